@@ -1,0 +1,1 @@
+"""Choose how to spread an LLM over a GPU cluster for serving."""

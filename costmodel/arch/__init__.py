@@ -1,0 +1,1 @@
+"""What the model is: architectures, their readers and their parameter counts."""

@@ -1,0 +1,1 @@
+"""Efficiencies as data, and how they are fitted."""

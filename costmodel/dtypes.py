@@ -1,0 +1,22 @@
+"""Storage dtypes: bytes per weight, scales included, and the dtype a weight is multiplied in."""
+
+from __future__ import annotations
+
+BYTES_PER_WEIGHT: dict[str, float] = {
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    # one fp32 scale per 128 x 128 block (DeepSeek-V3 technical report, section 3.3)
+    "fp8_block": 1.0 + 4.0 / (128 * 128),
+    "int8": 1.0,
+    # OCP Microscaling 1.0: one E8M0 byte per 32 elements
+    "mxfp8": 1.0 + 1.0 / 32,
+    "mxfp4": 0.5 + 1.0 / 32,
+    # NVFP4: one E4M3 byte per 16 elements (and one fp32 per tensor, neglected)
+    "nvfp4": 0.5 + 1.0 / 16,
+    # group size 128: one fp16 scale per group (GPTQ, AWQ, compressed-tensors)
+    "int4": 0.5 + 2.0 / 128,
+}
+
+KV_BYTES: dict[str, float] = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "nvfp4": 0.5625}

@@ -1,0 +1,1 @@
+"""What the hardware is: GPU types with the source of every number."""

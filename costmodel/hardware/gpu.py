@@ -1,0 +1,41 @@
+"""What the hardware is: one GPU type, and the cluster built of it. SI units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU type. Peaks are dense (no sparsity); link figures are per GPU and per direction."""
+
+    name: str
+    generation: str
+    """ampere, ada, hopper, blackwell, blackwell_ultra, cdna3, cdna4: whose efficiencies apply."""
+    peak_flops_per_s: dict[str, float]
+    """Dense peak by compute dtype: bf16, fp8, fp4, int8 (absent: not supported in hardware)."""
+    hbm_bytes: float
+    hbm_bytes_per_s: float
+    scaleup_gpus: int
+    """GPUs in one NVLink (Infinity Fabric, PCIe) domain."""
+    scaleup_bytes_per_s: float
+    scaleup_latency_s: float
+    scaleout_bytes_per_s: float
+    """Between domains: the NIC of one GPU."""
+    scaleout_latency_s: float
+    gpus_per_node: int
+    """GPUs of one host."""
+    price_per_hour: float | None = None
+    """US dollars; only where a public price list is cited."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Field name -> where its figure comes from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """GPUs of one type, all of which a plan uses."""
+
+    gpus: int
+    gpu: Gpu
+    gpus_per_node: int
+    """GPUs of one host; link tiers follow `gpu.scaleup_gpus`, launch files follow this."""

@@ -1,0 +1,1 @@
+"""Time laws of single kernels and collectives."""
