@@ -1,0 +1,105 @@
+"""Models by name: facts of published config.json files, shipped with the package."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from dataclasses import replace
+from functools import lru_cache
+from importlib.resources import files
+
+from costmodel.arch.arch import Arch
+from costmodel.arch.hf import read_config
+from costmodel.errors import InputError
+
+_DATA = files("costmodel.arch") / "catalog_data"
+_SUFFIX_DTYPES = {
+    "fp8": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4", "mxfp4": "mxfp4", "awq": "int4", "gptq": "int4",
+    "gptq-int4": "int4", "int4": "int4", "w4a16": "int4", "quantized.w4a16": "int4", "fp8-dynamic": "fp8",
+    "w8a8": "int8", "int8": "int8", "bf16": "bf16",
+}
+_SAME = r"(-(instruct|base|it|hf|chat|thinking|v0\.1|v0\.3|\d{4}|v\d))+$"
+_FOUR_BITS = ("mxfp4", "nvfp4", "int4")
+
+
+def model_names() -> tuple[str, ...]:
+    """Names of the catalog, `org/model`, sorted."""
+    return tuple(sorted(entry.name.removesuffix(".json").replace("--", "/") for entry in _DATA.iterdir() if entry.name.endswith(".json")))
+
+
+@lru_cache(maxsize=1)
+def _index() -> dict[str, str]:
+    """Lower-case keys a user may write -> catalog name; exact names win over shortened ones."""
+    names = model_names()
+    index: dict[str, str] = {}
+    for name in names:
+        index.setdefault(_simple(name), name)
+    index.update(tomllib.loads((_DATA / "aliases.toml").read_text(encoding="utf-8")))
+    for name in names:
+        index[_short(name)] = name
+    return index
+
+
+def _short(name: str) -> str:
+    """Without the organisation, lower case."""
+    return re.split(r"/|--", name.strip().lower())[-1].removesuffix(".json").removesuffix("_config")
+
+
+def _simple(name: str) -> str:
+    """Also without what does not change the architecture."""
+    short = _short(name).removeprefix("meta-")
+    return re.sub(_SAME, "", short)
+
+
+def find_model(name: str) -> tuple[str, str | None] | None:
+    """Catalog name and the dtype that a quantised repack's suffix names, or None when unknown."""
+    index = _index()
+    for key in (_short(name), _short(name).removeprefix("meta-"), _simple(name)):
+        if key in index:
+            return index[key], None
+    for suffix in sorted(_SUFFIX_DTYPES, key=len, reverse=True):
+        if _short(name).endswith("-" + suffix):
+            found = find_model(_short(name)[: -len(suffix) - 1])
+            return None if found is None else (found[0], _SUFFIX_DTYPES[suffix])
+    return None
+
+
+def load_model(name: str) -> Arch:
+    """Architecture of a model of the catalog.
+
+    Raises:
+        InputError: unknown name; lists the nearest ones and how else to give a model.
+    """
+    found = find_model(name)
+    if found is None:
+        near = difflib.get_close_matches(_simple(name), [_simple(n) for n in model_names()], n=3, cutoff=0.5)
+        hint = f"; the nearest are {', '.join(near)}" if near else ""
+        raise InputError.single(
+            "model", f"{name!r} is not in the catalog{hint}. Give the path of its config.json, or add it to --models"
+        )
+    known, dtype = found
+    config = json.loads((_DATA / (known.replace("/", "--") + ".json")).read_text(encoding="utf-8"))
+    arch = read_config(config, name=known)
+    return arch if dtype is None else with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)
+
+
+def with_dtypes(
+    arch: Arch, *, gemm_dtype: str | None = None, moe_dtype: str | None = None, kv_dtype: str | None = None
+) -> Arch:
+    """The same architecture with other storage dtypes; LM head and embedding stay.
+
+    `gemm_dtype` sets attention, dense and shared FFN; `moe_dtype` the routed experts. A 4-bit request on a
+    checkpoint that is stored in 4 bits already keeps the checkpoint's own format (gpt-oss in MXFP4).
+    """
+    dtypes = arch.dtypes
+    already = dtypes.experts in _FOUR_BITS and "bf16" in (dtypes.attention, dtypes.lm_head)
+    four = {d for d in (gemm_dtype, moe_dtype) if d} & set(_FOUR_BITS)
+    if not (already and four):
+        if gemm_dtype:
+            dtypes = replace(dtypes, attention=gemm_dtype, dense_ffn=gemm_dtype, shared_experts=gemm_dtype)
+        if moe_dtype:
+            dtypes = replace(dtypes, experts=moe_dtype)
+    block = 128 if "fp8_block" in (dtypes.experts, dtypes.attention) else 0
+    return replace(arch, dtypes=dtypes, quant_block=block, kv_dtype=kv_dtype or arch.kv_dtype)

@@ -1,0 +1,115 @@
+"""Seconds of collectives, by the tier that their group lies in.
+
+Inside one scale-up domain a collective is one latency and `bytes / bandwidth`; across domains it is
+hierarchical, as NCCL and DeepEP run it: reduce inside, exchange between domains, spread inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.columns import Columns, Floats, LayoutColumns
+from costmodel.placement import Placement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links(Columns):
+    """Achieved link rates and latencies. Shape `(num_plans,)` or `(1,)`."""
+
+    all_reduce_t0_s: Floats
+    """Of the in-domain all-reduce, two ranks."""
+    all_reduce_rank_s: Floats
+    """Each further rank adds."""
+    all_reduce_bytes_per_s: Floats
+    exchange_t0_s: Floats
+    """Of one dispatch or one combine inside a domain."""
+    exchange_bytes_per_s: Floats
+    remote_t0_s: Floats
+    """A phase between domains adds."""
+    remote_hop_s: Floats
+    """Each doubling of the domains adds."""
+    remote_bytes_per_s: Floats
+    send_t0_s: Floats
+    send_bytes_per_s: Floats
+
+
+def all_reduce_s(links: Links, ranks: Floats, domains: Floats, message_bytes: Floats) -> Floats:
+    """All-reduce of `message_bytes` over `ranks` GPUs that lie in `domains` domains. 0 for one rank.
+
+    A ring or a one-shot kernel moves `2 (n - 1) / n` of the message through each link (Patarasuk and Yuan,
+    2009); between domains each rank of a domain carries its share of the message.
+    """
+    local = ranks / domains
+    inside = (
+        links.all_reduce_t0_s
+        + links.all_reduce_rank_s * np.maximum(local - 2.0, 0.0)
+        + 2.0 * (local - 1.0) / local * message_bytes / links.all_reduce_bytes_per_s
+    )
+    between = (
+        links.remote_t0_s
+        + links.remote_hop_s * np.log2(domains)
+        + 2.0 * (domains - 1.0) / domains * message_bytes / local / links.remote_bytes_per_s
+    )
+    return np.where(local > 1.0, inside, 0.0) + np.where(domains > 1.0, between, 0.0)
+
+
+def gather_s(links: Links, ranks: Floats, domains: Floats, message_bytes: Floats) -> Floats:
+    """All-gather or reduce-scatter of a whole of `message_bytes` over the group: half an all-reduce's bytes."""
+    local = ranks / domains
+    inside = (
+        links.exchange_t0_s + (local - 1.0) / local * message_bytes / links.exchange_bytes_per_s
+    )
+    between = (
+        links.remote_t0_s
+        + links.remote_hop_s * np.log2(domains)
+        + (domains - 1.0) / domains * message_bytes / local / links.remote_bytes_per_s
+    )
+    return np.where(local > 1.0, inside, 0.0) + np.where(domains > 1.0, between, 0.0)
+
+
+def expert_exchange_s(
+    links: Links,
+    layout: LayoutColumns,
+    placement: Placement,
+    group_tokens: Floats,
+    busiest_share: Floats,
+    token_bytes: Floats,
+    dispatch_bytes: Floats,
+) -> Floats:
+    """Getting the tokens of a stage to their experts and back, once per MoE layer.
+
+    Without attention-DP every rank holds all tokens and the partial sums are all-reduced over the stage. With
+    it, the engine either gathers all tokens and scatters the sums (any `moe_tp`), or sends each token only to
+    the ranks of its experts (`moe_tp` = 1): whichever is faster, since the backend is a launch flag.
+    `busiest_share` is the largest rank's share of `group_tokens` over the mean rank's.
+    """
+    ranks, domains = layout.width, placement.stage_domains
+    message = group_tokens * token_bytes
+    reduced = all_reduce_s(links, ranks, domains, message)
+    gathered = gather_s(links, ranks, domains, message * dispatch_bytes / token_bytes) + gather_s(
+        links, ranks, domains, message
+    )
+    sent = group_tokens * busiest_share / ranks
+    volume = sent * (dispatch_bytes + token_bytes)
+    hops = placement.copies_local + placement.copies_remote
+    inside = 2.0 * links.exchange_t0_s + hops * volume / links.exchange_bytes_per_s
+    between = np.where(
+        domains > 1.0,
+        2.0 * (links.remote_t0_s + links.remote_hop_s * np.log2(domains))
+        + placement.copies_remote * volume / links.remote_bytes_per_s,
+        0.0,
+    )
+    # dispatch and combine overlap the two tiers: a token is forwarded while others still arrive
+    routed = np.maximum(inside, between)
+    with_dp = np.where(layout.moe_tp > 1.0, gathered, np.minimum(gathered, routed))
+    return np.where(ranks > 1.0, np.where(layout.attn_dp > 1.0, with_dp, reduced), 0.0)
+
+
+def pipeline_send_s(links: Links, layout: LayoutColumns, placement: Placement, message_bytes: Floats) -> Floats:
+    """Handing a micro-batch's hidden states to the next stage: each TP rank sends its slice."""
+    slice_bytes = message_bytes / layout.attn_tp
+    inside = links.send_t0_s + slice_bytes / links.send_bytes_per_s
+    between = links.send_t0_s + links.remote_t0_s + slice_bytes / links.remote_bytes_per_s
+    return np.where(layout.pp > 1.0, np.where(placement.pp_crosses > 0, between, inside), 0.0)

@@ -1,0 +1,36 @@
+"""The law of a kernel: launch time plus a smoothed roofline of its FLOPs and HBM bytes.
+
+    t = t0 + max(t_math, t_hbm) + overlap_loss * min(t_math, t_hbm)
+
+`overlap_loss` is the share of the shorter of the two that is not hidden behind the longer: 0 is the ideal
+roofline, 1 is no overlap at all, so that max <= t - t0 <= sum, and more work is never faster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.columns import Columns, Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate(Columns):
+    """A kernel's law with the hardware's peaks already in it. Shape `(num_plans,)` or `(1,)`."""
+
+    t0_s: Floats
+    flops_per_s: Floats
+    """Peak of the compute dtype times the fitted efficiency."""
+    bytes_per_s: Floats
+    """HBM peak times the fitted efficiency."""
+    overlap_loss: Floats
+    peak_flops_per_s: Floats
+    """The dense peak itself, for utilisation."""
+
+    def seconds(self, flops: Floats, hbm_bytes: Floats) -> Floats:
+        """Seconds of one call."""
+        math_s = flops / self.flops_per_s
+        hbm_s = hbm_bytes / self.bytes_per_s
+        longer = np.maximum(math_s, hbm_s)
+        return self.t0_s + longer + self.overlap_loss * (math_s + hbm_s - longer)

@@ -1,0 +1,241 @@
+"""Seconds of every operator of one step: the one place where FLOPs and bytes become time.
+
+Each operator of a layer is a roofline of its FLOPs and HBM bytes on one rank (`costmodel.kernels`), or a
+collective over its group. A step's result holds seconds per layer kind, from which stages are summed, and
+seconds by operator group over the whole model, which is the breakdown that users see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.collectives import Links, all_reduce_s, expert_exchange_s, pipeline_send_s
+from costmodel.columns import ArchColumns, Floats, LayoutColumns
+from costmodel.kernels.rates import Rate
+from costmodel.kernels.table import Rates
+from costmodel.placement import Placement
+from costmodel.precision import PrecisionColumns
+from costmodel.memory import LINEAR_STATE_BYTES
+from costmodel.routing import rank_load
+from costmodel.shards import Matrix, experts_per_rank, kv_heads_per_rank
+from costmodel.work import StepWork
+
+GROUPS = (
+    "attention_proj",
+    "attention_core",
+    "dense_ffn",
+    "router",
+    "experts",
+    "shared_experts",
+    "norms",
+    "lm_head",
+    "tp_all_reduce",
+    "ep_exchange",
+    "pp_send",
+)
+_GROUP_OF_WEIGHTS = {
+    "attention": "attention_proj",
+    "dense_ffn": "dense_ffn",
+    "router": "router",
+    "experts": "experts",
+    "shared_experts": "shared_experts",
+    "lm_head": "lm_head",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Everything about a batch that a step needs and that does not change from step to step."""
+
+    arch: ArchColumns
+    layout: LayoutColumns
+    precision: PrecisionColumns
+    placement: Placement
+    links: Links
+    rates: Rates
+    matrices: tuple[Matrix, ...]
+    popularity_cv2: Floats
+    """Squared coefficient of variation of the experts' popularity; 0 is balanced (`costmodel.routing`)."""
+
+
+class StepTime:
+    """Seconds of one step, by layer kind (one layer) and by operator group (the whole model)."""
+
+    def __init__(self, arch: ArchColumns) -> None:
+        self._layers = {
+            "full": arch.num_full_layers,
+            "window": arch.num_window_layers,
+            "mla": arch.num_mla_layers,
+            "linear": arch.num_linear_layers,
+            "dense": arch.num_dense_layers,
+            "moe": arch.num_moe_layers,
+            "head": np.ones(1),
+        }
+        self.per_layer_s: dict[str, Floats] = {}
+        self.group_s: dict[str, Floats] = {}
+        self.math_s: Floats = np.zeros(1)
+        """What the FLOPs of one rank take at the dense peak, whole model."""
+        self.hbm_bytes: Floats = np.zeros(1)
+        """HBM bytes of one rank, whole model."""
+        self.send_s: Floats = np.zeros(1)
+        """One hand-over from a stage to the next."""
+
+    def add(self, layer: str, group: str, seconds: Floats) -> None:
+        """Book one operator's seconds in one layer."""
+        self.per_layer_s[layer] = self.per_layer_s.get(layer, 0.0) + seconds
+        self.group_s[group] = self.group_s.get(group, 0.0) + seconds * self._layers[layer]
+
+    def add_kernel(self, layer: str, group: str, rate: Rate, flops: Floats, hbm_bytes: Floats) -> None:
+        """Book one kernel, and its ideal times beside."""
+        self.add(layer, group, rate.seconds(flops, hbm_bytes))
+        self.math_s = self.math_s + flops * (self._layers[layer] / rate.peak_flops_per_s)
+        self.hbm_bytes = self.hbm_bytes + hbm_bytes * self._layers[layer]
+
+
+def step_time(machine: Machine, work: StepWork) -> StepTime:
+    """Seconds of one forward pass of `work` on the slowest rank of each stage."""
+    out = StepTime(machine.arch)
+    tokens = (work.prefill_tokens + work.decode_sequences) / machine.layout.attn_cp
+    _projections(out, machine, tokens, work.sampled)
+    _attention(out, machine, work)
+    if machine.arch.num_moe_layers.any():
+        _experts(out, machine, work)
+    _between(out, machine, tokens)
+    return out
+
+
+def _projections(out: StepTime, machine: Machine, tokens: Floats, sampled: Floats) -> None:
+    """Plain GEMMs: `2 m n k` FLOPs; weights, inputs and outputs through HBM once."""
+    act = machine.arch.activation_bytes
+    for m in machine.matrices:
+        if not m.multiplied:
+            continue
+        rows = sampled if m.layer == "head" else tokens
+        weights = m.n * m.k
+        hbm_bytes = weights * machine.precision.bytes_of(m.weights) + rows * ((m.n + m.k) * act)
+        rate = machine.rates.gemm(m.weights)
+        out.add_kernel(m.layer, _GROUP_OF_WEIGHTS[m.weights], rate, rows * (2.0 * weights), hbm_bytes)
+
+
+def _attention(out: StepTime, machine: Machine, work: StepWork) -> None:
+    """Attention over the cache: causal prompts and decoding sequences, each a kernel of its own."""
+    arch, layout, rates = machine.arch, machine.layout, machine.rates
+    shards = layout.attn_cp * layout.dcp
+    heads = arch.heads / layout.attn_tp
+    kv_bytes = machine.precision.kv
+    contexts = {
+        "full": (work.prefill_context, work.decode_context, work.prefill_kv_tokens),
+        "window": (
+            work.prefill_context_window,
+            np.minimum(work.decode_context, arch.window),
+            work.prefill_kv_tokens,
+        ),
+    }
+    per_token_kv = 2.0 * kv_heads_per_rank(arch, layout.attn_tp) * arch.head_dim * kv_bytes
+    for layer, layers in (("full", arch.num_full_layers), ("window", arch.num_window_layers)):
+        if not layers.any():
+            continue
+        prompt, cached, read = contexts[layer]
+        flops = 4.0 * heads * arch.head_dim
+        pairs = work.prefill_tokens * prompt / layout.attn_cp
+        out.add_kernel(layer, "attention_core", rates.prefill, pairs * flops, read * per_token_kv)
+        pairs = work.decode_sequences * cached / shards
+        out.add_kernel(layer, "attention_core", rates.decode, pairs * flops, pairs * per_token_kv)
+    if arch.num_mla_layers.any():
+        _mla(out, machine, work, heads, shards)
+    if arch.num_linear_layers.any():
+        _linear(out, machine, work)
+
+
+def _mla(out: StepTime, machine: Machine, work: StepWork, heads: Floats, shards: Floats) -> None:
+    """MLA: prompts expand keys and values per head, decoding attends to the latent (absorbed weights)."""
+    arch, rates = machine.arch, machine.rates
+    latent_bytes = (arch.kv_lora_rank + arch.qk_rope_head_dim) * machine.precision.kv
+    sparse = arch.index_topk > 0
+    seen_prompt = np.where(sparse, np.minimum(work.prefill_context, arch.index_topk), work.prefill_context)
+    seen = np.where(sparse, np.minimum(work.decode_context, arch.index_topk), work.decode_context)
+    width = arch.qk_nope_head_dim + arch.qk_rope_head_dim + arch.v_head_dim
+    pairs = work.prefill_tokens * seen_prompt / machine.layout.attn_cp
+    flops = 2.0 * heads * width
+    out.add_kernel(
+        "mla", "attention_core", rates.mla_prefill, pairs * flops, work.prefill_kv_tokens * latent_bytes
+    )
+    pairs = work.decode_sequences * seen / shards
+    flops = 2.0 * heads * (2.0 * arch.kv_lora_rank + arch.qk_rope_head_dim)
+    out.add_kernel("mla", "attention_core", rates.mla_decode, pairs * flops, pairs * latent_bytes)
+    if sparse.any():
+        # the indexer scores every cached token with each of its heads, in fp8 (DeepSeek-V3.2 report, 2.1)
+        scored = work.prefill_tokens * work.prefill_context + work.decode_sequences * work.decode_context
+        flops = 2.0 * arch.index_heads * arch.index_head_dim
+        read = (work.prefill_kv_tokens + work.decode_sequences * work.decode_context) * arch.index_head_dim
+        out.add_kernel("mla", "attention_core", rates.decode, scored * flops * sparse, read)
+
+
+def _linear(out: StepTime, machine: Machine, work: StepWork) -> None:
+    """Gated delta rule: a decode step reads and writes the state; prompts run in chunks of 64 tokens."""
+    arch, rates = machine.arch, machine.rates
+    heads = arch.linear_value_heads / machine.layout.attn_tp
+    state = arch.linear_key_dim * arch.linear_value_dim
+    chunk = 64.0
+    per_token = heads * (6.0 * state + 4.0 * chunk * (arch.linear_key_dim + arch.linear_value_dim))
+    tokens = work.prefill_tokens
+    moved = tokens * heads * (arch.linear_key_dim + arch.linear_value_dim) * 2.0 * arch.activation_bytes
+    moved = moved + tokens / chunk * heads * state * LINEAR_STATE_BYTES
+    out.add_kernel("linear", "attention_core", rates.prefill, tokens * per_token, moved)
+    sequences = work.decode_sequences
+    moved = sequences * (2.0 * heads * state * LINEAR_STATE_BYTES)
+    out.add_kernel("linear", "attention_core", rates.decode, sequences * (6.0 * heads * state), moved)
+
+
+def _experts(out: StepTime, machine: Machine, work: StepWork) -> None:
+    """Routed experts on the fullest rank, and the exchange of its tokens."""
+    arch, layout = machine.arch, machine.layout
+    group_tokens = work.prefill_tokens_group + work.decode_sequences * layout.attn_dp
+    held = experts_per_rank(arch, layout)
+    load = rank_load(arch, layout, group_tokens, machine.popularity_cv2)
+    rows = group_tokens * arch.top_k / layout.moe_ep * load
+    hit = held * (1.0 - np.exp(-group_tokens * arch.top_k / arch.num_experts))
+    weights = arch.ffn_matrices * arch.moe_intermediate_size / layout.moe_tp * arch.hidden_size
+    inner = arch.ffn_matrices * arch.moe_intermediate_size / layout.moe_tp
+    hbm_bytes = hit * weights * machine.precision.experts + rows * (
+        (2.0 * arch.hidden_size + inner) * arch.activation_bytes
+    )
+    out.add_kernel("moe", "experts", machine.rates.experts, rows * (2.0 * weights), hbm_bytes)
+    token_bytes = arch.hidden_size * arch.activation_bytes
+    # fp8 experts take fp8 activations, so tokens are dispatched in fp8 and combined in bf16 (DeepEP)
+    narrow = np.where(machine.precision.experts < 1.5, 0.5, 1.0)
+    busiest = (work.prefill_tokens + work.decode_sequences) * layout.attn_dp / np.maximum(group_tokens, 1e-9)
+    seconds = expert_exchange_s(
+        machine.links, layout, machine.placement, group_tokens, busiest, token_bytes, token_bytes * narrow
+    )
+    out.add("moe", "ep_exchange", seconds)
+
+
+def _between(out: StepTime, machine: Machine, tokens: Floats) -> None:
+    """What surrounds the kernels of a layer: norms and other small kernels, TP all-reduces, stage sends."""
+    arch, layout = machine.arch, machine.layout
+    stream = tokens * (arch.hidden_size * arch.activation_bytes)
+    small = machine.rates.small
+    reduced = all_reduce_s(
+        machine.links,
+        layout.attn_tp,
+        machine.placement.tp_domains,
+        stream,
+    )
+    for layer, count in (
+        ("full", arch.num_full_layers),
+        ("window", arch.num_window_layers),
+        ("mla", arch.num_mla_layers),
+        ("linear", arch.num_linear_layers),
+    ):
+        if count.any():
+            out.add(layer, "tp_all_reduce", reduced)
+            # two norms with their residuals, rope, quantisation: about eight passes over the stream
+            out.add(layer, "norms", small.seconds(np.zeros(1), 8.0 * stream))
+    if arch.num_dense_layers.any():
+        out.add("dense", "tp_all_reduce", reduced)
+    if (layout.pp > 1).any():
+        out.send_s = pipeline_send_s(machine.links, layout, machine.placement, stream)
+        out.group_s["pp_send"] = out.send_s * (layout.pp - 1.0)

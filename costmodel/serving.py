@@ -1,0 +1,225 @@
+"""Steady state of continuous batching with a fixed number of requests in flight (closed loop).
+
+Per replica, with `c` requests in flight, `L` output tokens and marginal prefill cost `a`:
+
+    decode residence   D = (L - 1) t_round + (other prompts that arrive meanwhile) a
+    TPOT               = D / (L - 1)
+    TTFT               = front end + own prefill + wait for the running step + queue behind prompts + KV wait
+    requests/s         = c / (TTFT + D)                                      (Little's law, exact in a closed loop)
+
+The number decoding and D depend on each other; a few rounds of substitution settle them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.columns import Columns, Floats
+from costmodel.memory import Memory
+from costmodel.operators import Machine, StepTime, step_time
+from costmodel.stages import StageTable
+from costmodel.work import StepWork, decode_work, mean_context, mean_window_context
+
+ROUNDS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineColumns(Columns):
+    """End-to-end parameters of an engine: what its scheduler and front end add. Shape `(num_plans,)` or `(1,)`."""
+
+    step_s: Floats
+    """Host time of a decode step that the GPU waits for."""
+    sequence_s: Floats
+    """Sampling and scheduling, per sequence and step."""
+    prefill_layer_s: Floats
+    """Launch-bound floor of an eager prefill pass, per layer."""
+    frontend_s: Floats
+    """Request handling before the scheduler sees it."""
+    token_s: Floats
+    """Tokenising and transport, per prompt token."""
+    wait_steps: Floats
+    """Running steps that a new request waits for."""
+    queue_weight: Floats
+    queue_exponent: Floats
+    mixes: Floats
+    """1 where prompts and decoding share a step, 0 where a prefill pass runs alone (SGLang's default)."""
+    dp_serial_frac: Floats
+    """Share of attention-DP ranks' prefills that stall the other ranks."""
+    decode_factor: Floats
+    prefill_factor: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load(Columns):
+    """What is asked of a plan. Shape `(num_plans,)` or `(1,)`."""
+
+    isl: Floats
+    """Mean prompt length, tokens."""
+    osl: Floats
+    """Mean output length, tokens."""
+    prefix_hit_frac: Floats
+    """Share of prompt tokens found in the prefix cache."""
+    concurrency: Floats
+    """Requests in flight over all replicas."""
+    batched_tokens: Floats
+    """Token budget of a step, per attention-DP rank."""
+    max_num_seqs: Floats
+    """Sequences that run at once, per attention-DP rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteadyState:
+    """What a plan settles into. Every array has shape `(num_plans,)`."""
+
+    ttft_s: Floats
+    tpot_s: Floats
+    requests_per_s: Floats
+    """Over all replicas."""
+    running_per_rank: Floats
+    """Sequences that hold KV cache, per attention rank."""
+    decoding_per_rank: Floats
+    gpu_busy_frac: Floats
+    """Share of the time in which the busiest stage's GPU runs kernels or collectives."""
+    compute_util_frac: Floats
+    """Achieved over dense peak FLOPs/s, mean over stages."""
+    bandwidth_util_frac: Floats
+    """Achieved over peak HBM bytes/s, mean over stages."""
+    ttft_parts_s: dict[str, Floats]
+    prefill: StepTime
+    """One prompt alone, one chunk."""
+    decode: StepTime
+    """One decode step at the settled batch."""
+    prefill_chunks: Floats
+    decode_round_s: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One step of a replica: seconds through all stages, on the slowest stage, and of kernels alone there."""
+
+    through_s: Floats
+    stage_s: Floats
+    kernel_s: Floats
+    step: StepTime
+
+
+def _decode_pass(
+    machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, factor: Floats
+) -> _Pass:
+    step = step_time(machine, work)
+    kernels = stages.worst(step.per_layer_s) * factor
+    total = np.asarray(sum(step.group_s.values())) * factor
+    host = engine.step_s + engine.sequence_s * work.sampled
+    slowest = kernels + step.send_s
+    return _Pass(total + host, slowest + host, slowest, step)
+
+
+def _prefill_pass(
+    machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, layers: Floats
+) -> _Pass:
+    step = step_time(machine, work)
+    kernels = stages.worst(step.per_layer_s) * engine.prefill_factor
+    total = np.asarray(sum(step.group_s.values())) * engine.prefill_factor
+    floor = engine.prefill_layer_s * layers
+    through = np.maximum(total, floor) + engine.step_s
+    slowest = np.maximum(kernels + step.send_s, floor / machine.layout.pp) + engine.step_s
+    return _Pass(through, slowest, kernels + step.send_s, step)
+
+
+def steady_state(
+    machine: Machine,
+    stages: StageTable,
+    engine: EngineColumns,
+    load: Load,
+    memory: Memory,
+    *,
+    hbm_bytes_per_s: Floats,
+) -> SteadyState:
+    """Solve every plan's closed loop."""
+    arch, layout = machine.arch, machine.layout
+    layers = arch.num_dense_layers + arch.num_moe_layers
+    ranks = layout.attn_dp
+    active = np.minimum(layout.replicas, np.maximum(load.concurrency, 1.0))
+    in_flight = np.maximum(load.concurrency, 1.0) / active
+    room = np.maximum(memory.kv_room_bytes, 0.0) / memory.kv_bytes_per_sequence
+    admitted = np.maximum(np.minimum(np.floor(room), load.max_num_seqs), 1.0) * ranks
+    running = np.minimum(in_flight, admitted)
+    outputs = np.maximum(load.osl - 1.0, 0.0)
+    context = load.isl + load.osl / 2.0
+
+    new = np.maximum(load.isl * (1.0 - load.prefix_hit_frac), 1.0)
+    cached = load.isl - new
+    chunks = np.ceil(new / load.batched_tokens)
+    chunk = new / chunks
+    prompt_context = mean_context(new, cached)
+    window_context = mean_window_context(load.isl, arch.window, arch.window_is_chunked)
+    kv_read = cached + new * (chunks + 1.0) / 2.0 / chunks
+
+    def prompt_work(sequences: Floats) -> StepWork:
+        return StepWork(
+            prefill_tokens=chunk + 0.0 * sequences,
+            prefill_tokens_group=chunk + 0.0 * sequences,
+            prefill_context=prompt_context,
+            prefill_context_window=window_context,
+            prefill_kv_tokens=kv_read,
+            decode_sequences=sequences,
+            decode_context=context,
+            sampled=sequences + 1.0 / chunks,
+        )
+
+    lone = _prefill_pass(machine, stages, engine, prompt_work(np.zeros_like(running)), layers)
+    own_prefill = lone.through_s + (chunks - 1.0) * lone.stage_s
+
+    slots = np.minimum(layout.pp, running)
+    decoding = running
+    arrivals = (running - 1.0) / running
+    # prompts of different attention-DP ranks share steps but for a serialised part
+    share = engine.dp_serial_frac + (1.0 - engine.dp_serial_frac) / ranks
+    for _ in range(ROUNDS):
+        batch = np.maximum(decoding / (slots * ranks), 1.0 / ranks)
+        decode = _decode_pass(machine, stages, engine, decode_work(batch, context), engine.decode_factor)
+        round_s = np.maximum(decode.through_s, slots * decode.stage_s)
+        mixed = np.maximum(lone.stage_s - engine.mixes * np.minimum(decode.stage_s, 0.5 * lone.stage_s), 0.0)
+        marginal = chunks * mixed * share
+        residence = outputs * round_s
+        # D = residence + arrivals * marginal * running * D / (own + D): the positive root of a quadratic
+        pull = arrivals * running * marginal
+        half = 0.5 * (residence + pull - own_prefill)
+        settled = half + np.sqrt(half * half + residence * own_prefill)
+        decoding = running * settled / (own_prefill + settled)
+    tpot = np.where(outputs > 0.0, settled / np.maximum(outputs, 1.0), 0.0)
+
+    queue = (
+        engine.queue_weight * np.maximum(running - 1.0, 0.0) ** engine.queue_exponent * (marginal + lone.stage_s) / 2.0
+    )
+    parts = {
+        "front_end": engine.frontend_s + engine.token_s * load.isl + 0.0 * tpot,
+        "own_prefill": own_prefill,
+        "running_step": engine.wait_steps * round_s,
+        "queue": queue,
+    }
+    unloaded = np.asarray(sum(parts.values()))
+    per_replica = running / (unloaded + settled)
+    parts["kv_wait"] = (in_flight - running) / per_replica
+    ttft = unloaded + parts["kv_wait"]
+
+    per_request = chunks * lone.kernel_s * share + outputs * decode.kernel_s / np.maximum(batch * ranks, 1e-9)
+    math_s = (chunks * lone.step.math_s + outputs * decode.step.math_s / batch) / ranks
+    moved = (chunks * lone.step.hbm_bytes + outputs * decode.step.hbm_bytes / batch) / ranks
+    return SteadyState(
+        ttft_s=ttft,
+        tpot_s=tpot,
+        requests_per_s=active * per_replica,
+        running_per_rank=running / ranks,
+        decoding_per_rank=decoding / ranks,
+        gpu_busy_frac=np.minimum(per_replica * per_request, 1.0) * active / layout.replicas,
+        compute_util_frac=per_replica * math_s / layout.pp * active / layout.replicas,
+        bandwidth_util_frac=per_replica * moved / layout.pp / hbm_bytes_per_s * active / layout.replicas,
+        ttft_parts_s=parts,
+        prefill=lone.step,
+        decode=decode.step,
+        prefill_chunks=chunks,
+        decode_round_s=round_s,
+    )

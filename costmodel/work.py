@@ -1,0 +1,62 @@
+"""What one engine step has to do, per plan: tokens, contexts, sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.columns import Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepWork:
+    """One forward pass of one micro-batch through one replica. Arrays of shape `(num_plans,)`."""
+
+    prefill_tokens: Floats
+    """New prompt tokens on the busiest attention rank."""
+    prefill_tokens_group: Floats
+    """New prompt tokens on all attention-DP ranks together."""
+    prefill_context: Floats
+    """Cached or earlier tokens that a prompt token attends to, mean, in a full-attention layer."""
+    prefill_context_window: Floats
+    """The same in a window layer."""
+    prefill_kv_tokens: Floats
+    """KV entries that the prompts' attention reads at least once."""
+    decode_sequences: Floats
+    """Sequences that decode one token each, per attention rank."""
+    decode_context: Floats
+    """Their mean context, tokens."""
+    sampled: Floats
+    """Sequences whose logits are computed, per attention rank."""
+
+
+def decode_work(sequences_per_rank: Floats, context: Floats) -> StepWork:
+    """A pure decode step."""
+    zero = np.zeros_like(sequences_per_rank)
+    return StepWork(
+        prefill_tokens=zero,
+        prefill_tokens_group=zero,
+        prefill_context=zero,
+        prefill_context_window=zero,
+        prefill_kv_tokens=zero,
+        decode_sequences=sequences_per_rank,
+        decode_context=context,
+        sampled=sequences_per_rank,
+    )
+
+
+def mean_context(new_tokens: Floats, cached_tokens: Floats) -> Floats:
+    """Mean keys seen by the tokens of a prompt of `cached + new`, causally: cached + (new + 1) / 2."""
+    return cached_tokens + (new_tokens + 1.0) / 2.0
+
+
+def mean_window_context(tokens: Floats, window: Floats, chunked: Floats) -> Floats:
+    """Mean keys seen in a layer of `window` tokens by the tokens of a prompt of `tokens`.
+
+    Sliding: position `i` sees `min(i, window)`, so the mean is `w - w (w - 1) / (2 n)` with `w = min(window, n)`.
+    Chunked: whole chunks see `(window + 1) / 2` on average.
+    """
+    capped = np.maximum(np.minimum(window, tokens), 1.0)
+    sliding = capped - capped * (capped - 1.0) / (2.0 * np.maximum(tokens, 1.0))
+    return np.where(chunked > 0, (capped + 1.0) / 2.0, sliding)
