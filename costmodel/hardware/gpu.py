@@ -25,10 +25,14 @@ class Gpu:
     scaleout_latency_s: float
     gpus_per_node: int
     """GPUs of one host."""
+    hbm_efficiency: float | None = None
+    """Achievable share of peak HBM bandwidth where the user measured it; None: the calibration's."""
     price_per_hour: float | None = None
     """US dollars; only where a public price list is cited."""
     sources: dict[str, str] = field(default_factory=dict)
     """Field name -> where its figure comes from."""
+    assumptions: tuple[str, ...] = ()
+    """What an inline table left open and was filled in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
