@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 BYTES_PER_WEIGHT: dict[str, float] = {
     "fp32": 4.0,
     "bf16": 2.0,
@@ -20,3 +22,21 @@ BYTES_PER_WEIGHT: dict[str, float] = {
 }
 
 KV_BYTES: dict[str, float] = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "nvfp4": 0.5625}
+
+_COMPUTE = {
+    "fp8": "fp8",
+    "fp8_block": "fp8",
+    "mxfp8": "fp8",
+    "int8": "int8",
+    "nvfp4": "fp4",
+    "mxfp4": "fp4",
+}
+
+
+def compute_dtype(storage: str, peaks: Mapping[str, float]) -> str:
+    """Dtype that weights stored as `storage` are multiplied in: their own where the hardware has it, else bf16.
+
+    `peaks` are the GPU's dense peaks by dtype. 4-bit integer weights are always widened to bf16 (W4A16).
+    """
+    wanted = _COMPUTE.get(storage, "bf16")
+    return wanted if wanted in peaks else "bf16"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Layout:
-    """One way to lay a model over GPUs. Dense models: `attn_dp == moe_tp * moe_ep // attn_tp == 1`."""
+    """One way to lay a model over GPUs. Dense models: `attn_dp = moe_tp = moe_ep = 1`, so W is `attn_tp`."""
 
     replicas: int
     pp: int

@@ -1,0 +1,126 @@
+"""Every way to factor N GPUs, and which of them the engines accept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotune.space.engines import engines_of, split_layers
+from autotune.space.rules import RULES, Candidates, Violation, explain
+from costmodel.arch import Arch
+from costmodel.errors import InputError
+from costmodel.layout import Layout
+
+MAX_GPUS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A layout and the engine that would launch it."""
+
+    engine: str
+    layout: Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """What was enumerated: `enumerated == len(candidates) + sum(rejected.values())`."""
+
+    enumerated: int
+    rejected: dict[str, int]
+    """Rule -> candidates that it was the first to forbid."""
+    candidates: tuple[Candidate, ...]
+
+
+def divisors(number: int) -> list[int]:
+    """All divisors, ascending."""
+    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
+
+
+def enumerate_space(
+    arch: Arch,
+    *,
+    gpus: int,
+    engine: str,
+    attn_cp: Sequence[int] = (1,),
+    dcp: Sequence[int] = (1,),
+    redundant_experts: Sequence[int] = (0,),
+) -> Space:
+    """All layouts of exactly `gpus` GPUs for `engine` ("any": all three), in a fixed order.
+
+    Raises:
+        InputError: `gpus` is not between 1 and `MAX_GPUS`.
+    """
+    if not 1 <= gpus <= MAX_GPUS:
+        raise InputError.single("$.cluster.gpus", f"must lie between 1 and {MAX_GPUS}, got {gpus}")
+    everything = _factorisations(arch, gpus, attn_cp, dcp, redundant_experts)
+    rejected: dict[str, int] = {}
+    candidates: list[Candidate] = []
+    engines = engines_of(engine)
+    for name in engines:
+        alive = np.ones(everything.pp.shape, dtype=bool)
+        for rule in RULES:
+            broken = alive & rule.broken(arch, name, everything)
+            if broken.any():
+                rejected[rule.name] = rejected.get(rule.name, 0) + int(broken.sum())
+                alive &= ~broken
+        candidates += _build(arch, name, everything, np.flatnonzero(alive))
+    return Space(
+        enumerated=len(engines) * int(everything.pp.size), rejected=rejected, candidates=tuple(candidates)
+    )
+
+
+def _factorisations(
+    arch: Arch, gpus: int, attn_cp: Sequence[int], dcp: Sequence[int], redundant: Sequence[int]
+) -> Candidates:
+    """Columns of every candidate. Dense models keep `moe_tp = moe_ep = 1`: they have no second reading of W."""
+    rows: list[tuple[int, ...]] = []
+    for pp in divisors(gpus):
+        for width in divisors(gpus // pp):
+            experts = [(width // ep, ep) for ep in divisors(width)] if arch.is_moe else [(1, 1)]
+            attention = [
+                (width // cp // dp, dp, cp) for cp in attn_cp if width % cp == 0 for dp in divisors(width // cp)
+            ]
+            rows += [
+                (gpus // pp // width, pp, tp, dp, cp, moe_tp, moe_ep)
+                for tp, dp, cp in attention
+                for moe_tp, moe_ep in experts
+            ]
+    table = np.array(rows, dtype=np.int64)
+    knobs = np.array([(d, r) for d in dcp for r in redundant], dtype=np.int64)
+    index = np.repeat(np.arange(len(table)), len(knobs))
+    table = np.hstack([table[index], np.tile(knobs, (len(table), 1))])
+    names = ("replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep", "dcp", "redundant_experts")
+    return Candidates(**{name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)})
+
+
+def _build(arch: Arch, engine: str, c: Candidates, chosen: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[Candidate]:
+    columns = (c.replicas, c.pp, c.attn_tp, c.attn_dp, c.attn_cp, c.moe_tp, c.moe_ep, c.dcp, c.redundant_experts)
+    out = []
+    for replicas, pp, tp, dp, cp, moe_tp, moe_ep, dcp, redundant in zip(
+        *(column[chosen].tolist() for column in columns), strict=True
+    ):
+        layout = Layout(
+            replicas=replicas,
+            pp=pp,
+            attn_tp=tp,
+            attn_dp=dp,
+            attn_cp=cp,
+            moe_tp=moe_tp,
+            moe_ep=moe_ep,
+            dcp=dcp,
+            redundant_experts=redundant,
+            stage_layers=split_layers(engine, arch.num_hidden_layers, pp),
+        )
+        out.append(Candidate(engine=engine, layout=layout))
+    return out
+
+
+def violations(arch: Arch, engine: str, layout: Layout) -> tuple[Violation, ...]:
+    """Every rule of `engine` that one layout breaks."""
+    names = ("replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep", "dcp", "redundant_experts")
+    one = Candidates(**{name: np.array([getattr(layout, name)], dtype=np.int64) for name in names})
+    return tuple(explain(rule, arch, one, 0) for rule in RULES if rule.broken(arch, engine, one)[0])

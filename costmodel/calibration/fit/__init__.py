@@ -1,0 +1,1 @@
+"""Development tool: rebuilds the calibration files from measurements. Not imported by the product."""
