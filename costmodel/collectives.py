@@ -26,6 +26,8 @@ class Links(Columns):
     exchange_t0_s: Floats
     """Of one dispatch or one combine inside a domain."""
     exchange_bytes_per_s: Floats
+    normal_t0_s: Floats
+    """What DeepEP's throughput kernels add to the start of its low-latency ones."""
     remote_t0_s: Floats
     """A phase between domains adds."""
     remote_hop_s: Floats
@@ -48,8 +50,7 @@ def all_reduce_s(links: Links, ranks: Floats, domains: Floats, message_bytes: Fl
         + 2.0 * (local - 1.0) / local * message_bytes / links.all_reduce_bytes_per_s
     )
     between = (
-        links.remote_t0_s
-        + links.remote_hop_s * np.log2(domains)
+        2.0 * (links.remote_t0_s + links.remote_hop_s * np.log2(domains))
         + 2.0 * (domains - 1.0) / domains * message_bytes / local / links.remote_bytes_per_s
     )
     return np.where(local > 1.0, inside, 0.0) + np.where(domains > 1.0, between, 0.0)
@@ -91,18 +92,16 @@ def expert_exchange_s(
     gathered = gather_s(links, ranks, domains, message * dispatch_bytes / token_bytes) + gather_s(
         links, ranks, domains, message
     )
-    sent = group_tokens * busiest_share / ranks
-    volume = sent * (dispatch_bytes + token_bytes)
-    hops = placement.copies_local + placement.copies_remote
-    inside = 2.0 * links.exchange_t0_s + hops * volume / links.exchange_bytes_per_s
-    between = np.where(
-        domains > 1.0,
-        2.0 * (links.remote_t0_s + links.remote_hop_s * np.log2(domains))
-        + placement.copies_remote * volume / links.remote_bytes_per_s,
-        0.0,
+    volume = group_tokens * busiest_share / ranks * (dispatch_bytes + token_bytes)
+    start = 2.0 * links.exchange_t0_s + np.where(
+        domains > 1.0, 2.0 * (links.remote_t0_s + links.remote_hop_s * np.log2(domains)), 0.0
     )
-    # dispatch and combine overlap the two tiers: a token is forwarded while others still arrive
-    routed = np.maximum(inside, between)
+    # low latency sends a copy per expert, the throughput kernels one per domain and forward it inside;
+    # the two tiers overlap, since a token is forwarded while others still arrive
+    near, far = volume / links.exchange_bytes_per_s, volume / links.remote_bytes_per_s
+    latency = np.maximum(placement.expert_copies * near, placement.expert_copies_remote * far)
+    throughput = np.maximum(placement.rank_copies * near, placement.domain_copies * far) + 2.0 * links.normal_t0_s
+    routed = start + np.minimum(latency, throughput)
     with_dp = np.where(layout.moe_tp > 1.0, gathered, np.minimum(gathered, routed))
     return np.where(ranks > 1.0, np.where(layout.attn_dp > 1.0, with_dp, reduced), 0.0)
 

@@ -26,6 +26,12 @@ Ints = NDArray[np.int64]
 class Columns:
     """Base of the column sets: every field is an array over plans."""
 
+    @property
+    def shape_is_shared(self) -> bool:
+        """Whether all plans share one row."""
+        first = getattr(self, fields(self)[0].name)
+        return first.shape_is_shared if isinstance(first, Columns) else bool(first.shape[0] == 1)
+
     def take(self, index: Ints) -> Self:
         """Gather rows: entry `i` of the result is entry `index[i]` of this (shape `(len(index),)`)."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -87,9 +87,18 @@ class StepTime:
         self.per_layer_s[layer] = self.per_layer_s.get(layer, 0.0) + seconds
         self.group_s[group] = self.group_s.get(group, 0.0) + seconds * self._layers[layer]
 
-    def add_kernel(self, layer: str, group: str, rate: Rate, flops: Floats, hbm_bytes: Floats) -> None:
-        """Book one kernel, and its ideal times beside."""
-        self.add(layer, group, rate.seconds(flops, hbm_bytes))
+    def add_kernel(
+        self,
+        layer: str,
+        group: str,
+        rate: Rate,
+        flops: Floats,
+        hbm_bytes: Floats,
+        *,
+        issued: Floats | None = None,
+    ) -> None:
+        """Book one kernel, and its ideal times beside. `issued`: FLOPs that padding makes of `flops`."""
+        self.add(layer, group, rate.seconds(flops if issued is None else issued, hbm_bytes))
         self.math_s = self.math_s + flops * (self._layers[layer] / rate.peak_flops_per_s)
         self.hbm_bytes = self.hbm_bytes + hbm_bytes * self._layers[layer]
 
@@ -202,7 +211,9 @@ def _experts(out: StepTime, machine: Machine, work: StepWork) -> None:
     hbm_bytes = hit * weights * machine.precision.experts + rows * (
         (2.0 * arch.hidden_size + inner) * arch.activation_bytes
     )
-    out.add_kernel("moe", "experts", machine.rates.experts, rows * (2.0 * weights), hbm_bytes)
+    rate = machine.rates.experts
+    padded = (rows + rate.pad_rows * hit) * (2.0 * weights)
+    out.add_kernel("moe", "experts", rate, rows * (2.0 * weights), hbm_bytes, issued=padded)
     token_bytes = arch.hidden_size * arch.activation_bytes
     # fp8 experts take fp8 activations, so tokens are dispatched in fp8 and combined in bf16 (DeepEP)
     narrow = np.where(machine.precision.experts < 1.5, 0.5, 1.0)

@@ -23,10 +23,14 @@ class Placement(Columns):
     stage_domains: Floats
     pp_crosses: Floats
     """1 where a boundary between stages leaves the domain."""
-    copies_local: Floats
-    """Ranks of its own domain that a token is sent to, expected over uniform routing."""
-    copies_remote: Floats
-    """Other domains that a token is sent to: one copy each, forwarded inside (DeepEP)."""
+    expert_copies: Floats
+    """Copies of a token that leave its rank when each of its experts gets one (DeepEP low latency)."""
+    expert_copies_remote: Floats
+    """Those of them that leave the domain."""
+    rank_copies: Floats
+    """Distinct other ranks that hold an expert of a token, expected over uniform routing."""
+    domain_copies: Floats
+    """Distinct other domains: one copy each, forwarded inside (DeepEP throughput kernels)."""
 
     @classmethod
     def of(cls, arch: ArchColumns, layout: LayoutColumns, cluster: ClusterColumns) -> Placement:
@@ -40,18 +44,17 @@ class Placement(Columns):
         stage_domains = np.ceil(layout.width / stage_local)
         inner = np.where(layout.engine_is_vllm > 0, layout.attn_tp * layout.attn_cp, layout.width)
         ranks = layout.moe_ep
-        hit = _distinct(ranks, arch.top_k)
         domains = np.minimum(stage_domains, ranks)
-        remote = _distinct(domains, arch.top_k) * (1.0 - 1.0 / domains)
-        local = hit / domains * (1.0 - np.minimum(domains / ranks, 1.0))
         return cls(
             tp_local=tp_local + 0.0 * stage_local,
             tp_domains=np.ceil(layout.attn_tp / tp_local) + 0.0 * stage_local,
             stage_local=stage_local,
             stage_domains=stage_domains,
             pp_crosses=((layout.pp > 1) & (inner * layout.pp > domain)).astype(np.float64) + 0.0 * stage_local,
-            copies_local=local,
-            copies_remote=remote,
+            expert_copies=arch.top_k * (1.0 - 1.0 / ranks),
+            expert_copies_remote=arch.top_k * (1.0 - 1.0 / domains),
+            rank_copies=_distinct(ranks, arch.top_k) * (1.0 - 1.0 / ranks),
+            domain_copies=_distinct(domains, arch.top_k) * (1.0 - 1.0 / domains),
         )
 
 

@@ -74,6 +74,7 @@ class SteadyState:
     """What a plan settles into. Every array has shape `(num_plans,)`."""
 
     ttft_s: Floats
+    ttft_longest_s: Floats
     tpot_s: Floats
     requests_per_s: Floats
     """Over all replicas."""
@@ -92,7 +93,14 @@ class SteadyState:
     decode: StepTime
     """One decode step at the settled batch."""
     prefill_chunks: Floats
-    decode_round_s: Floats
+    decode_steps_per_request: Floats
+    """Decode steps over the sequences that share each: what one request's output costs in steps."""
+    math_s: Floats
+    """Per request and rank: FLOPs at the dense peak, all stages."""
+    hbm_s: Floats
+    """Per request and rank: HBM bytes at the peak bandwidth, all stages."""
+    host_s: Floats
+    """Per request: host time that the GPU waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,7 @@ def steady_state(
     memory: Memory,
     *,
     hbm_bytes_per_s: Floats,
+    longest_prompt: Floats,
 ) -> SteadyState:
     """Solve every plan's closed loop."""
     arch, layout = machine.arch, machine.layout
@@ -157,19 +166,17 @@ def steady_state(
     window_context = mean_window_context(load.isl, arch.window, arch.window_is_chunked)
     kv_read = cached + new * (chunks + 1.0) / 2.0 / chunks
 
-    def prompt_work(sequences: Floats) -> StepWork:
-        return StepWork(
-            prefill_tokens=chunk + 0.0 * sequences,
-            prefill_tokens_group=chunk + 0.0 * sequences,
-            prefill_context=prompt_context,
-            prefill_context_window=window_context,
-            prefill_kv_tokens=kv_read,
-            decode_sequences=sequences,
-            decode_context=context,
-            sampled=sequences + 1.0 / chunks,
-        )
-
-    lone = _prefill_pass(machine, stages, engine, prompt_work(np.zeros_like(running)), layers)
+    prompt = StepWork(
+        prefill_tokens=chunk,
+        prefill_tokens_group=chunk,
+        prefill_context=prompt_context,
+        prefill_context_window=window_context,
+        prefill_kv_tokens=kv_read,
+        decode_sequences=np.zeros(1),
+        decode_context=context,
+        sampled=1.0 / chunks,
+    )
+    lone = _prefill_pass(machine, stages, engine, prompt, layers)
     own_prefill = lone.through_s + (chunks - 1.0) * lone.stage_s
 
     slots = np.minimum(layout.pp, running)
@@ -208,8 +215,11 @@ def steady_state(
     per_request = chunks * lone.kernel_s * share + outputs * decode.kernel_s / np.maximum(batch * ranks, 1e-9)
     math_s = (chunks * lone.step.math_s + outputs * decode.step.math_s / batch) / ranks
     moved = (chunks * lone.step.hbm_bytes + outputs * decode.step.hbm_bytes / batch) / ranks
+    longest_s = _longest_extra_s(machine, stages, engine, load, layers, longest_prompt, own_prefill)
+    steps = outputs / np.maximum(batch * ranks, 1e-9)
     return SteadyState(
         ttft_s=ttft,
+        ttft_longest_s=ttft + longest_s,
         tpot_s=tpot,
         requests_per_s=active * per_replica,
         running_per_rank=running / ranks,
@@ -221,5 +231,36 @@ def steady_state(
         prefill=lone.step,
         decode=decode.step,
         prefill_chunks=chunks,
-        decode_round_s=round_s,
+        decode_steps_per_request=steps,
+        math_s=math_s,
+        hbm_s=moved / hbm_bytes_per_s,
+        host_s=steps * (engine.step_s + engine.sequence_s * batch) + chunks * engine.step_s,
     )
+
+
+def _longest_extra_s(
+    machine: Machine,
+    stages: StageTable,
+    engine: EngineColumns,
+    load: Load,
+    layers: Floats,
+    longest: Floats,
+    own_prefill: Floats,
+) -> Floats:
+    """What a request with the longest prompt waits beyond a mean one: its own longer prefill."""
+    if not np.any(longest > load.isl):
+        return np.zeros(1)
+    new = np.maximum(longest - load.isl * load.prefix_hit_frac, 1.0)
+    chunks = np.ceil(new / load.batched_tokens)
+    work = StepWork(
+        prefill_tokens=new / chunks,
+        prefill_tokens_group=new / chunks,
+        prefill_context=mean_context(new, longest - new),
+        prefill_context_window=mean_window_context(longest, machine.arch.window, machine.arch.window_is_chunked),
+        prefill_kv_tokens=longest - new + new * (chunks + 1.0) / 2.0 / chunks,
+        decode_sequences=np.zeros(1),
+        decode_context=longest,
+        sampled=1.0 / chunks,
+    )
+    lone = _prefill_pass(machine, stages, engine, work, layers)
+    return np.maximum(lone.through_s + (chunks - 1.0) * lone.stage_s - own_prefill, 0.0)

@@ -1,1 +1,39 @@
-"""Studies: their files, their storage, their run."""
+"""The question: study files, and the Optuna storage that keeps the answers."""
+
+from autotune.study.document import field_paths
+from autotune.study.fingerprint import study_fingerprint
+from autotune.study.json_schema import json_schema
+from autotune.study.load import load_study, study_from_document
+from autotune.study.storage import Store, TrialRecord, default_location, open_store
+from autotune.study.values import (
+    OBJECTIVES,
+    Baseline,
+    Constraints,
+    EngineOptions,
+    IntRange,
+    Objective,
+    Search,
+    Study,
+    Workload,
+)
+
+__all__ = [
+    "OBJECTIVES",
+    "Baseline",
+    "Constraints",
+    "EngineOptions",
+    "IntRange",
+    "Objective",
+    "Search",
+    "Store",
+    "Study",
+    "TrialRecord",
+    "Workload",
+    "default_location",
+    "field_paths",
+    "json_schema",
+    "load_study",
+    "open_store",
+    "study_fingerprint",
+    "study_from_document",
+]

@@ -5,7 +5,7 @@ Only the shape of each field is checked here; rules between fields are in `rules
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -66,12 +66,18 @@ ConcurrencyChoice = Annotated[
     | Annotated[ConcurrencyRange, Tag("~table")],
     Discriminator(lambda v: "~list" if _by_shape(v) == "~plain" else _by_shape(v)),
 ]
-TokenChoices = Annotated[list[Annotated[int, Field(ge=16, le=10_000_000)]], Field(min_length=1, max_length=MAX_CHOICES)]
+TokenChoices = Annotated[
+    list[Annotated[int, Field(ge=16, le=10_000_000)]], Field(min_length=1, max_length=MAX_CHOICES)
+]
 Degrees = Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=MAX_CHOICES)]
 Spares = Annotated[list[Annotated[int, Field(ge=0, le=100_000)]], Field(min_length=1, max_length=MAX_CHOICES)]
 Version = Annotated[str, Field(min_length=1, max_length=64)]
-WeightDtype = Literal[tuple(BYTES_PER_WEIGHT)]  # type: ignore[valid-type]  # one list of dtypes, in costmodel.dtypes
-KvDtype = Literal[tuple(KV_BYTES)]  # type: ignore[valid-type]
+if TYPE_CHECKING:
+    WeightDtype: TypeAlias = str
+    KvDtype: TypeAlias = str
+else:  # one list of dtypes, in costmodel.dtypes
+    WeightDtype = Literal[tuple(BYTES_PER_WEIGHT)]
+    KvDtype = Literal[tuple(KV_BYTES)]
 
 
 class ClusterTable(Section):
@@ -82,8 +88,12 @@ class ClusterTable(Section):
         description="name of a catalog GPU (`autotune catalog`), or a table with the catalog's keys; "
         "`base` in the table names a catalog GPU whose figures it changes"
     )
-    gpus_per_node: int | None = Field(None, ge=1, le=100_000, description="GPUs of one host, count; default: the GPU's")
-    price_per_gpu_hour: Positive | None = Field(None, description="US dollars per GPU and hour; default: the GPU's")
+    gpus_per_node: int | None = Field(
+        None, ge=1, le=100_000, description="GPUs of one host, count; default: the GPU's"
+    )
+    price_per_gpu_hour: Positive | None = Field(
+        None, description="US dollars per GPU and hour; default: the GPU's"
+    )
 
 
 class WorkloadTable(Section):
@@ -92,7 +102,8 @@ class WorkloadTable(Section):
     isl: Lengths = Field(description="prompt length, tokens: a number, or {min=, max=} for a uniform range")
     osl: Lengths = Field(description="output length, tokens: a number, or {min=, max=} for a uniform range")
     concurrency: Requests | None = Field(
-        None, description="closed loop: requests in flight over all replicas; omitted: searched. Excludes a rate"
+        None,
+        description="closed loop: requests in flight over all replicas; omitted: searched. Excludes a rate",
     )
     request_rate_per_s: Positive | None = Field(
         None, description="open loop: requests arriving per second over all replicas. Excludes concurrency"
@@ -101,18 +112,23 @@ class WorkloadTable(Section):
         None, ge=0, le=1, description="share of prompt tokens found in the prefix cache, 0 to 1; default 0"
     )
     expert_skew: float | None = Field(
-        None, ge=0, le=10, description="exponent of the power law of expert popularity; default 0, balanced routing"
+        None,
+        ge=0,
+        le=10,
+        description="exponent of the power law of expert popularity; default 0, balanced routing",
     )
     longest_prompt: Tokens | None = Field(
-        None, description="prompt length that the TTFT limit is checked at, tokens; default: the maximum of isl"
+        None,
+        description="prompt length that the TTFT limit is checked at, tokens; default: the maximum of isl",
     )
 
 
 class ConstraintsTable(Section):
-    """Limits of a plan, each optional. The limits on TTFT and TPOT are on means over requests, not percentiles."""
+    """Limits of a plan, each optional. Those on TTFT and TPOT are on means over requests, not percentiles."""
 
     ttft_ms: Positive | None = Field(
-        None, description="mean time to first token of a prompt of longest_prompt tokens, queueing included, ms"
+        None,
+        description="mean time to first token of a prompt of longest_prompt tokens, queueing included, ms",
     )
     tpot_ms: Positive | None = Field(
         None, description="mean over requests of (end to end - TTFT) / (output tokens - 1), ms"
@@ -143,16 +159,22 @@ class ObjectiveTable(Section):
 
 
 class SearchTable(Section):
-    """What may be varied beside the layout, and how far to look. Every list holds the values to choose from."""
+    """What may be varied beside the layout, and how far to look. A list holds the values to choose from."""
 
     concurrency: ConcurrencyChoice | None = Field(
-        None, description="requests in flight over all replicas: a list, or {min=, max=}; where the workload gives none"
+        None,
+        description="requests in flight over all replicas: a list, or {min=, max=}; if workload gives none",
     )
     max_num_batched_tokens: TokenChoices | None = Field(
-        None, description="token budget of one engine step (prefill chunk), tokens; default [2048, 4096, 8192, 16384]"
+        None,
+        description="token budget of one step (prefill chunk), tokens; default [2048, 4096, 8192, 16384]",
     )
-    attn_cp: Degrees | None = Field(None, description="context-parallel degrees of prefill attention, GPUs; default [1]")
-    dcp: Degrees | None = Field(None, description="context-parallel degrees of decode attention, GPUs; default [1]")
+    attn_cp: Degrees | None = Field(
+        None, description="context-parallel degrees of prefill attention, GPUs; default [1]"
+    )
+    dcp: Degrees | None = Field(
+        None, description="context-parallel degrees of decode attention, GPUs; default [1]"
+    )
     redundant_experts: Spares | None = Field(
         None, description="redundant expert instances per layer (EPLB), count; default [0]"
     )
@@ -162,17 +184,25 @@ class SearchTable(Section):
     kv_dtype: Annotated[list[KvDtype], Field(min_length=1)] | None = Field(
         None, description=f"storage dtypes of the KV cache: {', '.join(KV_BYTES)}; default: the checkpoint's"
     )
-    trials: int | None = Field(None, ge=1, le=10_000_000, description="most candidates scored, count; default: no limit")
+    trials: int | None = Field(
+        None, ge=1, le=10_000_000, description="most candidates scored, count; default: no limit"
+    )
     timeout_s: Positive | None = Field(None, description="most time spent on sampling, s; default: no limit")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of the sampler; no unit")
     min_p_meets: float = Field(
-        0.5, ge=0, le=1, description="plans are ranked first whose probability to meet the constraints is at least this"
+        0.5,
+        ge=0,
+        le=1,
+        description="plans are ranked first whose probability to meet the constraints is at least this",
     )
     sampler: Literal["auto", "tpe", "nsga2", "random"] = Field(
         "auto", description="how a space too large to be covered is sampled; auto: tpe"
     )
     exhaustive_limit: int = Field(
-        20_000, ge=0, le=10_000_000, description="spaces of at most this many candidates are covered whole, count"
+        20_000,
+        ge=0,
+        le=10_000_000,
+        description="spaces of at most this many candidates are covered whole, count",
     )
 
 
@@ -180,26 +210,41 @@ class BaselineTable(Section):
     """The plan in production, that every other is compared with."""
 
     plan: str = Field(
-        min_length=1, max_length=500, description="a plan string such as EP16/PP2/TP4/DP4, resolved against cluster.gpus"
+        min_length=1,
+        max_length=500,
+        description="a plan string such as EP16/PP2/TP4/DP4, resolved against cluster.gpus",
     )
     engine: Engine | None = Field(None, description="engine it runs on; default: the study's")
-    concurrency: Requests | None = Field(None, description="requests in flight over all replicas; default: the study's")
-    max_num_batched_tokens: int | None = Field(
-        None, ge=16, le=10_000_000, description="token budget of one engine step, tokens; default: the best of the search"
+    concurrency: Requests | None = Field(
+        None, description="requests in flight over all replicas; default: the study's"
     )
-    weight_dtype: WeightDtype | None = Field(None, description="storage dtype of the weights; default: the checkpoint's")
-    kv_dtype: KvDtype | None = Field(None, description="storage dtype of the KV cache; default: the checkpoint's")
+    max_num_batched_tokens: int | None = Field(
+        None,
+        ge=16,
+        le=10_000_000,
+        description="token budget of one engine step, tokens; default: the best of the search",
+    )
+    weight_dtype: WeightDtype | None = Field(
+        None, description="storage dtype of the weights; default: the checkpoint's"
+    )
+    kv_dtype: KvDtype | None = Field(
+        None, description="storage dtype of the KV cache; default: the checkpoint's"
+    )
 
 
 class EngineOptionsTable(Section):
     """How every plan's engine is started."""
 
     gpu_memory_utilization: Fraction = Field(
-        0.9, description="share of total GPU memory that the engine may fill, 0 to 1 (vLLM's and SGLang's meaning)"
+        0.9,
+        description="share of total GPU memory that the engine may fill, 0 to 1 (as vLLM and SGLang mean it)",
     )
     cuda_graphs: bool = Field(True, description="decode steps are replayed as CUDA graphs; false: eager")
     max_num_seqs: int | None = Field(
-        None, ge=1, le=1_000_000, description="sequences that run at once per attention-DP rank; default: the engine's"
+        None,
+        ge=1,
+        le=1_000_000,
+        description="sequences that run at once per attention-DP rank; default: the engine's",
     )
 
 
@@ -213,11 +258,15 @@ class StudyTable(Section):
         pattern=r"^[^\x00-\x1f/\\]+$",
         description="what the study is called in tables and in the storage; default: the file's name",
     )
-    engine: Engine | Literal["any"] = Field("any", description="serving engine; any: plans of all three compete")
-    engine_version: Version | None = Field(None, description="version of the engine; default: the one modelled")
+    engine: Engine | Literal["any"] = Field(
+        "any", description="serving engine; any: plans of all three compete"
+    )
+    engine_version: Version | None = Field(
+        None, description="version of the engine; default: the one modelled"
+    )
     model: NameOrTable = Field(
-        description="name of a catalog model (`autotune catalog`), path of a config.json relative to the study file, "
-        "or a table with the content of a config.json"
+        description="name of a catalog model (`autotune catalog`), path of a config.json relative to the "
+        "study file, or a table with the content of a config.json"
     )
     cluster: ClusterTable = Field(description="the hardware")
     workload: WorkloadTable = Field(description="the traffic")
@@ -227,25 +276,8 @@ class StudyTable(Section):
     baseline: BaselineTable | None = Field(None, description="the plan in production; default: none")
     engine_options: EngineOptionsTable = Field(EngineOptionsTable(), description="how engines are started")
     calibration: str | None = Field(
-        None, min_length=1, max_length=4096, description="path of a calibration profile relative to the study file"
+        None,
+        min_length=1,
+        max_length=4096,
+        description="path of a calibration profile relative to the study file",
     )
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a study file, a description with the unit on every field."""
-    from costmodel.hardware.catalog import GpuTable
-
-    schema = StudyTable.model_json_schema()
-    gpu = GpuTable.model_json_schema(ref_template="#/$defs/{model}")
-    schema["$defs"].update(gpu.pop("$defs", {}))
-    gpu["properties"]["base"] = {
-        "type": "string",
-        "description": "name of a catalog GPU whose figures this table changes; then nothing else is required",
-    }
-    gpu.pop("required", None)
-    for name, field in gpu["properties"].items():
-        field.setdefault("description", name.replace("_us", ", microseconds").replace("_", " "))
-    schema["$defs"]["GpuTable"] = gpu
-    arms = schema["$defs"]["ClusterTable"]["properties"]["gpu"]["oneOf"]
-    arms[:] = [a if a.get("type") != "object" else {"$ref": "#/$defs/GpuTable"} for a in arms]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "autotune study", **schema}

@@ -25,6 +25,8 @@ class Rate(Columns):
     bytes_per_s: Floats
     """HBM peak times the fitted efficiency."""
     overlap_loss: Floats
+    pad_rows: Floats
+    """Grouped GEMMs: rows of padding that each expert hit costs (tiles that its rows do not fill); else 0."""
     peak_flops_per_s: Floats
     """The dense peak itself, for utilisation."""
 

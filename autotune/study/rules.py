@@ -1,0 +1,94 @@
+"""Rules between fields, on the raw document: so they report beside the fields' own problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from costmodel.arch import Arch
+from costmodel.errors import Problem
+
+
+def between_fields(document: Mapping[str, Any]) -> list[Problem]:
+    """Every broken rule; fields of the wrong type are left to the schema."""
+    problems: list[Problem] = []
+    workload, search = _table(document, "workload"), _table(document, "search")
+    objective = _table(document, "objective")
+    if "concurrency" in workload and "request_rate_per_s" in workload:
+        problems.append(
+            _problem(
+                "workload",
+                "must give `concurrency` (closed loop) or `request_rate_per_s` (open), not both, got "
+                f"{workload['concurrency']!r} and {workload['request_rate_per_s']!r}",
+            )
+        )
+    for fixed in ("concurrency", "request_rate_per_s"):
+        if fixed in workload and "concurrency" in search:
+            problems.append(
+                _problem(
+                    "search.concurrency",
+                    f"must be left out where workload.{fixed} fixes the load, got {workload[fixed]!r}",
+                )
+            )
+            break
+    if "maximize" in objective and "minimize" in objective:
+        problems.append(_problem("objective", "must give `maximize` or `minimize`, not both"))
+    for section, name in (("workload", "isl"), ("workload", "osl"), ("search", "concurrency")):
+        problems += _ordered(f"{section}.{name}", _table(document, section).get(name))
+    isl, longest = _most(workload.get("isl")), _number(workload.get("longest_prompt"))
+    if isl is not None and longest is not None and longest < isl:
+        message = f"must be at least the longest isl, got {longest} and isl {isl}"
+        problems.append(_problem("workload.longest_prompt", message))
+    problems += _engines(document)
+    return problems
+
+
+def _engines(document: Mapping[str, Any]) -> list[Problem]:
+    asked, baseline = document.get("engine", "any"), _table(document, "baseline").get("engine")
+    if isinstance(asked, str) and isinstance(baseline, str) and asked not in ("any", baseline):
+        return [
+            _problem("baseline.engine", f"must be the study's engine, got {baseline!r} and engine {asked!r}")
+        ]
+    if asked == "any" and "engine_version" in document:
+        return [_problem("engine_version", 'must be left out with engine = "any", which is several engines')]
+    return []
+
+
+def fits_model(arch: Arch, longest_tokens: int) -> list[Problem]:
+    """A request must fit the context that the model was made for; engines refuse to start otherwise."""
+    limit = arch.max_position_embeddings
+    if not limit or longest_tokens <= limit:
+        return []
+    return [
+        _problem(
+            "workload",
+            f"longest prompt + longest output must be at most the model's max_position_embeddings, got "
+            f"{longest_tokens:,} and {limit:,}. Give the model as a table to say otherwise",
+        )
+    ]
+
+
+def _problem(path: str, message: str) -> Problem:
+    return Problem(path=f"$.{path}", message=message)
+
+
+def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = document.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _most(value: Any) -> int | None:
+    return _number(value.get("max") if isinstance(value, Mapping) else value)
+
+
+def _ordered(path: str, value: Any) -> list[Problem]:
+    if not isinstance(value, Mapping):
+        return []
+    low, high = _number(value.get("min")), _number(value.get("max"))
+    if low is not None and high is not None and low > high:
+        return [_problem(path, f"must have min <= max, got min={low}, max={high}")]
+    return []

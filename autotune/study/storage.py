@@ -1,0 +1,187 @@
+"""Where the trials of a study are kept: one interface, a journal file by default, a database by URL.
+
+Optuna is imported only when a storage is opened, so that commands that need none start fast.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from costmodel.errors import InputError
+
+if TYPE_CHECKING:
+    import optuna
+
+JOURNAL_NAME = "journal.log"
+LOCK_TIMEOUT_S = 10.0
+_DATABASE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One scored plan, as the study keeps it. What is not finite is stored as what can be: see `__post_init__`."""
+
+    key: str
+    """Identity of the candidate (plan and knobs) within its study; stored once, whoever writes it."""
+    params: Mapping[str, int | float | str]
+    """What was decided, by the names of `autotune.study.trials.PARAMS`."""
+    values: tuple[float, ...]
+    """Objective values, one per direction. Any that is not finite: the trial is stored as PRUNED, without them."""
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    """Violation code -> excess in the constraint's unit; feasible iff every one is <= 0."""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    """Metrics, plan string, breakdown and the like: JSON content."""
+
+    def __post_init__(self) -> None:
+        """Bring numbers to what JSON, and so every storage and dashboard, can hold.
+
+        An infinite excess becomes the largest float; NaN and infinity in `attrs` become None; values that are
+        not all finite become none at all.
+
+        Raises:
+            ValueError: a NaN excess, which would say neither feasible nor infeasible.
+        """
+        if any(math.isnan(excess) for excess in self.constraints.values()):
+            raise ValueError(f"a constraint's excess must be a number, got {dict(self.constraints)!r} of {self.key!r}")
+        most = sys.float_info.max
+        bounded = {code: float(min(max(excess, -most), most)) for code, excess in self.constraints.items()}
+        values = tuple(float(value) for value in self.values)
+        object.__setattr__(self, "constraints", bounded)
+        object.__setattr__(self, "values", values if all(map(math.isfinite, values)) else ())
+        object.__setattr__(self, "attrs", finite(dict(self.attrs)))
+        object.__setattr__(self, "params", dict(self.params))
+
+    @property
+    def feasible(self) -> bool:
+        """Whether every constraint holds."""
+        return all(excess <= 0.0 for excess in self.constraints.values())
+
+
+def finite(value: Any) -> Any:
+    """JSON content with None where a number is not finite; tuples become lists."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+class Store(ABC):
+    """The trials of one study in an Optuna storage. Every trial is whole when it appears: none is ever RUNNING."""
+
+    name: str
+    """Name of the Optuna study: the study's name and the beginning of its fingerprint."""
+    location: str
+    """File or URL, as shown to people."""
+
+    @abstractmethod
+    def known_keys(self) -> set[str]:
+        """Keys of all trials stored by now, by any process.
+
+        Raises:
+            InputError: the storage cannot be read.
+        """
+
+    @abstractmethod
+    def add(self, trials: Sequence[TrialRecord]) -> int:
+        """Write those trials whose key is not stored yet, all of them or none; their number.
+
+        Keys are read again inside the storage's lock, so two writers never store one twice.
+
+        Raises:
+            InputError: the storage is locked for longer than the timeout, read-only, full or damaged.
+        """
+
+    @abstractmethod
+    def records(self) -> list[TrialRecord]:
+        """All trials in the order of their numbers.
+
+        Raises:
+            InputError: the storage cannot be read.
+        """
+
+    @abstractmethod
+    def optuna_study(self, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
+        """The Optuna study: for samplers, `optuna.visualization`, `best_trial`.
+
+        `best_trial` is the best feasible trial; Optuna raises ValueError where there is none.
+        """
+
+    def best(self) -> TrialRecord | None:
+        """The best feasible trial by the first objective; None where nothing is feasible (Optuna 5 raises then)."""
+        feasible = [r for r in self.records() if r.feasible and r.values]
+        if not feasible:
+            return None
+        maximize = self.directions[0] == "maximize"
+        return (max if maximize else min)(feasible, key=lambda record: record.values[0])
+
+    @property
+    @abstractmethod
+    def directions(self) -> tuple[str, ...]:
+        """`maximize` or `minimize`, one per objective."""
+
+
+def default_location(out: Path | None = None) -> Path:
+    """The journal file under `out`, else under the user's data directory (XDG Base Directory, version 0.8)."""
+    if out is not None:
+        return out / JOURNAL_NAME
+    data = os.environ.get("XDG_DATA_HOME", "")
+    # the specification has relative paths ignored
+    root = Path(data) if data.startswith("/") else Path.home() / ".local" / "share"
+    return root / "autotune" / JOURNAL_NAME
+
+
+def open_store(
+    location: Path | str,
+    study_name: str,
+    fingerprint: str,
+    directions: Sequence[str],
+    *,
+    gpus: int = 1_000_000,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+) -> Store:
+    """Open a storage, and make the study in it if it is not there.
+
+    Args:
+        location: a database URL (`sqlite:///runs.db`, `postgresql://…`), a `.db` or `.sqlite` file, a directory
+            (its `journal.log`), or the path of a journal file. Missing directories are made.
+        study_name: the study's name, for people.
+        fingerprint: `study_fingerprint(study)`; another question is another Optuna study in the same storage.
+        directions: `maximize` or `minimize`, one per objective.
+        gpus: upper bound of the layout's degrees, for the distributions that samplers and plots see.
+        lock_timeout_s: how long to wait for another process that writes.
+
+    Raises:
+        InputError: not readable, not writable, locked, damaged, or a file of something else.
+    """
+    where = str(location)
+    name = f"{study_name}-{fingerprint[:12]}"
+    if "://" in where:
+        from autotune.study.database import DatabaseStore
+
+        return DatabaseStore(where, name, fingerprint, tuple(directions), gpus=gpus, timeout_s=lock_timeout_s)
+    path = Path(location).expanduser()
+    try:
+        path = path / JOURNAL_NAME if path.is_dir() else path
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError.single(where, f"cannot be made the storage: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError.single(repr(where), f"is not a file name: {error}") from error
+    if path.suffix in _DATABASE_SUFFIXES:
+        from autotune.study.database import DatabaseStore
+
+        url = f"sqlite:///{path.resolve()}"
+        return DatabaseStore(url, name, fingerprint, tuple(directions), gpus=gpus, timeout_s=lock_timeout_s)
+    from autotune.study.journal import JournalStore
+
+    return JournalStore(path, name, fingerprint, tuple(directions), gpus=gpus, timeout_s=lock_timeout_s)

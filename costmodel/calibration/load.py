@@ -1,0 +1,178 @@
+"""Calibration files: efficiencies of kernels and end-to-end parameters, one file per GPU generation and engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from costmodel.arch import Arch
+from costmodel.collectives import Links
+from costmodel.columns import ClusterColumns, Floats
+from costmodel.dtypes import compute_dtype
+from costmodel.hardware import Cluster, Gpu
+from costmodel.kernels.rates import Rate
+from costmodel.kernels.table import Rates
+from costmodel.serving import EngineColumns
+
+_DATA = files("costmodel.calibration") / "data"
+
+BORROWED_FROM = {
+    "hopper": "hopper",
+    "blackwell": "blackwell",
+    "ampere": "hopper",
+    "ada": "hopper",
+    "cdna3": "hopper",
+    "blackwell_ultra": "blackwell",
+    "cdna4": "blackwell",
+}
+"""Generation -> the measured generation whose efficiencies it takes."""
+
+_GEMM = {
+    "bf16": "gemm_bf16",
+    "fp16": "gemm_bf16",
+    "fp32": "gemm_bf16",
+    "fp8": "gemm_fp8",
+    "int8": "gemm_fp8",
+    "fp8_block": "gemm_fp8_block",
+    "mxfp8": "gemm_fp8_block",
+    "nvfp4": "gemm_nvfp4",
+    "mxfp4": "gemm_nvfp4",
+    "int4": "gemm_bf16",
+}
+_MOE = {
+    "bf16": ("moe_bf16",),
+    "fp16": ("moe_bf16",),
+    "fp32": ("moe_bf16",),
+    "fp8": ("moe_fp8", "moe_fp8_block"),
+    "int8": ("moe_fp8", "moe_fp8_block"),
+    "fp8_block": ("moe_fp8_block", "moe_fp8"),
+    "mxfp8": ("moe_fp8_block", "moe_fp8"),
+    "nvfp4": ("moe_nvfp4", "moe_mxfp4"),
+    "mxfp4": ("moe_mxfp4", "moe_nvfp4"),
+    "int4": ("moe_int4", "moe_mxfp4"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """One calibration file."""
+
+    generation: str
+    engine: str
+    kernels: Mapping[str, Mapping[str, Any]]
+    serving: Mapping[str, float]
+    about: Mapping[str, Any]
+    """What it was fitted on and how well it does on what was left out."""
+
+
+@lru_cache(maxsize=32)
+def load_calibration(generation: str, engine: str) -> Calibration:
+    """The file of a generation (or of the measured one that stands in for it) and an engine."""
+    measured = BORROWED_FROM[generation]
+    raw = json.loads((_DATA / f"{measured}-{engine}.json").read_text(encoding="utf-8"))
+    return Calibration(
+        generation=measured, engine=engine, kernels=raw["kernels"], serving=raw["serving"], about=raw["about"]
+    )
+
+
+def _law(calibration: Calibration, *names: str) -> Mapping[str, Any]:
+    return next(calibration.kernels[n] for n in names if n in calibration.kernels)
+
+
+def _rate(gpu: Gpu, law: Mapping[str, Any], dtype: str) -> dict[str, float]:
+    peak = gpu.peak_flops_per_s[compute_dtype(dtype, gpu.peak_flops_per_s)]
+    hbm_eff = min(law["hbm_eff"], gpu.hbm_efficiency or 1.0)
+    return {
+        "t0_s": law["t0_s"],
+        "flops_per_s": peak * law["math_eff"],
+        "bytes_per_s": gpu.hbm_bytes_per_s * hbm_eff,
+        "overlap_loss": law["overlap_loss"],
+        "pad_rows": law.get("pad_rows", 0.0),
+        "peak_flops_per_s": peak,
+    }
+
+
+def _cell_rates(arch: Arch, gpu: Gpu, calibration: Calibration) -> dict[str, dict[str, float]]:
+    """Laws of one (model, GPU, engine), by kind of kernel."""
+
+    def gemm(dtype: str) -> dict[str, float]:
+        widened = compute_dtype(dtype, gpu.peak_flops_per_s) == "bf16"
+        return _rate(gpu, _law(calibration, "gemm_bf16" if widened else _GEMM[dtype], "gemm_bf16"), dtype)
+
+    serving = calibration.serving
+    small = {
+        "t0_s": serving["layer_s"],
+        "math_eff": 1.0,
+        "hbm_eff": calibration.kernels["gemm_bf16"]["hbm_eff"],
+        "overlap_loss": 0.0,
+    }
+    d = arch.dtypes
+    return {
+        "attention": gemm(d.attention),
+        "dense_ffn": gemm(d.dense_ffn),
+        "router": gemm(arch.activation_dtype),
+        "shared_experts": gemm(d.shared_experts),
+        "lm_head": gemm(d.lm_head),
+        "experts": _rate(gpu, _law(calibration, *_MOE[d.experts], "moe_bf16"), d.experts),
+        "prefill": _rate(gpu, _law(calibration, "attention_prefill"), "bf16"),
+        "decode": _rate(gpu, _law(calibration, "attention_decode"), "bf16"),
+        "mla_prefill": _rate(gpu, _law(calibration, "mla_prefill"), "bf16"),
+        "mla_decode": _rate(gpu, _law(calibration, "mla_decode"), "bf16"),
+        "small": _rate(gpu, small, "bf16"),
+    }
+
+
+def _cell_links(gpu: Gpu, calibration: Calibration) -> dict[str, float]:
+    reduce, exchange = calibration.kernels["all_reduce"], calibration.kernels["expert_exchange"]
+    slower = max(gpu.scaleup_latency_s - 1.5e-6, 0.0)  # beyond NVLink's own, which is in the fitted starts
+    return {
+        "all_reduce_t0_s": reduce["t0_s"] + slower,
+        "all_reduce_rank_s": reduce["rank_s"],
+        "all_reduce_bytes_per_s": gpu.scaleup_bytes_per_s * reduce["link_eff"],
+        "exchange_t0_s": exchange["t0_s"] + slower,
+        "exchange_bytes_per_s": gpu.scaleup_bytes_per_s * exchange["link_eff"],
+        "normal_t0_s": exchange["normal_t0_s"],
+        "remote_t0_s": exchange["remote_t0_s"] + max(gpu.scaleout_latency_s - 5e-6, 0.0),
+        "remote_hop_s": exchange["remote_hop_s"],
+        "remote_bytes_per_s": gpu.scaleout_bytes_per_s * exchange["nic_eff"],
+        "send_t0_s": exchange["t0_s"],
+        "send_bytes_per_s": gpu.scaleup_bytes_per_s * exchange["link_eff"],
+    }
+
+
+def _column(rows: Sequence[Mapping[str, float]], name: str) -> Floats:
+    return np.array([row[name] for row in rows], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellColumns:
+    """Columns of distinct (model, cluster, engine) cells, shape `(num_cells,)`."""
+
+    cluster: ClusterColumns
+    rates: Rates
+    links: Links
+    engine: EngineColumns
+
+
+def cell_columns(cells: Sequence[tuple[Arch, Cluster, str]], calibrations: Sequence[Calibration]) -> CellColumns:
+    """Everything that calibration and hardware say about each cell."""
+    rates = [_cell_rates(a, c.gpu, k) for (a, c, _), k in zip(cells, calibrations, strict=True)]
+    links = [_cell_links(c.gpu, k) for (_, c, _), k in zip(cells, calibrations, strict=True)]
+    serving = [k.serving for k in calibrations]
+    return CellColumns(
+        cluster=ClusterColumns.of([cluster for _, cluster, _ in cells]),
+        rates=Rates(
+            **{
+                f.name: Rate(**{g.name: _column([r[f.name] for r in rates], g.name) for g in fields(Rate)})
+                for f in fields(Rates)
+            }
+        ),
+        links=Links(**{f.name: _column(links, f.name) for f in fields(Links)}),
+        engine=EngineColumns(**{f.name: _column(serving, f.name) for f in fields(EngineColumns)}),
+    )
