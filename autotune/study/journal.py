@@ -1,7 +1,7 @@
 """Trials in an Optuna journal file: one append per batch, under the lock that all Optuna processes respect.
 
-Each trial is one line, so a line is there or it is not. What a killed process leaves is at most one torn line at
-the end, which the next writer cuts off.
+Each trial is one line, so it is there or it is not. What a killed process leaves is at most one torn line
+at the end, which the next writer cuts off.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class _Collector(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         # the separators of Optuna's JournalFileBackend; NaN would not be JSON
-        self.lines += [json.dumps(log, separators=(",", ":"), allow_nan=False).encode() + b"\n" for log in logs]
+        self.lines += [
+            json.dumps(log, separators=(",", ":"), allow_nan=False).encode() + b"\n" for log in logs
+        ]
 
 
 class JournalStore(Store):
@@ -54,6 +56,7 @@ class JournalStore(Store):
         gpus: int,
         timeout_s: float,
     ) -> None:
+        """Arguments as `open_store`; `name` is the Optuna study's."""
         self.name = name
         self.location = str(path)
         self._path = path
@@ -123,6 +126,8 @@ class JournalStore(Store):
         """Log line of every trial by key, encoded before the lock is taken; of equal keys the first."""
         collector = _Collector()
         encoder = JournalStorage(collector)
+        # what a replay would set; nothing is replayed here, and the number it returns is not used
+        encoder._replay_result._last_created_trial_id_by_this_process = -1  # noqa: SLF001
         unique: dict[str, TrialRecord] = {}
         for record in trials:
             unique.setdefault(record.key, record)
@@ -171,7 +176,8 @@ class JournalStore(Store):
             except _DAMAGED as error:
                 what = f"{type(error).__name__}: {error}"
                 raise InputError.single(
-                    str(self._path), f"is not a readable Optuna journal ({what[:200]}). Move it away, or give another --out"
+                    str(self._path),
+                    f"is not a readable Optuna journal ({what[:200]}). Move it or give another --out",
                 ) from error
 
 
@@ -184,7 +190,7 @@ def _os_errors(path: Path) -> Generator[None, None, None]:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Raise ValueError where the file begins with something that is no journal line, before anything is changed."""
+    """Raise ValueError where the file does not begin like a journal, before anything is changed."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -192,7 +198,7 @@ def _refuse_foreign(path: Path) -> None:
     if first.endswith(b"\n") or len(first) == 1_000_000:
         if "op_code" not in json.loads(first):
             raise ValueError("the first line has no op_code")
-    elif first and not b'{"op_code":'.startswith(first[:11]) :
+    elif first and not b'{"op_code":'.startswith(first[:11]):
         raise ValueError("it begins with something else")
 
 

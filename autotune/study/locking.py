@@ -1,7 +1,7 @@
 """A lock file that knows who holds it, under the name that Optuna's own journal locks use.
 
-Optuna's locks are nameless: whether the holder lives cannot be told, so they wait 30 s. This one writes the holder
-into the file, so that what a killed process left is taken over at once, and a live one is named in the message.
+Optuna's locks are nameless: whether the holder lives cannot be told, so they wait 30 s. This one writes the
+holder into the file: what a killed process left is taken over at once, a live one is named in the message.
 Optuna's own processes (the dashboard) see an ordinary lock and keep out.
 """
 
@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import BaseJournalFileLock
+from optuna.storages.journal._file import BaseJournalFileLock
 
 from costmodel.errors import InputError
 
@@ -25,7 +25,7 @@ NAMELESS_GRACE_S = 30.0
 
 
 def _started(pid: int) -> str:
-    """When a process started, so that a number used again is not mistaken for the same process; "" if unknown."""
+    """When a process started ("" if unknown), so that a number used again is not taken for the same one."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -51,6 +51,7 @@ class OwnedLock(BaseJournalFileLock):
     """
 
     def __init__(self, path: Path, timeout_s: float) -> None:
+        """Take nothing yet."""
         self._path = path
         self._lock = path.with_name(path.name + ".lock")
         self._timeout_s = timeout_s
@@ -99,12 +100,16 @@ class OwnedLock(BaseJournalFileLock):
         except FileExistsError:
             return False
         except OSError as error:
-            raise InputError.single(str(self._path), f"cannot be locked for writing: {error.strerror}") from error
+            raise InputError.single(
+                str(self._path), f"cannot be locked for writing: {error.strerror}"
+            ) from error
         return True
 
     def _holder(self) -> dict[str, Any] | None:
         try:
-            found = json.loads(self._lock.read_text(encoding="utf-8")) if not self._lock.is_symlink() else None
+            found = (
+                json.loads(self._lock.read_text(encoding="utf-8")) if not self._lock.is_symlink() else None
+            )
         except (OSError, ValueError):
             return None
         whole = isinstance(found, dict) and isinstance(found.get("pid"), int)
@@ -145,6 +150,6 @@ class OwnedLock(BaseJournalFileLock):
         holder = self._holder()
         who = "another process" if holder is None else f"process {holder['pid']} on {holder.get('host')}"
         return (
-            f"is locked by {who} for {self._age_s():.0f} s ({self._lock.name}); waited {self._timeout_s:g} s. "
-            f"Let it finish, or give another --out"
+            f"is locked by {who} for {self._age_s():.0f} s ({self._lock.name}); waited {self._timeout_s:g} s: "
+            f"let it finish, or give another --out"
         )

@@ -26,14 +26,14 @@ _DATABASE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """One scored plan, as the study keeps it. What is not finite is stored as what can be: see `__post_init__`."""
+    """One scored plan, as the study keeps it; for numbers that are not finite see `__post_init__`."""
 
     key: str
     """Identity of the candidate (plan and knobs) within its study; stored once, whoever writes it."""
     params: Mapping[str, int | float | str]
     """What was decided, by the names of `autotune.study.trials.PARAMS`."""
     values: tuple[float, ...]
-    """Objective values, one per direction. Any that is not finite: the trial is stored as PRUNED, without them."""
+    """Objective values, one per direction. If any is not finite, the trial is PRUNED and has none."""
     constraints: Mapping[str, float] = field(default_factory=dict)
     """Violation code -> excess in the constraint's unit; feasible iff every one is <= 0."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
@@ -49,7 +49,9 @@ class TrialRecord:
             ValueError: a NaN excess, which would say neither feasible nor infeasible.
         """
         if any(math.isnan(excess) for excess in self.constraints.values()):
-            raise ValueError(f"a constraint's excess must be a number, got {dict(self.constraints)!r} of {self.key!r}")
+            raise ValueError(
+                f"a constraint's excess must be a number, got {dict(self.constraints)!r} of {self.key!r}"
+            )
         most = sys.float_info.max
         bounded = {code: float(min(max(excess, -most), most)) for code, excess in self.constraints.items()}
         values = tuple(float(value) for value in self.values)
@@ -76,7 +78,7 @@ def finite(value: Any) -> Any:
 
 
 class Store(ABC):
-    """The trials of one study in an Optuna storage. Every trial is whole when it appears: none is ever RUNNING."""
+    """The trials of one study in an Optuna storage. A trial appears whole: none is ever RUNNING."""
 
     name: str
     """Name of the Optuna study: the study's name and the beginning of its fingerprint."""
@@ -93,7 +95,7 @@ class Store(ABC):
 
     @abstractmethod
     def add(self, trials: Sequence[TrialRecord]) -> int:
-        """Write those trials whose key is not stored yet, all of them or none; their number.
+        """Write those trials whose key is not stored yet, each whole or not at all; their number.
 
         Keys are read again inside the storage's lock, so two writers never store one twice.
 
@@ -117,7 +119,7 @@ class Store(ABC):
         """
 
     def best(self) -> TrialRecord | None:
-        """The best feasible trial by the first objective; None where nothing is feasible (Optuna 5 raises then)."""
+        """The best feasible trial by the first objective; None where none is (Optuna 5 raises then)."""
         feasible = [r for r in self.records() if r.feasible and r.values]
         if not feasible:
             return None
@@ -131,7 +133,7 @@ class Store(ABC):
 
 
 def default_location(out: Path | None = None) -> Path:
-    """The journal file under `out`, else under the user's data directory (XDG Base Directory, version 0.8)."""
+    """The journal file under `out`, else under the user's data directory (XDG Base Directory 0.8)."""
     if out is not None:
         return out / JOURNAL_NAME
     data = os.environ.get("XDG_DATA_HOME", "")
@@ -152,8 +154,8 @@ def open_store(
     """Open a storage, and make the study in it if it is not there.
 
     Args:
-        location: a database URL (`sqlite:///runs.db`, `postgresql://…`), a `.db` or `.sqlite` file, a directory
-            (its `journal.log`), or the path of a journal file. Missing directories are made.
+        location: a database URL (`sqlite:///runs.db`, `postgresql://…`), a `.db` or `.sqlite` file, a
+            directory (its `journal.log`), or the path of a journal file. Missing directories are made.
         study_name: the study's name, for people.
         fingerprint: `study_fingerprint(study)`; another question is another Optuna study in the same storage.
         directions: `maximize` or `minimize`, one per objective.

@@ -17,8 +17,20 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 KEY_ATTR = "plan_key"
 FINGERPRINT_ATTR = "autotune_fingerprint"
 PARAMS = (
-    "engine", "replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep", "dcp",
-    "redundant_experts", "concurrency", "max_num_batched_tokens", "weight_dtype", "kv_dtype",
+    "engine",
+    "replicas",
+    "pp",
+    "attn_tp",
+    "attn_dp",
+    "attn_cp",
+    "moe_tp",
+    "moe_ep",
+    "dcp",
+    "redundant_experts",
+    "concurrency",
+    "max_num_batched_tokens",
+    "weight_dtype",
+    "kv_dtype",
 )
 """Names that `TrialRecord.params` may hold: numbers on logarithmic axes, so that plots can be read."""
 
@@ -40,8 +52,8 @@ def distributions(gpus: int) -> dict[str, BaseDistribution]:
 def frozen_trial(record: TrialRecord, gpus: int) -> FrozenTrial:
     """A finished trial: COMPLETE, or PRUNED where the objective has no finite value.
 
-    PRUNED and not a worst value, because an infinity breaks plots and JSON readers and an invented number would
-    be read as a result; not FAIL, because the plan was scored and TPE may learn that it is worse than any.
+    PRUNED and not a worst value, because an infinity breaks plots and JSON readers and an invented number
+    would be read as a result; not FAIL, because the plan was scored, and TPE may learn that it is bad.
 
     Raises:
         ValueError: a parameter that is not one of `PARAMS` or lies outside its distribution.
