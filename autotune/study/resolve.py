@@ -23,8 +23,10 @@ from costmodel.hardware import Cluster
 
 DEFAULT_BATCHED_TOKENS = (2048, 4096, 8192, 16384)
 """8,192 is what the three engines start with on large GPUs; its neighbours trade TTFT for TPOT."""
-CONCURRENCY_PER_GPU = 256
-"""Upper end of the searched concurrency, per GPU: vLLM's default `max_num_seqs`."""
+DEFAULT_MEMORY_UTILIZATION = 0.9
+"""vLLM's default `gpu_memory_utilization`; SGLang's `mem_fraction_static` lies near it."""
+DEFAULT_MAX_NUM_SEQS = 1024
+"""What vLLM's server starts with on GPUs of 70 GiB and more."""
 
 T = TypeVar("T")
 
@@ -48,20 +50,12 @@ def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibr
     search = _search(table, cluster, said)
     objective = _objective(table, said)
     baseline = None if table.baseline is None else Baseline(**table.baseline.model_dump())
-    options = table.engine_options
     if "engine" not in table.model_fields_set:
         said.append("engine not given: any of vLLM, SGLang and TensorRT-LLM")
     elif table.engine != "any" and table.engine_version is None:
         said.append("engine_version not given: the version whose rules are modelled")
     said += _cluster_assumptions(table, cluster)
-    if "gpu_memory_utilization" not in options.model_fields_set:
-        said.append(
-            f"engine_options.gpu_memory_utilization not given: {options.gpu_memory_utilization:g} of all"
-        )
-    if "cuda_graphs" not in options.model_fields_set:
-        said.append("engine_options.cuda_graphs not given: decode steps run as CUDA graphs")
-    if options.max_num_seqs is None:
-        said.append("engine_options.max_num_seqs not given: high enough never to bind")
+    engine_options = _engine_options(table, said)
     return Study(
         name=table.name or path.stem,
         path=path,
@@ -74,9 +68,9 @@ def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibr
         objective=objective,
         search=search,
         baseline=baseline,
-        engine_options=EngineOptions(**options.model_dump()),
+        engine_options=engine_options,
         calibration=calibration,
-        assumptions=(*said, *arch.assumptions, *cluster.gpu.assumptions),
+        assumptions=(*table.assumptions, *said, *arch.assumptions, *cluster.gpu.assumptions),
     )
 
 
@@ -127,7 +121,7 @@ def _concurrency(table: StudyTable, cluster: Cluster, said: list[str]) -> tuple[
     if workload.concurrency is not None or workload.request_rate_per_s is not None:
         return None
     if asked is None:
-        most = CONCURRENCY_PER_GPU * cluster.gpus
+        most = DEFAULT_MAX_NUM_SEQS * cluster.gpus
         said.append(
             f"workload.concurrency not given: searched from 1 to {most:,} in flight over all replicas"
         )
@@ -169,6 +163,7 @@ def _constraints(table: StudyTable) -> Constraints:
         tpot_s=None if given.tpot_ms is None else given.tpot_ms / 1e3,
         memory_util_frac=given.memory_util_frac,
         min_total_tokens_per_s_per_gpu=given.min_total_tokens_per_s_per_gpu,
+        min_output_tokens_per_s_per_gpu=given.min_output_tokens_per_s_per_gpu,
         min_stage_tokens_per_s_per_gpu=given.min_stage_tokens_per_s_per_gpu,
         min_gpu_util_frac=given.min_gpu_util_frac,
     )
@@ -178,3 +173,17 @@ def _cluster_assumptions(table: StudyTable, cluster: Cluster) -> list[str]:
     if table.cluster.gpus_per_node is None:
         return [f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, as in {cluster.gpu.name} servers"]
     return []
+
+
+def _engine_options(table: StudyTable, said: list[str]) -> EngineOptions:
+    given = table.engine_options
+    memory, seqs = given.gpu_memory_utilization, given.max_num_seqs
+    if memory is None:
+        memory = min(DEFAULT_MEMORY_UTILIZATION, table.constraints.memory_util_frac or 1.0)
+        said.append(f"engine_options.gpu_memory_utilization not given: {memory:g} of total memory")
+    if seqs is None:
+        seqs = DEFAULT_MAX_NUM_SEQS
+        said.append(f"engine_options.max_num_seqs not given: {seqs:,} per attention-DP rank")
+    if "cuda_graphs" not in given.model_fields_set:
+        said.append("engine_options.cuda_graphs not given: decode steps run as CUDA graphs")
+    return EngineOptions(gpu_memory_utilization=memory, cuda_graphs=given.cuda_graphs, max_num_seqs=seqs)

@@ -139,6 +139,9 @@ class ConstraintsTable(Section):
     min_total_tokens_per_s_per_gpu: Positive | None = Field(
         None, description="prompt and output tokens per second over all GPUs, at least; tokens/s/GPU"
     )
+    min_output_tokens_per_s_per_gpu: Positive | None = Field(
+        None, description="output tokens per second over all GPUs, at least; tokens/s/GPU"
+    )
     min_stage_tokens_per_s_per_gpu: Positive | None = Field(
         None,
         description="prompt and output tokens per second through one replica over the GPUs of one of its "
@@ -235,16 +238,14 @@ class BaselineTable(Section):
 class EngineOptionsTable(Section):
     """How every plan's engine is started."""
 
-    gpu_memory_utilization: Fraction = Field(
-        0.9,
-        description="share of total GPU memory that the engine may fill, 0 to 1 (as vLLM and SGLang mean it)",
+    gpu_memory_utilization: Fraction | None = Field(
+        None,
+        description="share of total GPU memory that the engine may fill, 0 to 1 (as vLLM and SGLang mean it); "
+        "default: 0.9, or constraints.memory_util_frac where that is less",
     )
     cuda_graphs: bool = Field(True, description="decode steps are replayed as CUDA graphs; false: eager")
     max_num_seqs: int | None = Field(
-        None,
-        ge=1,
-        le=1_000_000,
-        description="sequences that run at once per attention-DP rank; default: the engine's",
+        None, ge=1, le=1_000_000, description="sequences running at once per attention-DP rank; default 1024"
     )
 
 
@@ -275,6 +276,9 @@ class StudyTable(Section):
     search: SearchTable = Field(SearchTable(), description="what may be varied")
     baseline: BaselineTable | None = Field(None, description="the plan in production; default: none")
     engine_options: EngineOptionsTable = Field(EngineOptionsTable(), description="how engines are started")
+    assumptions: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=100)
+    ] = Field(default=[], description="what the author of the file filled in; printed with the result")
     calibration: str | None = Field(
         None,
         min_length=1,

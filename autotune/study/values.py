@@ -65,6 +65,8 @@ class Constraints:
     """Memory used over total memory, on the fullest GPU."""
     min_total_tokens_per_s_per_gpu: float | None
     """Prompt and output tokens per second of the service over all its GPUs."""
+    min_output_tokens_per_s_per_gpu: float | None
+    """Output tokens per second of the service over all its GPUs."""
     min_stage_tokens_per_s_per_gpu: float | None
     """Prompt and output tokens per second through a replica over the GPUs of one of its pipeline stages."""
     min_gpu_util_frac: float | None
@@ -120,8 +122,8 @@ class EngineOptions:
     gpu_memory_utilization: float
     """Share of total memory that the engine may fill."""
     cuda_graphs: bool
-    max_num_seqs: int | None
-    """Sequences that run at once per attention-DP rank; None: the engine's default."""
+    max_num_seqs: int
+    """Sequences that run at once, per attention-DP rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
