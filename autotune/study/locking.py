@@ -150,6 +150,6 @@ class OwnedLock(BaseJournalFileLock):
         holder = self._holder()
         who = "another process" if holder is None else f"process {holder['pid']} on {holder.get('host')}"
         return (
-        Of several that try, each locks the file itself first (the kernel releases that, whatever dies),
+            f"is locked by {who} for {self._age_s():.0f} s ({self._lock.name}), waited {self._timeout_s:g} s: "
             f"let it finish, or give another --out"
         )

@@ -240,7 +240,7 @@ class EngineOptionsTable(Section):
 
     gpu_memory_utilization: Fraction | None = Field(
         None,
-        description="share of total GPU memory that the engine may fill, 0 to 1 (as vLLM and SGLang mean it); "
+        description="share of total GPU memory that the engine may fill, 0 to 1 (vLLM's and SGLang's); "
         "default: 0.9, or constraints.memory_util_frac where that is less",
     )
     cuda_graphs: bool = Field(True, description="decode steps are replayed as CUDA graphs; false: eager")

@@ -49,7 +49,7 @@ def join(path: str, part: str | int) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; the nearest is …` where something known looks like `name`, else nothing."""
-    near = difflib.get_close_matches(name, sorted(known), n=2, cutoff=0.5)
+    near = difflib.get_close_matches(name, sorted(known), n=2, cutoff=0.6)
     if not near:
         return ""
     return f"; the nearest {'is' if len(near) == 1 else 'are'} {' and '.join(near)}"
@@ -84,7 +84,7 @@ def _message(found: Mapping[str, Any], parts: list[Any], model: type[BaseModel])
         return f"must be {_KINDS[kind]}, got {got}"
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
-        return f"must be {words} {context[key]:,}, got {got}"
+        return f"must be {words} {_limit(context[key])}, got {got}"
     if kind == "literal_error":
         asked = found["input"]
         near = nearest(asked, re.findall(r"'([^']+)'", context["expected"])) if isinstance(asked, str) else ""
@@ -96,6 +96,10 @@ def _message(found: Mapping[str, Any], parts: list[Any], model: type[BaseModel])
     if kind == "string_pattern_mismatch":
         return f"must hold neither slashes nor control characters, got {got}"
     return f"{found['msg'][:1].lower()}{found['msg'][1:]}, got {got}"
+
+
+def _limit(value: float) -> str:
+    return f"{int(value) if float(value).is_integer() else value:,}"
 
 
 def _fields_at(model: type[BaseModel], parts: list[Any]) -> list[str]:
