@@ -1,0 +1,158 @@
+"""`autotune space`, `model` and `catalog`: what is understood, without scoring anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from autotune.report.document import candidate_document, counts_document
+from autotune.report.files import to_json
+from autotune.report.table import RULE_TEXTS
+from autotune.space import enumerate_space, short_plan
+from autotune.study import load_study
+from costmodel.arch import (
+    Arch,
+    active_params,
+    kv_bytes_per_token,
+    load_model,
+    model_names,
+    read_config_file,
+    total_params,
+    weight_bytes,
+    weight_groups,
+)
+from costmodel.hardware import gpu_names, load_gpu
+
+WIDTH = 120
+
+
+def run_space(study: str, overrides: tuple[str, ...], *, as_json: bool) -> None:
+    """List the space."""
+    loaded = load_study(Path(study), overrides)
+    search = loaded.search
+    space = enumerate_space(
+        loaded.arch,
+        gpus=loaded.cluster.gpus,
+        engine=loaded.engine,
+        attn_cp=search.attn_cp,
+        dcp=search.dcp,
+        redundant_experts=search.redundant_experts,
+    )
+    if as_json:
+        counts = counts_document(space, feasible=0, infeasible={})
+        document = {
+            "study": loaded.name,
+            "counts": {k: counts[k] for k in ("enumerated", "valid", "rejected")},
+            "layouts": [candidate_document(c) for c in space.candidates],
+        }
+        click.echo(to_json(document), nl=False)
+        return
+    console = Console(width=None if click.get_text_stream("stdout").isatty() else WIDTH)
+    table = Table("engine", "plan", "layers per stage", box=None, pad_edge=False, header_style="bold")
+    for c in space.candidates:
+        stages = Counter(c.layout.stage_layers)
+        shown = ", ".join(f"{n} x {layers}" for layers, n in sorted(stages.items(), reverse=True))
+        table.add_row(c.engine, short_plan(c.layout, dense=not loaded.arch.is_moe), shown)
+    console.print(table)
+    console.print(f"{space.enumerated:,} enumerated, {len(space.candidates):,} valid", highlight=False)
+    for rule, count in sorted(space.rejected.items(), key=lambda item: -item[1]):
+        console.print(f"  rejected {count:>7,}  {rule}: {RULE_TEXTS[rule]}", highlight=False)
+
+
+def run_model(name: str, *, as_json: bool) -> None:
+    """Show a model."""
+    path = Path(name)
+    arch = read_config_file(path) if name.endswith(".json") or path.is_file() else load_model(name)
+    document = model_document(arch)
+    if as_json:
+        click.echo(to_json(document), nl=False)
+        return
+    console = Console(width=None if click.get_text_stream("stdout").isatty() else WIDTH)
+    console.print(f"[bold]{arch.name}[/] ({arch.model_type})", highlight=False)
+    console.print(
+        f"{document['total_params'] / 1e9:,.2f} B parameters, {document['active_params'] / 1e9:,.2f} B active per token, "
+        f"{document['weight_bytes'] / 1e9:,.1f} GB, {document['kv_bytes_per_token']:,.0f} bytes of cache per token",
+        highlight=False,
+    )
+    layers = ", ".join(f"{n} {kind}" for kind, n in document["layers"].items())
+    console.print(f"{arch.num_hidden_layers} layers: {layers}", highlight=False)
+    table = Table("weights", "dtype", "layers", "parameters", "GB", box=None, pad_edge=False, header_style="bold")
+    for g in weight_groups(arch):
+        table.add_row(g.kind, g.dtype, str(g.layers), f"{g.params:,}", f"{g.bytes / 1e9:,.2f}")
+    console.print(table)
+    for text in arch.assumptions:
+        console.print(f"  - {text}", highlight=False)
+
+
+def model_document(arch: Arch) -> dict[str, Any]:
+    """A model as JSON."""
+    kinds = [*(k.value for k in arch.attention_kinds), *(k.value for k in arch.ffn_kinds)]
+    return {
+        "name": arch.name,
+        "model_type": arch.model_type,
+        "total_params": total_params(arch),
+        "active_params": active_params(arch),
+        "kv_bytes_per_token": kv_bytes_per_token(arch),
+        "weight_bytes": weight_bytes(arch),
+        "num_hidden_layers": arch.num_hidden_layers,
+        "layers": dict(Counter(kinds)),
+        "weights": {
+            g.kind: {"params": g.params, "bytes": g.bytes, "dtype": g.dtype, "layers": g.layers}
+            for g in weight_groups(arch)
+        },
+        "kv_dtype": arch.kv_dtype,
+        "assumptions": list(arch.assumptions),
+    }
+
+
+def run_catalog(*, as_json: bool) -> None:
+    """List what is known by name."""
+    models = {name: load_model(name) for name in model_names()}
+    gpus = {name: load_gpu(name) for name in gpu_names()}
+    if as_json:
+        document = {
+            "models": {
+                n: {"total_params": total_params(a), "active_params": active_params(a)} for n, a in models.items()
+            },
+            "gpus": {
+                n: {
+                    "peak_flops_per_s": g.peak_flops_per_s,
+                    "hbm_bytes": g.hbm_bytes,
+                    "hbm_bytes_per_s": g.hbm_bytes_per_s,
+                    "scaleup_gpus": g.scaleup_gpus,
+                    "scaleup_bytes_per_s": g.scaleup_bytes_per_s,
+                    "scaleout_bytes_per_s": g.scaleout_bytes_per_s,
+                    "generation": g.generation,
+                    "sources": g.sources,
+                }
+                for n, g in gpus.items()
+            },
+        }
+        click.echo(to_json(document), nl=False)
+        return
+    console = Console(width=None if click.get_text_stream("stdout").isatty() else WIDTH)
+    table = Table("model", "parameters", "active", box=None, pad_edge=False, header_style="bold")
+    for name, arch in models.items():
+        table.add_row(name, f"{total_params(arch) / 1e9:,.1f} B", f"{active_params(arch) / 1e9:,.1f} B")
+    console.print(table)
+    console.print()
+    columns = ("GPU", "generation", "BF16 TFLOP/s", "FP8", "FP4", "HBM GiB", "TB/s", "domain", "GB/s in", "GB/s out")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for name, g in gpus.items():
+        peaks = [f"{g.peak_flops_per_s[d] / 1e12:,.0f}" if d in g.peak_flops_per_s else "-" for d in ("bf16", "fp8", "fp4")]
+        table.add_row(
+            name,
+            g.generation,
+            *peaks,
+            f"{g.hbm_bytes / 2**30:.0f}",
+            f"{g.hbm_bytes_per_s / 1e12:.2f}",
+            str(g.scaleup_gpus),
+            f"{g.scaleup_bytes_per_s / 1e9:.0f}",
+            f"{g.scaleout_bytes_per_s / 1e9:.0f}",
+        )
+    console.print(table)

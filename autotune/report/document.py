@@ -1,0 +1,166 @@
+"""Results as JSON documents; the fields are a contract."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from autotune.space import Candidate, Space, format_plan
+from autotune.tuning import PlanResult, TuneResult
+from autotune.tuning.run import BaselineResult
+from costmodel.layout import Layout
+
+COMPARED = (
+    "total_tokens_per_s_per_gpu",
+    "output_tokens_per_s_per_gpu",
+    "requests_per_s",
+    "ttft_s",
+    "tpot_s",
+    "memory_util_frac",
+    "gpu_util_frac",
+)
+
+
+def layout_document(layout: Layout) -> dict[str, Any]:
+    """A layout; degrees that are off unless a study opens them are left out at their neutral value."""
+    out: dict[str, Any] = {
+        "replicas": layout.replicas,
+        "pp": layout.pp,
+        "stage_layers": list(layout.stage_layers),
+        "attn_tp": layout.attn_tp,
+        "attn_dp": layout.attn_dp,
+        "attn_cp": layout.attn_cp,
+        "moe_tp": layout.moe_tp,
+        "moe_ep": layout.moe_ep,
+    }
+    if layout.dcp > 1:
+        out["dcp"] = layout.dcp
+    if layout.redundant_experts:
+        out["redundant_experts"] = layout.redundant_experts
+    return out
+
+
+def versus(plan: PlanResult, baseline: PlanResult | None) -> dict[str, float]:
+    """Relative differences from the baseline, `metric_frac`: 0.1 is ten per cent more."""
+    if baseline is None:
+        return {}
+    out = {}
+    for name in COMPARED:
+        before, now = baseline.metrics[name], plan.metrics[name]
+        if before and math.isfinite(before) and math.isfinite(now):
+            out[f"{name}_frac"] = now / before - 1.0
+    return out
+
+
+def plan_document(plan: PlanResult, *, rank: int | None, baseline: PlanResult | None) -> dict[str, Any]:
+    """One plan."""
+    return {
+        "rank": rank,
+        "plan": plan.plan,
+        "engine": plan.engine,
+        "layout": layout_document(plan.layout),
+        "knobs": asdict(plan.knobs),
+        "feasible": plan.feasible,
+        "violations": [asdict(v) for v in plan.violations],
+        "metrics": dict(plan.metrics),
+        "breakdown": dict(plan.breakdown),
+        "vs_baseline": versus(plan, baseline),
+    }
+
+
+def candidate_document(candidate: Candidate) -> dict[str, Any]:
+    """A layout of the space, with the string that means just it."""
+    return {
+        "plan": format_plan(candidate.layout, candidate.engine),
+        "engine": candidate.engine,
+        **layout_document(candidate.layout),
+    }
+
+
+def baseline_document(baseline: BaselineResult | None, result: TuneResult) -> dict[str, Any] | None:
+    """The baseline: what its string was taken to mean, its rank, or why it has none."""
+    if baseline is None:
+        return None
+    resolution = baseline.resolution
+    out: dict[str, Any] = {
+        "text": baseline.text,
+        "assumed": list(resolution.assumed),
+        "alternatives": [format_plan(c.layout, c.engine) for c in resolution.alternatives],
+        "rules_broken": [asdict(v) for v in resolution.violations],
+        **candidate_document(resolution.candidate),
+        "layout": layout_document(resolution.candidate.layout),
+        "feasible": False,
+        "rank": None,
+    }
+    if baseline.result is not None:
+        out |= plan_document(baseline.result, rank=baseline_rank(baseline, result), baseline=None)
+    return out
+
+
+def baseline_rank(baseline: BaselineResult, result: TuneResult) -> int | None:
+    """Where the baseline with its own knobs would stand among the ranked plans."""
+    plan = baseline.result
+    if plan is None or not plan.feasible:
+        return None
+    objective = result.study.objective
+    mine = plan.metrics[objective.metric]
+    better = [
+        p
+        for p in result.ranked
+        if p.plan != plan.plan
+        and (p.metrics[objective.metric] < mine if objective.direction == "minimize" else p.metrics[objective.metric] > mine)
+    ]
+    return len(better) + 1
+
+
+def counts_document(space: Space, *, feasible: int, infeasible: Mapping[str, int]) -> dict[str, Any]:
+    """How many were looked at and what became of them."""
+    return {
+        "enumerated": space.enumerated,
+        "valid": len(space.candidates),
+        "feasible": feasible,
+        "rejected": dict(sorted(space.rejected.items())),
+        "infeasible": dict(infeasible),
+    }
+
+
+def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
+    """The whole answer; `top` plans, 0 for all of them, infeasible ones included."""
+    baseline = None if result.baseline is None else result.baseline.result
+    plans = [plan_document(p, rank=i, baseline=baseline) for i, p in enumerate(result.ranked, start=1)]
+    rest = [plan_document(p, rank=None, baseline=baseline) for p in result.infeasible]
+    shown = plans + rest if top == 0 else (plans or rest)[:top]
+    return finite(
+        {
+            "study": result.study.name,
+            "complete": result.complete,
+            "counts": counts_document(
+                result.space, feasible=len(result.ranked), infeasible=result.infeasible_counts
+            ),
+            "objective": asdict(result.study.objective),
+            "assumptions": list(assumptions(result)),
+            "baseline": baseline_document(result.baseline, result),
+            "plans": shown,
+            "scored_now": result.scored_now,
+            "storage": result.storage,
+        }
+    )
+
+
+def assumptions(result: TuneResult) -> tuple[str, ...]:
+    """What the study, the model and the baseline's string left open, and what was taken instead."""
+    extra = () if result.baseline is None else result.baseline.resolution.assumed
+    return (*result.study.assumptions, *(f"baseline.plan: {text}" for text in extra))
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: None stands for both."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return value

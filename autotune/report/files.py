@@ -1,0 +1,67 @@
+"""Writing results: whole files or none."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from costmodel.errors import InputError
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that no reader ever sees half of it.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError.single(str(path), f"cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise InputError.single(str(path), f"cannot be written: {error.strerror}") from error
+
+
+def to_json(document: Any) -> str:
+    """One JSON document, readable, newline at the end."""
+    return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def plans_csv(document: dict[str, Any]) -> str:
+    """The plans of a `tune` document as CSV, one row each."""
+    out = io.StringIO()
+    plans = document["plans"]
+    layout = ["replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep"]
+    knobs = list(plans[0]["knobs"]) if plans else []
+    metrics = list(plans[0]["metrics"]) if plans else []
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["rank", "plan", "engine", "feasible", "violations", "stage_layers", *layout, *knobs, *metrics])
+    for plan in plans:
+        writer.writerow(
+            [
+                plan["rank"],
+                plan["plan"],
+                plan["engine"],
+                plan["feasible"],
+                " ".join(v["code"] for v in plan["violations"]),
+                "-".join(map(str, plan["layout"]["stage_layers"])),
+                *(plan["layout"][k] for k in layout),
+                *(plan["knobs"][k] for k in knobs),
+                *(plan["metrics"][k] for k in metrics),
+            ]
+        )
+    return out.getvalue()

@@ -1,0 +1,141 @@
+"""The ranked table and what stands below it, for a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from autotune.report.document import assumptions, baseline_rank, versus
+from autotune.space import RULES, short_plan
+from autotune.tuning import PlanResult, TuneResult, Violation
+from autotune.tuning.run import BaselineResult
+
+RULE_TEXTS = {rule.name: rule.text for rule in RULES}
+
+
+def print_tune(console: Console, result: TuneResult, *, top: int) -> None:
+    """Table of the best plans and the baseline, then counts, reasons and assumptions."""
+    study = result.study
+    console.print(
+        f"[bold]{escape(study.name)}[/]: {escape(study.arch.name)} on {study.cluster.gpus} x "
+        f"{escape(study.cluster.gpu.name)}, engine {study.engine}; ranked by {study.objective.metric} "
+        f"({study.objective.direction})"
+    )
+    shown = result.ranked if top == 0 else result.ranked[:top]
+    if result.ranked:
+        console.print(_table(result, shown))
+    else:
+        _print_nothing_feasible(console, result, top)
+    if result.baseline is not None:
+        _print_baseline(console, result, result.baseline)
+    _print_counts(console, result)
+    _print_assumptions(console, result)
+
+
+def _table(result: TuneResult, shown: tuple[PlanResult, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    dense = not result.study.arch.is_moe
+    table.add_column("rank", justify="right")
+    table.add_column("plan", no_wrap=True, overflow="ellipsis", min_width=16)
+    for title in ("in flight", "chunk", "tok/s/GPU", "out/s/GPU", "tok/s", "TTFT s", "TPOT ms", "mem", "GPU", "bottleneck", "vs base"):
+        table.add_column(title, justify="left" if title == "bottleneck" else "right", no_wrap=True)
+    baseline = result.baseline
+    base = None if baseline is None else baseline.result
+    rows = [(str(i), p, "") for i, p in enumerate(shown, start=1)]
+    if baseline is not None and base is not None:
+        place = baseline_rank(baseline, result)
+        rows = [(r, p, "green" if base.plan == p.plan else s) for r, p, s in rows]
+        rows.append((f"base {place or '✗'}", base, "bold cyan"))
+    several = len({p.engine for p in result.ranked}) > 1
+    for rank, plan, style in rows:
+        name = short_plan(plan.layout, dense=dense)
+        table.add_row(rank, f"{plan.engine}: {name}" if several else name, *_cells(result, plan, base), style=style)
+    return table
+
+
+def _cells(result: TuneResult, plan: PlanResult, base: PlanResult | None) -> tuple[str, ...]:
+    m = plan.metrics
+    metric = result.study.objective.metric
+    change = versus(plan, base).get(f"{metric}_frac")
+    return (
+        f"{plan.knobs.concurrency:,}",
+        f"{plan.knobs.max_num_batched_tokens:,}",
+        f"{m['total_tokens_per_s_per_gpu']:,.0f}",
+        f"{m['output_tokens_per_s_per_gpu']:,.0f}",
+        f"{m['total_tokens_per_s']:,.0f}",
+        f"{m['ttft_longest_s']:.2f}",
+        f"{m['tpot_s'] * 1e3:.1f}",
+        f"{m['memory_util_frac']:.0%}",
+        f"{m['gpu_util_frac']:.0%}",
+        plan.breakdown["bottleneck"],
+        "" if change is None or plan is base else f"{change:+.1%}",
+    )
+
+
+def _print_nothing_feasible(console: Console, result: TuneResult, top: int) -> None:
+    console.print("[bold red]No plan keeps every constraint.[/] The nearest ones, and what they break:")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("plan", "binding constraint", "value", "limit", "over by", "also broken"):
+        table.add_column(title, no_wrap=title != "also broken")
+    for plan in result.infeasible[: top or None]:
+        first, *others = plan.violations
+        table.add_row(
+            f"{plan.engine}: {short_plan(plan.layout, dense=not result.study.arch.is_moe)}",
+            first.code,
+            f"{first.value:,.4g} {first.unit}",
+            f"{first.limit:,.4g}",
+            f"{first.excess / max(abs(first.limit), 1e-12):.0%}",
+            ", ".join(v.code for v in others),
+        )
+    console.print(table)
+    if result.infeasible:
+        nearest = result.infeasible[0]
+        console.print(f"To make {nearest.plan} feasible: {'; '.join(_give(v) for v in nearest.violations)}.")
+
+
+def _give(violation: Violation) -> str:
+    verb = "lower" if violation.value < violation.limit else "raise"
+    return f"{verb} {violation.code} from {violation.limit:,.4g} to {violation.value:,.4g} {violation.unit}"
+
+
+def _print_baseline(console: Console, result: TuneResult, baseline: BaselineResult) -> None:
+    resolution = baseline.resolution
+    plan = short_plan(resolution.candidate.layout, dense=not result.study.arch.is_moe)
+    text = f"[bold cyan]baseline[/] {escape(baseline.text)} = {resolution.candidate.engine}: {plan}"
+    if baseline.result is None:
+        broken = "; ".join(f"{v.rule}: {v.message}" for v in resolution.violations)
+        console.print(f"{text}: [red]cannot be launched[/]: {escape(broken)}", highlight=False)
+    elif baseline.result.feasible:
+        console.print(f"{text}: rank {baseline_rank(baseline, result)} of {len(result.ranked)}", highlight=False)
+    else:
+        broken = "; ".join(
+            f"{v.code} {v.value:,.4g} against {v.limit:,.4g} {v.unit}" for v in baseline.result.violations
+        )
+        console.print(f"{text}: [red]infeasible[/]: {escape(broken)}", highlight=False)
+    if resolution.alternatives:
+        others = ", ".join(short_plan(c.layout) for c in resolution.alternatives[:4])
+        more = f" and {len(resolution.alternatives) - 4} more" if len(resolution.alternatives) > 4 else ""
+        console.print(f"  could also have meant: {others}{more}", highlight=False)
+
+
+def _print_counts(console: Console, result: TuneResult) -> None:
+    scope = "every valid plan was scored" if result.complete else "sampled: not every plan was scored"
+    console.print(
+        f"{result.space.enumerated:,} layouts enumerated, {len(result.space.candidates):,} valid, "
+        f"{len(result.ranked):,} feasible; {scope} in {result.elapsed_s:.2f} s "
+        f"({result.scored_now:,} now, the rest from the storage)",
+        highlight=False,
+    )
+    for rule, count in sorted(result.space.rejected.items(), key=lambda item: -item[1]):
+        console.print(f"  [dim]rejected {count:>6,}  {rule}: {escape(RULE_TEXTS[rule])}[/]", highlight=False)
+    for code, count in sorted(result.infeasible_counts.items(), key=lambda item: -item[1]):
+        console.print(f"  [dim]infeasible {count:>4,}  {code} is what binds[/]", highlight=False)
+
+
+def _print_assumptions(console: Console, result: TuneResult) -> None:
+    console.print("[bold]Assumed[/] (the study leaves these open):")
+    for text in assumptions(result):
+        console.print(f"  - {escape(text)}", highlight=False, soft_wrap=True)
+    if result.storage is not None:
+        console.print(f"Trials are in {escape(result.storage)}", highlight=False, soft_wrap=True)

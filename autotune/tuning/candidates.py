@@ -1,0 +1,84 @@
+"""The rows that are scored: every candidate with every knob that is tried rather than solved for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotune.space import Candidate
+from autotune.study import Study
+from costmodel.arch import Arch, with_dtypes
+from costmodel.columns import Floats, Ints
+from costmodel.estimate import Estimate, PlanBatch, PlanEntry
+from costmodel.serving import Load
+
+UNBOUNDED_SEQS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A candidate with its storage dtypes; None is the checkpoint's."""
+
+    candidate: Candidate
+    weight_dtype: str | None
+    kv_dtype: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows of (variant, token budget), prepared for evaluation."""
+
+    study: Study
+    variants: tuple[Variant, ...]
+    variant: Ints
+    """Index into `variants`, shape `(num_rows,)`."""
+    batched_tokens: Floats
+    batch: PlanBatch
+
+    def evaluate(self, concurrency: Floats) -> Estimate:
+        """Estimate every row with so many requests in flight over all replicas."""
+        work, options = self.study.workload, self.study.engine_options
+        load = Load(
+            isl=np.array([work.isl.mean]),
+            osl=np.array([work.osl.mean]),
+            prefix_hit_frac=np.array([work.prefix_cache_hit_frac]),
+            concurrency=concurrency,
+            batched_tokens=self.batched_tokens,
+            max_num_seqs=np.array([float(options.max_num_seqs or UNBOUNDED_SEQS)]),
+        )
+        return self.batch.evaluate(
+            load,
+            longest_prompt=np.array([float(work.longest_prompt)]),
+            memory_fraction=np.array([options.gpu_memory_utilization]),
+        )
+
+
+def make_rows(study: Study, variants: Sequence[Variant], batched_tokens: Sequence[int]) -> Rows:
+    """Every variant with every token budget."""
+    archs = {d: weights(study.arch, d) for d in dict.fromkeys(v.weight_dtype for v in variants)}
+    entries = [
+        PlanEntry(
+            arch=archs[v.weight_dtype],
+            cluster=study.cluster,
+            engine=v.candidate.engine,
+            layout=v.candidate.layout,
+            kv_dtype=v.kv_dtype,
+        )
+        for v in variants
+    ]
+    batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew)
+    index = np.repeat(np.arange(len(variants)), len(batched_tokens))
+    return Rows(
+        study=study,
+        variants=tuple(variants),
+        variant=index,
+        batched_tokens=np.tile(np.array(batched_tokens, dtype=np.float64), len(variants)),
+        batch=batch.take(index) if len(batched_tokens) > 1 else batch,
+    )
+
+
+def weights(arch: Arch, dtype: str | None) -> Arch:
+    """The architecture with its weights stored as `dtype` (None: as the checkpoint has them)."""
+    return arch if dtype is None else with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)

@@ -1,0 +1,81 @@
+"""The constraints of a study as columns: by how much each plan breaks each one.
+
+The sign is Optuna's: an excess of at most 0 keeps the constraint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotune.study import Study
+from costmodel.columns import Floats
+from costmodel.estimate import Estimate
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """One constraint."""
+
+    code: str
+    limit: float
+    unit: str
+    least: bool
+    """Whether the value must be at least the limit, instead of at most."""
+    value: Callable[[Estimate], Floats]
+    solved: bool = False
+    """Whether more requests in flight only ever make it worse, so that concurrency is solved against it."""
+
+    def excess(self, estimate: Estimate) -> Floats:
+        """Amount over the limit in its unit, shape `(num_plans,)`; at most 0 where it is kept."""
+        value = self.value(estimate)
+        over = self.limit - value if self.least else value - self.limit
+        return np.where(over <= TOLERANCE * abs(self.limit), np.minimum(over, 0.0), over)
+
+
+def study_limits(study: Study) -> tuple[Limit, ...]:
+    """The study's constraints, and those of the hardware and the engine that always hold."""
+    c, fraction = study.constraints, study.engine_options.gpu_memory_utilization
+    out = [
+        Limit(
+            code="kv_capacity",
+            limit=1.0,
+            unit="longest requests",
+            least=True,
+            value=lambda e: e.kv_fits_longest,
+            solved=True,
+        )
+    ]
+    if c.ttft_s is not None:
+        out.append(Limit(code="ttft_ms", limit=c.ttft_s * 1e3, unit="ms", least=False, solved=True,
+                         value=lambda e: e.ttft_longest_s * 1e3))
+    if c.tpot_s is not None:
+        out.append(Limit(code="tpot_ms", limit=c.tpot_s * 1e3, unit="ms", least=False, solved=True,
+                         value=lambda e: e.tpot_s * 1e3))
+    limit = c.memory_util_frac if c.memory_util_frac is not None else max(fraction, 0.999)
+    out.append(Limit(code="memory_util_frac", limit=limit, unit="of GPU memory", least=False, solved=True,
+                     value=lambda e: e.memory_util_frac))
+    if c.min_total_tokens_per_s_per_gpu is not None:
+        out.append(Limit(code="min_total_tokens_per_s_per_gpu", limit=c.min_total_tokens_per_s_per_gpu,
+                         unit="tokens/s per GPU", least=True, value=lambda e: e.total_tokens_per_s_per_gpu))
+    if c.min_stage_tokens_per_s_per_gpu is not None:
+        out.append(Limit(code="min_stage_tokens_per_s_per_gpu", limit=c.min_stage_tokens_per_s_per_gpu,
+                         unit="tokens/s per GPU of a stage", least=True, value=lambda e: e.stage_tokens_per_s_per_gpu))
+    if c.min_gpu_util_frac is not None:
+        out.append(Limit(code="min_gpu_util_frac", limit=c.min_gpu_util_frac, unit="of time", least=True,
+                         value=lambda e: e.gpu_util_frac))
+    rate = study.workload.request_rate_per_s
+    if rate is not None:
+        out.append(Limit(code="request_rate_per_s", limit=rate, unit="requests/s", least=True,
+                         value=lambda e: e.requests_per_s * (1.0 + 1e-6)))
+    return tuple(out)
+
+
+def excess_table(limits: tuple[Limit, ...], estimate: Estimate) -> Floats:
+    """Excesses, shape `(len(limits), num_plans)`; NaN counts as broken."""
+    table = np.stack([limit.excess(estimate) for limit in limits])
+    return np.where(np.isnan(table), np.inf, table)

@@ -1,0 +1,213 @@
+"""One scored plan as a value, and its way into and out of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from autotune.space import Candidate, format_plan
+from autotune.study import TrialRecord
+from autotune.tuning.candidates import Variant
+from autotune.tuning.limits import Limit
+from costmodel.columns import Floats
+from costmodel.estimate import MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
+from costmodel.layout import Layout
+from costmodel.operators import GROUPS
+
+METRICS = (
+    "ttft_s",
+    "tpot_s",
+    "total_tokens_per_s",
+    "output_tokens_per_s",
+    "total_tokens_per_s_per_gpu",
+    "output_tokens_per_s_per_gpu",
+    "requests_per_s",
+    "memory_util_frac",
+    "gpu_util_frac",
+    "ttft_longest_s",
+    "stage_tokens_per_s_per_gpu",
+    "compute_util_frac",
+    "bandwidth_util_frac",
+    "kv_capacity_sequences",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knobs:
+    """What is set at launch besides the layout."""
+
+    concurrency: int
+    """Requests in flight over all replicas."""
+    max_num_batched_tokens: int
+    """Token budget of a step, per attention-DP rank."""
+    max_num_seqs: int
+    """Sequences that run at once, per attention-DP rank, at this concurrency."""
+    weight_dtype: str | None
+    kv_dtype: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """A constraint that a plan breaks."""
+
+    code: str
+    value: float
+    limit: float
+    excess: float
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanResult:
+    """A plan, its knobs and what it costs."""
+
+    plan: str
+    engine: str
+    layout: Layout
+    knobs: Knobs
+    feasible: bool
+    violations: tuple[Violation, ...]
+    """Worst first, relative to the limit."""
+    margins: Mapping[str, float]
+    """Constraint -> excess in its unit; negative is room left."""
+    metrics: Mapping[str, float]
+    breakdown: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Identity within a study: engine and full plan string."""
+        return self.plan
+
+
+def plan_key(candidate: Candidate) -> str:
+    """Full plan string, engine included."""
+    return format_plan(candidate.layout, candidate.engine)
+
+
+def plan_result(
+    variant: Variant,
+    row: int,
+    *,
+    concurrency: float,
+    batched_tokens: float,
+    estimate: Estimate,
+    limits: tuple[Limit, ...],
+    excess: Floats,
+    values: Floats,
+) -> PlanResult:
+    """The plan of one row. `excess` and `values`: shape `(len(limits), num_rows)`."""
+    layout = variant.candidate.layout
+    broken = [
+        Violation(
+            code=limit.code,
+            value=float(values[i, row]),
+            limit=limit.limit,
+            excess=float(excess[i, row]),
+            unit=limit.unit,
+        )
+        for i, limit in enumerate(limits)
+        if excess[i, row] > 0.0
+    ]
+    broken.sort(key=lambda v: (-v.excess / max(abs(v.limit), 1e-12), v.code))
+    per_rank = concurrency / min(layout.replicas, concurrency) / layout.attn_dp
+    return PlanResult(
+        plan=plan_key(variant.candidate),
+        engine=variant.candidate.engine,
+        layout=layout,
+        knobs=Knobs(
+            concurrency=round(concurrency),
+            max_num_batched_tokens=round(batched_tokens),
+            max_num_seqs=int(np.ceil(per_rank)),
+            weight_dtype=variant.weight_dtype,
+            kv_dtype=variant.kv_dtype,
+        ),
+        feasible=not broken,
+        violations=tuple(broken),
+        margins={limit.code: float(excess[i, row]) for i, limit in enumerate(limits)},
+        metrics={name: float(getattr(estimate, name)[row]) for name in METRICS},
+        breakdown=_breakdown(estimate, row),
+    )
+
+
+def _breakdown(estimate: Estimate, row: int) -> dict[str, Any]:
+    def named(names: tuple[str, ...], table: Floats) -> dict[str, float]:
+        return {n: float(x) for n, x in zip(names, table[:, row], strict=True) if x}
+
+    return {
+        "bottleneck": GROUPS[int(estimate.bottleneck[row])],
+        "binding_resource": RESOURCES[int(estimate.binding[row])],
+        "prefill_s": named(GROUPS, estimate.prefill_s),
+        "decode_s": named(GROUPS, estimate.decode_s),
+        "prefill_chunks": float(estimate.prefill_chunks[row]),
+        "ttft_parts_s": named(TTFT_PARTS, estimate.ttft_parts_s),
+        "memory_bytes": named(MEMORY_KINDS, estimate.memory_bytes),
+    }
+
+
+def to_record(plan: PlanResult, objective: str) -> TrialRecord:
+    """The plan as a trial."""
+    layout, knobs = plan.layout, plan.knobs
+    params: dict[str, int | float | str] = {
+        "engine": plan.engine,
+        **{name: getattr(layout, name) for name in _LAYOUT_FIELDS},
+        "concurrency": knobs.concurrency,
+        "max_num_batched_tokens": knobs.max_num_batched_tokens,
+        "weight_dtype": knobs.weight_dtype or "checkpoint",
+        "kv_dtype": knobs.kv_dtype or "checkpoint",
+    }
+    return TrialRecord(
+        key=plan.key,
+        params=params,
+        values=(plan.metrics[objective],),
+        constraints=plan.margins,
+        attrs={
+            "plan": plan.plan,
+            "feasible": plan.feasible,
+            "stage_layers": list(layout.stage_layers),
+            "max_num_seqs": knobs.max_num_seqs,
+            "violations": [asdict(v) for v in plan.violations],
+            "metrics": dict(plan.metrics),
+            "breakdown": dict(plan.breakdown),
+        },
+    )
+
+
+_LAYOUT_FIELDS = (
+    "replicas",
+    "pp",
+    "attn_tp",
+    "attn_dp",
+    "attn_cp",
+    "moe_tp",
+    "moe_ep",
+    "dcp",
+    "redundant_experts",
+)
+
+
+def from_record(record: TrialRecord) -> PlanResult:
+    """The plan that a stored trial holds."""
+    params, attrs = record.params, record.attrs
+    layout = Layout(
+        **{name: int(params[name]) for name in _LAYOUT_FIELDS}, stage_layers=tuple(attrs["stage_layers"])
+    )
+    dtypes = {n: None if params[n] == "checkpoint" else str(params[n]) for n in ("weight_dtype", "kv_dtype")}
+    return PlanResult(
+        plan=attrs["plan"],
+        engine=str(params["engine"]),
+        layout=layout,
+        knobs=Knobs(
+            concurrency=int(params["concurrency"]),
+            max_num_batched_tokens=int(params["max_num_batched_tokens"]),
+            max_num_seqs=int(attrs["max_num_seqs"]),
+            **dtypes,
+        ),
+        feasible=bool(attrs["feasible"]),
+        violations=tuple(Violation(**v) for v in attrs["violations"]),
+        margins=dict(record.constraints),
+        metrics={k: float("nan") if v is None else v for k, v in attrs["metrics"].items()},
+        breakdown=attrs["breakdown"],
+    )

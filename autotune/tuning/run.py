@@ -1,0 +1,200 @@
+"""`tune`: enumerate, score what the storage does not hold yet, rank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+from autotune.space import Candidate, Resolution, Space, enumerate_space, parse_plan, resolve
+from autotune.study import Store, Study
+from autotune.tuning.candidates import Variant
+from autotune.tuning.plans import PlanResult, from_record, plan_key, to_record
+from autotune.tuning.sample import sample
+from autotune.tuning.score import score, score_variant
+from costmodel.errors import InputError, Problem
+
+CHUNK_CANDIDATES = 512
+"""Plans scored and written at a time: what an interruption can lose, and the step of the progress bar."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineResult:
+    """The plan in production: what its string meant, and what it costs or which rules it breaks."""
+
+    text: str
+    resolution: Resolution
+    result: PlanResult | None
+    """None where the engine's rules forbid it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneResult:
+    """The answer to a study."""
+
+    study: Study
+    complete: bool
+    """Whether every valid plan was scored."""
+    space: Space
+    ranked: tuple[PlanResult, ...]
+    """Feasible plans, best first."""
+    infeasible: tuple[PlanResult, ...]
+    """The others, nearest first."""
+    baseline: BaselineResult | None
+    scored_now: int
+    """Plans scored by this run; the rest came from the storage."""
+    elapsed_s: float
+    storage: str | None
+
+    @property
+    def infeasible_counts(self) -> dict[str, int]:
+        """Plans by the constraint that binds them: the one they break by most, relative to its limit."""
+        counts: dict[str, int] = {}
+        for plan in self.infeasible:
+            code = plan.violations[0].code
+            counts[code] = counts.get(code, 0) + 1
+        return dict(sorted(counts.items()))
+
+
+def tune(
+    study: Study,
+    store: Store | None = None,
+    *,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> TuneResult:
+    """Answer a study.
+
+    Args:
+        study: from `load_study`.
+        store: where trials are kept; plans that it holds are not scored again. None: nowhere.
+        jobs: processes that score in parallel.
+        progress: called with (plans done, plans in all).
+
+    Raises:
+        InputError: the baseline has no meaning on this many GPUs, or the storage fails.
+    """
+    start = time.perf_counter()
+    search = study.search
+    space = enumerate_space(
+        study.arch,
+        gpus=study.cluster.gpus,
+        engine=study.engine,
+        attn_cp=search.attn_cp,
+        dcp=search.dcp,
+        redundant_experts=search.redundant_experts,
+    )
+    baseline = _baseline(study)
+    stored = {} if store is None else {r.key: from_record(r) for r in store.records()}
+    plans = {key: plan for c in space.candidates if (key := plan_key(c)) in stored and (plan := stored[key])}
+    before = len(plans)
+    missing = [c for c in space.candidates if plan_key(c) not in plans]
+    for batch in _batches(study, space, missing, plans, jobs):
+        plans.update((p.key, p) for p in batch)
+        if store is not None:
+            store.add([to_record(p, study.objective.metric) for p in batch])
+        if progress is not None:
+            progress(len(plans), len(space.candidates))
+    ranked, infeasible = rank(study, list(plans.values()))
+    return TuneResult(
+        study=study,
+        complete=len(plans) == len(space.candidates),
+        space=space,
+        ranked=ranked,
+        infeasible=infeasible,
+        baseline=baseline,
+        scored_now=len(plans) - before,
+        elapsed_s=time.perf_counter() - start,
+        storage=None if store is None else store.location,
+    )
+
+
+def _batches(
+    study: Study, space: Space, missing: Sequence[Candidate], plans: dict[str, PlanResult], jobs: int
+) -> Iterator[list[PlanResult]]:
+    """Results in batches: of everything that is missing, or of a sample where that is too much."""
+    budget = study.search.trials
+    covered = len(space.candidates) <= study.search.exhaustive_limit
+    if covered and (budget is None or budget >= len(space.candidates)):
+        chunks = [missing[i : i + CHUNK_CANDIDATES] for i in range(0, len(missing), CHUNK_CANDIDATES)]
+        if jobs > 1 and len(missing) > 1:
+            from joblib import Parallel, delayed
+
+            size = max(-(-len(missing) // (jobs * 4)), 1)
+            chunks = [missing[i : i + size] for i in range(0, len(missing), size)]
+            yield from Parallel(n_jobs=jobs, return_as="generator")(delayed(score)(study, c) for c in chunks)
+            return
+        for chunk in chunks:
+            yield score(study, chunk)
+        return
+    yield from sample(study, missing, list(plans.values()), budget=budget or study.search.exhaustive_limit)
+
+
+def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, ...], tuple[PlanResult, ...]]:
+    """Feasible plans by the objective, the others by how far they are off; ties by the plan string."""
+    sign = 1.0 if study.objective.direction == "minimize" else -1.0
+    feasible = [p for p in plans if p.feasible]
+    others = [p for p in plans if not p.feasible]
+    feasible.sort(key=lambda p: (sign * p.metrics[study.objective.metric], p.plan))
+    others.sort(key=lambda p: (_distance(p), p.plan))
+    return tuple(feasible), tuple(others)
+
+
+def _distance(plan: PlanResult) -> float:
+    return max((v.excess / max(abs(v.limit), 1e-12) for v in plan.violations), default=inf)
+
+
+def _baseline(study: Study) -> BaselineResult | None:
+    given = study.baseline
+    if given is None:
+        return None
+    return score_plan(
+        study,
+        given.plan,
+        engine=given.engine,
+        concurrency=given.concurrency,
+        batched_tokens=given.max_num_batched_tokens,
+        weight_dtype=given.weight_dtype,
+        kv_dtype=given.kv_dtype,
+        path="$.baseline.plan",
+    )
+
+
+def score_plan(
+    study: Study,
+    text: str,
+    *,
+    engine: str | None = None,
+    concurrency: int | None = None,
+    batched_tokens: int | None = None,
+    weight_dtype: str | None = None,
+    kv_dtype: str | None = None,
+    path: str = "plan",
+) -> BaselineResult:
+    """Resolve a plan string within a study and score it; knobs that are not given are the study's best.
+
+    Raises:
+        InputError: the string has no reading on the study's GPUs.
+    """
+    try:
+        resolution = resolve(
+            parse_plan(text), arch=study.arch, gpus=study.cluster.gpus, engine=engine or study.engine
+        )
+    except InputError as error:
+        raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
+    if resolution.violations:
+        return BaselineResult(text=text, resolution=resolution, result=None)
+    own = study
+    if concurrency is not None:
+        own = replace(study, workload=replace(study.workload, concurrency=concurrency, request_rate_per_s=None))
+    budgets = (batched_tokens,) if batched_tokens is not None else study.search.max_num_batched_tokens
+    weight_choices = (weight_dtype,) if weight_dtype is not None else study.search.weight_dtype
+    kv_choices = (kv_dtype,) if kv_dtype is not None else study.search.kv_dtype
+    results = [
+        score_variant(own, Variant(candidate=resolution.candidate, weight_dtype=w, kv_dtype=kv), budgets)
+        for w in weight_choices
+        for kv in kv_choices
+    ]
+    ranked, others = rank(study, results)
+    return BaselineResult(text=text, resolution=resolution, result=(ranked or others)[0])

@@ -1,0 +1,84 @@
+"""Scoring candidates: the best knobs of each, by the study's objective among those that keep its constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autotune.space import Candidate
+from autotune.study import IntRange, Study
+from autotune.tuning.candidates import Rows, Variant, make_rows
+from autotune.tuning.limits import Limit, excess_table, study_limits
+from autotune.tuning.plans import PlanResult, plan_result
+from autotune.tuning.solve import solve_concurrency
+from costmodel.columns import Floats
+from costmodel.estimate import Estimate
+
+
+def score(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult]:
+    """One result per candidate, in their order, with the best of the knobs that the study leaves open."""
+    if not candidates:
+        return []
+    search = study.search
+    choices = [(w, kv) for w in search.weight_dtype for kv in search.kv_dtype]
+    variants = [Variant(candidate=c, weight_dtype=w, kv_dtype=kv) for c in candidates for w, kv in choices]
+    owner = np.repeat(np.arange(len(candidates)), len(choices) * len(search.max_num_batched_tokens))
+    return _best(study, make_rows(study, variants, search.max_num_batched_tokens), owner, len(candidates))
+
+
+def score_variant(study: Study, variant: Variant, batched_tokens: Sequence[int]) -> PlanResult:
+    """One plan with given dtypes and token budgets to choose from."""
+    rows = make_rows(study, [variant], batched_tokens)
+    return _best(study, rows, np.zeros(len(batched_tokens), dtype=np.int64), 1)[0]
+
+
+def _best(study: Study, rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.int64]], count: int) -> list[PlanResult]:
+    limits = study_limits(study)
+    tried = [
+        _Trial(rows, concurrency, limits, study)
+        for concurrency in _concurrencies(study, rows, limits)
+    ]
+    keys = np.stack([t.key for t in tried])
+    best_of_row = keys.argmax(axis=0)
+    row_key = keys.max(axis=0)
+    order = np.lexsort((np.arange(owner.size), -row_key, owner))
+    firsts = order[np.searchsorted(owner[order], np.arange(count))]
+    return [tried[best_of_row[row]].result(int(row)) for row in firsts]
+
+
+def _concurrencies(study: Study, rows: Rows, limits: tuple[Limit, ...]) -> list[Floats]:
+    asked = study.search.concurrency
+    if study.workload.concurrency is None and asked is not None and not isinstance(asked, IntRange):
+        return [np.full(rows.variant.shape[0], float(value)) for value in asked]
+    return [solve_concurrency(rows, limits)]
+
+
+class _Trial:
+    """All rows at one concurrency each, with the key that orders them: higher is better."""
+
+    def __init__(self, rows: Rows, concurrency: Floats, limits: tuple[Limit, ...], study: Study) -> None:
+        self.rows, self.concurrency, self.limits = rows, concurrency, limits
+        self.estimate: Estimate = rows.evaluate(concurrency)
+        self.excess = excess_table(limits, self.estimate)
+        self.values = np.stack([limit.value(self.estimate) for limit in limits])
+        objective = getattr(self.estimate, study.objective.metric)
+        gain = -objective if study.objective.direction == "minimize" else objective
+        scale = np.array([max(abs(limit.limit), 1e-12) for limit in limits])[:, None]
+        worst = np.max(np.maximum(self.excess, 0.0) / scale, axis=0)
+        # any feasible row goes before any infeasible one, and those by how far they are off
+        bounded = np.nan_to_num(np.arctan(gain / max(float(np.nanmax(np.abs(gain))), 1e-300)), nan=-2.0)
+        self.key = np.where(worst <= 0.0, 10.0 + bounded, -np.minimum(worst, 1e300))
+
+    def result(self, row: int) -> PlanResult:
+        """The plan of a row."""
+        return plan_result(
+            self.rows.variants[self.rows.variant[row]],
+            row,
+            concurrency=float(self.concurrency[row]),
+            batched_tokens=float(self.rows.batched_tokens[row]),
+            estimate=self.estimate,
+            limits=self.limits,
+            excess=self.excess,
+            values=self.values,
+        )

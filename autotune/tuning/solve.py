@@ -1,0 +1,91 @@
+"""Solving for concurrency: the knob whose effect is known, found by bisection for all rows at once.
+
+More requests in flight never shorten TTFT or TPOT, never free memory, and never lower throughput as long as
+every request has KV room; so the most that keeps those constraints is the best for throughput, and the
+fewest that reaches a wanted rate is the best for latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.study import IntRange, Study
+from autotune.tuning.candidates import Rows
+from autotune.tuning.limits import Limit, excess_table
+from costmodel.columns import Floats
+from costmodel.estimate import Estimate
+
+Bools = NDArray[np.bool_]
+MOST_PER_REPLICA = 1 << 20
+
+
+def solve_concurrency(rows: Rows, limits: tuple[Limit, ...]) -> Floats:
+    """Requests in flight over all replicas for every row, shape `(num_rows,)`."""
+    study = rows.study
+    size = rows.variant.shape[0]
+    if study.workload.concurrency is not None:
+        return np.full(size, float(study.workload.concurrency))
+    solved = tuple(limit for limit in limits if limit.solved)
+    replicas = rows.batch.layout.replicas
+
+    def keeps(estimate: Estimate) -> Bools:
+        no_wait = estimate.kv_wait_s <= 0.0
+        return np.asarray(no_wait & (excess_table(solved, estimate) <= 0.0).all(axis=0))
+
+    low, high = _bounds(study, replicas)
+    if study.workload.request_rate_per_s is not None:
+        return _fewest(rows, replicas, low, high, _reaches(study.workload.request_rate_per_s))
+    wanted = [limit for limit in limits if limit.least and limit.code.startswith("min_")]
+    if study.objective.direction == "minimize":
+        return _fewest(rows, replicas, low, high, lambda e: (excess_table(tuple(wanted), e) <= 0).all(axis=0) if wanted else np.ones(size, dtype=bool))
+    return _most(rows, replicas, low, high, keeps)
+
+
+def _bounds(study: Study, replicas: Floats) -> tuple[Floats, Floats]:
+    """Least and most requests in flight per replica."""
+    asked = study.search.concurrency
+    if not isinstance(asked, IntRange):
+        return np.ones_like(replicas), np.full_like(replicas, MOST_PER_REPLICA)
+    low = np.maximum(np.ceil(asked.min / replicas), 1.0)
+    return low, np.maximum(np.floor(asked.max / replicas), low)
+
+
+def _reaches(rate: float) -> Callable[[Estimate], Bools]:
+    return lambda estimate: np.asarray(estimate.requests_per_s >= rate)
+
+
+def _most(rows: Rows, replicas: Floats, low: Floats, high: Floats, keeps: Callable[[Estimate], Bools]) -> Floats:
+    """Largest whole number per replica that `keeps`; `low` where not even that does."""
+    good, bad = low.copy(), _grow(rows, replicas, low, high, keeps)
+    while np.any(bad - good > 1.0):
+        middle = np.floor((good + bad) / 2.0)
+        kept = keeps(rows.evaluate(middle * replicas))
+        good, bad = np.where(kept, middle, good), np.where(kept, bad, np.maximum(middle, good + 1.0))
+    return good * replicas
+
+
+def _grow(rows: Rows, replicas: Floats, low: Floats, high: Floats, keeps: Callable[[Estimate], Bools]) -> Floats:
+    """An upper bound that does not keep, by fourfold steps, so that small answers are found in few steps."""
+    reach = low.copy()
+    open_rows = np.ones(reach.shape, dtype=bool)
+    while open_rows.any():
+        open_rows &= keeps(rows.evaluate(reach * replicas))
+        grown = np.minimum(reach * 4.0, high + 1.0)
+        open_rows &= reach <= high
+        reach = np.where(open_rows, grown, reach)
+        open_rows &= reach <= high
+    return np.maximum(reach, low + 1.0)
+
+
+def _fewest(rows: Rows, replicas: Floats, low: Floats, high: Floats, enough: Callable[[Estimate], Bools]) -> Floats:
+    """Smallest whole number per replica that is `enough`; the most with KV room where none is."""
+    room = np.maximum(_most(rows, replicas, low, high, lambda e: np.asarray(e.kv_wait_s <= 0.0)) / replicas, low)
+    short, plenty = low - 1.0, room.copy()
+    while np.any(plenty - short > 1.0):
+        middle = np.maximum(np.floor((short + plenty) / 2.0), 1.0)
+        reached = enough(rows.evaluate(middle * replicas))
+        plenty, short = np.where(reached, middle, plenty), np.where(reached, short, np.minimum(middle, plenty - 1.0))
+    return plenty * replicas
