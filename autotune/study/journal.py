@@ -38,9 +38,7 @@ class _Collector(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         # the separators of Optuna's JournalFileBackend; NaN would not be JSON
-        self.lines += [
-            json.dumps(log, separators=(",", ":"), allow_nan=False).encode() + b"\n" for log in logs
-        ]
+        self.lines += [json.dumps(log, separators=(",", ":"), allow_nan=False).encode() + b"\n" for log in logs]
 
 
 class JournalStore(Store):

@@ -59,9 +59,7 @@ def study_from_document(document: Mapping[str, Any], path: Path) -> Study:
     calibration = document.get("calibration")
     profile = folder / calibration if isinstance(calibration, str) and calibration else None
     if profile is not None and not _is_file(profile):
-        problems.append(
-            Problem(path="$.calibration", message=f"must be the path of a profile, no file {profile}")
-        )
+        problems.append(Problem(path="$.calibration", message=f"must be the path of a profile, no file {profile}"))
     if table is not None and arch is not None:
         longest = resolve.longest_prompt(table.workload) + resolve.span(table.workload.osl).max
         problems += fits_model(arch, longest)
@@ -69,9 +67,8 @@ def study_from_document(document: Mapping[str, Any], path: Path) -> Study:
         raise InputError(problems)
     if table.cluster.price_per_gpu_hour is not None:
         gpu = replace(gpu, price_per_hour=table.cluster.price_per_gpu_hour)
-    cluster = Cluster(
-        gpus=table.cluster.gpus, gpu=gpu, gpus_per_node=table.cluster.gpus_per_node or gpu.gpus_per_node
-    )
+    per_node = table.cluster.gpus_per_node or min(gpu.gpus_per_node, table.cluster.gpus)
+    cluster = Cluster(gpus=table.cluster.gpus, gpu=gpu, gpus_per_node=per_node)
     return resolve.study(table, path=path, arch=arch, cluster=cluster, calibration=profile)
 
 
@@ -108,8 +105,7 @@ def _read_model(model: object, folder: Path) -> Arch | None:
         return load_model(model) if file is None else read_config_file(file)
     except InputError as error:
         raise InputError(
-            Problem(path="$.model", message=p.message if p.path == "model" else str(p))
-            for p in error.problems
+            Problem(path="$.model", message=p.message if p.path == "model" else str(p)) for p in error.problems
         ) from error
 
 

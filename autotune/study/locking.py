@@ -100,16 +100,12 @@ class OwnedLock(BaseJournalFileLock):
         except FileExistsError:
             return False
         except OSError as error:
-            raise InputError.single(
-                str(self._path), f"cannot be locked for writing: {error.strerror}"
-            ) from error
+            raise InputError.single(str(self._path), f"cannot be locked for writing: {error.strerror}") from error
         return True
 
     def _holder(self) -> dict[str, Any] | None:
         try:
-            found = (
-                json.loads(self._lock.read_text(encoding="utf-8")) if not self._lock.is_symlink() else None
-            )
+            found = json.loads(self._lock.read_text(encoding="utf-8")) if not self._lock.is_symlink() else None
         except (OSError, ValueError):
             return None
         whole = isinstance(found, dict) and isinstance(found.get("pid"), int)
@@ -150,6 +146,6 @@ class OwnedLock(BaseJournalFileLock):
         holder = self._holder()
         who = "another process" if holder is None else f"process {holder['pid']} on {holder.get('host')}"
         return (
-            f"is locked by {who} for {self._age_s():.0f} s ({self._lock.name}), waited {self._timeout_s:g} s: "
-            f"let it finish, or give another --out"
+            f"is locked by {who} for {self._age_s():.0f} s ({self._lock.name}); waited {self._timeout_s:g} s"
+            ": let it finish, or give another --out"
         )

@@ -81,9 +81,7 @@ def _workload(table: WorkloadTable, arch: Arch, said: list[str]) -> Workload:
     if table.expert_skew is None and arch.is_moe:
         said.append("workload.expert_skew not given: 0 (balanced routing)")
     if table.expert_skew and not arch.is_moe:
-        said.append(
-            f"workload.expert_skew {table.expert_skew:g} has no effect: the model has no routed experts"
-        )
+        said.append(f"workload.expert_skew {table.expert_skew:g} has no effect: the model has no routed experts")
     if table.longest_prompt is None:
         said.append(f"workload.longest_prompt not given: {isl.max:,} tokens, the longest isl")
     return Workload(
@@ -122,9 +120,7 @@ def _concurrency(table: StudyTable, cluster: Cluster, said: list[str]) -> tuple[
         return None
     if asked is None:
         most = DEFAULT_MAX_NUM_SEQS * cluster.gpus
-        said.append(
-            f"workload.concurrency not given: searched from 1 to {most:,} in flight over all replicas"
-        )
+        said.append(f"workload.concurrency not given: searched from 1 to {most:,} in flight over all replicas")
         return IntRange(min=1, max=most)
     return span(asked) if isinstance(asked, ConcurrencyRange) else _distinct(asked)
 

@@ -66,9 +66,7 @@ ConcurrencyChoice = Annotated[
     | Annotated[ConcurrencyRange, Tag("~table")],
     Discriminator(lambda v: "~list" if _by_shape(v) == "~plain" else _by_shape(v)),
 ]
-TokenChoices = Annotated[
-    list[Annotated[int, Field(ge=16, le=10_000_000)]], Field(min_length=1, max_length=MAX_CHOICES)
-]
+TokenChoices = Annotated[list[Annotated[int, Field(ge=16, le=10_000_000)]], Field(min_length=1, max_length=MAX_CHOICES)]
 Degrees = Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=MAX_CHOICES)]
 Spares = Annotated[list[Annotated[int, Field(ge=0, le=100_000)]], Field(min_length=1, max_length=MAX_CHOICES)]
 Version = Annotated[str, Field(min_length=1, max_length=64)]
@@ -88,12 +86,8 @@ class ClusterTable(Section):
         description="name of a catalog GPU (`autotune catalog`), or a table with the catalog's keys; "
         "`base` in the table names a catalog GPU whose figures it changes"
     )
-    gpus_per_node: int | None = Field(
-        None, ge=1, le=100_000, description="GPUs of one host, count; default: the GPU's"
-    )
-    price_per_gpu_hour: Positive | None = Field(
-        None, description="US dollars per GPU and hour; default: the GPU's"
-    )
+    gpus_per_node: int | None = Field(None, ge=1, le=100_000, description="GPUs of one host, count; default: the GPU's")
+    price_per_gpu_hour: Positive | None = Field(None, description="US dollars per GPU and hour; default: the GPU's")
 
 
 class WorkloadTable(Section):
@@ -175,9 +169,7 @@ class SearchTable(Section):
     attn_cp: Degrees | None = Field(
         None, description="context-parallel degrees of prefill attention, GPUs; default [1]"
     )
-    dcp: Degrees | None = Field(
-        None, description="context-parallel degrees of decode attention, GPUs; default [1]"
-    )
+    dcp: Degrees | None = Field(None, description="context-parallel degrees of decode attention, GPUs; default [1]")
     redundant_experts: Spares | None = Field(
         None, description="redundant expert instances per layer (EPLB), count; default [0]"
     )
@@ -218,9 +210,7 @@ class BaselineTable(Section):
         description="a plan string such as EP16/PP2/TP4/DP4, resolved against cluster.gpus",
     )
     engine: Engine | None = Field(None, description="engine it runs on; default: the study's")
-    concurrency: Requests | None = Field(
-        None, description="requests in flight over all replicas; default: the study's"
-    )
+    concurrency: Requests | None = Field(None, description="requests in flight over all replicas; default: the study's")
     max_num_batched_tokens: int | None = Field(
         None,
         ge=16,
@@ -230,9 +220,7 @@ class BaselineTable(Section):
     weight_dtype: WeightDtype | None = Field(
         None, description="storage dtype of the weights; default: the checkpoint's"
     )
-    kv_dtype: KvDtype | None = Field(
-        None, description="storage dtype of the KV cache; default: the checkpoint's"
-    )
+    kv_dtype: KvDtype | None = Field(None, description="storage dtype of the KV cache; default: the checkpoint's")
 
 
 class EngineOptionsTable(Section):
@@ -259,12 +247,10 @@ class StudyTable(Section):
         pattern=r"^[^\x00-\x1f/\\]+$",
         description="what the study is called in tables and in the storage; default: the file's name",
     )
-    engine: Engine | Literal["any"] = Field(
+    engine: Literal["vllm", "sglang", "trtllm", "any"] = Field(
         "any", description="serving engine; any: plans of all three compete"
     )
-    engine_version: Version | None = Field(
-        None, description="version of the engine; default: the one modelled"
-    )
+    engine_version: Version | None = Field(None, description="version of the engine; default: the one modelled")
     model: NameOrTable = Field(
         description="name of a catalog model (`autotune catalog`), path of a config.json relative to the "
         "study file, or a table with the content of a config.json"
@@ -276,9 +262,9 @@ class StudyTable(Section):
     search: SearchTable = Field(SearchTable(), description="what may be varied")
     baseline: BaselineTable | None = Field(None, description="the plan in production; default: none")
     engine_options: EngineOptionsTable = Field(EngineOptionsTable(), description="how engines are started")
-    assumptions: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=100)
-    ] = Field(default=[], description="what the author of the file filled in; printed with the result")
+    assumptions: Annotated[list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=100)] = Field(
+        default=[], description="what the author of the file filled in; printed with the result"
+    )
     calibration: str | None = Field(
         None,
         min_length=1,

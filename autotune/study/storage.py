@@ -49,9 +49,7 @@ class TrialRecord:
             ValueError: a NaN excess, which would say neither feasible nor infeasible.
         """
         if any(math.isnan(excess) for excess in self.constraints.values()):
-            raise ValueError(
-                f"a constraint's excess must be a number, got {dict(self.constraints)!r} of {self.key!r}"
-            )
+            raise ValueError(f"a constraint's excess must be a number, got {dict(self.constraints)!r} of {self.key!r}")
         most = sys.float_info.max
         bounded = {code: float(min(max(excess, -most), most)) for code, excess in self.constraints.items()}
         values = tuple(float(value) for value in self.values)
@@ -166,6 +164,8 @@ def open_store(
         InputError: not readable, not writable, locked, damaged, or a file of something else.
     """
     where = str(location)
+    if "\0" in where:
+        raise InputError.single(repr(where), "is not a file name: it holds a NUL")
     name = f"{study_name}-{fingerprint[:12]}"
     if "://" in where:
         from autotune.study.database import DatabaseStore
@@ -177,8 +177,6 @@ def open_store(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError.single(where, f"cannot be made the storage: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError.single(repr(where), f"is not a file name: {error}") from error
     if path.suffix in _DATABASE_SUFFIXES:
         from autotune.study.database import DatabaseStore
 
