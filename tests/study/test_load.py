@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.space import parse_plan, resolve, violations
+from autotune.space import parse_plan, resolve
 from autotune.study import IntRange, field_paths, json_schema, load_study, study_fingerprint
 from costmodel.errors import InputError
 
@@ -392,9 +392,10 @@ def test_baselines_of_shipped_studies_are_plans(path):
     baseline = study.baseline
     assert baseline is not None
     engine = baseline.engine or study.engine
-    layout = resolve(parse_plan(baseline.plan), arch=study.arch, gpus=study.cluster.gpus, engine=engine).layout
+    found = resolve(parse_plan(baseline.plan), arch=study.arch, gpus=study.cluster.gpus, engine=engine)
+    layout = found.candidate.layout
     assert layout.gpus == study.cluster.gpus
-    assert not violations(study.arch, engine, layout)
+    assert not found.violations
     if path.stem == "reference-128":
         assert (layout.replicas, layout.pp, layout.attn_tp, layout.attn_dp) == (4, 2, 4, 4)
         assert (layout.moe_tp, layout.moe_ep, layout.stage_layers) == (1, 16, (8, 8))
