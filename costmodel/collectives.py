@@ -59,9 +59,7 @@ def all_reduce_s(links: Links, ranks: Floats, domains: Floats, message_bytes: Fl
 def gather_s(links: Links, ranks: Floats, domains: Floats, message_bytes: Floats) -> Floats:
     """All-gather or reduce-scatter of a whole of `message_bytes` over the group: half an all-reduce's bytes."""
     local = ranks / domains
-    inside = (
-        links.exchange_t0_s + (local - 1.0) / local * message_bytes / links.exchange_bytes_per_s
-    )
+    inside = links.exchange_t0_s + (local - 1.0) / local * message_bytes / links.exchange_bytes_per_s
     between = (
         links.remote_t0_s
         + links.remote_hop_s * np.log2(domains)

@@ -1,7 +1,7 @@
 """Errors of the input: one exception that lists every problem with its path.
 
-    InputError
-        a file, a field or an argument is malformed; `problems` holds all of them
+InputError
+    a file, a field or an argument is malformed; `problems` holds all of them
 """
 
 from __future__ import annotations

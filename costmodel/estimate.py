@@ -149,9 +149,7 @@ class PlanBatch:
         calibrations = [load_calibration(e.cluster.gpu.generation, e.engine) for e in firsts]
         columns = cell_columns(cells, calibrations)
         archs = ArchColumns.of([e.arch for e in firsts])
-        precision = PrecisionColumns.of(
-            [e.arch for e in firsts], [e.kv_dtype or e.arch.kv_dtype for e in firsts]
-        )
+        precision = PrecisionColumns.of([e.arch for e in firsts], [e.kv_dtype or e.arch.kv_dtype for e in firsts])
         of_free = np.array([float(e.engine == "trtllm") for e in firsts])
         layout = LayoutColumns.of([e.layout for e in entries], [e.engine for e in entries])
         if len(firsts) > 1:
@@ -199,11 +197,17 @@ class PlanBatch:
         parts = []
         for start in range(0, self.size, CHUNK_PLANS):
             part = slice(start, min(start + CHUNK_PLANS, self.size))
-            piece = self if self.size <= CHUNK_PLANS else self._map(lambda c, p=part: c.slice(p), part, part.stop - part.start)
+            piece = (
+                self
+                if self.size <= CHUNK_PLANS
+                else self._map(lambda c, p=part: c.slice(p), part, part.stop - part.start)
+            )
             parts.append(_evaluate(piece, load.slice(part), _pick(longest_prompt, part), _pick(memory_fraction, part)))
         if len(parts) == 1:
             return parts[0]
-        return Estimate(**{f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=-1) for f in fields(Estimate)})
+        return Estimate(
+            **{f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=-1) for f in fields(Estimate)}
+        )
 
 
 def _pick(values: Floats, index: Any) -> Floats:
@@ -276,7 +280,11 @@ def _collect(batch: PlanBatch, load: Load, memory: Memory, state: SteadyState) -
     per_request = prefill * state.prefill_chunks + decode * state.decode_steps_per_request
     links = np.asarray(sum(per_request[GROUPS.index(g)] for g in COMMUNICATION))
     resources = _table([state.math_s, state.hbm_s, links, state.host_s], size)
-    binding = np.where(state.ttft_parts_s["kv_wait"] > state.ttft_s * 0.5, RESOURCES.index("KV capacity"), resources.argmax(axis=0))
+    binding = np.where(
+        state.ttft_parts_s["kv_wait"] > state.ttft_s * 0.5,
+        RESOURCES.index("KV capacity"),
+        resources.argmax(axis=0),
+    )
     kv = memory.kv_bytes(np.minimum(state.running_per_rank, load.max_num_seqs))
     used = memory.fixed_bytes + kv
     kinds = {

@@ -1,7 +1,7 @@
 """What a plan decides about parallelism, in the terms all engines share.
 
-    W (width of one pipeline stage, GPUs) = attn_tp * attn_dp * attn_cp = moe_tp * moe_ep
-    GPUs                                  = replicas * pp * W
+W (width of one pipeline stage, GPUs) = attn_tp * attn_dp * attn_cp = moe_tp * moe_ep
+GPUs                                  = replicas * pp * W
 """
 
 from __future__ import annotations

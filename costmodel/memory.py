@@ -68,9 +68,7 @@ def kv_sequence_bytes(
     per_token = 2.0 * kv_heads_per_rank(arch, layout.attn_tp) * arch.head_dim * precision.kv
     latent = (arch.kv_lora_rank + arch.qk_rope_head_dim) * precision.kv + arch.index_head_dim
     state = (
-        arch.linear_value_heads
-        / layout.attn_tp
-        * (arch.linear_key_dim * arch.linear_value_dim * LINEAR_STATE_BYTES)
+        arch.linear_value_heads / layout.attn_tp * (arch.linear_key_dim * arch.linear_value_dim * LINEAR_STATE_BYTES)
     )
     conv = (
         (2.0 * arch.linear_key_heads * arch.linear_key_dim + arch.linear_value_heads * arch.linear_value_dim)

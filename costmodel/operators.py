@@ -15,9 +15,9 @@ from costmodel.collectives import Links, all_reduce_s, expert_exchange_s, pipeli
 from costmodel.columns import ArchColumns, Floats, LayoutColumns
 from costmodel.kernels.rates import Rate
 from costmodel.kernels.table import Rates
+from costmodel.memory import LINEAR_STATE_BYTES
 from costmodel.placement import Placement
 from costmodel.precision import PrecisionColumns
-from costmodel.memory import LINEAR_STATE_BYTES
 from costmodel.routing import rank_load
 from costmodel.shards import Matrix, experts_per_rank, kv_heads_per_rank
 from costmodel.work import StepWork
@@ -168,9 +168,7 @@ def _mla(out: StepTime, machine: Machine, work: StepWork, heads: Floats, shards:
     width = arch.qk_nope_head_dim + arch.qk_rope_head_dim + arch.v_head_dim
     pairs = work.prefill_tokens * seen_prompt / machine.layout.attn_cp
     flops = 2.0 * heads * width
-    out.add_kernel(
-        "mla", "attention_core", rates.mla_prefill, pairs * flops, work.prefill_kv_tokens * latent_bytes
-    )
+    out.add_kernel("mla", "attention_core", rates.mla_prefill, pairs * flops, work.prefill_kv_tokens * latent_bytes)
     pairs = work.decode_sequences * seen / shards
     flops = 2.0 * heads * (2.0 * arch.kv_lora_rank + arch.qk_rope_head_dim)
     out.add_kernel("mla", "attention_core", rates.mla_decode, pairs * flops, pairs * latent_bytes)

@@ -113,9 +113,7 @@ class _Pass:
     step: StepTime
 
 
-def _decode_pass(
-    machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, factor: Floats
-) -> _Pass:
+def _decode_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, factor: Floats) -> _Pass:
     step = step_time(machine, work)
     kernels = stages.worst(step.per_layer_s) * factor
     total = np.asarray(sum(step.group_s.values())) * factor
@@ -124,9 +122,7 @@ def _decode_pass(
     return _Pass(total + host, slowest + host, slowest, step)
 
 
-def _prefill_pass(
-    machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, layers: Floats
-) -> _Pass:
+def _prefill_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, layers: Floats) -> _Pass:
     step = step_time(machine, work)
     kernels = stages.worst(step.per_layer_s) * engine.prefill_factor
     total = np.asarray(sum(step.group_s.values())) * engine.prefill_factor

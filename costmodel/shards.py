@@ -12,7 +12,14 @@ import numpy as np
 
 from costmodel.columns import ArchColumns, Floats, LayoutColumns
 
-ATTENTION, DENSE, EXPERTS, SHARED, ROUTER, HEAD = "attention", "dense_ffn", "experts", "shared_experts", "router", "lm_head"
+ATTENTION, DENSE, EXPERTS, SHARED, ROUTER, HEAD = (
+    "attention",
+    "dense_ffn",
+    "experts",
+    "shared_experts",
+    "router",
+    "lm_head",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ def stage_counts(arch: Arch, stage_layers: tuple[int, ...]) -> NDArray[np.float6
 def maximal_stages(arch: Arch, stage_layers: tuple[int, ...]) -> NDArray[np.float64]:
     """Rows of `stage_counts` that no other row dominates, duplicates removed."""
     rows = np.unique(stage_counts(arch, stage_layers), axis=0)
-    contained = (rows[:, None, :] <= rows[None, :, :]).all(axis=2)
+    contained = np.asarray((rows[:, None, :] <= rows[None, :, :]).all(axis=2))
     np.fill_diagonal(contained, False)
     return rows[~contained.any(axis=1)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def run_space(study: str, overrides: tuple[str, ...], *, as_json: bool) -> None:
         }
         click.echo(to_json(document), nl=False)
         return
-    console = Console(width=None if click.get_text_stream("stdout").isatty() else WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     table = Table("engine", "plan", "layers per stage", box=None, pad_edge=False, header_style="bold")
     for c in space.candidates:
         stages = Counter(c.layout.stage_layers)
@@ -72,10 +73,10 @@ def run_model(name: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(document), nl=False)
         return
-    console = Console(width=None if click.get_text_stream("stdout").isatty() else WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(f"[bold]{arch.name}[/] ({arch.model_type})", highlight=False)
     console.print(
-        f"{document['total_params'] / 1e9:,.2f} B parameters, {document['active_params'] / 1e9:,.2f} B active per token, "
+        f"{document['total_params'] / 1e9:,.2f} B parameters, {document['active_params'] / 1e9:,.2f} B active, "
         f"{document['weight_bytes'] / 1e9:,.1f} GB, {document['kv_bytes_per_token']:,.0f} bytes of cache per token",
         highlight=False,
     )
@@ -135,16 +136,29 @@ def run_catalog(*, as_json: bool) -> None:
         }
         click.echo(to_json(document), nl=False)
         return
-    console = Console(width=None if click.get_text_stream("stdout").isatty() else WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     table = Table("model", "parameters", "active", box=None, pad_edge=False, header_style="bold")
     for name, arch in models.items():
         table.add_row(name, f"{total_params(arch) / 1e9:,.1f} B", f"{active_params(arch) / 1e9:,.1f} B")
     console.print(table)
     console.print()
-    columns = ("GPU", "generation", "BF16 TFLOP/s", "FP8", "FP4", "HBM GiB", "TB/s", "domain", "GB/s in", "GB/s out")
+    columns = (
+        "GPU",
+        "generation",
+        "BF16 TFLOP/s",
+        "FP8",
+        "FP4",
+        "HBM GiB",
+        "TB/s",
+        "domain",
+        "GB/s in",
+        "GB/s out",
+    )
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for name, g in gpus.items():
-        peaks = [f"{g.peak_flops_per_s[d] / 1e12:,.0f}" if d in g.peak_flops_per_s else "-" for d in ("bf16", "fp8", "fp4")]
+        peaks = [
+            f"{g.peak_flops_per_s[d] / 1e12:,.0f}" if d in g.peak_flops_per_s else "-" for d in ("bf16", "fp8", "fp4")
+        ]
         table.add_row(
             name,
             g.generation,

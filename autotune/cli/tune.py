@@ -63,7 +63,7 @@ def _store(study: Study, storage: str | None, out: str | None) -> Store:
 def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on a terminal for what takes longer than two seconds."""
     if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda *_: None
         return
     import time
 

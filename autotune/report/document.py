@@ -110,7 +110,11 @@ def baseline_rank(baseline: BaselineResult, result: TuneResult) -> int | None:
         p
         for p in result.ranked
         if p.plan != plan.plan
-        and (p.metrics[objective.metric] < mine if objective.direction == "minimize" else p.metrics[objective.metric] > mine)
+        and (
+            p.metrics[objective.metric] < mine
+            if objective.direction == "minimize"
+            else p.metrics[objective.metric] > mine
+        )
     ]
     return len(better) + 1
 
@@ -136,9 +140,7 @@ def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
         {
             "study": result.study.name,
             "complete": result.complete,
-            "counts": counts_document(
-                result.space, feasible=len(result.ranked), infeasible=result.infeasible_counts
-            ),
+            "counts": counts_document(result.space, feasible=len(result.ranked), infeasible=result.infeasible_counts),
             "objective": asdict(result.study.objective),
             "assumptions": list(assumptions(result)),
             "baseline": baseline_document(result.baseline, result),

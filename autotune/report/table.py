@@ -38,7 +38,19 @@ def _table(result: TuneResult, shown: tuple[PlanResult, ...]) -> Table:
     dense = not result.study.arch.is_moe
     table.add_column("rank", justify="right")
     table.add_column("plan", no_wrap=True, overflow="ellipsis", min_width=16)
-    for title in ("in flight", "chunk", "tok/s/GPU", "out/s/GPU", "tok/s", "TTFT s", "TPOT ms", "mem", "GPU", "bottleneck", "vs base"):
+    for title in (
+        "in flight",
+        "chunk",
+        "tok/s/GPU",
+        "out/s/GPU",
+        "tok/s",
+        "TTFT s",
+        "TPOT ms",
+        "mem",
+        "GPU",
+        "bottleneck",
+        "vs base",
+    ):
         table.add_column(title, justify="left" if title == "bottleneck" else "right", no_wrap=True)
     baseline = result.baseline
     base = None if baseline is None else baseline.result

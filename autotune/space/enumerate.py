@@ -68,9 +68,7 @@ def enumerate_space(
                 rejected[rule.name] = rejected.get(rule.name, 0) + int(broken.sum())
                 alive &= ~broken
         candidates += _build(arch, name, everything, np.flatnonzero(alive))
-    return Space(
-        enumerated=len(engines) * int(everything.pp.size), rejected=rejected, candidates=tuple(candidates)
-    )
+    return Space(enumerated=len(engines) * int(everything.pp.size), rejected=rejected, candidates=tuple(candidates))
 
 
 def _factorisations(
@@ -93,12 +91,34 @@ def _factorisations(
     knobs = np.array([(d, r) for d in dcp for r in redundant], dtype=np.int64)
     index = np.repeat(np.arange(len(table)), len(knobs))
     table = np.hstack([table[index], np.tile(knobs, (len(table), 1))])
-    names = ("replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep", "dcp", "redundant_experts")
+    names = (
+        "replicas",
+        "pp",
+        "attn_tp",
+        "attn_dp",
+        "attn_cp",
+        "moe_tp",
+        "moe_ep",
+        "dcp",
+        "redundant_experts",
+    )
     return Candidates(**{name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)})
 
 
-def _build(arch: Arch, engine: str, c: Candidates, chosen: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[Candidate]:
-    columns = (c.replicas, c.pp, c.attn_tp, c.attn_dp, c.attn_cp, c.moe_tp, c.moe_ep, c.dcp, c.redundant_experts)
+def _build(
+    arch: Arch, engine: str, c: Candidates, chosen: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> list[Candidate]:
+    columns = (
+        c.replicas,
+        c.pp,
+        c.attn_tp,
+        c.attn_dp,
+        c.attn_cp,
+        c.moe_tp,
+        c.moe_ep,
+        c.dcp,
+        c.redundant_experts,
+    )
     out = []
     for replicas, pp, tp, dp, cp, moe_tp, moe_ep, dcp, redundant in zip(
         *(column[chosen].tolist() for column in columns), strict=True
@@ -121,6 +141,16 @@ def _build(arch: Arch, engine: str, c: Candidates, chosen: np.ndarray[tuple[int]
 
 def violations(arch: Arch, engine: str, layout: Layout) -> tuple[Violation, ...]:
     """Every rule of `engine` that one layout breaks."""
-    names = ("replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep", "dcp", "redundant_experts")
+    names = (
+        "replicas",
+        "pp",
+        "attn_tp",
+        "attn_dp",
+        "attn_cp",
+        "moe_tp",
+        "moe_ep",
+        "dcp",
+        "redundant_experts",
+    )
     one = Candidates(**{name: np.array([getattr(layout, name)], dtype=np.int64) for name in names})
     return tuple(explain(rule, arch, one, 0) for rule in RULES if rule.broken(arch, engine, one)[0])

@@ -178,7 +178,7 @@ def _no_reading(spec: PlanSpec, arch: Arch, gpus: int) -> str:
     kind = "mixture-of-experts" if arch.is_moe else "dense"
     return (
         f"{spec.text!r} ({values}) has no reading that uses exactly {gpus} GPUs for a {kind} model; it names "
-        f"{used} GPUs or a multiple of it: replicas x pp x W must be {gpus}, with W = attn_tp x attn_dp = moe_tp x moe_ep"
+        """`TP`: attention TP; in SGLang and TensorRT-LLM also a stage's width. Unsaid: 1, or a stage for EP."""
     )
 
 
@@ -190,91 +190,79 @@ def _readings(spec: PlanSpec, arch: Arch, gpus: int, engine: str) -> list[tuple[
     stages = spec.stage_layers or split_layers(engine, arch.num_hidden_layers, pp)
     if len(stages) != pp or sum(stages) != arch.num_hidden_layers or min(stages) < 1:
         raise InputError.single(
-            "plan", f"SPLIT must give {pp} stages that sum to {arch.num_hidden_layers} layers, got {list(stages)}"
+            "plan",
+            f"SPLIT must give {pp} stages that sum to {arch.num_hidden_layers} layers, got {list(stages)}",
         )
+    fixed = {"pp": pp, "stage_layers": stages, "dcp": spec.dcp or 1, "redundant_experts": spec.redundant_experts or 0}
+    cp = spec.attn_cp or 1
     scored = []
-    for width in divisors(gpus // pp):
-        for tp, dp, cp in _attention(spec, arch, width, gpus // pp // width):
-            for moe_tp, moe_ep in _experts(spec, arch, width, engine):
+    for width in (w for w in divisors(gpus // pp) if w % cp == 0):
+        experts = [(width // ep, ep) for ep in divisors(width)] if arch.is_moe else [(1, 1)]
+        for dp in divisors(width // cp):
+            for moe_tp, moe_ep in experts:
                 layout = Layout(
                     replicas=gpus // pp // width,
-                    pp=pp,
-                    attn_tp=tp,
+                    attn_tp=width // cp // dp,
                     attn_dp=dp,
                     attn_cp=cp,
                     moe_tp=moe_tp,
                     moe_ep=moe_ep,
-                    dcp=spec.dcp or 1,
-                    redundant_experts=spec.redundant_experts or 0,
-                    stage_layers=stages,
+                    **fixed,  # type: ignore[arg-type]  # a mapping of mixed values
                 )
-                scored.append((_preference(spec, layout), layout))
+                if _agrees(spec, layout, engine, is_moe=arch.is_moe):
+                    scored.append((_preference(spec, layout), layout))
     scored.sort(key=lambda item: item[0])
     return [(layout, _assumed(spec, layout, arch)) for _, layout in scored]
 
 
-def _attention(spec: PlanSpec, arch: Arch, width: int, replicas: int) -> list[tuple[int, int, int]]:
-    """(attn_tp, attn_dp, attn_cp) that agree with the string at this width."""
-    if spec.replicas is not None and spec.replicas != replicas:
-        return []
-    cp = spec.attn_cp or 1
-    if width % cp:
-        return []
-    out = []
-    for dp in divisors(width // cp):
-        tp = width // cp // dp
-        said_dp = spec.attn_dp if spec.attn_dp is not None else spec.dp
-        literal_tp = spec.attn_tp or spec.tp
-        dense_dp = not arch.is_moe and spec.attn_dp is None and spec.dp is not None
-        if not arch.is_moe and dp > 1 and (spec.attn_dp or 1) != dp:
-            continue
-        if dense_dp:
-            if replicas != spec.dp:
-                continue
-        elif said_dp is not None and dp != said_dp and not (spec.attn_dp is None and _data_parallel(spec, dp, replicas)):
-            continue
-        elif said_dp is None and dp > 1 and not (spec.ep and literal_tp):
-            continue
-        if literal_tp is not None and tp != literal_tp and not (spec.attn_tp is None and width == spec.tp and said_dp):
-            continue
-        if literal_tp is None and tp > 1 and not spec.ep and said_dp is None:
-            continue
-        if literal_tp is None and said_dp is not None and tp > 1:
-            continue
-        out.append((tp, dp, cp))
-    return out
+def _agrees(spec: PlanSpec, layout: Layout, engine: str, *, is_moe: bool) -> bool:
+    """Whether a layout is a reading of what the string says that takes nothing for granted without need."""
+    exact = ("replicas", "attn_tp", "attn_dp", "moe_tp")
+    if any(getattr(spec, n) not in (None, getattr(layout, n)) for n in exact):
+        return False
+    if not is_moe and ((spec.ep or 1) > 1 or spec.expert_parallel):
+        return False
+    if spec.ep not in (None, layout.moe_ep) or (spec.expert_parallel and layout.moe_tp != 1):
+        return False
+    if is_moe and spec.ep is None and spec.moe_tp is None and not spec.expert_parallel and layout.moe_ep != 1:
+        return False
+    return _tp_agrees(spec, layout, engine) and _dp_agrees(spec, layout)
 
 
-def _data_parallel(spec: PlanSpec, attn_dp: int, replicas: int) -> bool:
-    """`DP` as all data parallelism, attention-DP times replicas: EP says how wide a stage is."""
-    return spec.replicas is None and spec.ep is not None and spec.tp is not None and (
-        replicas == spec.dp or attn_dp * replicas == spec.dp * replicas // max(spec.dp, 1) * spec.dp
-    )
+def _tp_agrees(spec: PlanSpec, layout: Layout, engine: str) -> bool:
+    """`TP`: attention TP; in SGLang and TensorRT-LLM also a stage's width. Unsaid: 1, or a whole stage for EP."""
+    if spec.attn_tp is not None:
+        return True
+    if spec.tp is not None:
+        wide = engine != "vllm" and spec.dp is not None and layout.width == spec.tp
+        return layout.attn_tp == spec.tp or wide
+    whole = spec.ep is not None and spec.dp is None and spec.attn_dp is None and layout.attn_dp == 1
+    return layout.attn_tp == 1 or whole
 
 
-def _experts(spec: PlanSpec, arch: Arch, width: int, engine: str) -> list[tuple[int, int]]:
-    """(moe_tp, moe_ep) that agree with the string at this width."""
-    if not arch.is_moe:
-        return [(1, 1)] if (spec.ep or 1) == 1 and (spec.moe_tp or 1) == 1 and not spec.expert_parallel else []
-    out = []
-    for ep in divisors(width):
-        moe_tp = width // ep
-        if spec.ep is not None and ep != spec.ep:
-            continue
-        if spec.moe_tp is not None and moe_tp != spec.moe_tp:
-            continue
-        if spec.expert_parallel and moe_tp != 1:
-            continue
-        if spec.ep is None and spec.moe_tp is None and not spec.expert_parallel and ep != 1:
-            continue
-        out.append((moe_tp, ep))
-    return out
+def _dp_agrees(spec: PlanSpec, layout: Layout) -> bool:
+    """`DP`: attention-DP, replicas, or both together; with `EP` a number, also the copies of the expert groups."""
+    if spec.attn_dp is not None:
+        return True
+    inferred = layout.attn_dp == 1 or (spec.ep is not None and layout.moe_tp == 1)
+    if spec.dp is None:
+        return inferred
+    if layout.attn_dp == spec.dp or layout.attn_dp * layout.replicas == spec.dp:
+        return True
+    copies = spec.ep is not None and layout.replicas * layout.moe_tp == spec.dp
+    return copies or (layout.replicas == spec.dp and inferred)
 
 
 def _preference(spec: PlanSpec, layout: Layout) -> tuple[object, ...]:
     literal_tp = spec.tp is None or layout.attn_tp == spec.tp
     literal_dp = spec.dp is None or layout.attn_dp == spec.dp
-    return (not literal_tp, layout.moe_tp != 1 and spec.moe_tp is None and bool(spec.ep), not literal_dp, layout.replicas, layout.attn_dp)
+    return (
+        not literal_tp,
+        layout.moe_tp != 1 and spec.moe_tp is None and bool(spec.ep),
+        not literal_dp,
+        layout.replicas,
+        layout.attn_dp,
+    )
 
 
 def _assumed(spec: PlanSpec, layout: Layout, arch: Arch) -> tuple[str, ...]:
@@ -289,7 +277,11 @@ def _assumed(spec: PlanSpec, layout: Layout, arch: Arch) -> tuple[str, ...]:
             out.append(f"DP{spec.dp} read as replicas: a dense model's data parallelism is independent servers")
         elif spec.attn_dp is None:
             same = layout.attn_dp == spec.dp
-            meaning = f"attention-DP {layout.attn_dp}" if same else f"data parallelism: attention-DP {layout.attn_dp} x replicas {layout.replicas}"
+            meaning = (
+                f"attention-DP {layout.attn_dp}"
+                if same
+                else f"data parallelism: attention-DP {layout.attn_dp} x replicas {layout.replicas}"
+            )
             out.append(f"DP{spec.dp} read as {meaning}")
     if arch.is_moe and spec.moe_tp is None:
         out.append(f"experts not said in full: moe_tp {layout.moe_tp} x moe_ep {layout.moe_ep}")

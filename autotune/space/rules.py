@@ -176,7 +176,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="dense_has_no_experts",
-        text="a dense model has no experts to spread and its data parallelism is replicas: attn_dp, moe_tp and moe_ep must be 1",
+        text="a dense model has no experts, and its data parallelism is replicas: attn_dp, moe_tp, moe_ep must be 1",
         fields=("attn_dp", "moe_tp", "moe_ep"),
         broken=_dense_axes,
     ),
@@ -260,7 +260,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="decode_context_parallel",
-        text="`dcp` is vLLM's, must divide attn_tp, and with grouped-query attention be at most attn_tp / num_key_value_heads",
+        text="`dcp` is vLLM's, must divide attn_tp, and with GQA be at most attn_tp / num_key_value_heads",
         fields=("dcp", "attn_tp", "num_key_value_heads"),
         broken=_dcp,
     ),

@@ -51,27 +51,79 @@ def study_limits(study: Study) -> tuple[Limit, ...]:
         )
     ]
     if c.ttft_s is not None:
-        out.append(Limit(code="ttft_ms", limit=c.ttft_s * 1e3, unit="ms", least=False, solved=True,
-                         value=lambda e: e.ttft_longest_s * 1e3))
+        out.append(
+            Limit(
+                code="ttft_ms",
+                limit=c.ttft_s * 1e3,
+                unit="ms",
+                least=False,
+                solved=True,
+                value=lambda e: e.ttft_longest_s * 1e3,
+            )
+        )
     if c.tpot_s is not None:
-        out.append(Limit(code="tpot_ms", limit=c.tpot_s * 1e3, unit="ms", least=False, solved=True,
-                         value=lambda e: e.tpot_s * 1e3))
+        out.append(
+            Limit(
+                code="tpot_ms",
+                limit=c.tpot_s * 1e3,
+                unit="ms",
+                least=False,
+                solved=True,
+                value=lambda e: e.tpot_s * 1e3,
+            )
+        )
     limit = c.memory_util_frac if c.memory_util_frac is not None else max(fraction, 0.999)
-    out.append(Limit(code="memory_util_frac", limit=limit, unit="of GPU memory", least=False, solved=True,
-                     value=lambda e: e.memory_util_frac))
+    out.append(
+        Limit(
+            code="memory_util_frac",
+            limit=limit,
+            unit="of GPU memory",
+            least=False,
+            solved=True,
+            value=lambda e: e.memory_util_frac,
+        )
+    )
     if c.min_total_tokens_per_s_per_gpu is not None:
-        out.append(Limit(code="min_total_tokens_per_s_per_gpu", limit=c.min_total_tokens_per_s_per_gpu,
-                         unit="tokens/s per GPU", least=True, value=lambda e: e.total_tokens_per_s_per_gpu))
+        out.append(
+            Limit(
+                code="min_total_tokens_per_s_per_gpu",
+                limit=c.min_total_tokens_per_s_per_gpu,
+                unit="tokens/s per GPU",
+                least=True,
+                value=lambda e: e.total_tokens_per_s_per_gpu,
+            )
+        )
     if c.min_stage_tokens_per_s_per_gpu is not None:
-        out.append(Limit(code="min_stage_tokens_per_s_per_gpu", limit=c.min_stage_tokens_per_s_per_gpu,
-                         unit="tokens/s per GPU of a stage", least=True, value=lambda e: e.stage_tokens_per_s_per_gpu))
+        out.append(
+            Limit(
+                code="min_stage_tokens_per_s_per_gpu",
+                limit=c.min_stage_tokens_per_s_per_gpu,
+                unit="tokens/s per GPU of a stage",
+                least=True,
+                value=lambda e: e.stage_tokens_per_s_per_gpu,
+            )
+        )
     if c.min_gpu_util_frac is not None:
-        out.append(Limit(code="min_gpu_util_frac", limit=c.min_gpu_util_frac, unit="of time", least=True,
-                         value=lambda e: e.gpu_util_frac))
+        out.append(
+            Limit(
+                code="min_gpu_util_frac",
+                limit=c.min_gpu_util_frac,
+                unit="of time",
+                least=True,
+                value=lambda e: e.gpu_util_frac,
+            )
+        )
     rate = study.workload.request_rate_per_s
     if rate is not None:
-        out.append(Limit(code="request_rate_per_s", limit=rate, unit="requests/s", least=True,
-                         value=lambda e: e.requests_per_s * (1.0 + 1e-6)))
+        out.append(
+            Limit(
+                code="request_rate_per_s",
+                limit=rate,
+                unit="requests/s",
+                least=True,
+                value=lambda e: e.requests_per_s * (1.0 + 1e-6),
+            )
+        )
     return tuple(out)
 
 

@@ -191,9 +191,7 @@ _LAYOUT_FIELDS = (
 def from_record(record: TrialRecord) -> PlanResult:
     """The plan that a stored trial holds."""
     params, attrs = record.params, record.attrs
-    layout = Layout(
-        **{name: int(params[name]) for name in _LAYOUT_FIELDS}, stage_layers=tuple(attrs["stage_layers"])
-    )
+    layout = Layout(**{name: int(params[name]) for name in _LAYOUT_FIELDS}, stage_layers=tuple(attrs["stage_layers"]))
     dtypes = {n: None if params[n] == "checkpoint" else str(params[n]) for n in ("weight_dtype", "kv_dtype")}
     return PlanResult(
         plan=attrs["plan"],

@@ -178,9 +178,7 @@ def score_plan(
         InputError: the string has no reading on the study's GPUs.
     """
     try:
-        resolution = resolve(
-            parse_plan(text), arch=study.arch, gpus=study.cluster.gpus, engine=engine or study.engine
-        )
+        resolution = resolve(parse_plan(text), arch=study.arch, gpus=study.cluster.gpus, engine=engine or study.engine)
     except InputError as error:
         raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
     if resolution.violations:

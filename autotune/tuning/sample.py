@@ -36,7 +36,8 @@ def sample(
     deadline = time.monotonic() + (study.search.timeout_s or inf)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        search = optuna.create_study(direction=study.objective.direction, sampler=_sampler(study))
+        direction = optuna.study.StudyDirection[study.objective.direction.upper()]
+        search = optuna.create_study(direction=direction, sampler=_sampler(study))
     axes = {name: optuna.distributions.IntDistribution(1, study.cluster.gpus, log=True) for name in AXES}
     engines = optuna.distributions.CategoricalDistribution(sorted({c.engine for c in missing} | {"vllm"}))
     space: dict[str, optuna.distributions.BaseDistribution] = {**axes, "engine": engines}
@@ -93,5 +94,3 @@ def _told(
         constraints=dict(plan.margins),
         user_attrs={"plan_key": plan.key},
     )
-
-

@@ -35,10 +35,7 @@ def score_variant(study: Study, variant: Variant, batched_tokens: Sequence[int])
 
 def _best(study: Study, rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.int64]], count: int) -> list[PlanResult]:
     limits = study_limits(study)
-    tried = [
-        _Trial(rows, concurrency, limits, study)
-        for concurrency in _concurrencies(study, rows, limits)
-    ]
+    tried = [_Trial(rows, concurrency, limits, study) for concurrency in _concurrencies(study, rows, limits)]
     keys = np.stack([t.key for t in tried])
     best_of_row = keys.argmax(axis=0)
     row_key = keys.max(axis=0)

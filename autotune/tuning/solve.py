@@ -7,7 +7,7 @@ fewest that reaches a wanted rate is the best for latency.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ def solve_concurrency(rows: Rows, limits: tuple[Limit, ...]) -> Floats:
         return _fewest(rows, replicas, low, high, _reaches(study.workload.request_rate_per_s))
     wanted = [limit for limit in limits if limit.least and limit.code.startswith("min_")]
     if study.objective.direction == "minimize":
-        return _fewest(rows, replicas, low, high, lambda e: (excess_table(tuple(wanted), e) <= 0).all(axis=0) if wanted else np.ones(size, dtype=bool))
+        return _fewest(rows, replicas, low, high, _keeps_all(wanted, size))
     return _most(rows, replicas, low, high, keeps)
 
 
@@ -51,6 +51,12 @@ def _bounds(study: Study, replicas: Floats) -> tuple[Floats, Floats]:
         return np.ones_like(replicas), np.full_like(replicas, MOST_PER_REPLICA)
     low = np.maximum(np.ceil(asked.min / replicas), 1.0)
     return low, np.maximum(np.floor(asked.max / replicas), low)
+
+
+def _keeps_all(limits: Sequence[Limit], size: int) -> Callable[[Estimate], Bools]:
+    if not limits:
+        return lambda _: np.ones(size, dtype=bool)
+    return lambda estimate: np.asarray((excess_table(tuple(limits), estimate) <= 0.0).all(axis=0))
 
 
 def _reaches(rate: float) -> Callable[[Estimate], Bools]:
@@ -87,5 +93,8 @@ def _fewest(rows: Rows, replicas: Floats, low: Floats, high: Floats, enough: Cal
     while np.any(plenty - short > 1.0):
         middle = np.maximum(np.floor((short + plenty) / 2.0), 1.0)
         reached = enough(rows.evaluate(middle * replicas))
-        plenty, short = np.where(reached, middle, plenty), np.where(reached, short, np.minimum(middle, plenty - 1.0))
+        plenty, short = (
+            np.where(reached, middle, plenty),
+            np.where(reached, short, np.minimum(middle, plenty - 1.0)),
+        )
     return plenty * replicas

@@ -16,9 +16,20 @@ from costmodel.errors import InputError
 
 _DATA = files("costmodel.arch") / "catalog_data"
 _SUFFIX_DTYPES = {
-    "fp8": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4", "mxfp4": "mxfp4", "awq": "int4", "gptq": "int4",
-    "gptq-int4": "int4", "int4": "int4", "w4a16": "int4", "quantized.w4a16": "int4", "fp8-dynamic": "fp8",
-    "w8a8": "int8", "int8": "int8", "bf16": "bf16",
+    "fp8": "fp8",
+    "fp4": "nvfp4",
+    "nvfp4": "nvfp4",
+    "mxfp4": "mxfp4",
+    "awq": "int4",
+    "gptq": "int4",
+    "gptq-int4": "int4",
+    "int4": "int4",
+    "w4a16": "int4",
+    "quantized.w4a16": "int4",
+    "fp8-dynamic": "fp8",
+    "w8a8": "int8",
+    "int8": "int8",
+    "bf16": "bf16",
 }
 _SAME = r"(-(instruct|base|it|hf|chat|thinking|v0\.1|v0\.3|\d{4}|v\d))+$"
 _FOUR_BITS = ("mxfp4", "nvfp4", "int4")
@@ -26,7 +37,13 @@ _FOUR_BITS = ("mxfp4", "nvfp4", "int4")
 
 def model_names() -> tuple[str, ...]:
     """Names of the catalog, `org/model`, sorted."""
-    return tuple(sorted(entry.name.removesuffix(".json").replace("--", "/") for entry in _DATA.iterdir() if entry.name.endswith(".json")))
+    return tuple(
+        sorted(
+            entry.name.removesuffix(".json").replace("--", "/")
+            for entry in _DATA.iterdir()
+            if entry.name.endswith(".json")
+        )
+    )
 
 
 @lru_cache(maxsize=1)
@@ -77,7 +94,8 @@ def load_model(name: str) -> Arch:
         near = difflib.get_close_matches(_simple(name), [_simple(n) for n in model_names()], n=3, cutoff=0.5)
         hint = f"; the nearest are {', '.join(near)}" if near else ""
         raise InputError.single(
-            "model", f"{name!r} is not in the catalog{hint}. Give the path of its config.json, or add it to --models"
+            "model",
+            f"{name!r} is not in the catalog{hint}. Give the path of its config.json, or add it to --models",
         )
     known, dtype = found
     config = json.loads((_DATA / (known.replace("/", "--") + ".json")).read_text(encoding="utf-8"))

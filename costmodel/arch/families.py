@@ -6,13 +6,38 @@ from costmodel.arch.arch import AttentionKind, FfnKind
 from costmodel.arch.fields import Fields
 
 NOT_CAUSAL_LM = frozenset(
-    "albert bart bert blip clip deberta deberta-v2 dinov2 distilbert electra longformer marian mbart mobilebert "
-    "mpnet mt5 pegasus roberta siglip t5 umt5 vit wav2vec2 whisper xlm-roberta".split()
+    (
+        "albert",
+        "bart",
+        "bert",
+        "blip",
+        "clip",
+        "deberta",
+        "deberta-v2",
+        "dinov2",
+        "distilbert",
+        "electra",
+        "longformer",
+        "marian",
+        "mbart",
+        "mobilebert",
+        "mpnet",
+        "mt5",
+        "pegasus",
+        "roberta",
+        "siglip",
+        "t5",
+        "umt5",
+        "vit",
+        "wav2vec2",
+        "whisper",
+        "xlm-roberta",
+    )
 )
-NO_ATTENTION = frozenset("mamba mamba2 falcon_mamba rwkv rwkv5 rwkv6".split())
+NO_ATTENTION = frozenset(("mamba", "mamba2", "falcon_mamba", "rwkv", "rwkv5", "rwkv6"))
 TIED_BY_DEFAULT = ("gemma", "cohere", "gpt2")
-PLAIN_FFN = frozenset("falcon gpt_neox gptj nemotron opt phi starcoder2 stablelm_epoch".split())
-QKV_BIAS = frozenset("qwen2 qwen2_moe".split())
+PLAIN_FFN = frozenset(("falcon", "gpt_neox", "gptj", "nemotron", "opt", "phi", "starcoder2", "stablelm_epoch"))
+QKV_BIAS = frozenset(("qwen2", "qwen2_moe"))
 QK_NORM = ("qwen3", "minimax_m2", "gemma3", "olmo2", "glm4_moe")
 GATED_SHARED_EXPERT = ("qwen2_moe", "qwen3_next", "qwen3_5_moe")
 GATED_ATTENTION = ("qwen3_next", "qwen3_5")
@@ -56,13 +81,13 @@ def attention_kinds(fields: Fields, model_type: str, layers: int) -> tuple[Atten
         return _every(layers, fields.integer("no_rope_layer_interval", default=4), AttentionKind.WINDOW)
     if not fields.given("sliding_window") or fields.values.get("use_sliding_window") is False:
         return (AttentionKind.FULL,) * layers
-    if model_type.startswith("gemma3") or model_type.startswith("cohere2"):
+    if model_type.startswith(("gemma3", "cohere2")):
         default = 6 if model_type.startswith("gemma3") else 4
         every = fields.integer("sliding_window_pattern", "_sliding_window_pattern", default=default)
         return _every(layers, every, AttentionKind.WINDOW)
     if model_type.startswith("gemma2") or model_type == "gpt_oss":
         return _every(layers, 2, AttentionKind.WINDOW)
-    if model_type.startswith("qwen2") or model_type.startswith("qwen3"):
+    if model_type.startswith(("qwen2", "qwen3")):
         first = fields.integer("max_window_layers", default=0, least=0)
         return tuple(AttentionKind.FULL if i < first else AttentionKind.WINDOW for i in range(layers))
     return (AttentionKind.WINDOW,) * layers

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from costmodel.arch import families
-from costmodel.arch.arch import Arch, AttentionKind, FfnKind, WeightDtypes
+from costmodel.arch.arch import Arch, AttentionKind, FfnKind
 from costmodel.arch.fields import Fields
 from costmodel.arch.quantization import read_quantization
 from costmodel.dtypes import KV_BYTES
@@ -17,7 +17,12 @@ from costmodel.errors import InputError, Problem
 MAX_CONFIG_BYTES = 10_000_000
 _NESTED = ("text_config", "llm_config", "language_config", "text_model_config")
 _PLAIN_DTYPES = {
-    "bfloat16": "bf16", "bf16": "bf16", "float16": "fp16", "fp16": "fp16", "half": "fp16", "auto": "bf16",
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "float16": "fp16",
+    "fp16": "fp16",
+    "half": "fp16",
+    "auto": "bf16",
     "float32": "bf16",
 }
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -232,9 +237,10 @@ def _check(values: Mapping[str, Any], fields: Fields, hidden: int, heads: int) -
         if heads % kv_heads:
             fields.problem("num_key_value_heads", f"must divide num_attention_heads, got {kv_heads} and {heads}")
         if fields.given("head_dim") is None and hidden % heads:
-            fields.problem("num_attention_heads", f"must divide hidden_size where head_dim is not given, got {heads} and {hidden}")
+            fields.problem(
+                "num_attention_heads",
+                f"must divide hidden_size where head_dim is not given, got {heads} and {hidden}",
+            )
     top_k, experts = values.get("num_experts_per_tok", 0), values.get("num_experts", 0)
     if top_k > experts > 0:
         fields.problem("num_experts_per_tok", f"must be at most the number of experts, got {top_k} of {experts}")
-
-

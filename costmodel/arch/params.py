@@ -105,7 +105,12 @@ def weight_groups(arch: Arch) -> tuple[WeightGroup, ...]:
         ("shared_experts", arch.dtypes.shared_experts, ffn_params(arch, arch.shared_intermediate_size), moe),
         ("norms", plain, norm_params(arch), arch.num_hidden_layers),
         ("embedding", arch.dtypes.embedding, arch.vocab_size * arch.hidden_size, 1),
-        ("lm_head", arch.dtypes.lm_head, arch.vocab_size * arch.hidden_size, int(not arch.tie_word_embeddings)),
+        (
+            "lm_head",
+            arch.dtypes.lm_head,
+            arch.vocab_size * arch.hidden_size,
+            int(not arch.tie_word_embeddings),
+        ),
     )
     out += [
         WeightGroup(kind=kind, dtype=dtype, params_per_layer=params, layers=layers)

@@ -34,8 +34,11 @@ def read_quantization(fields: Fields, plain: str) -> tuple[WeightDtypes, int]:
     dtype, block = _dtype(quant)
     if dtype is None:
         return unquantised, 0
-    excluded = [str(x) for key in ("modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers")
-                for x in (quant.items(key) or [])]
+    excluded = [
+        str(x)
+        for key in ("modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers")
+        for x in (quant.items(key) or [])
+    ]
     chosen = {
         group: plain if group == "lm_head" or _is_excluded(module, excluded) else dtype
         for group, module in _PROBES.items()
@@ -104,8 +107,18 @@ def _dtype(quant: Fields) -> tuple[str | None, int]:
 
 def _modelopt(quant: Fields) -> str | None:
     algorithm = (quant.text("quant_algo") or quant.text("quant_method")).upper()
-    known = {"NVFP4": "nvfp4", "FP8": "fp8", "W4A16_NVFP4": "nvfp4", "W4A8_AWQ": "int4", "INT4_AWQ": "int4",
-             "FP8_PB_WO": "fp8_block", "MXFP8": "mxfp8", "MXFP4": "mxfp4", "W4A8_MXFP4_FP8": "mxfp4", "INT8_SQ": "int8"}
+    known = {
+        "NVFP4": "nvfp4",
+        "FP8": "fp8",
+        "W4A16_NVFP4": "nvfp4",
+        "W4A8_AWQ": "int4",
+        "INT4_AWQ": "int4",
+        "FP8_PB_WO": "fp8_block",
+        "MXFP8": "mxfp8",
+        "MXFP4": "mxfp4",
+        "W4A8_MXFP4_FP8": "mxfp4",
+        "INT8_SQ": "int8",
+    }
     if algorithm in known:
         return known[algorithm]
     groups = quant.table("config_groups")

@@ -42,7 +42,11 @@ class GpuTable(BaseModel):
     hbm_gib: float = Field(gt=0, le=1e5, allow_inf_nan=False, description="usable memory, GiB (2^30 bytes)")
     hbm_tb_per_s: float = Field(gt=0, le=1e4, allow_inf_nan=False, description="peak HBM bandwidth, 1e12 bytes/s")
     hbm_efficiency: float | None = Field(
-        None, gt=0, le=1, allow_inf_nan=False, description="achievable share of peak HBM bandwidth, as you measured it"
+        None,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="achievable share of peak HBM bandwidth, as you measured it",
     )
     scaleup_gpus: int = Field(8, ge=1, le=100_000, description="GPUs in one NVLink (Infinity Fabric, PCIe) domain")
     scaleup_gb_per_s: float = Field(gt=0, le=1e6, allow_inf_nan=False, description="inside the domain, 1e9 bytes/s")
@@ -116,7 +120,9 @@ def gpu_from_table(table: Mapping[str, Any], path: str) -> Gpu:
         raise InputError(
             Problem(
                 path=".".join([path, *(str(part) for part in e["loc"])]),
-                message=f"{e['msg'].lower()}, got {e['input']!r}" if e["type"] != "missing" else "is required, got nothing",
+                message=f"{e['msg'].lower()}, got {e['input']!r}"
+                if e["type"] != "missing"
+                else "is required, got nothing",
             )
             for e in error.errors()
         ) from error

@@ -63,7 +63,9 @@ def _solve(table: Floats) -> Floats:
         return np.concatenate([error / np.sqrt(len(seconds)), weak * (x - start)])
 
     low, high = start - 6.0, start + 6.0
-    return _unpack(least_squares(residuals, start, loss="soft_l1", f_scale=0.2 / np.sqrt(len(seconds)), bounds=(low, high)).x)
+    return _unpack(
+        least_squares(residuals, start, loss="soft_l1", f_scale=0.2 / np.sqrt(len(seconds)), bounds=(low, high)).x
+    )
 
 
 def _errors(values: Floats, table: Floats) -> Floats:
@@ -97,7 +99,13 @@ def fit_all_reduce(tables: Path) -> dict[tuple[str, str], dict[str, Any]]:
         link = np.array([load_gpu(r[0]).scaleup_bytes_per_s for r in mine])
         ranks, size, seconds = (np.array([r[i] for r in mine]) for i in (2, 3, 4))
 
-        def residuals(x: Floats, ranks: Floats = ranks, size: Floats = size, link: Floats = link, seconds: Floats = seconds) -> Floats:
+        def residuals(
+            x: Floats,
+            ranks: Floats = ranks,
+            size: Floats = size,
+            link: Floats = link,
+            seconds: Floats = seconds,
+        ) -> Floats:
             t = np.exp(x[0]) + np.exp(x[1]) * (ranks - 2) + 2 * (ranks - 1) / ranks * size / (link * expit(x[2]))
             return np.asarray(np.log(t / seconds))
 
@@ -117,15 +125,18 @@ def fit_deepep(tables: Path) -> dict[str, dict[str, Any]]:
 
     Low latency sends a copy per expert; normal sends one copy per node and forwards inside. Both fill the NIC.
     """
-    low, normal = read_deepep(tables / "deepep_low_latency.csv.gz"), read_deepep(tables / "deepep_normal.csv.gz")
+    low, normal = (
+        read_deepep(tables / "deepep_low_latency.csv.gz"),
+        read_deepep(tables / "deepep_normal.csv.gz"),
+    )
     out = {}
     for generation in ("blackwell", "hopper"):
         rows = _exchange_rows(low, generation, "low") + _exchange_rows(normal, generation, "normal")
         table = np.array([r[:7] for r in rows])
-        nodes, inside, outside, is_normal, link, nic, seconds = table.T
-        hops = np.log2(nodes)
 
-        def residuals(x: Floats) -> Floats:
+        def residuals(x: Floats, columns: Floats = table) -> Floats:
+            nodes, inside, outside, is_normal, link, nic, seconds = columns.T
+            hops = np.log2(nodes)
             start = np.exp(x[0]) + is_normal * np.exp(x[1])
             between = (nodes > 1) * (np.exp(x[2]) + np.exp(x[3]) * hops) + outside / (nic * expit(x[5]))
             within = inside / (link * expit(x[4]))
@@ -143,7 +154,7 @@ def fit_deepep(tables: Path) -> dict[str, dict[str, Any]]:
             "link_eff": _round(float(expit(x[4]))),
             "nic_eff": _round(float(expit(x[5]))),
             "rows": len(rows),
-            "nodes_measured": sorted({int(n) for n in nodes}),
+            "nodes_measured": sorted({int(n) for n in table[:, 0]}),
             "mape": _round(float(np.abs(np.exp(residuals(x)) - 1).mean())),
         }
     # Blackwell's tables end at one node: what leaves the node is taken from Hopper's, the NIC being the same
@@ -153,7 +164,7 @@ def fit_deepep(tables: Path) -> dict[str, dict[str, Any]]:
 
 
 def _exchange_rows(rows: list[dict[str, str]], generation: str, mode: str) -> list[tuple[float, ...]]:
-    out = []
+    out: list[tuple[float, ...]] = []
     for row in rows:
         gpu = load_gpu(row["gpu"])
         if gpu.generation != generation:
@@ -171,7 +182,15 @@ def _exchange_rows(rows: list[dict[str, str]], generation: str, mode: str) -> li
                 seconds = (float(row[f"{phase}_transmit_us"]) + float(row[f"{phase}_notify_us"])) * 1e-6
             volume = tokens * hidden * size
             out.append(
-                (nodes, near * volume, far * volume, float(mode == "normal"), gpu.scaleup_bytes_per_s, gpu.scaleout_bytes_per_s, seconds)
+                (
+                    nodes,
+                    near * volume,
+                    far * volume,
+                    float(mode == "normal"),
+                    gpu.scaleup_bytes_per_s,
+                    gpu.scaleout_bytes_per_s,
+                    seconds,
+                )
             )
     return out
 

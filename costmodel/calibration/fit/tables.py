@@ -55,7 +55,13 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _sample(
-    row: Row, law: str, flops: float, hbm_bytes: float, storage: str, shape: tuple[float, ...], pad_flops: float = 0.0
+    row: Row,
+    law: str,
+    flops: float,
+    hbm_bytes: float,
+    storage: str,
+    shape: tuple[float, ...],
+    pad_flops: float = 0.0,
 ) -> Sample:
     gpu = _gpu(row["gpu"])
     peak = gpu.peak_flops_per_s[compute_dtype(storage, gpu.peak_flops_per_s)]
@@ -175,7 +181,10 @@ def read_kernels(tables: Path, limit: int, seed: int) -> dict[tuple[str, str, st
     for sample in fastest.values():
         groups.setdefault((sample.generation, sample.engine, sample.law), []).append(sample)
     random = np.random.default_rng(seed)
-    return {key: _thin(sorted(group, key=lambda s: (s.gpu, s.shape)), limit, random) for key, group in sorted(groups.items())}
+    return {
+        key: _thin(sorted(group, key=lambda s: (s.gpu, s.shape)), limit, random)
+        for key, group in sorted(groups.items())
+    }
 
 
 def _thin(group: list[Sample], limit: int, random: np.random.Generator) -> list[Sample]:
