@@ -178,7 +178,7 @@ def _no_reading(spec: PlanSpec, arch: Arch, gpus: int) -> str:
     kind = "mixture-of-experts" if arch.is_moe else "dense"
     return (
         f"{spec.text!r} ({values}) has no reading that uses exactly {gpus} GPUs for a {kind} model; it names "
-        """`TP`: attention TP; in SGLang and TensorRT-LLM also a stage's width. Unsaid: 1, or a stage for EP."""
+        f"{used} GPUs or a multiple: replicas x pp x W must be {gpus}, with W = attn_tp x attn_dp = moe_tp x moe_ep"
     )
 
 
