@@ -14,7 +14,7 @@ from autotune.study.values import Study
 
 _NOT_ASKED = ("path", "calibration", "assumptions", "sources")
 """Fields that say nothing about the answer, of a study and of what it holds."""
-_MODEL_PARTS = ("costmodel", "autotune.space")
+_MODEL_PARTS = ("costmodel", "autotune.space", "autotune.tuning")
 
 
 def study_fingerprint(study: Study) -> str:
