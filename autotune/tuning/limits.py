@@ -93,6 +93,16 @@ def study_limits(study: Study) -> tuple[Limit, ...]:
                 value=lambda e: e.total_tokens_per_s_per_gpu,
             )
         )
+    if c.min_output_tokens_per_s_per_gpu is not None:
+        out.append(
+            Limit(
+                code="min_output_tokens_per_s_per_gpu",
+                limit=c.min_output_tokens_per_s_per_gpu,
+                unit="tokens/s per GPU",
+                least=True,
+                value=lambda e: e.output_tokens_per_s_per_gpu,
+            )
+        )
     if c.min_stage_tokens_per_s_per_gpu is not None:
         out.append(
             Limit(
