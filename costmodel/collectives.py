@@ -6,7 +6,7 @@ hierarchical, as NCCL and DeepEP run it: reduce inside, exchange between domains
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,15 @@ class Links(Columns):
     remote_bytes_per_s: Floats
     send_t0_s: Floats
     send_bytes_per_s: Floats
+
+    def slowed(self, factor: Floats) -> Links:
+        """In-domain all-reduces `factor` times as long."""
+        return replace(
+            self,
+            all_reduce_t0_s=self.all_reduce_t0_s * factor,
+            all_reduce_rank_s=self.all_reduce_rank_s * factor,
+            all_reduce_bytes_per_s=self.all_reduce_bytes_per_s / factor,
+        )
 
 
 def all_reduce_s(links: Links, ranks: Floats, domains: Floats, message_bytes: Floats) -> Floats:

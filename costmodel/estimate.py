@@ -14,6 +14,7 @@ import numpy as np
 
 from costmodel.arch import Arch
 from costmodel.calibration.load import CellColumns, cell_columns, load_calibration
+from costmodel.calibration.residual import REACH_SD, Residual, TargetResidual, features, residual_columns
 from costmodel.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.hardware import Cluster
 from costmodel.layout import Layout
@@ -42,6 +43,8 @@ class PlanEntry:
     layout: Layout
     kv_dtype: str | None = None
     """Dtype of the cache; None is the checkpoint's."""
+    engine_version: str | None = None
+    """Version of the engine; None or one that was not measured: the engine's typical behaviour."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,10 @@ class Estimate:
     running_per_rank: Floats
     prefill_chunks: Floats
     kv_wait_s: Floats
+    ttft_log_sd: Floats
+    """Standard deviation of log(measured / estimate); 0 where only the formulas were evaluated."""
+    tpot_log_sd: Floats
+    throughput_log_sd: Floats
 
     @property
     def total_tokens_per_s_per_gpu(self) -> Floats:
@@ -130,6 +137,8 @@ class PlanBatch:
     stages: StageTable
     popularity_cv2: Floats
     fraction_is_of_free: Floats
+    residual: Residual | None
+    """What the calibration adds to the formulas; None evaluates the formulas alone."""
 
     @classmethod
     def of(cls, entries: Sequence[PlanEntry], *, expert_skew: float = 0.0) -> PlanBatch:
@@ -140,14 +149,20 @@ class PlanBatch:
         firsts: list[PlanEntry] = []
         index = np.empty(len(entries), dtype=np.int64)
         for i, e in enumerate(entries):
-            key = (id(e.arch), id(e.cluster), e.engine, e.kv_dtype)
+            key = (id(e.arch), id(e.cluster), e.engine, e.kv_dtype, e.engine_version)
             if key not in keys:
                 keys[key] = len(firsts)
                 firsts.append(e)
             index[i] = keys[key]
         cells = [(e.arch, e.cluster, e.engine) for e in firsts]
-        calibrations = [load_calibration(e.cluster.gpu.generation, e.engine) for e in firsts]
+        calibrations = [load_calibration(e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts]
         columns = cell_columns(cells, calibrations)
+        residual = residual_columns(
+            [
+                (e.arch, e.cluster.gpu.name, k.generation, e.engine, e.engine_version)
+                for e, k in zip(firsts, calibrations, strict=True)
+            ]
+        )
         archs = ArchColumns.of([e.arch for e in firsts])
         precision = PrecisionColumns.of([e.arch for e in firsts], [e.kv_dtype or e.arch.kv_dtype for e in firsts])
         of_free = np.array([float(e.engine == "trtllm") for e in firsts])
@@ -167,6 +182,7 @@ class PlanBatch:
             stages=StageTable.of([e.arch for e in entries], [e.layout for e in entries]),
             popularity_cv2=_popularity(entries, expert_skew),
             fraction_is_of_free=of_free,
+            residual=residual if len(firsts) == 1 else residual.take(index),
         )
 
     def take(self, index: Ints) -> PlanBatch:
@@ -187,6 +203,7 @@ class PlanBatch:
             stages=self.stages.take(index),
             popularity_cv2=_pick(self.popularity_cv2, index),
             fraction_is_of_free=_pick(self.fraction_is_of_free, index),
+            residual=None if self.residual is None else gather(self.residual),
         )
 
     def evaluate(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
@@ -238,7 +255,8 @@ def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fract
         stages=batch.stages,
         batched_tokens=load.batched_tokens,
         sequences_per_rank=np.minimum(wanted, load.max_num_seqs),
-        mean_tokens=load.isl + load.osl / 2.0,
+        # TensorRT-LLM admits a request only with room for its whole output (GUARANTEED_NO_EVICT, its default)
+        mean_tokens=load.isl + load.osl * np.where(batch.fraction_is_of_free > 0, 1.0, 0.5),
         longest_tokens=longest_prompt + load.osl,
         memory_fraction=memory_fraction,
         fraction_is_of_free=batch.fraction_is_of_free,
@@ -262,7 +280,67 @@ def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fract
         hbm_bytes_per_s=batch.columns.cluster.hbm_bytes_per_s,
         longest_prompt=longest_prompt,
     )
-    return _collect(batch, load, memory, state)
+    return _collect(batch, load, memory, state, _corrected(batch, load, state))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Corrected:
+    """The steady state with the calibration's residuals in it."""
+
+    ttft_factor: Floats
+    tpot_s: Floats
+    requests_per_s: Floats
+    ttft_log_sd: Floats
+    tpot_log_sd: Floats
+    throughput_log_sd: Floats
+
+
+TARGET_CORRELATION = 0.4
+"""Of the TPOT and TTFT residuals of a run: rank correlation of the out-of-sample errors of the measured runs."""
+
+
+def _corrected(batch: PlanBatch, load: Load, state: SteadyState) -> _Corrected:
+    """Move TTFT and TPOT by the residuals' mean, and throughput with them: in a closed loop it follows (Little)."""
+    if batch.residual is None:
+        still, zero = np.ones(1), np.zeros(1)
+        return _Corrected(
+            ttft_factor=still,
+            tpot_s=state.tpot_s,
+            requests_per_s=state.requests_per_s,
+            ttft_log_sd=zero,
+            tpot_log_sd=zero,
+            throughput_log_sd=zero,
+        )
+    layout = batch.layout
+    phi, beyond = features(
+        load.concurrency / layout.replicas,
+        layout.width * layout.pp,
+        load.isl,
+        load.osl,
+        (layout.moe_ep > 1.0).astype(np.float64),
+    )
+    ttft_factor, ttft_sd = _residual(batch.residual.ttft, phi, beyond, REACH_SD["ttft"])
+    tpot_factor, tpot_sd = _residual(batch.residual.tpot, phi, beyond, REACH_SD["tpot"])
+    outputs = np.maximum(load.osl - 1.0, 0.0)
+    before = state.ttft_s + outputs * state.tpot_s
+    ttft_s, tpot_s = state.ttft_s * ttft_factor, state.tpot_s * tpot_factor
+    total = ttft_s + outputs * tpot_s
+    share = ttft_s / total
+    first, rest = share * ttft_sd, (1.0 - share) * tpot_sd
+    return _Corrected(
+        ttft_factor=ttft_factor,
+        tpot_s=tpot_s,
+        requests_per_s=state.requests_per_s * (before / total),
+        ttft_log_sd=ttft_sd,
+        tpot_log_sd=tpot_sd,
+        throughput_log_sd=np.sqrt(first * first + rest * rest + 2.0 * TARGET_CORRELATION * first * rest),
+    )
+
+
+def _residual(target: TargetResidual, phi: Floats, beyond: Floats, reach_sd: float) -> tuple[Floats, Floats]:
+    variance = target.shared_variance(phi) + target.own_variance(phi) + (reach_sd * beyond) ** 2
+    return np.exp(target.mean_log(phi)), np.sqrt(variance)
+
 
 
 def _table(rows: Sequence[Floats], size: int) -> Floats:
@@ -272,7 +350,9 @@ def _table(rows: Sequence[Floats], size: int) -> Floats:
     return out
 
 
-def _collect(batch: PlanBatch, load: Load, memory: Memory, state: SteadyState) -> Estimate:
+def _collect(
+    batch: PlanBatch, load: Load, memory: Memory, state: SteadyState, corrected: _Corrected
+) -> Estimate:
     layout, size = batch.layout, batch.size
     zero = np.zeros(1)
     prefill = _table([state.prefill.group_s.get(g, zero) for g in GROUPS], size)
@@ -294,23 +374,24 @@ def _collect(batch: PlanBatch, load: Load, memory: Memory, state: SteadyState) -
         "buffers": memory.buffer_bytes,
         "reserve": memory.reserve_bytes,
     }
-    total = state.requests_per_s * (load.isl + load.osl)
+    total = corrected.requests_per_s * (load.isl + load.osl)
+    pace = corrected.requests_per_s / state.requests_per_s
 
     def full(values: Floats) -> Floats:
         return np.asarray(values + np.zeros(size))
 
     return Estimate(
-        ttft_s=full(state.ttft_s),
-        ttft_longest_s=full(state.ttft_longest_s),
-        tpot_s=full(state.tpot_s),
-        requests_per_s=full(state.requests_per_s),
+        ttft_s=full(state.ttft_s * corrected.ttft_factor),
+        ttft_longest_s=full(state.ttft_longest_s * corrected.ttft_factor),
+        tpot_s=full(corrected.tpot_s),
+        requests_per_s=full(corrected.requests_per_s),
         total_tokens_per_s=full(total),
-        output_tokens_per_s=full(state.requests_per_s * load.osl),
+        output_tokens_per_s=full(corrected.requests_per_s * load.osl),
         gpus=full(layout.replicas * layout.pp * layout.width),
         memory_util_frac=full(used / memory.hbm_bytes),
-        gpu_util_frac=full(state.gpu_busy_frac),
-        compute_util_frac=full(state.compute_util_frac),
-        bandwidth_util_frac=full(state.bandwidth_util_frac),
+        gpu_util_frac=full(np.minimum(state.gpu_busy_frac, 1.0)),
+        compute_util_frac=full(state.compute_util_frac * pace),
+        bandwidth_util_frac=full(state.bandwidth_util_frac * pace),
         stage_tokens_per_s_per_gpu=full(total / (layout.replicas * layout.width)),
         kv_capacity_sequences=full(
             np.floor(np.maximum(memory.kv_room_bytes, 0.0) / memory.kv_bytes_per_sequence) * layout.attn_dp
@@ -319,10 +400,13 @@ def _collect(batch: PlanBatch, load: Load, memory: Memory, state: SteadyState) -
         memory_bytes=_table([kinds.get(k, zero) for k in MEMORY_KINDS], size),
         prefill_s=prefill,
         decode_s=decode,
-        ttft_parts_s=_table([state.ttft_parts_s[p] for p in TTFT_PARTS], size),
+        ttft_parts_s=_table([state.ttft_parts_s[p] * corrected.ttft_factor for p in TTFT_PARTS], size),
         bottleneck=per_request.argmax(axis=0),
         binding=binding,
         running_per_rank=full(state.running_per_rank),
         prefill_chunks=full(state.prefill_chunks),
         kv_wait_s=full(state.ttft_parts_s["kv_wait"]),
+        ttft_log_sd=full(corrected.ttft_log_sd),
+        tpot_log_sd=full(corrected.tpot_log_sd),
+        throughput_log_sd=full(corrected.throughput_log_sd),
     )

@@ -65,6 +65,7 @@ def make_rows(study: Study, variants: Sequence[Variant], batched_tokens: Sequenc
             engine=v.candidate.engine,
             layout=v.candidate.layout,
             kv_dtype=v.kv_dtype,
+            engine_version=study.engine_version,
         )
         for v in variants
     ]

@@ -114,6 +114,9 @@ def with_dtypes(
     dtypes = arch.dtypes
     already = dtypes.experts in _FOUR_BITS and "bf16" in (dtypes.attention, dtypes.lm_head)
     four = {d for d in (gemm_dtype, moe_dtype) if d} & set(_FOUR_BITS)
+    # a checkpoint in FP8 blocks is served as such; "fp8" says the precision, not another format
+    gemm_dtype = dtypes.attention if gemm_dtype == "fp8" and dtypes.attention == "fp8_block" else gemm_dtype
+    moe_dtype = dtypes.experts if moe_dtype == "fp8" and dtypes.experts == "fp8_block" else moe_dtype
     if not (already and four):
         if gemm_dtype:
             dtypes = replace(dtypes, attention=gemm_dtype, dense_ffn=gemm_dtype, shared_experts=gemm_dtype)

@@ -59,25 +59,44 @@ _MOE = {
 }
 
 
+FACTORS = ("gemm", "attention", "experts", "all_reduce")
+"""Kernel groups that have an end-to-end factor."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """One calibration file."""
+    """One calibration file, for one version of the engine."""
 
     generation: str
+    """Whose measurements these are."""
     engine: str
     kernels: Mapping[str, Mapping[str, Any]]
     serving: Mapping[str, float]
-    about: Mapping[str, Any]
-    """What it was fitted on and how well it does on what was left out."""
+    """Fields of `EngineColumns`, and `layer_s`."""
+    factors: Mapping[str, float]
+    """Kernel group (`FACTORS`) -> time end to end over time in the kernel tables."""
 
 
 @lru_cache(maxsize=32)
-def load_calibration(generation: str, engine: str) -> Calibration:
-    """The file of a generation (or of the measured one that stands in for it) and an engine."""
+def _read(generation: str, engine: str) -> dict[str, Any]:
+    raw: dict[str, Any] = json.loads((_DATA / f"{generation}-{engine}.json").read_text(encoding="utf-8"))
+    return raw
+
+
+def load_calibration(generation: str, engine: str, version: str | None = None) -> Calibration:
+    """The file of a generation (or of the measured one that stands in for it) and an engine.
+
+    A version that was measured has its own end-to-end parameters; any other has the engine's typical ones.
+    """
     measured = BORROWED_FROM[generation]
-    raw = json.loads((_DATA / f"{measured}-{engine}.json").read_text(encoding="utf-8"))
+    raw = _read(measured, engine)
+    own = raw["versions"].get(version or "", {})
     return Calibration(
-        generation=measured, engine=engine, kernels=raw["kernels"], serving=raw["serving"], about=raw["about"]
+        generation=measured,
+        engine=engine,
+        kernels=raw["kernels"],
+        serving={k: v * own.get(k, 1.0) for k, v in raw["serving"].items()},
+        factors={k: v * own.get(k, 1.0) for k, v in raw["factors"].items()},
     )
 
 
@@ -95,6 +114,7 @@ def _rate(gpu: Gpu, law: Mapping[str, Any], dtype: str) -> dict[str, float]:
         "overlap_loss": law["overlap_loss"],
         "pad_rows": law.get("pad_rows", 0.0),
         "peak_flops_per_s": peak,
+        "peak_bytes_per_s": gpu.hbm_bytes_per_s,
     }
 
 
@@ -160,19 +180,28 @@ class CellColumns:
     engine: EngineColumns
 
 
-def cell_columns(cells: Sequence[tuple[Arch, Cluster, str]], calibrations: Sequence[Calibration]) -> CellColumns:
+_FACTOR_OF = {
+    **dict.fromkeys(("attention", "dense_ffn", "router", "shared_experts", "lm_head"), "gemm"),
+    **dict.fromkeys(("prefill", "decode", "mla_prefill", "mla_decode"), "attention"),
+    "experts": "experts",
+}
+
+
+def cell_columns(
+    cells: Sequence[tuple[Arch, Cluster, str]], calibrations: Sequence[Calibration]
+) -> CellColumns:
     """Everything that calibration and hardware say about each cell."""
     rates = [_cell_rates(a, c.gpu, k) for (a, c, _), k in zip(cells, calibrations, strict=True)]
     links = [_cell_links(c.gpu, k) for (_, c, _), k in zip(cells, calibrations, strict=True)]
     serving = [k.serving for k in calibrations]
+    factors = [k.factors for k in calibrations]
+    laws = {
+        f.name: Rate(**{g.name: _column([r[f.name] for r in rates], g.name) for g in fields(Rate)})
+        for f in fields(Rates)
+    }
     return CellColumns(
         cluster=ClusterColumns.of([cluster for _, cluster, _ in cells]),
-        rates=Rates(
-            **{
-                f.name: Rate(**{g.name: _column([r[f.name] for r in rates], g.name) for g in fields(Rate)})
-                for f in fields(Rates)
-            }
-        ),
-        links=Links(**{f.name: _column(links, f.name) for f in fields(Links)}),
+        rates=Rates(**{n: r.slowed(_column(factors, _FACTOR_OF[n])) if n in _FACTOR_OF else r for n, r in laws.items()}),
+        links=Links(**{f.name: _column(links, f.name) for f in fields(Links)}).slowed(_column(factors, "all_reduce")),
         engine=EngineColumns(**{f.name: _column(serving, f.name) for f in fields(EngineColumns)}),
     )

@@ -8,11 +8,15 @@ roofline, 1 is no overlap at all, so that max <= t - t0 <= sum, and more work is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from costmodel.columns import Columns, Floats
+
+MOST_MATH_EFF = 0.85
+MOST_HBM_EFF = 0.92
+"""Bounds of fitted efficiencies; with the least prefill and decode factors (0.85, 0.92) none exceeds 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,17 @@ class Rate(Columns):
     """Grouped GEMMs: rows of padding that each expert hit costs (tiles that its rows do not fill); else 0."""
     peak_flops_per_s: Floats
     """The dense peak itself, for utilisation."""
+    peak_bytes_per_s: Floats
+    """The HBM peak itself."""
+
+    def slowed(self, factor: Floats) -> Rate:
+        """The law with every part of it `factor` times as long, but for efficiencies that would leave physics."""
+        return replace(
+            self,
+            t0_s=self.t0_s * factor,
+            flops_per_s=np.minimum(self.flops_per_s / factor, MOST_MATH_EFF * self.peak_flops_per_s),
+            bytes_per_s=np.minimum(self.bytes_per_s / factor, MOST_HBM_EFF * self.peak_bytes_per_s),
+        )
 
     def seconds(self, flops: Floats, hbm_bytes: Floats) -> Floats:
         """Seconds of one call."""

@@ -1,0 +1,188 @@
+"""`python -m costmodel.calibration.fit`: rebuild every calibration file from the measurements."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.calibration.fit.kernels import fit_kernels
+from costmodel.calibration.fit.residual import ResidualFit, place_of, query_places
+from costmodel.calibration.fit.serving import ServingFit
+from costmodel.calibration.residual import TARGETS
+from costmodel.columns import Floats
+from costmodel.runs import ENGINES, Run, read_runs
+
+SOURCE = "performance data published by NVIDIA with AIConfigurator 0.12 (aiconfigurator-core, Apache-2.0)"
+FOLDS = 10
+SEED = 7
+
+
+def main() -> None:
+    """Fit kernels, end-to-end parameters and residuals, and state how well they do on what was left out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", type=Path, help="folder of the kernel tables (*.csv.gz); omitted: keep the kernels")
+    parser.add_argument("--runs", type=Path, required=True, help="measured serving runs, CSV")
+    parser.add_argument("--models", type=Path, help="folder of config.json files for models outside the catalog")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "data")
+    parser.add_argument("--splits", type=Path, help="also write each run's out-of-sample prediction here, CSV")
+    options = parser.parse_args()
+    if options.tables is not None:
+        for (generation, engine), laws in _borrowed(fit_kernels(options.tables)).items():
+            _update(options.out / f"{generation}-{engine}.json", {"kernels": laws})
+    runs = read_runs(options.runs, options.models)
+    fit = ServingFit(runs)
+    everything = np.ones(len(runs), dtype=bool)
+    parameters = fit.fit(everything)
+    errors = _errors(fit, parameters)
+    residuals = {t: _residual(runs, errors[t]) for t in TARGETS}
+    scores = _cross_validate(fit, residuals, options.splits)
+    for path in sorted(options.out.glob("*-*.json")):
+        generation, engine = path.stem.split("-")
+        if generation != "residual":
+            part = fit.document(parameters, engine)
+            _update(path, {**part, "about": _about(runs, engine, scores)})
+    places = query_places(runs)
+    for engine in ENGINES:
+        _write(options.out / f"residual-{engine}.json", _residual_document(runs, engine, residuals, places, scores))
+
+
+def _errors(fit: ServingFit, x: Floats) -> dict[str, Floats]:
+    """Log(measured / formula)."""
+    e = fit.predict(x)
+    return {"tpot": np.log(fit.tpot / e.tpot_s), "ttft": np.log(fit.ttft / e.ttft_s)}
+
+
+def _residual(runs: tuple[Run, ...], y: Floats) -> ResidualFit:
+    model = ResidualFit(runs, y)
+    model.learn(np.flatnonzero(np.isfinite(y)))
+    return model
+
+
+def _splits(runs: tuple[Run, ...]) -> dict[str, NDArray[np.int64]]:
+    """Fold of each run: whole deployments in ten folds, each model, each GPU."""
+    places = [place_of(r) for r in runs]
+    deployments = [(p.engine, p.gpu, p.model, p.precision, p.version, p.layout) for p in places]
+    order = sorted(set(deployments))
+    folds = dict(zip(order, np.random.default_rng(SEED).permutation(len(order)) % FOLDS, strict=True))
+    models, gpus = sorted({p.model for p in places}), sorted({p.gpu for p in places})
+    return {
+        "deployment": np.array([folds[d] for d in deployments]),
+        "model": np.array([models.index(p.model) for p in places]),
+        "gpu": np.array([gpus.index(p.gpu) for p in places]),
+    }
+
+
+def _cross_validate(
+    fit: ServingFit, residuals: Mapping[str, ResidualFit], out: Path | None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Everything but the residuals' variances fitted anew without each fold; errors on the fold."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    lines = ["split,id,ttft_s,tpot_s,ttft_log_sd,tpot_log_sd"]
+    for name, fold in _splits(fit.runs).items():
+        mean = {t: np.full(len(fit.runs), np.nan) for t in TARGETS}
+        spread = {t: np.full(len(fit.runs), np.nan) for t in TARGETS}
+        for number in np.unique(fold):
+            test = np.flatnonzero(fold == number)
+            x = fit.fit(fold != number)
+            estimate = fit.predict(x)
+            errors = _errors(fit, x)
+            for target, formula in (("tpot", estimate.tpot_s), ("ttft", estimate.ttft_s)):
+                model = residuals[target]
+                kept, model.y = model.y, errors[target]
+                train = np.flatnonzero((fold != number) & np.isfinite(errors[target]))
+                moved, variance = model.predict(train, test)
+                model.y = kept
+                mean[target][test] = formula[test] * np.exp(moved)
+                spread[target][test] = np.sqrt(variance)
+        scores[name] = {t: _score(mean[t], spread[t], getattr(fit, t)) for t in TARGETS}
+        print(name, scores[name], flush=True)  # noqa: T201  # a long-running development tool
+        lines += [
+            f"{name},{r.id},{mean['ttft'][i]:.6g},{mean['tpot'][i]:.6g},{spread['ttft'][i]:.4g},{spread['tpot'][i]:.4g}"
+            for i, r in enumerate(fit.runs)
+        ]
+    if out is not None:
+        out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return scores
+
+
+def _score(predicted: Floats, log_sd: Floats, measured: Floats) -> dict[str, float]:
+    known = np.isfinite(measured)
+    error = np.abs(predicted[known] / measured[known] - 1.0)
+    inside = np.abs(np.log(measured[known] / predicted[known])) <= 1.2816 * log_sd[known]
+    return {
+        "mape": _round(float(error.mean())),
+        "median": _round(float(np.median(error))),
+        "inside_p10_p90": _round(float(inside.mean())),
+    }
+
+
+def _residual_document(
+    runs: tuple[Run, ...],
+    engine: str,
+    residuals: Mapping[str, ResidualFit],
+    places: Mapping[str, Any],
+    scores: Mapping[str, Any],
+) -> dict[str, Any]:
+    document: dict[str, Any] = {"about": _about(runs, engine, scores), "cells": {}}
+    prefix = f"{engine}:"
+    for target, model in residuals.items():
+        rows = np.flatnonzero(np.isfinite(model.y))
+        own, noise = model.own()
+        document[target] = {"own_variance": own, "noise_variance": noise}
+        for name, values in model.cells(engine, rows, dict(places)).items():
+            document["cells"].setdefault(name.removeprefix(prefix), {})[target] = values
+    seen = [place_of(r) for r in runs]
+    document["gpus"] = sorted({p.gpu for p in seen})
+    document["models"] = sorted({p.model for p in seen})
+    document["versions"] = sorted({p.version for p in seen if p.engine == engine and p.version})
+    return document
+
+
+def _about(runs: tuple[Run, ...], engine: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "fitted_on": SOURCE,
+        "serving_runs": len(runs),
+        "serving_runs_of_this_engine": sum(r.engine == engine for r in runs),
+        "cross_validated": scores,
+    }
+
+
+def _borrowed(kernels: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Laws that an engine's own tables lack, taken from another engine on the same GPUs and marked so."""
+    out = {}
+    for (generation, engine), laws in kernels.items():
+        whole = dict(laws)
+        for other in ("trtllm", "sglang", "vllm"):
+            for name, law in kernels[generation, other].items():
+                whole.setdefault(name, {**law, "borrowed_from": other})
+        out[generation, engine] = whole
+    return out
+
+
+def _update(path: Path, part: Mapping[str, Any]) -> None:
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    _write(path, {**old, **part})
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    encode: Callable[[Any], str] = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+    cells = document.get("cells")
+    head = {k: v for k, v in document.items() if k != "cells"}
+    text = json.dumps(head, indent=1, sort_keys=True)
+    if cells is not None:
+        rows = ",\n".join(f'  "{name}": {encode(cells[name])}' for name in sorted(cells))
+        text = text[:-2] + f',\n "cells": {{\n{rows}\n }}\n}}'
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+main()

@@ -1,0 +1,152 @@
+"""What the formulas miss: the expected error of a cell, and how sure the estimate is.
+
+Log(measured / formula) of TPOT and of TTFT is a random-effects model: at each level that runs share (engine,
+GPU, engine version, model, and their combinations) a linear function of a few features, drawn around zero with
+a variance fitted by marginal likelihood. What is known of a cell is the posterior of the sum of its levels'
+functions: a mean and a covariance over the features. Plans of one cell share it, so their errors move together;
+each deployment adds an error of its own. Unknown levels keep their prior variance, which widens the interval.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from costmodel.arch import Arch
+from costmodel.columns import Columns, Floats
+
+_DATA = files("costmodel.calibration") / "data"
+FEATURES = ("one", "concurrency", "gpus", "isl", "osl", "expert_parallel")
+TARGETS = ("tpot", "ttft")
+_CENTRE = {"concurrency": 4.5, "gpus": 1.8, "isl": 11.0, "osl": 9.7}
+_SCALE = {"concurrency": 1.7, "gpus": 1.0, "isl": 1.3, "osl": 1.6}
+_RANGE = {"concurrency": (2.0, 10.0), "gpus": (0.0, 3.0), "isl": (7.0, 13.0), "osl": (6.5, 13.0)}
+"""Log2 of what the measured runs cover; beyond it a feature stays at the edge and the interval widens."""
+REACH_SD = {"tpot": 0.06, "ttft": 0.12}
+"""Assumed standard deviation that each doubling beyond the measured range adds: no run there to fit it on."""
+FOUR_BITS = ("nvfp4", "mxfp4", "int4")
+TRIANGLE = [(i, j) for i in range(len(FEATURES)) for j in range(i + 1)]
+
+
+def arch_key(arch: Arch) -> str:
+    """Name of an architecture's shape: models that differ only in weights share it (DeepSeek-V3 and R1)."""
+    return f"h{arch.hidden_size}-l{arch.num_hidden_layers}-a{arch.num_attention_heads}-e{arch.num_experts}"
+
+
+def precision_key(arch: Arch) -> str:
+    """bf16, fp8 or fp4: how most of the weights are stored."""
+    dtype = arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn
+    if dtype in FOUR_BITS:
+        return "fp4"
+    return "fp8" if "8" in dtype else "bf16"
+
+
+def features(
+    concurrency: Floats, gpus: Floats, isl: Floats, osl: Floats, expert_parallel: Floats
+) -> tuple[Floats, Floats]:
+    """Features of shape `(len(FEATURES), num_plans)`, and doublings beyond the measured range, `(num_plans,)`.
+
+    `concurrency` is per replica, `gpus` of one replica.
+    """
+    size = np.broadcast_shapes(concurrency.shape, gpus.shape, isl.shape, osl.shape, expert_parallel.shape)[0]
+    out = np.empty((len(FEATURES), size))
+    out[0] = 1.0
+    beyond = np.zeros(size)
+    for row, (name, values) in enumerate(
+        (("concurrency", concurrency), ("gpus", gpus), ("isl", isl), ("osl", osl)), start=1
+    ):
+        log = np.log2(np.maximum(values, 1.0))
+        low, high = _RANGE[name]
+        kept = np.minimum(np.maximum(log, low), high)
+        beyond = beyond + np.abs(log - kept)
+        out[row] = (kept - _CENTRE[name]) / _SCALE[name]
+    out[5] = expert_parallel
+    return out, beyond
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetResidual(Columns):
+    """One target's residual in a cell. Arrays have shape `(num_plans, …)` or `(1, …)`."""
+
+    mean: Floats
+    """Shape `(rows, len(FEATURES))`."""
+    covariance: Floats
+    """Shared by all plans of the cell; lower triangle, shape `(rows, len(TRIANGLE))`."""
+    own: Floats
+    """Variance per feature that each deployment adds for itself, shape `(rows, len(FEATURES))`."""
+    noise: Floats
+    """Variance of one run, shape `(rows,)`."""
+
+    def mean_log(self, phi: Floats) -> Floats:
+        """Expected log(measured / formula), shape `(num_plans,)`."""
+        return np.asarray(sum(self.mean[:, i] * phi[i] for i in range(len(FEATURES))))
+
+    def shared_variance(self, phi: Floats) -> Floats:
+        """Variance that plans of one cell have in common."""
+        out: Floats = np.zeros(1)
+        for k, (i, j) in enumerate(TRIANGLE):
+            out = out + self.covariance[:, k] * phi[i] * (phi[j] * (1.0 if i == j else 2.0))
+        return np.maximum(out, 0.0)
+
+    def own_variance(self, phi: Floats) -> Floats:
+        """Variance that each plan has for itself."""
+        return np.asarray(self.noise + sum(self.own[:, i] * phi[i] ** 2 for i in range(len(FEATURES))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual(Columns):
+    """Both targets."""
+
+    tpot: TargetResidual
+    ttft: TargetResidual
+
+
+@lru_cache(maxsize=4)
+def _read(engine: str) -> dict[str, Any]:
+    raw: dict[str, Any] = json.loads((_DATA / f"residual-{engine}.json").read_text(encoding="utf-8"))
+    return raw
+
+
+def cell_name(gpu: str, model: str, precision: str, version: str) -> str:
+    """Key of a cell in the file; `*` stands for what was not measured."""
+    return f"{gpu}|{model}|{precision}|{version}"
+
+
+@lru_cache(maxsize=4096)
+def find_cell(engine: str, gpu: str, generation: str, model: str, precision: str, version: str) -> str:
+    """The most specific entry of the file that covers a cell.
+
+    An unmeasured GPU of a measured generation takes its generation's part, `*hopper`.
+    """
+    raw = _read(engine)
+    place = gpu if gpu in raw["gpus"] else f"*{generation}"
+    shape = model if model in raw["models"] else "*"
+    known = version if version in raw["versions"] else "*"
+    return cell_name(place, shape, precision, known)
+
+
+def residual_columns(cells: Sequence[tuple[Arch, str, str, str, str | None]]) -> Residual:
+    """Residuals of (architecture, GPU name, measured generation, engine, engine version), one row each."""
+    rows: list[dict[str, Mapping[str, Any]]] = []
+    for arch, gpu, generation, engine, version in cells:
+        raw = _read(engine)
+        name = find_cell(engine, gpu, generation, arch_key(arch), precision_key(arch), version or "")
+        rows.append({t: {**raw[t], "cell": raw["cells"][name][t]} for t in TARGETS})
+    width = len(FEATURES)
+
+    def target(name: str) -> TargetResidual:
+        cells_ = np.array([r[name]["cell"] for r in rows], dtype=np.float64)
+        return TargetResidual(
+            mean=cells_[:, :width],
+            covariance=cells_[:, width:],
+            own=np.array([r[name]["own_variance"] for r in rows], dtype=np.float64),
+            noise=np.array([r[name]["noise_variance"] for r in rows], dtype=np.float64),
+        )
+
+    return Residual(tpot=target("tpot"), ttft=target("ttft"))

@@ -1,0 +1,239 @@
+"""Parameter counts against what the publishers state, and hand sums of every kind of layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from costmodel.arch import (
+    Arch,
+    AttentionKind,
+    FfnKind,
+    active_params,
+    kv_bytes_per_token,
+    load_model,
+    model_names,
+    read_config,
+    read_config_file,
+    total_params,
+    weight_groups,
+    with_dtypes,
+)
+from costmodel.arch.params import attention_params, expert_params, ffn_params
+from costmodel.errors import InputError
+
+PUBLISHED = {
+    "deepseek-v3": (671e9, 37e9),
+    "kimi-k2": (1.04e12, 32e9),
+    "qwen3-235b": (235e9, 22e9),
+    "qwen3-30b": (30.5e9, 3.3e9),
+    "mixtral-8x7b": (46.7e9, 12.9e9),
+    "mixtral-8x22b": (141e9, 39e9),
+    "gpt-oss-120b": (117e9, 5.1e9),
+    "llama-3.1-8b": (8.03e9, 8.03e9),
+    "llama-3.1-70b": (70.6e9, 70.6e9),
+    "llama-3.1-405b": (405.9e9, 405.9e9),
+    "qwen3-32b": (32.8e9, 32.8e9),
+    "llama-4-maverick": (400e9, 17e9),
+    "qwen3.5-397b": (397e9, 17e9),
+}
+ROUNDED = {"kimi-k2", "deepseek-v3", "qwen3-235b", "qwen3-30b", "qwen3.5-397b", "llama-4-maverick"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_parameters(name: str) -> None:
+    """Total and active parameters lie within 1 % of the published ones, 2 % where those are rounded."""
+    total, active = PUBLISHED[name]
+    arch = load_model(name)
+    assert total_params(arch) == pytest.approx(total, rel=0.02 if name in ROUNDED else 0.01)
+    # Maverick's 17B is rounded up from 16.2B by its publisher
+    rel = 0.06 if name == "llama-4-maverick" else 0.021 if name in ROUNDED else 0.011
+    assert active_params(arch) == pytest.approx(active, rel=rel)
+
+
+def test_every_shared_config_reads_as_its_catalog_entry(shared_dir: Path) -> None:
+    """The shipped facts are the published files' facts."""
+    files = sorted((shared_dir / "models").glob("*.json"))
+    assert len(files) >= 18
+    for file in files:
+        read = read_config_file(file)
+        known = load_model(read.name)
+        assert (total_params(read), read.dtypes, read.attention_kinds) == (
+            total_params(known),
+            known.dtypes,
+            known.attention_kinds,
+        )
+
+
+def test_every_catalog_entry_loads() -> None:
+    """Each name of the catalog finds its own entry."""
+    for name in model_names():
+        assert load_model(name).name == name
+        assert load_model(name.split("/")[1].lower()).name == name
+
+
+@pytest.mark.parametrize(
+    ("written", "found", "dtype"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B", "bf16"),
+        ("nvidia/Llama-3.1-8B-Instruct-FP8", "meta-llama/Meta-Llama-3.1-8B", "fp8"),
+        ("deepseek-ai/DeepSeek-R1-0528", "deepseek-ai/DeepSeek-R1", "fp8_block"),
+        ("nvidia/DeepSeek-R1-FP4", "deepseek-ai/DeepSeek-R1", "nvfp4"),
+        ("Qwen/Qwen3-235B-A22B-Instruct-2507", "Qwen/Qwen3-235B-A22B", "bf16"),
+    ],
+)
+def test_names_people_write(written: str, found: str, dtype: str) -> None:
+    """Repacks and instruction-tuned variants have the architecture of their base."""
+    arch = load_model(written)
+    assert arch.name == found
+    assert arch.dtypes.attention == dtype
+
+
+def test_unknown_name_says_what_is_near() -> None:
+    """An unknown model is named, with the nearest ones and what else can be given."""
+    with pytest.raises(InputError, match=r"'deepsek-v3' is not in the catalog; the nearest are .*config\.json"):
+        load_model("deepsek-v3")
+
+
+def _config(**changes: object) -> dict[str, object]:
+    base: dict[str, object] = {
+        "model_type": "llama",
+        "hidden_size": 35,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 10,
+        "num_key_value_heads": 5,
+        "head_dim": 7,
+        "intermediate_size": 11,
+        "vocab_size": 13,
+        "torch_dtype": "bfloat16",
+    }
+    return {**base, **changes}
+
+
+def test_grouped_query_layer_by_hand() -> None:
+    """Queries, keys, values and output of primes' sizes."""
+    arch = read_config(_config(), name="x")
+    assert attention_params(arch, AttentionKind.FULL) == 35 * (10 * 7) + 2 * 35 * (5 * 7) + (10 * 7) * 35
+    assert ffn_params(arch, 11) == 3 * 35 * 11
+    norms = 2 * 35
+    layer = attention_params(arch, AttentionKind.FULL) + 3 * 35 * 11 + norms
+    assert total_params(arch) == 3 * layer + 2 * 13 * 35
+    assert kv_bytes_per_token(arch) == 3 * 2 * 5 * 7 * 2
+
+
+def test_mla_layer_by_hand() -> None:
+    """DeepSeek's latents: query and KV down and up projections, output."""
+    arch = read_config(
+        _config(kv_lora_rank=17, q_lora_rank=19, qk_nope_head_dim=23, qk_rope_head_dim=29, v_head_dim=31), name="x"
+    )
+    hand = 35 * 19 + 19 * 10 * (23 + 29) + 35 * (17 + 29) + 17 * 10 * (23 + 31) + 10 * 31 * 35
+    assert attention_params(arch, AttentionKind.MLA) == hand
+    assert kv_bytes_per_token(arch) == 3 * (17 + 29) * 2
+
+
+def test_mixture_by_hand() -> None:
+    """Leading dense layers, routed and shared experts."""
+    arch = read_config(
+        _config(
+            model_type="deepseek_v3",
+            n_routed_experts=6,
+            num_experts_per_tok=2,
+            moe_intermediate_size=5,
+            n_shared_experts=2,
+            first_k_dense_replace=1,
+        ),
+        name="x",
+    )
+    assert arch.ffn_kinds == (FfnKind.DENSE, FfnKind.MOE, FfnKind.MOE)
+    assert expert_params(arch) == 3 * 35 * 5
+    groups = {g.kind: g.params for g in weight_groups(arch)}
+    assert groups["experts"] == 2 * 6 * 3 * 35 * 5
+    assert groups["shared_experts"] == 2 * 3 * 35 * (2 * 5)
+    assert groups["router"] == 2 * 35 * 6
+
+
+def test_layers_of_several_kinds() -> None:
+    """Sliding, linear and full layers in one model keep their order."""
+    arch = load_model("gpt-oss-120b")
+    assert arch.attention_kinds.count(AttentionKind.WINDOW) == arch.attention_kinds.count(AttentionKind.FULL) == 18
+    assert arch.sliding_window == 128
+    mixed = load_model("qwen3.5-397b")
+    assert mixed.attention_kinds[:4] == (*[AttentionKind.LINEAR] * 3, AttentionKind.FULL)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "attention", "experts", "head"),
+    [
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8_block", "fp8_block", "bf16"),
+        ({"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}, "bf16", "mxfp4", "bf16"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4", "nvfp4", "bf16"),
+        ({"quant_method": "awq", "bits": 4}, "int4", "int4", "bf16"),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "ignore": ["re:.*self_attn.*", "lm_head"],
+                "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int", "group_size": 32}}},
+            },
+            "bf16",
+            "int4",
+            "bf16",
+        ),
+    ],
+)
+def test_quantisation(quantization: dict[str, object], attention: str, experts: str, head: str) -> None:
+    """Formats of checkpoints, and what they leave out."""
+    config = _config(num_local_experts=4, num_experts_per_tok=2, quantization_config=quantization)
+    arch = read_config(config, name="x")
+    assert (arch.dtypes.attention, arch.dtypes.experts, arch.dtypes.lm_head) == (attention, experts, head)
+
+
+def test_a_run_in_fp4_keeps_a_four_bit_checkpoint() -> None:
+    """gpt-oss is MXFP4 with attention in BF16, whatever a benchmark calls it."""
+    arch = with_dtypes(load_model("gpt-oss-120b"), gemm_dtype="nvfp4", moe_dtype="nvfp4")
+    assert (arch.dtypes.attention, arch.dtypes.experts) == ("bf16", "mxfp4")
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    """Missing, mistyped and impossible fields come in one error, each with its path."""
+    config = _config(hidden_size=-1, num_hidden_layers=True, vocab_size=float("nan"), intermediate_size=None)
+    with pytest.raises(InputError, match=r"\$\.hidden_size") as caught:
+        read_config(config, name="x")
+    paths = {p.path for p in caught.value.problems}
+    assert paths >= {"$.hidden_size", "$.num_hidden_layers", "$.vocab_size", "$.intermediate_size"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"model_type": "bert"}, "model_type"),
+        ({"is_encoder_decoder": True}, "model_type"),
+        ({"model_type": "mamba"}, "model_type"),
+        ({"mamba_d_state": 16}, "mamba_d_state"),
+        ({"quantization_config": {"quant_method": "magic"}}, "quant_method"),
+        ({"layer_types": ["full_attention"]}, "layer_types"),
+        ({"layer_types": ["ring_attention"] * 3}, "layer_types"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"num_local_experts": 4, "num_experts_per_tok": 5}, "num_experts_per_tok"),
+    ],
+)
+def test_what_is_not_modelled_names_its_field(changes: dict[str, object], field: str) -> None:
+    """A model that the formulas do not cover is an error, not a guess."""
+    with pytest.raises(InputError, match=field):
+        read_config(_config(**changes), name="x")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "\x00\x01", "[" * 100_000])
+def test_files_that_are_no_config(tmp_path: Path, content: str) -> None:
+    """A file of something else is one clear error that names it."""
+    file = tmp_path / "config.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"config\.json"):
+        read_config_file(file)
+
+
+def test_text_model_inside_a_multimodal_config() -> None:
+    """The nested text model is read, the towers are named as left out."""
+    arch: Arch = read_config({"model_type": "some_vl", "text_config": _config(), "vision_config": {}}, name="x")
+    assert arch.hidden_size == 35
+    assert any("text model" in a for a in arch.assumptions)

@@ -1,0 +1,52 @@
+"""Small machines whose figures are primes, so that no term can hide behind another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from costmodel.arch import Arch, load_model
+from costmodel.columns import Floats
+from costmodel.estimate import Estimate, PlanBatch, PlanEntry
+from costmodel.hardware import Cluster, load_gpu
+from costmodel.layout import Layout
+from costmodel.serving import Load
+
+
+def cluster(gpu: str = "h200", gpus: int = 128, **changes: object) -> Cluster:
+    """A cluster of a catalog GPU with some figures changed."""
+    return Cluster(gpus=gpus, gpu=replace(load_gpu(gpu), **changes), gpus_per_node=8)  # type: ignore[arg-type]
+
+
+def layout(arch: Arch, **degrees: int) -> Layout:
+    """A layout with degrees of 1 but for those given, on one stage or on even ones."""
+    values = {"replicas": 1, "pp": 1, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 1, **degrees}
+    pp, layers = values["pp"], arch.num_hidden_layers
+    stages = tuple(layers // pp + (1 if i < layers % pp else 0) for i in range(pp))
+    return Layout(stage_layers=stages, **values)
+
+
+def load(
+    concurrency: float | Floats = 64.0, isl: float = 2000.0, osl: float = 500.0, batched_tokens: float = 8192.0
+) -> Load:
+    """A load of one column each."""
+    return Load(
+        isl=np.array([isl]),
+        osl=np.array([osl]),
+        prefix_hit_frac=np.zeros(1),
+        concurrency=np.atleast_1d(np.asarray(concurrency, dtype=np.float64)),
+        batched_tokens=np.array([batched_tokens]),
+        max_num_seqs=np.array([4096.0]),
+    )
+
+
+def estimate(entries: list[PlanEntry], work: Load) -> Estimate:
+    """Estimate plans under one load at the usual memory fraction."""
+    return PlanBatch.of(entries).evaluate(work, longest_prompt=work.isl, memory_fraction=np.array([0.9]))
+
+
+def entry(name: str = "deepseek-v3", engine: str = "vllm", gpu: str = "h200", **degrees: int) -> PlanEntry:
+    """One plan of a catalog model."""
+    arch = load_model(name)
+    return PlanEntry(arch=arch, cluster=cluster(gpu), engine=engine, layout=layout(arch, **degrees))

@@ -1,0 +1,163 @@
+"""What must hold for any plan: physics, conservation, and that a batch is its members."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune.space import enumerate_space
+from costmodel.arch import AttentionKind, load_model, total_params
+from costmodel.columns import ArchColumns, LayoutColumns
+from costmodel.estimate import CHUNK_PLANS, Estimate, PlanBatch, PlanEntry
+from costmodel.shards import rank_matrices
+from tests.costmodel.helpers import cluster, entry, estimate, load
+
+MODELS = ("deepseek-v3", "qwen3-235b", "gpt-oss-120b", "llama-3.1-70b", "qwen3.5-397b", "mixtral-8x22b")
+
+
+def plans(name: str, engine: str, gpus: int = 32) -> list[PlanEntry]:
+    """Every valid plan of a model on so many GPUs."""
+    arch = load_model(name)
+    machines = cluster("h200", gpus)
+    space = enumerate_space(arch, gpus=gpus, engine=engine)
+    return [PlanEntry(arch=arch, cluster=machines, engine=c.engine, layout=c.layout) for c in space.candidates]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_shards_sum_to_the_whole(name: str) -> None:
+    """Ranks of one stage hold the model's parameters once, but for what is replicated by design."""
+    arch = load_model(name)
+    for e in plans(name, "sglang", 8):
+        if e.layout.pp > 1 or e.layout.replicas > 1:
+            continue
+        columns, plan = ArchColumns.of([arch]), LayoutColumns.of([e.layout], ["sglang"])
+        layers = {k.value: arch.attention_kinds.count(k) for k in AttentionKind}
+        layers |= {"dense": float(columns.num_dense_layers[0]), "moe": float(columns.num_moe_layers[0]), "head": 1}
+        held = 0.0
+        for m in rank_matrices(columns, plan):
+            size = float((m.n * m.k * m.count)[0]) * layers[m.layer]
+            ranks = e.layout.width if m.weights == "experts" else e.layout.attn_tp
+            replicated = m.name in ("router", "qkv_a_proj", "index_q_proj", "index_k_proj")
+            if m.name == "qkv_proj" and e.layout.attn_tp > arch.num_key_value_heads:
+                extra = 2 * arch.head_dim * arch.hidden_size * layers[m.layer]
+                held -= extra * (e.layout.attn_tp - arch.num_key_value_heads)
+            held += size * (1 if replicated else ranks)
+        held += arch.vocab_size * arch.hidden_size * (0 if arch.tie_word_embeddings else 1)
+        assert held == pytest.approx(total_params(arch), rel=0.003), e.layout
+
+
+FASTER = {
+    "hbm_bytes_per_s": 1.5,
+    "hbm_bytes": 1.5,
+    "scaleup_bytes_per_s": 2.0,
+    "scaleout_bytes_per_s": 2.0,
+}
+
+
+@given(
+    name=st.sampled_from(MODELS),
+    engine=st.sampled_from(["vllm", "sglang", "trtllm"]),
+    figure=st.sampled_from([*FASTER, "peak_flops_per_s"]),
+    isl=st.integers(64, 20_000),
+    osl=st.integers(2, 4_000),
+    concurrency=st.integers(1, 4_000),
+)
+@settings(max_examples=60, deadline=None)
+def test_better_hardware_is_never_worse(
+    name: str, engine: str, figure: str, isl: int, osl: int, concurrency: int
+) -> None:
+    """More bandwidth, FLOP/s, memory or link speed slows no plan and makes none infeasible."""
+    members = plans(name, engine, 16)
+    work = load(float(concurrency), float(isl), float(osl))
+    before = estimate(members, work)
+    old = members[0].cluster
+    value = (
+        {k: 1.5 * v for k, v in old.gpu.peak_flops_per_s.items()}
+        if figure == "peak_flops_per_s"
+        else getattr(old.gpu, figure) * FASTER[figure]
+    )
+    better = replace(old, gpu=replace(old.gpu, **{figure: value}))
+    after = estimate([replace(m, cluster=better) for m in members], work)
+    slack = 1.0 + 1e-9
+    assert (after.tpot_s <= before.tpot_s * slack).all()
+    assert (after.ttft_s <= before.ttft_s * slack).all()
+    assert (after.requests_per_s * slack >= before.requests_per_s).all()
+    assert (after.kv_fits_longest >= before.kv_fits_longest - 1e-9).all()
+
+
+@given(name=st.sampled_from(MODELS), engine=st.sampled_from(["vllm", "sglang", "trtllm"]), isl=st.integers(64, 9_000))
+@settings(max_examples=30, deadline=None)
+def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
+    """Latency never falls and, while every request has KV room, throughput never falls with concurrency."""
+    members = [m for m in plans(name, engine, 16) if m.layout.replicas == 1]
+    last: Estimate | None = None
+    for concurrency in (1.0, 2.0, 5.0, 16.0, 64.0, 256.0):
+        now = estimate(members, load(concurrency, float(isl), 300.0))
+        if last is not None:
+            assert (now.tpot_s >= last.tpot_s * (1 - 1e-6)).all()
+            assert (now.ttft_s >= last.ttft_s * (1 - 1e-6)).all()
+            free = now.kv_wait_s == 0
+            assert (now.requests_per_s[free] >= last.requests_per_s[free] * (1 - 1e-6)).all()
+        last = now
+
+
+def _row(e: Estimate, index: int) -> dict[str, object]:
+    return {f.name: np.asarray(getattr(e, f.name))[..., index].tolist() for f in fields(Estimate)}
+
+
+def test_a_batch_is_its_members() -> None:
+    """One plan alone, among others, in another order and across chunks costs the same."""
+    members = plans("deepseek-v3", "vllm", 32)
+    work = load(512.0)
+    together = estimate(members, work)
+    for index in (0, len(members) // 2, len(members) - 1):
+        alone = estimate([members[index]], work)
+        assert _row(alone, 0) == pytest.approx(_row(together, index), rel=1e-12)
+    order = np.random.default_rng(3).permutation(len(members))
+    shuffled = estimate([members[i] for i in order], work)
+    assert np.array_equal(shuffled.tpot_s, together.tpot_s[order])
+    many = (members * (CHUNK_PLANS // len(members) + 2))[: CHUNK_PLANS + 5]
+    chunked = estimate(many, work)
+    assert np.array_equal(chunked.ttft_s, np.resize(together.ttft_s, len(many)))
+
+
+def test_models_gpus_and_engines_mix() -> None:
+    """A batch over several cells gives what each cell gives for itself."""
+    members = [
+        entry("deepseek-v3", "vllm", attn_dp=8, moe_ep=8),
+        entry("llama-3.1-70b", "trtllm", "b200", attn_tp=4),
+        entry("gpt-oss-120b", "sglang", "h100", attn_tp=2, moe_tp=2),
+        entry("qwen3.5-397b", "sglang", "mi300x", attn_tp=2, moe_ep=2),
+    ]
+    work = load(64.0)
+    together = estimate(members, work)
+    for index, member in enumerate(members):
+        assert _row(estimate([member], work), 0) == pytest.approx(_row(together, index), rel=1e-9)
+
+
+@given(
+    name=st.sampled_from(MODELS),
+    engine=st.sampled_from(["vllm", "sglang", "trtllm"]),
+    concurrency=st.integers(1, 3_000),
+    osl=st.integers(2, 3_000),
+)
+@settings(max_examples=40, deadline=None)
+def test_littles_law(name: str, engine: str, concurrency: int, osl: int) -> None:
+    """Requests in flight are requests per second times the time each takes."""
+    members = plans(name, engine, 8)
+    work = load(float(concurrency), 1500.0, float(osl))
+    e = estimate(members, work)
+    replicas = np.array([m.layout.replicas for m in members])
+    busy = np.minimum(replicas, concurrency)
+    served = np.maximum(concurrency / busy, 1.0) * busy
+    assert e.requests_per_s * (e.ttft_s + (osl - 1) * e.tpot_s) == pytest.approx(served, rel=1e-9)
+
+
+def test_empty_batch_is_an_error() -> None:
+    """A batch of nothing has no estimate."""
+    with pytest.raises(ValueError, match="a batch must hold at least one plan, got none"):
+        PlanBatch.of([])

@@ -1,0 +1,240 @@
+"""The plan space against an independent count, a naive enumeration, and its own rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune.space import (
+    ENGINES,
+    RULES,
+    enumerate_space,
+    format_plan,
+    parse_plan,
+    resolve,
+    short_plan,
+    split_layers,
+    violations,
+)
+from costmodel.arch import Arch, load_model, read_config
+from costmodel.errors import InputError
+from costmodel.layout import Layout
+
+COUNTS = {
+    "deepseek-v3": (176, 464, 206),
+    "kimi-k2": (176, 459, 201),
+    "Qwen/Qwen3-235B-A22B-FP8": (150, 326, 158),
+    "mixtral-8x22b": (156, 364, 162),
+    "llama-3.1-405b": (35, 35, 35),
+}
+REFERENCE = read_config(
+    {
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 128,
+        "hidden_size": 2048,
+        "num_experts": 16,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 6144,
+        "vocab_size": 32000,
+        "torch_dtype": "float16",
+    },
+    name="reference",
+)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_independent_counts(name: str) -> None:
+    """Layouts of 128 GPUs per engine, counted by someone else from the same rules."""
+    arch = load_model(name)
+    found = tuple(len(enumerate_space(arch, gpus=128, engine=e).candidates) for e in ENGINES)
+    assert found == COUNTS[name]
+
+
+@given(
+    gpus=st.integers(1, 200),
+    name=st.sampled_from(["deepseek-v3", "gpt-oss-120b", "mixtral-8x7b", "llama-3.1-8b", "qwen3.5-397b"]),
+    engine=st.sampled_from([*ENGINES, "any"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_layout_uses_all_gpus_and_all_layers(gpus: int, name: str, engine: str) -> None:
+    """Products are N, stages sum to the layers, nothing is lost between enumerated, valid and rejected."""
+    arch = load_model(name)
+    space = enumerate_space(arch, gpus=gpus, engine=engine)
+    assert space.enumerated == len(space.candidates) + sum(space.rejected.values())
+    assert len(set(space.candidates)) == len(space.candidates)
+    for c in space.candidates:
+        layout = c.layout
+        assert layout.gpus == gpus
+        assert sum(layout.stage_layers) == arch.num_hidden_layers
+        assert len(layout.stage_layers) == layout.pp
+        assert not violations(arch, c.engine, layout)
+        if arch.is_moe:
+            assert layout.moe_tp * layout.moe_ep == layout.width
+
+
+def _naive(arch: Arch, gpus: int, engine: str) -> set[tuple[int, ...]]:
+    """The rules once more, written out for one tuple at a time."""
+    found = set()
+    sizes = [d for d in range(1, gpus + 1) if gpus % d == 0]
+    for replicas, pp, tp, dp, moe_tp, ep in product(sizes, repeat=6):
+        width = tp * dp
+        if replicas * pp * width != gpus or pp > arch.num_hidden_layers or arch.num_attention_heads % tp:
+            continue
+        kv = arch.num_key_value_heads
+        if not arch.kv_lora_rank and (kv % tp if tp <= kv else tp % kv):
+            continue
+        if engine == "trtllm" and dp not in (1, width):
+            continue
+        if not arch.is_moe:
+            if dp == moe_tp == ep == 1:
+                found.add((replicas, pp, tp, dp, moe_tp, ep))
+            continue
+        if moe_tp * ep != width or arch.moe_intermediate_size % moe_tp or ep > arch.num_experts:
+            continue
+        if engine == "vllm" and moe_tp > 1 and ep > 1:
+            continue
+        if engine != "vllm" and arch.num_experts % ep:
+            continue
+        block = arch.quant_block
+        if block and moe_tp > 1 and (arch.moe_intermediate_size // moe_tp) % block:
+            continue
+        if engine == "vllm" and block:
+            dense = arch.intermediate_size and (arch.intermediate_size % tp or arch.intermediate_size // tp % block)
+            shared = arch.shared_intermediate_size and (
+                arch.shared_intermediate_size % tp or arch.shared_intermediate_size // tp % block
+            )
+            if dense or shared:
+                continue
+        found.add((replicas, pp, tp, dp, moe_tp, ep))
+    return found
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["deepseek-v3", "mixtral-8x22b", "llama-3.1-70b", "Qwen/Qwen3-235B-A22B-FP8"])
+@pytest.mark.parametrize("gpus", [6, 16])
+def test_brute_force_finds_the_same_set(name: str, engine: str, gpus: int) -> None:
+    """Every tuple of divisors, filtered one by one."""
+    arch = load_model(name)
+    listed = {
+        (p.replicas, p.pp, p.attn_tp, p.attn_dp, p.moe_tp, p.moe_ep)
+        for p in (c.layout for c in enumerate_space(arch, gpus=gpus, engine=engine).candidates)
+    }
+    assert listed == _naive(arch, gpus, engine)
+
+
+def test_sixty_one_layers() -> None:
+    """A prime number of layers is split as each engine does."""
+    assert split_layers("vllm", 61, 2) == split_layers("trtllm", 61, 2) == (31, 30)
+    assert split_layers("sglang", 61, 2) == (30, 31)
+    assert split_layers("vllm", 61, 4) == (15, 15, 16, 15)
+    assert split_layers("sglang", 61, 4) == (15, 15, 15, 16)
+    assert split_layers("trtllm", 61, 4) == (16, 15, 15, 15)
+    with pytest.raises(ValueError, match=r"`pp` must lie between 1 and num_hidden_layers, got pp=62"):
+        split_layers("vllm", 61, 62)
+
+
+@pytest.mark.parametrize("name", ["deepseek-v3", "mixtral-8x22b", "llama-3.1-70b", "qwen3-235b"])
+def test_full_plan_strings_round_trip(name: str) -> None:
+    """The string of a layout means just that layout, on the engine it names."""
+    arch = load_model(name)
+    for c in enumerate_space(arch, gpus=32, engine="any").candidates:
+        found = resolve(parse_plan(format_plan(c.layout, c.engine)), arch=arch, gpus=32, engine="any")
+        assert found.candidate == c
+        assert found.alternatives == ()
+        assert found.violations == ()
+
+
+def test_the_reference_plan() -> None:
+    """EP16/PP2/TP4/DP4 on 128 GPUs: one reading in vLLM, three in SGLang, none that TensorRT-LLM can launch."""
+    spec = parse_plan("EP16/PP2/TP4/DP4")
+    vllm = resolve(spec, arch=REFERENCE, gpus=128, engine="vllm")
+    assert short_plan(vllm.candidate.layout) == "R4 PP2 TP4 DP4 EP16"
+    assert vllm.candidate.layout.stage_layers == (8, 8)
+    assert vllm.alternatives == ()
+    assert vllm.assumed
+    sglang = resolve(spec, arch=REFERENCE, gpus=128, engine="sglang")
+    readings = {
+        (c.layout.replicas, c.layout.attn_dp, c.layout.moe_tp) for c in (sglang.candidate, *sglang.alternatives)
+    }
+    assert readings == {(1, 16, 4), (2, 8, 2), (4, 4, 1)}
+    assert sglang.candidate.layout.moe_tp == 1
+    trtllm = resolve(spec, arch=REFERENCE, gpus=128, engine="trtllm")
+    assert [v.rule for v in trtllm.violations] == ["attention_dp_all_or_nothing"]
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("tp8", "R16 TP8 MTP8"),
+        ("TP4xPP2xDP4/EP", "R4 PP2 TP4 DP4 EP16"),
+        ("tp=4,pp=2,dp=4,ep=16", "R4 PP2 TP4 DP4 EP16"),
+        ("TP4 PP2 DP4 EP16", "R4 PP2 TP4 DP4 EP16"),
+        ("DP8+EP", "R16 DP8 EP8"),
+        ("attn_tp=4 attn_dp=4 moe_ep=16 pp=2", "R4 PP2 TP4 DP4 EP16"),
+        ("SPLIT9-7/TP4/DP4/EP16", "R4 PP2 TP4 DP4 EP16"),
+    ],
+)
+def test_short_strings(text: str, meaning: str) -> None:
+    """What people write resolves to what they mean."""
+    found = resolve(parse_plan(text), arch=REFERENCE, gpus=128, engine="vllm")
+    assert short_plan(found.candidate.layout) == meaning
+
+
+def test_malformed_strings_list_every_token() -> None:
+    """Each token that cannot be read is named."""
+    with pytest.raises(InputError, match="cannot read") as caught:
+        parse_plan("TP4/QQ3/PP/ZZ")
+    assert len(caught.value.problems) == 3
+
+
+def test_a_plan_of_another_size() -> None:
+    """A plan that cannot use just N GPUs says so."""
+    with pytest.raises(InputError, match="no reading that uses exactly 128 GPUs"):
+        resolve(parse_plan("R2/PP2/ATP4/ADP4/EP16"), arch=REFERENCE, gpus=128, engine="vllm")
+
+
+BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
+    "pp_exceeds_layers": ("mixtral-8x7b", "vllm", {"pp": 33}),
+    "dense_has_no_experts": ("llama-3.1-8b", "vllm", {"attn_dp": 2}),
+    "attention_heads": ("mixtral-8x22b", "vllm", {"attn_tp": 5, "moe_tp": 5}),
+    "kv_heads": ("qwen3-235b", "vllm", {"attn_tp": 16, "moe_ep": 16, "dcp": 1}),
+    "linear_attention_heads": ("qwen3.5-397b", "vllm", {"attn_tp": 32, "moe_ep": 32}),
+    "attention_dp_all_or_nothing": ("deepseek-v3", "trtllm", {"attn_tp": 2, "attn_dp": 2, "moe_ep": 4}),
+    "moe_tp_or_ep": ("deepseek-v3", "vllm", {"attn_tp": 4, "moe_tp": 2, "moe_ep": 2}),
+    "more_ranks_than_experts": ("mixtral-8x7b", "vllm", {"attn_dp": 16, "moe_ep": 16}),
+    "experts_divisible": ("mixtral-8x7b", "sglang", {"attn_dp": 3, "moe_ep": 3}),
+    "redundant_experts_need_ep": ("deepseek-v3", "vllm", {"redundant_experts": 8}),
+    "moe_intermediate_divisible": ("deepseek-v3", "vllm", {"attn_dp": 3, "moe_tp": 3}),
+    "expert_quant_blocks": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_tp": 32}),
+    "dense_ffn_shards": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_ep": 32}),
+    "shared_expert_shards": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_ep": 32}),
+    "context_parallel_support": ("deepseek-v3", "trtllm", {"attn_cp": 2, "moe_ep": 2}),
+    "decode_context_parallel": ("deepseek-v3", "sglang", {"dcp": 2, "attn_tp": 2, "moe_tp": 2}),
+}
+
+
+def test_every_rule_has_a_case() -> None:
+    """No rule without a layout that breaks it."""
+    assert set(BREAKING) == {r.name for r in RULES}
+
+
+@pytest.mark.parametrize("rule", BREAKING)
+def test_each_rule_names_itself_and_its_values(rule: str) -> None:
+    """A broken rule says what it wants and what it got."""
+    name, engine, degrees = BREAKING[rule]
+    arch = load_model(name)
+    if rule == "kv_heads":
+        arch = replace(arch, num_key_value_heads=3)
+    if rule in ("dense_ffn_shards", "shared_expert_shards"):
+        arch = replace(arch, intermediate_size=18432 + 7, shared_intermediate_size=2048 + 7)
+    neutral = {"replicas": 1, "pp": 1, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 1}
+    layout = Layout(stage_layers=(arch.num_hidden_layers,), **{**neutral, **degrees})  # type: ignore[arg-type]
+    found = {v.rule: v.message for v in violations(arch, engine, layout)}
+    assert rule in found
+    assert ", got " in found[rule]
