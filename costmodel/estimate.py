@@ -342,7 +342,6 @@ def _residual(target: TargetResidual, phi: Floats, beyond: Floats, reach_sd: flo
     return np.exp(target.mean_log(phi)), np.sqrt(variance)
 
 
-
 def _table(rows: Sequence[Floats], size: int) -> Floats:
     out = np.empty((len(rows), size))
     for i, row in enumerate(rows):
@@ -350,9 +349,7 @@ def _table(rows: Sequence[Floats], size: int) -> Floats:
     return out
 
 
-def _collect(
-    batch: PlanBatch, load: Load, memory: Memory, state: SteadyState, corrected: _Corrected
-) -> Estimate:
+def _collect(batch: PlanBatch, load: Load, memory: Memory, state: SteadyState, corrected: _Corrected) -> Estimate:
     layout, size = batch.layout, batch.size
     zero = np.zeros(1)
     prefill = _table([state.prefill.group_s.get(g, zero) for g in GROUPS], size)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.collectives import Links, all_reduce_s, expert_exchange_s, pipeline_send_s
 from costmodel.columns import ArchColumns, Floats, LayoutColumns
@@ -96,9 +97,14 @@ class StepTime:
         hbm_bytes: Floats,
         *,
         issued: Floats | None = None,
+        present: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Book one kernel, and its ideal times beside. `issued`: FLOPs that padding makes of `flops`."""
-        self.add(layer, group, rate.seconds(flops if issued is None else issued, hbm_bytes))
+        """Book one kernel, and its ideal times beside. `issued`: FLOPs that padding makes of `flops`.
+
+        `present` marks the plans whose model has the kernel at all, where a batch mixes models.
+        """
+        seconds = rate.seconds(flops if issued is None else issued, hbm_bytes)
+        self.add(layer, group, seconds if present is None else np.where(present, seconds, 0.0))
         self.math_s = self.math_s + flops * (self._layers[layer] / rate.peak_flops_per_s)
         self.hbm_bytes = self.hbm_bytes + hbm_bytes * self._layers[layer]
 
@@ -125,7 +131,9 @@ def _projections(out: StepTime, machine: Machine, tokens: Floats, sampled: Float
         weights = m.n * m.k
         hbm_bytes = weights * machine.precision.bytes_of(m.weights) + rows * ((m.n + m.k) * act)
         rate = machine.rates.gemm(m.weights)
-        out.add_kernel(m.layer, _GROUP_OF_WEIGHTS[m.weights], rate, rows * (2.0 * weights), hbm_bytes)
+        present = None if weights.all() else weights > 0.0
+        hbm_bytes = hbm_bytes if present is None else hbm_bytes * present
+        out.add_kernel(m.layer, _GROUP_OF_WEIGHTS[m.weights], rate, rows * (2.0 * weights), hbm_bytes, present=present)
 
 
 def _attention(out: StepTime, machine: Machine, work: StepWork) -> None:
@@ -177,7 +185,7 @@ def _mla(out: StepTime, machine: Machine, work: StepWork, heads: Floats, shards:
         scored = work.prefill_tokens * work.prefill_context + work.decode_sequences * work.decode_context
         flops = 2.0 * arch.index_heads * arch.index_head_dim
         read = (work.prefill_kv_tokens + work.decode_sequences * work.decode_context) * arch.index_head_dim
-        out.add_kernel("mla", "attention_core", rates.decode, scored * flops * sparse, read)
+        out.add_kernel("mla", "attention_core", rates.decode, scored * flops, read, present=sparse)
 
 
 def _linear(out: StepTime, machine: Machine, work: StepWork) -> None:

@@ -94,10 +94,14 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             missing = [c for c in REQUIRED if c not in (reader.fieldnames or ())]
             if missing:
-                raise InputError.single(str(path), f"must have the columns {', '.join(REQUIRED)}; lacks {', '.join(missing)}")
+                raise InputError.single(
+                    str(path), f"must have the columns {', '.join(REQUIRED)}; lacks {', '.join(missing)}"
+                )
             rows = []
             for row in reader:
-                rows.append({k: (v or "").strip() for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)})
+                rows.append(
+                    {k: (v or "").strip() for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)}
+                )
                 if len(rows) > MAX_ROWS:
                     raise InputError.single(str(path), f"must have at most {MAX_ROWS} rows")
     except OSError as error:
@@ -153,7 +157,9 @@ def _arch(
     gemm, moe = _dtype(key[1]), _dtype(key[2])
     bad = [d for d in (gemm, moe) if d is not None and d not in BYTES_PER_WEIGHT]
     if bad:
-        problems.append(Problem(path="dtype", message=f"must be one of {', '.join(BYTES_PER_WEIGHT)}, got {', '.join(bad)}"))
+        problems.append(
+            Problem(path="dtype", message=f"must be one of {', '.join(BYTES_PER_WEIGHT)}, got {', '.join(bad)}")
+        )
         return None
     cells[key] = with_dtypes(arch, gemm_dtype=gemm, moe_dtype=moe)
     return cells[key]
@@ -197,9 +203,7 @@ def _optional(row: Mapping[str, str], name: str, at: str, problems: list[Problem
     return _number(row, name, at, problems) * 1e-3 if row.get(name) else math.nan
 
 
-def _run(
-    row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, problems: list[Problem]
-) -> Run | None:
+def _run(row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, problems: list[Problem]) -> Run | None:
     before = len(problems)
     if row["engine"] not in ENGINES:
         problems.append(Problem(path=at, message=f"engine must be one of {', '.join(ENGINES)}, got {row['engine']!r}"))
@@ -212,7 +216,9 @@ def _run(
     width = whole["attn_tp"] * whole["attn_dp"]
     moe = (whole["moe_tp"], whole["moe_ep"]) if arch.is_moe else (1, 1)
     if arch.is_moe and moe[0] * moe[1] != width:
-        problems.append(Problem(path=at, message=f"attn_tp x attn_dp must equal moe_tp x moe_ep, got {width} and {moe[0] * moe[1]}"))
+        problems.append(
+            Problem(path=at, message=f"attn_tp x attn_dp must equal moe_tp x moe_ep, got {width} and {moe[0] * moe[1]}")
+        )
         return None
     layers, pp = arch.num_hidden_layers, whole["pp"]
     if pp > layers:
@@ -280,9 +286,7 @@ class RunBatch:
 
     def evaluate(self) -> Estimate:
         """Predict every run with one vectorised call."""
-        return self.batch.evaluate(
-            self.load, longest_prompt=self.load.isl, memory_fraction=self.memory_fraction
-        )
+        return self.batch.evaluate(self.load, longest_prompt=self.load.isl, memory_fraction=self.memory_fraction)
 
 
 def prepare_runs(runs: Sequence[Run]) -> RunBatch:

@@ -16,7 +16,7 @@ from autotune.report.table import print_tune
 from autotune.study import Store, Study, default_location, load_study, open_store, study_fingerprint
 from autotune.tuning import tune
 
-TABLE_WIDTH = 132
+TABLE_WIDTH = 156
 """Columns of the table where the terminal does not say: in a file or a pipe."""
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from autotune.space import Candidate, Space, format_plan
 from autotune.tuning import PlanResult, TuneResult
-from autotune.tuning.run import BaselineResult
+from autotune.tuning.confidence import P10, Confidence
+from autotune.tuning.run import BaselineResult, expected_objective
 from costmodel.layout import Layout
 
 COMPARED = (
@@ -54,7 +55,23 @@ def versus(plan: PlanResult, baseline: PlanResult | None) -> dict[str, float]:
     return out
 
 
-def plan_document(plan: PlanResult, *, rank: int | None, baseline: PlanResult | None) -> dict[str, Any]:
+def confidence_document(plan: PlanResult, known: Confidence | None) -> dict[str, Any]:
+    """How sure the estimate and its place are: 80 % intervals and probabilities."""
+    out: dict[str, Any] = {"p_meets": plan.p_meets}
+    for name, sd in (("ttft_s", "ttft_log_sd"), ("tpot_s", "tpot_log_sd"), ("requests_per_s", "throughput_log_sd")):
+        factor = math.exp(P10 * plan.metrics[sd])
+        stem = name.removesuffix("_s") if name != "requests_per_s" else "requests_per_s"
+        unit = "" if name == "requests_per_s" else "_s"
+        out[f"{stem}_p10{unit}"] = plan.metrics[name] / factor
+        out[f"{stem}_p90{unit}"] = plan.metrics[name] * factor
+    if known is not None:
+        out |= asdict(known)
+    return out
+
+
+def plan_document(
+    plan: PlanResult, *, rank: int | None, baseline: PlanResult | None, known: Confidence | None = None
+) -> dict[str, Any]:
     """One plan."""
     return {
         "rank": rank,
@@ -65,6 +82,7 @@ def plan_document(plan: PlanResult, *, rank: int | None, baseline: PlanResult | 
         "feasible": plan.feasible,
         "violations": [asdict(v) for v in plan.violations],
         "metrics": dict(plan.metrics),
+        "confidence": confidence_document(plan, known),
         "breakdown": dict(plan.breakdown),
         "vs_baseline": versus(plan, baseline),
     }
@@ -105,16 +123,10 @@ def baseline_rank(baseline: BaselineResult, result: TuneResult) -> int | None:
     if plan is None or not plan.feasible:
         return None
     objective = result.study.objective
-    mine = plan.metrics[objective.metric]
+    mine = expected_objective(result.study, plan)
+    sign = 1.0 if objective.direction == "minimize" else -1.0
     better = [
-        p
-        for p in result.ranked
-        if p.plan != plan.plan
-        and (
-            p.metrics[objective.metric] < mine
-            if objective.direction == "minimize"
-            else p.metrics[objective.metric] > mine
-        )
+        p for p in result.ranked if p.plan != plan.plan and sign * expected_objective(result.study, p) < sign * mine
     ]
     return len(better) + 1
 
@@ -133,8 +145,12 @@ def counts_document(space: Space, *, feasible: int, infeasible: Mapping[str, int
 def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
     """The whole answer; `top` plans, 0 for all of them, infeasible ones included."""
     baseline = None if result.baseline is None else result.baseline.result
-    plans = [plan_document(p, rank=i, baseline=baseline) for i, p in enumerate(result.ranked, start=1)]
-    rest = [plan_document(p, rank=None, baseline=baseline) for p in result.infeasible]
+    sure = result.confidence
+    plans = [
+        plan_document(p, rank=i, baseline=baseline, known=sure.get(p.plan))
+        for i, p in enumerate(result.ranked, start=1)
+    ]
+    rest = [plan_document(p, rank=None, baseline=baseline, known=sure.get(p.plan)) for p in result.infeasible]
     shown = plans + rest if top == 0 else (plans or rest)[:top]
     return finite(
         {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -9,6 +11,8 @@ from rich.table import Table
 from autotune.report.document import assumptions, baseline_rank, versus
 from autotune.space import RULES, short_plan
 from autotune.tuning import PlanResult, TuneResult, Violation
+from autotune.tuning.confidence import P10
+from autotune.tuning.plans import DERIVED
 from autotune.tuning.run import BaselineResult
 
 RULE_TEXTS = {rule.name: rule.text for rule in RULES}
@@ -25,6 +29,7 @@ def print_tune(console: Console, result: TuneResult, *, top: int) -> None:
     shown = result.ranked if top == 0 else result.ranked[:top]
     if result.ranked:
         console.print(_table(result, shown))
+        _print_confidence(console, result)
     else:
         _print_nothing_feasible(console, result, top)
     if result.baseline is not None:
@@ -36,25 +41,15 @@ def print_tune(console: Console, result: TuneResult, *, top: int) -> None:
 def _table(result: TuneResult, shown: tuple[PlanResult, ...]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     dense = not result.study.arch.is_moe
-    table.add_column("rank", justify="right")
+    table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("plan", no_wrap=True, overflow="ellipsis", min_width=16)
-    for title in (
-        "in flight",
-        "chunk",
-        "tok/s/GPU",
-        "out/s/GPU",
-        "tok/s",
-        "TTFT s",
-        "TPOT ms",
-        "mem",
-        "GPU",
-        "bottleneck",
-        "vs base",
-    ):
+    titles = ["in flight", "chunk", "tok/s/GPU", "out/s/GPU", "tok/s", "TTFT s", "TPOT ms", "P(meets)", "mem", "GPU"]
+    for title in (*titles, "bottleneck", "vs base", "P(> base)"):
         table.add_column(title, justify="left" if title == "bottleneck" else "right", no_wrap=True)
     baseline = result.baseline
     base = None if baseline is None else baseline.result
-    rows = [(str(i), p, "") for i, p in enumerate(shown, start=1)]
+    sure = result.confidence
+    rows = [(f"{'≈' if i > 1 and sure[p.plan].among_best else ''}{i}", p, "") for i, p in enumerate(shown, start=1)]
     if baseline is not None and base is not None:
         place = baseline_rank(baseline, result)
         rows = [(r, p, "green" if base.plan == p.plan else s) for r, p, s in rows]
@@ -70,6 +65,8 @@ def _cells(result: TuneResult, plan: PlanResult, base: PlanResult | None) -> tup
     m = plan.metrics
     metric = result.study.objective.metric
     change = versus(plan, base).get(f"{metric}_frac")
+    known = result.confidence.get(plan.plan)
+    better = None if known is None else known.p_better_than_baseline
     return (
         f"{plan.knobs.concurrency:,}",
         f"{plan.knobs.max_num_batched_tokens:,}",
@@ -78,10 +75,26 @@ def _cells(result: TuneResult, plan: PlanResult, base: PlanResult | None) -> tup
         f"{m['total_tokens_per_s']:,.0f}",
         f"{m['ttft_longest_s']:.2f}",
         f"{m['tpot_s'] * 1e3:.1f}",
+        f"{plan.p_meets:.0%}",
         f"{m['memory_util_frac']:.0%}",
         f"{m['gpu_util_frac']:.0%}",
         plan.breakdown["bottleneck"],
         "" if change is None or plan is base else f"{change:+.1%}",
+        "" if better is None or plan is base else f"{better:.0%}",
+    )
+
+
+def _print_confidence(console: Console, result: TuneResult) -> None:
+    """How far the first plan stands out, in one line."""
+    best = result.ranked[0]
+    alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
+    m = best.metrics
+    ttft, tpot = (math.exp(P10 * m[name]) for name in ("ttft_log_sd", "tpot_log_sd"))
+    console.print(
+        f"Of rank 1, 80 % intervals: TTFT {m['ttft_longest_s'] / ttft:.2f} to {m['ttft_longest_s'] * ttft:.2f} s, TPOT "
+        f"{m['tpot_s'] * 1e3 / tpot:.1f} to {m['tpot_s'] * 1e3 * tpot:.1f} ms. {alike} other plans (≈) cannot be told "
+        f"apart from it with 90 % confidence.",
+        highlight=False,
     )
 
 
@@ -103,7 +116,9 @@ def _print_nothing_feasible(console: Console, result: TuneResult, top: int) -> N
     console.print(table)
     if result.infeasible:
         nearest = result.infeasible[0]
-        console.print(f"To make {nearest.plan} feasible: {'; '.join(_give(v) for v in nearest.violations)}.")
+        console.print(
+            f"To make {nearest.plan} feasible: {'; '.join(_give(v) for v in nearest.violations if v.code != DERIVED)}."
+        )
 
 
 def _give(violation: Violation) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotune.study import Study
+from autotune.tuning.normal import p_below
 from costmodel.columns import Floats
 from costmodel.estimate import Estimate
 
@@ -123,6 +124,16 @@ def study_limits(study: Study) -> tuple[Limit, ...]:
                 value=lambda e: e.gpu_util_frac,
             )
         )
+    if study.search.min_p_meets > 0.0:
+        out.append(
+            Limit(
+                code="min_p_meets",
+                limit=study.search.min_p_meets,
+                unit="probability",
+                least=True,
+                value=lambda e: p_meets(study, e),
+            )
+        )
     rate = study.workload.request_rate_per_s
     if rate is not None:
         out.append(
@@ -135,6 +146,28 @@ def study_limits(study: Study) -> tuple[Limit, ...]:
             )
         )
     return tuple(out)
+
+
+def p_meets(study: Study, estimate: Estimate) -> Floats:
+    """Probability that a plan keeps every limit on latency and throughput, shape `(num_plans,)`.
+
+    The limits are taken as independent. Errors of TTFT and TPOT go together, so this errs on the safe side.
+    """
+    c = study.constraints
+    out = np.ones_like(estimate.tpot_s)
+    if c.ttft_s is not None:
+        out = out * p_below(c.ttft_s, estimate.ttft_longest_s, estimate.ttft_log_sd)
+    if c.tpot_s is not None:
+        out = out * p_below(c.tpot_s, estimate.tpot_s, estimate.tpot_log_sd)
+    # throughput at least a limit: its inverse at most the limit's
+    for least, value in (
+        (c.min_total_tokens_per_s_per_gpu, estimate.total_tokens_per_s_per_gpu),
+        (c.min_output_tokens_per_s_per_gpu, estimate.output_tokens_per_s_per_gpu),
+        (c.min_stage_tokens_per_s_per_gpu, estimate.stage_tokens_per_s_per_gpu),
+    ):
+        if least is not None:
+            out = out * p_below(1.0 / least, 1.0 / np.maximum(value, 1e-300), estimate.throughput_log_sd)
+    return out
 
 
 def excess_table(limits: tuple[Limit, ...], estimate: Estimate) -> Floats:

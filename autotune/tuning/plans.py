@@ -32,6 +32,9 @@ METRICS = (
     "compute_util_frac",
     "bandwidth_util_frac",
     "kv_capacity_sequences",
+    "ttft_log_sd",
+    "tpot_log_sd",
+    "throughput_log_sd",
 )
 
 
@@ -60,6 +63,15 @@ class Violation:
     unit: str
 
 
+DERIVED = "min_p_meets"
+"""The limit that follows from the others: it binds only where each of them is kept."""
+
+
+def relative_excess(violation: Violation) -> float:
+    """Excess over the limit's size."""
+    return violation.excess / max(abs(violation.limit), 1e-12)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanResult:
     """A plan, its knobs and what it costs."""
@@ -74,6 +86,8 @@ class PlanResult:
     margins: Mapping[str, float]
     """Constraint -> excess in its unit; negative is room left."""
     metrics: Mapping[str, float]
+    p_meets: float
+    """Probability of keeping every limit on latency and throughput, given how sure the estimate is."""
     breakdown: Mapping[str, Any]
 
     @property
@@ -97,6 +111,7 @@ def plan_result(
     limits: tuple[Limit, ...],
     excess: Floats,
     values: Floats,
+    p_meets: Floats,
 ) -> PlanResult:
     """The plan of one row. `excess` and `values`: shape `(len(limits), num_rows)`."""
     layout = variant.candidate.layout
@@ -111,7 +126,7 @@ def plan_result(
         for i, limit in enumerate(limits)
         if excess[i, row] > 0.0
     ]
-    broken.sort(key=lambda v: (-v.excess / max(abs(v.limit), 1e-12), v.code))
+    broken.sort(key=lambda v: (v.code == DERIVED, -relative_excess(v), v.code))
     per_rank = concurrency / min(layout.replicas, concurrency) / layout.attn_dp
     return PlanResult(
         plan=plan_key(variant.candidate),
@@ -128,6 +143,7 @@ def plan_result(
         violations=tuple(broken),
         margins={limit.code: float(excess[i, row]) for i, limit in enumerate(limits)},
         metrics={name: float(getattr(estimate, name)[row]) for name in METRICS},
+        p_meets=float(p_meets[row]),
         breakdown=_breakdown(estimate, row),
     )
 
@@ -170,6 +186,7 @@ def to_record(plan: PlanResult, objective: str) -> TrialRecord:
             "max_num_seqs": knobs.max_num_seqs,
             "violations": [asdict(v) for v in plan.violations],
             "metrics": dict(plan.metrics),
+            "p_meets": plan.p_meets,
             "breakdown": dict(plan.breakdown),
         },
     )
@@ -207,5 +224,6 @@ def from_record(record: TrialRecord) -> PlanResult:
         violations=tuple(Violation(**v) for v in attrs["violations"]),
         margins=dict(record.constraints),
         metrics={k: float("nan") if v is None else v for k, v in attrs["metrics"].items()},
+        p_meets=float(attrs["p_meets"]),
         breakdown=attrs["breakdown"],
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
 from autotune.space import Candidate, Resolution, Space, enumerate_space, parse_plan, resolve
 from autotune.study import Store, Study
 from autotune.tuning.candidates import Variant
-from autotune.tuning.plans import PlanResult, from_record, plan_key, to_record
+from autotune.tuning.confidence import Confidence, confidence
+from autotune.tuning.plans import PlanResult, from_record, plan_key, relative_excess, to_record
 from autotune.tuning.sample import sample
 from autotune.tuning.score import score, score_variant
 from costmodel.errors import InputError, Problem
@@ -42,6 +43,8 @@ class TuneResult:
     infeasible: tuple[PlanResult, ...]
     """The others, nearest first."""
     baseline: BaselineResult | None
+    confidence: Mapping[str, Confidence]
+    """By plan: of the feasible ones, or of the others where none is."""
     scored_now: int
     """Plans scored by this run; the rest came from the storage."""
     elapsed_s: float
@@ -97,6 +100,7 @@ def tune(
         if progress is not None:
             progress(len(plans), len(space.candidates))
     ranked, infeasible = rank(study, list(plans.values()))
+    known = None if baseline is None else baseline.result
     return TuneResult(
         study=study,
         complete=len(plans) == len(space.candidates),
@@ -104,6 +108,7 @@ def tune(
         ranked=ranked,
         infeasible=infeasible,
         baseline=baseline,
+        confidence=confidence(study, ranked or infeasible, known),
         scored_now=len(plans) - before,
         elapsed_s=time.perf_counter() - start,
         storage=None if store is None else store.location,
@@ -136,13 +141,19 @@ def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, .
     sign = 1.0 if study.objective.direction == "minimize" else -1.0
     feasible = [p for p in plans if p.feasible]
     others = [p for p in plans if not p.feasible]
-    feasible.sort(key=lambda p: (sign * p.metrics[study.objective.metric], p.plan))
+    feasible.sort(key=lambda p: (sign * expected_objective(study, p), p.plan))
     others.sort(key=lambda p: (_distance(p), p.plan))
     return tuple(feasible), tuple(others)
 
 
+def expected_objective(study: Study, plan: PlanResult) -> float:
+    """What ranks plans: the objective, times the probability of keeping the limits where more is better."""
+    value = plan.metrics[study.objective.metric]
+    return value if study.objective.direction == "minimize" else value * plan.p_meets
+
+
 def _distance(plan: PlanResult) -> float:
-    return max((v.excess / max(abs(v.limit), 1e-12) for v in plan.violations), default=inf)
+    return relative_excess(plan.violations[0]) if plan.violations else inf
 
 
 def _baseline(study: Study) -> BaselineResult | None:

@@ -9,8 +9,8 @@ import numpy as np
 from autotune.space import Candidate
 from autotune.study import IntRange, Study
 from autotune.tuning.candidates import Rows, Variant, make_rows
-from autotune.tuning.limits import Limit, excess_table, study_limits
-from autotune.tuning.plans import PlanResult, plan_result
+from autotune.tuning.limits import Limit, excess_table, p_meets, study_limits
+from autotune.tuning.plans import DERIVED, PlanResult, plan_result
 from autotune.tuning.solve import solve_concurrency
 from costmodel.columns import Floats
 from costmodel.estimate import Estimate
@@ -44,11 +44,23 @@ def _best(study: Study, rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.in
     return [tried[best_of_row[row]].result(int(row)) for row in firsts]
 
 
+STEPS_BACK = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
+"""Shares of the solved concurrency that are tried: at the limit itself keeping it is a coin toss."""
+
+
 def _concurrencies(study: Study, rows: Rows, limits: tuple[Limit, ...]) -> list[Floats]:
-    asked = study.search.concurrency
-    if study.workload.concurrency is None and asked is not None and not isinstance(asked, IntRange):
-        return [np.full(rows.variant.shape[0], float(value)) for value in asked]
-    return [solve_concurrency(rows, limits)]
+    asked, size = study.search.concurrency, rows.variant.shape[0]
+    fixed = study.workload.concurrency is not None or study.workload.request_rate_per_s is not None
+    if not fixed and asked is not None and not isinstance(asked, IntRange):
+        return [np.full(size, float(value)) for value in asked]
+    solved = solve_concurrency(rows, limits)
+    if fixed or study.objective.direction == "minimize":
+        return [solved]
+    replicas = rows.batch.layout.replicas
+    least = (
+        replicas if not isinstance(asked, IntRange) else np.maximum(replicas, np.ceil(asked.min / replicas) * replicas)
+    )
+    return [np.maximum(np.floor(solved * share / replicas) * replicas, least) for share in STEPS_BACK]
 
 
 class _Trial:
@@ -60,11 +72,16 @@ class _Trial:
         self.excess = excess_table(limits, self.estimate)
         self.values = np.stack([limit.value(self.estimate) for limit in limits])
         objective = getattr(self.estimate, study.objective.metric)
-        gain = -objective if study.objective.direction == "minimize" else objective
+        # what can be expected of a plan that may break its limits
+        self.p_meets = p_meets(study, self.estimate)
+        expected = objective * self.p_meets
+        gain = -objective if study.objective.direction == "minimize" else expected
         scale = np.array([max(abs(limit.limit), 1e-12) for limit in limits])[:, None]
-        worst = np.max(np.maximum(self.excess, 0.0) / scale, axis=0)
+        over = np.maximum(self.excess, 0.0) / scale
+        derived = np.array([limit.code == DERIVED for limit in limits])
+        worst = np.where(over[~derived].max(axis=0) > 0.0, over[~derived].max(axis=0), over.max(axis=0))
         # any feasible row goes before any infeasible one, and those by how far they are off
-        bounded = np.nan_to_num(np.arctan(gain / max(float(np.nanmax(np.abs(gain))), 1e-300)), nan=-2.0)
+        bounded = np.nan_to_num(gain / (1.0 + np.abs(gain)), nan=-2.0)
         self.key = np.where(worst <= 0.0, 10.0 + bounded, -np.minimum(worst, 1e300))
 
     def result(self, row: int) -> PlanResult:
@@ -78,4 +95,5 @@ class _Trial:
             limits=self.limits,
             excess=self.excess,
             values=self.values,
+            p_meets=self.p_meets,
         )

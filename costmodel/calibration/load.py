@@ -187,9 +187,7 @@ _FACTOR_OF = {
 }
 
 
-def cell_columns(
-    cells: Sequence[tuple[Arch, Cluster, str]], calibrations: Sequence[Calibration]
-) -> CellColumns:
+def cell_columns(cells: Sequence[tuple[Arch, Cluster, str]], calibrations: Sequence[Calibration]) -> CellColumns:
     """Everything that calibration and hardware say about each cell."""
     rates = [_cell_rates(a, c.gpu, k) for (a, c, _), k in zip(cells, calibrations, strict=True)]
     links = [_cell_links(c.gpu, k) for (_, c, _), k in zip(cells, calibrations, strict=True)]
@@ -201,7 +199,9 @@ def cell_columns(
     }
     return CellColumns(
         cluster=ClusterColumns.of([cluster for _, cluster, _ in cells]),
-        rates=Rates(**{n: r.slowed(_column(factors, _FACTOR_OF[n])) if n in _FACTOR_OF else r for n, r in laws.items()}),
+        rates=Rates(
+            **{n: r.slowed(_column(factors, _FACTOR_OF[n])) if n in _FACTOR_OF else r for n, r in laws.items()}
+        ),
         links=Links(**{f.name: _column(links, f.name) for f in fields(Links)}).slowed(_column(factors, "all_reduce")),
         engine=EngineColumns(**{f.name: _column(serving, f.name) for f in fields(EngineColumns)}),
     )

@@ -83,7 +83,9 @@ def test_better_hardware_is_never_worse(
     better = replace(old, gpu=replace(old.gpu, **{figure: value}))
     after = estimate([replace(m, cluster=better) for m in members], work)
     slack = 1.0 + 1e-9
-    assert (after.tpot_s <= before.tpot_s * slack).all()
+    # with more memory a plan that queued for KV room runs more sequences at once, each of them slower
+    free = before.kv_wait_s == 0 if figure == "hbm_bytes" else np.ones(len(members), dtype=bool)
+    assert (after.tpot_s[free] <= before.tpot_s[free] * slack).all()
     assert (after.ttft_s <= before.ttft_s * slack).all()
     assert (after.requests_per_s * slack >= before.requests_per_s).all()
     assert (after.kv_fits_longest >= before.kv_fits_longest - 1e-9).all()
@@ -105,8 +107,8 @@ def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
         last = now
 
 
-def _row(e: Estimate, index: int) -> dict[str, object]:
-    return {f.name: np.asarray(getattr(e, f.name))[..., index].tolist() for f in fields(Estimate)}
+def _row(e: Estimate, index: int) -> list[float]:
+    return [float(x) for f in fields(Estimate) for x in np.atleast_1d(np.asarray(getattr(e, f.name))[..., index])]
 
 
 def test_a_batch_is_its_members() -> None:

@@ -96,9 +96,7 @@ class ServingFit:
         known = self.version >= 0
         rows = np.flatnonzero(known)
         log[np.ix_(rows, OF_VERSION)] += version[self.version[known]]
-        return {
-            p.name: np.clip(p.start * np.exp(log[:, i]), p.least, p.most) for i, p in enumerate(PARAMETERS)
-        }
+        return {p.name: np.clip(p.start * np.exp(log[:, i]), p.least, p.most) for i, p in enumerate(PARAMETERS)}
 
     def predict(self, x: Floats) -> Estimate:
         """The formulas' estimate, without residuals."""
@@ -116,7 +114,10 @@ class ServingFit:
         slowed |= {"experts": rates.experts.slowed(v["experts"]), "small": replace(rates.small, t0_s=v["layer_s"])}
         engine = replace(columns.engine, **{n: v[n] for n in NAMES if n not in (*FACTORS, "layer_s")})
         changed = replace(
-            columns, rates=Rates(**{**_fields(rates), **slowed}), links=columns.links.slowed(v["all_reduce"]), engine=engine
+            columns,
+            rates=Rates(**{**_fields(rates), **slowed}),
+            links=columns.links.slowed(v["all_reduce"]),
+            engine=engine,
         )
         fitted = replace(self.neutral, batch=replace(batch, columns=changed, residual=None))
         return fitted.evaluate()

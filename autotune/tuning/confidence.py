@@ -1,0 +1,139 @@
+"""How sure the ranking is: joint draws of the plans' errors, of which those of one cell share a part.
+
+The calibration gives each cell's error as a linear function of a few features with a covariance, which all its
+plans share, and each plan an error of its own (`costmodel.calibration.residual`). Drawing both, with one set of
+draws for all plans, gives the probability that one plan is better than another although neither is known well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotune.study import Study
+from autotune.tuning.candidates import weights
+from autotune.tuning.plans import PlanResult
+from costmodel.calibration.load import BORROWED_FROM
+from costmodel.calibration.residual import (
+    FEATURES,
+    REACH_SD,
+    TRIANGLE,
+    Residual,
+    TargetResidual,
+    features,
+    residual_columns,
+)
+from costmodel.columns import Floats
+from costmodel.estimate import TARGET_CORRELATION
+
+DRAWS = 1000
+SEED = 20
+TOLD_APART = 0.9
+"""A plan that the best beats with less than this probability cannot be told apart from it."""
+P10 = 1.2815515655446004
+"""Quantile of the normal distribution at 0.9."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confidence:
+    """What is known of one plan beside its estimate."""
+
+    p_better_than_baseline: float | None
+    p_best_is_better: float
+    """Probability that the first plan of the ranking beats this one."""
+    among_best: bool
+    """Whether it cannot be told apart from the first plan."""
+
+
+def confidence(study: Study, plans: Sequence[PlanResult], baseline: PlanResult | None) -> dict[str, Confidence]:
+    """For ranked plans, best first; the baseline may be among them or not."""
+    if not plans:
+        return {}
+    together = [*plans, *([] if baseline is None else [baseline])]
+    drawn = _draw(study, together)
+    first = drawn[0]
+    out = {}
+    for i, plan in enumerate(plans):
+        beaten = 0.0 if i == 0 else float((first > drawn[i]).mean())
+        better = None
+        if baseline is not None:
+            better = 0.5 if plan.plan == baseline.plan else float((drawn[i] > drawn[-1]).mean())
+        out[plan.plan] = Confidence(
+            p_better_than_baseline=better, p_best_is_better=beaten, among_best=beaten < TOLD_APART
+        )
+    return out
+
+
+def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
+    """Draws of the objective, larger is better, shape `(len(plans), DRAWS)`."""
+    random = np.random.default_rng(SEED)
+    phi, beyond = _features(study, plans)
+    shared = {t: random.standard_normal((len(FEATURES), DRAWS)) for t in ("tpot", "ttft")}
+    own = {t: random.standard_normal((len(plans), DRAWS)) for t in ("tpot", "ttft")}
+    rest = np.sqrt(1.0 - TARGET_CORRELATION**2)
+    for drawn in (shared, own):
+        drawn["ttft"] = TARGET_CORRELATION * drawn["tpot"] + rest * drawn["ttft"]
+    error = {t: np.empty((len(plans), DRAWS)) for t in ("tpot", "ttft")}
+    for residual, rows in _cells(study, plans):
+        for name in ("tpot", "ttft"):
+            target: TargetResidual = getattr(residual, name)
+            root = _root(target.covariance[0])
+            spread = np.sqrt(target.own_variance(phi[:, rows]) + (REACH_SD[name] * beyond[rows]) ** 2)
+            error[name][rows] = phi[:, rows].T @ (root @ shared[name]) + spread[:, None] * own[name][rows]
+    ttft = np.array([p.metrics["ttft_s"] for p in plans])[:, None] * np.exp(error["ttft"])
+    tpot = np.array([p.metrics["tpot_s"] for p in plans])[:, None] * np.exp(error["tpot"])
+    metric = study.objective.metric
+    if metric == "ttft_s":
+        return -ttft
+    if metric == "tpot_s":
+        return -tpot
+    outputs = max(study.workload.osl.mean - 1.0, 0.0)
+    total = np.array([p.metrics["ttft_s"] + outputs * p.metrics["tpot_s"] for p in plans])[:, None]
+    value = np.array([p.metrics[metric] for p in plans])[:, None]
+    return np.asarray(value * total / (ttft + outputs * tpot))
+
+
+def _features(study: Study, plans: Sequence[PlanResult]) -> tuple[Floats, Floats]:
+    layouts = [p.layout for p in plans]
+    return features(
+        np.array([p.knobs.concurrency / p.layout.replicas for p in plans]),
+        np.array([float(x.width * x.pp) for x in layouts]),
+        np.array([study.workload.isl.mean]),
+        np.array([study.workload.osl.mean]),
+        np.array([float(x.moe_ep > 1) for x in layouts]),
+    )
+
+
+def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, list[int]]]:
+    groups: dict[tuple[str, str | None], list[int]] = {}
+    for i, p in enumerate(plans):
+        groups.setdefault((p.engine, p.knobs.weight_dtype), []).append(i)
+    gpu = study.cluster.gpu
+    return [
+        (
+            residual_columns(
+                [
+                    (
+                        weights(study.arch, dtype),
+                        gpu.name,
+                        BORROWED_FROM[gpu.generation],
+                        engine,
+                        study.engine_version,
+                    )
+                ]
+            ),
+            rows,
+        )
+        for (engine, dtype), rows in groups.items()
+    ]
+
+
+def _root(triangle: Floats) -> Floats:
+    """Square root of a covariance given as its lower triangle; rounding may leave it barely indefinite."""
+    full = np.zeros((len(FEATURES), len(FEATURES)))
+    for value, (i, j) in zip(triangle, TRIANGLE, strict=True):
+        full[i, j] = full[j, i] = value
+    values, vectors = np.linalg.eigh(full)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
