@@ -154,11 +154,7 @@ def p_meets(study: Study, estimate: Estimate) -> Floats:
     The limits are taken as independent. Errors of TTFT and TPOT go together, so this errs on the safe side.
     """
     c = study.constraints
-    out = np.ones_like(estimate.tpot_s)
-    if c.ttft_s is not None:
-        out = out * p_below(c.ttft_s, estimate.ttft_longest_s, estimate.ttft_log_sd)
-    if c.tpot_s is not None:
-        out = out * p_below(c.tpot_s, estimate.tpot_s, estimate.tpot_log_sd)
+    out = p_meets_latency(study, estimate)
     # throughput at least a limit: its inverse at most the limit's
     for least, value in (
         (c.min_total_tokens_per_s_per_gpu, estimate.total_tokens_per_s_per_gpu),
@@ -167,6 +163,17 @@ def p_meets(study: Study, estimate: Estimate) -> Floats:
     ):
         if least is not None:
             out = out * p_below(1.0 / least, 1.0 / np.maximum(value, 1e-300), estimate.throughput_log_sd)
+    return out
+
+
+def p_meets_latency(study: Study, estimate: Estimate) -> Floats:
+    """Probability of keeping the limits on latency alone, shape `(num_plans,)`: more requests only lower it."""
+    c = study.constraints
+    out = np.ones_like(estimate.tpot_s)
+    if c.ttft_s is not None:
+        out = out * p_below(c.ttft_s, estimate.ttft_longest_s, estimate.ttft_log_sd)
+    if c.tpot_s is not None:
+        out = out * p_below(c.tpot_s, estimate.tpot_s, estimate.tpot_log_sd)
     return out
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autotune.study import IntRange, Study
 from autotune.tuning.candidates import Rows
-from autotune.tuning.limits import Limit, excess_table
+from autotune.tuning.limits import Limit, excess_table, p_meets_latency
 from costmodel.columns import Floats
 from costmodel.estimate import Estimate
 
@@ -33,7 +33,10 @@ def solve_concurrency(rows: Rows, limits: tuple[Limit, ...]) -> Floats:
 
     def keeps(estimate: Estimate) -> Bools:
         no_wait = estimate.kv_wait_s <= 0.0
-        return np.asarray(no_wait & (excess_table(solved, estimate) <= 0.0).all(axis=0))
+        # the share of `min_p_meets` that only falls with more in flight; without it a plan whose probability
+        # needs far fewer would be called infeasible
+        likely = p_meets_latency(study, estimate) >= study.search.min_p_meets
+        return np.asarray(no_wait & likely & (excess_table(solved, estimate) <= 0.0).all(axis=0))
 
     low, high = _bounds(study, replicas)
     if study.workload.request_rate_per_s is not None:
