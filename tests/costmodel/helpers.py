@@ -41,9 +41,11 @@ def load(
     )
 
 
-def estimate(entries: list[PlanEntry], work: Load) -> Estimate:
-    """Estimate plans under one load at the usual memory fraction."""
-    return PlanBatch.of(entries).evaluate(work, longest_prompt=work.isl, memory_fraction=np.array([0.9]))
+def estimate(entries: list[PlanEntry], work: Load, *, formulas: bool = False) -> Estimate:
+    """Estimate plans under one load at the usual memory fraction; `formulas` leaves the residuals out."""
+    batch = PlanBatch.of(entries)
+    batch = replace(batch, residual=None) if formulas else batch
+    return batch.evaluate(work, longest_prompt=work.isl, memory_fraction=np.array([0.9]))
 
 
 def entry(name: str = "deepseek-v3", engine: str = "vllm", gpu: str = "h200", **degrees: int) -> PlanEntry:

@@ -182,7 +182,9 @@ class ResidualFit:
         cross = np.asarray(sum(v * self._kernel(t, test, train) for v, t in zip(variances, self.terms, strict=False)))
         prior = sum(v * self.phi[test, f] ** 2 for v, (_, f) in zip(variances, self.terms, strict=False))
         explained = np.einsum("ij,ji->i", cross, cho_solve(factor, cross.T))
-        return cross @ weights, np.asarray(prior) - explained + variances[-1]
+        # of a model that was never measured, the other levels' means were found to mislead: the formulas alone
+        known = np.isin(self.codes["model"][test], self.codes["model"][train])
+        return (cross @ weights) * known, np.asarray(prior) - explained + variances[-1]
 
     def cells(self, engine: str, rows: Ints, places: dict[str, Place]) -> dict[str, list[float]]:
         """Posterior of the shared levels' sum for each place: means, then the lower triangle of the covariance."""
@@ -207,7 +209,8 @@ class ResidualFit:
             part = slice(i * width, (i + 1) * width)
             covariance = np.diag(prior) - cross[part] @ solved[:, part]
             triangle = [float(covariance[a, b]) for a, b in TRIANGLE]
-            out[name] = [_round(float(m)) for m in means[part]] + [_round(c) for c in triangle]
+            known = places[name].model != "?"
+            out[name] = [_round(float(m)) if known else 0.0 for m in means[part]] + [_round(c) for c in triangle]
         return out
 
     def own(self) -> tuple[list[float], float]:

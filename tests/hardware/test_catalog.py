@@ -1,0 +1,93 @@
+"""The hardware catalog: figures by hand, a source for each, names people write, tables of a study."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+
+import pytest
+
+from costmodel.errors import InputError
+from costmodel.hardware import gpu_from_table, gpu_names, load_gpu
+
+REQUIRED = {
+    "a100_40_sxm", "a100_80_sxm", "h20", "h100_sxm", "h100_pcie", "h800", "h200_sxm", "b200_sxm", "b300_sxm",
+    "gb200_nvl72", "gb300_nvl72", "mi300x", "mi325x", "mi355x", "l40s",
+}  # fmt: skip
+TABLE = {
+    "peak_tflops": {"bf16": 400},
+    "hbm_gib": 59.6,
+    "hbm_tb_per_s": 1.8,
+    "scaleup_gb_per_s": 450,
+    "scaleout_gb_per_s": 50,
+}
+
+
+def test_all_types_are_there() -> None:
+    """No GPU of the contract is missing."""
+    assert set(gpu_names()) >= REQUIRED
+
+
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+def test_every_figure_has_a_source(name: str) -> None:
+    """Each figure of a file names where it comes from."""
+    table = tomllib.loads((files("costmodel.hardware") / "catalog_data" / f"{name}.toml").read_text(encoding="utf-8"))
+    figures = set(table) - {"name", "aliases", "generation", "sources"}
+    assert figures <= set(table["sources"])
+    assert all(len(s) > 5 for s in table["sources"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16", "fp8", "hbm", "link", "nic"),
+    [
+        ("H100-SXM", 989.4e12, 1978.9e12, 3.35e12, 450e9, 50e9),
+        ("h200", 989.4e12, 1978.9e12, 4.8e12, 450e9, 50e9),
+        ("h800", 989.4e12, 1978.9e12, 3.35e12, 200e9, 50e9),
+        ("b200_sxm", 2250e12, 4500e12, 8e12, 900e9, 50e9),
+        ("gb200", 2500e12, 5000e12, 8e12, 900e9, 50e9),
+        ("MI300X", 1307.4e12, 2614.9e12, 5.3e12, 448e9, 50e9),
+    ],
+)
+def test_figures(name: str, bf16: float, fp8: float, hbm: float, link: float, nic: float) -> None:
+    """Dense peaks and bandwidths of data sheets, in SI."""
+    gpu = load_gpu(name)
+    assert gpu.peak_flops_per_s["bf16"] == pytest.approx(bf16)
+    assert gpu.peak_flops_per_s["fp8"] == pytest.approx(fp8)
+    assert (gpu.hbm_bytes_per_s, gpu.scaleup_bytes_per_s, gpu.scaleout_bytes_per_s) == pytest.approx((hbm, link, nic))
+
+
+def test_racks_are_one_domain() -> None:
+    """72 GPUs reach each other, four to a host."""
+    gpu = load_gpu("gb300_nvl72")
+    assert (gpu.scaleup_gpus, gpu.gpus_per_node) == (72, 4)
+
+
+def test_tables() -> None:
+    """A study's own GPU, whole or as a change of a known one."""
+    own = gpu_from_table({**TABLE, "hbm_efficiency": 0.8}, "$.cluster.gpu")
+    assert own.hbm_efficiency == 0.8
+    assert own.assumptions == ("$.cluster.gpu.generation not given: efficiencies of hopper",)
+    changed = gpu_from_table({"base": "h200", "hbm_gib": 96.0}, "$.cluster.gpu")
+    assert changed.hbm_bytes == 96 * 2**30
+    assert changed.hbm_bytes_per_s == load_gpu("h200").hbm_bytes_per_s
+
+
+def test_problems_come_together() -> None:
+    """NaN, zero, unknown and missing fields are one error with a path each."""
+    with pytest.raises(InputError, match="hbm_tb_per_s") as caught:
+        gpu_from_table({**TABLE, "hbm_tb_per_s": float("nan"), "hbm_gib": 0, "watts": 700, "peak_tflops": {}}, "$.g")
+    paths = {p.path for p in caught.value.problems}
+    assert paths == {"$.g.hbm_tb_per_s", "$.g.hbm_gib", "$.g.watts", "$.g.peak_tflops.bf16"}
+
+
+@pytest.mark.parametrize("change", [{"generation": "turing"}, {"base": "h2000"}, {"base": 7}])
+def test_unknown_names(change: dict[str, object]) -> None:
+    """A generation or base that does not exist is named."""
+    with pytest.raises(InputError, match=r"turing|h2000|7"):
+        gpu_from_table({**TABLE, **change}, "$.g")
+
+
+def test_unknown_gpu() -> None:
+    """The nearest names and the other way to give one."""
+    with pytest.raises(InputError, match=r"'h1000' is not in the catalog; the nearest are .*\[cluster\.gpu\] table"):
+        load_gpu("h1000")

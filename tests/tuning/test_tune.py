@@ -1,0 +1,235 @@
+"""Answers to whole studies: exhaustive truth, solved knobs, the baseline, storage, sampling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autotune.report.document import tune_document
+from autotune.space import format_plan
+from autotune.study import Study, load_study, open_store, study_fingerprint
+from autotune.tuning import TuneResult, tune
+from autotune.tuning.limits import excess_table, p_meets, study_limits
+from autotune.tuning.normal import normal_cdf, p_below
+from autotune.tuning.run import expected_objective
+from costmodel.estimate import PlanBatch, PlanEntry
+from costmodel.serving import Load
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES = sorted((ROOT / "studies").glob("*.toml"))
+
+
+def study(name: str = "deepseek-v3-128xh200", *overrides: str) -> Study:
+    """A shipped study with some fields changed."""
+    return load_study(ROOT / "studies" / f"{name}.toml", overrides)
+
+
+SMALL = (
+    "cluster.gpus=8",
+    "model=gpt-oss-120b",
+    "baseline.plan=tp8",
+    "constraints.tpot_ms=30",
+    "constraints.ttft_ms=2000",
+)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_shipped_studies(path: Path) -> None:
+    """Each has an answer in which counts add up and nothing infeasible is ranked."""
+    loaded = load_study(path)
+    result = tune(loaded)
+    assert result.complete
+    valid = len(result.space.candidates)
+    assert valid == len(result.ranked) + len(result.infeasible)
+    assert sum(result.infeasible_counts.values()) == len(result.infeasible)
+    assert result.space.enumerated == valid + sum(result.space.rejected.values())
+    assert all(p.feasible and not p.violations for p in result.ranked)
+    assert all(p.violations and p.violations[0].excess > 0 for p in result.infeasible)
+    assert bool(result.ranked) == (path.stem != "infeasible-example")
+    assert result.baseline is not None
+    names = {format_plan(c.layout, c.engine) for c in result.space.candidates}
+    assert (
+        format_plan(result.baseline.resolution.candidate.layout, result.baseline.resolution.candidate.engine) in names
+    )
+
+
+def _values(loaded: Study, result: TuneResult) -> dict[str, float]:
+    return {p.plan: expected_objective(loaded, p) for p in result.ranked}
+
+
+def test_exhaustive_truth() -> None:
+    """Every layout with every concurrency and chunk, evaluated one by one, has no better plan than `tune` finds."""
+    loaded = study("deepseek-v3-128xh200", *SMALL, "search.max_num_batched_tokens=[2048,8192]")
+    result = tune(loaded)
+    limits = study_limits(loaded)
+    best: tuple[float, str] = (0.0, "")
+    for candidate in result.space.candidates:
+        entry = PlanEntry(arch=loaded.arch, cluster=loaded.cluster, engine=candidate.engine, layout=candidate.layout)
+        batch = PlanBatch.of([entry])
+        for chunk in (2048.0, 8192.0):
+            for per_replica in range(1, 700):
+                work = Load(
+                    isl=np.array([loaded.workload.isl.mean]),
+                    osl=np.array([loaded.workload.osl.mean]),
+                    prefix_hit_frac=np.zeros(1),
+                    concurrency=np.array([float(per_replica * candidate.layout.replicas)]),
+                    batched_tokens=np.array([chunk]),
+                    max_num_seqs=np.array([float(loaded.engine_options.max_num_seqs or 1 << 16)]),
+                )
+                e = batch.evaluate(
+                    work,
+                    longest_prompt=np.array([float(loaded.workload.longest_prompt)]),
+                    memory_fraction=np.array([loaded.engine_options.gpu_memory_utilization]),
+                )
+                if (excess_table(limits, e) > 0).any() or e.kv_wait_s[0] > 0:
+                    if e.tpot_s[0] > 2 * (loaded.constraints.tpot_s or 1.0):
+                        break
+                    continue
+                value = float(getattr(e, loaded.objective.metric)[0] * p_meets(loaded, e)[0])
+                best = max(best, (value, format_plan(candidate.layout, candidate.engine)))
+    top = result.ranked[0]
+    # concurrency is tried in steps of a twentieth and more below its bound
+    assert expected_objective(loaded, top) >= 0.97 * best[0]
+    assert _values(loaded, result)[best[1]] >= 0.97 * best[0]
+
+
+def test_solved_concurrency_is_the_most_that_keeps_the_limits() -> None:
+    """One request more per replica breaks a limit or waits for KV room."""
+    from autotune.tuning.candidates import Variant, make_rows
+    from autotune.tuning.solve import solve_concurrency
+
+    loaded = study("deepseek-v3-128xh200", *SMALL, "search.min_p_meets=0.0")
+    space = tune(loaded).space
+    rows = make_rows(loaded, [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in space.candidates], [8192])
+    limits = tuple(x for x in study_limits(loaded) if x.solved)
+    solved = solve_concurrency(rows, limits)
+    replicas = rows.batch.layout.replicas
+    here, beyond = rows.evaluate(solved), rows.evaluate(solved + replicas)
+    kept = (excess_table(limits, here) <= 0).all(axis=0) & (here.kv_wait_s <= 0)
+    broken = (excess_table(limits, beyond) > 0).any(axis=0) | (beyond.kv_wait_s > 0)
+    assert kept.any()
+    assert broken.all()
+    assert (kept | (solved == replicas)).all()
+
+
+def test_open_arrivals_take_the_fewest_in_flight() -> None:
+    """A rate that a plan can serve is reached, and hardly exceeded."""
+    loaded = study("llama-70b-16xh100")
+    rate = loaded.workload.request_rate_per_s
+    assert rate is not None
+    result = tune(loaded)
+    for plan in result.ranked:
+        assert plan.metrics["requests_per_s"] >= rate * (1 - 1e-5)
+        assert plan.knobs.concurrency >= plan.layout.replicas
+
+
+def _document(result: TuneResult) -> dict[str, object]:
+    document = tune_document(result, top=0)
+    return {k: v for k, v in document.items() if k not in ("scored_now", "storage")}
+
+
+def test_the_same_study_again_scores_nothing(tmp_path: Path) -> None:
+    """A second run answers from the storage, with the same document."""
+    loaded = study("reference-128")
+
+    def run() -> TuneResult:
+        store = open_store(tmp_path / "journal.log", loaded.name, study_fingerprint(loaded), ("maximize",), gpus=128)
+        return tune(loaded, store)
+
+    first, second = run(), run()
+    assert first.scored_now == len(first.space.candidates)
+    assert second.scored_now == 0
+    assert json.dumps(_document(first), sort_keys=True) == json.dumps(_document(second), sort_keys=True)
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    """With part of the plans stored, only the rest is scored and the answer is that of an unbroken run."""
+    from autotune.tuning.plans import to_record
+    from autotune.tuning.score import score
+
+    loaded = study("reference-128")
+    whole = tune(loaded)
+    store = open_store(tmp_path / "journal.log", loaded.name, study_fingerprint(loaded), ("maximize",), gpus=128)
+    part = score(loaded, whole.space.candidates[::3])
+    store.add([to_record(p, loaded.objective.metric) for p in part])
+    rest = tune(loaded, store)
+    assert rest.scored_now == len(whole.space.candidates) - len(part)
+    assert _document(rest) == _document(whole)
+
+
+def test_processes_give_what_one_gives() -> None:
+    """Two jobs, the same document."""
+    loaded = study("reference-128")
+    assert _document(tune(loaded, jobs=2)) == _document(tune(loaded))
+
+
+def test_sampling_is_bounded_seeded_and_marked() -> None:
+    """A budget below the space samples it, the same way each time, and says that it is not complete."""
+    loaded = study("deepseek-v3-128xh200", "search.trials=40")
+    first, second = tune(loaded), tune(loaded)
+    assert not first.complete
+    assert len(first.ranked) + len(first.infeasible) == 40
+    assert _document(first) == _document(second)
+
+
+def test_confidence_is_coherent() -> None:
+    """The first plan is never told apart from itself, and the further down the surer the order."""
+    result = tune(study("deepseek-v3-128xh200"))
+    sure: Sequence[float] = [result.confidence[p.plan].p_best_is_better for p in result.ranked]
+    assert sure[0] == 0.0
+    assert result.confidence[result.ranked[0].plan].among_best
+    assert sure[-1] > 0.9
+    assert all(0.0 <= (result.confidence[p.plan].p_better_than_baseline or 0.0) <= 1.0 for p in result.ranked)
+
+
+def test_normal_distribution() -> None:
+    """Against values of standard tables."""
+    assert normal_cdf(np.array([0.0, 1.0, -1.96, 10.0])) == pytest.approx([0.5, 0.841345, 0.024998, 1.0], abs=1e-6)
+    assert p_below(2.0, np.array([2.0, 1.0]), np.array([0.3, 0.0])) == pytest.approx([0.5, 1.0])
+
+
+CONTRACT = {
+    "plan": {
+        "rank",
+        "plan",
+        "layout",
+        "knobs",
+        "engine",
+        "feasible",
+        "violations",
+        "metrics",
+        "breakdown",
+        "vs_baseline",
+    },
+    "layout": {"replicas", "pp", "stage_layers", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep"},
+    "knobs": {"concurrency", "max_num_batched_tokens"},
+    "metrics": {
+        "ttft_s",
+        "tpot_s",
+        "total_tokens_per_s",
+        "output_tokens_per_s",
+        "total_tokens_per_s_per_gpu",
+        "output_tokens_per_s_per_gpu",
+        "requests_per_s",
+        "memory_util_frac",
+        "gpu_util_frac",
+    },
+}
+
+
+def test_fields_of_the_document() -> None:
+    """Names that programs rely on."""
+    document = tune_document(tune(study("infeasible-example")), top=0)
+    assert set(document) >= {"study", "complete", "counts", "assumptions", "baseline", "plans"}
+    assert set(document["counts"]) == {"enumerated", "valid", "feasible", "rejected", "infeasible"}
+    for plan in document["plans"]:
+        assert set(plan) >= CONTRACT["plan"]
+        for name in ("layout", "knobs", "metrics"):
+            assert set(plan[name]) >= CONTRACT[name]
+        for violation in plan["violations"]:
+            assert set(violation) == {"code", "value", "limit", "excess", "unit"}
+    json.dumps(document, allow_nan=False)
