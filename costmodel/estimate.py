@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 
 from costmodel.arch import Arch
-from costmodel.calibration.load import CellColumns, cell_columns, load_calibration
+from costmodel.calibration.load import Cell, CellColumns, cell_columns, load_calibration
 from costmodel.calibration.residual import REACH_SD, Residual, TargetResidual, features, residual_columns
 from costmodel.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.hardware import Cluster
 from costmodel.layout import Layout
 from costmodel.memory import Memory, plan_memory
-from costmodel.operators import GROUPS, Machine
+from costmodel.operators import GROUPS, Machine, StepTime, step_time
 from costmodel.placement import Placement
 from costmodel.precision import PrecisionColumns
 from costmodel.routing import popularity_cv2
 from costmodel.serving import Load, SteadyState, steady_state
 from costmodel.shards import rank_matrices
 from costmodel.stages import StageTable
+from costmodel.work import StepWork
 
 CHUNK_PLANS = 2048
 """Plans evaluated at once: small enough that the columns of a formula stay in the processor's cache."""
@@ -127,7 +128,7 @@ class PlanBatch:
     """Plans, prepared for evaluation under any load."""
 
     size: int
-    cells: tuple[tuple[Arch, Cluster, str], ...]
+    cells: tuple[Cell, ...]
     cell_index: Ints
     arch: ArchColumns
     layout: LayoutColumns
@@ -154,7 +155,7 @@ class PlanBatch:
                 keys[key] = len(firsts)
                 firsts.append(e)
             index[i] = keys[key]
-        cells = [(e.arch, e.cluster, e.engine) for e in firsts]
+        cells = [(e.arch, e.cluster, e.engine, e.kv_dtype or e.arch.kv_dtype) for e in firsts]
         calibrations = [load_calibration(e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts]
         columns = cell_columns(cells, calibrations)
         residual = residual_columns(
@@ -205,6 +206,23 @@ class PlanBatch:
             fraction_is_of_free=_pick(self.fraction_is_of_free, index),
             residual=None if self.residual is None else gather(self.residual),
         )
+
+    def machine(self) -> Machine:
+        """What every step of these plans runs on."""
+        return Machine(
+            arch=self.arch,
+            layout=self.layout,
+            precision=self.precision,
+            placement=self.placement,
+            links=self.columns.links,
+            rates=self.columns.rates,
+            matrices=rank_matrices(self.arch, self.layout),
+            popularity_cv2=self.popularity_cv2,
+        )
+
+    def step(self, work: StepWork) -> StepTime:
+        """Seconds of one step by operator group, from the formulas alone."""
+        return step_time(self.machine(), work)
 
     def evaluate(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
         """Estimate every plan under `load` (columns of shape `(size,)` or `(1,)`).
@@ -261,18 +279,8 @@ def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fract
         memory_fraction=memory_fraction,
         fraction_is_of_free=batch.fraction_is_of_free,
     )
-    machine = Machine(
-        arch=arch,
-        layout=layout,
-        precision=batch.precision,
-        placement=batch.placement,
-        links=batch.columns.links,
-        rates=batch.columns.rates,
-        matrices=rank_matrices(arch, layout),
-        popularity_cv2=batch.popularity_cv2,
-    )
     state = steady_state(
-        machine,
+        batch.machine(),
         batch.stages,
         batch.columns.engine,
         load,

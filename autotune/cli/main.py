@@ -44,6 +44,11 @@ JSON = click.option(
 TABLE = click.option("--table", "as_table", is_flag=True, help="The table, also in a pipe.")
 
 
+def _wants_json(as_json: bool, as_table: bool) -> bool:
+    """JSON where it is asked for, and in a pipe unless the table is."""
+    return as_json or not (as_table or sys.stdout.isatty())
+
+
 @cli.command()
 @STUDY
 @SET
@@ -69,30 +74,52 @@ def tune(**options: Any) -> None:
 @STUDY
 @SET
 @JSON
-def space(study: str, overrides: tuple[str, ...], as_json: bool) -> None:
+@TABLE
+def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool) -> None:
     """List the valid layouts of STUDY, and how many each rule forbids, without scoring."""
     from autotune.cli.inspect import run_space
 
-    run_space(study, overrides, as_json=as_json)
+    run_space(study, overrides, as_json=_wants_json(as_json, as_table))
 
 
 @cli.command()
 @click.argument("name", metavar="FILE|NAME")
 @JSON
-def model(name: str, as_json: bool) -> None:
+@TABLE
+def model(name: str, as_json: bool, as_table: bool) -> None:
     """Show what is understood of a model: a config.json or a name of the catalog."""
     from autotune.cli.inspect import run_model
 
-    run_model(name, as_json=as_json)
+    run_model(name, as_json=_wants_json(as_json, as_table))
 
 
 @cli.command()
 @JSON
-def catalog(as_json: bool) -> None:
+@TABLE
+def catalog(as_json: bool, as_table: bool) -> None:
     """List the models and GPUs known by name."""
     from autotune.cli.inspect import run_catalog
 
-    run_catalog(as_json=as_json)
+    run_catalog(as_json=_wants_json(as_json, as_table))
+
+
+@cli.command()
+@click.argument("runs", required=False, metavar="[RUNS.csv]", type=click.Path(dir_okay=False))
+@click.option("--models", type=click.Path(file_okay=False), help="Folder of config.json files, matched by model name.")
+@click.option("--predictions", type=click.Path(dir_okay=False), help="Write a prediction with interval for each run.")
+@click.option("--published", is_flag=True, help="Compare with published deployments that nothing was fitted on.")
+@JSON
+@TABLE
+def validate(**options: Any) -> None:
+    """Predict measured serving runs and say how well: errors, intervals, rankings.
+
+    RUNS.csv has a run per row: gpu, engine, model, isl, osl, concurrency, attn_tp, and more if known (engine_version,
+    precision, gemm_dtype, moe_dtype, lengths, pp, attn_dp, moe_tp, moe_ep, ttft_ms, tpot_ms). A closed loop of
+    `concurrency` requests over one server.
+    """
+    from autotune.cli.validate import run_validate
+
+    run_validate(**options)
 
 
 @cli.command()

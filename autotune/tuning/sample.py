@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autotune.space import Candidate
+from autotune.space import ENGINES, Candidate
 from autotune.study import Study
 from autotune.tuning.plans import PlanResult
 from autotune.tuning.score import score
@@ -39,7 +39,7 @@ def sample(
         direction = optuna.study.StudyDirection[study.objective.direction.upper()]
         search = optuna.create_study(direction=direction, sampler=_sampler(study))
     axes = {name: optuna.distributions.IntDistribution(1, study.cluster.gpus, log=True) for name in AXES}
-    engines = optuna.distributions.CategoricalDistribution(sorted({c.engine for c in missing} | {"vllm"}))
+    engines = optuna.distributions.CategoricalDistribution(ENGINES)
     space: dict[str, optuna.distributions.BaseDistribution] = {**axes, "engine": engines}
     search.add_trials([_told(p, study, space) for p in known])
     left = list(missing)

@@ -38,7 +38,7 @@ def solve_concurrency(rows: Rows, limits: tuple[Limit, ...]) -> Floats:
         likely = p_meets_latency(study, estimate) >= study.search.min_p_meets
         return np.asarray(no_wait & likely & (excess_table(solved, estimate) <= 0.0).all(axis=0))
 
-    low, high = _bounds(study, replicas)
+    low, high = bounds(study, replicas)
     if study.workload.request_rate_per_s is not None:
         return _fewest(rows, replicas, low, high, _reaches(study.workload.request_rate_per_s))
     wanted = [limit for limit in limits if limit.least and limit.code.startswith("min_")]
@@ -47,12 +47,13 @@ def solve_concurrency(rows: Rows, limits: tuple[Limit, ...]) -> Floats:
     return _most(rows, replicas, low, high, keeps)
 
 
-def _bounds(study: Study, replicas: Floats) -> tuple[Floats, Floats]:
-    """Least and most requests in flight per replica."""
+def bounds(study: Study, replicas: Floats) -> tuple[Floats, Floats]:
+    """Least and most requests in flight per replica; a fraction where no whole number lies in the study's range."""
     asked = study.search.concurrency
     if not isinstance(asked, IntRange):
         return np.ones_like(replicas), np.full_like(replicas, MOST_PER_REPLICA)
     low = np.maximum(np.ceil(asked.min / replicas), 1.0)
+    low = np.where(low * replicas <= asked.max, low, asked.max / replicas)
     return low, np.maximum(np.floor(asked.max / replicas), low)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from costmodel.arch import Arch
 from costmodel.collectives import Links
 from costmodel.columns import ClusterColumns, Floats
-from costmodel.dtypes import compute_dtype
+from costmodel.dtypes import KV_BYTES, compute_dtype
 from costmodel.hardware import Cluster, Gpu
 from costmodel.kernels.rates import Rate
 from costmodel.kernels.table import Rates
@@ -59,6 +59,8 @@ _MOE = {
 }
 
 
+Cell = tuple[Arch, Cluster, str, str]
+"""Model, cluster, engine and dtype of the cache."""
 FACTORS = ("gemm", "attention", "experts", "all_reduce")
 """Kernel groups that have an end-to-end factor."""
 
@@ -118,8 +120,12 @@ def _rate(gpu: Gpu, law: Mapping[str, Any], dtype: str) -> dict[str, float]:
     }
 
 
-def _cell_rates(arch: Arch, gpu: Gpu, calibration: Calibration) -> dict[str, dict[str, float]]:
-    """Laws of one (model, GPU, engine), by kind of kernel."""
+def _cell_rates(arch: Arch, gpu: Gpu, calibration: Calibration, kv_dtype: str) -> dict[str, dict[str, float]]:
+    """Laws of one (model, GPU, engine, cache dtype), by kind of kernel."""
+
+    def attention(kind: str) -> dict[str, float]:
+        cache = "bf16" if KV_BYTES[kv_dtype] >= 2.0 else "fp8"
+        return _rate(gpu, _law(calibration, f"{kind}_{cache}", f"{kind}_bf16"), "bf16")
 
     def gemm(dtype: str) -> dict[str, float]:
         widened = compute_dtype(dtype, gpu.peak_flops_per_s) == "bf16"
@@ -140,10 +146,10 @@ def _cell_rates(arch: Arch, gpu: Gpu, calibration: Calibration) -> dict[str, dic
         "shared_experts": gemm(d.shared_experts),
         "lm_head": gemm(d.lm_head),
         "experts": _rate(gpu, _law(calibration, *_MOE[d.experts], "moe_bf16"), d.experts),
-        "prefill": _rate(gpu, _law(calibration, "attention_prefill"), "bf16"),
-        "decode": _rate(gpu, _law(calibration, "attention_decode"), "bf16"),
-        "mla_prefill": _rate(gpu, _law(calibration, "mla_prefill"), "bf16"),
-        "mla_decode": _rate(gpu, _law(calibration, "mla_decode"), "bf16"),
+        "prefill": attention("attention_prefill"),
+        "decode": attention("attention_decode"),
+        "mla_prefill": attention("mla_prefill"),
+        "mla_decode": attention("mla_decode"),
         "small": _rate(gpu, small, "bf16"),
     }
 
@@ -187,10 +193,10 @@ _FACTOR_OF = {
 }
 
 
-def cell_columns(cells: Sequence[tuple[Arch, Cluster, str]], calibrations: Sequence[Calibration]) -> CellColumns:
+def cell_columns(cells: Sequence[Cell], calibrations: Sequence[Calibration]) -> CellColumns:
     """Everything that calibration and hardware say about each cell."""
-    rates = [_cell_rates(a, c.gpu, k) for (a, c, _), k in zip(cells, calibrations, strict=True)]
-    links = [_cell_links(c.gpu, k) for (_, c, _), k in zip(cells, calibrations, strict=True)]
+    rates = [_cell_rates(a, c.gpu, k, kv) for (a, c, _, kv), k in zip(cells, calibrations, strict=True)]
+    links = [_cell_links(c.gpu, k) for (_, c, _, _), k in zip(cells, calibrations, strict=True)]
     serving = [k.serving for k in calibrations]
     factors = [k.factors for k in calibrations]
     laws = {
@@ -198,7 +204,7 @@ def cell_columns(cells: Sequence[tuple[Arch, Cluster, str]], calibrations: Seque
         for f in fields(Rates)
     }
     return CellColumns(
-        cluster=ClusterColumns.of([cluster for _, cluster, _ in cells]),
+        cluster=ClusterColumns.of([cluster for _, cluster, _, _ in cells]),
         rates=Rates(
             **{n: r.slowed(_column(factors, _FACTOR_OF[n])) if n in _FACTOR_OF else r for n, r in laws.items()}
         ),

@@ -96,7 +96,7 @@ def test_better_hardware_is_never_worse(
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(["vllm", "sglang", "trtllm"]), isl=st.integers(64, 9_000))
 @settings(max_examples=30, deadline=None)
 def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
-    """In the formulas latency never falls and, while every request has KV room, throughput never falls with concurrency."""
+    """In the formulas latency never falls with load, nor throughput while every request has KV room."""
     members = [m for m in plans(name, engine, 16) if m.layout.replicas == 1]
     last: Estimate | None = None
     for concurrency in (1.0, 2.0, 5.0, 16.0, 64.0, 256.0):

@@ -184,7 +184,7 @@ def _without_factors(prepared: RunBatch) -> RunBatch:
     batch = prepared.batch
     calibrations = [
         replace(load_calibration(c.gpu.generation, e), factors=dict.fromkeys(FACTORS, 1.0), serving=_start(e))
-        for _, c, e in batch.cells
+        for _, c, e, _ in batch.cells
     ]
     columns = cell_columns(list(batch.cells), calibrations)
     if len(batch.cells) > 1:

@@ -1,0 +1,53 @@
+"""`autotune validate`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from autotune.report.document import finite
+from autotune.report.files import to_json, write_atomic
+from autotune.report.validation import print_published, print_validation
+from autotune.validation.published import published_points
+from autotune.validation.report import predictions_csv, validation_document
+from costmodel.errors import InputError
+from costmodel.runs import prepare_runs, read_runs
+
+WIDTH = 156
+
+
+def run_validate(
+    *,
+    runs: str | None,
+    models: str | None,
+    predictions: str | None,
+    published: bool,
+    as_json: bool,
+    as_table: bool,
+) -> None:
+    """Predict a file of runs and say how well, or compare with published deployments, or both."""
+    if runs is None and not published:
+        raise InputError.single("RUNS.csv", "is required, or --published")
+    document: dict[str, Any] = {}
+    if runs is not None:
+        read = read_runs(Path(runs), None if models is None else Path(models))
+        estimate = prepare_runs(read).evaluate()
+        if predictions is not None:
+            write_atomic(Path(predictions), predictions_csv(read, estimate))
+        document = validation_document(read, estimate)
+    points = published_points() if published else ()
+    if as_json or not (as_table or sys.stdout.isatty()):
+        if published:
+            document["published"] = [{**asdict(p), "ratio": p.ratio} for p in points]
+        click.echo(to_json(finite(document)), nl=False)
+        return
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    if runs is not None:
+        print_validation(console, document)
+    if published:
+        print_published(console, points)

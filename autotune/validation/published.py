@@ -1,0 +1,144 @@
+"""Published deployments that nothing was fitted on, computed step by step as their sources describe them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.arch import load_model
+from costmodel.estimate import COMMUNICATION, PlanBatch, PlanEntry
+from costmodel.hardware import Cluster, load_gpu
+from costmodel.layout import Layout
+from costmodel.operators import StepTime
+from costmodel.work import StepWork, decode_work, mean_context
+
+PROFILE = "DeepSeek, profile-data (2025-02), github.com/deepseek-ai/profile-data"
+DAY_SIX = "DeepSeek, open-infra-index, day 6 (2025-03), github.com/deepseek-ai/open-infra-index"
+NODE_GPUS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedPoint:
+    """One published figure and ours."""
+
+    name: str
+    source: str
+    assumed: str
+    published: float
+    predicted: float
+    unit: str
+
+    @property
+    def ratio(self) -> float:
+        """Predicted over published."""
+        return self.predicted / self.published
+
+
+def published_points() -> tuple[PublishedPoint, ...]:
+    """DeepSeek-V3 on H800: prefill and decode, on the profiled steps and on a production day."""
+    overlap = "two micro-batches, computation of one over communication of the other; balanced routing"
+    context, batch = 4096.0, 128.0
+    prefill = _prefill(ranks=32, spare=32, tokens=16384.0, prompt=context, hit=0.0)
+    cached = _prefill(ranks=32, spare=32, tokens=16384.0, prompt=context, hit=0.563)
+    decode = _decode(ranks=128, sequences=batch, context=context)
+    day, tokens_per_s = _decode_at_speed(ranks=144, context=4989.0, tokens_per_s_per_user=21.0)
+    return (
+        PublishedPoint(
+            name="prefill EP32 on 4 nodes, 4K prompts, 16K tokens a GPU",
+            source=PROFILE,
+            assumed=overlap,
+            published=7839.0,
+            predicted=prefill,
+            unit="tokens/s per GPU",
+        ),
+        PublishedPoint(
+            name="decode EP128 on 16 nodes, batch 128 a GPU, 4K context",
+            source=PROFILE,
+            assumed=overlap,
+            published=2324.0,
+            predicted=decode,
+            unit="tokens/s per GPU",
+        ),
+        PublishedPoint(
+            name="production prefill EP32, without cache hits",
+            source=DAY_SIX,
+            assumed=overlap + "; prompts of 4,096 tokens, 56.3 % of them cached, counted without the hits",
+            published=32200.0,
+            predicted=cached * NODE_GPUS,
+            unit="tokens/s per node",
+        ),
+        PublishedPoint(
+            name="production decode EP144 on 18 nodes",
+            source=DAY_SIX,
+            assumed=overlap
+            + f"; batch of {day:.0f} a GPU, which gives 21 tokens/s per user at 4,989 tokens of context",
+            published=14800.0,
+            predicted=tokens_per_s * NODE_GPUS,
+            unit="tokens/s per node",
+        ),
+    )
+
+
+def _batch(ranks: int, spare: int) -> PlanBatch:
+    arch = load_model("deepseek-v3")
+    layout = Layout(
+        replicas=1,
+        pp=1,
+        attn_tp=1,
+        attn_dp=ranks,
+        moe_tp=1,
+        moe_ep=ranks,
+        redundant_experts=spare,
+        stage_layers=(arch.num_hidden_layers,),
+    )
+    cluster = Cluster(gpus=ranks, gpu=load_gpu("h800"), gpus_per_node=NODE_GPUS)
+    return PlanBatch.of([PlanEntry(arch=arch, cluster=cluster, engine="sglang", layout=layout)])
+
+
+def _overlapped_s(batch: PlanBatch, half: StepWork, factor: float) -> float:
+    """Two halves of a step, each one's communication behind the other's computation."""
+    step: StepTime = batch.step(half)
+    groups = {name: float(np.asarray(value)[0]) for name, value in step.group_s.items()}
+    communication = sum(groups.get(name, 0.0) for name in COMMUNICATION)
+    computation = (sum(groups.values()) - communication) * factor
+    return 2.0 * max(computation, communication)
+
+
+def _prefill(*, ranks: int, spare: int, tokens: float, prompt: float, hit: float) -> float:
+    """Tokens/s per GPU of a prefill step, cached ones not counted."""
+    batch = _batch(ranks, spare)
+    half = np.array([tokens / 2.0])
+    new = np.array([prompt * (1.0 - hit)])
+    cached = prompt - new
+    work = StepWork(
+        prefill_tokens=half,
+        prefill_tokens_group=half * ranks,
+        prefill_context=mean_context(new, cached),
+        prefill_context_window=new,
+        prefill_kv_tokens=half / new * prompt,
+        decode_sequences=np.zeros(1),
+        decode_context=new,
+        sampled=half / new,
+    )
+    factor = float(batch.columns.engine.prefill_factor[0])
+    return tokens / (_overlapped_s(batch, work, factor) + float(batch.columns.engine.step_s[0]))
+
+
+def _decode(*, ranks: int, sequences: float, context: float) -> float:
+    """Tokens/s per GPU of a decode step."""
+    batch = _batch(ranks, 0 if 256 % ranks == 0 else -256 % ranks)
+    engine = batch.columns.engine
+    work = decode_work(np.array([sequences / 2.0]), np.array([context]))
+    host_s = float(engine.step_s[0] + engine.sequence_s[0] * sequences)
+    return sequences / (_overlapped_s(batch, work, float(engine.decode_factor[0])) + host_s)
+
+
+def _decode_at_speed(*, ranks: int, context: float, tokens_per_s_per_user: float) -> tuple[float, float]:
+    """The batch per GPU whose users see this speed, and its tokens/s per GPU."""
+    low, high = 1.0, 4096.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        speed = _decode(ranks=ranks, sequences=middle, context=context) / middle
+        low, high = (middle, high) if speed >= tokens_per_s_per_user else (low, middle)
+    return low, _decode(ranks=ranks, sequences=low, context=context)

@@ -1,0 +1,105 @@
+"""Everything `autotune validate` says of a file of runs, as one document."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from autotune.validation.metrics import P90, errors_of, mean_tau
+from autotune.validation.slo import SloRuns, slo_task
+from costmodel.columns import Floats
+from costmodel.estimate import Estimate
+from costmodel.runs import Run
+
+HEADER = (
+    "id",
+    "pred_ttft_ms",
+    "pred_tpot_ms",
+    "ttft_p10_ms",
+    "ttft_p90_ms",
+    "tpot_p10_ms",
+    "tpot_p90_ms",
+)
+
+
+def predictions_csv(runs: Sequence[Run], estimate: Estimate) -> str:
+    """One row per run, in the file's order."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(HEADER)
+    ttft, tpot = np.exp(P90 * estimate.ttft_log_sd), np.exp(P90 * estimate.tpot_log_sd)
+    for i, run in enumerate(runs):
+        first, rest = estimate.ttft_s[i] * 1e3, estimate.tpot_s[i] * 1e3
+        figures = (first, rest, first / ttft[i], first * ttft[i], rest / tpot[i], rest * tpot[i])
+        writer.writerow([run.id, *(f"{x:.6g}" for x in figures)])
+    return out.getvalue()
+
+
+def validation_document(runs: Sequence[Run], estimate: Estimate) -> dict[str, Any]:
+    """Coverage, errors by GPU, engine and model, rankings, and the SLO task."""
+    measured = {"ttft": np.array([r.ttft_s for r in runs]), "tpot": np.array([r.tpot_s for r in runs])}
+    predicted = {"ttft": estimate.ttft_s, "tpot": estimate.tpot_s}
+    spread = {"ttft": estimate.ttft_log_sd, "tpot": estimate.tpot_log_sd}
+
+    def errors(rows: Sequence[int]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, values in measured.items():
+            found = errors_of(predicted[name][rows], spread[name][rows], values[rows])
+            out[name] = None if found is None else asdict(found)
+        return out
+
+    def by(key: Callable[[Run], str]) -> dict[str, Any]:
+        names = sorted({key(r) for r in runs})
+        return {n: errors([i for i, r in enumerate(runs) if key(r) == n]) for n in names}
+
+    done = np.isfinite(estimate.ttft_s) & np.isfinite(estimate.tpot_s)
+    return {
+        "runs": len(runs),
+        "coverage": float(done.mean()),
+        "overall": errors(list(range(len(runs)))),
+        "by_gpu": by(lambda r: r.gpu),
+        "by_engine": by(lambda r: r.engine),
+        "by_model": by(lambda r: r.model),
+        **_ranking(runs, estimate, measured),
+    }
+
+
+def _throughput(runs: Sequence[Run], ttft_s: Floats, tpot_s: Floats) -> Floats:
+    """Output tokens/s per GPU of a closed loop; TTFT left out where it was not measured."""
+    osl = np.array([r.mean_osl for r in runs])
+    time_s = np.where(np.isfinite(ttft_s), ttft_s, 0.0) + np.maximum(osl - 1.0, 1.0) * tpot_s
+    flight = np.array([r.concurrency for r in runs])
+    return np.asarray(flight * osl / time_s / np.array([float(r.gpus) for r in runs]))
+
+
+def _ranking(runs: Sequence[Run], estimate: Estimate, measured: dict[str, Floats]) -> dict[str, Any]:
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, r in enumerate(runs):
+        groups.setdefault((r.gpu, r.engine, r.model, r.precision, r.isl, r.osl), []).append(i)
+    lists = list(groups.values())
+    known = np.isfinite(measured["ttft"])
+    real = _throughput(runs, measured["ttft"], measured["tpot"])
+    # what was not measured is left out of the estimate as well, so that like is compared with like
+    ours = _throughput(runs, np.where(known, estimate.ttft_s, math.nan), estimate.tpot_s)
+    tau_speed, count = mean_tau(ours, real, lists)
+    tau_tpot, _ = mean_tau(estimate.tpot_s, measured["tpot"], lists)
+    scores = slo_task(
+        SloRuns(
+            tpot_s=measured["tpot"],
+            throughput=real,
+            predicted_tpot_s=estimate.tpot_s,
+            predicted_throughput=ours,
+            tpot_log_sd=estimate.tpot_log_sd,
+        ),
+        lists,
+    )
+    return {
+        "kendall_tau": {"throughput_per_gpu": tau_speed, "tpot": tau_tpot, "groups": count},
+        "slo_task": {name: asdict(score) for name, score in scores.items()},
+    }

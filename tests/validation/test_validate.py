@@ -1,0 +1,174 @@
+"""Metrics by hand on groups of a few runs, and the command on real ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autotune.validation import errors_of, kendall_tau, published_points, slo_task
+from autotune.validation.slo import SloRuns
+from costmodel.errors import InputError
+from costmodel.runs import prepare_runs, read_runs
+
+HEADER = "id,gpu,engine,model,precision,isl,osl,concurrency,attn_tp,moe_tp,ttft_ms,tpot_ms,remark\n"
+ROWS = (
+    "a,h200_sxm,vllm,meta-llama/Llama-3.1-70B,fp8,1024,1024,16,4,,120,12,x\n"
+    "b,h200_sxm,vllm,openai/gpt-oss-120b,fp4,1024,1024,16,1,1,,,y\n"
+    "c,mi300x,sglang,Qwen/Qwen3-30B-A3B,,1024,256,8,1,1,200,9,z\n"
+)
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "runs.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_errors_by_hand() -> None:
+    """Mean, median and bias of three ratios; a run without a measurement does not count."""
+    predicted, measured = np.array([1.1, 2.0, 0.7, 5.0]), np.array([1.0, 2.0, 1.0, np.nan])
+    found = errors_of(predicted, np.array([0.1, 0.1, 0.1, 0.1]), measured)
+    assert found is not None
+    assert (found.runs, found.mape, found.median) == (3, pytest.approx(0.4 / 3), pytest.approx(0.1))
+    assert found.bias == pytest.approx(0.0)
+    assert found.inside_p10_p90 == pytest.approx(2 / 3)
+    assert errors_of(predicted, predicted, np.full(4, np.nan)) is None
+
+
+def test_kendall_by_hand() -> None:
+    """One swapped pair of six; ties as tau-b counts them."""
+    assert kendall_tau(np.array([1.0, 2, 3, 4]), np.array([1.0, 2, 4, 3])) == pytest.approx(4 / 6)
+    assert kendall_tau(np.array([1.0, 1, 2]), np.array([1.0, 2, 3])) == pytest.approx(2 / np.sqrt(2 * 3))
+    assert np.isnan(kendall_tau(np.ones(3), np.array([1.0, 2, 3])))
+
+
+def test_slo_task_by_hand() -> None:
+    """Four runs, a limit of 25: the pick of each way, and what it loses."""
+    runs = SloRuns(
+        tpot_s=np.array([10.0, 20.0, 30.0, 40.0]),
+        throughput=np.array([1.0, 2.0, 3.0, 4.0]),
+        predicted_tpot_s=np.array([10.0, 21.0, 24.0, 41.0]),
+        predicted_throughput=np.array([1.0, 2.0, 3.0, 4.0]),
+        tpot_log_sd=np.full(4, 0.5),
+    )
+    scores = slo_task(runs, [[0, 1, 2, 3]])
+    # the point estimate takes the third, which breaks the limit by a fifth
+    assert (scores["point"].strict_regret, scores["point"].lenient_regret, scores["point"].over_by_a_tenth) == (1, 1, 1)
+    # 3 x P(ln 24 -> ln 25) = 3 x 0.53 is still the most that can be expected
+    assert scores["expected"].strict_regret == 1.0
+    sure = slo_task(
+        SloRuns(
+            tpot_s=runs.tpot_s,
+            throughput=runs.throughput,
+            predicted_tpot_s=np.array([10.0, 15.0, 24.9, 41.0]),
+            predicted_throughput=runs.predicted_throughput,
+            tpot_log_sd=np.array([0.1, 0.1, 0.5, 0.5]),
+        ),
+        [[0, 1, 2, 3]],
+    )
+    assert sure["expected"].strict_regret == 0.0
+    assert sure["random"].strict_regret == pytest.approx((0.5 + 0 + 1 + 1) / 4)
+    forgiven = slo_task(
+        SloRuns(
+            tpot_s=np.array([10.0, 20.0, 21.0]),
+            throughput=np.array([1.0, 2.0, 3.0]),
+            predicted_tpot_s=np.array([9.0, 18.0, 19.0]),
+            predicted_throughput=np.array([1.0, 2.0, 3.0]),
+            tpot_log_sd=np.full(3, 1e-3),
+        ),
+        [[0, 1, 2]],
+    )["point"]
+    assert (forgiven.strict_regret, forgiven.lenient_regret, forgiven.over_by_a_tenth) == (1.0, 0.0, 0.0)
+
+
+def test_every_row_is_predicted(tmp_path: Path) -> None:
+    """Rows without measurements, dtypes or optional columns, and a GPU without calibration, have a prediction."""
+    runs = read_runs(_file(tmp_path, HEADER + ROWS))
+    e = prepare_runs(runs).evaluate()
+    assert np.isfinite(e.ttft_s).all()
+    assert np.isfinite(e.tpot_s).all()
+    assert (e.tpot_log_sd > 0).all()
+    assert e.tpot_log_sd[2] > e.tpot_log_sd[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,gpu\na,b\n", "lacks engine"),
+        (HEADER, "at least one run"),
+        (HEADER + ROWS.replace("vllm", "llamacpp", 1), "engine must be one of"),
+        (HEADER + ROWS.replace("1024", "-3", 1), "isl must be a positive number, got '-3'"),
+        (HEADER + ROWS.replace("h200_sxm", "h2000", 1), "'h2000' is not in the catalog"),
+        (HEADER + ROWS.replace("openai/gpt-oss-120b", "acme/secret-9b"), r"'acme/secret-9b'.*--models"),
+    ],
+)
+def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
+    """What is wrong is named, with the line or the name."""
+    with pytest.raises(InputError, match=message):
+        read_runs(_file(tmp_path, text))
+
+
+def test_models_of_the_user(tmp_path: Path) -> None:
+    """A folder of config files goes before the catalog."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    config = {
+        "model_type": "llama",
+        "hidden_size": 1024,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "intermediate_size": 4096,
+        "vocab_size": 32000,
+    }
+    (folder / "acme--secret-9b_config.json").write_text(json.dumps(config), encoding="utf-8")
+    runs = read_runs(_file(tmp_path, HEADER + ROWS.replace("openai/gpt-oss-120b", "acme/secret-9b")), folder)
+    assert runs[1].entry.arch.hidden_size == 1024
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """JSON on stdout, a prediction per row in order, intervals around it."""
+    path, out = _file(tmp_path, HEADER + ROWS), tmp_path / "pred.csv"
+    done = subprocess.run(
+        [sys.executable, "-m", "autotune", "validate", str(path), "--predictions", str(out), "--json", "--published"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    document = json.loads(done.stdout)
+    assert document["coverage"] == 1.0
+    assert document["overall"]["tpot"]["runs"] == 2
+    assert len(document["published"]) == 4
+    with out.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["id"] for r in rows] == ["a", "b", "c"]
+    assert list(rows[0]) == [
+        "id", "pred_ttft_ms", "pred_tpot_ms", "ttft_p10_ms", "ttft_p90_ms", "tpot_p10_ms", "tpot_p90_ms",
+    ]  # fmt: skip
+    for r in rows:
+        assert float(r["tpot_p10_ms"]) < float(r["pred_tpot_ms"]) < float(r["tpot_p90_ms"])
+
+
+def test_profiled_steps_of_deepseek() -> None:
+    """The two profiled steps come out within 25 %, with nothing fitted on them."""
+    prefill, decode, *_ = published_points()
+    assert prefill.ratio == pytest.approx(1.0, abs=0.25)
+    assert decode.ratio == pytest.approx(1.0, abs=0.25)
+
+
+def test_measured_runs(shared_dir: Path) -> None:
+    """On the runs it was fitted on the model is close, and its intervals hold what they say."""
+    runs = read_runs(shared_dir / "measurements" / "serving_runs.csv")
+    e = prepare_runs(runs).evaluate()
+    tpot = errors_of(e.tpot_s, e.tpot_log_sd, np.array([r.tpot_s for r in runs]))
+    ttft = errors_of(e.ttft_s, e.ttft_log_sd, np.array([r.ttft_s for r in runs]))
+    assert tpot is not None
+    assert ttft is not None
+    assert tpot.mape < 0.08
+    assert ttft.median < 0.14
+    assert tpot.inside_p10_p90 > 0.75
