@@ -11,7 +11,7 @@ from autotune.study import IntRange, Study
 from autotune.tuning.candidates import Rows, Variant, make_rows
 from autotune.tuning.limits import Limit, excess_table, p_meets, study_limits
 from autotune.tuning.plans import DERIVED, PlanResult, plan_result
-from autotune.tuning.solve import bounds, solve_concurrency
+from autotune.tuning.solve import bounds, in_range, solve_concurrency
 from costmodel.columns import Floats
 from costmodel.estimate import Estimate
 
@@ -58,7 +58,8 @@ def _concurrencies(study: Study, rows: Rows, limits: tuple[Limit, ...]) -> list[
         return [solved]
     replicas = rows.batch.layout.replicas
     least = bounds(study, replicas)[0] * replicas
-    return [np.maximum(np.floor(solved * share / replicas) * replicas, least) for share in STEPS_BACK]
+    tried = [np.maximum(np.floor(solved * share / replicas) * replicas, least) for share in STEPS_BACK]
+    return [in_range(study, concurrency) for concurrency in tried]
 
 
 class _Trial:

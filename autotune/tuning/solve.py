@@ -40,20 +40,25 @@ def solve_concurrency(rows: Rows, limits: tuple[Limit, ...]) -> Floats:
 
     low, high = bounds(study, replicas)
     if study.workload.request_rate_per_s is not None:
-        return _fewest(rows, replicas, low, high, _reaches(study.workload.request_rate_per_s))
+        return in_range(study, _fewest(rows, replicas, low, high, _reaches(study.workload.request_rate_per_s)))
     wanted = [limit for limit in limits if limit.least and limit.code.startswith("min_")]
     if study.objective.direction == "minimize":
-        return _fewest(rows, replicas, low, high, _keeps_all(wanted, size))
-    return _most(rows, replicas, low, high, keeps)
+        return in_range(study, _fewest(rows, replicas, low, high, _keeps_all(wanted, size)))
+    return in_range(study, _most(rows, replicas, low, high, keeps))
+
+
+def in_range(study: Study, concurrency: Floats) -> Floats:
+    """No more than the study's range allows, where it is narrower than a plan's replicas."""
+    asked = study.search.concurrency
+    return np.minimum(concurrency, float(asked.max)) if isinstance(asked, IntRange) else concurrency
 
 
 def bounds(study: Study, replicas: Floats) -> tuple[Floats, Floats]:
-    """Least and most requests in flight per replica; a fraction where no whole number lies in the study's range."""
+    """Least and most requests in flight per replica, whole numbers (see `in_range`)."""
     asked = study.search.concurrency
     if not isinstance(asked, IntRange):
         return np.ones_like(replicas), np.full_like(replicas, MOST_PER_REPLICA)
     low = np.maximum(np.ceil(asked.min / replicas), 1.0)
-    low = np.where(low * replicas <= asked.max, low, asked.max / replicas)
     return low, np.maximum(np.floor(asked.max / replicas), low)
 
 
@@ -95,7 +100,7 @@ def _fewest(rows: Rows, replicas: Floats, low: Floats, high: Floats, enough: Cal
     room = np.maximum(_most(rows, replicas, low, high, lambda e: np.asarray(e.kv_wait_s <= 0.0)) / replicas, low)
     short, plenty = low - 1.0, room.copy()
     while np.any(plenty - short > 1.0):
-        middle = np.maximum(np.floor((short + plenty) / 2.0), 1.0)
+        middle = np.maximum(np.floor((short + plenty) / 2.0), low)
         reached = enough(rows.evaluate(middle * replicas))
         plenty, short = (
             np.where(reached, middle, plenty),
