@@ -14,6 +14,7 @@ import numpy as np
 
 from costmodel.arch import Arch
 from costmodel.calibration.load import Cell, CellColumns, cell_columns, load_calibration
+from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import REACH_SD, Residual, TargetResidual, features, residual_columns
 from costmodel.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.hardware import Cluster
@@ -142,8 +143,8 @@ class PlanBatch:
     """What the calibration adds to the formulas; None evaluates the formulas alone."""
 
     @classmethod
-    def of(cls, entries: Sequence[PlanEntry], *, expert_skew: float = 0.0) -> PlanBatch:
-        """Prepare plans. Raises `ValueError` for an empty sequence."""
+    def of(cls, entries: Sequence[PlanEntry], *, expert_skew: float = 0.0, profile: Profile | None = None) -> PlanBatch:
+        """Prepare plans; `profile` is a user's own calibration. Raises `ValueError` for an empty sequence."""
         if not entries:
             raise ValueError("a batch must hold at least one plan, got none")
         keys: dict[tuple[object, ...], int] = {}
@@ -162,7 +163,8 @@ class PlanBatch:
             [
                 (e.arch, e.cluster.gpu.name, k.generation, e.engine, e.engine_version)
                 for e, k in zip(firsts, calibrations, strict=True)
-            ]
+            ],
+            None if profile is None else profile.values(),
         )
         archs = ArchColumns.of([e.arch for e in firsts])
         precision = PrecisionColumns.of([e.arch for e in firsts], [e.kv_dtype or e.arch.kv_dtype for e in firsts])

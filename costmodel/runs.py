@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from costmodel.arch import Arch, load_model, read_config_file, with_dtypes
+from costmodel.calibration.profile import Profile
 from costmodel.columns import Floats
 from costmodel.dtypes import BYTES_PER_WEIGHT
 from costmodel.errors import InputError, Problem
@@ -289,9 +290,9 @@ class RunBatch:
         return self.batch.evaluate(self.load, longest_prompt=self.load.isl, memory_fraction=self.memory_fraction)
 
 
-def prepare_runs(runs: Sequence[Run]) -> RunBatch:
-    """Columns of measured runs."""
-    batch = PlanBatch.of([r.entry for r in runs])
+def prepare_runs(runs: Sequence[Run], profile: Profile | None = None) -> RunBatch:
+    """Columns of measured runs; `profile` is a user's own calibration."""
+    batch = PlanBatch.of([r.entry for r in runs], profile=profile)
     load = Load(
         isl=np.array([r.mean_isl for r in runs]),
         osl=np.array([r.mean_osl for r in runs]),

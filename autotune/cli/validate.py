@@ -15,6 +15,7 @@ from autotune.report.files import to_json, write_atomic
 from autotune.report.validation import print_published, print_validation
 from autotune.validation.published import published_points
 from autotune.validation.report import predictions_csv, validation_document
+from costmodel.calibration.profile import read_profile
 from costmodel.errors import InputError
 from costmodel.runs import prepare_runs, read_runs
 
@@ -26,6 +27,7 @@ def run_validate(
     runs: str | None,
     models: str | None,
     predictions: str | None,
+    calibration: str | None,
     published: bool,
     as_json: bool,
     as_table: bool,
@@ -36,7 +38,7 @@ def run_validate(
     document: dict[str, Any] = {}
     if runs is not None:
         read = read_runs(Path(runs), None if models is None else Path(models))
-        estimate = prepare_runs(read).evaluate()
+        estimate = prepare_runs(read, None if calibration is None else read_profile(Path(calibration))).evaluate()
         if predictions is not None:
             write_atomic(Path(predictions), predictions_csv(read, estimate))
         document = validation_document(read, estimate)

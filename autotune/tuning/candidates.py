@@ -10,6 +10,7 @@ import numpy as np
 from autotune.space import Candidate
 from autotune.study import Study
 from costmodel.arch import Arch, with_dtypes
+from costmodel.calibration.profile import Profile, read_profile
 from costmodel.columns import Floats, Ints
 from costmodel.estimate import Estimate, PlanBatch, PlanEntry
 from costmodel.serving import Load
@@ -69,7 +70,7 @@ def make_rows(study: Study, variants: Sequence[Variant], batched_tokens: Sequenc
         )
         for v in variants
     ]
-    batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew)
+    batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study_profile(study))
     index = np.repeat(np.arange(len(variants)), len(batched_tokens))
     return Rows(
         study=study,
@@ -78,6 +79,11 @@ def make_rows(study: Study, variants: Sequence[Variant], batched_tokens: Sequenc
         batched_tokens=np.tile(np.array(batched_tokens, dtype=np.float64), len(variants)),
         batch=batch.take(index) if len(batched_tokens) > 1 else batch,
     )
+
+
+def study_profile(study: Study) -> Profile | None:
+    """The user's own calibration, where the study names one. Raises `InputError` as `read_profile`."""
+    return None if study.calibration is None else read_profile(study.calibration)
 
 
 def weights(arch: Arch, dtype: str | None) -> Arch:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotune.study import Study
-from autotune.tuning.candidates import weights
+from autotune.tuning.candidates import study_profile, weights
 from autotune.tuning.plans import PlanResult
 from costmodel.calibration.load import BORROWED_FROM
 from costmodel.calibration.residual import (
@@ -110,7 +110,8 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
     groups: dict[tuple[str, str | None], list[int]] = {}
     for i, p in enumerate(plans):
         groups.setdefault((p.engine, p.knobs.weight_dtype), []).append(i)
-    gpu = study.cluster.gpu
+    gpu, profile = study.cluster.gpu, study_profile(study)
+    own = None if profile is None else profile.values()
     return [
         (
             residual_columns(
@@ -122,7 +123,8 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
                         engine,
                         study.engine_version,
                     )
-                ]
+                ],
+                own,
             ),
             rows,
         )

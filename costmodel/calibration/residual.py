@@ -131,8 +131,19 @@ def find_cell(engine: str, gpu: str, generation: str, model: str, precision: str
     return cell_name(place, shape, precision, known)
 
 
-def residual_columns(cells: Sequence[tuple[Arch, str, str, str, str | None]]) -> Residual:
-    """Residuals of (architecture, GPU name, measured generation, engine, engine version), one row each."""
+def own_key(engine: str, gpu: str, arch: Arch) -> str:
+    """A cell's name in a user's profile; the engine's version is the user's own and not part of it."""
+    return f"{engine}|{gpu}|{arch_key(arch)}|{precision_key(arch)}"
+
+
+def residual_columns(
+    cells: Sequence[tuple[Arch, str, str, str, str | None]],
+    own: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+) -> Residual:
+    """Residuals of (architecture, GPU name, measured generation, engine, engine version), one row each.
+
+    `own` holds a user's cells by `own_key`: their values per target go before the file's.
+    """
     rows: list[dict[str, Mapping[str, Any]]] = []
     for arch, gpu, generation, engine, version in cells:
         raw = _read(engine)
@@ -140,7 +151,8 @@ def residual_columns(cells: Sequence[tuple[Arch, str, str, str, str | None]]) ->
         name = find_cell(
             engine, gpu.removesuffix(" (changed)"), generation, arch_key(arch), precision_key(arch), version or ""
         )
-        rows.append({t: {**raw[t], "cell": raw["cells"][name][t]} for t in TARGETS})
+        found = (own or {}).get(own_key(engine, gpu, arch), raw["cells"][name])
+        rows.append({t: {**raw[t], "cell": found[t]} for t in TARGETS})
     width = len(FEATURES)
 
     def target(name: str) -> TargetResidual:

@@ -13,11 +13,10 @@ from autotune.report.document import tune_document
 from autotune.space import format_plan
 from autotune.study import Study, load_study, open_store, study_fingerprint
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.limits import excess_table, p_meets, study_limits
+from autotune.tuning.limits import excess_table, study_limits
 from autotune.tuning.normal import normal_cdf, p_below
 from autotune.tuning.run import expected_objective
-from costmodel.estimate import PlanBatch, PlanEntry
-from costmodel.serving import Load
+from tests.tuning.brute import best_by_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted((ROOT / "studies").glob("*.toml"))
@@ -65,36 +64,12 @@ def test_exhaustive_truth() -> None:
     """Every layout with every concurrency and chunk, evaluated one by one, has no better plan than `tune` finds."""
     loaded = study("deepseek-v3-128xh200", *SMALL, "search.max_num_batched_tokens=[2048,8192]")
     result = tune(loaded)
-    limits = study_limits(loaded)
-    best: tuple[float, str] = (0.0, "")
-    for candidate in result.space.candidates:
-        entry = PlanEntry(arch=loaded.arch, cluster=loaded.cluster, engine=candidate.engine, layout=candidate.layout)
-        batch = PlanBatch.of([entry])
-        for chunk in (2048.0, 8192.0):
-            for per_replica in range(1, 700):
-                work = Load(
-                    isl=np.array([loaded.workload.isl.mean]),
-                    osl=np.array([loaded.workload.osl.mean]),
-                    prefix_hit_frac=np.zeros(1),
-                    concurrency=np.array([float(per_replica * candidate.layout.replicas)]),
-                    batched_tokens=np.array([chunk]),
-                    max_num_seqs=np.array([float(loaded.engine_options.max_num_seqs or 1 << 16)]),
-                )
-                e = batch.evaluate(
-                    work,
-                    longest_prompt=np.array([float(loaded.workload.longest_prompt)]),
-                    memory_fraction=np.array([loaded.engine_options.gpu_memory_utilization]),
-                )
-                if (excess_table(limits, e) > 0).any() or e.kv_wait_s[0] > 0:
-                    if e.tpot_s[0] > 2 * (loaded.constraints.tpot_s or 1.0):
-                        break
-                    continue
-                value = float(getattr(e, loaded.objective.metric)[0] * p_meets(loaded, e)[0])
-                best = max(best, (value, format_plan(candidate.layout, candidate.engine)))
+    truth = best_by_plan(loaded, range(1, 700))
+    best, name = max((value, plan) for plan, value in truth.items())
     top = result.ranked[0]
     # concurrency is tried in steps of a twentieth and more below its bound
-    assert expected_objective(loaded, top) >= 0.97 * best[0]
-    assert _values(loaded, result)[best[1]] >= 0.97 * best[0]
+    assert expected_objective(loaded, top) >= 0.97 * best
+    assert _values(loaded, result)[name] >= 0.97 * best
 
 
 def test_solved_concurrency_is_the_most_that_keeps_the_limits() -> None:

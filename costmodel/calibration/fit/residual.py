@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
+from costmodel.calibrate import run_features
 from costmodel.calibration.load import BORROWED_FROM
-from costmodel.calibration.residual import FEATURES, TRIANGLE, arch_key, cell_name, features, precision_key
+from costmodel.calibration.residual import FEATURES, TRIANGLE, arch_key, cell_name, precision_key
 from costmodel.columns import Floats
 from costmodel.runs import ENGINES, Run
 
@@ -91,19 +92,6 @@ def level_key(level: str, p: Place) -> Key | None:
     return None if "?" in key else key
 
 
-def run_features(runs: Sequence[Run]) -> Floats:
-    """Features of measured runs, shape `(num_runs, len(FEATURES))`."""
-    layouts = [r.entry.layout for r in runs]
-    phi, _ = features(
-        np.array([r.concurrency / p.replicas for r, p in zip(runs, layouts, strict=True)]),
-        np.array([float(p.width * p.pp) for p in layouts]),
-        np.array([r.mean_isl for r in runs]),
-        np.array([r.mean_osl for r in runs]),
-        np.array([float(p.moe_ep > 1) for p in layouts]),
-    )
-    return np.ascontiguousarray(phi.T)
-
-
 def _codes(keys: Sequence[Key | None], known: dict[Key, int]) -> Ints:
     return np.array([-1 if k is None else known.setdefault(k, len(known)) for k in keys], dtype=np.int64)
 
@@ -112,7 +100,7 @@ class ResidualFit:
     """The model of one target over a set of runs."""
 
     def __init__(self, runs: Sequence[Run], y: Floats) -> None:
-        self.phi = run_features(runs)
+        self.phi = np.ascontiguousarray(run_features(runs).T)
         self.places = [place_of(r) for r in runs]
         self.y = y
         self.index: dict[str, dict[Key, int]] = {level: {} for level in (*SHARED_LEVELS, *OWN_LEVELS)}

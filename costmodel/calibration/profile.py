@@ -1,0 +1,139 @@
+"""A user's own calibration: a few runs of theirs shift what is known of their cell.
+
+The runs update the cell's residual (`costmodel.calibration.residual`) by Bayes' rule for a linear model: the shared
+part moves as far as the runs agree and its variance allows, and what they tell shrinks the interval. Nothing is
+refitted, so that five runs cannot spoil what fifteen hundred have taught.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.calibration.residual import FEATURES, TARGETS, TRIANGLE, TargetResidual
+from costmodel.columns import Floats
+from costmodel.errors import InputError, Problem
+
+SCHEMA_VERSION = 1
+LEAST_RUNS = 5
+MAX_PROFILE_BYTES = 10_000_000
+VALUES = len(FEATURES) + len(TRIANGLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileCell:
+    """The posterior of one cell: per target, means and then the lower triangle of the covariance."""
+
+    runs: int
+    tpot: tuple[float, ...]
+    ttft: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Cells that a user has measured, by `costmodel.calibration.residual.own_key`."""
+
+    cells: Mapping[str, ProfileCell]
+
+    def values(self) -> dict[str, dict[str, tuple[float, ...]]]:
+        """As `residual_columns` takes them."""
+        return {name: {t: getattr(cell, t) for t in TARGETS} for name, cell in self.cells.items()}
+
+
+def posterior(
+    prior: TargetResidual, phi: Floats, deployments: NDArray[np.int64], log_error: Floats
+) -> tuple[float, ...]:
+    """What runs teach of a cell.
+
+    Args:
+        prior: one row.
+        phi: features of the runs, shape `(len(FEATURES), num_runs)`.
+        deployments: number of each run's deployment, whose own error its runs share, shape `(num_runs,)`.
+        log_error: log(measured / formula), shape `(num_runs,)`.
+
+    Returns:
+        Means and lower triangle of the covariance, `VALUES` numbers.
+    """
+    mean, spread = prior.mean[0], full_covariance(prior.covariance[0])
+    same = deployments[:, None] == deployments[None, :]
+    kernel = phi.T @ spread @ phi + same * (phi.T @ (prior.own[0][:, None] * phi))
+    kernel[np.diag_indices_from(kernel)] += prior.noise[0]
+    gain = np.linalg.solve(kernel, phi.T @ spread).T
+    moved = mean + gain @ (log_error - phi.T @ mean)
+    left = spread - gain @ phi.T @ spread
+    return (*(float(m) for m in moved), *(float(left[i, j]) for i, j in TRIANGLE))
+
+
+def full_covariance(triangle: Floats) -> Floats:
+    """The symmetric matrix of a lower triangle."""
+    out = np.zeros((len(FEATURES), len(FEATURES)))
+    for value, (i, j) in zip(triangle, TRIANGLE, strict=True):
+        out[i, j] = out[j, i] = value
+    return out
+
+
+def profile_text(profile: Profile) -> str:
+    """The profile as TOML."""
+    lines = [
+        '# Written by `autotune calibrate`; name it in a study as calibration = "…".',
+        f"schema_version = {SCHEMA_VERSION}",
+    ]
+    for name, cell in sorted(profile.cells.items()):
+        lines += ["", f"[cells.{json.dumps(name)}]", f"runs = {cell.runs}"]
+        lines += [f"{t} = {json.dumps([float(f'{v:.6g}') for v in getattr(cell, t)])}" for t in TARGETS]
+    return "\n".join(lines) + "\n"
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile.
+
+    Raises:
+        InputError: not readable, not TOML, or not a profile; every problem with its path.
+    """
+    try:
+        if path.stat().st_size > MAX_PROFILE_BYTES:
+            raise InputError.single(str(path), f"must be at most {MAX_PROFILE_BYTES} bytes, is larger")
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError.single(str(path), f"cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError.single(str(path), f"is not a calibration profile: {error}") from error
+    problems: list[Problem] = []
+    if raw.get("schema_version") != SCHEMA_VERSION:
+        found = raw.get("schema_version")
+        problems.append(Problem(path=f"{path}:schema_version", message=f"must be {SCHEMA_VERSION}, got {found!r}"))
+    cells = raw.get("cells")
+    read = {}
+    for name, cell in (cells if isinstance(cells, dict) else {}).items():
+        try:
+            read[name] = _read_cell(cell)
+        except ValueError as error:
+            problems.append(Problem(path=f"{path}:cells.{name}", message=str(error)))
+    if not read and not problems:
+        problems.append(Problem(path=f"{path}:cells", message="must hold at least one cell, got none"))
+    if problems:
+        raise InputError(problems)
+    return Profile(cells=read)
+
+
+def _read_cell(cell: Any) -> ProfileCell:
+    if not isinstance(cell, dict) or not isinstance(cell.get("runs"), int):
+        raise ValueError("must be a table with runs, tpot and ttft")
+    values: dict[str, tuple[float, ...]] = {}
+    for target in TARGETS:
+        found = cell.get(target)
+        numbers = isinstance(found, list) and all(isinstance(v, (int, float)) for v in found)
+        if not numbers or len(found or ()) != VALUES or not np.isfinite(found or ()).all():
+            raise ValueError(f"{target} must be {VALUES} finite numbers")
+        values[target] = tuple(float(v) for v in found or ())
+        roots = np.linalg.eigvalsh(full_covariance(np.array(values[target][len(FEATURES) :])))
+        if roots.min() < -1e-6 * max(float(roots.max()), 1.0):
+            raise ValueError(f"{target} must hold a covariance, got one with negative variance")
+    return ProfileCell(runs=cell["runs"], tpot=values["tpot"], ttft=values["ttft"])
