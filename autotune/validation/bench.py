@@ -77,7 +77,7 @@ def _run(record: Mapping[str, Any], at: str, entry: PlanEntry, problems: list[Pr
         usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         return float(value) if usable else math.nan  # type: ignore[arg-type]
 
-    completed = number("completed")
+    completed = number("completed") or math.nan
     isl, osl = number("total_input_tokens") / completed, number("total_output_tokens") / completed
     ttft_s, tpot_s = number("mean_ttft_ms") * 1e-3, number("mean_tpot_ms") * 1e-3
     if not (isl >= 1 and osl >= 1 and tpot_s > 0):
@@ -85,7 +85,7 @@ def _run(record: Mapping[str, Any], at: str, entry: PlanEntry, problems: list[Pr
         problems.append(Problem(path=at, message=f"must have positive {names}"))
         return None
     concurrency = number("max_concurrency")
-    if not concurrency > 0:
+    if not concurrency > 0 and number("duration") > 0:
         # open arrivals: Little's law over the whole run
         concurrency = completed / number("duration") * (ttft_s + (osl - 1.0) * tpot_s)
     if not concurrency > 0:
