@@ -158,5 +158,5 @@ def test_eight_runs_of_an_unknown_model(shared_dir: Path) -> None:
             before[target].append(float(np.mean(np.abs(getattr(unknown, f"{target}_s") / real - 1))))
             after[target].append(float(np.mean(np.abs(getattr(known, f"{target}_s") / real - 1))))
     assert len(before["tpot"]) >= 8
-    assert np.mean(after["tpot"]) < np.mean(before["tpot"])
-    assert np.mean(after["ttft"]) < np.mean(before["ttft"])
+    assert np.mean(after["tpot"]) < 0.6 * np.mean(before["tpot"])
+    assert np.mean(after["ttft"]) < 0.7 * np.mean(before["ttft"])
