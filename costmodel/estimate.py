@@ -298,6 +298,9 @@ class _Corrected:
     """The steady state with the calibration's residuals in it."""
 
     ttft_factor: Floats
+    """Of all parts of TTFT but the wait for KV room."""
+    kv_wait_s: Floats
+    """Follows from throughput: the requests that wait are served at the pace of those that run."""
     tpot_s: Floats
     requests_per_s: Floats
     ttft_log_sd: Floats
@@ -315,6 +318,7 @@ def _corrected(batch: PlanBatch, load: Load, state: SteadyState) -> _Corrected:
         still, zero = np.ones(1), np.zeros(1)
         return _Corrected(
             ttft_factor=still,
+            kv_wait_s=state.ttft_parts_s["kv_wait"],
             tpot_s=state.tpot_s,
             requests_per_s=state.requests_per_s,
             ttft_log_sd=zero,
@@ -332,13 +336,17 @@ def _corrected(batch: PlanBatch, load: Load, state: SteadyState) -> _Corrected:
     ttft_factor, ttft_sd = _residual(batch.residual.ttft, phi, beyond, REACH_SD["ttft"])
     tpot_factor, tpot_sd = _residual(batch.residual.tpot, phi, beyond, REACH_SD["tpot"])
     outputs = np.maximum(load.osl - 1.0, 0.0)
-    before = state.ttft_s + outputs * state.tpot_s
-    ttft_s, tpot_s = state.ttft_s * ttft_factor, state.tpot_s * tpot_factor
+    # a request that runs takes `total`; one that waits for KV room changes nothing for it, so that a residual
+    # of TTFT must not scale the wait, or throughput would leave what the hardware can do
+    kv_wait_s = state.ttft_parts_s["kv_wait"]
+    before = state.ttft_s - kv_wait_s + outputs * state.tpot_s
+    ttft_s, tpot_s = (state.ttft_s - kv_wait_s) * ttft_factor, state.tpot_s * tpot_factor
     total = ttft_s + outputs * tpot_s
     share = ttft_s / total
     first, rest = share * ttft_sd, (1.0 - share) * tpot_sd
     return _Corrected(
         ttft_factor=ttft_factor,
+        kv_wait_s=kv_wait_s * (total / before),
         tpot_s=tpot_s,
         requests_per_s=state.requests_per_s * (before / total),
         ttft_log_sd=ttft_sd,
@@ -383,13 +391,15 @@ def _collect(batch: PlanBatch, load: Load, memory: Memory, state: SteadyState, c
     }
     total = corrected.requests_per_s * (load.isl + load.osl)
     pace = corrected.requests_per_s / state.requests_per_s
+    parts = {p: s * corrected.ttft_factor for p, s in state.ttft_parts_s.items()} | {"kv_wait": corrected.kv_wait_s}
+    ttft = np.asarray(sum(parts.values()))
 
     def full(values: Floats) -> Floats:
         return np.asarray(values + np.zeros(size))
 
     return Estimate(
-        ttft_s=full(state.ttft_s * corrected.ttft_factor),
-        ttft_longest_s=full(state.ttft_longest_s * corrected.ttft_factor),
+        ttft_s=full(ttft),
+        ttft_longest_s=full(ttft + (state.ttft_longest_s - state.ttft_s) * corrected.ttft_factor),
         tpot_s=full(corrected.tpot_s),
         requests_per_s=full(corrected.requests_per_s),
         total_tokens_per_s=full(total),
@@ -407,12 +417,12 @@ def _collect(batch: PlanBatch, load: Load, memory: Memory, state: SteadyState, c
         memory_bytes=_table([kinds.get(k, zero) for k in MEMORY_KINDS], size),
         prefill_s=prefill,
         decode_s=decode,
-        ttft_parts_s=_table([state.ttft_parts_s[p] * corrected.ttft_factor for p in TTFT_PARTS], size),
+        ttft_parts_s=_table([parts[p] for p in TTFT_PARTS], size),
         bottleneck=per_request.argmax(axis=0),
         binding=binding,
         running_per_rank=full(state.running_per_rank),
         prefill_chunks=full(state.prefill_chunks),
-        kv_wait_s=full(state.ttft_parts_s["kv_wait"]),
+        kv_wait_s=full(corrected.kv_wait_s),
         ttft_log_sd=full(corrected.ttft_log_sd),
         tpot_log_sd=full(corrected.tpot_log_sd),
         throughput_log_sd=full(corrected.throughput_log_sd),
