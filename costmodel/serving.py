@@ -23,6 +23,9 @@ from costmodel.stages import StageTable
 from costmodel.work import StepWork, decode_work, mean_context, mean_window_context
 
 ROUNDS = 2
+PACKED_TOKENS = 1024.0
+"""Waiting prompts shorter than this share a step; from about here on a step's GEMMs are bound by FLOPs
+(an H100's ridge lies at 295 FLOPs per byte), so that packing more tokens into it gains nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +206,9 @@ def steady_state(
         "running_step": engine.wait_steps * round_s,
         "queue": queue,
     }
+    # no stage does more work than it has time for: what does not fit waits before its prefill
+    busy = running * marginal * np.minimum(chunk / PACKED_TOKENS, 1.0) + outputs * round_s
+    parts["queue"] = queue + np.maximum(busy - np.asarray(sum(parts.values())) - settled, 0.0)
     unloaded = np.asarray(sum(parts.values()))
     per_replica = running / (unloaded + settled)
     parts["kv_wait"] = (in_flight - running) / per_replica
@@ -221,8 +227,11 @@ def steady_state(
         running_per_rank=running / ranks,
         decoding_per_rank=decoding / ranks,
         gpu_busy_frac=np.minimum(per_replica * per_request, 1.0) * active / layout.replicas,
-        compute_util_frac=per_replica * math_s / layout.pp * active / layout.replicas,
-        bandwidth_util_frac=per_replica * moved / layout.pp / hbm_bytes_per_s * active / layout.replicas,
+        compute_util_frac=np.minimum(per_replica * math_s / layout.pp, 1.0) * active / layout.replicas,
+        # packed prompts share a read of the weights that is counted for each of them
+        bandwidth_util_frac=np.minimum(per_replica * moved / layout.pp / hbm_bytes_per_s, 1.0)
+        * active
+        / layout.replicas,
         ttft_parts_s=parts,
         prefill=lone.step,
         decode=decode.step,
