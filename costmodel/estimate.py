@@ -407,7 +407,7 @@ def _collect(batch: PlanBatch, load: Load, memory: Memory, state: SteadyState, c
         gpus=full(layout.replicas * layout.pp * layout.width),
         memory_util_frac=full(used / memory.hbm_bytes),
         gpu_util_frac=full(np.minimum(state.gpu_busy_frac, 1.0)),
-        compute_util_frac=full(np.minimum(state.compute_util_frac * pace, 1.0)),
+        compute_util_frac=full(state.compute_util_frac * pace),
         bandwidth_util_frac=full(np.minimum(state.bandwidth_util_frac * pace, 1.0)),
         stage_tokens_per_s_per_gpu=full(total / (layout.replicas * layout.width)),
         kv_capacity_sequences=full(

@@ -187,7 +187,10 @@ def steady_state(
         batch = np.maximum(decoding / (slots * ranks), 1.0 / ranks)
         decode = _decode_pass(machine, stages, engine, decode_work(batch, context), engine.decode_factor)
         round_s = np.maximum(decode.through_s, slots * decode.stage_s)
-        mixed = np.maximum(lone.stage_s - engine.mixes * np.minimum(decode.stage_s, 0.5 * lone.stage_s), 0.0)
+        # a chunk that rides on a decode step shares its pass over the weights, but no step can be shared twice
+        steps = np.maximum(arrivals * running * chunks * share, 1e-9)
+        ridden = engine.mixes * np.minimum(outputs / steps, 1.0)
+        mixed = lone.stage_s - ridden * np.minimum(decode.stage_s, 0.5 * lone.stage_s)
         marginal = chunks * mixed * share
         residence = outputs * round_s
         # D = residence + arrivals * marginal * running * D / (own + D): the positive root of a quadratic
@@ -197,18 +200,19 @@ def steady_state(
         decoding = running * settled / (own_prefill + settled)
     tpot = np.where(outputs > 0.0, settled / np.maximum(outputs, 1.0), 0.0)
 
-    queue = (
-        engine.queue_weight * np.maximum(running - 1.0, 0.0) ** engine.queue_exponent * (marginal + lone.stage_s) / 2.0
-    )
+    ahead = np.maximum(running - 1.0, 0.0) ** engine.queue_exponent
+    queue = engine.queue_weight * ahead * lone.stage_s * (chunks * share + 1.0) / 2.0
     parts = {
         "front_end": engine.frontend_s + engine.token_s * load.isl + 0.0 * tpot,
         "own_prefill": own_prefill,
         "running_step": engine.wait_steps * round_s,
         "queue": queue,
     }
-    # no stage does more work than it has time for: what does not fit waits before its prefill
+    # no stage does more work than it has time for: what does not fit waits before its prefill. While requests
+    # mostly decode they stay staggered and prompts hardly collide, so that it falls to decoding instead.
     busy = running * marginal * np.minimum(chunk / PACKED_TOKENS, 1.0) + outputs * round_s
-    parts["queue"] = queue + np.maximum(busy - np.asarray(sum(parts.values())) - settled, 0.0)
+    prefilling = own_prefill / (own_prefill + settled)
+    parts["queue"] = queue + prefilling * np.maximum(busy - np.asarray(sum(parts.values())) - settled, 0.0)
     unloaded = np.asarray(sum(parts.values()))
     per_replica = running / (unloaded + settled)
     parts["kv_wait"] = (in_flight - running) / per_replica
@@ -227,7 +231,7 @@ def steady_state(
         running_per_rank=running / ranks,
         decoding_per_rank=decoding / ranks,
         gpu_busy_frac=np.minimum(per_replica * per_request, 1.0) * active / layout.replicas,
-        compute_util_frac=np.minimum(per_replica * math_s / layout.pp, 1.0) * active / layout.replicas,
+        compute_util_frac=per_replica * math_s / layout.pp * active / layout.replicas,
         # packed prompts share a read of the weights that is counted for each of them
         bandwidth_util_frac=np.minimum(per_replica * moved / layout.pp / hbm_bytes_per_s, 1.0)
         * active
