@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LAYOUT_AXES = ("replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep", "dcp", "redundant_experts")
+"""Fields of a layout that are whole numbers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Layout:

@@ -19,9 +19,10 @@ from costmodel.calibration.profile import Profile
 from costmodel.columns import Floats
 from costmodel.dtypes import BYTES_PER_WEIGHT
 from costmodel.errors import InputError, Problem
-from costmodel.estimate import Estimate, PlanBatch, PlanEntry
+from costmodel.estimate import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster, Gpu, load_gpu
 from costmodel.layout import Layout
+from costmodel.outcome import Estimate
 from costmodel.serving import Load
 
 REQUIRED = ("gpu", "engine", "model", "isl", "osl", "concurrency", "attn_tp")

@@ -11,7 +11,7 @@ from autotune.space.engines import engines_of, split_layers
 from autotune.space.rules import RULES, Candidates, Violation, explain
 from costmodel.arch import Arch
 from costmodel.errors import InputError
-from costmodel.layout import Layout
+from costmodel.layout import LAYOUT_AXES, Layout
 
 MAX_GPUS = 1_000_000
 
@@ -91,18 +91,7 @@ def _factorisations(
     knobs = np.array([(d, r) for d in dcp for r in redundant], dtype=np.int64)
     index = np.repeat(np.arange(len(table)), len(knobs))
     table = np.hstack([table[index], np.tile(knobs, (len(table), 1))])
-    names = (
-        "replicas",
-        "pp",
-        "attn_tp",
-        "attn_dp",
-        "attn_cp",
-        "moe_tp",
-        "moe_ep",
-        "dcp",
-        "redundant_experts",
-    )
-    return Candidates(**{name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)})
+    return Candidates(**{name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(LAYOUT_AXES)})
 
 
 def _build(
@@ -141,16 +130,5 @@ def _build(
 
 def violations(arch: Arch, engine: str, layout: Layout) -> tuple[Violation, ...]:
     """Every rule of `engine` that one layout breaks."""
-    names = (
-        "replicas",
-        "pp",
-        "attn_tp",
-        "attn_dp",
-        "attn_cp",
-        "moe_tp",
-        "moe_ep",
-        "dcp",
-        "redundant_experts",
-    )
-    one = Candidates(**{name: np.array([getattr(layout, name)], dtype=np.int64) for name in names})
+    one = Candidates(**{name: np.array([getattr(layout, name)], dtype=np.int64) for name in LAYOUT_AXES})
     return tuple(explain(rule, arch, one, 0) for rule in RULES if rule.broken(arch, engine, one)[0])

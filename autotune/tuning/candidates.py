@@ -12,7 +12,8 @@ from autotune.study import Study
 from costmodel.arch import Arch, with_dtypes
 from costmodel.calibration.profile import Profile, read_profile
 from costmodel.columns import Floats, Ints
-from costmodel.estimate import Estimate, PlanBatch, PlanEntry
+from costmodel.estimate import PlanBatch, PlanEntry
+from costmodel.outcome import Estimate
 from costmodel.serving import Load
 
 UNBOUNDED_SEQS = 1 << 16

@@ -26,7 +26,7 @@ from costmodel.calibration.residual import (
     residual_columns,
 )
 from costmodel.columns import Floats
-from costmodel.estimate import TARGET_CORRELATION
+from costmodel.correction import TARGET_CORRELATION
 
 DRAWS = 1000
 SEED = 20

@@ -13,7 +13,7 @@ import numpy as np
 from autotune.study import Study
 from autotune.tuning.normal import p_below
 from costmodel.columns import Floats
-from costmodel.estimate import Estimate
+from costmodel.outcome import Estimate
 
 TOLERANCE = 1e-9
 

@@ -13,9 +13,9 @@ from autotune.study import TrialRecord
 from autotune.tuning.candidates import Variant
 from autotune.tuning.limits import Limit
 from costmodel.columns import Floats
-from costmodel.estimate import MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
-from costmodel.layout import Layout
+from costmodel.layout import LAYOUT_AXES, Layout
 from costmodel.operators import GROUPS
+from costmodel.outcome import MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
 
 METRICS = (
     "ttft_s",
@@ -168,7 +168,7 @@ def to_record(plan: PlanResult, objective: str) -> TrialRecord:
     layout, knobs = plan.layout, plan.knobs
     params: dict[str, int | float | str] = {
         "engine": plan.engine,
-        **{name: getattr(layout, name) for name in _LAYOUT_FIELDS},
+        **{name: getattr(layout, name) for name in LAYOUT_AXES},
         "concurrency": knobs.concurrency,
         "max_num_batched_tokens": knobs.max_num_batched_tokens,
         "weight_dtype": knobs.weight_dtype or "checkpoint",
@@ -192,23 +192,10 @@ def to_record(plan: PlanResult, objective: str) -> TrialRecord:
     )
 
 
-_LAYOUT_FIELDS = (
-    "replicas",
-    "pp",
-    "attn_tp",
-    "attn_dp",
-    "attn_cp",
-    "moe_tp",
-    "moe_ep",
-    "dcp",
-    "redundant_experts",
-)
-
-
 def from_record(record: TrialRecord) -> PlanResult:
     """The plan that a stored trial holds."""
     params, attrs = record.params, record.attrs
-    layout = Layout(**{name: int(params[name]) for name in _LAYOUT_FIELDS}, stage_layers=tuple(attrs["stage_layers"]))
+    layout = Layout(**{name: int(params[name]) for name in LAYOUT_AXES}, stage_layers=tuple(attrs["stage_layers"]))
     dtypes = {n: None if params[n] == "checkpoint" else str(params[n]) for n in ("weight_dtype", "kv_dtype")}
     return PlanResult(
         plan=attrs["plan"],

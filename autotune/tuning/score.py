@@ -13,7 +13,7 @@ from autotune.tuning.limits import Limit, excess_table, p_meets, study_limits
 from autotune.tuning.plans import DERIVED, PlanResult, plan_result
 from autotune.tuning.solve import bounds, in_range, solve_concurrency
 from costmodel.columns import Floats
-from costmodel.estimate import Estimate
+from costmodel.outcome import Estimate
 
 
 def score(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult]:

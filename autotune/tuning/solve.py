@@ -16,7 +16,7 @@ from autotune.study import IntRange, Study
 from autotune.tuning.candidates import Rows
 from autotune.tuning.limits import Limit, excess_table, p_meets_latency
 from costmodel.columns import Floats
-from costmodel.estimate import Estimate
+from costmodel.outcome import Estimate
 
 Bools = NDArray[np.bool_]
 MOST_PER_REPLICA = 1 << 20

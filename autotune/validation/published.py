@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.arch import load_model
-from costmodel.estimate import COMMUNICATION, PlanBatch, PlanEntry
+from costmodel.estimate import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.layout import Layout
 from costmodel.operators import StepTime
+from costmodel.outcome import COMMUNICATION
 from costmodel.work import StepWork, decode_work, mean_context
 
 PROFILE = "DeepSeek, profile-data (2025-02), github.com/deepseek-ai/profile-data"

@@ -14,7 +14,7 @@ import numpy as np
 from autotune.validation.metrics import P90, errors_of, mean_tau
 from autotune.validation.slo import SloRuns, slo_task
 from costmodel.columns import Floats
-from costmodel.estimate import Estimate
+from costmodel.outcome import Estimate
 from costmodel.runs import Run
 
 HEADER = (

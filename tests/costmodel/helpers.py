@@ -8,9 +8,10 @@ import numpy as np
 
 from costmodel.arch import Arch, load_model
 from costmodel.columns import Floats
-from costmodel.estimate import Estimate, PlanBatch, PlanEntry
+from costmodel.estimate import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.layout import Layout
+from costmodel.outcome import Estimate
 from costmodel.serving import Load
 
 

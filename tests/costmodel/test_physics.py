@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodel.columns import ArchColumns, ClusterColumns, LayoutColumns
-from costmodel.estimate import CHUNK_PLANS, MEMORY_KINDS, Estimate, PlanBatch
+from costmodel.estimate import CHUNK_PLANS, PlanBatch
 from costmodel.kernels.rates import Rate
+from costmodel.outcome import MEMORY_KINDS, Estimate
 from costmodel.placement import Placement
 from tests.costmodel.helpers import cluster, entry, estimate, layout, load
 from tests.costmodel.test_properties import MODELS, plans

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from autotune.space import enumerate_space
 from costmodel.arch import AttentionKind, load_model, total_params
 from costmodel.columns import ArchColumns, LayoutColumns
-from costmodel.estimate import CHUNK_PLANS, Estimate, PlanBatch, PlanEntry
+from costmodel.estimate import CHUNK_PLANS, PlanBatch, PlanEntry
+from costmodel.outcome import Estimate
 from costmodel.shards import rank_matrices
 from tests.costmodel.helpers import cluster, entry, estimate, load
 

@@ -13,8 +13,9 @@ from autotune.space import format_plan, split_layers, violations
 from autotune.study import Study, study_from_document
 from autotune.tuning.limits import p_meets
 from costmodel.columns import Floats
-from costmodel.estimate import Estimate, PlanBatch, PlanEntry
+from costmodel.estimate import PlanBatch, PlanEntry
 from costmodel.layout import Layout
+from costmodel.outcome import Estimate
 from costmodel.serving import Load
 
 ENGINES = ("vllm", "sglang", "trtllm")

@@ -16,8 +16,8 @@ from scipy.optimize import least_squares
 
 from costmodel.calibration.load import FACTORS
 from costmodel.columns import Floats
-from costmodel.estimate import Estimate
 from costmodel.kernels.table import Rates
+from costmodel.outcome import Estimate
 from costmodel.runs import ENGINES, Run, RunBatch, prepare_runs
 
 
