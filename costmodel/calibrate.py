@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from costmodel.calibration.load import BORROWED_FROM
 from costmodel.calibration.profile import LEAST_RUNS, Profile, ProfileCell, posterior
 from costmodel.calibration.residual import Residual, features, own_key, residual_columns
 from costmodel.columns import Floats
@@ -57,7 +56,7 @@ def learn_cell(runs: Sequence[Run], prior: Residual | None = None) -> ProfileCel
         first = runs[0].entry
         gpu = first.cluster.gpu
         version = first.engine_version
-        prior = residual_columns([(first.arch, gpu.name, BORROWED_FROM[gpu.generation], first.engine, version)])
+        prior = residual_columns([(first.arch, gpu.name, gpu.generation, first.engine, version)])
     prepared = prepare_runs(runs)
     formulas = replace(prepared, batch=replace(prepared.batch, residual=None)).evaluate()
     phi = run_features(runs)

@@ -85,10 +85,7 @@ class PlanBatch:
         calibrations = [load_calibration(e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts]
         columns = cell_columns(cells, calibrations)
         residual = residual_columns(
-            [
-                (e.arch, e.cluster.gpu.name, k.generation, e.engine, e.engine_version)
-                for e, k in zip(firsts, calibrations, strict=True)
-            ],
+            [(e.arch, e.cluster.gpu.name, e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts],
             None if profile is None else profile.values(),
         )
         archs = ArchColumns.of([e.arch for e in firsts])

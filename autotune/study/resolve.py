@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from autotune.space.engines import ANY, ENGINES
 from autotune.study.schema import ConcurrencyRange, StudyTable, TokenRange, WorkloadTable
 from autotune.study.values import (
     OBJECTIVES,
@@ -19,6 +20,7 @@ from autotune.study.values import (
     Workload,
 )
 from costmodel.arch import Arch
+from costmodel.calibration.residual import not_measured
 from costmodel.hardware import Cluster
 
 DEFAULT_BATCHED_TOKENS = (2048, 4096, 8192, 16384)
@@ -55,6 +57,7 @@ def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibr
     elif table.engine != "any" and table.engine_version is None:
         said.append("engine_version not given: the version whose rules are modelled")
     said += _cluster_assumptions(table, cluster)
+    said += _calibration_assumptions(table.engine, arch, cluster)
     engine_options = _engine_options(table, said)
     return Study(
         name=table.name or path.stem,
@@ -169,6 +172,14 @@ def _cluster_assumptions(table: StudyTable, cluster: Cluster) -> list[str]:
     if table.cluster.gpus_per_node is None:
         return [f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, as in {cluster.gpu.name} servers"]
     return []
+
+
+def _calibration_assumptions(engine: str, arch: Arch, cluster: Cluster) -> list[str]:
+    """What of the question no measured run covers."""
+    gpu = cluster.gpu
+    engines = ENGINES if engine == ANY else (engine,)
+    found = [f"calibration: {text}" for e in engines for text in not_measured(arch, gpu.name, gpu.generation, e)]
+    return list(dict.fromkeys(found))
 
 
 def _engine_options(table: StudyTable, said: list[str]) -> EngineOptions:

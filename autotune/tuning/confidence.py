@@ -15,7 +15,6 @@ import numpy as np
 from autotune.study import Study
 from autotune.tuning.candidates import study_profile, weights
 from autotune.tuning.plans import PlanResult
-from costmodel.calibration.load import BORROWED_FROM
 from costmodel.calibration.residual import (
     FEATURES,
     REACH_SD,
@@ -119,7 +118,7 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
                     (
                         weights(study.arch, dtype),
                         gpu.name,
-                        BORROWED_FROM[gpu.generation],
+                        gpu.generation,
                         engine,
                         study.engine_version,
                     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from costmodel.arch import Arch
+from costmodel.calibration.residual import BORROWED_FROM
 from costmodel.collectives import Links
 from costmodel.columns import ClusterColumns, Floats
 from costmodel.dtypes import KV_BYTES, compute_dtype
@@ -22,16 +23,6 @@ from costmodel.serving import EngineColumns
 
 _DATA = files("costmodel.calibration") / "data"
 
-BORROWED_FROM = {
-    "hopper": "hopper",
-    "blackwell": "blackwell",
-    "ampere": "hopper",
-    "ada": "hopper",
-    "cdna3": "hopper",
-    "blackwell_ultra": "blackwell",
-    "cdna4": "blackwell",
-}
-"""Generation -> the measured generation whose efficiencies it takes."""
 
 _GEMM = {
     "bf16": "gemm_bf16",

@@ -30,6 +30,18 @@ _RANGE = {"concurrency": (2.0, 10.0), "gpus": (0.0, 3.0), "isl": (7.0, 13.0), "o
 """Log2 of what the measured runs cover; beyond it a feature stays at the edge and the interval widens."""
 REACH_SD = {"tpot": 0.06, "ttft": 0.12}
 """Assumed standard deviation that each doubling beyond the measured range adds: no run there to fit it on."""
+BORROWED_FROM = {
+    "hopper": "hopper",
+    "blackwell": "blackwell",
+    "ampere": "hopper",
+    "ada": "hopper",
+    "cdna3": "hopper",
+    "blackwell_ultra": "blackwell",
+    "cdna4": "blackwell",
+}
+"""Generation -> the measured generation whose efficiencies it takes."""
+BORROWED_SD = {"tpot": 0.15, "ttft": 0.2}
+"""Assumed further standard deviation where a generation borrows another's efficiencies: nothing measured it."""
 FOUR_BITS = ("nvfp4", "mxfp4", "int4")
 TRIANGLE = [(i, j) for i in range(len(FEATURES)) for j in range(i + 1)]
 
@@ -136,11 +148,22 @@ def own_key(engine: str, gpu: str, arch: Arch) -> str:
     return f"{engine}|{gpu}|{arch_key(arch)}|{precision_key(arch)}"
 
 
+def not_measured(arch: Arch, gpu: str, generation: str, engine: str) -> tuple[str, ...]:
+    """What of a cell no run has measured, in plain sentences."""
+    raw = _read(engine)
+    out = []
+    if gpu.removesuffix(" (changed)") not in raw["gpus"]:
+        out.append(f"{gpu} was not measured: efficiencies of {BORROWED_FROM[generation]} GPUs, with wider intervals")
+    if arch_key(arch) not in raw["models"]:
+        out.append(f"{arch.name} was not measured: formulas alone, with wider intervals")
+    return tuple(out)
+
+
 def residual_columns(
     cells: Sequence[tuple[Arch, str, str, str, str | None]],
     own: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> Residual:
-    """Residuals of (architecture, GPU name, measured generation, engine, engine version), one row each.
+    """Residuals of (architecture, GPU name, its generation, engine, engine version), one row each.
 
     `own` holds a user's cells by `own_key`: their values per target go before the file's.
     """
@@ -148,11 +171,21 @@ def residual_columns(
     for arch, gpu, generation, engine, version in cells:
         raw = _read(engine)
         # a catalog GPU with some figures changed still behaves most like itself
-        name = find_cell(
-            engine, gpu.removesuffix(" (changed)"), generation, arch_key(arch), precision_key(arch), version or ""
-        )
+        place = gpu.removesuffix(" (changed)")
+        shape, precision = arch_key(arch), precision_key(arch)
+        name = find_cell(engine, place, BORROWED_FROM[generation], shape, precision, version or "")
         found = (own or {}).get(own_key(engine, gpu, arch), raw["cells"][name])
-        rows.append({t: {**raw[t], "cell": found[t]} for t in TARGETS})
+        rows.append(
+            {
+                t: {
+                    **raw[t],
+                    "cell": found[t],
+                    "noise_variance": raw[t]["noise_variance"]
+                    + (BORROWED_SD[t] ** 2 if BORROWED_FROM[generation] != generation else 0.0),
+                }
+                for t in TARGETS
+            }
+        )
     width = len(FEATURES)
 
     def target(name: str) -> TargetResidual:

@@ -13,7 +13,6 @@ from autotune.study import load_study
 from autotune.validation.bench import read_bench
 from costmodel.arch import Arch
 from costmodel.calibrate import calibrate, learn_cell
-from costmodel.calibration.load import BORROWED_FROM
 from costmodel.calibration.profile import Profile, ProfileCell, posterior, profile_text, read_profile
 from costmodel.calibration.residual import (
     FEATURES,
@@ -120,7 +119,7 @@ def test_benchmark_results(tmp_path: Path) -> None:
 def _unknown(engine: str, gpu: str, arch: Arch, generation: str) -> Residual:
     """What the calibration knows of a cell whose model it has never seen."""
     stranger = replace(arch, hidden_size=arch.hidden_size + 1)
-    return residual_columns([(stranger, gpu, BORROWED_FROM[generation], engine, None)])
+    return residual_columns([(stranger, gpu, generation, engine, None)])
 
 
 def _as_cell(prior: Residual) -> ProfileCell:

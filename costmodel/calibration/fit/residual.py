@@ -12,8 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from costmodel.calibrate import run_features
-from costmodel.calibration.load import BORROWED_FROM
-from costmodel.calibration.residual import FEATURES, TRIANGLE, arch_key, cell_name, precision_key
+from costmodel.calibration.residual import BORROWED_FROM, FEATURES, TRIANGLE, arch_key, cell_name, precision_key
 from costmodel.columns import Floats
 from costmodel.runs import ENGINES, Run
 
