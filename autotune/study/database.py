@@ -279,7 +279,8 @@ def _refuse_foreign(url: str) -> None:
             magic = file.read(len(_SQLITE_MAGIC))
         if magic != _SQLITE_MAGIC:
             raise InputError.single(url, "is not a SQLite database")
-        with contextlib.closing(sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True)) as connection:
+        # not read-only: the journal of a writer that was killed has to be rolled back before anything can be read
+        with contextlib.closing(sqlite3.connect(path.resolve().as_uri() + "?mode=rw", uri=True)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except OSError as error:
         raise InputError.single(url, f"cannot be used as storage: {error.strerror}") from error
