@@ -49,6 +49,14 @@ def print_validation(console: Console, document: dict[str, Any]) -> None:
         "The limit is a group's median measured TPOT. Regret: throughput lost against the best that keeps it; a "
         "broken limit is a total loss (strict), or only when broken by more than 10 % (lenient)."
     )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("said with P of", "statements", "mean P", "true"):
+        table.add_column(title, justify="right")
+    for r in document["reliability"]:
+        said = f"{r['p_from']:.1f} to {r['p_to']:.1f}"
+        table.add_row(said, f"{r['statements']:,}", f"{r['mean_p']:.2f}", f"{r['share_true']:.2f}")
+    console.print(table)
+    console.print("Statements that a run meets, or breaks, a TPOT limit between 0.7 and 1.4 times its group's median.")
 
 
 _PICKS = {

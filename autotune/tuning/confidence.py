@@ -81,7 +81,9 @@ def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
             root = _root(target.covariance[0])
             spread = np.sqrt(target.own_variance(phi[:, rows]) + (REACH_SD[name] * beyond[rows]) ** 2)
             error[name][rows] = phi[:, rows].T @ (root @ shared[name]) + spread[:, None] * own[name][rows]
-    ttft = np.array([p.metrics["ttft_s"] for p in plans])[:, None] * np.exp(error["ttft"])
+    # residuals leave the wait for KV room alone (`costmodel.correction`)
+    wait = np.array([p.breakdown["ttft_parts_s"].get("kv_wait", 0.0) for p in plans])[:, None]
+    ttft = (np.array([p.metrics["ttft_s"] for p in plans])[:, None] - wait) * np.exp(error["ttft"]) + wait
     tpot = np.array([p.metrics["tpot_s"] for p in plans])[:, None] * np.exp(error["tpot"])
     metric = study.objective.metric
     if metric == "ttft_s":

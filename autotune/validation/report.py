@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from autotune.validation.metrics import P90, errors_of, mean_tau
-from autotune.validation.slo import SloRuns, slo_task
+from autotune.validation.slo import SloRuns, reliability, slo_task
 from costmodel.columns import Floats
 from costmodel.outcome import Estimate
 from costmodel.runs import Run
@@ -89,17 +89,16 @@ def _ranking(runs: Sequence[Run], estimate: Estimate, measured: dict[str, Floats
     ours = _throughput(runs, np.where(known, estimate.ttft_s, math.nan), estimate.tpot_s)
     tau_speed, count = mean_tau(ours, real, lists)
     tau_tpot, _ = mean_tau(estimate.tpot_s, measured["tpot"], lists)
-    scores = slo_task(
-        SloRuns(
-            tpot_s=measured["tpot"],
-            throughput=real,
-            predicted_tpot_s=estimate.tpot_s,
-            predicted_throughput=ours,
-            tpot_log_sd=estimate.tpot_log_sd,
-        ),
-        lists,
+    columns = SloRuns(
+        tpot_s=measured["tpot"],
+        throughput=real,
+        predicted_tpot_s=estimate.tpot_s,
+        predicted_throughput=ours,
+        tpot_log_sd=estimate.tpot_log_sd,
     )
+    scores = slo_task(columns, lists)
     return {
         "kendall_tau": {"throughput_per_gpu": tau_speed, "tpot": tau_tpot, "groups": count},
         "slo_task": {name: asdict(score) for name, score in scores.items()},
+        "reliability": [asdict(r) for r in reliability(columns, lists)],
     }

@@ -66,6 +66,51 @@ def slo_task(runs: SloRuns, groups: Sequence[Sequence[int]]) -> dict[str, SloSco
     return {name: _score(found) for name, found in outcomes.items() if found}
 
 
+LIMITS = (0.7, 0.85, 1.0, 1.2, 1.4)
+"""Shares of a group's median measured TPOT that statements on meeting a limit are made about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reliability:
+    """Statements "this run meets (or breaks) the limit" made with about one probability, and how many were true."""
+
+    p_from: float
+    p_to: float
+    statements: int
+    mean_p: float
+    share_true: float
+
+
+def reliability(runs: SloRuns, groups: Sequence[Sequence[int]]) -> list[Reliability]:
+    """For each tenth from 0.5 to 1: P(meets a TPOT limit), or P(breaks it) where that is likelier."""
+    said, true = [], []
+    for group in groups:
+        rows = np.array([i for i in group if np.isfinite(runs.tpot_s[i])], dtype=np.int64)
+        for share in LIMITS if rows.size > 1 else ():
+            limit = float(np.median(runs.tpot_s[rows])) * share
+            p = p_below(limit, runs.predicted_tpot_s[rows], runs.tpot_log_sd[rows])
+            met = runs.tpot_s[rows] <= limit
+            said.append(np.where(p >= 0.5, p, 1.0 - p))
+            true.append(np.where(p >= 0.5, met, ~met))
+    if not said:
+        return []
+    p_all, true_all = np.concatenate(said), np.concatenate(true)
+    out = []
+    for low in (0.5, 0.6, 0.7, 0.8, 0.9):
+        inside = (p_all >= low) & (p_all < low + 0.1 if low < 0.9 else p_all <= 1.0)
+        if inside.any():
+            out.append(
+                Reliability(
+                    p_from=low,
+                    p_to=round(low + 0.1, 1),
+                    statements=int(inside.sum()),
+                    mean_p=float(p_all[inside].mean()),
+                    share_true=float(true_all[inside].mean()),
+                )
+            )
+    return out
+
+
 def _outcome(over: float, gain: float) -> tuple[float, float, float]:
     """Strict regret, lenient regret, over by a tenth, of one pick."""
     loss = max(1.0 - gain, 0.0)

@@ -6,13 +6,14 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autotune.validation import errors_of, kendall_tau, published_points, slo_task
-from autotune.validation.slo import SloRuns
+from autotune.validation.slo import SloRuns, reliability
 from costmodel.errors import InputError
 from costmodel.runs import prepare_runs, read_runs
 
@@ -85,6 +86,22 @@ def test_slo_task_by_hand() -> None:
         [[0, 1, 2]],
     )["point"]
     assert (forgiven.strict_regret, forgiven.lenient_regret, forgiven.over_by_a_tenth) == (1.0, 0.0, 0.0)
+
+
+def test_reliability_by_hand() -> None:
+    """Two runs, five limits: what is said surely and truly, and what is a toss-up."""
+    runs = SloRuns(
+        tpot_s=np.array([10.0, 30.0]),
+        throughput=np.array([1.0, 2.0]),
+        predicted_tpot_s=np.array([10.0, 30.0]),
+        predicted_throughput=np.array([1.0, 2.0]),
+        tpot_log_sd=np.full(2, 1e-3),
+    )
+    (sure,) = reliability(runs, [[0, 1]])
+    assert (sure.statements, sure.mean_p, sure.share_true) == (10, pytest.approx(1.0), 1.0)
+    wrong = replace(runs, predicted_tpot_s=np.array([30.0, 10.0]))
+    assert reliability(wrong, [[0, 1]])[0].share_true == 0.0
+    assert reliability(runs, [[0]]) == []
 
 
 def test_every_row_is_predicted(tmp_path: Path) -> None:

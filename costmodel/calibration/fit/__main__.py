@@ -188,4 +188,5 @@ def _round(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-main()
+if __name__ == "__main__":
+    main()
