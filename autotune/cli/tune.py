@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autotune.cli.main import EXIT_INFEASIBLE
+from autotune.cli.options import EXIT_INFEASIBLE
 from autotune.report.document import tune_document
 from autotune.report.files import plans_csv, to_json, write_atomic
 from autotune.report.table import print_tune

@@ -1,0 +1,31 @@
+"""Score and rank: `autotune tune`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from autotune.cli.options import JSON, SET, STUDY, TABLE
+
+
+@click.command()
+@STUDY
+@SET
+@JSON
+@TABLE
+@click.option("--top", default=15, show_default=True, type=click.IntRange(0), help="Plans to show; 0 for all.")
+@click.option("--out", type=click.Path(file_okay=False), help="Folder for result.json, plans.csv and the storage.")
+@click.option("--storage", help="Optuna storage: a journal file or a database URL. Default: your data folder.")
+@click.option("--no-storage", is_flag=True, help="Keep nothing; score everything again.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 1024), help="Processes that score.")
+def tune(**options: Any) -> None:
+    """Score every valid plan of STUDY and rank them against its baseline.
+
+    Exit code 0: at least one plan keeps every constraint; 3: none does (the nearest ones are shown); 2: the
+    input is wrong. Running the same study again answers from its storage.
+    """
+    from autotune.cli.tune import run_tune
+
+    sys.exit(run_tune(**options))
