@@ -4,6 +4,7 @@ from autotune.study.document import field_paths
 from autotune.study.fingerprint import study_fingerprint
 from autotune.study.json_schema import json_schema
 from autotune.study.load import load_study, study_from_document
+from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.storage import Store, TrialRecord, default_location, open_store
 from autotune.study.values import (
     OBJECTIVES,
@@ -24,9 +25,11 @@ __all__ = [
     "EngineOptions",
     "IntRange",
     "Objective",
+    "RetunePolicy",
     "Search",
     "Store",
     "Study",
+    "Switch",
     "TrialRecord",
     "Workload",
     "default_location",

@@ -12,7 +12,7 @@ from typing import Any
 
 from autotune.study.values import Study
 
-_NOT_ASKED = ("path", "calibration", "assumptions", "sources")
+_NOT_ASKED = ("path", "calibration", "assumptions", "sources", "switch", "retune")
 """Fields that say nothing about the answer, of a study and of what it holds."""
 _MODEL_PARTS = ("costmodel", "autotune.space", "autotune.tuning")
 

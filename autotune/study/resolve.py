@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from autotune.space.engines import ANY, ENGINES
+from autotune.study.operation import retune_policy, switch_values
 from autotune.study.schema import ConcurrencyRange, StudyTable, TokenRange, WorkloadTable
 from autotune.study.values import (
     OBJECTIVES,
@@ -72,6 +73,8 @@ def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibr
         search=search,
         baseline=baseline,
         engine_options=engine_options,
+        switch=switch_values(table.switch, cluster),
+        retune=retune_policy(table.retune),
         calibration=calibration,
         assumptions=(*table.assumptions, *said, *arch.assumptions, *cluster.gpu.assumptions),
     )

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, Discriminator, Field, Tag
 
+from autotune.study.operation_schema import RetuneTable, SwitchTable
+from autotune.study.section import Fraction, Positive, Section
 from autotune.study.values import OBJECTIVES
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 
@@ -28,12 +30,6 @@ def _by_shape(value: Any) -> str:
     return "~list" if isinstance(value, list) else "~plain"
 
 
-class Section(BaseModel):
-    """A table of the study: no unknown fields, no coercion, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
 class TokenRange(Section):
     """Uniform between two lengths."""
 
@@ -48,8 +44,6 @@ class ConcurrencyRange(Section):
     max: int = Field(ge=1, le=MAX_CONCURRENCY, description="most requests in flight over all replicas")
 
 
-Positive = Annotated[float, Field(gt=0, le=1e9)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
 Tokens = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 Requests = Annotated[int, Field(ge=1, le=MAX_CONCURRENCY)]
 Lengths = Annotated[
@@ -262,6 +256,8 @@ class StudyTable(Section):
     search: SearchTable = Field(SearchTable(), description="what may be varied")
     baseline: BaselineTable | None = Field(None, description="the plan in production; default: none")
     engine_options: EngineOptionsTable = Field(EngineOptionsTable(), description="how engines are started")
+    switch: SwitchTable = Field(SwitchTable(), description="what putting another plan into production takes")
+    retune: RetuneTable = Field(RetuneTable(), description="when another plan is worth a switch")
     assumptions: Annotated[list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=100)] = Field(
         default=[], description="what the author of the file filled in; printed with the result"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.study.operation import RetunePolicy, Switch
 from costmodel.arch import Arch
 from costmodel.hardware import Cluster
 
@@ -143,6 +144,8 @@ class Study:
     search: Search
     baseline: Baseline | None
     engine_options: EngineOptions
+    switch: Switch
+    retune: RetunePolicy
     calibration: Path | None
     assumptions: tuple[str, ...]
     """What the study, the model and the GPU left open and how it was filled in, in plain sentences."""
