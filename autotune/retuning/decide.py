@@ -1,0 +1,168 @@
+"""The decision itself, as a pure function: what `autotune retune` and its replay on recorded traffic both call.
+
+Rules in their order, the first that applies decides: what cannot be judged is refused; without a change there is
+nothing to do; then what binds however large the gain is, then what a broken limit overrides, then the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+from autotune.study import RetunePolicy
+
+DAY_S = 24 * 3600.0
+
+KEEP, SWITCH, REFUSE = "keep", "switch", "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastSwitch:
+    """A switch that was made."""
+
+    at_s: float
+    """Unix time."""
+    from_plan: str
+    to_plan: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a decision rests on. Values are rates of whatever is wanted, in one unit for both plans.
+
+    `retune` takes requests/s served within the limits; a plan that breaks them is worth less, down to nothing.
+    """
+
+    now_s: float
+    """Unix time."""
+    refusal: str | None = None
+    """Why the window cannot be judged; None: it can."""
+    changed: bool
+    """Whether traffic drifted or the calibration is new since the current plan was chosen."""
+    current_plan: str
+    current_keeps: bool
+    """Whether the current plan keeps every limit on the window's traffic."""
+    current_breaks: str = ""
+    """The limit that it breaks, in words."""
+    current_value_per_s: float = 0.0
+    candidate_plan: str | None = None
+    """None: nothing was tuned, or nothing can be launched."""
+    candidate_keeps: bool = False
+    candidate_value_per_s: float = 0.0
+    p_better: float = 0.5
+    """Probability that the candidate is better than the current plan."""
+    switch_duration_s: float = 0.0
+    """From the first replica that drains to the last that serves."""
+    switch_loss: float = 0.0
+    """What is lost meanwhile, in the values' unit times seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do, the rule that decided, and why in one sentence."""
+
+    decision: str
+    """`keep`, `switch` or `refuse`."""
+    rule: str
+    reason: str
+    net_gain: float | None = None
+    """Gain over the horizon less the cost of the switch, in the values' unit times seconds; None: not computed."""
+    net_gain_frac: float | None = None
+    """The same over what the current plan does in the horizon; None where it does nothing or was not computed."""
+    payback_s: float | None = None
+    """From the start of the switch until the gain has paid for it; None: never, or not computed."""
+
+
+def payback_s(gain_per_s: float, duration_s: float, loss: float) -> float | None:
+    """Time from the start of a switch until its gain has made up for `loss`; None: never.
+
+    The gain begins once the switch is done: `duration + loss / gain`.
+    """
+    if gain_per_s <= 0.0:
+        return None
+    return duration_s + max(loss, 0.0) / gain_per_s
+
+
+def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) -> Decision:
+    """Keep, switch or refuse.
+
+    Args:
+        inputs: the window, both plans on it, and what the switch takes.
+        policy: thresholds.
+        history: switches that were made, in any order; later ones than `now` count as made just now.
+    """
+    settled = _settled(inputs, policy, history)
+    if settled is not None:
+        return settled
+    gain = inputs.candidate_value_per_s - inputs.current_value_per_s
+    net = gain * max(policy.horizon_s - inputs.switch_duration_s, 0.0) - inputs.switch_loss
+    whole = inputs.current_value_per_s * policy.horizon_s
+    back = _is_back(inputs, policy, history)
+    need = policy.min_gain_frac * (policy.switch_back_factor if back else 1.0)
+    frac = net / whole if whole > 0.0 else None
+    paid = payback_s(gain, inputs.switch_duration_s, inputs.switch_loss)
+    over = f"{policy.horizon_s / 3600:g} h"
+    figures = {"net_gain": net, "net_gain_frac": frac, "payback_s": paid}
+
+    def decision(what: str, rule: str, reason: str) -> Decision:
+        return Decision(decision=what, rule=rule, reason=reason, **figures)
+
+    if net <= 0.0:
+        return decision(KEEP, "switch_costs_more", f"over {over} the switch costs more than it gains")
+    if inputs.p_better < policy.min_p_better:
+        return decision(
+            KEEP,
+            "not_sure",
+            f"the candidate is better with probability {inputs.p_better:.0%}, below {policy.min_p_better:.0%}",
+        )
+    if net < need * whole:
+        rule = "hysteresis" if back else "gain_too_small"
+        extra = f", and this would be a switch back (x {policy.switch_back_factor:g})" if back else ""
+        return decision(
+            KEEP, rule, f"the net gain over {over} is {_percent(frac)}, below the {need:.1%} that is asked{extra}"
+        )
+    said = f"net gain {_percent(frac)} over {over}, P(better) {inputs.p_better:.0%}"
+    if not inputs.current_keeps:
+        return decision(SWITCH, "limit_broken", f"the current plan breaks {inputs.current_breaks or 'a limit'}; {said}")
+    return decision(SWITCH, "gain", said)
+
+
+def _settled(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) -> Decision | None:
+    """What is decided before any arithmetic."""
+    if inputs.refusal is not None:
+        return Decision(decision=REFUSE, rule="input", reason=inputs.refusal)
+    if not inputs.changed:
+        return _keep("no_drift", "no drift of the traffic and no new calibration since the current plan was chosen")
+    if inputs.candidate_plan is None:
+        return _keep("no_candidate", "no other plan can be launched")
+    if inputs.candidate_plan == inputs.current_plan:
+        return _keep("same_plan", "the current plan is the best for this traffic as well")
+    if not inputs.candidate_keeps and inputs.current_keeps:
+        return _keep("candidate_breaks_limit", "the candidate breaks a limit that the current plan keeps")
+    if not inputs.candidate_keeps:
+        return _keep("nothing_feasible", "no plan keeps every limit on this traffic")
+    ages = [max(inputs.now_s - past.at_s, 0.0) for past in history]
+    today = sum(age < DAY_S for age in ages)
+    if today >= policy.max_switches_per_day:
+        return _keep("max_switches", f"{today} switches within 24 h, at most {policy.max_switches_per_day} are allowed")
+    since = min(ages, default=inf)
+    if since < policy.cooldown_s and inputs.current_keeps:
+        return _keep(
+            "cooldown", f"the last switch was {since / 60:.0f} min ago, cooldown {policy.cooldown_s / 60:.0f} min"
+        )
+    return None
+
+
+def _keep(rule: str, reason: str) -> Decision:
+    return Decision(decision=KEEP, rule=rule, reason=reason)
+
+
+def _is_back(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) -> bool:
+    return any(
+        past.from_plan == inputs.candidate_plan and inputs.now_s - past.at_s < policy.horizon_s for past in history
+    )
+
+
+def _percent(frac: float | None) -> str:
+    return "all of it" if frac is None else f"{frac:+.1%}"
