@@ -50,6 +50,10 @@ class Estimate:
     """Table by operator group: one prompt's chunk through the model."""
     decode_s: Floats
     """Table by operator group: one decode step through the model."""
+    prefill_passes_per_request: Floats
+    """Times `prefill_s` that one request keeps a stage's GPUs busy with its prompt."""
+    decode_passes_per_request: Floats
+    """Times `decode_s` that it keeps them busy with its output: steps over the sequences that share each."""
     ttft_parts_s: Floats
     """Table by `TTFT_PARTS`."""
     bottleneck: Ints
@@ -150,6 +154,8 @@ def collect(layout: LayoutColumns, load: Load, memory: Memory, state: SteadyStat
         memory_bytes=_table([kinds.get(k, zero) for k in MEMORY_KINDS], size),
         prefill_s=prefill,
         decode_s=decode,
+        prefill_passes_per_request=full(state.prefill_passes_per_request),
+        decode_passes_per_request=full(state.decode_passes_per_request),
         ttft_parts_s=_table([parts[p] for p in TTFT_PARTS], size),
         bottleneck=per_request.argmax(axis=0),
         binding=binding,

@@ -98,6 +98,10 @@ class SteadyState:
     prefill_chunks: Floats
     decode_steps_per_request: Floats
     """Decode steps over the sequences that share each: what one request's output costs in steps."""
+    prefill_passes_per_request: Floats
+    """Prefill passes over the attention-DP ranks that share each, times the engine's factor on kernels."""
+    decode_passes_per_request: Floats
+    """`decode_steps_per_request` times the engine's factor on kernels."""
     math_s: Floats
     """Per request and rank: FLOPs at the dense peak, all stages."""
     hbm_s: Floats
@@ -241,6 +245,8 @@ def steady_state(
         decode=decode.step,
         prefill_chunks=chunks,
         decode_steps_per_request=steps,
+        prefill_passes_per_request=chunks * share * engine.prefill_factor,
+        decode_passes_per_request=steps * engine.decode_factor,
         math_s=math_s,
         hbm_s=moved / hbm_bytes_per_s,
         host_s=steps * (engine.step_s + engine.sequence_s * batch) + chunks * engine.step_s,

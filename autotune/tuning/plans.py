@@ -157,6 +157,8 @@ def _breakdown(estimate: Estimate, row: int) -> dict[str, Any]:
         "binding_resource": RESOURCES[int(estimate.binding[row])],
         "prefill_s": named(GROUPS, estimate.prefill_s),
         "decode_s": named(GROUPS, estimate.decode_s),
+        "prefill_passes_per_request": float(estimate.prefill_passes_per_request[row]),
+        "decode_passes_per_request": float(estimate.decode_passes_per_request[row]),
         "prefill_chunks": float(estimate.prefill_chunks[row]),
         "ttft_parts_s": named(TTFT_PARTS, estimate.ttft_parts_s),
         "memory_bytes": named(MEMORY_KINDS, estimate.memory_bytes),
