@@ -8,11 +8,12 @@ seconds by operator group over the whole model, which is the breakdown that user
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.collectives import Links, all_reduce_s, expert_exchange_s, pipeline_send_s
+from costmodel.collectives import Links, all_reduce_s, exchange_ways, pipeline_send_s
 from costmodel.columns import ArchColumns, Floats, LayoutColumns
 from costmodel.kernels.rates import Rate
 from costmodel.kernels.table import Rates
@@ -36,6 +37,8 @@ GROUPS = (
     "ep_exchange",
     "pp_send",
 )
+PROMPT_CORE, DECODE_CORE, INDEXER = "attention_prefill", "attention_decode", "sparse_index"
+"""Names of the kernels of `attention_core`; a step launches both of the first two, also where one has nothing to do."""
 _GROUP_OF_WEIGHTS = {
     "attention": "attention_proj",
     "dense_ffn": "dense_ffn",
@@ -61,10 +64,26 @@ class Machine:
     """Squared coefficient of variation of the experts' popularity; 0 is balanced (`costmodel.routing`)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One operator of one layer, on the slowest rank. Arrays of shape `(num_plans,)` or `(1,)`."""
+
+    name: str
+    layer: str
+    """Layer kind: of `costmodel.stages.LAYER_KINDS`."""
+    group: str
+    """Of `GROUPS`."""
+    seconds: Floats
+    flops: Floats | float = 0.0
+    hbm_bytes: Floats | float = 0.0
+    message_bytes: Floats | float = 0.0
+    """What one rank puts into a collective."""
+
+
 class StepTime:
     """Seconds of one step, by layer kind (one layer) and by operator group (the whole model)."""
 
-    def __init__(self, arch: ArchColumns) -> None:
+    def __init__(self, arch: ArchColumns, *, record: bool = False) -> None:
         self._layers = {
             "full": arch.num_full_layers,
             "window": arch.num_window_layers,
@@ -82,9 +101,18 @@ class StepTime:
         """HBM bytes of one rank, whole model."""
         self.send_s: Floats = np.zeros(1)
         """One hand-over from a stage to the next."""
+        self.send_bytes: Floats = np.zeros(1)
+        """What one rank hands over there."""
+        self.operators: list[Operator] | None = [] if record else None
+        """Every operator that was booked, but for the sends; None where none was asked for."""
 
-    def add(self, layer: str, group: str, seconds: Floats) -> None:
-        """Book one operator's seconds in one layer."""
+    def add(self, layer: str, group: str, seconds: Floats, **about: Any) -> None:
+        """Book one operator's seconds in one layer; `about`: fields of `Operator` that are not its default."""
+        self._book(layer, group, seconds)
+        if self.operators is not None:
+            self.operators.append(Operator(**{"name": group, **about}, layer=layer, group=group, seconds=seconds))
+
+    def _book(self, layer: str, group: str, seconds: Floats) -> None:
         self.per_layer_s[layer] = self.per_layer_s.get(layer, 0.0) + seconds
         self.group_s[group] = self.group_s.get(group, 0.0) + seconds * self._layers[layer]
 
@@ -96,6 +124,7 @@ class StepTime:
         flops: Floats,
         hbm_bytes: Floats,
         *,
+        name: str,
         issued: Floats | None = None,
         present: NDArray[np.bool_] | None = None,
     ) -> None:
@@ -104,14 +133,19 @@ class StepTime:
         `present` marks the plans whose model has the kernel at all, where a batch mixes models.
         """
         seconds = rate.seconds(flops if issued is None else issued, hbm_bytes)
-        self.add(layer, group, seconds if present is None else np.where(present, seconds, 0.0))
+        seconds = seconds if present is None else np.where(present, seconds, 0.0)
+        self._book(layer, group, seconds)
+        if self.operators is not None:
+            self.operators.append(
+                Operator(name=name, layer=layer, group=group, seconds=seconds, flops=flops, hbm_bytes=hbm_bytes)
+            )
         self.math_s = self.math_s + flops * (self._layers[layer] / rate.peak_flops_per_s)
         self.hbm_bytes = self.hbm_bytes + hbm_bytes * self._layers[layer]
 
 
-def step_time(machine: Machine, work: StepWork) -> StepTime:
-    """Seconds of one forward pass of `work` on the slowest rank of each stage."""
-    out = StepTime(machine.arch)
+def step_time(machine: Machine, work: StepWork, *, record: bool = False) -> StepTime:
+    """Seconds of one forward pass of `work` on the slowest rank of each stage; `record` keeps its operators."""
+    out = StepTime(machine.arch, record=record)
     tokens = (work.prefill_tokens + work.decode_sequences) / machine.layout.attn_cp
     _projections(out, machine, tokens, work.sampled)
     _attention(out, machine, work)
@@ -133,7 +167,8 @@ def _projections(out: StepTime, machine: Machine, tokens: Floats, sampled: Float
         rate = machine.rates.gemm(m.weights)
         present = None if weights.all() else weights > 0.0
         hbm_bytes = hbm_bytes if present is None else hbm_bytes * present
-        out.add_kernel(m.layer, _GROUP_OF_WEIGHTS[m.weights], rate, rows * (2.0 * weights), hbm_bytes, present=present)
+        group, flops = _GROUP_OF_WEIGHTS[m.weights], rows * (2.0 * weights)
+        out.add_kernel(m.layer, group, rate, flops, hbm_bytes, name=m.name, present=present)
 
 
 def _attention(out: StepTime, machine: Machine, work: StepWork) -> None:
@@ -157,9 +192,9 @@ def _attention(out: StepTime, machine: Machine, work: StepWork) -> None:
         prompt, cached, read = contexts[layer]
         flops = 4.0 * heads * arch.head_dim
         pairs = work.prefill_tokens * prompt / layout.attn_cp
-        out.add_kernel(layer, "attention_core", rates.prefill, pairs * flops, read * per_token_kv)
+        out.add_kernel(layer, "attention_core", rates.prefill, pairs * flops, read * per_token_kv, name=PROMPT_CORE)
         pairs = work.decode_sequences * cached / shards
-        out.add_kernel(layer, "attention_core", rates.decode, pairs * flops, pairs * per_token_kv)
+        out.add_kernel(layer, "attention_core", rates.decode, pairs * flops, pairs * per_token_kv, name=DECODE_CORE)
     if arch.num_mla_layers.any():
         _mla(out, machine, work, heads, shards)
     if arch.num_linear_layers.any():
@@ -176,16 +211,17 @@ def _mla(out: StepTime, machine: Machine, work: StepWork, heads: Floats, shards:
     width = arch.qk_nope_head_dim + arch.qk_rope_head_dim + arch.v_head_dim
     pairs = work.prefill_tokens * seen_prompt / machine.layout.attn_cp
     flops = 2.0 * heads * width
-    out.add_kernel("mla", "attention_core", rates.mla_prefill, pairs * flops, work.prefill_kv_tokens * latent_bytes)
+    read = work.prefill_kv_tokens * latent_bytes
+    out.add_kernel("mla", "attention_core", rates.mla_prefill, pairs * flops, read, name=PROMPT_CORE)
     pairs = work.decode_sequences * seen / shards
     flops = 2.0 * heads * (2.0 * arch.kv_lora_rank + arch.qk_rope_head_dim)
-    out.add_kernel("mla", "attention_core", rates.mla_decode, pairs * flops, pairs * latent_bytes)
+    out.add_kernel("mla", "attention_core", rates.mla_decode, pairs * flops, pairs * latent_bytes, name=DECODE_CORE)
     if sparse.any():
         # the indexer scores every cached token with each of its heads, in fp8 (DeepSeek-V3.2 report, 2.1)
         scored = work.prefill_tokens * work.prefill_context + work.decode_sequences * work.decode_context
         flops = 2.0 * arch.index_heads * arch.index_head_dim
         read = (work.prefill_kv_tokens + work.decode_sequences * work.decode_context) * arch.index_head_dim
-        out.add_kernel("mla", "attention_core", rates.decode, scored * flops, read, present=sparse)
+        out.add_kernel("mla", "attention_core", rates.decode, scored * flops, read, name=INDEXER, present=sparse)
 
 
 def _linear(out: StepTime, machine: Machine, work: StepWork) -> None:
@@ -198,10 +234,11 @@ def _linear(out: StepTime, machine: Machine, work: StepWork) -> None:
     tokens = work.prefill_tokens
     moved = tokens * heads * (arch.linear_key_dim + arch.linear_value_dim) * 2.0 * arch.activation_bytes
     moved = moved + tokens / chunk * heads * state * LINEAR_STATE_BYTES
-    out.add_kernel("linear", "attention_core", rates.prefill, tokens * per_token, moved)
+    out.add_kernel("linear", "attention_core", rates.prefill, tokens * per_token, moved, name=PROMPT_CORE)
     sequences = work.decode_sequences
     moved = sequences * (2.0 * heads * state * LINEAR_STATE_BYTES)
-    out.add_kernel("linear", "attention_core", rates.decode, sequences * (6.0 * heads * state), moved)
+    flops = sequences * (6.0 * heads * state)
+    out.add_kernel("linear", "attention_core", rates.decode, flops, moved, name=DECODE_CORE)
 
 
 def _experts(out: StepTime, machine: Machine, work: StepWork) -> None:
@@ -219,15 +256,19 @@ def _experts(out: StepTime, machine: Machine, work: StepWork) -> None:
     )
     rate = machine.rates.experts
     padded = (rows + rate.pad_rows * hit) * (2.0 * weights)
-    out.add_kernel("moe", "experts", rate, rows * (2.0 * weights), hbm_bytes, issued=padded)
+    out.add_kernel("moe", "experts", rate, rows * (2.0 * weights), hbm_bytes, name="experts", issued=padded)
     token_bytes = arch.hidden_size * arch.activation_bytes
     # fp8 experts take fp8 activations, so tokens are dispatched in fp8 and combined in bf16 (DeepEP)
     narrow = np.where(machine.precision.experts < 1.5, 0.5, 1.0)
     busiest = (work.prefill_tokens + work.decode_sequences) * layout.attn_dp / np.maximum(group_tokens, 1e-9)
-    seconds = expert_exchange_s(
+    ways = exchange_ways(
         machine.links, layout, machine.placement, group_tokens, busiest, token_bytes, token_bytes * narrow
     )
-    out.add("moe", "ep_exchange", seconds)
+    if out.operators is None:
+        out.add("moe", "ep_exchange", ways.fastest_s(layout))
+        return
+    for name, seconds, message_bytes in ways.phases(layout):
+        out.add("moe", "ep_exchange", seconds, name=name, message_bytes=message_bytes)
 
 
 def _between(out: StepTime, machine: Machine, tokens: Floats) -> None:
@@ -248,11 +289,12 @@ def _between(out: StepTime, machine: Machine, tokens: Floats) -> None:
         ("linear", arch.num_linear_layers),
     ):
         if count.any():
-            out.add(layer, "tp_all_reduce", reduced)
+            out.add(layer, "tp_all_reduce", reduced, message_bytes=stream)
             # two norms with their residuals, rope, quantisation: about eight passes over the stream
-            out.add(layer, "norms", small.seconds(np.zeros(1), 8.0 * stream))
+            out.add(layer, "norms", small.seconds(np.zeros(1), 8.0 * stream), hbm_bytes=8.0 * stream)
     if arch.num_dense_layers.any():
-        out.add("dense", "tp_all_reduce", reduced)
+        out.add("dense", "tp_all_reduce", reduced, message_bytes=stream)
     if (layout.pp > 1).any():
         out.send_s = pipeline_send_s(machine.links, layout, machine.placement, stream)
+        out.send_bytes = stream / layout.attn_tp
         out.group_s["pp_send"] = out.send_s * (layout.pp - 1.0)
