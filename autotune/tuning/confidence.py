@@ -65,8 +65,33 @@ def confidence(study: Study, plans: Sequence[PlanResult], baseline: PlanResult |
     return out
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """Joint draws of plans' figures. Arrays have shape `(len(plans), DRAWS)`."""
+
+    ttft_s: Floats
+    ttft_longest_s: Floats
+    tpot_s: Floats
+    throughput_factor: Floats
+    """Of every throughput: requests and tokens per second."""
+
+
 def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
     """Draws of the objective, larger is better, shape `(len(plans), DRAWS)`."""
+    drawn = joint_draws(study, plans)
+    metric = study.objective.metric
+    if metric == "ttft_s":
+        return -drawn.ttft_s
+    if metric == "tpot_s":
+        return -drawn.tpot_s
+    return np.asarray(np.array([p.metrics[metric] for p in plans])[:, None] * drawn.throughput_factor)
+
+
+def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:
+    """What the plans may really do: one set of draws of the error that a cell's plans share, one more for each plan.
+
+    In a closed loop throughput follows from TTFT and TPOT (Little).
+    """
     random = np.random.default_rng(SEED)
     phi, beyond = _features(study, plans)
     shared = {t: random.standard_normal((len(FEATURES), DRAWS)) for t in ("tpot", "ttft")}
@@ -85,15 +110,15 @@ def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
     wait = np.array([p.breakdown["ttft_parts_s"].get("kv_wait", 0.0) for p in plans])[:, None]
     ttft = (np.array([p.metrics["ttft_s"] for p in plans])[:, None] - wait) * np.exp(error["ttft"]) + wait
     tpot = np.array([p.metrics["tpot_s"] for p in plans])[:, None] * np.exp(error["tpot"])
-    metric = study.objective.metric
-    if metric == "ttft_s":
-        return -ttft
-    if metric == "tpot_s":
-        return -tpot
+    longest = np.array([p.metrics["ttft_longest_s"] - p.metrics["ttft_s"] for p in plans])[:, None]
     outputs = max(study.workload.osl.mean - 1.0, 0.0)
     total = np.array([p.metrics["ttft_s"] + outputs * p.metrics["tpot_s"] for p in plans])[:, None]
-    value = np.array([p.metrics[metric] for p in plans])[:, None]
-    return np.asarray(value * total / (ttft + outputs * tpot))
+    return Draws(
+        ttft_s=ttft,
+        ttft_longest_s=ttft + longest * np.exp(error["ttft"]),
+        tpot_s=tpot,
+        throughput_factor=np.asarray(total / (ttft + outputs * tpot)),
+    )
 
 
 def _features(study: Study, plans: Sequence[PlanResult]) -> tuple[Floats, Floats]:
