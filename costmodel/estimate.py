@@ -20,13 +20,13 @@ from costmodel.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.correction import corrected_state
 from costmodel.hardware import Cluster
 from costmodel.layout import Layout
-from costmodel.memory import plan_memory
+from costmodel.memory import Memory, plan_memory
 from costmodel.operators import Machine, StepTime, step_time
 from costmodel.outcome import Estimate, collect
 from costmodel.placement import Placement
 from costmodel.precision import PrecisionColumns
 from costmodel.routing import popularity_cv2
-from costmodel.serving import Load, steady_state
+from costmodel.serving import Load, SteadyState, steady_state
 from costmodel.shards import rank_matrices
 from costmodel.stages import StageTable
 from costmodel.work import StepWork
@@ -144,9 +144,13 @@ class PlanBatch:
             popularity_cv2=self.popularity_cv2,
         )
 
-    def step(self, work: StepWork) -> StepTime:
-        """Seconds of one step by operator group, from the formulas alone."""
-        return step_time(self.machine(), work)
+    def step(self, work: StepWork, *, record: bool = False) -> StepTime:
+        """Seconds of one step by operator group, from the formulas alone; `record` keeps its operators."""
+        return step_time(self.machine(), work, record=record)
+
+    def steady(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> SteadyState:
+        """What the plans settle into under `load`, from the formulas alone; arguments as `evaluate`'s."""
+        return _solve(self, load, longest_prompt, memory_fraction)[1]
 
     def evaluate(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
         """Estimate every plan under `load` (columns of shape `(size,)` or `(1,)`).
@@ -187,6 +191,12 @@ def _popularity(entries: Sequence[PlanEntry], skew: float) -> Floats:
 
 
 def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
+    memory, state = _solve(batch, load, longest_prompt, memory_fraction)
+    corrected = corrected_state(batch.residual, batch.layout, load, state)
+    return collect(batch.layout, load, memory, state, corrected)
+
+
+def _solve(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> tuple[Memory, SteadyState]:
     layout, arch = batch.layout, batch.arch
     wanted = np.maximum(load.concurrency / layout.replicas, 1.0) / layout.attn_dp
     memory = plan_memory(
@@ -212,4 +222,4 @@ def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fract
         hbm_bytes_per_s=batch.columns.cluster.hbm_bytes_per_s,
         longest_prompt=longest_prompt,
     )
-    return collect(layout, load, memory, state, corrected_state(batch.residual, layout, load, state))
+    return memory, state

@@ -73,6 +73,30 @@ class Load(Columns):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One micro-batch through the stages of a replica. Arrays of shape `(num_plans,)` or `(1,)`."""
+
+    through_s: Floats
+    """Through all stages, with nothing in its way."""
+    stage_s: Floats
+    """On the slowest stage, until it can take the next micro-batch."""
+    kernel_s: Floats
+    """Kernels and collectives alone there."""
+    step: StepTime
+    work: StepWork
+    factor: Floats
+    """The engine's factor on kernels and collectives."""
+    host_s: Floats
+    """Host time on each stage that its GPUs wait for; on the first alone the micro-batch waits for it too."""
+    layer_floor_s: Floats
+    """What launching a layer's kernels takes at least; 0 where they are launched as a graph."""
+
+    def pipelined_s(self, count: Floats) -> Floats:
+        """Seconds of `count` micro-batches from an empty pipeline to an empty one."""
+        return self.through_s + (count - 1.0) * self.stage_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SteadyState:
     """What a plan settles into. Every array has shape `(num_plans,)`."""
 
@@ -91,10 +115,14 @@ class SteadyState:
     bandwidth_util_frac: Floats
     """Achieved over peak HBM bytes/s, mean over stages."""
     ttft_parts_s: dict[str, Floats]
-    prefill: StepTime
+    prefill: Pass
     """One prompt alone, one chunk."""
-    decode: StepTime
-    """One decode step at the settled batch."""
+    decode: Pass
+    """One micro-batch of a decode step at the settled batch."""
+    micro_batches: Floats
+    """Of a decode step: they follow each other through the stages."""
+    round_s: Floats
+    """From one token of a sequence to its next while nothing else runs."""
     prefill_chunks: Floats
     decode_steps_per_request: Floats
     """Decode steps over the sequences that share each: what one request's output costs in steps."""
@@ -110,33 +138,39 @@ class SteadyState:
     """Per request: host time that the GPU waits for."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """One step of a replica: seconds through all stages, on the slowest stage, and of kernels alone there."""
-
-    through_s: Floats
-    stage_s: Floats
-    kernel_s: Floats
-    step: StepTime
-
-
-def _decode_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, factor: Floats) -> _Pass:
+def _decode_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, factor: Floats) -> Pass:
     step = step_time(machine, work)
     kernels = stages.worst(step.per_layer_s) * factor
     total = np.asarray(sum(step.group_s.values())) * factor
     host = engine.step_s + engine.sequence_s * work.sampled
     slowest = kernels + step.send_s
-    return _Pass(total + host, slowest + host, slowest, step)
+    return Pass(
+        through_s=total + host,
+        stage_s=slowest + host,
+        kernel_s=slowest,
+        step=step,
+        work=work,
+        factor=factor,
+        host_s=host,
+        layer_floor_s=np.zeros(1),
+    )
 
 
-def _prefill_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, layers: Floats) -> _Pass:
+def _prefill_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, layers: Floats) -> Pass:
     step = step_time(machine, work)
     kernels = stages.worst(step.per_layer_s) * engine.prefill_factor
     total = np.asarray(sum(step.group_s.values())) * engine.prefill_factor
     floor = engine.prefill_layer_s * layers
-    through = np.maximum(total, floor) + engine.step_s
-    slowest = np.maximum(kernels + step.send_s, floor / machine.layout.pp) + engine.step_s
-    return _Pass(through, slowest, kernels + step.send_s, step)
+    return Pass(
+        through_s=np.maximum(total, floor) + engine.step_s,
+        stage_s=np.maximum(kernels + step.send_s, floor / machine.layout.pp) + engine.step_s,
+        kernel_s=kernels + step.send_s,
+        step=step,
+        work=work,
+        factor=engine.prefill_factor,
+        host_s=engine.step_s,
+        layer_floor_s=engine.prefill_layer_s,
+    )
 
 
 def steady_state(
@@ -180,7 +214,7 @@ def steady_state(
         sampled=1.0 / chunks,
     )
     lone = _prefill_pass(machine, stages, engine, prompt, layers)
-    own_prefill = lone.through_s + (chunks - 1.0) * lone.stage_s
+    own_prefill = lone.pipelined_s(chunks)
 
     slots = np.minimum(layout.pp, running)
     decoding = running
@@ -241,8 +275,10 @@ def steady_state(
         * active
         / layout.replicas,
         ttft_parts_s=parts,
-        prefill=lone.step,
-        decode=decode.step,
+        prefill=lone,
+        decode=decode,
+        micro_batches=slots,
+        round_s=round_s,
         prefill_chunks=chunks,
         decode_steps_per_request=steps,
         prefill_passes_per_request=chunks * share * engine.prefill_factor,
@@ -278,4 +314,4 @@ def _longest_extra_s(
         sampled=1.0 / chunks,
     )
     lone = _prefill_pass(machine, stages, engine, work, layers)
-    return np.maximum(lone.through_s + (chunks - 1.0) * lone.stage_s - own_prefill, 0.0)
+    return np.maximum(lone.pipelined_s(chunks) - own_prefill, 0.0)

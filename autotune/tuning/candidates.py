@@ -14,7 +14,7 @@ from costmodel.calibration.profile import Profile, read_profile
 from costmodel.columns import Floats, Ints
 from costmodel.estimate import PlanBatch, PlanEntry
 from costmodel.outcome import Estimate
-from costmodel.serving import Load
+from costmodel.serving import Load, SteadyState
 
 UNBOUNDED_SEQS = 1 << 16
 
@@ -39,10 +39,10 @@ class Rows:
     batched_tokens: Floats
     batch: PlanBatch
 
-    def evaluate(self, concurrency: Floats) -> Estimate:
-        """Estimate every row with so many requests in flight over all replicas."""
+    def load(self, concurrency: Floats) -> Load:
+        """What is asked of every row with so many requests in flight over all replicas."""
         work, options = self.study.workload, self.study.engine_options
-        load = Load(
+        return Load(
             isl=np.array([work.isl.mean]),
             osl=np.array([work.osl.mean]),
             prefix_hit_frac=np.array([work.prefix_cache_hit_frac]),
@@ -50,11 +50,20 @@ class Rows:
             batched_tokens=self.batched_tokens,
             max_num_seqs=np.array([float(options.max_num_seqs or UNBOUNDED_SEQS)]),
         )
-        return self.batch.evaluate(
-            load,
-            longest_prompt=np.array([float(work.longest_prompt)]),
-            memory_fraction=np.array([options.gpu_memory_utilization]),
-        )
+
+    def evaluate(self, concurrency: Floats) -> Estimate:
+        """Estimate every row with so many requests in flight over all replicas."""
+        return self.batch.evaluate(self.load(concurrency), **self._bounds())
+
+    def steady(self, concurrency: Floats) -> SteadyState:
+        """The same before the calibration's residuals: the steps that every row settles into."""
+        return self.batch.steady(self.load(concurrency), **self._bounds())
+
+    def _bounds(self) -> dict[str, Floats]:
+        return {
+            "longest_prompt": np.array([float(self.study.workload.longest_prompt)]),
+            "memory_fraction": np.array([self.study.engine_options.gpu_memory_utilization]),
+        }
 
 
 def make_rows(study: Study, variants: Sequence[Variant], batched_tokens: Sequence[int]) -> Rows:
