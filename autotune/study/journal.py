@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.study import StudyDirection
 
+from autotune.study.claims import BEAT_PREFIX, CLAIM_PREFIX, Claim, choose, machine_clocks, new_worker, survey
 from autotune.study.locking import OwnedLock
 from autotune.study.storage import Store, TrialRecord
 from autotune.study.trials import FINGERPRINT_ATTR, KEY_ATTR, frozen_trial, record_of
@@ -41,8 +43,19 @@ class _Collector(BaseJournalBackend):
         self.lines += [json.dumps(log, separators=(",", ":"), allow_nan=False).encode() + b"\n" for log in logs]
 
 
+def _encoder() -> tuple[_Collector, JournalStorage]:
+    """A storage that encodes and forgets, and where the lines gather."""
+    collector = _Collector()
+    encoder = JournalStorage(collector)
+    # what a replay would set; nothing is replayed here, and the number it returns is not used
+    encoder._replay_result._last_created_trial_id_by_this_process = -1  # noqa: SLF001
+    return collector, encoder
+
+
 class JournalStore(Store):
     """One study of a journal file."""
+
+    one_machine = True
 
     def __init__(
         self,
@@ -61,6 +74,9 @@ class JournalStore(Store):
         self._gpus = gpus
         self._directions = directions
         self._lock = OwnedLock(path, timeout_s)
+        self._guard = threading.RLock()
+        self._me = new_worker()
+        self._claimed = False
         self._keys: set[str] = set()
         self._keys_read = 0
         with self._readable():
@@ -90,7 +106,7 @@ class JournalStore(Store):
 
     def known_keys(self) -> set[str]:
         """Keys of all trials stored by now, by any process."""
-        with self._readable():
+        with self._guard, self._readable():
             trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         for trial in trials[self._keys_read :]:
             key = trial.user_attrs.get(KEY_ATTR)
@@ -110,9 +126,35 @@ class JournalStore(Store):
             self._append(b"".join(missing))
         return len(missing)
 
+    def claim(self, keys: Sequence[str], most: int) -> tuple[str, ...]:
+        """Take up to `most` of `keys` that are not stored and not with a living worker."""
+        with self._locked():
+            stored = self.known_keys()
+            with self._readable():
+                attrs = self._storage.get_study_system_attrs(self._study_id)
+            seen = survey(attrs, machine_clocks(), self._me)
+            self.other_hosts = seen.hosts
+            chosen = choose(keys, stored, seen.claimed, most)
+            written: dict[str, Any] = {CLAIM_PREFIX + owner: None for owner in seen.abandoned}
+            if chosen:
+                # the sign of life first: a claim that stands alone would be a dead worker's
+                written[BEAT_PREFIX + self._me.id] = machine_clocks()
+                written[CLAIM_PREFIX + self._me.id] = Claim(worker=self._me, keys=chosen).to_json()
+            elif self._claimed:
+                written[CLAIM_PREFIX + self._me.id] = None
+            self._append(self._attrs(written))
+        self._claimed = bool(chosen)
+        return chosen
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        if self._claimed:
+            with self._locked():
+                self._append(self._attrs({BEAT_PREFIX + self._me.id: machine_clocks()}))
+
     def records(self) -> list[TrialRecord]:
         """All trials in the order of their numbers."""
-        with self._readable():
+        with self._guard, self._readable():
             trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         return [record for trial in trials if (record := record_of(trial)) is not None]
 
@@ -122,10 +164,7 @@ class JournalStore(Store):
 
     def _encode(self, trials: Sequence[TrialRecord]) -> dict[str, bytes]:
         """Log line of every trial by key, encoded before the lock is taken; of equal keys the first."""
-        collector = _Collector()
-        encoder = JournalStorage(collector)
-        # what a replay would set; nothing is replayed here, and the number it returns is not used
-        encoder._replay_result._last_created_trial_id_by_this_process = -1  # noqa: SLF001
+        collector, encoder = _encoder()
         unique: dict[str, TrialRecord] = {}
         for record in trials:
             unique.setdefault(record.key, record)
@@ -133,16 +172,24 @@ class JournalStore(Store):
             encoder.create_new_trial(self._study_id, frozen_trial(record, self._gpus))
         return dict(zip(unique, collector.lines, strict=True))
 
+    def _attrs(self, values: Mapping[str, Any]) -> bytes:
+        """Log lines that set system attributes of the study."""
+        collector, encoder = _encoder()
+        for key, value in values.items():
+            encoder.set_study_system_attr(self._study_id, key, value)
+        return b"".join(collector.lines)
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the lock over a file whose last line is whole."""
-        self._lock.acquire()
-        try:
-            with _os_errors(self._path):
-                _cut_torn_line(self._path)
-            yield
-        finally:
-            self._lock.release()
+        """Hold the lock over a file whose last line is whole; one thread at a time, for the lock is a process's."""
+        with self._guard:
+            self._lock.acquire()
+            try:
+                with _os_errors(self._path):
+                    _cut_torn_line(self._path)
+                yield
+            finally:
+                self._lock.release()
 
     def _append(self, data: bytes) -> None:
         """Write at the end, durably, in one call; a write that fails half-way is taken back."""

@@ -18,28 +18,11 @@ from typing import Any
 
 from optuna.storages.journal._file import BaseJournalFileLock
 
+from autotune.study.claims import process_lives, started
 from costmodel.errors import InputError
 
 NAMELESS_GRACE_S = 30.0
 """Age from which a lock without a holder's name is abandoned: Optuna's own default grace period."""
-
-
-def _started(pid: int) -> str:
-    """When a process started ("" if unknown), so that a number used again is not taken for the same one."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _alive(pid: int, started: str) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # of another user: it lives
-        return True
-    return not started or _started(pid) in ("", started)
 
 
 class OwnedLock(BaseJournalFileLock):
@@ -90,7 +73,7 @@ class OwnedLock(BaseJournalFileLock):
         """Make the lock file whole in one step: written under another name, then linked."""
         mine = self._lock.with_name(f"{self._lock.name}.{uuid.uuid4().hex}")
         pid = os.getpid()
-        holder = {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
+        holder = {"host": socket.gethostname(), "pid": pid, "started": started(pid)}
         try:
             mine.write_text(json.dumps(holder), encoding="utf-8")
             try:
@@ -121,7 +104,7 @@ class OwnedLock(BaseJournalFileLock):
         holder = self._holder()
         if holder is None or holder.get("host") != socket.gethostname():
             return self._age_s() > NAMELESS_GRACE_S
-        return not _alive(holder["pid"], str(holder.get("started", "")))
+        return not process_lives(holder["pid"], str(holder.get("started", "")))
 
     def _break(self) -> None:
         """Remove an abandoned lock: renamed first, so that of two processes that try, one removes it."""

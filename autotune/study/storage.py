@@ -8,12 +8,16 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotune.study.claims import BEAT_EVERY_S
+from autotune.study.urls import is_url
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,12 +80,56 @@ def finite(value: Any) -> Any:
 
 
 class Store(ABC):
-    """The trials of one study in an Optuna storage. A trial appears whole: none is ever RUNNING."""
+    """The trials of one study in an Optuna storage. A trial appears whole: none is ever RUNNING.
+
+    A store is a queue as well: workers `claim` plans that nobody has stored or is scoring (`autotune.study.claims`).
+    """
 
     name: str
     """Name of the Optuna study: the study's name and the beginning of its fingerprint."""
     location: str
-    """File or URL, as shown to people."""
+    """File or URL, as shown to people: without a password."""
+    one_machine: bool
+    """Whether all workers must run on one machine."""
+    other_hosts: frozenset[str] = frozenset()
+    """Other machines whose workers were at work when this one last claimed."""
+
+    @abstractmethod
+    def claim(self, keys: Sequence[str], most: int) -> tuple[str, ...]:
+        """Take up to `most` of `keys` to score: the first that are not stored and not with a living worker.
+
+        What this store claimed before and did not add is given back. In the same step, claims of dead workers
+        are taken off. An empty claim means that the rest is stored, or with others (see `known_keys`).
+
+        Raises:
+            InputError: as `add`.
+        """
+
+    @abstractmethod
+    def beat(self) -> None:
+        """Give a sign of life, so that no other worker takes over what this one claimed.
+
+        Raises:
+            InputError: as `add`.
+        """
+
+    @contextmanager
+    def alive(self, every_s: float = BEAT_EVERY_S) -> Generator[None, None, None]:
+        """Give signs of life from a thread while the block runs. One that fails is left out: the next may not."""
+        done = threading.Event()
+
+        def beats() -> None:
+            while not done.wait(every_s):
+                with suppress(InputError):
+                    self.beat()
+
+        thread = threading.Thread(target=beats, name="autotune-heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     @abstractmethod
     def known_keys(self) -> set[str]:
@@ -167,7 +215,7 @@ def open_store(
     if "\0" in where:
         raise InputError.single(repr(where), "is not a file name: it holds a NUL")
     name = f"{study_name}-{fingerprint[:12]}"
-    if "://" in where:
+    if is_url(where):
         from autotune.study.database import DatabaseStore
 
         return DatabaseStore(where, name, fingerprint, tuple(directions), gpus=gpus, timeout_s=lock_timeout_s)
