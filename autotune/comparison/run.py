@@ -1,0 +1,232 @@
+"""`compare`: the plan in production and a candidate, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autotune.comparison.better import LATENCIES, THROUGHPUTS, metric_p_better, p_better
+from autotune.comparison.operators import time_rows, where_from
+from autotune.comparison.robustness import rescored, robustness
+from autotune.comparison.switching import same_launch, switch_cost
+from autotune.comparison.values import Comparison, MarginRow, MetricRow, Side, SwitchCost
+from autotune.comparison.verdict import verdict
+from autotune.comparison.worth import value_per_s
+from autotune.space import format_plan
+from autotune.study import IntRange, Objective, Study
+from autotune.tuning import PlanResult, tune
+from autotune.tuning.confidence import joint_draws
+from autotune.tuning.limits import study_limits
+from autotune.tuning.run import BaselineResult, score_plan
+from costmodel.errors import InputError
+from costmodel.outcome import MEMORY_KINDS
+
+BEST = "best"
+METRIC_ORDER = (
+    "total_tokens_per_s_per_gpu",
+    "output_tokens_per_s_per_gpu",
+    "total_tokens_per_s",
+    "output_tokens_per_s",
+    "requests_per_s",
+    "stage_tokens_per_s_per_gpu",
+    "ttft_s",
+    "ttft_longest_s",
+    "tpot_s",
+    "memory_util_frac",
+    "gpu_util_frac",
+    "compute_util_frac",
+    "bandwidth_util_frac",
+    "kv_capacity_sequences",
+)
+
+
+def compare(
+    study: Study, current: str | None = None, candidate: str = BEST, *, traffic: str | None = None
+) -> Comparison:
+    """Put the plan in production beside a candidate.
+
+    Args:
+        study: from `load_study`; with traffic of its own or with what a log says (`traffic` then names the log).
+        current: a plan string; None: the study's baseline with the knobs it gives.
+        candidate: a plan string, or `best`: the first of the ranking, the nearest plan where none keeps every limit.
+        traffic: name of the log that the study's workload was taken from, for the report.
+
+    Raises:
+        InputError: no current plan is given, or a string has no meaning on this many GPUs.
+    """
+    first = _current(study, current)
+    second = _candidate(study, candidate)
+    mine = first.result
+    theirs = None if second is None else second.result
+    before = _side(study, first, reference=mine)
+    after = None if second is None else _side(study, second, reference=mine)
+    same = mine is not None and theirs is not None and same_launch(mine, theirs)
+    sure = 0.5
+    switch: SwitchCost | None = None
+    if mine is not None and theirs is not None and after is not None:
+        sure = p_better(study, mine, theirs)
+        switch = _switch(study, before, after)
+    elif theirs is not None and mine is None:
+        sure = 1.0
+    rows = () if mine is None or theirs is None else time_rows(mine, theirs)
+    price = study.cluster.gpu.price_per_hour
+    return Comparison(
+        study=study,
+        traffic=traffic,
+        current=before,
+        candidate=after,
+        same_plan=same,
+        p_better=sure,
+        metrics=_metrics(study, mine, theirs),
+        margins=_margins(study, mine, theirs),
+        memory_bytes=_memory(mine, theirs),
+        time=rows,
+        where_from=where_from(rows),
+        robustness=None if mine is None or theirs is None or same else robustness(study, mine, theirs),
+        price_per_million_tokens=_prices(study, price, mine, theirs, "total_tokens_per_s"),
+        price_per_million_output_tokens=_prices(study, price, mine, theirs, "output_tokens_per_s"),
+        switch=switch,
+        verdict=verdict(study, before, after, same=same, p_better=sure, switch=switch),
+        assumptions=_assumptions(study, before, after, switch),
+    )
+
+
+def _current(study: Study, text: str | None) -> BaselineResult:
+    given = study.baseline
+    if text is not None:
+        return score_plan(study, text, path="--current")
+    if given is None:
+        raise InputError.single("$.baseline", "must name the plan in production, or give --current PLAN")
+    return score_plan(
+        study,
+        given.plan,
+        engine=given.engine,
+        concurrency=given.concurrency,
+        batched_tokens=given.max_num_batched_tokens,
+        weight_dtype=given.weight_dtype,
+        kv_dtype=given.kv_dtype,
+        path="$.baseline.plan",
+    )
+
+
+def _candidate(study: Study, text: str) -> BaselineResult | None:
+    if text != BEST:
+        return score_plan(study, text, path="--candidate")
+    # the current plan may be another than the study's baseline, which need not be scored or even make sense here
+    found = tune(replace(study, baseline=None))
+    plans = found.ranked or found.infeasible
+    if not plans:
+        return None
+    best = score_plan(study, plans[0].plan, path="--candidate")
+    return replace(best, text=BEST, result=plans[0])
+
+
+def _side(study: Study, scored: BaselineResult, *, reference: PlanResult | None) -> Side:
+    plan = scored.result
+    most, keeps = (0.0, False) if plan is None else capacity(study, plan)
+    resolution = scored.resolution
+    return Side(
+        text=scored.text,
+        plan=format_plan(resolution.candidate.layout, resolution.candidate.engine),
+        engine=resolution.candidate.engine,
+        result=plan,
+        rules_broken=tuple(f"{v.rule}: {v.message}" for v in resolution.violations),
+        assumed=() if scored.text == BEST else resolution.assumed,
+        capacity_requests_per_s=most,
+        capacity_keeps_limits=keeps,
+        value_per_s=value_per_s(study, plan, reference),
+    )
+
+
+def capacity(study: Study, plan: PlanResult) -> tuple[float, bool]:
+    """Most requests per second of a launch within the limits, and whether any load keeps them.
+
+    Where none does: what it serves at its own load.
+    """
+    most = study.engine_options.max_num_seqs * study.cluster.gpus
+    own = replace(
+        study,
+        workload=replace(study.workload, concurrency=None, request_rate_per_s=None),
+        search=replace(study.search, concurrency=IntRange(min=1, max=most)),
+        objective=Objective(metric="requests_per_s", direction="maximize"),
+    )
+    found = rescored(own, plan)
+    served = plan.metrics["requests_per_s"]
+    return (max(found.metrics["requests_per_s"], served), True) if found.feasible else (served, False)
+
+
+def _switch(study: Study, current: Side, candidate: Side) -> SwitchCost | None:
+    if current.result is None or candidate.result is None:
+        return None
+    rate = study.workload.request_rate_per_s
+    return switch_cost(
+        study,
+        current.result,
+        candidate.result,
+        capacities=(current.capacity_requests_per_s, candidate.capacity_requests_per_s),
+        values=(current.value_per_s, candidate.value_per_s),
+        load_requests_per_s=current.result.metrics["requests_per_s"] if rate is None else rate,
+    )
+
+
+def _metrics(study: Study, current: PlanResult | None, candidate: PlanResult | None) -> tuple[MetricRow, ...]:
+    if current is None or candidate is None:
+        return ()
+    draws = joint_draws(study, (current, candidate))
+    return tuple(
+        MetricRow(
+            name=name,
+            current=current.metrics[name],
+            candidate=candidate.metrics[name],
+            better="lower" if name in LATENCIES else "higher" if name in THROUGHPUTS else None,
+            p_better=metric_p_better(name, current, candidate, draws),
+        )
+        for name in METRIC_ORDER
+    )
+
+
+def _margins(study: Study, current: PlanResult | None, candidate: PlanResult | None) -> tuple[MarginRow, ...]:
+    if current is None or candidate is None:
+        return ()
+    return tuple(
+        MarginRow(
+            code=limit.code,
+            limit=limit.limit,
+            unit=limit.unit,
+            current_excess=current.margins[limit.code],
+            candidate_excess=candidate.margins[limit.code],
+        )
+        for limit in study_limits(study)
+    )
+
+
+def _memory(current: PlanResult | None, candidate: PlanResult | None) -> dict[str, tuple[float, float]]:
+    if current is None or candidate is None:
+        return {}
+    tables = current.breakdown["memory_bytes"], candidate.breakdown["memory_bytes"]
+    return {k: (tables[0].get(k, 0.0), tables[1].get(k, 0.0)) for k in MEMORY_KINDS if k in tables[0] or k in tables[1]}
+
+
+def _prices(
+    study: Study, price: float | None, current: PlanResult | None, candidate: PlanResult | None, metric: str
+) -> tuple[float, float] | None:
+    """US dollars per million tokens: price of all GPUs over tokens per second."""
+    if price is None or current is None or candidate is None:
+        return None
+    per_s = price * study.cluster.gpus / 3600.0
+    return per_s / current.metrics[metric] * 1e6, per_s / candidate.metrics[metric] * 1e6
+
+
+def _assumptions(study: Study, current: Side, candidate: Side | None, switch: SwitchCost | None) -> tuple[str, ...]:
+    said = [*study.assumptions, *study.switch.assumptions, *study.retune.assumptions]
+    said += [f"current plan: {text}" for text in current.assumed]
+    if candidate is not None:
+        said += [f"candidate: {text}" for text in candidate.assumed]
+    if switch is not None and study.workload.request_rate_per_s is None:
+        said.append(
+            f"no request rate given: during the switch arrives what the current plan serves, "
+            f"{switch.load_requests_per_s:,.2f} requests/s"
+        )
+    for name, side in (("current plan", current), ("candidate", candidate)):
+        if side is not None and side.result is not None and not side.capacity_keeps_limits:
+            said.append(f"{name}: no load keeps its limits; its capacity is what it serves at its own load")
+    return tuple(said)

@@ -1,0 +1,130 @@
+"""Switch, keep or undecided, with the rule that said so and the reason in one sentence."""
+
+from __future__ import annotations
+
+from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, Side, SwitchCost, Verdict
+from autotune.comparison.worth import Gain, gain_over
+from autotune.study import Study
+from autotune.tuning import Violation
+
+
+def broken_words(violation: Violation) -> str:
+    """A broken limit in words: `tpot_ms (62.1 against 50 ms)`."""
+    return f"{violation.code} ({violation.value:,.4g} against {violation.limit:,.4g} {violation.unit})"
+
+
+def worst_broken(side: Side) -> str:
+    """What a plan breaks most, in words; empty where it keeps everything."""
+    if side.rules_broken:
+        return side.rules_broken[0]
+    if side.result is None or side.result.feasible:
+        return ""
+    return broken_words(side.result.violations[0])
+
+
+def duration_words(seconds: float) -> str:
+    """Seconds as people say them: `45 s`, `12 min`, `3.4 h`, `5 days`."""
+    for limit, unit, size in ((120.0, "s", 1.0), (7200.0, "min", 60.0), (172800.0, "h", 3600.0)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}" if unit != "h" else f"{seconds / size:.1f} h"
+    return f"{seconds / 86400.0:,.0f} days"
+
+
+def verdict(
+    study: Study, current: Side, candidate: Side | None, *, same: bool, p_better: float, switch: SwitchCost | None
+) -> Verdict:
+    """The answer to: should the candidate replace the current plan?"""
+    plain = _plain(current, candidate, same=same)
+    if plain is not None:
+        return plain
+    if candidate is None or switch is None:
+        return _say(SWITCH, "current_cannot_run", f"the current plan cannot be launched ({worst_broken(current)})")
+    policy = study.retune
+    gain = gain_over(
+        current_per_s=current.value_per_s,
+        candidate_per_s=candidate.value_per_s,
+        horizon_s=policy.horizon_s,
+        duration_s=switch.duration_s,
+        loss=switch.lost_requests * current.value_per_s / max(switch.load_requests_per_s, 1e-300),
+    )
+    if not current.keeps:
+        return _out_of_limits(study, current, candidate, p_better, gain)
+    return _by_arithmetic(study, current, candidate, p_better, gain)
+
+
+def _plain(current: Side, candidate: Side | None, *, same: bool) -> Verdict | None:
+    """What needs no arithmetic."""
+    if candidate is None:
+        return _say(KEEP, "no_candidate", "no plan at all can be launched on these GPUs")
+    if same:
+        return _say(KEEP, "same_plan", "the candidate is the plan that runs today")
+    if candidate.result is None:
+        return _say(KEEP, "candidate_cannot_run", f"the candidate cannot be launched: {worst_broken(candidate)}")
+    if current.result is None and candidate.keeps:
+        said = f"the current plan cannot be launched ({worst_broken(current)}), the candidate keeps every limit"
+        return _say(SWITCH, "current_cannot_run", said)
+    if not candidate.keeps and current.keeps:
+        said = f"the candidate breaks {worst_broken(candidate)}, the current plan keeps every limit"
+        return _say(KEEP, "candidate_breaks_limit", said)
+    if not candidate.keeps:
+        said = (
+            f"neither keeps every limit: the current plan breaks {worst_broken(current)}, "
+            f"the candidate {worst_broken(candidate)}"
+        )
+        return _say(UNDECIDED, "both_break_limits", said)
+    return None
+
+
+def _out_of_limits(study: Study, current: Side, candidate: Side, p_better: float, gain: Gain) -> Verdict:
+    broken, policy = worst_broken(current), study.retune
+    over = duration_words(policy.horizon_s)
+    if gain.net <= 0.0:
+        said = f"the current plan breaks {broken}, but over {over} a switch costs more than it gains"
+        return _say(KEEP, "switch_costs_more", said)
+    if p_better < policy.min_p_better:
+        said = (
+            f"the current plan breaks {broken} by its estimate, but the candidate is better with a probability of only "
+            f"{p_better:.0%} ({policy.min_p_better:.0%} is asked)"
+        )
+        return _say(UNDECIDED, "not_sure", said)
+    said = f"the current plan breaks {broken}, the candidate keeps every limit (P(better) {p_better:.0%})"
+    return _say(SWITCH, "limit_broken", said + _price_of_limits(study, current, candidate))
+
+
+def _price_of_limits(study: Study, current: Side, candidate: Side) -> str:
+    """What keeping the limits costs in the ranked metric, where it does."""
+    if current.result is None or candidate.result is None:
+        return ""
+    metric = study.objective.metric
+    change = candidate.result.metrics[metric] / current.result.metrics[metric] - 1.0
+    worse = change > 0.0 if study.objective.direction == "minimize" else change < 0.0
+    return f", at the price of {change:+.1%} {metric}" if worse else ""
+
+
+def _by_arithmetic(study: Study, current: Side, candidate: Side, p_better: float, gain: Gain) -> Verdict:
+    policy = study.retune
+    over, rate = duration_words(policy.horizon_s), candidate.value_per_s / max(current.value_per_s, 1e-300) - 1.0
+    if p_better <= 1.0 - policy.min_p_better or rate <= 0.0:
+        return _say(
+            KEEP, "no_gain", f"the candidate gains nothing ({rate:+.1%}; better with probability {p_better:.0%})"
+        )
+    if gain.net <= 0.0:
+        said = f"the gain of {rate:+.1%} does not pay for the switch within {over}"
+        return _say(KEEP, "switch_costs_more", said)
+    if p_better < policy.min_p_better:
+        said = (
+            f"the candidate promises {rate:+.1%} but is better with a probability of only {p_better:.0%} "
+            f"({policy.min_p_better:.0%} is asked)"
+        )
+        return _say(UNDECIDED, "not_sure", said)
+    net = 0.0 if gain.net_frac is None else gain.net_frac
+    if net < policy.min_gain_frac:
+        said = f"over {over} the switch brings {net:+.1%} net, below the {policy.min_gain_frac:.1%} that is asked"
+        return _say(KEEP, "gain_too_small", said)
+    paid = "at once" if gain.payback_s is None else f"after {duration_words(gain.payback_s)}"
+    said = f"the candidate gains {rate:+.1%} (P(better) {p_better:.0%}) and has paid for the switch {paid}"
+    return _say(SWITCH, "gain", said)
+
+
+def _say(what: str, rule: str, reason: str) -> Verdict:
+    return Verdict(verdict=what, rule=rule, reason=reason)
