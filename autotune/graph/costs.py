@@ -1,0 +1,89 @@
+"""What the nodes of a phase cost: the cost model's own operators, at the batch that the plan settles into."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotune.graph.layers import STEPS, Step
+from autotune.graph.values import COMMUNICATION, COMPUTE, Task
+from autotune.tuning.candidates import Rows
+from costmodel.columns import Floats
+from costmodel.operators import Operator
+from costmodel.serving import Pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseCosts:
+    """One micro-batch of a phase, task by task, and the closed form of the whole step."""
+
+    steps: dict[str, tuple[tuple[Step, Task], ...]]
+    """By layer kind, in the order of a rank's stream."""
+    host_s: float
+    layer_floor_s: float
+    send_s: float
+    send_bytes: float
+    micro_batches: int
+    """Of a whole step."""
+    tokens: float
+    """Of one micro-batch, on an attention rank that has any."""
+    context: float
+    """Mean tokens that one of them attends to."""
+    whole: Pass
+
+    def model_step_s(self, micro_batches: int) -> float:
+        """The cost model's closed form for so many micro-batches."""
+        return float(np.max(self.whole.pipelined_s(np.array([float(micro_batches)]))))
+
+
+def phase_costs(rows: Rows, concurrency: float, phase: str) -> PhaseCosts:
+    """Costs of `phase` for the one plan in `rows` with so many requests in flight over all replicas."""
+    state = rows.steady(np.array([concurrency]))
+    whole = state.prefill if phase == "prefill" else state.decode
+    work = whole.work
+    step = rows.batch.step(work, record=True)
+    factor = _one(whole.factor)
+    # a share of a micro-batch comes from requests over replicas that do not divide: it takes a pass of its own
+    count = _one(state.prefill_chunks if phase == "prefill" else state.micro_batches)
+    decoding = phase == "decode"
+    return PhaseCosts(
+        steps=_steps(step.operators or [], factor),
+        host_s=_one(whole.host_s),
+        layer_floor_s=_one(whole.layer_floor_s),
+        send_s=_one(step.send_s) * factor,
+        send_bytes=_one(step.send_bytes),
+        micro_batches=max(math.ceil(count - 1e-9), 1),
+        tokens=_one(work.decode_sequences if decoding else work.prefill_tokens),
+        context=_one(work.decode_context if decoding else work.prefill_context),
+        whole=whole,
+    )
+
+
+def _one(values: Floats | float) -> float:
+    return float(np.asarray(values).reshape(-1)[0])
+
+
+def _steps(operators: list[Operator], factor: float) -> dict[str, tuple[tuple[Step, Task], ...]]:
+    found = {(o.layer, o.name): o for o in operators if _one(o.seconds) > 0.0}
+    out = {}
+    for layer, steps in STEPS.items():
+        known = [(s, _task(found.pop((layer, s.name)), s, factor)) for s in steps if (layer, s.name) in found]
+        out[layer] = tuple(known)
+    if found:
+        raise KeyError(f"operators of the cost model without a place in a layer: {sorted(found)}")
+    return out
+
+
+def _task(operator: Operator, step: Step, factor: float) -> Task:
+    return Task(
+        name=operator.name,
+        group=operator.group,
+        stream=COMMUNICATION if step.collective else COMPUTE,
+        collective=step.collective,
+        flops=_one(operator.flops),
+        hbm_bytes=_one(operator.hbm_bytes),
+        message_bytes=_one(operator.message_bytes),
+        seconds=_one(operator.seconds) * factor,
+    )

@@ -1,0 +1,170 @@
+"""From a study and a plan string to the graph of what the plan runs."""
+
+from __future__ import annotations
+
+from autotune.graph.build import build
+from autotune.graph.collapse import collapsed
+from autotune.graph.costs import PhaseCosts, phase_costs
+from autotune.graph.schedule import list_schedule
+from autotune.graph.values import COLLAPSES, PHASES, InvalidPlanError, PlanGraph
+from autotune.space import Candidate
+from autotune.study import Study
+from autotune.tuning.candidates import Variant, make_rows
+from autotune.tuning.plans import PlanResult
+from autotune.tuning.run import BaselineResult, score_plan
+from costmodel.errors import InputError, Problem
+
+MOST_NODES = 1_500_000
+"""A graph beyond this no longer fits into 2 GB with all its exports; measured on DeepSeek-V3's."""
+
+
+def plan_graph(
+    study: Study,
+    plan: str | None = None,
+    phase: str = "decode",
+    replicas: int = 1,
+    collapse: str | None = None,
+    *,
+    micro_batches: int | None = None,
+) -> PlanGraph:
+    """Draw and schedule what a plan runs in one phase.
+
+    Args:
+        study: from `load_study`.
+        plan: a plan string; None is the study's baseline with its knobs.
+        phase: `prefill` (one prompt of mean length, alone in its replica) or `decode` (one token for every
+            running sequence).
+        replicas: how many of the plan's replicas to draw; they are identical and share nothing.
+        collapse: `rank` joins the ranks of a stage, `layer` the operators of a layer as well; None: neither.
+        micro_batches: of the step; None: as many as the plan runs, as long as the graph stays within `MOST_NODES`.
+
+    Raises:
+        InputError: an argument is malformed, the study has no baseline, or the graph would be too large.
+        InvalidPlanError: the engine's rules forbid the plan.
+    """
+    scored = _scored(study, plan)
+    if scored.result is None:
+        raise InvalidPlanError(scored.text, scored.resolution.violations)
+    _check(scored.result, phase, replicas, collapse, micro_batches)
+    return _graph(study, scored.result, scored, phase, replicas, collapse, micro_batches)
+
+
+def _scored(study: Study, plan: str | None) -> BaselineResult:
+    if plan is not None:
+        return score_plan(study, plan, path="--plan")
+    given = study.baseline
+    if given is None:
+        raise InputError.single("$.baseline", "the study has none: name the plan to draw")
+    return score_plan(
+        study,
+        given.plan,
+        engine=given.engine,
+        concurrency=given.concurrency,
+        batched_tokens=given.max_num_batched_tokens,
+        weight_dtype=given.weight_dtype,
+        kv_dtype=given.kv_dtype,
+        path="$.baseline.plan",
+    )
+
+
+def _check(plan: PlanResult, phase: str, replicas: int, collapse: str | None, micro_batches: int | None) -> None:
+    problems = []
+    if phase not in PHASES:
+        problems.append(Problem(path="phase", message=f"must be one of {', '.join(PHASES)}, got {phase!r}"))
+    if collapse is not None and collapse not in COLLAPSES:
+        problems.append(Problem(path="collapse", message=f"must be one of {', '.join(COLLAPSES)}, got {collapse!r}"))
+    most = plan.layout.replicas
+    if not 1 <= replicas <= most:
+        problems.append(Problem(path="replicas", message=f"must be from 1 to the plan's {most}, got {replicas}"))
+    if micro_batches is not None and micro_batches < 1:
+        problems.append(Problem(path="micro_batches", message=f"must be at least 1, got {micro_batches}"))
+    if problems:
+        raise InputError(problems)
+
+
+def _graph(
+    study: Study,
+    plan: PlanResult,
+    scored: BaselineResult,
+    phase: str,
+    replicas: int,
+    collapse: str | None,
+    micro_batches: int | None,
+) -> PlanGraph:
+    knobs = plan.knobs
+    candidate = Candidate(engine=plan.engine, layout=plan.layout)
+    variant = Variant(candidate=candidate, weight_dtype=knobs.weight_dtype, kv_dtype=knobs.kv_dtype)
+    rows = make_rows(study, [variant], [knobs.max_num_batched_tokens])
+    costs = phase_costs(rows, float(knobs.concurrency), phase)
+    count = micro_batches or _affordable(study, plan, costs, replicas)
+    built = build(
+        study.arch,
+        study.cluster,
+        plan.engine,
+        plan.layout,
+        costs,
+        phase=phase,
+        micro_batches=count,
+        replicas=replicas,
+    )
+    start, end = list_schedule(built.tasks, built.groups, built.nodes, built.edges, len(built.ranks))
+    graph = PlanGraph(
+        study=study.name,
+        model=study.arch.name,
+        engine=plan.engine,
+        plan=plan.plan,
+        phase=phase,
+        collapse=None,
+        micro_batches=count,
+        replicas=replicas,
+        tasks=built.tasks,
+        groups=built.groups,
+        ranks=built.ranks,
+        nodes=built.nodes,
+        edges=built.edges,
+        start_s=start,
+        end_s=end,
+        scheduled_step_s=float(end.max()),
+        model_step_s=costs.model_step_s(count),
+        violations=tuple(
+            f"{v.code}: {v.value:.6g} against a limit of {v.limit:.6g} {v.unit}".rstrip() for v in plan.violations
+        ),
+        assumptions=(*study.assumptions, *scored.resolution.assumed, *_assumed(plan, costs, phase, count)),
+    )
+    return graph if collapse is None else collapsed(graph, collapse)
+
+
+def _nodes_per_micro_batch(study: Study, plan: PlanResult, costs: PhaseCosts) -> int:
+    kinds = [kind.value for kind in (*study.arch.attention_kinds, *study.arch.ffn_kinds)]
+    return plan.layout.width * sum(len(costs.steps[kind]) for kind in kinds)
+
+
+def _affordable(study: Study, plan: PlanResult, costs: PhaseCosts, replicas: int) -> int:
+    each = _nodes_per_micro_batch(study, plan, costs) * replicas
+    if each > MOST_NODES:
+        raise InputError.single(
+            "replicas" if replicas > 1 else "plan",
+            f"the graph of {len(plan.layout.stage_layers) * plan.layout.width * replicas} GPUs would have about {each} "
+            f"nodes for one micro-batch; the most is {MOST_NODES}",
+        )
+    return min(costs.micro_batches, MOST_NODES // each)
+
+
+def _assumed(plan: PlanResult, costs: PhaseCosts, phase: str, count: int) -> tuple[str, ...]:
+    if phase == "decode":
+        out = [
+            f"one token for each of the {costs.tokens:.4g} running sequences of an attention rank in each of "
+            f"{costs.micro_batches} micro-batches, at a mean context of {costs.context:.6g} tokens"
+        ]
+    else:
+        out = [
+            f"one prompt of mean length, alone in its replica, in {costs.micro_batches} chunks of {costs.tokens:.6g} "
+            "tokens, each at the mean cost of all"
+        ]
+        if plan.layout.attn_dp > 1:
+            out.append("the prompt is the work of attention-DP rank 0; the others take part in its experts alone")
+    if count != costs.micro_batches:
+        out.append(f"{count} micro-batches are drawn where the step has {costs.micro_batches}: each costs the same")
+    out.append("operators of a layer do not overlap, as in the measurements that the cost model was fitted on")
+    out.append("seconds are the cost model's formulas; the residuals that calibration adds to TTFT and TPOT are not in")
+    return tuple(out)

@@ -1,0 +1,133 @@
+"""The program of one stage for one micro-batch: its nodes on every rank, and the edges among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.graph.layers import LAYER_INPUT, Step
+from autotune.graph.ranks import Groups, ReplicaRanks
+from autotune.graph.values import Task
+
+Places = NDArray[np.int64]
+"""Node of each index of a stage, shape `(width,)`; -1 where that rank has none."""
+
+
+class TaskTable:
+    """Tasks, each once."""
+
+    def __init__(self) -> None:
+        self._index: dict[Task, int] = {}
+
+    def index(self, task: Task) -> int:
+        """Number of a task, new or known."""
+        return self._index.setdefault(task, len(self._index))
+
+    def tasks(self) -> tuple[Task, ...]:
+        """All of them, by number."""
+        return tuple(self._index)
+
+
+@dataclass(slots=True, kw_only=True)
+class StageProgram:
+    """Grows task by task; node numbers start at 0 for each stage and micro-batch."""
+
+    stage: int
+    ranks: ReplicaRanks
+    active: NDArray[np.bool_]
+    """Which indices have tokens of the micro-batch, shape `(width,)`."""
+    tasks: TaskTable
+    groups: Groups
+    rows: list[NDArray[np.int64]] = field(default_factory=list)
+    """Columns task, layer, position, rank, group: one table per task."""
+    pairs: list[NDArray[np.int64]] = field(default_factory=list)
+    """Columns source, target, order."""
+    inputs: Places = field(init=False)
+    """First node of each rank that reads what the stage before hands over."""
+    last: Places = field(init=False)
+    """Last node of each rank so far."""
+    size: int = 0
+    _positions: int = 0
+
+    def __post_init__(self) -> None:
+        self.last = np.full(self.active.size, -1)
+        self.inputs = np.full(self.active.size, -1)
+
+    def add(self, task: Task, layer: int, scope: str) -> Places:
+        """Nodes of one task on the ranks of `scope` (see `Step`); no edges yet."""
+        width = self.active.size
+        gpu = self.ranks.gpu[self.stage]
+        places = np.full(width, -1)
+        if scope in ("active", "all"):
+            where = np.flatnonzero(self.active) if scope == "active" else np.arange(width)
+            places[where] = self.size + np.arange(where.size)
+            rank, group = gpu[where], np.full(where.size, -1)
+        else:
+            tp = self.ranks.tp_group
+            member = np.flatnonzero(self.active) if scope == "tp" else np.arange(width)
+            names, places_of = np.unique(tp[member] if scope == "tp" else np.zeros(width, int), return_inverse=True)
+            places[member] = self.size + places_of
+            group = np.array(
+                [
+                    self.groups.index(scope, gpu[np.flatnonzero(tp == g)] if scope == "tp" else np.sort(gpu))
+                    for g in names
+                ]
+            )
+            rank = np.full(group.size, -1)
+        self._append(task, layer, rank, group)
+        return places
+
+    def send(self, task: Task) -> Places:
+        """A send from each rank with tokens to the rank of the same index on the next stage."""
+        where = np.flatnonzero(self.active)
+        gpu = self.ranks.gpu
+        group = np.array([self.groups.index("send", gpu[self.stage : self.stage + 2, i]) for i in where])
+        places = np.full(self.active.size, -1)
+        places[where] = self.size + np.arange(where.size)
+        self._append(task, -1, np.full(where.size, -1), group)
+        self.link(self.last, places)
+        self.last = np.where(places >= 0, places, self.last)
+        return places
+
+    def _append(self, task: Task, layer: int, rank: NDArray[np.int64], group: NDArray[np.int64]) -> None:
+        about = np.tile([self.tasks.index(task), layer, self._positions], (rank.size, 1))
+        self.rows.append(np.column_stack([about, rank, group]))
+        self.size += rank.size
+        self._positions += 1
+
+    def link(self, source: Places, target: Places, *, order: bool = False) -> None:
+        """Edges between the nodes that each rank has in both."""
+        both = (source >= 0) & (target >= 0)
+        found = np.unique(np.column_stack([source[both], target[both]]), axis=0)
+        self.pairs.append(np.column_stack([found, np.full(len(found), int(order))]))
+
+    def run(self, task: Task, layer: int, scope: str, *, order: bool = False) -> Places:
+        """Add a task after whatever each of its ranks did last."""
+        before = self.last.copy()
+        places = self.add(task, layer, scope)
+        self.link(before, places, order=order)
+        self.last = np.where(places >= 0, places, self.last)
+        return places
+
+    def run_layer(self, steps: tuple[tuple[Step, Task], ...], layer: int) -> None:
+        """Add the operators of a layer (its attention, or what follows it) after the one before."""
+        before = self.last.copy()
+        done: dict[str, Places] = {LAYER_INPUT: before}
+        for step, task in steps:
+            places = self.add(task, layer, step.scope)
+            fed = np.zeros(places.size, dtype=bool)
+            for name in step.after:
+                if name in done:
+                    self.link(done[name], places)
+                    fed |= done[name] >= 0
+            for name in step.order_after:
+                if name in done:
+                    self.link(done[name], places, order=True)
+            # a rank without tokens of its own joins after whatever it did before
+            self.link(np.where(fed, -1, before), places, order=True)
+            first = (self.inputs < 0) & (places >= 0) & self.active
+            self.inputs = np.where(first, places, self.inputs)
+            done[step.name] = places
+            self.last = np.where(places >= 0, places, self.last)
