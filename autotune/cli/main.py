@@ -12,6 +12,7 @@ from autotune.cli.options import EXIT_INPUT, EXIT_INTERRUPTED
 # Command -> module of autotune.cli.commands that defines it, in the order of `--help`.
 COMMANDS = {
     "tune": "tune",
+    "worker": "worker",
     "space": "inspect",
     "model": "inspect",
     "catalog": "inspect",

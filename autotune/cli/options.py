@@ -25,6 +25,22 @@ JSON = click.option(
     help="One JSON document on stdout and nothing else (the default in a pipe).",
 )
 TABLE = click.option("--table", "as_table", is_flag=True, help="The table, also in a pipe.")
+STORAGE = click.option(
+    "--storage",
+    help="Optuna storage: a journal file or .db file, which serve one machine, or postgresql://USER@HOST/DATABASE for "
+    "any number (password: in the URL, PGPASSWORD or ~/.pgpass). Default: your data folder.",
+)
+JOBS = click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 1024), help="Processes that score.")
+BACKEND = click.option(
+    "--backend",
+    type=click.Choice(["joblib", "dask", "ray"]),
+    default="joblib",
+    show_default=True,
+    help="What runs them: processes here, or a Dask or Ray cluster.",
+)
+SCHEDULER = click.option(
+    "--scheduler", metavar="ADDRESS", help="The cluster: tcp://HOST:8786 (Dask), HOST:6379 or ray://HOST:10001 (Ray)."
+)
 
 
 def wants_json(as_json: bool, as_table: bool) -> bool:

@@ -15,6 +15,7 @@ from autotune.report.files import plans_csv, to_json, write_atomic
 from autotune.report.table import print_tune
 from autotune.study import Store, Study, default_location, load_study, open_store, study_fingerprint
 from autotune.tuning import tune
+from autotune.tuning.pool import open_pool
 
 TABLE_WIDTH = 156
 """Columns of the table where the terminal does not say: in a file or a pipe."""
@@ -31,12 +32,16 @@ def run_tune(
     storage: str | None,
     no_storage: bool,
     jobs: int,
+    backend: str,
+    scheduler: str | None,
 ) -> int:
     """Answer a study; the exit code."""
     loaded = load_study(Path(study), overrides)
-    store = None if no_storage else _store(loaded, storage, out)
-    with _progress(quiet=as_json) as report:
-        result = tune(loaded, store, jobs=jobs, progress=report)
+    store = None if no_storage else study_store(loaded, storage, out)
+    with open_pool(backend, jobs=jobs, scheduler=scheduler) as pool, progress_bar(quiet=as_json) as report:
+        result = tune(loaded, store, pool=pool, progress=report)
+    if store is not None:
+        one_machine_warning(store, store.other_hosts)
     if out is not None:
         everything = tune_document(result, top=0)
         write_atomic(Path(out) / "result.json", to_json(everything))
@@ -48,7 +53,8 @@ def run_tune(
     return 0 if result.ranked else EXIT_INFEASIBLE
 
 
-def _store(study: Study, storage: str | None, out: str | None) -> Store:
+def study_store(study: Study, storage: str | None, out: str | None) -> Store:
+    """Where the trials of a study are kept: what was asked for, else the output folder, else the user's data folder."""
     location = storage or default_location(None if out is None else Path(out))
     return open_store(
         location,
@@ -59,8 +65,17 @@ def _store(study: Study, storage: str | None, out: str | None) -> Store:
     )
 
 
+def one_machine_warning(store: Store, hosts: frozenset[str]) -> None:
+    """Say so where several machines were seen on a storage that serves one."""
+    if store.one_machine and hosts:
+        sys.stderr.write(
+            f"warning: {store.location} is used from {', '.join(sorted(hosts))} as well: a file serves the workers of "
+            "one machine, several machines need --storage postgresql://…\n"
+        )
+
+
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on a terminal for what takes longer than two seconds."""
     if quiet or not sys.stderr.isatty():
         yield lambda *_: None

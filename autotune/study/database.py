@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,9 +97,9 @@ class DatabaseStore(Store):
         """`maximize` or `minimize`, one per objective."""
         return self._directions
 
-    def known_keys(self) -> set[str]:
+    def known_keys(self) -> Set[str]:
         """Keys of all trials stored by now, by any process."""
-        return self._through_outage(lambda connection: set(self._keys_in(connection)))
+        return self._through_outage(self._keys_in)
 
     def add(self, trials: Sequence[TrialRecord]) -> int:
         """Write those trials whose key is not stored yet, in one transaction; their number."""
@@ -121,7 +121,7 @@ class DatabaseStore(Store):
 
         return self._through_outage(write)
 
-    def claim(self, keys: Sequence[str], most: int) -> tuple[str, ...]:
+    def claim(self, keys: Iterable[str], most: int) -> tuple[str, ...]:
         """Take up to `most` of `keys` that are not stored and not with a living worker."""
 
         def write(connection: sqlalchemy.Connection) -> tuple[str, ...]:
@@ -253,8 +253,8 @@ class DatabaseStore(Store):
     def _reason(self, error: Exception) -> str:
         if isinstance(error, ImportError):
             driver = (self._url.partition("://")[0].partition("+")[2] or "its driver").partition("_")[0]
-            extra = ': pip install "autotune[postgresql]"' if self._url.startswith("postgresql") else ""
-            return f"{driver} is not installed{extra}"
+            extra = ': pip install "autotune[postgresql]", and name no driver in the URL or this one'
+            return f"{driver} is not installed{extra if self._url.startswith('postgresql') else ''}"
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         lines = str(getattr(cause, "orig", None) or cause).strip().splitlines() or [type(error).__name__]
         return scrub(lines[0], self._url)

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class JournalStore(Store):
         """`maximize` or `minimize`, one per objective."""
         return self._directions
 
-    def known_keys(self) -> set[str]:
+    def known_keys(self) -> Set[str]:
         """Keys of all trials stored by now, by any process."""
         with self._guard, self._readable():
             trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
@@ -113,7 +113,7 @@ class JournalStore(Store):
             if isinstance(key, str):
                 self._keys.add(key)
         self._keys_read = len(trials)
-        return set(self._keys)
+        return self._keys
 
     def add(self, trials: Sequence[TrialRecord]) -> int:
         """Write those trials whose key is not stored yet, in one append; their number."""
@@ -126,7 +126,7 @@ class JournalStore(Store):
             self._append(b"".join(missing))
         return len(missing)
 
-    def claim(self, keys: Sequence[str], most: int) -> tuple[str, ...]:
+    def claim(self, keys: Iterable[str], most: int) -> tuple[str, ...]:
         """Take up to `most` of `keys` that are not stored and not with a living worker."""
         with self._locked():
             stored = self.known_keys()

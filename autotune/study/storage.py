@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +95,7 @@ class Store(ABC):
     """Other machines whose workers were at work when this one last claimed."""
 
     @abstractmethod
-    def claim(self, keys: Sequence[str], most: int) -> tuple[str, ...]:
+    def claim(self, keys: Iterable[str], most: int) -> tuple[str, ...]:
         """Take up to `most` of `keys` to score: the first that are not stored and not with a living worker.
 
         What this store claimed before and did not add is given back. In the same step, claims of dead workers
@@ -132,8 +132,8 @@ class Store(ABC):
             thread.join()
 
     @abstractmethod
-    def known_keys(self) -> set[str]:
-        """Keys of all trials stored by now, by any process.
+    def known_keys(self) -> Set[str]:
+        """Keys of all trials stored by now, by any process: a set that grows with later calls.
 
         Raises:
             InputError: the storage cannot be read.

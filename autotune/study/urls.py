@@ -32,9 +32,14 @@ def is_url(text: str) -> bool:
     """Whether a location is a database URL and not a path.
 
     Raises:
-        InputError: it begins like a URL and is none, so that a password would become the name of a folder.
+        InputError: it begins like a URL and is none, so that a password would become the name of a folder, or a
+            part of the password would be read as the host.
     """
     if "://" in text:
+        rest = text.partition("://")[2].partition("?")[0]
+        if rest.count("@") > 1 or "@" in rest.partition("/")[2]:
+            message = f"must have @ and / in a password written as %40 and %2F, got {hide(text)}"
+            raise InputError.single("--storage", message)
         return True
     if _SLIP.match(text):
         raise InputError.single("--storage", f"must read scheme://user:password@host/database, got {hide(text)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -210,7 +211,10 @@ def from_record(record: TrialRecord) -> PlanResult:
             **dtypes,
         ),
         feasible=bool(attrs["feasible"]),
-        violations=tuple(Violation(**v) for v in attrs["violations"]),
+        # JSON has no infinity: None stands for it
+        violations=tuple(
+            Violation(**{name: inf if x is None else x for name, x in v.items()}) for v in attrs["violations"]
+        ),
         margins=dict(record.constraints),
         metrics={k: float("nan") if v is None else v for k, v in attrs["metrics"].items()},
         p_meets=float(attrs["p_meets"]),

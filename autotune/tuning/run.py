@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from autotune.space import Candidate, Resolution, Space, enumerate_space, parse_plan, resolve
+from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.study import Store, Study
 from autotune.tuning.candidates import Variant
 from autotune.tuning.confidence import Confidence, confidence
-from autotune.tuning.plans import PlanResult, from_record, plan_key, relative_excess, to_record
-from autotune.tuning.sample import sample
-from autotune.tuning.score import score, score_variant
+from autotune.tuning.plans import PlanResult, from_record, plan_key, relative_excess
+from autotune.tuning.pool import Pool
+from autotune.tuning.score import score_variant
+from autotune.tuning.workers import covered, sample_missing, score_missing, study_space
 from costmodel.errors import InputError, Problem
-
-CHUNK_CANDIDATES = 512
-"""Plans scored and written at a time: what an interruption can lose, and the step of the progress bar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +44,7 @@ class TuneResult:
     confidence: Mapping[str, Confidence]
     """By plan: of the feasible ones, or of the others where none is."""
     scored_now: int
-    """Plans scored by this run; the rest came from the storage."""
+    """Plans scored by this run; the rest came from the storage, or meanwhile from other workers."""
     elapsed_s: float
     storage: str | None
 
@@ -65,40 +63,33 @@ def tune(
     store: Store | None = None,
     *,
     jobs: int = 1,
+    pool: Pool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TuneResult:
-    """Answer a study.
+    """Answer a study, alone or with other processes that answer it from the same store at the same time.
 
     Args:
         study: from `load_study`.
         store: where trials are kept; plans that it holds are not scored again. None: nowhere.
-        jobs: processes that score in parallel.
+        jobs: processes that score in parallel, where no `pool` is given.
+        pool: what scores: from `open_pool`.
         progress: called with (plans done, plans in all).
 
     Raises:
         InputError: the baseline has no meaning on this many GPUs, or the storage fails.
     """
     start = time.perf_counter()
-    search = study.search
-    space = enumerate_space(
-        study.arch,
-        gpus=study.cluster.gpus,
-        engine=study.engine,
-        attn_cp=search.attn_cp,
-        dcp=search.dcp,
-        redundant_experts=search.redundant_experts,
-    )
+    space = study_space(study)
     baseline = _baseline(study)
     stored = {} if store is None else {r.key: from_record(r) for r in store.records()}
     plans = {key: plan for c in space.candidates if (key := plan_key(c)) in stored and (plan := stored[key])}
-    before = len(plans)
     missing = [c for c in space.candidates if plan_key(c) not in plans]
-    for batch in _batches(study, space, missing, plans, jobs):
+    scored = 0
+    for batch, added in _batches(study, missing, plans, store, pool or Pool(jobs=jobs), progress):
         plans.update((p.key, p) for p in batch)
-        if store is not None:
-            store.add([to_record(p, study.objective.metric) for p in batch])
-        if progress is not None:
-            progress(len(plans), len(space.candidates))
+        scored += added
+    if store is not None and not store.known_keys() <= plans.keys():
+        plans = _with_others(space, store, plans)
     ranked, infeasible = rank(study, list(plans.values()))
     known = None if baseline is None else baseline.result
     return TuneResult(
@@ -109,31 +100,40 @@ def tune(
         infeasible=infeasible,
         baseline=baseline,
         confidence=confidence(study, ranked or infeasible, known),
-        scored_now=len(plans) - before,
+        scored_now=scored,
         elapsed_s=time.perf_counter() - start,
         storage=None if store is None else store.location,
     )
 
 
 def _batches(
-    study: Study, space: Space, missing: Sequence[Candidate], plans: dict[str, PlanResult], jobs: int
-) -> Iterator[list[PlanResult]]:
-    """Results in batches: of everything that is missing, or of a sample where that is too much."""
-    budget = study.search.trials
-    covered = len(space.candidates) <= study.search.exhaustive_limit
-    if covered and (budget is None or budget >= len(space.candidates)):
-        chunks = [missing[i : i + CHUNK_CANDIDATES] for i in range(0, len(missing), CHUNK_CANDIDATES)]
-        if jobs > 1 and len(missing) > 1:
-            from joblib import Parallel, delayed
+    study: Study,
+    missing: Sequence[Candidate],
+    plans: Mapping[str, PlanResult],
+    store: Store | None,
+    pool: Pool,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[list[PlanResult], int]]:
+    """Results in batches, and how many of them are new to the store: of all that is missing, or of a sample of it."""
+    before, everything = len(plans), len(plans) + len(missing)
+    told = None if progress is None else lambda done: progress(before + done, everything)
+    if covered(study, everything):
+        yield from score_missing(study, missing, store, pool, progress=told)
+    else:
+        yield from sample_missing(study, missing, list(plans.values()), store, progress=told)
 
-            size = max(-(-len(missing) // (jobs * 4)), 1)
-            chunks = [missing[i : i + size] for i in range(0, len(missing), size)]
-            yield from Parallel(n_jobs=jobs, return_as="generator")(delayed(score)(study, c) for c in chunks)
-            return
-        for chunk in chunks:
-            yield score(study, chunk)
-        return
-    yield from sample(study, missing, list(plans.values()), budget=budget or study.search.exhaustive_limit)
+
+def _with_others(space: Space, store: Store, plans: Mapping[str, PlanResult]) -> dict[str, PlanResult]:
+    """Plans of the space in its order: ours, and those that other workers have stored meanwhile."""
+    theirs = {r.key: r for r in store.records() if r.key not in plans}
+    found: dict[str, PlanResult] = {}
+    for candidate in space.candidates:
+        key = plan_key(candidate)
+        if key in plans:
+            found[key] = plans[key]
+        elif key in theirs:
+            found[key] = from_record(theirs[key])
+    return found
 
 
 def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, ...], tuple[PlanResult, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf, log2
 from typing import TYPE_CHECKING
 
@@ -28,9 +28,24 @@ BATCH = 16
 
 
 def sample(
-    study: Study, missing: Sequence[Candidate], known: Sequence[PlanResult], *, budget: int
+    study: Study,
+    missing: Sequence[Candidate],
+    known: Sequence[PlanResult],
+    *,
+    budget: int,
+    take: Callable[[list[Candidate]], list[Candidate]] = list,
+    others: Callable[[], int] = int,
 ) -> Iterator[list[PlanResult]]:
-    """Score up to `budget` candidates, known ones included, or until the study's time is up."""
+    """Score up to `budget` candidates, known ones included, or until the study's time is up.
+
+    Args:
+        study: the question.
+        missing: candidates to choose from.
+        known: plans scored before.
+        budget: plans scored in all, by whomever.
+        take: which of some candidates are this worker's to score.
+        others: plans that other workers have scored since `known`.
+    """
     import optuna
 
     deadline = time.monotonic() + (study.search.timeout_s or inf)
@@ -46,13 +61,13 @@ def sample(
     places = np.array([[log2(getattr(c.layout, a)) for a in AXES] for c in left])
     taken = np.zeros(len(left), dtype=bool)
     scored = len(known)
-    while scored < budget and not taken.all() and time.monotonic() < deadline:
+    while (open_trials := budget - scored - others()) > 0 and not taken.all() and time.monotonic() < deadline:
         batch = []
-        for _ in range(min(BATCH, budget - scored, int((~taken).sum()))):
+        for _ in range(min(BATCH, open_trials, int((~taken).sum()))):
             proposal = search.ask(space)
             search.tell(proposal, state=optuna.trial.TrialState.FAIL)
             batch.append(_nearest(proposal.params, left, places, taken))
-        results = score(study, batch)
+        results = score(study, take(batch))
         search.add_trials([_told(p, study, space) for p in results])
         scored += len(results)
         yield results

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from autotune.cli.options import JSON, SET, STUDY, TABLE
+from autotune.cli.options import BACKEND, JOBS, JSON, SCHEDULER, SET, STORAGE, STUDY, TABLE
 
 
 @click.command()
@@ -17,14 +17,17 @@ from autotune.cli.options import JSON, SET, STUDY, TABLE
 @TABLE
 @click.option("--top", default=15, show_default=True, type=click.IntRange(0), help="Plans to show; 0 for all.")
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for result.json, plans.csv and the storage.")
-@click.option("--storage", help="Optuna storage: a journal file or a database URL. Default: your data folder.")
+@STORAGE
 @click.option("--no-storage", is_flag=True, help="Keep nothing; score everything again.")
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 1024), help="Processes that score.")
+@JOBS
+@BACKEND
+@SCHEDULER
 def tune(**options: Any) -> None:
     """Score every valid plan of STUDY and rank them against its baseline.
 
     Exit code 0: at least one plan keeps every constraint; 3: none does (the nearest ones are shown); 2: the
-    input is wrong. Running the same study again answers from its storage.
+    input is wrong. Running the same study again answers from its storage; running it in several places at once, with
+    one storage, shares the work (see also `autotune worker`).
     """
     from autotune.cli.tune import run_tune
 
