@@ -19,6 +19,7 @@ COMMANDS = {
     "schema": "inspect",
     "validate": "validate",
     "calibrate": "validate",
+    "compare": "compare",
 }
 
 

@@ -10,7 +10,12 @@ from autotune.tuning import Violation
 
 def broken_words(violation: Violation) -> str:
     """A broken limit in words: `tpot_ms (62.1 against 50 ms)`."""
-    return f"{violation.code} ({violation.value:,.4g} against {violation.limit:,.4g} {violation.unit})"
+    return f"{violation.code} ({figure(violation.value)} against {figure(violation.limit)} {violation.unit})"
+
+
+def figure(value: float) -> str:
+    """Four digits that count, without exponents from a thousand to a billion: `25,904`, `0.3041`."""
+    return f"{value:,.0f}" if 1000.0 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def worst_broken(side: Side) -> str:
@@ -103,17 +108,16 @@ def _price_of_limits(study: Study, current: Side, candidate: Side) -> str:
 
 def _by_arithmetic(study: Study, current: Side, candidate: Side, p_better: float, gain: Gain) -> Verdict:
     policy = study.retune
-    over, rate = duration_words(policy.horizon_s), candidate.value_per_s / max(current.value_per_s, 1e-300) - 1.0
-    if p_better <= 1.0 - policy.min_p_better or rate <= 0.0:
-        return _say(
-            KEEP, "no_gain", f"the candidate gains nothing ({rate:+.1%}; better with probability {p_better:.0%})"
-        )
+    over, words = duration_words(policy.horizon_s), _gain_words(study, current, candidate)
+    if p_better <= 1.0 - policy.min_p_better or candidate.value_per_s <= current.value_per_s:
+        said = f"the candidate gains nothing: {words}; better with probability {p_better:.0%}"
+        return _say(KEEP, "no_gain", said)
     if gain.net <= 0.0:
-        said = f"the gain of {rate:+.1%} does not pay for the switch within {over}"
+        said = f"the gain ({words}) does not pay for the switch within {over}"
         return _say(KEEP, "switch_costs_more", said)
     if p_better < policy.min_p_better:
         said = (
-            f"the candidate promises {rate:+.1%} but is better with a probability of only {p_better:.0%} "
+            f"the candidate promises {words} but is better with a probability of only {p_better:.0%} "
             f"({policy.min_p_better:.0%} is asked)"
         )
         return _say(UNDECIDED, "not_sure", said)
@@ -122,8 +126,19 @@ def _by_arithmetic(study: Study, current: Side, candidate: Side, p_better: float
         said = f"over {over} the switch brings {net:+.1%} net, below the {policy.min_gain_frac:.1%} that is asked"
         return _say(KEEP, "gain_too_small", said)
     paid = "at once" if gain.payback_s is None else f"after {duration_words(gain.payback_s)}"
-    said = f"the candidate gains {rate:+.1%} (P(better) {p_better:.0%}) and has paid for the switch {paid}"
+    said = f"the candidate promises {words} (P(better) {p_better:.0%}) and has paid for the switch {paid}"
     return _say(SWITCH, "gain", said)
+
+
+def _gain_words(study: Study, current: Side, candidate: Side) -> str:
+    """The ranked metric's change, and what it is worth with P(meets) weighed where that says more."""
+    metric = study.objective.metric
+    if current.result is None or candidate.result is None or current.value_per_s <= 0.0:
+        return "what the current plan cannot do"
+    change = candidate.result.metrics[metric] / current.result.metrics[metric] - 1.0
+    worth = candidate.value_per_s / current.value_per_s - 1.0
+    weighed = "" if abs(worth - change) < 0.005 else f" ({worth:+.1%} with the requests within the limits weighed in)"
+    return f"{change:+.1%} {metric}{weighed}"
 
 
 def _say(what: str, rule: str, reason: str) -> Verdict:

@@ -1,0 +1,52 @@
+"""`autotune compare`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from autotune.cli.options import wants_json
+from autotune.comparison import compare
+from autotune.report.comparison import comparison_document
+from autotune.report.comparison_text import comparison_markdown, print_comparison
+from autotune.report.files import to_json, write_atomic
+from autotune.study import load_study
+from costmodel.errors import InputError
+
+WIDTH = 156
+
+
+def run_compare(
+    *,
+    study: str,
+    overrides: tuple[str, ...],
+    current: str | None,
+    candidate: str,
+    traffic: str | None,
+    form: str | None,
+    out: str | None,
+    as_json: bool,
+    as_table: bool,
+) -> None:
+    """Compare, and show it in the form that was asked for."""
+    if form is not None and (as_json or as_table):
+        raise InputError.single("--format", "must not be given with --json or --table")
+    document = comparison_document(compare(load_study(Path(study), overrides), current, candidate, traffic=traffic))
+    if form is None and not wants_json(as_json, as_table) and out is None:
+        print_comparison(Console(width=None if sys.stdout.isatty() else WIDTH), document)
+        return
+    text = _rendered(document, form)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomic(Path(out), text)
+
+
+def _rendered(document: dict[str, Any], form: str | None) -> str:
+    if form == "markdown":
+        return comparison_markdown(document)
+    return to_json(document)

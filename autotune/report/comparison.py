@@ -1,0 +1,122 @@
+"""A comparison as a JSON document; its fields are a contract. Rendered by `comparison_text`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from autotune.comparison import Comparison, Side, SwitchCost
+from autotune.comparison.values import Robustness
+from autotune.report.document import finite, plan_document
+
+
+def comparison_document(found: Comparison) -> dict[str, Any]:
+    """The whole comparison. Shares are 0 to 1, `_frac` differences are of the current plan's value."""
+    study = found.study
+    price = study.cluster.gpu.price_per_hour
+    return finite(
+        {
+            "study": study.name,
+            "model": study.arch.name,
+            "gpus": study.cluster.gpus,
+            "gpu": study.cluster.gpu.name,
+            "traffic": found.traffic,
+            "objective": asdict(study.objective),
+            "verdict": found.verdict.verdict,
+            "rule": found.verdict.rule,
+            "reason": found.verdict.reason,
+            "p_better": found.p_better,
+            "same_plan": found.same_plan,
+            "current": side_document(found.current),
+            "candidate": None if found.candidate is None else side_document(found.candidate),
+            "metrics": [
+                _metric(row.name, row.current, row.candidate, row.better, row.p_better) for row in found.metrics
+            ],
+            "margins": [asdict(row) for row in found.margins],
+            "memory_bytes": {
+                kind: {"current": old, "candidate": new, "difference": new - old}
+                for kind, (old, new) in found.memory_bytes.items()
+            },
+            "time": [
+                {**asdict(row), "difference_frac": _frac(row.current_gpu_s, row.candidate_gpu_s)} for row in found.time
+            ],
+            "where_from": list(found.where_from),
+            "robustness": None if found.robustness is None else robustness_document(found.robustness),
+            "cost": None
+            if price is None or found.price_per_million_tokens is None
+            else {
+                "price_per_gpu_hour": price,
+                "per_million_tokens": _pair(found.price_per_million_tokens),
+                "per_million_output_tokens": _pair(found.price_per_million_output_tokens),
+            },
+            "switch": None if found.switch is None else switch_document(found.switch),
+            "assumptions": list(found.assumptions),
+        }
+    )
+
+
+def side_document(side: Side) -> dict[str, Any]:
+    """One plan of the two."""
+    out: dict[str, Any] = {
+        "text": side.text,
+        "plan": side.plan,
+        "engine": side.engine,
+        "feasible": side.keeps,
+        "rules_broken": list(side.rules_broken),
+        "assumed": list(side.assumed),
+        "capacity_requests_per_s": side.capacity_requests_per_s,
+        "capacity_keeps_limits": side.capacity_keeps_limits,
+        "value_per_s": side.value_per_s,
+    }
+    if side.result is not None:
+        plan = plan_document(side.result, rank=None, baseline=None)
+        out |= {k: plan[k] for k in ("layout", "knobs", "violations", "metrics", "confidence", "breakdown")}
+    return out
+
+
+def switch_document(cost: SwitchCost) -> dict[str, Any]:
+    """What the change takes."""
+    return {
+        **{k: v for k, v in asdict(cost).items() if k != "waves"},
+        "duration_s": cost.duration_s,
+        "least_capacity_requests_per_s": cost.least_capacity_requests_per_s,
+        "waves": [asdict(w) for w in cost.waves],
+    }
+
+
+def robustness_document(found: Robustness) -> dict[str, Any]:
+    """How far the answer holds."""
+    return {
+        "workload": {
+            "scenarios": len(found.scenarios),
+            "candidate_wins": sum(s.candidate_wins for s in found.scenarios),
+            "wins_frac": found.workload_wins_frac,
+            "skipped": found.skipped,
+            "lost": [dict(s.changes) for s in found.scenarios if not s.candidate_wins],
+        },
+        "calibration": {"draws": found.draws, "wins_frac": found.calibration_wins_frac},
+        "joint_wins_frac": found.joint_wins_frac,
+        "better_at_low_load": found.better_at_low_load,
+        "order_flips": [asdict(flip) for flip in found.flips],
+        "swept_to_in_flight": found.swept_to_in_flight,
+    }
+
+
+def _metric(name: str, current: float, candidate: float, better: str | None, p_better: float | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "current": current,
+        "candidate": candidate,
+        "difference": candidate - current,
+        "difference_frac": _frac(current, candidate),
+        "better": better,
+        "p_better": p_better,
+    }
+
+
+def _frac(before: float, after: float) -> float | None:
+    return after / before - 1.0 if before else None
+
+
+def _pair(prices: tuple[float, float] | None) -> dict[str, float] | None:
+    return None if prices is None else {"current": prices[0], "candidate": prices[1]}
