@@ -1,0 +1,124 @@
+"""The winner under a changed study: against answering the changed study itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from autotune.study import load_study
+from autotune.tuning import TuneResult, tune
+from autotune.tuning.sensitivity import AxisSensitivity, Sensitivity, sensitivity
+
+STUDIES = Path(__file__).resolve().parents[2] / "studies"
+FACTORS = (0.5, 1.0, 2.0)
+
+
+@lru_cache(maxsize=4)
+def answered(name: str) -> tuple[TuneResult, Sensitivity]:
+    """A shipped study, answered once for all tests."""
+    result = tune(load_study(STUDIES / f"{name}.toml"))
+    found = sensitivity(result, factors=FACTORS)
+    assert found is not None
+    return result, found
+
+
+def axis(found: Sensitivity, name: str) -> AxisSensitivity:
+    return next(a for a in found.axes if a.name == name)
+
+
+@pytest.mark.parametrize("name", ["reference-128", "llama-70b-16xh100"])
+def test_nothing_changed_keeps_the_winner(name: str) -> None:
+    """At a factor of 1 the winner is first and loses nothing, on every axis."""
+    result, found = answered(name)
+    assert found.chosen == result.ranked[0].plan
+    for along in found.axes:
+        here = next(p for p in along.points if p.factor == 1.0)
+        assert (here.best, here.loss_frac, here.told_apart) == (found.chosen, 0.0, False)
+        assert not [f for f in along.flips if f.factor == 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "axis_name", "factor", "override"),
+    [
+        ("reference-128", "hbm_bandwidth", 0.5, "cluster.gpu.hbm_tb_per_s=0.9"),
+        ("reference-128", "load", 2.0, "workload.concurrency=256"),
+        ("reference-128", "osl", 0.5, "workload.osl=64"),
+        ("llama-70b-16xh100", "load", 2.0, "workload.request_rate_per_s=16"),
+    ],
+)
+def test_a_point_is_the_changed_study_answered(name: str, axis_name: str, factor: float, override: str) -> None:
+    """Writing the changed figure into the study file and tuning it gives the same first plan and the same loss."""
+    result, found = answered(name)
+    changed = tune(load_study(STUDIES / f"{name}.toml", (override,)))
+    point = next(p for p in axis(found, axis_name).points if p.factor == factor)
+    assert point.best == (changed.ranked[0].plan if changed.ranked else None)
+    mine = next(p for p in (*changed.ranked, *changed.infeasible) if p.plan == found.chosen)
+    assert (point.chosen_expected is not None) == mine.feasible
+    assert point.chosen_breaks == tuple(v.code for v in mine.violations)
+    if mine.feasible:
+        metric = result.study.objective.metric
+        weight = 1.0 if result.study.objective.direction == "minimize" else mine.p_meets
+        assert point.chosen_expected == pytest.approx(mine.metrics[metric] * weight)
+
+
+def test_a_flip_is_where_the_first_place_changes_hands() -> None:
+    """Just short of the flip the winner is first, at the flip the plan that is named, both answered from scratch."""
+    result, found = answered("reference-128")
+    along = axis(found, "hbm_bandwidth")
+    flip = next(f for f in along.flips if f.factor < 1.0)
+    study = result.study
+
+    def best(factor: float) -> str:
+        gpu = replace(study.cluster.gpu, hbm_bytes_per_s=study.cluster.gpu.hbm_bytes_per_s * factor)
+        return tune(replace(study, cluster=replace(study.cluster, gpu=gpu))).ranked[0].plan
+
+    assert best(flip.factor) == flip.to
+    assert best(flip.factor * 1.02) == found.chosen
+
+
+def test_a_broken_limit_is_named_and_is_a_mistake_to_keep() -> None:
+    """Outputs twice as long leave no plan of the reference with its throughput: the flip is to none, by that limit."""
+    _, found = answered("reference-128")
+    flip = next(f for f in axis(found, "osl").flips if f.factor > 1.0)
+    assert flip.to is None
+    assert flip.breaks[0] == "min_stage_tokens_per_s_per_gpu"
+    assert flip.end.best_expected is None
+    assert flip.end.loss_frac is None
+
+
+def test_factors_beyond_the_context_are_left_out() -> None:
+    """A context of 20,000 tokens holds prompts of 10,240 and outputs of 128, but not twice as long prompts."""
+    study = load_study(STUDIES / "reference-128.toml", ("model.max_position_embeddings=20000",))
+    found = sensitivity(tune(study), factors=FACTORS)
+    assert found is not None
+    assert [p.factor for p in axis(found, "isl").points] == [0.5, 1.0]
+    assert [p.factor for p in axis(found, "osl").points] == [0.5, 1.0, 2.0]
+
+
+def test_an_open_load_is_the_winners() -> None:
+    """Where the study solves for the load, the axis starts from what the winner was solved for, and says so."""
+    study = load_study(STUDIES / "deepseek-v3-128xh200.toml", ("search.max_num_batched_tokens=[2048]",))
+    result = tune(study)
+    found = sensitivity(result, factors=(1.0, 2.0))
+    assert found is not None
+    load = axis(found, "load")
+    assert load.load_is_chosen
+    assert load.base == result.ranked[0].knobs.concurrency
+    assert "tpot_ms" in load.points[-1].chosen_breaks
+    assert load.points[-1].told_apart is (load.points[-1].best is not None)
+
+
+def test_without_a_feasible_plan_there_is_nothing_to_be_sensitive() -> None:
+    """A study that nothing answers has no winner."""
+    assert sensitivity(tune(load_study(STUDIES / "infeasible-example.toml"))) is None
+
+
+@pytest.mark.parametrize("factors", [(), (0.5, 2.0), (1.0, 0.5), (0.0, 1.0)])
+def test_factors_hold_one_and_ascend(factors: tuple[float, ...]) -> None:
+    """Factors that lack the study itself, or are out of order, are the caller's mistake."""
+    result, _ = answered("reference-128")
+    with pytest.raises(ValueError, match="factors must be positive, ascending and hold 1"):
+        sensitivity(result, factors=factors)
