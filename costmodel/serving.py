@@ -160,10 +160,12 @@ def _prefill_pass(machine: Machine, stages: StageTable, engine: EngineColumns, w
     step = step_time(machine, work)
     kernels = stages.worst(step.per_layer_s) * engine.prefill_factor
     total = np.asarray(sum(step.group_s.values())) * engine.prefill_factor
-    floor = engine.prefill_layer_s * layers
+    floor = engine.prefill_layer_s
+    # the stage with the most layers launches longest, where they do not divide evenly
+    slowest = np.maximum(kernels + step.send_s, stages.worst({"dense": floor, "moe": floor}))
     return Pass(
-        through_s=np.maximum(total, floor) + engine.step_s,
-        stage_s=np.maximum(kernels + step.send_s, floor / machine.layout.pp) + engine.step_s,
+        through_s=np.maximum(total, floor * layers) + engine.step_s,
+        stage_s=slowest + engine.step_s,
         kernel_s=kernels + step.send_s,
         step=step,
         work=work,
