@@ -99,7 +99,7 @@ def _kept(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> NDArray[np
         if least is not None:
             kept &= np.array([p.metrics[name] for p in plans])[:, None] * drawn.throughput_factor >= least
     for i, plan in enumerate(plans):
-        if any(v.code == "request_rate" for v in plan.violations):
+        if any(v.code == "request_rate_per_s" for v in plan.violations):
             kept[i] = False
     return kept
 

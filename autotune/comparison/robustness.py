@@ -154,5 +154,5 @@ def _sweep(study: Study, plan: PlanResult, loads: Floats) -> Estimate:
 
 def _keeps(study: Study, estimate: Estimate) -> NDArray[np.bool_]:
     """Whether the limits hold, those left out that the load itself sets."""
-    limits = tuple(x for x in study_limits(study) if x.code not in (DERIVED, "request_rate"))
+    limits = tuple(x for x in study_limits(study) if x.code not in (DERIVED, "request_rate_per_s"))
     return np.asarray((excess_table(limits, estimate) <= 0.0).all(axis=0))

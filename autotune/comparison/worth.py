@@ -14,7 +14,7 @@ SOFT = (
     "min_total_tokens_per_s_per_gpu",
     "min_output_tokens_per_s_per_gpu",
     "min_stage_tokens_per_s_per_gpu",
-    "request_rate",
+    "request_rate_per_s",
     DERIVED,
 )
 """Limits whose breaking is a matter of probability (`PlanResult.p_meets`) or of load; the others hold or do not."""
