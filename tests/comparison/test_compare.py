@@ -1,0 +1,223 @@
+"""The comparison as a whole: sums that must close, verdicts, robustness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune.comparison import Comparison, compare
+from autotune.comparison.better import p_better, p_greater
+from autotune.comparison.operators import gpu_s_per_request, time_rows, where_from
+from autotune.comparison.robustness import load_order, rescored
+from autotune.comparison.verdict import duration_words, figure
+from autotune.comparison.worth import value_per_s
+from autotune.study import Study, load_study
+from autotune.tuning.confidence import confidence, joint_draws
+from autotune.tuning.run import score_plan
+from costmodel.errors import InputError
+
+from .test_switching import dense, scored
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES = ROOT / "studies"
+
+
+@pytest.fixture(scope="module")
+def reference() -> Study:
+    """The study that the project started from."""
+    return load_study(STUDIES / "reference-128.toml")
+
+
+@pytest.fixture(scope="module")
+def of_reference(reference: Study) -> Comparison:
+    """Its baseline against its best plan."""
+    return compare(reference)
+
+
+def test_gpu_seconds_of_operators_sum_to_gpus_over_requests() -> None:
+    """Operators and the rest are all the GPU-seconds that a request takes: 16 GPUs over requests per second."""
+    plan = scored(dense(), "TP2/PP2")
+    parts = gpu_s_per_request(plan)
+    assert sum(parts.values()) == pytest.approx(16.0 / plan.metrics["requests_per_s"])
+    busy = sum(seconds for (phase, _), seconds in parts.items() if phase != "rest")
+    assert 0.5 < busy / sum(parts.values()) < 1.5
+
+
+def test_gains_sum_to_the_change_of_throughput() -> None:
+    """The gains of all operators are together what the GPU-seconds of a request changed by."""
+    study = dense()
+    before, after = scored(study, "TP8"), scored(study, "TP2")
+    rows = time_rows(before, after)
+    change = before.metrics["requests_per_s"] / after.metrics["requests_per_s"]
+    assert sum(r.gain_frac for r in rows) == pytest.approx(1.0 - change)
+
+
+def test_tensor_parallelism_less_shows_as_all_reduce() -> None:
+    """From TP8 to TP1 there is no all-reduce any more, and the words say so."""
+    study = dense()
+    rows = time_rows(scored(study, "TP8"), scored(study, "TP1"))
+    assert any("no all-reduce in decode any more (saves" in text for text in where_from(rows, top=9))
+
+
+def test_the_reference_study_switches_for_its_limits(of_reference: Comparison) -> None:
+    """The baseline breaks the tokens per stage, the winner keeps them, and the price is named."""
+    assert (of_reference.verdict.verdict, of_reference.verdict.rule) == ("switch", "limit_broken")
+    assert "min_stage_tokens_per_s_per_gpu" in of_reference.verdict.reason
+    assert "at the price of -" in of_reference.verdict.reason
+    margins = {m.code: m for m in of_reference.margins}["min_stage_tokens_per_s_per_gpu"]
+    assert margins.current_excess > 0.0 > margins.candidate_excess
+
+
+def test_robustness_counts_scenarios_and_draws(of_reference: Comparison) -> None:
+    """Lengths and load in 27 combinations, one other skew, one other share of prefix hits: 29; shares are shares."""
+    found = of_reference.robustness
+    assert found is not None
+    assert len(found.scenarios) == 29
+    assert [s.changes for s in found.scenarios].count({}) == 1
+    for share in (found.workload_wins_frac, found.joint_wins_frac, found.calibration_wins_frac):
+        assert share is not None
+        assert 0.0 <= share <= 1.0
+
+
+def test_the_same_plan_is_kept() -> None:
+    """Compared with itself a plan has the same figures, even odds, and nothing to switch."""
+    found = compare(dense(), "TP2", "TP2")
+    assert (found.verdict.verdict, found.verdict.rule, found.p_better) == ("keep", "same_plan", 0.5)
+    assert all(m.current == m.candidate and m.p_better in (None, 0.5) for m in found.metrics)
+    assert found.switch is not None
+    assert not found.switch.restart
+
+
+def test_a_candidate_that_cannot_be_launched_is_kept_out() -> None:
+    """Sixteen-fold tensor parallelism cuts FP8 blocks of 128: the rule is the reason, and there is no switch."""
+    study = load_study(STUDIES / "qwen3-235b-64xh100.toml", ["engine=vllm"])
+    found = compare(study, None, "TP16")
+    assert (found.verdict.verdict, found.verdict.rule) == ("keep", "candidate_cannot_run")
+    assert found.candidate is not None
+    assert found.candidate.rules_broken
+    assert found.switch is None
+
+
+def test_a_current_plan_that_cannot_be_launched_is_replaced() -> None:
+    """Where today's plan breaks an engine's rule, any plan that keeps the limits is a reason to switch."""
+    study = load_study(STUDIES / "qwen3-235b-64xh100.toml", ["engine=vllm"])
+    found = compare(study, "TP16", "TP8/EP8")
+    assert (found.verdict.verdict, found.verdict.rule) == ("switch", "current_cannot_run")
+    assert found.metrics == ()
+
+
+def test_a_candidate_that_breaks_a_limit_is_kept_out() -> None:
+    """A plan too slow for the limit on TPOT is no reason to leave one that keeps it."""
+    study = dense(constraints={"tpot_ms": 6.0})
+    found = compare(study, "TP8", "TP1")
+    assert (found.verdict.verdict, found.verdict.rule) == ("keep", "candidate_breaks_limit")
+    assert "tpot_ms" in found.verdict.reason
+
+
+def test_a_gain_that_does_not_pay_within_the_horizon_is_kept_out() -> None:
+    """With three minutes to pay for itself no restart does."""
+    study = dense(workload={"isl": 1009, "osl": 211}, retune={"horizon_h": 0.05})
+    found = compare(study, "TP8")
+    assert (found.verdict.verdict, found.verdict.rule) == ("keep", "switch_costs_more")
+
+
+def test_a_large_gain_is_a_switch() -> None:
+    """An 8B model on TP8 wastes its GPUs; the best plan pays for the switch within the day."""
+    found = compare(dense(workload={"isl": 1009, "osl": 211}), "TP8")
+    assert (found.verdict.verdict, found.verdict.rule) == ("switch", "gain")
+    assert found.p_better >= 0.9
+
+
+def test_another_engine_starts_in_its_own_time() -> None:
+    """A change of engine is compared like any other, with the start-up seconds of the new one."""
+    study = dense(engine="any", switch={})
+    found = compare(study, "vllm:R8/PP1/ATP2/ADP1/MTP1/EP1", "trtllm:R8/PP1/ATP2/ADP1/MTP1/EP1")
+    assert found.switch is not None
+    assert found.switch.startup_s == 180.0
+    assert found.candidate is not None
+    assert found.candidate.engine == "trtllm"
+
+
+def test_without_a_current_plan_the_input_is_wrong() -> None:
+    """A study without a baseline needs --current."""
+    with pytest.raises(InputError, match=r"\$\.baseline: must name the plan in production, or give --current"):
+        compare(dense())
+
+
+def test_cost_of_a_million_tokens_by_hand() -> None:
+    """16 GPUs at 2.5 dollars an hour over tokens per second, times a million."""
+    study = dense(cluster={"gpus": 16, "gpu": "h100_sxm", "gpus_per_node": 8, "price_per_gpu_hour": 2.5})
+    found = compare(study, "TP8", "TP2")
+    assert found.price_per_million_tokens is not None
+    tokens = scored(study, "TP8").metrics["total_tokens_per_s"]
+    assert found.price_per_million_tokens[0] == pytest.approx(16 * 2.5 / 3600.0 / tokens * 1e6)
+
+
+def test_draws_agree_with_the_ranking() -> None:
+    """P(better) of a metric is the ranking's own where the load is free: one set of draws, one answer."""
+    study = dense(workload={"isl": 1009, "osl": 211})
+    before, after = scored(study, "TP8"), scored(study, "TP2")
+    ranked = confidence(study, [after], before)[after.plan].p_better_than_baseline
+    swapped = joint_draws(study, (before, after))
+    assert p_better(study, before, after, swapped) == pytest.approx(ranked, abs=0.03)
+    assert p_better(study, before, after) + p_better(study, after, before) == pytest.approx(1.0, abs=0.03)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=40))
+def test_ties_count_half(values: list[float]) -> None:
+    """P(a > b) + P(b > a) is one, ties included, and a thing is even with itself."""
+    a = np.array(values)
+    b = a[::-1]
+    assert p_greater(a, b) + p_greater(b, a) == pytest.approx(1.0)
+    assert p_greater(a, a) == 0.5
+
+
+def test_the_order_flips_where_both_plans_are_equal() -> None:
+    """At the flip the new leader is ahead, one step of the sweep before it was not."""
+    study = dense(workload={"isl": 1009, "osl": 211})
+    before, after = scored(study, "TP8"), scored(study, "TP2")
+    low, flips, reach = load_order(study, before, after)
+    assert low == "current"
+    assert len(flips) == 1
+    assert flips[0].better_above == "candidate"
+    metric = study.objective.metric
+
+    def at(load: int) -> tuple[float, float]:
+        own = replace(study, workload=replace(study.workload, concurrency=load))
+        return rescored(own, before).metrics[metric], rescored(own, after).metrics[metric]
+
+    behind, ahead = at(round(flips[0].in_flight * 0.8)), at(round(flips[0].in_flight * 1.2))
+    assert behind[0] > behind[1]
+    assert ahead[0] < ahead[1]
+    assert flips[0].in_flight < reach
+
+
+def test_value_is_nothing_where_a_hard_limit_breaks_and_less_where_limits_are_risky() -> None:
+    """A plan without memory is worth 0; one that keeps its limits with probability p is worth p of what it serves."""
+    study = dense(constraints={"tpot_ms": 8.0})
+    plan = scored(study, "TP4")
+    assert value_per_s(study, plan, plan) == pytest.approx(plan.metrics["requests_per_s"] * plan.p_meets)
+    big = dense(model="llama-3.1-70b")
+    broken = score_plan(big, "TP1").result
+    assert broken is not None
+    assert value_per_s(big, broken, broken) == 0.0
+
+
+def test_an_open_load_is_worth_what_is_taken_of_it() -> None:
+    """Under 5 requests a second a plan that takes them all is worth 5, whatever it could take beyond."""
+    study = dense(workload={"isl": 1009, "osl": 211, "request_rate_per_s": 5.0})
+    plan = scored(study, "TP8")
+    assert value_per_s(study, plan, plan) == pytest.approx(5.0 * plan.p_meets)
+
+
+def test_words_for_seconds_and_figures() -> None:
+    """Durations in the unit that people use, figures without exponents."""
+    said = [duration_words(s) for s in (45.0, 1980.0, 12240.0, 432000.0)]
+    assert said == ["45 s", "33 min", "3.4 h", "5 days"]
+    assert [figure(x) for x in (25904.2, 0.30412, 1e12)] == ["25,904", "0.3041", "1e+12"]

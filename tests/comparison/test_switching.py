@@ -1,0 +1,160 @@
+"""The switch: waves, bytes, capacity and payback, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune.comparison.switching import (
+    load_s,
+    longest_request_s,
+    same_launch,
+    switch_cost,
+    weight_bytes_per_gpu,
+)
+from autotune.comparison.values import SwitchCost
+from autotune.comparison.worth import gain_over
+from autotune.study import Study, study_from_document
+from autotune.tuning import PlanResult
+from autotune.tuning.run import score_plan
+from costmodel.arch.params import weight_bytes
+
+
+def dense(**tables: Any) -> Study:
+    """A dense model on 16 GPUs of two nodes, with a switch whose seconds are primes."""
+    document: dict[str, Any] = {
+        "engine": "vllm",
+        "model": "llama-3.1-8b",
+        "cluster": {"gpus": 16, "gpu": "h100_sxm", "gpus_per_node": 8},
+        "workload": {"isl": 1009, "osl": 211, "concurrency": 64},
+        "search": {"max_num_batched_tokens": [4096]},
+        "switch": {"startup_s": 101.0, "warmup_s": 13.0, "drain_s": 0.7, "storage_gb_per_s": 3.0},
+        **tables,
+    }
+    return study_from_document(document, Path("dense.toml"))
+
+
+def scored(study: Study, text: str) -> PlanResult:
+    """A plan that can be launched."""
+    found = score_plan(study, text).result
+    assert found is not None
+    return found
+
+
+def cost_of(study: Study, current: str, candidate: str, capacities: tuple[float, float], load: float) -> SwitchCost:
+    """The switch between two plans, the candidate worth twice the current plan."""
+    return switch_cost(
+        study,
+        scored(study, current),
+        scored(study, candidate),
+        capacities=capacities,
+        values=(load, 2.0 * load),
+        load_requests_per_s=load,
+    )
+
+
+def test_waves_of_equal_replicas_by_hand() -> None:
+    """TP2 to TP2/PP2 frees two replicas for each one that starts: four waves of 0.7 + load + 101 + 13 seconds."""
+    study = dense()
+    cost = cost_of(study, "TP2", "TP2/PP2", (80.0, 80.0), 100.0)
+    each = weight_bytes_per_gpu(scored(study, "TP2/PP2"))
+    loading = min(4 * each, weight_bytes(study.arch)) / 3.0e9
+    assert [(w.replicas_down, w.replicas_started) for w in cost.waves] == [(2, 1)] * 4
+    assert [w.capacity_requests_per_s for w in cost.waves] == [60.0, 60.0, 60.0, 60.0]
+    assert cost.duration_s == pytest.approx(4 * (0.7 + loading + 101.0 + 13.0))
+    assert cost.lost_requests == pytest.approx(40.0 * cost.duration_s)
+    assert cost.gpu_s == pytest.approx(4 * cost.duration_s)
+    assert cost.weight_bytes == pytest.approx(16 * each)
+    assert cost.requests_drained == 64
+    assert cost.payback_s == pytest.approx(cost.duration_s + cost.lost_requests / 100.0)
+
+
+def test_one_replica_down_starts_several_smaller_ones() -> None:
+    """A replica of eight GPUs makes room for four of two, and the second wave is served by both kinds."""
+    cost = cost_of(dense(), "TP8", "TP2", (10.0, 24.0), 10.0)
+    assert [(w.replicas_down, w.replicas_started) for w in cost.waves] == [(1, 4), (1, 4)]
+    assert [w.capacity_requests_per_s for w in cost.waves] == [5.0, 12.0]
+    assert cost.least_capacity_requests_per_s == 5.0
+    assert cost.lost_requests == pytest.approx(5.0 * cost.waves[0].duration_s)
+
+
+def test_more_replicas_may_go_down_at_once() -> None:
+    """With four replicas down at once eight of them need two waves."""
+    study = dense(switch={"max_replicas_down": 4})
+    cost = cost_of(study, "TP2", "TP1/PP2", (80.0, 80.0), 10.0)
+    assert [(w.replicas_down, w.replicas_started) for w in cost.waves] == [(4, 4), (4, 4)]
+    assert cost.lost_requests == 0.0
+
+
+def test_the_same_launch_restarts_nothing() -> None:
+    """Plans that differ only in the requests let in are started by the same command."""
+    study = dense()
+    plan = scored(study, "TP2")
+    other = replace(plan, knobs=replace(plan.knobs, concurrency=7))
+    assert same_launch(plan, other)
+    cost = switch_cost(study, plan, other, capacities=(9.0, 9.0), values=(9.0, 9.9), load_requests_per_s=9.0)
+    assert (cost.restart, cost.gpus_restarted, cost.waves, cost.lost_requests) == (False, 0, (), 0.0)
+    assert not same_launch(plan, replace(plan, knobs=replace(plan.knobs, max_num_batched_tokens=8192)))
+
+
+def test_storage_is_read_once_per_node_and_peers_send_to_each_gpu() -> None:
+    """Eight GPUs of a node read one checkpoint from storage; from peers each GPU gets its share over its own link."""
+    stored = dense()
+    plan = scored(stored, "TP1")
+    assert load_s(stored, plan, gpus=16, peers=True) == pytest.approx(weight_bytes(stored.arch) / 3.0e9, rel=1e-3)
+    peered = dense(switch={"weights_from": "peer", "peer_gb_per_s": 5.0, "storage_gb_per_s": 3.0})
+    assert load_s(peered, plan, gpus=16, peers=True) == pytest.approx(weight_bytes_per_gpu(plan) / 5.0e9)
+    assert load_s(peered, plan, gpus=16, peers=False) == load_s(stored, plan, gpus=16, peers=False)
+
+
+def test_a_replica_drains_until_its_longest_request_is_done() -> None:
+    """Without a limit the drain is the longest prompt's TTFT and one TPOT for each further token."""
+    study = dense(switch={})
+    plan = scored(study, "TP2")
+    by_hand = plan.metrics["ttft_longest_s"] + 210 * plan.metrics["tpot_s"]
+    assert longest_request_s(study, plan) == pytest.approx(by_hand)
+    assert cost_of(study, "TP2", "TP4", (9.0, 9.0), 1.0).drain_s == pytest.approx(by_hand)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["TP1", "TP2", "TP4", "TP8", "TP2/PP2", "TP8/PP2", "PP4"]),
+    st.sampled_from(["TP1", "TP2", "TP4", "TP8", "TP4/PP2", "TP8/PP2", "PP8"]),
+    st.integers(1, 16),
+    st.floats(0.1, 100.0),
+)
+def test_every_replica_goes_down_once_and_comes_up_once(current: str, candidate: str, most: int, load: float) -> None:
+    """Whatever the shapes, the waves take down all old replicas, start all new ones and never use a GPU twice."""
+    study = dense(switch={"max_replicas_down": most})
+    before, after = scored(study, current), scored(study, candidate)
+    cost = cost_of(study, current, candidate, (50.0, 60.0), load)
+    if not cost.restart:
+        return
+    assert sum(w.replicas_down for w in cost.waves) == before.layout.replicas
+    assert sum(w.replicas_started for w in cost.waves) == after.layout.replicas
+    old, new = before.layout.replicas, 0
+    sizes = (before.layout.pp * before.layout.width, after.layout.pp * after.layout.width)
+    for wave in cost.waves:
+        old, new = old - wave.replicas_down, new + wave.replicas_started
+        assert old * sizes[0] + new * sizes[1] <= 16
+        assert wave.capacity_requests_per_s <= 110.0 + 1e-9
+    assert 0.0 <= cost.lost_requests <= load * cost.duration_s + 1e-9
+
+
+def test_payback_and_net_gain_by_hand() -> None:
+    """10 to 12 a second after 100 s that cost 300: net 2 x 900 - 300 over 1,000 s, paid back after 100 + 150 s."""
+    gain = gain_over(current_per_s=10.0, candidate_per_s=12.0, horizon_s=1000.0, duration_s=100.0, loss=300.0)
+    assert gain.net == pytest.approx(1500.0)
+    assert gain.net_frac == pytest.approx(0.15)
+    assert gain.payback_s == pytest.approx(250.0)
+
+
+def test_no_gain_is_never_paid_back() -> None:
+    """A candidate that is worth less never pays, and a current plan that is worth nothing gives no relative gain."""
+    assert gain_over(current_per_s=2.0, candidate_per_s=2.0, horizon_s=9.0, duration_s=1.0, loss=0.0).payback_s is None
+    assert gain_over(current_per_s=0.0, candidate_per_s=2.0, horizon_s=9.0, duration_s=1.0, loss=0.0).net_frac is None
