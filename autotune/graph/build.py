@@ -158,17 +158,21 @@ def _stamp(
         for s, stage in enumerate(stages):
             count = len(stage.rows)
             rows.append(np.column_stack([stage.rows, np.full(count, s), np.full(count, micro_batch)]))
-            pairs.append(stage.pairs + (offset, offset, 0))
+            pairs.append(_shifted(stage.pairs, offset, offset))
             if before[s] >= 0:
                 pairs.append(_aligned(stage.last + before[s], stage.host + offset, order=1))
             if previous >= 0:
-                pairs.append(handed[s - 1] + (previous, offset, 0))
+                pairs.append(_shifted(handed[s - 1], previous, offset))
             elif step > 0:
                 pairs.append(_aligned(stages[-1].last + fed_back[micro_batch], stage.host + offset, order=0))
             before[s] = previous = offset
             offset += count
         fed_back[micro_batch] = previous
     return np.vstack(rows), np.vstack(pairs)
+
+
+def _shifted(pairs: NDArray[np.int64], source: int, target: int) -> NDArray[np.int64]:
+    return pairs + np.array([source, target, 0])
 
 
 def _turns(rounds: int, micro_batches: int) -> Iterator[tuple[int, int]]:

@@ -89,7 +89,7 @@ def _tasks(
 ) -> tuple[tuple[Task, ...], NDArray[np.int32]]:
     def total(name: str) -> NDArray[np.float64]:
         each = np.array([getattr(t, name) for t in graph.tasks])
-        return np.bincount(member, weights=each[graph.nodes.task], minlength=first.size)
+        return np.bincount(member, weights=each[graph.nodes.task], minlength=first.size).astype(np.float64)
 
     flops, hbm_bytes, message_bytes = total("flops"), total("hbm_bytes"), total("message_bytes")
     index: dict[Task, int] = {}

@@ -126,6 +126,7 @@ def _graph(
         end_s=end,
         scheduled_step_s=float(end.max()),
         model_step_s=costs.model_step_s(count),
+        model_round_s=costs.round_s,
         violations=tuple(
             f"{v.code}: {v.value:.6g} against a limit of {v.limit:.6g} {v.unit}".rstrip() for v in plan.violations
         ),
@@ -151,20 +152,24 @@ def _affordable(study: Study, plan: PlanResult, costs: PhaseCosts, replicas: int
 
 
 def _assumed(plan: PlanResult, costs: PhaseCosts, phase: str, count: int) -> tuple[str, ...]:
-    if phase == "decode":
-        out = [
-            f"one token for each of the {costs.tokens:.4g} running sequences of an attention rank in each of "
-            f"{costs.micro_batches} micro-batches, at a mean context of {costs.context:.6g} tokens"
-        ]
-    else:
-        out = [
-            f"one prompt of mean length, alone in its replica, in {costs.micro_batches} chunks of {costs.tokens:.6g} "
-            "tokens, each at the mean cost of all"
-        ]
-        if plan.layout.attn_dp > 1:
-            out.append("the prompt is the work of attention-DP rank 0; the others take part in its experts alone")
+    out = [_step_in_words(costs, phase)]
+    if phase == "prefill" and plan.layout.attn_dp > 1:
+        out.append("the prompt is the work of attention-DP rank 0; the others take part in its experts alone")
     if count != costs.micro_batches:
         out.append(f"{count} micro-batches are drawn where the step has {costs.micro_batches}: each costs the same")
     out.append("operators of a layer do not overlap, as in the measurements that the cost model was fitted on")
     out.append("seconds are the cost model's formulas; the residuals that calibration adds to TTFT and TPOT are not in")
     return tuple(out)
+
+
+def _step_in_words(costs: PhaseCosts, phase: str) -> str:
+    count = costs.micro_batches
+    if phase == "decode":
+        return (
+            f"one token for each of the {costs.tokens:.4g} sequences that an attention rank decodes in each of {count} "
+            f"micro-batches, at a mean context of {costs.context:.6g} tokens"
+        )
+    return (
+        f"one prompt of mean length, alone in its replica, in {count} chunks of {costs.tokens:.6g} tokens, each at the "
+        "mean cost of all"
+    )

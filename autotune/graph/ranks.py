@@ -25,12 +25,11 @@ class ReplicaRanks:
     @classmethod
     def of(cls, layout: Layout, engine: str) -> ReplicaRanks:
         """vLLM orders ranks DP, PP, CP, TP from slowest to fastest; the others keep a stage together."""
-        inner = layout.attn_cp * layout.attn_tp
+        order = np.arange(layout.pp * layout.width)
         if engine == "vllm":
-            gpu = np.arange(layout.pp * layout.width).reshape(layout.attn_dp, layout.pp, inner)
-            gpu = gpu.transpose(1, 0, 2).reshape(layout.pp, layout.width)
-        else:
-            gpu = np.arange(layout.pp * layout.width).reshape(layout.pp, layout.width)
+            blocks = order.reshape(layout.attn_dp, layout.pp, layout.attn_cp * layout.attn_tp)
+            order = np.concatenate([blocks[:, stage].reshape(-1) for stage in range(layout.pp)])
+        gpu = order.reshape(layout.pp, layout.width)
         return cls(gpu=gpu, tp_group=np.arange(layout.width) // layout.attn_tp)
 
     @property

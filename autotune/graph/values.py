@@ -47,7 +47,7 @@ class Task:
     flops: float = 0.0
     hbm_bytes: float = 0.0
     message_bytes: float = 0.0
-    """What one rank puts into the collective or the send."""
+    """All-reduce: the tensor; all-gather, reduce-scatter: the whole of the group; all-to-all, send: a rank's own."""
     seconds: float = 0.0
 
 
@@ -132,6 +132,8 @@ class PlanGraph:
     """End of the last node: the graph's own answer."""
     model_step_s: float
     """The cost model's closed form for the same step, filling and draining the pipeline included."""
+    model_round_s: float | None
+    """Decoding: the cost model's time from one token of a sequence to its next in a pipeline that stays full."""
     violations: tuple[str, ...]
     """Limits of the study that the plan breaks; it can be drawn all the same."""
     assumptions: tuple[str, ...]
@@ -168,6 +170,7 @@ class PlanGraph:
             "num_edges": self.num_edges,
             "scheduled_step_s": self.scheduled_step_s,
             "model_step_s": self.model_step_s,
+            "model_round_s": self.model_round_s,
             "violations": list(self.violations),
             "assumptions": list(self.assumptions),
         }
