@@ -20,6 +20,7 @@ COMMANDS = {
     "validate": "validate",
     "calibrate": "validate",
     "compare": "compare",
+    "dag": "dag",
 }
 
 

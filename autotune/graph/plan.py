@@ -15,7 +15,9 @@ from autotune.tuning.run import BaselineResult, score_plan
 from costmodel.errors import InputError, Problem
 
 MOST_NODES = 1_500_000
-"""A graph beyond this no longer fits into 2 GB with all its exports; measured on DeepSeek-V3's."""
+"""A graph beyond this is refused: with its exports it takes about 1 GB and a minute."""
+PATIENT_NODES = 400_000
+"""Once the pipeline is full, further micro-batches are drawn up to here: all exports take about 15 s."""
 
 
 def plan_graph(
@@ -36,7 +38,7 @@ def plan_graph(
             running sequence).
         replicas: how many of the plan's replicas to draw; they are identical and share nothing.
         collapse: `rank` joins the ranks of a stage, `layer` the operators of a layer as well; None: neither.
-        micro_batches: of the step; None: as many as the plan runs, as long as the graph stays within `MOST_NODES`.
+        micro_batches: of the step; None: as many as the plan runs, or fewer where the graph would become too large.
 
     Raises:
         InputError: an argument is malformed, the study has no baseline, or the graph would be too large.
@@ -96,7 +98,7 @@ def _graph(
     variant = Variant(candidate=candidate, weight_dtype=knobs.weight_dtype, kv_dtype=knobs.kv_dtype)
     rows = make_rows(study, [variant], [knobs.max_num_batched_tokens])
     costs = phase_costs(rows, float(knobs.concurrency), phase)
-    count = micro_batches or _affordable(study, plan, costs, replicas)
+    count = _count(study, plan, costs, replicas, micro_batches)
     built = build(
         study.arch,
         study.cluster,
@@ -140,15 +142,16 @@ def _nodes_per_micro_batch(study: Study, plan: PlanResult, costs: PhaseCosts) ->
     return plan.layout.width * sum(len(costs.steps[kind]) for kind in kinds)
 
 
-def _affordable(study: Study, plan: PlanResult, costs: PhaseCosts, replicas: int) -> int:
+def _count(study: Study, plan: PlanResult, costs: PhaseCosts, replicas: int, asked: int | None) -> int:
+    """Micro-batches to draw."""
     each = _nodes_per_micro_batch(study, plan, costs) * replicas
-    if each > MOST_NODES:
+    if each * (asked or 1) > MOST_NODES:
+        gpus = plan.layout.pp * plan.layout.width * replicas
         raise InputError.single(
-            "replicas" if replicas > 1 else "plan",
-            f"the graph of {len(plan.layout.stage_layers) * plan.layout.width * replicas} GPUs would have about {each} "
-            f"nodes for one micro-batch; the most is {MOST_NODES}",
+            "micro_batches" if asked else "replicas" if replicas > 1 else "plan",
+            f"the graph of {gpus} GPUs has about {each} nodes for each micro-batch, and may have {MOST_NODES} in all",
         )
-    return min(costs.micro_batches, MOST_NODES // each)
+    return asked or min(costs.micro_batches, max(PATIENT_NODES // each, min(plan.layout.pp, MOST_NODES // each)))
 
 
 def _assumed(plan: PlanResult, costs: PhaseCosts, phase: str, count: int) -> tuple[str, ...]:

@@ -1,0 +1,54 @@
+"""`autotune dag`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from autotune.cli.options import EXIT_INFEASIBLE, wants_json
+from autotune.graph import InvalidPlanError, plan_graph, write_graph
+from autotune.graph.export.files import TEXTS
+from autotune.report.dag import dag_document, print_dag
+from autotune.report.files import to_json
+from autotune.study import load_study
+from costmodel.errors import InputError
+
+
+def run_dag(
+    *,
+    study: str,
+    overrides: tuple[str, ...],
+    plan: str | None,
+    phase: str,
+    form: str,
+    out: str | None,
+    replicas: int,
+    collapse: str | None,
+    as_json: bool,
+    as_table: bool,
+) -> int:
+    """Draw a plan; the exit code."""
+    if form == "chakra" and out is None:
+        raise InputError.single("--out", "chakra writes a file per GPU: name a folder")
+    if form == "chakra" and collapse is not None:
+        raise InputError.single("--collapse", "chakra writes a file per GPU: leave it out")
+    loaded = load_study(Path(study), overrides)
+    try:
+        graph = plan_graph(loaded, plan, phase, replicas, collapse)
+    except InvalidPlanError as error:
+        for violation in error.violations:
+            click.echo(f"error: {error.plan} breaks {violation.rule}: {violation.message}", err=True)
+        return EXIT_INFEASIBLE
+    if out is None:
+        for piece in TEXTS[form](graph):
+            sys.stdout.write(piece)
+        return 0
+    written = write_graph(graph, form, Path(out))
+    if wants_json(as_json, as_table):
+        sys.stdout.write(to_json(dag_document(graph, form, written)))
+    else:
+        print_dag(Console(width=None if sys.stdout.isatty() else 120), graph, form, written)
+    return 0
