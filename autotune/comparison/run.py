@@ -40,15 +40,22 @@ METRIC_ORDER = (
 
 
 def compare(
-    study: Study, current: str | None = None, candidate: str = BEST, *, traffic: str | None = None
+    study: Study,
+    current: str | None = None,
+    candidate: str | PlanResult = BEST,
+    *,
+    traffic: str | None = None,
+    scenarios: bool = True,
 ) -> Comparison:
     """Put the plan in production beside a candidate.
 
     Args:
         study: from `load_study`; with traffic of its own or with what a log says (`traffic` then names the log).
         current: a plan string; None: the study's baseline with the knobs it gives.
-        candidate: a plan string, or `best`: the first of the ranking, the nearest plan where none keeps every limit.
+        candidate: a plan string, a plan scored under this study, or `best`: the first of the ranking, the nearest plan
+            where none keeps every limit.
         traffic: name of the log that the study's workload was taken from, for the report.
+        scenarios: whether to look at other traffic and other loads as well (`Comparison.robustness`), most of the time.
 
     Raises:
         InputError: no current plan is given, or a string has no meaning on this many GPUs.
@@ -81,7 +88,7 @@ def compare(
         memory_bytes=_memory(mine, theirs),
         time=rows,
         where_from=where_from(rows),
-        robustness=None if mine is None or theirs is None or same else robustness(study, mine, theirs),
+        robustness=robustness(study, mine, theirs) if scenarios and mine and theirs and not same else None,
         price_per_million_tokens=_prices(study, price, mine, theirs, "total_tokens_per_s"),
         price_per_million_output_tokens=_prices(study, price, mine, theirs, "output_tokens_per_s"),
         switch=switch,
@@ -108,16 +115,19 @@ def _current(study: Study, text: str | None) -> BaselineResult:
     )
 
 
-def _candidate(study: Study, text: str) -> BaselineResult | None:
-    if text != BEST:
-        return score_plan(study, text, path="--candidate")
+def _candidate(study: Study, asked: str | PlanResult) -> BaselineResult | None:
+    if isinstance(asked, PlanResult):
+        return _scored(study, asked)
+    if asked != BEST:
+        return score_plan(study, asked, path="--candidate")
     # the current plan may be another than the study's baseline, which need not be scored or even make sense here
     found = tune(replace(study, baseline=None))
     plans = found.ranked or found.infeasible
-    if not plans:
-        return None
-    best = score_plan(study, plans[0].plan, path="--candidate")
-    return replace(best, text=BEST, result=plans[0])
+    return _scored(study, plans[0]) if plans else None
+
+
+def _scored(study: Study, plan: PlanResult) -> BaselineResult:
+    return replace(score_plan(study, plan.plan, path="--candidate"), text=BEST, result=plan)
 
 
 def _side(study: Study, scored: BaselineResult, *, reference: PlanResult | None) -> Side:

@@ -1,0 +1,148 @@
+"""What re-tuning decided: JSON, a paragraph for a terminal, and the ledger as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from autotune.comparison.verdict import duration_words, figure
+from autotune.report.document import finite
+from autotune.retuning.ledger import DECISION, Ledger
+from autotune.retuning.run import Outcome
+
+_COLOURS = {"switch": "green", "keep": "cyan", "refuse": "red"}
+_FIRST = ("decision", "rule", "reason", "drift", "current", "candidate", "switch", "p_better", "figures")
+
+
+def retune_document(outcome: Outcome) -> dict[str, Any]:
+    """The decision; `decision`, `rule`, `reason`, `drift`, `current`, `candidate` and `switch` are the contract."""
+    entry = outcome.entry
+    rest = {k: v for k, v in entry.items() if k not in _FIRST and k not in ("schema", "kind")}
+    return finite(
+        {
+            **{k: entry[k] for k in _FIRST},
+            **rest,
+            "repeated": outcome.repeated,
+            "applied": outcome.applied,
+            "ledger": str(outcome.ledger.path),
+            "set_aside": None if outcome.ledger.set_aside is None else str(outcome.ledger.set_aside),
+        }
+    )
+
+
+def retune_paragraph(document: dict[str, Any]) -> str:
+    """The decision in one paragraph."""
+    window = document["inputs"]["window"]
+    parts = [
+        f"{document['decision'].upper()} ({document['rule']}): {document['reason']}.",
+        f"Window {window['start']} to {window['end']}; {document['drift']['reason']}.",
+    ]
+    current, candidate = document["current"], document["candidate"]
+    if candidate is not None:
+        parts.append(
+            f"Today {current['plan']}{_serves(current)}; the best for this traffic is {candidate['plan']}"
+            f"{_serves(candidate)}."
+        )
+        parts += _switch_words(document)
+    if document["repeated"]:
+        parts.append("These inputs were decided on before; nothing was added to the ledger.")
+    if document["applied"]:
+        parts.append("current.json says the new plan.")
+    elif document["decision"] == "switch":
+        parts.append("Nothing is changed yet: `autotune retune accept` or --apply makes it the current plan.")
+    return " ".join(parts)
+
+
+def _serves(side: dict[str, Any]) -> str:
+    if side["breaks"] is not None:
+        return f" (breaks {side['breaks']})"
+    chance = "" if side.get("p_meets") is None else f", P(meets) {side['p_meets']:.0%}"
+    return f" (worth {figure(side['value_per_s'])} requests/s within the limits{chance})"
+
+
+def _switch_words(document: dict[str, Any]) -> list[str]:
+    cost = document["switch"]
+    if cost is None or not cost["restart"]:
+        return []
+    takes = (
+        f"A switch restarts {cost['gpus_restarted']} GPUs in {duration_words(cost['duration_s'])}, with "
+        f"{figure(cost['least_capacity_requests_per_s'])} requests/s of capacity at its least against "
+        f"{figure(cost['load_requests_per_s'])} and {cost['lost_requests']:,.0f} requests without room."
+    )
+    return [takes]
+
+
+def print_retune(console: Console, document: dict[str, Any]) -> None:
+    """The paragraph, and where it is recorded."""
+    colour = _COLOURS[document["decision"]]
+    console.print(f"[{colour}]{escape(retune_paragraph(document))}[/]", highlight=False, soft_wrap=True)
+    for line in document.get("launch_difference") or []:
+        console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    if document["set_aside"] is not None:
+        console.print(
+            f"A run was cut off while it wrote; the torn line is in {escape(document['set_aside'])}", soft_wrap=True
+        )
+    console.print(f"[dim]decision {document['id'][:12]} in {escape(document['ledger'])}[/]", soft_wrap=True)
+
+
+def history_document(ledger: Ledger) -> dict[str, Any]:
+    """The ledger's entries in short, oldest first."""
+    rows: list[dict[str, Any]] = []
+    for entry in ledger.entries:
+        if entry["kind"] == DECISION:
+            rows.append(
+                {
+                    "at": entry["at"],
+                    "kind": entry["kind"],
+                    "id": entry["id"],
+                    "decision": entry["decision"],
+                    "rule": entry["rule"],
+                    "reason": entry["reason"],
+                    "from": entry["current"]["plan"],
+                    "to": None if entry["candidate"] is None else entry["candidate"]["plan"],
+                    "net_gain_frac": entry["figures"]["net_gain_frac"],
+                    "p_better": entry["p_better"],
+                    "applied": ledger.is_applied(entry["id"]),
+                }
+            )
+        else:
+            rows.append(
+                {
+                    "at": entry["at"],
+                    "kind": entry["kind"],
+                    "id": entry["id"],
+                    "by": entry["by"],
+                    "from": entry["from"]["plan"],
+                    "to": entry["to"]["plan"],
+                }
+            )
+    return finite({"ledger": str(ledger.path), "entries": rows})
+
+
+def print_history(console: Console, document: dict[str, Any], *, last: int) -> None:
+    """The ledger as a table, newest last; `last` 0: all."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("at", "id", "decision", "rule", "current plan", "candidate", "net gain", "P(better)"):
+        table.add_column(title, no_wrap=title in ("at", "id", "decision"))
+    for row in document["entries"][-last:]:
+        if row["kind"] != DECISION:
+            table.add_row(row["at"], row["id"][:12], f"applied by {row['by']}", "", row["from"], row["to"], "", "")
+            continue
+        gain, sure = row["net_gain_frac"], row["p_better"]
+        table.add_row(
+            row["at"],
+            row["id"][:12],
+            f"[{_COLOURS[row['decision']]}]{row['decision']}[/]",
+            row["rule"],
+            row["from"],
+            row["to"] or "",
+            "" if gain is None else f"{gain:+.1%}",
+            "" if sure is None else f"{sure:.0%}",
+        )
+    if document["entries"]:
+        console.print(table)
+    else:
+        console.print(f"nothing was decided yet in {escape(document['ledger'])}", soft_wrap=True)

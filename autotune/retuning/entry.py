@@ -1,0 +1,69 @@
+"""Parts of a ledger entry: plans, the switch, times and fingerprints as JSON content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from autotune.comparison import Side, SwitchCost
+from autotune.comparison.verdict import worst_broken
+
+METRICS = (
+    "requests_per_s",
+    "total_tokens_per_s_per_gpu",
+    "output_tokens_per_s_per_gpu",
+    "ttft_s",
+    "ttft_longest_s",
+    "tpot_s",
+    "memory_util_frac",
+)
+"""What an entry keeps of a plan's figures."""
+
+
+def iso(seconds: float) -> str:
+    """Unix time as ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def digest(value: Any) -> str:
+    """SHA-256, hex, of JSON content."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def side_entry(side: Side) -> dict[str, Any]:
+    """One of the two plans, on the window's traffic."""
+    out: dict[str, Any] = {
+        "plan": side.plan,
+        "engine": side.engine,
+        "knobs": None,
+        "feasible": side.keeps,
+        "breaks": worst_broken(side) or None,
+        "value_per_s": side.value_per_s,
+        "capacity_requests_per_s": side.capacity_requests_per_s,
+        "p_meets": None,
+        "metrics": {},
+    }
+    if side.result is not None:
+        out["knobs"] = asdict(side.result.knobs)
+        out["p_meets"] = side.result.p_meets
+        out["metrics"] = {name: _finite(side.result.metrics[name]) for name in METRICS}
+    return out
+
+
+def switch_entry(cost: SwitchCost) -> dict[str, Any]:
+    """What the change takes."""
+    kept = {k: v for k, v in asdict(cost).items() if k != "waves"}
+    return {
+        **kept,
+        "duration_s": cost.duration_s,
+        "least_capacity_requests_per_s": cost.least_capacity_requests_per_s,
+        "steps": len(cost.waves),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
