@@ -137,6 +137,9 @@ def _gain_words(study: Study, current: Side, candidate: Side) -> str:
         return "what the current plan cannot do"
     change = candidate.result.metrics[metric] / current.result.metrics[metric] - 1.0
     worth = candidate.value_per_s / current.value_per_s - 1.0
+    if study.workload.request_rate_per_s is not None and study.objective.direction == "maximize":
+        chances = f"P(meets) {current.result.p_meets:.0%} -> {candidate.result.p_meets:.0%}"
+        return f"{worth:+.1%} requests within the limits ({chances})"
     weighed = "" if abs(worth - change) < 0.005 else f" ({worth:+.1%} with the requests within the limits weighed in)"
     return f"{change:+.1%} {metric}{weighed}"
 
