@@ -100,8 +100,14 @@ class StageProgram:
     def link(self, source: Places, target: Places, *, order: bool = False) -> None:
         """Edges between the nodes that each rank has in both."""
         both = (source >= 0) & (target >= 0)
-        found = np.unique(np.column_stack([source[both], target[both]]), axis=0)
-        self.pairs.append(np.column_stack([found, np.full(len(found), int(order))]))
+        before, after = source[both], target[both]
+        if not (_rising(before) or _rising(after)):
+            # ranks share nodes on both sides: the edges between two collectives
+            keys = np.unique(before * (self.size + 1) + after)
+            before, after = keys // (self.size + 1), keys % (self.size + 1)
+        table = np.empty((before.size, 3), dtype=np.int64)
+        table[:, 0], table[:, 1], table[:, 2] = before, after, order
+        self.pairs.append(table)
 
     def run(self, task: Task, layer: int, scope: str, *, order: bool = False) -> Places:
         """Add a task after whatever each of its ranks did last."""
@@ -131,3 +137,8 @@ class StageProgram:
             self.inputs = np.where(first, places, self.inputs)
             done[step.name] = places
             self.last = np.where(places >= 0, places, self.last)
+
+
+def _rising(places: Places) -> bool:
+    """Whether no two of them are the same, as they are numbered in the order of the ranks."""
+    return bool((places[1:] > places[:-1]).all())
