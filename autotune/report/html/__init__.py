@@ -1,0 +1,5 @@
+"""Pages for people: one self-contained HTML file each, readable offline and on paper."""
+
+from autotune.report.html.tune import tune_page
+
+__all__ = ["tune_page"]

@@ -1,0 +1,132 @@
+"""Charts as values: SVG elements that the templates write out, every attribute and text escaped there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from autotune.report.html.scale import Scale
+
+Attribute = str | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One SVG element. Tag and attribute names are ours; values may be anybody's."""
+
+    tag: str
+    attrs: Mapping[str, Attribute]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One picture. Lengths in SVG units: pixels at full width."""
+
+    title: str
+    description: str
+    """What it shows, in a sentence, for those who do not see it."""
+    width: int
+    height: int
+    shapes: tuple[Shape, ...]
+    note: str = ""
+    """What stands below it: what could not be drawn, and what the marks leave open."""
+    legend: tuple[tuple[str, str], ...] = field(default=())
+    """(class of the mark, what it means)."""
+
+
+def line(x1: float, y1: float, x2: float, y2: float, css: str) -> Shape:
+    """A straight line."""
+    return Shape(tag="line", attrs={"x1": x1, "y1": y1, "x2": x2, "y2": y2, "class": css})
+
+
+def rect(x: float, y: float, width: float, height: float, css: str, tip: str = "") -> Shape:
+    """A box; `tip` is shown when it is pointed at."""
+    attrs: dict[str, Attribute] = {"x": x, "y": y, "width": round(max(width, 0.0), 1), "height": height, "class": css}
+    return Shape(tag="rect", attrs=attrs | ({"data-tip": tip} if tip else {}))
+
+
+def text(x: float, y: float, content: str, css: str = "tick", *, anchor: str = "start") -> Shape:
+    """Text on a line."""
+    return Shape(tag="text", attrs={"x": x, "y": y, "class": css, "text-anchor": anchor}, text=content)
+
+
+def circle(x: float, y: float, css: str, tip: str = "", key: str = "") -> Shape:
+    """A dot; the style sheet gives its size."""
+    attrs: dict[str, Attribute] = {"cx": x, "cy": y, "r": 4, "class": css}
+    return Shape(tag="circle", attrs=attrs | ({"data-tip": tip} if tip else {}) | ({"data-plan": key} if key else {}))
+
+
+def path(d: str, css: str, tip: str = "", key: str = "") -> Shape:
+    """A path."""
+    attrs: dict[str, Attribute] = {"d": d, "class": css}
+    return Shape(tag="path", attrs=attrs | ({"data-tip": tip} if tip else {}) | ({"data-plan": key} if key else {}))
+
+
+def diamond(x: float, y: float, css: str, tip: str, key: str = "", *, size: float = 8.0) -> Shape:
+    """The mark of the first plan."""
+    return path(f"M{x:g} {y - size:g}l{size:g} {size:g}l{-size:g} {size:g}l{-size:g} {-size:g}z", css, tip, key)
+
+
+def square(x: float, y: float, css: str, tip: str, key: str = "", *, size: float = 6.0) -> Shape:
+    """The mark of the baseline."""
+    return path(f"M{x - size:g} {y - size:g}h{2 * size:g}v{2 * size:g}h{-2 * size:g}z", css, tip, key)
+
+
+def dots(places: Sequence[tuple[float, float]], css: str) -> Shape:
+    """Many dots as one element: plans that cannot be pointed at. Places that fall together are drawn once."""
+    distinct = dict.fromkeys((round(x), round(y)) for x, y in places)
+    return path("".join(f"M{x} {y}h0" for x, y in distinct), css)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure for people: three significant digits, thousands apart; a dash where there is none."""
+    if value is None or value != value or value in (float("inf"), float("-inf")):
+        return "–"
+    if value == 0.0:
+        return "0"
+    size = abs(value)
+    if size >= 10.0 ** (digits - 1):
+        return f"{value:,.0f}"
+    if size < 1e-4:
+        return f"{value:.{digits - 1}g}"
+    decimals = digits - 1
+    while size >= 10.0 and decimals > 0:
+        size, decimals = size / 10.0, decimals - 1
+    while size < 1.0:
+        size, decimals = size * 10.0, decimals + 1
+    return f"{value:.{decimals}f}"
+
+
+def exact(value: float) -> str:
+    """A limit as somebody wrote it: up to six digits, without zeros that say nothing."""
+    if value != value or value in (float("inf"), float("-inf")):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1e5 else f"{float(f'{value:.6g}'):,.6f}".rstrip("0").rstrip(".") or "0"
+
+
+def tick_label(value: float) -> str:
+    """A round number as it is written on an axis: without zeros that say nothing."""
+    if value and abs(value) < 1e-3:
+        return f"{value:g}"
+    shown = f"{value:,.4f}".rstrip("0").rstrip(".")
+    return shown or "0"
+
+
+def frame(
+    x: Scale, y: Scale, x_title: str, y_title: str, x_ticks: Sequence[tuple[float, str]] | None = None
+) -> list[Shape]:
+    """Grid, ticks and titles of two axes; `y` points up, its title stands above it. `x_ticks`: (value, label)."""
+    out: list[Shape] = []
+    for value in y.ticks:
+        at = y.at(value)
+        out += [line(x.start, at, x.end, at, "grid"), text(x.start - 8, at + 4, tick_label(value), anchor="end")]
+    for value, label in [(v, tick_label(v)) for v in x.ticks] if x_ticks is None else x_ticks:
+        at = x.at(value)
+        out += [line(at, y.start, at, y.start + 5, "axis"), text(at, y.start + 20, label, anchor="middle")]
+    out += [
+        line(x.start, y.start, x.end, y.start, "axis"),
+        text((x.start + x.end) / 2, y.start + 42, x_title, "axis-title", anchor="middle"),
+        text(4, y.end - 14, y_title, "axis-title"),
+    ]
+    return out
