@@ -152,6 +152,10 @@ class PlanBatch:
         """What the plans settle into under `load`, from the formulas alone; arguments as `evaluate`'s."""
         return _solve(self, load, longest_prompt, memory_fraction)[1]
 
+    def memory(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Memory:
+        """Memory of the fullest GPU under `load`; arguments as `evaluate`'s."""
+        return _memory(self, load, longest_prompt, memory_fraction)
+
     def evaluate(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
         """Estimate every plan under `load` (columns of shape `(size,)` or `(1,)`).
 
@@ -196,12 +200,11 @@ def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fract
     return collect(batch.layout, load, memory, state, corrected)
 
 
-def _solve(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> tuple[Memory, SteadyState]:
-    layout, arch = batch.layout, batch.arch
-    wanted = np.maximum(load.concurrency / layout.replicas, 1.0) / layout.attn_dp
-    memory = plan_memory(
-        arch=arch,
-        layout=layout,
+def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Memory:
+    wanted = np.maximum(load.concurrency / batch.layout.replicas, 1.0) / batch.layout.attn_dp
+    return plan_memory(
+        arch=batch.arch,
+        layout=batch.layout,
         precision=batch.precision,
         cluster=batch.columns.cluster,
         stages=batch.stages,
@@ -213,6 +216,10 @@ def _solve(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction
         memory_fraction=memory_fraction,
         fraction_is_of_free=batch.fraction_is_of_free,
     )
+
+
+def _solve(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> tuple[Memory, SteadyState]:
+    memory = _memory(batch, load, longest_prompt, memory_fraction)
     state = steady_state(
         batch.machine(),
         batch.stages,
