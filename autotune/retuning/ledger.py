@@ -2,14 +2,16 @@
 
 Two kinds of entries: `decision` (what a window's traffic led to) and `applied` (a switch that was made). A line is
 whole when it ends in a newline and is JSON; what a crash leaves of the last one is set aside, and the ledger goes on
-before it.
+before it. Every line begins with the same few fields, so that years of entries are looked through without parsing them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,40 @@ SCHEMA = 1
 """Of every entry; entries of a later schema are refused, not guessed at."""
 LEDGER_NAME = "ledger.jsonl"
 DECISION, APPLIED = "decision", "applied"
+HEAD = ("schema", "kind", "id", "decision", "rule")
+"""What every line begins with, in this order; null where an entry has none."""
+_HEAD = re.compile(
+    rb'\{"schema":(\d+),"kind":"([a-z]+)","id":"([^"\\]+)","decision":(?:"([a-z]+)"|null),"rule":(?:"([a-z_]+)"|null)[,}]'
+)
 
 Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A whole line of the ledger: its first fields, and the rest when it is asked for."""
+
+    path: str
+    """File and line number, for messages."""
+    raw: bytes
+    kind: str
+    id: str
+    decision: str | None
+    rule: str | None
+
+    @cached_property
+    def entry(self) -> Entry:
+        """The whole entry.
+
+        Raises:
+            InputError: the line is damaged beyond its first fields.
+        """
+        try:
+            found = json.loads(self.raw)
+        except ValueError as error:
+            raise InputError.single(self.path, f"must be a line of JSON, got {error}") from error
+        entry: Entry = found
+        return entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,26 +63,32 @@ class Ledger:
     """What a state folder holds, read once under its lock."""
 
     path: Path
-    entries: tuple[Entry, ...]
+    lines: tuple[Line, ...]
     set_aside: Path | None = None
     """Where the torn end of the file went, if it had one."""
 
-    def decision(self, inputs: str) -> Entry | None:
-        """The decision that these inputs led to, if they were decided on."""
-        return next((e for e in reversed(self.entries) if e["kind"] == DECISION and e["id"] == inputs), None)
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything, oldest first."""
+        return tuple(line.entry for line in self.lines)
 
-    def last_decision(self) -> Entry | None:
-        """The latest decision."""
-        return next((e for e in reversed(self.entries) if e["kind"] == DECISION), None)
+    @property
+    def decisions(self) -> tuple[Line, ...]:
+        """Decisions alone, oldest first."""
+        return tuple(line for line in self.lines if line.kind == DECISION)
 
     @property
     def applied(self) -> tuple[Entry, ...]:
         """Switches that were made, oldest first."""
-        return tuple(e for e in self.entries if e["kind"] == APPLIED)
+        return tuple(line.entry for line in self.lines if line.kind == APPLIED)
+
+    def decision(self, inputs: str) -> Entry | None:
+        """The decision that these inputs led to, if they were decided on."""
+        return next((line.entry for line in reversed(self.decisions) if line.id == inputs), None)
 
     def is_applied(self, inputs: str) -> bool:
         """Whether a decision was put into production."""
-        return any(e["id"] == inputs for e in self.applied)
+        return any(line.id == inputs for line in self.lines if line.kind == APPLIED)
 
     def with_entry(self, entry: Entry) -> Ledger:
         """Append an entry to the file, and the ledger that holds it.
@@ -56,8 +96,13 @@ class Ledger:
         Raises:
             InputError: the file cannot be written.
         """
-        append_bytes(self.path, _line(entry))
-        return Ledger(path=self.path, entries=(*self.entries, entry), set_aside=self.set_aside)
+        whole = {**{name: entry.get(name) for name in HEAD}, **entry}
+        raw = json.dumps(whole, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        message, line = _line(raw, f"{self.path}:{len(self.lines) + 1}")
+        if line is None:
+            raise ValueError(f"an entry {message}")
+        append_bytes(self.path, raw)
+        return replace(self, lines=(*self.lines, line))
 
 
 def read_ledger(folder: Path) -> Ledger:
@@ -68,7 +113,7 @@ def read_ledger(folder: Path) -> Ledger:
     """
     path = folder / LEDGER_NAME
     whole, _ = _split(_content(path))
-    return Ledger(path=path, entries=_entries(path, whole))
+    return Ledger(path=path, lines=_lines(path, whole))
 
 
 def open_ledger(folder: Path) -> Ledger:
@@ -78,16 +123,15 @@ def open_ledger(folder: Path) -> Ledger:
         InputError: as `read_ledger`, and where the folder cannot be written.
     """
     path = folder / LEDGER_NAME
-    content = _content(path)
-    whole, torn = _split(content)
-    entries = _entries(path, whole)
+    whole, torn = _split(_content(path))
+    lines = _lines(path, whole)
     aside: Path | None = None
     if torn:
         # kept first, cut second: a crash in between sets the same bytes aside under the same name again
         aside = folder / f"{LEDGER_NAME}.torn-at-{len(whole)}"
         replace_file(aside, torn)
         cut_file(path, len(whole))
-    return Ledger(path=path, entries=entries, set_aside=aside)
+    return Ledger(path=path, lines=lines, set_aside=aside)
 
 
 def _content(path: Path) -> bytes:
@@ -102,11 +146,11 @@ def _content(path: Path) -> bytes:
 def _split(content: bytes) -> tuple[bytes, bytes]:
     """Whole lines and what follows the last of them. Blocks that never reached the disk read as zeros: torn as well."""
     end = content.rfind(b"\n") + 1
-    whole, torn = content[:end], content[end:]
-    start = whole.rstrip(b"\n").rfind(b"\n") + 1
-    if whole[start:].strip() and not _is_json(whole[start:]):
-        return whole[:start], whole[start:] + torn
-    return whole, torn
+    start = content.rfind(b"\n", 0, max(end - 1, 0)) + 1
+    last = content[start:end].strip()
+    if last and not _is_json(last):
+        end = start
+    return content[:end], content[end:]
 
 
 def _is_json(line: bytes) -> bool:
@@ -117,39 +161,38 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _entries(path: Path, whole: bytes) -> tuple[Entry, ...]:
+def _lines(path: Path, whole: bytes) -> tuple[Line, ...]:
     problems: list[Problem] = []
-    out: list[Entry] = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        if not line.strip():
+    out: list[Line] = []
+    for number, raw in enumerate(whole.split(b"\n"), start=1):
+        if not raw:
             continue
-        message, entry = _entry(line)
-        if entry is None:
-            problems.append(Problem(path=f"{path}:{number}", message=message))
+        where = f"{path}:{number}"
+        message, line = _line(raw, where)
+        if line is None:
+            problems.append(Problem(path=where, message=message))
         else:
-            out.append(entry)
+            out.append(line)
     if problems:
         raise InputError(problems)
     return tuple(out)
 
 
-def _entry(line: bytes) -> tuple[str, Entry | None]:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return "must be a line of JSON; only the last line may be torn. Move the ledger away to start anew", None
-    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
-        found = entry.get("schema") if isinstance(entry, dict) else None
-        return f"must have schema {SCHEMA}, got {found!r}: written by another version", None
-    if entry.get("kind") not in (DECISION, APPLIED) or not isinstance(entry.get("id"), str):
-        return f"must be a {DECISION} or {APPLIED} with an id, got kind {entry.get('kind')!r}", None
-    return "", entry
-
-
-def _line(entry: Entry) -> bytes:
-    return json.dumps(entry, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode() + b"\n"
-
-
-def decisions(entries: Sequence[Entry]) -> list[Entry]:
-    """Decisions alone, oldest first."""
-    return [e for e in entries if e["kind"] == DECISION]
+def _line(raw: bytes, where: str) -> tuple[str, Line | None]:
+    """The line, or what is wrong with it."""
+    found = _HEAD.match(raw)
+    if found is None or not raw.rstrip().endswith(b"}"):
+        return f"must be JSON that begins with {', '.join(HEAD)}; move the ledger away to start anew", None
+    schema, kind, name, decision, rule = found.groups()
+    if int(schema) != SCHEMA:
+        return f"must have schema {SCHEMA}, got {int(schema)}: written by another version", None
+    if kind.decode() not in (DECISION, APPLIED):
+        return f"must be a {DECISION} or {APPLIED}, got kind {kind.decode()!r}", None
+    return "", Line(
+        path=where,
+        raw=raw,
+        kind=kind.decode(),
+        id=name.decode(),
+        decision=None if decision is None else decision.decode(),
+        rule=None if rule is None else rule.decode(),
+    )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from autotune.retuning.disk import replace_file
-from autotune.retuning.ledger import DECISION
 from autotune.retuning.run import Outcome
 from costmodel.errors import InputError
 
@@ -26,7 +25,6 @@ def metrics_text(outcome: Outcome, *, duration_s: float, written_s: float) -> st
         written_s: when the file is written, Unix time.
     """
     entry = outcome.entry
-    entries = outcome.ledger.entries
     lines: list[str] = []
     study = {"study": entry["study_name"]}
 
@@ -47,7 +45,7 @@ def metrics_text(outcome: Outcome, *, duration_s: float, written_s: float) -> st
     add("window_end_timestamp_seconds", "gauge", "End of the window.", [({}, float(entry["at_s"]))])
     add("run_timestamp_seconds", "gauge", "When this file was written.", [({}, written_s)])
     add("run_duration_seconds", "gauge", "What the run took.", [({}, duration_s)])
-    add("decisions_total", "counter", "Decisions in the ledger.", _counts(entries))
+    add("decisions_total", "counter", "Decisions in the ledger.", _counts(outcome))
     add("switches_total", "counter", "Switches in the ledger.", [({}, float(len(outcome.ledger.applied)))])
     add("p_better", "gauge", "Probability that the candidate is better.", _one(entry["p_better"]))
     add("net_gain_ratio", "gauge", "Net gain over the horizon.", _one(entry["figures"]["net_gain_frac"]))
@@ -75,8 +73,8 @@ def _one(value: float | None) -> list[Sample]:
     return [] if value is None else [({}, float(value))]
 
 
-def _counts(entries: tuple[Any, ...]) -> list[Sample]:
-    found = [e["decision"] for e in entries if e["kind"] == DECISION]
+def _counts(outcome: Outcome) -> list[Sample]:
+    found = [line.decision for line in outcome.ledger.decisions]
     return [({"decision": d}, float(found.count(d))) for d in DECISIONS]
 
 

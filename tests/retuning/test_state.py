@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autotune.retuning.ledger import LEDGER_NAME, Ledger, decisions, open_ledger, read_ledger
+from autotune.retuning.ledger import LEDGER_NAME, Ledger, open_ledger, read_ledger
 from autotune.retuning.lock import BusyError, locked
 from autotune.retuning.state import CURRENT_NAME, apply_decision, current_document, open_state, past_switches
 from costmodel.errors import InputError
@@ -51,7 +51,7 @@ def holds(folder: Path, done: int) -> None:
     """All that must be true after a crash and the next opening: nothing lost, nothing twice, one truth."""
     with locked(folder):
         ledger = open_state(folder)
-    ids = [e["id"] for e in decisions(ledger.entries)]
+    ids = [line.id for line in ledger.decisions]
     switched = [e["id"] for e in ledger.applied]
     assert len(ids) == len(set(ids))
     assert len(switched) == len(set(switched))
@@ -134,7 +134,7 @@ def test_kill_9_at_200_random_points(tmp_path: Path) -> None:
         holds(tmp_path, done)
         # what was decided but not told of counts as done from here on, after the next run put it into production
         with locked(tmp_path):
-            known = len(decisions(open_state(tmp_path).entries))
+            known = len(open_state(tmp_path).decisions)
         if known > done:
             decide_once(tmp_path, known - 1)
             done = known
@@ -178,8 +178,9 @@ def test_zeros_at_the_end_are_torn_as_well(tmp_path: Path) -> None:
 
 def test_damage_before_the_last_line_is_an_error_with_its_line(tmp_path: Path) -> None:
     """Lines that a crash cannot explain are not skipped: every one is named."""
-    (tmp_path / LEDGER_NAME).write_text('nonsense\n{"schema": 2, "kind": "decision", "id": "a"}\n{"schema": 1}\n')
-    with pytest.raises(InputError, match=r"ledger.jsonl:1: must be a line of JSON") as caught:
+    later = '{"schema":2,"kind":"decision","id":"a","decision":"keep","rule":"x"}'
+    (tmp_path / LEDGER_NAME).write_text(f'nonsense\n{later}\n{{"schema":1}}\n')
+    with pytest.raises(InputError, match=r"ledger.jsonl:1: must be JSON that begins with") as caught:
         open_ledger(tmp_path)
     assert [p.path.rpartition(":")[2] for p in caught.value.problems] == ["1", "2", "3"]
     assert "must have schema 1, got 2" in str(caught.value)
