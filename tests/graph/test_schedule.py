@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -90,7 +92,7 @@ def test_a_stream_does_one_thing_at_a_time() -> None:
                 busy.setdefault((graph.tasks[task].stream, member), []).append((float(start), float(end)))
         for spans in busy.values():
             spans.sort()
-            assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+            assert all(a[1] <= b[0] for a, b in pairwise(spans))
         longest = max(sum(e - s for s, e in spans) for spans in busy.values())
         assert graph.scheduled_step_s >= longest * (1 - 1e-12)
 

@@ -61,7 +61,7 @@ def test_flops_of_a_dense_prompt() -> None:
     ("engine", "second_stage"), [("vllm", [2, 3, 6, 7]), ("sglang", [4, 5, 6, 7]), ("trtllm", [4, 5, 6, 7])]
 )
 def test_rank_order_of_the_engines(engine: str, second_stage: list[int]) -> None:
-    """vLLM puts attention-DP outermost, so that the stages of a DP rank are neighbours; the others keep stages whole."""
+    """vLLM puts attention-DP outermost, so that a DP rank's stages are neighbours; the others keep stages whole."""
     layout = Layout(replicas=1, pp=2, attn_tp=2, attn_dp=2, moe_tp=1, moe_ep=4, stage_layers=(1, 1))
     assert ReplicaRanks.of(layout, engine).gpu[1].tolist() == second_stage
 

@@ -1,0 +1,86 @@
+"""`autotune dag` as a user runs it: outputs, exit codes, time and memory."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.graph.plans import DEEPSEEK, REFERENCE
+
+
+def _dag(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "autotune", "dag", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_document_on_stdout() -> None:
+    """Without `--out` the document itself comes out, and nothing else."""
+    document = json.loads(_dag(REFERENCE, "--collapse", "layer", "--phase", "prefill").stdout)
+    assert document["graph"]["phase"] == "prefill"
+    assert document["graph"]["collapse"] == "layer"
+    assert _dag(REFERENCE, "--collapse", "layer", "--format", "dot").stdout.startswith("digraph")
+
+
+def test_summary_of_what_was_written(tmp_path: Path) -> None:
+    """JSON in a pipe: both steps, where the file lies, what was assumed; the table says the same."""
+    out = tmp_path / "deep" / "graph.json"
+    summary = json.loads(_dag(REFERENCE, "--out", str(out)).stdout)
+    assert summary["out"] == str(out)
+    assert summary["scheduled_step_s"] == pytest.approx(summary["model_step_s"], rel=0.05)
+    assert sum(summary["seconds_by_group"].values()) < summary["scheduled_step_s"]
+    assert summary["assumptions"]
+    assert json.loads(out.read_text(encoding="utf-8"))["graph"]["num_nodes"] == summary["num_nodes"]
+    table = _dag(REFERENCE, "--out", str(out), "--table").stdout
+    assert f"{summary['model_step_s'] * 1e3:.3f} ms" in table
+    assert "assumed: " in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--set", "engine=trtllm", "--plan", "EP16/PP2/TP4/DP4"], 3, "breaks attention_dp_all_or_nothing"),
+        (["--plan", "TP7xPP2"], 2, "--plan"),
+        (["--plan", "QQ7"], 2, "cannot read 'qq7'"),
+        (["--plan", "EP16/PP2/TP4/DP4", "--set", "workload.isl=-1"], 2, "$.workload.isl"),
+        (["--replicas", "5"], 2, "replicas: must be from 1 to the plan's 4, got 5"),
+        (["--replicas", "0"], 2, "--replicas"),
+        (["--phase", "train"], 2, "--phase"),
+        (["--format", "svg"], 2, "--format"),
+        (["--format", "chakra"], 2, "--out: chakra writes a file per GPU: name a folder"),
+        (["--format", "chakra", "--out", "x", "--collapse", "rank"], 2, "--collapse"),
+        (["--out", "/dev/null/x.json"], 2, "cannot be written"),
+    ],
+)
+def test_wrong_input(arguments: list[str], code: int, message: str) -> None:
+    """The rule or the field is named, the exit code says which of the two it is, and nothing is on stdout."""
+    done = _dag(REFERENCE, *arguments, code=code)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_reference_plan_is_quick(tmp_path: Path) -> None:
+    """One replica of the reference plan, start of the interpreter included: within 2 s."""
+    start = time.perf_counter()
+    _dag(REFERENCE, "--format", "chakra", "--out", str(tmp_path / "traces"))
+    assert time.perf_counter() - start < 2.0
+    assert len(list((tmp_path / "traces").glob("*.et"))) == 32
+
+
+def test_128_gpus_in_every_format(tmp_path: Path) -> None:
+    """DeepSeek-V3's 61 layers on all of 128 GPUs, the four formats one after the other: 20 s and 2 GB in all."""
+    start = time.perf_counter()
+    for form in ("json", "dot", "perfetto", "chakra"):
+        _dag(DEEPSEEK, "--plan", "R1/PP8/TP4/DP4/EP16", "--format", form, "--out", str(tmp_path / form))
+    assert time.perf_counter() - start < 20.0
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2_000_000
+    assert len(list((tmp_path / "chakra").glob("rank.*.et"))) == 128
