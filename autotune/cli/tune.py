@@ -16,6 +16,7 @@ from autotune.report.table import print_tune
 from autotune.study import Store, Study, default_location, load_study, open_store, study_fingerprint
 from autotune.tuning import tune
 from autotune.tuning.pool import open_pool
+from autotune.tuning.sensitivity import sensitivity
 
 TABLE_WIDTH = 156
 """Columns of the table where the terminal does not say: in a file or a pipe."""
@@ -29,6 +30,7 @@ def run_tune(
     as_table: bool,
     top: int,
     out: str | None,
+    html: str | None,
     storage: str | None,
     no_storage: bool,
     jobs: int,
@@ -46,6 +48,12 @@ def run_tune(
         everything = tune_document(result, top=0)
         write_atomic(Path(out) / "result.json", to_json(everything))
         write_atomic(Path(out) / "plans.csv", plans_csv(everything))
+    if html is not None:
+        with progress_bar(quiet=as_json, title="changing the study") as report:
+            found = sensitivity(result, progress=report)
+        from autotune.report.html import tune_page  # the template engine is for those who want a page
+
+        write_atomic(Path(html), tune_page(result, found))
     if as_json or not (as_table or sys.stdout.isatty()):
         sys.stdout.write(to_json(tune_document(result, top=top)))
     else:
@@ -75,7 +83,7 @@ def one_machine_warning(store: Store, hosts: frozenset[str]) -> None:
 
 
 @contextmanager
-def progress_bar(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(*, quiet: bool, title: str = "scoring plans") -> Iterator[Callable[[int, int], None]]:
     """A progress bar on a terminal for what takes longer than two seconds."""
     if quiet or not sys.stderr.isatty():
         yield lambda *_: None
@@ -85,7 +93,7 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = Progress(
-        TextColumn("scoring plans"),
+        TextColumn(title),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -17,6 +17,11 @@ from autotune.cli.options import BACKEND, JOBS, JSON, SCHEDULER, SET, STORAGE, S
 @TABLE
 @click.option("--top", default=15, show_default=True, type=click.IntRange(0), help="Plans to show; 0 for all.")
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for result.json, plans.csv and the storage.")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False),
+    help="Report for people: one self-contained page with charts, and up to where the choice holds.",
+)
 @STORAGE
 @click.option("--no-storage", is_flag=True, help="Keep nothing; score everything again.")
 @JOBS

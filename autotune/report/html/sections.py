@@ -35,8 +35,9 @@ def limits_table(study: Study, plans: Named) -> Table:
     """Every limit, and what is left of it or missing, for each plan."""
     rows = []
     for limit in study_limits(study):
-        cells = [Cell(text=LIMITS[limit.code], small="" if limit.unit in {*SHARES, *SHORT} else limit.unit)]
-        cells.append(Cell(text=f"{'≥' if limit.least else '≤'} {_figure(limit.limit, limit.unit, asked=True)}"))
+        unit = "" if limit.unit in {*SHARES, *SHORT} else f" {limit.unit}"
+        asked = f"at {'least' if limit.least else 'most'} {_figure(limit.limit, limit.unit, asked=True)}{unit}"
+        cells = [Cell(text=LIMITS[limit.code], small=asked)]
         for _, _, plan in plans:
             over = plan.margins[limit.code]
             value = limit.limit - over if limit.least else limit.limit + over
@@ -46,7 +47,7 @@ def limits_table(study: Study, plans: Named) -> Table:
             share = "" if not isfinite(room) or room > 99.0 else f"{room:,.0%} {word}"
             cells.append(Cell(text=f"{'✓' if passed else '✗'} {_figure(value, limit.unit)}", small=share))
         rows.append(Row(cells=tuple(cells)))
-    columns = [Column(title="Limit", numeric=False), Column(title="Asked")]
+    columns = [Column(title="Limit", numeric=False)]
     columns += [Column(title=name) for name, _, _ in plans]
     return Table(caption="", columns=tuple(columns), rows=tuple(rows))
 

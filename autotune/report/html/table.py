@@ -18,6 +18,7 @@ from autotune.report.html.words import (
     percent,
     plan_name,
     probability,
+    same_run,
     signed,
 )
 from autotune.tuning import PlanResult, TuneResult
@@ -99,17 +100,7 @@ def ranked_table(result: TuneResult, shown: Sequence[tuple[int | None, PlanResul
         alike = known is not None and known.among_best
         cells = [
             Cell(text=plan_name(plan, dense=dense, several_engines=False), by=plan.plan),
-            Cell(
-                text="–" if rank is None else f"{rank:,}",
-                by=rank,
-                small="first"
-                if rank == 1
-                else "≈ first"
-                if alike and rank
-                else "breaks a limit"
-                if rank is None
-                else "",
-            ),
+            Cell(text="–" if rank is None else f"{rank:,}", by=rank, small=_place(rank, alike, plan, base)),
         ]
         if several:
             cells.append(Cell(text=ENGINES[plan.engine], by=plan.engine))
@@ -117,7 +108,7 @@ def ranked_table(result: TuneResult, shown: Sequence[tuple[int | None, PlanResul
         if base is not None:
             change = versus(plan, base).get(f"{metric.name}_frac")
             better = None if known is None else known.p_better_than_baseline
-            same = plan is base
+            same = same_run(plan, base)
             cells += [
                 Cell(text="–" if same else signed(change), by=0.0 if same else change),
                 Cell(text="–" if same else probability(better), by=None if same else better),
@@ -131,6 +122,15 @@ def ranked_table(result: TuneResult, shown: Sequence[tuple[int | None, PlanResul
         ]
         rows.append(Row(cells=tuple(cells), plan=plan.plan, role=role, engine=plan.engine, alike=alike))
     return Table(caption="Plans that keep every limit, best first", columns=columns, rows=tuple(rows))
+
+
+def _place(rank: int | None, alike: bool, plan: PlanResult, base: PlanResult | None) -> str:
+    production = base is not None and same_run(plan, base)
+    if rank is None:
+        return "production, breaks a limit"
+    if production:
+        return "production"
+    return "first" if rank == 1 else "≈ first" if alike else ""
 
 
 def _figures(plan: PlanResult) -> list[Cell]:

@@ -35,6 +35,7 @@ from autotune.report.html.words import (
     percent,
     plan_name,
     probability,
+    same_run,
     signed,
 )
 from autotune.space import format_plan
@@ -82,7 +83,7 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
         subject_word="first plan" if result.ranked else "nearest plan",
         first_name=view.name(view.subject) if view.subject else "",
         base=None if result.baseline is None else result.baseline,
-        base_name=None if view.base is None else view.name(view.base),
+        base_name=view.name(view.base) if view.base is not None and len(first) > 1 else None,
         alternatives=_alternatives(result),
         limits=limits_table(study, first) if first else None,
         scatters=_scatters(view),
@@ -140,7 +141,7 @@ class _View:
             return ()
         word = "first" if self.result.ranked else "nearest"
         out = [(f"{self.name(self.subject)} ({word})", "first", self.subject)]
-        if self.base is not None and not _same(self.base, self.subject):
+        if self.base is not None and not same_run(self.base, self.subject):
             out.append((f"{self.name(self.base)} (production)", "base", self.base))
         return tuple(out)
 
@@ -148,9 +149,9 @@ class _View:
         base = self.base
         out: list[tuple[int | None, PlanResult, str]] = []
         for rank, plan in enumerate(self.result.ranked[:TABLE_ROWS], start=1):
-            role = "base" if base is not None and _same(base, plan) else "first" if rank == 1 else ""
+            role = "first" if rank == 1 else "base" if base is not None and same_run(base, plan) else ""
             out.append((rank, plan, role))
-        if base is not None and self.result.baseline is not None and not any(_same(base, p) for _, p, _ in out):
+        if base is not None and self.result.baseline is not None and not any(same_run(base, p) for _, p, _ in out):
             out.append((baseline_rank(self.result.baseline, self.result), base, "base"))
         return out
 
@@ -161,10 +162,10 @@ class _View:
         for i, plan in enumerate(plans, start=1):
             title = f"{'rank' if plan.feasible else 'nearest'} {i}: {self.name(plan)}"
             role = "first" if i == 1 else "plan"
-            if self.base is not None and i > 1 and _same(self.base, plan):
+            if self.base is not None and i > 1 and same_run(self.base, plan):
                 continue
             out.append(Marked(plan=plan, tip=self._tip(plan, title), role=role))
-        if self.base is not None and not (plans and _same(self.base, plans[0])):
+        if self.base is not None and not (plans and same_run(self.base, plans[0])):
             out.append(
                 Marked(plan=self.base, tip=self._tip(self.base, f"production: {self.name(self.base)}"), role="base")
             )
@@ -176,10 +177,6 @@ class _View:
         return "\n".join([title, *figures, meets])
 
 
-def _same(one: PlanResult, other: PlanResult) -> bool:
-    return one.plan == other.plan and one.knobs == other.knobs
-
-
 def _facts(study: Study) -> tuple[str, ...]:
     work, cluster = study.workload, study.cluster
 
@@ -189,7 +186,7 @@ def _facts(study: Study) -> tuple[str, ...]:
     if work.concurrency is not None:
         load = f"{work.concurrency:,} requests in flight"
     elif work.request_rate_per_s is not None:
-        load = f"{number(work.request_rate_per_s, 4)} requests/s"
+        load = f"{exact(work.request_rate_per_s)} requests/s"
     else:
         load = "load solved for each plan"
     return (
@@ -209,7 +206,7 @@ def _tiles(view: _View) -> tuple[Tile, ...]:
     metrics = dict.fromkeys([PER_GPU if objective in (TTFT, TPOT) else objective, TTFT, TPOT])
     out = []
     for metric in metrics:
-        change = None if base is None or _same(plan, base) else metric.of(plan) / metric.of(base) - 1.0
+        change = None if base is None or same_run(plan, base) else metric.of(plan) / metric.of(base) - 1.0
         out.append(
             Tile(
                 title=metric.title,

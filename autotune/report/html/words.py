@@ -118,6 +118,11 @@ def plan_name(plan: PlanResult, *, dense: bool, several_engines: bool) -> str:
     return f"{ENGINES[plan.engine]} {name}" if several_engines else name
 
 
+def same_run(one: PlanResult, other: PlanResult) -> bool:
+    """Whether two results are of one plan with the same knobs."""
+    return one.plan == other.plan and one.knobs == other.knobs
+
+
 def percent(value: float | None, digits: int = 0) -> str:
     """A share; a dash where there is none."""
     return "–" if value is None or not isfinite(value) else f"{value:.{digits}%}"
