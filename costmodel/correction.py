@@ -50,8 +50,8 @@ def corrected_state(residuals: Residual | None, layout: LayoutColumns, load: Loa
         load.osl,
         (layout.moe_ep > 1.0).astype(np.float64),
     )
-    ttft_factor, ttft_sd = _residual(residuals.ttft, phi, beyond, REACH_SD["ttft"])
-    tpot_factor, tpot_sd = _residual(residuals.tpot, phi, beyond, REACH_SD["tpot"])
+    ttft_factor, ttft_sd = residual_factor(residuals.ttft, phi, beyond, REACH_SD["ttft"])
+    tpot_factor, tpot_sd = residual_factor(residuals.tpot, phi, beyond, REACH_SD["tpot"])
     outputs = np.maximum(load.osl - 1.0, 0.0)
     # a request that runs takes `total`; one that waits for KV room changes nothing for it, so that a residual
     # of TTFT must not scale the wait, or throughput would leave what the hardware can do
@@ -72,6 +72,7 @@ def corrected_state(residuals: Residual | None, layout: LayoutColumns, load: Loa
     )
 
 
-def _residual(target: TargetResidual, phi: Floats, beyond: Floats, reach_sd: float) -> tuple[Floats, Floats]:
+def residual_factor(target: TargetResidual, phi: Floats, beyond: Floats, reach_sd: float) -> tuple[Floats, Floats]:
+    """Expected measured / formula of one target, and the standard deviation of its log; shape `(num_plans,)`."""
     variance = target.shared_variance(phi) + target.own_variance(phi) + (reach_sd * beyond) ** 2
     return np.exp(target.mean_log(phi)), np.sqrt(variance)

@@ -46,6 +46,32 @@ def decode_work(sequences_per_rank: Floats, context: Floats) -> StepWork:
     )
 
 
+def prompt_work(
+    *,
+    prompts: Floats,
+    tokens: Floats,
+    cached: Floats,
+    chunks: Floats,
+    window: Floats,
+    window_is_chunked: Floats,
+) -> StepWork:
+    """A pure prefill step of one chunk each of `prompts` prompts per attention rank.
+
+    A prompt has `tokens` new tokens in `chunks` equal chunks behind `cached` ones; the step is the mean chunk.
+    """
+    chunk = tokens / chunks
+    return StepWork(
+        prefill_tokens=chunk * prompts,
+        prefill_tokens_group=chunk * prompts,
+        prefill_context=mean_context(tokens, cached),
+        prefill_context_window=mean_window_context(cached + tokens, window, window_is_chunked),
+        prefill_kv_tokens=(cached + tokens * (chunks + 1.0) / 2.0 / chunks) * prompts,
+        decode_sequences=np.zeros(1),
+        decode_context=cached + tokens,
+        sampled=prompts / chunks,
+    )
+
+
 def mean_context(new_tokens: Floats, cached_tokens: Floats) -> Floats:
     """Mean keys seen by the tokens of a prompt of `cached + new`, causally: cached + (new + 1) / 2."""
     return cached_tokens + (new_tokens + 1.0) / 2.0
