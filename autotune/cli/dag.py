@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
@@ -37,7 +38,8 @@ def run_dag(
         raise InputError.single("--collapse", "chakra writes a file per GPU: leave it out")
     loaded = load_study(Path(study), overrides)
     try:
-        graph = plan_graph(loaded, plan, phase, replicas, collapse)
+        with _working(f"drawing {phase}"):
+            graph = plan_graph(loaded, plan, phase, replicas, collapse)
     except InvalidPlanError as error:
         for violation in error.violations:
             click.echo(f"error: {error.plan} breaks {violation.rule}: {violation.message}", err=True)
@@ -46,9 +48,15 @@ def run_dag(
         for piece in TEXTS[form](graph):
             sys.stdout.write(piece)
         return 0
-    written = write_graph(graph, form, Path(out))
+    with _working(f"writing {graph.num_nodes:,} nodes as {form}"):
+        written = write_graph(graph, form, Path(out))
     if wants_json(as_json, as_table):
         sys.stdout.write(to_json(dag_document(graph, form, written)))
     else:
         print_dag(Console(width=None if sys.stdout.isatty() else 120), graph, form, written)
     return 0
+
+
+def _working(text: str) -> AbstractContextManager[object]:
+    """A spinner on a terminal: the graph of a thousand GPUs takes several seconds."""
+    return Console(stderr=True).status(text) if sys.stderr.isatty() else nullcontext()

@@ -81,7 +81,8 @@ def _steps(operators: list[Operator], factor: float) -> dict[str, tuple[tuple[St
 
 def _task(operator: Operator, step: Step, factor: float) -> Task:
     return Task(
-        name=operator.name,
+        # dense layers and shared experts name their matrices alike
+        name=f"shared_{operator.name}" if operator.group == "shared_experts" else operator.name,
         group=operator.group,
         stream=COMMUNICATION if step.collective else COMPUTE,
         collective=step.collective,

@@ -15,9 +15,9 @@ from autotune.tuning.run import BaselineResult, score_plan
 from costmodel.errors import InputError, Problem
 
 MOST_NODES = 1_500_000
-"""A graph beyond this is refused: with its exports it takes about 1 GB and a minute."""
+"""A graph beyond this is refused: with all its exports it takes about 1 GB and half a minute."""
 PATIENT_NODES = 400_000
-"""Once the pipeline is full, further micro-batches are drawn up to here: all exports take about 15 s."""
+"""Once the pipeline is full, further micro-batches are drawn up to here: all exports take about 10 s."""
 
 
 def plan_graph(
@@ -160,6 +160,8 @@ def _assumed(plan: PlanResult, costs: PhaseCosts, phase: str, count: int) -> tup
         out.append("the prompt is the work of attention-DP rank 0; the others take part in its experts alone")
     if count != costs.micro_batches:
         out.append(f"{count} micro-batches are drawn where the step has {costs.micro_batches}: each costs the same")
+    out.append("every rank is drawn with the work of the busiest: the fullest experts, the busiest attention rank")
+    out.append("a step launches the attention kernels of prompts and of decoding, also where one has nothing to do")
     out.append("operators of a layer do not overlap, as in the measurements that the cost model was fitted on")
     out.append("seconds are the cost model's formulas; the residuals that calibration adds to TTFT and TPOT are not in")
     return tuple(out)

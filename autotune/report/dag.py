@@ -44,18 +44,18 @@ def print_dag(console: Console, graph: PlanGraph, form: str, written: Sequence[P
     )
     about = graph.attributes()
     covered = (
-        f"{about['gpus']} GPUs: {graph.replicas} of the plan's replicas, {about['stages']} stages, "
-        f"{graph.micro_batches} micro-batches"
+        f"{_count(about['gpus'], 'GPU')}: {graph.replicas} of the plan's replicas, {_count(about['stages'], 'stage')}, "
+        f"{_count(graph.micro_batches, 'micro-batch', 'micro-batches')}"
     )
     rows = [
         ("graph", f"{graph.num_nodes:,} nodes, {graph.num_edges:,} edges"),
         ("covers", covered),
         ("scheduled step", f"{graph.scheduled_step_s * 1e3:.3f} ms, pipeline filled and drained"),
-        ("modelled step", f"{graph.model_step_s * 1e3:.3f} ms (schedule {graph.gap_frac:+.2%})"),
+        ("modelled step", f"{graph.model_step_s * 1e3:.3f} ms (schedule {round(graph.gap_frac, 4) + 0.0:+.2%})"),
     ]
     if graph.model_round_s is not None:
         rows.append(("token to token", f"{graph.model_round_s * 1e3:.3f} ms in a pipeline that stays full (model)"))
-    rows.append(("written", f"{form}: {_place(form, written)} ({len(written)} file{'s' * (len(written) != 1)})"))
+    rows.append(("written", f"{form}: {_place(form, written)} ({_count(len(written), 'file')})"))
     for name, text in rows:
         table.add_row(name, escape(text))
     console.print(table)
@@ -63,6 +63,10 @@ def print_dag(console: Console, graph: PlanGraph, form: str, written: Sequence[P
         console.print(f"[yellow]breaks[/] {escape(text)}", soft_wrap=True)
     for text in graph.assumptions:
         console.print(f"[dim]assumed: {escape(text)}[/]", soft_wrap=True)
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _place(form: str, written: Sequence[Path]) -> Path:
