@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from autotune.study import resolve
+from autotune.study.axes_resolve import study_prices
 from autotune.study.document import override, read_document
 from autotune.study.rules import between_fields, fits_model
 from autotune.study.schema import StudyTable
@@ -67,6 +68,8 @@ def study_from_document(document: Mapping[str, Any], path: Path) -> Study:
         raise InputError(problems)
     if table.cluster.price_per_gpu_hour is not None:
         gpu = replace(gpu, price_per_hour=table.cluster.price_per_gpu_hour)
+    elif (price := study_prices(table).get(gpu.name)) is not None:
+        gpu = replace(gpu, price_per_hour=price)
     per_node = table.cluster.gpus_per_node or min(gpu.gpus_per_node, table.cluster.gpus)
     cluster = Cluster(gpus=table.cluster.gpus, gpu=gpu, gpus_per_node=per_node)
     return resolve.study(table, path=path, arch=arch, cluster=cluster, calibration=profile)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from autotune.space.engines import ANY, ENGINES
+from autotune.study.axes_resolve import axes
 from autotune.study.operation import retune_policy, switch_values
 from autotune.study.schema import ConcurrencyRange, StudyTable, TokenRange, WorkloadTable
 from autotune.study.values import (
@@ -60,6 +61,7 @@ def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibr
     said += _cluster_assumptions(table, cluster)
     said += _calibration_assumptions(table.engine, arch, cluster)
     engine_options = _engine_options(table, said)
+    opened = axes(table, cluster, said)
     return Study(
         name=table.name or path.stem,
         path=path,
@@ -73,6 +75,7 @@ def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibr
         search=search,
         baseline=baseline,
         engine_options=engine_options,
+        axes=opened,
         switch=switch_values(table.switch, cluster),
         retune=retune_policy(table.retune),
         calibration=calibration,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotune.study.axes_resolve import axes_problems
 from costmodel.arch import Arch
 from costmodel.errors import Problem
 
@@ -40,6 +41,7 @@ def between_fields(document: Mapping[str, Any]) -> list[Problem]:
         message = f"must be at least the longest isl, got {longest} and isl {isl}"
         problems.append(_problem("workload.longest_prompt", message))
     problems += _engines(document)
+    problems += axes_problems(document)
     return problems
 
 

@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
+from autotune.study.axes_schema import (
+    Counts,
+    DisaggregationTable,
+    GpuNames,
+    OtherGpusTable,
+    Prices,
+    SpeculativeTable,
+)
 from autotune.study.operation_schema import RetuneTable, SwitchTable
 from autotune.study.section import Fraction, Positive, Section
 from autotune.study.values import OBJECTIVES
@@ -82,6 +90,9 @@ class ClusterTable(Section):
     )
     gpus_per_node: int | None = Field(None, ge=1, le=100_000, description="GPUs of one host, count; default: the GPU's")
     price_per_gpu_hour: Positive | None = Field(None, description="US dollars per GPU and hour; default: the GPU's")
+    also: Annotated[list[OtherGpusTable], Field(max_length=16)] = Field(
+        default=[], description="GPUs of other types in the same cluster, for the pools of disaggregated plans"
+    )
 
 
 class WorkloadTable(Section):
@@ -173,6 +184,22 @@ class SearchTable(Section):
     kv_dtype: Annotated[list[KvDtype], Field(min_length=1)] | None = Field(
         None, description=f"storage dtypes of the KV cache: {', '.join(KV_BYTES)}; default: the checkpoint's"
     )
+    disaggregated: Literal["off", "auto", "only"] = Field(
+        "off",
+        description="plans with one pool of GPUs that prefills and one that decodes: not looked at, ranked among the "
+        "others (auto), or alone (only)",
+    )
+    stage_layers: Literal["engine", "balanced"] = Field(
+        "engine",
+        description="layers of each pipeline stage: as the engine splits them, or chosen so that the slowest stage is "
+        "as fast as it can be (where the engine can be told)",
+    )
+    gpus: Counts | None = Field(
+        None, description="other GPU counts to answer the study for, beside cluster.gpus; count; default: none"
+    )
+    gpu: GpuNames | None = Field(
+        None, description="other GPU types to answer the study for, by catalog name; default: none"
+    )
     trials: int | None = Field(
         None, ge=1, le=10_000_000, description="most candidates scored, count; default: no limit"
     )
@@ -256,6 +283,13 @@ class StudyTable(Section):
     search: SearchTable = Field(SearchTable(), description="what may be varied")
     baseline: BaselineTable | None = Field(None, description="the plan in production; default: none")
     engine_options: EngineOptionsTable = Field(EngineOptionsTable(), description="how engines are started")
+    disaggregation: DisaggregationTable = Field(
+        DisaggregationTable(), description="pools of disaggregated plans and the transfer between them"
+    )
+    speculative: SpeculativeTable | None = Field(None, description="speculative decoding; default: none")
+    prices: Prices = Field(
+        default={}, description="US dollars per GPU and hour by catalog name; default: the catalog's, if it has one"
+    )
     switch: SwitchTable = Field(SwitchTable(), description="what putting another plan into production takes")
     retune: RetuneTable = Field(RetuneTable(), description="when another plan is worth a switch")
     assumptions: Annotated[list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=100)] = Field(

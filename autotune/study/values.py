@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.study.axes import Axes
 from autotune.study.operation import RetunePolicy, Switch
 from costmodel.arch import Arch
 from costmodel.hardware import Cluster
@@ -144,6 +145,7 @@ class Study:
     search: Search
     baseline: Baseline | None
     engine_options: EngineOptions
+    axes: Axes
     switch: Switch
     retune: RetunePolicy
     calibration: Path | None
