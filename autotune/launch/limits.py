@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from autotune.space import Candidate
+from autotune.study import Study
+from autotune.tuning import PlanResult
+from autotune.tuning.candidates import Rows, Variant, make_rows
+from costmodel.collectives import EXCHANGES
+from costmodel.errors import InputError
+from costmodel.memory import CONTEXT_BYTES, Memory
+from costmodel.serving import Load
+
+LENGTH_HEADROOM_FRAC = 0.05
+"""Beyond the longest prompt and output of the study: chat templates and special tokens add to what users send."""
+LENGTH_STEP = 256
+"""Engines allocate KV in blocks of 16 to 128 tokens; a round figure is easier to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,14 +33,133 @@ class StartLimits:
     max_num_batched_tokens: int
     """Token budget of a step, per attention-DP rank."""
     gpu_memory_utilization: float
-    """Share of total memory that the engine may fill (vLLM, SGLang)."""
+    """Share of total memory that the engine may fill, activations included (vLLM)."""
+    static_fraction: float
+    """Share of total memory for weights and KV alone; activations and CUDA graphs have the rest (SGLang)."""
     kv_free_fraction: float
     """Share of the memory that weights and activations leave free, for KV (TensorRT-LLM)."""
     kv_room_bytes: float
     """KV room on the fullest GPU with these values, by the memory model."""
     kv_needed_bytes: float
-    """Of `max_num_seqs` sequences, one of them the longest; at least the longest alone."""
+    """Of `max_num_seqs` sequences of mean length, or of one of `max_model_len` where that is more."""
     weight_bytes: float
     """On the fullest GPU."""
-    margin_frac: float
-    """Room left over what is needed: `kv_room_bytes / kv_needed_bytes - 1`."""
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def margin_frac(self) -> float:
+        """Room left over what is needed, relative to what is needed."""
+        return self.kv_room_bytes / self.kv_needed_bytes - 1.0
+
+
+def plan_rows(study: Study, plan: PlanResult) -> Rows:
+    """The plan with its own dtypes and token budget, as the cost model takes it."""
+    knobs = plan.knobs
+    variant = Variant(
+        candidate=Candidate(engine=plan.engine, layout=plan.layout),
+        weight_dtype=knobs.weight_dtype,
+        kv_dtype=knobs.kv_dtype,
+    )
+    return make_rows(study, [variant], [knobs.max_num_batched_tokens])
+
+
+def start_limits(study: Study, plan: PlanResult) -> StartLimits:
+    """What the server of a plan is started with.
+
+    Raises:
+        InputError: `kv_fits_longest`: one request of the study's longest prompt and output does not fit in the KV
+            room, so that no server would start with that length.
+    """
+    rows = plan_rows(study, plan)
+    longest = max(study.workload.longest_prompt, study.workload.isl.max) + study.workload.osl.max
+    wanted = min(plan.knobs.max_num_seqs, study.engine_options.max_num_seqs)
+    memory = _memory(study, rows, wanted, longest)
+    room = float(memory.kv_room_bytes[0])
+    alone = float(memory.kv_bytes_longest[0])
+    if room < alone:
+        raise InputError.single(
+            "plan",
+            f"kv_fits_longest: a request of {longest:,} tokens must fit in the KV room of its rank, got "
+            f"{alone / 2**30:.2f} GiB needed, {room / 2**30:.2f} GiB room",
+        )
+    length = _with_headroom(longest, study.arch.max_position_embeddings)
+    if float(_memory(study, rows, wanted, length).kv_bytes_longest[0]) > room:
+        length = longest
+    mean = float(memory.kv_bytes_per_sequence[0])
+    seqs = max(min(wanted, int(room // mean)), 1)
+    final = _memory(study, rows, seqs, length)
+    return _limits(study, plan, final, seqs, length, _said(plan, wanted, seqs, longest, length))
+
+
+def _said(plan: PlanResult, wanted: int, seqs: int, longest: int, length: int) -> tuple[str, ...]:
+    said = [f"maximum length {length:,} tokens: the study's longest prompt and output are {longest:,}"]
+    if seqs < wanted:
+        said.append(f"sequences per rank {seqs:,} of {wanted:,}: as many as there is KV room for")
+    if plan.knobs.max_num_batched_tokens < seqs:
+        said.append(f"token budget raised to {seqs:,}: engines want at least a token for each sequence")
+    return tuple(said)
+
+
+def _with_headroom(longest: int, most: int) -> int:
+    length = ceil(longest * (1.0 + LENGTH_HEADROOM_FRAC) / LENGTH_STEP) * LENGTH_STEP
+    return max(min(length, most), longest) if most else length
+
+
+def _memory(study: Study, rows: Rows, seqs: int, length: int) -> Memory:
+    layout = rows.batch.layout
+    load = _load(rows, float(seqs) * float(layout.replicas[0]) * float(layout.attn_dp[0]))
+    return rows.batch.memory(
+        load,
+        longest_prompt=np.array([length - study.workload.osl.mean]),
+        memory_fraction=np.array([study.engine_options.gpu_memory_utilization]),
+    )
+
+
+def _load(rows: Rows, concurrency: float) -> Load:
+    return rows.load(np.array([concurrency]))
+
+
+def _limits(
+    study: Study, plan: PlanResult, memory: Memory, seqs: int, length: int, said: tuple[str, ...]
+) -> StartLimits:
+    room, total = float(memory.kv_room_bytes[0]), float(memory.hbm_bytes[0])
+    weights, fixed = float(memory.weight_bytes[0]), float(memory.fixed_bytes[0])
+    needed = max(seqs * float(memory.kv_bytes_per_sequence[0]), float(memory.kv_bytes_longest[0]))
+    fraction = study.engine_options.gpu_memory_utilization
+    if plan.engine == "trtllm":
+        # the pool ends where the other engines' does, at the study's share of total memory, if that holds what runs
+        room = min(room, max(fraction * total - fixed, needed))
+    return StartLimits(
+        max_model_len=length,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=max(plan.knobs.max_num_batched_tokens, seqs),
+        gpu_memory_utilization=fraction,
+        static_fraction=_floor((weights + room) / (total - CONTEXT_BYTES)),
+        kv_free_fraction=_floor(room / (total - fixed)),
+        kv_room_bytes=room,
+        kv_needed_bytes=needed,
+        weight_bytes=weights,
+        assumptions=said,
+    )
+
+
+def _floor(fraction: float) -> float:
+    """Three digits, rounded down: never more memory than is meant."""
+    return int(fraction * 1000.0) / 1000.0
+
+
+def scored_exchange(study: Study, plan: PlanResult) -> str:
+    """How the cost model took tokens to their experts in decode steps of the plan, the way that was fastest.
+
+    `routed`: an all-to-all sends each token to the ranks of its experts; `gather`: all tokens are gathered;
+    `reduce`: without attention-DP, partial sums are all-reduced; `none`: one rank, or no experts.
+    """
+    if not study.arch.is_moe or plan.layout.width == 1:
+        return "none"
+    if plan.layout.attn_dp == 1:
+        return "reduce"
+    rows = plan_rows(study, plan)
+    state = rows.steady(np.array([float(plan.knobs.concurrency)]))
+    step = rows.batch.step(state.decode.work, record=True)
+    taken = {o.name for o in step.operators or () if o.name in EXCHANGES and float(np.max(o.seconds)) > 0.0}
+    return "routed" if "ep_dispatch" in taken else "gather"

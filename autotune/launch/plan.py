@@ -29,13 +29,21 @@ class NodeHost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostSlots:
+    """Addresses of several nodes with the processes that MPI starts on each: `HOST:8,HOST:8`."""
+
+    nodes: tuple[int, ...]
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FilePath:
     """A file that is written next to the scripts, by its name there."""
 
     name: str
 
 
-Arg = str | NodeHost | FilePath
+Arg = str | NodeHost | HostSlots | FilePath
 """One element of a command line."""
 
 
@@ -51,14 +59,21 @@ class Service:
     arch: Arch
     model: str
     """What the engine loads: a name of the Hugging Face hub or a path on the nodes; any text."""
+    model_given: bool
+    """Whether the user named it, so that it is stored in the dtypes that the plan has."""
     cluster: Cluster
     layout: Layout
     knobs: Knobs
     plan: str
     """Full plan string, engine included."""
     limits: StartLimits
+    exchange: str
+    """How tokens reach their experts where the plan was scored: `none`, `reduce`, `gather` or `routed`."""
     cuda_graphs: bool = True
-    expert_skew: float = 0.0
+    hybrid_lb: bool = False
+    """vLLM: every node of a replica answers HTTP for its own attention-DP ranks, instead of the head for all."""
+    assumptions: tuple[str, ...] = ()
+    """What was filled in to get here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +130,8 @@ class Replica:
 
     @property
     def head(self) -> NodeProcess:
-        """The process that answers requests."""
-        return next(p for p in self.processes if p.role == "head")
+        """The process on the first node, which answers requests."""
+        return self.processes[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +171,8 @@ def render(arg: Arg, *, host: Callable[[int], str], file: Callable[[str], str]) 
     """An argument as one string: `host` says what a node is called, `file` where a file lies."""
     if isinstance(arg, FilePath):
         return file(arg.name)
+    if isinstance(arg, HostSlots):
+        return ",".join(f"{host(node)}:{arg.slots}" for node in arg.nodes)
     if isinstance(arg, NodeHost):
         return arg.scheme + host(arg.node) + ("" if arg.port is None else f":{arg.port}")
     return arg

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from autotune.launch.plan import Arg, FilePath, NodeHost
+from autotune.launch.plan import Arg, FilePath, HostSlots, NodeHost
 from costmodel.errors import InputError, Problem
 
 MAX_TEXT = 4096
@@ -20,6 +20,8 @@ def shell_word(arg: Arg) -> str:
     """An argument as one word of a POSIX shell; a host is its variable, which the script has checked."""
     if isinstance(arg, FilePath):
         return f'"$HERE"/{shlex.quote(arg.name)}'
+    if isinstance(arg, HostSlots):
+        return '"' + ",".join(f"${{NODE_{node}}}:{arg.slots}" for node in arg.nodes) + '"'
     if isinstance(arg, NodeHost):
         port = "" if arg.port is None else f":{arg.port}"
         return f'{shlex.quote(arg.scheme) if arg.scheme else ""}"${{NODE_{arg.node}}}{port}"'

@@ -149,6 +149,14 @@ def _dense_shards(arch: Arch, engine: str, c: Candidates) -> Bools:
     return _shard_broken(arch.intermediate_size, c.attn_tp, _scale_block(arch, arch.dtypes.dense_ffn))
 
 
+def dense_shards_whole(arch: Arch, shards: int) -> bool:
+    """Whether dense feed-forward layers can be cut into so many shards of whole scale blocks; true without any."""
+    if FfnKind.DENSE not in arch.ffn_kinds:
+        return True
+    block = _scale_block(arch, arch.dtypes.dense_ffn)
+    return not bool(_shard_broken(arch.intermediate_size, np.array([shards]), block)[0])
+
+
 def _shared_shards(arch: Arch, engine: str, c: Candidates) -> Bools:
     if not arch.shared_intermediate_size or engine != "vllm":
         return _none(c)
