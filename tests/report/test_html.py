@@ -1,0 +1,223 @@
+"""Pages as text: what stands in them, what is escaped, what is left out and said so."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from autotune.cli.main import cli
+from autotune.report.html import tune_page
+from autotune.report.html.scatter import pareto
+from autotune.report.html.shapes import exact, number
+from autotune.report.html.tune import TABLE_ROWS
+from autotune.tuning import TuneResult
+from autotune.tuning.sensitivity import sensitivity
+from tests.report.conftest import EVIL, STUDIES, answered
+
+VOID = {"meta", "link", "input", "br", "img"}
+
+
+class Outline(HTMLParser):
+    """Checks that every element is closed where it should be, and keeps the text by element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: dict[str, int] = {}
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+        """An element begins."""
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+        """An element without content."""
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        """An element ends."""
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        """Text."""
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text += data
+
+
+def outline(page: str) -> Outline:
+    parsed = Outline()
+    parsed.feed(page)
+    assert parsed.open == [], "every element is closed"
+    return parsed
+
+
+@pytest.mark.parametrize(
+    "name", ["reference-128", "deepseek-v3-128xh200", "llama-70b-16xh100", "infeasible-example", "qwen3-235b-64xh100"]
+)
+def test_every_shipped_study_gives_a_whole_page(name: str) -> None:
+    """Markup is closed, nothing is undefined or a bare NaN, every assumption stands there, and the file is small."""
+    result = answered(name)
+    page = tune_page(result)
+    seen = outline(page)
+    assert not re.search(r"\bnan\b|\binf\b|None|Undefined", seen.text)
+    for said in result.study.assumptions:
+        assert said in seen.text
+    assert len(page) < 1_500_000
+    assert seen.seen["svg"] >= 4
+
+
+def test_the_verdict_says_what_the_answer_is() -> None:
+    """A baseline that breaks a limit, one that is best, and no plan at all read differently."""
+    assert "keeps every limit; the plan in production does not." in tune_page(answered("reference-128"))
+    assert "Keep the plan in production" in tune_page(answered("llama-70b-16xh100"))
+    nothing = tune_page(answered("infeasible-example"))
+    assert "No plan keeps every limit." in nothing
+    assert "raise ttft_ms from 50 to" in nothing
+
+
+def test_nothing_is_fetched_and_only_our_script_runs() -> None:
+    """No address stands in the page, and the policy allows the style and script that it holds, by their hash."""
+    page = tune_page(answered("reference-128"))
+    assert "http://" not in page
+    assert "https://" not in page
+    assert not re.search(r"\son\w+=", page)
+    assert "style=" not in re.sub(r"<style>.*?</style>", "", page, flags=re.S)
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+    assert policy is not None
+    allowed = policy[1].replace("&#39;", "'")
+    assert "default-src 'none'" in allowed
+    assert "unsafe" not in allowed
+    for tag in ("style", "script"):
+        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, flags=re.S)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in allowed
+
+
+def test_names_are_text() -> None:
+    """A study, a model and an assumption that are called like markup stand in the page as they are called."""
+    result = answered("reference-128")
+    study = replace(
+        result.study, name=EVIL, arch=replace(result.study.arch, name=EVIL), assumptions=(EVIL, "second & last")
+    )
+    seen = outline(tune_page(replace(result, study=study)))
+    assert seen.seen["script"] == 1
+    assert "img" not in seen.seen
+    assert seen.text.count(EVIL) >= 3
+
+
+def many(result: TuneResult, count: int) -> TuneResult:
+    """The same answer with so many feasible plans."""
+    ranked = tuple(
+        replace(result.ranked[i % len(result.ranked)], plan=f"{result.ranked[i % len(result.ranked)].plan}#{i}")
+        for i in range(count)
+    )
+    known = result.confidence[result.ranked[0].plan]
+    return replace(result, ranked=ranked, confidence={p.plan: known for p in ranked})
+
+
+def test_ten_thousand_plans_are_a_page_that_opens() -> None:
+    """The table holds the first plans and says of how many; the file stays small."""
+    page = tune_page(many(answered("reference-128"), 12_000))
+    assert len(page) < 1_500_000
+    assert f"The first {TABLE_ROWS + 1} of 12,000 are listed" in page
+    rows = re.findall(r'<tr class="[^"]*" data-plan', page)
+    assert TABLE_ROWS <= len(rows) < TABLE_ROWS + 200
+
+
+def test_one_plan_is_enough() -> None:
+    """A single GPU has a single plan; the page has its table, its charts, and a sensitivity that cannot flip."""
+    result = answered(
+        "llama-70b-16xh100", "cluster.gpus=1", "model=qwen3-8b", "workload.request_rate_per_s=1", "baseline.plan=tp1"
+    )
+    assert len(result.ranked) == 1
+    page = tune_page(result, sensitivity(result, factors=(0.8, 1.0, 1.25)))
+    seen = outline(page)
+    assert "1 plan that" in seen.text or "1 plans" not in seen.text
+    assert "first of 1 plan" in seen.text
+
+
+def test_without_a_baseline_nothing_is_compared() -> None:
+    """A study that names no baseline gets its best plan, and no column against production."""
+    result = answered("reference-128")
+    page = tune_page(replace(result, study=replace(result.study, baseline=None), baseline=None))
+    seen = outline(page)
+    assert "The study names no baseline." in seen.text
+    assert "vs prod." not in seen.text
+    assert "in production" not in seen.text
+
+
+def test_a_baseline_that_cannot_be_launched_is_said() -> None:
+    """The rule that forbids the plan in production stands in the verdict."""
+    result = answered("reference-128", "baseline.plan=R4/PP2/ATP4/ADP4/MTP2/EP8")
+    assert result.baseline is not None
+    assert result.baseline.result is None
+    seen = outline(tune_page(result))
+    assert "The plan in production cannot be launched" in seen.text
+    assert result.baseline.resolution.violations[0].message in seen.text
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    """Of five points, two are beaten on both axes; what remains rises."""
+    assert pareto([(1.0, 5.0), (2.0, 4.0), (2.0, 9.0), (3.0, 9.0), (4.0, 11.0)]) == [
+        (1.0, 5.0),
+        (2.0, 9.0),
+        (4.0, 11.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0"),
+        (2331.4, "2,331"),
+        (99.96, "100.0"),
+        (47.25, "47.2"),
+        (0.0432, "0.0432"),
+        (3.0e-7, "3e-07"),
+        (float("inf"), "–"),
+        (float("nan"), "–"),
+        (None, "–"),
+        (-12.34, "-12.3"),
+    ],
+)
+def test_figures_have_three_digits(value: float | None, shown: str) -> None:
+    """Three significant digits, thousands apart, a dash for what is no number."""
+    assert number(value) == shown
+
+
+@pytest.mark.parametrize(("value", "shown"), [(50.0, "50"), (0.05, "0.05"), (100000.0, "100,000"), (2.5, "2.5")])
+def test_limits_stand_as_they_were_written(value: float, shown: str) -> None:
+    """No zeros are added to a limit, and none are lost."""
+    assert exact(value) == shown
+
+
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
+    """`tune --html` writes the page with its sensitivity, beside what it prints anyway."""
+    file = tmp_path / "folder" / "page.html"
+    done = CliRunner().invoke(
+        cli, ["tune", str(STUDIES / "reference-128.toml"), "--no-storage", "--json", "--html", str(file)]
+    )
+    assert done.exit_code == 0, done.output
+    seen = outline(file.read_text(encoding="utf-8"))
+    assert "Does the choice flip?" in seen.text
+    assert done.stdout.startswith("{")
+
+
+def test_a_page_that_cannot_be_written_is_wrong_input(tmp_path: Path) -> None:
+    """A path below a file cannot be written: it is reported as input, not as a traceback."""
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(
+        cli,
+        ["tune", str(STUDIES / "reference-128.toml"), "--no-storage", "--html", str(tmp_path / "file" / "page.html")],
+    )
+    assert done.exit_code != 0
+    assert "cannot be written" in str(done.exception)
