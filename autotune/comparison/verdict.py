@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, Side, SwitchCost, Verdict
-from autotune.comparison.worth import Gain, gain_over
+from autotune.comparison.worth import Gain, gain_over, ratio_of
 from autotune.study import Study
 from autotune.tuning import Violation
 
@@ -101,7 +101,7 @@ def _price_of_limits(study: Study, current: Side, candidate: Side) -> str:
     if current.result is None or candidate.result is None:
         return ""
     metric = study.objective.metric
-    change = candidate.result.metrics[metric] / current.result.metrics[metric] - 1.0
+    change = ratio_of(candidate.result.metrics[metric], current.result.metrics[metric]) - 1.0
     worse = change > 0.0 if study.objective.direction == "minimize" else change < 0.0
     return f", at the price of {change:+.1%} {metric}" if worse else ""
 
@@ -135,7 +135,7 @@ def _gain_words(study: Study, current: Side, candidate: Side) -> str:
     metric = study.objective.metric
     if current.result is None or candidate.result is None or current.value_per_s <= 0.0:
         return "what the current plan cannot do"
-    change = candidate.result.metrics[metric] / current.result.metrics[metric] - 1.0
+    change = ratio_of(candidate.result.metrics[metric], current.result.metrics[metric]) - 1.0
     worth = candidate.value_per_s / current.value_per_s - 1.0
     if study.workload.request_rate_per_s is not None and study.objective.direction == "maximize":
         chances = f"P(meets) {current.result.p_meets:.0%} -> {candidate.result.p_meets:.0%}"

@@ -58,6 +58,11 @@ def hard_limits_kept(plan: PlanResult) -> bool:
     return all(v.code in SOFT for v in plan.violations)
 
 
+def ratio_of(value: float, reference: float) -> float:
+    """Value over reference; 1 where both are equal, also at zero (no TPOT where requests have one output token)."""
+    return 1.0 if value == reference else value / reference
+
+
 def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | None) -> float:
     """Requests per second that a plan serves within the limits, weighted by the objective.
 
@@ -71,7 +76,7 @@ def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | N
     against = plan if reference is None else reference
     metric = study.objective.metric
     mine, other = plan.metrics[metric], against.metrics[metric]
-    ratio = other / mine if study.objective.direction == "minimize" else mine / other
+    ratio = ratio_of(other, mine) if study.objective.direction == "minimize" else ratio_of(mine, other)
     served = against.metrics["requests_per_s"]
     rate = study.workload.request_rate_per_s
     if rate is not None:
