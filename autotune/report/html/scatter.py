@@ -139,7 +139,7 @@ def _front(xs: Scale, ys: Scale, front: Sequence[tuple[float, float]]) -> list[S
     places = [(xs.at(px), ys.at(py)) for px, py in front]
     d = f"M{places[0][0]:g} {ys.start:g}V{places[0][1]:g}"
     d += "".join(f"H{px:g}V{py:g}" for px, py in places[1:])
-    return [path(d + f"H{xs.end:g}", "front")]
+    return [path(d, "front")]
 
 
 def _whiskers(xs: Scale, ys: Scale, x: Metric, y: Metric, mark: Marked) -> list[Shape]:

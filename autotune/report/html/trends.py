@@ -9,8 +9,8 @@ from autotune.report.html.shapes import Chart, circle, frame, line, number, path
 from autotune.report.html.words import Metric, percent, probability, times
 from autotune.tuning.sensitivity import AxisSensitivity, Point
 
-WIDTH, HEIGHT = 400, 300
-LEFT, RIGHT, TOP, BOTTOM = 62, 388, 44, 244
+WIDTH, HEIGHT = 400, 290
+LEFT, RIGHT, TOP, BOTTOM = 62, 388, 34, 234
 
 
 def trend(axis: AxisSensitivity, metric: Metric, name: Callable[[str], str], title: str) -> Chart:
@@ -74,4 +74,4 @@ def _tip(p: Point, metric: Metric, name: Callable[[str], str]) -> str:
     mine = f"the study's winner: {number(p.chosen_expected * metric.factor)} {metric.unit}"
     if not p.loss_frac:
         return f"{first}\n{mine}"
-    return f"{first}\n{mine}, loses {percent(p.loss_frac, 1)} (P {probability(p.p_best_is_better)})"
+    return f"{first}\n{mine}, loses {percent(p.loss_frac, 1)} (P(better) {probability(p.p_best_is_better)})"
