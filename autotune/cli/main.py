@@ -21,6 +21,7 @@ COMMANDS = {
     "calibrate": "validate",
     "compare": "compare",
     "dag": "dag",
+    "study": "study",
 }
 
 

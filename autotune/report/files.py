@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,24 @@ def write_atomic(path: Path, text: str) -> None:
 def to_json(document: Any) -> str:
     """One JSON document, readable, newline at the end."""
     return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def table_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV with the columns of all of them, in the order of their first appearance; absent ones are empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([csv_cell(c) for c in columns])
+    writer.writerows([csv_cell(row.get(c, "")) for c in columns] for row in rows)
+    return out.getvalue()
 
 
 def plans_csv(document: dict[str, Any]) -> str:
