@@ -93,7 +93,7 @@ MEMORY_KINDS = (
     "buffers",
     "reserve",
 )
-TTFT_PARTS = ("front_end", "own_prefill", "running_step", "queue", "kv_wait")
+TTFT_PARTS = ("front_end", "own_prefill", "running_step", "queue", "kv_wait", "kv_transfer")
 
 
 def _table(rows: Sequence[Floats], size: int) -> Floats:
@@ -156,7 +156,7 @@ def collect(layout: LayoutColumns, load: Load, memory: Memory, state: SteadyStat
         decode_s=decode,
         prefill_passes_per_request=full(state.prefill_passes_per_request),
         decode_passes_per_request=full(state.decode_passes_per_request),
-        ttft_parts_s=_table([parts[p] for p in TTFT_PARTS], size),
+        ttft_parts_s=_table([parts.get(p, zero) for p in TTFT_PARTS], size),
         bottleneck=per_request.argmax(axis=0),
         binding=binding,
         running_per_rank=full(state.running_per_rank),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.calibration.residual import REACH_SD, features
-from costmodel.columns import Floats
+from costmodel.columns import Columns, Floats
 from costmodel.correction import residual_factor
 from costmodel.estimate import PlanBatch
 from costmodel.memory import Memory, plan_memory
@@ -38,15 +38,15 @@ scheduler looks again and half a step until the next one begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolPoint:
+class PoolColumns(Columns):
     """One pool at one operating point, per plan. Arrays have shape `(num_plans,)`."""
 
     requests_per_s: Floats
     """Of all replicas of the pool, at most what its links can carry."""
-    in_flight: Floats
-    """Requests that the whole pool holds at that rate."""
+    residence_s: Floats
+    """Prefill: arrival to the end of the prompt's prefill. Decode: from the transfer on, as long as it holds cache."""
     latency_s: Floats
-    """Prefill: arrival to the end of the prompt's prefill. Decode: time per output token."""
+    """Prefill: as `residence_s`. Decode: time per output token."""
     longest_extra_s: Floats
     """What a request with the longest prompt takes beyond that; 0 in a decode pool."""
     entry_s: Floats
@@ -59,7 +59,7 @@ class PoolPoint:
     stage_gpus: Floats
     """GPUs of one stage, all replicas."""
     busy_s: Floats
-    """Seconds per request in which a GPU of the busiest stage runs kernels, times the pool's GPUs."""
+    """Seconds per request in which GPUs run kernels, summed over the pool's GPUs, by its busiest stage."""
     math_s: Floats
     """Seconds per request of dense-peak computation, summed over the pool's GPUs."""
     hbm_s: Floats
@@ -67,10 +67,20 @@ class PoolPoint:
     memory_util_frac: Floats
     kv_fits_longest: Floats
     kv_capacity_sequences: Floats
+    sequences_per_rank: Floats
+    """That hold cache, per attention-DP rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPoint:
+    """One pool at one operating point, with what it is made of."""
+
+    columns: PoolColumns
     parts_s: dict[str, Floats]
-    """Parts of `latency_s` of a prefill pool, by name of `costmodel.outcome.TTFT_PARTS`."""
+    """Parts of TTFT that the pool adds, by name of `costmodel.outcome.TTFT_PARTS`."""
     passes: Pass
     passes_per_request: Floats
+    """Times `passes` that one request keeps a stage's GPUs busy."""
     chunks: Floats
     memory: Memory
     kv_bytes: Floats
@@ -158,14 +168,15 @@ class PrefillPool(Pool):
         per_rank = layout.width / layout.attn_dp
         step = self.full.step
         kv = memory.kv_bytes(np.maximum(holding, 1.0))
-        return PoolPoint(
+        zero = np.zeros_like(rate)
+        columns = PoolColumns(
             requests_per_s=rate,
-            in_flight=rate * (latency + self.wire_s),
+            residence_s=latency,
             latency_s=latency,
             longest_extra_s=self.longest_extra_s * factor,
-            entry_s=np.zeros_like(rate),
-            wire_s=self.wire_s + 0.0 * rate,
-            log_sd=sd + 0.0 * rate,
+            entry_s=zero,
+            wire_s=self.wire_s + zero,
+            log_sd=sd + zero,
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
             busy_s=busy * slower,
@@ -174,6 +185,10 @@ class PrefillPool(Pool):
             memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
             kv_fits_longest=memory.kv_room_bytes / memory.kv_bytes_longest,
             kv_capacity_sequences=_capacity(memory, layout.attn_dp),
+            sequences_per_rank=np.maximum(holding, 1.0),
+        )
+        return PoolPoint(
+            columns=columns,
             parts_s={"front_end": front * factor, "own_prefill": own * factor, "queue": queue * factor},
             passes=self.lone,
             passes_per_request=marginal / np.maximum(self.lone.stage_s, 1e-12) * engine.prefill_factor,
@@ -208,29 +223,35 @@ class DecodePool(Pool):
         outputs = np.maximum(load.osl - 1.0, 0.0)
         tpot = round_s * factor
         wait = JOIN_STEPS * tpot
-        rate = active * running / (self.wire_s + wait + np.maximum(outputs, 1.0) * tpot)
+        residence = self.wire_s + wait + np.maximum(outputs, 1.0) * tpot
+        # what has no KV room waits outside, and takes no cache
+        rate = active * running / residence
         rate = np.minimum(rate, layout.replicas * layout.attn_dp / np.maximum(self.wire_s, 1e-12))
         steps = outputs / np.maximum(batch_size * layout.attn_dp, 1e-9)
         gpus = layout.replicas * layout.pp * layout.width
         kv = memory.kv_bytes(running / layout.attn_dp)
-        share = layout.width * layout.pp
-        return PoolPoint(
+        zero = np.zeros_like(tpot)
+        columns = PoolColumns(
             requests_per_s=rate,
-            in_flight=active * running,
+            residence_s=residence,
             latency_s=tpot,
-            longest_extra_s=np.zeros_like(tpot),
+            longest_extra_s=zero,
             entry_s=self.start_s + wait,
-            wire_s=self.wire_s + 0.0 * tpot,
-            log_sd=sd + 0.0 * tpot,
+            wire_s=self.wire_s + zero,
+            log_sd=sd + zero,
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
-            busy_s=steps * step.kernel_s * factor * share,
+            busy_s=steps * step.kernel_s * factor * layout.width * layout.pp,
             math_s=steps * step.step.math_s * layout.width,
             hbm_s=steps * step.step.hbm_bytes * layout.width / batch.columns.cluster.hbm_bytes_per_s,
             memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
             kv_fits_longest=memory.kv_room_bytes / memory.kv_bytes_longest,
             kv_capacity_sequences=_capacity(memory, layout.attn_dp),
-            parts_s={"running_step": wait + 0.0 * tpot},
+            sequences_per_rank=wanted / layout.attn_dp,
+        )
+        return PoolPoint(
+            columns=columns,
+            parts_s={"running_step": wait + zero},
             passes=step,
             passes_per_request=steps * engine.decode_factor,
             chunks=np.ones(1),

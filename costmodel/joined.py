@@ -1,0 +1,148 @@
+"""A prefill pool and a decode pool that serve together: rate matching, TTFT and TPOT, and the whole estimate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.columns import Floats
+from costmodel.operators import GROUPS
+from costmodel.outcome import COMMUNICATION, MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
+from costmodel.pools import PoolColumns, PoolPoint
+from costmodel.serving import Load
+from costmodel.transfer import TransferLink, exposed_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """A prefill pool and a decode pool that serve together. Arrays of one shape; meanings as in `Estimate`."""
+
+    requests_per_s: Floats
+    """Of the slower pool, or what is offered."""
+    ttft_s: Floats
+    ttft_longest_s: Floats
+    tpot_s: Floats
+    transfer_s: Floats
+    """What of the transfer the first token waits for, its start included."""
+    in_flight: Floats
+    """By Little's law, over both pools and the transfer."""
+    total_tokens_per_s: Floats
+    output_tokens_per_s: Floats
+    total_tokens_per_s_per_gpu: Floats
+    output_tokens_per_s_per_gpu: Floats
+    stage_tokens_per_s_per_gpu: Floats
+    gpus: Floats
+    memory_util_frac: Floats
+    kv_fits_longest: Floats
+    gpu_util_frac: Floats
+    ttft_log_sd: Floats
+    tpot_log_sd: Floats
+    throughput_log_sd: Floats
+
+
+def joined(
+    prefill: PoolColumns, decode: PoolColumns, load: Load, link: TransferLink, offered_per_s: float | None = None
+) -> Joined:
+    """Pools side by side, entry `i` with entry `i`. More of either pool's rate, or less of its times, never hurts.
+
+    The slower pool sets the pace. Latencies are those at which the pools are full: where one of them is the faster,
+    its requests take no longer than that. The uncertainty of throughput is the larger of the two pools'.
+    """
+    rate = np.minimum(prefill.requests_per_s, decode.requests_per_s)
+    rate = rate if offered_per_s is None else np.minimum(rate, offered_per_s)
+    transfer = exposed_s(link, prefill.wire_s, decode.wire_s)
+    ttft = prefill.latency_s + transfer + decode.entry_s
+    tokens, outputs = rate * (load.isl + load.osl), rate * load.osl
+    gpus = prefill.gpus + decode.gpus
+    return Joined(
+        requests_per_s=rate,
+        ttft_s=ttft,
+        ttft_longest_s=ttft + prefill.longest_extra_s,
+        tpot_s=decode.latency_s + 0.0 * rate,
+        transfer_s=transfer,
+        in_flight=rate * (prefill.residence_s + transfer + decode.residence_s),
+        total_tokens_per_s=tokens,
+        output_tokens_per_s=outputs,
+        total_tokens_per_s_per_gpu=tokens / gpus,
+        output_tokens_per_s_per_gpu=outputs / gpus,
+        stage_tokens_per_s_per_gpu=tokens / (prefill.stage_gpus + decode.stage_gpus),
+        gpus=gpus,
+        memory_util_frac=np.maximum(prefill.memory_util_frac, decode.memory_util_frac),
+        kv_fits_longest=np.minimum(prefill.kv_fits_longest, decode.kv_fits_longest),
+        gpu_util_frac=np.minimum(rate * (prefill.busy_s + decode.busy_s) / gpus, 1.0),
+        ttft_log_sd=prefill.log_sd + 0.0 * rate,
+        tpot_log_sd=decode.log_sd + 0.0 * rate,
+        throughput_log_sd=np.maximum(prefill.log_sd, decode.log_sd),
+    )
+
+
+def joined_estimate(prefill: PoolPoint, decode: PoolPoint, pair: Joined) -> Estimate:
+    """The estimate of pairs of pools: entry `i` of every argument belongs to pair `i`. No residual is left to add.
+
+    Memory is that of the fuller pool's GPUs; `kv_capacity_sequences` and `running_per_rank` are the decode pool's;
+    shares of time and of peaks are means over all GPUs.
+    """
+    first, second, size = prefill.columns, decode.columns, pair.ttft_s.shape[0]
+    prompt, step = _groups(prefill, size), _groups(decode, size)
+    per_request = prompt * prefill.passes_per_request + step * decode.passes_per_request
+    rate, gpus = pair.requests_per_s, pair.gpus
+    math_s, hbm_s = first.math_s + second.math_s, first.hbm_s + second.hbm_s
+    links = np.asarray(sum(per_request[GROUPS.index(g)] for g in COMMUNICATION))
+    host_s = prefill.passes.host_s * prefill.chunks + decode.passes.host_s * decode.passes_per_request
+    resources = np.stack([np.broadcast_to(x, (size,)) for x in (math_s / gpus, hbm_s / gpus, links, host_s)])
+    fuller = first.memory_util_frac >= second.memory_util_frac
+    parts = {**prefill.parts_s, **decode.parts_s, "kv_transfer": pair.transfer_s + decode_start_s(decode)}
+    zero = np.zeros(size)
+    return Estimate(
+        ttft_s=pair.ttft_s,
+        ttft_longest_s=pair.ttft_longest_s,
+        tpot_s=pair.tpot_s,
+        requests_per_s=rate,
+        total_tokens_per_s=pair.total_tokens_per_s,
+        output_tokens_per_s=pair.output_tokens_per_s,
+        gpus=gpus,
+        memory_util_frac=pair.memory_util_frac,
+        gpu_util_frac=pair.gpu_util_frac,
+        compute_util_frac=np.minimum(rate * math_s / gpus, 1.0),
+        bandwidth_util_frac=np.minimum(rate * hbm_s / gpus, 1.0),
+        stage_tokens_per_s_per_gpu=pair.stage_tokens_per_s_per_gpu,
+        kv_capacity_sequences=second.kv_capacity_sequences,
+        kv_fits_longest=pair.kv_fits_longest,
+        memory_bytes=np.where(fuller, _memory(prefill, size), _memory(decode, size)),
+        prefill_s=prompt,
+        decode_s=step,
+        prefill_passes_per_request=prefill.passes_per_request + zero,
+        decode_passes_per_request=decode.passes_per_request + zero,
+        ttft_parts_s=np.stack([np.broadcast_to(parts.get(name, zero), (size,)) for name in TTFT_PARTS]),
+        bottleneck=per_request.argmax(axis=0),
+        binding=np.minimum(resources.argmax(axis=0), len(RESOURCES) - 1),
+        running_per_rank=second.sequences_per_rank,
+        prefill_chunks=prefill.chunks + zero,
+        kv_wait_s=zero,
+        ttft_log_sd=pair.ttft_log_sd,
+        tpot_log_sd=pair.tpot_log_sd,
+        throughput_log_sd=pair.throughput_log_sd,
+    )
+
+
+def decode_start_s(decode: PoolPoint) -> Floats:
+    """Seconds before the first byte of a transfer moves, which TTFT includes."""
+    return decode.columns.entry_s - decode.parts_s["running_step"]
+
+
+def _groups(point: PoolPoint, size: int) -> Floats:
+    groups = point.passes.step.group_s
+    return np.stack([np.broadcast_to(groups.get(name, np.zeros(1)), (size,)) for name in GROUPS])
+
+
+def _memory(point: PoolPoint, size: int) -> Floats:
+    memory = point.memory
+    kinds = {
+        **memory.weights_bytes,
+        "kv_cache": point.kv_bytes,
+        "activations": memory.activation_bytes,
+        "buffers": memory.buffer_bytes,
+        "reserve": memory.reserve_bytes,
+    }
+    return np.stack([np.broadcast_to(kinds.get(name, np.zeros(1)), (size,)) for name in MEMORY_KINDS])
