@@ -32,14 +32,10 @@ def shell_command(argv: Sequence[Arg], *, indent: str = "    ") -> str:
     """A command over several lines: an option and its values on each."""
     lines: list[list[str]] = [[]]
     for i, arg in enumerate(argv):
-        if i and isinstance(arg, str) and arg.startswith("-") and not _negative(arg) and lines[-1]:
+        if i and isinstance(arg, str) and arg.startswith("--") and lines[-1]:
             lines.append([])
         lines[-1].append(shell_word(arg))
     return f" \\\n{indent}".join(" ".join(line) for line in lines)
-
-
-def _negative(arg: str) -> bool:
-    return re.fullmatch(r"-\d+(\.\d+)?", arg) is not None
 
 
 def to_yaml(document: Any) -> str:

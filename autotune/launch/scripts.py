@@ -28,8 +28,10 @@ def process_script(plan: LaunchPlan, process: NodeProcess) -> str:
     hosts = sorted({*_hosts(process), process.node})
     lines = [
         "#!/usr/bin/env bash",
-        f"# {process.name}: {process.role} on NODE_{process.node}, {len(process.gpus)} GPUs, "
-        f"{plan.service.engine} {plan.service.version}",
+        (
+            f"# {process.name}: {process.role} on NODE_{process.node}, {len(process.gpus)} GPUs, "
+            f"{plan.service.engine} {plan.service.version}"
+        ),
         f"# {one_line(plan.service.plan)}",
         "set -euo pipefail",
         'HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"',
@@ -56,7 +58,7 @@ def _hosts(process: NodeProcess) -> set[int]:
 def nodes_env(plan: LaunchPlan) -> str:
     """Host names as parameters."""
     head = (
-        "# Host names or addresses by which the nodes reach each other. Fill in all of them; the scripts read this file.\n"
+        "# Host names or addresses by which the nodes reach each other. Fill in all; the scripts read this file.\n"
         "# IPv6 addresses in brackets.\n"
     )
     return head + "".join(f"{name}=\n" for name in plan.nodes)

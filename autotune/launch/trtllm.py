@@ -53,8 +53,8 @@ def _said(service: Service, nodes: int) -> tuple[str, ...]:
     limits = service.limits
     said = [
         (
-            f"free_gpu_memory_fraction {limits.kv_free_fraction:g} is of what weights and activations leave free, by the "
-            f"memory model: {limits.kv_room_bytes / 2**30:.1f} GiB of KV cache on the fullest GPU"
+            f"free_gpu_memory_fraction {limits.kv_free_fraction:g} is of what weights and activations leave free, by "
+            f"the memory model: {limits.kv_room_bytes / 2**30:.1f} GiB of KV cache on the fullest GPU"
         )
     ]
     if nodes > 1:

@@ -1,0 +1,52 @@
+"""From a plan to launch files: `autotune export`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from autotune.cli.options import JSON, SET, STUDY, TABLE
+
+TARGETS = ("vllm", "sglang", "trtllm")
+
+
+@click.command()
+@STUDY
+@SET
+@click.option(
+    "--plan", help="Plan string, as `autotune tune` prints it. Default: the best plan of the target's engine."
+)
+@click.option("--target", required=True, type=click.Choice(TARGETS), help="What to write launch files for.")
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False), help="Folder to write; new, empty or an export."
+)
+@click.option("--engine-version", help="Version of the engine, as 0.33.0. Default: the newest whose options are known.")
+@click.option(
+    "--model", help="What the engine loads: a Hugging Face name or a path on the nodes. Default: the study's."
+)
+@click.option(
+    "--from",
+    "current",
+    metavar="CURRENT",
+    help="What runs now, for the way from there: a plan string, `baseline`, an exported folder or a file as "
+    "`autotune import` reads it.",
+)
+@click.option("--hybrid-lb", is_flag=True, help="vLLM: every node of a replica answers HTTP for its own ranks.")
+@JSON
+@TABLE
+def export(**options: Any) -> None:
+    """Write what starts a plan of STUDY: a script per node, the node list, health checks and a README.
+
+    Every option is checked against the option list of the engine's version, and the lengths and counts fit the memory
+    model. Host names are parameters. A plan that the engine or the version cannot express is an error (exit code 2)
+    that names the rule; exit code 3: no plan keeps every limit, name one with --plan.
+
+    \b
+    autotune export studies/deepseek-v3-128xh200.toml --target vllm --out out/launch
+    autotune export studies/qwen3-235b-64xh100.toml --target sglang --set engine=sglang --out out/sg --from baseline
+    """
+    from autotune.cli.export import run_export
+
+    sys.exit(run_export(**options))

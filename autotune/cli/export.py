@@ -1,0 +1,64 @@
+"""`autotune export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from autotune.cli.options import EXIT_INFEASIBLE, wants_json
+from autotune.launch.export import Export, choose_plan, current_service, make_export
+from autotune.launch.files import write_folder
+from autotune.launch.plan import Service
+from autotune.launch.targets import TARGETS, Target, target_files
+from autotune.report.files import to_json
+from autotune.report.launch import export_document, print_export
+from autotune.study import Study, load_study
+
+
+def run_export(
+    *,
+    study: str,
+    overrides: tuple[str, ...],
+    plan: str | None,
+    target: str,
+    out: str,
+    engine_version: str | None,
+    model: str | None,
+    current: str | None,
+    hybrid_lb: bool,
+    as_json: bool,
+    as_table: bool,
+) -> int:
+    """Write the launch files of a plan; the exit code."""
+    loaded, chosen = load_study(Path(study), overrides), TARGETS[target]
+    result, said = choose_plan(loaded, chosen, plan)
+    if result is None:
+        click.echo("error: no plan of the target's engine keeps every limit; name one with --plan", err=True)
+        return EXIT_INFEASIBLE
+    export = make_export(
+        loaded,
+        result,
+        said=said,
+        version=engine_version,
+        model=model,
+        hybrid_lb=hybrid_lb,
+        current=None if current is None else _current(loaded, current),
+    )
+    files = _write(chosen, export, Path(out))
+    document = export_document(export.launch, target=target, folder=out, files=files)
+    if wants_json(as_json, as_table):
+        click.echo(to_json(document), nl=False)
+    else:
+        print_export(document)
+    return 0
+
+
+def _write(target: Target, export: Export, folder: Path) -> list[str]:
+    files = target_files(target, export.launch, current=export.current)
+    write_folder(folder, files)
+    return sorted(files)
+
+
+def _current(study: Study, text: str) -> Service:
+    return current_service(study, text)

@@ -1,0 +1,114 @@
+"""`export`: a plan of a study as launch files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from autotune.launch.build import launch_plan
+from autotune.launch.options import choose_version
+from autotune.launch.plan import LaunchPlan, Service
+from autotune.launch.service import make_service
+from autotune.launch.targets import Target
+from autotune.space import ANY
+from autotune.study import Study
+from autotune.tuning import PlanResult, tune
+from autotune.tuning.run import score_plan
+from costmodel.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What is to be written."""
+
+    plan: PlanResult
+    launch: LaunchPlan
+    current: Service | None
+
+
+def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanResult | None, tuple[str, ...]]:
+    """The plan to export, and what had to be assumed; None where no plan of the target's engine keeps every limit.
+
+    Raises:
+        InputError: the study is about another engine, or the string has no meaning, or breaks a rule of the engine.
+    """
+    if target.engine is not None and study.engine not in (ANY, target.engine):
+        raise InputError.single(
+            "--target",
+            f"is {target.engine}, the study is about {study.engine}; change it with --set engine={target.engine}",
+        )
+    own = study if target.engine is None else replace(study, engine=target.engine)
+    if text is None:
+        ranked = tune(own).ranked
+        if not ranked:
+            return None, ()
+        best = ranked[0]
+        said = f"plan not given: {best.plan}, the best of {len(ranked)} of {best.engine} that keep every limit"
+        return best, (said if target.engine else f"plan not given: {best.plan}, the study's best",)
+    scored = score_plan(own, text, engine=target.engine, path="--plan")
+    if scored.result is None:
+        raise InputError.single("--plan", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
+    said_too = tuple(f"--plan: {a}" for a in scored.resolution.assumed)
+    if not scored.result.feasible:
+        worst = scored.result.violations[0]
+        broken = f"--plan breaks {worst.code}: {worst.value:.4g} {worst.unit}, limit {worst.limit:.4g}"
+        said_too = (*said_too, broken)
+    return scored.result, said_too
+
+
+def make_export(
+    study: Study,
+    plan: PlanResult,
+    *,
+    said: tuple[str, ...] = (),
+    version: str | None = None,
+    model: str | None = None,
+    hybrid_lb: bool = False,
+    current: Service | None = None,
+) -> Export:
+    """The processes of a plan of the study.
+
+    Args:
+        study: from `load_study`.
+        plan: scored under it.
+        said: assumptions made before.
+        version: of the engine; None: the study's, or the newest whose options are known.
+        model: what to load, as `make_service`.
+        hybrid_lb: as `Service.hybrid_lb`.
+        current: what runs now.
+
+    Raises:
+        InputError: what the engine cannot express, by the name of the rule.
+    """
+    asked = version or (study.engine_version if study.engine == plan.engine else None)
+    options, assumed = choose_version(plan.engine, asked)
+    service = make_service(study, plan, options, model=model, hybrid_lb=hybrid_lb)
+    service = replace(service, assumptions=(*said, *assumed, *service.assumptions))
+    return Export(plan=plan, launch=launch_plan(service, options), current=current)
+
+
+def current_service(study: Study, text: str) -> Service:
+    """What runs now, given as a plan string or `baseline`: with the best knobs, or those the baseline gives.
+
+    Raises:
+        InputError: the study has no baseline, or the string has no meaning or breaks a rule of its engine.
+    """
+    given = study.baseline
+    if text == "baseline":
+        if given is None:
+            raise InputError.single("--from", "the study has no baseline")
+        scored = score_plan(
+            study,
+            given.plan,
+            engine=given.engine,
+            concurrency=given.concurrency,
+            batched_tokens=given.max_num_batched_tokens,
+            weight_dtype=given.weight_dtype,
+            kv_dtype=given.kv_dtype,
+            path="$.baseline.plan",
+        )
+    else:
+        scored = score_plan(study, text, path="--from")
+    if scored.result is None:
+        raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
+    options, _ = choose_version(scored.result.engine, None)
+    return make_service(study, scored.result, options)
