@@ -1,0 +1,177 @@
+"""A workload profile: what of a window of traffic decides which plan serves it best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from autotune.traffic.grid import Grid
+from autotune.traffic.points import Point, representative_points
+from autotune.traffic.rates import Rate, rate_of_times
+from costmodel.columns import Floats
+from costmodel.errors import InputError
+
+SCHEMA = 1
+"""Of the JSON content; profiles of a later schema are refused, not guessed at."""
+QUANTILES = (0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadProfile:
+    """A window of traffic in short."""
+
+    start_s: float
+    """Of the window, Unix time."""
+    end_s: float
+    num_requests: int
+    rate: Rate
+    prompt_mean: float
+    """Prompt tokens per request."""
+    output_mean: float
+    prompt_quantiles: tuple[float, ...]
+    """Prompt tokens at each of `QUANTILES`."""
+    output_quantiles: tuple[float, ...]
+    longest_prompt: int
+    longest_output: int
+    points: tuple[Point, ...]
+    """Weighted lengths that the cost model evaluates: weights sum to 1 and keep both means."""
+    grid: Grid
+    """Joint lengths, for comparing with another window."""
+    shared_prefix_frac: float | None
+    """Share of prompt tokens that a request shares with an earlier one's beginning; None: the log does not say."""
+    assumptions: tuple[str, ...] = ()
+    """What the log left open and how it was filled in."""
+
+    @property
+    def span_s(self) -> float:
+        """Length of the window."""
+        return self.end_s - self.start_s
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON content; `profile_from_json` reads it."""
+        # tuples become lists, so that what was written and read again is equal to what was not
+        content = {k: _plain(v) for k, v in asdict(self).items() if k != "grid"}
+        return {"schema": SCHEMA, **content, "quantiles": list(QUANTILES), "grid": self.grid.to_json()}
+
+
+def profile_of_arrays(
+    times_s: Floats,
+    prompt_tokens: Floats,
+    output_tokens: Floats,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    shared_prefix_frac: float | None = None,
+    requests_each: float = 1.0,
+    assumptions: tuple[str, ...] = (),
+) -> WorkloadProfile:
+    """Profile requests, all of shape `(num_requests,)`, in any order.
+
+    Args:
+        times_s: arrivals, Unix time or from any other zero.
+        prompt_tokens: at least 1 each.
+        output_tokens: the same.
+        start_s: of the window; None: the first request.
+        end_s: of the window, later than its start; None: the last request.
+        shared_prefix_frac: where the log has it.
+        requests_each: how many requests each row stands for, where a log was thinned.
+        assumptions: what was filled in so far.
+
+    Raises:
+        ValueError: there is no request, or the window has no length.
+    """
+    if times_s.size == 0:
+        raise ValueError("a profile must be of at least one request, got none")
+    start = float(times_s.min()) if start_s is None else start_s
+    end = float(times_s.max()) if end_s is None else end_s
+    if not end > start:
+        raise ValueError(f"a window must end after it starts, got {start=}, {end=}")
+    rate = rate_of_times(times_s, start_s=start, end_s=end, requests_each=requests_each)
+    return profile_of_lengths(
+        prompt_tokens,
+        output_tokens,
+        np.full(times_s.size, requests_each),
+        rate=rate,
+        start_s=start,
+        end_s=end,
+        shared_prefix_frac=shared_prefix_frac,
+        assumptions=assumptions,
+    )
+
+
+def profile_of_lengths(
+    prompt_tokens: Floats,
+    output_tokens: Floats,
+    requests: Floats,
+    *,
+    rate: Rate,
+    start_s: float,
+    end_s: float,
+    shared_prefix_frac: float | None = None,
+    assumptions: tuple[str, ...] = (),
+) -> WorkloadProfile:
+    """Profile pairs of lengths that stand for `requests` each, where the rate is known from elsewhere."""
+    prompts, outputs = (np.asarray(t, dtype=np.float64) for t in (prompt_tokens, output_tokens))
+    total = float(requests.sum())
+    return WorkloadProfile(
+        start_s=start_s,
+        end_s=end_s,
+        num_requests=round(total),
+        rate=rate,
+        prompt_mean=float(prompts @ requests) / total,
+        output_mean=float(outputs @ requests) / total,
+        prompt_quantiles=_quantiles(prompts, requests),
+        output_quantiles=_quantiles(outputs, requests),
+        longest_prompt=int(prompts.max()),
+        longest_output=int(outputs.max()),
+        points=representative_points(prompts, outputs, requests),
+        grid=Grid.of(prompts, outputs, requests),
+        shared_prefix_frac=shared_prefix_frac,
+        assumptions=assumptions,
+    )
+
+
+def profile_from_json(content: Mapping[str, Any]) -> WorkloadProfile:
+    """Read what `WorkloadProfile.to_json` wrote.
+
+    Raises:
+        InputError: it is no profile, or of a later schema.
+    """
+    if content.get("schema") != SCHEMA:
+        raise InputError.single("$.schema", f"must be {SCHEMA}, the profile's schema, got {content.get('schema')!r}")
+    try:
+        rate = {k: _tuple(v) for k, v in content["rate"].items()}
+        profile = WorkloadProfile(
+            **{k: _tuple(v) for k, v in content.items() if k not in ("schema", "quantiles", "rate", "points", "grid")},
+            rate=Rate(**rate),
+            points=tuple(Point(**p) for p in content["points"]),
+            grid=Grid.from_json(content["grid"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError.single("$", f"must be a workload profile: {error}") from error
+    numbers = (profile.start_s, profile.end_s, profile.prompt_mean, profile.output_mean, profile.rate.mean_per_s)
+    if not profile.points or not all(isinstance(n, (int, float)) and isfinite(n) for n in numbers):
+        raise InputError.single("$", "must be a workload profile with points and finite means")
+    return profile
+
+
+def _quantiles(values: Floats, requests: Floats) -> tuple[float, ...]:
+    """The smallest value that at least each share of the requests does not exceed."""
+    order = np.argsort(values, kind="stable")
+    share = np.cumsum(requests[order])
+    index = np.searchsorted(share, np.array(QUANTILES) * share[-1] * (1.0 - 1e-12))
+    return tuple(values[order][np.minimum(index, values.size - 1)].tolist())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

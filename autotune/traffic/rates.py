@@ -1,0 +1,86 @@
+"""How fast requests come: mean, peak and burstiness, each with what is not known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from costmodel.columns import Floats
+
+BINS_S = (60.0, 30.0, 15.0, 10.0, 5.0, 1.0)
+"""Bin lengths, the longest that gives `MIN_BINS` is taken."""
+MIN_BINS = 20
+Z = 1.959963984540054
+"""Quantile of the normal distribution at 0.975: intervals hold with 95 %."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Requests per second over a window."""
+
+    mean_per_s: float
+    mean_interval_per_s: tuple[float, float]
+    """95 %: of the mean of a longer stretch of the same traffic, burstiness counted in."""
+    peak_per_s: float
+    """Of the fullest bin."""
+    burstiness: float
+    """Index of dispersion: variance over mean of requests per bin. 1: Poisson."""
+    burstiness_interval: tuple[float, float]
+    """95 %, the counts taken as gamma-distributed."""
+    bin_s: float
+    num_bins: int
+
+
+def rate_of_times(times_s: Floats, *, start_s: float, end_s: float, requests_each: float = 1.0) -> Rate:
+    """Rate of requests at `times_s` (any order) between two times.
+
+    Args:
+        times_s: shape `(num_requests,)`, all within the window.
+        start_s: of the window.
+        end_s: of the window, later than its start.
+        requests_each: how many requests each time stands for, where a log was thinned.
+    """
+    span = end_s - start_s
+    bin_s = next((length for length in BINS_S if span >= MIN_BINS * length), span / MIN_BINS)
+    num_bins = max(int(span / bin_s), 1)
+    index = np.floor((times_s - start_s) / bin_s).astype(np.int64)
+    # what lies beyond the last whole bin counts for the mean alone
+    counts = np.bincount(index[(index >= 0) & (index < num_bins)], minlength=num_bins).astype(np.float64)
+    mean = counts.mean()
+    thinned = counts.var(ddof=1) / mean if num_bins > 1 and mean > 0.0 else 1.0
+    return rate_of_counts(
+        total=times_s.size * requests_each,
+        span_s=span,
+        peak_per_s=float(counts.max()) * requests_each / bin_s,
+        # of counts thinned to a share p the index of dispersion is 1 + p (index - 1)
+        burstiness=max(1.0 + (thinned - 1.0) * requests_each, 0.0),
+        bin_s=bin_s,
+        num_bins=num_bins,
+    )
+
+
+def rate_of_counts(
+    *, total: float, span_s: float, peak_per_s: float, burstiness: float, bin_s: float, num_bins: int
+) -> Rate:
+    """Intervals from totals: log-normal for the mean, with variance `burstiness / total` of its logarithm."""
+    mean = total / span_s
+    spread = Z * sqrt(max(burstiness, 1.0) / max(total, 1.0))
+    return Rate(
+        mean_per_s=mean,
+        mean_interval_per_s=(mean * float(np.exp(-spread)), mean * float(np.exp(spread))),
+        peak_per_s=max(peak_per_s, mean),
+        burstiness=burstiness,
+        burstiness_interval=_dispersion_interval(burstiness, num_bins),
+        bin_s=bin_s,
+        num_bins=num_bins,
+    )
+
+
+def _dispersion_interval(value: float, num_bins: int) -> tuple[float, float]:
+    """From chi-square of `num_bins - 1` degrees, its quantiles by Wilson and Hilferty (1931)."""
+    degrees = max(num_bins - 1, 1)
+    part = 2.0 / (9.0 * degrees)
+    low, high = (degrees * max(1.0 - part + z * sqrt(part), 1e-3) ** 3 for z in (-Z, Z))
+    return value * degrees / high, value * degrees / low
