@@ -7,15 +7,44 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from autotune.study import Study
 from autotune.tuning.normal import p_below
 from costmodel.columns import Floats
-from costmodel.outcome import Estimate
 
 TOLERANCE = 1e-9
+
+
+class Figures(Protocol):
+    """What the limits look at: an `Estimate`, or two pools together (`costmodel.joined.Joined`)."""
+
+    @property
+    def ttft_longest_s(self) -> Floats: ...  # noqa: D102
+    @property
+    def tpot_s(self) -> Floats: ...  # noqa: D102
+    @property
+    def requests_per_s(self) -> Floats: ...  # noqa: D102
+    @property
+    def total_tokens_per_s_per_gpu(self) -> Floats: ...  # noqa: D102
+    @property
+    def output_tokens_per_s_per_gpu(self) -> Floats: ...  # noqa: D102
+    @property
+    def stage_tokens_per_s_per_gpu(self) -> Floats: ...  # noqa: D102
+    @property
+    def memory_util_frac(self) -> Floats: ...  # noqa: D102
+    @property
+    def gpu_util_frac(self) -> Floats: ...  # noqa: D102
+    @property
+    def kv_fits_longest(self) -> Floats: ...  # noqa: D102
+    @property
+    def ttft_log_sd(self) -> Floats: ...  # noqa: D102
+    @property
+    def tpot_log_sd(self) -> Floats: ...  # noqa: D102
+    @property
+    def throughput_log_sd(self) -> Floats: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +56,11 @@ class Limit:
     unit: str
     least: bool
     """Whether the value must be at least the limit, instead of at most."""
-    value: Callable[[Estimate], Floats]
+    value: Callable[[Figures], Floats]
     solved: bool = False
     """Whether more requests in flight only ever make it worse, so that concurrency is solved against it."""
 
-    def excess(self, estimate: Estimate) -> Floats:
+    def excess(self, estimate: Figures) -> Floats:
         """Amount over the limit in its unit, shape `(num_plans,)`; at most 0 where it is kept."""
         value = self.value(estimate)
         over = self.limit - value if self.least else value - self.limit
@@ -148,7 +177,7 @@ def study_limits(study: Study) -> tuple[Limit, ...]:
     return tuple(out)
 
 
-def p_meets(study: Study, estimate: Estimate) -> Floats:
+def p_meets(study: Study, estimate: Figures) -> Floats:
     """Probability that a plan keeps every limit on latency and throughput, shape `(num_plans,)`.
 
     The limits are taken as independent. Errors of TTFT and TPOT go together, so this errs on the safe side.
@@ -166,7 +195,7 @@ def p_meets(study: Study, estimate: Estimate) -> Floats:
     return out
 
 
-def p_meets_latency(study: Study, estimate: Estimate) -> Floats:
+def p_meets_latency(study: Study, estimate: Figures) -> Floats:
     """Probability of keeping the limits on latency alone, shape `(num_plans,)`: more requests only lower it."""
     c = study.constraints
     out = np.ones_like(estimate.tpot_s)
@@ -177,7 +206,7 @@ def p_meets_latency(study: Study, estimate: Estimate) -> Floats:
     return out
 
 
-def excess_table(limits: tuple[Limit, ...], estimate: Estimate) -> Floats:
+def excess_table(limits: tuple[Limit, ...], estimate: Figures) -> Floats:
     """Excesses, shape `(len(limits), num_plans)`; NaN counts as broken."""
     table = np.stack([limit.excess(estimate) for limit in limits])
     return np.where(np.isnan(table), np.inf, table)

@@ -9,7 +9,7 @@ import numpy as np
 from autotune.space import Candidate
 from autotune.study import IntRange, Study
 from autotune.tuning.candidates import Rows, Variant, make_rows
-from autotune.tuning.limits import Limit, excess_table, p_meets, study_limits
+from autotune.tuning.limits import Figures, Limit, excess_table, p_meets, study_limits
 from autotune.tuning.plans import DERIVED, PlanResult, plan_result
 from autotune.tuning.solve import bounds, in_range, solve_concurrency
 from costmodel.columns import Floats
@@ -62,26 +62,32 @@ def _concurrencies(study: Study, rows: Rows, limits: tuple[Limit, ...]) -> list[
     return [in_range(study, concurrency) for concurrency in tried]
 
 
+def order_key(study: Study, limits: tuple[Limit, ...], figures: Figures) -> tuple[Floats, Floats, Floats]:
+    """What orders rows, higher is better; excesses, shape `(len(limits), rows)`; P(meets).
+
+    Any feasible row goes before any infeasible one, and those by how far they are off.
+    """
+    excess = excess_table(limits, figures)
+    objective = getattr(figures, study.objective.metric)
+    # what can be expected of a plan that may break its limits
+    meets = p_meets(study, figures)
+    gain = -objective if study.objective.direction == "minimize" else objective * meets
+    scale = np.array([max(abs(limit.limit), 1e-12) for limit in limits])[:, None]
+    over = np.maximum(excess, 0.0) / scale
+    derived = np.array([limit.code == DERIVED for limit in limits])
+    worst = np.where(over[~derived].max(axis=0) > 0.0, over[~derived].max(axis=0), over.max(axis=0))
+    bounded = np.nan_to_num(gain / (1.0 + np.abs(gain)), nan=-2.0)
+    return np.where(worst <= 0.0, 10.0 + bounded, -np.minimum(worst, 1e300)), excess, meets
+
+
 class _Trial:
     """All rows at one concurrency each, with the key that orders them: higher is better."""
 
     def __init__(self, rows: Rows, concurrency: Floats, limits: tuple[Limit, ...], study: Study) -> None:
         self.rows, self.concurrency, self.limits = rows, concurrency, limits
         self.estimate: Estimate = rows.evaluate(concurrency)
-        self.excess = excess_table(limits, self.estimate)
+        self.key, self.excess, self.p_meets = order_key(study, limits, self.estimate)
         self.values = np.stack([limit.value(self.estimate) for limit in limits])
-        objective = getattr(self.estimate, study.objective.metric)
-        # what can be expected of a plan that may break its limits
-        self.p_meets = p_meets(study, self.estimate)
-        expected = objective * self.p_meets
-        gain = -objective if study.objective.direction == "minimize" else expected
-        scale = np.array([max(abs(limit.limit), 1e-12) for limit in limits])[:, None]
-        over = np.maximum(self.excess, 0.0) / scale
-        derived = np.array([limit.code == DERIVED for limit in limits])
-        worst = np.where(over[~derived].max(axis=0) > 0.0, over[~derived].max(axis=0), over.max(axis=0))
-        # any feasible row goes before any infeasible one, and those by how far they are off
-        bounded = np.nan_to_num(gain / (1.0 + np.abs(gain)), nan=-2.0)
-        self.key = np.where(worst <= 0.0, 10.0 + bounded, -np.minimum(worst, 1e300))
 
     def result(self, row: int) -> PlanResult:
         """The plan of a row."""
