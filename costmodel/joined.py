@@ -24,9 +24,11 @@ class Joined:
     ttft_longest_s: Floats
     tpot_s: Floats
     transfer_s: Floats
-    """What of the transfer the first token waits for, its start included."""
+    """What of the transfer the first token waits for, its start not included."""
     in_flight: Floats
-    """By Little's law, over both pools and the transfer."""
+    """By Little's law, over both pools, the transfer and the wait in front."""
+    outside_s: Floats
+    """Wait in front of both pools, where more is in flight than they admit; part of TTFT."""
     total_tokens_per_s: Floats
     output_tokens_per_s: Floats
     total_tokens_per_s_per_gpu: Floats
@@ -41,18 +43,37 @@ class Joined:
     throughput_log_sd: Floats
 
 
-def joined(
-    prefill: PoolColumns, decode: PoolColumns, load: Load, link: TransferLink, offered_per_s: float | None = None
-) -> Joined:
-    """Pools side by side, entry `i` with entry `i`. More of either pool's rate, or less of its times, never hurts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """How much is asked of two pools together; None: as much as they can do."""
+
+    offered_per_s: float | None = None
+    """Requests that arrive per second."""
+    most_in_flight: float | None = None
+    """Requests in flight that are admitted at most."""
+    in_flight: float | None = None
+    """Requests that are in flight, whatever the pools admit: the rest waits in front of them."""
+
+
+def joined(prefill: PoolColumns, decode: PoolColumns, load: Load, link: TransferLink, demand: Demand) -> Joined:
+    """Pools side by side, entry `i` with entry `i`.
 
     The slower pool sets the pace. Latencies are those at which the pools are full: where one of them is the faster,
-    its requests take no longer than that. The uncertainty of throughput is the larger of the two pools'.
+    its requests take no longer than that. The uncertainty of throughput is the larger of the two pools'. Unless
+    `demand.in_flight` is given, more of either pool's rate or less of its times never hurts.
     """
-    rate = np.minimum(prefill.requests_per_s, decode.requests_per_s)
-    rate = rate if offered_per_s is None else np.minimum(rate, offered_per_s)
+    able = np.minimum(prefill.requests_per_s, decode.requests_per_s)
     transfer = exposed_s(link, prefill.wire_s, decode.wire_s)
-    ttft = prefill.latency_s + transfer + decode.entry_s
+    first = prefill.latency_s + transfer + decode.entry_s
+    inside = first + np.maximum(load.osl - 1.0, 0.0) * decode.latency_s
+    rate = able if demand.offered_per_s is None else np.minimum(able, demand.offered_per_s)
+    outside: Floats = np.zeros(1)
+    limit = demand.most_in_flight if demand.in_flight is None else demand.in_flight
+    if limit is not None:
+        rate = np.minimum(rate, limit / inside)
+    if demand.in_flight is not None:
+        outside = np.maximum(demand.in_flight / able - inside, 0.0)
+    ttft = first + outside
     tokens, outputs = rate * (load.isl + load.osl), rate * load.osl
     gpus = prefill.gpus + decode.gpus
     return Joined(
@@ -61,7 +82,8 @@ def joined(
         ttft_longest_s=ttft + prefill.longest_extra_s,
         tpot_s=decode.latency_s + 0.0 * rate,
         transfer_s=transfer,
-        in_flight=rate * (prefill.residence_s + transfer + decode.residence_s),
+        in_flight=rate * (inside + outside),
+        outside_s=outside + 0.0 * rate,
         total_tokens_per_s=tokens,
         output_tokens_per_s=outputs,
         total_tokens_per_s_per_gpu=tokens / gpus,
@@ -93,6 +115,7 @@ def joined_estimate(prefill: PoolPoint, decode: PoolPoint, pair: Joined) -> Esti
     resources = np.stack([np.broadcast_to(x, (size,)) for x in (math_s / gpus, hbm_s / gpus, links, host_s)])
     fuller = first.memory_util_frac >= second.memory_util_frac
     parts = {**prefill.parts_s, **decode.parts_s, "kv_transfer": pair.transfer_s + decode_start_s(decode)}
+    parts["kv_wait"] = pair.outside_s
     zero = np.zeros(size)
     return Estimate(
         ttft_s=pair.ttft_s,
@@ -119,7 +142,7 @@ def joined_estimate(prefill: PoolPoint, decode: PoolPoint, pair: Joined) -> Esti
         binding=np.minimum(resources.argmax(axis=0), len(RESOURCES) - 1),
         running_per_rank=second.sequences_per_rank,
         prefill_chunks=prefill.chunks + zero,
-        kv_wait_s=zero,
+        kv_wait_s=pair.outside_s,
         ttft_log_sd=pair.ttft_log_sd,
         tpot_log_sd=pair.tpot_log_sd,
         throughput_log_sd=pair.throughput_log_sd,

@@ -68,7 +68,9 @@ class PoolColumns(Columns):
     kv_fits_longest: Floats
     kv_capacity_sequences: Floats
     sequences_per_rank: Floats
-    """That hold cache, per attention-DP rank."""
+    """That want to hold cache, per attention-DP rank."""
+    ranks: Floats
+    """Attention-DP ranks of a replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,7 @@ class Pool:
             self.load.isl,
             self.load.osl,
             (layout.moe_ep > 1.0).astype(np.float64),
+            layout.attn_dp,
         )
         return residual_factor(getattr(batch.residual, target), phi, beyond, REACH_SD[target])
 
@@ -186,6 +189,7 @@ class PrefillPool(Pool):
             kv_fits_longest=memory.kv_room_bytes / memory.kv_bytes_longest,
             kv_capacity_sequences=_capacity(memory, layout.attn_dp),
             sequences_per_rank=np.maximum(holding, 1.0),
+            ranks=layout.attn_dp,
         )
         return PoolPoint(
             columns=columns,
@@ -248,6 +252,7 @@ class DecodePool(Pool):
             kv_fits_longest=memory.kv_room_bytes / memory.kv_bytes_longest,
             kv_capacity_sequences=_capacity(memory, layout.attn_dp),
             sequences_per_rank=wanted / layout.attn_dp,
+            ranks=layout.attn_dp,
         )
         return PoolPoint(
             columns=columns,
