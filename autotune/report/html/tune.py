@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from autotune.report.document import assumptions, baseline_rank
 from autotune.report.html.flips import TITLES, flips_table, summary
 from autotune.report.html.intervals import interval_chart
 from autotune.report.html.page import render
 from autotune.report.html.scatter import Marked, ScatterLimit, scatter
+from autotune.report.html.section import Tile
 from autotune.report.html.sections import (
     Named,
     binding_table,
@@ -49,17 +49,6 @@ POINTED_AT = 120
 """Plans in a scatter chart that answer to the pointer; the others are dots."""
 NEAREST_ROWS = 40
 INTERVAL_ROWS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tile:
-    """One key figure of the first plan."""
-
-    title: str
-    value: str
-    unit: str
-    small: str
-    change: str
 
 
 def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
