@@ -138,12 +138,17 @@ class SteadyState:
     """Per request: host time that the GPU waits for."""
 
 
+def _slowest_stage_s(stages: StageTable, step: StepTime) -> Floats:
+    """Kernels, collectives and hand-over of a plan's slowest stage; the last, which has the head, hands nothing on."""
+    head = np.maximum(step.per_layer_s["head"] - step.send_s, 0.0)
+    return stages.worst({**step.per_layer_s, "head": head}) + step.send_s
+
+
 def _decode_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, factor: Floats) -> Pass:
     step = step_time(machine, work)
-    kernels = stages.worst(step.per_layer_s) * factor
+    slowest = _slowest_stage_s(stages, step) * factor
     total = np.asarray(sum(step.group_s.values())) * factor
     host = engine.step_s + engine.sequence_s * work.sampled
-    slowest = kernels + step.send_s
     return Pass(
         through_s=total + host,
         stage_s=slowest + host,
@@ -158,15 +163,15 @@ def _decode_pass(machine: Machine, stages: StageTable, engine: EngineColumns, wo
 
 def _prefill_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, layers: Floats) -> Pass:
     step = step_time(machine, work)
-    kernels = stages.worst(step.per_layer_s) * engine.prefill_factor
+    kernels = _slowest_stage_s(stages, step) * engine.prefill_factor
     total = np.asarray(sum(step.group_s.values())) * engine.prefill_factor
     floor = engine.prefill_layer_s
     # the stage with the most layers launches longest, where they do not divide evenly
-    slowest = np.maximum(kernels + step.send_s, stages.worst({"dense": floor, "moe": floor}))
+    slowest = np.maximum(kernels, stages.worst({"dense": floor, "moe": floor}))
     return Pass(
         through_s=np.maximum(total, floor * layers) + engine.step_s,
         stage_s=slowest + engine.step_s,
-        kernel_s=kernels + step.send_s,
+        kernel_s=kernels,
         step=step,
         work=work,
         factor=engine.prefill_factor,

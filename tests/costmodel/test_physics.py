@@ -167,15 +167,18 @@ def test_load_and_latency(name: str, engine: str, isl: int, osl: int, concurrenc
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(ENGINES), figure=st.sampled_from(["up", "out"]))
 @settings(max_examples=20, deadline=None)
 def test_quicker_links_never_hurt(name: str, engine: str, figure: str) -> None:
-    """Less latency of a link tier slows no plan."""
+    """Less latency of a link tier slows no plan: first tokens, whole requests, and how many are served."""
     members = plans(name, engine, 32)
     field = f"scale{figure}_latency_s"
     old = members[0].cluster
     slow = replace(old, gpu=replace(old.gpu, **{field: 10 * getattr(old.gpu, field)}))
     before = estimate([replace(m, cluster=slow) for m in members], load(64.0))
     after = estimate(members, load(64.0))
-    assert (after.tpot_s <= before.tpot_s * SLACK).all()
     assert (after.ttft_s <= before.ttft_s * SLACK).all()
+    # TPOT by itself may rise by some 1e-5: sooner prefilled, more sequences decode at a time
+    whole = [e.ttft_s + 499.0 * e.tpot_s for e in (before, after)]
+    assert (whole[1] <= whole[0] * SLACK).all()
+    assert (after.tpot_s <= before.tpot_s * (1.0 + 1e-4)).all()
     assert (after.requests_per_s * SLACK >= before.requests_per_s).all()
     assert (after.tpot_s < before.tpot_s).any()
 
