@@ -211,7 +211,8 @@ def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fractio
         batched_tokens=load.batched_tokens,
         sequences_per_rank=np.minimum(wanted, load.max_num_seqs),
         # TensorRT-LLM admits a request only with room for its whole output (GUARANTEED_NO_EVICT, its default)
-        mean_tokens=load.isl + load.osl * np.where(batch.fraction_is_of_free > 0, 1.0, 0.5),
+        mean_tokens=np.where(load.kv_isl > 0.0, load.kv_isl, load.isl)
+        + np.where(load.kv_osl > 0.0, load.kv_osl, load.osl) * np.where(batch.fraction_is_of_free > 0, 1.0, 0.5),
         longest_tokens=longest_prompt + load.osl,
         memory_fraction=memory_fraction,
         fraction_is_of_free=batch.fraction_is_of_free,

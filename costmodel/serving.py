@@ -12,7 +12,7 @@ The number decoding and D depend on each other; a few rounds of substitution set
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -70,6 +70,10 @@ class Load(Columns):
     """Token budget of a step, per attention-DP rank."""
     max_num_seqs: Floats
     """Sequences that run at once, per attention-DP rank."""
+    kv_isl: Floats = field(default_factory=lambda: np.zeros(1))
+    """Mean prompt length of the sequences that hold cache, tokens, where those of several kinds share it; 0: `isl`."""
+    kv_osl: Floats = field(default_factory=lambda: np.zeros(1))
+    """The same of outputs; 0: `osl`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

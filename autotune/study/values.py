@@ -28,11 +28,25 @@ class IntRange:
 
     min: int
     max: int
+    average: float | None = None
+    """Mean, where it is known (recorded traffic); None: uniform over the range."""
 
     @property
     def mean(self) -> float:
-        """Mean of the uniform distribution over the range."""
-        return (self.min + self.max) / 2.0
+        """Mean of what lies in the range."""
+        return (self.min + self.max) / 2.0 if self.average is None else self.average
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One kind of request: its lengths, and how common it is."""
+
+    isl: float
+    """Prompt length, tokens."""
+    osl: float
+    """Output length, tokens."""
+    weight: float
+    """Share of the requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +67,9 @@ class Workload:
     """Exponent of the power law of expert popularity; 0 is balanced routing."""
     longest_prompt: int
     """Prompt length that the TTFT limit is checked at, tokens."""
+    points: tuple[Point, ...] = ()
+    """Kinds of requests that are evaluated one by one and put together; weights sum to 1. Empty: all have mean lengths.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from autotune.space import Candidate
 from autotune.study import Study
+from autotune.tuning.mixture import combined, point_loads
 from costmodel.arch import Arch, with_dtypes
 from costmodel.calibration.profile import Profile, read_profile
 from costmodel.columns import Floats, Ints
@@ -53,7 +54,11 @@ class Rows:
 
     def evaluate(self, concurrency: Floats) -> Estimate:
         """Estimate every row with so many requests in flight over all replicas."""
-        return self.batch.evaluate(self.load(concurrency), **self._bounds())
+        load, points = self.load(concurrency), self.study.workload.points
+        if not points:
+            return self.batch.evaluate(load, **self._bounds())
+        loads = point_loads(load, points)
+        return combined([self.batch.evaluate(each, **self._bounds()) for each in loads], points)
 
     def steady(self, concurrency: Floats) -> SteadyState:
         """The same before the calibration's residuals: the steps that every row settles into."""
