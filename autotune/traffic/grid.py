@@ -1,6 +1,6 @@
 """Joint lengths of requests on a logarithmic grid: small enough to keep for years, fine enough to tell drift.
 
-Cell `i` of an axis holds lengths from `2 ** (i / 4)` up to, not including, `2 ** ((i + 1) / 4)` tokens: steps of 19 %.
+Cell `i` of an axis holds lengths from `2 ** (i / 3)` up to, not including, `2 ** ((i + 1) / 3)` tokens: steps of 26 %.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from costmodel.columns import Floats, Ints
 from costmodel.errors import InputError
 
-CELLS_PER_OCTAVE = 4
-MAX_CELL = 4 * 27
+CELLS_PER_OCTAVE = 3
+MAX_CELL = 27 * CELLS_PER_OCTAVE
 """Of an axis: 2 ** 27 tokens, beyond the longest length that is believed."""
 
 

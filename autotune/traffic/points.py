@@ -6,28 +6,15 @@ group's mean lengths with its share of the requests. So weights sum to one and m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from autotune.study import Point
 from costmodel.columns import Floats, Ints
 
 PROMPT_CUTS = (0.3, 0.6, 0.85)
 """Groups of prompts; finer towards the long ones, whose prefill costs most."""
 OUTPUT_CUTS = (0.6,)
 """Groups of outputs within one of prompts."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One kind of request."""
-
-    isl: float
-    """Prompt length, tokens."""
-    osl: float
-    """Output length, tokens."""
-    weight: float
-    """Share of the requests."""
 
 
 def representative_points(

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from autotune.study import Point
 from autotune.traffic.grid import Grid
-from autotune.traffic.points import Point, representative_points
+from autotune.traffic.points import representative_points
 from autotune.traffic.rates import Rate, rate_of_times
 from costmodel.columns import Floats
 from costmodel.errors import InputError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, sqrt
 
 import numpy as np
 
@@ -48,8 +48,8 @@ def rate_of_times(times_s: Floats, *, start_s: float, end_s: float, requests_eac
     index = np.floor((times_s - start_s) / bin_s).astype(np.int64)
     # what lies beyond the last whole bin counts for the mean alone
     counts = np.bincount(index[(index >= 0) & (index < num_bins)], minlength=num_bins).astype(np.float64)
-    mean = counts.mean()
-    thinned = counts.var(ddof=1) / mean if num_bins > 1 and mean > 0.0 else 1.0
+    mean = float(counts.mean())
+    thinned = float(counts.var(ddof=1)) / mean if num_bins > 1 and mean > 0.0 else 1.0
     return rate_of_counts(
         total=times_s.size * requests_each,
         span_s=span,
@@ -69,7 +69,7 @@ def rate_of_counts(
     spread = Z * sqrt(max(burstiness, 1.0) / max(total, 1.0))
     return Rate(
         mean_per_s=mean,
-        mean_interval_per_s=(mean * float(np.exp(-spread)), mean * float(np.exp(spread))),
+        mean_interval_per_s=(mean * exp(-spread), mean * exp(spread)),
         peak_per_s=max(peak_per_s, mean),
         burstiness=burstiness,
         burstiness_interval=_dispersion_interval(burstiness, num_bins),
