@@ -6,13 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from autotune.report.html import tune_page
+from autotune.comparison import compare
+from autotune.report.comparison import comparison_document
+from autotune.report.html import comparison_page, evaluation_page, tune_page
 from tests.report.browser import Browser
 from tests.report.conftest import EVIL, Page, answered
+from tests.report.documents import evaluation_document
 
 QUICK = "search.max_num_batched_tokens=[8192]"
 SEVERAL_ENGINES = ("qwen3-235b-64xh100", "cluster.gpus=32", 'search.kv_dtype=["fp8"]', QUICK)
 STUDIES = [("reference-128",), SEVERAL_ENGINES, ("llama-70b-16xh100", QUICK), ("infeasible-example",)]
+OTHERS = {
+    "evaluation": lambda: evaluation_page(evaluation_document()),
+    "comparison": lambda: comparison_page(comparison_document(compare(answered("reference-128").study))),
+}
 every_study = pytest.mark.parametrize("study", STUDIES, ids=[s[0] for s in STUDIES])
 UNDRAWN = """[...document.querySelectorAll('svg')].filter(svg => {
   const box = svg.getBoundingClientRect();
@@ -209,3 +216,20 @@ def test_the_policy_stops_what_would_get_in(tab: Browser, page: Page) -> None:
     tab.value("new Promise(done => setTimeout(done, 50))")
     assert tab.value("typeof window.hacked") == "undefined"
     assert tab.problems
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("kind", ["evaluation", "comparison"])
+def test_the_other_pages_hold_the_same_rules(
+    tab: Browser, tmp_path_factory: pytest.TempPathFactory, kind: str, width: int
+) -> None:
+    """An evaluation and a comparison draw their charts, keep within the window, and are readable in the dark."""
+    file = tmp_path_factory.mktemp(kind) / "page.html"
+    file.write_text(OTHERS[kind](), encoding="utf-8")
+    tab.open(file, width=width, dark=True)
+    assert tab.value("document.querySelectorAll('svg[role=img]').length") >= 1
+    assert tab.value(UNDRAWN) == []
+    assert tab.value(OUTSIDE) == []
+    assert tab.value(CONTRAST) == []
+    assert tab.value("document.documentElement.scrollWidth <= window.innerWidth")
+    assert tab.problems == []

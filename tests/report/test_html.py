@@ -13,13 +13,17 @@ import pytest
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
-from autotune.report.html import tune_page
+from autotune.comparison import compare
+from autotune.report.comparison import comparison_document
+from autotune.report.html import comparison_page, evaluation_page, tune_page
 from autotune.report.html.scatter import pareto
 from autotune.report.html.shapes import exact, number
 from autotune.report.html.tune import TABLE_ROWS
+from autotune.study import load_study
 from autotune.tuning import TuneResult
 from autotune.tuning.sensitivity import sensitivity
 from tests.report.conftest import EVIL, STUDIES, answered
+from tests.report.documents import evaluation_document
 
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -221,3 +225,46 @@ def test_a_page_that_cannot_be_written_is_wrong_input(tmp_path: Path) -> None:
     )
     assert done.exit_code != 0
     assert "cannot be written" in str(done.exception)
+
+
+def test_an_evaluation_shows_every_part() -> None:
+    """Checks, axes, memory by stage, balance, claims and assumptions stand on the page, failures first."""
+    page = evaluation_page(evaluation_document())
+    seen = outline(page)
+    assert "FAILED, 4 of 5 checks pass" in seen.text
+    for words in ("OPTIMAL", "ACCEPTABLE", "HARMFUL", "INFEASIBLE", "1 confirmed, 1 refuted, 1 undecidable", "8:1"):
+        assert words in seen.text
+    assert "Expert modules: Instances" in seen.text
+    assert "the report gives no hidden size: 2,048" in seen.text
+    assert seen.text.index("✗ fails") < seen.text.index("✓ passes")
+    assert not re.search(r"\bnan\b|None|Undefined", seen.text)
+
+
+def test_an_evaluation_without_claims_is_whole() -> None:
+    """Claims are only there where a file of claims was given; a plan that passes says so."""
+    passing = [c for c in evaluation_document()["checks"] if c["passed"]]
+    page = evaluation_page(evaluation_document(claims=[], checks=passing, verdict="PASSED"))
+    seen = outline(page)
+    assert "PASSED, 4 of 4 checks pass" in seen.text
+    assert 'id="claims"' not in page
+
+
+def test_names_in_an_evaluation_are_text() -> None:
+    """Claims come from a file of anybody's: they are shown and not run."""
+    claim = {"claim": EVIL, "status": EVIL, "claimed": EVIL, "computed": EVIL, "reason": EVIL}
+    seen = outline(evaluation_page(evaluation_document(study=EVIL, claims=[claim], assumptions=[EVIL])))
+    assert seen.seen["script"] == 1
+    assert "img" not in seen.seen
+    assert seen.text.count(EVIL) >= 7
+
+
+@pytest.mark.parametrize("name", ["reference-128", "llama-70b-16xh100", "infeasible-example"])
+def test_a_comparison_is_a_whole_page(name: str) -> None:
+    """A switch, a plan compared with itself and two that break limits: each is a page with its reason."""
+    document = comparison_document(
+        compare(load_study(STUDIES / f"{name}.toml", ("search.max_num_batched_tokens=[8192]",)))
+    )
+    seen = outline(comparison_page(document))
+    assert document["reason"][1:] in seen.text
+    assert document["current"]["plan"] in seen.text
+    assert not re.search(r"\bnan\b|\binf\b|None|Undefined", seen.text)

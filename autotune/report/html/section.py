@@ -13,6 +13,8 @@ from autotune.report.html.verdict import Verdict
 from autotune.report.html.words import percent
 
 GIB = 2**30
+_CAPITALS = ("ttft", "tpot", "gpu", "kv", "pp", "tp", "dp", "ep", "hbm", "id", "p10", "p90", "mtp", "cp", "ffn", "lm")
+ABBREVIATIONS = {w: w.upper() for w in _CAPITALS} | {"gpus": "GPUs", "util": "use", "p10": "p10", "p90": "p90"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +96,10 @@ def _with_unit(name: str, value: float) -> tuple[str, str]:
 
 
 def _spaced(name: str) -> str:
-    text = name.replace("_", " ").strip()
-    return text[:1].upper() + text[1:]
+    """`kv_cache` as `KV cache`."""
+    words = [ABBREVIATIONS.get(w, w) for w in name.split("_") if w]
+    text = " ".join(words)
+    return text if words and words[0] in ABBREVIATIONS.values() else text[:1].upper() + text[1:]
 
 
 def fields_table(caption: str, values: Mapping[str, Any]) -> Table:

@@ -45,11 +45,17 @@ def limits_table(study: Study, plans: Named) -> Table:
             passed = over <= 0.0
             word = ("room" if passed else "over") if not limit.least else ("above" if passed else "short")
             share = "" if not isfinite(room) or room > 99.0 else f"{room:,.0%} {word}"
-            cells.append(Cell(text=f"{'✓' if passed else '✗'} {_figure(value, limit.unit)}", small=share))
+            cells.append(
+                Cell(text=f"{'✓' if passed else '✗'} {_figure(value, limit.unit)}", small=share, tone=_tone(passed))
+            )
         rows.append(Row(cells=tuple(cells)))
     columns = [Column(title="Limit", numeric=False)]
     columns += [Column(title=name) for name, _, _ in plans]
     return Table(caption="", columns=tuple(columns), rows=tuple(rows))
+
+
+def _tone(passed: bool) -> str:
+    return "good" if passed else "bad"
 
 
 def _figure(value: float, unit: str, *, asked: bool = False) -> str:

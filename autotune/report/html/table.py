@@ -43,6 +43,8 @@ class Cell:
     text: str
     by: float | str | None = None
     small: str = ""
+    tone: str = ""
+    """`good`, `open` or `bad`: its colour, beside what it says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
