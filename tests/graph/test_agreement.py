@@ -86,6 +86,14 @@ def test_launch_bound_chunks_on_uneven_stages(plan: str) -> None:
     assert graph.gap_frac == pytest.approx(0.0, abs=0.03)
 
 
+@pytest.mark.parametrize("plan", ["vllm:R1/PP16/ATP8/EP8", "trtllm:R1/PP16/ATP8/MTP8"])
+def test_last_stage_hands_nothing_on(plan: str) -> None:
+    """Stages of one small layer, the last with the head: a send that is not there would be 5 % of it."""
+    graph = plan_graph(study(REFERENCE, "engine=any", "workload.concurrency=17"), plan)
+    assert graph.micro_batches == 16
+    assert graph.gap_frac == pytest.approx(0.0, abs=0.02)
+
+
 @pytest.mark.parametrize("concurrency", [4.0, 32.0, 400.0])
 @pytest.mark.parametrize("file", [REFERENCE, DEEPSEEK])
 def test_pace_of_a_full_pipeline(file: str, concurrency: float) -> None:
