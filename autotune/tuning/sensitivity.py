@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import sqrt
 
 from autotune.space import Candidate
@@ -18,7 +18,7 @@ from autotune.tuning.confidence import TOLD_APART, confidence
 from autotune.tuning.plans import PlanResult, plan_key
 from autotune.tuning.run import TuneResult, expected_objective, rank
 from autotune.tuning.score import score
-from costmodel.hardware import Gpu
+from costmodel.hardware import Cluster
 
 FACTORS = (0.5, 2.0 / 3.0, 0.8, 1.0, 1.25, 1.5, 2.0)
 """Half to twice: data sheets, traffic forecasts and achieved bandwidths are seldom off by more."""
@@ -108,7 +108,9 @@ def sensitivity(
     factors: Sequence[float] = FACTORS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sensitivity | None:
-    """How the winner of `result` fares when the study is off; None where no plan is feasible.
+    """How the winner of `result` fares when the study is off.
+
+    None where no plan is feasible, or the winner is none of `result.space`: nothing to score it by is known here.
 
     Args:
         result: from `tune`.
@@ -120,9 +122,11 @@ def sensitivity(
     """
     if list(factors) != sorted(set(factors)) or min(factors, default=0.0) <= 0.0 or 1.0 not in factors:
         raise ValueError(f"factors must be positive, ascending and hold 1, got {tuple(factors)}")
-    if not result.ranked:
+    known = {plan_key(c): c for c in result.space.candidates}
+    if not result.ranked or result.ranked[0].plan not in known:
         return None
-    pool = tuple(Candidate(layout=p.layout, engine=p.engine) for p in (*result.ranked, *result.infeasible)[:MOST_PLANS])
+    scored = (known[p.plan] for p in (*result.ranked, *result.infeasible) if p.plan in known)
+    pool = tuple(islice(scored, MOST_PLANS))
     axes = _axes(result)
     done = []
     for i, axis in enumerate(axes, start=1):
@@ -145,19 +149,12 @@ def _axes(result: TuneResult) -> tuple[_Axis, ...]:
         _Axis(
             name="hbm_bandwidth",
             base=gpu.hbm_bytes_per_s,
-            change=lambda f: _with_gpu(study, replace(gpu, hbm_bytes_per_s=gpu.hbm_bytes_per_s * f)),
+            change=lambda f: _with_bandwidths(study, hbm=f),
         ),
         _Axis(
             name="link_bandwidth",
             base=gpu.scaleout_bytes_per_s,
-            change=lambda f: _with_gpu(
-                study,
-                replace(
-                    gpu,
-                    scaleup_bytes_per_s=gpu.scaleup_bytes_per_s * f,
-                    scaleout_bytes_per_s=gpu.scaleout_bytes_per_s * f,
-                ),
-            ),
+            change=lambda f: _with_bandwidths(study, links=f),
         ),
         _Axis(name="isl", base=work.isl.mean, change=lambda f: _with_lengths(study, isl=f)),
         _Axis(name="osl", base=work.osl.mean, change=lambda f: _with_lengths(study, osl=f)),
@@ -165,8 +162,31 @@ def _axes(result: TuneResult) -> tuple[_Axis, ...]:
     )
 
 
-def _with_gpu(study: Study, gpu: Gpu) -> Study:
-    return replace(study, cluster=replace(study.cluster, gpu=gpu))
+def _with_bandwidths(study: Study, *, hbm: float = 1.0, links: float = 1.0) -> Study:
+    """Every GPU of the study with so many times the bandwidth."""
+
+    def changed(cluster: Cluster) -> Cluster:
+        gpu = cluster.gpu
+        faster = replace(
+            gpu,
+            hbm_bytes_per_s=gpu.hbm_bytes_per_s * hbm,
+            scaleup_bytes_per_s=gpu.scaleup_bytes_per_s * links,
+            scaleout_bytes_per_s=gpu.scaleout_bytes_per_s * links,
+        )
+        return replace(cluster, gpu=faster)
+
+    axes = study.axes
+    transfer = None if axes.link_bytes_per_s is None else axes.link_bytes_per_s * links
+    return replace(
+        study,
+        cluster=changed(study.cluster),
+        axes=replace(
+            axes,
+            link_bytes_per_s=transfer,
+            other_gpus=tuple(changed(c) for c in axes.other_gpus),
+            gpu_types=tuple(changed(c) for c in axes.gpu_types),
+        ),
+    )
 
 
 def _with_lengths(study: Study, *, isl: float = 1.0, osl: float = 1.0) -> Study | None:
@@ -177,6 +197,7 @@ def _with_lengths(study: Study, *, isl: float = 1.0, osl: float = 1.0) -> Study 
         isl=_times(work.isl, isl),
         osl=_times(work.osl, osl),
         longest_prompt=max(round(work.longest_prompt * isl), 1),
+        points=tuple(replace(p, isl=p.isl * isl, osl=max(p.osl * osl, 1.0)) for p in work.points),
     )
     context = study.arch.max_position_embeddings
     if context and changed.longest_prompt + changed.osl.max > context:
@@ -185,7 +206,11 @@ def _with_lengths(study: Study, *, isl: float = 1.0, osl: float = 1.0) -> Study 
 
 
 def _times(tokens: IntRange, factor: float) -> IntRange:
-    return IntRange(min=max(round(tokens.min * factor), 1), max=max(round(tokens.max * factor), 1))
+    return IntRange(
+        min=max(round(tokens.min * factor), 1),
+        max=max(round(tokens.max * factor), 1),
+        average=None if tokens.average is None else max(tokens.average * factor, 1.0),
+    )
 
 
 def _with_load(study: Study, load: float, factor: float) -> Study:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.study import load_study
+from autotune.study import IntRange, Point, load_study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.sensitivity import AxisSensitivity, Sensitivity, sensitivity
 
@@ -122,3 +122,22 @@ def test_factors_hold_one_and_ascend(factors: tuple[float, ...]) -> None:
     result, _ = answered("reference-128")
     with pytest.raises(ValueError, match="factors must be positive, ascending and hold 1"):
         sensitivity(result, factors=factors)
+
+
+def test_kinds_of_requests_all_grow() -> None:
+    """Traffic of several kinds is scaled kind by kind, the mean with them: no axis stands still."""
+    result, _ = answered("reference-128")
+    work = result.study.workload
+    kinds = (Point(isl=5_120.0, osl=64.0, weight=0.5), Point(isl=15_360.0, osl=192.0, weight=0.5))
+    mixed = replace(
+        work,
+        isl=IntRange(min=5_120, max=15_360, average=10_240.0),
+        osl=IntRange(min=64, max=192, average=128.0),
+        points=kinds,
+    )
+    found = sensitivity(tune(replace(result.study, workload=mixed)), factors=FACTORS)
+    assert found is not None
+    for name in ("isl", "osl"):
+        values = [p.chosen_expected for p in axis(found, name).points if p.chosen_expected is not None]
+        assert len(values) == len(set(values)) >= 2
+    assert axis(found, "isl").base == 10_240.0
