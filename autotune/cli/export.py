@@ -7,13 +7,17 @@ from pathlib import Path
 import click
 
 from autotune.cli.options import EXIT_INFEASIBLE, wants_json
-from autotune.launch.export import Export, choose_plan, current_service, make_export
+from autotune.launch.export import Export, choose_plan, current_service, imported_service, make_export
 from autotune.launch.files import write_folder
+from autotune.launch.importing import import_plan
 from autotune.launch.plan import Service
 from autotune.launch.targets import TARGETS, Target, target_files
 from autotune.report.files import to_json
 from autotune.report.launch import export_document, print_export
 from autotune.study import Study, load_study
+
+MAX_NAME = 250
+"""Longer than this, `--from` is no file name on any system."""
 
 
 def run_export(
@@ -61,4 +65,8 @@ def _write(target: Target, export: Export, folder: Path) -> list[str]:
 
 
 def _current(study: Study, text: str) -> Service:
+    """What runs now: of a file or folder as `autotune import` reads it, else a plan string or `baseline`."""
+    path = Path(text)
+    if len(text) < MAX_NAME and "\x00" not in text and path.exists():
+        return imported_service(study, import_plan(text, study=study))
     return current_service(study, text)

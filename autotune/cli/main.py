@@ -9,7 +9,8 @@ import click
 
 from autotune.cli.options import EXIT_INPUT, EXIT_INTERRUPTED
 
-# Command -> module of autotune.cli.commands that defines it, in the order of `--help`.
+# Command -> module of autotune.cli.commands that defines it, and its name there where it differs; in the order of
+# `--help`.
 COMMANDS = {
     "tune": "tune",
     "worker": "worker",
@@ -21,6 +22,8 @@ COMMANDS = {
     "calibrate": "validate",
     "compare": "compare",
     "dag": "dag",
+    "export": "export",
+    "import": "importing:import_plan",
     "study": "study",
 }
 
@@ -36,8 +39,9 @@ class LazyGroup(click.Group):
         """The command of that name, or nothing."""
         if cmd_name not in COMMANDS:
             return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(
-            importlib.import_module(f"autotune.cli.commands.{COMMANDS[cmd_name]}"), cmd_name
+            importlib.import_module(f"autotune.cli.commands.{module}"), attribute or cmd_name
         )
         return command
 

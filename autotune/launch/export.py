@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from autotune.launch.build import launch_plan
+from autotune.launch.importing import Imported
 from autotune.launch.options import choose_version
 from autotune.launch.plan import LaunchPlan, Service
 from autotune.launch.service import make_service
@@ -13,6 +14,7 @@ from autotune.space import ANY
 from autotune.study import Study
 from autotune.tuning import PlanResult, tune
 from autotune.tuning.run import score_plan
+from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError
 
 
@@ -112,3 +114,30 @@ def current_service(study: Study, text: str) -> Service:
         raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
     options, _ = choose_version(scored.result.engine, None)
     return make_service(study, scored.result, options)
+
+
+def imported_service(study: Study, imported: Imported) -> Service:
+    """What an import understood, scored under the study, with the lengths and counts that it runs with.
+
+    Raises:
+        InputError: it has no reading on the study's GPUs, or breaks a rule of its engine.
+    """
+    knobs = imported.knobs
+    scored = score_plan(
+        study,
+        imported.plan,
+        engine=imported.engine,
+        batched_tokens=knobs.get("max_num_batched_tokens"),
+        kv_dtype=knobs["kv_dtype"] if knobs.get("kv_dtype") in KV_BYTES else None,
+        path="--from",
+    )
+    if scored.result is None:
+        raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
+    options, _ = choose_version(imported.engine, imported.engine_version)
+    service = make_service(study, scored.result, options, model=imported.model)
+    said = {
+        name: value
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
+        if isinstance(value := knobs.get(name), int)
+    }
+    return replace(service, limits=replace(service.limits, **said))

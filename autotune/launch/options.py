@@ -52,6 +52,15 @@ class OptionList:
     fields: Mapping[str, Option]
     """Of the configuration file, where the engine has one (TensorRT-LLM); dots for fields of fields."""
 
+    server_defaults: tuple[tuple[int, Mapping[str, int]], ...] = ()
+    """Least GPU memory, GiB -> what a server takes where an option has no default, ascending."""
+
+    def default(self, name: str, *, gpu_gib: float) -> str | int | float | bool | None:
+        """What an option is where nobody says; None: the engine finds it when it starts."""
+        known = [table for least, table in self.server_defaults if least <= gpu_gib and name in table]
+        option = self.options.get(name)
+        return known[-1][name] if known else None if option is None else option.default
+
     def find(self, flag: str) -> Option | None:
         """The option that a spelling names; underscores stand for hyphens, as the engines' parsers take them."""
         index = _index(self.engine, self.version)
@@ -139,6 +148,7 @@ def option_list(engine: str, version: str) -> OptionList:
         source=table["source"],
         options={name: _option(name, entry) for name, entry in table["options"].items()},
         fields={name: _option(name, entry) for name, entry in table.get("fields", {}).items()},
+        server_defaults=tuple(sorted((int(k), v) for k, v in table.get("server_defaults", {}).items())),
     )
 
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autotune.launch.document import layout_values
+from autotune.launch.importing import Imported
 from autotune.launch.plan import LaunchPlan
 
 WIDTH = 120
@@ -57,6 +58,22 @@ def print_export(document: dict[str, Any]) -> None:
         console.print(f"  - {escape(text)}")
 
 
+def import_document(imported: Imported) -> dict[str, Any]:
+    """What was understood of a command, for programs."""
+    return {
+        "engine": imported.engine,
+        "engine_version": imported.engine_version,
+        "model": imported.model,
+        "plan": imported.plan,
+        "layout": dict(imported.layout),
+        "knobs": dict(imported.knobs),
+        "unknown": list(imported.unknown),
+        "defaults": dict(imported.defaults),
+        "rules_broken": list(imported.rules_broken),
+        "assumptions": list(imported.assumptions),
+    }
+
+
 def print_import(document: dict[str, Any]) -> None:
     """What was understood of a command, for people."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
@@ -65,10 +82,14 @@ def print_import(document: dict[str, Any]) -> None:
     table = Table("", "value", box=None, pad_edge=False, header_style="bold")
     for group in ("layout", "knobs"):
         for name, value in document[group].items():
-            table.add_row(name, "not known" if value is None else escape(str(value)))
+            missing = "the checkpoint's" if name.endswith("_dtype") else "not said"
+            table.add_row(name, missing if value is None else escape(str(value)))
     console.print(table)
-    defaults = ", ".join(f"{name}={value}" for name, value in document["defaults"].items())
+    taken = {n: "found at start" if v is None else v for n, v in document["defaults"].items()}
+    defaults = ", ".join(f"{name}={value}" for name, value in taken.items())
     console.print(f"defaults of this version: {escape(defaults) or 'none'}")
+    for text in document["rules_broken"]:
+        console.print(f"  breaks a rule: {escape(text)}")
     for text in document["unknown"]:
         console.print(f"  unknown: {escape(text)}")
     for text in document["assumptions"]:
