@@ -1,8 +1,8 @@
-"""Traffic of several kinds of requests, each a point (prompt length, output length, share): one rule puts them together.
+"""Traffic of several kinds of requests, each a point (prompt, output, share): one rule puts their estimates together.
 
 Every plan is evaluated as if all requests were of one kind, point by point, and the estimates are combined:
 
-- requests/s: harmonic mean by requests, `1 / X = sum(w_k / X_k)`: what a request of each kind takes of the plan adds up.
+- requests/s: harmonic mean by requests, `1 / X = sum(w_k / X_k)`: what a request of each kind takes adds up.
 - TTFT and its parts: mean by requests, `sum(w_k ttft_k)`.
 - TPOT: mean by output tokens, `sum(w_k (osl_k - 1) tpot_k) / sum(w_k (osl_k - 1))`.
 - gauges (utilisation, sequences running, cache): mean by time, `t_k` proportional to `w_k / X_k`.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ def combined(estimates: Sequence[Estimate], points: Sequence[Point]) -> Estimate
     isl, osl = (float(weight[:, 0] @ np.array([getattr(p, n) for p in points])) for n in ("isl", "osl"))
     outputs = weight * np.maximum(np.array([p.osl for p in points])[:, None] - 1.0, 0.0)
 
-    def stacked(name: str) -> Floats:
+    def stacked(name: str) -> NDArray[Any]:
         return np.stack([getattr(e, name) for e in estimates])
 
     taken = weight / stacked("requests_per_s")
