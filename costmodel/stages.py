@@ -14,10 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.arch.arch import Arch
+from costmodel.arch.params import weight_groups
 from costmodel.columns import Floats, Ints
 from costmodel.layout import Layout
 
 LAYER_KINDS = ("full", "window", "mla", "linear", "dense", "moe", "embed", "head")
+_HOLDERS = {
+    "dense_ffn": ("dense",),
+    "router": ("moe",),
+    "experts": ("moe",),
+    "shared_experts": ("moe",),
+    "norms": ("dense", "moe"),
+    "embedding": ("embed",),
+    "lm_head": ("head",),
+}
+"""Weight kind -> kinds of layer that hold it, once each; attention's kinds are called like their layers."""
 
 
 @lru_cache(maxsize=4096)
@@ -37,6 +48,21 @@ def stage_counts(arch: Arch, stage_layers: tuple[int, ...]) -> NDArray[np.float6
     counts[-1, 7] = 1.0
     counts.setflags(write=False)
     return counts
+
+
+def stage_params(arch: Arch, stage_layers: tuple[int, ...]) -> tuple[int, ...]:
+    """Parameters of each stage before any sharding, first stage first.
+
+    Their sum is the model's, and the embedding once more where a tied head lies on another stage.
+    """
+    per_layer: dict[str, int] = {}
+    for group in weight_groups(arch):
+        for kind in _HOLDERS.get(group.kind, (group.kind.removeprefix("attention_"),)):
+            per_layer[kind] = per_layer.get(kind, 0) + group.params_per_layer
+    if arch.tie_word_embeddings and len(stage_layers) > 1:
+        per_layer["head"] = arch.vocab_size * arch.hidden_size
+    counts = stage_counts(arch, stage_layers)
+    return tuple(sum(int(n) * per_layer.get(k, 0) for k, n in zip(LAYER_KINDS, row, strict=True)) for row in counts)
 
 
 @lru_cache(maxsize=4096)
@@ -72,6 +98,12 @@ class StageTable:
         most = max(len(p) for p in patterns)
         counts = np.stack([np.vstack([p, np.repeat(p[:1], most - len(p), axis=0)]) for p in patterns])
         return cls(counts, index)
+
+    @classmethod
+    def each(cls, arch: Arch, layout: Layout) -> StageTable:
+        """Every stage of one plan as a plan of its own, first to last, so that `worst` of it is that stage."""
+        counts = stage_counts(arch, layout.stage_layers)
+        return cls(counts[:, None, :], np.arange(len(counts)))
 
     def take(self, index: Ints) -> StageTable:
         """Gather plans."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autotune.space.engines import engines_of, split_layers
 from autotune.space.rules import RULES, Candidates, Violation, explain
@@ -61,14 +62,50 @@ def enumerate_space(
     candidates: list[Candidate] = []
     engines = engines_of(engine)
     for name in engines:
-        alive = np.ones(everything.pp.shape, dtype=bool)
-        for rule in RULES:
-            broken = alive & rule.broken(arch, name, everything)
-            if broken.any():
-                rejected[rule.name] = rejected.get(rule.name, 0) + int(broken.sum())
-                alive &= ~broken
-        candidates += _build(arch, name, everything, np.flatnonzero(alive))
+        first = _first_broken(arch, name, everything)
+        for number, count in _counts(first).items():
+            rejected[RULES[number].name] = rejected.get(RULES[number].name, 0) + count
+        candidates += _build(arch, name, everything, np.flatnonzero(first < 0))
     return Space(enumerated=len(engines) * int(everything.pp.size), rejected=rejected, candidates=tuple(candidates))
+
+
+def rejected_by_value(
+    arch: Arch,
+    *,
+    gpus: int,
+    engine: str,
+    axis: str,
+    attn_cp: Sequence[int] = (1,),
+    dcp: Sequence[int] = (1,),
+    redundant_experts: Sequence[int] = (0,),
+) -> dict[int, dict[str, int]]:
+    """Value of a layout's `axis` (one of `LAYOUT_AXES`) -> rule -> candidates with it that the rule is first to forbid.
+
+    Of the same candidates as `enumerate_space`; every value that was enumerated has an entry, ascending.
+    """
+    everything = _factorisations(arch, gpus, attn_cp, dcp, redundant_experts)
+    column = getattr(everything, axis)
+    out: dict[int, dict[str, int]] = {int(value): {} for value in np.unique(column)}
+    for name in engines_of(engine):
+        first = _first_broken(arch, name, everything)
+        for value, rules in out.items():
+            for number, count in _counts(first[column == value]).items():
+                rules[RULES[number].name] = rules.get(RULES[number].name, 0) + count
+    return out
+
+
+def _first_broken(arch: Arch, engine: str, candidates: Candidates) -> NDArray[np.int64]:
+    """Index into `RULES` of the first rule that each candidate breaks; -1: none."""
+    first = np.full(candidates.pp.shape, -1, dtype=np.int64)
+    for number, rule in enumerate(RULES):
+        first[(first < 0) & rule.broken(arch, engine, candidates)] = number
+    return first
+
+
+def _counts(numbers: NDArray[np.int64]) -> dict[int, int]:
+    """How often each rule's number occurs, ascending; -1 is left out."""
+    found, counts = np.unique(numbers[numbers >= 0], return_counts=True)
+    return {int(n): int(c) for n, c in zip(found, counts, strict=True)}
 
 
 def _factorisations(
