@@ -81,6 +81,7 @@ def run_features(runs: Sequence[Run]) -> Floats:
         np.array([r.mean_isl for r in runs]),
         np.array([r.mean_osl for r in runs]),
         np.array([float(p.moe_ep > 1) for p in layouts]),
+        np.array([float(p.attn_dp) for p in layouts]),
     )
     return phi
 

@@ -67,6 +67,7 @@ class ArchColumns(Columns):
     head_dim: Floats
     query_width_factor: Floats
     """2 where the query projection carries an output gate, else 1."""
+    qk_norm: Floats
     window: Floats
     window_is_chunked: Floats
     q_lora_rank: Floats
@@ -114,6 +115,7 @@ def _arch_row(arch: Arch) -> dict[str, float]:
         "kv_heads": max(arch.num_key_value_heads, 1),
         "head_dim": arch.head_dim,
         "query_width_factor": 2.0 if arch.attn_output_gate else 1.0,
+        "qk_norm": float(arch.qk_norm),
         "window": arch.sliding_window,
         "window_is_chunked": float(arch.window_is_chunked),
         "q_lora_rank": arch.q_lora_rank,

@@ -49,6 +49,7 @@ def corrected_state(residuals: Residual | None, layout: LayoutColumns, load: Loa
         load.isl,
         load.osl,
         (layout.moe_ep > 1.0).astype(np.float64),
+        layout.attn_dp,
     )
     ttft_factor, ttft_sd = residual_factor(residuals.ttft, phi, beyond, REACH_SD["ttft"])
     tpot_factor, tpot_sd = residual_factor(residuals.tpot, phi, beyond, REACH_SD["tpot"])

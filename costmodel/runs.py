@@ -53,6 +53,8 @@ class Run:
     osl: float
     concurrency: float
     entry: PlanEntry
+    same_lengths: bool
+    """Every request had just these lengths; where the file does not say, they are taken to vary."""
     mean_isl: float
     mean_osl: float
     ttft_s: float
@@ -257,6 +259,7 @@ def _run(row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, pr
             kv_dtype=_kv_dtype(arch, gpu, row["engine"], precision),
             engine_version=row.get("engine_version", ""),
         ),
+        same_lengths=row.get("lengths") == "fixed",
         mean_isl=isl * mean,
         mean_osl=max(osl * mean, 1.0),
         ttft_s=ttft_s,
@@ -301,6 +304,7 @@ def prepare_runs(runs: Sequence[Run], profile: Profile | None = None) -> RunBatc
         concurrency=np.array([r.concurrency for r in runs]),
         batched_tokens=np.full(1, BATCHED_TOKENS),
         max_num_seqs=np.full(1, MAX_NUM_SEQS),
+        same_lengths=np.array([float(r.same_lengths) for r in runs]),
     )
     usual = np.full(len(runs), MEMORY_FRACTION)
     fits = batch.evaluate(load, longest_prompt=load.isl, memory_fraction=usual).kv_fits_longest >= 1.0

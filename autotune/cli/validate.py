@@ -38,10 +38,11 @@ def run_validate(
     document: dict[str, Any] = {}
     if runs is not None:
         read = read_runs(Path(runs), None if models is None else Path(models))
-        estimate = prepare_runs(read, None if calibration is None else read_profile(Path(calibration))).evaluate()
+        batch = prepare_runs(read, None if calibration is None else read_profile(Path(calibration)))
+        estimate = batch.evaluate()
         if predictions is not None:
             write_atomic(Path(predictions), predictions_csv(read, estimate))
-        document = validation_document(read, estimate)
+        document = validation_document(batch, estimate)
     points = published_points() if published else ()
     if as_json or not (as_table or sys.stdout.isatty()):
         if published:

@@ -49,14 +49,20 @@ def print_validation(console: Console, document: dict[str, Any]) -> None:
         "The limit is a group's median measured TPOT. Regret: throughput lost against the best that keeps it; a "
         "broken limit is a total loss (strict), or only when broken by more than 10 % (lenient)."
     )
+    _print_reliability(console, document["reliability"])
+    console.print("Statements that a run meets, or breaks, a TPOT limit between 0.7 and 1.4 times its group's median.")
+    _print_reliability(console, document["reliability_better"])
+    console.print("Statements that one run of a group has more throughput per GPU than another.")
+
+
+def _print_reliability(console: Console, rows: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("said with P of", "statements", "mean P", "true"):
         table.add_column(title, justify="right")
-    for r in document["reliability"]:
+    for r in rows:
         said = f"{r['p_from']:.1f} to {r['p_to']:.1f}"
         table.add_row(said, f"{r['statements']:,}", f"{r['mean_p']:.2f}", f"{r['share_true']:.2f}")
     console.print(table)
-    console.print("Statements that a run meets, or breaks, a TPOT limit between 0.7 and 1.4 times its group's median.")
 
 
 _PICKS = {

@@ -129,6 +129,7 @@ def _features(study: Study, plans: Sequence[PlanResult]) -> tuple[Floats, Floats
         np.array([study.workload.isl.mean]),
         np.array([study.workload.osl.mean]),
         np.array([float(x.moe_ep > 1) for x in layouts]),
+        np.array([float(x.attn_dp) for x in layouts]),
     )
 
 

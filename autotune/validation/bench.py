@@ -102,8 +102,14 @@ def _run(record: Mapping[str, Any], at: str, entry: PlanEntry, problems: list[Pr
         osl=osl,
         concurrency=concurrency,
         entry=entry,
+        same_lengths=_all_equal(record.get("input_lens")) and _all_equal(record.get("output_lens")),
         mean_isl=isl,
         mean_osl=osl,
         ttft_s=ttft_s if ttft_s > 0 else math.nan,
         tpot_s=tpot_s,
     )
+
+
+def _all_equal(lengths: Any) -> bool:
+    """Whether detailed results list one length for every request; without the list, lengths are taken to vary."""
+    return isinstance(lengths, list) and len(lengths) > 0 and all(length == lengths[0] for length in lengths)

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.metrics import P90, errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
 from costmodel.columns import Floats
 from costmodel.outcome import Estimate
-from costmodel.runs import Run
+from costmodel.runs import Run, RunBatch
 
 HEADER = (
     "id",
@@ -41,8 +42,9 @@ def predictions_csv(runs: Sequence[Run], estimate: Estimate) -> str:
     return out.getvalue()
 
 
-def validation_document(runs: Sequence[Run], estimate: Estimate) -> dict[str, Any]:
+def validation_document(batch: RunBatch, estimate: Estimate) -> dict[str, Any]:
     """Coverage, errors by GPU, engine and model, rankings, and the SLO task."""
+    runs = batch.runs
     measured = {"ttft": np.array([r.ttft_s for r in runs]), "tpot": np.array([r.tpot_s for r in runs])}
     predicted = {"ttft": estimate.ttft_s, "tpot": estimate.tpot_s}
     spread = {"ttft": estimate.ttft_log_sd, "tpot": estimate.tpot_log_sd}
@@ -66,7 +68,7 @@ def validation_document(runs: Sequence[Run], estimate: Estimate) -> dict[str, An
         "by_gpu": by(lambda r: r.gpu),
         "by_engine": by(lambda r: r.engine),
         "by_model": by(lambda r: r.model),
-        **_ranking(runs, estimate, measured),
+        **_ranking(batch, estimate, measured),
     }
 
 
@@ -78,7 +80,8 @@ def _throughput(runs: Sequence[Run], ttft_s: Floats, tpot_s: Floats) -> Floats:
     return np.asarray(flight * osl / time_s / np.array([float(r.gpus) for r in runs]))
 
 
-def _ranking(runs: Sequence[Run], estimate: Estimate, measured: dict[str, Floats]) -> dict[str, Any]:
+def _ranking(batch: RunBatch, estimate: Estimate, measured: dict[str, Floats]) -> dict[str, Any]:
+    runs = batch.runs
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, r in enumerate(runs):
         groups.setdefault((r.gpu, r.engine, r.model, r.precision, r.isl, r.osl), []).append(i)
@@ -101,4 +104,7 @@ def _ranking(runs: Sequence[Run], estimate: Estimate, measured: dict[str, Floats
         "kendall_tau": {"throughput_per_gpu": tau_speed, "tpot": tau_tpot, "groups": count},
         "slo_task": {name: asdict(score) for name, score in scores.items()},
         "reliability": [asdict(r) for r in reliability(columns, lists)],
+        "reliability_better": [
+            asdict(r) for r in comparison_reliability(batch, estimate, np.where(known, real, math.nan), lists)
+        ],
     }

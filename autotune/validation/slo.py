@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autotune.tuning.normal import p_below
 from costmodel.columns import Floats
@@ -72,7 +73,7 @@ LIMITS = (0.7, 0.85, 1.0, 1.2, 1.4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
-    """Statements "this run meets (or breaks) the limit" made with about one probability, and how many were true."""
+    """Statements made with about one probability, and how many were true."""
 
     p_from: float
     p_to: float
@@ -92,6 +93,11 @@ def reliability(runs: SloRuns, groups: Sequence[Sequence[int]]) -> list[Reliabil
             met = runs.tpot_s[rows] <= limit
             said.append(np.where(p >= 0.5, p, 1.0 - p))
             true.append(np.where(p >= 0.5, met, ~met))
+    return in_tenths(said, true)
+
+
+def in_tenths(said: Sequence[Floats], true: Sequence[NDArray[np.bool_]]) -> list[Reliability]:
+    """Statements by the probability they were made with, none of which is below 0.5."""
     if not said:
         return []
     p_all, true_all = np.concatenate(said), np.concatenate(true)

@@ -14,7 +14,7 @@ import numpy as np
 from costmodel.arch import Arch
 from costmodel.calibration.residual import BORROWED_FROM
 from costmodel.collectives import Links
-from costmodel.columns import ClusterColumns, Floats
+from costmodel.columns import ArchColumns, ClusterColumns, Floats
 from costmodel.dtypes import KV_BYTES, compute_dtype
 from costmodel.hardware import Cluster, Gpu
 from costmodel.kernels.rates import Rate
@@ -54,6 +54,20 @@ Cell = tuple[Arch, Cluster, str, str]
 """Model, cluster, engine and dtype of the cache."""
 FACTORS = ("gemm", "attention", "experts", "all_reduce")
 """Kernel groups that have an end-to-end factor."""
+SMALL_KERNELS = ("layer_s", "qk_norm_s", "mla_s", "linear_s")
+"""Launch-bound kernels of a layer (norms, rope, cache writes, quantisation), and what a norm of queries and keys,
+latent attention, or a linear layer's convolution and gates add to them."""
+
+
+def small_kernels_s(arch: ArchColumns, serving: Mapping[str, Floats]) -> Floats:
+    """Seconds of launch-bound kernels in a layer, mean over a model's layers, shape `(num_models,)`.
+
+    `serving` holds `SMALL_KERNELS`, each of shape `(num_models,)` or `(1,)`.
+    """
+    normed = (arch.num_full_layers + arch.num_window_layers) * arch.qk_norm
+    layers = arch.num_full_layers + arch.num_window_layers + arch.num_mla_layers + arch.num_linear_layers
+    extra = serving["qk_norm_s"] * normed + serving["mla_s"] * arch.num_mla_layers
+    return np.asarray(serving["layer_s"] + (extra + serving["linear_s"] * arch.num_linear_layers) / layers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +79,7 @@ class Calibration:
     engine: str
     kernels: Mapping[str, Mapping[str, Any]]
     serving: Mapping[str, float]
-    """Fields of `EngineColumns`, and `layer_s`."""
+    """Fields of `EngineColumns`, and `SMALL_KERNELS`."""
     factors: Mapping[str, float]
     """Kernel group (`FACTORS`) -> time end to end over time in the kernel tables."""
 
@@ -124,7 +138,7 @@ def _cell_rates(arch: Arch, gpu: Gpu, calibration: Calibration, kv_dtype: str) -
 
     serving = calibration.serving
     small = {
-        "t0_s": serving["layer_s"],
+        "t0_s": float(small_kernels_s(ArchColumns.of([arch]), {n: np.full(1, serving[n]) for n in SMALL_KERNELS})[0]),
         "math_eff": 1.0,
         "hbm_eff": calibration.kernels["gemm_bf16"]["hbm_eff"],
         "overlap_loss": 0.0,

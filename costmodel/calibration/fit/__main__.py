@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from costmodel.calibration.fit.kernels import fit_kernels
 from costmodel.calibration.fit.residual import ResidualFit, place_of, query_places
 from costmodel.calibration.fit.serving import ServingFit
-from costmodel.calibration.residual import TARGETS
+from costmodel.calibration.residual import FEATURES, TARGETS
 from costmodel.columns import Floats
 from costmodel.runs import ENGINES, Run, read_runs
 
 SOURCE = "performance data published by NVIDIA with AIConfigurator 0.12 (aiconfigurator-core, Apache-2.0)"
 FOLDS = 10
 WAITING = 0.1
+HOST_BOUND = 1.5
+P90 = 1.2815515655446004
+INSIDE = 0.8
 SEED = 7
 
 
@@ -34,7 +37,7 @@ def main() -> None:
     parser.add_argument("--splits", type=Path, help="also write each run's out-of-sample prediction here, CSV")
     options = parser.parse_args()
     if options.tables is not None:
-        for (generation, engine), laws in _borrowed(fit_kernels(options.tables)).items():
+        for (generation, engine), laws in _borrowed(_launches(fit_kernels(options.tables))).items():
             _update(options.out / f"{generation}-{engine}.json", {"kernels": laws})
     runs = read_runs(options.runs, options.models)
     fit = ServingFit(runs)
@@ -42,7 +45,7 @@ def main() -> None:
     parameters = fit.fit(everything)
     errors = _errors(fit, parameters)
     residuals = {t: _residual(runs, errors[t]) for t in TARGETS}
-    scores = _cross_validate(fit, residuals, options.splits)
+    scores, widths = _cross_validate(fit, residuals, options.splits)
     for path in sorted(options.out.glob("*-*.json")):
         generation, engine = path.stem.split("-")
         if generation != "residual":
@@ -50,7 +53,9 @@ def main() -> None:
             _update(path, {**part, "about": _about(runs, engine, scores)})
     places = query_places(runs)
     for engine in ENGINES:
-        _write(options.out / f"residual-{engine}.json", _residual_document(runs, engine, residuals, places, scores))
+        _write(
+            options.out / f"residual-{engine}.json", _residual_document(runs, engine, residuals, places, scores, widths)
+        )
 
 
 def _errors(fit: ServingFit, x: Floats) -> dict[str, Floats]:
@@ -83,10 +88,14 @@ def _splits(runs: tuple[Run, ...]) -> dict[str, NDArray[np.int64]]:
 
 def _cross_validate(
     fit: ServingFit, residuals: Mapping[str, ResidualFit], out: Path | None
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Everything but the residuals' variances fitted anew without each fold; errors on the fold."""
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, float]]:
+    """Everything but the residuals' variances fitted anew without each fold; errors on the fold.
+
+    Errors have longer tails than a normal distribution, so that its p10 and p90 lie too far out. One factor per
+    target brings them in, so that the intervals of the three splits hold 80 % on average; it is given too.
+    """
     scores: dict[str, dict[str, dict[str, float]]] = {}
-    lines = ["split,id,ttft_s,tpot_s,ttft_log_sd,tpot_log_sd"]
+    found: dict[str, tuple[dict[str, Floats], dict[str, Floats]]] = {}
     for name, fold in _splits(fit.runs).items():
         mean = {t: np.full(len(fit.runs), np.nan) for t in TARGETS}
         spread = {t: np.full(len(fit.runs), np.nan) for t in TARGETS}
@@ -103,21 +112,33 @@ def _cross_validate(
                 model.y = kept
                 mean[target][test] = formula[test] * np.exp(moved)
                 spread[target][test] = np.sqrt(variance)
-        scores[name] = {t: _score(mean[t], spread[t], getattr(fit, t)) for t in TARGETS}
-        print(name, scores[name], flush=True)  # noqa: T201  # a long-running development tool
+        found[name] = mean, spread
+    widths = {t: _width([(m[t], s[t]) for m, s in found.values()], getattr(fit, t)) for t in TARGETS}
+    lines = ["split,id,ttft_s,tpot_s,ttft_log_sd,tpot_log_sd"]
+    for name, (mean, spread) in found.items():
+        said = {t: widths[t] * spread[t] for t in TARGETS}
+        scores[name] = {t: _score(mean[t], said[t], getattr(fit, t)) for t in TARGETS}
+        print(name, scores[name], widths, flush=True)  # noqa: T201  # a long-running development tool
         lines += [
-            f"{name},{r.id},{mean['ttft'][i]:.6g},{mean['tpot'][i]:.6g},{spread['ttft'][i]:.4g},{spread['tpot'][i]:.4g}"
+            f"{name},{r.id},{mean['ttft'][i]:.6g},{mean['tpot'][i]:.6g},{said['ttft'][i]:.4g},{said['tpot'][i]:.4g}"
             for i, r in enumerate(fit.runs)
         ]
     if out is not None:
         out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return scores
+    return scores, widths
+
+
+def _width(splits: Sequence[tuple[Floats, Floats]], measured: Floats) -> float:
+    """What multiplies the standard deviations so that p10 to p90 holds 80 % of the runs, mean of the splits."""
+    known = np.isfinite(measured)
+    each = [np.quantile(np.abs(np.log(measured[known] / m[known])) / (P90 * s[known]), INSIDE) for m, s in splits]
+    return _round(float(np.mean(each)))
 
 
 def _score(predicted: Floats, log_sd: Floats, measured: Floats) -> dict[str, float]:
     known = np.isfinite(measured)
     error = np.abs(predicted[known] / measured[known] - 1.0)
-    inside = np.abs(np.log(measured[known] / predicted[known])) <= 1.2816 * log_sd[known]
+    inside = np.abs(np.log(measured[known] / predicted[known])) <= P90 * log_sd[known]
     return {
         "mape": _round(float(error.mean())),
         "median": _round(float(np.median(error))),
@@ -131,14 +152,21 @@ def _residual_document(
     residuals: Mapping[str, ResidualFit],
     places: Mapping[str, Any],
     scores: Mapping[str, Any],
+    widths: Mapping[str, float],
 ) -> dict[str, Any]:
     document: dict[str, Any] = {"about": _about(runs, engine, scores), "cells": {}}
     prefix = f"{engine}:"
     for target, model in residuals.items():
         rows = np.flatnonzero(np.isfinite(model.y))
+        narrower = widths[target] ** 2
         own, noise = model.own()
-        document[target] = {"own_variance": own, "noise_variance": noise}
-        for name, values in model.cells(engine, rows, dict(places)).items():
+        document[target] = {
+            "own_variance": [_round(v * narrower) for v in own],
+            "noise_variance": _round(noise * narrower),
+            "width_factor": widths[target],
+        }
+        for name, cell in model.cells(engine, rows, dict(places)).items():
+            values = [*cell[: len(FEATURES)], *(_round(v * narrower) for v in cell[len(FEATURES) :])]
             document["cells"].setdefault(name.removeprefix(prefix), {})[target] = values
     seen = [place_of(r) for r in runs]
     document["gpus"] = sorted({p.gpu for p in seen})
@@ -153,6 +181,28 @@ def _about(runs: tuple[Run, ...], engine: str, scores: Mapping[str, Any]) -> dic
         "serving_runs": len(runs),
         "serving_runs_of_this_engine": sum(r.engine == engine for r in runs),
         "cross_validated": scores,
+    }
+
+
+def _launches(kernels: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """GEMMs that start far later than other engines' on the same GPUs: their tables timed the host, not the kernel.
+
+    Inside a CUDA graph the host is out of the way, so that such a law takes the start time of the quickest engine.
+    """
+    least: dict[tuple[str, str], float] = {}
+    for (generation, _), laws in kernels.items():
+        for name, law in laws.items():
+            if name.startswith("gemm_"):
+                key = (generation, name)
+                least[key] = min(law["t0_s"], least.get(key, law["t0_s"]))
+    return {
+        (generation, engine): {
+            name: {**law, "t0_s": least[generation, name], "t0_s_of_table": law["t0_s"]}
+            if law.get("t0_s", 0.0) > HOST_BOUND * least.get((generation, name), np.inf)
+            else law
+            for name, law in laws.items()
+        }
+        for (generation, engine), laws in kernels.items()
     }
 
 

@@ -35,6 +35,9 @@ WORKLOAD_FEATURES = 2
 """One deployment under one pair of lengths differs from its others in level and in growth with load only."""
 START_SD, START_SLOPE_SD = 0.05, 0.02
 PRIOR_LOG_SD = 2.0
+LOG_SD_BOUNDS = (float(np.log(1e-4)), float(np.log(0.7)))
+LOG_NOISE_BOUNDS = (float(np.log(0.01)), float(np.log(0.7)))
+"""Outside of what the runs show; beyond them rounding leaves covariances indefinite in a line search."""
 ITERATIONS = 40
 ROBUST_ROUNDS = 3
 OUTLIER = 2.5
@@ -152,7 +155,9 @@ class ResidualFit:
             away = (x - self.start) / PRIOR_LOG_SD
             return value + 0.5 * float(away @ away), gradient + away / PRIOR_LOG_SD
 
-        return np.asarray(minimize(cost, self.log_sd, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS}).x)
+        bounds = [*[LOG_SD_BOUNDS] * count, LOG_NOISE_BOUNDS]
+        found = minimize(cost, self.log_sd, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS})
+        return np.asarray(found.x)
 
     def _solver(self, rows: Ints) -> tuple[Any, Floats]:
         variances = np.exp(2.0 * self.log_sd)

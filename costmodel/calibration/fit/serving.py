@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from costmodel.calibration.load import FACTORS
+from costmodel.calibration.load import FACTORS, SMALL_KERNELS, small_kernels_s
 from costmodel.columns import Floats
 from costmodel.kernels.table import Rates
 from costmodel.outcome import Estimate
@@ -40,12 +40,15 @@ PARAMETERS = (
     Parameter(name="prefill_layer_s", start=150e-6, shared_sd=1.0, engine_sd=1.0),
     Parameter(name="frontend_s", start=8e-3, shared_sd=1.0, engine_sd=2.0, version_sd=0.7),
     Parameter(name="token_s", start=3.25e-6, shared_sd=0.5, engine_sd=0.5),
-    Parameter(name="wait_steps", start=5.0, shared_sd=1.0, engine_sd=0.7, version_sd=0.5),
-    Parameter(name="queue_weight", start=0.13, shared_sd=0.7, engine_sd=0.5, version_sd=0.5),
-    Parameter(name="queue_exponent", start=0.92, shared_sd=0.1, engine_sd=0.05, version_sd=0.05, most=1.0),
+    Parameter(name="wait_steps", start=5.0, shared_sd=1.0, engine_sd=2.0, version_sd=1.0),
+    Parameter(name="burst_frac", start=0.1, shared_sd=0.3, engine_sd=0.5, version_sd=0.5, most=1.0),
+    Parameter(name="burst_same_frac", start=0.2, shared_sd=0.5, engine_sd=3.0, most=1.0),
     Parameter(name="decode_factor", start=1.0, shared_sd=0.1, engine_sd=0.1, version_sd=0.08, least=0.92),
     Parameter(name="prefill_factor", start=1.0, shared_sd=0.1, engine_sd=0.15, version_sd=0.15, least=0.85),
-    Parameter(name="layer_s", start=10e-6, shared_sd=0.4, engine_sd=0.3),
+    Parameter(name="layer_s", start=5e-6, shared_sd=1.0, engine_sd=0.5, version_sd=0.3),
+    Parameter(name="qk_norm_s", start=15e-6, shared_sd=0.7, engine_sd=0.3),
+    Parameter(name="mla_s", start=12e-6, shared_sd=0.7, engine_sd=0.3),
+    Parameter(name="linear_s", start=30e-6, shared_sd=0.7, engine_sd=0.3),
     Parameter(name="gemm", start=1.0, shared_sd=0.1, engine_sd=0.07),
     Parameter(name="attention", start=1.0, shared_sd=0.1, engine_sd=0.07),
     Parameter(name="experts", start=1.0, shared_sd=0.15, engine_sd=0.1, version_sd=0.1),
@@ -112,8 +115,11 @@ class ServingFit:
         slowed |= {
             n: getattr(rates, n).slowed(v["attention"]) for n in ("prefill", "decode", "mla_prefill", "mla_decode")
         }
-        slowed |= {"experts": rates.experts.slowed(v["experts"]), "small": replace(rates.small, t0_s=v["layer_s"])}
-        engine = replace(columns.engine, **{n: v[n] for n in NAMES if n not in (*FACTORS, "layer_s")})
+        slowed |= {
+            "experts": rates.experts.slowed(v["experts"]),
+            "small": replace(rates.small, t0_s=small_kernels_s(batch.arch, v)),
+        }
+        engine = replace(columns.engine, **{n: v[n] for n in NAMES if n not in (*FACTORS, *SMALL_KERNELS)})
         changed = replace(
             columns,
             rates=Rates(**{**_fields(rates), **slowed}),
