@@ -135,9 +135,11 @@ def imported_service(study: Study, imported: Imported) -> Service:
         raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
     options, _ = choose_version(imported.engine, imported.engine_version)
     service = make_service(study, scored.result, options, model=imported.model)
-    said = {
-        name: value
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens")
-        if isinstance(value := knobs.get(name), int)
-    }
-    return replace(service, limits=replace(service.limits, **said))
+    limits = service.limits
+    limits = replace(
+        limits,
+        max_model_len=knobs.get("max_model_len") or limits.max_model_len,
+        max_num_seqs=knobs.get("max_num_seqs") or limits.max_num_seqs,
+        max_num_batched_tokens=knobs.get("max_num_batched_tokens") or limits.max_num_batched_tokens,
+    )
+    return replace(service, limits=limits)

@@ -12,7 +12,8 @@ from autotune.launch.document import layout_values, read_knobs, read_layout
 from autotune.launch.files import MARK, is_export
 from autotune.launch.parse import Command
 from autotune.launch.sources import Running, read_source, read_text, with_config
-from autotune.launch.understand import AXES, Axes, Values, defaults_of, is_head, knobs_of, same_servers
+from autotune.launch.understand import AXES, Axes, defaults_of, is_head, knobs_of, same_servers
+from autotune.launch.values import Values
 from autotune.space import format_plan, violations
 from autotune.study import Study
 from costmodel.arch import Arch, load_model, read_config_file
