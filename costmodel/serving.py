@@ -44,8 +44,11 @@ class EngineColumns(Columns):
     """Tokenising and transport, per prompt token."""
     wait_steps: Floats
     """Running steps that a new request waits for."""
-    queue_weight: Floats
-    queue_exponent: Floats
+    burst_frac: Floats
+    """Share of requests that arrive together with all others. Where lengths vary, a benchmark's first wave:
+    with ten prompts per slot, one request in ten."""
+    burst_same_frac: Floats
+    """The same where all requests have the same lengths: what began together ends together, wave after wave."""
     mixes: Floats
     """1 where prompts and decoding share a step, 0 where a prefill pass runs alone (SGLang's default)."""
     dp_serial_frac: Floats
@@ -74,6 +77,8 @@ class Load(Columns):
     """Mean prompt length of the sequences that hold cache, tokens, where those of several kinds share it; 0: `isl`."""
     kv_osl: Floats = field(default_factory=lambda: np.zeros(1))
     """The same of outputs; 0: `osl`."""
+    same_lengths: Floats = field(default_factory=lambda: np.zeros(1))
+    """1 where every request has just these lengths, 0 where they vary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,24 +227,34 @@ def steady_state(
     window_context = mean_window_context(load.isl, arch.window, arch.window_is_chunked)
     kv_read = cached + new * (chunks + 1.0) / 2.0 / chunks
 
-    prompt = StepWork(
-        prefill_tokens=chunk,
-        prefill_tokens_group=chunk,
-        prefill_context=prompt_context,
-        prefill_context_window=window_context,
-        prefill_kv_tokens=kv_read,
-        decode_sequences=np.zeros(1),
-        decode_context=context,
-        sampled=1.0 / chunks,
-    )
-    lone = _prefill_pass(machine, stages, engine, prompt, layers)
+    def prefill(prompts: Floats) -> Pass:
+        """A step of chunks of this many prompts per rank."""
+        work = StepWork(
+            prefill_tokens=chunk * prompts,
+            prefill_tokens_group=chunk * prompts,
+            prefill_context=prompt_context,
+            prefill_context_window=window_context,
+            prefill_kv_tokens=kv_read * prompts,
+            decode_sequences=np.zeros(1),
+            decode_context=context,
+            sampled=prompts / chunks,
+        )
+        return _prefill_pass(machine, stages, engine, work, layers)
+
+    lone = prefill(np.ones(1))
     own_prefill = lone.pipelined_s(chunks)
+    # prompts that arrive together fill a step's token budget
+    packed = np.clip(load.batched_tokens / chunk, 1.0, np.maximum(running / ranks, 1.0))
+    packed_s = chunks * prefill(packed).stage_s / packed
 
     slots = np.minimum(layout.pp, running)
     decoding = running
     arrivals = (running - 1.0) / running
     # prompts of different attention-DP ranks share steps but for a serialised part
     share = engine.dp_serial_frac + (1.0 - engine.dp_serial_frac) / ranks
+    # of a wave of prompts, half lie before a request's own on average, and half after it
+    wave = 0.5 * (running - 1.0) * packed_s * share
+    burst = np.where(load.same_lengths > 0.0, engine.burst_same_frac, engine.burst_frac)
     for _ in range(ROUNDS):
         batch = np.maximum(decoding / (slots * ranks), 1.0 / ranks)
         decode = _decode_pass(machine, stages, engine, decode_work(batch, context), engine.decode_factor)
@@ -254,11 +269,11 @@ def steady_state(
         pull = arrivals * running * marginal
         half = 0.5 * (residence + pull - own_prefill)
         settled = half + np.sqrt(half * half + residence * own_prefill)
+        settled = settled + burst * (residence + wave - settled)
         decoding = running * settled / (own_prefill + settled)
     tpot = np.where(outputs > 0.0, settled / np.maximum(outputs, 1.0), 0.0)
 
-    ahead = np.maximum(running - 1.0, 0.0) ** engine.queue_exponent
-    queue = engine.queue_weight * ahead * lone.stage_s * (chunks * share + 1.0) / 2.0
+    queue = burst * wave
     parts = {
         "front_end": engine.frontend_s + engine.token_s * load.isl + 0.0 * tpot,
         "own_prefill": own_prefill,
