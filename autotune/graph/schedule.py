@@ -15,8 +15,9 @@ def list_schedule(
 ) -> tuple[Floats, Floats]:
     """Start and end of every node, shape `(num_nodes,)`, seconds.
 
-    Nodes are taken in the order in which they become ready, ties by their number: deterministic. A collective or a
-    send starts when the communication streams of all its ranks are free, and holds them all.
+    Nodes are taken in the order in which they become ready, ties by their number: deterministic. A collective starts
+    when the communication streams of all its ranks are free, and holds them all; a send holds its source's, since the
+    rates of links are per direction.
     """
     count = nodes.task.size
     seconds = np.array([t.seconds for t in tasks])[nodes.task].tolist()
@@ -52,7 +53,7 @@ def list_schedule(
 def _streams(tasks: tuple[Task, ...], groups: tuple[Group, ...], nodes: Nodes, num_ranks: int) -> list[tuple[int, ...]]:
     """Streams that each node holds: a rank's own number is its compute stream, `num_ranks` more the other."""
     own = [(r,) for r in range(2 * num_ranks)]
-    shared = [tuple(num_ranks + r for r in g.ranks) for g in groups]
+    shared = [tuple(num_ranks + r for r in g.busy_ranks) for g in groups]
     computes = [t.stream == COMPUTE for t in tasks]
     return [
         shared[g] if g >= 0 else own[r if computes[t] else num_ranks + r]

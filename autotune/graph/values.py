@@ -22,6 +22,8 @@ Bools = NDArray[np.bool_]
 PHASES = ("prefill", "decode")
 COLLAPSES = ("layer", "rank")
 COMPUTE, COMMUNICATION = "compute", "communication"
+SEND = "send"
+"""Kind of a group of two, and the collective that its task names."""
 
 
 class InvalidPlanError(ValueError):
@@ -61,6 +63,11 @@ class Group:
     """Global ranks; of a send, source and destination."""
     crosses: bool
     """Whether its traffic leaves the scale-up domain."""
+
+    @property
+    def busy_ranks(self) -> tuple[int, ...]:
+        """Ranks whose communication stream is held: links are full duplex, so that a receive holds none."""
+        return self.ranks[:1] if self.kind == SEND else self.ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

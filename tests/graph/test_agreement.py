@@ -94,6 +94,15 @@ def test_last_stage_hands_nothing_on(plan: str) -> None:
     assert graph.gap_frac == pytest.approx(0.0, abs=0.02)
 
 
+@pytest.mark.parametrize("plan", ["trtllm:R1/PP4/ATP1/ADP8/MTP2/EP4", "vllm:R2/PP16/ATP1"])
+def test_slow_network(plan: str) -> None:
+    """Sends of several milliseconds between stages: they go out and come in at the same time."""
+    asked = study(REFERENCE, "engine=any", "cluster.gpus=32", "cluster.gpu.scaleout_gb_per_s=2")
+    graph = plan_graph(asked, plan, "prefill")
+    assert max(t.seconds for t in graph.tasks if t.name == "pp_send") > 3e-3
+    assert graph.gap_frac == pytest.approx(0.0, abs=0.05)
+
+
 @pytest.mark.parametrize("concurrency", [4.0, 32.0, 400.0])
 @pytest.mark.parametrize("file", [REFERENCE, DEEPSEEK])
 def test_pace_of_a_full_pipeline(file: str, concurrency: float) -> None:

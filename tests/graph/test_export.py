@@ -62,7 +62,7 @@ def test_json_can_be_scheduled_from_what_it_says(tmp_path: Path) -> None:
     free: dict[tuple[str, int], float] = defaultdict(float)
     end: dict[int, float] = {}
     for node in sorted(document["nodes"], key=lambda n: (n["start_s"], n["id"])):
-        streams = [(node["stream"], rank) for rank in node["ranks"]]
+        streams = [(node["stream"], rank) for rank in node.get("busy_ranks", node["ranks"])]
         start = max([end[p] for p in before[node["id"]]] + [free[s] for s in streams], default=0.0)
         end[node["id"]] = start + node["seconds"]
         free |= dict.fromkeys(streams, end[node["id"]])

@@ -59,12 +59,22 @@ def test_streams_overlap_and_queue() -> None:
 
 
 def test_two_micro_batches_through_two_stages() -> None:
-    """Stages of 2 and 5 s, a send of 1 s on a stream of its own: the second of two micro-batches ends at 2+1+5+5."""
+    """Stages of 2 and 5 s, sends of 1 s that wait for no kernel: the second of two micro-batches ends at 2+1+5+5."""
     tasks = (_task("first", 2.0), _task("send", 1.0, COMMUNICATION), _task("second", 5.0))
     nodes = _nodes((0, 0, -1), (1, -1, 0), (2, 1, -1), (0, 0, -1), (1, -1, 0), (2, 1, -1))
-    start, end = list_schedule(tasks, PAIR, nodes, _edges((0, 1), (1, 2), (0, 3), (3, 4), (4, 5), (2, 5)), 2)
+    groups = (Group(kind="send", ranks=(0, 1), crosses=False),)
+    start, end = list_schedule(tasks, groups, nodes, _edges((0, 1), (1, 2), (0, 3), (3, 4), (4, 5), (2, 5)), 2)
     assert start.tolist() == [0.0, 2.0, 3.0, 2.0, 4.0, 8.0]
     assert end.max() == 13.0
+
+
+def test_receiving_holds_no_stream() -> None:
+    """Two sends of 3 s, there and back between two ranks, cross each other; two the same way queue."""
+    tasks = (_task("send", 3.0, COMMUNICATION),)
+    groups = (Group(kind="send", ranks=(0, 1), crosses=False), Group(kind="send", ranks=(1, 0), crosses=False))
+    _, crossing = list_schedule(tasks, groups, _nodes((0, -1, 0), (0, -1, 1)), _edges(), 2)
+    _, queueing = list_schedule(tasks, groups, _nodes((0, -1, 0), (0, -1, 0)), _edges(), 2)
+    assert (crossing.max(), queueing.max()) == (3.0, 6.0)
 
 
 def _graphs() -> list[PlanGraph]:
@@ -88,7 +98,7 @@ def test_a_stream_does_one_thing_at_a_time() -> None:
         rows = zip(graph.nodes.task, graph.nodes.rank, graph.nodes.group, graph.start_s, graph.end_s, strict=True)
         for task, rank, group, start, end in rows:
             ranks = graph.groups[group].ranks if group >= 0 else (int(rank),)
-            for member in ranks:
+            for member in ranks[:1] if graph.tasks[task].name == "pp_send" else ranks:
                 busy.setdefault((graph.tasks[task].stream, member), []).append((float(start), float(end)))
         for spans in busy.values():
             spans.sort()

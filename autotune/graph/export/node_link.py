@@ -1,4 +1,7 @@
-"""networkx node-link JSON: `networkx.node_link_graph(json.load(file))` reads the same graph back."""
+"""networkx node-link JSON: `networkx.node_link_graph(json.load(file))` reads the same graph back.
+
+A node keeps the `stream` of each of its `ranks` busy for `seconds`; of its `busy_ranks`, where it names them.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,10 @@ def _task(task: Task) -> str:
 
 
 def _group(group: Group) -> str:
-    return _json({"ranks": list(group.ranks), "communicator": group.kind, "crosses_domain": group.crosses})[1:-1]
+    fields = {"ranks": list(group.ranks), "communicator": group.kind, "crosses_domain": group.crosses}
+    if group.busy_ranks != group.ranks:
+        fields["busy_ranks"] = list(group.busy_ranks)
+    return _json(fields)[1:-1]
 
 
 def _rank(index: int, rank: Rank) -> str:

@@ -36,7 +36,7 @@ def _tracks(graph: PlanGraph, group: int, rank: int, replica: int, stage: int) -
     """Tracks of a node: its ranks, or its stage in a collapsed view."""
     if graph.collapse is not None:
         return (replica * _stages(graph) + stage,)
-    return (rank,) if group < 0 else graph.groups[group].ranks
+    return (rank,) if group < 0 else graph.groups[group].busy_ranks
 
 
 def _stages(graph: PlanGraph) -> int:
