@@ -84,6 +84,7 @@ def workload_scenarios(study: Study) -> Iterator[tuple[Mapping[str, float], Work
             isl=_times(work.isl, prompts),
             osl=_times(work.osl, outputs),
             longest_prompt=max(round(work.longest_prompt * prompts), 1),
+            points=tuple(replace(p, isl=max(p.isl * prompts, 1.0), osl=max(p.osl * outputs, 1.0)) for p in work.points),
             concurrency=None if work.concurrency is None else max(round(work.concurrency * load), 1),
             request_rate_per_s=None if work.request_rate_per_s is None else work.request_rate_per_s * load,
         )
@@ -98,7 +99,11 @@ def workload_scenarios(study: Study) -> Iterator[tuple[Mapping[str, float], Work
 
 
 def _times(lengths: IntRange, factor: float) -> IntRange:
-    return IntRange(min=max(round(lengths.min * factor), 1), max=max(round(lengths.max * factor), 1))
+    return IntRange(
+        min=max(round(lengths.min * factor), 1),
+        max=max(round(lengths.max * factor), 1),
+        average=None if lengths.average is None else max(lengths.average * factor, 1.0),
+    )
 
 
 def load_order(study: Study, current: PlanResult, candidate: PlanResult) -> tuple[str | None, tuple[Flip, ...], int]:

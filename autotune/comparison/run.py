@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autotune.comparison.best import at_capacity, best_plan, capacity_study
 from autotune.comparison.better import LATENCIES, THROUGHPUTS, metric_p_better, p_better
 from autotune.comparison.operators import time_rows, where_from
-from autotune.comparison.robustness import rescored, robustness
+from autotune.comparison.robustness import robustness
 from autotune.comparison.switching import same_launch, switch_cost
 from autotune.comparison.values import Comparison, MarginRow, MetricRow, Side, SwitchCost
 from autotune.comparison.verdict import verdict
-from autotune.comparison.worth import value_per_s
+from autotune.comparison.worth import value_per_s, value_within_limits
 from autotune.space import format_plan
-from autotune.study import IntRange, Objective, Study
-from autotune.tuning import PlanResult, tune
+from autotune.study import Study
+from autotune.traffic import WorkloadProfile
+from autotune.traffic.workload import with_traffic
+from autotune.tuning import PlanResult
 from autotune.tuning.confidence import joint_draws
 from autotune.tuning.limits import study_limits
 from autotune.tuning.run import BaselineResult, score_plan
@@ -43,23 +46,27 @@ def compare(
     study: Study,
     current: str | None = None,
     candidate: str | PlanResult = BEST,
+    traffic: WorkloadProfile | None = None,
     *,
-    traffic: str | None = None,
+    source: str | None = None,
     scenarios: bool = True,
 ) -> Comparison:
     """Put the plan in production beside a candidate.
 
     Args:
-        study: from `load_study`; with traffic of its own or with what a log says (`traffic` then names the log).
+        study: from `load_study`.
         current: a plan string; None: the study's baseline with the knobs it gives.
         candidate: a plan string, a plan scored under this study, or `best`: the first of the ranking, the nearest plan
             where none keeps every limit.
-        traffic: name of the log that the study's workload was taken from, for the report.
+        traffic: replaces the study's workload (`with_traffic`).
+        source: where the traffic came from, for the report.
         scenarios: whether to look at other traffic and other loads as well (`Comparison.robustness`), most of the time.
 
     Raises:
         InputError: no current plan is given, or a string has no meaning on this many GPUs.
     """
+    if traffic is not None:
+        study = on_traffic(study, traffic)
     first = _current(study, current)
     second = _candidate(study, candidate)
     mine = first.result
@@ -70,7 +77,7 @@ def compare(
     sure = 0.5
     switch: SwitchCost | None = None
     if mine is not None and theirs is not None and after is not None:
-        sure = p_better(study, mine, theirs)
+        sure = _p_better(study, before, after)
         switch = _switch(study, before, after)
     elif theirs is not None and mine is None:
         sure = 1.0
@@ -78,7 +85,7 @@ def compare(
     price = study.cluster.gpu.price_per_hour
     return Comparison(
         study=study,
-        traffic=traffic,
+        traffic=source,
         current=before,
         candidate=after,
         same_plan=same,
@@ -95,6 +102,12 @@ def compare(
         verdict=verdict(study, before, after, same=same, p_better=sure, switch=switch),
         assumptions=_assumptions(study, before, after, switch),
     )
+
+
+def on_traffic(study: Study, profile: WorkloadProfile) -> Study:
+    """The study under recorded traffic; what the baseline had in flight before says nothing of that load."""
+    own = with_traffic(study, profile)
+    return own if own.baseline is None else replace(own, baseline=replace(own.baseline, concurrency=None))
 
 
 def _current(study: Study, text: str | None) -> BaselineResult:
@@ -120,10 +133,8 @@ def _candidate(study: Study, asked: str | PlanResult) -> BaselineResult | None:
         return _scored(study, asked)
     if asked != BEST:
         return score_plan(study, asked, path="--candidate")
-    # the current plan may be another than the study's baseline, which need not be scored or even make sense here
-    found = tune(replace(study, baseline=None))
-    plans = found.ranked or found.infeasible
-    return _scored(study, plans[0]) if plans else None
+    best = best_plan(study)
+    return None if best is None else _scored(study, best)
 
 
 def _scored(study: Study, plan: PlanResult) -> BaselineResult:
@@ -132,7 +143,11 @@ def _scored(study: Study, plan: PlanResult) -> BaselineResult:
 
 def _side(study: Study, scored: BaselineResult, *, reference: PlanResult | None) -> Side:
     plan = scored.result
-    most, keeps = (0.0, False) if plan is None else capacity(study, plan)
+    most = None if plan is None else at_capacity(study, plan)
+    served = 0.0 if plan is None else plan.metrics["requests_per_s"]
+    value = value_per_s(study, plan, reference)
+    if plan is not None and not plan.feasible:
+        value = max(value, value_within_limits(study, most))
     resolution = scored.resolution
     return Side(
         text=scored.text,
@@ -141,27 +156,23 @@ def _side(study: Study, scored: BaselineResult, *, reference: PlanResult | None)
         result=plan,
         rules_broken=tuple(f"{v.rule}: {v.message}" for v in resolution.violations),
         assumed=() if scored.text == BEST else resolution.assumed,
-        capacity_requests_per_s=most,
-        capacity_keeps_limits=keeps,
-        value_per_s=value_per_s(study, plan, reference),
+        capacity_requests_per_s=served if most is None else max(most.metrics["requests_per_s"], served),
+        at_capacity=most,
+        value_per_s=value,
     )
 
 
-def capacity(study: Study, plan: PlanResult) -> tuple[float, bool]:
-    """Most requests per second of a launch within the limits, and whether any load keeps them.
-
-    Where none does: what it serves at its own load.
-    """
-    most = study.engine_options.max_num_seqs * study.cluster.gpus
-    own = replace(
-        study,
-        workload=replace(study.workload, concurrency=None, request_rate_per_s=None),
-        search=replace(study.search, concurrency=IntRange(min=1, max=most)),
-        objective=Objective(metric="requests_per_s", direction="maximize"),
-    )
-    found = rescored(own, plan)
-    served = plan.metrics["requests_per_s"]
-    return (max(found.metrics["requests_per_s"], served), True) if found.feasible else (served, False)
+def _p_better(study: Study, current: Side, candidate: Side) -> float:
+    """`p_better`; of an open load that neither can take, by which takes more of it within the limits."""
+    if current.result is None or candidate.result is None:
+        return 0.5
+    if study.workload.request_rate_per_s is not None and not (current.keeps or candidate.keeps):
+        most = current.at_capacity, candidate.at_capacity
+        if most[0] is not None and most[1] is not None:
+            return p_better(capacity_study(study), most[0], most[1])
+        if most[0] is not None or most[1] is not None:
+            return 0.0 if most[1] is None else 1.0
+    return p_better(study, current.result, candidate.result)
 
 
 def _switch(study: Study, current: Side, candidate: Side) -> SwitchCost | None:

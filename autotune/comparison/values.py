@@ -27,9 +27,15 @@ class Side:
     """What the string left open and how it was read."""
     capacity_requests_per_s: float
     """Most requests per second within the limits; at its own load where no load keeps them."""
-    capacity_keeps_limits: bool
+    at_capacity: PlanResult | None
+    """The same launch at that load; None where no load keeps the limits."""
     value_per_s: float
     """Requests per second served within the limits, weighted by the objective (see `worth`)."""
+
+    @property
+    def capacity_keeps_limits(self) -> bool:
+        """Whether there is any load at which it keeps the limits."""
+        return self.at_capacity is not None
 
     @property
     def keeps(self) -> bool:

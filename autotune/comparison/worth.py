@@ -79,9 +79,19 @@ def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | N
     ratio = ratio_of(other, mine) if study.objective.direction == "minimize" else ratio_of(mine, other)
     served = against.metrics["requests_per_s"]
     rate = study.workload.request_rate_per_s
-    if rate is not None:
-        # what comes is served by either, as far as it can be taken; a minimised metric says nothing of the share
-        served = rate
-        taken = min(plan.metrics["requests_per_s"] / rate, 1.0)
-        ratio = taken * (ratio if study.objective.direction == "minimize" else 1.0)
-    return served * plan.p_meets * ratio
+    if rate is None:
+        return served * plan.p_meets * ratio
+    # what comes is served by either, as far as it can be taken; a minimised metric says nothing of the share
+    ratio = ratio if study.objective.direction == "minimize" else 1.0
+    return min(plan.metrics["requests_per_s"], rate) * plan.p_meets * ratio
+
+
+def value_within_limits(study: Study, at_capacity: PlanResult | None) -> float:
+    """What is left of an open load where the rest is turned away: requests per second up to the plan's capacity.
+
+    `at_capacity` is the plan at the most it can take within the limits. 0 without such a load or an open one.
+    """
+    rate = study.workload.request_rate_per_s
+    if rate is None or at_capacity is None:
+        return 0.0
+    return min(at_capacity.metrics["requests_per_s"], rate) * at_capacity.p_meets

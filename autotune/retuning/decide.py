@@ -108,6 +108,10 @@ def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) 
     def decision(what: str, rule: str, reason: str) -> Decision:
         return Decision(decision=what, rule=rule, reason=reason, **figures)
 
+    if net <= 0.0 and not (inputs.candidate_keeps or inputs.current_keeps):
+        return decision(
+            KEEP, "nothing_feasible", "no plan keeps every limit on this traffic, and none is worth a switch"
+        )
     if net <= 0.0:
         return decision(KEEP, "switch_costs_more", f"over {over} the switch costs more than it gains")
     if inputs.p_better < policy.min_p_better:
@@ -124,7 +128,9 @@ def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) 
         )
     said = f"net gain {_percent(frac)} over {over}, P(better) {inputs.p_better:.0%}"
     if not inputs.current_keeps:
-        return decision(SWITCH, "limit_broken", f"the current plan breaks {inputs.current_breaks or 'a limit'}; {said}")
+        broken = f"the current plan breaks {inputs.current_breaks or 'a limit'}"
+        other = "" if inputs.candidate_keeps else ", the candidate does more within the limits, not everything"
+        return decision(SWITCH, "limit_broken", f"{broken}{other}; {said}")
     return decision(SWITCH, "gain", said)
 
 
@@ -140,8 +146,6 @@ def _settled(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]
         return _keep("same_plan", "the current plan is the best for this traffic as well")
     if not inputs.candidate_keeps and inputs.current_keeps:
         return _keep("candidate_breaks_limit", "the candidate breaks a limit that the current plan keeps")
-    if not inputs.candidate_keeps:
-        return _keep("nothing_feasible", "no plan keeps every limit on this traffic")
     ages = [max(inputs.now_s - past.at_s, 0.0) for past in history]
     today = sum(age < DAY_S for age in ages)
     if today >= policy.max_switches_per_day:

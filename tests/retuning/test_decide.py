@@ -56,7 +56,7 @@ def test_a_gain_by_hand() -> None:
         ({"candidate_plan": None}, "no_candidate"),
         ({"candidate_plan": "A"}, "same_plan"),
         ({"candidate_keeps": False}, "candidate_breaks_limit"),
-        ({"candidate_keeps": False, "current_keeps": False}, "nothing_feasible"),
+        ({"candidate_keeps": False, "current_keeps": False, "candidate_value_per_s": 9.0}, "nothing_feasible"),
         ({"p_better": 0.89}, "not_sure"),
         ({"candidate_value_per_s": 10.0}, "switch_costs_more"),
         ({"candidate_value_per_s": 9.0}, "switch_costs_more"),

@@ -1,0 +1,59 @@
+"""The best plan for a study, also where recorded traffic sets the load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from autotune.comparison.robustness import rescored
+from autotune.space import Candidate
+from autotune.study import IntRange, Objective, Study
+from autotune.tuning import PlanResult, tune
+from autotune.tuning.run import rank
+from autotune.tuning.score import score
+
+SHORTLIST = 24
+"""Plans that are evaluated at every kind of request, the first of a ranking at mean lengths."""
+
+Progress = Callable[[int, int], None]
+
+
+def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | None = None) -> PlanResult | None:
+    """The first of the ranking, the nearest plan where none keeps every limit; None: nothing can be launched.
+
+    Under recorded traffic (`Workload.points`) with a metric to maximise, the load is what comes, and plans that can
+    take it cannot be told apart by it: the best is the one that could take the most of such traffic within the limits.
+
+    Args:
+        study: its baseline is left out of the search.
+        also: full plan strings that are looked at whatever the ranking at mean lengths says of them.
+        progress: as in `tune`.
+    """
+    own = replace(study, baseline=None)
+    if not study.workload.points:
+        found = tune(own, progress=progress)
+        return next(iter(found.ranked or found.infeasible), None)
+    asked = capacity_study(own) if study.objective.direction == "maximize" else own
+    rough = tune(replace(asked, workload=replace(asked.workload, points=())), progress=progress)
+    plans = [*rough.ranked, *rough.infeasible]
+    listed = plans[:SHORTLIST] + [p for p in plans[SHORTLIST:] if p.plan in also]
+    ranked, others = rank(asked, score(asked, [Candidate(engine=p.engine, layout=p.layout) for p in listed]))
+    best = next(iter(ranked or others), None)
+    return None if best is None else rescored(study, best)
+
+
+def capacity_study(study: Study) -> Study:
+    """The study that asks for the most requests per second within the limits, at whatever load that is."""
+    most = study.engine_options.max_num_seqs * study.cluster.gpus
+    return replace(
+        study,
+        workload=replace(study.workload, concurrency=None, request_rate_per_s=None),
+        search=replace(study.search, concurrency=IntRange(min=1, max=most)),
+        objective=Objective(metric="requests_per_s", direction="maximize"),
+    )
+
+
+def at_capacity(study: Study, plan: PlanResult) -> PlanResult | None:
+    """A launch at the most requests per second within the limits; None where no load keeps them."""
+    found = rescored(capacity_study(study), plan)
+    return found if found.feasible else None
