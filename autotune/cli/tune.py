@@ -54,6 +54,8 @@ def run_tune(
         from autotune.report.html import tune_page  # the template engine is for those who want a page
 
         write_atomic(Path(html), tune_page(result, found))
+        if not as_json:
+            sys.stderr.write(f"report: {html}\n")
     if as_json or not (as_table or sys.stdout.isatty()):
         sys.stdout.write(to_json(tune_document(result, top=top)))
     else:

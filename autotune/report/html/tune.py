@@ -37,6 +37,7 @@ from autotune.report.html.words import (
     probability,
     same_run,
     signed,
+    within,
 )
 from autotune.space import format_plan
 from autotune.study import Study
@@ -97,7 +98,7 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
         nearest=nearest_table(result, result.infeasible[:NEAREST_ROWS]) if result.infeasible else None,
         nearest_total=len(result.infeasible),
         assumptions=assumptions(result),
-        objective=METRICS[study.objective.metric],
+        objective=within(METRICS[study.objective.metric].title),
         minimized=study.objective.direction == "minimize",
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from autotune.report.document import baseline_rank, versus
 from autotune.report.html.shapes import exact, number
-from autotune.report.html.words import LIMITS, METRICS, percent, probability, signed
+from autotune.report.html.words import LIMITS, METRICS, percent, probability, signed, within
 from autotune.tuning import PlanResult, TuneResult, Violation
 from autotune.tuning.confidence import TOLD_APART
 from autotune.tuning.plans import DERIVED, relative_excess
@@ -52,8 +52,7 @@ def _against(result: TuneResult, name: str, base: PlanResult, scope: str) -> Ver
     first, metric = result.ranked[0], METRICS[result.study.objective.metric]
     change = versus(first, base).get(f"{metric.name}_frac")
     p = result.confidence[first.plan].p_better_than_baseline
-    gain = f"{signed(change)} {metric.title[0].lower()}{metric.title[1:]}" if metric.title[1:2].islower() else ""
-    gain = gain or f"{signed(change)} {metric.title}"
+    gain = f"{signed(change)} {within(metric.title)}"
     rank = baseline_rank(result.baseline, result) if result.baseline is not None else None
     place = f"The plan in production is rank {rank} of {len(result.ranked):,}." if rank else ""
     if p is not None and p >= TOLD_APART:

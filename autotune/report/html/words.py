@@ -112,6 +112,11 @@ LIMITS = {
 ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM", "any": "any engine"}
 
 
+def within(title: str) -> str:
+    """A title within a sentence: `output throughput`, but `TPOT`."""
+    return f"{title[:1].lower()}{title[1:]}" if title[1:2].islower() else title
+
+
 def plan_name(plan: PlanResult, *, dense: bool, several_engines: bool) -> str:
     """`R8 TP2 DP8 EP16`, with the engine where several compete."""
     name = short_plan(plan.layout, dense=dense)
