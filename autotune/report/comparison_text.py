@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from autotune.comparison.operators import WORDS
 from autotune.comparison.verdict import duration_words, figure
+from autotune.tuning.gpu_time import WORDS
 
 Rows = Sequence[Sequence[str]]
 _COLOURS = {"switch": "green", "keep": "cyan", "undecided": "yellow", "refuse": "red"}

@@ -40,13 +40,13 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
     said = [
         *(text for text in study.assumptions if not text.startswith("workload.")),
         *profile.assumptions,
-        f"traffic: {profile.num_requests:,} requests, {rate:,.4g} requests/s ({bin_words}), by {len(profile.points)} kinds",
+        f"traffic: {profile.num_requests:,} requests, {rate:,.4g} requests/s ({bin_words}),"
+        f" by {len(profile.points)} kinds",
         f"traffic: the TTFT limit is checked at {longest:,} prompt tokens, the 99 % quantile",
     ]
     if hit is None:
-        said.append(
-            f"traffic: no shared prefixes in the log: {study.workload.prefix_cache_hit_frac:g} of prompt tokens, the study's"
-        )
+        kept = study.workload.prefix_cache_hit_frac
+        said.append(f"traffic: no shared prefixes in the log: {kept:g} of prompt tokens, the study's")
     limits = study.constraints
     dropped = [name for name in (*FLOORS, "min_gpu_util_frac") if getattr(limits, name) is not None]
     if dropped:

@@ -10,7 +10,7 @@ from autotune.report.html.shapes import Chart, Shape, line, number, rect, text, 
 
 WIDTH = 560
 LEFT, RIGHT = 4, 470
-BAR, GAP, LABEL = 12, 3, 20
+BAR, GAP, LABEL = 11, 3, 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ def grouped_bars(
             out.append(rect(LEFT, y, max(width, 1.0), BAR, f"bar {s.role}", f"{s.name}\n{words[name]}: {shown}"))
             out.append(text(LEFT + max(width, 1.0) + 6, y + 10.5, number(value), "value"))
             y += BAR + GAP
-        y += 9.0
+        y += 7.0
     sums = "   ".join(f"{number(sum(s.values.values()))} {unit}" for s in series)
     return Chart(
         title=f"{title}, {unit}",

@@ -12,6 +12,7 @@ from autotune.report.html.words import LIMITS, MEMORY, OPERATORS, TTFT_PARTS, pe
 from autotune.space import RULES
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
+from autotune.tuning.gpu_time import gpu_s_per_request
 from autotune.tuning.limits import study_limits
 
 SHARES = {"of GPU memory", "of time", "probability"}
@@ -75,6 +76,21 @@ def step_charts(plans: Named) -> tuple[Chart, ...]:
             for name, role, plan in plans
         ]
         charts.append(grouped_bars(title, unit="ms", words=OPERATORS, series=series))
+    return tuple(charts)
+
+
+def request_charts(plans: Named) -> tuple[Chart, ...]:
+    """GPU-milliseconds that one request takes of each plan, by operator: what compares where batches differ."""
+    if any(not plan.metrics["requests_per_s"] > 0.0 for _, _, plan in plans):
+        return ()
+    taken = [(name, role, gpu_s_per_request(plan)) for name, role, plan in plans]
+    charts = []
+    for phase, title in (("prefill", "Prefill of one request"), ("decode", "Decode of one request")):
+        series = [
+            Series(name=name, role=role, values={g: s * 1e3 for (p, g), s in each.items() if p == phase})
+            for name, role, each in taken
+        ]
+        charts.append(grouped_bars(title, unit="GPU-ms", words=OPERATORS, series=series))
     return tuple(charts)
 
 
