@@ -45,8 +45,9 @@ def expressible(made) -> LaunchPlan | None:
     try:
         return launched(made)
     except InputError as error:
-        assert any(rule in str(error) for rule in NODE_RULES), str(error)
-        return None
+        if any(rule in str(error) for rule in NODE_RULES):
+            return None
+        raise
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -67,13 +68,14 @@ def test_every_valid_plan_reads_back_to_itself(engine, model, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_no_valid_plan_of_128_gpus_is_refused(engine, tmp_path):
-    """On nodes of eight, every valid plan of a power of two GPUs can be placed, DeepSeek-V3's and all."""
+def test_no_valid_plan_of_128_gpus_is_refused(engine):
+    """On nodes of eight, every valid plan of DeepSeek-V3 on 128 GPUs can be placed, and uses every GPU once."""
     arch = load_model("deepseek-v3")
     for candidate in plans("deepseek-v3", engine, 128):
         plan = launched(service(candidate, arch))
-        axes, _ = read_back(plan, tmp_path, arch)
-        assert axes.layout(arch, engine) == candidate.layout
+        assert sorted((r.node, r.gpu) for replica in plan.replicas for r in replica.ranks) == [
+            (n, g) for n in range(16) for g in range(8)
+        ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -174,7 +176,7 @@ def test_old_and_new_sglang_spell_attention_dp_differently():
 
 
 def test_older_trtllm_has_no_partition_field():
-    """A split that is not the engine's own needs `pp_partition`, which 1.1 lacks: an error that names field and version."""
+    """A split that is not the engine's own needs `pp_partition`, which 1.1 lacks: an error naming field and version."""
     arch = load_model("deepseek-v3")
     base = next(c for c in plans("deepseek-v3", "trtllm", 32) if c.layout.pp == 2)
     layout = Layout(**{name: getattr(base.layout, name) for name in LAYOUT_AXES}, stage_layers=(30, 31))

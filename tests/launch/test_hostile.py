@@ -1,0 +1,195 @@
+"""Names from a study are untrusted: they reach the server as they are, and nothing else happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import replace
+
+import pytest
+
+from autotune.launch.files import OutFile, write_folder
+from autotune.launch.parse import parse_command, split_command
+from autotune.launch.quoting import check_launch_text, dns_label, one_line
+from autotune.launch.safeyaml import read_yaml
+from autotune.launch.scripts import script_files
+from autotune.launch.targets import TARGETS, target_files
+from costmodel.arch import load_model
+from costmodel.errors import InputError
+from tests.launch.helpers import launched, plans, service
+
+HOSTILE = (
+    "/models/with space/and 'quote'",
+    'a"b$(touch owned)`touch owned`',
+    "line\nbreak; touch owned #",
+    "../../etc/passwd",
+    "$HOME/${NODE_0}/\\",
+    "*? [x] {a,b} ~ ! & | > owned",
+    "ünïcödé 模型",
+    "# not a comment",
+    "%s %n \t tab",
+)
+
+
+def run_script(text: str, folder) -> list[str]:
+    """Arguments that the engine's program gets when the script runs, with programs that only write them down."""
+    folder.mkdir(exist_ok=True)
+    (folder / "nodes.env").write_text("NODE_0=first\nNODE_1=second\n")
+    for name in ("vllm", "python3", "trtllm-serve", "mpirun"):
+        program = folder / name
+        program.write_text('#!/usr/bin/env bash\nprintf "%s\\0" "$@" > "$RECORD"\n')
+        program.chmod(0o755)
+    (folder / "script.sh").write_text(text)
+    record = folder / "record"
+    env = {"PATH": f"{folder}:{os.environ['PATH']}", "RECORD": str(record), "HOME": str(folder)}
+    subprocess.run(["bash", str(folder / "script.sh")], check=True, env=env, cwd=folder, timeout=20)
+    assert not (folder / "owned").exists()
+    return record.read_text().split("\0")[:-1]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_reach_the_server_unchanged(name, tmp_path):
+    """Run by a real shell, every script hands over the model's name as one argument, and runs nothing else."""
+    arch = load_model("deepseek-v3")
+    for engine in ("vllm", "sglang", "trtllm"):
+        candidate = next(c for c in plans("deepseek-v3", engine, 16) if c.layout.replicas == 1)
+        plan = launched(service(candidate, arch, model=name, name=name))
+        text = script_files(plan)["replica0-node0.sh"].text
+        assert name in run_script(text, tmp_path / engine)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_stay_inside_their_files(name):
+    """READMEs keep a name on its line, JSON holds it as it is, file names do not hold it at all."""
+    arch = load_model("deepseek-v3")
+    candidate = next(c for c in plans("deepseek-v3", "trtllm", 16) if c.layout.replicas == 1)
+    plan = launched(service(candidate, arch, model=name, name=name))
+    files = target_files(TARGETS["trtllm"], plan, current=None)
+    assert json.loads(files["plan.json"].text)["model"] == name
+    assert files["README.md"].text.splitlines()[0].startswith("# ")
+    assert all(name not in file for file in files)
+    assert "\n" not in one_line(name)
+
+
+@pytest.mark.parametrize("bad", ["", "  ", "-rm", "--model", "a\x00b", "x" * 5000])
+def test_names_that_no_quoting_can_carry_are_refused(bad):
+    """Empty, NUL, far too long, or read as an option: an error with its path."""
+    with pytest.raises(InputError, match=r"\$\.model: must"):
+        check_launch_text("$.model", bad)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b/c", "..", "", "a\nb", ".hidden", "x/../y"])
+def test_no_file_is_written_outside_the_folder(name, tmp_path):
+    """A file name that leads elsewhere is refused before anything is written."""
+    target = tmp_path / "out"
+    with pytest.raises(InputError, match="plain file names only"):
+        write_folder(target, {"ok.txt": OutFile(text="x"), name: OutFile(text="y")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_written_whole_and_only_over_an_export(tmp_path):
+    """New and exported folders are (re)placed with nothing left over; other folders, files and links are refused."""
+    target = tmp_path / "out"
+    mark = OutFile(text='{"written_by": "autotune export"}')
+    write_folder(target, {"plan.json": mark, "old.sh": OutFile(text="x", executable=True)})
+    assert (target / "old.sh").stat().st_mode & 0o111
+    write_folder(target, {"plan.json": mark})
+    assert sorted(p.name for p in target.iterdir()) == ["plan.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(target)
+    for name, why in (("mine", "holds other files"), ("file", "is a file"), ("link", "symbolic link")):
+        with pytest.raises(InputError, match=why):
+            write_folder(tmp_path / name, {"plan.json": mark})
+    assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_labels_are_fit_for_kubernetes():
+    """Any text becomes a DNS label of at most 40 characters that begins with a letter."""
+    for text in (*HOSTILE, "", "123", "-", "A" * 300):
+        label = dns_label(text)
+        assert label[0].isalpha()
+        assert label.replace("-", "").isalnum()
+        assert len(label) <= 48
+        assert label == label.lower().strip("-")
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(9)
+)
+MERGES = "a: &a {k1: 1, k2: 2}\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)}\n  <<: [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("x: !!python/object/apply:os.system ['touch owned']", "could not determine a constructor for the tag"),
+        ("x: !custom 1", "could not determine a constructor"),
+        ("[" * 5000 + "]" * 5000, "at most 60 levels"),
+        ("a: " + "b" * 2_000_000, "at most 1,000,000 characters"),
+        ("x: &a\n" + "".join("- *a\n" for _ in range(300)), "at most 200 aliases"),
+        (MERGES, "keys into one"),
+        ("a: [1, 2", "in line"),
+        ("a: 1\n b: 2", "in line"),
+        ("x: 9999-99-99", "plain values"),
+    ],
+)
+def test_hostile_yaml_is_refused_quickly(text, why):
+    """Tags, depth, size, aliases and merges that multiply: a clear error within a second."""
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=why):
+        read_yaml(text, "compose.yml")
+    assert time.perf_counter() - start < 2.0
+
+
+def test_an_alias_bomb_is_bounded(tmp_path):
+    """Nine levels of nine aliases, 387 million lists when followed: the walk over them gives up."""
+    from autotune.launch.importing import import_plan
+
+    path = tmp_path / "bomb.yml"
+    path.write_text("services:\n  x: 1\n" + BOMB)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match="containers in a plain file"):
+        import_plan(str(path))
+    assert time.perf_counter() - start < 3.0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "vllm serve m 'unclosed",
+        "vllm serve m -tp eight",
+        "vllm serve m -tp 0",
+        "vllm serve m -tp 99999999999999999999",
+        "vllm serve m --eplb-config not-json --enable-eplb",
+        "vllm serve m --gpu-memory-utilization 7",
+        "python -m sglang.launch_server --model m --tp 8 --attn-dp-size 3",
+        "rm -rf /",
+        "vllm serve " + "x" * 200_000,
+    ],
+)
+def test_hostile_commands_are_errors_with_a_place(command):
+    """What cannot be read is an error, never a traceback and never run."""
+    from autotune.launch.importing import import_plan
+
+    with pytest.raises(InputError, match=r"must|cannot"):
+        import_plan(command)
+
+
+def test_quoting_survives_being_read_back():
+    """A hostile name in a command line is read back as it was."""
+    arch = load_model("deepseek-v3")
+    candidate = next(c for c in plans("deepseek-v3", "vllm", 8) if c.layout.replicas == 1)
+    for name in HOSTILE:
+        plan = launched(replace(service(candidate, arch), model=name))
+        text = script_files(plan)["replica0-node0.sh"].text
+        command = text[text.index("exec ") :]
+        if "$" not in name and "\\" not in name:
+            assert parse_command(split_command(command)).model == name
