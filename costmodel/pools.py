@@ -86,6 +86,9 @@ class PoolPoint:
     chunks: Floats
     memory: Memory
     kv_bytes: Floats
+    """KV cache in use on the fullest GPU."""
+    prompt_bytes: Floats
+    """Cache of one prompt of mean length on the rank that holds most of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,7 @@ class Pool:
     batch: PlanBatch
     load: Load
     link: TransferLink
+    prompt_bytes: Floats
     wire_s: Floats
     longest_prompt: Floats
     memory_fraction: Floats
@@ -199,6 +203,7 @@ class PrefillPool(Pool):
             chunks=self.chunks,
             memory=memory,
             kv_bytes=kv,
+            prompt_bytes=self.prompt_bytes,
         )
 
 
@@ -262,6 +267,7 @@ class DecodePool(Pool):
             chunks=np.ones(1),
             memory=memory,
             kv_bytes=kv,
+            prompt_bytes=self.prompt_bytes,
         )
 
 
@@ -302,7 +308,8 @@ def prefill_pool(
         batch=batch,
         load=load,
         link=link,
-        wire_s=_wire(batch, load, link),
+        prompt_bytes=(held := _prompt_bytes(batch, load)),
+        wire_s=wire_s(batch.columns.links, link, held),
         longest_prompt=longest_prompt,
         memory_fraction=memory_fraction,
         length_cv2=length_cv2,
@@ -322,7 +329,8 @@ def decode_pool(
         batch=batch,
         load=load,
         link=link,
-        wire_s=_wire(batch, load, link),
+        prompt_bytes=(held := _prompt_bytes(batch, load)),
+        wire_s=wire_s(batch.columns.links, link, held),
         longest_prompt=longest_prompt,
         memory_fraction=memory_fraction,
         length_cv2=0.0,
@@ -330,6 +338,5 @@ def decode_pool(
     )
 
 
-def _wire(batch: PlanBatch, load: Load, link: TransferLink) -> Floats:
-    held = sequence_bytes_per_rank(batch.arch, batch.layout, batch.precision, batch.stages, load.isl)
-    return wire_s(batch.columns.links, link, held)
+def _prompt_bytes(batch: PlanBatch, load: Load) -> Floats:
+    return sequence_bytes_per_rank(batch.arch, batch.layout, batch.precision, batch.stages, load.isl)

@@ -71,7 +71,7 @@ def study_store(study: Study, storage: str | None, out: str | None) -> Store:
         study.name,
         study_fingerprint(study),
         (study.objective.direction,),
-        gpus=study.cluster.gpus,
+        gpus=max(study.cluster.gpus, *(c.gpus for c in study.axes.other_gpus), 1),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from autotune.space import Candidate, Space, format_plan
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.confidence import P10, Confidence
-from autotune.tuning.run import BaselineResult, expected_objective
+from autotune.tuning.run import BaselineResult, place
 from costmodel.layout import Layout
 
 COMPARED = (
@@ -120,15 +120,7 @@ def baseline_document(baseline: BaselineResult | None, result: TuneResult) -> di
 def baseline_rank(baseline: BaselineResult, result: TuneResult) -> int | None:
     """Where the baseline with its own knobs would stand among the ranked plans."""
     plan = baseline.result
-    if plan is None or not plan.feasible:
-        return None
-    objective = result.study.objective
-    mine = expected_objective(result.study, plan)
-    sign = 1.0 if objective.direction == "minimize" else -1.0
-    better = [
-        p for p in result.ranked if p.plan != plan.plan and sign * expected_objective(result.study, p) < sign * mine
-    ]
-    return len(better) + 1
+    return None if plan is None else place(result.study, plan, result.ranked)
 
 
 def counts_document(space: Space, *, feasible: int, infeasible: Mapping[str, int]) -> dict[str, Any]:

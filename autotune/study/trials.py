@@ -33,13 +33,15 @@ PARAMS = (
     "kv_dtype",
 )
 """Names that `TrialRecord.params` may hold: numbers on logarithmic axes, so that plots can be read."""
+POOL_PARAMS = tuple(f"prefill_{name}" for name in ("gpus", "replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep"))
+"""The same of the prefill pool of a disaggregated plan; the others are its decode pool's then."""
 
 
 @lru_cache(maxsize=8)
 def distributions(gpus: int) -> dict[str, BaseDistribution]:
     """Distribution of every parameter: the same for all trials of a study, as samplers need it."""
     degree = IntDistribution(1, max(gpus, 2), log=True)
-    found: dict[str, BaseDistribution] = dict.fromkeys(PARAMS, degree)
+    found: dict[str, BaseDistribution] = dict.fromkeys((*PARAMS, *POOL_PARAMS), degree)
     found["engine"] = CategoricalDistribution(("vllm", "sglang", "trtllm"))
     found["redundant_experts"] = IntDistribution(0, 100_000)
     found["concurrency"] = IntDistribution(1, 100_000_000, log=True)

@@ -13,6 +13,7 @@ from autotune.space import Candidate, format_plan
 from autotune.study import TrialRecord
 from autotune.tuning.candidates import Variant
 from autotune.tuning.limits import Limit
+from autotune.tuning.pools.values import Pools, pools_from
 from costmodel.columns import Floats
 from costmodel.layout import LAYOUT_AXES, Layout
 from costmodel.operators import GROUPS
@@ -90,6 +91,9 @@ class PlanResult:
     p_meets: float
     """Probability of keeping every limit on latency and throughput, given how sure the estimate is."""
     breakdown: Mapping[str, Any]
+    pools: Pools | None = None
+    """The two sides of a disaggregated plan, whose `layout` and `knobs.max_num_seqs` are the decode pool's and whose
+    `knobs.max_num_batched_tokens` is the prefill pool's. None: one kind of replica does both."""
 
     @property
     def key(self) -> str:
@@ -100,6 +104,16 @@ class PlanResult:
 def plan_key(candidate: Candidate) -> str:
     """Full plan string, engine included."""
     return format_plan(candidate.layout, candidate.engine)
+
+
+def broken_limits(limits: tuple[Limit, ...], excess: Floats, values: Floats) -> tuple[Violation, ...]:
+    """What one plan breaks, worst first. `excess` and `values`: shape `(len(limits),)`."""
+    broken = [
+        Violation(code=x.code, value=float(values[i]), limit=x.limit, excess=float(excess[i]), unit=x.unit)
+        for i, x in enumerate(limits)
+        if excess[i] > 0.0
+    ]
+    return tuple(sorted(broken, key=lambda v: (v.code == DERIVED, -relative_excess(v), v.code)))
 
 
 def plan_result(
@@ -116,18 +130,7 @@ def plan_result(
 ) -> PlanResult:
     """The plan of one row. `excess` and `values`: shape `(len(limits), num_rows)`."""
     layout = variant.candidate.layout
-    broken = [
-        Violation(
-            code=limit.code,
-            value=float(values[i, row]),
-            limit=limit.limit,
-            excess=float(excess[i, row]),
-            unit=limit.unit,
-        )
-        for i, limit in enumerate(limits)
-        if excess[i, row] > 0.0
-    ]
-    broken.sort(key=lambda v: (v.code == DERIVED, -relative_excess(v), v.code))
+    broken = broken_limits(limits, excess[:, row], values[:, row])
     per_rank = concurrency / min(layout.replicas, concurrency) / layout.attn_dp
     return PlanResult(
         plan=plan_key(variant.candidate),
@@ -141,15 +144,17 @@ def plan_result(
             kv_dtype=variant.kv_dtype,
         ),
         feasible=not broken,
-        violations=tuple(broken),
+        violations=broken,
         margins={limit.code: float(excess[i, row]) for i, limit in enumerate(limits)},
         metrics={name: float(getattr(estimate, name)[row]) for name in METRICS},
         p_meets=float(p_meets[row]),
-        breakdown=_breakdown(estimate, row),
+        breakdown=plan_breakdown(estimate, row),
     )
 
 
-def _breakdown(estimate: Estimate, row: int) -> dict[str, Any]:
+def plan_breakdown(estimate: Estimate, row: int) -> dict[str, Any]:
+    """Where the time and the memory of one row go."""
+
     def named(names: tuple[str, ...], table: Floats) -> dict[str, float]:
         return {n: float(x) for n, x in zip(names, table[:, row], strict=True) if x}
 
@@ -177,6 +182,9 @@ def to_record(plan: PlanResult, objective: str) -> TrialRecord:
         "weight_dtype": knobs.weight_dtype or "checkpoint",
         "kv_dtype": knobs.kv_dtype or "checkpoint",
     }
+    if plan.pools is not None:
+        first, names = plan.pools.prefill.layout, ("replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep")
+        params |= {"prefill_gpus": plan.pools.prefill.gpus, **{f"prefill_{n}": getattr(first, n) for n in names}}
     return TrialRecord(
         key=plan.key,
         params=params,
@@ -191,8 +199,15 @@ def to_record(plan: PlanResult, objective: str) -> TrialRecord:
             "metrics": dict(plan.metrics),
             "p_meets": plan.p_meets,
             "breakdown": dict(plan.breakdown),
+            **({} if plan.pools is None else {"pools": asdict(plan.pools)}),
         },
     )
+
+
+def _violation(stored: Mapping[str, Any]) -> Violation:
+    # JSON has no infinity: None stands for it
+    values: dict[str, Any] = {name: inf if x is None else x for name, x in stored.items()}
+    return Violation(**values)
 
 
 def from_record(record: TrialRecord) -> PlanResult:
@@ -211,12 +226,10 @@ def from_record(record: TrialRecord) -> PlanResult:
             **dtypes,
         ),
         feasible=bool(attrs["feasible"]),
-        # JSON has no infinity: None stands for it
-        violations=tuple(
-            Violation(**{name: inf if x is None else x for name, x in v.items()}) for v in attrs["violations"]
-        ),
+        violations=tuple(_violation(v) for v in attrs["violations"]),
         margins=dict(record.constraints),
         metrics={k: float("nan") if v is None else v for k, v in attrs["metrics"].items()},
         p_meets=float(attrs["p_meets"]),
         breakdown=attrs["breakdown"],
+        pools=pools_from(attrs["pools"]) if "pools" in attrs else None,
     )

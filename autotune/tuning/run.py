@@ -13,6 +13,9 @@ from autotune.tuning.candidates import Variant
 from autotune.tuning.confidence import Confidence, confidence
 from autotune.tuning.plans import PlanResult, from_record, plan_key, relative_excess
 from autotune.tuning.pool import Pool
+from autotune.tuning.pools.results import disaggregated_plan
+from autotune.tuning.pools.run import PoolSearch, disaggregated_plans
+from autotune.tuning.pools.text import is_pooled
 from autotune.tuning.score import score_variant
 from autotune.tuning.workers import covered, sample_missing, score_missing, study_space
 from costmodel.errors import InputError, Problem
@@ -47,6 +50,8 @@ class TuneResult:
     """Plans scored by this run; the rest came from the storage, or meanwhile from other workers."""
     elapsed_s: float
     storage: str | None
+    pools: PoolSearch | None = None
+    """What was looked at for disaggregated plans; None where the study opens none."""
 
     @property
     def infeasible_counts(self) -> dict[str, int]:
@@ -83,26 +88,30 @@ def tune(
     baseline = _baseline(study)
     stored = {} if store is None else {r.key: from_record(r) for r in store.records()}
     plans = {key: plan for c in space.candidates if (key := plan_key(c)) in stored and (plan := stored[key])}
+    pooled, pools = disaggregated_plans(study, stored, store)
     missing = [c for c in space.candidates if plan_key(c) not in plans]
+    if study.axes.disaggregated == "only":
+        plans, missing = {}, []
     scored = 0
     for batch, added in _batches(study, missing, plans, store, pool or Pool(jobs=jobs), progress):
         plans.update((p.key, p) for p in batch)
         scored += added
-    if store is not None and not store.known_keys() <= plans.keys():
+    if store is not None and not store.known_keys() <= {*plans, *pooled}:
         plans = _with_others(space, store, plans)
-    ranked, infeasible = rank(study, list(plans.values()))
+    ranked, infeasible = rank(study, [*plans.values(), *pooled.values()])
     known = None if baseline is None else baseline.result
     return TuneResult(
         study=study,
-        complete=len(plans) == len(space.candidates),
+        complete=len(plans) == len(space.candidates) or study.axes.disaggregated == "only",
         space=space,
         ranked=ranked,
         infeasible=infeasible,
         baseline=baseline,
         confidence=confidence(study, ranked or infeasible, known),
-        scored_now=scored,
+        scored_now=scored + (0 if pools is None else pools.scored_now),
         elapsed_s=time.perf_counter() - start,
         storage=None if store is None else store.location,
+        pools=pools,
     )
 
 
@@ -152,6 +161,15 @@ def expected_objective(study: Study, plan: PlanResult) -> float:
     return value if study.objective.direction == "minimize" else value * plan.p_meets
 
 
+def place(study: Study, plan: PlanResult, ranked: Sequence[PlanResult]) -> int | None:
+    """Where a plan with its own knobs stands, or would stand, among ranked plans; None: it breaks a limit."""
+    if not plan.feasible:
+        return None
+    sign = 1.0 if study.objective.direction == "minimize" else -1.0
+    mine = sign * expected_objective(study, plan)
+    return 1 + sum(p.plan != plan.plan and sign * expected_objective(study, p) < mine for p in ranked)
+
+
 def _distance(plan: PlanResult) -> float:
     return relative_excess(plan.violations[0]) if plan.violations else inf
 
@@ -189,6 +207,17 @@ def score_plan(
         InputError: the string has no reading on the study's GPUs.
     """
     try:
+        if is_pooled(text):
+            resolution, result = disaggregated_plan(
+                study,
+                text,
+                engine=engine,
+                concurrency=concurrency,
+                batched_tokens=batched_tokens,
+                weight_dtype=weight_dtype,
+                kv_dtype=kv_dtype,
+            )
+            return BaselineResult(text=text, resolution=resolution, result=result)
         resolution = resolve(parse_plan(text), arch=study.arch, gpus=study.cluster.gpus, engine=engine or study.engine)
     except InputError as error:
         raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
