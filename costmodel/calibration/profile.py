@@ -24,6 +24,8 @@ from costmodel.errors import InputError, Problem
 SCHEMA_VERSION = 1
 LEAST_RUNS = 5
 MAX_PROFILE_BYTES = 10_000_000
+OUTLIER = 2.5
+OUTLIERS_FRAC = 0.25
 VALUES = len(FEATURES) + len(TRIANGLE)
 
 
@@ -52,6 +54,11 @@ def posterior(
 ) -> tuple[float, ...]:
     """What runs teach of a cell.
 
+    A run that is more than `OUTLIER` standard deviations from what the others say of it, such as one whose KV cache ran
+    full, gets its deviation as a standard deviation of its own, so that one cannot outvote the rest (weights as of a
+    redescending M-estimator; Huber and Ronchetti, Robust Statistics, 2009, section 4.8). The furthest is dealt with
+    first, as it makes others look far; at most `OUTLIERS_FRAC` of the runs are.
+
     Args:
         prior: one row.
         phi: features of the runs, shape `(len(FEATURES), num_runs)`.
@@ -65,6 +72,14 @@ def posterior(
     same = deployments[:, None] == deployments[None, :]
     kernel = phi.T @ spread @ phi + same * (phi.T @ (prior.own[0][:, None] * phi))
     kernel[np.diag_indices_from(kernel)] += prior.noise[0]
+    for _ in range(int(OUTLIERS_FRAC * len(log_error))):
+        inverse = np.linalg.inv(kernel)
+        left_out_variance = 1.0 / np.diag(inverse)
+        left_out = (inverse @ (log_error - phi.T @ mean)) * left_out_variance
+        worst = int(np.argmax(left_out**2 / left_out_variance))
+        if left_out[worst] ** 2 <= OUTLIER**2 * left_out_variance[worst]:
+            break
+        kernel[worst, worst] += left_out[worst] ** 2
     gain = np.linalg.solve(kernel, phi.T @ spread).T
     moved = mean + gain @ (log_error - phi.T @ mean)
     left = spread - gain @ phi.T @ spread

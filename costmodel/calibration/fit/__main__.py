@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from costmodel.calibration.fit.kernels import fit_kernels
 from costmodel.calibration.fit.residual import ResidualFit, place_of, query_places
 from costmodel.calibration.fit.serving import ServingFit
+from costmodel.calibration.fit.taught import TaughtScore
 from costmodel.calibration.residual import FEATURES, TARGETS
 from costmodel.columns import Floats
 from costmodel.runs import ENGINES, Run, read_runs
@@ -45,12 +46,15 @@ def main() -> None:
     parameters = fit.fit(everything)
     errors = _errors(fit, parameters)
     residuals = {t: _residual(runs, errors[t]) for t in TARGETS}
-    scores, widths = _cross_validate(fit, residuals, options.splits)
+    taught = TaughtScore(runs, SEED)
+    scores, widths = _cross_validate(fit, residuals, taught, options.splits)
     for path in sorted(options.out.glob("*-*.json")):
         generation, engine = path.stem.split("-")
         if generation != "residual":
             part = fit.document(parameters, engine)
-            _update(path, {**part, "about": _about(runs, engine, scores)})
+            _update(
+                path, {**part, "about": {**_about(runs, engine, scores), "eight_runs_of_a_cell": taught.document()}}
+            )
     places = query_places(runs)
     for engine in ENGINES:
         _write(
@@ -87,7 +91,7 @@ def _splits(runs: tuple[Run, ...]) -> dict[str, NDArray[np.int64]]:
 
 
 def _cross_validate(
-    fit: ServingFit, residuals: Mapping[str, ResidualFit], out: Path | None
+    fit: ServingFit, residuals: Mapping[str, ResidualFit], taught: TaughtScore, out: Path | None
 ) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, float]]:
     """Everything but the residuals' variances fitted anew without each fold; errors on the fold.
 
@@ -104,14 +108,18 @@ def _cross_validate(
             x = fit.fit(fold != number)
             estimate = fit.predict(x)
             errors = _errors(fit, x)
-            for target, formula in (("tpot", estimate.tpot_s), ("ttft", estimate.ttft_s)):
-                model = residuals[target]
-                kept, model.y = model.y, errors[target]
-                train = np.flatnonzero((fold != number) & np.isfinite(errors[target]))
-                moved, variance = model.predict(train, test)
-                model.y = kept
+            formulas = {"tpot": estimate.tpot_s, "ttft": estimate.ttft_s}
+            train = {t: np.flatnonzero((fold != number) & np.isfinite(errors[t])) for t in TARGETS}
+            kept = {t: residuals[t].y for t in TARGETS}
+            for target, formula in formulas.items():
+                residuals[target].y = errors[target]
+                moved, variance = residuals[target].predict(train[target], test)
                 mean[target][test] = formula[test] * np.exp(moved)
                 spread[target][test] = np.sqrt(variance)
+            if name == "model":
+                taught.add(test, train, formulas, residuals)
+            for target in TARGETS:
+                residuals[target].y = kept[target]
         found[name] = mean, spread
     widths = {t: _width([(m[t], s[t]) for m, s in found.values()], getattr(fit, t)) for t in TARGETS}
     lines = ["split,id,ttft_s,tpot_s,ttft_log_sd,tpot_log_sd"]
