@@ -15,6 +15,7 @@ from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_markdown, print_comparison
 from autotune.report.files import to_json, write_atomic
 from autotune.study import load_study
+from autotune.traffic import WorkloadProfile, read_traffic
 from costmodel.errors import InputError
 
 WIDTH = 156
@@ -35,7 +36,9 @@ def run_compare(
     """Compare, and show it in the form that was asked for."""
     if form is not None and (as_json or as_table):
         raise InputError.single("--format", "must not be given with --json or --table")
-    document = comparison_document(compare(load_study(Path(study), overrides), current, candidate, traffic=traffic))
+    question = load_study(Path(study), overrides)
+    profile = None if traffic is None else _profile(traffic)
+    document = comparison_document(compare(question, current, candidate, traffic=profile, source=traffic))
     if form is None and not wants_json(as_json, as_table) and out is None:
         print_comparison(Console(width=None if sys.stdout.isatty() else WIDTH), document)
         return
@@ -44,6 +47,13 @@ def run_compare(
         click.echo(text, nl=False)
     else:
         write_atomic(Path(out), text)
+
+
+def _profile(source: str) -> WorkloadProfile:
+    log = read_traffic(source)
+    if log.refusal is not None:
+        raise InputError.single(source, f"cannot be compared on: {log.refusal}")
+    return log.profile()
 
 
 def _rendered(document: dict[str, Any], form: str | None) -> str:

@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "validate",
     "calibrate": "validate",
     "compare": "compare",
+    "retune": "retune",
     "dag": "dag",
     "export": "export",
     "import": "importing:import_plan",

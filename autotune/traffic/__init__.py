@@ -2,5 +2,6 @@
 
 from autotune.traffic.profile import WorkloadProfile, profile_from_json, profile_of_arrays
 from autotune.traffic.rates import Rate
+from autotune.traffic.read import TrafficLog, read_traffic
 
-__all__ = ["Rate", "WorkloadProfile", "profile_from_json", "profile_of_arrays"]
+__all__ = ["Rate", "TrafficLog", "WorkloadProfile", "profile_from_json", "profile_of_arrays", "read_traffic"]

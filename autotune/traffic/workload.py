@@ -37,11 +37,11 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
     outputs = max(int(profile.output_quantiles[LONGEST_QUANTILE]), 1)
     hit = profile.shared_prefix_frac
     bin_words = f"fullest {profile.rate.bin_s:g} s" if load == "peak" else "mean of the window"
+    served = f"{profile.num_requests:,} requests, {rate:,.4g} requests/s ({bin_words})"
     said = [
         *(text for text in study.assumptions if not text.startswith("workload.")),
         *profile.assumptions,
-        f"traffic: {profile.num_requests:,} requests, {rate:,.4g} requests/s ({bin_words}),"
-        f" by {len(profile.points)} kinds",
+        f"traffic: {served}, by {len(profile.points)} kinds",
         f"traffic: the TTFT limit is checked at {longest:,} prompt tokens, the 99 % quantile",
     ]
     if hit is None:

@@ -1,0 +1,203 @@
+"""A run from traffic to ledger: idempotent, quick without drift, applied only when told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotune.retuning import run as flow
+from autotune.retuning.entry import digest
+from autotune.retuning.ledger import open_ledger, read_ledger
+from autotune.retuning.metrics import metrics_text, write_metrics
+from autotune.retuning.run import Outcome, accept, retune
+from autotune.retuning.window import Drift, Window
+from autotune.study import Study, study_from_document
+from costmodel.errors import InputError
+
+HOUR_S = 3600.0
+
+
+def question(**tables: Any) -> Study:
+    """An 8B model on 16 GPUs, spread over two nodes for no reason."""
+    document: dict[str, Any] = {
+        "name": "small",
+        "engine": "vllm",
+        "model": "llama-3.1-8b",
+        "cluster": {"gpus": 16, "gpu": "h100_sxm", "gpus_per_node": 8},
+        "workload": {"isl": 1000, "osl": 200},
+        "constraints": {"ttft_ms": 1000, "tpot_ms": 30},
+        "search": {"max_num_batched_tokens": [4096]},
+        "baseline": {"plan": "TP8/PP2"},
+        **tables,
+    }
+    return study_from_document(document, Path("small.toml"))
+
+
+class Traffic:
+    """Windows made up: a rate and a prompt length for the end of each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rate, self.isl, self.refusal = 150.0, 1000, None
+        self.reads = self.tunes = 0
+        monkeypatch.setattr(flow, "read_window", self._read)
+        monkeypatch.setattr(flow, "compare_profiles", self._drift)
+        tune = flow.best_plan
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.tunes += 1
+            return tune(*args, **kwargs)
+
+        monkeypatch.setattr(flow, "best_plan", counted)
+
+    def _read(
+        self, study: Study, traffic: str, *, window_s: float, now_s: float | None, warm_from_s: float | None
+    ) -> Window:
+        self.warm_from_s = warm_from_s
+        self.reads += 1
+        end = 1e9 if now_s is None else now_s
+        profile = {"rate": self.rate, "isl": self.isl}
+        work = study.workload
+        lengths = replace(work.isl, min=self.isl, max=self.isl)
+        work = replace(work, isl=lengths, longest_prompt=self.isl, request_rate_per_s=self.rate)
+        return Window(
+            start_s=end - window_s,
+            end_s=end,
+            refusal=self.refusal,
+            fingerprint=digest(profile),
+            document={"source": traffic},
+            profile=profile,
+            study=replace(study, workload=work, search=replace(study.search, concurrency=None)),
+        )
+
+    def _drift(self, window: Window, reference: Mapping[str, Any] | None) -> Drift:
+        if reference is None:
+            return Drift(drifted=True, reason="no earlier profile", document={})
+        drifted = reference != window.profile
+        return Drift(drifted=drifted, reason="drifted" if drifted else "no drift", document={})
+
+
+@pytest.fixture
+def traffic(monkeypatch: pytest.MonkeyPatch) -> Traffic:
+    """Traffic that a test sets."""
+    return Traffic(monkeypatch)
+
+
+def once(folder: Path, hour: float = 0.0, study: Study | None = None, **options: Any) -> Outcome:
+    """A run on the window that ends at an hour."""
+    now = 1e9 + hour * HOUR_S
+    return retune(study or question(), "log.csv", folder, window_s=HOUR_S, now_s=now, **options)
+
+
+def test_the_same_window_decides_once(tmp_path: Path, traffic: Traffic) -> None:
+    """The second run returns the recorded decision, tunes nothing and adds no line."""
+    first = once(tmp_path)
+    content = (tmp_path / "ledger.jsonl").read_bytes()
+    second = once(tmp_path)
+    assert (first.repeated, second.repeated) == (False, True)
+    assert second.entry == json.loads(content)
+    assert (tmp_path / "ledger.jsonl").read_bytes() == content
+    assert traffic.tunes == 1
+
+
+@pytest.mark.usefixtures("traffic")
+def test_a_changed_policy_decides_anew(tmp_path: Path) -> None:
+    """The policy is one of the inputs: with another horizon the window is decided on again."""
+    once(tmp_path)
+    assert not once(tmp_path, study=question(retune={"horizon_h": 1.0})).repeated
+    assert len(read_ledger(tmp_path).entries) == 2
+
+
+@pytest.mark.usefixtures("traffic")
+def test_a_recommended_switch_changes_nothing_until_it_is_accepted(tmp_path: Path) -> None:
+    """current.json appears with accept, says the candidate, and a second accept is told that it is done."""
+    found = once(tmp_path)
+    assert (found.entry["decision"], found.applied) == ("switch", False)
+    assert not (tmp_path / "current.json").exists()
+    taken = accept(tmp_path, None, now_s=1e9 + 60.0)
+    assert (taken.applied, taken.repeated) == (True, False)
+    current = json.loads((tmp_path / "current.json").read_text())
+    assert current["plan"] == found.entry["candidate"]["plan"]
+    assert current["since"] == "2001-09-09T01:47:40Z"
+    assert accept(tmp_path, found.entry["id"][:8], now_s=2e9).repeated
+    assert len(read_ledger(tmp_path).applied) == 1
+
+
+def test_apply_puts_the_switch_into_production_at_once(tmp_path: Path, traffic: Traffic) -> None:
+    """With --apply the next window's current plan is the candidate; a run that was cut off before is completed."""
+    once(tmp_path)
+    found = once(tmp_path, apply=True)
+    assert (found.repeated, found.applied) == (True, True)
+    traffic.rate = 160.0
+    after = once(tmp_path, hour=3.0)
+    assert after.entry["current"]["plan"] == found.entry["candidate"]["plan"]
+    assert after.entry["decision"] == "keep"
+
+
+def test_without_drift_nothing_is_tuned(tmp_path: Path, traffic: Traffic) -> None:
+    """After the switch the same traffic an hour later is kept without tuning, with that as its reason."""
+    once(tmp_path, apply=True)
+    found = once(tmp_path, hour=1.0)
+    assert (found.entry["decision"], found.entry["rule"], found.entry["candidate"]) == ("keep", "no_drift", None)
+    assert traffic.tunes == 1
+
+
+def test_new_calibration_is_a_reason_to_look_again(tmp_path: Path, traffic: Traffic) -> None:
+    """The same traffic under a study with another answer is tuned again although nothing drifted."""
+    once(tmp_path, apply=True)
+    found = once(tmp_path, hour=1.0, study=question(constraints={"ttft_ms": 1000, "tpot_ms": 29}))
+    assert found.entry["rule"] != "no_drift"
+    assert found.entry["drift"]["study_changed"] is True
+    assert traffic.tunes == 2
+
+
+def test_a_window_that_cannot_be_judged_is_refused_and_recorded(tmp_path: Path, traffic: Traffic) -> None:
+    """Too many unreadable lines: refused, with the reader's reason, and nothing is tuned."""
+    traffic.refusal = "7 % of the lines cannot be read"
+    found = once(tmp_path)
+    assert (found.entry["decision"], found.entry["reason"]) == ("refuse", traffic.refusal)
+    assert traffic.tunes == 0
+    with pytest.raises(InputError, match=r"is refuse \(input\): nothing to accept"):
+        accept(tmp_path, None, now_s=1e9)
+
+
+@pytest.mark.usefixtures("traffic")
+def test_a_decision_that_was_overtaken_cannot_be_accepted(tmp_path: Path) -> None:
+    """A switch away from a plan that does not run any more would go unnoticed by the ledger's arithmetic."""
+    first = once(tmp_path)
+    second = once(tmp_path, study=question(retune={"horizon_h": 12.0}), apply=True)
+    assert second.applied
+    with pytest.raises(InputError, match="was to leave vllm:R1/PP2"):
+        accept(tmp_path, first.entry["id"][:10], now_s=1e9)
+    with pytest.raises(InputError, match="holds no decision whose id begins with 'zzz'"):
+        accept(tmp_path, "zzz", now_s=1e9)
+
+
+@pytest.mark.usefixtures("traffic")
+def test_a_study_without_a_plan_in_production_is_wrong_input(tmp_path: Path) -> None:
+    """There is nothing to keep or to leave, and nothing is written."""
+    study = replace(question(), baseline=None)
+    with pytest.raises(InputError, match=r"\$\.baseline: must name the plan in production"):
+        once(tmp_path, study=study)
+    assert open_ledger(tmp_path).entries == ()
+
+
+@pytest.mark.usefixtures("traffic")
+def test_metrics_are_valid_text_exposition(tmp_path: Path) -> None:
+    """Every sample has a HELP and a TYPE before it, labels are quoted, and exactly one decision is 1."""
+    found = once(tmp_path, study=question(name='odd "name"'))
+    text = metrics_text(found, duration_s=0.5, written_s=1e9)
+    typed = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    samples = [line for line in text.splitlines() if not line.startswith("#")]
+    assert {line.partition("{")[0] for line in samples} == typed
+    chosen = [line for line in samples if line.startswith("autotune_retune_decision{") and line.endswith(" 1.0")]
+    assert len(chosen) == 1
+    assert 'study="odd \\"name\\""' in chosen[0]
+    write_metrics(tmp_path / "m.prom", found, duration_s=0.5)
+    assert (tmp_path / "m.prom").read_text().count("\n") == text.count("\n")
+    with pytest.raises(InputError, match="--metrics: must lie in a folder that exists"):
+        write_metrics(tmp_path / "no" / "m.prom", found, duration_s=0.5)
