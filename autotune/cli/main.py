@@ -20,6 +20,7 @@ COMMANDS = {
     "schema": "inspect",
     "validate": "validate",
     "calibrate": "validate",
+    "evaluate": "evaluate",
     "compare": "compare",
     "retune": "retune",
     "dag": "dag",

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from autotune.comparison.verdict import duration_words, figure
+from autotune.report.blocks import Block, markdown_blocks, print_blocks
 from autotune.tuning.gpu_time import WORDS
 
-Rows = Sequence[Sequence[str]]
 _COLOURS = {"switch": "green", "keep": "cyan", "undecided": "yellow", "refuse": "red"}
 _TIMES_SHOWN = 0.005
 """Operators whose change is below this share of a request's GPU time are summed up in one row."""
 _MILLISECONDS = ("tpot_s",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A heading, a table (may be empty) and lines below it."""
-
-    title: str
-    header: tuple[str, ...] = ()
-    rows: Rows = ()
-    lines: tuple[str, ...] = ()
 
 
 def print_comparison(console: Console, document: dict[str, Any]) -> None:
@@ -39,35 +26,13 @@ def print_comparison(console: Console, document: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for block in blocks(document):
-        console.print()
-        console.print(f"[bold]{escape(block.title)}[/]", highlight=False)
-        if block.rows:
-            table = Table(box=None, pad_edge=False, header_style="bold")
-            for i, title in enumerate(block.header):
-                table.add_column(title, justify="left" if i == 0 else "right", no_wrap=i > 0)
-            for row in block.rows:
-                table.add_row(*(escape(cell) for cell in row))
-            console.print(table)
-        for line in block.lines:
-            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    print_blocks(console, blocks(document))
 
 
 def comparison_markdown(document: dict[str, Any]) -> str:
     """Everything as Markdown (tables as GitHub renders them)."""
     out = [f"# {headline(document)}", "", f"**{document['verdict'].upper()}**: {document['reason']}."]
-    for block in blocks(document):
-        out += ["", f"## {block.title}", ""]
-        if block.rows:
-            cells = [_row(block.header), _row(["---"] + ["---:"] * (len(block.header) - 1))]
-            out += [*cells, *(_row([c.replace("|", "\\|") for c in row]) for row in block.rows)]
-            out += [""] if block.lines else []
-        out += [f"- {line}" for line in block.lines]
-    return "\n".join(out) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return "\n".join(out + markdown_blocks(blocks(document))) + "\n"
 
 
 def headline(document: dict[str, Any]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.report.comparison_text import Block, blocks
+from autotune.report.blocks import Block
+from autotune.report.comparison_text import blocks
 from autotune.report.html.bars import Series, grouped_bars, stacked_bars
 from autotune.report.html.rolling import capacity_chart
 from autotune.report.html.section import Section, Tile, document_page

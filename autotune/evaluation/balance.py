@@ -1,0 +1,80 @@
+"""How evenly work falls on GPUs: experts and tokens over ranks, layers, parameters and time over stages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from autotune.evaluation.plan import Subject
+from costmodel.columns import ArchColumns, LayoutColumns
+from costmodel.routing import popularity_cv2, rank_load
+from costmodel.stages import stage_params
+
+REDUNDANT_PER_RANK = (0, 1, 2)
+"""Spare expert instances per expert rank that are looked at."""
+
+
+def balance(subject: Subject) -> dict[str, Any]:
+    """Experts, expected imbalance under the study's skew, and what each stage has."""
+    layout, arch = subject.candidate.layout, subject.rows.batch.cells[0][0]
+    stages = [
+        {"stage": i, "layers": layers, "params": params, "prefill_step_s": prefill, "decode_step_s": decode}
+        for i, (layers, params, prefill, decode) in enumerate(
+            zip(
+                layout.stage_layers,
+                stage_params(arch, layout.stage_layers),
+                subject.stage_s(subject.state.prefill),
+                subject.stage_s(subject.state.decode),
+                strict=True,
+            )
+        )
+    ]
+    out: dict[str, Any] = {
+        "stages": stages,
+        "slowest_over_mean_stage": {
+            phase: _over_mean([s[f"{phase}_step_s"] for s in stages]) for phase in ("prefill", "decode")
+        },
+    }
+    if arch.is_moe:
+        out |= {
+            "experts_per_gpu_per_layer": (arch.num_experts + layout.redundant_experts) / layout.moe_ep,
+            "expert_skew": subject.study.workload.expert_skew,
+            "token_imbalance": [_imbalance(subject, spare) for spare in _spares(subject)],
+        }
+    return out
+
+
+def _spares(subject: Subject) -> list[int]:
+    """Redundant experts to look at: the plan's own, and whole ones per rank."""
+    layout = subject.candidate.layout
+    if layout.moe_ep == 1:
+        return [0]
+    return sorted({layout.redundant_experts, *(n * layout.moe_ep for n in REDUNDANT_PER_RANK)})
+
+
+def _imbalance(subject: Subject, redundant: int) -> dict[str, Any]:
+    """Tokens of the fullest expert rank over the mean rank's."""
+    arch, layout = subject.rows.batch.cells[0][0], subject.candidate.layout
+    own = replace(layout, redundant_experts=redundant)
+    columns, shape = ArchColumns.of([arch]), LayoutColumns.of([own], [subject.candidate.engine])
+    cv2 = np.array([popularity_cv2(arch.num_experts, subject.study.workload.expert_skew, redundant)])
+    state = subject.state
+    tokens = {
+        "prefill": state.prefill.work.prefill_tokens_group,
+        "decode": state.decode.work.decode_sequences * layout.attn_dp,
+    }
+    found = {
+        phase: float(np.max(rank_load(columns, shape, np.maximum(count, 1.0), cv2))) for phase, count in tokens.items()
+    }
+    return {
+        "redundant_experts": redundant,
+        "is_the_plans": redundant == layout.redundant_experts,
+        "prefill_fullest_over_mean_rank": found["prefill"],
+        "decode_fullest_over_mean_rank": found["decode"],
+    }
+
+
+def _over_mean(seconds: list[float]) -> float:
+    return max(seconds) / (sum(seconds) / len(seconds))

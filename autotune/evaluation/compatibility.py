@@ -1,0 +1,88 @@
+"""Where the plan's groups lie, how experts, heads and layers are cut, and which engines take it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autotune.space import ENGINES, Candidate, violations
+from autotune.study import Study
+from costmodel.columns import ArchColumns, ClusterColumns, LayoutColumns
+from costmodel.placement import Placement
+
+
+def compatibility(study: Study, candidate: Candidate) -> dict[str, Any]:
+    """For any plan, one that the engine's rules forbid included."""
+    layout, arch = candidate.layout, study.arch
+    moe_layers = sum(kind.value == "moe" for kind in arch.ffn_kinds)
+    instances = arch.num_experts + layout.redundant_experts
+    out: dict[str, Any] = {
+        "gpus_used": layout.gpus,
+        "gpus": study.cluster.gpus,
+        "ranks_per_node": min(study.cluster.gpus_per_node, layout.gpus),
+        "nodes": -(-layout.gpus // study.cluster.gpus_per_node),
+        "axes": _axes(study, candidate),
+        "stage_layers": list(layout.stage_layers),
+        "heads_per_rank": arch.num_attention_heads / layout.attn_tp,
+        "kv_heads_per_rank": max(arch.num_key_value_heads / layout.attn_tp, 1.0),
+        "engines": [_engine(study, candidate, engine) for engine in ENGINES],
+    }
+    if arch.is_moe:
+        all_instances = instances * moe_layers * layout.replicas
+        out["expert_modules"] = {
+            "distinct": arch.num_experts * moe_layers,
+            "instances": all_instances,
+            "instances_per_gpu": all_instances * (layout.moe_tp / layout.gpus),
+            "per_gpu_per_layer": instances / layout.moe_ep,
+            "distinct_per_gpu": arch.num_experts * moe_layers / layout.gpus,
+        }
+    return out
+
+
+def _engine(study: Study, candidate: Candidate, engine: str) -> dict[str, Any]:
+    broken = violations(study.arch, engine, candidate.layout)
+    return {
+        "engine": engine,
+        "launches": not broken,
+        "forbidden_by": [f"{v.rule}: {v.message}" for v in broken],
+    }
+
+
+def _axes(study: Study, candidate: Candidate) -> list[dict[str, Any]]:
+    layout = candidate.layout
+    place = Placement.of(
+        ArchColumns.of([study.arch]),
+        LayoutColumns.of([layout], [candidate.engine]),
+        ClusterColumns.of([study.cluster]),
+    )
+    domain = study.cluster.gpu.scaleup_gpus
+
+    def spread(ranks: int, local: float, domains: float) -> dict[str, Any]:
+        if ranks == 1:
+            return {"ranks_together": 1, "tier": "none: one rank"}
+        tier = (
+            "scale-up" if domains <= 1 else f"scale-up inside, scale-out between {domains:g} domains of {domain} GPUs"
+        )
+        return {"ranks_together": int(min(local, ranks)), "tier": tier}
+
+    def one(values: Any) -> float:
+        return float(np.asarray(values).reshape(-1)[0])
+
+    stage = spread(layout.width, one(place.stage_local), one(place.stage_domains))
+    sends = "none: one stage" if layout.pp == 1 else "scale-out" if one(place.pp_crosses) else "scale-up"
+    rows: list[tuple[str, int, str, dict[str, Any]]] = [
+        ("DP", layout.replicas, "replicas of the whole model, which exchange nothing", {"tier": "none: no traffic"}),
+        ("PP", layout.pp, "pipeline stages; activations are handed on", {"tier": sends}),
+        (
+            "TP",
+            layout.attn_tp,
+            "shards of attention heads; all-reduce in every layer",
+            spread(layout.attn_tp, one(place.tp_local), one(place.tp_domains)),
+        ),
+        ("attention-DP", layout.attn_dp, "groups of a stage that each attend to their own requests", stage),
+    ]
+    if study.arch.is_moe:
+        rows.append(("EP", layout.moe_ep, "groups of experts; tokens go to their experts and back", stage))
+        rows.append(("MoE TP", layout.moe_tp, "shards of every expert", stage))
+    return [{"axis": axis, "value": value, "maps_to": words, **more} for axis, value, words, more in rows]

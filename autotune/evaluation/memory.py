@@ -1,0 +1,61 @@
+"""Memory of each stage by kind, and what still fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autotune.evaluation.plan import Subject
+from autotune.evaluation.values import StageBytes
+
+LONGEST_TRIED = 1 << 34
+"""Tokens; beyond, a plan whose cache does not grow (linear attention) has no longest prompt."""
+
+
+def stage_bytes(subject: Subject) -> tuple[StageBytes, ...]:
+    """Every kind on every stage, what is free included: the kinds of a stage sum to a GPU's memory."""
+    held = subject.stage_memory()
+    running = np.minimum(subject.state.running_per_rank, subject.rows.load(subject.concurrency).max_num_seqs)
+    kinds = {
+        **held.weights_bytes,
+        "kv_cache": held.kv_bytes(running),
+        "activations": held.activation_bytes,
+        "buffers": held.buffer_bytes,
+        "reserve": held.reserve_bytes,
+    }
+    pp = subject.candidate.layout.pp
+    columns = {kind: np.broadcast_to(size, (pp,)) for kind, size in kinds.items()}
+    columns["free"] = np.broadcast_to(held.hbm_bytes, (pp,)) - np.asarray(sum(columns.values()))
+    return tuple(
+        StageBytes(stage=stage, kind=kind, bytes=float(size[stage]))
+        for stage in range(pp)
+        for kind, size in columns.items()
+        if size[stage] != 0.0
+    )
+
+
+def capacity(subject: Subject) -> dict[str, Any]:
+    """The largest batch at the study's lengths, and the longest prompt beside the study's output."""
+    result, layout = subject.result, subject.candidate.layout
+    per_replica = result.metrics["kv_capacity_sequences"]
+    return {
+        "largest_batch_requests": per_replica * layout.replicas,
+        "largest_batch_requests_per_replica": per_replica,
+        "requests_in_flight": result.knobs.concurrency,
+        "longest_prompt_tokens": _longest_prompt(subject),
+        "longest_prompt_of_study_tokens": subject.study.workload.longest_prompt,
+    }
+
+
+def _longest_prompt(subject: Subject) -> int | None:
+    """By doubling and bisection through the memory model; None: any length fits, 0: none does."""
+    low, high = 0, 1
+    while subject.fits_longest(float(high)):
+        low, high = high, high * 2
+        if high > LONGEST_TRIED:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if subject.fits_longest(float(middle)) else (low, middle)
+    return low

@@ -1,0 +1,70 @@
+"""The plan that is evaluated, prepared once: its row of the cost model, its load, its stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autotune.space import Candidate
+from autotune.study import Study
+from autotune.tuning import PlanResult
+from autotune.tuning.candidates import Rows, Variant, make_rows
+from costmodel.columns import Floats
+from costmodel.memory import Memory
+from costmodel.serving import Pass, SteadyState
+from costmodel.stages import StageTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One plan with its knobs, ready to be asked."""
+
+    study: Study
+    candidate: Candidate
+    result: PlanResult
+    rows: Rows
+    """Of this plan alone."""
+    state: SteadyState
+    """What it settles into at its number in flight, from the formulas alone."""
+
+    @classmethod
+    def of(cls, study: Study, candidate: Candidate, result: PlanResult) -> Subject:
+        """Prepare a plan that was scored under `study`."""
+        knobs = result.knobs
+        variant = Variant(candidate=candidate, weight_dtype=knobs.weight_dtype, kv_dtype=knobs.kv_dtype)
+        rows = make_rows(study, [variant], [knobs.max_num_batched_tokens])
+        state = rows.steady(np.array([float(knobs.concurrency)]))
+        return cls(study=study, candidate=candidate, result=result, rows=rows, state=state)
+
+    @property
+    def concurrency(self) -> Floats:
+        """Requests in flight over all replicas, shape `(1,)`."""
+        return np.array([float(self.result.knobs.concurrency)])
+
+    def stage_memory(self) -> Memory:
+        """Memory of a rank of every stage, first to last: arrays of shape `(pp,)`."""
+        batch = self.rows.batch.take(np.zeros(self.candidate.layout.pp, dtype=np.int64))
+        own = replace(batch, stages=self._stages())
+        return own.memory(
+            self.rows.load(self.concurrency),
+            longest_prompt=np.array([float(self.study.workload.longest_prompt)]),
+            memory_fraction=np.array([self.study.engine_options.gpu_memory_utilization]),
+        )
+
+    def stage_s(self, step: Pass) -> list[float]:
+        """Seconds of a pass on every stage, first to last."""
+        return [float(s) for s in np.atleast_1d(step.on_stages(self._stages()))]
+
+    def fits_longest(self, prompt_tokens: float) -> bool:
+        """Whether one request with a prompt of this length has KV room."""
+        held = self.rows.batch.memory(
+            self.rows.load(self.concurrency),
+            longest_prompt=np.array([prompt_tokens]),
+            memory_fraction=np.array([self.study.engine_options.gpu_memory_utilization]),
+        )
+        return bool(held.kv_room_bytes[0] >= held.kv_bytes_longest[0])
+
+    def _stages(self) -> StageTable:
+        arch = self.rows.batch.cells[0][0]
+        return StageTable.each(arch, self.candidate.layout)

@@ -1,0 +1,211 @@
+"""Evaluate one plan of a study against its limits, and against what the study finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autotune.evaluation.balance import balance
+from autotune.evaluation.claims import Claims, judge
+from autotune.evaluation.compatibility import compatibility
+from autotune.evaluation.memory import capacity, stage_bytes
+from autotune.evaluation.performance import performance
+from autotune.evaluation.plan import Subject
+from autotune.evaluation.quantities import quantities
+from autotune.evaluation.strategy import strategy
+from autotune.evaluation.values import Check, ClaimVerdict, Evaluation
+from autotune.space import Violation, short_plan
+from autotune.study import Store, Study
+from autotune.tuning import PlanResult, TuneResult, tune
+from autotune.tuning.confidence import confidence
+from autotune.tuning.limits import Limit, study_limits
+from autotune.tuning.plans import DERIVED
+from autotune.tuning.run import BaselineResult, expected_objective, score_plan
+from costmodel.errors import InputError
+
+RESTS_ON = {
+    "ttft_ms": "the longest prompt of {longest:,} tokens, {flight:,} requests in flight",
+    "tpot_ms": "mean lengths, {flight:,} requests in flight",
+    "memory_util_frac": "the fullest GPU, {flight:,} requests in flight",
+    "kv_capacity": "one request of {longest:,} prompt tokens beside its output",
+    "min_p_meets": "how sure the estimate is on this model, GPU and engine",
+}
+"""Limit -> what its figure was computed for."""
+ANY_LOAD = "{flight:,} requests in flight, chunks of {chunk:,} tokens"
+
+
+def evaluate(
+    study: Study,
+    plan: str | None = None,
+    claims: Claims | None = None,
+    *,
+    store: Store | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """What a plan does and why.
+
+    Args:
+        study: from `load_study`.
+        plan: a plan string; None: the study's baseline with the knobs it gives.
+        claims: from `read_claims`; None: none.
+        store: of the study's trials, so that nothing is scored twice; None: nowhere.
+        progress: of the tuning, as in `tune`.
+
+    Raises:
+        InputError: no plan is given, the string has no reading on the study's GPUs, or a claim is about nothing known.
+    """
+    if plan is None and study.baseline is None:
+        raise InputError.single("$.baseline", "must name a plan, or give one with --plan")
+    scored = None if plan is None else score_plan(study, plan, path="--plan")
+    tuned = tune(study, store, progress=progress)
+    if scored is None:
+        scored = tuned.baseline
+    if scored is None:
+        raise InputError.single("$.baseline", "must name a plan, or give one with --plan")
+    if scored.result is not None and scored.result.pools is not None:
+        raise InputError.single(
+            "--plan", "a disaggregated plan has two layouts: evaluate takes one (see tune, compare)"
+        )
+    return _evaluation(study, scored, tuned, claims)
+
+
+def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims: Claims | None) -> Evaluation:
+    candidate, result = scored.resolution.candidate, scored.result
+    broken = scored.resolution.violations
+    checks = _checks(study, result, broken)
+    where = compatibility(study, candidate)
+    subject = None if result is None else Subject.of(study, candidate, result)
+    does = {} if subject is None else performance(subject)
+    axes = strategy(study, candidate, result, tuned)
+    best = tuned.ranked[0] if tuned.ranked else None
+    figures = quantities(study, candidate, result, where, does, axes, [c.name for c in checks if not c.passed])
+    judged: tuple[ClaimVerdict, ...] = () if claims is None else judge(claims, figures)
+    passed = all(c.passed for c in checks)
+    distance = None if result is None or best is None or not passed else _distance(study, result, best)
+    return Evaluation(
+        study=study,
+        text=scored.text,
+        candidate=candidate,
+        result=result,
+        tuned=tuned,
+        passed=passed,
+        binding=_binding(checks),
+        best=best,
+        distance_frac=distance,
+        p_better_than_best=_p_better(study, result, best),
+        checks=checks,
+        compatibility=where,
+        performance=does,
+        strategy=axes,
+        memory=() if subject is None else stage_bytes(subject),
+        capacity={} if subject is None else capacity(subject),
+        balance={} if subject is None else balance(subject),
+        claims=judged,
+        quantities={name: q.value for name, q in figures.items()},
+        conclusion=_conclusion(study, result, best, checks, distance),
+        assumptions=tuple(
+            dict.fromkeys(
+                [
+                    *study.assumptions,
+                    *study.arch.assumptions,
+                    *(f"plan: {text}" for text in scored.resolution.assumed),
+                    "saturation: powers of two in flight per replica, the study's token budgets, KV room for all",
+                ]
+            )
+        ),
+    )
+
+
+def _checks(study: Study, result: PlanResult | None, broken: tuple[Violation, ...]) -> tuple[Check, ...]:
+    if result is None:
+        return tuple(
+            Check(name=v.rule, value=None, limit=None, unit="", passed=False, margin_frac=None, rests_on=v.message)
+            for v in broken
+        )
+    used = result.layout.gpus
+    gpus = Check(
+        name="gpus",
+        value=float(used),
+        limit=float(study.cluster.gpus),
+        unit="GPUs",
+        passed=used == study.cluster.gpus,
+        margin_frac=None,
+        rests_on="replicas x stages x GPUs of a stage",
+    )
+    return (gpus, *(_check(study, result, limit) for limit in study_limits(study)))
+
+
+def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
+    excess = result.margins[limit.code]
+    value = limit.limit - excess if limit.least else limit.limit + excess
+    words = RESTS_ON.get(limit.code, ANY_LOAD).format(
+        longest=study.workload.longest_prompt,
+        flight=result.knobs.concurrency,
+        chunk=result.knobs.max_num_batched_tokens,
+    )
+    return Check(
+        name=limit.code,
+        value=value,
+        limit=limit.limit,
+        unit=limit.unit,
+        passed=excess <= 0.0,
+        margin_frac=-excess / abs(limit.limit) if limit.limit else None,
+        rests_on=words,
+    )
+
+
+def _binding(checks: tuple[Check, ...]) -> str:
+    """The check with the least room; what follows from others only where they all pass."""
+    failed = [c for c in checks if not c.passed and c.name != DERIVED] or [c for c in checks if not c.passed]
+    among = failed or [c for c in checks if c.margin_frac is not None]
+    return min(among, key=lambda c: float("-inf") if c.margin_frac is None else c.margin_frac).name
+
+
+def _distance(study: Study, result: PlanResult, best: PlanResult) -> float | None:
+    mine, top = expected_objective(study, result), expected_objective(study, best)
+    if top <= 0.0:
+        return None
+    return mine / top - 1.0 if study.objective.direction == "minimize" else 1.0 - mine / top
+
+
+def _p_better(study: Study, result: PlanResult | None, best: PlanResult | None) -> float | None:
+    if result is None or best is None:
+        return None
+    if result.plan == best.plan:
+        return 0.5
+    return 1.0 - confidence(study, [best, result], None)[result.plan].p_best_is_better
+
+
+def _conclusion(
+    study: Study,
+    result: PlanResult | None,
+    best: PlanResult | None,
+    checks: tuple[Check, ...],
+    distance: float | None,
+) -> str:
+    failed = [c for c in checks if not c.passed and c.name != DERIVED] or [c for c in checks if not c.passed]
+    instead = _instead(study, best)
+    if result is None:
+        return f"Do not proceed: the engine's rules forbid the plan ({', '.join(c.name for c in failed)}). {instead}"
+    if failed:
+        words = "; ".join(_off(c) for c in failed)
+        return f"Do not proceed: {words}. {instead}"
+    if best is None or distance is None or distance <= 0.01 or best.plan == result.plan:
+        return "Proceed: every limit is kept, and no plan is better by more than 1 %."
+    return f"Proceed, or do better: every limit is kept, but it loses {distance:.1%} against the best plan. {instead}"
+
+
+def _off(check: Check) -> str:
+    if check.value is None or check.limit is None:
+        return check.name
+    by = "" if check.margin_frac is None else f", off by {-check.margin_frac:.1%}"
+    return f"{check.name} is {check.value:,.4g} against {check.limit:,.4g} {check.unit}{by}"
+
+
+def _instead(study: Study, best: PlanResult | None) -> str:
+    if best is None:
+        return "No plan of this study keeps every limit: loosen the one that binds, or change the model, GPUs or load."
+    metric = study.objective.metric
+    return (
+        f"Instead: {short_plan(best.layout, dense=not study.arch.is_moe)} ({best.engine}), {metric} "
+        f"{best.metrics[metric]:,.4g}, keeps every limit with probability {best.p_meets:.0%}."
+    )

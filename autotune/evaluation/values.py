@@ -1,0 +1,119 @@
+"""What an evaluation holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from autotune.space import Candidate
+from autotune.study import Study
+from autotune.tuning import PlanResult, TuneResult
+
+PASSED, FAILED = "PASSED", "FAILED"
+OPTIMAL, ACCEPTABLE, HARMFUL, INFEASIBLE = "OPTIMAL", "ACCEPTABLE", "HARMFUL", "INFEASIBLE"
+CONFIRMED, REFUTED, UNDECIDABLE = "confirmed", "refuted", "undecidable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A figure against its limit."""
+
+    name: str
+    value: float | None
+    """None: a rule of the engine forbids the plan, so that there is no figure."""
+    limit: float | None
+    unit: str
+    passed: bool
+    margin_frac: float | None
+    """Room to the limit as a share of it, negative where it is broken; None: nothing to divide by."""
+    rests_on: str
+    """What the figure was computed from, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """The best plan with another value of an axis, all else free."""
+
+    value: int
+    plan: str | None
+    """None: no plan with it keeps every limit."""
+    objective: float | None
+    """What ranks plans: the study's metric, times P(meets) where more is better."""
+    loss_frac: float | None
+    """Loss against the best plan of all; None where there is none."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisVerdict:
+    """Whether the plan's value of an axis is the right one."""
+
+    axis: str
+    """EP, PP, TP, DP (replicas) or attention-DP."""
+    value: int
+    verdict: str
+    loss_frac: float | None
+    """What the best plan with this value loses against the best of all; None where it keeps no limits."""
+    reason: str
+    best_value: int | None
+    """Value of the best plan of all."""
+    alternatives: tuple[Alternative, ...]
+    """Every other value, ascending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageBytes:
+    """Memory of one kind on each rank of a stage (all of them hold the same)."""
+
+    stage: int
+    """From 0."""
+    kind: str
+    """A weight kind, kv_cache, activations, buffers, reserve or free."""
+    bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimVerdict:
+    """Whether a claim holds."""
+
+    claim: str
+    status: str
+    """confirmed, refuted or undecidable."""
+    claimed: Any
+    computed: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The report on one plan."""
+
+    study: Study
+    text: str
+    """The plan as it was named."""
+    candidate: Candidate
+    result: PlanResult | None
+    """None: a rule of the engine forbids it."""
+    tuned: TuneResult
+    passed: bool
+    binding: str
+    """The check that fails by most, or has the least room."""
+    best: PlanResult | None
+    """The first plan of the ranking."""
+    distance_frac: float | None
+    """What the plan lacks of the best one, by what ranks plans; None where one of them has no place."""
+    p_better_than_best: float | None
+    checks: tuple[Check, ...]
+    compatibility: Mapping[str, Any]
+    performance: Mapping[str, Any]
+    strategy: tuple[AxisVerdict, ...]
+    memory: tuple[StageBytes, ...]
+    capacity: Mapping[str, Any]
+    """The largest batch and the longest prompt that still fit."""
+    balance: Mapping[str, Any]
+    claims: tuple[ClaimVerdict, ...]
+    quantities: Mapping[str, Any]
+    """Everything that a claim can be about."""
+    conclusion: str
+    assumptions: tuple[str, ...]

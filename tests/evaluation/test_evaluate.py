@@ -1,0 +1,193 @@
+"""The report on a plan: sums by hand, verdicts, and every shipped study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import autotune
+from autotune.cli.main import cli, main
+from autotune.evaluation import Evaluation, evaluate, read_claims
+from autotune.evaluation.strategy import AXES
+from autotune.report.evaluation import evaluation_document
+from autotune.study import load_study
+from costmodel.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES = sorted(p for p in (ROOT / "studies").glob("*.toml") if not p.name.endswith(".claims.toml"))
+REFERENCE = ROOT / "studies" / "reference-128.toml"
+CLAIMS = ROOT / "studies" / "reference-128.claims.toml"
+FIELDS = {
+    "verdict", "plan", "layout", "checks", "strategy", "memory", "balance", "compatibility", "performance", "claims",
+    "assumptions",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reference() -> Evaluation:
+    """The reference plan under its report's claims."""
+    return evaluate(load_study(REFERENCE), claims=read_claims(CLAIMS))
+
+
+def command(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of `autotune evaluate`."""
+    found = CliRunner().invoke(cli, ["evaluate", *arguments])
+    return found.exit_code, found.output
+
+
+def test_the_reference_fails_for_its_throughput(reference: Evaluation) -> None:
+    """The plan that was declared optimal misses the report's own target, and nothing else of its limits."""
+    assert not reference.passed
+    assert reference.binding == "min_stage_tokens_per_s_per_gpu"
+    failed = {c.name for c in reference.checks if not c.passed}
+    assert failed == {"min_stage_tokens_per_s_per_gpu", "min_p_meets"}
+    assert reference.conclusion.startswith("Do not proceed: min_stage_tokens_per_s_per_gpu")
+    assert "Instead: " in reference.conclusion
+
+
+def test_modules_of_the_reference_by_hand(reference: Evaluation) -> None:
+    """16 layers of 16 experts: 256 modules, four times that in four replicas, 8 per GPU, one per GPU and layer."""
+    experts = reference.compatibility["expert_modules"]
+    assert experts == {
+        "distinct": 256,
+        "instances": 1024,
+        "instances_per_gpu": 8.0,
+        "per_gpu_per_layer": 1.0,
+        "distinct_per_gpu": 2.0,
+    }
+    assert reference.compatibility["stage_layers"] == [8, 8]
+    assert reference.compatibility["heads_per_rank"] == 4.0
+    launches = {e["engine"]: e["launches"] for e in reference.compatibility["engines"]}
+    assert launches == {"vllm": True, "sglang": True, "trtllm": False}
+
+
+def test_tokens_per_ms_multiply(reference: Evaluation) -> None:
+    """A pipeline is 16 GPUs of a stage, all are four pipelines; saturation is at least the load's figure."""
+    for place in ("tokens_per_ms", "tokens_per_ms_at_saturation", "tokens_per_ms_target"):
+        part = reference.performance[place]
+        assert part["per_pipeline"] == pytest.approx(16 * part["per_gpu_of_a_stage"])
+        assert part["in_all"] == pytest.approx(4 * part["per_pipeline"])
+    assert reference.performance["tokens_per_ms_target"]["in_all"] == 6400.0
+    full, load = reference.performance["tokens_per_ms_at_saturation"], reference.performance["tokens_per_ms"]
+    assert full["in_all"] >= load["in_all"]
+
+
+def test_memory_of_each_stage_adds_up(reference: Evaluation) -> None:
+    """Kinds of a stage sum to the GPU's 64 GB; experts are 8 x 3 x 2048 x 6144 x 2 bytes; the fullest is tune's."""
+    for stage in (0, 1):
+        kinds = {m.kind: m.bytes for m in reference.memory if m.stage == stage}
+        assert sum(kinds.values()) == pytest.approx(64e9)
+        assert kinds["experts"] == 8 * 3 * 2048 * 6144 * 2
+    used = [sum(m.bytes for m in reference.memory if m.stage == s and m.kind != "free") for s in (0, 1)]
+    assert reference.result is not None
+    assert max(used) / 64e9 == pytest.approx(reference.result.metrics["memory_util_frac"], rel=1e-6)
+
+
+def test_largest_batch_and_longest_prompt(reference: Evaluation) -> None:
+    """One token more than the longest prompt does not fit; the batch is what there is KV room for."""
+    assert reference.result is not None
+    chunk = reference.result.knobs.max_num_batched_tokens
+    longest = reference.capacity["longest_prompt_tokens"]
+    for tokens, fits in ((longest, True), (longest + 1, False)):
+        overrides = [f"workload.longest_prompt={tokens}", f"search.max_num_batched_tokens=[{chunk}]"]
+        changed = load_study(REFERENCE, overrides)
+        found = {c.name: c.passed for c in evaluate(changed).checks}
+        assert found["kv_capacity"] is fits
+    assert reference.capacity["largest_batch_requests"] % 4 == 0
+
+
+def test_claims_of_the_report(reference: Evaluation) -> None:
+    """What the report says is confirmed, refuted or undecidable, each with our figure."""
+    status = {c.claim: c.status for c in reference.claims}
+    assert status["uses 128 GPUs"] == "confirmed"
+    assert status["256 expert modules"] == "confirmed"
+    assert status["2:1, two expert modules per GPU"] == "refuted"
+    assert status["100 tokens/ms through one GPU of a stage"] == "refuted"
+    assert status["TTFT below 8 s"] == "confirmed"
+    assert status["about 20 GB of FP16 weights"] == "undecidable"
+    assert status["1.44 TB/s of effective memory bandwidth"] == "undecidable"
+    assert status["PASSED"] == "refuted"
+    assert all(c.reason and c.computed is not None for c in reference.claims)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_every_shipped_study(path: Path) -> None:
+    """The baseline of each has all fixed fields, one verdict per axis, and memory that adds up."""
+    found = evaluate(load_study(path))
+    document: dict[str, Any] = json.loads(json.dumps(evaluation_document(found)))
+    assert document.keys() >= FIELDS
+    assert {v["axis"] for v in document["strategy"]} <= AXES.keys()
+    for v in document["strategy"]:
+        assert v["verdict"] in {"OPTIMAL", "ACCEPTABLE", "HARMFUL", "INFEASIBLE"}
+        assert (v["loss_frac"] is None) == (v["verdict"] == "INFEASIBLE")
+        assert v["reason"]
+    assert all(c["passed"] == (c["value"] is not None and c["passed"]) for c in document["checks"])
+    assert document["verdict"] == ("PASSED" if all(c["passed"] for c in document["checks"]) else "FAILED")
+
+
+def test_the_best_plan_is_optimal_on_every_axis() -> None:
+    """Evaluating the winner of a study finds nothing better."""
+    study = load_study(ROOT / "studies" / "qwen3-235b-64xh100.toml")
+    best = autotune.tune(study).ranked[0]
+    found = evaluate(study, best.plan)
+    assert found.passed
+    assert {v.verdict for v in found.strategy} == {"OPTIMAL"}
+    assert found.distance_frac == pytest.approx(0.0, abs=1e-9)
+    assert found.conclusion.startswith("Proceed: ")
+
+
+def test_a_forbidden_plan_fails_by_its_rule() -> None:
+    """TP128 of 16 heads has no figures, but a rule, and the engines that forbid it."""
+    found = evaluate(load_study(REFERENCE), "TP32/PP1/EP32")
+    assert not found.passed
+    assert found.result is None
+    assert {c.name for c in found.checks} >= {"attention_heads"}
+    document = evaluation_document(found)
+    assert document["memory"] == []
+    assert "rules forbid the plan" in document["conclusion"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("claims = 3", r"\$\.claims: Input should be a valid list"),
+        ('[[claims]]\nclaim = "x"\nquantity = "gpus"', r"\$\.claims\[0\]: must hold exactly one of"),
+        ('[[claims]]\nclaim = "x"\nquantity = "gpu"\nequals = 1', r"\$\.claims\[0\]\.quantity: 'gpu' is none of"),
+        ('[[claims]]\nclaim = "x"\nquantity = "gpus"\nequals = "many"', r"\.equals: must be a number, got 'many'"),
+        ("[[claims", "is not TOML"),
+    ],
+)
+def test_claims_that_are_none(text: str, message: str, tmp_path: Path) -> None:
+    """Each problem with its path."""
+    path = tmp_path / "claims.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        evaluate(load_study(REFERENCE), claims=read_claims(path))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """Exit code 3 for FAILED, 0 for PASSED; JSON in a pipe; the same verdict in every format."""
+    code, text = command(str(REFERENCE))
+    assert (code, json.loads(text)["verdict"]) == (3, "FAILED")
+    code, text = command(str(ROOT / "studies" / "llama-70b-16xh100.toml"), "--table")
+    assert code == 0
+    assert "PASSED" in text
+    for form, mark in (("markdown", "**FAILED**"), ("html", "<!doctype html>"), ("terminal", "FAILED.")):
+        out = tmp_path / form
+        code, _ = command(str(REFERENCE), "--claims", str(CLAIMS), "--format", form, "--out", str(out))
+        assert code == 3
+        assert mark in out.read_text(encoding="utf-8")
+
+
+def test_nonsense_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan string without a reading is wrong input: exit code 2 and no traceback."""
+    monkeypatch.setattr("sys.argv", ["autotune", "evaluate", str(REFERENCE), "--plan", "nonsense"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    said = capsys.readouterr().err
+    assert "--plan" in said
+    assert "Traceback" not in said
