@@ -1,0 +1,298 @@
+"""Commands run as forks of a warmed interpreter, so that hundreds can be killed in minutes; and what must hold after.
+
+Every command logs what it scores and what it has stored, so that work done twice is seen wherever it is done.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from autotune.study import load_study, open_store, study_fingerprint
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDY = ROOT / "studies" / "deepseek-v3-128xh200.toml"
+OVERRIDES = (
+    "cluster.gpus=16",
+    "model=gpt-oss-120b",
+    "engine=sglang",
+    "baseline.plan=tp8",
+    "search.max_num_batched_tokens=[4096]",
+    "workload.concurrency=512",
+)
+"""A study of few plans, so that a run takes a fraction of a second."""
+CLAIM = 8
+"""Plans claimed at a time, so that even a small study has many moments to be killed in."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was done and what came of it."""
+
+    faults: int = 0
+    resumed: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    half_written: int = 0
+    wrong: list[str] = field(default_factory=list)
+    """Anything else that must not be: a traceback, another answer, an exit code."""
+
+    def add(self, other: Counts) -> None:
+        """Sum up."""
+        for name in ("faults", "resumed", "lost", "duplicated", "half_written", "wrong"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def line(self) -> str:
+        """The last line of the output."""
+        names = ("faults", "resumed", "lost", "duplicated", "half_written")
+        return " ".join(f"{name}={getattr(self, name)}" for name in names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """What is different about one run."""
+
+    file_bytes: int | None = None
+    """No file may grow beyond this."""
+    clock_s: float = 0.0
+    """Error of the clock that can be set; it jumps back and forth with every look at it."""
+    slow_s: float = 0.0
+    """Sleep after every batch."""
+
+
+class Place:
+    """One storage with its output folder, and every run on it."""
+
+    def __init__(self, folder: Path, location: str) -> None:
+        """Make the folder."""
+        self.folder, self.location = folder, location
+        self.out = folder / "out"
+        self.log = folder / "scored.log"
+        self.killed: set[int] = set()
+        self._runs = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self, command: str = "tune", how: How | None = None) -> Run:
+        """Start `autotune COMMAND` on the study."""
+        self._runs += 1
+        options = [x for o in OVERRIDES for x in ("--set", o)]
+        argv = [command, str(STUDY), *options, "--storage", self.location, "--json"]
+        if command == "tune":
+            argv += ["--top", "0", "--out", str(self.out)]
+        files = {name: str(self.folder / f"{self._runs}.{name}") for name in ("stdout", "stderr")}
+        for name in files.values():
+            Path(name).touch()
+            Path(name).chmod(0o666)
+        process = CONTEXT.Process(target=_command, args=(argv, files, str(self.log), how or How()))
+        process.start()
+        return Run(place=self, process=process, files=files)
+
+    def keys(self) -> list[str]:
+        """Keys of the trials stored."""
+        study = load_study(STUDY, OVERRIDES)
+        store = open_store(self.location, study.name, study_fingerprint(study), (study.objective.direction,), gpus=16)
+        trials = store.optuna_study().trials
+        unfinished = [t.number for t in trials if not t.state.is_finished()]
+        if unfinished:
+            raise AssertionError(f"unfinished trials {unfinished}")
+        return [str(t.user_attrs["plan_key"]) for t in trials]
+
+    def repeated(self) -> int:
+        """Plans scored again after they were stored, or by two runs of which none was killed."""
+        scored: dict[str, list[int]] = {}
+        stored: set[str] = set()
+        again = 0
+        for line in self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else ():
+            what, pid, key = line.split(" ", 2)
+            if what == "stored":
+                stored.add(key)
+                continue
+            again += key in stored
+            scored.setdefault(key, []).append(int(pid))
+        return again + sum(len(set(pids) - self.killed) > 1 for pids in scored.values())
+
+    def half_written(self) -> int:
+        """Result files that are there and not whole."""
+        wrong = 0
+        result, plans = self.out / "result.json", self.out / "plans.csv"
+        if result.exists():
+            try:
+                json.loads(result.read_text(encoding="utf-8"))
+            except ValueError:
+                wrong += 1
+        if plans.exists():
+            lines = plans.read_text(encoding="utf-8").splitlines()
+            wrong += not lines or len({line.count(",") for line in lines}) != 1 or len(lines) != PLANS + 1
+        return wrong
+
+    def check(self, counts: Counts, document: Mapping[str, Any], reference: Mapping[str, Any], what: str) -> None:
+        """After a run that finished: every plan there, once, and the answer that of an undisturbed run."""
+        times = Counter(self.keys())
+        counts.lost += PLANS - len(times)
+        counts.duplicated += sum(times.values()) - len(times) + self.repeated()
+        counts.half_written += self.half_written()
+        if answer(document) != answer(reference):
+            counts.wrong.append(f"{what}: another answer than without the fault")
+
+
+PLANS = 0
+"""Plans of the study; set by `reference`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One command under way."""
+
+    place: Place
+    process: BaseProcess
+    files: Mapping[str, str]
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Send a signal; whether it met the command alive."""
+        if self.process.pid is None or not self.process.is_alive():
+            return False
+        self.gave_up()
+        os.kill(self.process.pid, number)
+        return True
+
+    def gave_up(self) -> None:
+        """What it scored and did not store may be scored again."""
+        if self.process.pid is not None:
+            self.place.killed.add(self.process.pid)
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        """Exit code; -9 where it was killed."""
+        self.process.join(timeout_s)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise TimeoutError(f"still running after {timeout_s} s: {self.stderr}")
+        return self.process.exitcode
+
+    @property
+    def stdout(self) -> str:
+        """All of it."""
+        return Path(self.files["stdout"]).read_text(encoding="utf-8")
+
+    @property
+    def stderr(self) -> str:
+        """All of it."""
+        return Path(self.files["stderr"]).read_text(encoding="utf-8")
+
+
+def answer(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal in every answer to one question."""
+    return {name: value for name, value in document.items() if name not in ("scored_now", "storage", "elapsed_s")}
+
+
+def reference(folder: Path) -> tuple[dict[str, Any], float]:
+    """The answer of one undisturbed process, and how long a run takes."""
+    global PLANS
+    place = Place(folder, str(folder / "journal.log"))
+    for attempt in range(2):  # the first warms the disk's cache
+        start = time.monotonic()
+        run = place.start() if not attempt else Place(folder / "again", str(folder / "again.log")).start()
+        code = run.wait()
+        if code:
+            raise RuntimeError(f"exit {code}: {run.stderr}")
+        took_s = time.monotonic() - start
+    document = json.loads(run.stdout)
+    PLANS = document["counts"]["valid"]
+    return document, took_s
+
+
+def _command(argv: list[str], files: Mapping[str, str], log: str, how: How) -> None:
+    """In the fork: the command line with its doors watched."""
+    for number, name in ((1, files["stdout"]), (2, files["stderr"])):
+        handle = os.open(name, os.O_WRONLY | os.O_APPEND)
+        os.dup2(handle, number)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    watch = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    _watch(watch, how)
+    if how.file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (how.file_bytes, how.file_bytes))
+    from autotune.cli.main import main
+
+    sys.argv = ["autotune", *argv]
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:  # what a user would see
+        traceback.print_exc()
+        code = 1
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def _watch(log: int, how: How) -> None:
+    """Write down what is scored, and what is stored after that; slow down; make the clock lie."""
+    from autotune.study.database import DatabaseStore
+    from autotune.study.journal import JournalStore
+    from autotune.tuning import pool, workers
+
+    workers.CLAIM_CANDIDATES = workers.SHARED_CLAIM_CANDIDATES = CLAIM
+    real_score = pool.score
+
+    def tell(what: str, keys: list[str]) -> None:
+        os.write(log, "".join(f"{what} {os.getpid()} {key}\n" for key in keys).encode())
+
+    def scored(study: Any, batch: Any) -> Any:
+        results = real_score(study, batch)
+        tell("scored", [p.key for p in results])
+        time.sleep(how.slow_s)
+        return results
+
+    pool.score = scored
+    for kind in (DatabaseStore, JournalStore):
+
+        def stored(self: Any, records: Any, real: Any = kind.add) -> int:
+            added = int(real(self, records))
+            tell("stored", [r.key for r in records])
+            return added
+
+        kind.add = stored  # type: ignore[method-assign]
+    if how.clock_s:
+        real_time, looks = time.time, iter(range(10**9))
+        time.time = lambda: real_time() + (how.clock_s if next(looks) % 2 else -how.clock_s)
+
+
+def _context() -> Any:
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "autotune.cli.main",
+            "autotune.cli.tune",
+            "autotune.cli.worker",
+            "autotune.cli.commands.tune",
+            "autotune.cli.commands.worker",
+            "autotune.study.database",
+            "autotune.study.journal",
+            "psycopg",
+            "sqlalchemy.dialects.postgresql.psycopg",
+            "optuna.storages",
+            "tests.torture.harness",
+        ]
+    )
+    return context
+
+
+CONTEXT = _context()
