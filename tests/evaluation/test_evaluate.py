@@ -16,9 +16,9 @@ from autotune.evaluation.strategy import AXES
 from autotune.report.evaluation import evaluation_document
 from autotune.study import load_study
 from costmodel.errors import InputError
+from tests.studies import STUDIES
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDIES = sorted(p for p in (ROOT / "studies").glob("*.toml") if not p.name.endswith(".claims.toml"))
 REFERENCE = ROOT / "studies" / "reference-128.toml"
 CLAIMS = ROOT / "studies" / "reference-128.claims.toml"
 FIELDS = {

@@ -16,10 +16,10 @@ from autotune.tuning import TuneResult, tune
 from autotune.tuning.limits import excess_table, study_limits
 from autotune.tuning.normal import normal_cdf, p_below
 from autotune.tuning.run import expected_objective
+from tests.studies import STUDIES
 from tests.tuning.brute import best_by_plan
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDIES = sorted((ROOT / "studies").glob("*.toml"))
 
 
 def study(name: str = "deepseek-v3-128xh200", *overrides: str) -> Study:
