@@ -10,6 +10,7 @@ import pytest
 from autotune.space import parse_plan, resolve
 from autotune.study import IntRange, field_paths, json_schema, load_study, study_fingerprint
 from costmodel.errors import InputError
+from tests.studies import STUDIES as SHIPPED
 
 MINIMAL = """
 engine = "vllm"
@@ -21,7 +22,6 @@ gpu = "h100_sxm"
 isl = 1000
 osl = 100
 """
-from tests.studies import STUDIES as SHIPPED
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
