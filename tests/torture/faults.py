@@ -194,7 +194,10 @@ def read_only(site: Site, kind: str, rounds: int) -> Counts:
 
 
 def gone_and_back(site: Site, kind: str, rounds: int) -> Counts:
-    """The storage goes away under a run: a server that comes back is waited for, a file is an error until then."""
+    """The storage goes away under a run: a server that comes back is waited for, a file is an error until then.
+
+    A run that has not reached the server before it goes is told so at once, which is an error as well.
+    """
     counts = Counts()
     for _ in range(rounds):
         place = site.place(kind)
@@ -205,7 +208,7 @@ def gone_and_back(site: Site, kind: str, rounds: int) -> Counts:
             site.server.stop(signal.SIGQUIT)
             time.sleep(0.5)
             site.server.start()
-            _stopped(run, counts, f"{kind} gone and back", (0,))
+            _stopped(run, counts, f"{kind} gone and back", (0, 2))
         else:
             file, aside = Path(place.location), Path(f"{place.location}.aside")
             with contextlib.suppress(FileNotFoundError):
