@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "compare": "compare",
     "retune": "retune",
+    "schedule": "schedule",
     "dag": "dag",
     "export": "export",
     "import": "importing:import_plan",

@@ -1,0 +1,146 @@
+"""What runs `autotune retune` again and again: units for systemd, a line for cron, a Kubernetes CronJob.
+
+Paths and addresses come from a user and are quoted as each of the three wants it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+
+import yaml
+
+from costmodel.errors import InputError
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One command, to be run at an interval."""
+
+    name: str
+    """Of the unit: lower case letters, digits and hyphens."""
+    command: tuple[str, ...]
+    """The program and its arguments."""
+    every_s: int
+    image: str = "autotune:latest"
+    """Of the container, for Kubernetes."""
+    volume_claim: str = "autotune-state"
+    """Holds study, traffic and state in the pod, under `mount`."""
+    mount: str = "/data"
+
+
+def job(*, name: str, command: tuple[str, ...], every_s: float, image: str, volume_claim: str, mount: str) -> Job:
+    """Check and build a job.
+
+    Raises:
+        InputError: the interval is none that cron can say, a name is no DNS label, or text holds control characters.
+    """
+    seconds = int(every_s)
+    if seconds != every_s or cron_fields(seconds) is None:
+        raise InputError.single(
+            "--every", f"must be 1m to 30m, 1h to 12h, or 24h, and divide an hour or a day evenly, got {every_s:g} s"
+        )
+    for path, text in (("--name", name), ("--volume-claim", volume_claim)):
+        if not _NAME.fullmatch(text):
+            raise InputError.single(path, f"must be lower case letters, digits and hyphens, 52 at most, got {text!r}")
+    for text in (*command, image, mount):
+        if _CONTROL.search(text):
+            raise InputError.single("arguments", f"must hold no control characters, got {text!r}")
+    if not mount.startswith("/") or not image.strip():
+        raise InputError.single(
+            "--mount" if image.strip() else "--image", "must be an absolute path, and an image's name"
+        )
+    return Job(name=name, command=command, every_s=seconds, image=image, volume_claim=volume_claim, mount=mount)
+
+
+def cron_fields(every_s: int) -> str | None:
+    """The five fields of an interval; None: it does not divide an hour or a day evenly."""
+    if every_s % MINUTE_S == 0 and 0 < every_s < HOUR_S and HOUR_S % every_s == 0:
+        return f"*/{every_s // MINUTE_S} * * * *"
+    if every_s % HOUR_S == 0 and 0 < every_s <= DAY_S and DAY_S % every_s == 0:
+        hours = every_s // HOUR_S
+        return "0 * * * *" if hours == 1 else "0 0 * * *" if hours == 24 else f"0 */{hours} * * *"
+    return None
+
+
+def cron_line(it: Job) -> str:
+    """A line of a crontab; `%` would end the command there."""
+    return f"{cron_fields(it.every_s)} {shlex.join(it.command)}\n".replace("%", "\\%")
+
+
+def systemd_units(it: Job) -> str:
+    """A service and its timer, with the file each goes to as a comment before it."""
+    return f"""# /etc/systemd/system/{it.name}.service
+[Unit]
+Description=autotune: is today's traffic worth another plan?
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=oneshot
+ExecStart={" ".join(_systemd_word(word) for word in it.command)}
+# 75: another run is at work, 4: the traffic cannot be judged; neither is a failure of the unit
+SuccessExitStatus=4 75
+
+# /etc/systemd/system/{it.name}.timer
+[Unit]
+Description=autotune every {it.every_s} s
+
+[Timer]
+OnBootSec=60
+OnUnitActiveSec={it.every_s}
+AccuracySec=1
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def _systemd_word(word: str) -> str:
+    """Quoted as systemd.syntax(7) and systemd.service(5) ask: specifiers, variables, quotes and backslashes."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
+def kubernetes_manifest(it: Job) -> str:
+    """A CronJob of batch/v1 that never runs twice at once."""
+    pod = {
+        "restartPolicy": "Never",
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [
+            {
+                "name": "autotune",
+                "image": it.image,
+                "command": [it.command[0]],
+                "args": list(it.command[1:]),
+                "workingDir": it.mount,
+                "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                "volumeMounts": [{"name": "data", "mountPath": it.mount}],
+            }
+        ],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": it.volume_claim}}],
+    }
+    manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": it.name},
+        "spec": {
+            "schedule": cron_fields(it.every_s),
+            "concurrencyPolicy": "Forbid",
+            "startingDeadlineSeconds": 300,
+            "successfulJobsHistoryLimit": 3,
+            "failedJobsHistoryLimit": 3,
+            "jobTemplate": {"spec": {"backoffLimit": 0, "template": {"spec": pod}}},
+        },
+    }
+    return str(yaml.safe_dump(manifest, sort_keys=False))
+
+
+EMIT = {"systemd": systemd_units, "cron": cron_line, "k8s": kubernetes_manifest}
+"""Name of a target -> what writes it."""

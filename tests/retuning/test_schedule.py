@@ -1,0 +1,109 @@
+"""Units that run `retune`: valid, quoted, and a loop that stops cleanly."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from autotune.cli.main import cli
+from autotune.retuning.units import cron_fields, cron_line, job, kubernetes_manifest, systemd_units
+from costmodel.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDY = str(ROOT / "studies" / "llama-70b-16xh100.toml")
+HOSTILE = "re q%'s $(touch x) \"a\\b.csv"
+
+
+def made(every_s: float = 3600.0, word: str = HOSTILE):
+    """A job with an argument that wants quoting everywhere."""
+    command = ("autotune", "retune", "study.toml", "--traffic", word)
+    return job(name="retune", command=command, every_s=every_s, image="a/b:1", volume_claim="v", mount="/data")
+
+
+@pytest.mark.parametrize(
+    ("every_s", "fields"),
+    [(60, "*/1 * * * *"), (900, "*/15 * * * *"), (3600, "0 * * * *"), (21600, "0 */6 * * *"), (86400, "0 0 * * *")],
+)
+def test_intervals_as_cron_says_them(every_s: int, fields: str) -> None:
+    """Parts of an hour and of a day."""
+    assert cron_fields(every_s) == fields
+
+
+@pytest.mark.parametrize("every_s", [0, 30, 420, 5 * 3600, 2 * 86400])
+def test_intervals_that_cron_cannot_say(every_s: int) -> None:
+    """What does not divide an hour or a day evenly is refused, not rounded."""
+    with pytest.raises(InputError, match="--every: must be"):
+        made(every_s)
+
+
+def test_cron_quotes() -> None:
+    """The shell gets the words as they were; a bare % would end the line for cron."""
+    line = cron_line(made())
+    assert line.count("\n") == 1
+    assert "%" not in line.replace("\\%", "")
+    assert shlex.split(line.split(" ", 5)[5].replace("\\%", "%"))[-1] == HOSTILE
+
+
+def test_systemd_quotes() -> None:
+    """Specifiers, variables, quotes and backslashes are escaped."""
+    text = systemd_units(made())
+    assert '"re q%%\'s $$(touch x) \\"a\\\\b.csv"' in text
+    assert "OnUnitActiveSec=3600" in text
+
+
+def test_the_manifest_is_valid() -> None:
+    """Against the API's schema; it never runs twice at once, and the hostile word is one argument."""
+    manifest = yaml.safe_load(kubernetes_manifest(made()))
+    kubernetes_validate.validate(manifest, "1.30", strict=True)
+    assert manifest["spec"]["concurrencyPolicy"] == "Forbid"
+    (container,) = manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert container["args"][-1] == HOSTILE
+
+
+@pytest.mark.parametrize("word", ["a\nb", "a\0b"])
+def test_control_characters_are_refused(word: str) -> None:
+    """A newline would begin another line of the unit."""
+    with pytest.raises(InputError, match="no control characters"):
+        made(word=word)
+
+
+@pytest.mark.parametrize("target", ["systemd", "cron", "k8s"])
+def test_the_command(target: str) -> None:
+    """All targets name the study; what is not given is assumed aloud."""
+    found = CliRunner().invoke(cli, ["schedule", STUDY, "--every", "1h", "--emit", target], catch_exceptions=False)
+    assert found.exit_code == 0
+    assert STUDY in found.stdout
+    assert "--traffic not given: traffic.csv" in found.stderr
+
+
+def test_the_loop_stops_on_sigterm(tmp_path: Path) -> None:
+    """A run at once, another after the interval; SIGTERM ends it with exit code 0 and no traceback."""
+    log = tmp_path / "requests.csv"
+    rows = [f"{1700000000 + 10 * i},{100 + i % 7},{50 + i % 5}" for i in range(400)]
+    log.write_text("\n".join(["timestamp,input_tokens,output_tokens", *rows]) + "\n", encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autotune", "schedule", STUDY, "--traffic", str(log), "--state", str(tmp_path / "state"),
+         "--every", "1s", "--window", "1h", "--loop"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    ledger = tmp_path / "state" / "ledger.jsonl"
+    for _ in range(300):
+        if ledger.exists() and ledger.read_text(encoding="utf-8"):
+            break
+        time.sleep(0.1)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert '"decision"' in out
+    assert len(ledger.read_text(encoding="utf-8").splitlines()) == 1
