@@ -123,7 +123,7 @@ def read_traffic(
         pieces = opened.pieces
         first = _head(pieces)
         if not first.strip():
-            return _refused(opened, "csv", "it is empty", window_s, now_s)
+            return _refused(opened, "csv", opened.damage or "it is empty", window_s, now_s)
         if looks_like_metrics(first):
             return _metrics(opened, first, pieces, window_s, now_s)
         bounds = None if now_s is None or window_s is None else (now_s - window_s, now_s)
