@@ -15,6 +15,8 @@ from autotune.study import RetunePolicy
 DAY_S = 24 * 3600.0
 
 KEEP, SWITCH, REFUSE = "keep", "switch", "refuse"
+SETTLED = ("same_plan", "no_candidate", "switch_costs_more", "gain_too_small", "not_sure", "candidate_breaks_limit")
+"""Rules that decide the same again on the same traffic, whatever the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotune.comparison import Comparison, compare
-from autotune.comparison.best import best_plan
-from autotune.comparison.verdict import worst_broken
-from autotune.retuning.decide import SWITCH, Decision, Inputs, decide
+from autotune.comparison import Comparison
+from autotune.retuning.decide import SETTLED, SWITCH, Decision
 from autotune.retuning.entry import digest, iso, side_entry, switch_entry
+from autotune.retuning.judge import judge
 from autotune.retuning.launching import launch_difference
 from autotune.retuning.ledger import DECISION, SCHEMA, Entry, Ledger
 from autotune.retuning.lock import locked
@@ -26,9 +25,6 @@ from costmodel.errors import InputError
 
 WARM_PLANS = 8
 """Plans of earlier decisions that are evaluated at every kind of request, whatever the ranking at mean lengths says."""
-
-SETTLED = ("same_plan", "no_candidate", "switch_costs_more", "gain_too_small", "not_sure", "candidate_breaks_limit")
-"""Rules that decide the same again on the same traffic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +148,14 @@ def _decided(
     reference = _reference(ledger)
     drift = compare_profiles(window, None if reference is None else reference["profile"])
     fresh = reference is None or reference["inputs"]["study"] != inputs["study"]
-    found: Comparison | None = None
-    if window.refusal is None and (drift.drifted or fresh):
-        found = _compared(replace(window.study, baseline=current), ledger, progress)
-    decision = decide(
-        _decision_inputs(window, current, drift.drifted or fresh, found), study.retune, past_switches(ledger)
+    decision, found = judge(
+        replace(window.study, baseline=current),
+        now_s=window.end_s,
+        refusal=window.refusal,
+        changed=drift.drifted or fresh,
+        history=past_switches(ledger),
+        also=_earlier(ledger),
+        progress=progress,
     )
     return {
         "schema": SCHEMA,
@@ -207,12 +206,6 @@ def _reference(ledger: Ledger) -> Entry | None:
     return None
 
 
-def _compared(study: Study, ledger: Ledger, progress: Callable[[int, int], None] | None) -> Comparison:
-    """The current plan against the best one, both on the window's traffic."""
-    best = best_plan(study, also=_earlier(ledger), progress=progress)
-    return compare(study, candidate="best" if best is None else best, scenarios=False)
-
-
 def _earlier(ledger: Ledger) -> list[str]:
     """Plans of earlier decisions, newest first: the search starts from what it once found."""
     found: dict[str, None] = {}
@@ -223,45 +216,6 @@ def _earlier(ledger: Ledger) -> list[str]:
         if plan is not None:
             found[plan] = None
     return list(found)
-
-
-def _decision_inputs(window: Window, current: Baseline, changed: bool, found: Comparison | None) -> Inputs:
-    if found is None:
-        return Inputs(
-            now_s=window.end_s, refusal=window.refusal, changed=changed, current_plan=current.plan, current_keeps=True
-        )
-    mine, theirs, cost = found.current, found.candidate, found.switch
-    load = cost.load_requests_per_s if cost is not None else 0.0
-    return Inputs(
-        now_s=window.end_s,
-        refusal=window.refusal,
-        changed=changed,
-        current_plan=mine.plan,
-        current_keeps=mine.keeps,
-        current_breaks=worst_broken(mine),
-        current_value_per_s=mine.value_per_s,
-        candidate_plan=_candidate_name(found),
-        candidate_keeps=theirs is not None and theirs.keeps,
-        candidate_value_per_s=0.0 if theirs is None else theirs.value_per_s,
-        p_better=found.p_better,
-        switch_duration_s=0.0 if cost is None else cost.duration_s,
-        switch_loss=0.0 if cost is None or not load else cost.lost_requests * mine.value_per_s / load,
-    )
-
-
-def _candidate_name(found: Comparison) -> str | None:
-    """The candidate's plan; where both are started by the same command it is the current one's."""
-    if found.candidate is None:
-        return None
-    return found.current.plan if found.same_plan else _launch_name(found)
-
-
-def _launch_name(found: Comparison) -> str:
-    """Plans of one layout that differ in their knobs are different plans."""
-    if found.candidate is None:
-        return ""
-    same = found.candidate.plan == found.current.plan
-    return f"{found.candidate.plan} (other knobs)" if same else found.candidate.plan
 
 
 def _launching(study: Study, found: Comparison | None) -> list[str]:

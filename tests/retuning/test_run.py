@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from autotune.retuning import judge as judging
 from autotune.retuning import run as flow
 from autotune.retuning.entry import digest
 from autotune.retuning.ledger import open_ledger, read_ledger
@@ -46,13 +47,13 @@ class Traffic:
         self.reads = self.tunes = 0
         monkeypatch.setattr(flow, "read_window", self._read)
         monkeypatch.setattr(flow, "compare_profiles", self._drift)
-        tune = flow.best_plan
+        tune = judging.best_plan
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             self.tunes += 1
             return tune(*args, **kwargs)
 
-        monkeypatch.setattr(flow, "best_plan", counted)
+        monkeypatch.setattr(judging, "best_plan", counted)
 
     def _read(
         self, study: Study, traffic: str, *, window_s: float, now_s: float | None, warm_from_s: float | None

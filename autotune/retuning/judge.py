@@ -1,0 +1,81 @@
+"""One decision, from traffic to verdict, without a disk: what a run of `retune` and each step of a replay share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from autotune.comparison import Comparison, compare
+from autotune.comparison.best import best_plan
+from autotune.comparison.verdict import worst_broken
+from autotune.retuning.decide import Decision, Inputs, PastSwitch, decide
+from autotune.study import Study
+
+
+def judge(
+    study: Study,
+    *,
+    now_s: float,
+    refusal: str | None,
+    changed: bool,
+    history: Sequence[PastSwitch],
+    also: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Decision, Comparison | None]:
+    """Tune where traffic changed, put the current plan and the best one on the same traffic, and decide.
+
+    Args:
+        study: with the window's traffic as its workload and the current plan as its baseline.
+        now_s: end of the window, Unix time.
+        refusal: why the window cannot be judged; None: it can.
+        changed: whether traffic drifted or the study is another since the current plan was chosen.
+        history: switches that were made.
+        also: full plan strings to look at whatever the ranking at mean lengths says of them.
+        progress: of the tuning, as in `tune`.
+
+    Returns:
+        The decision, and what it compared; None where nothing was tuned.
+
+    Raises:
+        InputError: the study has no current plan, or it has no meaning on these GPUs.
+    """
+    found: Comparison | None = None
+    if refusal is None and changed:
+        best = best_plan(study, also=also, progress=progress)
+        found = compare(study, candidate="best" if best is None else best, scenarios=False)
+    plan = "" if study.baseline is None else study.baseline.plan
+    return decide(_inputs(now_s, refusal, changed, plan, found), study.retune, history), found
+
+
+def _inputs(now_s: float, refusal: str | None, changed: bool, plan: str, found: Comparison | None) -> Inputs:
+    if found is None:
+        return Inputs(now_s=now_s, refusal=refusal, changed=changed, current_plan=plan, current_keeps=True)
+    mine, theirs, cost = found.current, found.candidate, found.switch
+    load = cost.load_requests_per_s if cost is not None else 0.0
+    return Inputs(
+        now_s=now_s,
+        refusal=refusal,
+        changed=changed,
+        current_plan=mine.plan,
+        current_keeps=mine.keeps,
+        current_breaks=worst_broken(mine),
+        current_value_per_s=mine.value_per_s,
+        candidate_plan=_candidate_name(found),
+        candidate_keeps=theirs is not None and theirs.keeps,
+        candidate_value_per_s=0.0 if theirs is None else theirs.value_per_s,
+        p_better=found.p_better,
+        switch_duration_s=0.0 if cost is None else cost.duration_s,
+        switch_loss=0.0 if cost is None or not load else cost.lost_requests * mine.value_per_s / load,
+    )
+
+
+def _candidate_name(found: Comparison) -> str | None:
+    """The candidate's plan; where both are started by the same command it is the current one's.
+
+    Plans of one layout that differ in their knobs are different plans.
+    """
+    if found.candidate is None:
+        return None
+    if found.same_plan:
+        return found.current.plan
+    same_layout = found.candidate.plan == found.current.plan
+    return f"{found.candidate.plan} (other knobs)" if same_layout else found.candidate.plan
