@@ -2,7 +2,7 @@
 
 Requests are taken as the cost model serves them: a plan's goodput in a step is what arrives, up to what the plan takes
 of that step's traffic within the limits. A switch loses what its rolling change cannot serve. All strategies begin with
-the best plan for the first step; the oracle has the best plan for each step before it begins, and switches for nothing.
+the same plan; the oracle has the best plan for each step before it begins, and switches for nothing.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ class Replay:
     step_s: float
     window_s: float
     load_frac: float
+    first_plan: str
     starts_s: tuple[float, ...]
     """Of the steps."""
     offered_per_s: tuple[float, ...]
@@ -130,7 +131,7 @@ def join(study: Study, logs: Sequence[TrafficLog], load_frac: float) -> Trace:
             raise InputError.single(log.source, f"cannot be replayed: {log.refusal or 'it holds no requests'}")
         if log.fingerprint not in scales:
             profile = log.profile()
-            scales[log.fingerprint] = load_frac * _most(study, log.source, profile) / profile.rate.mean_per_s
+            scales[log.fingerprint] = load_frac * most_per_s(study, log.source, profile) / profile.rate.mean_per_s
         held = log.columns
         times.append(held.times_s - log.start_s + at)
         prompts.append(held.prompt.astype(np.float64))
@@ -148,7 +149,7 @@ def join(study: Study, logs: Sequence[TrafficLog], load_frac: float) -> Trace:
     )
 
 
-def _most(study: Study, source: str, profile: WorkloadProfile) -> float:
+def most_per_s(study: Study, source: str, profile: WorkloadProfile) -> float:
     """Requests per second of such traffic that the best plan takes within the limits."""
     own = with_traffic(study, profile, load="mean")
     best = best_plan(own)
@@ -233,16 +234,18 @@ def replay(
     step_s: float,
     window_s: float,
     load_frac: float,
+    from_baseline: bool = False,
     progress: Progress | None = None,
 ) -> Replay:
     """Walk joined logs with every strategy.
 
     Args:
-        study: its baseline is not used: all begin with the best plan for the first step.
+        study: from `load_study`.
         logs: in the order in which they follow each other.
         step_s: how often is decided, and how long a step lasts.
         window_s: of each decision.
         load_frac: mean load of each log, as a share of what the best plan takes of it.
+        from_baseline: whether all begin with the study's baseline; else with the best plan for the first step.
         progress: called with (steps done, steps in all) over all strategies.
 
     Raises:
@@ -250,9 +253,7 @@ def replay(
     """
     trace = join(study, logs, load_frac)
     player = Player(study, trace, step_s=step_s, window_s=window_s)
-    first = player.best(0.0, step_s)
-    if first is None:
-        raise InputError.single("--traffic", "the first step holds too little traffic to choose a plan for")
+    first = _first(player, from_baseline=from_baseline)
     count, done = len(player.starts), 0
 
     def told() -> None:
@@ -261,21 +262,37 @@ def replay(
         if progress is not None:
             progress(done, count * len(STRATEGIES))
 
-    walks = tuple(_walk(player, name, first, told) for name in STRATEGIES)
+    walks = tuple(_walk(player, name, first, told, known=not from_baseline) for name in STRATEGIES)
     return Replay(
         study=study,
         trace=trace,
         step_s=step_s,
         window_s=window_s,
         load_frac=load_frac,
+        first_plan=first.plan,
         starts_s=tuple(player.starts),
         offered_per_s=tuple(player.offered_per_s(k) for k in range(count)),
         walks=walks,
     )
 
 
-def _walk(player: Player, strategy: str, first: PlanResult, told: Callable[[], None]) -> Walk:
-    chooser = Retuner(player, first) if strategy == OURS else None
+def _first(player: Player, *, from_baseline: bool) -> PlanResult:
+    if not from_baseline:
+        found = player.best(0.0, player.step_s)
+        if found is None:
+            raise InputError.single("--traffic", "the first step holds too little traffic to choose a plan for")
+        return found
+    profile = player.profiles[0]
+    if profile is None:
+        raise InputError.single("--traffic", "the first step holds too little traffic to score the baseline on")
+    result = compare(on_traffic(player.study, profile), scenarios=False).current.result
+    if result is None:
+        raise InputError.single("$.baseline.plan", "is forbidden by the engine's rules: nothing to begin with")
+    return result
+
+
+def _walk(player: Player, strategy: str, first: PlanResult, told: Callable[[], None], *, known: bool) -> Walk:
+    chooser = Retuner(player, first, known=known) if strategy == OURS else None
     current, moves, goodput = first, [], []
     switches, lost, spent = 0, 0.0, 0.0
     for k, start in enumerate(player.starts):
@@ -313,9 +330,10 @@ def _walk(player: Player, strategy: str, first: PlanResult, told: Callable[[], N
 class Retuner:
     """`autotune retune` without a disk: the same drift, the same decision, the same memory of switches."""
 
-    def __init__(self, player: Player, first: PlanResult) -> None:
+    def __init__(self, player: Player, first: PlanResult, *, known: bool) -> None:
+        """`known`: whether the first plan was chosen for the first step's traffic, or nobody ever looked."""
         self.player, self.current = player, first
-        self.reference = player.trace.profile(0.0, player.step_s)
+        self.reference = player.trace.profile(0.0, player.step_s) if known else None
         self.history: list[PastSwitch] = []
         self.warm_from_s = 0.0
         self.tuned = 0

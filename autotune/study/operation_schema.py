@@ -48,7 +48,7 @@ class RetuneTable(Section):
         None, description="time over which a switch has to pay for itself, hours; default 24"
     )
     min_p_better: Fraction | None = Field(
-        None, description="probability of being better that a candidate needs, 0 to 1; default 0.9"
+        None, description="probability of being better that a candidate needs, 0 to 1; default 0.8"
     )
     min_gain_frac: NotNegative | None = Field(
         None, description="net gain over the horizon that a candidate needs, relative; default 0.02"

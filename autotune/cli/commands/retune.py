@@ -13,7 +13,7 @@ from autotune.cli.options import JSON, SET, STUDY, TABLE
 EXIT_REFUSED = 4
 EXIT_SWITCH = 10
 EXIT_BUSY = 75
-ELSEWHERE: dict[str, str] = {}
+ELSEWHERE: dict[str, str] = {"replay": "replay"}
 """Subcommands defined in modules of their own: name -> module of autotune.cli.commands."""
 
 STATE = click.option(

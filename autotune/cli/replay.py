@@ -1,0 +1,60 @@
+"""`autotune retune replay`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from autotune.cli.options import wants_json
+from autotune.cli.retune import WIDTH, duration_s
+from autotune.cli.tune import progress_bar
+from autotune.report.files import to_json, write_atomic
+from autotune.report.replay import print_replay, replay_document, replay_markdown, replay_svg
+from autotune.retuning.replay import replay
+from autotune.study import load_study
+from autotune.traffic import read_traffic
+from costmodel.errors import InputError
+
+
+def run_replay(
+    *,
+    study: str,
+    overrides: tuple[str, ...],
+    traffic: tuple[str, ...],
+    step: str,
+    window: str,
+    load: float,
+    begin: str,
+    plot: str | None,
+    markdown: str | None,
+    as_json: bool,
+    as_table: bool,
+) -> None:
+    """Walk the traces and show what came of it."""
+    step_s, window_s = duration_s(step, "--step"), duration_s(window, "--window")
+    if window_s < step_s:
+        raise InputError.single("--window", f"must be at least a step, {step_s:g} s, got {window_s:g} s")
+    loaded = load_study(Path(study), overrides)
+    logs = [read_traffic(source) for source in traffic]
+    quiet = wants_json(as_json, as_table)
+    with progress_bar(quiet=quiet) as report:
+        found = replay(
+            loaded,
+            logs,
+            step_s=step_s,
+            window_s=window_s,
+            load_frac=load,
+            from_baseline=begin == "baseline",
+            progress=report,
+        )
+    document = replay_document(found)
+    if plot is not None:
+        write_atomic(Path(plot), replay_svg(document))
+    if markdown is not None:
+        write_atomic(Path(markdown), replay_markdown(document))
+    if quiet:
+        sys.stdout.write(to_json(document))
+    else:
+        print_replay(Console(width=None if sys.stdout.isatty() else WIDTH), document)

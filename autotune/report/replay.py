@@ -1,0 +1,155 @@
+"""A replay as JSON, as tables, and as a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+from xml.sax.saxutils import escape
+
+from rich.console import Console
+
+from autotune.report.blocks import Block, markdown_blocks, print_blocks
+from autotune.report.document import finite
+from autotune.retuning.replay import ORACLE, OURS, STRATEGIES, Replay
+
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 860, 360, 60, 24, 16, 56
+COLOURS = {"offered": "#9aa0a6", "oracle": "#2e7d32", OURS: "#1a5fb4", "never": "#b26a00", "always": "#a01c5c"}
+
+
+def replay_document(found: Replay) -> dict[str, Any]:
+    """Strategies side by side, and every move of each."""
+    oracle = next(w for w in found.walks if w.strategy == ORACLE)
+    best = found.requests(oracle)
+    hours = len(found.starts_s) * found.step_s / 3600.0
+    gpu_hours = hours * found.study.cluster.gpus
+    return finite(
+        {
+            "study": found.study.name,
+            "traffic": [{"source": n, "ends_s": e} for n, e in zip(found.trace.names, found.trace.ends_s, strict=True)],
+            "step_s": found.step_s,
+            "window_s": found.window_s,
+            "load_frac": found.load_frac,
+            "first_plan": found.first_plan,
+            "requests": found.offered,
+            "starts_s": list(found.starts_s),
+            "offered_per_s": list(found.offered_per_s),
+            "strategies": [
+                {
+                    "strategy": w.strategy,
+                    "is": STRATEGIES[w.strategy],
+                    "switches": w.switches,
+                    "slo_attainment_frac": found.requests(w) / found.offered if found.offered else None,
+                    "goodput_requests": found.requests(w),
+                    "goodput_of_oracle_frac": found.requests(w) / best if best else None,
+                    "lost_in_switches_requests": w.lost_requests,
+                    "gpu_hours": gpu_hours,
+                    "gpu_hours_restarting": w.restart_gpu_s / 3600.0,
+                    "goodput_per_s": list(w.goodput_per_s),
+                    "moves": [
+                        {"at_s": m.at_s, "decision": m.decision, "rule": m.rule, "reason": m.reason, "plan": m.plan}
+                        for m in w.moves
+                    ],
+                }
+                for w in found.walks
+            ],
+        }
+    )
+
+
+def print_replay(console: Console, document: Mapping[str, Any]) -> None:
+    """On a terminal."""
+    print_blocks(console, blocks(document))
+
+
+def replay_markdown(document: Mapping[str, Any]) -> str:
+    """As Markdown, without a title of its own."""
+    return "\n".join(markdown_blocks(blocks(document))).lstrip("\n") + "\n"
+
+
+def blocks(document: Mapping[str, Any]) -> list[Block]:
+    """What each strategy came to, and what `retune` decided."""
+    rows = [
+        (
+            s["strategy"],
+            str(s["switches"]),
+            _share(s["slo_attainment_frac"]),
+            _share(s["goodput_of_oracle_frac"]),
+            f"{s['lost_in_switches_requests']:,.0f}",
+            f"{s['gpu_hours']:,.1f}",
+            f"{s['gpu_hours_restarting']:,.1f}",
+        )
+        for s in document["strategies"]
+    ]
+    header = ("strategy", "switches", "within limits", "of the oracle", "lost in switches", "GPU hours", "restarting")
+    parts = ", ".join(f"{PurePath(t['source']).name} to {t['ends_s'] / 60:.0f} min" for t in document["traffic"])
+    scaled = f"each scaled to {document['load_frac']:.0%} of what the best plan takes of it"
+    lines = (
+        f"{document['requests']:,.0f} requests: {parts}; {scaled}",
+        f"a decision every {document['step_s'] / 60:g} min on the last {document['window_s'] / 60:g} min",
+        f"all begin with {document['first_plan']}",
+        *(f"{s['strategy']}: {s['is']}" for s in document["strategies"]),
+    )
+    ours = next(s for s in document["strategies"] if s["strategy"] == OURS)
+    moves = [
+        (f"{m['at_s'] / 60:.0f}", m["decision"], m["rule"], m["plan"], m["reason"]) for m in ours["moves"] if m["rule"]
+    ]
+    return [
+        Block(title=f"{document['study']}: strategies", header=header, rows=rows, lines=lines),
+        Block(
+            title=f"{document['study']}: what retune decided",
+            header=("minute", "decision", "rule", "plan from then", "because"),
+            rows=moves,
+            texts=(1, 2, 3, 4),
+        ),
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
+
+
+def replay_svg(document: Mapping[str, Any]) -> str:
+    """Requests per second over time: what came, and what each strategy served within the limits."""
+    starts, step = document["starts_s"], document["step_s"]
+    end = starts[-1] + step
+    top = max(document["offered_per_s"]) * 1.08
+
+    def x(seconds: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * seconds / end
+
+    def y(rate: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * rate / top
+
+    def line(values: Sequence[float], colour: str, dash: str = "") -> str:
+        points = " ".join(
+            f"{x(s + side * step):.1f},{y(v):.1f}" for s, v in zip(starts, values, strict=True) for side in (0, 1)
+        )
+        return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>'
+
+    box = f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12"'
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box}>',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<text x="{LEFT}" y="15" fill="#222">{escape(document["study"])}: requests/s within the limits</text>',
+    ]
+    for part in range(5):
+        rate = top * part / 4
+        out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(rate):.1f}" y2="{y(rate):.1f}" stroke="#e3e3e3"/>')
+        out.append(f'<text x="{LEFT - 6}" y="{y(rate) + 4:.1f}" text-anchor="end" fill="#555">{rate:,.0f}</text>')
+    for part in document["traffic"]:
+        at = x(min(part["ends_s"], end))
+        line_to = f'y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="#555" stroke-dasharray="3 3"/>'
+        out.append(f'<line x1="{at:.1f}" x2="{at:.1f}" {line_to}')
+        name = escape(PurePath(part["source"]).name)
+        out.append(f'<text x="{at - 4:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="end" fill="#555">{name}</text>')
+    out.append(line(document["offered_per_s"], COLOURS["offered"], ' stroke-dasharray="5 3"'))
+    names = ["offered"]
+    for s in document["strategies"]:
+        out.append(line(s["goodput_per_s"], COLOURS[s["strategy"]]))
+        names.append(s["strategy"])
+    for i, name in enumerate(names):
+        at = LEFT + i * 110
+        out.append(f'<rect x="{at}" y="{HEIGHT - 20}" width="14" height="4" fill="{COLOURS[name]}"/>')
+        out.append(f'<text x="{at + 19}" y="{HEIGHT - 14}" fill="#222">{escape(name)}</text>')
+    return "\n".join([*out, "</svg>", ""])
