@@ -96,9 +96,12 @@ class StepTime:
         self.per_layer_s: dict[str, Floats] = {}
         self.group_s: dict[str, Floats] = {}
         self.math_s: Floats = np.zeros(1)
-        """What the FLOPs of one rank take at the dense peak, whole model."""
+        """What the FLOPs of one rank take at the dense peak, whole model; of experts, those of the mean rank."""
         self.hbm_bytes: Floats = np.zeros(1)
         """HBM bytes of one rank, whole model."""
+        self.experts_math_s: Floats = np.zeros(1)
+        self.experts_hbm_bytes: Floats = np.zeros(1)
+        """Those of them that every rank of a stage has a part in, also where one attention rank alone has tokens."""
         self.send_s: Floats = np.zeros(1)
         """One hand-over from a stage to the next."""
         self.send_bytes: Floats = np.zeros(1)
@@ -126,9 +129,12 @@ class StepTime:
         *,
         name: str,
         issued: Floats | None = None,
+        mean: Floats | float = 1.0,
         present: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Book one kernel, and its ideal times beside. `issued`: FLOPs that padding makes of `flops`.
+        """Book one kernel, and its ideal times beside.
+
+        `issued`: FLOPs that padding makes of `flops`; `mean`: the mean rank's part of what the fullest has.
 
         `present` marks the plans whose model has the kernel at all, where a batch mixes models.
         """
@@ -139,8 +145,12 @@ class StepTime:
             self.operators.append(
                 Operator(name=name, layer=layer, group=group, seconds=seconds, flops=flops, hbm_bytes=hbm_bytes)
             )
-        self.math_s = self.math_s + flops * (self._layers[layer] / rate.peak_flops_per_s)
-        self.hbm_bytes = self.hbm_bytes + hbm_bytes * self._layers[layer]
+        math_s = flops * mean * (self._layers[layer] / rate.peak_flops_per_s)
+        moved = hbm_bytes * self._layers[layer]
+        self.math_s = self.math_s + math_s
+        self.hbm_bytes = self.hbm_bytes + moved
+        if group == "experts":
+            self.experts_math_s, self.experts_hbm_bytes = math_s, moved
 
 
 def step_time(machine: Machine, work: StepWork, *, record: bool = False) -> StepTime:
@@ -256,7 +266,9 @@ def _experts(out: StepTime, machine: Machine, work: StepWork) -> None:
     )
     rate = machine.rates.experts
     padded = (rows + rate.pad_rows * hit) * (2.0 * weights)
-    out.add_kernel("moe", "experts", rate, rows * (2.0 * weights), hbm_bytes, name="experts", issued=padded)
+    out.add_kernel(
+        "moe", "experts", rate, rows * (2.0 * weights), hbm_bytes, name="experts", issued=padded, mean=1.0 / load
+    )
     token_bytes = arch.hidden_size * arch.activation_bytes
     # fp8 experts take fp8 activations, so tokens are dispatched in fp8 and combined in bf16 (DeepEP)
     narrow = np.where(machine.precision.experts < 1.5, 0.5, 1.0)

@@ -291,7 +291,7 @@ def prefill_pool(
     packed = np.maximum(np.floor(load.batched_tokens * chunks / new), 1.0)
     layers = arch.num_dense_layers + arch.num_moe_layers
 
-    def passed(prompts: Floats) -> Pass:
+    def passed(prompts: Floats, ranks: Floats) -> Pass:
         work = prompt_work(
             prompts=prompts,
             tokens=new,
@@ -299,10 +299,11 @@ def prefill_pool(
             chunks=chunks,
             window=arch.window,
             window_is_chunked=arch.window_is_chunked,
+            ranks=ranks,
         )
         return prefill_pass(machine, batch.stages, engine, work, layers)
 
-    lone = passed(np.ones(1))
+    lone = passed(np.ones(1), np.ones(1))
     own = lone.pipelined_s(chunks)
     return PrefillPool(
         batch=batch,
@@ -314,7 +315,7 @@ def prefill_pool(
         memory_fraction=memory_fraction,
         length_cv2=length_cv2,
         lone=lone,
-        full=passed(packed),
+        full=passed(packed, batch.layout.attn_dp),
         chunks=chunks + 0.0 * own,
         packed=packed,
         longest_extra_s=longest_extra_s(machine, batch.stages, engine, load, layers, longest_prompt, own) + 0.0 * own,

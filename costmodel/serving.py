@@ -291,8 +291,13 @@ def steady_state(
     ttft = unloaded + parts["kv_wait"]
 
     per_request = chunks * lone.kernel_s * share + outputs * decode.kernel_s / np.maximum(batch * ranks, 1e-9)
-    math_s = (chunks * lone.step.math_s + outputs * decode.step.math_s / batch) / ranks
-    moved = (chunks * lone.step.hbm_bytes + outputs * decode.step.hbm_bytes / batch) / ranks
+    # a prompt's attention runs on one attention rank, its experts on all of them, which read their weights once for
+    # the prompts that share a step
+    alone, every = lone.step, 1.0 - 1.0 / ranks
+    math_s = (chunks * alone.math_s + outputs * decode.step.math_s / batch) / ranks
+    math_s = math_s + chunks * alone.experts_math_s * every
+    moved = (chunks * alone.hbm_bytes + outputs * decode.step.hbm_bytes / batch) / ranks
+    moved = moved + chunks * alone.experts_hbm_bytes * (share - 1.0 / ranks)
     longest_s = _longest_extra_s(machine, stages, engine, load, layers, longest_prompt, own_prefill)
     steps = outputs / np.maximum(batch * ranks, 1e-9)
     return SteadyState(
