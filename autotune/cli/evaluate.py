@@ -12,6 +12,7 @@ from rich.console import Console
 
 import autotune
 from autotune.cli.options import EXIT_INFEASIBLE, wants_json
+from autotune.cli.tune import progress_bar
 from autotune.evaluation import read_claims
 from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_markdown, print_evaluation
@@ -37,7 +38,8 @@ def run_evaluate(
         raise InputError.single("--format", "must not be given with --json or --table")
     loaded = autotune.load_study(Path(study), overrides)
     known = None if claims is None else read_claims(Path(claims))
-    document = evaluation_document(autotune.evaluate(loaded, plan, known))
+    with progress_bar(quiet=as_json) as report:
+        document = evaluation_document(autotune.evaluate(loaded, plan, known, progress=report))
     shape = form or ("json" if wants_json(as_json, as_table) else "terminal")
     if shape == "terminal" and out is None:
         print_evaluation(Console(width=None if sys.stdout.isatty() else WIDTH), document)

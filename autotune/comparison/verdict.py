@@ -6,16 +6,12 @@ from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, Side, SwitchCost
 from autotune.comparison.worth import Gain, gain_over, ratio_of
 from autotune.study import Study
 from autotune.tuning import Violation
+from autotune.tuning.figures import figure
 
 
 def broken_words(violation: Violation) -> str:
     """A broken limit in words: `tpot_ms (62.1 against 50 ms)`."""
     return f"{violation.code} ({figure(violation.value)} against {figure(violation.limit)} {violation.unit})"
-
-
-def figure(value: float) -> str:
-    """Four digits that count, without exponents from a thousand to a billion: `25,904`, `0.3041`."""
-    return f"{value:,.0f}" if 1000.0 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def worst_broken(side: Side) -> str:

@@ -49,8 +49,9 @@ def balance(subject: Subject) -> dict[str, Any]:
 def _spares(subject: Subject) -> list[int]:
     """Redundant experts to look at: the plan's own, and whole ones per rank."""
     layout = subject.candidate.layout
-    if layout.moe_ep == 1:
-        return [0]
+    # where every expert is as popular as the next, what is uneven is chance: spares have nothing to even out
+    if layout.moe_ep == 1 or subject.study.workload.expert_skew == 0.0:
+        return [layout.redundant_experts]
     return sorted({layout.redundant_experts, *(n * layout.moe_ep for n in REDUNDANT_PER_RANK)})
 
 

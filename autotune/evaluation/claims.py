@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autotune.evaluation.values import CONFIRMED, REFUTED, UNDECIDABLE, ClaimVerdict
+from autotune.tuning.figures import figure
 from autotune.tuning.normal import p_below
 from costmodel.columns import Floats
 from costmodel.errors import InputError, Problem
@@ -180,26 +181,26 @@ def _judged(claim: Claim, found: Quantity) -> ClaimVerdict:
 
 def _p_holds(claim: Claim, found: Quantity) -> float:
     """Probability that the claim holds; 0 or 1 for what is no estimate."""
-    value, figure = found.value, claim.figure
+    value, said = found.value, claim.figure
     if value is None:
         return 0.5
-    if isinstance(value, str) or isinstance(figure, str):
-        return float(value == figure)
+    if isinstance(value, str) or isinstance(said, str):
+        return float(value == said)
     if claim.comparison in ("equals", "about"):
         allowed = EXACT_FRAC if claim.comparison == "equals" else ABOUT_FRAC
-        return _p_within(float(value), float(figure), allowed, found.log_sd)
-    if found.log_sd <= 0.0 or value <= 0.0 or figure <= 0.0:
-        return float(_TESTS[claim.comparison](float(value), float(figure)))
-    under = float(p_below(float(figure), _array(value), _array(found.log_sd))[0])
+        return _p_within(float(value), float(said), allowed, found.log_sd)
+    if found.log_sd <= 0.0 or value <= 0.0 or said <= 0.0:
+        return float(_TESTS[claim.comparison](float(value), float(said)))
+    under = float(p_below(float(said), _array(value), _array(found.log_sd))[0])
     return under if claim.comparison in ("at_most", "below") else 1.0 - under
 
 
-def _p_within(value: float, figure: float, allowed_frac: float, log_sd: float) -> float:
-    close = abs(value - figure) <= allowed_frac * abs(figure)
-    if log_sd <= 0.0 or value <= 0.0 or figure <= 0.0:
+def _p_within(value: float, said: float, allowed_frac: float, log_sd: float) -> float:
+    close = abs(value - said) <= allowed_frac * abs(said)
+    if log_sd <= 0.0 or value <= 0.0 or said <= 0.0:
         return float(close)
     # an estimate is as good as equal where the figure lies inside its 80 % interval
-    low, high = (p_below(figure * (1.0 + side * allowed_frac), _array(value), _array(log_sd))[0] for side in (-1, 1))
+    low, high = (p_below(said * (1.0 + side * allowed_frac), _array(value), _array(log_sd))[0] for side in (-1, 1))
     inside = low <= SURE and high >= 1.0 - SURE
     return 1.0 if close else 0.5 if inside else 0.0
 
@@ -211,4 +212,4 @@ def _array(value: float) -> Floats:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,.4g}" if isinstance(value, (int, float)) and abs(value) < 1e15 else str(value)
+    return figure(value) if isinstance(value, (int, float)) else str(value)

@@ -9,6 +9,7 @@ import numpy as np
 from autotune.space import ENGINES, Candidate, violations
 from autotune.study import Study
 from costmodel.columns import ArchColumns, ClusterColumns, LayoutColumns
+from costmodel.layout import Layout
 from costmodel.placement import Placement
 
 
@@ -25,7 +26,7 @@ def compatibility(study: Study, candidate: Candidate) -> dict[str, Any]:
         "axes": _axes(study, candidate),
         "stage_layers": list(layout.stage_layers),
         "heads_per_rank": arch.num_attention_heads / layout.attn_tp,
-        "kv_heads_per_rank": max(arch.num_key_value_heads / layout.attn_tp, 1.0),
+        **_kv_heads(study, layout),
         "engines": [_engine(study, candidate, engine) for engine in ENGINES],
     }
     if arch.is_moe:
@@ -38,6 +39,19 @@ def compatibility(study: Study, candidate: Candidate) -> dict[str, Any]:
             "distinct_per_gpu": arch.num_experts * moe_layers / layout.gpus,
         }
     return out
+
+
+def _kv_heads(study: Study, layout: Layout) -> dict[str, Any]:
+    """KV heads on a rank, and how many ranks of a TP group hold the same: MLA's latent lies on all of them."""
+    arch = study.arch
+    if any(kind.value == "mla" for kind in arch.attention_kinds):
+        return {"kv_heads_per_rank": 1.0, "kv_copies": layout.attn_tp / layout.dcp, "kv_is_latent": True}
+    heads = arch.num_key_value_heads / layout.attn_tp
+    return {
+        "kv_heads_per_rank": max(heads, 1.0),
+        "kv_copies": max(1.0 / heads / layout.dcp, 1.0),
+        "kv_is_latent": False,
+    }
 
 
 def _engine(study: Study, candidate: Candidate, engine: str) -> dict[str, Any]:
@@ -58,9 +72,11 @@ def _axes(study: Study, candidate: Candidate) -> list[dict[str, Any]]:
     )
     domain = study.cluster.gpu.scaleup_gpus
 
+    alone = {"ranks_together": 1, "tier": "none: one rank"}
+
     def spread(ranks: int, local: float, domains: float) -> dict[str, Any]:
         if ranks == 1:
-            return {"ranks_together": 1, "tier": "none: one rank"}
+            return alone
         tier = (
             "scale-up" if domains <= 1 else f"scale-up inside, scale-out between {domains:g} domains of {domain} GPUs"
         )
@@ -80,9 +96,21 @@ def _axes(study: Study, candidate: Candidate) -> list[dict[str, Any]]:
             "shards of attention heads; all-reduce in every layer",
             spread(layout.attn_tp, one(place.tp_local), one(place.tp_domains)),
         ),
-        ("attention-DP", layout.attn_dp, "groups of a stage that each attend to their own requests", stage),
+        (
+            "attention-DP",
+            layout.attn_dp,
+            "groups of a stage that each attend to their own requests",
+            stage if layout.attn_dp > 1 else {"tier": "none: one group"},
+        ),
     ]
     if study.arch.is_moe:
-        rows.append(("EP", layout.moe_ep, "groups of experts; tokens go to their experts and back", stage))
-        rows.append(("MoE TP", layout.moe_tp, "shards of every expert", stage))
+        rows.append(
+            (
+                "EP",
+                layout.moe_ep,
+                "groups of experts; tokens go to their experts and back",
+                stage if layout.moe_ep > 1 else alone,
+            )
+        )
+        rows.append(("MoE TP", layout.moe_tp, "shards of every expert", stage if layout.moe_tp > 1 else alone))
     return [{"axis": axis, "value": value, "maps_to": words, **more} for axis, value, words, more in rows]

@@ -45,6 +45,7 @@ def capacity(subject: Subject) -> dict[str, Any]:
         "requests_in_flight": result.knobs.concurrency,
         "longest_prompt_tokens": _longest_prompt(subject),
         "longest_prompt_of_study_tokens": subject.study.workload.longest_prompt,
+        "model_context_tokens": subject.study.arch.max_position_embeddings or None,
     }
 
 

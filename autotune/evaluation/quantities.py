@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.evaluation.claims import Quantity
-from autotune.evaluation.values import FAILED, PASSED, AxisVerdict
+from autotune.evaluation.values import FAILED, PASSED, AxisVerdict, StageBytes
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -20,6 +20,8 @@ def quantities(
     compatibility: Mapping[str, Any],
     performance: Mapping[str, Any],
     strategy: Sequence[AxisVerdict],
+    balance: Mapping[str, Any],
+    memory: Sequence[StageBytes],
     failed: Sequence[str],
 ) -> dict[str, Quantity]:
     """Name -> figure. Where the engine's rules forbid the plan, what would have to be estimated is None."""
@@ -73,7 +75,70 @@ def quantities(
             ),
         }
     out |= {f"verdict_{v.axis}": Quantity(value=v.verdict, words=v.reason) for v in strategy}
-    return out | _estimates(result, performance)
+    out |= {
+        f"launches_on_{e['engine']}": Quantity(
+            value=e["launches"], words="; ".join(e["forbidden_by"]) or "no rule of the engine forbids the plan"
+        )
+        for e in compatibility["engines"]
+    }
+    out |= _held(candidate, memory) | _evenness(balance) | _exchanged(candidate, result)
+    return out | _estimates(study, result, performance)
+
+
+NOT_WEIGHTS = {"kv_cache", "activations", "buffers", "reserve", "free"}
+FORBIDDEN = "the engine's rules forbid the plan: there is nothing to estimate"
+
+
+def _held(candidate: Candidate, memory: Sequence[StageBytes]) -> dict[str, Quantity]:
+    """Weights as they lie on the GPUs, copies counted."""
+    stages: dict[int, float] = {}
+    for row in memory:
+        if row.kind not in NOT_WEIGHTS:
+            stages[row.stage] = stages.get(row.stage, 0.0) + row.bytes
+    layout = candidate.layout
+    return {
+        "weight_bytes_per_gpu": Quantity(
+            value=max(stages.values()) if stages else None,
+            words="weights on a GPU of the fullest stage" if stages else FORBIDDEN,
+        ),
+        "weight_bytes_on_all_gpus": Quantity(
+            value=sum(stages.values()) * layout.width * layout.replicas if stages else None,
+            words=f"weights on all {layout.gpus} GPUs: every replica holds the model, every attention-DP group the "
+            "attention"
+            if stages
+            else FORBIDDEN,
+        ),
+    }
+
+
+def _evenness(balance: Mapping[str, Any]) -> dict[str, Quantity]:
+    if not balance:
+        return {}
+    out = {
+        "slowest_over_mean_stage": Quantity(
+            value=max(balance["slowest_over_mean_stage"].values()),
+            words="time of the slowest stage over the mean one's",
+        )
+    }
+    for own in (t for t in balance.get("token_imbalance", []) if t["is_the_plans"]):
+        for phase in ("prefill", "decode"):
+            name = f"{phase}_fullest_over_mean_rank"
+            out[name] = Quantity(
+                value=own[name],
+                words=f"tokens of the fullest expert rank over the mean's in {phase}, expert skew "
+                f"{balance['expert_skew']:g}",
+            )
+    return out
+
+
+def _exchanged(candidate: Candidate, result: PlanResult | None) -> dict[str, Quantity]:
+    """What attention-DP groups, which a report may call replicas, do exchange."""
+    groups = candidate.layout.attn_dp
+    if result is None:
+        return {"attention_dp_exchange_s": Quantity(value=None, words=FORBIDDEN)}
+    seconds = result.breakdown["decode_s"].get("ep_exchange", 0.0) if groups > 1 else 0.0
+    words = f"seconds in which the {groups} attention-DP groups exchange tokens for the experts in each decode step"
+    return {"attention_dp_exchange_s": Quantity(value=seconds, words=words if groups > 1 else "one attention-DP group")}
 
 
 ESTIMATES = {
@@ -89,14 +154,13 @@ ESTIMATES = {
 """Metric -> its uncertainty, and what it is."""
 
 
-def _estimates(result: PlanResult | None, performance: Mapping[str, Any]) -> dict[str, Quantity]:
-    forbidden = "the engine's rules forbid the plan: there is nothing to estimate"
+def _estimates(study: Study, result: PlanResult | None, performance: Mapping[str, Any]) -> dict[str, Quantity]:
     out = {}
     for name, (spread, words) in ESTIMATES.items():
         value = None if result is None else result.metrics[name]
         out[name] = Quantity(
             value=value,
-            words=forbidden if value is None else words,
+            words=FORBIDDEN if value is None else words,
             log_sd=result.metrics[spread] if result is not None and spread else 0.0,
         )
     for when, place, words in (
@@ -110,7 +174,30 @@ def _estimates(result: PlanResult | None, performance: Mapping[str, Any]) -> dic
         ):
             out[f"tokens_per_ms_{scope}{when}"] = Quantity(
                 value=performance[place][scope] if performance else None,
-                words=f"{said}, {words}" if performance else forbidden,
+                words=f"{said}, {words}" if performance else FORBIDDEN,
                 log_sd=0.0 if result is None else result.metrics["throughput_log_sd"],
             )
-    return out
+    return out | _of_a_request(study, result)
+
+
+def _of_a_request(study: Study, result: PlanResult | None) -> dict[str, Quantity]:
+    if result is None:
+        return {
+            n: Quantity(value=None, words=FORBIDDEN) for n in ("requests_in_flight", "e2e_s", "tokens_per_ms_per_gpu")
+        }
+    metrics = result.metrics
+    spread = metrics["throughput_log_sd"]
+    outputs = max(study.workload.osl.mean - 1.0, 0.0)
+    return {
+        "requests_in_flight": Quantity(value=result.knobs.concurrency, words="requests in flight over all replicas"),
+        "e2e_s": Quantity(
+            value=metrics["ttft_s"] + outputs * metrics["tpot_s"],
+            words="seconds from a request's arrival to its last token, TTFT + (output tokens - 1) x TPOT",
+            log_sd=spread,
+        ),
+        "tokens_per_ms_per_gpu": Quantity(
+            value=metrics["total_tokens_per_s_per_gpu"] / 1e3,
+            words="tokens/ms of the cluster over all its GPUs, those of every stage",
+            log_sd=spread,
+        ),
+    }

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from autotune.evaluation.balance import balance
 from autotune.evaluation.claims import Claims, judge
 from autotune.evaluation.compatibility import compatibility
+from autotune.evaluation.conclusion import conclusion, failures
 from autotune.evaluation.memory import capacity, stage_bytes
 from autotune.evaluation.performance import performance
 from autotune.evaluation.plan import Subject
 from autotune.evaluation.quantities import quantities
 from autotune.evaluation.strategy import strategy
 from autotune.evaluation.values import Check, ClaimVerdict, Evaluation
-from autotune.space import Violation, short_plan
+from autotune.space import Violation
 from autotune.study import Store, Study
 from autotune.tuning import PlanResult, TuneResult, tune
 from autotune.tuning.confidence import confidence
 from autotune.tuning.limits import Limit, study_limits
-from autotune.tuning.plans import DERIVED
 from autotune.tuning.run import BaselineResult, expected_objective, score_plan
 from costmodel.errors import InputError
 
@@ -77,7 +77,10 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
     does = {} if subject is None else performance(subject)
     axes = strategy(study, candidate, result, tuned)
     best = tuned.ranked[0] if tuned.ranked else None
-    figures = quantities(study, candidate, result, where, does, axes, [c.name for c in checks if not c.passed])
+    held = () if subject is None else stage_bytes(subject)
+    even = {} if subject is None else balance(subject)
+    failed = [c.name for c in checks if not c.passed]
+    figures = quantities(study, candidate, result, where, does, axes, even, held, failed)
     judged: tuple[ClaimVerdict, ...] = () if claims is None else judge(claims, figures)
     passed = all(c.passed for c in checks)
     distance = None if result is None or best is None or not passed else _distance(study, result, best)
@@ -91,28 +94,37 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
         binding=_binding(checks),
         best=best,
         distance_frac=distance,
-        p_better_than_best=_p_better(study, result, best),
+        p_better_than_best=_p_better(study, result, best) if passed else None,
         checks=checks,
         compatibility=where,
         performance=does,
         strategy=axes,
-        memory=() if subject is None else stage_bytes(subject),
+        memory=held,
         capacity={} if subject is None else capacity(subject),
-        balance={} if subject is None else balance(subject),
+        balance=even,
         claims=judged,
         quantities={name: q.value for name, q in figures.items()},
-        conclusion=_conclusion(study, result, best, checks, distance),
+        conclusion=conclusion(study, result, best, checks, distance),
         assumptions=tuple(
             dict.fromkeys(
                 [
                     *study.assumptions,
                     *study.arch.assumptions,
                     *(f"plan: {text}" for text in scored.resolution.assumed),
+                    *_searched(tuned),
                     "saturation: powers of two in flight per replica, the study's token budgets, KV room for all",
                 ]
             )
         ),
     )
+
+
+def _searched(tuned: TuneResult) -> tuple[str, ...]:
+    """Where the space is too large to score every plan, the best is the best of those that were."""
+    if tuned.complete:
+        return ()
+    scored, valid = len(tuned.ranked) + len(tuned.infeasible), len(tuned.space.candidates)
+    return (f"best plans are the best of {scored:,} that were scored, of {valid:,}: better ones may exist",)
 
 
 def _checks(study: Study, result: PlanResult | None, broken: tuple[Violation, ...]) -> tuple[Check, ...]:
@@ -155,8 +167,7 @@ def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
 
 def _binding(checks: tuple[Check, ...]) -> str:
     """The check with the least room; what follows from others only where they all pass."""
-    failed = [c for c in checks if not c.passed and c.name != DERIVED] or [c for c in checks if not c.passed]
-    among = failed or [c for c in checks if c.margin_frac is not None]
+    among = failures(checks) or [c for c in checks if c.margin_frac is not None]
     return min(among, key=lambda c: float("-inf") if c.margin_frac is None else c.margin_frac).name
 
 
@@ -173,39 +184,3 @@ def _p_better(study: Study, result: PlanResult | None, best: PlanResult | None) 
     if result.plan == best.plan:
         return 0.5
     return 1.0 - confidence(study, [best, result], None)[result.plan].p_best_is_better
-
-
-def _conclusion(
-    study: Study,
-    result: PlanResult | None,
-    best: PlanResult | None,
-    checks: tuple[Check, ...],
-    distance: float | None,
-) -> str:
-    failed = [c for c in checks if not c.passed and c.name != DERIVED] or [c for c in checks if not c.passed]
-    instead = _instead(study, best)
-    if result is None:
-        return f"Do not proceed: the engine's rules forbid the plan ({', '.join(c.name for c in failed)}). {instead}"
-    if failed:
-        words = "; ".join(_off(c) for c in failed)
-        return f"Do not proceed: {words}. {instead}"
-    if best is None or distance is None or distance <= 0.01 or best.plan == result.plan:
-        return "Proceed: every limit is kept, and no plan is better by more than 1 %."
-    return f"Proceed, or do better: every limit is kept, but it loses {distance:.1%} against the best plan. {instead}"
-
-
-def _off(check: Check) -> str:
-    if check.value is None or check.limit is None:
-        return check.name
-    by = "" if check.margin_frac is None else f", off by {-check.margin_frac:.1%}"
-    return f"{check.name} is {check.value:,.4g} against {check.limit:,.4g} {check.unit}{by}"
-
-
-def _instead(study: Study, best: PlanResult | None) -> str:
-    if best is None:
-        return "No plan of this study keeps every limit: loosen the one that binds, or change the model, GPUs or load."
-    metric = study.objective.metric
-    return (
-        f"Instead: {short_plan(best.layout, dense=not study.arch.is_moe)} ({best.engine}), {metric} "
-        f"{best.metrics[metric]:,.4g}, keeps every limit with probability {best.p_meets:.0%}."
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from autotune.evaluation.conclusion import CLOSE_FRAC
 from autotune.evaluation.values import (
     ACCEPTABLE,
     HARMFUL,
@@ -16,14 +17,14 @@ from autotune.space import RULES, Candidate, rejected_by_value, short_plan
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.confidence import TOLD_APART, confidence
+from autotune.tuning.figures import figure
 from autotune.tuning.gpu_time import WORDS, gpu_s_per_request
 from autotune.tuning.run import expected_objective
 
 AXES = {"EP": "moe_ep", "PP": "pp", "TP": "attn_tp", "DP": "replicas", "attention-DP": "attn_dp"}
 """Name of an axis -> field of a layout."""
-CLOSE_FRAC = 0.01
-"""A plan that loses less than this is as good as the best."""
-MORE_IS_BETTER = {"total_tokens_per_s_per_gpu": True, "ttft_longest_s": False, "tpot_s": False}
+THROUGHPUT = "total_tokens_per_s_per_gpu"
+LATENCIES = ("ttft_longest_s", "tpot_s")
 """The metrics of which every one must be worse for a value to do harm."""
 COSTS = {
     "EP": ("ep_exchange", "exchange around the experts"),
@@ -31,6 +32,8 @@ COSTS = {
     "TP": ("tp_all_reduce", "all-reduce"),
 }
 NEGLIGIBLE_S = 1e-6
+APART_P = 0.05
+"""Probabilities of keeping the limits that differ by more than this are said."""
 
 
 def strategy(
@@ -71,7 +74,7 @@ def _verdict(
         )
     loss = _loss(study, mine, best)
     sure = 0.0 if mine is best else confidence(study, [best, mine], None)[mine.plan].p_best_is_better
-    harm = [p for v, p in firsts.items() if v != value and _better_on_all(p, mine)]
+    harm = [p for v, p in firsts.items() if v != value and _better_on_all(study, p, mine)]
     as_good = loss <= CLOSE_FRAC or sure < TOLD_APART
     verdict = OPTIMAL if as_good else HARMFUL if harm else ACCEPTABLE
     return AxisVerdict(
@@ -104,18 +107,20 @@ def _reason(
         found = f"the best plan of all has {axis}{value}"
     elif verdict == OPTIMAL and loss > CLOSE_FRAC:
         found = (
-            f"the best plan with {axis}{value} loses {loss:.1%}, which cannot be told apart from the best "
-            f"({axis}{getattr(best.layout, field)}, better with probability {sure:.0%})"
+            f"the best plan with {axis}{value} ({short_plan(mine.layout)}) loses {loss:.1%}, which cannot be "
+            f"told apart from the best ({axis}{getattr(best.layout, field)}, better with probability {sure:.0%}, "
+            f"{TOLD_APART:.0%} would be sure{_less_sure(study, mine, best)})"
         )
     elif verdict == OPTIMAL:
         found = f"the best plan with {axis}{value} is within {CLOSE_FRAC:.0%} of the best"
     else:
         other = harm[0] if verdict == HARMFUL else best
         gain = _loss(study, mine, other)
-        more = ", on throughput, TTFT and TPOT alike" if verdict == HARMFUL else ""
+        more = f", which is better on {_alike(study)} alike" if verdict == HARMFUL else ""
         found = (
-            f"{axis}{getattr(other.layout, field)} is better by {gain:.1%}{more} "
-            f"({short_plan(other.layout)}: {_difference(mine, other)})"
+            f"the best plan with {axis}{value} ({short_plan(mine.layout)}) loses {gain:.1%} against "
+            f"{axis}{getattr(other.layout, field)}{more} ({short_plan(other.layout)}: {_difference(mine, other)}"
+            f"{_less_sure(study, mine, other)})"
         )
     return f"{found}; {cost}" if cost else found
 
@@ -125,12 +130,22 @@ def _cost(axis: str, value: int, plan: PlanResult) -> str:
     if axis == "DP":
         return f"{value} replicas hold the weights {value} times and exchange nothing" if value > 1 else ""
     if axis == "attention-DP":
-        return f"{value} groups each hold the cache of their own requests" if value > 1 else ""
+        gathered = plan.breakdown["decode_s"].get("ep_exchange", 0.0) if plan.layout.moe_ep == 1 else 0.0
+        adds = f", and gather tokens for the experts in {gathered * 1e3:.2f} ms of each decode step"
+        more = adds if gathered > NEGLIGIBLE_S else ""
+        return f"{value} groups each hold the cache of their own requests{more}" if value > 1 else ""
     group, words = COSTS[axis]
     seconds = plan.breakdown["decode_s"].get(group, 0.0)
     if value == 1 or seconds < NEGLIGIBLE_S:
         return ""
     return f"{axis}{value} adds {seconds * 1e3:.2f} ms of {words} to each decode step"
+
+
+def _less_sure(study: Study, mine: PlanResult, other: PlanResult) -> str:
+    """Where a good part of the loss is that the limits are kept less surely, say so."""
+    if study.objective.direction == "minimize" or abs(mine.p_meets - other.p_meets) <= APART_P:
+        return ""
+    return f"; keeps the limits with probability {mine.p_meets:.0%} against {other.p_meets:.0%}"
 
 
 def _difference(mine: PlanResult, other: PlanResult) -> str:
@@ -174,7 +189,7 @@ def _why_none(value: int, field: str, rules: Mapping[int, Mapping[str, int]], tu
             worst = plan.violations[0]
             return (
                 f"the nearest ({short_plan(plan.layout)}) breaks {worst.code}: "
-                f"{worst.value:.4g} against {worst.limit:.4g} {worst.unit}"
+                f"{figure(worst.value)} against {figure(worst.limit)} {worst.unit}"
             )
     counts = rules.get(value, {})
     if not counts:
@@ -191,8 +206,12 @@ def _loss(study: Study, plan: PlanResult, best: PlanResult) -> float:
     return max(1.0 - mine / top, 0.0) if top > 0.0 else 0.0
 
 
-def _better_on_all(plan: PlanResult, other: PlanResult) -> bool:
-    return all(
-        plan.metrics[name] > other.metrics[name] if more else plan.metrics[name] < other.metrics[name]
-        for name, more in MORE_IS_BETTER.items()
-    )
+def _better_on_all(study: Study, plan: PlanResult, other: PlanResult) -> bool:
+    """At a given arrival rate every plan that keeps up has the same throughput: there latency alone decides."""
+    mine, theirs = plan.metrics, other.metrics
+    quicker = all(mine[name] < theirs[name] for name in LATENCIES)
+    return quicker and (study.workload.request_rate_per_s is not None or mine[THROUGHPUT] > theirs[THROUGHPUT])
+
+
+def _alike(study: Study) -> str:
+    return "TTFT and TPOT" if study.workload.request_rate_per_s is not None else "throughput, TTFT and TPOT"

@@ -104,6 +104,7 @@ class Evaluation:
     distance_frac: float | None
     """What the plan lacks of the best one, by what ranks plans; None where one of them has no place."""
     p_better_than_best: float | None
+    """By the study's metric; None where the plan breaks a limit."""
     checks: tuple[Check, ...]
     compatibility: Mapping[str, Any]
     performance: Mapping[str, Any]

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from autotune.comparison.verdict import duration_words, figure
+from autotune.comparison.verdict import duration_words
 from autotune.report.blocks import Block, markdown_blocks, print_blocks
+from autotune.tuning.figures import figure
 from autotune.tuning.gpu_time import WORDS
 
 _COLOURS = {"switch": "green", "keep": "cyan", "undecided": "yellow", "refuse": "red"}

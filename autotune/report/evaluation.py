@@ -12,7 +12,7 @@ from autotune.space import format_plan
 
 def evaluation_document(found: Evaluation) -> dict[str, Any]:
     """What `autotune evaluate --json` writes."""
-    result, best = found.result, found.best
+    result, best, metric = found.result, found.best, found.study.objective.metric
     return {
         "study": found.study.name,
         "verdict": PASSED if found.passed else FAILED,
@@ -24,6 +24,9 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
         "summary": {
             "binding": found.binding,
             "best_plan": None if best is None else best.plan,
+            "metric": metric,
+            "value": None if result is None else result.metrics[metric],
+            "best_value": None if best is None else best.metrics[metric],
             "loses_against_best_frac": found.distance_frac,
             "p_better_than_best": found.p_better_than_best,
             "p_meets": None if result is None else result.p_meets,

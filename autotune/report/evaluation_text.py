@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from autotune.report.blocks import Block, markdown_blocks, print_blocks
+from autotune.tuning.figures import figure, room_words
 
 GIB = 2**30
 SHARES = {"of GPU memory", "of time", "probability"}
@@ -58,41 +59,50 @@ def _summary(document: Mapping[str, Any]) -> Block:
             "ok" if c["passed"] else "FAILS",
             _figure(c["value"], c["unit"]),
             _figure(c["limit"], c["unit"]),
-            "" if c["margin_frac"] is None else f"{c['margin_frac']:+.1%}",
+            "" if c["margin_frac"] is None else room_words(c["margin_frac"]),
             c["rests_on"] if c["unit"] in ("", *SHARES) else f"{c['unit']}; {c['rests_on']}",
         )
         for c in document["checks"]
     ]
     s = document["summary"]
-    lines = [f"what binds: {s['binding']}"]
-    if s["best_plan"] is None:
-        lines.append("the study has no plan that keeps every limit")
-    elif s["loses_against_best_frac"] is None:
-        lines.append(f"best plan of the study: {s['best_plan']}")
-    else:
-        lines.append(
-            f"best plan of the study: {s['best_plan']}; this one is {s['loses_against_best_frac']:.1%} behind it, and "
-            f"better with probability {s['p_better_than_best']:.0%}"
-        )
+    lines = [f"what binds: {s['binding']}", *_against_best(s)]
     if document["confidence"] is not None:
         c = document["confidence"]
         lines.append(
             f"P(keeps every limit) {c['p_meets']:.0%}; 80 % intervals: TTFT {c['ttft_p10_s']:.3g} to "
-            f"{c['ttft_p90_s']:.3g} s, TPOT {c['tpot_p10_s'] * 1e3:.3g} to {c['tpot_p90_s'] * 1e3:.3g} ms"
+            f"{c['ttft_p90_s']:.3g} s, TPOT {c['tpot_p10_s'] * 1e3:.3g} to {c['tpot_p90_s'] * 1e3:.3g} ms, "
+            f"{figure(c['requests_per_s_p10'])} to {figure(c['requests_per_s_p90'])} requests/s"
         )
     header = ("check", "", "value", "limit", "room", "of what")
     return Block(title="Summary", header=header, rows=rows, lines=tuple(lines), texts=(0, 1, 5))
+
+
+def _against_best(s: Mapping[str, Any]) -> list[str]:
+    """The distance to the best plan, by the metric and by what ranks plans."""
+    if s["best_plan"] is None:
+        return ["the study has no plan that keeps every limit"]
+    out = f"best plan of the study: {s['best_plan']}, {s['metric']} {figure(s['best_value'])}"
+    if s["value"] is not None:
+        out += f" (this plan: {figure(s['value'])})"
+    if s["loses_against_best_frac"] is None:
+        return [f"{out}; this plan has no rank: it breaks a limit"]
+    if s["loses_against_best_frac"] <= 0.0:
+        return [f"{out}; none is ahead of this plan"]
+    behind = f"{s['loses_against_best_frac']:.1%} behind by what ranks plans (the metric, the probability of keeping"
+    better = f"better by the metric with probability {s['p_better_than_best']:.0%}"
+    return [f"{out}; this plan is {behind} the limits counted), and {better}"]
 
 
 def _compatibility(part: Mapping[str, Any]) -> Block:
     rows = [
         (a["axis"], str(a["value"]), str(a.get("ranks_together", "")), a["tier"], a["maps_to"]) for a in part["axes"]
     ]
-    where = f"{part['ranks_per_node']} ranks on each of {part['nodes']:,} nodes"
+    nodes = "one node" if part["nodes"] == 1 else f"each of {part['nodes']:,} nodes"
+    where = f"{part['ranks_per_node']} ranks on {nodes}"
     layers = ", ".join(str(n) for n in part["stage_layers"])
     lines = [
         f"GPUs: {part['gpus_used']:,} of {part['gpus']:,}, {where}; layers of the stages: {layers}",
-        f"attention heads per rank: {part['heads_per_rank']:g}; KV heads per rank: {part['kv_heads_per_rank']:g}",
+        f"attention heads per rank: {part['heads_per_rank']:g}; {_kv_heads(part)}",
     ]
     experts = part.get("expert_modules")
     if experts is not None:
@@ -107,14 +117,22 @@ def _compatibility(part: Mapping[str, Any]) -> Block:
     return Block(title="Compatibility", header=header, rows=rows, lines=tuple(lines), texts=(0, 3, 4))
 
 
+def _kv_heads(part: Mapping[str, Any]) -> str:
+    copies = part["kv_copies"]
+    if part["kv_is_latent"]:
+        return f"KV: one latent for all heads (MLA), the same on {copies:g} ranks of a TP group"
+    each = "" if copies == 1.0 else f", each on {copies:g} ranks of a TP group"
+    return f"KV heads per rank: {part['kv_heads_per_rank']:g}{each}"
+
+
 def _performance(part: Mapping[str, Any]) -> Block:
     load, full, target = (part[n] for n in ("tokens_per_ms", "tokens_per_ms_at_saturation", "tokens_per_ms_target"))
     rows = [
         (
             words,
-            f"{load[name]:,.4g}",
-            f"{full[name]:,.4g}",
-            "" if target is None else f"{target[name]:,.4g}",
+            figure(load[name]),
+            figure(full[name]),
+            "" if target is None else figure(target[name]),
         )
         for name, words in (
             ("per_gpu_of_a_stage", "one GPU of a stage"),
@@ -124,7 +142,7 @@ def _performance(part: Mapping[str, Any]) -> Block:
     ]
     ttft = "" if part["ttft_limit_s"] is None else f" (limit {part['ttft_limit_s']:g} s)"
     tpot = "" if part["tpot_limit_s"] is None else f" (limit {part['tpot_limit_s'] * 1e3:g} ms)"
-    at_load = f"{part['requests_in_flight']:,} requests in flight, {part['requests_per_s']:,.4g} requests/s"
+    at_load = f"{part['requests_in_flight']:,} requests in flight, {figure(part['requests_per_s'])} requests/s"
     at_most = f"{full['requests_in_flight']:,} in flight, chunks of {full['max_num_batched_tokens']:,} tokens"
     full_latency = f"TTFT {full['ttft_longest_s']:.3g} s, TPOT {full['tpot_s'] * 1e3:.3g} ms"
     of_peak = f"{part['compute_util_frac']:.1%}, of peak memory bandwidth {part['bandwidth_util_frac']:.1%}"
@@ -159,18 +177,30 @@ def _memory(document: Mapping[str, Any]) -> Block:
     order = (
         list(stages) if len(stages) <= MOST_STAGES else sorted(stages, key=lambda s: stages[s]["free"])[:MOST_STAGES]
     )
-    kinds = list(dict.fromkeys(kind for held in stages.values() for kind in held))
-    rows = [(kind, *(f"{stages[s].get(kind, 0.0):,.2f}" for s in order)) for kind in kinds]
+    first = ("attention", "dense_ffn", "experts", "shared_experts", "router", "norms", "embedding", "lm_head")
+    found = dict.fromkeys(kind for held in stages.values() for kind in held)
+    kinds = [*(k for k in first if k in found), *(k for k in found if k not in first)]
+    rows = [(kind, *(_gib(stages[s].get(kind, 0.0)) for s in order)) for kind in kinds]
+    rows.append(("all", *(_gib(sum(stages[s].values())) for s in order)))
     c = document["capacity"]
+    context = c["model_context_tokens"]
     longest = "any" if c["longest_prompt_tokens"] is None else f"{c['longest_prompt_tokens']:,} tokens"
     lines = [
         f"largest batch that fits: {c['largest_batch_requests']:,.0f} requests ({c['requests_in_flight']:,} in flight)",
-        f"longest prompt that fits, by memory alone: {longest} (the study's: {c['longest_prompt_of_study_tokens']:,})",
+        f"longest prompt that fits, by memory alone: {longest} (the study's: {c['longest_prompt_of_study_tokens']:,}"
+        + ("" if context is None else f"; the model itself takes {context:,}")
+        + ")",
+        "every rank of a stage holds the same; the cache is that of the mean number of running requests",
     ]
     if len(order) < len(stages):
         lines.append(f"the {len(order)} fullest of {len(stages)} stages")
     header = ("GiB on each rank", *(f"stage {s}" for s in order))
     return Block(title="Memory", header=header, rows=rows, lines=tuple(lines))
+
+
+def _gib(value: float) -> str:
+    """Two decimals; `<0.01` for what is there all the same."""
+    return f"{value:,.2f}" if value == 0.0 or abs(value) >= 0.005 else "<0.01"
 
 
 def _balance(part: Mapping[str, Any]) -> Block:
@@ -197,6 +227,11 @@ def _balance(part: Mapping[str, Any]) -> Block:
                 f"{found['prefill_fullest_over_mean_rank']:.2f} times the mean's tokens in prefill, "
                 f"{found['decode_fullest_over_mean_rank']:.2f} in decode"
             )
+        if part["expert_skew"] == 0.0:
+            lines.append(
+                "routing is taken as balanced (skew 0): what is uneven is chance among few tokens, which redundant "
+                "experts do not even out; see workload.expert_skew"
+            )
     header = ("stage", "layers", "B parameters", "prefill ms", "decode ms")
     return Block(title="Load balance", header=header, rows=rows, lines=tuple(lines))
 
@@ -217,10 +252,10 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> Block:
 def _figure(value: float | None, unit: str) -> str:
     if value is None:
         return ""
-    return f"{value:.1%}" if unit in SHARES else f"{value:,.4g}"
+    return f"{value:.1%}" if unit in SHARES else figure(value)
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return "" if value is None else str(value)
-    return f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.3e}"
+    if value is None or isinstance(value, str):
+        return value or ""
+    return ("no", "yes")[value] if isinstance(value, bool) else figure(value)

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from autotune.comparison.verdict import duration_words, figure
+from autotune.comparison.verdict import duration_words
 from autotune.report.document import finite
 from autotune.retuning.ledger import DECISION, Ledger
 from autotune.retuning.run import Outcome
+from autotune.tuning.figures import figure
 
 _COLOURS = {"switch": "green", "keep": "cyan", "refuse": "red"}
 _FIRST = ("decision", "rule", "reason", "drift", "current", "candidate", "switch", "p_better", "figures")

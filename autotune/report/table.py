@@ -12,6 +12,7 @@ from autotune.report.document import assumptions, baseline_rank, versus
 from autotune.space import RULES, short_plan
 from autotune.tuning import PlanResult, TuneResult, Violation
 from autotune.tuning.confidence import P10
+from autotune.tuning.figures import figure
 from autotune.tuning.plans import DERIVED
 from autotune.tuning.run import BaselineResult
 
@@ -108,8 +109,8 @@ def _print_nothing_feasible(console: Console, result: TuneResult, top: int) -> N
         table.add_row(
             f"{plan.engine}: {short_plan(plan.layout, dense=not result.study.arch.is_moe)}",
             first.code,
-            f"{first.value:,.4g} {first.unit}",
-            f"{first.limit:,.4g}",
+            f"{figure(first.value)} {first.unit}",
+            figure(first.limit),
             f"{first.excess / max(abs(first.limit), 1e-12):.0%}",
             ", ".join(v.code for v in others),
         )
@@ -123,7 +124,7 @@ def _print_nothing_feasible(console: Console, result: TuneResult, top: int) -> N
 
 def _give(violation: Violation) -> str:
     verb = "lower" if violation.value < violation.limit else "raise"
-    return f"{verb} {violation.code} from {violation.limit:,.4g} to {violation.value:,.4g} {violation.unit}"
+    return f"{verb} {violation.code} from {figure(violation.limit)} to {figure(violation.value)} {violation.unit}"
 
 
 def _print_baseline(console: Console, result: TuneResult, baseline: BaselineResult) -> None:
@@ -137,7 +138,7 @@ def _print_baseline(console: Console, result: TuneResult, baseline: BaselineResu
         console.print(f"{text}: rank {baseline_rank(baseline, result)} of {len(result.ranked)}", highlight=False)
     else:
         broken = "; ".join(
-            f"{v.code} {v.value:,.4g} against {v.limit:,.4g} {v.unit}" for v in baseline.result.violations
+            f"{v.code} {figure(v.value)} against {figure(v.limit)} {v.unit}" for v in baseline.result.violations
         )
         console.print(f"{text}: [red]infeasible[/]: {escape(broken)}", highlight=False)
     if resolution.alternatives:

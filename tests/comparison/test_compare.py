@@ -220,4 +220,4 @@ def test_words_for_seconds_and_figures() -> None:
     """Durations in the unit that people use, figures without exponents."""
     said = [duration_words(s) for s in (45.0, 1980.0, 12240.0, 432000.0)]
     assert said == ["45 s", "33 min", "3.4 h", "5 days"]
-    assert [figure(x) for x in (25904.2, 0.30412, 1e12)] == ["25,904", "0.3041", "1e+12"]
+    assert [figure(x) for x in (25904.2, 0.30412, 1e12)] == ["25,904", "0.3041", "1e12"]

@@ -12,9 +12,12 @@ from click.testing import CliRunner
 import autotune
 from autotune.cli.main import cli, main
 from autotune.evaluation import Evaluation, evaluate, read_claims
+from autotune.evaluation.compatibility import compatibility
 from autotune.evaluation.strategy import AXES
 from autotune.report.evaluation import evaluation_document
 from autotune.study import load_study
+from autotune.tuning.figures import figure, room_words
+from autotune.tuning.run import score_plan
 from costmodel.errors import InputError
 from tests.studies import STUDIES
 
@@ -111,7 +114,62 @@ def test_claims_of_the_report(reference: Evaluation) -> None:
     assert status["about 20 GB of FP16 weights"] == "undecidable"
     assert status["1.44 TB/s of effective memory bandwidth"] == "undecidable"
     assert status["PASSED"] == "refuted"
+    assert status["100 tokens/ms for each of the 128 GPUs"] == "refuted"
+    assert status["one expert per GPU gives every GPU the same load"] == "refuted"
+    assert status["8 layers each give both stages the same load"] == "confirmed"
+    assert status["can be deployed with TensorRT-LLM"] == "refuted"
     assert all(c.reason and c.computed is not None for c in reference.claims)
+
+
+def test_quantities_by_hand(reference: Evaluation) -> None:
+    """Weights with their copies, Little's law, and tokens over all GPUs, written out."""
+    found = reference.quantities
+    attention, experts, vocabulary, router = 16 * 4 * 2048**2, 256 * 3 * 2048 * 6144, 2 * 32000 * 2048, 16 * 16 * 2048
+    norms = 16 * 2 * 2048
+    one_tp_group = 2 * (attention + vocabulary) + 2 * 4 * (router + norms)
+    assert found["weight_bytes_on_all_gpus"] == pytest.approx(4 * (4 * one_tp_group + 2 * experts), rel=1e-9)
+    assert reference.result is not None
+    served = 128 / found["e2e_s"] * (10240 + 128)
+    assert served / 128 / 1e3 == pytest.approx(found["tokens_per_ms_per_gpu"], rel=1e-6)
+    assert found["tokens_per_ms_per_gpu"] * 2 == pytest.approx(found["tokens_per_ms_per_gpu_of_a_stage"])
+    assert found["attention_dp_exchange_s"] == reference.result.breakdown["decode_s"]["ep_exchange"]
+
+
+def test_the_conclusion_says_what_the_other_plan_costs(reference: Evaluation) -> None:
+    """The plan that keeps the limit serves fewer tokens; both figures stand there, and why that can be."""
+    assert reference.best is not None
+    assert reference.result is not None
+    best, mine = (p.metrics["total_tokens_per_s_per_gpu"] for p in (reference.best, reference.result))
+    assert best < mine
+    assert f"{best:,.0f} against this plan's {mine:,.0f} ({best / mine - 1.0:+.1%})" in reference.conclusion
+    assert f"into {reference.best.layout.pp} stages" in reference.conclusion
+
+
+@pytest.mark.parametrize(
+    ("study", "plan", "heads", "copies"),
+    [
+        ("deepseek-v3-128xh200", "TP16/DP8", 1.0, 16.0),
+        ("qwen3-235b-64xh100", "TP8/EP8", 1.0, 2.0),
+        ("llama-70b-16xh100", "TP4", 2.0, 1.0),
+    ],
+)
+def test_heads_of_the_cache(study: str, plan: str, heads: float, copies: float) -> None:
+    """MLA's latent lies on every rank of a TP group; 4 KV heads on 8 ranks lie there twice; 8 on 4 are split."""
+    loaded = load_study(ROOT / "studies" / f"{study}.toml")
+    candidate = score_plan(loaded, plan).resolution.candidate
+    found = compatibility(loaded, candidate)
+    assert (found["kv_heads_per_rank"], found["kv_copies"]) == (heads, copies)
+    alone = [a["tier"] for a in found["axes"] if a["value"] == 1 and a["axis"] not in ("DP", "PP")]
+    assert all(tier.startswith("none") for tier in alone)
+
+
+def test_harm_at_a_given_rate() -> None:
+    """All plans serve the same requests/s: one that is slower to the first and to each further token does harm."""
+    study = load_study(ROOT / "studies" / "llama-70b-16xh100.toml")
+    found = {v.axis: v for v in evaluate(study, "TP4").strategy}
+    assert found["TP"].verdict == "HARMFUL"
+    assert "on TTFT and TPOT alike" in found["TP"].reason
+    assert found["PP"].verdict == "OPTIMAL"
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
@@ -181,6 +239,13 @@ def test_the_command(tmp_path: Path) -> None:
         code, _ = command(str(REFERENCE), "--claims", str(CLAIMS), "--format", form, "--out", str(out))
         assert code == 3
         assert mark in out.read_text(encoding="utf-8")
+
+
+def test_figures_and_room_in_words() -> None:
+    """No exponent below a billion; room of ten limits or more as a multiple."""
+    said = [figure(x) for x in (0.0, 0.30412, 999.96, 26152.2, 20.13e9, -1.44e12, 999.96e9)]
+    assert said == ["0", "0.3041", "1,000", "26,152", "20.13e9", "-1.44e12", "1000e9"]
+    assert [room_words(x) for x in (0.237, -0.738, 320.67, -153.1)] == ["+23.7%", "-73.8%", "+321x", "-153x"]
 
 
 def test_nonsense_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

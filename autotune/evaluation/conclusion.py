@@ -1,0 +1,87 @@
+"""Whether to proceed, and what to do instead, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autotune.evaluation.values import Check
+from autotune.space import short_plan
+from autotune.study import Study
+from autotune.tuning import PlanResult
+from autotune.tuning.figures import figure, room_words
+from autotune.tuning.plans import DERIVED
+
+STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
+CLOSE_FRAC = 0.01
+"""A plan that loses less than this is as good as the best."""
+
+
+def failures(checks: Sequence[Check]) -> list[Check]:
+    """Checks that fail; what follows from others only where they all pass."""
+    return [c for c in checks if not c.passed and c.name != DERIVED] or [c for c in checks if not c.passed]
+
+
+def conclusion(
+    study: Study,
+    result: PlanResult | None,
+    best: PlanResult | None,
+    checks: Sequence[Check],
+    distance: float | None,
+) -> str:
+    """The last section: proceed or not, why, and what instead."""
+    failed = failures(checks)
+    instead = _instead(study, result, best)
+    if result is None:
+        rules = "; ".join(f"{c.name}: {c.rests_on}" for c in failed)
+        return f"Do not proceed: the engine's rules forbid the plan ({rules}). {instead}"
+    if failed:
+        return f"Do not proceed: {'; '.join(_off(c) for c in failed)}. {instead}{_mind(failed, result, best)}"
+    if best is None or distance is None or distance <= CLOSE_FRAC or best.plan == result.plan:
+        return f"Proceed: every limit is kept, and no plan is better by more than {CLOSE_FRAC:.0%}."
+    return (
+        f"Proceed, or do better: every limit is kept, but counting the probability of keeping them it is "
+        f"{distance:.1%} behind the best plan. {instead}"
+    )
+
+
+def plan_words(study: Study, plan: PlanResult) -> str:
+    """`R8 TP2 DP8 EP16 (vllm)`; of two pools the full plan string, which names the engine."""
+    if plan.pools is not None:
+        return plan.plan
+    return f"{short_plan(plan.layout, dense=not study.arch.is_moe)} ({plan.engine})"
+
+
+def _off(check: Check) -> str:
+    if check.value is None or check.limit is None:
+        return check.name
+    side = "short by" if check.value < check.limit else "over by"
+    by = "" if check.margin_frac is None else f", {side} {room_words(abs(check.margin_frac)).removeprefix('+')}"
+    return f"{check.name} is {figure(check.value)} against {figure(check.limit)} {check.unit}{by}"
+
+
+def _instead(study: Study, result: PlanResult | None, best: PlanResult | None) -> str:
+    if best is None:
+        return "No plan of this study keeps every limit: loosen the one that binds, or change the model, GPUs or load."
+    metric = study.objective.metric
+    value = best.metrics[metric]
+    against, own = "", ""
+    if result is not None:
+        mine = result.metrics[metric]
+        against = f" against this plan's {figure(mine)} ({value / mine - 1.0:+.1%})" if mine > 0.0 else ""
+        own = f" (this plan: {result.p_meets:.0%})"
+    return (
+        f"Instead: {plan_words(study, best)}, {metric} {figure(value)}{against}, "
+        f"keeps every limit with probability {best.p_meets:.0%}{own}."
+    )
+
+
+def _mind(failed: Sequence[Check], result: PlanResult, best: PlanResult | None) -> str:
+    """A limit on tokens through each GPU of a stage is kept by more stages as well as by more tokens."""
+    if best is None or all(c.name != STAGE_RATE for c in failed):
+        return ""
+    if best.metrics["total_tokens_per_s"] >= result.metrics["total_tokens_per_s"]:
+        return ""
+    return (
+        f" Mind that it serves fewer tokens in all: every token passes every stage, so {STAGE_RATE} is kept by cutting "
+        f"the model into {best.layout.pp} stages as well as by serving more."
+    )
