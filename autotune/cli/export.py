@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from autotune.cli.options import EXIT_INFEASIBLE, wants_json
 from autotune.launch.export import Export, choose_plan, current_service, imported_service, make_export
-from autotune.launch.files import write_folder
+from autotune.launch.files import OutFile, write_folder
 from autotune.launch.importing import import_plan
 from autotune.launch.plan import Service
 from autotune.launch.targets import TARGETS, Target, target_files
 from autotune.report.files import to_json
 from autotune.report.launch import export_document, print_export
 from autotune.study import Study, load_study
+from autotune.study.portable import portable_study
 
 MAX_NAME = 250
 """Longer than this, `--from` is no file name on any system."""
@@ -31,6 +33,7 @@ def run_export(
     model: str | None,
     current: str | None,
     hybrid_lb: bool,
+    image: str | None,
     as_json: bool,
     as_table: bool,
 ) -> int:
@@ -47,9 +50,11 @@ def run_export(
         version=engine_version,
         model=model,
         hybrid_lb=hybrid_lb,
+        image=image,
         current=None if current is None else _current(loaded, current),
+        usual_version=chosen.version,
     )
-    files = _write(chosen, export, Path(out))
+    files = _write(chosen, export, Path(out), portable_study(Path(study), overrides))
     document = export_document(export.launch, target=target, folder=out, files=files)
     if wants_json(as_json, as_table):
         click.echo(to_json(document), nl=False)
@@ -58,8 +63,9 @@ def run_export(
     return 0
 
 
-def _write(target: Target, export: Export, folder: Path) -> list[str]:
+def _write(target: Target, export: Export, folder: Path, study: Mapping[str, str]) -> list[str]:
     files = target_files(target, export.launch, current=export.current)
+    files |= {name: OutFile(text=text) for name, text in study.items()}
     write_folder(folder, files)
     return sorted(files)
 

@@ -49,6 +49,8 @@ def containers(documents: list[Any], path: str) -> list[Container]:
         if not isinstance(node, Mapping):
             continue
         copies = _multiplied(copies, node, path)
+        if "leaderTemplate" in node:  # of a LeaderWorkerSet, whose workers are further nodes of the same server
+            node = {key: value for key, value in node.items() if key != "workerTemplate"}
         container = _container(node, copies, name)
         if container is not None:
             found.append(container)
@@ -72,11 +74,16 @@ def _container(node: Mapping[Any, Any], copies: int, name: str) -> Container | N
         return None
     image = str(node.get("image", "")).rpartition("/")[2]
     if find_engine(lines) is None and not _shell(lines):
-        if not image.startswith("vllm-openai"):
+        if not image.startswith("vllm-openai") or _own_program(node):
             return None
         lines = ["vllm", "serve", *lines]  # the image's own entrypoint
     shown = str(node.get("name") or node.get("container_name") or name or "container")
     return Container(words=tuple(lines), env=_environment(node), copies=copies, name=shown)
+
+
+def _own_program(node: Mapping[Any, Any]) -> bool:
+    """Whether the image's entrypoint is replaced: by Kubernetes' `command`, which Compose means arguments by."""
+    return "entrypoint" in node or ("command" in node and ("args" in node or "name" in node))
 
 
 def _shell(lines: list[str]) -> bool:
@@ -85,14 +92,15 @@ def _shell(lines: list[str]) -> bool:
 
 def _words(value: Any) -> list[str]:
     if isinstance(value, str):
-        return split_command(value)
+        return split_command(value.replace("$$", "$"))
     if isinstance(value, list):
         return [_text(item) for item in value if not isinstance(item, (list, dict))]
     return []
 
 
 def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """As the process gets it: both systems take `$$` for a dollar sign."""
+    return str(value).lower() if isinstance(value, bool) else str(value).replace("$$", "$")
 
 
 def _environment(node: Mapping[Any, Any]) -> dict[str, str]:
@@ -104,7 +112,7 @@ def _environment(node: Mapping[Any, Any]) -> dict[str, str]:
         for item in given if isinstance(given, list) else ():
             if isinstance(item, str):
                 name, _, value = item.partition("=")
-                out[name] = value
+                out[name] = _text(value)
             elif isinstance(item, Mapping) and isinstance(item.get("value"), (str, int, float, bool)):
                 out[str(item.get("name"))] = _text(item["value"])
     return out

@@ -39,6 +39,7 @@ def plan_document(plan: LaunchPlan, *, target: str) -> dict[str, Any]:
             "kv_needed_bytes": limits.kv_needed_bytes,
             "kv_margin_frac": limits.margin_frac,
         },
+        "load": asdict(service.load),
         "nodes": list(plan.nodes),
         "gpus_per_node": plan.gpus_per_node,
         "assumptions": list(plan.assumptions),

@@ -43,7 +43,7 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
         ranked = tune(own).ranked
         if not ranked:
             return None, ()
-        best = ranked[0]
+        best = _one_kind(ranked[0])
         said = f"plan not given: {best.plan}, the best of {len(ranked)} of {best.engine} that keep every limit"
         return best, (said if target.engine else f"plan not given: {best.plan}, the study's best",)
     scored = score_plan(own, text, engine=target.engine, path="--plan")
@@ -54,7 +54,17 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
         worst = scored.result.violations[0]
         broken = f"--plan breaks {worst.code}: {worst.value:.4g} {worst.unit}, limit {worst.limit:.4g}"
         said_too = (*said_too, broken)
-    return scored.result, said_too
+    return _one_kind(scored.result), said_too
+
+
+def _one_kind(plan: PlanResult) -> PlanResult:
+    if plan.pools is None:
+        return plan
+    raise InputError.single(
+        "plan",
+        "one_kind_of_replica: launch files are written for replicas that prefill and decode, got a disaggregated plan "
+        f"({plan.plan}): name another with --plan, or leave those out with --set search.disaggregated=off",
+    )
 
 
 def make_export(
@@ -65,7 +75,9 @@ def make_export(
     version: str | None = None,
     model: str | None = None,
     hybrid_lb: bool = False,
+    image: str | None = None,
     current: Service | None = None,
+    usual_version: str | None = None,
 ) -> Export:
     """The processes of a plan of the study.
 
@@ -76,14 +88,20 @@ def make_export(
         version: of the engine; None: the study's, or the newest whose options are known.
         model: what to load, as `make_service`.
         hybrid_lb: as `Service.hybrid_lb`.
+        image: as `Service.image`.
         current: what runs now.
+        usual_version: of the engine where neither `version` nor the study says one (`Target.version`).
 
     Raises:
         InputError: what the engine cannot express, by the name of the rule.
     """
     asked = version or (study.engine_version if study.engine == plan.engine else None)
-    options, assumed = choose_version(plan.engine, asked)
-    service = make_service(study, plan, options, model=model, hybrid_lb=hybrid_lb)
+    options, assumed = choose_version(plan.engine, asked or usual_version)
+    if asked is None and usual_version is not None:
+        assumed = (f"engine version not given: {plan.engine} {usual_version}", *assumed)
+    service = make_service(
+        study, plan, options, model=model, hybrid_lb=hybrid_lb, image=image, version=asked or usual_version
+    )
     service = replace(service, assumptions=(*said, *assumed, *service.assumptions))
     return Export(plan=plan, launch=launch_plan(service, options), current=current)
 
@@ -134,7 +152,7 @@ def imported_service(study: Study, imported: Imported) -> Service:
     if scored.result is None:
         raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
     options, _ = choose_version(imported.engine, imported.engine_version)
-    service = make_service(study, scored.result, options, model=imported.model)
+    service = make_service(study, scored.result, options, model=imported.model, version=imported.engine_version)
     limits = service.limits
     limits = replace(
         limits,

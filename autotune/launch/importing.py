@@ -186,7 +186,7 @@ def _as_exported(
     more = {k: v for k, v in knobs.items() if k not in kept}
     return Imported(
         engine=command.engine,
-        engine_version=command.options.version,
+        engine_version=str(document.get("engine_version")),
         model=str(document.get("model")),
         plan=format_plan(written, command.engine),
         layout=layout_values(written),

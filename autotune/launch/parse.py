@@ -64,7 +64,7 @@ def find_engine(words: Sequence[str]) -> tuple[str, int] | None:
         following = words[i + 1] if i + 1 < len(words) else ""
         if name == "vllm" and following == "serve":
             return "vllm", i + 2
-        if name in ("vllm.entrypoints.openai.api_server",):
+        if name in ("vllm.entrypoints.openai.api_server", "dynamo.vllm"):
             return "vllm", i + 1
         if name == "sglang.launch_server" or (name == "sglang" and following == "serve"):
             return "sglang", i + (1 if name == "sglang.launch_server" else 2)

@@ -43,8 +43,49 @@ class FilePath:
     name: str
 
 
-Arg = str | NodeHost | HostSlots | FilePath
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRank:
+    """A number that a node's place within its replica decides: `rank x each`."""
+
+    rank: int
+    each: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """What a benchmark script is told when it is started, by its name there."""
+
+    name: str
+    before: str = ""
+    """Text of the same argument in front of it."""
+
+
+Arg = str | NodeHost | HostSlots | FilePath | NodeRank | Variable
 """One element of a command line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchLoad:
+    """The study's workload at the plan's operating point, for the benchmark that checks the choice."""
+
+    isl: tuple[int, int]
+    """Shortest and longest prompt, tokens, uniform between."""
+    osl: tuple[int, int]
+    """Shortest and longest output, tokens, uniform between."""
+    concurrency: int
+    """Requests in flight over all replicas."""
+    request_rate_per_s: float | None
+    """Arrivals over all replicas where the study gives a rate, which then drives the benchmark."""
+    prefix_hit_frac: float
+    """Share of prompt tokens in the prefix cache."""
+    requests_per_s: float
+    """Predicted, over all replicas."""
+    ttft_s: float
+    """Predicted mean, arrival to first token."""
+    tpot_s: float
+    """Predicted mean of (e2e - TTFT) / (output tokens - 1)."""
+    output_tokens_per_s: float
+    """Predicted, over all replicas."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +96,7 @@ class Service:
     """What the service is called, from the study; any text."""
     engine: str
     version: str
-    """Of the engine whose option list is used."""
+    """Of the engine; its options are those of the list of this version or the nearest older one."""
     arch: Arch
     model: str
     """What the engine loads: a name of the Hugging Face hub or a path on the nodes; any text."""
@@ -67,11 +108,14 @@ class Service:
     plan: str
     """Full plan string, engine included."""
     limits: StartLimits
+    load: BenchLoad
     exchange: str
     """How tokens reach their experts where the plan was scored: `none`, `reduce`, `gather` or `routed`."""
     cuda_graphs: bool = True
     hybrid_lb: bool = False
     """vLLM: every node of a replica answers HTTP for its own attention-DP ranks, instead of the head for all."""
+    image: str | None = None
+    """Container image; None: the one that the engine's makers publish for the version."""
     assumptions: tuple[str, ...] = ()
     """What was filled in to get here."""
 
@@ -175,4 +219,8 @@ def render(arg: Arg, *, host: Callable[[int], str], file: Callable[[str], str]) 
         return ",".join(f"{host(node)}:{arg.slots}" for node in arg.nodes)
     if isinstance(arg, NodeHost):
         return arg.scheme + host(arg.node) + ("" if arg.port is None else f":{arg.port}")
+    if isinstance(arg, NodeRank):
+        return str(arg.rank * arg.each)
+    if isinstance(arg, Variable):
+        raise ValueError(f"only a script knows {arg.name}")
     return arg

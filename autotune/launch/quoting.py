@@ -9,11 +9,17 @@ from typing import Any
 
 import yaml
 
-from autotune.launch.plan import Arg, FilePath, HostSlots, NodeHost
+from autotune.launch.plan import Arg, FilePath, HostSlots, NodeHost, NodeRank, Variable
 from costmodel.errors import InputError, Problem
 
 MAX_TEXT = 4096
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+MAX_IMAGE = 500
 _WORD = re.compile(r"[^A-Za-z0-9]+")
+_IMAGE = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+/[A-Za-z0-9._/-]+)?(:[A-Za-z0-9_][A-Za-z0-9._-]*)?(@sha256:[0-9a-f]{64})?"
+)
+"""Characters of an image reference (distribution/reference); nothing that a shell, Compose or YAML takes for more."""
 
 
 def shell_word(arg: Arg) -> str:
@@ -25,7 +31,9 @@ def shell_word(arg: Arg) -> str:
     if isinstance(arg, NodeHost):
         port = "" if arg.port is None else f":{arg.port}"
         return f'{shlex.quote(arg.scheme) if arg.scheme else ""}"${{NODE_{arg.node}}}{port}"'
-    return shlex.quote(arg)
+    if isinstance(arg, Variable):
+        return f'{shlex.quote(arg.before) if arg.before else ""}"${{{arg.name}}}"'
+    return str(arg.rank * arg.each) if isinstance(arg, NodeRank) else shlex.quote(arg)
 
 
 def shell_command(argv: Sequence[Arg], *, indent: str = "    ") -> str:
@@ -40,7 +48,11 @@ def shell_command(argv: Sequence[Arg], *, indent: str = "    ") -> str:
 
 def to_yaml(document: Any) -> str:
     """YAML of plain values, in the given order, by a safe dumper: strings that look like something else are quoted."""
-    return yaml.safe_dump(document, sort_keys=False, default_flow_style=False, allow_unicode=True, width=120)
+    return str(
+        yaml.dump(
+            document, Dumper=_DUMPER, sort_keys=False, default_flow_style=False, allow_unicode=True, width=100_000
+        )
+    )
 
 
 def one_line(text: str) -> str:
@@ -55,6 +67,15 @@ def dns_label(text: str, *, fallback: str = "service") -> str:
     if not label or not label[0].isalpha():
         label = f"{fallback}-{label}".strip("-")
     return label
+
+
+def check_image(text: str) -> str:
+    """The text itself. Raises `InputError` where it cannot be the reference of a container image."""
+    if not _IMAGE.fullmatch(text) or len(text) > MAX_IMAGE:
+        raise InputError.single(
+            "--image", f"must be a container image as registry/name:tag or name@sha256:…, got {one_line(text)!r}"
+        )
+    return text
 
 
 def launch_text_problems(path: str, text: str) -> list[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autotune.launch.document import changes
+from autotune.launch.guides import Guide, expected_lines
 from autotune.launch.plan import LaunchPlan, Service
 from autotune.launch.quoting import one_line
 from autotune.launch.scripts import NODES_FILE, endpoints
@@ -11,16 +12,18 @@ SHOWN_REPLICAS = 8
 ENGINE_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM"}
 
 
-def readme(plan: LaunchPlan, *, current: Service | None, how: tuple[str, ...] | None = None) -> str:
+def readme(plan: LaunchPlan, *, current: Service | None, guide: Guide) -> str:
     """The README.
 
     Args:
         plan: what is exported.
         current: what runs now, for the way from there; None: not known.
-        how: how to start it in the target's own words; None: with the scripts.
+        guide: the target's own words.
     """
-    parts = [_head(plan), _fits(plan), how if how is not None else _scripts(plan), _health(plan)]
-    parts += [_roll(plan, current), _taken(plan)]
+    start = ("## Start it", "", *guide.start) if guide.start else _scripts(plan)
+    parts = [_head(plan), _fits(plan), start, _health(plan, guide)]
+    parts += [("## Measure it", "", *expected_lines(plan), *guide.measure), _roll(plan, current, guide)]
+    parts += [_taken(plan, guide)]
     return "\n".join(line for part in parts for line in (*part, "")).rstrip("\n") + "\n"
 
 
@@ -94,6 +97,8 @@ def _scripts(plan: LaunchPlan) -> tuple[str, ...]:
     if plan.router is not None:
         lines.append(f"4. When the replicas are ready, on NODE_{plan.router.node}: `router.sh`.")
     lines.append(f"Requests go to {_span(endpoints(plan))} (`endpoints.txt`); `ranks.json` says what every GPU holds.")
+    if plan.router is None and len(endpoints(plan)) > 1:
+        lines.append("These are independent servers: any HTTP load balancer in front of them will do.")
     return tuple(lines)
 
 
@@ -105,32 +110,29 @@ def _span(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]} ({len(names)})"
 
 
-def _health(plan: LaunchPlan) -> tuple[str, ...]:
+def _health(plan: LaunchPlan, guide: Guide) -> tuple[str, ...]:
     return (
         "## Check it",
         "",
         (
             f"A server is ready when `GET {plan.health.path}` answers 200. Allow up to "
-            f"{plan.health.startup_s / 60:.0f} "
-            "minutes for loading the weights and capturing graphs. `health.sh` asks all once and exits "
-            "with 0 when all are."
+            f"{plan.health.startup_s / 60:.0f} minutes for loading the weights and capturing graphs."
         ),
+        *guide.check,
     )
 
 
-def _roll(plan: LaunchPlan, current: Service | None) -> tuple[str, ...]:
+_UNKNOWN = (
+    "What runs today was not said (`--from CURRENT`). Replica by replica: take as many old replicas out of the load "
+    "balancer as one new replica needs GPUs, let their requests finish, stop them, start the new replica, wait for its "
+    "health, put it into the load balancer, go on with the next."
+)
+
+
+def _roll(plan: LaunchPlan, current: Service | None, guide: Guide) -> tuple[str, ...]:
     lines = ["## Roll it out", ""]
     if current is None:
-        lines += [
-            (
-                "What runs today was not said (`--from CURRENT`). Replica by replica: take as many old "
-                "replicas out of the "
-                "load balancer as one new replica needs GPUs, let their requests finish, stop them, "
-                "start the new replica, "
-                "wait for its health, put it into the load balancer, go on with the next."
-            ),
-        ]
-        return tuple(lines)
+        return (*lines, *(guide.roll or (_UNKNOWN,)))
     differs = changes(current, plan.service)
     lines += [f"From `{current.plan}` ({ENGINE_NAMES[current.engine]} {current.version}):", ""]
     if not differs:
@@ -141,25 +143,31 @@ def _roll(plan: LaunchPlan, current: Service | None) -> tuple[str, ...]:
     new_size = plan.service.layout.pp * plan.service.layout.width
     down = max(-(-new_size // old_size), 1)
     up = max(down * old_size // new_size, 1)
+    total = plan.service.layout.replicas
+    lines += ["", f"An old replica has {old_size} GPUs, a new one {new_size}."]
+    if guide.roll:
+        steps = f"{_count(down, 'old replica')} for {_count(up, 'new one')}"
+        return (*lines, f"Go in steps of {steps}, until all {total} run.", "", *guide.roll, "", _BACK)
     lines += [
-        "",
-        (
-            f"An old replica has {old_size} GPUs, a new one {new_size}. Repeat until all "
-            f"{plan.service.layout.replicas} run:"
-        ),
+        f"Repeat until all {total} run:",
         "",
         f"1. Take {_count(down, 'old replica')} out of the load balancer; wait until no request runs there; stop.",
         f"2. Start {_count(up, 'new replica')} on the nodes that are free; wait for health.",
         "3. Put it into the load balancer, watch errors and latency for a while, then go on.",
         "",
-        "To go back, do the same the other way round: keep the old scripts. `autotune compare` says what it costs.",
+        "To go back, do the same the other way round: keep the old scripts.",
+        _BACK,
     ]
     return tuple(lines)
+
+
+_BACK = "`autotune compare` says what the switch costs and whether it pays."
 
 
 def _cell(text: str) -> str:
     return one_line(text).replace("|", "\\|")
 
 
-def _taken(plan: LaunchPlan) -> tuple[str, ...]:
-    return ("## Taken for granted", "", *(f"- {one_line(text)}" for text in plan.assumptions))
+def _taken(plan: LaunchPlan, guide: Guide) -> tuple[str, ...]:
+    said = dict.fromkeys((*plan.assumptions, *guide.said))
+    return ("## Taken for granted", "", *(f"- {one_line(text)}" for text in said))

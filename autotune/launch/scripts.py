@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from autotune.launch.files import OutFile
 from autotune.launch.plan import LaunchPlan, NodeHost, NodeProcess
@@ -17,7 +18,7 @@ def script_files(plan: LaunchPlan) -> dict[str, OutFile]:
     files |= {name: OutFile(text=text) for name, text in plan.files.items()}
     files[NODES_FILE] = OutFile(text=nodes_env(plan))
     files["nodes.txt"] = OutFile(text=nodes_list(plan))
-    files["ranks.json"] = OutFile(text=json.dumps(rank_document(plan), indent=1) + "\n")
+    files["ranks.json"] = rank_file(plan)
     files["endpoints.txt"] = OutFile(text="".join(f"{line}\n" for line in endpoints(plan)))
     files["health.sh"] = OutFile(text=health_script(plan), executable=True)
     return files
@@ -78,19 +79,28 @@ def nodes_list(plan: LaunchPlan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rank_document(plan: LaunchPlan) -> dict[str, object]:
-    """What every GPU holds: replica -> rank -> node, GPU and place in the layout."""
+def rank_file(plan: LaunchPlan, names: Mapping[int, str] | None = None) -> OutFile:
+    """`ranks.json`: `rank_document` as a file."""
+    return OutFile(text=json.dumps(rank_document(plan, names), indent=1) + "\n")
+
+
+def rank_document(plan: LaunchPlan, names: Mapping[int, str] | None = None) -> dict[str, object]:
+    """What every GPU holds: replica -> rank -> node, GPU and place in the layout.
+
+    `names` says what a node is called (index into `plan.nodes`); None: by its parameter.
+    """
+    called = dict(enumerate(plan.nodes)) if names is None else names
     return {
-        "nodes": list(plan.nodes),
+        "nodes": [called[n] for n in range(len(plan.nodes))],
         "gpus_per_node": plan.gpus_per_node,
         "replicas": [
             {
                 "replica": replica.index,
-                "nodes": [plan.nodes[n] for n in replica.nodes],
+                "nodes": [called[n] for n in replica.nodes],
                 "ranks": [
                     {
                         "rank": r.rank,
-                        "node": plan.nodes[r.node],
+                        "node": called[r.node],
                         "gpu": r.gpu,
                         "pp": r.pp,
                         "attn_dp": r.attn_dp,

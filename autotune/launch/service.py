@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from autotune.launch.limits import scored_exchange, start_limits
 from autotune.launch.options import OptionList
-from autotune.launch.plan import Service
-from autotune.launch.quoting import check_launch_text
+from autotune.launch.plan import BenchLoad, Service
+from autotune.launch.quoting import check_image, check_launch_text
 from autotune.study import Study
 from autotune.tuning import PlanResult
 
 
 def make_service(
-    study: Study, plan: PlanResult, options: OptionList, *, model: str | None = None, hybrid_lb: bool = False
+    study: Study,
+    plan: PlanResult,
+    options: OptionList,
+    *,
+    model: str | None = None,
+    hybrid_lb: bool = False,
+    image: str | None = None,
+    version: str | None = None,
 ) -> Service:
     """Everything that the plan's engine has to be told.
 
@@ -20,8 +27,9 @@ def make_service(
         plan: scored under it; its engine is that of `options`.
         options: of the engine version to launch.
         model: what to load: a Hugging Face name or a path on the nodes. None: the study's model by its name.
-
         hybrid_lb: as `Service.hybrid_lb`.
+        image: as `Service.image`.
+        version: of the engine that is launched, where `options` are those of an older one.
 
     Raises:
         InputError: the model's name or the study's cannot be an argument, or the plan cannot be started
@@ -35,7 +43,7 @@ def make_service(
     return Service(
         name=study.name,
         engine=plan.engine,
-        version=options.version,
+        version=version or options.version,
         arch=study.arch,
         model=named,
         model_given=model is not None,
@@ -44,8 +52,26 @@ def make_service(
         knobs=plan.knobs,
         plan=plan.plan,
         limits=limits,
+        load=bench_load(study, plan),
         exchange=scored_exchange(study, plan),
         cuda_graphs=study.engine_options.cuda_graphs,
         hybrid_lb=hybrid_lb,
+        image=None if image is None else check_image(image),
         assumptions=(*said, *limits.assumptions),
+    )
+
+
+def bench_load(study: Study, plan: PlanResult) -> BenchLoad:
+    """The study's workload at the point at which the plan was scored, with what is predicted there."""
+    workload, metrics = study.workload, plan.metrics
+    return BenchLoad(
+        isl=(workload.isl.min, workload.isl.max),
+        osl=(workload.osl.min, workload.osl.max),
+        concurrency=plan.knobs.concurrency,
+        request_rate_per_s=workload.request_rate_per_s,
+        prefix_hit_frac=workload.prefix_cache_hit_frac,
+        requests_per_s=metrics["requests_per_s"],
+        ttft_s=metrics["ttft_s"],
+        tpot_s=metrics["tpot_s"],
+        output_tokens_per_s=metrics["output_tokens_per_s"],
     )

@@ -12,7 +12,7 @@ from autotune.launch.command import CommandLine
 from autotune.launch.dtypes import kv_name, weight_name
 from autotune.launch.nodes import Slice, node_count, rank_map, replica_slices, stage_outermost
 from autotune.launch.options import OptionList, option_list, versions
-from autotune.launch.plan import Arg, Health, LaunchPlan, NodeHost, NodeProcess, Replica, Service
+from autotune.launch.plan import Arg, Health, LaunchPlan, NodeHost, NodeProcess, NodeRank, Replica, Service
 from autotune.space.rules import dense_shards_whole
 from costmodel.errors import InputError
 
@@ -132,7 +132,7 @@ def _command(service: Service, options: OptionList, slices: tuple[Slice, ...], r
         else:
             line.flag("disable_cuda_graph")
     if len(slices) > 1:
-        line.value("nnodes", len(slices)).value("node_rank", rank)
+        line.value("nnodes", len(slices)).value("node_rank", NodeRank(rank=rank))
         line.value("dist_init_addr", NodeHost(node=slices[0].node, port=DIST_PORT))
     return line.done()
 

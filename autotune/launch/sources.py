@@ -90,13 +90,19 @@ def _looks_like_yaml(text: str) -> bool:
 
 
 def _manifests(path: Path, text: str, version: str | None) -> Running:
-    found = containers(read_yaml(text, str(path)), str(path))
-    commands = tuple((parse_command(c.words, env=c.env, version=version), c.copies) for c in each(found))
+    commands = _servers(path, text, version)
     if not commands:
-        raise InputError.single(
-            str(path), "must hold a container that starts vllm, sglang or trtllm-serve; it holds none"
-        )
+        raise _none(path)
     return Running(commands=commands, assumptions=(), folder=path.parent)
+
+
+def _servers(path: Path, text: str, version: str | None) -> tuple[tuple[Command, int], ...]:
+    found = containers(read_yaml(text, str(path)), str(path))
+    return tuple((parse_command(c.words, env=c.env, version=version), c.copies) for c in each(found))
+
+
+def _none(path: Path) -> InputError:
+    return InputError.single(str(path), "must hold a container that starts vllm, sglang or trtllm-serve; it holds none")
 
 
 def script_commands(text: str, version: str | None) -> list[Command]:
@@ -125,14 +131,11 @@ def _folder(path: Path, version: str | None) -> Running:
     commands = [c for script in scripts for c in script_commands(read_text(script), version)]
     if not commands:
         manifests = [p for p in sorted(path.rglob("*.y*ml")) if p.is_file()]
-        read = [_manifests(p, text, version) for p in manifests if _serves(text := read_text(p))]
-        pairs = tuple(pair for running in read for pair in running.commands)
+        pairs = tuple(pair for p in manifests for pair in _servers(p, read_text(p), version))
+        if not pairs:
+            raise _none(path)
         return Running(commands=pairs, assumptions=(), folder=path)
     return Running(commands=tuple((c, 1) for c in commands), assumptions=(), folder=path)
-
-
-def _serves(text: str) -> bool:
-    return any(name in text for name in ("vllm", "sglang", "trtllm-serve"))
 
 
 def with_config(command: Command, folder: Path | None) -> Command:

@@ -61,8 +61,6 @@ def _said(service: Service, nodes: int) -> tuple[str, ...]:
         said.append(
             "MPI starts the ranks of other nodes: it needs ssh without a password from each replica's first node"
         )
-    if service.layout.replicas > 1:
-        said.append("replicas are independent servers: any HTTP load balancer in front of endpoints.txt will do")
     return tuple(said)
 
 

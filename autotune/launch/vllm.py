@@ -14,7 +14,7 @@ from autotune.launch.command import CommandLine
 from autotune.launch.dtypes import kv_name, weight_name
 from autotune.launch.nodes import Slice, dp_outermost, node_count, rank_map, replica_slices
 from autotune.launch.options import OptionList
-from autotune.launch.plan import Arg, Health, LaunchPlan, NodeHost, NodeProcess, Replica, Service
+from autotune.launch.plan import Arg, Health, LaunchPlan, NodeHost, NodeProcess, NodeRank, Replica, Service
 from costmodel.errors import InputError
 
 HTTP_PORT = 8000
@@ -53,8 +53,6 @@ def _said(service: Service) -> tuple[str, ...]:
             "scored with tokens sent only to the ranks of their experts: --all2all-backend deepep_low_latency, which "
             "needs DeepEP in the image; without it take the option out, and expect slower exchange"
         )
-    if service.layout.replicas > 1:
-        said.append("replicas are independent servers: any HTTP load balancer in front of endpoints.txt will do")
     return tuple(said)
 
 
@@ -136,9 +134,9 @@ def _nodes(line: CommandLine, service: Service, slices: tuple[Slice, ...], rank:
         if service.hybrid_lb:
             line.flag("data_parallel_hybrid_lb")
         if rank or service.hybrid_lb:
-            line.value("data_parallel_start_rank", rank * each)
+            line.value("data_parallel_start_rank", NodeRank(rank=rank, each=each))
     elif group % local == 0 and not service.hybrid_lb:
-        line.value("nnodes", len(slices)).value("node_rank", rank)
+        line.value("nnodes", len(slices)).value("node_rank", NodeRank(rank=rank))
         line.value("master_addr", head).value("master_port", MASTER_PORT)
         if layout.attn_dp > 1:
             line.value("data_parallel_rpc_port", RPC_PORT)

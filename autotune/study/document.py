@@ -1,8 +1,9 @@
-"""Reading the TOML of a study and changing fields of it (`--set`), before anything is understood."""
+"""Reading a study's TOML, or the JSON of an export, and changing fields (`--set`), before anything is understood."""
 
 from __future__ import annotations
 
 import copy
+import json
 import re
 import tomllib
 from collections.abc import Sequence
@@ -20,10 +21,10 @@ MAX_STUDY_BYTES = 1_000_000
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Content of a TOML file.
+    """Content of a TOML file, or of a JSON file (`.json`, as `autotune export` writes it).
 
     Raises:
-        InputError: not readable, larger than `MAX_STUDY_BYTES`, not UTF-8, or not TOML (with the line).
+        InputError: not readable, larger than `MAX_STUDY_BYTES`, not UTF-8, or not TOML or JSON (with the line).
     """
     try:
         with path.open("rb") as file:
@@ -34,17 +35,26 @@ def read_document(path: Path) -> dict[str, Any]:
         raise InputError.single(repr(str(path)), f"is not a file name: {error}") from error
     if len(raw) > MAX_STUDY_BYTES:
         raise InputError.single(str(path), f"must be at most {MAX_STUDY_BYTES:,} bytes, is larger")
+    form = "JSON" if path.suffix == ".json" else "TOML"
     try:
-        return tomllib.loads(raw.decode("utf-8-sig"))
+        text = raw.decode("utf-8-sig")
+        return _json(text) if form == "JSON" else tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError.single(
             str(path), f"must be UTF-8, got byte 0x{raw[error.start]:02x} in line {line}"
         ) from error
     except RecursionError as error:
-        raise InputError.single(str(path), "is not TOML: nested too deeply") from error
+        raise InputError.single(str(path), f"is not {form}: nested too deeply") from error
     except ValueError as error:
-        raise InputError.single(str(path), f"is not TOML: {error}") from error
+        raise InputError.single(str(path), f"is not {form}: {error}") from error
+
+
+def _json(text: str) -> dict[str, Any]:
+    read = json.loads(text)
+    if not isinstance(read, dict):
+        raise ValueError("must be an object")
+    return read
 
 
 def override(document: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _read_model(model: object, folder: Path) -> Arch | None:
             ) from error
     if not isinstance(model, str) or not model:
         return None
-    file = _model_file(model, folder)
+    file = model_file(model, folder)
     try:
         return load_model(model) if file is None else read_config_file(file)
     except InputError as error:
@@ -112,7 +112,7 @@ def _read_model(model: object, folder: Path) -> Arch | None:
         ) from error
 
 
-def _model_file(model: str, folder: Path) -> Path | None:
+def model_file(model: str, folder: Path) -> Path | None:
     """The config.json that a `model` string means; None: it is a catalog name.
 
     What ends in .json or begins like a path is a path; else a catalog name goes before a file of that name.

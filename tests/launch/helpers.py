@@ -7,7 +7,7 @@ from functools import lru_cache
 from autotune.launch.build import launch_plan
 from autotune.launch.limits import StartLimits
 from autotune.launch.options import OptionList, option_list, versions
-from autotune.launch.plan import LaunchPlan, Service
+from autotune.launch.plan import BenchLoad, LaunchPlan, Service
 from autotune.space import Candidate, enumerate_space, format_plan
 from autotune.tuning import Knobs
 from costmodel.arch import Arch, load_model
@@ -24,6 +24,17 @@ LIMITS = StartLimits(
     kv_room_bytes=5e9,
     kv_needed_bytes=4e9,
     weight_bytes=2e10,
+)
+LOAD = BenchLoad(
+    isl=(4096, 4096),
+    osl=(1024, 1024),
+    concurrency=64,
+    request_rate_per_s=None,
+    prefix_hit_frac=0.0,
+    requests_per_s=2.0,
+    ttft_s=0.5,
+    tpot_s=0.02,
+    output_tokens_per_s=2048.0,
 )
 
 
@@ -53,6 +64,7 @@ def service(candidate: Candidate, arch: Arch, *, per_node: int = 8, **changes: o
         "knobs": Knobs(concurrency=64, max_num_batched_tokens=2048, max_num_seqs=37, weight_dtype=None, kv_dtype=None),
         "plan": format_plan(layout, candidate.engine),
         "limits": LIMITS,
+        "load": LOAD,
         "exchange": "none" if layout.width == 1 or not arch.is_moe else "gather" if layout.attn_dp > 1 else "reduce",
     }
     return Service(**(values | changes))  # type: ignore[arg-type]  # a mapping of mixed values

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from dataclasses import replace
 
 import pytest
 
+from autotune.launch.bench_script import bench_script
 from autotune.launch.files import OutFile, write_folder
 from autotune.launch.parse import parse_command, split_command
-from autotune.launch.quoting import check_launch_text, dns_label, one_line
+from autotune.launch.pods import mounted_model
+from autotune.launch.quoting import check_image, check_launch_text, dns_label, one_line
 from autotune.launch.safeyaml import read_yaml
 from autotune.launch.scripts import script_files
 from autotune.launch.targets import TARGETS, target_files
 from costmodel.arch import load_model
 from costmodel.errors import InputError
+from tests.launch import manifests
 from tests.launch.helpers import launched, plans, service
+from tests.launch.manifests import documents, kubelet, schema
 
 HOSTILE = (
     "/models/with space/and 'quote'",
@@ -71,6 +76,83 @@ def test_hostile_names_stay_inside_their_files(name):
     assert files["README.md"].text.splitlines()[0].startswith("# ")
     assert all(name not in file for file in files)
     assert "\n" not in one_line(name)
+
+
+def interpolated(text: str, env: dict[str, str]) -> str:
+    """Compose's interpolation of `$$`, `$NAME` and `${NAME}` (compose-spec, interpolation)."""
+    return re.sub(
+        r"\$(?:(\$)|\{([A-Za-z_]\w*)[^}]*\}|([A-Za-z_]\w*))",
+        lambda m: "$" if m[1] else env.get(m[2] or m[3], ""),
+        text,
+    )
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_hostile_names_reach_containers_unchanged(name, engine):
+    """As Compose and Kubernetes expand them, server and benchmark get the name whole, and it is nothing else."""
+    arch = load_model("llama-3.1-70b")
+    plan = launched(service(plans("llama-3.1-70b", engine, 8)[0], arch, model=name, name=name))
+    for target, expand in (("compose", interpolated), ("k8s", kubelet)):
+        files = target_files(TARGETS[target], plan, current=None)
+        texts = [d for n, f in files.items() if n.endswith(".yaml") and n not in plan.files for d in documents(f.text)]
+        words = [w for d in texts for c in commands(d) for w in c]
+        assert [expand(w, {"HOME": "wrong", "NODE_0": "wrong"}) for w in words].count(name) >= 2
+        for document in texts:
+            schema("compose").validate(document) if target == "compose" else manifests.check(document)
+        assert files["README.md"].text.splitlines()[0].startswith("# ")
+
+
+def commands(node):
+    """Word lists of every container of a document."""
+    if isinstance(node, dict):
+        yield from (node[k] for k in ("command", "args", "entrypoint") if isinstance(node.get(k), list))
+        for value in node.values():
+            yield from commands(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from commands(value)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_dynamo_refuses_names_that_its_operator_would_hand_to_a_shell(name):
+    """Its operator joins arguments to a shell command: names beyond plain ones are an error, plain ones are not."""
+    arch = load_model("llama-3.1-70b")
+    candidate = plans("llama-3.1-70b", "vllm", 8)[0]
+    with pytest.raises(InputError, match="dynamo_shell_names"):
+        target_files(TARGETS["dynamo"], launched(service(candidate, arch, model=name)), current=None)
+    plain = launched(service(candidate, arch, model="/models/llama-3.1_70b", name=name))
+    (document,) = documents(target_files(TARGETS["dynamo"], plain, current=None)["dynamographdeployment.yaml"].text)
+    manifests.check(document)
+
+
+@pytest.mark.parametrize("path", ["/", "/etc/..", "../../etc", "/a:b", "/a\nb", "/a/$HOME"])
+def test_only_a_plain_path_that_the_user_named_is_mounted(path):
+    """No study opens the node's files to a container, and no odd path becomes a mount."""
+    arch = load_model("llama-3.1-70b")
+    made = service(plans("llama-3.1-70b", "vllm", 8)[0], arch)
+    assert mounted_model(replace(made, model=path, model_given=True)) is None
+    assert mounted_model(replace(made, model="/models/x", model_given=False)) is None
+    assert mounted_model(replace(made, model="/models/x", model_given=True)) == "/models/x"
+
+
+@pytest.mark.parametrize("image", ["", "a b", "-x", "x;touch owned", "x:${IMAGE}", "x\ny", "x" * 600, "$(id)"])
+def test_an_image_is_a_reference_and_nothing_else(image):
+    """What Compose, Kubernetes or a shell could take for more is refused."""
+    with pytest.raises(InputError, match="must be a container image"):
+        check_image(image)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_benchmark_script_hands_hostile_names_on(name, tmp_path):
+    """Run by a real shell, `bench.sh` measures the model of that name, and runs nothing else."""
+    arch = load_model("deepseek-v3")
+    for engine in ("vllm", "sglang", "trtllm"):
+        candidate = next(c for c in plans("deepseek-v3", engine, 16) if c.layout.replicas == 1)
+        plan = launched(service(candidate, arch, model=name, name=name))
+        said = run_script(bench_script(plan), tmp_path / engine)
+        assert name in said
+        assert str(tmp_path / engine / "result.json") in " ".join(said)
 
 
 @pytest.mark.parametrize("bad", ["", "  ", "-rm", "--model", "a\x00b", "x" * 5000])

@@ -9,14 +9,15 @@ import click
 
 from autotune.cli.options import JSON, SET, STUDY, TABLE
 
-TARGETS = ("vllm", "sglang", "trtllm")
+TARGETS = ("vllm", "sglang", "trtllm", "compose", "k8s", "dynamo")
 
 
 @click.command()
 @STUDY
 @SET
 @click.option(
-    "--plan", help="Plan string, as `autotune tune` prints it. Default: the best plan of the target's engine."
+    "--plan",
+    help="Plan string, as `autotune tune` prints it. Default: the best plan, of the target's engine if it has one.",
 )
 @click.option("--target", required=True, type=click.Choice(TARGETS), help="What to write launch files for.")
 @click.option(
@@ -33,19 +34,23 @@ TARGETS = ("vllm", "sglang", "trtllm")
     help="What runs now, for the way from there: a plan string, `baseline`, an exported folder or a file as "
     "`autotune import` reads it.",
 )
+@click.option("--image", help="Container image for compose, k8s and dynamo. Default: the engine's published one.")
 @click.option("--hybrid-lb", is_flag=True, help="vLLM: every node of a replica answers HTTP for its own ranks.")
 @JSON
 @TABLE
 def export(**options: Any) -> None:
-    """Write what starts a plan of STUDY: a script per node, the node list, health checks and a README.
+    """Write what starts a plan of STUDY, how to check it, a benchmark that verifies it, and a README.
 
-    Every option is checked against the option list of the engine's version, and the lengths and counts fit the memory
-    model. Host names are parameters. A plan that the engine or the version cannot express is an error (exit code 2)
-    that names the rule; exit code 3: no plan keeps every limit, name one with --plan.
+    vllm, sglang, trtllm: a script per node, host names as parameters. compose: Docker Compose, for a plan of one node.
+    k8s: a Kustomize base, a Deployment or, where replicas span nodes, a LeaderWorkerSet. dynamo: a
+    DynamoGraphDeployment with vLLM. Every option is checked against the option list of the engine's version, and the
+    lengths and counts fit the memory model. A plan that the target, the engine or the version cannot express is an
+    error (exit code 2) that names the rule; exit code 3: no plan keeps every limit, name one with --plan.
 
     \b
     autotune export studies/deepseek-v3-128xh200.toml --target vllm --out out/launch
     autotune export studies/qwen3-235b-64xh100.toml --target sglang --set engine=sglang --out out/sg --from baseline
+    autotune export studies/deepseek-v3-128xh200.toml --target k8s --model /models/deepseek-v3 --out out/k8s
     """
     from autotune.cli.export import run_export
 

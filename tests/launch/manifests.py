@@ -1,0 +1,89 @@
+"""Manifests against the schemas of their APIs, and read back without a folder around them."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+from autotune.launch.containers import containers, each
+from autotune.launch.parse import parse_command
+from autotune.launch.plan import LaunchPlan
+from autotune.launch.sources import Running, with_config
+from autotune.launch.understand import AXES, Axes, is_head, knobs_of, same_servers
+from autotune.launch.values import Values
+from costmodel.arch import Arch
+
+SCHEMAS = Path(__file__).parent / "schemas"
+KUBERNETES = kubernetes_validate.latest_version()
+
+
+@lru_cache
+def schema(name: str) -> jsonschema.Draft7Validator:
+    """A validator of one of the schema files."""
+    return jsonschema.Draft7Validator(json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def check(document: dict[str, Any]) -> None:
+    """Raises where an object does not keep to its API; fields that the API does not know are wrong too."""
+    if document["kind"] == "LeaderWorkerSet":
+        schema("leaderworkerset-v1").validate(document)
+        template = document["spec"]["leaderWorkerTemplate"]
+        check_pod(template["leaderTemplate"])
+        check_pod(template["workerTemplate"])
+    elif document["kind"] == "DynamoGraphDeployment":
+        schema("dynamographdeployment-v1beta1").validate(document)
+        for component in document["spec"]["components"]:
+            check_pod(component["podTemplate"])
+    elif document["kind"] != "Kustomization":
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def check_pod(template: dict[str, Any]) -> None:
+    """A pod template, as the pod that is made of it."""
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"} | template.get("metadata", {})}
+    kubernetes_validate.validate(pod | {"spec": template["spec"]}, KUBERNETES, strict=True)
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    """Every document of a file, by another reader than ours."""
+    return [d for d in yaml.safe_load_all(text) if d is not None]
+
+
+def understood(found: list[Any], plan: LaunchPlan, folder: Path, arch: Arch) -> tuple[Axes, dict[str, Any]]:
+    """Layout and knobs that documents say, from their content alone."""
+    for name, text in plan.files.items():
+        (folder / name).write_text(text)
+    commands = [
+        (parse_command(c.words, env=c.env, version=plan.service.version), c.copies)
+        for c in each(containers(found, "manifest"))
+    ]
+    running = Running(commands=tuple(commands), assumptions=(), folder=folder)
+    heads = [(with_config(c, folder), n) for c, n in running.commands if is_head(c)]
+    same_servers([c for c, _ in heads])
+    assert not [u for c, _ in running.commands for u in with_config(c, folder).unknown]
+    values = Values(command=heads[0][0], gpu_gib=80.0)
+    axes = AXES[plan.service.engine](values, arch, sum(n for _, n in heads))
+    knobs = knobs_of(values, axes)
+    assert not values.problems
+    return axes, knobs
+
+
+def kubelet(text: str, env: dict[str, str]) -> str:
+    """Kubernetes' expansion of `$(NAME)` and `$$` (third_party/forked/golang/expansion/expand.go)."""
+    out, i = "", 0
+    while i < len(text):
+        if text.startswith("$$", i):
+            out, i = out + "$", i + 2
+        elif text.startswith("$(", i) and ")" in text[i:]:
+            end = text.index(")", i)
+            name = text[i + 2 : end]
+            out, i = out + env.get(name, text[i : end + 1]), end + 1
+        else:
+            out, i = out + text[i], i + 1
+    return out

@@ -1,0 +1,267 @@
+"""Compose, Kubernetes and Dynamo: valid by their schemas, start what was scored, read back to the same plan."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotune.launch import compose, dynamo, kubernetes
+from autotune.launch.files import write_folder
+from autotune.launch.importing import import_plan
+from autotune.launch.options import versions
+from autotune.launch.pods import instance_name
+from autotune.launch.targets import TARGETS, target_files
+from autotune.space import ENGINES
+from costmodel.arch import load_model
+from costmodel.errors import InputError
+from costmodel.hardware import Cluster, load_gpu
+from tests.launch.helpers import MODELS, launched, plans, service
+from tests.launch.manifests import check, documents, kubelet, schema, understood
+from tests.launch.test_round_trip import NODE_RULES, expressible
+
+RULES = (*NODE_RULES, "one_node", "mpi_over_containers", "dynamo_context_parallel", "dynamo_backend")
+ALONE = {"compose": compose.document, "k8s": kubernetes.servers, "dynamo": dynamo.document}
+
+
+def written(target, made):
+    """Files of a target, or nothing where a rule that is named forbids it."""
+    plan = expressible(made)
+    if plan is None:
+        return None
+    try:
+        return target_files(TARGETS[target], plan, current=None), plan
+    except InputError as error:
+        if any(rule in str(error) for rule in RULES):
+            return None
+        raise
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_valid_plan_reads_back_from_kubernetes(engine, model, tmp_path):
+    """Every valid plan of 64 GPUs as manifests is read as the same layout with its knobs; MPI's are refused by name."""
+    arch = load_model(model)
+    read = 0
+    for candidate in plans(model, engine, 64):
+        plan = expressible(service(candidate, arch))
+        if plan is None:
+            continue
+        targets = ("k8s", "dynamo") if engine == "vllm" else ("k8s",)
+        for target in targets:
+            if engine == "trtllm" and len(plan.replicas[0].nodes) > 1:
+                with pytest.raises(InputError, match="mpi_over_containers"):
+                    ALONE[target](plan)
+                continue
+            document = ALONE[target](plan)
+            axes, knobs = understood([document], plan, tmp_path, arch)
+            assert axes.layout(arch, engine) == candidate.layout, candidate.layout
+            assert (knobs["max_num_seqs"], knobs["max_num_batched_tokens"], knobs["max_model_len"]) == (37, 2048, 5376)
+            read += 1
+    assert read >= 5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_valid_plan_of_a_node_reads_back_from_compose(engine, model, tmp_path):
+    """Every valid plan of one node of eight, as Compose services, is read as the same layout with its knobs."""
+    arch = load_model(model)
+    found = plans(model, engine, 8)
+    assert len(found) >= 3
+    for candidate in found:
+        plan = launched(service(candidate, arch))
+        document = compose.document(plan)
+        schema("compose").validate(document)
+        axes, knobs = understood([document], plan, tmp_path, arch)
+        assert axes.layout(arch, engine) == candidate.layout
+        assert (knobs["max_num_seqs"], knobs["max_num_batched_tokens"]) == (37, 2048)
+        used = [
+            int(g)
+            for s in document["services"].values()
+            for d in s.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+            for g in d["device_ids"]
+        ]
+        assert sorted(used) == list(range(8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    target=st.sampled_from(["compose", "k8s", "k8s", "dynamo"]),
+    engine=st.sampled_from(ENGINES),
+    model=st.sampled_from(MODELS),
+    gpus=st.sampled_from([1, 4, 8, 16, 24, 32, 72]),
+    per_node=st.sampled_from([4, 8]),
+    data=st.data(),
+)
+def test_any_folder_is_valid_and_reads_back(target, engine, model, gpus, per_node, data, tmp_path_factory):
+    """Any plan, version, node size and target: the written folder keeps to the schemas and imports as the same plan."""
+    engine = "vllm" if target == "dynamo" else engine
+    arch = load_model(model)
+    found = plans(model, engine, gpus)
+    if not found:
+        return
+    candidate = data.draw(st.sampled_from(found))
+    version = data.draw(st.sampled_from(versions(engine)))
+    done = written(target, service(candidate, arch, per_node=per_node, version=version))
+    if done is None:
+        return
+    files, plan = done
+    for name, file in files.items():
+        if not name.endswith(".yaml") or name in plan.files:
+            continue
+        for document in documents(file.text):
+            if target == "compose":
+                schema("compose").validate(document)
+            else:
+                check(document)
+    folder = tmp_path_factory.mktemp("export") / "out"
+    write_folder(folder, files)
+    read = import_plan(str(folder))
+    assert read.plan == plan.service.plan
+    assert read.layout["stage_layers"] == list(candidate.layout.stage_layers)
+    assert read.unknown == ()
+    assert read.engine_version == version
+
+
+def test_a_replica_over_nodes_is_a_leader_with_workers():
+    """Two nodes of a DP16 replica: the leader answers, the worker starts at the ranks after the leader's."""
+    arch = load_model("deepseek-v3")
+    base = next(c for c in plans("deepseek-v3", "vllm", 32) if c.layout.attn_dp == 16 and c.layout.replicas == 2)
+    spec = kubernetes.servers(launched(service(base, arch)))["spec"]
+    assert (spec["replicas"], spec["leaderWorkerTemplate"]["size"]) == (2, 2)
+    leader, worker = (
+        spec["leaderWorkerTemplate"][f"{who}Template"]["spec"]["containers"][0] for who in ("leader", "worker")
+    )
+    assert "readinessProbe" in leader
+    assert "readinessProbe" not in worker
+    assert "--headless" in worker["args"]
+    assert leader["args"][leader["args"].index("--data-parallel-address") + 1] == "$(LWS_LEADER_ADDRESS)"
+    assert worker["command"][2] == 'exec "$$@" --data-parallel-start-rank "$$((NODE_RANK * 8))"'
+    assert leader["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+
+
+def test_a_workers_shell_counts_its_ranks(tmp_path):
+    """As the kubelet and bash run it, a replica's fourth node starts at rank 3 x 8 and gets every argument whole."""
+    arch = load_model("deepseek-v3")
+    base = next(c for c in plans("deepseek-v3", "vllm", 32) if c.layout.attn_dp == 32)
+    made = service(base, arch, model="$(HOME)/$HOME 'x'")
+    spec = kubernetes.servers(launched(made))["spec"]["leaderWorkerTemplate"]
+    container = spec["workerTemplate"]["spec"]["containers"][0]
+    env = {"NODE_RANK": "3", "LWS_LEADER_ADDRESS": "first.svc"}
+    words = [kubelet(w, env) for w in (*container["command"], *container["args"])]
+    program = tmp_path / "vllm"
+    program.write_text('#!/usr/bin/env bash\nprintf "%s\\0" "$@"\n')
+    program.chmod(0o755)
+    done = subprocess.run(
+        words, env=env | {"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, check=True, text=True
+    )
+    said = done.stdout.split("\0")
+    assert said[:2] == ["serve", "$(HOME)/$HOME 'x'"]
+    assert said[said.index("--data-parallel-start-rank") + 1] == "24"
+    assert said[said.index("--data-parallel-address") + 1] == "first.svc"
+
+
+def test_workers_follow_their_leader_into_its_nvlink_domain():
+    """On racks of 72, required where a group fits a domain and preferred where it does not; on hosts of 8 not."""
+    arch = load_model("deepseek-v3")
+
+    def affinity(gpu: str, gpus: int, per_node: int):
+        base = next(c for c in plans("deepseek-v3", "vllm", gpus) if c.layout.replicas == 1 and c.layout.pp == 1)
+        cluster = Cluster(gpus=gpus, gpu=load_gpu(gpu), gpus_per_node=per_node)
+        template = kubernetes.servers(launched(service(base, arch, cluster=cluster)))["spec"]["leaderWorkerTemplate"]
+        assert template["workerTemplate"]["spec"]["topologySpreadConstraints"]
+        return template["workerTemplate"]["spec"].get("affinity", {}).get("podAffinity", {})
+
+    inside = affinity("gb200", 32, 4)["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert inside[0]["topologyKey"] == "nvidia.com/gpu.clique"
+    assert inside[0]["labelSelector"]["matchLabels"]["leaderworkerset.sigs.k8s.io/worker-index"] == "0"
+    assert "preferredDuringSchedulingIgnoredDuringExecution" in affinity("gb200", 128, 4)
+    assert affinity("h100", 32, 8) == {}
+
+
+def test_one_service_for_every_plan_of_a_study():
+    """Objects are named by what is started, the Service by the study: two plans stand side by side behind it."""
+    arch = load_model("llama-3.1-70b")
+    first, second = (launched(service(c, arch)) for c in plans("llama-3.1-70b", "vllm", 8)[:2])
+    assert kubernetes.servers(first)["metadata"]["name"] != kubernetes.servers(second)["metadata"]["name"]
+    assert kubernetes.service(first) == kubernetes.service(second)
+    for plan in (first, second):
+        selector = kubernetes.service(plan)["spec"]["selector"].items()
+        assert selector <= kubernetes.servers(plan)["spec"]["template"]["metadata"]["labels"].items()
+    assert instance_name(first.service)[1] == instance_name(replace(first.service, image="x/y:1"))[1]
+
+
+def test_the_router_finds_the_servers_and_may():
+    """SGLang's replicas get a router: it selects their labels and port, and may read pods."""
+    arch = load_model("qwen3-235b")
+    base = next(c for c in plans("qwen3-235b", "sglang", 32) if c.layout.replicas == 4)
+    plan = launched(service(base, arch))
+    files = target_files(TARGETS["k8s"], plan, current=None)
+    account, role, binding, deployment = documents(files["router.yaml"].text)
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    chosen = dict(a.split("=") for a in container["args"] if "kubernetes.io" in a)
+    servers = kubernetes.servers(plan)["spec"]["template"]
+    assert chosen.items() <= servers["metadata"]["labels"].items()
+    port = container["args"][container["args"].index("--service-discovery-port") + 1]
+    assert int(port) == servers["spec"]["containers"][0]["ports"][0]["containerPort"]
+    assert binding["subjects"][0]["name"] == account["metadata"]["name"]
+    assert role["rules"][0]["verbs"] == ["get", "list", "watch"]
+    assert kubernetes.service(plan)["spec"]["selector"]["app.kubernetes.io/component"] == "router"
+
+
+def test_a_plan_over_nodes_is_no_compose_file():
+    """More than one node: an error that names the rule and the way out."""
+    arch = load_model("deepseek-v3")
+    plan = launched(service(plans("deepseek-v3", "vllm", 16)[0], arch))
+    with pytest.raises(InputError, match=r"one_node: Docker Compose starts containers on one node, got 2 nodes"):
+        target_files(TARGETS["compose"], plan, current=None)
+
+
+def test_amd_needs_an_image_and_gets_its_own_devices():
+    """For AMD GPUs no image is guessed; with one, the resource and devices are AMD's."""
+    arch = load_model("llama-3.1-70b")
+    cluster = Cluster(gpus=8, gpu=load_gpu("mi300x"), gpus_per_node=8)
+    made = service(plans("llama-3.1-70b", "vllm", 8)[0], arch, cluster=cluster)
+    with pytest.raises(InputError, match=r"container_image: no image of vllm .* is known for AMD GPUs"):
+        kubernetes.servers(launched(made))
+    plan = launched(replace(made, image="rocm/vllm:1"))
+    container = kubernetes.servers(plan)["spec"]["template"]["spec"]["containers"][0]
+    assert container["resources"]["limits"] == {"amd.com/gpu": str(len(plan.replicas[0].head.gpus))}
+    assert compose.document(plan)["services"]["replica0"]["devices"] == ["/dev/kfd", "/dev/dri"]
+
+
+def test_dynamo_leaves_to_the_operator_what_it_adds():
+    """Options that join nodes are not written; redundant experts stand without JSON, which a shell would eat."""
+    arch = load_model("deepseek-v3")
+    base = next(c for c in plans("deepseek-v3", "vllm", 16) if c.layout.attn_dp == 16 and c.layout.moe_ep == 16)
+    layout = replace(base.layout, redundant_experts=32)
+    document = dynamo.document(launched(service(base, arch, layout=layout)))
+    worker = document["spec"]["components"][1]
+    args = worker["podTemplate"]["spec"]["containers"][0]["args"]
+    assert worker["multinode"] == {"nodeCount": 2}
+    assert not set(args) & set(dynamo.NODE_FLAGS)
+    assert "--eplb-config.num_redundant_experts=32" in args
+    assert args[args.index("--data-parallel-size") + 1] == "16"
+
+
+def test_readmes_say_what_starts_and_how_to_check():
+    """Every target's README has its sections, its own commands, and no word of files that it does not have."""
+    arch = load_model("llama-3.1-70b")
+    said = {"compose": "docker compose up -d", "k8s": "kubectl apply -k .", "dynamo": "kubectl apply -f dynamographdep"}
+    for target in TARGETS:
+        engine = TARGETS[target].engine or "sglang"
+        plan = launched(service(plans("llama-3.1-70b", engine, 8)[0], arch))
+        files = target_files(TARGETS[target], plan, current=plan.service)
+        text = files["README.md"].text
+        headings = [line for line in text.splitlines() if line.startswith("## ")]
+        assert headings[1:] == ["## Start it", "## Check it", "## Measure it", "## Roll it out", "## Taken for granted"]
+        assert said.get(target, "nodes.env") in text
+        assert "autotune verify result.json" in text
+        assert "Nothing differs" in text
+        for name in ("endpoints.txt", "nodes.env", "health.sh", "bench.sh"):
+            assert (name in text) <= (name in files)
+        assert json.loads(files["plan.json"].text)["target"] == target
