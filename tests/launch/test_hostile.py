@@ -225,10 +225,10 @@ MERGES = "a: &a {k1: 1, k2: 2}\n" + "".join(
 )
 def test_hostile_yaml_is_refused_quickly(text, why):
     """Tags, depth, size, aliases and merges that multiply: a clear error within a second."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError, match=why):
         read_yaml(text, "compose.yml")
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
 
 
 def test_an_alias_bomb_is_bounded(tmp_path):
@@ -237,10 +237,10 @@ def test_an_alias_bomb_is_bounded(tmp_path):
 
     path = tmp_path / "bomb.yml"
     path.write_text("services:\n  x: 1\n" + BOMB)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError, match="containers in a plain file"):
         import_plan(str(path))
-    assert time.perf_counter() - start < 3.0
+    assert time.process_time() - start < 3.0
 
 
 @pytest.mark.parametrize(
