@@ -76,6 +76,9 @@ def commands() -> None:
         "autotune --help": ["--help"],
         "reference study": ["tune", str(STUDIES / "reference-128.toml")],
         "DeepSeek-V3, 128 H200, three engines": ["tune", str(DEEPSEEK), "--set", "engine=any"],
+        "DeepSeek-V3, 128 H200, disaggregated plans too": [
+            "tune", str(DEEPSEEK), "--set", "search.disaggregated=auto",
+        ],
         "DeepSeek-V3, 16,384 H200, three engines": [
             "tune", str(DEEPSEEK), "--set", "engine=any", "--set", "cluster.gpus=16384", "--set", "baseline.plan=ADP8+EP",
         ],

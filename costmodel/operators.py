@@ -156,7 +156,7 @@ class StepTime:
 def step_time(machine: Machine, work: StepWork, *, record: bool = False) -> StepTime:
     """Seconds of one forward pass of `work` on the slowest rank of each stage; `record` keeps its operators."""
     out = StepTime(machine.arch, record=record)
-    tokens = (work.prefill_tokens + work.decode_sequences) / machine.layout.attn_cp
+    tokens = (work.prefill_tokens + work.decoded) / machine.layout.attn_cp
     _projections(out, machine, tokens, work.sampled)
     _attention(out, machine, work)
     if machine.arch.num_moe_layers.any():
@@ -203,8 +203,9 @@ def _attention(out: StepTime, machine: Machine, work: StepWork) -> None:
         flops = 4.0 * heads * arch.head_dim
         pairs = work.prefill_tokens * prompt / layout.attn_cp
         out.add_kernel(layer, "attention_core", rates.prefill, pairs * flops, read * per_token_kv, name=PROMPT_CORE)
-        pairs = work.decode_sequences * cached / shards
-        out.add_kernel(layer, "attention_core", rates.decode, pairs * flops, pairs * per_token_kv, name=DECODE_CORE)
+        read = work.decode_sequences * cached / shards  # once for all tokens of a sequence that a step verifies
+        pairs = read * work.decode_tokens
+        out.add_kernel(layer, "attention_core", rates.decode, pairs * flops, read * per_token_kv, name=DECODE_CORE)
     if arch.num_mla_layers.any():
         _mla(out, machine, work, heads, shards)
     if arch.num_linear_layers.any():
@@ -223,12 +224,13 @@ def _mla(out: StepTime, machine: Machine, work: StepWork, heads: Floats, shards:
     flops = 2.0 * heads * width
     read = work.prefill_kv_tokens * latent_bytes
     out.add_kernel("mla", "attention_core", rates.mla_prefill, pairs * flops, read, name=PROMPT_CORE)
-    pairs = work.decode_sequences * seen / shards
+    read = work.decode_sequences * seen / shards
+    pairs = read * work.decode_tokens
     flops = 2.0 * heads * (2.0 * arch.kv_lora_rank + arch.qk_rope_head_dim)
-    out.add_kernel("mla", "attention_core", rates.mla_decode, pairs * flops, pairs * latent_bytes, name=DECODE_CORE)
+    out.add_kernel("mla", "attention_core", rates.mla_decode, pairs * flops, read * latent_bytes, name=DECODE_CORE)
     if sparse.any():
         # the indexer scores every cached token with each of its heads, in fp8 (DeepSeek-V3.2 report, 2.1)
-        scored = work.prefill_tokens * work.prefill_context + work.decode_sequences * work.decode_context
+        scored = work.prefill_tokens * work.prefill_context + work.decoded * work.decode_context
         flops = 2.0 * arch.index_heads * arch.index_head_dim
         read = (work.prefill_kv_tokens + work.decode_sequences * work.decode_context) * arch.index_head_dim
         out.add_kernel("mla", "attention_core", rates.decode, scored * flops, read, name=INDEXER, present=sparse)
@@ -247,14 +249,14 @@ def _linear(out: StepTime, machine: Machine, work: StepWork) -> None:
     out.add_kernel("linear", "attention_core", rates.prefill, tokens * per_token, moved, name=PROMPT_CORE)
     sequences = work.decode_sequences
     moved = sequences * (2.0 * heads * state * LINEAR_STATE_BYTES)
-    flops = sequences * (6.0 * heads * state)
+    flops = work.decoded * (6.0 * heads * state)
     out.add_kernel("linear", "attention_core", rates.decode, flops, moved, name=DECODE_CORE)
 
 
 def _experts(out: StepTime, machine: Machine, work: StepWork) -> None:
     """Routed experts on the fullest rank, and the exchange of its tokens."""
     arch, layout = machine.arch, machine.layout
-    group_tokens = work.prefill_tokens_group + work.decode_sequences * layout.attn_dp
+    group_tokens = work.prefill_tokens_group + work.decoded * layout.attn_dp
     held = experts_per_rank(arch, layout)
     load = rank_load(arch, layout, group_tokens, machine.popularity_cv2)
     rows = group_tokens * arch.top_k / layout.moe_ep * load
@@ -272,7 +274,7 @@ def _experts(out: StepTime, machine: Machine, work: StepWork) -> None:
     token_bytes = arch.hidden_size * arch.activation_bytes
     # fp8 experts take fp8 activations, so tokens are dispatched in fp8 and combined in bf16 (DeepEP)
     narrow = np.where(machine.precision.experts < 1.5, 0.5, 1.0)
-    busiest = (work.prefill_tokens + work.decode_sequences) * layout.attn_dp / np.maximum(group_tokens, 1e-9)
+    busiest = (work.prefill_tokens + work.decoded) * layout.attn_dp / np.maximum(group_tokens, 1e-9)
     ways = exchange_ways(
         machine.links, layout, machine.placement, group_tokens, busiest, token_bytes, token_bytes * narrow
     )

@@ -225,18 +225,19 @@ class DecodePool(Pool):
         running = np.minimum(wanted, held)
         slots = np.minimum(layout.pp, running)
         batch_size = np.maximum(running / (slots * layout.attn_dp), 1.0 / layout.attn_dp)
-        work = decode_work(batch_size, load.isl + load.osl / 2.0)
-        step = decode_pass(batch.machine(), batch.stages, engine, work, engine.decode_factor)
+        work = decode_work(batch_size, load.isl + load.osl / 2.0, load.step_tokens)
+        drafting = engine.decode_factor * (1.0 + load.draft_frac)
+        step = decode_pass(batch.machine(), batch.stages, engine, work, drafting)
         round_s = np.maximum(step.through_s, slots * step.stage_s)
         factor, sd = self._residual(running, "tpot")
         outputs = np.maximum(load.osl - 1.0, 0.0)
-        tpot = round_s * factor
-        wait = JOIN_STEPS * tpot
+        tpot = round_s * factor / load.accepted_tokens
+        wait = JOIN_STEPS * round_s * factor
         residence = self.wire_s + wait + np.maximum(outputs, 1.0) * tpot
         # what has no KV room waits outside, and takes no cache
         rate = active * running / residence
         rate = np.minimum(rate, layout.replicas * layout.attn_dp / np.maximum(self.wire_s, 1e-12))
-        steps = outputs / np.maximum(batch_size * layout.attn_dp, 1e-9)
+        steps = load.decode_rounds / np.maximum(batch_size * layout.attn_dp, 1e-9)
         gpus = layout.replicas * layout.pp * layout.width
         kv = memory.kv_bytes(running / layout.attn_dp)
         zero = np.zeros_like(tpot)
@@ -263,7 +264,7 @@ class DecodePool(Pool):
             columns=columns,
             parts_s={"running_step": wait + zero},
             passes=step,
-            passes_per_request=steps * engine.decode_factor,
+            passes_per_request=steps * drafting,
             chunks=np.ones(1),
             memory=memory,
             kv_bytes=kv,

@@ -7,6 +7,9 @@ Per replica, with `c` requests in flight, `L` output tokens and marginal prefill
     TTFT               = front end + own prefill + wait for the running step + queue behind prompts + KV wait
     requests/s         = c / (TTFT + D)                                      (Little's law, exact in a closed loop)
 
+With speculative decoding a step runs the drafted tokens of every sequence beside its last one and yields `y` of them on
+average: L - 1 tokens take (L - 1) / y rounds, each longer by the time of drafting.
+
 The number decoding and D depend on each other; a few rounds of substitution settle them.
 """
 
@@ -79,6 +82,17 @@ class Load(Columns):
     """The same of outputs; 0: `osl`."""
     same_lengths: Floats = field(default_factory=lambda: np.zeros(1))
     """1 where every request has just these lengths, 0 where they vary."""
+    step_tokens: Floats = field(default_factory=lambda: np.ones(1))
+    """Tokens of a sequence that a decode step runs: 1, and the drafted ones of speculative decoding."""
+    accepted_tokens: Floats = field(default_factory=lambda: np.ones(1))
+    """Tokens of a sequence that a decode step yields, mean."""
+    draft_frac: Floats = field(default_factory=lambda: np.zeros(1))
+    """Time of drafting over the time of the step that verifies."""
+
+    @property
+    def decode_rounds(self) -> Floats:
+        """Decode steps of a request: its output after the first token, over what a step yields."""
+        return np.maximum(self.osl - 1.0, 0.0) / self.accepted_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +153,7 @@ class SteadyState:
     micro_batches: Floats
     """Of a decode step: they follow each other through the stages."""
     round_s: Floats
-    """From one token of a sequence to its next while nothing else runs."""
+    """From one decode step of a sequence to its next while nothing else runs."""
     prefill_chunks: Floats
     decode_steps_per_request: Floats
     """Decode steps over the sequences that share each: what one request's output costs in steps."""
@@ -165,7 +179,7 @@ def _decode_pass(machine: Machine, stages: StageTable, engine: EngineColumns, wo
     step = step_time(machine, work)
     slowest = _slowest_stage_s(stages, step) * factor
     total = np.asarray(sum(step.group_s.values())) * factor
-    host = engine.step_s + engine.sequence_s * work.sampled
+    host = engine.step_s + engine.sequence_s * work.decode_sequences
     return Pass(
         through_s=total + host,
         stage_s=slowest + host,
@@ -217,6 +231,8 @@ def steady_state(
     admitted = np.maximum(np.minimum(np.floor(room), load.max_num_seqs), 1.0) * ranks
     running = np.minimum(in_flight, admitted)
     outputs = np.maximum(load.osl - 1.0, 0.0)
+    rounds = load.decode_rounds
+    drafting = engine.decode_factor * (1.0 + load.draft_frac)
     context = load.isl + load.osl / 2.0
 
     new = np.maximum(load.isl * (1.0 - load.prefix_hit_frac), 1.0)
@@ -257,14 +273,14 @@ def steady_state(
     burst = np.where(load.same_lengths > 0.0, engine.burst_same_frac, engine.burst_frac)
     for _ in range(ROUNDS):
         batch = np.maximum(decoding / (slots * ranks), 1.0 / ranks)
-        decode = _decode_pass(machine, stages, engine, decode_work(batch, context), engine.decode_factor)
+        decode = _decode_pass(machine, stages, engine, decode_work(batch, context, load.step_tokens), drafting)
         round_s = np.maximum(decode.through_s, slots * decode.stage_s)
         # a chunk that rides on a decode step shares its pass over the weights, but no step can be shared twice
         steps = np.maximum(arrivals * running * chunks * share, 1e-9)
-        ridden = engine.mixes * np.minimum(outputs / steps, 1.0)
+        ridden = engine.mixes * np.minimum(rounds / steps, 1.0)
         mixed = lone.stage_s - ridden * np.minimum(decode.stage_s, 0.5 * lone.stage_s)
         marginal = chunks * mixed * share
-        residence = outputs * round_s
+        residence = rounds * round_s
         # D = residence + arrivals * marginal * running * D / (own + D): the positive root of a quadratic
         pull = arrivals * running * marginal
         half = 0.5 * (residence + pull - own_prefill)
@@ -282,7 +298,7 @@ def steady_state(
     }
     # no stage does more work than it has time for: what does not fit waits before its prefill. While requests
     # mostly decode they stay staggered and prompts hardly collide, so that it falls to decoding instead.
-    busy = running * marginal * np.minimum(chunk / PACKED_TOKENS, 1.0) + outputs * round_s
+    busy = running * marginal * np.minimum(chunk / PACKED_TOKENS, 1.0) + rounds * round_s
     prefilling = own_prefill / (own_prefill + settled)
     parts["queue"] = queue + prefilling * np.maximum(busy - np.asarray(sum(parts.values())) - settled, 0.0)
     unloaded = np.asarray(sum(parts.values()))
@@ -290,16 +306,16 @@ def steady_state(
     parts["kv_wait"] = (in_flight - running) / per_replica
     ttft = unloaded + parts["kv_wait"]
 
-    per_request = chunks * lone.kernel_s * share + outputs * decode.kernel_s / np.maximum(batch * ranks, 1e-9)
+    per_request = chunks * lone.kernel_s * share + rounds * decode.kernel_s / np.maximum(batch * ranks, 1e-9)
     # a prompt's attention runs on one attention rank, its experts on all of them, which read their weights once for
     # the prompts that share a step
     alone, every = lone.step, 1.0 - 1.0 / ranks
-    math_s = (chunks * alone.math_s + outputs * decode.step.math_s / batch) / ranks
+    math_s = (chunks * alone.math_s + rounds * decode.step.math_s / batch) / ranks
     math_s = math_s + chunks * alone.experts_math_s * every
-    moved = (chunks * alone.hbm_bytes + outputs * decode.step.hbm_bytes / batch) / ranks
+    moved = (chunks * alone.hbm_bytes + rounds * decode.step.hbm_bytes / batch) / ranks
     moved = moved + chunks * alone.experts_hbm_bytes * (share - 1.0 / ranks)
     longest_s = _longest_extra_s(machine, stages, engine, load, layers, longest_prompt, own_prefill)
-    steps = outputs / np.maximum(batch * ranks, 1e-9)
+    steps = rounds / np.maximum(batch * ranks, 1e-9)
     return SteadyState(
         ttft_s=ttft,
         ttft_longest_s=ttft + longest_s,
@@ -321,7 +337,7 @@ def steady_state(
         prefill_chunks=chunks,
         decode_steps_per_request=steps,
         prefill_passes_per_request=chunks * share * engine.prefill_factor,
-        decode_passes_per_request=steps * engine.decode_factor,
+        decode_passes_per_request=steps * drafting,
         math_s=math_s,
         hbm_s=moved / hbm_bytes_per_s,
         host_s=steps * (engine.step_s + engine.sequence_s * batch) + chunks * engine.step_s,

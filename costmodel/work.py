@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,15 +24,23 @@ class StepWork:
     prefill_kv_tokens: Floats
     """KV entries that the prompts' attention reads at least once."""
     decode_sequences: Floats
-    """Sequences that decode one token each, per attention rank."""
+    """Sequences that decode, per attention rank."""
     decode_context: Floats
     """Their mean context, tokens."""
     sampled: Floats
-    """Sequences whose logits are computed, per attention rank."""
+    """Tokens whose logits are computed, per attention rank."""
+    decode_tokens: Floats = field(default_factory=lambda: np.ones(1))
+    """Tokens of each decoding sequence in a step: 1, or with speculative decoding all that are verified."""
+
+    @property
+    def decoded(self) -> Floats:
+        """Tokens of all decoding sequences of an attention rank."""
+        return self.decode_sequences * self.decode_tokens
 
 
-def decode_work(sequences_per_rank: Floats, context: Floats) -> StepWork:
-    """A pure decode step."""
+def decode_work(sequences_per_rank: Floats, context: Floats, tokens: Floats | None = None) -> StepWork:
+    """A pure decode step; `tokens` of each sequence, default 1."""
+    each = np.ones(1) if tokens is None else tokens
     zero = np.zeros_like(sequences_per_rank)
     return StepWork(
         prefill_tokens=zero,
@@ -42,7 +50,8 @@ def decode_work(sequences_per_rank: Floats, context: Floats) -> StepWork:
         prefill_kv_tokens=zero,
         decode_sequences=sequences_per_rank,
         decode_context=context,
-        sampled=sequences_per_rank,
+        sampled=sequences_per_rank * each,
+        decode_tokens=each,
     )
 
 

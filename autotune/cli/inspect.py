@@ -14,8 +14,9 @@ from rich.table import Table
 from autotune.report.document import candidate_document, counts_document
 from autotune.report.files import to_json
 from autotune.report.table import RULE_TEXTS
-from autotune.space import enumerate_space, short_plan
+from autotune.space import short_plan
 from autotune.study import load_study
+from autotune.tuning.workers import study_space
 from costmodel.arch import (
     Arch,
     active_params,
@@ -35,15 +36,7 @@ WIDTH = 120
 def run_space(study: str, overrides: tuple[str, ...], *, as_json: bool) -> None:
     """List the space."""
     loaded = load_study(Path(study), overrides)
-    search = loaded.search
-    space = enumerate_space(
-        loaded.arch,
-        gpus=loaded.cluster.gpus,
-        engine=loaded.engine,
-        attn_cp=search.attn_cp,
-        dcp=search.dcp,
-        redundant_experts=search.redundant_experts,
-    )
+    space = study_space(loaded)
     if as_json:
         counts = counts_document(space, feasible=0, infeasible={})
         document = {
@@ -58,7 +51,8 @@ def run_space(study: str, overrides: tuple[str, ...], *, as_json: bool) -> None:
     for c in space.candidates:
         stages = Counter(c.layout.stage_layers)
         shown = ", ".join(f"{n} x {layers}" for layers, n in sorted(stages.items(), reverse=True))
-        table.add_row(c.engine, short_plan(c.layout, dense=not loaded.arch.is_moe), shown)
+        name = short_plan(c.layout, dense=not loaded.arch.is_moe)
+        table.add_row(c.engine, name if c.gpu is None else f"{name} @{c.gpu}", shown)
     console.print(table)
     console.print(f"{space.enumerated:,} enumerated, {len(space.candidates):,} valid", highlight=False)
     for rule, count in sorted(space.rejected.items(), key=lambda item: -item[1]):

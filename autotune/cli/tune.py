@@ -20,6 +20,8 @@ from autotune.tuning.sensitivity import sensitivity
 
 TABLE_WIDTH = 156
 """Columns of the table where the terminal does not say: in a file or a pipe."""
+POOLED_WIDTH = 32
+"""Columns more where plans have two layouts."""
 
 
 def run_tune(
@@ -59,7 +61,8 @@ def run_tune(
     if as_json or not (as_table or sys.stdout.isatty()):
         sys.stdout.write(to_json(tune_document(result, top=top)))
     else:
-        print_tune(Console(width=None if sys.stdout.isatty() else TABLE_WIDTH), result, top=top)
+        width = TABLE_WIDTH + (0 if result.pools is None else POOLED_WIDTH)
+        print_tune(Console(width=None if sys.stdout.isatty() else width), result, top=top)
     return 0 if result.ranked else EXIT_INFEASIBLE
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from autotune.report.document import finite
 from autotune.report.files import to_json, write_atomic
 from autotune.report.validation import print_published, print_validation
-from autotune.validation.published import published_points
+from autotune.validation.published import published_points, published_pools
 from autotune.validation.report import predictions_csv, validation_document
 from costmodel.calibration.profile import read_profile
 from costmodel.errors import InputError
@@ -47,6 +47,7 @@ def run_validate(
     if as_json or not (as_table or sys.stdout.isatty()):
         if published:
             document["published"] = [{**asdict(p), "ratio": p.ratio} for p in points]
+            document["published_pools"] = [{**asdict(p), "ratio": p.ratio} for p in published_pools()]
         click.echo(to_json(finite(document)), nl=False)
         return
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
@@ -54,3 +55,4 @@ def run_validate(
         print_validation(console, document)
     if published:
         print_published(console, points)
+        print_published(console, published_pools(), title="The same as pools of a disaggregated plan")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from autotune.comparison.robustness import rescored
 from autotune.space import Candidate
-from autotune.study import IntRange, Objective, Study
+from autotune.study import IntRange, Objective, Study, in_place
 from autotune.tuning import PlanResult, tune
 from autotune.tuning.run import rank
 from autotune.tuning.score import score
@@ -29,7 +29,7 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
         also: full plan strings that are looked at whatever the ranking at mean lengths says of them.
         progress: as in `tune`.
     """
-    own = replace(study, baseline=None)
+    own = replace(in_place(study), baseline=None)
     if not study.workload.points:
         found = tune(own, progress=progress)
         return next(iter(found.ranked or found.infeasible), None)
@@ -37,7 +37,7 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
     rough = tune(replace(asked, workload=replace(asked.workload, points=())), progress=progress)
     plans = [*rough.ranked, *rough.infeasible]
     listed = plans[:SHORTLIST] + [p for p in plans[SHORTLIST:] if p.plan in also]
-    ranked, others = rank(asked, score(asked, [Candidate(engine=p.engine, layout=p.layout) for p in listed]))
+    ranked, others = rank(asked, score(asked, [Candidate(engine=p.engine, layout=p.layout, gpu=p.gpu) for p in listed]))
     best = next(iter(ranked or others), None)
     return None if best is None else rescored(study, best)
 

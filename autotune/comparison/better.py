@@ -11,6 +11,7 @@ from autotune.comparison.worth import hard_limits_kept
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from autotune.tuning.confidence import Draws, joint_draws
+from autotune.tuning.objective import COST, FEWEST_GPUS
 from autotune.tuning.plans import DERIVED, relative_excess
 from autotune.tuning.run import expected_objective
 from costmodel.columns import Floats
@@ -32,6 +33,10 @@ def drawn_metric(name: str, plans: Sequence[PlanResult], draws: Draws) -> Floats
         return np.asarray(getattr(draws, name))
     if name in THROUGHPUTS:
         return np.array([p.metrics[name] for p in plans])[:, None] * draws.throughput_factor
+    if name == COST:
+        return np.array([p.metrics[name] for p in plans])[:, None] / draws.throughput_factor
+    if name == FEWEST_GPUS:
+        return np.array([p.metrics[name] for p in plans])[:, None] * np.ones_like(draws.throughput_factor)
     return None
 
 
@@ -47,7 +52,7 @@ def metric_p_better(name: str, current: PlanResult, candidate: PlanResult, draws
         return None
     if _identical(current, candidate):
         return 0.5
-    return p_greater(drawn[0], drawn[1]) if name in LATENCIES else p_greater(drawn[1], drawn[0])
+    return p_greater(drawn[0], drawn[1]) if name in (*LATENCIES, COST, FEWEST_GPUS) else p_greater(drawn[1], drawn[0])
 
 
 def p_better(study: Study, current: PlanResult, candidate: PlanResult, draws: Draws | None = None) -> float:

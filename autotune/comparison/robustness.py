@@ -36,7 +36,7 @@ TIE_FRAC = 0.005
 def variant_of(plan: PlanResult) -> Variant:
     """The plan as it is launched, its load left open."""
     return Variant(
-        candidate=Candidate(engine=plan.engine, layout=plan.layout),
+        candidate=Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu),
         weight_dtype=plan.knobs.weight_dtype,
         kv_dtype=plan.knobs.kv_dtype,
     )
@@ -153,6 +153,7 @@ def _sweep(study: Study, plan: PlanResult, loads: Floats) -> Estimate:
         variant=index,
         batched_tokens=rows.batched_tokens[index],
         batch=rows.batch.take(index),
+        price_per_hour=rows.price_per_hour[index],
     )
     return spread.evaluate(loads)
 

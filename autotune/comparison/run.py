@@ -13,7 +13,7 @@ from autotune.comparison.values import Comparison, MarginRow, MetricRow, Side, S
 from autotune.comparison.verdict import verdict
 from autotune.comparison.worth import value_per_s, value_within_limits
 from autotune.space import format_plan
-from autotune.study import Study
+from autotune.study import Study, in_place
 from autotune.traffic import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult
@@ -65,6 +65,7 @@ def compare(
     Raises:
         InputError: no current plan is given, or a string has no meaning on this many GPUs.
     """
+    study = in_place(study)
     if traffic is not None:
         study = on_traffic(study, traffic)
     first = _current(study, current)
@@ -151,7 +152,7 @@ def _side(study: Study, scored: BaselineResult, *, reference: PlanResult | None)
     resolution = scored.resolution
     return Side(
         text=scored.text,
-        plan=format_plan(resolution.candidate.layout, resolution.candidate.engine),
+        plan=format_plan(resolution.candidate.layout, resolution.candidate.engine, resolution.candidate.gpu),
         engine=resolution.candidate.engine,
         result=plan,
         rules_broken=tuple(f"{v.rule}: {v.message}" for v in resolution.violations),

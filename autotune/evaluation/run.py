@@ -15,7 +15,7 @@ from autotune.evaluation.quantities import quantities
 from autotune.evaluation.strategy import strategy
 from autotune.evaluation.values import Check, ClaimVerdict, Evaluation
 from autotune.space import Violation
-from autotune.study import Store, Study
+from autotune.study import Store, Study, in_place
 from autotune.tuning import PlanResult, TuneResult, tune
 from autotune.tuning.confidence import confidence
 from autotune.tuning.limits import Limit, study_limits
@@ -53,6 +53,7 @@ def evaluate(
     Raises:
         InputError: no plan is given, the string has no reading on the study's GPUs, or a claim is about nothing known.
     """
+    study = in_place(study)
     if plan is None and study.baseline is None:
         raise InputError.single("$.baseline", "must name a plan, or give one with --plan")
     scored = None if plan is None else score_plan(study, plan, path="--plan")

@@ -8,7 +8,7 @@ from autotune.graph.costs import PhaseCosts, phase_costs
 from autotune.graph.schedule import list_schedule
 from autotune.graph.values import COLLAPSES, PHASES, InvalidPlanError, PlanGraph
 from autotune.space import Candidate
-from autotune.study import Study
+from autotune.study import Study, cluster_of
 from autotune.tuning.candidates import Variant, make_rows
 from autotune.tuning.plans import PlanResult
 from autotune.tuning.run import BaselineResult, score_plan
@@ -94,14 +94,14 @@ def _graph(
     micro_batches: int | None,
 ) -> PlanGraph:
     knobs = plan.knobs
-    candidate = Candidate(engine=plan.engine, layout=plan.layout)
+    candidate = Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu)
     variant = Variant(candidate=candidate, weight_dtype=knobs.weight_dtype, kv_dtype=knobs.kv_dtype)
     rows = make_rows(study, [variant], [knobs.max_num_batched_tokens])
     costs = phase_costs(rows, float(knobs.concurrency), phase)
     count = _count(study, plan, costs, replicas, micro_batches)
     built = build(
         study.arch,
-        study.cluster,
+        cluster_of(study, plan.gpu, plan.layout.gpus),
         plan.engine,
         plan.layout,
         costs,

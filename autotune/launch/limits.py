@@ -56,7 +56,7 @@ def plan_rows(study: Study, plan: PlanResult) -> Rows:
     """The plan with its own dtypes and token budget, as the cost model takes it."""
     knobs = plan.knobs
     variant = Variant(
-        candidate=Candidate(engine=plan.engine, layout=plan.layout),
+        candidate=Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu),
         weight_dtype=knobs.weight_dtype,
         kv_dtype=knobs.kv_dtype,
     )

@@ -6,8 +6,9 @@ from autotune.launch.limits import scored_exchange, start_limits
 from autotune.launch.options import OptionList
 from autotune.launch.plan import BenchLoad, Service
 from autotune.launch.quoting import check_image, check_launch_text
-from autotune.study import Study
+from autotune.study import Study, cluster_of
 from autotune.tuning import PlanResult
+from costmodel.errors import InputError
 
 
 def make_service(
@@ -35,6 +36,10 @@ def make_service(
         InputError: the model's name or the study's cannot be an argument, or the plan cannot be started
             (`start_limits`).
     """
+    if plan.pools is not None:
+        raise InputError.single(
+            "--plan", f"{plan.plan} is disaggregated: launch files are written for plans of one kind of replica"
+        )
     said = []
     if model is None:
         said.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
@@ -47,7 +52,7 @@ def make_service(
         arch=study.arch,
         model=named,
         model_given=model is not None,
-        cluster=study.cluster,
+        cluster=cluster_of(study, plan.gpu, plan.layout.gpus),
         layout=plan.layout,
         knobs=plan.knobs,
         plan=plan.plan,

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from autotune.report.clusters import clusters_document
 from autotune.space import Candidate, Space, format_plan
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.confidence import P10, Confidence
+from autotune.tuning.pools.run import PoolSearch
+from autotune.tuning.pools.values import ROLES, Pools
 from autotune.tuning.run import BaselineResult, place
 from costmodel.layout import Layout
 
@@ -79,6 +82,8 @@ def plan_document(
         "engine": plan.engine,
         "layout": layout_document(plan.layout),
         "knobs": asdict(plan.knobs),
+        **({} if plan.gpu is None else {"gpu": plan.gpu}),
+        **({} if plan.pools is None else {"pools": pools_document(plan.pools)}),
         "feasible": plan.feasible,
         "violations": [asdict(v) for v in plan.violations],
         "metrics": dict(plan.metrics),
@@ -88,10 +93,18 @@ def plan_document(
     }
 
 
+def pools_document(pools: Pools) -> dict[str, Any]:
+    """The two sides of a disaggregated plan."""
+    out = asdict(pools)
+    for role in ROLES:
+        out[role]["layout"] = layout_document(getattr(pools, role).layout)
+    return out
+
+
 def candidate_document(candidate: Candidate) -> dict[str, Any]:
     """A layout of the space, with the string that means just it."""
     return {
-        "plan": format_plan(candidate.layout, candidate.engine),
+        "plan": format_plan(candidate.layout, candidate.engine, candidate.gpu),
         "engine": candidate.engine,
         **layout_document(candidate.layout),
     }
@@ -105,7 +118,7 @@ def baseline_document(baseline: BaselineResult | None, result: TuneResult) -> di
     out: dict[str, Any] = {
         "text": baseline.text,
         "assumed": list(resolution.assumed),
-        "alternatives": [format_plan(c.layout, c.engine) for c in resolution.alternatives],
+        "alternatives": [format_plan(c.layout, c.engine, c.gpu) for c in resolution.alternatives],
         "rules_broken": [asdict(v) for v in resolution.violations],
         **candidate_document(resolution.candidate),
         "layout": layout_document(resolution.candidate.layout),
@@ -148,15 +161,24 @@ def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
         {
             "study": result.study.name,
             "complete": result.complete,
-            "counts": counts_document(result.space, feasible=len(result.ranked), infeasible=result.infeasible_counts),
+            "counts": counts_document(
+                result.space, feasible=result.feasible_count, infeasible=result.infeasible_counts
+            ),
             "objective": asdict(result.study.objective),
             "assumptions": list(assumptions(result)),
             "baseline": baseline_document(result.baseline, result),
             "plans": shown,
+            **clusters_document(result),
+            **({} if result.pools is None else {"disaggregated": _pool_search(result.pools)}),
             "scored_now": result.scored_now,
             "storage": result.storage,
         }
     )
+
+
+def _pool_search(found: PoolSearch) -> dict[str, Any]:
+    """What was looked at for disaggregated plans: nothing that depends on where the answer came from."""
+    return {"pairs_of_layouts": found.plans, "kept": found.kept, "complete": True}
 
 
 def assumptions(result: TuneResult) -> tuple[str, ...]:

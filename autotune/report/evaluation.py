@@ -16,7 +16,7 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
     return {
         "study": found.study.name,
         "verdict": PASSED if found.passed else FAILED,
-        "plan": format_plan(found.candidate.layout, found.candidate.engine),
+        "plan": format_plan(found.candidate.layout, found.candidate.engine, found.candidate.gpu),
         "plan_text": found.text,
         "engine": found.candidate.engine,
         "layout": layout_document(found.candidate.layout),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autotune.report.clusters import print_clusters, table_name
 from autotune.report.document import assumptions, baseline_rank, versus
 from autotune.space import RULES, short_plan
 from autotune.tuning import PlanResult, TuneResult, Violation
@@ -35,6 +37,7 @@ def print_tune(console: Console, result: TuneResult, *, top: int) -> None:
         _print_nothing_feasible(console, result, top)
     if result.baseline is not None:
         _print_baseline(console, result, result.baseline)
+    print_clusters(console, result)
     _print_counts(console, result)
     _print_assumptions(console, result)
 
@@ -45,6 +48,7 @@ def _table(result: TuneResult, shown: tuple[PlanResult, ...]) -> Table:
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("plan", no_wrap=True, overflow="ellipsis", min_width=16)
     titles = ["in flight", "chunk", "tok/s/GPU", "out/s/GPU", "tok/s", "TTFT s", "TPOT ms", "P(meets)", "mem", "GPU"]
+    titles += ["USD/Mtok"] if priced(result) else []
     for title in (*titles, "bottleneck", "vs base", "P(> base)"):
         table.add_column(title, justify="left" if title == "bottleneck" else "right", no_wrap=True)
     baseline = result.baseline
@@ -57,7 +61,7 @@ def _table(result: TuneResult, shown: tuple[PlanResult, ...]) -> Table:
         rows.append((f"base {place or '✗'}", base, "bold cyan"))
     several = len({p.engine for p in result.ranked}) > 1
     for rank, plan, style in rows:
-        name = short_plan(plan.layout, dense=dense)
+        name = table_name(plan, dense=dense)
         table.add_row(rank, f"{plan.engine}: {name}" if several else name, *_cells(result, plan, base), style=style)
     return table
 
@@ -79,10 +83,21 @@ def _cells(result: TuneResult, plan: PlanResult, base: PlanResult | None) -> tup
         f"{plan.p_meets:.0%}",
         f"{m['memory_util_frac']:.0%}",
         f"{m['gpu_util_frac']:.0%}",
+        *([_usd(m)] if priced(result) else []),
         plan.breakdown["bottleneck"],
         "" if change is None or plan is base else f"{change:+.1%}",
         "" if better is None or plan is base else f"{better:.0%}",
     )
+
+
+def priced(result: TuneResult) -> bool:
+    """Whether any plan's GPUs have a price."""
+    return any("usd_per_million_tokens" in p.metrics for p in (*result.ranked[:1], *result.infeasible[:1]))
+
+
+def _usd(metrics: Mapping[str, float]) -> str:
+    cost = metrics.get("usd_per_million_tokens")
+    return "" if cost is None else f"{cost:,.3f}"
 
 
 def _print_confidence(console: Console, result: TuneResult) -> None:
@@ -107,7 +122,7 @@ def _print_nothing_feasible(console: Console, result: TuneResult, top: int) -> N
     for plan in result.infeasible[: top or None]:
         first, *others = plan.violations
         table.add_row(
-            f"{plan.engine}: {short_plan(plan.layout, dense=not result.study.arch.is_moe)}",
+            f"{plan.engine}: {table_name(plan, dense=not result.study.arch.is_moe)}",
             first.code,
             f"{figure(first.value)} {first.unit}",
             figure(first.limit),
@@ -129,7 +144,9 @@ def _give(violation: Violation) -> str:
 
 def _print_baseline(console: Console, result: TuneResult, baseline: BaselineResult) -> None:
     resolution = baseline.resolution
-    plan = short_plan(resolution.candidate.layout, dense=not result.study.arch.is_moe)
+    dense = not result.study.arch.is_moe
+    known = baseline.result
+    plan = short_plan(resolution.candidate.layout, dense=dense) if known is None else table_name(known, dense=dense)
     text = f"[bold cyan]baseline[/] {escape(baseline.text)} = {resolution.candidate.engine}: {plan}"
     if baseline.result is None:
         broken = "; ".join(f"{v.rule}: {v.message}" for v in resolution.violations)
@@ -151,12 +168,25 @@ def _print_counts(console: Console, result: TuneResult) -> None:
     scope = "every valid plan was scored" if result.complete else "sampled: not every plan was scored"
     console.print(
         f"{result.space.enumerated:,} layouts enumerated, {len(result.space.candidates):,} valid, "
-        f"{len(result.ranked):,} feasible; {scope} in {result.elapsed_s:.2f} s "
+        f"{result.feasible_count:,} feasible; {scope} in {result.elapsed_s:.2f} s "
         f"({result.scored_now:,} now, the rest from the storage)",
         highlight=False,
     )
     for rule, count in sorted(result.space.rejected.items(), key=lambda item: -item[1]):
         console.print(f"  [dim]rejected {count:>6,}  {rule}: {escape(RULE_TEXTS[rule])}[/]", highlight=False)
+    if result.pools is not None:
+        found = result.pools
+        how = (
+            "from the storage"
+            if found.joined_points is None
+            else f"{found.joined_points:,} pairs of operating points joined, the others dominated, "
+            f"in {found.elapsed_s:.2f} s"
+        )
+        console.print(
+            f"disaggregated: {found.plans:,} pairs of pool layouts over every split, all covered ({how}); the best "
+            f"{found.kept:,} are in the ranking",
+            highlight=False,
+        )
     for code, count in sorted(result.infeasible_counts.items(), key=lambda item: -item[1]):
         console.print(f"  [dim]infeasible {count:>4,}  {code} is what binds[/]", highlight=False)
 

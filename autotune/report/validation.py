@@ -85,11 +85,11 @@ def _cells(errors: dict[str, Any] | None) -> tuple[str, ...]:
     )
 
 
-def print_published(console: Console, points: Sequence[PublishedPoint]) -> None:
+def print_published(console: Console, points: Sequence[PublishedPoint], *, title: str = "DeepSeek-V3 on H800") -> None:
     """Published deployments beside our figures; nothing was fitted on them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("DeepSeek-V3 on H800", "published", "ours", "ratio", "unit", "source"):
-        table.add_column(title, justify="right" if title in ("published", "ours", "ratio") else "left")
+    for name in (title, "published", "ours", "ratio", "unit", "source"):
+        table.add_column(name, justify="right" if name in ("published", "ours", "ratio") else "left")
     for p in points:
         table.add_row(p.name, f"{p.published:,.0f}", f"{p.predicted:,.0f}", f"{p.ratio:.2f}", p.unit, p.source)
     console.print(table)

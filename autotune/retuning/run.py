@@ -20,7 +20,7 @@ from autotune.retuning.ledger import DECISION, SCHEMA, Entry, Ledger
 from autotune.retuning.lock import locked
 from autotune.retuning.state import apply_decision, open_state, past_switches
 from autotune.retuning.window import Drift, Window, compare_profiles, read_window
-from autotune.study import Baseline, Study, study_fingerprint
+from autotune.study import Baseline, Study, in_place, study_fingerprint
 from costmodel.errors import InputError
 
 WARM_PLANS = 8
@@ -65,6 +65,7 @@ def retune(
         BusyError: at once, where another run holds the folder.
         InputError: traffic, study or state cannot be read.
     """
+    study = in_place(study)
     with locked(folder):
         ledger = open_state(folder)
         window = read_window(study, traffic, window_s=window_s, now_s=now_s, warm_from_s=_warm_from_s(study, ledger))

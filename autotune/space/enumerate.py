@@ -23,6 +23,8 @@ class Candidate:
 
     engine: str
     layout: Layout
+    gpu: str | None = None
+    """GPU type by catalog name, where it is not the cluster's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

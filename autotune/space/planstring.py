@@ -40,6 +40,8 @@ class PlanSpec:
 
     text: str
     engine: str | None = None
+    gpu: str | None = None
+    """GPU type after an `@` at the end; None: the cluster's own."""
     replicas: int | None = None
     pp: int | None = None
     tp: int | None = None
@@ -79,7 +81,10 @@ def parse_plan(text: str) -> PlanSpec:
         raise InputError.single("plan", f"must be at most {MAX_LENGTH} characters, got {len(text)}")
     values: dict[str, object] = {}
     problems: list[Problem] = []
-    cleaned = re.sub(r"(?<=\d)x(?=[a-z])", " ", text.strip().lower())
+    body, _, gpu = text.strip().lower().partition("@")
+    if gpu:
+        values["gpu"] = gpu
+    cleaned = re.sub(r"(?<=\d)x(?=[a-z])", " ", body.strip())
     cleaned = re.sub(r"\(([^)]*)\)", r" \1 ", cleaned)
     cleaned = re.sub(r"(?<=[a-z])_(?=[a-z])", "", cleaned)
     engine = re.match(r"^(vllm|sglang|trtllm):", cleaned)
@@ -90,7 +95,9 @@ def parse_plan(text: str) -> PlanSpec:
     cleaned = re.sub(r"(?<=split)([\d,]+)", lambda m: m[1].replace(",", "-"), cleaned)
     for token in (t for t in re.split(r"[\s/,;+|&x]+", cleaned.replace("expert", "ep_")) if t):
         _token(token, values, problems, text)
-    if not values and not problems:
+    if "@" in text and not re.fullmatch(r"[a-z0-9][\w.-]{0,60}", gpu):
+        problems.append(Problem(path="plan", message=f"must name a GPU type after @, as in TP8@h100_sxm, got {text!r}"))
+    if not set(values) - {"gpu"} and not problems:
         problems.append(Problem(path="plan", message=f"must name at least one axis, got {text!r}"))
     if problems:
         raise InputError(problems)
@@ -119,8 +126,11 @@ def _token(token: str, values: dict[str, object], problems: list[Problem], text:
     values[name] = int(match[2])
 
 
-def format_plan(layout: Layout, engine: str | None = None) -> str:
-    """The full string of a layout, which `parse_plan` and `resolve` map back to just that layout."""
+def format_plan(layout: Layout, engine: str | None = None, gpu: str | None = None) -> str:
+    """The full string of a layout, which `parse_plan` and `resolve` map back to just that layout.
+
+    `gpu` is named at the end, where it is not the cluster's own type.
+    """
     parts = [f"R{layout.replicas}", f"PP{layout.pp}", f"ATP{layout.attn_tp}", f"ADP{layout.attn_dp}"]
     parts += [f"MTP{layout.moe_tp}", f"EP{layout.moe_ep}"]
     parts += [f"CP{layout.attn_cp}"] if layout.attn_cp > 1 else []
@@ -128,7 +138,7 @@ def format_plan(layout: Layout, engine: str | None = None) -> str:
     parts += [f"RE{layout.redundant_experts}"] if layout.redundant_experts else []
     if engine is None or split_layers(engine, sum(layout.stage_layers), layout.pp) != layout.stage_layers:
         parts.append("SPLIT" + "-".join(map(str, layout.stage_layers)))
-    text = "/".join(parts)
+    text = "/".join(parts) + ("" if gpu is None else f"@{gpu}")
     return text if engine is None else f"{engine}:{text}"
 
 
@@ -157,7 +167,7 @@ def resolve(spec: PlanSpec, *, arch: Arch, gpus: int, engine: str) -> Resolution
         for rank, (layout, assumed) in enumerate(_readings(spec, arch, gpus, name)):
             broken = violations(arch, name, layout)
             key = (bool(broken), order, rank)
-            found.append((key, Candidate(engine=name, layout=layout), assumed, broken))
+            found.append((key, Candidate(engine=name, layout=layout, gpu=spec.gpu), assumed, broken))
     if not found:
         raise InputError.single("plan", _no_reading(spec, arch, gpus))
     found.sort(key=lambda f: f[0])
@@ -171,7 +181,9 @@ def resolve(spec: PlanSpec, *, arch: Arch, gpus: int, engine: str) -> Resolution
 
 
 def _no_reading(spec: PlanSpec, arch: Arch, gpus: int) -> str:
-    said = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in ("text", "engine", "stage_layers")}
+    said = {
+        f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in ("text", "engine", "gpu", "stage_layers")
+    }
     values = ", ".join(f"{k}={v}" for k, v in said.items() if v not in (None, False))
     width = (spec.tp or spec.attn_tp or 1) * (spec.dp or spec.attn_dp or 1)
     used = (spec.replicas or 1) * (spec.pp or 1) * max(width, spec.ep or 1)

@@ -1,5 +1,6 @@
 """The question: study files, and the Optuna storage that keeps the answers."""
 
+from autotune.study.clusters import cluster_choices, cluster_of, in_place, on_cluster, opens_clusters
 from autotune.study.document import field_paths
 from autotune.study.fingerprint import study_fingerprint
 from autotune.study.json_schema import json_schema
@@ -7,6 +8,7 @@ from autotune.study.load import load_study, study_from_document
 from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.storage import Store, TrialRecord, default_location, open_store
 from autotune.study.values import (
+    FEWEST_IN_FLIGHT,
     OBJECTIVES,
     Baseline,
     Constraints,
@@ -20,6 +22,7 @@ from autotune.study.values import (
 )
 
 __all__ = [
+    "FEWEST_IN_FLIGHT",
     "OBJECTIVES",
     "Baseline",
     "Constraints",
@@ -34,11 +37,16 @@ __all__ = [
     "Switch",
     "TrialRecord",
     "Workload",
+    "cluster_choices",
+    "cluster_of",
     "default_location",
     "field_paths",
+    "in_place",
     "json_schema",
     "load_study",
+    "on_cluster",
     "open_store",
+    "opens_clusters",
     "study_fingerprint",
     "study_from_document",
 ]

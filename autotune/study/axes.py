@@ -36,7 +36,7 @@ class Axes:
     other_gpus: tuple[Cluster, ...] = ()
     """Of the same cluster, of other types: for pools."""
     gpu_counts: tuple[int, ...] = ()
-    """GPU counts to try, the cluster's among them; empty: the cluster's alone."""
+    """GPU counts to try, the cluster's among them, ascending; empty: the cluster's alone."""
     gpu_types: tuple[Cluster, ...] = ()
     """Clusters of other GPU types to try instead, each with the cluster's number of GPUs."""
     speculative: Speculative | None = None

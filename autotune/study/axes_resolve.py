@@ -58,6 +58,13 @@ def axes(table: StudyTable, cluster: Cluster, said: list[str]) -> Axes:
                 message=f"two pools of at least {multiple} GPUs do not fit into cluster.gpus, got {cluster.gpus}",
             )
         )
+    priced_types = tuple(priced_cluster(c, priced) for c in types)
+    if (table.objective.minimize or "") == "usd_per_million_tokens":
+        clusters = (cluster, *priced_types, *(priced_cluster(c, priced) for c in others))
+        problems += [
+            Problem(path=f"$.prices.{name}", message="must be given where usd_per_million_tokens is minimized")
+            for name in sorted({c.gpu.name for c in clusters if c.gpu.price_per_hour is None})
+        ]
     if problems:
         raise InputError(problems)
     if search.disaggregated != "off":
@@ -70,7 +77,7 @@ def axes(table: StudyTable, cluster: Cluster, said: list[str]) -> Axes:
         pool_gpus_multiple_of=multiple,
         other_gpus=tuple(priced_cluster(c, priced) for c in others),
         gpu_counts=tuple(sorted({*search.gpus, cluster.gpus})) if search.gpus else (),
-        gpu_types=tuple(priced_cluster(c, priced) for c in types),
+        gpu_types=priced_types,
         speculative=_speculative(table, said),
         balanced_stages=search.stage_layers == "balanced",
     )
@@ -135,4 +142,8 @@ def _speculative(table: StudyTable, said: list[str]) -> Speculative | None:
     if share is None:
         share = DRAFT_FRAC_PER_TOKEN * given.draft_tokens
         said.append(f"speculative.draft_frac not given: {share:g} of a step for {given.draft_tokens} draft tokens")
+    said.append(
+        "speculative: every plan decodes so; tokens are accepted as given whatever the batch; memory of the drafter is "
+        "not counted; no speculative run was measured"
+    )
     return Speculative(draft_tokens=given.draft_tokens, accepted_per_step=given.accepted_per_step, draft_frac=share)

@@ -128,7 +128,7 @@ def _concurrency(table: StudyTable, cluster: Cluster, said: list[str]) -> tuple[
     if workload.concurrency is not None or workload.request_rate_per_s is not None:
         return None
     if asked is None:
-        most = DEFAULT_MAX_NUM_SEQS * cluster.gpus
+        most = DEFAULT_MAX_NUM_SEQS * max(cluster.gpus, *(table.search.gpus or (1,)))
         said.append(f"workload.concurrency not given: searched from 1 to {most:,} in flight over all replicas")
         return IntRange(min=1, max=most)
     return span(asked) if isinstance(asked, ConcurrencyRange) else _distinct(asked)

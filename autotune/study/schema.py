@@ -156,7 +156,9 @@ class ObjectiveTable(Section):
         None, description="metric to make as large as possible; the default is total_tokens_per_s_per_gpu"
     )
     minimize: Literal[tuple(m for m, d in OBJECTIVES.items() if d == "minimize")] | None = Field(  # type: ignore[valid-type]
-        None, description="metric to make as small as possible, seconds"
+        None,
+        description="metric to make as small as possible: seconds, US dollars (every GPU type needs a price), or the "
+        "GPU count (search.gpus opens it; plans with equally many are ordered by throughput per GPU)",
     )
 
 
@@ -195,10 +197,12 @@ class SearchTable(Section):
         "as fast as it can be (where the engine can be told)",
     )
     gpus: Counts | None = Field(
-        None, description="other GPU counts to answer the study for, beside cluster.gpus; count; default: none"
+        None, description="other GPU counts to look at beside cluster.gpus: all plans compete; count; default: none"
     )
     gpu: GpuNames | None = Field(
-        None, description="other GPU types to answer the study for, by catalog name; default: none"
+        None,
+        description="other GPU types to look at, each with as many GPUs, by catalog name: all plans compete; "
+        "default: none",
     )
     trials: int | None = Field(
         None, ge=1, le=10_000_000, description="most candidates scored, count; default: no limit"

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autotune.study.storage import TrialRecord
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
+from costmodel.hardware import gpu_names
 
 # what it says on creating a study or waiting for a lock is for people who call Optuna themselves
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -31,6 +32,8 @@ PARAMS = (
     "max_num_batched_tokens",
     "weight_dtype",
     "kv_dtype",
+    "gpus",
+    "gpu",
 )
 """Names that `TrialRecord.params` may hold: numbers on logarithmic axes, so that plots can be read."""
 POOL_PARAMS = tuple(f"prefill_{name}" for name in ("gpus", "replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep"))
@@ -42,6 +45,7 @@ def distributions(gpus: int) -> dict[str, BaseDistribution]:
     """Distribution of every parameter: the same for all trials of a study, as samplers need it."""
     degree = IntDistribution(1, max(gpus, 2), log=True)
     found: dict[str, BaseDistribution] = dict.fromkeys((*PARAMS, *POOL_PARAMS), degree)
+    found["gpu"] = CategoricalDistribution(("cluster", *gpu_names()))
     found["engine"] = CategoricalDistribution(("vllm", "sglang", "trtllm"))
     found["redundant_experts"] = IntDistribution(0, 100_000)
     found["concurrency"] = IntDistribution(1, 100_000_000, log=True)

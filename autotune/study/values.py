@@ -18,8 +18,12 @@ OBJECTIVES: dict[str, str] = {
     "requests_per_s": "maximize",
     "ttft_s": "minimize",
     "tpot_s": "minimize",
+    "usd_per_million_tokens": "minimize",
+    "gpus": "minimize",
 }
 """Metric that a study may be about -> the direction in which it is better."""
+FEWEST_IN_FLIGHT = ("ttft_s", "tpot_s")
+"""Metrics that fewer requests in flight only improve; of all others, more never hurts within the limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

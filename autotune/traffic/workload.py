@@ -84,13 +84,14 @@ def estimate_at(study: Study, plans: Sequence[PlanResult], concurrency: float) -
         variant=own.variant,
         batched_tokens=np.array([float(plan.knobs.max_num_batched_tokens) for plan in plans]),
         batch=own.batch,
+        price_per_hour=own.price_per_hour,
     )
     return rows.evaluate(np.full(len(plans), concurrency))
 
 
 def _variant(plan: PlanResult) -> Variant:
     return Variant(
-        candidate=Candidate(engine=plan.engine, layout=plan.layout),
+        candidate=Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu),
         weight_dtype=plan.knobs.weight_dtype,
         kv_dtype=plan.knobs.kv_dtype,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 
 from autotune.space import Candidate
-from autotune.study import Study
+from autotune.study import Study, cluster_of
 from autotune.tuning.mixture import combined, point_loads
 from costmodel.arch import Arch, with_dtypes
 from costmodel.calibration.profile import Profile, read_profile
@@ -39,6 +40,8 @@ class Rows:
     """Index into `variants`, shape `(num_rows,)`."""
     batched_tokens: Floats
     batch: PlanBatch
+    price_per_hour: Floats
+    """Of all GPUs of each row, US dollars; NaN where the study gives none. Shape `(num_rows,)`."""
 
     def load(self, concurrency: Floats) -> Load:
         """What is asked of every row with so many requests in flight over all replicas."""
@@ -50,6 +53,7 @@ class Rows:
             concurrency=concurrency,
             batched_tokens=self.batched_tokens,
             max_num_seqs=np.array([float(options.max_num_seqs or UNBOUNDED_SEQS)]),
+            **speculation(self.study),
         )
 
     def evaluate(self, concurrency: Floats) -> Estimate:
@@ -74,10 +78,12 @@ class Rows:
 def make_rows(study: Study, variants: Sequence[Variant], batched_tokens: Sequence[int]) -> Rows:
     """Every variant with every token budget."""
     archs = {d: weights(study.arch, d) for d in dict.fromkeys(v.weight_dtype for v in variants)}
+    asked = dict.fromkeys((v.candidate.gpu, v.candidate.layout.gpus) for v in variants)
+    clusters = {(gpu, gpus): cluster_of(study, gpu, gpus) for gpu, gpus in asked}
     entries = [
         PlanEntry(
             arch=archs[v.weight_dtype],
-            cluster=study.cluster,
+            cluster=clusters[v.candidate.gpu, v.candidate.layout.gpus],
             engine=v.candidate.engine,
             layout=v.candidate.layout,
             kv_dtype=v.kv_dtype,
@@ -87,13 +93,27 @@ def make_rows(study: Study, variants: Sequence[Variant], batched_tokens: Sequenc
     ]
     batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study_profile(study))
     index = np.repeat(np.arange(len(variants)), len(batched_tokens))
+    price = np.array([nan if (p := e.cluster.gpu.price_per_hour) is None else p * e.layout.gpus for e in entries])
     return Rows(
         study=study,
         variants=tuple(variants),
         variant=index,
         batched_tokens=np.tile(np.array(batched_tokens, dtype=np.float64), len(variants)),
         batch=batch.take(index) if len(batched_tokens) > 1 else batch,
+        price_per_hour=price[index],
     )
+
+
+def speculation(study: Study) -> dict[str, Floats]:
+    """The fields of a `Load` that speculative decoding sets, shape `(1,)`; none without it."""
+    given = study.axes.speculative
+    if given is None:
+        return {}
+    return {
+        "step_tokens": np.array([given.draft_tokens + 1.0]),
+        "accepted_tokens": np.array([given.accepted_per_step]),
+        "draft_frac": np.array([given.draft_frac]),
+    }
 
 
 def study_profile(study: Study) -> Profile | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from autotune.study import Study
 from autotune.tuning.candidates import study_profile, weights
+from autotune.tuning.objective import COST, FEWEST_GPUS, expected, looked_at
 from autotune.tuning.plans import PlanResult
 from costmodel.calibration.residual import (
     FEATURES,
@@ -26,6 +27,7 @@ from costmodel.calibration.residual import (
 )
 from costmodel.columns import Floats
 from costmodel.correction import TARGET_CORRELATION
+from costmodel.hardware import Gpu
 
 DRAWS = 1000
 SEED = 20
@@ -84,7 +86,12 @@ def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
         return -drawn.ttft_s
     if metric == "tpot_s":
         return -drawn.tpot_s
-    return np.asarray(np.array([p.metrics[metric] for p in plans])[:, None] * drawn.throughput_factor)
+    own = {name: np.array([p.metrics[name] for p in plans])[:, None] for name in {*looked_at(study), metric}}
+    if metric == COST:
+        return -own[COST] / drawn.throughput_factor
+    moved = {name: value if name == FEWEST_GPUS else value * drawn.throughput_factor for name, value in own.items()}
+    sign = -1.0 if study.objective.direction == "minimize" else 1.0
+    return sign * expected(study, moved, np.ones(1), np.ones(1))
 
 
 def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:
@@ -134,10 +141,11 @@ def _features(study: Study, plans: Sequence[PlanResult]) -> tuple[Floats, Floats
 
 
 def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, list[int]]]:
-    groups: dict[tuple[str, str | None], list[int]] = {}
+    groups: dict[tuple[str, str | None, str | None], list[int]] = {}
     for i, p in enumerate(plans):
-        groups.setdefault((p.engine, p.knobs.weight_dtype), []).append(i)
-    gpu, profile = study.cluster.gpu, study_profile(study)
+        groups.setdefault((p.engine, p.knobs.weight_dtype, p.gpu), []).append(i)
+    types: dict[str | None, Gpu] = {None: study.cluster.gpu, **{c.gpu.name: c.gpu for c in study.axes.gpu_types}}
+    profile = study_profile(study)
     own = None if profile is None else profile.values()
     return [
         (
@@ -145,8 +153,8 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
                 [
                     (
                         weights(study.arch, dtype),
-                        gpu.name,
-                        gpu.generation,
+                        types[gpu].name,
+                        types[gpu].generation,
                         engine,
                         study.engine_version,
                     )
@@ -155,7 +163,7 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
             ),
             rows,
         )
-        for (engine, dtype), rows in groups.items()
+        for (engine, dtype, gpu), rows in groups.items()
     ]
 
 

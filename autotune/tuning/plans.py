@@ -13,6 +13,7 @@ from autotune.space import Candidate, format_plan
 from autotune.study import TrialRecord
 from autotune.tuning.candidates import Variant
 from autotune.tuning.limits import Limit
+from autotune.tuning.objective import usd_per_million
 from autotune.tuning.pools.values import Pools, pools_from
 from costmodel.columns import Floats
 from costmodel.layout import LAYOUT_AXES, Layout
@@ -37,6 +38,7 @@ METRICS = (
     "ttft_log_sd",
     "tpot_log_sd",
     "throughput_log_sd",
+    "gpus",
 )
 
 
@@ -91,19 +93,23 @@ class PlanResult:
     p_meets: float
     """Probability of keeping every limit on latency and throughput, given how sure the estimate is."""
     breakdown: Mapping[str, Any]
+    gpu: str | None = None
+    """GPU type, where it is not the cluster's own."""
+    variant: str = ""
+    """What tells results of one plan with several knobs apart (`autotune.tuning.front`)."""
     pools: Pools | None = None
     """The two sides of a disaggregated plan, whose `layout` and `knobs.max_num_seqs` are the decode pool's and whose
     `knobs.max_num_batched_tokens` is the prefill pool's. None: one kind of replica does both."""
 
     @property
     def key(self) -> str:
-        """Identity within a study: engine and full plan string."""
-        return self.plan
+        """Identity within a study: engine and full plan string, and the knobs where several are kept."""
+        return self.plan + self.variant
 
 
 def plan_key(candidate: Candidate) -> str:
     """Full plan string, engine included."""
-    return format_plan(candidate.layout, candidate.engine)
+    return format_plan(candidate.layout, candidate.engine, candidate.gpu)
 
 
 def broken_limits(limits: tuple[Limit, ...], excess: Floats, values: Floats) -> tuple[Violation, ...]:
@@ -127,8 +133,9 @@ def plan_result(
     excess: Floats,
     values: Floats,
     p_meets: Floats,
+    price_per_hour: float | None,
 ) -> PlanResult:
-    """The plan of one row. `excess` and `values`: shape `(len(limits), num_rows)`."""
+    """The plan of one row. `excess` and `values`: shape `(len(limits), num_rows)`; the price is of all its GPUs."""
     layout = variant.candidate.layout
     broken = broken_limits(limits, excess[:, row], values[:, row])
     per_rank = concurrency / min(layout.replicas, concurrency) / layout.attn_dp
@@ -146,10 +153,20 @@ def plan_result(
         feasible=not broken,
         violations=broken,
         margins={limit.code: float(excess[i, row]) for i, limit in enumerate(limits)},
-        metrics={name: float(getattr(estimate, name)[row]) for name in METRICS},
+        metrics=plan_metrics(estimate, row, price_per_hour),
         p_meets=float(p_meets[row]),
         breakdown=plan_breakdown(estimate, row),
+        gpu=variant.candidate.gpu,
     )
+
+
+def plan_metrics(estimate: Estimate, row: int, price_per_hour: float | None) -> dict[str, float]:
+    """Every figure of one row; those in US dollars where the price of all its GPUs is known."""
+    out = {name: float(getattr(estimate, name)[row]) for name in METRICS}
+    if price_per_hour is not None:
+        out["usd_per_million_tokens"] = usd_per_million(price_per_hour, out["total_tokens_per_s"])
+        out["usd_per_million_output_tokens"] = usd_per_million(price_per_hour, out["output_tokens_per_s"])
+    return out
 
 
 def plan_breakdown(estimate: Estimate, row: int) -> dict[str, Any]:
@@ -171,8 +188,8 @@ def plan_breakdown(estimate: Estimate, row: int) -> dict[str, Any]:
     }
 
 
-def to_record(plan: PlanResult, objective: str) -> TrialRecord:
-    """The plan as a trial."""
+def to_record(plan: PlanResult, *objectives: str) -> TrialRecord:
+    """The plan as a trial with the values of these metrics."""
     layout, knobs = plan.layout, plan.knobs
     params: dict[str, int | float | str] = {
         "engine": plan.engine,
@@ -181,6 +198,8 @@ def to_record(plan: PlanResult, objective: str) -> TrialRecord:
         "max_num_batched_tokens": knobs.max_num_batched_tokens,
         "weight_dtype": knobs.weight_dtype or "checkpoint",
         "kv_dtype": knobs.kv_dtype or "checkpoint",
+        "gpus": round(plan.metrics["gpus"]),
+        "gpu": plan.gpu or "cluster",
     }
     if plan.pools is not None:
         first, names = plan.pools.prefill.layout, ("replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep")
@@ -188,10 +207,11 @@ def to_record(plan: PlanResult, objective: str) -> TrialRecord:
     return TrialRecord(
         key=plan.key,
         params=params,
-        values=(plan.metrics[objective],),
+        values=tuple(plan.metrics[name] for name in objectives),
         constraints=plan.margins,
         attrs={
             "plan": plan.plan,
+            **({"variant": plan.variant} if plan.variant else {}),
             "feasible": plan.feasible,
             "stage_layers": list(layout.stage_layers),
             "max_num_seqs": knobs.max_num_seqs,
@@ -231,5 +251,7 @@ def from_record(record: TrialRecord) -> PlanResult:
         metrics={k: float("nan") if v is None else v for k, v in attrs["metrics"].items()},
         p_meets=float(attrs["p_meets"]),
         breakdown=attrs["breakdown"],
+        gpu=None if params["gpu"] == "cluster" else str(params["gpu"]),
+        variant=str(attrs.get("variant", "")),
         pools=pools_from(attrs["pools"]) if "pools" in attrs else None,
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, nan
+
+import numpy as np
 
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
-from autotune.study import Store, Study
+from autotune.study import Store, Study, cluster_of
 from autotune.tuning.candidates import Variant
 from autotune.tuning.confidence import Confidence, confidence
+from autotune.tuning.objective import COST, expected, looked_at
 from autotune.tuning.plans import PlanResult, from_record, plan_key, relative_excess
 from autotune.tuning.pool import Pool
 from autotune.tuning.pools.results import disaggregated_plan
@@ -54,10 +57,15 @@ class TuneResult:
     """What was looked at for disaggregated plans; None where the study opens none."""
 
     @property
+    def feasible_count(self) -> int:
+        """Plans of `space` that keep every limit: disaggregated ones are counted in `pools`."""
+        return sum(p.pools is None for p in self.ranked)
+
+    @property
     def infeasible_counts(self) -> dict[str, int]:
         """Plans by the constraint that binds them: the one they break by most, relative to its limit."""
         counts: dict[str, int] = {}
-        for plan in self.infeasible:
+        for plan in (p for p in self.infeasible if p.pools is None):
             code = plan.violations[0].code
             counts[code] = counts.get(code, 0) + 1
         return dict(sorted(counts.items()))
@@ -86,23 +94,22 @@ def tune(
     start = time.perf_counter()
     space = study_space(study)
     baseline = _baseline(study)
-    stored = {} if store is None else {r.key: from_record(r) for r in store.records()}
+    records = [] if store is None else store.records()
+    stored = {r.key: from_record(r) for r in records}
     plans = {key: plan for c in space.candidates if (key := plan_key(c)) in stored and (plan := stored[key])}
-    pooled, pools = disaggregated_plans(study, stored, store)
+    pooled, pools = disaggregated_plans(study, records, store)
     missing = [c for c in space.candidates if plan_key(c) not in plans]
-    if study.axes.disaggregated == "only":
-        plans, missing = {}, []
     scored = 0
     for batch, added in _batches(study, missing, plans, store, pool or Pool(jobs=jobs), progress):
         plans.update((p.key, p) for p in batch)
         scored += added
-    if store is not None and not store.known_keys() <= {*plans, *pooled}:
+    if store is not None and space.candidates and not store.known_keys() <= {*plans, *pooled}:
         plans = _with_others(space, store, plans)
     ranked, infeasible = rank(study, [*plans.values(), *pooled.values()])
     known = None if baseline is None else baseline.result
     return TuneResult(
         study=study,
-        complete=len(plans) == len(space.candidates) or study.axes.disaggregated == "only",
+        complete=len(plans) == len(space.candidates),
         space=space,
         ranked=ranked,
         infeasible=infeasible,
@@ -156,9 +163,11 @@ def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, .
 
 
 def expected_objective(study: Study, plan: PlanResult) -> float:
-    """What ranks plans: the objective, times the probability of keeping the limits where more is better."""
-    value = plan.metrics[study.objective.metric]
-    return value if study.objective.direction == "minimize" else value * plan.p_meets
+    """What ranks plans, in the objective's direction (`autotune.tuning.objective.expected`)."""
+    m = plan.metrics
+    price = m.get(COST, nan) * m["total_tokens_per_s"] * 3600.0 / 1e6
+    figures = {name: np.array([m[name]]) for name in looked_at(study)}
+    return float(expected(study, figures, np.array([plan.p_meets]), np.array([price]))[0])
 
 
 def place(study: Study, plan: PlanResult, ranked: Sequence[PlanResult]) -> int | None:
@@ -190,6 +199,23 @@ def _baseline(study: Study) -> BaselineResult | None:
     )
 
 
+def _resolved(study: Study, text: str, engine: str) -> Resolution:
+    """What a plan string means on the study's own cluster, or else on the first of those that it opens beside it."""
+    spec = parse_plan(text)
+    counts = dict.fromkeys((study.cluster.gpus, *reversed(study.axes.gpu_counts)))
+    problem: InputError | None = None
+    for gpus in counts:
+        cluster_of(study, spec.gpu, gpus)
+        try:
+            found = resolve(spec, arch=study.arch, gpus=gpus, engine=engine)
+        except InputError as error:
+            problem = problem or error
+            continue
+        own = replace(found.candidate, gpu=None if spec.gpu == study.cluster.gpu.name else spec.gpu)
+        return replace(found, candidate=own)
+    raise problem or InputError.single("plan", f"has no reading, got {text!r}")
+
+
 def score_plan(
     study: Study,
     text: str,
@@ -218,7 +244,7 @@ def score_plan(
                 kv_dtype=kv_dtype,
             )
             return BaselineResult(text=text, resolution=resolution, result=result)
-        resolution = resolve(parse_plan(text), arch=study.arch, gpus=study.cluster.gpus, engine=engine or study.engine)
+        resolution = _resolved(study, text, engine or study.engine)
     except InputError as error:
         raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
     if resolution.violations:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from autotune.space import Candidate
-from autotune.study import IntRange, Study
+from autotune.study import FEWEST_IN_FLIGHT, IntRange, Study
 from autotune.tuning.candidates import Rows, Variant, make_rows
 from autotune.tuning.limits import Figures, Limit, excess_table, p_meets, study_limits
+from autotune.tuning.objective import expected, looked_at
 from autotune.tuning.plans import DERIVED, PlanResult, plan_result
 from autotune.tuning.solve import bounds, in_range, solve_concurrency
 from costmodel.columns import Floats
@@ -54,7 +55,7 @@ def _concurrencies(study: Study, rows: Rows, limits: tuple[Limit, ...]) -> list[
     if not fixed and asked is not None and not isinstance(asked, IntRange):
         return [np.full(size, float(value)) for value in asked]
     solved = solve_concurrency(rows, limits)
-    if fixed or study.objective.direction == "minimize":
+    if fixed or study.objective.metric in FEWEST_IN_FLIGHT:
         return [solved]
     replicas = rows.batch.layout.replicas
     least = bounds(study, replicas)[0] * replicas
@@ -62,16 +63,19 @@ def _concurrencies(study: Study, rows: Rows, limits: tuple[Limit, ...]) -> list[
     return [in_range(study, concurrency) for concurrency in tried]
 
 
-def order_key(study: Study, limits: tuple[Limit, ...], figures: Figures) -> tuple[Floats, Floats, Floats]:
+def order_key(
+    study: Study, limits: tuple[Limit, ...], figures: Figures, price_per_hour: Floats
+) -> tuple[Floats, Floats, Floats]:
     """What orders rows, higher is better; excesses, shape `(len(limits), rows)`; P(meets).
+
+    `price_per_hour` is of all GPUs of a row, US dollars, shape `(rows,)` or `(1,)`; NaN where it is not known.
 
     Any feasible row goes before any infeasible one, and those by how far they are off.
     """
     excess = excess_table(limits, figures)
-    objective = getattr(figures, study.objective.metric)
-    # what can be expected of a plan that may break its limits
     meets = p_meets(study, figures)
-    gain = -objective if study.objective.direction == "minimize" else objective * meets
+    gain = expected(study, {name: getattr(figures, name) for name in looked_at(study)}, meets, price_per_hour)
+    gain = -gain if study.objective.direction == "minimize" else gain
     scale = np.array([max(abs(limit.limit), 1e-12) for limit in limits])[:, None]
     over = np.maximum(excess, 0.0) / scale
     derived = np.array([limit.code == DERIVED for limit in limits])
@@ -80,13 +84,18 @@ def order_key(study: Study, limits: tuple[Limit, ...], figures: Figures) -> tupl
     return np.where(worst <= 0.0, 10.0 + bounded, -np.minimum(worst, 1e300)), excess, meets
 
 
+def finite_price(price: float) -> float | None:
+    """A price as a value; None stands for one that is not known."""
+    return None if np.isnan(price) else float(price)
+
+
 class _Trial:
     """All rows at one concurrency each, with the key that orders them: higher is better."""
 
     def __init__(self, rows: Rows, concurrency: Floats, limits: tuple[Limit, ...], study: Study) -> None:
         self.rows, self.concurrency, self.limits = rows, concurrency, limits
         self.estimate: Estimate = rows.evaluate(concurrency)
-        self.key, self.excess, self.p_meets = order_key(study, limits, self.estimate)
+        self.key, self.excess, self.p_meets = order_key(study, limits, self.estimate, rows.price_per_hour)
         self.values = np.stack([limit.value(self.estimate) for limit in limits])
 
     def result(self, row: int) -> PlanResult:
@@ -101,4 +110,5 @@ class _Trial:
             excess=self.excess,
             values=self.values,
             p_meets=self.p_meets,
+            price_per_hour=finite_price(self.rows.price_per_hour[row]),
         )

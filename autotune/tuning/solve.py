@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.study import IntRange, Study
+from autotune.study import FEWEST_IN_FLIGHT, IntRange, Study
 from autotune.tuning.candidates import Rows
 from autotune.tuning.limits import Limit, excess_table, p_meets_latency
 from costmodel.columns import Floats
@@ -42,7 +42,7 @@ def solve_concurrency(rows: Rows, limits: tuple[Limit, ...]) -> Floats:
     if study.workload.request_rate_per_s is not None:
         return in_range(study, _fewest(rows, replicas, low, high, _reaches(study.workload.request_rate_per_s)))
     wanted = [limit for limit in limits if limit.least and limit.code.startswith("min_")]
-    if study.objective.direction == "minimize":
+    if study.objective.metric in FEWEST_IN_FLIGHT:
         return in_range(study, _fewest(rows, replicas, low, high, _keeps_all(wanted, size)))
     return in_range(study, _most(rows, replicas, low, high, keeps))
 

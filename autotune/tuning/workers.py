@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autotune.space import Candidate, Space, enumerate_space
-from autotune.study import IntRange, Store, Study
+from autotune.study import IntRange, Store, Study, cluster_choices, on_cluster
 from autotune.tuning.plans import PlanResult, plan_key, to_record
 from autotune.tuning.pool import Pool
 from autotune.tuning.sample import sample
 from autotune.tuning.score import STEPS_BACK
+from autotune.tuning.split import balanced_splits
 from costmodel.errors import InputError
 
 CLAIM_CANDIDATES = 512
@@ -194,15 +195,35 @@ def work(study: Study, store: Store, pool: Pool, *, progress: Callable[[int, int
 
 
 def study_space(study: Study) -> Space:
-    """Every plan of a study. Raises `InputError` as `enumerate_space`."""
+    """Every plan of a study with one kind of replica. Raises `InputError` as `enumerate_space`."""
+    if study.axes.disaggregated == "only":
+        return Space(enumerated=0, rejected={}, candidates=())
     search = study.search
-    return enumerate_space(
-        study.arch,
-        gpus=study.cluster.gpus,
-        engine=study.engine,
-        attn_cp=search.attn_cp,
-        dcp=search.dcp,
-        redundant_experts=search.redundant_experts,
+    spaces = []
+    for cluster in cluster_choices(study):
+        found = enumerate_space(
+            study.arch,
+            gpus=cluster.gpus,
+            engine=study.engine,
+            attn_cp=search.attn_cp,
+            dcp=search.dcp,
+            redundant_experts=search.redundant_experts,
+        )
+        own = on_cluster(study, cluster)
+        name = None if cluster.gpu.name == study.cluster.gpu.name else cluster.gpu.name
+        splits = balanced_splits(own, found.candidates) if study.axes.balanced_stages else ()
+        spaces.append(
+            Space(
+                enumerated=found.enumerated + len(splits),
+                rejected=found.rejected,
+                candidates=tuple(replace(c, gpu=name) for c in (*found.candidates, *splits)),
+            )
+        )
+    rules = dict.fromkeys(rule for s in spaces for rule in s.rejected)
+    return Space(
+        enumerated=sum(s.enumerated for s in spaces),
+        rejected={rule: sum(s.rejected.get(rule, 0) for s in spaces) for rule in rules},
+        candidates=tuple(c for s in spaces for c in s.candidates),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ from costmodel.hardware import Cluster, load_gpu
 from costmodel.layout import Layout
 from costmodel.operators import StepTime
 from costmodel.outcome import COMMUNICATION
+from costmodel.pools import MOST_UTILISED, decode_pool, prefill_pool
+from costmodel.serving import Load
+from costmodel.transfer import TransferLink
 from costmodel.work import StepWork, decode_work, mean_context
 
 PROFILE = "DeepSeek, profile-data (2025-02), github.com/deepseek-ai/profile-data"
@@ -81,6 +85,90 @@ def published_points() -> tuple[PublishedPoint, ...]:
     )
 
 
+def published_pools() -> tuple[PublishedPoint, ...]:
+    """The same deployments as the pools of a disaggregated plan, as `tune` ranks them."""
+    alone = f"pool model of search.disaggregated: one micro-batch at a time, nothing overlapped; {SGLANG}"
+    full = f"{alone}; {MOST_UTILISED:.0%} utilised"
+    prefill = _prefill_pool(ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.0)
+    cached = _prefill_pool(ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.563)
+    decode = _decode_pool(ranks=128, sequences=128.0, context=4096.0)
+    day, at_speed = _pool_at_speed(ranks=144, context=4989.0, tokens_per_s_per_user=21.0)
+    return (
+        PublishedPoint(
+            name="prefill pool EP32, 4K prompts",
+            source=PROFILE,
+            assumed=full,
+            published=7839.0,
+            predicted=prefill,
+            unit="tokens/s per GPU",
+        ),
+        PublishedPoint(
+            name="decode pool EP128, batch 128 a GPU, 4K context",
+            source=PROFILE,
+            assumed=alone,
+            published=2324.0,
+            predicted=decode,
+            unit="tokens/s per GPU",
+        ),
+        PublishedPoint(
+            name="production prefill pool EP32, without cache hits",
+            source=DAY_SIX,
+            assumed=f"{full}; prompts of 4,096 tokens, 56.3 % of them cached, counted without the hits",
+            published=32200.0,
+            predicted=cached * NODE_GPUS,
+            unit="tokens/s per node",
+        ),
+        PublishedPoint(
+            name="production decode pool EP144",
+            source=DAY_SIX,
+            assumed=f"{alone}; batch of {day:.0f} a GPU, which gives 21 tokens/s per user",
+            published=14800.0,
+            predicted=at_speed * NODE_GPUS,
+            unit="tokens/s per node",
+        ),
+    )
+
+
+SGLANG = "SGLang's schedule and calibration"
+MEMORY_FRACTION = np.array([0.9])
+OUTPUTS = 1000.0
+"""Output tokens of a request of the decode pools: their context is that of the middle of it."""
+
+
+def _load(prompt: float, hit: float, tokens: float) -> Load:
+    return Load(
+        isl=np.array([prompt]),
+        osl=np.array([OUTPUTS]),
+        prefix_hit_frac=np.array([hit]),
+        concurrency=np.ones(1),
+        batched_tokens=np.array([tokens]),
+        max_num_seqs=np.array([4096.0]),
+    )
+
+
+def _prefill_pool(*, ranks: int, spare: int, tokens: float, prompt: float, hit: float) -> float:
+    """Tokens/s per GPU, cached ones not counted."""
+    load, longest = _load(prompt, hit, tokens), np.array([prompt])
+    batch = _batch(ranks, spare)
+    pool = prefill_pool(batch, load, TransferLink(), longest_prompt=longest, memory_fraction=MEMORY_FRACTION)
+    rate = float(pool.at(np.array([MOST_UTILISED])).columns.requests_per_s[0])
+    return rate * prompt * (1.0 - hit) / ranks
+
+
+def _decode_pool(*, ranks: int, sequences: float, context: float) -> float:
+    """Output tokens/s per GPU."""
+    prompt = context - OUTPUTS / 2.0
+    load, longest = _load(prompt, 0.0, 1024.0), np.array([prompt])
+    batch = _batch(ranks, 0 if 256 % ranks == 0 else -256 % ranks)
+    pool = decode_pool(batch, load, TransferLink(), longest_prompt=longest, memory_fraction=MEMORY_FRACTION)
+    return sequences / float(pool.at(np.array([sequences * ranks])).columns.latency_s[0])
+
+
+def _pool_at_speed(*, ranks: int, context: float, tokens_per_s_per_user: float) -> tuple[float, float]:
+    """As `_decode_at_speed`."""
+    return _at_speed(lambda n: _decode_pool(ranks=ranks, sequences=n, context=context), tokens_per_s_per_user)
+
+
 def _batch(ranks: int, spare: int) -> PlanBatch:
     arch = load_model("deepseek-v3")
     layout = Layout(
@@ -136,10 +224,14 @@ def _decode(*, ranks: int, sequences: float, context: float) -> float:
 
 
 def _decode_at_speed(*, ranks: int, context: float, tokens_per_s_per_user: float) -> tuple[float, float]:
-    """The batch per GPU whose users see this speed, and its tokens/s per GPU."""
+    return _at_speed(lambda n: _decode(ranks=ranks, sequences=n, context=context), tokens_per_s_per_user)
+
+
+def _at_speed(per_gpu: Callable[[float], float], tokens_per_s_per_user: float) -> tuple[float, float]:
+    """The batch per GPU whose users see this speed, and its tokens/s per GPU; `per_gpu`: batch to tokens/s."""
     low, high = 1.0, 4096.0
     for _ in range(40):
         middle = 0.5 * (low + high)
-        speed = _decode(ranks=ranks, sequences=middle, context=context) / middle
+        speed = per_gpu(middle) / middle
         low, high = (middle, high) if speed >= tokens_per_s_per_user else (low, middle)
-    return low, _decode(ranks=ranks, sequences=low, context=context)
+    return low, per_gpu(low)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from autotune.validation import errors_of, kendall_tau, published_points, slo_task
+from autotune.validation.published import published_pools
 from autotune.validation.slo import SloRuns, reliability
 from costmodel.errors import InputError
 from costmodel.runs import prepare_runs, read_runs
@@ -176,6 +177,14 @@ def test_profiled_steps_of_deepseek() -> None:
     prefill, decode, *_ = published_points()
     assert prefill.ratio == pytest.approx(1.0, abs=0.25)
     assert decode.ratio == pytest.approx(1.0, abs=0.25)
+
+
+def test_pools_overlap_nothing() -> None:
+    """As pools of a disaggregated plan, which overlap no micro-batches, the same deployments do less."""
+    overlapped, alone = published_points(), published_pools()
+    assert [p.published for p in overlapped] == [p.published for p in alone]
+    for whole, pool in zip(overlapped, alone, strict=True):
+        assert 0.45 * whole.predicted < pool.predicted < whole.predicted
 
 
 def test_measured_runs(shared_dir: Path) -> None:

@@ -231,7 +231,7 @@ def _tiles(view: _View) -> tuple[Tile, ...]:
 def _alternatives(result: TuneResult) -> tuple[str, ...]:
     if result.baseline is None:
         return ()
-    return tuple(format_plan(c.layout, c.engine) for c in result.baseline.resolution.alternatives[:6])
+    return tuple(format_plan(c.layout, c.engine, c.gpu) for c in result.baseline.resolution.alternatives[:6])
 
 
 def _scatters(view: _View) -> tuple[Chart, ...]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, isfinite
 
+from autotune.report.clusters import table_name
 from autotune.report.html.shapes import number
-from autotune.space import short_plan
 from autotune.tuning import PlanResult
 from autotune.tuning.confidence import P10
 
@@ -119,7 +119,7 @@ def within(title: str) -> str:
 
 def plan_name(plan: PlanResult, *, dense: bool, several_engines: bool) -> str:
     """`R8 TP2 DP8 EP16`, with the engine where several compete."""
-    name = short_plan(plan.layout, dense=dense)
+    name = table_name(plan, dense=dense)
     return f"{ENGINES[plan.engine]} {name}" if several_engines else name
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from math import nan
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autotune.space import Candidate, enumerate_space
 from autotune.study import IntRange, Study
-from autotune.tuning.candidates import study_profile, weights
+from autotune.tuning.candidates import speculation, study_profile, weights
 from autotune.tuning.normal import p_below
 from costmodel.columns import Floats, Ints
 from costmodel.estimate import PlanBatch, PlanEntry
@@ -80,6 +81,12 @@ def transfer_link(study: Study, first: Gpu, second: Gpu) -> TransferLink:
     )
 
 
+def pair_price(first: Cluster, first_gpus: Floats, second: Cluster, second_gpus: Floats) -> Floats:
+    """US dollars per hour of two pools of so many GPUs; NaN where a type has no price."""
+    prices = [nan if c.gpu.price_per_hour is None else c.gpu.price_per_hour for c in (first, second)]
+    return np.asarray(prices[0] * first_gpus + prices[1] * second_gpus)
+
+
 def demand(study: Study) -> Demand:
     """What the study asks of both pools together."""
     asked, work = study.search.concurrency, study.workload
@@ -137,6 +144,7 @@ def pool_load(study: Study, budget: Floats) -> Load:
         concurrency=np.ones(1),
         batched_tokens=budget,
         max_num_seqs=np.array([float(study.engine_options.max_num_seqs)]),
+        **speculation(study),
     )
 
 

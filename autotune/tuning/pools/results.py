@@ -12,32 +12,32 @@ from autotune.space import Resolution, Violation, resolve
 from autotune.space.engines import engines_of
 from autotune.study import Study
 from autotune.tuning.limits import study_limits
-from autotune.tuning.plans import METRICS, Knobs, PlanResult, broken_limits, plan_breakdown
-from autotune.tuning.pools.points import Dtypes, Points, demand, points, pool_load, pool_rows, transfer_link
+from autotune.tuning.plans import Knobs, PlanResult, broken_limits, plan_breakdown, plan_metrics
+from autotune.tuning.pools.points import Dtypes, Points, demand, pair_price, points, pool_load, pool_rows, transfer_link
 from autotune.tuning.pools.search import Pair, best_pair
 from autotune.tuning.pools.text import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.tuning.pools.values import PoolPlan, Pools
-from autotune.tuning.score import order_key
+from autotune.tuning.score import finite_price, order_key
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
 from costmodel.joined import Joined, joined, joined_estimate
 from costmodel.pools import PoolPoint
 
 
-def pair_results(study: Study, pairs: Sequence[Pair]) -> list[PlanResult]:
-    """The plans of pairs, in their order."""
+def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:
+    """The plans of pairs, in their order; their strings leave out the GPU type `home`."""
     groups: dict[tuple[int, int], list[int]] = {}
     for at, pair in enumerate(pairs):
         groups.setdefault((id(pair.prefill), id(pair.decode)), []).append(at)
     found = {
         at: plan
         for members in groups.values()
-        for at, plan in zip(members, _results(study, [pairs[m] for m in members]), strict=True)
+        for at, plan in zip(members, _results(study, [pairs[m] for m in members], home), strict=True)
     }
     return [found[at] for at in range(len(pairs))]
 
 
-def _results(study: Study, pairs: Sequence[Pair]) -> list[PlanResult]:
+def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]:
     """Plans of pairs that share both tables of points."""
     first, second = pairs[0].prefill, pairs[0].decode
     prefill = first.detailed(np.array([p.prefill_at for p in pairs]))
@@ -45,13 +45,14 @@ def _results(study: Study, pairs: Sequence[Pair]) -> list[PlanResult]:
     link = transfer_link(study, first.rows.cluster.gpu, second.rows.cluster.gpu)
     pair = joined(prefill.columns, decode.columns, pool_load(study, np.ones(1)), link, demand(study))
     estimate, limits = joined_estimate(prefill, decode, pair), study_limits(study)
-    _, excess, meets = order_key(study, limits, estimate)
+    price = pair_price(first.rows.cluster, prefill.columns.gpus, second.rows.cluster, decode.columns.gpus)
+    _, excess, meets = order_key(study, limits, estimate, price)
     values = np.stack([limit.value(estimate) for limit in limits])
     out = []
     for row, chosen in enumerate(pairs):
         pools = _pools(study, chosen, row, prefill, decode, pair)
         broken = broken_limits(limits, excess[:, row], values[:, row])
-        types = [None if p.gpu == study.cluster.gpu.name else p.gpu for p in (pools.prefill, pools.decode)]
+        types = [None if p.gpu == home else p.gpu for p in (pools.prefill, pools.decode)]
         engine, dtypes = first.rows.engine, first.rows.dtypes
         out.append(
             PlanResult(
@@ -68,7 +69,7 @@ def _results(study: Study, pairs: Sequence[Pair]) -> list[PlanResult]:
                 feasible=not broken,
                 violations=broken,
                 margins={limit.code: float(excess[i, row]) for i, limit in enumerate(limits)},
-                metrics={name: float(getattr(estimate, name)[row]) for name in METRICS},
+                metrics=plan_metrics(estimate, row, finite_price(price[row])),
                 p_meets=float(meets[row]),
                 breakdown=plan_breakdown(estimate, row),
                 pools=pools,
@@ -159,7 +160,8 @@ def disaggregated_plan(
             for role, side, found in (("prefill", spec.prefill, first), ("decode", spec.decode, second))
         ]
         pairs.append(best_pair(own, sides[0], sides[1]))
-    return resolution, pair_results(own, [max(pairs, key=lambda p: p.key)])[0]
+    best = max(pairs, key=lambda p: p.key)
+    return resolution, pair_results(own, [best], home=study.cluster.gpu.name)[0]
 
 
 def _cluster(study: Study, gpu: str | None) -> Cluster:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from autotune.study import Store, Study
-from autotune.tuning.plans import PlanResult, to_record
+from autotune.study import Store, Study, TrialRecord, cluster_choices, on_cluster
+from autotune.tuning.plans import PlanResult, from_record, to_record
 from autotune.tuning.pools.results import pair_results
 from autotune.tuning.pools.search import count_plans, search_pools
+
+COUNT_ATTR = "disaggregated_plans"
+"""Attribute of a stored disaggregated plan: how many were stored in one step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +30,11 @@ class PoolSearch:
 
 
 def disaggregated_plans(
-    study: Study, stored: Mapping[str, PlanResult], store: Store | None
+    study: Study, stored: Sequence[TrialRecord], store: Store | None
 ) -> tuple[dict[str, PlanResult], PoolSearch | None]:
     """The best disaggregated plans by key, and what was looked at; nothing where the study opens none.
 
-    They are stored in one step, so that a storage that has any of them has them all.
+    Each says how many were stored with it, so that a torn write is seen and the search done again.
 
     Raises:
         InputError: the storage fails.
@@ -39,20 +42,31 @@ def disaggregated_plans(
     if study.axes.disaggregated == "off":
         return {}, None
     start = time.perf_counter()
-    known = {key: plan for key, plan in stored.items() if plan.pools is not None}
-    if known:
+    kept = [r for r in stored if COUNT_ATTR in r.attrs]
+    known = {r.key: from_record(r) for r in kept}
+    if known and len(known) == kept[0].attrs[COUNT_ATTR]:
         taken = time.perf_counter() - start
         return known, PoolSearch(
-            plans=count_plans(study), kept=len(known), scored_now=0, joined_points=None, elapsed_s=taken
+            plans=sum(count_plans(on_cluster(study, c)) for c in cluster_choices(study)),
+            kept=len(known),
+            scored_now=0,
+            joined_points=None,
+            elapsed_s=taken,
         )
-    found = search_pools(study)
-    plans = {p.key: p for p in pair_results(study, found.pairs)}
+    plans: dict[str, PlanResult] = {}
+    counted = joined = 0
+    for cluster in cluster_choices(study):
+        own = on_cluster(study, cluster)
+        found = search_pools(own)
+        counted, joined = counted + found.plans, joined + found.joined
+        plans.update((p.key, p) for p in pair_results(own, found.pairs, home=study.cluster.gpu.name))
     if store is not None:
-        store.add([to_record(p, study.objective.metric) for p in plans.values()])
+        records = [to_record(p, study.objective.metric) for p in plans.values()]
+        store.add([replace(r, attrs={**r.attrs, COUNT_ATTR: len(records)}) for r in records])
     return plans, PoolSearch(
-        plans=found.plans,
+        plans=counted,
         kept=len(plans),
         scored_now=len(plans),
-        joined_points=found.joined,
+        joined_points=joined,
         elapsed_s=time.perf_counter() - start,
     )

@@ -15,6 +15,7 @@ from autotune.tuning.pools.points import (
     Dtypes,
     Points,
     demand,
+    pair_price,
     points,
     pool_layouts,
     pool_load,
@@ -31,6 +32,8 @@ KEPT = 50
 """Disaggregated plans that a result holds: the best ones, in exact order."""
 FEASIBLE = 5.0
 """Ranking keys above it are those of feasible plans (`order_key`)."""
+FIRST_LAYOUTS = 2
+"""Layouts that may dominate a point in the first round, whose plans bound what the second one joins."""
 JOIN_ROWS = 400_000
 """Pairs of points joined at once, for memory."""
 
@@ -86,12 +89,19 @@ def _search(study: Study, keep: int, *, prune: bool, feasible: bool) -> Found:
     best: dict[tuple[object, ...], Pair] = {}
     evaluated = skipped = everything = 0
     for prefill, decode, splits in _sides(study):
-        sides = [_Side(study, side, feasible=feasible) for side in (prefill, decode)]
+        sides = [
+            _Side(study, side, partner.rows.cluster, feasible=feasible)
+            for side, partner in ((prefill, decode), (decode, prefill))
+        ]
         everything += prefill.row.size + decode.row.size
-        for p_gpus, d_gpus in _by_promise(sides, splits) if prune else splits:
+        # what only few layouts dominate goes first, so that the bounds are good before the rest is looked at
+        banded = prune and study.workload.concurrency is None
+        rounds = (min(FIRST_LAYOUTS, keep), keep) if banded else (keep,)
+        ordered = _by_promise(sides, splits) if prune else splits
+        for band, (p_gpus, d_gpus) in product(rounds, ordered):
             least = sorted((p.key for p in best.values()), reverse=True)[keep - 1] if len(best) >= keep else -np.inf
-            mine = sides[0].worth_joining(p_gpus, d_gpus, keep, least, prune=prune)
-            theirs = sides[1].worth_joining(d_gpus, p_gpus, keep, least, prune=prune)
+            mine = sides[0].worth_joining(p_gpus, d_gpus, band, least, prune=prune)
+            theirs = sides[1].worth_joining(d_gpus, p_gpus, band, least, prune=prune)
             if not mine.size or not theirs.size:
                 continue
             evaluated += mine.size * theirs.size
@@ -100,9 +110,9 @@ def _search(study: Study, keep: int, *, prune: bool, feasible: bool) -> Found:
                 if old is None or pair.key > old.key:
                     best[pair.layouts] = pair
         skipped += sum(s.skipped for s in sides)
-    ordered = sorted(best.values(), key=lambda p: -p.key)[:keep]
+    kept = sorted(best.values(), key=lambda p: -p.key)[:keep]
     return Found(
-        pairs=tuple(ordered), plans=count_plans(study), joined=evaluated, skipped_points=skipped, all_points=everything
+        pairs=tuple(kept), plans=count_plans(study), joined=evaluated, skipped_points=skipped, all_points=everything
     )
 
 
@@ -169,8 +179,8 @@ def best_pair(study: Study, prefill: Points, decode: Points) -> Pair:
 class _Side:
     """The points of one role, by pool size, with what can rule them out."""
 
-    def __init__(self, study: Study, points_: Points, *, feasible: bool) -> None:
-        self.study, self.points, self.feasible = study, points_, feasible
+    def __init__(self, study: Study, points_: Points, partner: Cluster, *, feasible: bool) -> None:
+        self.study, self.points, self.partner, self.feasible = study, points_, partner, feasible
         self.excess = _memory_excess(study, points_)
         gpus = np.array([c.layout.gpus for c in points_.rows.layouts], dtype=np.int64)
         of_point = gpus[points_.layout]
@@ -200,7 +210,8 @@ class _Side:
             if asked.in_flight is not None:  # the wait in front of both pools depends on both
                 asked = Demand(most_in_flight=asked.in_flight)
             pair = joined(*pools, pool_load(self.study, np.ones(1)), link, asked)
-            key = order_key(self.study, study_limits(self.study), pair)[0] if index.size else np.zeros(0)
+            price = pair_price(self.points.rows.cluster, own.gpus, self.partner, np.array([float(others)]))
+            key = order_key(self.study, study_limits(self.study), pair, price)[0] if index.size else np.zeros(0)
             self._bounds[gpus, others] = np.where(key >= FEASIBLE, key, -np.inf) if self.feasible else key
         return self._bounds[gpus, others]
 
@@ -310,7 +321,8 @@ def _choice(
     load = pool_load(study, np.ones(1))
     link = transfer_link(study, first.rows.cluster.gpu, second.rows.cluster.gpu)
     pair = joined(prefill, decode, load, link, demand(study))
-    key = order_key(study, study_limits(study), pair)[0].reshape(shape)
+    price = pair_price(first.rows.cluster, prefill.gpus, second.rows.cluster, decode.gpus)
+    key = order_key(study, study_limits(study), pair, price)[0].reshape(shape)
     if feasible:
         key = np.where(key >= FEASIBLE, key, -np.inf)
     if study.workload.concurrency is None:

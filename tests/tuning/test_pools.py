@@ -1,0 +1,190 @@
+"""Disaggregated plans: the pruned search against joining everything, rate matching, transfer, strings, storage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autotune.report.clusters import table_name
+from autotune.report.document import tune_document
+from autotune.study import Study, open_store, study_fingerprint
+from autotune.tuning import TuneResult, tune
+from autotune.tuning.pools.prune import skyband
+from autotune.tuning.pools.results import pair_results
+from autotune.tuning.pools.search import search_pools
+from autotune.tuning.run import expected_objective, rank, score_plan
+from costmodel.errors import InputError
+from tests.tuning.brute import question
+
+LIMITS = {"ttft_ms": 4000, "tpot_ms": 40}
+
+
+def asked(
+    gpus: int = 16, *, disaggregated: str = "auto", also: Mapping[str, Any] | None = None, **tables: Any
+) -> Study:
+    """DeepSeek-V3 on a few H200, with pools."""
+    search = {"max_num_batched_tokens": [8192], "disaggregated": disaggregated, **tables.pop("search", {})}
+    return question(
+        "deepseek-v3",
+        cluster={"gpus": gpus, "gpu": "h200_sxm", "gpus_per_node": 8, **(also or {})},
+        workload={"isl": 2003, "osl": 251, **tables.pop("workload", {})},
+        constraints=tables.pop("constraints", LIMITS),
+        search=search,
+        disaggregation=tables.pop("disaggregation", {"pool_gpus_multiple_of": 4}),
+        **tables,
+    )
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "limits": {},
+    "no limits": {"constraints": {}},
+    "tight": {"constraints": {"ttft_ms": 900, "tpot_ms": 22}},
+    "infeasible": {"constraints": {"ttft_ms": 20, "tpot_ms": 2}},
+    "fastest first token": {"objective": {"minimize": "ttft_s"}},
+    "fewest ms per token": {"objective": {"minimize": "tpot_s"}},
+    "rate": {"workload": {"request_rate_per_s": 8.0}},
+    "in flight": {"workload": {"concurrency": 200}},
+    "at most in flight": {"search": {"concurrency": {"min": 1, "max": 150}}},
+    "by stage": {"constraints": {**LIMITS, "min_stage_tokens_per_s_per_gpu": 200}},
+    "cost": {"objective": {"minimize": "usd_per_million_tokens"}, "prices": {"h200_sxm": 3.0}},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_pruning_loses_nothing_on_16_gpus(case: Mapping[str, Any]) -> None:
+    """The best plans are those found by joining every point of every layout with every other, up to ties."""
+    study = asked(**json.loads(json.dumps(case)))
+    pruned, brute = search_pools(study, keep=12), search_pools(study, keep=12, prune=False)
+    assert [p.key for p in pruned.pairs] == pytest.approx([p.key for p in brute.pairs], rel=1e-12)
+    assert pruned.plans == brute.plans
+    assert pruned.joined <= brute.joined
+    found, truth = ({p.plan for p in pair_results(study, s.pairs, home="h200_sxm")} for s in (pruned, brute))
+    tied = {p.key for p in brute.pairs if sum(q.key == p.key for q in brute.pairs) > 1} | {brute.pairs[-1].key}
+    assert len(found ^ truth) <= 2 * sum(p.key in tied for p in brute.pairs)
+
+
+def test_skyband_keeps_what_few_dominate() -> None:
+    """Against the definition, point by point, on small whole numbers with many ties."""
+    random = np.random.default_rng(3)
+    for layouts in (1, 2, 3):
+        points = random.integers(0, 4, (60, 3)).astype(float)
+        owner = np.sort(random.integers(0, 12, 60))
+        kept = skyband(points, owner, layouts)
+
+        def beats(j: int, i: int, points: Any = points) -> bool:
+            at_least = bool((points[j] >= points[i]).all())
+            return at_least and (bool((points[j] > points[i]).any()) or j < i)
+
+        alive = [i for i in range(60) if not any(owner[j] == owner[i] and beats(j, i) for j in range(60) if j != i)]
+        wanted = [
+            i for i in alive if len({int(owner[j]) for j in alive if owner[j] != owner[i] and beats(j, i)}) < layouts
+        ]
+        assert np.flatnonzero(kept).tolist() == wanted
+
+
+def test_pools_rank_beside_other_plans() -> None:
+    """One ranking, nothing infeasible in it, both kinds in it, and counts that say what was covered."""
+    result = tune(asked())
+    kinds = {p.pools is None for p in result.ranked}
+    assert kinds == {True, False}
+    assert all(p.feasible and not p.violations for p in result.ranked)
+    assert rank(result.study, result.ranked)[0] == result.ranked
+    document = tune_document(result, top=0)
+    assert document["complete"]
+    assert document["disaggregated"]["pairs_of_layouts"] > 100
+    assert document["counts"]["feasible"] == sum("pools" not in p for p in document["plans"] if p["feasible"])
+    pooled = next(p for p in document["plans"] if "pools" in p)
+    assert pooled["pools"]["prefill"]["gpus"] + pooled["pools"]["decode"]["gpus"] == 16
+    assert pooled["pools"]["overlap_frac"] == 0.0
+
+
+def test_the_slower_pool_sets_the_rate() -> None:
+    """Rate matching: the plan's rate is the smaller of both pools', and Little's law holds over both."""
+    result = tune(asked(disaggregated="only"))
+    for plan in result.ranked:
+        pools = plan.pools
+        assert pools is not None
+        sides = {"prefill": pools.prefill.requests_per_s, "decode": pools.decode.requests_per_s}
+        assert plan.metrics["requests_per_s"] == pytest.approx(min(sides.values()), rel=1e-9)
+        assert sides[pools.slower] == min(sides.values())
+        m, outputs = plan.metrics, 251 - 1
+        inside = m["requests_per_s"] * (m["ttft_s"] + outputs * m["tpot_s"])
+        assert plan.knobs.concurrency == max(round(inside), 1)
+
+
+def test_transfer_is_part_of_the_first_token() -> None:
+    """TTFT has the cache's way over the link: bytes over bandwidth, less what overlaps; all of it stated."""
+    text = "vllm:P8:R1/ATP1/ADP8/EP8+D8:R1/ATP1/ADP8/EP8"
+
+    def transfer(**table: Any) -> tuple[float, float, float]:
+        found = score_plan(asked(disaggregation={"link_gb_per_s": 10.0, **table}), text).result
+        assert found is not None
+        assert found.pools is not None
+        return found.pools.transfer_s, found.pools.kv_bytes_per_request, found.metrics["ttft_s"]
+
+    plain, held, first = transfer()
+    assert plain == pytest.approx(held / 10e9, rel=1e-12)
+    assert held == pytest.approx(2003 * 61 * (512 + 64) * 2, rel=1e-12)  # MLA's latent in bf16, whole prompt on a rank
+    hidden, _, sooner = transfer(overlap_frac=0.75)
+    assert hidden == pytest.approx(plain / 4.0, rel=1e-12)
+    assert first - sooner == pytest.approx(plain * 0.75, rel=0.05)
+    assert any("overlap_frac not given: 0" in text for text in asked().assumptions)
+
+
+def test_pools_of_two_gpu_types() -> None:
+    """All GPUs of both types are used, and strings and costs name the type that is not the cluster's."""
+    study = asked(8, also={"also": [{"gpus": 16, "gpu": "h100_sxm"}]}, prices={"h200_sxm": 3.0, "h100_sxm": 2.0})
+    pooled = [p for p in tune(study).ranked if p.pools is not None]
+    mixed = next(p for p in pooled if p.pools is not None and p.pools.prefill.gpu != p.pools.decode.gpu)
+    sides = (mixed.pools.prefill, mixed.pools.decode)  # type: ignore[union-attr]
+    assert {(s.gpu, s.gpus) for s in sides} == {("h200_sxm", 8), ("h100_sxm", 16)}
+    assert "@h100_sxm" in mixed.plan
+    assert "@h100_sxm" in table_name(mixed, dense=False)
+    hourly = 8 * 3.0 + 16 * 2.0
+    by_hand = hourly / 3600.0 / mixed.metrics["total_tokens_per_s"] * 1e6
+    assert mixed.metrics["usd_per_million_tokens"] == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_a_plan_string_means_its_pair() -> None:
+    """Scoring a plan by its own string gives the plan of the search."""
+    result = tune(asked(disaggregated="only"))
+    for plan in result.ranked[:6]:
+        again = score_plan(result.study, plan.plan).result
+        assert again is not None
+        assert again.plan == plan.plan
+        assert expected_objective(result.study, again) >= expected_objective(result.study, plan) * (1 - 1e-9)
+    with pytest.raises(InputError, match="pools must use the 16 GPUs"):
+        score_plan(result.study, "P8:EP8+D4:EP4")
+
+
+def test_pools_come_from_the_storage(tmp_path: Path) -> None:
+    """A second run searches nothing; one that lost some of the plans searches again and ends the same."""
+    study = asked()
+
+    def run() -> TuneResult:
+        store = open_store(tmp_path / "j.log", study.name, study_fingerprint(study), ("maximize",), gpus=16)
+        return tune(study, store)
+
+    first, second = run(), run()
+    assert second.scored_now == 0
+    plans = [p.plan for p in first.ranked]
+    assert [p.plan for p in second.ranked] == plans
+    lines = (tmp_path / "j.log").read_text().splitlines(keepends=True)
+    at = max(i for i, line in enumerate(lines) if "disaggregated_plans" in line)
+    (tmp_path / "j.log").write_text("".join(line for i, line in enumerate(lines) if i != at))
+    assert [p.plan for p in run().ranked] == plans
+
+
+def test_a_wider_link_never_hurts() -> None:
+    """More bandwidth between the pools: no plan's first token comes later."""
+    slow = {p.plan: p for p in tune(asked(disaggregated="only", disaggregation={"link_gb_per_s": 5.0})).ranked}
+    study = asked(disaggregated="only", disaggregation={"link_gb_per_s": 500.0})
+    assert slow
+    best = [expected_objective(replace(study), p) for p in (next(iter(slow.values())), tune(study).ranked[0])]
+    assert best[1] >= best[0]
