@@ -27,6 +27,8 @@ class Fields:
         self.values = values
         self.path = path
         self.problems = problems
+        self.read: set[str] = set()
+        """Names that were asked for, given or not."""
 
     def problem(self, name: str, message: str) -> None:
         """Note a problem of one field."""
@@ -34,6 +36,7 @@ class Fields:
 
     def given(self, *names: str) -> str | None:
         """First of these names that is present and not null."""
+        self.read.update(names)
         return next((n for n in names if self.values.get(n) is not None), None)
 
     def integer(self, *names: str, default: int | None = None, least: int = 1) -> int:
@@ -46,6 +49,8 @@ class Fields:
                 return least
             return default
         value = self.values[name]
+        if isinstance(value, list) and value and all(type(x) is int and x == value[0] for x in value):
+            value = value[0]  # one entry per layer, all alike (Hunyuan)
         if isinstance(value, bool) or not isinstance(value, int):
             whole = isinstance(value, float) and math.isfinite(value) and value.is_integer()
             if not whole:
@@ -58,9 +63,14 @@ class Fields:
             return least
         return value
 
+    def value(self, name: str) -> Any:
+        """What stands under a name, of any type; None where nothing does."""
+        self.read.add(name)
+        return self.values.get(name)
+
     def flag(self, name: str, *, default: bool) -> bool:
         """A boolean."""
-        value = self.values.get(name)
+        value = self.value(name)
         if value is None:
             return default
         if not isinstance(value, bool):
@@ -70,7 +80,7 @@ class Fields:
 
     def text(self, name: str, default: str = "") -> str:
         """A string."""
-        value = self.values.get(name)
+        value = self.value(name)
         if value is None:
             return default
         if not isinstance(value, str):
@@ -80,7 +90,7 @@ class Fields:
 
     def table(self, name: str) -> Mapping[str, Any] | None:
         """A nested object, or None."""
-        value = self.values.get(name)
+        value = self.value(name)
         if value is None:
             return None
         if not isinstance(value, Mapping):
@@ -90,7 +100,7 @@ class Fields:
 
     def items(self, name: str) -> list[Any] | None:
         """A list, or None."""
-        value = self.values.get(name)
+        value = self.value(name)
         if value is None:
             return None
         if not isinstance(value, list):

@@ -11,11 +11,12 @@ from costmodel.arch import families
 from costmodel.arch.arch import Arch, AttentionKind, FfnKind
 from costmodel.arch.fields import Fields
 from costmodel.arch.quantization import read_quantization
+from costmodel.arch.unread import unread_assumption
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError, Problem
 
 MAX_CONFIG_BYTES = 10_000_000
-_NESTED = ("text_config", "llm_config", "language_config", "text_model_config")
+_NESTED = ("text_config", "llm_config", "language_config", "text_model_config", "thinker_config")
 _PLAIN_DTYPES = {
     "bfloat16": "bf16",
     "bf16": "bf16",
@@ -26,6 +27,7 @@ _PLAIN_DTYPES = {
     "float32": "bf16",
 }
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert")
 _MTP = ("num_nextn_predict_layers", "num_mtp_modules", "mtp_num_hidden_layers")
 
 
@@ -65,14 +67,16 @@ def read_config(config: Mapping[str, Any], *, name: str) -> Arch:
     """
     problems: list[Problem] = []
     outer = Fields(config, "$", problems)
-    nested = next((n for n in _NESTED if isinstance(config.get(n), Mapping)), None)
-    fields = outer if nested is None else Fields(_inherit(config, config[nested]), f"$.{nested}", problems)
+    nested, text = _text_model(config)
     assumptions: list[str] = []
-    model_type = fields.text("model_type") or outer.text("model_type") or "generic"
+    model_type = Fields(text, f"$.{nested}" if nested else "$", problems).text("model_type")
+    model_type = model_type or outer.text("model_type") or "generic"
+    text = _with_defaults(text, model_type, assumptions)
+    fields = Fields(text, f"$.{nested}" if nested else "$", problems)
     _refuse(outer, fields, model_type)
-    if nested is not None:
+    if nested:
         assumptions.append(f"model: only the text model (`{nested}`) is served and counted; other towers are not")
-    if (mtp := fields.given(*_MTP)) and fields.values[mtp]:
+    if (mtp := fields.given(*_MTP)) and fields.value(mtp):
         assumptions.append(f"model: multi-token-prediction modules (`{mtp}`) are neither loaded nor counted")
     plain = _activation_dtype(fields, assumptions)
     dtypes, block = read_quantization(fields, plain)
@@ -87,7 +91,7 @@ def read_config(config: Mapping[str, Any], *, name: str) -> Arch:
         **shape,
         **_mla(fields, kinds),
         **_linear(fields, kinds),
-        **_ffn(fields, model_type, layers),
+        **_ffn(fields, model_type, layers, hidden),
         "vocab_size": fields.integer("vocab_size"),
         "max_position_embeddings": fields.integer("max_position_embeddings", "seq_length", default=1),
     }
@@ -97,6 +101,7 @@ def read_config(config: Mapping[str, Any], *, name: str) -> Arch:
     if not values["max_position_embeddings"] > 1:
         values["max_position_embeddings"] = 0
         assumptions.append("model: max_position_embeddings not given: no limit on the context assumed")
+    assumptions += unread_assumption(fields)
     return Arch(
         name=name,
         model_type=model_type,
@@ -113,24 +118,40 @@ def read_config(config: Mapping[str, Any], *, name: str) -> Arch:
     )
 
 
-def _inherit(config: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
-    """A nested text model takes what only the outer config says."""
+def _text_model(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The text model nested in a config, at any depth, and its path; the config itself and "" where there is none.
+
+    It takes from the outer config what only that says.
+    """
+    nested = next((n for n in _NESTED if isinstance(config.get(n), Mapping)), None)
+    if nested is None:
+        return "", config
     shared = ("quantization_config", "tie_word_embeddings", "torch_dtype", "dtype")
-    return {**{k: config[k] for k in shared if config.get(k) is not None}, **text}
+    below, text = _text_model({**{k: config[k] for k in shared if config.get(k) is not None}, **config[nested]})
+    return f"{nested}.{below}" if below else nested, text
+
+
+def _with_defaults(text: Mapping[str, Any], model_type: str, assumptions: list[str]) -> Mapping[str, Any]:
+    """The fields with what published files of this family leave to their reference code."""
+    filled = {k: v for k, v in families.DEFAULTS.get(model_type, {}).items() if text.get(k) is None}
+    if filled:
+        values = ", ".join(f"{k} {v:,}" for k, v in filled.items())
+        assumptions.append(f"model: left to the reference code's defaults for {model_type}: {values}")
+    return {**text, **filled}
 
 
 def _refuse(outer: Fields, fields: Fields, model_type: str) -> None:
     """Note what this is not: a causal language model with attention."""
-    if outer.values.get("_class_name") or outer.values.get("_diffusers_version"):
+    if outer.value("_class_name") or outer.value("_diffusers_version"):
         outer.problem("_class_name", "is a diffusion pipeline's, not a language model's")
-    if fields.values.get("is_encoder_decoder") is True or model_type in families.NOT_CAUSAL_LM:
+    if fields.value("is_encoder_decoder") is True or model_type in families.NOT_CAUSAL_LM:
         fields.problem("model_type", f"must be a decoder-only language model, got {model_type!r}")
     if model_type in families.NO_ATTENTION:
         fields.problem("model_type", f"must be a model with attention layers, got {model_type!r}")
     for name, meaning in families.NOT_MODELLED.items():
-        if fields.values.get(name):
+        if fields.value(name):
             fields.problem(name, f"asks for {meaning}, which the cost model has no formula for")
-    kinds = fields.values.get("attn_type_list")
+    kinds = fields.value("attn_type_list")
     if isinstance(kinds, list) and any(k != 1 for k in kinds):
         fields.problem("attn_type_list", "asks for lightning attention, which the cost model has no formula for")
 
@@ -150,7 +171,7 @@ def _activation_dtype(fields: Fields, assumptions: list[str]) -> str:
 
 
 def _kv_dtype(fields: Fields, plain: str) -> str:
-    quant = fields.values.get("quantization_config")
+    quant = fields.value("quantization_config")
     if isinstance(quant, Mapping):
         asked = str(quant.get("kv_cache_quant_algo") or "").lower()
         if asked in KV_BYTES:
@@ -170,7 +191,9 @@ def _shape(fields: Fields, model_type: str, layers: int, hidden: int, heads: int
     gate = fields.flag("attn_output_gate", default=model_type.startswith(families.GATED_ATTENTION))
     return {
         "attention_kinds": kinds,
-        "num_key_value_heads": fields.integer("num_key_value_heads", "num_kv_heads", default=heads),
+        "num_key_value_heads": fields.integer(
+            "num_key_value_heads", "num_kv_heads", default=1 if fields.flag("multi_query", default=False) else heads
+        ),
         "head_dim": fields.integer("head_dim", default=max(hidden // max(heads, 1), 1)),
         "sliding_window": window,
         "window_is_chunked": AttentionKind.WINDOW in kinds and fields.given("attention_chunk_size") is not None,
@@ -203,10 +226,11 @@ def _linear(fields: Fields, kinds: tuple[AttentionKind, ...]) -> dict[str, int]:
     return {n: fields.integer(n) for n in (*names, "linear_conv_kernel_dim")}
 
 
-def _ffn(fields: Fields, model_type: str, layers: int) -> dict[str, Any]:
+def _ffn(fields: Fields, model_type: str, layers: int, hidden: int) -> dict[str, Any]:
     experts = fields.integer(*_EXPERTS, default=0, least=0)
     if experts <= 1:
-        width = fields.integer("intermediate_size", "n_inner", "ffn_hidden_size")
+        usual = 4 * hidden if model_type in families.FOUR_TIMES_WIDE else None
+        width = fields.integer("intermediate_size", "n_inner", "ffn_hidden_size", default=usual)
         return {"ffn_kinds": (FfnKind.DENSE,) * layers, "intermediate_size": width}
     kinds = families.ffn_kinds(fields, layers)
     width = fields.integer("moe_intermediate_size", "expert_intermediate_size", "intermediate_size")
@@ -215,7 +239,8 @@ def _ffn(fields: Fields, model_type: str, layers: int) -> dict[str, Any]:
         dense = fields.integer("intermediate_size_mlp", "intermediate_size")
     shared = fields.integer("shared_expert_intermediate_size", "shared_intermediate_size", default=0, least=0)
     if not shared:
-        shared = fields.integer("n_shared_experts", "num_shared_experts", default=0, least=0) * width
+        each = fields.integer("moe_shared_expert_intermediate_size", default=width)
+        shared = fields.integer(*_SHARED, default=0, least=0) * each
     if model_type.startswith("llama4"):
         shared = width
     return {

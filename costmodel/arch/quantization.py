@@ -31,18 +31,24 @@ def read_quantization(fields: Fields, plain: str) -> tuple[WeightDtypes, int]:
     if not table:
         return unquantised, 0
     quant = Fields(table, f"{fields.path}.quantization_config", fields.problems)
-    dtype, block = _dtype(quant)
-    if dtype is None:
-        return unquantised, 0
     excluded = [
         str(x)
         for key in ("modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers")
         for x in (quant.items(key) or [])
     ]
-    chosen = {
-        group: plain if group == "lm_head" or _is_excluded(module, excluded) else dtype
-        for group, module in _PROBES.items()
-    }
+    # GPTQ: modules that `dynamic` marks with a minus are left as they are
+    excluded += [f"re:{key[2:]}" for key in (quant.table("dynamic") or {}) if str(key).startswith("-:")]
+    several = _several_schemes(quant)
+    dtype, block = _dtype(quant) if several is None else ("", max(b for _, _, b in several))
+    if dtype is None:
+        return unquantised, 0
+
+    def stored(module: str) -> str:
+        if _is_excluded(module, excluded):
+            return plain
+        return dtype if several is None else next((d for t, d, _ in several if _is_target(module, t)), plain)
+
+    chosen = {group: plain if group == "lm_head" else stored(module) for group, module in _PROBES.items()}
     return WeightDtypes(**chosen, embedding=plain), block
 
 
@@ -61,6 +67,29 @@ def _is_excluded(module: str, excluded: list[str]) -> bool:
         if re.search(rf"(^|\.){pattern}(\.|$)", module):
             return True
     return False
+
+
+def _is_target(module: str, targets: list[str]) -> bool:
+    """Whether a group of compressed-tensors covers a module: by class, or by name."""
+    return "Linear" in targets or _is_excluded(module, targets)
+
+
+def _several_schemes(quant: Fields) -> list[tuple[list[str], str, int]] | None:
+    """Targets, dtype and block of each group of weights, where a checkpoint has several; else None."""
+    groups = quant.values.get("config_groups")
+    if not isinstance(groups, Mapping):
+        return None
+    found = []
+    for name, group in groups.items():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        if isinstance(weights, Mapping):
+            dtype, block = _scheme(quant, f"config_groups.{name}.weights", weights)
+            targets = group.get("targets")
+            named = [str(t) for t in targets] if isinstance(targets, list) else ["Linear"]
+            found.append((named, dtype or "bf16", block))
+    # groups that name their modules go before those that take every linear layer
+    found.sort(key=lambda f: "Linear" in f[0])
+    return found if len(found) > 1 else None
 
 
 def _matches(pattern: str, module: str) -> bool:
