@@ -8,6 +8,8 @@ from typing import Any
 from autotune.evaluation.values import FAILED, PASSED, Evaluation
 from autotune.report.document import confidence_document, layout_document
 from autotune.space import format_plan
+from autotune.tuning import PlanResult
+from autotune.tuning.gpu_time import gpu_s_per_request
 
 
 def evaluation_document(found: Evaluation) -> dict[str, Any]:
@@ -35,6 +37,7 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
         "checks": [asdict(c) for c in found.checks],
         "compatibility": dict(found.compatibility),
         "performance": dict(found.performance),
+        "time": _time(result, best),
         "strategy": [asdict(v) for v in found.strategy],
         "memory": [asdict(m) for m in found.memory],
         "capacity": dict(found.capacity),
@@ -44,3 +47,21 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
         "conclusion": found.conclusion,
         "assumptions": list(found.assumptions),
     }
+
+
+def _time(result: PlanResult | None, best: PlanResult | None) -> list[dict[str, Any]]:
+    """GPU-seconds of a request by phase and operator, beside those of the best plan of one kind of replica."""
+    if result is None:
+        return []
+    mine = gpu_s_per_request(result)
+    theirs = None if best is None or best.pools is not None else gpu_s_per_request(best)
+    return [
+        {
+            "phase": phase,
+            "operator": group,
+            "gpu_s": mine.get((phase, group), 0.0),
+            "best_gpu_s": None if theirs is None else theirs.get((phase, group), 0.0),
+        }
+        for phase, group in dict.fromkeys([*mine, *(theirs or {})])
+        if mine.get((phase, group)) or (theirs or {}).get((phase, group))
+    ]

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from autotune.report.blocks import Block, markdown_blocks, print_blocks
+from autotune.report.evaluation_axes import alternatives_block, strategy_block, time_block
 from autotune.tuning.figures import figure, room_words
 
 GIB = 2**30
@@ -41,8 +42,8 @@ def blocks(document: Mapping[str, Any]) -> list[Block]:
     """The sections in their order."""
     out = [_summary(document), _compatibility(document["compatibility"])]
     if document["performance"]:
-        out.append(_performance(document["performance"]))
-    out.append(_strategy(document["strategy"]))
+        out += [_performance(document["performance"]), time_block(document["time"])]
+    out += [strategy_block(document["strategy"]), alternatives_block(document["strategy"])]
     if document["memory"]:
         out += [_memory(document), _balance(document["balance"])]
     if document["claims"]:
@@ -154,20 +155,6 @@ def _performance(part: Mapping[str, Any]) -> Block:
     )
     header = ("tokens/ms through", "at the load", "at saturation", "target")
     return Block(title="Performance", header=header, rows=rows, lines=lines)
-
-
-def _strategy(rows: Sequence[Mapping[str, Any]]) -> Block:
-    shown, lines = [], []
-    for v in rows:
-        loss = "" if v["loss_frac"] is None else f"{v['loss_frac']:.1%}"
-        shown.append((v["axis"], str(v["value"]), v["verdict"], loss, v["reason"]))
-        others = [
-            f"{a['value']}: {'none' if a['loss_frac'] is None else format(a['loss_frac'], '.1%')}"
-            for a in v["alternatives"]
-        ]
-        lines.append(f"{v['axis']} at other values, loss of the best plan with each: {', '.join(others)}")
-    header = ("axis", "value", "verdict", "loses", "because")
-    return Block(title="Strategy, axis by axis", header=header, rows=shown, lines=tuple(lines), texts=(0, 2, 4))
 
 
 def _memory(document: Mapping[str, Any]) -> Block:

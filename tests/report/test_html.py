@@ -230,30 +230,43 @@ def test_a_page_that_cannot_be_written_is_wrong_input(tmp_path: Path) -> None:
 
 def test_an_evaluation_shows_every_part() -> None:
     """Checks, axes, memory by stage, balance, claims and assumptions stand on the page, failures first."""
-    page = evaluation_page(evaluation_document())
+    document = evaluation_document()
+    page = evaluation_page(document)
     seen = outline(page)
-    assert "FAILED, 4 of 5 checks pass" in seen.text
-    for words in ("OPTIMAL", "ACCEPTABLE", "HARMFUL", "INFEASIBLE", "1 confirmed, 1 refuted, 1 undecidable", "8:1"):
+    assert "FAILED, 5 of 7 checks pass" in seen.text
+    counts = [sum(c["status"] == s for c in document["claims"]) for s in ("confirmed", "refuted", "undecidable")]
+    assert "{} confirmed, {} refuted, {} undecidable".format(*counts) in seen.text
+    for words in ("OPTIMAL", "INFEASIBLE", "expert modules: 256 distinct", "Expert weights", "one pipeline (x 16)"):
         assert words in seen.text
-    assert "Expert modules: Instances" in seen.text
-    assert "the report gives no hidden size: 2,048" in seen.text
+    for text in [document["conclusion"], *document["assumptions"], *(v["reason"] for v in document["strategy"])]:
+        assert text in seen.text
     assert seen.text.index("✗ fails") < seen.text.index("✓ passes")
+    assert seen.seen["svg"] == 3
     assert not re.search(r"\bnan\b|None|Undefined", seen.text)
 
 
-def test_an_evaluation_without_claims_is_whole() -> None:
-    """Claims are only there where a file of claims was given; a plan that passes says so."""
-    passing = [c for c in evaluation_document()["checks"] if c["passed"]]
-    page = evaluation_page(evaluation_document(claims=[], checks=passing, verdict="PASSED"))
+@pytest.mark.parametrize(
+    ("study", "plan", "headline"),
+    [
+        ("llama-70b-16xh100", None, "tp8: PASSED, 7 of 7 checks pass"),
+        ("deepseek-v3-128xh200", "TP4/PP32", "TP4/PP32: PASSED"),
+        ("infeasible-example", None, "tp8: FAILED"),
+        ("reference-128", "TP32/PP1/EP32", "TP32/PP1/EP32: FAILED, 0 of"),
+    ],
+)
+def test_an_evaluation_of_any_plan_is_whole(study: str, plan: str | None, headline: str) -> None:
+    """Dense, of 32 stages, under no feasible plan, forbidden by a rule: each is a page; claims only where given."""
+    page = evaluation_page(evaluation_document(study, plan, claims=False))
     seen = outline(page)
-    assert "PASSED, 4 of 4 checks pass" in seen.text
+    assert headline in seen.text
     assert 'id="claims"' not in page
+    assert not re.search(r"\bnan\b|\binf\b|None|Undefined", seen.text)
 
 
 def test_names_in_an_evaluation_are_text() -> None:
     """Claims come from a file of anybody's: they are shown and not run."""
     claim = {"claim": EVIL, "status": EVIL, "claimed": EVIL, "computed": EVIL, "reason": EVIL}
-    seen = outline(evaluation_page(evaluation_document(study=EVIL, claims=[claim], assumptions=[EVIL])))
+    seen = outline(evaluation_page(evaluation_document() | {"study": EVIL, "claims": [claim], "assumptions": [EVIL]}))
     assert seen.seen["script"] == 1
     assert "img" not in seen.seen
     assert seen.text.count(EVIL) >= 7

@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.report.blocks import Block
 from autotune.report.comparison_text import blocks
 from autotune.report.html.bars import Series, grouped_bars, stacked_bars
 from autotune.report.html.rolling import capacity_chart
-from autotune.report.html.section import Section, Tile, document_page
+from autotune.report.html.section import Section, Tile, block_tables, document_page
 from autotune.report.html.sections import EXPERTS, MEMORY_PARTS, NOT_WEIGHTS
 from autotune.report.html.shapes import Chart, number
-from autotune.report.html.table import Cell, Column, Row, Table
 from autotune.report.html.verdict import Verdict
-from autotune.report.html.words import METRICS, OPERATORS, probability, signed
+from autotune.report.html.words import LIMITS, MEMORY, METRICS, OPERATORS, probability, signed
 
 KINDS = {"switch": ("good", "Switch"), "keep": ("good", "Keep"), "undecided": ("open", "Undecided")}
 SIDES = (("candidate", "first"), ("current", "base"))
 LEGEND = (("first", "candidate"), ("base", "current plan"))
+WORDS = {
+    **{name: m.title for name, m in METRICS.items()},
+    **LIMITS,
+    **MEMORY,
+    "tpot_s (ms)": "TPOT, ms",
+    "stage_tokens_per_s_per_gpu": "Throughput per GPU of a stage",
+    "compute_util_frac": "Of peak FLOP/s",
+    "bandwidth_util_frac": "Of peak memory bandwidth",
+    "kv_capacity_sequences": "Requests that the KV cache holds",
+}
+TONES: Mapping[str, str] = {}
 
 
 def comparison_page(document: Mapping[str, Any]) -> str:
@@ -44,7 +53,7 @@ def comparison_page(document: Mapping[str, Any]) -> str:
                 title=block.title,
                 legend=LEGEND if charts and not block.title.startswith("The switch") else (),
                 charts=charts,
-                tables=_tables(block),
+                tables=block_tables(block, WORDS, TONES),
                 lines=block.lines,
             )
         )
@@ -130,11 +139,3 @@ def _memory(kinds: Mapping[str, Mapping[str, float]]) -> Chart:
             found[part] = found.get(part, 0.0) + held[side] / 1e9
         series.append(Series(name=side, role=role, values=found))
     return stacked_bars("Memory of the fullest GPU", unit="GB", parts=MEMORY_PARTS, series=series)
-
-
-def _tables(block: Block) -> tuple[Table, ...]:
-    if not block.rows:
-        return ()
-    columns = tuple(Column(title=title, numeric=i > 0) for i, title in enumerate(block.header))
-    rows = tuple(Row(cells=tuple(Cell(text=cell) for cell in row)) for row in block.rows)
-    return (Table(caption="", columns=columns, rows=rows),)

@@ -34,6 +34,8 @@ class Column:
     numeric: bool = True
     first: str = "ascending"
     hint: str = ""
+    wide: bool = False
+    """Holds sentences: on a phone it keeps a width in which they can be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
