@@ -61,8 +61,10 @@ class Rows:
         load, points = self.load(concurrency), self.study.workload.points
         if not points:
             return self.batch.evaluate(load, **self._bounds())
-        loads = point_loads(load, points)
-        return combined([self.batch.evaluate(each, **self._bounds()) for each in loads], points)
+        # all kinds in one batch: what an evaluation takes is mostly numpy's overhead per call
+        rows = len(self.batched_tokens)
+        spread = self.batch.take(np.tile(np.arange(rows), len(points)))
+        return combined(spread.evaluate(point_loads(load, points, rows), **self._bounds()), points)
 
     def steady(self, concurrency: Floats) -> SteadyState:
         """The same before the calibration's residuals: the steps that every row settles into."""

@@ -27,19 +27,27 @@ from costmodel.outcome import Estimate
 from costmodel.serving import Load
 
 
-def point_loads(load: Load, points: Sequence[Point]) -> list[Load]:
-    """The load of each kind alone, with the cache of the mixture."""
+def point_loads(load: Load, points: Sequence[Point], rows: int) -> Load:
+    """The load of each kind alone, with the cache of the mixture: shape `(len(points) * rows,)`, kind after kind."""
     stay = np.array([p.weight * p.osl for p in points])
     kv_isl = np.array([float(np.array([p.isl for p in points]) @ stay / stay.sum())])
     kv_osl = np.array([float(np.array([p.osl for p in points]) @ stay / stay.sum())])
-    return [replace(load, isl=np.array([p.isl]), osl=np.array([p.osl]), kv_isl=kv_isl, kv_osl=kv_osl) for p in points]
+    return replace(
+        load,
+        isl=np.repeat(np.array([p.isl for p in points]), rows),
+        osl=np.repeat(np.array([p.osl for p in points]), rows),
+        kv_isl=kv_isl,
+        kv_osl=kv_osl,
+        concurrency=np.tile(np.broadcast_to(load.concurrency, rows), len(points)),
+        batched_tokens=np.tile(np.broadcast_to(load.batched_tokens, rows), len(points)),
+    )
 
 
-def combined(estimates: Sequence[Estimate], points: Sequence[Point]) -> Estimate:
+def combined(spread: Estimate, points: Sequence[Point]) -> Estimate:
     """One estimate of the mixture, per plan, by the rule above.
 
     Args:
-        estimates: one per point, each of `num_plans` plans.
+        spread: of every plan under every kind alone, laid out as `point_loads` does.
         points: kinds of requests, weights summing to 1.
     """
     weight = np.array([p.weight for p in points])[:, None]
@@ -47,12 +55,13 @@ def combined(estimates: Sequence[Estimate], points: Sequence[Point]) -> Estimate
     outputs = weight * np.maximum(np.array([p.osl for p in points])[:, None] - 1.0, 0.0)
 
     def stacked(name: str) -> NDArray[Any]:
-        return np.stack([getattr(e, name) for e in estimates])
+        """Shape `(points, plans)`, or `(points, rows, plans)` of a table."""
+        values = getattr(spread, name)
+        return np.moveaxis(values.reshape(*values.shape[:-1], len(points), -1), -2, 0)
 
     taken = weight / stacked("requests_per_s")
     rate = 1.0 / taken.sum(axis=0)
     time = taken * rate
-    first = estimates[0]
 
     def by_request(name: str) -> Floats:
         return _mean(weight, stacked(name))
@@ -66,7 +75,7 @@ def combined(estimates: Sequence[Estimate], points: Sequence[Point]) -> Estimate
         return np.asarray((amounts * stacked(name)).sum(axis=0) / np.maximum(amounts.sum(axis=0), 1e-300))
 
     total = rate * (isl + osl)
-    each = first.total_tokens_per_s / first.stage_tokens_per_s_per_gpu
+    each = stacked("total_tokens_per_s")[0] / stacked("stage_tokens_per_s_per_gpu")[0]
     prefill = weight * stacked("prefill_passes_per_request")
     decode = weight * stacked("decode_passes_per_request")
     return Estimate(
@@ -76,13 +85,13 @@ def combined(estimates: Sequence[Estimate], points: Sequence[Point]) -> Estimate
         requests_per_s=rate,
         total_tokens_per_s=total,
         output_tokens_per_s=rate * osl,
-        gpus=first.gpus,
+        gpus=stacked("gpus")[0],
         memory_util_frac=by_time("memory_util_frac"),
         gpu_util_frac=by_time("gpu_util_frac"),
         compute_util_frac=by_time("compute_util_frac"),
         bandwidth_util_frac=by_time("bandwidth_util_frac"),
         stage_tokens_per_s_per_gpu=total / each,
-        kv_capacity_sequences=first.kv_capacity_sequences,
+        kv_capacity_sequences=stacked("kv_capacity_sequences")[0],
         kv_fits_longest=stacked("kv_fits_longest").min(axis=0),
         memory_bytes=by_time("memory_bytes"),
         prefill_s=_mean_by(prefill, stacked("prefill_s")),
