@@ -17,6 +17,8 @@ from autotune.study import load_study
 from autotune.traffic import read_traffic
 from costmodel.errors import InputError
 
+MIN_LOAD, MAX_LOAD = 0.01, 10.0
+
 
 def run_replay(
     *,
@@ -25,7 +27,7 @@ def run_replay(
     traffic: tuple[str, ...],
     step: str,
     window: str,
-    load: float,
+    load: str,
     begin: str,
     plot: str | None,
     markdown: str | None,
@@ -36,6 +38,7 @@ def run_replay(
     step_s, window_s = duration_s(step, "--step"), duration_s(window, "--window")
     if window_s < step_s:
         raise InputError.single("--window", f"must be at least a step, {step_s:g} s, got {window_s:g} s")
+    load_frac = _load_frac(load)
     loaded = load_study(Path(study), overrides)
     logs = [read_traffic(source) for source in traffic]
     quiet = wants_json(as_json, as_table)
@@ -45,7 +48,7 @@ def run_replay(
             logs,
             step_s=step_s,
             window_s=window_s,
-            load_frac=load,
+            load_frac=load_frac,
             from_baseline=begin == "baseline",
             progress=report,
         )
@@ -58,3 +61,15 @@ def run_replay(
         sys.stdout.write(to_json(document))
     else:
         print_replay(Console(width=None if sys.stdout.isatty() else WIDTH), document)
+
+
+def _load_frac(text: str) -> float | None:
+    if text == "as-is":
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = float("nan")
+    if not MIN_LOAD <= share <= MAX_LOAD:
+        raise InputError.single("--load", f"must be as-is, or a share from {MIN_LOAD:g} to {MAX_LOAD:g}, got {text!r}")
+    return share

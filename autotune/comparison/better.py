@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from autotune.comparison.worth import hard_limits_kept
 from autotune.study import Study
 from autotune.tuning import PlanResult
-from autotune.tuning.confidence import Draws, joint_draws
+from autotune.tuning.confidence import DRAWS, Draws, joint_draws
 from autotune.tuning.objective import COST, FEWEST_GPUS
 from autotune.tuning.plans import DERIVED, relative_excess
 from autotune.tuning.run import expected_objective
@@ -55,13 +55,28 @@ def metric_p_better(name: str, current: PlanResult, candidate: PlanResult, draws
     return p_greater(drawn[0], drawn[1]) if name in (*LATENCIES, COST, FEWEST_GPUS) else p_greater(drawn[1], drawn[0])
 
 
-def p_better(study: Study, current: PlanResult, candidate: PlanResult, draws: Draws | None = None) -> float:
+def p_better(
+    study: Study,
+    current: PlanResult,
+    candidate: PlanResult,
+    draws: Draws | None = None,
+    *,
+    capacities: Floats | None = None,
+) -> float:
     """Probability that the candidate is better: keeping the limits first, the ranked metric second.
 
-    In each draw of the errors a plan that breaks a limit is worth less than any that keeps them all; two that break
-    limits count half. Where the number in flight is free and both plans keep the limits at their own, the metric alone
-    decides, as in rankings: a plan that turns out slower than estimated is run with fewer in flight. Under an open
-    load both serve what comes, so that the time a request takes decides.
+    In each draw of the errors a plan that breaks a limit is worth less than any that keeps them all. Where the number
+    in flight is free and both plans keep the limits at their own, the metric alone decides, as in rankings: a plan that
+    turns out slower than estimated is run with fewer in flight. Under an open load both serve what comes, so that the
+    time a request takes decides; where neither keeps the limits, the rest is turned away and the one that takes more
+    within them is better. Elsewhere two that break limits count half.
+
+    Args:
+        study: whose limits, load and objective count.
+        current: the plan that runs.
+        candidate: the other.
+        draws: of both, in this order; None: drawn here.
+        capacities: `drawn_capacities` of both, for an open load.
     """
     if _identical(current, candidate):
         return 0.5
@@ -73,7 +88,27 @@ def p_better(study: Study, current: PlanResult, candidate: PlanResult, draws: Dr
         return p_greater(values[1], values[0])
     kept = _kept(study, plans, drawn)
     worth = np.where(kept, _ranked(study, plans, drawn), -np.inf)
+    if capacities is not None:
+        worth = np.where(kept.any(axis=0), worth, capacities)
     return p_greater(worth[1], worth[0])
+
+
+def drawn_capacities(study: Study, current: PlanResult | None, candidate: PlanResult | None) -> Floats:
+    """Draws of the most requests per second that two plans take within the limits, shape `(2, draws)`.
+
+    `study` asks for that (`best.capacity_study`), the plans are scored under it; None can take nothing within them.
+    The draws are the same as those of the plans under any other load, so that they may be compared one by one.
+    """
+    plans = [p for p in (current, candidate) if p is not None]
+    out = np.zeros((2, DRAWS))
+    if not plans:
+        return out
+    # both rows are always drawn: the errors of a plan are those of its place
+    drawn = joint_draws(study, (current or plans[0], candidate or plans[0])).throughput_factor
+    for row, plan in enumerate((current, candidate)):
+        if plan is not None:
+            out[row] = plan.metrics["requests_per_s"] * drawn[row]
+    return out
 
 
 def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:

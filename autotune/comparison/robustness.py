@@ -47,8 +47,11 @@ def rescored(study: Study, plan: PlanResult) -> PlanResult:
     return score_variant(study, variant_of(plan), (plan.knobs.max_num_batched_tokens,))
 
 
-def robustness(study: Study, current: PlanResult, candidate: PlanResult) -> Robustness:
-    """Both plans as they are launched, under other traffic, other errors and other loads."""
+def robustness(study: Study, current: PlanResult, candidate: PlanResult, sure: float) -> Robustness:
+    """Both plans as they are launched, under other traffic, other errors and other loads.
+
+    `sure` is the probability that the candidate is better on the study's own traffic, over errors of the calibration.
+    """
     scenarios: list[Scenario] = []
     skipped = 0
     limit = study.arch.max_position_embeddings
@@ -65,7 +68,7 @@ def robustness(study: Study, current: PlanResult, candidate: PlanResult) -> Robu
     return Robustness(
         scenarios=tuple(scenarios),
         skipped=skipped,
-        calibration_wins_frac=p_better(study, current, candidate),
+        calibration_wins_frac=sure,
         draws=DRAWS,
         flips=flips,
         better_at_low_load=low,

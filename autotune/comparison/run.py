@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.comparison.best import at_capacity, best_plan, capacity_study
-from autotune.comparison.better import LATENCIES, THROUGHPUTS, metric_p_better, p_better
+from autotune.comparison.better import LATENCIES, THROUGHPUTS, drawn_capacities, metric_p_better, p_better
 from autotune.comparison.operators import time_rows, where_from
 from autotune.comparison.robustness import robustness
 from autotune.comparison.switching import same_launch, switch_cost
 from autotune.comparison.values import Comparison, MarginRow, MetricRow, Side, SwitchCost
 from autotune.comparison.verdict import verdict
-from autotune.comparison.worth import value_per_s, value_within_limits
+from autotune.comparison.worth import value_per_s, values_within_limits
 from autotune.space import format_plan
 from autotune.study import Study, in_place
 from autotune.traffic import WorkloadProfile
@@ -20,6 +20,7 @@ from autotune.tuning import PlanResult
 from autotune.tuning.confidence import joint_draws
 from autotune.tuning.limits import study_limits
 from autotune.tuning.run import BaselineResult, score_plan
+from costmodel.columns import Floats
 from costmodel.errors import InputError
 from costmodel.outcome import MEMORY_KINDS
 
@@ -74,11 +75,15 @@ def compare(
     theirs = None if second is None else second.result
     before = _side(study, first, reference=mine)
     after = None if second is None else _side(study, second, reference=mine)
+    capacities = _capacities(study, before, after)
+    served = None if capacities is None else values_within_limits(study, capacities)
+    if served is not None and after is not None:
+        before, after = replace(before, value_per_s=served[0]), replace(after, value_per_s=served[1])
     same = mine is not None and theirs is not None and same_launch(mine, theirs)
     sure = 0.5
     switch: SwitchCost | None = None
     if mine is not None and theirs is not None and after is not None:
-        sure = _p_better(study, before, after)
+        sure = p_better(study, mine, theirs, capacities=capacities)
         switch = _switch(study, before, after)
     elif theirs is not None and mine is None:
         sure = 1.0
@@ -96,7 +101,7 @@ def compare(
         memory_bytes=_memory(mine, theirs),
         time=rows,
         where_from=where_from(rows),
-        robustness=robustness(study, mine, theirs) if scenarios and mine and theirs and not same else None,
+        robustness=robustness(study, mine, theirs, sure) if scenarios and mine and theirs and not same else None,
         price_per_million_tokens=_prices(study, price, mine, theirs, "total_tokens_per_s"),
         price_per_million_output_tokens=_prices(study, price, mine, theirs, "output_tokens_per_s"),
         switch=switch,
@@ -146,9 +151,6 @@ def _side(study: Study, scored: BaselineResult, *, reference: PlanResult | None)
     plan = scored.result
     most = None if plan is None else at_capacity(study, plan)
     served = 0.0 if plan is None else plan.metrics["requests_per_s"]
-    value = value_per_s(study, plan, reference)
-    if plan is not None and not plan.feasible:
-        value = max(value, value_within_limits(study, most))
     resolution = scored.resolution
     return Side(
         text=scored.text,
@@ -159,21 +161,15 @@ def _side(study: Study, scored: BaselineResult, *, reference: PlanResult | None)
         assumed=() if scored.text == BEST else resolution.assumed,
         capacity_requests_per_s=served if most is None else max(most.metrics["requests_per_s"], served),
         at_capacity=most,
-        value_per_s=value,
+        value_per_s=value_per_s(study, plan, reference),
     )
 
 
-def _p_better(study: Study, current: Side, candidate: Side) -> float:
-    """`p_better`; of an open load that neither can take, by which takes more of it within the limits."""
-    if current.result is None or candidate.result is None:
-        return 0.5
-    if study.workload.request_rate_per_s is not None and not (current.keeps or candidate.keeps):
-        most = current.at_capacity, candidate.at_capacity
-        if most[0] is not None and most[1] is not None:
-            return p_better(capacity_study(study), most[0], most[1])
-        if most[0] is not None or most[1] is not None:
-            return 0.0 if most[1] is None else 1.0
-    return p_better(study, current.result, candidate.result)
+def _capacities(study: Study, current: Side, candidate: Side | None) -> Floats | None:
+    """Draws of what both take within the limits; None where the study gives no open load."""
+    if study.workload.request_rate_per_s is None or candidate is None:
+        return None
+    return drawn_capacities(capacity_study(study), current.at_capacity, candidate.at_capacity)
 
 
 def _switch(study: Study, current: Side, candidate: Side) -> SwitchCost | None:

@@ -1,8 +1,10 @@
 """The switch itself: what restarts, what is loaded from where, what serves meanwhile, and when it has paid.
 
-A rolling change, replica by replica: as many replicas of the current plan go down as the study allows, or as many as
-one replica of the candidate needs GPUs; those drain, their GPUs load weights, start and warm up; then the next. GPUs
-are counted, not placed: the freed ones are taken to suit the replicas that start on them.
+A rolling change, replica by replica: some replicas of the current plan go down, as many as one replica of the
+candidate needs GPUs at least; those drain, their GPUs load weights, start and warm up; then the next. Of the numbers at
+once that the study allows, the one is taken that turns the fewest requests away: one by one where what remains can just
+serve the load, more where the current plan cannot serve it anyway. GPUs are counted, not placed: the freed ones are
+taken to suit the replicas that start on them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from math import ceil
 from autotune.comparison.values import SwitchCost, Wave
 from autotune.comparison.worth import gain_over
 from autotune.study import Study
+from autotune.study.operation import DEFAULT_DOWN_FRAC
 from autotune.tuning import PlanResult
 from autotune.tuning.candidates import weights
 from costmodel.arch.params import weight_bytes
@@ -88,8 +91,12 @@ def switch_cost(
     if study.switch.drain_s is not None:
         drain = min(drain, study.switch.drain_s)
     startup, warmup = study.switch.startup_s[candidate.engine], study.switch.warmup_s
-    waves = _waves(study, current, candidate, capacities, drain) if restart else ()
-    lost = sum(max(load_requests_per_s - w.capacity_requests_per_s, 0.0) * w.duration_s for w in waves)
+    waves: tuple[Wave, ...] = ()
+    if restart:
+        most = _most_down(study, current.layout.replicas)
+        tried = [_waves(study, current, candidate, capacities, drain, down) for down in range(1, most + 1)]
+        waves = min(tried, key=lambda w: (_lost(w, load_requests_per_s), sum(x.duration_s for x in w)))
+    lost = _lost(waves, load_requests_per_s)
     idle = _idle_gpu_s(study, current, candidate, waves)
     price = study.cluster.gpu.price_per_hour
     # what is lost is worth what the current plan would have made of it
@@ -137,9 +144,26 @@ def _replica_gpus(layout: Layout) -> int:
     return layout.pp * layout.width
 
 
+def _most_down(study: Study, replicas: int) -> int:
+    """Replicas that may be down at once, at least one."""
+    given = study.switch.max_replicas_down
+    return max(min(int(replicas * DEFAULT_DOWN_FRAC) if given is None else given, replicas), 1)
+
+
+def _lost(waves: tuple[Wave, ...], load_requests_per_s: float) -> float:
+    """Requests beyond the capacity of what serves meanwhile."""
+    return sum(max(load_requests_per_s - w.capacity_requests_per_s, 0.0) * w.duration_s for w in waves)
+
+
 def _waves(
-    study: Study, current: PlanResult, candidate: PlanResult, capacities: tuple[float, float], drain_s: float
+    study: Study,
+    current: PlanResult,
+    candidate: PlanResult,
+    capacities: tuple[float, float],
+    drain_s: float,
+    at_once: int,
 ) -> tuple[Wave, ...]:
+    """The change with so many replicas of the current plan down at once."""
     old_size, new_size = _replica_gpus(current.layout), _replica_gpus(candidate.layout)
     old_each = capacities[0] / current.layout.replicas
     new_each = capacities[1] / candidate.layout.replicas
@@ -148,7 +172,7 @@ def _waves(
     out: list[Wave] = []
     while new < candidate.layout.replicas:
         needed = max(ceil((new_size - free) / old_size), 0)
-        down = min(old, max(study.switch.max_replicas_down, needed))
+        down = min(old, max(at_once, needed))
         old -= down
         free += down * old_size
         started = min(free // new_size, candidate.layout.replicas - new)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from autotune.tuning.plans import DERIVED
+from costmodel.columns import Floats
 
 SOFT = (
     "ttft_ms",
@@ -69,7 +72,7 @@ def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | N
     That is what the reference plan serves, times the plan's P(meets), times how much better its ranked metric is than
     the reference's (a latency of half is worth twice). A plan that breaks a hard limit is worth nothing, one that
     cannot take the load loses what it does not take. `reference` is the current plan; where that cannot be launched,
-    the plan itself.
+    the plan itself. Where an open load is to be served and no latency minimised, `values_within_limits` says it better.
     """
     if plan is None or not hard_limits_kept(plan):
         return 0.0
@@ -86,12 +89,14 @@ def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | N
     return min(plan.metrics["requests_per_s"], rate) * plan.p_meets * ratio
 
 
-def value_within_limits(study: Study, at_capacity: PlanResult | None) -> float:
-    """What is left of an open load where the rest is turned away: requests per second up to the plan's capacity.
+def values_within_limits(study: Study, capacities: Floats) -> tuple[float, float] | None:
+    """What two plans serve of an open load within the limits, the rest turned away: requests per second.
 
-    `at_capacity` is the plan at the most it can take within the limits. 0 without such a load or an open one.
+    `mean(min(load, capacity))` over draws of both capacities, shape `(2, draws)`: near its capacity a plan may turn
+    out to take less, but what it does take is served. None without an open load, or where latency is minimised.
     """
     rate = study.workload.request_rate_per_s
-    if rate is None or at_capacity is None:
-        return 0.0
-    return min(at_capacity.metrics["requests_per_s"], rate) * at_capacity.p_meets
+    if rate is None or study.objective.direction == "minimize":
+        return None
+    served = np.minimum(capacities, rate).mean(axis=1)
+    return float(served[0]), float(served[1])

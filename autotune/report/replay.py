@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 from xml.sax.saxutils import escape
@@ -39,12 +40,16 @@ def replay_document(found: Replay) -> dict[str, Any]:
                     "strategy": w.strategy,
                     "is": STRATEGIES[w.strategy],
                     "switches": w.switches,
+                    "switches_by_traffic": _by_part(found, w.switched_at_s),
                     "slo_attainment_frac": found.requests(w) / found.offered if found.offered else None,
                     "goodput_requests": found.requests(w),
                     "goodput_of_oracle_frac": found.requests(w) / best if best else None,
                     "lost_in_switches_requests": w.lost_requests,
                     "gpu_hours": gpu_hours,
                     "gpu_hours_restarting": w.restart_gpu_s / 3600.0,
+                    "gpu_hours_per_million_requests": gpu_hours / found.requests(w) * 1e6
+                    if found.requests(w)
+                    else None,
                     "goodput_per_s": list(w.goodput_per_s),
                     "moves": [
                         {"at_s": m.at_s, "decision": m.decision, "rule": m.rule, "reason": m.reason, "plan": m.plan}
@@ -55,6 +60,15 @@ def replay_document(found: Replay) -> dict[str, Any]:
             ],
         }
     )
+
+
+def _by_part(found: Replay, times_s: Sequence[float]) -> list[int]:
+    """Switches that were decided on in each log of the trace."""
+    edges = (0.0, *found.trace.ends_s)
+    last = len(edges) - 2
+    return [
+        sum(low <= at and (at < high or i == last) for at in times_s) for i, (low, high) in enumerate(pairwise(edges))
+    ]
 
 
 def print_replay(console: Console, document: Mapping[str, Any]) -> None:
@@ -72,22 +86,37 @@ def blocks(document: Mapping[str, Any]) -> list[Block]:
     rows = [
         (
             s["strategy"],
-            str(s["switches"]),
+            f"{s['switches']} ({'+'.join(str(n) for n in s['switches_by_traffic'])})",
             _share(s["slo_attainment_frac"]),
+            f"{s['goodput_requests']:,.0f}",
             _share(s["goodput_of_oracle_frac"]),
             f"{s['lost_in_switches_requests']:,.0f}",
             f"{s['gpu_hours']:,.1f}",
             f"{s['gpu_hours_restarting']:,.1f}",
+            "" if s["gpu_hours_per_million_requests"] is None else f"{s['gpu_hours_per_million_requests']:,.1f}",
         )
         for s in document["strategies"]
     ]
-    header = ("strategy", "switches", "within limits", "of the oracle", "lost in switches", "GPU hours", "restarting")
+    header = (
+        "strategy",
+        "switches",
+        "SLO attainment",
+        "requests within limits",
+        "of the oracle",
+        "lost in switches",
+        "GPU hours",
+        "restarting",
+        "GPU h per 1M requests",
+    )
     parts = ", ".join(f"{PurePath(t['source']).name} to {t['ends_s'] / 60:.0f} min" for t in document["traffic"])
-    scaled = f"each scaled to {document['load_frac']:.0%} of what the best plan takes of it"
+    scaled = "as it came"
+    if document["load_frac"] is not None:
+        scaled = f"each scaled to {document['load_frac']:.0%} of what the best plan takes of it"
     lines = (
         f"{document['requests']:,.0f} requests: {parts}; {scaled}",
         f"a decision every {document['step_s'] / 60:g} min on the last {document['window_s'] / 60:g} min",
-        f"all begin with {document['first_plan']}",
+        f"all begin with {document['first_plan']}; what a plan cannot take within the limits is turned away",
+        "switches: in all (in each log); SLO attainment: requests served within the limits, of all that came",
         *(f"{s['strategy']}: {s['is']}" for s in document["strategies"]),
     )
     ours = next(s for s in document["strategies"] if s["strategy"] == OURS)

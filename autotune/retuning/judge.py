@@ -9,6 +9,7 @@ from autotune.comparison.best import best_plan
 from autotune.comparison.verdict import worst_broken
 from autotune.retuning.decide import Decision, Inputs, PastSwitch, decide
 from autotune.study import Study
+from autotune.tuning import PlanResult
 
 
 def judge(
@@ -19,6 +20,7 @@ def judge(
     changed: bool,
     history: Sequence[PastSwitch],
     also: Sequence[str] = (),
+    find: Callable[[Study], PlanResult | None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Decision, Comparison | None]:
     """Tune where traffic changed, put the current plan and the best one on the same traffic, and decide.
@@ -30,6 +32,7 @@ def judge(
         changed: whether traffic drifted or the study is another since the current plan was chosen.
         history: switches that were made.
         also: full plan strings to look at whatever the ranking at mean lengths says of them.
+        find: finds the best plan of the study, where it need not be tuned; then `also` counts for nothing.
         progress: of the tuning, as in `tune`.
 
     Returns:
@@ -40,7 +43,7 @@ def judge(
     """
     found: Comparison | None = None
     if refusal is None and changed:
-        best = best_plan(study, also=also, progress=progress)
+        best = best_plan(study, also=also, progress=progress) if find is None else find(study)
         found = compare(study, candidate="best" if best is None else best, scenarios=False)
     plan = "" if study.baseline is None else study.baseline.plan
     return decide(_inputs(now_s, refusal, changed, plan, found), study.retune, history), found

@@ -51,8 +51,9 @@ class RetunePolicy:
     horizon_s: float = 24 * 3600.0
     """Time over which a switch has to pay for itself."""
     min_p_better: float = 0.8
-    """Below the 0.9 that tells plans of a ranking apart: a large and likely gain is worth a rolling change, which costs
-    little (`docs/replay.md` shows what 0.9 leaves on the table on hardware that nobody measured)."""
+    """Odds of four to one. Less than the 0.9 that tells plans of a ranking apart: a switch can be taken back, and the
+    expected gain, not the odds, has to pay for it. On measured hardware it hardly matters, on hardware that nobody
+    measured it does (`docs/replay.md` has the figures for 0.5 to 0.95)."""
     min_gain_frac: float = 0.02
     """Net gain over the horizon, relative to what the current plan does in it."""
     switch_back_factor: float = 2.0
