@@ -20,8 +20,9 @@ SGLang: graph capture "can take up to several minutes" by its own log. TensorRT-
 """
 DEFAULT_WARMUP_S = 30.0
 """Assumed: kernels that are compiled on first use stall the first bursts for about 20 s (vllm-project/vllm#41834)."""
-DEFAULT_MAX_REPLICAS_DOWN = 1
-"""Kubernetes' StatefulSet and LeaderWorkerSet replace one replica at a time unless told otherwise."""
+DEFAULT_DOWN_FRAC = 0.25
+"""Of the replicas, rounded down, one at least: `maxUnavailable` of a Kubernetes Deployment unless told otherwise
+(StatefulSet and LeaderWorkerSet: one). It is a bound: fewer go down where that turns fewer requests away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,8 @@ class Switch:
     startup_s: Mapping[str, float]
     """By engine: process start, compilation and graph capture, weights not counted."""
     warmup_s: float
-    max_replicas_down: int
+    max_replicas_down: int | None
+    """At once, at most; None: `DEFAULT_DOWN_FRAC` of them."""
     drain_s: float | None
     """Longest wait for running requests; None: until the longest request is done."""
     assumptions: tuple[str, ...]
@@ -89,7 +91,7 @@ def switch_values(table: SwitchTable, cluster: Cluster) -> Switch:
     if table.warmup_s is None:
         said.append(f"switch.warmup_s not given: {DEFAULT_WARMUP_S:g} s until a started replica counts as capacity")
     if table.max_replicas_down is None:
-        said.append(f"switch.max_replicas_down not given: {DEFAULT_MAX_REPLICAS_DOWN} at once")
+        said.append(f"switch.max_replicas_down not given: up to {DEFAULT_DOWN_FRAC:.0%} of them at once")
     if table.drain_s is None:
         said.append("switch.drain_s not given: a replica stops when its longest request is done")
     return Switch(
@@ -98,7 +100,7 @@ def switch_values(table: SwitchTable, cluster: Cluster) -> Switch:
         peer_bytes_per_s=cluster.gpu.scaleout_bytes_per_s if peer is None else peer * 1e9,
         startup_s=startup,
         warmup_s=DEFAULT_WARMUP_S if table.warmup_s is None else table.warmup_s,
-        max_replicas_down=table.max_replicas_down or DEFAULT_MAX_REPLICAS_DOWN,
+        max_replicas_down=table.max_replicas_down,
         drain_s=table.drain_s,
         assumptions=tuple(said),
     )

@@ -32,7 +32,10 @@ class SwitchTable(Section):
         None, description="after that, until kernels and caches are warm and it counts as capacity, s; default 30"
     )
     max_replicas_down: int | None = Field(
-        None, ge=1, le=1_000_000, description="replicas of the current plan that may be down at once, count; default 1"
+        None,
+        ge=1,
+        le=1_000_000,
+        description="replicas of the current plan that may be down at once, count; default a quarter of them",
     )
     drain_s: NotNegative | None = Field(
         None,
