@@ -47,6 +47,8 @@ def plan_graph(
     scored = _scored(study, plan)
     if scored.result is None:
         raise InvalidPlanError(scored.text, scored.resolution.violations)
+    if scored.result.pools is not None:
+        raise InputError.single("plan", "a disaggregated plan has two graphs: draw each pool's plan on its own GPUs")
     _check(scored.result, phase, replicas, collapse, micro_batches)
     return _graph(study, scored.result, scored, phase, replicas, collapse, micro_batches)
 

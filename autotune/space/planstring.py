@@ -181,6 +181,8 @@ def resolve(spec: PlanSpec, *, arch: Arch, gpus: int, engine: str) -> Resolution
 
 
 def _no_reading(spec: PlanSpec, arch: Arch, gpus: int) -> str:
+    if (spec.pp or 1) > (layers := arch.num_hidden_layers):
+        return f"{spec.text!r} has {spec.pp} pipeline stages for {layers} layers: each stage must have one at least"
     said = {
         f.name: getattr(spec, f.name) for f in fields(spec) if f.name not in ("text", "engine", "gpu", "stage_layers")
     }

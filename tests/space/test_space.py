@@ -197,6 +197,8 @@ def test_a_plan_of_another_size() -> None:
     """A plan that cannot use just N GPUs says so."""
     with pytest.raises(InputError, match="no reading that uses exactly 128 GPUs"):
         resolve(parse_plan("R2/PP2/ATP4/ADP4/EP16"), arch=REFERENCE, gpus=128, engine="vllm")
+    with pytest.raises(InputError, match="has 32 pipeline stages for 16 layers"):
+        resolve(parse_plan("PP32/TP4"), arch=REFERENCE, gpus=128, engine="vllm")
 
 
 BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
