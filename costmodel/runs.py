@@ -59,6 +59,12 @@ class Run:
     mean_osl: float
     ttft_s: float
     tpot_s: float
+    batched_tokens: float = BATCHED_TOKENS
+    """Token budget of a step, per attention-DP rank."""
+    max_num_seqs: float = MAX_NUM_SEQS
+    """Sequences that run at once, per attention-DP rank."""
+    prefix_hit_frac: float = 0.0
+    """Share of prompt tokens found in the prefix cache."""
 
     @property
     def gpus(self) -> int:
@@ -300,10 +306,10 @@ def prepare_runs(runs: Sequence[Run], profile: Profile | None = None) -> RunBatc
     load = Load(
         isl=np.array([r.mean_isl for r in runs]),
         osl=np.array([r.mean_osl for r in runs]),
-        prefix_hit_frac=np.zeros(1),
+        prefix_hit_frac=np.array([r.prefix_hit_frac for r in runs]),
         concurrency=np.array([r.concurrency for r in runs]),
-        batched_tokens=np.full(1, BATCHED_TOKENS),
-        max_num_seqs=np.full(1, MAX_NUM_SEQS),
+        batched_tokens=np.array([r.batched_tokens for r in runs]),
+        max_num_seqs=np.array([r.max_num_seqs for r in runs]),
         same_lengths=np.array([float(r.same_lengths) for r in runs]),
     )
     usual = np.full(len(runs), MEMORY_FRACTION)

@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autotune.cli.measured import measured_on
 from autotune.report.document import finite
 from autotune.report.files import to_json, write_atomic
-from autotune.study import load_study
-from autotune.validation.bench import SUFFIXES, read_bench
+from autotune.validation.bench import SUFFIXES, read_results
 from costmodel.calibrate import calibrate
 from costmodel.calibration.profile import profile_text
-from costmodel.errors import InputError
 from costmodel.runs import Run, read_runs
 
 WIDTH = 156
@@ -65,9 +64,6 @@ def run_calibrate(
 
 
 def _bench(path: Path, study: str | None, plan: str | None) -> tuple[Run, ...]:
-    if study is None:
-        raise InputError.single(str(path), "is a benchmark's result: give --study (and --plan) for what it ran on")
-    loaded = load_study(Path(study))
-    if plan is None and loaded.baseline is None:
-        raise InputError.single("--plan", "is required where the study has no baseline")
-    return read_bench(path, loaded, plan or (loaded.baseline.plan if loaded.baseline else ""))
+    measured = measured_on(path, study, plan)
+    results = read_results(path, measured.study, measured.plan, measured.knobs, fallback=measured.fallback)
+    return tuple(result.run for result in results)

@@ -27,6 +27,7 @@ COMMANDS = {
     "dag": "dag",
     "export": "export",
     "import": "importing:import_plan",
+    "verify": "validate",
     "study": "study",
 }
 

@@ -52,6 +52,16 @@ class Drive:
     """Replicas that the address reaches."""
 
 
+def same_lengths(engine: str, isl: tuple[int, int], osl: tuple[int, int], prefix_hit_frac: float) -> bool:
+    """Whether the client sends requests of one length: as the study has them, or as it draws them."""
+    return (isl[0] == isl[1] and osl[0] == osl[1]) or (engine == "sglang" and prefix_hit_frac > 0.0)
+
+
+def _lengths(service: Service) -> str:
+    load = service.load
+    return "fixed" if same_lengths(service.engine, load.isl, load.osl, load.prefix_hit_frac) else "uniform"
+
+
 def client(service: Service) -> OptionList:
     """Options of the client for the service's engine: of the same version, or the nearest older one."""
     name = CLIENTS[service.engine]
@@ -107,8 +117,7 @@ def _vllm(service: Service, options: OptionList, drive: Drive) -> tuple[tuple[Ar
     line.value("request_rate" if load.request_rate_per_s is not None else "max_concurrency", drive.load)
     line.value("percentile_metrics", "ttft,tpot,itl,e2el").value("ready_check_timeout_sec", READY_S)
     line.value("seed", 1)
-    lengths = "uniform" if any(ratios) else "fixed"
-    facts: list[Arg] = [f"autotune_plan={service.plan}", f"autotune_lengths={lengths}"]
+    facts: list[Arg] = [f"autotune_plan={service.plan}", f"autotune_lengths={_lengths(service)}"]
     line.values("metadata", [*facts, _fact("autotune_replicas=", drive.replicas)])
     line.flag("save_result").value("result_filename", drive.result)
     return line.done(), tuple(said)
@@ -146,8 +155,7 @@ def _sglang(service: Service, options: OptionList, drive: Drive) -> tuple[tuple[
     line.value("request_rate" if load.request_rate_per_s is not None else "max_concurrency", drive.load)
     if "ready_check_timeout_sec" in options.options:
         line.value("ready_check_timeout_sec", READY_S)
-    lengths = "fixed" if load.isl[0] == load.isl[1] and load.osl[0] == load.osl[1] else "uniform"
-    facts = f"autotune_plan={service.plan};autotune_lengths={lengths};autotune_replicas="
+    facts = f"autotune_plan={service.plan};autotune_lengths={_lengths(service)};autotune_replicas="
     line.value("seed", 1).value("tag", _fact(facts, drive.replicas)).value("output_file", drive.result)
     return line.done(), tuple(said)
 

@@ -43,7 +43,7 @@ def bench_script(plan: LaunchPlan) -> str:
         f"# `{command.argv[0]}` and reaches them, with nothing else using them.",
         f"# {one_line(plan.service.plan)}",
         "#",
-        f"#   ./{NAME} [FILE]                 FILE: the result, by default {command.result} beside this script",
+        f"#   ./{NAME} [FILE]               FILE: the result, by default {command.result} beside this script",
         "#   BASE_URL=http://HOST:PORT       a load balancer in front of all replicas; "
         + (f"without it {_own(own, all_)}" if not plan.service.hybrid_lb else "required: every node answers"),
         f"#   LOAD=N                          {_load(by_rate=by_rate)}",

@@ -319,11 +319,16 @@ def expected_lines(plan: LaunchPlan) -> Lines:
         if load.request_rate_per_s is None
         else "5 minutes"
     )
+    burst = (
+        f" Requests of one length come in bursts; where lengths vary, TTFT is {load.ttft_varied_s:.3g} s."
+        if abs(load.ttft_varied_s / load.ttft_s - 1.0) > 0.02
+        else ""
+    )
     return (
         f"The study's workload: prompts of {span[0]} tokens, outputs of {span[1]}, {drive}; {took}.",
         (
-            f"Predicted: TTFT {load.ttft_s:.3g} s, TPOT {load.tpot_s * 1e3:.3g} ms, "
-            f"{load.output_tokens_per_s:,.0f} output tokens per second (means, queueing included)."
+            f"Predicted for it: TTFT {load.ttft_s:.3g} s, TPOT {load.tpot_s * 1e3:.3g} ms, "
+            f"{load.output_tokens_per_s:,.0f} output tokens per second (means, queueing included).{burst}"
         ),
         "",
     )

@@ -18,6 +18,8 @@ from costmodel.serving import Load
 
 LENGTH_HEADROOM_FRAC = 0.05
 """Beyond the longest prompt and output of the study: chat templates and special tokens add to what users send."""
+PEAK_SD = 3.0
+"""Standard deviations of a Poisson number that a rank's sequences may lie above their mean."""
 LENGTH_STEP = 256
 """Engines allocate KV in blocks of 16 to 128 tokens; a round figure is easier to read."""
 
@@ -72,7 +74,7 @@ def start_limits(study: Study, plan: PlanResult) -> StartLimits:
     """
     rows = plan_rows(study, plan)
     longest = max(study.workload.longest_prompt, study.workload.isl.max) + study.workload.osl.max
-    wanted = min(plan.knobs.max_num_seqs, study.engine_options.max_num_seqs)
+    wanted = min(_with_peaks(plan.knobs.max_num_seqs), study.engine_options.max_num_seqs)
     memory = _memory(study, rows, wanted, longest)
     room = float(memory.kv_room_bytes[0])
     alone = float(memory.kv_bytes_longest[0])
@@ -91,8 +93,18 @@ def start_limits(study: Study, plan: PlanResult) -> StartLimits:
     return _limits(study, plan, final, seqs, length, _said(plan, wanted, seqs, longest, length))
 
 
+def _with_peaks(seqs: int) -> int:
+    """Sequences of a rank at its peaks: a limit at the mean would make requests wait while other ranks have room."""
+    return ceil(seqs + PEAK_SD * seqs**0.5)
+
+
 def _said(plan: PlanResult, wanted: int, seqs: int, longest: int, length: int) -> tuple[str, ...]:
     said = [f"maximum length {length:,} tokens: the study's longest prompt and output are {longest:,}"]
+    if seqs > plan.knobs.max_num_seqs:
+        said.append(
+            f"sequences per rank {seqs:,}: {plan.knobs.max_num_seqs:,} on average, and {PEAK_SD:g} standard deviations "
+            "of Poisson arrivals"
+        )
     if seqs < wanted:
         said.append(f"sequences per rank {seqs:,} of {wanted:,}: as many as there is KV room for")
     if plan.knobs.max_num_batched_tokens < seqs:

@@ -79,9 +79,11 @@ class BenchLoad:
     prefix_hit_frac: float
     """Share of prompt tokens in the prefix cache."""
     requests_per_s: float
-    """Predicted, over all replicas."""
+    """Predicted for the benchmark, over all replicas."""
     ttft_s: float
-    """Predicted mean, arrival to first token."""
+    """Predicted mean, arrival to first token. Requests of one length come in bursts, and wait longer for each other."""
+    ttft_varied_s: float
+    """The same for requests of any lengths, as which the plan was scored."""
     tpot_s: float
     """Predicted mean of (e2e - TTFT) / (output tokens - 1)."""
     output_tokens_per_s: float

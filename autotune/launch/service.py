@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from autotune.launch.limits import scored_exchange, start_limits
+from dataclasses import replace
+
+import numpy as np
+
+from autotune.launch.bench import same_lengths
+from autotune.launch.limits import plan_rows, scored_exchange, start_limits
 from autotune.launch.options import OptionList
 from autotune.launch.plan import BenchLoad, Service
 from autotune.launch.quoting import check_image, check_launch_text
@@ -67,16 +72,26 @@ def make_service(
 
 
 def bench_load(study: Study, plan: PlanResult) -> BenchLoad:
-    """The study's workload at the point at which the plan was scored, with what is predicted there."""
-    workload, metrics = study.workload, plan.metrics
+    """The study's workload at the point at which the plan was scored, with what is predicted for a benchmark of it."""
+    workload, concurrency = study.workload, float(plan.knobs.concurrency)
+    isl, osl = (workload.isl.min, workload.isl.max), (workload.osl.min, workload.osl.max)
+    rows = plan_rows(study, plan)
+    fixed = same_lengths(plan.engine, isl, osl, workload.prefix_cache_hit_frac)
+    load = replace(rows.load(np.array([concurrency])), same_lengths=np.array([float(fixed)]))
+    estimate = rows.batch.evaluate(
+        load,
+        longest_prompt=np.array([float(workload.longest_prompt)]),
+        memory_fraction=np.array([study.engine_options.gpu_memory_utilization]),
+    )
     return BenchLoad(
-        isl=(workload.isl.min, workload.isl.max),
-        osl=(workload.osl.min, workload.osl.max),
+        isl=isl,
+        osl=osl,
         concurrency=plan.knobs.concurrency,
         request_rate_per_s=workload.request_rate_per_s,
         prefix_hit_frac=workload.prefix_cache_hit_frac,
-        requests_per_s=metrics["requests_per_s"],
-        ttft_s=metrics["ttft_s"],
-        tpot_s=metrics["tpot_s"],
-        output_tokens_per_s=metrics["output_tokens_per_s"],
+        requests_per_s=float(estimate.requests_per_s[0]),
+        ttft_s=float(estimate.ttft_s[0]),
+        ttft_varied_s=plan.metrics["ttft_s"],
+        tpot_s=float(estimate.tpot_s[0]),
+        output_tokens_per_s=float(estimate.output_tokens_per_s[0]),
     )

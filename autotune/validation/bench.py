@@ -1,6 +1,7 @@
 """Results of the engines' own benchmarks as measured runs: `vllm bench serve` JSON, SGLang's bench_serving JSONL.
 
-Such a file says what was measured but not on what: the study gives model, GPU and engine, the plan the layout.
+Such a file says what was measured but not on what: the study gives model, GPU and engine, the plan the layout. What
+an exported benchmark drove it says in the result itself (`--metadata`, `--tag`): plan, replicas, lengths.
 """
 
 from __future__ import annotations
@@ -8,44 +9,83 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotune.space import parse_plan, resolve
+from autotune.space import Candidate, format_plan, parse_plan, resolve
 from autotune.study import Study
+from autotune.tuning.candidates import weights
 from costmodel.errors import InputError, Problem
 from costmodel.estimate import PlanEntry
-from costmodel.runs import Run
+from costmodel.runs import BATCHED_TOKENS, MAX_NUM_SEQS, Run
 
 MAX_BENCH_BYTES = 200_000_000
 SUFFIXES = (".json", ".jsonl")
+_FACTS = ("autotune_plan", "autotune_replicas", "autotune_lengths")
 
 
-def read_bench(path: Path, study: Study, plan: str) -> tuple[Run, ...]:
-    """Runs of one result file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchKnobs:
+    """How the servers were started; what is not known is as they start by themselves."""
+
+    batched_tokens: float = BATCHED_TOKENS
+    max_num_seqs: float = MAX_NUM_SEQS
+    weight_dtype: str | None = None
+    kv_dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchResult:
+    """One run of a benchmark, of the whole plan: what was driven of it is scaled up to all replicas."""
+
+    run: Run
+    plan: str
+    """Full plan string."""
+    output_tokens_per_s: float
+    """Over the whole run, its start and end included; NaN where the file has no duration."""
+    total_tokens_per_s: float
+    failed: int
+    """Requests without an answer."""
+    replicas: int
+    """That were driven."""
+
+
+def read_bench(path: Path, study: Study, plan: str | None) -> tuple[Run, ...]:
+    """Runs of one result file. Raises `InputError` as `read_results`."""
+    return tuple(result.run for result in read_results(path, study, plan))
+
+
+def read_results(
+    path: Path, study: Study, plan: str | None, knobs: BenchKnobs | None = None, *, fallback: str | None = None
+) -> tuple[BenchResult, ...]:
+    """Every run of one result file.
+
+    Args:
+        path: of the file.
+        study: that the plan was exported from.
+        plan: that ran. None: what the result says, else `fallback`.
+        knobs: how it was started.
+        fallback: a plan for results that name none.
 
     Raises:
-        InputError: not readable, not such a file, or a plan without meaning on the study's GPUs.
+        InputError: not readable, not such a file, no plan, a plan without meaning on the study's GPUs, or another than
+            the result names.
     """
-    found = resolve(parse_plan(plan), arch=study.arch, gpus=study.cluster.gpus, engine=study.engine)
-    entry = PlanEntry(
-        arch=study.arch,
-        cluster=study.cluster,
-        engine=found.candidate.engine,
-        layout=found.candidate.layout,
-        engine_version=study.engine_version,
-    )
     problems: list[Problem] = []
-    runs = []
+    results = []
     for number, record in _records(path):
-        run = _run(record, f"{path}:{number}", entry, problems)
-        if run is not None:
-            runs.append(run)
-    if not runs and not problems:
+        at = f"{path}:{number}"
+        said = _facts(record)
+        candidate = _candidate(study, plan, said.get("autotune_plan"), fallback, at)
+        result = _result(record, at, study, candidate, said, knobs or BenchKnobs(), problems)
+        if result is not None:
+            results.append(result)
+    if not results and not problems:
         problems.append(Problem(path=str(path), message="must hold at least one result, got none"))
     if problems:
         raise InputError(problems)
-    return tuple(runs)
+    return tuple(results)
 
 
 def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
@@ -71,32 +111,109 @@ def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
     return values
 
 
-def _run(record: Mapping[str, Any], at: str, entry: PlanEntry, problems: list[Problem]) -> Run | None:
-    def number(name: str) -> float:
-        value = record.get(name)
-        usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        return float(value) if usable else math.nan  # type: ignore[arg-type]
+def _facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """What an exported benchmark says of itself: fields of vLLM's result, parts of SGLang's tag."""
+    tag = record.get("tag")
+    parts = [part.partition("=") for part in tag.split(";")] if isinstance(tag, str) else []
+    found = {name: value for name, _, value in parts} | {k: v for k, v in record.items() if isinstance(v, str)}
+    return {name: found[name] for name in _FACTS if name in found}
 
-    completed = number("completed") or math.nan
-    isl, osl = number("total_input_tokens") / completed, number("total_output_tokens") / completed
-    ttft_s, tpot_s = number("mean_ttft_ms") * 1e-3, number("mean_tpot_ms") * 1e-3
+
+def _candidate(study: Study, given: str | None, said: str | None, fallback: str | None, at: str) -> Candidate:
+    def read(text: str, path: str) -> Candidate:
+        try:
+            found = resolve(parse_plan(text), arch=study.arch, gpus=study.cluster.gpus, engine=study.engine)
+        except InputError as error:
+            raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
+        return found.candidate
+
+    if given is None and said is None and fallback is None:
+        raise InputError.single("--plan", f"is required: {at} does not say which plan it measured")
+    if given is None:
+        return read(said, at) if said is not None else read(str(fallback), "plan")
+    wanted = read(given, "--plan")
+    if said is not None and read(said, at) != wanted:
+        raise InputError.single(
+            "--plan", f"must be what was measured: {at} says {said}, got {format_plan(wanted.layout, wanted.engine)}"
+        )
+    return wanted
+
+
+def _result(
+    record: Mapping[str, Any],
+    at: str,
+    study: Study,
+    candidate: Candidate,
+    said: Mapping[str, str],
+    knobs: BenchKnobs,
+    problems: list[Problem],
+) -> BenchResult | None:
+    run = _run(record, at, study, candidate, knobs, problems)
+    if run is None:
+        return None
+    driven = said.get("autotune_replicas", str(candidate.layout.replicas))
+    if not driven.isdigit() or not 1 <= int(driven) <= candidate.layout.replicas:
+        problems.append(
+            Problem(path=at, message=f"must drive 1 to {candidate.layout.replicas} replicas, says {driven!r}")
+        )
+        return None
+    share = candidate.layout.replicas / int(driven)
+    duration_s = _number(record, "duration")
+    per_s = share / duration_s if duration_s > 0 else math.nan
+    outputs = _number(record, "total_output_tokens")
+    if "autotune_lengths" in said:
+        run = replace(run, same_lengths=said["autotune_lengths"] == "fixed")
+    if _FACTS[0] in said:
+        run = replace(run, prefix_hit_frac=study.workload.prefix_cache_hit_frac)
+    failed = _number(record, "failed")
+    return BenchResult(
+        run=replace(run, concurrency=run.concurrency * share),
+        plan=format_plan(candidate.layout, candidate.engine),
+        output_tokens_per_s=outputs * per_s,
+        total_tokens_per_s=(outputs + _number(record, "total_input_tokens")) * per_s,
+        failed=int(failed) if failed > 0 else 0,
+        replicas=int(driven),
+    )
+
+
+def _number(record: Mapping[str, Any], name: str) -> float:
+    value = record.get(name)
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else math.nan  # type: ignore[arg-type]
+
+
+def _run(
+    record: Mapping[str, Any], at: str, study: Study, candidate: Candidate, knobs: BenchKnobs, problems: list[Problem]
+) -> Run | None:
+    completed = _number(record, "completed") or math.nan
+    isl = _number(record, "total_input_tokens") / completed
+    osl = _number(record, "total_output_tokens") / completed
+    ttft_s, tpot_s = _number(record, "mean_ttft_ms") * 1e-3, _number(record, "mean_tpot_ms") * 1e-3
     if not (isl >= 1 and osl >= 1 and tpot_s > 0):
         names = "completed, total_input_tokens, total_output_tokens, mean_tpot_ms"
         problems.append(Problem(path=at, message=f"must have positive {names}"))
         return None
-    concurrency = number("max_concurrency")
-    if not concurrency > 0 and number("duration") > 0:
+    concurrency = _number(record, "max_concurrency")
+    if not concurrency > 0 and _number(record, "duration") > 0:
         # open arrivals: Little's law over the whole run
-        concurrency = completed / number("duration") * (ttft_s + (osl - 1.0) * tpot_s)
+        concurrency = completed / _number(record, "duration") * (ttft_s + (osl - 1.0) * tpot_s)
     if not concurrency > 0:
         problems.append(Problem(path=at, message="must have max_concurrency, or duration and mean_ttft_ms"))
         return None
+    entry = PlanEntry(
+        arch=weights(study.arch, knobs.weight_dtype),
+        cluster=study.cluster,
+        engine=candidate.engine,
+        layout=candidate.layout,
+        kv_dtype=knobs.kv_dtype,
+        engine_version=study.engine_version,
+    )
     return Run(
         id=at,
-        gpu=entry.cluster.gpu.name,
-        engine=entry.engine,
-        engine_version=entry.engine_version or "",
-        model=entry.arch.name,
+        gpu=study.cluster.gpu.name,
+        engine=candidate.engine,
+        engine_version=study.engine_version or "",
+        model=study.arch.name,
         precision="",
         isl=isl,
         osl=osl,
@@ -107,6 +224,8 @@ def _run(record: Mapping[str, Any], at: str, entry: PlanEntry, problems: list[Pr
         mean_osl=osl,
         ttft_s=ttft_s if ttft_s > 0 else math.nan,
         tpot_s=tpot_s,
+        batched_tokens=knobs.batched_tokens,
+        max_num_seqs=knobs.max_num_seqs,
     )
 
 

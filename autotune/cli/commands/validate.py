@@ -1,4 +1,4 @@
-"""The model against measurements: validate, calibrate."""
+"""The model against measurements: validate, calibrate, verify."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from autotune.cli.options import JSON, TABLE
+from autotune.cli.options import JSON, SET, TABLE
 
 
 @click.command()
@@ -33,8 +33,12 @@ def validate(**options: Any) -> None:
 @click.argument("runs", nargs=-1, required=True, metavar="RUNS...", type=click.Path(dir_okay=False))
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="Profile to write (TOML).")
 @click.option("--models", type=click.Path(file_okay=False), help="Folder of config.json files, matched by model name.")
-@click.option("--study", type=click.Path(dir_okay=False), help="What a benchmark's JSON ran on: model, GPU, engine.")
-@click.option("--plan", help="The plan it ran with. Default: the study's baseline.")
+@click.option(
+    "--study",
+    type=click.Path(dir_okay=False),
+    help="What a benchmark's JSON ran on: model, GPU, engine. Default: study.json that an export wrote beside it.",
+)
+@click.option("--plan", help="The plan it ran with. Default: what the result or the export says, else the baseline.")
 @JSON
 @TABLE
 def calibrate(**options: Any) -> None:
@@ -47,3 +51,29 @@ def calibrate(**options: Any) -> None:
     from autotune.cli.calibrate import run_calibrate
 
     run_calibrate(**options)
+
+
+@click.command()
+@click.argument("result", type=click.Path(dir_okay=False))
+@click.option(
+    "--study", type=click.Path(dir_okay=False), help="Default: study.json that an export wrote beside the result."
+)
+@SET
+@click.option("--plan", help="The plan that ran. Default: what the result or the export says, else the baseline.")
+@JSON
+@TABLE
+def verify(**options: Any) -> None:
+    """Hold a benchmark of a plan against its prediction, and say whether the ranking would change.
+
+    RESULT is what the benchmark script of an export wrote: `vllm bench serve` JSON or SGLang's JSONL. For each run:
+    TTFT, TPOT and throughput, predicted with their 80 % interval (p10 to p90) and measured. Then the run is learnt, as
+    `autotune calibrate` would, and the study ranked again: does the same plan lead? The exit code is 0 whatever comes
+    out; 2: the input is wrong.
+
+    \b
+    autotune verify out/launch/result.json
+    autotune verify result.json --study studies/deepseek-v3-128xh200.toml --plan R8/TP2/DP8/EP16 --json
+    """
+    from autotune.cli.verify import run_verify
+
+    run_verify(**options)

@@ -1,0 +1,68 @@
+"""What a benchmark's result ran on: what is given, else what an export wrote beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.launch.document import read_knobs
+from autotune.launch.files import MARK, is_export
+from autotune.study import Study, load_study
+from autotune.study.portable import STUDY_FILE
+from autotune.validation.bench import BenchKnobs
+from costmodel.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The study and plan of a result."""
+
+    study: Study
+    plan: str | None
+    """As given; None: what the result says, or `fallback`."""
+    fallback: str | None
+    knobs: BenchKnobs | None
+    assumptions: tuple[str, ...]
+
+
+def measured_on(result: Path, study: str | None, plan: str | None, overrides: tuple[str, ...] = ()) -> Measured:
+    """Where the study, the plan and its knobs come from.
+
+    Raises:
+        InputError: no study is given, and none lies beside the result; or it is wrong.
+    """
+    folder, said = result.parent, []
+    document = json.loads((folder / MARK).read_text(encoding="utf-8")) if is_export(folder) else None
+    beside = folder / STUDY_FILE
+    if study is None:
+        if not beside.is_file():
+            raise InputError.single(
+                "--study", f"is required: {result} is a benchmark's result, and no export's {STUDY_FILE} lies beside it"
+            )
+        study = str(beside)
+        said.append(f"study: {beside}")
+    loaded = load_study(Path(study), overrides)
+    knobs = None
+    fallback = None if loaded.baseline is None else loaded.baseline.plan
+    if document is not None:
+        path = str(folder / MARK)
+        read = read_knobs(document, path)
+        exported = str(document.get("plan"))
+        if plan is None or plan == exported:
+            knobs = BenchKnobs(
+                batched_tokens=float(read.max_num_batched_tokens),
+                max_num_seqs=_started(document, read.max_num_seqs),
+                weight_dtype=read.weight_dtype,
+                kv_dtype=read.kv_dtype,
+            )
+            fallback = exported
+    if knobs is None:
+        said.append("how the servers were started is not known: token budget and sequences as they start by themselves")
+    return Measured(study=loaded, plan=plan, fallback=fallback, knobs=knobs, assumptions=tuple(said))
+
+
+def _started(document: dict[str, object], usual: int) -> float:
+    table = document.get("started_with")
+    value = table.get("max_num_seqs") if isinstance(table, dict) else None
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else float(usual)

@@ -1,0 +1,222 @@
+"""A benchmark of a plan against its prediction, and what it would change: `autotune verify`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from autotune.study import Study
+from autotune.tuning import TuneResult, tune
+from autotune.tuning.candidates import study_profile
+from autotune.tuning.confidence import P10
+from autotune.tuning.run import place
+from autotune.validation.bench import BenchResult
+from costmodel.calibrate import learn_cell
+from costmodel.calibration.profile import LEAST_RUNS, Profile, profile_text
+from costmodel.calibration.residual import own_key, residual_columns
+from costmodel.errors import InputError
+from costmodel.runs import prepare_runs
+
+SHOWN = 5
+"""Plans of the ranking that are shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """One quantity: what was predicted, the 80 % interval around it, what was measured."""
+
+    name: str
+    predicted: float
+    p10: float
+    p90: float
+    measured: float
+    """NaN where the result does not hold it."""
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the measurement lies in the interval; None where there is none."""
+        return None if np.isnan(self.measured) else self.p10 <= self.measured <= self.p90
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedRun:
+    """One run of the benchmark."""
+
+    result: BenchResult
+    quantities: tuple[Checked, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A plan in the ranking before and after; None: not ranked, as it breaks a limit."""
+
+    plan: str
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What a benchmark says of a prediction."""
+
+    study: Study
+    plan: str
+    runs: tuple[CheckedRun, ...]
+    best_before: str | None
+    best_after: str | None
+    places: tuple[Place, ...]
+    """The measured plan, and those that lead before or after, by their place after."""
+    p_best_after_is_better: float | None
+    """Than the plan that led before, with the run learnt; None: the same leads, or none or one of them is ranked."""
+    told_apart: bool
+    """Whether the leaders before and after can be told from each other with the run learnt."""
+    assumptions: tuple[str, ...]
+
+    @property
+    def inside(self) -> bool:
+        """Whether every measurement lies in its interval."""
+        return all(q.inside is not False for run in self.runs for q in run.quantities)
+
+    @property
+    def changes(self) -> bool:
+        """Whether another plan leads once the run is learnt."""
+        return self.best_before != self.best_after
+
+
+def verify(
+    study: Study, results: Sequence[BenchResult], *, progress: Callable[[int, int], None] | None = None
+) -> Verification:
+    """Hold a benchmark against the prediction, learn it, and rank again.
+
+    Args:
+        study: that the plan was exported from.
+        results: of one plan, from `read_results`.
+        progress: called with (plans done, plans in all) of both rankings.
+
+    Raises:
+        InputError: the results are of several plans, or the study's own calibration profile cannot be read.
+    """
+    plans = sorted({r.plan for r in results})
+    if len(plans) != 1:
+        raise InputError.single("RESULT", f"must hold runs of one plan, got {', '.join(plans) or 'none'}")
+    profile = study_profile(study)
+    learned = learn(study, results, profile)
+
+    def told(offset: int) -> Callable[[int, int], None] | None:
+        return None if progress is None else lambda done, every: progress(offset * every + done, 2 * every)
+
+    before = tune(study, progress=told(0))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "profile.toml"
+        path.write_text(profile_text(learned), encoding="utf-8")
+        after = tune(replace(study, calibration=path), progress=told(1))
+    return _verification(study, results, profile, before, after)
+
+
+def learn(study: Study, results: Sequence[BenchResult], profile: Profile | None) -> Profile:
+    """The study's calibration with the cell of the runs moved by them: Bayes' rule, however few they are."""
+    runs = [r.run for r in results]
+    first = runs[0].entry
+    gpu = first.cluster.gpu
+    known = None if profile is None else profile.values()
+    prior = residual_columns([(first.arch, gpu.name, gpu.generation, first.engine, first.engine_version)], known)
+    cell = learn_cell(runs, prior)
+    cells = {} if profile is None else dict(profile.cells)
+    return Profile(cells=cells | {own_key(first.engine, study.cluster.gpu.name, first.arch): cell})
+
+
+def _verification(
+    study: Study,
+    results: Sequence[BenchResult],
+    profile: Profile | None,
+    before: TuneResult,
+    after: TuneResult,
+) -> Verification:
+    plan = results[0].plan
+    first = before.ranked[0] if before.ranked else None
+    last = after.ranked[0] if after.ranked else None
+    old = None if first is None or last is None or first.plan == last.plan else after.confidence.get(first.plan)
+    names = dict.fromkeys(p.plan for p in (*after.ranked[:SHOWN], *before.ranked[:1]))
+    names |= {plan: None}
+    places = [Place(plan=n, before=_place(before, n), after=_place(after, n)) for n in names]
+    places.sort(key=lambda p: (p.after is None, p.after or 0, p.before or 0))
+    return Verification(
+        study=study,
+        plan=plan,
+        runs=_checked(results, profile),
+        best_before=None if first is None else first.plan,
+        best_after=None if last is None else last.plan,
+        places=tuple(places),
+        p_best_after_is_better=None if old is None else old.p_best_is_better,
+        told_apart=old is not None and not old.among_best,
+        assumptions=_said(study, results),
+    )
+
+
+def _place(answer: TuneResult, plan: str) -> int | None:
+    found = next((p for p in answer.ranked if p.plan == plan), None)
+    return None if found is None else place(answer.study, found, answer.ranked)
+
+
+def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[CheckedRun, ...]:
+    estimate = prepare_runs([r.run for r in results], profile).evaluate()
+    out = []
+    for i, result in enumerate(results):
+        rows = (
+            ("ttft_s", estimate.ttft_s, estimate.ttft_log_sd, result.run.ttft_s),
+            ("tpot_s", estimate.tpot_s, estimate.tpot_log_sd, result.run.tpot_s),
+            (
+                "output_tokens_per_s",
+                estimate.output_tokens_per_s,
+                estimate.throughput_log_sd,
+                result.output_tokens_per_s,
+            ),
+            ("total_tokens_per_s", estimate.total_tokens_per_s, estimate.throughput_log_sd, result.total_tokens_per_s),
+        )
+        quantities = tuple(
+            Checked(
+                name=name,
+                predicted=float(value[i]),
+                p10=float(value[i] * np.exp(-P10 * sd[i])),
+                p90=float(value[i] * np.exp(P10 * sd[i])),
+                measured=measured,
+            )
+            for name, value, sd, measured in rows
+        )
+        out.append(CheckedRun(result=result, quantities=quantities))
+    return tuple(out)
+
+
+def _said(study: Study, results: Sequence[BenchResult]) -> tuple[str, ...]:
+    said = []
+    replicas = results[0].run.entry.layout.replicas
+    driven = sorted({r.replicas for r in results})
+    if driven != [replicas]:
+        said.append(
+            f"{', '.join(map(str, driven))} of {replicas} replicas were driven; load and throughput are scaled to all"
+        )
+    if any(not np.isnan(r.output_tokens_per_s) for r in results):
+        said.append("measured throughput is over the whole run, start and end included: a little low")
+    failed = sum(r.failed for r in results)
+    if failed:
+        said.append(f"{failed:,} requests failed: the figures are of the others")
+    hit = results[0].run.prefix_hit_frac
+    if hit:
+        said.append(f"{hit:.0%} of prompt tokens taken to be in the prefix cache, as the study has it")
+    if len(results) < LEAST_RUNS:
+        said.append(
+            f"learnt from {len(results)} run{'' if len(results) == 1 else 's'}; `autotune calibrate` asks for "
+            f"{LEAST_RUNS}"
+        )
+    wanted = study.workload
+    isl, osl = results[0].run.mean_isl, results[0].run.mean_osl
+    if abs(isl / wanted.isl.mean - 1.0) > 0.1 or abs(osl / wanted.osl.mean - 1.0) > 0.1:
+        said.append(
+            f"measured with {isl:,.0f} prompt and {osl:,.0f} output tokens, the study is about {wanted.isl.mean:,.0f} "
+            f"and {wanted.osl.mean:,.0f}: predicted for what was measured, ranked for the study"
+        )
+    return tuple(said)
