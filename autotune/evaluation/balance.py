@@ -64,7 +64,7 @@ def _imbalance(subject: Subject, redundant: int) -> dict[str, Any]:
     state = subject.state
     tokens = {
         "prefill": state.prefill.work.prefill_tokens_group,
-        "decode": state.decode.work.decode_sequences * layout.attn_dp,
+        "decode": state.decode.work.decoded * layout.attn_dp,
     }
     found = {
         phase: float(np.max(rank_load(columns, shape, np.maximum(count, 1.0), cv2))) for phase, count in tokens.items()

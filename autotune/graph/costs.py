@@ -31,6 +31,8 @@ class PhaseCosts:
     """Of one micro-batch, on an attention rank that has any."""
     context: float
     """Mean tokens that one of them attends to."""
+    each: float
+    """Decoding: tokens of a sequence in a step, those that are drafted and verified included."""
     round_s: float | None
     """Decoding: from one token of a sequence to its next, with the pipeline full."""
     whole: Pass
@@ -59,6 +61,7 @@ def phase_costs(rows: Rows, concurrency: float, phase: str) -> PhaseCosts:
         micro_batches=max(math.ceil(count - 1e-9), 1),
         tokens=_one(work.decode_sequences if decoding else work.prefill_tokens),
         context=_one(work.decode_context if decoding else work.prefill_context),
+        each=_one(work.decode_tokens) if decoding else 1.0,
         round_s=_one(state.round_s) if decoding else None,
         whole=whole,
     )

@@ -162,6 +162,8 @@ def _assumed(plan: PlanResult, costs: PhaseCosts, phase: str, count: int) -> tup
         out.append("the prompt is the work of attention-DP rank 0; the others take part in its experts alone")
     if count != costs.micro_batches:
         out.append(f"{count} micro-batches are drawn where the step has {costs.micro_batches}: each costs the same")
+    if costs.each != 1.0:
+        out.append("the time of drafting is spread over the operators of the step that verifies")
     out.append("every rank is drawn with the work of the busiest: the fullest experts, the busiest attention rank")
     out.append("a step launches the attention kernels of prompts and of decoding, also where one has nothing to do")
     out.append("operators of a layer do not overlap, as in the measurements that the cost model was fitted on")
@@ -172,8 +174,9 @@ def _assumed(plan: PlanResult, costs: PhaseCosts, phase: str, count: int) -> tup
 def _step_in_words(costs: PhaseCosts, phase: str) -> str:
     count = costs.micro_batches
     if phase == "decode":
+        what = "one token" if costs.each == 1.0 else f"{costs.each:g} tokens (the last one and the drafted ones)"
         return (
-            f"one token for each of the {costs.tokens:.4g} sequences that an attention rank decodes in each of {count} "
+            f"{what} for each of the {costs.tokens:.4g} sequences that an attention rank decodes in each of {count} "
             f"micro-batches, at a mean context of {costs.context:.6g} tokens"
         )
     return (

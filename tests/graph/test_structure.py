@@ -35,6 +35,18 @@ def test_reference_decode_by_hand() -> None:
     assert counts["host"] == 2 * 32
 
 
+def test_drafted_tokens_are_drawn() -> None:
+    """With speculative decoding a step runs the drafted tokens of each sequence as well, and the schedule agrees."""
+    about = "workload.concurrency=64"
+    plain = plan_graph(study(REFERENCE, about))
+    drafting = plan_graph(study(REFERENCE, about, "speculative={draft_tokens=3,accepted_per_step=2}"))
+    assert any(a.startswith("4 tokens (the last one and the drafted ones) for each") for a in drafting.assumptions)
+    assert any(a.startswith("one token for each") for a in plain.assumptions)
+    assert abs(drafting.gap_frac) < 0.05
+    flops = [next(t.flops for t in g.tasks if t.name == "qkv_proj") for g in (plain, drafting)]
+    assert flops[1] > 2.0 * flops[0]
+
+
 def test_two_pools_are_two_graphs() -> None:
     """A disaggregated plan is not drawn as if its decode pool were all of it."""
     with pytest.raises(InputError, match="a disaggregated plan has two graphs"):
