@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# how fast examples are made says how busy the machine is, not whether the code is right
+settings.register_profile("autotune", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("autotune")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,11 +5,14 @@ Every command logs what it scores and what it has stored, so that work done twic
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
+import sqlite3
 import sys
 import time
 import traceback
@@ -25,7 +28,7 @@ from autotune.study import load_study, open_store, study_fingerprint
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "studies" / "deepseek-v3-128xh200.toml"
 OVERRIDES = (
-    "cluster.gpus=16",
+    "cluster.gpus=8",
     "model=gpt-oss-120b",
     "engine=sglang",
     "baseline.plan=tp8",
@@ -33,7 +36,7 @@ OVERRIDES = (
     "workload.concurrency=512",
 )
 """A study of few plans, so that a run takes a fraction of a second."""
-CLAIM = 8
+CLAIM = 6
 """Plans claimed at a time, so that even a small study has many moments to be killed in."""
 
 
@@ -75,14 +78,53 @@ class How:
 class Place:
     """One storage with its output folder, and every run on it."""
 
-    def __init__(self, folder: Path, location: str) -> None:
-        """Make the folder."""
+    def __init__(self, folder: Path, location: str, notes: Path | None = None) -> None:
+        """Make the folders; what the runs say and do is written down in `notes`, which no fault touches."""
         self.folder, self.location = folder, location
+        self.notes = notes or folder / "notes"
         self.out = folder / "out"
-        self.log = folder / "scored.log"
+        self.log = self.notes / "scored.log"
         self.killed: set[int] = set()
         self._runs = 0
         folder.mkdir(parents=True, exist_ok=True)
+        self.notes.mkdir(parents=True, exist_ok=True)
+
+    def stored(self) -> set[str]:
+        """Keys of the trials stored, read past the code that is tested where that can be; none before there are any."""
+        if not self.location.endswith(".log"):
+            query = "SELECT value_json FROM trial_user_attributes WHERE key = 'plan_key'"
+            return {json.loads(text) for text in self._column(query)}
+        return set(self.keys()) if Path(self.location).exists() else set()
+
+    def _column(self, query: str) -> list[str]:
+        if self.location.startswith("postgresql"):
+            import psycopg
+
+            with contextlib.suppress(psycopg.errors.UndefinedTable), psycopg.connect(self.location) as connection:
+                return [text for (text,) in connection.execute(query)]
+            return []
+        if Path(self.location).exists():
+            with (
+                contextlib.suppress(sqlite3.OperationalError),
+                contextlib.closing(sqlite3.connect(self.location, timeout=10.0)) as connection,
+            ):
+                return [text for (text,) in connection.execute(query)]
+        return []
+
+    def batches(self) -> int:
+        """Batches that its runs have scored by now, each given once for every time."""
+        lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else ()
+        return -(-sum(line.startswith("scored") for line in lines) // CLAIM)
+
+    def written_bytes(self) -> int:
+        """Size of the storage's and the results' files."""
+        files = (p for p in self.folder.rglob("*") if p.is_file() and self.notes not in p.parents)
+        return sum(p.stat().st_size for p in files)
+
+    def remove(self) -> None:
+        """Take it away."""
+        for folder in (self.folder, self.notes):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def start(self, command: str = "tune", how: How | None = None) -> Run:
         """Start `autotune COMMAND` on the study."""
@@ -91,7 +133,7 @@ class Place:
         argv = [command, str(STUDY), *options, "--storage", self.location, "--json"]
         if command == "tune":
             argv += ["--top", "0", "--out", str(self.out)]
-        files = {name: str(self.folder / f"{self._runs}.{name}") for name in ("stdout", "stderr")}
+        files = {name: str(self.notes / f"{self._runs}.{name}") for name in ("stdout", "stderr")}
         for name in files.values():
             Path(name).touch()
             Path(name).chmod(0o666)
@@ -102,7 +144,7 @@ class Place:
     def keys(self) -> list[str]:
         """Keys of the trials stored."""
         study = load_study(STUDY, OVERRIDES)
-        store = open_store(self.location, study.name, study_fingerprint(study), (study.objective.direction,), gpus=16)
+        store = open_store(self.location, study.name, study_fingerprint(study), (study.objective.direction,), gpus=8)
         trials = store.optuna_study().trials
         unfinished = [t.number for t in trials if not t.state.is_finished()]
         if unfinished:
@@ -159,13 +201,16 @@ class Run:
     process: BaseProcess
     files: Mapping[str, str]
 
-    def signal(self, number: signal.Signals) -> bool:
-        """Send a signal; whether it met the command alive."""
-        if self.process.pid is None or not self.process.is_alive():
-            return False
-        self.gave_up()
-        os.kill(self.process.pid, number)
-        return True
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.is_alive()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the command has ended; its exit code says whether it was met."""
+        if self.process.pid is not None and self.process.is_alive():
+            self.gave_up()
+            os.kill(self.process.pid, number)
 
     def gave_up(self) -> None:
         """What it scored and did not store may be scored again."""
@@ -196,20 +241,22 @@ def answer(document: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in ("scored_now", "storage", "elapsed_s")}
 
 
-def reference(folder: Path) -> tuple[dict[str, Any], float]:
-    """The answer of one undisturbed process, and how long a run takes."""
+def undisturbed(place: Place) -> tuple[dict[str, Any], float]:
+    """The answer of one process that nothing happens to, and how long it takes."""
+    start = time.monotonic()
+    run = place.start()
+    code = run.wait()
+    if code:
+        raise RuntimeError(f"exit {code}: {run.stderr}")
+    return json.loads(run.stdout), time.monotonic() - start
+
+
+def reference(folder: Path) -> dict[str, Any]:
+    """What every run must answer."""
     global PLANS
-    place = Place(folder, str(folder / "journal.log"))
-    for attempt in range(2):  # the first warms the disk's cache
-        start = time.monotonic()
-        run = place.start() if not attempt else Place(folder / "again", str(folder / "again.log")).start()
-        code = run.wait()
-        if code:
-            raise RuntimeError(f"exit {code}: {run.stderr}")
-        took_s = time.monotonic() - start
-    document = json.loads(run.stdout)
+    document, _ = undisturbed(Place(folder, str(folder / "journal.log")))
     PLANS = document["counts"]["valid"]
-    return document, took_s
+    return document
 
 
 def _command(argv: list[str], files: Mapping[str, str], log: str, how: How) -> None:
@@ -279,17 +326,11 @@ def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
-            "autotune.cli.main",
-            "autotune.cli.tune",
             "autotune.cli.worker",
-            "autotune.cli.commands.tune",
             "autotune.cli.commands.worker",
-            "autotune.study.database",
-            "autotune.study.journal",
             "psycopg",
             "sqlalchemy.dialects.postgresql.psycopg",
-            "optuna.storages",
-            "tests.torture.harness",
+            "tests.torture.warm",
         ]
     )
     return context

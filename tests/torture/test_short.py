@@ -8,22 +8,21 @@ from random import Random
 import pytest
 
 from tests import postgresql
+from tests.torture.faults import FILES
 from tests.torture.suite import run
-
-LIMIT_S = 120.0
 
 
 @pytest.mark.parametrize("kind", ["files", "postgresql"])
 def test_nothing_is_lost(kind: str, tmp_path: Path) -> None:
     """Every fault once: all plans are there afterwards, none twice, no file half written."""
-    seed = Random(20261124)  # noqa: S311  # decides where a process is killed
+    random = Random(20261124)  # noqa: S311  # decides where a process is killed
     if kind == "files":
-        total = run(tmp_path, None, seed, kills=3, rounds=1, limit_s=LIMIT_S, loud=False)
+        total = run(tmp_path, None, random, kinds=FILES, kills=3, rounds=1, loud=False)
     else:
         if not postgresql.binaries():
             pytest.skip(postgresql.NEEDS)
         with postgresql.running() as server:
-            total = run(tmp_path, server, seed, kills=2, rounds=1, limit_s=LIMIT_S, loud=False)
+            total = run(tmp_path, server, random, kinds=[kind], kills=2, rounds=1, loud=False)
     assert total.wrong == []
     assert (total.lost, total.duplicated, total.half_written) == (0, 0, 0)
-    assert total.faults == total.resumed > 10
+    assert total.faults == total.resumed == (2 * (7 + 3) + 3 if kind == "files" else 7 + 2)

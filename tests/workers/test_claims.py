@@ -141,7 +141,9 @@ def test_a_process_number_used_again_is_another_process() -> None:
 @given(
     st.dictionaries(
         st.sampled_from(["autotune:claim:a", "autotune:claim:b", "autotune:beat:a", "autotune:beat:b", "other"]),
-        st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)),
+        st.recursive(
+            st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8
+        ),
     )
 )
 def test_attributes_of_any_content(attrs: dict[str, object]) -> None:
