@@ -27,9 +27,14 @@ RESTS_ON = {
     "tpot_ms": "mean lengths, {flight:,} requests in flight",
     "memory_util_frac": "the fullest GPU, {flight:,} requests in flight",
     "kv_capacity": "one request of {longest:,} prompt tokens beside its output",
+    "request_rate_per_s": "{flight:,} requests in flight: as many as the rate needs, so that there is no room in it",
     "min_p_meets": "how sure the estimate is on this model, GPU and engine",
 }
 """Limit -> what its figure was computed for."""
+NO_ROOM = "kv_capacity"
+STAGE_TIMES = (
+    "time per stage: formulas alone, of a chunk of one prompt and of a decode step; calibration adds to TTFT and TPOT",
+)
 ANY_LOAD = "{flight:,} requests in flight, chunks of {chunk:,} tokens"
 
 
@@ -113,6 +118,7 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
                     *study.arch.assumptions,
                     *(f"plan: {text}" for text in scored.resolution.assumed),
                     *_searched(tuned),
+                    *(STAGE_TIMES if subject is not None else ()),
                     "saturation: powers of two in flight per replica, the study's token budgets, KV room for all",
                 ]
             )
@@ -149,6 +155,9 @@ def _checks(study: Study, result: PlanResult | None, broken: tuple[Violation, ..
 
 def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
     excess = result.margins[limit.code]
+    if limit.code == NO_ROOM:
+        # weights beyond the memory leave less than no room: how much that is, the memory's own limit says
+        excess = min(excess, limit.limit)
     value = limit.limit - excess if limit.least else limit.limit + excess
     words = RESTS_ON.get(limit.code, ANY_LOAD).format(
         longest=study.workload.longest_prompt,
@@ -167,8 +176,9 @@ def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
 
 
 def _binding(checks: tuple[Check, ...]) -> str:
-    """The check with the least room; what follows from others only where they all pass."""
-    among = failures(checks) or [c for c in checks if c.margin_frac is not None]
+    """The check with the least room; what follows from others only where they all pass, a rate only where it fails."""
+    roomy = [c for c in checks if c.margin_frac is not None and c.name != "request_rate_per_s"]
+    among = failures(checks) or roomy
     return min(among, key=lambda c: float("-inf") if c.margin_frac is None else c.margin_frac).name
 
 

@@ -42,7 +42,7 @@ def blocks(document: Mapping[str, Any]) -> list[Block]:
     """The sections in their order."""
     out = [_summary(document), _compatibility(document["compatibility"])]
     if document["performance"]:
-        out += [_performance(document["performance"]), time_block(document["time"])]
+        out += [_performance(document["performance"], document["checks"]), time_block(document["time"])]
     out += [strategy_block(document["strategy"]), alternatives_block(document["strategy"])]
     if document["memory"]:
         out += [_memory(document), _balance(document["balance"])]
@@ -126,7 +126,7 @@ def _kv_heads(part: Mapping[str, Any]) -> str:
     return f"KV heads per rank: {part['kv_heads_per_rank']:g}{each}"
 
 
-def _performance(part: Mapping[str, Any]) -> Block:
+def _performance(part: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]) -> Block:
     load, full, target = (part[n] for n in ("tokens_per_ms", "tokens_per_ms_at_saturation", "tokens_per_ms_target"))
     rows = [
         (
@@ -148,7 +148,10 @@ def _performance(part: Mapping[str, Any]) -> Block:
     full_latency = f"TTFT {full['ttft_longest_s']:.3g} s, TPOT {full['tpot_s'] * 1e3:.3g} ms"
     of_peak = f"{part['compute_util_frac']:.1%}, of peak memory bandwidth {part['bandwidth_util_frac']:.1%}"
     utilised = f"GPU busy {part['gpu_util_frac']:.0%} of the time; of peak FLOP/s {of_peak}"
+    held = {c["name"]: c["value"] for c in checks}
+    fits = held["kv_capacity"] > 0.0 and held["memory_util_frac"] <= 1.0
     lines = (
+        *(() if fits else ("it does not fit its GPUs' memory: these are figures of what could not run",)),
         f"at the study's load: {at_load}; at saturation: {at_most}, {full_latency}",
         f"TTFT at the longest prompt {part['ttft_longest_s']:.3g} s{ttft}, TPOT {part['tpot_s'] * 1e3:.3g} ms{tpot}",
         f"{utilised}, of memory {part['memory_util_frac']:.1%}",

@@ -15,6 +15,7 @@ from autotune.evaluation import Evaluation, evaluate, read_claims
 from autotune.evaluation.compatibility import compatibility
 from autotune.evaluation.strategy import AXES
 from autotune.report.evaluation import evaluation_document
+from autotune.report.evaluation_text import evaluation_markdown
 from autotune.study import load_study
 from autotune.tuning.figures import figure, room_words
 from autotune.tuning.run import score_plan
@@ -163,10 +164,27 @@ def test_heads_of_the_cache(study: str, plan: str, heads: float, copies: float) 
     assert all(tier.startswith("none") for tier in alone)
 
 
+def test_a_plan_that_does_not_fit() -> None:
+    """1 TB of weights on eight H100: no room at all is 0, not less; its performance is said to be of nothing real."""
+    study = load_study(ROOT / "studies" / "qwen3-235b-64xh100.toml", ["model=kimi-k2"])
+    found = evaluate(study, "TP8")
+    checks = {c.name: c for c in found.checks}
+    assert (checks["kv_capacity"].value, checks["kv_capacity"].margin_frac) == (0.0, -1.0)
+    memory = checks["memory_util_frac"].value
+    assert memory is not None
+    assert memory > 1.0
+    assert (found.capacity["largest_batch_requests"], found.capacity["longest_prompt_tokens"]) == (0.0, 0)
+    text = evaluation_markdown(evaluation_document(found))
+    assert "figures of what could not run" in text
+    assert "kv_capacity is 0 against 1 longest requests" in found.conclusion
+
+
 def test_harm_at_a_given_rate() -> None:
     """All plans serve the same requests/s: one that is slower to the first and to each further token does harm."""
     study = load_study(ROOT / "studies" / "llama-70b-16xh100.toml")
-    found = {v.axis: v for v in evaluate(study, "TP4").strategy}
+    report = evaluate(study, "TP4")
+    assert report.binding == "tpot_ms"  # the load is solved to serve just the rate: that is no limit that binds
+    found = {v.axis: v for v in report.strategy}
     assert found["TP"].verdict == "HARMFUL"
     assert "on TTFT and TPOT alike" in found["TP"].reason
     assert found["PP"].verdict == "OPTIMAL"
