@@ -208,9 +208,8 @@ def test_applying_twice_is_applying_once(tmp_path: Path) -> None:
 
 def test_a_second_run_is_told_who_is_at_work(tmp_path: Path) -> None:
     """Two runs cannot both hold the folder; the second does not wait, and learns the first one's process."""
-    with locked(tmp_path):
-        with pytest.raises(BusyError, match=rf"process {os.getpid()} is deciding"), locked(tmp_path):
-            pytest.fail("both hold the lock")
+    with locked(tmp_path), pytest.raises(BusyError, match=rf"process {os.getpid()} is deciding"), locked(tmp_path):
+        pytest.fail("both hold the lock")
     with locked(tmp_path):
         pass
 
