@@ -33,10 +33,15 @@ _COMPUTE = {
 }
 
 
+def hardware_dtype(storage: str) -> str:
+    """Dtype that weights stored as `storage` are meant to be multiplied in."""
+    return _COMPUTE.get(storage, "bf16")
+
+
 def compute_dtype(storage: str, peaks: Mapping[str, float]) -> str:
     """Dtype that weights stored as `storage` are multiplied in: their own where the hardware has it, else bf16.
 
     `peaks` are the GPU's dense peaks by dtype. 4-bit integer weights are always widened to bf16 (W4A16).
     """
-    wanted = _COMPUTE.get(storage, "bf16")
+    wanted = hardware_dtype(storage)
     return wanted if wanted in peaks else "bf16"

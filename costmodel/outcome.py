@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,6 +94,26 @@ MEMORY_KINDS = (
     "reserve",
 )
 TTFT_PARTS = ("front_end", "own_prefill", "running_step", "queue", "kv_wait", "kv_transfer")
+
+
+_PACED = (
+    "requests_per_s",
+    "total_tokens_per_s",
+    "output_tokens_per_s",
+    "stage_tokens_per_s_per_gpu",
+    "gpu_util_frac",
+    "compute_util_frac",
+    "bandwidth_util_frac",
+)
+
+
+def at_rate(estimate: Estimate, offered_per_s: float) -> Estimate:
+    """The estimate where no more than `offered_per_s` requests arrive: rates and shares of time are theirs.
+
+    Latencies stay those of the requests in flight, a whole number per replica that carries at least as much.
+    """
+    pace = np.minimum(offered_per_s / np.maximum(estimate.requests_per_s, 1e-300), 1.0)
+    return replace(estimate, **{name: getattr(estimate, name) * pace for name in _PACED})
 
 
 def _table(rows: Sequence[Floats], size: int) -> Floats:

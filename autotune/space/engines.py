@@ -6,11 +6,13 @@ from functools import lru_cache
 
 ENGINES = ("vllm", "sglang", "trtllm")
 ANY = "any"
+WITHOUT_TRTLLM = "vllm+sglang"
+"""What `any` is where TensorRT-LLM does not run."""
 
 
 def engines_of(engine: str) -> tuple[str, ...]:
     """The engines that a study's `engine` stands for."""
-    return ENGINES if engine == ANY else (engine,)
+    return ENGINES if engine == ANY else tuple(engine.split("+"))
 
 
 @lru_cache(maxsize=8192)

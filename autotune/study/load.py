@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from autotune.study import resolve
 from autotune.study.axes_resolve import study_prices
 from autotune.study.document import override, read_document
+from autotune.study.engine_hardware import engine_problems
 from autotune.study.rules import between_fields, fits_model
 from autotune.study.schema import StudyTable
 from autotune.study.values import Study
@@ -64,6 +65,8 @@ def study_from_document(document: Mapping[str, Any], path: Path) -> Study:
     if table is not None and arch is not None:
         longest = resolve.longest_prompt(table.workload) + resolve.span(table.workload.osl).max
         problems += fits_model(arch, longest)
+    if table is not None and arch is not None and gpu is not None:
+        problems += engine_problems(table.engine, arch, gpu, table.search.weight_dtype or (None,))
     if table is None or arch is None or gpu is None or problems:
         raise InputError(problems)
     if table.cluster.price_per_gpu_hour is not None:

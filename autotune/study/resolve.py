@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from autotune.space.engines import ANY, ENGINES
+from autotune.space.engines import engines_of
 from autotune.study.axes_resolve import axes
+from autotune.study.engine_hardware import engines_that_run, widened
 from autotune.study.operation import retune_policy, switch_values
 from autotune.study.schema import ConcurrencyRange, StudyTable, TokenRange, WorkloadTable
 from autotune.study.values import (
@@ -59,13 +60,16 @@ def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibr
     elif table.engine != "any" and table.engine_version is None:
         said.append("engine_version not given: the version whose rules are modelled")
     said += _cluster_assumptions(table, cluster)
-    said += _calibration_assumptions(table.engine, arch, cluster)
-    engine_options = _engine_options(table, said)
     opened = axes(table, cluster, said)
+    clusters = (cluster, *opened.gpu_types, *opened.other_gpus)
+    engine = engines_that_run(table.engine, arch, clusters, search, said)
+    said += widened(arch, clusters, search)
+    said += _calibration_assumptions(engine, arch, cluster)
+    engine_options = _engine_options(table, said)
     return Study(
         name=table.name or path.stem,
         path=path,
-        engine=table.engine,
+        engine=engine,
         engine_version=table.engine_version,
         arch=arch,
         cluster=cluster,
@@ -158,6 +162,11 @@ def _objective(table: StudyTable, said: list[str]) -> Objective:
     if metric is None:
         metric = next(iter(OBJECTIVES))
         said.append(f"objective not given: maximize {metric}")
+    if table.workload.request_rate_per_s is not None and OBJECTIVES[metric] == "maximize":
+        said.append(
+            f"objective {metric} at a given request rate: every plan that takes the load serves alike; ranked by "
+            "P(meets), then by the time a request takes"
+        )
     return Objective(metric=metric, direction=OBJECTIVES[metric])
 
 
@@ -183,8 +192,9 @@ def _cluster_assumptions(table: StudyTable, cluster: Cluster) -> list[str]:
 def _calibration_assumptions(engine: str, arch: Arch, cluster: Cluster) -> list[str]:
     """What of the question no measured run covers."""
     gpu = cluster.gpu
-    engines = ENGINES if engine == ANY else (engine,)
-    found = [f"calibration: {text}" for e in engines for text in not_measured(arch, gpu.name, gpu.generation, e)]
+    found = [
+        f"calibration: {text}" for e in engines_of(engine) for text in not_measured(arch, gpu.name, gpu.generation, e)
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -199,4 +209,9 @@ def _engine_options(table: StudyTable, said: list[str]) -> EngineOptions:
         said.append(f"engine_options.max_num_seqs not given: {seqs:,} per attention-DP rank")
     if "cuda_graphs" not in given.model_fields_set:
         said.append("engine_options.cuda_graphs not given: decode steps run as CUDA graphs")
+    elif not given.cuda_graphs:
+        said.append(
+            "engine_options.cuda_graphs is false: launch files say so, but decode steps are estimated as CUDA graphs; "
+            "eager ones are slower by what launching their kernels takes"
+        )
     return EngineOptions(gpu_memory_utilization=memory, cuda_graphs=given.cuda_graphs, max_num_seqs=seqs)

@@ -87,6 +87,10 @@ def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
     if metric == "tpot_s":
         return -drawn.tpot_s
     own = {name: np.array([p.metrics[name] for p in plans])[:, None] for name in {*looked_at(study), metric}}
+    if study.workload.request_rate_per_s is not None and study.objective.direction == "maximize":
+        # what comes is served by each that can, so that the time a request takes decides between equals
+        took = drawn.ttft_s + max(study.workload.osl.mean - 1.0, 0.0) * drawn.tpot_s
+        return np.asarray(own[metric] * (1.0 - 1e-6 * took / took.max()))
     if metric == COST:
         return -own[COST] / drawn.throughput_factor
     moved = {name: value if name == FEWEST_GPUS else value * drawn.throughput_factor for name, value in own.items()}

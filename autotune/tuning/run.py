@@ -154,10 +154,9 @@ def _with_others(space: Space, store: Store, plans: Mapping[str, PlanResult]) ->
 
 def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, ...], tuple[PlanResult, ...]]:
     """Feasible plans by the objective, the others by how far they are off; ties by the plan string."""
-    sign = 1.0 if study.objective.direction == "minimize" else -1.0
     feasible = [p for p in plans if p.feasible]
     others = [p for p in plans if not p.feasible]
-    feasible.sort(key=lambda p: (sign * expected_objective(study, p), p.plan))
+    feasible.sort(key=lambda p: (_order(study, p), p.plan))
     others.sort(key=lambda p: (_distance(p), p.plan))
     return tuple(feasible), tuple(others)
 
@@ -170,13 +169,23 @@ def expected_objective(study: Study, plan: PlanResult) -> float:
     return float(expected(study, figures, np.array([plan.p_meets]), np.array([price]))[0])
 
 
+def _order(study: Study, plan: PlanResult) -> tuple[float, float]:
+    """Lower is better. At a given request rate every plan that takes it serves alike: to three digits, then by time."""
+    value = expected_objective(study, plan)
+    if study.objective.direction == "minimize":
+        return value, 0.0
+    if study.workload.request_rate_per_s is None:
+        return -value, 0.0
+    outputs = max(study.workload.osl.mean - 1.0, 0.0)
+    return -float(f"{value:.3g}"), plan.metrics["ttft_s"] + outputs * plan.metrics["tpot_s"]
+
+
 def place(study: Study, plan: PlanResult, ranked: Sequence[PlanResult]) -> int | None:
     """Where a plan with its own knobs stands, or would stand, among ranked plans; None: it breaks a limit."""
     if not plan.feasible:
         return None
-    sign = 1.0 if study.objective.direction == "minimize" else -1.0
-    mine = sign * expected_objective(study, plan)
-    return 1 + sum(p.plan != plan.plan and sign * expected_objective(study, p) < mine for p in ranked)
+    mine = _order(study, plan)
+    return 1 + sum(p.plan != plan.plan and _order(study, p) < mine for p in ranked)
 
 
 def _distance(plan: PlanResult) -> float:

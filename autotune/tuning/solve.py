@@ -69,7 +69,7 @@ def _keeps_all(limits: Sequence[Limit], size: int) -> Callable[[Estimate], Bools
 
 
 def _reaches(rate: float) -> Callable[[Estimate], Bools]:
-    return lambda estimate: np.asarray(estimate.requests_per_s >= rate)
+    return lambda estimate: np.asarray(estimate.requests_per_s >= rate * (1.0 - 1e-9))
 
 
 def _most(rows: Rows, replicas: Floats, low: Floats, high: Floats, keeps: Callable[[Estimate], Bools]) -> Floats:

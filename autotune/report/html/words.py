@@ -109,7 +109,13 @@ LIMITS = {
     "min_p_meets": "Probability to keep every limit",
     "request_rate_per_s": "Requests served",
 }
-ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM", "any": "any engine"}
+ENGINES = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "trtllm": "TensorRT-LLM",
+    "any": "any engine",
+    "vllm+sglang": "vLLM or SGLang",
+}
 
 
 def within(title: str) -> str:

@@ -1,0 +1,69 @@
+"""What an engine cannot do on a GPU at all, and what it does in another way than the checkpoint says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autotune.space.engines import ANY, WITHOUT_TRTLLM
+from autotune.study.values import Search
+from costmodel.arch import Arch, with_dtypes
+from costmodel.dtypes import compute_dtype, hardware_dtype
+from costmodel.errors import Problem
+from costmodel.hardware import Cluster, Gpu
+
+_NATIVE_ONLY = frozenset(("fp8", "fp8_block", "mxfp8", "nvfp4"))
+"""Weights that TensorRT-LLM multiplies in their own dtype or not at all (its support matrix: FP8 from Ada on, NVFP4
+from Blackwell on). MXFP4 it widens on Hopper, for gpt-oss."""
+
+
+def engine_problems(engine: str, arch: Arch, gpu: Gpu, weight_dtypes: Sequence[str | None]) -> list[Problem]:
+    """Why `engine` cannot serve the model on this GPU; nothing where it can."""
+    if engine != "trtllm":
+        return []
+    why = _trtllm_cannot(arch, gpu, weight_dtypes)
+    return [] if why is None else [Problem(path="$.engine", message=f"must run on {gpu.name}: {why}, got 'trtllm'")]
+
+
+def engines_that_run(engine: str, arch: Arch, clusters: Sequence[Cluster], search: Search, said: list[str]) -> str:
+    """The study's engine; where it is any, without what runs on none or not all of the clusters, which is said."""
+    if engine != ANY:
+        return engine
+    why = [w for c in clusters if (w := _trtllm_cannot(arch, c.gpu, search.weight_dtype)) is not None]
+    if not why:
+        return engine
+    said.append(f"engine any: vLLM and SGLang; {why[0]}")
+    return WITHOUT_TRTLLM
+
+
+def widened(arch: Arch, clusters: Sequence[Cluster], search: Search) -> list[str]:
+    """Weights that a GPU multiplies in a wider dtype than they are stored in, in plain sentences."""
+    out = []
+    for gpu in (c.gpu for c in clusters):
+        for storage in sorted({s for choice in search.weight_dtype for s in _storages(arch, choice)}):
+            wanted, used = hardware_dtype(storage), compute_dtype(storage, gpu.peak_flops_per_s)
+            if wanted != used:
+                out.append(
+                    f"model: {gpu.name} does not multiply in {wanted}: {storage} weights are read as stored and "
+                    f"multiplied in {used}"
+                )
+    return list(dict.fromkeys(out))
+
+
+def _trtllm_cannot(arch: Arch, gpu: Gpu, weight_dtypes: Sequence[str | None]) -> str | None:
+    if gpu.generation.startswith("cdna"):
+        return "TensorRT-LLM runs on NVIDIA GPUs only"
+    lacking = [
+        storage
+        for choice in weight_dtypes
+        for storage in sorted(_storages(arch, choice) & _NATIVE_ONLY)[:1]
+        if compute_dtype(storage, gpu.peak_flops_per_s) != hardware_dtype(storage)
+    ]
+    if len(lacking) < len(weight_dtypes):
+        return None
+    return f"TensorRT-LLM has no kernels for {lacking[0]} weights on {gpu.generation} GPUs"
+
+
+def _storages(arch: Arch, choice: str | None) -> set[str]:
+    dtypes = (arch if choice is None else with_dtypes(arch, gemm_dtype=choice, moe_dtype=choice)).dtypes
+    experts = {dtypes.experts, dtypes.shared_experts} if arch.is_moe else set()
+    return {dtypes.attention, *experts, *({dtypes.dense_ffn} if arch.intermediate_size else set())}

@@ -1,0 +1,47 @@
+"""What an engine cannot do on a GPU is refused or left out; what it does in another way is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotune.study import load_study
+from autotune.tuning.workers import study_space
+from costmodel.errors import InputError
+from tests.studies import FOLDER
+
+DEEPSEEK = FOLDER / "deepseek-v3-128xh200.toml"
+SMALL = ["cluster.gpus=32", "baseline.plan=ADP8+EP8"]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "why"),
+    [("mi300x", "NVIDIA GPUs only"), ("a100_80_sxm", "no kernels for fp8_block weights on ampere GPUs")],
+)
+def test_an_engine_that_does_not_run(gpu: str, why: str) -> None:
+    """TensorRT-LLM asked for where it does not run is wrong input; with any engine the others are searched."""
+    with pytest.raises(InputError, match=rf"\$\.engine: .*{why}"):
+        load_study(DEEPSEEK, [*SMALL, f"cluster.gpu={gpu}", "engine=trtllm"])
+    study = load_study(DEEPSEEK, [*SMALL, f"cluster.gpu={gpu}", "engine=any"])
+    assert any(why in text for text in study.assumptions)
+    assert {c.engine for c in study_space(study).candidates} == {"vllm", "sglang"}
+
+
+def test_an_engine_that_runs_with_one_of_the_dtypes() -> None:
+    """A choice of weight dtypes keeps the engine, as long as one of them works."""
+    overrides = [*SMALL, "cluster.gpu=a100_80_sxm", "engine=trtllm", 'search.weight_dtype=["bf16", "fp8"]']
+    assert load_study(DEEPSEEK, overrides).engine == "trtllm"
+
+
+def test_weights_that_are_widened_are_said() -> None:
+    """FP4 on Hopper saves memory and no arithmetic; FP8 needs no word there."""
+    study = load_study(DEEPSEEK, ['search.weight_dtype=["fp8", "nvfp4"]'])
+    assert [a for a in study.assumptions if "multiplied" in a] == [
+        "model: h200_sxm does not multiply in fp4: nvfp4 weights are read as stored and multiplied in bf16"
+    ]
+    assert not any("multiplied" in a for a in load_study(DEEPSEEK).assumptions)
+
+
+def test_eager_decoding_is_said_not_to_be_modelled() -> None:
+    """A setting that only launch files follow does not pass for a modelled one."""
+    study = load_study(DEEPSEEK, ["engine_options.cuda_graphs=false"])
+    assert any("cuda_graphs is false" in a and "slower" in a for a in study.assumptions)
