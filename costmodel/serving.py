@@ -286,6 +286,8 @@ def steady_state(
         half = 0.5 * (residence + pull - own_prefill)
         settled = half + np.sqrt(half * half + residence * own_prefill)
         settled = settled + burst * (residence + wave - settled)
+        # a request of one token ends with its prefill: what it waits for others lies before that
+        settled = np.where(outputs > 0.0, settled, 0.0)
         decoding = running * settled / (own_prefill + settled)
     tpot = np.where(outputs > 0.0, settled / np.maximum(outputs, 1.0), 0.0)
 
