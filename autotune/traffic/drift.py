@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import exp, log, sqrt
+from math import exp, hypot, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -93,12 +93,7 @@ def traffic_drift(new: WorkloadProfile, old: WorkloadProfile, policy: DriftPolic
         sqrt(sum(max(p.rate.burstiness, 1.0) / max(p.num_requests, 1) for p in (new, old))),
         policy.min_rate_ratio,
     )
-    burstiness = _ratio(
-        new.rate.burstiness,
-        old.rate.burstiness,
-        sqrt(sum(2.0 / max(p.rate.num_bins - 1, 1) for p in (new, old))),
-        policy.min_burstiness_ratio,
-    )
+    burstiness = _burstiness(new, old, policy)
     known = (new.shared_prefix_frac, old.shared_prefix_frac)
     difference = None if known[0] is None or known[1] is None else known[0] - known[1]
     found: list[str] = []
@@ -168,6 +163,21 @@ def _distances(cells: tuple[int, ...], first: Floats, second: Floats) -> Floats:
     left, down, whole = below[:, :, -1:], below[:, -1:, :], below[:, -1:, -1:]
     quadrants = (below, left - below, down - below, whole - left - down + below)
     return np.asarray(np.max([np.abs(q).max(axis=(1, 2)) for q in quadrants], axis=0))
+
+
+def _burstiness(new: WorkloadProfile, old: WorkloadProfile, policy: DriftPolicy) -> RatioDrift:
+    """Ratio of the indices of dispersion, its interval from theirs (MOVER, Donner and Zou 2012, on logarithms).
+
+    Requests that come more evenly than at random load a cluster as those at random do: below 1 counts as 1.
+    """
+    (center, low, high), (old_center, old_low, old_high) = (
+        tuple(log(max(value, 1.0)) for value in (p.rate.burstiness, *p.rate.burstiness_interval)) for p in (new, old)
+    )
+    ratio = center - old_center
+    least = exp(ratio - hypot(center - low, old_high - old_center))
+    most = exp(ratio + hypot(high - center, old_center - old_low))
+    matters = policy.min_burstiness_ratio
+    return RatioDrift(ratio=exp(ratio), interval=(least, most), drifted=least > matters or most < 1.0 / matters)
 
 
 def _ratio(new: float, old: float, log_sd: float, matters: float) -> RatioDrift:

@@ -58,21 +58,36 @@ def rate_of_times(times_s: Floats, *, start_s: float, end_s: float, requests_eac
         burstiness=max(1.0 + (thinned - 1.0) * requests_each, 0.0),
         bin_s=bin_s,
         num_bins=num_bins,
+        requests_each=requests_each,
     )
 
 
 def rate_of_counts(
-    *, total: float, span_s: float, peak_per_s: float, burstiness: float, bin_s: float, num_bins: int
+    *,
+    total: float,
+    span_s: float,
+    peak_per_s: float,
+    burstiness: float,
+    bin_s: float,
+    num_bins: int,
+    requests_each: float = 1.0,
 ) -> Rate:
-    """Intervals from totals: log-normal for the mean, with variance `burstiness / total` of its logarithm."""
+    """Intervals from totals: log-normal for the mean, with variance `burstiness / total` of its logarithm.
+
+    Of a thinned log only the counts of what is left are known; their index's interval is carried to the whole.
+    """
     mean = total / span_s
     spread = Z * sqrt(max(burstiness, 1.0) / max(total, 1.0))
+    low, high = _dispersion_interval(1.0 + (burstiness - 1.0) / requests_each, num_bins)
     return Rate(
         mean_per_s=mean,
         mean_interval_per_s=(mean * exp(-spread), mean * exp(spread)),
         peak_per_s=max(peak_per_s, mean),
         burstiness=burstiness,
-        burstiness_interval=_dispersion_interval(burstiness, num_bins),
+        burstiness_interval=(
+            max(1.0 + (low - 1.0) * requests_each, 0.0),
+            max(1.0 + (high - 1.0) * requests_each, 0.0),
+        ),
         bin_s=bin_s,
         num_bins=num_bins,
     )
