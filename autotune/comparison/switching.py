@@ -2,7 +2,7 @@
 
 A rolling change, replica by replica: some replicas of the current plan go down, as many as one replica of the
 candidate needs GPUs at least; those drain, their GPUs load weights, start and warm up; then the next. Of the numbers at
-once that the study allows, the one is taken that turns the fewest requests away: one by one where what remains can just
+once that the study allows, the one is taken that turns the fewest requests away: one by one where what remains can
 serve the load, more where the current plan cannot serve it anyway. GPUs are counted, not placed: the freed ones are
 taken to suit the replicas that start on them.
 """
@@ -95,7 +95,7 @@ def switch_cost(
     if restart:
         most = _most_down(study, current.layout.replicas)
         tried = [_waves(study, current, candidate, capacities, drain, down) for down in range(1, most + 1)]
-        waves = min(tried, key=lambda w: (_lost(w, load_requests_per_s), sum(x.duration_s for x in w)))
+        waves = min(tried, key=lambda w: _lost(w, load_requests_per_s))
     lost = _lost(waves, load_requests_per_s)
     idle = _idle_gpu_s(study, current, candidate, waves)
     price = study.cluster.gpu.price_per_hour

@@ -22,8 +22,6 @@ def replay_document(found: Replay) -> dict[str, Any]:
     """Strategies side by side, and every move of each."""
     oracle = next(w for w in found.walks if w.strategy == ORACLE)
     best = found.requests(oracle)
-    hours = len(found.starts_s) * found.step_s / 3600.0
-    gpu_hours = hours * found.study.cluster.gpus
     return finite(
         {
             "study": found.study.name,
@@ -41,15 +39,13 @@ def replay_document(found: Replay) -> dict[str, Any]:
                     "is": STRATEGIES[w.strategy],
                     "switches": w.switches,
                     "switches_by_traffic": _by_part(found, w.switched_at_s),
-                    "slo_attainment_frac": found.requests(w) / found.offered if found.offered else None,
+                    "slo_attainment_frac": _ratio(found.requests(w), found.offered),
                     "goodput_requests": found.requests(w),
-                    "goodput_of_oracle_frac": found.requests(w) / best if best else None,
+                    "goodput_of_oracle_frac": _ratio(found.requests(w), best),
                     "lost_in_switches_requests": w.lost_requests,
-                    "gpu_hours": gpu_hours,
+                    "gpu_hours": w.gpu_s / 3600.0,
                     "gpu_hours_restarting": w.restart_gpu_s / 3600.0,
-                    "gpu_hours_per_million_requests": gpu_hours / found.requests(w) * 1e6
-                    if found.requests(w)
-                    else None,
+                    "gpu_hours_per_million_requests": _ratio(w.gpu_s / 3600.0 * 1e6, found.requests(w)),
                     "goodput_per_s": list(w.goodput_per_s),
                     "moves": [
                         {"at_s": m.at_s, "decision": m.decision, "rule": m.rule, "reason": m.reason, "plan": m.plan}
@@ -60,6 +56,10 @@ def replay_document(found: Replay) -> dict[str, Any]:
             ],
         }
     )
+
+
+def _ratio(value: float, reference: float) -> float | None:
+    return value / reference if reference else None
 
 
 def _by_part(found: Replay, times_s: Sequence[float]) -> list[int]:

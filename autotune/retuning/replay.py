@@ -44,8 +44,10 @@ class Walk:
     switched_at_s: tuple[float, ...]
     lost_requests: float
     """In switches: of what the plan before would have served in that time."""
+    gpu_s: float
+    """GPU-seconds of the plans."""
     restart_gpu_s: float
-    """GPU-seconds in which restarted GPUs served nothing."""
+    """Of those, in which restarted GPUs served nothing."""
 
     @property
     def switches(self) -> int:
@@ -200,5 +202,6 @@ def _served(
         goodput_per_s=tuple(requests / step for requests in goodput),
         switched_at_s=tuple(switched),
         lost_requests=lost,
+        gpu_s=sum(plan.metrics["gpus"] * step for plan in plans),
         restart_gpu_s=spent,
     )

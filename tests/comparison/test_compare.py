@@ -15,7 +15,7 @@ from autotune.comparison.better import p_better, p_greater
 from autotune.comparison.operators import gpu_s_per_request, time_rows, where_from
 from autotune.comparison.robustness import load_order, rescored
 from autotune.comparison.verdict import duration_words, figure
-from autotune.comparison.worth import value_per_s
+from autotune.comparison.worth import value_per_s, values_within_limits
 from autotune.study import Study, load_study
 from autotune.tuning.confidence import confidence, joint_draws
 from autotune.tuning.run import score_plan
@@ -214,6 +214,30 @@ def test_an_open_load_is_worth_what_is_taken_of_it() -> None:
     study = dense(workload={"isl": 1009, "osl": 211, "request_rate_per_s": 5.0})
     plan = scored(study, "TP8")
     assert value_per_s(study, plan, plan) == pytest.approx(5.0 * plan.p_meets)
+
+
+def test_beyond_both_capacities_the_one_that_takes_more_is_better() -> None:
+    """Under a load that neither can take, the share within the limits decides, with certainty where it is large."""
+    study = dense(workload={"isl": 1009, "osl": 211, "request_rate_per_s": 1e4}, constraints={"tpot_ms": 30.0})
+    found = compare(study, "TP8/PP2", "TP2", scenarios=False)
+    assert found.candidate is not None
+    assert not found.current.keeps
+    assert not found.candidate.keeps
+    assert found.candidate.capacity_requests_per_s > 1.5 * found.current.capacity_requests_per_s
+    assert found.p_better > 0.95
+    # nothing that comes is beyond a capacity of a draw, so that values are mean capacities
+    for side in (found.current, found.candidate):
+        assert side.value_per_s == pytest.approx(side.capacity_requests_per_s, rel=0.1)
+    back = compare(study, "TP2", "TP8/PP2", scenarios=False)
+    assert back.p_better + found.p_better == pytest.approx(1.0, abs=0.03)
+
+
+def test_values_within_limits_by_hand() -> None:
+    """Draws of 4, 10 and 16 under a load of 10 are worth 8; one that takes 20 in every draw is worth the load."""
+    study = dense(workload={"isl": 1009, "osl": 211, "request_rate_per_s": 10.0})
+    capacities = np.array([[4.0, 10.0, 16.0], [20.0, 20.0, 20.0]])
+    assert values_within_limits(study, capacities) == (8.0, 10.0)
+    assert values_within_limits(dense(), capacities) is None
 
 
 def test_words_for_seconds_and_figures() -> None:

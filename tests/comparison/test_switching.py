@@ -83,12 +83,27 @@ def test_one_replica_down_starts_several_smaller_ones() -> None:
     assert cost.lost_requests == pytest.approx(5.0 * cost.waves[0].duration_s)
 
 
-def test_more_replicas_may_go_down_at_once() -> None:
-    """With four replicas down at once eight of them need two waves."""
-    study = dense(switch={"max_replicas_down": 4})
-    cost = cost_of(study, "TP2", "TP1/PP2", (80.0, 80.0), 10.0)
+def test_more_replicas_go_down_at_once_where_that_loses_less() -> None:
+    """Beyond all capacity two waves of four lose 60 twice, eight of one 30 each; a light load takes no risk."""
+    study = dense(switch={"max_replicas_down": 4, "drain_s": 0.0, "startup_s": 100.0, "warmup_s": 0.0})
+    cost = cost_of(study, "TP2", "TP1/PP2", (80.0, 80.0), 100.0)
     assert [(w.replicas_down, w.replicas_started) for w in cost.waves] == [(4, 4), (4, 4)]
-    assert cost.lost_requests == 0.0
+    assert cost.lost_requests == pytest.approx(2 * 60.0 * cost.waves[0].duration_s)
+    light = cost_of(study, "TP2", "TP1/PP2", (80.0, 80.0), 10.0)
+    assert [(w.replicas_down, w.replicas_started) for w in light.waves] == [(1, 1)] * 8
+    assert light.lost_requests == 0.0
+
+
+def test_a_quarter_may_be_down_unless_told_otherwise() -> None:
+    """Eight replicas under too much load go down by two; the bound that is filled in is said."""
+    study = dense()
+    cost = cost_of(study, "TP2", "TP1/PP2", (80.0, 80.0), 100.0)
+    assert cost.replicas_down_at_once == 2
+    assert any("switch.max_replicas_down not given: up to 25% of them at once" in t for t in study.switch.assumptions)
+    assert (
+        cost_of(dense(switch={"max_replicas_down": 1}), "TP2", "TP1/PP2", (80.0, 80.0), 100.0).replicas_down_at_once
+        == 1
+    )
 
 
 def test_the_same_launch_restarts_nothing() -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.traffic import profile_from_json, read_traffic
+from autotune.traffic import profile_from_json, profile_of_arrays, read_traffic
+from autotune.traffic.drift import traffic_drift
 from autotune.traffic.requests import Gathered
 from costmodel.errors import InputError
 
@@ -323,3 +325,31 @@ def test_rows_that_are_not_plain_read_the_same(tmp_path: Path) -> None:
     plain = HEADER + "".join(f"{s},{p},{o}\n" for s, (_, p, o) in zip(stamp, rows, strict=True))
     quoted = HEADER + "".join(f'"{s}"," {p}","{o}"\n' for s, (_, p, o) in zip(stamp, rows, strict=True))
     assert read_traffic(written(tmp_path, plain)).fingerprint == read_traffic(written(tmp_path, quoted)).fingerprint
+
+
+def test_thinned_traffic_that_never_changes_shows_no_burstiness() -> None:
+    """Poisson arrivals of which each stands for fifty: the whole is hardly known, and no drift is found."""
+    random = np.random.default_rng(5)
+    profiles = []
+    for _ in range(6):
+        times = np.sort(random.random(random.poisson(600))) * 1800.0
+        lengths = np.full(times.size, 100.0)
+        profiles.append(profile_of_arrays(times, lengths, lengths, start_s=0.0, end_s=1800.0, requests_each=50.0))
+    for new, old in pairwise(profiles):
+        found = traffic_drift(new, old)
+        assert not found.drifted
+        assert found.burstiness.interval[0] <= 1.0 <= found.burstiness.interval[1]
+        assert found.burstiness.ratio < 50.0
+
+
+def test_bursts_are_drift() -> None:
+    """The same requests in ten bunches instead of at random: the ratio's interval lies beyond what matters."""
+    random = np.random.default_rng(5)
+    even = np.sort(random.random(3000)) * 3600.0
+    bunched = np.sort(random.choice(np.arange(10) * 360.0 + 5.0, 3000) + random.random(3000))
+    lengths = np.full(3000, 100.0)
+    profiles = [profile_of_arrays(t, lengths, lengths, start_s=0.0, end_s=3600.0) for t in (bunched, even)]
+    found = traffic_drift(profiles[0], profiles[1])
+    assert found.drifted
+    assert found.burstiness.interval[0] > 3.0
+    assert "burstiness x" in found.reason
