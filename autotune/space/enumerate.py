@@ -81,18 +81,19 @@ def rejected_by_value(
     dcp: Sequence[int] = (1,),
     redundant_experts: Sequence[int] = (0,),
 ) -> dict[int, dict[str, int]]:
-    """Value of a layout's `axis` (one of `LAYOUT_AXES`) -> rule -> candidates with it that the rule is first to forbid.
+    """Value of a layout's `axis` (one of `LAYOUT_AXES`) -> rule -> candidates with it that the rule forbids.
 
-    Of the same candidates as `enumerate_space`; every value that was enumerated has an entry, ascending.
+    Of the same candidates as `enumerate_space`; every value that was enumerated has an entry, ascending. A candidate
+    counts under each rule that it breaks, so that the rule with the most is the one that stands against the value.
     """
     everything = _factorisations(arch, gpus, attn_cp, dcp, redundant_experts)
     column = getattr(everything, axis)
     out: dict[int, dict[str, int]] = {int(value): {} for value in np.unique(column)}
     for name in engines_of(engine):
-        first = _first_broken(arch, name, everything)
-        for value, rules in out.items():
-            for number, count in _counts(first[column == value]).items():
-                rules[RULES[number].name] = rules.get(RULES[number].name, 0) + count
+        for rule in RULES:
+            broken = column[rule.broken(arch, name, everything)]
+            for value, count in zip(*np.unique(broken, return_counts=True), strict=True):
+                out[int(value)][rule.name] = out[int(value)].get(rule.name, 0) + int(count)
     return out
 
 

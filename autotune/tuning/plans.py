@@ -113,9 +113,12 @@ def plan_key(candidate: Candidate) -> str:
 
 
 def broken_limits(limits: tuple[Limit, ...], excess: Floats, values: Floats) -> tuple[Violation, ...]:
-    """What one plan breaks, worst first. `excess` and `values`: shape `(len(limits),)`."""
+    """What one plan breaks, worst first. `excess` and `values`: shape `(len(limits),)`.
+
+    Weights beyond the memory leave no room, said as 0; the excess keeps how far beyond, for the order of plans.
+    """
     broken = [
-        Violation(code=x.code, value=float(values[i]), limit=x.limit, excess=float(excess[i]), unit=x.unit)
+        Violation(code=x.code, value=max(float(values[i]), 0.0), limit=x.limit, excess=float(excess[i]), unit=x.unit)
         for i, x in enumerate(limits)
         if excess[i] > 0.0
     ]

@@ -225,6 +225,9 @@ def test_a_forbidden_plan_fails_by_its_rule() -> None:
     document = evaluation_document(found)
     assert document["memory"] == []
     assert "rules forbid the plan" in document["conclusion"]
+    reasons = {v.axis: v.reason for v in found.strategy}
+    assert "EP32 keeps every limit: forbidden by more_ranks_than_experts" in reasons["EP"]
+    assert "TP32 keeps every limit: forbidden by attention_heads" in reasons["TP"]
 
 
 @pytest.mark.parametrize(
