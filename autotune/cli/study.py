@@ -18,6 +18,7 @@ from autotune.report.document import finite
 from autotune.report.files import table_csv, to_json, write_atomic
 from autotune.study.manage import Studies, Summary, best_trial, is_feasible
 from autotune.study.storage import default_location
+from autotune.study.trials import named_constraints
 
 WIDTH = 156
 
@@ -58,7 +59,7 @@ def run_show(*, name: str, storage: str | None, top: int, as_json: bool, as_tabl
     """One study, its best trials first."""
     studies = _studies(storage)
     summary, trials = studies.summary(name), studies.trials(name)
-    broken = Counter(code for t in trials for code, excess in t.constraints.items() if excess > 0.0)
+    broken = Counter(code for t in trials for code, excess in named_constraints(t).items() if excess > 0.0)
     sign = -1.0 if summary.directions[0] == "maximize" else 1.0
     feasible = sorted((t for t in trials if is_feasible(t) and t.values), key=lambda t: sign * t.values[0])[:top]
     if wants_json(as_json, as_table):
@@ -94,7 +95,7 @@ def _trial_document(trial: FrozenTrial) -> dict[str, Any]:
         "state": trial.state.name,
         "values": trial.values,
         "params": trial.params,
-        "constraints": dict(trial.constraints),
+        "constraints": named_constraints(trial),
         "attributes": trial.user_attrs,
     }
 
@@ -124,7 +125,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "state": trial.state.name,
         **{f"value_{i}": v for i, v in enumerate(trial.values or ())},
         **{f"params_{k}": v for k, v in trial.params.items()},
-        **{f"constraint_{k}": v for k, v in trial.constraints.items()},
+        **{f"constraint_{k}": v for k, v in named_constraints(trial).items()},
         **{f"user_attrs_{k}": v for k, v in plain.items()},
     }
 

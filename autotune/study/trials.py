@@ -17,6 +17,9 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 KEY_ATTR = "plan_key"
 FINGERPRINT_ATTR = "autotune_fingerprint"
+LISTED_ATTR = "constraints"
+"""System attribute in which Optuna before 5 kept a trial's constraints, a list without names. optuna-dashboard 0.21
+reads no other: without it, it would draw what breaks a limit as if it kept all."""
 PARAMS = (
     "engine",
     "replicas",
@@ -73,8 +76,17 @@ def frozen_trial(record: TrialRecord, gpus: int) -> FrozenTrial:
         params=dict(record.params),
         distributions={name: known[name] for name in record.params},
         user_attrs={KEY_ATTR: record.key, **record.attrs},
+        system_attrs={LISTED_ATTR: list(record.constraints.values())} if record.constraints else None,
         constraints=dict(record.constraints),
     )
+
+
+def named_constraints(trial: FrozenTrial) -> dict[str, float]:
+    """Constraint -> excess, without those of the list (`LISTED_ATTR`), which Optuna names by their place in it."""
+    listed = len(trial.system_attrs.get(LISTED_ATTR, ()))
+    places = {str(i) for i in range(listed)}
+    named = {code: excess for code, excess in trial.constraints.items() if code not in places}
+    return named or trial.constraints
 
 
 def record_of(trial: FrozenTrial) -> TrialRecord | None:
@@ -86,6 +98,6 @@ def record_of(trial: FrozenTrial) -> TrialRecord | None:
         key=key,
         params=trial.params,
         values=tuple(trial.values or ()),
-        constraints=trial.constraints,
+        constraints=named_constraints(trial),
         attrs={name: value for name, value in trial.user_attrs.items() if name != KEY_ATTR},
     )

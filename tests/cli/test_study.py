@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.report.files import table_csv
+from autotune.study.trials import named_constraints
 from costmodel.errors import InputError
 
 STUDY = Path(__file__).parents[2] / "studies" / "reference-128.toml"
@@ -95,22 +96,29 @@ def test_no_cell_is_a_formula() -> None:
     assert rows == [["a", "b", "c"], ["'=cmd()", "-1.5", ""], ["'@x", "", "'+1"]]
 
 
-def test_optuna_dashboard_opens_our_storage(stored: Path) -> None:
-    """optuna-dashboard's own API serves our study: every trial, its plan, and which limit it breaks by how much.
-
-    Its 0.21 reads constraints only as Optuna before 5 stored them; ours are shown as the attribute `violations`.
-    """
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_optuna_dashboard_opens_our_storage(kind: str, stored: Path, tmp_path: Path) -> None:
+    """optuna-dashboard's own pages and API serve our studies: every trial, its plan, and by how much it breaks what."""
     dashboard = pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
-    storage = _storage(stored)
+    storage: Any = _storage(stored)
+    if kind == "sqlite":
+        location = f"sqlite:///{tmp_path}/plans.db"
+        assert CliRunner().invoke(cli, ["tune", str(STUDY), "--storage", location, "--json"]).exit_code == 0
+        storage = optuna.storages.RDBStorage(location)
     app = dashboard.wsgi(storage)
     (summary,) = _get(app, "/api/studies")["study_summaries"]
     detail = _get(app, f"/api/studies/{summary['study_id']}", "after=0")
-    trial = detail["trials"][0]
-    attributes = {a["key"]: a["value"] for a in trial["user_attrs"]}
-    assert len(detail["trials"]) == len(storage.get_all_trials(summary["study_id"]))
-    assert "plan" in attributes
-    (broken, *_) = json.loads(attributes["violations"])
-    assert broken["excess"] == pytest.approx(storage.get_all_trials(0)[0].constraints[broken["code"]])
+    trials = storage.get_all_trials(summary["study_id"])
+    assert len(detail["trials"]) == len(trials)
+    for shown, trial in zip(detail["trials"], trials, strict=True):
+        attributes = {a["key"]: a["value"] for a in shown["user_attrs"]}
+        assert attributes["plan"] == trial.user_attrs["plan"]
+        assert sorted(shown["constraints"]) == sorted(named_constraints(trial).values())
+        feasible = all(excess <= 0.0 for excess in shown["constraints"])
+        assert feasible is trial.user_attrs["feasible"]
+        assert all(v["excess"] in shown["constraints"] for v in json.loads(attributes["violations"]))
+    assert {all(e <= 0.0 for e in t["constraints"]) for t in detail["trials"]} == {True, False}
+    assert b"<html" in _body(app, "/dashboard/").lower()
 
 
 def test_optuna_visualization_draws_our_studies(stored: Path) -> None:
@@ -148,12 +156,18 @@ def test_one_of_our_studies_goes_on_in_plain_optuna(tmp_path: Path) -> None:
 
 def _get(app: Any, path: str, query: str = "") -> Any:
     """What a WSGI application answers, read as JSON."""
+    return json.loads(_body(app, path, query))
+
+
+def _body(app: Any, path: str, query: str = "") -> bytes:
     environ: dict[str, Any] = {"PATH_INFO": path, "QUERY_STRING": query}
     setup_testing_defaults(environ)
     statuses: list[str] = []
-    body = b"".join(app(environ, lambda status, _headers, _error=None: statuses.append(status)))
+    answer = app(environ, lambda status, _headers, _error=None: statuses.append(status))
+    body = b"".join(answer)
+    getattr(answer, "close", lambda: None)()
     assert statuses == ["200 OK"]
-    return json.loads(body)
+    return body
 
 
 def _storage(folder: Path) -> Any:

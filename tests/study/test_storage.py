@@ -74,7 +74,8 @@ def test_trials_are_optunas_and_the_best_is_feasible(path):
     assert study.best_trial.user_attrs == {"plan_key": "wins", "plan": "TP8"}
     assert study.best_trial.params["moe_ep"] == 16
     assert [t.number for t in study.trials] == [0, 1, 2]
-    assert study.trials[1].constraints == {"ttft": 0.5, "memory": -0.1}
+    assert study.trials[1].constraints == {"ttft": 0.5, "memory": -0.1, "0": 0.5, "1": -0.1}
+    assert [dict(r.constraints) for r in store.records()][1] == {"ttft": 0.5, "memory": -0.1}
     assert all(t.state.name == "COMPLETE" for t in study.trials)
     assert all(t.datetime_complete is not None for t in study.trials)
     best = store.best()
