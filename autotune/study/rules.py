@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from autotune.study.axes_resolve import axes_problems
 from costmodel.arch import Arch
 from costmodel.errors import Problem
+
+MAX_KNOBS = 100_000
+"""Choices of knobs for one layout; they are evaluated together and take about 1 kB each."""
 
 
 def between_fields(document: Mapping[str, Any]) -> list[Problem]:
@@ -41,8 +45,19 @@ def between_fields(document: Mapping[str, Any]) -> list[Problem]:
         message = f"must be at least the longest isl, got {longest} and isl {isl}"
         problems.append(_problem("workload.longest_prompt", message))
     problems += _engines(document)
+    problems += _knobs(search)
     problems += axes_problems(document)
     return problems
+
+
+def _knobs(search: Mapping[str, Any]) -> list[Problem]:
+    names = ("concurrency", "max_num_batched_tokens", "weight_dtype", "kv_dtype")
+    lists = {name: len(search[name]) for name in names if isinstance(search.get(name), list)}
+    combinations = prod(lists.values())
+    if combinations <= MAX_KNOBS:
+        return []
+    product = " x ".join(f"{count:,} {name}" for name, count in lists.items() if count > 1)
+    return [_problem("search", f"must give at most {MAX_KNOBS:,} choices of knobs for one layout, got {product}")]
 
 
 def _engines(document: Mapping[str, Any]) -> list[Problem]:

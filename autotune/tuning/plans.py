@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
 
@@ -15,6 +15,7 @@ from autotune.tuning.candidates import Variant
 from autotune.tuning.limits import Limit
 from autotune.tuning.objective import usd_per_million
 from autotune.tuning.pools.values import Pools, pools_from
+from autotune.tuning.tried import Tried
 from costmodel.columns import Floats
 from costmodel.layout import LAYOUT_AXES, Layout
 from costmodel.operators import GROUPS
@@ -100,6 +101,9 @@ class PlanResult:
     pools: Pools | None = None
     """The two sides of a disaggregated plan, whose `layout` and `knobs.max_num_seqs` are the decode pool's and whose
     `knobs.max_num_batched_tokens` is the prefill pool's. None: one kind of replica does both."""
+
+    tried: Tried | None = field(default=None, compare=False, repr=False)
+    """Everything evaluated to find the knobs; None where the plan comes from a storage, which keeps it."""
 
     @property
     def key(self) -> str:
@@ -222,6 +226,7 @@ def to_record(plan: PlanResult, *objectives: str) -> TrialRecord:
             "metrics": dict(plan.metrics),
             "p_meets": plan.p_meets,
             "breakdown": dict(plan.breakdown),
+            **({} if plan.tried is None else {"tried": plan.tried.to_json()}),
             **({} if plan.pools is None else {"pools": asdict(plan.pools)}),
         },
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from autotune.tuning.limits import Figures, Limit, excess_table, p_meets, study_
 from autotune.tuning.objective import expected, looked_at
 from autotune.tuning.plans import DERIVED, PlanResult, plan_result
 from autotune.tuning.solve import bounds, in_range, solve_concurrency
+from autotune.tuning.tried import FIGURES, Tried
 from costmodel.columns import Floats
 from costmodel.outcome import Estimate
 
@@ -42,7 +44,32 @@ def _best(study: Study, rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.in
     row_key = keys.max(axis=0)
     order = np.lexsort((np.arange(owner.size), -row_key, owner))
     firsts = order[np.searchsorted(owner[order], np.arange(count))]
-    return [tried[best_of_row[row]].result(int(row)) for row in firsts]
+    best = (tried[best_of_row[row]].result(int(row)) for row in firsts)
+    return [
+        replace(plan, tried=all_of_it) for plan, all_of_it in zip(best, _all_tried(rows, owner, tried), strict=True)
+    ]
+
+
+def _all_tried(
+    rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.int64]], tried: Sequence[_Trial]
+) -> Iterator[Tried]:
+    """Every evaluation of each candidate, in the order of the candidates; `owner` ascends."""
+    search = rows.study.search
+    columns = {
+        "max_num_batched_tokens": np.stack([rows.batched_tokens] * len(tried)),
+        "concurrency": np.stack([t.concurrency for t in tried]),
+        **{name: np.stack([getattr(t.estimate, name) for t in tried]) for name in FIGURES},
+        "p_meets": np.stack([t.p_meets for t in tried]),
+        "excess_frac": np.stack([np.maximum(-t.key, 0.0) for t in tried]),
+    }
+    several = [n for n in ("weight_dtype", "kv_dtype") if len(getattr(search, n)) > 1]
+    ends = np.flatnonzero(np.diff(owner, append=owner[-1] + 1)) + 1
+    for start, end in zip((0, *ends[:-1]), ends, strict=True):
+        of_rows = {n: [getattr(rows.variants[v], n) or "checkpoint" for v in rows.variant[start:end]] for n in several}
+        yield Tried(
+            columns={name: table[:, start:end].ravel() for name, table in columns.items()},
+            dtypes={name: values * len(tried) for name, values in of_rows.items()},
+        )
 
 
 STEPS_BACK = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
