@@ -60,7 +60,7 @@ def _rendered(document: dict[str, Any], form: str | None) -> str:
     if form == "markdown":
         return comparison_markdown(document)
     if form == "html":
-        from autotune.report.html import comparison_page  # the template engine is for those who want a page
+        from autotune.report.html.comparison import comparison_page  # the template engine is for those who want a page
 
         return comparison_page(document)
     return to_json(document)

@@ -54,7 +54,7 @@ def _rendered(document: dict[str, Any], shape: str) -> str:
     if shape == "markdown":
         return evaluation_markdown(document)
     if shape == "html":
-        from autotune.report.html import evaluation_page  # the template engine is for those who want a page
+        from autotune.report.html.evaluation import evaluation_page  # the template engine is for those who want a page
 
         return evaluation_page(document)
     if shape == "terminal":

@@ -53,7 +53,7 @@ def run_tune(
     if html is not None:
         with progress_bar(quiet=as_json, title="changing the study") as report:
             found = sensitivity(result, progress=report)
-        from autotune.report.html import tune_page  # the template engine is for those who want a page
+        from autotune.report.html.tune import tune_page  # the template engine is for those who want a page
 
         write_atomic(Path(html), tune_page(result, found))
         if not as_json:

@@ -11,6 +11,9 @@ from rich.table import Table
 
 from autotune.report.clusters import print_clusters, table_name
 from autotune.report.document import assumptions, baseline_rank, versus
+from autotune.report.html.shapes import number
+from autotune.report.html.verdict import tune_verdict
+from autotune.report.html.words import plan_name
 from autotune.space import RULES, short_plan
 from autotune.tuning import PlanResult, TuneResult, Violation
 from autotune.tuning.confidence import P10
@@ -31,6 +34,7 @@ def print_tune(console: Console, result: TuneResult, *, top: int) -> None:
     )
     shown = result.ranked if top == 0 else result.ranked[:top]
     if result.ranked:
+        _print_verdict(console, result)
         console.print(_table(result, shown))
         _print_confidence(console, result)
     else:
@@ -40,6 +44,20 @@ def print_tune(console: Console, result: TuneResult, *, top: int) -> None:
     print_clusters(console, result)
     _print_counts(console, result)
     _print_assumptions(console, result)
+    if result.ranked:
+        _print_next(console, result)
+
+
+def _print_verdict(console: Console, result: TuneResult) -> None:
+    """What to do, in the words of the HTML report."""
+    several = len({p.engine for p in result.ranked}) > 1
+    name = plan_name(result.ranked[0], dense=not result.study.arch.is_moe, several_engines=several)
+    verdict = tune_verdict(result, name)
+    colour = {"good": "green", "open": "yellow"}.get(verdict.kind, "red")
+    console.print(f"[bold {colour}]{escape(verdict.headline)}[/]", highlight=False, soft_wrap=True)
+    # the last line counts plans, as the lines below the table do
+    for line in verdict.lines[:-1]:
+        console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def _table(result: TuneResult, shown: tuple[PlanResult, ...]) -> Table:
@@ -75,9 +93,9 @@ def _cells(result: TuneResult, plan: PlanResult, base: PlanResult | None) -> tup
     return (
         f"{plan.knobs.concurrency:,}",
         f"{plan.knobs.max_num_batched_tokens:,}",
-        f"{m['total_tokens_per_s_per_gpu']:,.0f}",
-        f"{m['output_tokens_per_s_per_gpu']:,.0f}",
-        f"{m['total_tokens_per_s']:,.0f}",
+        number(m["total_tokens_per_s_per_gpu"]),
+        number(m["output_tokens_per_s_per_gpu"]),
+        number(m["total_tokens_per_s"]),
         f"{m['ttft_longest_s']:.2f}",
         f"{m['tpot_s'] * 1e3:.1f}",
         f"{plan.p_meets:.0%}",
@@ -104,11 +122,12 @@ def _print_confidence(console: Console, result: TuneResult) -> None:
     """How far the first plan stands out, in one line."""
     best = result.ranked[0]
     alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
+    others = "1 other plan (≈)" if alike == 1 else f"{alike or 'no'} other plans (≈)"
     m = best.metrics
     ttft, tpot = (math.exp(P10 * m[name]) for name in ("ttft_log_sd", "tpot_log_sd"))
     console.print(
         f"Of rank 1, 80 % intervals: TTFT {m['ttft_longest_s'] / ttft:.2f} to {m['ttft_longest_s'] * ttft:.2f} s, TPOT "
-        f"{m['tpot_s'] * 1e3 / tpot:.1f} to {m['tpot_s'] * 1e3 * tpot:.1f} ms. {alike} other plans (≈) cannot be told "
+        f"{m['tpot_s'] * 1e3 / tpot:.1f} to {m['tpot_s'] * 1e3 * tpot:.1f} ms; {others} cannot be told "
         f"apart from it with 90 % confidence.",
         highlight=False,
     )
@@ -159,9 +178,25 @@ def _print_baseline(console: Console, result: TuneResult, baseline: BaselineResu
         )
         console.print(f"{text}: [red]infeasible[/]: {escape(broken)}", highlight=False)
     if resolution.alternatives:
-        others = ", ".join(short_plan(c.layout) for c in resolution.alternatives[:4])
+        several = {c.engine for c in resolution.alternatives} != {resolution.candidate.engine}
+        others = ", ".join(
+            f"{c.engine}: {short_plan(c.layout)}" if several else short_plan(c.layout)
+            for c in resolution.alternatives[:4]
+        )
         more = f" and {len(resolution.alternatives) - 4} more" if len(resolution.alternatives) > 4 else ""
         console.print(f"  could also have meant: {others}{more}", highlight=False)
+
+
+def _print_next(console: Console, result: TuneResult) -> None:
+    """The commands that follow from the answer."""
+    best, baseline = result.ranked[0], result.baseline
+    study = escape(str(result.study.path))
+    steps = [f"autotune evaluate {study} --plan {best.plan}"]
+    if baseline is not None and baseline.result is not None and baseline.result.plan != best.plan:
+        steps = [f"autotune compare {study} (what the switch costs and when it has paid)", *steps]
+    if best.pools is None:
+        steps.append(f"autotune export {study} --plan best --target {best.engine} --out launch")
+    console.print(f"next (with the same --set, if any): {'; '.join(steps)}", highlight=False, soft_wrap=True)
 
 
 def _print_counts(console: Console, result: TuneResult) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotune.report.html import tune_page
+from autotune.report.html.tune import tune_page
 from autotune.study import load_study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.sensitivity import sensitivity

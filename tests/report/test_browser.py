@@ -8,7 +8,9 @@ import pytest
 
 from autotune.comparison import compare
 from autotune.report.comparison import comparison_document
-from autotune.report.html import comparison_page, evaluation_page, tune_page
+from autotune.report.html.comparison import comparison_page
+from autotune.report.html.evaluation import evaluation_page
+from autotune.report.html.tune import tune_page
 from tests.report.browser import Browser
 from tests.report.conftest import EVIL, Page, answered
 from tests.report.documents import evaluation_document

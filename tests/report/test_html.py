@@ -15,10 +15,11 @@ from click.testing import CliRunner
 from autotune.cli.main import cli
 from autotune.comparison import compare
 from autotune.report.comparison import comparison_document
-from autotune.report.html import comparison_page, evaluation_page, tune_page
+from autotune.report.html.comparison import comparison_page
+from autotune.report.html.evaluation import evaluation_page
 from autotune.report.html.scatter import pareto
 from autotune.report.html.shapes import exact, number
-from autotune.report.html.tune import TABLE_ROWS
+from autotune.report.html.tune import TABLE_ROWS, tune_page
 from autotune.study import load_study
 from autotune.tuning import TuneResult
 from autotune.tuning.sensitivity import sensitivity

@@ -53,6 +53,10 @@ def _against(result: TuneResult, name: str, base: PlanResult, scope: str) -> Ver
     change = versus(first, base).get(f"{metric.name}_frac")
     p = result.confidence[first.plan].p_better_than_baseline
     gain = f"{signed(change)} {within(metric.title)}"
+    if result.study.workload.request_rate_per_s is not None and result.study.objective.direction == "maximize":
+        outputs = max(result.study.workload.osl.mean - 1.0, 0.0)
+        took = [x.metrics["ttft_s"] + outputs * x.metrics["tpot_s"] for x in (base, first)]
+        gain = f"{signed(took[1] / took[0] - 1.0)} time a request takes, at the same load"
     rank = baseline_rank(result.baseline, result) if result.baseline is not None else None
     place = f"The plan in production is rank {rank} of {len(result.ranked):,}." if rank else ""
     if p is not None and p >= TOLD_APART:
