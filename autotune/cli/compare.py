@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from autotune.cli.options import wants_json
+from autotune.cli.options import form_of, wants_json
 from autotune.comparison import compare
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_markdown, print_comparison
@@ -36,6 +36,7 @@ def run_compare(
     """Compare, and show it in the form that was asked for."""
     if form is not None and (as_json or as_table):
         raise InputError.single("--format", "must not be given with --json or --table")
+    form = form_of(form, out, asked=as_json or as_table)
     question = load_study(Path(study), overrides)
     profile = None if traffic is None else _profile(traffic)
     document = comparison_document(compare(question, current, candidate, traffic=profile, source=traffic))

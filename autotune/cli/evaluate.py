@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 import autotune
-from autotune.cli.options import EXIT_INFEASIBLE, wants_json
+from autotune.cli.options import EXIT_INFEASIBLE, form_of, wants_json
 from autotune.cli.tune import progress_bar
 from autotune.evaluation import read_claims
 from autotune.report.evaluation import evaluation_document
@@ -36,6 +36,7 @@ def run_evaluate(
     """Evaluate a plan and write the report; the exit code."""
     if form is not None and (as_json or as_table):
         raise InputError.single("--format", "must not be given with --json or --table")
+    form = form_of(form, out, asked=as_json or as_table)
     loaded = autotune.load_study(Path(study), overrides)
     known = None if claims is None else read_claims(Path(claims))
     with progress_bar(quiet=as_json) as report:

@@ -43,6 +43,17 @@ SCHEDULER = click.option(
 )
 
 
+SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json"}
+"""Ending of a file -> the form that it is taken to be in where none is asked for."""
+
+
+def form_of(form: str | None, out: str | None, *, asked: bool) -> str | None:
+    """The form asked for, else the one that the file's name says; `asked`: JSON or a table is asked for already."""
+    if form is not None or out is None or asked:
+        return form
+    return next((known for suffix, known in SUFFIXES.items() if out.lower().endswith(suffix)), None)
+
+
 def wants_json(as_json: bool, as_table: bool) -> bool:
     """JSON where it is asked for, and in a pipe unless the table is."""
     return as_json or not (as_table or sys.stdout.isatty())

@@ -262,6 +262,23 @@ def test_the_command(tmp_path: Path) -> None:
         assert mark in out.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("name", "flags", "start"),
+    [
+        ("page.html", (), "<!doctype html>"),
+        ("report.MD", (), "# infeasible-example"),
+        ("report.json", ("--table",), "infeasible-example: tp8"),
+        ("report", (), "{"),
+    ],
+)
+def test_the_name_of_the_file_says_its_form(name: str, flags: tuple[str, ...], start: str, tmp_path: Path) -> None:
+    """Without `--format` a page is a page; a flag counts more than a name, and a pipe's JSON is the last resort."""
+    out = tmp_path / name
+    code, _ = command(str(ROOT / "studies" / "infeasible-example.toml"), *flags, "--out", str(out))
+    assert code == 3
+    assert out.read_text(encoding="utf-8").startswith(start)
+
+
 def test_figures_and_room_in_words() -> None:
     """No exponent below a billion; room of ten limits or more as a multiple."""
     said = [figure(x) for x in (0.0, 0.30412, 999.96, 26152.2, 20.13e9, -1.44e12, 999.96e9)]

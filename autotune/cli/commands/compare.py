@@ -25,7 +25,7 @@ from autotune.cli.options import JSON, SET, STUDY, TABLE
     "--format",
     "form",
     type=click.Choice(["markdown", "html"]),
-    help="A document for others to read, on stdout or into --out.",
+    help="A document for others to read, on stdout or into --out. Default: what the name of --out ends in.",
 )
 @click.option("--out", type=click.Path(dir_okay=False), help="File to write instead of stdout.")
 @JSON

@@ -23,7 +23,7 @@ from autotune.cli.options import JSON, SET, STUDY, TABLE
     "--format",
     "form",
     type=click.Choice(["terminal", "markdown", "html", "json"]),
-    help="Default: terminal, JSON in a pipe.",
+    help="Default: what the name of --out ends in, else terminal, JSON in a pipe.",
 )
 @click.option("--out", type=click.Path(dir_okay=False), help="File to write instead of standard output.")
 @JSON
