@@ -19,7 +19,7 @@ def _printed(name: str, *overrides: str) -> str:
 
 
 def test_the_answer_comes_first_and_the_commands_last() -> None:
-    """A plan in production that breaks a limit is named with it, then what the best costs against it, then what to do."""
+    """A plan in production that breaks a limit is named with it, then what the best costs against it."""
     lines = _printed("reference-128.toml").splitlines()
     assert lines[1].endswith("keeps every limit; the plan in production does not.")
     assert "short by" in lines[2]
