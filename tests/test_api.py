@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,14 +28,21 @@ def test_a_notebook() -> None:
 
 
 def test_the_readme_shows_it(tmp_path: Path) -> None:
-    """The README's Python example runs as it stands."""
+    """The README's Python examples run as they stand, after the command whose storage one of them goes on with."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
-    assert blocks
+    assert len(blocks) >= 2
+    (tmp_path / "studies").symlink_to(ROOT / "studies")
+    (before,) = [line for line in text.splitlines() if line.endswith(" --storage sqlite:///plans.db")][:1]
+    python = [sys.executable, "-m", "autotune", *before.split()[1:], "--json"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(python, cwd=tmp_path, env=env, capture_output=True, check=True)
     for block in blocks:
         script = tmp_path / "example.py"
         script.write_text(block, encoding="utf-8")
-        done = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
 

@@ -12,10 +12,12 @@ from autotune.launch.service import make_service
 from autotune.launch.targets import Target
 from autotune.space import ANY
 from autotune.study import Study
-from autotune.tuning import PlanResult, tune
-from autotune.tuning.run import score_plan
+from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_plan, tune
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError
+
+BEST = "best"
+BASELINE = "baseline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +41,18 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
             f"is {target.engine}, the study is about {study.engine}; change it with --set engine={target.engine}",
         )
     own = study if target.engine is None else replace(study, engine=target.engine)
-    if text is None:
+    if text in (None, BEST):
         ranked = tune(own).ranked
         if not ranked:
             return None, ()
-        best = _one_kind(ranked[0])
+        best = ranked[0]
         said = f"plan not given: {best.plan}, the best of {len(ranked)} of {best.engine} that keep every limit"
         return best, (said if target.engine else f"plan not given: {best.plan}, the study's best",)
-    scored = score_plan(own, text, engine=target.engine, path="--plan")
+    scored = (
+        _baseline(own, "--plan", target.engine)
+        if text == BASELINE
+        else score_plan(own, text, engine=target.engine, path="--plan")
+    )
     if scored.result is None:
         raise InputError.single("--plan", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
     said_too = tuple(f"--plan: {a}" for a in scored.resolution.assumed)
@@ -54,17 +60,14 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
         worst = scored.result.violations[0]
         broken = f"--plan breaks {worst.code}: {worst.value:.4g} {worst.unit}, limit {worst.limit:.4g}"
         said_too = (*said_too, broken)
-    return _one_kind(scored.result), said_too
+    return scored.result, said_too
 
 
-def _one_kind(plan: PlanResult) -> PlanResult:
-    if plan.pools is None:
-        return plan
-    raise InputError.single(
-        "plan",
-        "one_kind_of_replica: launch files are written for replicas that prefill and decode, got a disaggregated plan "
-        f"({plan.plan}): name another with --plan, or leave those out with --set search.disaggregated=off",
-    )
+def _baseline(study: Study, path: str, engine: str | None = None) -> BaselineResult:
+    scored = score_baseline(study, engine=engine)
+    if scored is None:
+        raise InputError.single(path, "the study has no baseline")
+    return scored
 
 
 def make_export(
@@ -112,22 +115,7 @@ def current_service(study: Study, text: str) -> Service:
     Raises:
         InputError: the study has no baseline, or the string has no meaning or breaks a rule of its engine.
     """
-    given = study.baseline
-    if text == "baseline":
-        if given is None:
-            raise InputError.single("--from", "the study has no baseline")
-        scored = score_plan(
-            study,
-            given.plan,
-            engine=given.engine,
-            concurrency=given.concurrency,
-            batched_tokens=given.max_num_batched_tokens,
-            weight_dtype=given.weight_dtype,
-            kv_dtype=given.kv_dtype,
-            path="$.baseline.plan",
-        )
-    else:
-        scored = score_plan(study, text, path="--from")
+    scored = _baseline(study, "--from") if text == BASELINE else score_plan(study, text, path="--from")
     if scored.result is None:
         raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
     options, _ = choose_version(scored.result.engine, None)

@@ -11,7 +11,7 @@ from autotune.launch.limits import plan_rows, scored_exchange, start_limits
 from autotune.launch.options import OptionList
 from autotune.launch.plan import BenchLoad, Service
 from autotune.launch.quoting import check_image, check_launch_text
-from autotune.study import Study, cluster_of
+from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
 
@@ -43,9 +43,12 @@ def make_service(
     """
     if plan.pools is not None:
         raise InputError.single(
-            "--plan", f"{plan.plan} is disaggregated: launch files are written for plans of one kind of replica"
+            "--plan",
+            "one_kind_of_replica: launch files are written for replicas that prefill and decode, got a disaggregated "
+            f"plan ({plan.plan}): name another, or leave those out with --set search.disaggregated=off",
         )
-    said = []
+    study = on_cluster(study, cluster_of(study, plan.gpu, plan.layout.gpus))
+    said = _speculative(study)
     if model is None:
         said.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
     named = check_launch_text("--model" if model is not None else "$.model", model or study.arch.name)
@@ -57,7 +60,7 @@ def make_service(
         arch=study.arch,
         model=named,
         model_given=model is not None,
-        cluster=cluster_of(study, plan.gpu, plan.layout.gpus),
+        cluster=study.cluster,
         layout=plan.layout,
         knobs=plan.knobs,
         plan=plan.plan,
@@ -69,6 +72,19 @@ def make_service(
         image=None if image is None else check_image(image),
         assumptions=(*said, *limits.assumptions),
     )
+
+
+def _speculative(study: Study) -> list[str]:
+    given = study.axes.speculative
+    if given is None:
+        return []
+    return [
+        (
+            f"scored with speculative decoding, {given.draft_tokens} tokens drafted a step: the study does not say by "
+            "what, so that no option for it is written; add it (vLLM --speculative-config, SGLang "
+            "--speculative-algorithm, TensorRT-LLM speculative_config), or the plan is slower than predicted"
+        )
+    ]
 
 
 def bench_load(study: Study, plan: PlanResult) -> BenchLoad:

@@ -93,7 +93,7 @@ def tune(
     """
     start = time.perf_counter()
     space = study_space(study)
-    baseline = _baseline(study)
+    baseline = score_baseline(study)
     records = [] if store is None else store.records()
     stored = {r.key: from_record(r) for r in records}
     plans = {key: plan for c in space.candidates if (key := plan_key(c)) in stored and (plan := stored[key])}
@@ -192,14 +192,23 @@ def _distance(plan: PlanResult) -> float:
     return relative_excess(plan.violations[0]) if plan.violations else inf
 
 
-def _baseline(study: Study) -> BaselineResult | None:
+def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult | None:
+    """The plan in production with the knobs that the study gives it; None: the study has none.
+
+    Args:
+        study: from `load_study`.
+        engine: that it runs on where the baseline says none; None: the study's.
+
+    Raises:
+        InputError: it has no reading on the study's GPUs.
+    """
     given = study.baseline
     if given is None:
         return None
     return score_plan(
         study,
         given.plan,
-        engine=given.engine,
+        engine=given.engine or engine,
         concurrency=given.concurrency,
         batched_tokens=given.max_num_batched_tokens,
         weight_dtype=given.weight_dtype,

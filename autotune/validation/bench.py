@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotune.space import Candidate, format_plan, parse_plan, resolve
-from autotune.study import Study
+from autotune.space import Candidate, format_plan
+from autotune.study import Study, cluster_of
+from autotune.tuning import score_plan
 from autotune.tuning.candidates import weights
 from costmodel.errors import InputError, Problem
 from costmodel.estimate import PlanEntry
@@ -121,11 +122,7 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _candidate(study: Study, given: str | None, said: str | None, fallback: str | None, at: str) -> Candidate:
     def read(text: str, path: str) -> Candidate:
-        try:
-            found = resolve(parse_plan(text), arch=study.arch, gpus=study.cluster.gpus, engine=study.engine)
-        except InputError as error:
-            raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
-        return found.candidate
+        return score_plan(study, text, path=path).resolution.candidate
 
     if given is None and said is None and fallback is None:
         raise InputError.single("--plan", f"is required: {at} does not say which plan it measured")
@@ -202,7 +199,7 @@ def _run(
         return None
     entry = PlanEntry(
         arch=weights(study.arch, knobs.weight_dtype),
-        cluster=study.cluster,
+        cluster=cluster_of(study, candidate.gpu, candidate.layout.gpus),
         engine=candidate.engine,
         layout=candidate.layout,
         kv_dtype=knobs.kv_dtype,
@@ -210,7 +207,7 @@ def _run(
     )
     return Run(
         id=at,
-        gpu=study.cluster.gpu.name,
+        gpu=entry.cluster.gpu.name,
         engine=candidate.engine,
         engine_version=study.engine_version or "",
         model=study.arch.name,

@@ -104,7 +104,7 @@ def verify(
     if len(plans) != 1:
         raise InputError.single("RESULT", f"must hold runs of one plan, got {', '.join(plans) or 'none'}")
     profile = study_profile(study)
-    learned = learn(study, results, profile)
+    learned = learn(results, profile)
 
     def told(offset: int) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, every: progress(offset * every + done, 2 * every)
@@ -117,7 +117,7 @@ def verify(
     return _verification(study, results, profile, before, after)
 
 
-def learn(study: Study, results: Sequence[BenchResult], profile: Profile | None) -> Profile:
+def learn(results: Sequence[BenchResult], profile: Profile | None) -> Profile:
     """The study's calibration with the cell of the runs moved by them: Bayes' rule, however few they are."""
     runs = [r.run for r in results]
     first = runs[0].entry
@@ -126,7 +126,7 @@ def learn(study: Study, results: Sequence[BenchResult], profile: Profile | None)
     prior = residual_columns([(first.arch, gpu.name, gpu.generation, first.engine, first.engine_version)], known)
     cell = learn_cell(runs, prior)
     cells = {} if profile is None else dict(profile.cells)
-    return Profile(cells=cells | {own_key(first.engine, study.cluster.gpu.name, first.arch): cell})
+    return Profile(cells=cells | {own_key(first.engine, gpu.name, first.arch): cell})
 
 
 def _verification(

@@ -17,7 +17,7 @@ TARGETS = ("vllm", "sglang", "trtllm", "compose", "k8s", "dynamo")
 @SET
 @click.option(
     "--plan",
-    help="Plan string, as `autotune tune` prints it. Default: the best plan, of the target's engine if it has one.",
+    help="Plan string as `autotune tune` prints it, `baseline`, or `best` (the default) of the target's engine.",
 )
 @click.option("--target", required=True, type=click.Choice(TARGETS), help="What to write launch files for.")
 @click.option(
