@@ -187,7 +187,10 @@ class PrefillPool(Pool):
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
             busy_s=busy * slower,
-            math_s=self.chunks * step.math_s / self.packed * per_rank,
+            # the experts of a prompt work on every GPU of a stage, its attention on those of one attention rank
+            math_s=self.chunks
+            / self.packed
+            * ((step.math_s - step.experts_math_s) * per_rank + step.experts_math_s * layout.width),
             hbm_s=self.chunks * step.hbm_bytes / self.packed * per_rank / batch.columns.cluster.hbm_bytes_per_s,
             memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
             kv_fits_longest=memory.kv_room_bytes / memory.kv_bytes_longest,
@@ -292,7 +295,7 @@ def prefill_pool(
     packed = np.maximum(np.floor(load.batched_tokens * chunks / new), 1.0)
     layers = arch.num_dense_layers + arch.num_moe_layers
 
-    def passed(prompts: Floats, ranks: Floats) -> Pass:
+    def passed(prompts: Floats) -> Pass:
         work = prompt_work(
             prompts=prompts,
             tokens=new,
@@ -300,11 +303,10 @@ def prefill_pool(
             chunks=chunks,
             window=arch.window,
             window_is_chunked=arch.window_is_chunked,
-            ranks=ranks,
         )
         return prefill_pass(machine, batch.stages, engine, work, layers)
 
-    lone = passed(np.ones(1), np.ones(1))
+    lone = passed(np.ones(1))
     own = lone.pipelined_s(chunks)
     return PrefillPool(
         batch=batch,
@@ -316,7 +318,7 @@ def prefill_pool(
         memory_fraction=memory_fraction,
         length_cv2=length_cv2,
         lone=lone,
-        full=passed(packed, batch.layout.attn_dp),
+        full=passed(packed),
         chunks=chunks + 0.0 * own,
         packed=packed,
         longest_extra_s=longest_extra_s(machine, batch.stages, engine, load, layers, longest_prompt, own) + 0.0 * own,
