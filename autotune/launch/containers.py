@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from costmodel.errors import InputError
 MAX_CONTAINERS = 2_000
 MAX_VISITED = 200_000
 MAX_REPLICAS = 100_000
+_TAG = re.compile(r"(?:vllm-openai|sglang|tensorrt-llm/release):v?(\d{1,5}\.\d{1,5}\.\d{1,5})\b")
+"""Version in the tag of an image that an engine's makers publish."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,8 @@ class Container:
     copies: int
     """Replicas of what it stands in."""
     name: str
+    version: str | None
+    """Of the engine, where the image's tag says it."""
 
 
 def containers(documents: list[Any], path: str) -> list[Container]:
@@ -78,7 +83,9 @@ def _container(node: Mapping[Any, Any], copies: int, name: str) -> Container | N
             return None
         lines = ["vllm", "serve", *lines]  # the image's own entrypoint
     shown = str(node.get("name") or node.get("container_name") or name or "container")
-    return Container(words=tuple(lines), env=_environment(node), copies=copies, name=shown)
+    tag = _TAG.search(str(node.get("image", "")))
+    version = None if tag is None else tag[1]
+    return Container(words=tuple(lines), env=_environment(node), copies=copies, name=shown, version=version)
 
 
 def _own_program(node: Mapping[Any, Any]) -> bool:

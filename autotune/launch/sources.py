@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotune.launch.containers import containers, each
+from autotune.launch.containers import Container, containers, each
 from autotune.launch.files import is_export
+from autotune.launch.options import version_key, versions
 from autotune.launch.parse import Command, find_engine, parse_command, split_command
 from autotune.launch.safeyaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
@@ -98,7 +99,21 @@ def _manifests(path: Path, text: str, version: str | None) -> Running:
 
 def _servers(path: Path, text: str, version: str | None) -> tuple[tuple[Command, int], ...]:
     found = containers(read_yaml(text, str(path)), str(path))
-    return tuple((parse_command(c.words, env=c.env, version=version), c.copies) for c in each(found))
+    return tuple((_command(c, version), c.copies) for c in each(found))
+
+
+def _command(container: Container, version: str | None) -> Command:
+    """Its command, as the version reads it that is given, or that the image's tag says and whose options are known."""
+    command = parse_command(container.words, env=container.env, version=version)
+    tag = container.version
+    if version is not None or tag is None:
+        return command
+    oldest = versions(command.engine)[-1]
+    if version_key(tag) < version_key(oldest):
+        said = f"the image has {command.engine} {tag}, older than any whose options are known ({oldest})"
+        return replace(command, assumptions=(*command.assumptions, said))
+    read = parse_command(container.words, env=container.env, version=tag)
+    return replace(read, assumptions=(f"engine version {tag}: of the image's tag", *read.assumptions))
 
 
 def _none(path: Path) -> InputError:
