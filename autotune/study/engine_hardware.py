@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autotune.space.engines import ANY, WITHOUT_TRTLLM
 from autotune.study.values import Search
@@ -16,12 +16,15 @@ _NATIVE_ONLY = frozenset(("fp8", "fp8_block", "mxfp8", "nvfp4"))
 from Blackwell on). MXFP4 it widens on Hopper, for gpt-oss."""
 
 
-def engine_problems(engine: str, arch: Arch, gpu: Gpu, weight_dtypes: Sequence[str | None]) -> list[Problem]:
-    """Why `engine` cannot serve the model on this GPU; nothing where it can."""
-    if engine != "trtllm":
-        return []
+def engine_problems(
+    engines: Mapping[str, str | None], arch: Arch, gpu: Gpu, weight_dtypes: Sequence[str | None]
+) -> list[Problem]:
+    """Why engines, by the path of the field that names them, cannot serve the model on this GPU."""
     why = _trtllm_cannot(arch, gpu, weight_dtypes)
-    return [] if why is None else [Problem(path="$.engine", message=f"must run on {gpu.name}: {why}, got 'trtllm'")]
+    if why is None:
+        return []
+    message = f"must run on {gpu.name}: {why}, got 'trtllm'"
+    return [Problem(path=path, message=message) for path, engine in engines.items() if engine == "trtllm"]
 
 
 def engines_that_run(engine: str, arch: Arch, clusters: Sequence[Cluster], search: Search, said: list[str]) -> str:

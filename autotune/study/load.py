@@ -66,7 +66,8 @@ def study_from_document(document: Mapping[str, Any], path: Path) -> Study:
         longest = resolve.longest_prompt(table.workload) + resolve.span(table.workload.osl).max
         problems += fits_model(arch, longest)
     if table is not None and arch is not None and gpu is not None:
-        problems += engine_problems(table.engine, arch, gpu, table.search.weight_dtype or (None,))
+        named = {"$.engine": table.engine, "$.baseline.engine": table.baseline.engine if table.baseline else None}
+        problems += engine_problems(named, arch, gpu, table.search.weight_dtype or (None,))
     if table is None or arch is None or gpu is None or problems:
         raise InputError(problems)
     if table.cluster.price_per_gpu_hour is not None:

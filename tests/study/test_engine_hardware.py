@@ -21,6 +21,8 @@ def test_an_engine_that_does_not_run(gpu: str, why: str) -> None:
     """TensorRT-LLM asked for where it does not run is wrong input; with any engine the others are searched."""
     with pytest.raises(InputError, match=rf"\$\.engine: .*{why}"):
         load_study(DEEPSEEK, [*SMALL, f"cluster.gpu={gpu}", "engine=trtllm"])
+    with pytest.raises(InputError, match=rf"\$\.baseline\.engine: .*{why}"):
+        load_study(DEEPSEEK, [*SMALL, f"cluster.gpu={gpu}", "engine=any", "baseline.engine=trtllm"])
     study = load_study(DEEPSEEK, [*SMALL, f"cluster.gpu={gpu}", "engine=any"])
     assert any(why in text for text in study.assumptions)
     assert {c.engine for c in study_space(study).candidates} == {"vllm", "sglang"}
