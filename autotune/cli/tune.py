@@ -13,10 +13,12 @@ from autotune.cli.options import EXIT_INFEASIBLE
 from autotune.report.document import tune_document
 from autotune.report.files import plans_csv, to_json, write_atomic
 from autotune.report.table import print_tune
-from autotune.study import Store, Study, default_location, load_study, open_store, study_fingerprint
+from autotune.study import Store, Study, cluster_choices, default_location, load_study, open_store, study_fingerprint
 from autotune.tuning import tune
+from autotune.tuning.front import study_goals
 from autotune.tuning.pool import open_pool
 from autotune.tuning.sensitivity import sensitivity
+from costmodel.errors import InputError
 
 TABLE_WIDTH = 156
 """Columns of the table where the terminal does not say: in a file or a pipe."""
@@ -38,9 +40,20 @@ def run_tune(
     jobs: int,
     backend: str,
     scheduler: str | None,
+    pareto: bool,
 ) -> int:
     """Answer a study; the exit code."""
     loaded = load_study(Path(study), overrides)
+    if pareto:
+        if html is not None:
+            raise InputError.single("--html", "must go without --pareto: the page is of a ranking, and draws its front")
+        from autotune.cli.front import run_front
+
+        where = None if no_storage else front_store(loaded, storage, out)
+        with open_pool(backend, jobs=jobs, scheduler=scheduler) as pool, progress_bar(quiet=as_json) as report:
+            return run_front(
+                loaded, where, pool, report, as_json=as_json or not (as_table or sys.stdout.isatty()), top=top, out=out
+            )
     store = None if no_storage else study_store(loaded, storage, out)
     with open_pool(backend, jobs=jobs, scheduler=scheduler) as pool, progress_bar(quiet=as_json) as report:
         result = tune(loaded, store, pool=pool, progress=report)
@@ -74,8 +87,24 @@ def study_store(study: Study, storage: str | None, out: str | None) -> Store:
         study.name,
         study_fingerprint(study),
         (study.objective.direction,),
-        gpus=max(study.cluster.gpus, *(c.gpus for c in study.axes.other_gpus), 1),
+        gpus=most_gpus(study),
     )
+
+
+def front_store(study: Study, storage: str | None, out: str | None) -> Store:
+    """As `study_store`, of the study's Pareto front: an Optuna study of its own, with an objective per goal."""
+    return open_store(
+        storage or default_location(None if out is None else Path(out)),
+        f"{study.name}-pareto",
+        study_fingerprint(study),
+        tuple(direction for _, direction in study_goals(study)),
+        gpus=most_gpus(study),
+    )
+
+
+def most_gpus(study: Study) -> int:
+    """The most GPUs that any plan of the study has."""
+    return max(c.gpus for c in (*cluster_choices(study), *study.axes.other_gpus))
 
 
 def one_machine_warning(store: Store, hosts: frozenset[str]) -> None:

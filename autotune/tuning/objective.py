@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import nan
+from typing import Protocol
 
 import numpy as np
 
@@ -47,3 +49,20 @@ def looked_at(study: Study) -> tuple[str, ...]:
     """Figures that `expected` reads."""
     metric = study.objective.metric
     return {COST: ("total_tokens_per_s",), FEWEST_GPUS: ("total_tokens_per_s_per_gpu", "gpus")}.get(metric, (metric,))
+
+
+class Scored(Protocol):
+    """What `plan_expected` reads of a `PlanResult`."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]: ...  # noqa: D102
+    @property
+    def p_meets(self) -> float: ...  # noqa: D102
+
+
+def plan_expected(study: Study, plan: Scored) -> float:
+    """`expected` of one plan."""
+    m = plan.metrics
+    price = m.get(COST, nan) * m["total_tokens_per_s"] * 3600.0 / 1e6
+    figures = {name: np.array([m[name]]) for name in looked_at(study)}
+    return float(expected(study, figures, np.array([plan.p_meets]), np.array([price]))[0])

@@ -68,6 +68,8 @@ class Violation:
     unit: str
 
 
+VARIANT = "|"
+"""What begins the part of a key that tells results of one plan apart; no plan string has it."""
 DERIVED = "min_p_meets"
 """The limit that follows from the others: it binds only where each of them is kept."""
 

@@ -6,7 +6,7 @@ All but the first go through joblib, so that one piece of code serves every kind
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from autotune.tuning.plans import PlanResult
 from autotune.tuning.score import score
 from costmodel.errors import InputError
 
+Scorer = Callable[[Study, Sequence[Candidate]], list[PlanResult]]
 BACKENDS = ("joblib", "dask", "ray")
 ATTEMPTS = 3
 """Times that plans are handed out whose process was killed."""
@@ -35,20 +36,22 @@ class Pool:
     scheduler: str | None = None
     """Address of the Dask scheduler or of the Ray cluster."""
 
-    def scored(self, study: Study, batches: Sequence[Sequence[Candidate]]) -> Iterator[list[PlanResult]]:
-        """Results of every batch as they come, in any order.
+    def scored(
+        self, study: Study, batches: Sequence[Sequence[Candidate]], scorer: Scorer = score
+    ) -> Iterator[list[PlanResult]]:
+        """Results of every batch as they come, in any order. `scorer` is a function of a module, sent by its name.
 
         Raises:
             InputError: a process dies again and again, or the cluster has another version of the cost model.
         """
         if self.backend == "joblib" and (self.jobs == 1 or len(batches) == 1):
             for batch in batches:
-                yield score(study, batch)
+                yield scorer(study, batch)
             return
         left = dict(enumerate(batches))
         for _ in range(ATTEMPTS):
             try:
-                for index, results in self._parallel(study, left):
+                for index, results in self._parallel(study, left, scorer):
                     del left[index]
                     yield results
             except BrokenProcessPool:
@@ -56,11 +59,13 @@ class Pool:
             return
         raise InputError.single("--jobs", f"the scoring processes were killed {ATTEMPTS} times (out of memory?)")
 
-    def _parallel(self, study: Study, left: dict[int, Sequence[Candidate]]) -> Iterator[tuple[int, list[PlanResult]]]:
+    def _parallel(
+        self, study: Study, left: dict[int, Sequence[Candidate]], scorer: Scorer
+    ) -> Iterator[tuple[int, list[PlanResult]]]:
         from joblib import Parallel, delayed, parallel_config
 
         ordered = "list" if self.backend == "ray" else "generator_unordered"  # ray's backend has no generators
-        work = [delayed(_score)(index, study, batch, model_digest()) for index, batch in left.items()]
+        work = [delayed(_score)(index, study, batch, model_digest(), scorer) for index, batch in left.items()]
         if self.backend == "joblib":
             yield from Parallel(n_jobs=self.jobs, return_as=ordered)(work)
             return
@@ -68,11 +73,13 @@ class Pool:
             yield from Parallel(return_as=ordered, batch_size=1)(work)
 
 
-def _score(index: int, study: Study, batch: Sequence[Candidate], digest: str) -> tuple[int, list[PlanResult]]:
+def _score(
+    index: int, study: Study, batch: Sequence[Candidate], digest: str, scorer: Scorer
+) -> tuple[int, list[PlanResult]]:
     """Score one batch wherever this runs, with the model that whoever asks has."""
     if model_digest() != digest:
         raise InputError.single("--scheduler", "the cluster's workers must have this version of autotune installed")
-    return index, score(study, batch)
+    return index, scorer(study, batch)
 
 
 def open_pool(backend: str = "joblib", *, jobs: int = 1, scheduler: str | None = None) -> AbstractContextManager[Pool]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, nan
-
-import numpy as np
+from math import inf
 
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.study import Store, Study, cluster_of
 from autotune.tuning.candidates import Variant
 from autotune.tuning.confidence import Confidence, confidence
-from autotune.tuning.objective import COST, expected, looked_at
+from autotune.tuning.objective import plan_expected
 from autotune.tuning.plans import PlanResult, from_record, plan_key, relative_excess
 from autotune.tuning.pool import Pool
 from autotune.tuning.pools.results import disaggregated_plan
@@ -163,10 +161,7 @@ def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, .
 
 def expected_objective(study: Study, plan: PlanResult) -> float:
     """What ranks plans, in the objective's direction (`autotune.tuning.objective.expected`)."""
-    m = plan.metrics
-    price = m.get(COST, nan) * m["total_tokens_per_s"] * 3600.0 / 1e6
-    figures = {name: np.array([m[name]]) for name in looked_at(study)}
-    return float(expected(study, figures, np.array([plan.p_meets]), np.array([price]))[0])
+    return plan_expected(study, plan)
 
 
 def _order(study: Study, plan: PlanResult) -> tuple[float, float]:

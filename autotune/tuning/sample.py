@@ -1,7 +1,8 @@
 """Spaces too large to cover: an Optuna sampler proposes, the nearest plan not scored yet is taken.
 
-The sampler sees the degrees of parallelism as numbers on logarithmic axes. Proposals seldom are valid plans,
-and samplers repeat themselves on discrete spaces, so each proposal stands for its nearest missing candidate.
+Proposals seldom are valid plans, and samplers repeat themselves on discrete spaces, so each proposal stands for its
+nearest missing candidate (`sample_axes`), and the sampler is told what that one came to. TPE is told of each limit how
+far it is broken; NSGA-II, for several objectives, gets the scored plans as its generations.
 """
 
 from __future__ import annotations
@@ -9,22 +10,28 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from math import inf, log2
-from typing import TYPE_CHECKING
+from math import inf, isfinite
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autotune.space import ENGINES, Candidate
+from autotune.space import Candidate
 from autotune.study import Study
-from autotune.tuning.plans import PlanResult
+from autotune.tuning.objective import plan_expected
+from autotune.tuning.plans import PlanResult, plan_key, relative_excess
+from autotune.tuning.pool import Scorer
+from autotune.tuning.sample_axes import SampleAxes
 from autotune.tuning.score import score
 
 if TYPE_CHECKING:
     import optuna
 
-AXES = ("replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep")
-BATCH = 16
-"""Proposals scored together; the model is far cheaper than a proposal."""
+BATCH = 8
+"""Proposals scored together; the model is far cheaper than a proposal, but each sees what the last batch came to."""
+FIRST = 0.15
+"""Share of the budget that is drawn at random before TPE proposes: it has many axes to learn from."""
+GENERATION = 40
+"""Plans of a generation of NSGA-II."""
 
 
 def sample(
@@ -35,6 +42,8 @@ def sample(
     budget: int,
     take: Callable[[list[Candidate]], list[Candidate]] = list,
     others: Callable[[], int] = int,
+    scorer: Scorer = score,
+    goals: Sequence[tuple[str, str]] = (),
 ) -> Iterator[list[PlanResult]]:
     """Score up to `budget` candidates, known ones included, or until the study's time is up.
 
@@ -45,67 +54,95 @@ def sample(
         budget: plans scored in all, by whomever.
         take: which of some candidates are this worker's to score.
         others: plans that other workers have scored since `known`.
+        scorer: results of candidates, at least one of each.
+        goals: metric and direction of several objectives; none: the study's own.
     """
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it says is for people who call Optuna themselves
     deadline = time.monotonic() + (study.search.timeout_s or inf)
+    asked = [direction for _, direction in goals] or [study.objective.direction]
+    directions = [optuna.study.StudyDirection[direction.upper()] for direction in asked]
+    sampler = _sampler(study, budget, several=bool(goals))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        direction = optuna.study.StudyDirection[study.objective.direction.upper()]
-        search = optuna.create_study(direction=direction, sampler=_sampler(study))
-    axes = {name: optuna.distributions.IntDistribution(1, study.cluster.gpus, log=True) for name in AXES}
-    engines = optuna.distributions.CategoricalDistribution(ENGINES)
-    space: dict[str, optuna.distributions.BaseDistribution] = {**axes, "engine": engines}
-    search.add_trials([_told(p, study, space) for p in known])
-    left = list(missing)
-    places = np.array([[log2(getattr(c.layout, a)) for a in AXES] for c in left])
-    taken = np.zeros(len(left), dtype=bool)
-    scored = len(known)
+        search = optuna.create_study(directions=directions, sampler=sampler)
+    everything = [*missing, *dict.fromkeys(Candidate(engine=p.engine, layout=p.layout, gpu=p.gpu) for p in known)]
+    if not everything:
+        return
+    axes = SampleAxes.of(everything)
+    at = {plan_key(c): i for i, c in enumerate(everything)}
+    taken = np.arange(len(everything)) >= len(missing)
+
+    def tell(plans: Sequence[PlanResult], attrs: dict[str, Any]) -> None:
+        told = [_told(study, p, axes, at[p.plan], goals, attrs) for p in plans]
+        search.add_trials([trial for trial in told if trial is not None])
+
+    tell(known, {})
+    # uniform over the candidates: what the axes are drawn from at random is nearest to few of them, again and again
+    uniform: dict[str, optuna.distributions.BaseDistribution] = {
+        "candidate": optuna.distributions.IntDistribution(0, len(everything) - 1)
+    }
+    first = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=study.search.seed))
+    at_random = budget if study.search.sampler == "random" else max(round(FIRST * budget), min(BATCH, budget))
+    scored = len({p.plan for p in known})
     while (open_trials := budget - scored - others()) > 0 and not taken.all() and time.monotonic() < deadline:
-        batch = []
+        batch: list[Candidate] = []
+        attrs: dict[str, Any] = {}
         for _ in range(min(BATCH, open_trials, int((~taken).sum()))):
-            proposal = search.ask(space)
-            search.tell(proposal, state=optuna.trial.TrialState.FAIL)
-            batch.append(_nearest(proposal.params, left, places, taken))
-        results = score(study, take(batch))
-        search.add_trials([_told(p, study, space) for p in results])
-        scored += len(results)
+            if scored + len(batch) < at_random or not axes.distributions:
+                index = _free(int(first.ask(uniform).params["candidate"]), taken)
+            else:
+                proposal = search.ask(axes.distributions)
+                marked = search.tell(proposal, state=optuna.trial.TrialState.FAIL).system_attrs
+                # NSGA-II marks proposals with their generation, which the plans scored for them take over
+                attrs = {name: value for name, value in marked.items() if name.endswith("generation")}
+                index = axes.nearest(proposal.params, taken)
+            taken[index] = True
+            batch.append(everything[index])
+        results = scorer(study, take(batch))
+        tell(results, attrs)
+        scored += len({p.plan for p in results})
         yield results
 
 
-def _sampler(study: Study) -> optuna.samplers.BaseSampler:
+def _sampler(study: Study, budget: int, *, several: bool) -> optuna.samplers.BaseSampler:
     import optuna
 
-    if study.search.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=study.search.seed)
-    if study.search.sampler == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=study.search.seed)
-    return optuna.samplers.TPESampler(seed=study.search.seed)
+    seed, asked = study.search.seed, study.search.sampler
+    if asked == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if asked == "nsga2" or (several and asked == "auto"):
+        return optuna.samplers.NSGAIISampler(population_size=max(min(GENERATION, budget // 8), 2), seed=seed)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=0, constant_liar=False)
 
 
-def _nearest(
-    params: dict[str, object],
-    left: Sequence[Candidate],
-    places: np.ndarray[tuple[int, int], np.dtype[np.float64]],
-    taken: np.ndarray[tuple[int], np.dtype[np.bool_]],
-) -> Candidate:
-    wanted = np.array([log2(float(str(params[a]))) for a in AXES])
-    other_engine = np.array([c.engine != params["engine"] for c in left])
-    distance = np.abs(places - wanted).sum(axis=1) + 2.0 * other_engine + np.where(taken, inf, 0.0)
-    index = int(distance.argmin())
-    taken[index] = True
-    return left[index]
+def _free(index: int, taken: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
+    """The first candidate from `index` on that is not taken, round the end."""
+    free = np.flatnonzero(~taken)
+    return int(free[np.searchsorted(free, index) % free.size])
 
 
 def _told(
-    plan: PlanResult, study: Study, space: dict[str, optuna.distributions.BaseDistribution]
-) -> optuna.trial.FrozenTrial:
+    study: Study,
+    plan: PlanResult,
+    axes: SampleAxes,
+    index: int,
+    goals: Sequence[tuple[str, str]],
+    attrs: dict[str, Any],
+) -> optuna.trial.FrozenTrial | None:
+    """A scored plan as a trial of the sampler's own study; None where a figure is not finite."""
     import optuna
 
+    values = [plan.metrics[name] for name, _ in goals] or [plan_expected(study, plan)]
+    if not all(map(isfinite, values)):
+        return None
     return optuna.trial.create_trial(
-        value=plan.metrics[study.objective.metric],
-        params={**{a: getattr(plan.layout, a) for a in AXES}, "engine": plan.engine},
-        distributions=space,
-        constraints=dict(plan.margins),
+        values=values,
+        params=axes.params(index),
+        distributions=axes.distributions,
+        # relative to each limit: milliseconds and shares of memory have to be weighed against each other
+        constraints={"limits": sum(min(relative_excess(v), 1e6) for v in plan.violations)},
         user_attrs={"plan_key": plan.key},
+        system_attrs=dict(attrs),
     )

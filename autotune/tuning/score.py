@@ -38,7 +38,7 @@ def score_variant(study: Study, variant: Variant, batched_tokens: Sequence[int])
 
 def _best(study: Study, rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.int64]], count: int) -> list[PlanResult]:
     limits = study_limits(study)
-    tried = [_Trial(rows, concurrency, limits, study) for concurrency in _concurrencies(study, rows, limits)]
+    tried = [RowsAt(rows, concurrency, limits, study) for concurrency in _concurrencies(study, rows, limits)]
     keys = np.stack([t.key for t in tried])
     best_of_row = keys.argmax(axis=0)
     row_key = keys.max(axis=0)
@@ -116,7 +116,7 @@ def finite_price(price: float) -> float | None:
     return None if np.isnan(price) else float(price)
 
 
-class _Trial:
+class RowsAt:
     """All rows at one concurrency each, with the key that orders them: higher is better."""
 
     def __init__(self, rows: Rows, concurrency: Floats, limits: tuple[Limit, ...], study: Study) -> None:

@@ -7,8 +7,10 @@ a bound can be kept if and only if filling stages to it, first to last, uses no 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,7 +23,8 @@ from costmodel.arch import Arch
 from costmodel.columns import Floats
 from costmodel.stages import LAYER_KINDS, stage_counts, stage_params
 
-HALVINGS = 60
+HALVINGS = 42
+"""Of the bound's interval: to the last digits of a float."""
 
 
 def balanced_splits(study: Study, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
@@ -44,6 +47,7 @@ def balanced_splits(study: Study, candidates: Sequence[Candidate]) -> tuple[Cand
     shares = [np.broadcast_to(x, (size,)) for x in (state.prefill_passes_per_request, state.decode_passes_per_request)]
     kinds = _kind_counts(study.arch)
     params = np.array(stage_params(study.arch, (1,) * study.arch.num_hidden_layers), dtype=np.float64)
+    by_weight = {pp: best_split(params[None, :], pp) for pp in {c.layout.pp for c in piped}}
     out: dict[Candidate, None] = {}
     for i, candidate in enumerate(piped):
         launched = np.full(len(kinds), floor[i])
@@ -51,9 +55,8 @@ def balanced_splits(study: Study, candidates: Sequence[Candidate]) -> tuple[Cand
             (kinds @ decode[i])[None, :],
             np.stack([kinds @ prompt[i], launched]),
             (kinds @ (shares[0][i] * prompt[i] + shares[1][i] * decode[i]))[None, :],
-            params[None, :],
         )
-        splits = dict.fromkeys(best_split(c, candidate.layout.pp) for c in costs)
+        splits = dict.fromkeys((*(best_split(c, candidate.layout.pp) for c in costs), by_weight[candidate.layout.pp]))
         own = candidate.layout.stage_layers
         out.update(
             (replace(candidate, layout=replace(candidate.layout, stage_layers=s)), None) for s in splits if s != own
@@ -70,9 +73,11 @@ def best_split(costs: Floats, stages: int) -> tuple[int, ...]:
 
     Of all splits with that largest stage the one closest to equal shares of the first kind.
     """
-    ends = np.hstack([np.zeros((len(costs), 1)), np.cumsum(costs, axis=1)])
-    low, high = float(costs.max()), float(ends[:, -1].max())
-    low = max(low, high / stages) * (1.0 - 1e-12)
+    ends = [[0.0, *row] for row in np.cumsum(costs, axis=1).tolist()]
+    largest, total = float(costs.max()), max(row[-1] for row in ends)
+    low = max(largest, total / stages) * (1.0 - 1e-12)
+    # a stage filled to below the bound leaves out a layer that would break it: the bound is less than one layer away
+    high = min(total / stages + largest if len(ends) == 1 else total, total)
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         if _fits(ends, stages, middle):
@@ -82,13 +87,13 @@ def best_split(costs: Floats, stages: int) -> tuple[int, ...]:
     return _even(ends, stages, high * (1.0 + 1e-12))
 
 
-def _reach(ends: Floats, start: int, bound: float) -> int:
+def _reach(ends: list[list[float]], start: int, bound: float) -> int:
     """The last layer end that a stage from `start` can have within the bound."""
-    return int(min(np.searchsorted(row, row[start] + bound, side="right") - 1 for row in ends))
+    return min(bisect_right(row, row[start] + bound) - 1 for row in ends)
 
 
-def _fits(ends: Floats, stages: int, bound: float) -> bool:
-    layers, at = ends.shape[1] - 1, 0
+def _fits(ends: list[list[float]], stages: int, bound: float) -> bool:
+    layers, at = len(ends[0]) - 1, 0
     for stage in range(stages):
         end = min(_reach(ends, at, bound), layers - (stages - 1 - stage))  # leave a layer for each stage to come
         if end <= at:
@@ -97,23 +102,23 @@ def _fits(ends: Floats, stages: int, bound: float) -> bool:
     return at == layers
 
 
-def _even(ends: Floats, stages: int, bound: float) -> tuple[int, ...]:
-    layers = ends.shape[1] - 1
-    backwards = ends[:, -1:] - ends[:, ::-1]
+def _even(ends: list[list[float]], stages: int, bound: float) -> tuple[int, ...]:
+    layers = len(ends[0]) - 1
+    backwards = [[row[-1] - x for x in reversed(row)] for row in ends]
     latest = [layers]  # from the last stage back: the earliest that a stage may begin, so that the rest fits
     for stage in range(stages - 1):
-        begun = layers - latest[-1]
-        reach = min(_reach(backwards, begun, bound), layers - (stages - 1 - stage))
+        reach = min(_reach(backwards, layers - latest[-1], bound), layers - (stages - 1 - stage))
         latest.append(layers - reach)
     least = latest[::-1]  # least[s]: the first place where stage s may end
     cuts, at = [0], 0
     for stage in range(stages - 1):
         most = min(_reach(ends, at, bound), layers - (stages - 1 - stage))
-        wanted = ends[0, -1] * (stage + 1) / stages
-        near = int(np.abs(ends[0] - wanted).argmin())
+        wanted = ends[0][-1] * (stage + 1) / stages
+        near = bisect_left(ends[0], wanted)
+        near -= near > 0 and wanted - ends[0][near - 1] < ends[0][near] - wanted
         at = min(max(near, least[stage], at + 1), most)
         cuts.append(at)
-    return tuple(np.diff([*cuts, layers]).tolist())
+    return tuple(b - a for a, b in pairwise([*cuts, layers]))
 
 
 def _per_kind(per_layer_s: dict[str, Floats], send_s: Floats, size: int) -> Floats:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from autotune.space import Candidate, Space, enumerate_space
 from autotune.study import IntRange, Store, Study, cluster_choices, on_cluster
-from autotune.tuning.plans import PlanResult, plan_key, to_record
-from autotune.tuning.pool import Pool
+from autotune.tuning.plans import VARIANT, PlanResult, plan_key, to_record
+from autotune.tuning.pool import Pool, Scorer
 from autotune.tuning.sample import sample
-from autotune.tuning.score import STEPS_BACK
+from autotune.tuning.score import STEPS_BACK, score
 from autotune.tuning.split import balanced_splits
 from costmodel.errors import InputError
 
@@ -63,6 +63,8 @@ def score_missing(
     pool: Pool,
     *,
     progress: Callable[[int], None] | None = None,
+    scorer: Scorer = score,
+    goals: Sequence[tuple[str, str]] = (),
 ) -> Iterator[tuple[list[PlanResult], int]]:
     """Score and store what is missing, together with whoever else is at it, until all of it is stored.
 
@@ -76,15 +78,18 @@ def score_missing(
         store: None: nothing is stored, and no one else is at it.
         pool: what scores.
         progress: called with the number of `missing` that are stored.
+        scorer: results of candidates; of several of one plan, the one whose key is the plan's comes last.
+        goals: metric and direction of every value to store; none: the study's objective.
 
     Raises:
         InputError: the storage fails.
     """
     progress = progress or (lambda _: None)
+    metrics = [name for name, _ in goals] or [study.objective.metric]
     if store is None:
         done = 0
-        for results in pool.scored(study, _cut(missing, batch_candidates(study, len(missing), pool.jobs))):
-            done += len(results)
+        for results in pool.scored(study, _cut(missing, batch_candidates(study, len(missing), pool.jobs)), scorer):
+            done += len({p.plan for p in results})
             yield results, len(results)
             progress(done)
         return
@@ -106,9 +111,9 @@ def score_missing(
                 continue
             wait_s = WAIT_S[0]
             with store.alive():
-                for results in pool.scored(study, _cut([waiting.pop(key) for key in claimed], size)):
-                    yield results, store.add([to_record(p, study.objective.metric) for p in results])
-                    done += len(results)
+                for results in pool.scored(study, _cut([waiting.pop(key) for key in claimed], size), scorer):
+                    yield results, store.add([to_record(p, *metrics) for p in results])
+                    done += len({p.plan for p in results})
                     progress(done)
     finally:
         with suppress(InputError):  # a storage that is gone holds no claim either
@@ -122,6 +127,8 @@ def sample_missing(
     store: Store | None,
     *,
     progress: Callable[[int], None] | None = None,
+    scorer: Scorer = score,
+    goals: Sequence[tuple[str, str]] = (),
 ) -> Iterator[tuple[list[PlanResult], int]]:
     """As `score_missing`, of as many plans as the study's budget allows, chosen by its sampler.
 
@@ -130,27 +137,34 @@ def sample_missing(
     """
     budget = study.search.trials or study.search.exhaustive_limit
     progress = progress or (lambda _: None)
+    metrics = [name for name, _ in goals] or [study.objective.metric]
     done = 0
     if store is None:
-        for results in sample(study, missing, known, budget=budget):
-            done += len(results)
+        for results in sample(study, missing, known, budget=budget, scorer=scorer, goals=goals):
+            done += len({p.plan for p in results})
             yield results, len(results)
             progress(done)
         return
-    before, new = len(store.known_keys()), 0
+
+    def plans_stored() -> int:
+        """Plans, not the further results of a plan."""
+        return sum(VARIANT not in key for key in store.known_keys())
+
+    before, new = plans_stored(), 0
 
     def take(batch: list[Candidate]) -> list[Candidate]:
         claimed = set(store.claim([plan_key(c) for c in batch], len(batch)))
         return [c for c in batch if plan_key(c) in claimed]
 
     def others() -> int:
-        return len(store.known_keys()) - before - new
+        return plans_stored() - before - new
 
     try:
         with store.alive():
-            for results in sample(study, missing, known, budget=budget, take=take, others=others):
-                added = store.add([to_record(p, study.objective.metric) for p in results])
-                new += added
+            told = {"scorer": scorer, "goals": goals, "take": take, "others": others}
+            for results in sample(study, missing, known, budget=budget, **told):  # type: ignore[arg-type]
+                added = store.add([to_record(p, *metrics) for p in results])
+                new += len({p.plan for p in results}) if added else 0
                 yield results, added
                 progress(new)
     finally:

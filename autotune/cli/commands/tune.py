@@ -22,6 +22,11 @@ from autotune.cli.options import BACKEND, JOBS, JSON, SCHEDULER, SET, STORAGE, S
     type=click.Path(dir_okay=False),
     help="Report for people: one self-contained page with charts, and up to where the choice holds.",
 )
+@click.option(
+    "--pareto",
+    is_flag=True,
+    help="The Pareto front of throughput, TTFT, TPOT and (where prices are given) cost, instead of a ranking.",
+)
 @STORAGE
 @click.option("--no-storage", is_flag=True, help="Keep nothing; score everything again.")
 @JOBS

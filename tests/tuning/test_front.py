@@ -1,0 +1,195 @@
+"""Several objectives: the front against its definition, storage, Optuna's own plot, sampling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from autotune.cli.main import cli
+from autotune.cli.tune import front_store
+from autotune.report.front import front_document, shown_points
+from autotune.study import Store, Study
+from autotune.tuning import tune
+from autotune.tuning.candidates import Variant, make_rows
+from autotune.tuning.front import Front, _loads, goal_values, nondominated, pareto, study_goals
+from autotune.tuning.limits import excess_table, study_limits
+from autotune.tuning.workers import study_space
+from costmodel.errors import InputError
+from tests.tuning.brute import question
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def asked(**tables: Any) -> Study:
+    """A small study with prices and limits."""
+    return question(
+        **{
+            "constraints": {"ttft_ms": 3000, "tpot_ms": 40},
+            "prices": {"h100_sxm": 2.0},
+            "search": {"max_num_batched_tokens": [1024, 4096]},
+            **tables,
+        }
+    )
+
+
+def _brute(values: np.ndarray[Any, Any]) -> list[bool]:
+    """By the definition: no other row at least as good everywhere and better somewhere."""
+    return [not any(bool((other <= row).all() and (other < row).any()) for other in values) for row in values]
+
+
+def test_nondominated_is_the_definition() -> None:
+    """On small whole numbers, where ties abound, and on many rows, which take several blocks."""
+    random = np.random.default_rng(5)
+    for columns in (1, 2, 3, 4):
+        for size in (0, 1, 40):
+            values = random.integers(0, 4, (size, columns)).astype(float)
+            assert nondominated(values).tolist() == _brute(values)
+    values = random.random((700, 3))
+    assert nondominated(values).tolist() == _brute(values)
+
+
+def _all_rows(study: Study) -> np.ndarray[Any, Any]:
+    """Goals of every feasible setting of every plan, less being better; evaluated in one piece."""
+    variants = [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in study_space(study).candidates]
+    rows = make_rows(study, variants, study.search.max_num_batched_tokens)
+    out = []
+    for load in _loads(study, rows):
+        e = rows.evaluate(load)
+        cost = rows.price_per_hour / 3600.0 / e.total_tokens_per_s * 1e6
+        table = np.stack([-e.total_tokens_per_s_per_gpu, e.ttft_s, e.tpot_s, cost], axis=1)
+        out.append(table[(excess_table(study_limits(study), e) <= 0.0).all(axis=0)])
+    return np.concatenate(out)
+
+
+@pytest.mark.parametrize(
+    "tables", [{}, {"workload": {"isl": 1009, "osl": 211, "request_rate_per_s": 5.0}}, {"constraints": {}}]
+)
+def test_the_front_is_that_of_every_setting(tables: dict[str, Any]) -> None:
+    """Against all settings of all plans at once, filtered by the definition."""
+    study = asked(**tables)
+    front = pareto(study)
+    everything = _all_rows(study)
+    truth = {tuple(row) for row in np.unique(everything, axis=0)[_brute(np.unique(everything, axis=0))].tolist()}
+    assert {tuple(row) for row in goal_values(front.points, front.goals).tolist()} == truth
+    assert front.complete
+    assert all(p.feasible and not p.violations for p in front.points)
+    first = [p.metrics["total_tokens_per_s_per_gpu"] for p in front.points]
+    assert first == sorted(first, reverse=True)
+
+
+def test_its_ends_are_at_least_as_good_as_a_ranking() -> None:
+    """No ranked plan of any single objective dominates a point of the front."""
+    study = asked()
+    front = pareto(study)
+    values = goal_values(front.points, front.goals)
+    for objective in ({"maximize": "total_tokens_per_s_per_gpu"}, {"minimize": "ttft_s"}, {"minimize": "tpot_s"}):
+        ranked = tune(asked(objective=objective)).ranked
+        other = goal_values(ranked, front.goals)
+        for row in other:
+            worse = (row <= values - 1e-12).all(axis=1)
+            assert not worse.any()
+
+
+def test_goals_follow_the_study() -> None:
+    """The study's own throughput, and cost only where every GPU type has a price, which is said."""
+    assert [g for g, _ in study_goals(asked())] == [
+        "total_tokens_per_s_per_gpu", "ttft_s", "tpot_s", "usd_per_million_tokens",
+    ]  # fmt: skip
+    free = asked(prices={}, objective={"maximize": "output_tokens_per_s"})
+    assert [g for g, _ in study_goals(free)] == ["output_tokens_per_s", "ttft_s", "tpot_s"]
+    assert any("cost is no objective" in text for text in pareto(free).study.assumptions)
+    with pytest.raises(InputError, match="must go with plans of one kind of replica"):
+        pareto(asked(search={"disaggregated": "only"}))
+
+
+def _document(front: Front) -> str:
+    document = {k: v for k, v in front_document(front, top=0).items() if k not in ("storage", "scored_now")}
+    return json.dumps(document, sort_keys=True)
+
+
+def _store(study: Study, folder: Path) -> Store:
+    return front_store(study, str(folder / "journal.log"), None)
+
+
+def test_it_is_resumed(tmp_path: Path) -> None:
+    """Half of the plans stored, some of them without their last record: only the rest is scored, the front the same."""
+    study = asked()
+    whole = pareto(study, _store(study, tmp_path / "a"))
+    assert _document(whole) == _document(pareto(study))
+    again = pareto(study, _store(study, tmp_path / "a"))
+    assert again.scored_now == 0
+    assert _document(again) == _document(whole)
+    records = _store(study, tmp_path / "a").records()
+    names = {r.attrs["plan"] for r in records}
+    kept = set(sorted(names)[::2])
+    torn = sorted(kept)[0]
+    part = [r for r in records if r.attrs["plan"] in kept and r.key != torn]
+    store = _store(study, tmp_path / "b")
+    store.add(part)
+    rest = pareto(study, store)
+    assert rest.scored_now == len(names) - len(kept) + 1
+    assert _document(rest) == _document(whole)
+
+
+def test_optuna_draws_the_front(tmp_path: Path) -> None:
+    """A plain multi-objective Optuna study: directions, constraints, and its own best trials are the front."""
+    from optuna.visualization import plot_pareto_front
+
+    study = asked(prices={}, constraints={"ttft_ms": 300, "tpot_ms": 20})
+    front = pareto(study, store := _store(study, tmp_path))
+    optuna_study = store.optuna_study()
+    assert [d.name for d in optuna_study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    trials = optuna_study.get_trials(deepcopy=False)
+    assert any(max(t.constraints.values()) > 0.0 for t in trials)
+    best = {tuple(t.values) for t in optuna_study.best_trials}
+    assert best == {tuple(p.metrics[name] for name, _ in front.goals) for p in front.points}
+    figure = plot_pareto_front(optuna_study)
+    drawn = {len(trace.x): trace.name for trace in figure.data}
+    assert len(optuna_study.best_trials) in drawn
+
+
+def test_a_large_space_is_sampled() -> None:
+    """NSGA-II within its budget, the same each time, marked as no whole cover, and nothing infeasible on its front."""
+    search = {"max_num_batched_tokens": [4096], "trials": 60}
+    study = asked(engine="any", cluster={"gpus": 32, "gpu": "h100_sxm"}, search=search)
+    one, two = pareto(study), pareto(study)
+    assert not one.complete
+    assert one.plans_scored == 60
+    assert _document(one) == _document(two)
+    assert all(p.feasible for p in one.points)
+    assert all(nondominated(goal_values(one.points, one.goals)))
+
+
+def test_points_shown_are_spread() -> None:
+    """The ends and as many between them as asked for."""
+    front = pareto(asked())
+    points = shown_points(front, 5)
+    assert points[0] is front.points[0]
+    assert points[-1] is front.points[-1]
+    assert len(points) == 5
+    assert shown_points(front, 0) == list(front.points)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """A table on request, JSON in a pipe, files in the folder, 3 where nothing keeps the limits, 2 with a page."""
+    study = str(ROOT / "studies" / "llama-70b-16xh100.toml")
+    run = CliRunner().invoke
+
+    table = run(cli, ["tune", study, "--pareto", "--table", "--out", str(tmp_path)])
+    assert table.exit_code == 0, table.output
+    assert "Pareto front of" in table.output
+    document = json.loads((tmp_path / "pareto.json").read_text())
+    assert document["counts"]["front"] == len(document["plans"]) >= 3
+    assert (tmp_path / "pareto.csv").read_text().count("\n") == len(document["plans"]) + 1
+    piped = run(cli, ["tune", study, "--pareto", "--json", "--out", str(tmp_path), "--top", "2"])
+    assert json.loads(piped.stdout)["scored_now"] == 0
+    nothing = run(cli, ["tune", study, "--pareto", "--table", "--no-storage", "--set", "constraints.ttft_ms=0.01"])
+    assert nothing.exit_code == 3
+    assert "the front is empty" in nothing.output
+    with pytest.raises(InputError, match="must go without --pareto"):
+        run(cli, ["tune", study, "--pareto", "--html", str(tmp_path / "x.html")], catch_exceptions=False)
