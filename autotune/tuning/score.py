@@ -51,7 +51,7 @@ def _best(study: Study, rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.in
 
 
 def _all_tried(
-    rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.int64]], tried: Sequence[_Trial]
+    rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.int64]], tried: Sequence[RowsAt]
 ) -> Iterator[Tried]:
     """Every evaluation of each candidate, in the order of the candidates; `owner` ascends."""
     search = rows.study.search

@@ -184,7 +184,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert table.exit_code == 0, table.output
     assert "Pareto front of" in table.output
     document = json.loads((tmp_path / "pareto.json").read_text())
-    assert document["counts"]["front"] == len(document["plans"]) >= 3
+    assert document["counts"]["front"] == len(document["plans"]) > 0
     assert (tmp_path / "pareto.csv").read_text().count("\n") == len(document["plans"]) + 1
     piped = run(cli, ["tune", study, "--pareto", "--json", "--out", str(tmp_path), "--top", "2"])
     assert json.loads(piped.stdout)["scored_now"] == 0
