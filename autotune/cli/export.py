@@ -11,6 +11,7 @@ from autotune.cli.options import EXIT_INFEASIBLE, wants_json
 from autotune.launch.export import Export, choose_plan, current_service, imported_service, make_export
 from autotune.launch.files import OutFile, write_folder
 from autotune.launch.importing import import_plan
+from autotune.launch.parse import find_engine
 from autotune.launch.plan import Service
 from autotune.launch.targets import TARGETS, Target, target_files
 from autotune.report.files import to_json
@@ -71,8 +72,8 @@ def _write(target: Target, export: Export, folder: Path, study: Mapping[str, str
 
 
 def _current(study: Study, text: str) -> Service:
-    """What runs now: of a file or folder as `autotune import` reads it, else a plan string or `baseline`."""
+    """What runs now: of a file, folder or command as `autotune import` reads it, else a plan string or `baseline`."""
     path = Path(text)
-    if len(text) < MAX_NAME and "\x00" not in text and path.exists():
+    if find_engine(text.split()) is not None or (len(text) < MAX_NAME and "\x00" not in text and path.exists()):
         return imported_service(study, import_plan(text, study=study))
     return current_service(study, text)

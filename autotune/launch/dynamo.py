@@ -19,6 +19,7 @@ from autotune.launch.kubernetes_pod import CACHE_ON_NODE, CPUS_PER_GPU, MEMORY_G
 from autotune.launch.plan import LaunchPlan, NodeProcess, Service
 from autotune.launch.pods import CACHE_AT, SHM_GIB, amd, device, instance_name, mounted_model, plain
 from autotune.launch.quoting import one_line, to_yaml
+from autotune.launch.scripts import rank_file
 from costmodel.errors import InputError
 
 FILE = "dynamographdeployment.yaml"
@@ -53,7 +54,9 @@ def dynamo_files(plan: LaunchPlan) -> dict[str, OutFile]:
         InputError: `dynamo_backend`, `dynamo_shell_names`, `dynamo_context_parallel` or `container_image`.
     """
     _check(plan)
+    places = {node: f"worker {r.index}, node {i}" for r in plan.replicas for i, node in enumerate(r.nodes)}
     return {
+        "ranks.json": rank_file(plan, places),
         FILE: OutFile(text=to_yaml(document(plan))),
         BENCH: OutFile(text=to_yaml(bench_job(plan))),
     }

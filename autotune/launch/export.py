@@ -10,11 +10,12 @@ from autotune.launch.options import choose_version
 from autotune.launch.plan import LaunchPlan, Service
 from autotune.launch.service import make_service
 from autotune.launch.targets import Target
-from autotune.space import ANY
+from autotune.space import ANY, format_plan
 from autotune.study import Study
 from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_plan, tune
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError
+from costmodel.layout import LAYOUT_AXES, Layout
 
 BEST = "best"
 BASELINE = "baseline"
@@ -129,9 +130,10 @@ def imported_service(study: Study, imported: Imported) -> Service:
         InputError: it has no reading on the study's GPUs, or breaks a rule of its engine.
     """
     knobs = imported.knobs
+    plan, said = _all_servers(study, imported)
     scored = score_plan(
         study,
-        imported.plan,
+        plan,
         engine=imported.engine,
         batched_tokens=knobs.get("max_num_batched_tokens"),
         kv_dtype=knobs["kv_dtype"] if knobs.get("kv_dtype") in KV_BYTES else None,
@@ -148,4 +150,20 @@ def imported_service(study: Study, imported: Imported) -> Service:
         max_num_seqs=knobs.get("max_num_seqs") or limits.max_num_seqs,
         max_num_batched_tokens=knobs.get("max_num_batched_tokens") or limits.max_num_batched_tokens,
     )
-    return replace(service, limits=limits)
+    filled = knobs.get("memory_fraction")
+    if imported.engine == "vllm" and isinstance(filled, float):  # the others' fractions are of something else
+        limits = replace(limits, gpu_memory_utilization=filled)
+    return replace(service, limits=limits, assumptions=(*said, *service.assumptions))
+
+
+def _all_servers(study: Study, imported: Imported) -> tuple[str, tuple[str, ...]]:
+    """The plan of as many servers as fill the study's GPUs, where what was read is one of them."""
+    layout = imported.layout
+    size = layout["pp"] * layout["attn_tp"] * layout["attn_dp"] * layout["attn_cp"]
+    servers = study.cluster.gpus // size
+    stages = layout["stage_layers"]
+    if layout["replicas"] != 1 or servers < 2 or study.cluster.gpus % size or stages is None:
+        return imported.plan, ()
+    axes = {name: layout[name] for name in LAYOUT_AXES} | {"replicas": servers}
+    said = f"--from: it starts one server of {size} GPUs; {servers} of them taken, which is all GPUs of the study"
+    return format_plan(Layout(**axes, stage_layers=tuple(stages)), imported.engine), (said,)

@@ -18,6 +18,8 @@ from costmodel.serving import Load
 
 LENGTH_HEADROOM_FRAC = 0.05
 """Beyond the longest prompt and output of the study: chat templates and special tokens add to what users send."""
+MARGIN_FRAC = 0.05
+"""KV room kept free beyond sequences of mean length: the memory model is good to a few per cent."""
 PEAK_SD = 3.0
 """Standard deviations of a Poisson number that a rank's sequences may lie above their mean."""
 LENGTH_STEP = 256
@@ -88,7 +90,7 @@ def start_limits(study: Study, plan: PlanResult) -> StartLimits:
     if float(_memory(study, rows, wanted, length).kv_bytes_longest[0]) > room:
         length = longest
     mean = float(memory.kv_bytes_per_sequence[0])
-    seqs = max(min(wanted, int(room // mean)), 1)
+    seqs = max(min(wanted, int(room / (1.0 + MARGIN_FRAC) // mean)), 1)
     final = _memory(study, rows, seqs, length)
     return _limits(study, plan, final, seqs, length, _said(plan, wanted, seqs, longest, length))
 
@@ -106,7 +108,9 @@ def _said(plan: PlanResult, wanted: int, seqs: int, longest: int, length: int) -
             "of Poisson arrivals"
         )
     if seqs < wanted:
-        said.append(f"sequences per rank {seqs:,} of {wanted:,}: as many as there is KV room for")
+        said.append(
+            f"sequences per rank {seqs:,} of {wanted:,}: as many as there is KV room for, {MARGIN_FRAC:.0%} to spare"
+        )
     if plan.knobs.max_num_batched_tokens < seqs:
         said.append(f"token budget raised to {seqs:,}: engines want at least a token for each sequence")
     return tuple(said)

@@ -135,6 +135,8 @@ def _roll(plan: LaunchPlan, current: Service | None, guide: Guide) -> tuple[str,
         return (*lines, *(guide.roll or (_UNKNOWN,)))
     differs = changes(current, plan.service)
     lines += [f"From `{current.plan}` ({ENGINE_NAMES[current.engine]} {current.version}):", ""]
+    taken = [one_line(text) for text in current.assumptions if text.startswith("--from")]
+    lines += [*taken, ""] if taken else []
     if not differs:
         return (*lines, "Nothing differs: the same command starts both, so that no restart is needed.")
     lines += ["| | now | after |", "|---|---|---|"]

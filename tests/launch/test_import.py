@@ -187,6 +187,19 @@ def test_the_way_from_what_runs(tmp_path: Path) -> None:
 POOLED = "vllm:P48:R6/PP8/ATP1/ADP1/MTP1/EP1+D80:R5/PP1/ATP2/ADP8/MTP1/EP16"
 
 
+def test_the_way_from_a_command(tmp_path: Path) -> None:
+    """--from takes the command line that runs today: its lengths and counts stand beside the new ones."""
+    command = "vllm serve deepseek-ai/DeepSeek-V3 -tp 8 -pp 2 --max-num-seqs 77 --max-model-len 9000"
+    base = ["export", str(FOLDER / "deepseek-v3-128xh200.toml"), "--target", "vllm", "--json"]
+    done = CliRunner().invoke(cli, [*base, "--out", str(tmp_path / "out"), "--from", command], catch_exceptions=False)
+    assert done.exit_code == 0
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| max_num_seqs | 77 | 58 |" in text
+    assert "| max_model_len | 9000 | 5376 |" in text
+    assert "| gpu_memory_utilization | 0.92 | 0.9 |" in text
+    assert "--from: it starts one server of 16 GPUs; 8 of them taken" in text
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [

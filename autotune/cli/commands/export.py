@@ -31,8 +31,8 @@ TARGETS = ("vllm", "sglang", "trtllm", "compose", "k8s", "dynamo")
     "--from",
     "current",
     metavar="CURRENT",
-    help="What runs now, for the way from there: a plan string, `baseline`, an exported folder or a file as "
-    "`autotune import` reads it.",
+    help="What runs now, for the way from there: a plan string, `baseline`, or what `autotune import` reads (an "
+    "exported folder, a file, a command).",
 )
 @click.option("--image", help="Container image for compose, k8s and dynamo. Default: the engine's published one.")
 @click.option("--hybrid-lb", is_flag=True, help="vLLM: every node of a replica answers HTTP for its own ranks.")
