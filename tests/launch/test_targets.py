@@ -88,7 +88,7 @@ def test_every_valid_plan_of_a_node_reads_back_from_compose(engine, model, tmp_p
         assert sorted(used) == list(range(8))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     target=st.sampled_from(["compose", "k8s", "k8s", "dynamo"]),
     engine=st.sampled_from(ENGINES),
