@@ -57,17 +57,19 @@ class Rows:
         )
 
     def evaluate(self, concurrency: Floats) -> Estimate:
-        """Estimate every row with so many requests in flight over all replicas, and no more arriving than do."""
-        load, work = self.load(concurrency), self.study.workload
-        if work.points:
-            # all kinds in one batch: what an evaluation takes is mostly numpy's overhead per call
-            rows = len(self.batched_tokens)
-            spread = self.batch.take(np.tile(np.arange(rows), len(work.points)))
-            loads = point_loads(load, work.points, rows)
-            estimate = combined(spread.evaluate(loads, **self._bounds()), work.points)
-        else:
-            estimate = self.batch.evaluate(load, **self._bounds())
-        return estimate if work.request_rate_per_s is None else at_rate(estimate, work.request_rate_per_s)
+        """Estimate every row with so many requests in flight over all replicas, whatever the study says arrives."""
+        load, points = self.load(concurrency), self.study.workload.points
+        if not points:
+            return self.batch.evaluate(load, **self._bounds())
+        # all kinds in one batch: what an evaluation takes is mostly numpy's overhead per call
+        rows = len(self.batched_tokens)
+        spread = self.batch.take(np.tile(np.arange(rows), len(points)))
+        return combined(spread.evaluate(point_loads(load, points, rows), **self._bounds()), points)
+
+    def serving(self, concurrency: Floats) -> Estimate:
+        """The same where no more is served than arrives, if the study gives a request rate."""
+        estimate, rate = self.evaluate(concurrency), self.study.workload.request_rate_per_s
+        return estimate if rate is None else at_rate(estimate, rate)
 
     def steady(self, concurrency: Floats) -> SteadyState:
         """The same before the calibration's residuals: the steps that every row settles into."""

@@ -121,7 +121,7 @@ class RowsAt:
 
     def __init__(self, rows: Rows, concurrency: Floats, limits: tuple[Limit, ...], study: Study) -> None:
         self.rows, self.concurrency, self.limits = rows, concurrency, limits
-        self.estimate: Estimate = rows.evaluate(concurrency)
+        self.estimate: Estimate = rows.serving(concurrency)
         self.key, self.excess, self.p_meets = order_key(study, limits, self.estimate, rows.price_per_hour)
         self.values = np.stack([limit.value(self.estimate) for limit in limits])
 

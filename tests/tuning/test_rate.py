@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from autotune.study import Study, load_study
 from autotune.tuning import tune
+from autotune.tuning.candidates import Variant, make_rows
+from autotune.tuning.workers import study_space
 from tests.studies import FOLDER
 
 
@@ -39,3 +42,13 @@ def test_equals_are_told_apart_by_time() -> None:
 def test_the_objective_says_so() -> None:
     """A study that maximises what is given is told what it is ranked by."""
     assert any("at a given request rate" in a for a in _at(1.0).assumptions)
+
+
+def test_saturation_is_not_held_to_the_rate() -> None:
+    """What a plan could serve is asked of the same rows, and lies far above what arrives."""
+    study = _at(0.5)
+    variant = Variant(candidate=study_space(study).candidates[0], weight_dtype=None, kv_dtype=None)
+    rows = make_rows(study, [variant], [4096])
+    many = np.array([512.0])
+    assert rows.evaluate(many).requests_per_s[0] > 1.0
+    assert rows.serving(many).requests_per_s[0] == pytest.approx(0.5)
