@@ -44,7 +44,8 @@ NODE_FLAGS = {
     "--port": 1,
 }
 """Options that the operator or the runtime sets by itself -> how many values they take."""
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@:+=,-]*|/[A-Za-z0-9._/@:+=,-]+")
+_SAFE = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._/@:+=, -]*")
+"""Names that every operator with this API hands on whole: its quoting leaves `;`, `&` and `|` to the shell."""
 
 
 def dynamo_files(plan: LaunchPlan) -> dict[str, OutFile]:
@@ -72,7 +73,7 @@ def _check(plan: LaunchPlan) -> None:
         raise InputError.single(
             "--model",
             "dynamo_shell_names: the operator runs the command of several nodes through a shell, so that a model's "
-            f"name must hold letters, digits and ._/@:+=,- only, got {one_line(service.model)!r}",
+            f"name must hold letters, digits, spaces and ._/@:+=,- only, got {one_line(service.model)!r}",
         )
     if service.layout.attn_cp > 1 and len(plan.replicas[0].nodes) > 1:
         raise InputError.single(

@@ -15,7 +15,8 @@ from autotune.launch.sources import Running, read_source, read_text, with_config
 from autotune.launch.understand import AXES, Axes, defaults_of, is_head, knobs_of, same_servers
 from autotune.launch.values import Values
 from autotune.space import format_plan, violations
-from autotune.study import Study
+from autotune.study import Study, load_study
+from autotune.study.portable import STUDY_FILE
 from costmodel.arch import Arch, load_model, read_config_file
 from costmodel.arch.catalog import find_model
 from costmodel.errors import InputError
@@ -53,7 +54,8 @@ def import_plan(
     Args:
         source: a command, or the path of a script, a Compose file, manifests or an exported folder.
         version: of the engine that runs; None: what the export says, or the newest whose options are known.
-        study: completes what the flags leave open: the model's layers, whether it has experts, the GPU's memory.
+        study: completes what the flags leave open: the model's layers, whether it has experts, the GPU's memory. None:
+            that of an exported folder.
         model: the same by a catalog name or a config.json, and instead of the study's.
 
     Raises:
@@ -63,6 +65,8 @@ def import_plan(
     document = None if folder is None else json.loads(read_text(folder / MARK))
     if document is not None and version is None:
         version = str(document.get("engine_version"))
+    if folder is not None and study is None and model is None and (folder / STUDY_FILE).is_file():
+        study = load_study(folder / STUDY_FILE)
     running = read_source(source, version)
     heads, servers = _heads(running)
     command = heads[0]

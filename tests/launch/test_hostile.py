@@ -121,7 +121,7 @@ def test_dynamo_refuses_names_that_its_operator_would_hand_to_a_shell(name):
     candidate = plans("llama-3.1-70b", "vllm", 8)[0]
     with pytest.raises(InputError, match="dynamo_shell_names"):
         target_files(TARGETS["dynamo"], launched(service(candidate, arch, model=name)), current=None)
-    plain = launched(service(candidate, arch, model="/models/llama-3.1_70b", name=name))
+    plain = launched(service(candidate, arch, model="/models/llama-3.1_70b and more", name=name))
     (document,) = documents(target_files(TARGETS["dynamo"], plain, current=None)["dynamographdeployment.yaml"].text)
     manifests.check(document)
 

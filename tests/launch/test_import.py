@@ -148,6 +148,9 @@ EXPORTS = [
     ("deepseek-v3-128xh200", "dynamo", "0.24.0", ()),
     ("qwen3-235b-64xh100", "sglang", "0.5.9", ("--set", "engine=any")),
     ("qwen3-235b-64xh100", "trtllm", "1.1.0", ("--set", "engine=any")),
+    ("reference-128", "k8s", "0.24.0", ()),
+    ("reference-128", "dynamo", "0.24.0", ()),
+    ("reference-128", "vllm", "0.33.0", ("--plan", "baseline")),
     ("llama-70b-16xh100", "compose", "0.24.0", ("--set", "cluster.gpus=8", "--set", "baseline=", "--plan", "TP4")),
 ]
 
