@@ -56,6 +56,10 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
     )
     if scored.result is None:
         raise InputError.single("--plan", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
+    if target.engine not in (None, scored.result.engine):
+        raise InputError.single(
+            "--plan", f"must be of the target's engine, {target.engine}, got {scored.result.plan} ({text})"
+        )
     said_too = tuple(f"--plan: {a}" for a in scored.resolution.assumed)
     if not scored.result.feasible:
         worst = scored.result.violations[0]

@@ -203,6 +203,16 @@ def test_the_way_from_a_command(tmp_path: Path) -> None:
     assert "--from: it starts one server of 16 GPUs; 8 of them taken" in text
 
 
+@pytest.mark.parametrize("plan", ["baseline", "vllm:R8/PP1/ATP8/ADP1/MTP1/EP8"])
+def test_a_plan_of_another_engine_is_not_the_targets(plan: str, tmp_path: Path) -> None:
+    """A plan that runs on vLLM is no plan for SGLang's launch files: an error, and no folder."""
+    study = str(FOLDER / "qwen3-235b-64xh100.toml")
+    command = ["export", study, "--set", "engine=any", "--target", "sglang", "--plan", plan, "--out"]
+    with pytest.raises(InputError, match=r"sglang.*vllm|vllm.*sglang"):
+        CliRunner().invoke(cli, [*command, str(tmp_path / "out")], catch_exceptions=False)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [
