@@ -11,7 +11,8 @@ from autotune.cli.options import wants_json
 from autotune.cli.retune import WIDTH, duration_s
 from autotune.cli.tune import progress_bar
 from autotune.report.files import to_json, write_atomic
-from autotune.report.replay import print_replay, replay_document, replay_markdown, replay_svg
+from autotune.report.replay import print_replay, replay_document, replay_markdown
+from autotune.report.replay_plot import replay_svg
 from autotune.retuning.replay import replay
 from autotune.study import load_study
 from autotune.traffic import read_traffic

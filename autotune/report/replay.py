@@ -1,4 +1,4 @@
-"""A replay as JSON, as tables, and as a plot."""
+"""A replay as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
-from xml.sax.saxutils import escape
 
 from rich.console import Console
 
 from autotune.report.blocks import Block, markdown_blocks, print_blocks
 from autotune.report.document import finite
 from autotune.retuning.replay import ORACLE, OURS, STRATEGIES, Replay
-
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 860, 360, 60, 24, 16, 56
-COLOURS = {"offered": "#9aa0a6", "oracle": "#2e7d32", OURS: "#1a5fb4", "never": "#b26a00", "always": "#a01c5c"}
 
 
 def replay_document(found: Replay) -> dict[str, Any]:
@@ -136,49 +132,3 @@ def blocks(document: Mapping[str, Any]) -> list[Block]:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.2%}"
-
-
-def replay_svg(document: Mapping[str, Any]) -> str:
-    """Requests per second over time: what came, and what each strategy served within the limits."""
-    starts, step = document["starts_s"], document["step_s"]
-    end = starts[-1] + step
-    top = max(document["offered_per_s"]) * 1.08
-
-    def x(seconds: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * seconds / end
-
-    def y(rate: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * rate / top
-
-    def line(values: Sequence[float], colour: str, dash: str = "") -> str:
-        points = " ".join(
-            f"{x(s + side * step):.1f},{y(v):.1f}" for s, v in zip(starts, values, strict=True) for side in (0, 1)
-        )
-        return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>'
-
-    box = f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12"'
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {box}>',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="15" fill="#222">{escape(document["study"])}: requests/s within the limits</text>',
-    ]
-    for part in range(5):
-        rate = top * part / 4
-        out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(rate):.1f}" y2="{y(rate):.1f}" stroke="#e3e3e3"/>')
-        out.append(f'<text x="{LEFT - 6}" y="{y(rate) + 4:.1f}" text-anchor="end" fill="#555">{rate:,.0f}</text>')
-    for part in document["traffic"]:
-        at = x(min(part["ends_s"], end))
-        line_to = f'y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="#555" stroke-dasharray="3 3"/>'
-        out.append(f'<line x1="{at:.1f}" x2="{at:.1f}" {line_to}')
-        name = escape(PurePath(part["source"]).name)
-        out.append(f'<text x="{at - 4:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="end" fill="#555">{name}</text>')
-    out.append(line(document["offered_per_s"], COLOURS["offered"], ' stroke-dasharray="5 3"'))
-    names = ["offered"]
-    for s in document["strategies"]:
-        out.append(line(s["goodput_per_s"], COLOURS[s["strategy"]]))
-        names.append(s["strategy"])
-    for i, name in enumerate(names):
-        at = LEFT + i * 110
-        out.append(f'<rect x="{at}" y="{HEIGHT - 20}" width="14" height="4" fill="{COLOURS[name]}"/>')
-        out.append(f'<text x="{at + 19}" y="{HEIGHT - 14}" fill="#222">{escape(name)}</text>')
-    return "\n".join([*out, "</svg>", ""])

@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
-from autotune.report.replay import replay_document, replay_markdown, replay_svg
+from autotune.report.replay import replay_document, replay_markdown
+from autotune.report.replay_plot import nice_step, replay_svg
 from autotune.retuning.player import Change, Player, Segment, overlaps
 from autotune.retuning.replay import ALWAYS, NEVER, ORACLE, OURS, Move, Replay, _served, replay
 from autotune.retuning.trace import Trace, join, most_per_s
@@ -224,3 +225,11 @@ def test_wrong_options_are_named(tmp_path: Path, options: list[str], message: st
     result = CliRunner().invoke(cli, ["retune", "replay", study, "--traffic", source, *options])
     with pytest.raises(InputError, match=message):
         raise result.exception or AssertionError
+
+
+@pytest.mark.parametrize(
+    ("top", "parts", "step"), [(374.0, 5, 100.0), (170.0, 12, 20.0), (0.03, 5, 0.01), (5.0, 5, 1.0)]
+)
+def test_axes_have_round_steps(top: float, parts: int, step: float) -> None:
+    """1, 2 or 5 times a power of ten, at most so many of them."""
+    assert nice_step(top, parts) == pytest.approx(step)
