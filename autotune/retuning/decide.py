@@ -15,7 +15,15 @@ from autotune.study import RetunePolicy
 DAY_S = 24 * 3600.0
 
 KEEP, SWITCH, REFUSE = "keep", "switch", "refuse"
-SETTLED = ("same_plan", "no_candidate", "switch_costs_more", "gain_too_small", "not_sure", "candidate_breaks_limit")
+SETTLED = (
+    "same_plan",
+    "no_candidate",
+    "no_gain",
+    "switch_costs_more",
+    "gain_too_small",
+    "not_sure",
+    "candidate_breaks_limit",
+)
 """Rules that decide the same again on the same traffic, whatever the time."""
 
 
@@ -114,6 +122,8 @@ def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) 
         return decision(
             KEEP, "nothing_feasible", "no plan keeps every limit on this traffic, and none is worth a switch"
         )
+    if gain <= 0.0:
+        return decision(KEEP, "no_gain", "the candidate serves no more within the limits than the current plan does")
     if net <= 0.0:
         return decision(KEEP, "switch_costs_more", f"over {over} the switch costs more than it gains")
     if inputs.p_better < policy.min_p_better:
