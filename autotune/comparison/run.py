@@ -71,6 +71,11 @@ def compare(
         study = on_traffic(study, traffic)
     first = _current(study, current)
     second = _candidate(study, candidate)
+    for side in (first, second):
+        if side is not None and side.result is not None and side.result.pools is not None:
+            raise InputError.single(
+                "compare", f"takes plans of one kind of replica, got the disaggregated {side.result.plan}"
+            )
     mine = first.result
     theirs = None if second is None else second.result
     before = _side(study, first, reference=mine)

@@ -69,7 +69,7 @@ def evaluate(
         raise InputError.single("$.baseline", "must name a plan, or give one with --plan")
     if scored.result is not None and scored.result.pools is not None:
         raise InputError.single(
-            "--plan", "a disaggregated plan has two layouts: evaluate takes one (see tune, compare)"
+            "--plan", "a disaggregated plan has two layouts: evaluate takes one (tune shows both pools)"
         )
     return _evaluation(study, scored, tuned, claims)
 

@@ -24,6 +24,8 @@ COMPARED = (
     "tpot_s",
     "memory_util_frac",
     "gpu_util_frac",
+    "gpus",
+    "usd_per_million_tokens",
 )
 
 
@@ -52,7 +54,7 @@ def versus(plan: PlanResult, baseline: PlanResult | None) -> dict[str, float]:
         return {}
     out = {}
     for name in COMPARED:
-        before, now = baseline.metrics[name], plan.metrics[name]
+        before, now = baseline.metrics.get(name, 0.0), plan.metrics.get(name, math.nan)
         if before and math.isfinite(before) and math.isfinite(now):
             out[f"{name}_frac"] = now / before - 1.0
     return out
@@ -184,7 +186,14 @@ def _pool_search(found: PoolSearch) -> dict[str, Any]:
 def assumptions(result: TuneResult) -> tuple[str, ...]:
     """What the study, the model and the baseline's string left open, and what was taken instead."""
     extra = () if result.baseline is None else result.baseline.resolution.assumed
-    return (*result.study.assumptions, *(f"baseline.plan: {text}" for text in extra))
+    found = result.pools
+    cut = []
+    if found is not None and found.kept < found.plans:
+        cut.append(
+            f"disaggregated plans: the best {found.kept} of {found.plans:,} are in the ranking, and no place behind "
+            "the last of them counts the others"
+        )
+    return (*result.study.assumptions, *cut, *(f"baseline.plan: {text}" for text in extra))
 
 
 def finite(value: Any) -> Any:

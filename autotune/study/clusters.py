@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autotune.study.values import Study
+from autotune.study.values import Objective, Study
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
+
+OF_CLUSTERS = ("usd_per_million_tokens", "gpus")
+"""Metrics by which clusters differ; on one cluster both order plans as throughput per GPU does, or not at all."""
 
 
 def cluster_choices(study: Study) -> tuple[Cluster, ...]:
@@ -54,6 +57,9 @@ def in_place(study: Study) -> Study:
     if study.axes.disaggregated != "off":
         said.append("search.disaggregated is left out here: plans of one kind of replica alone")
     own = on_cluster(study, study.cluster)
+    if study.objective.metric in OF_CLUSTERS:
+        said.append(f"{study.objective.metric} is throughput per GPU here: all plans have the same GPUs at one price")
+        own = replace(own, objective=Objective(metric="total_tokens_per_s_per_gpu", direction="maximize"))
     return replace(
         own, axes=replace(own.axes, disaggregated="off"), assumptions=tuple(dict.fromkeys((*study.assumptions, *said)))
     )

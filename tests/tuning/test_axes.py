@@ -259,3 +259,26 @@ def test_the_table_shows_clusters_and_costs() -> None:
     text = out.getvalue()
     for shown in ("Clusters side by side", "4 x h200_sxm", "8 x h100_sxm", "USD/Mtok", "Fewest of h200_sxm"):
         assert shown in text
+
+
+def test_clusters_on_a_page_and_in_place() -> None:
+    """The page draws a ranking by GPU count; comparing in place keeps to the baseline's cluster and says so."""
+    from autotune.comparison import compare
+    from autotune.report.html.tune import tune_page
+    from autotune.study import in_place
+
+    table = {
+        "workload": {"isl": 1009, "osl": 211, "request_rate_per_s": 20.0},
+        "objective": {"minimize": "gpus"},
+        "baseline": {"plan": "TP8"},
+    }
+    study = asked({"gpus": [4, 16], "disaggregated": "auto"}, **table)
+    page = tune_page(tune(study), None)
+    assert "GPUs" in page
+    own = in_place(study)
+    assert own.objective.metric == "total_tokens_per_s_per_gpu"
+    assert sum("left out here" in text or "throughput per GPU here" in text for text in own.assumptions) == 3
+    both = compare(study, candidate="R2/TP4", scenarios=False)
+    assert both.study.axes.gpu_counts == ()
+    with pytest.raises(InputError, match="plans of one kind of replica"):
+        compare(study, candidate="P4:TP4+D4:TP4", scenarios=False)

@@ -56,6 +56,8 @@ METRICS: Mapping[str, Metric] = {
         Metric(name="ttft_s", title="TTFT, mean", unit="s", sd="ttft_log_sd"),
         Metric(name="ttft_longest_s", title="TTFT at the longest prompt", unit="s", sd="ttft_log_sd"),
         Metric(name="tpot_s", title="TPOT", unit="ms", factor=1e3, sd="tpot_log_sd"),
+        Metric(name="usd_per_million_tokens", title="Cost", unit="USD per million tokens", sd=_RATE),
+        Metric(name="gpus", title="GPUs", unit="GPUs"),
         Metric(name="memory_util_frac", title="GPU memory in use", unit="%", factor=100.0),
         Metric(name="gpu_util_frac", title="GPU busy", unit="%", factor=100.0),
     )
@@ -82,6 +84,7 @@ TTFT_PARTS = {
     "running_step": "Step already running",
     "queue": "Queue",
     "kv_wait": "Wait for KV room",
+    "kv_transfer": "KV transfer",
 }
 MEMORY = {
     "attention": "Attention weights",
