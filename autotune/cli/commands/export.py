@@ -49,7 +49,7 @@ def export(**options: Any) -> None:
 
     \b
     autotune export studies/deepseek-v3-128xh200.toml --target vllm --out out/launch
-    autotune export studies/qwen3-235b-64xh100.toml --target sglang --set engine=sglang --out out/sg --from baseline
+    autotune export studies/qwen3-235b-64xh100.toml --target sglang --set engine=any --from baseline --out out/sg
     autotune export studies/deepseek-v3-128xh200.toml --target k8s --model /models/deepseek-v3 --out out/k8s
     """
     from autotune.cli.export import run_export
