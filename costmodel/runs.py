@@ -7,6 +7,7 @@ them. What such a file does not record is taken as those benchmarks set it, and 
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from costmodel.columns import Floats
 from costmodel.dtypes import BYTES_PER_WEIGHT
 from costmodel.errors import InputError, Problem
 from costmodel.estimate import PlanBatch, PlanEntry
+from costmodel.files import read_file
 from costmodel.hardware import Cluster, Gpu, load_gpu
 from costmodel.layout import Layout
 from costmodel.outcome import Estimate
@@ -35,7 +37,9 @@ MAX_NUM_SEQS = 1024.0
 MEMORY_FRACTION = 0.9
 TIGHT_MEMORY_FRACTION = 0.97
 """Of servers that run although their weights leave no room at the usual fraction: it was raised for them."""
-MAX_ROWS = 10_000_000
+MAX_ROWS = 100_000
+MAX_RUNS_BYTES = 50_000_000
+"""About 1 kB of memory for every row, and ten times the file for its fields."""
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "w4a16_mxfp4": "mxfp4", "int4_wo": "int4"}
 
 
@@ -99,8 +103,9 @@ def read_runs(path: Path, models: Path | None = None) -> tuple[Run, ...]:
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
+    raw = read_file(path, MAX_RUNS_BYTES)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(io.BytesIO(raw), newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = [c for c in REQUIRED if c not in (reader.fieldnames or ())]
             if missing:
@@ -114,8 +119,6 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
                 )
                 if len(rows) > MAX_ROWS:
                     raise InputError.single(str(path), f"must have at most {MAX_ROWS} rows")
-    except OSError as error:
-        raise InputError.single(str(path), f"cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError.single(str(path), f"is not CSV: {error}") from error
     if not rows:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotune.launch.document import read_knobs
-from autotune.launch.files import MARK, is_export
+from autotune.launch.files import MARK, MAX_MARK_BYTES, is_export
 from autotune.study import Study, load_study
 from autotune.study.portable import STUDY_FILE
 from autotune.validation.bench import BenchKnobs
 from costmodel.errors import InputError
+from costmodel.files import read_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ def measured_on(result: Path, study: str | None, plan: str | None, overrides: tu
         InputError: no study is given, and none lies beside the result; or it is wrong.
     """
     folder, said = result.parent, []
-    document = json.loads((folder / MARK).read_text(encoding="utf-8")) if is_export(folder) else None
+    document = json.loads(read_file(folder / MARK, MAX_MARK_BYTES)) if is_export(folder) else None
     beside = folder / STUDY_FILE
     if study is None:
         if not beside.is_file():

@@ -17,6 +17,7 @@ from autotune.tuning.figures import figure
 from autotune.tuning.normal import p_below
 from costmodel.columns import Floats
 from costmodel.errors import InputError, Problem
+from costmodel.files import read_file
 
 MAX_CLAIMS_BYTES = 1_000_000
 EXACT_FRAC = 0.005
@@ -113,11 +114,7 @@ def read_claims(path: Path) -> Claims:
         InputError: not readable, not TOML, or not claims; every problem with its path.
     """
     try:
-        if path.stat().st_size > MAX_CLAIMS_BYTES:
-            raise InputError.single(str(path), f"must be at most {MAX_CLAIMS_BYTES:,} bytes")
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError.single(str(path), f"cannot be read: {error.strerror or error}") from error
+        content = tomllib.loads(read_file(path, MAX_CLAIMS_BYTES).decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError.single(str(path), f"is not TOML: {error}") from error
     try:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from costmodel.errors import InputError
+from costmodel.files import read_file
 
 MARK = "plan.json"
+MAX_MARK_BYTES = 10_000_000
 WRITTEN_BY = "autotune export"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99})?$")
 
@@ -96,7 +98,7 @@ def _check_replaceable(target: Path) -> None:
 def is_export(folder: Path) -> bool:
     """Whether an export wrote this folder."""
     try:
-        document = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        document = json.loads(read_file(folder / MARK, MAX_MARK_BYTES))
+    except (ValueError, RecursionError):  # an InputError is a ValueError
         return False
     return isinstance(document, dict) and document.get("written_by") == WRITTEN_BY

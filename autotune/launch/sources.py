@@ -14,6 +14,7 @@ from autotune.launch.options import version_key, versions
 from autotune.launch.parse import Command, find_engine, parse_command, split_command
 from autotune.launch.safeyaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
+from costmodel.files import read_file
 
 MAX_SCRIPTS = 20_000
 _EXPORT = re.compile(r"^(?:export\s+)?([A-Za-z_]\w*)=(.*)$")
@@ -59,13 +60,7 @@ def _kind(path: Path) -> str | None:
 
 def read_text(path: Path) -> str:
     """Content of a text file of bounded size. Raises `InputError`."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError.single(str(path), f"cannot be read: {error.strerror}") from error
-    if len(raw) > MAX_BYTES:
-        raise InputError.single(str(path), f"must be at most {MAX_BYTES:,} bytes, is larger")
+    raw = read_file(path, MAX_BYTES)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

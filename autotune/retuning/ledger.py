@@ -17,10 +17,12 @@ from typing import Any
 
 from autotune.retuning.disk import append_bytes, cut_file, replace_file
 from costmodel.errors import InputError, Problem
+from costmodel.files import read_file
 
 SCHEMA = 1
 """Of every entry; entries of a later schema are refused, not guessed at."""
 LEDGER_NAME = "ledger.jsonl"
+MAX_LEDGER_BYTES = 200_000_000
 DECISION, APPLIED = "decision", "applied"
 HEAD = ("schema", "kind", "id", "decision", "rule")
 """What every line begins with, in this order; null where an entry has none."""
@@ -135,12 +137,9 @@ def open_ledger(folder: Path) -> Ledger:
 
 
 def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return b""
-    except OSError as error:
-        raise InputError.single(str(path), f"cannot be read: {error.strerror}") from error
+    return read_file(path, MAX_LEDGER_BYTES)
 
 
 def _split(content: bytes) -> tuple[bytes, bytes]:

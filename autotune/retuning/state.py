@@ -14,8 +14,10 @@ from typing import Any
 from autotune.retuning.decide import PastSwitch
 from autotune.retuning.disk import replace_file
 from autotune.retuning.ledger import APPLIED, SCHEMA, Entry, Ledger, open_ledger
+from costmodel.files import read_file
 
 CURRENT_NAME = "current.json"
+MAX_CURRENT_BYTES = 1_000_000
 
 
 def open_state(folder: Path) -> Ledger:
@@ -35,8 +37,8 @@ def open_state(folder: Path) -> Ledger:
 def read_current(folder: Path) -> dict[str, Any] | None:
     """What `current.json` says; None where it is missing or no JSON (it is written again from the ledger)."""
     try:
-        found = json.loads((folder / CURRENT_NAME).read_bytes())
-    except (OSError, ValueError):
+        found = json.loads(read_file(folder / CURRENT_NAME, MAX_CURRENT_BYTES))
+    except (ValueError, RecursionError):  # an InputError is a ValueError
         return None
     return found if isinstance(found, dict) else None
 

@@ -282,6 +282,8 @@ def _refuse_foreign(url: str) -> None:
     path = Path(database)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise InputError.single(url, "cannot be used as storage: it is no regular file")
         if not path.exists() or not path.stat().st_size:
             return
         with path.open("rb") as file:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from autotune.study.schema import StudyTable
 from autotune.study.words import nearest, shown, tables_in
 from costmodel.errors import InputError, Problem
+from costmodel.files import read_file
 from costmodel.hardware.catalog import GpuTable, PeakTable
 
 MAX_STUDY_BYTES = 1_000_000
@@ -26,15 +27,7 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         InputError: not readable, larger than `MAX_STUDY_BYTES`, not UTF-8, or not TOML or JSON (with the line).
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_STUDY_BYTES + 1)
-    except OSError as error:
-        raise InputError.single(str(path), f"cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL in the name
-        raise InputError.single(repr(str(path)), f"is not a file name: {error}") from error
-    if len(raw) > MAX_STUDY_BYTES:
-        raise InputError.single(str(path), f"must be at most {MAX_STUDY_BYTES:,} bytes, is larger")
+    raw = read_file(path, MAX_STUDY_BYTES)
     form = "JSON" if path.suffix == ".json" else "TOML"
     try:
         text = raw.decode("utf-8-sig")

@@ -238,6 +238,8 @@ def _refuse_foreign(path: Path) -> None:
     """Raise ValueError where the file does not begin like a journal, before anything is changed."""
     if not path.exists():
         return
+    if not path.is_file():
+        raise InputError.single(str(path), "cannot be used as storage: it is no regular file")
     with path.open("rb") as file:
         first = file.readline(1_000_000)
     if first.endswith(b"\n") or len(first) == 1_000_000:

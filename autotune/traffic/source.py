@@ -26,6 +26,7 @@ from urllib.request import (
 )
 
 from costmodel.errors import InputError
+from costmodel.files import open_file
 
 CHUNK_BYTES = 1 << 22
 MAX_HTTP_BYTES = 4 << 30
@@ -69,7 +70,7 @@ def open_source(source: str, *, timeout_s: float) -> Iterator[Source]:
         yield _source("standard input", sys.stdin.buffer)
         return
     try:
-        with Path(source).open("rb") as stream:
+        with open_file(Path(source)) as stream:
             yield _source(source, stream)
     except OSError as error:
         raise InputError.single(source, f"cannot be read: {error.strerror or error}") from error

@@ -19,6 +19,7 @@ from autotune.tuning import score_plan
 from autotune.tuning.candidates import weights
 from costmodel.errors import InputError, Problem
 from costmodel.estimate import PlanEntry
+from costmodel.files import read_file
 from costmodel.runs import BATCHED_TOKENS, MAX_NUM_SEQS, Run
 
 MAX_BENCH_BYTES = 200_000_000
@@ -92,16 +93,12 @@ def read_results(
 def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
     """Objects of the file: one JSON document, a list of them, or one per line."""
     try:
-        if path.stat().st_size > MAX_BENCH_BYTES:
-            raise InputError.single(str(path), f"must be at most {MAX_BENCH_BYTES} bytes, is larger")
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, MAX_BENCH_BYTES).decode("utf-8-sig")
         if path.suffix == ".jsonl":
             values = [(i, json.loads(line)) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
         else:
             read = json.loads(text)
             values = list(enumerate(read if isinstance(read, list) else [read], start=1))
-    except OSError as error:
-        raise InputError.single(str(path), f"cannot be read: {error.strerror}") from error
     except InputError:
         raise
     except (UnicodeDecodeError, RecursionError, ValueError) as error:

@@ -14,6 +14,7 @@ from costmodel.arch.quantization import read_quantization
 from costmodel.arch.unread import unread_assumption
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError, Problem
+from costmodel.files import read_file
 
 MAX_CONFIG_BYTES = 10_000_000
 _NESTED = ("text_config", "llm_config", "language_config", "text_model_config", "thinker_config")
@@ -34,11 +35,7 @@ _MTP = ("num_nextn_predict_layers", "num_mtp_modules", "mtp_num_hidden_layers")
 def read_config_file(path: Path) -> Arch:
     """Read a config.json. Raises `InputError` naming the file where it is not one."""
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise InputError.single(str(path), f"must be at most {MAX_CONFIG_BYTES} bytes, is larger")
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError.single(str(path), f"cannot be read: {error.strerror}") from error
+        config = json.loads(read_file(path, MAX_CONFIG_BYTES).decode("utf-8-sig"))
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise _not_json(path, error) from error
     if not isinstance(config, dict):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from costmodel.calibration.residual import FEATURES, TARGETS, TRIANGLE, TargetResidual
 from costmodel.columns import Floats
 from costmodel.errors import InputError, Problem
+from costmodel.files import read_file
 
 SCHEMA_VERSION = 1
 LEAST_RUNS = 5
@@ -113,11 +114,7 @@ def read_profile(path: Path) -> Profile:
         InputError: not readable, not TOML, or not a profile; every problem with its path.
     """
     try:
-        if path.stat().st_size > MAX_PROFILE_BYTES:
-            raise InputError.single(str(path), f"must be at most {MAX_PROFILE_BYTES} bytes, is larger")
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError.single(str(path), f"cannot be read: {error.strerror}") from error
+        raw = tomllib.loads(read_file(path, MAX_PROFILE_BYTES).decode("utf-8-sig"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError.single(str(path), f"is not a calibration profile: {error}") from error
     problems: list[Problem] = []
