@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/reference-128.toml
 
-.PHONY: help tune test lint bench torture lock clean
+.PHONY: help tune test lint bench torture fuzz lock clean
 help:
 	@echo "make tune    set up, then answer the reference study (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
 	@echo "make lint    formatter, linter, types, layers"
 	@echo "make bench   speed of the model and of whole commands"
 	@echo "make torture faults by the hundred (kills, full disks, lost storage), counted; five minutes at most"
+	@echo "make fuzz    every reader under atheris (coverage-guided), four minutes"
 	@echo "make lock    pin the dependencies anew"
 	@echo "make clean   remove .venv and caches"
 
@@ -28,9 +29,14 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.growth
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture
+
+fuzz: $(VENV)/.dev
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: "atheris>=3,<4" || true
+	@$(BIN)/python -m tests.fuzz
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "autotune needs python3 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=")'

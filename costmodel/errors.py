@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from unicodedata import category
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,20 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return visible(f"{self.path}: {self.message}")
+
+
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of what is not shown but does something: controls, directions, halves of characters, breaks."""
+
+
+def visible(text: str) -> str:
+    """Text that moves no cursor and hides nothing where a terminal shows it: such characters as their escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c in "\n\t" or category(c) not in _UNSEEN else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 class InputError(ValueError):

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from autotune.cli.measured import measured_on
+from autotune.report.console import Terminal
 from autotune.report.document import finite
 from autotune.report.files import to_json, write_atomic
 from autotune.validation.bench import SUFFIXES, read_results
@@ -45,7 +45,7 @@ def run_calibrate(
     if as_json or not (as_table or sys.stdout.isatty()):
         click.echo(to_json(finite({"profile": out, "cells": [asdict(c) for c in changes]})), nl=False)
         return
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = Terminal(width=None if sys.stdout.isatty() else WIDTH)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in (
         "engine | GPU | model | precision",

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from autotune.cli.options import form_of, wants_json
 from autotune.comparison import compare
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_markdown, print_comparison
+from autotune.report.console import Terminal
 from autotune.report.files import to_json, write_atomic
 from autotune.study import load_study
 from autotune.traffic import WorkloadProfile, read_traffic
@@ -41,7 +41,7 @@ def run_compare(
     profile = None if traffic is None else _profile(traffic)
     document = comparison_document(compare(question, current, candidate, traffic=profile, source=traffic))
     if form is None and not wants_json(as_json, as_table) and out is None:
-        print_comparison(Console(width=None if sys.stdout.isatty() else WIDTH), document)
+        print_comparison(Terminal(width=None if sys.stdout.isatty() else WIDTH), document)
         return
     text = _rendered(document, form)
     if out is None:

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from autotune.cli.options import EXIT_INFEASIBLE, wants_json
 from autotune.graph import InvalidPlanError, plan_graph, write_graph
 from autotune.graph.export.files import TEXTS
+from autotune.report.console import Terminal
 from autotune.report.dag import dag_document, print_dag
 from autotune.report.files import to_json
 from autotune.study import load_study
@@ -53,10 +53,10 @@ def run_dag(
     if wants_json(as_json, as_table):
         sys.stdout.write(to_json(dag_document(graph, form, written)))
     else:
-        print_dag(Console(width=None if sys.stdout.isatty() else 120), graph, form, written)
+        print_dag(Terminal(width=None if sys.stdout.isatty() else 120), graph, form, written)
     return 0
 
 
 def _working(text: str) -> AbstractContextManager[object]:
     """A spinner on a terminal: the graph of a thousand GPUs takes several seconds."""
-    return Console(stderr=True).status(text) if sys.stderr.isatty() else nullcontext()
+    return Terminal(stderr=True).status(text) if sys.stderr.isatty() else nullcontext()

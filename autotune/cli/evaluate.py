@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 import autotune
 from autotune.cli.options import EXIT_INFEASIBLE, form_of, wants_json
 from autotune.cli.tune import progress_bar
 from autotune.evaluation import read_claims
+from autotune.report.console import Terminal
 from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_markdown, print_evaluation
 from autotune.report.files import to_json, write_atomic
@@ -43,7 +43,7 @@ def run_evaluate(
         document = evaluation_document(autotune.evaluate(loaded, plan, known, progress=report))
     shape = form or ("json" if wants_json(as_json, as_table) else "terminal")
     if shape == "terminal" and out is None:
-        print_evaluation(Console(width=None if sys.stdout.isatty() else WIDTH), document)
+        print_evaluation(Terminal(width=None if sys.stdout.isatty() else WIDTH), document)
     elif out is None:
         click.echo(_rendered(document, shape), nl=False)
     else:
@@ -60,6 +60,6 @@ def _rendered(document: dict[str, Any], shape: str) -> str:
         return evaluation_page(document)
     if shape == "terminal":
         buffer = StringIO()
-        print_evaluation(Console(width=WIDTH, file=buffer), document)
+        print_evaluation(Terminal(width=WIDTH, file=buffer), document)
         return buffer.getvalue()
     return to_json(document)

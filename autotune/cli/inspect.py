@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from autotune.report.console import Terminal
 from autotune.report.document import candidate_document, counts_document
 from autotune.report.files import to_json
 from autotune.report.table import RULE_TEXTS
@@ -46,7 +47,7 @@ def run_space(study: str, overrides: tuple[str, ...], *, as_json: bool) -> None:
         }
         click.echo(to_json(document), nl=False)
         return
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = Terminal(width=None if sys.stdout.isatty() else WIDTH)
     table = Table("engine", "plan", "layers per stage", box=None, pad_edge=False, header_style="bold")
     for c in space.candidates:
         stages = Counter(c.layout.stage_layers)
@@ -67,8 +68,8 @@ def run_model(name: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(document), nl=False)
         return
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(f"[bold]{arch.name}[/] ({arch.model_type})", highlight=False)
+    console = Terminal(width=None if sys.stdout.isatty() else WIDTH)
+    console.print(f"[bold]{escape(arch.name)}[/] ({escape(arch.model_type)})", highlight=False)
     console.print(
         f"{document['total_params'] / 1e9:,.2f} B parameters, {document['active_params'] / 1e9:,.2f} B active, "
         f"{document['weight_bytes'] / 1e9:,.1f} GB, {document['kv_bytes_per_token']:,.0f} bytes of cache per token",
@@ -81,7 +82,7 @@ def run_model(name: str, *, as_json: bool) -> None:
         table.add_row(g.kind, g.dtype, str(g.layers), f"{g.params:,}", f"{g.bytes / 1e9:,.2f}")
     console.print(table)
     for text in arch.assumptions:
-        console.print(f"  - {text}", highlight=False)
+        console.print(f"  - {escape(text)}", highlight=False)
 
 
 def model_document(arch: Arch) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def run_catalog(*, as_json: bool) -> None:
         }
         click.echo(to_json(document), nl=False)
         return
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = Terminal(width=None if sys.stdout.isatty() else WIDTH)
     table = Table("model", "parameters", "active", box=None, pad_edge=False, header_style="bold")
     for name, arch in models.items():
         table.add_row(name, f"{total_params(arch) / 1e9:,.1f} B", f"{active_params(arch) / 1e9:,.1f} B")

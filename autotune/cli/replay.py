@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from autotune.cli.options import wants_json
 from autotune.cli.retune import WIDTH, duration_s
 from autotune.cli.tune import progress_bar
+from autotune.report.console import Terminal
 from autotune.report.files import to_json, write_atomic
 from autotune.report.replay import print_replay, replay_document, replay_markdown
 from autotune.report.replay_plot import replay_svg
@@ -61,7 +60,7 @@ def run_replay(
     if quiet:
         sys.stdout.write(to_json(document))
     else:
-        print_replay(Console(width=None if sys.stdout.isatty() else WIDTH), document)
+        print_replay(Terminal(width=None if sys.stdout.isatty() else WIDTH), document)
 
 
 def _load_frac(text: str) -> float | None:

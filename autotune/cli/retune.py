@@ -13,6 +13,7 @@ from rich.console import Console
 
 from autotune.cli.commands.retune import EXIT_BUSY, EXIT_REFUSED, EXIT_SWITCH
 from autotune.cli.options import wants_json
+from autotune.report.console import Terminal
 from autotune.report.files import to_json
 from autotune.report.retuning import history_document, print_history, print_retune, retune_document
 from autotune.retuning.ledger import read_ledger
@@ -89,7 +90,7 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    return Terminal(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def _busy(error: BusyError) -> int:

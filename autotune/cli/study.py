@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autotune.cli.options import wants_json
+from autotune.report.console import Terminal
 from autotune.report.document import finite
 from autotune.report.files import table_csv, to_json, write_atomic
 from autotune.study.manage import Studies, Summary, best_trial, is_feasible
@@ -28,7 +29,7 @@ def _studies(storage: str | None) -> Studies:
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    return Terminal(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def _summary_document(summary: Summary) -> dict[str, Any]:

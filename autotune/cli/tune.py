@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 from autotune.cli.options import EXIT_INFEASIBLE
+from autotune.report.console import Terminal
 from autotune.report.document import tune_document
 from autotune.report.files import plans_csv, to_json, write_atomic
 from autotune.report.table import print_tune
@@ -75,7 +74,7 @@ def run_tune(
         sys.stdout.write(to_json(tune_document(result, top=top)))
     else:
         width = TABLE_WIDTH + (0 if result.pools is None else POOLED_WIDTH)
-        print_tune(Console(width=None if sys.stdout.isatty() else width), result, top=top)
+        print_tune(Terminal(width=None if sys.stdout.isatty() else width), result, top=top)
     return 0 if result.ranked else EXIT_INFEASIBLE
 
 
@@ -131,7 +130,7 @@ def progress_bar(*, quiet: bool, title: str = "scoring plans") -> Iterator[Calla
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Terminal(stderr=True),
         transient=True,
     )
     task = bar.add_task("", total=None)

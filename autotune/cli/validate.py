@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from autotune.report.console import Terminal
 from autotune.report.document import finite
 from autotune.report.files import to_json, write_atomic
 from autotune.report.validation import print_published, print_validation
@@ -50,7 +50,7 @@ def run_validate(
             document["published_pools"] = [{**asdict(p), "ratio": p.ratio} for p in published_pools()]
         click.echo(to_json(finite(document)), nl=False)
         return
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = Terminal(width=None if sys.stdout.isatty() else WIDTH)
     if runs is not None:
         print_validation(console, document)
     if published:

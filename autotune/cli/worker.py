@@ -7,10 +7,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-
 from autotune.cli.options import wants_json
 from autotune.cli.tune import one_machine_warning, progress_bar, study_store
+from autotune.report.console import Terminal
 from autotune.report.files import to_json
 from autotune.study import load_study
 from autotune.tuning.pool import open_pool
@@ -42,7 +41,7 @@ def run_worker(
         document = {"study": loaded.name, **counts, "elapsed_s": elapsed_s, "storage": store.location}
         sys.stdout.write(to_json(document))
         return 0
-    console = Console()
+    console = Terminal()
     again = f", {share.twice:,} of them stored meanwhile by a worker that took over" if share.twice else ""
     console.print(f"{loaded.name}: scored {share.scored:,} of {share.plans:,} plans here{again} in {elapsed_s:.1f} s")
     console.print(f"all are in {store.location}; rank them with `autotune tune` and the same --storage", soft_wrap=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from autotune.launch.document import layout_values
 from autotune.launch.importing import Imported
 from autotune.launch.plan import LaunchPlan
+from autotune.report.console import Terminal
 
 WIDTH = 120
 
@@ -45,7 +45,7 @@ def export_document(plan: LaunchPlan, *, target: str, folder: str, files: list[s
 
 def print_export(document: dict[str, Any]) -> None:
     """What was written, for people."""
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    console = Terminal(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     layout, limits = document["layout"], document["started_with"]
     console.print(f"[bold]{escape(document['plan'])}[/] for {document['engine']} {document['engine_version']}")
     console.print(
@@ -76,7 +76,7 @@ def import_document(imported: Imported) -> dict[str, Any]:
 
 def print_import(document: dict[str, Any]) -> None:
     """What was understood of a command, for people."""
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    console = Terminal(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     console.print(f"[bold]{escape(str(document['plan']))}[/]")
     console.print(f"{document['engine']} {document['engine_version']}, model {escape(str(document['model']))}")
     table = Table("", "value", box=None, pad_edge=False, header_style="bold")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autotune.report.console import Terminal
 from autotune.report.document import finite
 from autotune.validation.verify import CheckedRun, Verification
 
@@ -69,7 +69,7 @@ def _run(run: CheckedRun) -> dict[str, Any]:
 
 def print_verification(document: dict[str, Any]) -> None:
     """The same for people."""
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    console = Terminal(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     console.print(f"[bold]{escape(document['plan'])}[/] of {escape(document['study'])}")
     for run in document["runs"]:
         console.print(

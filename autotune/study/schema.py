@@ -269,7 +269,7 @@ class StudyTable(Section):
         None,
         min_length=1,
         max_length=120,
-        pattern=r"^[^\x00-\x1f/\\]+$",
+        pattern=r"^[^\x00-\x1f\x7f-\x9f/\\]+$",
         description="what the study is called in tables and in the storage; default: the file's name",
     )
     engine: Literal["vllm", "sglang", "trtllm", "any"] = Field(

@@ -1,0 +1,139 @@
+"""Every reader of what users hand in, as a function of bytes, with a few good inputs to begin from.
+
+A reader either understands or raises `InputError`; anything else that comes out of one is a bug.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from autotune.evaluation.claims import read_claims
+from autotune.launch.importing import import_plan
+from autotune.retuning.ledger import open_ledger, read_ledger
+from autotune.retuning.state import read_current
+from autotune.space import parse_plan
+from autotune.study import Study, load_study
+from autotune.traffic import read_traffic
+from autotune.validation.bench import read_bench
+from costmodel.arch import read_config_file
+from costmodel.calibration.profile import SCHEMA_VERSION, VALUES, read_profile
+from costmodel.errors import InputError
+from costmodel.runs import read_runs
+from tests.studies import FOLDER
+
+CONFIGS = FOLDER.parent / "costmodel" / "arch" / "catalog_data"
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What reads one kind of file."""
+
+    read: Callable[[Path], object]
+    """Given a path in a folder of its own."""
+    seeds: tuple[bytes, ...]
+    suffix: str = ""
+    """Name of the file, or what it ends in."""
+
+    def run(self, data: bytes, folder: Path) -> str | None:
+        """Read `data`; what was wrong with it, or None. Whatever is raised besides is for the caller to see."""
+        path = folder / (f"input{self.suffix}" if self.suffix.startswith(".") or not self.suffix else self.suffix)
+        path.write_bytes(data)
+        try:
+            self.read(path)
+        except InputError as error:
+            return str(error)
+        return None
+
+
+@lru_cache(maxsize=1)
+def some_study() -> Study:
+    """A study to read benchmark results with."""
+    return load_study(FOLDER / "llama-70b-16xh100.toml")
+
+
+def _ledger(path: Path) -> None:
+    ledger = read_ledger(path.parent)
+    for line in ledger.lines:
+        with contextlib.suppress(InputError):
+            _ = line.entry
+    open_ledger(path.parent)
+
+
+def _command(path: Path) -> None:
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    import_plan(text)
+
+
+def _settings(path: Path) -> None:
+    lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
+    load_study(FOLDER / "llama-70b-16xh100.toml", [line for line in lines if line])
+
+
+def _plan(path: Path) -> None:
+    parse_plan(path.read_bytes().decode("utf-8", "surrogateescape"))
+
+
+CSV_TRAFFIC = b"""TIMESTAMP,ContextTokens,GeneratedTokens
+2024-05-10 00:00:00.009930+00:00,2162,5
+2024-05-10 00:00:00.5,2399,6
+"""
+JSON_TRAFFIC = b"""{"timestamp": 0, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1]}
+{"timestamp": 3000, "input_length": 7, "output_length": 5}
+"""
+METRICS = b"""# TYPE vllm:request_prompt_tokens histogram
+vllm:request_prompt_tokens_bucket{le="100.0",model_name="m"} 4
+vllm:request_prompt_tokens_bucket{le="+Inf",model_name="m"} 9
+vllm:request_prompt_tokens_sum{model_name="m"} 1200
+vllm:request_prompt_tokens_count{model_name="m"} 9
+"""
+RUNS = b"gpu,engine,model,isl,osl,concurrency,attn_tp,ttft_ms,tpot_ms\nh100,vllm,llama-3.1-70b,1000,1000,64,8,120,20\n"
+BENCH = json.dumps(
+    {"model_id": "x", "max_concurrency": 8, "completed": 9, "total_input_tokens": 900, "total_output_tokens": 90,
+     "mean_ttft_ms": 100.0, "mean_tpot_ms": 20.0, "input_lens": [100] * 9, "output_lens": [10] * 9}
+).encode()  # fmt: skip
+PROFILE = (
+    f'schema_version = {SCHEMA_VERSION}\n[cells."h100/vllm/llama"]\nruns = 3\n'
+    f"tpot = {[0.0] * VALUES}\nttft = {[0.0] * VALUES}\n"
+).encode()
+LEDGER = b'{"schema":1,"kind":"decision","id":"a","decision":"keep","rule":"no_drift","at":"2026-01-01T00:00:00Z"}\n'
+COMPOSE = b"""services:
+  vllm:
+    image: vllm/vllm-openai:latest
+    command: ["--model", "meta-llama/Llama-3.1-70B", "--tensor-parallel-size", "8"]
+"""
+SCRIPT = b"""#!/bin/bash
+export X=1
+vllm serve deepseek-ai/DeepSeek-V3 --tensor-parallel-size 8 \\
+  --enable-expert-parallel
+"""
+
+READERS: Mapping[str, Reader] = {
+    "study": Reader(load_study, tuple(p.read_bytes() for p in sorted(FOLDER.glob("*-*.toml"))[:3]), ".toml"),
+    "settings": Reader(
+        _settings, (b"cluster.gpus=32\nmodel=qwen3-235b", b'search.kv_dtype=["fp8"]\nworkload.isl={min=1,max=9}')
+    ),
+    "plan": Reader(_plan, (b"EP16/PP2/TP4/DP4", b"R2 x PP4 x TP8", b"tp8")),
+    "config": Reader(read_config_file, tuple(p.read_bytes() for p in sorted(CONFIGS.glob("*.json"))), ".json"),
+    "traffic": Reader(lambda path: read_traffic(str(path)), (CSV_TRAFFIC, JSON_TRAFFIC, METRICS)),
+    "runs": Reader(read_runs, (RUNS,), ".csv"),
+    "bench": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), (BENCH,), ".json"),
+    "command": Reader(
+        _command,
+        (
+            b"vllm serve deepseek-ai/DeepSeek-V3 --tensor-parallel-size 8 --pipeline-parallel-size=2 -dp 4",
+            b"python3 -m sglang.launch_server --model-path x --tp 8 --dp-size 8 --enable-dp-attention",
+            b"trtllm-serve x --tp_size 8 --ep_size 4 --max_batch_size 64",
+        ),
+    ),
+    "script": Reader(lambda path: import_plan(str(path)), (SCRIPT,), ".sh"),
+    "manifest": Reader(lambda path: import_plan(str(path)), (COMPOSE,), ".yaml"),
+    "claims": Reader(read_claims, ((FOLDER / "reference-128.claims.toml").read_bytes(),), ".toml"),
+    "profile": Reader(read_profile, (PROFILE,), ".toml"),
+    "ledger": Reader(_ledger, (LEDGER,), "ledger.jsonl"),
+    "current": Reader(lambda path: read_current(path.parent), (b'{"schema": 1, "plan": "TP8"}',), "current.json"),
+}  # fmt: skip

@@ -1,0 +1,98 @@
+"""What the fuzzers cannot reach: pipes, devices, names on a terminal, sizes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from autotune.cli.inspect import run_model
+from autotune.report.console import Terminal
+from autotune.study import load_study, open_store
+from costmodel.errors import InputError, Problem, visible
+from costmodel.files import read_file
+from tests.fuzz.readers import CONFIGS, READERS
+from tests.studies import FOLDER
+
+FILES = [name for name, reader in READERS.items() if name not in ("settings", "plan", "command", "script", "manifest")]
+STUDY = FOLDER / "llama-70b-16xh100.toml"
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n != "current"])
+def test_a_pipe_that_nobody_writes_to(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every reader of files says so instead of waiting."""
+    monkeypatch.setattr("costmodel.files.PIPE_WAIT_S", 0.05)
+    reader = READERS[name]
+    pipe = tmp_path / (reader.suffix if "." in reader.suffix[1:] else f"pipe{reader.suffix}")
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match=r"is a pipe, and nothing came from it within 0\.05 s"):
+        reader.read(pipe)
+
+
+def test_a_pipe_that_is_written_to(tmp_path: Path) -> None:
+    """A pipe with a writer is a file like any other."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"content",))
+    writer.start()
+    assert read_file(pipe, 100) == b"content"
+    writer.join()
+
+
+def test_files_without_an_end() -> None:
+    """What says it is empty and never ends is read as far as allowed."""
+    with pytest.raises(InputError, match="must be at most 1,000 bytes"):
+        read_file(Path("/dev/zero"), 1_000)
+
+
+@pytest.mark.parametrize("name", ["journal.log", "runs.db"])
+def test_a_pipe_is_no_storage(name: str, tmp_path: Path) -> None:
+    """A storage is a regular file."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="it is no regular file"):
+        open_store(tmp_path / name, "mine", "f" * 64, ["maximize"])
+
+
+def test_names_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model's name sends no sequence to the terminal and is no markup of the table."""
+    config = json.loads((CONFIGS / "meta-llama--Meta-Llama-3.1-70B.json").read_text(encoding="utf-8"))
+    config["_name_or_path"] = "\x1b[2J[/bold]\x9b31m\u202e[red]x"
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    run_model(str(file), as_json=False)
+    said = capsys.readouterr().out
+    assert "\\x1b[2J[/bold]\\x9b31m\\u202e[red]x" in said
+    assert said == visible(said)
+
+
+def test_errors_on_a_terminal() -> None:
+    """A message shows control characters as their escapes, and text of any script as it is."""
+    assert str(Problem(path="a\x1b[1m", message="b\u202ec\x00 模型 ünï")) == "a\\x1b[1m: b\\u202ec\\x00 模型 ünï"
+
+
+def test_cells_of_a_table() -> None:
+    """Titles and cells go the same way."""
+    file = io.StringIO()
+    Terminal(file=file, width=80).print("one\x1b[2Jtwo")
+    assert file.getvalue() == "one\\x1b[2Jtwo\n"
+
+
+@pytest.mark.parametrize("name", ["a\x7fb", "a\x9b31m", "a/b", "../a", "a\\b", "a\nb"])
+def test_names_of_studies(name: str) -> None:
+    """No control characters, no slashes: a study's name becomes part of a storage and of file names."""
+    with pytest.raises(InputError, match=r"\$\.name: must hold neither slashes nor control characters"):
+        load_study(STUDY, [f"name={json.dumps(name)}"])
+
+
+def test_sizes_are_bounded(tmp_path: Path) -> None:
+    """A study of a billion GPUs or a million layers is refused with the limit named."""
+    with pytest.raises(InputError, match=r"\$\.cluster\.gpus: must be at most 1,000,000, got 1000000000"):
+        load_study(STUDY, ["cluster.gpus=1000000000"])
+    config = json.loads((CONFIGS / "meta-llama--Meta-Llama-3.1-70B.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**6}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"num_hidden_layers: must lie between 1 and 10000, got 1000000"):
+        load_study(STUDY, [f"model={tmp_path / 'config.json'}"])
