@@ -45,7 +45,7 @@ def cluster_rows(result: TuneResult) -> tuple[ClusterRow, ...]:
 
 
 def fewest_gpus(rows: Sequence[ClusterRow]) -> dict[str, int | None]:
-    """GPU type -> the fewest GPUs on which a plan keeps every limit; None: none of the counts does."""
+    """GPU type -> the fewest GPUs on which a plan that was scored keeps every limit; None: on none of the counts."""
     return {
         name: min((r.cluster.gpus for r in rows if r.cluster.gpu.name == name and r.feasible), default=None)
         for name in dict.fromkeys(r.cluster.gpu.name for r in rows)
@@ -97,7 +97,18 @@ def print_clusters(console: Console, result: TuneResult) -> None:
         per_hour = "" if price is None else f"{price * r.cluster.gpus:,.2f}"
         name = f"{r.cluster.gpus:,} x {r.cluster.gpu.name}"
         if r.best is None:
-            table.add_row(name, "0", "", "none keeps every limit", "", "", "", "", per_hour, "")
+            table.add_row(
+                name,
+                "0",
+                "",
+                "none keeps every limit" if result.complete else "none sampled keeps every limit",
+                "",
+                "",
+                "",
+                "",
+                per_hour,
+                "",
+            )
             continue
         m = r.best.metrics
         table.add_row(
@@ -115,7 +126,8 @@ def print_clusters(console: Console, result: TuneResult) -> None:
     console.print(table)
     for name, least in fewest_gpus(rows).items():
         text = "none of the counts keeps every limit" if least is None else f"{least:,} keep every limit"
-        console.print(f"Fewest of {name}: {text}", highlight=False)
+        sampled = "" if result.complete else ", as far as was sampled"
+        console.print(f"Fewest of {name}: {text}{sampled}", highlight=False)
 
 
 def table_name(plan: PlanResult, *, dense: bool) -> str:

@@ -216,7 +216,9 @@ class SearchTable(Section):
         description="plans are ranked first whose probability to meet the constraints is at least this",
     )
     sampler: Literal["auto", "tpe", "nsga2", "random"] = Field(
-        "auto", description="how a space too large to be covered is sampled; auto: tpe"
+        "auto",
+        description="how a space too large to be covered is sampled; auto: tpe, or nsga2 for several objectives "
+        "(--pareto)",
     )
     exhaustive_limit: int = Field(
         20_000,

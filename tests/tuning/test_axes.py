@@ -282,3 +282,19 @@ def test_clusters_on_a_page_and_in_place() -> None:
     assert both.study.axes.gpu_counts == ()
     with pytest.raises(InputError, match="plans of one kind of replica"):
         compare(study, candidate="P4:TP4+D4:TP4", scenarios=False)
+
+
+def test_a_sample_says_nothing_of_what_it_left_out() -> None:
+    """With few of the plans scored, clusters without a feasible one are not said to have none."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    study = asked({"gpus": [4, 16], "gpu": ["h200_sxm"], "trials": 3})
+    result = tune(study)
+    assert not result.complete
+    out = StringIO()
+    print_tune(Console(file=out, width=200), result, top=3)
+    assert "as far as was sampled" in out.getvalue()
+    assert "none keeps every limit" not in out.getvalue()
+    assert "none sampled keeps every limit" in out.getvalue()
