@@ -200,13 +200,14 @@ def _print_next(console: Console, result: TuneResult) -> None:
 
 
 def _print_counts(console: Console, result: TuneResult) -> None:
-    scope = "every valid plan was scored" if result.complete else "sampled: not every plan was scored"
-    console.print(
-        f"{result.space.enumerated:,} layouts enumerated, {len(result.space.candidates):,} valid, "
-        f"{result.feasible_count:,} feasible; {scope} in {result.elapsed_s:.2f} s "
-        f"({result.scored_now:,} now, the rest from the storage)",
-        highlight=False,
-    )
+    if result.space.enumerated:
+        scope = "every valid plan was scored" if result.complete else "sampled: not every plan was scored"
+        console.print(
+            f"{result.space.enumerated:,} layouts enumerated, {len(result.space.candidates):,} valid, "
+            f"{result.feasible_count:,} feasible; {scope} in {result.elapsed_s:.2f} s "
+            f"({result.scored_now:,} now, the rest from the storage)",
+            highlight=False,
+        )
     for rule, count in sorted(result.space.rejected.items(), key=lambda item: -item[1]):
         console.print(f"  [dim]rejected {count:>6,}  {rule}: {escape(RULE_TEXTS[rule])}[/]", highlight=False)
     if result.pools is not None:
