@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from autotune.cli.commands.retune import EXIT_BUSY, EXIT_REFUSED, EXIT_SWITCH
+from autotune.cli.commands.retune import EXIT_BUSY, EXIT_REFUSED, EXIT_SWITCH, TIMEOUT
 from autotune.cli.options import wants_json
+from autotune.cli.tune import progress_bar
 from autotune.report.console import Terminal
 from autotune.report.files import to_json
 from autotune.report.retuning import history_document, print_history, print_retune, retune_document
@@ -40,13 +41,25 @@ def run_retune(
     metrics: str | None,
     as_json: bool,
     as_table: bool,
+    timeout: str = TIMEOUT,
 ) -> int:
     """Decide, show and say it in the exit code."""
     started = time.perf_counter()
     seconds, end = duration_s(window, "--window"), None if now is None else time_s(now, "--now")
+    timeout_s = duration_s(timeout, "--timeout")
     loaded = load_study(Path(study), overrides)
     try:
-        outcome = retune(loaded, traffic, Path(state), window_s=seconds, now_s=end, apply=apply)
+        with progress_bar(quiet=wants_json(as_json, as_table)) as report:
+            outcome = retune(
+                loaded,
+                traffic,
+                Path(state),
+                window_s=seconds,
+                now_s=end,
+                timeout_s=timeout_s,
+                apply=apply,
+                progress=report,
+            )
     except BusyError as error:
         return _busy(error)
     if metrics is not None:

@@ -19,7 +19,7 @@ from autotune.retuning.launching import launch_difference
 from autotune.retuning.ledger import DECISION, SCHEMA, Entry, Ledger
 from autotune.retuning.lock import locked
 from autotune.retuning.state import apply_decision, open_state, past_switches
-from autotune.retuning.window import Drift, Window, compare_profiles, read_window
+from autotune.retuning.window import TIMEOUT_S, Drift, Window, compare_profiles, read_window
 from autotune.study import Baseline, Study, in_place, study_fingerprint
 from costmodel.errors import InputError
 
@@ -47,6 +47,7 @@ def retune(
     *,
     window_s: float,
     now_s: float | None = None,
+    timeout_s: float = TIMEOUT_S,
     apply: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
@@ -58,6 +59,7 @@ def retune(
         folder: of the state; made where it does not exist.
         window_s: length of the window that ends now, seconds.
         now_s: the end of the window, Unix time; None: the log's last request, or the clock where there is none.
+        timeout_s: of an address.
         apply: whether a switch is put into `current.json` at once.
         progress: of the tuning, as in `tune`.
 
@@ -68,7 +70,14 @@ def retune(
     study = in_place(study)
     with locked(folder):
         ledger = open_state(folder)
-        window = read_window(study, traffic, window_s=window_s, now_s=now_s, warm_from_s=_warm_from_s(study, ledger))
+        window = read_window(
+            study,
+            traffic,
+            window_s=window_s,
+            now_s=now_s,
+            warm_from_s=_warm_from_s(study, ledger),
+            timeout_s=timeout_s,
+        )
         inputs = _inputs(study, window)
         known = ledger.decision(inputs["id"])
         entry = known

@@ -11,6 +11,9 @@ from autotune.study import Study
 from autotune.traffic import WorkloadProfile, profile_from_json, read_traffic
 from autotune.traffic.drift import traffic_drift
 
+TIMEOUT_S = 30.0
+"""Of an address, unless told otherwise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
@@ -42,7 +45,13 @@ class Drift:
 
 
 def read_window(
-    study: Study, traffic: str, *, window_s: float, now_s: float | None, warm_from_s: float | None = None
+    study: Study,
+    traffic: str,
+    *,
+    window_s: float,
+    now_s: float | None,
+    warm_from_s: float | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> Window:
     """Read and profile a window.
 
@@ -52,11 +61,12 @@ def read_window(
         window_s: length of the window that ends now, seconds.
         now_s: its end, Unix time; None: the last request.
         warm_from_s: requests before are dropped: a plan that was just started served them cold.
+        timeout_s: of an address.
 
     Raises:
         InputError: the traffic cannot be read.
     """
-    log = read_traffic(traffic, window_s=window_s, now_s=now_s)
+    log = read_traffic(traffic, window_s=window_s, now_s=now_s, timeout_s=timeout_s)
     refusal, profile = log.refusal, None
     start = log.start_s if warm_from_s is None else max(log.start_s, warm_from_s)
     if refusal is None:

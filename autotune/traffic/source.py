@@ -121,7 +121,9 @@ def _raw(name: str, stream: BinaryIO, deadline: float | None) -> Iterator[bytes]
         if deadline is not None and taken > MAX_HTTP_BYTES:
             raise InputError.single(name, f"must be at most {MAX_HTTP_BYTES >> 30} GiB")
         if deadline is not None and time.monotonic() > deadline:
-            raise InputError.single(name, f"took too long: {taken:,} bytes were read; a longer --timeout helps")
+            raise InputError.single(
+                name, f"took too long: {taken:,} bytes were read; a longer timeout helps (--timeout of autotune retune)"
+            )
         yield piece
 
 

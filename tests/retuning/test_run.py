@@ -56,9 +56,16 @@ class Traffic:
         monkeypatch.setattr(judging, "best_plan", counted)
 
     def _read(
-        self, study: Study, traffic: str, *, window_s: float, now_s: float | None, warm_from_s: float | None
+        self,
+        study: Study,
+        traffic: str,
+        *,
+        window_s: float,
+        now_s: float | None,
+        warm_from_s: float | None,
+        timeout_s: float,
     ) -> Window:
-        self.warm_from_s = warm_from_s
+        self.warm_from_s, self.timeout_s = warm_from_s, timeout_s
         self.reads += 1
         end = 1e9 if now_s is None else now_s
         profile = {"rate": self.rate, "isl": self.isl}

@@ -10,6 +10,7 @@ import click
 
 from autotune.cli.options import JSON, SET, STUDY, TABLE
 
+TIMEOUT = "30s"
 EXIT_REFUSED = 4
 EXIT_SWITCH = 10
 EXIT_BUSY = 75
@@ -84,6 +85,13 @@ def retune() -> None:
 @STATE
 @click.option("--window", default="24h", show_default=True, metavar="TIME", help="How far back: 90m, 24h, 7d.")
 @NOW
+@click.option(
+    "--timeout",
+    default=TIMEOUT,
+    show_default=True,
+    metavar="TIME",
+    help="Of an address: for each answer, 20 times it in all.",
+)
 @click.option("--apply", is_flag=True, help="Make a recommended switch the current plan at once.")
 @click.option("--detailed-exitcode", is_flag=True, help="0: keep, 10: a switch is recommended.")
 @click.option("--metrics", type=click.Path(dir_okay=False), help="Prometheus text file to replace.")
