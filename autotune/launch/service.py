@@ -52,6 +52,11 @@ def make_service(
     if model is None:
         said.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
     named = check_launch_text("--model" if model is not None else "$.model", model or study.arch.name)
+    if study.axes.speculative is not None:
+        said.append(
+            f"speculative decoding of {study.axes.speculative.draft_tokens} draft tokens was scored and is not in "
+            "these commands: add the engine's options for your drafter"
+        )
     limits = start_limits(study, plan)
     return Service(
         name=study.name,
