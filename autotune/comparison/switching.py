@@ -97,7 +97,7 @@ def switch_cost(
         tried = [_waves(study, current, candidate, capacities, drain, down) for down in range(1, most + 1)]
         waves = min(tried, key=lambda w: _lost(w, load_requests_per_s))
     lost = _lost(waves, load_requests_per_s)
-    idle = _idle_gpu_s(study, current, candidate, waves)
+    idle = _idle_gpu_s(current, candidate, waves)
     price = study.cluster.gpu.price_per_hour
     # what is lost is worth what the current plan would have made of it
     loss = lost * values[0] / load_requests_per_s if load_requests_per_s > 0.0 else 0.0
@@ -110,7 +110,7 @@ def switch_cost(
         loss=loss,
     ).payback_s
     each = weight_bytes_per_gpu(candidate)
-    gpus = study.cluster.gpus if restart else 0
+    gpus = round(candidate.metrics["gpus"]) if restart else 0
     first = waves[0].replicas_started if waves else 0
     return SwitchCost(
         restart=restart,
@@ -155,6 +155,10 @@ def _lost(waves: tuple[Wave, ...], load_requests_per_s: float) -> float:
     return sum(max(load_requests_per_s - w.capacity_requests_per_s, 0.0) * w.duration_s for w in waves)
 
 
+def _plan_gpus(layout: Layout) -> int:
+    return layout.replicas * _replica_gpus(layout)
+
+
 def _waves(
     study: Study,
     current: PlanResult,
@@ -167,12 +171,14 @@ def _waves(
     old_size, new_size = _replica_gpus(current.layout), _replica_gpus(candidate.layout)
     old_each = capacities[0] / current.layout.replicas
     new_each = capacities[1] / candidate.layout.replicas
-    old, new, free = current.layout.replicas, 0, 0
+    old, new = current.layout.replicas, 0
+    # a candidate on more GPUs than run today starts on those that are added first
+    free = max(_plan_gpus(candidate.layout) - _plan_gpus(current.layout), 0)
     started_s = study.switch.startup_s[candidate.engine] + study.switch.warmup_s
     out: list[Wave] = []
     while new < candidate.layout.replicas:
-        needed = max(ceil((new_size - free) / old_size), 0)
-        down = min(old, max(at_once, needed))
+        needed = ceil((new_size - free) / old_size)
+        down = min(old, max(at_once, needed)) if needed > 0 else 0
         old -= down
         free += down * old_size
         started = min(free // new_size, candidate.layout.replicas - new)
@@ -191,12 +197,13 @@ def _waves(
     return tuple(out)
 
 
-def _idle_gpu_s(study: Study, current: PlanResult, candidate: PlanResult, waves: tuple[Wave, ...]) -> float:
+def _idle_gpu_s(current: PlanResult, candidate: PlanResult, waves: tuple[Wave, ...]) -> float:
     """GPU-seconds of GPUs that are part of no serving replica."""
     old, new, total = current.layout.replicas, 0, 0.0
+    gpus = max(_plan_gpus(current.layout), _plan_gpus(candidate.layout))
     for wave in waves:
         old -= wave.replicas_down
         serving = old * _replica_gpus(current.layout) + new * _replica_gpus(candidate.layout)
-        total += (study.cluster.gpus - serving) * wave.duration_s
+        total += (gpus - serving) * wave.duration_s
         new += wave.replicas_started
     return total

@@ -106,6 +106,25 @@ def test_a_quarter_may_be_down_unless_told_otherwise() -> None:
     )
 
 
+def test_other_numbers_of_gpus_by_hand() -> None:
+    """Eight more GPUs take the first of the candidate's replicas at no loss; on half of them one replica is enough."""
+    small = dense(cluster={"gpus": 8, "gpu": "h100_sxm", "gpus_per_node": 8}, switch={"max_replicas_down": 1})
+    eight, sixteen = scored(small, "TP8"), scored(dense(), "TP4")
+
+    def change(current: PlanResult, candidate: PlanResult) -> SwitchCost:
+        return switch_cost(
+            small, current, candidate, capacities=(10.0, 40.0), values=(5.0, 5.0), load_requests_per_s=5.0
+        )
+
+    grown = change(eight, sixteen)
+    assert [(w.replicas_down, w.replicas_started) for w in grown.waves] == [(0, 2), (1, 2)]
+    assert (grown.gpus_restarted, grown.lost_requests) == (16, 0.0)
+    assert grown.gpu_s == pytest.approx(8 * sum(w.duration_s for w in grown.waves))
+    shrunk = change(sixteen, eight)
+    assert sum(w.replicas_started for w in shrunk.waves) == 1
+    assert shrunk.gpus_restarted == 8
+
+
 def test_the_same_launch_restarts_nothing() -> None:
     """Plans that differ only in the requests let in are started by the same command."""
     study = dense()
