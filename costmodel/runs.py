@@ -1,7 +1,9 @@
 """Measured serving runs: reading them, and predicting all of them with one vectorised call.
 
 A run is a closed loop of `concurrency` requests over one server, as benchmarks of InferenceMAX's kind make
-them. What such a file does not record is taken as those benchmarks set it, and is said so below.
+them. What such a file does not record is taken as those benchmarks set it (`costmodel.recipes`): whoever has other
+settings gives them in columns of their own, `max_num_batched_tokens`, `kv_dtype`, `scheduler_recv_interval` (SGLang)
+and `batch_wait_timeout_iters` (TensorRT-LLM).
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ import numpy as np
 
 from costmodel.arch import Arch, load_model, read_config_file, with_dtypes
 from costmodel.calibration.profile import Profile
+from costmodel.calibration.residual import BORROWED_FROM
 from costmodel.columns import Floats
-from costmodel.dtypes import BYTES_PER_WEIGHT
+from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.errors import InputError, Problem
 from costmodel.estimate import PlanBatch, PlanEntry
 from costmodel.files import read_file
 from costmodel.hardware import Cluster, Gpu, load_gpu
 from costmodel.layout import Layout
 from costmodel.outcome import Estimate
+from costmodel.recipes import AS_CHECKPOINT, ServerSettings, recipe_settings
 from costmodel.serving import Load
 
 REQUIRED = ("gpu", "engine", "model", "isl", "osl", "concurrency", "attn_tp")
@@ -69,6 +73,12 @@ class Run:
     """Sequences that run at once, per attention-DP rank."""
     prefix_hit_frac: float = 0.0
     """Share of prompt tokens found in the prefix cache."""
+    poll_steps: float = 0.0
+    """Steps between the scheduler's looks at new requests; 0: every step."""
+    hold_steps: float = 0.0
+    """Steps for which a first waiting prompt waits for others; 0: none."""
+    by_recipe: bool = False
+    """Whether some of the server's settings are those of the benchmark that such lengths are known from."""
 
     @property
     def gpus(self) -> int:
@@ -250,6 +260,31 @@ def _run(row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, pr
     )
     mean = UNIFORM_MEAN if row.get("lengths") == "uniform" else 1.0
     precision = row.get("precision", "") or "bf16"
+    said = ServerSettings(
+        max_num_batched_tokens=_setting(row, "max_num_batched_tokens", at, problems),
+        kv_dtype=row.get("kv_dtype") or None,
+        poll_steps=_setting(row, "scheduler_recv_interval", at, problems),
+        hold_steps=_setting(row, "batch_wait_timeout_iters", at, problems),
+    )
+    if said.kv_dtype not in (None, AS_CHECKPOINT, *KV_BYTES):
+        known = ", ".join((AS_CHECKPOINT, *KV_BYTES))
+        problems.append(Problem(path=at, message=f"kv_dtype must be one of {known}, got {said.kv_dtype!r}"))
+    if len(problems) > before:
+        return None
+    recipe = ServerSettings()
+    if row.get("lengths") == "uniform":
+        recipe = recipe_settings(
+            engine=row["engine"],
+            model=row["model"],
+            generation=BORROWED_FROM[gpu.generation],
+            precision=precision,
+            isl=isl,
+            osl=osl,
+            gpus=layout.gpus,
+            concurrency=concurrency,
+        )
+    server = said.filled_from(recipe)
+    kv_dtype = server.kv_dtype or _kv_dtype(arch, gpu, row["engine"], precision)
     return Run(
         id=row.get("id", "") or at,
         gpu=row["gpu"],
@@ -265,7 +300,7 @@ def _run(row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, pr
             cluster=_cluster(gpu, layout.gpus),
             engine=row["engine"],
             layout=layout,
-            kv_dtype=_kv_dtype(arch, gpu, row["engine"], precision),
+            kv_dtype=None if kv_dtype == AS_CHECKPOINT else kv_dtype,
             engine_version=row.get("engine_version", ""),
         ),
         same_lengths=row.get("lengths") == "fixed",
@@ -273,7 +308,17 @@ def _run(row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, pr
         mean_osl=max(osl * mean, 1.0),
         ttft_s=ttft_s,
         tpot_s=tpot_s,
+        batched_tokens=server.max_num_batched_tokens or BATCHED_TOKENS,
+        poll_steps=server.poll_steps or 0.0,
+        hold_steps=server.hold_steps or 0.0,
+        by_recipe=server != said,
     )
+
+
+def _setting(row: Mapping[str, str], name: str, at: str, problems: list[Problem]) -> float | None:
+    """A server's setting where the file has it; 0 stands for off."""
+    text = row.get(name, "")
+    return None if not text else 0.0 if text.strip("0.") == "" else _number(row, name, at, problems)
 
 
 def _kv_dtype(arch: Arch, gpu: Gpu, engine: str, precision: str) -> str | None:
@@ -314,6 +359,8 @@ def prepare_runs(runs: Sequence[Run], profile: Profile | None = None) -> RunBatc
         batched_tokens=np.array([r.batched_tokens for r in runs]),
         max_num_seqs=np.array([r.max_num_seqs for r in runs]),
         same_lengths=np.array([float(r.same_lengths) for r in runs]),
+        poll_steps=np.array([r.poll_steps for r in runs]),
+        hold_steps=np.array([r.hold_steps for r in runs]),
     )
     usual = np.full(len(runs), MEMORY_FRACTION)
     fits = batch.evaluate(load, longest_prompt=load.isl, memory_fraction=usual).kv_fits_longest >= 1.0

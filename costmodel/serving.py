@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from costmodel.columns import Columns, Floats
+from costmodel.holding import held_back
 from costmodel.memory import Memory
 from costmodel.operators import Machine, StepTime, step_time
 from costmodel.stages import StageTable
@@ -82,6 +83,10 @@ class Load(Columns):
     """The same of outputs; 0: `osl`."""
     same_lengths: Floats = field(default_factory=lambda: np.zeros(1))
     """1 where every request has just these lengths, 0 where they vary."""
+    poll_steps: Floats = field(default_factory=lambda: np.zeros(1))
+    """Steps between the scheduler's looks at new requests; 0: every step."""
+    hold_steps: Floats = field(default_factory=lambda: np.zeros(1))
+    """Steps for which a first waiting prompt waits for others; 0: none."""
     step_tokens: Floats = field(default_factory=lambda: np.ones(1))
     """Tokens of a sequence that a decode step runs: 1, and the drafted ones of speculative decoding."""
     accepted_tokens: Floats = field(default_factory=lambda: np.ones(1))
@@ -291,11 +296,12 @@ def steady_state(
         decoding = running * settled / (own_prefill + settled)
     tpot = np.where(outputs > 0.0, settled / np.maximum(outputs, 1.0), 0.0)
 
-    queue = burst * wave
+    held_steps, others = held_back(load.poll_steps, load.hold_steps, running / np.maximum(rounds, 1.0))
+    queue = burst * wave + np.minimum(others, running - 1.0) * packed_s * share
     parts = {
         "front_end": engine.frontend_s + engine.token_s * load.isl + 0.0 * tpot,
         "own_prefill": own_prefill,
-        "running_step": engine.wait_steps * round_s,
+        "running_step": (engine.wait_steps + held_steps) * round_s,
         "queue": queue,
     }
     # no stage does more work than it has time for: what does not fit waits before its prefill. While requests

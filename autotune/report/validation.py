@@ -15,6 +15,8 @@ from autotune.validation.published import PublishedPoint
 def print_validation(console: Console, document: dict[str, Any]) -> None:
     """Errors by part of the file, then rankings."""
     console.print(f"{document['runs']:,} runs, {document['coverage']:.1%} predicted", highlight=False)
+    for line in document["assumptions"]:
+        console.print(f"assumed: {escape(line)}", highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("runs of")
     for quantity in ("TPOT", "TTFT"):

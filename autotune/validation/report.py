@@ -16,6 +16,7 @@ from autotune.validation.metrics import P90, errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
 from costmodel.columns import Floats
 from costmodel.outcome import Estimate
+from costmodel.recipes import recipe_source
 from costmodel.runs import Run, RunBatch
 
 HEADER = (
@@ -42,6 +43,19 @@ def predictions_csv(runs: Sequence[Run], estimate: Estimate) -> str:
     return out.getvalue()
 
 
+def _assumptions(runs: Sequence[Run]) -> list[str]:
+    """What the file leaves open and how it was filled in."""
+    taken = sum(r.by_recipe for r in runs)
+    if not taken:
+        return []
+    said = (
+        f"{taken:,} of {len(runs):,} runs, with lengths drawn from 0.8 to 1.0 of the nominal ones, do not say how "
+        f"their server was set: token budget, cache dtype and waits as in the {recipe_source()}; the columns "
+        "max_num_batched_tokens, kv_dtype, scheduler_recv_interval and batch_wait_timeout_iters go before it"
+    )
+    return [said]
+
+
 def validation_document(batch: RunBatch, estimate: Estimate) -> dict[str, Any]:
     """Coverage, errors by GPU, engine and model, rankings, and the SLO task."""
     runs = batch.runs
@@ -64,11 +78,12 @@ def validation_document(batch: RunBatch, estimate: Estimate) -> dict[str, Any]:
     return {
         "runs": len(runs),
         "coverage": float(done.mean()),
+        "assumptions": _assumptions(runs),
         "overall": errors(list(range(len(runs)))),
         "by_gpu": by(lambda r: r.gpu),
         "by_engine": by(lambda r: r.engine),
         "by_model": by(lambda r: r.model),
-        **_ranking(batch, estimate, measured),
+        **_ranking(batch, estimate),
     }
 
 
@@ -80,31 +95,43 @@ def _throughput(runs: Sequence[Run], ttft_s: Floats, tpot_s: Floats) -> Floats:
     return np.asarray(flight * osl / time_s / np.array([float(r.gpus) for r in runs]))
 
 
-def _ranking(batch: RunBatch, estimate: Estimate, measured: dict[str, Floats]) -> dict[str, Any]:
-    runs = batch.runs
+def groups_of(runs: Sequence[Run]) -> list[list[int]]:
+    """Indices of the runs that differ in layout and concurrency alone."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, r in enumerate(runs):
         groups.setdefault((r.gpu, r.engine, r.model, r.precision, r.isl, r.osl), []).append(i)
-    lists = list(groups.values())
-    known = np.isfinite(measured["ttft"])
-    real = _throughput(runs, measured["ttft"], measured["tpot"])
-    # what was not measured is left out of the estimate as well, so that like is compared with like
-    ours = _throughput(runs, np.where(known, estimate.ttft_s, math.nan), estimate.tpot_s)
-    tau_speed, count = mean_tau(ours, real, lists)
-    tau_tpot, _ = mean_tau(estimate.tpot_s, measured["tpot"], lists)
-    columns = SloRuns(
-        tpot_s=measured["tpot"],
-        throughput=real,
-        predicted_tpot_s=estimate.tpot_s,
-        predicted_throughput=ours,
-        tpot_log_sd=estimate.tpot_log_sd,
+    return list(groups.values())
+
+
+def slo_columns(runs: Sequence[Run], *, ttft_s: Floats, tpot_s: Floats, tpot_log_sd: Floats) -> SloRuns:
+    """Predictions of shape `(num_runs,)` beside what was measured.
+
+    A TTFT that was not measured is left out of the prediction as well, so that like is compared with like.
+    """
+    first, rest = np.array([r.ttft_s for r in runs]), np.array([r.tpot_s for r in runs])
+    return SloRuns(
+        tpot_s=rest,
+        throughput=_throughput(runs, first, rest),
+        predicted_tpot_s=tpot_s,
+        predicted_throughput=_throughput(runs, np.where(np.isfinite(first), ttft_s, math.nan), tpot_s),
+        tpot_log_sd=tpot_log_sd,
     )
+
+
+def _ranking(batch: RunBatch, estimate: Estimate) -> dict[str, Any]:
+    runs = batch.runs
+    lists = groups_of(runs)
+    columns = slo_columns(runs, ttft_s=estimate.ttft_s, tpot_s=estimate.tpot_s, tpot_log_sd=estimate.tpot_log_sd)
+    known = np.array([np.isfinite(r.ttft_s) for r in runs])
+    tau_speed, count = mean_tau(columns.predicted_throughput, columns.throughput, lists)
+    tau_tpot, _ = mean_tau(estimate.tpot_s, columns.tpot_s, lists)
     scores = slo_task(columns, lists)
     return {
         "kendall_tau": {"throughput_per_gpu": tau_speed, "tpot": tau_tpot, "groups": count},
         "slo_task": {name: asdict(score) for name, score in scores.items()},
         "reliability": [asdict(r) for r in reliability(columns, lists)],
         "reliability_better": [
-            asdict(r) for r in comparison_reliability(batch, estimate, np.where(known, real, math.nan), lists)
+            asdict(r)
+            for r in comparison_reliability(batch, estimate, np.where(known, columns.throughput, math.nan), lists)
         ],
     }

@@ -37,7 +37,7 @@ class Parameter:
 PARAMETERS = (
     Parameter(name="step_s", start=60e-6, shared_sd=2.0, engine_sd=1.5, version_sd=0.7),
     Parameter(name="sequence_s", start=5.4e-6, shared_sd=1.0, engine_sd=1.0, version_sd=0.5),
-    Parameter(name="prefill_layer_s", start=150e-6, shared_sd=1.0, engine_sd=1.0),
+    Parameter(name="prefill_layer_s", start=600e-6, shared_sd=1.0, engine_sd=1.0),
     Parameter(name="frontend_s", start=8e-3, shared_sd=1.0, engine_sd=2.0, version_sd=0.7),
     Parameter(name="token_s", start=3.25e-6, shared_sd=0.5, engine_sd=0.5),
     Parameter(name="wait_steps", start=5.0, shared_sd=1.0, engine_sd=2.0, version_sd=1.0),
@@ -142,21 +142,24 @@ class ServingFit:
             return np.concatenate([_robust(tpot), _robust(ttft), pull])
 
         def jacobian(x: Floats) -> Floats:
+            # a parameter acts on a run the same way at each level, and a run has one engine and one version: one
+            # derivative per parameter fills the columns of all levels
             base = residuals(x)
-            out = np.zeros((base.size, x.size))
-            common = self.sizes[0] + self.sizes[1]
-            for i in range(common):
-                out[:, i] = (residuals(x + STEP * (np.arange(x.size) == i)) - base) / STEP
-            # versions have no run in common: one parameter of all of them is tried at once
+            rows = np.arange(first)
+            engines = np.concatenate([self.engine[train], self.engine[with_ttft]])
             owners = np.concatenate([self.version[train], self.version[with_ttft]])
-            rows = np.flatnonzero(owners >= 0)
-            for j in range(len(OF_VERSION)):
-                columns = common + np.arange(len(self.versions)) * len(OF_VERSION) + j
-                step = np.zeros(x.size)
-                step[columns] = STEP
-                change = (residuals(x + step) - base) / STEP
-                out[rows, columns[owners[rows]]] = change[rows]
-                out[first + columns, columns] = change[first + columns]
+            versioned = np.flatnonzero(owners >= 0)
+            width = len(PARAMETERS)
+            out = np.zeros((base.size, x.size))
+            for i in range(width):
+                change = (residuals(x + STEP * (np.arange(x.size) == i)) - base)[:first] / STEP
+                out[rows, i] = change
+                out[rows, width * (1 + engines) + i] = change
+                if i in OF_VERSION:
+                    columns = sum(self.sizes[:2]) + owners[versioned] * len(OF_VERSION) + OF_VERSION.index(i)
+                    out[versioned, columns] = change[versioned]
+            places = np.arange(x.size)
+            out[first + places, places] = STRENGTH * np.sqrt(count) * 0.15 / self.spread
             return out
 
         start = np.zeros(sum(self.sizes))
