@@ -15,7 +15,7 @@ from costmodel.calibration.fit.kernels import fit_kernels
 from costmodel.calibration.fit.residual import ResidualFit, place_of, query_places
 from costmodel.calibration.fit.serving import ServingFit
 from costmodel.calibration.fit.taught import TaughtScore
-from costmodel.calibration.residual import FEATURES, TARGETS
+from costmodel.calibration.residual import FEATURES, TARGETS, TRIANGLE
 from costmodel.columns import Floats
 from costmodel.runs import ENGINES, Run, read_runs
 
@@ -25,6 +25,7 @@ WAITING = 0.1
 HOST_BOUND = 1.5
 P90 = 1.2815515655446004
 INSIDE = 0.8
+MEASURED, UNMEASURED = "measured_model", "unmeasured_model"
 SEED = 7
 
 
@@ -92,11 +93,12 @@ def _splits(runs: tuple[Run, ...]) -> dict[str, NDArray[np.int64]]:
 
 def _cross_validate(
     fit: ServingFit, residuals: Mapping[str, ResidualFit], taught: TaughtScore, out: Path | None
-) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, float]]:
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, dict[str, float]]]:
     """Everything but the residuals' variances fitted anew without each fold; errors on the fold.
 
     Errors have longer tails than a normal distribution, so that its p10 and p90 lie too far out. One factor per
-    target brings them in, so that the intervals of the three splits hold 80 % on average; it is given too.
+    target and reach, models that were measured and those that were not, brings them in, so that the intervals hold
+    80 %; they are given too.
     """
     scores: dict[str, dict[str, dict[str, float]]] = {}
     found: dict[str, tuple[dict[str, Floats], dict[str, Floats]]] = {}
@@ -121,10 +123,14 @@ def _cross_validate(
             for target in TARGETS:
                 residuals[target].y = kept[target]
         found[name] = mean, spread
-    widths = {t: _width([(m[t], s[t]) for m, s in found.values()], getattr(fit, t)) for t in TARGETS}
+    reach = {MEASURED: [n for n in found if n != "model"], UNMEASURED: ["model"]}
+    widths = {
+        t: {r: _width([(found[n][0][t], found[n][1][t]) for n in names], getattr(fit, t)) for r, names in reach.items()}
+        for t in TARGETS
+    }
     lines = ["split,id,ttft_s,tpot_s,ttft_log_sd,tpot_log_sd"]
     for name, (mean, spread) in found.items():
-        said = {t: widths[t] * spread[t] for t in TARGETS}
+        said = {t: widths[t][UNMEASURED if name == "model" else MEASURED] * spread[t] for t in TARGETS}
         scores[name] = {t: _score(mean[t], said[t], getattr(fit, t)) for t in TARGETS}
         print(name, scores[name], widths, flush=True)  # noqa: T201  # a long-running development tool
         lines += [
@@ -160,27 +166,41 @@ def _residual_document(
     residuals: Mapping[str, ResidualFit],
     places: Mapping[str, Any],
     scores: Mapping[str, Any],
-    widths: Mapping[str, float],
+    widths: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     document: dict[str, Any] = {"about": _about(runs, engine, scores), "cells": {}}
     prefix = f"{engine}:"
     for target, model in residuals.items():
         rows = np.flatnonzero(np.isfinite(model.y))
-        narrower = widths[target] ** 2
         own, noise = model.own()
+        known = widths[target][MEASURED] ** 2
         document[target] = {
-            "own_variance": [_round(v * narrower) for v in own],
-            "noise_variance": _round(noise * narrower),
-            "width_factor": widths[target],
+            "own_variance": [_round(v * known) for v in own],
+            "noise_variance": _round(noise * known),
+            "width_factors": widths[target],
         }
         for name, cell in model.cells(engine, rows, dict(places)).items():
-            values = [*cell[: len(FEATURES)], *(_round(v * narrower) for v in cell[len(FEATURES) :])]
+            whole = widths[target][UNMEASURED] ** 2 if places[name].model == "?" else known
+            # what a deployment and a run add is stored once: the rest of a cell's own width goes to its shared part
+            rest = (whole - known) * np.array(own)
+            rest[0] += (whole - known) * noise
+            shared = _shared(np.array(cell[len(FEATURES) :]) * whole, rest)
+            values = [*cell[: len(FEATURES)], *(_round(float(v)) for v in shared)]
             document["cells"].setdefault(name.removeprefix(prefix), {})[target] = values
     seen = [place_of(r) for r in runs]
     document["gpus"] = sorted({p.gpu for p in seen})
     document["models"] = sorted({p.model for p in seen})
     document["versions"] = sorted({p.version for p in seen if p.engine == engine and p.version})
     return document
+
+
+def _shared(triangle: Floats, more: Floats) -> Floats:
+    """A covariance's lower triangle with more on its diagonal, or less, as far as it stays one."""
+    rows, columns = np.array(TRIANGLE).T
+    full = np.zeros((more.size, more.size))
+    full[rows, columns] = full[columns, rows] = triangle
+    values, vectors = np.linalg.eigh(full + np.diag(more))
+    return np.asarray(((vectors * np.maximum(values, 0.0)) @ vectors.T)[rows, columns])
 
 
 def _about(runs: tuple[Run, ...], engine: str, scores: Mapping[str, Any]) -> dict[str, Any]:
