@@ -169,7 +169,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_result_in_an_exports_folder_needs_nothing_else(exported: Path) -> None:
     """Study, plan and knobs are read from beside the result; the fields of the answer are a contract."""
-    write(exported / "result.json", failed=7)
+    load = json.loads((exported / "plan.json").read_text())["load"]
+    write(exported / "result.json", failed=7, max_concurrency=load["concurrency"] / 8)
     done = CliRunner().invoke(cli, ["verify", str(exported / "result.json"), "--json"], catch_exceptions=False)
     found = json.loads(done.stdout)
     assert done.exit_code == 0
@@ -182,8 +183,7 @@ def test_a_result_in_an_exports_folder_needs_nothing_else(exported: Path) -> Non
     said = " ".join(found["assumptions"])
     assert "7 requests failed" in said
     assert "1 of 8 replicas were driven" in said
-    predicted = json.loads((exported / "plan.json").read_text())["load"]
-    assert run["metrics"]["ttft_s"]["predicted"] == pytest.approx(predicted["ttft_s"], rel=1e-6)
+    assert run["metrics"]["ttft_s"]["predicted"] == pytest.approx(load["ttft_s"], rel=1e-6)
     shown = CliRunner().invoke(cli, ["verify", str(exported / "result.json"), "--table"], catch_exceptions=False)
     assert "Everything measured lies in its interval." in shown.stdout
 
