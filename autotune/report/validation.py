@@ -18,10 +18,10 @@ def print_validation(console: Console, document: dict[str, Any]) -> None:
     for line in document["assumptions"]:
         console.print(f"assumed: {escape(line)}", highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("runs of")
+    table.add_column("runs of", no_wrap=True)
     for quantity in ("TPOT", "TTFT"):
         for title in ("runs", "mean", "median", "p90", "bias", "in p10-p90"):
-            table.add_column(f"{quantity} {title}", justify="right", no_wrap=True)
+            table.add_column(f"{quantity}\n{title}", justify="right", no_wrap=True)
     parts = [("all", document["overall"])]
     for name in ("by_gpu", "by_engine", "by_model"):
         parts += list(document[name].items())
