@@ -127,9 +127,9 @@ def collect(layout: LayoutColumns, load: Load, memory: Memory, state: SteadyStat
     """Every figure of every plan, shared ones spread out to `(num_plans,)`."""
     size = layout.pp.shape[0]
     zero = np.zeros(1)
-    prefill = _table([state.prefill.step.group_s.get(g, zero) for g in GROUPS], size)
+    prefill = _table([state.prefill_loaded.step.group_s.get(g, zero) for g in GROUPS], size)
     decode = _table([state.decode.step.group_s.get(g, zero) for g in GROUPS], size)
-    per_request = prefill * state.prefill_chunks + decode * state.decode_steps_per_request
+    per_request = prefill * state.prefill_passes_per_request + decode * state.decode_passes_per_request
     links = np.asarray(sum(per_request[GROUPS.index(g)] for g in COMMUNICATION))
     resources = _table([state.math_s, state.hbm_s, links, state.host_s], size)
     binding = np.where(

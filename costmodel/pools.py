@@ -164,8 +164,9 @@ class PrefillPool(Pool):
         queue = utilisation * marginal * layout.attn_dp * (1.0 + self.length_cv2) / (2.0 * (1.0 - utilisation))
         took = front + own + queue
         factor, sd = self._residual(np.maximum(utilisation * took / marginal, 1.0), "ttft")
-        slower = np.maximum(factor, 1.0)  # a pool may do less than the formulas say, never more
-        offered = layout.replicas * utilisation / (marginal * slower)
+        # TTFT's residual is of waits on one node that a busy pool does not repeat for every prompt (front end, polling,
+        # launches): it moves the latency. The published pools bear that out (`autotune validate --published`)
+        offered = layout.replicas * utilisation / marginal
         rate = np.minimum(offered, layout.replicas * layout.attn_dp / np.maximum(self.wire_s, 1e-12))
         latency = took * factor
         holding = rate * (own * factor + self.wire_s) / layout.replicas / layout.attn_dp
@@ -186,11 +187,8 @@ class PrefillPool(Pool):
             log_sd=sd + zero,
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
-            busy_s=busy * slower,
-            # the experts of a prompt work on every GPU of a stage, its attention on those of one attention rank
-            math_s=self.chunks
-            / self.packed
-            * ((step.math_s - step.experts_math_s) * per_rank + step.experts_math_s * layout.width),
+            busy_s=busy,
+            math_s=self.chunks * step.math_s / self.packed * per_rank,
             hbm_s=self.chunks * step.hbm_bytes / self.packed * per_rank / batch.columns.cluster.hbm_bytes_per_s,
             memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
             kv_fits_longest=memory.kv_room_bytes / memory.kv_bytes_longest,
@@ -295,7 +293,7 @@ def prefill_pool(
     packed = np.maximum(np.floor(load.batched_tokens * chunks / new), 1.0)
     layers = arch.num_dense_layers + arch.num_moe_layers
 
-    def passed(prompts: Floats) -> Pass:
+    def passed(prompts: Floats, ranks: Floats) -> Pass:
         work = prompt_work(
             prompts=prompts,
             tokens=new,
@@ -303,10 +301,11 @@ def prefill_pool(
             chunks=chunks,
             window=arch.window,
             window_is_chunked=arch.window_is_chunked,
+            ranks=ranks,
         )
         return prefill_pass(machine, batch.stages, engine, work, layers)
 
-    lone = passed(np.ones(1))
+    lone = passed(np.ones(1), np.ones(1))
     own = lone.pipelined_s(chunks)
     return PrefillPool(
         batch=batch,
@@ -318,7 +317,7 @@ def prefill_pool(
         memory_fraction=memory_fraction,
         length_cv2=length_cv2,
         lone=lone,
-        full=passed(packed),
+        full=passed(packed, batch.layout.attn_dp),
         chunks=chunks + 0.0 * own,
         packed=packed,
         longest_extra_s=longest_extra_s(machine, batch.stages, engine, load, layers, longest_prompt, own) + 0.0 * own,

@@ -153,6 +153,8 @@ class SteadyState:
     ttft_parts_s: dict[str, Floats]
     prefill: Pass
     """One prompt alone, one chunk."""
+    prefill_loaded: Pass
+    """The same with a prompt on every attention-DP rank, whose experts all of them compute."""
     decode: Pass
     """One micro-batch of a decode step at the settled batch."""
     micro_batches: Floats
@@ -248,11 +250,11 @@ def steady_state(
     window_context = mean_window_context(load.isl, arch.window, arch.window_is_chunked)
     kv_read = cached + new * (chunks + 1.0) / 2.0 / chunks
 
-    def prefill(prompts: Floats) -> Pass:
-        """A step of chunks of this many prompts per rank."""
+    def prefill(prompts: Floats, on: Floats) -> Pass:
+        """A step of chunks of this many prompts on each of so many attention-DP ranks."""
         work = StepWork(
             prefill_tokens=chunk * prompts,
-            prefill_tokens_group=chunk * prompts,
+            prefill_tokens_group=chunk * prompts * on,
             prefill_context=prompt_context,
             prefill_context_window=window_context,
             prefill_kv_tokens=kv_read * prompts,
@@ -262,11 +264,13 @@ def steady_state(
         )
         return _prefill_pass(machine, stages, engine, work, layers)
 
-    lone = prefill(np.ones(1))
+    lone = prefill(np.ones(1), np.ones(1))
     own_prefill = lone.pipelined_s(chunks)
     # prompts that arrive together fill a step's token budget
     packed = np.clip(load.batched_tokens / chunk, 1.0, np.maximum(running / ranks, 1.0))
-    packed_s = chunks * prefill(packed).stage_s / packed
+    packed_s = chunks * prefill(packed, ranks).stage_s / packed
+    # under load every rank has a prompt, and the experts of all of them to compute
+    loaded = prefill(np.ones(1), ranks) if np.any(ranks > 1.0) else lone
 
     slots = np.minimum(layout.pp, running)
     decoding = running
@@ -283,7 +287,7 @@ def steady_state(
         # a chunk that rides on a decode step shares its pass over the weights, but no step can be shared twice
         steps = np.maximum(arrivals * running * chunks * share, 1e-9)
         ridden = engine.mixes * np.minimum(rounds / steps, 1.0)
-        mixed = lone.stage_s - ridden * np.minimum(decode.stage_s, 0.5 * lone.stage_s)
+        mixed = loaded.stage_s - ridden * np.minimum(decode.stage_s, 0.5 * loaded.stage_s)
         marginal = chunks * mixed * share
         residence = rounds * round_s
         # D = residence + arrivals * marginal * running * D / (own + D): the positive root of a quadratic
@@ -314,7 +318,7 @@ def steady_state(
     parts["kv_wait"] = (in_flight - running) / per_replica
     ttft = unloaded + parts["kv_wait"]
 
-    per_request = chunks * lone.kernel_s * share + rounds * decode.kernel_s / np.maximum(batch * ranks, 1e-9)
+    per_request = chunks * loaded.kernel_s * share + rounds * decode.kernel_s / np.maximum(batch * ranks, 1e-9)
     # a prompt's attention runs on one attention rank, its experts on all of them, which read their weights once for
     # the prompts that share a step
     alone, every = lone.step, 1.0 - 1.0 / ranks
@@ -339,6 +343,7 @@ def steady_state(
         / layout.replicas,
         ttft_parts_s=parts,
         prefill=lone,
+        prefill_loaded=loaded,
         decode=decode,
         micro_batches=slots,
         round_s=round_s,

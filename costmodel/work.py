@@ -63,15 +63,16 @@ def prompt_work(
     chunks: Floats,
     window: Floats,
     window_is_chunked: Floats,
+    ranks: Floats,
 ) -> StepWork:
-    """A pure prefill step of one chunk each of `prompts` prompts per attention rank.
+    """A pure prefill step of one chunk each of `prompts` prompts on each of `ranks` attention ranks.
 
     A prompt has `tokens` new tokens in `chunks` equal chunks behind `cached` ones; the step is the mean chunk.
     """
     chunk = tokens / chunks
     return StepWork(
         prefill_tokens=chunk * prompts,
-        prefill_tokens_group=chunk * prompts,
+        prefill_tokens_group=chunk * prompts * ranks,
         prefill_context=mean_context(tokens, cached),
         prefill_context_window=mean_window_context(cached + tokens, window, window_is_chunked),
         prefill_kv_tokens=(cached + tokens * (chunks + 1.0) / 2.0 / chunks) * prompts,

@@ -154,9 +154,11 @@ def test_longer_prompts_never_start_sooner(name: str, engine: str, isl: int, mor
 )
 @settings(max_examples=80, deadline=None)
 def test_load_and_latency(name: str, engine: str, isl: int, osl: int, concurrency: int, more: int) -> None:
-    """With KV room, latency never falls with load: in the formulas exactly, with residuals within a tenth."""
+    """With KV room, latency never falls with load: in the formulas but for what two rounds of substitution leave, with
+    residuals within a tenth.
+    """
     members = plans(name, engine, 8)
-    for formulas, least in ((True, 1 - 1e-6), (False, 0.9)):
+    for formulas, least in ((True, 1 - 1e-4), (False, 0.9)):
         a = estimate(members, load(float(concurrency), float(isl), float(osl)), formulas=formulas)
         b = estimate(members, load(float(concurrency + more), float(isl), float(osl)), formulas=formulas)
         free = b.kv_wait_s == 0
