@@ -171,9 +171,11 @@ def test_interrupt(tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "XDG_DATA_HOME": str(tmp_path)},
     )
-    time.sleep(1.2)
+    journal = tmp_path / "out" / "journal.log"
+    while process.poll() is None and not (journal.exists() and b"plan_key" in journal.read_bytes()):
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     if process.returncode != 0:  # a fast machine may have finished
         assert process.returncode == 130
         assert "interrupted" in err

@@ -11,12 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from costmodel.errors import visible
 from tests.fuzz.mutate import NASTY
-from tests.fuzz.readers import READERS
 
 SECONDS = 240
 MEMORY_MB = 1024
@@ -35,12 +34,14 @@ def main() -> int:
     if find_spec("atheris") is None:
         sys.stdout.write(f"SKIPPED: {NEEDS}\n")
         return 0
+    from tests.fuzz.readers import READERS
+
     seconds = int(arguments.pop(0)) if arguments and arguments[0].isdigit() else SECONDS
     names = arguments or list(READERS)
     each = max(seconds // len(names), 1)
     tried, failed = 0, []
     for name in names:
-        runs, error = _run(name, each)
+        runs, error = _run(name, READERS[name].seeds, each)
         tried += runs
         failed += [name] * bool(error)
         sys.stdout.write(f"{name}: {runs:,} inputs in {each} s{': FAILED' if error else ''}\n{error}")
@@ -49,12 +50,12 @@ def main() -> int:
     return int(bool(failed))
 
 
-def _run(name: str, seconds: int) -> tuple[int, str]:
+def _run(name: str, seeds: Sequence[bytes], seconds: int) -> tuple[int, str]:
     """Inputs tried, and what was found wrong."""
     with tempfile.TemporaryDirectory(prefix="autotune-fuzz-") as folder:
         corpus = Path(folder) / "corpus"
         corpus.mkdir()
-        for i, seed in enumerate(READERS[name].seeds):
+        for i, seed in enumerate(seeds):
             (corpus / f"seed{i}").write_bytes(seed)
         words = Path(folder) / "words.dict"
         words.write_text("".join(f'"{_escaped(word)}"\n' for word in NASTY if 0 < len(word) <= 64), encoding="ascii")
@@ -81,6 +82,9 @@ def _escaped(word: bytes) -> str:
 def _fuzz(name: str, arguments: list[str]) -> None:
     import atheris
 
+    with atheris.instrument_imports(include=["autotune", "costmodel"]):  # all that is loaded would take minutes
+        from costmodel.errors import visible
+        from tests.fuzz.readers import READERS
     reader = READERS[name]
     with tempfile.TemporaryDirectory(prefix="autotune-fuzz-input-") as made:
         folder = Path(made)
@@ -94,7 +98,6 @@ def _fuzz(name: str, arguments: list[str]) -> None:
             if said is not None and said != visible(said):
                 raise ValueError(f"control characters in {said!r}")
 
-        atheris.instrument_all()
         atheris.Setup([sys.argv[0], *arguments], one)
         atheris.Fuzz()
 

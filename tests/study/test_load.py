@@ -235,7 +235,7 @@ def test_unreadable_files(tmp_path):
     """A missing file, a directory and an impossible name are named, not raised as OSError."""
     with pytest.raises(InputError, match=r"none\.toml: cannot be read: No such file"):
         load_study(tmp_path / "none.toml")
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="cannot be read: it is a folder"):
         load_study(tmp_path)
     with pytest.raises(InputError, match="is not a file name"):
         load_study("a\0b")

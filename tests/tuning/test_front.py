@@ -59,7 +59,7 @@ def _all_rows(study: Study) -> np.ndarray[Any, Any]:
     rows = make_rows(study, variants, study.search.max_num_batched_tokens)
     out = []
     for load in _loads(study, rows):
-        e = rows.evaluate(load)
+        e = rows.serving(load)
         cost = rows.price_per_hour / 3600.0 / e.total_tokens_per_s * 1e6
         table = np.stack([-e.total_tokens_per_s_per_gpu, e.ttft_s, e.tpot_s, cost], axis=1)
         out.append(table[(excess_table(study_limits(study), e) <= 0.0).all(axis=0)])

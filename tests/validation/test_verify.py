@@ -169,17 +169,26 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_result_in_an_exports_folder_needs_nothing_else(exported: Path) -> None:
     """Study, plan and knobs are read from beside the result; the fields of the answer are a contract."""
-    load = json.loads((exported / "plan.json").read_text())["load"]
-    write(exported / "result.json", failed=7, max_concurrency=load["concurrency"] / 8)
+    written = json.loads((exported / "plan.json").read_text())
+    plan, load, replicas = written["plan"], written["load"], written["layout"]["replicas"]
+    write(
+        exported / "result.json",
+        failed=7,
+        autotune_plan=plan,
+        max_concurrency=load["concurrency"] / replicas,
+        mean_ttft_ms=load["ttft_s"] * 1.1e3,
+        mean_tpot_ms=load["tpot_s"] * 1.1e3,
+        duration=1.1 * replicas * RESULT["total_output_tokens"] / load["output_tokens_per_s"],
+    )
     done = CliRunner().invoke(cli, ["verify", str(exported / "result.json"), "--json"], catch_exceptions=False)
     found = json.loads(done.stdout)
     assert done.exit_code == 0
-    assert (found["plan"], found["study"], found["inside"]) == (PLAN, "deepseek-v3-128xh200", True)
+    assert (found["plan"], found["study"], found["inside"]) == (plan, "deepseek-v3-128xh200", True)
     (run,) = found["runs"]
     assert set(run["metrics"]) == {"ttft_s", "tpot_s", "output_tokens_per_s", "total_tokens_per_s"}
     assert set(run["metrics"]["ttft_s"]) == {"predicted", "p10", "p90", "measured", "measured_over_predicted", "inside"}
     assert found["ranking"]["changes"] is False
-    assert found["ranking"]["plans"][0] == {"plan": PLAN, "before": 1, "after": 1}
+    assert found["ranking"]["plans"][0] == {"plan": plan, "before": 1, "after": 1}
     said = " ".join(found["assumptions"])
     assert "7 requests failed" in said
     assert "1 of 8 replicas were driven" in said
