@@ -266,7 +266,6 @@ def _command(argv: list[str], files: Mapping[str, str], log: str, how: How) -> N
         os.dup2(handle, number)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     watch = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     _watch(watch, how)
     if how.file_bytes is not None:
@@ -275,6 +274,7 @@ def _command(argv: list[str], files: Mapping[str, str], log: str, how: How) -> N
 
     sys.argv = ["autotune", *argv]
     code: object = 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored until now
     try:
         main()
     except SystemExit as end:
@@ -296,18 +296,21 @@ def _watch(log: int, how: How) -> None:
     from autotune.tuning import pool, workers
 
     workers.CLAIM_CANDIDATES = workers.SHARED_CLAIM_CANDIDATES = CLAIM
-    real_score = pool.score
+    real_scored = pool.Pool.scored
 
     def tell(what: str, keys: list[str]) -> None:
         os.write(log, "".join(f"{what} {os.getpid()} {key}\n" for key in keys).encode())
 
-    def scored(study: Any, batch: Any) -> Any:
-        results = real_score(study, batch)
-        tell("scored", [p.key for p in results])
-        time.sleep(how.slow_s)
-        return results
+    def watched(self: Any, study: Any, batches: Any, scorer: Any = pool.score) -> Any:
+        def scored(asked: Any, batch: Any) -> Any:
+            results = scorer(asked, batch)
+            tell("scored", [p.key for p in results])
+            time.sleep(how.slow_s)
+            return results
 
-    pool.score = scored
+        return real_scored(self, study, batches, scored)
+
+    pool.Pool.scored = watched  # type: ignore[method-assign]
     for kind in (DatabaseStore, JournalStore):
 
         def stored(self: Any, records: Any, real: Any = kind.add) -> int:
