@@ -55,7 +55,7 @@ class RetunePolicy:
     min_p_better: float = 0.8
     """Odds of four to one. Less than the 0.9 that tells plans of a ranking apart: a switch can be taken back, and the
     expected gain, not the odds, has to pay for it. On measured hardware it hardly matters, on hardware that nobody
-    measured it does (`docs/replay.md` has the figures for 0.5 to 0.95)."""
+    measured it does (`docs/replay.md` says what hangs on it)."""
     min_gain_frac: float = 0.02
     """Net gain over the horizon, relative to what the current plan does in it."""
     switch_back_factor: float = 2.0
