@@ -73,7 +73,6 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     from autotune.study.journal import JournalStore
     from autotune.tuning import pool, workers
     from autotune.tuning import run as tuning
-    from autotune.tuning import sample as sampling
 
     spent = {"model": 0.0, "optuna": 0.0, "output": 0.0, "space": 0.0, "ranking": 0.0}
     counts = {"layouts": 0, "evaluations": 0}
@@ -134,7 +133,8 @@ def one(folder: str, overrides: Sequence[str]) -> None:
         counts["evaluations"] += sum(len(p.tried.columns["concurrency"]) for p in results)
 
     timed(pool, "score", "model", count)
-    timed(sampling, "score", "model", count)
+    for function in (workers.score_missing, workers.sample_missing):
+        function.__kwdefaults__["scorer"] = pool.score  # bound when they were defined
     timed_steps(workers, "sample", "optuna")
     timed(tuning, "study_space", "space")
     timed(tuning, "rank", "ranking")
@@ -148,7 +148,7 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         code = command.run_tune(
             study=str(STUDY), overrides=tuple(overrides), as_json=True, as_table=False, top=0, out=folder, html=None,
-            storage=None, no_storage=False, jobs=1, backend="joblib", scheduler=None,
+            storage=None, no_storage=False, jobs=1, backend="joblib", scheduler=None, pareto=False,
         )  # fmt: skip
     total_s = time.process_time() - before
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
