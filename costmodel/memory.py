@@ -13,7 +13,7 @@ import numpy as np
 from costmodel.columns import ArchColumns, ClusterColumns, Floats, LayoutColumns
 from costmodel.precision import PrecisionColumns
 from costmodel.shards import Matrix, kv_heads_per_rank, rank_matrices
-from costmodel.stages import StageTable
+from costmodel.stages import StageTable, over_layers
 
 LINEAR_STATE_BYTES = 4.0
 """The recurrent state is kept in fp32 (Qwen3-Next: `mamba_ssm_dtype`)."""
@@ -151,8 +151,8 @@ def plan_memory(
     with_kv = dict(whole)
     for kind, size in kv_mean.items():
         with_kv[kind] = with_kv.get(kind, 0.0) + size * sequences_per_rank
-    worst = stages.worst_index(with_kv)
-    weights = {name: stages.total(worst, layers) for name, layers in by_layer.items()}
+    fullest = stages.worst_stage(with_kv)
+    weights = {name: over_layers(fullest, layers) for name, layers in by_layer.items()}
     activations = activation_bytes(arch, layout, batched_tokens, sequences_per_rank)
     buffers = GROUP_BUFFER_BYTES * (layout.width * layout.pp > 1)
     reserve = np.full_like(activations, CONTEXT_BYTES + GRAPH_BYTES)
@@ -164,8 +164,8 @@ def plan_memory(
         activation_bytes=activations,
         buffer_bytes=buffers + 0.0 * activations,
         reserve_bytes=reserve,
-        kv_bytes_per_sequence=stages.total(worst, kv_mean),
-        kv_bytes_longest=stages.total(worst, kv_longest),
+        kv_bytes_per_sequence=over_layers(fullest, kv_mean),
+        kv_bytes_longest=over_layers(fullest, kv_longest),
         kv_room_bytes=np.where(fraction_is_of_free > 0, of_free, of_total),
         hbm_bytes=cluster.hbm_bytes + 0.0 * activations,
     )

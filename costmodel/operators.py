@@ -7,6 +7,7 @@ seconds by operator group over the whole model, which is the breakdown that user
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +110,13 @@ class StepTime:
         self.operators: list[Operator] | None = [] if record else None
         """Every operator that was booked, but for the sends; None where none was asked for."""
 
+    def copy(self) -> StepTime:
+        """Another one that goes on from here."""
+        out = copy(self)
+        out.per_layer_s, out.group_s = dict(self.per_layer_s), dict(self.group_s)
+        out.operators = None if self.operators is None else list(self.operators)
+        return out
+
     def add(self, layer: str, group: str, seconds: Floats, **about: Any) -> None:
         """Book one operator's seconds in one layer; `about`: fields of `Operator` that are not its default."""
         self._book(layer, group, seconds)
@@ -155,13 +163,24 @@ class StepTime:
 
 def step_time(machine: Machine, work: StepWork, *, record: bool = False) -> StepTime:
     """Seconds of one forward pass of `work` on the slowest rank of each stage; `record` keeps its operators."""
+    return with_experts(machine, rank_time(machine, work, record=record), work)
+
+
+def rank_time(machine: Machine, work: StepWork, *, record: bool = False) -> StepTime:
+    """What a rank does of a pass for its own tokens: all but the routed experts."""
     out = StepTime(machine.arch, record=record)
     tokens = (work.prefill_tokens + work.decoded) / machine.layout.attn_cp
     _projections(out, machine, tokens, work.sampled)
     _attention(out, machine, work)
+    _between(out, machine, tokens)
+    return out
+
+
+def with_experts(machine: Machine, own: StepTime, work: StepWork) -> StepTime:
+    """A pass of which `own` is `rank_time`, with the routed experts of `work`'s group; `own` stays as it is."""
+    out = own.copy()
     if machine.arch.num_moe_layers.any():
         _experts(out, machine, work)
-    _between(out, machine, tokens)
     return out
 
 

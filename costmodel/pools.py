@@ -22,10 +22,8 @@ from costmodel.columns import Columns, Floats
 from costmodel.correction import residual_factor
 from costmodel.estimate import PlanBatch
 from costmodel.memory import Memory, plan_memory
-from costmodel.serving import Load, Pass
-from costmodel.serving import _decode_pass as decode_pass
-from costmodel.serving import _longest_extra_s as longest_extra_s
-from costmodel.serving import _prefill_pass as prefill_pass
+from costmodel.passes import Pass, decode_pass, prefill_pass
+from costmodel.serving import Load, longest_extra_s
 from costmodel.transfer import TransferLink, sequence_bytes_per_rank, start_s, wire_s
 from costmodel.work import decode_work, prompt_work
 
@@ -291,7 +289,6 @@ def prefill_pool(
     new = np.maximum(load.isl * (1.0 - load.prefix_hit_frac), 1.0)
     cached, chunks = load.isl - new, np.ceil(new / load.batched_tokens)
     packed = np.maximum(np.floor(load.batched_tokens * chunks / new), 1.0)
-    layers = arch.num_dense_layers + arch.num_moe_layers
 
     def passed(prompts: Floats, ranks: Floats) -> Pass:
         work = prompt_work(
@@ -303,7 +300,7 @@ def prefill_pool(
             window_is_chunked=arch.window_is_chunked,
             ranks=ranks,
         )
-        return prefill_pass(machine, batch.stages, engine, work, layers)
+        return prefill_pass(machine, batch.stages, engine, work)
 
     lone = passed(np.ones(1), np.ones(1))
     own = lone.pipelined_s(chunks)
@@ -320,7 +317,7 @@ def prefill_pool(
         full=passed(packed, batch.layout.attn_dp),
         chunks=chunks + 0.0 * own,
         packed=packed,
-        longest_extra_s=longest_extra_s(machine, batch.stages, engine, load, layers, longest_prompt, own) + 0.0 * own,
+        longest_extra_s=longest_extra_s(machine, batch.stages, engine, load, longest_prompt, own) + 0.0 * own,
     )
 
 

@@ -22,43 +22,15 @@ import numpy as np
 from costmodel.columns import Columns, Floats
 from costmodel.holding import held_back
 from costmodel.memory import Memory
-from costmodel.operators import Machine, StepTime, step_time
+from costmodel.operators import Machine, rank_time
+from costmodel.passes import EngineColumns, Pass, decode_pass, prefill_pass
 from costmodel.stages import StageTable
-from costmodel.work import StepWork, decode_work, mean_context, mean_window_context
+from costmodel.work import StepWork, decode_work, prompt_work
 
 ROUNDS = 2
 PACKED_TOKENS = 1024.0
 """Waiting prompts shorter than this share a step; from about here on a step's GEMMs are bound by FLOPs
 (an H100's ridge lies at 295 FLOPs per byte), so that packing more tokens into it gains nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineColumns(Columns):
-    """End-to-end parameters of an engine: what its scheduler and front end add. Shape `(num_plans,)` or `(1,)`."""
-
-    step_s: Floats
-    """Host time of a decode step that the GPU waits for."""
-    sequence_s: Floats
-    """Sampling and scheduling, per sequence and step."""
-    prefill_layer_s: Floats
-    """Launch-bound floor of an eager prefill pass, per layer."""
-    frontend_s: Floats
-    """Request handling before the scheduler sees it."""
-    token_s: Floats
-    """Tokenising and transport, per prompt token."""
-    wait_steps: Floats
-    """Running steps that a new request waits for."""
-    burst_frac: Floats
-    """Share of requests that arrive together with all others. Where lengths vary, a benchmark's first wave:
-    with ten prompts per slot, one request in ten."""
-    burst_same_frac: Floats
-    """The same where all requests have the same lengths: what began together ends together, wave after wave."""
-    mixes: Floats
-    """1 where prompts and decoding share a step, 0 where a prefill pass runs alone (SGLang's default)."""
-    dp_serial_frac: Floats
-    """Share of attention-DP ranks' prefills that stall the other ranks."""
-    decode_factor: Floats
-    prefill_factor: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,38 +70,6 @@ class Load(Columns):
     def decode_rounds(self) -> Floats:
         """Decode steps of a request: its output after the first token, over what a step yields."""
         return np.maximum(self.osl - 1.0, 0.0) / self.accepted_tokens
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
-    """One micro-batch through the stages of a replica. Arrays of shape `(num_plans,)` or `(1,)`."""
-
-    through_s: Floats
-    """Through all stages, with nothing in its way."""
-    stage_s: Floats
-    """On the slowest stage, until it can take the next micro-batch."""
-    kernel_s: Floats
-    """Kernels and collectives alone there."""
-    step: StepTime
-    work: StepWork
-    factor: Floats
-    """The engine's factor on kernels and collectives."""
-    host_s: Floats
-    """Host time on each stage that its GPUs wait for; on the first alone the micro-batch waits for it too."""
-    layer_floor_s: Floats
-    """What launching a layer's kernels takes at least; 0 where they are launched as a graph."""
-
-    def pipelined_s(self, count: Floats) -> Floats:
-        """Seconds of `count` micro-batches from an empty pipeline to an empty one."""
-        return self.through_s + (count - 1.0) * self.stage_s
-
-    def on_stages(self, stages: StageTable) -> Floats:
-        """Seconds on the worst candidate of each row of `stages`, until it can take the next micro-batch.
-
-        For the stages that the pass ran on this is `stage_s`; for `StageTable.each`, every stage by itself.
-        """
-        floor = stages.worst({"dense": self.layer_floor_s, "moe": self.layer_floor_s})
-        return np.maximum(stages.worst(self.step.per_layer_s) * self.factor + self.step.send_s, floor) + self.host_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,48 +116,6 @@ class SteadyState:
     """Per request: host time that the GPU waits for."""
 
 
-def _slowest_stage_s(stages: StageTable, step: StepTime) -> Floats:
-    """Kernels, collectives and hand-over of a plan's slowest stage; the last, which has the head, hands nothing on."""
-    head = np.maximum(step.per_layer_s["head"] - step.send_s, 0.0)
-    return stages.worst({**step.per_layer_s, "head": head}) + step.send_s
-
-
-def _decode_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, factor: Floats) -> Pass:
-    step = step_time(machine, work)
-    slowest = _slowest_stage_s(stages, step) * factor
-    total = np.asarray(sum(step.group_s.values())) * factor
-    host = engine.step_s + engine.sequence_s * work.decode_sequences
-    return Pass(
-        through_s=total + host,
-        stage_s=slowest + host,
-        kernel_s=slowest,
-        step=step,
-        work=work,
-        factor=factor,
-        host_s=host,
-        layer_floor_s=np.zeros(1),
-    )
-
-
-def _prefill_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, layers: Floats) -> Pass:
-    step = step_time(machine, work)
-    kernels = _slowest_stage_s(stages, step) * engine.prefill_factor
-    total = np.asarray(sum(step.group_s.values())) * engine.prefill_factor
-    floor = engine.prefill_layer_s
-    # the stage with the most layers launches longest, where they do not divide evenly
-    slowest = np.maximum(kernels, stages.worst({"dense": floor, "moe": floor}))
-    return Pass(
-        through_s=np.maximum(total, floor * layers) + engine.step_s,
-        stage_s=slowest + engine.step_s,
-        kernel_s=kernels,
-        step=step,
-        work=work,
-        factor=engine.prefill_factor,
-        host_s=engine.step_s,
-        layer_floor_s=engine.prefill_layer_s,
-    )
-
-
 def steady_state(
     machine: Machine,
     stages: StageTable,
@@ -230,7 +128,6 @@ def steady_state(
 ) -> SteadyState:
     """Solve every plan's closed loop."""
     arch, layout = machine.arch, machine.layout
-    layers = arch.num_dense_layers + arch.num_moe_layers
     ranks = layout.attn_dp
     active = np.minimum(layout.replicas, np.maximum(load.concurrency, 1.0))
     in_flight = np.maximum(load.concurrency, 1.0) / active
@@ -246,31 +143,28 @@ def steady_state(
     cached = load.isl - new
     chunks = np.ceil(new / load.batched_tokens)
     chunk = new / chunks
-    prompt_context = mean_context(new, cached)
-    window_context = mean_window_context(load.isl, arch.window, arch.window_is_chunked)
-    kv_read = cached + new * (chunks + 1.0) / 2.0 / chunks
 
-    def prefill(prompts: Floats, on: Floats) -> Pass:
+    def chunks_of(prompts: Floats, on: Floats) -> StepWork:
         """A step of chunks of this many prompts on each of so many attention-DP ranks."""
-        work = StepWork(
-            prefill_tokens=chunk * prompts,
-            prefill_tokens_group=chunk * prompts * on,
-            prefill_context=prompt_context,
-            prefill_context_window=window_context,
-            prefill_kv_tokens=kv_read * prompts,
-            decode_sequences=np.zeros(1),
-            decode_context=context,
-            sampled=prompts / chunks,
+        return prompt_work(
+            prompts=prompts,
+            tokens=new,
+            cached=cached,
+            chunks=chunks,
+            window=arch.window,
+            window_is_chunked=arch.window_is_chunked,
+            ranks=on,
         )
-        return _prefill_pass(machine, stages, engine, work, layers)
 
-    lone = prefill(np.ones(1), np.ones(1))
+    one = np.ones(1)
+    own = rank_time(machine, chunks_of(one, one))
+    lone = prefill_pass(machine, stages, engine, chunks_of(one, one), own)
     own_prefill = lone.pipelined_s(chunks)
+    # under load every rank has a prompt, and the experts of all of them to compute
+    loaded = prefill_pass(machine, stages, engine, chunks_of(one, ranks), own) if np.any(ranks > 1.0) else lone
     # prompts that arrive together fill a step's token budget
     packed = np.clip(load.batched_tokens / chunk, 1.0, np.maximum(running / ranks, 1.0))
-    packed_s = chunks * prefill(packed, ranks).stage_s / packed
-    # under load every rank has a prompt, and the experts of all of them to compute
-    loaded = prefill(np.ones(1), ranks) if np.any(ranks > 1.0) else lone
+    packed_s = chunks * prefill_pass(machine, stages, engine, chunks_of(packed, ranks)).stage_s / packed
 
     slots = np.minimum(layout.pp, running)
     decoding = running
@@ -282,7 +176,7 @@ def steady_state(
     burst = np.where(load.same_lengths > 0.0, engine.burst_same_frac, engine.burst_frac)
     for _ in range(ROUNDS):
         batch = np.maximum(decoding / (slots * ranks), 1.0 / ranks)
-        decode = _decode_pass(machine, stages, engine, decode_work(batch, context, load.step_tokens), drafting)
+        decode = decode_pass(machine, stages, engine, decode_work(batch, context, load.step_tokens), drafting)
         round_s = np.maximum(decode.through_s, slots * decode.stage_s)
         # a chunk that rides on a decode step shares its pass over the weights, but no step can be shared twice
         steps = np.maximum(arrivals * running * chunks * share, 1e-9)
@@ -326,7 +220,7 @@ def steady_state(
     math_s = math_s + chunks * alone.experts_math_s * every
     moved = (chunks * alone.hbm_bytes + rounds * decode.step.hbm_bytes / batch) / ranks
     moved = moved + chunks * alone.experts_hbm_bytes * (share - 1.0 / ranks)
-    longest_s = _longest_extra_s(machine, stages, engine, load, layers, longest_prompt, own_prefill)
+    longest_s = longest_extra_s(machine, stages, engine, load, longest_prompt, own_prefill)
     steps = rounds / np.maximum(batch * ranks, 1e-9)
     return SteadyState(
         ttft_s=ttft,
@@ -357,12 +251,11 @@ def steady_state(
     )
 
 
-def _longest_extra_s(
+def longest_extra_s(
     machine: Machine,
     stages: StageTable,
     engine: EngineColumns,
     load: Load,
-    layers: Floats,
     longest: Floats,
     own_prefill: Floats,
 ) -> Floats:
@@ -371,15 +264,14 @@ def _longest_extra_s(
         return np.zeros(1)
     new = np.maximum(longest - load.isl * load.prefix_hit_frac, 1.0)
     chunks = np.ceil(new / load.batched_tokens)
-    work = StepWork(
-        prefill_tokens=new / chunks,
-        prefill_tokens_group=new / chunks,
-        prefill_context=mean_context(new, longest - new),
-        prefill_context_window=mean_window_context(longest, machine.arch.window, machine.arch.window_is_chunked),
-        prefill_kv_tokens=longest - new + new * (chunks + 1.0) / 2.0 / chunks,
-        decode_sequences=np.zeros(1),
-        decode_context=longest,
-        sampled=1.0 / chunks,
+    work = prompt_work(
+        prompts=np.ones(1),
+        tokens=new,
+        cached=longest - new,
+        chunks=chunks,
+        window=machine.arch.window,
+        window_is_chunked=machine.arch.window_is_chunked,
+        ranks=np.ones(1),
     )
-    lone = _prefill_pass(machine, stages, engine, work, layers)
+    lone = prefill_pass(machine, stages, engine, work)
     return np.maximum(lone.pipelined_s(chunks) - own_prefill, 0.0)

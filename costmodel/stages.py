@@ -8,7 +8,7 @@ are dropped, which leaves a handful of candidates however deep the pipeline.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,20 +113,30 @@ class StageTable:
         """Plans of `part`."""
         return StageTable(self.counts, self.index[part])
 
-    def total(self, candidate: int | Ints, per_layer: dict[str, Floats]) -> Floats:
-        """Sum of `per_layer[kind]` over one candidate stage of every plan, shape `(num_plans,)`."""
-        result: Floats | float = 0.0
-        for column, kind in enumerate(LAYER_KINDS):
-            if kind in per_layer and self.counts[:, :, column].any():
-                result = result + self.counts[self.index, candidate, column] * per_layer[kind]
-        return np.asarray(result)
+    @cached_property
+    def candidates(self) -> tuple[dict[str, Floats], ...]:
+        """Layers of each kind on each candidate stage of every plan, but for kinds that no stage has."""
+        held = {kind: k for k, kind in enumerate(LAYER_KINDS) if self.counts[:, :, k].any()}
+        return tuple(
+            {kind: self.counts[self.index, candidate, k] for kind, k in held.items()}
+            for candidate in range(self.counts.shape[1])
+        )
 
     def worst(self, per_layer: dict[str, Floats]) -> Floats:
         """Largest sum over a plan's stages of `per_layer[kind]` (seconds or bytes), shape `(num_plans,)`."""
-        totals = [self.total(c, per_layer) for c in range(self.counts.shape[1])]
-        return np.maximum.reduce(totals)
+        return np.maximum.reduce([over_layers(layers, per_layer) for layers in self.candidates])
 
-    def worst_index(self, per_layer: dict[str, Floats]) -> Ints:
-        """Candidate with the largest sum, for `total`; shape `(num_plans,)`."""
-        totals = [self.total(c, per_layer) for c in range(self.counts.shape[1])]
-        return np.argmax(np.stack(np.broadcast_arrays(*totals)), axis=0)
+    def worst_stage(self, per_layer: dict[str, Floats]) -> dict[str, Floats]:
+        """Layers of each kind on the stage with the largest sum, for `over_layers`."""
+        totals = [over_layers(layers, per_layer) for layers in self.candidates]
+        worst = np.argmax(np.stack(np.broadcast_arrays(*totals)), axis=0)
+        return {kind: np.choose(worst, [layers[kind] for layers in self.candidates]) for kind in self.candidates[0]}
+
+
+def over_layers(layers: dict[str, Floats], per_layer: dict[str, Floats]) -> Floats:
+    """Sum of `per_layer[kind]` (seconds or bytes of one layer) over a stage with so many `layers` of each kind."""
+    result: Floats | float = 0.0
+    for kind, count in layers.items():
+        if kind in per_layer:
+            result = result + count * per_layer[kind]
+    return np.asarray(result)

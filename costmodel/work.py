@@ -41,7 +41,7 @@ class StepWork:
 def decode_work(sequences_per_rank: Floats, context: Floats, tokens: Floats | None = None) -> StepWork:
     """A pure decode step; `tokens` of each sequence, default 1."""
     each = np.ones(1) if tokens is None else tokens
-    zero = np.zeros_like(sequences_per_rank)
+    zero = np.zeros(1)
     return StepWork(
         prefill_tokens=zero,
         prefill_tokens_group=zero,

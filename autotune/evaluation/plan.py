@@ -12,7 +12,8 @@ from autotune.tuning import PlanResult
 from autotune.tuning.candidates import Rows, Variant, make_rows
 from costmodel.columns import Floats
 from costmodel.memory import Memory
-from costmodel.serving import Pass, SteadyState
+from costmodel.passes import Pass
+from costmodel.serving import SteadyState
 from costmodel.stages import StageTable
 
 

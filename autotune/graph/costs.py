@@ -12,7 +12,7 @@ from autotune.graph.values import COMMUNICATION, COMPUTE, Task
 from autotune.tuning.candidates import Rows
 from costmodel.columns import Floats
 from costmodel.operators import Operator
-from costmodel.serving import Pass
+from costmodel.passes import Pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

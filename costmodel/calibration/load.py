@@ -19,7 +19,7 @@ from costmodel.dtypes import KV_BYTES, compute_dtype
 from costmodel.hardware import Cluster, Gpu
 from costmodel.kernels.rates import Rate
 from costmodel.kernels.table import Rates
-from costmodel.serving import EngineColumns
+from costmodel.passes import EngineColumns
 
 _DATA = files("costmodel.calibration") / "data"
 
