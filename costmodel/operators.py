@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,22 @@ _GROUP_OF_WEIGHTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gemm:
+    """A plain GEMM of one layer over a step's rows: what of it does not change from step to step."""
+
+    name: str
+    layer: str
+    weights: str
+    """Weight kind, which decides the rate."""
+    flops_per_row: Floats
+    weight_bytes: Floats
+    row_bytes: Floats
+    """Inputs and outputs of one row."""
+    present: NDArray[np.bool_] | None
+    """Plans whose model has it; None: all."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """Everything about a batch that a step needs and that does not change from step to step."""
 
@@ -63,6 +80,25 @@ class Machine:
     matrices: tuple[Matrix, ...]
     popularity_cv2: Floats
     """Squared coefficient of variation of the experts' popularity; 0 is balanced (`costmodel.routing`)."""
+
+    @cached_property
+    def gemms(self) -> tuple[Gemm, ...]:
+        """`2 m n k` FLOPs; weights, inputs and outputs through HBM once."""
+        return tuple(self._gemm(m) for m in self.matrices if m.multiplied)
+
+    def _gemm(self, m: Matrix) -> Gemm:
+        weights = m.n * m.k
+        present = None if weights.all() else weights > 0.0
+        row_bytes = (m.n + m.k) * self.arch.activation_bytes
+        return Gemm(
+            name=m.name,
+            layer=m.layer,
+            weights=m.weights,
+            flops_per_row=2.0 * weights,
+            weight_bytes=weights * self.precision.bytes_of(m.weights),
+            row_bytes=row_bytes if present is None else row_bytes * present,
+            present=present,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +173,7 @@ class StepTime:
         *,
         name: str,
         issued: Floats | None = None,
-        mean: Floats | float = 1.0,
+        mean: Floats | None = None,
         present: NDArray[np.bool_] | None = None,
     ) -> None:
         """Book one kernel, and its ideal times beside.
@@ -153,7 +189,8 @@ class StepTime:
             self.operators.append(
                 Operator(name=name, layer=layer, group=group, seconds=seconds, flops=flops, hbm_bytes=hbm_bytes)
             )
-        math_s = flops * mean * (self._layers[layer] / rate.peak_flops_per_s)
+        math_s = flops * (self._layers[layer] / rate.peak_flops_per_s)
+        math_s = math_s if mean is None else math_s * mean
         moved = hbm_bytes * self._layers[layer]
         self.math_s = self.math_s + math_s
         self.hbm_bytes = self.hbm_bytes + moved
@@ -185,19 +222,17 @@ def with_experts(machine: Machine, own: StepTime, work: StepWork) -> StepTime:
 
 
 def _projections(out: StepTime, machine: Machine, tokens: Floats, sampled: Floats) -> None:
-    """Plain GEMMs: `2 m n k` FLOPs; weights, inputs and outputs through HBM once."""
-    act = machine.arch.activation_bytes
-    for m in machine.matrices:
-        if not m.multiplied:
-            continue
-        rows = sampled if m.layer == "head" else tokens
-        weights = m.n * m.k
-        hbm_bytes = weights * machine.precision.bytes_of(m.weights) + rows * ((m.n + m.k) * act)
-        rate = machine.rates.gemm(m.weights)
-        present = None if weights.all() else weights > 0.0
-        hbm_bytes = hbm_bytes if present is None else hbm_bytes * present
-        group, flops = _GROUP_OF_WEIGHTS[m.weights], rows * (2.0 * weights)
-        out.add_kernel(m.layer, group, rate, flops, hbm_bytes, name=m.name, present=present)
+    for gemm in machine.gemms:
+        rows = sampled if gemm.layer == "head" else tokens
+        out.add_kernel(
+            gemm.layer,
+            _GROUP_OF_WEIGHTS[gemm.weights],
+            machine.rates.gemm(gemm.weights),
+            rows * gemm.flops_per_row,
+            gemm.weight_bytes + rows * gemm.row_bytes,
+            name=gemm.name,
+            present=gemm.present,
+        )
 
 
 def _attention(out: StepTime, machine: Machine, work: StepWork) -> None:

@@ -72,6 +72,8 @@ def finite(value: Any) -> Any:
     """JSON content with None where a number is not finite; tuples become lists."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (int, str)):
+        return value
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
