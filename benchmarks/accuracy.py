@@ -19,7 +19,8 @@ from autotune.validation.metrics import errors_of, mean_tau
 from autotune.validation.report import groups_of, slo_columns
 from autotune.validation.slo import Reliability, reliability, slo_task
 from costmodel.columns import Floats
-from costmodel.runs import Run, prepare_runs, read_runs
+from costmodel.runfile import read_runs
+from costmodel.runs import Run, prepare_runs
 
 COLUMNS = ("ttft_s", "tpot_s", "ttft_log_sd", "tpot_log_sd")
 

@@ -17,7 +17,8 @@ from autotune.report.files import to_json, write_atomic
 from autotune.validation.bench import SUFFIXES, read_results
 from costmodel.calibrate import calibrate
 from costmodel.calibration.profile import profile_text
-from costmodel.runs import Run, read_runs
+from costmodel.runfile import read_runs
+from costmodel.runs import Run
 
 WIDTH = 156
 

@@ -10,7 +10,8 @@ import pytest
 from costmodel.errors import InputError
 from costmodel.holding import held_back
 from costmodel.recipes import ServerSettings, recipe_settings
-from costmodel.runs import Run, prepare_runs, read_runs
+from costmodel.runfile import read_runs
+from costmodel.runs import Run, prepare_runs
 
 HEADER = "gpu,engine,model,precision,isl,osl,lengths,concurrency,attn_tp"
 

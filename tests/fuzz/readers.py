@@ -23,7 +23,7 @@ from autotune.validation.bench import read_bench
 from costmodel.arch import read_config_file
 from costmodel.calibration.profile import SCHEMA_VERSION, VALUES, read_profile
 from costmodel.errors import InputError
-from costmodel.runs import read_runs
+from costmodel.runfile import read_runs
 from tests.studies import FOLDER
 
 CONFIGS = FOLDER.parent / "costmodel" / "arch" / "catalog_data"

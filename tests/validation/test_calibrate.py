@@ -24,7 +24,8 @@ from costmodel.calibration.residual import (
     residual_columns,
 )
 from costmodel.errors import InputError
-from costmodel.runs import Run, prepare_runs, read_runs
+from costmodel.runfile import read_runs
+from costmodel.runs import Run, prepare_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = "id,gpu,engine,model,precision,isl,osl,concurrency,attn_tp,ttft_ms,tpot_ms\n"

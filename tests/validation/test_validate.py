@@ -16,7 +16,8 @@ from autotune.validation import errors_of, kendall_tau, published_points, slo_ta
 from autotune.validation.published import published_pools
 from autotune.validation.slo import SloRuns, reliability
 from costmodel.errors import InputError
-from costmodel.runs import prepare_runs, read_runs
+from costmodel.runfile import read_runs
+from costmodel.runs import prepare_runs
 
 HEADER = "id,gpu,engine,model,precision,isl,osl,concurrency,attn_tp,moe_tp,ttft_ms,tpot_ms,remark\n"
 ROWS = (

@@ -17,7 +17,8 @@ from costmodel.calibration.fit.serving import ServingFit
 from costmodel.calibration.fit.taught import TaughtScore
 from costmodel.calibration.residual import FEATURES, TARGETS, TRIANGLE
 from costmodel.columns import Floats
-from costmodel.runs import ENGINES, Run, read_runs
+from costmodel.runfile import read_runs
+from costmodel.runs import ENGINES, Run
 
 SOURCE = "performance data published by NVIDIA with AIConfigurator 0.12 (aiconfigurator-core, Apache-2.0)"
 FOLDS = 10
