@@ -204,8 +204,8 @@ def _print_counts(console: Console, result: TuneResult) -> None:
         scope = "every valid plan was scored" if result.complete else "sampled: not every plan was scored"
         console.print(
             f"{result.space.enumerated:,} layouts enumerated, {len(result.space.candidates):,} valid, "
-            f"{result.feasible_count:,} feasible; {scope} in {result.elapsed_s:.2f} s "
-            f"({result.scored_now:,} now, the rest from the storage)",
+            f"{result.feasible_count:,} feasible; {scope} in {result.elapsed_s:.2f} s"
+            + ("" if result.storage is None else f" ({result.scored_now:,} now, the rest from the storage)"),
             highlight=False,
         )
     for rule, count in sorted(result.space.rejected.items(), key=lambda item: -item[1]):
