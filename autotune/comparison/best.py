@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.robustness import rescored
+from autotune.comparison.worth import values_within_limits
 from autotune.space import Candidate
 from autotune.study import IntRange, Objective, Study, in_place
 from autotune.tuning import PlanResult, tune
@@ -21,8 +23,9 @@ Progress = Callable[[int, int], None]
 def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | None = None) -> PlanResult | None:
     """The first of the ranking, the nearest plan where none keeps every limit; None: nothing can be launched.
 
-    Under recorded traffic (`Workload.points`) with a metric to maximise, the load is what comes, and plans that can
-    take it cannot be told apart by it: the best is the one that could take the most of such traffic within the limits.
+    Under recorded traffic (`Workload.points`) with a metric to maximise, the load is what comes, and the best plan is
+    the one that can be expected to serve most of it within the limits, over all that the calibration leaves open: what
+    `retune` decides by. Those that serve all of it are ordered by how much of such traffic they could take.
 
     Args:
         study: its baseline is left out of the search.
@@ -38,7 +41,11 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
     plans = [*rough.ranked, *rough.infeasible]
     listed = plans[:SHORTLIST] + [p for p in plans[SHORTLIST:] if p.plan in also]
     ranked, others = rank(asked, score(asked, [Candidate(engine=p.engine, layout=p.layout, gpu=p.gpu) for p in listed]))
-    best = next(iter(ranked or others), None)
+    values = values_within_limits(study, drawn_capacities(asked, ranked))
+    if values:
+        best: PlanResult | None = ranked[values.index(max(values))]
+    else:
+        best = next(iter(ranked or others), None)
     return None if best is None else rescored(study, best)
 
 

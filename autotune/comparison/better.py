@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from autotune.comparison.worth import hard_limits_kept
 from autotune.study import Study
 from autotune.tuning import PlanResult
-from autotune.tuning.confidence import DRAWS, Draws, joint_draws
+from autotune.tuning.confidence import Draws, joint_draws
 from autotune.tuning.objective import COST, FEWEST_GPUS
 from autotune.tuning.plans import DERIVED, relative_excess
 from autotune.tuning.run import expected_objective
@@ -76,7 +76,7 @@ def p_better(
         current: the plan that runs.
         candidate: the other.
         draws: of both, in this order; None: drawn here.
-        capacities: `drawn_capacities` of both, for an open load.
+        capacities: `capacity.drawn_capacities` of both, for an open load.
     """
     if _identical(current, candidate):
         return 0.5
@@ -91,24 +91,6 @@ def p_better(
     if capacities is not None:
         worth = np.where(kept.any(axis=0), worth, capacities)
     return p_greater(worth[1], worth[0])
-
-
-def drawn_capacities(study: Study, current: PlanResult | None, candidate: PlanResult | None) -> Floats:
-    """Draws of the most requests per second that two plans take within the limits, shape `(2, draws)`.
-
-    `study` asks for that (`best.capacity_study`), the plans are scored under it; None can take nothing within them.
-    The draws are the same as those of the plans under any other load, so that they may be compared one by one.
-    """
-    plans = [p for p in (current, candidate) if p is not None]
-    out = np.zeros((2, DRAWS))
-    if not plans:
-        return out
-    # both rows are always drawn: the errors of a plan are those of its place
-    drawn = joint_draws(study, (current or plans[0], candidate or plans[0])).throughput_factor
-    for row, plan in enumerate((current, candidate)):
-        if plan is not None:
-            out[row] = plan.metrics["requests_per_s"] * drawn[row]
-    return out
 
 
 def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:

@@ -116,7 +116,7 @@ def load_order(study: Study, current: PlanResult, candidate: PlanResult) -> tupl
     """
     reach = SWEEP_REACH * max(current.knobs.concurrency, candidate.knobs.concurrency, 16)
     loads = np.unique(np.round(np.geomspace(1.0, reach, SWEEP_POINTS)))
-    first, second = _sweep(study, current, loads), _sweep(study, candidate, loads)
+    first, second = swept(study, current, loads), swept(study, candidate, loads)
     kept = _keeps(study, first), _keeps(study, second)
     metric = study.objective.metric
     before, after = np.asarray(getattr(first, metric)), np.asarray(getattr(second, metric))
@@ -146,8 +146,8 @@ def load_order(study: Study, current: PlanResult, candidate: PlanResult) -> tupl
     return low, tuple(flips), int(loads[-1])
 
 
-def _sweep(study: Study, plan: PlanResult, loads: Floats) -> Estimate:
-    """The plan at every load, shape `(len(loads),)`."""
+def swept(study: Study, plan: PlanResult, loads: Floats) -> Estimate:
+    """The plan at every number in flight over all replicas, shape `(len(loads),)`."""
     rows = make_rows(study, [variant_of(plan)], (plan.knobs.max_num_batched_tokens,))
     index = np.zeros(loads.size, dtype=np.int64)
     spread = Rows(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.comparison.best import at_capacity, best_plan, capacity_study
-from autotune.comparison.better import LATENCIES, THROUGHPUTS, drawn_capacities, metric_p_better, p_better
+from autotune.comparison.better import LATENCIES, THROUGHPUTS, metric_p_better, p_better
+from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.operators import time_rows, where_from
 from autotune.comparison.robustness import robustness
 from autotune.comparison.switching import same_launch, switch_cost
@@ -174,7 +175,7 @@ def _capacities(study: Study, current: Side, candidate: Side | None) -> Floats |
     """Draws of what both take within the limits; None where the study gives no open load."""
     if study.workload.request_rate_per_s is None or candidate is None:
         return None
-    return drawn_capacities(capacity_study(study), current.at_capacity, candidate.at_capacity)
+    return drawn_capacities(capacity_study(study), (current.at_capacity, candidate.at_capacity))
 
 
 def _switch(study: Study, current: Side, candidate: Side) -> SwitchCost | None:

@@ -89,14 +89,13 @@ def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | N
     return min(plan.metrics["requests_per_s"], rate) * plan.p_meets * ratio
 
 
-def values_within_limits(study: Study, capacities: Floats) -> tuple[float, float] | None:
-    """What two plans serve of an open load within the limits, the rest turned away: requests per second.
+def values_within_limits(study: Study, capacities: Floats) -> tuple[float, ...] | None:
+    """What plans serve of an open load within the limits, the rest turned away: requests per second.
 
-    `mean(min(load, capacity))` over draws of both capacities, shape `(2, draws)`: near its capacity a plan may turn
-    out to take less, but what it does take is served. None without an open load, or where latency is minimised.
+    `mean(min(load, capacity))` over draws of their capacities, shape `(num_plans, draws)`: near its capacity a plan may
+    turn out to take less, but what it does take is served. None without an open load, or where latency is minimised.
     """
     rate = study.workload.request_rate_per_s
     if rate is None or study.objective.direction == "minimize":
         return None
-    served = np.minimum(capacities, rate).mean(axis=1)
-    return float(served[0]), float(served[1])
+    return tuple(np.minimum(capacities, rate).mean(axis=1).tolist())

@@ -76,6 +76,9 @@ class Draws:
     tpot_s: Floats
     throughput_factor: Floats
     """Of every throughput: requests and tokens per second."""
+    ttft_factor: Floats
+    """Of the time to the first token, the wait for KV room left alone."""
+    tpot_factor: Floats
 
 
 def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
@@ -119,16 +122,19 @@ def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:
             error[name][rows] = phi[:, rows].T @ (root @ shared[name]) + spread[:, None] * own[name][rows]
     # residuals leave the wait for KV room alone (`costmodel.correction`)
     wait = np.array([p.breakdown["ttft_parts_s"].get("kv_wait", 0.0) for p in plans])[:, None]
-    ttft = (np.array([p.metrics["ttft_s"] for p in plans])[:, None] - wait) * np.exp(error["ttft"]) + wait
-    tpot = np.array([p.metrics["tpot_s"] for p in plans])[:, None] * np.exp(error["tpot"])
+    factor = {name: np.exp(value) for name, value in error.items()}
+    ttft = (np.array([p.metrics["ttft_s"] for p in plans])[:, None] - wait) * factor["ttft"] + wait
+    tpot = np.array([p.metrics["tpot_s"] for p in plans])[:, None] * factor["tpot"]
     longest = np.array([p.metrics["ttft_longest_s"] - p.metrics["ttft_s"] for p in plans])[:, None]
     outputs = max(study.workload.osl.mean - 1.0, 0.0)
     total = np.array([p.metrics["ttft_s"] + outputs * p.metrics["tpot_s"] for p in plans])[:, None]
     return Draws(
         ttft_s=ttft,
-        ttft_longest_s=ttft + longest * np.exp(error["ttft"]),
+        ttft_longest_s=ttft + longest * factor["ttft"],
         tpot_s=tpot,
         throughput_factor=np.asarray(total / (ttft + outputs * tpot)),
+        ttft_factor=factor["ttft"],
+        tpot_factor=factor["tpot"],
     )
 
 
