@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.robustness import rescored
-from autotune.comparison.worth import values_within_limits
+from autotune.comparison.worth import served_within_limits
 from autotune.space import Candidate
 from autotune.study import IntRange, Objective, Study, in_place
 from autotune.tuning import PlanResult, tune
@@ -41,11 +41,10 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
     plans = [*rough.ranked, *rough.infeasible]
     listed = plans[:SHORTLIST] + [p for p in plans[SHORTLIST:] if p.plan in also]
     ranked, others = rank(asked, score(asked, [Candidate(engine=p.engine, layout=p.layout, gpu=p.gpu) for p in listed]))
-    values = values_within_limits(study, drawn_capacities(asked, ranked))
-    if values:
-        best: PlanResult | None = ranked[values.index(max(values))]
-    else:
-        best = next(iter(ranked or others), None)
+    best = next(iter(ranked or others), None)
+    served = served_within_limits(study, drawn_capacities(asked, ranked))
+    if ranked and served is not None:
+        best = ranked[int(served.mean(axis=1).argmax())]
     return None if best is None else rescored(study, best)
 
 

@@ -61,22 +61,22 @@ def p_better(
     candidate: PlanResult,
     draws: Draws | None = None,
     *,
-    capacities: Floats | None = None,
+    served: Floats | None = None,
 ) -> float:
     """Probability that the candidate is better: keeping the limits first, the ranked metric second.
 
     In each draw of the errors a plan that breaks a limit is worth less than any that keeps them all. Where the number
     in flight is free and both plans keep the limits at their own, the metric alone decides, as in rankings: a plan that
-    turns out slower than estimated is run with fewer in flight. Under an open load both serve what comes, so that the
-    time a request takes decides; where neither keeps the limits, the rest is turned away and the one that takes more
-    within them is better. Elsewhere two that break limits count half.
+    turns out slower than estimated is run with fewer in flight. Under an open load the one that serves more of it
+    within the limits is better, the rest turned away, and of two that serve as much the one whose requests take less
+    time. Elsewhere two that break limits count half.
 
     Args:
         study: whose limits, load and objective count.
         current: the plan that runs.
         candidate: the other.
         draws: of both, in this order; None: drawn here.
-        capacities: `capacity.drawn_capacities` of both, for an open load.
+        served: of both, for an open load (`worth.served_within_limits`), from the same draws.
     """
     if _identical(current, candidate):
         return 0.5
@@ -86,10 +86,11 @@ def p_better(
     if work.concurrency is None and work.request_rate_per_s is None and current.feasible and candidate.feasible:
         values = _ranked(study, plans, drawn)
         return p_greater(values[1], values[0])
-    kept = _kept(study, plans, drawn)
-    worth = np.where(kept, _ranked(study, plans, drawn), -np.inf)
-    if capacities is not None:
-        worth = np.where(kept.any(axis=0), worth, capacities)
+    worth = _ranked(study, plans, drawn)
+    if served is None:
+        worth = np.where(_kept(study, plans, drawn), worth, -np.inf)
+    else:
+        worth = np.where(served[0] == served[1], worth, served)
     return p_greater(worth[1], worth[0])
 
 

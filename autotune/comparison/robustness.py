@@ -90,6 +90,7 @@ def workload_scenarios(study: Study) -> Iterator[tuple[Mapping[str, float], Work
             points=tuple(replace(p, isl=max(p.isl * prompts, 1.0), osl=max(p.osl * outputs, 1.0)) for p in work.points),
             concurrency=None if work.concurrency is None else max(round(work.concurrency * load), 1),
             request_rate_per_s=None if work.request_rate_per_s is None else work.request_rate_per_s * load,
+            rate_levels_per_s=tuple(rate * load for rate in work.rate_levels_per_s),
         )
         yield {k: v for k, v in changes.items() if v != 1.0}, changed
     if study.arch.is_moe:

@@ -12,7 +12,7 @@ from autotune.comparison.robustness import robustness
 from autotune.comparison.switching import same_launch, switch_cost
 from autotune.comparison.values import Comparison, MarginRow, MetricRow, Side, SwitchCost
 from autotune.comparison.verdict import verdict
-from autotune.comparison.worth import value_per_s, values_within_limits
+from autotune.comparison.worth import served_within_limits, value_per_s
 from autotune.space import format_plan
 from autotune.study import Study, in_place
 from autotune.traffic import WorkloadProfile
@@ -82,14 +82,15 @@ def compare(
     before = _side(study, first, reference=mine)
     after = None if second is None else _side(study, second, reference=mine)
     capacities = _capacities(study, before, after)
-    served = None if capacities is None else values_within_limits(study, capacities)
+    served = None if capacities is None else served_within_limits(study, capacities)
     if served is not None and after is not None:
-        before, after = replace(before, value_per_s=served[0]), replace(after, value_per_s=served[1])
+        before = replace(before, value_per_s=float(served[0].mean()))
+        after = replace(after, value_per_s=float(served[1].mean()))
     same = mine is not None and theirs is not None and same_launch(mine, theirs)
     sure = 0.5
     switch: SwitchCost | None = None
     if mine is not None and theirs is not None and after is not None:
-        sure = p_better(study, mine, theirs, capacities=capacities)
+        sure = p_better(study, mine, theirs, served=served)
         switch = _switch(study, before, after)
     elif theirs is not None and mine is None:
         sure = 1.0
@@ -181,15 +182,24 @@ def _capacities(study: Study, current: Side, candidate: Side | None) -> Floats |
 def _switch(study: Study, current: Side, candidate: Side) -> SwitchCost | None:
     if current.result is None or candidate.result is None:
         return None
-    rate = study.workload.request_rate_per_s
+    rate, levels = study.workload.request_rate_per_s, study.workload.rate_levels_per_s
+    if levels:
+        # a change takes many minutes, in which the mean comes
+        rate = sum(levels) / len(levels)
     return switch_cost(
         study,
-        current.result,
-        candidate.result,
+        _as_run(study, current, current.result),
+        _as_run(study, candidate, candidate.result),
         capacities=(current.capacity_requests_per_s, candidate.capacity_requests_per_s),
         values=(current.value_per_s, candidate.value_per_s),
         load_requests_per_s=current.result.metrics["requests_per_s"] if rate is None else rate,
     )
+
+
+def _as_run(study: Study, side: Side, plan: PlanResult) -> PlanResult:
+    """Under an open load beyond what a plan takes the rest is turned away: it runs at what it takes."""
+    beyond = study.workload.request_rate_per_s is not None and not side.keeps
+    return side.at_capacity if beyond and side.at_capacity is not None else plan
 
 
 def _metrics(study: Study, current: PlanResult | None, candidate: PlanResult | None) -> tuple[MetricRow, ...]:

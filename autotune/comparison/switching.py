@@ -9,6 +9,7 @@ taken to suit the replicas that start on them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 
 from autotune.comparison.values import SwitchCost, Wave
@@ -95,24 +96,15 @@ def switch_cost(
     if restart:
         most = _most_down(study, current.layout.replicas)
         tried = [_waves(study, current, candidate, capacities, drain, down) for down in range(1, most + 1)]
-        waves = min(tried, key=lambda w: _lost(w, load_requests_per_s))
-    lost = _lost(waves, load_requests_per_s)
+        waves = min(tried, key=lambda w: _without_room(w, load_requests_per_s))
+    # what the current plan turns away anyway is not lost by the change
+    served = min(load_requests_per_s, capacities[0])
     idle = _idle_gpu_s(current, candidate, waves)
     price = study.cluster.gpu.price_per_hour
-    # what is lost is worth what the current plan would have made of it
-    loss = lost * values[0] / load_requests_per_s if load_requests_per_s > 0.0 else 0.0
-    duration = sum(w.duration_s for w in waves)
-    paid = gain_over(
-        current_per_s=values[0],
-        candidate_per_s=values[1],
-        horizon_s=study.retune.horizon_s,
-        duration_s=duration,
-        loss=loss,
-    ).payback_s
     each = weight_bytes_per_gpu(candidate)
     gpus = round(candidate.metrics["gpus"]) if restart else 0
     first = waves[0].replicas_started if waves else 0
-    return SwitchCost(
+    cost = SwitchCost(
         restart=restart,
         gpus_restarted=gpus,
         weight_bytes=each * gpus,
@@ -128,11 +120,20 @@ def switch_cost(
         waves=waves,
         requests_drained=current.knobs.concurrency if restart else 0,
         load_requests_per_s=load_requests_per_s,
-        lost_requests=lost,
+        served_requests_per_s=served,
+        lost_requests=_without_room(waves, served),
         gpu_s=idle,
         price=None if price is None else idle / 3600.0 * price,
-        payback_s=paid,
+        payback_s=None,
     )
+    gain = gain_over(
+        current_per_s=values[0],
+        candidate_per_s=values[1],
+        horizon_s=study.retune.horizon_s,
+        duration_s=cost.duration_s,
+        loss=cost.loss(values[0]),
+    )
+    return replace(cost, payback_s=gain.payback_s)
 
 
 def _served(waves: tuple[Wave, ...]) -> bool:
@@ -150,9 +151,9 @@ def _most_down(study: Study, replicas: int) -> int:
     return max(min(int(replicas * DEFAULT_DOWN_FRAC) if given is None else given, replicas), 1)
 
 
-def _lost(waves: tuple[Wave, ...], load_requests_per_s: float) -> float:
-    """Requests beyond the capacity of what serves meanwhile."""
-    return sum(max(load_requests_per_s - w.capacity_requests_per_s, 0.0) * w.duration_s for w in waves)
+def _without_room(waves: tuple[Wave, ...], requests_per_s: float) -> float:
+    """Of so many requests per second, those beyond the capacity of what serves meanwhile."""
+    return sum(max(requests_per_s - w.capacity_requests_per_s, 0.0) * w.duration_s for w in waves)
 
 
 def _plan_gpus(layout: Layout) -> int:

@@ -168,8 +168,10 @@ class SwitchCost:
     requests_drained: int
     load_requests_per_s: float
     """What arrives meanwhile."""
+    served_requests_per_s: float
+    """Of that, what the current plan takes."""
     lost_requests: float
-    """Beyond the capacity of what serves meanwhile."""
+    """Of those, how many find no room in what serves meanwhile."""
     gpu_s: float
     """GPU-seconds in which restarted GPUs serve nothing."""
     price: float | None
@@ -181,6 +183,10 @@ class SwitchCost:
     def duration_s(self) -> float:
         """Of the whole change."""
         return sum(w.duration_s for w in self.waves)
+
+    def loss(self, value_per_s: float) -> float:
+        """What the lost requests are worth, where the current plan makes `value_per_s` of those that it takes."""
+        return self.lost_requests * value_per_s / self.served_requests_per_s if self.served_requests_per_s else 0.0
 
     @property
     def least_capacity_requests_per_s(self) -> float:

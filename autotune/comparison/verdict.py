@@ -46,7 +46,7 @@ def verdict(
         candidate_per_s=candidate.value_per_s,
         horizon_s=policy.horizon_s,
         duration_s=switch.duration_s,
-        loss=switch.lost_requests * current.value_per_s / max(switch.load_requests_per_s, 1e-300),
+        loss=switch.loss(current.value_per_s),
     )
     if not current.keeps:
         return _out_of_limits(study, current, candidate, p_better, gain)

@@ -72,7 +72,7 @@ def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | N
     That is what the reference plan serves, times the plan's P(meets), times how much better its ranked metric is than
     the reference's (a latency of half is worth twice). A plan that breaks a hard limit is worth nothing, one that
     cannot take the load loses what it does not take. `reference` is the current plan; where that cannot be launched,
-    the plan itself. Where an open load is to be served and no latency minimised, `values_within_limits` says it better.
+    the plan itself. Where an open load is to be served and no latency minimised, `served_within_limits` says it better.
     """
     if plan is None or not hard_limits_kept(plan):
         return 0.0
@@ -89,13 +89,15 @@ def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | N
     return min(plan.metrics["requests_per_s"], rate) * plan.p_meets * ratio
 
 
-def values_within_limits(study: Study, capacities: Floats) -> tuple[float, ...] | None:
-    """What plans serve of an open load within the limits, the rest turned away: requests per second.
+def served_within_limits(study: Study, capacities: Floats) -> Floats | None:
+    """What plans serve of an open load within the limits, the rest turned away: requests per second, drawn.
 
-    `mean(min(load, capacity))` over draws of their capacities, shape `(num_plans, draws)`: near its capacity a plan may
-    turn out to take less, but what it does take is served. None without an open load, or where latency is minimised.
+    `min(load, capacity)` in each draw of their capacities, shape `(num_plans, draws)`: near its capacity a plan may
+    turn out to take less, but what it does take is served. Under recorded traffic it is the mean over the window's
+    time: the fullest minute does not last. None without an open load, or where latency is minimised.
     """
-    rate = study.workload.request_rate_per_s
-    if rate is None or study.objective.direction == "minimize":
+    work = study.workload
+    if work.request_rate_per_s is None or study.objective.direction == "minimize":
         return None
-    return tuple(np.minimum(capacities, rate).mean(axis=1).tolist())
+    loads = work.rate_levels_per_s or (work.request_rate_per_s,)
+    return np.asarray(sum(np.minimum(capacities, load) for load in loads) / len(loads))

@@ -244,7 +244,7 @@ def _steps(cost: dict[str, Any]) -> list[str]:
 def _what_is_lost(cost: dict[str, Any]) -> list[str]:
     room = (
         f"capacity at its least {cost['least_capacity_requests_per_s']:,.2f} requests/s against a load of "
-        f"{cost['load_requests_per_s']:,.2f}: {cost['lost_requests']:,.0f} requests find no room"
+        f"{cost['load_requests_per_s']:,.2f}: {cost['lost_requests']:,.0f} requests that are served today find no room"
     )
     idle = f"{cost['gpu_s'] / 3600:,.1f} GPU-hours serve nothing"
     if cost["price"] is not None:

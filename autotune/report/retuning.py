@@ -71,7 +71,7 @@ def _switch_words(document: dict[str, Any]) -> list[str]:
     takes = (
         f"A switch restarts {cost['gpus_restarted']} GPUs in {duration_words(cost['duration_s'])}, with "
         f"{figure(cost['least_capacity_requests_per_s'])} requests/s of capacity at its least against "
-        f"{figure(cost['load_requests_per_s'])} and {cost['lost_requests']:,.0f} requests without room."
+        f"{figure(cost['load_requests_per_s'])} and {cost['lost_requests']:,.0f} requests that find no room."
     )
     return [takes]
 

@@ -23,6 +23,7 @@ SETTLED = (
     "gain_too_small",
     "not_sure",
     "candidate_breaks_limit",
+    "nothing_feasible",
 )
 """Rules that decide the same again on the same traffic, whatever the time."""
 

@@ -53,7 +53,6 @@ def _inputs(now_s: float, refusal: str | None, changed: bool, plan: str, found: 
     if found is None:
         return Inputs(now_s=now_s, refusal=refusal, changed=changed, current_plan=plan, current_keeps=True)
     mine, theirs, cost = found.current, found.candidate, found.switch
-    load = cost.load_requests_per_s if cost is not None else 0.0
     return Inputs(
         now_s=now_s,
         refusal=refusal,
@@ -67,7 +66,7 @@ def _inputs(now_s: float, refusal: str | None, changed: bool, plan: str, found: 
         candidate_value_per_s=0.0 if theirs is None else theirs.value_per_s,
         p_better=found.p_better,
         switch_duration_s=0.0 if cost is None else cost.duration_s,
-        switch_loss=0.0 if cost is None or not load else cost.lost_requests * mine.value_per_s / load,
+        switch_loss=0.0 if cost is None else cost.loss(mine.value_per_s),
     )
 
 

@@ -74,6 +74,8 @@ class Workload:
     points: tuple[Point, ...] = ()
     """Kinds of requests that are evaluated one by one and put together; weights sum to 1. Empty: all have mean lengths.
     """
+    rate_levels_per_s: tuple[float, ...] = ()
+    """Recorded traffic: requests per second in equal shares of the time. Empty: `request_rate_per_s` all the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

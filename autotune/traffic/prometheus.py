@@ -19,7 +19,7 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from autotune.traffic.profile import WorkloadProfile, profile_of_lengths
-from autotune.traffic.rates import Rate, rate_of_counts
+from autotune.traffic.rates import Rate, levels, rate_of_counts
 from costmodel.columns import Floats
 from costmodel.errors import InputError
 
@@ -202,6 +202,7 @@ def _rate(metrics: _Metrics, start: float, end: float, total: float) -> tuple[Ra
         burstiness=dispersion if mean > 0.0 else 1.0,
         bin_s=float(np.median(spans)),
         num_bins=len(steps),
+        levels_per_s=levels(counts / spans, spans),
     )
     return rate, []
 

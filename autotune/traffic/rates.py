@@ -12,6 +12,8 @@ from costmodel.columns import Floats
 BINS_S = (60.0, 30.0, 15.0, 10.0, 5.0, 1.0)
 """Bin lengths, the longest that gives `MIN_BINS` is taken."""
 MIN_BINS = 20
+LEVELS = 20
+"""Of the rate over the window's time."""
 Z = 1.959963984540054
 """Quantile of the normal distribution at 0.975: intervals hold with 95 %."""
 
@@ -31,6 +33,8 @@ class Rate:
     """95 %, the counts taken as gamma-distributed."""
     bin_s: float
     num_bins: int
+    levels_per_s: tuple[float, ...] = ()
+    """Ascending: the mean rate of each twentieth of the window's time, bins ordered by theirs. Empty: not known."""
 
 
 def rate_of_times(times_s: Floats, *, start_s: float, end_s: float, requests_each: float = 1.0) -> Rate:
@@ -59,7 +63,23 @@ def rate_of_times(times_s: Floats, *, start_s: float, end_s: float, requests_eac
         bin_s=bin_s,
         num_bins=num_bins,
         requests_each=requests_each,
+        levels_per_s=levels(counts * requests_each / bin_s),
     )
+
+
+def levels(per_s: Floats, weights: Floats | None = None) -> tuple[float, ...]:
+    """Mean rates of `LEVELS` equal shares of the time, ascending; their mean is that of all.
+
+    Args:
+        per_s: rate of each bin, shape `(num_bins,)`.
+        weights: lengths of the bins, the same shape; None: all are as long.
+    """
+    order = np.argsort(per_s, kind="stable")
+    spans = np.ones(per_s.size) if weights is None else weights[order]
+    time = np.concatenate(([0.0], np.cumsum(spans)))
+    requests = np.concatenate(([0.0], np.cumsum(per_s[order] * spans)))
+    at = np.interp(np.linspace(0.0, time[-1], LEVELS + 1), time, requests)
+    return tuple((np.diff(at) * LEVELS / time[-1]).tolist())
 
 
 def rate_of_counts(
@@ -71,6 +91,7 @@ def rate_of_counts(
     bin_s: float,
     num_bins: int,
     requests_each: float = 1.0,
+    levels_per_s: tuple[float, ...] = (),
 ) -> Rate:
     """Intervals from totals: log-normal for the mean, with variance `burstiness / total` of its logarithm.
 
@@ -90,6 +111,7 @@ def rate_of_counts(
         ),
         bin_s=bin_s,
         num_bins=num_bins,
+        levels_per_s=levels_per_s,
     )
 
 

@@ -62,6 +62,7 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
             prefix_cache_hit_frac=study.workload.prefix_cache_hit_frac if hit is None else hit,
             longest_prompt=longest,
             points=profile.points,
+            rate_levels_per_s=profile.rate.levels_per_s if load == "peak" else (),
         ),
         search=replace(study.search, concurrency=None),
         constraints=replace(limits, **dict.fromkeys(dropped)),

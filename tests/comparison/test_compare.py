@@ -15,7 +15,7 @@ from autotune.comparison.better import p_better, p_greater
 from autotune.comparison.operators import gpu_s_per_request, time_rows, where_from
 from autotune.comparison.robustness import load_order, rescored
 from autotune.comparison.verdict import duration_words, figure
-from autotune.comparison.worth import value_per_s, values_within_limits
+from autotune.comparison.worth import served_within_limits, value_per_s
 from autotune.study import Study, load_study
 from autotune.tuning.confidence import confidence, joint_draws
 from autotune.tuning.run import score_plan
@@ -232,12 +232,18 @@ def test_beyond_both_capacities_the_one_that_takes_more_is_better() -> None:
     assert back.p_better + found.p_better == pytest.approx(1.0, abs=0.03)
 
 
-def test_values_within_limits_by_hand() -> None:
-    """Draws of 4, 10 and 16 under a load of 10 are worth 8; one that takes 20 in every draw is worth the load."""
+def test_what_is_served_within_limits_by_hand() -> None:
+    """Under 10 a second draws of 4, 10, 16 serve 4, 10, 10; under 2, 8 and 20 in turn their mean."""
     study = dense(workload={"isl": 1009, "osl": 211, "request_rate_per_s": 10.0})
     capacities = np.array([[4.0, 10.0, 16.0], [20.0, 20.0, 20.0]])
-    assert values_within_limits(study, capacities) == (8.0, 10.0)
-    assert values_within_limits(dense(), capacities) is None
+    served = served_within_limits(study, capacities)
+    assert served is not None
+    assert served.tolist() == [[4.0, 10.0, 10.0], [10.0, 10.0, 10.0]]
+    recorded = replace(study, workload=replace(study.workload, rate_levels_per_s=(2.0, 8.0, 20.0)))
+    served = served_within_limits(recorded, capacities)
+    assert served is not None
+    assert served.mean(axis=1).tolist() == pytest.approx([(10.0 + 20.0 + 26.0) / 9.0, 10.0])
+    assert served_within_limits(dense(), capacities) is None
 
 
 def test_words_for_seconds_and_figures() -> None:

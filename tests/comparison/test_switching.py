@@ -67,11 +67,15 @@ def test_waves_of_equal_replicas_by_hand() -> None:
     assert [(w.replicas_down, w.replicas_started) for w in cost.waves] == [(2, 1)] * 4
     assert [w.capacity_requests_per_s for w in cost.waves] == [60.0, 60.0, 60.0, 60.0]
     assert cost.duration_s == pytest.approx(4 * (0.7 + loading + 101.0 + 13.0))
-    assert cost.lost_requests == pytest.approx(40.0 * cost.duration_s)
+    # of the 100 that come the current plan takes 80 and turns 20 away anyway
+    assert (cost.load_requests_per_s, cost.served_requests_per_s) == (100.0, 80.0)
+    assert cost.lost_requests == pytest.approx(20.0 * cost.duration_s)
     assert cost.gpu_s == pytest.approx(4 * cost.duration_s)
     assert cost.weight_bytes == pytest.approx(16 * each)
     assert cost.requests_drained == 64
-    assert cost.payback_s == pytest.approx(cost.duration_s + cost.lost_requests / 100.0)
+    # worth 100 a second of the 80 that it takes, and the candidate as much again
+    assert cost.loss(100.0) == pytest.approx(1.25 * cost.lost_requests)
+    assert cost.payback_s == pytest.approx(cost.duration_s + 1.25 * cost.lost_requests / 100.0)
 
 
 def test_one_replica_down_starts_several_smaller_ones() -> None:
@@ -84,11 +88,11 @@ def test_one_replica_down_starts_several_smaller_ones() -> None:
 
 
 def test_more_replicas_go_down_at_once_where_that_loses_less() -> None:
-    """Beyond all capacity two waves of four lose 60 twice, eight of one 30 each; a light load takes no risk."""
+    """Of 100 that come two waves of four turn 60 away twice, eight of one 30 each; a light load takes no risk."""
     study = dense(switch={"max_replicas_down": 4, "drain_s": 0.0, "startup_s": 100.0, "warmup_s": 0.0})
     cost = cost_of(study, "TP2", "TP1/PP2", (80.0, 80.0), 100.0)
     assert [(w.replicas_down, w.replicas_started) for w in cost.waves] == [(4, 4), (4, 4)]
-    assert cost.lost_requests == pytest.approx(2 * 60.0 * cost.waves[0].duration_s)
+    assert cost.lost_requests == pytest.approx(2 * 40.0 * cost.waves[0].duration_s)
     light = cost_of(study, "TP2", "TP1/PP2", (80.0, 80.0), 10.0)
     assert [(w.replicas_down, w.replicas_started) for w in light.waves] == [(1, 1)] * 8
     assert light.lost_requests == 0.0
