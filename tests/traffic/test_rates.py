@@ -1,0 +1,29 @@
+"""Rates over a window's time, and profiles that were written before they were kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autotune.traffic import profile_from_json, profile_of_arrays
+
+
+def test_levels_of_the_rate_keep_its_mean() -> None:
+    """Ten of 30 minutes with 120 requests, the others with 60: a third of the levels at 2 a second, the rest at 1."""
+    minutes = [np.linspace(60.0 * k, 60.0 * k + 59.0, 120 if k % 3 == 0 else 60) for k in range(30)]
+    times = np.concatenate(minutes)
+    profile = profile_of_arrays(times, times + 1.0, times + 1.0, start_s=0.0, end_s=1800.0)
+    levels = profile.rate.levels_per_s
+    assert len(levels) == 20
+    assert levels[:13] == pytest.approx([1.0] * 13)
+    assert levels[14:] == pytest.approx([2.0] * 6)
+    assert np.mean(levels) == pytest.approx(profile.rate.mean_per_s)
+
+
+def test_a_profile_without_levels_is_still_read() -> None:
+    """Ledgers written before rates had levels go on being compared with."""
+    times = np.arange(100.0)
+    written_now = profile_of_arrays(times, times + 1.0, times + 1.0).to_json()
+    before = {**written_now, "rate": {k: v for k, v in written_now["rate"].items() if k != "levels_per_s"}}
+    assert profile_from_json(written_now).rate.levels_per_s != ()
+    assert profile_from_json(before).rate.levels_per_s == ()
