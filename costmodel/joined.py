@@ -30,7 +30,7 @@ class Joined:
     """What of the transfer the first token waits for, its start not included."""
     in_flight: Floats
     """By Little's law, over both pools, the transfer and the wait in front."""
-    outside_s: Floats
+    kv_wait_s: Floats
     """Wait in front of both pools, where more is in flight than they admit; part of TTFT."""
     total_tokens_per_s: Floats
     output_tokens_per_s: Floats
@@ -102,7 +102,7 @@ def joined(prefill: PoolColumns, decode: PoolColumns, load: Load, link: Transfer
         tpot_s=decode.latency_s + 0.0 * rate,
         transfer_s=transfer,
         in_flight=rate * (inside + outside),
-        outside_s=outside + 0.0 * rate,
+        kv_wait_s=outside + 0.0 * rate,
         total_tokens_per_s=tokens,
         output_tokens_per_s=outputs,
         total_tokens_per_s_per_gpu=tokens / gpus,
@@ -134,7 +134,7 @@ def joined_estimate(prefill: PoolPoint, decode: PoolPoint, pair: Joined) -> Esti
     resources = np.stack([np.broadcast_to(x, (size,)) for x in (math_s / gpus, hbm_s / gpus, links, host_s)])
     fuller = first.memory_util_frac >= second.memory_util_frac
     parts = {**prefill.parts_s, **decode.parts_s, "kv_transfer": pair.transfer_s + decode_start_s(decode)}
-    parts["kv_wait"] = pair.outside_s
+    parts["kv_wait"] = pair.kv_wait_s
     zero = np.zeros(size)
     return Estimate(
         ttft_s=pair.ttft_s,
@@ -161,7 +161,7 @@ def joined_estimate(prefill: PoolPoint, decode: PoolPoint, pair: Joined) -> Esti
         binding=np.minimum(resources.argmax(axis=0), len(RESOURCES) - 1),
         running_per_rank=second.sequences_per_rank,
         prefill_chunks=prefill.chunks + zero,
-        kv_wait_s=pair.outside_s,
+        kv_wait_s=pair.kv_wait_s,
         ttft_log_sd=pair.ttft_log_sd,
         tpot_log_sd=pair.tpot_log_sd,
         throughput_log_sd=pair.throughput_log_sd,

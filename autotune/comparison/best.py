@@ -26,13 +26,14 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
     Under recorded traffic (`Workload.points`) with a metric to maximise, the load is what comes, and the best plan is
     the one that can be expected to serve most of it within the limits, over all that the calibration leaves open: what
     `retune` decides by. Those that serve all of it are ordered by how much of such traffic they could take.
+    Disaggregated plans are scored at mean lengths, so that recorded traffic leaves them out.
 
     Args:
         study: its baseline is left out of the search.
         also: full plan strings that are looked at whatever the ranking at mean lengths says of them.
         progress: as in `tune`.
     """
-    own = replace(in_place(study), baseline=None)
+    own = replace(in_place(study, pools=not study.workload.points), baseline=None)
     if not study.workload.points:
         found = tune(own, progress=progress)
         return next(iter(found.ranked or found.infeasible), None)

@@ -16,11 +16,11 @@ from autotune.study import IntRange, Study, Workload
 from autotune.tuning import PlanResult
 from autotune.tuning.candidates import Rows, Variant, make_rows
 from autotune.tuning.confidence import DRAWS
-from autotune.tuning.limits import excess_table, study_limits
+from autotune.tuning.limits import Figures, excess_table, study_limits
 from autotune.tuning.plans import DERIVED
+from autotune.tuning.pools.again import pools_at, rescored_pools
 from autotune.tuning.score import score_variant
 from costmodel.columns import Floats
-from costmodel.outcome import Estimate
 
 FACTORS = (0.5, 1.0, 2.0)
 """Prompts, outputs and, where the study gives one, the load, each times these."""
@@ -44,6 +44,8 @@ def variant_of(plan: PlanResult) -> Variant:
 
 def rescored(study: Study, plan: PlanResult) -> PlanResult:
     """The same launch under another study's traffic and limits."""
+    if plan.pools is not None:
+        return rescored_pools(study, plan)
     return score_variant(study, variant_of(plan), (plan.knobs.max_num_batched_tokens,))
 
 
@@ -147,8 +149,10 @@ def load_order(study: Study, current: PlanResult, candidate: PlanResult) -> tupl
     return low, tuple(flips), int(loads[-1])
 
 
-def swept(study: Study, plan: PlanResult, loads: Floats) -> Estimate:
+def swept(study: Study, plan: PlanResult, loads: Floats) -> Figures:
     """The plan at every number in flight over all replicas, shape `(len(loads),)`."""
+    if plan.pools is not None:
+        return pools_at(study, plan, loads)
     rows = make_rows(study, [variant_of(plan)], (plan.knobs.max_num_batched_tokens,))
     index = np.zeros(loads.size, dtype=np.int64)
     spread = Rows(
@@ -162,7 +166,7 @@ def swept(study: Study, plan: PlanResult, loads: Floats) -> Estimate:
     return spread.evaluate(loads)
 
 
-def _keeps(study: Study, estimate: Estimate) -> NDArray[np.bool_]:
+def _keeps(study: Study, figures: Figures) -> NDArray[np.bool_]:
     """Whether the limits hold, those left out that the load itself sets."""
     limits = tuple(x for x in study_limits(study) if x.code not in (DERIVED, "request_rate_per_s"))
-    return np.asarray((excess_table(limits, estimate) <= 0.0).all(axis=0))
+    return np.asarray((excess_table(limits, figures) <= 0.0).all(axis=0))

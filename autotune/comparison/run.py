@@ -20,6 +20,7 @@ from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult
 from autotune.tuning.confidence import joint_draws
 from autotune.tuning.limits import study_limits
+from autotune.tuning.pools.text import is_pooled
 from autotune.tuning.run import BaselineResult, score_plan
 from costmodel.columns import Floats
 from costmodel.errors import InputError
@@ -65,18 +66,16 @@ def compare(
         scenarios: whether to look at other traffic and other loads as well (`Comparison.robustness`), most of the time.
 
     Raises:
-        InputError: no current plan is given, or a string has no meaning on this many GPUs.
+        InputError: no current plan is given, a string has no meaning on this many GPUs, or a plan is disaggregated
+            and traffic is recorded.
     """
-    study = in_place(study)
     if traffic is not None:
         study = on_traffic(study, traffic)
+    study = in_place(study, pools=not study.workload.points)
     first = _current(study, current)
     second = _candidate(study, candidate)
-    for side in (first, second):
-        if side is not None and side.result is not None and side.result.pools is not None:
-            raise InputError.single(
-                "compare", f"takes plans of one kind of replica, got the disaggregated {side.result.plan}"
-            )
+    _scored_alike(study, first, "$.baseline.plan" if current is None else "--current")
+    _scored_alike(study, second, "--candidate")
     mine = first.result
     theirs = None if second is None else second.result
     before = _side(study, first, reference=mine)
@@ -95,7 +94,6 @@ def compare(
     elif theirs is not None and mine is None:
         sure = 1.0
     rows = () if mine is None or theirs is None else time_rows(mine, theirs)
-    price = study.cluster.gpu.price_per_hour
     return Comparison(
         study=study,
         traffic=source,
@@ -109,12 +107,26 @@ def compare(
         time=rows,
         where_from=where_from(rows),
         robustness=robustness(study, mine, theirs, sure) if scenarios and mine and theirs and not same else None,
-        price_per_million_tokens=_prices(study, price, mine, theirs, "total_tokens_per_s"),
-        price_per_million_output_tokens=_prices(study, price, mine, theirs, "output_tokens_per_s"),
+        price_per_million_tokens=_prices(mine, theirs, "usd_per_million_tokens"),
+        price_per_million_output_tokens=_prices(mine, theirs, "usd_per_million_output_tokens"),
         switch=switch,
         verdict=verdict(study, before, after, same=same, p_better=sure, switch=switch),
         assumptions=_assumptions(study, before, after, switch),
     )
+
+
+def _scored_alike(study: Study, side: BaselineResult | None, path: str) -> None:
+    """Refuse what cannot be put on recorded traffic.
+
+    Raises:
+        InputError: the plan is disaggregated, and those are scored at mean lengths alone.
+    """
+    if study.workload.points and side is not None and is_pooled(side.text if side.result is None else side.result.plan):
+        raise InputError.single(
+            path,
+            "must be a plan of one kind of replica: disaggregated plans are scored at mean lengths, recorded traffic "
+            f"at every kind of request, got {side.text[:200]!r} (`autotune compare` without --traffic takes it)",
+        )
 
 
 def on_traffic(study: Study, profile: WorkloadProfile) -> Study:
@@ -155,17 +167,19 @@ def _scored(study: Study, plan: PlanResult) -> BaselineResult:
 
 
 def _side(study: Study, scored: BaselineResult, *, reference: PlanResult | None) -> Side:
-    plan = scored.result
+    plan, found = scored.result, scored.resolution.candidate
+    name = (
+        scored.text if plan is None and is_pooled(scored.text) else format_plan(found.layout, found.engine, found.gpu)
+    )
     most = None if plan is None else at_capacity(study, plan)
     served = 0.0 if plan is None else plan.metrics["requests_per_s"]
-    resolution = scored.resolution
     return Side(
         text=scored.text,
-        plan=format_plan(resolution.candidate.layout, resolution.candidate.engine, resolution.candidate.gpu),
-        engine=resolution.candidate.engine,
+        plan=name if plan is None else plan.plan,
+        engine=found.engine,
         result=plan,
-        rules_broken=tuple(f"{v.rule}: {v.message}" for v in resolution.violations),
-        assumed=() if scored.text == BEST else resolution.assumed,
+        rules_broken=tuple(f"{v.rule}: {v.message}" for v in scored.resolution.violations),
+        assumed=() if scored.text == BEST else scored.resolution.assumed,
         capacity_requests_per_s=served if most is None else max(most.metrics["requests_per_s"], served),
         at_capacity=most,
         value_per_s=value_per_s(study, plan, reference),
@@ -240,14 +254,11 @@ def _memory(current: PlanResult | None, candidate: PlanResult | None) -> dict[st
     return {k: (tables[0].get(k, 0.0), tables[1].get(k, 0.0)) for k in MEMORY_KINDS if k in tables[0] or k in tables[1]}
 
 
-def _prices(
-    study: Study, price: float | None, current: PlanResult | None, candidate: PlanResult | None, metric: str
-) -> tuple[float, float] | None:
-    """US dollars per million tokens: price of all GPUs over tokens per second."""
-    if price is None or current is None or candidate is None:
+def _prices(current: PlanResult | None, candidate: PlanResult | None, metric: str) -> tuple[float, float] | None:
+    """US dollars per million tokens of both; None where a GPU has no price."""
+    if current is None or candidate is None or metric not in current.metrics or metric not in candidate.metrics:
         return None
-    per_s = price * study.cluster.gpus / 3600.0
-    return per_s / current.metrics[metric] * 1e6, per_s / candidate.metrics[metric] * 1e6
+    return current.metrics[metric], candidate.metrics[metric]
 
 
 def _assumptions(study: Study, current: Side, candidate: Side | None, switch: SwitchCost | None) -> tuple[str, ...]:

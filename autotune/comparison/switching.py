@@ -9,9 +9,11 @@ taken to suit the replicas that start on them.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
 
+from autotune.comparison.fleet import Fleet, Replica, fleet_of
 from autotune.comparison.values import SwitchCost, Wave
 from autotune.comparison.worth import gain_over
 from autotune.study import Study
@@ -19,18 +21,6 @@ from autotune.study.operation import DEFAULT_DOWN_FRAC
 from autotune.tuning import PlanResult
 from autotune.tuning.candidates import weights
 from costmodel.arch.params import weight_bytes
-from costmodel.layout import Layout
-
-WEIGHT_KINDS = (
-    "attention",
-    "dense_ffn",
-    "router",
-    "experts",
-    "shared_experts",
-    "norms",
-    "embedding",
-    "lm_head",
-)
 
 
 def same_launch(current: PlanResult, candidate: PlanResult) -> bool:
@@ -44,23 +34,19 @@ def same_launch(current: PlanResult, candidate: PlanResult) -> bool:
     )
 
 
-def weight_bytes_per_gpu(plan: PlanResult) -> float:
-    """Weights on the GPU that fills first."""
-    memory = plan.breakdown["memory_bytes"]
-    return float(sum(memory.get(kind, 0.0) for kind in WEIGHT_KINDS))
-
-
 def longest_request_s(study: Study, plan: PlanResult) -> float:
     """From arrival to the last token, of the longest prompt with the longest output."""
     return plan.metrics["ttft_longest_s"] + max(study.workload.osl.max - 1, 0) * plan.metrics["tpot_s"]
 
 
-def load_s(study: Study, plan: PlanResult, *, gpus: int, peers: bool) -> float:
-    """Seconds until `gpus` starting GPUs hold their weights. `peers`: whether a replica runs to read them from.
+def load_s(study: Study, plan: PlanResult, starting: Sequence[Replica], *, peers: bool) -> float:
+    """Seconds until replicas of a plan hold their weights. `peers`: whether a replica runs to read them from.
 
-    Storage is read once per node, no more than the whole checkpoint; a peer sends each GPU its own share.
+    Storage is read once per node, no more than the whole checkpoint; a peer sends each GPU its own share. Where
+    replicas of both pools start together, every GPU is taken to hold as much as the fuller ones.
     """
-    switch, each = study.switch, weight_bytes_per_gpu(plan)
+    switch, gpus = study.switch, sum(r.gpus for r in starting)
+    each = max((r.weight_bytes for r in starting), default=0.0)
     if switch.weights_from == "peer" and peers:
         return each / switch.peer_bytes_per_s
     whole = weight_bytes(weights(study.arch, plan.knobs.weight_dtype))
@@ -88,31 +74,30 @@ def switch_cost(
         load_requests_per_s: what arrives meanwhile.
     """
     restart = not same_launch(current, candidate)
+    old, new = fleet_of(study, current), fleet_of(study, candidate)
     drain = longest_request_s(study, current)
     if study.switch.drain_s is not None:
         drain = min(drain, study.switch.drain_s)
     startup, warmup = study.switch.startup_s[candidate.engine], study.switch.warmup_s
     waves: tuple[Wave, ...] = ()
     if restart:
-        most = _most_down(study, current.layout.replicas)
-        tried = [_waves(study, current, candidate, capacities, drain, down) for down in range(1, most + 1)]
+        most = _most_down(study, len(old.replicas))
+        tried = [_waves(study, candidate, old, new, capacities, drain, down) for down in range(1, most + 1)]
         waves = min(tried, key=lambda w: _without_room(w, load_requests_per_s))
     # what the current plan turns away anyway is not lost by the change
     served = min(load_requests_per_s, capacities[0])
-    idle = _idle_gpu_s(current, candidate, waves)
-    price = study.cluster.gpu.price_per_hour
-    each = weight_bytes_per_gpu(candidate)
-    gpus = round(candidate.metrics["gpus"]) if restart else 0
-    first = waves[0].replicas_started if waves else 0
+    idle = _idle_gpu_s(old, new, waves)
+    prices = {c.gpu.name: c.gpu.price_per_hour for c in (study.cluster, *study.axes.other_gpus)}
+    costs = [None if (each := prices.get(gpu)) is None else each * s / 3600.0 for gpu, s in idle.items()]
+    starting = new.replicas if restart else ()
+    first = new.replicas[: waves[0].replicas_started] if waves else ()
     cost = SwitchCost(
         restart=restart,
-        gpus_restarted=gpus,
-        weight_bytes=each * gpus,
-        weight_bytes_per_gpu=each,
+        gpus_restarted=sum(r.gpus for r in starting),
+        weight_bytes=sum(r.gpus * r.weight_bytes for r in starting),
+        weight_bytes_per_gpu=max(r.weight_bytes for r in new.replicas),
         weights_from=study.switch.weights_from,
-        load_s=load_s(study, candidate, gpus=first * _replica_gpus(candidate.layout), peers=_served(waves))
-        if restart
-        else 0.0,
+        load_s=load_s(study, candidate, first, peers=_served(waves)) if restart else 0.0,
         startup_s=startup if restart else 0.0,
         warmup_s=warmup if restart else 0.0,
         drain_s=drain if restart else 0.0,
@@ -122,8 +107,8 @@ def switch_cost(
         load_requests_per_s=load_requests_per_s,
         served_requests_per_s=served,
         lost_requests=_without_room(waves, served),
-        gpu_s=idle,
-        price=None if price is None else idle / 3600.0 * price,
+        gpu_s=sum(idle.values()),
+        price=None if None in costs else sum(c for c in costs if c is not None),
         payback_s=None,
     )
     gain = gain_over(
@@ -141,10 +126,6 @@ def _served(waves: tuple[Wave, ...]) -> bool:
     return bool(waves) and waves[0].capacity_requests_per_s > 0.0
 
 
-def _replica_gpus(layout: Layout) -> int:
-    return layout.pp * layout.width
-
-
 def _most_down(study: Study, replicas: int) -> int:
     """Replicas that may be down at once, at least one."""
     given = study.switch.max_replicas_down
@@ -156,55 +137,56 @@ def _without_room(waves: tuple[Wave, ...], requests_per_s: float) -> float:
     return sum(max(requests_per_s - w.capacity_requests_per_s, 0.0) * w.duration_s for w in waves)
 
 
-def _plan_gpus(layout: Layout) -> int:
-    return layout.replicas * _replica_gpus(layout)
-
-
 def _waves(
     study: Study,
-    current: PlanResult,
     candidate: PlanResult,
+    old: Fleet,
+    new: Fleet,
     capacities: tuple[float, float],
     drain_s: float,
     at_once: int,
 ) -> tuple[Wave, ...]:
     """The change with so many replicas of the current plan down at once."""
-    old_size, new_size = _replica_gpus(current.layout), _replica_gpus(candidate.layout)
-    old_each = capacities[0] / current.layout.replicas
-    new_each = capacities[1] / candidate.layout.replicas
-    old, new = current.layout.replicas, 0
+    runs, started = len(old.replicas), 0
     # a candidate on more GPUs than run today starts on those that are added first
-    free = max(_plan_gpus(candidate.layout) - _plan_gpus(current.layout), 0)
+    free = new.gpus() - old.gpus()
     started_s = study.switch.startup_s[candidate.engine] + study.switch.warmup_s
     out: list[Wave] = []
-    while new < candidate.layout.replicas:
-        needed = ceil((new_size - free) / old_size)
-        down = min(old, max(at_once, needed)) if needed > 0 else 0
-        old -= down
-        free += down * old_size
-        started = min(free // new_size, candidate.layout.replicas - new)
-        free -= started * new_size
-        serving = old * old_each + new * new_each
-        loading = load_s(study, candidate, gpus=started * new_size, peers=serving > 0.0)
+    while started < len(new.replicas):
+        down = 0
+        while (runs and not _fits(new.replicas[started], free)) or 0 < down < min(at_once, runs + down):
+            runs, down = runs - 1, down + 1
+            free[old.replicas[runs].gpu] += old.replicas[runs].gpus
+        serving = old.serving_frac[runs] * capacities[0] + new.serving_frac[started] * capacities[1]
+        first = started
+        while started < len(new.replicas) and _fits(new.replicas[started], free):
+            free[new.replicas[started].gpu] -= new.replicas[started].gpus
+            started += 1
+        loading = load_s(study, candidate, new.replicas[first:started], peers=serving > 0.0)
         out.append(
             Wave(
                 replicas_down=down,
-                replicas_started=started,
+                replicas_started=started - first,
                 duration_s=(drain_s if down else 0.0) + loading + started_s,
                 capacity_requests_per_s=serving,
             )
         )
-        new += started
     return tuple(out)
 
 
-def _idle_gpu_s(current: PlanResult, candidate: PlanResult, waves: tuple[Wave, ...]) -> float:
-    """GPU-seconds of GPUs that are part of no serving replica."""
-    old, new, total = current.layout.replicas, 0, 0.0
-    gpus = max(_plan_gpus(current.layout), _plan_gpus(candidate.layout))
+def _fits(replica: Replica, free: Counter[str]) -> bool:
+    return free[replica.gpu] >= replica.gpus
+
+
+def _idle_gpu_s(old: Fleet, new: Fleet, waves: tuple[Wave, ...]) -> dict[str, float]:
+    """GPU-seconds, by type, of GPUs that are part of no serving replica."""
+    runs, started = len(old.replicas), 0
+    gpus = old.gpus() | new.gpus()
+    total = dict.fromkeys(gpus, 0.0)
     for wave in waves:
-        old -= wave.replicas_down
-        serving = old * _replica_gpus(current.layout) + new * _replica_gpus(candidate.layout)
-        total += (gpus - serving) * wave.duration_s
-        new += wave.replicas_started
+        runs -= wave.replicas_down
+        serving = old.gpus(runs) + new.gpus(started)
+        for gpu, count in gpus.items():
+            total[gpu] += (count - serving[gpu]) * wave.duration_s
+        started += wave.replicas_started
     return total

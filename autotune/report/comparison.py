@@ -70,7 +70,8 @@ def side_document(side: Side) -> dict[str, Any]:
     }
     if side.result is not None:
         plan = plan_document(side.result, rank=None, baseline=None)
-        out |= {k: plan[k] for k in ("layout", "knobs", "violations", "metrics", "confidence", "breakdown")}
+        kept = ("layout", "knobs", "pools", "violations", "metrics", "confidence", "breakdown")
+        out |= {k: plan[k] for k in kept if k in plan}
     return out
 
 

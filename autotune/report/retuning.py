@@ -48,6 +48,7 @@ def retune_paragraph(document: dict[str, Any]) -> str:
             f"{_serves(candidate)}."
         )
         parts += _switch_words(document)
+    parts += [f"{text[:1].upper()}{text[1:]}." for text in document.get("left_out", ())]
     if document["repeated"]:
         parts.append("These inputs were decided on before; nothing was added to the ledger.")
     if document["applied"]:

@@ -8,8 +8,23 @@ from autotune.comparison import Comparison, compare
 from autotune.comparison.best import best_plan
 from autotune.comparison.verdict import worst_broken
 from autotune.retuning.decide import Decision, Inputs, PastSwitch, decide
-from autotune.study import Study
+from autotune.study import Study, in_place
 from autotune.tuning import PlanResult
+from costmodel.errors import InputError
+
+
+def in_production(study: Study) -> Study:
+    """The study as re-tuning answers it: plans of one kind of replica, on the cluster that the baseline runs on.
+
+    Raises:
+        InputError: the study is about disaggregated plans alone.
+    """
+    if study.axes.disaggregated == "only":
+        raise InputError.single(
+            "$.search.disaggregated",
+            'must be "off" or "auto" to tune again: recorded traffic goes to plans of one kind of replica, got "only"',
+        )
+    return in_place(study)
 
 
 def judge(

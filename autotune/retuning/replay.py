@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from autotune.comparison.run import compare, on_traffic
 from autotune.comparison.switching import same_launch
 from autotune.retuning.decide import SWITCH
+from autotune.retuning.judge import in_production
 from autotune.retuning.player import Player, overlaps
 from autotune.retuning.retuner import Move, Retuner
 from autotune.retuning.trace import Trace, join
@@ -105,6 +106,7 @@ def replay(
     Raises:
         InputError: a log cannot be replayed, or the trace is shorter than two steps.
     """
+    study = in_production(study)
     trace = join(study, logs, load_frac)
     player = Player(study, trace, step_s=step_s, window_s=window_s)
     first = _first(player, from_baseline=from_baseline)

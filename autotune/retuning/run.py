@@ -14,13 +14,13 @@ from typing import Any
 from autotune.comparison import Comparison
 from autotune.retuning.decide import SETTLED, SWITCH, Decision
 from autotune.retuning.entry import digest, iso, side_entry, switch_entry
-from autotune.retuning.judge import judge
+from autotune.retuning.judge import in_production, judge
 from autotune.retuning.launching import launch_difference
 from autotune.retuning.ledger import DECISION, SCHEMA, Entry, Ledger
 from autotune.retuning.lock import locked
 from autotune.retuning.state import apply_decision, open_state, past_switches
 from autotune.retuning.window import TIMEOUT_S, Drift, Window, compare_profiles, read_window
-from autotune.study import Baseline, Study, in_place, study_fingerprint
+from autotune.study import Baseline, Study, study_fingerprint
 from costmodel.errors import InputError
 
 WARM_PLANS = 8
@@ -67,7 +67,7 @@ def retune(
         BusyError: at once, where another run holds the folder.
         InputError: traffic, study or state cannot be read.
     """
-    study = in_place(study)
+    given, study = study, in_production(study)
     with locked(folder):
         ledger = open_state(folder)
         window = read_window(
@@ -83,6 +83,8 @@ def retune(
         entry = known
         if entry is None:
             entry = _decided(study, window, inputs, ledger, progress)
+            if left_out := [text for text in study.assumptions if text not in given.assumptions]:
+                entry["left_out"] = left_out
             ledger = ledger.with_entry(entry)
         if apply and entry["decision"] == SWITCH:
             ledger = apply_decision(folder, ledger, entry, at=entry["at"], at_s=entry["at_s"], by="apply")

@@ -45,23 +45,30 @@ def opens_clusters(study: Study) -> bool:
     return len(cluster_choices(study)) > 1
 
 
-def in_place(study: Study) -> Study:
-    """The study about one kind of replica on its own cluster; says so where that leaves some plans out.
+def in_place(study: Study, *, pools: bool = False) -> Study:
+    """The study about its own cluster; says so where that leaves some plans out.
 
     For what looks into one plan, or changes a running service in place: the baseline runs there, and so does any plan
     that it may be replaced with.
+
+    Args:
+        study: from `load_study`.
+        pools: whether disaggregated plans stay in, where the study opens them; else one kind of replica alone.
     """
     said = []
     if opens_clusters(study):
         said.append("search.gpus and search.gpu are left out here: plans on the baseline's cluster alone")
-    if study.axes.disaggregated != "off":
+    disaggregated = study.axes.disaggregated if pools else "off"
+    if study.axes.disaggregated != disaggregated:
         said.append("search.disaggregated is left out here: plans of one kind of replica alone")
     own = on_cluster(study, study.cluster)
     if study.objective.metric in OF_CLUSTERS:
         said.append(f"{study.objective.metric} is throughput per GPU here: all plans have the same GPUs at one price")
         own = replace(own, objective=Objective(metric="total_tokens_per_s_per_gpu", direction="maximize"))
     return replace(
-        own, axes=replace(own.axes, disaggregated="off"), assumptions=tuple(dict.fromkeys((*study.assumptions, *said)))
+        own,
+        axes=replace(own.axes, disaggregated=disaggregated),
+        assumptions=tuple(dict.fromkeys((*study.assumptions, *said))),
     )
 
 

@@ -28,12 +28,12 @@ WORDS = {
 
 def gpu_s_per_request(plan: PlanResult) -> dict[tuple[str, str], float]:
     """GPU-seconds of one request by (phase, operator group); their sum is GPUs over requests per second."""
-    layout, parts = plan.layout, plan.breakdown
+    parts, pools = plan.breakdown, plan.pools
     out: dict[tuple[str, str], float] = {}
     for phase in ("prefill", "decode"):
+        layout = plan.layout if pools is None or phase == "decode" else pools.prefill.layout
         passes = parts[f"{phase}_passes_per_request"] * layout.width
         for group, seconds in parts[f"{phase}_s"].items():
             out[phase, group] = seconds * passes
-    gpus = layout.replicas * layout.pp * layout.width
-    out["rest", "rest"] = gpus / plan.metrics["requests_per_s"] - sum(out.values())
+    out["rest", "rest"] = plan.metrics["gpus"] / plan.metrics["requests_per_s"] - sum(out.values())
     return out

@@ -22,6 +22,10 @@ class Figures(Protocol):
     """What the limits look at: an `Estimate`, or two pools together (`costmodel.joined.Joined`)."""
 
     @property
+    def ttft_s(self) -> Floats: ...  # noqa: D102
+    @property
+    def kv_wait_s(self) -> Floats: ...  # noqa: D102
+    @property
     def ttft_longest_s(self) -> Floats: ...  # noqa: D102
     @property
     def tpot_s(self) -> Floats: ...  # noqa: D102

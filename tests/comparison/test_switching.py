@@ -10,13 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.comparison.switching import (
-    load_s,
-    longest_request_s,
-    same_launch,
-    switch_cost,
-    weight_bytes_per_gpu,
-)
+from autotune.comparison.fleet import fleet_of, weight_bytes_per_gpu
+from autotune.comparison.switching import load_s, longest_request_s, same_launch, switch_cost
 from autotune.comparison.values import SwitchCost
 from autotune.comparison.worth import gain_over
 from autotune.study import Study, study_from_document
@@ -144,10 +139,11 @@ def test_storage_is_read_once_per_node_and_peers_send_to_each_gpu() -> None:
     """Eight GPUs of a node read one checkpoint from storage; from peers each GPU gets its share over its own link."""
     stored = dense()
     plan = scored(stored, "TP1")
-    assert load_s(stored, plan, gpus=16, peers=True) == pytest.approx(weight_bytes(stored.arch) / 3.0e9, rel=1e-3)
+    every = fleet_of(stored, plan).replicas
+    assert load_s(stored, plan, every, peers=True) == pytest.approx(weight_bytes(stored.arch) / 3.0e9, rel=1e-3)
     peered = dense(switch={"weights_from": "peer", "peer_gb_per_s": 5.0, "storage_gb_per_s": 3.0})
-    assert load_s(peered, plan, gpus=16, peers=True) == pytest.approx(weight_bytes_per_gpu(plan) / 5.0e9)
-    assert load_s(peered, plan, gpus=16, peers=False) == load_s(stored, plan, gpus=16, peers=False)
+    assert load_s(peered, plan, every, peers=True) == pytest.approx(weight_bytes_per_gpu(plan) / 5.0e9)
+    assert load_s(peered, plan, every, peers=False) == load_s(stored, plan, every, peers=False)
 
 
 def test_a_replica_drains_until_its_longest_request_is_done() -> None:

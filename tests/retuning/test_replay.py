@@ -191,6 +191,14 @@ def test_a_short_trace_and_a_refused_log_are_wrong_input(logs: tuple[TrafficLog,
         join(question(), [replace(logs[0], refusal="half of it is noise")], None)
 
 
+def test_disaggregated_plans_are_refused_in_plain_words(logs: tuple[TrafficLog, TrafficLog]) -> None:
+    """Neither a study of pools alone nor a disaggregated plan in production can be put on recorded traffic."""
+    with pytest.raises(InputError, match=r'^\$\.search\.disaggregated: must be "off" or "auto" to tune again'):
+        played(question(search={"max_num_batched_tokens": [4096], "disaggregated": "only"}), logs)
+    with pytest.raises(InputError, match=r"^\$\.baseline\.plan: must be a plan of one kind of replica"):
+        played(question(baseline={"plan": "P2:TP2+D2:TP2"}), logs)
+
+
 def test_steps_without_traffic_are_waited_through() -> None:
     """Where hardly anything comes, retune refuses to decide and nothing is served, lost or divided by."""
     times = np.r_[np.linspace(0.0, 599.0, 300), 1750.0]

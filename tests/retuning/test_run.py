@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from autotune.report.retuning import retune_document, retune_paragraph
 from autotune.retuning import judge as judging
 from autotune.retuning import run as flow
 from autotune.retuning.entry import digest
@@ -209,3 +210,19 @@ def test_metrics_are_valid_text_exposition(tmp_path: Path) -> None:
     assert (tmp_path / "m.prom").read_text().count("\n") == text.count("\n")
     with pytest.raises(InputError, match="--metrics: must lie in a folder that exists"):
         write_metrics(tmp_path / "no" / "m.prom", found, duration_s=0.5)
+
+
+@pytest.mark.usefixtures("traffic")
+def test_disaggregated_plans_are_left_out_in_plain_words(tmp_path: Path) -> None:
+    """Re-tuning is about one kind of replica: "auto" is left out and said in the ledger, "only" is refused."""
+    auto = question(search={"max_num_batched_tokens": [4096], "disaggregated": "auto"})
+    entry = once(tmp_path / "auto", study=auto).entry
+    said = "search.disaggregated is left out here: plans of one kind of replica alone"
+    assert entry["left_out"] == [said]
+    assert entry["candidate"]["plan"].startswith("vllm:R")
+    assert said[1:] in retune_paragraph(retune_document(once(tmp_path / "auto", study=auto)))
+    assert "left_out" not in once(tmp_path / "plain").entry
+    only = question(search={"max_num_batched_tokens": [4096], "disaggregated": "only"})
+    with pytest.raises(InputError, match=r'^\$\.search\.disaggregated: must be "off" or "auto" to tune again'):
+        once(tmp_path / "only", study=only)
+    assert not (tmp_path / "only").exists()

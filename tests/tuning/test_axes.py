@@ -280,8 +280,10 @@ def test_clusters_on_a_page_and_in_place() -> None:
     assert sum("left out here" in text or "throughput per GPU here" in text for text in own.assumptions) == 3
     both = compare(study, candidate="R2/TP4", scenarios=False)
     assert both.study.axes.gpu_counts == ()
-    with pytest.raises(InputError, match="plans of one kind of replica"):
-        compare(study, candidate="P4:TP4+D4:TP4", scenarios=False)
+    pooled = compare(study, candidate="P4:TP4+D4:TP4", scenarios=False)
+    assert pooled.candidate is not None
+    assert pooled.candidate.plan == "vllm:P4:R1/PP1/ATP4/ADP1/MTP4/EP1+D4:R1/PP1/ATP4/ADP1/MTP4/EP1"
+    assert not any("disaggregated is left out" in text for text in pooled.assumptions)
 
 
 def test_a_sample_says_nothing_of_what_it_left_out() -> None:

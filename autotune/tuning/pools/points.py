@@ -116,12 +116,23 @@ def pool_layouts(study: Study, engine: str, sizes: Sequence[int]) -> tuple[Candi
 
 
 def pool_rows(
-    study: Study, role: str, cluster: Cluster, dtypes: Dtypes, layouts: tuple[Candidate, ...], engine: str
+    study: Study,
+    role: str,
+    cluster: Cluster,
+    dtypes: Dtypes,
+    layouts: tuple[Candidate, ...],
+    engine: str,
+    *,
+    budgets: tuple[int, ...] | None = None,
 ) -> PoolRows:
-    """Rows of a role: prefill pools with each token budget, decode pools with the smallest that holds their step."""
-    budgets = study.search.max_num_batched_tokens
-    if role == "decode":
-        budgets = (max(min(budgets), study.engine_options.max_num_seqs),)
+    """Rows of a role: with given token budgets, or the study's.
+
+    Of the study's, prefill pools take each, decode pools the smallest that holds their step.
+    """
+    if budgets is None:
+        budgets = study.search.max_num_batched_tokens
+        if role == "decode":
+            budgets = (max(min(budgets), study.engine_options.max_num_seqs),)
     return PoolRows(
         study=study,
         role=role,

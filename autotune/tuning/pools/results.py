@@ -156,7 +156,9 @@ def disaggregated_plan(
     for weight, kv in given:
         choice = Dtypes(weight=weight, kv=kv)
         sides = [
-            points(pool_rows(own, role, _cluster(own, side.gpu), choice, (found.candidate,), found.candidate.engine))
+            points(
+                pool_rows(own, role, pool_cluster(own, side.gpu), choice, (found.candidate,), found.candidate.engine)
+            )
             for role, side, found in (("prefill", spec.prefill, first), ("decode", spec.decode, second))
         ]
         pairs.append(best_pair(own, sides[0], sides[1]))
@@ -164,8 +166,12 @@ def disaggregated_plan(
     return resolution, pair_results(own, [best], home=study.cluster.gpu.name)[0]
 
 
-def _cluster(study: Study, gpu: str | None) -> Cluster:
-    """The GPUs that a pool's string names: the cluster's unless it says otherwise."""
+def pool_cluster(study: Study, gpu: str | None) -> Cluster:
+    """The GPUs that a pool names: the cluster's unless it says otherwise.
+
+    Raises:
+        InputError: the cluster has none of them.
+    """
     known = {c.gpu.name: c for c in (study.cluster, *study.axes.other_gpus)}
     name = study.cluster.gpu.name if gpu is None else gpu
     if name not in known:
@@ -179,7 +185,7 @@ def _gpus(study: Study, spec: PooledSpec) -> tuple[int, int]:
     Raises:
         InputError: they do not use the GPUs exactly.
     """
-    first, second = (_cluster(study, side.gpu) for side in (spec.prefill, spec.decode))
+    first, second = (pool_cluster(study, side.gpu) for side in (spec.prefill, spec.decode))
     p, d = spec.prefill.gpus, spec.decode.gpus
     if first is not second:
         return p or first.gpus, d or second.gpus

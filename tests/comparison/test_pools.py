@@ -1,0 +1,215 @@
+"""Disaggregated plans compared: the launch looked at again, sums that close, the switch by hand, what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from autotune.cli.main import cli
+from autotune.comparison import compare
+from autotune.comparison.best import at_capacity, best_plan
+from autotune.comparison.fleet import fleet_of
+from autotune.comparison.robustness import load_order, rescored
+from autotune.comparison.switching import switch_cost
+from autotune.report.comparison import comparison_document
+from autotune.report.comparison_text import comparison_markdown
+from autotune.report.html.comparison import comparison_page
+from autotune.study import Study
+from autotune.study.values import Point
+from autotune.tuning import PlanResult, tune
+from autotune.tuning.gpu_time import gpu_s_per_request
+from autotune.tuning.pools.again import pool_weight_bytes, pools_at
+from autotune.tuning.run import score_plan
+from costmodel.errors import InputError
+from tests.tuning.brute import question
+
+from .test_switching import scored
+
+PLAN = "P4:R2/TP2+D12:R3/TP4"
+
+
+def pooled(**tables: Any) -> Study:
+    """Llama-3.1-70B on two nodes of H100, pools opened."""
+    return question(
+        tables.pop("model", "llama-3.1-70b"),
+        cluster={"gpus": 16, "gpu": "h100_sxm", "gpus_per_node": 8, **tables.pop("cluster", {})},
+        workload={"isl": 3000, "osl": 300, **tables.pop("workload", {})},
+        constraints=tables.pop("constraints", {"ttft_ms": 4000, "tpot_ms": 40}),
+        search={"max_num_batched_tokens": [4096, 8192], "disaggregated": "auto", **tables.pop("search", {})},
+        disaggregation={"pool_gpus_multiple_of": 4},
+        baseline={"plan": "TP8"},
+        switch={"startup_s": 100.0, "warmup_s": 10.0, "drain_s": 1.0, "storage_gb_per_s": 5.0},
+        **tables,
+    )
+
+
+@pytest.mark.parametrize(
+    "workload", [{}, {"concurrency": 60}, {"request_rate_per_s": 4.0}], ids=["open", "in flight", "rate"]
+)
+def test_a_launch_looked_at_again_is_itself(workload: dict[str, Any]) -> None:
+    """Every disaggregated plan of a ranking, scored again with its own layouts and knobs, has the figures it had."""
+    study = pooled(workload=workload)
+    result = tune(study)
+    plans = [p for p in (*result.ranked, *result.infeasible) if p.pools is not None]
+    assert len(plans) > 20
+    for plan in plans[:20]:
+        again = rescored(study, plan)
+        assert (again.plan, again.knobs) == (plan.plan, plan.knobs)
+        assert again.metrics == pytest.approx(dict(plan.metrics), rel=1e-9)
+
+
+def test_gpu_seconds_of_both_pools_sum_to_gpus_over_requests() -> None:
+    """Operators take the GPUs of their own pool; what kernels run is what the pools' busiest stages say at least."""
+    study = pooled()
+    plan = scored(study, PLAN)
+    assert plan.pools is not None
+    parts = gpu_s_per_request(plan)
+    assert sum(parts.values()) == pytest.approx(16.0 / plan.metrics["requests_per_s"])
+    for role in ("prefill", "decode"):
+        pool = getattr(plan.pools, role)
+        kernels = sum(s for (phase, _), s in parts.items() if phase == role)
+        busy = pool.gpu_util_frac * pool.gpus / plan.metrics["requests_per_s"]
+        assert kernels == pytest.approx(busy, rel=0.25), role
+
+
+def test_the_sweep_of_loads_agrees_with_plans_at_a_load() -> None:
+    """At a number in flight the sweep says what the plan scored at it says, up to which of equal points is taken."""
+    study = pooled()
+    plan = scored(study, PLAN)
+    loads = np.array([1.0, 8.0, 40.0, 4000.0])
+    swept = pools_at(study, plan, loads)
+    for i, load in enumerate(loads.tolist()):
+        own = replace(study, workload=replace(study.workload, concurrency=int(load)))
+        assert swept.requests_per_s[i] == pytest.approx(rescored(own, plan).metrics["requests_per_s"], rel=1e-9)
+    assert np.all(np.diff(swept.requests_per_s) >= 0.0)
+    _, _, reach = load_order(study, scored(study, "TP8"), plan)
+    assert reach >= 4 * plan.knobs.concurrency
+
+
+def test_capacity_is_the_slower_pools() -> None:
+    """At the most that keeps the limits the plan serves no more than either pool can."""
+    study = pooled()
+    plan = scored(study, PLAN)
+    most = at_capacity(study, plan)
+    assert most is not None
+    assert most.pools is not None
+    able = min(most.pools.prefill.requests_per_s, most.pools.decode.requests_per_s)
+    assert plan.metrics["requests_per_s"] <= most.metrics["requests_per_s"] * (1 + 1e-9)
+    assert most.metrics["requests_per_s"] <= able * (1 + 1e-9)
+
+
+def test_pools_start_in_turns() -> None:
+    """Two prefill replicas of 2 GPUs and three decode replicas of 4, by share; what serves is the lesser pool."""
+    study = pooled()
+    plan = scored(study, PLAN)
+    assert plan.pools is not None
+    fleet = fleet_of(study, plan)
+    assert [r.gpus for r in fleet.replicas] == [4, 2, 4, 2, 4]
+    p, d = plan.pools.prefill.requests_per_s, plan.pools.decode.requests_per_s
+    shares = [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 3)]
+    assert fleet.serving_frac == pytest.approx([min(a / 2 * p, b / 3 * d) / min(p, d) for a, b in shares])
+    held = pool_weight_bytes(study, plan)
+    assert held[0] == pytest.approx(141.1e9 / 2, rel=0.02)
+    assert held[1] == pytest.approx(141.1e9 / 4, rel=0.02)
+
+
+def test_the_switch_to_pools_by_hand() -> None:
+    """One of two TP8 replicas down: 8 GPUs take D, P of the first turn, and D waits for the other; then the rest."""
+    study = pooled()
+    before, after = scored(study, "TP8"), scored(study, PLAN)
+    cost = switch_cost(study, before, after, capacities=(8.0, 12.0), values=(4.0, 8.0), load_requests_per_s=5.0)
+    assert [(w.replicas_down, w.replicas_started) for w in cost.waves] == [(1, 2), (1, 3)]
+    serving = fleet_of(study, after).serving_frac
+    assert [w.capacity_requests_per_s for w in cost.waves] == pytest.approx([4.0, 12.0 * serving[2]])
+    held = pool_weight_bytes(study, after)
+    assert cost.weight_bytes == pytest.approx(4 * held[0] + 12 * held[1])
+    assert cost.gpus_restarted == 16
+    assert cost.gpu_s == pytest.approx(8 * cost.waves[0].duration_s + 10 * cost.waves[1].duration_s)
+    back = switch_cost(study, after, before, capacities=(12.0, 8.0), values=(8.0, 4.0), load_requests_per_s=5.0)
+    assert sum(w.replicas_down for w in back.waves) == 5
+    assert sum(w.replicas_started for w in back.waves) == 2
+
+
+def test_gpus_of_another_type_are_not_freed_by_the_current_plan() -> None:
+    """A prefill pool on other GPUs starts at once; the decode pool waits for the cluster's own."""
+    study = pooled(cluster={"also": [{"gpus": 4, "gpu": "h200_sxm"}]})
+    before, after = scored(study, "TP8"), scored(study, "P4@h200_sxm:R1/TP4+D16:R2/TP8")
+    cost = switch_cost(study, before, after, capacities=(8.0, 12.0), values=(4.0, 8.0), load_requests_per_s=5.0)
+    assert sum(w.replicas_down for w in cost.waves) == 2
+    assert sum(w.replicas_started for w in cost.waves) == 3
+    assert cost.gpus_restarted == 20
+
+
+def test_the_best_plan_may_be_disaggregated() -> None:
+    """The candidate is the winner of the ranking, and every form of the comparison can be written."""
+    study = pooled(workload={"isl": 8000, "osl": 300}, constraints={"ttft_ms": 6000, "tpot_ms": 16})
+    winner = next(p for p in tune(study).ranked)
+    assert winner.pools is not None, "the study is meant to be won by pools"
+    found = compare(study)
+    assert found.candidate is not None
+    assert found.candidate.plan == winner.plan
+    assert found.robustness is not None
+    assert found.switch is not None
+    document = comparison_document(found)
+    assert document["candidate"]["pools"]["prefill"]["gpus"] + document["candidate"]["pools"]["decode"]["gpus"] == 16
+    assert json.dumps(document, allow_nan=False)
+    assert winner.plan in comparison_markdown(document)
+    assert winner.plan in comparison_page(document)
+    back = compare(study, current=winner.plan, candidate="TP8")
+    assert back.current.plan == winner.plan
+    assert back.p_better == pytest.approx(1.0 - found.p_better, abs=0.05)
+
+
+def test_a_pool_that_breaks_a_rule_is_named_as_it_was_given() -> None:
+    """A side that the engine forbids leaves no plan: the candidate goes by its own words, with the pool's rule."""
+    study = pooled(model="qwen3-235b")
+    found = compare(study, candidate="P8:TP8/MTP2/EP4+D8:TP8/EP8")
+    assert found.candidate is not None
+    assert found.candidate.result is None
+    assert found.candidate.plan == "P8:TP8/MTP2/EP4+D8:TP8/EP8"
+    assert "moe_tp_or_ep: prefill pool" in found.candidate.rules_broken[0]
+    assert found.verdict.rule == "candidate_cannot_run"
+
+
+def recorded(study: Study) -> Study:
+    """The study under recorded traffic of two kinds of requests."""
+    points = (Point(isl=2000, osl=200, weight=0.5), Point(isl=4000, osl=400, weight=0.5))
+    return replace(study, workload=replace(study.workload, points=points, request_rate_per_s=2.0))
+
+
+def test_recorded_traffic_takes_one_kind_of_replica() -> None:
+    """Under it pools are left out of the search, and named ones are refused in plain words."""
+    study = recorded(pooled())
+    best = best_plan(study)
+    assert isinstance(best, PlanResult)
+    assert best.pools is None
+    assert any("disaggregated is left out" in text for text in compare(study, scenarios=False).assumptions)
+    with pytest.raises(
+        InputError, match=r"^--candidate: must be a plan of one kind of replica: disaggregated plans are"
+    ):
+        compare(study, candidate=PLAN)
+    with pytest.raises(InputError, match=r"^--current: must be a plan of one kind"):
+        compare(study, current=PLAN)
+    assert score_plan(pooled(), PLAN).result is not None
+
+
+def test_the_command_takes_what_tune_names(tmp_path: Path) -> None:
+    """`compare --candidate` with the string of a ranking's disaggregated plan answers with exit code 0."""
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'engine = "vllm"\nmodel = "llama-3.1-70b"\n[cluster]\ngpus = 16\ngpu = "h100_sxm"\n[workload]\nisl = 3000\n'
+        'osl = 300\n[search]\ndisaggregated = "auto"\n[disaggregation]\npool_gpus_multiple_of = 4\n[baseline]\n'
+        'plan = "TP8"\n',
+        encoding="utf-8",
+    )
+    ran = CliRunner().invoke(cli, ["tune", str(study), "--no-storage", "--json", "--top", "0"])
+    plan = next(p["plan"] for p in json.loads(ran.stdout)["plans"] if "pools" in p)
+    ran = CliRunner().invoke(cli, ["compare", str(study), "--candidate", plan, "--json"])
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)["candidate"]["plan"] == plan
