@@ -14,11 +14,13 @@ import shutil
 import signal
 import sqlite3
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,9 @@ OVERRIDES = (
     "workload.concurrency=512",
 )
 """A study of few plans, so that a run takes a fraction of a second."""
+POLL = threading.Lock()
+"""Held wherever `multiprocessing` may ask for exit codes: `start` asks for those of all processes, a code can be read
+from its pipe once, and of two threads that ask for the same one, the second reads nothing and calls it 255."""
 CLAIM = 6
 """Plans claimed at a time, so that even a small study has many moments to be killed in."""
 
@@ -138,7 +143,8 @@ class Place:
             Path(name).touch()
             Path(name).chmod(0o666)
         process = CONTEXT.Process(target=_command, args=(argv, files, str(self.log), how or How()))
-        process.start()
+        with POLL:
+            process.start()
         return Run(place=self, process=process, files=files)
 
     def keys(self) -> list[str]:
@@ -204,11 +210,12 @@ class Run:
     @property
     def alive(self) -> bool:
         """Whether it has not ended yet."""
-        return self.process.is_alive()
+        with POLL:
+            return self.process.is_alive()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, unless the command has ended; its exit code says whether it was met."""
-        if self.process.pid is not None and self.process.is_alive():
+        if self.process.pid is not None and self.alive:
             self.gave_up()
             os.kill(self.process.pid, number)
 
@@ -219,11 +226,13 @@ class Run:
 
     def wait(self, timeout_s: float = 60.0) -> int:
         """Exit code; -9 where it was killed."""
-        self.process.join(timeout_s)
-        if self.process.exitcode is None:
+        wait_for([self.process.sentinel], timeout_s)
+        with POLL:
+            code = self.process.exitcode
+        if code is None:
             self.process.kill()
             raise TimeoutError(f"still running after {timeout_s} s: {self.stderr}")
-        return self.process.exitcode
+        return code
 
     @property
     def stdout(self) -> str:
