@@ -7,6 +7,7 @@ from autotune.launch.guides import Guide, expected_lines
 from autotune.launch.plan import LaunchPlan, Service
 from autotune.launch.quoting import one_line
 from autotune.launch.scripts import NODES_FILE, endpoints
+from autotune.study.escaping import markdown_cell, markdown_code, markdown_text
 
 SHOWN_REPLICAS = 8
 ENGINE_NAMES = {"vllm": "vLLM", "sglang": "SGLang", "trtllm": "TensorRT-LLM"}
@@ -31,9 +32,9 @@ def _head(plan: LaunchPlan) -> tuple[str, ...]:
     service, layout = plan.service, plan.service.layout
     size = layout.pp * layout.width
     return (
-        f"# {one_line(service.name)}: {ENGINE_NAMES[service.engine]} {service.version}",
+        f"# {markdown_text(one_line(service.name))}: {ENGINE_NAMES[service.engine]} {service.version}",
         "",
-        f"- model: `{one_line(service.model)}`",
+        f"- model: {markdown_code(one_line(service.model))}",
         f"- plan: `{service.plan}`",
         (
             f"- {_count(layout.replicas, 'replica')} of {_count(size, 'GPU')} each, {layout.gpus} GPUs on "
@@ -135,7 +136,7 @@ def _roll(plan: LaunchPlan, current: Service | None, guide: Guide) -> tuple[str,
         return (*lines, *(guide.roll or (_UNKNOWN,)))
     differs = changes(current, plan.service)
     lines += [f"From `{current.plan}` ({ENGINE_NAMES[current.engine]} {current.version}):", ""]
-    taken = [one_line(text) for text in current.assumptions if text.startswith("--from")]
+    taken = [_said(text) for text in current.assumptions if text.startswith("--from")]
     lines += [*taken, ""] if taken else []
     if not differs:
         return (*lines, "Nothing differs: the same command starts both, so that no restart is needed.")
@@ -167,9 +168,13 @@ _BACK = "`autotune compare` says what the switch costs and whether it pays."
 
 
 def _cell(text: str) -> str:
-    return one_line(text).replace("|", "\\|")
+    return markdown_cell(one_line(text))
+
+
+def _said(text: str) -> str:
+    return markdown_text(one_line(text))
 
 
 def _taken(plan: LaunchPlan, guide: Guide) -> tuple[str, ...]:
     said = dict.fromkeys((*plan.assumptions, *guide.said))
-    return ("## Taken for granted", "", *(f"- {one_line(text)}" for text in said))
+    return ("## Taken for granted", "", *(f"- {_said(text)}" for text in said))

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autotune.study.escaping import markdown_cell, markdown_text
+
 Rows = Sequence[Sequence[str]]
 
 
@@ -46,13 +48,13 @@ def markdown_blocks(blocks: Iterable[Block]) -> list[str]:
     """Lines of Markdown (tables as GitHub renders them)."""
     out: list[str] = []
     for block in blocks:
-        out += ["", f"## {block.title}", ""]
+        out += ["", f"## {markdown_text(block.title)}", ""]
         if block.rows:
             marks = ["---" if i in block.texts else "---:" for i in range(len(block.header))]
             out += [_row(block.header), _row(marks)]
-            out += [_row([c.replace("|", "\\|").replace("\n", " ") for c in row]) for row in block.rows]
+            out += [_row([markdown_cell(c) for c in row]) for row in block.rows]
             out += [""] if block.lines else []
-        out += [f"- {line}" for line in block.lines]
+        out += [f"- {markdown_text(line)}" for line in block.lines]
     return out
 
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from autotune.comparison.verdict import duration_words
 from autotune.report.blocks import Block, markdown_blocks, print_blocks
+from autotune.study.escaping import markdown_text
 from autotune.tuning.figures import figure
 from autotune.tuning.gpu_time import WORDS
 
@@ -32,7 +33,8 @@ def print_comparison(console: Console, document: dict[str, Any]) -> None:
 
 def comparison_markdown(document: dict[str, Any]) -> str:
     """Everything as Markdown (tables as GitHub renders them)."""
-    out = [f"# {headline(document)}", "", f"**{document['verdict'].upper()}**: {document['reason']}."]
+    reason = markdown_text(document["reason"])
+    out = [f"# {markdown_text(headline(document))}", "", f"**{document['verdict'].upper()}**: {reason}."]
     return "\n".join(out + markdown_blocks(blocks(document))) + "\n"
 
 

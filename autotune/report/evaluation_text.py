@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from autotune.report.blocks import Block, markdown_blocks, print_blocks
 from autotune.report.evaluation_axes import alternatives_block, strategy_block, time_block
+from autotune.study.escaping import markdown_text
 from autotune.tuning.figures import figure, room_words
 
 GIB = 2**30
@@ -30,7 +31,8 @@ def print_evaluation(console: Console, document: Mapping[str, Any]) -> None:
 
 def evaluation_markdown(document: Mapping[str, Any]) -> str:
     """Everything as Markdown."""
-    out = [f"# {_headline(document)}", "", f"**{document['verdict']}**. {document['conclusion']}"]
+    conclusion = markdown_text(document["conclusion"])
+    out = [f"# {markdown_text(_headline(document))}", "", f"**{document['verdict']}**. {conclusion}"]
     return "\n".join(out + markdown_blocks(blocks(document))) + "\n"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import tempfile
@@ -11,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autotune.study.escaping import csv_text
 from costmodel.errors import InputError
 
 
@@ -42,45 +41,31 @@ def to_json(document: Any) -> str:
     return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def csv_cell(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
-
-
 def table_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV with the columns of all of them, in the order of their first appearance; absent ones are empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([csv_cell(c) for c in columns])
-    writer.writerows([csv_cell(row.get(c, "")) for c in columns] for row in rows)
-    return out.getvalue()
+    return csv_text([columns, *([row.get(c, "") for c in columns] for row in rows)])
 
 
 def plans_csv(document: dict[str, Any]) -> str:
     """The plans of a `tune` document as CSV, one row each."""
-    out = io.StringIO()
     plans = document["plans"]
     layout = ["replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep"]
     knobs = list(plans[0]["knobs"]) if plans else []
     metrics = list(plans[0]["metrics"]) if plans else []
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["rank", "plan", "engine", "feasible", "violations", "stage_layers", *layout, *knobs, *metrics])
-    for plan in plans:
-        writer.writerow(
-            [
-                plan["rank"],
-                plan["plan"],
-                plan["engine"],
-                plan["feasible"],
-                " ".join(v["code"] for v in plan["violations"]),
-                "-".join(map(str, plan["layout"]["stage_layers"])),
-                *(plan["layout"][k] for k in layout),
-                *(plan["knobs"][k] for k in knobs),
-                *(plan["metrics"][k] for k in metrics),
-            ]
-        )
-    return out.getvalue()
+    header = ["rank", "plan", "engine", "feasible", "violations", "stage_layers", *layout, *knobs, *metrics]
+    rows = (
+        [
+            plan["rank"],
+            plan["plan"],
+            plan["engine"],
+            plan["feasible"],
+            " ".join(v["code"] for v in plan["violations"]),
+            "-".join(map(str, plan["layout"]["stage_layers"])),
+            *(plan["layout"][k] for k in layout),
+            *(plan["knobs"][k] for k in knobs),
+            *(plan["metrics"][k] for k in metrics),
+        ]
+        for plan in plans
+    )
+    return csv_text([header, *rows])

@@ -9,6 +9,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from autotune.retuning.replay import ALWAYS, NEVER, ORACLE, OURS
+from costmodel.errors import visible
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 860, 400, 66, 30, 16, 78
 OFFERED = "offered"
@@ -93,7 +94,7 @@ def _axes(document: Mapping[str, Any], x: Any, y: Any, top: float, end: float) -
         middle, at = (x(begin) + x(part["ends_s"])) / 2.0, x(part["ends_s"])
         dashed = f'y1="{TOP}" y2="{low + 36}" stroke="#555" stroke-dasharray="3 3"/>'
         out.append(f'<line x1="{at:.1f}" x2="{at:.1f}" {dashed}')
-        name = escape(PurePath(part["source"]).name)
+        name = escape(visible(PurePath(part["source"]).name))
         out.append(f'<text x="{middle:.1f}" y="{low + 34}" text-anchor="middle" fill="#444">{name}</text>')
         begin = part["ends_s"]
     return out

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune.study.escaping import csv_text
 from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.metrics import P90, errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
@@ -32,15 +31,13 @@ HEADER = (
 
 def predictions_csv(runs: Sequence[Run], estimate: Estimate) -> str:
     """One row per run, in the file's order."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(HEADER)
+    rows: list[Sequence[str]] = [HEADER]
     ttft, tpot = np.exp(P90 * estimate.ttft_log_sd), np.exp(P90 * estimate.tpot_log_sd)
     for i, run in enumerate(runs):
         first, rest = estimate.ttft_s[i] * 1e3, estimate.tpot_s[i] * 1e3
         figures = (first, rest, first / ttft[i], first * ttft[i], rest / tpot[i], rest * tpot[i])
-        writer.writerow([run.id, *(f"{x:.6g}" for x in figures)])
-    return out.getvalue()
+        rows.append([run.id, *(f"{x:.6g}" for x in figures)])
+    return csv_text(rows)
 
 
 def _assumptions(runs: Sequence[Run]) -> list[str]:

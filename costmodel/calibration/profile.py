@@ -102,9 +102,14 @@ def profile_text(profile: Profile) -> str:
         f"schema_version = {SCHEMA_VERSION}",
     ]
     for name, cell in sorted(profile.cells.items()):
-        lines += ["", f"[cells.{json.dumps(name)}]", f"runs = {cell.runs}"]
+        lines += ["", f"[cells.{_toml_key(name)}]", f"runs = {cell.runs}"]
         lines += [f"{t} = {json.dumps([float(f'{v:.6g}') for v in getattr(cell, t)])}" for t in TARGETS]
     return "\n".join(lines) + "\n"
+
+
+def _toml_key(name: str) -> str:
+    """A quoted key: JSON's string, but TOML knows no halves of characters and wants DEL as an escape."""
+    return json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def read_profile(path: Path) -> Profile:

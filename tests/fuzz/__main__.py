@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from tests.fuzz.limits import INPUT_S, MEMORY_MB
 from tests.fuzz.mutate import NASTY
 
 SECONDS = 240
-MEMORY_MB = 1024
-INPUT_S = 2.0
 HANG_S = 30
 """Wall time after which an input counts as a hang however busy the machine is."""
 NEEDS = "atheris is not installed: pip install atheris (wheels for Linux on x86-64 and ARM, CPython 3.11 to 3.13)"

@@ -1,8 +1,12 @@
-"""The short form of the fuzzing: no reader raises anything but `InputError`, whatever it is given."""
+"""The short form of the fuzzing: no reader raises anything but `InputError`, hangs or eats memory, whatever it gets."""
 
 from __future__ import annotations
 
+import resource
+import signal
 import tempfile
+import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodel.errors import visible
+from tests.fuzz.limits import limited
 from tests.fuzz.mutate import NASTY, spliced
 from tests.fuzz.readers import READERS
 
@@ -28,7 +33,21 @@ def test_input_is_understood_or_refused(name: str, data: st.DataObject) -> None:
     seed = data.draw(st.sampled_from(reader.seeds))
     content = spliced(seed, data.draw(EDITS)) if data.draw(st.booleans()) else data.draw(st.binary(max_size=200))
     with tempfile.TemporaryDirectory() as folder:
-        said = reader.run(content, Path(folder))
+        with limited():
+            said = reader.run(content, Path(folder))
         made = {p.name.partition(".torn-at-")[0] for p in Path(folder).iterdir()}
         assert made == {reader.suffix if reader.suffix in STATE else f"input{reader.suffix}"}
     assert said is None or said == visible(said)
+
+
+def test_the_limits_hold() -> None:
+    """A loop without an end and a gigabyte are both stopped, and neither limit is left behind."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(TimeoutError, match=r"more than 0\.05 s of CPU"), limited(seconds=0.05):
+        sum(1 for _ in count())
+    with pytest.raises(MemoryError), limited():
+        bytearray(1100 << 20)
+    with limited(seconds=0.05):
+        time.sleep(0.1)  # no CPU
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)

@@ -35,6 +35,12 @@ HOSTILE = (
     "ünïcödé 模型",
     "# not a comment",
     "%s %n \t tab",
+    "=cmd|' /C calc'!A0",
+    "+1",
+    "@x",
+    "\r; touch owned",
+    "</script><script>touch owned</script>",
+    "[x](javascript:touch) `` ` ``",
 )
 
 
@@ -46,12 +52,12 @@ def run_script(text: str, folder) -> list[str]:
         program = folder / name
         program.write_text('#!/usr/bin/env bash\nprintf "%s\\0" "$@" > "$RECORD"\n')
         program.chmod(0o755)
-    (folder / "script.sh").write_text(text)
+    (folder / "script.sh").write_text(text, newline="")
     record = folder / "record"
     env = {"PATH": f"{folder}:{os.environ['PATH']}", "RECORD": str(record), "HOME": str(folder)}
     subprocess.run(["bash", str(folder / "script.sh")], check=True, env=env, cwd=folder, timeout=20)
     assert not (folder / "owned").exists()
-    return record.read_text().split("\0")[:-1]
+    return record.read_bytes().decode().split("\0")[:-1]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

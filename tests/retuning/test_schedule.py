@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from autotune.cli.main import cli
 from autotune.retuning.units import cron_fields, cron_line, job, kubernetes_manifest, systemd_units
 from costmodel.errors import InputError
+from tests.hostile import NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = str(ROOT / "studies" / "llama-70b-16xh100.toml")
@@ -45,12 +46,16 @@ def test_intervals_that_cron_cannot_say(every_s: int) -> None:
         made(every_s)
 
 
-def test_cron_quotes() -> None:
+@pytest.mark.parametrize("word", [HOSTILE, *(n for n in NAMES if n.isprintable())])
+def test_cron_quotes(word: str) -> None:
     """The shell gets the words as they were; a bare % would end the line for cron."""
-    line = cron_line(made())
+    line = cron_line(made(word=word))
     assert line.count("\n") == 1
     assert "%" not in line.replace("\\%", "")
-    assert shlex.split(line.split(" ", 5)[5].replace("\\%", "%"))[-1] == HOSTILE
+    command = line.split(" ", 5)[5].replace("\\%", "%").replace("autotune", "printf %s\\\\0", 1)
+    assert shlex.split(line.split(" ", 5)[5].replace("\\%", "%"))[-1] == word
+    said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert said.split("\0")[:-1] == ["retune", "study.toml", "--traffic", word]
 
 
 def test_systemd_quotes() -> None:
@@ -60,16 +65,17 @@ def test_systemd_quotes() -> None:
     assert "OnUnitActiveSec=3600" in text
 
 
-def test_the_manifest_is_valid() -> None:
+@pytest.mark.parametrize("word", [HOSTILE, *(n for n in NAMES if n.isprintable())])
+def test_the_manifest_is_valid(word: str) -> None:
     """Against the API's schema; it never runs twice at once, and the hostile word is one argument."""
-    manifest = yaml.safe_load(kubernetes_manifest(made()))
+    manifest = yaml.safe_load(kubernetes_manifest(made(word=word)))
     kubernetes_validate.validate(manifest, "1.30", strict=True)
     assert manifest["spec"]["concurrencyPolicy"] == "Forbid"
     (container,) = manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-    assert container["args"][-1] == HOSTILE
+    assert container["args"][-1] == word
 
 
-@pytest.mark.parametrize("word", ["a\nb", "a\0b"])
+@pytest.mark.parametrize("word", ["a\nb", "a\0b", *(n for n in NAMES if set(n) & set("\t\r\n\x7f"))])
 def test_control_characters_are_refused(word: str) -> None:
     """A newline would begin another line of the unit."""
     with pytest.raises(InputError, match="no control characters"):
