@@ -236,7 +236,9 @@ class BaselineTable(Section):
         max_length=500,
         description="a plan string such as EP16/PP2/TP4/DP4, resolved against cluster.gpus",
     )
-    engine: Engine | None = Field(None, description="engine it runs on; default: the study's")
+    engine: Engine | None = Field(
+        None, description="engine it runs on, also another than is searched; default: the study's"
+    )
     concurrency: Requests | None = Field(None, description="requests in flight over all replicas; default: the study's")
     max_num_batched_tokens: int | None = Field(
         None,

@@ -192,12 +192,6 @@ max_num_batched_tokens = [8192, "x"]
             r"not both",
         ),
         ("osl = 100", "osl = 100\n[baseline]\nplan = ''", "$.baseline.plan", r"must not be empty"),
-        (
-            "osl = 100",
-            "osl = 100\n[baseline]\nplan = 'tp8'\nengine = 'sglang'",
-            "$.baseline.engine",
-            r"study's engine",
-        ),
         ('engine = "vllm"', 'engine = "any"\nengine_version = "1"', "$.engine_version", r"several engines"),
         ('engine = "vllm"', 'engine = "vllm"\ncalibration = "no.toml"', "$.calibration", r"no file"),
         ('engine = "vllm"', 'engine = "vllm"\nname = "a/b"', "$.name", r"neither slashes"),

@@ -63,6 +63,12 @@ def _against(result: TuneResult, name: str, base: PlanResult, scope: str) -> Ver
         text = f"Switch to {name}: {gain}."
         said = f"{probability(p)} likely to be better than the plan in production, model uncertainty included."
         return Verdict(kind="good", badge="Switch", headline=text, lines=(f"{said} {place}".strip(), scope))
+    if rank == 1:  # it is none of the ranked plans: of another engine, or outside of what was sampled
+        text = (
+            f"Keep the plan in production: none of the {_plans(len(result.ranked))} that keep every limit is before it."
+        )
+        said = f"The first of them, {name}: {gain}, better with probability {'–' if p is None else probability(p)}."
+        return Verdict(kind="good", badge="Keep", headline=text, lines=(said, scope))
     text = f"{name} is ahead of the plan in production by {gain}, but not surely."
     said = f"P(better) is {probability(p)}; below {percent(TOLD_APART)} the two cannot be told apart. Measure both."
     return Verdict(kind="open", badge="Undecided", headline=text, lines=(f"{said} {place}".strip(), scope))
