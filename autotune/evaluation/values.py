@@ -118,3 +118,8 @@ class Evaluation:
     """Everything that a claim can be about."""
     conclusion: str
     assumptions: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """`PASSED` or `FAILED`."""
+        return PASSED if self.passed else FAILED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from autotune.evaluation.values import FAILED, PASSED, Evaluation
+from autotune.evaluation.values import Evaluation
 from autotune.report.document import confidence_document, layout_document
 from autotune.space import format_plan
 from autotune.tuning import PlanResult
@@ -17,7 +17,7 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
     result, best, metric = found.result, found.best, found.study.objective.metric
     return {
         "study": found.study.name,
-        "verdict": PASSED if found.passed else FAILED,
+        "verdict": found.verdict,
         "plan": format_plan(found.candidate.layout, found.candidate.engine, found.candidate.gpu),
         "plan_text": found.text,
         "engine": found.candidate.engine,
