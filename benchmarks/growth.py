@@ -44,6 +44,7 @@ AXES = (
         ),
     ),
 )
+SAMPLED = ("search.dcp=[1,2,4,8]", "search.redundant_experts=[0,16,32,48,64]")
 EVALUATIONS = (100, 1_000, 10_000, 100_000, 1_000_000)
 LIMIT_S, LIMIT_MB = 60.0, 2_000.0
 """Of a million evaluations, each recorded."""
@@ -189,10 +190,10 @@ def cases(quick: bool) -> Iterator[tuple[str, str, list[tuple[str, tuple[str, ..
         [(f"{i} {name}", ("cluster.gpus=1024", *some, *opened)) for i, (name, opened) in enumerate(AXES, 1)],
     )  # fmt: skip
     yield (
-        "Sampled by TPE (1,024 GPUs, 1,667 layouts)", "evaluations",
+        "Sampled by TPE (1,024 GPUs, 6,758 layouts)", "evaluations",
         [
-            (f"{n} trials", ("cluster.gpus=1024", *some, f"search.trials={n}", "search.exhaustive_limit=0"))
-            for n in ((50, 100) if quick else (100, 300, 1000))
+            (f"{n:,} trials", ("cluster.gpus=1024", *some, *SAMPLED, f"search.trials={n}", "search.exhaustive_limit=0"))
+            for n in ((50, 100) if quick else (100, 300, 1000, 3000))
         ],
     )  # fmt: skip
     yield (

@@ -8,7 +8,6 @@ far it is broken; NSGA-II, for several objectives, gets the scored plans as its 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from autotune.tuning.objective import plan_expected
 from autotune.tuning.plans import PlanResult, plan_key, relative_excess
 from autotune.tuning.pool import Scorer
 from autotune.tuning.sample_axes import SampleAxes
+from autotune.tuning.sample_memory import Memory
 from autotune.tuning.score import score
 
 if TYPE_CHECKING:
@@ -63,10 +63,7 @@ def sample(
     deadline = time.monotonic() + (study.search.timeout_s or inf)
     asked = [direction for _, direction in goals] or [study.objective.direction]
     directions = [optuna.study.StudyDirection[direction.upper()] for direction in asked]
-    sampler = _sampler(study, budget, several=bool(goals))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        search = optuna.create_study(directions=directions, sampler=sampler)
+    memory = Memory(lambda number: _sampler(study, budget, number, several=bool(goals)), directions)
     everything = [*missing, *dict.fromkeys(Candidate(engine=p.engine, layout=p.layout, gpu=p.gpu) for p in known)]
     if not everything:
         return
@@ -76,7 +73,7 @@ def sample(
 
     def tell(plans: Sequence[PlanResult], attrs: dict[str, Any]) -> None:
         told = [_told(study, p, axes, at[p.plan], goals, attrs) for p in plans]
-        search.add_trials([trial for trial in told if trial is not None])
+        memory.tell([trial for trial in told if trial is not None])
 
     tell(known, {})
     # uniform over the candidates: what the axes are drawn from at random is nearest to few of them, again and again
@@ -93,11 +90,8 @@ def sample(
             if scored + len(batch) < at_random or not axes.distributions:
                 index = _free(int(first.ask(uniform).params["candidate"]), taken)
             else:
-                proposal = search.ask(axes.distributions)
-                marked = search.tell(proposal, state=optuna.trial.TrialState.FAIL).system_attrs
-                # NSGA-II marks proposals with their generation, which the plans scored for them take over
-                attrs = {name: value for name, value in marked.items() if name.endswith("generation")}
-                index = axes.nearest(proposal.params, taken)
+                params, attrs = memory.ask(axes.distributions)
+                index = axes.nearest(params, taken)
             taken[index] = True
             batch.append(everything[index])
         results = scorer(study, take(batch))
@@ -106,10 +100,10 @@ def sample(
         yield results
 
 
-def _sampler(study: Study, budget: int, *, several: bool) -> optuna.samplers.BaseSampler:
+def _sampler(study: Study, budget: int, number: int, *, several: bool) -> optuna.samplers.BaseSampler:
     import optuna
 
-    seed, asked = study.search.seed, study.search.sampler
+    seed, asked = (study.search.seed + number) % 2**32, study.search.sampler
     if asked == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if asked == "nsga2" or (several and asked == "auto"):

@@ -147,8 +147,9 @@ def sample_missing(
         return
 
     def plans_stored() -> int:
-        """Plans, not the further results of a plan."""
-        return sum(VARIANT not in key for key in store.known_keys())
+        """Plans, not the further results of a plan, which only a front has."""
+        keys = store.known_keys()
+        return sum(VARIANT not in key for key in keys) if goals else len(keys)
 
     before, new = plans_stored(), 0
 
