@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.collectives import Links, all_reduce_s, exchange_ways, pipeline_send_s
+from costmodel.collectives import Exchange, Law, Links, all_reduce, pipeline_send
 from costmodel.columns import ArchColumns, Floats, LayoutColumns
 from costmodel.kernels.rates import Rate
 from costmodel.kernels.table import Rates
@@ -85,6 +85,24 @@ class Machine:
     def gemms(self) -> tuple[Gemm, ...]:
         """`2 m n k` FLOPs; weights, inputs and outputs through HBM once."""
         return tuple(self._gemm(m) for m in self.matrices if m.multiplied)
+
+    @cached_property
+    def tp_reduce(self) -> Law:
+        """All-reduce over the ranks of a tensor-parallel group."""
+        return all_reduce(self.links, self.layout.attn_tp, self.placement.tp_domains)
+
+    @cached_property
+    def exchange(self) -> Exchange:
+        """Of the routed experts' tokens."""
+        token_bytes = self.arch.hidden_size * self.arch.activation_bytes
+        # fp8 experts take fp8 activations, so tokens are dispatched in fp8 and combined in bf16 (DeepEP)
+        narrow = np.where(self.precision.experts < 1.5, 0.5, 1.0)
+        return Exchange.of(self.links, self.layout, self.placement, token_bytes, token_bytes * narrow)
+
+    @cached_property
+    def send(self) -> Law:
+        """From a stage to the next."""
+        return pipeline_send(self.links, self.layout, self.placement)
 
     def _gemm(self, m: Matrix) -> Gemm:
         weights = m.n * m.k
@@ -325,17 +343,11 @@ def _experts(out: StepTime, machine: Machine, work: StepWork) -> None:
     out.add_kernel(
         "moe", "experts", rate, rows * (2.0 * weights), hbm_bytes, name="experts", issued=padded, mean=1.0 / load
     )
-    token_bytes = arch.hidden_size * arch.activation_bytes
-    # fp8 experts take fp8 activations, so tokens are dispatched in fp8 and combined in bf16 (DeepEP)
-    narrow = np.where(machine.precision.experts < 1.5, 0.5, 1.0)
     busiest = (work.prefill_tokens + work.decoded) * layout.attn_dp / np.maximum(group_tokens, 1e-9)
-    ways = exchange_ways(
-        machine.links, layout, machine.placement, group_tokens, busiest, token_bytes, token_bytes * narrow
-    )
     if out.operators is None:
-        out.add("moe", "ep_exchange", ways.fastest_s(layout))
+        out.add("moe", "ep_exchange", machine.exchange.seconds(group_tokens, busiest))
         return
-    for name, seconds, message_bytes in ways.phases(layout):
+    for name, seconds, message_bytes in machine.exchange.phases(group_tokens, busiest):
         out.add("moe", "ep_exchange", seconds, name=name, message_bytes=message_bytes)
 
 
@@ -344,12 +356,7 @@ def _between(out: StepTime, machine: Machine, tokens: Floats) -> None:
     arch, layout = machine.arch, machine.layout
     stream = tokens * (arch.hidden_size * arch.activation_bytes)
     small = machine.rates.small
-    reduced = all_reduce_s(
-        machine.links,
-        layout.attn_tp,
-        machine.placement.tp_domains,
-        stream,
-    )
+    reduced = machine.tp_reduce.seconds(stream)
     for layer, count in (
         ("full", arch.num_full_layers),
         ("window", arch.num_window_layers),
@@ -363,6 +370,6 @@ def _between(out: StepTime, machine: Machine, tokens: Floats) -> None:
     if arch.num_dense_layers.any():
         out.add("dense", "tp_all_reduce", reduced, message_bytes=stream)
     if (layout.pp > 1).any():
-        out.send_s = pipeline_send_s(machine.links, layout, machine.placement, stream)
+        out.send_s = machine.send.seconds(stream)
         out.send_bytes = stream / layout.attn_tp
         out.group_s["pp_send"] = out.send_s * (layout.pp - 1.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from costmodel.arch import read_config
-from costmodel.collectives import Links, all_reduce_s, expert_exchange_s, gather_s, pipeline_send_s
+from costmodel.collectives import Exchange, Links, all_reduce, gather, pipeline_send
 from costmodel.columns import ArchColumns, ClusterColumns, LayoutColumns
 from costmodel.kernels.rates import Rate
 from costmodel.memory import activation_bytes, kv_sequence_bytes, weight_bytes_by_layer
@@ -146,17 +146,17 @@ def _one(value: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 def test_all_reduce() -> None:
     """In one domain a ring's bytes; across domains each rank carries its share."""
     inside = 2 + 3 * 2 + 2 * 3 / 4 * 60 / 5
-    assert all_reduce_s(LINKS, _one(4), _one(1), _one(60))[0] == pytest.approx(inside)
+    assert all_reduce(LINKS, _one(4), _one(1)).seconds(_one(60))[0] == pytest.approx(inside)
     between = 2 * (17 + 19 * 1) + 2 * (1 / 2) * 60 / 4 / 23
-    assert all_reduce_s(LINKS, _one(8), _one(2), _one(60))[0] == pytest.approx(inside + between)
-    assert all_reduce_s(LINKS, _one(1), _one(1), _one(60))[0] == 0.0
+    assert all_reduce(LINKS, _one(8), _one(2)).seconds(_one(60))[0] == pytest.approx(inside + between)
+    assert all_reduce(LINKS, _one(1), _one(1)).seconds(_one(60))[0] == 0.0
 
 
 def test_gather() -> None:
     """Half an all-reduce's bytes, one phase."""
-    assert gather_s(LINKS, _one(4), _one(1), _one(60))[0] == pytest.approx(7 + 3 / 4 * 60 / 11)
+    assert gather(LINKS, _one(4), _one(1)).seconds(_one(60))[0] == pytest.approx(7 + 3 / 4 * 60 / 11)
     both = 7 + 3 / 4 * 60 / 11 + 17 + 19 * 1 + (1 / 2) * 60 / 4 / 23
-    assert gather_s(LINKS, _one(8), _one(2), _one(60))[0] == pytest.approx(both)
+    assert gather(LINKS, _one(8), _one(2)).seconds(_one(60))[0] == pytest.approx(both)
 
 
 def _placed(engine: str, gpus: int = 64, **degrees: int) -> tuple[LayoutColumns, Placement, ArchColumns]:
@@ -168,7 +168,7 @@ def _placed(engine: str, gpus: int = 64, **degrees: int) -> tuple[LayoutColumns,
 def test_expert_exchange_in_one_domain() -> None:
     """DeepEP low latency: a copy per expert that another rank holds, out and back."""
     plan, placed, _ = _placed("sglang", attn_dp=4, moe_ep=4)
-    seconds = expert_exchange_s(LINKS, plan, placed, _one(1000), _one(1), _one(2), _one(1))[0]
+    seconds = Exchange.of(LINKS, plan, placed, _one(2), _one(1)).seconds(_one(1000), _one(1))[0]
     volume = 1000 / 4 * (1 + 2)
     low = 2 * 7 + 2 * (3 / 4) * volume / 11
     ranks_hit = 4 * (1 - (3 / 4) ** 2) * 3 / 4
@@ -181,7 +181,7 @@ def test_expert_exchange_across_domains() -> None:
     """Throughput kernels send one copy per domain; low latency one per expert; the NIC carries what leaves."""
     plan, placed, _ = _placed("sglang", attn_dp=16, moe_ep=16)
     assert placed.stage_domains[0] == 2
-    seconds = expert_exchange_s(LINKS, plan, placed, _one(1e6), _one(1), _one(2), _one(1))[0]
+    seconds = Exchange.of(LINKS, plan, placed, _one(2), _one(1)).seconds(_one(1e6), _one(1))[0]
     volume = 1e6 / 16 * (1 + 2)
     start = 2 * 7 + 2 * (17 + 19)
     domain_copies = 2 * (1 - (1 / 2) ** 2) * (1 / 2)
@@ -194,16 +194,16 @@ def test_expert_exchange_across_domains() -> None:
 def test_expert_exchange_without_attention_dp() -> None:
     """All ranks hold all tokens: partial sums are all-reduced over the stage."""
     plan, placed, _ = _placed("vllm", attn_tp=4, moe_ep=4)
-    seconds = expert_exchange_s(LINKS, plan, placed, _one(10), _one(1), _one(2), _one(1))[0]
-    assert seconds == pytest.approx(all_reduce_s(LINKS, _one(4), _one(1), _one(20))[0])
+    seconds = Exchange.of(LINKS, plan, placed, _one(2), _one(1)).seconds(_one(10), _one(1))[0]
+    assert seconds == pytest.approx(all_reduce(LINKS, _one(4), _one(1)).seconds(_one(20))[0])
 
 
 def test_pipeline_send() -> None:
     """Each TP rank hands over its slice, through the NIC where stages lie in different domains."""
     plan, placed, _ = _placed("sglang", pp=2, attn_tp=4, moe_tp=4)
-    assert pipeline_send_s(LINKS, plan, placed, _one(124))[0] == pytest.approx(29 + 31 / 31)
+    assert pipeline_send(LINKS, plan, placed).seconds(_one(124))[0] == pytest.approx(29 + 31 / 31)
     plan, placed, _ = _placed("sglang", pp=4, attn_tp=4, moe_tp=4)
-    assert pipeline_send_s(LINKS, plan, placed, _one(92))[0] == pytest.approx(29 + 17 + 23 / 23)
+    assert pipeline_send(LINKS, plan, placed).seconds(_one(92))[0] == pytest.approx(29 + 17 + 23 / 23)
 
 
 def test_rank_order_decides_which_links_a_stage_crosses() -> None:

