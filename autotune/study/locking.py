@@ -13,6 +13,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,27 +64,37 @@ class OwnedLock(BaseJournalFileLock):
         return True
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Give the lock back.
+
+        Raises:
+            InputError: the folder cannot be written any more; the lock is then an abandoned one once this process ends.
+        """
         self._depth -= 1
         if not self._depth:
-            with contextlib.suppress(FileNotFoundError):
+            with self._writing(), contextlib.suppress(FileNotFoundError):
                 self._lock.unlink()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError.single(str(self._path), f"cannot be locked for writing: {error.strerror}") from error
 
     def _try(self) -> bool:
         """Make the lock file whole in one step: written under another name, then linked."""
         mine = self._lock.with_name(f"{self._lock.name}.{uuid.uuid4().hex}")
         pid = os.getpid()
         holder = {"host": socket.gethostname(), "pid": pid, "started": started(pid)}
-        try:
-            mine.write_text(json.dumps(holder), encoding="utf-8")
+        with self._writing():
             try:
-                os.link(mine, self._lock)
-            finally:
-                mine.unlink()
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise InputError.single(str(self._path), f"cannot be locked for writing: {error.strerror}") from error
+                mine.write_text(json.dumps(holder), encoding="utf-8")
+                try:
+                    os.link(mine, self._lock)
+                finally:
+                    mine.unlink()
+            except FileExistsError:
+                return False
         return True
 
     def _holder(self) -> dict[str, Any] | None:
@@ -110,7 +121,7 @@ class OwnedLock(BaseJournalFileLock):
         """Remove an abandoned lock: renamed first, so that of two processes that try, one removes it."""
         aside = self._lock.with_name(f"{self._lock.name}.{uuid.uuid4().hex}")
         seen = self._identity(self._lock)
-        with contextlib.suppress(FileNotFoundError):
+        with self._writing(), contextlib.suppress(FileNotFoundError):
             self._lock.rename(aside)
             if self._identity(aside) != seen:  # another process was quicker and this is its new lock
                 with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from autotune.study import TrialRecord, default_location, open_store
+from autotune.study.locking import OwnedLock
 from costmodel.errors import InputError
 
 FINGERPRINT = "f" * 64
@@ -335,3 +337,18 @@ def test_study_files_need_no_optuna():
     """Reading a study does not import Optuna, so that commands without a storage start fast."""
     code = "import sys, autotune.study; sys.exit('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_lock_that_cannot_be_given_back_is_a_message(tmp_path, monkeypatch):
+    """The folder turned read-only while the lock was held: one error, and the lock is taken over afterwards."""
+    lock = OwnedLock(tmp_path / "journal.log", timeout_s=1.0)
+    lock.acquire()
+
+    def read_only(self):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", read_only)
+        with pytest.raises(InputError, match=r"journal\.log.*cannot be locked for writing: Read-only file system"):
+            lock.release()
+    assert (tmp_path / "journal.log.lock").exists()

@@ -28,11 +28,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="autotune-torture-", dir=room) as folder:
         where, random = Path(folder), Random(seed)  # noqa: S311  # decides where a process is killed
         if postgresql.binaries():
-            with postgresql.running() as server:
-                total = run(where, server, random, kills=KILLS, rounds=ROUNDS, limit_s=LIMIT_S)
+            with postgresql.running() as one, postgresql.running() as other:
+                total = run(where, [one, other], random, kills=KILLS, rounds=ROUNDS, limit_s=LIMIT_S)
         else:
             sys.stdout.write(f"SKIPPED: everything on PostgreSQL: {postgresql.NEEDS}\n")
-            total = run(where, None, random, kinds=FILES, kills=KILLS, rounds=ROUNDS, limit_s=LIMIT_S)
+            total = run(where, [], random, kinds=FILES, kills=KILLS, rounds=ROUNDS, limit_s=LIMIT_S)
     for wrong in total.wrong:
         sys.stdout.write(f"WRONG {wrong}\n")
     sys.stdout.write(total.line() + "\n")

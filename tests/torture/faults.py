@@ -21,7 +21,8 @@ from tests.torture import disks
 from tests.torture.harness import Counts, How, Place, Run, undisturbed
 
 FILES = ("journal.log", "runs.db")
-KINDS = (*FILES, "postgresql")
+POSTGRESQL = "postgresql"
+KINDS = (*FILES, POSTGRESQL)
 TRIES = 10
 """Attempts for every fault that has to be injected."""
 MOMENTS = 6
@@ -48,7 +49,7 @@ class Site:
         self._made += 1
         name = f"{self._made}-{kind}"
         where, notes = (folder or self.folder) / name, self.folder / f"{name}.notes"
-        if kind != "postgresql":
+        if kind != POSTGRESQL:
             return Place(where, str(where / kind), notes)
         if self.server is None:
             raise ValueError("no server")

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -13,7 +14,7 @@ from random import Random
 
 from tests.postgresql import Server
 from tests.torture import faults
-from tests.torture.faults import KINDS, Site
+from tests.torture.faults import FILES, KINDS, POSTGRESQL, Site
 from tests.torture.harness import Counts, reference
 
 Injection = tuple[str, Callable[[], Counts]]
@@ -21,7 +22,7 @@ Injection = tuple[str, Callable[[], Counts]]
 
 def run(
     folder: Path,
-    server: Server | None,
+    servers: Sequence[Server],
     random: Random,
     *,
     kinds: Sequence[str] = KINDS,
@@ -34,7 +35,7 @@ def run(
 
     Args:
         folder: where everything happens.
-        server: a PostgreSQL server; None: without.
+        servers: of PostgreSQL, which share the kills between them, as those take longest; empty: without.
         random: decides where and when.
         kinds: of storage; PostgreSQL needs a server.
         kills: kill -9 of the tuner, on each kind of storage.
@@ -46,10 +47,10 @@ def run(
     answer = reference(folder / "reference")
     total = Counts()
 
-    def all_of(kind: str, seed: int) -> Counts:
-        site = Site(folder / kind, server, Random(seed), answer, start + limit_s)  # noqa: S311  # not for secrets
+    def all_of(lane: Lane, seed: int) -> Counts:
+        site = Site(folder / lane.name, lane.server, Random(seed), answer, start + limit_s)  # noqa: S311  # not for secrets
         mine = Counts()
-        for what, inject in _plan(site, kind, kills, rounds):
+        for what, inject in _plan(site, lane, rounds):
             began = time.monotonic()
             counts = inject()
             mine.add(counts)
@@ -58,14 +59,44 @@ def run(
                 sys.stdout.flush()
         return mine
 
-    with ThreadPoolExecutor(len(kinds)) as threads:
-        for counts in threads.map(all_of, kinds, [random.getrandbits(32) for _ in kinds]):
+    lanes = _lanes(kinds, servers, kills)
+    with ThreadPoolExecutor(len(lanes)) as threads:
+        for counts in threads.map(all_of, lanes, [random.getrandbits(32) for _ in lanes]):
             total.add(counts)
     return total
 
 
-def _plan(site: Site, kind: str, kills: int, rounds: int) -> list[Injection]:
-    """Every fault of one kind of storage."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """Faults that come one after another, beside those of other lanes."""
+
+    name: str
+    kind: str
+    server: Server | None = None
+    kills: int
+    only_kills: bool = False
+
+
+def _lanes(kinds: Sequence[str], servers: Sequence[Server], kills: int) -> list[Lane]:
+    lanes = [Lane(name=kind, kind=kind, kills=kills) for kind in kinds if kind in FILES]
+    if POSTGRESQL in kinds:
+        # the first, which has the other faults too, takes half as many
+        most = 2 * len(servers) - 1
+        ends = [kills * (2 * i + 1) // most for i in range(len(servers))]
+        shares = [end - before for end, before in zip(ends, [0, *ends], strict=False)]
+        lanes += [
+            Lane(name=f"{POSTGRESQL}-{i}", kind=POSTGRESQL, server=server, kills=share, only_kills=i > 0)
+            for i, (server, share) in enumerate(zip(servers, shares, strict=True))
+        ]
+    return lanes
+
+
+def _plan(site: Site, lane: Lane, rounds: int) -> list[Injection]:
+    """Every fault of one lane."""
+    kind = lane.kind
+    kills = (f"kill -9 of the tuner, {kind}", partial(faults.kills, site, kind, lane.kills))
+    if lane.only_kills:
+        return [kills]
     plan: list[Injection] = [
         (f"one of four workers killed, {kind}", partial(faults.one_of_four, site, kind, rounds)),
         (f"two starts at once, {kind}", partial(faults.two_starts, site, kind, rounds)),
@@ -77,5 +108,4 @@ def _plan(site: Site, kind: str, kills: int, rounds: int) -> list[Injection]:
     ]
     if kind == "journal.log":
         plan.append(("damaged journal", partial(faults.damage, site, 3 * rounds)))
-    plan.append((f"kill -9 of the tuner, {kind}", partial(faults.kills, site, kind, kills)))
-    return plan
+    return [*plan, kills]
