@@ -26,7 +26,7 @@ class Tried:
     """`weight_dtype` and `kv_dtype` of every evaluation, where the study gives several to choose from."""
 
     def to_json(self) -> dict[str, Any]:
-        """Lists of equal length by name, of whole numbers where all are; None where a figure is not finite."""
+        """Lists of equal length by name, whole numbers as such; None where a figure is not finite."""
         kept = rounded(np.array(list(self.columns.values())))
         lists: dict[str, Any] = {name: _listed(column) for name, column in zip(self.columns, kept, strict=True)}
         return lists | {name: list(values) for name, values in self.dtypes.items()}
@@ -35,7 +35,12 @@ class Tried:
 def _listed(column: NDArray[np.float64]) -> list[Any]:
     if not np.isfinite(column).all():
         return [x if np.isfinite(x) else None for x in column.tolist()]
-    return (column.astype(np.int64) if (column % 1.0 == 0.0).all() and (abs(column) < 2**53).all() else column).tolist()
+    whole = column % 1.0 == 0.0
+    if not whole.any():
+        return column.tolist()
+    if whole.all() and (abs(column) < 2**53).all():
+        return column.astype(np.int64).tolist()
+    return [int(x) if x.is_integer() else x for x in column.tolist()]
 
 
 def rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
