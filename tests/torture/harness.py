@@ -217,7 +217,8 @@ class Run:
         """Send a signal, unless the command has ended; its exit code says whether it was met."""
         if self.process.pid is not None and self.alive:
             self.gave_up()
-            os.kill(self.process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ended between the look and the signal
+                os.kill(self.process.pid, number)
 
     def gave_up(self) -> None:
         """What it scored and did not store may be scored again."""

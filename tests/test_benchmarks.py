@@ -1,0 +1,49 @@
+"""The benchmarks run, on little: what they measure is no test's business."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autotune.study import load_study
+from benchmarks import __main__ as speed
+from benchmarks import gpu, growth
+from costmodel.arch import load_model
+from costmodel.calibration.load import cell_columns, load_calibration
+from costmodel.hardware import Cluster, load_gpu
+
+
+def test_batch_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with a rate."""
+    speed.batch_speed(load_study(speed.DEEPSEEK))
+    assert "plan x knob evaluations with breakdown" in capsys.readouterr().out
+
+
+def test_a_row_of_growth() -> None:
+    """A whole study in a process of its own, its parts told apart and its evaluations counted."""
+    row = growth.measure(("cluster.gpus=8", "baseline.plan=ADP8+EP"))
+    assert row["evaluations"] > row["layouts"] > 0
+    assert row["stored_mb"] > 0.0
+    assert min(row["spent"][part] for part in ("model", "optuna", "output")) > 0.0
+
+
+def test_gemms_of_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A GPU that does what one engine's law says is in agreement with that one, and not with all."""
+    arch, h200 = load_model("meta-llama/Meta-Llama-3.1-70B"), load_gpu("h200_sxm")
+    cell = (arch, Cluster(gpus=1, gpu=h200, gpus_per_node=8), "vllm", "bf16")
+    rate = cell_columns([cell], [load_calibration("hopper", "vllm")]).rates.attention
+    found = []
+    for m in (1, 64, 4096):
+        n = k = 4096
+        flops, moved = np.array([2.0 * m * n * k]), np.array([2.0 * (n * k + m * (n + k))])
+        seconds = float(rate.seconds(flops, moved)[0])
+        found += [{"dtype": dtype, "m": m, "n": n, "k": k, "seconds": seconds} for dtype in gpu.DTYPES]
+    path = tmp_path / "measured.json"
+    path.write_text(json.dumps({"gpu": "NVIDIA H200", "torch": "2", "gemm": found}), encoding="utf-8")
+    gpu.compare(path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("vllm bf16: mean error 0.0%, median measured / predicted 1.00")
+    assert not any("mean error 0.0%" in line for line in lines[2:])
