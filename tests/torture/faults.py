@@ -127,20 +127,22 @@ def ended(run: Run, counts: Counts, what: str, codes: tuple[int, ...]) -> int:
 def kills(site: Site, kind: str, number: int) -> Counts:
     """kill -9 of the tuner at random points of its run; after each, a run that may be killed again, and at last not."""
     counts, what = Counts(), f"kill -9 on {kind}"
-    chains = 0
+    chains = late = 0
     while counts.faults < number and not site.late:
-        site.run(kind, again=chains % 5 == 0)  # others may have come to use the machine, or gone
+        # others may have come to use the machine, or gone: then kills come after the end of a run
+        site.run(kind, again=chains % 5 == 0 or late > CHAIN // 4)
         chains += 1
         place = site.place(kind)
         known: set[str] = set()
-        met = 0
+        met = late = 0
         for _ in range(CHAIN):
             if counts.faults + met == number or site.late:
                 break
             run = place.start()
             time.sleep(site.random.uniform(0.0, 1.0) * site.run(kind)[0])
             run.signal(signal.SIGKILL)
-            met += ended(run, counts, what, (0, -signal.SIGKILL)) == -signal.SIGKILL
+            killed = ended(run, counts, what, (0, -signal.SIGKILL)) == -signal.SIGKILL
+            met, late = met + killed, late + (not killed)
             counts.half_written += place.half_written()
             now = place.stored()
             counts.lost += len(known - now)
