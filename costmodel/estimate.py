@@ -20,8 +20,9 @@ from costmodel.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.correction import corrected_state
 from costmodel.hardware import Cluster
 from costmodel.layout import Layout
+from costmodel.machine import Machine
 from costmodel.memory import Memory, plan_memory
-from costmodel.operators import Machine, StepTime, step_time
+from costmodel.operators import StepTime, step_time
 from costmodel.outcome import Estimate, collect
 from costmodel.placement import Placement
 from costmodel.precision import PrecisionColumns

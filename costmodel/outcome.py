@@ -79,7 +79,7 @@ class Estimate:
         return self.output_tokens_per_s / self.gpus
 
 
-MEMORY_KINDS = (
+WEIGHT_KINDS = (
     "attention",
     "dense_ffn",
     "router",
@@ -88,6 +88,9 @@ MEMORY_KINDS = (
     "norms",
     "embedding",
     "lm_head",
+)
+MEMORY_KINDS = (
+    *WEIGHT_KINDS,
     "kv_cache",
     "activations",
     "buffers",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.columns import Columns, Floats
-from costmodel.operators import Machine, StepTime, rank_time, step_time, with_experts
+from costmodel.machine import Machine
+from costmodel.operators import StepTime, rank_time, step_time, with_experts
 from costmodel.stages import StageTable
 from costmodel.work import StepWork
 

@@ -296,8 +296,7 @@ def prefill_pool(
             tokens=new,
             cached=cached,
             chunks=chunks,
-            window=arch.window,
-            window_is_chunked=arch.window_is_chunked,
+            arch=arch,
             ranks=ranks,
         )
         return prefill_pass(machine, batch.stages, engine, work)

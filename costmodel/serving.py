@@ -21,8 +21,9 @@ import numpy as np
 
 from costmodel.columns import Columns, Floats
 from costmodel.holding import held_back
+from costmodel.machine import Machine
 from costmodel.memory import Memory
-from costmodel.operators import Machine, rank_time
+from costmodel.operators import rank_time
 from costmodel.passes import EngineColumns, Pass, decode_pass, prefill_pass
 from costmodel.stages import StageTable
 from costmodel.work import StepWork, decode_work, prompt_work
@@ -151,8 +152,7 @@ def steady_state(
             tokens=new,
             cached=cached,
             chunks=chunks,
-            window=arch.window,
-            window_is_chunked=arch.window_is_chunked,
+            arch=arch,
             ranks=on,
         )
 
@@ -269,8 +269,7 @@ def longest_extra_s(
         tokens=new,
         cached=longest - new,
         chunks=chunks,
-        window=machine.arch.window,
-        window_is_chunked=machine.arch.window_is_chunked,
+        arch=machine.arch,
         ranks=np.ones(1),
     )
     lone = prefill_pass(machine, stages, engine, work)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from costmodel.columns import Floats
+from costmodel.columns import ArchColumns, Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +61,7 @@ def prompt_work(
     tokens: Floats,
     cached: Floats,
     chunks: Floats,
-    window: Floats,
-    window_is_chunked: Floats,
+    arch: ArchColumns,
     ranks: Floats,
 ) -> StepWork:
     """A pure prefill step of one chunk each of `prompts` prompts on each of `ranks` attention ranks.
@@ -74,7 +73,7 @@ def prompt_work(
         prefill_tokens=chunk * prompts,
         prefill_tokens_group=chunk * prompts * ranks,
         prefill_context=mean_context(tokens, cached),
-        prefill_context_window=mean_window_context(cached + tokens, window, window_is_chunked),
+        prefill_context_window=mean_window_context(cached + tokens, arch.window, arch.window_is_chunked),
         prefill_kv_tokens=(cached + tokens * (chunks + 1.0) / 2.0 / chunks) * prompts,
         decode_sequences=np.zeros(1),
         decode_context=cached + tokens,

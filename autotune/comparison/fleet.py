@@ -9,17 +9,7 @@ from dataclasses import dataclass
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from autotune.tuning.pools.again import pool_weight_bytes
-
-WEIGHT_KINDS = (
-    "attention",
-    "dense_ffn",
-    "router",
-    "experts",
-    "shared_experts",
-    "norms",
-    "embedding",
-    "lm_head",
-)
+from costmodel.outcome import WEIGHT_KINDS
 
 
 def weight_bytes_per_gpu(plan: PlanResult) -> float:

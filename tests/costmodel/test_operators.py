@@ -12,8 +12,9 @@ from costmodel.collectives import Links
 from costmodel.columns import ArchColumns, ClusterColumns, Floats, LayoutColumns
 from costmodel.kernels.rates import Rate
 from costmodel.kernels.table import Rates
+from costmodel.machine import Machine
 from costmodel.memory import plan_memory
-from costmodel.operators import Machine, StepTime, step_time
+from costmodel.operators import StepTime, step_time
 from costmodel.placement import Placement
 from costmodel.precision import PrecisionColumns
 from costmodel.routing import rank_load
