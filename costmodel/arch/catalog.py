@@ -95,7 +95,8 @@ def load_model(name: str) -> Arch:
         hint = f"; the nearest are {', '.join(near)}" if near else ""
         raise InputError.single(
             "model",
-            f"{name!r} is not in the catalog{hint}. Give the path of its config.json, or add it to --models",
+            f"{name!r} is not in the catalog{hint}. Give the path of its config.json; `autotune validate` "
+            "and `calibrate` take a folder of them with --models",
         )
     known, dtype = found
     config = json.loads((_DATA / (known.replace("/", "--") + ".json")).read_text(encoding="utf-8"))
