@@ -6,11 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.columns import Columns, Floats
+from costmodel.columns import ArchColumns, Columns, Floats
 from costmodel.machine import Machine
 from costmodel.operators import StepTime, rank_time, step_time, with_experts
 from costmodel.stages import StageTable
 from costmodel.work import StepWork
+
+
+START_EXPERTS, START_HIDDEN = 128.0, 4096.0
+"""The layer that `EngineColumns.moe_start_s` is given for, Qwen3-235B's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,19 +31,28 @@ class EngineColumns(Columns):
     """Request handling before the scheduler sees it."""
     token_s: Floats
     """Tokenising and transport, per prompt token."""
+    moe_start_s: Floats
+    """What a first token waits for in a layer of experts beyond its kernels, `START_EXPERTS` experts of a hidden size of
+    `START_HIDDEN`; it grows with both. Measured, not explained: compiling, tuning and launching are what it may be."""
     wait_steps: Floats
     """Running steps that a new request waits for."""
     burst_frac: Floats
-    """Share of requests that arrive together with all others. Where lengths vary, a benchmark's first wave:
-    with ten prompts per slot, one request in ten."""
-    burst_same_frac: Floats
-    """The same where all requests have the same lengths: what began together ends together, wave after wave."""
+    """Share of requests that arrive together with all others, a benchmark's first wave: with ten prompts per slot, one
+    request in ten."""
+    together: Floats
+    """Where all requests have the same lengths and prompts ride on decode steps: prompts that keep arriving together."""
     mixes: Floats
     """1 where prompts and decoding share a step, 0 where a prefill pass runs alone (SGLang's default)."""
     dp_serial_frac: Floats
     """Share of attention-DP ranks' prefills that stall the other ranks."""
     decode_factor: Floats
     prefill_factor: Floats
+
+
+def front_end_s(engine: EngineColumns, arch: ArchColumns, isl: Floats) -> Floats:
+    """What a request waits for that neither load nor plan changes, shape `(num_plans,)`."""
+    starts = arch.num_moe_layers * (arch.num_experts / START_EXPERTS) * (arch.hidden_size / START_HIDDEN)
+    return np.asarray(engine.frontend_s + engine.token_s * isl + engine.moe_start_s * starts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from costmodel.columns import Columns, Floats
 from costmodel.correction import residual_factor
 from costmodel.estimate import PlanBatch
 from costmodel.memory import Memory, plan_memory
-from costmodel.passes import Pass, decode_pass, prefill_pass
+from costmodel.passes import Pass, decode_pass, front_end_s, prefill_pass
 from costmodel.serving import Load, longest_extra_s
 from costmodel.transfer import TransferLink, sequence_bytes_per_rank, start_s, wire_s
 from costmodel.work import decode_work, prompt_work
@@ -157,7 +157,7 @@ class PrefillPool(Pool):
         batch, load, layout = self.batch, self.load, self.batch.layout
         engine, marginal = batch.columns.engine, self.marginal_s
         lone, full = self.lone.pipelined_s(self.chunks), self.full.pipelined_s(self.chunks)
-        front = engine.frontend_s + engine.token_s * load.isl
+        front = front_end_s(engine, batch.arch, load.isl)
         own = lone + utilisation * (full - lone)  # the busier, the fuller the pass that a prompt rides in
         queue = utilisation * marginal * layout.attn_dp * (1.0 + self.length_cv2) / (2.0 * (1.0 - utilisation))
         took = front + own + queue

@@ -24,7 +24,7 @@ from costmodel.holding import held_back
 from costmodel.machine import Machine
 from costmodel.memory import Memory
 from costmodel.operators import rank_time
-from costmodel.passes import EngineColumns, Pass, decode_pass, prefill_pass
+from costmodel.passes import EngineColumns, Pass, decode_pass, front_end_s, prefill_pass
 from costmodel.stages import StageTable
 from costmodel.work import StepWork, decode_work, prompt_work
 
@@ -173,7 +173,11 @@ def steady_state(
     share = engine.dp_serial_frac + (1.0 - engine.dp_serial_frac) / ranks
     # of a wave of prompts, half lie before a request's own on average, and half after it
     wave = 0.5 * (running - 1.0) * packed_s * share
-    burst = np.where(load.same_lengths > 0.0, engine.burst_same_frac, engine.burst_frac)
+    # requests of the same lengths that began together end together: all of them where decoding waits until every
+    # prompt is prefilled; where prompts ride on decode steps they part, down to some that a few steps took along
+    same, riding = load.same_lengths > 0.0, engine.mixes > 0.0
+    burst = np.where(same & ~riding, 1.0, engine.burst_frac)
+    group = np.where(same & riding, np.minimum(running, engine.together), 1.0)
     for _ in range(ROUNDS):
         batch = np.maximum(decoding / (slots * ranks), 1.0 / ranks)
         decode = decode_pass(machine, stages, engine, decode_work(batch, context, load.step_tokens), drafting)
@@ -195,9 +199,9 @@ def steady_state(
     tpot = np.where(outputs > 0.0, settled / np.maximum(outputs, 1.0), 0.0)
 
     held_steps, others = held_back(load.poll_steps, load.hold_steps, running / np.maximum(rounds, 1.0))
-    queue = burst * wave + np.minimum(others, running - 1.0) * packed_s * share
+    queue = burst * wave + (0.5 * (group - 1.0) + np.minimum(others, running - 1.0)) * packed_s * share
     parts = {
-        "front_end": engine.frontend_s + engine.token_s * load.isl + 0.0 * tpot,
+        "front_end": front_end_s(engine, arch, load.isl) + 0.0 * tpot,
         "own_prefill": own_prefill,
         "running_step": (engine.wait_steps + held_steps) * round_s,
         "queue": queue,
