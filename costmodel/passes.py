@@ -12,7 +12,6 @@ from costmodel.operators import StepTime, rank_time, step_time, with_experts
 from costmodel.stages import StageTable
 from costmodel.work import StepWork
 
-
 START_EXPERTS, START_HIDDEN = 128.0, 4096.0
 """The layer that `EngineColumns.moe_start_s` is given for, Qwen3-235B's."""
 
@@ -32,15 +31,15 @@ class EngineColumns(Columns):
     token_s: Floats
     """Tokenising and transport, per prompt token."""
     moe_start_s: Floats
-    """What a first token waits for in a layer of experts beyond its kernels, `START_EXPERTS` experts of a hidden size of
-    `START_HIDDEN`; it grows with both. Measured, not explained: compiling, tuning and launching are what it may be."""
+    """What a first token waits for in a layer of experts beyond its kernels, `START_EXPERTS` experts of a hidden size
+    of `START_HIDDEN`; it grows with both. Measured, not explained: it may be compiling, tuning and launching."""
     wait_steps: Floats
     """Running steps that a new request waits for."""
     burst_frac: Floats
     """Share of requests that arrive together with all others, a benchmark's first wave: with ten prompts per slot, one
     request in ten."""
     together: Floats
-    """Where all requests have the same lengths and prompts ride on decode steps: prompts that keep arriving together."""
+    """Where all requests have the same lengths and prompts ride on decode steps: prompts that arrive together."""
     mixes: Floats
     """1 where prompts and decoding share a step, 0 where a prefill pass runs alone (SGLang's default)."""
     dp_serial_frac: Floats

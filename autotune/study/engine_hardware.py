@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from autotune.space.engines import ANY, WITHOUT_TRTLLM
 from autotune.study.values import Search
-from costmodel.arch import Arch, with_dtypes
+from costmodel.arch import Arch, WeightDtypes, with_dtypes
 from costmodel.dtypes import compute_dtype, hardware_dtype
 from costmodel.errors import Problem
 from costmodel.hardware import Cluster, Gpu
@@ -14,6 +14,12 @@ from costmodel.hardware import Cluster, Gpu
 _NATIVE_ONLY = frozenset(("fp8", "fp8_block", "mxfp8", "nvfp4"))
 """Weights that TensorRT-LLM multiplies in their own dtype or not at all (its support matrix: FP8 from Ada on, NVFP4
 from Blackwell on). MXFP4 it widens on Hopper, for gpt-oss."""
+
+_QUICK_EXPERTS = {
+    "mxfp4": "vLLM: VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1, TensorRT-LLM: moe_config.backend TRTLLM",
+    "nvfp4": "TensorRT-LLM: moe_config.backend TRTLLM",
+}
+"""What InferenceMAX's launch scripts set for them on B200."""
 
 
 def engine_problems(
@@ -38,8 +44,8 @@ def engines_that_run(engine: str, arch: Arch, clusters: Sequence[Cluster], searc
     return WITHOUT_TRTLLM
 
 
-def widened(arch: Arch, clusters: Sequence[Cluster], search: Search) -> list[str]:
-    """Weights that a GPU multiplies in a wider dtype than they are stored in, in plain sentences."""
+def multiplied_in(arch: Arch, clusters: Sequence[Cluster], search: Search) -> list[str]:
+    """What GPUs multiply weights in, where it is not what they are stored in or depends on a server's settings."""
     out = []
     for gpu in (c.gpu for c in clusters):
         for storage in sorted({s for choice in search.weight_dtype for s in _storages(arch, choice)}):
@@ -49,6 +55,13 @@ def widened(arch: Arch, clusters: Sequence[Cluster], search: Search) -> list[str
                     f"model: {gpu.name} does not multiply in {wanted}: {storage} weights are read as stored and "
                     f"multiplied in {used}"
                 )
+        experts = {_dtypes(arch, choice).experts for choice in search.weight_dtype} if arch.is_moe else set()
+        out += [
+            f"model: {storage} experts on {gpu.name} by the quickest kernels, with activations of 4 or 8 bits "
+            f"({setting}); others take two to six times as long"
+            for storage, setting in _QUICK_EXPERTS.items()
+            if storage in experts and gpu.generation.startswith("blackwell")
+        ]
     return list(dict.fromkeys(out))
 
 
@@ -66,7 +79,11 @@ def _trtllm_cannot(arch: Arch, gpu: Gpu, weight_dtypes: Sequence[str | None]) ->
     return f"TensorRT-LLM has no kernels for {lacking[0]} weights on {gpu.generation} GPUs"
 
 
+def _dtypes(arch: Arch, choice: str | None) -> WeightDtypes:
+    return (arch if choice is None else with_dtypes(arch, gemm_dtype=choice, moe_dtype=choice)).dtypes
+
+
 def _storages(arch: Arch, choice: str | None) -> set[str]:
-    dtypes = (arch if choice is None else with_dtypes(arch, gemm_dtype=choice, moe_dtype=choice)).dtypes
+    dtypes = _dtypes(arch, choice)
     experts = {dtypes.experts, dtypes.shared_experts} if arch.is_moe else set()
     return {dtypes.attention, *experts, *({dtypes.dense_ffn} if arch.intermediate_size else set())}

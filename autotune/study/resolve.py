@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from autotune.space.engines import engines_of
 from autotune.study.axes_resolve import axes
-from autotune.study.engine_hardware import engines_that_run, widened
+from autotune.study.engine_hardware import engines_that_run, multiplied_in
 from autotune.study.operation import retune_policy, switch_values
 from autotune.study.schema import ConcurrencyRange, StudyTable, TokenRange, WorkloadTable
 from autotune.study.values import (
@@ -63,7 +63,7 @@ def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibr
     opened = axes(table, cluster, said)
     clusters = (cluster, *opened.gpu_types, *opened.other_gpus)
     engine = engines_that_run(table.engine, arch, clusters, search, said)
-    said += widened(arch, clusters, search)
+    said += multiplied_in(arch, clusters, search)
     said += _calibration_assumptions(engine, arch, cluster)
     engine_options = _engine_options(table, said)
     return Study(

@@ -21,7 +21,9 @@ def _queue_s(engine: str, concurrency: float, *, same: bool) -> float:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
-@pytest.mark.parametrize(("model", "layers", "experts", "hidden"), [("deepseek-v3", 58, 256, 7168), ("llama-3.1-70b", 0, 0, 0)])
+@pytest.mark.parametrize(
+    ("model", "layers", "experts", "hidden"), [("deepseek-v3", 58, 256, 7168), ("llama-3.1-70b", 0, 0, 0)]
+)
 def test_front_end_by_hand(engine: str, model: str, layers: int, experts: int, hidden: int) -> None:
     """Request handling, tokenising, and a start in each layer of experts."""
     serving = load_calibration("hopper", engine).serving

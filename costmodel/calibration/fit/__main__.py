@@ -221,7 +221,7 @@ def _launches(kernels: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str,
     least: dict[tuple[str, str], float] = {}
     for (generation, _), laws in kernels.items():
         for name, law in laws.items():
-            if name.startswith("gemm_"):
+            if name.startswith(("gemm_", "moe_")):
                 key = (generation, name)
                 least[key] = min(law["t0_s"], least.get(key, law["t0_s"]))
     return {
