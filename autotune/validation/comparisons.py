@@ -13,8 +13,9 @@ from costmodel.calibrate import run_features
 from costmodel.calibration.residual import TRIANGLE, Residual, TargetResidual
 from costmodel.columns import Floats, Ints
 from costmodel.correction import TARGET_CORRELATION
+from costmodel.layout import Layout
 from costmodel.outcome import Estimate
-from costmodel.runs import RunBatch
+from costmodel.runs import Run, RunBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +32,11 @@ class _Errors:
 def comparison_reliability(
     batch: RunBatch, estimate: Estimate, throughput: Floats, groups: Sequence[Sequence[int]]
 ) -> list[Reliability]:
-    """For each tenth from 0.5 to 1: P(more throughput per GPU), over all pairs of runs of a group.
+    """For each tenth from 0.5 to 1: P(more throughput per GPU), over all pairs of a group's plans.
 
     Errors of a pair are those of `autotune.tuning.confidence`: the cell's part moves both, each has its own.
-    `throughput` is measured, shape `(num_runs,)`; runs without it are left out.
+    `throughput` is measured, shape `(num_runs,)`; runs without it are left out. Runs that repeat another are one plan,
+    measured as their mean: to count each pair of them anew would count one statement many times.
     """
     residual = batch.batch.residual
     if residual is None:
@@ -43,16 +45,27 @@ def comparison_reliability(
     predicted = np.log(estimate.output_tokens_per_s / estimate.gpus)
     said, true = [], []
     for group in groups:
-        rows = np.array([i for i in group if np.isfinite(throughput[i])], dtype=np.int64)
+        rows, measured = _plans(batch.runs, group, throughput)
         if rows.size < 2:
             continue
-        one, two = (rows[side] for side in np.triu_indices(rows.size, 1))
+        first, second = np.triu_indices(rows.size, 1)
+        one, two = rows[first], rows[second]
         gap = predicted[one] - predicted[two]
         variance = np.sum([_pair_variance(part, one, two) for part in parts], axis=0)
         p = normal_cdf(np.abs(gap) / np.sqrt(variance))
         said.append(p)
-        true.append((gap > 0.0) == (throughput[one] > throughput[two]))
+        true.append((gap > 0.0) == (measured[first] > measured[second]))
     return in_tenths(said, true)
+
+
+def _plans(runs: Sequence[Run], group: Sequence[int], throughput: Floats) -> tuple[Ints, Floats]:
+    """The first run of each of a group's plans, and the mean throughput of all of that plan's runs."""
+    plans: dict[tuple[Layout, str, float], list[int]] = {}
+    for i in group:
+        if np.isfinite(throughput[i]):
+            plans.setdefault((runs[i].entry.layout, runs[i].engine_version, runs[i].concurrency), []).append(i)
+    first = np.array([repeats[0] for repeats in plans.values()], dtype=np.int64)
+    return first, np.array([throughput[repeats].mean() for repeats in plans.values()])
 
 
 def _split(batch: RunBatch, residual: Residual, estimate: Estimate) -> tuple[_Errors, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from autotune.validation import errors_of, kendall_tau, published_points, slo_task
+from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.published import published_pools
 from autotune.validation.slo import SloRuns, reliability
 from costmodel.errors import InputError
@@ -104,6 +105,26 @@ def test_reliability_by_hand() -> None:
     wrong = replace(runs, predicted_tpot_s=np.array([30.0, 10.0]))
     assert reliability(wrong, [[0, 1]])[0].share_true == 0.0
     assert reliability(runs, [[0]]) == []
+
+
+def test_repeated_runs_are_one_statement(tmp_path: Path) -> None:
+    """Of three plans two were measured again: three comparisons, judged by the repeats' mean."""
+    line = "h200_sxm,vllm,meta-llama/Llama-3.1-70B,fp8,1024,1024,{c},{tp},,120,12,x\n"
+    text = "".join(
+        f"{i},{line.format(c=c, tp=tp)}" for i, (c, tp) in enumerate([(8, 2), (64, 2), (64, 8), (8, 2), (64, 2)])
+    )
+    batch = prepare_runs(read_runs(_file(tmp_path, HEADER + text)))
+    estimate = batch.evaluate()
+
+    def statements(throughput: list[float]) -> tuple[int, float]:
+        found = comparison_reliability(batch, estimate, np.array(throughput), [[0, 1, 2, 3, 4]])
+        return sum(r.statements for r in found), sum(r.statements * r.share_true for r in found)
+
+    predicted = estimate.output_tokens_per_s / estimate.gpus
+    assert predicted[1] > predicted[2] > predicted[0]
+    assert statements([1.0, 3.0, 2.0, 1.0, 3.0]) == (3, pytest.approx(3.0))
+    # the second plan's mean falls below the third's by its repeat
+    assert statements([1.0, 3.0, 2.0, 1.0, 0.9]) == (3, pytest.approx(2.0))
 
 
 def test_every_row_is_predicted(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ WAITING = 0.1
 HOST_BOUND = 1.5
 P90 = 1.2815515655446004
 INSIDE = 0.8
-MEASURED, UNMEASURED = "measured_model", "unmeasured_model"
+REACH = {"deployment": "measured", "model": "unmeasured_model", "gpu": "unmeasured_gpu"}
+"""What each split says of the calibration's reach: intervals have a width factor for each."""
 SEED = 7
 
 
@@ -98,11 +99,12 @@ def _cross_validate(
     """Everything but the residuals' variances fitted anew without each fold; errors on the fold.
 
     Errors have longer tails than a normal distribution, so that its p10 and p90 lie too far out. One factor per
-    target and reach, models that were measured and those that were not, brings them in, so that the intervals hold
-    80 %; they are given too.
+    target and reach brings them in, so that the intervals hold 80 %; they are given too. The intervals that are scored
+    have the factor that a split's other folds give.
     """
     scores: dict[str, dict[str, dict[str, float]]] = {}
-    found: dict[str, tuple[dict[str, Floats], dict[str, Floats]]] = {}
+    widths: dict[str, dict[str, float]] = {t: {} for t in TARGETS}
+    lines = ["split,id,ttft_s,tpot_s,ttft_log_sd,tpot_log_sd"]
     for name, fold in _splits(fit.runs).items():
         mean = {t: np.full(len(fit.runs), np.nan) for t in TARGETS}
         spread = {t: np.full(len(fit.runs), np.nan) for t in TARGETS}
@@ -123,31 +125,21 @@ def _cross_validate(
                 taught.add(test, train, formulas, residuals)
             for target in TARGETS:
                 residuals[target].y = kept[target]
-        found[name] = mean, spread
-    reach = {MEASURED: [n for n in found if n != "model"], UNMEASURED: ["model"]}
-    widths = {
-        t: {r: _width([(found[n][0][t], found[n][1][t]) for n in names], getattr(fit, t)) for r, names in reach.items()}
-        for t in TARGETS
-    }
-    lines = ["split,id,ttft_s,tpot_s,ttft_log_sd,tpot_log_sd"]
-    for name, (mean, spread) in found.items():
-        said = {t: widths[t][UNMEASURED if name == "model" else MEASURED] * spread[t] for t in TARGETS}
-        scores[name] = {t: _score(mean[t], said[t], getattr(fit, t)) for t in TARGETS}
+        for target in TARGETS:
+            measured = getattr(fit, target)
+            far = np.abs(np.log(measured / mean[target])) / (P90 * spread[target])
+            widths[target][REACH[name]] = _round(float(np.nanquantile(far, INSIDE)))
+            for number in np.unique(fold):
+                spread[target][fold == number] *= np.nanquantile(far[fold != number], INSIDE)
+        scores[name] = {t: _score(mean[t], spread[t], getattr(fit, t)) for t in TARGETS}
         print(name, scores[name], widths, flush=True)  # noqa: T201  # a long-running development tool
         lines += [
-            f"{name},{r.id},{mean['ttft'][i]:.6g},{mean['tpot'][i]:.6g},{said['ttft'][i]:.4g},{said['tpot'][i]:.4g}"
+            f"{name},{r.id},{mean['ttft'][i]:.6g},{mean['tpot'][i]:.6g},{spread['ttft'][i]:.4g},{spread['tpot'][i]:.4g}"
             for i, r in enumerate(fit.runs)
         ]
     if out is not None:
         out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return scores, widths
-
-
-def _width(splits: Sequence[tuple[Floats, Floats]], measured: Floats) -> float:
-    """What multiplies the standard deviations so that p10 to p90 holds 80 % of the runs, mean of the splits."""
-    known = np.isfinite(measured)
-    each = [np.quantile(np.abs(np.log(measured[known] / m[known])) / (P90 * s[known]), INSIDE) for m, s in splits]
-    return _round(float(np.mean(each)))
 
 
 def _score(predicted: Floats, log_sd: Floats, measured: Floats) -> dict[str, float]:
@@ -174,14 +166,16 @@ def _residual_document(
     for target, model in residuals.items():
         rows = np.flatnonzero(np.isfinite(model.y))
         own, noise = model.own()
-        known = widths[target][MEASURED] ** 2
+        known = widths[target]["measured"] ** 2
         document[target] = {
             "own_variance": [_round(v * known) for v in own],
             "noise_variance": _round(noise * known),
             "width_factors": widths[target],
         }
         for name, cell in model.cells(engine, rows, dict(places)).items():
-            whole = widths[target][UNMEASURED] ** 2 if places[name].model == "?" else known
+            place = places[name]
+            reach = [REACH[level] for level in ("model", "gpu") if getattr(place, level) == "?"] or ["measured"]
+            whole = max(widths[target][r] for r in reach) ** 2
             # what a deployment and a run add is stored once: the rest of a cell's own width goes to its shared part
             rest = (whole - known) * np.array(own)
             rest[0] += (whole - known) * noise

@@ -1,0 +1,58 @@
+"""Which calls of the micro-benchmarks the laws of grouped GEMMs are fitted on."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from costmodel.calibration.fit.tables import READERS, Sample, read_kernels
+
+COLUMNS = (
+    "gpu,engine,kernel_source,moe_dtype,num_tokens,hidden_size,inter_size,topk,num_experts,moe_tp_size,moe_ep_size,"
+    "distribution,latency_ms"
+)
+
+
+def _read(folder: Path, *rows: str) -> dict[tuple[str, str, str], list[Sample]]:
+    for name in READERS:
+        with gzip.open(folder / f"{name}.csv.gz", "wt", encoding="utf-8") as file:
+            file.write("gpu\n" if name != "moe" else "\n".join((COLUMNS, *rows)) + "\n")
+    return read_kernels(folder, 100, 0)
+
+
+def _call(gpu: str, engine: str, source: str, dtype: str, *, tokens: int = 64, ep: int = 1, ms: float = 1.0) -> str:
+    return f"{gpu},{engine},{source},{dtype},{tokens},2880,2880,4,32,2,{ep},power_law_1.01,{ms}"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "source", "kept"),
+    [
+        ("b200_sxm", "w4a8_mxfp4_mxfp8", "moe_torch_flow", True),
+        ("b200_sxm", "w4a16_mxfp4", "moe_torch_flow", False),
+        ("h200_sxm", "w4a16_mxfp4", "moe_torch_flow", True),
+        ("b200_sxm", "nvfp4", "moe_torch_flow_min_latency", True),
+        ("b200_sxm", "nvfp4", "moe_torch_flow_cutlass", False),
+        ("b200_sxm", "bfloat16", "moe_torch_flow_cutlass", True),
+    ],
+)
+def test_kernels_that_widen(tmp_path: Path, gpu: str, dtype: str, source: str, *, kept: bool) -> None:
+    """On Blackwell those that keep 16-bit activations are left out; Hopper has no others."""
+    assert bool(_read(tmp_path, _call(gpu, "trtllm", source, dtype))) == kept
+
+
+def test_the_fastest_kernel_without_expert_parallelism(tmp_path: Path) -> None:
+    """Of one shape the fastest call; none that ran a share of the experts, whose tokens lie unevenly."""
+    found = _read(
+        tmp_path,
+        _call("h200_sxm", "vllm", "triton", "fp8", ms=3.0),
+        _call("h200_sxm", "vllm", "cutlass", "fp8", ms=2.0),
+        _call("h200_sxm", "vllm", "cutlass", "fp8", ep=4, ms=0.5),
+    )
+    (((generation, engine, law), samples),) = found.items()
+    assert (generation, engine, law) == ("hopper", "vllm", "moe_fp8")
+    (sample,) = samples
+    assert sample.seconds == pytest.approx(2e-3)
+    # 64 tokens of 4 experts each, both halves of the gated matrices and the one back, a share of two ranks
+    assert sample.math_s == pytest.approx(2 * 64 * 4 * 3 * 2880 * 2880 / 2 / 1979e12, rel=0.01)
