@@ -182,10 +182,13 @@ def steady_state(
         batch = np.maximum(decoding / (slots * ranks), 1.0 / ranks)
         decode = decode_pass(machine, stages, engine, decode_work(batch, context, load.step_tokens), drafting)
         round_s = np.maximum(decode.through_s, slots * decode.stage_s)
-        # a chunk that rides on a decode step shares its pass over the weights, but no step can be shared twice
+        # a chunk that rides on a decode step shares its pass over the weights, not the attention of the sequences that
+        # decode; and no step can be shared twice
         steps = np.maximum(arrivals * running * chunks * share, 1e-9)
         ridden = engine.mixes * np.minimum(rounds / steps, 1.0)
-        mixed = loaded.stage_s - ridden * np.minimum(decode.stage_s, 0.5 * loaded.stage_s)
+        groups = decode.step.group_s
+        pass_s = decode.kernel_s * (1.0 - groups["attention_core"] / np.asarray(sum(groups.values())))
+        mixed = loaded.stage_s - ridden * np.minimum(pass_s, 0.5 * loaded.stage_s)
         marginal = chunks * mixed * share
         residence = rounds * round_s
         # D = residence + arrivals * marginal * running * D / (own + D): the positive root of a quadratic
