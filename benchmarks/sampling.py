@@ -55,7 +55,7 @@ SPACES: dict[str, dict[str, Any]] = {
         "engine": "any",
         "model": "qwen3-235b",
         "cluster": {"gpus": 64, "gpu": "h100_sxm"},
-        "workload": {"isl": 8000, "osl": 500, "request_rate_per_s": 40.0},
+        "workload": {"isl": 8000, "osl": 500, "request_rate_per_s": 25.0},
         "constraints": {"ttft_ms": 5000, "tpot_ms": 50},
         "objective": {"minimize": "gpus"},
         "search": {
