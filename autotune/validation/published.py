@@ -21,6 +21,10 @@ from costmodel.work import StepWork, decode_work, mean_context
 PROFILE = "DeepSeek, profile-data (2025-02), github.com/deepseek-ai/profile-data"
 DAY_SIX = "DeepSeek, open-infra-index, day 6 (2025-03), github.com/deepseek-ai/open-infra-index"
 NODE_GPUS = 8
+DAY_CONTEXT, DAY_IN, DAY_OUT, DAY_HITS = 4989.0, 608.0, 168.0, 0.563
+"""Of the production day: tokens of cache per output token on average, 1e9 tokens in and out, share found in the cache."""
+DAY_PROMPT = DAY_CONTEXT / (1.0 + 0.5 * DAY_OUT / DAY_IN)
+"""Tokens of a prompt, if all requests were alike: an output token sees its prompt and half of its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +49,9 @@ def published_points() -> tuple[PublishedPoint, ...]:
     overlap = "two micro-batches, computation of one over communication of the other; balanced routing"
     context, batch = 4096.0, 128.0
     prefill = _prefill(ranks=32, spare=32, tokens=16384.0, prompt=context, hit=0.0)
-    cached = _prefill(ranks=32, spare=32, tokens=16384.0, prompt=context, hit=0.563)
+    cached = _prefill(ranks=32, spare=32, tokens=16384.0, prompt=DAY_PROMPT, hit=DAY_HITS)
     decode = _decode(ranks=128, sequences=batch, context=context)
-    day, tokens_per_s = _decode_at_speed(ranks=144, context=4989.0, tokens_per_s_per_user=21.0)
+    day, tokens_per_s = _decode_at_speed(ranks=144, context=DAY_CONTEXT, tokens_per_s_per_user=21.0)
     return (
         PublishedPoint(
             name="prefill EP32 on 4 nodes, 4K prompts, 16K tokens a GPU",
@@ -68,16 +72,16 @@ def published_points() -> tuple[PublishedPoint, ...]:
         PublishedPoint(
             name="production prefill EP32, without cache hits",
             source=DAY_SIX,
-            assumed=overlap + "; prompts of 4,096 tokens, 56.3 % of them cached, counted without the hits",
+            assumed=f"{overlap}; {_day_prompts()}; {MOST_UTILISED:.0%} utilised, as requests arrive when they like",
             published=32200.0,
-            predicted=cached * NODE_GPUS,
+            predicted=cached * MOST_UTILISED * NODE_GPUS,
             unit="tokens/s per node",
         ),
         PublishedPoint(
             name="production decode EP144 on 18 nodes",
             source=DAY_SIX,
             assumed=overlap
-            + f"; batch of {day:.0f} a GPU, which gives 21 tokens/s per user at 4,989 tokens of context",
+            + f"; batch of {day:.0f} a GPU, which gives 21 tokens/s per user at {DAY_CONTEXT:,.0f} tokens of context",
             published=14800.0,
             predicted=tokens_per_s * NODE_GPUS,
             unit="tokens/s per node",
@@ -90,9 +94,9 @@ def published_pools() -> tuple[PublishedPoint, ...]:
     alone = f"pool model of search.disaggregated: one micro-batch at a time, nothing overlapped; {SGLANG}"
     full = f"{alone}; {MOST_UTILISED:.0%} utilised"
     prefill = _prefill_pool(ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.0)
-    cached = _prefill_pool(ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.563)
+    cached = _prefill_pool(ranks=32, spare=32, tokens=16384.0, prompt=DAY_PROMPT, hit=DAY_HITS)
     decode = _decode_pool(ranks=128, sequences=128.0, context=4096.0)
-    day, at_speed = _pool_at_speed(ranks=144, context=4989.0, tokens_per_s_per_user=21.0)
+    day, at_speed = _pool_at_speed(ranks=144, context=DAY_CONTEXT, tokens_per_s_per_user=21.0)
     return (
         PublishedPoint(
             name="prefill pool EP32, 4K prompts",
@@ -113,7 +117,7 @@ def published_pools() -> tuple[PublishedPoint, ...]:
         PublishedPoint(
             name="production prefill pool EP32, without cache hits",
             source=DAY_SIX,
-            assumed=f"{full}; prompts of 4,096 tokens, 56.3 % of them cached, counted without the hits",
+            assumed=f"{full}; {_day_prompts()}",
             published=32200.0,
             predicted=cached * NODE_GPUS,
             unit="tokens/s per node",
@@ -127,6 +131,10 @@ def published_pools() -> tuple[PublishedPoint, ...]:
             unit="tokens/s per node",
         ),
     )
+
+
+def _day_prompts() -> str:
+    return f"prompts of {DAY_PROMPT:,.0f} tokens, {DAY_HITS:.1%} of them cached, counted without the hits"
 
 
 SGLANG = "SGLang's schedule and calibration"
