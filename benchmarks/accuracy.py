@@ -18,9 +18,10 @@ from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.metrics import errors_of, mean_tau
 from autotune.validation.report import groups_of, slo_columns
 from autotune.validation.slo import Reliability, reliability, slo_task
+from costmodel.calibration.residual import residual_columns
 from costmodel.columns import Floats
 from costmodel.runfile import read_runs
-from costmodel.runs import Run, prepare_runs
+from costmodel.runs import Run, RunBatch, prepare_runs
 
 COLUMNS = ("ttft_s", "tpot_s", "ttft_log_sd", "tpot_log_sd")
 
@@ -35,7 +36,7 @@ def main() -> None:
     for name, split in _read(given.splits, len(runs)).items():
         print(f"\n{name} left out")
         _errors(runs, split)
-        _ranking(runs, split)
+        _ranking(runs, split, name)
     _anatomy(runs, _read(given.splits, len(runs)))
 
 
@@ -58,7 +59,7 @@ def _errors(runs: Sequence[Run], split: dict[str, Floats]) -> None:
             print(f"  {target}: {e.mape:.1%} mean, {e.median:.1%} median, {e.inside_p10_p90:.0%} inside p10 to p90")
 
 
-def _ranking(runs: Sequence[Run], split: dict[str, Floats]) -> None:
+def _ranking(runs: Sequence[Run], split: dict[str, Floats], left_out: str) -> None:
     groups = groups_of(runs)
     columns = slo_columns(runs, ttft_s=split["ttft_s"], tpot_s=split["tpot_s"], tpot_log_sd=split["tpot_log_sd"])
     for name, s in slo_task(columns, groups).items():
@@ -69,7 +70,7 @@ def _ranking(runs: Sequence[Run], split: dict[str, Floats]) -> None:
     tpot, _ = mean_tau(columns.predicted_tpot_s, columns.tpot_s, groups)
     print(f"  Kendall tau: throughput {speed:.3f}, TPOT {tpot:.3f}")
     _say("keeps the limit", reliability(columns, groups))
-    batch = prepare_runs(runs)
+    batch = _as_unmeasured(prepare_runs(runs), left_out)
     estimate = batch.evaluate()
     outputs = np.array([r.mean_osl for r in runs])
     flight = np.array([r.concurrency for r in runs])
@@ -83,8 +84,23 @@ def _ranking(runs: Sequence[Run], split: dict[str, Floats]) -> None:
     )
 
 
+def _as_unmeasured(batch: RunBatch, left_out: str) -> RunBatch:
+    """The runs with what the calibration knows of a model or a GPU that nobody measured."""
+    cells = [
+        (
+            replace(c.arch, hidden_size=0) if left_out == "model" else c.arch,
+            "unmeasured" if left_out == "gpu" else c.cluster.gpu.name,
+            c.cluster.gpu.generation,
+            c.engine,
+            c.engine_version,
+        )
+        for c in (r.entry for r in batch.runs)
+    ]
+    return replace(batch, batch=replace(batch.batch, residual=residual_columns(cells)))
+
+
 def _say(what: str, rows: Sequence[Reliability]) -> None:
-    said = "; ".join(f"{r.mean_p:.2f} said, {r.share_true:.2f} true ({r.statements:,})" for r in rows)
+    said = "; ".join(f"{r.mean_p:.3f} said, {r.share_true:.3f} true ({r.statements:,})" for r in rows)
     print(f"  {what}: {said}")
 
 

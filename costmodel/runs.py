@@ -6,7 +6,7 @@ A run is a closed loop of `concurrency` requests over one server, as benchmarks 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,7 +93,8 @@ def prepare_runs(runs: Sequence[Run], profile: Profile | None = None) -> RunBatc
         hold_steps=np.array([r.hold_steps for r in runs]),
     )
     usual = np.full(len(runs), MEMORY_FRACTION)
-    fits = batch.evaluate(load, longest_prompt=load.isl, memory_fraction=usual).kv_fits_longest >= 1.0
+    formulas = replace(batch, residual=None)
+    fits = formulas.evaluate(load, longest_prompt=load.isl, memory_fraction=usual).kv_fits_longest >= 1.0
     return RunBatch(
         runs=tuple(runs),
         batch=batch,

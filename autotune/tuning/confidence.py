@@ -19,10 +19,10 @@ from autotune.tuning.plans import PlanResult
 from costmodel.calibration.residual import (
     FEATURES,
     REACH_SD,
-    TRIANGLE,
     Residual,
     TargetResidual,
     features,
+    full_covariance,
     residual_columns,
 )
 from costmodel.columns import Floats
@@ -179,8 +179,5 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
 
 def _root(triangle: Floats) -> Floats:
     """Square root of a covariance given as its lower triangle; rounding may leave it barely indefinite."""
-    full = np.zeros((len(FEATURES), len(FEATURES)))
-    for value, (i, j) in zip(triangle, TRIANGLE, strict=True):
-        full[i, j] = full[j, i] = value
-    values, vectors = np.linalg.eigh(full)
+    values, vectors = np.linalg.eigh(full_covariance(triangle))
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))

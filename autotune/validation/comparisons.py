@@ -10,7 +10,7 @@ import numpy as np
 from autotune.tuning.normal import normal_cdf
 from autotune.validation.slo import Reliability, in_tenths
 from costmodel.calibrate import run_features
-from costmodel.calibration.residual import TRIANGLE, Residual, TargetResidual
+from costmodel.calibration.residual import Residual, TargetResidual, full_covariance
 from costmodel.columns import Floats, Ints
 from costmodel.correction import TARGET_CORRELATION
 from costmodel.layout import Layout
@@ -84,9 +84,7 @@ def _split(batch: RunBatch, residual: Residual, estimate: Estimate) -> tuple[_Er
 
 
 def _errors(target: TargetResidual, phi: Floats, weight: Floats, size: int) -> _Errors:
-    full = np.zeros((target.covariance.shape[0], phi.shape[0], phi.shape[0]))
-    for k, (i, j) in enumerate(TRIANGLE):
-        full[:, i, j] = full[:, j, i] = target.covariance[:, k]
+    full = full_covariance(target.covariance)
     return _Errors(
         by_feature=(phi * weight).T,
         covariance=np.broadcast_to(full, (size, *full.shape[1:])),

@@ -22,7 +22,7 @@ PROFILE = "DeepSeek, profile-data (2025-02), github.com/deepseek-ai/profile-data
 DAY_SIX = "DeepSeek, open-infra-index, day 6 (2025-03), github.com/deepseek-ai/open-infra-index"
 NODE_GPUS = 8
 DAY_CONTEXT, DAY_IN, DAY_OUT, DAY_HITS = 4989.0, 608.0, 168.0, 0.563
-"""Of the production day: tokens of cache per output token on average, 1e9 tokens in and out, share found in the cache."""
+"""Of the production day: mean tokens of cache per output token, 1e9 tokens in and out, share found in the cache."""
 DAY_PROMPT = DAY_CONTEXT / (1.0 + 0.5 * DAY_OUT / DAY_IN)
 """Tokens of a prompt, if all requests were alike: an output token sees its prompt and half of its output."""
 

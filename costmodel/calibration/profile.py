@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.calibration.residual import FEATURES, TARGETS, TRIANGLE, TargetResidual
+from costmodel.calibration.residual import FEATURES, TARGETS, TRIANGLE, TargetResidual, full_covariance
 from costmodel.columns import Floats
 from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LEAST_RUNS = 5
 MAX_PROFILE_BYTES = 10_000_000
 OUTLIER = 2.5
@@ -87,14 +87,6 @@ def posterior(
     return (*(float(m) for m in moved), *(float(left[i, j]) for i, j in TRIANGLE))
 
 
-def full_covariance(triangle: Floats) -> Floats:
-    """The symmetric matrix of a lower triangle."""
-    out = np.zeros((len(FEATURES), len(FEATURES)))
-    for value, (i, j) in zip(triangle, TRIANGLE, strict=True):
-        out[i, j] = out[j, i] = value
-    return out
-
-
 def profile_text(profile: Profile) -> str:
     """The profile as TOML."""
     lines = [
@@ -125,7 +117,9 @@ def read_profile(path: Path) -> Profile:
     problems: list[Problem] = []
     if raw.get("schema_version") != SCHEMA_VERSION:
         found = raw.get("schema_version")
-        problems.append(Problem(path=f"{path}:schema_version", message=f"must be {SCHEMA_VERSION}, got {found!r}"))
+        earlier = ": run `autotune calibrate` anew, its calibration is another one" if found == 1 else ""
+        message = f"must be {SCHEMA_VERSION}, got {found!r}{earlier}"
+        problems.append(Problem(path=f"{path}:schema_version", message=message))
     cells = raw.get("cells")
     read = {}
     for name, cell in (cells if isinstance(cells, dict) else {}).items():

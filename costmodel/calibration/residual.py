@@ -1,10 +1,10 @@
 """What the formulas miss: the expected error of a cell, and how sure the estimate is.
 
 Log(measured / formula) of TPOT and of TTFT is a random-effects model: at each level that runs share (engine,
-GPU, engine version, model, and their combinations) a linear function of a few features, drawn around zero with
-a variance fitted by marginal likelihood. What is known of a cell is the posterior of the sum of its levels'
-functions: a mean and a covariance over the features. Plans of one cell share it, so their errors move together;
-each deployment adds an error of its own. Unknown levels keep their prior variance, which widens the interval.
+GPU, engine version, model, and their combinations) a linear function of a few features and some of their products,
+drawn around zero with a variance fitted by marginal likelihood. What is known of a cell is the posterior of the sum
+of its levels' functions: a mean and a covariance over the features. Plans of one cell share it, so their errors move
+together; each deployment adds an error of its own. Unknown levels keep their prior variance, which widens the interval.
 """
 
 from __future__ import annotations
@@ -22,7 +22,18 @@ from costmodel.arch import Arch
 from costmodel.columns import Columns, Floats
 
 _DATA = files("costmodel.calibration") / "data"
-FEATURES = ("one", "concurrency", "gpus", "isl", "osl", "expert_parallel")
+LINEAR = ("one", "concurrency", "gpus", "isl", "osl", "expert_parallel")
+PRODUCTS = (
+    ("concurrency", "concurrency"),
+    ("concurrency", "gpus"),
+    ("concurrency", "isl"),
+    ("concurrency", "expert_parallel"),
+    ("gpus", "osl"),
+    ("gpus", "expert_parallel"),
+    ("isl", "osl"),
+)
+"""Of the 14 products, those whose variance is not small; the rest changes errors out of sample little."""
+FEATURES = (*LINEAR, *(f"{a} {b}" for a, b in PRODUCTS))
 TARGETS = ("tpot", "ttft")
 _CENTRE = {"concurrency": 4.5, "gpus": 1.8, "isl": 11.0, "osl": 9.7}
 _SCALE = {"concurrency": 1.7, "gpus": 1.0, "isl": 1.3, "osl": 1.6}
@@ -70,17 +81,32 @@ def features(
     size = np.broadcast_shapes(*(x.shape for x in (concurrency, gpus, isl, osl, expert_parallel, attn_dp)))[0]
     out = np.empty((len(FEATURES), size))
     out[0] = 1.0
+    at = {name: row for row, name in enumerate(LINEAR)}
     beyond = np.where(attn_dp > 1.0, 1.0 + np.log2(np.maximum(attn_dp, 1.0)), 0.0) + np.zeros(size)
-    for row, (name, values) in enumerate(
-        (("concurrency", concurrency), ("gpus", gpus), ("isl", isl), ("osl", osl)), start=1
-    ):
+    for name, values in (("concurrency", concurrency), ("gpus", gpus), ("isl", isl), ("osl", osl)):
         log = np.log2(np.maximum(values, 1.0))
         low, high = _RANGE[name]
         kept = np.minimum(np.maximum(log, low), high)
         beyond = beyond + np.abs(log - kept)
-        out[row] = (kept - _CENTRE[name]) / _SCALE[name]
-    out[5] = expert_parallel
+        out[at[name]] = (kept - _CENTRE[name]) / _SCALE[name]
+    out[at["expert_parallel"]] = expert_parallel
+    for row, (a, b) in enumerate(PRODUCTS, start=len(LINEAR)):
+        # a square's mean is the level's, not its own
+        out[row] = out[at[a]] * out[at[b]] - (1.0 if a == b else 0.0)
     return out, beyond
+
+
+def full_covariance(triangle: Floats) -> Floats:
+    """Symmetric matrices of lower triangles: shape `(…, len(TRIANGLE))` to `(…, len(FEATURES), len(FEATURES))`."""
+    out = np.empty((*triangle.shape[:-1], len(FEATURES), len(FEATURES)))
+    rows, columns = np.array(TRIANGLE).T
+    out[..., rows, columns] = out[..., columns, rows] = triangle
+    return out
+
+
+def _times(rows: Floats, phi: Floats) -> Floats:
+    """Of each plan its row times its features, shape `(num_plans,)`; one row serves all plans."""
+    return np.asarray(rows[0] @ phi if rows.shape[0] == 1 else np.einsum("ni,in->n", rows, phi))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,18 +124,17 @@ class TargetResidual(Columns):
 
     def mean_log(self, phi: Floats) -> Floats:
         """Expected log(measured / formula), shape `(num_plans,)`."""
-        return np.asarray(sum(self.mean[:, i] * phi[i] for i in range(len(FEATURES))))
+        return _times(self.mean, phi)
 
     def shared_variance(self, phi: Floats) -> Floats:
         """Variance that plans of one cell have in common."""
-        out: Floats = np.zeros(1)
-        for k, (i, j) in enumerate(TRIANGLE):
-            out = out + self.covariance[:, k] * phi[i] * (phi[j] * (1.0 if i == j else 2.0))
-        return np.maximum(out, 0.0)
+        full = full_covariance(self.covariance)
+        moved = full[0] @ phi if full.shape[0] == 1 else np.einsum("nij,jn->in", full, phi)
+        return np.asarray(np.maximum(np.sum(moved * phi, axis=0), 0.0))
 
     def own_variance(self, phi: Floats) -> Floats:
         """Variance that each plan has for itself."""
-        return np.asarray(self.noise + sum(self.own[:, i] * phi[i] ** 2 for i in range(len(FEATURES))))
+        return np.asarray(self.noise + _times(self.own, phi**2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +151,19 @@ def _read(engine: str) -> dict[str, Any]:
     return raw
 
 
+MEAN_UNIT, COVARIANCE_UNIT = 1e-4, 1e-7
+"""Cells are whole numbers of these in the files: shorter to read, and alike on machines that round otherwise."""
+
+
+def _cell(raw: dict[str, Any], name: str, target: str) -> list[float]:
+    values = np.array(raw["cells"][name][target], dtype=np.float64)
+    values[: len(FEATURES)] *= MEAN_UNIT
+    values[len(FEATURES) :] *= COVARIANCE_UNIT
+    return values.tolist()
+
+
 def cell_name(gpu: str, model: str, precision: str, version: str) -> str:
-    """Key of a cell in the file; `*` stands for what was not measured."""
+    """Key of a cell in the file; `*` stands for what was not measured, and for any precision of such a model."""
     return f"{gpu}|{model}|{precision}|{version}"
 
 
@@ -141,7 +177,7 @@ def find_cell(engine: str, gpu: str, generation: str, model: str, precision: str
     place = gpu if gpu in raw["gpus"] else f"*{generation}"
     shape = model if model in raw["models"] else "*"
     known = version if version in raw["versions"] else "*"
-    return cell_name(place, shape, precision, known)
+    return cell_name(place, shape, precision if shape != "*" else "*", known)
 
 
 def own_key(engine: str, gpu: str, arch: Arch) -> str:
@@ -175,7 +211,7 @@ def residual_columns(
         place = gpu.removesuffix(" (changed)")
         shape, precision = arch_key(arch), precision_key(arch)
         name = find_cell(engine, place, BORROWED_FROM[generation], shape, precision, version or "")
-        found = (own or {}).get(own_key(engine, gpu, arch), raw["cells"][name])
+        found = (own or {}).get(own_key(engine, gpu, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
         rows.append(
             {
                 t: {

@@ -80,7 +80,7 @@ def test_too_few_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["x", "schema_version = 2\n", "schema_version = 1\n", "schema_version = 1\n[cells.a]\nruns = 5\ntpot = [1.0]\n"],
+    ["x", "schema_version = 1\n", "schema_version = 2\n", "schema_version = 2\n[cells.a]\nruns = 5\ntpot = [1.0]\n"],
 )
 def test_profiles_that_are_none(text: str, tmp_path: Path) -> None:
     """Anything else is one clear error."""

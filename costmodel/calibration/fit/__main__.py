@@ -15,7 +15,7 @@ from costmodel.calibration.fit.kernels import fit_kernels
 from costmodel.calibration.fit.residual import ResidualFit, place_of, query_places
 from costmodel.calibration.fit.serving import ServingFit
 from costmodel.calibration.fit.taught import TaughtScore
-from costmodel.calibration.residual import FEATURES, TARGETS, TRIANGLE
+from costmodel.calibration.residual import COVARIANCE_UNIT, FEATURES, MEAN_UNIT, TARGETS, TRIANGLE, full_covariance
 from costmodel.columns import Floats
 from costmodel.runfile import read_runs
 from costmodel.runs import ENGINES, Run
@@ -161,7 +161,7 @@ def _residual_document(
     scores: Mapping[str, Any],
     widths: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
-    document: dict[str, Any] = {"about": _about(runs, engine, scores), "cells": {}}
+    document: dict[str, Any] = {"about": _about(runs, engine, scores), "cells": {}, "features": FEATURES}
     prefix = f"{engine}:"
     for target, model in residuals.items():
         rows = np.flatnonzero(np.isfinite(model.y))
@@ -180,8 +180,8 @@ def _residual_document(
             rest = (whole - known) * np.array(own)
             rest[0] += (whole - known) * noise
             shared = _shared(np.array(cell[len(FEATURES) :]) * whole, rest)
-            values = [*cell[: len(FEATURES)], *(_round(float(v)) for v in shared)]
-            document["cells"].setdefault(name.removeprefix(prefix), {})[target] = values
+            values = [*np.array(cell[: len(FEATURES)]) / MEAN_UNIT, *shared / COVARIANCE_UNIT]
+            document["cells"].setdefault(name.removeprefix(prefix), {})[target] = [round(v) for v in values]
     seen = [place_of(r) for r in runs]
     document["gpus"] = sorted({p.gpu for p in seen})
     document["models"] = sorted({p.model for p in seen})
@@ -192,9 +192,7 @@ def _residual_document(
 def _shared(triangle: Floats, more: Floats) -> Floats:
     """A covariance's lower triangle with more on its diagonal, or less, as far as it stays one."""
     rows, columns = np.array(TRIANGLE).T
-    full = np.zeros((more.size, more.size))
-    full[rows, columns] = full[columns, rows] = triangle
-    values, vectors = np.linalg.eigh(full + np.diag(more))
+    values, vectors = np.linalg.eigh(full_covariance(triangle) + np.diag(more))
     return np.asarray(((vectors * np.maximum(values, 0.0)) @ vectors.T)[rows, columns])
 
 

@@ -12,7 +12,15 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 from costmodel.calibrate import run_features
-from costmodel.calibration.residual import BORROWED_FROM, FEATURES, TRIANGLE, arch_key, cell_name, precision_key
+from costmodel.calibration.residual import (
+    BORROWED_FROM,
+    FEATURES,
+    LINEAR,
+    TRIANGLE,
+    arch_key,
+    cell_name,
+    precision_key,
+)
 from costmodel.columns import Floats
 from costmodel.runs import ENGINES, Run
 
@@ -33,6 +41,8 @@ SHARED_LEVELS = (
 OWN_LEVELS = ("deployment", "deployment workload")
 WORKLOAD_FEATURES = 2
 """One deployment under one pair of lengths differs from its others in level and in growth with load only."""
+PRODUCT_LEVELS = ("engine", "model", "engine model", "engine model gpu precision", "deployment")
+"""Levels whose functions have products of features too; at all levels they gain nothing more."""
 START_SD, START_SLOPE_SD = 0.05, 0.02
 PRIOR_LOG_SD = 2.0
 LOG_SD_BOUNDS = (float(np.log(1e-4)), float(np.log(0.7)))
@@ -94,6 +104,13 @@ def level_key(level: str, p: Place) -> Key | None:
     return None if "?" in key else key
 
 
+def _width(level: str) -> int:
+    """How many of the features a level's function has."""
+    if level == "deployment workload":
+        return WORKLOAD_FEATURES
+    return len(FEATURES if level in PRODUCT_LEVELS else LINEAR)
+
+
 def _codes(keys: Sequence[Key | None], known: dict[Key, int]) -> Ints:
     return np.array([-1 if k is None else known.setdefault(k, len(known)) for k in keys], dtype=np.int64)
 
@@ -109,11 +126,7 @@ class ResidualFit:
         self.codes = {
             level: _codes([level_key(level, p) for p in self.places], known) for level, known in self.index.items()
         }
-        self.terms = [
-            (level, f)
-            for level in (*SHARED_LEVELS, *OWN_LEVELS)
-            for f in range(WORKLOAD_FEATURES if level == "deployment workload" else len(FEATURES))
-        ]
+        self.terms = [(level, f) for level in (*SHARED_LEVELS, *OWN_LEVELS) for f in range(_width(level))]
         self.start = np.log([START_SD if f == 0 else START_SLOPE_SD for _, f in self.terms] + [START_SD])
         self.log_sd = self.start.copy()
         self.inflation = np.ones(len(runs))
@@ -225,7 +238,8 @@ def query_places(runs: Sequence[Run]) -> dict[str, Place]:
         versions = [*sorted({p.version for p in seen if p.engine == engine and p.version}), "*"]
         for gpu, generation in sorted(gpus.items()):
             for model in models:
-                for precision in ("bf16", "fp8", "fp4"):
+                # of an unmeasured model no level tells its precisions apart
+                for precision in ("bf16", "fp8", "fp4") if model != "*" else ("*",):
                     for version in versions:
                         name = f"{engine}:{cell_name(gpu, model, precision, version)}"
                         out[name] = Place(
