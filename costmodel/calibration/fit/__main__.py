@@ -48,7 +48,7 @@ def main() -> None:
     everything = np.ones(len(runs), dtype=bool)
     parameters = fit.fit(everything)
     errors = _errors(fit, parameters)
-    residuals = {t: _residual(runs, errors[t]) for t in TARGETS}
+    residuals = {t: _residual(runs, errors[t], products=t == "tpot") for t in TARGETS}
     taught = TaughtScore(runs, SEED)
     scores, widths = _cross_validate(fit, residuals, taught, options.splits)
     for path in sorted(options.out.glob("*-*.json")):
@@ -73,8 +73,8 @@ def _errors(fit: ServingFit, x: Floats) -> dict[str, Floats]:
     return {"tpot": np.log(fit.tpot / e.tpot_s), "ttft": np.log(ttft)}
 
 
-def _residual(runs: tuple[Run, ...], y: Floats) -> ResidualFit:
-    model = ResidualFit(runs, y)
+def _residual(runs: tuple[Run, ...], y: Floats, *, products: bool) -> ResidualFit:
+    model = ResidualFit(runs, y, products=products)
     model.learn(np.flatnonzero(np.isfinite(y)))
     return model
 

@@ -41,8 +41,8 @@ SHARED_LEVELS = (
 OWN_LEVELS = ("deployment", "deployment workload")
 WORKLOAD_FEATURES = 2
 """One deployment under one pair of lengths differs from its others in level and in growth with load only."""
-PRODUCT_LEVELS = ("engine", "model", "engine model", "engine model gpu precision", "deployment")
-"""Levels whose functions have products of features too; at all levels they gain nothing more."""
+PRODUCT_LEVELS = ("engine model gpu precision", "deployment")
+"""Levels whose functions have products of features too: what they say of one cell misleads in another."""
 START_SD, START_SLOPE_SD = 0.05, 0.02
 PRIOR_LOG_SD = 2.0
 LOG_SD_BOUNDS = (float(np.log(1e-4)), float(np.log(0.7)))
@@ -104,11 +104,11 @@ def level_key(level: str, p: Place) -> Key | None:
     return None if "?" in key else key
 
 
-def _width(level: str) -> int:
+def _width(level: str, products: bool) -> int:
     """How many of the features a level's function has."""
     if level == "deployment workload":
         return WORKLOAD_FEATURES
-    return len(FEATURES if level in PRODUCT_LEVELS else LINEAR)
+    return len(FEATURES if products and level in PRODUCT_LEVELS else LINEAR)
 
 
 def _codes(keys: Sequence[Key | None], known: dict[Key, int]) -> Ints:
@@ -118,7 +118,7 @@ def _codes(keys: Sequence[Key | None], known: dict[Key, int]) -> Ints:
 class ResidualFit:
     """The model of one target over a set of runs."""
 
-    def __init__(self, runs: Sequence[Run], y: Floats) -> None:
+    def __init__(self, runs: Sequence[Run], y: Floats, *, products: bool) -> None:
         self.phi = np.ascontiguousarray(run_features(runs).T)
         self.places = [place_of(r) for r in runs]
         self.y = y
@@ -126,7 +126,7 @@ class ResidualFit:
         self.codes = {
             level: _codes([level_key(level, p) for p in self.places], known) for level, known in self.index.items()
         }
-        self.terms = [(level, f) for level in (*SHARED_LEVELS, *OWN_LEVELS) for f in range(_width(level))]
+        self.terms = [(level, f) for level in (*SHARED_LEVELS, *OWN_LEVELS) for f in range(_width(level, products))]
         self.start = np.log([START_SD if f == 0 else START_SLOPE_SD for _, f in self.terms] + [START_SD])
         self.log_sd = self.start.copy()
         self.inflation = np.ones(len(runs))
