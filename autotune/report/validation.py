@@ -98,6 +98,6 @@ def print_published(console: Console, points: Sequence[PublishedPoint], *, title
     for p in points:
         console.print(f"  - {p.name}: {p.assumed}", highlight=False)
     console.print(
-        "Profiled steps are fully loaded. The production day is an average over uneven load, so that ours, which "
-        "fills every GPU, is an upper bound there."
+        "Profiled steps are fully loaded. The production day is an average over uneven load and uneven routing, of "
+        "which ours knows no more than is named above."
     )
