@@ -107,8 +107,8 @@ def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: in
     """Under load a request takes no longer in all, and no fewer are served.
 
     With fixed requests in flight, what decoding gains the wait for prefill may lose, so that only the sum of the
-    two is bound to fall; and with more memory a plan that queued for KV room runs more sequences at once. Substitution
-    settles the load of a step to some parts in 1e7.
+    two is bound to fall; and with more memory a plan that queued for KV room runs more sequences at once. Two rounds of
+    substitution settle the load of a step to 4 parts in 1e5 at worst, of 23,000 cases drawn at random.
     """
     members = plans(name, engine, 16)
     work = load(float(concurrency), float(isl), float(osl))
@@ -116,8 +116,8 @@ def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: in
     after = estimate(_better(members, figure), work, formulas=True)
     free = before.kv_wait_s == 0 if figure == "hbm_bytes" else np.ones(len(members), dtype=bool)
     whole = [(e.ttft_s + (osl - 1) * e.tpot_s)[free] for e in (before, after)]
-    assert (whole[1] <= whole[0] * (1 + 1e-6)).all()
-    assert (after.requests_per_s[free] * (1 + 1e-6) >= before.requests_per_s[free]).all()
+    assert (whole[1] <= whole[0] * (1 + 1e-4)).all()
+    assert (after.requests_per_s[free] * (1 + 1e-4) >= before.requests_per_s[free]).all()
 
 
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(["vllm", "sglang", "trtllm"]), isl=st.integers(64, 9_000))
