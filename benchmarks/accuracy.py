@@ -18,7 +18,8 @@ from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.metrics import errors_of, mean_tau
 from autotune.validation.report import groups_of, slo_columns
 from autotune.validation.slo import Reliability, reliability, slo_task
-from costmodel.calibration.residual import residual_columns
+from costmodel.calibrate import run_features
+from costmodel.calibration.residual import TARGETS, residual_columns
 from costmodel.columns import Floats
 from costmodel.runfile import read_runs
 from costmodel.runs import Run, RunBatch, prepare_runs
@@ -70,7 +71,7 @@ def _ranking(runs: Sequence[Run], split: dict[str, Floats], left_out: str) -> No
     tpot, _ = mean_tau(columns.predicted_tpot_s, columns.tpot_s, groups)
     print(f"  Kendall tau: throughput {speed:.3f}, TPOT {tpot:.3f}")
     _say("keeps the limit", reliability(columns, groups))
-    batch = _as_unmeasured(prepare_runs(runs), left_out)
+    batch = _as_left_out(prepare_runs(runs), split, left_out)
     estimate = batch.evaluate()
     outputs = np.array([r.mean_osl for r in runs])
     flight = np.array([r.concurrency for r in runs])
@@ -84,8 +85,12 @@ def _ranking(runs: Sequence[Run], split: dict[str, Floats], left_out: str) -> No
     )
 
 
-def _as_unmeasured(batch: RunBatch, left_out: str) -> RunBatch:
-    """The runs with what the calibration knows of a model or a GPU that nobody measured."""
+def _as_left_out(batch: RunBatch, split: dict[str, Floats], left_out: str) -> RunBatch:
+    """The runs with what the calibration would know of them without what was left out.
+
+    Of a model or a GPU: what it knows of one that nobody measured. Every deployment here it has seen, so that what the
+    split's interval is wider by is the run's own.
+    """
     cells = [
         (
             replace(c.arch, hidden_size=0) if left_out == "model" else c.arch,
@@ -96,7 +101,14 @@ def _as_unmeasured(batch: RunBatch, left_out: str) -> RunBatch:
         )
         for c in (r.entry for r in batch.runs)
     ]
-    return replace(batch, batch=replace(batch.batch, residual=residual_columns(cells)))
+    residual = residual_columns(cells)
+    phi = run_features(batch.runs)
+    for name in TARGETS if left_out == "deployment" else ():
+        target = getattr(residual, name)
+        known = target.shared_variance(phi) + target.own_variance(phi)
+        more = np.maximum(split[f"{name}_log_sd"] ** 2 - known, 0.0)
+        residual = replace(residual, **{name: replace(target, noise=target.noise + more)})
+    return replace(batch, batch=replace(batch.batch, residual=residual))
 
 
 def _say(what: str, rows: Sequence[Reliability]) -> None:
