@@ -30,7 +30,8 @@ PRODUCTS = (
     ("concurrency", "expert_parallel"),
     ("gpus", "expert_parallel"),
 )
-"""Of the 14 products, those that stand for how the error of a load goes on; TPOT's alone, as TTFT gains nothing."""
+"""Of the 14 products five, chosen on the measured runs and for how they go on beyond them (docs/accuracy.md); of TPOT
+alone, as TTFT gains half a point."""
 PRODUCTS_REACH = 1.0
 """How far from its centre a feature enters products: in the corners beyond lie few runs, and products grow there."""
 FEATURES = (*LINEAR, *(f"{a} {b}" for a, b in PRODUCTS))
@@ -162,7 +163,7 @@ def _read(engine: str) -> dict[str, Any]:
 
 
 MEAN_UNIT, COVARIANCE_UNIT = 1e-4, 1e-7
-"""Cells are whole numbers of these in the files: shorter to read, and alike on machines that round otherwise."""
+"""Cells are whole numbers of these in the files, which keeps them short."""
 
 
 def _cell(raw: dict[str, Any], name: str, target: str) -> list[float]:
