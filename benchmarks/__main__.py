@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from autotune.scoring.knob_grid import Rows, Variant, make_rows
 from autotune.space import enumerate_space
 from autotune.study import Study, load_study
-from autotune.tuning.candidates import Rows, Variant, make_rows
 
 STUDIES = Path(__file__).parent.parent / "studies"
 DEEPSEEK = STUDIES / "deepseek-v3-128xh200.toml"

@@ -1,6 +1,6 @@
 """Accuracy out of sample, as tables: `python -m benchmarks.accuracy RUNS.csv SPLITS.csv`.
 
-SPLITS.csv is what `python -m costmodel.calibration.fit --runs RUNS.csv --splits SPLITS.csv` writes: a prediction of each
+SPLITS.csv is what `python -m tools.fit_calibration --runs RUNS.csv --splits SPLITS.csv` writes: a prediction of each
 run by formulas and residuals fitted without its deployment, its model, or its GPU.
 """
 
@@ -18,11 +18,11 @@ from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.metrics import errors_of, mean_tau
 from autotune.validation.report import groups_of, slo_columns
 from autotune.validation.slo import Reliability, reliability, slo_task
-from costmodel.calibrate import run_features
 from costmodel.calibration.residual import TARGETS, residual_columns
-from costmodel.columns import Floats
-from costmodel.runfile import read_runs
-from costmodel.runs import Run, RunBatch, prepare_runs
+from costmodel.measured.learn_profile import run_features
+from costmodel.measured.runs import Run, RunBatch, prepare_runs
+from costmodel.measured.runs_csv import read_runs
+from costmodel.plan.columns import Floats
 
 COLUMNS = ("ttft_s", "tpot_s", "ttft_log_sd", "tpot_log_sd")
 

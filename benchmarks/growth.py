@@ -71,9 +71,10 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     import resource
 
     from autotune.cli import tune as command
-    from autotune.study.journal import JournalStore
-    from autotune.tuning import pool, workers
-    from autotune.tuning import run as tuning
+    from autotune.storage.journal_store import JournalStore
+    from autotune.tuning import answer_study as tuning
+    from autotune.tuning import executor as pool
+    from autotune.tuning import workers
 
     spent = {"model": 0.0, "optuna": 0.0, "output": 0.0, "space": 0.0, "ranking": 0.0}
     counts = {"layouts": 0, "evaluations": 0}

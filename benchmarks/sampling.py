@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from autotune.scoring.best_knobs import score
+from autotune.scoring.objective import plan_expected
+from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.space import Candidate
 from autotune.study import Study, study_from_document
-from autotune.tuning.objective import plan_expected
-from autotune.tuning.plans import PlanResult, plan_key
-from autotune.tuning.sample import sample
-from autotune.tuning.score import score
+from autotune.tuning.sampling.sampler import sample
 from autotune.tuning.workers import study_space
 
 DATA = Path(__file__).with_name("sampling.json")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from autotune.retuning.player import Player
+from autotune.retuning.replay_steps import Player
+from autotune.retuning.replay_trace import Trace, most_per_s
 from autotune.retuning.retuner import Retuner
-from autotune.retuning.trace import Trace, most_per_s
 from autotune.study import load_study
 from autotune.traffic import read_traffic
 

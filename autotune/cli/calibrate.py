@@ -15,10 +15,10 @@ from autotune.report.console import Terminal
 from autotune.report.document import finite
 from autotune.report.files import to_json, write_atomic
 from autotune.validation.bench import SUFFIXES, read_results
-from costmodel.calibrate import calibrate
 from costmodel.calibration.profile import profile_text
-from costmodel.runfile import read_runs
-from costmodel.runs import Run
+from costmodel.measured.learn_profile import calibrate
+from costmodel.measured.runs import Run
+from costmodel.measured.runs_csv import read_runs
 
 WIDTH = 156
 

@@ -10,10 +10,10 @@ import click
 from autotune.cli.options import EXIT_INFEASIBLE, wants_json
 from autotune.launch.export import Export, choose_plan, current_service, imported_service, make_export
 from autotune.launch.files import OutFile, write_folder
-from autotune.launch.importing import import_plan
-from autotune.launch.parse import find_engine
 from autotune.launch.plan import Service
-from autotune.launch.targets import TARGETS, Target, target_files
+from autotune.launch.reading.import_plan import import_plan
+from autotune.launch.reading.parse import find_engine
+from autotune.launch.targets.registry import TARGETS, Target, target_files
 from autotune.report.files import to_json
 from autotune.report.launch import export_document, print_export
 from autotune.study import Study, load_study

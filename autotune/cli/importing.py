@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from autotune.cli.options import wants_json
-from autotune.launch.importing import import_plan
+from autotune.launch.reading.import_plan import import_plan
 from autotune.report.files import to_json
 from autotune.report.launch import import_document, print_import
 from autotune.study import load_study

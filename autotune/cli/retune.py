@@ -20,7 +20,7 @@ from autotune.report.retuning import history_document, print_history, print_retu
 from autotune.retuning.ledger import read_ledger
 from autotune.retuning.lock import BusyError
 from autotune.retuning.metrics import write_metrics
-from autotune.retuning.run import Outcome, accept, retune
+from autotune.retuning.retune_once import Outcome, accept, retune
 from autotune.study import load_study
 from costmodel.errors import InputError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from autotune.cli.retune import duration_s, run_retune
-from autotune.retuning.units import EMIT, job
+from autotune.retuning.scheduler_units import EMIT, job
 from autotune.study import load_study
 from costmodel.errors import InputError
 

@@ -12,10 +12,11 @@ from autotune.report.console import Terminal
 from autotune.report.document import tune_document
 from autotune.report.files import plans_csv, to_json, write_atomic
 from autotune.report.table import print_tune
-from autotune.study import Store, Study, cluster_choices, default_location, load_study, open_store, study_fingerprint
+from autotune.storage import Store, default_location, open_store
+from autotune.study import Study, cluster_choices, load_study, study_fingerprint
 from autotune.tuning import tune
-from autotune.tuning.front import study_goals
-from autotune.tuning.pool import open_pool
+from autotune.tuning.executor import open_pool
+from autotune.tuning.pareto_front import study_goals
 from autotune.tuning.sensitivity import sensitivity
 from costmodel.errors import InputError
 
@@ -46,7 +47,7 @@ def run_tune(
     if pareto:
         if html is not None:
             raise InputError.single("--html", "must go without --pareto: the page is of a ranking, and draws its front")
-        from autotune.cli.front import run_front
+        from autotune.cli.pareto_front import run_front
 
         where = None if no_storage else front_store(loaded, storage, out)
         with open_pool(backend, jobs=jobs, scheduler=scheduler) as pool, progress_bar(quiet=as_json) as report:

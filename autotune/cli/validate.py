@@ -17,8 +17,8 @@ from autotune.validation.published import published_points, published_pools
 from autotune.validation.report import predictions_csv, validation_document
 from costmodel.calibration.profile import read_profile
 from costmodel.errors import InputError
-from costmodel.runfile import read_runs
-from costmodel.runs import prepare_runs
+from costmodel.measured.runs import prepare_runs
+from costmodel.measured.runs_csv import read_runs
 
 WIDTH = 156
 

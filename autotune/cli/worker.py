@@ -12,7 +12,7 @@ from autotune.cli.tune import one_machine_warning, progress_bar, study_store
 from autotune.report.console import Terminal
 from autotune.report.files import to_json
 from autotune.study import load_study
-from autotune.tuning.pool import open_pool
+from autotune.tuning.executor import open_pool
 from autotune.tuning.workers import work
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.robustness import rescored
-from autotune.comparison.worth import served_within_limits
+from autotune.comparison.value_and_gain import served_within_limits
+from autotune.scoring.best_knobs import score
 from autotune.space import Candidate
 from autotune.study import IntRange, Objective, Study, in_place
 from autotune.tuning import PlanResult, tune
-from autotune.tuning.run import rank
-from autotune.tuning.score import score
+from autotune.tuning.answer_study import rank
 
 SHORTLIST = 24
 """Plans that are evaluated at every kind of request, the first of a ranking at mean lengths."""

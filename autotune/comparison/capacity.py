@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from autotune.comparison.robustness import swept
+from autotune.scoring.joint_uncertainty import DRAWS, joint_draws
 from autotune.study import Study
 from autotune.tuning import PlanResult
-from autotune.tuning.confidence import DRAWS, joint_draws
-from costmodel.columns import Floats
+from costmodel.plan.columns import Floats
 
 SHARES = np.linspace(1.0 / 32.0, 1.0, 32)
 """Of the number in flight that a plan is run with: what it is cut back to where it turns out slower than estimated."""

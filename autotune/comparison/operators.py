@@ -1,10 +1,10 @@
-"""Where the difference comes from: GPU-seconds of a request by phase and operator (`autotune.tuning.gpu_time`)."""
+"""Where the difference comes from: GPU-seconds of a request by phase and operator (`autotune.scoring.gpu_time`)."""
 
 from __future__ import annotations
 
 from autotune.comparison.values import TimeRow
+from autotune.scoring.gpu_time import WORDS, gpu_s_per_request
 from autotune.tuning import PlanResult
-from autotune.tuning.gpu_time import WORDS, gpu_s_per_request
 
 SHOWN_FRAC = 0.01
 """Changes below this share of a request's GPU-seconds are not worth a word."""

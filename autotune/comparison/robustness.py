@@ -9,18 +9,18 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.comparison.better import p_better, wins
+from autotune.comparison.probability_better import p_better, wins
 from autotune.comparison.values import Flip, Robustness, Scenario
+from autotune.disaggregated.rescore import pools_at, rescored_pools
+from autotune.scoring.best_knobs import score_variant
+from autotune.scoring.joint_uncertainty import DRAWS
+from autotune.scoring.knob_grid import Rows, Variant, make_rows
+from autotune.scoring.limits import Figures, excess_table, study_limits
+from autotune.scoring.plan_result import DERIVED
 from autotune.space import Candidate
 from autotune.study import IntRange, Study, Workload
 from autotune.tuning import PlanResult
-from autotune.tuning.candidates import Rows, Variant, make_rows
-from autotune.tuning.confidence import DRAWS
-from autotune.tuning.limits import Figures, excess_table, study_limits
-from autotune.tuning.plans import DERIVED
-from autotune.tuning.pools.again import pools_at, rescored_pools
-from autotune.tuning.score import score_variant
-from costmodel.columns import Floats
+from costmodel.plan.columns import Floats
 
 FACTORS = (0.5, 1.0, 2.0)
 """Prompts, outputs and, where the study gives one, the load, each times these."""

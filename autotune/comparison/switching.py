@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autotune.comparison.fleet import Fleet, Replica, fleet_of
+from autotune.comparison.replicas_in_transition import Fleet, Replica, fleet_of
+from autotune.comparison.value_and_gain import gain_over
 from autotune.comparison.values import SwitchCost, Wave
-from autotune.comparison.worth import gain_over
+from autotune.scoring.knob_grid import weights
 from autotune.study import Study
 from autotune.study.operation import DEFAULT_DOWN_FRAC
 from autotune.tuning import PlanResult
-from autotune.tuning.candidates import weights
 from costmodel.arch.params import weight_bytes
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from autotune.comparison.value_and_gain import Gain, gain_over, ratio_of
 from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, Side, SwitchCost, Verdict
-from autotune.comparison.worth import Gain, gain_over, ratio_of
 from autotune.study import Study
+from autotune.text.numbers import figure
 from autotune.tuning import Violation
-from autotune.tuning.figures import figure
 
 
 def broken_words(violation: Violation) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from autotune.evaluation.plan import Subject
-from costmodel.columns import ArchColumns, LayoutColumns
-from costmodel.routing import popularity_cv2, rank_load
-from costmodel.stages import stage_params
+from costmodel.plan.columns import ArchColumns, LayoutColumns
+from costmodel.plan.stages import stage_params
+from costmodel.step.expert_routing import popularity_cv2, rank_load
 
 REDUNDANT_PER_RANK = (0, 1, 2)
 """Spare expert instances per expert rank that are looked at."""

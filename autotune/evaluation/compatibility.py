@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from autotune.space import ENGINES, Candidate, violations
+from autotune.engines import ENGINES
+from autotune.space import Candidate, violations
 from autotune.study import Study
-from costmodel.columns import ArchColumns, ClusterColumns, LayoutColumns
-from costmodel.layout import Layout
-from costmodel.placement import Placement
+from costmodel.plan.columns import ArchColumns, ClusterColumns, LayoutColumns
+from costmodel.plan.layout import Layout
+from costmodel.plan.placement import Placement
 
 
 def compatibility(study: Study, candidate: Candidate) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotune.evaluation.values import Check
+from autotune.scoring.plan_result import DERIVED
 from autotune.space import short_plan
 from autotune.study import Study
+from autotune.text.numbers import figure, room_words
 from autotune.tuning import PlanResult
-from autotune.tuning.figures import figure, room_words
-from autotune.tuning.plans import DERIVED
 
 STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
 CLOSE_FRAC = 0.01

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autotune.evaluation.plan import Subject
-from autotune.tuning.candidates import make_rows
+from autotune.scoring.knob_grid import make_rows
 
 MOST_DOUBLINGS = 24
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autotune.scoring.knob_grid import Rows, Variant, make_rows
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult
-from autotune.tuning.candidates import Rows, Variant, make_rows
-from costmodel.columns import Floats
-from costmodel.memory import Memory
-from costmodel.passes import Pass
-from costmodel.serving import SteadyState
-from costmodel.stages import StageTable
+from costmodel.plan.columns import Floats
+from costmodel.plan.stages import StageTable
+from costmodel.serving.closed_loop import SteadyState
+from costmodel.step.memory import Memory
+from costmodel.step.pipeline_pass import Pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

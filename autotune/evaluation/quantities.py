@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autotune.evaluation.claims import Quantity
+from autotune.evaluation.report_claims import Quantity
 from autotune.evaluation.values import FAILED, PASSED, AxisVerdict, StageBytes
 from autotune.space import Candidate
 from autotune.study import Study

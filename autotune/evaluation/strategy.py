@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from autotune.engines import RULES
 from autotune.evaluation.conclusion import CLOSE_FRAC
 from autotune.evaluation.values import (
     ACCEPTABLE,
@@ -13,13 +14,13 @@ from autotune.evaluation.values import (
     Alternative,
     AxisVerdict,
 )
-from autotune.space import RULES, Candidate, rejected_by_value, short_plan
+from autotune.scoring.gpu_time import WORDS, gpu_s_per_request
+from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
+from autotune.space import Candidate, rejected_by_value, short_plan
 from autotune.study import Study
+from autotune.text.numbers import figure
 from autotune.tuning import PlanResult, TuneResult
-from autotune.tuning.confidence import TOLD_APART, confidence
-from autotune.tuning.figures import figure
-from autotune.tuning.gpu_time import WORDS, gpu_s_per_request
-from autotune.tuning.run import expected_objective
+from autotune.tuning.answer_study import expected_objective
 
 AXES = {"EP": "moe_ep", "PP": "pp", "TP": "attn_tp", "DP": "replicas", "attention-DP": "attn_dp"}
 """Name of an axis -> field of a layout."""

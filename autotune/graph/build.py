@@ -14,7 +14,7 @@ from autotune.graph.ranks import Groups, ReplicaRanks
 from autotune.graph.values import COMMUNICATION, COMPUTE, Edges, Group, Nodes, Rank, Task
 from costmodel.arch import Arch
 from costmodel.hardware import Cluster
-from costmodel.layout import Layout
+from costmodel.plan.layout import Layout
 
 HOST, LAUNCH_WAIT, SEND = "host", "launch_wait", "pp_send"
 

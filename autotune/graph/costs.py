@@ -9,10 +9,10 @@ import numpy as np
 
 from autotune.graph.layers import STEPS, Step
 from autotune.graph.values import COMMUNICATION, COMPUTE, Task
-from autotune.tuning.candidates import Rows
-from costmodel.columns import Floats
-from costmodel.operators import Operator
-from costmodel.passes import Pass
+from autotune.scoring.knob_grid import Rows
+from costmodel.plan.columns import Floats
+from costmodel.step.operators import Operator
+from costmodel.step.pipeline_pass import Pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

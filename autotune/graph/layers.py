@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from costmodel.operators import DECODE_CORE, INDEXER, PROMPT_CORE
+from costmodel.step.operators import DECODE_CORE, INDEXER, PROMPT_CORE
 
 LAYER_INPUT = ""
 """Stands for what the layer before hands over."""

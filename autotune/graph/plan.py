@@ -7,11 +7,11 @@ from autotune.graph.collapse import collapsed
 from autotune.graph.costs import PhaseCosts, phase_costs
 from autotune.graph.schedule import list_schedule
 from autotune.graph.values import COLLAPSES, PHASES, InvalidPlanError, PlanGraph
+from autotune.scoring.knob_grid import Variant, make_rows
+from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.study import Study, cluster_of
-from autotune.tuning.candidates import Variant, make_rows
-from autotune.tuning.plans import PlanResult
-from autotune.tuning.run import BaselineResult, score_plan
+from autotune.tuning.answer_study import BaselineResult, score_plan
 from costmodel.errors import InputError, Problem
 
 MOST_NODES = 1_500_000

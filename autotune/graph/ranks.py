@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.graph.values import Group, Rank
-from costmodel.columns import domain_gpus
 from costmodel.hardware import Cluster
-from costmodel.layout import Layout
+from costmodel.plan.columns import domain_gpus
+from costmodel.plan.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 
 from autotune.graph.values import COMPUTE, Edges, Group, Nodes, Task
-from costmodel.columns import Floats
+from costmodel.plan.columns import Floats
 
 
 def list_schedule(

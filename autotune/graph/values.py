@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.space import Violation
-from costmodel.columns import Floats
+from autotune.engines import Violation
+from costmodel.plan.columns import Floats
 
 Ints = NDArray[np.int32]
 Bools = NDArray[np.bool_]
@@ -41,7 +41,7 @@ class Task:
 
     name: str
     group: str
-    """Operator group of the cost model (`costmodel.operators.GROUPS`), `host`, or `layer` in a collapsed graph."""
+    """Operator group of the cost model (`costmodel.step.operators.GROUPS`), `host`, or `layer` in a collapsed graph."""
     stream: str
     """`compute` or `communication`: the stream of each rank that is busy for `seconds`."""
     collective: str = ""

@@ -12,8 +12,8 @@ import json
 from dataclasses import dataclass, replace
 from math import ceil
 
-from autotune.launch.command import CommandLine
-from autotune.launch.options import OptionList, choose_version, option_list, versions
+from autotune.launch.engines.command import CommandLine
+from autotune.launch.engines.options import OptionList, choose_version, option_list, versions
 from autotune.launch.plan import Arg, BenchLoad, Service, Variable
 
 CLIENTS = {"vllm": "vllm_bench", "sglang": "sglang_bench", "trtllm": "vllm_bench"}

@@ -10,7 +10,7 @@ from autotune.launch.files import WRITTEN_BY
 from autotune.launch.plan import LaunchPlan, Service
 from autotune.tuning import Knobs
 from costmodel.errors import InputError, Problem
-from costmodel.layout import LAYOUT_AXES, Layout
+from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 FORMAT = 1
 

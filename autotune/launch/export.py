@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autotune.launch.build import launch_plan
-from autotune.launch.importing import Imported
-from autotune.launch.options import choose_version
+from autotune.engines import ANY
+from autotune.launch.engines.build import launch_plan
+from autotune.launch.engines.options import choose_version
 from autotune.launch.plan import LaunchPlan, Service
+from autotune.launch.reading.import_plan import Imported
 from autotune.launch.service import make_service
-from autotune.launch.targets import Target
-from autotune.space import ANY, format_plan
+from autotune.launch.targets.registry import Target
+from autotune.space import format_plan
 from autotune.study import Study
 from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_plan, tune
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError
-from costmodel.layout import LAYOUT_AXES, Layout
+from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 BEST = "best"
 BASELINE = "baseline"

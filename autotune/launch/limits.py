@@ -7,14 +7,14 @@ from math import ceil
 
 import numpy as np
 
+from autotune.scoring.knob_grid import Rows, Variant, make_rows
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult
-from autotune.tuning.candidates import Rows, Variant, make_rows
-from costmodel.collectives import EXCHANGES
 from costmodel.errors import InputError
-from costmodel.memory import CONTEXT_BYTES, Memory
-from costmodel.serving import Load
+from costmodel.serving.closed_loop import Load
+from costmodel.step.collectives import EXCHANGES
+from costmodel.step.memory import CONTEXT_BYTES, Memory
 
 LENGTH_HEADROOM_FRAC = 0.05
 """Beyond the longest prompt and output of the study: chat templates and special tokens add to what users send."""

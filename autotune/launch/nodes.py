@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from autotune.launch.plan import Rank
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
-from costmodel.layout import Layout
+from costmodel.plan.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

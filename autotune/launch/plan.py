@@ -14,7 +14,7 @@ from autotune.launch.limits import StartLimits
 from autotune.tuning import Knobs
 from costmodel.arch import Arch
 from costmodel.hardware import Cluster
-from costmodel.layout import Layout
+from costmodel.plan.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

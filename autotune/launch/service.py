@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from autotune.launch.bench import same_lengths
+from autotune.launch.engines.options import OptionList
 from autotune.launch.limits import plan_rows, scored_exchange, start_limits
-from autotune.launch.options import OptionList
 from autotune.launch.plan import BenchLoad, Service
 from autotune.launch.quoting import check_image, check_launch_text
 from autotune.study import Study, cluster_of, on_cluster

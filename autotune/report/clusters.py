@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.space import short_plan
+from autotune.space.pooled_planstring import short_pooled
 from autotune.study import cluster_choices, opens_clusters
 from autotune.tuning import PlanResult, TuneResult
-from autotune.tuning.pools.text import short_pooled
 from costmodel.hardware import Cluster
 
 

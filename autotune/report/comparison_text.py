@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from autotune.comparison.verdict import duration_words
-from autotune.report.blocks import Block, markdown_blocks, print_blocks
-from autotune.study.escaping import markdown_text
-from autotune.tuning.figures import figure
-from autotune.tuning.gpu_time import WORDS
+from autotune.report.text_blocks import Block, markdown_blocks, print_blocks
+from autotune.scoring.gpu_time import WORDS
+from autotune.text.escaping import markdown_text
+from autotune.text.numbers import figure
 
 _COLOURS = {"switch": "green", "keep": "cyan", "undecided": "yellow", "refuse": "red"}
 _TIMES_SHOWN = 0.005

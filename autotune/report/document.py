@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from autotune.disaggregated.tune_pools import PoolSearch
 from autotune.report.clusters import clusters_document
+from autotune.scoring.joint_uncertainty import P10, Confidence
 from autotune.space import Candidate, Space, format_plan
+from autotune.space.pool_plan import ROLES, Pools
 from autotune.tuning import PlanResult, TuneResult
-from autotune.tuning.confidence import P10, Confidence
-from autotune.tuning.pools.run import PoolSearch
-from autotune.tuning.pools.values import ROLES, Pools
-from autotune.tuning.run import BaselineResult, place
-from costmodel.layout import Layout
+from autotune.tuning.answer_study import BaselineResult, place
+from costmodel.plan.layout import Layout
 
 COMPARED = (
     "total_tokens_per_s_per_gpu",

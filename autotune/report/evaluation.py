@@ -7,9 +7,9 @@ from typing import Any
 
 from autotune.evaluation.values import Evaluation
 from autotune.report.document import confidence_document, layout_document
+from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.space import format_plan
 from autotune.tuning import PlanResult
-from autotune.tuning.gpu_time import gpu_s_per_request
 
 
 def evaluation_document(found: Evaluation) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autotune.report.blocks import Block
-from autotune.tuning.gpu_time import WORDS
+from autotune.report.text_blocks import Block
+from autotune.scoring.gpu_time import WORDS
 
 
 def strategy_block(rows: Sequence[Mapping[str, Any]]) -> Block:

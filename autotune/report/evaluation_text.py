@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from autotune.report.blocks import Block, markdown_blocks, print_blocks
 from autotune.report.evaluation_axes import alternatives_block, strategy_block, time_block
-from autotune.study.escaping import markdown_text
-from autotune.tuning.figures import figure, room_words
+from autotune.report.text_blocks import Block, markdown_blocks, print_blocks
+from autotune.text.escaping import markdown_text
+from autotune.text.numbers import figure, room_words
 
 GIB = 2**30
 SHARES = {"of GPU memory", "of time", "probability"}

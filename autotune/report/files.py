@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune.study.escaping import csv_text
+from autotune.text.escaping import csv_text
 from costmodel.errors import InputError
 
 

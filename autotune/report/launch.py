@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from autotune.launch.document import layout_values
-from autotune.launch.importing import Imported
 from autotune.launch.plan import LaunchPlan
+from autotune.launch.reading.import_plan import Imported
 from autotune.report.console import Terminal
 
 WIDTH = 120

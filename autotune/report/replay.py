@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from autotune.report.blocks import Block, markdown_blocks, print_blocks
 from autotune.report.document import finite
+from autotune.report.text_blocks import Block, markdown_blocks, print_blocks
 from autotune.retuning.replay import ORACLE, OURS, STRATEGIES, Replay
 
 

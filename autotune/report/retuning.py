@@ -11,8 +11,8 @@ from rich.table import Table
 from autotune.comparison.verdict import duration_words
 from autotune.report.document import finite
 from autotune.retuning.ledger import DECISION, Ledger
-from autotune.retuning.run import Outcome
-from autotune.tuning.figures import figure
+from autotune.retuning.retune_once import Outcome
+from autotune.text.numbers import figure
 
 _COLOURS = {"switch": "green", "keep": "cyan", "refuse": "red"}
 _FIRST = ("decision", "rule", "reason", "drift", "current", "candidate", "switch", "p_better", "figures")

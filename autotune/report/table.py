@@ -9,17 +9,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autotune.engines import RULES
 from autotune.report.clusters import print_clusters, table_name
 from autotune.report.document import assumptions, baseline_rank, versus
-from autotune.report.html.shapes import number
 from autotune.report.html.verdict import tune_verdict
-from autotune.report.html.words import plan_name
-from autotune.space import RULES, short_plan
+from autotune.report.vocabulary.words import plan_name
+from autotune.scoring.joint_uncertainty import P10
+from autotune.scoring.plan_result import DERIVED
+from autotune.space import short_plan
+from autotune.text.numbers import figure, number
 from autotune.tuning import PlanResult, TuneResult, Violation
-from autotune.tuning.confidence import P10
-from autotune.tuning.figures import figure
-from autotune.tuning.plans import DERIVED
-from autotune.tuning.run import BaselineResult
+from autotune.tuning.answer_study import BaselineResult
 
 RULE_TEXTS = {rule.name: rule.text for rule in RULES}
 

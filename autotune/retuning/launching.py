@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from difflib import unified_diff
 
-from autotune.launch.build import launch_plan
-from autotune.launch.options import choose_version
+from autotune.launch.engines.build import launch_plan
+from autotune.launch.engines.options import choose_version
 from autotune.launch.quoting import shell_command
 from autotune.launch.service import make_service
 from autotune.study import Study

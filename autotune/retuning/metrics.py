@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.retuning.disk import replace_file
-from autotune.retuning.run import Outcome
+from autotune.retuning.retune_once import Outcome
 from costmodel.errors import InputError
 
 PREFIX = "autotune_retune"

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from autotune.comparison.run import compare, on_traffic
+from autotune.comparison.compare_plans import compare, on_traffic
 from autotune.comparison.switching import same_launch
 from autotune.retuning.decide import SWITCH
-from autotune.retuning.judge import in_production
-from autotune.retuning.player import Player, overlaps
+from autotune.retuning.decide_window import in_production
+from autotune.retuning.replay_steps import Player, overlaps
+from autotune.retuning.replay_trace import Trace, join
 from autotune.retuning.retuner import Move, Retuner
-from autotune.retuning.trace import Trace, join
 from autotune.study import Study
 from autotune.traffic import TrafficLog
 from autotune.tuning import PlanResult

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autotune.comparison.run import on_traffic
+from autotune.comparison.compare_plans import on_traffic
 from autotune.retuning.decide import SETTLED, SWITCH, PastSwitch
-from autotune.retuning.judge import judge
-from autotune.retuning.player import Player, as_baseline
+from autotune.retuning.decide_window import judge
+from autotune.retuning.replay_steps import Player, as_baseline
 from autotune.retuning.window import drift_of
 from autotune.tuning import PlanResult
 

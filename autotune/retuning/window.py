@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.comparison.run import on_traffic
+from autotune.comparison.compare_plans import on_traffic
 from autotune.study import Study
 from autotune.traffic import WorkloadProfile, profile_from_json, read_traffic
 from autotune.traffic.drift import traffic_drift

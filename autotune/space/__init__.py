@@ -1,25 +1,18 @@
 """The plan space: layouts an engine accepts, and the rules that forbid the others."""
 
-from autotune.space.engines import ANY, ENGINES, split_layers
 from autotune.space.enumerate import Candidate, Space, enumerate_space, rejected_by_value, violations
 from autotune.space.planstring import PlanSpec, Resolution, format_plan, parse_plan, resolve, short_plan
-from autotune.space.rules import RULES, Violation
 
 __all__ = [
-    "ANY",
-    "ENGINES",
-    "RULES",
     "Candidate",
     "PlanSpec",
     "Resolution",
     "Space",
-    "Violation",
     "enumerate_space",
     "format_plan",
     "parse_plan",
     "rejected_by_value",
     "resolve",
     "short_plan",
-    "split_layers",
     "violations",
 ]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.space.engines import engines_of, split_layers
-from autotune.space.rules import RULES, Candidates, Violation, explain
+from autotune.engines.layout_rules import RULES, Candidates, Violation, explain
+from autotune.engines.names import engines_of, split_layers
 from costmodel.arch import Arch
 from costmodel.errors import InputError
-from costmodel.layout import LAYOUT_AXES, Layout
+from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 MAX_GPUS = 1_000_000
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 
-from autotune.space.engines import engines_of, split_layers
+from autotune.engines.layout_rules import Violation
+from autotune.engines.names import engines_of, split_layers
 from autotune.space.enumerate import Candidate, divisors, violations
-from autotune.space.rules import Violation
 from costmodel.arch import Arch
 from costmodel.errors import InputError, Problem
-from costmodel.layout import Layout
+from costmodel.plan.layout import Layout
 
 _NAMES = {
     "r": "replicas", "replicas": "replicas", "replica": "replicas",

@@ -1,12 +1,11 @@
-"""The question: study files, and the Optuna storage that keeps the answers."""
+"""The question: study files, read, checked and resolved."""
 
 from autotune.study.clusters import cluster_choices, cluster_of, in_place, on_cluster, opens_clusters
-from autotune.study.document import field_paths
 from autotune.study.fingerprint import study_fingerprint
 from autotune.study.json_schema import json_schema
 from autotune.study.load import load_study, study_from_document
 from autotune.study.operation import RetunePolicy, Switch
-from autotune.study.storage import Store, TrialRecord, default_location, open_store
+from autotune.study.read_and_override import field_paths
 from autotune.study.values import (
     FEWEST_IN_FLIGHT,
     OBJECTIVES,
@@ -15,7 +14,6 @@ from autotune.study.values import (
     EngineOptions,
     IntRange,
     Objective,
-    Point,
     Search,
     Study,
     Workload,
@@ -29,23 +27,18 @@ __all__ = [
     "EngineOptions",
     "IntRange",
     "Objective",
-    "Point",
     "RetunePolicy",
     "Search",
-    "Store",
     "Study",
     "Switch",
-    "TrialRecord",
     "Workload",
     "cluster_choices",
     "cluster_of",
-    "default_location",
     "field_paths",
     "in_place",
     "json_schema",
     "load_study",
     "on_cluster",
-    "open_store",
     "opens_clusters",
     "study_fingerprint",
     "study_from_document",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from autotune.space.engines import ANY, WITHOUT_TRTLLM
+from autotune.engines.names import ANY, WITHOUT_TRTLLM
 from autotune.study.values import Search
 from costmodel.arch import Arch, WeightDtypes, with_dtypes
 from costmodel.dtypes import compute_dtype, hardware_dtype

@@ -14,7 +14,14 @@ from autotune.study.values import Study
 
 _NOT_ASKED = ("path", "calibration", "assumptions", "sources", "switch", "retune")
 """Fields that say nothing about the answer, of a study and of what it holds."""
-_MODEL_PARTS = ("costmodel", "autotune.space", "autotune.tuning")
+_MODEL_PARTS = (
+    "costmodel",
+    "autotune.engines",
+    "autotune.space",
+    "autotune.scoring",
+    "autotune.disaggregated",
+    "autotune.tuning",
+)
 
 
 def study_fingerprint(study: Study) -> str:

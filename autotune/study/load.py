@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from autotune.study import resolve
-from autotune.study.axes_resolve import study_prices
-from autotune.study.document import override, read_document
 from autotune.study.engine_hardware import engine_problems
+from autotune.study.read_and_override import override, read_document
+from autotune.study.resolve_wider_search import study_prices
 from autotune.study.rules import between_fields, fits_model
 from autotune.study.schema import StudyTable
+from autotune.study.validation_messages import problems_of
 from autotune.study.values import Study
-from autotune.study.words import problems_of
 from costmodel.arch import Arch, load_model, read_config, read_config_file
 from costmodel.arch.catalog import find_model
 from costmodel.errors import InputError, Problem
@@ -30,7 +30,7 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
 
     Args:
         path: the TOML file; `model` and `calibration` paths in it are relative to it.
-        overrides: `a.b.c=VALUE`, applied in order (see `autotune.study.document.override`).
+        overrides: `a.b.c=VALUE`, applied in order (see `autotune.study.read_and_override.override`).
 
     Raises:
         InputError: every problem of the file, the overrides, the model and the GPU, each with its path.

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from autotune.study.section import Fraction, NotNegative, Positive, Section
+from autotune.study.strict_table import Fraction, NotNegative, Positive, Section
 
 
 class SwitchTable(Section):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune.study.document import override, read_document
 from autotune.study.load import model_file, study_from_document
+from autotune.study.read_and_override import override, read_document
 from costmodel.arch import read_config_file
 
 STUDY_FILE = "study.json"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from autotune.space.engines import engines_of
-from autotune.study.axes_resolve import axes
+from autotune.engines.names import engines_of
 from autotune.study.engine_hardware import engines_that_run, multiplied_in
 from autotune.study.operation import retune_policy, switch_values
+from autotune.study.resolve_wider_search import axes
 from autotune.study.schema import ConcurrencyRange, StudyTable, TokenRange, WorkloadTable
 from autotune.study.values import (
     OBJECTIVES,

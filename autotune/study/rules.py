@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from autotune.study.axes_resolve import axes_problems
+from autotune.study.resolve_wider_search import axes_problems
 from costmodel.arch import Arch
 from costmodel.errors import Problem
 

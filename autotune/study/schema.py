@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from autotune.study.axes_schema import (
+from autotune.study.operation_schema import RetuneTable, SwitchTable
+from autotune.study.strict_table import Fraction, Positive, Section
+from autotune.study.values import OBJECTIVES
+from autotune.study.wider_search_schema import (
     Counts,
     DisaggregationTable,
     GpuNames,
@@ -17,9 +20,6 @@ from autotune.study.axes_schema import (
     Prices,
     SpeculativeTable,
 )
-from autotune.study.operation_schema import RetuneTable, SwitchTable
-from autotune.study.section import Fraction, Positive, Section
-from autotune.study.values import OBJECTIVES
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 
 MAX_GPUS = 1_000_000

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.study.axes import Axes
 from autotune.study.operation import RetunePolicy, Switch
+from autotune.study.wider_search import Axes
 from costmodel.arch import Arch
 from costmodel.hardware import Cluster
+from costmodel.serving.requests import RequestKind
 
 OBJECTIVES: dict[str, str] = {
     "total_tokens_per_s_per_gpu": "maximize",
@@ -42,18 +43,6 @@ class IntRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One kind of request: its lengths, and how common it is."""
-
-    isl: float
-    """Prompt length, tokens."""
-    osl: float
-    """Output length, tokens."""
-    weight: float
-    """Share of the requests."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """What is asked of the service. At most one of `concurrency` and `request_rate_per_s` is given."""
 
@@ -71,7 +60,7 @@ class Workload:
     """Exponent of the power law of expert popularity; 0 is balanced routing."""
     longest_prompt: int
     """Prompt length that the TTFT limit is checked at, tokens."""
-    points: tuple[Point, ...] = ()
+    points: tuple[RequestKind, ...] = ()
     """Kinds of requests that are evaluated one by one and put together; weights sum to 1. Empty: all have mean lengths.
     """
     rate_levels_per_s: tuple[float, ...] = ()

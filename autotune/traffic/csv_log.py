@@ -17,8 +17,8 @@ from autotune.traffic.lines import whole_lines
 from autotune.traffic.problems import MALFORMED, MAX_TOKENS, NO_TIME, TRUNCATED, token_problem
 from autotune.traffic.requests import Gathered
 from autotune.traffic.times import believable, iso_seconds, unit_of
-from costmodel.columns import Floats, Ints
 from costmodel.errors import InputError
+from costmodel.plan.columns import Floats, Ints
 
 TIME_NAMES = ("timestamp", "time", "ts", "arrival_time", "arrived_at", "start_time", "created", "created_at")
 PROMPT_NAMES = (

@@ -20,7 +20,7 @@ import numpy as np
 from autotune.traffic.grid import MAX_CELL, Grid
 from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.rates import Z
-from costmodel.columns import Floats
+from costmodel.plan.columns import Floats
 
 SPLITS = 200
 SEED = 11

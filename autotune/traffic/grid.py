@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.columns import Floats, Ints
 from costmodel.errors import InputError
+from costmodel.plan.columns import Floats, Ints
 
 CELLS_PER_OCTAVE = 3
 MAX_CELL = 27 * CELLS_PER_OCTAVE

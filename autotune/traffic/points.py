@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autotune.study import Point
-from costmodel.columns import Floats, Ints
+from costmodel.plan.columns import Floats, Ints
+from costmodel.serving.requests import RequestKind
 
 PROMPT_CUTS = (0.3, 0.6, 0.85)
 """Groups of prompts; finer towards the long ones, whose prefill costs most."""
@@ -24,7 +24,7 @@ def representative_points(
     *,
     prompt_cuts: tuple[float, ...] = PROMPT_CUTS,
     output_cuts: tuple[float, ...] = OUTPUT_CUTS,
-) -> tuple[Point, ...]:
+) -> tuple[RequestKind, ...]:
     """Points of requests, by rising prompt and output length; at most `(cuts + 1)` of each, multiplied.
 
     Args:
@@ -35,14 +35,14 @@ def representative_points(
         output_cuts: quantiles that part the outputs of each group of prompts.
     """
     total = float(requests.sum())
-    out: list[Point] = []
+    out: list[RequestKind] = []
     by_prompt = _groups(prompt_tokens, output_tokens, requests, prompt_cuts)
     for group in by_prompt:
         for part in _groups(output_tokens[group], prompt_tokens[group], requests[group], output_cuts):
             index = group[part]
             weight = float(requests[index].sum())
             out.append(
-                Point(
+                RequestKind(
                     isl=float(prompt_tokens[index] @ requests[index]) / weight,
                     osl=float(output_tokens[index] @ requests[index]) / weight,
                     weight=weight / total,

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from autotune.study import Point
 from autotune.traffic.grid import Grid
 from autotune.traffic.points import representative_points
 from autotune.traffic.rates import Rate, rate_of_times
-from costmodel.columns import Floats
 from costmodel.errors import InputError
+from costmodel.plan.columns import Floats
+from costmodel.serving.requests import RequestKind
 
 SCHEMA = 1
 """Of the JSON content; profiles of a later schema are refused, not guessed at."""
@@ -38,7 +38,7 @@ class WorkloadProfile:
     output_quantiles: tuple[float, ...]
     longest_prompt: int
     longest_output: int
-    points: tuple[Point, ...]
+    points: tuple[RequestKind, ...]
     """Weighted lengths that the cost model evaluates: weights sum to 1 and keep both means."""
     grid: Grid
     """Joint lengths, for comparing with another window."""
@@ -149,7 +149,7 @@ def profile_from_json(content: Mapping[str, Any]) -> WorkloadProfile:
         profile = WorkloadProfile(
             **{k: _tuple(v) for k, v in content.items() if k not in ("schema", "quantiles", "rate", "points", "grid")},
             rate=Rate(**rate),
-            points=tuple(Point(**p) for p in content["points"]),
+            points=tuple(RequestKind(**p) for p in content["points"]),
             grid=Grid.from_json(content["grid"]),
         )
     except (KeyError, TypeError, AttributeError) as error:

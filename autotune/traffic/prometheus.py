@@ -20,8 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from autotune.traffic.profile import WorkloadProfile, profile_of_lengths
 from autotune.traffic.rates import Rate, levels, rate_of_counts
-from costmodel.columns import Floats
 from costmodel.errors import InputError
+from costmodel.plan.columns import Floats
 
 MAX_METRICS_BYTES = 64 << 20
 PROMPT, OUTPUT = "vllm:request_prompt_tokens", "vllm:request_generation_tokens"

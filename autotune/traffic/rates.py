@@ -7,7 +7,7 @@ from math import exp, sqrt
 
 import numpy as np
 
-from costmodel.columns import Floats
+from costmodel.plan.columns import Floats
 
 BINS_S = (60.0, 30.0, 15.0, 10.0, 5.0, 1.0)
 """Bin lengths, the longest that gives `MIN_BINS` is taken."""

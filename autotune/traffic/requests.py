@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.traffic.problems import CLOCK_JUMP, CLOCK_STEP_S, STRAY
-from costmodel.columns import Floats
+from costmodel.plan.columns import Floats
 
 MAX_ROWS = 16_000_000
 """Rows that are held: 20 bytes each, 320 MB. Beyond, what lies before the window is dropped, then rows are thinned."""

@@ -8,13 +8,13 @@ from typing import Literal
 
 import numpy as np
 
+from autotune.scoring.best_knobs import score_variant
+from autotune.scoring.knob_grid import Rows, Variant, make_rows
 from autotune.space import Candidate
 from autotune.study import IntRange, Study
 from autotune.traffic.profile import QUANTILES, WorkloadProfile
 from autotune.tuning import PlanResult
-from autotune.tuning.candidates import Rows, Variant, make_rows
-from autotune.tuning.score import score_variant
-from costmodel.outcome import Estimate
+from costmodel.estimate.result import Estimate
 
 Load = Literal["peak", "mean"]
 LONGEST_QUANTILE = QUANTILES.index(0.99)

@@ -1,7 +1,7 @@
 """Answering a study: scoring every plan, solving its knobs, ranking what keeps the constraints."""
 
-from autotune.tuning.plans import Knobs, PlanResult, Violation
-from autotune.tuning.run import BaselineResult, TuneResult, score_baseline, score_plan, tune
+from autotune.scoring.plan_result import Knobs, PlanResult, Violation
+from autotune.tuning.answer_study import BaselineResult, TuneResult, score_baseline, score_plan, tune
 
 __all__ = [
     "BaselineResult",

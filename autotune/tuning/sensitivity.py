@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from math import sqrt
 
+from autotune.scoring.best_knobs import score
+from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
+from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.space import Candidate
 from autotune.study import IntRange, Study
-from autotune.tuning.confidence import TOLD_APART, confidence
-from autotune.tuning.plans import PlanResult, plan_key
-from autotune.tuning.run import TuneResult, expected_objective, rank
-from autotune.tuning.score import score
+from autotune.tuning.answer_study import TuneResult, expected_objective, rank
 from costmodel.hardware import Cluster
 
 FACTORS = (0.5, 2.0 / 3.0, 0.8, 1.0, 1.25, 1.5, 2.0)
@@ -38,7 +38,7 @@ class Point:
     best: str | None
     """Plan in first place; None where no plan keeps every limit."""
     best_expected: float | None
-    """Its expected objective (`autotune.tuning.run.expected_objective`), in the metric's unit."""
+    """Its expected objective (`autotune.tuning.answer_study.expected_objective`), in the metric's unit."""
     chosen_expected: float | None
     """That of the study's winner; None where it breaks a limit."""
     chosen_breaks: tuple[str, ...]

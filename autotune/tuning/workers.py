@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from autotune.scoring.best_knobs import STEPS_BACK, score
+from autotune.scoring.plan_result import VARIANT, PlanResult, plan_key, to_record
+from autotune.scoring.stage_split import balanced_splits
 from autotune.space import Candidate, Space, enumerate_space
-from autotune.study import IntRange, Store, Study, cluster_choices, on_cluster
-from autotune.tuning.plans import VARIANT, PlanResult, plan_key, to_record
-from autotune.tuning.pool import Pool, Scorer
-from autotune.tuning.sample import sample
-from autotune.tuning.score import STEPS_BACK, score
-from autotune.tuning.split import balanced_splits
+from autotune.storage import Store
+from autotune.study import IntRange, Study, cluster_choices, on_cluster
+from autotune.tuning.executor import Pool, Scorer
+from autotune.tuning.sampling.sampler import sample
 from costmodel.errors import InputError
 
 CLAIM_CANDIDATES = 512

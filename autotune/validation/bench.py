@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autotune.scoring.knob_grid import weights
 from autotune.space import Candidate, format_plan
 from autotune.study import Study, cluster_of
 from autotune.tuning import score_plan
-from autotune.tuning.candidates import weights
 from costmodel.errors import InputError, Problem
-from costmodel.estimate import PlanEntry
+from costmodel.estimate.batch import PlanEntry
 from costmodel.files import read_file
-from costmodel.runs import BATCHED_TOKENS, MAX_NUM_SEQS, Run
+from costmodel.measured.runs import BATCHED_TOKENS, MAX_NUM_SEQS, Run
 
 MAX_BENCH_BYTES = 200_000_000
 SUFFIXES = (".json", ".jsonl")

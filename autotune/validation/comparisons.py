@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotune.tuning.normal import normal_cdf
+from autotune.text.normal import normal_cdf
 from autotune.validation.slo import Reliability, in_tenths
-from costmodel.calibrate import run_features
 from costmodel.calibration.residual import Residual, TargetResidual, full_covariance
-from costmodel.columns import Floats, Ints
-from costmodel.correction import TARGET_CORRELATION
-from costmodel.layout import Layout
-from costmodel.outcome import Estimate
-from costmodel.runs import Run, RunBatch
+from costmodel.estimate.error_model import TARGET_CORRELATION
+from costmodel.estimate.result import Estimate
+from costmodel.measured.learn_profile import run_features
+from costmodel.measured.runs import Run, RunBatch
+from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ def comparison_reliability(
 ) -> list[Reliability]:
     """For each tenth from 0.5 to 1: P(more throughput per GPU), over all pairs of a group's plans.
 
-    Errors of a pair are those of `autotune.tuning.confidence`: the cell's part moves both, each has its own.
+    Errors of a pair are those of `autotune.scoring.joint_uncertainty`: the cell's part moves both, each has its own.
     `throughput` is measured, shape `(num_runs,)`; runs without it are left out. Runs that repeat another are one plan,
     measured as their mean: to count each pair of them anew would count one statement many times.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.columns import Floats
+from costmodel.plan.columns import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.arch import load_model
-from costmodel.estimate import PlanBatch, PlanEntry
+from costmodel.disaggregated.kv_transfer import TransferLink
+from costmodel.disaggregated.pools import MOST_UTILISED, decode_pool, prefill_pool
+from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.estimate.result import COMMUNICATION
 from costmodel.hardware import Cluster, load_gpu
-from costmodel.layout import Layout
-from costmodel.operators import StepTime
-from costmodel.outcome import COMMUNICATION
-from costmodel.pools import MOST_UTILISED, decode_pool, prefill_pool
-from costmodel.serving import Load
-from costmodel.transfer import TransferLink
-from costmodel.work import StepWork, decode_work, mean_context
+from costmodel.plan.layout import Layout
+from costmodel.serving.closed_loop import Load
+from costmodel.step.operators import StepTime
+from costmodel.step.step_work import StepWork, decode_work, mean_context
 
 PROFILE = "DeepSeek, profile-data (2025-02), github.com/deepseek-ai/profile-data"
 DAY_SIX = "DeepSeek, open-infra-index, day 6 (2025-03), github.com/deepseek-ai/open-infra-index"

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from autotune.study.escaping import csv_text
+from autotune.text.escaping import csv_text
 from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.metrics import P90, errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
-from costmodel.columns import Floats
-from costmodel.outcome import Estimate
-from costmodel.recipes import recipe_source
-from costmodel.runs import Run, RunBatch
+from costmodel.estimate.result import Estimate
+from costmodel.measured.benchmark_recipes import recipe_source
+from costmodel.measured.runs import Run, RunBatch
+from costmodel.plan.columns import Floats
 
 HEADER = (
     "id",

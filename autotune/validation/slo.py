@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.tuning.normal import p_below
-from costmodel.columns import Floats
+from autotune.text.normal import p_below
+from costmodel.plan.columns import Floats
 
 FORGIVEN = 1.10
 """The lenient figure forgives a limit broken by up to a tenth."""

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from autotune.scoring.joint_uncertainty import P10
+from autotune.scoring.knob_grid import study_profile
 from autotune.study import Study
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.candidates import study_profile
-from autotune.tuning.confidence import P10
-from autotune.tuning.run import place
+from autotune.tuning.answer_study import place
 from autotune.validation.bench import BenchResult
-from costmodel.calibrate import learn_cell
 from costmodel.calibration.profile import LEAST_RUNS, Profile, profile_text
 from costmodel.calibration.residual import own_key, residual_columns
 from costmodel.errors import InputError
-from costmodel.runs import prepare_runs
+from costmodel.measured.learn_profile import learn_cell
+from costmodel.measured.runs import prepare_runs
 
 SHOWN = 5
 """Plans of the ranking that are shown."""

@@ -13,13 +13,13 @@ import numpy as np
 
 from costmodel.arch import Arch
 from costmodel.calibration.residual import BORROWED_FROM
-from costmodel.collectives import Links
-from costmodel.columns import ArchColumns, ClusterColumns, Floats
 from costmodel.dtypes import KV_BYTES, compute_dtype
 from costmodel.hardware import Cluster, Gpu
-from costmodel.kernels.rates import Rate
-from costmodel.kernels.table import Rates
-from costmodel.passes import EngineColumns
+from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats
+from costmodel.step.collectives import Links
+from costmodel.step.kernel_laws import Rate
+from costmodel.step.kernel_rates import Rates
+from costmodel.step.pipeline_pass import EngineColumns
 
 _DATA = files("costmodel.calibration") / "data"
 

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.calibration.residual import FEATURES, TARGETS, TRIANGLE, TargetResidual, full_covariance
-from costmodel.columns import Floats
 from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
+from costmodel.plan.columns import Floats
 
 SCHEMA_VERSION = 2
 LEAST_RUNS = 5

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from costmodel.arch import Arch
-from costmodel.columns import Columns, Floats
+from costmodel.plan.columns import Columns, Floats
 
 _DATA = files("costmodel.calibration") / "data"
 LINEAR = ("one", "concurrency", "gpus", "isl", "osl", "expert_parallel")

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.report.files import table_csv
-from autotune.study.trials import named_constraints
+from autotune.storage.optuna_trials import named_constraints
 from costmodel.errors import InputError
 
 STUDY = Path(__file__).parents[2] / "studies" / "reference-128.toml"

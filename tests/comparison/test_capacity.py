@@ -12,14 +12,14 @@ import pytest
 from autotune.comparison import best, capacity
 from autotune.comparison.best import at_capacity, best_plan, capacity_study
 from autotune.comparison.capacity import SHARES, drawn_capacities
+from autotune.comparison.compare_plans import on_traffic
 from autotune.comparison.robustness import swept
-from autotune.comparison.run import on_traffic
+from autotune.scoring.joint_uncertainty import DRAWS, Draws, joint_draws
 from autotune.study import Study, study_from_document
 from autotune.traffic import profile_of_arrays
 from autotune.tuning import PlanResult
-from autotune.tuning.confidence import DRAWS, Draws, joint_draws
-from autotune.tuning.run import score_plan
-from costmodel.columns import Floats
+from autotune.tuning.answer_study import score_plan
+from costmodel.plan.columns import Floats
 
 
 def dense(**constraints: float) -> Study:

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.comparison import Comparison, compare
-from autotune.comparison.better import p_better, p_greater
 from autotune.comparison.operators import gpu_s_per_request, time_rows, where_from
+from autotune.comparison.probability_better import p_better, p_greater
 from autotune.comparison.robustness import load_order, rescored
+from autotune.comparison.value_and_gain import served_within_limits, value_per_s
 from autotune.comparison.verdict import duration_words, figure
-from autotune.comparison.worth import served_within_limits, value_per_s
+from autotune.scoring.joint_uncertainty import confidence, joint_draws
 from autotune.study import Study, load_study
-from autotune.tuning.confidence import confidence, joint_draws
-from autotune.tuning.run import score_plan
+from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 
 from .test_switching import dense, scored

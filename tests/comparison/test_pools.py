@@ -14,19 +14,19 @@ from click.testing import CliRunner
 from autotune.cli.main import cli
 from autotune.comparison import compare
 from autotune.comparison.best import at_capacity, best_plan
-from autotune.comparison.fleet import fleet_of
+from autotune.comparison.replicas_in_transition import fleet_of
 from autotune.comparison.robustness import load_order, rescored
 from autotune.comparison.switching import switch_cost
+from autotune.disaggregated.rescore import pool_weight_bytes, pools_at
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_markdown
 from autotune.report.html.comparison import comparison_page
+from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.study import Study
-from autotune.study.values import Point
 from autotune.tuning import PlanResult, tune
-from autotune.tuning.gpu_time import gpu_s_per_request
-from autotune.tuning.pools.again import pool_weight_bytes, pools_at
-from autotune.tuning.run import score_plan
+from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
+from costmodel.serving.requests import RequestKind
 from tests.tuning.brute import question
 
 from .test_switching import scored
@@ -179,7 +179,7 @@ def test_a_pool_that_breaks_a_rule_is_named_as_it_was_given() -> None:
 
 def recorded(study: Study) -> Study:
     """The study under recorded traffic of two kinds of requests."""
-    points = (Point(isl=2000, osl=200, weight=0.5), Point(isl=4000, osl=400, weight=0.5))
+    points = (RequestKind(isl=2000, osl=200, weight=0.5), RequestKind(isl=4000, osl=400, weight=0.5))
     return replace(study, workload=replace(study.workload, points=points, request_rate_per_s=2.0))
 
 

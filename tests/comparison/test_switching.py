@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.comparison.fleet import fleet_of, weight_bytes_per_gpu
+from autotune.comparison.replicas_in_transition import fleet_of, weight_bytes_per_gpu
 from autotune.comparison.switching import load_s, longest_request_s, same_launch, switch_cost
+from autotune.comparison.value_and_gain import gain_over
 from autotune.comparison.values import SwitchCost
-from autotune.comparison.worth import gain_over
 from autotune.study import Study, study_from_document
 from autotune.tuning import PlanResult
-from autotune.tuning.run import score_plan
+from autotune.tuning.answer_study import score_plan
 from costmodel.arch.params import weight_bytes
 
 

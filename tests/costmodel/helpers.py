@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from costmodel.arch import Arch, load_model
-from costmodel.columns import Floats
-from costmodel.estimate import PlanBatch, PlanEntry
+from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.estimate.result import Estimate
 from costmodel.hardware import Cluster, load_gpu
-from costmodel.layout import Layout
-from costmodel.outcome import Estimate
-from costmodel.serving import Load
+from costmodel.plan.columns import Floats
+from costmodel.plan.layout import Layout
+from costmodel.serving.closed_loop import Load
 
 
 def cluster(gpu: str = "h200", gpus: int = 128, **changes: object) -> Cluster:

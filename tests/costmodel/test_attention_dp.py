@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from costmodel.estimate import PlanBatch
-from costmodel.work import prompt_work
+from costmodel.estimate.batch import PlanBatch
+from costmodel.step.step_work import prompt_work
 from tests.costmodel.helpers import entry, estimate, load
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from costmodel.calibration.load import load_calibration
-from costmodel.outcome import TTFT_PARTS
+from costmodel.estimate.result import TTFT_PARTS
 from tests.costmodel.helpers import entry, estimate, load
 
 FRONT, QUEUE = TTFT_PARTS.index("front_end"), TTFT_PARTS.index("queue")

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from costmodel.arch import read_config
-from costmodel.collectives import Exchange, Links, all_reduce, gather, pipeline_send
-from costmodel.columns import ArchColumns, ClusterColumns, LayoutColumns
-from costmodel.kernels.rates import Rate
-from costmodel.memory import activation_bytes, kv_sequence_bytes, weight_bytes_by_layer
-from costmodel.placement import Placement
-from costmodel.precision import PrecisionColumns
-from costmodel.routing import popularity, popularity_cv2, rank_load
-from costmodel.shards import rank_matrices
-from costmodel.stages import StageTable, maximal_stages, stage_counts
-from costmodel.work import mean_context, mean_window_context
+from costmodel.plan.columns import ArchColumns, ClusterColumns, LayoutColumns
+from costmodel.plan.matrices import rank_matrices
+from costmodel.plan.placement import Placement
+from costmodel.plan.precision import PrecisionColumns
+from costmodel.plan.stages import StageTable, maximal_stages, stage_counts
+from costmodel.step.collectives import Exchange, Links, all_reduce, gather, pipeline_send
+from costmodel.step.expert_routing import popularity, popularity_cv2, rank_load
+from costmodel.step.kernel_laws import Rate
+from costmodel.step.memory import activation_bytes, kv_sequence_bytes, weight_bytes_by_layer
+from costmodel.step.step_work import mean_context, mean_window_context
 from tests.costmodel.helpers import cluster, layout
 
 MLA = {

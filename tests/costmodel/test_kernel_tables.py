@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from costmodel.calibration.fit.tables import READERS, Sample, read_kernels
+from tools.fit_calibration.tables import READERS, Sample, read_kernels
 
 COLUMNS = (
     "gpu,engine,kernel_source,moe_dtype,num_tokens,hidden_size,inter_size,topk,num_experts,moe_tp_size,moe_ep_size,"

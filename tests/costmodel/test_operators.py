@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 from costmodel.arch import Arch, read_config
-from costmodel.collectives import Links
-from costmodel.columns import ArchColumns, ClusterColumns, Floats, LayoutColumns
-from costmodel.kernels.rates import Rate
-from costmodel.kernels.table import Rates
-from costmodel.machine import Machine
-from costmodel.memory import plan_memory
-from costmodel.operators import StepTime, step_time
-from costmodel.placement import Placement
-from costmodel.precision import PrecisionColumns
-from costmodel.routing import rank_load
-from costmodel.shards import rank_matrices
-from costmodel.stages import StageTable
-from costmodel.work import StepWork, decode_work, mean_window_context
+from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats, LayoutColumns
+from costmodel.plan.matrices import rank_matrices
+from costmodel.plan.placement import Placement
+from costmodel.plan.precision import PrecisionColumns
+from costmodel.plan.stages import StageTable
+from costmodel.step.collectives import Links
+from costmodel.step.expert_routing import rank_load
+from costmodel.step.kernel_laws import Rate
+from costmodel.step.kernel_rates import Rates
+from costmodel.step.memory import plan_memory
+from costmodel.step.operators import StepTime, step_time
+from costmodel.step.step_inputs import Machine
+from costmodel.step.step_work import StepWork, decode_work, mean_window_context
 from tests.costmodel.helpers import cluster, layout
 from tests.costmodel.test_hand_sums import BASE, EXPERTS, MLA
 

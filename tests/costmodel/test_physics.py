@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costmodel.columns import ArchColumns, ClusterColumns, LayoutColumns
-from costmodel.estimate import CHUNK_PLANS, PlanBatch
-from costmodel.kernels.rates import Rate
-from costmodel.outcome import MEMORY_KINDS, Estimate
-from costmodel.placement import Placement
+from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch
+from costmodel.estimate.result import MEMORY_KINDS, Estimate
+from costmodel.plan.columns import ArchColumns, ClusterColumns, LayoutColumns
+from costmodel.plan.placement import Placement
+from costmodel.step.kernel_laws import Rate
 from tests.costmodel.helpers import cluster, entry, estimate, layout, load
 from tests.costmodel.test_properties import MODELS, plans
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from autotune.space import enumerate_space
 from costmodel.arch import AttentionKind, load_model, total_params
-from costmodel.columns import ArchColumns, LayoutColumns
-from costmodel.estimate import CHUNK_PLANS, PlanBatch, PlanEntry
-from costmodel.outcome import Estimate
-from costmodel.shards import rank_matrices
+from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch, PlanEntry
+from costmodel.estimate.result import Estimate
+from costmodel.plan.columns import ArchColumns, LayoutColumns
+from costmodel.plan.matrices import rank_matrices
 from tests.costmodel.helpers import cluster, entry, estimate, load
 
 MODELS = ("deepseek-v3", "qwen3-235b", "gpt-oss-120b", "llama-3.1-70b", "qwen3.5-397b", "mixtral-8x22b")

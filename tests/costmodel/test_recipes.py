@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from costmodel.errors import InputError
-from costmodel.holding import held_back
-from costmodel.recipes import ServerSettings, recipe_settings
-from costmodel.runfile import read_runs
-from costmodel.runs import Run, prepare_runs
+from costmodel.measured.benchmark_recipes import ServerSettings, recipe_settings
+from costmodel.measured.runs import Run, prepare_runs
+from costmodel.measured.runs_csv import read_runs
+from costmodel.serving.scheduler_polling import held_back
 
 HEADER = "gpu,engine,model,precision,isl,osl,lengths,concurrency,attn_tp"
 

@@ -23,8 +23,8 @@ from costmodel.calibration.residual import (
     full_covariance,
     residual_columns,
 )
-from costmodel.columns import Floats
-from costmodel.runs import ENGINES
+from costmodel.measured.runs import ENGINES
+from costmodel.plan.columns import Floats
 
 COUNT = 7
 

@@ -17,8 +17,8 @@ from autotune.evaluation.strategy import AXES
 from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_markdown
 from autotune.study import load_study
-from autotune.tuning.figures import figure, room_words
-from autotune.tuning.run import score_plan
+from autotune.text.numbers import figure, room_words
+from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 from tests.studies import STUDIES
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from autotune.evaluation.claims import read_claims
-from autotune.launch.importing import import_plan
+from autotune.evaluation.report_claims import read_claims
+from autotune.launch.reading.import_plan import import_plan
 from autotune.retuning.ledger import open_ledger, read_ledger
 from autotune.retuning.state import read_current
 from autotune.space import parse_plan
@@ -23,7 +23,7 @@ from autotune.validation.bench import read_bench
 from costmodel.arch import read_config_file
 from costmodel.calibration.profile import SCHEMA_VERSION, VALUES, read_profile
 from costmodel.errors import InputError
-from costmodel.runfile import read_runs
+from costmodel.measured.runs_csv import read_runs
 from tests.studies import FOLDER
 
 CONFIGS = FOLDER.parent / "costmodel" / "arch" / "catalog_data"

@@ -12,7 +12,8 @@ import pytest
 
 from autotune.cli.inspect import run_model
 from autotune.report.console import Terminal
-from autotune.study import load_study, open_store
+from autotune.storage import open_store
+from autotune.study import load_study
 from costmodel.errors import InputError, Problem, visible
 from costmodel.files import read_file
 from tests.fuzz.readers import CONFIGS, READERS

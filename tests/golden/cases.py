@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.estimate import PlanEntry
-from costmodel.operators import GROUPS
-from costmodel.outcome import TTFT_PARTS
-from costmodel.serving import Load
+from costmodel.estimate.batch import PlanEntry
+from costmodel.estimate.result import TTFT_PARTS
+from costmodel.serving.closed_loop import Load
+from costmodel.step.operators import GROUPS
 from tests.costmodel.helpers import entry, estimate, load
 
 ENGINES = ("vllm", "sglang", "trtllm")
@@ -29,7 +29,7 @@ PLANS: tuple[Plan, ...] = (
     ("llama-3.1-405b", "h200", {"pp": 2, "attn_tp": 8}),
     ("llama-3.1-8b", "l40s", {"replicas": 7}),
 )
-"""Model, GPU, degrees. Every kind of attention, of FFN and of exchange; replicas, pipelines, four generations of GPU."""
+"""Model, GPU, degrees: every kind of attention, FFN and exchange, replicas, pipelines, five generations of GPU."""
 
 MIXED_DEGREES = {"sglang": {"attn_tp": 4, "attn_dp": 4, "moe_tp": 2, "moe_ep": 8}, "vllm": {"attn_tp": 4, "attn_dp": 4}}
 """What the first plan is instead where the engine takes attention-DP beside tensor parallelism."""
@@ -45,7 +45,7 @@ def plans(engine: str) -> tuple[PlanEntry, ...]:
 
 
 def loads() -> dict[str, Load]:
-    """Few requests with long prompts; many of the same lengths, held back, with cached prefixes; drafts and a full cache."""
+    """Few requests with long prompts; many of the same lengths with cached prefixes; drafts and a full cache."""
     few = load(7.0, isl=13_001.0, osl=211.0, batched_tokens=2048.0)
     many = replace(
         load(389.0, isl=1009.0, osl=499.0),

@@ -11,8 +11,8 @@ from autotune.graph import PlanGraph, plan_graph
 from autotune.graph.build import build
 from autotune.graph.costs import phase_costs
 from autotune.graph.schedule import list_schedule
+from autotune.scoring.knob_grid import Variant, make_rows
 from autotune.space import enumerate_space
-from autotune.tuning.candidates import Variant, make_rows
 from costmodel.arch import model_names
 from tests.graph.plans import DEEPSEEK, QWEN, REFERENCE, random_plans, study
 

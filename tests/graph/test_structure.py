@@ -12,7 +12,7 @@ import pytest
 from autotune.graph import COLLAPSES, InvalidPlanError, PlanGraph, plan_graph
 from autotune.graph.ranks import ReplicaRanks
 from costmodel.errors import InputError
-from costmodel.layout import Layout
+from costmodel.plan.layout import Layout
 from tests.graph.plans import DEEPSEEK, QWEN, REFERENCE, random_plans, study
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from autotune.launch.build import launch_plan
+from autotune.launch.engines.build import launch_plan
+from autotune.launch.engines.options import OptionList, option_list, versions
 from autotune.launch.limits import StartLimits
-from autotune.launch.options import OptionList, option_list, versions
 from autotune.launch.plan import BenchLoad, LaunchPlan, Service
 from autotune.space import Candidate, enumerate_space, format_plan
 from autotune.tuning import Knobs

@@ -11,12 +11,12 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from autotune.launch.containers import containers, each
-from autotune.launch.parse import parse_command
 from autotune.launch.plan import LaunchPlan
-from autotune.launch.sources import Running, with_config
-from autotune.launch.understand import AXES, Axes, is_head, knobs_of, same_servers
-from autotune.launch.values import Values
+from autotune.launch.reading.containers import containers, each
+from autotune.launch.reading.option_reader import Values
+from autotune.launch.reading.parse import parse_command
+from autotune.launch.reading.plan_of_command import AXES, Axes, is_head, knobs_of, same_servers
+from autotune.launch.reading.sources import Running, with_config
 from costmodel.arch import Arch
 
 SCHEMAS = Path(__file__).parent / "schemas"

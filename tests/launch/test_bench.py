@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from autotune.engines import ENGINES
 from autotune.launch.bench import CLIENTS, client
-from autotune.launch.bench_script import bench_script, script_command
-from autotune.launch.options import option_list, versions
+from autotune.launch.engines.options import option_list, versions
 from autotune.launch.service import bench_load
-from autotune.space import ENGINES
+from autotune.launch.targets.bench_script import bench_script, script_command
 from autotune.study import load_study
 from autotune.tuning import tune
 from costmodel.arch import load_model

@@ -11,14 +11,14 @@ from dataclasses import replace
 
 import pytest
 
-from autotune.launch.bench_script import bench_script
 from autotune.launch.files import OutFile, write_folder
-from autotune.launch.parse import parse_command, split_command
-from autotune.launch.pods import mounted_model
 from autotune.launch.quoting import check_image, check_launch_text, dns_label, one_line
-from autotune.launch.safeyaml import read_yaml
-from autotune.launch.scripts import script_files
-from autotune.launch.targets import TARGETS, target_files
+from autotune.launch.reading.parse import parse_command, split_command
+from autotune.launch.reading.safe_yaml import read_yaml
+from autotune.launch.targets.bench_script import bench_script
+from autotune.launch.targets.pods import mounted_model
+from autotune.launch.targets.registry import TARGETS, target_files
+from autotune.launch.targets.scripts import script_files
 from costmodel.arch import load_model
 from costmodel.errors import InputError
 from tests.launch import manifests
@@ -239,7 +239,7 @@ def test_hostile_yaml_is_refused_quickly(text, why):
 
 def test_an_alias_bomb_is_bounded(tmp_path):
     """Nine levels of nine aliases, 387 million lists when followed: the walk over them gives up."""
-    from autotune.launch.importing import import_plan
+    from autotune.launch.reading.import_plan import import_plan
 
     path = tmp_path / "bomb.yml"
     path.write_text("services:\n  x: 1\n" + BOMB)
@@ -265,7 +265,7 @@ def test_an_alias_bomb_is_bounded(tmp_path):
 )
 def test_hostile_commands_are_errors_with_a_place(command):
     """What cannot be read is an error, never a traceback and never run."""
-    from autotune.launch.importing import import_plan
+    from autotune.launch.reading.import_plan import import_plan
 
     with pytest.raises(InputError, match=r"must|cannot"):
         import_plan(command)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
-from autotune.launch.importing import import_plan
+from autotune.launch.reading.import_plan import import_plan
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 

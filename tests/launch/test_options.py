@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from autotune.launch.command import CommandLine
-from autotune.launch.dtypes import KV_NAMES, kv_dtype, kv_name, weight_name
-from autotune.launch.options import choose_version, option_list, versions
-from autotune.space import ENGINES
+from autotune.engines import ENGINES
+from autotune.launch.engines.command import CommandLine
+from autotune.launch.engines.dtypes import KV_NAMES, kv_dtype, kv_name, weight_name
+from autotune.launch.engines.options import choose_version, option_list, versions
 from costmodel.arch import load_model
 from costmodel.errors import InputError
 from tests.launch.helpers import launched, plans, service

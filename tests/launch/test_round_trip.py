@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autotune.engines import ENGINES, split_layers
+from autotune.launch.engines.options import option_list, versions
 from autotune.launch.files import OutFile
-from autotune.launch.options import option_list, versions
 from autotune.launch.plan import LaunchPlan
-from autotune.launch.scripts import process_script, script_files
-from autotune.launch.sources import Running, script_commands, with_config
-from autotune.launch.understand import AXES, Axes, is_head, knobs_of, same_servers
-from autotune.launch.values import Values
-from autotune.space import ENGINES, split_layers
+from autotune.launch.reading.option_reader import Values
+from autotune.launch.reading.plan_of_command import AXES, Axes, is_head, knobs_of, same_servers
+from autotune.launch.reading.sources import Running, script_commands, with_config
+from autotune.launch.targets.scripts import process_script, script_files
 from costmodel.arch import Arch, load_model
 from costmodel.errors import InputError
-from costmodel.layout import LAYOUT_AXES, Layout
+from costmodel.plan.layout import LAYOUT_AXES, Layout
 from tests.launch.helpers import MODELS, launched, plans, service
 
 NODE_RULES = ("whole_nodes", "dp_rank_nodes", "stages_per_node")

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.launch import compose, dynamo, kubernetes
+from autotune.engines import ENGINES
+from autotune.launch.engines.options import versions
 from autotune.launch.files import write_folder
-from autotune.launch.importing import import_plan
-from autotune.launch.options import versions
-from autotune.launch.pods import instance_name
-from autotune.launch.targets import TARGETS, target_files
-from autotune.space import ENGINES
+from autotune.launch.reading.import_plan import import_plan
+from autotune.launch.targets import compose, dynamo, kubernetes
+from autotune.launch.targets.pods import instance_name
+from autotune.launch.targets.registry import TARGETS, target_files
 from costmodel.arch import load_model
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster, load_gpu

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autotune.launch.export import choose_plan, make_export
-from autotune.launch.targets import TARGETS, target_files
+from autotune.launch.targets.registry import TARGETS, target_files
 from autotune.study import load_study
 
 STUDY = Path(__file__).resolve().parents[2] / "studies" / "llama-70b-16xh100.toml"

@@ -18,27 +18,27 @@ from markdown_it import MarkdownIt
 from prometheus_client.parser import text_string_to_metric_families
 
 from autotune.comparison import compare
-from autotune.launch.parse import parse_command, split_command
-from autotune.launch.targets import TARGETS, target_files
+from autotune.launch.reading.parse import parse_command, split_command
+from autotune.launch.targets.registry import TARGETS, target_files
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_markdown
 from autotune.report.document import tune_document
 from autotune.report.evaluation_text import evaluation_markdown
 from autotune.report.files import plans_csv, table_csv
-from autotune.report.front import front_document
 from autotune.report.html.comparison import comparison_page
+from autotune.report.pareto_front import front_document
 from autotune.report.replay import replay_markdown
 from autotune.report.replay_plot import replay_svg
 from autotune.retuning.metrics import metrics_text
 from autotune.retuning.replay import STRATEGIES
-from autotune.retuning.run import Outcome
+from autotune.retuning.retune_once import Outcome
 from autotune.study import load_study
-from autotune.tuning.front import pareto
+from autotune.tuning.pareto_front import pareto
 from autotune.validation.report import predictions_csv
 from costmodel.arch import load_model
 from costmodel.calibration.profile import VALUES, Profile, ProfileCell, profile_text, read_profile
-from costmodel.outcome import Estimate
-from costmodel.runs import Run
+from costmodel.estimate.result import Estimate
+from costmodel.measured.runs import Run
 from tests.hostile import NAMES
 from tests.launch.helpers import launched, plans, service
 from tests.report.conftest import STUDIES, answered

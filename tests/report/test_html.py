@@ -18,9 +18,9 @@ from autotune.report.comparison import comparison_document
 from autotune.report.html.comparison import comparison_page
 from autotune.report.html.evaluation import evaluation_page
 from autotune.report.html.scatter import pareto
-from autotune.report.html.shapes import exact, number
 from autotune.report.html.tune import TABLE_ROWS, tune_page
 from autotune.study import load_study
+from autotune.text.numbers import exact, number
 from autotune.tuning import TuneResult
 from autotune.tuning.sensitivity import sensitivity
 from tests.report.conftest import EVIL, STUDIES, answered

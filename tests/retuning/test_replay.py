@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from autotune.cli.main import cli
 from autotune.report.replay import replay_document, replay_markdown
 from autotune.report.replay_plot import nice_step, replay_svg
-from autotune.retuning.player import Change, Player, Segment, overlaps
 from autotune.retuning.replay import ALWAYS, NEVER, ORACLE, OURS, Move, Replay, _served, replay
-from autotune.retuning.trace import Trace, join, most_per_s
+from autotune.retuning.replay_steps import Change, Player, Segment, overlaps
+from autotune.retuning.replay_trace import Trace, join, most_per_s
 from autotune.study import Study, study_from_document
 from autotune.traffic import TrafficLog, read_traffic
 from autotune.tuning import PlanResult
-from autotune.tuning.run import score_plan
+from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 
 DOCUMENT: dict[str, Any] = {

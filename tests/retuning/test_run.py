@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from autotune.report.retuning import retune_document, retune_paragraph
-from autotune.retuning import judge as judging
-from autotune.retuning import run as flow
+from autotune.retuning import decide_window as judging
+from autotune.retuning import retune_once as flow
 from autotune.retuning.entry import digest
 from autotune.retuning.ledger import open_ledger, read_ledger
 from autotune.retuning.metrics import metrics_text, write_metrics
-from autotune.retuning.run import Outcome, accept, retune
+from autotune.retuning.retune_once import Outcome, accept, retune
 from autotune.retuning.window import Drift, Window
 from autotune.study import Study, study_from_document
 from costmodel.errors import InputError

@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
-from autotune.retuning.units import cron_fields, cron_line, job, kubernetes_manifest, systemd_units
+from autotune.retuning.scheduler_units import cron_fields, cron_line, job, kubernetes_manifest, systemd_units
 from costmodel.errors import InputError
 from tests.hostile import NAMES
 

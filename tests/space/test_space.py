@@ -9,20 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.space import (
-    ENGINES,
-    RULES,
-    enumerate_space,
-    format_plan,
-    parse_plan,
-    resolve,
-    short_plan,
-    split_layers,
-    violations,
-)
+from autotune.engines import ENGINES, RULES, split_layers
+from autotune.space import enumerate_space, format_plan, parse_plan, resolve, short_plan, violations
 from costmodel.arch import Arch, load_model, read_config
 from costmodel.errors import InputError
-from costmodel.layout import Layout
+from costmodel.plan.layout import Layout
 
 COUNTS = {
     "deepseek-v3": (176, 464, 206),

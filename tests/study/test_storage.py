@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from autotune.study import TrialRecord, default_location, open_store
-from autotune.study.locking import OwnedLock
+from autotune.storage import TrialRecord, default_location, open_store
+from autotune.storage.locking import OwnedLock
 from costmodel.errors import InputError
 
 FINGERPRINT = "f" * 64
@@ -127,7 +127,7 @@ def test_samplers_work_on_a_store(path):
     """An Optuna sampler can ask on top of stored trials: the distributions fit those of the trials."""
     import optuna
 
-    from autotune.study.trials import distributions
+    from autotune.storage.optuna_trials import distributions
 
     store = store_at(path)
     store.add([record(i, value=float(i)) for i in range(12)])
@@ -150,7 +150,7 @@ def test_wrong_records_are_refused(path):
 
 WRITER = """
 import sys
-from autotune.study import TrialRecord, open_store
+from autotune.storage import TrialRecord, open_store
 path, start, count, batch = sys.argv[1], *map(int, sys.argv[2:])
 store = open_store(path, "mine", "f" * 64, ["maximize"], gpus=128)
 params = {"replicas": 4, "pp": 2}
@@ -236,7 +236,7 @@ def test_a_lock_of_a_live_process_is_waited_for_and_named(tmp_path):
     """A journal that another process keeps locked is one message with that process's number."""
     path = tmp_path / "journal.log"
     store_at(path).add([record(0)])
-    hold = "from autotune.study.locking import OwnedLock; from pathlib import Path; import sys, time\n"
+    hold = "from autotune.storage.locking import OwnedLock; from pathlib import Path; import sys, time\n"
     hold += "OwnedLock(Path(sys.argv[1]), 1.0).acquire(); print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", hold, str(path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None

@@ -25,7 +25,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from autotune.study import load_study, open_store, study_fingerprint
+from autotune.storage import open_store
+from autotune.study import load_study, study_fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "studies" / "deepseek-v3-128xh200.toml"
@@ -301,9 +302,10 @@ def _command(argv: list[str], files: Mapping[str, str], log: str, how: How) -> N
 
 def _watch(log: int, how: How) -> None:
     """Write down what is scored, and what is stored after that; slow down; make the clock lie."""
-    from autotune.study.database import DatabaseStore
-    from autotune.study.journal import JournalStore
-    from autotune.tuning import pool, workers
+    from autotune.storage.database_store import DatabaseStore
+    from autotune.storage.journal_store import JournalStore
+    from autotune.tuning import executor as pool
+    from autotune.tuning import workers
 
     workers.CLAIM_CANDIDATES = workers.SHARED_CLAIM_CANDIDATES = CLAIM
     real_scored = pool.Pool.scored

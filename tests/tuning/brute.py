@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from autotune.space import format_plan, split_layers, violations
+from autotune.engines import split_layers
+from autotune.scoring.limits import p_meets
+from autotune.space import format_plan, violations
 from autotune.study import Study, study_from_document
-from autotune.tuning.limits import p_meets
-from costmodel.columns import Floats
-from costmodel.estimate import PlanBatch, PlanEntry
-from costmodel.layout import Layout
-from costmodel.outcome import Estimate
-from costmodel.serving import Load
+from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.estimate.result import Estimate
+from costmodel.plan.columns import Floats
+from costmodel.plan.layout import Layout
+from costmodel.serving.closed_loop import Load
 
 ENGINES = ("vllm", "sglang", "trtllm")
 TOLERANCE = 1e-9

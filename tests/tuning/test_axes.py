@@ -13,13 +13,14 @@ import pytest
 
 from autotune.report.document import tune_document
 from autotune.report.table import print_tune
+from autotune.scoring.stage_split import balanced_splits, best_split
 from autotune.space import format_plan, parse_plan
-from autotune.study import Study, cluster_of, open_store, study_fingerprint
+from autotune.storage import open_store
+from autotune.study import Study, cluster_of, study_fingerprint
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.run import expected_objective, score_plan
-from autotune.tuning.split import balanced_splits, best_split
+from autotune.tuning.answer_study import expected_objective, score_plan
 from costmodel.errors import InputError
-from costmodel.stages import stage_counts
+from costmodel.plan.stages import stage_counts
 from tests.tuning.brute import question
 
 LIMITS = {"ttft_ms": 3000, "tpot_ms": 40}

@@ -10,7 +10,7 @@ import pytest
 from autotune.space import format_plan
 from autotune.study import Study
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.run import expected_objective
+from autotune.tuning.answer_study import expected_objective
 from tests.tuning.brute import all_layouts, best_by_plan, evaluate, keeps, objective, question
 
 MOST = 3000

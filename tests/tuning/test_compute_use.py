@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autotune.study import load_study
-from autotune.tuning.run import score_plan
+from autotune.tuning.answer_study import score_plan
 
 REFERENCE = Path(__file__).resolve().parents[2] / "studies" / "reference-128.toml"
 PROMPT, OUTPUT, LAYERS, HIDDEN, TOP_K = 10240, 128, 16, 2048, 2

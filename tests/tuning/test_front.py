@@ -12,12 +12,13 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.cli.tune import front_store
-from autotune.report.front import front_document, shown_points
-from autotune.study import Store, Study
+from autotune.report.pareto_front import front_document, shown_points
+from autotune.scoring.knob_grid import Variant, make_rows
+from autotune.scoring.limits import excess_table, study_limits
+from autotune.storage import Store
+from autotune.study import Study
 from autotune.tuning import tune
-from autotune.tuning.candidates import Variant, make_rows
-from autotune.tuning.front import Front, _loads, goal_values, nondominated, pareto, study_goals
-from autotune.tuning.limits import excess_table, study_limits
+from autotune.tuning.pareto_front import Front, _loads, goal_values, nondominated, pareto, study_goals
 from autotune.tuning.workers import study_space
 from costmodel.errors import InputError
 from tests.tuning.brute import question

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autotune.disaggregated.plan_results import pair_results
+from autotune.disaggregated.search import search_pools
+from autotune.disaggregated.skyband import skyband
 from autotune.report.clusters import table_name
 from autotune.report.document import tune_document
-from autotune.study import Study, open_store, study_fingerprint
+from autotune.storage import open_store
+from autotune.study import Study, study_fingerprint
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.pools.prune import skyband
-from autotune.tuning.pools.results import pair_results
-from autotune.tuning.pools.search import search_pools
-from autotune.tuning.run import expected_objective, rank, score_plan
+from autotune.tuning.answer_study import expected_objective, rank, score_plan
 from costmodel.errors import InputError
 from tests.tuning.brute import question
 

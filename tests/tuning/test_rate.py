@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from autotune.scoring.knob_grid import Variant, make_rows
 from autotune.study import Study, load_study
 from autotune.tuning import tune
-from autotune.tuning.candidates import Variant, make_rows
 from autotune.tuning.workers import study_space
 from tests.studies import FOLDER
 

@@ -6,8 +6,8 @@ import optuna
 import pytest
 
 from autotune.study import Study
-from autotune.tuning.sample import _sampler, sample
-from autotune.tuning.sample_memory import BEST, REMEMBERED, Memory
+from autotune.tuning.sampling.bounded_history import BEST, REMEMBERED, Memory
+from autotune.tuning.sampling.sampler import _sampler, sample
 from autotune.tuning.workers import study_space
 from tests.tuning.brute import question
 
@@ -96,7 +96,7 @@ def test_a_sampling_beyond_what_is_remembered(sampler: str, monkeypatch: pytest.
         made.append(Memory(samplers, directions, remembered=40))  # type: ignore[arg-type]
         return made[-1]
 
-    monkeypatch.setattr("autotune.tuning.sample.Memory", small)
+    monkeypatch.setattr("autotune.tuning.sampling.sampler.Memory", small)
     candidates = study_space(study).candidates
     runs = [[p.plan for batch in sample(study, candidates, [], budget=10_000) for p in batch] for _ in range(2)]
     assert runs[0] == runs[1]

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autotune.scoring.objective import plan_expected
+from autotune.scoring.plan_result import plan_key
 from autotune.study import Study
 from autotune.tuning import tune
-from autotune.tuning.objective import plan_expected
-from autotune.tuning.plans import plan_key
-from autotune.tuning.sample import sample
-from autotune.tuning.sample_axes import SampleAxes
+from autotune.tuning.sampling.axes import SampleAxes
+from autotune.tuning.sampling.sampler import sample
 from autotune.tuning.workers import study_space
 from benchmarks.sampling import DATA, SHARE, SPACES, Space, run
 from tests.tuning.brute import question

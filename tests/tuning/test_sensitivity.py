@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from autotune.study import IntRange, Point, Study, load_study
+from autotune.study import IntRange, Study, load_study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.sensitivity import AxisSensitivity, Sensitivity, sensitivity
+from costmodel.serving.requests import RequestKind
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 FACTORS = (0.5, 1.0, 2.0)
@@ -148,7 +149,7 @@ def test_kinds_of_requests_all_grow() -> None:
     """Traffic of several kinds is scaled kind by kind, the mean with them: no axis stands still."""
     result, _ = answered("reference-128")
     work = result.study.workload
-    kinds = (Point(isl=5_120.0, osl=64.0, weight=0.5), Point(isl=15_360.0, osl=192.0, weight=0.5))
+    kinds = (RequestKind(isl=5_120.0, osl=64.0, weight=0.5), RequestKind(isl=15_360.0, osl=192.0, weight=0.5))
     mixed = replace(
         work,
         isl=IntRange(min=5_120, max=15_360, average=10_240.0),

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autotune.scoring.best_knobs import score
+from autotune.scoring.knob_grid import Variant, make_rows
+from autotune.scoring.limits import study_limits
+from autotune.scoring.plan_result import PlanResult, from_record, to_record
+from autotune.scoring.solve_concurrency import solve_concurrency
 from autotune.space import Candidate, enumerate_space
-from autotune.study import open_store, study_fingerprint
+from autotune.storage import open_store
+from autotune.study import study_fingerprint
 from autotune.tuning import tune
-from autotune.tuning.candidates import Variant, make_rows
-from autotune.tuning.limits import study_limits
-from autotune.tuning.plans import PlanResult, from_record, to_record
-from autotune.tuning.run import rank
-from autotune.tuning.score import score
-from autotune.tuning.solve import solve_concurrency
+from autotune.tuning.answer_study import rank
 from tests.tuning.brute import all_layouts, evaluate, keeps, question
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autotune.study import load_study, open_store, study_fingerprint
+from autotune.scoring.tried import Tried, rounded
+from autotune.storage import open_store
+from autotune.study import load_study, study_fingerprint
 from autotune.tuning import tune
-from autotune.tuning.tried import Tried, rounded
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from autotune.report.document import tune_document
+from autotune.scoring.limits import excess_table, study_limits
 from autotune.space import format_plan
-from autotune.study import Study, load_study, open_store, study_fingerprint
+from autotune.storage import open_store
+from autotune.study import Study, load_study, study_fingerprint
+from autotune.text.normal import normal_cdf, p_below
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.limits import excess_table, study_limits
-from autotune.tuning.normal import normal_cdf, p_below
-from autotune.tuning.run import expected_objective
+from autotune.tuning.answer_study import expected_objective
 from tests.studies import STUDIES
 from tests.tuning.brute import best_by_plan
 
@@ -74,8 +75,8 @@ def test_exhaustive_truth() -> None:
 
 def test_solved_concurrency_is_the_most_that_keeps_the_limits() -> None:
     """One request more per replica breaks a limit or waits for KV room."""
-    from autotune.tuning.candidates import Variant, make_rows
-    from autotune.tuning.solve import solve_concurrency
+    from autotune.scoring.knob_grid import Variant, make_rows
+    from autotune.scoring.solve_concurrency import solve_concurrency
 
     loaded = study("deepseek-v3-128xh200", *SMALL, "search.min_p_meets=0.0")
     space = tune(loaded).space
@@ -123,8 +124,8 @@ def test_the_same_study_again_scores_nothing(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     """With part of the plans stored, only the rest is scored and the answer is that of an unbroken run."""
-    from autotune.tuning.plans import to_record
-    from autotune.tuning.score import score
+    from autotune.scoring.best_knobs import score
+    from autotune.scoring.plan_result import to_record
 
     loaded = study("reference-128")
     whole = tune(loaded)

@@ -13,7 +13,6 @@ import costmodel.calibration
 from autotune.study import load_study
 from autotune.validation.bench import read_bench
 from costmodel.arch import Arch
-from costmodel.calibrate import calibrate, learn_cell
 from costmodel.calibration.profile import Profile, ProfileCell, posterior, profile_text, read_profile
 from costmodel.calibration.residual import (
     FEATURES,
@@ -24,8 +23,9 @@ from costmodel.calibration.residual import (
     residual_columns,
 )
 from costmodel.errors import InputError
-from costmodel.runfile import read_runs
-from costmodel.runs import Run, prepare_runs
+from costmodel.measured.learn_profile import calibrate, learn_cell
+from costmodel.measured.runs import Run, prepare_runs
+from costmodel.measured.runs_csv import read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = "id,gpu,engine,model,precision,isl,osl,concurrency,attn_tp,ttft_ms,tpot_ms\n"

@@ -17,8 +17,8 @@ from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.published import published_pools
 from autotune.validation.slo import SloRuns, reliability
 from costmodel.errors import InputError
-from costmodel.runfile import read_runs
-from costmodel.runs import prepare_runs
+from costmodel.measured.runs import prepare_runs
+from costmodel.measured.runs_csv import read_runs
 
 HEADER = "id,gpu,engine,model,precision,isl,osl,concurrency,attn_tp,moe_tp,ttft_ms,tpot_ms,remark\n"
 ROWS = (

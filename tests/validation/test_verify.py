@@ -15,11 +15,11 @@ from autotune.cli.main import cli
 from autotune.study import load_study
 from autotune.study.portable import portable_study
 from autotune.tuning import tune
-from autotune.tuning.run import score_plan
+from autotune.tuning.answer_study import score_plan
 from autotune.validation.bench import BenchKnobs, read_results
 from autotune.validation.verify import verify
 from costmodel.errors import InputError
-from costmodel.runs import prepare_runs
+from costmodel.measured.runs import prepare_runs
 from tests.studies import FOLDER
 
 STUDY = FOLDER / "deepseek-v3-128xh200.toml"

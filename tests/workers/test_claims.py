@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.study import Store, TrialRecord, claims, open_store
-from autotune.study.claims import DEAD_AFTER_S, Claim, choose, dead, new_worker, survey
+from autotune.storage import Store, TrialRecord, claims, open_store
+from autotune.storage.claims import DEAD_AFTER_S, Claim, choose, dead, new_worker, survey
 from tests.postgresql import Server
 
 FINGERPRINT = "f" * 64
@@ -70,7 +70,7 @@ def test_claims_leave_no_trials(location: str) -> None:
 
 CLAIMANT = """
 import sys, time
-from autotune.study import open_store
+from autotune.storage import open_store
 store = open_store(sys.argv[1], "mine", "f" * 64, ["maximize"], gpus=128)
 print(",".join(store.claim([str(i) for i in range(10)], 6)), flush=True)
 time.sleep(60)
@@ -96,15 +96,15 @@ def test_a_worker_elsewhere_is_dead_by_its_heartbeat(location: str, monkeypatch:
     """Of another machine only signs of life are seen: it keeps its claim while they come, and loses it after."""
     here = new_worker()
     elsewhere = replace(here, host="elsewhere", machine="other-boot/1", id="far")
-    monkeypatch.setattr("autotune.study.database.new_worker", lambda: elsewhere)
-    monkeypatch.setattr("autotune.study.journal.new_worker", lambda: elsewhere)
+    monkeypatch.setattr("autotune.storage.database_store.new_worker", lambda: elsewhere)
+    monkeypatch.setattr("autotune.storage.journal_store.new_worker", lambda: elsewhere)
     far = store_at(location)
     monkeypatch.undo()
     store = store_at(location)
     far.claim(KEYS, 6)
     assert store.claim(KEYS, 10) == ("6", "7", "8", "9")
     assert store.other_hosts == {"elsewhere"}
-    monkeypatch.setattr("autotune.study.claims.DEAD_AFTER_S", 0.3)
+    monkeypatch.setattr("autotune.storage.claims.DEAD_AFTER_S", 0.3)
     with far.alive(every_s=0.05):
         time.sleep(0.6)
         assert store.claim(KEYS, 10) == ("6", "7", "8", "9")

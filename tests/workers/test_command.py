@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from autotune.study import open_store
-from autotune.study.manage import Studies
+from autotune.storage import open_store
+from autotune.storage.browse import Studies
 from costmodel.errors import InputError
 from tests.postgresql import PASSWORD, Server
 from tests.torture.harness import OVERRIDES, STUDY, answer

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autotune.report.html.scale import finite_positive, linear
-from autotune.report.html.shapes import Chart, Shape, line, number, rect, text, tick_label
+from autotune.report.html.shapes import Chart, Shape, line, rect, text, tick_label
+from autotune.text.numbers import number
 
 WIDTH = 560
 LEFT, RIGHT = 4, 470

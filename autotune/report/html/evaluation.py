@@ -8,11 +8,12 @@ from typing import Any
 
 from autotune.report.evaluation_text import SHARES, blocks
 from autotune.report.html.bars import Series, grouped_bars, stacked_bars
-from autotune.report.html.section import GIB, Section, Tile, block_tables, document_page
-from autotune.report.html.sections import EXPERTS, MEMORY_PARTS, NOT_WEIGHTS
-from autotune.report.html.shapes import Chart, exact, number
+from autotune.report.html.page_layout import GIB, Section, Tile, block_tables, document_page
+from autotune.report.html.shapes import Chart
+from autotune.report.html.tune_sections import EXPERTS, MEMORY_PARTS, NOT_WEIGHTS
 from autotune.report.html.verdict import Verdict
-from autotune.report.html.words import LIMITS, MEMORY, OPERATORS, percent, probability
+from autotune.report.vocabulary.words import LIMITS, MEMORY, OPERATORS, percent, probability
+from autotune.text.numbers import exact, number
 
 TONES = {"OPTIMAL": "good", "ACCEPTABLE": "open", "HARMFUL": "bad", "INFEASIBLE": "bad"}
 TONES |= {"confirmed": "good", "refuted": "bad", "undecidable": "open", "ok": "good", "FAILS": "bad"}

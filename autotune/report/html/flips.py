@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from autotune.report.html.shapes import exact, number
-from autotune.report.html.table import Cell, Column, Row, Table
-from autotune.report.html.words import LIMITS, percent, probability, times
+from autotune.report.html.tables import Cell, Column, Row, Table
+from autotune.report.vocabulary.words import LIMITS, percent, probability, times
 from autotune.study import Study
+from autotune.text.numbers import exact, number
 from autotune.tuning.sensitivity import AxisSensitivity, Flip, Sensitivity
 
 TITLES = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotune.report.html.scale import fitted
-from autotune.report.html.shapes import Chart, frame, line, number, path, rect, text
+from autotune.report.html.shapes import Chart, frame, line, path, rect, text
+from autotune.text.numbers import number
 
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 66, 544, 34, 264

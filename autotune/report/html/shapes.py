@@ -79,32 +79,6 @@ def dots(places: Sequence[tuple[float, float]], css: str) -> Shape:
     return path("".join(f"M{x} {y}h0" for x, y in distinct), css)
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure for people: three significant digits, thousands apart; a dash where there is none."""
-    if value is None or value != value or value in (float("inf"), float("-inf")):
-        return "–"
-    if value == 0.0:
-        return "0"
-    size = abs(value)
-    if size >= 10.0 ** (digits - 1):
-        return f"{value:,.0f}"
-    if size < 1e-4:
-        return f"{value:.{digits - 1}g}"
-    decimals = digits - 1
-    while size >= 10.0 and decimals > 0:
-        size, decimals = size / 10.0, decimals - 1
-    while size < 1.0:
-        size, decimals = size * 10.0, decimals + 1
-    return f"{value:.{decimals}f}"
-
-
-def exact(value: float) -> str:
-    """A limit as somebody wrote it: up to six digits, without zeros that say nothing."""
-    if value != value or value in (float("inf"), float("-inf")):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 1e5 else f"{float(f'{value:.6g}'):,.6f}".rstrip("0").rstrip(".") or "0"
-
-
 def tick_label(value: float) -> str:
     """A round number as it is written on an axis: without zeros that say nothing."""
     if value and abs(value) < 1e-3:

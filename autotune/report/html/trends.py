@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from autotune.report.html.scale import Scale, finite_positive, fitted, logarithmic
-from autotune.report.html.shapes import Chart, circle, frame, line, number, path, text
-from autotune.report.html.words import Metric, percent, probability, times
+from autotune.report.html.shapes import Chart, circle, frame, line, path, text
+from autotune.report.vocabulary.words import Metric, percent, probability, times
+from autotune.text.numbers import number
 from autotune.tuning.sensitivity import AxisSensitivity, Point
 
 WIDTH, HEIGHT = 400, 290

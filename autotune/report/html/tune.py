@@ -8,9 +8,12 @@ from autotune.report.document import assumptions, baseline_rank
 from autotune.report.html.flips import TITLES, flips_table, summary
 from autotune.report.html.intervals import interval_chart
 from autotune.report.html.page import render
+from autotune.report.html.page_layout import Tile
 from autotune.report.html.scatter import Marked, ScatterLimit, scatter
-from autotune.report.html.section import Tile
-from autotune.report.html.sections import (
+from autotune.report.html.shapes import Chart
+from autotune.report.html.tables import nearest_table, ranked_table
+from autotune.report.html.trends import trend
+from autotune.report.html.tune_sections import (
     Named,
     binding_table,
     limits_table,
@@ -22,11 +25,8 @@ from autotune.report.html.sections import (
     ttft_chart,
     work_rows,
 )
-from autotune.report.html.shapes import Chart, exact, number
-from autotune.report.html.table import nearest_table, ranked_table
-from autotune.report.html.trends import trend
 from autotune.report.html.verdict import tune_verdict
-from autotune.report.html.words import (
+from autotune.report.vocabulary.words import (
     ENGINES,
     METRICS,
     PER_GPU,
@@ -42,6 +42,7 @@ from autotune.report.html.words import (
 )
 from autotune.space import format_plan
 from autotune.study import Study
+from autotune.text.numbers import exact, number
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.sensitivity import Sensitivity
 

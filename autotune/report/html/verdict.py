@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotune.report.document import baseline_rank, versus
-from autotune.report.html.shapes import exact, number
-from autotune.report.html.words import LIMITS, METRICS, percent, probability, signed, within
+from autotune.report.vocabulary.words import LIMITS, METRICS, percent, probability, signed, within
+from autotune.scoring.joint_uncertainty import TOLD_APART
+from autotune.scoring.plan_result import DERIVED, relative_excess
+from autotune.text.numbers import exact, number
 from autotune.tuning import PlanResult, TuneResult, Violation
-from autotune.tuning.confidence import TOLD_APART
-from autotune.tuning.plans import DERIVED, relative_excess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Plans of two pools: every pair of layouts over every split of the GPUs."""

@@ -1,0 +1,264 @@
+"""Operating points of pools: every layout of every pool size, with its knobs, at several shares of what it can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from math import nan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.scoring.knob_grid import speculation, study_profile, weights
+from autotune.space import Candidate, enumerate_space
+from autotune.study import IntRange, Study
+from autotune.text.normal import p_below
+from costmodel.disaggregated.kv_transfer import TransferLink
+from costmodel.disaggregated.pairing import Demand
+from costmodel.disaggregated.pools import MOST_UTILISED, PoolColumns, PoolPoint, decode_pool, prefill_pool
+from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.hardware import Cluster
+from costmodel.hardware.gpu import Gpu
+from costmodel.plan.columns import Floats, Ints
+from costmodel.serving.closed_loop import Load
+
+SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
+"""Of the most that a pool can take within the limits on latency: what it is tried at."""
+BISECTIONS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dtypes:
+    """Storage dtypes that both pools share; None is the checkpoint's."""
+
+    weight: str | None
+    kv: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRows:
+    """Pools of one role, engine, GPU type and dtypes: a row is a layout with a token budget."""
+
+    study: Study
+    role: str
+    engine: str
+    cluster: Cluster
+    """Whose GPUs the pool takes; `gpus` is how many there are of them."""
+    dtypes: Dtypes
+    layouts: tuple[Candidate, ...]
+    row_layout: Ints
+    """Index into `layouts`, shape `(rows,)`."""
+    budget: Floats
+    """Token budget of each row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Points:
+    """Operating points of `rows`, sorted by pool size, layout and nothing else. Shape `(points,)`."""
+
+    rows: PoolRows
+    row: Ints
+    at: Floats
+    """Utilisation of a prefill pool, requests in flight of a decode pool."""
+    columns: PoolColumns
+    layout: Ints
+    """Index into `rows.layouts`."""
+
+    def detailed(self, index: Ints) -> PoolPoint:
+        """Some of the points with what they are made of, evaluated again."""
+        rows, at = self.row[index], self.at[index]
+        return Evaluator(self.rows, rows)(at)
+
+
+def transfer_link(study: Study, first: Gpu, second: Gpu) -> TransferLink:
+    """What carries the cache: the scale-up links where one domain holds the whole cluster, else the network."""
+    axes = study.axes
+    return TransferLink(
+        bytes_per_s=axes.link_bytes_per_s,
+        start_s=axes.start_s,
+        hidden_frac=axes.overlap_frac,
+        same_domain=not axes.other_gpus and study.cluster.gpus <= min(first.scaleup_gpus, second.scaleup_gpus),
+    )
+
+
+def pair_price(first: Cluster, first_gpus: Floats, second: Cluster, second_gpus: Floats) -> Floats:
+    """US dollars per hour of two pools of so many GPUs; NaN where a type has no price."""
+    prices = [nan if c.gpu.price_per_hour is None else c.gpu.price_per_hour for c in (first, second)]
+    return np.asarray(prices[0] * first_gpus + prices[1] * second_gpus)
+
+
+def demand(study: Study) -> Demand:
+    """What the study asks of both pools together."""
+    asked, work = study.search.concurrency, study.workload
+    most = None if asked is None else float(asked.max if isinstance(asked, IntRange) else max(asked))
+    return Demand(
+        offered_per_s=work.request_rate_per_s,
+        most_in_flight=most,
+        in_flight=None if work.concurrency is None else float(work.concurrency),
+    )
+
+
+def pool_layouts(study: Study, engine: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
+    """Every layout of every pool size, by size, with the rules and degrees of the study."""
+    search = study.search
+    out: list[Candidate] = []
+    for gpus in sizes:
+        space = enumerate_space(
+            study.arch,
+            gpus=gpus,
+            engine=engine,
+            attn_cp=search.attn_cp,
+            dcp=search.dcp,
+            redundant_experts=search.redundant_experts,
+        )
+        out += space.candidates
+    return tuple(out)
+
+
+def pool_rows(
+    study: Study,
+    role: str,
+    cluster: Cluster,
+    dtypes: Dtypes,
+    layouts: tuple[Candidate, ...],
+    engine: str,
+    *,
+    budgets: tuple[int, ...] | None = None,
+) -> PoolRows:
+    """Rows of a role: with given token budgets, or the study's.
+
+    Of the study's, prefill pools take each, decode pools the smallest that holds their step.
+    """
+    if budgets is None:
+        budgets = study.search.max_num_batched_tokens
+        if role == "decode":
+            budgets = (max(min(budgets), study.engine_options.max_num_seqs),)
+    return PoolRows(
+        study=study,
+        role=role,
+        engine=engine,
+        cluster=cluster,
+        dtypes=dtypes,
+        layouts=layouts,
+        row_layout=np.repeat(np.arange(len(layouts)), len(budgets)),
+        budget=np.tile(np.array(budgets, dtype=np.float64), len(layouts)),
+    )
+
+
+def pool_load(study: Study, budget: Floats) -> Load:
+    """The study's workload as a pool sees it; concurrency is not read."""
+    work = study.workload
+    return Load(
+        isl=np.array([work.isl.mean]),
+        osl=np.array([work.osl.mean]),
+        prefix_hit_frac=np.array([work.prefix_cache_hit_frac]),
+        concurrency=np.ones(1),
+        batched_tokens=budget,
+        max_num_seqs=np.array([float(study.engine_options.max_num_seqs)]),
+        **speculation(study),
+    )
+
+
+def points(rows: PoolRows) -> Points:
+    """Every row at each share of the most that keeps the limits on its own latency."""
+    evaluate = Evaluator(rows, np.arange(rows.budget.size))
+    count, most = rows.budget.size, _most(rows, evaluate)
+    shares = SHARES if rows.study.workload.request_rate_per_s is None else (1.0,)
+    if rows.role == "decode":
+        tried = [np.maximum(np.floor(most * share), 1.0) * evaluate.replicas for share in shares]
+    else:
+        tried = [most * share for share in shares]
+    columns = [evaluate(at).columns for at in tried]
+    # by row, then by share, so that points of a layout lie together
+    order = np.arange(count * len(tried)).reshape(len(tried), count).T.ravel()
+    together = PoolColumns(
+        **{
+            f.name: np.concatenate([np.broadcast_to(getattr(c, f.name), (count,)) for c in columns])[order]
+            for f in fields(PoolColumns)
+        }
+    )
+    row = np.tile(np.arange(count), len(tried))[order]
+    at = np.concatenate(tried)[order]
+    return Points(rows=rows, row=row, at=at, columns=together, layout=rows.row_layout[row])
+
+
+class Evaluator:
+    """Rows of a table at any operating point."""
+
+    def __init__(self, rows: PoolRows, index: Ints) -> None:
+        study = rows.study
+        arch = weights(study.arch, rows.dtypes.weight)
+        used, back = np.unique(rows.row_layout[index], return_inverse=True)
+        entries = [
+            PlanEntry(
+                arch=arch,
+                cluster=rows.cluster,
+                engine=rows.engine,
+                layout=rows.layouts[i].layout,
+                kv_dtype=rows.dtypes.kv,
+                engine_version=study.engine_version,
+            )
+            for i in used.tolist()
+        ]
+        batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study_profile(study)).take(back)
+        load, isl = pool_load(study, rows.budget[index]), study.workload.isl
+        shared = {
+            "longest_prompt": np.array([float(study.workload.longest_prompt)]),
+            "memory_fraction": np.array([study.engine_options.gpu_memory_utilization]),
+        }
+        link = transfer_link(study, rows.cluster.gpu, rows.cluster.gpu)
+        if rows.role == "prefill":
+            spread = (isl.max - isl.min) ** 2 / 12.0 / isl.mean**2  # of a uniform distribution
+            self._at: Callable[[Floats], PoolPoint] = prefill_pool(batch, load, link, length_cv2=spread, **shared).at
+        else:
+            self._at = decode_pool(batch, load, link, **shared).at
+        self.replicas = batch.layout.replicas
+
+    def __call__(self, at: Floats) -> PoolPoint:
+        """Every row at its utilisation (prefill pools) or its requests in flight (decode pools)."""
+        return self._at(at)
+
+
+def _most(rows: PoolRows, evaluate: Evaluator) -> Floats:
+    """Per row the most that keeps its own limit, or the least that meets an offered rate.
+
+    Utilisation of prefill pools, whole sequences per replica of decode pools.
+    """
+    study, rate = rows.study, rows.study.workload.request_rate_per_s
+    low, high = np.zeros(rows.budget.size), np.full(rows.budget.size, MOST_UTILISED)
+    whole = rows.role == "decode"
+    if whole:
+        low = np.ones(rows.budget.size)
+        ranks = np.array([float(c.layout.attn_dp) for c in rows.layouts])[rows.row_layout]
+        high = study.engine_options.max_num_seqs * ranks
+    scale = evaluate.replicas if whole else np.ones(1)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2.0
+        if whole:
+            middle = np.floor(middle) if rate is not None else np.ceil(middle)
+        columns = evaluate(middle * scale).columns
+        if rate is None:
+            good = _kept(study, columns, decode=whole)
+            low, high = np.where(good, middle, low), np.where(good, high, middle - 1.0 if whole else middle)
+        else:
+            enough = columns.requests_per_s >= rate
+            low, high = np.where(enough, low, middle + 1.0 if whole else middle), np.where(enough, middle, high)
+        low, high = np.minimum(low, high) if rate is not None else low, np.maximum(high, low)
+        if whole and np.all(high <= low):
+            break
+    if rate is not None:
+        return high
+    return low if whole else np.where(low > 0.0, low, MOST_UTILISED)
+
+
+def _kept(study: Study, columns: PoolColumns, *, decode: bool) -> NDArray[np.bool_]:
+    """Whether the pool's own latency keeps its limit, with the probability asked for, and its memory holds all."""
+    c, least = study.constraints, study.search.min_p_meets
+    limit = c.tpot_s if decode else c.ttft_s
+    value = columns.latency_s + columns.longest_extra_s
+    good = np.ones(value.shape, dtype=bool)
+    if limit is not None:
+        good &= (value <= limit) & (p_below(limit, value, columns.log_sd) >= least)
+    if decode:
+        good &= columns.sequences_per_rank * columns.ranks <= np.maximum(columns.kv_capacity_sequences, columns.ranks)
+    return np.asarray(good)

@@ -1,0 +1,230 @@
+"""Pairs of pools as plans of a result: estimate, limits, plan string; and the pair that a string means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from autotune.disaggregated.operating_points import (
+    Dtypes,
+    Points,
+    demand,
+    pair_price,
+    points,
+    pool_load,
+    pool_rows,
+    transfer_link,
+)
+from autotune.disaggregated.search import Pair, best_pair
+from autotune.engines import Violation
+from autotune.engines.names import engines_of
+from autotune.scoring.best_knobs import finite_price, order_key
+from autotune.scoring.limits import study_limits
+from autotune.scoring.plan_result import Knobs, PlanResult, broken_limits, plan_breakdown, plan_metrics
+from autotune.space import Resolution, resolve
+from autotune.space.pool_plan import PoolPlan, Pools
+from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
+from autotune.study import Study
+from costmodel.disaggregated.pairing import Joined, joined, joined_estimate
+from costmodel.disaggregated.pools import PoolPoint
+from costmodel.errors import InputError
+from costmodel.hardware import Cluster
+
+
+def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:
+    """The plans of pairs, in their order; their strings leave out the GPU type `home`."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for at, pair in enumerate(pairs):
+        groups.setdefault((id(pair.prefill), id(pair.decode)), []).append(at)
+    found = {
+        at: plan
+        for members in groups.values()
+        for at, plan in zip(members, _results(study, [pairs[m] for m in members], home), strict=True)
+    }
+    return [found[at] for at in range(len(pairs))]
+
+
+def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]:
+    """Plans of pairs that share both tables of points."""
+    first, second = pairs[0].prefill, pairs[0].decode
+    prefill = first.detailed(np.array([p.prefill_at for p in pairs]))
+    decode = second.detailed(np.array([p.decode_at for p in pairs]))
+    link = transfer_link(study, first.rows.cluster.gpu, second.rows.cluster.gpu)
+    pair = joined(prefill.columns, decode.columns, pool_load(study, np.ones(1)), link, demand(study))
+    estimate, limits = joined_estimate(prefill, decode, pair), study_limits(study)
+    price = pair_price(first.rows.cluster, prefill.columns.gpus, second.rows.cluster, decode.columns.gpus)
+    _, excess, meets = order_key(study, limits, estimate, price)
+    values = np.stack([limit.value(estimate) for limit in limits])
+    out = []
+    for row, chosen in enumerate(pairs):
+        pools = _pools(study, chosen, row, prefill, decode, pair)
+        broken = broken_limits(limits, excess[:, row], values[:, row])
+        types = [None if p.gpu == home else p.gpu for p in (pools.prefill, pools.decode)]
+        engine, dtypes = first.rows.engine, first.rows.dtypes
+        out.append(
+            PlanResult(
+                plan=format_pooled(engine, (types[0], pools.prefill.layout), (types[1], pools.decode.layout)),
+                engine=engine,
+                layout=pools.decode.layout,
+                knobs=Knobs(
+                    concurrency=max(round(float(pair.in_flight[row])), 1),
+                    max_num_batched_tokens=pools.prefill.max_num_batched_tokens,
+                    max_num_seqs=pools.decode.max_num_seqs,
+                    weight_dtype=dtypes.weight,
+                    kv_dtype=dtypes.kv,
+                ),
+                feasible=not broken,
+                violations=broken,
+                margins={limit.code: float(excess[i, row]) for i, limit in enumerate(limits)},
+                metrics=plan_metrics(estimate, row, finite_price(price[row])),
+                p_meets=float(meets[row]),
+                breakdown=plan_breakdown(estimate, row),
+                pools=pools,
+            )
+        )
+    return out
+
+
+def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolPoint, together: Joined) -> Pools:
+    rate = float(together.requests_per_s[row])
+    sides = [
+        _pool(points_, at, row, point, rate)
+        for points_, at, point in (
+            (pair.prefill, pair.prefill_at, prefill),
+            (pair.decode, pair.decode_at, decode),
+        )
+    ]
+    return Pools(
+        prefill=sides[0],
+        decode=sides[1],
+        slower="prefill" if sides[0].requests_per_s <= sides[1].requests_per_s else "decode",
+        kv_bytes_per_request=float(np.broadcast_to(decode.prompt_bytes, together.ttft_s.shape)[row]),
+        transfer_s=float(together.transfer_s[row]),
+        overlap_frac=study.axes.overlap_frac,
+    )
+
+
+def _pool(points_: Points, at: int, row: int, point: PoolPoint, rate: float) -> PoolPlan:
+    rows, own = points_.rows, point.columns
+    able = float(own.requests_per_s[row])
+    share = rate / able if able > 0.0 else 0.0
+    return PoolPlan(
+        gpu=rows.cluster.gpu.name,
+        gpus=rows.layouts[int(points_.layout[at])].layout.gpus,
+        layout=rows.layouts[int(points_.layout[at])].layout,
+        max_num_batched_tokens=round(float(rows.budget[points_.row[at]])),
+        max_num_seqs=max(int(np.ceil(own.sequences_per_rank[row])), 1),
+        in_flight=float(own.residence_s[row]) * rate,
+        requests_per_s=able,
+        gpu_util_frac=min(float(own.busy_s[row] / own.gpus[row]) * able * share, 1.0),
+        memory_util_frac=float(own.memory_util_frac[row]),
+    )
+
+
+def disaggregated_plan(
+    study: Study,
+    text: str,
+    *,
+    engine: str | None = None,
+    batched_tokens: int | None = None,
+    concurrency: int | None = None,
+    weight_dtype: str | None = None,
+    kv_dtype: str | None = None,
+) -> tuple[Resolution, PlanResult | None]:
+    """The plan that a disaggregated plan string means, with its best knobs; None where an engine's rule forbids it.
+
+    The resolution's candidate is the decode pool's.
+
+    Raises:
+        InputError: a side has no reading on the GPUs that are left for it.
+    """
+    spec = parse_pooled(text)
+    tried = [
+        (_side(study, spec.prefill, counts[0], name), _side(study, spec.decode, counts[1], name))
+        for name in engines_of(spec.engine or engine or study.engine)
+        for counts in [_gpus(study, spec)]
+    ]
+    # one engine runs both pools: the first that accepts both, else the first
+    first, second = next((t for t in tried if not (t[0].violations or t[1].violations)), tried[0])
+    resolution = _together(first, second)
+    if resolution.violations:
+        return resolution, None
+    own = study
+    if concurrency is not None:
+        own = replace(study, workload=replace(study.workload, concurrency=concurrency, request_rate_per_s=None))
+    if batched_tokens is not None:
+        own = replace(own, search=replace(own.search, max_num_batched_tokens=(batched_tokens,)))
+    search = own.search
+    given = product(
+        search.weight_dtype if weight_dtype is None else (weight_dtype,),
+        search.kv_dtype if kv_dtype is None else (kv_dtype,),
+    )
+    pairs = []
+    for weight, kv in given:
+        choice = Dtypes(weight=weight, kv=kv)
+        sides = [
+            points(
+                pool_rows(own, role, pool_cluster(own, side.gpu), choice, (found.candidate,), found.candidate.engine)
+            )
+            for role, side, found in (("prefill", spec.prefill, first), ("decode", spec.decode, second))
+        ]
+        pairs.append(best_pair(own, sides[0], sides[1]))
+    best = max(pairs, key=lambda p: p.key)
+    return resolution, pair_results(own, [best], home=study.cluster.gpu.name)[0]
+
+
+def pool_cluster(study: Study, gpu: str | None) -> Cluster:
+    """The GPUs that a pool names: the cluster's unless it says otherwise.
+
+    Raises:
+        InputError: the cluster has none of them.
+    """
+    known = {c.gpu.name: c for c in (study.cluster, *study.axes.other_gpus)}
+    name = study.cluster.gpu.name if gpu is None else gpu
+    if name not in known:
+        raise InputError.single("plan", f"names GPUs that the cluster has none of: {name!r}; it has {', '.join(known)}")
+    return known[name]
+
+
+def _gpus(study: Study, spec: PooledSpec) -> tuple[int, int]:
+    """GPUs of both pools: as said, as the other pool leaves, or as the strings' own numbers multiply to.
+
+    Raises:
+        InputError: they do not use the GPUs exactly.
+    """
+    first, second = (pool_cluster(study, side.gpu) for side in (spec.prefill, spec.decode))
+    p, d = spec.prefill.gpus, spec.decode.gpus
+    if first is not second:
+        return p or first.gpus, d or second.gpus
+    if p is None and d is None:
+        p, d = spec.prefill.named_gpus, spec.decode.named_gpus
+        if p + d != first.gpus:
+            raise InputError.single(
+                "plan",
+                f"{spec.text!r} names {p} + {d} GPUs and the cluster has {first.gpus}: give the pools' GPUs, as in "
+                f"P{max(first.gpus // 4, 1)}:…+D{first.gpus - max(first.gpus // 4, 1)}:…",
+            )
+    p, d = p or first.gpus - (d or 0), d or first.gpus - (p or 0)
+    if p < 1 or d < 1 or p + d != first.gpus:
+        raise InputError.single("plan", f"pools must use the {first.gpus} GPUs of the cluster exactly, got {p} + {d}")
+    return p, d
+
+
+def _side(study: Study, side: PoolSpec, gpus: int, engine: str) -> Resolution:
+    return resolve(side.plan, arch=study.arch, gpus=gpus, engine=engine)
+
+
+def _together(first: Resolution, second: Resolution) -> Resolution:
+    """What both sides took for granted and break, each under its pool's name."""
+    sides = (("prefill", first), ("decode", second))
+    return Resolution(
+        candidate=second.candidate,
+        assumed=tuple(f"{role} pool: {text}" for role, side in sides for text in side.assumed),
+        alternatives=(),
+        violations=tuple(
+            Violation(rule=v.rule, message=f"{role} pool: {v.message}") for role, side in sides for v in side.violations
+        ),
+    )

@@ -1,0 +1,73 @@
+"""The disaggregated plans of a study: found, stored, and found again in the storage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from autotune.disaggregated.plan_results import pair_results
+from autotune.disaggregated.search import count_plans, search_pools
+from autotune.scoring.plan_result import PlanResult, from_record, to_record
+from autotune.storage import Store, TrialRecord
+from autotune.study import Study, cluster_choices, on_cluster
+
+COUNT_ATTR = "disaggregated_plans"
+"""Attribute of a stored disaggregated plan: how many were stored in one step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSearch:
+    """What was looked at to find the disaggregated plans of a result."""
+
+    plans: int
+    """Pairs of layouts that the engines accept, over all splits: every one was covered."""
+    kept: int
+    """Plans in the result: the best of them, or the nearest where none is feasible."""
+    scored_now: int
+    joined_points: int | None
+    """Pairs of operating points that were evaluated, the rest being dominated; None: the storage had the answer."""
+    elapsed_s: float
+
+
+def disaggregated_plans(
+    study: Study, stored: Sequence[TrialRecord], store: Store | None
+) -> tuple[dict[str, PlanResult], PoolSearch | None]:
+    """The best disaggregated plans by key, and what was looked at; nothing where the study opens none.
+
+    Each says how many were stored with it, so that a torn write is seen and the search done again.
+
+    Raises:
+        InputError: the storage fails.
+    """
+    if study.axes.disaggregated == "off":
+        return {}, None
+    start = time.perf_counter()
+    kept = [r for r in stored if COUNT_ATTR in r.attrs]
+    known = {r.key: from_record(r) for r in kept}
+    if known and len(known) == kept[0].attrs[COUNT_ATTR]:
+        taken = time.perf_counter() - start
+        return known, PoolSearch(
+            plans=sum(count_plans(on_cluster(study, c)) for c in cluster_choices(study)),
+            kept=len(known),
+            scored_now=0,
+            joined_points=None,
+            elapsed_s=taken,
+        )
+    plans: dict[str, PlanResult] = {}
+    counted = joined = 0
+    for cluster in cluster_choices(study):
+        own = on_cluster(study, cluster)
+        found = search_pools(own)
+        counted, joined = counted + found.plans, joined + found.joined
+        plans.update((p.key, p) for p in pair_results(own, found.pairs, home=study.cluster.gpu.name))
+    if store is not None:
+        records = [to_record(p, study.objective.metric) for p in plans.values()]
+        store.add([replace(r, attrs={**r.attrs, COUNT_ATTR: len(records)}) for r in records])
+    return plans, PoolSearch(
+        plans=counted,
+        kept=len(plans),
+        scored_now=len(plans),
+        joined_points=joined,
+        elapsed_s=time.perf_counter() - start,
+    )

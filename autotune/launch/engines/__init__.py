@@ -1,0 +1,1 @@
+"""Each engine's processes and flags, checked against the options that its version knows."""

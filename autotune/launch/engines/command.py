@@ -1,0 +1,55 @@
+"""Building a command line from options that the engine's version has; every option is checked as it is added."""
+
+from __future__ import annotations
+
+from autotune.launch.engines.options import OptionList
+from autotune.launch.plan import Arg
+from costmodel.errors import InputError
+
+
+class CommandLine:
+    """Arguments in the order in which they are added, after the engine's command."""
+
+    def __init__(self, options: OptionList) -> None:
+        self.options = options
+        self.argv: list[Arg] = list(options.command.split())
+
+    def positional(self, value: Arg) -> CommandLine:
+        """An argument without a name."""
+        self.argv.append(value)
+        return self
+
+    def value(self, name: str, value: Arg | int | float, *, meaning: str | None = None) -> CommandLine:
+        """An option with a value. `name` is the engine's own for it; `meaning` as in `OptionList.require`.
+
+        Raises:
+            InputError: this version has no such option, means something else by it, or does not take the value.
+        """
+        option = self.options.require(name, meaning=meaning)
+        text = value if isinstance(value, Arg) else _number(value)
+        if option.choices and isinstance(text, str) and text not in option.choices:
+            raise InputError.single(
+                "--engine-version",
+                f"{option.flags[0]} of {self.options.engine} {self.options.version} must be one of "
+                f"{', '.join(option.choices)}, got {text}",
+            )
+        self.argv += [option.flags[0], text]
+        return self
+
+    def values(self, name: str, values: list[Arg]) -> CommandLine:
+        """An option that takes any number of values."""
+        self.argv += [self.options.require(name).flags[0], *values]
+        return self
+
+    def flag(self, name: str) -> CommandLine:
+        """An option without a value."""
+        self.argv.append(self.options.require(name).flags[0])
+        return self
+
+    def done(self) -> tuple[Arg, ...]:
+        """The whole command."""
+        return tuple(self.argv)
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,1 @@
+"""What launch files are written for: shells, Compose, Kubernetes, Dynamo."""

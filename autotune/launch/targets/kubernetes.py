@@ -1,0 +1,274 @@
+"""Kubernetes: a Kustomize base. A Deployment where replicas fit a node, a LeaderWorkerSet where they span several.
+
+API of LeaderWorkerSet (kubernetes-sigs/lws, api/leaderworkerset/v1): `LWS_LEADER_ADDRESS` is the leader's name in
+every pod, the label `worker-index` the pod's place in its group. The label `nvidia.com/gpu.clique` names the NVLink
+domain of a node (NVIDIA's DRA driver and GPU feature discovery).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotune.launch.bench import Drive, bench_command, requests
+from autotune.launch.files import OutFile
+from autotune.launch.plan import LaunchPlan
+from autotune.launch.quoting import one_line, to_yaml
+from autotune.launch.targets.kubernetes_pod import (
+    INDEX_LABEL,
+    NAME,
+    PORT_NAME,
+    hf_token,
+    labels,
+    pod_spec,
+    server_container,
+    volume_mounts,
+    volumes,
+)
+from autotune.launch.targets.kubernetes_router import router_documents
+from autotune.launch.targets.pods import bench_image, image_of, instance_name, literal, plain
+from autotune.launch.targets.scripts import rank_file
+from costmodel.hardware import Cluster
+
+SERVERS = "servers.yaml"
+SERVICE = "service.yaml"
+ROUTER = "router.yaml"
+BENCH = "bench-job.yaml"
+KUSTOMIZATION = "kustomization.yaml"
+SERVICE_PORT = 8000
+HOST = "kubernetes.io/hostname"
+DOMAIN = "nvidia.com/gpu.clique"
+GROUP_LABEL = "leaderworkerset.sigs.k8s.io/group-index"
+RESULT_MARK = "autotune-result: "
+"""Stands in the job's log in front of the result."""
+
+
+def kubernetes_files(plan: LaunchPlan) -> dict[str, OutFile]:
+    """Manifests, the Kustomization over them, and what every GPU holds.
+
+    Raises:
+        InputError: `container_image` or `mpi_over_containers`.
+    """
+    resources = {SERVERS: [servers(plan)], SERVICE: [service(plan)]}
+    if plan.router is not None:
+        resources[ROUTER] = router_documents(plan, plan.router)
+    files = {name: OutFile(text=_yaml(documents)) for name, documents in resources.items()}
+    files |= {name: OutFile(text=text) for name, text in plan.files.items()}
+    files[KUSTOMIZATION] = OutFile(text=_yaml([kustomization(plan, list(resources))]))
+    files[BENCH] = OutFile(text=_yaml([bench_job(plan)]))
+    files["ranks.json"] = rank_file(plan, pod_names(plan))
+    return files
+
+
+def _yaml(documents: list[dict[str, Any]]) -> str:
+    return "---\n".join(to_yaml(document) for document in documents)
+
+
+def spans_nodes(plan: LaunchPlan) -> bool:
+    """Whether a replica takes several nodes."""
+    return len(plan.replicas[0].nodes) > 1
+
+
+def pod_names(plan: LaunchPlan) -> dict[int, str]:
+    """What stands for a node: the pod on it."""
+    _, instance = instance_name(plan.service)
+    if not spans_nodes(plan):
+        return dict.fromkeys(range(len(plan.nodes)), f"whichever node pods {instance}-… land on")
+    return {
+        node: f"{instance}-{r.index}" + (f"-{place}" if place else "")
+        for r in plan.replicas
+        for place, node in enumerate(r.nodes)
+    }
+
+
+def servers(plan: LaunchPlan) -> dict[str, Any]:
+    """The Deployment, or the LeaderWorkerSet, of all replicas."""
+    _, instance = instance_name(plan.service)
+    metadata = {
+        "name": instance,
+        "labels": labels(plan),
+        "annotations": {"autotune/plan": plan.service.plan, "autotune/study": one_line(plan.service.name)},
+    }
+    make = _leader_worker_set if spans_nodes(plan) else _deployment
+    return plain(make(plan, metadata))
+
+
+def _deployment(plan: LaunchPlan, metadata: dict[str, Any]) -> dict[str, Any]:
+    own = labels(plan, component="server")
+    template = {
+        "metadata": {"labels": own},
+        "spec": pod_spec(plan, server_container(plan, plan.replicas[0].processes[0])),
+    }
+    template["spec"]["topologySpreadConstraints"] = [
+        {
+            "maxSkew": 1,
+            "topologyKey": domain_key(plan.service.cluster),
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": own},
+        }
+    ]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {
+            "replicas": len(plan.replicas),
+            # loading weights takes longer than Kubernetes' ten minutes
+            "progressDeadlineSeconds": int(plan.health.startup_s) + 600,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+            "selector": {"matchLabels": own},
+            "template": template,
+        },
+    }
+
+
+def _leader_worker_set(plan: LaunchPlan, metadata: dict[str, Any]) -> dict[str, Any]:
+    replica = plan.replicas[0]
+
+    def template(index: int) -> dict[str, Any]:
+        process = replica.processes[index]
+        component = "server" if process.http_port is not None else "worker"
+        return {
+            "metadata": {"labels": labels(plan, component=component)},
+            "spec": pod_spec(plan, server_container(plan, process)) | placement(plan, leader=index == 0),
+        }
+
+    return {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "metadata": metadata,
+        "spec": {
+            "replicas": len(plan.replicas),
+            "startupPolicy": "LeaderCreated",  # the leader waits for its workers
+            "rolloutStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdateConfiguration": {"maxUnavailable": 1, "maxSurge": 0},
+            },
+            "leaderWorkerTemplate": {
+                "size": len(replica.nodes),
+                "restartPolicy": "RecreateGroupOnPodRestart",
+                # with one process on the replica's nodes, MPI starts the others: refused before
+                "leaderTemplate": template(0),
+                "workerTemplate": template(min(1, len(replica.processes) - 1)),
+            },
+        },
+    }
+
+
+def domain_key(cluster: Cluster) -> str:
+    """Node label whose value is the NVLink domain: the host, or the rack where the domain is larger than a host."""
+    return DOMAIN if cluster.gpu.scaleup_gpus > cluster.gpus_per_node else HOST
+
+
+def placement(plan: LaunchPlan, *, leader: bool) -> dict[str, Any]:
+    """Where the pods of a group go: a node each; where the NVLink domain is larger than a node, workers follow their
+    leader into its domain, and leaders spread over domains.
+
+    Workers name the leader, not each other: the first pod of a group could else pin it to a domain without the leader.
+    """
+    cluster, size = plan.service.cluster, len(plan.replicas[0].nodes)
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": HOST,
+        "whenUnsatisfiable": "DoNotSchedule",
+        "nodeTaintsPolicy": "Honor",
+        "labelSelector": {"matchLabels": labels(plan)},
+    }
+    domain = domain_key(cluster)
+    if domain == HOST:
+        return {"topologySpreadConstraints": [spread]}
+    first = {"matchLabels": labels(plan) | {INDEX_LABEL: "0"}}
+    if leader:
+        apart = {"maxSkew": 1, "topologyKey": domain, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": first}
+        return {"topologySpreadConstraints": [spread, apart]}
+    term = {"labelSelector": first, "matchLabelKeys": [GROUP_LABEL], "topologyKey": domain}
+    inside = size * cluster.gpus_per_node <= cluster.gpu.scaleup_gpus
+    affinity = (
+        {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        if inside
+        else {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
+    )
+    return {"topologySpreadConstraints": [spread], "affinity": {"podAffinity": affinity}}
+
+
+def service(plan: LaunchPlan) -> dict[str, Any]:
+    """One address for all servers that are ready, of this plan and of others of the same study while one is rolled."""
+    name, _ = instance_name(plan.service)
+    component = "server" if plan.router is None else "router"
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "labels": {NAME: name}},
+        "spec": {
+            "selector": {NAME: name, "app.kubernetes.io/component": component},
+            "ports": [{"name": PORT_NAME, "port": SERVICE_PORT, "targetPort": PORT_NAME}],
+        },
+    }
+
+
+def kustomization(plan: LaunchPlan, resources: list[str]) -> dict[str, Any]:
+    """The base: `kubectl apply -k`."""
+    image, _ = image_of(plan.service)
+    _, instance = instance_name(plan.service)
+    made: dict[str, Any] = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": resources,
+    }
+    if plan.files:
+        made["configMapGenerator"] = [{"name": f"{instance}-files", "files": sorted(plan.files)}]
+        made["generatorOptions"] = {"disableNameSuffixHash": True}  # the name holds a hash of what is started
+    bare, _, digest = image.partition("@")
+    name, colon, tag = bare.rpartition(":")
+    if digest:
+        made["images"] = [{"name": name if colon else bare, "digest": digest}]
+    elif colon and "/" not in tag:
+        made["images"] = [{"name": name, "newTag": tag}]
+    return made
+
+
+def bench_job(plan: LaunchPlan) -> dict[str, Any]:
+    """Measures the service from inside the cluster and prints the result; no part of the base."""
+    name, instance = instance_name(plan.service)
+    load, replicas = plan.service.load, len(plan.replicas)
+    by_rate = load.request_rate_per_s is not None
+    command = bench_command(
+        plan.service,
+        Drive(
+            base_url=f"http://{name}:{SERVICE_PORT}",
+            result="",
+            load=f"{load.request_rate_per_s:.6g}" if by_rate else str(load.concurrency),
+            prompts=str(requests(load, replicas, replicas)),
+            warmups="1" if by_rate else str(load.concurrency),
+            replicas=str(replicas),
+        ),
+    )
+    words = [literal(a) for a in command.argv if isinstance(a, str)]
+    words[-1] = f"/tmp/{command.result}"  # noqa: S108  # the container's own
+    script = f'"$$@" >&2 && printf \'{RESULT_MARK}%s\\n\' "$$(cat /tmp/{command.result})"'
+    container = {
+        "name": "bench",
+        "image": bench_image(plan.service),
+        "command": ["bash", "-c", script, "bench"],
+        "args": words,
+        "env": [{"name": "HF_TOKEN", "valueFrom": hf_token()}],
+        "resources": {"requests": {"cpu": "4", "memory": "16Gi"}},
+        "volumeMounts": [m for m in volume_mounts(plan) if m["name"] == "model"],
+    }
+    return plain(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": f"{instance}-bench", "labels": {NAME: name}},
+            "spec": {
+                "backoffLimit": 0,
+                "template": {
+                    "metadata": {"labels": {NAME: name, "app.kubernetes.io/component": "bench"}},
+                    "spec": {
+                        "restartPolicy": "Never",
+                        "containers": [container],
+                        "volumes": [v for v in volumes(plan) if v["name"] == "model"],
+                    },
+                },
+            },
+        }
+    )

@@ -1,0 +1,173 @@
+"""The steps of a trace, what plans do in each, and what a rolling change serves on its way: computed once for all.
+
+Requests are taken as the cost model serves them: a plan's goodput in a step is what arrives, up to what the plan takes
+of that step's traffic within the limits; the rest is turned away. During a rolling change the replicas that serve,
+old and new, take what they can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from autotune.comparison.best import at_capacity, best_plan
+from autotune.comparison.compare_plans import on_traffic
+from autotune.comparison.robustness import rescored
+from autotune.comparison.switching import switch_cost
+from autotune.retuning.replay_trace import Trace
+from autotune.study import Baseline, Study
+from autotune.traffic.workload import with_traffic
+from autotune.tuning import PlanResult
+from costmodel.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A stretch of a rolling change in which the same replicas serve."""
+
+    start_s: float
+    end_s: float
+    before: PlanResult
+    after: PlanResult
+    before_frac: float
+    """Of the old plan's replicas that serve."""
+    after_frac: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A rolling change, stretch by stretch."""
+
+    segments: tuple[Segment, ...]
+    gpu_s: float
+    """GPU-seconds in which restarted GPUs serve nothing."""
+
+    @property
+    def end_s(self) -> float:
+        """When the last replica serves."""
+        return self.segments[-1].end_s
+
+
+class Player:
+    """The steps of a trace, with what plans do in each, computed once."""
+
+    def __init__(self, study: Study, trace: Trace, *, step_s: float, window_s: float) -> None:
+        """A step that the trace does not fill is left out. Raises `InputError` for fewer than two steps."""
+        count = int(trace.ends_s[-1] // step_s)
+        if count < 2:
+            raise InputError.single("--step", f"must fit the trace at least twice, {trace.ends_s[-1]:.0f} s long")
+        self.study, self.trace, self.step_s, self.window_s = study, trace, step_s, window_s
+        self.starts = [k * step_s for k in range(count)]
+        self.profiles = [trace.profile(s, s + step_s) for s in self.starts]
+        self.seen: dict[str, PlanResult] = {}
+        """Every launch that any strategy came upon."""
+        self._most: dict[tuple[int, str], PlanResult | None] = {}
+        self._best: dict[tuple[float, float, tuple[str, ...]], PlanResult | None] = {}
+
+    def offered_per_s(self, k: int) -> float:
+        """Requests per second that arrive in a step."""
+        profile = self.profiles[k]
+        return 0.0 if profile is None else profile.rate.mean_per_s
+
+    def step_study(self, k: int) -> Study | None:
+        """The study under a step's traffic at its mean rate; None: hardly any came."""
+        profile = self.profiles[k]
+        return None if profile is None else with_traffic(self.study, profile, load="mean")
+
+    def step_of(self, at_s: float) -> int:
+        """The step that a time lies in; the last one from its end on."""
+        return min(int(at_s // self.step_s), len(self.starts) - 1)
+
+    def most_per_s(self, k: int, plan: PlanResult) -> float:
+        """Requests per second that a plan takes of a step's traffic within the limits."""
+        most = self._at_most(k, plan)
+        return 0.0 if most is None else most.metrics["requests_per_s"]
+
+    def _at_most(self, k: int, plan: PlanResult) -> PlanResult | None:
+        key = (k, launch_of(plan))
+        if key not in self._most:
+            own = self.step_study(k)
+            self._most[key] = None if own is None else at_capacity(own, plan)
+        return self._most[key]
+
+    def goodput_per_s(self, k: int, plan: PlanResult) -> float:
+        """What a plan serves of a step within the limits."""
+        self.seen.setdefault(launch_of(plan), plan)
+        return min(self.most_per_s(k, plan), self.offered_per_s(k))
+
+    def changing_per_s(self, k: int, segment: Segment) -> float:
+        """What serves of a step within the limits in a stretch of a rolling change."""
+        serving = segment.before_frac * self.most_per_s(k, segment.before)
+        serving += segment.after_frac * self.most_per_s(k, segment.after)
+        return min(serving, self.offered_per_s(k))
+
+    def best(self, start_s: float, end_s: float, also: tuple[str, ...] = ()) -> PlanResult | None:
+        """The best plan for a window; None: too little came, or nothing can be launched. `also` as in `best_plan`."""
+        key = (start_s, end_s, also)
+        if key not in self._best:
+            profile = self.trace.profile(start_s, end_s)
+            found = None if profile is None else best_plan(on_traffic(self.study, profile), also=also)
+            self._best[key] = found
+            if found is not None:
+                self.seen.setdefault(launch_of(found), found)
+        return self._best[key]
+
+    def change(self, at_s: float, before: PlanResult, after: PlanResult) -> Change | None:
+        """The rolling change from one plan to another that begins at a time; None: in a step without traffic."""
+        k = self.step_of(at_s)
+        own = self.step_study(k)
+        if own is None:
+            return None
+        # the old plan is run within its limits, the rest turned away; where no load keeps them, as it comes
+        cost = switch_cost(
+            own,
+            self._at_most(k, before) or rescored(own, before),
+            self._at_most(k, after) or rescored(own, after),
+            capacities=(self.most_per_s(k, before), self.most_per_s(k, after)),
+            values=(self.goodput_per_s(k, before), self.goodput_per_s(k, after)),
+            load_requests_per_s=self.offered_per_s(k),
+        )
+        old, new, time = before.layout.replicas, 0, at_s
+        segments = []
+        for wave in cost.waves:
+            old -= wave.replicas_down
+            segments.append(
+                Segment(
+                    start_s=time,
+                    end_s=time + wave.duration_s,
+                    before=before,
+                    after=after,
+                    before_frac=old / before.layout.replicas,
+                    after_frac=new / after.layout.replicas,
+                )
+            )
+            time += wave.duration_s
+            new += wave.replicas_started
+        return Change(segments=tuple(segments), gpu_s=cost.gpu_s)
+
+
+def overlaps(segment: Segment, edges: list[float]) -> list[tuple[int, float]]:
+    """Steps that a stretch lies in, and for how many seconds; `edges` are the steps' beginnings and the last end."""
+    return [
+        (k, overlap)
+        for k, (start, end) in enumerate(pairwise(edges))
+        if (overlap := min(segment.end_s, end) - max(segment.start_s, start)) > 0.0
+    ]
+
+
+def launch_of(plan: PlanResult) -> str:
+    """Plans of one name are started by the same command."""
+    knobs = plan.knobs
+    return f"{plan.plan} {knobs.max_num_batched_tokens} {knobs.weight_dtype} {knobs.kv_dtype}"
+
+
+def as_baseline(plan: PlanResult) -> Baseline:
+    """A plan as what runs today."""
+    return Baseline(
+        plan=plan.plan,
+        engine=plan.engine,
+        concurrency=None,
+        max_num_batched_tokens=plan.knobs.max_num_batched_tokens,
+        weight_dtype=plan.knobs.weight_dtype,
+        kv_dtype=plan.knobs.kv_dtype,
+    )

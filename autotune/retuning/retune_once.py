@@ -1,0 +1,272 @@
+"""One run of `autotune retune`: profile the window, compare with what the current plan was chosen for, decide, record.
+
+The same inputs lead to the same recorded decision and to no second entry: study, policy, calibration, cost model and
+the window's traffic together are the decision's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autotune.comparison import Comparison
+from autotune.retuning.decide import SETTLED, SWITCH, Decision
+from autotune.retuning.decide_window import in_production, judge
+from autotune.retuning.entry import digest, iso, side_entry, switch_entry
+from autotune.retuning.launching import launch_difference
+from autotune.retuning.ledger import DECISION, SCHEMA, Entry, Ledger
+from autotune.retuning.lock import locked
+from autotune.retuning.state import apply_decision, open_state, past_switches
+from autotune.retuning.window import TIMEOUT_S, Drift, Window, compare_profiles, read_window
+from autotune.study import Baseline, Study, study_fingerprint
+from costmodel.errors import InputError
+
+WARM_PLANS = 8
+"""Plans of earlier decisions that are evaluated at every kind of request, whatever the ranking at mean lengths says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run led to."""
+
+    entry: Entry
+    """The decision as it stands in the ledger."""
+    repeated: bool
+    """Whether it had been decided before, on the same inputs."""
+    applied: bool
+    """Whether the candidate is what `current.json` says."""
+    ledger: Ledger
+
+
+def retune(
+    study: Study,
+    traffic: str,
+    folder: Path,
+    *,
+    window_s: float,
+    now_s: float | None = None,
+    timeout_s: float = TIMEOUT_S,
+    apply: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Decide on a window of traffic, once.
+
+    Args:
+        study: from `load_study`; its baseline is the current plan until a switch is recorded.
+        traffic: a log or an address that `autotune.traffic` reads.
+        folder: of the state; made where it does not exist.
+        window_s: length of the window that ends now, seconds.
+        now_s: the end of the window, Unix time; None: the log's last request, or the clock where there is none.
+        timeout_s: of an address.
+        apply: whether a switch is put into `current.json` at once.
+        progress: of the tuning, as in `tune`.
+
+    Raises:
+        BusyError: at once, where another run holds the folder.
+        InputError: traffic, study or state cannot be read.
+    """
+    given, study = study, in_production(study)
+    with locked(folder):
+        ledger = open_state(folder)
+        window = read_window(
+            study,
+            traffic,
+            window_s=window_s,
+            now_s=now_s,
+            warm_from_s=_warm_from_s(study, ledger),
+            timeout_s=timeout_s,
+        )
+        inputs = _inputs(study, window)
+        known = ledger.decision(inputs["id"])
+        entry = known
+        if entry is None:
+            entry = _decided(study, window, inputs, ledger, progress)
+            if left_out := [text for text in study.assumptions if text not in given.assumptions]:
+                entry["left_out"] = left_out
+            ledger = ledger.with_entry(entry)
+        if apply and entry["decision"] == SWITCH:
+            ledger = apply_decision(folder, ledger, entry, at=entry["at"], at_s=entry["at_s"], by="apply")
+        return Outcome(entry=entry, repeated=known is not None, applied=ledger.is_applied(entry["id"]), ledger=ledger)
+
+
+def accept(folder: Path, decision: str | None, *, now_s: float) -> Outcome:
+    """Put a recommended switch into production: the latest decision, or the one whose id begins with `decision`.
+
+    Raises:
+        BusyError: at once, where another run holds the folder.
+        InputError: there is no such decision, it is no switch, or another switch was made after it.
+    """
+    with locked(folder):
+        ledger = open_state(folder)
+        entry = _accepted(folder, ledger, decision)
+        known = ledger.is_applied(entry["id"])
+        ledger = apply_decision(folder, ledger, entry, at=iso(now_s), at_s=now_s, by="accept")
+        return Outcome(entry=entry, repeated=known, applied=True, ledger=ledger)
+
+
+def _accepted(folder: Path, ledger: Ledger, decision: str | None) -> Entry:
+    found = [line for line in ledger.decisions if decision is None or line.id.startswith(decision)]
+    if not found:
+        which = "" if decision is None else f" whose id begins with {decision!r}"
+        raise InputError.single(str(folder), f"holds no decision{which}; `autotune retune history` shows them")
+    if len({line.id for line in found}) > 1 and decision is not None:
+        raise InputError.single("--id", f"must name one decision, {decision!r} begins {len(found)} of them")
+    entry = found[-1].entry
+    if entry["decision"] != SWITCH:
+        raise InputError.single(
+            str(folder), f"the decision of {entry['at']} is {entry['decision']} ({entry['rule']}): nothing to accept"
+        )
+    runs = ledger.applied[-1]["to"]["plan"] if ledger.applied else entry["current"]["plan"]
+    if not ledger.is_applied(entry["id"]) and runs != entry["current"]["plan"]:
+        raise InputError.single(
+            str(folder),
+            f"the decision of {entry['at']} was to leave {entry['current']['plan']}, but {runs} runs by now",
+        )
+    return entry
+
+
+def _warm_from_s(study: Study, ledger: Ledger) -> float | None:
+    """When the plan that runs had been started and warmed up; None: it was there before the ledger."""
+    if not ledger.applied:
+        return None
+    last = ledger.applied[-1]
+    return float(last["at_s"] + study.switch.startup_s[last["to"]["engine"]] + study.switch.warmup_s)
+
+
+def _inputs(study: Study, window: Window) -> dict[str, Any]:
+    """Fingerprints of everything that a decision rests on, and their own as its id."""
+    policy = {k: v for k, v in asdict(study.retune).items() if k != "assumptions"}
+    takes = {k: v for k, v in asdict(study.switch).items() if k != "assumptions"}
+    out = {
+        "study": study_fingerprint(study),
+        "policy": digest([policy, takes]),
+        "traffic": window.fingerprint,
+        "window": {"start": iso(window.start_s), "end": iso(window.end_s)},
+    }
+    return {"id": digest(out), **out}
+
+
+def _decided(
+    study: Study,
+    window: Window,
+    inputs: Mapping[str, Any],
+    ledger: Ledger,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    """The entry of a window that was not decided on before."""
+    current = _current(study, ledger)
+    reference = _reference(ledger)
+    drift = compare_profiles(window, None if reference is None else reference["profile"])
+    fresh = reference is None or reference["inputs"]["study"] != inputs["study"]
+    decision, found = judge(
+        replace(window.study, baseline=current),
+        now_s=window.end_s,
+        refusal=window.refusal,
+        changed=drift.drifted or fresh,
+        history=past_switches(ledger),
+        also=_earlier(ledger),
+        progress=progress,
+    )
+    return {
+        "schema": SCHEMA,
+        "kind": DECISION,
+        "id": inputs["id"],
+        "at": iso(window.end_s),
+        "at_s": window.end_s,
+        "study_name": study.name,
+        "inputs": {k: v for k, v in inputs.items() if k != "id"},
+        "traffic": window.document,
+        "profile": window.profile,
+        "drift": _drift_document(drift, reference, study_changed=reference is not None and fresh),
+        **_decision_document(decision),
+        **_sides(current, found),
+        "launch_difference": _launching(window.study, found) if decision.decision == SWITCH else [],
+    }
+
+
+def _current(study: Study, ledger: Ledger) -> Baseline:
+    """What runs: the last switch that was made, or the study's baseline."""
+    if ledger.applied:
+        launched = ledger.applied[-1]["to"]
+        knobs = launched["knobs"] or {}
+        return Baseline(
+            plan=launched["plan"],
+            engine=launched["engine"],
+            concurrency=None,
+            max_num_batched_tokens=knobs.get("max_num_batched_tokens"),
+            weight_dtype=knobs.get("weight_dtype"),
+            kv_dtype=knobs.get("kv_dtype"),
+        )
+    if study.baseline is None:
+        raise InputError.single("$.baseline", "must name the plan in production: that is what may be kept or left")
+    # the window says the load; a number in flight from before says nothing of it
+    return replace(study.baseline, concurrency=None)
+
+
+def _reference(ledger: Ledger) -> Entry | None:
+    """The decision whose traffic the current plan is known to be right for.
+
+    That is the one which chose it, or a later one that kept it for what both plans do on that traffic, not for the time
+    of the day; None: nobody ever looked. Windows without drift are no reference, so that a slow drift adds up.
+    """
+    chosen = ledger.applied[-1]["id"] if ledger.applied else None
+    for line in reversed(ledger.decisions):
+        if line.id == chosen or line.rule in SETTLED:
+            return line.entry
+    return None
+
+
+def _earlier(ledger: Ledger) -> list[str]:
+    """Plans of earlier decisions, newest first: the search starts from what it once found."""
+    found: dict[str, None] = {}
+    for line in reversed(ledger.decisions):
+        if len(found) >= WARM_PLANS:
+            break
+        plan = (line.entry["candidate"] or {}).get("plan") if line.rule != "no_drift" else None
+        if plan is not None:
+            found[plan] = None
+    return list(found)
+
+
+def _launching(study: Study, found: Comparison | None) -> list[str]:
+    """What to start instead, as a difference of commands."""
+    if found is None or found.candidate is None or found.current.result is None or found.candidate.result is None:
+        return []
+    return list(launch_difference(study, found.current.result, found.candidate.result))
+
+
+def _decision_document(decision: Decision) -> dict[str, Any]:
+    return {
+        "decision": decision.decision,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "figures": {
+            "net_gain": decision.net_gain,
+            "net_gain_frac": decision.net_gain_frac,
+            "payback_s": decision.payback_s,
+        },
+    }
+
+
+def _drift_document(drift: Drift, reference: Entry | None, *, study_changed: bool) -> dict[str, Any]:
+    return {
+        "drifted": drift.drifted,
+        "reason": drift.reason,
+        "since": None if reference is None else reference["at"],
+        "study_changed": study_changed,
+        **drift.document,
+    }
+
+
+def _sides(current: Baseline, found: Comparison | None) -> dict[str, Any]:
+    if found is None:
+        known = {"plan": current.plan, "engine": current.engine, "knobs": None}
+        return {"current": known, "candidate": None, "switch": None, "p_better": None}
+    return {
+        "current": side_entry(found.current),
+        "candidate": None if found.candidate is None else side_entry(found.candidate),
+        "switch": None if found.switch is None else switch_entry(found.switch),
+        "p_better": found.p_better,
+    }

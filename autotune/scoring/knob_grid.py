@@ -1,0 +1,133 @@
+"""The rows that are scored: every candidate with every knob that is tried rather than solved for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+
+from autotune.space import Candidate
+from autotune.study import Study, cluster_of
+from costmodel.arch import Arch, with_dtypes
+from costmodel.calibration.profile import Profile, read_profile
+from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.estimate.request_mix import combined, point_loads
+from costmodel.estimate.result import Estimate, at_rate
+from costmodel.plan.columns import Floats, Ints
+from costmodel.serving.closed_loop import Load, SteadyState
+
+UNBOUNDED_SEQS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A candidate with its storage dtypes; None is the checkpoint's."""
+
+    candidate: Candidate
+    weight_dtype: str | None
+    kv_dtype: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Rows of (variant, token budget), prepared for evaluation."""
+
+    study: Study
+    variants: tuple[Variant, ...]
+    variant: Ints
+    """Index into `variants`, shape `(num_rows,)`."""
+    batched_tokens: Floats
+    batch: PlanBatch
+    price_per_hour: Floats
+    """Of all GPUs of each row, US dollars; NaN where the study gives none. Shape `(num_rows,)`."""
+
+    def load(self, concurrency: Floats) -> Load:
+        """What is asked of every row with so many requests in flight over all replicas."""
+        work, options = self.study.workload, self.study.engine_options
+        return Load(
+            isl=np.array([work.isl.mean]),
+            osl=np.array([work.osl.mean]),
+            prefix_hit_frac=np.array([work.prefix_cache_hit_frac]),
+            concurrency=concurrency,
+            batched_tokens=self.batched_tokens,
+            max_num_seqs=np.array([float(options.max_num_seqs or UNBOUNDED_SEQS)]),
+            **speculation(self.study),
+        )
+
+    def evaluate(self, concurrency: Floats) -> Estimate:
+        """Estimate every row with so many requests in flight over all replicas, whatever the study says arrives."""
+        load, points = self.load(concurrency), self.study.workload.points
+        if not points:
+            return self.batch.evaluate(load, **self._bounds())
+        # all kinds in one batch: what an evaluation takes is mostly numpy's overhead per call
+        rows = len(self.batched_tokens)
+        spread = self.batch.take(np.tile(np.arange(rows), len(points)))
+        return combined(spread.evaluate(point_loads(load, points, rows), **self._bounds()), points)
+
+    def serving(self, concurrency: Floats) -> Estimate:
+        """The same where no more is served than arrives, if the study gives a request rate."""
+        estimate, rate = self.evaluate(concurrency), self.study.workload.request_rate_per_s
+        return estimate if rate is None else at_rate(estimate, rate)
+
+    def steady(self, concurrency: Floats) -> SteadyState:
+        """The same before the calibration's residuals: the steps that every row settles into."""
+        return self.batch.steady(self.load(concurrency), **self._bounds())
+
+    def _bounds(self) -> dict[str, Floats]:
+        return {
+            "longest_prompt": np.array([float(self.study.workload.longest_prompt)]),
+            "memory_fraction": np.array([self.study.engine_options.gpu_memory_utilization]),
+        }
+
+
+def make_rows(study: Study, variants: Sequence[Variant], batched_tokens: Sequence[int]) -> Rows:
+    """Every variant with every token budget."""
+    archs = {d: weights(study.arch, d) for d in dict.fromkeys(v.weight_dtype for v in variants)}
+    asked = dict.fromkeys((v.candidate.gpu, v.candidate.layout.gpus) for v in variants)
+    clusters = {(gpu, gpus): cluster_of(study, gpu, gpus) for gpu, gpus in asked}
+    entries = [
+        PlanEntry(
+            arch=archs[v.weight_dtype],
+            cluster=clusters[v.candidate.gpu, v.candidate.layout.gpus],
+            engine=v.candidate.engine,
+            layout=v.candidate.layout,
+            kv_dtype=v.kv_dtype,
+            engine_version=study.engine_version,
+        )
+        for v in variants
+    ]
+    batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study_profile(study))
+    index = np.repeat(np.arange(len(variants)), len(batched_tokens))
+    price = np.array([nan if (p := e.cluster.gpu.price_per_hour) is None else p * e.layout.gpus for e in entries])
+    return Rows(
+        study=study,
+        variants=tuple(variants),
+        variant=index,
+        batched_tokens=np.tile(np.array(batched_tokens, dtype=np.float64), len(variants)),
+        batch=batch.take(index) if len(batched_tokens) > 1 else batch,
+        price_per_hour=price[index],
+    )
+
+
+def speculation(study: Study) -> dict[str, Floats]:
+    """The fields of a `Load` that speculative decoding sets, shape `(1,)`; none without it."""
+    given = study.axes.speculative
+    if given is None:
+        return {}
+    return {
+        "step_tokens": np.array([given.draft_tokens + 1.0]),
+        "accepted_tokens": np.array([given.accepted_per_step]),
+        "draft_frac": np.array([given.draft_frac]),
+    }
+
+
+def study_profile(study: Study) -> Profile | None:
+    """The user's own calibration, where the study names one. Raises `InputError` as `read_profile`."""
+    return None if study.calibration is None else read_profile(study.calibration)
+
+
+def weights(arch: Arch, dtype: str | None) -> Arch:
+    """The architecture with its weights stored as `dtype` (None: as the checkpoint has them)."""
+    return arch if dtype is None else with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)

@@ -1,0 +1,6 @@
+"""Where the trials of a study are kept: an Optuna journal file or a database."""
+
+from autotune.storage.open_store import default_location, open_store
+from autotune.storage.store import Store, TrialRecord
+
+__all__ = ["Store", "TrialRecord", "default_location", "open_store"]

@@ -1,0 +1,103 @@
+"""Between our records and Optuna's trials."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from autotune.storage.store import TrialRecord
+from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
+from costmodel.hardware import gpu_names
+
+# what it says on creating a study or waiting for a lock is for people who call Optuna themselves
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+KEY_ATTR = "plan_key"
+FINGERPRINT_ATTR = "autotune_fingerprint"
+LISTED_ATTR = "constraints"
+"""System attribute in which Optuna before 5 kept a trial's constraints, a list without names. optuna-dashboard 0.21
+reads no other: without it, it would draw what breaks a limit as if it kept all."""
+PARAMS = (
+    "engine",
+    "replicas",
+    "pp",
+    "attn_tp",
+    "attn_dp",
+    "attn_cp",
+    "moe_tp",
+    "moe_ep",
+    "dcp",
+    "redundant_experts",
+    "concurrency",
+    "max_num_batched_tokens",
+    "weight_dtype",
+    "kv_dtype",
+    "gpus",
+    "gpu",
+)
+"""Names that `TrialRecord.params` may hold: numbers on logarithmic axes, so that plots can be read."""
+POOL_PARAMS = tuple(f"prefill_{name}" for name in ("gpus", "replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep"))
+"""The same of the prefill pool of a disaggregated plan; the others are its decode pool's then."""
+
+
+@lru_cache(maxsize=8)
+def distributions(gpus: int) -> dict[str, BaseDistribution]:
+    """Distribution of every parameter: the same for all trials of a study, as samplers need it."""
+    degree = IntDistribution(1, max(gpus, 2), log=True)
+    found: dict[str, BaseDistribution] = dict.fromkeys((*PARAMS, *POOL_PARAMS), degree)
+    found["gpu"] = CategoricalDistribution(("cluster", *gpu_names()))
+    found["engine"] = CategoricalDistribution(("vllm", "sglang", "trtllm"))
+    found["redundant_experts"] = IntDistribution(0, 100_000)
+    found["concurrency"] = IntDistribution(1, 100_000_000, log=True)
+    found["max_num_batched_tokens"] = IntDistribution(16, 10_000_000, log=True)
+    found["weight_dtype"] = CategoricalDistribution(("checkpoint", *BYTES_PER_WEIGHT))
+    found["kv_dtype"] = CategoricalDistribution(("checkpoint", *KV_BYTES))
+    return found
+
+
+def frozen_trial(record: TrialRecord, gpus: int) -> FrozenTrial:
+    """A finished trial: COMPLETE, or PRUNED where the objective has no finite value.
+
+    PRUNED and not a worst value, because an infinity breaks plots and JSON readers and an invented number
+    would be read as a result; not FAIL, because the plan was scored, and TPE may learn that it is bad.
+
+    Raises:
+        ValueError: a parameter that is not one of `PARAMS` or lies outside its distribution.
+    """
+    known = distributions(gpus)
+    if unknown := sorted(set(record.params) - set(known)):
+        raise ValueError(f"params must be among {', '.join(PARAMS)}, got {', '.join(unknown)}")
+    return create_trial(
+        state=TrialState.COMPLETE if record.values else TrialState.PRUNED,
+        values=record.values or None,
+        params=dict(record.params),
+        distributions={name: known[name] for name in record.params},
+        user_attrs={KEY_ATTR: record.key, **record.attrs},
+        system_attrs={LISTED_ATTR: list(record.constraints.values())} if record.constraints else None,
+        constraints=dict(record.constraints),
+    )
+
+
+def named_constraints(trial: FrozenTrial) -> dict[str, float]:
+    """Constraint -> excess, without those of the list (`LISTED_ATTR`), which Optuna names by their place in it."""
+    listed = len(trial.system_attrs.get(LISTED_ATTR, ()))
+    places = {str(i) for i in range(listed)}
+    named = {code: excess for code, excess in trial.constraints.items() if code not in places}
+    return named or trial.constraints
+
+
+def record_of(trial: FrozenTrial) -> TrialRecord | None:
+    """The record of a stored trial; None for a trial that is not ours (added by hand, unfinished)."""
+    key = trial.user_attrs.get(KEY_ATTR)
+    if not isinstance(key, str) or not trial.state.is_finished():
+        return None
+    return TrialRecord(
+        key=key,
+        params=trial.params,
+        values=tuple(trial.values or ()),
+        constraints=named_constraints(trial),
+        attrs={name: value for name, value in trial.user_attrs.items() if name != KEY_ATTR},
+    )

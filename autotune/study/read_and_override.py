@@ -1,0 +1,122 @@
+"""Reading a study's TOML, or the JSON of an export, and changing fields (`--set`), before anything is understood."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from autotune.study.schema import StudyTable
+from autotune.study.validation_messages import nearest, shown, tables_in
+from costmodel.errors import InputError, Problem
+from costmodel.files import read_file
+from costmodel.hardware.catalog import GpuTable, PeakTable
+
+MAX_STUDY_BYTES = 1_000_000
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Content of a TOML file, or of a JSON file (`.json`, as `autotune export` writes it).
+
+    Raises:
+        InputError: not readable, larger than `MAX_STUDY_BYTES`, not UTF-8, or not TOML or JSON (with the line).
+    """
+    raw = read_file(path, MAX_STUDY_BYTES)
+    form = "JSON" if path.suffix == ".json" else "TOML"
+    try:
+        text = raw.decode("utf-8-sig")
+        return _json(text) if form == "JSON" else tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError.single(
+            str(path), f"must be UTF-8, got byte 0x{raw[error.start]:02x} in line {line}"
+        ) from error
+    except RecursionError as error:
+        raise InputError.single(str(path), f"is not {form}: nested too deeply") from error
+    except ValueError as error:
+        raise InputError.single(str(path), f"is not {form}: {error}") from error
+
+
+def _json(text: str) -> dict[str, Any]:
+    read = json.loads(text)
+    if not isinstance(read, dict):
+        raise ValueError("must be an object")
+    return read
+
+
+def override(document: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """A copy of the document with `a.b.c=VALUE` applied in order.
+
+    VALUE is a TOML value; what is not one is taken as a string; nothing after `=` takes the field out.
+    A field of a GPU given by name (`cluster.gpu.hbm_gib=96`) makes a table of it, with that name as `base`.
+
+    Raises:
+        InputError: every setting that is not of that form or names no field of a study, with the nearest.
+    """
+    changed = copy.deepcopy(document)
+    problems = [p for setting in settings if (p := _apply(changed, setting)) is not None]
+    if problems:
+        raise InputError(problems)
+    return changed
+
+
+def field_paths() -> list[str]:
+    """Every field of a study, as `--set` spells it; below `model` anything goes."""
+    paths = _paths(StudyTable, "")
+    gpu = [f"cluster.gpu.{name}" for name in (*GpuTable.model_fields, "base")]
+    return sorted([*paths, *gpu, *(f"cluster.gpu.peak_tflops.{name}" for name in PeakTable.model_fields)])
+
+
+def _paths(model: type[BaseModel], prefix: str) -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        found.append(prefix + name)
+        for table in tables_in(field.annotation):
+            found += _paths(table, f"{prefix}{name}.")
+    return found
+
+
+def _apply(document: dict[str, Any], setting: str) -> Problem | None:
+    where, equals, text = setting.partition("=")
+    where = where.strip().removeprefix("$.")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", where):
+        return Problem(path="--set", message=f"must read path.to.field=VALUE, got {setting!r}")
+    parts = where.split(".")
+    known = field_paths()
+    free = parts[0] == "model" or where.startswith("cluster.gpu.sources.")
+    if where not in known and not free:
+        leaf = [path for path in known if path.rpartition(".")[2] == parts[-1]]
+        near = f"; the nearest is {' or '.join(leaf)}" if leaf else nearest(where, known)
+        return Problem(path=f"--set {where}", message=f"is not a field of a study{near}")
+    table = document
+    for depth, part in enumerate(parts[:-1]):
+        below = table.get(part)
+        if below is None and text.strip():
+            below = table.setdefault(part, {})
+        elif isinstance(below, str) and parts[: depth + 1] == ["cluster", "gpu"]:
+            below = table[part] = {"base": below}
+        if below is None:
+            return None
+        if not isinstance(below, dict):
+            path = ".".join(parts[: depth + 1])
+            return Problem(path=f"--set {where}", message=f"{path} is not a table, got {shown(below)}")
+        table = below
+    if text.strip():
+        table[parts[-1]] = _value(text.strip())
+    else:
+        table.pop(parts[-1], None)
+    return None
+
+
+def _value(text: str) -> Any:
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return read["value"] if set(read) == {"value"} else text

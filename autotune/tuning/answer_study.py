@@ -1,0 +1,278 @@
+"""`tune`: enumerate, score what the storage does not hold yet, rank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+from autotune.disaggregated.plan_results import disaggregated_plan
+from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
+from autotune.scoring.best_knobs import score_variant
+from autotune.scoring.joint_uncertainty import Confidence, confidence
+from autotune.scoring.knob_grid import Variant
+from autotune.scoring.objective import plan_expected
+from autotune.scoring.plan_result import PlanResult, from_record, plan_key, relative_excess
+from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
+from autotune.space.pooled_planstring import is_pooled
+from autotune.storage import Store
+from autotune.study import Study, cluster_of
+from autotune.tuning.executor import Pool
+from autotune.tuning.workers import covered, sample_missing, score_missing, study_space
+from costmodel.errors import InputError, Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineResult:
+    """The plan in production: what its string meant, and what it costs or which rules it breaks."""
+
+    text: str
+    resolution: Resolution
+    result: PlanResult | None
+    """None where the engine's rules forbid it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneResult:
+    """The answer to a study."""
+
+    study: Study
+    complete: bool
+    """Whether every valid plan was scored."""
+    space: Space
+    ranked: tuple[PlanResult, ...]
+    """Feasible plans, best first."""
+    infeasible: tuple[PlanResult, ...]
+    """The others, nearest first."""
+    baseline: BaselineResult | None
+    confidence: Mapping[str, Confidence]
+    """By plan: of the feasible ones, or of the others where none is."""
+    scored_now: int
+    """Plans scored by this run; the rest came from the storage, or meanwhile from other workers."""
+    elapsed_s: float
+    storage: str | None
+    pools: PoolSearch | None = None
+    """What was looked at for disaggregated plans; None where the study opens none."""
+
+    @property
+    def feasible_count(self) -> int:
+        """Plans of `space` that keep every limit: disaggregated ones are counted in `pools`."""
+        return sum(p.pools is None for p in self.ranked)
+
+    @property
+    def infeasible_counts(self) -> dict[str, int]:
+        """Plans by the constraint that binds them: the one they break by most, relative to its limit."""
+        counts: dict[str, int] = {}
+        for plan in (p for p in self.infeasible if p.pools is None):
+            code = plan.violations[0].code
+            counts[code] = counts.get(code, 0) + 1
+        return dict(sorted(counts.items()))
+
+
+def tune(
+    study: Study,
+    store: Store | None = None,
+    *,
+    jobs: int = 1,
+    pool: Pool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> TuneResult:
+    """Answer a study, alone or with other processes that answer it from the same store at the same time.
+
+    Args:
+        study: from `load_study`.
+        store: where trials are kept; plans that it holds are not scored again. None: nowhere.
+        jobs: processes that score in parallel, where no `pool` is given.
+        pool: what scores: from `open_pool`.
+        progress: called with (plans done, plans in all).
+
+    Raises:
+        InputError: the baseline has no meaning on this many GPUs, or the storage fails.
+    """
+    start = time.perf_counter()
+    space = study_space(study)
+    baseline = score_baseline(study)
+    records = [] if store is None else store.records()
+    stored = {r.key: from_record(r) for r in records}
+    plans = {key: plan for c in space.candidates if (key := plan_key(c)) in stored and (plan := stored[key])}
+    pooled, pools = disaggregated_plans(study, records, store)
+    missing = [c for c in space.candidates if plan_key(c) not in plans]
+    scored = 0
+    for batch, added in _batches(study, missing, plans, store, pool or Pool(jobs=jobs), progress):
+        plans.update((p.key, p) for p in batch)
+        scored += added
+    if store is not None and space.candidates and not store.known_keys() <= {*plans, *pooled}:
+        plans = _with_others(space, store, plans)
+    ranked, infeasible = rank(study, [*plans.values(), *pooled.values()])
+    known = None if baseline is None else baseline.result
+    return TuneResult(
+        study=study,
+        complete=len(plans) == len(space.candidates),
+        space=space,
+        ranked=ranked,
+        infeasible=infeasible,
+        baseline=baseline,
+        confidence=confidence(study, ranked or infeasible, known),
+        scored_now=scored + (0 if pools is None else pools.scored_now),
+        elapsed_s=time.perf_counter() - start,
+        storage=None if store is None else store.location,
+        pools=pools,
+    )
+
+
+def _batches(
+    study: Study,
+    missing: Sequence[Candidate],
+    plans: Mapping[str, PlanResult],
+    store: Store | None,
+    pool: Pool,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[list[PlanResult], int]]:
+    """Results in batches, and how many of them are new to the store: of all that is missing, or of a sample of it."""
+    before, everything = len(plans), len(plans) + len(missing)
+    told = None if progress is None else lambda done: progress(before + done, everything)
+    if covered(study, everything):
+        yield from score_missing(study, missing, store, pool, progress=told)
+    else:
+        yield from sample_missing(study, missing, list(plans.values()), store, progress=told)
+
+
+def _with_others(space: Space, store: Store, plans: Mapping[str, PlanResult]) -> dict[str, PlanResult]:
+    """Plans of the space in its order: ours, and those that other workers have stored meanwhile."""
+    theirs = {r.key: r for r in store.records() if r.key not in plans}
+    found: dict[str, PlanResult] = {}
+    for candidate in space.candidates:
+        key = plan_key(candidate)
+        if key in plans:
+            found[key] = plans[key]
+        elif key in theirs:
+            found[key] = from_record(theirs[key])
+    return found
+
+
+def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, ...], tuple[PlanResult, ...]]:
+    """Feasible plans by the objective, the others by how far they are off; ties by the plan string."""
+    feasible = [p for p in plans if p.feasible]
+    others = [p for p in plans if not p.feasible]
+    feasible.sort(key=lambda p: (_order(study, p), p.plan))
+    others.sort(key=lambda p: (_distance(p), p.plan))
+    return tuple(feasible), tuple(others)
+
+
+def expected_objective(study: Study, plan: PlanResult) -> float:
+    """What ranks plans, in the objective's direction (`autotune.scoring.objective.expected`)."""
+    return plan_expected(study, plan)
+
+
+def _order(study: Study, plan: PlanResult) -> tuple[float, float]:
+    """Lower is better. At a given request rate every plan that takes it serves alike: to three digits, then by time."""
+    value = expected_objective(study, plan)
+    if study.objective.direction == "minimize":
+        return value, 0.0
+    if study.workload.request_rate_per_s is None:
+        return -value, 0.0
+    outputs = max(study.workload.osl.mean - 1.0, 0.0)
+    return -float(f"{value:.3g}"), plan.metrics["ttft_s"] + outputs * plan.metrics["tpot_s"]
+
+
+def place(study: Study, plan: PlanResult, ranked: Sequence[PlanResult]) -> int | None:
+    """Where a plan with its own knobs stands, or would stand, among ranked plans; None: it breaks a limit."""
+    if not plan.feasible:
+        return None
+    mine = _order(study, plan)
+    return 1 + sum(p.plan != plan.plan and _order(study, p) < mine for p in ranked)
+
+
+def _distance(plan: PlanResult) -> float:
+    return relative_excess(plan.violations[0]) if plan.violations else inf
+
+
+def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult | None:
+    """The plan in production with the knobs that the study gives it; None: the study has none.
+
+    Args:
+        study: from `load_study`.
+        engine: that it runs on where the baseline says none; None: the study's.
+
+    Raises:
+        InputError: it has no reading on the study's GPUs.
+    """
+    given = study.baseline
+    if given is None:
+        return None
+    return score_plan(
+        study,
+        given.plan,
+        engine=given.engine or engine,
+        concurrency=given.concurrency,
+        batched_tokens=given.max_num_batched_tokens,
+        weight_dtype=given.weight_dtype,
+        kv_dtype=given.kv_dtype,
+        path="$.baseline.plan",
+    )
+
+
+def _resolved(study: Study, text: str, engine: str) -> Resolution:
+    """What a plan string means on the study's own cluster, or else on the first of those that it opens beside it."""
+    spec = parse_plan(text)
+    counts = dict.fromkeys((study.cluster.gpus, *reversed(study.axes.gpu_counts)))
+    problem: InputError | None = None
+    for gpus in counts:
+        cluster_of(study, spec.gpu, gpus)
+        try:
+            found = resolve(spec, arch=study.arch, gpus=gpus, engine=engine)
+        except InputError as error:
+            problem = problem or error
+            continue
+        own = replace(found.candidate, gpu=None if spec.gpu == study.cluster.gpu.name else spec.gpu)
+        return replace(found, candidate=own)
+    raise problem or InputError.single("plan", f"has no reading, got {text!r}")
+
+
+def score_plan(
+    study: Study,
+    text: str,
+    *,
+    engine: str | None = None,
+    concurrency: int | None = None,
+    batched_tokens: int | None = None,
+    weight_dtype: str | None = None,
+    kv_dtype: str | None = None,
+    path: str = "plan",
+) -> BaselineResult:
+    """Resolve a plan string within a study and score it; knobs that are not given are the study's best.
+
+    Raises:
+        InputError: the string has no reading on the study's GPUs.
+    """
+    try:
+        if is_pooled(text):
+            resolution, result = disaggregated_plan(
+                study,
+                text,
+                engine=engine,
+                concurrency=concurrency,
+                batched_tokens=batched_tokens,
+                weight_dtype=weight_dtype,
+                kv_dtype=kv_dtype,
+            )
+            return BaselineResult(text=text, resolution=resolution, result=result)
+        resolution = _resolved(study, text, engine or study.engine)
+    except InputError as error:
+        raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
+    if resolution.violations:
+        return BaselineResult(text=text, resolution=resolution, result=None)
+    own = study
+    if concurrency is not None:
+        own = replace(study, workload=replace(study.workload, concurrency=concurrency, request_rate_per_s=None))
+    budgets = (batched_tokens,) if batched_tokens is not None else study.search.max_num_batched_tokens
+    weight_choices = (weight_dtype,) if weight_dtype is not None else study.search.weight_dtype
+    kv_choices = (kv_dtype,) if kv_dtype is not None else study.search.kv_dtype
+    results = [
+        score_variant(own, Variant(candidate=resolution.candidate, weight_dtype=w, kv_dtype=kv), budgets)
+        for w in weight_choices
+        for kv in kv_choices
+    ]
+    ranked, others = rank(study, results)
+    return BaselineResult(text=text, resolution=resolution, result=(ranked or others)[0])

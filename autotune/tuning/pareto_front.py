@@ -1,0 +1,269 @@
+"""Several objectives: the plans, with their knobs, that no other is at least as good as in all of them.
+
+Each plan is looked at with every choice of dtypes and token budget and, where the study leaves the load open, at a
+range of loads: one plan can give several points of the front. Points that break a limit are never on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotune.scoring.best_knobs import RowsAt
+from autotune.scoring.knob_grid import Rows, Variant, make_rows
+from autotune.scoring.limits import study_limits
+from autotune.scoring.objective import COST
+from autotune.scoring.plan_result import VARIANT, PlanResult, from_record, plan_key
+from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
+from autotune.space import Candidate, Space
+from autotune.storage import Store
+from autotune.study import IntRange, Study, cluster_choices
+from autotune.tuning.executor import Pool
+from autotune.tuning.workers import covered, sample_missing, score_missing, study_space
+from costmodel.errors import InputError
+from costmodel.plan.columns import Floats, Ints
+
+THROUGHPUTS = (
+    "total_tokens_per_s_per_gpu",
+    "output_tokens_per_s_per_gpu",
+    "total_tokens_per_s",
+    "output_tokens_per_s",
+    "requests_per_s",
+)
+LOADS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
+"""Shares of the most requests in flight that keep the limits; 0 is one per replica."""
+BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """The answer to a study with several objectives."""
+
+    study: Study
+    goals: tuple[tuple[str, str], ...]
+    """Metric and direction (`maximize` or `minimize`) of every objective."""
+    complete: bool
+    """Whether every valid plan was scored, so that the front is that of the whole space."""
+    space: Space
+    points: tuple[PlanResult, ...]
+    """By the first objective, best first; several may be one plan with other knobs."""
+    plans_scored: int
+    feasible: int
+    """Plans that keep every limit with some knobs."""
+    nearest: PlanResult | None
+    """Of the plans that keep no limit, where none is feasible."""
+    scored_now: int
+    """Plans scored by this run."""
+    elapsed_s: float
+    storage: str | None
+
+
+def study_goals(study: Study) -> tuple[tuple[str, str], ...]:
+    """Throughput (the study's own, if its objective is one), TTFT, TPOT, and the cost where every GPU has a price."""
+    metric = study.objective.metric if study.objective.metric in THROUGHPUTS else THROUGHPUTS[0]
+    goals = [(metric, "maximize"), ("ttft_s", "minimize"), ("tpot_s", "minimize")]
+    if all(c.gpu.price_per_hour is not None for c in cluster_choices(study)):
+        goals.append((COST, "minimize"))
+    return tuple(goals)
+
+
+def front_study(study: Study) -> Study:
+    """The study as its front is found, with what that leaves out among the assumptions.
+
+    Raises:
+        InputError: only disaggregated plans are asked for.
+    """
+    if study.axes.disaggregated == "only":
+        raise InputError.single("--pareto", 'must go with plans of one kind of replica, got disaggregated="only"')
+    said = []
+    if study.axes.disaggregated != "off":
+        said.append("search.disaggregated is left out of the Pareto front: plans of one kind of replica alone")
+    if len(study_goals(study)) < 4:
+        said.append("no price of every GPU type given: cost is no objective of the Pareto front")
+    if study.workload.concurrency is None and study.workload.request_rate_per_s is None:
+        said.append(f"Pareto front: every plan is looked at under {len(LOADS)} loads, up to the most within the limits")
+    axes = replace(study.axes, disaggregated="off")
+    return replace(study, axes=axes, assumptions=tuple(dict.fromkeys((*study.assumptions, *said))))
+
+
+def pareto(
+    study: Study,
+    store: Store | None = None,
+    *,
+    pool: Pool | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Front:
+    """The Pareto front of a study over `study_goals`, alone or with others on the same store.
+
+    Args:
+        study: from `load_study`; the baseline is left out.
+        store: opened with the goals' directions. None: nothing is kept.
+        pool: what scores; None: this process.
+        progress: called with (plans done, plans in all).
+
+    Raises:
+        InputError: as `front_study`, or the storage fails.
+    """
+    start = time.perf_counter()
+    study = front_study(study)
+    goals, space = study_goals(study), study_space(study)
+    keys = {plan_key(c) for c in space.candidates}
+    stored = [] if store is None else [from_record(r) for r in store.records()]
+    # a plan is done when its own result is stored: that is written after its others
+    whole = {p.plan for p in stored if not p.variant and p.plan in keys}
+    found = [p for p in stored if p.plan in whole]
+    missing = [c for c in space.candidates if plan_key(c) not in whole]
+    before, everything = len(whole), len(space.candidates)
+    told = None if progress is None else lambda done: progress(before + done, everything)
+    asked = {"progress": told, "scorer": front_rows, "goals": goals}
+    if covered(study, everything):
+        batches = score_missing(study, missing, store, pool or Pool(), **asked)  # type: ignore[arg-type]
+    else:
+        batches = sample_missing(study, missing, found, store, **asked)  # type: ignore[arg-type]
+    done: set[str] = set()
+    for batch, _ in batches:
+        done |= {p.plan for p in batch}
+        found += batch
+        found = _kept(found, goals)
+        whole |= done
+    if store is not None and covered(study, everything):
+        theirs = [from_record(r) for r in store.records()]
+        found = [p for p in theirs if p.plan in keys]
+        whole = {p.plan for p in found if not p.variant}
+    elif store is None:
+        whole |= done
+    feasible = {p.plan for p in found if p.feasible}
+    points = [p for p in found if p.feasible]
+    mask = nondominated(goal_values(points, goals))
+    sign = -1.0 if goals[0][1] == "maximize" else 1.0
+    front = sorted(
+        (p for p, keep in zip(points, mask, strict=True) if keep), key=lambda p: (sign * p.metrics[goals[0][0]], p.key)
+    )
+    broken = sorted((p for p in found if not p.feasible), key=lambda p: (len(p.violations), p.plan))
+    return Front(
+        study=study,
+        goals=goals,
+        complete=len(whole) == everything,
+        space=space,
+        points=tuple(front),
+        plans_scored=len(whole),
+        feasible=len(feasible),
+        nearest=None if feasible or not broken else broken[0],
+        scored_now=len(done),
+        elapsed_s=time.perf_counter() - start,
+        storage=None if store is None else store.location,
+    )
+
+
+def _kept(found: Sequence[PlanResult], goals: Sequence[tuple[str, str]]) -> list[PlanResult]:
+    """What later results can still need: the front so far, and one result of every plan."""
+    points = [p for p in found if p.feasible]
+    mask = nondominated(goal_values(points, goals))
+    on_front = {p.key for p, keep in zip(points, mask, strict=True) if keep}
+    return [p for p in found if not p.variant or p.key in on_front]
+
+
+def goal_values(plans: Sequence[PlanResult], goals: Sequence[tuple[str, str]]) -> Floats:
+    """Objectives with less being better, shape `(plans, goals)`; what is not finite is infinitely bad."""
+    table = np.array([[p.metrics[name] for name, _ in goals] for p in plans], dtype=np.float64).reshape(-1, len(goals))
+    return np.nan_to_num(table * _signs(goals), nan=np.inf)
+
+
+def _signs(goals: Sequence[tuple[str, str]]) -> Floats:
+    return np.array([-1.0 if direction == "maximize" else 1.0 for _, direction in goals])
+
+
+def nondominated(values: Floats) -> NDArray[np.bool_]:
+    """Rows that no other row is at least as good as in all columns and better in one; less is better.
+
+    In lexicographic order whatever dominates a row comes before it, so one pass over blocks is enough.
+    """
+    keep = np.zeros(len(values), dtype=bool)
+    order = np.lexsort(values.T[::-1])
+    front = np.zeros((0, values.shape[1]))
+    for start in range(0, len(order), BLOCK):
+        rows = order[start : start + BLOCK]
+        rows = rows[~_dominated(values[rows], front)]
+        rows = rows[~_dominated(values[rows], values[rows])]
+        keep[rows] = True
+        front = np.vstack([front, values[rows]])
+    return keep
+
+
+def _dominated(rows: Floats, others: Floats) -> NDArray[np.bool_]:
+    at_least = np.ones((len(rows), len(others)), dtype=bool)
+    better = np.zeros_like(at_least)
+    for column in range(rows.shape[1]):
+        mine, theirs = rows[:, column, None], others[None, :, column]
+        at_least &= theirs <= mine
+        better |= theirs < mine
+    return np.asarray((at_least & better).any(axis=1))
+
+
+def front_rows(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult]:
+    """Of some candidates, the settings that no other dominates, and last of each plan its best by objective."""
+    if not candidates:
+        return []
+    search, goals = study.search, study_goals(study)
+    choices = list(product(search.weight_dtype, search.kv_dtype))
+    variants = [Variant(candidate=c, weight_dtype=w, kv_dtype=kv) for c in candidates for w, kv in choices]
+    rows = make_rows(study, variants, search.max_num_batched_tokens)
+    owner = np.repeat(np.arange(len(candidates)), len(choices) * len(search.max_num_batched_tokens))
+    limits = study_limits(study)
+    tried = [RowsAt(rows, load, limits, study) for load in _loads(study, rows)]
+    values = np.concatenate([_row_values(t, goals) for t in tried])
+    feasible = np.concatenate([(t.excess <= 0.0).all(axis=0) for t in tried])
+    wanted = np.flatnonzero(feasible)
+    wanted = wanted[nondominated(values[wanted])]
+    best = _best_rows(np.stack([t.key for t in tried]), owner, len(candidates))
+    size = owner.size
+    extra = [_named(tried[at // size].result(int(at % size))) for at in wanted.tolist() if at != best[owner[at % size]]]
+    unique = {p.key: p for p in extra}
+    return [*unique.values(), *(tried[at // size].result(int(at % size)) for at in best.tolist())]
+
+
+def _row_values(tried: RowsAt, goals: Sequence[tuple[str, str]]) -> Floats:
+    estimate = tried.estimate
+    columns = []
+    for name, _ in goals:
+        if name == COST:
+            columns.append(tried.rows.price_per_hour / 3600.0 / np.maximum(estimate.total_tokens_per_s, 1e-300) * 1e6)
+        else:
+            columns.append(getattr(estimate, name))
+    return np.nan_to_num(np.stack(columns, axis=1) * _signs(goals), nan=np.inf)
+
+
+def _best_rows(keys: Floats, owner: Ints, count: int) -> Ints:
+    """Index into all rows at all loads of the best of each candidate, shape `(count,)`."""
+    best_load, row_key = keys.argmax(axis=0), keys.max(axis=0)
+    order = np.lexsort((np.arange(owner.size), -row_key, owner))
+    rows = order[np.searchsorted(owner[order], np.arange(count))]
+    return np.asarray(best_load[rows] * owner.size + rows)
+
+
+def _named(plan: PlanResult) -> PlanResult:
+    k = plan.knobs
+    knobs = (k.concurrency, k.max_num_batched_tokens, k.weight_dtype or "", k.kv_dtype or "")
+    return replace(plan, variant=VARIANT + VARIANT.join(map(str, knobs)))
+
+
+def _loads(study: Study, rows: Rows) -> list[Floats]:
+    """Requests in flight over all replicas that every row is tried at."""
+    asked, size = study.search.concurrency, rows.variant.shape[0]
+    fixed = study.workload.concurrency is not None or study.workload.request_rate_per_s is not None
+    if not fixed and asked is not None and not isinstance(asked, IntRange):
+        return [np.full(size, float(value)) for value in asked]
+    # the most within the limits, whatever the study's objective: what is least depends on the goal
+    most = replace(study, objective=replace(study.objective, metric=THROUGHPUTS[0], direction="maximize"))
+    solved = solve_concurrency(replace(rows, study=most), study_limits(study))
+    if fixed:
+        return [solved]
+    replicas = rows.batch.layout.replicas
+    least = bounds(study, replicas)[0] * replicas
+    tried = [np.maximum(np.floor(solved * share / replicas) * replicas, least) for share in LOADS]
+    return [in_range(study, load) for load in tried]

@@ -1,0 +1,1 @@
+"""Whole plans estimated: the steady state with what the calibration knows of its error."""

@@ -1,0 +1,232 @@
+"""Estimates of whole plans: the cost model's entrance.
+
+`PlanBatch.of` gathers what does not change (architecture, hardware, calibration, placement); `evaluate` adds
+a load and the runtime knobs. One plan is a batch of one; a batch may mix models, GPUs and engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from costmodel.arch import Arch
+from costmodel.calibration.load import Cell, CellColumns, cell_columns, load_calibration
+from costmodel.calibration.profile import Profile
+from costmodel.calibration.residual import Residual, residual_columns
+from costmodel.estimate.error_model import corrected_state
+from costmodel.estimate.result import Estimate, collect
+from costmodel.hardware import Cluster
+from costmodel.plan.columns import ArchColumns, Floats, Ints, LayoutColumns
+from costmodel.plan.layout import Layout
+from costmodel.plan.matrices import rank_matrices
+from costmodel.plan.placement import Placement
+from costmodel.plan.precision import PrecisionColumns
+from costmodel.plan.stages import StageTable
+from costmodel.serving.closed_loop import Load, SteadyState, steady_state
+from costmodel.step.expert_routing import popularity_cv2
+from costmodel.step.memory import Memory, plan_memory
+from costmodel.step.operators import StepTime, step_time
+from costmodel.step.step_inputs import Machine
+from costmodel.step.step_work import StepWork
+
+CHUNK_PLANS = 20_000
+"""Plans evaluated at once, at most: enough of them that numpy's cost per call is small beside its cost per number, few
+enough that the columns of a formula fit into a processor's caches and tens of megabytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanEntry:
+    """One plan to be estimated."""
+
+    arch: Arch
+    cluster: Cluster
+    engine: str
+    layout: Layout
+    kv_dtype: str | None = None
+    """Dtype of the cache; None is the checkpoint's."""
+    engine_version: str | None = None
+    """Version of the engine; None or one that was not measured: the engine's typical behaviour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanBatch:
+    """Plans, prepared for evaluation under any load."""
+
+    size: int
+    cells: tuple[Cell, ...]
+    cell_index: Ints
+    arch: ArchColumns
+    layout: LayoutColumns
+    precision: PrecisionColumns
+    columns: CellColumns
+    placement: Placement
+    stages: StageTable
+    popularity_cv2: Floats
+    fraction_is_of_free: Floats
+    residual: Residual | None
+    """What the calibration adds to the formulas; None evaluates the formulas alone."""
+
+    @classmethod
+    def of(cls, entries: Sequence[PlanEntry], *, expert_skew: float = 0.0, profile: Profile | None = None) -> PlanBatch:
+        """Prepare plans; `profile` is a user's own calibration. Raises `ValueError` for an empty sequence."""
+        if not entries:
+            raise ValueError("a batch must hold at least one plan, got none")
+        keys: dict[tuple[object, ...], int] = {}
+        firsts: list[PlanEntry] = []
+        index = np.empty(len(entries), dtype=np.int64)
+        for i, e in enumerate(entries):
+            key = (id(e.arch), id(e.cluster), e.engine, e.kv_dtype, e.engine_version)
+            if key not in keys:
+                keys[key] = len(firsts)
+                firsts.append(e)
+            index[i] = keys[key]
+        cells = [(e.arch, e.cluster, e.engine, e.kv_dtype or e.arch.kv_dtype) for e in firsts]
+        calibrations = [load_calibration(e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts]
+        columns = cell_columns(cells, calibrations)
+        residual = residual_columns(
+            [(e.arch, e.cluster.gpu.name, e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts],
+            None if profile is None else profile.values(),
+        )
+        archs = ArchColumns.of([e.arch for e in firsts])
+        precision = PrecisionColumns.of([e.arch for e in firsts], [e.kv_dtype or e.arch.kv_dtype for e in firsts])
+        of_free = np.array([float(e.engine == "trtllm") for e in firsts])
+        layout = LayoutColumns.of([e.layout for e in entries], [e.engine for e in entries])
+        if len(firsts) > 1:
+            archs, precision, of_free = archs.take(index), precision.take(index), of_free[index]
+            columns = CellColumns(**{f.name: getattr(columns, f.name).take(index) for f in fields(CellColumns)})
+        return cls(
+            size=len(entries),
+            cells=tuple(cells),
+            cell_index=index,
+            arch=archs,
+            layout=layout,
+            precision=precision,
+            columns=columns,
+            placement=Placement.of(archs, layout, columns.cluster),
+            stages=StageTable.of([e.arch for e in entries], [e.layout for e in entries]),
+            popularity_cv2=_popularity(entries, expert_skew),
+            fraction_is_of_free=of_free,
+            residual=residual if len(firsts) == 1 else residual.take(index),
+        )
+
+    def take(self, index: Ints) -> PlanBatch:
+        """Gather plans, with repetition: one entry per knob setting."""
+        return self._map(lambda c: c if c.shape_is_shared and self.size > 1 else c.take(index), index, len(index))
+
+    def _map(self, gather: Any, index: Any, size: int) -> PlanBatch:
+        columns = CellColumns(**{f.name: gather(getattr(self.columns, f.name)) for f in fields(CellColumns)})
+        return PlanBatch(
+            size=size,
+            cells=self.cells,
+            cell_index=self.cell_index[index],
+            arch=gather(self.arch),
+            layout=gather(self.layout),
+            precision=gather(self.precision),
+            columns=columns,
+            placement=gather(self.placement),
+            stages=self.stages.take(index),
+            popularity_cv2=_pick(self.popularity_cv2, index),
+            fraction_is_of_free=_pick(self.fraction_is_of_free, index),
+            residual=None if self.residual is None else gather(self.residual),
+        )
+
+    def machine(self) -> Machine:
+        """What every step of these plans runs on."""
+        return Machine(
+            arch=self.arch,
+            layout=self.layout,
+            precision=self.precision,
+            placement=self.placement,
+            links=self.columns.links,
+            rates=self.columns.rates,
+            matrices=rank_matrices(self.arch, self.layout),
+            popularity_cv2=self.popularity_cv2,
+        )
+
+    def step(self, work: StepWork, *, record: bool = False) -> StepTime:
+        """Seconds of one step by operator group, from the formulas alone; `record` keeps its operators."""
+        return step_time(self.machine(), work, record=record)
+
+    def steady(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> SteadyState:
+        """What the plans settle into under `load`, from the formulas alone; arguments as `evaluate`'s."""
+        return _solve(self, load, longest_prompt, memory_fraction)[1]
+
+    def memory(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Memory:
+        """Memory of the fullest GPU under `load`; arguments as `evaluate`'s."""
+        return _memory(self, load, longest_prompt, memory_fraction)
+
+    def evaluate(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
+        """Estimate every plan under `load` (columns of shape `(size,)` or `(1,)`).
+
+        `memory_fraction` is the engine's KV setting: of total memory (vLLM, SGLang) or of free (TensorRT-LLM).
+        """
+        count = -(-self.size // CHUNK_PLANS)
+        if count == 1:
+            return _evaluate(self, load, longest_prompt, memory_fraction)
+        parts = []
+        for i in range(count):
+            part = slice(i * self.size // count, (i + 1) * self.size // count)
+            piece = self._map(lambda c, p=part: c.slice(p), part, part.stop - part.start)
+            parts.append(_evaluate(piece, load.slice(part), _pick(longest_prompt, part), _pick(memory_fraction, part)))
+        return Estimate(
+            **{f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=-1) for f in fields(Estimate)}
+        )
+
+
+def _pick(values: Floats, index: Any) -> Floats:
+    return values if values.shape[0] == 1 else values[index]
+
+
+def _popularity(entries: Sequence[PlanEntry], skew: float) -> Floats:
+    if skew == 0.0:
+        return np.zeros(1)
+    known: dict[tuple[int, int], float] = {}
+    out = np.zeros(len(entries))
+    for i, e in enumerate(entries):
+        key = (e.arch.num_experts, e.layout.redundant_experts)
+        if key not in known:
+            known[key] = popularity_cv2(max(key[0], 1), skew, key[1])
+        out[i] = known[key]
+    return out
+
+
+def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
+    memory, state = _solve(batch, load, longest_prompt, memory_fraction)
+    corrected = corrected_state(batch.residual, batch.layout, load, state)
+    return collect(batch.layout, load, memory, state, corrected)
+
+
+def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Memory:
+    wanted = np.maximum(load.concurrency / batch.layout.replicas, 1.0) / batch.layout.attn_dp
+    return plan_memory(
+        arch=batch.arch,
+        layout=batch.layout,
+        precision=batch.precision,
+        cluster=batch.columns.cluster,
+        stages=batch.stages,
+        batched_tokens=load.batched_tokens,
+        sequences_per_rank=np.minimum(wanted, load.max_num_seqs),
+        # TensorRT-LLM admits a request only with room for its whole output (GUARANTEED_NO_EVICT, its default)
+        mean_tokens=np.where(load.kv_isl > 0.0, load.kv_isl, load.isl)
+        + np.where(load.kv_osl > 0.0, load.kv_osl, load.osl) * np.where(batch.fraction_is_of_free > 0, 1.0, 0.5),
+        longest_tokens=longest_prompt + load.osl,
+        memory_fraction=memory_fraction,
+        fraction_is_of_free=batch.fraction_is_of_free,
+    )
+
+
+def _solve(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> tuple[Memory, SteadyState]:
+    memory = _memory(batch, load, longest_prompt, memory_fraction)
+    state = steady_state(
+        batch.machine(),
+        batch.stages,
+        batch.columns.engine,
+        load,
+        memory,
+        hbm_bytes_per_s=batch.columns.cluster.hbm_bytes_per_s,
+        longest_prompt=longest_prompt,
+    )
+    return memory, state

@@ -1,1 +1,0 @@
-"""Time laws of single kernels and collectives."""

@@ -1,0 +1,1 @@
+"""Measured serving runs: read, predicted, and learnt from."""

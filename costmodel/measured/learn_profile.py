@@ -1,0 +1,105 @@
+"""From a user's runs to a profile of their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from costmodel.calibration.profile import LEAST_RUNS, Profile, ProfileCell, posterior
+from costmodel.calibration.residual import Residual, features, own_key, residual_columns
+from costmodel.errors import InputError
+from costmodel.measured.runs import Run, prepare_runs
+from costmodel.plan.columns import Floats
+from costmodel.plan.layout import Layout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellChange:
+    """What a profile changes in one cell: mean |predicted / measured - 1| of the runs given, and interval widths."""
+
+    name: str
+    runs: int
+    tpot_before: float
+    tpot_after: float
+    ttft_before: float
+    ttft_after: float
+    tpot_log_sd_before: float
+    tpot_log_sd_after: float
+
+
+def calibrate(runs: Sequence[Run]) -> tuple[Profile, tuple[CellChange, ...]]:
+    """Learn a user's cells from their runs.
+
+    Raises:
+        InputError: a cell has fewer than `LEAST_RUNS` runs with a TPOT, named with what it has.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(own_key(run.engine, run.entry.cluster.gpu.name, run.entry.arch), []).append(run)
+    cells = {}
+    for name, members in groups.items():
+        measured = [r for r in members if np.isfinite(r.tpot_s)]
+        if len(measured) < LEAST_RUNS:
+            raise InputError.single(
+                "runs", f"{name} must have at least {LEAST_RUNS} runs with a TPOT, got {len(measured)}"
+            )
+        cells[name] = learn_cell(measured)
+    profile = Profile(cells=cells)
+    return profile, tuple(_change(name, groups[name], profile) for name in cells)
+
+
+def learn_cell(runs: Sequence[Run], prior: Residual | None = None) -> ProfileCell:
+    """The posterior of the cell that all `runs` belong to; `prior` is what the calibration knows of it."""
+    if prior is None:
+        first = runs[0].entry
+        gpu = first.cluster.gpu
+        version = first.engine_version
+        prior = residual_columns([(first.arch, gpu.name, gpu.generation, first.engine, version)])
+    prepared = prepare_runs(runs)
+    formulas = replace(prepared, batch=replace(prepared.batch, residual=None)).evaluate()
+    phi = run_features(runs)
+    layouts: dict[Layout, int] = {}
+    deployments = np.array([layouts.setdefault(r.entry.layout, len(layouts)) for r in runs])
+    tpot = np.log(np.array([r.tpot_s for r in runs]) / formulas.tpot_s)
+    ttft = np.log(np.array([r.ttft_s for r in runs]) / formulas.ttft_s)
+    known = np.isfinite(ttft)
+    return ProfileCell(
+        runs=len(runs),
+        tpot=posterior(prior.tpot, phi, deployments, tpot),
+        ttft=posterior(prior.ttft, phi[:, known], deployments[known], ttft[known]),
+    )
+
+
+def run_features(runs: Sequence[Run]) -> Floats:
+    """Features of measured runs, shape `(len(FEATURES), num_runs)`."""
+    layouts = [r.entry.layout for r in runs]
+    phi, _ = features(
+        np.array([r.concurrency / p.replicas for r, p in zip(runs, layouts, strict=True)]),
+        np.array([float(p.width * p.pp) for p in layouts]),
+        np.array([r.mean_isl for r in runs]),
+        np.array([r.mean_osl for r in runs]),
+        np.array([float(p.moe_ep > 1) for p in layouts]),
+        np.array([float(p.attn_dp) for p in layouts]),
+    )
+    return phi
+
+
+def _change(name: str, runs: Sequence[Run], profile: Profile) -> CellChange:
+    before, after = prepare_runs(runs).evaluate(), prepare_runs(runs, profile).evaluate()
+    tpot, ttft = np.array([r.tpot_s for r in runs]), np.array([r.ttft_s for r in runs])
+
+    def error(predicted: Floats, measured: Floats) -> float:
+        return float(np.nanmean(np.abs(predicted / measured - 1.0))) if np.isfinite(measured).any() else float("nan")
+
+    return CellChange(
+        name=name,
+        runs=len(runs),
+        tpot_before=error(before.tpot_s, tpot),
+        tpot_after=error(after.tpot_s, tpot),
+        ttft_before=error(before.ttft_s, ttft),
+        ttft_after=error(after.ttft_s, ttft),
+        tpot_log_sd_before=float(before.tpot_log_sd.mean()),
+        tpot_log_sd_after=float(after.tpot_log_sd.mean()),
+    )

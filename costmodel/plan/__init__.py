@@ -1,0 +1,1 @@
+"""What a plan is to the formulas: its layout, stages, dtypes and matrices as columns over plans."""

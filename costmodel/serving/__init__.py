@@ -1,0 +1,1 @@
+"""What requests meet in a server that runs step after step: queues, batches, time to first token."""

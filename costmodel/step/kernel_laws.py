@@ -1,0 +1,53 @@
+"""The law of a kernel: launch time plus a smoothed roofline of its FLOPs and HBM bytes.
+
+    t = t0 + max(t_math, t_hbm) + overlap_loss * min(t_math, t_hbm)
+
+`overlap_loss` is the share of the shorter of the two that is not hidden behind the longer: 0 is the ideal
+roofline, 1 is no overlap at all, so that max <= t - t0 <= sum, and more work is never faster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from costmodel.plan.columns import Columns, Floats
+
+MOST_MATH_EFF = 0.85
+MOST_HBM_EFF = 0.92
+"""Bounds of fitted efficiencies; with the least prefill and decode factors (0.85, 0.92) none exceeds 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate(Columns):
+    """A kernel's law with the hardware's peaks already in it. Shape `(num_plans,)` or `(1,)`."""
+
+    t0_s: Floats
+    flops_per_s: Floats
+    """Peak of the compute dtype times the fitted efficiency."""
+    bytes_per_s: Floats
+    """HBM peak times the fitted efficiency."""
+    overlap_loss: Floats
+    pad_rows: Floats
+    """Grouped GEMMs: rows of padding that each expert hit costs (tiles that its rows do not fill); else 0."""
+    peak_flops_per_s: Floats
+    """The dense peak itself, for utilisation."""
+    peak_bytes_per_s: Floats
+    """The HBM peak itself."""
+
+    def slowed(self, factor: Floats) -> Rate:
+        """The law with every part of it `factor` times as long, but for efficiencies that would leave physics."""
+        return replace(
+            self,
+            t0_s=self.t0_s * factor,
+            flops_per_s=np.minimum(self.flops_per_s / factor, MOST_MATH_EFF * self.peak_flops_per_s),
+            bytes_per_s=np.minimum(self.bytes_per_s / factor, MOST_HBM_EFF * self.peak_bytes_per_s),
+        )
+
+    def seconds(self, flops: Floats, hbm_bytes: Floats) -> Floats:
+        """Seconds of one call."""
+        math_s = flops / self.flops_per_s
+        hbm_s = hbm_bytes / self.bytes_per_s
+        longer = np.maximum(math_s, hbm_s)
+        return self.t0_s + longer + self.overlap_loss * (math_s + hbm_s - longer)

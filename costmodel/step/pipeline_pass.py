@@ -1,0 +1,133 @@
+"""One micro-batch through a replica's stages: kernels, collectives, hand-over, and the host time around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.plan.columns import ArchColumns, Columns, Floats
+from costmodel.plan.stages import StageTable
+from costmodel.step.operators import StepTime, rank_time, step_time, with_experts
+from costmodel.step.step_inputs import Machine
+from costmodel.step.step_work import StepWork
+
+START_EXPERTS, START_HIDDEN = 128.0, 4096.0
+"""The layer that `EngineColumns.moe_start_s` is given for, Qwen3-235B's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineColumns(Columns):
+    """End-to-end parameters of an engine: what its scheduler and front end add. Shape `(num_plans,)` or `(1,)`."""
+
+    step_s: Floats
+    """Host time of a decode step that the GPU waits for."""
+    sequence_s: Floats
+    """Sampling and scheduling, per sequence and step."""
+    prefill_layer_s: Floats
+    """Launch-bound floor of an eager prefill pass, per layer."""
+    frontend_s: Floats
+    """Request handling before the scheduler sees it."""
+    token_s: Floats
+    """Tokenising and transport, per prompt token."""
+    moe_start_s: Floats
+    """What a first token waits for in a layer of experts beyond its kernels, `START_EXPERTS` experts of a hidden size
+    of `START_HIDDEN`; it grows with both. Measured, not explained: it may be compiling, tuning and launching."""
+    wait_steps: Floats
+    """Running steps that a new request waits for."""
+    burst_frac: Floats
+    """Share of requests that arrive together with all others, a benchmark's first wave: with ten prompts per slot, one
+    request in ten."""
+    together: Floats
+    """Where all requests have the same lengths and prompts ride on decode steps: prompts that arrive together."""
+    mixes: Floats
+    """1 where prompts and decoding share a step, 0 where a prefill pass runs alone (SGLang's default)."""
+    dp_serial_frac: Floats
+    """Share of attention-DP ranks' prefills that stall the other ranks."""
+    decode_factor: Floats
+    prefill_factor: Floats
+
+
+def front_end_s(engine: EngineColumns, arch: ArchColumns, isl: Floats) -> Floats:
+    """What a request waits for that neither load nor plan changes, shape `(num_plans,)`."""
+    starts = arch.num_moe_layers * (arch.num_experts / START_EXPERTS) * (arch.hidden_size / START_HIDDEN)
+    return np.asarray(engine.frontend_s + engine.token_s * isl + engine.moe_start_s * starts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One micro-batch through the stages of a replica. Arrays of shape `(num_plans,)` or `(1,)`."""
+
+    through_s: Floats
+    """Through all stages, with nothing in its way."""
+    stage_s: Floats
+    """On the slowest stage, until it can take the next micro-batch."""
+    kernel_s: Floats
+    """Kernels and collectives alone there."""
+    step: StepTime
+    work: StepWork
+    factor: Floats
+    """The engine's factor on kernels and collectives."""
+    host_s: Floats
+    """Host time on each stage that its GPUs wait for; on the first alone the micro-batch waits for it too."""
+    layer_floor_s: Floats
+    """What launching a layer's kernels takes at least; 0 where they are launched as a graph."""
+
+    def pipelined_s(self, count: Floats) -> Floats:
+        """Seconds of `count` micro-batches from an empty pipeline to an empty one."""
+        return self.through_s + (count - 1.0) * self.stage_s
+
+    def on_stages(self, stages: StageTable) -> Floats:
+        """Seconds on the worst candidate of each row of `stages`, until it can take the next micro-batch.
+
+        For the stages that the pass ran on this is `stage_s`; for `StageTable.each`, every stage by itself.
+        """
+        floor = stages.worst({"dense": self.layer_floor_s, "moe": self.layer_floor_s})
+        return np.maximum(stages.worst(self.step.per_layer_s) * self.factor + self.step.send_s, floor) + self.host_s
+
+
+def _slowest_stage_s(stages: StageTable, step: StepTime) -> Floats:
+    """Kernels, collectives and hand-over of a plan's slowest stage; the last, which has the head, hands nothing on."""
+    head = np.maximum(step.per_layer_s["head"] - step.send_s, 0.0)
+    return stages.worst({**step.per_layer_s, "head": head}) + step.send_s
+
+
+def decode_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, factor: Floats) -> Pass:
+    """A micro-batch of a decode step, its kernels launched as a graph; `factor` is the engine's on them."""
+    step = step_time(machine, work)
+    slowest = _slowest_stage_s(stages, step) * factor
+    total = np.asarray(sum(step.group_s.values())) * factor
+    host = engine.step_s + engine.sequence_s * work.decode_sequences
+    return Pass(
+        through_s=total + host,
+        stage_s=slowest + host,
+        kernel_s=slowest,
+        step=step,
+        work=work,
+        factor=factor,
+        host_s=host,
+        layer_floor_s=np.zeros(1),
+    )
+
+
+def prefill_pass(
+    machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, own: StepTime | None = None
+) -> Pass:
+    """A chunk of prompts, launched kernel by kernel; `own` is its `rank_time` where that is known already."""
+    step = with_experts(machine, rank_time(machine, work) if own is None else own, work)
+    layers = machine.arch.num_dense_layers + machine.arch.num_moe_layers
+    kernels = _slowest_stage_s(stages, step) * engine.prefill_factor
+    total = np.asarray(sum(step.group_s.values())) * engine.prefill_factor
+    floor = engine.prefill_layer_s
+    # the stage with the most layers launches longest, where they do not divide evenly
+    slowest = np.maximum(kernels, stages.worst({"dense": floor, "moe": floor}))
+    return Pass(
+        through_s=np.maximum(total, floor * layers) + engine.step_s,
+        stage_s=slowest + engine.step_s,
+        kernel_s=kernels,
+        step=step,
+        work=work,
+        factor=engine.prefill_factor,
+        host_s=engine.step_s,
+        layer_floor_s=engine.prefill_layer_s,
+    )
