@@ -52,7 +52,7 @@ _MOE = {
 
 Cell = tuple[Arch, Cluster, str, str]
 """Model, cluster, engine and dtype of the cache."""
-FACTORS = ("gemm", "attention", "experts", "all_reduce")
+FACTORS = ("gemm", "attention", "experts", "all_reduce", "math", "hbm")
 """Kernel groups that have an end-to-end factor."""
 SMALL_KERNELS = ("layer_s", "qk_norm_s", "mla_s", "linear_s")
 """Launch-bound kernels of a layer (norms, rope, cache writes, quantisation), and what a norm of queries and keys,
@@ -211,7 +211,12 @@ def cell_columns(cells: Sequence[Cell], calibrations: Sequence[Calibration]) -> 
     return CellColumns(
         cluster=ClusterColumns.of([cluster for _, cluster, _, _ in cells]),
         rates=Rates(
-            **{n: r.slowed(_column(factors, _FACTOR_OF[n])) if n in _FACTOR_OF else r for n, r in laws.items()}
+            **{
+                n: r.slowed(_column(factors, _FACTOR_OF[n]), _column(factors, "math"), _column(factors, "hbm"))
+                if n in _FACTOR_OF
+                else r
+                for n, r in laws.items()
+            }
         ),
         links=Links(**{f.name: _column(links, f.name) for f in fields(Links)}).slowed(_column(factors, "all_reduce")),
         engine=EngineColumns(**{f.name: _column(serving, f.name) for f in fields(EngineColumns)}),

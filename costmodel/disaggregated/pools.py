@@ -24,7 +24,7 @@ from costmodel.estimate.error_model import residual_factor
 from costmodel.plan.columns import Columns, Floats
 from costmodel.serving.closed_loop import Load, longest_extra_s
 from costmodel.step.memory import Memory, plan_memory
-from costmodel.step.pipeline_pass import Pass, decode_pass, front_end_s, prefill_pass
+from costmodel.step.pipeline_pass import Pass, front_end_s, step_pass
 from costmodel.step.step_work import decode_work, prompt_work
 
 MOST_UTILISED = 0.95
@@ -198,7 +198,7 @@ class PrefillPool(Pool):
             columns=columns,
             parts_s={"front_end": front * factor, "own_prefill": own * factor, "queue": queue * factor},
             passes=self.lone,
-            passes_per_request=marginal / np.maximum(self.lone.stage_s, 1e-12) * engine.prefill_factor,
+            passes_per_request=marginal / np.maximum(self.lone.stage_s, 1e-12),
             chunks=self.chunks,
             memory=memory,
             kv_bytes=kv,
@@ -225,8 +225,8 @@ class DecodePool(Pool):
         slots = np.minimum(layout.pp, running)
         batch_size = np.maximum(running / (slots * layout.attn_dp), 1.0 / layout.attn_dp)
         work = decode_work(batch_size, load.isl + load.osl / 2.0, load.step_tokens)
-        drafting = engine.decode_factor * (1.0 + load.draft_frac)
-        step = decode_pass(batch.machine(), batch.stages, engine, work, drafting)
+        drafting = 1.0 + load.draft_frac
+        step = step_pass(batch.machine(), batch.stages, engine, work)
         round_s = np.maximum(step.through_s, slots * step.stage_s)
         factor, sd = self._residual(running, "tpot")
         outputs = np.maximum(load.osl - 1.0, 0.0)
@@ -299,7 +299,7 @@ def prefill_pool(
             arch=arch,
             ranks=ranks,
         )
-        return prefill_pass(machine, batch.stages, engine, work)
+        return step_pass(machine, batch.stages, engine, work)
 
     lone = passed(np.ones(1), np.ones(1))
     own = lone.pipelined_s(chunks)

@@ -89,6 +89,7 @@ def prepare_runs(runs: Sequence[Run], profile: Profile | None = None) -> RunBatc
         batched_tokens=np.array([r.batched_tokens for r in runs]),
         max_num_seqs=np.array([r.max_num_seqs for r in runs]),
         same_lengths=np.array([float(r.same_lengths) for r in runs]),
+        waves=np.full(len(runs), 10.0),
         poll_steps=np.array([r.poll_steps for r in runs]),
         hold_steps=np.array([r.hold_steps for r in runs]),
     )

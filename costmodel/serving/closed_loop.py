@@ -1,16 +1,14 @@
-"""Steady state of continuous batching with a fixed number of requests in flight (closed loop).
+"""Steady state of continuous batching with a fixed number of requests in flight: the fluid limit of the scheduler.
 
-Per replica, with `c` requests in flight, `L` output tokens and marginal prefill cost `a`:
+A replica runs step after step. `B` sequences decode in each; of a request with `L` output tokens, `R` decode steps are
+needed; `lam = B / R` prompts arrive per step, so that some steps carry prompt tokens and most do not:
 
-    decode residence   D = (L - 1) t_round + (other prompts that arrive meanwhile) a
-    TPOT               = D / (L - 1)
-    TTFT               = front end + own prefill + wait for the running step + queue behind prompts + KV wait
-    requests/s         = c / (TTFT + D)                                      (Little's law, exact in a closed loop)
+    step time          T = (1 - phi) T(B, 0) + phi T(B, p)       phi: share of steps that carry p prompt tokens
+    decode residence   D = R T                                    TPOT = D / (L - 1)
+    TTFT               = front end + wait for the next step + queue + own prefill + hand-over + KV wait
+    requests in flight = requests/s (TTFT + D)                    (Little's law)
 
-With speculative decoding a step runs the drafted tokens of every sequence beside its last one and yields `y` of them on
-average: L - 1 tokens take (L - 1) / y rounds, each longer by the time of drafting.
-
-The number decoding and D depend on each other; a few rounds of substitution settle them.
+An engine that does not mix runs T(B, 0) and then T(0, p) instead of T(B, p). The last line decides `B`.
 """
 
 from __future__ import annotations
@@ -23,15 +21,12 @@ from costmodel.plan.columns import Columns, Floats
 from costmodel.plan.stages import StageTable
 from costmodel.serving.scheduler_polling import held_back
 from costmodel.step.memory import Memory
-from costmodel.step.operators import rank_time
-from costmodel.step.pipeline_pass import EngineColumns, Pass, decode_pass, front_end_s, prefill_pass
+from costmodel.step.pipeline_pass import EngineColumns, Pass, front_end_s, step_pass
 from costmodel.step.step_inputs import Machine
-from costmodel.step.step_work import StepWork, decode_work, prompt_work
+from costmodel.step.step_work import StepWork, decode_work, joint_work, prompt_work
 
-ROUNDS = 2
-PACKED_TOKENS = 1024.0
-"""Waiting prompts shorter than this share a step; from about here on a step's GEMMs are bound by FLOPs
-(an H100's ridge lies at 295 FLOPs per byte), so that packing more tokens into it gains nothing."""
+ROUNDS = 3
+BISECTIONS = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +51,12 @@ class Load(Columns):
     """The same of outputs; 0: `osl`."""
     same_lengths: Floats = field(default_factory=lambda: np.zeros(1))
     """1 where every request has just these lengths, 0 where they vary."""
+    waves: Floats = field(default_factory=lambda: np.zeros(1))
+    """A benchmark that begins with all slots at once: how many prompts each slot sends; 0: requests come as they may."""
+    open_loop: Floats = field(default_factory=lambda: np.zeros(1))
+    """1 where requests arrive whatever the server does, 0 where each is sent as another ends."""
+    arrival_cv2: Floats = field(default_factory=lambda: np.ones(1))
+    """Squared coefficient of variation of the gaps between arrivals: 1 for Poisson, and for many closed loops together."""
     poll_steps: Floats = field(default_factory=lambda: np.zeros(1))
     """Steps between the scheduler's looks at new requests; 0: every step."""
     hold_steps: Floats = field(default_factory=lambda: np.zeros(1))
@@ -95,7 +96,7 @@ class SteadyState:
     prefill: Pass
     """One prompt alone, one chunk."""
     prefill_loaded: Pass
-    """The same with a prompt on every attention-DP rank, whose experts all of them compute."""
+    """The prompt tokens of a step under load, alone."""
     decode: Pass
     """One micro-batch of a decode step at the settled batch."""
     micro_batches: Floats
@@ -106,9 +107,9 @@ class SteadyState:
     decode_steps_per_request: Floats
     """Decode steps over the sequences that share each: what one request's output costs in steps."""
     prefill_passes_per_request: Floats
-    """Prefill passes over the attention-DP ranks that share each, times the engine's factor on kernels."""
+    """Prefill passes over the prompts that share each."""
     decode_passes_per_request: Floats
-    """`decode_steps_per_request` times the engine's factor on kernels."""
+    """`decode_steps_per_request`, drafting included."""
     math_s: Floats
     """Per request and rank: FLOPs at the dense peak, all stages."""
     hbm_s: Floats
@@ -136,99 +137,114 @@ def steady_state(
     admitted = np.maximum(np.minimum(np.floor(room), load.max_num_seqs), 1.0) * ranks
     running = np.minimum(in_flight, admitted)
     outputs = np.maximum(load.osl - 1.0, 0.0)
-    rounds = load.decode_rounds
-    drafting = engine.decode_factor * (1.0 + load.draft_frac)
+    rounds = np.maximum(load.decode_rounds, 1e-3)
+    mixes = engine.mixes > 0.0
     context = load.isl + load.osl / 2.0
+    slots = np.minimum(layout.pp, running)
+    cells = slots * ranks
 
     new = np.maximum(load.isl * (1.0 - load.prefix_hit_frac), 1.0)
     cached = load.isl - new
-    chunks = np.ceil(new / load.batched_tokens)
-    chunk = new / chunks
-
-    def chunks_of(prompts: Floats, on: Floats) -> StepWork:
-        """A step of chunks of this many prompts on each of so many attention-DP ranks."""
-        return prompt_work(
-            prompts=prompts,
-            tokens=new,
-            cached=cached,
-            chunks=chunks,
-            arch=arch,
-            ranks=on,
-        )
-
     one = np.ones(1)
-    own = rank_time(machine, chunks_of(one, one))
-    lone = prefill_pass(machine, stages, engine, chunks_of(one, one), own)
-    own_prefill = lone.pipelined_s(chunks)
-    # under load every rank has a prompt, and the experts of all of them to compute
-    loaded = prefill_pass(machine, stages, engine, chunks_of(one, ranks), own) if np.any(ranks > 1.0) else lone
-    # prompts that arrive together fill a step's token budget
-    packed = np.clip(load.batched_tokens / chunk, 1.0, np.maximum(running / ranks, 1.0))
-    packed_s = chunks * prefill_pass(machine, stages, engine, chunks_of(packed, ranks)).stage_s / packed
+    drafting = 1.0 + load.draft_frac
+    front = front_end_s(engine, arch, load.isl)
+    same = load.same_lengths > 0.0
 
-    slots = np.minimum(layout.pp, running)
+    def prompts(on_busiest: Floats, chunks: Floats, in_all: Floats) -> StepWork:
+        """A step's chunks: so many prompts on the busiest rank, and so many of all ranks."""
+        return prompt_work(prompts=on_busiest, tokens=new, cached=cached, chunks=chunks, arch=arch, ranks=in_all / on_busiest)
+
+    # many closed loops meet the queue as at random, but for the one that is theirs; the same lengths keep their order
+    random = load.arrival_cv2 * np.where(same, 0.0, np.where(load.open_loop > 0.0, 1.0, (running - 1.0) / running))
     decoding = running
-    arrivals = (running - 1.0) / running
-    # prompts of different attention-DP ranks share steps but for a serialised part
-    share = engine.dp_serial_frac + (1.0 - engine.dp_serial_frac) / ranks
-    # of a wave of prompts, half lie before a request's own on average, and half after it
-    wave = 0.5 * (running - 1.0) * packed_s * share
-    # requests of the same lengths that began together end together: all of them where decoding waits until every
-    # prompt is prefilled; where prompts ride on decode steps they part, down to some that a few steps took along
-    same, riding = load.same_lengths > 0.0, engine.mixes > 0.0
-    burst = np.where(same & ~riding, 1.0, engine.burst_frac)
-    group = np.where(same & riding, np.minimum(running, engine.together), 1.0)
+    waits = np.zeros(1)
+    # a step's tokens: all sequences decode, and prompts get what is left of the budget
+    most = rounds * cells * load.batched_tokens / (new + rounds * load.step_tokens)
+    most = np.where(mixes, most, np.inf)
     for _ in range(ROUNDS):
-        batch = np.maximum(decoding / (slots * ranks), 1.0 / ranks)
-        decode = decode_pass(machine, stages, engine, decode_work(batch, context, load.step_tokens), drafting)
-        round_s = np.maximum(decode.through_s, slots * decode.stage_s)
-        # a chunk that rides on a decode step shares its pass over the weights, not the attention of the sequences that
-        # decode; and no step can be shared twice
-        steps = np.maximum(arrivals * running * chunks * share, 1e-9)
-        ridden = engine.mixes * np.minimum(rounds / steps, 1.0)
-        groups = decode.step.group_s
-        pass_s = decode.kernel_s * (1.0 - groups["attention_core"] / np.asarray(sum(groups.values())))
-        mixed = loaded.stage_s - ridden * np.minimum(pass_s, 0.5 * loaded.stage_s)
-        marginal = chunks * mixed * share
-        residence = rounds * round_s
-        # D = residence + arrivals * marginal * running * D / (own + D): the positive root of a quadratic
-        pull = arrivals * running * marginal
-        half = 0.5 * (residence + pull - own_prefill)
-        settled = half + np.sqrt(half * half + residence * own_prefill)
-        settled = settled + burst * (residence + wave - settled)
-        # a request of one token ends with its prefill: what it waits for others lies before that
-        settled = np.where(outputs > 0.0, settled, 0.0)
-        decoding = running * settled / (own_prefill + settled)
-    tpot = np.where(outputs > 0.0, settled / np.maximum(outputs, 1.0), 0.0)
-
-    held_steps, others = held_back(load.poll_steps, load.hold_steps, running / np.maximum(rounds, 1.0))
-    queue = burst * wave + (0.5 * (group - 1.0) + np.minimum(others, running - 1.0)) * packed_s * share
-    parts = {
-        "front_end": front_end_s(engine, arch, load.isl) + 0.0 * tpot,
-        "own_prefill": own_prefill,
-        "running_step": (engine.wait_steps + held_steps) * round_s,
-        "queue": queue,
-    }
-    # no stage does more work than it has time for: what does not fit waits before its prefill. While requests
-    # mostly decode they stay staggered and prompts hardly collide, so that it falls to decoding instead.
-    busy = running * marginal * np.minimum(chunk / PACKED_TOKENS, 1.0) + rounds * round_s
-    prefilling = own_prefill / (own_prefill + settled)
-    parts["queue"] = queue + prefilling * np.maximum(busy - np.asarray(sum(parts.values())) - settled, 0.0)
+        batch = np.maximum(np.minimum(decoding, most) / cells, 1.0 / ranks)
+        decode = step_pass(machine, stages, engine, decode_work(batch, context, load.step_tokens))
+        left = load.batched_tokens - np.where(mixes, batch * load.step_tokens, 0.0)
+        left = np.maximum(left, 0.05 * load.batched_tokens)
+        chunks = np.ceil(new / left)
+        chunk = new / chunks
+        arriving = batch * ranks / rounds  # prompts per step of a micro-batch
+        needs = arriving * chunks
+        together = np.where(same & mixes, np.clip(np.floor(left / new) * ranks, 1.0, running), 0.0)
+        loaded_share = np.where(together > 0.0, needs / np.maximum(together, 1.0), -np.expm1(-needs))
+        loaded_share = np.maximum(loaded_share, arriving * new / (ranks * left))
+        in_all = needs / loaded_share  # prompts of a step that carries any
+        each = needs / ranks
+        busiest = np.maximum(in_all / ranks, np.where(together > 0.0, 1.0, each / -np.expm1(-each)))
+        busiest = np.clip(np.maximum(busiest, 1.0), None, np.maximum(left / chunk, 1.0))
+        in_all = np.maximum(in_all, busiest)
+        work = prompts(busiest, chunks, in_all)
+        loaded = step_pass(machine, stages, engine, joint_work(work, decode.work) if mixes.any() else work)
+        if not mixes.all():
+            alone = step_pass(machine, stages, engine, work) if mixes.any() else loaded
+            loaded_stage = np.where(mixes, loaded.stage_s, alone.stage_s)
+            loaded_through = np.where(mixes, loaded.through_s, alone.through_s)
+        else:
+            loaded_stage, loaded_through = loaded.stage_s, loaded.through_s
+        base = decode.stage_s * drafting
+        base_through = decode.through_s * drafting
+        with_stage = loaded_stage + np.where(mixes, load.draft_frac * decode.stage_s, 0.0)
+        with_through = loaded_through + np.where(mixes, load.draft_frac * decode.through_s, 0.0)
+        # D = rounds * (base + share * more): share is proportional to the sequences that decode
+        more = np.where(mixes, with_stage - base, with_stage)
+        more_through = np.where(mixes, with_through - base_through, with_through)
+        round_s = np.maximum(base_through, slots * base)
+        share = loaded_share
+        extra = np.maximum(more_through, slots * more) * share
+        per_decoding = rounds * extra / np.maximum(batch * cells, 1e-9)
+        own = with_through + (chunks - 1.0) * with_stage
+        step_mean = base + share * more
+        spread = np.where(
+            mixes,
+            (1.0 - np.minimum(share, 1.0)) * base * base + np.minimum(share, 1.0) * with_stage * with_stage,
+            base * base + share * with_stage * with_stage,
+        )
+        # in a closed loop requests come as others end, after any step as often; at random times they meet the long ones
+        steps_mean = np.where(mixes, step_mean, (base + share * with_stage) / (1.0 + share))
+        residual = 0.5 * (steps_mean + load.open_loop * (spread / step_mean - steps_mean))
+        held_steps, _ = held_back(load.poll_steps, load.hold_steps, running / np.maximum(rounds, 1.0))
+        step_wait = residual + held_steps * round_s + engine.handover_steps * base
+        fixed = front + step_wait + own
+        service = with_stage * new / (busiest * chunk) / ranks / np.where(mixes, 1.0, 1.0)
+        decoding, waits = _balance(running, fixed, rounds * round_s, per_decoding, most, service * random, service, mixes)
+    residence = rounds * round_s + per_decoding * decoding
+    if np.any(load.waves > 0.0):
+        full = np.clip(left / chunk, 1.0, np.maximum(running / ranks, 1.0))
+        wave_work = prompts(full, chunks, full * ranks)
+        beside = joint_work(wave_work, decode_work(0.5 * batch, context, load.step_tokens)) if mixes.all() else wave_work
+        wave_pass = step_pass(machine, stages, engine, beside)
+        # prompts of a step end together: the mean of n steps is (n + 1) / 2
+        wave = 0.5 * chunks * wave_pass.stage_s * (np.maximum(running / (full * ranks), 1.0) + 1.0)
+        wave = np.maximum(wave - own, 0.0)
+        stall = wave * np.where(mixes, np.maximum(1.0 - base / wave_pass.stage_s, 0.0), 1.0)
+        first = np.where(load.waves > 0.0, 1.0 / np.maximum(load.waves, 1.0), 0.0)
+        kept = np.where(same, first + (1.0 - first) * engine.waves_kept_frac, first)
+        residence = residence + kept * (rounds * round_s + stall - residence)
+        waits = waits + kept * (wave - waits)
+    residence = np.where(outputs > 0.0, residence, 0.0)
+    queue = waits
+    parts = {"front_end": front + 0.0 * queue, "own_prefill": own, "running_step": step_wait, "queue": queue}
     unloaded = np.asarray(sum(parts.values()))
-    per_replica = running / (unloaded + settled)
+    per_replica = running / (unloaded + residence)
     parts["kv_wait"] = (in_flight - running) / per_replica
     ttft = unloaded + parts["kv_wait"]
+    tpot = np.where(outputs > 0.0, residence / np.maximum(outputs, 1.0), 0.0)
 
-    per_request = chunks * loaded.kernel_s * share + rounds * decode.kernel_s / np.maximum(batch * ranks, 1e-9)
-    # a prompt's attention runs on one attention rank, its experts on all of them, which read their weights once for
-    # the prompts that share a step
-    alone, every = lone.step, 1.0 - 1.0 / ranks
-    math_s = (chunks * alone.math_s + rounds * decode.step.math_s / batch) / ranks
-    math_s = math_s + chunks * alone.experts_math_s * every
-    moved = (chunks * alone.hbm_bytes + rounds * decode.step.hbm_bytes / batch) / ranks
-    moved = moved + chunks * alone.experts_hbm_bytes * (share - 1.0 / ranks)
-    longest_s = longest_extra_s(machine, stages, engine, load, longest_prompt, own_prefill)
-    steps = rounds / np.maximum(batch * ranks, 1e-9)
+    lone = step_pass(machine, stages, engine, prompts(one, chunks, one))
+    steps = load.decode_rounds / np.maximum(batch * ranks, 1e-9)
+    passes = chunks / in_all
+    kernel_s = passes * np.where(mixes, loaded.kernel_s - decode.kernel_s, loaded.kernel_s) + steps * decode.kernel_s
+    every = 1.0 - 1.0 / ranks
+    math_s = (chunks * lone.step.math_s + load.decode_rounds * decode.step.math_s / batch) / ranks
+    math_s = math_s + chunks * lone.step.experts_math_s * every
+    moved = passes * np.where(mixes, loaded.step.hbm_bytes - decode.step.hbm_bytes, loaded.step.hbm_bytes)
+    moved = moved + steps * decode.step.hbm_bytes
+    longest_s = longest_extra_s(machine, stages, engine, load, longest_prompt, lone.pipelined_s(chunks))
     return SteadyState(
         ttft_s=ttft,
         ttft_longest_s=ttft + longest_s,
@@ -236,26 +252,57 @@ def steady_state(
         requests_per_s=active * per_replica,
         running_per_rank=running / ranks,
         decoding_per_rank=decoding / ranks,
-        gpu_busy_frac=np.minimum(per_replica * per_request, 1.0) * active / layout.replicas,
+        gpu_busy_frac=np.minimum(per_replica * kernel_s, 1.0) * active / layout.replicas,
         compute_util_frac=per_replica * math_s / layout.pp * active / layout.replicas,
-        # packed prompts share a read of the weights that is counted for each of them
-        bandwidth_util_frac=np.minimum(per_replica * moved / layout.pp / hbm_bytes_per_s, 1.0)
-        * active
-        / layout.replicas,
+        bandwidth_util_frac=np.minimum(per_replica * moved / layout.pp / hbm_bytes_per_s, 1.0) * active / layout.replicas,
         ttft_parts_s=parts,
         prefill=lone,
-        prefill_loaded=loaded,
+        prefill_loaded=step_pass(machine, stages, engine, work),
         decode=decode,
         micro_batches=slots,
         round_s=round_s,
         prefill_chunks=chunks,
         decode_steps_per_request=steps,
-        prefill_passes_per_request=chunks * share * engine.prefill_factor,
+        prefill_passes_per_request=passes,
         decode_passes_per_request=steps * drafting,
         math_s=math_s,
         hbm_s=moved / hbm_bytes_per_s,
-        host_s=steps * (engine.step_s + engine.sequence_s * batch) + chunks * engine.step_s,
+        host_s=steps * (engine.step_s + engine.sequence_s * batch) + passes * engine.step_s,
     )
+
+
+def _balance(
+    running: Floats,
+    fixed: Floats,
+    base: Floats,
+    slope: Floats,
+    most: Floats,
+    random_s: Floats,
+    service: Floats,
+    mixes: Floats,
+) -> tuple[Floats, Floats]:
+    """Sequences that decode, and the queue in front of prefill, such that all `running` are accounted for.
+
+    A request decodes for D = base + slope d where d sequences do, and d / D requests are served per second. Where they
+    come at random they queue as in front of a server of `service` seconds each (Pollaczek and Khinchine), `random_s` of
+    it; no more than `most` ever decode, and what is over waits.
+    """
+
+    def queue(d: Floats) -> Floats:
+        use = np.where(mixes, d / most, d / (base + slope * d) * service)
+        use = np.minimum(use, 0.9999)
+        return random_s * use / (2.0 * (1.0 - use))
+
+    low = np.zeros_like(running + fixed + base)
+    high = np.minimum(running, most) + low
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        over = middle * (fixed + queue(middle)) > (running - middle) * (base + slope * middle)
+        high = np.where(over, middle, high)
+        low = np.where(over, low, middle)
+    d = 0.5 * (low + high)
+    stays = base + slope * d
+    return d, np.maximum((running - d) * stays / np.maximum(d, 1e-12) - fixed, 0.0)
 
 
 def longest_extra_s(
@@ -279,5 +326,5 @@ def longest_extra_s(
         arch=machine.arch,
         ranks=np.ones(1),
     )
-    lone = prefill_pass(machine, stages, engine, work)
+    lone = step_pass(machine, stages, engine, work)
     return np.maximum(lone.pipelined_s(chunks) - own_prefill, 0.0)

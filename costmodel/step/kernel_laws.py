@@ -14,9 +14,9 @@ import numpy as np
 
 from costmodel.plan.columns import Columns, Floats
 
-MOST_MATH_EFF = 0.85
-MOST_HBM_EFF = 0.92
-"""Bounds of fitted efficiencies; with the least prefill and decode factors (0.85, 0.92) none exceeds 1."""
+MOST_MATH_EFF = 0.92
+MOST_HBM_EFF = 0.95
+"""Shares of the peaks that no fitted law may exceed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +36,13 @@ class Rate(Columns):
     peak_bytes_per_s: Floats
     """The HBM peak itself."""
 
-    def slowed(self, factor: Floats) -> Rate:
-        """The law with every part of it `factor` times as long, but for efficiencies that would leave physics."""
+    def slowed(self, factor: Floats, math: Floats, hbm: Floats) -> Rate:
+        """The law `factor` times as long, its FLOPs `math` and its bytes `hbm` times longer still, within physics."""
         return replace(
             self,
             t0_s=self.t0_s * factor,
-            flops_per_s=np.minimum(self.flops_per_s / factor, MOST_MATH_EFF * self.peak_flops_per_s),
-            bytes_per_s=np.minimum(self.bytes_per_s / factor, MOST_HBM_EFF * self.peak_bytes_per_s),
+            flops_per_s=np.minimum(self.flops_per_s / (factor * math), MOST_MATH_EFF * self.peak_flops_per_s),
+            bytes_per_s=np.minimum(self.bytes_per_s / (factor * hbm), MOST_HBM_EFF * self.peak_bytes_per_s),
         )
 
     def seconds(self, flops: Floats, hbm_bytes: Floats) -> Floats:

@@ -67,7 +67,7 @@ class StepTime:
     """Seconds of one step, by layer kind (one layer) and by operator group (the whole model)."""
 
     def __init__(self, arch: ArchColumns, *, record: bool = False) -> None:
-        self._layers = {
+        self.layers: dict[str, Floats] = {
             "full": arch.num_full_layers,
             "window": arch.num_window_layers,
             "mla": arch.num_mla_layers,
@@ -107,7 +107,7 @@ class StepTime:
 
     def _book(self, layer: str, group: str, seconds: Floats) -> None:
         self.per_layer_s[layer] = self.per_layer_s.get(layer, 0.0) + seconds
-        self.group_s[group] = self.group_s.get(group, 0.0) + seconds * self._layers[layer]
+        self.group_s[group] = self.group_s.get(group, 0.0) + seconds * self.layers[layer]
 
     def add_kernel(
         self,
@@ -135,9 +135,9 @@ class StepTime:
             self.operators.append(
                 Operator(name=name, layer=layer, group=group, seconds=seconds, flops=flops, hbm_bytes=hbm_bytes)
             )
-        math_s = flops * (self._layers[layer] / rate.peak_flops_per_s)
+        math_s = flops * (self.layers[layer] / rate.peak_flops_per_s)
         math_s = math_s if mean is None else math_s * mean
-        moved = hbm_bytes * self._layers[layer]
+        moved = hbm_bytes * self.layers[layer]
         self.math_s = self.math_s + math_s
         self.hbm_bytes = self.hbm_bytes + moved
         if group == "experts":

@@ -1,4 +1,8 @@
-"""One micro-batch through a replica's stages: kernels, collectives, hand-over, and the host time around them."""
+"""One forward pass of a micro-batch through a replica's stages: kernels, collectives, hand-over, and host time.
+
+A step of an engine that mixes is ONE pass over the tokens of its decoding sequences and of its prompts: weights are
+read once, both kinds of attention run, and it is launched once. An engine that does not mix runs passes of either kind.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import numpy as np
 
 from costmodel.plan.columns import ArchColumns, Columns, Floats
 from costmodel.plan.stages import StageTable
-from costmodel.step.operators import StepTime, rank_time, step_time, with_experts
+from costmodel.step.operators import StepTime, rank_time, with_experts
 from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import StepWork
 
@@ -18,14 +22,16 @@ START_EXPERTS, START_HIDDEN = 128.0, 4096.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineColumns(Columns):
-    """End-to-end parameters of an engine: what its scheduler and front end add. Shape `(num_plans,)` or `(1,)`."""
+    """What an engine's scheduler, launcher and front end add to the kernels. Shape `(num_plans,)` or `(1,)`."""
 
     step_s: Floats
-    """Host time of a decode step that the GPU waits for."""
+    """Host time of a step that the GPU waits for."""
     sequence_s: Floats
-    """Sampling and scheduling, per sequence and step."""
-    prefill_layer_s: Floats
-    """Launch-bound floor of an eager prefill pass, per layer."""
+    """Sampling and scheduling, per decoding sequence and step."""
+    layer_launch_s: Floats
+    """Launching a layer's kernels one by one takes at least so long."""
+    capture_tokens: Floats
+    """Steps with prompts of at most so many tokens are launched as a captured graph, like decode steps; 0: none."""
     frontend_s: Floats
     """Request handling before the scheduler sees it."""
     token_s: Floats
@@ -33,19 +39,13 @@ class EngineColumns(Columns):
     moe_start_s: Floats
     """What a first token waits for in a layer of experts beyond its kernels, `START_EXPERTS` experts of a hidden size
     of `START_HIDDEN`; it grows with both. Measured, not explained: it may be compiling, tuning and launching."""
-    wait_steps: Floats
-    """Running steps that a new request waits for."""
-    burst_frac: Floats
-    """Share of requests that arrive together with all others, a benchmark's first wave: with ten prompts per slot, one
-    request in ten."""
-    together: Floats
-    """Where all requests have the same lengths and prompts ride on decode steps: prompts that arrive together."""
+    handover_steps: Floats
+    """Steps from a token's computation until the client has it: results are handed on while later steps run."""
+    waves_kept_frac: Floats
+    """Of a benchmark whose requests all have the same lengths: share that still arrive together, wave after wave. All do
+    where decoding waits until every prompt is computed; where prompts ride on decode steps they part."""
     mixes: Floats
     """1 where prompts and decoding share a step, 0 where a prefill pass runs alone (SGLang's default)."""
-    dp_serial_frac: Floats
-    """Share of attention-DP ranks' prefills that stall the other ranks."""
-    decode_factor: Floats
-    prefill_factor: Floats
 
 
 def front_end_s(engine: EngineColumns, arch: ArchColumns, isl: Floats) -> Floats:
@@ -66,8 +66,6 @@ class Pass:
     """Kernels and collectives alone there."""
     step: StepTime
     work: StepWork
-    factor: Floats
-    """The engine's factor on kernels and collectives."""
     host_s: Floats
     """Host time on each stage that its GPUs wait for; on the first alone the micro-batch waits for it too."""
     layer_floor_s: Floats
@@ -83,7 +81,7 @@ class Pass:
         For the stages that the pass ran on this is `stage_s`; for `StageTable.each`, every stage by itself.
         """
         floor = stages.worst({"dense": self.layer_floor_s, "moe": self.layer_floor_s})
-        return np.maximum(stages.worst(self.step.per_layer_s) * self.factor + self.step.send_s, floor) + self.host_s
+        return np.maximum(stages.worst(self.step.per_layer_s) + self.step.send_s, floor) + self.host_s
 
 
 def _slowest_stage_s(stages: StageTable, step: StepTime) -> Floats:
@@ -92,42 +90,27 @@ def _slowest_stage_s(stages: StageTable, step: StepTime) -> Floats:
     return stages.worst({**step.per_layer_s, "head": head}) + step.send_s
 
 
-def decode_pass(machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, factor: Floats) -> Pass:
-    """A micro-batch of a decode step, its kernels launched as a graph; `factor` is the engine's on them."""
-    step = step_time(machine, work)
-    slowest = _slowest_stage_s(stages, step) * factor
-    total = np.asarray(sum(step.group_s.values())) * factor
-    host = engine.step_s + engine.sequence_s * work.decode_sequences
-    return Pass(
-        through_s=total + host,
-        stage_s=slowest + host,
-        kernel_s=slowest,
-        step=step,
-        work=work,
-        factor=factor,
-        host_s=host,
-        layer_floor_s=np.zeros(1),
-    )
-
-
-def prefill_pass(
+def step_pass(
     machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, own: StepTime | None = None
 ) -> Pass:
-    """A chunk of prompts, launched kernel by kernel; `own` is its `rank_time` where that is known already."""
+    """A pass of `work`, launched as a graph where the engine has captured one; `own`: its `rank_time`, if known."""
     step = with_experts(machine, rank_time(machine, work) if own is None else own, work)
-    layers = machine.arch.num_dense_layers + machine.arch.num_moe_layers
-    kernels = _slowest_stage_s(stages, step) * engine.prefill_factor
-    total = np.asarray(sum(step.group_s.values())) * engine.prefill_factor
-    floor = engine.prefill_layer_s
-    # the stage with the most layers launches longest, where they do not divide evenly
-    slowest = np.maximum(kernels, stages.worst({"dense": floor, "moe": floor}))
+    kernels, total = _slowest_stage_s(stages, step), np.asarray(sum(step.group_s.values()))
+    host = engine.step_s + engine.sequence_s * work.decode_sequences
+    eager = (work.prefill_tokens > 0.0) & (work.prefill_tokens + work.decoded > engine.capture_tokens)
+    floor = np.where(eager, engine.layer_launch_s, 0.0)
+    slowest, through = kernels, total
+    if eager.any():
+        layers = machine.arch.num_dense_layers + machine.arch.num_moe_layers
+        # the stage with the most layers launches longest, where they do not divide evenly
+        slowest = np.maximum(kernels, stages.worst({"dense": floor, "moe": floor}))
+        through = np.maximum(total, floor * layers)
     return Pass(
-        through_s=np.maximum(total, floor * layers) + engine.step_s,
-        stage_s=slowest + engine.step_s,
+        through_s=through + host,
+        stage_s=slowest + host,
         kernel_s=kernels,
         step=step,
         work=work,
-        factor=engine.prefill_factor,
-        host_s=engine.step_s,
-        layer_floor_s=engine.prefill_layer_s,
+        host_s=host,
+        layer_floor_s=floor,
     )

@@ -81,6 +81,21 @@ def prompt_work(
     )
 
 
+def joint_work(prompts: StepWork, decode: StepWork) -> StepWork:
+    """One step that does both: the chunks of `prompts` and a token of every sequence of `decode`."""
+    return StepWork(
+        prefill_tokens=prompts.prefill_tokens,
+        prefill_tokens_group=prompts.prefill_tokens_group,
+        prefill_context=prompts.prefill_context,
+        prefill_context_window=prompts.prefill_context_window,
+        prefill_kv_tokens=prompts.prefill_kv_tokens,
+        decode_sequences=decode.decode_sequences,
+        decode_context=decode.decode_context,
+        sampled=prompts.sampled + decode.sampled,
+        decode_tokens=decode.decode_tokens,
+    )
+
+
 def mean_context(new_tokens: Floats, cached_tokens: Floats) -> Floats:
     """Mean keys seen by the tokens of a prompt of `cached + new`, causally: cached + (new + 1) / 2."""
     return cached_tokens + (new_tokens + 1.0) / 2.0

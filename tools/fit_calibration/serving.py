@@ -37,15 +37,12 @@ class Parameter:
 PARAMETERS = (
     Parameter(name="step_s", start=60e-6, shared_sd=2.0, engine_sd=1.5, version_sd=0.7),
     Parameter(name="sequence_s", start=5.4e-6, shared_sd=1.0, engine_sd=1.0, version_sd=0.5),
-    Parameter(name="prefill_layer_s", start=600e-6, shared_sd=1.0, engine_sd=1.0),
+    Parameter(name="layer_launch_s", start=400e-6, shared_sd=1.0, engine_sd=1.0, version_sd=0.5),
     Parameter(name="frontend_s", start=8e-3, shared_sd=1.0, engine_sd=2.0, version_sd=0.7),
     Parameter(name="token_s", start=3.25e-6, shared_sd=0.5, engine_sd=0.5),
-    Parameter(name="moe_start_s", start=600e-6, shared_sd=1.0, engine_sd=0.5),
-    Parameter(name="wait_steps", start=0.8, shared_sd=0.3, engine_sd=1.0, version_sd=1.0),
-    Parameter(name="burst_frac", start=0.1, shared_sd=0.3, engine_sd=0.5, version_sd=0.5, most=1.0),
-    Parameter(name="together", start=6.0, shared_sd=0.5, engine_sd=1.0, least=1.0),
-    Parameter(name="decode_factor", start=1.0, shared_sd=0.1, engine_sd=0.1, version_sd=0.08, least=0.92),
-    Parameter(name="prefill_factor", start=1.0, shared_sd=0.1, engine_sd=0.15, version_sd=0.15, least=0.85),
+    Parameter(name="moe_start_s", start=400e-6, shared_sd=1.0, engine_sd=0.5),
+    Parameter(name="handover_steps", start=1.0, shared_sd=0.3, engine_sd=0.5, version_sd=0.5),
+    Parameter(name="waves_kept_frac", start=0.3, shared_sd=0.5, engine_sd=0.5, most=1.0),
     Parameter(name="layer_s", start=5e-6, shared_sd=1.0, engine_sd=0.5, version_sd=0.3),
     Parameter(name="qk_norm_s", start=15e-6, shared_sd=0.7, engine_sd=0.3),
     Parameter(name="mla_s", start=12e-6, shared_sd=0.7, engine_sd=0.3),
@@ -54,9 +51,14 @@ PARAMETERS = (
     Parameter(name="attention", start=1.0, shared_sd=0.1, engine_sd=0.07),
     Parameter(name="experts", start=1.0, shared_sd=0.15, engine_sd=0.1, version_sd=0.1),
     Parameter(name="all_reduce", start=1.0, shared_sd=0.2, engine_sd=0.15, version_sd=0.1),
+    Parameter(name="math", start=1.0, shared_sd=0.1, engine_sd=0.15, version_sd=0.1),
+    Parameter(name="hbm", start=1.0, shared_sd=0.1, engine_sd=0.1, version_sd=0.08),
 )
-FIXED = {"mixes": {"vllm": 1.0, "trtllm": 1.0, "sglang": 0.0}, "dp_serial_frac": dict.fromkeys(ENGINES, 0.1)}
-"""`mixes`: engines' defaults. `dp_serial_frac`: of nine attention-DP runs, too few to fit beside the rest."""
+FIXED = {
+    "mixes": {"vllm": 1.0, "trtllm": 1.0, "sglang": 0.0},
+    "capture_tokens": {"vllm": 512.0, "trtllm": 0.0, "sglang": 0.0},
+}
+"""Engines' defaults."""
 NAMES = tuple(p.name for p in PARAMETERS)
 OF_VERSION = tuple(i for i, p in enumerate(PARAMETERS) if p.version_sd > 0)
 STRENGTH = 0.3
@@ -110,14 +112,15 @@ class ServingFit:
         columns = batch.columns
         rates = columns.rates
         slowed: dict[str, Any] = {
-            n: getattr(rates, n).slowed(v["gemm"])
+            n: getattr(rates, n).slowed(v["gemm"], v["math"], v["hbm"])
             for n in ("attention", "dense_ffn", "router", "shared_experts", "lm_head")
         }
         slowed |= {
-            n: getattr(rates, n).slowed(v["attention"]) for n in ("prefill", "decode", "mla_prefill", "mla_decode")
+            n: getattr(rates, n).slowed(v["attention"], v["math"], v["hbm"])
+            for n in ("prefill", "decode", "mla_prefill", "mla_decode")
         }
         slowed |= {
-            "experts": rates.experts.slowed(v["experts"]),
+            "experts": rates.experts.slowed(v["experts"], v["math"], v["hbm"]),
             "small": replace(rates.small, t0_s=small_kernels_s(batch.arch, v)),
         }
         engine = replace(columns.engine, **{n: v[n] for n in NAMES if n not in (*FACTORS, *SMALL_KERNELS)})

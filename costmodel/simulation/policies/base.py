@@ -1,0 +1,50 @@
+"""What a scheduler decides, and the order in which it decides."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from costmodel.simulation.state import Cell, CellLimits, Request
+
+BLOCK = 16
+"""Tokens of a block of cache, as all three engines allocate it."""
+
+
+class Policy(ABC):
+    """A scheduler. It has no state of its own."""
+
+    mixes: ClassVar[bool]
+    """Whether prompts and decoding sequences share a step; otherwise prompts go first, and decoding waits."""
+    reserves_whole: ClassVar[bool]
+    """Whether a request takes cache for all its output when it is admitted, so that nothing is ever preempted."""
+
+    @abstractmethod
+    def fits(self, cell: Cell, request: Request, limits: CellLimits) -> bool:
+        """Whether there is cache to admit a request now."""
+
+    def reserved(self, request: Request) -> float:
+        """Cache tokens that a request takes when it is admitted."""
+        tokens = request.to_compute + request.cached + (request.output if self.reserves_whole else 0)
+        return float(-(-tokens // BLOCK) * BLOCK)
+
+    def blocked(self, cell: Cell, limits: CellLimits) -> bool:
+        """Whether whoever comes now has to wait until a request ends."""
+        if cell.decoding + len(cell.prefilling) >= limits.max_num_seqs:
+            return True
+        return bool(cell.waiting) and not self.fits(cell, cell.waiting[0], limits)
+
+    def admit(self, cell: Cell, limits: CellLimits) -> bool:
+        """Give the first waiting request a seat and cache; False where that cannot be."""
+        if not cell.waiting or self.blocked(cell, limits):
+            return False
+        request = cell.waiting.popleft()
+        request.computed = 0
+        request.reserved = self.reserved(request)
+        cell.held += request.reserved
+        cell.prefilling.append(request)
+        return True
+
+    def budget(self, cell: Cell, limits: CellLimits, step_tokens: float) -> int:
+        """Prompt tokens that a step has room for."""
+        return limits.batched_tokens - (int(cell.decoding * step_tokens) if self.mixes else 0)

@@ -1,0 +1,24 @@
+"""vLLM V1: running sequences first, then waiting prompts in order of arrival into what is left of the token budget.
+
+Blocks are allocated as tokens are scheduled; out of blocks, the request that was admitted last is preempted and computed
+again (`vllm/v1/core/sched/scheduler.py`).
+"""
+
+from __future__ import annotations
+
+from costmodel.simulation.policies.base import Policy
+from costmodel.simulation.state import Cell, CellLimits, Request
+
+
+class Vllm(Policy):
+    """Chunked prefill beside decoding."""
+
+    mixes = True
+    reserves_whole = False
+
+    def fits(self, cell: Cell, request: Request, limits: CellLimits) -> bool:
+        """Blocks for the whole prompt; with nothing running, anything starts."""
+        return cell.held + self.reserved(request) <= limits.kv_tokens or not (cell.decoding or cell.prefilling)
+
+
+VLLM = Vllm()

@@ -1,0 +1,320 @@
+"""One replica, event by event: requests come in, steps run, tokens go out.
+
+Between two events (a completion, an arrival that can start, a prompt to compute) the batch is constant, and a step
+lengthens linearly with the context: `k` steps take `k a + b k (k - 1) / 2`, so that the simulation jumps over them.
+
+A replica has a lane for each micro-batch of its pipeline, and a lane a cell for each attention-DP rank. A lane's next
+step starts when its last one is through all stages and the first stage is free.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, inf, sqrt
+
+from costmodel.simulation.policies import Policy
+from costmodel.simulation.state import Cell, CellLimits, Lane, Request
+from costmodel.simulation.step_table import StepTable
+from costmodel.simulation.step_time import step_s, until_bend
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened in a replica."""
+
+    steps: int = 0
+    prompt_steps: int = 0
+    busy_s: float = 0.0
+    preemptions: int = 0
+
+
+class Replica:
+    """A server of one plan: `offer` it requests in the order of their arrival, then `advance`."""
+
+    def __init__(
+        self,
+        table: StepTable,
+        policy: Policy,
+        limits: CellLimits,
+        on_finish: Callable[[Request], None] | None = None,
+    ) -> None:
+        self.table, self.policy, self.limits = table, policy, limits
+        # whoever waits is taken by the next micro-batch of its rank
+        waiting: list[deque[Request]] = [deque() for _ in range(table.ranks)]
+        self.lanes = [Lane([Cell(waiting=queue) for queue in waiting]) for _ in range(table.stages)]
+        self.cells = [cell for lane in self.lanes for cell in lane.cells]
+        self._ranks = [[lane.cells[rank] for lane in self.lanes] for rank in range(table.ranks)]
+        self.counters = Counters()
+        self.timeline: list[tuple[float, int, int, float]] = []
+        """After every event: seconds, requests that decode, that wait or are prefilled, cache tokens held."""
+        self._free_s = 0.0
+        self._on_finish = on_finish
+        self._coming: deque[tuple[float, Request]] = deque()
+        self._number = 0
+        self._next_rank = 0
+
+    def offer(self, request: Request) -> None:
+        """A request that arrives, in order of arrival but for what tokenising a longer prompt takes."""
+        seen = request.arrival_s + self.table.frontend_s + self.table.token_s * request.prompt
+        request.to_compute = max(request.prompt - request.cached, 1)
+        request.rounds_left = ceil((request.output - 1) / self.table.accepted_tokens)
+        coming = self._coming
+        place = len(coming)
+        while place and coming[place - 1][0] > seen:
+            place -= 1
+        if place == len(coming):
+            coming.append((seen, request))
+        else:
+            coming.insert(place, (seen, request))
+
+    @property
+    def outstanding(self) -> int:
+        """Requests that were offered and have not ended."""
+        return len(self._coming) + sum(map(_outstanding, self._ranks))
+
+    def advance(self, until_s: float = inf) -> None:
+        """Run until nothing is left to do, or until every step that could start before `until_s` has."""
+        lanes = self.lanes
+        while True:
+            lane = lanes[0] if len(lanes) == 1 else min(lanes, key=lambda x: x.ready_s)
+            now = max(lane.ready_s, self._free_s)
+            if now >= until_s:
+                return
+            self._arrive(now)
+            finished = self._compose(lane)
+            if finished is not None:
+                self._prompt_step(lane, now, finished)
+            elif lane.decoding:
+                self._decode_steps(lane, now, until_s)
+            elif not self._idle(lane, now, until_s):
+                return
+
+    def _idle(self, lane: Lane, now: float, until_s: float) -> bool:
+        """A lane without work waits for the next arrival, or behind the lanes that have some; False: all is done."""
+        others = [x.ready_s for x in self.lanes if x is not lane and any(c.decoding or c.prefilling for c in x.cells)]
+        event = self._coming[0][0] if self._coming else inf
+        behind = min(others, default=inf)
+        if min(event, behind) >= until_s:
+            return False
+        lane.ready_s = event if event <= behind else max(behind, now) + 1e-9
+        return True
+
+    def _arrive(self, now: float) -> None:
+        coming, ranks = self._coming, self._ranks
+        while coming and coming[0][0] <= now:
+            request = coming.popleft()[1]
+            rank = ranks[0]
+            if len(ranks) > 1:
+                start = self._next_rank
+                self._next_rank = (start + 1) % len(ranks)
+                rank = min(ranks[start:] + ranks[:start], key=_outstanding)
+            rank[0].waiting.append(request)
+
+    def _compose(self, lane: Lane) -> list[tuple[Cell, Request]] | None:
+        """Give the lane's cells their prompt tokens of the next step; the prompts that end with it. None: there are none."""
+        policy, limits, table = self.policy, self.limits, self.table
+        finished: list[tuple[Cell, Request]] = []
+        tokens = 0
+        for cell in lane.cells:
+            cell.tokens = cell.sampled = 0
+            cell.attention_s = cell.through_s = 0.0
+            if not cell.prefilling and not cell.waiting:
+                continue
+            budget = policy.budget(cell, limits, table.step_tokens)
+            place = 0
+            while budget > 0 and (place < len(cell.prefilling) or policy.admit(cell, limits)):
+                request = cell.prefilling[place]
+                place += 1
+                chunk = min(request.to_compute - request.computed, budget)
+                before = request.cached + request.computed
+                cell.attention_s += table.slowest.prompt_s.at(before, chunk)
+                if table.stages > 1:
+                    cell.through_s += table.through.prompt_s.at(before, chunk)
+                request.computed += chunk
+                budget -= chunk
+                cell.tokens += chunk
+                if request.computed >= request.to_compute:
+                    cell.sampled += 1
+                    finished.append((cell, request))
+            tokens += cell.tokens
+        return finished if tokens else None
+
+    def _run(self, lane: Lane, now: float, *, decodes: bool) -> float:
+        """Seconds of the lane's next step; the first stage is taken as long as the slowest one."""
+        stage = step_s(self.table, lane.cells, decodes=decodes)
+        if self.table.stages == 1:
+            return stage
+        self._free_s = now + stage
+        return max(stage, step_s(self.table, lane.cells, decodes=decodes, through=True))
+
+    def _prompt_step(self, lane: Lane, now: float, finished: list[tuple[Cell, Request]]) -> None:
+        """One step with prompts in it."""
+        table, mixes = self.table, self.policy.mixes
+        seconds = self._run(lane, now, decodes=mixes)
+        ends = now + seconds
+        # further chunks of a prompt follow through the stages one behind the other
+        chunked = any(request.computed < request.to_compute for cell in lane.cells for request in cell.prefilling)
+        lane.ready_s = self._free_s if chunked and table.stages > 1 and not lane.decoding else ends
+        counters = self.counters
+        counters.steps += 1
+        counters.prompt_steps += 1
+        counters.busy_s += seconds
+        for cell in lane.cells:
+            cell.tokens = cell.sampled = 0
+        base = step_s(table, lane.cells, decodes=True) if lane.decoding else min(seconds, table.slowest.rest_s[1] + table.step_s)
+        handed = ends + table.handover_steps * base
+        if mixes:
+            self._decoded(lane, 1, handed)
+        for cell, request in finished:
+            self._begin(lane, cell, request, handed)
+        self._note(ends)
+
+    def _decode_steps(self, lane: Lane, now: float, until_s: float) -> None:
+        """As many steps of decoding alone as nothing else happens in: of all lanes, where none has prompts."""
+        table, policy = self.table, self.policy
+        lanes = [x for x in self.lanes if x.decoding]
+        together = len(lanes) == 1 or not any(cell.waiting or cell.prefilling for cell in self.cells)
+        if not together:
+            lanes = [lane]
+        count, event = inf, until_s
+        for each in lanes:
+            while each.ends[0][4].epoch != each.ends[0][2]:
+                heapq.heappop(each.ends)
+            count = min(count, each.ends[0][0] - each.decoded, max(ceil(until_bend(table, each.cells)), 1))
+            if not policy.reserves_whole:
+                for cell in each.cells:
+                    if cell.decoding:
+                        room = int((self.limits.kv_tokens - cell.held) / (cell.decoding * table.accepted_tokens))
+                        if room < 1 and cell.decoding > 1:
+                            self._preempt(each, cell)
+                            return
+                        count = min(count, max(room, 1))
+        if not together:
+            count = 1
+        if self._coming and not all(policy.blocked(cell, self.limits) for cell in self.cells):
+            event = min(event, self._coming[0][0])
+        first, slope = self._pace(lanes, now)
+        if event < inf:
+            # the first count with count * first + slope * count (count - 1) / 2 >= left
+            left = max(event - now, 0.0)
+            half = first - 0.5 * slope
+            exact = left / first if slope <= 1e-12 * first else (sqrt(half * half + 2.0 * slope * left) - half) / slope
+            count = min(count, max(ceil(exact - 1e-9), 1))
+        count = int(count)
+        seconds = count * first + 0.5 * slope * count * (count - 1)
+        last = (first + slope * (count - 1)) / len(self.lanes) if table.stages > 1 else first + slope * (count - 1)
+        self.counters.steps += count
+        self.counters.busy_s += seconds
+        for each in lanes:
+            each.ready_s = max(each.ready_s, now if each is lane else each.ready_s) + seconds
+            self._decoded(each, count, each.ready_s + table.handover_steps * last)
+        self._note(now + seconds)
+
+    def _pace(self, lanes: list[Lane], now: float) -> tuple[float, float]:
+        """Seconds until every lane has run a step of decoding, and by how much each further round is longer."""
+        table = self.table
+        for lane in lanes:
+            for cell in lane.cells:
+                cell.tokens = cell.sampled = 0
+        if table.stages == 1 and table.ranks == 1:
+            cell = lanes[0].cells[0]
+            slope = table.slowest.decode_s.piece(cell.context / cell.decoding)[1]
+            seconds = step_s(table, lanes[0].cells, decodes=True)
+            return seconds, slope * cell.decoding * table.accepted_tokens * (1.0 + table.draft_frac)
+        first = self._round_s(lanes, now)
+        for lane in lanes:
+            for cell in lane.cells:
+                cell.context += cell.decoding * table.accepted_tokens
+        second = self._round_s(lanes, now)
+        for lane in lanes:
+            for cell in lane.cells:
+                cell.context -= cell.decoding * table.accepted_tokens
+        return first, second - first
+
+    def _round_s(self, lanes: list[Lane], now: float) -> float:
+        table = self.table
+        stages = sum(step_s(table, lane.cells, decodes=True) for lane in lanes)
+        if table.stages == 1:
+            return stages
+        if len(lanes) == 1:
+            self._free_s = now + stages
+        return max(stages, max(step_s(table, lane.cells, decodes=True, through=True) for lane in lanes))
+
+    def _decoded(self, lane: Lane, steps: int, handed_s: float) -> None:
+        """A lane's sequences have decoded so many steps; those that are through leave."""
+        grown = steps * self.table.accepted_tokens
+        lane.decoded += steps
+        for cell in lane.cells:
+            if cell.decoding:
+                cell.context += grown * cell.decoding
+                if not self.policy.reserves_whole:
+                    cell.held += grown * cell.decoding
+        ends, now = lane.ends, lane.decoded
+        while ends and ends[0][0] <= now:
+            _, _, epoch, cell, request = heapq.heappop(ends)
+            if request.epoch == epoch:
+                self._leave(lane, cell, request)
+                self._finish(request, handed_s)
+
+    def _finish(self, request: Request, handed_s: float) -> None:
+        request.finish_s = handed_s
+        if self._on_finish is not None:
+            self._on_finish(request)
+
+    def _leave(self, lane: Lane, cell: Cell, request: Request) -> None:
+        """A decoding request gives its seat and its cache back."""
+        grown = (lane.decoded - request.began) * self.table.accepted_tokens
+        cell.decoding -= 1
+        cell.context -= request.context + grown
+        cell.held -= request.reserved + (0.0 if self.policy.reserves_whole else grown)
+        if not cell.decoding:
+            cell.context = 0.0
+            cell.admitted.clear()
+
+    def _begin(self, lane: Lane, cell: Cell, request: Request, handed_s: float) -> None:
+        """A prompt is computed: its first token goes out, and it decodes from now on."""
+        cell.prefilling.remove(request)
+        request.first_token_s = min(request.first_token_s, handed_s)
+        if request.rounds_left == 0:
+            cell.held -= request.reserved
+            self._finish(request, handed_s)
+            return
+        request.context = float(request.cached + request.to_compute)
+        request.began = lane.decoded
+        cell.decoding += 1
+        cell.context += request.context
+        cell.admitted.append((request, request.epoch))
+        self._number += 1
+        heapq.heappush(lane.ends, (lane.decoded + request.rounds_left, self._number, request.epoch, cell, request))
+
+    def _preempt(self, lane: Lane, cell: Cell) -> None:
+        """The request that was admitted last waits again, before all others, and is computed anew."""
+        while cell.admitted:
+            request, epoch = cell.admitted.pop()
+            if request.epoch == epoch and request.finish_s == inf:
+                ran = lane.decoded - request.began
+                self._leave(lane, cell, request)
+                request.epoch += 1
+                request.rounds_left -= ran
+                request.to_compute = int(request.context + ran * self.table.accepted_tokens) - request.cached
+                cell.waiting.appendleft(request)
+                self.counters.preemptions += 1
+                return
+
+    def _note(self, now: float) -> None:
+        decoding = waiting = 0
+        held = 0.0
+        for cell in self.cells:
+            decoding += cell.decoding
+            waiting += len(cell.prefilling)
+            held += cell.held
+        waiting += sum(len(rank[0].waiting) for rank in self._ranks)
+        self.timeline.append((now, decoding, waiting, held))
+
+
+def _outstanding(cells: list[Cell]) -> int:
+    """Requests of one rank, in all its micro-batches and in front of them."""
+    return len(cells[0].waiting) + sum(cell.decoding + len(cell.prefilling) for cell in cells)

@@ -1,0 +1,87 @@
+"""What a replica holds: requests on their way, and the cells that run them."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import inf
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """One request. Times in seconds, lengths in tokens."""
+
+    arrival_s: float
+    prompt: int
+    cached: int
+    """Tokens of the prompt found in the prefix cache."""
+    output: int
+    to_compute: int = 0
+    """Tokens to be computed before it decodes, when it was admitted; 0 before that."""
+    computed: int = 0
+    """Those of them that are."""
+    rounds_left: int = 0
+    """Rounds of decoding that it needs once they all are."""
+    context: float = 0.0
+    """Tokens in its cache when it began to decode."""
+    began: int = 0
+    """Rounds of decoding that the replica had run then."""
+    reserved: float = 0.0
+    """Cache tokens that it took when it was admitted."""
+    epoch: int = 0
+    """How often it was preempted."""
+    first_token_s: float = inf
+    finish_s: float = inf
+
+
+@dataclass(slots=True)
+class Cell:
+    """What one attention rank runs in one micro-batch."""
+
+    decoding: int = 0
+    context: float = 0.0
+    """Tokens that its decoding sequences attend to, all together."""
+    held: float = 0.0
+    """Cache tokens that are taken."""
+    prefilling: list[Request] = field(default_factory=list)
+    waiting: deque[Request] = field(default_factory=deque)
+    admitted: list[tuple[Request, int]] = field(default_factory=list)
+    """Requests that decode, with their epochs, in the order of their admission; some of them may have ended."""
+    # of the step that is composed:
+    tokens: int = 0
+    """Prompt tokens."""
+    attention_s: float = 0.0
+    """Attention of its prompts on the slowest stage."""
+    through_s: float = 0.0
+    """The same through all stages."""
+    sampled: int = 0
+    """Prompts that end with this step."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One micro-batch of a replica's pipeline: its attention ranks step together."""
+
+    cells: list[Cell]
+    ready_s: float = 0.0
+    """When its last step is through all stages."""
+    decoded: int = 0
+    """Steps of decoding that it has run."""
+    ends: list[tuple[int, int, int, Cell, Request]] = field(default_factory=list)
+    """Heap of what decodes: the count of steps at which it ends, a number, its epoch, where, and which."""
+
+    @property
+    def decoding(self) -> int:
+        """Sequences that decode."""
+        return sum(cell.decoding for cell in self.cells)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellLimits:
+    """What a cell may hold."""
+
+    batched_tokens: int
+    """Token budget of a step."""
+    max_num_seqs: int
+    kv_tokens: float
+    """Tokens for which there is cache."""
