@@ -27,6 +27,10 @@ from costmodel.step.step_work import StepWork, decode_work, joint_work, prompt_w
 
 ROUNDS = 3
 BISECTIONS = 14
+LENGTHS_WIDTH = 0.2
+"""Width of the distribution of output lengths in a benchmark that varies them, over the longest: [0.8, 1.0], uniform."""
+BUNCHED_MOST = 0.6
+"""Utilisation in front of prefill while a benchmark's requests are still bunched, at most: they keep their distances."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +174,7 @@ def steady_state(
         chunk = new / chunks
         arriving = batch * ranks / rounds  # prompts per step of a micro-batch
         needs = arriving * chunks
-        together = np.where(same & mixes, np.clip(np.floor(left / new) * ranks, 1.0, running), 0.0)
+        together = np.zeros(1)
         loaded_share = np.where(together > 0.0, needs / np.maximum(together, 1.0), -np.expm1(-needs))
         loaded_share = np.maximum(loaded_share, arriving * new / (ranks * left))
         in_all = needs / loaded_share  # prompts of a step that carries any
@@ -220,12 +224,20 @@ def steady_state(
         wave_pass = step_pass(machine, stages, engine, beside)
         # prompts of a step end together: the mean of n steps is (n + 1) / 2
         wave = 0.5 * chunks * wave_pass.stage_s * (np.maximum(running / (full * ranks), 1.0) + 1.0)
-        wave = np.maximum(wave - own, 0.0)
+        wave = np.maximum(np.maximum(wave, own + 0.5 * in_flight * engine.serial_s) - own, 0.0)
         stall = wave * np.where(mixes, np.maximum(1.0 - base / wave_pass.stage_s, 0.0), 1.0)
         first = np.where(load.waves > 0.0, 1.0 / np.maximum(load.waves, 1.0), 0.0)
-        kept = np.where(same, first + (1.0 - first) * engine.waves_kept_frac, first)
-        residence = residence + kept * (rounds * round_s + stall - residence)
-        waits = waits + kept * (wave - waits)
+        whole = np.where(same & ~mixes, 1.0, first)  # decoding waits for all prompts: all end together, and come again
+        residence = residence + whole * (rounds * round_s + stall - residence)
+        beside_own = 0.5 * (np.minimum(running, engine.together) - 1.0) * np.where(same & mixes, chunks * wave_pass.stage_s / (full * ranks), 0.0)
+        # later waves come in a window that lengths have widened: half of the rounds have passed on average
+        served = chunks * wave_pass.stage_s / (full * ranks)
+        spent = served * running
+        window = np.sqrt(spent * spent + 0.5 * load.waves * (LENGTHS_WIDTH * residence) ** 2)
+        use = np.minimum(spent / np.minimum(window, residence + fixed), BUNCHED_MOST)
+        bunched = random * served * use / (2.0 * (1.0 - use))
+        waits = np.where(load.waves > 0.0, np.maximum(waits, bunched), waits)
+        waits = waits + beside_own + whole * (wave - waits - beside_own)
     residence = np.where(outputs > 0.0, residence, 0.0)
     queue = waits
     parts = {"front_end": front + 0.0 * queue, "own_prefill": own, "running_step": step_wait, "queue": queue}

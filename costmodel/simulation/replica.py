@@ -54,11 +54,13 @@ class Replica:
         self._on_finish = on_finish
         self._coming: deque[tuple[float, Request]] = deque()
         self._number = 0
+        self._front_free_s = 0.0
         self._next_rank = 0
 
     def offer(self, request: Request) -> None:
         """A request that arrives, in order of arrival but for what tokenising a longer prompt takes."""
-        seen = request.arrival_s + self.table.frontend_s + self.table.token_s * request.prompt
+        self._front_free_s = max(self._front_free_s, request.arrival_s) + self.table.serial_s
+        seen = self._front_free_s + self.table.frontend_s + self.table.token_s * request.prompt
         request.to_compute = max(request.prompt - request.cached, 1)
         request.rounds_left = ceil((request.output - 1) / self.table.accepted_tokens)
         coming = self._coming

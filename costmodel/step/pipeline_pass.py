@@ -41,9 +41,10 @@ class EngineColumns(Columns):
     of `START_HIDDEN`; it grows with both. Measured, not explained: it may be compiling, tuning and launching."""
     handover_steps: Floats
     """Steps from a token's computation until the client has it: results are handed on while later steps run."""
-    waves_kept_frac: Floats
-    """Of a benchmark whose requests all have the same lengths: share that still arrive together, wave after wave. All do
-    where decoding waits until every prompt is computed; where prompts ride on decode steps they part."""
+    serial_s: Floats
+    """Part of the front end's work on a request that no two requests share: a burst passes it one by one."""
+    together: Floats
+    """Where all requests have the same lengths and prompts ride on decode steps: prompts that arrive together."""
     mixes: Floats
     """1 where prompts and decoding share a step, 0 where a prefill pass runs alone (SGLang's default)."""
 
