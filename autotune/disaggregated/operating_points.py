@@ -20,7 +20,7 @@ from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster
 from costmodel.hardware.gpu import Gpu
 from costmodel.plan.columns import Floats, Ints
-from costmodel.serving.closed_loop import Load
+from costmodel.serving.load import Load
 
 SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 """Of the most that a pool can take within the limits on latency: what it is tried at."""

@@ -12,7 +12,7 @@ from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.plan.columns import Floats
 from costmodel.plan.stages import StageTable
-from costmodel.serving.closed_loop import SteadyState
+from costmodel.serving.steady_state import SteadyState
 from costmodel.step.memory import Memory
 from costmodel.step.pipeline_pass import Pass
 

@@ -12,7 +12,7 @@ from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
-from costmodel.serving.closed_loop import Load
+from costmodel.serving.load import Load
 from costmodel.step.collectives import EXCHANGES
 from costmodel.step.memory import CONTEXT_BYTES, Memory
 

@@ -16,7 +16,8 @@ from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.request_mix import combined, point_loads
 from costmodel.estimate.result import Estimate, at_rate
 from costmodel.plan.columns import Floats, Ints
-from costmodel.serving.closed_loop import Load, SteadyState
+from costmodel.serving.load import Load
+from costmodel.serving.steady_state import SteadyState
 
 UNBOUNDED_SEQS = 1 << 16
 

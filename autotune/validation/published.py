@@ -14,7 +14,7 @@ from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.result import COMMUNICATION
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.plan.layout import Layout
-from costmodel.serving.closed_loop import Load
+from costmodel.serving.load import Load
 from costmodel.step.operators import StepTime
 from costmodel.step.step_work import StepWork, decode_work, mean_context
 

@@ -10,7 +10,7 @@ from costmodel.disaggregated.kv_transfer import TransferLink, exposed_s
 from costmodel.disaggregated.pools import PoolColumns, PoolPoint
 from costmodel.estimate.result import COMMUNICATION, MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
 from costmodel.plan.columns import Floats
-from costmodel.serving.closed_loop import Load
+from costmodel.serving.load import Load
 from costmodel.step.operators import GROUPS
 
 BUSY_FOREVER_S = 1e12

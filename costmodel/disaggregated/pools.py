@@ -22,7 +22,8 @@ from costmodel.disaggregated.kv_transfer import TransferLink, sequence_bytes_per
 from costmodel.estimate.batch import PlanBatch
 from costmodel.estimate.error_model import residual_factor
 from costmodel.plan.columns import Columns, Floats
-from costmodel.serving.closed_loop import Load, longest_extra_s
+from costmodel.serving.load import Load
+from costmodel.serving.steady_state import longest_extra_s
 from costmodel.step.memory import Memory, plan_memory
 from costmodel.step.pipeline_pass import Pass, front_end_s, step_pass
 from costmodel.step.step_work import decode_work, prompt_work

@@ -25,7 +25,8 @@ from costmodel.plan.matrices import rank_matrices
 from costmodel.plan.placement import Placement
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import StageTable
-from costmodel.serving.closed_loop import Load, SteadyState, steady_state
+from costmodel.serving.load import Load
+from costmodel.serving.steady_state import SteadyState, steady_state
 from costmodel.step.expert_routing import popularity_cv2
 from costmodel.step.memory import Memory, plan_memory
 from costmodel.step.operators import StepTime, step_time

@@ -8,7 +8,8 @@ import numpy as np
 
 from costmodel.calibration.residual import REACH_SD, Residual, TargetResidual, features
 from costmodel.plan.columns import Floats, LayoutColumns
-from costmodel.serving.closed_loop import Load, SteadyState
+from costmodel.serving.load import Load
+from costmodel.serving.steady_state import SteadyState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import Floats
-from costmodel.serving.closed_loop import Load
+from costmodel.serving.load import Load
 from costmodel.serving.requests import RequestKind
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from costmodel.estimate.error_model import Corrected
 from costmodel.plan.columns import Floats, Ints, LayoutColumns
-from costmodel.serving.closed_loop import Load, SteadyState
+from costmodel.serving.load import Load
+from costmodel.serving.steady_state import SteadyState
 from costmodel.step.memory import Memory
 from costmodel.step.operators import GROUPS
 

@@ -14,7 +14,7 @@ from costmodel.calibration.profile import Profile
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import Floats
-from costmodel.serving.closed_loop import Load
+from costmodel.serving.load import Load
 
 ENGINES = ("vllm", "sglang", "trtllm")
 BATCHED_TOKENS = 8192.0

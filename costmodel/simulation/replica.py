@@ -54,13 +54,11 @@ class Replica:
         self._on_finish = on_finish
         self._coming: deque[tuple[float, Request]] = deque()
         self._number = 0
-        self._front_free_s = 0.0
         self._next_rank = 0
 
     def offer(self, request: Request) -> None:
         """A request that arrives, in order of arrival but for what tokenising a longer prompt takes."""
-        self._front_free_s = max(self._front_free_s, request.arrival_s) + self.table.serial_s
-        seen = self._front_free_s + self.table.frontend_s + self.table.token_s * request.prompt
+        seen = request.arrival_s + self.table.frontend_s + self.table.token_s * request.prompt
         request.to_compute = max(request.prompt - request.cached, 1)
         request.rounds_left = ceil((request.output - 1) / self.table.accepted_tokens)
         coming = self._coming
@@ -166,7 +164,11 @@ class Replica:
         counters.busy_s += seconds
         for cell in lane.cells:
             cell.tokens = cell.sampled = 0
-        base = step_s(table, lane.cells, decodes=True) if lane.decoding else min(seconds, table.slowest.rest_s[1] + table.step_s)
+        base = (
+            step_s(table, lane.cells, decodes=True)
+            if lane.decoding
+            else min(seconds, table.slowest.rest_s[1] + table.step_s)
+        )
         handed = ends + table.handover_steps * base
         if mixes:
             self._decoded(lane, 1, handed)

@@ -131,8 +131,6 @@ class StepTable:
     token_s: float
     """Tokenising, per prompt token."""
     handover_steps: float
-    serial_s: float
-    """Of the front end, per request: one after the other."""
 
 
 def step_table(
@@ -168,7 +166,6 @@ def step_table(
         frontend_s=float(front_end_s(engine, batch.arch, np.zeros(1))[0]),
         token_s=float(engine.token_s[0]),
         handover_steps=float(engine.handover_steps[0]),
-        serial_s=float(engine.serial_s[0]),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import inf
 
 from costmodel.simulation.state import Cell
-from costmodel.simulation.step_table import PartTables, StepTable
+from costmodel.simulation.step_table import StepTable
 
 
 def step_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: bool = False) -> float:

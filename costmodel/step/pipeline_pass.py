@@ -41,8 +41,6 @@ class EngineColumns(Columns):
     of `START_HIDDEN`; it grows with both. Measured, not explained: it may be compiling, tuning and launching."""
     handover_steps: Floats
     """Steps from a token's computation until the client has it: results are handed on while later steps run."""
-    serial_s: Floats
-    """Part of the front end's work on a request that no two requests share: a burst passes it one by one."""
     together: Floats
     """Where all requests have the same lengths and prompts ride on decode steps: prompts that arrive together."""
     mixes: Floats

@@ -81,17 +81,17 @@ def prompt_work(
     )
 
 
-def joint_work(prompts: StepWork, decode: StepWork) -> StepWork:
-    """One step that does both: the chunks of `prompts` and a token of every sequence of `decode`."""
+def joint_work(prompts: StepWork, decode: StepWork, *, beside: Floats) -> StepWork:
+    """One step of the chunks of `prompts` and, where `beside` is 1, a token of every sequence of `decode`."""
     return StepWork(
         prefill_tokens=prompts.prefill_tokens,
         prefill_tokens_group=prompts.prefill_tokens_group,
         prefill_context=prompts.prefill_context,
         prefill_context_window=prompts.prefill_context_window,
         prefill_kv_tokens=prompts.prefill_kv_tokens,
-        decode_sequences=decode.decode_sequences,
+        decode_sequences=decode.decode_sequences * beside,
         decode_context=decode.decode_context,
-        sampled=prompts.sampled + decode.sampled,
+        sampled=prompts.sampled + decode.sampled * beside,
         decode_tokens=decode.decode_tokens,
     )
 

@@ -12,7 +12,7 @@ from costmodel.estimate.result import Estimate
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
-from costmodel.serving.closed_loop import Load
+from costmodel.serving.load import Load
 
 
 def cluster(gpu: str = "h200", gpus: int = 128, **changes: object) -> Cluster:

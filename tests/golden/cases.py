@@ -10,7 +10,7 @@ import numpy as np
 
 from costmodel.estimate.batch import PlanEntry
 from costmodel.estimate.result import TTFT_PARTS
-from costmodel.serving.closed_loop import Load
+from costmodel.serving.load import Load
 from costmodel.step.operators import GROUPS
 from tests.costmodel.helpers import entry, estimate, load
 

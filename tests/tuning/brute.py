@@ -17,7 +17,7 @@ from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
-from costmodel.serving.closed_loop import Load
+from costmodel.serving.load import Load
 
 ENGINES = ("vllm", "sglang", "trtllm")
 TOLERANCE = 1e-9

@@ -1,0 +1,59 @@
+"""How many of a replica's requests decode, such that all of them are accounted for (Little's law)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.plan.columns import Floats
+
+BISECTIONS = 14
+"""Halvings of the interval between no sequence and all of them: to 1 part in 16,000."""
+MOST_UTILISED = 0.9999
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residence:
+    """What a request of a replica meets. Arrays of shape `(num_plans,)`; seconds."""
+
+    before_decode_s: Floats
+    """From its arrival to its first token, a queue in front of prefill not counted."""
+    undisturbed_s: Floats
+    """Decoding, were there no other prompts."""
+    per_decoding_s: Floats
+    """What prompts add to that for each sequence that decodes, since each brings a prompt."""
+    service_s: Floats
+    """What a prompt takes of the server that prefill is."""
+    queue_weight: Floats
+    """Variability of arrivals and services in front of prefill: 1 for Poisson arrivals, 0 for none."""
+    most_decoding: Floats
+    """Sequences that decode while prompts take all that is left of the token budget; infinite where they come first."""
+
+
+def balance(running: Floats, residence: Residence) -> tuple[Floats, Floats]:
+    """Sequences that decode, and seconds in the queue in front of prefill; shape `(num_plans,)`.
+
+    Where `d` sequences decode, each for D = `undisturbed_s + per_decoding_s d`, d / D requests are served per second, and
+    `running - d` others are before their first token: `d (before_decode_s + queue) = (running - d) D`. The queue is that
+    of Pollaczek and Khinchine for a server of `service_s`; what is more than `most_decoding` waits, whatever its length.
+    """
+    r = residence
+
+    def queue(d: Floats) -> Floats:
+        served = d / (r.undisturbed_s + r.per_decoding_s * d) * r.service_s
+        use = np.minimum(np.where(np.isfinite(r.most_decoding), d / r.most_decoding, served), MOST_UTILISED)
+        return r.queue_weight * r.service_s * use / (2.0 * (1.0 - use))
+
+    low = np.zeros_like(running + r.before_decode_s + r.undisturbed_s)
+    high = np.minimum(running, r.most_decoding) + low
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        stays = r.undisturbed_s + r.per_decoding_s * middle
+        over = middle * (r.before_decode_s + queue(middle)) > (running - middle) * stays
+        high = np.where(over, middle, high)
+        low = np.where(over, low, middle)
+    decoding = 0.5 * (low + high)
+    stays = r.undisturbed_s + r.per_decoding_s * decoding
+    waits = (running - decoding) * stays / np.maximum(decoding, 1e-12) - r.before_decode_s
+    return decoding, np.maximum(waits, 0.0)

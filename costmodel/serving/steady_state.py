@@ -1,0 +1,257 @@
+"""Steady state of continuous batching with a fixed number of requests in flight: the fluid limit of the scheduler.
+
+A replica runs step after step, and `B` sequences decode in each. How its steps look is `step_mix`; how many sequences
+decode, `balance`. Then
+
+    decode residence   D = R x mean step                    R: decode steps of a request
+    TPOT               D / (L - 1)                          L: output tokens
+    TTFT               the sum of `ttft_parts`
+    requests/s         running / (TTFT + D)                 (Little's law)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.plan.columns import Floats
+from costmodel.plan.stages import StageTable
+from costmodel.serving.balance import Residence, balance
+from costmodel.serving.benchmark_waves import waves
+from costmodel.serving.load import Load
+from costmodel.serving.replica_share import ReplicaShare, replica_share
+from costmodel.serving.scheduler_polling import held_back
+from costmodel.serving.step_mix import StepMix, chunk_work, step_mix
+from costmodel.step.memory import Memory
+from costmodel.step.pipeline_pass import EngineColumns, Pass, front_end_s, step_pass
+from costmodel.step.step_inputs import Machine
+from costmodel.step.step_work import prompt_work
+
+ROUNDS = 3
+"""Times that steps and balance are computed in turn. Each moves the other by a few percent at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteadyState:
+    """What a plan settles into. Every array has shape `(num_plans,)`."""
+
+    ttft_s: Floats
+    ttft_longest_s: Floats
+    tpot_s: Floats
+    requests_per_s: Floats
+    """Over all replicas."""
+    running_per_rank: Floats
+    """Sequences that hold KV cache, per attention rank."""
+    decoding_per_rank: Floats
+    gpu_busy_frac: Floats
+    """Share of the time in which the busiest stage's GPU runs kernels or collectives."""
+    compute_util_frac: Floats
+    """Achieved over dense peak FLOPs/s, mean over stages."""
+    bandwidth_util_frac: Floats
+    """Achieved over peak HBM bytes/s, mean over stages."""
+    ttft_parts_s: dict[str, Floats]
+    prefill: Pass
+    """One prompt alone, one chunk."""
+    prefill_loaded: Pass
+    """The prompt tokens of a step under load, alone."""
+    decode: Pass
+    """One micro-batch of a decode step at the settled batch."""
+    micro_batches: Floats
+    """Of a decode step: they follow each other through the stages."""
+    round_s: Floats
+    """From one decode step of a sequence to its next while nothing else runs."""
+    prefill_chunks: Floats
+    decode_steps_per_request: Floats
+    """Decode steps over the sequences that share each: what one request's output costs in steps."""
+    prefill_passes_per_request: Floats
+    """Prefill passes over the prompts that share each."""
+    decode_passes_per_request: Floats
+    """`decode_steps_per_request`, drafting included."""
+    math_s: Floats
+    """Per request and rank: FLOPs at the dense peak, all stages."""
+    hbm_s: Floats
+    """Per request and rank: HBM bytes at the peak bandwidth, all stages."""
+    host_s: Floats
+    """Per request: host time that the GPU waits for."""
+
+
+def steady_state(
+    machine: Machine,
+    stages: StageTable,
+    engine: EngineColumns,
+    load: Load,
+    memory: Memory,
+    *,
+    hbm_bytes_per_s: Floats,
+    longest_prompt: Floats,
+) -> SteadyState:
+    """Solve every plan's closed loop."""
+    share = replica_share(machine.layout, load, memory)
+    front_s = front_end_s(engine, machine.arch, load.isl)
+    decoding = np.minimum(share.running, _most_decoding(engine, load, share))
+    queue_s: Floats = np.zeros(1)
+    for _ in range(ROUNDS):
+        mix = step_mix(machine, stages, engine, load, share, decoding)
+        round_s = np.maximum(mix.base_through_s, share.micro_batches * mix.base_s)
+        residence = _residence(engine, load, share, mix, front_s, round_s)
+        decoding, queue_s = balance(share.running, residence)
+    decode_s = residence.undisturbed_s + residence.per_decoding_s * decoding
+    if np.any(load.waves > 0.0):
+        benchmark = waves(
+            machine,
+            stages,
+            engine,
+            load,
+            share,
+            mix,
+            before_decode_s=residence.before_decode_s,
+            residence_s=decode_s,
+            undisturbed_s=residence.undisturbed_s,
+            queue_s=queue_s,
+        )
+        decode_s, queue_s = benchmark.residence_s, benchmark.queue_s
+    decode_s = np.where(load.osl > 1.0, decode_s, 0.0)
+    parts = ttft_parts(engine, load, share, mix, front_s, round_s, queue_s, decode_s)
+    ttft_s = np.asarray(sum(parts.values()))
+    per_replica = share.running / (ttft_s - parts["kv_wait"] + decode_s)
+    lone = step_pass(machine, stages, engine, chunk_work(share, machine.arch, mix.chunks, np.ones(1), np.ones(1)))
+    longest_s = longest_extra_s(machine, stages, engine, load, longest_prompt, lone.pipelined_s(mix.chunks))
+    used = _use(engine, load, share, mix, lone)
+    layout = machine.layout
+    served = per_replica * share.active / layout.replicas
+    return SteadyState(
+        ttft_s=ttft_s,
+        ttft_longest_s=ttft_s + longest_s,
+        tpot_s=np.where(load.osl > 1.0, decode_s / np.maximum(load.osl - 1.0, 1e-9), 0.0),
+        requests_per_s=share.active * per_replica,
+        running_per_rank=share.running / share.ranks,
+        decoding_per_rank=decoding / share.ranks,
+        gpu_busy_frac=np.minimum(served * used.kernel_s, 1.0),
+        compute_util_frac=served * used.math_s / layout.pp,
+        bandwidth_util_frac=np.minimum(served * used.hbm_bytes / layout.pp / hbm_bytes_per_s, 1.0),
+        ttft_parts_s=parts,
+        prefill=lone,
+        prefill_loaded=step_pass(machine, stages, engine, mix.prompts),
+        decode=mix.decode,
+        micro_batches=share.micro_batches,
+        round_s=round_s,
+        prefill_chunks=mix.chunks,
+        decode_steps_per_request=used.steps,
+        prefill_passes_per_request=used.passes,
+        decode_passes_per_request=used.steps * (1.0 + load.draft_frac),
+        math_s=used.math_s,
+        hbm_s=used.hbm_bytes / hbm_bytes_per_s,
+        host_s=used.steps * (engine.step_s + engine.sequence_s * mix.batch) + used.passes * engine.step_s,
+    )
+
+
+def ttft_parts(
+    engine: EngineColumns,
+    load: Load,
+    share: ReplicaShare,
+    mix: StepMix,
+    front_s: Floats,
+    round_s: Floats,
+    queue_s: Floats,
+    decode_s: Floats,
+) -> dict[str, Floats]:
+    """What time to first token is made of, seconds by part; TTFT is their sum.
+
+    A request passes the front end, waits for the step that runs (and for what the scheduler's polling or batching adds),
+    queues behind other prompts, is prefilled, and its token is handed on while later steps run. With no cache for it, it
+    waits until others end, at the pace at which those that run are served.
+    """
+    parts = {
+        "front_end": front_s + 0.0 * queue_s,
+        "own_prefill": mix.own_prefill_s,
+        "running_step": _step_wait_s(engine, load, share, mix, round_s),
+        "queue": queue_s,
+    }
+    unloaded_s = np.asarray(sum(parts.values()))
+    parts["kv_wait"] = (share.in_flight - share.running) * (unloaded_s + decode_s) / share.running
+    return parts
+
+
+def _step_wait_s(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, round_s: Floats) -> Floats:
+    """From the front end to the step that a prompt joins, and from the step's end to the client."""
+    # a closed loop sends as another request ends, after any step as often; random instants fall into long steps
+    mean_s = mix.mean_step_s(engine.mixes)
+    running_s = 0.5 * (mean_s + load.open_loop * (mix.met_step_s(engine.mixes) - mean_s))
+    held_steps, _ = held_back(load.poll_steps, load.hold_steps, share.running / np.maximum(share.rounds, 1.0))
+    return running_s + held_steps * round_s + engine.handover_steps * mix.base_s
+
+
+def _most_decoding(engine: EngineColumns, load: Load, share: ReplicaShare) -> Floats:
+    """Sequences that decode while every step's token budget is full: a request takes its prompt and its rounds of it."""
+    tokens = share.new + share.rounds * load.step_tokens
+    return np.where(engine.mixes > 0.0, share.rounds * share.cells * load.batched_tokens / tokens, np.inf)
+
+
+def _residence(
+    engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, front_s: Floats, round_s: Floats
+) -> Residence:
+    """What a request meets while steps are as in `mix`."""
+    without = engine.mixes * mix.base_s, engine.mixes * mix.base_through_s
+    more_s = np.maximum(
+        mix.with_prompts_through_s - without[1], share.micro_batches * (mix.with_prompts_s - without[0])
+    )
+    others = np.where(load.open_loop > 0.0, 1.0, (share.running - 1.0) / share.running)
+    weight = np.where(load.same_lengths > 0.0, 0.0, load.arrival_cv2 * others)
+    return Residence(
+        before_decode_s=front_s + _step_wait_s(engine, load, share, mix, round_s) + mix.own_prefill_s,
+        undisturbed_s=share.rounds * round_s,
+        per_decoding_s=share.rounds * mix.loaded_share * more_s / (mix.batch * share.cells),
+        service_s=mix.chunks * mix.with_prompts_s / mix.prompts_per_step,
+        queue_weight=weight,
+        most_decoding=_most_decoding(engine, load, share),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Use:
+    """What a request takes of a replica."""
+
+    steps: Floats
+    passes: Floats
+    kernel_s: Floats
+    math_s: Floats
+    hbm_bytes: Floats
+
+
+def _use(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, lone: Pass) -> _Use:
+    """A request's part of the steps that it shares with others."""
+    steps = load.decode_rounds / np.maximum(mix.batch * share.ranks, 1e-9)
+    passes = mix.chunks / mix.prompts_per_step
+    beside, loaded = mix.decode, mix.loaded
+    kernel_s = passes * (loaded.kernel_s - engine.mixes * beside.kernel_s) + steps * beside.kernel_s
+    moved = passes * (loaded.step.hbm_bytes - engine.mixes * beside.step.hbm_bytes) + steps * beside.step.hbm_bytes
+    # a prompt's attention runs on one rank, its experts on all of them
+    math_s = (mix.chunks * lone.step.math_s + load.decode_rounds * beside.step.math_s / mix.batch) / share.ranks
+    math_s = math_s + mix.chunks * lone.step.experts_math_s * (1.0 - 1.0 / share.ranks)
+    return _Use(steps=steps, passes=passes, kernel_s=kernel_s, math_s=math_s, hbm_bytes=moved)
+
+
+def longest_extra_s(
+    machine: Machine,
+    stages: StageTable,
+    engine: EngineColumns,
+    load: Load,
+    longest: Floats,
+    own_prefill: Floats,
+) -> Floats:
+    """What a request with the longest prompt waits beyond a mean one: its own longer prefill."""
+    if not np.any(longest > load.isl):
+        return np.zeros(1)
+    new = np.maximum(longest - load.isl * load.prefix_hit_frac, 1.0)
+    chunks = np.ceil(new / load.batched_tokens)
+    work = prompt_work(
+        prompts=np.ones(1),
+        tokens=new,
+        cached=longest - new,
+        chunks=chunks,
+        arch=machine.arch,
+        ranks=np.ones(1),
+    )
+    lone = step_pass(machine, stages, engine, work)
+    return np.maximum(lone.pipelined_s(chunks) - own_prefill, 0.0)

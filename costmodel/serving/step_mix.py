@@ -1,0 +1,125 @@
+"""What a replica's steps look like while `B` sequences decode in each: most carry no prompt, and some carry a few.
+
+Of a request with `R` decode steps, one step in `R` ends it, and the next request's prompt takes its place: `B / R` prompts
+come per step. They come at random, so that a step carries any with probability `1 - exp(-B / R)` (prompts that need several
+steps count as often), unless they fill the token budget: then more steps do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.plan.columns import ArchColumns, Floats
+from costmodel.plan.stages import StageTable
+from costmodel.serving.load import Load
+from costmodel.serving.replica_share import ReplicaShare
+from costmodel.step.pipeline_pass import EngineColumns, Pass, step_pass
+from costmodel.step.step_inputs import Machine
+from costmodel.step.step_work import StepWork, decode_work, joint_work, prompt_work
+
+LEAST_LEFT = 0.05
+"""Share of a step's token budget that prompts get at least: a batch that fills the budget admits nobody for a while."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMix:
+    """Steps of a micro-batch. Arrays of shape `(num_plans,)`; seconds."""
+
+    batch: Floats
+    """Sequences that decode in a step, per attention rank."""
+    decode: Pass
+    """A step without prompts."""
+    loaded: Pass
+    """A step with prompts, beside the sequences that decode where the engine mixes."""
+    prompts: StepWork
+    """The prompt tokens of such a step."""
+    loaded_share: Floats
+    """Steps with prompts per step that decodes: a share where the engine mixes, and otherwise a number."""
+    prompts_per_step: Floats
+    """Chunks of prompts in a step that has any, over all ranks."""
+    chunks: Floats
+    """Steps that a prompt needs."""
+    chunk: Floats
+    """Tokens of a prompt in each of them."""
+    left: Floats
+    """Tokens of a step's budget that prompts may take, per rank."""
+    base_s: Floats
+    """Of a step without prompts, drafting included, until the slowest stage takes the next."""
+    base_through_s: Floats
+    """The same step through all stages."""
+    with_prompts_s: Floats
+    """A step with prompts, until the slowest stage takes the next."""
+    with_prompts_through_s: Floats
+    """The same step through all stages."""
+
+    @property
+    def own_prefill_s(self) -> Floats:
+        """A prompt through all stages, chunk behind chunk."""
+        return self.with_prompts_through_s + (self.chunks - 1.0) * self.with_prompts_s
+
+    def mean_step_s(self, mixes: Floats) -> Floats:
+        """Mean length of a step, each counted once."""
+        share = self.loaded_share
+        together = self.base_s + share * (self.with_prompts_s - self.base_s)
+        return np.where(mixes > 0.0, together, (self.base_s + share * self.with_prompts_s) / (1.0 + share))
+
+    def met_step_s(self, mixes: Floats) -> Floats:
+        """Mean length of the step that a random instant falls into: long ones are met more often."""
+        share = np.where(mixes > 0.0, np.minimum(self.loaded_share, 1.0), self.loaded_share)
+        without = np.where(mixes > 0.0, 1.0 - share, 1.0)
+        squares = without * self.base_s**2 + share * self.with_prompts_s**2
+        return squares / (without * self.base_s + share * self.with_prompts_s)
+
+
+def chunk_work(share: ReplicaShare, arch: ArchColumns, chunks: Floats, on_busiest: Floats, in_all: Floats) -> StepWork:
+    """Chunks of so many prompts on the busiest rank, and of so many on all ranks, in one step."""
+    return prompt_work(
+        prompts=on_busiest,
+        tokens=share.new,
+        cached=share.cached,
+        chunks=chunks,
+        arch=arch,
+        ranks=in_all / on_busiest,
+    )
+
+
+def step_mix(
+    machine: Machine, stages: StageTable, engine: EngineColumns, load: Load, share: ReplicaShare, decoding: Floats
+) -> StepMix:
+    """Steps while `decoding` sequences of a replica decode."""
+    mixes, ranks = engine.mixes > 0.0, share.ranks
+    batch = np.maximum(decoding / share.cells, 1.0 / ranks)
+    decode = step_pass(machine, stages, engine, decode_work(batch, share.context, load.step_tokens))
+    left = load.batched_tokens - np.where(mixes, batch * load.step_tokens, 0.0)
+    left = np.maximum(left, LEAST_LEFT * load.batched_tokens)
+    chunks = np.ceil(share.new / left)
+    chunk = share.new / chunks
+
+    arriving = batch * ranks / share.rounds
+    needed = arriving * chunks
+    loaded_share = np.maximum(-np.expm1(-needed), arriving * share.new / (ranks * left))
+    per_rank = needed / ranks
+    on_busiest = np.maximum(needed / loaded_share / ranks, per_rank / -np.expm1(-per_rank))
+    on_busiest = np.minimum(np.maximum(on_busiest, 1.0), np.maximum(left / chunk, 1.0))
+    in_all = np.maximum(needed / loaded_share, on_busiest)
+    prompts = chunk_work(share, machine.arch, chunks, on_busiest, in_all)
+    work = joint_work(prompts, decode.work, beside=engine.mixes)
+    loaded = step_pass(machine, stages, engine, work)
+    drafting = load.draft_frac
+    return StepMix(
+        batch=batch,
+        decode=decode,
+        loaded=loaded,
+        prompts=prompts,
+        loaded_share=loaded_share,
+        prompts_per_step=in_all,
+        chunks=chunks,
+        chunk=chunk,
+        left=left,
+        base_s=decode.stage_s * (1.0 + drafting),
+        base_through_s=decode.through_s * (1.0 + drafting),
+        with_prompts_s=loaded.stage_s + engine.mixes * drafting * decode.stage_s,
+        with_prompts_through_s=loaded.through_s + engine.mixes * drafting * decode.through_s,
+    )
