@@ -48,7 +48,12 @@ def phase_costs(rows: Rows, concurrency: float, phase: str) -> PhaseCosts:
     whole = state.prefill if phase == "prefill" else state.decode
     work = whole.work
     step = rows.batch.step(work, record=True)
-    factor = _one(whole.factor)
+    # drafting lengthens a decode step by a share of it
+    factor = (
+        1.0
+        if phase == "prefill"
+        else _one(state.decode_passes_per_request) / max(_one(state.decode_steps_per_request), 1e-12)
+    )
     # a share of a micro-batch comes from requests over replicas that do not divide: it takes a pass of its own
     count = _one(state.prefill_chunks if phase == "prefill" else state.micro_batches)
     decoding = phase == "decode"

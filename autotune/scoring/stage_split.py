@@ -43,9 +43,7 @@ def balanced_splits(study: Study, candidates: Sequence[Candidate]) -> tuple[Cand
     state = rows.steady(solve_concurrency(rows, study_limits(study)))
     size = len(piped)
     decode, prompt = (_per_kind(p.step.per_layer_s, p.step.send_s, size) for p in (state.decode, state.prefill_loaded))
-    floor = np.broadcast_to(
-        state.prefill_loaded.layer_floor_s / np.maximum(state.prefill_loaded.factor, 1e-12), (size,)
-    )
+    floor = np.broadcast_to(state.prefill_loaded.layer_floor_s, (size,))
     shares = [np.broadcast_to(x, (size,)) for x in (state.prefill_passes_per_request, state.decode_passes_per_request)]
     kinds = _kind_counts(study.arch)
     params = np.array(stage_params(study.arch, (1,) * study.arch.num_hidden_layers), dtype=np.float64)

@@ -193,12 +193,12 @@ def _batch(ranks: int, spare: int) -> PlanBatch:
     return PlanBatch.of([PlanEntry(arch=arch, cluster=cluster, engine="sglang", layout=layout)])
 
 
-def _overlapped_s(batch: PlanBatch, half: StepWork, factor: float) -> float:
+def _overlapped_s(batch: PlanBatch, half: StepWork) -> float:
     """Two halves of a step, each one's communication behind the other's computation."""
     step: StepTime = batch.step(half)
     groups = {name: float(np.asarray(value)[0]) for name, value in step.group_s.items()}
     communication = sum(groups.get(name, 0.0) for name in COMMUNICATION)
-    computation = (sum(groups.values()) - communication) * factor
+    computation = sum(groups.values()) - communication
     return 2.0 * max(computation, communication)
 
 
@@ -218,8 +218,7 @@ def _prefill(*, ranks: int, spare: int, tokens: float, prompt: float, hit: float
         decode_context=new,
         sampled=half / new,
     )
-    factor = float(batch.columns.engine.prefill_factor[0])
-    return tokens / (_overlapped_s(batch, work, factor) + float(batch.columns.engine.step_s[0]))
+    return tokens / (_overlapped_s(batch, work) + float(batch.columns.engine.step_s[0]))
 
 
 def _decode(*, ranks: int, sequences: float, context: float) -> float:
@@ -228,7 +227,7 @@ def _decode(*, ranks: int, sequences: float, context: float) -> float:
     engine = batch.columns.engine
     work = decode_work(np.array([sequences / 2.0]), np.array([context]))
     host_s = float(engine.step_s[0] + engine.sequence_s[0] * sequences)
-    return sequences / (_overlapped_s(batch, work, float(engine.decode_factor[0])) + host_s)
+    return sequences / (_overlapped_s(batch, work) + host_s)
 
 
 def _decode_at_speed(*, ranks: int, context: float, tokens_per_s_per_user: float) -> tuple[float, float]:

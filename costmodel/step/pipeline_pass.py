@@ -28,6 +28,10 @@ class EngineColumns(Columns):
     """Host time of a step that the GPU waits for."""
     sequence_s: Floats
     """Sampling and scheduling, per decoding sequence and step."""
+    scheduling_s: Floats
+    """Host time of preparing a step, which runs beside the GPU: a step takes at least so long."""
+    scheduling_sequence_s: Floats
+    """Host time of preparing each decoding sequence of a step, beside the GPU too."""
     layer_launch_s: Floats
     """Launching a layer's kernels one by one takes at least so long."""
     capture_tokens: Floats
@@ -98,12 +102,13 @@ def step_pass(
     host = engine.step_s + engine.sequence_s * work.decode_sequences
     eager = (work.prefill_tokens > 0.0) & (work.prefill_tokens + work.decoded > engine.capture_tokens)
     floor = np.where(eager, engine.layer_launch_s, 0.0)
-    slowest, through = kernels, total
+    prepared = engine.scheduling_s + engine.scheduling_sequence_s * work.decode_sequences
+    slowest, through = np.maximum(kernels, prepared), np.maximum(total, prepared)
     if eager.any():
         layers = machine.arch.num_dense_layers + machine.arch.num_moe_layers
         # the stage with the most layers launches longest, where they do not divide evenly
-        slowest = np.maximum(kernels, stages.worst({"dense": floor, "moe": floor}))
-        through = np.maximum(total, floor * layers)
+        slowest = np.maximum(slowest, stages.worst({"dense": floor, "moe": floor}))
+        through = np.maximum(through, floor * layers)
     return Pass(
         through_s=through + host,
         stage_s=slowest + host,
