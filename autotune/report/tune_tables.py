@@ -104,13 +104,13 @@ def nearest_table(result: TuneResult, plans: Sequence[PlanResult]) -> Table:
     columns = [Column(title="Plan", heading="plan", numeric=False)]
     columns += [Column(title="Engine", heading="engine", numeric=False)] if several else []
     columns += [
-        Column(title="Breaks most", numeric=False),
-        Column(title="Value"),
-        Column(title="Limit"),
-        Column(title="Off by"),
+        Column(title="Breaks most", heading="breaks most", numeric=False),
+        Column(title="Value", heading="value"),
+        Column(title="Limit", heading="limit"),
+        Column(title="Off by", heading="off by"),
         Column(title="TTFT", unit="s", heading="TTFT s"),
         Column(title="TPOT", unit="ms", heading="TPOT ms"),
-        Column(title="Also breaks", numeric=False),
+        Column(title="Also breaks", heading="also breaks", numeric=False),
     ]
     return Table(caption="Plans that break a limit, nearest first", columns=tuple(columns), rows=tuple(rows))
 

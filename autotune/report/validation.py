@@ -23,7 +23,7 @@ def validation_blocks(document: Mapping[str, Any]) -> list[Block]:
     parts = [("all", document["overall"])]
     for name in ("by_gpu", "by_engine", "by_model"):
         parts += list(document[name].items())
-    header = [f"{quantity} {title}" for quantity in ("TPOT", "TTFT") for title in ERRORS]
+    header = [f"{quantity}\n{title}" for quantity in ("TPOT", "TTFT") for title in ERRORS]
     errors = [(name, *_cells(found["tpot"]), *_cells(found["ttft"])) for name, found in parts]
     tau = document["kendall_tau"]
     agree = f"throughput per GPU {tau['throughput_per_gpu']:.3f}, TPOT {tau['tpot']:.3f}"

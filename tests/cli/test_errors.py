@@ -60,6 +60,28 @@ def test_wrong_studies(overrides: list[str], messages: list[str], tmp_path: Path
     assert not (tmp_path / "out" / "result.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["tun", DEEPSEEK], "'tune'"),
+        (["tune", DEEPSEEK, "--pareot"], "'--pareto'"),
+        (["tune"], "STUDY"),
+        (["tune", DEEPSEEK, "--top", "many"], "--top"),
+        (["dag", DEEPSEEK, "--format", "svg"], "'perfetto'"),
+        (["retune", DEEPSEEK], "--traffic"),
+        (["retune", "history"], "--state"),
+    ],
+)
+def test_a_wrong_command_line(arguments: list[str], near: str, tmp_path: Path) -> None:
+    """What cannot be read as a command is an error like any other: one line, what is nearest or missing, and a hint."""
+    done = autotune(*arguments, data=tmp_path, code=2)
+    first, hint = done.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert near in first
+    assert hint.startswith("try: ")
+    assert autotune(*hint.split()[4:], data=tmp_path, code=0).stdout.startswith("Usage: ")
+
+
 @pytest.mark.parametrize("content", ["x = ", "[1]", "\x00", "name = 'x'\n"])
 def test_files_that_are_no_study(content: str, tmp_path: Path) -> None:
     """A file of something else is named."""
@@ -115,7 +137,7 @@ def test_nothing_feasible_exits_with_three(tmp_path: Path) -> None:
     """The nearest plan and the binding constraint are shown."""
     study = str(ROOT / "studies" / "infeasible-example.toml")
     done = autotune("tune", study, "--table", data=tmp_path, code=3)
-    assert "No plan keeps every constraint" in done.stdout
+    assert "No plan keeps every limit" in done.stdout
     assert "ttft_ms" in done.stdout
     document = json.loads(autotune("tune", study, data=tmp_path, code=3).stdout)
     assert document["plans"][0]["violations"][0]["code"] == "ttft_ms"

@@ -15,9 +15,10 @@ from autotune.comparison.operators import gpu_s_per_request, time_rows, where_fr
 from autotune.comparison.probability_better import p_better, p_greater
 from autotune.comparison.robustness import load_order, rescored
 from autotune.comparison.value_and_gain import served_within_limits, value_per_s
-from autotune.comparison.verdict import duration_words, figure
+from autotune.comparison.verdict import duration_words
 from autotune.scoring.joint_uncertainty import confidence, joint_draws
 from autotune.study import Study, load_study
+from autotune.text.numbers import number
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 
@@ -250,4 +251,4 @@ def test_words_for_seconds_and_figures() -> None:
     """Durations in the unit that people use, figures without exponents."""
     said = [duration_words(s) for s in (45.0, 1980.0, 12240.0, 432000.0)]
     assert said == ["45 s", "33 min", "3.4 h", "5 days"]
-    assert [figure(x) for x in (25904.2, 0.30412, 1e12)] == ["25,904", "0.3041", "1e12"]
+    assert [number(x, 4) for x in (25904.2, 0.30412, 1e12)] == ["25,904", "0.3041", "1e12"]
