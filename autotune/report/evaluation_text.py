@@ -77,9 +77,8 @@ def _against_best(s: Mapping[str, Any]) -> list[str]:
     if s["best_plan"] is None:
         return ["the study has no plan that keeps every limit"]
     metric = METRICS[s["metric"]]
-    out = f"best plan of the study: {s['best_plan']}, {within(metric.title)} {metric.text(s['best_value'])} {metric.unit}"
-    if s["value"] is not None:
-        out += f" (this plan: {metric.text(s['value'])})"
+    best, mine = (metric.text(s[name]) for name in ("best_value", "value"))
+    out = f"best plan of the study: {s['best_plan']}, {within(metric.title)} {best} {metric.unit} (this plan: {mine})"
     if s["loses_against_best_frac"] is None:
         return [f"{out}; this plan has no rank: it breaks a limit"]
     if s["loses_against_best_frac"] <= 0.0:

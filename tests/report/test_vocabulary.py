@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from io import StringIO
 
@@ -158,4 +159,4 @@ def test_axes_have_round_ticks(top: float, count: int, step: float) -> None:
     ticks = linear(0.0, top, start=0.0, end=100.0, count=count).ticks
     assert ticks[0] == 0.0
     assert ticks[-1] >= top
-    assert [b - a for a, b in zip(ticks, ticks[1:], strict=False)] == pytest.approx([step] * (len(ticks) - 1))
+    assert [b - a for a, b in itertools.pairwise(ticks)] == pytest.approx([step] * (len(ticks) - 1))
