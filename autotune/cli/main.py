@@ -31,9 +31,7 @@ COMMANDS = {
 
 
 @click.group(
-    cls=LazyGroup,
-    homes=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    cls=LazyGroup, homes=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(package_name="autotune")
 def cli() -> None:

@@ -105,11 +105,7 @@ def published_block(points: Sequence[PublishedPoint], title: str) -> Block:
 def calibration_report(changes: Sequence[CellChange], profile: str) -> Report:
     """What a profile that was learnt changes."""
     rows = [
-        (
-            c.name,
-            str(c.runs),
-            *(percent(e, 1) for e in (c.tpot_before, c.tpot_after, c.ttft_before, c.ttft_after)),
-        )
+        (c.name, str(c.runs), *(percent(e, 1) for e in (c.tpot_before, c.tpot_after, c.ttft_before, c.ttft_after)))
         for c in changes
     ]
     header = ("engine | GPU | model | precision", "runs", "TPOT error", "with profile", "TTFT error", "with profile")
