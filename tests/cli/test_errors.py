@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from autotune.cli.main import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = str(ROOT / "studies" / "reference-128.toml")
 DEEPSEEK = str(ROOT / "studies" / "deepseek-v3-128xh200.toml")
@@ -175,6 +177,21 @@ def test_json_in_a_pipe(command: list[str], tmp_path: Path) -> None:
 def test_help_teaches(command: str, tmp_path: Path) -> None:
     """Each command says what it is for."""
     assert len(autotune(command, "--help", data=tmp_path, code=0).stdout) > 100
+
+
+def test_help_is_immediate(tmp_path: Path) -> None:
+    """The list of commands, which reads every definition, loads none of the libraries that commands work with."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "importtime", "-m", "autotune", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "XDG_DATA_HOME": str(tmp_path)},
+    )
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "click" in loaded
+    assert not loaded & {"numpy", "rich", "pydantic", "optuna", "jinja2", "costmodel"}
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
 
 
 def test_interrupt(tmp_path: Path) -> None:
