@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autotune.cli.measured import measured_on
+from autotune.engines import traits_by_name
 from autotune.report.console import Terminal
 from autotune.report.document import finite
 from autotune.report.files import to_json, write_atomic
@@ -40,7 +41,7 @@ def run_calibrate(
         if path.suffix in SUFFIXES:
             read += _bench(path, study, plan)
         else:
-            read += read_runs(path, None if models is None else Path(models))
+            read += read_runs(path, traits_by_name(), None if models is None else Path(models))
     profile, changes = calibrate(read)
     write_atomic(Path(out), profile_text(profile))
     if as_json or not (as_table or sys.stdout.isatty()):

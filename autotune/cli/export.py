@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from autotune.cli.options import EXIT_INFEASIBLE, wants_json
+from autotune.engines.service import Service
 from autotune.launch.export import Export, choose_plan, current_service, imported_service, make_export
 from autotune.launch.files import OutFile, write_folder
-from autotune.launch.plan import Service
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.reading.parse import find_engine
-from autotune.launch.targets.registry import TARGETS, Target, target_files
+from autotune.launch.targets.registry import Target, find_target, target_files
 from autotune.report.files import to_json
 from autotune.report.launch import export_document, print_export
 from autotune.study import Study, load_study
@@ -39,7 +39,7 @@ def run_export(
     as_table: bool,
 ) -> int:
     """Write the launch files of a plan; the exit code."""
-    loaded, chosen = load_study(Path(study), overrides), TARGETS[target]
+    loaded, chosen = load_study(Path(study), overrides), find_target(target)
     result, said = choose_plan(loaded, chosen, plan)
     if result is None:
         click.echo("error: no plan of the target's engine keeps every limit; name one with --plan", err=True)

@@ -11,10 +11,10 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from autotune.engines import rule_texts
 from autotune.report.console import Terminal
 from autotune.report.document import candidate_document, counts_document
 from autotune.report.files import to_json
-from autotune.report.table import RULE_TEXTS
 from autotune.space import short_plan
 from autotune.study import load_study
 from autotune.tuning.workers import study_space
@@ -57,7 +57,7 @@ def run_space(study: str, overrides: tuple[str, ...], *, as_json: bool) -> None:
     console.print(table)
     console.print(f"{space.enumerated:,} enumerated, {len(space.candidates):,} valid", highlight=False)
     for rule, count in sorted(space.rejected.items(), key=lambda item: -item[1]):
-        console.print(f"  rejected {count:>7,}  {rule}: {RULE_TEXTS[rule]}", highlight=False)
+        console.print(f"  rejected {count:>7,}  {rule}: {rule_texts()[rule]}", highlight=False)
 
 
 def run_model(name: str, *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from autotune.engines import traits_by_name
 from autotune.report.console import Terminal
 from autotune.report.document import finite
 from autotune.report.files import to_json, write_atomic
@@ -38,7 +39,7 @@ def run_validate(
         raise InputError.single("RUNS.csv", "is required, or --published")
     document: dict[str, Any] = {}
     if runs is not None:
-        read = read_runs(Path(runs), None if models is None else Path(models))
+        read = read_runs(Path(runs), traits_by_name(), None if models is None else Path(models))
         batch = prepare_runs(read, None if calibration is None else read_profile(Path(calibration)))
         estimate = batch.evaluate()
         if predictions is not None:

@@ -6,19 +6,26 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from autotune.engines.service import Knobs, Service
 from autotune.launch.files import WRITTEN_BY
-from autotune.launch.plan import LaunchPlan, Service
-from autotune.tuning import Knobs
+from autotune.launch.plan import LaunchPlan
 from costmodel.errors import InputError, Problem
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 FORMAT = 1
+_STARTED_WITH = (
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "kv_room_bytes",
+    "kv_needed_bytes",
+)
 
 
 def plan_document(plan: LaunchPlan, *, target: str) -> dict[str, Any]:
     """The content of `plan.json`."""
     service = plan.service
-    limits = service.limits
     return {
         "written_by": WRITTEN_BY,
         "format": FORMAT,
@@ -30,15 +37,8 @@ def plan_document(plan: LaunchPlan, *, target: str) -> dict[str, Any]:
         "plan": service.plan,
         "layout": layout_values(service.layout),
         "knobs": asdict(service.knobs),
-        "started_with": {
-            "max_model_len": limits.max_model_len,
-            "max_num_seqs": limits.max_num_seqs,
-            "max_num_batched_tokens": limits.max_num_batched_tokens,
-            "gpu_memory_utilization": limits.gpu_memory_utilization,
-            "kv_room_bytes": limits.kv_room_bytes,
-            "kv_needed_bytes": limits.kv_needed_bytes,
-            "kv_margin_frac": limits.margin_frac,
-        },
+        "started_with": {name: getattr(service.limits, name) for name in _STARTED_WITH}
+        | {"kv_margin_frac": service.limits.margin_frac},
         "load": asdict(service.load),
         "nodes": list(plan.nodes),
         "gpus_per_node": plan.gpus_per_node,
@@ -47,8 +47,8 @@ def plan_document(plan: LaunchPlan, *, target: str) -> dict[str, Any]:
 
 
 def layout_values(layout: Layout) -> dict[str, Any]:
-    """Every field of a layout."""
-    return {name: getattr(layout, name) for name in LAYOUT_AXES} | {"stage_layers": list(layout.stage_layers)}
+    """Every field of a layout; no stages where they are not known."""
+    return {name: getattr(layout, name) for name in LAYOUT_AXES} | {"stage_layers": list(layout.stage_layers) or None}
 
 
 def read_layout(document: Mapping[str, Any], path: str) -> Layout:
@@ -101,18 +101,15 @@ def _whole(value: object, least: int) -> bool:
 
 def changes(before: Service, after: Service) -> list[tuple[str, str, str]]:
     """Name, old and new value of what differs between two services."""
-    rows = [("engine", before.engine, after.engine), ("engine version", before.version, after.version)]
-    rows.append(("model", before.model, after.model))
-    rows += [
-        (name, str(getattr(before.layout, name)), str(getattr(after.layout, name)))
-        for name in (*LAYOUT_AXES, "stage_layers")
-    ]
-    rows += [
-        (name, str(getattr(before.limits, name)), str(getattr(after.limits, name)))
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization")
-    ]
-    rows += [
-        (name, str(getattr(before.knobs, name) or "checkpoint"), str(getattr(after.knobs, name) or "checkpoint"))
-        for name in ("weight_dtype", "kv_dtype")
-    ]
-    return [row for row in rows if row[1] != row[2]]
+
+    def rows(service: Service) -> dict[str, str]:
+        limits = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization")
+        return (
+            {"engine": service.engine, "engine version": service.version, "model": service.model}
+            | {name: str(getattr(service.layout, name)) for name in (*LAYOUT_AXES, "stage_layers")}
+            | {name: str(getattr(service.limits, name)) for name in limits}
+            | {name: getattr(service.knobs, name) or "checkpoint" for name in ("weight_dtype", "kv_dtype")}
+        )
+
+    old, new = rows(before), rows(after)
+    return [(name, old[name], new[name]) for name in old if old[name] != new[name]]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autotune.engines import ANY
-from autotune.launch.engines.build import launch_plan
-from autotune.launch.engines.options import choose_version
-from autotune.launch.plan import LaunchPlan, Service
+from autotune.engines import ANY, ENGINES
+from autotune.engines.service import Service
+from autotune.launch.plan import LaunchPlan
 from autotune.launch.reading.import_plan import Imported
+from autotune.launch.replicas import launch_plan
 from autotune.launch.service import make_service
 from autotune.launch.targets.registry import Target
 from autotune.space import format_plan
@@ -16,7 +16,6 @@ from autotune.study import Study
 from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_plan, tune
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError
-from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 BEST = "best"
 BASELINE = "baseline"
@@ -105,7 +104,7 @@ def make_export(
         InputError: what the engine cannot express, by the name of the rule.
     """
     asked = version or (study.engine_version if study.engine == plan.engine else None)
-    options, assumed = choose_version(plan.engine, asked or usual_version)
+    options, assumed = ENGINES[plan.engine].choose_version(asked or usual_version)
     if asked is None and usual_version is not None:
         assumed = (f"engine version not given: {plan.engine} {usual_version}", *assumed)
     service = make_service(
@@ -118,24 +117,28 @@ def make_export(
 def current_service(study: Study, text: str) -> Service:
     """What runs now, given as a plan string or `baseline`: with the best knobs, or those the baseline gives.
 
+    Nothing is assumed of what runs; what would be of launching it is left out.
+
     Raises:
         InputError: the study has no baseline, or the string has no meaning or breaks a rule of its engine.
     """
     scored = _baseline(study, "--from") if text == BASELINE else score_plan(study, text, path="--from")
     if scored.result is None:
         raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
-    options, _ = choose_version(scored.result.engine, None)
-    return make_service(study, scored.result, options)
+    options, _ = ENGINES[scored.result.engine].choose_version(None)
+    return replace(make_service(study, scored.result, options), assumptions=())
 
 
 def imported_service(study: Study, imported: Imported) -> Service:
     """What an import understood, scored under the study, with the lengths and counts that it runs with.
 
+    Its assumptions are those of reading what runs, not those of launching it.
+
     Raises:
         InputError: it has no reading on the study's GPUs, or breaks a rule of its engine.
     """
     knobs = imported.knobs
-    plan, said = _all_servers(study, imported)
+    plan, assumptions = _all_servers(study, imported)
     scored = score_plan(
         study,
         plan,
@@ -146,7 +149,8 @@ def imported_service(study: Study, imported: Imported) -> Service:
     )
     if scored.result is None:
         raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
-    options, _ = choose_version(imported.engine, imported.engine_version)
+    engine = ENGINES[imported.engine]
+    options, _ = engine.choose_version(imported.engine_version)
     service = make_service(study, scored.result, options, model=imported.model, version=imported.engine_version)
     limits = service.limits
     limits = replace(
@@ -156,19 +160,17 @@ def imported_service(study: Study, imported: Imported) -> Service:
         max_num_batched_tokens=knobs.get("max_num_batched_tokens") or limits.max_num_batched_tokens,
     )
     filled = knobs.get("memory_fraction")
-    if imported.engine == "vllm" and isinstance(filled, float):  # the others' fractions are of something else
+    if engine.memory_is_of_everything and isinstance(filled, float):
         limits = replace(limits, gpu_memory_utilization=filled)
-    return replace(service, limits=limits, assumptions=(*said, *service.assumptions))
+    return replace(service, limits=limits, assumptions=assumptions)
 
 
 def _all_servers(study: Study, imported: Imported) -> tuple[str, tuple[str, ...]]:
     """The plan of as many servers as fill the study's GPUs, where what was read is one of them."""
     layout = imported.layout
-    size = layout["pp"] * layout["attn_tp"] * layout["attn_dp"] * layout["attn_cp"]
+    size = layout.pp * layout.width
     servers = study.cluster.gpus // size
-    stages = layout["stage_layers"]
-    if layout["replicas"] != 1 or servers < 2 or study.cluster.gpus % size or stages is None:
+    if layout.replicas != 1 or servers < 2 or study.cluster.gpus % size or not layout.stage_layers:
         return imported.plan, ()
-    axes = {name: layout[name] for name in LAYOUT_AXES} | {"replicas": servers}
     said = f"--from: it starts one server of {size} GPUs; {servers} of them taken, which is all GPUs of the study"
-    return format_plan(Layout(**axes, stage_layers=tuple(stages)), imported.engine), (said,)
+    return format_plan(replace(layout, replicas=servers), imported.engine), (said,)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from autotune.launch.plan import Arg, FilePath, HostSlots, NodeHost, NodeRank, Variable
+from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost, NodeRank, Variable
 from costmodel.errors import InputError, Problem
 
 MAX_TEXT = 4096

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from autotune.launch.bench import same_lengths
-from autotune.launch.engines.options import OptionList
+from autotune.engines import ENGINES
+from autotune.engines.options import OptionList
+from autotune.engines.service import BenchLoad, Service
 from autotune.launch.limits import plan_rows, scored_exchange, start_limits
-from autotune.launch.plan import BenchLoad, Service
 from autotune.launch.quoting import check_image, check_launch_text
 from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
@@ -48,15 +48,10 @@ def make_service(
             f"plan ({plan.plan}): name another, or leave those out with --set search.disaggregated=off",
         )
     study = on_cluster(study, cluster_of(study, plan.gpu, plan.layout.gpus))
-    said = _speculative(study)
+    assumptions = _speculative(study, plan.engine)
     if model is None:
-        said.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
+        assumptions.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
     named = check_launch_text("--model" if model is not None else "$.model", model or study.arch.name)
-    if study.axes.speculative is not None:
-        said.append(
-            f"speculative decoding of {study.axes.speculative.draft_tokens} draft tokens was scored and is not in "
-            "these commands: add the engine's options for your drafter"
-        )
     limits = start_limits(study, plan)
     return Service(
         name=study.name,
@@ -75,21 +70,19 @@ def make_service(
         cuda_graphs=study.engine_options.cuda_graphs,
         hybrid_lb=hybrid_lb,
         image=None if image is None else check_image(image),
-        assumptions=(*said, *limits.assumptions),
+        assumptions=(*assumptions, *limits.assumptions),
     )
 
 
-def _speculative(study: Study) -> list[str]:
+def _speculative(study: Study, engine: str) -> list[str]:
     given = study.axes.speculative
     if given is None:
         return []
-    return [
-        (
-            f"scored with speculative decoding, {given.draft_tokens} tokens drafted a step: the study does not say by "
-            "what, so that no option for it is written; add it (vLLM --speculative-config, SGLang "
-            "--speculative-algorithm, TensorRT-LLM speculative_config), or the plan is slower than predicted"
-        )
-    ]
+    option = ENGINES[engine].speculative_option
+    said = (
+        f"scored with speculative decoding, {given.draft_tokens} tokens drafted a step: the study does not say by what"
+    )
+    return [f"{said}, so that {option} is not written; add it, or the plan is slower than predicted"]
 
 
 def bench_load(study: Study, plan: PlanResult) -> BenchLoad:
@@ -97,7 +90,7 @@ def bench_load(study: Study, plan: PlanResult) -> BenchLoad:
     workload, concurrency = study.workload, float(plan.knobs.concurrency)
     isl, osl = (workload.isl.min, workload.isl.max), (workload.osl.min, workload.osl.max)
     rows = plan_rows(study, plan)
-    fixed = same_lengths(plan.engine, isl, osl, workload.prefix_cache_hit_frac)
+    fixed = ENGINES[plan.engine].same_lengths(isl, osl, workload.prefix_cache_hit_frac)
     load = replace(rows.load(np.array([concurrency])), same_lengths=np.array([float(fixed)]))
     estimate = rows.batch.evaluate(
         load,

@@ -65,7 +65,7 @@ def import_document(imported: Imported) -> dict[str, Any]:
         "engine_version": imported.engine_version,
         "model": imported.model,
         "plan": imported.plan,
-        "layout": dict(imported.layout),
+        "layout": layout_values(imported.layout),
         "knobs": dict(imported.knobs),
         "unknown": list(imported.unknown),
         "defaults": dict(imported.defaults),

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from autotune.engines import RULES
+from autotune.engines import rule_texts
 from autotune.report.clusters import print_clusters, table_name
 from autotune.report.document import assumptions, baseline_rank, versus
 from autotune.report.html.verdict import tune_verdict
@@ -20,8 +20,6 @@ from autotune.space import short_plan
 from autotune.text.numbers import figure, number
 from autotune.tuning import PlanResult, TuneResult, Violation
 from autotune.tuning.answer_study import BaselineResult
-
-RULE_TEXTS = {rule.name: rule.text for rule in RULES}
 
 
 def print_tune(console: Console, result: TuneResult, *, top: int) -> None:
@@ -209,7 +207,7 @@ def _print_counts(console: Console, result: TuneResult) -> None:
             highlight=False,
         )
     for rule, count in sorted(result.space.rejected.items(), key=lambda item: -item[1]):
-        console.print(f"  [dim]rejected {count:>6,}  {rule}: {escape(RULE_TEXTS[rule])}[/]", highlight=False)
+        console.print(f"  [dim]rejected {count:>6,}  {rule}: {escape(rule_texts()[rule])}[/]", highlight=False)
     if result.pools is not None:
         found = result.pools
         how = (

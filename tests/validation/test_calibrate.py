@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import costmodel.calibration
+from autotune.engines import traits_by_name
 from autotune.study import load_study
 from autotune.validation.bench import read_bench
 from costmodel.arch import Arch
@@ -38,7 +39,7 @@ def _runs(tmp_path: Path, count: int) -> tuple[Run, ...]:
         for i in range(count)
     ]
     path.write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
-    return read_runs(path)
+    return read_runs(path, traits_by_name())
 
 
 def test_posterior_of_a_level_by_hand() -> None:
@@ -121,7 +122,7 @@ def test_benchmark_results(tmp_path: Path) -> None:
 def _unknown(engine: str, gpu: str, arch: Arch, generation: str) -> Residual:
     """What the calibration knows of a cell whose model it has never seen."""
     stranger = replace(arch, hidden_size=arch.hidden_size + 1)
-    return residual_columns([(stranger, gpu, generation, engine, None)])
+    return residual_columns([(stranger, gpu, generation, traits_by_name()[engine], None)])
 
 
 def _as_cell(prior: Residual) -> ProfileCell:
@@ -139,7 +140,7 @@ def test_eight_runs_of_an_unknown_model(shared_dir: Path) -> None:
     The formulas here were fitted on these very runs, so there is less left to learn than for a model that was not;
     the figure without that help is `test_eight_runs_of_a_cell_out_of_sample`.
     """
-    runs = read_runs(shared_dir / "measurements" / "serving_runs.csv")
+    runs = read_runs(shared_dir / "measurements" / "serving_runs.csv", traits_by_name())
     groups: dict[str, list[Run]] = {}
     for r in runs:
         if np.isfinite(r.tpot_s) and np.isfinite(r.ttft_s):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autotune.engines import traits_by_name
 from autotune.validation import errors_of, kendall_tau, published_points, slo_task
 from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.published import published_pools
@@ -113,7 +114,7 @@ def test_repeated_runs_are_one_statement(tmp_path: Path) -> None:
     text = "".join(
         f"{i},{line.format(c=c, tp=tp)}" for i, (c, tp) in enumerate([(8, 2), (64, 2), (64, 8), (8, 2), (64, 2)])
     )
-    batch = prepare_runs(read_runs(_file(tmp_path, HEADER + text)))
+    batch = prepare_runs(read_runs(_file(tmp_path, HEADER + text), traits_by_name()))
     estimate = batch.evaluate()
 
     def statements(throughput: list[float]) -> tuple[int, float]:
@@ -129,7 +130,7 @@ def test_repeated_runs_are_one_statement(tmp_path: Path) -> None:
 
 def test_every_row_is_predicted(tmp_path: Path) -> None:
     """Rows without measurements, dtypes or optional columns, and a GPU without calibration, have a prediction."""
-    runs = read_runs(_file(tmp_path, HEADER + ROWS))
+    runs = read_runs(_file(tmp_path, HEADER + ROWS), traits_by_name())
     e = prepare_runs(runs).evaluate()
     assert np.isfinite(e.ttft_s).all()
     assert np.isfinite(e.tpot_s).all()
@@ -151,7 +152,7 @@ def test_every_row_is_predicted(tmp_path: Path) -> None:
 def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
     """What is wrong is named, with the line or the name."""
     with pytest.raises(InputError, match=message):
-        read_runs(_file(tmp_path, text))
+        read_runs(_file(tmp_path, text), traits_by_name())
 
 
 def test_models_of_the_user(tmp_path: Path) -> None:
@@ -167,7 +168,9 @@ def test_models_of_the_user(tmp_path: Path) -> None:
         "vocab_size": 32000,
     }
     (folder / "acme--secret-9b_config.json").write_text(json.dumps(config), encoding="utf-8")
-    runs = read_runs(_file(tmp_path, HEADER + ROWS.replace("openai/gpt-oss-120b", "acme/secret-9b")), folder)
+    runs = read_runs(
+        _file(tmp_path, HEADER + ROWS.replace("openai/gpt-oss-120b", "acme/secret-9b")), traits_by_name(), folder
+    )
     assert runs[1].entry.arch.hidden_size == 1024
 
 
@@ -211,7 +214,7 @@ def test_pools_overlap_nothing() -> None:
 
 def test_measured_runs(shared_dir: Path) -> None:
     """On the runs it was fitted on the model is close, and its intervals hold what they say."""
-    runs = read_runs(shared_dir / "measurements" / "serving_runs.csv")
+    runs = read_runs(shared_dir / "measurements" / "serving_runs.csv", traits_by_name())
     e = prepare_runs(runs).evaluate()
     tpot = errors_of(e.tpot_s, e.tpot_log_sd, np.array([r.tpot_s for r in runs]))
     ttft = errors_of(e.ttft_s, e.ttft_log_sd, np.array([r.ttft_s for r in runs]))

@@ -9,8 +9,6 @@ import click
 
 from autotune.cli.options import JSON, SET, STUDY, TABLE
 
-TARGETS = ("vllm", "sglang", "trtllm", "compose", "k8s", "dynamo")
-
 
 @click.command()
 @STUDY
@@ -19,7 +17,11 @@ TARGETS = ("vllm", "sglang", "trtllm", "compose", "k8s", "dynamo")
     "--plan",
     help="Plan string as `autotune tune` prints it, `baseline`, or `best` (the default) of the target's engine.",
 )
-@click.option("--target", required=True, type=click.Choice(TARGETS), help="What to write launch files for.")
+@click.option(
+    "--target",
+    required=True,
+    help="What to write launch files for: compose, k8s, dynamo, or an engine's name for a script per node.",
+)
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False), help="Folder to write; new, empty or an export."
 )
@@ -35,7 +37,9 @@ TARGETS = ("vllm", "sglang", "trtllm", "compose", "k8s", "dynamo")
     "exported folder, a file, a command).",
 )
 @click.option("--image", help="Container image for compose, k8s and dynamo. Default: the engine's published one.")
-@click.option("--hybrid-lb", is_flag=True, help="vLLM: every node of a replica answers HTTP for its own ranks.")
+@click.option(
+    "--hybrid-lb", is_flag=True, help="Every node of a replica answers HTTP for its own ranks, where the engine can."
+)
 @JSON
 @TABLE
 def export(**options: Any) -> None:

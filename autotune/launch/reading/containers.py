@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autotune.engines import ENGINES
 from autotune.launch.reading.parse import find_engine, split_command
 from costmodel.errors import InputError
 
 MAX_CONTAINERS = 2_000
 MAX_VISITED = 200_000
 MAX_REPLICAS = 100_000
-_TAG = re.compile(r"(?:vllm-openai|sglang|tensorrt-llm/release):v?(\d{1,5}\.\d{1,5}\.\d{1,5})\b")
-"""Version in the tag of an image that an engine's makers publish."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,15 +76,27 @@ def _container(node: Mapping[Any, Any], copies: int, name: str) -> Container | N
     lines = [part for key in ("entrypoint", "command", "args") for part in _words(node.get(key))]
     if not lines:
         return None
-    image = str(node.get("image", "")).rpartition("/")[2]
+    image = str(node.get("image", ""))
     if find_engine(lines) is None and not _shell(lines):
-        if not image.startswith("vllm-openai") or _own_program(node):
+        program = [] if _own_program(node) else _image_program(image)
+        if not program:
             return None
-        lines = ["vllm", "serve", *lines]  # the image's own entrypoint
+        lines = [*program, *lines]
     shown = str(node.get("name") or node.get("container_name") or name or "container")
-    tag = _TAG.search(str(node.get("image", "")))
-    version = None if tag is None else tag[1]
-    return Container(words=tuple(lines), env=_environment(node), copies=copies, name=shown, version=version)
+    return Container(words=tuple(lines), env=_environment(node), copies=copies, name=shown, version=_tag(image))
+
+
+def _image_program(image: str) -> list[str]:
+    """What an image that an engine's makers publish runs by itself."""
+    last = image.rpartition("/")[2]
+    return [word for engine in ENGINES.values() if last.startswith(engine.image_name) for word in engine.image_program]
+
+
+def _tag(image: str) -> str | None:
+    """The engine's version, where the tag of such an image says it."""
+    names = "|".join(re.escape(engine.image_name) for engine in ENGINES.values())
+    found = re.search(rf"(?:{names}):v?(\d{{1,5}}\.\d{{1,5}}\.\d{{1,5}})\b", image)
+    return None if found is None else found[1]
 
 
 def _own_program(node: Mapping[Any, Any]) -> bool:
@@ -123,10 +134,3 @@ def _environment(node: Mapping[Any, Any]) -> dict[str, str]:
             elif isinstance(item, Mapping) and isinstance(item.get("value"), (str, int, float, bool)):
                 out[str(item.get("name"))] = _text(item["value"])
     return out
-
-
-def each(found: list[Container]) -> Iterator[Container]:
-    """Every container as often as it runs; those that are scaled to none do not."""
-    for container in found:
-        if container.copies:
-            yield container

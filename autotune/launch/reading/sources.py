@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotune.launch.engines.options import version_key, versions
+from autotune.engines import ENGINES
+from autotune.engines.option_reader import Command
+from autotune.engines.options import version_key
 from autotune.launch.files import is_export
-from autotune.launch.reading.containers import Container, containers, each
-from autotune.launch.reading.parse import Command, find_engine, parse_command, split_command
+from autotune.launch.reading.containers import Container, containers
+from autotune.launch.reading.parse import find_engine, parse_command, programs_in_words, split_command
 from autotune.launch.reading.safe_yaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
 from costmodel.files import read_file
@@ -26,8 +28,7 @@ class Running:
 
     commands: tuple[tuple[Command, int], ...]
     """Each with how many times it runs."""
-    assumptions: tuple[str, ...]
-    folder: Path | None = None
+    folder: Path
     """Of the source, for files that commands name."""
 
 
@@ -48,7 +49,7 @@ def read_source(source: str, version: str | None) -> Running:
             "FILE|COMMAND", f"must be a file, a folder or the command of a server; there is no file {source[:200]!r}"
         )
     command = parse_command(split_command(source), version=version)
-    return Running(commands=((command, 1),), assumptions=(), folder=Path())
+    return Running(commands=((command, 1),), folder=Path())
 
 
 def _kind(path: Path) -> str | None:
@@ -73,10 +74,8 @@ def _file(path: Path, version: str | None) -> Running:
         return _manifests(path, text, version)
     found = script_commands(text, version)
     if not found:
-        raise InputError.single(
-            str(path), "must start vllm serve, sglang.launch_server or trtllm-serve; it starts none"
-        )
-    return Running(commands=tuple((c, 1) for c in found), assumptions=(), folder=path.parent)
+        raise InputError.single(str(path), f"must start {programs_in_words()}; it starts none")
+    return Running(commands=tuple((c, 1) for c in found), folder=path.parent)
 
 
 def _looks_like_yaml(text: str) -> bool:
@@ -89,12 +88,12 @@ def _manifests(path: Path, text: str, version: str | None) -> Running:
     commands = _servers(path, text, version)
     if not commands:
         raise _none(path)
-    return Running(commands=commands, assumptions=(), folder=path.parent)
+    return Running(commands=commands, folder=path.parent)
 
 
 def _servers(path: Path, text: str, version: str | None) -> tuple[tuple[Command, int], ...]:
     found = containers(read_yaml(text, str(path)), str(path))
-    return tuple((_command(c, version), c.copies) for c in each(found))
+    return tuple((_command(c, version), c.copies) for c in found if c.copies)
 
 
 def _command(container: Container, version: str | None) -> Command:
@@ -103,7 +102,7 @@ def _command(container: Container, version: str | None) -> Command:
     tag = container.version
     if version is not None or tag is None:
         return command
-    oldest = versions(command.engine)[-1]
+    oldest = ENGINES[command.engine].versions()[-1]
     if version_key(tag) < version_key(oldest):
         said = f"the image has {command.engine} {tag}, older than any whose options are known ({oldest})"
         return replace(command, assumptions=(*command.assumptions, said))
@@ -112,7 +111,7 @@ def _command(container: Container, version: str | None) -> Command:
 
 
 def _none(path: Path) -> InputError:
-    return InputError.single(str(path), "must hold a container that starts vllm, sglang or trtllm-serve; it holds none")
+    return InputError.single(str(path), f"must hold a container that starts {programs_in_words()}; it holds none")
 
 
 def script_commands(text: str, version: str | None) -> list[Command]:
@@ -127,7 +126,7 @@ def script_commands(text: str, version: str | None) -> list[Command]:
             words = split_command(match[2]) if match[2].count("'") % 2 == 0 and match[2].count('"') % 2 == 0 else []
             env[match[1]] = words[0] if words else ""
             continue
-        if any(name in stripped for name in ("vllm", "sglang", "trtllm-serve")):
+        if any(program[0] in stripped for engine in ENGINES.values() for program in engine.programs):
             words = split_command(stripped)
             if find_engine(words) is not None:
                 found.append(parse_command(words, env=env, version=version))
@@ -144,14 +143,15 @@ def _folder(path: Path, version: str | None) -> Running:
         pairs = tuple(pair for p in manifests for pair in _servers(p, read_text(p), version))
         if not pairs:
             raise _none(path)
-        return Running(commands=pairs, assumptions=(), folder=path)
-    return Running(commands=tuple((c, 1) for c in commands), assumptions=(), folder=path)
+        return Running(commands=pairs, folder=path)
+    return Running(commands=tuple((c, 1) for c in commands), folder=path)
 
 
-def with_config(command: Command, folder: Path | None) -> Command:
-    """TensorRT-LLM's command with the fields of the LLM-API file it names, which override its options."""
-    named = command.values.get("extra_llm_api_options")
-    if command.engine != "trtllm" or not isinstance(named, str):
+def with_config(command: Command, folder: Path) -> Command:
+    """A command with the fields of the file that it names (`Engine.config_option`), which override its options."""
+    engine = ENGINES[command.engine]
+    named = None if engine.config_option is None else command.values.get(engine.config_option)
+    if not isinstance(named, str):
         return command
     path = _config_path(named, folder)
     if path is None:
@@ -161,19 +161,18 @@ def with_config(command: Command, folder: Path | None) -> Command:
         )
     documents = read_yaml(read_text(path), str(path))
     if len(documents) != 1 or not isinstance(documents[0], dict):
-        raise InputError.single(str(path), "must be one mapping: the fields of the LLM API")
+        raise InputError.single(str(path), "must be one mapping: the fields of the configuration")
     fields = _flat(documents[0])
-    known = {k: v for k, v in fields.items() if k in command.options.fields or k.partition(".")[0] in _TABLES}
+    known = {
+        k: v for k, v in fields.items() if k in command.options.fields or k.partition(".")[0] in engine.config_tables
+    }
     unknown = tuple(f"{path.name}: {k}" for k in fields if k not in known)
     return replace(command, values=dict(command.values) | known, unknown=(*command.unknown, *unknown))
 
 
-_TABLES = ("kv_cache_config", "moe_config", "cuda_graph_config", "scheduler_config", "attention_dp_config")
-
-
-def _config_path(named: str, folder: Path | None) -> Path | None:
+def _config_path(named: str, folder: Path) -> Path | None:
     """The file where the command runs, or of that name beside the source."""
-    for candidate in (Path(named), (folder or Path()) / Path(named).name):
+    for candidate in (Path(named), folder / Path(named).name):
         if _kind(candidate) == "file":
             return candidate
     return None

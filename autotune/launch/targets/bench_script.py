@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from autotune.engines.benchmark import BenchCommand, Drive
+from autotune.engines.command_line import Variable
 from autotune.launch.bench import RATE_S as RATE_RUN_S
-from autotune.launch.bench import ROUNDS, BenchCommand, Drive, bench_command, in_flight, rate
-from autotune.launch.plan import LaunchPlan, Variable
+from autotune.launch.bench import ROUNDS, bench_command, share_of_load
+from autotune.launch.plan import LaunchPlan
 from autotune.launch.quoting import one_line, shell_command
 from autotune.launch.targets.scripts import NODES_FILE, endpoints
 
@@ -36,21 +38,22 @@ def bench_script(plan: LaunchPlan) -> str:
     command, load, all_ = script_command(plan), plan.service.load, len(plan.replicas)
     own = reached(plan)
     by_rate = load.request_rate_per_s is not None
-    shares = {n: f"{rate(load, n, all_):.6g}" if by_rate else str(in_flight(load, n, all_)) for n in {own, all_}}
+    shares = {n: share_of_load(load, n, all_) for n in {own, all_}}
+    result = plan.engine.bench_result
     lines = [
         "#!/usr/bin/env bash",
         "# Measures the service under the study's load. Run it when all servers are ready, on a machine that has",
         f"# `{command.argv[0]}` and reaches them, with nothing else using them.",
         f"# {one_line(plan.service.plan)}",
         "#",
-        f"#   ./{NAME} [FILE]               FILE: the result, by default {command.result} beside this script",
+        f"#   ./{NAME} [FILE]               FILE: the result, by default {result} beside this script",
         "#   BASE_URL=http://HOST:PORT       a load balancer in front of all replicas; "
         + (f"without it {_own(own, all_)}" if not plan.service.hybrid_lb else "required: every node answers"),
         f"#   LOAD=N                          {_load(by_rate=by_rate)}",
         "set -euo pipefail",
         'HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"',
         f'. "$HERE/{NODES_FILE}"',
-        f'RESULT="${{1:-$HERE/{command.result}}}"',
+        f'RESULT="${{1:-$HERE/{result}}}"',
     ]
     if plan.service.hybrid_lb:
         lines += [': "${BASE_URL:?set it to the load balancer in front of endpoints.txt}"', f"REPLICAS={all_}"]

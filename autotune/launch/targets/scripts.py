@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 
+from autotune.engines.command_line import HostSlots, NodeHost
 from autotune.launch.files import OutFile
-from autotune.launch.plan import LaunchPlan, NodeHost, NodeProcess
-from autotune.launch.quoting import one_line, shell_command, shell_word
+from autotune.launch.plan import LaunchPlan, NodeProcess
+from autotune.launch.quoting import one_line, shell_command, to_yaml
 
 NODES_FILE = "nodes.env"
 
@@ -15,13 +18,18 @@ NODES_FILE = "nodes.env"
 def script_files(plan: LaunchPlan) -> dict[str, OutFile]:
     """Scripts, node list, rank map and endpoints of a plan, without its README."""
     files = {f"{p.name}.sh": OutFile(text=process_script(plan, p), executable=True) for p in plan.processes}
-    files |= {name: OutFile(text=text) for name, text in plan.files.items()}
+    files |= config_files(plan)
     files[NODES_FILE] = OutFile(text=nodes_env(plan))
     files["nodes.txt"] = OutFile(text=nodes_list(plan))
     files["ranks.json"] = rank_file(plan)
     files["endpoints.txt"] = OutFile(text="".join(f"{line}\n" for line in endpoints(plan)))
     files["health.sh"] = OutFile(text=health_script(plan), executable=True)
     return files
+
+
+def config_files(plan: LaunchPlan) -> dict[str, OutFile]:
+    """What commands read, as YAML."""
+    return {name: OutFile(text=to_yaml(content)) for name, content in plan.files.items()}
 
 
 def process_script(plan: LaunchPlan, process: NodeProcess) -> str:
@@ -40,7 +48,7 @@ def process_script(plan: LaunchPlan, process: NodeProcess) -> str:
         f'. "$HERE/{NODES_FILE}"',
         "set +a",
         *(f': "${{NODE_{n}:?set it in {NODES_FILE}}}"' for n in hosts),
-        *(f"export {name}={shell_word(value)}" for name, value in process.env.items()),
+        *(f"export {name}={shlex.quote(value)}" for name, value in process.env.items()),
         "exec " + shell_command(process.argv),
     ]
     return "\n".join(lines) + "\n"
@@ -48,11 +56,11 @@ def process_script(plan: LaunchPlan, process: NodeProcess) -> str:
 
 def _hosts(process: NodeProcess) -> set[int]:
     found: set[int] = set()
-    for arg in (*process.argv, *process.env.values()):
+    for arg in process.argv:
         if isinstance(arg, NodeHost):
             found.add(arg.node)
-        elif not isinstance(arg, str):
-            found.update(getattr(arg, "nodes", ()))
+        elif isinstance(arg, HostSlots):
+            found.update(arg.nodes)
     return found
 
 
@@ -97,20 +105,7 @@ def rank_document(plan: LaunchPlan, names: Mapping[int, str] | None = None) -> d
             {
                 "replica": replica.index,
                 "nodes": [called[n] for n in replica.nodes],
-                "ranks": [
-                    {
-                        "rank": r.rank,
-                        "node": called[r.node],
-                        "gpu": r.gpu,
-                        "pp": r.pp,
-                        "attn_dp": r.attn_dp,
-                        "attn_cp": r.attn_cp,
-                        "attn_tp": r.attn_tp,
-                        "moe_ep": r.moe_ep,
-                        "moe_tp": r.moe_tp,
-                    }
-                    for r in replica.ranks
-                ],
+                "ranks": [asdict(r) | {"node": called[r.node]} for r in replica.ranks],
             }
             for replica in plan.replicas
         ],
@@ -128,7 +123,7 @@ def endpoints(plan: LaunchPlan) -> list[str]:
 def health_script(plan: LaunchPlan) -> str:
     """Asks every server once and says which are ready; exit code 0 when all are."""
     checks = [
-        f'check {p.name} "http://${{NODE_{p.node}}}:{p.http_port}{plan.health.path}"'
+        f'check {p.name} "http://${{NODE_{p.node}}}:{p.http_port}{plan.engine.health_path}"'
         for p in plan.processes
         if p.http_port is not None
     ]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+from autotune.engines import engine_title
 from autotune.report.document import versus
 from autotune.report.vocabulary.words import (
-    ENGINES,
     LIMITS,
     METRICS,
     OPERATORS,
@@ -107,7 +107,7 @@ def ranked_table(result: TuneResult, shown: Sequence[tuple[int | None, PlanResul
             Cell(text="–" if rank is None else f"{rank:,}", by=rank, small=_place(rank, alike, plan, base)),
         ]
         if several:
-            cells.append(Cell(text=ENGINES[plan.engine], by=plan.engine))
+            cells.append(Cell(text=engine_title(plan.engine), by=plan.engine))
         cells += _figures(plan)
         if base is not None:
             change = versus(plan, base).get(f"{metric.name}_frac")
@@ -166,7 +166,7 @@ def nearest_table(result: TuneResult, plans: Sequence[PlanResult]) -> Table:
                 role="base" if _is_baseline(result, plan) else "",
                 cells=(
                     Cell(text=plan_name(plan, dense=dense, several_engines=False), by=plan.plan),
-                    *((Cell(text=ENGINES[plan.engine], by=plan.engine),) if several else ()),
+                    *((Cell(text=engine_title(plan.engine), by=plan.engine),) if several else ()),
                     Cell(text=LIMITS[worst.code], by=worst.code),
                     Cell(text=number(worst.value, 4), by=_by(worst.value), small=worst.unit),
                     Cell(text=exact(worst.limit), by=worst.limit),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from autotune.engines import engine_title
 from autotune.report.document import assumptions, baseline_rank
 from autotune.report.html.flips import TITLES, flips_table, summary
 from autotune.report.html.intervals import interval_chart
@@ -27,7 +28,6 @@ from autotune.report.html.tune_sections import (
 )
 from autotune.report.html.verdict import tune_verdict
 from autotune.report.vocabulary.words import (
-    ENGINES,
     METRICS,
     PER_GPU,
     TPOT,
@@ -81,7 +81,7 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
         scatters=_scatters(view),
         table=ranked_table(result, ranked) if result.ranked else None,
         table_total=len(result.ranked),
-        engines=sorted({(p.engine, ENGINES[p.engine]) for _, p, _ in ranked}),
+        engines=sorted({(p.engine, engine_title(p.engine)) for _, p, _ in ranked}),
         alike=sum(result.confidence[p.plan].among_best for p in result.ranked),
         intervals=_intervals(view),
         steps=step_charts(first) if first else (),
@@ -185,7 +185,7 @@ def _facts(study: Study) -> tuple[str, ...]:
     return (
         study.arch.name,
         f"{cluster.gpus:,} × {cluster.gpu.name}",
-        ENGINES[study.engine],
+        engine_title(study.engine),
         f"prompts of {lengths(work.isl.min, work.isl.max)}, outputs of {lengths(work.osl.min, work.osl.max)} tokens",
         load,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from autotune.engines import RULES
+from autotune.engines import rule_texts
 from autotune.report.html.bars import Series, grouped_bars, stacked_bars
 from autotune.report.html.shapes import Chart
 from autotune.report.html.tables import Cell, Column, Row, Table
@@ -18,7 +18,6 @@ from autotune.tuning import PlanResult, TuneResult
 
 SHARES = {"of GPU memory", "of time", "probability"}
 SHORT = {"ms", "requests/s"}
-RULE_TEXTS = {rule.name: rule.text for rule in RULES}
 EXPERTS = ("experts", "shared_experts")
 NOT_WEIGHTS = ("kv_cache", "activations", "buffers", "reserve")
 MEMORY_PARTS = (
@@ -160,7 +159,7 @@ def rejected_table(result: TuneResult) -> Table:
     return Table(
         caption="Rejected before scoring, by rule",
         columns=(Column(title="Layouts"), Column(title="Rule", numeric=False)),
-        rows=tuple(Row(cells=(Cell(text=f"{n:,}"), Cell(text=RULE_TEXTS[r], small=r))) for r, n in found),
+        rows=tuple(Row(cells=(Cell(text=f"{n:,}"), Cell(text=rule_texts()[r], small=r))) for r, n in found),
     )
 
 

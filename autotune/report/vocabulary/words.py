@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, isfinite
 
+from autotune.engines import engine_title
 from autotune.report.clusters import table_name
 from autotune.scoring.joint_uncertainty import P10
 from autotune.text.numbers import number
@@ -112,13 +113,6 @@ LIMITS = {
     "min_p_meets": "Probability to keep every limit",
     "request_rate_per_s": "Requests served",
 }
-ENGINES = {
-    "vllm": "vLLM",
-    "sglang": "SGLang",
-    "trtllm": "TensorRT-LLM",
-    "any": "any engine",
-    "vllm+sglang": "vLLM or SGLang",
-}
 
 
 def within(title: str) -> str:
@@ -129,7 +123,7 @@ def within(title: str) -> str:
 def plan_name(plan: PlanResult, *, dense: bool, several_engines: bool) -> str:
     """`R8 TP2 DP8 EP16`, with the engine where several compete."""
     name = table_name(plan, dense=dense)
-    return f"{ENGINES[plan.engine]} {name}" if several_engines else name
+    return f"{engine_title(plan.engine)} {name}" if several_engines else name
 
 
 def same_run(one: PlanResult, other: PlanResult) -> bool:
