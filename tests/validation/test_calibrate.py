@@ -23,6 +23,7 @@ from costmodel.calibration.residual import (
     own_key,
     residual_columns,
 )
+from costmodel.engine import EngineTraits
 from costmodel.errors import InputError
 from costmodel.measured.learn_profile import calibrate, learn_cell
 from costmodel.measured.runs import Run, prepare_runs
@@ -119,10 +120,10 @@ def test_benchmark_results(tmp_path: Path) -> None:
         read_bench(lines, study, "tp8")
 
 
-def _unknown(engine: str, gpu: str, arch: Arch, generation: str) -> Residual:
+def _unknown(engine: EngineTraits, gpu: str, arch: Arch, generation: str) -> Residual:
     """What the calibration knows of a cell whose model it has never seen."""
     stranger = replace(arch, hidden_size=arch.hidden_size + 1)
-    return residual_columns([(stranger, gpu, generation, traits_by_name()[engine], None)])
+    return residual_columns([(stranger, gpu, generation, engine, None)])
 
 
 def _as_cell(prior: Residual) -> ProfileCell:
