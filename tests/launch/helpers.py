@@ -122,11 +122,13 @@ def understood_commands(
     return layout, knobs
 
 
-def run_script(text: str, folder: Path) -> list[str]:
+def run_script(
+    text: str, folder: Path, programs: tuple[str, ...] = ("vllm", "python3", "trtllm-serve", "mpirun")
+) -> list[str]:
     """Arguments that the engine's program gets when the script runs, with programs that only write them down."""
     folder.mkdir(exist_ok=True)
     (folder / "nodes.env").write_text("NODE_0=first\nNODE_1=second\n")
-    for name in ("vllm", "python3", "trtllm-serve", "mpirun"):
+    for name in programs:
         program = folder / name
         program.write_text('#!/usr/bin/env bash\nprintf "%s\\0" "$@" > "$RECORD"\n')
         program.chmod(0o755)
