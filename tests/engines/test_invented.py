@@ -50,16 +50,23 @@ def test_it_is_enumerated(invented: Engine) -> None:
 
 
 def test_it_competes(invented: Engine, tmp_path: Path) -> None:
-    """Scored and ranked with all others, stored, drawn and resumed; what stands in for its calibration is said."""
-    stored, page = f"sqlite:///{tmp_path / 'trials.db'}", tmp_path / "page.html"
-    words = ("tune", QWEN, "--set", "cluster.gpus=8", "--json", "--top", "0", "--storage", stored, "--html", str(page))
+    """Scored and ranked with all others, stored and resumed; what stands in for its calibration is said."""
+    stored = f"sqlite:///{tmp_path / 'trials.db'}"
+    words = ("tune", QWEN, "--set", "cluster.gpus=8", "--json", "--top", "0", "--storage", stored)
     document = json.loads(answered(*words))
     own = [plan for plan in document["plans"] if plan["engine"] == invented.name]
     assert own
     assert len(own) < len(document["plans"])
     assert any("lantern was not measured: times of sglang" in text for text in document["assumptions"])
-    assert invented.title in page.read_text(encoding="utf-8")
     assert json.loads(answered(*words))["plans"] == document["plans"]
+
+
+def test_it_stands_on_the_page(invented: Engine, tmp_path: Path) -> None:
+    """Where engines compete, tables of the report call it by its title."""
+    page = tmp_path / "page.html"
+    one_node = ("--set", "cluster.gpus=8", "--set", "engine=any", "--set", "workload.request_rate_per_s=2")
+    answered("tune", LLAMA, *one_node, "--no-storage", "--html", str(page))
+    assert invented.title in page.read_text(encoding="utf-8")
 
 
 def test_its_times_are_those_of_its_stand_in_but_less_sure(invented: Engine) -> None:
