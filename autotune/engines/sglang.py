@@ -177,7 +177,12 @@ class Sglang(Engine):
             f"graphs and buffers beside it the GPU is filled to {limits.gpu_memory_utilization:g}, as scored"
         )
         out = [memory]
-        if service.exchange == "routed":
+        if service.exchange == "routed" and service.layout.moe_tp > 1:
+            out.append(
+                "scored with tokens sent only to the ranks of their experts, for which the engine has backends that set "
+                "EP to the width of a stage alone: none is written, expect slower exchange"
+            )
+        elif service.exchange == "routed":
             out.append(
                 "scored with tokens sent only to the ranks of their experts: --moe-a2a-backend deepep, which needs "
                 "DeepEP in the image; without it take the option out, and expect slower exchange"
@@ -258,7 +263,7 @@ def _attention_dp(line: CommandLine, attn_dp: int) -> None:
 def _experts(line: CommandLine, service: Service) -> None:
     layout = service.layout
     line.value("ep_size", layout.moe_ep, meaning="expert_parallel")
-    if service.exchange == "routed":
+    if service.exchange == "routed" and layout.moe_tp == 1:
         line.value("moe_a2a_backend", "deepep")
     if layout.redundant_experts:
         line.value("ep_num_redundant_experts", layout.redundant_experts).flag("enable_eplb")

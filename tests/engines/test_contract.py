@@ -16,8 +16,8 @@ from autotune.launch.files import write_folder
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.reading.parse import find_engine
 from autotune.launch.targets import compose, kubernetes
-from autotune.launch.targets.bench_script import script_command
 from autotune.launch.targets.registry import find_target, target_files, targets
+from autotune.launch.targets.scripts import script_command
 from autotune.space import enumerate_space, format_plan, parse_plan, resolve, violations
 from costmodel.arch import load_model
 from costmodel.calibration.load import load_calibration

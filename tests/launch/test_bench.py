@@ -11,7 +11,7 @@ import pytest
 from autotune.engines import ENGINES
 from autotune.engines.options import option_list, versions
 from autotune.launch.service import bench_load
-from autotune.launch.targets.bench_script import bench_script, script_command
+from autotune.launch.targets.scripts import bench_script, script_command
 from autotune.study import load_study
 from autotune.tuning import tune
 from costmodel.arch import load_model

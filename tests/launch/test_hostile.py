@@ -13,10 +13,9 @@ from autotune.launch.files import OutFile, write_folder
 from autotune.launch.quoting import check_image, check_launch_text, dns_label, one_line
 from autotune.launch.reading.parse import parse_command, split_command
 from autotune.launch.reading.safe_yaml import read_yaml
-from autotune.launch.targets.bench_script import bench_script
 from autotune.launch.targets.pods import mounted_model
 from autotune.launch.targets.registry import find_target, target_files
-from autotune.launch.targets.scripts import script_files
+from autotune.launch.targets.scripts import bench_script, script_files
 from costmodel.arch import load_model
 from costmodel.errors import InputError
 from tests.launch import manifests

@@ -118,3 +118,16 @@ def test_script_files_name_what_every_process_needs():
     files = script_files(plan)
     assert {"router.sh", "nodes.env", "nodes.txt", "ranks.json", "endpoints.txt", "health.sh"} <= set(files)
     assert all(isinstance(f, OutFile) and f.executable == name.endswith(".sh") for name, f in files.items())
+
+
+def test_an_exchange_that_would_change_the_plan_is_not_written(tmp_path):
+    """SGLang's all-to-all backends set EP to the width of a stage: they are written for such plans alone."""
+    arch = load_model("deepseek-v3")
+    for shards in (1, 2):
+        base = next(
+            c for c in plans("deepseek-v3", "sglang", 16) if c.layout.attn_dp == 8 and c.layout.moe_tp == shards
+        )
+        plan = launched(service(base, arch, exchange="routed"))
+        assert ("--moe-a2a-backend" in plan.processes[0].argv) is (shards == 1)
+        read, _ = read_back(plan, tmp_path, arch)
+        assert read == base.layout

@@ -5,22 +5,18 @@ Its words stand in `autotune/launch/templates`, a template for each target aroun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from autotune.engines import ENGINES
 from autotune.engines.service import BenchLoad, Service
 from autotune.launch.bench import ROUNDS
 from autotune.launch.document import changes
-from autotune.launch.plan import LaunchPlan, NodeProcess
-from autotune.launch.quoting import one_line
-from autotune.launch.targets.bench_script import reached, script_command
+from autotune.launch.plan import LaunchPlan
 from autotune.launch.targets.kubernetes_pod import CACHE_ON_NODE
 from autotune.launch.targets.pods import mounted_model
-from autotune.text.escaping import markdown_cell, markdown_code, markdown_text
+from autotune.launch.targets.scripts import reached, script_command
+from autotune.launch.template import filled
 
 
 def readme(plan: LaunchPlan, *, current: Service | None, template: str, words: Mapping[str, Any]) -> str:
@@ -50,39 +46,7 @@ def readme(plan: LaunchPlan, *, current: Service | None, template: str, words: M
         **_run(load),
         **_from(current, plan.service),
     }
-    return _environment().get_template(f"{template}.md.jinja").render(values | dict(words)).rstrip("\n") + "\n"
-
-
-@lru_cache(maxsize=1)
-def _environment() -> Environment:
-    made = Environment(  # noqa: S701  # Markdown, where text from outside goes through the filters
-        loader=PackageLoader("autotune.launch"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    made.filters |= {
-        "text": lambda text: markdown_text(one_line(text)),
-        "cell": lambda text: markdown_cell(one_line(text)),
-        "code": lambda text: markdown_code(one_line(text)),
-        "number": lambda value: f"{value:,.0f}",
-        "digits": lambda value: f"{value:.3g}",
-        "gib": lambda size: f"{size / 2**30:.1f}",
-        "percent": lambda share: f"{share:.0%}",
-        "count": lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}",
-        "span": lambda span: f"{span[0]:,}" if span[0] == span[1] else f"{span[0]:,} to {span[1]:,}",
-        "few": _few,
-        "node_name": lambda node: f"NODE_{node}",
-        "script_name": lambda process: f"`{process.name}.sh`",
-        "host_port": _host_port,
-    }
-    return made
-
-
-def _few(names: Sequence[str]) -> str:
-    names = list(names)
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]} ({len(names)})"
-
-
-def _host_port(process: NodeProcess) -> str:
-    return f"NODE_{process.node}:{process.http_port}"
+    return filled(f"{template}.md", values | dict(words))
 
 
 def _where_model(service: Service) -> str:

@@ -12,11 +12,8 @@ from autotune.engines.service import Service
 from autotune.launch.document import plan_document
 from autotune.launch.files import MARK, OutFile
 from autotune.launch.plan import LaunchPlan
-from autotune.launch.targets import compose, dynamo, kubernetes, pods
-from autotune.launch.targets.bench_script import NAME as BENCH_SCRIPT
-from autotune.launch.targets.bench_script import bench_script
+from autotune.launch.targets import compose, dynamo, kubernetes, pods, scripts
 from autotune.launch.targets.readme import readme
-from autotune.launch.targets.scripts import endpoints, script_files
 from costmodel.errors import InputError
 
 
@@ -41,8 +38,9 @@ class Target:
 
 def targets() -> dict[str, Target]:
     """Every target by name: scripts of each engine, and the systems that start containers of any."""
-    scripts = [
-        Target(name=name, engine=name, files=_scripts, template="scripts", words=_script_words) for name in ENGINES
+    own = [
+        Target(name=name, engine=name, files=scripts.script_files, template="scripts", words=scripts.words)
+        for name in ENGINES
     ]
     systems = [
         Target(name="compose", files=compose.compose_files, template="compose", words=compose.words, images=_image),
@@ -61,7 +59,7 @@ def targets() -> dict[str, Target]:
         images=dynamo.image_assumptions,
         version=backend.version,
     )
-    return {target.name: target for target in (*scripts, *systems, graph)}
+    return {target.name: target for target in (*own, *systems, graph)}
 
 
 def find_target(name: str) -> Target:
@@ -81,14 +79,6 @@ def target_files(target: Target, plan: LaunchPlan, *, current: Service | None) -
     document = plan_document(plan, target=target.name)
     files[MARK] = OutFile(text=json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     return files
-
-
-def _scripts(plan: LaunchPlan) -> dict[str, OutFile]:
-    return script_files(plan) | {BENCH_SCRIPT: OutFile(text=bench_script(plan), executable=True)}
-
-
-def _script_words(plan: LaunchPlan) -> dict[str, Any]:
-    return {"endpoints": endpoints(plan), "in_place": True}
 
 
 def _image(service: Service) -> tuple[str, ...]:
