@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from autotune.cli.options import EXIT_INFEASIBLE, wants_json
 from autotune.engines.service import Service
-from autotune.launch.export import Export, choose_plan, current_service, imported_service, make_export
+from autotune.launch.export import choose_plan, current_service, imported_service, make_export
 from autotune.launch.files import OutFile, write_folder
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.reading.parse import find_engine
-from autotune.launch.targets.registry import Target, find_target, target_files
+from autotune.launch.service import LaunchOptions
+from autotune.launch.targets.registry import find_target, target_files
 from autotune.report.files import to_json
 from autotune.report.launch import export_document, print_export
 from autotune.study import Study, load_study
@@ -44,31 +44,23 @@ def run_export(
     if result is None:
         click.echo("error: no plan of the target's engine keeps every limit; name one with --plan", err=True)
         return EXIT_INFEASIBLE
-    export = make_export(
+    now = None if current is None else _current(loaded, current)
+    launch = make_export(
         loaded,
         result,
-        said=said,
-        version=engine_version,
-        model=model,
-        hybrid_lb=hybrid_lb,
-        image=image,
-        current=None if current is None else _current(loaded, current),
+        asked=LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image),
+        assumptions=said,
         usual_version=chosen.version,
     )
-    files = _write(chosen, export, Path(out), portable_study(Path(study), overrides))
-    document = export_document(export.launch, target=target, folder=out, files=files)
+    files = target_files(chosen, launch, current=now)
+    files |= {name: OutFile(text=text) for name, text in portable_study(Path(study), overrides).items()}
+    write_folder(Path(out), files)
+    document = export_document(launch, target=target, folder=out, files=sorted(files))
     if wants_json(as_json, as_table):
         click.echo(to_json(document), nl=False)
     else:
         print_export(document)
     return 0
-
-
-def _write(target: Target, export: Export, folder: Path, study: Mapping[str, str]) -> list[str]:
-    files = target_files(target, export.launch, current=export.current)
-    files |= {name: OutFile(text=text) for name, text in study.items()}
-    write_folder(folder, files)
-    return sorted(files)
 
 
 def _current(study: Study, text: str) -> Service:

@@ -179,8 +179,8 @@ class Sglang(Engine):
         out = [memory]
         if service.exchange == "routed" and service.layout.moe_tp > 1:
             out.append(
-                "scored with tokens sent only to the ranks of their experts, for which the engine has backends that set "
-                "EP to the width of a stage alone: none is written, expect slower exchange"
+                "scored with tokens sent only to the ranks of their experts, for which SGLang sets EP to a stage's "
+                "width: no --moe-a2a-backend is written, expect slower exchange"
             )
         elif service.exchange == "routed":
             out.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,26 +16,23 @@ from autotune.tuning import PlanResult
 from costmodel.errors import InputError
 
 
-def make_service(
-    study: Study,
-    plan: PlanResult,
-    options: OptionList,
-    *,
-    model: str | None = None,
-    hybrid_lb: bool = False,
-    image: str | None = None,
-    version: str | None = None,
-) -> Service:
-    """Everything that the plan's engine has to be told.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOptions:
+    """What a user asks of a launch beside the plan."""
 
-    Args:
-        study: from `load_study`.
-        plan: scored under it; its engine is that of `options`.
-        options: of the engine version to launch.
-        model: what to load: a Hugging Face name or a path on the nodes. None: the study's model by its name.
-        hybrid_lb: as `Service.hybrid_lb`.
-        image: as `Service.image`.
-        version: of the engine that is launched, where `options` are those of an older one.
+    version: str | None = None
+    """Of the engine; None: that of the options."""
+    model: str | None = None
+    """What to load: a Hugging Face name or a path on the nodes. None: the study's model by its name."""
+    hybrid_lb: bool = False
+    image: str | None = None
+
+
+NOTHING_ASKED = LaunchOptions()
+
+
+def make_service(study: Study, plan: PlanResult, options: OptionList, asked: LaunchOptions = NOTHING_ASKED) -> Service:
+    """Everything that the plan's engine has to be told; `options` are those of its version or an older one.
 
     Raises:
         InputError: the model's name or the study's cannot be an argument, or the plan cannot be started
@@ -49,17 +46,17 @@ def make_service(
         )
     study = on_cluster(study, cluster_of(study, plan.gpu, plan.layout.gpus))
     assumptions = _speculative(study, plan.engine)
-    if model is None:
+    if asked.model is None:
         assumptions.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
-    named = check_launch_text("--model" if model is not None else "$.model", model or study.arch.name)
+    named = check_launch_text("$.model" if asked.model is None else "--model", asked.model or study.arch.name)
     limits = start_limits(study, plan)
     return Service(
         name=study.name,
         engine=plan.engine,
-        version=version or options.version,
+        version=asked.version or options.version,
         arch=study.arch,
         model=named,
-        model_given=model is not None,
+        model_given=asked.model is not None,
         cluster=study.cluster,
         layout=plan.layout,
         knobs=plan.knobs,
@@ -68,8 +65,8 @@ def make_service(
         load=bench_load(study, plan),
         exchange=scored_exchange(study, plan),
         cuda_graphs=study.engine_options.cuda_graphs,
-        hybrid_lb=hybrid_lb,
-        image=None if image is None else check_image(image),
+        hybrid_lb=asked.hybrid_lb,
+        image=None if asked.image is None else check_image(asked.image),
         assumptions=(*assumptions, *limits.assumptions),
     )
 

@@ -139,7 +139,7 @@ def test_nothing_to_import_is_named(tmp_path: Path) -> None:
     """A file without a server is an error that says what it should hold."""
     path = tmp_path / "file.yaml"
     path.write_text("services: {web: {image: nginx, command: [nginx]}}", encoding="utf-8")
-    with pytest.raises(InputError, match="must hold a container that starts"):
+    with pytest.raises(InputError, match="must start vllm serve"):
         import_plan(str(path))
 
 

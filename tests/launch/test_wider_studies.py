@@ -17,8 +17,8 @@ def test_a_plan_on_fewer_gpus_is_launched_on_them() -> None:
     plan, _ = choose_plan(study, find_target("vllm"), "R1/TP8")
     assert plan is not None
     export = make_export(study, plan)
-    assert export.launch.service.cluster.gpus == 8
-    assert any("speculative" in text for text in export.launch.service.assumptions)
+    assert export.service.cluster.gpus == 8
+    assert any("speculative" in text for text in export.service.assumptions)
 
 
 def test_chosen_stages_are_told_to_the_engine() -> None:
@@ -26,5 +26,5 @@ def test_chosen_stages_are_told_to_the_engine() -> None:
     study = load_study(STUDY, [])
     plan, _ = choose_plan(study, find_target("vllm"), "PP2/TP8/SPLIT41-39")
     assert plan is not None
-    files = target_files(find_target("vllm"), make_export(study, plan).launch, current=None)
+    files = target_files(find_target("vllm"), make_export(study, plan), current=None)
     assert any("VLLM_PP_LAYER_PARTITION=41,39" in file.text for file in files.values())

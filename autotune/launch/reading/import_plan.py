@@ -10,10 +10,10 @@ from typing import Any
 
 from autotune.engines import ENGINES
 from autotune.engines.option_reader import Command, OptionReader
-from autotune.launch.document import read_knobs, read_layout
+from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, is_export
 from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
-from autotune.launch.reading.sources import read_source, read_text, with_config
+from autotune.launch.reading.sources import read_source, read_text
 from autotune.space import format_plan, violations
 from autotune.study import Study, load_study
 from autotune.study.portable import STUDY_FILE
@@ -68,8 +68,7 @@ def import_plan(
         version = str(document.get("engine_version"))
     if folder is not None and study is None and model is None and (folder / STUDY_FILE).is_file():
         study = load_study(folder / STUDY_FILE)
-    running = read_source(source, version)
-    commands = [(with_config(c, running.folder), n) for c, n in running.commands]
+    commands = read_source(source, version)
     command, servers = _server(commands)
     arch, assumptions = _arch(command, study, model)
     if arch is None and document is not None:
@@ -143,7 +142,8 @@ def _as_exported(read: Imported, document: Mapping[str, Any], folder: Path) -> I
         InputError: the commands were changed so that they start another plan.
     """
     path = str(folder / MARK)
-    written, knobs = read_layout(document, path), asdict(read_knobs(document, path))
+    written, said = read_plan(document, path)
+    knobs = asdict(said)
     names = (*LAYOUT_AXES, "stage_layers") if read.layout.stage_layers else LAYOUT_AXES
     differs = [
         f"{name} {getattr(written, name)} in {MARK}, {getattr(read.layout, name)} in the commands"
