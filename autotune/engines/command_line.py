@@ -88,6 +88,10 @@ class CommandLine:
         self.argv += [option.flags[0], text]
         return self
 
+    def degree(self, name: str, value: int, *, meaning: str | None = None) -> CommandLine:
+        """An option that is left out at 1, as `value`."""
+        return self if value == 1 else self.value(name, value, meaning=meaning)
+
     def values(self, name: str, values: list[Arg]) -> CommandLine:
         """An option that takes any number of values."""
         self.argv += [self.options.require(name).flags[0], *values]

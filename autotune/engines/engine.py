@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from autotune.engines.benchmark import BenchCommand, Drive
-from autotune.engines.command_line import Arg
+from autotune.engines.command_line import Arg, CommandLine
 from autotune.engines.layout_rules import Rule
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import DATA, OptionList, choose_version, option_list, versions
@@ -297,6 +297,18 @@ class Engine(ABC):
                 return name
         known = ", ".join(k for k, v in self.kv_names.items() if not choices or set(v) & set(choices))
         raise InputError.single("plan", f"kv_dtype_support: {self.name} keeps a KV cache in {known}, got {dtype}")
+
+    def write_dtypes(self, line: CommandLine, service: Service) -> None:
+        """The cache's dtype and the quantisation to make when loading, where the plan has others than the checkpoint.
+
+        Raises:
+            InputError: as `kv_name` and `weight_name`.
+        """
+        if service.knobs.kv_dtype is not None:
+            choices = line.options.require(self.cache_option).choices
+            line.value(self.cache_option, self.kv_name(service.knobs.kv_dtype, choices))
+        if (quantization := self.weight_name(service)) is not None:
+            line.value("quantization", quantization)
 
     def kv_dtype(self, name: str) -> str | None:
         """Ours for what the option says; None for `auto`, the checkpoint's. The name itself where it is not ours."""

@@ -146,8 +146,7 @@ class Sglang(Engine):
         line.value("tp_size", layout.width, meaning="stage_width").value("pp_size", layout.pp)
         if layout.attn_dp > 1:
             _attention_dp(line, layout.attn_dp)
-        if layout.attn_cp > 1:
-            line.value("attn_cp_size", layout.attn_cp)
+        line.degree("attn_cp_size", layout.attn_cp)
         if service.arch.is_moe:
             _experts(line, service)
         tokens, sequences = limits.max_num_batched_tokens * layout.attn_dp, limits.max_num_seqs * layout.attn_dp
@@ -155,11 +154,7 @@ class Sglang(Engine):
         line.value("max_running_requests", sequences, meaning=over_ranks)
         line.value("mem_fraction_static", limits.static_fraction, meaning="of_total")
         line.value("context_length", limits.max_model_len)
-        if service.knobs.kv_dtype is not None:
-            choices = options.require("kv_cache_dtype").choices
-            line.value("kv_cache_dtype", self.kv_name(service.knobs.kv_dtype, choices))
-        if (quantization := self.weight_name(service)) is not None:
-            line.value("quantization", quantization)
+        self.write_dtypes(line, service)
         if not service.cuda_graphs and "cuda_graph_backend_decode" in options.options:
             line.value("cuda_graph_backend_decode", "disabled")
         elif not service.cuda_graphs:

@@ -173,12 +173,9 @@ class Vllm(Engine):
             line.value("host", ANY_HOST).value("port", port)
         line.value("tensor_parallel_size", layout.attn_tp, meaning="attention_tp")
         line.value("pipeline_parallel_size", layout.pp)
-        if layout.attn_dp > 1:
-            line.value("data_parallel_size", layout.attn_dp, meaning="attention_dp")
-        if layout.attn_cp > 1:
-            line.value("prefill_context_parallel_size", layout.attn_cp)
-        if layout.dcp > 1:
-            line.value("decode_context_parallel_size", layout.dcp)
+        line.degree("data_parallel_size", layout.attn_dp, meaning="attention_dp")
+        line.degree("prefill_context_parallel_size", layout.attn_cp)
+        line.degree("decode_context_parallel_size", layout.dcp)
         _join_nodes(line, service, place, node_rank)
         if layout.moe_ep > 1:
             line.flag("enable_expert_parallel")
@@ -191,11 +188,7 @@ class Vllm(Engine):
         line.value("max_num_seqs", limits.max_num_seqs, meaning="per_attention_dp_rank")
         line.value("max_num_batched_tokens", limits.max_num_batched_tokens, meaning="per_attention_dp_rank")
         line.value("gpu_memory_utilization", limits.gpu_memory_utilization, meaning="of_total")
-        if service.knobs.kv_dtype is not None:
-            choices = options.require("kv_cache_dtype").choices
-            line.value("kv_cache_dtype", self.kv_name(service.knobs.kv_dtype, choices))
-        if (quantization := self.weight_name(service)) is not None:
-            line.value("quantization", quantization)
+        self.write_dtypes(line, service)
         if not service.cuda_graphs:
             line.flag("enforce_eager")
         return line.done()

@@ -77,13 +77,13 @@ def read_plan(document: Mapping[str, Any], path: str) -> tuple[Layout, Knobs]:
     numbers = {"layout": asdict(read.layout) | {"stage_layers": min(read.layout.stage_layers, default=0)}}
     numbers["knobs"] = {name: value for name, value in asdict(read.knobs).items() if isinstance(value, int)}
     low = [
-        f"{path}: $.{table}.{name}"
+        Problem(path=f"{path}: $.{table}.{name}", message=f"must be at least {least}")
         for table, values in numbers.items()
         for name, value in values.items()
-        if value < (0 if name == "redundant_experts" else 1)
+        if value < (least := 0 if name == "redundant_experts" else 1)
     ]
     if low:
-        raise InputError(Problem(path=where, message="must be at least 1") for where in low)
+        raise InputError(low)
     return read.layout, read.knobs
 
 

@@ -96,8 +96,7 @@ class Lantern(Engine):
         line.value("length", limits.max_model_len).value("sequences", limits.max_num_seqs)
         line.value("budget", limits.max_num_batched_tokens)
         line.value("memory", limits.gpu_memory_utilization, meaning="of_total")
-        if service.knobs.kv_dtype is not None:
-            line.value("cache", self.kv_name(service.knobs.kv_dtype))
+        self.write_dtypes(line, service)
         if len(place.nodes) > 1:
             line.value("rank", NodeRank(rank=node_rank)).value("head", NodeHost(node=place.nodes[0], port=7001))
         return line.done()

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 
+from autotune.launch.document import plan_document, read_plan
 from autotune.launch.files import OutFile, write_folder
 from autotune.launch.quoting import check_image, check_launch_text, dns_label, one_line
 from autotune.launch.reading.parse import parse_command, split_command
 from autotune.launch.reading.safe_yaml import read_yaml
-from autotune.launch.targets.pods import mounted_model
+from autotune.launch.targets.container import mounted_model
 from autotune.launch.targets.registry import find_target, target_files
 from autotune.launch.targets.scripts import bench_script, script_files
 from costmodel.arch import load_model
@@ -262,3 +263,25 @@ def test_quoting_survives_being_read_back():
         command = text[text.index("exec ") :]
         if "$" not in name and "\\" not in name:
             assert parse_command(split_command(command)).model == name
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"layout": None}, r"\$\.layout: "),
+        ({"layout": {"pp": True}}, r"\$\.layout\.pp: must be a whole number"),
+        ({"layout": {"pp": 0}}, r"\$\.layout\.pp: must be at least 1"),
+        ({"layout": {"redundant_experts": -1}}, r"\$\.layout\.redundant_experts: must be at least"),
+        ({"layout": {"stage_layers": []}}, r"\$\.layout\.stage_layers: must be at least 1"),
+        ({"knobs": {"concurrency": "many"}}, r"\$\.knobs\.concurrency: must be a whole number"),
+        ({"knobs": {"kv_dtype": 8}}, r"\$\.knobs\.kv_dtype: "),
+    ],
+)
+def test_a_changed_plan_document_is_refused_by_its_path(change, where):
+    """What an export wrote and somebody edited: the field that is wrong is named, and a good one is read whole."""
+    made = service(plans("llama-3.1-70b", "vllm", 8)[0], load_model("llama-3.1-70b"))
+    good = json.loads(json.dumps(plan_document(launched(made), target="vllm")))
+    assert read_plan(good, "plan.json") == (made.layout, made.knobs)
+    (table, fields) = next(iter(change.items()))
+    with pytest.raises(InputError, match=rf"plan\.json: {where}"):
+        read_plan(good | {table: None if fields is None else good[table] | fields}, "plan.json")

@@ -14,7 +14,7 @@ from autotune.engines import ENGINES
 from autotune.launch.files import write_folder
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.targets import compose, dynamo, kubernetes
-from autotune.launch.targets.pods import instance_name
+from autotune.launch.targets.container import instance_name
 from autotune.launch.targets.registry import find_target, target_files, targets
 from costmodel.arch import load_model
 from costmodel.errors import InputError

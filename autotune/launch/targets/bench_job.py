@@ -6,8 +6,8 @@ from typing import Any
 
 from autotune.launch.bench import fixed_command
 from autotune.launch.plan import LaunchPlan
+from autotune.launch.targets.container import instance_name, literal, plain
 from autotune.launch.targets.kubernetes_pod import NAME, hf_token, model_mount, model_volume
-from autotune.launch.targets.pods import instance_name, literal, plain
 
 FILE = "bench-job.yaml"
 RESULT_MARK = "autotune-result: "

@@ -8,7 +8,7 @@ from autotune.launch.bench import fixed_command
 from autotune.launch.files import OutFile
 from autotune.launch.plan import LaunchPlan, NodeProcess, Replica
 from autotune.launch.quoting import to_yaml
-from autotune.launch.targets.pods import (
+from autotune.launch.targets.container import (
     CACHE_AT,
     FILES_AT,
     STOP_S,

@@ -19,8 +19,8 @@ from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.bench_job import FILE as BENCH
 from autotune.launch.targets.bench_job import RESULT_MARK, bench_job
+from autotune.launch.targets.container import SHM_GIB, amd, instance_name, plain
 from autotune.launch.targets.kubernetes_pod import hf_token, model_mount, model_volume, resources, toleration
-from autotune.launch.targets.pods import SHM_GIB, amd, instance_name, plain
 from autotune.launch.targets.scripts import rank_file
 from costmodel.errors import InputError
 

@@ -14,6 +14,7 @@ from autotune.launch.plan import LaunchPlan
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.bench_job import FILE as BENCH
 from autotune.launch.targets.bench_job import RESULT_MARK, bench_job
+from autotune.launch.targets.container import bench_image, image_of, instance_name, plain
 from autotune.launch.targets.kubernetes_pod import (
     INDEX_LABEL,
     NAME,
@@ -23,7 +24,6 @@ from autotune.launch.targets.kubernetes_pod import (
     server_container,
 )
 from autotune.launch.targets.kubernetes_router import router_documents
-from autotune.launch.targets.pods import bench_image, image_of, instance_name, plain
 from autotune.launch.targets.scripts import config_files, rank_file
 from costmodel.hardware import Cluster
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from autotune.engines.service import Service
 from autotune.launch.plan import LaunchPlan, NodeProcess
-from autotune.launch.targets.pods import (
+from autotune.launch.targets.container import (
     CACHE_AT,
     FILES_AT,
     SHM_GIB,

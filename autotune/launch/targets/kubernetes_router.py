@@ -6,8 +6,8 @@ from typing import Any
 
 from autotune.engines import Router
 from autotune.launch.plan import LaunchPlan
+from autotune.launch.targets.container import image_of, instance_name
 from autotune.launch.targets.kubernetes_pod import NAME, PORT_NAME, labels
-from autotune.launch.targets.pods import image_of, instance_name
 
 
 def router_documents(plan: LaunchPlan, router: Router) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from autotune.engines.service import BenchLoad, Service
 from autotune.launch.bench import ROUNDS
 from autotune.launch.document import changes
 from autotune.launch.plan import LaunchPlan
+from autotune.launch.targets.container import mounted_model
 from autotune.launch.targets.kubernetes_pod import CACHE_ON_NODE
-from autotune.launch.targets.pods import mounted_model
 from autotune.launch.targets.scripts import reached, script_command
 from autotune.launch.template import filled
 

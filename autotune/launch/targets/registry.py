@@ -12,7 +12,7 @@ from autotune.engines.service import Service
 from autotune.launch.document import plan_document
 from autotune.launch.files import MARK, OutFile
 from autotune.launch.plan import LaunchPlan
-from autotune.launch.targets import compose, dynamo, kubernetes, pods, scripts
+from autotune.launch.targets import compose, container, dynamo, kubernetes, scripts
 from autotune.launch.targets.readme import readme
 from costmodel.errors import InputError
 
@@ -82,4 +82,4 @@ def target_files(target: Target, plan: LaunchPlan, *, current: Service | None) -
 
 
 def _image(service: Service) -> tuple[str, ...]:
-    return pods.image_of(service)[1]
+    return container.image_of(service)[1]
