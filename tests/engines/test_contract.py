@@ -228,6 +228,17 @@ def test_commands_know_only_options_of_their_version(engine: Engine) -> None:
                 assert [f for f in flags if options.find(f) is None] == []
 
 
+def test_servers_of_one_node_have_ports_of_their_own(engine: Engine) -> None:
+    """Four servers on a node of eight listen on different ports, each behind `--port`, which containers change."""
+    candidate = next(c for c in plans("llama-3.1-70b", engine.name, 8) if c.layout.replicas == 4)
+    heads = [replica.head for replica in launched(service(candidate, load_model("llama-3.1-70b"))).replicas]
+    assert len({head.http_port for head in heads}) == 4
+    assert heads[0].http_port == engine.http_port
+    for head in heads:
+        assert head.argv[head.argv.index("--port") + 1] == str(head.http_port)
+        assert head.env["CUDA_VISIBLE_DEVICES"] == ",".join(map(str, head.gpus))
+
+
 def test_a_split_of_the_users_own_is_launched(engine: Engine, tmp_path: Path) -> None:
     """A partition that the engine would not choose is written out and read back."""
     arch = load_model("deepseek-v3")
