@@ -83,11 +83,11 @@ class OptionReader:
         self.problems.append(Problem(path="memory fraction", message=f"must lie between 0 and 1, got {text[:40]!r}"))
         return None
 
-    def guess_experts(self, said: bool) -> bool:
-        """Whether a model that is not known has experts, which `said` is true of where the options speak of them."""
-        if not said:
+    def guess_experts(self, likely: bool) -> bool:
+        """Whether a model that is not known has experts: `likely` where the options speak of them; a guess is noted."""
+        if not likely:
             self.assumptions.append("model not known: taken for a dense one, since neither EP nor attention-DP is set")
-        return said
+        return likely
 
     def stages(self, text: str | None, pp: int) -> tuple[int, ...]:
         """Layers per stage from `31,30`; none where nothing is said."""

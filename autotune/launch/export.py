@@ -131,8 +131,8 @@ def imported_service(study: Study, imported: Imported) -> Service:
     options, _ = engine.choose_version(imported.engine_version)
     asked = LaunchOptions(model=imported.model, version=imported.engine_version)
     service = make_service(study, _valid(scored, "--from"), options, asked)
-    said = {name: knobs.get(name) for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens")}
-    limits = replace(service.limits, **{name: value for name, value in said.items() if value})
+    given = {name: knobs.get(name) for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens")}
+    limits = replace(service.limits, **{name: value for name, value in given.items() if value})
     filled = knobs.get("memory_fraction")
     if engine.memory_is_of_everything and isinstance(filled, float):
         limits = replace(limits, gpu_memory_utilization=filled)
@@ -146,5 +146,5 @@ def _all_servers(study: Study, imported: Imported) -> tuple[str, tuple[str, ...]
     servers = study.cluster.gpus // size
     if layout.replicas != 1 or servers < 2 or study.cluster.gpus % size or not layout.stage_layers:
         return imported.plan, ()
-    said = f"--from: it starts one server of {size} GPUs; {servers} of them taken, which is all GPUs of the study"
-    return format_plan(replace(layout, replicas=servers), imported.engine), (said,)
+    assumption = f"--from: it starts one server of {size} GPUs; {servers} of them taken, which is all GPUs of the study"
+    return format_plan(replace(layout, replicas=servers), imported.engine), (assumption,)

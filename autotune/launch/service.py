@@ -76,10 +76,10 @@ def _speculative(study: Study, engine: str) -> list[str]:
     if given is None:
         return []
     option = ENGINES[engine].speculative_option
-    said = (
+    scored = (
         f"scored with speculative decoding, {given.draft_tokens} tokens drafted a step: the study does not say by what"
     )
-    return [f"{said}, so that {option} is not written; add it, or the plan is slower than predicted"]
+    return [f"{scored}, so that {option} is not written; add it, or the plan is slower than predicted"]
 
 
 def bench_load(study: Study, plan: PlanResult) -> BenchLoad:

@@ -118,8 +118,8 @@ def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arc
         path = Path(model)
         return (read_config_file(path) if model.endswith(".json") or path.is_file() else load_model(model)), []
     if study is not None:
-        said = [] if command.model is None else [f"model {command.model!r} taken for the study's, {study.arch.name}"]
-        return study.arch, said
+        taken = [] if command.model is None else [f"model {command.model!r} taken for the study's, {study.arch.name}"]
+        return study.arch, taken
     named = None if command.model is None else _arch_named(command.model)
     if named is not None:
         return named, [f"model {command.model!r} read as {named.name} of the catalog"]
@@ -142,8 +142,8 @@ def _as_exported(read: Imported, document: Mapping[str, Any], folder: Path) -> I
         InputError: the commands were changed so that they start another plan.
     """
     path = str(folder / MARK)
-    written, said = read_plan(document, path)
-    knobs = asdict(said)
+    written, exported_knobs = read_plan(document, path)
+    knobs = asdict(exported_knobs)
     names = (*LAYOUT_AXES, "stage_layers") if read.layout.stage_layers else LAYOUT_AXES
     differs = [
         f"{name} {getattr(written, name)} in {MARK}, {getattr(read.layout, name)} in the commands"

@@ -47,11 +47,11 @@ def knobs_of(options: OptionReader, layout: Layout) -> dict[str, Any]:
 def defaults_of(options: OptionReader) -> dict[str, Any]:
     """What the version takes for the options that were left out; None: it finds the value when it starts."""
     command = options.command
-    said = {*command.values, *(name.rpartition(".")[2] for name in command.values)}
+    given = {*command.values, *(name.rpartition(".")[2] for name in command.values)}
     return {
         name: command.options.default(name, gpu_gib=options.gpu_gib)
         for name in ENGINES[command.engine].shown_options
-        if name in command.options.options and name not in said
+        if name in command.options.options and name not in given
     }
 
 

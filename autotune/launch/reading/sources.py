@@ -88,8 +88,8 @@ def _command(container: Container, version: str | None) -> Command:
         return command
     oldest = ENGINES[command.engine].versions()[-1]
     if version_key(tag) < version_key(oldest):
-        said = f"the image has {command.engine} {tag}, older than any whose options are known ({oldest})"
-        return replace(command, assumptions=(*command.assumptions, said))
+        assumption = f"the image has {command.engine} {tag}, older than any whose options are known ({oldest})"
+        return replace(command, assumptions=(*command.assumptions, assumption))
     read = parse_command(container.words, env=container.env, version=tag)
     return replace(read, assumptions=(f"engine version {tag}: of the image's tag", *read.assumptions))
 
@@ -122,8 +122,8 @@ def with_config(command: Command, folder: Path) -> Command:
     # the file where the command runs, or of that name beside the source
     path = next((p for p in (Path(named), folder / Path(named).name) if _kind(p) == "file"), None)
     if path is None:
-        said = f"the file {named[:200]!r} is not here: its fields are not read"
-        return replace(command, assumptions=(*command.assumptions, said))
+        assumption = f"the file {named[:200]!r} is not here: its fields are not read"
+        return replace(command, assumptions=(*command.assumptions, assumption))
     documents = read_yaml(read_text(path), str(path))
     if len(documents) != 1 or not isinstance(documents[0], dict):
         raise InputError.single(str(path), "must be one mapping: the fields of the configuration")

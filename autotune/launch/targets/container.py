@@ -64,8 +64,8 @@ def instance_name(service: Service) -> tuple[str, str]:
     """Name of the service, and of this plan of it: two plans of one study can run side by side."""
     name = dns_label(service.name)[:40].strip("-")
     # what is started decides: the same plan exported again is the same object
-    said = f"{service.plan}|{service.version}|{service.model}|{service.limits}"
-    return name, f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+    identity = f"{service.plan}|{service.version}|{service.model}|{service.limits}"
+    return name, f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
