@@ -19,11 +19,11 @@ from autotune.disaggregated.operating_points import (
     transfer_link,
 )
 from autotune.disaggregated.search import Pair, best_pair
-from autotune.engines import Violation
-from autotune.engines.names import engines_of
+from autotune.engines import Violation, engines_of
+from autotune.engines.service import Knobs
 from autotune.scoring.best_knobs import finite_price, order_key
 from autotune.scoring.limits import study_limits
-from autotune.scoring.plan_result import Knobs, PlanResult, broken_limits, plan_breakdown, plan_metrics
+from autotune.scoring.plan_result import PlanResult, broken_limits, plan_breakdown, plan_metrics
 from autotune.space import Resolution, resolve
 from autotune.space.pool_plan import PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled

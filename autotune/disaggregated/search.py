@@ -20,7 +20,7 @@ from autotune.disaggregated.operating_points import (
     transfer_link,
 )
 from autotune.disaggregated.skyband import skyband
-from autotune.engines.names import engines_of
+from autotune.engines import engines_of
 from autotune.scoring.best_knobs import order_key
 from autotune.scoring.limits import study_limits
 from autotune.study import Study

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune.engines import ENGINES
 from autotune.evaluation.plan import Subject
 from costmodel.plan.columns import ArchColumns, LayoutColumns
 from costmodel.plan.stages import stage_params
@@ -59,7 +60,8 @@ def _imbalance(subject: Subject, redundant: int) -> dict[str, Any]:
     """Tokens of the fullest expert rank over the mean rank's."""
     arch, layout = subject.rows.batch.cells[0][0], subject.candidate.layout
     own = replace(layout, redundant_experts=redundant)
-    columns, shape = ArchColumns.of([arch]), LayoutColumns.of([own], [subject.candidate.engine])
+    traits = ENGINES[subject.candidate.engine].traits
+    columns, shape = ArchColumns.of([arch]), LayoutColumns.of([own], [traits])
     cv2 = np.array([popularity_cv2(arch.num_experts, subject.study.workload.expert_skew, redundant)])
     state = subject.state
     tokens = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import study_profile, weights
 from autotune.scoring.objective import COST, FEWEST_GPUS, expected, looked_at
 from autotune.scoring.plan_result import PlanResult
@@ -165,7 +166,7 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
                         weights(study.arch, dtype),
                         types[gpu].name,
                         types[gpu].generation,
-                        engine,
+                        ENGINES[engine].traits,
                         study.engine_version,
                     )
                 ],

@@ -8,6 +8,7 @@ from math import nan
 
 import numpy as np
 
+from autotune.engines import ENGINES
 from autotune.space import Candidate
 from autotune.study import Study, cluster_of
 from costmodel.arch import Arch, with_dtypes
@@ -92,7 +93,7 @@ def make_rows(study: Study, variants: Sequence[Variant], batched_tokens: Sequenc
         PlanEntry(
             arch=archs[v.weight_dtype],
             cluster=clusters[v.candidate.gpu, v.candidate.layout.gpus],
-            engine=v.candidate.engine,
+            engine=ENGINES[v.candidate.engine].traits,
             layout=v.candidate.layout,
             kv_dtype=v.kv_dtype,
             engine_version=study.engine_version,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune.engines.service import Knobs
 from autotune.scoring.knob_grid import Variant
 from autotune.scoring.limits import Limit
 from autotune.scoring.objective import usd_per_million
@@ -41,20 +42,6 @@ METRICS = (
     "throughput_log_sd",
     "gpus",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Knobs:
-    """What is set at launch besides the layout."""
-
-    concurrency: int
-    """Requests in flight over all replicas."""
-    max_num_batched_tokens: int
-    """Token budget of a step, per attention-DP rank."""
-    max_num_seqs: int
-    """Sequences that run at once, per attention-DP rank, at this concurrency."""
-    weight_dtype: str | None
-    kv_dtype: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

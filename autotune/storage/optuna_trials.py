@@ -8,6 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from autotune.engines import ENGINES
 from autotune.storage.store import TrialRecord
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.hardware import gpu_names
@@ -43,13 +44,17 @@ POOL_PARAMS = tuple(f"prefill_{name}" for name in ("gpus", "replicas", "pp", "at
 """The same of the prefill pool of a disaggregated plan; the others are its decode pool's then."""
 
 
-@lru_cache(maxsize=8)
 def distributions(gpus: int) -> dict[str, BaseDistribution]:
     """Distribution of every parameter: the same for all trials of a study, as samplers need it."""
+    return _distributions(gpus, tuple(ENGINES))
+
+
+@lru_cache(maxsize=8)
+def _distributions(gpus: int, engines: tuple[str, ...]) -> dict[str, BaseDistribution]:
     degree = IntDistribution(1, max(gpus, 2), log=True)
     found: dict[str, BaseDistribution] = dict.fromkeys((*PARAMS, *POOL_PARAMS), degree)
     found["gpu"] = CategoricalDistribution(("cluster", *gpu_names()))
-    found["engine"] = CategoricalDistribution(("vllm", "sglang", "trtllm"))
+    found["engine"] = CategoricalDistribution(engines)
     found["redundant_experts"] = IntDistribution(0, 100_000)
     found["concurrency"] = IntDistribution(1, 100_000_000, log=True)
     found["max_num_batched_tokens"] = IntDistribution(16, 10_000_000, log=True)

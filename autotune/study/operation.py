@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from autotune.engines import ENGINES
 from autotune.study.operation_schema import RetuneTable, SwitchTable
 from costmodel.hardware import Cluster
 
 DEFAULT_STORAGE_BYTES_PER_S = 2.0e9
 """15 GB of weights in 7.53 s from one AWS IO2 volume (Run:ai Model Streamer's benchmark, 2024-10-29). Local NVMe arrays
 read several times as fast, object stores without a streamer slower."""
-DEFAULT_STARTUP_S: Mapping[str, float] = {"vllm": 120.0, "sglang": 120.0, "trtllm": 180.0}
-"""By engine, weights not counted.
-
-vLLM: "init engine" 91 s with a cold torch.compile cache (run-ai/runai-model-streamer#67), 34 s with a warm one
-(vllm-project/vllm#20264), some 30 s around it; large mixtures of experts take up to 8 min (vllm-project/vllm#43189).
-SGLang: graph capture "can take up to several minutes" by its own log. TensorRT-LLM: assumed, no public figure found.
-"""
 DEFAULT_WARMUP_S = 30.0
 """Assumed: kernels that are compiled on first use stall the first bursts for about 20 s (vllm-project/vllm#41834)."""
 DEFAULT_DOWN_FRAC = 0.25
@@ -82,9 +76,9 @@ def switch_values(table: SwitchTable, cluster: Cluster) -> Switch:
         said.append(
             f"switch.peer_gb_per_s not given: {cluster.gpu.scaleout_bytes_per_s / 1e9:g} GB/s a GPU, its scale-out link"
         )
-    startup = DEFAULT_STARTUP_S
+    startup = {name: engine.startup_s for name, engine in ENGINES.items()}
     if table.startup_s is not None:
-        startup = dict.fromkeys(DEFAULT_STARTUP_S, table.startup_s)
+        startup = dict.fromkeys(ENGINES, table.startup_s)
     else:
         each = ", ".join(f"{engine} {seconds:g} s" for engine, seconds in startup.items())
         said.append(f"switch.startup_s not given: {each} from start to serving, weights not counted")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from autotune.engines import ENGINES
 from autotune.study.strict_table import Fraction, NotNegative, Positive, Section
 
 
@@ -25,8 +26,8 @@ class SwitchTable(Section):
     )
     startup_s: NotNegative | None = Field(
         None,
-        description="from the process's start until it serves, weights not counted, s; default by engine: vllm 120, "
-        "sglang 120, trtllm 180",
+        description="from the process's start until it serves, weights not counted, s; default by engine: "
+        + ", ".join(f"{name} {engine.startup_s:g}" for name, engine in ENGINES.items()),
     )
     warmup_s: NotNegative | None = Field(
         None, description="after that, until kernels and caches are warm and it counts as capacity, s; default 30"

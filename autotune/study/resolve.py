@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from autotune.engines.names import engines_of
+from autotune.engines import ANY, ENGINES, engines_of, listed
 from autotune.study.engine_hardware import engines_that_run, multiplied_in
 from autotune.study.operation import retune_policy, switch_values
 from autotune.study.resolve_wider_search import axes
@@ -27,7 +27,7 @@ from costmodel.calibration.residual import not_measured
 from costmodel.hardware import Cluster
 
 DEFAULT_BATCHED_TOKENS = (2048, 4096, 8192, 16384)
-"""8,192 is what the three engines start with on large GPUs; its neighbours trade TTFT for TPOT."""
+"""8,192 is what the measured engines start with on large GPUs; its neighbours trade TTFT for TPOT."""
 DEFAULT_MEMORY_UTILIZATION = 0.9
 """vLLM's default `gpu_memory_utilization`; SGLang's `mem_fraction_static` lies near it."""
 DEFAULT_MAX_NUM_SEQS = 1024
@@ -56,8 +56,8 @@ def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibr
     objective = _objective(table, said)
     baseline = None if table.baseline is None else Baseline(**table.baseline.model_dump())
     if "engine" not in table.model_fields_set:
-        said.append("engine not given: any of vLLM, SGLang and TensorRT-LLM")
-    elif table.engine != "any" and table.engine_version is None:
+        said.append(f"engine not given: any of {listed([engine.title for engine in ENGINES.values()])}")
+    elif table.engine != ANY and table.engine_version is None:
         said.append("engine_version not given: the version whose rules are modelled")
     said += _cluster_assumptions(table, cluster)
     opened = axes(table, cluster, said)
@@ -193,7 +193,9 @@ def _calibration_assumptions(engine: str, arch: Arch, cluster: Cluster) -> list[
     """What of the question no measured run covers."""
     gpu = cluster.gpu
     found = [
-        f"calibration: {text}" for e in engines_of(engine) for text in not_measured(arch, gpu.name, gpu.generation, e)
+        f"calibration: {text}"
+        for name in engines_of(engine)
+        for text in not_measured(arch, gpu.name, gpu.generation, ENGINES[name].traits)
     ]
     return list(dict.fromkeys(found))
 

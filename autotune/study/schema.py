@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
+from autotune.engines import ANY
+from autotune.study.engine_name import EngineName, EngineOrAny
 from autotune.study.operation_schema import RetuneTable, SwitchTable
 from autotune.study.strict_table import Fraction, Positive, Section
 from autotune.study.values import OBJECTIVES
@@ -27,7 +29,6 @@ MAX_TOKENS = 100_000_000
 MAX_CONCURRENCY = 100_000_000
 MAX_CHOICES = 1_000
 
-Engine = Literal["vllm", "sglang", "trtllm"]
 _WEIGHTS = ", ".join(BYTES_PER_WEIGHT)
 
 
@@ -236,7 +237,7 @@ class BaselineTable(Section):
         max_length=500,
         description="a plan string such as EP16/PP2/TP4/DP4, resolved against cluster.gpus",
     )
-    engine: Engine | None = Field(
+    engine: EngineName | None = Field(
         None, description="engine it runs on, also another than is searched; default: the study's"
     )
     concurrency: Requests | None = Field(None, description="requests in flight over all replicas; default: the study's")
@@ -257,8 +258,8 @@ class EngineOptionsTable(Section):
 
     gpu_memory_utilization: Fraction | None = Field(
         None,
-        description="share of total GPU memory that the engine may fill, 0 to 1 (vLLM's and SGLang's); "
-        "default: 0.9, or constraints.memory_util_frac where that is less",
+        description="share of total GPU memory that the engine may fill, 0 to 1; default: 0.9, or "
+        "constraints.memory_util_frac where that is less",
     )
     cuda_graphs: bool = Field(True, description="decode steps are replayed as CUDA graphs; false: eager")
     max_num_seqs: int | None = Field(
@@ -276,9 +277,7 @@ class StudyTable(Section):
         pattern=r"^[^\x00-\x1f\x7f-\x9f/\\]+$",
         description="what the study is called in tables and in the storage; default: the file's name",
     )
-    engine: Literal["vllm", "sglang", "trtllm", "any"] = Field(
-        "any", description="serving engine; any: plans of all three compete"
-    )
+    engine: EngineOrAny = Field(ANY, description="serving engine; any: plans of all of them compete")
     engine_version: Version | None = Field(None, description="version of the engine; default: the one modelled")
     model: NameOrTable = Field(
         description="name of a catalog model (`autotune catalog`), path of a config.json relative to the "

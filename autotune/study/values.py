@@ -147,7 +147,7 @@ class Study:
     name: str
     path: Path
     engine: str
-    """`vllm`, `sglang`, `trtllm` or `any`."""
+    """Name of an engine, names of several joined by `+`, or `any`."""
     engine_version: str | None
     arch: Arch
     cluster: Cluster

@@ -14,6 +14,7 @@ import numpy as np
 from costmodel.arch import Arch
 from costmodel.calibration.residual import BORROWED_FROM
 from costmodel.dtypes import KV_BYTES, compute_dtype
+from costmodel.engine import EngineTraits
 from costmodel.hardware import Cluster, Gpu
 from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats
 from costmodel.step.collectives import Links
@@ -50,7 +51,7 @@ _MOE = {
 }
 
 
-Cell = tuple[Arch, Cluster, str, str]
+Cell = tuple[Arch, Cluster, EngineTraits, str]
 """Model, cluster, engine and dtype of the cache."""
 FACTORS = ("gemm", "attention", "experts", "all_reduce", "math", "hbm")
 """Kernel groups that have an end-to-end factor."""
@@ -90,21 +91,32 @@ def _read(generation: str, engine: str) -> dict[str, Any]:
     return raw
 
 
-def load_calibration(generation: str, engine: str, version: str | None = None) -> Calibration:
-    """The file of a generation (or of the measured one that stands in for it) and an engine.
+def load_calibration(generation: str, engine: EngineTraits, version: str | None = None) -> Calibration:
+    """The file of a generation and an engine, or of the measured ones that stand in for them.
 
     A version that was measured has its own end-to-end parameters; any other has the engine's typical ones.
     """
     measured = BORROWED_FROM[generation]
-    raw = _read(measured, engine)
+    raw = _read(measured, engine.calibration)
     own = raw["versions"].get(version or "", {})
     return Calibration(
         generation=measured,
-        engine=engine,
+        engine=engine.calibration,
         kernels=raw["kernels"],
-        serving={k: v * own.get(k, 1.0) for k, v in raw["serving"].items()},
+        serving={
+            **{k: v * own.get(k, 1.0) for k, v in raw["serving"].items()},
+            **engine_facts(engine),
+        },
         factors={k: v * own.get(k, 1.0) for k, v in raw["factors"].items()},
     )
+
+
+def engine_facts(engine: EngineTraits) -> dict[str, float]:
+    """Fields of `EngineColumns` that are facts of the engine, not fitted."""
+    return {
+        "mixes": float(engine.prompts_ride_on_decode_steps),
+        "capture_tokens": float(engine.captured_prompt_tokens),
+    }
 
 
 def _law(calibration: Calibration, *names: str) -> Mapping[str, Any]:

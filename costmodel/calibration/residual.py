@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from costmodel.arch import Arch
+from costmodel.engine import EngineTraits
 from costmodel.plan.columns import Columns, Floats
 
 _DATA = files("costmodel.calibration") / "data"
@@ -53,7 +54,8 @@ BORROWED_FROM = {
 }
 """Generation -> the measured generation whose efficiencies it takes."""
 BORROWED_SD = {"tpot": 0.15, "ttft": 0.2}
-"""Assumed further standard deviation where a generation borrows another's efficiencies: nothing measured it."""
+"""Assumed further standard deviation where a generation or an engine borrows another's efficiencies: nothing measured
+them."""
 FOUR_BITS = ("nvfp4", "mxfp4", "int4")
 TRIANGLE = [(i, j) for i in range(len(FEATURES)) for j in range(i + 1)]
 
@@ -196,10 +198,12 @@ def own_key(engine: str, gpu: str, arch: Arch) -> str:
     return f"{engine}|{gpu}|{arch_key(arch)}|{precision_key(arch)}"
 
 
-def not_measured(arch: Arch, gpu: str, generation: str, engine: str) -> tuple[str, ...]:
+def not_measured(arch: Arch, gpu: str, generation: str, engine: EngineTraits) -> tuple[str, ...]:
     """What of a cell no run has measured, in plain sentences."""
-    raw = _read(engine)
+    raw = _read(engine.calibration)
     out = []
+    if engine.calibration != engine.name:
+        out.append(f"{engine.name} was not measured: times of {engine.calibration}, with wider intervals")
     if gpu.removesuffix(" (changed)") not in raw["gpus"]:
         out.append(f"{gpu} was not measured: efficiencies of {BORROWED_FROM[generation]} GPUs, with wider intervals")
     if arch_key(arch) not in raw["models"]:
@@ -208,7 +212,7 @@ def not_measured(arch: Arch, gpu: str, generation: str, engine: str) -> tuple[st
 
 
 def residual_columns(
-    cells: Sequence[tuple[Arch, str, str, str, str | None]],
+    cells: Sequence[tuple[Arch, str, str, EngineTraits, str | None]],
     own: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> Residual:
     """Residuals of (architecture, GPU name, its generation, engine, engine version), one row each.
@@ -217,19 +221,19 @@ def residual_columns(
     """
     rows: list[dict[str, Mapping[str, Any]]] = []
     for arch, gpu, generation, engine, version in cells:
-        raw = _read(engine)
+        raw = _read(engine.calibration)
         # a catalog GPU with some figures changed still behaves most like itself
         place = gpu.removesuffix(" (changed)")
         shape, precision = arch_key(arch), precision_key(arch)
-        name = find_cell(engine, place, BORROWED_FROM[generation], shape, precision, version or "")
-        found = (own or {}).get(own_key(engine, gpu, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
+        name = find_cell(engine.calibration, place, BORROWED_FROM[generation], shape, precision, version or "")
+        found = (own or {}).get(own_key(engine.name, gpu, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
+        borrows = BORROWED_FROM[generation] != generation or engine.calibration != engine.name
         rows.append(
             {
                 t: {
                     **raw[t],
                     "cell": found[t],
-                    "noise_variance": raw[t]["noise_variance"]
-                    + (BORROWED_SD[t] ** 2 if BORROWED_FROM[generation] != generation else 0.0),
+                    "noise_variance": raw[t]["noise_variance"] + (BORROWED_SD[t] ** 2 if borrows else 0.0),
                 }
                 for t in TARGETS
             }

@@ -34,9 +34,10 @@ class Residence:
 def balance(running: Floats, residence: Residence) -> tuple[Floats, Floats]:
     """Sequences that decode, and seconds in the queue in front of prefill; shape `(num_plans,)`.
 
-    Where `d` sequences decode, each for D = `undisturbed_s + per_decoding_s d`, d / D requests are served per second, and
-    `running - d` others are before their first token: `d (before_decode_s + queue) = (running - d) D`. The queue is that
-    of Pollaczek and Khinchine for a server of `service_s`; what is more than `most_decoding` waits, whatever its length.
+    Where `d` sequences decode, each for D = `undisturbed_s + per_decoding_s d`, d / D requests are served per second,
+    and `running - d` others are before their first token: `d (before_decode_s + queue) = (running - d) D`. The queue is
+    that of Pollaczek and Khinchine for a server of `service_s`; what is more than `most_decoding` waits, whatever its
+    length.
     """
     r = residence
 

@@ -1,9 +1,9 @@
 """What a benchmark does to its own figures by beginning with all its requests at once.
 
-The first prompts queue together. They leave the queue one after the other, so that the next requests come at the distances
-in which they were served, and outputs of different lengths spread them further from round to round. Where all requests have
-the same lengths, they never part: whole waves where decoding waits for all prompts, small groups where prompts ride on
-decode steps.
+The first prompts queue together. They leave the queue one after the other, so that the next requests come at the
+distances in which they were served, and outputs of different lengths spread them further from round to round. Where all
+requests have the same lengths, they never part: whole waves where decoding waits for all prompts, small groups where
+prompts ride on decode steps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from costmodel.step.step_work import decode_work, joint_work
 LENGTHS_WIDTH = 0.2
 """Width of the output lengths of a benchmark that varies them, over the longest: uniform in [0.8, 1.0] of it."""
 BUNCHED_MOST = 0.6
-"""Utilisation in front of prefill while requests are still bunched, at most: they keep their distances. Of simulations."""
+"""Utilisation in front of prefill while requests are still bunched, at most, as they keep their distances: simulated.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

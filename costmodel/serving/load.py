@@ -40,11 +40,13 @@ class Load(Columns):
     same_lengths: Floats = field(default_factory=_zero)
     """1 where every request has just these lengths, 0 where they vary."""
     waves: Floats = field(default_factory=_zero)
-    """A benchmark that begins with all its slots at once: requests that each slot sends. 0: requests come as they may."""
+    """A benchmark that begins with all its slots at once: requests that each slot sends. 0: requests come as they may.
+    """
     open_loop: Floats = field(default_factory=_zero)
     """1 where requests arrive whatever the server does, 0 where each is sent as another ends."""
     arrival_cv2: Floats = field(default_factory=_one)
-    """Squared coefficient of variation of the gaps between arrivals: 1 for Poisson, and for many closed loops together."""
+    """Squared coefficient of variation of the gaps between arrivals: 1 for Poisson, and for many closed loops together.
+    """
     poll_steps: Floats = field(default_factory=_zero)
     """Steps between the scheduler's looks at new requests; 0: every step."""
     hold_steps: Floats = field(default_factory=_zero)

@@ -158,9 +158,9 @@ def ttft_parts(
 ) -> dict[str, Floats]:
     """What time to first token is made of, seconds by part; TTFT is their sum.
 
-    A request passes the front end, waits for the step that runs (and for what the scheduler's polling or batching adds),
-    queues behind other prompts, is prefilled, and its token is handed on while later steps run. With no cache for it, it
-    waits until others end, at the pace at which those that run are served.
+    A request passes the front end, waits for the step that runs (and for what the scheduler's polling or batching
+    adds), queues behind other prompts, is prefilled, and its token is handed on while later steps run. With no cache
+    for it, it waits until others end, at the pace at which those that run are served.
     """
     parts = {
         "front_end": front_s + 0.0 * queue_s,
@@ -183,7 +183,7 @@ def _step_wait_s(engine: EngineColumns, load: Load, share: ReplicaShare, mix: St
 
 
 def _most_decoding(engine: EngineColumns, load: Load, share: ReplicaShare) -> Floats:
-    """Sequences that decode while every step's token budget is full: a request takes its prompt and its rounds of it."""
+    """Sequences that decode while the token budget of every step is full: a request takes its prompt and rounds of it."""
     tokens = share.new + share.rounds * load.step_tokens
     return np.where(engine.mixes > 0.0, share.rounds * share.cells * load.batched_tokens / tokens, np.inf)
 

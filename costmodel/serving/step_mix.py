@@ -1,8 +1,8 @@
 """What a replica's steps look like while `B` sequences decode in each: most carry no prompt, and some carry a few.
 
-Of a request with `R` decode steps, one step in `R` ends it, and the next request's prompt takes its place: `B / R` prompts
-come per step. They come at random, so that a step carries any with probability `1 - exp(-B / R)` (prompts that need several
-steps count as often), unless they fill the token budget: then more steps do.
+Of a request with `R` decode steps, one step in `R` ends it, and the next request's prompt takes its place: `B / R`
+prompts come per step. They come at random, so that a step carries any with probability `1 - exp(-B / R)` (prompts that
+need several steps count as often), unless they fill the token budget: then more steps do.
 """
 
 from __future__ import annotations

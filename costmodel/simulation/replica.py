@@ -114,7 +114,9 @@ class Replica:
             rank[0].waiting.append(request)
 
     def _compose(self, lane: Lane) -> list[tuple[Cell, Request]] | None:
-        """Give the lane's cells their prompt tokens of the next step; the prompts that end with it. None: there are none."""
+        """Give the lane's cells their prompt tokens of the next step; the prompts that end with it. None: there are
+        none.
+        """
         policy, limits, table = self.policy, self.limits, self.table
         finished: list[tuple[Cell, Request]] = []
         tokens = 0

@@ -1,7 +1,8 @@
-"""The same events as `Replica` runs them, for a replica of one cell, written out in local variables: ten times as quick.
+"""The same events as `Replica` runs them, for a replica of one cell, written out in local variables: ten times as
+quick.
 
-A replica without pipeline stages and attention-DP is one queue in front of one batch. Nothing is preempted here: a replica
-whose cache may run out is `Replica`'s. A test holds the two against each other to the last digit but rounding.
+A replica without pipeline stages and attention-DP is one queue in front of one batch. Nothing is preempted here: a
+replica whose cache may run out is `Replica`'s. A test holds the two against each other to the last digit but rounding.
 """
 
 from __future__ import annotations

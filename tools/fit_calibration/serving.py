@@ -14,9 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from costmodel.calibration.load import FACTORS, SMALL_KERNELS, small_kernels_s
+from autotune.engines import ENGINES as REGISTERED
+from costmodel.calibration.load import (
+    FACTORS,
+    SMALL_KERNELS,
+    cell_columns,
+    engine_facts,
+    load_calibration,
+    small_kernels_s,
+)
+from costmodel.engine import EngineTraits
 from costmodel.estimate.result import Estimate
-from costmodel.measured.runs import ENGINES, Run, RunBatch, prepare_runs
+from costmodel.measured.runs import Run, RunBatch, prepare_runs
 from costmodel.plan.columns import Floats
 from costmodel.step.kernel_rates import Rates
 
@@ -56,11 +65,7 @@ PARAMETERS = (
     Parameter(name="math", start=1.0, shared_sd=0.1, engine_sd=0.15, version_sd=0.1),
     Parameter(name="hbm", start=1.0, shared_sd=0.1, engine_sd=0.1, version_sd=0.08),
 )
-FIXED = {
-    "mixes": {"vllm": 1.0, "trtllm": 1.0, "sglang": 0.0},
-    "capture_tokens": {"vllm": 512.0, "trtllm": 0.0, "sglang": 0.0},
-}
-"""Engines' defaults."""
+ENGINES = tuple(REGISTERED)
 NAMES = tuple(p.name for p in PARAMETERS)
 OF_VERSION = tuple(i for i, p in enumerate(PARAMETERS) if p.version_sd > 0)
 STRENGTH = 0.3
@@ -188,13 +193,11 @@ class ServingFit:
                     own[p.name] = _round(float(clipped / values[p.name]))
                 versions[version] = own
         serving = {n: _round(values[n]) for n in NAMES if n not in FACTORS}
-        serving |= {n: by[engine] for n, by in FIXED.items()}
         return {"serving": serving, "factors": {n: _round(values[n]) for n in FACTORS}, "versions": versions}
 
 
 def _without_factors(prepared: RunBatch) -> RunBatch:
     """The batch with kernel laws as the tables have them, whatever calibration is installed."""
-    from costmodel.calibration.load import cell_columns, load_calibration
 
     batch = prepared.batch
     calibrations = [
@@ -207,9 +210,9 @@ def _without_factors(prepared: RunBatch) -> RunBatch:
     return replace(prepared, batch=replace(batch, columns=columns))
 
 
-def _start(engine: str) -> dict[str, float]:
+def _start(engine: EngineTraits) -> dict[str, float]:
     values = {p.name: p.start for p in PARAMETERS if p.name not in FACTORS}
-    return {**values, **{n: by[engine] for n, by in FIXED.items()}}
+    return {**values, **engine_facts(engine)}
 
 
 def _fields(columns: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """vLLM V1: running sequences first, then waiting prompts in order of arrival into what is left of the token budget.
 
-Blocks are allocated as tokens are scheduled; out of blocks, the request that was admitted last is preempted and computed
-again (`vllm/v1/core/sched/scheduler.py`).
+Blocks are allocated as tokens are scheduled; out of blocks, the request that was admitted last is preempted and
+computed again (`vllm/v1/core/sched/scheduler.py`).
 """
 
 from __future__ import annotations

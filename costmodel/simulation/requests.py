@@ -1,0 +1,84 @@
+"""Requests to be simulated: when they arrive, and how long their prompts and outputs are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.plan.columns import Floats
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """Requests in the order of their arrival. Every array has shape `(num_requests,)`."""
+
+    arrival_s: Floats
+    """Ascending."""
+    prompt: Ints
+    """Tokens, at least 1."""
+    cached: Ints
+    """Those of them that are found in the prefix cache."""
+    output: Ints
+    """Tokens, at least 1."""
+
+    def __len__(self) -> int:
+        return int(self.arrival_s.size)
+
+    def take(self, index: Ints) -> Requests:
+        """Some of them, in the order of `index`."""
+        return Requests(
+            arrival_s=self.arrival_s[index],
+            prompt=self.prompt[index],
+            cached=self.cached[index],
+            output=self.output[index],
+        )
+
+
+def arrivals(count: int, rate_per_s: float, cv: float, random: np.random.Generator) -> Floats:
+    """Times of `count` arrivals at a mean rate, seconds, the first at 0.
+
+    `cv` is the coefficient of variation of the gaps: 0 for equal ones, 1 for Poisson arrivals, above it for bursts
+    (gamma distributed gaps). The gaps are scaled so that their mean is that of the rate.
+    """
+    if cv == 0.0:
+        return np.arange(count) / rate_per_s
+    shape = 1.0 / (cv * cv)
+    gaps = random.gamma(shape, 1.0 / (shape * rate_per_s), max(count - 1, 0))
+    if gaps.size and gaps.sum() > 0.0:
+        gaps *= gaps.size / rate_per_s / gaps.sum()
+    return np.concatenate([np.zeros(min(count, 1)), np.cumsum(gaps)])
+
+
+def uniform_lengths(least: float, most: float, count: int, random: np.random.Generator) -> Ints:
+    """Whole numbers between two, both included, each as likely as any other."""
+    return random.integers(round(least), round(most) + 1, count)
+
+
+def quantile_lengths(quantiles: dict[float, float], mean: float, count: int, random: np.random.Generator) -> Ints:
+    """Lengths with these quantiles (share -> tokens), as far as the mean allows.
+
+    Between two given quantiles lengths are equally likely. Below the first and above the last they go on as beside
+    them; what the mean has more or less than that is put between the quantiles, in proportion to their distance.
+    """
+    shares = sorted(quantiles)
+    values = [quantiles[s] for s in shares]
+    low = max(values[0] - (values[1] - values[0]) * shares[0] / (shares[1] - shares[0]), 1.0)
+    high = values[-1] + (values[-1] - values[-2]) * (1.0 - shares[-1]) / (shares[-1] - shares[-2])
+    knots, lengths = np.array([0.0, *shares, 1.0]), np.array([low, *values, high])
+
+    # a power of the place between two knots moves the mean and leaves the quantiles
+    def drawn(power: float, places: Floats) -> Floats:
+        at = np.clip(np.searchsorted(knots, places, side="right") - 1, 0, len(knots) - 2)
+        share = (places - knots[at]) / (knots[at + 1] - knots[at])
+        return lengths[at] + (lengths[at + 1] - lengths[at]) * share**power
+
+    grid = (np.arange(4096) + 0.5) / 4096
+    least, most = 0.05, 20.0
+    for _ in range(40):
+        middle = np.sqrt(least * most)
+        least, most = (middle, most) if drawn(middle, grid).mean() > mean else (least, middle)
+    return np.maximum(np.round(drawn(np.sqrt(least * most), random.random(count))), 1.0).astype(np.int64)

@@ -1,0 +1,57 @@
+"""What simulated requests met, one by one, and what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.plan.columns import Floats
+from costmodel.simulation.requests import Requests
+
+PERCENTILES = (50, 90, 95, 99)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Requests that were simulated. Every array has shape `(num_requests,)`; seconds.
+
+    A request that was not through when the simulation ended has an infinite `finish_s`, and maybe `first_token_s`.
+    """
+
+    requests: Requests
+    first_token_s: Floats
+    finish_s: Floats
+
+    @property
+    def ttft_s(self) -> Floats:
+        """Arrival to first token at the client."""
+        return self.first_token_s - self.requests.arrival_s
+
+    @property
+    def e2e_s(self) -> Floats:
+        """Arrival to last token at the client."""
+        return self.finish_s - self.requests.arrival_s
+
+    @property
+    def tpot_s(self) -> Floats:
+        """(End to end - TTFT) / (output tokens - 1) of each request; 0 where it has one token."""
+        outputs = self.requests.output - 1
+        return np.where(outputs > 0, (self.finish_s - self.first_token_s) / np.maximum(outputs, 1), 0.0)
+
+    def keeps(self, *, ttft_s: float | None, tpot_s: float | None, e2e_s: float | None) -> NDArray[np.bool_]:
+        """Which requests keep all of these limits at once; None is no limit."""
+        kept = np.isfinite(self.finish_s)
+        for values, limit in ((self.ttft_s, ttft_s), (self.tpot_s, tpot_s), (self.e2e_s, e2e_s)):
+            if limit is not None:
+                kept &= values <= limit
+        return kept
+
+
+def percentile(values: Floats, share: float) -> float:
+    """The value that `share` per cent of the values do not exceed (nearest rank, no interpolation)."""
+    if values.size == 0:
+        return float("nan")
+    place = min(max(int(np.ceil(share / 100.0 * values.size)) - 1, 0), values.size - 1)
+    return float(np.partition(values, place)[place])
