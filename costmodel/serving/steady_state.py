@@ -183,7 +183,7 @@ def _step_wait_s(engine: EngineColumns, load: Load, share: ReplicaShare, mix: St
 
 
 def _most_decoding(engine: EngineColumns, load: Load, share: ReplicaShare) -> Floats:
-    """Sequences that decode while the token budget of every step is full: a request takes its prompt and rounds of it."""
+    """Sequences that decode while every token budget is full: a request takes its prompt and its rounds of them."""
     tokens = share.new + share.rounds * load.step_tokens
     return np.where(engine.mixes > 0.0, share.rounds * share.cells * load.batched_tokens / tokens, np.inf)
 

@@ -39,7 +39,7 @@ class Replica:
         table: StepTable,
         policy: Policy,
         limits: CellLimits,
-        on_finish: Callable[[Request], None] | None = None,
+        on_finish: Callable[[Request], object] | None = None,
     ) -> None:
         self.table, self.policy, self.limits = table, policy, limits
         # whoever waits is taken by the next micro-batch of its rank
@@ -166,11 +166,7 @@ class Replica:
         counters.busy_s += seconds
         for cell in lane.cells:
             cell.tokens = cell.sampled = 0
-        base = (
-            step_s(table, lane.cells, decodes=True)
-            if lane.decoding
-            else min(seconds, table.slowest.rest_s[1] + table.step_s)
-        )
+        base = step_s(table, lane.cells, decodes=True) if lane.decoding else seconds
         handed = ends + table.handover_steps * base
         if mixes:
             self._decoded(lane, 1, handed)
@@ -225,11 +221,6 @@ class Replica:
         for lane in lanes:
             for cell in lane.cells:
                 cell.tokens = cell.sampled = 0
-        if table.stages == 1 and table.ranks == 1:
-            cell = lanes[0].cells[0]
-            slope = table.slowest.decode_s.piece(cell.context / cell.decoding)[1]
-            seconds = step_s(table, lanes[0].cells, decodes=True)
-            return seconds, slope * cell.decoding * table.accepted_tokens * (1.0 + table.draft_frac)
         first = self._round_s(lanes, now)
         for lane in lanes:
             for cell in lane.cells:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from costmodel.plan.columns import Floats
-
-Ints = NDArray[np.int64]
+from costmodel.plan.columns import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ class Request:
     cached: int
     """Tokens of the prompt found in the prefix cache."""
     output: int
+    number: int = 0
     to_compute: int = 0
     """Tokens to be computed before it decodes, when it was admitted; 0 before that."""
     computed: int = 0

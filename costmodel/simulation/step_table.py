@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.estimate.batch import PlanBatch
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, Ints
 from costmodel.step.operators import step_time
 from costmodel.step.pipeline_pass import front_end_s
 from costmodel.step.step_work import StepWork, decode_work, prompt_work
@@ -33,6 +33,8 @@ CHUNK_RATIO = 1.3
 PRIOR_RATIO = 4.0
 """From one grid point of the tokens before a chunk to the next; attention is linear in them but for windows."""
 MOST_CONTEXT = 1 << 20
+STRAIGHT = 1e-9
+"""Relative change of a slope up to which a line goes on straight."""
 
 
 def geometric(most: float, ratio: float) -> Floats:
@@ -54,7 +56,11 @@ class Line:
 
     @classmethod
     def through(cls, knots: Floats, values: Floats) -> Line:
-        """The function with these values at these knots, ascending."""
+        """The function with these values at these knots, ascending; knots at which it does not bend are left out."""
+        slopes = np.diff(values) / np.diff(knots)
+        bends = np.abs(np.diff(slopes)) > STRAIGHT * np.maximum(np.abs(slopes[1:]), np.abs(slopes[:-1]))
+        kept = np.concatenate([[True], bends, [True]])
+        knots, values = knots[kept], values[kept]
         slopes = np.diff(values) / np.diff(knots)
         return cls(knots=knots.tolist(), values=values.tolist(), slopes=[*slopes.tolist(), float(slopes[-1])])
 
@@ -62,6 +68,12 @@ class Line:
         """Value at `x`, which is at least the first knot."""
         i = bisect_right(self.knots, x) - 1
         return self.values[i] + self.slopes[i] * (x - self.knots[i])
+
+    def of(self, x: Ints) -> Floats:
+        """Values at `x[i]`; an array of the same shape."""
+        i = np.searchsorted(np.array(self.knots), x, side="right") - 1
+        knots, values, slopes = (np.array(column)[i] for column in (self.knots, self.values, self.slopes))
+        return np.asarray(values + slopes * (x - knots))
 
     def piece(self, x: float) -> tuple[float, float, float]:
         """Value and slope at `x`, and the next knot (infinite behind the last)."""
@@ -82,6 +94,14 @@ class Plane:
     def through(cls, first: Floats, second: Floats, values: Floats) -> Plane:
         """The function with `values[i, j]` at `(first[i], second[j])`."""
         return cls(first=first.tolist(), rows=[Line.through(second, row) for row in values])
+
+    def of(self, x: Ints, y: Ints) -> Floats:
+        """Values at `(x[i], y[i])`; an array of the same shape."""
+        rows = np.stack([row.of(y) for row in self.rows])
+        first = np.array(self.first)
+        i = np.clip(np.searchsorted(first, x, side="right"), 1, first.size - 1) - 1
+        low, high = (np.take_along_axis(rows, (i + more)[None, :], axis=0)[0] for more in (0, 1))
+        return low + (high - low) * (x - first[i]) / (first[i + 1] - first[i])
 
     def at(self, x: float, y: float) -> float:
         """Value at `(x, y)`."""
@@ -119,7 +139,13 @@ class StepTable:
     through: PartTables
     """Through all stages. With one stage the same."""
     step_s: float
+    """Host time of a step that the GPU waits for."""
     sequence_s: float
+    """The same of each decoding sequence."""
+    scheduling_s: float
+    """Host time of a step that runs beside the GPU."""
+    scheduling_sequence_s: float
+    """The same of each decoding sequence."""
     capture_tokens: float
     draft_frac: float
     step_tokens: float
@@ -159,6 +185,8 @@ def step_table(
         through=whole,
         step_s=float(engine.step_s[0]),
         sequence_s=float(engine.sequence_s[0]),
+        scheduling_s=float(engine.scheduling_s[0]),
+        scheduling_sequence_s=float(engine.scheduling_sequence_s[0]),
         capture_tokens=float(engine.capture_tokens[0]),
         draft_frac=draft_frac,
         step_tokens=step_tokens,

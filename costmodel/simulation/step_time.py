@@ -14,8 +14,25 @@ def step_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: b
 
     On the slowest stage, or `through` all of them.
     """
+    sequences = max(cell.decoding for cell in cells) if decodes else 0
+    busiest = max(int(cell.decoding * table.step_tokens) * decodes + cell.tokens for cell in cells)
+    if busiest == 0:
+        return 0.0
+    seconds = kernels_s(table, cells, decodes=decodes, through=through)
+    prompts = any(cell.tokens for cell in cells)
+    if table.draft_frac and sequences:
+        beside = [Cell(decoding=cell.decoding, context=cell.context) for cell in cells] if prompts else cells
+        seconds += table.draft_frac * kernels_s(table, beside, decodes=True, through=through)
+    if prompts and busiest > table.capture_tokens:
+        seconds = max(seconds, (table.through if through else table.slowest).floor_s)
+    seconds = max(seconds, table.scheduling_s + table.scheduling_sequence_s * sequences)
+    return seconds + table.step_s + table.sequence_s * sequences
+
+
+def kernels_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: bool) -> float:
+    """Kernels and collectives of a step, on the slowest of its attention ranks."""
     part = table.through if through else table.slowest
-    slowest, busiest, group, sequences, prompts = 0.0, 0, 0, 0, 0
+    slowest, busiest, group = 0.0, 0, 0
     for cell in cells:
         decoding = cell.decoding if decodes else 0
         verified = int(decoding * table.step_tokens)
@@ -26,42 +43,27 @@ def step_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: b
         if decoding:
             seconds += decoding * part.decode_s.at(cell.context / decoding)
         if cell.tokens:
-            prompts += cell.tokens
             seconds += cell.through_s if through else cell.attention_s
-        if seconds > slowest:
-            slowest = seconds
-        if tokens > busiest:
-            busiest = tokens
-        if decoding > sequences:
-            sequences = decoding
-        group += tokens
-    if busiest == 0:
-        return 0.0
+        slowest, busiest, group = max(slowest, seconds), max(busiest, tokens), group + tokens
     if part.experts_s is not None:
         slowest += part.experts_s.at(busiest, group)
-    if prompts and busiest > table.capture_tokens and slowest < part.floor_s:
-        slowest = part.floor_s
-    if table.draft_frac and sequences:
-        slowest += table.draft_frac * (slowest if not prompts else _undisturbed_s(table, cells, through=through))
-    return slowest + table.step_s + table.sequence_s * sequences
-
-
-def _undisturbed_s(table: StepTable, cells: Sequence[Cell], *, through: bool) -> float:
-    """Kernels of the same step without its prompts."""
-    held = [(cell.tokens, cell.sampled) for cell in cells]
-    for cell in cells:
-        cell.tokens = cell.sampled = 0
-    seconds = step_s(table, cells, decodes=True, through=through) / (1.0 + table.draft_frac)
-    for cell, (tokens, sampled) in zip(cells, held, strict=True):
-        cell.tokens, cell.sampled = tokens, sampled
-    return seconds
+    return slowest
 
 
 def until_bend(table: StepTable, cells: Sequence[Cell]) -> float:
-    """Steps of decoding for which attention stays linear in the context."""
+    """Steps of decoding for which their length stays linear in the context."""
     most = inf
     for cell in cells:
         if cell.decoding:
             mean = cell.context / cell.decoding
             most = min(most, (table.slowest.decode_s.piece(mean)[2] - mean) / table.accepted_tokens)
+    # kernels that are quicker than the host prepares steps show once the context has grown enough
+    prepared = table.scheduling_s + table.scheduling_sequence_s * max(cell.decoding for cell in cells)
+    drafted = 1.0 + table.draft_frac
+    kernels = drafted * kernels_s(table, cells, decodes=True, through=False)
+    if kernels < prepared:
+        later = [Cell(decoding=c.decoding, context=c.context + c.decoding * table.accepted_tokens) for c in cells]
+        slope = drafted * kernels_s(table, later, decodes=True, through=False) - kernels
+        if slope > 0.0:
+            most = min(most, (prepared - kernels) / slope)
     return most

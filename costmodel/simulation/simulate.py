@@ -1,0 +1,192 @@
+"""Requests through the replicas of a plan: routed, simulated, gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from costmodel.plan.columns import Floats, Ints
+from costmodel.simulation.policies import Policy
+from costmodel.simulation.replica import Replica
+from costmodel.simulation.requests import Requests
+from costmodel.simulation.served import Served
+from costmodel.simulation.single_cell import run_single
+from costmodel.simulation.state import CellLimits, Request
+from costmodel.simulation.step_table import StepTable
+
+
+class Routing(StrEnum):
+    """How a router in front of the replicas chooses one."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_OUTSTANDING = "least_outstanding"
+    PREFIX_AFFINITY = "prefix_affinity"
+    """Requests of one prefix (`groups`) to one replica, unless it has far more to do than another."""
+
+
+AFFINITY_MOST = 1.25
+"""Outstanding requests of the replica that a prefix belongs to, over those of the one that has least, at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerModel:
+    """One plan as it is simulated."""
+
+    table: StepTable
+    policy: Policy
+    limits: CellLimits
+    replicas: int
+    routing: Routing = Routing.ROUND_ROBIN
+
+    @property
+    def is_single_cell(self) -> bool:
+        """Whether a replica is one queue in front of one batch."""
+        return self.table.ranks == 1 and self.table.stages == 1
+
+    def may_run_out(self, requests: Requests) -> bool:
+        """Whether a replica's cache could hold fewer than the sequences that have a seat, were they all the longest."""
+        longest = float((requests.prompt + requests.output).max(initial=1)) + 16.0
+        return self.limits.kv_tokens < longest * min(self.limits.max_num_seqs, len(requests))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulated:
+    """What came out of a simulation."""
+
+    served: Served
+    preemptions: int
+    busy_s: float
+    """Seconds in which replicas ran steps, all of them together."""
+    timeline: tuple[Floats, ...]
+    """Per replica, an array of shape `(num_events, 4)`: seconds, requests that decode, that wait or are prefilled, and
+    cache tokens held. Empty where it was not asked for."""
+
+
+def simulate(
+    model: ServerModel, requests: Requests, *, groups: Ints | None = None, timeline: bool = False
+) -> Simulated:
+    """Requests that arrive whatever the server does (open loop).
+
+    `groups` says which requests share a prefix, for `Routing.PREFIX_AFFINITY`.
+    """
+    if model.routing is Routing.ROUND_ROBIN:
+        return _independent(model, requests, timeline=timeline)
+    replicas = [Replica(model.table, model.policy, model.limits) for _ in range(model.replicas)]
+    flying = _flying(requests)
+    homes: dict[int, int] = {}
+    for i, request in enumerate(flying):
+        for replica in replicas:
+            replica.advance(request.arrival_s)
+        waiting = [replica.outstanding for replica in replicas]
+        best = waiting.index(min(waiting))
+        if model.routing is Routing.PREFIX_AFFINITY and groups is not None:
+            home = homes.setdefault(int(groups[i]), best)
+            best = home if waiting[home] <= AFFINITY_MOST * waiting[best] + 1.0 else best
+        replicas[best].offer(request)
+    for replica in replicas:
+        replica.advance()
+    return _gathered(requests, flying, replicas, timeline=timeline)
+
+
+def simulate_closed(
+    model: ServerModel, prompt: Ints, cached: Ints, output: Ints, *, concurrency: int, timeline: bool = False
+) -> Simulated:
+    """Requests of which `concurrency` are in flight, each sent as another ends (closed loop); all slots begin at once.
+
+    Slots and requests are dealt out to the replicas, and stay there as the connections of a benchmark's client do.
+    """
+    flying: list[Request] = []
+    replicas: list[Replica] = []
+    used = min(model.replicas, concurrency)
+    for number in range(used):
+        own = [
+            Request(arrival_s=0.0, prompt=int(prompt[i]), cached=int(cached[i]), output=int(output[i]), number=i)
+            for i in range(number, prompt.size, used)
+        ]
+        slots = len(range(number, concurrency, used))
+        replicas.append(_closed_replica(model, own, slots))
+        flying += own
+    flying.sort(key=lambda request: (request.arrival_s, request.number))
+    order = np.array([request.number for request in flying], dtype=np.int64)
+    requests = Requests(
+        arrival_s=np.array([request.arrival_s for request in flying]),
+        prompt=prompt[order],
+        cached=cached[order],
+        output=output[order],
+    )
+    return _gathered(requests, flying, replicas, timeline=timeline)
+
+
+def _closed_replica(model: ServerModel, requests: Sequence[Request], slots: int) -> Replica:
+    """A replica that has served `requests`, of which `slots` were in flight; their arrivals are written into them."""
+    coming = iter(requests)
+
+    def send(at_s: float) -> None:
+        request = next(coming, None)
+        if request is not None:
+            request.arrival_s = at_s
+            replica.offer(request)
+
+    replica = Replica(model.table, model.policy, model.limits, lambda done: send(done.finish_s))
+    for _ in range(slots):
+        send(0.0)
+    replica.advance()
+    return replica
+
+
+def _flying(requests: Requests) -> list[Request]:
+    columns = zip(
+        requests.arrival_s.tolist(),
+        requests.prompt.tolist(),
+        requests.cached.tolist(),
+        requests.output.tolist(),
+        strict=True,
+    )
+    return [
+        Request(arrival_s=arrival, prompt=prompt, cached=cached, output=output, number=i)
+        for i, (arrival, prompt, cached, output) in enumerate(columns)
+    ]
+
+
+def _gathered(
+    requests: Requests, flying: Sequence[Request], replicas: Sequence[Replica], *, timeline: bool
+) -> Simulated:
+    """Results of requests in their own order."""
+    return Simulated(
+        served=Served(
+            requests=requests,
+            first_token_s=np.array([request.first_token_s for request in flying]),
+            finish_s=np.array([request.finish_s for request in flying]),
+        ),
+        preemptions=sum(replica.counters.preemptions for replica in replicas),
+        busy_s=sum(replica.counters.busy_s for replica in replicas),
+        timeline=tuple(np.array(replica.timeline) for replica in replicas) if timeline else (),
+    )
+
+
+def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> Simulated:
+    """Round robin: every replica has its requests, whatever the others do."""
+    if timeline or not model.is_single_cell or model.may_run_out(requests):
+        flying = _flying(requests)
+        replicas = [Replica(model.table, model.policy, model.limits) for _ in range(model.replicas)]
+        for number, replica in enumerate(replicas):
+            for request in flying[number :: model.replicas]:
+                replica.offer(request)
+            replica.advance()
+        return _gathered(requests, flying, replicas, timeline=timeline)
+    first, finish = np.empty(len(requests)), np.empty(len(requests))
+    busy_s = 0.0
+    for number in range(model.replicas):
+        index = np.arange(number, len(requests), model.replicas)
+        first[index], finish[index], busy = run_single(
+            model.table,
+            requests.take(index),
+            limits=model.limits,
+            mixes=model.policy.mixes,
+        )
+        busy_s += busy
+    served = Served(requests=requests, first_token_s=first, finish_s=finish)
+    return Simulated(served=served, preemptions=0, busy_s=busy_s, timeline=())
