@@ -13,7 +13,7 @@ from costmodel.simulation.policies import Policy
 from costmodel.simulation.replica import Replica
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.served import Served
-from costmodel.simulation.single_cell import run_single
+from costmodel.simulation.single_queue import run_single_queue
 from costmodel.simulation.state import CellLimits, Request
 from costmodel.simulation.step_table import StepTable
 
@@ -40,11 +40,6 @@ class ServerModel:
     limits: CellLimits
     replicas: int
     routing: Routing = Routing.ROUND_ROBIN
-
-    @property
-    def is_single_cell(self) -> bool:
-        """Whether a replica is one queue in front of one batch."""
-        return self.table.ranks == 1 and self.table.stages == 1
 
     def may_run_out(self, requests: Requests) -> bool:
         """Whether a replica's cache could hold fewer than the sequences that have a seat, were they all the longest."""
@@ -169,7 +164,7 @@ def _gathered(
 
 def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> Simulated:
     """Round robin: every replica has its requests, whatever the others do."""
-    if timeline or not model.is_single_cell or model.may_run_out(requests):
+    if timeline or model.may_run_out(requests):
         flying = _flying(requests)
         replicas = [Replica(model.table, model.policy, model.limits) for _ in range(model.replicas)]
         for number, replica in enumerate(replicas):
@@ -181,7 +176,7 @@ def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> S
     busy_s = 0.0
     for number in range(model.replicas):
         index = np.arange(number, len(requests), model.replicas)
-        first[index], finish[index], busy = run_single(
+        first[index], finish[index], busy = run_single_queue(
             model.table,
             requests.take(index),
             limits=model.limits,
