@@ -7,12 +7,13 @@ from dataclasses import replace
 from autotune.comparison.best import at_capacity, best_plan, capacity_study
 from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.operators import time_rows, where_from
-from autotune.comparison.probability_better import LATENCIES, THROUGHPUTS, metric_p_better, p_better
+from autotune.comparison.probability_better import metric_p_better, p_better
 from autotune.comparison.robustness import robustness
 from autotune.comparison.switching import same_launch, switch_cost
 from autotune.comparison.value_and_gain import served_within_limits, value_per_s
 from autotune.comparison.values import Comparison, MarginRow, MetricRow, Side, SwitchCost
 from autotune.comparison.verdict import verdict
+from autotune.metrics import COST, MAXIMIZE, MINIMIZE, Use, used
 from autotune.scoring.joint_uncertainty import joint_draws
 from autotune.scoring.limits import study_limits
 from autotune.space import format_plan
@@ -27,22 +28,6 @@ from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.plan.columns import Floats
 
 BEST = "best"
-METRIC_ORDER = (
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "total_tokens_per_s",
-    "output_tokens_per_s",
-    "requests_per_s",
-    "stage_tokens_per_s_per_gpu",
-    "ttft_s",
-    "ttft_longest_s",
-    "tpot_s",
-    "memory_util_frac",
-    "gpu_util_frac",
-    "compute_util_frac",
-    "bandwidth_util_frac",
-    "kv_capacity_sequences",
-)
 
 
 def compare(
@@ -107,7 +92,7 @@ def compare(
         time=rows,
         where_from=where_from(rows),
         robustness=robustness(study, mine, theirs, sure) if scenarios and mine and theirs and not same else None,
-        price_per_million_tokens=_prices(mine, theirs, "usd_per_million_tokens"),
+        price_per_million_tokens=_prices(mine, theirs, COST),
         price_per_million_output_tokens=_prices(mine, theirs, "usd_per_million_output_tokens"),
         switch=switch,
         verdict=verdict(study, before, after, same=same, p_better=sure, switch=switch),
@@ -222,13 +207,13 @@ def _metrics(study: Study, current: PlanResult | None, candidate: PlanResult | N
     draws = joint_draws(study, (current, candidate))
     return tuple(
         MetricRow(
-            name=name,
-            current=current.metrics[name],
-            candidate=candidate.metrics[name],
-            better="lower" if name in LATENCIES else "higher" if name in THROUGHPUTS else None,
-            p_better=metric_p_better(name, current, candidate, draws),
+            name=metric.name,
+            current=current.metrics[metric.name],
+            candidate=candidate.metrics[metric.name],
+            better={MAXIMIZE: "higher", MINIMIZE: "lower"}.get(metric.better),
+            p_better=metric_p_better(metric.name, current, candidate, draws),
         )
-        for name in METRIC_ORDER
+        for metric in used(Use.COMPARED)
     )
 
 

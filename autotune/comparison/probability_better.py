@@ -8,36 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.comparison.value_and_gain import hard_limits_kept
+from autotune.metrics import MAXIMIZE, METRICS, TPOT_SD, TTFT_SD
 from autotune.scoring.joint_uncertainty import Draws, joint_draws
-from autotune.scoring.objective import COST, FEWEST_GPUS
 from autotune.scoring.plan_result import DERIVED, relative_excess
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from autotune.tuning.answer_study import expected_objective
 from costmodel.plan.columns import Floats
 
-THROUGHPUTS = (
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "total_tokens_per_s",
-    "output_tokens_per_s",
-    "requests_per_s",
-    "stage_tokens_per_s_per_gpu",
-)
-LATENCIES = ("ttft_s", "ttft_longest_s", "tpot_s")
-
 
 def drawn_metric(name: str, plans: Sequence[PlanResult], draws: Draws) -> Floats | None:
     """Draws of one metric, shape `(len(plans), draws)`; None where the model has no error for it."""
-    if name in LATENCIES:
+    metric = METRICS[name]
+    if metric.log_sd in (TTFT_SD, TPOT_SD):
         return np.asarray(getattr(draws, name))
-    if name in THROUGHPUTS:
-        return np.array([p.metrics[name] for p in plans])[:, None] * draws.throughput_factor
-    if name == COST:
-        return np.array([p.metrics[name] for p in plans])[:, None] / draws.throughput_factor
-    if name == FEWEST_GPUS:
-        return np.array([p.metrics[name] for p in plans])[:, None] * np.ones_like(draws.throughput_factor)
-    return None
+    if not metric.better:
+        return None
+    values = np.array([p.metrics[name] for p in plans])[:, None]
+    if not metric.log_sd:
+        return values * np.ones_like(draws.throughput_factor)
+    return values * draws.throughput_factor if metric.better == MAXIMIZE else values / draws.throughput_factor
 
 
 def p_greater(first: Floats, second: Floats) -> float:
@@ -52,7 +42,8 @@ def metric_p_better(name: str, current: PlanResult, candidate: PlanResult, draws
         return None
     if _identical(current, candidate):
         return 0.5
-    return p_greater(drawn[0], drawn[1]) if name in (*LATENCIES, COST, FEWEST_GPUS) else p_greater(drawn[1], drawn[0])
+    sign = METRICS[name].sign
+    return p_greater(sign * drawn[1], sign * drawn[0])
 
 
 def p_better(

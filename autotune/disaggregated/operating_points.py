@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from autotune.scoring.knob_grid import speculation, study_profile, weights
 from autotune.space import Candidate, enumerate_space
 from autotune.study import IntRange, Study
-from autotune.text.normal import p_below
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pairing import Demand
 from costmodel.disaggregated.pools import MOST_UTILISED, PoolColumns, PoolPoint, decode_pool, prefill_pool
 from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.estimate.normal import p_below
 from costmodel.hardware import Cluster
 from costmodel.hardware.gpu import Gpu
 from costmodel.plan.columns import Floats, Ints

@@ -7,6 +7,7 @@ from typing import Any
 
 from autotune.evaluation.report_claims import Quantity
 from autotune.evaluation.values import FAILED, PASSED, AxisVerdict, StageBytes
+from autotune.metrics import METRICS, PER_GPU, RATE_SD
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -141,28 +142,15 @@ def _exchanged(candidate: Candidate, result: PlanResult | None) -> dict[str, Qua
     return {"attention_dp_exchange_s": Quantity(value=seconds, words=words if groups > 1 else "one attention-DP group")}
 
 
-ESTIMATES = {
-    "ttft_longest_s": ("ttft_log_sd", "TTFT of the longest prompt, s"),
-    "ttft_s": ("ttft_log_sd", "mean TTFT, s"),
-    "tpot_s": ("tpot_log_sd", "mean TPOT, s"),
-    "requests_per_s": ("throughput_log_sd", "requests/s"),
-    "gpu_util_frac": ("", "share of time in which the busiest stage's GPUs run kernels"),
-    "compute_util_frac": ("", "achieved over peak FLOP/s"),
-    "bandwidth_util_frac": ("", "achieved over peak memory bandwidth"),
-    "memory_util_frac": ("", "memory in use on the fullest GPU"),
-}
-"""Metric -> its uncertainty, and what it is."""
-
-
 def _estimates(study: Study, result: PlanResult | None, performance: Mapping[str, Any]) -> dict[str, Quantity]:
     out = {}
-    for name, (spread, words) in ESTIMATES.items():
-        value = None if result is None else result.metrics[name]
-        out[name] = Quantity(
-            value=value,
-            words=FORBIDDEN if value is None else words,
-            log_sd=result.metrics[spread] if result is not None and spread else 0.0,
-        )
+    for metric in METRICS.values():
+        if metric.meaning:
+            out[metric.name] = Quantity(
+                value=None if result is None else result.metrics[metric.name],
+                words=FORBIDDEN if result is None else metric.meaning,
+                log_sd=result.metrics[metric.log_sd] if result is not None and metric.log_sd else 0.0,
+            )
     for when, place, words in (
         ("", "tokens_per_ms", "at the study's load"),
         ("_at_saturation", "tokens_per_ms_at_saturation", "at saturation, latency aside"),
@@ -175,7 +163,7 @@ def _estimates(study: Study, result: PlanResult | None, performance: Mapping[str
             out[f"tokens_per_ms_{scope}{when}"] = Quantity(
                 value=performance[place][scope] if performance else None,
                 words=f"{said}, {words}" if performance else FORBIDDEN,
-                log_sd=0.0 if result is None else result.metrics["throughput_log_sd"],
+                log_sd=0.0 if result is None else result.metrics[RATE_SD],
             )
     return out | _of_a_request(study, result)
 
@@ -186,7 +174,7 @@ def _of_a_request(study: Study, result: PlanResult | None) -> dict[str, Quantity
             n: Quantity(value=None, words=FORBIDDEN) for n in ("requests_in_flight", "e2e_s", "tokens_per_ms_per_gpu")
         }
     metrics = result.metrics
-    spread = metrics["throughput_log_sd"]
+    spread = metrics[RATE_SD]
     outputs = max(study.workload.osl.mean - 1.0, 0.0)
     return {
         "requests_in_flight": Quantity(value=result.knobs.concurrency, words="requests in flight over all replicas"),
@@ -196,7 +184,7 @@ def _of_a_request(study: Study, result: PlanResult | None) -> dict[str, Quantity
             log_sd=spread,
         ),
         "tokens_per_ms_per_gpu": Quantity(
-            value=metrics["total_tokens_per_s_per_gpu"] / 1e3,
+            value=metrics[PER_GPU] / 1e3,
             words="tokens/ms of the cluster over all its GPUs, those of every stage",
             log_sd=spread,
         ),

@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autotune.evaluation.values import CONFIRMED, REFUTED, UNDECIDABLE, ClaimVerdict
-from autotune.text.normal import p_below
 from autotune.text.numbers import figure
 from costmodel.errors import InputError, Problem
+from costmodel.estimate.normal import p_below
 from costmodel.files import read_file
 from costmodel.plan.columns import Floats
 

@@ -8,25 +8,15 @@ from dataclasses import asdict
 from typing import Any
 
 from autotune.disaggregated.tune_pools import PoolSearch
+from autotune.metrics import Use, used
 from autotune.report.clusters import clusters_document
-from autotune.scoring.joint_uncertainty import P10, Confidence
+from autotune.scoring.joint_uncertainty import Confidence
 from autotune.space import Candidate, Space, format_plan
 from autotune.space.pool_plan import ROLES, Pools
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import BaselineResult, place
+from costmodel.estimate.normal import Z90
 from costmodel.plan.layout import Layout
-
-COMPARED = (
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "requests_per_s",
-    "ttft_s",
-    "tpot_s",
-    "memory_util_frac",
-    "gpu_util_frac",
-    "gpus",
-    "usd_per_million_tokens",
-)
 
 
 def layout_document(layout: Layout) -> dict[str, Any]:
@@ -53,7 +43,7 @@ def versus(plan: PlanResult, baseline: PlanResult | None) -> dict[str, float]:
     if baseline is None:
         return {}
     out = {}
-    for name in COMPARED:
+    for name in (metric.name for metric in used(Use.BASELINE)):
         before, now = baseline.metrics.get(name, 0.0), plan.metrics.get(name, math.nan)
         if before and math.isfinite(before) and math.isfinite(now):
             out[f"{name}_frac"] = now / before - 1.0
@@ -64,7 +54,7 @@ def confidence_document(plan: PlanResult, known: Confidence | None) -> dict[str,
     """How sure the estimate and its place are: 80 % intervals and probabilities."""
     out: dict[str, Any] = {"p_meets": plan.p_meets}
     for name, sd in (("ttft_s", "ttft_log_sd"), ("tpot_s", "tpot_log_sd"), ("requests_per_s", "throughput_log_sd")):
-        factor = math.exp(P10 * plan.metrics[sd])
+        factor = math.exp(Z90 * plan.metrics[sd])
         stem = name.removesuffix("_s") if name != "requests_per_s" else "requests_per_s"
         unit = "" if name == "requests_per_s" else "_s"
         out[f"{stem}_p10{unit}"] = plan.metrics[name] / factor

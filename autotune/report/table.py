@@ -14,12 +14,12 @@ from autotune.report.clusters import print_clusters, table_name
 from autotune.report.document import assumptions, baseline_rank, versus
 from autotune.report.html.verdict import tune_verdict
 from autotune.report.vocabulary.words import plan_name
-from autotune.scoring.joint_uncertainty import P10
 from autotune.scoring.plan_result import DERIVED
 from autotune.space import short_plan
 from autotune.text.numbers import figure, number
 from autotune.tuning import PlanResult, TuneResult, Violation
 from autotune.tuning.answer_study import BaselineResult
+from costmodel.estimate.normal import Z90
 
 RULE_TEXTS = {rule.name: rule.text for rule in RULES}
 
@@ -124,7 +124,7 @@ def _print_confidence(console: Console, result: TuneResult) -> None:
     alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
     others = "1 other plan (≈)" if alike == 1 else f"{alike or 'no'} other plans (≈)"
     m = best.metrics
-    ttft, tpot = (math.exp(P10 * m[name]) for name in ("ttft_log_sd", "tpot_log_sd"))
+    ttft, tpot = (math.exp(Z90 * m[name]) for name in ("ttft_log_sd", "tpot_log_sd"))
     console.print(
         f"Of rank 1, 80 % intervals: TTFT {m['ttft_longest_s'] / ttft:.2f} to {m['ttft_longest_s'] * ttft:.2f} s, TPOT "
         f"{m['tpot_s'] * 1e3 / tpot:.1f} to {m['tpot_s'] * 1e3 * tpot:.1f} ms; {others} cannot be told "

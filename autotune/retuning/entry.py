@@ -11,17 +11,7 @@ from typing import Any
 
 from autotune.comparison import Side, SwitchCost
 from autotune.comparison.verdict import worst_broken
-
-METRICS = (
-    "requests_per_s",
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "ttft_s",
-    "ttft_longest_s",
-    "tpot_s",
-    "memory_util_frac",
-)
-"""What an entry keeps of a plan's figures."""
+from autotune.metrics import Use, used
 
 
 def iso(seconds: float) -> str:
@@ -50,7 +40,7 @@ def side_entry(side: Side) -> dict[str, Any]:
     if side.result is not None:
         out["knobs"] = asdict(side.result.knobs)
         out["p_meets"] = side.result.p_meets
-        out["metrics"] = {name: _finite(side.result.metrics[name]) for name in METRICS}
+        out["metrics"] = {m.name: _finite(side.result.metrics[m.name]) for m in used(Use.LEDGER)}
     return out
 
 

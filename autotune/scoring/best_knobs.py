@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from autotune.metrics import METRICS
 from autotune.scoring.knob_grid import Rows, Variant, make_rows
 from autotune.scoring.limits import Figures, Limit, excess_table, p_meets, study_limits
 from autotune.scoring.objective import expected, looked_at
@@ -14,7 +15,7 @@ from autotune.scoring.plan_result import DERIVED, PlanResult, plan_result
 from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
 from autotune.scoring.tried import FIGURES, Tried
 from autotune.space import Candidate
-from autotune.study import FEWEST_IN_FLIGHT, IntRange, Study
+from autotune.study import IntRange, Study
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import Floats
 
@@ -83,7 +84,7 @@ def _concurrencies(study: Study, rows: Rows, limits: tuple[Limit, ...]) -> list[
     if not fixed and asked is not None and not isinstance(asked, IntRange):
         return [np.full(size, float(value)) for value in asked]
     solved = solve_concurrency(rows, limits)
-    if fixed or study.objective.metric in FEWEST_IN_FLIGHT:
+    if fixed or METRICS[study.objective.metric].fewer_in_flight:
         return [solved]
     replicas = rows.batch.layout.replicas
     least = bounds(study, replicas)[0] * replicas

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autotune.metrics import COST, GPUS
 from autotune.scoring.knob_grid import study_profile, weights
-from autotune.scoring.objective import COST, FEWEST_GPUS, expected, looked_at
+from autotune.scoring.objective import expected, looked_at
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
 from costmodel.calibration.residual import (
@@ -33,8 +34,6 @@ DRAWS = 1000
 SEED = 20
 TOLD_APART = 0.9
 """A plan that the best beats with less than this probability cannot be told apart from it."""
-P10 = 1.2815515655446004
-"""Quantile of the normal distribution at 0.9."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +95,7 @@ def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
         return np.asarray(own[metric] * (1.0 - 1e-6 * took / took.max()))
     if metric == COST:
         return -own[COST] / drawn.throughput_factor
-    moved = {name: value if name == FEWEST_GPUS else value * drawn.throughput_factor for name, value in own.items()}
+    moved = {name: value if name == GPUS else value * drawn.throughput_factor for name, value in own.items()}
     sign = -1.0 if study.objective.direction == "minimize" else 1.0
     return sign * expected(study, moved, np.ones(1), np.ones(1))
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from autotune.study import Study
-from autotune.text.normal import p_below
+from costmodel.estimate.normal import p_below
 from costmodel.plan.columns import Floats
 
 TOLERANCE = 1e-9

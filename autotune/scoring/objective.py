@@ -8,11 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+from autotune.metrics import COST, GPUS, PER_GPU
 from autotune.study import Study
 from costmodel.plan.columns import Floats
-
-COST = "usd_per_million_tokens"
-FEWEST_GPUS = "gpus"
 
 
 def usd_per_million(price_per_hour: float, tokens_per_s: float) -> float:
@@ -38,9 +36,9 @@ def expected(study: Study, figures: Mapping[str, Floats], p_meets: Floats, price
     if metric == COST:
         useful = np.maximum(figures["total_tokens_per_s"] * p_meets, 1e-300)
         return np.asarray(price_per_hour / 3600.0 / useful * 1e6)
-    if metric == FEWEST_GPUS:
-        useful = np.maximum(figures["total_tokens_per_s_per_gpu"] * p_meets, 0.0)
-        return np.asarray(figures["gpus"] - useful / (1.0 + useful))
+    if metric == GPUS:
+        useful = np.maximum(figures[PER_GPU] * p_meets, 0.0)
+        return np.asarray(figures[GPUS] - useful / (1.0 + useful))
     value = figures[metric]
     return value if study.objective.direction == "minimize" else value * p_meets
 
@@ -48,7 +46,7 @@ def expected(study: Study, figures: Mapping[str, Floats], p_meets: Floats, price
 def looked_at(study: Study) -> tuple[str, ...]:
     """Figures that `expected` reads."""
     metric = study.objective.metric
-    return {COST: ("total_tokens_per_s",), FEWEST_GPUS: ("total_tokens_per_s_per_gpu", "gpus")}.get(metric, (metric,))
+    return {COST: ("total_tokens_per_s",), GPUS: (PER_GPU, GPUS)}.get(metric, (metric,))
 
 
 class Scored(Protocol):

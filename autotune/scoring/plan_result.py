@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune.metrics import ESTIMATED, LOG_SDS
 from autotune.scoring.knob_grid import Variant
 from autotune.scoring.limits import Limit
 from autotune.scoring.objective import usd_per_million
@@ -20,27 +21,6 @@ from costmodel.estimate.result import MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estim
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 from costmodel.step.operators import GROUPS
-
-METRICS = (
-    "ttft_s",
-    "tpot_s",
-    "total_tokens_per_s",
-    "output_tokens_per_s",
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "requests_per_s",
-    "memory_util_frac",
-    "gpu_util_frac",
-    "ttft_longest_s",
-    "stage_tokens_per_s_per_gpu",
-    "compute_util_frac",
-    "bandwidth_util_frac",
-    "kv_capacity_sequences",
-    "ttft_log_sd",
-    "tpot_log_sd",
-    "throughput_log_sd",
-    "gpus",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +151,7 @@ def plan_result(
 
 def plan_metrics(estimate: Estimate, row: int, price_per_hour: float | None) -> dict[str, float]:
     """Every figure of one row; those in US dollars where the price of all its GPUs is known."""
-    out = {name: float(getattr(estimate, name)[row]) for name in METRICS}
+    out = {name: float(getattr(estimate, name)[row]) for name in (*ESTIMATED, *LOG_SDS)}
     if price_per_hour is not None:
         out["usd_per_million_tokens"] = usd_per_million(price_per_hour, out["total_tokens_per_s"])
         out["usd_per_million_output_tokens"] = usd_per_million(price_per_hour, out["output_tokens_per_s"])

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.metrics import METRICS
 from autotune.scoring.knob_grid import Rows
 from autotune.scoring.limits import Limit, excess_table, p_meets_latency
-from autotune.study import FEWEST_IN_FLIGHT, IntRange, Study
+from autotune.study import IntRange, Study
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import Floats
 
@@ -42,7 +43,7 @@ def solve_concurrency(rows: Rows, limits: tuple[Limit, ...]) -> Floats:
     if study.workload.request_rate_per_s is not None:
         return in_range(study, _fewest(rows, replicas, low, high, _reaches(study.workload.request_rate_per_s)))
     wanted = [limit for limit in limits if limit.least and limit.code.startswith("min_")]
-    if study.objective.metric in FEWEST_IN_FLIGHT:
+    if METRICS[study.objective.metric].fewer_in_flight:
         return in_range(study, _fewest(rows, replicas, low, high, _keeps_all(wanted, size)))
     return in_range(study, _most(rows, replicas, low, high, keeps))
 

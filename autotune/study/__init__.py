@@ -7,8 +7,6 @@ from autotune.study.load import load_study, study_from_document
 from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.read_and_override import field_paths
 from autotune.study.values import (
-    FEWEST_IN_FLIGHT,
-    OBJECTIVES,
     Baseline,
     Constraints,
     EngineOptions,
@@ -20,8 +18,6 @@ from autotune.study.values import (
 )
 
 __all__ = [
-    "FEWEST_IN_FLIGHT",
-    "OBJECTIVES",
     "Baseline",
     "Constraints",
     "EngineOptions",

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from autotune.engines.names import engines_of
+from autotune.metrics import OBJECTIVES
 from autotune.study.engine_hardware import engines_that_run, multiplied_in
 from autotune.study.operation import retune_policy, switch_values
 from autotune.study.resolve_wider_search import axes
 from autotune.study.schema import ConcurrencyRange, StudyTable, TokenRange, WorkloadTable
 from autotune.study.values import (
-    OBJECTIVES,
     Baseline,
     Constraints,
     EngineOptions,

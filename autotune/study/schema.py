@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
+from autotune.metrics import OBJECTIVES
 from autotune.study.operation_schema import RetuneTable, SwitchTable
 from autotune.study.strict_table import Fraction, Positive, Section
-from autotune.study.values import OBJECTIVES
 from autotune.study.wider_search_schema import (
     Counts,
     DisaggregationTable,

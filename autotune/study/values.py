@@ -11,21 +11,6 @@ from costmodel.arch import Arch
 from costmodel.hardware import Cluster
 from costmodel.serving.requests import RequestKind
 
-OBJECTIVES: dict[str, str] = {
-    "total_tokens_per_s_per_gpu": "maximize",
-    "output_tokens_per_s_per_gpu": "maximize",
-    "total_tokens_per_s": "maximize",
-    "output_tokens_per_s": "maximize",
-    "requests_per_s": "maximize",
-    "ttft_s": "minimize",
-    "tpot_s": "minimize",
-    "usd_per_million_tokens": "minimize",
-    "gpus": "minimize",
-}
-"""Metric that a study may be about -> the direction in which it is better."""
-FEWEST_IN_FLIGHT = ("ttft_s", "tpot_s")
-"""Metrics that fewer requests in flight only improve; of all others, more never hurts within the limits."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntRange:

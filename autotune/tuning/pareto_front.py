@@ -14,10 +14,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.metrics import COST, MAXIMIZE, MINIMIZE, PER_GPU
 from autotune.scoring.best_knobs import RowsAt
 from autotune.scoring.knob_grid import Rows, Variant, make_rows
 from autotune.scoring.limits import study_limits
-from autotune.scoring.objective import COST
 from autotune.scoring.plan_result import VARIANT, PlanResult, from_record, plan_key
 from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
 from autotune.space import Candidate, Space
@@ -28,13 +28,6 @@ from autotune.tuning.workers import covered, sample_missing, score_missing, stud
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
 
-THROUGHPUTS = (
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "total_tokens_per_s",
-    "output_tokens_per_s",
-    "requests_per_s",
-)
 LOADS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
 """Shares of the most requests in flight that keep the limits; 0 is one per replica."""
 BLOCK = 256
@@ -65,10 +58,10 @@ class Front:
 
 def study_goals(study: Study) -> tuple[tuple[str, str], ...]:
     """Throughput (the study's own, if its objective is one), TTFT, TPOT, and the cost where every GPU has a price."""
-    metric = study.objective.metric if study.objective.metric in THROUGHPUTS else THROUGHPUTS[0]
-    goals = [(metric, "maximize"), ("ttft_s", "minimize"), ("tpot_s", "minimize")]
+    metric = study.objective.metric if study.objective.direction == MAXIMIZE else PER_GPU
+    goals = [(metric, MAXIMIZE), ("ttft_s", MINIMIZE), ("tpot_s", MINIMIZE)]
     if all(c.gpu.price_per_hour is not None for c in cluster_choices(study)):
-        goals.append((COST, "minimize"))
+        goals.append((COST, MINIMIZE))
     return tuple(goals)
 
 
@@ -259,7 +252,7 @@ def _loads(study: Study, rows: Rows) -> list[Floats]:
     if not fixed and asked is not None and not isinstance(asked, IntRange):
         return [np.full(size, float(value)) for value in asked]
     # the most within the limits, whatever the study's objective: what is least depends on the goal
-    most = replace(study, objective=replace(study.objective, metric=THROUGHPUTS[0], direction="maximize"))
+    most = replace(study, objective=replace(study.objective, metric=PER_GPU, direction=MAXIMIZE))
     solved = solve_concurrency(replace(rows, study=most), study_limits(study))
     if fixed:
         return [solved]

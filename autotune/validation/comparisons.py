@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotune.text.normal import normal_cdf
 from autotune.validation.slo import Reliability, in_tenths
 from costmodel.calibration.residual import Residual, TargetResidual, full_covariance
 from costmodel.estimate.error_model import TARGET_CORRELATION
+from costmodel.estimate.normal import normal_cdf
 from costmodel.estimate.result import Estimate
 from costmodel.measured.learn_profile import run_features
 from costmodel.measured.runs import Run, RunBatch

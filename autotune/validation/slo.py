@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.text.normal import p_below
+from costmodel.estimate.normal import p_below
 from costmodel.plan.columns import Floats
 
 FORGIVEN = 1.10

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from autotune.scoring.joint_uncertainty import P10
 from autotune.scoring.knob_grid import study_profile
 from autotune.study import Study
 from autotune.tuning import TuneResult, tune
@@ -18,6 +17,7 @@ from autotune.validation.bench import BenchResult
 from costmodel.calibration.profile import LEAST_RUNS, Profile, profile_text
 from costmodel.calibration.residual import own_key, residual_columns
 from costmodel.errors import InputError
+from costmodel.estimate.normal import Z90
 from costmodel.measured.learn_profile import learn_cell
 from costmodel.measured.runs import prepare_runs
 
@@ -181,8 +181,8 @@ def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[C
             Checked(
                 name=name,
                 predicted=float(value[i]),
-                p10=float(value[i] * np.exp(-P10 * sd[i])),
-                p90=float(value[i] * np.exp(P10 * sd[i])),
+                p10=float(value[i] * np.exp(-Z90 * sd[i])),
+                p90=float(value[i] * np.exp(Z90 * sd[i])),
                 measured=measured,
             )
             for name, value, sd, measured in rows

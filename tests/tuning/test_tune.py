@@ -14,9 +14,9 @@ from autotune.scoring.limits import excess_table, study_limits
 from autotune.space import format_plan
 from autotune.storage import open_store
 from autotune.study import Study, load_study, study_fingerprint
-from autotune.text.normal import normal_cdf, p_below
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import expected_objective
+from costmodel.estimate.normal import normal_cdf, p_below
 from tests.studies import STUDIES
 from tests.tuning.brute import best_by_plan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotune.metrics import METRICS
 from autotune.report.comparison_text import blocks
 from autotune.report.html.bars import Series, grouped_bars, stacked_bars
 from autotune.report.html.page_layout import Section, Tile, block_tables, document_page
@@ -12,7 +13,7 @@ from autotune.report.html.rolling import capacity_chart
 from autotune.report.html.shapes import Chart
 from autotune.report.html.tune_sections import EXPERTS, MEMORY_PARTS, NOT_WEIGHTS
 from autotune.report.html.verdict import Verdict
-from autotune.report.vocabulary.words import LIMITS, MEMORY, METRICS, OPERATORS, probability, signed
+from autotune.report.vocabulary.words import LIMITS, MEMORY, OPERATORS, probability, signed
 from autotune.text.numbers import number
 
 KINDS = {"switch": ("good", "Switch"), "keep": ("good", "Keep"), "undecided": ("open", "Undecided")}

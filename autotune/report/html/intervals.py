@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autotune.metrics import Metric
 from autotune.report.html.scale import fitted
 from autotune.report.html.scatter import Marked, ScatterLimit
 from autotune.report.html.shapes import Chart, Shape, circle, diamond, line, rect, square, text, tick_label
-from autotune.report.vocabulary.words import Metric
 
 WIDTH = 400
 LEFT, RIGHT, TOP, ROW = 8, 388, 10, 36

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autotune.metrics import Metric
 from autotune.report.html.scale import Scale, finite_positive, fitted, linear
 from autotune.report.html.shapes import Chart, Shape, circle, diamond, dots, frame, line, path, rect, square, text
-from autotune.report.vocabulary.words import Metric
 from autotune.tuning import PlanResult
 
 WIDTH, HEIGHT = 560, 384

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+from autotune.metrics import METRICS
 from autotune.report.document import versus
 from autotune.report.vocabulary.words import (
     ENGINES,
     LIMITS,
-    METRICS,
     OPERATORS,
     TPOT,
     TTFT,

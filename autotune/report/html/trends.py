@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from autotune.metrics import Metric
 from autotune.report.html.scale import Scale, finite_positive, fitted, logarithmic
 from autotune.report.html.shapes import Chart, circle, frame, line, path, text
-from autotune.report.vocabulary.words import Metric, percent, probability, times
+from autotune.report.vocabulary.words import percent, probability, times
 from autotune.text.numbers import number
 from autotune.tuning.sensitivity import AxisSensitivity, Point
 

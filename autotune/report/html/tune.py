@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from autotune.metrics import METRICS, Metric
 from autotune.report.document import assumptions, baseline_rank
 from autotune.report.html.flips import TITLES, flips_table, summary
 from autotune.report.html.intervals import interval_chart
@@ -28,11 +29,9 @@ from autotune.report.html.tune_sections import (
 from autotune.report.html.verdict import tune_verdict
 from autotune.report.vocabulary.words import (
     ENGINES,
-    METRICS,
     PER_GPU,
     TPOT,
     TTFT,
-    Metric,
     percent,
     plan_name,
     probability,

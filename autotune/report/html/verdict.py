@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autotune.metrics import METRICS
 from autotune.report.document import baseline_rank, versus
-from autotune.report.vocabulary.words import LIMITS, METRICS, percent, probability, signed, within
+from autotune.report.vocabulary.words import LIMITS, percent, probability, signed, within
 from autotune.scoring.joint_uncertainty import TOLD_APART
 from autotune.scoring.plan_result import DERIVED, relative_excess
 from autotune.text.numbers import exact, number

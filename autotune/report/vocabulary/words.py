@@ -2,66 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from math import exp, isfinite
+from math import isfinite
 
+from autotune.metrics import METRICS
 from autotune.report.clusters import table_name
-from autotune.scoring.joint_uncertainty import P10
-from autotune.text.numbers import number
 from autotune.tuning import PlanResult
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """A metric as people read it."""
-
-    name: str
-    """Key of `PlanResult.metrics`."""
-    title: str
-    unit: str
-    factor: float = 1.0
-    """From SI to the unit."""
-    sd: str = ""
-    """Metric that holds its log standard deviation; empty: it is taken as known."""
-
-    def of(self, plan: PlanResult) -> float:
-        """The plan's value in the metric's unit."""
-        return plan.metrics[self.name] * self.factor
-
-    def interval(self, plan: PlanResult) -> tuple[float, float]:
-        """p10 and p90 in the metric's unit: 80 % of what the calibration saw lies between."""
-        spread = exp(P10 * plan.metrics[self.sd]) if self.sd else 1.0
-        return self.of(plan) / spread, self.of(plan) * spread
-
-    def shown(self, plan: PlanResult) -> str:
-        """Value and unit."""
-        return f"{number(self.of(plan))} {self.unit}"
-
-    def shown_interval(self, plan: PlanResult) -> str:
-        """`0.60–2.26`, without the unit."""
-        low, high = self.interval(plan)
-        return f"{number(low)}–{number(high)}"
-
-
-_RATE = "throughput_log_sd"
-METRICS: Mapping[str, Metric] = {
-    m.name: m
-    for m in (
-        Metric(name="total_tokens_per_s_per_gpu", title="Total throughput", unit="tok/s/GPU", sd=_RATE),
-        Metric(name="output_tokens_per_s_per_gpu", title="Output throughput", unit="tok/s/GPU", sd=_RATE),
-        Metric(name="total_tokens_per_s", title="Total throughput", unit="tok/s", sd=_RATE),
-        Metric(name="output_tokens_per_s", title="Output throughput", unit="tok/s", sd=_RATE),
-        Metric(name="requests_per_s", title="Requests served", unit="requests/s", sd=_RATE),
-        Metric(name="ttft_s", title="TTFT, mean", unit="s", sd="ttft_log_sd"),
-        Metric(name="ttft_longest_s", title="TTFT at the longest prompt", unit="s", sd="ttft_log_sd"),
-        Metric(name="tpot_s", title="TPOT", unit="ms", factor=1e3, sd="tpot_log_sd"),
-        Metric(name="usd_per_million_tokens", title="Cost", unit="USD per million tokens", sd=_RATE),
-        Metric(name="gpus", title="GPUs", unit="GPUs"),
-        Metric(name="memory_util_frac", title="GPU memory in use", unit="%", factor=100.0),
-        Metric(name="gpu_util_frac", title="GPU busy", unit="%", factor=100.0),
-    )
-}
 TTFT, TPOT = METRICS["ttft_longest_s"], METRICS["tpot_s"]
 PER_GPU = METRICS["total_tokens_per_s_per_gpu"]
 
