@@ -94,7 +94,8 @@ class Metric:
         return f"{number(low)}–{number(high)}"
 
 
-PER_GPU, COST, GPUS = "total_tokens_per_s_per_gpu", "usd_per_million_tokens", "gpus"
+PER_GPU, GPUS = "total_tokens_per_s_per_gpu", "gpus"
+COST, OUTPUT_COST = "usd_per_million_tokens", "usd_per_million_output_tokens"
 _OBJECTIVE, _EVERYWHERE = Use.OBJECTIVE | Use.COMPARED, Use.OBJECTIVE | Use.COMPARED | Use.BASELINE | Use.LEDGER
 
 
@@ -159,7 +160,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(name="kv_capacity_sequences", title="KV room of a replica", unit="sequences", uses=Use.COMPARED),
         Metric(name="kv_fits_longest", title="KV room for the longest request", unit="longest requests"),
         _cost(COST, "Cost", "USD per million tokens", Use.OBJECTIVE | Use.BASELINE),
-        _cost("usd_per_million_output_tokens", "Cost of output", "USD per million output tokens", NOT_USED),
+        _cost(OUTPUT_COST, "Cost of output", "USD per million output tokens", NOT_USED),
         Metric(name=GPUS, title="GPUs", unit="GPUs", better=MINIMIZE, uses=Use.OBJECTIVE | Use.BASELINE),
     )
 }

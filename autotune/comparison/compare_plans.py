@@ -224,7 +224,7 @@ def _margins(study: Study, current: PlanResult | None, candidate: PlanResult | N
         MarginRow(
             code=limit.code,
             limit=limit.limit,
-            unit=limit.unit,
+            unit=limit.kind.unit,
             current_excess=current.margins[limit.code],
             candidate_excess=candidate.margins[limit.code],
         )

@@ -8,26 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.comparison.value_and_gain import hard_limits_kept
-from autotune.metrics import MAXIMIZE, METRICS, TPOT_SD, TTFT_SD
-from autotune.scoring.joint_uncertainty import Draws, joint_draws
-from autotune.scoring.plan_result import DERIVED, relative_excess
+from autotune.metrics import METRICS, MINIMIZE
+from autotune.scoring.joint_uncertainty import Draws, drawn_metric, joint_draws
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, probable, study_limits
+from autotune.scoring.plan_result import relative_excess
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from autotune.tuning.answer_study import expected_objective
 from costmodel.plan.columns import Floats
-
-
-def drawn_metric(name: str, plans: Sequence[PlanResult], draws: Draws) -> Floats | None:
-    """Draws of one metric, shape `(len(plans), draws)`; None where the model has no error for it."""
-    metric = METRICS[name]
-    if metric.log_sd in (TTFT_SD, TPOT_SD):
-        return np.asarray(getattr(draws, name))
-    if not metric.better:
-        return None
-    values = np.array([p.metrics[name] for p in plans])[:, None]
-    if not metric.log_sd:
-        return values * np.ones_like(draws.throughput_factor)
-    return values * draws.throughput_factor if metric.better == MAXIMIZE else values / draws.throughput_factor
 
 
 def p_greater(first: Floats, second: Floats) -> float:
@@ -37,12 +25,11 @@ def p_greater(first: Floats, second: Floats) -> float:
 
 def metric_p_better(name: str, current: PlanResult, candidate: PlanResult, draws: Draws) -> float | None:
     """Probability that the candidate's metric is better; `draws` of (current, candidate)."""
-    drawn = drawn_metric(name, (current, candidate), draws)
-    if drawn is None:
+    if not METRICS[name].better:
         return None
     if _identical(current, candidate):
         return 0.5
-    sign = METRICS[name].sign
+    sign, drawn = METRICS[name].sign, drawn_metric(name, (current, candidate), draws)
     return p_greater(sign * drawn[1], sign * drawn[0])
 
 
@@ -87,11 +74,9 @@ def p_better(
 
 def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
     metric = study.objective.metric
-    values = drawn_metric(metric, plans, drawn)
-    if values is None:
-        raise ValueError(f"every objective has an error to draw, got {metric=}")
-    if study.objective.direction == "minimize":
-        return -values
+    values = METRICS[metric].sign * drawn_metric(metric, plans, drawn)
+    if study.objective.direction == MINIMIZE:
+        return values
     if study.workload.request_rate_per_s is not None:
         return -(drawn.ttft_s + max(study.workload.osl.mean - 1.0, 0.0) * drawn.tpot_s)
     return values
@@ -99,23 +84,16 @@ def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
 
 def _kept(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> NDArray[np.bool_]:
     """Whether every limit is kept, shape `(len(plans), draws)`."""
-    c = study.constraints
-    kept = np.repeat(np.array([[hard_limits_kept(p)] for p in plans]), drawn.tpot_s.shape[1], axis=1)
-    if c.ttft_s is not None:
-        kept &= drawn.ttft_longest_s <= c.ttft_s
-    if c.tpot_s is not None:
-        kept &= drawn.tpot_s <= c.tpot_s
-    for name, least in (
-        ("total_tokens_per_s_per_gpu", c.min_total_tokens_per_s_per_gpu),
-        ("output_tokens_per_s_per_gpu", c.min_output_tokens_per_s_per_gpu),
-        ("stage_tokens_per_s_per_gpu", c.min_stage_tokens_per_s_per_gpu),
-    ):
-        if least is not None:
-            kept &= np.array([p.metrics[name] for p in plans])[:, None] * drawn.throughput_factor >= least
-    for i, plan in enumerate(plans):
-        if any(v.code == "request_rate_per_s" for v in plan.violations):
-            kept[i] = False
+    kept = np.repeat(np.array([[_may_keep(p)] for p in plans]), drawn.tpot_s.shape[1], axis=1)
+    for limit in probable(study_limits(study)):
+        figures = drawn_metric(limit.kind.metric, plans, drawn)
+        kept &= figures >= limit.bound if limit.kind.least else figures <= limit.bound
     return kept
+
+
+def _may_keep(plan: PlanResult) -> bool:
+    """Whether some errors let a plan keep every limit: it keeps those that have none, and takes the load."""
+    return hard_limits_kept(plan) and all(v.code != LOAD_SERVED for v in plan.violations)
 
 
 def wins(study: Study, current: PlanResult, candidate: PlanResult) -> bool:
@@ -129,7 +107,7 @@ def wins(study: Study, current: PlanResult, candidate: PlanResult) -> bool:
 
 
 def _worst(plan: PlanResult) -> float:
-    return max((relative_excess(v) for v in plan.violations if v.code != DERIVED), default=0.0)
+    return max((relative_excess(v) for v in plan.violations if v.code != JOINT_PROBABILITY), default=0.0)
 
 
 def _identical(first: PlanResult, second: PlanResult) -> bool:

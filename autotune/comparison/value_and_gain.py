@@ -6,21 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotune.scoring.plan_result import DERIVED
+from autotune.scoring.limits import hard_limit
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.plan.columns import Floats
-
-SOFT = (
-    "ttft_ms",
-    "tpot_ms",
-    "min_total_tokens_per_s_per_gpu",
-    "min_output_tokens_per_s_per_gpu",
-    "min_stage_tokens_per_s_per_gpu",
-    "request_rate_per_s",
-    DERIVED,
-)
-"""Limits whose breaking is a matter of probability (`PlanResult.p_meets`) or of load; the others hold or do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +47,7 @@ def gain_over(
 
 def hard_limits_kept(plan: PlanResult) -> bool:
     """Whether the plan keeps the limits that are no matter of probability: memory, room for a request, utilisation."""
-    return all(v.code in SOFT for v in plan.violations)
+    return not any(hard_limit(v.code) for v in plan.violations)
 
 
 def ratio_of(value: float, reference: float) -> float:

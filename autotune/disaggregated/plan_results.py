@@ -21,14 +21,12 @@ from autotune.disaggregated.operating_points import (
 from autotune.disaggregated.search import Pair, best_pair
 from autotune.engines import Violation
 from autotune.engines.names import engines_of
-from autotune.scoring.best_knobs import finite_price, order_key
-from autotune.scoring.limits import study_limits
-from autotune.scoring.plan_result import Knobs, PlanResult, broken_limits, plan_breakdown, plan_metrics
+from autotune.scoring.plan_result import Knobs, PlanResult, ScoredRows
 from autotune.space import Resolution, resolve
 from autotune.space.pool_plan import PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study
-from costmodel.disaggregated.pairing import Joined, joined, joined_estimate
+from costmodel.disaggregated.pairing import PairService, joined, joined_estimate
 from costmodel.disaggregated.pools import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
@@ -54,41 +52,34 @@ def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]
     decode = second.detailed(np.array([p.decode_at for p in pairs]))
     link = transfer_link(study, first.rows.cluster.gpu, second.rows.cluster.gpu)
     pair = joined(prefill.columns, decode.columns, pool_load(study, np.ones(1)), link, demand(study))
-    estimate, limits = joined_estimate(prefill, decode, pair), study_limits(study)
     price = pair_price(first.rows.cluster, prefill.columns.gpus, second.rows.cluster, decode.columns.gpus)
-    _, excess, meets = order_key(study, limits, estimate, price)
-    values = np.stack([limit.value(estimate) for limit in limits])
+    scored = ScoredRows.of(study, joined_estimate(prefill, decode, pair), price)
+    engine, dtypes = first.rows.engine, first.rows.dtypes
     out = []
     for row, chosen in enumerate(pairs):
         pools = _pools(study, chosen, row, prefill, decode, pair)
-        broken = broken_limits(limits, excess[:, row], values[:, row])
         types = [None if p.gpu == home else p.gpu for p in (pools.prefill, pools.decode)]
-        engine, dtypes = first.rows.engine, first.rows.dtypes
+        knobs = Knobs(
+            concurrency=max(round(float(pair.in_flight[row])), 1),
+            max_num_batched_tokens=pools.prefill.max_num_batched_tokens,
+            max_num_seqs=pools.decode.max_num_seqs,
+            weight_dtype=dtypes.weight,
+            kv_dtype=dtypes.kv,
+        )
         out.append(
-            PlanResult(
+            scored.result(
+                row,
                 plan=format_pooled(engine, (types[0], pools.prefill.layout), (types[1], pools.decode.layout)),
                 engine=engine,
                 layout=pools.decode.layout,
-                knobs=Knobs(
-                    concurrency=max(round(float(pair.in_flight[row])), 1),
-                    max_num_batched_tokens=pools.prefill.max_num_batched_tokens,
-                    max_num_seqs=pools.decode.max_num_seqs,
-                    weight_dtype=dtypes.weight,
-                    kv_dtype=dtypes.kv,
-                ),
-                feasible=not broken,
-                violations=broken,
-                margins={limit.code: float(excess[i, row]) for i, limit in enumerate(limits)},
-                metrics=plan_metrics(estimate, row, finite_price(price[row])),
-                p_meets=float(meets[row]),
-                breakdown=plan_breakdown(estimate, row),
+                knobs=knobs,
                 pools=pools,
             )
         )
     return out
 
 
-def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolPoint, together: Joined) -> Pools:
+def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolPoint, together: PairService) -> Pools:
     rate = float(together.requests_per_s[row])
     sides = [
         _pool(points_, at, row, point, rate)
@@ -172,7 +163,7 @@ def disaggregated_plan(
             for role, side, found in (("prefill", spec.prefill, first), ("decode", spec.decode, second))
         ]
         pairs.append(best_pair(own, sides[0], sides[1]))
-    best = max(pairs, key=lambda p: p.key)
+    best = max(pairs, key=lambda p: (p.feasible, p.key))
     return resolution, pair_results(own, [best], home=study.cluster.gpu.name)[0]
 
 

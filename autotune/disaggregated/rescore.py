@@ -22,7 +22,7 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
 from autotune.study import Study
-from costmodel.disaggregated.pairing import Joined, joined
+from costmodel.disaggregated.pairing import PairService, joined
 from costmodel.plan.columns import Floats
 
 
@@ -36,7 +36,7 @@ def rescored_pools(study: Study, plan: PlanResult) -> PlanResult:
     return pair_results(study, [best_pair(study, prefill, decode)], home=study.cluster.gpu.name)[0]
 
 
-def pools_at(study: Study, plan: PlanResult, loads: Floats) -> Joined:
+def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
     """The same launch with each number of requests in flight, shape `(len(loads),)`.
 
     The pools admit what keeps the limits on their latencies, the rest waits in front of them.
@@ -53,9 +53,9 @@ def pools_at(study: Study, plan: PlanResult, loads: Floats) -> Joined:
     for load in loads.tolist():
         pair = joined(mine, theirs, work, link, replace(asked, in_flight=load))
         at = int(pair.requests_per_s.argmax())
-        settled.append([np.broadcast_to(getattr(pair, f.name), (mine.gpus.size,))[at] for f in fields(Joined)])
-    return Joined(
-        **{f.name: np.array(column) for f, column in zip(fields(Joined), zip(*settled, strict=True), strict=True)}
+        settled.append([np.broadcast_to(getattr(pair, f.name), (mine.gpus.size,))[at] for f in fields(PairService)])
+    return PairService(
+        **{f.name: np.array(column) for f, column in zip(fields(PairService), zip(*settled, strict=True), strict=True)}
     )
 
 

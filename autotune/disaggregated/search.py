@@ -1,4 +1,33 @@
-"""Every disaggregated plan of a study: all pairs of layouts over all splits of the GPUs, the best of them kept."""
+"""Every disaggregated plan of a study: all pairs of layouts over all splits of the GPUs, the best of them kept.
+
+Most operating points are joined with nothing, as no best plan can contain them. A plan joins one
+point of a prefill pool with one of a decode pool. By `costmodel.disaggregated.pairing` and the limits:
+
+    requests/s = min(rate_p, rate_d)                     TPOT = latency_d
+    TTFT       = latency_p + max(wire_p, wire_d) (1 - overlap) + entry_d,     entry_d = start + JOIN_STEPS latency_d
+
+With the pools' GPUs given, every objective is non-decreasing in the rates and non-increasing in each of latency,
+longest prompt's extra, wire and log_sd of either side, and so is the worst excess over the limits:
+
+- Throughputs are the rate times constants. Where the study limits requests in flight to `C`, the rate is also at most
+  C / (time in both pools and the transfer), which shorter times raise. (Where it fixes them, a slower decode pool can
+  shorten the wait in front: nothing is pruned then.)
+- P(meets) = Phi((ln limit - ln median) / sd) per limit, falling in the median; and falling in sd wherever the median
+  keeps the limit, which is where a plan is feasible. Of throughput, sd is the larger of the two pools' (`joined`).
+- Memory limits are the pools' own: only points that keep them are joined, or, where none does, the excess is one more
+  coordinate. A minimum of GPU utilisation and of throughput by stage each add the coordinate that they look at.
+
+So, writing V(a, d) for a plan's place in the ranking: if point `a` is at least as good as `b` in every coordinate, then
+V(a, d) >= V(b, d) for every `d`, and the plan (b, d) cannot come before (a, d). If points of `k` other layouts are at
+least as good as `b`, then `k` other plans come before (b, d) or tie with it, whatever `d` is: the `k` best plans (up to
+ties) are among the points that fewer than `k` other layouts dominate, the k-skyband (Papadias et al., 2005). The same
+holds for the decode side, and for both sides one after the other. Points of one layout that another point of the same
+layout dominates go first: a plan is a pair of layouts with its best knobs.
+
+By the same monotonicity, V(a, ideal) with a partner that does everything at once bounds V(a, d) for every `d`: points
+whose bound lies below the `k`-th best plan found so far are joined with nothing (`search`), and splits are tried in the
+order of their bounds.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +48,18 @@ from autotune.disaggregated.operating_points import (
     pool_rows,
     transfer_link,
 )
-from autotune.disaggregated.skyband import skyband
 from autotune.engines.names import engines_of
-from autotune.scoring.best_knobs import order_key
-from autotune.scoring.limits import study_limits
+from autotune.scoring.dominance import skyband
+from autotune.scoring.limits import check_limits, study_limits
+from autotune.scoring.objective import Standing
 from autotune.study import Study
 from costmodel.disaggregated.pairing import Demand, ideal_pool, joined
+from costmodel.estimate.result import Service
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Floats, Ints
 
 KEPT = 50
 """Disaggregated plans that a result holds: the best ones, in exact order."""
-FEASIBLE = 5.0
-"""Ranking keys above it are those of feasible plans (`order_key`)."""
 FIRST_LAYOUTS = 2
 """Layouts that may dominate a point in the first round, whose plans bound what the second one joins."""
 JOIN_ROWS = 400_000
@@ -46,8 +74,9 @@ class Pair:
     prefill_at: int
     decode: Points
     decode_at: int
+    feasible: bool
     key: float
-    """Place in the ranking, higher is better (`autotune.scoring.best_knobs.order_key`)."""
+    """Place among all feasible pairs or among all others, higher is better."""
 
     @property
     def layouts(self) -> tuple[object, ...]:
@@ -74,7 +103,7 @@ class Found:
 def search_pools(study: Study, *, keep: int = KEPT, prune: bool = True) -> Found:
     """The `keep` best disaggregated plans of a study, or the nearest where none keeps every limit.
 
-    Exact up to ties: what is left out is dominated (`autotune.disaggregated.skyband`).
+    Exact up to ties: what is left out is dominated (see the head of this file).
 
     Args:
         study: the question.
@@ -173,7 +202,11 @@ def count_plans(study: Study) -> int:
 def best_pair(study: Study, prefill: Points, decode: Points) -> Pair:
     """The best pair of points of one layout each, feasible or not."""
     mine, theirs = np.arange(prefill.row.size), np.arange(decode.row.size)
-    return _best_of_split(study, prefill, mine, decode, theirs, 1, -np.inf, feasible=False)[0]
+    for feasible in (True, False):
+        found = _best_of_split(study, prefill, mine, decode, theirs, 1, -np.inf, feasible=feasible)
+        if found:
+            return found[0]
+    raise ValueError("a pair of layouts must have points to join, got none")
 
 
 class _Side:
@@ -211,8 +244,8 @@ class _Side:
                 asked = Demand(most_in_flight=asked.in_flight)
             pair = joined(*pools, pool_load(self.study, np.ones(1)), link, asked)
             price = pair_price(self.points.rows.cluster, own.gpus, self.partner, np.array([float(others)]))
-            key = order_key(self.study, study_limits(self.study), pair, price)[0] if index.size else np.zeros(0)
-            self._bounds[gpus, others] = np.where(key >= FEASIBLE, key, -np.inf) if self.feasible else key
+            key = _key(self.study, pair, price, feasible=self.feasible) if index.size else np.zeros(0)
+            self._bounds[gpus, others] = key
         return self._bounds[gpus, others]
 
     def worth_joining(self, gpus: int, others: int, keep: int, least: float, *, prune: bool) -> Ints:
@@ -256,8 +289,7 @@ def _memory_excess(study: Study, side: Points) -> Floats:
     worst = np.zeros(side.row.size)
     for limit in study_limits(study):
         if limit.code in ("kv_capacity", "memory_util_frac"):
-            excess = np.maximum(limit.excess(side.columns), 0.0)  # type: ignore[arg-type]  # a pool has these two
-            worst = np.maximum(worst, excess / max(abs(limit.limit), 1e-12))
+            worst = np.maximum(worst, limit.excess(getattr(side.columns, limit.kind.metric)) / limit.size)
     return worst
 
 
@@ -301,11 +333,19 @@ def _best_of_split(
                         prefill_at=int(mine[low + rows.start + at[0]]),
                         decode=second,
                         decode_at=int(theirs[columns.start + at[1]]),
+                        feasible=feasible,
                         key=won,
                     )
                 )
         begin = end
     return out
+
+
+def _key(study: Study, pair: Service, price_per_hour: Floats, *, feasible: bool) -> Floats:
+    """What ranks pairs, higher is better: feasible ones by their gain, the others out of it; or all by their excess."""
+    limits = study_limits(study)
+    standing = Standing.of(study, limits, check_limits(limits, pair), pair, price_per_hour)
+    return np.where(standing.worst <= 0.0, standing.gain, -np.inf) if feasible else -standing.worst
 
 
 def _choice(
@@ -322,9 +362,7 @@ def _choice(
     link = transfer_link(study, first.rows.cluster.gpu, second.rows.cluster.gpu)
     pair = joined(prefill, decode, load, link, demand(study))
     price = pair_price(first.rows.cluster, prefill.gpus, second.rows.cluster, decode.gpus)
-    key = order_key(study, study_limits(study), pair, price)[0].reshape(shape)
-    if feasible:
-        key = np.where(key >= FEASIBLE, key, -np.inf)
+    key = _key(study, pair, price, feasible=feasible).reshape(shape)
     if study.workload.concurrency is None:
         return key, key
     return pair.requests_per_s.reshape(shape), key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotune.evaluation.values import Check
-from autotune.scoring.plan_result import DERIVED
+from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.space import short_plan
 from autotune.study import Study
 from autotune.text.numbers import figure, room_words
@@ -18,7 +18,7 @@ CLOSE_FRAC = 0.01
 
 def failures(checks: Sequence[Check]) -> list[Check]:
     """Checks that fail; what follows from others only where they all pass."""
-    return [c for c in checks if not c.passed and c.name != DERIVED] or [c for c in checks if not c.passed]
+    return [c for c in checks if not c.passed and c.name != JOINT_PROBABILITY] or [c for c in checks if not c.passed]
 
 
 def conclusion(

@@ -16,27 +16,17 @@ from autotune.evaluation.report_claims import Claims, judge
 from autotune.evaluation.strategy import strategy
 from autotune.evaluation.values import Check, ClaimVerdict, Evaluation
 from autotune.scoring.joint_uncertainty import confidence
-from autotune.scoring.limits import Limit, study_limits
+from autotune.scoring.limits import LOAD_SERVED, Limit, study_limits
 from autotune.storage import Store
 from autotune.study import Study, in_place
 from autotune.tuning import PlanResult, TuneResult, tune
 from autotune.tuning.answer_study import BaselineResult, expected_objective, score_plan
 from costmodel.errors import InputError
 
-RESTS_ON = {
-    "ttft_ms": "the longest prompt of {longest:,} tokens, {flight:,} requests in flight",
-    "tpot_ms": "mean lengths, {flight:,} requests in flight",
-    "memory_util_frac": "the fullest GPU, {flight:,} requests in flight",
-    "kv_capacity": "one request of {longest:,} prompt tokens beside its output",
-    "request_rate_per_s": "{flight:,} requests in flight: as many as the rate needs, so that there is no room in it",
-    "min_p_meets": "how sure the estimate is on this model, GPU and engine",
-}
-"""Limit -> what its figure was computed for."""
 NO_ROOM = "kv_capacity"
 STAGE_TIMES = (
     "time per stage: formulas alone, of a chunk of one prompt and of a decode step; calibration adds to TTFT and TPOT",
 )
-ANY_LOAD = "{flight:,} requests in flight, chunks of {chunk:,} tokens"
 
 
 def evaluate(
@@ -159,17 +149,16 @@ def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
     if limit.code == NO_ROOM:
         # weights beyond the memory leave less than no room: how much that is, the memory's own limit says
         excess = min(excess, limit.limit)
-    value = limit.limit - excess if limit.least else limit.limit + excess
-    words = RESTS_ON.get(limit.code, ANY_LOAD).format(
+    words = limit.kind.rests_on.format(
         longest=study.workload.longest_prompt,
         flight=result.knobs.concurrency,
         chunk=result.knobs.max_num_batched_tokens,
     )
     return Check(
         name=limit.code,
-        value=value,
+        value=limit.value(result.metrics, result.p_meets),
         limit=limit.limit,
-        unit=limit.unit,
+        unit=limit.kind.unit,
         passed=excess <= 0.0,
         margin_frac=-excess / abs(limit.limit) if limit.limit else None,
         rests_on=words,
@@ -178,7 +167,7 @@ def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
 
 def _binding(checks: tuple[Check, ...]) -> str:
     """The check with the least room; what follows from others only where they all pass, a rate only where it fails."""
-    roomy = [c for c in checks if c.margin_frac is not None and c.name != "request_rate_per_s"]
+    roomy = [c for c in checks if c.margin_frac is not None and c.name != LOAD_SERVED]
     among = failures(checks) or roomy
     return min(among, key=lambda c: float("-inf") if c.margin_frac is None else c.margin_frac).name
 

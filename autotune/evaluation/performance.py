@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autotune.evaluation.plan import Subject
-from autotune.scoring.knob_grid import make_rows
+from autotune.scoring.knob_grid import KnobGrid
 
 MOST_DOUBLINGS = 24
 
@@ -28,7 +28,7 @@ def saturation(subject: Subject) -> Saturation:
     """The highest throughput over powers of two in flight per replica and the token budgets that the study tries."""
     own = subject.result.knobs.max_num_batched_tokens
     budgets = sorted({own, *subject.study.search.max_num_batched_tokens})
-    rows = make_rows(subject.study, [subject.rows.variants[0]], budgets)
+    rows = KnobGrid.of(subject.study, [subject.rows.variants[0]], budgets)
     replicas = subject.candidate.layout.replicas
     best: Saturation | None = None
     for doubling in range(MOST_DOUBLINGS):

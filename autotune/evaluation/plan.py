@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -24,7 +24,7 @@ class Subject:
     study: Study
     candidate: Candidate
     result: PlanResult
-    rows: Rows
+    rows: KnobGrid
     """Of this plan alone."""
     state: SteadyState
     """What it settles into at its number in flight, from the formulas alone."""
@@ -34,7 +34,7 @@ class Subject:
         """Prepare a plan that was scored under `study`."""
         knobs = result.knobs
         variant = Variant(candidate=candidate, weight_dtype=knobs.weight_dtype, kv_dtype=knobs.kv_dtype)
-        rows = make_rows(study, [variant], [knobs.max_num_batched_tokens])
+        rows = KnobGrid.of(study, [variant], [knobs.max_num_batched_tokens])
         state = rows.steady(np.array([float(knobs.concurrency)]))
         return cls(study=study, candidate=candidate, result=result, rows=rows, state=state)
 

@@ -7,9 +7,8 @@ from autotune.graph.collapse import collapsed
 from autotune.graph.costs import PhaseCosts, phase_costs
 from autotune.graph.schedule import list_schedule
 from autotune.graph.values import COLLAPSES, PHASES, InvalidPlanError, PlanGraph
-from autotune.scoring.knob_grid import Variant, make_rows
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult
-from autotune.space import Candidate
 from autotune.study import Study, cluster_of
 from autotune.tuning.answer_study import BaselineResult, score_plan
 from costmodel.errors import InputError, Problem
@@ -96,9 +95,7 @@ def _graph(
     micro_batches: int | None,
 ) -> PlanGraph:
     knobs = plan.knobs
-    candidate = Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu)
-    variant = Variant(candidate=candidate, weight_dtype=knobs.weight_dtype, kv_dtype=knobs.kv_dtype)
-    rows = make_rows(study, [variant], [knobs.max_num_batched_tokens])
+    rows = KnobGrid.of(study, [Variant.of(plan)], [knobs.max_num_batched_tokens])
     costs = phase_costs(rows, float(knobs.concurrency), phase)
     count = _count(study, plan, costs, replicas, micro_batches)
     built = build(

@@ -7,8 +7,7 @@ from math import ceil
 
 import numpy as np
 
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
-from autotune.space import Candidate
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
@@ -56,15 +55,9 @@ class StartLimits:
         return self.kv_room_bytes / self.kv_needed_bytes - 1.0
 
 
-def plan_rows(study: Study, plan: PlanResult) -> Rows:
+def plan_rows(study: Study, plan: PlanResult) -> KnobGrid:
     """The plan with its own dtypes and token budget, as the cost model takes it."""
-    knobs = plan.knobs
-    variant = Variant(
-        candidate=Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu),
-        weight_dtype=knobs.weight_dtype,
-        kv_dtype=knobs.kv_dtype,
-    )
-    return make_rows(study, [variant], [knobs.max_num_batched_tokens])
+    return KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
 
 
 def start_limits(study: Study, plan: PlanResult) -> StartLimits:
@@ -121,7 +114,7 @@ def _with_headroom(longest: int, most: int) -> int:
     return max(min(length, most), longest) if most else length
 
 
-def _memory(study: Study, rows: Rows, seqs: int, length: int) -> Memory:
+def _memory(study: Study, rows: KnobGrid, seqs: int, length: int) -> Memory:
     layout = rows.batch.layout
     load = _load(rows, float(seqs) * float(layout.replicas[0]) * float(layout.attn_dp[0]))
     return rows.batch.memory(
@@ -131,7 +124,7 @@ def _memory(study: Study, rows: Rows, seqs: int, length: int) -> Memory:
     )
 
 
-def _load(rows: Rows, concurrency: float) -> Load:
+def _load(rows: KnobGrid, concurrency: float) -> Load:
     return rows.load(np.array([concurrency]))
 
 

@@ -14,7 +14,7 @@ from autotune.report.clusters import print_clusters, table_name
 from autotune.report.document import assumptions, baseline_rank, versus
 from autotune.report.html.verdict import tune_verdict
 from autotune.report.vocabulary.words import plan_name
-from autotune.scoring.plan_result import DERIVED
+from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.space import short_plan
 from autotune.text.numbers import figure, number
 from autotune.tuning import PlanResult, TuneResult, Violation
@@ -151,9 +151,8 @@ def _print_nothing_feasible(console: Console, result: TuneResult, top: int) -> N
     console.print(table)
     if result.infeasible:
         nearest = result.infeasible[0]
-        console.print(
-            f"To make {nearest.plan} feasible: {'; '.join(_give(v) for v in nearest.violations if v.code != DERIVED)}."
-        )
+        given = [_give(v) for v in nearest.violations if v.code != JOINT_PROBABILITY]
+        console.print(f"To make {nearest.plan} feasible: {'; '.join(given)}.")
 
 
 def _give(violation: Violation) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotune.metrics import COST, GPUS
+from autotune.metrics import METRICS, TPOT_SD, TTFT_SD
 from autotune.scoring.knob_grid import study_profile, weights
 from autotune.scoring.objective import expected, looked_at
 from autotune.scoring.plan_result import PlanResult
@@ -83,21 +83,25 @@ class Draws:
 def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
     """Draws of the objective, larger is better, shape `(len(plans), DRAWS)`."""
     drawn = joint_draws(study, plans)
-    metric = study.objective.metric
-    if metric == "ttft_s":
-        return -drawn.ttft_s
-    if metric == "tpot_s":
-        return -drawn.tpot_s
-    own = {name: np.array([p.metrics[name] for p in plans])[:, None] for name in {*looked_at(study), metric}}
-    if study.workload.request_rate_per_s is not None and study.objective.direction == "maximize":
+    sign = METRICS[study.objective.metric].sign
+    if study.workload.request_rate_per_s is not None and sign > 0.0:
         # what comes is served by each that can, so that the time a request takes decides between equals
+        served = np.array([p.metrics[study.objective.metric] for p in plans])[:, None]
         took = drawn.ttft_s + max(study.workload.osl.mean - 1.0, 0.0) * drawn.tpot_s
-        return np.asarray(own[metric] * (1.0 - 1e-6 * took / took.max()))
-    if metric == COST:
-        return -own[COST] / drawn.throughput_factor
-    moved = {name: value if name == GPUS else value * drawn.throughput_factor for name, value in own.items()}
-    sign = -1.0 if study.objective.direction == "minimize" else 1.0
-    return sign * expected(study, moved, np.ones(1), np.ones(1))
+        return np.asarray(served * (1.0 - 1e-6 * took / took.max()))
+    figures = {name: drawn_metric(name, plans, drawn) for name in looked_at(study)}
+    return sign * expected(study, figures, np.ones(1))
+
+
+def drawn_metric(name: str, plans: Sequence[PlanResult], draws: Draws) -> Floats:
+    """Draws of one metric that has a better side, shape `(len(plans), draws)`."""
+    metric = METRICS[name]
+    if metric.log_sd in (TTFT_SD, TPOT_SD):
+        return np.asarray(getattr(draws, name))
+    values = np.array([p.metrics[name] for p in plans])[:, None]
+    if not metric.log_sd:
+        return values * np.ones_like(draws.throughput_factor)
+    return values * draws.throughput_factor if metric.sign > 0.0 else values / draws.throughput_factor
 
 
 def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:

@@ -9,28 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autotune.metrics import COST, MAXIMIZE, MINIMIZE, PER_GPU
-from autotune.scoring.best_knobs import RowsAt
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
-from autotune.scoring.limits import study_limits
+from autotune.metrics import COST, MAXIMIZE, METRICS, MINIMIZE, PER_GPU
+from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, loads
+from autotune.scoring.dominance import nondominated
+from autotune.scoring.objective import Standing, figure
 from autotune.scoring.plan_result import VARIANT, PlanResult, from_record, plan_key
-from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
 from autotune.space import Candidate, Space
 from autotune.storage import Store
-from autotune.study import IntRange, Study, cluster_choices
+from autotune.study import Objective, Study, cluster_choices
 from autotune.tuning.executor import Pool
 from autotune.tuning.workers import covered, sample_missing, score_missing, study_space
 from costmodel.errors import InputError
-from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.columns import Floats
 
 LOADS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
 """Shares of the most requests in flight that keep the limits; 0 is one per replica."""
-BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +129,10 @@ def pareto(
     feasible = {p.plan for p in found if p.feasible}
     points = [p for p in found if p.feasible]
     mask = nondominated(goal_values(points, goals))
-    sign = -1.0 if goals[0][1] == "maximize" else 1.0
+    first = goals[0][0]
     front = sorted(
-        (p for p, keep in zip(points, mask, strict=True) if keep), key=lambda p: (sign * p.metrics[goals[0][0]], p.key)
+        (p for p, keep in zip(points, mask, strict=True) if keep),
+        key=lambda p: (-METRICS[first].sign * p.metrics[first], p.key),
     )
     broken = sorted((p for p in found if not p.feasible), key=lambda p: (len(p.violations), p.plan))
     return Front(
@@ -162,101 +159,43 @@ def _kept(found: Sequence[PlanResult], goals: Sequence[tuple[str, str]]) -> list
 
 
 def goal_values(plans: Sequence[PlanResult], goals: Sequence[tuple[str, str]]) -> Floats:
-    """Objectives with less being better, shape `(plans, goals)`; what is not finite is infinitely bad."""
+    """Objectives with more being better, shape `(plans, goals)`."""
     table = np.array([[p.metrics[name] for name, _ in goals] for p in plans], dtype=np.float64).reshape(-1, len(goals))
-    return np.nan_to_num(table * _signs(goals), nan=np.inf)
+    return _larger_is_better(table, goals)
 
 
-def _signs(goals: Sequence[tuple[str, str]]) -> Floats:
-    return np.array([-1.0 if direction == "maximize" else 1.0 for _, direction in goals])
-
-
-def nondominated(values: Floats) -> NDArray[np.bool_]:
-    """Rows that no other row is at least as good as in all columns and better in one; less is better.
-
-    In lexicographic order whatever dominates a row comes before it, so one pass over blocks is enough.
-    """
-    keep = np.zeros(len(values), dtype=bool)
-    order = np.lexsort(values.T[::-1])
-    front = np.zeros((0, values.shape[1]))
-    for start in range(0, len(order), BLOCK):
-        rows = order[start : start + BLOCK]
-        rows = rows[~_dominated(values[rows], front)]
-        rows = rows[~_dominated(values[rows], values[rows])]
-        keep[rows] = True
-        front = np.vstack([front, values[rows]])
-    return keep
-
-
-def _dominated(rows: Floats, others: Floats) -> NDArray[np.bool_]:
-    at_least = np.ones((len(rows), len(others)), dtype=bool)
-    better = np.zeros_like(at_least)
-    for column in range(rows.shape[1]):
-        mine, theirs = rows[:, column, None], others[None, :, column]
-        at_least &= theirs <= mine
-        better |= theirs < mine
-    return np.asarray((at_least & better).any(axis=1))
+def _larger_is_better(table: Floats, goals: Sequence[tuple[str, str]]) -> Floats:
+    """Figures of shape `(plans, goals)` as coordinates; what is not known is infinitely bad."""
+    return np.nan_to_num(table * np.array([METRICS[name].sign for name, _ in goals]), nan=-np.inf)
 
 
 def front_rows(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult]:
     """Of some candidates, the settings that no other dominates, and last of each plan its best by objective."""
     if not candidates:
         return []
-    search, goals = study.search, study_goals(study)
-    choices = list(product(search.weight_dtype, search.kv_dtype))
-    variants = [Variant(candidate=c, weight_dtype=w, kv_dtype=kv) for c in candidates for w, kv in choices]
-    rows = make_rows(study, variants, search.max_num_batched_tokens)
-    owner = np.repeat(np.arange(len(candidates)), len(choices) * len(search.max_num_batched_tokens))
-    limits = study_limits(study)
-    tried = [RowsAt(rows, load, limits, study) for load in _loads(study, rows)]
+    goals = study_goals(study)
+    grid, owner = candidate_grid(study, candidates)
+    # the most within the limits, whatever the study's objective: what is least depends on the goal
+    most = replace(study, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
+    tried = [KnobGridAtLoad(grid, load) for load in loads(replace(grid, study=most), LOADS)]
     values = np.concatenate([_row_values(t, goals) for t in tried])
-    feasible = np.concatenate([(t.excess <= 0.0).all(axis=0) for t in tried])
+    feasible = np.concatenate([t.scored.check.kept() for t in tried])
     wanted = np.flatnonzero(feasible)
     wanted = wanted[nondominated(values[wanted])]
-    best = _best_rows(np.stack([t.key for t in tried]), owner, len(candidates))
+    best = Standing.stack([t.scored.standing for t in tried]).first_of_each(owner)
     size = owner.size
     extra = [_named(tried[at // size].result(int(at % size))) for at in wanted.tolist() if at != best[owner[at % size]]]
     unique = {p.key: p for p in extra}
     return [*unique.values(), *(tried[at // size].result(int(at % size)) for at in best.tolist())]
 
 
-def _row_values(tried: RowsAt, goals: Sequence[tuple[str, str]]) -> Floats:
-    estimate = tried.estimate
-    columns = []
-    for name, _ in goals:
-        if name == COST:
-            columns.append(tried.rows.price_per_hour / 3600.0 / np.maximum(estimate.total_tokens_per_s, 1e-300) * 1e6)
-        else:
-            columns.append(getattr(estimate, name))
-    return np.nan_to_num(np.stack(columns, axis=1) * _signs(goals), nan=np.inf)
-
-
-def _best_rows(keys: Floats, owner: Ints, count: int) -> Ints:
-    """Index into all rows at all loads of the best of each candidate, shape `(count,)`."""
-    best_load, row_key = keys.argmax(axis=0), keys.max(axis=0)
-    order = np.lexsort((np.arange(owner.size), -row_key, owner))
-    rows = order[np.searchsorted(owner[order], np.arange(count))]
-    return np.asarray(best_load[rows] * owner.size + rows)
+def _row_values(tried: KnobGridAtLoad, goals: Sequence[tuple[str, str]]) -> Floats:
+    scored = tried.scored
+    columns = [figure(scored.estimate, name, scored.price_per_hour) for name, _ in goals]
+    return _larger_is_better(np.stack(columns, axis=1), goals)
 
 
 def _named(plan: PlanResult) -> PlanResult:
     k = plan.knobs
     knobs = (k.concurrency, k.max_num_batched_tokens, k.weight_dtype or "", k.kv_dtype or "")
     return replace(plan, variant=VARIANT + VARIANT.join(map(str, knobs)))
-
-
-def _loads(study: Study, rows: Rows) -> list[Floats]:
-    """Requests in flight over all replicas that every row is tried at."""
-    asked, size = study.search.concurrency, rows.variant.shape[0]
-    fixed = study.workload.concurrency is not None or study.workload.request_rate_per_s is not None
-    if not fixed and asked is not None and not isinstance(asked, IntRange):
-        return [np.full(size, float(value)) for value in asked]
-    # the most within the limits, whatever the study's objective: what is least depends on the goal
-    most = replace(study, objective=replace(study.objective, metric=PER_GPU, direction=MAXIMIZE))
-    solved = solve_concurrency(replace(rows, study=most), study_limits(study))
-    if fixed:
-        return [solved]
-    replicas = rows.batch.layout.replicas
-    least = bounds(study, replicas)[0] * replicas
-    tried = [np.maximum(np.floor(solved * share / replicas) * replicas, least) for share in LOADS]
-    return [in_range(study, load) for load in tried]

@@ -8,7 +8,7 @@ import numpy as np
 
 from costmodel.disaggregated.kv_transfer import TransferLink, exposed_s
 from costmodel.disaggregated.pools import PoolColumns, PoolPoint
-from costmodel.estimate.result import COMMUNICATION, MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
+from costmodel.estimate.result import COMMUNICATION, MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate, Service
 from costmodel.plan.columns import Floats
 from costmodel.serving.closed_loop import Load
 from costmodel.step.operators import GROUPS
@@ -18,32 +18,13 @@ BUSY_FOREVER_S = 1e12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """A prefill pool and a decode pool that serve together. Arrays of one shape; meanings as in `Estimate`."""
+class PairService(Service):
+    """What a prefill pool and a decode pool do together. Arrays of one shape."""
 
-    requests_per_s: Floats
-    """Of the slower pool, or what is offered."""
-    ttft_s: Floats
-    ttft_longest_s: Floats
-    tpot_s: Floats
     transfer_s: Floats
     """What of the transfer the first token waits for, its start not included."""
     in_flight: Floats
     """By Little's law, over both pools, the transfer and the wait in front."""
-    kv_wait_s: Floats
-    """Wait in front of both pools, where more is in flight than they admit; part of TTFT."""
-    total_tokens_per_s: Floats
-    output_tokens_per_s: Floats
-    total_tokens_per_s_per_gpu: Floats
-    output_tokens_per_s_per_gpu: Floats
-    stage_tokens_per_s_per_gpu: Floats
-    gpus: Floats
-    memory_util_frac: Floats
-    kv_fits_longest: Floats
-    gpu_util_frac: Floats
-    ttft_log_sd: Floats
-    tpot_log_sd: Floats
-    throughput_log_sd: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +55,7 @@ def ideal_pool(gpus: float, count: int) -> PoolColumns:
     )
 
 
-def joined(prefill: PoolColumns, decode: PoolColumns, load: Load, link: TransferLink, demand: Demand) -> Joined:
+def joined(prefill: PoolColumns, decode: PoolColumns, load: Load, link: TransferLink, demand: Demand) -> PairService:
     """Pools side by side, entry `i` with entry `i`.
 
     The slower pool sets the pace. Latencies are those at which the pools are full: where one of them is the faster,
@@ -95,7 +76,7 @@ def joined(prefill: PoolColumns, decode: PoolColumns, load: Load, link: Transfer
     ttft = first + outside
     tokens, outputs = rate * (load.isl + load.osl), rate * load.osl
     gpus = prefill.gpus + decode.gpus
-    return Joined(
+    return PairService(
         requests_per_s=rate,
         ttft_s=ttft,
         ttft_longest_s=ttft + prefill.longest_extra_s,
@@ -105,8 +86,6 @@ def joined(prefill: PoolColumns, decode: PoolColumns, load: Load, link: Transfer
         kv_wait_s=outside + 0.0 * rate,
         total_tokens_per_s=tokens,
         output_tokens_per_s=outputs,
-        total_tokens_per_s_per_gpu=tokens / gpus,
-        output_tokens_per_s_per_gpu=outputs / gpus,
         stage_tokens_per_s_per_gpu=tokens / (prefill.stage_gpus + decode.stage_gpus),
         gpus=gpus,
         memory_util_frac=np.maximum(prefill.memory_util_frac, decode.memory_util_frac),
@@ -118,7 +97,7 @@ def joined(prefill: PoolColumns, decode: PoolColumns, load: Load, link: Transfer
     )
 
 
-def joined_estimate(prefill: PoolPoint, decode: PoolPoint, pair: Joined) -> Estimate:
+def joined_estimate(prefill: PoolPoint, decode: PoolPoint, pair: PairService) -> Estimate:
     """The estimate of pairs of pools: entry `i` of every argument belongs to pair `i`. No residual is left to add.
 
     Memory is that of the fuller pool's GPUs; `kv_capacity_sequences` and `running_per_rank` are the decode pool's;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -14,12 +14,14 @@ from costmodel.step.memory import Memory
 from costmodel.step.operators import GROUPS
 
 COMMUNICATION = ("tp_all_reduce", "ep_exchange", "pp_send")
+PACED = {"paced": True}
+"""Marks a field that goes with the requests that are served: a rate, or a share of time."""
 RESOURCES = ("compute", "memory bandwidth", "links", "host", "KV capacity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What plans cost. Arrays have shape `(num_plans,)`, or `(rows, num_plans)` where a table is named."""
+class Service:
+    """What plans do for their users, and what their limits look at. Arrays have shape `(num_plans,)`."""
 
     ttft_s: Floats
     """Mean time to first token, arrival to first token, queueing included."""
@@ -27,23 +29,45 @@ class Estimate:
     """The same for a request with the longest prompt."""
     tpot_s: Floats
     """Mean (end to end - TTFT) / (output tokens - 1)."""
-    requests_per_s: Floats
-    total_tokens_per_s: Floats
+    kv_wait_s: Floats
+    """Part of TTFT: the wait for KV room, or in front of pools that admit no more."""
+    requests_per_s: Floats = field(metadata=PACED)
+    total_tokens_per_s: Floats = field(metadata=PACED)
     """Prompt and output tokens of all replicas."""
-    output_tokens_per_s: Floats
+    output_tokens_per_s: Floats = field(metadata=PACED)
+    stage_tokens_per_s_per_gpu: Floats = field(metadata=PACED)
+    """Tokens through one GPU of a stage: throughput of a replica over the GPUs of one stage."""
     gpus: Floats
     memory_util_frac: Floats
     """Memory in use over the GPU's total, on the fullest GPU."""
-    gpu_util_frac: Floats
-    """Share of time in which the busiest stage's GPUs run kernels (what nvidia-smi calls utilisation)."""
-    compute_util_frac: Floats
-    bandwidth_util_frac: Floats
-    stage_tokens_per_s_per_gpu: Floats
-    """Tokens through one GPU of a stage: throughput of a replica over the GPUs of one stage."""
-    kv_capacity_sequences: Floats
-    """Sequences of mean length for which a replica has KV room."""
     kv_fits_longest: Floats
     """KV room over the bytes of one longest sequence; below 1 the plan cannot serve it."""
+    gpu_util_frac: Floats = field(metadata=PACED)
+    """Share of time in which the busiest stage's GPUs run kernels (what nvidia-smi calls utilisation)."""
+    ttft_log_sd: Floats
+    """Standard deviation of log(measured / estimate); 0 where only the formulas were evaluated."""
+    tpot_log_sd: Floats
+    throughput_log_sd: Floats
+
+    @property
+    def total_tokens_per_s_per_gpu(self) -> Floats:
+        """Over all GPUs of the plan."""
+        return self.total_tokens_per_s / self.gpus
+
+    @property
+    def output_tokens_per_s_per_gpu(self) -> Floats:
+        """Over all GPUs of the plan."""
+        return self.output_tokens_per_s / self.gpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate(Service):
+    """What plans cost. Arrays have shape `(num_plans,)`, or `(rows, num_plans)` where a table is named."""
+
+    compute_util_frac: Floats = field(metadata=PACED)
+    bandwidth_util_frac: Floats = field(metadata=PACED)
+    kv_capacity_sequences: Floats
+    """Sequences of mean length for which a replica has KV room."""
     memory_bytes: Floats
     """Table by `MEMORY_KINDS`."""
     prefill_s: Floats
@@ -62,21 +86,6 @@ class Estimate:
     """Index into `RESOURCES`."""
     running_per_rank: Floats
     prefill_chunks: Floats
-    kv_wait_s: Floats
-    ttft_log_sd: Floats
-    """Standard deviation of log(measured / estimate); 0 where only the formulas were evaluated."""
-    tpot_log_sd: Floats
-    throughput_log_sd: Floats
-
-    @property
-    def total_tokens_per_s_per_gpu(self) -> Floats:
-        """Over all GPUs of the plan."""
-        return self.total_tokens_per_s / self.gpus
-
-    @property
-    def output_tokens_per_s_per_gpu(self) -> Floats:
-        """Over all GPUs of the plan."""
-        return self.output_tokens_per_s / self.gpus
 
 
 WEIGHT_KINDS = (
@@ -99,24 +108,14 @@ MEMORY_KINDS = (
 TTFT_PARTS = ("front_end", "own_prefill", "running_step", "queue", "kv_wait", "kv_transfer")
 
 
-_PACED = (
-    "requests_per_s",
-    "total_tokens_per_s",
-    "output_tokens_per_s",
-    "stage_tokens_per_s_per_gpu",
-    "gpu_util_frac",
-    "compute_util_frac",
-    "bandwidth_util_frac",
-)
-
-
 def at_rate(estimate: Estimate, offered_per_s: float) -> Estimate:
     """The estimate where no more than `offered_per_s` requests arrive: rates and shares of time are theirs.
 
     Latencies stay those of the requests in flight, a whole number per replica that carries at least as much.
     """
     pace = np.minimum(offered_per_s / np.maximum(estimate.requests_per_s, 1e-300), 1.0)
-    return replace(estimate, **{name: getattr(estimate, name) * pace for name in _PACED})
+    paced = (f.name for f in fields(Estimate) if f.metadata == PACED)
+    return replace(estimate, **{name: getattr(estimate, name) * pace for name in paced})
 
 
 def _table(rows: Sequence[Floats], size: int) -> Floats:

@@ -13,9 +13,9 @@ import pytest
 
 from autotune.disaggregated.plan_results import pair_results
 from autotune.disaggregated.search import search_pools
-from autotune.disaggregated.skyband import skyband
 from autotune.report.clusters import table_name
 from autotune.report.document import tune_document
+from autotune.scoring.dominance import skyband
 from autotune.storage import open_store
 from autotune.study import Study, study_fingerprint
 from autotune.tuning import TuneResult, tune

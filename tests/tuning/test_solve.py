@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from autotune.scoring.best_knobs import score
-from autotune.scoring.knob_grid import Variant, make_rows
-from autotune.scoring.limits import study_limits
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult, from_record, to_record
 from autotune.scoring.solve_concurrency import solve_concurrency
 from autotune.space import Candidate, enumerate_space
@@ -33,8 +32,8 @@ def test_one_more_per_replica_breaks_a_limit(min_p_meets: float) -> None:
     study = question(
         engine="any", constraints={"tpot_ms": 25, "ttft_ms": 900}, search={"min_p_meets": min_p_meets, "trials": 9}
     )
-    rows = make_rows(study, variants("any"), [2048])
-    solved = solve_concurrency(rows, study_limits(study))
+    rows = KnobGrid.of(study, variants("any"), [2048])
+    solved = solve_concurrency(rows)
     assert (solved % rows.batch.layout.replicas == 0).all()
     tried = 0
     for variant, most in zip(rows.variants, solved, strict=True):

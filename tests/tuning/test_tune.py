@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autotune.report.document import tune_document
-from autotune.scoring.limits import excess_table, study_limits
+from autotune.scoring.limits import check_limits, study_limits
 from autotune.space import format_plan
 from autotune.storage import open_store
 from autotune.study import Study, load_study, study_fingerprint
@@ -75,18 +75,20 @@ def test_exhaustive_truth() -> None:
 
 def test_solved_concurrency_is_the_most_that_keeps_the_limits() -> None:
     """One request more per replica breaks a limit or waits for KV room."""
-    from autotune.scoring.knob_grid import Variant, make_rows
+    from autotune.scoring.knob_grid import KnobGrid, Variant
     from autotune.scoring.solve_concurrency import solve_concurrency
 
     loaded = study("deepseek-v3-128xh200", *SMALL, "search.min_p_meets=0.0")
     space = tune(loaded).space
-    rows = make_rows(loaded, [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in space.candidates], [8192])
-    limits = tuple(x for x in study_limits(loaded) if x.solved)
-    solved = solve_concurrency(rows, limits)
+    rows = KnobGrid.of(
+        loaded, [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in space.candidates], [8192]
+    )
+    limits = tuple(x for x in study_limits(loaded) if x.kind.more_in_flight == "worse")
+    solved = solve_concurrency(rows)
     replicas = rows.batch.layout.replicas
     here, beyond = rows.evaluate(solved), rows.evaluate(solved + replicas)
-    kept = (excess_table(limits, here) <= 0).all(axis=0) & (here.kv_wait_s <= 0)
-    broken = (excess_table(limits, beyond) > 0).any(axis=0) | (beyond.kv_wait_s > 0)
+    kept = check_limits(limits, here).kept() & (here.kv_wait_s <= 0)
+    broken = ~check_limits(limits, beyond).kept() | (beyond.kv_wait_s > 0)
     assert kept.any()
     assert broken.all()
     assert (kept | (solved == replicas)).all()

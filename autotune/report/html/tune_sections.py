@@ -37,19 +37,19 @@ def limits_table(study: Study, plans: Named) -> Table:
     """Every limit, and what is left of it or missing, for each plan."""
     rows = []
     for limit in study_limits(study):
-        unit = "" if limit.unit in {*SHARES, *SHORT} else f" {limit.unit}"
-        asked = f"at {'least' if limit.least else 'most'} {_figure(limit.limit, limit.unit, asked=True)}{unit}"
+        kind = limit.kind
+        unit = "" if kind.unit in {*SHARES, *SHORT} else f" {kind.unit}"
+        asked = f"at {'least' if kind.least else 'most'} {_figure(limit.limit, kind.unit, asked=True)}{unit}"
         cells = [Cell(text=LIMITS[limit.code], small=asked)]
         for _, _, plan in plans:
             over = plan.margins[limit.code]
-            value = limit.limit - over if limit.least else limit.limit + over
-            room = abs(over) / max(abs(limit.limit), 1e-12)
+            value = limit.value(plan.metrics, plan.p_meets)
+            room = abs(over) / limit.size
             passed = over <= 0.0
-            word = ("room" if passed else "over") if not limit.least else ("above" if passed else "short")
+            word = ("room" if passed else "over") if not kind.least else ("above" if passed else "short")
             share = "" if not isfinite(room) or room > 99.0 else f"{room:,.0%} {word}"
-            cells.append(
-                Cell(text=f"{'✓' if passed else '✗'} {_figure(value, limit.unit)}", small=share, tone=_tone(passed))
-            )
+            shown = f"{'✓' if passed else '✗'} {_figure(value, kind.unit)}"
+            cells.append(Cell(text=shown, small=share, tone=_tone(passed)))
         rows.append(Row(cells=tuple(cells)))
     columns = [Column(title="Limit", numeric=False)]
     columns += [Column(title=name) for name, _, _ in plans]

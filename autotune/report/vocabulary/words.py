@@ -6,6 +6,7 @@ from math import isfinite
 
 from autotune.metrics import METRICS
 from autotune.report.clusters import table_name
+from autotune.scoring import limits
 from autotune.tuning import PlanResult
 
 TTFT, TPOT = METRICS["ttft_longest_s"], METRICS["tpot_s"]
@@ -46,18 +47,7 @@ MEMORY = {
     "buffers": "Buffers",
     "reserve": "Reserve",
 }
-LIMITS = {
-    "kv_capacity": "KV room for the longest request",
-    "ttft_ms": "TTFT at the longest prompt",
-    "tpot_ms": "TPOT",
-    "memory_util_frac": "GPU memory in use",
-    "min_total_tokens_per_s_per_gpu": "Throughput per GPU",
-    "min_output_tokens_per_s_per_gpu": "Output throughput per GPU",
-    "min_stage_tokens_per_s_per_gpu": "Throughput per GPU of a stage",
-    "min_gpu_util_frac": "GPU busy",
-    "min_p_meets": "Probability to keep every limit",
-    "request_rate_per_s": "Requests served",
-}
+LIMITS = {kind.code: kind.title for kind in limits.LIMITS}
 ENGINES = {
     "vllm": "vLLM",
     "sglang": "SGLang",
