@@ -143,6 +143,15 @@ METRICS: Mapping[str, Metric] = {
             Use.COMPARED | Use.LEDGER,
         ),
         _latency("tpot_s", "TPOT", TPOT_SD, "mean TPOT, s", _EVERYWHERE, unit="ms"),
+        Metric(
+            name="e2e_s",
+            title="Time of a request",
+            unit="s",
+            better=MINIMIZE,
+            log_sd=RATE_SD,
+            meaning="seconds from a request's arrival to its last token, TTFT + (output tokens - 1) x TPOT",
+            fewer_in_flight=True,
+        ),
         _share(
             "memory_util_frac",
             "GPU memory in use",

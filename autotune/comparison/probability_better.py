@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.comparison.value_and_gain import hard_limits_kept
-from autotune.metrics import METRICS, MINIMIZE
-from autotune.scoring.joint_uncertainty import Draws, drawn_metric, joint_draws
-from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, probable, study_limits
+from autotune.metrics import METRICS
+from autotune.scoring.joint_uncertainty import Draws, estimates, joint_draws
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, study_limits
 from autotune.scoring.plan_result import relative_excess
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -29,7 +29,7 @@ def metric_p_better(name: str, current: PlanResult, candidate: PlanResult, draws
         return None
     if _identical(current, candidate):
         return 0.5
-    sign, drawn = METRICS[name].sign, drawn_metric(name, (current, candidate), draws)
+    sign, drawn = METRICS[name].sign, draws.metric(name, estimates((current, candidate))(name))
     return p_greater(sign * drawn[1], sign * drawn[0])
 
 
@@ -73,22 +73,16 @@ def p_better(
 
 
 def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
-    metric = study.objective.metric
-    values = METRICS[metric].sign * drawn_metric(metric, plans, drawn)
-    if study.objective.direction == MINIMIZE:
-        return values
-    if study.workload.request_rate_per_s is not None:
-        return -(drawn.ttft_s + max(study.workload.osl.mean - 1.0, 0.0) * drawn.tpot_s)
-    return values
+    metric = METRICS[study.objective.metric]
+    if metric.sign > 0.0 and study.workload.request_rate_per_s is not None:
+        return -drawn.latencies.e2e_s
+    return metric.sign * drawn.metric(metric.name, estimates(plans)(metric.name))
 
 
 def _kept(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> NDArray[np.bool_]:
     """Whether every limit is kept, shape `(len(plans), draws)`."""
-    kept = np.repeat(np.array([[_may_keep(p)] for p in plans]), drawn.tpot_s.shape[1], axis=1)
-    for limit in probable(study_limits(study)):
-        figures = drawn_metric(limit.kind.metric, plans, drawn)
-        kept &= figures >= limit.bound if limit.kind.least else figures <= limit.bound
-    return kept
+    able = np.array([[_may_keep(plan)] for plan in plans])
+    return able & drawn.within(study_limits(study), estimates(plans))
 
 
 def _may_keep(plan: PlanResult) -> bool:

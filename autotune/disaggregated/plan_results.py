@@ -26,7 +26,7 @@ from autotune.space import Resolution, resolve
 from autotune.space.pool_plan import PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study
-from costmodel.disaggregated.pairing import PairService, joined, joined_estimate
+from costmodel.disaggregated.pairing import PairService, pair_estimate, pair_service
 from costmodel.disaggregated.pools import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
@@ -51,9 +51,9 @@ def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]
     prefill = first.detailed(np.array([p.prefill_at for p in pairs]))
     decode = second.detailed(np.array([p.decode_at for p in pairs]))
     link = transfer_link(study, first.rows.cluster.gpu, second.rows.cluster.gpu)
-    pair = joined(prefill.columns, decode.columns, pool_load(study, np.ones(1)), link, demand(study))
+    pair = pair_service(prefill.columns, decode.columns, pool_load(study, np.ones(1)), link, demand(study))
     price = pair_price(first.rows.cluster, prefill.columns.gpus, second.rows.cluster, decode.columns.gpus)
-    scored = ScoredRows.of(study, joined_estimate(prefill, decode, pair), price)
+    scored = ScoredRows.of(study, pair_estimate(prefill, decode, pair), price)
     engine, dtypes = first.rows.engine, first.rows.dtypes
     out = []
     for row, chosen in enumerate(pairs):

@@ -22,7 +22,7 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
 from autotune.study import Study
-from costmodel.disaggregated.pairing import PairService, joined
+from costmodel.disaggregated.pairing import PairService, pair_service
 from costmodel.plan.columns import Floats
 
 
@@ -51,7 +51,7 @@ def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
     asked, work = demand(open_study), pool_load(study, np.ones(1))
     settled = []
     for load in loads.tolist():
-        pair = joined(mine, theirs, work, link, replace(asked, in_flight=load))
+        pair = pair_service(mine, theirs, work, link, replace(asked, in_flight=load))
         at = int(pair.requests_per_s.argmax())
         settled.append([np.broadcast_to(getattr(pair, f.name), (mine.gpus.size,))[at] for f in fields(PairService)])
     return PairService(

@@ -13,7 +13,7 @@ longest prompt's extra, wire and log_sd of either side, and so is the worst exce
   C / (time in both pools and the transfer), which shorter times raise. (Where it fixes them, a slower decode pool can
   shorten the wait in front: nothing is pruned then.)
 - P(meets) = Phi((ln limit - ln median) / sd) per limit, falling in the median; and falling in sd wherever the median
-  keeps the limit, which is where a plan is feasible. Of throughput, sd is the larger of the two pools' (`joined`).
+  keeps the limit, which is where a plan is feasible. Of throughput, sd is the larger of the two pools'.
 - Memory limits are the pools' own: only points that keep them are joined, or, where none does, the excess is one more
   coordinate. A minimum of GPU utilisation and of throughput by stage each add the coordinate that they look at.
 
@@ -53,7 +53,7 @@ from autotune.scoring.dominance import skyband
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import Standing
 from autotune.study import Study
-from costmodel.disaggregated.pairing import Demand, ideal_pool, joined
+from costmodel.disaggregated.pairing import Demand, ideal_pool, pair_service
 from costmodel.estimate.result import Service
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Floats, Ints
@@ -242,7 +242,7 @@ class _Side:
             asked = demand(self.study)
             if asked.in_flight is not None:  # the wait in front of both pools depends on both
                 asked = Demand(most_in_flight=asked.in_flight)
-            pair = joined(*pools, pool_load(self.study, np.ones(1)), link, asked)
+            pair = pair_service(*pools, pool_load(self.study, np.ones(1)), link, asked)
             price = pair_price(self.points.rows.cluster, own.gpus, self.partner, np.array([float(others)]))
             key = _key(self.study, pair, price, feasible=self.feasible) if index.size else np.zeros(0)
             self._bounds[gpus, others] = key
@@ -360,7 +360,7 @@ def _choice(
     prefill, decode = first.columns.take(i), second.columns.take(j)
     load = pool_load(study, np.ones(1))
     link = transfer_link(study, first.rows.cluster.gpu, second.rows.cluster.gpu)
-    pair = joined(prefill, decode, load, link, demand(study))
+    pair = pair_service(prefill, decode, load, link, demand(study))
     price = pair_price(first.rows.cluster, prefill.gpus, second.rows.cluster, decode.gpus)
     key = _key(study, pair, price, feasible=feasible).reshape(shape)
     if study.workload.concurrency is None:

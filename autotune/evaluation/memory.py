@@ -17,13 +17,7 @@ def stage_bytes(subject: Subject) -> tuple[StageBytes, ...]:
     """Every kind on every stage, what is free included: the kinds of a stage sum to a GPU's memory."""
     held = subject.stage_memory()
     running = np.minimum(subject.state.running_per_rank, subject.rows.load(subject.concurrency).max_num_seqs)
-    kinds = {
-        **held.weights_bytes,
-        "kv_cache": held.kv_bytes(running),
-        "activations": held.activation_bytes,
-        "buffers": held.buffer_bytes,
-        "reserve": held.reserve_bytes,
-    }
+    kinds = held.by_kind(held.kv_bytes(running))
     pp = subject.candidate.layout.pp
     columns = {kind: np.broadcast_to(size, (pp,)) for kind, size in kinds.items()}
     columns["free"] = np.broadcast_to(held.hbm_bytes, (pp,)) - np.asarray(sum(columns.values()))

@@ -83,7 +83,7 @@ def quantities(
         for e in compatibility["engines"]
     }
     out |= _held(candidate, memory) | _evenness(balance) | _exchanged(candidate, result)
-    return out | _estimates(study, result, performance)
+    return out | _estimates(result, performance)
 
 
 NOT_WEIGHTS = {"kv_cache", "activations", "buffers", "reserve", "free"}
@@ -142,7 +142,7 @@ def _exchanged(candidate: Candidate, result: PlanResult | None) -> dict[str, Qua
     return {"attention_dp_exchange_s": Quantity(value=seconds, words=words if groups > 1 else "one attention-DP group")}
 
 
-def _estimates(study: Study, result: PlanResult | None, performance: Mapping[str, Any]) -> dict[str, Quantity]:
+def _estimates(result: PlanResult | None, performance: Mapping[str, Any]) -> dict[str, Quantity]:
     out = {}
     for metric in METRICS.values():
         if metric.meaning:
@@ -165,24 +165,16 @@ def _estimates(study: Study, result: PlanResult | None, performance: Mapping[str
                 words=f"{said}, {words}" if performance else FORBIDDEN,
                 log_sd=0.0 if result is None else result.metrics[RATE_SD],
             )
-    return out | _of_a_request(study, result)
+    return out | _of_a_request(result)
 
 
-def _of_a_request(study: Study, result: PlanResult | None) -> dict[str, Quantity]:
+def _of_a_request(result: PlanResult | None) -> dict[str, Quantity]:
     if result is None:
-        return {
-            n: Quantity(value=None, words=FORBIDDEN) for n in ("requests_in_flight", "e2e_s", "tokens_per_ms_per_gpu")
-        }
+        return {n: Quantity(value=None, words=FORBIDDEN) for n in ("requests_in_flight", "tokens_per_ms_per_gpu")}
     metrics = result.metrics
     spread = metrics[RATE_SD]
-    outputs = max(study.workload.osl.mean - 1.0, 0.0)
     return {
         "requests_in_flight": Quantity(value=result.knobs.concurrency, words="requests in flight over all replicas"),
-        "e2e_s": Quantity(
-            value=metrics["ttft_s"] + outputs * metrics["tpot_s"],
-            words="seconds from a request's arrival to its last token, TTFT + (output tokens - 1) x TPOT",
-            log_sd=spread,
-        ),
         "tokens_per_ms_per_gpu": Quantity(
             value=metrics[PER_GPU] / 1e3,
             words="tokens/ms of the cluster over all its GPUs, those of every stage",

@@ -172,8 +172,7 @@ def _order(study: Study, plan: PlanResult) -> tuple[float, float]:
         return value, 0.0
     if study.workload.request_rate_per_s is None:
         return -value, 0.0
-    outputs = max(study.workload.osl.mean - 1.0, 0.0)
-    return -float(f"{value:.3g}"), plan.metrics["ttft_s"] + outputs * plan.metrics["tpot_s"]
+    return -float(f"{value:.3g}"), plan.metrics["e2e_s"]
 
 
 def place(study: Study, plan: PlanResult, ranked: Sequence[PlanResult]) -> int | None:

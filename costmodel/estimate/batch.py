@@ -16,8 +16,8 @@ from costmodel.arch import Arch
 from costmodel.calibration.load import Cell, CellColumns, cell_columns, load_calibration
 from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import Residual, residual_columns
-from costmodel.estimate.error_model import corrected_state
-from costmodel.estimate.result import Estimate, collect
+from costmodel.estimate.error_model import Correction, Situation
+from costmodel.estimate.result import Estimate, steady_estimate
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.plan.layout import Layout
@@ -195,8 +195,8 @@ def _popularity(entries: Sequence[PlanEntry], skew: float) -> Floats:
 
 def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
     memory, state = _solve(batch, load, longest_prompt, memory_fraction)
-    corrected = corrected_state(batch.residual, batch.layout, load, state)
-    return collect(batch.layout, load, memory, state, corrected)
+    situation = Situation.of(batch.layout, load.concurrency / batch.layout.replicas, load.isl, load.osl)
+    return steady_estimate(batch.layout, load, memory, state, Correction.of(batch.residual, situation))
 
 
 def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Memory:
