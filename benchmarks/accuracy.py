@@ -94,8 +94,7 @@ def _as_left_out(batch: RunBatch, split: dict[str, Floats], left_out: str) -> Ru
     cells = [
         (
             replace(c.arch, hidden_size=0) if left_out == "model" else c.arch,
-            "unmeasured" if left_out == "gpu" else c.cluster.gpu.name,
-            c.cluster.gpu.generation,
+            replace(c.cluster.gpu, name="unmeasured") if left_out == "gpu" else c.cluster.gpu,
             c.engine,
             c.engine_version,
         )

@@ -16,6 +16,8 @@ from costmodel.plan.columns import Floats
 class Gain:
     """What a change brings, in the unit of the values times seconds."""
 
+    per_s: float
+    """By how much more the candidate does per second, once it runs."""
     net: float
     """Over the horizon, the cost of the change taken off."""
     reference: float
@@ -39,6 +41,7 @@ def gain_over(
     """
     rate = candidate_per_s - current_per_s
     return Gain(
+        per_s=rate,
         net=rate * max(horizon_s - duration_s, 0.0) - loss,
         reference=current_per_s * horizon_s,
         payback_s=duration_s + max(loss, 0.0) / rate if rate > 0.0 else None,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from autotune.comparison.value_and_gain import Gain, gain_over, ratio_of
-from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, Side, SwitchCost, Verdict
+from autotune.comparison.value_and_gain import Gain, ratio_of
+from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, ComparedPlan, Verdict
 from autotune.study import Study
 from autotune.text.numbers import figure
 from autotune.tuning import Violation
@@ -14,7 +14,7 @@ def broken_words(violation: Violation) -> str:
     return f"{violation.code} ({figure(violation.value)} against {figure(violation.limit)} {violation.unit})"
 
 
-def worst_broken(side: Side) -> str:
+def worst_broken(side: ComparedPlan) -> str:
     """What a plan breaks most, in words; empty where it keeps everything."""
     if side.rules_broken:
         return side.rules_broken[0]
@@ -32,28 +32,26 @@ def duration_words(seconds: float) -> str:
 
 
 def verdict(
-    study: Study, current: Side, candidate: Side | None, *, same: bool, p_better: float, switch: SwitchCost | None
+    study: Study,
+    current: ComparedPlan,
+    candidate: ComparedPlan | None,
+    *,
+    same: bool,
+    p_better: float,
+    gain: Gain | None,
 ) -> Verdict:
     """The answer to: should the candidate replace the current plan?"""
     plain = _plain(current, candidate, same=same)
     if plain is not None:
         return plain
-    if candidate is None or switch is None:
+    if candidate is None or gain is None:
         return _say(SWITCH, "current_cannot_run", f"the current plan cannot be launched ({worst_broken(current)})")
-    policy = study.retune
-    gain = gain_over(
-        current_per_s=current.value_per_s,
-        candidate_per_s=candidate.value_per_s,
-        horizon_s=policy.horizon_s,
-        duration_s=switch.duration_s,
-        loss=switch.loss(current.value_per_s),
-    )
     if not current.keeps:
         return _out_of_limits(study, current, candidate, p_better, gain)
     return _by_arithmetic(study, current, candidate, p_better, gain)
 
 
-def _plain(current: Side, candidate: Side | None, *, same: bool) -> Verdict | None:
+def _plain(current: ComparedPlan, candidate: ComparedPlan | None, *, same: bool) -> Verdict | None:
     """What needs no arithmetic."""
     if candidate is None:
         return _say(KEEP, "no_candidate", "no plan at all can be launched on these GPUs")
@@ -76,7 +74,9 @@ def _plain(current: Side, candidate: Side | None, *, same: bool) -> Verdict | No
     return None
 
 
-def _out_of_limits(study: Study, current: Side, candidate: Side, p_better: float, gain: Gain) -> Verdict:
+def _out_of_limits(
+    study: Study, current: ComparedPlan, candidate: ComparedPlan, p_better: float, gain: Gain
+) -> Verdict:
     broken, policy = worst_broken(current), study.retune
     over = duration_words(policy.horizon_s)
     if gain.net <= 0.0:
@@ -92,7 +92,7 @@ def _out_of_limits(study: Study, current: Side, candidate: Side, p_better: float
     return _say(SWITCH, "limit_broken", said + _price_of_limits(study, current, candidate))
 
 
-def _price_of_limits(study: Study, current: Side, candidate: Side) -> str:
+def _price_of_limits(study: Study, current: ComparedPlan, candidate: ComparedPlan) -> str:
     """What keeping the limits costs in the ranked metric, where it does."""
     if current.result is None or candidate.result is None:
         return ""
@@ -102,7 +102,9 @@ def _price_of_limits(study: Study, current: Side, candidate: Side) -> str:
     return f", at the price of {change:+.1%} {metric}" if worse else ""
 
 
-def _by_arithmetic(study: Study, current: Side, candidate: Side, p_better: float, gain: Gain) -> Verdict:
+def _by_arithmetic(
+    study: Study, current: ComparedPlan, candidate: ComparedPlan, p_better: float, gain: Gain
+) -> Verdict:
     policy = study.retune
     over, words = duration_words(policy.horizon_s), _gain_words(study, current, candidate)
     if p_better <= 1.0 - policy.min_p_better or candidate.value_per_s <= current.value_per_s:
@@ -126,7 +128,7 @@ def _by_arithmetic(study: Study, current: Side, candidate: Side, p_better: float
     return _say(SWITCH, "gain", said)
 
 
-def _gain_words(study: Study, current: Side, candidate: Side) -> str:
+def _gain_words(study: Study, current: ComparedPlan, candidate: ComparedPlan) -> str:
     """The ranked metric's change, and what it is worth with P(meets) weighed where that says more."""
     metric = study.objective.metric
     if current.result is None or candidate.result is None or current.value_per_s <= 0.0:

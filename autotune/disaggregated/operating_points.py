@@ -20,6 +20,7 @@ from costmodel.estimate.normal import p_below
 from costmodel.hardware import Cluster
 from costmodel.hardware.gpu import Gpu
 from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.layout import Layout
 from costmodel.serving.closed_loop import Load
 
 SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -63,6 +64,10 @@ class Points:
     columns: PoolColumns
     layout: Ints
     """Index into `rows.layouts`."""
+
+    def layout_at(self, index: int) -> Layout:
+        """The layout of one point."""
+        return self.rows.layouts[int(self.layout[index])].layout
 
     def detailed(self, index: Ints) -> PoolPoint:
         """Some of the points with what they are made of, evaluated again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -34,15 +33,15 @@ from costmodel.hardware import Cluster
 
 def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:
     """The plans of pairs, in their order; their strings leave out the GPU type `home`."""
-    groups: dict[tuple[int, int], list[int]] = {}
+    groups: list[list[int]] = []  # of pairs that share both tables of points
     for at, pair in enumerate(pairs):
-        groups.setdefault((id(pair.prefill), id(pair.decode)), []).append(at)
-    found = {
-        at: plan
-        for members in groups.values()
-        for at, plan in zip(members, _results(study, [pairs[m] for m in members], home), strict=True)
-    }
-    return [found[at] for at in range(len(pairs))]
+        tables = next((g for g in groups if pair.shares_tables(pairs[g[0]])), None)
+        if tables is None:
+            groups.append([at])
+        else:
+            tables.append(at)
+    plans = {at: plan for g in groups for at, plan in zip(g, _results(study, [pairs[i] for i in g], home), strict=True)}
+    return [plans[at] for at in range(len(pairs))]
 
 
 def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]:
@@ -115,16 +114,7 @@ def _pool(points_: Points, at: int, row: int, point: PoolPoint, rate: float) -> 
     )
 
 
-def disaggregated_plan(
-    study: Study,
-    text: str,
-    *,
-    engine: str | None = None,
-    batched_tokens: int | None = None,
-    concurrency: int | None = None,
-    weight_dtype: str | None = None,
-    kv_dtype: str | None = None,
-) -> tuple[Resolution, PlanResult | None]:
+def disaggregated_plan(study: Study, text: str, *, engine: str | None = None) -> tuple[Resolution, PlanResult | None]:
     """The plan that a disaggregated plan string means, with its best knobs; None where an engine's rule forbids it.
 
     The resolution's candidate is the decode pool's.
@@ -133,38 +123,28 @@ def disaggregated_plan(
         InputError: a side has no reading on the GPUs that are left for it.
     """
     spec = parse_pooled(text)
-    tried = [
-        (_side(study, spec.prefill, counts[0], name), _side(study, spec.decode, counts[1], name))
+    p_gpus, d_gpus = _gpus(study, spec)
+    read = [
+        (_side(study, spec.prefill, p_gpus, name), _side(study, spec.decode, d_gpus, name))
         for name in engines_of(spec.engine or engine or study.engine)
-        for counts in [_gpus(study, spec)]
     ]
     # one engine runs both pools: the first that accepts both, else the first
-    first, second = next((t for t in tried if not (t[0].violations or t[1].violations)), tried[0])
+    first, second = next((r for r in read if not (r[0].violations or r[1].violations)), read[0])
     resolution = _together(first, second)
     if resolution.violations:
         return resolution, None
-    own = study
-    if concurrency is not None:
-        own = replace(study, workload=replace(study.workload, concurrency=concurrency, request_rate_per_s=None))
-    if batched_tokens is not None:
-        own = replace(own, search=replace(own.search, max_num_batched_tokens=(batched_tokens,)))
-    search = own.search
-    given = product(
-        search.weight_dtype if weight_dtype is None else (weight_dtype,),
-        search.kv_dtype if kv_dtype is None else (kv_dtype,),
-    )
     pairs = []
-    for weight, kv in given:
-        choice = Dtypes(weight=weight, kv=kv)
-        sides = [
+    for weight, kv in product(study.search.weight_dtype, study.search.kv_dtype):
+        dtypes = Dtypes(weight=weight, kv=kv)
+        prefill, decode = (
             points(
-                pool_rows(own, role, pool_cluster(own, side.gpu), choice, (found.candidate,), found.candidate.engine)
+                pool_rows(study, role, pool_cluster(study, side.gpu), dtypes, (own.candidate,), own.candidate.engine)
             )
-            for role, side, found in (("prefill", spec.prefill, first), ("decode", spec.decode, second))
-        ]
-        pairs.append(best_pair(own, sides[0], sides[1]))
+            for role, side, own in (("prefill", spec.prefill, first), ("decode", spec.decode, second))
+        )
+        pairs.append(best_pair(study, prefill, decode))
     best = max(pairs, key=lambda p: (p.feasible, p.key))
-    return resolution, pair_results(own, [best], home=study.cluster.gpu.name)[0]
+    return resolution, pair_results(study, [best], home=study.cluster.gpu.name)[0]
 
 
 def pool_cluster(study: Study, gpu: str | None) -> Cluster:

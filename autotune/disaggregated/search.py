@@ -82,7 +82,11 @@ class Pair:
     def layouts(self) -> tuple[object, ...]:
         """What makes two pairs the same plan: both sides' GPU type and layout."""
         sides = ((self.prefill, self.prefill_at), (self.decode, self.decode_at))
-        return (self.prefill.rows.engine, *((p.rows.cluster.gpu.name, _layout(p, i)) for p, i in sides))
+        return (self.prefill.rows.engine, *((p.rows.cluster.gpu.name, p.layout_at(i)) for p, i in sides))
+
+    def shares_tables(self, other: Pair) -> bool:
+        """Whether both pairs are of the same two tables of points."""
+        return self.prefill is other.prefill and self.decode is other.decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,10 +295,6 @@ def _memory_excess(study: Study, side: Points) -> Floats:
         if limit.code in ("kv_capacity", "memory_util_frac"):
             worst = np.maximum(worst, limit.excess(getattr(side.columns, limit.kind.metric)) / limit.size)
     return worst
-
-
-def _layout(side: Points, index: int) -> int:
-    return id(side.rows.layouts[int(side.layout[index])].layout)
 
 
 def _best_of_split(

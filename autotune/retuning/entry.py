@@ -9,7 +9,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from autotune.comparison import Side, SwitchCost
+from autotune.comparison import ComparedPlan, SwitchCost
+from autotune.comparison.value_and_gain import Gain
 from autotune.comparison.verdict import worst_broken
 from autotune.metrics import Use, used
 
@@ -24,7 +25,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def side_entry(side: Side) -> dict[str, Any]:
+def side_entry(side: ComparedPlan) -> dict[str, Any]:
     """One of the two plans, on the window's traffic."""
     out: dict[str, Any] = {
         "plan": side.plan,
@@ -44,11 +45,12 @@ def side_entry(side: Side) -> dict[str, Any]:
     return out
 
 
-def switch_entry(cost: SwitchCost) -> dict[str, Any]:
+def switch_entry(cost: SwitchCost, gain: Gain | None) -> dict[str, Any]:
     """What the change takes."""
     kept = {k: v for k, v in asdict(cost).items() if k != "waves"}
     return {
         **kept,
+        "payback_s": None if gain is None else gain.payback_s,
         "duration_s": cost.duration_s,
         "least_capacity_requests_per_s": cost.least_capacity_requests_per_s,
         "steps": len(cost.waves),

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.comparison.compare_plans import compare, on_traffic
-from autotune.comparison.switching import same_launch
 from autotune.retuning.decide import SWITCH
 from autotune.retuning.decide_window import in_production
 from autotune.retuning.replay_steps import Player, overlaps
@@ -159,7 +158,7 @@ def _walk(player: Player, strategy: str, first: PlanResult, told: Callable[[], N
             chosen = player.best(max(start - player.window_s, 0.0), start) or current
         elif k and retuner is not None:
             chosen, move = retuner.decide(start)
-        if not same_launch(current, chosen):
+        if current.launch != chosen.launch:
             move = replace(move, decision=SWITCH)
             current = chosen
         moves.append(replace(move, plan=current.plan))
@@ -186,7 +185,7 @@ def _served(
     current, free_s, lost, spent = first, 0.0, 0.0, 0.0
     switched: list[float] = []
     for move, plan in zip(moves, plans, strict=True):
-        if same_launch(current, plan):
+        if current.launch == plan.launch:
             continue
         change = None if strategy == ORACLE else player.change(max(move.at_s, free_s), current, plan)
         switched.append(move.at_s)

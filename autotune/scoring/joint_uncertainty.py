@@ -138,23 +138,9 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
     for i, p in enumerate(plans):
         groups.setdefault((p.engine, p.knobs.weight_dtype, p.gpu), []).append(i)
     types: dict[str | None, Gpu] = {None: study.cluster.gpu, **{c.gpu.name: c.gpu for c in study.axes.gpu_types}}
-    profile = study_profile(study)
+    profile, version = study_profile(study), study.engine_version
     own = None if profile is None else profile.values()
     return [
-        (
-            residual_columns(
-                [
-                    (
-                        weights(study.arch, dtype),
-                        types[gpu].name,
-                        types[gpu].generation,
-                        engine,
-                        study.engine_version,
-                    )
-                ],
-                own,
-            ),
-            rows,
-        )
+        (residual_columns([(weights(study.arch, dtype), types[gpu], engine, version)], own), rows)
         for (engine, dtype, gpu), rows in groups.items()
     ]

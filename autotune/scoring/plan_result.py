@@ -38,6 +38,17 @@ class Knobs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What one command starts: plans of one launch differ at most in how many requests are let in."""
+
+    plan: str
+    """Full plan string, engine included."""
+    max_num_batched_tokens: int | None = None
+    weight_dtype: str | None = None
+    kv_dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
     """A constraint that a plan breaks."""
 
@@ -89,6 +100,17 @@ class PlanResult:
     def candidate(self) -> Candidate:
         """What of the space the plan is, its knobs left open."""
         return Candidate(engine=self.engine, layout=self.layout, gpu=self.gpu)
+
+    @property
+    def launch(self) -> Launch:
+        """What starts it."""
+        knobs = self.knobs
+        return Launch(
+            plan=self.plan,
+            max_num_batched_tokens=knobs.max_num_batched_tokens,
+            weight_dtype=knobs.weight_dtype,
+            kv_dtype=knobs.kv_dtype,
+        )
 
     @property
     def key(self) -> str:

@@ -192,9 +192,7 @@ def _cluster_assumptions(table: StudyTable, cluster: Cluster) -> list[str]:
 def _calibration_assumptions(engine: str, arch: Arch, cluster: Cluster) -> list[str]:
     """What of the question no measured run covers."""
     gpu = cluster.gpu
-    found = [
-        f"calibration: {text}" for e in engines_of(engine) for text in not_measured(arch, gpu.name, gpu.generation, e)
-    ]
+    found = [f"calibration: {text}" for e in engines_of(engine) for text in not_measured(arch, gpu, e)]
     return list(dict.fromkeys(found))
 
 

@@ -107,11 +107,11 @@ class Baseline:
     """The plan in production, that every other is compared with. None: as the study has it."""
 
     plan: str
-    engine: str | None
-    concurrency: int | None
-    max_num_batched_tokens: int | None
-    weight_dtype: str | None
-    kv_dtype: str | None
+    engine: str | None = None
+    concurrency: int | None = None
+    max_num_batched_tokens: int | None = None
+    weight_dtype: str | None = None
+    kv_dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,15 @@
 """Answering a study: scoring every plan, solving its knobs, ranking what keeps the constraints."""
 
 from autotune.scoring.plan_result import Knobs, PlanResult, Violation
-from autotune.tuning.answer_study import BaselineResult, TuneResult, score_baseline, score_plan, tune
+from autotune.tuning.answer_study import (
+    BaselineResult,
+    TuneResult,
+    score_baseline,
+    score_given,
+    score_named,
+    score_plan,
+    tune,
+)
 
 __all__ = [
     "BaselineResult",
@@ -10,6 +18,8 @@ __all__ = [
     "TuneResult",
     "Violation",
     "score_baseline",
+    "score_given",
+    "score_named",
     "score_plan",
     "tune",
 ]

@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Any
 
 from autotune.disaggregated.plan_results import disaggregated_plan
 from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
-from autotune.scoring.best_knobs import score_variant
+from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
-from autotune.scoring.knob_grid import Variant
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult, from_record, plan_key, relative_excess
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
-from autotune.study import Study, cluster_of
+from autotune.study import Baseline, Study, cluster_of
 from autotune.tuning.executor import Pool
 from autotune.tuning.workers import covered, sample_missing, score_missing, study_space
 from costmodel.errors import InputError, Problem
@@ -160,14 +160,9 @@ def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, .
     return tuple(feasible), tuple(others)
 
 
-def expected_objective(study: Study, plan: PlanResult) -> float:
-    """What ranks plans, in the objective's direction (`autotune.scoring.objective.expected`)."""
-    return plan_expected(study, plan)
-
-
 def _order(study: Study, plan: PlanResult) -> tuple[float, float]:
     """Lower is better. At a given request rate every plan that takes it serves alike: to three digits, then by time."""
-    value = expected_objective(study, plan)
+    value = plan_expected(study, plan)
     if study.objective.direction == "minimize":
         return value, 0.0
     if study.workload.request_rate_per_s is None:
@@ -200,16 +195,59 @@ def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult
     given = study.baseline
     if given is None:
         return None
-    return score_plan(
-        study,
-        given.plan,
-        engine=given.engine or engine,
-        concurrency=given.concurrency,
-        batched_tokens=given.max_num_batched_tokens,
-        weight_dtype=given.weight_dtype,
-        kv_dtype=given.kv_dtype,
-        path="$.baseline.plan",
-    )
+    return score_given(study, replace(given, engine=given.engine or engine), path="$.baseline.plan")
+
+
+def score_plan(study: Study, text: str, *, engine: str | None = None, path: str = "plan") -> BaselineResult:
+    """Resolve a plan string within a study and score it with the study's best knobs.
+
+    Raises:
+        InputError: the string has no reading on the study's GPUs; `path` says where it stands.
+    """
+    return score_given(study, Baseline(plan=text, engine=engine), path=path)
+
+
+def score_named(study: Study, text: str | None, *, path: str, missing: str) -> BaselineResult:
+    """A plan that is named, as `score_plan`, or the study's baseline where none is.
+
+    Raises:
+        InputError: as both, and where there is neither, which `missing` says.
+    """
+    found = score_baseline(study) if text is None else score_plan(study, text, path=path)
+    if found is None:
+        raise InputError.single("$.baseline", missing)
+    return found
+
+
+def score_given(study: Study, given: Baseline, *, path: str) -> BaselineResult:
+    """A plan with the knobs that it is given, of the others the best.
+
+    Raises:
+        InputError: as `score_plan`.
+    """
+    own = _with_knobs(study, given)
+    try:
+        if is_pooled(given.plan):
+            resolution, result = disaggregated_plan(own, given.plan, engine=given.engine)
+        else:
+            resolution, result = _resolved(study, given.plan, given.engine or study.engine), None
+    except InputError as error:
+        raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
+    if result is None and not resolution.violations:
+        result = score(own, [resolution.candidate])[0]
+    return BaselineResult(text=given.plan, resolution=resolution, result=result)
+
+
+def _with_knobs(study: Study, given: Baseline) -> Study:
+    work, search = study.workload, study.search
+    if given.concurrency is not None:
+        work = replace(work, concurrency=given.concurrency, request_rate_per_s=None)
+    chosen: dict[str, Any] = {
+        name: (value,)
+        for name in ("max_num_batched_tokens", "weight_dtype", "kv_dtype")
+        if (value := getattr(given, name)) is not None
+    }
+    return replace(study, workload=work, search=replace(search, **chosen))
 
 
 def _resolved(study: Study, text: str, engine: str) -> Resolution:
@@ -227,51 +265,3 @@ def _resolved(study: Study, text: str, engine: str) -> Resolution:
         own = replace(found.candidate, gpu=None if spec.gpu == study.cluster.gpu.name else spec.gpu)
         return replace(found, candidate=own)
     raise problem or InputError.single("plan", f"has no reading, got {text!r}")
-
-
-def score_plan(
-    study: Study,
-    text: str,
-    *,
-    engine: str | None = None,
-    concurrency: int | None = None,
-    batched_tokens: int | None = None,
-    weight_dtype: str | None = None,
-    kv_dtype: str | None = None,
-    path: str = "plan",
-) -> BaselineResult:
-    """Resolve a plan string within a study and score it; knobs that are not given are the study's best.
-
-    Raises:
-        InputError: the string has no reading on the study's GPUs.
-    """
-    try:
-        if is_pooled(text):
-            resolution, result = disaggregated_plan(
-                study,
-                text,
-                engine=engine,
-                concurrency=concurrency,
-                batched_tokens=batched_tokens,
-                weight_dtype=weight_dtype,
-                kv_dtype=kv_dtype,
-            )
-            return BaselineResult(text=text, resolution=resolution, result=result)
-        resolution = _resolved(study, text, engine or study.engine)
-    except InputError as error:
-        raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
-    if resolution.violations:
-        return BaselineResult(text=text, resolution=resolution, result=None)
-    own = study
-    if concurrency is not None:
-        own = replace(study, workload=replace(study.workload, concurrency=concurrency, request_rate_per_s=None))
-    budgets = (batched_tokens,) if batched_tokens is not None else study.search.max_num_batched_tokens
-    weight_choices = (weight_dtype,) if weight_dtype is not None else study.search.weight_dtype
-    kv_choices = (kv_dtype,) if kv_dtype is not None else study.search.kv_dtype
-    results = [
-        score_variant(own, Variant(candidate=resolution.candidate, weight_dtype=w, kv_dtype=kv), budgets)
-        for w in weight_choices
-        for kv in kv_choices
-    ]
-    ranked, others = rank(study, results)
-    return BaselineResult(text=text, resolution=resolution, result=(ranked or others)[0])

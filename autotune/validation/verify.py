@@ -123,7 +123,7 @@ def learn(results: Sequence[BenchResult], profile: Profile | None) -> Profile:
     first = runs[0].entry
     gpu = first.cluster.gpu
     known = None if profile is None else profile.values()
-    prior = residual_columns([(first.arch, gpu.name, gpu.generation, first.engine, first.engine_version)], known)
+    prior = residual_columns([(first.arch, gpu, first.engine, first.engine_version)], known)
     cell = learn_cell(runs, prior)
     cells = {} if profile is None else dict(profile.cells)
     return Profile(cells=cells | {own_key(first.engine, gpu.name, first.arch): cell})

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from costmodel.arch import Arch
+from costmodel.hardware import Gpu
 from costmodel.plan.columns import Columns, Floats
 
 _DATA = files("costmodel.calibration") / "data"
@@ -196,40 +197,39 @@ def own_key(engine: str, gpu: str, arch: Arch) -> str:
     return f"{engine}|{gpu}|{arch_key(arch)}|{precision_key(arch)}"
 
 
-def not_measured(arch: Arch, gpu: str, generation: str, engine: str) -> tuple[str, ...]:
+def not_measured(arch: Arch, gpu: Gpu, engine: str) -> tuple[str, ...]:
     """What of a cell no run has measured, in plain sentences."""
     raw = _read(engine)
     out = []
-    if gpu.removesuffix(" (changed)") not in raw["gpus"]:
-        out.append(f"{gpu} was not measured: efficiencies of {BORROWED_FROM[generation]} GPUs, with wider intervals")
+    if gpu.measured_as not in raw["gpus"]:
+        borrowed = BORROWED_FROM[gpu.generation]
+        out.append(f"{gpu.name} was not measured: efficiencies of {borrowed} GPUs, with wider intervals")
     if arch_key(arch) not in raw["models"]:
         out.append(f"{arch.name} was not measured: formulas alone, with wider intervals")
     return tuple(out)
 
 
 def residual_columns(
-    cells: Sequence[tuple[Arch, str, str, str, str | None]],
+    cells: Sequence[tuple[Arch, Gpu, str, str | None]],
     own: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> Residual:
-    """Residuals of (architecture, GPU name, its generation, engine, engine version), one row each.
+    """Residuals of (architecture, GPU type, engine, engine version), one row each.
 
     `own` holds a user's cells by `own_key`: their values per target go before the file's.
     """
     rows: list[dict[str, Mapping[str, Any]]] = []
-    for arch, gpu, generation, engine, version in cells:
-        raw = _read(engine)
-        # a catalog GPU with some figures changed still behaves most like itself
-        place = gpu.removesuffix(" (changed)")
+    for arch, gpu, engine, version in cells:
+        raw, measured = _read(engine), BORROWED_FROM[gpu.generation]
         shape, precision = arch_key(arch), precision_key(arch)
-        name = find_cell(engine, place, BORROWED_FROM[generation], shape, precision, version or "")
-        found = (own or {}).get(own_key(engine, gpu, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
+        name = find_cell(engine, gpu.measured_as, measured, shape, precision, version or "")
+        found = (own or {}).get(own_key(engine, gpu.name, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
         rows.append(
             {
                 t: {
                     **raw[t],
                     "cell": found[t],
                     "noise_variance": raw[t]["noise_variance"]
-                    + (BORROWED_SD[t] ** 2 if BORROWED_FROM[generation] != generation else 0.0),
+                    + (BORROWED_SD[t] ** 2 if measured != gpu.generation else 0.0),
                 }
                 for t in TARGETS
             }

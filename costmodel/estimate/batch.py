@@ -74,20 +74,16 @@ class PlanBatch:
         """Prepare plans; `profile` is a user's own calibration. Raises `ValueError` for an empty sequence."""
         if not entries:
             raise ValueError("a batch must hold at least one plan, got none")
-        keys: dict[tuple[object, ...], int] = {}
-        firsts: list[PlanEntry] = []
-        index = np.empty(len(entries), dtype=np.int64)
-        for i, e in enumerate(entries):
-            key = (id(e.arch), id(e.cluster), e.engine, e.kv_dtype, e.engine_version)
-            if key not in keys:
-                keys[key] = len(firsts)
-                firsts.append(e)
-            index[i] = keys[key]
+        places = zip(_places([e.arch for e in entries]), _places([e.cluster for e in entries]), entries, strict=True)
+        keys: dict[tuple[int, int, str, str | None, str | None], int] = {}
+        cell_of = [keys.setdefault((a, c, e.engine, e.kv_dtype, e.engine_version), len(keys)) for a, c, e in places]
+        index = np.array(cell_of, dtype=np.int64)
+        firsts = [entries[cell_of.index(cell)] for cell in range(len(keys))]
         cells = [(e.arch, e.cluster, e.engine, e.kv_dtype or e.arch.kv_dtype) for e in firsts]
         calibrations = [load_calibration(e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts]
         columns = cell_columns(cells, calibrations)
         residual = residual_columns(
-            [(e.arch, e.cluster.gpu.name, e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts],
+            [(e.arch, e.cluster.gpu, e.engine, e.engine_version) for e in firsts],
             None if profile is None else profile.values(),
         )
         archs = ArchColumns.of([e.arch for e in firsts])
@@ -174,6 +170,23 @@ class PlanBatch:
         return Estimate(
             **{f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=-1) for f in fields(Estimate)}
         )
+
+
+def _places(values: Sequence[object]) -> list[int]:
+    """The place of each value among the distinct ones, in the order of their first appearance.
+
+    By equality, for what cannot be hashed; equal values mostly are one object, which is looked at first.
+    """
+    known: list[object] = []
+    out = []
+    for value in values:
+        place = next((i for i, other in enumerate(known) if other is value), None)
+        if place is None:
+            place = next((i for i, other in enumerate(known) if other == value), len(known))
+            if place == len(known):
+                known.append(value)
+        out.append(place)
+    return out
 
 
 def _pick(values: Floats, index: Any) -> Floats:

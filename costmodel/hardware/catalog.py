@@ -103,7 +103,7 @@ def gpu_from_table(table: Mapping[str, Any], path: str) -> Gpu:
         InputError: every problem of the table, under `path`.
     """
     values = dict(table)
-    base = values.pop("base", None)
+    base, known = values.pop("base", None), None
     if base is not None:
         if not isinstance(base, str):
             raise InputError.single(f"{path}.base", f"must be the name of a catalog GPU, got {base!r}")
@@ -126,10 +126,10 @@ def gpu_from_table(table: Mapping[str, Any], path: str) -> Gpu:
             )
             for e in error.errors()
         ) from error
-    return _to_gpu(read, path)
+    return _to_gpu(read, path, known)
 
 
-def _to_gpu(read: GpuTable, path: str) -> Gpu:
+def _to_gpu(read: GpuTable, path: str, base: str | None) -> Gpu:
     assumptions = []
     generation = read.generation
     if generation is None:
@@ -140,6 +140,7 @@ def _to_gpu(read: GpuTable, path: str) -> Gpu:
     peaks = {k: v * 1e12 for k, v in read.peak_tflops.model_dump().items() if v is not None}
     return Gpu(
         name=read.name,
+        base=base,
         generation=generation,
         peak_flops_per_s=peaks,
         hbm_bytes=read.hbm_gib * 2**30,

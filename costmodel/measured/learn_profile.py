@@ -55,9 +55,7 @@ def learn_cell(runs: Sequence[Run], prior: Residual | None = None) -> ProfileCel
     """The posterior of the cell that all `runs` belong to; `prior` is what the calibration knows of it."""
     if prior is None:
         first = runs[0].entry
-        gpu = first.cluster.gpu
-        version = first.engine_version
-        prior = residual_columns([(first.arch, gpu.name, gpu.generation, first.engine, version)])
+        prior = residual_columns([(first.arch, first.cluster.gpu, first.engine, first.engine_version)])
     prepared = prepare_runs(runs)
     formulas = replace(prepared, batch=replace(prepared.batch, residual=None)).evaluate()
     phi = run_situation(runs).phi

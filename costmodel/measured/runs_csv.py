@@ -145,16 +145,6 @@ def _gpu(name: str, clusters: dict[str, Gpu | None], problems: list[Problem]) ->
     return clusters[name]
 
 
-_CLUSTERS: dict[tuple[str, int], Cluster] = {}
-
-
-def _cluster(gpu: Gpu, gpus: int) -> Cluster:
-    key = (gpu.name, gpus)
-    if key not in _CLUSTERS:
-        _CLUSTERS[key] = Cluster(gpus=gpus, gpu=gpu, gpus_per_node=gpu.gpus_per_node)
-    return _CLUSTERS[key]
-
-
 def _number(row: Mapping[str, str], name: str, at: str, problems: list[Problem], default: float | None = None) -> float:
     text = row.get(name, "")
     if not text and default is not None:
@@ -244,7 +234,7 @@ def _run(row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, pr
         concurrency=concurrency,
         entry=PlanEntry(
             arch=arch,
-            cluster=_cluster(gpu, layout.gpus),
+            cluster=Cluster(gpus=layout.gpus, gpu=gpu, gpus_per_node=gpu.gpus_per_node),
             engine=row["engine"],
             layout=layout,
             kv_dtype=None if kv_dtype == AS_CHECKPOINT else kv_dtype,

@@ -15,6 +15,7 @@ from costmodel.estimate.error_model import (
     draw_factors,
     gap_log_sd,
 )
+from costmodel.hardware import load_gpu
 from costmodel.plan.columns import LayoutColumns
 from costmodel.plan.layout import Layout
 
@@ -58,7 +59,7 @@ def _situation() -> Situation:
 
 def test_draws_have_the_spread_and_the_correlation_that_they_are_said_to_have() -> None:
     """Of each plan the standard deviation of the log is that of its interval, and TTFT goes with TPOT as assumed."""
-    residual = residual_columns([(load_model("llama-3.1-8b"), "h100_sxm", "hopper", "vllm", None)])
+    residual = residual_columns([(load_model("llama-3.1-8b"), load_gpu("h100_sxm"), "vllm", None)])
     situation = _situation()
     ttft, tpot = (np.log(x) for x in draw_factors([(residual, range(4))], situation, draws=20_000, seed=3))
     correction = Correction.of(residual, situation)
@@ -71,7 +72,7 @@ def test_draws_have_the_spread_and_the_correlation_that_they_are_said_to_have() 
 
 def test_pairs_are_as_far_apart_as_their_draws() -> None:
     """Where TPOT alone counts the spread of a pair's ratio is that of its draws; equal plans differ by their own."""
-    residual = residual_columns([(load_model("llama-3.1-8b"), "h100_sxm", "hopper", "vllm", None)])
+    residual = residual_columns([(load_model("llama-3.1-8b"), load_gpu("h100_sxm"), "vllm", None)])
     situation = _situation()
     _, tpot = draw_factors([(residual, range(4))], situation, draws=20_000, seed=5)
     first, second = np.array([0, 0, 1, 2]), np.array([1, 2, 3, 3])

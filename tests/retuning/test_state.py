@@ -203,7 +203,7 @@ def test_applying_twice_is_applying_once(tmp_path: Path) -> None:
     ledger = decide_once(tmp_path, 0)
     assert len(ledger.applied) == 1
     (past,) = past_switches(ledger)
-    assert (past.at_s, past.from_plan, past.to_plan) == (0.0, "B", "A")
+    assert (past.at_s, past.before.plan, past.after.plan) == (0.0, "B", "A")
 
 
 def test_a_second_run_is_told_who_is_at_work(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from costmodel.calibration.residual import (
     residual_columns,
 )
 from costmodel.errors import InputError
+from costmodel.hardware import Gpu
 from costmodel.measured.learn_profile import calibrate, learn_cell
 from costmodel.measured.runs import Run, prepare_runs
 from costmodel.measured.runs_csv import read_runs
@@ -118,10 +119,10 @@ def test_benchmark_results(tmp_path: Path) -> None:
         read_bench(lines, study, "tp8")
 
 
-def _unknown(engine: str, gpu: str, arch: Arch, generation: str) -> Residual:
+def _unknown(engine: str, gpu: Gpu, arch: Arch) -> Residual:
     """What the calibration knows of a cell whose model it has never seen."""
     stranger = replace(arch, hidden_size=arch.hidden_size + 1)
-    return residual_columns([(stranger, gpu, generation, engine, None)])
+    return residual_columns([(stranger, gpu, engine, None)])
 
 
 def _as_cell(prior: Residual) -> ProfileCell:
@@ -154,7 +155,7 @@ def test_eight_runs_of_an_unknown_model(shared_dir: Path) -> None:
         gpu = first.cluster.gpu
         order = random.permutation(len(members))
         taught, rest = [members[i] for i in order[:8]], [members[i] for i in order[8:]]
-        prior = _unknown(first.engine, gpu.name, first.arch, gpu.generation)
+        prior = _unknown(first.engine, gpu, first.arch)
         profile = Profile(cells={name: learn_cell(taught, prior)})
         unknown = prepare_runs(rest, Profile(cells={name: _as_cell(prior)})).evaluate()
         known = prepare_runs(rest, profile).evaluate()
