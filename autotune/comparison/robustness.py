@@ -16,7 +16,7 @@ from autotune.scoring.best_knobs import score_variant
 from autotune.scoring.joint_uncertainty import DRAWS
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, check_limits, study_limits
-from autotune.study import IntRange, Study, Workload
+from autotune.study import Study, Workload
 from autotune.tuning import PlanResult
 from costmodel.estimate.result import Service
 from costmodel.plan.columns import Floats
@@ -75,11 +75,7 @@ def workload_scenarios(study: Study) -> Iterator[tuple[Mapping[str, float], Work
     for prompts, outputs, load in product(FACTORS, FACTORS, (1.0,) if open_load else FACTORS):
         changes = {"prompts": prompts, "outputs": outputs, "load": load}
         changed = replace(
-            work,
-            isl=_times(work.isl, prompts),
-            osl=_times(work.osl, outputs),
-            longest_prompt=max(round(work.longest_prompt * prompts), 1),
-            points=tuple(replace(p, isl=max(p.isl * prompts, 1.0), osl=max(p.osl * outputs, 1.0)) for p in work.points),
+            work.longer(prompts=prompts, outputs=outputs),
             concurrency=None if work.concurrency is None else max(round(work.concurrency * load), 1),
             request_rate_per_s=None if work.request_rate_per_s is None else work.request_rate_per_s * load,
             rate_levels_per_s=tuple(rate * load for rate in work.rate_levels_per_s),
@@ -92,14 +88,6 @@ def workload_scenarios(study: Study) -> Iterator[tuple[Mapping[str, float], Work
     for hit in PREFIX_HITS:
         if hit != work.prefix_cache_hit_frac:
             yield {"prefix_cache_hit_frac": hit}, replace(work, prefix_cache_hit_frac=hit)
-
-
-def _times(lengths: IntRange, factor: float) -> IntRange:
-    return IntRange(
-        min=max(round(lengths.min * factor), 1),
-        max=max(round(lengths.max * factor), 1),
-        average=None if lengths.average is None else max(lengths.average * factor, 1.0),
-    )
 
 
 def load_order(study: Study, current: PlanResult, candidate: PlanResult) -> tuple[str | None, tuple[Flip, ...], int]:

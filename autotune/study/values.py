@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autotune.study.operation import RetunePolicy, Switch
@@ -25,6 +25,14 @@ class IntRange:
     def mean(self) -> float:
         """Mean of what lies in the range."""
         return (self.min + self.max) / 2.0 if self.average is None else self.average
+
+    def times(self, factor: float) -> IntRange:
+        """The range stretched, its ends whole numbers of at least 1."""
+        return IntRange(
+            min=max(round(self.min * factor), 1),
+            max=max(round(self.max * factor), 1),
+            average=None if self.average is None else max(self.average * factor, 1.0),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,16 @@ class Workload:
     """
     rate_levels_per_s: tuple[float, ...] = ()
     """Recorded traffic: requests per second in equal shares of the time. Empty: `request_rate_per_s` all the time."""
+
+    def longer(self, *, prompts: float = 1.0, outputs: float = 1.0) -> Workload:
+        """The workload with prompts (the longest too) and outputs so many times as long."""
+        return replace(
+            self,
+            isl=self.isl.times(prompts),
+            osl=self.osl.times(outputs),
+            longest_prompt=max(round(self.longest_prompt * prompts), 1),
+            points=tuple(replace(p, isl=max(p.isl * prompts, 1.0), osl=max(p.osl * outputs, 1.0)) for p in self.points),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

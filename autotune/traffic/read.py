@@ -22,7 +22,6 @@ HEAD_BYTES = 1 << 16
 """Enough of a log's beginning to tell what it is."""
 MAX_BAD_FRAC = 0.05
 """Share of unusable lines above which a log is not decided on."""
-MAX_SHOWN_PROBLEMS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

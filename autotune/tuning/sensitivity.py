@@ -17,7 +17,7 @@ from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.space import Candidate
-from autotune.study import IntRange, Study
+from autotune.study import Study
 from autotune.tuning.answer_study import TuneResult, rank
 from costmodel.hardware import Cluster
 
@@ -191,27 +191,11 @@ def _with_bandwidths(study: Study, *, hbm: float = 1.0, links: float = 1.0) -> S
 
 
 def _with_lengths(study: Study, *, isl: float = 1.0, osl: float = 1.0) -> Study | None:
-    """Longer or shorter prompts (the longest too) and outputs; None where the model's context ends before them."""
-    work = study.workload
-    changed = replace(
-        work,
-        isl=_times(work.isl, isl),
-        osl=_times(work.osl, osl),
-        longest_prompt=max(round(work.longest_prompt * isl), 1),
-        points=tuple(replace(p, isl=p.isl * isl, osl=max(p.osl * osl, 1.0)) for p in work.points),
-    )
-    context = study.arch.max_position_embeddings
+    """Longer or shorter prompts and outputs; None where the model's context ends before them."""
+    changed, context = study.workload.longer(prompts=isl, outputs=osl), study.arch.max_position_embeddings
     if context and changed.longest_prompt + changed.osl.max > context:
         return None
     return replace(study, workload=changed)
-
-
-def _times(tokens: IntRange, factor: float) -> IntRange:
-    return IntRange(
-        min=max(round(tokens.min * factor), 1),
-        max=max(round(tokens.max * factor), 1),
-        average=None if tokens.average is None else max(tokens.average * factor, 1.0),
-    )
 
 
 def _with_load(study: Study, load: float, factor: float) -> Study:
