@@ -9,13 +9,10 @@ import numpy as np
 
 from autotune.disaggregated.operating_points import (
     Dtypes,
-    Points,
-    demand,
-    pair_price,
-    points,
-    pool_load,
+    OperatingPoints,
+    operating_points,
     pool_rows,
-    transfer_link,
+    served_together,
 )
 from autotune.disaggregated.search import Pair, best_pair
 from autotune.engines import Violation
@@ -25,7 +22,7 @@ from autotune.space import Resolution, resolve
 from autotune.space.pool_plan import PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study
-from costmodel.disaggregated.pairing import PairService, pair_estimate, pair_service
+from costmodel.disaggregated.pairing import PairService, pair_estimate
 from costmodel.disaggregated.pools import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
@@ -49,9 +46,8 @@ def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]
     first, second = pairs[0].prefill, pairs[0].decode
     prefill = first.detailed(np.array([p.prefill_at for p in pairs]))
     decode = second.detailed(np.array([p.decode_at for p in pairs]))
-    link = transfer_link(study, first.rows.cluster.gpu, second.rows.cluster.gpu)
-    pair = pair_service(prefill.columns, decode.columns, pool_load(study, np.ones(1)), link, demand(study))
-    price = pair_price(first.rows.cluster, prefill.columns.gpus, second.rows.cluster, decode.columns.gpus)
+    clusters = first.rows.cluster, second.rows.cluster
+    pair, price = served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)
     scored = ScoredRows.of(study, pair_estimate(prefill, decode, pair), price)
     engine, dtypes = first.rows.engine, first.rows.dtypes
     out = []
@@ -81,8 +77,8 @@ def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]
 def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolPoint, together: PairService) -> Pools:
     rate = float(together.requests_per_s[row])
     sides = [
-        _pool(points_, at, row, point, rate)
-        for points_, at, point in (
+        _pool(points, at, row, point, rate)
+        for points, at, point in (
             (pair.prefill, pair.prefill_at, prefill),
             (pair.decode, pair.decode_at, decode),
         )
@@ -97,15 +93,15 @@ def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolP
     )
 
 
-def _pool(points_: Points, at: int, row: int, point: PoolPoint, rate: float) -> PoolPlan:
-    rows, own = points_.rows, point.columns
+def _pool(points: OperatingPoints, at: int, row: int, point: PoolPoint, rate: float) -> PoolPlan:
+    rows, own = points.rows, point.columns
     able = float(own.requests_per_s[row])
     share = rate / able if able > 0.0 else 0.0
     return PoolPlan(
         gpu=rows.cluster.gpu.name,
-        gpus=rows.layouts[int(points_.layout[at])].layout.gpus,
-        layout=rows.layouts[int(points_.layout[at])].layout,
-        max_num_batched_tokens=round(float(rows.budget[points_.row[at]])),
+        gpus=rows.layouts[int(points.layout[at])].layout.gpus,
+        layout=rows.layouts[int(points.layout[at])].layout,
+        max_num_batched_tokens=round(float(rows.budget[points.row[at]])),
         max_num_seqs=max(int(np.ceil(own.sequences_per_rank[row])), 1),
         in_flight=float(own.residence_s[row]) * rate,
         requests_per_s=able,
@@ -137,7 +133,7 @@ def disaggregated_plan(study: Study, text: str, *, engine: str | None = None) ->
     for weight, kv in product(study.search.weight_dtype, study.search.kv_dtype):
         dtypes = Dtypes(weight=weight, kv=kv)
         prefill, decode = (
-            points(
+            operating_points(
                 pool_rows(study, role, pool_cluster(study, side.gpu), dtypes, (own.candidate,), own.candidate.engine)
             )
             for role, side, own in (("prefill", spec.prefill, first), ("decode", spec.decode, second))
