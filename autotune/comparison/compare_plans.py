@@ -225,16 +225,16 @@ def _prices(current: PlanResult, candidate: PlanResult, metric: str) -> tuple[fl
 def _assumptions(
     study: Study, current: ComparedPlan, candidate: ComparedPlan | None, switch: SwitchCost | None
 ) -> tuple[str, ...]:
-    said = [*study.assumptions, *study.switch.assumptions, *study.retune.assumptions]
-    said += [f"current plan: {text}" for text in current.assumed]
+    assumptions = [*study.assumptions, *study.switch.assumptions, *study.retune.assumptions]
+    assumptions += [f"current plan: {text}" for text in current.assumed]
     if candidate is not None:
-        said += [f"candidate: {text}" for text in candidate.assumed]
+        assumptions += [f"candidate: {text}" for text in candidate.assumed]
     if switch is not None and study.workload.request_rate_per_s is None:
-        said.append(
+        assumptions.append(
             f"no request rate given: during the switch arrives what the current plan serves, "
             f"{switch.load_requests_per_s:,.2f} requests/s"
         )
     for name, side in (("current plan", current), ("candidate", candidate)):
         if side is not None and side.result is not None and not side.capacity_keeps_limits:
-            said.append(f"{name}: no load keeps its limits; its capacity is what it serves at its own load")
-    return tuple(said)
+            assumptions.append(f"{name}: no load keeps its limits; its capacity is what it serves at its own load")
+    return tuple(assumptions)

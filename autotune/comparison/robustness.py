@@ -39,10 +39,10 @@ def rescored(study: Study, plan: PlanResult) -> PlanResult:
     return score_variant(study, Variant.of(plan), (plan.knobs.max_num_batched_tokens,))
 
 
-def robustness(study: Study, current: PlanResult, candidate: PlanResult, sure: float) -> Robustness:
+def robustness(study: Study, current: PlanResult, candidate: PlanResult, p_candidate: float) -> Robustness:
     """Both plans as they are launched, under other traffic, other errors and other loads.
 
-    `sure` is the probability that the candidate is better on the study's own traffic, over errors of the calibration.
+    `p_candidate` is the probability that the candidate is better on the study's own traffic, over the errors drawn.
     """
     scenarios: list[Scenario] = []
     skipped = 0
@@ -60,7 +60,7 @@ def robustness(study: Study, current: PlanResult, candidate: PlanResult, sure: f
     return Robustness(
         scenarios=tuple(scenarios),
         skipped=skipped,
-        calibration_wins_frac=sure,
+        calibration_wins_frac=p_candidate,
         draws=DRAWS,
         flips=flips,
         better_at_low_load=low,

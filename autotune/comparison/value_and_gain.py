@@ -70,8 +70,8 @@ def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | N
         return 0.0
     against = plan if reference is None else reference
     metric = study.objective.metric
-    mine, other = plan.metrics[metric], against.metrics[metric]
-    ratio = ratio_of(other, mine) if study.objective.direction == "minimize" else ratio_of(mine, other)
+    own, other = plan.metrics[metric], against.metrics[metric]
+    ratio = ratio_of(other, own) if study.objective.direction == "minimize" else ratio_of(own, other)
     served = against.metrics["requests_per_s"]
     rate = study.workload.request_rate_per_s
     if rate is None:

@@ -60,17 +60,17 @@ def _plain(current: ComparedPlan, candidate: ComparedPlan | None, *, same: bool)
     if candidate.result is None:
         return _say(KEEP, "candidate_cannot_run", f"the candidate cannot be launched: {worst_broken(candidate)}")
     if current.result is None and candidate.keeps:
-        said = f"the current plan cannot be launched ({worst_broken(current)}), the candidate keeps every limit"
-        return _say(SWITCH, "current_cannot_run", said)
+        reason = f"the current plan cannot be launched ({worst_broken(current)}), the candidate keeps every limit"
+        return _say(SWITCH, "current_cannot_run", reason)
     if not candidate.keeps and current.keeps:
-        said = f"the candidate breaks {worst_broken(candidate)}, the current plan keeps every limit"
-        return _say(KEEP, "candidate_breaks_limit", said)
+        reason = f"the candidate breaks {worst_broken(candidate)}, the current plan keeps every limit"
+        return _say(KEEP, "candidate_breaks_limit", reason)
     if not candidate.keeps:
-        said = (
+        reason = (
             f"neither keeps every limit: the current plan breaks {worst_broken(current)}, "
             f"the candidate {worst_broken(candidate)}"
         )
-        return _say(UNDECIDED, "both_break_limits", said)
+        return _say(UNDECIDED, "both_break_limits", reason)
     return None
 
 
@@ -80,16 +80,16 @@ def _out_of_limits(
     broken, policy = worst_broken(current), study.retune
     over = duration_words(policy.horizon_s)
     if gain.net <= 0.0:
-        said = f"the current plan breaks {broken}, but over {over} a switch costs more than it gains"
-        return _say(KEEP, "switch_costs_more", said)
+        reason = f"the current plan breaks {broken}, but over {over} a switch costs more than it gains"
+        return _say(KEEP, "switch_costs_more", reason)
     if p_better < policy.min_p_better:
-        said = (
+        reason = (
             f"the current plan breaks {broken} by its estimate, but the candidate is better with a probability of only "
             f"{p_better:.0%} ({policy.min_p_better:.0%} is asked)"
         )
-        return _say(UNDECIDED, "not_sure", said)
-    said = f"the current plan breaks {broken}, the candidate keeps every limit (P(better) {p_better:.0%})"
-    return _say(SWITCH, "limit_broken", said + _price_of_limits(study, current, candidate))
+        return _say(UNDECIDED, "not_sure", reason)
+    reason = f"the current plan breaks {broken}, the candidate keeps every limit (P(better) {p_better:.0%})"
+    return _say(SWITCH, "limit_broken", reason + _price_of_limits(study, current, candidate))
 
 
 def _price_of_limits(study: Study, current: ComparedPlan, candidate: ComparedPlan) -> str:
@@ -108,24 +108,24 @@ def _by_arithmetic(
     policy = study.retune
     over, words = duration_words(policy.horizon_s), _gain_words(study, current, candidate)
     if p_better <= 1.0 - policy.min_p_better or candidate.value_per_s <= current.value_per_s:
-        said = f"the candidate gains nothing: {words}; better with probability {p_better:.0%}"
-        return _say(KEEP, "no_gain", said)
+        reason = f"the candidate gains nothing: {words}; better with probability {p_better:.0%}"
+        return _say(KEEP, "no_gain", reason)
     if gain.net <= 0.0:
-        said = f"the gain ({words}) does not pay for the switch within {over}"
-        return _say(KEEP, "switch_costs_more", said)
+        reason = f"the gain ({words}) does not pay for the switch within {over}"
+        return _say(KEEP, "switch_costs_more", reason)
     if p_better < policy.min_p_better:
-        said = (
+        reason = (
             f"the candidate promises {words} but is better with a probability of only {p_better:.0%} "
             f"({policy.min_p_better:.0%} is asked)"
         )
-        return _say(UNDECIDED, "not_sure", said)
+        return _say(UNDECIDED, "not_sure", reason)
     net = 0.0 if gain.net_frac is None else gain.net_frac
     if net < policy.min_gain_frac:
-        said = f"over {over} the switch brings {net:+.1%} net, below the {policy.min_gain_frac:.1%} that is asked"
-        return _say(KEEP, "gain_too_small", said)
+        reason = f"over {over} the switch brings {net:+.1%} net, below the {policy.min_gain_frac:.1%} that is asked"
+        return _say(KEEP, "gain_too_small", reason)
     paid = "at once" if gain.payback_s is None else f"after {duration_words(gain.payback_s)}"
-    said = f"the candidate promises {words} (P(better) {p_better:.0%}) and has paid for the switch {paid}"
-    return _say(SWITCH, "gain", said)
+    reason = f"the candidate promises {words} (P(better) {p_better:.0%}) and has paid for the switch {paid}"
+    return _say(SWITCH, "gain", reason)
 
 
 def _gain_words(study: Study, current: ComparedPlan, candidate: ComparedPlan) -> str:

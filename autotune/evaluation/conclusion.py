@@ -66,8 +66,10 @@ def _instead(study: Study, result: PlanResult | None, best: PlanResult | None) -
     value = best.metrics[metric]
     against, own = "", ""
     if result is not None:
-        mine = result.metrics[metric]
-        against = f" against this plan's {figure(mine)} ({value / mine - 1.0:+.1%})" if mine > 0.0 else ""
+        own_value = result.metrics[metric]
+        against = (
+            f" against this plan's {figure(own_value)} ({value / own_value - 1.0:+.1%})" if own_value > 0.0 else ""
+        )
         own = f" (this plan: {result.p_meets:.0%})"
     return (
         f"Instead: {plan_words(study, best)}, {metric} {figure(value)}{against}, "

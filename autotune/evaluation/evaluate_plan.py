@@ -175,10 +175,10 @@ def _binding(checks: tuple[Check, ...]) -> str:
 
 
 def _distance(study: Study, result: PlanResult, best: PlanResult) -> float | None:
-    mine, top = plan_expected(study, result), plan_expected(study, best)
+    own, top = plan_expected(study, result), plan_expected(study, best)
     if top <= 0.0:
         return None
-    return mine / top - 1.0 if study.objective.direction == "minimize" else 1.0 - mine / top
+    return own / top - 1.0 if study.objective.direction == "minimize" else 1.0 - own / top
 
 
 def _p_better(study: Study, result: PlanResult | None, best: PlanResult | None) -> float | None:

@@ -142,12 +142,12 @@ def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) 
         rule = "hysteresis" if back else "gain_too_small"
         extra = f", and this would be a switch back (x {policy.switch_back_factor:g})" if back else ""
         return decision(KEEP, rule, f"the net gain over {over} is {share}, below the {need:.1%} that is asked{extra}")
-    said = f"net gain {share} over {over}, P(better) {inputs.p_better:.0%}"
+    figures_in_words = f"net gain {share} over {over}, P(better) {inputs.p_better:.0%}"
     if not inputs.current_keeps:
         broken = f"the current plan breaks {inputs.current_breaks or 'a limit'}"
         other = "" if inputs.candidate_keeps else ", the candidate does more within the limits, not everything"
-        return decision(SWITCH, "limit_broken", f"{broken}{other}; {said}")
-    return decision(SWITCH, "gain", said)
+        return decision(SWITCH, "limit_broken", f"{broken}{other}; {figures_in_words}")
+    return decision(SWITCH, "gain", figures_in_words)
 
 
 def _settled(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) -> Decision | None:

@@ -111,13 +111,13 @@ def replay(
     first = _first(player, from_baseline=from_baseline)
     count, done = len(player.starts), 0
 
-    def told() -> None:
+    def step_done() -> None:
         nonlocal done
         done += 1
         if progress is not None:
             progress(done, count * len(STRATEGIES))
 
-    walks = tuple(_walk(player, name, first, told, known=not from_baseline) for name in STRATEGIES)
+    walks = tuple(_walk(player, name, first, step_done, known=not from_baseline) for name in STRATEGIES)
     return Replay(
         study=study,
         trace=trace,
@@ -146,7 +146,7 @@ def _first(player: Player, *, from_baseline: bool) -> PlanResult:
     return result
 
 
-def _walk(player: Player, strategy: str, first: PlanResult, told: Callable[[], None], *, known: bool) -> Walk:
+def _walk(player: Player, strategy: str, first: PlanResult, step_done: Callable[[], None], *, known: bool) -> Walk:
     retuner = Retuner(player, first, known=known) if strategy == OURS else None
     current, moves = first, []
     plans: list[PlanResult] = []
@@ -163,7 +163,7 @@ def _walk(player: Player, strategy: str, first: PlanResult, told: Callable[[], N
             current = chosen
         moves.append(replace(move, plan=current.plan))
         plans.append(current)
-        told()
+        step_done()
     return _served(player, strategy, first, tuple(moves), plans)
 
 

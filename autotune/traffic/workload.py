@@ -30,7 +30,7 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
     hit = profile.shared_prefix_frac
     bin_words = f"fullest {profile.rate.bin_s:g} s" if load == "peak" else "mean of the window"
     served = f"{profile.num_requests:,} requests, {rate:,.4g} requests/s ({bin_words})"
-    said = [
+    assumptions = [
         *(text for text in study.assumptions if not text.startswith("workload.")),
         *profile.assumptions,
         f"traffic: {served}, by {len(profile.points)} kinds",
@@ -38,12 +38,12 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
     ]
     if hit is None:
         kept = study.workload.prefix_cache_hit_frac
-        said.append(f"traffic: no shared prefixes in the log: {kept:g} of prompt tokens, the study's")
+        assumptions.append(f"traffic: no shared prefixes in the log: {kept:g} of prompt tokens, the study's")
     limits = study.constraints
     floors = (kind.field for kind in LIMITS if kind.field and kind.more_in_flight == "better")
     dropped = [field for field in floors if getattr(limits, field) is not None]
     if dropped:
-        said.append(f"traffic: left out {', '.join(dropped)}: the load is what comes, not what a plan can do")
+        assumptions.append(f"traffic: left out {', '.join(dropped)}: the load is what comes, not what a plan can do")
     return replace(
         study,
         workload=replace(
@@ -59,7 +59,7 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
         ),
         search=replace(study.search, concurrency=None),
         constraints=replace(limits, **dict.fromkeys(dropped)),
-        assumptions=tuple(said),
+        assumptions=tuple(assumptions),
     )
 
 

@@ -246,21 +246,21 @@ def _answer(study: Study, candidates: Sequence[Candidate]) -> tuple[PlanResult, 
 
 
 def _point(study: Study, factor: float, chosen: str, answer: Sequence[PlanResult]) -> Point:
-    mine = next(p for p in answer if p.plan == chosen)
+    winner = next(p for p in answer if p.plan == chosen)
     best = answer[0] if answer[0].feasible else None
-    expected = plan_expected(study, mine) if mine.feasible else None
+    expected = plan_expected(study, winner) if winner.feasible else None
     first = None if best is None else plan_expected(study, best)
     loss, p_better = None, None
     if best is not None and first is not None and expected is not None:
         sign = -1.0 if study.objective.direction == "minimize" else 1.0
         loss = max(0.0, sign * (1.0 - expected / first))
-        p_better = 0.0 if best.plan == chosen else confidence(study, [best, mine], None)[chosen].p_best_is_better
+        p_better = 0.0 if best.plan == chosen else confidence(study, [best, winner], None)[chosen].p_best_is_better
     return Point(
         factor=factor,
         best=None if best is None else best.plan,
         best_expected=first,
         chosen_expected=expected,
-        chosen_breaks=tuple(v.code for v in mine.violations),
+        chosen_breaks=tuple(v.code for v in winner.violations),
         loss_frac=loss,
         p_best_is_better=p_better,
     )

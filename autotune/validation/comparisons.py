@@ -32,7 +32,7 @@ def comparison_reliability(
     first_s, outputs = estimate.ttft_s - estimate.kv_wait_s, np.maximum(osl - 1.0, 0.0)
     share = first_s / (first_s + outputs * estimate.tpot_s)
     predicted = np.log(estimate.output_tokens_per_s / estimate.gpus)
-    said, true = [], []
+    stated, true = [], []
     for group in groups:
         rows, measured = _plans(batch.runs, group, throughput)
         if rows.size < 2:
@@ -41,9 +41,9 @@ def comparison_reliability(
         one, two = rows[first], rows[second]
         gap = predicted[one] - predicted[two]
         p = normal_cdf(np.abs(gap) / gap_log_sd(residual, situation, share, one, two))
-        said.append(p)
+        stated.append(p)
         true.append((gap > 0.0) == (measured[first] > measured[second]))
-    return in_tenths(said, true)
+    return in_tenths(stated, true)
 
 
 def _plans(runs: Sequence[Run], group: Sequence[int], throughput: Floats) -> tuple[Ints, Floats]:

@@ -46,12 +46,12 @@ def _assumptions(runs: Sequence[Run]) -> list[str]:
     taken = sum(r.by_recipe for r in runs)
     if not taken:
         return []
-    said = (
+    sentence = (
         f"{taken:,} of {len(runs):,} runs, with lengths drawn from 0.8 to 1.0 of the nominal ones, do not say how "
         f"their server was set: token budget, cache dtype and waits as in the {recipe_source()}; the columns "
         "max_num_batched_tokens, kv_dtype, scheduler_recv_interval and batch_wait_timeout_iters go before it"
     )
-    return [said]
+    return [sentence]
 
 
 def validation_document(batch: RunBatch, estimate: Estimate) -> dict[str, Any]:

@@ -106,14 +106,14 @@ def verify(
     profile = study_profile(study)
     learned = learn(results, profile)
 
-    def told(offset: int) -> Callable[[int, int], None] | None:
+    def part_of_progress(offset: int) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, every: progress(offset * every + done, 2 * every)
 
-    before = tune(study, progress=told(0))
+    before = tune(study, progress=part_of_progress(0))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "profile.toml"
         path.write_text(profile_text(learned), encoding="utf-8")
-        after = tune(replace(study, calibration=path), progress=told(1))
+        after = tune(replace(study, calibration=path), progress=part_of_progress(1))
     return _verification(study, results, profile, before, after)
 
 
@@ -192,31 +192,31 @@ def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[C
 
 
 def _said(study: Study, results: Sequence[BenchResult]) -> tuple[str, ...]:
-    said = []
+    assumptions = []
     replicas = results[0].run.entry.layout.replicas
     driven = sorted({r.replicas for r in results})
     if driven != [replicas]:
-        said.append(
+        assumptions.append(
             f"{', '.join(map(str, driven))} of {replicas} replicas were driven; load and throughput are scaled to all"
         )
     if any(not np.isnan(r.output_tokens_per_s) for r in results):
-        said.append("measured throughput is over the whole run, start and end included: a little low")
+        assumptions.append("measured throughput is over the whole run, start and end included: a little low")
     failed = sum(r.failed for r in results)
     if failed:
-        said.append(f"{failed:,} requests failed: the figures are of the others")
+        assumptions.append(f"{failed:,} requests failed: the figures are of the others")
     hit = results[0].run.prefix_hit_frac
     if hit:
-        said.append(f"{hit:.0%} of prompt tokens taken to be in the prefix cache, as the study has it")
+        assumptions.append(f"{hit:.0%} of prompt tokens taken to be in the prefix cache, as the study has it")
     if len(results) < LEAST_RUNS:
-        said.append(
+        assumptions.append(
             f"learnt from {len(results)} run{'' if len(results) == 1 else 's'}; `autotune calibrate` asks for "
             f"{LEAST_RUNS}"
         )
     wanted = study.workload
     isl, osl = results[0].run.mean_isl, results[0].run.mean_osl
     if abs(isl / wanted.isl.mean - 1.0) > 0.1 or abs(osl / wanted.osl.mean - 1.0) > 0.1:
-        said.append(
+        assumptions.append(
             f"measured with {isl:,.0f} prompt and {osl:,.0f} output tokens, the study is about {wanted.isl.mean:,.0f} "
             f"and {wanted.osl.mean:,.0f}: predicted for what was measured, ranked for the study"
         )
-    return tuple(said)
+    return tuple(assumptions)

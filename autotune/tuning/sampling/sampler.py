@@ -64,18 +64,18 @@ def sample(
     asked = [direction for _, direction in goals] or [study.objective.direction]
     directions = [optuna.study.StudyDirection[direction.upper()] for direction in asked]
     memory = Memory(lambda number: _sampler(study, budget, number, several=bool(goals)), directions)
-    everything = [*missing, *dict.fromkeys(Candidate(engine=p.engine, layout=p.layout, gpu=p.gpu) for p in known)]
+    everything = [*missing, *dict.fromkeys(p.candidate for p in known)]
     if not everything:
         return
     axes = SampleAxes.of(everything)
     at = {plan_key(c): i for i, c in enumerate(everything)}
     taken = np.arange(len(everything)) >= len(missing)
 
-    def tell(plans: Sequence[PlanResult], attrs: dict[str, Any]) -> None:
-        told = [_told(study, p, axes, at[p.plan], goals, attrs) for p in plans]
-        memory.tell([trial for trial in told if trial is not None])
+    def add_results(plans: Sequence[PlanResult], attrs: dict[str, Any]) -> None:
+        trials = (_as_trial(study, p, axes, at[p.plan], goals, attrs) for p in plans)
+        memory.tell([trial for trial in trials if trial is not None])
 
-    tell(known, {})
+    add_results(known, {})
     # uniform over the candidates: what the axes are drawn from at random is nearest to few of them, again and again
     uniform: dict[str, optuna.distributions.BaseDistribution] = {
         "candidate": optuna.distributions.IntDistribution(0, len(everything) - 1)
@@ -95,7 +95,7 @@ def sample(
             taken[index] = True
             batch.append(everything[index])
         results = scorer(study, take(batch))
-        tell(results, attrs)
+        add_results(results, attrs)
         scored += len({p.plan for p in results})
         yield results
 
@@ -117,7 +117,7 @@ def _free(index: int, taken: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
     return int(free[np.searchsorted(free, index) % free.size])
 
 
-def _told(
+def _as_trial(
     study: Study,
     plan: PlanResult,
     axes: SampleAxes,
