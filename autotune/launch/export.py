@@ -12,8 +12,8 @@ from autotune.launch.reading.import_plan import Imported
 from autotune.launch.service import make_service
 from autotune.launch.targets.registry import Target
 from autotune.space import format_plan
-from autotune.study import Baseline, Study
-from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_given, score_plan, tune
+from autotune.study import Study
+from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_plan, tune
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError
 from costmodel.plan.layout import LAYOUT_AXES, Layout
@@ -136,13 +136,14 @@ def imported_service(study: Study, imported: Imported) -> Service:
     """
     knobs = imported.knobs
     plan, said = _all_servers(study, imported)
-    given = Baseline(
-        plan=plan,
+    scored = score_plan(
+        study,
+        plan,
         engine=imported.engine,
-        max_num_batched_tokens=knobs.get("max_num_batched_tokens"),
+        batched_tokens=knobs.get("max_num_batched_tokens"),
         kv_dtype=knobs["kv_dtype"] if knobs.get("kv_dtype") in KV_BYTES else None,
+        path="--from",
     )
-    scored = score_given(study, given, path="--from")
     if scored.result is None:
         raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
     options, _ = choose_version(imported.engine, imported.engine_version)

@@ -195,16 +195,34 @@ def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult
     given = study.baseline
     if given is None:
         return None
-    return score_given(study, replace(given, engine=given.engine or engine), path="$.baseline.plan")
+    return _scored(study, replace(given, engine=given.engine or engine), path="$.baseline.plan")
 
 
-def score_plan(study: Study, text: str, *, engine: str | None = None, path: str = "plan") -> BaselineResult:
-    """Resolve a plan string within a study and score it with the study's best knobs.
+def score_plan(
+    study: Study,
+    text: str,
+    *,
+    engine: str | None = None,
+    concurrency: int | None = None,
+    batched_tokens: int | None = None,
+    weight_dtype: str | None = None,
+    kv_dtype: str | None = None,
+    path: str = "plan",
+) -> BaselineResult:  # one parameter for each knob
+    """Resolve a plan string within a study and score it; knobs that are not given are the study's best.
 
     Raises:
         InputError: the string has no reading on the study's GPUs; `path` says where it stands.
     """
-    return score_given(study, Baseline(plan=text, engine=engine), path=path)
+    given = Baseline(
+        plan=text,
+        engine=engine,
+        concurrency=concurrency,
+        max_num_batched_tokens=batched_tokens,
+        weight_dtype=weight_dtype,
+        kv_dtype=kv_dtype,
+    )
+    return _scored(study, given, path=path)
 
 
 def score_named(study: Study, text: str | None, *, path: str, missing: str) -> BaselineResult:
@@ -219,12 +237,8 @@ def score_named(study: Study, text: str | None, *, path: str, missing: str) -> B
     return found
 
 
-def score_given(study: Study, given: Baseline, *, path: str) -> BaselineResult:
-    """A plan with the knobs that it is given, of the others the best.
-
-    Raises:
-        InputError: as `score_plan`.
-    """
+def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
+    """A plan with the knobs that it is given, of the others the best."""
     own = _with_knobs(study, given)
     try:
         if is_pooled(given.plan):
