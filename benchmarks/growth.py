@@ -70,7 +70,9 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     """In the process: run the study with its doors watched, and print what it took."""
     import resource
 
-    from autotune.cli import tune as command
+    from autotune.cli import stores
+    from autotune.cli.tune import tune as command
+    from autotune.report import document, files
     from autotune.storage.journal_store import JournalStore
     from autotune.tuning import answer_study as tuning
     from autotune.tuning import executor as pool
@@ -141,17 +143,24 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     timed(tuning, "study_space", "space")
     timed(tuning, "rank", "ranking")
     timed(tuning, "confidence", "ranking")
-    timed(command, "open_store", "optuna")
+    timed(stores, "open_store", "optuna")
     for name in ("add", "claim", "records", "known_keys"):
         timed(JournalStore, name, "optuna")
-    for name in ("tune_document", "plans_csv", "to_json", "write_atomic"):
-        timed(command, name, "output")
+    for owner, name in (
+        (document, "tune_document"),
+        (document, "plans_csv"),
+        (files, "to_json"),
+        (files, "write_atomic"),
+    ):
+        timed(owner, name, "output")
     before = time.process_time()
+    options = [part for text in overrides for part in ("--set", text)]
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        code = command.run_tune(
-            study=str(STUDY), overrides=tuple(overrides), as_json=True, as_table=False, top=0, out=folder, html=None,
-            storage=None, no_storage=False, jobs=1, backend="joblib", scheduler=None, pareto=False,
-        )  # fmt: skip
+        try:
+            command.main([str(STUDY), *options, "--json", "--top", "0", "--out", folder], standalone_mode=False)
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
     total_s = time.process_time() - before
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({**counts, "cpu_s": total_s, "peak_mb": peak_mb, "exit": code, "spent": spent}))

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autotune.evaluation.values import CONFIRMED, REFUTED, UNDECIDABLE, ClaimVerdict
-from autotune.text.numbers import figure
+from autotune.text.numbers import number
 from costmodel.errors import InputError, Problem
 from costmodel.estimate.normal import p_below
 from costmodel.files import read_file
@@ -209,4 +209,4 @@ def _array(value: float) -> Floats:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return figure(value) if isinstance(value, (int, float)) else str(value)
+    return number(value, 4) if isinstance(value, (int, float)) else str(value)

@@ -16,22 +16,19 @@ from autotune.evaluation.values import (
     AxisVerdict,
 )
 from autotune.metrics import PER_GPU
-from autotune.scoring.gpu_time import WORDS, gpu_s_per_request
+from autotune.scoring.gpu_time import OPERATORS, gpu_s_per_request, operator_words
 from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
 from autotune.scoring.limits import LIMITS
 from autotune.scoring.objective import plan_expected
 from autotune.space import Candidate, rejected_by_value, short_plan
 from autotune.study import Study
-from autotune.text.numbers import figure
+from autotune.text.numbers import number, within
 from autotune.tuning import PlanResult, TuneResult
 
 AXES = {"EP": "moe_ep", "PP": "pp", "TP": "attn_tp", "DP": "replicas", "attention-DP": "attn_dp"}
 """Name of an axis -> field of a layout."""
-COSTS = {
-    "EP": ("ep_exchange", "exchange around the experts"),
-    "PP": ("pp_send", "sends between stages"),
-    "TP": ("tp_all_reduce", "all-reduce"),
-}
+COSTS = {"EP": "ep_exchange", "PP": "pp_send", "TP": "tp_all_reduce"}
+"""Axis -> the operators that it costs each decode step."""
 NEGLIGIBLE_S = 1e-6
 APART_P = 0.05
 """Probabilities of keeping the limits that differ by more than this are said."""
@@ -145,11 +142,10 @@ def _cost(axis: str, value: int, plan: PlanResult) -> str:
         adds = f", and gather tokens for the experts in {gathered * 1e3:.2f} ms of each decode step"
         more = adds if gathered > NEGLIGIBLE_S else ""
         return f"{value} groups each hold the cache of their own requests{more}" if value > 1 else ""
-    group, words = COSTS[axis]
-    seconds = plan.breakdown["decode_s"].get(group, 0.0)
+    seconds = plan.breakdown["decode_s"].get(COSTS[axis], 0.0)
     if value == 1 or seconds < NEGLIGIBLE_S:
         return ""
-    return f"{axis}{value} adds {seconds * 1e3:.2f} ms of {words} to each decode step"
+    return f"{axis}{value} adds {seconds * 1e3:.2f} ms of {within(OPERATORS[COSTS[axis]])} to each decode step"
 
 
 def _less_sure(study: Study, own: PlanResult, other: PlanResult) -> str:
@@ -165,8 +161,7 @@ def _difference(own: PlanResult, other: PlanResult) -> str:
     whole = sum(before.values())
     key = max(before.keys() | after.keys(), key=lambda k: abs(after.get(k, 0.0) - before.get(k, 0.0)))
     change = (after.get(key, 0.0) - before.get(key, 0.0)) / whole
-    phase = "" if key[0] == "rest" else f" in {key[0]}"
-    return f"{WORDS[key[1]]}{phase} {change:+.0%} of a request's GPU time".replace("-", "−", 1)
+    return f"{operator_words(key[1], key[0])} {change:+.0%} of a request's GPU time".replace("-", "−", 1)
 
 
 def _alternative(axis: _Axis, value: int) -> Alternative:
@@ -189,7 +184,7 @@ def _why_none(axis: _Axis, value: int) -> str:
             worst = plan.violations[0]
             return (
                 f"the nearest ({short_plan(plan.layout)}) breaks {worst.code}: "
-                f"{figure(worst.value)} against {figure(worst.limit)} {worst.unit}"
+                f"{number(worst.value, 4)} against {number(worst.limit, 4)} {worst.unit}"
             )
     counts = axis.rules.get(value, {})
     if not counts:

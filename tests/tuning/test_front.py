@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
-from autotune.cli.tune import front_store
+from autotune.cli.stores import front_store
 from autotune.report.pareto_front import front_document, shown_points
 from autotune.scoring.best_knobs import loads
 from autotune.scoring.dominance import nondominated
