@@ -144,7 +144,7 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     timed(command, "open_store", "optuna")
     for name in ("add", "claim", "records", "known_keys"):
         timed(JournalStore, name, "optuna")
-    for name in ("tune_document", "plans_csv", "to_json", "write_atomic"):
+    for name in ("tune_document", "plans_csv", "to_json", "write_file"):
         timed(command, name, "output")
     before = time.process_time()
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):

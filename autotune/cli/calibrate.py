@@ -11,9 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from autotune.cli.measured import measured_on
+from autotune.files import write_file
 from autotune.report.console import Terminal
 from autotune.report.document import finite
-from autotune.report.files import to_json, write_atomic
+from autotune.report.files import to_json
 from autotune.validation.bench import SUFFIXES, read_results
 from costmodel.calibration.profile import profile_text
 from costmodel.measured.learn_profile import calibrate
@@ -42,7 +43,7 @@ def run_calibrate(
         else:
             read += read_runs(path, None if models is None else Path(models))
     profile, changes = calibrate(read)
-    write_atomic(Path(out), profile_text(profile))
+    write_file(Path(out), profile_text(profile))
     if as_json or not (as_table or sys.stdout.isatty()):
         click.echo(to_json(finite({"profile": out, "cells": [asdict(c) for c in changes]})), nl=False)
         return

@@ -10,10 +10,11 @@ import click
 
 from autotune.cli.options import form_of, wants_json
 from autotune.comparison import compare
+from autotune.files import write_file
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_markdown, print_comparison
 from autotune.report.console import Terminal
-from autotune.report.files import to_json, write_atomic
+from autotune.report.files import to_json
 from autotune.study import load_study
 from autotune.traffic import WorkloadProfile, read_traffic
 from costmodel.errors import InputError
@@ -47,7 +48,7 @@ def run_compare(
     if out is None:
         click.echo(text, nl=False)
     else:
-        write_atomic(Path(out), text)
+        write_file(Path(out), text)
 
 
 def _profile(source: str) -> WorkloadProfile:

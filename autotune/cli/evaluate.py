@@ -13,10 +13,11 @@ import autotune
 from autotune.cli.options import EXIT_INFEASIBLE, form_of, wants_json
 from autotune.cli.tune import progress_bar
 from autotune.evaluation import read_claims
+from autotune.files import write_file
 from autotune.report.console import Terminal
 from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_markdown, print_evaluation
-from autotune.report.files import to_json, write_atomic
+from autotune.report.files import to_json
 from costmodel.errors import InputError
 
 WIDTH = 156
@@ -47,7 +48,7 @@ def run_evaluate(
     elif out is None:
         click.echo(_rendered(document, shape), nl=False)
     else:
-        write_atomic(Path(out), _rendered(document, shape))
+        write_file(Path(out), _rendered(document, shape))
     return 0 if document["verdict"] == "PASSED" else EXIT_INFEASIBLE
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from autotune.cli.options import EXIT_INFEASIBLE, wants_json
+from autotune.files import OutFile
 from autotune.launch.export import Export, choose_plan, current_service, imported_service, make_export
-from autotune.launch.files import OutFile, write_folder
+from autotune.launch.files import write_export
 from autotune.launch.plan import Service
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.reading.parse import find_engine
@@ -67,7 +68,7 @@ def run_export(
 def _write(target: Target, export: Export, folder: Path, study: Mapping[str, str]) -> list[str]:
     files = target_files(target, export.launch, current=export.current)
     files |= {name: OutFile(text=text) for name, text in study.items()}
-    write_folder(folder, files)
+    write_export(folder, files)
     return sorted(files)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from autotune.cli.options import EXIT_INFEASIBLE
-from autotune.report.files import plans_csv, to_json, write_atomic
+from autotune.files import write_file
+from autotune.report.files import plans_csv, to_json
 from autotune.report.pareto_front import front_document, print_front
 from autotune.storage import Store
 from autotune.study import Study
@@ -33,8 +34,8 @@ def run_front(
     front = pareto(study, store, pool=pool, progress=progress)
     if out is not None:
         everything = front_document(front, top=0)
-        write_atomic(Path(out) / "pareto.json", to_json(everything))
-        write_atomic(Path(out) / "pareto.csv", plans_csv(everything))
+        write_file(Path(out) / "pareto.json", to_json(everything))
+        write_file(Path(out) / "pareto.csv", plans_csv(everything))
     if as_json:
         sys.stdout.write(to_json(front_document(front, top=top)))
     else:

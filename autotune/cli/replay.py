@@ -8,8 +8,9 @@ from pathlib import Path
 from autotune.cli.options import wants_json
 from autotune.cli.retune import WIDTH, duration_s
 from autotune.cli.tune import progress_bar
+from autotune.files import write_file
 from autotune.report.console import Terminal
-from autotune.report.files import to_json, write_atomic
+from autotune.report.files import to_json
 from autotune.report.replay import print_replay, replay_document, replay_markdown
 from autotune.report.replay_plot import replay_svg
 from autotune.retuning.replay import replay
@@ -54,9 +55,9 @@ def run_replay(
         )
     document = replay_document(found)
     if plot is not None:
-        write_atomic(Path(plot), replay_svg(document))
+        write_file(Path(plot), replay_svg(document))
     if markdown is not None:
-        write_atomic(Path(markdown), replay_markdown(document))
+        write_file(Path(markdown), replay_markdown(document))
     if quiet:
         sys.stdout.write(to_json(document))
     else:

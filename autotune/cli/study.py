@@ -14,9 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from autotune.cli.options import wants_json
+from autotune.files import write_file
 from autotune.report.console import Terminal
 from autotune.report.document import finite
-from autotune.report.files import table_csv, to_json, write_atomic
+from autotune.report.files import table_csv, to_json
 from autotune.storage import default_location
 from autotune.storage.browse import Studies, Summary, best_trial, is_feasible
 from autotune.storage.optuna_trials import named_constraints
@@ -115,7 +116,7 @@ def run_export(*, name: str, storage: str | None, as_format: str, out: str | Non
     else:
         from pathlib import Path
 
-        write_atomic(Path(out), text)
+        write_file(Path(out), text)
         click.echo(f"{len(trials):,} trials in {out}", err=True)
 
 

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autotune.cli.options import EXIT_INFEASIBLE
+from autotune.files import write_file
 from autotune.report.console import Terminal
 from autotune.report.document import tune_document
-from autotune.report.files import plans_csv, to_json, write_atomic
+from autotune.report.files import plans_csv, to_json
 from autotune.report.table import print_tune
 from autotune.storage import Store, default_location, open_store
 from autotune.study import Study, cluster_choices, load_study, study_fingerprint
@@ -61,14 +62,14 @@ def run_tune(
         one_machine_warning(store, store.other_hosts)
     if out is not None:
         everything = tune_document(result, top=0)
-        write_atomic(Path(out) / "result.json", to_json(everything))
-        write_atomic(Path(out) / "plans.csv", plans_csv(everything))
+        write_file(Path(out) / "result.json", to_json(everything))
+        write_file(Path(out) / "plans.csv", plans_csv(everything))
     if html is not None:
         with progress_bar(quiet=as_json, title="changing the study") as report:
             found = sensitivity(result, progress=report)
         from autotune.report.html.tune import tune_page  # the template engine is for those who want a page
 
-        write_atomic(Path(html), tune_page(result, found))
+        write_file(Path(html), tune_page(result, found))
         if not as_json:
             sys.stderr.write(f"report: {html}\n")
     if as_json or not (as_table or sys.stdout.isatty()):

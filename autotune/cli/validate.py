@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
+from autotune.files import write_file
 from autotune.report.console import Terminal
 from autotune.report.document import finite
-from autotune.report.files import to_json, write_atomic
+from autotune.report.files import to_json
 from autotune.report.validation import print_published, print_validation
 from autotune.validation.published import published_points, published_pools
 from autotune.validation.report import predictions_csv, validation_document
@@ -42,7 +43,7 @@ def run_validate(
         batch = prepare_runs(read, None if calibration is None else read_profile(Path(calibration)))
         estimate = batch.evaluate()
         if predictions is not None:
-            write_atomic(Path(predictions), predictions_csv(read, estimate))
+            write_file(Path(predictions), predictions_csv(read, estimate))
         document = validation_document(batch, estimate)
     points = published_points() if published else ()
     if as_json or not (as_table or sys.stdout.isatty()):
