@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotune.scoring.knob_grid import study_profile, weights
+from autotune.scoring.knob_grid import weights
 from autotune.scoring.objective import COST, FEWEST_GPUS, expected, looked_at
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
@@ -155,7 +155,7 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
     for i, p in enumerate(plans):
         groups.setdefault((p.engine, p.knobs.weight_dtype, p.gpu), []).append(i)
     types: dict[str | None, Gpu] = {None: study.cluster.gpu, **{c.gpu.name: c.gpu for c in study.axes.gpu_types}}
-    profile = study_profile(study)
+    profile = study.calibration
     own = None if profile is None else profile.values()
     return [
         (

@@ -23,6 +23,7 @@ from autotune.study.values import (
     Workload,
 )
 from costmodel.arch import Arch
+from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import not_measured
 from costmodel.hardware import Cluster
 
@@ -48,7 +49,7 @@ def longest_prompt(workload: WorkloadTable) -> int:
     return workload.longest_prompt or span(workload.isl).max
 
 
-def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibration: Path | None) -> Study:
+def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibration: Profile | None) -> Study:
     """The study of a valid table whose references have been read."""
     said: list[str] = []
     workload = _workload(table.workload, arch, said)

@@ -8,6 +8,7 @@ from pathlib import Path
 from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.wider_search import Axes
 from costmodel.arch import Arch
+from costmodel.calibration.profile import Profile
 from costmodel.hardware import Cluster
 from costmodel.serving.requests import RequestKind
 
@@ -146,6 +147,7 @@ class Study:
 
     name: str
     path: Path
+    """The file, for messages: nothing is read from it any more."""
     engine: str
     """`vllm`, `sglang`, `trtllm` or `any`."""
     engine_version: str | None
@@ -160,6 +162,9 @@ class Study:
     axes: Axes
     switch: Switch
     retune: RetunePolicy
-    calibration: Path | None
+    calibration: Profile | None
+    """The user's own calibration."""
     assumptions: tuple[str, ...]
     """What the study, the model and the GPU left open and how it was filled in, in plain sentences."""
+    overrides: tuple[str, ...] = ()
+    """The `--set` settings that made it of its file, as they were given."""
