@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_INPUT = 2
 EXIT_INFEASIBLE = 3
@@ -41,17 +45,26 @@ BACKEND = click.option(
 SCHEDULER = click.option(
     "--scheduler", metavar="ADDRESS", help="The cluster: tcp://HOST:8786 (Dask), HOST:6379 or ray://HOST:10001 (Ray)."
 )
+FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["terminal", "markdown", "html", "json"]),
+    help="Default: what the name of --out ends in, else terminal, JSON in a pipe.",
+)
+OUT_FILE = click.option("--out", type=click.Path(dir_okay=False), help="File to write instead of standard output.")
+MODELS = click.option(
+    "--models", type=click.Path(file_okay=False), help="Folder of config.json files, matched by model name."
+)
 
 
-SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json"}
-"""Ending of a file -> the form that it is taken to be in where none is asked for."""
+def QUESTION(command: Command) -> Command:  # noqa: N802  # an option like the others
+    """A study, and changes to it."""
+    return STUDY(SET(command))
 
 
-def form_of(form: str | None, out: str | None, *, asked: bool) -> str | None:
-    """The form asked for, else the one that the file's name says; `asked`: JSON or a table is asked for already."""
-    if form is not None or out is None or asked:
-        return form
-    return next((known for suffix, known in SUFFIXES.items() if out.lower().endswith(suffix)), None)
+def SHOWN(command: Command) -> Command:  # noqa: N802
+    """JSON, or tables for people."""
+    return JSON(TABLE(command))
 
 
 def wants_json(as_json: bool, as_table: bool) -> bool:

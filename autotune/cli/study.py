@@ -15,9 +15,9 @@ from rich.table import Table
 
 from autotune.cli.options import wants_json
 from autotune.files import write_file
-from autotune.report.console import Terminal
 from autotune.report.document import finite
 from autotune.report.files import table_csv, to_json
+from autotune.report.terminal import Terminal
 from autotune.storage import default_location
 from autotune.storage.browse import Studies, Summary, best_trial, is_feasible
 from autotune.storage.optuna_trials import named_constraints

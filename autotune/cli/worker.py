@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from autotune.cli.options import wants_json
-from autotune.cli.tune import one_machine_warning, progress_bar, study_store
-from autotune.report.console import Terminal
+from autotune.cli.output import progress_bar
+from autotune.cli.stores import one_machine_warning, study_store
 from autotune.report.files import to_json
+from autotune.report.terminal import Terminal
 from autotune.study import load_study
 from autotune.tuning.executor import open_pool
 from autotune.tuning.workers import work

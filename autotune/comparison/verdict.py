@@ -5,13 +5,13 @@ from __future__ import annotations
 from autotune.comparison.value_and_gain import Gain, gain_over, ratio_of
 from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, Side, SwitchCost, Verdict
 from autotune.study import Study
-from autotune.text.numbers import figure
+from autotune.text.numbers import number
 from autotune.tuning import Violation
 
 
 def broken_words(violation: Violation) -> str:
     """A broken limit in words: `tpot_ms (62.1 against 50 ms)`."""
-    return f"{violation.code} ({figure(violation.value)} against {figure(violation.limit)} {violation.unit})"
+    return f"{violation.code} ({number(violation.value, 4)} against {number(violation.limit, 4)} {violation.unit})"
 
 
 def worst_broken(side: Side) -> str:

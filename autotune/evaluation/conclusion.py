@@ -8,7 +8,7 @@ from autotune.evaluation.values import Check
 from autotune.scoring.plan_result import DERIVED
 from autotune.space import short_plan
 from autotune.study import Study
-from autotune.text.numbers import figure, room_words
+from autotune.text.numbers import number, room_words
 from autotune.tuning import PlanResult
 
 STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
@@ -56,7 +56,7 @@ def _off(check: Check) -> str:
         return check.name
     side = "short by" if check.value < check.limit else "over by"
     by = "" if check.margin_frac is None else f", {side} {room_words(abs(check.margin_frac)).removeprefix('+')}"
-    return f"{check.name} is {figure(check.value)} against {figure(check.limit)} {check.unit}{by}"
+    return f"{check.name} is {number(check.value, 4)} against {number(check.limit, 4)} {check.unit}{by}"
 
 
 def _instead(study: Study, result: PlanResult | None, best: PlanResult | None) -> str:
@@ -67,10 +67,10 @@ def _instead(study: Study, result: PlanResult | None, best: PlanResult | None) -
     against, own = "", ""
     if result is not None:
         mine = result.metrics[metric]
-        against = f" against this plan's {figure(mine)} ({value / mine - 1.0:+.1%})" if mine > 0.0 else ""
+        against = f" against this plan's {number(mine, 4)} ({value / mine - 1.0:+.1%})" if mine > 0.0 else ""
         own = f" (this plan: {result.p_meets:.0%})"
     return (
-        f"Instead: {plan_words(study, best)}, {metric} {figure(value)}{against}, "
+        f"Instead: {plan_words(study, best)}, {metric} {number(value, 4)}{against}, "
         f"keeps every limit with probability {best.p_meets:.0%}{own}."
     )
 

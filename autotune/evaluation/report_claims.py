@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from autotune.evaluation.values import CONFIRMED, REFUTED, UNDECIDABLE, ClaimVerdict
 from autotune.text.normal import p_below
-from autotune.text.numbers import figure
+from autotune.text.numbers import number
 from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
 from costmodel.plan.columns import Floats
@@ -209,4 +209,4 @@ def _array(value: float) -> Floats:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return figure(value) if isinstance(value, (int, float)) else str(value)
+    return number(value, 4) if isinstance(value, (int, float)) else str(value)

@@ -14,11 +14,11 @@ from autotune.evaluation.values import (
     Alternative,
     AxisVerdict,
 )
-from autotune.scoring.gpu_time import WORDS, gpu_s_per_request
+from autotune.scoring.gpu_time import gpu_s_per_request, operator_words
 from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
 from autotune.space import Candidate, rejected_by_value, short_plan
 from autotune.study import Study
-from autotune.text.numbers import figure
+from autotune.text.numbers import number
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import expected_objective
 
@@ -155,8 +155,7 @@ def _difference(mine: PlanResult, other: PlanResult) -> str:
     whole = sum(before.values())
     key = max(before.keys() | after.keys(), key=lambda k: abs(after.get(k, 0.0) - before.get(k, 0.0)))
     change = (after.get(key, 0.0) - before.get(key, 0.0)) / whole
-    phase = "" if key[0] == "rest" else f" in {key[0]}"
-    return f"{WORDS[key[1]]}{phase} {change:+.0%} of a request's GPU time".replace("-", "−", 1)
+    return f"{operator_words(key[1], key[0])} {change:+.0%} of a request's GPU time".replace("-", "−", 1)
 
 
 def _alternative(
@@ -190,7 +189,7 @@ def _why_none(value: int, field: str, rules: Mapping[int, Mapping[str, int]], tu
             worst = plan.violations[0]
             return (
                 f"the nearest ({short_plan(plan.layout)}) breaks {worst.code}: "
-                f"{figure(worst.value)} against {figure(worst.limit)} {worst.unit}"
+                f"{number(worst.value, 4)} against {number(worst.limit, 4)} {worst.unit}"
             )
     counts = rules.get(value, {})
     if not counts:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from autotune.cli.options import JSON, SET, TABLE
+from autotune.cli.options import SET, SHOWN
 
 
 @click.command(name="import")
@@ -17,9 +15,16 @@ from autotune.cli.options import JSON, SET, TABLE
     "--model", "model_name", help="Model that it serves: a catalog name or a config.json. Default: as it says."
 )
 @click.option("--engine-version", help="Version of the engine that runs. Default: the newest whose options are known.")
-@JSON
-@TABLE
-def import_plan(**options: Any) -> None:
+@SHOWN
+def import_plan(
+    source: tuple[str, ...],
+    study: str | None,
+    overrides: tuple[str, ...],
+    model_name: str | None,
+    engine_version: str | None,
+    as_json: bool,
+    as_table: bool,
+) -> None:
     """Read what runs today as a plan: the `current` of compare and retune.
 
     Reads a command line of `vllm serve`, `sglang.launch_server` or `trtllm-serve` (quoted, or after `--`), a shell
@@ -30,6 +35,18 @@ def import_plan(**options: Any) -> None:
     autotune import "vllm serve deepseek-ai/DeepSeek-V3 -tp 8 -dp 2 --enable-expert-parallel"
     autotune import docker-compose.yml --study studies/llama-70b-16xh100.toml
     """
-    from autotune.cli.importing import run_import
+    import shlex
+    from pathlib import Path
 
-    run_import(**options)
+    from autotune.cli.output import show
+    from autotune.launch.reading.import_plan import import_plan as read_plan
+    from autotune.report.launch import import_document, import_report
+    from autotune.study import load_study
+    from costmodel.errors import InputError
+
+    if overrides and study is None:
+        raise InputError.single("--set", "changes fields of a study: name it with --study")
+    loaded = None if study is None else load_study(Path(study), overrides)
+    text = source[0] if len(source) == 1 else shlex.join(source)
+    imported = read_plan(text, version=engine_version, study=loaded, model=model_name)
+    show(import_document(imported), import_report, as_json=as_json, as_table=as_table)

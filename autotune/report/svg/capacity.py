@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotune.report.html.scale import fitted
-from autotune.report.html.shapes import Chart, frame, line, path, rect, text
+from autotune.report.svg.scale import fitted
+from autotune.report.svg.shapes import Chart, frame, line, path, rect, text
 from autotune.text.numbers import number
 
 WIDTH, HEIGHT = 560, 320

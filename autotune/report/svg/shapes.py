@@ -1,11 +1,11 @@
-"""Charts as values: SVG elements that the templates write out, every attribute and text escaped there."""
+"""Charts as values: SVG elements that are written out elsewhere, every attribute and text escaped there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from autotune.report.html.scale import Scale
+from autotune.report.svg.scale import Scale
 
 Attribute = str | float
 
@@ -42,8 +42,8 @@ def line(x1: float, y1: float, x2: float, y2: float, css: str) -> Shape:
 
 def rect(x: float, y: float, width: float, height: float, css: str, tip: str = "") -> Shape:
     """A box; `tip` is shown when it is pointed at."""
-    attrs: dict[str, Attribute] = {"x": x, "y": y, "width": round(max(width, 0.0), 1), "height": height, "class": css}
-    return Shape(tag="rect", attrs=attrs | ({"data-tip": tip} if tip else {}))
+    size = {"width": round(max(width, 0.0), 1), "height": height}
+    return Shape(tag="rect", attrs={"x": x, "y": y, **size, "class": css, **_pointed(tip, "")})
 
 
 def text(x: float, y: float, content: str, css: str = "tick", *, anchor: str = "start") -> Shape:
@@ -51,26 +51,31 @@ def text(x: float, y: float, content: str, css: str = "tick", *, anchor: str = "
     return Shape(tag="text", attrs={"x": x, "y": y, "class": css, "text-anchor": anchor}, text=content)
 
 
-def circle(x: float, y: float, css: str, tip: str = "", key: str = "") -> Shape:
-    """A dot; the style sheet gives its size."""
-    attrs: dict[str, Attribute] = {"cx": x, "cy": y, "r": 4, "class": css}
-    return Shape(tag="circle", attrs=attrs | ({"data-tip": tip} if tip else {}) | ({"data-plan": key} if key else {}))
-
-
 def path(d: str, css: str, tip: str = "", key: str = "") -> Shape:
     """A path."""
-    attrs: dict[str, Attribute] = {"d": d, "class": css}
-    return Shape(tag="path", attrs=attrs | ({"data-tip": tip} if tip else {}) | ({"data-plan": key} if key else {}))
+    return Shape(tag="path", attrs={"d": d, "class": css, **_pointed(tip, key)})
 
 
-def diamond(x: float, y: float, css: str, tip: str, key: str = "", *, size: float = 8.0) -> Shape:
-    """The mark of the first plan."""
-    return path(f"M{x:g} {y - size:g}l{size:g} {size:g}l{-size:g} {size:g}l{-size:g} {-size:g}z", css, tip, key)
+def circle(x: float, y: float, css: str, tip: str = "", key: str = "") -> Shape:
+    """A dot; the style sheet gives its size."""
+    return Shape(tag="circle", attrs={"cx": x, "cy": y, "r": 4, "class": css, **_pointed(tip, key)})
 
 
-def square(x: float, y: float, css: str, tip: str, key: str = "", *, size: float = 6.0) -> Shape:
-    """The mark of the baseline."""
-    return path(f"M{x - size:g} {y - size:g}h{2 * size:g}v{2 * size:g}h{-2 * size:g}z", css, tip, key)
+def plan_mark(x: float, y: float, role: str, tip: str, key: str, *, size: float = 8.0) -> Shape:
+    """A diamond for the first plan, a square for the baseline, a dot for others (`plan`, `out`: beyond a limit)."""
+    if role == "first":
+        return path(
+            f"M{x:g} {y - size:g}l{size:g} {size:g}l{-size:g} {size:g}l{-size:g} {-size:g}z", "mark first", tip, key
+        )
+    if role == "base":
+        half = 0.75 * size
+        return path(f"M{x - half:g} {y - half:g}h{2 * half:g}v{2 * half:g}h{-2 * half:g}z", "mark base", tip, key)
+    return circle(x, y, f"mark {role}", tip, key)
+
+
+def _pointed(tip: str, key: str) -> dict[str, Attribute]:
+    """What is shown when a shape is pointed at, and the plan that lights up with it."""
+    return {name: value for name, value in (("data-tip", tip), ("data-plan", key)) if value}
 
 
 def dots(places: Sequence[tuple[float, float]], css: str) -> Shape:
@@ -104,3 +109,20 @@ def frame(
         text(4, y.end - 14, y_title, "axis-title"),
     ]
     return out
+
+
+def x_grid(x: Scale, top: float, bottom: float) -> list[Shape]:
+    """Upright lines at the ticks, with their labels below, kept within the picture."""
+    out: list[Shape] = []
+    for value in x.ticks:
+        at = x.at(value)
+        anchor = "start" if at < x.start + 6 else "end" if at > x.end - 6 else "middle"
+        out += [line(at, top, at, bottom, "grid"), text(at, bottom + 18, tick_label(value), anchor=anchor)]
+    return out
+
+
+def x_limit(x: Scale, at: float, top: float, bottom: float, label: str) -> list[Shape]:
+    """An upright line at a limit, its label on the side that has room."""
+    right = at > (x.start + x.end) / 2
+    place = (at - 6, "end") if right else (at + 6, "start")
+    return [line(at, top, at, bottom, "limit"), text(place[0], top + 13, label, "limit-text", anchor=place[1])]

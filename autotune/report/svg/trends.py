@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from autotune.report.html.scale import Scale, finite_positive, fitted, logarithmic
-from autotune.report.html.shapes import Chart, circle, frame, line, path, text
-from autotune.report.vocabulary.words import Metric, percent, probability, times
-from autotune.text.numbers import number
+from autotune.report.svg.scale import Scale, finite_positive, fitted, logarithmic
+from autotune.report.svg.shapes import Chart, circle, frame, line, path, text
+from autotune.report.vocabulary.metrics import Metric
+from autotune.report.vocabulary.titles import LIMITS
+from autotune.report.vocabulary.words import percent, probability, times
 from autotune.tuning.sensitivity import AxisSensitivity, Point
 
 WIDTH, HEIGHT = 400, 290
@@ -24,17 +25,9 @@ def trend(axis: AxisSensitivity, metric: Metric, name: Callable[[str], str], tit
     out = frame(xs, ys, "times what the study says", metric.unit, [(f, times(f)) for f in shown])
     out.append(line(xs.at(1.0), BOTTOM, xs.at(1.0), TOP, "study"))
     for flip in axis.flips:
-        at = xs.at(flip.factor)
-        out += [
-            line(at, BOTTOM, at, TOP, "flip"),
-            text(
-                at + (4 if flip.factor <= 1.0 else -4),
-                TOP + 10,
-                times(flip.factor),
-                "flip-text",
-                anchor="start" if flip.factor <= 1.0 else "end",
-            ),
-        ]
+        at, (gap, anchor) = xs.at(flip.factor), (4, "start") if flip.factor <= 1.0 else (-4, "end")
+        out.append(line(at, BOTTOM, at, TOP, "flip"))
+        out.append(text(at + gap, TOP + 10, times(flip.factor), "flip-text", anchor=anchor))
     best = [(p.factor, p.best_expected) for p in axis.points]
     mine = [(p.factor, p.chosen_expected) for p in axis.points]
     for series, css in ((best, "trend best"), (mine, "trend first")):
@@ -67,12 +60,10 @@ def _polyline(xs: Scale, ys: Scale, metric: Metric, series: Sequence[tuple[float
 def _tip(p: Point, metric: Metric, name: Callable[[str], str]) -> str:
     if p.best is None:
         return f"{times(p.factor)}: no plan keeps every limit"
-    first = (
-        f"{times(p.factor)}: best is {name(p.best)}, {number((p.best_expected or 0.0) * metric.factor)} {metric.unit}"
-    )
+    first = f"{times(p.factor)}: best is {name(p.best)}, {metric.text(p.best_expected or 0.0)} {metric.unit}"
     if p.chosen_expected is None:
-        return f"{first}\nthe study's winner breaks {', '.join(p.chosen_breaks)}"
-    mine = f"the study's winner: {number(p.chosen_expected * metric.factor)} {metric.unit}"
+        return f"{first}\nthe study's winner breaks {', '.join(LIMITS[code] for code in p.chosen_breaks)}"
+    mine = f"the study's winner: {metric.text(p.chosen_expected)} {metric.unit}"
     if not p.loss_frac:
         return f"{first}\n{mine}"
     return f"{first}\n{mine}, loses {percent(p.loss_frac, 1)} (P(better) {probability(p.p_best_is_better)})"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotune.report.document import baseline_rank, versus
-from autotune.report.vocabulary.words import LIMITS, METRICS, percent, probability, signed, within
+from autotune.report.vocabulary.metrics import METRICS
+from autotune.report.vocabulary.titles import LIMITS
+from autotune.report.vocabulary.words import asked, count, measure, percent, probability, signed, united
 from autotune.scoring.joint_uncertainty import TOLD_APART
 from autotune.scoring.plan_result import DERIVED, relative_excess
-from autotune.text.numbers import exact, number
+from autotune.text.numbers import number, within
 from autotune.tuning import PlanResult, TuneResult, Violation
 
 
@@ -27,10 +29,10 @@ def tune_verdict(result: TuneResult, name: str) -> Verdict:
     """`name`: how the first plan (or the nearest, where none is feasible) is called."""
     if not result.ranked:
         return _nothing(result, name)
-    first, baseline = result.ranked[0], result.baseline
+    first, baseline, plans = result.ranked[0], result.baseline, count(len(result.ranked), "plan")
     scope = _scope(result)
     if baseline is None:
-        text = f"{name} is first of {_plans(len(result.ranked))} that keep every limit."
+        text = f"{name} is first of {count(len(result.ranked), 'plan')} that keep every limit."
         return Verdict(kind="good", badge="Best plan", headline=text, lines=("The study names no baseline.", scope))
     if baseline.result is None:
         rules = "; ".join(v.message for v in baseline.resolution.violations)
@@ -43,7 +45,7 @@ def tune_verdict(result: TuneResult, name: str) -> Verdict:
     if not baseline.result.feasible:
         return _baseline_breaks(result, name, baseline.result, scope)
     if first.plan == baseline.result.plan:
-        text = f"Keep the plan in production: {name} is first of {_plans(len(result.ranked))} that keep every limit."
+        text = f"Keep the plan in production: {name} is first of {plans} that keep every limit."
         return Verdict(kind="good", badge="Keep", headline=text, lines=(*_knobs(first, baseline.result), scope))
     return _against(result, name, baseline.result, scope)
 
@@ -64,9 +66,8 @@ def _against(result: TuneResult, name: str, base: PlanResult, scope: str) -> Ver
         said = f"{probability(p)} likely to be better than the plan in production, model uncertainty included."
         return Verdict(kind="good", badge="Switch", headline=text, lines=(f"{said} {place}".strip(), scope))
     if rank == 1:  # it is none of the ranked plans: of another engine, or outside of what was sampled
-        text = (
-            f"Keep the plan in production: none of the {_plans(len(result.ranked))} that keep every limit is before it."
-        )
+        plans = count(len(result.ranked), "plan")
+        text = f"Keep the plan in production: none of the {plans} that keep every limit is before it."
         said = f"The first of them, {name}: {gain}, better with probability {'–' if p is None else probability(p)}."
         return Verdict(kind="good", badge="Keep", headline=text, lines=(said, scope))
     text = f"{name} is ahead of the plan in production by {gain}, but not surely."
@@ -102,23 +103,24 @@ def _nothing(result: TuneResult, name: str) -> Verdict:
         headline="No plan keeps every limit.",
         lines=(
             f"The nearest is {name}: {'; '.join(broken(v) for v in given)}.",
-            f"To make it feasible: {'; '.join(_give(v) for v in given)}.",
+            f"To make it feasible: {'; '.join(_remedy(v) for v in given)}.",
             _scope(result),
         ),
     )
 
 
-def _give(violation: Violation) -> str:
+def _remedy(violation: Violation) -> str:
+    """`raise ttft_ms from 50 to 4,457 ms`: the field of the study, and what it would have to say."""
     verb = "lower" if violation.value < violation.limit else "raise"
-    return f"{verb} {violation.code} from {exact(violation.limit)} to {number(violation.value, 4)} {violation.unit}"
+    return f"{verb} {violation.code} from {number(violation.limit, 6)} to {number(violation.value, 4)} {violation.unit}"
 
 
 def broken(violation: Violation) -> str:
     """`TTFT at the longest prompt 4,294 ms against 50 ms, over by 8,488%`."""
     side = "short" if violation.value < violation.limit else "over"
     return (
-        f"{LIMITS[violation.code]} {number(violation.value, 4)} against {exact(violation.limit)} {violation.unit}, "
-        f"{side} by {relative_excess(violation):,.0%}"
+        f"{LIMITS[violation.code]} {measure(violation.value, violation.unit)} against "
+        f"{united(asked(violation.limit, violation.unit), violation.unit)}, {side} by {relative_excess(violation):,.0%}"
     )
 
 
@@ -140,7 +142,3 @@ def _scope(result: TuneResult) -> str:
     if result.complete:
         return f"{text}, all scored; {len(result.ranked):,} keep every limit."
     return f"{text}, {scored:,} sampled and scored: a better one may exist. {len(result.ranked):,} keep every limit."
-
-
-def _plans(count: int) -> str:
-    return "1 plan" if count == 1 else f"{count:,} plans"
