@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from autotune.comparison.value_and_gain import hard_limits_kept
 from autotune.scoring.joint_uncertainty import Draws, joint_draws
-from autotune.scoring.objective import COST, FEWEST_GPUS
+from autotune.scoring.objective import COST, FEWEST_GPUS, plan_expected
 from autotune.scoring.plan_result import DERIVED, relative_excess
 from autotune.study import Study
 from autotune.tuning import PlanResult
-from autotune.tuning.answer_study import expected_objective
 from costmodel.plan.columns import Floats
 
 THROUGHPUTS = (
@@ -134,7 +133,7 @@ def wins(study: Study, current: PlanResult, candidate: PlanResult) -> bool:
     if not candidate.feasible:
         return _worst(candidate) < _worst(current)
     sign = 1.0 if study.objective.direction == "minimize" else -1.0
-    return sign * expected_objective(study, candidate) < sign * expected_objective(study, current)
+    return sign * plan_expected(study, candidate) < sign * plan_expected(study, current)
 
 
 def _worst(plan: PlanResult) -> float:

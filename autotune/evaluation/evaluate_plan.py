@@ -17,10 +17,11 @@ from autotune.evaluation.strategy import strategy
 from autotune.evaluation.values import Check, ClaimVerdict, Evaluation
 from autotune.scoring.joint_uncertainty import confidence
 from autotune.scoring.limits import Limit, study_limits
+from autotune.scoring.objective import plan_expected
 from autotune.storage import Store
 from autotune.study import Study, in_place
 from autotune.tuning import PlanResult, TuneResult, tune
-from autotune.tuning.answer_study import BaselineResult, expected_objective, score_plan
+from autotune.tuning.answer_study import BaselineResult, score_plan
 from costmodel.errors import InputError
 
 RESTS_ON = {
@@ -184,7 +185,7 @@ def _binding(checks: tuple[Check, ...]) -> str:
 
 
 def _distance(study: Study, result: PlanResult, best: PlanResult) -> float | None:
-    mine, top = expected_objective(study, result), expected_objective(study, best)
+    mine, top = plan_expected(study, result), plan_expected(study, best)
     if top <= 0.0:
         return None
     return mine / top - 1.0 if study.objective.direction == "minimize" else 1.0 - mine / top

@@ -16,11 +16,11 @@ from autotune.evaluation.values import (
 )
 from autotune.scoring.gpu_time import gpu_s_per_request, operator_words
 from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
+from autotune.scoring.objective import plan_expected
 from autotune.space import Candidate, rejected_by_value, short_plan
 from autotune.study import Study
 from autotune.text.numbers import number
 from autotune.tuning import PlanResult, TuneResult
-from autotune.tuning.answer_study import expected_objective
 
 AXES = {"EP": "moe_ep", "PP": "pp", "TP": "attn_tp", "DP": "replicas", "attention-DP": "attn_dp"}
 """Name of an axis -> field of a layout."""
@@ -176,7 +176,7 @@ def _alternative(
     return Alternative(
         value=value,
         plan=plan.plan,
-        objective=expected_objective(study, plan),
+        objective=plan_expected(study, plan),
         loss_frac=_loss(study, plan, best),
         reason=cost,
     )
@@ -200,7 +200,7 @@ def _why_none(value: int, field: str, rules: Mapping[int, Mapping[str, int]], tu
 
 
 def _loss(study: Study, plan: PlanResult, best: PlanResult) -> float:
-    mine, top = expected_objective(study, plan), expected_objective(study, best)
+    mine, top = plan_expected(study, plan), plan_expected(study, best)
     if study.objective.direction == "minimize":
         return max(mine / top - 1.0, 0.0) if top > 0.0 else 0.0
     return max(1.0 - mine / top, 0.0) if top > 0.0 else 0.0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +11,6 @@ from autotune.scoring.limits import Figures, Limit, excess_table, p_meets, study
 from autotune.scoring.objective import expected, looked_at
 from autotune.scoring.plan_result import DERIVED, PlanResult, plan_result
 from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
-from autotune.scoring.tried import FIGURES, Tried
 from autotune.space import Candidate
 from autotune.study import FEWEST_IN_FLIGHT, IntRange, Study
 from costmodel.estimate.result import Estimate
@@ -44,32 +42,7 @@ def _best(study: Study, rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.in
     row_key = keys.max(axis=0)
     order = np.lexsort((np.arange(owner.size), -row_key, owner))
     firsts = order[np.searchsorted(owner[order], np.arange(count))]
-    best = (tried[best_of_row[row]].result(int(row)) for row in firsts)
-    return [
-        replace(plan, tried=all_of_it) for plan, all_of_it in zip(best, _all_tried(rows, owner, tried), strict=True)
-    ]
-
-
-def _all_tried(
-    rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.int64]], tried: Sequence[RowsAt]
-) -> Iterator[Tried]:
-    """Every evaluation of each candidate, in the order of the candidates; `owner` ascends."""
-    search = rows.study.search
-    columns = {
-        "max_num_batched_tokens": np.stack([rows.batched_tokens] * len(tried)),
-        "concurrency": np.stack([t.concurrency for t in tried]),
-        **{name: np.stack([getattr(t.estimate, name) for t in tried]) for name in FIGURES},
-        "p_meets": np.stack([t.p_meets for t in tried]),
-        "excess_frac": np.stack([np.maximum(-t.key, 0.0) for t in tried]),
-    }
-    several = [n for n in ("weight_dtype", "kv_dtype") if len(getattr(search, n)) > 1]
-    ends = np.flatnonzero(np.diff(owner, append=owner[-1] + 1)) + 1
-    for start, end in zip((0, *ends[:-1]), ends, strict=True):
-        of_rows = {n: [getattr(rows.variants[v], n) or "checkpoint" for v in rows.variant[start:end]] for n in several}
-        yield Tried(
-            columns={name: table[:, start:end].ravel() for name, table in columns.items()},
-            dtypes={name: values * len(tried) for name, values in of_rows.items()},
-        )
+    return [tried[best_of_row[row]].result(int(row)) for row in firsts]
 
 
 STEPS_BACK = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.25)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import nan
+from math import floor, log10, nan
 from typing import Protocol
 
 import numpy as np
@@ -66,3 +66,24 @@ def plan_expected(study: Study, plan: Scored) -> float:
     price = m.get(COST, nan) * m["total_tokens_per_s"] * 3600.0 / 1e6
     figures = {name: np.array([m[name]]) for name in looked_at(study)}
     return float(expected(study, figures, np.array([plan.p_meets]), np.array([price]))[0])
+
+
+def ranking_name(study: Study) -> str:
+    """Name of `ranking_value`: the metric's own where it is taken as it is."""
+    metric = study.objective.metric
+    return metric if metric.endswith("_s") and study.objective.direction == "minimize" else f"expected_{metric}"
+
+
+def ranking_value(study: Study, plan: Scored) -> float:
+    """What a plan is ranked by, one number in the objective's direction: what can be expected of it.
+
+    At a given request rate all plans that take it serve alike: throughput counts to three digits, and of plans that
+    are equal in them the time of a request decides, in the digits behind.
+    """
+    value = plan_expected(study, plan)
+    if study.objective.direction == "minimize" or study.workload.request_rate_per_s is None:
+        return value
+    request_s = plan.metrics["ttft_s"] + max(study.workload.osl.mean - 1.0, 0.0) * plan.metrics["tpot_s"]
+    coarse = float(f"{value:.3g}")
+    digit = 10.0 ** (floor(log10(coarse)) - 2) if coarse > 0.0 else 1e-300
+    return coarse + digit / (1.0 + request_s)

@@ -29,7 +29,7 @@ LOCK_GRACE_S = 30.0
 
 
 class JournalFile(BaseJournalBackend):
-    """A journal file as Optuna's `JournalFileBackend` writes it, to which a batch of changes can be appended at once."""
+    """A journal file as Optuna's `JournalFileBackend` writes it, to which a batch of changes is appended at once."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         """Nothing is read yet.

@@ -17,7 +17,7 @@ QUESTION_ATTR = "autotune_question"
 MODEL_ATTR = "autotune_model"
 OVERRIDES_ATTR = "autotune_overrides"
 METRIC_NAMES_ATTR = "study:metric_names"
-"""System attribute of `optuna.Study.set_metric_names`, which is experimental, warns, and makes a sampler to be called."""
+"""System attribute that `optuna.Study.set_metric_names` sets: experimental, it warns, and needs a sampler made."""
 
 T = TypeVar("T")
 
@@ -179,8 +179,12 @@ def find_study(storage: BaseStorage, header: StudyHeader) -> int | None:
 
 def make_study(storage: BaseStorage, header: StudyHeader) -> tuple[int, tuple[EarlierStudy, ...]]:
     """Make a study with what it says about itself; its number, and the same question's studies of other models."""
+    import optuna
     from optuna.study import StudyDirection
 
+    optuna.logging.set_verbosity(
+        optuna.logging.ERROR
+    )  # what it says of a new study is for people who call it themselves
     studies = {s.study_name: s for s in storage.get_all_studies()}
     earlier = tuple(
         EarlierStudy(study_name=name, model=s.user_attrs.get(MODEL_ATTR))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -12,9 +11,6 @@ from autotune.engines import ENGINES
 from autotune.storage.record import TrialRecord
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.hardware import gpu_names
-
-# what it says on creating a study or waiting for a lock is for people who call Optuna themselves
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 LISTED_ATTR = "constraints"
 """System attribute in which Optuna before 5 kept a trial's constraints, a list without names. optuna-dashboard 0.21
@@ -45,7 +41,7 @@ def distributions(gpus: int) -> dict[str, BaseDistribution]:
 def frozen_trial(record: TrialRecord, gpus: int) -> FrozenTrial:
     """A finished trial: COMPLETE, or PRUNED where the objective has no finite value.
 
-    Parameters, values and constraints are there for Optuna's tools; we read the attributes alone, which have a checksum.
+    Parameters, values and constraints are there for Optuna's tools; we read the attributes, which have a checksum.
     PRUNED and not a worst value, because an infinity breaks plots and JSON readers and an invented number
     would be read as a result; not FAIL, because the plan was scored, and TPE may learn that it is bad.
 

@@ -14,10 +14,11 @@ from math import sqrt
 
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
+from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.space import Candidate
 from autotune.study import IntRange, Study
-from autotune.tuning.answer_study import TuneResult, expected_objective, rank
+from autotune.tuning.answer_study import TuneResult, rank
 from costmodel.hardware import Cluster
 
 FACTORS = (0.5, 2.0 / 3.0, 0.8, 1.0, 1.25, 1.5, 2.0)
@@ -38,7 +39,7 @@ class Point:
     best: str | None
     """Plan in first place; None where no plan keeps every limit."""
     best_expected: float | None
-    """Its expected objective (`autotune.tuning.answer_study.expected_objective`), in the metric's unit."""
+    """Its expected objective (`autotune.scoring.objective.plan_expected`), in the metric's unit."""
     chosen_expected: float | None
     """That of the study's winner; None where it breaks a limit."""
     chosen_breaks: tuple[str, ...]
@@ -263,8 +264,8 @@ def _answer(study: Study, candidates: Sequence[Candidate]) -> tuple[PlanResult, 
 def _point(study: Study, factor: float, chosen: str, answer: Sequence[PlanResult]) -> Point:
     mine = next(p for p in answer if p.plan == chosen)
     best = answer[0] if answer[0].feasible else None
-    expected = expected_objective(study, mine) if mine.feasible else None
-    first = None if best is None else expected_objective(study, best)
+    expected = plan_expected(study, mine) if mine.feasible else None
+    first = None if best is None else plan_expected(study, best)
     loss, p_better = None, None
     if best is not None and first is not None and expected is not None:
         sign = -1.0 if study.objective.direction == "minimize" else 1.0

@@ -19,7 +19,7 @@ from autotune.storage import Store
 from autotune.study import Study
 from autotune.tuning import tune
 from autotune.tuning.pareto_front import Front, _loads, goal_values, nondominated, pareto, study_goals
-from autotune.tuning.workers import study_space
+from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
 from tests.tuning.brute import question
 

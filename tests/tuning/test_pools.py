@@ -16,10 +16,11 @@ from autotune.disaggregated.search import search_pools
 from autotune.disaggregated.skyband import skyband
 from autotune.report.clusters import table_name
 from autotune.report.document import tune_document
+from autotune.scoring.objective import plan_expected
 from autotune.storage import open_store
 from autotune.study import Study, study_fingerprint
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.answer_study import expected_objective, rank, score_plan
+from autotune.tuning.answer_study import rank, score_plan
 from costmodel.errors import InputError
 from tests.tuning.brute import question
 
@@ -159,7 +160,7 @@ def test_a_plan_string_means_its_pair() -> None:
         again = score_plan(result.study, plan.plan).result
         assert again is not None
         assert again.plan == plan.plan
-        assert expected_objective(result.study, again) >= expected_objective(result.study, plan) * (1 - 1e-9)
+        assert plan_expected(result.study, again) >= plan_expected(result.study, plan) * (1 - 1e-9)
     with pytest.raises(InputError, match="pools must use the 16 GPUs"):
         score_plan(result.study, "P8:EP8+D4:EP4")
 
@@ -187,5 +188,5 @@ def test_a_wider_link_never_hurts() -> None:
     slow = {p.plan: p for p in tune(asked(disaggregated="only", disaggregation={"link_gb_per_s": 5.0})).ranked}
     study = asked(disaggregated="only", disaggregation={"link_gb_per_s": 500.0})
     assert slow
-    best = [expected_objective(replace(study), p) for p in (next(iter(slow.values())), tune(study).ranked[0])]
+    best = [plan_expected(replace(study), p) for p in (next(iter(slow.values())), tune(study).ranked[0])]
     assert best[1] >= best[0]

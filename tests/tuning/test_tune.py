@@ -11,12 +11,12 @@ import pytest
 
 from autotune.report.document import tune_document
 from autotune.scoring.limits import excess_table, study_limits
+from autotune.scoring.objective import plan_expected
 from autotune.space import format_plan
 from autotune.storage import open_store
 from autotune.study import Study, load_study, study_fingerprint
 from autotune.text.normal import normal_cdf, p_below
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.answer_study import expected_objective
 from tests.studies import STUDIES
 from tests.tuning.brute import best_by_plan
 
@@ -58,7 +58,7 @@ def test_shipped_studies(path: Path) -> None:
 
 
 def _values(loaded: Study, result: TuneResult) -> dict[str, float]:
-    return {p.plan: expected_objective(loaded, p) for p in result.ranked}
+    return {p.plan: plan_expected(loaded, p) for p in result.ranked}
 
 
 def test_exhaustive_truth() -> None:
@@ -69,7 +69,7 @@ def test_exhaustive_truth() -> None:
     best, name = max((value, plan) for plan, value in truth.items())
     top = result.ranked[0]
     # concurrency is tried in steps of a twentieth and more below its bound
-    assert expected_objective(loaded, top) >= 0.97 * best
+    assert plan_expected(loaded, top) >= 0.97 * best
     assert _values(loaded, result)[name] >= 0.97 * best
 
 
