@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -11,55 +10,51 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from autotune.storage import TrialRecord, default_location, open_store
-from autotune.storage.locking import OwnedLock
+from autotune.files import locked
+from autotune.storage import TrialRecord, default_location
 from costmodel.errors import InputError
+from tests.storage.helpers import HEADER, optuna_study, optunas, record, store_at
 
-FINGERPRINT = "f" * 64
 LOCATIONS = ("journal.log", "runs.db")
 
 
-def record(key: int | str, *, value: float = 1.0, excess: float = -1.0, **attrs) -> TrialRecord:
-    params = {"engine": "vllm", "replicas": 4, "pp": 2, "attn_tp": 4, "attn_dp": 4, "moe_tp": 1, "moe_ep": 16}
-    return TrialRecord(
-        key=str(key),
-        params=params,
-        values=(value,),
-        constraints={"ttft": excess, "memory": -0.1},
-        attrs=attrs,
-    )
-
-
-def store_at(path: Path, **options):
-    return open_store(path, "mine", FINGERPRINT, ["maximize"], gpus=128, **options)
-
-
 @pytest.fixture(params=LOCATIONS)
-def path(request, tmp_path):
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A place for a storage of each kind of file."""
     return tmp_path / "deep" / request.param
 
 
-def test_what_is_written_is_read_again(path):
+@pytest.fixture(params=(*LOCATIONS, "postgresql"))
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place for a storage of every kind."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql").url
+    return str(tmp_path / request.param)
+
+
+def test_what_is_written_is_read_again(location: str) -> None:
     """Records come back equal from the same store and from a reopened one, in order."""
     written = [
         record(i, value=float(i), excess=i - 5.0, metrics={"ttft_s": 0.1 * i}, plan="TP4", parts=[1, 2.5, None])
         for i in range(20)
     ]
-    store = store_at(path)
+    store = store_at(location)
     assert store.add(written) == 20
     assert store.records() == written
-    again = store_at(path)
+    again = store_at(location)
     assert again.records() == written
     assert again.known_keys() == {str(i) for i in range(20)}
+    assert again.damaged == store.damaged == 0
 
 
-def test_a_key_is_stored_once(path):
+def test_a_key_is_stored_once(location: str) -> None:
     """Trials that are there, within a batch or by another writer, are not written again."""
-    first, second = store_at(path), store_at(path)
+    first, second = store_at(location), store_at(location)
     assert first.add([record(1), record(2), record(2)]) == 2
     assert second.add([record(2), record(3)]) == 1
     assert first.add([record(3)]) == 0
@@ -68,79 +63,98 @@ def test_a_key_is_stored_once(path):
     assert first.add([]) == 0
 
 
-def test_trials_are_optunas_and_the_best_is_feasible(path):
-    """Optuna sees finished trials with params, constraints and attributes; its best trial is feasible."""
+def test_trials_are_optunas_and_the_best_is_feasible(path: Path) -> None:
+    """Optuna sees finished trials with all that they hold, its best is feasible, and the metric has its name."""
     store = store_at(path)
     store.add([record("wins", value=5.0, plan="TP8"), record("cheats", value=9.0, excess=0.5), record("loses")])
-    study = store.optuna_study()
-    assert study.best_trial.user_attrs == {"plan_key": "wins", "plan": "TP8"}
+    study = optuna_study(path)
+    assert study.metric_names == list(HEADER.metrics)
+    assert study.user_attrs["autotune_overrides"] == list(HEADER.overrides)
+    assert study.best_trial.user_attrs["plan_key"] == "wins"
     assert study.best_trial.params["moe_ep"] == 16
     assert [t.number for t in study.trials] == [0, 1, 2]
     assert study.trials[1].constraints == {"ttft": 0.5, "memory": -0.1, "0": 0.5, "1": -0.1}
     assert [dict(r.constraints) for r in store.records()][1] == {"ttft": 0.5, "memory": -0.1}
     assert all(t.state.name == "COMPLETE" for t in study.trials)
     assert all(t.datetime_complete is not None for t in study.trials)
-    best = store.best()
-    assert best is not None
-    assert best.key == "wins"
 
 
-def test_nothing_feasible_is_no_best(path):
-    """Where nothing is feasible there is no best record, and Optuna raises rather than name a trial."""
-    store = store_at(path)
-    store.add([record(1, excess=2.0)])
-    assert store.best() is None
+def test_nothing_feasible_is_no_best(path: Path) -> None:
+    """Where nothing is feasible Optuna raises rather than name a trial."""
+    store_at(path).add([record(1, excess=2.0)])
     with pytest.raises(ValueError, match="No feasible trials"):
-        _ = store.optuna_study().best_trial
+        _ = optuna_study(path).best_trial
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_objectives_that_are_not_finite(path, value):
+def test_objectives_that_are_not_finite(path: Path, value: float) -> None:
     """Such a plan is a PRUNED trial: known, never best, and no storage or plot meets an infinity."""
     store = store_at(path)
     store.add([record("odd", value=value, excess=math.inf, metrics={"ttft_s": math.inf, "x": (1.0, math.nan)})])
     store.add([record("fine")])
     assert store.known_keys() == {"odd", "fine"}
-    assert [t.state.name for t in store.optuna_study().trials] == ["PRUNED", "COMPLETE"]
+    study = optuna_study(path)
+    assert [t.state.name for t in study.trials] == ["PRUNED", "COMPLETE"]
+    assert study.best_trial.user_attrs["plan_key"] == "fine"
     odd = store_at(path).records()[0]
     assert odd.values == ()
     assert not odd.feasible
     assert odd.attrs == {"metrics": {"ttft_s": None, "x": [1.0, None]}}
-    best = store.best()
-    assert best is not None
-    assert best.key == "fine"
 
 
-def test_another_question_is_another_study(path):
+def test_another_question_is_another_study(path: Path) -> None:
     """A storage answers only for the fingerprint it was filled for."""
     store_at(path).add([record(1)])
-    other = open_store(path, "mine", "e" * 64, ["minimize"], gpus=128)
+    other = store_at(path, replace(HEADER, fingerprint="e" * 64, question="b" * 64))
     assert other.known_keys() == set()
-    other.add([record(1, value=3.0), record(2, value=2.0)])
-    best = other.best()
-    assert best is not None
-    assert best.key == "2"
+    assert other.earlier == ()
+    assert other.add([record(1), record(2)]) == 2
     assert store_at(path).known_keys() == {"1"}
 
 
-def test_samplers_work_on_a_store(path):
-    """An Optuna sampler can ask on top of stored trials: the distributions fit those of the trials."""
-    import optuna
+def test_the_same_question_of_another_model_is_named(path: Path) -> None:
+    """A study of an older model is found when its question is asked of a newer one, and only then."""
+    store_at(path).add([record(1)])
+    newer = replace(HEADER, fingerprint="e" * 64, model={"version": 2, "data": {}})
+    (earlier,) = store_at(path, newer).earlier
+    assert (earlier.study_name, earlier.model) == (HEADER.study_name, dict(HEADER.model))
+    assert store_at(path, newer).earlier == ()
+    front = replace(newer, name="mine-pareto", directions=("maximize", "minimize"), metrics=("a", "b"))
+    assert store_at(path, front).earlier == ()
 
-    from autotune.storage.optuna_trials import distributions
+
+def test_a_study_that_was_made_half_way_is_made_whole(path: Path) -> None:
+    """What a kill leaves of a study without trials is completed by the next run."""
+    store_at(path)
+    storage = optunas(path)
+    study_id = storage.create_new_study(storage.get_study_directions(0 if "log" in path.name else 1), "other-eeee")
+    header = replace(HEADER, name="other", fingerprint="eeee")
+    store_at(path, header).add([record(1)])
+    assert storage.get_study_user_attrs(study_id)["autotune_model"] == {"version": 1, "data": {}}
+    assert store_at(path, header).known_keys() == {"1"}
+
+
+def test_samplers_work_on_a_store(path: Path) -> None:
+    """An Optuna sampler can ask on top of stored trials, and what it adds is no plan of ours."""
+    from autotune.storage.trials import distributions
 
     store = store_at(path)
     store.add([record(i, value=float(i)) for i in range(12)])
-    study = store.optuna_study(optuna.samplers.TPESampler(seed=1))
-    space = {name: distributions(128)[name] for name in ("replicas", "pp", "engine")}
-    assert set(study.ask(space).params) == {"replicas", "pp", "engine"}
+    study = optuna_study(path)
+    trial = study.ask({name: distributions(128)[name] for name in ("replicas", "pp", "engine")})
+    study.tell(trial, 1.0)
+    assert store.add([record(99)]) == 1
+    assert len(store.records()) == 13
+    assert store.damaged == 0
 
 
-def test_wrong_records_are_refused(path):
+def test_wrong_records_are_refused(path: Path) -> None:
     """A NaN excess, an unknown parameter and one out of bounds are programming errors; nothing is written."""
     store = store_at(path)
     with pytest.raises(ValueError, match="excess must be a number, got"):
         record(1, excess=math.nan)
+    with pytest.raises(ValueError, match="must not be called checksum"):
+        record(1, checksum="x")
     with pytest.raises(ValueError, match="params must be among engine, replicas"):
         store.add([record(1), TrialRecord(key="2", params={"width": 3}, values=(1.0,))])
     with pytest.raises(ValueError, match="replicas"):
@@ -150,13 +164,11 @@ def test_wrong_records_are_refused(path):
 
 WRITER = """
 import sys
-from autotune.storage import TrialRecord, open_store
-path, start, count, batch = sys.argv[1], *map(int, sys.argv[2:])
-store = open_store(path, "mine", "f" * 64, ["maximize"], gpus=128)
-params = {"replicas": 4, "pp": 2}
+from tests.storage.helpers import record, store_at
+start, count, batch = map(int, sys.argv[2:])
+store = store_at(sys.argv[1])
 for first in range(start, start + count, batch):
-    keys = range(first, first + batch)
-    store.add([TrialRecord(key=str(k), params=params, values=(1.0,), attrs={"pad": "x" * 500}) for k in keys])
+    store.add([record(k, pad="x" * 500) for k in range(first, first + batch)])
     print(first, flush=True)
 """
 
@@ -166,7 +178,7 @@ def writer(path: Path, start: int, count: int, batch: int) -> subprocess.Popen[s
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
-def test_two_processes_write_each_plan_once(path):
+def test_two_processes_write_each_plan_once(path: Path) -> None:
     """Two processes that create the study and add the same trials at once leave each exactly once."""
     path.parent.mkdir()
     writers = [writer(path, 0, 300, 25) for _ in range(2)]
@@ -175,11 +187,11 @@ def test_two_processes_write_each_plan_once(path):
         w.communicate()
     store = store_at(path)
     assert sorted(int(r.key) for r in store.records()) == list(range(300))
-    assert len(store.optuna_study().trials) == 300
+    assert len(optuna_study(path).trials) == 300
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.004, 0.02])
-def test_a_killed_writer_leaves_a_storage_to_go_on_from(path, delay_s):
+@pytest.mark.parametrize("delay_s", [0.0, 0.01])
+def test_a_killed_writer_leaves_a_storage_to_go_on_from(path: Path, delay_s: float) -> None:
     """kill -9 at any moment leaves whole trials and no lock that holds; the next run adds what is missing."""
     path.parent.mkdir()
     killed = writer(path, 0, 4000, 20)
@@ -189,16 +201,16 @@ def test_a_killed_writer_leaves_a_storage_to_go_on_from(path, delay_s):
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     store = store_at(path)
-    before = store.known_keys()
+    before = set(store.known_keys())
     assert len(before) >= 20
     assert store.add([record(k) for k in range(200)]) == 200 - len(before & {str(k) for k in range(200)})
     records = store_at(path).records()
     assert len(records) == len({r.key for r in records}) == len(before | {str(k) for k in range(200)})
-    assert all(t.state.is_finished() for t in store.optuna_study().trials)
+    assert all(t.state.is_finished() for t in optuna_study(path).trials)
 
 
 @pytest.mark.parametrize("cut", [1, 7, 400])
-def test_a_torn_last_line_is_cut(tmp_path, cut):
+def test_a_torn_last_line_is_cut(tmp_path: Path, cut: int) -> None:
     """What a writer did not finish is cut off by the next one, and written again."""
     path = tmp_path / "journal.log"
     store_at(path).add([record(i, pad="x" * 300) for i in range(3)])
@@ -211,7 +223,7 @@ def test_a_torn_last_line_is_cut(tmp_path, cut):
     assert all(json.loads(line) for line in path.read_bytes().splitlines())
 
 
-def test_a_write_that_fails_is_taken_back(tmp_path, monkeypatch):
+def test_a_write_that_fails_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fills up half-way through a batch leaves the file as it was, and one message."""
     path = tmp_path / "journal.log"
     store = store_at(path)
@@ -219,52 +231,88 @@ def test_a_write_that_fails_is_taken_back(tmp_path, monkeypatch):
     before = path.read_bytes()
     real = os.write
 
-    def full(handle, data):
+    def full(handle: int, data: bytes) -> int:
         if len(data) > 300:
             return real(handle, bytes(data[:300]))
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(InputError, match=r"journal\.log: cannot be used as storage: No space left on device"):
+    with pytest.raises(InputError, match=r"journal\.log: .*No space left on device"):
         store.add([record(i) for i in range(1, 9)])
     monkeypatch.undo()
     assert path.read_bytes() == before
+    assert store.known_keys() == {"0"}
     assert store.add([record(1)]) == 1
+    assert [r.key for r in store_at(path).records()] == ["0", "1"]
 
 
-def test_a_lock_of_a_live_process_is_waited_for_and_named(tmp_path):
-    """A journal that another process keeps locked is one message with that process's number."""
+def test_a_lock_of_a_live_process_is_waited_for(tmp_path: Path) -> None:
+    """A journal that another process keeps locked is one message; what is stored can be read meanwhile."""
     path = tmp_path / "journal.log"
     store_at(path).add([record(0)])
-    hold = "from autotune.storage.locking import OwnedLock; from pathlib import Path; import sys, time\n"
-    hold += "OwnedLock(Path(sys.argv[1]), 1.0).acquire(); print('held', flush=True); time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", hold, str(path)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    holder.stdout.readline()
     store = store_at(path, lock_timeout_s=0.1)
-    with pytest.raises(InputError, match=rf"is locked by process {holder.pid} on .*journal\.log\.lock"):
+    with locked(path), pytest.raises(InputError, match=r"journal\.log: is locked by another process"):
         store.add([record(1)])
-    assert store.known_keys() == {"0"}
-    holder.kill()
-    holder.communicate()
+    with locked(path):
+        assert store.known_keys() == {"0"}
     assert store.add([record(1)]) == 1
     assert not path.with_name("journal.log.lock").exists()
 
 
-def test_optunas_own_lock_is_respected_until_it_is_old(tmp_path):
-    """A nameless lock of Optuna's is waited for, and taken over after Optuna's grace period."""
+def test_optunas_own_lock_is_respected_until_it_is_old(tmp_path: Path) -> None:
+    """A lock of Optuna's is waited for until its grace period is over; one that a killed run of ours left is not."""
+    from optuna.storages.journal import JournalFileOpenLock, JournalFileSymlinkLock
+
     path = tmp_path / "journal.log"
     store = store_at(path, lock_timeout_s=0.1)
     lock = path.with_name("journal.log.lock")
-    lock.symlink_to(path)
-    with pytest.raises(InputError, match="is locked by another process for 0 s"):
+    for number, kind in enumerate((JournalFileSymlinkLock, JournalFileOpenLock)):
+        kind(str(path)).acquire()
+        with pytest.raises(InputError, match="is locked by another process"):
+            store.add([record(f"{number}a")])
+        past = time.time() - 60.0
+        os.utime(lock, (past, past), follow_symlinks=False)
+        assert store.add([record(f"{number}a")]) == 1
+    lock.symlink_to("././journal.log")
+    assert store.add([record(2)]) == 1
+
+
+def test_optuna_keeps_out_while_we_write(tmp_path: Path) -> None:
+    """Optuna's own lock finds ours taken, and its trials and ours are in one file afterwards."""
+    path = tmp_path / "journal.log"
+    store = store_at(path)
+    seen = []
+    real = store._journal._cut_torn_line  # type: ignore[attr-defined]
+
+    def look() -> int:
+        seen.append(path.with_name("journal.log.lock").exists())
+        return real()
+
+    store._journal._cut_torn_line = look  # type: ignore[attr-defined]
+    store.add([record(1)])
+    assert seen == [True]
+    study = optuna_study(path)
+    study.tell(study.ask(), 3.0)
+    assert store.add([record(2)]) == 1
+    assert len(study.trials) == 3
+
+
+def test_a_journal_that_was_replaced_is_not_written_to(tmp_path: Path) -> None:
+    """Another file of the name, or none, is an error, and gets nothing."""
+    path = tmp_path / "journal.log"
+    store = store_at(path)
+    path.rename(tmp_path / "aside")
+    with pytest.raises(InputError, match=r"journal\.log"):
         store.add([record(1)])
-    past = time.time() - 60.0
-    os.utime(lock, (past, past), follow_symlinks=False)
-    assert store.add([record(1)]) == 1
+    assert not path.exists()
+    store_at(path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="was replaced by another file"):
+        store.add([record(1)])
+    assert path.read_bytes() == before
 
 
-def test_a_locked_database_is_one_message(tmp_path):
+def test_a_locked_database_is_one_message(tmp_path: Path) -> None:
     """A SQLite file that another connection keeps locked is an error that names it, and nothing is written."""
     path = tmp_path / "runs.db"
     store = store_at(path, lock_timeout_s=0.1)
@@ -279,7 +327,7 @@ def test_a_locked_database_is_one_message(tmp_path):
 
 @pytest.mark.parametrize("name", LOCATIONS)
 @pytest.mark.parametrize("content", [b"hello\n", b"hello", b"[1]\n", b"\x00" * 100, b'{"a": 1}\n', b"7\n", b"\xff\n"])
-def test_foreign_files_are_left_alone(tmp_path, name, content):
+def test_foreign_files_are_left_alone(tmp_path: Path, name: str, content: bytes) -> None:
     """A file of something else is an error that names it, and keeps its content."""
     path = tmp_path / name
     path.write_bytes(content)
@@ -289,7 +337,7 @@ def test_foreign_files_are_left_alone(tmp_path, name, content):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-def test_a_database_of_another_program_is_left_alone(tmp_path):
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     """Optuna's tables are not put into somebody's database."""
     path = tmp_path / "runs.db"
     other = sqlite3.connect(path)
@@ -300,29 +348,18 @@ def test_a_database_of_another_program_is_left_alone(tmp_path):
         store_at(path)
 
 
-@pytest.mark.parametrize("damage", [b"garbage\n", b'{"op_code":4}\n', b'"text"\n'])
-def test_a_damaged_journal_is_one_message(tmp_path, damage):
-    """A journal with a broken line in its middle is an error that names the file."""
-    path = tmp_path / "journal.log"
-    store_at(path).add([record(1), record(2)])
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([lines[0], damage, *lines[1:]]))
-    with pytest.raises(InputError, match=r"journal\.log: is not a readable Optuna journal"):
-        store_at(path)
-
-
-def test_impossible_places(tmp_path):
+def test_impossible_places(tmp_path: Path) -> None:
     """A file where a directory must be, an impossible name and an unknown database are InputErrors."""
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(InputError, match=r"cannot be made the storage: (Not a directory|File exists)"):
         store_at(tmp_path / "file" / "journal.log")
     with pytest.raises(InputError, match="is not a file name"):
-        store_at("a\0b")  # type: ignore[arg-type]
+        store_at("a\0b")
     with pytest.raises(InputError, match="cannot be used as storage"):
-        store_at("nosuchdb://host/x")  # type: ignore[arg-type]
+        store_at("nosuchdb://host/x")
 
 
-def test_locations(tmp_path, monkeypatch):
+def test_locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory means its journal.log; without one the XDG data directory is used, relative ones ignored."""
     assert Path(store_at(tmp_path).location) == tmp_path / "journal.log"
     assert default_location(tmp_path) == tmp_path / "journal.log"
@@ -333,22 +370,7 @@ def test_locations(tmp_path, monkeypatch):
     assert default_location() == tmp_path / ".local" / "share" / "autotune" / "journal.log"
 
 
-def test_study_files_need_no_optuna():
-    """Reading a study does not import Optuna, so that commands without a storage start fast."""
-    code = "import sys, autotune.study; sys.exit('optuna' in sys.modules)"
+def test_optuna_is_imported_where_a_storage_is_opened() -> None:
+    """Reading a study and answering it without a storage does not import Optuna, so that it starts fast."""
+    code = "import sys, autotune.study, autotune.tuning, autotune.cli.stores; sys.exit('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_lock_that_cannot_be_given_back_is_a_message(tmp_path, monkeypatch):
-    """The folder turned read-only while the lock was held: one error, and the lock is taken over afterwards."""
-    lock = OwnedLock(tmp_path / "journal.log", timeout_s=1.0)
-    lock.acquire()
-
-    def read_only(self):
-        raise OSError(errno.EROFS, "Read-only file system", str(self))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "unlink", read_only)
-        with pytest.raises(InputError, match=r"journal\.log.*cannot be locked for writing: Read-only file system"):
-            lock.release()
-    assert (tmp_path / "journal.log.lock").exists()
