@@ -48,14 +48,13 @@ def model_age(stamp: object) -> str | None:
     Args:
         stamp: from `model_stamp`, as a storage gave it back.
     """
-    version = stamp.get("version") if isinstance(stamp, Mapping) else None
-    if version != MODEL_VERSION:
-        return f"model version {version}, now {MODEL_VERSION}"
-    data = stamp.get("data") if isinstance(stamp, Mapping) else None
-    changed = (
-        [str(n) for n, digest in data.items() if data_digest(str(n)) != digest] if isinstance(data, Mapping) else []
-    )
-    return f"other calibration data: {', '.join(sorted(changed))}" if changed else None
+    if not isinstance(stamp, Mapping) or stamp.get("version") != MODEL_VERSION:
+        return f"model version {stamp.get('version') if isinstance(stamp, Mapping) else None}, now {MODEL_VERSION}"
+    data = stamp.get("data")
+    if not isinstance(data, Mapping):
+        return "unknown calibration data"
+    changed = sorted(str(name) for name, digest in data.items() if data_digest(str(name)) != digest)
+    return f"other calibration data: {', '.join(changed)}" if changed else None
 
 
 def _digest(content: Any) -> str:

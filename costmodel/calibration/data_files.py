@@ -32,5 +32,5 @@ def residual_file(engine: str) -> str:
 @lru_cache(maxsize=32)
 def data_digest(name: str) -> str | None:
     """SHA-256 of a file's content, its first 16 hex digits; None where there is no such file."""
-    entry = DATA / name
-    return hashlib.sha256(entry.read_bytes()).hexdigest()[:16] if entry.is_file() else None
+    known = {entry.name: entry for entry in DATA.iterdir()}
+    return hashlib.sha256(known[name].read_bytes()).hexdigest()[:16] if name in known else None

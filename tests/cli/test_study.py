@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.report.files import table_csv
-from autotune.storage.optuna_trials import named_constraints
+from autotune.storage.trials import named_constraints
 from costmodel.errors import InputError
 
 STUDY = Path(__file__).parents[2] / "studies" / "reference-128.toml"
@@ -36,15 +36,16 @@ def _json(*arguments: str) -> Any:
 
 
 def test_list_and_show(stored: Path) -> None:
-    """A storage's studies come with their trials, the feasible ones, and the one with the best value."""
-    plans = [p for p in json.loads((stored / "result.json").read_text())["plans"] if p["feasible"]]
-    best = max(plans, key=lambda p: p["metrics"]["total_tokens_per_s_per_gpu"])
+    """A storage's studies come with their trials, the feasible ones, and first the plan that `tune` names first."""
+    plans = json.loads((stored / "result.json").read_text())["plans"]
+    best = plans[0]
+    assert best["feasible"]
     (study,) = _json("study", "list", "--storage", str(stored))["studies"]
     assert study["best_plan"] == best["plan"]
     assert study["ours"]
     shown = _json("study", "show", study["name"], "--storage", str(stored), "--top", "3")
-    assert shown["trials"][0]["attributes"]["plan"] == best["plan"]
-    assert len(shown["trials"]) == 3
+    assert [t["attributes"]["plan"] for t in shown["trials"]] == [p["plan"] for p in plans[:3]]
+    assert optuna.load_study(study_name=None, storage=_storage(stored)).best_trial.user_attrs["plan"] == best["plan"]
     assert shown["trials"] == sorted(shown["trials"], key=lambda t: -t["values"][0])
     assert sum(shown["broken"].values()) > 0
 
@@ -117,6 +118,8 @@ def test_optuna_dashboard_opens_our_storage(kind: str, stored: Path, tmp_path: P
         feasible = all(excess <= 0.0 for excess in shown["constraints"])
         assert feasible is trial.user_attrs["feasible"]
         assert all(v["excess"] in shown["constraints"] for v in json.loads(attributes["violations"]))
+        assert set(trial.params) < {"engine", "replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep", "concurrency",
+                                    "max_num_batched_tokens"}  # fmt: skip
     assert {all(e <= 0.0 for e in t["constraints"]) for t in detail["trials"]} == {True, False}
     assert b"<html" in _body(app, "/dashboard/").lower()
 

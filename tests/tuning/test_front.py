@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
-from autotune.cli.tune import front_store
+from autotune.cli.stores import front_store
 from autotune.report.pareto_front import front_document, shown_points
 from autotune.scoring.knob_grid import Variant, make_rows
 from autotune.scoring.limits import excess_table, study_limits
@@ -139,11 +139,15 @@ def test_it_is_resumed(tmp_path: Path) -> None:
 
 def test_optuna_draws_the_front(tmp_path: Path) -> None:
     """A plain multi-objective Optuna study: directions, constraints, and its own best trials are the front."""
+    import optuna
     from optuna.visualization import plot_pareto_front
+
+    from tests.storage.helpers import optunas
 
     study = asked(prices={}, constraints={"ttft_ms": 300, "tpot_ms": 20})
     front = pareto(study, store := _store(study, tmp_path))
-    optuna_study = store.optuna_study()
+    optuna_study = optuna.load_study(study_name=store.name, storage=optunas(store.location))
+    assert optuna_study.metric_names == [name for name, _ in front.goals]
     assert [d.name for d in optuna_study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
     trials = optuna_study.get_trials(deepcopy=False)
     assert any(max(t.constraints.values()) > 0.0 for t in trials)
