@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from autotune.report.table import print_tune
 
 from autotune.report.document import tune_document
-from autotune.report.table import print_tune
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.stage_split import balanced_splits, best_split
 from autotune.scoring.trial_record import study_header
