@@ -124,11 +124,11 @@ def _dask(scheduler: str | None) -> Iterator[int]:
 @contextmanager
 def _ray(scheduler: str | None) -> Iterator[int]:
     """Connect to a Ray cluster; how many batches it scores at once."""
+    _require_answer(scheduler)  # Ray itself tries for many minutes
     ray = _import("ray", "ray")
     register = importlib.import_module("ray.util.joblib").register_ray
     mine = not ray.is_initialized()
     if mine:
-        _require_answer(scheduler)  # Ray itself tries for many minutes
         try:
             ray.init(address=scheduler or "auto", log_to_driver=False, logging_level="ERROR")
         except (OSError, ConnectionError, RuntimeError, ValueError, ImportError) as error:

@@ -98,10 +98,9 @@ def _plan(site: Site, lane: Lane, rounds: int) -> list[Injection]:
     if lane.only_kills:
         return [kills]
     plan: list[Injection] = [
-        (f"one of four workers killed, {kind}", partial(faults.one_of_four, site, kind, rounds)),
+        (f"one of three shares killed, {kind}", partial(faults.shards, site, kind, rounds)),
         (f"two starts at once, {kind}", partial(faults.two_starts, site, kind, rounds)),
         (f"Ctrl-C, {kind}", partial(faults.interrupts, site, kind, rounds)),
-        (f"clock jumps, {kind}", partial(faults.clocks, site, kind, rounds)),
         (f"storage gone and back, {kind}", partial(faults.gone_and_back, site, kind, rounds)),
         (f"disk full, {kind}", partial(faults.full_disk, site, kind, rounds)),
         (f"read-only output, {kind}", partial(faults.read_only, site, kind, rounds)),

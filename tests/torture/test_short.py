@@ -25,4 +25,4 @@ def test_nothing_is_lost(kind: str, tmp_path: Path) -> None:
             total = run(tmp_path, [server], random, kinds=[kind], kills=2, rounds=1, loud=False)
     assert total.wrong == []
     assert (total.lost, total.duplicated, total.half_written) == (0, 0, 0)
-    assert total.faults == total.resumed == (2 * (7 + 3) + 3 if kind == "files" else 7 + 2)
+    assert total.faults == total.resumed == (2 * (6 + 3) + 3 if kind == "files" else 6 + 2)
