@@ -27,7 +27,7 @@ SMALL = (
     "engine=sglang",
     "baseline.plan=tp4",
     "search.max_num_batched_tokens=[4096]",
-    "workload.concurrency=512",
+    "workload.concurrency=320",
 )
 
 

@@ -25,8 +25,8 @@ POSTGRESQL = "postgresql"
 KINDS = (*FILES, POSTGRESQL)
 TRIES = 10
 """Attempts for every fault that has to be injected."""
-MOMENTS = 6
-"""Batches, of the study's nine, before the last of which a fault comes."""
+MOMENTS = 5
+"""Batches, of the study's seven, before the last of which a fault comes."""
 CHAIN = 8
 """Kills of one study in a row before a run is let finish."""
 

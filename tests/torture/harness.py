@@ -30,18 +30,18 @@ from autotune.storage.browse import Studies
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "studies" / "deepseek-v3-128xh200.toml"
 OVERRIDES = (
-    "cluster.gpus=8",
+    "cluster.gpus=4",
     "model=gpt-oss-120b",
     "engine=sglang",
-    "baseline.plan=tp8",
+    "baseline.plan=tp4",
     "search.max_num_batched_tokens=[4096]",
-    "workload.concurrency=512",
+    "workload.concurrency=320",
 )
 """A study of few plans, so that a run takes a fraction of a second."""
 POLL = threading.Lock()
 """Held wherever `multiprocessing` may ask for exit codes: `start` asks for those of all processes, a code can be read
 from its pipe once, and of two threads that ask for the same one, the second reads nothing and calls it 255."""
-BATCH = 6
+BATCH = 3
 """Plans scored at a time, so that even a small study has many moments to be killed in."""
 
 
