@@ -34,6 +34,6 @@ def damage_warning(store: Store | None) -> None:
     """Say so where stored trials were not believed."""
     if store is not None and store.damaged:
         sys.stderr.write(
-            f"warning: {store.damaged:,} stored trials of {store.name} are damaged (their checksums are wrong); their "
-            "plans were scored anew\n"
+            f"warning: {store.name} holds {store.damaged:,} damaged trials, whose checksums are wrong: their plans "
+            "were scored anew\n"
         )

@@ -50,6 +50,40 @@ def test_list_and_show(stored: Path) -> None:
     assert sum(shown["broken"].values()) > 0
 
 
+def test_an_older_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an older model scored is said by `tune`, once, and by the list, with the settings that it was asked with."""
+    command = ["tune", str(STUDY), "--out", str(tmp_path), "--json", "--set", "constraints.ttft_ms=9000"]
+    monkeypatch.setattr("autotune.study.fingerprint.MODEL_VERSION", 0)
+    assert CliRunner().invoke(cli, command).stderr == ""
+    monkeypatch.undo()
+    (old,) = _json("study", "list", "--storage", str(tmp_path))["studies"]
+    assert "version 0" in old["earlier_model"]
+    again = CliRunner().invoke(cli, command)
+    assert old["name"] in again.stderr
+    assert json.loads(again.stdout)["scored_now"] == old["trials"]
+    assert CliRunner().invoke(cli, command).stderr == ""
+    listed = {s["name"]: s for s in _json("study", "list", "--storage", str(tmp_path))["studies"]}
+    assert len(listed) == 2
+    assert [s["earlier_model"] is None for name, s in listed.items() if name != old["name"]] == [True]
+    assert all(s["overrides"] == ["constraints.ttft_ms=9000"] for s in listed.values())
+
+
+def test_a_damaged_trial_is_said(tmp_path: Path) -> None:
+    """A warning from `tune`, a count in the list, a mark in the export."""
+    command = ["tune", str(STUDY), "--out", str(tmp_path), "--json"]
+    first = json.loads(CliRunner().invoke(cli, command).stdout)
+    journal = tmp_path / "journal.log"
+    journal.write_text(journal.read_text().replace('"engine":"vllm"', '"engine":"vlln"', 1))
+    again = CliRunner().invoke(cli, command)
+    assert study_name(tmp_path) in again.stderr
+    assert "damaged" in again.stderr
+    assert json.loads(again.stdout)["plans"] == first["plans"]
+    (study,) = _json("study", "list", "--storage", str(tmp_path))["studies"]
+    assert study["damaged"] == 1
+    document = _json("study", "export", study["name"], "--storage", str(tmp_path), "--format", "json")
+    assert sum(t.get("damaged", False) for t in document["trials"]) == 1
+
+
 def test_export_holds_every_trial(stored: Path) -> None:
     """CSV and JSON both hold every trial with parameters, value, excesses and plan."""
     (study,) = _json("study", "list", "--storage", str(stored))["studies"]
@@ -155,6 +189,12 @@ def test_one_of_our_studies_goes_on_in_plain_optuna(tmp_path: Path) -> None:
     assert study.best_trial.user_attrs["plan"] == best
     again = CliRunner().invoke(cli, ["tune", str(STUDY), "--out", str(tmp_path), "--json"])
     assert json.loads(again.stdout)["plans"] == json.loads(first.stdout)["plans"]
+
+
+def study_name(folder: Path) -> str:
+    """Name of the one study of a storage."""
+    (study,) = _json("study", "list", "--storage", str(folder))["studies"]
+    return str(study["name"])
 
 
 def _get(app: Any, path: str, query: str = "") -> Any:
