@@ -262,7 +262,7 @@ def _prices(current: PlanResult | None, candidate: PlanResult | None, metric: st
 
 
 def _assumptions(study: Study, current: Side, candidate: Side | None, switch: SwitchCost | None) -> tuple[str, ...]:
-    said = [*study.assumptions, *study.switch.assumptions, *study.retune.assumptions]
+    said = [*study.assumptions, *study.operation_assumptions]
     said += [f"current plan: {text}" for text in current.assumed]
     if candidate is not None:
         said += [f"candidate: {text}" for text in candidate.assumed]

@@ -9,11 +9,11 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from autotune.engines.names import engines_of
-from autotune.study.values import Study
+from autotune.study.question import Study
 from costmodel.calibration.data_files import data_digest, kernel_file, residual_file
 from costmodel.version import MODEL_VERSION
 
-_NOT_ASKED = ("path", "overrides", "assumptions", "sources", "switch", "retune")
+_NOT_ASKED = ("path", "overrides", "assumptions", "operation_assumptions", "sources", "switch", "retune")
 """Fields that say nothing about the answer, of a study and of what it holds."""
 
 

@@ -11,15 +11,14 @@ from pydantic import ValidationError
 
 from autotune.study import resolve
 from autotune.study.engine_hardware import engine_problems
+from autotune.study.question import Study
 from autotune.study.read_and_override import override, read_document
 from autotune.study.references import read_calibration, read_gpu, read_model
-from autotune.study.resolve_wider_search import study_prices
 from autotune.study.rules import between_fields, fits_model
-from autotune.study.schema import StudyTable
+from autotune.study.study_table import StudyTable, study_adapter
 from autotune.study.validation_messages import problems_of
-from autotune.study.values import Study
 from costmodel.errors import InputError, Problem
-from costmodel.hardware import Cluster
+from costmodel.hardware import Cluster, load_gpu
 
 T = TypeVar("T")
 
@@ -48,30 +47,51 @@ def study_from_document(document: Mapping[str, Any], path: Path) -> Study:
     problems: list[Problem] = []
     table: StudyTable | None = None
     try:
-        table = StudyTable.model_validate(dict(document))
+        table = study_adapter().validate_python(dict(document))
     except ValidationError as error:
         problems += problems_of(error, StudyTable)
     problems += between_fields(document)
     folder = path.parent
     arch = _collect(problems, lambda: read_model(document.get("model"), folder))
-    cluster_table = document.get("cluster")
-    gpu = _collect(problems, lambda: read_gpu(cluster_table.get("gpu") if isinstance(cluster_table, Mapping) else None))
+    cluster = document.get("cluster")
+    gpu = _collect(problems, lambda: read_gpu(cluster.get("gpu") if isinstance(cluster, Mapping) else None))
     profile = _collect(problems, lambda: read_calibration(document.get("calibration"), folder))
+    prices = None if table is None else _collect(problems, lambda: _prices(table.prices))
     if table is not None and arch is not None:
-        longest = resolve.longest_prompt(table.workload) + resolve.span(table.workload.osl).max
-        problems += fits_model(arch, longest)
+        problems += fits_model(arch, resolve.longest_prompt(table.workload) + table.workload.osl.max)
     if table is not None and arch is not None and gpu is not None:
         named = {"$.engine": table.engine, "$.baseline.engine": table.baseline.engine if table.baseline else None}
-        problems += engine_problems(named, arch, gpu, table.search.weight_dtype or (None,))
-    if table is None or arch is None or gpu is None or problems:
+        problems += engine_problems(named, arch, gpu, table.search.weight_dtype)
+    if table is None or arch is None or gpu is None or prices is None or problems:
         raise InputError(problems)
-    if table.cluster.price_per_gpu_hour is not None:
-        gpu = replace(gpu, price_per_hour=table.cluster.price_per_gpu_hour)
-    elif (price := study_prices(table).get(gpu.name)) is not None:
-        gpu = replace(gpu, price_per_hour=price)
-    per_node = table.cluster.gpus_per_node or min(gpu.gpus_per_node, table.cluster.gpus)
-    cluster = Cluster(gpus=table.cluster.gpus, gpu=gpu, gpus_per_node=per_node)
-    return resolve.study(table, path=path, arch=arch, cluster=cluster, calibration=profile)
+    price = table.cluster.price_per_gpu_hour or prices.get(gpu.name, gpu.price_per_hour)
+    size = table.cluster.gpus
+    return resolve.study(
+        table,
+        document,
+        path=path,
+        arch=arch,
+        cluster=Cluster(
+            gpus=size,
+            gpu=replace(gpu, price_per_hour=price),
+            gpus_per_node=table.cluster.gpus_per_node or min(gpu.gpus_per_node, size),
+        ),
+        prices=prices,
+        calibration=profile,
+    )
+
+
+def _prices(given: Mapping[str, float]) -> dict[str, float]:
+    """US dollars per GPU and hour by the catalog's name. Raises `InputError` for every name that it does not know."""
+    found, problems = {}, []
+    for name, price in given.items():
+        try:
+            found[load_gpu(name).name] = price
+        except InputError as error:
+            problems += [Problem(path=f"$.prices.{name}", message=p.message) for p in error.problems]
+    if problems:
+        raise InputError(problems)
+    return found
 
 
 def _collect(problems: list[Problem], read: Callable[[], T]) -> T | None:

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from autotune.study.references import model_file
-from autotune.study.schema import StudyTable
-from autotune.study.validation_messages import nearest, shown, tables_in
+from autotune.study.study_table import StudyTable, file_fields, tables_in
+from autotune.study.validation_messages import nearest, shown
 from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
 from costmodel.hardware.catalog import GpuTable, PeakTable
@@ -76,12 +74,12 @@ def field_paths() -> list[str]:
     return sorted([*paths, *gpu, *(f"cluster.gpu.peak_tflops.{name}" for name in PeakTable.model_fields)])
 
 
-def _paths(model: type[BaseModel], prefix: str) -> list[str]:
+def _paths(table: type, prefix: str) -> list[str]:
     found = []
-    for name, field in model.model_fields.items():
+    for name, annotation in file_fields(table).items():
         found.append(prefix + name)
-        for table in tables_in(field.annotation):
-            found += _paths(table, f"{prefix}{name}.")
+        for below in tables_in(annotation):
+            found += _paths(below, f"{prefix}{name}.")
     return found
 
 
