@@ -62,6 +62,9 @@ def entry(
     told: dict[str, Any] = {"description": description, **limits}
     told |= {} if key is None else {"validation_alias": key}
     told |= {} if assumed is None else {"assumed": assumed}
+    if key is not None or assumed is not None or not isinstance(default, (bool, int, float, str)):
+        # it is in another unit than the file's, or none of the file's values: the description says it
+        told["json_schema_extra"] = lambda schema: schema.pop("default", None)
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: default, metadata=told)
     return dataclasses.field(default=default, metadata=told)
