@@ -24,9 +24,9 @@ def front_store(study: Study, storage: str | None, out: str | None) -> Store:
 
 def _opened(study: Study, goals: tuple[tuple[str, str], ...], storage: str | None, out: str | None) -> Store:
     store = open_store(storage or default_location(None if out is None else Path(out)), study_header(study, goals))
-    for other in store.earlier:
-        why = model_age(other.model) or "another model"
-        sys.stderr.write(f"note: the trials of {other.study_name} are of {why}: every plan is scored anew\n")
+    for name, model in store.earlier.items():
+        why = model_age(model) or "another model"
+        sys.stderr.write(f"note: the trials of {name} are of {why}: every plan is scored anew\n")
     return store
 
 

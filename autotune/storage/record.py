@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,13 +99,5 @@ def finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return list(value) if _all_finite_numbers(value) else [finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
-
-
-def _all_finite_numbers(values: Sequence[Any]) -> bool:
-    """Whether nothing but finite numbers is in it: then their sum is one, unless it overflows."""
-    try:
-        return math.isfinite(sum(values))
-    except (TypeError, OverflowError):
-        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from autotune.storage.record import TrialRecord, is_record, record_of
@@ -49,15 +50,6 @@ class StudyHeader:
         return f"{self.name}-{self.fingerprint[:12]}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EarlierStudy:
-    """The same question as another model answered it."""
-
-    study_name: str
-    model: object
-    """Its stamp, as the storage gave it back."""
-
-
 class Session(Protocol):
     """A look at a study's trials; within a transaction that writes, nobody else writes to the study."""
 
@@ -76,8 +68,8 @@ class Store(ABC):
 
     location: str
     """File or URL, as shown to people: without a password."""
-    earlier: tuple[EarlierStudy, ...] = ()
-    """Studies of the same question and another model, where this one was made just now."""
+    earlier: Mapping[str, object] = MappingProxyType({})
+    """Where this study was made just now: others of the same question by name, each with the model that scored it."""
 
     def __init__(self, header: StudyHeader) -> None:
         """Nothing is opened yet."""
@@ -177,8 +169,8 @@ def find_study(storage: BaseStorage, header: StudyHeader) -> int | None:
     return study_id if MODEL_ATTR in storage.get_study_user_attrs(study_id) else None
 
 
-def make_study(storage: BaseStorage, header: StudyHeader) -> tuple[int, tuple[EarlierStudy, ...]]:
-    """Make a study with what it says about itself; its number, and the same question's studies of other models."""
+def make_study(storage: BaseStorage, header: StudyHeader) -> tuple[int, dict[str, object]]:
+    """Make a study with what it says about itself; its number, and the models of the same question's other studies."""
     import optuna
     from optuna.study import StudyDirection
 
@@ -186,11 +178,11 @@ def make_study(storage: BaseStorage, header: StudyHeader) -> tuple[int, tuple[Ea
         optuna.logging.ERROR
     )  # what it says of a new study is for people who call it themselves
     studies = {s.study_name: s for s in storage.get_all_studies()}
-    earlier = tuple(
-        EarlierStudy(study_name=name, model=s.user_attrs.get(MODEL_ATTR))
+    earlier = {
+        name: s.user_attrs.get(MODEL_ATTR)
         for name, s in studies.items()
         if s.user_attrs.get(QUESTION_ATTR) == header.question and len(s.directions) == len(header.directions)
-    )
+    }
     if header.study_name not in studies:
         directions = [StudyDirection[direction.upper()] for direction in header.directions]
         storage.create_new_study(directions, header.study_name)

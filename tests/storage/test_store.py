@@ -108,7 +108,7 @@ def test_another_question_is_another_study(path: Path) -> None:
     store_at(path).add([record(1)])
     other = store_at(path, replace(HEADER, fingerprint="e" * 64, question="b" * 64))
     assert other.known_keys() == set()
-    assert other.earlier == ()
+    assert not other.earlier
     assert other.add([record(1), record(2)]) == 2
     assert store_at(path).known_keys() == {"1"}
 
@@ -117,11 +117,10 @@ def test_the_same_question_of_another_model_is_named(path: Path) -> None:
     """A study of an older model is found when its question is asked of a newer one, and only then."""
     store_at(path).add([record(1)])
     newer = replace(HEADER, fingerprint="e" * 64, model={"version": 2, "data": {}})
-    (earlier,) = store_at(path, newer).earlier
-    assert (earlier.study_name, earlier.model) == (HEADER.study_name, dict(HEADER.model))
-    assert store_at(path, newer).earlier == ()
+    assert store_at(path, newer).earlier == {HEADER.study_name: HEADER.model}
+    assert not store_at(path, newer).earlier
     front = replace(newer, name="mine-pareto", directions=("maximize", "minimize"), metrics=("a", "b"))
-    assert store_at(path, front).earlier == ()
+    assert not store_at(path, front).earlier
 
 
 def test_a_study_that_was_made_half_way_is_made_whole(path: Path) -> None:
