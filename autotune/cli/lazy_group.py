@@ -60,8 +60,10 @@ class LazyGroup(click.Group):
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Every way of calling it."""
         if self._default:
-            pieces = " ".join(self.commands[self._default].collect_usage_pieces(ctx))
-            formatter.write_usage(ctx.command_path, pieces)
+            command = self.commands[self._default]
+            needed = [p for p in command.get_params(ctx) if p.required and isinstance(p, click.Option)]
+            options = [f"{p.opts[0]} {p.metavar}" for p in needed]
+            formatter.write_usage(ctx.command_path, " ".join([*command.collect_usage_pieces(ctx), *options]))
         super().format_usage(ctx, formatter)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -30,9 +30,7 @@ COMMANDS = {
 
 
 @click.group(
-    cls=LazyGroup,
-    homes=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    cls=LazyGroup, homes=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(package_name="autotune")
 def cli() -> None:
@@ -50,8 +48,6 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends in a message and exit code 2, never in a traceback."""
-    from costmodel.errors import InputError
-
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
@@ -59,7 +55,11 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; what was scored is kept", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    except InputError as error:
+    except ValueError as error:
+        from costmodel.errors import InputError  # whoever raises one has imported it: --help does without
+
+        if not isinstance(error, InputError):
+            raise
         for problem in error.problems:
             click.echo(f"error: {problem}", err=True)
         sys.exit(EXIT_INPUT)

@@ -71,8 +71,5 @@ def _report(document: dict[str, Any]) -> Report:
             f"{params}, {document['weight_bytes'] / 1e9:,.1f} GB, {cache}",
             f"{document['num_hidden_layers']} layers: {layers}",
         ),
-        blocks=(
-            Block(title="Weights", table=table),
-            Block(title="Assumed", lines=tuple(document["assumptions"])),
-        ),
+        blocks=(Block(title="Weights", table=table), Block(title="Assumed", lines=tuple(document["assumptions"]))),
     )

@@ -23,10 +23,7 @@ SET = click.option(
     help="Change a field of the study, as constraints.ttft_ms=800 or model=qwen3-235b. Repeatable.",
 )
 JSON = click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="One JSON document on stdout and nothing else (the default in a pipe).",
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else (the default in a pipe)."
 )
 TABLE = click.option("--table", "as_table", is_flag=True, help="The table, also in a pipe.")
 STORAGE = click.option(

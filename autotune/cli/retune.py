@@ -22,6 +22,7 @@ EXIT_BUSY = 75
 STATE = click.option(
     "--state",
     required=True,
+    metavar="DIR",
     type=click.Path(file_okay=False),
     help="Folder of the ledger, current.json and the lock; made where it does not exist.",
 )

@@ -80,12 +80,7 @@ def schedule(
         return
     program = "autotune" if emit == "k8s" else shutil.which("autotune") or _absolute(sys.argv[0])
     made = job(
-        name=name,
-        command=(program, *command),
-        every_s=seconds,
-        image=image,
-        volume_claim=volume_claim,
-        mount=mount,
+        name=name, command=(program, *command), every_s=seconds, image=image, volume_claim=volume_claim, mount=mount
     )
     click.echo(EMIT[emit](made), nl=False)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -110,8 +109,7 @@ def tune(
     sys.exit(0 if answer.feasible else EXIT_INFEASIBLE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
+class _Answer(NamedTuple):  # no dataclass: --help does without what those import
     """A ranking or a Pareto front, ready to be shown; the numbers asked for are plans, 0 for all."""
 
     document: Callable[[int], dict[str, Any]]

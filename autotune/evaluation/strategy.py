@@ -14,12 +14,12 @@ from autotune.evaluation.values import (
     Alternative,
     AxisVerdict,
 )
-from autotune.scoring.gpu_time import gpu_s_per_request, operator_words
+from autotune.scoring.gpu_time import OPERATORS, gpu_s_per_request, operator_words
 from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
 from autotune.scoring.objective import plan_expected
 from autotune.space import Candidate, rejected_by_value, short_plan
 from autotune.study import Study
-from autotune.text.numbers import number
+from autotune.text.numbers import number, within
 from autotune.tuning import PlanResult, TuneResult
 
 AXES = {"EP": "moe_ep", "PP": "pp", "TP": "attn_tp", "DP": "replicas", "attention-DP": "attn_dp"}
@@ -27,11 +27,8 @@ AXES = {"EP": "moe_ep", "PP": "pp", "TP": "attn_tp", "DP": "replicas", "attentio
 THROUGHPUT = "total_tokens_per_s_per_gpu"
 LATENCIES = ("ttft_longest_s", "tpot_s")
 """The metrics of which every one must be worse for a value to do harm."""
-COSTS = {
-    "EP": ("ep_exchange", "exchange around the experts"),
-    "PP": ("pp_send", "sends between stages"),
-    "TP": ("tp_all_reduce", "all-reduce"),
-}
+COSTS = {"EP": "ep_exchange", "PP": "pp_send", "TP": "tp_all_reduce"}
+"""Axis -> the operators that it costs each decode step."""
 NEGLIGIBLE_S = 1e-6
 APART_P = 0.05
 """Probabilities of keeping the limits that differ by more than this are said."""
@@ -135,11 +132,10 @@ def _cost(axis: str, value: int, plan: PlanResult) -> str:
         adds = f", and gather tokens for the experts in {gathered * 1e3:.2f} ms of each decode step"
         more = adds if gathered > NEGLIGIBLE_S else ""
         return f"{value} groups each hold the cache of their own requests{more}" if value > 1 else ""
-    group, words = COSTS[axis]
-    seconds = plan.breakdown["decode_s"].get(group, 0.0)
+    seconds = plan.breakdown["decode_s"].get(COSTS[axis], 0.0)
     if value == 1 or seconds < NEGLIGIBLE_S:
         return ""
-    return f"{axis}{value} adds {seconds * 1e3:.2f} ms of {words} to each decode step"
+    return f"{axis}{value} adds {seconds * 1e3:.2f} ms of {within(OPERATORS[COSTS[axis]])} to each decode step"
 
 
 def _less_sure(study: Study, mine: PlanResult, other: PlanResult) -> str:

@@ -141,7 +141,7 @@ def operator_title(row: Mapping[str, Any]) -> str:
 
 
 def _gpu_ms(seconds: float) -> str:
-    return f"{seconds * 1e3:,.1f}"
+    return f"{seconds * 1e3:,.1f}".replace("-", "−")
 
 
 def _memory(kinds: Mapping[str, Mapping[str, float]]) -> Block:

@@ -53,7 +53,7 @@ def time_block(rows: Sequence[Mapping[str, Any]]) -> Block:
     """GPU time of a request by operator, beside the best plan's."""
 
     def ms(seconds: float | None) -> str:
-        return "" if seconds is None else f"{seconds * 1e3:,.2f}"
+        return "" if seconds is None else f"{seconds * 1e3:,.2f}".replace("-", "−")
 
     shown = [(operator_title(r), ms(r["gpu_s"]), ms(r["best_gpu_s"])) for r in rows]
     mine, best = (sum(r[n] or 0.0 for r in rows) for n in ("gpu_s", "best_gpu_s"))

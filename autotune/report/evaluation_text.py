@@ -16,7 +16,7 @@ from autotune.report.text_blocks import Block, Cell, Report, named, text_table, 
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import ENGINES, LIMITS, TONES
 from autotune.report.vocabulary.words import SHARES, asked, measure, probability
-from autotune.text.numbers import number, room_words
+from autotune.text.numbers import number, room_words, within
 
 CHECKS = {**LIMITS, "gpus": "GPUs"}
 """Check -> its title: the limits, and what is checked besides."""
@@ -77,9 +77,8 @@ def _against_best(s: Mapping[str, Any]) -> list[str]:
     if s["best_plan"] is None:
         return ["the study has no plan that keeps every limit"]
     metric = METRICS[s["metric"]]
-    out = f"best plan of the study: {s['best_plan']}, {metric.label} {metric.text(s['best_value'])}"
-    if s["value"] is not None:
-        out += f" (this plan: {metric.text(s['value'])})"
+    best, mine = (metric.text(s[name]) for name in ("best_value", "value"))
+    out = f"best plan of the study: {s['best_plan']}, {within(metric.title)} {best} {metric.unit} (this plan: {mine})"
     if s["loses_against_best_frac"] is None:
         return [f"{out}; this plan has no rank: it breaks a limit"]
     if s["loses_against_best_frac"] <= 0.0:

@@ -44,11 +44,7 @@ def print_table(console: Console, table: Table) -> None:
     """A table without a frame; its heading is left out where no column has a title."""
     titles = [column.heading or column.title for column in table.columns]
     shown = RichTable(
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        show_header=any(titles),
-        collapse_padding=len(titles) > MANY,
+        box=None, pad_edge=False, header_style="bold", show_header=any(titles), collapse_padding=len(titles) > MANY
     )
     for i, (title, column) in enumerate(zip(titles, table.columns, strict=True)):
         wraps = i == 0 or (i == len(titles) - 1 and not column.numeric)

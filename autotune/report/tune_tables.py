@@ -23,9 +23,9 @@ def ranked_plans(result: TuneResult, most: int | None) -> list[Ranked]:
     base = None if result.baseline is None else result.baseline.result
     out: list[Ranked] = []
     for rank, plan in enumerate(result.ranked[:most], start=1):
-        role = "base" if base is not None and same_run(base, plan) else "first" if rank == 1 else ""
+        role = "first" if rank == 1 else "base" if base is not None and same_run(base, plan) else ""
         out.append((rank, plan, role))
-    if result.baseline is not None and base is not None and all(role != "base" for _, _, role in out):
+    if result.baseline is not None and base is not None and not any(same_run(base, p) for _, p, _ in out):
         out.append((baseline_rank(result.baseline, result), base, "base"))
     return out
 
@@ -63,13 +63,14 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
     for rank, plan, role in shown:
         known = result.confidence.get(plan.plan)
         alike = known is not None and known.among_best
-        cells = [_plan_cell(result, plan), _rank_cell(rank, role, alike=alike)]
+        runs = base is not None and same_run(plan, base)
+        cells = [_plan_cell(result, plan), _rank_cell(rank, runs=runs, alike=alike)]
         cells += [Cell(text=ENGINES[plan.engine], by=plan.engine)] if several else []
         cells += [_metric_cell(m, plan) for m in (PER_GPU, OUT_PER_GPU, METRICS["total_tokens_per_s"])]
         cells += [_metric_cell(m, plan, interval=True) for m in (TTFT, TPOT)]
         cells.append(Cell(text=probability(plan.p_meets), by=_by(plan.p_meets)))
         if base is not None:
-            better = None if known is None or same_run(plan, base) else known.p_better_than_baseline
+            better = None if known is None or runs else known.p_better_than_baseline
             cells += _against_base(plan, base, metric, better)
         cells += [
             Cell(text=f"{plan.knobs.concurrency:,}", by=float(plan.knobs.concurrency)),
@@ -104,13 +105,13 @@ def nearest_table(result: TuneResult, plans: Sequence[PlanResult]) -> Table:
     columns = [Column(title="Plan", heading="plan", numeric=False)]
     columns += [Column(title="Engine", heading="engine", numeric=False)] if several else []
     columns += [
-        Column(title="Breaks most", numeric=False),
-        Column(title="Value"),
-        Column(title="Limit"),
-        Column(title="Off by"),
+        Column(title="Breaks most", heading="breaks most", numeric=False),
+        Column(title="Value", heading="value"),
+        Column(title="Limit", heading="limit"),
+        Column(title="Off by", heading="off by"),
         Column(title="TTFT", unit="s", heading="TTFT s"),
         Column(title="TPOT", unit="ms", heading="TPOT ms"),
-        Column(title="Also breaks", numeric=False),
+        Column(title="Also breaks", heading="also breaks", numeric=False),
     ]
     return Table(caption="Plans that break a limit, nearest first", columns=tuple(columns), rows=tuple(rows))
 
@@ -119,10 +120,11 @@ def _plan_cell(result: TuneResult, plan: PlanResult) -> Cell:
     return Cell(text=plan_name(plan, dense=not result.study.arch.is_moe), by=plan.plan)
 
 
-def _rank_cell(rank: int | None, role: str, *, alike: bool) -> Cell:
+def _rank_cell(rank: int | None, *, runs: bool, alike: bool) -> Cell:
+    """`runs`: it is the baseline, the plan in production; `alike`: it cannot be told apart from the first."""
     place = "✗" if rank is None else f"{'≈' if alike and rank > 1 else ''}{rank:,}"
-    small = "breaks a limit" if rank is None else role.replace("base", "production")
-    return Cell(text=f"base {place}" if role == "base" else place, by=rank, small=small)
+    small = "breaks a limit" if rank is None else "production" if runs else "first" if rank == 1 else ""
+    return Cell(text=f"base {place}" if runs else place, by=rank, small=small)
 
 
 def _metric_cell(metric: Metric, plan: PlanResult, *, interval: bool = False) -> Cell:

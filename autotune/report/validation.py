@@ -23,7 +23,7 @@ def validation_blocks(document: Mapping[str, Any]) -> list[Block]:
     parts = [("all", document["overall"])]
     for name in ("by_gpu", "by_engine", "by_model"):
         parts += list(document[name].items())
-    header = [f"{quantity} {title}" for quantity in ("TPOT", "TTFT") for title in ERRORS]
+    header = [f"{quantity}\n{title}" for quantity in ("TPOT", "TTFT") for title in ERRORS]
     errors = [(name, *_cells(found["tpot"]), *_cells(found["ttft"])) for name, found in parts]
     tau = document["kendall_tau"]
     agree = f"throughput per GPU {tau['throughput_per_gpu']:.3f}, TPOT {tau['tpot']:.3f}"
@@ -105,11 +105,7 @@ def published_block(points: Sequence[PublishedPoint], title: str) -> Block:
 def calibration_report(changes: Sequence[CellChange], profile: str) -> Report:
     """What a profile that was learnt changes."""
     rows = [
-        (
-            c.name,
-            str(c.runs),
-            *(percent(e, 1) for e in (c.tpot_before, c.tpot_after, c.ttft_before, c.ttft_after)),
-        )
+        (c.name, str(c.runs), *(percent(e, 1) for e in (c.tpot_before, c.tpot_after, c.ttft_before, c.ttft_after)))
         for c in changes
     ]
     header = ("engine | GPU | model | precision", "runs", "TPOT error", "with profile", "TTFT error", "with profile")

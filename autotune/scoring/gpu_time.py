@@ -21,7 +21,7 @@ OPERATORS = {
     "lm_head": "LM head",
     "tp_all_reduce": "All-reduce (TP)",
     "ep_exchange": "Expert exchange",
-    "pp_send": "Send between stages (PP)",
+    "pp_send": "Sends between stages (PP)",
     "rest": "Waiting (bubbles, host, idle) less overlap",
 }
 """Operator group -> what it is called, in tables, charts and (through `within`) sentences."""

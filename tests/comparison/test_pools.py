@@ -19,8 +19,9 @@ from autotune.comparison.robustness import load_order, rescored
 from autotune.comparison.switching import switch_cost
 from autotune.disaggregated.rescore import pool_weight_bytes, pools_at
 from autotune.report.comparison import comparison_document
-from autotune.report.comparison_text import comparison_markdown
+from autotune.report.comparison_text import comparison_report
 from autotune.report.html.comparison import comparison_page
+from autotune.report.markdown import markdown_report
 from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.study import Study
 from autotune.tuning import PlanResult, tune
@@ -159,7 +160,7 @@ def test_the_best_plan_may_be_disaggregated() -> None:
     document = comparison_document(found)
     assert document["candidate"]["pools"]["prefill"]["gpus"] + document["candidate"]["pools"]["decode"]["gpus"] == 16
     assert json.dumps(document, allow_nan=False)
-    assert winner.plan in comparison_markdown(document)
+    assert winner.plan in markdown_report(comparison_report(document))
     assert winner.plan in comparison_page(document)
     back = compare(study, current=winner.plan, candidate="TP8")
     assert back.current.plan == winner.plan

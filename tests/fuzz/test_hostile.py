@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from autotune.cli.inspect import run_model
-from autotune.report.console import Terminal
 
+from autotune.cli.main import cli
+from autotune.report.terminal import Terminal
 from autotune.study import load_study
 from costmodel.errors import InputError, Problem, visible
 from costmodel.files import read_file
@@ -64,7 +64,7 @@ def test_names_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     config["_name_or_path"] = "\x1b[2J[/bold]\x9b31m\u202e[red]x"
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config), encoding="utf-8")
-    run_model(str(file), as_json=False)
+    cli(["model", str(file), "--table"], standalone_mode=False)
     said = capsys.readouterr().out
     assert "\\x1b[2J[/bold]\\x9b31m\\u202e[red]x" in said
     assert said == visible(said)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from autotune.report.table import print_tune
 
 from autotune.report.document import tune_document
+from autotune.report.terminal import print_report
+from autotune.report.tune_text import tune_report
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.stage_split import balanced_splits, best_split
 from autotune.scoring.trial_record import study_header
@@ -258,7 +259,7 @@ def test_the_table_shows_clusters_and_costs() -> None:
 
     study = asked({"gpus": [4], "gpu": ["h200_sxm"]}, prices={"h100_sxm": 2.0, "h200_sxm": 3.0})
     out = StringIO()
-    print_tune(Console(file=out, width=170), tune(study), top=3)
+    print_report(Console(file=out, width=170), tune_report(tune(study), top=3))
     text = out.getvalue()
     for shown in ("Clusters side by side", "4 x h200_sxm", "8 x h100_sxm", "USD/Mtok", "Fewest of h200_sxm"):
         assert shown in text
@@ -299,7 +300,7 @@ def test_a_sample_says_nothing_of_what_it_left_out() -> None:
     result = tune(study)
     assert not result.complete
     out = StringIO()
-    print_tune(Console(file=out, width=200), result, top=3)
+    print_report(Console(file=out, width=200), tune_report(result, top=3))
     assert "as far as was sampled" in out.getvalue()
     assert "none keeps every limit" not in out.getvalue()
     assert "none sampled keeps every limit" in out.getvalue()

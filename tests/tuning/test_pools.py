@@ -14,8 +14,8 @@ import pytest
 from autotune.disaggregated.plan_results import pair_results
 from autotune.disaggregated.search import search_pools
 from autotune.disaggregated.skyband import skyband
-from autotune.report.clusters import table_name
 from autotune.report.document import tune_document
+from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.trial_record import study_header
 from autotune.storage import open_store
@@ -148,7 +148,7 @@ def test_pools_of_two_gpu_types() -> None:
     sides = (mixed.pools.prefill, mixed.pools.decode)  # type: ignore[union-attr]
     assert {(s.gpu, s.gpus) for s in sides} == {("h200_sxm", 8), ("h100_sxm", 16)}
     assert "@h100_sxm" in mixed.plan
-    assert "@h100_sxm" in table_name(mixed, dense=False)
+    assert "@h100_sxm" in plan_name(mixed, dense=False)
     hourly = 8 * 3.0 + 16 * 2.0
     by_hand = hourly / 3600.0 / mixed.metrics["total_tokens_per_s"] * 1e6
     assert mixed.metrics["usd_per_million_tokens"] == pytest.approx(by_hand, rel=1e-12)

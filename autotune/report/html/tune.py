@@ -19,13 +19,7 @@ from autotune.report.html.page_layout import (
     assumed_section,
     render_page,
 )
-from autotune.report.html.tune_sections import (
-    Named,
-    left_out_section,
-    limits_table,
-    memory_section,
-    time_section,
-)
+from autotune.report.html.tune_sections import Named, left_out_section, limits_table, memory_section, time_section
 from autotune.report.svg.intervals import interval_chart
 from autotune.report.svg.scatter import Marked, Scatter, ScatterLimit, scatter
 from autotune.report.svg.shapes import Shape, circle, path, plan_mark, rect

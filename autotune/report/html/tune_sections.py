@@ -49,7 +49,9 @@ def _kept(limit: Limit, plan: PlanResult) -> Cell:
     word = ("room" if passed else "over") if not limit.least else ("above" if passed else "short")
     share = "" if not isfinite(room) or room > 99.0 else f"{room:,.0%} {word}"
     tone = "good" if passed else "bad"
-    return Cell(text=f"{'✓' if passed else '✗'} {measure(value, limit.unit)}", small=share, tone=tone)
+    shown = measure(value, limit.unit)
+    shown += "" if " " in limit.unit else united("", limit.unit)
+    return Cell(text=f"{'✓' if passed else '✗'} {shown}", small=share, tone=tone)
 
 
 def time_section(plans: Named, legend: Legend) -> Section:

@@ -11,7 +11,7 @@ from autotune.report.svg.scale import Scale, linear
 from autotune.report.svg.shapes import Chart, Shape, frame, line, path, text
 from autotune.retuning.replay import ALWAYS, NEVER, ORACLE, OURS
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 860, 400, 66, 48, 844, 322
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 860, 400, 66, 48, 844, 304
 OFFERED = "offered"
 DRAWN = (OFFERED, ORACLE, NEVER, ALWAYS, OURS)
 """In this order, so that the wide oracle lies under what reaches it."""
@@ -66,6 +66,6 @@ def _logs(traffic: Sequence[Mapping[str, Any]], xs: Scale) -> list[Shape]:
         end = min(part["ends_s"] / 60.0, xs.high)
         middle, at = xs.at((begin + end) / 2.0), xs.at(end)
         name = PurePath(part["source"]).name
-        out += [line(at, TOP, at, BOTTOM + 36, "log"), text(middle, BOTTOM + 34, name, anchor="middle")]
+        out += [line(at, TOP, at, BOTTOM + 60, "log"), text(middle, BOTTOM + 58, name, anchor="middle")]
         begin = end
     return out

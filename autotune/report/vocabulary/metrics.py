@@ -29,7 +29,7 @@ class Metric:
     @property
     def label(self) -> str:
         """Title and unit: `TPOT, ms`."""
-        return f"{self.title}, {self.unit}"
+        return f"{self.title}, {self.unit}" if self.unit else self.title
 
     def text(self, value: float | None) -> str:
         """A value, given in SI, in the metric's unit."""
@@ -72,7 +72,7 @@ METRICS: Mapping[str, Metric] = {
         ("gpu_util_frac", "GPU busy", "%", "GPU", 100.0, ""),
         ("compute_util_frac", "Share of peak FLOP/s", "%", "", 100.0, ""),
         ("bandwidth_util_frac", "Share of peak memory bandwidth", "%", "", 100.0, ""),
-        ("kv_capacity_sequences", "Requests that the KV cache holds", "requests", "", 1.0, ""),
+        ("kv_capacity_sequences", "Requests that the KV cache holds", "", "", 1.0, ""),
     )
 }
 TTFT, TPOT = METRICS["ttft_longest_s"], METRICS["tpot_s"]

@@ -31,7 +31,7 @@ def probability(value: float | None) -> str:
     """A probability; never 0 % or 100 % for what is merely close."""
     if value is None:
         return "–"
-    if value > 0.995:
+    if value >= 0.995:
         return "> 99%"
     return "< 1%" if value < 0.005 else f"{value:.0%}"
 
