@@ -225,7 +225,7 @@ def _prices(current: PlanResult, candidate: PlanResult, metric: str) -> tuple[fl
 def _assumptions(
     study: Study, current: ComparedPlan, candidate: ComparedPlan | None, switch: SwitchCost | None
 ) -> tuple[str, ...]:
-    assumptions = [*study.assumptions, *study.switch.assumptions, *study.retune.assumptions]
+    assumptions = [*study.assumptions, *study.operation_assumptions]
     assumptions += [f"current plan: {text}" for text in current.assumed]
     if candidate is not None:
         assumptions += [f"candidate: {text}" for text in candidate.assumed]

@@ -9,7 +9,7 @@ from math import nan
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.scoring.knob_grid import speculation, study_profile, weights
+from autotune.scoring.knob_grid import speculation, weights
 from autotune.space import Candidate, enumerate_space
 from autotune.study import IntRange, Study
 from costmodel.disaggregated.kv_transfer import TransferLink
@@ -219,7 +219,7 @@ class Evaluator:
             )
             for i in used.tolist()
         ]
-        batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study_profile(study)).take(back)
+        batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration).take(back)
         load, isl = pool_load(study, rows.budget[index]), study.workload.isl
         shared = {
             "longest_prompt": np.array([float(study.workload.longest_prompt)]),

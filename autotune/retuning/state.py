@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autotune.files import write_file
 from autotune.retuning.decide import PastSwitch
-from autotune.retuning.disk import replace_file
 from autotune.retuning.ledger import APPLIED, SCHEMA, Entry, Ledger, open_ledger
 from autotune.scoring.plan_result import Launch
 from costmodel.files import read_file
@@ -46,7 +46,7 @@ def read_current(folder: Path) -> dict[str, Any] | None:
 
 def write_current(folder: Path, document: Mapping[str, Any]) -> None:
     """Replace `current.json`."""
-    replace_file(folder / CURRENT_NAME, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    write_file(folder / CURRENT_NAME, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def current_document(applied: Entry) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -13,7 +12,6 @@ from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.objective import Standing
 from autotune.scoring.plan_result import Knobs, PlanResult, ScoredRows, plan_key
 from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
-from autotune.scoring.tried import FIGURES, Tried
 from autotune.space import Candidate
 from autotune.study import IntRange, Study
 from costmodel.plan.columns import Floats, Ints
@@ -43,32 +41,9 @@ def candidate_grid(study: Study, candidates: Sequence[Candidate]) -> tuple[KnobG
 
 
 def _best(grid: KnobGrid, owner: Ints) -> list[PlanResult]:
-    tried = [KnobGridAtLoad(grid, load) for load in loads(grid, STEPS_BACK)]
-    best = Standing.stack([t.scored.standing for t in tried]).first_of_each(owner)
-    plans = (tried[at // owner.size].result(int(at % owner.size)) for at in best.tolist())
-    return [
-        replace(plan, tried=all_of_it) for plan, all_of_it in zip(plans, _all_tried(grid, owner, tried), strict=True)
-    ]
-
-
-def _all_tried(grid: KnobGrid, owner: Ints, tried: Sequence[KnobGridAtLoad]) -> Iterator[Tried]:
-    """Every evaluation of each candidate, in the order of the candidates; `owner` ascends."""
-    search = grid.study.search
-    columns = {
-        "max_num_batched_tokens": np.stack([grid.batched_tokens] * len(tried)),
-        "concurrency": np.stack([t.concurrency for t in tried]),
-        **{name: np.stack([getattr(t.scored.estimate, name) for t in tried]) for name in FIGURES},
-        "p_meets": np.stack([t.scored.check.p_meets for t in tried]),
-        "excess_frac": np.stack([t.scored.standing.worst for t in tried]),
-    }
-    several = [n for n in ("weight_dtype", "kv_dtype") if len(getattr(search, n)) > 1]
-    ends = np.flatnonzero(np.diff(owner, append=owner[-1] + 1)) + 1
-    for start, end in zip((0, *ends[:-1]), ends, strict=True):
-        of_rows = {n: [getattr(grid.variants[v], n) or "checkpoint" for v in grid.variant[start:end]] for n in several}
-        yield Tried(
-            columns={name: table[:, start:end].ravel() for name, table in columns.items()},
-            dtypes={name: values * len(tried) for name, values in of_rows.items()},
-        )
+    at_loads = [KnobGridAtLoad(grid, load) for load in loads(grid, STEPS_BACK)]
+    best = Standing.stack([at.scored.standing for at in at_loads]).first_of_each(owner)
+    return [at_loads[entry // owner.size].result(entry % owner.size) for entry in best.tolist()]
 
 
 STEPS_BACK = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.25)

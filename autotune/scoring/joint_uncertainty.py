@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.metrics import METRICS, TPOT_SD, TTFT_SD
-from autotune.scoring.knob_grid import study_profile, weights
+from autotune.scoring.knob_grid import weights
 from autotune.scoring.limits import Limit, probable
 from autotune.scoring.objective import expected, looked_at
 from autotune.scoring.plan_result import PlanResult
@@ -138,7 +138,7 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
     for i, p in enumerate(plans):
         groups.setdefault((p.engine, p.knobs.weight_dtype, p.gpu), []).append(i)
     types: dict[str | None, Gpu] = {None: study.cluster.gpu, **{c.gpu.name: c.gpu for c in study.axes.gpu_types}}
-    profile, version = study_profile(study), study.engine_version
+    profile, version = study.calibration, study.engine_version
     own = None if profile is None else profile.values()
     return [
         (residual_columns([(weights(study.arch, dtype), types[gpu], engine, version)], own), rows)

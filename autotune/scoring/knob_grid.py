@@ -12,7 +12,6 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.study import Study, cluster_of
 from costmodel.arch import Arch, with_dtypes
-from costmodel.calibration.profile import Profile, read_profile
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.request_mix import combined, point_loads
 from costmodel.estimate.result import Estimate, at_rate
@@ -66,7 +65,7 @@ class KnobGrid:
             )
             for v in variants
         ]
-        batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study_profile(study))
+        batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration)
         index = np.repeat(np.arange(len(variants)), len(batched_tokens))
         price = np.array([nan if (p := e.cluster.gpu.price_per_hour) is None else p * e.layout.gpus for e in entries])
         return cls(
@@ -138,11 +137,6 @@ def speculation(study: Study) -> dict[str, Floats]:
         "accepted_tokens": np.array([given.accepted_per_step]),
         "draft_frac": np.array([given.draft_frac]),
     }
-
-
-def study_profile(study: Study) -> Profile | None:
-    """The user's own calibration, where the study names one. Raises `InputError` as `read_profile`."""
-    return None if study.calibration is None else read_profile(study.calibration)
 
 
 def weights(arch: Arch, dtype: str | None) -> Arch:

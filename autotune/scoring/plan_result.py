@@ -1,10 +1,10 @@
-"""One scored plan as a value, and its way into and out of a trial."""
+"""One scored plan as a value."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from math import inf, isnan
+from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,12 @@ import numpy as np
 from autotune.metrics import COST, ESTIMATED, LOG_SDS, OUTPUT_COST
 from autotune.scoring.limits import JOINT_PROBABILITY, Limit, LimitCheck, check_limits, study_limits
 from autotune.scoring.objective import Standing, usd_per_million
-from autotune.scoring.tried import Tried
 from autotune.space import Candidate, format_plan
-from autotune.space.pool_plan import Pools, pools_from
-from autotune.storage import TrialRecord
+from autotune.space.pool_plan import Pools
 from autotune.study import Study
 from costmodel.estimate.result import MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
 from costmodel.plan.columns import Floats
-from costmodel.plan.layout import LAYOUT_AXES, Layout
+from costmodel.plan.layout import Layout
 from costmodel.step.operators import GROUPS
 
 
@@ -92,9 +90,6 @@ class PlanResult:
     pools: Pools | None = None
     """The two sides of a disaggregated plan, whose `layout` and `knobs.max_num_seqs` are the decode pool's and whose
     `knobs.max_num_batched_tokens` is the prefill pool's. None: one kind of replica does both."""
-
-    tried: Tried | None = field(default=None, compare=False, repr=False)
-    """Everything evaluated to find the knobs; None where the plan comes from a storage, which keeps it."""
 
     @property
     def candidate(self) -> Candidate:
@@ -217,73 +212,3 @@ def plan_breakdown(estimate: Estimate, row: int) -> dict[str, Any]:
         "ttft_parts_s": named(TTFT_PARTS, estimate.ttft_parts_s),
         "memory_bytes": named(MEMORY_KINDS, estimate.memory_bytes),
     }
-
-
-def to_record(plan: PlanResult, *objectives: str) -> TrialRecord:
-    """The plan as a trial with the values of these metrics."""
-    layout, knobs = plan.layout, plan.knobs
-    params: dict[str, int | float | str] = {
-        "engine": plan.engine,
-        **{name: getattr(layout, name) for name in LAYOUT_AXES},
-        "concurrency": knobs.concurrency,
-        "max_num_batched_tokens": knobs.max_num_batched_tokens,
-        "weight_dtype": knobs.weight_dtype or "checkpoint",
-        "kv_dtype": knobs.kv_dtype or "checkpoint",
-        "gpus": round(plan.metrics["gpus"]),
-        "gpu": plan.gpu or "cluster",
-    }
-    if plan.pools is not None:
-        first, names = plan.pools.prefill.layout, ("replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep")
-        params |= {"prefill_gpus": plan.pools.prefill.gpus, **{f"prefill_{n}": getattr(first, n) for n in names}}
-    return TrialRecord(
-        key=plan.key,
-        params=params,
-        values=tuple(plan.metrics[name] for name in objectives),
-        constraints=plan.margins,
-        attrs={
-            "plan": plan.plan,
-            **({"variant": plan.variant} if plan.variant else {}),
-            "feasible": plan.feasible,
-            "stage_layers": list(layout.stage_layers),
-            "max_num_seqs": knobs.max_num_seqs,
-            "violations": [asdict(v) for v in plan.violations],
-            "metrics": dict(plan.metrics),
-            "p_meets": plan.p_meets,
-            "breakdown": dict(plan.breakdown),
-            **({} if plan.tried is None else {"tried": plan.tried.to_json()}),
-            **({} if plan.pools is None else {"pools": asdict(plan.pools)}),
-        },
-    )
-
-
-def _violation(stored: Mapping[str, Any]) -> Violation:
-    # JSON has no infinity: None stands for it
-    values: dict[str, Any] = {name: inf if x is None else x for name, x in stored.items()}
-    return Violation(**values)
-
-
-def from_record(record: TrialRecord) -> PlanResult:
-    """The plan that a stored trial holds."""
-    params, attrs = record.params, record.attrs
-    layout = Layout(**{name: int(params[name]) for name in LAYOUT_AXES}, stage_layers=tuple(attrs["stage_layers"]))
-    dtypes = {n: None if params[n] == "checkpoint" else str(params[n]) for n in ("weight_dtype", "kv_dtype")}
-    return PlanResult(
-        plan=attrs["plan"],
-        engine=str(params["engine"]),
-        layout=layout,
-        knobs=Knobs(
-            concurrency=int(params["concurrency"]),
-            max_num_batched_tokens=int(params["max_num_batched_tokens"]),
-            max_num_seqs=int(attrs["max_num_seqs"]),
-            **dtypes,
-        ),
-        feasible=bool(attrs["feasible"]),
-        violations=tuple(_violation(v) for v in attrs["violations"]),
-        margins=dict(record.constraints),
-        metrics={k: float("nan") if v is None else v for k, v in attrs["metrics"].items()},
-        p_meets=float(attrs["p_meets"]),
-        breakdown=attrs["breakdown"],
-        gpu=None if params["gpu"] == "cluster" else str(params["gpu"]),
-        variant=str(attrs.get("variant", "")),
-        pools=pools_from(attrs["pools"]) if "pools" in attrs else None,
-    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.metrics import MAXIMIZE, OF_CLUSTERS, PER_GPU
-from autotune.study.values import Objective, Study
+from autotune.study.question import Study
+from autotune.study.sections import Objective
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
 

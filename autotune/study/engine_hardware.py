@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autotune.engines.names import ANY, WITHOUT_TRTLLM
-from autotune.study.values import Search
+from autotune.study.sections import Search
 from costmodel.arch import Arch, WeightDtypes, with_dtypes
 from costmodel.dtypes import compute_dtype, hardware_dtype
 from costmodel.errors import Problem

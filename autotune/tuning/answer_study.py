@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -12,14 +12,16 @@ from autotune.disaggregated.plan_results import disaggregated_plan
 from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
-from autotune.scoring.objective import plan_expected
-from autotune.scoring.plan_result import PlanResult, from_record, plan_key, relative_excess
+from autotune.scoring.objective import ranking_value
+from autotune.scoring.plan_result import PlanResult, plan_key, relative_excess
+from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
 from autotune.study import Baseline, Study, cluster_of
-from autotune.tuning.executor import Pool
-from autotune.tuning.workers import covered, sample_missing, score_missing, study_space
+from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
+from autotune.tuning.executor import Executor
+from autotune.tuning.study_space import covered, study_space
 from costmodel.errors import InputError, Problem
 
 
@@ -49,7 +51,7 @@ class TuneResult:
     confidence: Mapping[str, Confidence]
     """By plan: of the feasible ones, or of the others where none is."""
     scored_now: int
-    """Plans scored by this run; the rest came from the storage, or meanwhile from other workers."""
+    """Plans scored by this run; the rest came from the storage."""
     elapsed_s: float
     storage: str | None
     pools: PoolSearch | None = None
@@ -75,16 +77,16 @@ def tune(
     store: Store | None = None,
     *,
     jobs: int = 1,
-    pool: Pool | None = None,
+    executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TuneResult:
-    """Answer a study, alone or with other processes that answer it from the same store at the same time.
+    """Answer a study: score what its storage does not hold, and rank everything.
 
     Args:
         study: from `load_study`.
         store: where trials are kept; plans that it holds are not scored again. None: nowhere.
-        jobs: processes that score in parallel, where no `pool` is given.
-        pool: what scores: from `open_pool`.
+        jobs: processes that score in parallel, where no `executor` is given.
+        executor: what scores: from `open_executor`.
         progress: called with (plans done, plans in all).
 
     Raises:
@@ -94,16 +96,15 @@ def tune(
     space = study_space(study)
     baseline = score_baseline(study)
     records = [] if store is None else store.records()
-    stored = {r.key: from_record(r) for r in records}
-    plans = {key: plan for c in space.candidates if (key := plan_key(c)) in stored and (plan := stored[key])}
-    pooled, pools = disaggregated_plans(study, records, store)
+    stored = {r.key: r for r in records}
+    plans = {key: plan_of(stored[key]) for c in space.candidates if (key := plan_key(c)) in stored}
+    recorder = Recorder.of(study, space.candidates)
+    pooled, pools = disaggregated_plans(study, records, store, recorder)
     missing = [c for c in space.candidates if plan_key(c) not in plans]
-    scored = 0
-    for batch, added in _batches(study, missing, plans, store, pool or Pool(jobs=jobs), progress):
+    keep, scored = keeper(store, recorder), 0
+    for batch, _ in _batches(study, missing, plans, keep, executor or Executor(jobs=jobs), progress):
         plans.update((p.key, p) for p in batch)
-        scored += added
-    if store is not None and space.candidates and not store.known_keys() <= {*plans, *pooled}:
-        plans = _with_others(space, store, plans)
+        scored += len(batch)
     ranked, infeasible = rank(study, [*plans.values(), *pooled.values()])
     known = None if baseline is None else baseline.result
     return TuneResult(
@@ -125,30 +126,17 @@ def _batches(
     study: Study,
     missing: Sequence[Candidate],
     plans: Mapping[str, PlanResult],
-    store: Store | None,
-    pool: Pool,
+    keep: Keep,
+    executor: Executor,
     progress: Callable[[int, int], None] | None,
-) -> Iterator[tuple[list[PlanResult], int]]:
-    """Results in batches, and how many of them are new to the store: of all that is missing, or of a sample of it."""
+) -> Scored:
+    """Results in batches: of all that is missing, or of a sample of it."""
     before, everything = len(plans), len(plans) + len(missing)
     told = None if progress is None else lambda done: progress(before + done, everything)
     if covered(study, everything):
-        yield from score_missing(study, missing, store, pool, progress=told)
+        yield from score_missing(study, missing, executor, keep=keep, progress=told)
     else:
-        yield from sample_missing(study, missing, list(plans.values()), store, progress=told)
-
-
-def _with_others(space: Space, store: Store, plans: Mapping[str, PlanResult]) -> dict[str, PlanResult]:
-    """Plans of the space in its order: ours, and those that other workers have stored meanwhile."""
-    theirs = {r.key: r for r in store.records() if r.key not in plans}
-    found: dict[str, PlanResult] = {}
-    for candidate in space.candidates:
-        key = plan_key(candidate)
-        if key in plans:
-            found[key] = plans[key]
-        elif key in theirs:
-            found[key] = from_record(theirs[key])
-    return found
+        yield from sample_missing(study, missing, list(plans.values()), keep=keep, progress=told)
 
 
 def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, ...], tuple[PlanResult, ...]]:
@@ -160,22 +148,18 @@ def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, .
     return tuple(feasible), tuple(others)
 
 
-def _order(study: Study, plan: PlanResult) -> tuple[float, float]:
-    """Lower is better. At a given request rate every plan that takes it serves alike: to three digits, then by time."""
-    value = plan_expected(study, plan)
-    if study.objective.direction == "minimize":
-        return value, 0.0
-    if study.workload.request_rate_per_s is None:
-        return -value, 0.0
-    return -float(f"{value:.3g}"), plan.metrics["e2e_s"]
+def _order(study: Study, plan: PlanResult) -> float:
+    """What sorts plans: lower is better."""
+    value = ranking_value(study, plan)
+    return value if study.objective.direction == "minimize" else -value
 
 
 def place(study: Study, plan: PlanResult, ranked: Sequence[PlanResult]) -> int | None:
     """Where a plan with its own knobs stands, or would stand, among ranked plans; None: it breaks a limit."""
     if not plan.feasible:
         return None
-    mine = _order(study, plan)
-    return 1 + sum(p.plan != plan.plan and _order(study, p) < mine for p in ranked)
+    own = _order(study, plan)
+    return 1 + sum(p.plan != plan.plan and _order(study, p) < own for p in ranked)
 
 
 def _distance(plan: PlanResult) -> float:

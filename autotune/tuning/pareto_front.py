@@ -7,7 +7,8 @@ range of loads: one plan can give several points of the front. Points that break
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,17 +17,21 @@ from autotune.metrics import COST, MAXIMIZE, METRICS, MINIMIZE, PER_GPU
 from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, loads
 from autotune.scoring.dominance import nondominated
 from autotune.scoring.objective import Standing, figure
-from autotune.scoring.plan_result import VARIANT, PlanResult, from_record, plan_key
+from autotune.scoring.plan_result import VARIANT, PlanResult, plan_key
+from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.space import Candidate, Space
-from autotune.storage import Store
+from autotune.storage import Store, TrialRecord
 from autotune.study import Objective, Study, cluster_choices
-from autotune.tuning.executor import Pool
-from autotune.tuning.workers import covered, sample_missing, score_missing, study_space
+from autotune.tuning.batches import sample_missing, score_missing
+from autotune.tuning.executor import Executor
+from autotune.tuning.study_space import covered, study_space
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats
 
 LOADS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
 """Shares of the most requests in flight that keep the limits; 0 is one per replica."""
+POINTS_ATTR = "points"
+"""Attribute of a plan's own result: how many others of the plan are stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +89,15 @@ def pareto(
     study: Study,
     store: Store | None = None,
     *,
-    pool: Pool | None = None,
+    executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Front:
-    """The Pareto front of a study over `study_goals`, alone or with others on the same store.
+    """The Pareto front of a study over `study_goals`.
 
     Args:
         study: from `load_study`; the baseline is left out.
         store: opened with the goals' directions. None: nothing is kept.
-        pool: what scores; None: this process.
+        executor: what scores; None: this process.
         progress: called with (plans done, plans in all).
 
     Raises:
@@ -102,29 +107,25 @@ def pareto(
     study = front_study(study)
     goals, space = study_goals(study), study_space(study)
     keys = {plan_key(c) for c in space.candidates}
-    stored = [] if store is None else [from_record(r) for r in store.records()]
-    # a plan is done when its own result is stored: that is written after its others
-    whole = {p.plan for p in stored if not p.variant and p.plan in keys}
-    found = [p for p in stored if p.plan in whole]
+    found, whole = _stored([] if store is None else store.records(), keys)
     missing = [c for c in space.candidates if plan_key(c) not in whole]
     before, everything = len(whole), len(space.candidates)
     told = None if progress is None else lambda done: progress(before + done, everything)
-    asked = {"progress": told, "scorer": front_rows, "goals": goals}
-    if covered(study, everything):
-        batches = score_missing(study, missing, store, pool or Pool(), **asked)  # type: ignore[arg-type]
-    else:
-        batches = sample_missing(study, missing, found, store, **asked)  # type: ignore[arg-type]
+    recorder = Recorder.of(study, space.candidates, goals)
+
+    def keep(results: Sequence[PlanResult]) -> int:
+        return len(results) if store is None else store.add(_records(recorder, results))
+
+    batches = (
+        score_missing(study, missing, executor or Executor(), keep=keep, progress=told, scorer=front_rows)
+        if covered(study, everything)
+        else sample_missing(study, missing, found, keep=keep, progress=told, scorer=front_rows, goals=goals)
+    )
     done: set[str] = set()
     for batch, _ in batches:
         done |= {p.plan for p in batch}
         found += batch
         found = _kept(found, goals)
-        whole |= done
-    if store is not None and covered(study, everything):
-        theirs = [from_record(r) for r in store.records()]
-        found = [p for p in theirs if p.plan in keys]
-        whole = {p.plan for p in found if not p.variant}
-    elif store is None:
         whole |= done
     feasible = {p.plan for p in found if p.feasible}
     points = [p for p in found if p.feasible]
@@ -148,6 +149,21 @@ def pareto(
         elapsed_s=time.perf_counter() - start,
         storage=None if store is None else store.location,
     )
+
+
+def _stored(records: Sequence[TrialRecord], keys: Set[str]) -> tuple[list[PlanResult], set[str]]:
+    """Stored results of plans of which all are there, and those plans."""
+    own = {r.key: r.attrs[POINTS_ATTR] for r in records if POINTS_ATTR in r.attrs and r.key in keys}
+    plans = [plan_of(r) for r in records]
+    points = Counter(p.plan for p in plans if p.variant)
+    whole = {plan for plan, count in own.items() if points[plan] == count}
+    return [p for p in plans if p.plan in whole], whole
+
+
+def _records(recorder: Recorder, results: Sequence[PlanResult]) -> list[TrialRecord]:
+    """Results as trials; a plan's own says how many others it has, so that what a torn write lacks is seen."""
+    points = Counter(p.plan for p in results if p.variant)
+    return [recorder.record(p, **({} if p.variant else {POINTS_ATTR: points[p.plan]})) for p in results]
 
 
 def _kept(found: Sequence[PlanResult], goals: Sequence[tuple[str, str]]) -> list[PlanResult]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from autotune.scoring.knob_grid import study_profile
 from autotune.study import Study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import place
 from autotune.validation.bench import BenchResult
-from costmodel.calibration.profile import LEAST_RUNS, Profile, profile_text
+from costmodel.calibration.profile import LEAST_RUNS, Profile
 from costmodel.calibration.residual import own_key, residual_columns
 from costmodel.errors import InputError
 from costmodel.estimate.normal import Z90
@@ -98,22 +95,19 @@ def verify(
         progress: called with (plans done, plans in all) of both rankings.
 
     Raises:
-        InputError: the results are of several plans, or the study's own calibration profile cannot be read.
+        InputError: the results are of several plans.
     """
     plans = sorted({r.plan for r in results})
     if len(plans) != 1:
         raise InputError.single("RESULT", f"must hold runs of one plan, got {', '.join(plans) or 'none'}")
-    profile = study_profile(study)
+    profile = study.calibration
     learned = learn(results, profile)
 
     def part_of_progress(offset: int) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, every: progress(offset * every + done, 2 * every)
 
     before = tune(study, progress=part_of_progress(0))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "profile.toml"
-        path.write_text(profile_text(learned), encoding="utf-8")
-        after = tune(replace(study, calibration=path), progress=part_of_progress(1))
+    after = tune(replace(study, calibration=learned), progress=part_of_progress(1))
     return _verification(study, results, profile, before, after)
 
 

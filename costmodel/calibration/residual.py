@@ -13,16 +13,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from costmodel.arch import Arch
+from costmodel.calibration.data_files import BORROWED_FROM, DATA, residual_file
 from costmodel.hardware import Gpu
 from costmodel.plan.columns import Columns, Floats
 
-_DATA = files("costmodel.calibration") / "data"
 LINEAR = ("one", "concurrency", "gpus", "isl", "osl", "expert_parallel")
 PRODUCTS = (
     ("concurrency", "concurrency"),
@@ -43,16 +42,6 @@ _RANGE = {"concurrency": (2.0, 10.0), "gpus": (0.0, 3.0), "isl": (7.0, 13.0), "o
 """Log2 of what the measured runs cover; beyond it a feature stays at the edge and the interval widens."""
 REACH_SD = {"tpot": 0.06, "ttft": 0.12}
 """Assumed standard deviation that each doubling beyond the measured range adds: no run there to fit it on."""
-BORROWED_FROM = {
-    "hopper": "hopper",
-    "blackwell": "blackwell",
-    "ampere": "hopper",
-    "ada": "hopper",
-    "cdna3": "hopper",
-    "blackwell_ultra": "blackwell",
-    "cdna4": "blackwell",
-}
-"""Generation -> the measured generation whose efficiencies it takes."""
 BORROWED_SD = {"tpot": 0.15, "ttft": 0.2}
 """Assumed further standard deviation where a generation borrows another's efficiencies: nothing measured it."""
 FOUR_BITS = ("nvfp4", "mxfp4", "int4")
@@ -159,7 +148,7 @@ class Residual(Columns):
 
 @lru_cache(maxsize=4)
 def _read(engine: str) -> dict[str, Any]:
-    raw: dict[str, Any] = json.loads((_DATA / f"residual-{engine}.json").read_text(encoding="utf-8"))
+    raw: dict[str, Any] = json.loads((DATA / residual_file(engine)).read_text(encoding="utf-8"))
     return raw
 
 

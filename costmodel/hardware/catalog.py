@@ -71,10 +71,16 @@ def _key(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _index() -> dict[str, str]:
-    index = {}
+    """GPU by each of its names. Raises `InputError` for every name that two files of the catalog claim."""
+    index = {name: name for name in gpu_names()}
+    problems = []
     for name in gpu_names():
-        for alias in (name, *tomllib.loads((_DATA / f"{name}.toml").read_text(encoding="utf-8"))["aliases"]):
-            index[alias] = name
+        for alias in tomllib.loads((_DATA / f"{name}.toml").read_text(encoding="utf-8"))["aliases"]:
+            if index.setdefault(alias, name) != name:
+                message = f"must not have the alias {alias!r}, which is {index[alias]}'s already"
+                problems.append(Problem(path=f"{name}.toml", message=message))
+    if problems:
+        raise InputError(problems)
     return index
 
 

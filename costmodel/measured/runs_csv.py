@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from costmodel.arch import Arch, load_model, read_config_file, with_dtypes
-from costmodel.calibration.residual import BORROWED_FROM
+from costmodel.calibration.data_files import BORROWED_FROM
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.errors import InputError, Problem
 from costmodel.estimate.batch import PlanEntry

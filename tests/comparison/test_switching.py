@@ -100,7 +100,9 @@ def test_a_quarter_may_be_down_unless_told_otherwise() -> None:
     study = dense()
     cost = cost_of(study, "TP2", "TP1/PP2", (80.0, 80.0), 100.0)
     assert cost.replicas_down_at_once == 2
-    assert any("switch.max_replicas_down not given: up to 25% of them at once" in t for t in study.switch.assumptions)
+    assert any(
+        "switch.max_replicas_down not given: up to 25% of them at once" in t for t in study.operation_assumptions
+    )
     assert (
         cost_of(dense(switch={"max_replicas_down": 1}), "TP2", "TP1/PP2", (80.0, 80.0), 100.0).replicas_down_at_once
         == 1

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from costmodel.arch import load_model
 from costmodel.calibration.residual import not_measured, residual_columns
 from costmodel.errors import InputError
-from costmodel.hardware import gpu_from_table, gpu_names, load_gpu
+from costmodel.hardware import catalog, gpu_from_table, gpu_names, load_gpu
 
 REQUIRED = {
     "a100_40_sxm", "a100_80_sxm", "h20", "h100_sxm", "h100_pcie", "h800", "h200_sxm", "b200_sxm", "b300_sxm",
@@ -106,3 +108,24 @@ def test_unknown_gpu() -> None:
     """The nearest names and the other way to give one."""
     with pytest.raises(InputError, match=r"'h1000' is not in the catalog; the nearest are .*\[cluster\.gpu\] table"):
         load_gpu("h1000")
+
+
+def test_a_name_belongs_to_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copied file that keeps an alias of its original, or takes another GPU's name, takes nothing over silently."""
+    data = Path(str(files("costmodel.hardware"))) / "catalog_data"
+    folder = tmp_path / "catalog_data"
+    shutil.copytree(data, folder)
+    copied = (folder / "h200_sxm.toml").read_text(encoding="utf-8")
+    (folder / "a_copy.toml").write_text(copied, encoding="utf-8")
+    (folder / "z_copy.toml").write_text(copied.replace("aliases = [", 'aliases = ["h100_sxm", '), encoding="utf-8")
+    monkeypatch.setattr(catalog, "_DATA", folder)
+    catalog._index.cache_clear()
+    try:
+        with pytest.raises(InputError, match="must not have the alias") as caught:
+            load_gpu("h200")
+    finally:
+        catalog._index.cache_clear()
+    assert {p.path for p in caught.value.problems} == {"h200_sxm.toml", "z_copy.toml"}
+    assert any("'h100_sxm'" in p.message for p in caught.value.problems)
+    monkeypatch.undo()
+    assert load_gpu("h200").name == "h200_sxm"

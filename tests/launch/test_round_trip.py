@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.engines import ENGINES, split_layers
+from autotune.files import OutFile
 from autotune.launch.engines.options import option_list, versions
-from autotune.launch.files import OutFile
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.reading.option_reader import Values
 from autotune.launch.reading.plan_of_command import AXES, Axes, is_head, knobs_of, same_servers

@@ -16,9 +16,10 @@ from autotune.report.terminal import print_report
 from autotune.report.tune_text import tune_report
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.stage_split import balanced_splits, best_split
+from autotune.scoring.trial_record import study_header
 from autotune.space import format_plan, parse_plan
 from autotune.storage import open_store
-from autotune.study import Study, cluster_of, study_fingerprint
+from autotune.study import Study, cluster_of
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
@@ -238,7 +239,7 @@ def test_axes_are_resumed(tmp_path: Path) -> None:
     study = asked({"gpus": [4], "gpu": ["h200_sxm"]}, prices={"h100_sxm": 2.0, "h200_sxm": 3.0})
 
     def run() -> TuneResult:
-        store = open_store(tmp_path / "j.log", study.name, study_fingerprint(study), ("maximize",), gpus=8)
+        store = open_store(tmp_path / "j.log", study_header(study))
         return tune(study, store)
 
     first, second = run(), run()

@@ -21,7 +21,7 @@ from autotune.storage import Store
 from autotune.study import Study
 from autotune.tuning import tune
 from autotune.tuning.pareto_front import LOADS, Front, goal_values, pareto, study_goals
-from autotune.tuning.workers import study_space
+from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
 from tests.tuning.brute import question
 
@@ -141,11 +141,15 @@ def test_it_is_resumed(tmp_path: Path) -> None:
 
 def test_optuna_draws_the_front(tmp_path: Path) -> None:
     """A plain multi-objective Optuna study: directions, constraints, and its own best trials are the front."""
+    import optuna
     from optuna.visualization import plot_pareto_front
+
+    from tests.storage.helpers import optunas
 
     study = asked(prices={}, constraints={"ttft_ms": 300, "tpot_ms": 20})
     front = pareto(study, store := _store(study, tmp_path))
-    optuna_study = store.optuna_study()
+    optuna_study = optuna.load_study(study_name=store.name, storage=optunas(store.location))
+    assert optuna_study.metric_names == [name for name, _ in front.goals]
     assert [d.name for d in optuna_study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
     trials = optuna_study.get_trials(deepcopy=False)
     assert any(max(t.constraints.values()) > 0.0 for t in trials)

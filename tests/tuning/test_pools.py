@@ -17,8 +17,9 @@ from autotune.report.document import tune_document
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.dominance import skyband
 from autotune.scoring.objective import plan_expected
+from autotune.scoring.trial_record import study_header
 from autotune.storage import open_store
-from autotune.study import Study, study_fingerprint
+from autotune.study import Study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import rank, score_plan
 from costmodel.errors import InputError
@@ -182,7 +183,7 @@ def test_pools_come_from_the_storage(tmp_path: Path) -> None:
     study = asked()
 
     def run() -> TuneResult:
-        store = open_store(tmp_path / "j.log", study.name, study_fingerprint(study), ("maximize",), gpus=16)
+        store = open_store(tmp_path / "j.log", study_header(study))
         return tune(study, store)
 
     first, second = run(), run()

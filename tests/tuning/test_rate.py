@@ -10,7 +10,7 @@ import pytest
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.study import Study, load_study
 from autotune.tuning import tune
-from autotune.tuning.workers import study_space
+from autotune.tuning.study_space import study_space
 from tests.studies import FOLDER
 
 

@@ -12,9 +12,10 @@ import pytest
 from autotune.report.document import tune_document
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import plan_expected
+from autotune.scoring.trial_record import Recorder, study_header
 from autotune.space import format_plan
 from autotune.storage import open_store
-from autotune.study import Study, load_study, study_fingerprint
+from autotune.study import Study, load_study
 from autotune.tuning import TuneResult, tune
 from costmodel.estimate.normal import normal_cdf, p_below
 from tests.studies import STUDIES
@@ -115,7 +116,7 @@ def test_the_same_study_again_scores_nothing(tmp_path: Path) -> None:
     loaded = study("reference-128")
 
     def run() -> TuneResult:
-        store = open_store(tmp_path / "journal.log", loaded.name, study_fingerprint(loaded), ("maximize",), gpus=128)
+        store = open_store(tmp_path / "journal.log", study_header(loaded))
         return tune(loaded, store)
 
     first, second = run(), run()
@@ -127,13 +128,13 @@ def test_the_same_study_again_scores_nothing(tmp_path: Path) -> None:
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     """With part of the plans stored, only the rest is scored and the answer is that of an unbroken run."""
     from autotune.scoring.best_knobs import score
-    from autotune.scoring.plan_result import to_record
 
     loaded = study("reference-128")
     whole = tune(loaded)
-    store = open_store(tmp_path / "journal.log", loaded.name, study_fingerprint(loaded), ("maximize",), gpus=128)
+    store = open_store(tmp_path / "journal.log", study_header(loaded))
     part = score(loaded, whole.space.candidates[::3])
-    store.add([to_record(p, loaded.objective.metric) for p in part])
+    recorder = Recorder.of(loaded, whole.space.candidates)
+    store.add([recorder.record(p) for p in part])
     rest = tune(loaded, store)
     assert rest.scored_now == len(whole.space.candidates) - len(part)
     assert _document(rest) == _document(whole)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
+from costmodel.calibration.data_files import BORROWED_FROM
 from costmodel.calibration.residual import (
-    BORROWED_FROM,
     FEATURES,
     LINEAR,
     TRIANGLE,

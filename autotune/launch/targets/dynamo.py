@@ -12,8 +12,8 @@ import json
 import re
 from typing import Any
 
+from autotune.files import OutFile
 from autotune.launch.bench import Drive, bench_command, requests
-from autotune.launch.files import OutFile
 from autotune.launch.plan import LaunchPlan, NodeProcess, Service
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.kubernetes import RESULT_MARK

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from autotune.files import OutFile
 from autotune.launch.bench import Drive, bench_command, requests
-from autotune.launch.files import OutFile
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.kubernetes_pod import (

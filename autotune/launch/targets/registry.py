@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from autotune.files import OutFile
 from autotune.launch.document import plan_document
-from autotune.launch.files import MARK, OutFile
+from autotune.launch.files import MARK
 from autotune.launch.plan import LaunchPlan, Service
 from autotune.launch.targets import guides, pods
 from autotune.launch.targets.bench_script import NAME as BENCH_SCRIPT

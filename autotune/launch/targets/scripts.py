@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from autotune.launch.files import OutFile
+from autotune.files import OutFile
 from autotune.launch.plan import LaunchPlan, NodeHost, NodeProcess
 from autotune.launch.quoting import one_line, shell_command, shell_word
 
