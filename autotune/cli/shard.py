@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from costmodel.errors import InputError
-
 if TYPE_CHECKING:
     from autotune.report.text_blocks import Report
     from autotune.storage import Store
@@ -39,6 +37,7 @@ def read_shard(text: str, *, no_storage: bool, other: str | None) -> Shard:
         InputError: not of the form I/N, or asked for with what it cannot go with.
     """
     from autotune.tuning.shard import Shard
+    from costmodel.errors import InputError
 
     found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if found is None:

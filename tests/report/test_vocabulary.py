@@ -23,7 +23,7 @@ from autotune.report.tune_text import tune_report
 from autotune.report.vocabulary.titles import ENGINES, LIMITS, MEMORY, OPERATORS, TONES, TTFT_PARTS, memory_parts
 from autotune.report.vocabulary.words import measure, percent, probability, signed
 from autotune.scoring.limits import study_limits
-from autotune.study import load_study
+from autotune.study import OBJECTIVES, load_study
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.estimate.result import TTFT_PARTS as PARTS
 from costmodel.plan.layout import LAYOUT_AXES
