@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from autotune.engines import traits_by_name
 from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.metrics import errors_of, mean_tau
 from autotune.validation.report import groups_of, slo_columns
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("splits", type=Path)
     given = parser.parse_args()
-    runs = read_runs(given.runs)
+    runs = read_runs(given.runs, traits_by_name())
     for name, split in _read(given.splits, len(runs)).items():
         print(f"\n{name} left out")
         _errors(runs, split)

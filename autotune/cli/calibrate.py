@@ -38,6 +38,7 @@ def calibrate(
 
     from autotune.cli.measured import bench_results
     from autotune.cli.output import show
+    from autotune.engines import traits_by_name
     from autotune.files import write_file
     from autotune.report.document import finite
     from autotune.report.validation import calibration_report
@@ -52,7 +53,7 @@ def calibrate(
             _, results = bench_results(path, study, plan)
             read += [result.run for result in results]
         else:
-            read += read_runs(path, None if models is None else Path(models))
+            read += read_runs(path, traits_by_name(), None if models is None else Path(models))
     profile, changes = learn(read)
     write_file(Path(out), profile_text(profile))
     document = finite({"profile": out, "cells": [asdict(c) for c in changes]})

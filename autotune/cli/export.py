@@ -11,10 +11,9 @@ import click
 from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
 
 if TYPE_CHECKING:
-    from autotune.launch.plan import Service
+    from autotune.engines.service import Service
     from autotune.study import Study
 
-TARGETS = ("vllm", "sglang", "trtllm", "compose", "k8s", "dynamo")
 MAX_NAME = 250
 """Longer than this, `--from` is no file name on any system."""
 
@@ -25,7 +24,11 @@ MAX_NAME = 250
     "--plan",
     help="Plan string as `autotune tune` prints it, `baseline`, or `best` (the default) of the target's engine.",
 )
-@click.option("--target", required=True, type=click.Choice(TARGETS), help="What to write launch files for.")
+@click.option(
+    "--target",
+    required=True,
+    help="What to write launch files for: compose, k8s, dynamo, or an engine's name for a script per node.",
+)
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False), help="Folder to write; new, empty or an export."
 )
@@ -41,7 +44,9 @@ MAX_NAME = 250
     "exported folder, a file, a command).",
 )
 @click.option("--image", help="Container image for compose, k8s and dynamo. Default: the engine's published one.")
-@click.option("--hybrid-lb", is_flag=True, help="vLLM: every node of a replica answers HTTP for its own ranks.")
+@click.option(
+    "--hybrid-lb", is_flag=True, help="Every node of a replica answers HTTP for its own ranks, where the engine can."
+)
 @SHOWN
 def export(
     study: str,
@@ -74,32 +79,29 @@ def export(
     from autotune.files import OutFile
     from autotune.launch.export import choose_plan, make_export
     from autotune.launch.files import write_export
-    from autotune.launch.targets.registry import TARGETS as KNOWN
-    from autotune.launch.targets.registry import target_files
+    from autotune.launch.service import LaunchOptions
+    from autotune.launch.targets.registry import find_target, target_files
     from autotune.report.launch import export_document, export_report
     from autotune.study import load_study
     from autotune.study.portable import portable_study
 
-    loaded, chosen = load_study(Path(study), overrides), KNOWN[target]
+    loaded, chosen = load_study(Path(study), overrides), find_target(target)
     result, said = choose_plan(loaded, chosen, plan)
     if result is None:
         click.echo("error: no plan of the target's engine keeps every limit; name one with --plan", err=True)
         sys.exit(EXIT_INFEASIBLE)
-    made = make_export(
+    now = None if current is None else _current(loaded, current)
+    launch = make_export(
         loaded,
         result,
-        said=said,
-        version=engine_version,
-        model=model,
-        hybrid_lb=hybrid_lb,
-        image=image,
-        current=None if current is None else _current(loaded, current),
+        asked=LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image),
+        assumptions=said,
         usual_version=chosen.version,
     )
-    files = target_files(chosen, made.launch, current=made.current)
+    files = target_files(chosen, launch, current=now)
     files |= {name: OutFile(text=text) for name, text in portable_study(Path(study), overrides).items()}
     write_export(Path(out), files)
-    document = export_document(made.launch, target=target, folder=out, files=sorted(files))
+    document = export_document(launch, target=target, folder=out, files=sorted(files))
     show(document, export_report, as_json=as_json, as_table=as_table)
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.launch.document import read_knobs
+from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, MAX_MARK_BYTES, is_export
 from autotune.study import Study, load_study
 from autotune.study.portable import STUDY_FILE
@@ -56,7 +56,7 @@ def _measured_on(result: Path, study: str | None, plan: str | None, overrides: t
     fallback = None if loaded.baseline is None else loaded.baseline.plan
     if document is not None:
         path = str(folder / MARK)
-        read = read_knobs(document, path)
+        _, read = read_plan(document, path)
         exported = str(document.get("plan"))
         if plan is None or plan == exported:
             knobs = BenchKnobs(

@@ -16,10 +16,10 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
     from pathlib import Path
 
     from autotune.cli.output import show
+    from autotune.engines import engine_title
     from autotune.report.document import candidate_document, counts_document
     from autotune.report.text_blocks import Block, Line, Report, text_table
     from autotune.report.tune_text import rejected_lines, study_headline
-    from autotune.report.vocabulary.titles import ENGINES
     from autotune.space import short_plan
     from autotune.study import load_study
     from autotune.tuning.study_space import study_space
@@ -33,7 +33,7 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
         for c in found.candidates:
             stages = sorted(Counter(c.layout.stage_layers).items(), reverse=True)
             name = short_plan(c.layout, dense=not loaded.arch.is_moe) + ("" if c.gpu is None else f" @{c.gpu}")
-            rows.append((ENGINES[c.engine], name, ", ".join(f"{n} x {layers}" for layers, n in stages)))
+            rows.append((engine_title(c.engine), name, ", ".join(f"{n} x {layers}" for layers, n in stages)))
         table = text_table(("engine", "plan", "layers per stage"), rows, texts=(0, 1, 2))
         counted = f"{found.enumerated:,} enumerated, {len(found.candidates):,} valid"
         lines: tuple[str | Line, ...] = (counted, *rejected_lines(found.rejected))

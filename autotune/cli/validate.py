@@ -34,6 +34,7 @@ def validate(
     from typing import Any
 
     from autotune.cli.output import show
+    from autotune.engines import traits_by_name
     from autotune.files import write_file
     from autotune.report.document import finite
     from autotune.report.text_blocks import Report
@@ -50,7 +51,7 @@ def validate(
     document: dict[str, Any] = {}
     blocks = []
     if runs is not None:
-        read = read_runs(Path(runs), None if models is None else Path(models))
+        read = read_runs(Path(runs), traits_by_name(), None if models is None else Path(models))
         batch = prepare_runs(read, None if calibration is None else read_profile(Path(calibration)))
         estimate = batch.evaluate()
         if predictions is not None:

@@ -9,6 +9,7 @@ from math import nan
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import speculation, weights
 from autotune.space import Candidate, enumerate_space
 from autotune.study import IntRange, Study
@@ -212,7 +213,7 @@ class Evaluator:
             PlanEntry(
                 arch=arch,
                 cluster=rows.cluster,
-                engine=rows.engine,
+                engine=ENGINES[rows.engine].traits,
                 layout=rows.layouts[i].layout,
                 kv_dtype=rows.dtypes.kv,
                 engine_version=study.engine_version,

@@ -15,9 +15,9 @@ from autotune.disaggregated.operating_points import (
     served_together,
 )
 from autotune.disaggregated.search import Pair, best_pair
-from autotune.engines import Violation
-from autotune.engines.names import engines_of
-from autotune.scoring.plan_result import Knobs, PlanResult, ScoredRows
+from autotune.engines import Violation, engines_of
+from autotune.engines.service import Knobs
+from autotune.scoring.plan_result import PlanResult, ScoredRows
 from autotune.space import Resolution, resolve
 from autotune.space.pool_plan import PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled

@@ -49,7 +49,7 @@ from autotune.disaggregated.operating_points import (
     served_together,
     transfer_link,
 )
-from autotune.engines.names import engines_of
+from autotune.engines import engines_of
 from autotune.scoring.dominance import skyband
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import Standing

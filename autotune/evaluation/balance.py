@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune.engines import ENGINES
 from autotune.evaluation.plan import EvaluatedPlan
 from costmodel.plan.columns import ArchColumns, LayoutColumns
 from costmodel.plan.stages import stage_params
@@ -59,7 +60,8 @@ def _imbalance(plan: EvaluatedPlan, redundant: int) -> dict[str, Any]:
     """Tokens of the fullest expert rank over the mean rank's."""
     arch, layout = plan.grid.batch.cells[0][0], plan.candidate.layout
     own = replace(layout, redundant_experts=redundant)
-    columns, shape = ArchColumns.of([arch]), LayoutColumns.of([own], [plan.candidate.engine])
+    traits = ENGINES[plan.candidate.engine].traits
+    columns, shape = ArchColumns.of([arch]), LayoutColumns.of([own], [traits])
     cv2 = np.array([popularity_cv2(arch.num_experts, plan.study.workload.expert_skew, redundant)])
     state = plan.state
     tokens = {

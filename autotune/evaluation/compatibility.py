@@ -68,7 +68,7 @@ def _axes(study: Study, candidate: Candidate) -> list[dict[str, Any]]:
     layout = candidate.layout
     place = Placement.of(
         ArchColumns.of([study.arch]),
-        LayoutColumns.of([layout], [candidate.engine]),
+        LayoutColumns.of([layout], [ENGINES[candidate.engine].traits]),
         ClusterColumns.of([study.cluster]),
     )
     domain = study.cluster.gpu.scaleup_gpus

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autotune.engines import RULES
+from autotune.engines import rule_texts
 from autotune.evaluation.conclusion import CLOSE_FRAC
 from autotune.evaluation.values import (
     ACCEPTABLE,
@@ -190,7 +190,7 @@ def _why_none(axis: _Axis, value: int) -> str:
     if not counts:
         return "it does not divide the GPUs"
     rule = max(counts, key=lambda name: counts[name])
-    text = next(r.text for r in RULES if r.name == rule)
+    text = rule_texts()[rule]
     return f"forbidden by {rule} ({text})"
 
 

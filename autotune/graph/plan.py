@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autotune.engines import ENGINES
 from autotune.graph.build import build
 from autotune.graph.collapse import collapsed
 from autotune.graph.costs import PhaseCosts, phase_costs
@@ -83,7 +84,7 @@ def _graph(
     built = build(
         study.arch,
         cluster_of(study, plan.gpu, plan.layout.gpus),
-        plan.engine,
+        ENGINES[plan.engine].traits,
         plan.layout,
         costs,
         phase=phase,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autotune.engines import engine_title
 from autotune.report.evaluation_tables import (
     alternatives_block,
     balance_block,
@@ -14,7 +15,7 @@ from autotune.report.evaluation_tables import (
 )
 from autotune.report.text_blocks import Block, Cell, Report, named, text_table, toned
 from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.titles import ENGINES, LIMITS, TONES
+from autotune.report.vocabulary.titles import LIMITS, TONES
 from autotune.report.vocabulary.words import SHARES, asked, measure, probability
 from autotune.text.numbers import number, room_words, within
 
@@ -107,7 +108,7 @@ def _compatibility(part: Mapping[str, Any]) -> Block:
         )
     for engine in part["engines"]:
         words = "launches it" if engine["launches"] else f"cannot: {'; '.join(engine['forbidden_by'])}"
-        lines.append(f"{ENGINES[engine['engine']]}: {words}")
+        lines.append(f"{engine_title(engine['engine'])}: {words}")
     table = text_table(("axis", "value", "ranks together", "links", "is"), rows, texts=(0, 3, 4))
     return Block(key="compatibility", title="Compatibility", table=table, lines=tuple(lines))
 

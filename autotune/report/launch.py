@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotune.engines import engine_title
 from autotune.launch.document import layout_values
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.reading.import_plan import Imported
 from autotune.report.text_blocks import Block, Line, Report, text_table
-from autotune.report.vocabulary.titles import ENGINES
 from autotune.report.vocabulary.words import count
 
 
@@ -47,7 +47,7 @@ def export_report(document: Mapping[str, Any]) -> Report:
     takes = f"requests of up to {limits['max_model_len']:,} tokens"
     spare = f"{limits['kv_margin_frac']:.0%} of the KV cache needed to spare"
     return Report(
-        headline=f"{document['plan']} for {ENGINES[document['engine']]} {document['engine_version']}",
+        headline=f"{document['plan']} for {engine_title(document['engine'])} {document['engine_version']}",
         lines=(
             f"{where}, {count(document['processes'], 'process', 'processes')}; {takes}, {spare}",
             f"{count(len(document['files']), 'file')} in {folder}: begin with {folder}/README.md",
@@ -63,7 +63,7 @@ def import_document(imported: Imported) -> dict[str, Any]:
         "engine_version": imported.engine_version,
         "model": imported.model,
         "plan": imported.plan,
-        "layout": dict(imported.layout),
+        "layout": layout_values(imported.layout),
         "knobs": dict(imported.knobs),
         "unknown": list(imported.unknown),
         "defaults": dict(imported.defaults),
@@ -85,7 +85,7 @@ def import_report(document: Mapping[str, Any]) -> Report:
         *(Line(text=f"breaks a rule: {text}", tone="bad") for text in document["rules_broken"]),
         *(Line(text=f"unknown: {text}", tone="open") for text in document["unknown"]),
     ]
-    engine = f"{ENGINES[document['engine']]} {document['engine_version']}"
+    engine = f"{engine_title(document['engine'])} {document['engine_version']}"
     return Report(
         headline=str(document["plan"]),
         lines=(f"{engine}, model {document['model']}",),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
+from autotune.engines import engine_title
 from autotune.report.document import baseline_rank, versus
 from autotune.report.text_blocks import Cell, Column, Row, Table
 from autotune.report.vocabulary.metrics import COST, METRICS, OUT_PER_GPU, PER_GPU, TPOT, TTFT, Metric
 from autotune.report.vocabulary.plan_names import plan_name, same_run
-from autotune.report.vocabulary.titles import ENGINES, LIMITS, OPERATORS
+from autotune.report.vocabulary.titles import LIMITS, OPERATORS
 from autotune.report.vocabulary.words import asked, measure, percent, probability, signed
 from autotune.scoring.plan_result import relative_excess
 from autotune.tuning import PlanResult, TuneResult
@@ -65,7 +66,7 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
         alike = known is not None and known.among_best
         runs = base is not None and same_run(plan, base)
         cells = [_plan_cell(result, plan), _rank_cell(rank, runs=runs, alike=alike)]
-        cells += [Cell(text=ENGINES[plan.engine], by=plan.engine)] if several else []
+        cells += [Cell(text=engine_title(plan.engine), by=plan.engine)] if several else []
         cells += [_metric_cell(m, plan) for m in (PER_GPU, OUT_PER_GPU, METRICS["total_tokens_per_s"])]
         cells += [_metric_cell(m, plan, interval=True) for m in (TTFT, TPOT)]
         cells.append(Cell(text=probability(plan.p_meets), by=_by(plan.p_meets)))
@@ -91,7 +92,7 @@ def nearest_table(result: TuneResult, plans: Sequence[PlanResult]) -> Table:
     for plan in plans:
         worst, *others = plan.violations
         cells = [_plan_cell(result, plan)]
-        cells += [Cell(text=ENGINES[plan.engine], by=plan.engine)] if several else []
+        cells += [Cell(text=engine_title(plan.engine), by=plan.engine)] if several else []
         cells += [
             Cell(text=LIMITS[worst.code], by=worst.code),
             Cell(text=measure(worst.value, worst.unit), by=_by(worst.value), small=worst.unit),

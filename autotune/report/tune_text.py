@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from autotune.engines import engine_title, rule_texts
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_rank
 from autotune.report.text_blocks import Block, Line, Report, Table
@@ -12,7 +13,7 @@ from autotune.report.tune_tables import nearest_table, ranked_plans, ranked_tabl
 from autotune.report.verdict import broken, tune_verdict
 from autotune.report.vocabulary.metrics import METRICS, TPOT, TTFT
 from autotune.report.vocabulary.plan_names import plan_name
-from autotune.report.vocabulary.titles import ENGINES, LIMITS, RULE_TEXTS
+from autotune.report.vocabulary.titles import LIMITS
 from autotune.space import Space, short_plan
 from autotune.study import Study
 from autotune.text.numbers import within
@@ -47,7 +48,7 @@ def tune_report(result: TuneResult, *, top: int) -> Report:
 def study_headline(study: Study, about: str) -> str:
     """What a study is about, on one line."""
     gpus = f"{study.cluster.gpus} x {study.cluster.gpu.name}"
-    return f"{study.name}: {study.arch.name} on {gpus}, {ENGINES[study.engine]}; {about}"
+    return f"{study.name}: {study.arch.name} on {gpus}, {engine_title(study.engine)}; {about}"
 
 
 def assumed_block(said: tuple[str, ...]) -> Block:
@@ -58,7 +59,7 @@ def assumed_block(said: tuple[str, ...]) -> Block:
 def rejected_lines(rejected: Mapping[str, int]) -> tuple[Line, ...]:
     """How many layouts each rule forbids, most first."""
     found = sorted(rejected.items(), key=lambda item: -item[1])
-    return tuple(Line(text=f"rejected {n:>6,}  {rule}: {RULE_TEXTS[rule]}", tone="dim") for rule, n in found)
+    return tuple(Line(text=f"rejected {n:>6,}  {rule}: {rule_texts()[rule]}", tone="dim") for rule, n in found)
 
 
 def _plans(result: TuneResult, top: int) -> Block:
@@ -97,11 +98,11 @@ def _baseline(result: TuneResult, baseline: BaselineResult) -> tuple[Line, ...]:
         said, tone = f"rank {baseline_rank(baseline, result)} of {len(result.ranked):,}", "base"
     else:
         said = f"infeasible: {'; '.join(broken(v) for v in known.violations)}"
-    out = [Line(text=f"baseline {baseline.text} = {ENGINES[engine]} {plan}: {said}", tone=tone)]
+    out = [Line(text=f"baseline {baseline.text} = {engine_title(engine)} {plan}: {said}", tone=tone)]
     if resolution.alternatives:
         several = {c.engine for c in resolution.alternatives} != {engine}
         others = [
-            f"{ENGINES[c.engine]} {short_plan(c.layout)}" if several else short_plan(c.layout)
+            f"{engine_title(c.engine)} {short_plan(c.layout)}" if several else short_plan(c.layout)
             for c in resolution.alternatives[:MOST_READINGS]
         ]
         more = len(resolution.alternatives) - MOST_READINGS

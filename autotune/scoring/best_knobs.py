@@ -7,10 +7,11 @@ from itertools import product
 
 import numpy as np
 
+from autotune.engines.service import Knobs
 from autotune.metrics import METRICS
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.objective import Standing
-from autotune.scoring.plan_result import Knobs, PlanResult, ScoredRows, plan_key
+from autotune.scoring.plan_result import PlanResult, ScoredRows, plan_key
 from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
 from autotune.space import Candidate
 from autotune.study import IntRange, Study

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.engines import ENGINES
 from autotune.metrics import METRICS, TPOT_SD, TTFT_SD
 from autotune.scoring.knob_grid import weights
 from autotune.scoring.limits import Limit, probable
@@ -117,7 +118,7 @@ def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
 def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:
     """What the plans may really do: one set of draws of the error that a cell's plans share, one more for each plan."""
     work = study.workload
-    layout = LayoutColumns.of([p.layout for p in plans], [p.engine for p in plans])
+    layout = LayoutColumns.of([p.layout for p in plans], [ENGINES[p.engine].traits for p in plans])
     in_flight = np.array([float(p.knobs.concurrency) for p in plans]) / layout.replicas
     situation = Situation.of(layout, in_flight, np.array([work.isl.mean]), np.array([work.osl.mean]))
     factors = draw_factors(_cells(study, plans), situation, draws=DRAWS, seed=SEED)
@@ -141,6 +142,6 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
     profile, version = study.calibration, study.engine_version
     own = None if profile is None else profile.values()
     return [
-        (residual_columns([(weights(study.arch, dtype), types[gpu], engine, version)], own), rows)
+        (residual_columns([(weights(study.arch, dtype), types[gpu], ENGINES[engine].traits, version)], own), rows)
         for (engine, dtype, gpu), rows in groups.items()
     ]

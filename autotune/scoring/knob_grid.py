@@ -8,6 +8,7 @@ from math import nan
 
 import numpy as np
 
+from autotune.engines import ENGINES
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.study import Study, cluster_of
@@ -58,7 +59,7 @@ class KnobGrid:
             PlanEntry(
                 arch=archs[v.weight_dtype],
                 cluster=clusters[v.candidate.gpu, v.candidate.layout.gpus],
-                engine=v.candidate.engine,
+                engine=ENGINES[v.candidate.engine].traits,
                 layout=v.candidate.layout,
                 kv_dtype=v.kv_dtype,
                 engine_version=study.engine_version,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune.engines.service import Knobs
 from autotune.metrics import COST, ESTIMATED, LOG_SDS, OUTPUT_COST
 from autotune.scoring.limits import JOINT_PROBABILITY, Limit, LimitCheck, check_limits, study_limits
 from autotune.scoring.objective import Standing, usd_per_million
@@ -19,20 +20,6 @@ from costmodel.estimate.result import MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estim
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
 from costmodel.step.operators import GROUPS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Knobs:
-    """What is set at launch besides the layout."""
-
-    concurrency: int
-    """Requests in flight over all replicas."""
-    max_num_batched_tokens: int
-    """Token budget of a step, per attention-DP rank."""
-    max_num_seqs: int
-    """Sequences that run at once, per attention-DP rank, at this concurrency."""
-    weight_dtype: str | None
-    kv_dtype: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from math import inf
 from typing import Any
 
-from autotune.engines.names import engines_of
+from autotune.engines import engines_of
+from autotune.engines.service import Knobs
 from autotune.scoring.objective import ranking_name, ranking_value
-from autotune.scoring.plan_result import Knobs, PlanResult, Violation
+from autotune.scoring.plan_result import PlanResult, Violation
 from autotune.space import Candidate
 from autotune.space.pool_plan import pools_from
 from autotune.storage import StudyHeader, TrialRecord

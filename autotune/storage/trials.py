@@ -23,13 +23,17 @@ PARAMS = ("engine", *LAYOUT_PARAMS, *KNOB_PARAMS, *POOL_PARAMS)
 """Names that `TrialRecord.params` may hold: numbers on logarithmic axes, so that plots can be read."""
 
 
-@lru_cache(maxsize=8)
 def distributions(gpus: int) -> dict[str, BaseDistribution]:
     """Distribution of every parameter: the same for all trials of a study, as samplers need it."""
+    return _distributions(gpus, tuple(ENGINES))
+
+
+@lru_cache(maxsize=8)
+def _distributions(gpus: int, engines: tuple[str, ...]) -> dict[str, BaseDistribution]:
     degree = IntDistribution(1, max(gpus, 2), log=True)
     found: dict[str, BaseDistribution] = dict.fromkeys(PARAMS, degree)
     found["gpu"] = CategoricalDistribution(("cluster", *gpu_names()))
-    found["engine"] = CategoricalDistribution(ENGINES)
+    found["engine"] = CategoricalDistribution(engines)
     found["redundant_experts"] = IntDistribution(0, 100_000)
     found["concurrency"] = IntDistribution(1, 100_000_000, log=True)
     found["max_num_batched_tokens"] = IntDistribution(16, 10_000_000, log=True)

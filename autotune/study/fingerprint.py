@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from autotune.engines.names import engines_of
+from autotune.engines import ENGINES, engines_of
 from autotune.study.question import Study
 from costmodel.calibration.data_files import data_digest, kernel_file, residual_file
 from costmodel.version import MODEL_VERSION
@@ -35,10 +35,11 @@ def model_stamp(study: Study) -> dict[str, Any]:
 
     The files are those that the study's engines and GPUs use, so that an edit of others leaves stored trials valid.
     """
-    engines = {*engines_of(study.engine), *([study.baseline.engine] if study.baseline else [])} - {None}
+    baseline = study.baseline.engine if study.baseline else None
+    engines = {ENGINES[e].traits.calibration for e in (*engines_of(study.engine), baseline) if e is not None}
     clusters = (study.cluster, *study.axes.gpu_types, *study.axes.other_gpus)
-    names = {residual_file(str(e)) for e in engines}
-    names |= {kernel_file(c.gpu.generation, str(e)) for c in clusters for e in engines}
+    names = {residual_file(e) for e in engines}
+    names |= {kernel_file(c.gpu.generation, e) for c in clusters for e in engines}
     return {"version": MODEL_VERSION, "data": {name: data_digest(name) for name in sorted(names)}}
 
 

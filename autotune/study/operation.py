@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator
 
+from autotune.engines import ENGINES
 from autotune.study import field_types as ft
 
 DEFAULT_STORAGE_BYTES_PER_S = 2.0e9
 """15 GB of weights in 7.53 s from one AWS IO2 volume (Run:ai Model Streamer's benchmark, 2024-10-29). Local NVMe arrays
 read several times as fast, object stores without a streamer slower."""
-DEFAULT_STARTUP_S: Mapping[str, float] = {"vllm": 120.0, "sglang": 120.0, "trtllm": 180.0}
-"""By engine, weights not counted.
-
-vLLM: "init engine" 91 s with a cold torch.compile cache (run-ai/runai-model-streamer#67), 34 s with a warm one
-(vllm-project/vllm#20264), some 30 s around it; large mixtures of experts take up to 8 min (vllm-project/vllm#43189).
-SGLang: graph capture "can take up to several minutes" by its own log. TensorRT-LLM: assumed, no public figure found.
-"""
 DEFAULT_WARMUP_S = 30.0
 """Assumed: kernels that are compiled on first use stall the first bursts for about 20 s (vllm-project/vllm#41834)."""
 DEFAULT_DOWN_FRAC = 0.25
@@ -29,7 +23,7 @@ DEFAULT_DOWN_FRAC = 0.25
 if TYPE_CHECKING:  # one number in the file
     StartupS: TypeAlias = Mapping[str, float]
 else:
-    StartupS = Annotated[ft.NotNegative, AfterValidator(lambda seconds: dict.fromkeys(DEFAULT_STARTUP_S, seconds))]
+    StartupS = Annotated[ft.NotNegative, AfterValidator(lambda seconds: dict.fromkeys(ENGINES, seconds))]
 
 
 def _startup(seconds: Mapping[str, float]) -> str:
@@ -61,9 +55,9 @@ class Switch:
         assumed=lambda rate: f"{rate / 1e9:g} GB/s a GPU, its scale-out link",
     )
     startup_s: StartupS = ft.entry(
-        "from the process's start until it serves, weights not counted, s; default by engine: vllm 120, sglang 120, "
-        "trtllm 180",
-        DEFAULT_STARTUP_S,
+        "from the process's start until it serves, weights not counted, s; default by engine: "
+        + ", ".join(f"{name} {engine.startup_s:g}" for name, engine in ENGINES.items()),
+        {},
         assumed=_startup,
     )
     warmup_s: ft.NotNegative = ft.entry(

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autotune.engines.names import engines_of
+from autotune.engines import ANY, ENGINES, engines_of, listed
 from autotune.metrics import OBJECTIVES
 from autotune.study.engine_hardware import engines_that_run, multiplied_in
 from autotune.study.field_types import IntRange, assumptions
@@ -67,8 +67,8 @@ def study(
     search = _search(table, _given(document, "search"), cluster, said)
     objective = _objective(table, said)
     if "engine" not in document:
-        said.append("engine not given: any of vLLM, SGLang and TensorRT-LLM")
-    elif table.engine != "any" and table.engine_version is None:
+        said.append(f"engine not given: any of {listed([engine.title for engine in ENGINES.values()])}")
+    elif table.engine != ANY and table.engine_version is None:
         said.append("engine_version not given: the version whose rules are modelled")
     if table.cluster.gpus_per_node is None:
         said.append(f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, as in {cluster.gpu.name} servers")
@@ -77,7 +77,7 @@ def study(
     engine = engines_that_run(table.engine, arch, clusters, search, said)
     said += multiplied_in(arch, clusters, search)
     gpu = cluster.gpu
-    unknown = [text for name in engines_of(engine) for text in not_measured(arch, gpu, name)]
+    unknown = [text for name in engines_of(engine) for text in not_measured(arch, gpu, ENGINES[name].traits)]
     said += dict.fromkeys(f"calibration: {text}" for text in unknown)
     options = _engine_options(table, _given(document, "engine_options"), said)
     switch, operation = _switch(table, _given(document, "switch"), cluster)
@@ -164,6 +164,8 @@ def _switch(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -> tu
     switch = table.switch
     if "peer_gb_per_s" not in given:
         switch = replace(switch, peer_bytes_per_s=cluster.gpu.scaleout_bytes_per_s)
+    if "startup_s" not in given:
+        switch = replace(switch, startup_s={name: engine.startup_s for name, engine in ENGINES.items()})
     unused = "peer_bytes_per_s" if switch.weights_from == "storage" else "storage_bytes_per_s"
     return switch, assumptions("switch", switch, given, (unused,))
 

@@ -9,11 +9,12 @@ from pydantic import Field
 
 from autotune.metrics import OBJECTIVES
 from autotune.study import field_types as ft
+from autotune.study.engine_name import EngineName
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.serving.requests import RequestKind
 
 DEFAULT_BATCHED_TOKENS = (2048, 4096, 8192, 16384)
-"""8,192 is what the three engines start with on large GPUs; its neighbours trade TTFT for TPOT."""
+"""8,192 is what the measured engines start with on large GPUs; its neighbours trade TTFT for TPOT."""
 DEFAULT_MEMORY_UTILIZATION = 0.9
 """vLLM's default `gpu_memory_utilization`; SGLang's `mem_fraction_static` lies near it."""
 DEFAULT_MAX_NUM_SEQS = 1024
@@ -23,11 +24,9 @@ MAX_CLUSTERS = 64
 if TYPE_CHECKING:
     Maximized: TypeAlias = str
     Minimized: TypeAlias = str
-    EngineName: TypeAlias = str
 else:
     Maximized = Literal[tuple(m for m, d in OBJECTIVES.items() if d == "maximize")]
     Minimized = Literal[tuple(m for m, d in OBJECTIVES.items() if d == "minimize")]
-    EngineName = Literal["vllm", "sglang", "trtllm"]
 Many = Field(min_length=1, max_length=ft.MAX_CHOICES)
 Degrees = Annotated[tuple[Annotated[ft.Whole, Field(ge=1, le=1024)], ...], Many, ft.Distinct]
 Spares = Annotated[tuple[Annotated[ft.Whole, Field(ge=0, le=100_000)], ...], Many, ft.Distinct]
@@ -236,7 +235,7 @@ class EngineOptions:
 
     __pydantic_config__ = ft.TABLE
     gpu_memory_utilization: ft.Fraction = ft.entry(
-        "share of total GPU memory that the engine may fill, 0 to 1 (vLLM's and SGLang's); default: 0.9, or "
+        "share of total GPU memory that the engine may fill, 0 to 1; default: 0.9, or "
         "constraints.memory_util_frac where that is less",
         DEFAULT_MEMORY_UTILIZATION,
         assumed="{:g} of total memory",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field, TypeAdapter
 
+from autotune.engines import ANY
 from autotune.study import field_types as ft
+from autotune.study.engine_name import EngineOrAny
 from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.sections import Baseline, Constraints, EngineOptions, ObjectiveTable, SearchTable, WorkloadTable
 from autotune.study.wider_search import Disaggregation, OtherGpusTable, Speculative
@@ -47,9 +49,7 @@ class StudyTable:
         max_length=120,
         pattern=r"^[^\x00-\x1f\x7f-\x9f/\\]+$",
     )
-    engine: Literal["vllm", "sglang", "trtllm", "any"] = ft.entry(
-        "serving engine; any: plans of all three compete", "any"
-    )
+    engine: EngineOrAny = ft.entry("serving engine; any: plans of all of them compete", ANY)
     engine_version: str | None = ft.entry(
         "version of the engine; default: the one modelled", None, min_length=1, max_length=64
     )

@@ -13,7 +13,12 @@ from autotune.traffic.csv_log import looks_like_csv, needed_columns, read_csv
 from autotune.traffic.json_log import read_jsonl
 from autotune.traffic.problems import CLOCK_JUMP, TRUNCATED, problem_words
 from autotune.traffic.profile import WorkloadProfile, profile_of_arrays
-from autotune.traffic.prometheus import MAX_METRICS_BYTES, looks_like_metrics, profile_of_metrics
+from autotune.traffic.prometheus import (
+    MAX_METRICS_BYTES,
+    looks_like_metrics,
+    profile_of_metrics,
+    servers_with_metrics,
+)
 from autotune.traffic.requests import UNKNOWN, Columns, Gathered
 from autotune.traffic.source import Source, open_source
 from costmodel.errors import InputError
@@ -136,7 +141,7 @@ def read_traffic(
                 opened.name,
                 "must be CSV whose header names a time, prompt and output tokens ("
                 + "; ".join(needed_columns())
-                + "), JSON lines, or metrics of vLLM in Prometheus' text or query format",
+                + f"), JSON lines, or metrics of {servers_with_metrics()} in Prometheus' text or query format",
             )
         return _log(opened, form, assumptions, gathered, window_s=window_s, now_s=now_s, max_bad_frac=max_bad_frac)
 

@@ -1,6 +1,7 @@
 """Answering a study: scoring every plan, solving its knobs, ranking what keeps the constraints."""
 
-from autotune.scoring.plan_result import Knobs, PlanResult, Violation
+from autotune.engines.service import Knobs
+from autotune.scoring.plan_result import PlanResult, Violation
 from autotune.tuning.answer_study import (
     BaselineResult,
     TuneResult,

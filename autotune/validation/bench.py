@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import weights
 from autotune.space import Candidate, format_plan
 from autotune.study import Study, cluster_of
@@ -197,7 +198,7 @@ def _run(
     entry = PlanEntry(
         arch=weights(study.arch, knobs.weight_dtype),
         cluster=cluster_of(study, candidate.gpu, candidate.layout.gpus),
-        engine=candidate.engine,
+        engine=ENGINES[candidate.engine].traits,
         layout=candidate.layout,
         kv_dtype=knobs.kv_dtype,
         engine_version=study.engine_version,

@@ -120,7 +120,7 @@ def learn(results: Sequence[BenchResult], profile: Profile | None) -> Profile:
     prior = residual_columns([(first.arch, gpu, first.engine, first.engine_version)], known)
     cell = learn_cell(runs, prior)
     cells = {} if profile is None else dict(profile.cells)
-    return Profile(cells=cells | {own_key(first.engine, gpu.name, first.arch): cell})
+    return Profile(cells=cells | {own_key(first.engine.name, gpu.name, first.arch): cell})
 
 
 def _verification(

@@ -13,6 +13,7 @@ import numpy as np
 from costmodel.arch import Arch
 from costmodel.calibration.data_files import BORROWED_FROM, DATA, kernel_file
 from costmodel.dtypes import KV_BYTES, compute_dtype
+from costmodel.engine import EngineTraits
 from costmodel.hardware import Cluster, Gpu
 from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats
 from costmodel.step.collectives import Links
@@ -46,7 +47,7 @@ _MOE = {
 }
 
 
-Cell = tuple[Arch, Cluster, str, str]
+Cell = tuple[Arch, Cluster, EngineTraits, str]
 """Model, cluster, engine and dtype of the cache."""
 FACTORS = ("gemm", "attention", "experts", "all_reduce")
 """Kernel groups that have an end-to-end factor."""
@@ -86,19 +87,22 @@ def _read(generation: str, engine: str) -> dict[str, Any]:
     return raw
 
 
-def load_calibration(generation: str, engine: str, version: str | None = None) -> Calibration:
-    """The file of a generation (or of the measured one that stands in for it) and an engine.
+def load_calibration(generation: str, engine: EngineTraits, version: str | None = None) -> Calibration:
+    """The file of a generation and an engine, or of the measured ones that stand in for them.
 
     A version that was measured has its own end-to-end parameters; any other has the engine's typical ones.
     """
     measured = BORROWED_FROM[generation]
-    raw = _read(measured, engine)
+    raw = _read(measured, engine.calibration)
     own = raw["versions"].get(version or "", {})
     return Calibration(
         generation=measured,
-        engine=engine,
+        engine=engine.calibration,
         kernels=raw["kernels"],
-        serving={k: v * own.get(k, 1.0) for k, v in raw["serving"].items()},
+        serving={
+            **{k: v * own.get(k, 1.0) for k, v in raw["serving"].items()},
+            "mixes": float(engine.prompts_ride_on_decode_steps),
+        },
         factors={k: v * own.get(k, 1.0) for k, v in raw["factors"].items()},
     )
 

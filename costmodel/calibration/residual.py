@@ -19,6 +19,7 @@ import numpy as np
 
 from costmodel.arch import Arch
 from costmodel.calibration.data_files import BORROWED_FROM, DATA, residual_file
+from costmodel.engine import EngineTraits
 from costmodel.hardware import Gpu
 from costmodel.plan.columns import Columns, Floats
 
@@ -43,7 +44,8 @@ _RANGE = {"concurrency": (2.0, 10.0), "gpus": (0.0, 3.0), "isl": (7.0, 13.0), "o
 REACH_SD = {"tpot": 0.06, "ttft": 0.12}
 """Assumed standard deviation that each doubling beyond the measured range adds: no run there to fit it on."""
 BORROWED_SD = {"tpot": 0.15, "ttft": 0.2}
-"""Assumed further standard deviation where a generation borrows another's efficiencies: nothing measured it."""
+"""Assumed further standard deviation where a generation or an engine borrows another's efficiencies: nothing measured
+them."""
 FOUR_BITS = ("nvfp4", "mxfp4", "int4")
 TRIANGLE = [(i, j) for i in range(len(FEATURES)) for j in range(i + 1)]
 
@@ -186,10 +188,12 @@ def own_key(engine: str, gpu: str, arch: Arch) -> str:
     return f"{engine}|{gpu}|{arch_key(arch)}|{precision_key(arch)}"
 
 
-def not_measured(arch: Arch, gpu: Gpu, engine: str) -> tuple[str, ...]:
+def not_measured(arch: Arch, gpu: Gpu, engine: EngineTraits) -> tuple[str, ...]:
     """What of a cell no run has measured, in plain sentences."""
-    raw = _read(engine)
+    raw = _read(engine.calibration)
     out = []
+    if engine.calibration != engine.name:
+        out.append(f"{engine.name} was not measured: times of {engine.calibration}, with wider intervals")
     if gpu.measured_as not in raw["gpus"]:
         borrowed = BORROWED_FROM[gpu.generation]
         out.append(f"{gpu.name} was not measured: efficiencies of {borrowed} GPUs, with wider intervals")
@@ -199,7 +203,7 @@ def not_measured(arch: Arch, gpu: Gpu, engine: str) -> tuple[str, ...]:
 
 
 def residual_columns(
-    cells: Sequence[tuple[Arch, Gpu, str, str | None]],
+    cells: Sequence[tuple[Arch, Gpu, EngineTraits, str | None]],
     own: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> Residual:
     """Residuals of (architecture, GPU type, engine, engine version), one row each.
@@ -208,17 +212,17 @@ def residual_columns(
     """
     rows: list[dict[str, Mapping[str, Any]]] = []
     for arch, gpu, engine, version in cells:
-        raw, measured = _read(engine), BORROWED_FROM[gpu.generation]
+        raw, measured = _read(engine.calibration), BORROWED_FROM[gpu.generation]
         shape, precision = arch_key(arch), precision_key(arch)
-        name = find_cell(engine, gpu.measured_as, measured, shape, precision, version or "")
-        found = (own or {}).get(own_key(engine, gpu.name, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
+        name = find_cell(engine.calibration, gpu.measured_as, measured, shape, precision, version or "")
+        found = (own or {}).get(own_key(engine.name, gpu.name, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
+        borrows = measured != gpu.generation or engine.calibration != engine.name
         rows.append(
             {
                 t: {
                     **raw[t],
                     "cell": found[t],
-                    "noise_variance": raw[t]["noise_variance"]
-                    + (BORROWED_SD[t] ** 2 if measured != gpu.generation else 0.0),
+                    "noise_variance": raw[t]["noise_variance"] + (BORROWED_SD[t] ** 2 if borrows else 0.0),
                 }
                 for t in TARGETS
             }

@@ -118,7 +118,7 @@ class Pool:
             stages=batch.stages,
             batched_tokens=load.batched_tokens,
             sequences_per_rank=np.minimum(sequences_per_rank, load.max_num_seqs),
-            mean_tokens=load.isl + outputs * np.where(batch.fraction_is_of_free > 0, 1.0, 0.5),
+            mean_tokens=load.isl + outputs * np.where(batch.reserves_whole_output > 0, 1.0, 0.5),
             longest_tokens=self.longest_prompt + outputs,
             memory_fraction=self.memory_fraction,
             fraction_is_of_free=batch.fraction_is_of_free,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.arch.arch import Arch, AttentionKind, FfnKind
+from costmodel.engine import EngineTraits
 from costmodel.hardware.gpu import Cluster
 from costmodel.plan.layout import Layout
 
@@ -156,11 +157,11 @@ class LayoutColumns(Columns):
     dcp: Floats
     redundant_experts: Floats
     width: Floats
-    engine_is_vllm: Floats
-    """vLLM orders ranks DP, PP, TP (slowest first), so that a stage's ranks are not neighbours."""
+    stages_strided: Floats
+    """1 where a stage's ranks are not neighbours (`EngineTraits.stages_strided`)."""
 
     @classmethod
-    def of(cls, layouts: Sequence[Layout], engines: Sequence[str]) -> LayoutColumns:
+    def of(cls, layouts: Sequence[Layout], engines: Sequence[EngineTraits]) -> LayoutColumns:
         """One row per layout; `engines[i]` launches `layouts[i]`."""
         table = np.array(
             [
@@ -175,7 +176,7 @@ class LayoutColumns(Columns):
                     p.dcp,
                     p.redundant_experts,
                     p.width,
-                    engine == "vllm",
+                    engine.stages_strided,
                 )
                 for p, engine in zip(layouts, engines, strict=True)
             ],

@@ -156,8 +156,8 @@ def plan_memory(
 ) -> Memory:
     """Memory of every plan's fullest GPU.
 
-    `memory_fraction` is the engine's: of all memory (vLLM, SGLang), or of what weights and activations
-    leave free (TensorRT-LLM, where `fraction_is_of_free` is 1).
+    `memory_fraction` is the engine's: of all memory, or of what weights and activations leave free where
+    `fraction_is_of_free` is 1.
     """
     matrices = rank_matrices(arch, layout)
     by_layer = weight_bytes_by_layer(arch, matrices, precision, layout)

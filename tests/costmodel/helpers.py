@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from autotune.engines import traits_by_name
 from costmodel.arch import Arch, load_model
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
@@ -13,6 +14,8 @@ from costmodel.hardware import Cluster, load_gpu
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
 from costmodel.serving.closed_loop import Load
+
+TRAITS = traits_by_name()
 
 
 def cluster(gpu: str = "h200", gpus: int = 128, **changes: object) -> Cluster:
@@ -52,4 +55,4 @@ def estimate(entries: list[PlanEntry], work: Load, *, formulas: bool = False) ->
 def entry(name: str = "deepseek-v3", engine: str = "vllm", gpu: str = "h200", **degrees: int) -> PlanEntry:
     """One plan of a catalog model."""
     arch = load_model(name)
-    return PlanEntry(arch=arch, cluster=cluster(gpu), engine=engine, layout=layout(arch, **degrees))
+    return PlanEntry(arch=arch, cluster=cluster(gpu), engine=TRAITS[engine], layout=layout(arch, **degrees))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autotune.engines import traits_by_name
 from costmodel.arch import load_model
 from costmodel.calibration.residual import residual_columns
 from costmodel.estimate.error_model import (
@@ -52,14 +53,14 @@ def _situation() -> Situation:
     layouts = [
         Layout(replicas=2, pp=1, attn_tp=t, attn_dp=1, moe_tp=1, moe_ep=1, stage_layers=(32,)) for t in (1, 2, 4, 4)
     ]
-    columns = LayoutColumns.of(layouts, ["vllm"] * 4)
+    columns = LayoutColumns.of(layouts, [traits_by_name()["vllm"]] * 4)
     in_flight = np.array([16.0, 32.0, 64.0, 64.0])
     return Situation.of(columns, in_flight, np.array([1000.0]), np.array([500.0]))
 
 
 def test_draws_have_the_spread_and_the_correlation_that_they_are_said_to_have() -> None:
     """Of each plan the standard deviation of the log is that of its interval, and TTFT goes with TPOT as assumed."""
-    residual = residual_columns([(load_model("llama-3.1-8b"), load_gpu("h100_sxm"), "vllm", None)])
+    residual = residual_columns([(load_model("llama-3.1-8b"), load_gpu("h100_sxm"), traits_by_name()["vllm"], None)])
     situation = _situation()
     ttft, tpot = (np.log(x) for x in draw_factors([(residual, range(4))], situation, draws=20_000, seed=3))
     correction = Correction.of(residual, situation)
@@ -72,7 +73,7 @@ def test_draws_have_the_spread_and_the_correlation_that_they_are_said_to_have() 
 
 def test_pairs_are_as_far_apart_as_their_draws() -> None:
     """Where TPOT alone counts the spread of a pair's ratio is that of its draws; equal plans differ by their own."""
-    residual = residual_columns([(load_model("llama-3.1-8b"), load_gpu("h100_sxm"), "vllm", None)])
+    residual = residual_columns([(load_model("llama-3.1-8b"), load_gpu("h100_sxm"), traits_by_name()["vllm"], None)])
     situation = _situation()
     _, tpot = draw_factors([(residual, range(4))], situation, draws=20_000, seed=5)
     first, second = np.array([0, 0, 1, 2]), np.array([1, 2, 3, 3])

@@ -16,7 +16,7 @@ from costmodel.step.expert_routing import popularity, popularity_cv2, rank_load
 from costmodel.step.kernel_laws import Rate
 from costmodel.step.memory import activation_bytes, kv_sequence_bytes, weight_bytes_by_layer
 from costmodel.step.step_work import mean_context, mean_window_context
-from tests.costmodel.helpers import cluster, layout
+from tests.costmodel.helpers import TRAITS, cluster, layout
 
 MLA = {
     "kv_lora_rank": 17,
@@ -42,7 +42,7 @@ EXPERTS = {"num_local_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_s
 def columns(config: dict[str, object], engine: str = "vllm", **degrees: int) -> tuple[ArchColumns, LayoutColumns]:
     """Columns of one plan of one model."""
     arch = read_config(config, name="x")
-    return ArchColumns.of([arch]), LayoutColumns.of([layout(arch, **degrees)], [engine])
+    return ArchColumns.of([arch]), LayoutColumns.of([layout(arch, **degrees)], [TRAITS[engine]])
 
 
 def shapes(config: dict[str, object], **degrees: int) -> dict[tuple[str, str], tuple[float, float, float]]:

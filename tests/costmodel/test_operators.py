@@ -21,7 +21,7 @@ from costmodel.step.memory import plan_memory
 from costmodel.step.operators import StepTime, step_time
 from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import StepWork, decode_work, mean_window_context
-from tests.costmodel.helpers import cluster, layout
+from tests.costmodel.helpers import TRAITS, cluster, layout
 from tests.costmodel.test_hand_sums import BASE, EXPERTS, MLA
 
 START, FLOPS, BYTES = 0.125, 1009.0, 13.0
@@ -59,7 +59,7 @@ def machine(config: dict[str, object], *heard: str, pad_rows: float = 0.0, **deg
     """One plan on a machine where only the kernels of `heard` take time."""
     arch = read_config(config, name="x")
     plan = layout(arch, **degrees)
-    archs, layouts = ArchColumns.of([arch]), LayoutColumns.of([plan], ["sglang"])
+    archs, layouts = ArchColumns.of([arch]), LayoutColumns.of([plan], [TRAITS["sglang"]])
     rates = {f.name: law(silent=f.name not in heard, pad_rows=pad_rows) for f in fields(Rates)}
     return arch, Machine(
         arch=archs,
@@ -248,7 +248,7 @@ def test_memory_adds_up(of_free: float) -> None:
     """Room is what the fraction leaves, of all memory or of what is free; parts sum to what is fixed."""
     arch = read_config(BASE, name="x")
     plan = layout(arch, pp=2, attn_tp=2)
-    archs, layouts = ArchColumns.of([arch]), LayoutColumns.of([plan], ["vllm"])
+    archs, layouts = ArchColumns.of([arch]), LayoutColumns.of([plan], [TRAITS["vllm"]])
     memory = plan_memory(
         arch=archs,
         layout=layouts,

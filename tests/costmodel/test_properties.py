@@ -15,7 +15,7 @@ from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import ArchColumns, LayoutColumns
 from costmodel.plan.matrices import rank_matrices
-from tests.costmodel.helpers import cluster, entry, estimate, load
+from tests.costmodel.helpers import TRAITS, cluster, entry, estimate, load
 
 MODELS = ("deepseek-v3", "qwen3-235b", "gpt-oss-120b", "llama-3.1-70b", "qwen3.5-397b", "mixtral-8x22b")
 
@@ -25,7 +25,7 @@ def plans(name: str, engine: str, gpus: int = 32) -> list[PlanEntry]:
     arch = load_model(name)
     machines = cluster("h200", gpus)
     space = enumerate_space(arch, gpus=gpus, engine=engine)
-    return [PlanEntry(arch=arch, cluster=machines, engine=c.engine, layout=c.layout) for c in space.candidates]
+    return [PlanEntry(arch=arch, cluster=machines, engine=TRAITS[c.engine], layout=c.layout) for c in space.candidates]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -35,7 +35,7 @@ def test_shards_sum_to_the_whole(name: str) -> None:
     for e in plans(name, "sglang", 8):
         if e.layout.pp > 1 or e.layout.replicas > 1:
             continue
-        columns, plan = ArchColumns.of([arch]), LayoutColumns.of([e.layout], ["sglang"])
+        columns, plan = ArchColumns.of([arch]), LayoutColumns.of([e.layout], [e.engine])
         layers = {k.value: arch.attention_kinds.count(k) for k in AttentionKind}
         layers |= {"dense": float(columns.num_dense_layers[0]), "moe": float(columns.num_moe_layers[0]), "head": 1}
         held = 0.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from autotune.engines import traits_by_name
 from autotune.evaluation.report_claims import read_claims
 from autotune.launch.reading.import_plan import import_plan
 from autotune.retuning.ledger import open_ledger, read_ledger
@@ -120,7 +121,7 @@ READERS: Mapping[str, Reader] = {
     "plan": Reader(_plan, (b"EP16/PP2/TP4/DP4", b"R2 x PP4 x TP8", b"tp8")),
     "config": Reader(read_config_file, tuple(p.read_bytes() for p in sorted(CONFIGS.glob("*.json"))), ".json"),
     "traffic": Reader(lambda path: read_traffic(str(path)), (CSV_TRAFFIC, JSON_TRAFFIC, METRICS)),
-    "runs": Reader(read_runs, (RUNS,), ".csv"),
+    "runs": Reader(lambda path: read_runs(path, traits_by_name()), (RUNS,), ".csv"),
     "bench": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), (BENCH,), ".json"),
     "command": Reader(
         _command,

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autotune.engines import traits_by_name
 from autotune.graph import PlanGraph, plan_graph
 from autotune.graph.build import build
 from autotune.graph.costs import phase_costs
@@ -118,7 +119,7 @@ def test_pace_of_a_full_pipeline(file: str, concurrency: float) -> None:
             built = build(
                 asked.arch,
                 asked.cluster,
-                candidate.engine,
+                traits_by_name()[candidate.engine],
                 candidate.layout,
                 costs,
                 phase="decode",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from autotune.engines import traits_by_name
 from costmodel.arch import load_model
 from costmodel.calibration.residual import not_measured, residual_columns
 from costmodel.errors import InputError
@@ -79,14 +80,14 @@ def test_tables() -> None:
 @pytest.mark.parametrize("more", [{}, {"name": "h200 with less memory"}])
 def test_a_changed_gpu_is_measured_as_what_it_was(more: dict[str, str]) -> None:
     """Whatever it is called, its errors are those of the GPU whose figures it changes; one of its own has none."""
-    arch, h200 = load_model("llama-3.1-8b"), load_gpu("h200")
+    arch, h200, vllm = load_model("llama-3.1-8b"), load_gpu("h200"), traits_by_name()["vllm"]
     changed = gpu_from_table({"base": "h200", "hbm_gib": 96.0, **more}, "$.cluster.gpu")
     own = gpu_from_table({**TABLE, "generation": h200.generation}, "$.cluster.gpu")
     assert (changed.base, own.base, h200.base) == (h200.name, None, None)
-    of_type = {gpu.name: residual_columns([(arch, gpu, "vllm", None)]).tpot for gpu in (h200, changed, own)}
+    of_type = {gpu.name: residual_columns([(arch, gpu, vllm, None)]).tpot for gpu in (h200, changed, own)}
     assert of_type[changed.name].mean.tolist() == of_type[h200.name].mean.tolist()
     assert of_type[own.name].mean.tolist() != of_type[h200.name].mean.tolist()
-    assert len(not_measured(arch, own, "vllm")) == len(not_measured(arch, changed, "vllm")) + 1
+    assert len(not_measured(arch, own, vllm)) == len(not_measured(arch, changed, vllm)) + 1
 
 
 def test_problems_come_together() -> None:

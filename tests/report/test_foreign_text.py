@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from autotune.comparison import compare
 from autotune.launch.reading.parse import parse_command, split_command
-from autotune.launch.targets.registry import TARGETS, target_files
+from autotune.launch.targets.registry import find_target, target_files
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_report
 from autotune.report.document import plans_csv, tune_document
@@ -142,7 +142,7 @@ def test_a_readme_is_text(name: str, target: str) -> None:
         made = service(plans("llama-3.1-70b", "vllm", 8)[0], arch, model=name, name=name)
         flags = tuple(f"--from: flag {flag} is not known" for flag in (name, f"--{name}"))
         current = replace(made, assumptions=flags, knobs=replace(made.knobs, max_num_batched_tokens=1024))
-        files = target_files(TARGETS[target], launched(replace(made, assumptions=(name,))), current=current)
+        files = target_files(find_target(target), launched(replace(made, assumptions=(name,))), current=current)
         assert all(Path(file).name == file for file in files)
         return files["README.md"].text
 

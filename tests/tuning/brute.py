@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from autotune.engines import split_layers
+from autotune.engines import split_layers, traits_by_name
 from autotune.scoring.limits import p_meets, study_limits
 from autotune.space import format_plan, violations
 from autotune.study import Study, study_from_document
@@ -62,7 +62,11 @@ def all_layouts(study: Study) -> Iterator[tuple[str, Layout]]:
 def evaluate(study: Study, engine: str, layout: Layout, in_flight: Floats, budgets: Sequence[int]) -> Estimate:
     """One plan with every budget (slow axis) and every number in flight (fast axis)."""
     entry = PlanEntry(
-        arch=study.arch, cluster=study.cluster, engine=engine, layout=layout, engine_version=study.engine_version
+        arch=study.arch,
+        cluster=study.cluster,
+        engine=traits_by_name()[engine],
+        layout=layout,
+        engine_version=study.engine_version,
     )
     rows = in_flight.size * len(budgets)
     work = study.workload

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import costmodel.calibration
+from autotune.engines import traits_by_name
 from autotune.study import load_study
 from autotune.validation.bench import read_bench
 from costmodel.arch import Arch
@@ -22,6 +23,7 @@ from costmodel.calibration.residual import (
     own_key,
     residual_columns,
 )
+from costmodel.engine import EngineTraits
 from costmodel.errors import InputError
 from costmodel.hardware import Gpu
 from costmodel.measured.learn_profile import calibrate, learn_cell
@@ -40,7 +42,7 @@ def _runs(tmp_path: Path, count: int) -> tuple[Run, ...]:
         for i in range(count)
     ]
     path.write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
-    return read_runs(path)
+    return read_runs(path, traits_by_name())
 
 
 def test_posterior_of_a_level_by_hand() -> None:
@@ -120,7 +122,7 @@ def test_benchmark_results(tmp_path: Path) -> None:
         read_bench(lines, study, "tp8")
 
 
-def _unknown(engine: str, gpu: Gpu, arch: Arch) -> Residual:
+def _unknown(engine: EngineTraits, gpu: Gpu, arch: Arch) -> Residual:
     """What the calibration knows of a cell whose model it has never seen."""
     stranger = replace(arch, hidden_size=arch.hidden_size + 1)
     return residual_columns([(stranger, gpu, engine, None)])
@@ -138,12 +140,12 @@ def _as_cell(prior: Residual) -> ProfileCell:
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
 def test_eight_runs_of_a_cell_that_errs_by_a_rule(engine: str) -> None:
     """Where runs are slower than the formulas by a factor that grows with load, eight of them teach the rest."""
-    seen = [r for r in read_runs(DATA / "measured_runs.csv") if r.engine == engine]
+    seen = [r for r in read_runs(DATA / "measured_runs.csv", traits_by_name()) if r.engine == engine]
     first = seen[0]
     loads = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 3.0, 6.0, 24.0, 96.0)
     runs = [replace(first, id=str(c), concurrency=c) for c in loads]
     gpu = first.entry.cluster.gpu
-    prior = _unknown(engine, gpu, first.entry.arch)
+    prior = _unknown(first.entry.engine, gpu, first.entry.arch)
     name = own_key(engine, gpu.name, first.entry.arch)
     unknown = prepare_runs(runs, Profile(cells={name: _as_cell(prior)})).evaluate()
     noise = np.random.default_rng(7).normal(0.0, 0.02, (2, len(loads)))

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.engines import ENGINES, traits_by_name
 from costmodel.calibration.residual import COVARIANCE_UNIT, FEATURES, MEAN_UNIT, TARGETS, TRIANGLE, full_covariance
 from costmodel.estimate.normal import Z90
-from costmodel.measured.runs import ENGINES, Run
+from costmodel.measured.runs import Run
 from costmodel.measured.runs_csv import read_runs
 from costmodel.plan.columns import Floats
 from tools.fit_calibration.kernels import fit_kernels
@@ -43,7 +44,7 @@ def main() -> None:
     if options.tables is not None:
         for (generation, engine), laws in _borrowed(_launches(fit_kernels(options.tables))).items():
             _update(options.out / f"{generation}-{engine}.json", {"kernels": laws})
-    runs = read_runs(options.runs, options.models)
+    runs = read_runs(options.runs, traits_by_name(), options.models)
     fit = ServingFit(runs)
     everything = np.ones(len(runs), dtype=bool)
     parameters = fit.fit(everything)

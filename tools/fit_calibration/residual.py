@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
+from autotune.engines import ENGINES
 from costmodel.calibration.data_files import BORROWED_FROM
 from costmodel.calibration.residual import (
     FEATURES,
@@ -21,7 +22,7 @@ from costmodel.calibration.residual import (
     precision_key,
 )
 from costmodel.measured.learn_profile import run_situation
-from costmodel.measured.runs import ENGINES, Run
+from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
 
 Ints = NDArray[np.int64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autotune.engines import engine_title
 from autotune.report.document import assumptions, plan_string
 from autotune.report.html.flips import sensitivity_section
 from autotune.report.html.page_layout import (
@@ -27,7 +28,6 @@ from autotune.report.tune_tables import ranked_plans, ranked_table
 from autotune.report.verdict import tune_verdict
 from autotune.report.vocabulary.metrics import METRICS, PER_GPU, TPOT, TTFT, Metric
 from autotune.report.vocabulary.plan_names import plan_name, same_run
-from autotune.report.vocabulary.titles import ENGINES
 from autotune.report.vocabulary.words import GIB, count, percent, probability, signed
 from autotune.study import Study
 from autotune.text.numbers import number, within
@@ -153,7 +153,7 @@ def _facts(study: Study) -> tuple[str, ...]:
     return (
         study.arch.name,
         f"{cluster.gpus:,} × {cluster.gpu.name}",
-        ENGINES[study.engine],
+        engine_title(study.engine),
         f"prompts of {lengths(work.isl.min, work.isl.max)}, outputs of {lengths(work.osl.min, work.osl.max)} tokens",
         load,
     )
@@ -245,7 +245,7 @@ def _plans(view: _View) -> Section | None:
     if not result.ranked:
         return None
     shown = ranked_plans(result, TABLE_ROWS)
-    engines = tuple(sorted({(p.engine, ENGINES[p.engine]) for _, p, _ in shown}))
+    engines = tuple(sorted({(p.engine, engine_title(p.engine)) for _, p, _ in shown}))
     how = (
         "less is better"
         if result.study.objective.direction == "minimize"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
+from autotune.engines import rule_texts
 from autotune.report.html.page_layout import Grid, Heading, Legend, Part, Section, Sortable, Words
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.shapes import Chart
@@ -15,7 +16,6 @@ from autotune.report.vocabulary.titles import (
     MEMORY,
     MEMORY_PARTS,
     OPERATORS,
-    RULE_TEXTS,
     TTFT_PARTS,
     memory_parts,
 )
@@ -140,7 +140,7 @@ def left_out_section(result: TuneResult) -> Section:
     space, nearest = result.space, result.infeasible[:NEAREST_ROWS]
     lead = f"{space.enumerated:,} layouts were enumerated and {len(space.candidates):,} are valid."
     found = (
-        _counted("Rejected before scoring, by rule", ("Layouts", "Rule"), space.rejected, RULE_TEXTS),
+        _counted("Rejected before scoring, by rule", ("Layouts", "Rule"), space.rejected, rule_texts()),
         _counted(
             "Scored and infeasible, by the limit broken most", ("Plans", "Limit"), result.infeasible_counts, LIMITS
         ),

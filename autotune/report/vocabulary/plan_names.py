@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotune.report.vocabulary.titles import ENGINES
+from autotune.engines import engine_title
 from autotune.space import short_plan
 from autotune.space.pooled_planstring import short_pooled
 from autotune.tuning import PlanResult
@@ -13,7 +13,7 @@ MOST_STAGES = 4
 
 def plan_name(plan: PlanResult, *, dense: bool, several_engines: bool = False) -> str:
     """`R8 TP2 DP8 EP16`: both pools of a disaggregated plan; the GPU type and the engine where they matter."""
-    engine = f"{ENGINES[plan.engine]} " if several_engines else ""
+    engine = f"{engine_title(plan.engine)} " if several_engines else ""
     if plan.pools is not None:
         first, second = (short_plan(side.layout, dense=dense) for side in (plan.pools.prefill, plan.pools.decode))
         return engine + short_pooled(plan.pools, (first, second))

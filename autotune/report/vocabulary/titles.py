@@ -1,18 +1,16 @@
-"""What limits, operators, kinds of memory, parts of TTFT, engines and verdicts are called."""
+"""What limits, operators, kinds of memory, parts of TTFT and verdicts are called."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autotune.engines import RULES
 from autotune.scoring import limits
 from autotune.scoring.gpu_time import OPERATORS
 
 __all__ = [
-    "ENGINES", "LIMITS", "MEMORY", "MEMORY_PARTS", "OPERATORS", "RULE_TEXTS", "TONES", "TTFT_PARTS", "memory_parts"
+    "LIMITS", "MEMORY", "MEMORY_PARTS", "OPERATORS", "TONES", "TTFT_PARTS", "memory_parts"
 ]  # fmt: skip
 
-RULE_TEXTS = {rule.name: rule.text for rule in RULES}
 LIMITS = {kind.code: kind.title for kind in limits.LIMITS}
 TTFT_PARTS = {
     "front_end": "Front end",
@@ -43,13 +41,6 @@ MEMORY_PARTS = {
     **{kind: MEMORY[kind] for kind in ("kv_cache", "activations", "buffers", "reserve")},
 }
 """What a bar of memory is made of: weights but those of the experts together."""
-ENGINES = {
-    "vllm": "vLLM",
-    "sglang": "SGLang",
-    "trtllm": "TensorRT-LLM",
-    "any": "any engine",
-    "vllm+sglang": "vLLM or SGLang",
-}
 TONES = {
     **dict.fromkeys(("switch", "keep", "PASSED", "ok", "OPTIMAL", "confirmed", "inside"), "good"),
     **dict.fromkeys(("undecided", "ACCEPTABLE", "undecidable"), "open"),

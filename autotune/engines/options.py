@@ -1,8 +1,9 @@
 """The options that an engine's server knows, per version, as data; a command line is checked against them.
 
-`options_data/ENGINE-VERSION.toml` holds what the engine's own parser registers, with where it was read. An option whose
-meaning differs between engines or versions carries a `meaning`, which whoever writes the option has to name: so that
-`--dp-size` of a version where it means replicas is never written for attention data parallelism.
+`NAME-VERSION.toml` in the engine's folder of lists holds what the engine's own parser registers, with where it was
+read; NAME is the engine, or a program of its makers such as its benchmark. An option whose meaning differs between
+engines or versions carries a `meaning`, which whoever writes the option has to name: so that `--dp-size` of a version
+where it means replicas is never written for attention data parallelism.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 
 from costmodel.errors import InputError
 
-DATA = "options_data"
+DATA = Path(__file__).with_name("options_data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +51,9 @@ class OptionList:
     """Where the list was read."""
     options: Mapping[str, Option]
     fields: Mapping[str, Option]
-    """Of the configuration file, where the engine has one (TensorRT-LLM); dots for fields of fields."""
-
+    """Of the configuration file, where the engine has one; dots for fields of fields."""
+    spellings: Mapping[str, str]
+    """Every spelling of every option -> its name."""
     server_defaults: tuple[tuple[int, Mapping[str, int]], ...] = ()
     """Least GPU memory, GiB -> what a server takes where an option has no default, ascending."""
 
@@ -63,8 +65,7 @@ class OptionList:
 
     def find(self, flag: str) -> Option | None:
         """The option that a spelling names; underscores stand for hyphens, as the engines' parsers take them."""
-        index = _index(self.engine, self.version)
-        name = index.get(flag) or index.get(_hyphens(flag))
+        name = self.spellings.get(flag) or self.spellings.get(_hyphens(flag))
         return None if name is None else self.options[name]
 
     def require(self, name: str, *, meaning: str | None = None, in_file: bool = False) -> Option:
@@ -88,13 +89,9 @@ class OptionList:
         return option
 
 
-def versions(engine: str) -> tuple[str, ...]:
-    """Versions of an engine whose options are known, newest first."""
-    found = [
-        file.name.removesuffix(".toml").partition("-")[2]
-        for file in (files("autotune.launch") / DATA).iterdir()
-        if file.name.startswith(f"{engine}-") and file.name.endswith(".toml")
-    ]
+def versions(name: str, folder: Path = DATA) -> tuple[str, ...]:
+    """Versions of a program whose options are known, newest first."""
+    found = [f.name.removesuffix(".toml").partition("-")[2] for f in folder.iterdir() if f.name.startswith(f"{name}-")]
     return tuple(sorted(found, key=version_key, reverse=True))
 
 
@@ -108,46 +105,48 @@ def version_key(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def choose_version(engine: str, asked: str | None) -> tuple[OptionList, tuple[str, ...]]:
+def choose_version(name: str, asked: str | None, folder: Path = DATA) -> tuple[OptionList, tuple[str, ...]]:
     """The option list for a version, and what had to be assumed: that of the nearest older version that is known.
 
     Raises:
         InputError: not a version, or older than every version whose options are known.
     """
-    known = versions(engine)
+    known = versions(name, folder)
     if asked is None:
-        return option_list(engine, known[0]), (
-            f"engine version not given: {engine} {known[0]}, the newest whose options are known",
+        return option_list(name, known[0], folder), (
+            f"engine version not given: {name} {known[0]}, the newest whose options are known",
         )
     key = version_key(asked)
     fitting = [v for v in known if version_key(v) <= key]
     if not key or not fitting:
         raise InputError.single(
             "--engine-version",
-            f"must be {engine} {known[-1]} or newer (options are known of {', '.join(known)}), got {asked!r}",
+            f"must be {name} {known[-1]} or newer (options are known of {', '.join(known)}), got {asked!r}",
         )
-    options = option_list(engine, fitting[0])
+    options = option_list(name, fitting[0], folder)
     if version_key(fitting[0]) == key:
         return options, ()
-    return options, (f"{engine} {asked}: options checked against {engine} {fitting[0]}, the nearest that is known",)
+    return options, (f"{name} {asked}: options checked against {name} {fitting[0]}, the nearest that is known",)
 
 
 @lru_cache(maxsize=16)
-def option_list(engine: str, version: str) -> OptionList:
-    """The options of one engine and version that stand in the data.
+def option_list(name: str, version: str, folder: Path = DATA) -> OptionList:
+    """The options of one program and version that stand in the data.
 
     Raises:
         FileNotFoundError: there is no such file (see `versions`).
     """
-    text = (files("autotune.launch") / DATA / f"{engine}-{version}.toml").read_text(encoding="utf-8")
-    table = tomllib.loads(text)
+    table = tomllib.loads((folder / f"{name}-{version}.toml").read_text(encoding="utf-8"))
+    options = {name: _option(name, entry) for name, entry in table["options"].items()}
+    spelt = [(flag, o.name) for o in options.values() for flag in (*o.flags, *o.off)]
     return OptionList(
         engine=table["engine"],
         version=table["version"],
         command=table["command"],
         source=table["source"],
-        options={name: _option(name, entry) for name, entry in table["options"].items()},
+        options=options,
         fields={name: _option(name, entry) for name, entry in table.get("fields", {}).items()},
+        spellings={_hyphens(flag): name for flag, name in spelt} | dict(spelt),
         server_defaults=tuple(sorted((int(k), v) for k, v in table.get("server_defaults", {}).items())),
     )
 
@@ -168,14 +167,6 @@ def _option(name: str, entry: Mapping[str, object]) -> Option:
         meaning=None if entry.get("meaning") is None else str(entry["meaning"]),
         deprecated=bool(entry.get("deprecated", False)),
     )
-
-
-@lru_cache(maxsize=16)
-def _index(engine: str, version: str) -> Mapping[str, str]:
-    """Every spelling -> the option's name."""
-    options = option_list(engine, version).options
-    found = {_hyphens(flag): o.name for o in options.values() for flag in (*o.flags, *o.off)}
-    return found | {flag: o.name for o in options.values() for flag in (*o.flags, *o.off)}
 
 
 def _hyphens(flag: str) -> str:

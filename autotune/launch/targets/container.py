@@ -6,17 +6,13 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autotune.launch.engines.options import versions
-from autotune.launch.plan import Arg, FilePath, LaunchPlan, NodeHost, NodeProcess, NodeRank, Service
+from autotune.engines import ENGINES
+from autotune.engines.command_line import Arg, FilePath, NodeHost, NodeRank
+from autotune.engines.service import Service
+from autotune.launch.plan import NodeProcess
 from autotune.launch.quoting import dns_label
 from costmodel.errors import InputError
 
-IMAGES = {
-    "vllm": "vllm/vllm-openai:v{version}",
-    "sglang": "lmsysorg/sglang:v{version}",
-    "trtllm": "nvcr.io/nvidia/tensorrt-llm/release:{version}",
-}
-"""What the engines' makers publish, for NVIDIA GPUs."""
 FILES_AT = "/etc/autotune"
 """Where configuration files lie in a container."""
 CACHE_AT = "/root/.cache/huggingface"
@@ -50,15 +46,13 @@ def image_of(service: Service) -> tuple[str, tuple[str, ...]]:
             f"container_image: no image of {service.engine} {service.version} is known for AMD GPUs, got "
             f"{service.cluster.gpu.name}: name one",
         )
-    image = IMAGES[service.engine].format(version=service.version)
+    image = ENGINES[service.engine].image.format(version=service.version)
     return image, (f"image not given: {image}",)
 
 
 def bench_image(service: Service) -> str:
-    """Image of the benchmark's client: the server's, or vLLM's for TensorRT-LLM."""
-    if service.engine == "trtllm":
-        return IMAGES["vllm"].format(version=versions("vllm")[0])
-    return image_of(service)[0]
+    """Image of the benchmark's client, most often the server's."""
+    return ENGINES[service.engine].bench_image() or image_of(service)[0]
 
 
 def literal(text: str) -> str:
@@ -70,8 +64,8 @@ def instance_name(service: Service) -> tuple[str, str]:
     """Name of the service, and of this plan of it: two plans of one study can run side by side."""
     name = dns_label(service.name)[:40].strip("-")
     # what is started decides: the same plan exported again is the same object
-    said = f"{service.plan}|{service.version}|{service.model}|{service.limits}"
-    return name, f"{name}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+    identity = f"{service.plan}|{service.version}|{service.model}|{service.limits}"
+    return name, f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +104,8 @@ def _word(arg: Arg, spot: Spot) -> str:
         return literal(arg)
     raise InputError.single(
         "plan",
-        "mpi_over_containers: TensorRT-LLM starts the ranks of other nodes by MPI over ssh, for which containers have "
-        "no common way: use --target trtllm, or a plan whose replicas fit a node",
+        "mpi_over_containers: the ranks of other nodes are started by MPI over ssh, for which containers have no "
+        "common way: export scripts, with the engine's name as --target, or a plan whose replicas fit a node",
     )
 
 
@@ -125,8 +119,8 @@ def own_network(process: NodeProcess, port: int) -> NodeProcess:
 
 
 def environment(process: NodeProcess) -> dict[str, str]:
-    """Variables of a process. Hosts are no part of any engine's."""
-    return {name: literal(value) for name, value in process.env.items() if isinstance(value, str)}
+    """Variables of a process."""
+    return {name: literal(value) for name, value in process.env.items()}
 
 
 def mounted_model(service: Service) -> str | None:
@@ -137,11 +131,6 @@ def mounted_model(service: Service) -> str | None:
     path = service.model
     plain = path.startswith("/") and path.rstrip("/") and ".." not in path.split("/") and path.isprintable()
     return path if service.model_given and plain and not set(path) & set(":\\\"'$") else None
-
-
-def config_files(plan: LaunchPlan) -> list[str]:
-    """Names of the files that commands read."""
-    return sorted(plan.files)
 
 
 def health_command(port: int, path: str) -> list[str]:

@@ -1,11 +1,13 @@
-"""Options of a command as numbers, with every problem met on the way."""
+"""A server's command, read back: its options as text, and as numbers with every problem met on the way."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from autotune.launch.reading.parse import Command
+from autotune.engines.options import OptionList
 from costmodel.errors import Problem
 
 _HUMAN = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
@@ -13,13 +15,29 @@ _HUMAN = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30
 MAX_VALUE = 10**9
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command that starts a server's process."""
+
+    engine: str
+    options: OptionList
+    model: str | None
+    values: Mapping[str, Any]
+    """Option -> text, list of texts, or a truth value; only what was said."""
+    env: Mapping[str, str]
+    unknown: tuple[str, ...]
+    """What this version does not know, as it was written."""
+    assumptions: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
-class Values:
-    """Options of one command as numbers, with every problem met on the way."""
+class OptionReader:
+    """The options of one command as numbers."""
 
     command: Command
     gpu_gib: float
-    said: list[str] = field(default_factory=list)
+    """Memory of the GPU, by which servers choose some defaults."""
+    assumptions: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def text(self, name: str) -> str | None:
@@ -54,15 +72,32 @@ class Values:
         """Whether a flag is set."""
         return self.command.values.get(name) is True or str(self.command.values.get(name)).lower() == "true"
 
-    def stages(self, text: str | None, pp: int) -> tuple[int, ...] | None:
-        """Layers per stage from `31,30`."""
+    def fraction(self, text: str) -> float | None:
+        """A share of memory."""
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if 0.0 < value <= 1.0:
+            return value
+        self.problems.append(Problem(path="memory fraction", message=f"must lie between 0 and 1, got {text[:40]!r}"))
+        return None
+
+    def guess_experts(self, likely: bool) -> bool:
+        """Whether a model that is not known has experts: `likely` where the options speak of them; a guess is noted."""
+        if not likely:
+            self.assumptions.append("model not known: taken for a dense one, since neither EP nor attention-DP is set")
+        return likely
+
+    def stages(self, text: str | None, pp: int) -> tuple[int, ...]:
+        """Layers per stage from `31,30`; none where nothing is said."""
         if text is None:
-            return None
+            return ()
         if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", text.strip()) or len(text.split(",")) != pp:
             self.problems.append(
                 Problem(path="layer partition", message=f"must list the layers of {pp} stages, got {text[:100]!r}")
             )
-            return None
+            return ()
         return tuple(map(int, text.strip().split(",")))
 
     def divided(self, whole: int, part: int, what: str) -> int:
