@@ -39,8 +39,8 @@ def calibrate(
     from autotune.cli.measured import bench_results
     from autotune.cli.output import show
     from autotune.engines import traits_by_name
+    from autotune.files import write_file
     from autotune.report.document import finite
-    from autotune.report.files import write_atomic
     from autotune.report.validation import calibration_report
     from autotune.validation.bench import SUFFIXES
     from costmodel.calibration.profile import profile_text
@@ -55,6 +55,6 @@ def calibrate(
         else:
             read += read_runs(path, traits_by_name(), None if models is None else Path(models))
     profile, changes = learn(read)
-    write_atomic(Path(out), profile_text(profile))
+    write_file(Path(out), profile_text(profile))
     document = finite({"profile": out, "cells": [asdict(c) for c in changes]})
     show(document, lambda _: calibration_report(changes, out), as_json=as_json, as_table=as_table)

@@ -76,8 +76,9 @@ def export(
     autotune export studies/deepseek-v3-128xh200.toml --target k8s --model /models/deepseek-v3 --out out/k8s
     """
     from autotune.cli.output import show
+    from autotune.files import OutFile
     from autotune.launch.export import choose_plan, make_export
-    from autotune.launch.files import OutFile, write_folder
+    from autotune.launch.files import write_export
     from autotune.launch.service import LaunchOptions
     from autotune.launch.targets.registry import find_target, target_files
     from autotune.report.launch import export_document, export_report
@@ -99,7 +100,7 @@ def export(
     )
     files = target_files(chosen, launch, current=now)
     files |= {name: OutFile(text=text) for name, text in portable_study(Path(study), overrides).items()}
-    write_folder(Path(out), files)
+    write_export(Path(out), files)
     document = export_document(launch, target=target, folder=out, files=sorted(files))
     show(document, export_report, as_json=as_json, as_table=as_table)
 

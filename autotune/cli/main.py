@@ -11,7 +11,6 @@ from autotune.cli.options import EXIT_INPUT, EXIT_INTERRUPTED
 
 COMMANDS = {
     "tune": "tune",
-    "worker": "commands.worker",
     "space": "space",
     "model": "model",
     "catalog": "catalog",
@@ -26,7 +25,7 @@ COMMANDS = {
     "export": "export",
     "import": "import_plan:import_plan",
     "verify": "verify",
-    "study": "commands.study",
+    "study": "study",
 }
 
 

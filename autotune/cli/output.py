@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from autotune.cli.options import wants_json
-from autotune.report.files import to_json, write_atomic
+from autotune.files import write_file
+from autotune.report.files import to_json
 from autotune.report.markdown import markdown_report
 from autotune.report.terminal import WIDTH, Terminal, print_report, stdout_console
 from autotune.report.text_blocks import Report
@@ -56,7 +57,7 @@ def publish(
     if out is None:
         sys.stdout.write(text)
     else:
-        write_atomic(Path(out), text)
+        write_file(Path(out), text)
 
 
 def chosen_form(form: str | None, out: str | None, *, as_json: bool, as_table: bool) -> str:

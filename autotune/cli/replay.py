@@ -57,7 +57,8 @@ def replay(
 
     from autotune.cli.output import progress_bar
     from autotune.cli.times import duration_s
-    from autotune.report.files import to_json, write_atomic
+    from autotune.files import write_file
+    from autotune.report.files import to_json
     from autotune.report.replay import replay_blocks, replay_document, replay_markdown
     from autotune.report.svg.replay_plot import replay_svg
     from autotune.report.terminal import print_blocks, stdout_console
@@ -85,9 +86,9 @@ def replay(
         )
     document = replay_document(found)
     if plot is not None:
-        write_atomic(Path(plot), replay_svg(document))
+        write_file(Path(plot), replay_svg(document))
     if markdown is not None:
-        write_atomic(Path(markdown), replay_markdown(document))
+        write_file(Path(markdown), replay_markdown(document))
     if quiet:
         click.echo(to_json(document), nl=False)
     else:

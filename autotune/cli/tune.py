@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from autotune.cli.options import BACKEND, EXIT_INFEASIBLE, JOBS, QUESTION, SCHEDULER, SHOWN, STORAGE, wants_json
+from autotune.cli.shard import SHARD, read_shard, run_shard, shard_report
 
 if TYPE_CHECKING:
     from autotune.report.text_blocks import Report
     from autotune.storage import Store
     from autotune.study import Study
-    from autotune.tuning.executor import Pool
+    from autotune.tuning.executor import Executor
 
 Progress = Callable[[int, int], None]
 POOLED_WIDTH = 32
@@ -39,6 +40,7 @@ POOLED_WIDTH = 32
 )
 @STORAGE
 @click.option("--no-storage", is_flag=True, help="Keep nothing; score everything again.")
+@SHARD
 @JOBS
 @BACKEND
 @SCHEDULER
@@ -53,6 +55,7 @@ def tune(
     pareto: bool,
     storage: str | None,
     no_storage: bool,
+    shard: str | None,
     jobs: int,
     backend: str,
     scheduler: str | None,
@@ -60,31 +63,43 @@ def tune(
     """Score every valid plan of STUDY and rank them against its baseline.
 
     Exit code 0: at least one plan keeps every constraint; 3: none does (the nearest ones are shown); 2: the
-    input is wrong. Running the same study again answers from its storage; running it in several places at once, with
-    one storage, shares the work (see also `autotune worker`).
+    input is wrong. Running the same study again answers from its storage. Several machines share the work on a Dask or
+    Ray cluster (--backend), or by taking a fixed share each (--shard) into one storage.
     """
-    from autotune.cli.output import progress_bar
-    from autotune.cli.stores import front_store, study_store
+    from autotune.cli.output import progress_bar, show
+    from autotune.cli.stores import damage_warning, front_store, study_store
+    from autotune.files import write_file
     from autotune.report.document import plans_csv
-    from autotune.report.files import to_json, write_atomic
+    from autotune.report.files import to_json
     from autotune.report.terminal import WIDTH, print_report, stdout_console
     from autotune.study import load_study
-    from autotune.tuning.executor import open_pool
+    from autotune.tuning.executor import open_executor
     from costmodel.errors import InputError
 
     loaded = load_study(Path(study), overrides)
     if pareto and html is not None:
         raise InputError.single("--html", "must go without --pareto: the page is of a ranking, and draws its front")
+    share = None
+    if shard is not None:
+        other = "--html" if html is not None else "--pareto" if pareto else None
+        share = read_shard(shard, no_storage=no_storage, other=other)
     store = None if no_storage else (front_store if pareto else study_store)(loaded, storage, out)
-    with open_pool(backend, jobs=jobs, scheduler=scheduler) as pool, progress_bar(quiet=as_json) as report:
-        answer = (_front if pareto else _ranking)(loaded, store, pool, report)
+    quiet = wants_json(as_json, as_table)
+    with open_executor(backend, jobs=jobs, scheduler=scheduler) as executor, progress_bar(quiet=quiet) as report:
+        if share is not None and store is not None:
+            document = run_shard(loaded, store, share, executor, report)
+            damage_warning(store)
+            show(document, shard_report, as_json=as_json, as_table=as_table)
+            return
+        answer = (_front if pareto else _ranking)(loaded, store, executor, report)
+    damage_warning(store)
     if out is not None:
         everything = answer.document(0)
-        write_atomic(Path(out) / answer.files[0], to_json(everything))
-        write_atomic(Path(out) / answer.files[1], plans_csv(everything, gpu=loaded.cluster.gpu.name))
+        write_file(Path(out) / answer.files[0], to_json(everything))
+        write_file(Path(out) / answer.files[1], plans_csv(everything, gpu=loaded.cluster.gpu.name))
     if html is not None and answer.page is not None:
         with progress_bar(quiet=as_json, title="changing the study") as report:
-            write_atomic(Path(html), answer.page(report))
+            write_file(Path(html), answer.page(report))
         if not as_json:
             sys.stderr.write(f"report: {html}\n")
     if wants_json(as_json, as_table):
@@ -108,15 +123,12 @@ class _Answer(NamedTuple):  # no dataclass: --help does without what those impor
     """Columns that its table needs beyond the usual."""
 
 
-def _ranking(study: Study, store: Store | None, pool: Pool, progress: Progress) -> _Answer:
-    from autotune.cli.stores import one_machine_warning
+def _ranking(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
     from autotune.report.document import tune_document
     from autotune.report.tune_text import tune_report
     from autotune.tuning import tune as answer
 
-    result = answer(study, store, pool=pool, progress=progress)
-    if store is not None:
-        one_machine_warning(store, store.other_hosts)
+    result = answer(study, store, executor=executor, progress=progress)
 
     def page(progress: Progress) -> str:
         from autotune.report.html.tune import tune_page  # the template engine is for those who want a page
@@ -134,11 +146,11 @@ def _ranking(study: Study, store: Store | None, pool: Pool, progress: Progress) 
     )
 
 
-def _front(study: Study, store: Store | None, pool: Pool, progress: Progress) -> _Answer:
+def _front(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
     from autotune.report.pareto_front import front_document, front_report
     from autotune.tuning.pareto_front import pareto
 
-    front = pareto(study, store, pool=pool, progress=progress)
+    front = pareto(study, store, executor=executor, progress=progress)
     return _Answer(
         document=lambda top: front_document(front, top=top),
         report=lambda top: front_report(front, top=top),

@@ -35,8 +35,8 @@ def validate(
 
     from autotune.cli.output import show
     from autotune.engines import traits_by_name
+    from autotune.files import write_file
     from autotune.report.document import finite
-    from autotune.report.files import write_atomic
     from autotune.report.text_blocks import Report
     from autotune.report.validation import published_block, validation_blocks
     from autotune.validation.published import published_points, published_pools
@@ -55,7 +55,7 @@ def validate(
         batch = prepare_runs(read, None if calibration is None else read_profile(Path(calibration)))
         estimate = batch.evaluate()
         if predictions is not None:
-            write_atomic(Path(predictions), predictions_csv(read, estimate))
+            write_file(Path(predictions), predictions_csv(read, estimate))
         document = validation_document(batch, estimate)
         blocks = validation_blocks(document)
     if published:

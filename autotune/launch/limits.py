@@ -9,8 +9,7 @@ import numpy as np
 
 from autotune.engines import ENGINES
 from autotune.engines.service import StartLimits
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
-from autotune.space import Candidate
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
@@ -27,15 +26,9 @@ LENGTH_STEP = 256
 """Engines allocate KV in blocks of 16 to 128 tokens; a round figure is easier to read."""
 
 
-def plan_rows(study: Study, plan: PlanResult) -> Rows:
+def plan_rows(study: Study, plan: PlanResult) -> KnobGrid:
     """The plan with its own dtypes and token budget, as the cost model takes it."""
-    knobs = plan.knobs
-    variant = Variant(
-        candidate=Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu),
-        weight_dtype=knobs.weight_dtype,
-        kv_dtype=knobs.kv_dtype,
-    )
-    return make_rows(study, [variant], [knobs.max_num_batched_tokens])
+    return KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
 
 
 def start_limits(study: Study, plan: PlanResult) -> StartLimits:
@@ -93,7 +86,7 @@ def _with_headroom(longest: int, most: int) -> int:
     return max(min(length, most), longest) if most else length
 
 
-def _memory(study: Study, rows: Rows, seqs: int, length: int) -> Memory:
+def _memory(study: Study, rows: KnobGrid, seqs: int, length: int) -> Memory:
     layout = rows.batch.layout
     return rows.batch.memory(
         rows.load(np.array([float(seqs) * float(layout.replicas[0]) * float(layout.attn_dp[0])])),

@@ -8,27 +8,18 @@ from dataclasses import asdict
 from typing import Any
 
 from autotune.disaggregated.tune_pools import PoolSearch
+from autotune.metrics import Use, used
 from autotune.report.clusters import clusters_document
 from autotune.report.files import table_csv
-from autotune.scoring.joint_uncertainty import P10, Confidence
+from autotune.scoring.joint_uncertainty import Confidence
 from autotune.space import Candidate, Space, format_plan
 from autotune.space.pool_plan import ROLES, Pools
 from autotune.text.escaping import csv_text
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import BaselineResult, place
+from costmodel.estimate.normal import Z90
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 
-COMPARED = (
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "requests_per_s",
-    "ttft_s",
-    "tpot_s",
-    "memory_util_frac",
-    "gpu_util_frac",
-    "gpus",
-    "usd_per_million_tokens",
-)
 UNOPENED = {"dcp": 1, "redundant_experts": 0}
 """Axes that only a study that opens them has, and the value at which a layout leaves them out."""
 CSV_COLUMNS = ("rank", "plan", "engine", "feasible", "violations", "gpu", "stage_layers", *LAYOUT_AXES)
@@ -46,7 +37,7 @@ def versus(plan: PlanResult, baseline: PlanResult | None) -> dict[str, float]:
     out: dict[str, float] = {}
     if baseline is None:
         return out
-    for name in COMPARED:
+    for name in (metric.name for metric in used(Use.BASELINE)):
         before, now = baseline.metrics.get(name, 0.0), plan.metrics.get(name, math.nan)
         if before and math.isfinite(before) and math.isfinite(now):
             out[f"{name}_frac"] = now / before - 1.0
@@ -61,7 +52,7 @@ def confidence_document(plan: PlanResult, known: Confidence | None) -> dict[str,
         ("tpot_s", "tpot_log_sd", "tpot_p10_s", "tpot_p90_s"),
         ("requests_per_s", "throughput_log_sd", "requests_per_s_p10", "requests_per_s_p90"),
     ):
-        factor = math.exp(P10 * plan.metrics[sd])
+        factor = math.exp(Z90 * plan.metrics[sd])
         out |= {low: plan.metrics[name] / factor, high: plan.metrics[name] * factor}
     return out if known is None else out | asdict(known)
 

@@ -9,7 +9,8 @@ from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.words import asked, count, measure, percent, probability, signed, united
 from autotune.scoring.joint_uncertainty import TOLD_APART
-from autotune.scoring.plan_result import DERIVED, relative_excess
+from autotune.scoring.limits import JOINT_PROBABILITY
+from autotune.scoring.plan_result import relative_excess
 from autotune.text.numbers import number, within
 from autotune.tuning import PlanResult, TuneResult, Violation
 
@@ -78,7 +79,7 @@ def _against(result: TuneResult, name: str, base: PlanResult, scope: str) -> Ver
 def _baseline_breaks(result: TuneResult, name: str, base: PlanResult, scope: str) -> Verdict:
     metric = METRICS[result.study.objective.metric]
     change = versus(result.ranked[0], base).get(f"{metric.name}_frac")
-    given = [v for v in base.violations if v.code != DERIVED] or list(base.violations)
+    given = [v for v in base.violations if v.code != JOINT_PROBABILITY] or list(base.violations)
     against = f"{metric.title} of {name} against it: {signed(change)}."
     return Verdict(
         kind="good",
@@ -96,7 +97,7 @@ def _nothing(result: TuneResult, name: str) -> Verdict:
     if not result.infeasible:
         return Verdict(kind="bad", badge="No plan", headline="No valid plan was scored.", lines=(_scope(result),))
     nearest = result.infeasible[0]
-    given = [v for v in nearest.violations if v.code != DERIVED] or list(nearest.violations)
+    given = [v for v in nearest.violations if v.code != JOINT_PROBABILITY] or list(nearest.violations)
     return Verdict(
         kind="bad",
         badge="No plan fits",

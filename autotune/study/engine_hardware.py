@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from autotune.engines import ANY, ENGINES, listed
 from autotune.engines.weight_dtypes import stored_dtypes, weight_dtypes
-from autotune.study.values import Search
+from autotune.study.sections import Search
 from costmodel.arch import Arch
 from costmodel.dtypes import compute_dtype, hardware_dtype
 from costmodel.errors import InputError, Problem

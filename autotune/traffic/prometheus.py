@@ -117,14 +117,16 @@ def profile_of_metrics(
         if not started:
             return f"one scrape without {STARTED} says no rate: give results of a query over a range"
         start, end = min(started), times[0] if now_s is None else now_s
-        said = [f"traffic since the server's start, {(end - start) / 3600.0:.3g} h ago: one scrape knows no window"]
+        assumptions = [
+            f"traffic since the server's start, {(end - start) / 3600.0:.3g} h ago: one scrape knows no window"
+        ]
     else:
         end = times[-1] if now_s is None else now_s
         start = times[0] if window_s is None else max(end - window_s, times[0])
-        said = []
+        assumptions = []
     if not end > start:
         return "the samples span no time"
-    return _profile(metrics, names, start, end, said)
+    return _profile(metrics, names, start, end, assumptions)
 
 
 def _length_buckets(names: ServerMetrics) -> tuple[str, str]:
@@ -132,7 +134,7 @@ def _length_buckets(names: ServerMetrics) -> tuple[str, str]:
 
 
 def _profile(
-    metrics: _Metrics, names: ServerMetrics, start: float, end: float, said: list[str]
+    metrics: _Metrics, names: ServerMetrics, start: float, end: float, assumptions: list[str]
 ) -> WorkloadProfile | str:
     low = start if metrics.times_known else -inf
     lengths = [_lengths(metrics, metric, low, end) for metric in (names.prompt_tokens, names.output_tokens)]
@@ -156,7 +158,7 @@ def _profile(
         end_s=end,
         shared_prefix_frac=min(hits / queries, 1.0) if queries > 0.0 else None,
         assumptions=(
-            *said,
+            *assumptions,
             *more,
             "prompt and output lengths are taken as independent, spread within their histograms' buckets",
             *served,

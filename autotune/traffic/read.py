@@ -27,7 +27,6 @@ HEAD_BYTES = 1 << 16
 """Enough of a log's beginning to tell what it is."""
 MAX_BAD_FRAC = 0.05
 """Share of unusable lines above which a log is not decided on."""
-MAX_SHOWN_PROBLEMS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +133,9 @@ def read_traffic(
         bounds = None if now_s is None or window_s is None else (now_s - window_s, now_s)
         gathered = Gathered(window_s=window_s if now_s is None else None, between_s=bounds)
         if first.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            form, said = "jsonl", read_jsonl(first, pieces, gathered)
+            form, assumptions = "jsonl", read_jsonl(first, pieces, gathered)
         elif looks_like_csv(first):
-            form, said = "csv", read_csv(opened.name, first, pieces, gathered)
+            form, assumptions = "csv", read_csv(opened.name, first, pieces, gathered)
         else:
             raise InputError.single(
                 opened.name,
@@ -144,7 +143,7 @@ def read_traffic(
                 + "; ".join(needed_columns())
                 + f"), JSON lines, or metrics of {servers_with_metrics()} in Prometheus' text or query format",
             )
-        return _log(opened, form, said, gathered, window_s=window_s, now_s=now_s, max_bad_frac=max_bad_frac)
+        return _log(opened, form, assumptions, gathered, window_s=window_s, now_s=now_s, max_bad_frac=max_bad_frac)
 
 
 def _head(pieces: Iterator[bytes]) -> bytes:
@@ -159,7 +158,7 @@ def _head(pieces: Iterator[bytes]) -> bytes:
 def _log(
     opened: Source,
     form: str,
-    said: tuple[str, ...],
+    assumptions: tuple[str, ...],
     gathered: Gathered,
     *,
     window_s: float | None,
@@ -188,7 +187,7 @@ def _log(
         problems=problems,
         failed=gathered.failed,
         refusal=_refusal(opened, gathered, held, unusable, max_bad_frac, problems, end > start),
-        assumptions=(*said, *thinned, *failed),
+        assumptions=(*assumptions, *thinned, *failed),
         columns=held,
     )
 

@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from costmodel.arch import Arch
-from costmodel.calibration.residual import BORROWED_FROM
+from costmodel.calibration.data_files import BORROWED_FROM, DATA, kernel_file
 from costmodel.dtypes import KV_BYTES, compute_dtype
 from costmodel.engine import EngineTraits
 from costmodel.hardware import Cluster, Gpu
@@ -21,9 +20,6 @@ from costmodel.step.collectives import Links
 from costmodel.step.kernel_laws import Rate
 from costmodel.step.kernel_rates import Rates
 from costmodel.step.pipeline_pass import EngineColumns
-
-_DATA = files("costmodel.calibration") / "data"
-
 
 _GEMM = {
     "bf16": "gemm_bf16",
@@ -87,7 +83,7 @@ class Calibration:
 
 @lru_cache(maxsize=32)
 def _read(generation: str, engine: str) -> dict[str, Any]:
-    raw: dict[str, Any] = json.loads((_DATA / f"{generation}-{engine}.json").read_text(encoding="utf-8"))
+    raw: dict[str, Any] = json.loads((DATA / kernel_file(generation, engine)).read_text(encoding="utf-8"))
     return raw
 
 

@@ -17,8 +17,8 @@ from costmodel.calibration.load import Cell, CellColumns, cell_columns, load_cal
 from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import Residual, residual_columns
 from costmodel.engine import EngineTraits
-from costmodel.estimate.error_model import corrected_state
-from costmodel.estimate.result import Estimate, collect
+from costmodel.estimate.error_model import Correction, Situation
+from costmodel.estimate.result import Estimate, steady_estimate
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.plan.layout import Layout
@@ -77,20 +77,16 @@ class PlanBatch:
         """Prepare plans; `profile` is a user's own calibration. Raises `ValueError` for an empty sequence."""
         if not entries:
             raise ValueError("a batch must hold at least one plan, got none")
-        keys: dict[tuple[object, ...], int] = {}
-        firsts: list[PlanEntry] = []
-        index = np.empty(len(entries), dtype=np.int64)
-        for i, e in enumerate(entries):
-            key = (id(e.arch), id(e.cluster), e.engine, e.kv_dtype, e.engine_version)
-            if key not in keys:
-                keys[key] = len(firsts)
-                firsts.append(e)
-            index[i] = keys[key]
+        places = zip(_places([e.arch for e in entries]), _places([e.cluster for e in entries]), entries, strict=True)
+        keys: dict[tuple[int, int, EngineTraits, str | None, str | None], int] = {}
+        cell_of = [keys.setdefault((a, c, e.engine, e.kv_dtype, e.engine_version), len(keys)) for a, c, e in places]
+        index = np.array(cell_of, dtype=np.int64)
+        firsts = [entries[cell_of.index(cell)] for cell in range(len(keys))]
         cells = [(e.arch, e.cluster, e.engine, e.kv_dtype or e.arch.kv_dtype) for e in firsts]
         calibrations = [load_calibration(e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts]
         columns = cell_columns(cells, calibrations)
         residual = residual_columns(
-            [(e.arch, e.cluster.gpu.name, e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts],
+            [(e.arch, e.cluster.gpu, e.engine, e.engine_version) for e in firsts],
             None if profile is None else profile.values(),
         )
         archs = ArchColumns.of([e.arch for e in firsts])
@@ -182,6 +178,23 @@ class PlanBatch:
         )
 
 
+def _places(values: Sequence[object]) -> list[int]:
+    """The place of each value among the distinct ones, in the order of their first appearance.
+
+    By equality, for what cannot be hashed; equal values mostly are one object, which is looked at first.
+    """
+    known: list[object] = []
+    out = []
+    for value in values:
+        place = next((i for i, other in enumerate(known) if other is value), None)
+        if place is None:
+            place = next((i for i, other in enumerate(known) if other == value), len(known))
+            if place == len(known):
+                known.append(value)
+        out.append(place)
+    return out
+
+
 def _pick(values: Floats, index: Any) -> Floats:
     return values if values.shape[0] == 1 else values[index]
 
@@ -201,8 +214,8 @@ def _popularity(entries: Sequence[PlanEntry], skew: float) -> Floats:
 
 def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
     memory, state = _solve(batch, load, longest_prompt, memory_fraction)
-    corrected = corrected_state(batch.residual, batch.layout, load, state)
-    return collect(batch.layout, load, memory, state, corrected)
+    situation = Situation.of(batch.layout, load.concurrency / batch.layout.replicas, load.isl, load.osl)
+    return steady_estimate(batch.layout, load, memory, state, Correction.of(batch.residual, situation))
 
 
 def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Memory:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from costmodel.arch import Arch, load_model, read_config_file, with_dtypes
-from costmodel.calibration.residual import BORROWED_FROM
+from costmodel.calibration.data_files import BORROWED_FROM
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
@@ -149,16 +149,6 @@ def _gpu(name: str, clusters: dict[str, Gpu | None], problems: list[Problem]) ->
     return clusters[name]
 
 
-_CLUSTERS: dict[tuple[str, int], Cluster] = {}
-
-
-def _cluster(gpu: Gpu, gpus: int) -> Cluster:
-    key = (gpu.name, gpus)
-    if key not in _CLUSTERS:
-        _CLUSTERS[key] = Cluster(gpus=gpus, gpu=gpu, gpus_per_node=gpu.gpus_per_node)
-    return _CLUSTERS[key]
-
-
 def _number(row: Mapping[str, str], name: str, at: str, problems: list[Problem], default: float | None = None) -> float:
     text = row.get(name, "")
     if not text and default is not None:
@@ -256,7 +246,7 @@ def _run(
         concurrency=concurrency,
         entry=PlanEntry(
             arch=arch,
-            cluster=_cluster(gpu, layout.gpus),
+            cluster=Cluster(gpus=layout.gpus, gpu=gpu, gpus_per_node=gpu.gpus_per_node),
             engine=engine,
             layout=layout,
             kv_dtype=None if kv_dtype == AS_CHECKPOINT else kv_dtype,

@@ -54,6 +54,26 @@ class Memory:
         """All but KV."""
         return self.weight_bytes + self.activation_bytes + self.buffer_bytes + self.reserve_bytes
 
+    @property
+    def sequences_per_rank(self) -> Floats:
+        """Sequences of mean length for which a rank has KV room, whole ones."""
+        return np.floor(np.maximum(self.kv_room_bytes, 0.0) / self.kv_bytes_per_sequence)
+
+    @property
+    def kv_fits_longest(self) -> Floats:
+        """KV room over the bytes of one longest sequence."""
+        return self.kv_room_bytes / self.kv_bytes_longest
+
+    def by_kind(self, kv_bytes: Floats) -> dict[str, Floats]:
+        """Everything on the GPU with so much cache in use: weight kinds, cache, activations, buffers, reserve."""
+        return {
+            **self.weights_bytes,
+            "kv_cache": kv_bytes,
+            "activations": self.activation_bytes,
+            "buffers": self.buffer_bytes,
+            "reserve": self.reserve_bytes,
+        }
+
     def kv_bytes(self, sequences_per_rank: Floats) -> Floats:
         """KV in use with so many sequences wanted on a rank: no more than there is room for."""
         wanted = sequences_per_rank * self.kv_bytes_per_sequence

@@ -23,6 +23,7 @@ from costmodel.calibration.residual import (
     full_covariance,
     residual_columns,
 )
+from costmodel.hardware import load_gpu
 from costmodel.plan.columns import Floats
 from tests.costmodel.helpers import TRAITS
 
@@ -81,7 +82,7 @@ def test_an_unmeasured_model_is_known_by_its_formulas_alone() -> None:
     """Whatever its precision, its cell moves nothing and is wider than a measured one's."""
     names = {find_cell("vllm", "h100_sxm", "hopper", "h1-l1-a1-e0", p, "") for p in ("bf16", "fp8", "fp4")}
     assert names == {"h100_sxm|*|*|*"}
-    here = ("h100_sxm", "hopper", TRAITS["vllm"], None)
+    here = (load_gpu("h100_sxm"), TRAITS["vllm"], None)
     unknown, known = (residual_columns([(load_model(name), *here)]) for name in ("mixtral-8x7b", "llama-3.1-70b"))
     centre = np.zeros((len(FEATURES), 1))
     centre[0] = 1.0

@@ -12,7 +12,7 @@ import pytest
 
 from autotune.engines import ENGINES, Engine
 from autotune.graph.ranks import ReplicaRanks
-from autotune.launch.files import write_folder
+from autotune.launch.files import write_export
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.reading.parse import find_engine
 from autotune.launch.targets import compose, kubernetes
@@ -294,7 +294,7 @@ def test_every_target_that_takes_it_imports_as_the_same_plan(engine: Engine, tmp
         for version in engine.versions():
             plan = launched(service(candidate, load_model("llama-3.1-70b"), version=version))
             folder = tmp_path / target.name / version
-            write_folder(folder, target_files(target, plan, current=plan.service))
+            write_export(folder, target_files(target, plan, current=plan.service))
             read = import_plan(str(folder))
             assert (read.plan, read.engine_version, read.unknown) == (plan.service.plan, version, ())
             assert read.layout == candidate.layout

@@ -74,7 +74,7 @@ def test_its_times_are_those_of_its_stand_in_but_less_sure(invented: Engine) -> 
     traits, study = traits_by_name(), load_study(LLAMA)
     gpu = study.cluster.gpu
     borrowed, owned = (
-        residual_columns([(study.arch, gpu.name, gpu.generation, traits[name], None)])
+        residual_columns([(study.arch, gpu, traits[name], None)])
         for name in (invented.name, invented.traits.calibration)
     )
     assert borrowed.tpot.mean.tolist() == owned.tpot.mean.tolist()

@@ -12,11 +12,11 @@ import pytest
 
 from autotune.cli.main import cli
 from autotune.report.terminal import Terminal
-from autotune.storage import open_store
 from autotune.study import load_study
 from costmodel.errors import InputError, Problem, visible
 from costmodel.files import read_file
 from tests.fuzz.readers import CONFIGS, READERS
+from tests.storage.helpers import store_at
 from tests.studies import FOLDER
 
 FILES = [name for name, reader in READERS.items() if name not in ("settings", "plan", "command", "script", "manifest")]
@@ -55,7 +55,7 @@ def test_a_pipe_is_no_storage(name: str, tmp_path: Path) -> None:
     """A storage is a regular file."""
     os.mkfifo(tmp_path / name)
     with pytest.raises(InputError, match="it is no regular file"):
-        open_store(tmp_path / name, "mine", "f" * 64, ["maximize"])
+        store_at(tmp_path / name)
 
 
 def test_names_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

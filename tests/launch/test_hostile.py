@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from autotune.files import OutFile
 from autotune.launch.document import plan_document, read_plan
-from autotune.launch.files import OutFile, write_folder
+from autotune.launch.files import write_export
 from autotune.launch.quoting import check_image, check_launch_text, dns_label, one_line
 from autotune.launch.reading.parse import parse_command, split_command
 from autotune.launch.reading.safe_yaml import read_yaml
@@ -155,7 +156,7 @@ def test_no_file_is_written_outside_the_folder(name, tmp_path):
     """A file name that leads elsewhere is refused before anything is written."""
     target = tmp_path / "out"
     with pytest.raises(InputError, match="plain file names only"):
-        write_folder(target, {"ok.txt": OutFile(text="x"), name: OutFile(text="y")})
+        write_export(target, {"ok.txt": OutFile(text="x"), name: OutFile(text="y")})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -163,9 +164,9 @@ def test_a_folder_is_written_whole_and_only_over_an_export(tmp_path):
     """New and exported folders are (re)placed with nothing left over; other folders, files and links are refused."""
     target = tmp_path / "out"
     mark = OutFile(text='{"written_by": "autotune export"}')
-    write_folder(target, {"plan.json": mark, "old.sh": OutFile(text="x", executable=True)})
+    write_export(target, {"plan.json": mark, "old.sh": OutFile(text="x", executable=True)})
     assert (target / "old.sh").stat().st_mode & 0o111
-    write_folder(target, {"plan.json": mark})
+    write_export(target, {"plan.json": mark})
     assert sorted(p.name for p in target.iterdir()) == ["plan.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
     mine = tmp_path / "mine"
@@ -175,7 +176,7 @@ def test_a_folder_is_written_whole_and_only_over_an_export(tmp_path):
     (tmp_path / "link").symlink_to(target)
     for name, why in (("mine", "holds other files"), ("file", "is a file"), ("link", "symbolic link")):
         with pytest.raises(InputError, match=why):
-            write_folder(tmp_path / name, {"plan.json": mark})
+            write_export(tmp_path / name, {"plan.json": mark})
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autotune.engines import ENGINES
 from autotune.engines.options import versions
-from autotune.launch.files import OutFile
+from autotune.files import OutFile
 from autotune.launch.targets.scripts import script_files
 from costmodel.arch import load_model
 from costmodel.errors import InputError

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.engines import ENGINES
-from autotune.launch.files import write_folder
+from autotune.launch.files import write_export
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.targets import compose, dynamo, kubernetes
 from autotune.launch.targets.container import instance_name
@@ -83,7 +83,7 @@ def test_any_folder_is_valid_and_reads_back(target, engine, model, gpus, per_nod
             else:
                 check(document)
     folder = tmp_path_factory.mktemp("export") / "out"
-    write_folder(folder, files)
+    write_export(folder, files)
     read = import_plan(str(folder))
     assert read.plan == plan.service.plan
     assert read.layout.stage_layers == candidate.layout.stage_layers

@@ -11,6 +11,7 @@ from io import StringIO
 import pytest
 
 from autotune.engines import ENGINES, engine_title
+from autotune.metrics import METRICS, OBJECTIVES
 from autotune.report.document import plans_csv, tune_document
 from autotune.report.evaluation_text import evaluation_report
 from autotune.report.html.evaluation import evaluation_page
@@ -19,12 +20,10 @@ from autotune.report.markdown import markdown_report
 from autotune.report.svg.scale import linear
 from autotune.report.terminal import Terminal, print_report
 from autotune.report.tune_text import tune_report
-from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES, TTFT_PARTS, memory_parts
 from autotune.report.vocabulary.words import measure, percent, probability, signed
 from autotune.scoring.limits import study_limits
 from autotune.study import load_study
-from autotune.study.values import OBJECTIVES
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.estimate.result import TTFT_PARTS as PARTS
 from costmodel.plan.layout import LAYOUT_AXES

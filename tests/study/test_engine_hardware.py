@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autotune.study import load_study
-from autotune.tuning.workers import study_space
+from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autotune.engines import split_layers, traits_by_name
-from autotune.scoring.limits import p_meets
+from autotune.scoring.limits import p_meets, study_limits
 from autotune.space import format_plan, violations
 from autotune.study import Study, study_from_document
 from costmodel.estimate.batch import PlanBatch, PlanEntry
@@ -99,7 +99,7 @@ def keeps(study: Study, e: Estimate) -> np.ndarray[tuple[int], np.dtype[np.bool_
         (c.min_output_tokens_per_s_per_gpu, e.output_tokens_per_s / e.gpus),
         (c.min_stage_tokens_per_s_per_gpu, e.stage_tokens_per_s_per_gpu),
         (c.min_gpu_util_frac, e.gpu_util_frac),
-        (study.search.min_p_meets, p_meets(study, e)),
+        (study.search.min_p_meets, p_meets(study_limits(study), e)),
     ):
         good &= np.ones_like(good) if least is None else value >= least / wide
     return good
@@ -108,7 +108,7 @@ def keeps(study: Study, e: Estimate) -> np.ndarray[tuple[int], np.dtype[np.bool_
 def objective(study: Study, e: Estimate) -> Floats:
     """What plans are ranked by, larger is better."""
     value: Floats = getattr(e, study.objective.metric)
-    return -value if study.objective.direction == "minimize" else value * p_meets(study, e)
+    return -value if study.objective.direction == "minimize" else value * p_meets(study_limits(study), e)
 
 
 def best_by_plan(study: Study, in_flight_per_replica: Sequence[int], *, waits: bool = False) -> dict[str, float]:

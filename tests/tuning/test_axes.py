@@ -14,12 +14,14 @@ import pytest
 from autotune.report.document import tune_document
 from autotune.report.terminal import print_report
 from autotune.report.tune_text import tune_report
+from autotune.scoring.objective import plan_expected
 from autotune.scoring.stage_split import balanced_splits, best_split
+from autotune.scoring.trial_record import study_header
 from autotune.space import format_plan, parse_plan
 from autotune.storage import open_store
-from autotune.study import Study, cluster_of, study_fingerprint
+from autotune.study import Study, cluster_of
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.answer_study import expected_objective, score_plan
+from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 from costmodel.plan.stages import stage_counts
 from tests.tuning.brute import question
@@ -54,7 +56,7 @@ def test_gpu_types_compete_side_by_side() -> None:
     other = tune(asked(cluster={"gpus": 8, "gpu": "h200_sxm"}))
     theirs = {k.partition("@")[0]: v for k, v in _by_plan(result).items() if k.endswith("@h200_sxm")}
     assert theirs == _by_plan(other)
-    values = [expected_objective(result.study, p) for p in result.ranked]
+    values = [plan_expected(result.study, p) for p in result.ranked]
     assert values == sorted(values, reverse=True)
     document = tune_document(result, top=0)
     assert [c["gpu"] for c in document["clusters"]] == ["h100_sxm", "h200_sxm"]
@@ -150,7 +152,7 @@ def test_every_axis_reaches_the_ranking(name: str, values: list[Any], model: str
     if where == "layout":
         assert found == set(values)  # of dtypes each plan keeps its best
     assert open_.complete
-    best = [expected_objective(r.study, r.ranked[0]) for r in (base, open_)]
+    best = [plan_expected(r.study, r.ranked[0]) for r in (base, open_)]
     assert best[1] >= best[0] * (1 - 1e-12)
 
 
@@ -218,7 +220,7 @@ def test_balanced_stages_are_chosen() -> None:
     plain = tune(question("deepseek-v3", cluster=cluster, search=search))
     result = tune(study)
     assert result.complete
-    assert expected_objective(study, result.ranked[0]) >= expected_objective(study, plain.ranked[0])
+    assert plan_expected(study, result.ranked[0]) >= plan_expected(study, plain.ranked[0])
     own = [p for p in result.ranked if "SPLIT" in p.plan]
     assert own
     assert all(sum(p.layout.stage_layers) == 61 and len(p.layout.stage_layers) == p.layout.pp for p in own)
@@ -237,7 +239,7 @@ def test_axes_are_resumed(tmp_path: Path) -> None:
     study = asked({"gpus": [4], "gpu": ["h200_sxm"]}, prices={"h100_sxm": 2.0, "h200_sxm": 3.0})
 
     def run() -> TuneResult:
-        store = open_store(tmp_path / "j.log", study.name, study_fingerprint(study), ("maximize",), gpus=8)
+        store = open_store(tmp_path / "j.log", study_header(study))
         return tune(study, store)
 
     first, second = run(), run()

@@ -25,6 +25,7 @@ from costmodel.calibration.residual import (
 )
 from costmodel.engine import EngineTraits
 from costmodel.errors import InputError
+from costmodel.hardware import Gpu
 from costmodel.measured.learn_profile import calibrate, learn_cell
 from costmodel.measured.runs import Run, prepare_runs
 from costmodel.measured.runs_csv import read_runs
@@ -72,7 +73,7 @@ def test_profile_round_trip(tmp_path: Path) -> None:
     assert changes[0].tpot_after < changes[0].tpot_before
     assert changes[0].tpot_log_sd_after <= changes[0].tpot_log_sd_before
     loaded = load_study(ROOT / "studies" / "llama-70b-16xh100.toml", [f"calibration={path}"])
-    assert loaded.calibration == path
+    assert loaded.calibration == read
 
 
 def test_too_few_runs(tmp_path: Path) -> None:
@@ -121,10 +122,10 @@ def test_benchmark_results(tmp_path: Path) -> None:
         read_bench(lines, study, "tp8")
 
 
-def _unknown(engine: EngineTraits, gpu: str, arch: Arch, generation: str) -> Residual:
+def _unknown(engine: EngineTraits, gpu: Gpu, arch: Arch) -> Residual:
     """What the calibration knows of a cell whose model it has never seen."""
     stranger = replace(arch, hidden_size=arch.hidden_size + 1)
-    return residual_columns([(stranger, gpu, generation, engine, None)])
+    return residual_columns([(stranger, gpu, engine, None)])
 
 
 def _as_cell(prior: Residual) -> ProfileCell:
@@ -144,7 +145,7 @@ def test_eight_runs_of_a_cell_that_errs_by_a_rule(engine: str) -> None:
     loads = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 3.0, 6.0, 24.0, 96.0)
     runs = [replace(first, id=str(c), concurrency=c) for c in loads]
     gpu = first.entry.cluster.gpu
-    prior = _unknown(first.entry.engine, gpu.name, first.entry.arch, gpu.generation)
+    prior = _unknown(first.entry.engine, gpu, first.entry.arch)
     name = own_key(engine, gpu.name, first.entry.arch)
     unknown = prepare_runs(runs, Profile(cells={name: _as_cell(prior)})).evaluate()
     noise = np.random.default_rng(7).normal(0.0, 0.02, (2, len(loads)))

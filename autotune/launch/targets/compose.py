@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from autotune.files import OutFile
 from autotune.launch.bench import fixed_command
-from autotune.launch.files import OutFile
 from autotune.launch.plan import LaunchPlan, NodeProcess, Replica
 from autotune.launch.quoting import to_yaml
 from autotune.launch.targets.container import (

@@ -14,7 +14,7 @@ from typing import Any
 
 from autotune.engines import ENGINES, DynamoBackend
 from autotune.engines.service import Service
-from autotune.launch.files import OutFile
+from autotune.files import OutFile
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.bench_job import FILE as BENCH

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autotune.launch.files import OutFile
+from autotune.files import OutFile
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.bench_job import FILE as BENCH

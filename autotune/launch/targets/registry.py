@@ -9,8 +9,9 @@ from typing import Any
 
 from autotune.engines import ENGINES
 from autotune.engines.service import Service
+from autotune.files import OutFile
 from autotune.launch.document import plan_document
-from autotune.launch.files import MARK, OutFile
+from autotune.launch.files import MARK
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.targets import compose, container, dynamo, kubernetes, scripts
 from autotune.launch.targets.readme import readme

@@ -9,8 +9,8 @@ from typing import Any
 
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import HostSlots, NodeHost, Variable
+from autotune.files import OutFile
 from autotune.launch.bench import RATE_S, ROUNDS, bench_command, share_of_load
-from autotune.launch.files import OutFile
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import to_yaml
 from autotune.launch.template import filled

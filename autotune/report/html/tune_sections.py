@@ -34,7 +34,8 @@ def limits_table(study: Study, plans: Named) -> Table:
     """Every limit, and what is left of it or missing, for each plan."""
     rows = []
     for limit in study_limits(study):
-        said = f"at {'least' if limit.least else 'most'} {united(asked(limit.limit, limit.unit), limit.unit)}"
+        unit = limit.kind.unit
+        said = f"at {'least' if limit.kind.least else 'most'} {united(asked(limit.limit, unit), unit)}"
         cells = [Cell(text=LIMITS[limit.code], small=said), *(_kept(limit, plan) for _, _, plan in plans)]
         rows.append(Row(cells=tuple(cells)))
     columns = [Column(title="Limit", numeric=False), *(Column(title=name) for name, _, _ in plans)]
@@ -43,14 +44,14 @@ def limits_table(study: Study, plans: Named) -> Table:
 
 def _kept(limit: Limit, plan: PlanResult) -> Cell:
     over = plan.margins[limit.code]
-    value = limit.limit - over if limit.least else limit.limit + over
-    room = abs(over) / max(abs(limit.limit), 1e-12)
+    value, unit = limit.value(plan.metrics, plan.p_meets), limit.kind.unit
+    room = abs(over) / limit.size
     passed = over <= 0.0
-    word = ("room" if passed else "over") if not limit.least else ("above" if passed else "short")
+    word = ("room" if passed else "over") if not limit.kind.least else ("above" if passed else "short")
     share = "" if not isfinite(room) or room > 99.0 else f"{room:,.0%} {word}"
     tone = "good" if passed else "bad"
-    shown = measure(value, limit.unit)
-    shown += "" if " " in limit.unit else united("", limit.unit)
+    shown = measure(value, unit)
+    shown += "" if " " in unit else united("", unit)
     return Cell(text=f"{'✓' if passed else '✗'} {shown}", small=share, tone=tone)
 
 
@@ -126,7 +127,7 @@ def memory_section(study: Study, plans: Named) -> Section:
         parts=MEMORY_PARTS,
         series=series,
         capacity=capacity,
-        limit=(capacity * limit.limit, f"limit {asked(limit.limit, limit.unit)}"),
+        limit=(capacity * limit.limit, f"limit {asked(limit.limit, limit.kind.unit)}"),
     )
     kinds = [k for k in MEMORY if any(sizes.get(k, 0.0) > 0.0 for sizes in held)]
     rows = [(MEMORY[kind], *(gib(sizes.get(kind, 0.0)) for sizes in held)) for kind in kinds]

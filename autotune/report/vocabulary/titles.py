@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autotune.scoring import limits
 from autotune.scoring.gpu_time import OPERATORS
 
 __all__ = [
     "LIMITS", "MEMORY", "MEMORY_PARTS", "OPERATORS", "TONES", "TTFT_PARTS", "memory_parts"
 ]  # fmt: skip
 
-LIMITS = {
-    "kv_capacity": "KV room for the longest request",
-    "ttft_ms": "TTFT at the longest prompt",
-    "tpot_ms": "TPOT",
-    "memory_util_frac": "GPU memory in use",
-    "min_total_tokens_per_s_per_gpu": "Throughput per GPU",
-    "min_output_tokens_per_s_per_gpu": "Output throughput per GPU",
-    "min_stage_tokens_per_s_per_gpu": "Throughput per GPU of a stage",
-    "min_gpu_util_frac": "GPU busy",
-    "min_p_meets": "Probability to keep every limit",
-    "request_rate_per_s": "Requests served",
-}
+LIMITS = {kind.code: kind.title for kind in limits.LIMITS}
 TTFT_PARTS = {
     "front_end": "Front end",
     "own_prefill": "Own prefill",

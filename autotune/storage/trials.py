@@ -1,47 +1,26 @@
-"""Between our records and Optuna's trials."""
+"""From our records to Optuna's trials."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autotune.engines import ENGINES
-from autotune.storage.store import TrialRecord
+from autotune.storage.record import TrialRecord
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.hardware import gpu_names
 
-# what it says on creating a study or waiting for a lock is for people who call Optuna themselves
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-KEY_ATTR = "plan_key"
-FINGERPRINT_ATTR = "autotune_fingerprint"
 LISTED_ATTR = "constraints"
 """System attribute in which Optuna before 5 kept a trial's constraints, a list without names. optuna-dashboard 0.21
 reads no other: without it, it would draw what breaks a limit as if it kept all."""
-PARAMS = (
-    "engine",
-    "replicas",
-    "pp",
-    "attn_tp",
-    "attn_dp",
-    "attn_cp",
-    "moe_tp",
-    "moe_ep",
-    "dcp",
-    "redundant_experts",
-    "concurrency",
-    "max_num_batched_tokens",
-    "weight_dtype",
-    "kv_dtype",
-    "gpus",
-    "gpu",
-)
-"""Names that `TrialRecord.params` may hold: numbers on logarithmic axes, so that plots can be read."""
+LAYOUT_PARAMS = ("replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep", "dcp", "redundant_experts")
 POOL_PARAMS = tuple(f"prefill_{name}" for name in ("gpus", "replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep"))
-"""The same of the prefill pool of a disaggregated plan; the others are its decode pool's then."""
+"""The prefill pool of a disaggregated plan, whose other layout parameters are those of its decode pool."""
+KNOB_PARAMS = ("concurrency", "max_num_batched_tokens", "weight_dtype", "kv_dtype", "gpus", "gpu")
+PARAMS = ("engine", *LAYOUT_PARAMS, *KNOB_PARAMS, *POOL_PARAMS)
+"""Names that `TrialRecord.params` may hold: numbers on logarithmic axes, so that plots can be read."""
 
 
 def distributions(gpus: int) -> dict[str, BaseDistribution]:
@@ -52,7 +31,7 @@ def distributions(gpus: int) -> dict[str, BaseDistribution]:
 @lru_cache(maxsize=8)
 def _distributions(gpus: int, engines: tuple[str, ...]) -> dict[str, BaseDistribution]:
     degree = IntDistribution(1, max(gpus, 2), log=True)
-    found: dict[str, BaseDistribution] = dict.fromkeys((*PARAMS, *POOL_PARAMS), degree)
+    found: dict[str, BaseDistribution] = dict.fromkeys(PARAMS, degree)
     found["gpu"] = CategoricalDistribution(("cluster", *gpu_names()))
     found["engine"] = CategoricalDistribution(engines)
     found["redundant_experts"] = IntDistribution(0, 100_000)
@@ -66,6 +45,7 @@ def _distributions(gpus: int, engines: tuple[str, ...]) -> dict[str, BaseDistrib
 def frozen_trial(record: TrialRecord, gpus: int) -> FrozenTrial:
     """A finished trial: COMPLETE, or PRUNED where the objective has no finite value.
 
+    Parameters, values and constraints are there for Optuna's tools; we read the attributes, which have a checksum.
     PRUNED and not a worst value, because an infinity breaks plots and JSON readers and an invented number
     would be read as a result; not FAIL, because the plan was scored, and TPE may learn that it is bad.
 
@@ -80,7 +60,7 @@ def frozen_trial(record: TrialRecord, gpus: int) -> FrozenTrial:
         values=record.values or None,
         params=dict(record.params),
         distributions={name: known[name] for name in record.params},
-        user_attrs={KEY_ATTR: record.key, **record.attrs},
+        user_attrs=record.attributes(),
         system_attrs={LISTED_ATTR: list(record.constraints.values())} if record.constraints else None,
         constraints=dict(record.constraints),
     )
@@ -92,17 +72,3 @@ def named_constraints(trial: FrozenTrial) -> dict[str, float]:
     places = {str(i) for i in range(listed)}
     named = {code: excess for code, excess in trial.constraints.items() if code not in places}
     return named or trial.constraints
-
-
-def record_of(trial: FrozenTrial) -> TrialRecord | None:
-    """The record of a stored trial; None for a trial that is not ours (added by hand, unfinished)."""
-    key = trial.user_attrs.get(KEY_ATTR)
-    if not isinstance(key, str) or not trial.state.is_finished():
-        return None
-    return TrialRecord(
-        key=key,
-        params=trial.params,
-        values=tuple(trial.values or ()),
-        constraints=named_constraints(trial),
-        attrs={name: value for name, value in trial.user_attrs.items() if name != KEY_ATTR},
-    )

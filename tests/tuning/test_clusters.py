@@ -12,13 +12,20 @@ from typing import Any
 
 import pytest
 
+from autotune.report.document import tune_document
+from autotune.report.files import to_json
+from autotune.study import load_study
+from autotune.tuning import tune
+from autotune.tuning.executor import open_executor
+from costmodel.errors import InputError
 from tests.torture.harness import OVERRIDES, STUDY, answer
 
 DASK = """
 import sys
 from distributed import LocalCluster
 if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
+    where = {"protocol": "tcp://", "host": "127.0.0.1", "dashboard_address": None}
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, **where) as cluster:
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 """
@@ -72,4 +79,14 @@ def test_a_cluster_answers_as_one_process(backend: str, script: str) -> None:
     with cluster(script) as address:
         found = tuned("--backend", backend, "--scheduler", address)
     assert found["scored_now"] == found["counts"]["valid"] > 0
-    assert answer(found) == answer(tuned())
+    alone = tune_document(tune(load_study(STUDY, OVERRIDES)), top=0)
+    assert answer(found) == answer(json.loads(to_json(alone)))
+
+
+def test_a_cluster_that_is_not_there() -> None:
+    """An address at which nothing listens is one message, at once."""
+    for scheduler in ("127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"):
+        with pytest.raises(InputError, match="no Ray cluster answers"), open_executor("ray", scheduler=scheduler):
+            pytest.fail("connected to nothing")
+    with pytest.raises(InputError, match="must go with --backend"), open_executor(scheduler="127.0.0.1:1"):
+        pytest.fail("joblib has no scheduler")

@@ -8,6 +8,8 @@ import numpy as np
 
 from costmodel.plan.columns import Floats
 
+Z90 = 1.2815515655446004
+"""Quantile of the standard normal distribution at 0.9: `exp(±Z90 sd)` are the ends of an 80 % interval."""
 _POINTS = np.linspace(-8.0, 8.0, 3201)
 _VALUES = np.array([NormalDist().cdf(x) for x in _POINTS])
 
