@@ -28,6 +28,11 @@ def validate(
     RUNS.csv has a run per row: gpu, engine, model, isl, osl, concurrency, attn_tp, and more if known (engine_version,
     precision, gemm_dtype, moe_dtype, lengths, pp, attn_dp, moe_tp, moe_ep, ttft_ms, tpot_ms). A closed loop of
     `concurrency` requests over one server.
+
+    Runs with percentiles are simulated: request_rate_per_s (or concurrency), arrivals (constant, poisson, or a
+    coefficient of variation), requests, duration_s, isl_mean, isl_p5, isl_p50, isl_p95, osl_... alike,
+    shared_prefix_tokens, distinct_prefixes, max_num_batched_tokens, max_num_seqs, and what was measured: ttft_..._ms
+    and e2e_..._ms (mean, p50, p90, p95, p99), tpot_mean_ms. Any but gpu, engine and model may be empty.
     """
     from dataclasses import asdict
     from pathlib import Path
@@ -38,11 +43,13 @@ def validate(
     from autotune.files import write_file
     from autotune.report.document import finite
     from autotune.report.text_blocks import Report
-    from autotune.report.validation import published_block, validation_blocks
+    from autotune.report.validation import load_blocks, published_block, validation_blocks
+    from autotune.validation.load_report import load_predictions_csv, load_runs_document, predict_load_runs
     from autotune.validation.published import published_points, published_pools
     from autotune.validation.report import predictions_csv, validation_document
     from costmodel.calibration.profile import read_profile
     from costmodel.errors import InputError
+    from costmodel.measured.load_runs_csv import has_percentiles, read_load_runs
     from costmodel.measured.runs import prepare_runs
     from costmodel.measured.runs_csv import read_runs
 
@@ -50,9 +57,18 @@ def validate(
         raise InputError.single("RUNS.csv", "is required, or --published")
     document: dict[str, Any] = {}
     blocks = []
-    if runs is not None:
-        read = read_runs(Path(runs), traits_by_name(), None if models is None else Path(models))
-        batch = prepare_runs(read, None if calibration is None else read_profile(Path(calibration)))
+    profile = None if calibration is None else read_profile(Path(calibration))
+    folder = None if models is None else Path(models)
+    if runs is not None and has_percentiles(Path(runs)):
+        load_runs = read_load_runs(Path(runs), traits_by_name(), folder)
+        forecasts = predict_load_runs(load_runs, profile)
+        if predictions is not None:
+            write_file(Path(predictions), load_predictions_csv(load_runs, forecasts))
+        document = load_runs_document(load_runs, forecasts)
+        blocks = load_blocks(document)
+    elif runs is not None:
+        read = read_runs(Path(runs), traits_by_name(), folder)
+        batch = prepare_runs(read, profile)
         estimate = batch.evaluate()
         if predictions is not None:
             write_file(Path(predictions), predictions_csv(read, estimate))

@@ -23,6 +23,7 @@ from costmodel.engine import EngineTraits
 from costmodel.errors import InputError
 from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
+from costmodel.simulation.policies import Policy
 
 ANY_HOST = "0.0.0.0"  # noqa: S104  # servers are for other machines
 _ALSO_SAID = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "bfloat16": "bf16", "float16": "fp16", "half": "fp16"}
@@ -98,6 +99,8 @@ class Engine(ABC):
     """One serving engine: its layouts, its hardware, the commands it is started with and how they are read back."""
 
     traits: ClassVar[EngineTraits]
+    policy: ClassVar[Policy]
+    """Its scheduler, as simulations run it."""
     title: ClassVar[str]
     """As its makers write it."""
 

@@ -9,6 +9,7 @@ from autotune.engines.sglang import SGLANG
 from autotune.engines.trtllm import TRTLLM
 from autotune.engines.vllm import VLLM
 from costmodel.engine import EngineTraits
+from costmodel.simulation.policies import Policy
 
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (VLLM, SGLANG, TRTLLM)}
 """Every engine by name: studies, plan strings, storages, files of measured runs and exports know these. Whoever adds an
@@ -35,6 +36,11 @@ def listed(words: list[str], joint: str = "and") -> str:
 def traits_by_name() -> dict[str, EngineTraits]:
     """The engines as the cost model takes them."""
     return {name: engine.traits for name, engine in ENGINES.items()}
+
+
+def policies_by_name() -> dict[str, Policy]:
+    """Schedulers of the engines, as simulations run them."""
+    return {name: engine.policy for name, engine in ENGINES.items()}
 
 
 def rule_texts() -> dict[str, str]:

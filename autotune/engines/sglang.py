@@ -22,6 +22,7 @@ from costmodel.arch import Arch
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
+from costmodel.simulation.policies import PREFILL_FIRST
 
 DIST_PORT = 20000
 ROUTER_LISTS = "sglang_router"
@@ -69,6 +70,7 @@ class Sglang(Engine):
         captured_prompt_tokens=0,
         quantised_cache=CacheDtype.ACTIVATIONS,
     )
+    policy = PREFILL_FIRST
     title = "SGLang"
     rules = (
         shared.STAGES_HAVE_LAYERS,

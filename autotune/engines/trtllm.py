@@ -26,6 +26,7 @@ from costmodel.dtypes import compute_dtype, hardware_dtype
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
+from costmodel.simulation.policies import NO_EVICT
 
 CONFIG = "llm_api.yaml"
 NATIVE_ONLY = frozenset(("fp8", "fp8_block", "mxfp8", "nvfp4"))
@@ -46,6 +47,7 @@ class Trtllm(Engine):
         captured_prompt_tokens=0,
         quantised_cache=CacheDtype.FP8,
     )
+    policy = NO_EVICT
     title = "TensorRT-LLM"
     rules = (
         shared.STAGES_HAVE_LAYERS,

@@ -24,6 +24,7 @@ from costmodel.arch import Arch, AttentionKind
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
 from costmodel.plan.layout import Layout
+from costmodel.simulation.policies import VLLM_V1
 
 RPC_PORT = 29550
 MASTER_PORT = 29501
@@ -56,6 +57,7 @@ class Vllm(Engine):
         captured_prompt_tokens=512,
         quantised_cache=CacheDtype.CHECKPOINT,
     )
+    policy = VLLM_V1
     title = "vLLM"
     rules = (
         shared.STAGES_HAVE_LAYERS,

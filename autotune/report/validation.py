@@ -9,6 +9,7 @@ from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.vocabulary.words import count, percent
 from autotune.validation.published import PublishedPoint
 from costmodel.measured.learn_profile import CellChange
+from costmodel.measured.load_runs import REPORTED
 
 ERRORS = ("runs", "mean", "median", "p90", "bias", "in p10-p90")
 PICKS = {
@@ -62,6 +63,32 @@ def validation_blocks(document: Mapping[str, Any]) -> list[Block]:
         ),
         Block(title="Assumed", lines=tuple(document["assumptions"])),
     ]
+
+
+def load_blocks(document: Mapping[str, Any]) -> list[Block]:
+    """Errors of simulated percentiles, by model."""
+    parts = [("all", document["overall"]), *document["by_model"].items()]
+    header = ("runs of", "runs", *(f"{name.upper()}\n{statistic}" for name, statistic in REPORTED))
+    columns = [f"{name}_{statistic}" for name, statistic in REPORTED]
+
+    def row(title: str, found: Mapping[str, Any], figure: str) -> tuple[str, ...]:
+        cells = ("–" if found[c] is None else f"{found[c][figure]:.1%}" for c in columns)
+        return (title, f"{found['runs']:,}", *cells)
+
+    tables = (
+        ("Median error", "median", "|predicted / measured - 1|, median over runs. Percentiles are over requests."),
+        ("Mean error", "mape", "|predicted / measured - 1|, mean over runs."),
+        (
+            "Inside the likely range",
+            "inside_likely_range",
+            "Share of runs whose measured figure lies in the 80 % likely range of the estimate.",
+        ),
+    )
+    blocks = [
+        Block(title=title, table=text_table(header, [row(name, part, figure) for name, part in parts]), lines=(line,))
+        for title, figure, line in tables
+    ]
+    return [*blocks, Block(title="Assumed", lines=tuple(document["assumptions"]))]
 
 
 def _reliability(rows: Sequence[Mapping[str, Any]], title: str) -> Block:

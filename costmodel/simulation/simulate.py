@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -40,6 +40,17 @@ class ServerModel:
     limits: CellLimits
     replicas: int
     routing: Routing = Routing.ROUND_ROBIN
+    pace: float = 1.0
+    """Length of every step over the table's."""
+
+    def paced(self, pace: float) -> ServerModel:
+        """The plan with every step of the table so many times as long."""
+        return replace(self, pace=pace)
+
+    def unpaced(self) -> ServerModel:
+        """The same in units of `pace` seconds: a step lasts as the table says, and all else is so much shorter."""
+        front_s, token_s = self.table.frontend_s / self.pace, self.table.token_s / self.pace
+        return replace(self, table=replace(self.table, frontend_s=front_s, token_s=token_s), pace=1.0)
 
     def may_run_out(self, requests: Requests) -> bool:
         """Whether a replica's cache could hold fewer than the sequences that have a seat, were they all the longest."""
@@ -59,6 +70,20 @@ class Simulated:
     """Per replica, an array of shape `(num_events, 4)`: seconds, requests that decode, that wait or are prefilled, and
     cache tokens held. Empty where it was not asked for."""
 
+    def slowed(self, factor: float) -> Simulated:
+        """The same with every time so many times as long."""
+        served = self.served
+        return Simulated(
+            served=Served(
+                requests=replace(served.requests, arrival_s=served.requests.arrival_s * factor),
+                first_token_s=served.first_token_s * factor,
+                finish_s=served.finish_s * factor,
+            ),
+            preemptions=self.preemptions,
+            busy_s=self.busy_s * factor,
+            timeline=tuple(events * np.array([factor, 1.0, 1.0, 1.0]) for events in self.timeline),
+        )
+
 
 def simulate(
     model: ServerModel, requests: Requests, *, groups: Ints | None = None, timeline: bool = False
@@ -67,6 +92,9 @@ def simulate(
 
     `groups` says which requests share a prefix, for `Routing.PREFIX_AFFINITY`.
     """
+    if model.pace != 1.0:
+        sooner = replace(requests, arrival_s=requests.arrival_s / model.pace)
+        return simulate(model.unpaced(), sooner, groups=groups, timeline=timeline).slowed(model.pace)
     if model.routing is Routing.ROUND_ROBIN:
         return _independent(model, requests, timeline=timeline)
     replicas = [Replica(model.table, model.policy, model.limits) for _ in range(model.replicas)]
@@ -93,6 +121,9 @@ def simulate_closed(
 
     Slots and requests are dealt out to the replicas, and stay there as the connections of a benchmark's client do.
     """
+    if model.pace != 1.0:
+        quick = simulate_closed(model.unpaced(), prompt, cached, output, concurrency=concurrency, timeline=timeline)
+        return quick.slowed(model.pace)
     flying: list[Request] = []
     replicas: list[Replica] = []
     used = min(model.replicas, concurrency)

@@ -51,7 +51,7 @@ def main() -> None:
     errors = _errors(fit, parameters)
     residuals = {t: _residual(runs, errors[t], products=t == "tpot") for t in TARGETS}
     taught = TaughtScore(runs, SEED)
-    scores, widths = _cross_validate(fit, residuals, taught, options.splits)
+    scores, widths = _cross_validate(fit, parameters, residuals, taught, options.splits)
     for path in sorted(options.out.glob("*-*.json")):
         generation, engine = path.stem.split("-")
         if generation != "residual":
@@ -95,7 +95,11 @@ def _splits(runs: tuple[Run, ...]) -> dict[str, NDArray[np.int64]]:
 
 
 def _cross_validate(
-    fit: ServingFit, residuals: Mapping[str, ResidualFit], taught: TaughtScore, out: Path | None
+    fit: ServingFit,
+    parameters: Floats,
+    residuals: Mapping[str, ResidualFit],
+    taught: TaughtScore,
+    out: Path | None,
 ) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, dict[str, float]]]:
     """Everything but the residuals' variances fitted anew without each fold; errors on the fold.
 
@@ -111,7 +115,7 @@ def _cross_validate(
         spread = {t: np.full(len(fit.runs), np.nan) for t in TARGETS}
         for number in np.unique(fold):
             test = np.flatnonzero(fold == number)
-            x = fit.fit(fold != number)
+            x = fit.fit(fold != number, parameters)
             estimate = fit.predict(x)
             errors = _errors(fit, x)
             formulas = {"tpot": estimate.tpot_s, "ttft": estimate.ttft_s}

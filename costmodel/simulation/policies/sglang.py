@@ -29,4 +29,4 @@ class Sglang(Policy):
         return cell.held + self.reserved(request) + more <= limits.kv_tokens or not running
 
 
-SGLANG = Sglang()
+PREFILL_FIRST = Sglang()

@@ -20,4 +20,4 @@ class Trtllm(Policy):
         return cell.held + self.reserved(request) <= limits.kv_tokens or not (cell.decoding or cell.prefilling)
 
 
-TRTLLM = Trtllm()
+NO_EVICT = Trtllm()

@@ -21,4 +21,4 @@ class Vllm(Policy):
         return cell.held + self.reserved(request) <= limits.kv_tokens or not (cell.decoding or cell.prefilling)
 
 
-VLLM = Vllm()
+VLLM_V1 = Vllm()

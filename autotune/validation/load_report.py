@@ -1,0 +1,77 @@
+"""What `autotune validate` says of a file of runs with percentiles: predictions by simulation, and their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autotune.engines import policies_by_name
+from autotune.text.escaping import csv_text
+from costmodel.calibration.profile import Profile
+from costmodel.measured.load_runs import REPORTED, LoadRun, predict_run
+from costmodel.simulation.forecast import Forecast, Likely
+
+
+def predict_load_runs(runs: Sequence[LoadRun], profile: Profile | None = None) -> list[Forecast]:
+    """Simulate every run by its engine's scheduler."""
+    policies = policies_by_name()
+    return [predict_run(run, policies[run.entry.engine.name], profile) for run in runs]
+
+
+def load_predictions_csv(runs: Sequence[LoadRun], forecasts: Sequence[Forecast]) -> str:
+    """One row per run in the file's order: every latency and statistic, then the ends of their 80 % likely ranges."""
+    names = [f"pred_{name}_{statistic}" for name, statistic in REPORTED]
+    rows: list[Sequence[str]] = [
+        ("id", *(f"{n}_ms" for n in names), *(f"{n}_{end}_ms" for n in names for end in ("low", "high")))
+    ]
+    for run, forecast in zip(runs, forecasts, strict=True):
+        figures = [forecast.latency(*key) for key in REPORTED]
+        ends = [end for figure in figures for end in (figure.low, figure.high)]
+        rows.append([run.id, *(f"{1e3 * x:.6g}" for x in (*(figure.value for figure in figures), *ends))])
+    return csv_text(rows)
+
+
+def load_runs_document(runs: Sequence[LoadRun], forecasts: Sequence[Forecast]) -> dict[str, Any]:
+    """Errors by model and by percentile, and how often the likely range holds what was measured."""
+    models = sorted({run.model for run in runs})
+    found = [{key: forecast.latency(*key) for key in REPORTED} for forecast in forecasts]
+
+    def part(chosen: Sequence[int]) -> dict[str, Any]:
+        return {"runs": len(chosen)} | {
+            f"{name}_{statistic}": _errors(
+                [(found[i][name, statistic], runs[i].measured.get((name, statistic))) for i in chosen]
+            )
+            for name, statistic in REPORTED
+        }
+
+    return {
+        "load_runs": len(runs),
+        "assumptions": _assumptions(runs),
+        "overall": part(range(len(runs))),
+        "by_model": {name: part([i for i, run in enumerate(runs) if run.model == name]) for name in models},
+    }
+
+
+def _errors(pairs: Sequence[tuple[Likely, float | None]]) -> Mapping[str, float | int] | None:
+    known = [(likely, measured) for likely, measured in pairs if measured is not None]
+    if not known:
+        return None
+    error = np.array([abs(likely.value / measured - 1.0) for likely, measured in known])
+    inside = np.array([likely.low <= measured <= likely.high for likely, measured in known])
+    bias = float(np.median([likely.value / measured - 1.0 for likely, measured in known]))
+    return {
+        "runs": len(known),
+        "mape": float(error.mean()),
+        "median": float(np.median(error)),
+        "bias": bias,
+        "inside_likely_range": float(inside.mean()),
+    }
+
+
+def _assumptions(runs: Sequence[LoadRun]) -> list[str]:
+    counted: dict[str, int] = {}
+    for sentence in (s for run in runs for s in run.assumptions):
+        counted[sentence] = counted.get(sentence, 0) + 1
+    return [f"{sentence} (of {count:,} of {len(runs):,} runs, which do not say)" for sentence, count in counted.items()]

@@ -1,0 +1,125 @@
+"""What a simulation says of real requests, with the calibration's errors in it.
+
+The calibration knows how much longer steps are than the formulas say, and how sure that is. Waiting answers to it more
+than in proportion, so that the error is drawn through the simulation: it runs with steps of the length that is
+expected, and at both ends of the 80 % likely range. What a first token is off by beyond its steps is a factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.estimate.error_model import TARGET_CORRELATION, Correction
+from costmodel.estimate.normal import Z90
+from costmodel.plan.columns import Floats
+from costmodel.simulation.served import PERCENTILES, Served, percentile
+from costmodel.simulation.simulate import ServerModel, Simulated
+
+STATISTICS = ("mean", *(f"p{share}" for share in PERCENTILES))
+LATENCIES = ("ttft", "tpot", "e2e")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likely:
+    """A figure and its 80 % likely range."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepErrors:
+    """What the calibration says of one plan's steps and first tokens."""
+
+    pace: float
+    """Expected length of a step over the formulas'."""
+    pace_log_sd: float
+    first: float
+    """Expected TTFT over what the simulation gives once steps have that length."""
+    first_log_sd: float
+    """Of the error that TTFT has for itself."""
+
+    @classmethod
+    def of(cls, correction: Correction, plan: int = 0) -> StepErrors:
+        """Of one plan of a correction."""
+
+        def at(values: Floats) -> float:
+            return float(values[plan if values.size > 1 else 0])
+
+        pace = at(correction.tpot_factor)
+        return cls(
+            pace=pace,
+            pace_log_sd=at(correction.tpot_log_sd),
+            first=at(correction.ttft_factor) / pace,
+            first_log_sd=at(correction.ttft_log_sd) * (1.0 - TARGET_CORRELATION**2) ** 0.5,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Requests served by one plan: as expected, and at both ends of the likely range of its steps' length."""
+
+    expected: Simulated
+    quick: Simulated
+    slow: Simulated
+    errors: StepErrors
+
+    def latency(self, name: str, statistic: str) -> Likely:
+        """Mean or percentile over requests of `ttft`, `tpot` or `e2e`, seconds."""
+        value, low, high = (
+            _statistic(_values(run.served, name, self.errors.first), statistic)
+            for run in (self.expected, self.quick, self.slow)
+        )
+        own = {"ttft": 1.0, "tpot": 0.0, "e2e": 0.0}[name]
+        if name == "e2e":
+            own = _statistic(_values(self.expected.served, "ttft", self.errors.first), statistic) / max(value, 1e-12)
+        return _widened(value, low, high, Z90 * self.errors.first_log_sd * min(own, 1.0))
+
+    def attainment(self, *, ttft_s: float | None, tpot_s: float | None, e2e_s: float | None) -> Likely:
+        """Share of requests that keep all limits at once; None is no limit."""
+
+        def kept(run: Simulated, first: float) -> float:
+            ttft, tpot, e2e = (_values(run.served, name, first) for name in LATENCIES)
+            good = np.isfinite(run.served.finish_s)
+            for values, limit in ((ttft, ttft_s), (tpot, tpot_s), (e2e, e2e_s)):
+                if limit is not None:
+                    good = good & (values <= limit)
+            return float(good.mean()) if good.size else float("nan")
+
+        own = np.exp(Z90 * self.errors.first_log_sd)
+        first = self.errors.first
+        return Likely(
+            value=kept(self.expected, first), low=kept(self.slow, first * own), high=kept(self.quick, first / own)
+        )
+
+
+def forecast(model: ServerModel, errors: StepErrors, run: Callable[[ServerModel], Simulated]) -> Forecast:
+    """Simulate a plan three times; `run` serves the same requests by whatever model it is given."""
+    ends = [model.paced(errors.pace * float(np.exp(z * errors.pace_log_sd))) for z in (0.0, -Z90, Z90)]
+    expected = run(ends[0])
+    quick, slow = (run(end) for end in ends[1:]) if errors.pace_log_sd else (expected, expected)
+    return Forecast(expected=expected, quick=quick, slow=slow, errors=errors)
+
+
+def _values(served: Served, name: str, first: float) -> Floats:
+    """One latency of every request, seconds."""
+    if name == "tpot":
+        return served.tpot_s[served.requests.output > 1]
+    moved = served.ttft_s * first
+    return moved if name == "ttft" else served.e2e_s + (moved - served.ttft_s)
+
+
+def _statistic(values: Floats, statistic: str) -> float:
+    return float(values.mean()) if statistic == "mean" else percentile(values, float(statistic[1:]))
+
+
+def _widened(value: float, low: float, high: float, own: float) -> Likely:
+    """Two independent errors of a logarithm: one by what it makes of the figure, one by its half width."""
+    down, up = (abs(float(np.log(max(end, 1e-12) / max(value, 1e-12)))) for end in (low, high))
+    return Likely(
+        value=value, low=value * float(np.exp(-np.hypot(down, own))), high=value * float(np.exp(np.hypot(up, own)))
+    )
