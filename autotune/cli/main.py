@@ -18,6 +18,7 @@ COMMANDS = {
     "validate": "validate",
     "calibrate": "calibrate",
     "evaluate": "evaluate",
+    "simulate": "simulate",
     "compare": "compare",
     "retune": "retune",
     "schedule": "schedule",

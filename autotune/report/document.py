@@ -17,6 +17,7 @@ from autotune.space.pool_plan import ROLES, Pools
 from autotune.text.escaping import csv_text
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import BaselineResult, place
+from autotune.tuning.simulate_ranking import SimulatedRanking
 from costmodel.estimate.normal import Z90
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 
@@ -154,12 +155,18 @@ def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
             "assumptions": list(assumptions(result)),
             "baseline": baseline_document(result.baseline, result),
             "plans": feasible + rest,
+            **({} if result.by_percentile is None else {"simulated": _simulated(result.by_percentile)}),
             **clusters_document(result),
             **({} if result.pools is None else {"disaggregated": _pool_search(result.pools)}),
             "scored_now": result.scored_now,
             "storage": result.storage,
         }
     )
+
+
+def _simulated(found: SimulatedRanking) -> dict[str, Any]:
+    """How plans were simulated: those that were not cannot be among the ranked ones."""
+    return {"plans": found.simulated, "kept": len(found.ranked), "not_needed": found.left, "exact": True}
 
 
 def _pool_search(found: PoolSearch) -> dict[str, Any]:

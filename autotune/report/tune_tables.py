@@ -13,6 +13,8 @@ from autotune.report.vocabulary.plan_names import plan_name, same_run
 from autotune.report.vocabulary.titles import LIMITS, OPERATORS
 from autotune.report.vocabulary.words import asked, measure, percent, probability, signed
 from autotune.scoring.plan_result import relative_excess
+from autotune.simulation import percentile_limits
+from autotune.text.numbers import number
 from autotune.tuning import PlanResult, TuneResult
 
 Ranked = tuple[int | None, PlanResult, str]
@@ -37,6 +39,7 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
     priced = any(COST.name in p.metrics for _, p, _ in shown)
     base = None if result.baseline is None else result.baseline.result
     metric = METRICS[result.study.objective.metric]
+    simulated = percentile_limits(result.study)
     columns = [Column(title="Plan", heading="plan", numeric=False), Column(title="Rank", heading="rank")]
     columns += [Column(title="Engine", heading="engine", numeric=False)] if several else []
     columns += [
@@ -46,6 +49,15 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
     columns += [
         Column(title="TTFT", unit="s", heading="TTFT s", hint="mean at the longest prompt; below it p10 to p90"),
         Column(title="TPOT", unit="ms", heading="TPOT ms", hint="mean; below it p10 to p90"),
+        *(
+            Column(
+                title=limit.title,
+                unit=limit.unit,
+                heading=f"{limit.title} {limit.unit if limit.latency else ''}".strip(),
+                hint="over simulated requests",
+            )
+            for limit in simulated
+        ),
         Column(title="P(meets)", first="descending", hint="probability that every limit is kept"),
     ]
     if base is not None:
@@ -69,6 +81,7 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
         cells += [Cell(text=engine_title(plan.engine), by=plan.engine)] if several else []
         cells += [_metric_cell(m, plan) for m in (PER_GPU, OUT_PER_GPU, METRICS["total_tokens_per_s"])]
         cells += [_metric_cell(m, plan, interval=True) for m in (TTFT, TPOT)]
+        cells += [_simulated_cell(plan, limit.code) for limit in simulated]
         cells.append(Cell(text=probability(plan.p_meets), by=_by(plan.p_meets)))
         if base is not None:
             better = None if known is None or runs else known.p_better_than_baseline
@@ -134,6 +147,15 @@ def _metric_cell(metric: Metric, plan: PlanResult, *, interval: bool = False) ->
         return Cell(text="")
     small = metric.shown_interval(plan) if interval else ""
     return Cell(text=metric.text(value), by=_by(value * metric.factor), small=small)
+
+
+def _simulated_cell(plan: PlanResult, code: str) -> Cell:
+    """A figure over simulated requests, and its likely range."""
+    found = plan.breakdown.get("simulated", {}).get(code)
+    if found is None:
+        return Cell(text="")
+    ends = f"{number(found['likely_low'])}–{number(found['likely_high'])}"
+    return Cell(text=number(found["value"]), by=_by(found["value"]), small=ends)
 
 
 def _against_base(plan: PlanResult, base: PlanResult, metric: Metric, better: float | None) -> list[Cell]:

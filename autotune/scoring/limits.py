@@ -72,6 +72,16 @@ def _memory_bound(study: Study) -> float:
     return given if given is not None else max(study.engine_options.gpu_memory_utilization, 0.999)
 
 
+def _mean_bound(field: str) -> Callable[[Study], float | None]:
+    """A limit on a latency: on its mean, unless the study asks for a share of single requests that keep it."""
+
+    def bound(study: Study) -> float | None:
+        limit: float | None = getattr(study.constraints, field)
+        return None if study.constraints.attainment_frac is not None else limit
+
+    return bound
+
+
 def _floor(field: str, title: str, unit: str) -> LimitKind:
     metric = field.removeprefix("min_")
     return LimitKind(
@@ -98,6 +108,7 @@ LIMITS: tuple[LimitKind, ...] = (
         rests_on="the longest prompt of {longest:,} tokens, {flight:,} requests in flight",
         factor=1e3,
         field="ttft_s",
+        bound=_mean_bound("ttft_s"),
         more_in_flight="worse",
     ),
     LimitKind(
@@ -108,6 +119,18 @@ LIMITS: tuple[LimitKind, ...] = (
         rests_on="mean lengths, {flight:,} requests in flight",
         factor=1e3,
         field="tpot_s",
+        bound=_mean_bound("tpot_s"),
+        more_in_flight="worse",
+    ),
+    LimitKind(
+        code="e2e_ms",
+        title="Time of a request",
+        metric="e2e_s",
+        unit="ms",
+        rests_on="mean lengths, {flight:,} requests in flight",
+        factor=1e3,
+        field="e2e_s",
+        bound=_mean_bound("e2e_s"),
         more_in_flight="worse",
     ),
     LimitKind(

@@ -114,6 +114,25 @@ class TokenRange:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivalTable:
+    """Arrivals with gaps of a given variation."""
+
+    __pydantic_config__ = TABLE
+    cv: Annotated[NotNegative, Field(le=20)] = entry(
+        "coefficient of variation of the gaps between arrivals: 0 for equal ones, 1 for Poisson, more for bursts"
+    )
+
+
+ARRIVAL_CV = {"poisson": 1.0, "constant": 0.0}
+
+
+def _arrival_cv(given: str | ArrivalTable | float) -> float:
+    if isinstance(given, (int, float)):
+        return float(given)
+    return ARRIVAL_CV[given] if isinstance(given, str) else given.cv
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyRange:
     """Any number of requests in flight between two."""
 
@@ -132,6 +151,7 @@ def _choices(given: tuple[int, ...] | ConcurrencyRange) -> tuple[int, ...] | Int
 
 
 if TYPE_CHECKING:  # what a field holds once it is read
+    ArrivalCv: TypeAlias = float
     Lengths: TypeAlias = IntRange
     Concurrency: TypeAlias = tuple[int, ...] | IntRange
     NameOrTable: TypeAlias = str | Mapping[str, Any]
@@ -140,6 +160,11 @@ if TYPE_CHECKING:  # what a field holds once it is read
     WeightDtypes: TypeAlias = tuple[str | None, ...]
     KvDtypes: TypeAlias = tuple[str | None, ...]
 else:
+    ArrivalCv = Annotated[
+        Annotated[Literal[tuple(ARRIVAL_CV)], Tag("~plain")] | Annotated[ArrivalTable, Tag("~table")],
+        _by_shape("~plain", unlike="~list"),
+        AfterValidator(_arrival_cv),
+    ]
     Lengths = Annotated[
         Annotated[Tokens, Tag("~plain")] | Annotated[TokenRange, Tag("~table")],
         _by_shape("~plain", unlike="~list"),

@@ -15,6 +15,7 @@ from autotune.study.operation import Switch
 from autotune.study.question import Study
 from autotune.study.sections import (
     DEFAULT_MAX_NUM_SEQS,
+    PERCENTILE_FIELDS,
     EngineOptions,
     Objective,
     Search,
@@ -116,7 +117,11 @@ def longest_prompt(workload: WorkloadTable) -> int:
 
 def _workload(table: StudyTable, given: Mapping[str, Any], arch: Arch, said: list[str]) -> Workload:
     workload = _as(Workload, table.workload, longest_prompt=longest_prompt(table.workload))
-    said += assumptions("workload", workload, given, () if arch.is_moe else ("expert_skew",))
+    constraints = table.constraints
+    simulated = any(getattr(constraints, f"{name}_{share}_s") is not None for name, share in PERCENTILE_FIELDS)
+    counts = (simulated or constraints.attainment_frac is not None) and workload.request_rate_per_s is not None
+    skipped = (*(() if arch.is_moe else ("expert_skew",)), *(() if counts else ("arrival_cv",)))
+    said += assumptions("workload", workload, given, skipped)
     if workload.expert_skew and not arch.is_moe:
         said.append(f"workload.expert_skew {workload.expert_skew:g} has no effect: the model has no routed experts")
     return workload

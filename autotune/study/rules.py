@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from autotune.study.sections import PERCENTILE_FIELDS
 from costmodel.arch import Arch
 from costmodel.errors import Problem
 
@@ -43,9 +44,32 @@ def between_fields(document: Mapping[str, Any]) -> list[Problem]:
     if isl is not None and longest is not None and longest < isl:
         message = f"must be at least the longest isl, got {longest} and isl {isl}"
         problems.append(_problem("workload.longest_prompt", message))
+    problems += _percentiles(document)
     problems += _engines(document)
     problems += _knobs(search)
     problems += _speculative(document)
+    return problems
+
+
+def _percentiles(document: Mapping[str, Any]) -> list[Problem]:
+    """Percentiles are of requests that come in some way, and are simulated on one kind of replica."""
+    constraints, workload = _table(document, "constraints"), _table(document, "workload")
+    names = [f"{latency}_{share}_ms" for latency, share in PERCENTILE_FIELDS]
+    given = [name for name in (*names, "attainment_frac") if name in constraints]
+    problems = []
+    if given and not {"request_rate_per_s", "concurrency"} & workload.keys():
+        message = (
+            "needs workload.request_rate_per_s or workload.concurrency: percentiles are over requests under a load"
+        )
+        problems.append(_problem(f"constraints.{given[0]}", message))
+    if "attainment_frac" in constraints and not {"ttft_ms", "tpot_ms", "e2e_ms"} & constraints.keys():
+        message = "needs ttft_ms, tpot_ms or e2e_ms: the share is of requests that keep them"
+        problems.append(_problem("constraints.attainment_frac", message))
+    if given and _table(document, "search").get("disaggregated", "off") != "off":
+        message = f"must be off with constraints.{given[0]}: disaggregated plans are not simulated"
+        problems.append(_problem("search.disaggregated", message))
+    if "arrivals" in workload and "request_rate_per_s" not in workload:
+        problems.append(_problem("workload.arrivals", "needs workload.request_rate_per_s"))
     return problems
 
 

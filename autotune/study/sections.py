@@ -20,6 +20,8 @@ DEFAULT_MEMORY_UTILIZATION = 0.9
 DEFAULT_MAX_NUM_SEQS = 1024
 """What vLLM's server starts with on GPUs of 70 GiB and more."""
 MAX_CLUSTERS = 64
+PERCENTILE_FIELDS = tuple((name, share) for name in ("ttft", "tpot", "e2e") for share in ("p50", "p90", "p95", "p99"))
+"""Latency and percentile of the limits that are simulated: fields `{latency}_{percentile}_s` of `Constraints`."""
 
 if TYPE_CHECKING:
     Maximized: TypeAlias = str
@@ -49,6 +51,13 @@ class WorkloadTable:
     )
     request_rate_per_s: ft.Positive | None = ft.entry(
         "open loop: requests arriving per second over all replicas. Excludes concurrency", None
+    )
+    arrival_cv: ft.ArrivalCv = ft.entry(
+        'how requests arrive at a rate: "poisson", "constant", or { cv = 2.0 } for gaps of that coefficient of '
+        "variation; counts where percentiles are simulated",
+        1.0,
+        key="arrivals",
+        assumed=lambda _: "Poisson arrivals",
     )
     prefix_cache_hit_frac: ft.Share = ft.entry(
         "share of prompt tokens found in the prefix cache, 0 to 1; default 0",
@@ -92,7 +101,8 @@ class Workload(WorkloadTable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
-    """Limits of a plan, each optional. Those on TTFT and TPOT are on means over requests, not percentiles."""
+    """Limits of a plan, each optional. `ttft_ms`, `tpot_ms` and `e2e_ms` are on means over requests, unless
+    `attainment_frac` is given; those with p50, p90, p95 or p99 in their name are on percentiles over requests."""
 
     __pydantic_config__ = ft.TABLE
     ttft_s: ft.PositiveMs | None = ft.entry(
@@ -100,6 +110,50 @@ class Constraints:
     )
     tpot_s: ft.PositiveMs | None = ft.entry(
         "mean over requests of (end to end - TTFT) / (output tokens - 1), ms", None, key="tpot_ms"
+    )
+    ttft_p50_s: ft.PositiveMs | None = ft.entry(
+        "time to first token of 50 % of the requests at most, ms; simulated", None, key="ttft_p50_ms"
+    )
+    ttft_p90_s: ft.PositiveMs | None = ft.entry(
+        "time to first token of 90 % of the requests at most, ms; simulated", None, key="ttft_p90_ms"
+    )
+    ttft_p95_s: ft.PositiveMs | None = ft.entry(
+        "time to first token of 95 % of the requests at most, ms; simulated", None, key="ttft_p95_ms"
+    )
+    ttft_p99_s: ft.PositiveMs | None = ft.entry(
+        "time to first token of 99 % of the requests at most, ms; simulated", None, key="ttft_p99_ms"
+    )
+    tpot_p50_s: ft.PositiveMs | None = ft.entry(
+        "time per output token of a request of 50 % of the requests at most, ms; simulated", None, key="tpot_p50_ms"
+    )
+    tpot_p90_s: ft.PositiveMs | None = ft.entry(
+        "time per output token of a request of 90 % of the requests at most, ms; simulated", None, key="tpot_p90_ms"
+    )
+    tpot_p95_s: ft.PositiveMs | None = ft.entry(
+        "time per output token of a request of 95 % of the requests at most, ms; simulated", None, key="tpot_p95_ms"
+    )
+    tpot_p99_s: ft.PositiveMs | None = ft.entry(
+        "time per output token of a request of 99 % of the requests at most, ms; simulated", None, key="tpot_p99_ms"
+    )
+    e2e_p50_s: ft.PositiveMs | None = ft.entry(
+        "time from arrival to the last token of 50 % of the requests at most, ms; simulated", None, key="e2e_p50_ms"
+    )
+    e2e_p90_s: ft.PositiveMs | None = ft.entry(
+        "time from arrival to the last token of 90 % of the requests at most, ms; simulated", None, key="e2e_p90_ms"
+    )
+    e2e_p95_s: ft.PositiveMs | None = ft.entry(
+        "time from arrival to the last token of 95 % of the requests at most, ms; simulated", None, key="e2e_p95_ms"
+    )
+    e2e_p99_s: ft.PositiveMs | None = ft.entry(
+        "time from arrival to the last token of 99 % of the requests at most, ms; simulated", None, key="e2e_p99_ms"
+    )
+    attainment_frac: ft.Fraction | None = ft.entry(
+        "share of requests, at least, that keep all of ttft_ms, tpot_ms and e2e_ms at once, each of which is then a "
+        "limit on single requests and no longer on the mean; 0 to 1; simulated",
+        None,
+    )
+    e2e_s: ft.PositiveMs | None = ft.entry(
+        "time from arrival to the last token, mean over requests, ms", None, key="e2e_ms"
     )
     memory_util_frac: ft.Fraction | None = ft.entry("memory used over total memory on the fullest GPU, 0 to 1", None)
     min_total_tokens_per_s_per_gpu: ft.Positive | None = ft.entry(

@@ -15,12 +15,14 @@ from autotune.scoring.joint_uncertainty import Confidence, confidence
 from autotune.scoring.objective import ranking_value
 from autotune.scoring.plan_result import PlanResult, plan_key, relative_excess
 from autotune.scoring.trial_record import Recorder, plan_of
+from autotune.simulation import percentile_limits, study_traffic
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
 from autotune.study import Baseline, Study, cluster_of
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
 from autotune.tuning.executor import Executor
+from autotune.tuning.simulate_ranking import SimulatedRanking, simulate_ranking, with_percentiles
 from autotune.tuning.study_space import covered, study_space
 from costmodel.errors import InputError, Problem
 
@@ -56,6 +58,8 @@ class TuneResult:
     storage: str | None
     pools: PoolSearch | None = None
     """What was looked at for disaggregated plans; None where the study opens none."""
+    by_percentile: SimulatedRanking | None = None
+    """How the ranking was simulated; None where the study has no limit on percentiles."""
 
     @property
     def feasible_count(self) -> int:
@@ -106,6 +110,13 @@ def tune(
         plans.update((p.key, p) for p in batch)
         scored += len(batch)
     ranked, infeasible = rank(study, [*plans.values(), *pooled.values()])
+    by_percentile: SimulatedRanking | None = None
+    if limits := percentile_limits(study):
+        by_percentile = simulate_ranking(study, ranked, progress=progress)
+        ranked, (_, infeasible) = by_percentile.ranked, rank(study, [*by_percentile.broken, *infeasible])
+        if baseline is not None and baseline.result is not None:
+            own = with_percentiles(study, baseline.result, limits, study_traffic(study))
+            baseline = replace(baseline, result=own)
     known = None if baseline is None else baseline.result
     return TuneResult(
         study=study,
@@ -119,6 +130,7 @@ def tune(
         elapsed_s=time.perf_counter() - start,
         storage=None if store is None else store.location,
         pools=pools,
+        by_percentile=by_percentile,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.policies import Policy
+from costmodel.simulation.policies.base import BLOCK
 from costmodel.simulation.replica import Replica
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.served import Served
@@ -27,6 +28,8 @@ class Routing(StrEnum):
     """Requests of one prefix (`groups`) to one replica, unless it has far more to do than another."""
 
 
+BALANCED = 0.9
+"""Share of a replica's cache that may be in use while none of its ranks and micro-batches runs out of its part."""
 AFFINITY_MOST = 1.25
 """Outstanding requests of the replica that a prefix belongs to, over those of the one that has least, at most."""
 
@@ -52,10 +55,18 @@ class ServerModel:
         front_s, token_s = self.table.frontend_s / self.pace, self.table.token_s / self.pace
         return replace(self, table=replace(self.table, frontend_s=front_s, token_s=token_s), pace=1.0)
 
-    def may_run_out(self, requests: Requests) -> bool:
-        """Whether a replica's cache could hold fewer than the sequences that have a seat, were they all the longest."""
-        longest = float((requests.prompt + requests.output).max(initial=1)) + 16.0
-        return self.limits.kv_tokens < longest * min(self.limits.max_num_seqs, len(requests))
+    def sufficed(self, requests: Requests, finish_s: Floats) -> bool:
+        """Whether the cache of one replica held every request that it had, whole, from its arrival to its end.
+
+        So nothing ever waited for cache or was preempted. Ranks and micro-batches share it out as they do requests.
+        """
+        tokens = (requests.prompt + requests.output + BLOCK).astype(np.float64)
+        times = np.concatenate([requests.arrival_s, finish_s])
+        # who leaves as another comes does so first
+        order = np.lexsort((np.repeat([1, 0], tokens.size), times))
+        held = np.cumsum(np.concatenate([tokens, -tokens])[order])
+        cells = self.table.ranks * self.table.stages
+        return float(held.max(initial=0.0)) <= self.limits.kv_tokens * cells * (1.0 if cells == 1 else BALANCED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +80,19 @@ class Simulated:
     timeline: tuple[Floats, ...]
     """Per replica, an array of shape `(num_events, 4)`: seconds, requests that decode, that wait or are prefilled, and
     cache tokens held. Empty where it was not asked for."""
+
+    def counted_from(self, number: int) -> Simulated:
+        """The same without the first requests, which found servers that were filling up."""
+        if not number:
+            return self
+        kept = np.arange(number, len(self.served.requests))
+        served = self.served
+        rest = Served(
+            requests=served.requests.take(kept),
+            first_token_s=served.first_token_s[kept],
+            finish_s=served.finish_s[kept],
+        )
+        return replace(self, served=rest)
 
     def slowed(self, factor: float) -> Simulated:
         """The same with every time so many times as long."""
@@ -195,24 +219,29 @@ def _gathered(
 
 def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> Simulated:
     """Round robin: every replica has its requests, whatever the others do."""
-    if timeline or model.may_run_out(requests):
-        flying = _flying(requests)
-        replicas = [Replica(model.table, model.policy, model.limits) for _ in range(model.replicas)]
-        for number, replica in enumerate(replicas):
-            for request in flying[number :: model.replicas]:
-                replica.offer(request)
-            replica.advance()
-        return _gathered(requests, flying, replicas, timeline=timeline)
     first, finish = np.empty(len(requests)), np.empty(len(requests))
-    busy_s = 0.0
+    busy_s, preemptions, timelines = 0.0, 0, []
     for number in range(model.replicas):
         index = np.arange(number, len(requests), model.replicas)
-        first[index], finish[index], busy = run_single_queue(
-            model.table,
-            requests.take(index),
-            limits=model.limits,
-            mixes=model.policy.mixes,
-        )
-        busy_s += busy
+        own = requests.take(index)
+        if not timeline:
+            first[index], finish[index], busy = run_single_queue(
+                model.table, own, limits=model.limits, mixes=model.policy.mixes
+            )
+            if model.sufficed(own, finish[index]):
+                busy_s += busy
+                continue
+        replica = Replica(model.table, model.policy, model.limits)
+        flying = _flying(own)
+        for request in flying:
+            replica.offer(request)
+        replica.advance()
+        first[index] = [request.first_token_s for request in flying]
+        finish[index] = [request.finish_s for request in flying]
+        busy_s += replica.counters.busy_s
+        preemptions += replica.counters.preemptions
+        timelines.append(np.array(replica.timeline))
     served = Served(requests=requests, first_token_s=first, finish_s=finish)
-    return Simulated(served=served, preemptions=0, busy_s=busy_s, timeline=())
+    return Simulated(
+        served=served, preemptions=preemptions, busy_s=busy_s, timeline=tuple(timelines) if timeline else ()
+    )

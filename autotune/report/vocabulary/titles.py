@@ -11,7 +11,12 @@ __all__ = [
     "LIMITS", "MEMORY", "MEMORY_PARTS", "OPERATORS", "TONES", "TTFT_PARTS", "memory_parts"
 ]  # fmt: skip
 
-LIMITS = {kind.code: kind.title for kind in limits.LIMITS}
+LIMITS = {kind.code: kind.title for kind in limits.LIMITS} | {
+    f"{latency}_{share}_ms": f"{title} {share} over requests"
+    for latency, title in (("ttft", "TTFT"), ("tpot", "TPOT"), ("e2e", "End to end"))
+    for share in ("p50", "p90", "p95", "p99")
+}
+LIMITS["attainment_frac"] = "Share of requests within all limits"
 TTFT_PARTS = {
     "front_end": "Front end",
     "own_prefill": "Own prefill",

@@ -1,0 +1,74 @@
+"""One plan, served request by request: `autotune simulate`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
+
+
+@click.command()
+@QUESTION
+@click.option("--plan", help="Plan to simulate, as a short or a full plan string. Default: the study's baseline.")
+@click.option("--traffic", help="Request log to serve, in any form that `retune` reads; - for standard input.")
+@click.option("--rate", type=float, help="Requests per second, in place of the study's.")
+@click.option("--html", type=click.Path(dir_okay=False), help="Write a page with the distributions and the timeline.")
+@SHOWN
+def simulate(
+    study: str,
+    overrides: tuple[str, ...],
+    plan: str | None,
+    traffic: str | None,
+    rate: float | None,
+    html: str | None,
+    as_json: bool,
+    as_table: bool,
+) -> None:
+    """Serve requests by a plan of STUDY, event by event, and say what they meet: percentiles, queue, KV cache.
+
+    The engine's own scheduler is simulated: chunked prefill, token budgets, seats, KV blocks, preemption, prefix hits.
+    Requests are drawn as [workload] says (arrivals, lengths), or come from a log. Percentiles are over requests; the
+    likely range of each figure says how sure the estimate is. A sweep finds the load at which each limit breaks.
+
+    \b
+    autotune simulate studies/llama-70b-16xh100.toml --rate 10 --table
+    autotune simulate studies/llama-70b-16xh100.toml --plan R4/TP4 --traffic requests.csv
+
+    Exit code 0: every limit is kept; 3: one is broken; 2: the input is wrong.
+    """
+    from math import isfinite
+    from pathlib import Path
+
+    from autotune.cli.output import show
+    from autotune.files import write_file
+    from autotune.report.document import finite
+    from autotune.report.simulation import simulation_report
+    from autotune.simulation import simulate_plan, simulation_document, study_traffic
+    from autotune.study import load_study
+    from autotune.traffic.replayed import traffic_of_log
+    from autotune.tuning.answer_study import score_named
+    from costmodel.errors import InputError
+
+    if traffic is not None and rate is not None:
+        raise InputError.single("--rate", "must not be given with --traffic, which has its own times")
+    if rate is not None and not (isfinite(rate) and 0.0 < rate <= 1e9):
+        raise InputError.single("--rate", f"must be a positive number of requests per second, got {rate:g}")
+    loaded = load_study(Path(study), overrides)
+    missing = "is required where the study has no [baseline]: say which plan with --plan"
+    named = score_named(loaded, plan, path="--plan", missing=missing)
+    if named.result is None or named.result.pools is not None:
+        why = "; ".join(v.message for v in named.resolution.violations) or "is disaggregated, which is not simulated"
+        raise InputError.single("--plan", f"cannot be simulated: {why}")
+    if traffic is None and rate is None and not (loaded.workload.request_rate_per_s or loaded.workload.concurrency):
+        rate = named.result.metrics["requests_per_s"]
+    asked = study_traffic(loaded, rate_per_s=rate) if traffic is None else traffic_of_log(loaded, traffic)
+    found = simulate_plan(loaded, named.result, asked)
+    document = finite(simulation_document(loaded, named.result, asked, found, sweep=traffic is None))
+    if html is not None:
+        from autotune.report.html.simulation import simulation_page
+
+        write_file(Path(html), simulation_page(document))
+    show(document, simulation_report, as_json=as_json, as_table=as_table)
+    sys.exit(0 if all(row["kept"] for row in document["limits"]) else EXIT_INFEASIBLE)

@@ -1,0 +1,88 @@
+"""What `autotune simulate` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autotune.report.text_blocks import Block, Line, Report, text_table
+from autotune.report.tune_text import assumed_block
+from autotune.report.vocabulary.titles import LIMITS
+from autotune.report.vocabulary.words import probability
+from autotune.text.numbers import number
+
+LATENCIES = {"ttft": ("TTFT", "ms", 1e3), "tpot": ("TPOT of a request", "ms", 1e3), "e2e": ("End to end", "s", 1.0)}
+"""Latency -> title, unit, factor from seconds."""
+
+
+def simulation_report(document: Mapping[str, Any]) -> Report:
+    """Percentiles with their likely ranges, the limits, and the loads at which they break."""
+    broken = [row for row in document["limits"] if not row["kept"]]
+    traffic = document["traffic"]
+    load = (
+        f"{number(traffic['rate_per_s'])} requests/s"
+        if traffic["rate_per_s"] is not None
+        else f"{traffic['concurrency']:,} requests in flight"
+    )
+    said = "keeps every limit" if not broken else f"breaks {', '.join(LIMITS[row['code']] for row in broken)}"
+    return Report(
+        headline=f"{document['study']}: {document['plan']} under {load}, {traffic['requests']:,} requests simulated",
+        reason=f"The plan {said}." if document["limits"] else "The study has no limit on latencies.",
+        tone="bad" if broken else "good",
+        lines=(document["limited_by"],),
+        blocks=(*simulation_blocks(document), assumed_block(tuple(document["assumptions"]))),
+    )
+
+
+def simulation_blocks(document: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Latencies, limits, and what is served within them."""
+    return _latencies(document), _limits(document), _service(document)
+
+
+def _latencies(document: Mapping[str, Any]) -> Block:
+    rows = []
+    for name, found in document["latencies"].items():
+        title, unit, factor = LATENCIES[name]
+        cells = [
+            f"{number(x['value'] * factor)} ({number(x['low'] * factor)} to {number(x['high'] * factor)})"
+            for x in found.values()
+        ]
+        rows.append((f"{title}, {unit}", *cells))
+    header = ("over requests", "mean", *(s for s in document["latencies"]["ttft"] if s != "mean"))
+    line = "In brackets the 80 % likely range of each figure: how sure the estimate is, not how requests vary."
+    return Block(title="Latencies", table=text_table(header, rows), lines=(line,))
+
+
+def _limits(document: Mapping[str, Any]) -> Block:
+    loads = {row["code"]: row for row in document["breaking_loads"]}
+    rows = []
+    for row in document["limits"]:
+        load = loads.get(row["code"])
+        breaks = "–" if load is None else "at any load" if load["rate_per_s"] is None else number(load["rate_per_s"])
+        likely = f"{number(row['likely_low'])} to {number(row['likely_high'])}"
+        rows.append(
+            (
+                LIMITS[row["code"]],
+                f"{number(row['limit'])} {row['unit']}",
+                number(row["value"]),
+                likely,
+                "yes" if row["kept"] else "no",
+                probability(row["p_kept"]),
+                breaks,
+            )
+        )
+    header = ("limit", "at", "simulated", "likely range", "kept", "P(kept)", "kept up to requests/s")
+    return Block(title="Limits", table=text_table(header, rows, texts=(0, 4)) if rows else None)
+
+
+def _service(document: Mapping[str, Any]) -> Block:
+    share, low, high = (100.0 * document["attainment"][end] for end in ("value", "low", "high"))
+    lines: list[str | Line] = [
+        f"{number(share)} % of requests keep the limits on TTFT, TPOT and end to end at once "
+        f"(likely {number(low)} to {number(high)} %)",
+        f"goodput {number(document['goodput_requests_per_s'])} requests/s, "
+        f"{number(document['goodput_requests_per_s_per_gpu'])} per GPU, of "
+        f"{number(document['served_requests_per_s'])} served",
+        f"replicas run steps {document['utilisation']:.0%} of the time; {document['preemptions']:,} preemptions",
+    ]
+    return Block(title="Service", lines=tuple(lines))

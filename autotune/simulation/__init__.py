@@ -1,0 +1,18 @@
+"""Plans served by simulation: requests drawn or recorded, percentiles over them, and limits on those."""
+
+from autotune.simulation.draw_requests import recorded_requests, study_requests
+from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
+from autotune.simulation.report_simulation import simulation_document
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
+
+__all__ = [
+    "PercentileLimit",
+    "PlanSimulation",
+    "Traffic",
+    "percentile_limits",
+    "recorded_requests",
+    "simulate_plan",
+    "simulation_document",
+    "study_requests",
+    "study_traffic",
+]

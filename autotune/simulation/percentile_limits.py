@@ -1,0 +1,103 @@
+"""Limits on percentiles over requests, and on the share of requests that keep several limits at once.
+
+They are not the limits on means (`autotune.scoring.limits`): they are checked by simulation, plan by plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, log
+
+from autotune.scoring.plan_result import Violation
+from autotune.study import Study
+from autotune.study.sections import PERCENTILE_FIELDS
+from costmodel.estimate.normal import Z90, normal_cdf
+from costmodel.simulation.forecast import Forecast, Likely
+
+ATTAINMENT = "attainment_frac"
+TITLES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "end to end"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PercentileLimit:
+    """One limit that is checked on simulated requests."""
+
+    code: str
+    """Its name in studies and results: `ttft_p99_ms`, `attainment_frac`."""
+    latency: str
+    """`ttft`, `tpot` or `e2e`; empty: the share of requests that keep `bounds_s`."""
+    statistic: str
+    bound: float
+    """Seconds, or a share."""
+    bounds_s: tuple[float | None, float | None, float | None] = (None, None, None)
+    """TTFT, TPOT and end to end of one request."""
+
+    @property
+    def title(self) -> str:
+        """What it is called in a table: `TTFT p99`."""
+        if not self.latency:
+            return "within limits"
+        return f"{TITLES[self.latency]} {self.statistic}"
+
+    @property
+    def unit(self) -> str:
+        """Of its figures in results."""
+        return "ms" if self.latency else "of requests"
+
+    @property
+    def factor(self) -> float:
+        """From SI to `unit`."""
+        return 1e3 if self.latency else 1.0
+
+    def figure(self, forecast: Forecast) -> Likely:
+        """What a simulation says of it, SI."""
+        if self.latency:
+            return forecast.latency(self.latency, self.statistic)
+        ttft_s, tpot_s, e2e_s = self.bounds_s
+        return forecast.attainment(ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=e2e_s)
+
+    def kept(self, likely: Likely) -> bool:
+        """Whether the expected figure keeps it."""
+        return likely.value <= self.bound if self.latency else likely.value >= self.bound
+
+    def p_kept(self, likely: Likely) -> float:
+        """Probability that it is kept, given the figure's likely range."""
+        kept, end = self.kept(likely), likely.high if self.latency else likely.low
+        if likely.value == end or likely.value <= 0.0:
+            return float(kept)
+        if not self.latency:
+            # a share that is the same at both ends of the likely range is sure; between them it is taken as linear
+            spread = max(likely.high - likely.low, 1e-12) / 2.0
+            return _normal((likely.value - self.bound) / spread * Z90)
+        ends = (likely.value / likely.low, likely.high / likely.value)
+        spread = log(ends[1] if self.bound >= likely.value else ends[0]) / Z90
+        return _normal(log(self.bound / likely.value) / spread) if spread > 0.0 else float(kept)
+
+    def violation(self, likely: Likely) -> Violation | None:
+        """How a plan breaks it; None where it keeps it."""
+        if self.kept(likely):
+            return None
+        value, bound = likely.value * self.factor, self.bound * self.factor
+        excess = value - bound if self.latency else bound - value
+        return Violation(code=self.code, value=value, limit=bound, excess=min(excess, inf), unit=self.unit)
+
+
+def _normal(z: float) -> float:
+    import numpy as np
+
+    return float(normal_cdf(np.array([z]))[0])
+
+
+def percentile_limits(study: Study) -> tuple[PercentileLimit, ...]:
+    """The study's limits that need a simulation; none: means are all that it asks of."""
+    given = study.constraints
+    found = [
+        PercentileLimit(code=f"{latency}_{statistic}_ms", latency=latency, statistic=statistic, bound=bound)
+        for latency, statistic in PERCENTILE_FIELDS
+        if (bound := getattr(given, f"{latency}_{statistic}_s")) is not None
+    ]
+    if given.attainment_frac is not None:
+        bounds = (given.ttft_s, given.tpot_s, given.e2e_s)
+        share = PercentileLimit(code=ATTAINMENT, latency="", statistic="", bound=given.attainment_frac, bounds_s=bounds)
+        found.append(share)
+    return tuple(found)

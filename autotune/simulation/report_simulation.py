@@ -1,0 +1,169 @@
+"""What a simulation of one plan shows: percentiles, what limits it, its timeline, and the loads at which limits break."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from autotune.scoring.plan_result import PlanResult
+from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
+from autotune.study import Study
+from costmodel.simulation.forecast import LATENCIES, STATISTICS, Likely
+from costmodel.simulation.simulate import Simulated
+
+TIMELINE_POINTS = 120
+CDF_POINTS = 101
+SWEEP_HALVINGS = 6
+"""Of the interval in which a limit breaks: to 1 part in 64 of the rate at which a plan is full."""
+FULL = 0.98
+"""Share of the time in which replicas run steps from which on a plan is called full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakingLoad:
+    """Where a limit breaks as more requests come."""
+
+    code: str
+    limit: float
+    unit: str
+    rate_per_s: float | None
+    """The highest rate that was simulated at which it is kept; None: it breaks at any."""
+
+
+def limits_of_requests(study: Study) -> tuple[PercentileLimit, ...]:
+    """The limits that are checked on requests: the study's, or where it has none on percentiles, those on its means."""
+    found = percentile_limits(study)
+    if found:
+        return found
+    means = {"ttft": study.constraints.ttft_s, "tpot": study.constraints.tpot_s, "e2e": study.constraints.e2e_s}
+    return tuple(
+        PercentileLimit(code=f"{name}_ms", latency=name, statistic="mean", bound=bound)
+        for name, bound in means.items()
+        if bound is not None
+    )
+
+
+def simulation_document(
+    study: Study, plan: PlanResult, traffic: Traffic, found: PlanSimulation, *, sweep: bool
+) -> dict[str, Any]:
+    """Everything that `autotune simulate` says, as one document; latencies in seconds."""
+    forecast, limits = found.forecast, limits_of_requests(study)
+    done = forecast.expected
+    kept_s = {name: getattr(study.constraints, f"{name}_s") for name in ("ttft", "tpot", "e2e")}
+    share = forecast.attainment(ttft_s=kept_s["ttft"], tpot_s=kept_s["tpot"], e2e_s=kept_s["e2e"])
+    rate = _served_per_s(done)
+    return {
+        "study": study.name,
+        "plan": plan.plan,
+        "traffic": {
+            "requests": len(done.served.requests),
+            "rate_per_s": traffic.rate_per_s,
+            "concurrency": traffic.concurrency if traffic.rate_per_s is None else None,
+            "arrival_cv": None if traffic.rate_per_s is None or traffic.recorded else study.workload.arrival_cv,
+            "recorded": traffic.recorded,
+        },
+        "latencies": {
+            name: {statistic: asdict(forecast.latency(name, statistic)) for statistic in STATISTICS}
+            for name in LATENCIES
+        },
+        "limits": [
+            {
+                "code": limit.code,
+                "limit": limit.bound * limit.factor,
+                "unit": limit.unit,
+                **_scaled(figure := limit.figure(forecast), limit.factor),
+                "kept": limit.kept(figure),
+                "p_kept": limit.p_kept(figure),
+            }
+            for limit in limits
+        ],
+        "attainment": asdict(share),
+        "served_requests_per_s": rate,
+        "goodput_requests_per_s": rate * share.value,
+        "goodput_requests_per_s_per_gpu": rate * share.value / plan.layout.gpus,
+        "utilisation": found.utilisation,
+        "preemptions": found.preemptions,
+        "limited_by": _limited_by(found, limits),
+        "breaking_loads": [asdict(x) for x in breaking_loads(study, plan, limits)] if sweep else [],
+        "cdf": {name: _cdf(found, name) for name in ("ttft", "tpot")},
+        "timeline": _timeline(traffic.serve(found.model.paced(forecast.errors.pace), timeline=True)),
+        "assumptions": list(study.assumptions),
+    }
+
+
+def breaking_loads(study: Study, plan: PlanResult, limits: Sequence[PercentileLimit]) -> list[BreakingLoad]:
+    """For each limit the highest rate at which it is kept, between none and where the plan is full."""
+    if not limits:
+        return []
+    own = replace(study, workload=replace(study.workload, concurrency=None))
+
+    def at(rate: float) -> PlanSimulation:
+        return simulate_plan(own, plan, study_traffic(own, rate_per_s=rate), with_range=False)
+
+    full = max(float(plan.metrics["requests_per_s"]), 1e-3)
+    while at(full).utilisation < FULL:
+        full *= 1.5
+    out = []
+    for limit in limits:
+        low, high = 0.0, full
+        for _ in range(SWEEP_HALVINGS):
+            middle = 0.5 * (low + high)
+            kept = limit.kept(limit.figure(at(middle).forecast))
+            low, high = (middle, high) if kept else (low, middle)
+        bound = limit.bound * limit.factor
+        out.append(BreakingLoad(code=limit.code, limit=bound, unit=limit.unit, rate_per_s=low or None))
+    return out
+
+
+def _scaled(likely: Likely, factor: float) -> dict[str, float]:
+    return {"value": likely.value * factor, "likely_low": likely.low * factor, "likely_high": likely.high * factor}
+
+
+def _served_per_s(done: Simulated) -> float:
+    served = done.served
+    ends = served.finish_s[np.isfinite(served.finish_s)]
+    lasted = float(ends.max(initial=0.0) - served.requests.arrival_s.min(initial=0.0))
+    return ends.size / lasted if lasted > 0.0 else 0.0
+
+
+def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit]) -> str:
+    """What limits the plan under this traffic, in one sentence."""
+    if found.utilisation >= FULL:
+        return "The plan is full: its replicas run steps all the time, and the queue in front of them grows."
+    if found.preemptions:
+        return f"KV cache runs out: {found.preemptions:,} requests were thrown out and computed again."
+    broken = [limit for limit in limits if not limit.kept(limit.figure(found.forecast))]
+    if broken:
+        return f"{broken[0].title} breaks its limit while replicas are busy {found.utilisation:.0%} of the time."
+    return f"Nothing yet: replicas run steps {found.utilisation:.0%} of the time, and every limit has room."
+
+
+def _cdf(found: PlanSimulation, name: str) -> list[list[float]]:
+    """Share of requests and the seconds that it takes at most."""
+    served, first = found.forecast.expected.served, found.forecast.errors.first
+    values = served.ttft_s * first if name == "ttft" else served.tpot_s[served.requests.output > 1]
+    if values.size == 0:
+        return []
+    shares = np.linspace(0.0, 1.0, CDF_POINTS)
+    return [[float(s), float(v)] for s, v in zip(shares, np.quantile(values, shares), strict=True)]
+
+
+def _timeline(done: Simulated) -> list[dict[str, float]]:
+    """Requests that decode and that wait, and cache tokens held, over all replicas, at equal distances in time."""
+    if not done.timeline:
+        return []
+    end = max(float(events[-1, 0]) for events in done.timeline if events.size)
+    times = np.linspace(0.0, end, TIMELINE_POINTS)
+    total = np.zeros((TIMELINE_POINTS, 3))
+    for events in done.timeline:
+        if events.size:
+            at = np.searchsorted(events[:, 0], times, side="right") - 1
+            total += np.where(at[:, None] >= 0, events[np.maximum(at, 0), 1:], 0.0)
+    return [
+        {"time_s": float(t), "decoding": float(a), "waiting": float(b), "kv_tokens": float(c)}
+        for t, (a, b, c) in zip(times, total, strict=True)
+    ]

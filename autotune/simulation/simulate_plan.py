@@ -1,0 +1,113 @@
+"""One plan of a study, served by simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autotune.engines import ENGINES
+from autotune.scoring.knob_grid import KnobGrid, Variant
+from autotune.scoring.plan_result import PlanResult
+from autotune.simulation.draw_requests import study_requests
+from autotune.study import Study
+from costmodel.estimate.error_model import Correction, Situation
+from costmodel.simulation.forecast import Forecast, StepErrors, forecast
+from costmodel.simulation.requests import Requests
+from costmodel.simulation.server import server_model
+from costmodel.simulation.simulate import Routing, ServerModel, Simulated, simulate, simulate_closed
+
+REQUESTS = 4000
+"""Requests that are simulated where no log gives them: 40 of them lie beyond p99."""
+WARM_UP_FRAC = 0.2
+"""Share of drawn requests that fill the servers first and are not counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What a plan is asked to serve."""
+
+    requests: Requests
+    """Of a closed loop only the lengths count."""
+    rate_per_s: float | None
+    """Mean rate of arrivals; None: a closed loop."""
+    concurrency: int | None
+    """Requests in flight of a closed loop."""
+    counted_from: int
+    """The first request that counts: those before it fill the servers."""
+    recorded: bool
+    """Whether a log gives the requests, so that their times and lengths are not drawn."""
+
+    def serve(self, model: ServerModel, *, timeline: bool = False) -> Simulated:
+        """All requests through a plan; those that count are kept."""
+        own = self.requests
+        if self.rate_per_s is None:
+            done = simulate_closed(
+                model, own.prompt, own.cached, own.output, concurrency=self.concurrency or 1, timeline=timeline
+            )
+        else:
+            done = simulate(model, own, timeline=timeline)
+        return done.counted_from(self.counted_from)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSimulation:
+    """What came of it."""
+
+    forecast: Forecast
+    utilisation: float
+    """Share of the time in which replicas ran steps, mean."""
+    preemptions: int
+    model: ServerModel
+
+
+def study_traffic(study: Study, *, rate_per_s: float | None = None, count: int = REQUESTS) -> Traffic:
+    """The study's own traffic, drawn: at `rate_per_s`, else at its rate, else in a closed loop of its concurrency."""
+    rate = rate_per_s or study.workload.request_rate_per_s
+    return Traffic(
+        requests=study_requests(study, count=count, rate_per_s=rate or 1.0),
+        rate_per_s=rate,
+        concurrency=study.workload.concurrency,
+        counted_from=int(WARM_UP_FRAC * count),
+        recorded=False,
+    )
+
+
+def simulate_plan(
+    study: Study,
+    plan: PlanResult,
+    traffic: Traffic,
+    *,
+    routing: Routing = Routing.ROUND_ROBIN,
+    with_range: bool = True,
+) -> PlanSimulation:
+    """Serve traffic by a plan with its dtypes and token budget, and the study's engine options.
+
+    Engines let in as many sequences as `engine_options.max_num_seqs` says, whatever concurrency the plan was ranked
+    for: in a burst there are more of them than on average. Without a range it is simulated once, as it is expected.
+    """
+    grid = KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
+    concurrency = np.array([float(plan.knobs.concurrency)])
+    load, longest = grid.load(concurrency), np.array([float(study.workload.longest_prompt)])
+    model = server_model(
+        grid.batch,
+        load,
+        policy=ENGINES[plan.engine].policy,
+        longest_prompt=longest,
+        memory_fraction=np.array([study.engine_options.gpu_memory_utilization]),
+        routing=routing,
+    )
+    situation = Situation.of(grid.batch.layout, concurrency / model.replicas, load.isl, load.osl)
+    errors = StepErrors.of(Correction.of(grid.batch.residual, situation))
+    if not with_range:
+        errors = replace(errors, pace_log_sd=0.0)
+    found = forecast(model, errors, traffic.serve)
+    done = found.expected
+    begin, end = done.served.requests.arrival_s.min(initial=np.inf), np.nanmax(done.served.finish_s, initial=0.0)
+    lasted = max(float(end - min(begin, 0.0)), 1e-9)
+    return PlanSimulation(
+        forecast=found,
+        utilisation=min(done.busy_s / lasted / model.replicas, 1.0),
+        preemptions=done.preemptions,
+        model=model,
+    )
