@@ -77,12 +77,15 @@ def _limits(document: Mapping[str, Any]) -> Block:
 
 def _service(document: Mapping[str, Any]) -> Block:
     share, low, high = (100.0 * document["attainment"][end] for end in ("value", "low", "high"))
-    lines: list[str | Line] = [
+    keeping = (
         f"{number(share)} % of requests keep the limits on TTFT, TPOT and end to end at once "
-        f"(likely {number(low)} to {number(high)} %)",
+        f"(likely {number(low)} to {number(high)} %)"
+    )
+    goodput = (
         f"goodput {number(document['goodput_requests_per_s'])} requests/s, "
         f"{number(document['goodput_requests_per_s_per_gpu'])} per GPU, of "
-        f"{number(document['served_requests_per_s'])} served",
-        f"replicas run steps {document['utilisation']:.0%} of the time; {document['preemptions']:,} preemptions",
-    ]
+        f"{number(document['served_requests_per_s'])} served"
+    )
+    busy = f"replicas run steps {document['utilisation']:.0%} of the time; {document['preemptions']:,} preemptions"
+    lines: list[str | Line] = [keeping, goodput, busy]
     return Block(title="Service", lines=tuple(lines))

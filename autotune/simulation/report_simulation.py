@@ -1,4 +1,4 @@
-"""What a simulation of one plan shows: percentiles, what limits it, its timeline, and the loads at which limits break."""
+"""What a simulation of one plan shows: percentiles, what limits it, its timeline, where limits break."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TIMELINE_POINTS = 120
 CDF_POINTS = 101
 SWEEP_HALVINGS = 6
 """Of the interval in which a limit breaks: to 1 part in 64 of the rate at which a plan is full."""
-FULL = 0.98
-"""Share of the time in which replicas run steps from which on a plan is called full."""
+GROWN = 1.5
+"""TTFT of the last quarter of the requests over that of the first from which on the queue is said to grow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def simulation_document(
     done = forecast.expected
     kept_s = {name: getattr(study.constraints, f"{name}_s") for name in ("ttft", "tpot", "e2e")}
     share = forecast.attainment(ttft_s=kept_s["ttft"], tpot_s=kept_s["tpot"], e2e_s=kept_s["e2e"])
-    rate = _served_per_s(done)
+    rate = _served_per_s(done) if traffic.rate_per_s is None or _grows(done) else traffic.rate_per_s
     return {
         "study": study.name,
         "plan": plan.plan,
@@ -105,7 +105,7 @@ def breaking_loads(study: Study, plan: PlanResult, limits: Sequence[PercentileLi
         return simulate_plan(own, plan, study_traffic(own, rate_per_s=rate), with_range=False)
 
     full = max(float(plan.metrics["requests_per_s"]), 1e-3)
-    while at(full).utilisation < FULL:
+    while not _grows(at(full).forecast.expected):
         full *= 1.5
     out = []
     for limit in limits:
@@ -132,14 +132,22 @@ def _served_per_s(done: Simulated) -> float:
 
 def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit]) -> str:
     """What limits the plan under this traffic, in one sentence."""
-    if found.utilisation >= FULL:
-        return "The plan is full: its replicas run steps all the time, and the queue in front of them grows."
+    if _grows(found.forecast.expected):
+        return "The plan is full: more requests come than it serves, and the queue in front of it grows."
     if found.preemptions:
         return f"KV cache runs out: {found.preemptions:,} requests were thrown out and computed again."
     broken = [limit for limit in limits if not limit.kept(limit.figure(found.forecast))]
     if broken:
-        return f"{broken[0].title} breaks its limit while replicas are busy {found.utilisation:.0%} of the time."
-    return f"Nothing yet: replicas run steps {found.utilisation:.0%} of the time, and every limit has room."
+        return f"{broken[0].title} breaks its limit although the plan serves all that comes."
+    return "Nothing yet: the plan serves all that comes, and every limit has room."
+
+
+def _grows(done: Simulated) -> bool:
+    """Whether first tokens take ever longer as requests come: more arrive than are served."""
+    ttft_s = done.served.ttft_s
+    part = max(ttft_s.size // 4, 1)
+    first, last = float(ttft_s[:part].mean()), float(ttft_s[-part:].mean())
+    return not last <= GROWN * first + GROWN * float(np.median(done.served.tpot_s))
 
 
 def _cdf(found: PlanSimulation, name: str) -> list[list[float]]:

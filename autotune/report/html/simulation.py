@@ -48,7 +48,7 @@ def _tiles(document: Mapping[str, Any]) -> list[Tile]:
         Tile(
             title=LIMITS[row["code"]],
             value=f"{number(row['value'])} {row['unit']}",
-            said=f"limit {number(row['limit'])}; likely {number(row['likely_low'])} to {number(row['likely_high'])}",
+            small=f"limit {number(row['limit'])}; likely {number(row['likely_low'])} to {number(row['likely_high'])}",
         )
         for row in document["limits"]
     ]
