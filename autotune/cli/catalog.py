@@ -21,6 +21,8 @@ GPU_FIELDS = (
     "generation",
     "sources",
 )
+SHORT_NAMES = 3
+"""Of each model, in the table."""
 GPU_COLUMNS = ("GPU", "generation", "BF16 TFLOP/s", "FP8", "FP4", "HBM GiB", "TB/s", "domain", "GB/s in", "GB/s out")
 
 
@@ -29,13 +31,17 @@ GPU_COLUMNS = ("GPU", "generation", "BF16 TFLOP/s", "FP8", "FP4", "HBM GiB", "TB
 def catalog(as_json: bool, as_table: bool) -> None:
     """List the models and GPUs known by name."""
     from autotune.cli.output import show
-    from costmodel.arch import active_params, load_model, model_names, total_params
+    from costmodel.arch import active_params, load_model, model_names, short_names, total_params
     from costmodel.hardware import gpu_names, load_gpu
 
     models = {name: load_model(name) for name in model_names()}
     gpus = {name: load_gpu(name) for name in gpu_names()}
+    short = short_names()
     document = {
-        "models": {n: {"total_params": total_params(a), "active_params": active_params(a)} for n, a in models.items()},
+        "models": {
+            n: {"total_params": total_params(a), "active_params": active_params(a), "short_names": list(short[n])}
+            for n, a in models.items()
+        },
         "gpus": {n: {field: getattr(gpu, field) for field in GPU_FIELDS} for n, gpu in gpus.items()},
     }
     show(document, _report, as_json=as_json, as_table=as_table)
@@ -45,11 +51,15 @@ def _report(document: dict[str, Any]) -> Report:
     from autotune.report.text_blocks import Block, Report, text_table
 
     models, gpus = document["models"], document["gpus"]
-    sizes = [(name, *(f"{m[n] / 1e9:,.1f} B" for n in ("total_params", "active_params"))) for name, m in models.items()]
+    rows = []
+    for name, m in models.items():
+        sizes = (f"{m[n] / 1e9:,.1f} B" for n in ("total_params", "active_params"))
+        rows.append((name, *sizes, ", ".join(m["short_names"][:SHORT_NAMES])))
+    model_table = text_table(("model", "parameters", "active", "short names"), rows, texts=(0, 3))
     return Report(
         headline=f"{len(models)} models and {len(gpus)} GPUs",
         blocks=(
-            Block(title="Models", table=text_table(("model", "parameters", "active"), sizes)),
+            Block(title="Models", table=model_table),
             Block(
                 title="GPUs", table=text_table(GPU_COLUMNS, [_gpu_cells(n, g) for n, g in gpus.items()], texts=(0, 1))
             ),

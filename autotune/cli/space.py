@@ -39,12 +39,17 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
         lines: tuple[str | Line, ...] = (counted, *rejected_lines(found.rejected))
         about = "layouts that the engines' rules allow"
         return Report(
-            headline=study_headline(loaded, about), blocks=(Block(title="Layouts", table=table, lines=lines),)
+            headline=study_headline(loaded, about),
+            blocks=(
+                Block(title="Layouts", table=table, lines=lines),
+                Block(title="Assumed of the model", lines=loaded.arch.assumptions),
+            ),
         )
 
     document = {
         "study": loaded.name,
         "counts": {k: counts[k] for k in ("enumerated", "valid", "rejected")},
+        "assumptions": list(loaded.assumptions),
         "layouts": [candidate_document(c) for c in found.candidates],
     }
     show(document, report, as_json=as_json, as_table=as_table)

@@ -18,7 +18,7 @@ from autotune.scoring.knob_grid import weights
 from autotune.study import Study
 from autotune.study.operation import DEFAULT_DOWN_FRAC
 from autotune.tuning import PlanResult
-from costmodel.arch.params import weight_bytes
+from costmodel.arch import weight_bytes
 
 
 def longest_request_s(study: Study, plan: PlanResult) -> float:

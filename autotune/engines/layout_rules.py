@@ -7,20 +7,21 @@ an engine that does not list it; a candidate is counted under the first rule of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.arch import Arch, AttentionKind, FfnKind
+from autotune.engines.integer_groups import cut_inputs, cuts_groups, grouped_inputs
+from costmodel.arch import Arch
+from costmodel.arch.attention import GroupedQuery, Linear, Recurrent, StateSpace
+from costmodel.arch.block import DENSE, SHARED, Size
+from costmodel.dtypes import storage
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-
-BLOCKS = {"nvfp4": 16, "mxfp8": 32}
-"""Elements that share a weight scale; a shard must hold whole ones (fp8_block: the checkpoint's own size).
-MXFP4 experts are padded per shard by every engine measured: gpt-oss (2,880 wide) runs at moe_tp 8 in published runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +65,22 @@ class Violation:
     message: str
 
 
-def scale_block(arch: Arch, dtype: str) -> int:
-    """Elements of a matrix of this storage dtype that share a scale; 1 where none do."""
-    return arch.quant_block if dtype == "fp8_block" else BLOCKS.get(dtype, 1)
+def scale_block(dtype: str) -> int:
+    """Elements of a matrix of this storage dtype that share a scale and must lie on one rank; 1 where none must.
+
+    MXFP4 experts are padded per shard by every engine measured: gpt-oss (2,880 wide) runs at moe_tp 8 in published
+    runs. Integers in groups are cut along the input, which is `integer_groups`' to say.
+    """
+    stored = storage(dtype)
+    return stored.group if stored.base in ("fp8_block", "nvfp4", "mxfp8") else 1
 
 
-def cuts_badly(size: int, shards: Ints, block: int) -> Bools:
-    """Whether a matrix of `size` rows cannot be cut into `shards` of whole blocks."""
-    return np.asarray((size % shards != 0) | ((size // shards) % max(block, 1) != 0))
+def cuts_badly(sizes: Iterable[Size], shards: Ints, block: int = 1) -> Bools:
+    """Whether a matrix of any of these numbers of rows cannot be cut into `shards` of whole blocks."""
+    out = np.zeros(shards.shape, dtype=bool)
+    for size in {int(s) for s in sizes}:
+        out |= (size % shards != 0) | ((size // shards) % max(block, 1) != 0)
+    return out
 
 
 def nowhere(c: Candidates) -> Bools:
@@ -79,17 +88,26 @@ def nowhere(c: Candidates) -> Bools:
     return np.zeros(c.pp.shape, dtype=bool)
 
 
+def kv_head_counts(arch: Arch) -> set[int]:
+    """KV heads of the attention layers that have any; none where all of them keep a latent or a state."""
+    return {int(a.kv_heads) for a in arch.attentions if isinstance(a, GroupedQuery)}
+
+
+def _heads(arch: Arch, c: Candidates) -> Bools:
+    return cuts_badly((a.heads for a in arch.attentions if not isinstance(a, Recurrent)), c.attn_tp)
+
+
 def _kv_heads(arch: Arch, c: Candidates) -> Bools:
-    if AttentionKind.MLA in arch.attention_kinds:
-        return nowhere(c)
-    kv = arch.num_key_value_heads
-    return np.where(c.attn_tp <= kv, kv % c.attn_tp != 0, c.attn_tp % kv != 0)
+    out = nowhere(c)
+    for kv in kv_head_counts(arch):
+        out |= np.where(c.attn_tp <= kv, kv % c.attn_tp != 0, c.attn_tp % kv != 0)
+    return out
 
 
 def _linear_heads(arch: Arch, c: Candidates) -> Bools:
-    if AttentionKind.LINEAR not in arch.attention_kinds:
-        return nowhere(c)
-    return np.asarray((arch.linear_num_key_heads % c.attn_tp != 0) | (arch.linear_num_value_heads % c.attn_tp != 0))
+    linear = [a for a in arch.attentions if isinstance(a, Linear)]
+    states = [a.heads for a in arch.attentions if isinstance(a, StateSpace)]
+    return cuts_badly((*(a.key_heads for a in linear), *(a.heads for a in linear), *states), c.attn_tp)
 
 
 def _uneven_experts(arch: Arch, c: Candidates) -> Bools:
@@ -97,24 +115,19 @@ def _uneven_experts(arch: Arch, c: Candidates) -> Bools:
 
 
 def _expert_blocks(arch: Arch, c: Candidates) -> Bools:
-    if not arch.is_moe:
-        return nowhere(c)
-    block = scale_block(arch, arch.dtypes.experts)
-    size = -(-arch.moe_intermediate_size // block) * block  # engines pad a last short block
-    return (c.moe_tp > 1) & cuts_badly(size, c.moe_tp, block)
+    block = scale_block(arch.dtypes.experts) if arch.is_moe else 1
+    padded = [-(-int(e.width) // block) * block for e in arch.expert_shapes]  # engines pad a last short block
+    return (c.moe_tp > 1) & cuts_badly(padded, c.moe_tp, block)
 
 
 def _dense_shards(arch: Arch, c: Candidates) -> Bools:
-    if FfnKind.DENSE not in arch.ffn_kinds:
-        return nowhere(c)
-    return cuts_badly(arch.intermediate_size, c.attn_tp, scale_block(arch, arch.dtypes.dense_ffn))
+    return cuts_badly((d.width for d in arch.dense_shapes), c.attn_tp, scale_block(arch.dtypes.dense_ffn))
 
 
 def dense_shards_whole(arch: Arch, shards: int) -> bool:
     """Whether dense feed-forward layers can be cut into so many shards of whole scale blocks; true without any."""
-    if FfnKind.DENSE not in arch.ffn_kinds:
-        return True
-    return not bool(cuts_badly(arch.intermediate_size, np.array([shards]), scale_block(arch, arch.dtypes.dense_ffn))[0])
+    block = scale_block(arch.dtypes.dense_ffn)
+    return not bool(cuts_badly((d.width for d in arch.dense_shapes), np.array([shards]), block)[0])
 
 
 STAGES_HAVE_LAYERS = Rule(
@@ -133,7 +146,7 @@ ATTENTION_HEADS = Rule(
     name="attention_heads",
     text="`attn_tp` must divide num_attention_heads",
     fields=("attn_tp", "num_attention_heads"),
-    broken=lambda arch, c: np.asarray(arch.num_attention_heads % c.attn_tp != 0),
+    broken=_heads,
 )
 KV_HEADS = Rule(
     name="kv_heads",
@@ -173,7 +186,7 @@ EXPERT_SHARDS = Rule(
     name="moe_intermediate_divisible",
     text="`moe_tp` must divide moe_intermediate_size",
     fields=("moe_tp", "moe_intermediate_size"),
-    broken=lambda arch, c: np.asarray(arch.moe_intermediate_size % c.moe_tp != 0) if arch.is_moe else nowhere(c),
+    broken=lambda arch, c: cuts_badly((e.width for e in arch.expert_shapes), c.moe_tp),
 )
 EXPERT_BLOCKS = Rule(
     name="expert_quant_blocks",
@@ -189,6 +202,44 @@ DENSE_SHARDS = Rule(
 )
 DENSE_MODEL_SHARDS = replace(DENSE_SHARDS, broken=lambda arch, c: nowhere(c) if arch.is_moe else _dense_shards(arch, c))
 """Of engines that can keep the dense layers of a mixture of experts whole on every rank."""
+
+
+def pipeline_model_class(families: Collection[str]) -> Rule:
+    """The rule for an engine whose classes of these families (`model_type`) have no pipeline stages."""
+    return Rule(
+        name="pipeline_model_class",
+        text="the engine's class of this model has no pipeline stages: pp must be 1",
+        fields=("pp", "model_type"),
+        broken=lambda arch, c: (c.pp > 1) & _is_of(arch, families),
+    )
+
+
+def kv_head_copies(families: Collection[str]) -> Rule:
+    """The rule for an engine whose classes of these families do not hold a KV head on more than one rank."""
+    return Rule(
+        name="kv_head_copies",
+        text="the engine's class of this model copies no KV heads: attn_tp must be at most num_key_value_heads",
+        fields=("attn_tp", "num_key_value_heads", "model_type"),
+        broken=lambda arch, c: (c.attn_tp > min(kv_head_counts(arch), default=c.attn_tp)) & _is_of(arch, families),
+    )
+
+
+def _is_of(arch: Arch, families: Collection[str]) -> bool:
+    """Whether a model is of one of these families; that of a text model within another counts as the family's."""
+    return arch.model_type.removesuffix("_text") in families
+
+
+INTEGER_GROUPS = Rule(
+    name="integer_groups",
+    text="a shard must hold whole groups of integer weights: inputs that attn_tp or moe_tp cut, in elements",
+    fields=("attn_tp", "moe_tp", "cut_inputs", "quant_group"),
+    broken=lambda arch, c: cuts_groups(arch, c.attn_tp, c.moe_tp),
+)
+EXPERT_MODEL_INTEGER_GROUPS = replace(
+    INTEGER_GROUPS,
+    broken=lambda arch, c: cuts_groups(arch, c.attn_tp, c.moe_tp, (DENSE, SHARED) if arch.is_moe else ()),
+)
+"""Of engines that can keep the dense layers and shared experts of a mixture of experts whole on every rank."""
 
 
 def decode_context_parallel(broken: Callable[[Arch, Candidates], Bools]) -> Rule:
@@ -208,6 +259,27 @@ def explain(rule: Rule, arch: Arch, candidates: Candidates, index: int) -> Viola
     """The rule with the values of one candidate."""
     values = []
     for name in rule.fields:
-        value = getattr(candidates, name)[index] if hasattr(candidates, name) else getattr(arch, name)
-        values.append(f"{name}={int(value)}")
+        if hasattr(candidates, name):
+            shown = str(int(getattr(candidates, name)[index]))
+        else:
+            shown = "/".join(str(v) for v in sorted(_MODEL_VALUES[name](arch))) or "none"
+        values.append(f"{name}={shown}")
     return Violation(rule=rule.name, message=f"{rule.text}, got {', '.join(values)}")
+
+
+_MODEL_VALUES: dict[str, Callable[[Arch], set[Any]]] = {
+    "model_type": lambda a: {a.model_type},
+    "cut_inputs": cut_inputs,
+    "quant_group": lambda a: {group for _, _, group in grouped_inputs(a)},
+    "num_hidden_layers": lambda a: {a.num_hidden_layers},
+    "num_attention_heads": lambda a: {int(x.heads) for x in a.attentions if not isinstance(x, Recurrent)},
+    "num_key_value_heads": kv_head_counts,
+    "linear_num_key_heads": lambda a: {int(x.key_heads) for x in a.attentions if isinstance(x, Linear)},
+    "linear_num_value_heads": lambda a: {int(x.heads) for x in a.attentions if isinstance(x, Recurrent)},
+    "num_experts": lambda a: {int(e.experts) for e in a.expert_shapes},
+    "moe_intermediate_size": lambda a: {int(e.width) for e in a.expert_shapes},
+    "shared_intermediate_size": lambda a: {int(e.shared_width) for e in a.expert_shapes},
+    "intermediate_size": lambda a: {int(d.width) for d in a.dense_shapes},
+    "quant_block": lambda a: {scale_block(d) for d in (a.dtypes.experts, a.dtypes.dense_ffn, a.dtypes.shared_experts)},
+}
+"""What a rule shows of a model: the values of all its layers."""

@@ -18,9 +18,12 @@ from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, Router
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList, option_list, versions
 from autotune.engines.service import BenchLoad, Service
+from autotune.engines.weight_dtypes import lacking_dtype
 from costmodel.arch import Arch
+from costmodel.dtypes import storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError
+from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
 from costmodel.simulation.policies import PREFILL_FIRST
 
@@ -31,6 +34,20 @@ SPANNING_EXCHANGES = (
     "pplx",
 )  # fmt: skip
 """All-to-all backends that set EP to the width of a stage (`_A2A_EP_SPANNING_BACKENDS`)."""
+WITHOUT_STAGES = frozenset(
+    (
+        "afmoe", "baichuan", "chatglm", "cohere", "cohere2", "cohere2_moe", "dbrx", "deepseek", "ernie4_5",
+        "ernie4_5_moe", "ernie4_5_moe_vl", "ernie4_5_vl_moe", "exaone", "falcon_h1", "gemma", "gemma2", "gemma3",
+        "gemma3n", "gpt2", "gpt_bigcode", "gptj", "granite", "granite_swa", "granitemoe", "granitemoe_swa",
+        "granitemoeshared", "grok", "grok-1", "hrm_text", "hunyuan", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3",
+        "hy_v4", "internlm2", "jet_nemotron", "lfm2", "lfm2_moe", "llama4", "longcat_flash", "mimo", "minicpm",
+        "minicpm3", "olmo", "olmo2", "olmo3", "olmoe", "orion", "persimmon", "phi", "phi4mm", "phimoe", "qwen",
+        "qwen2_vl", "qwen3_next", "stablelm", "starcoder2", "step3", "step3p7", "step3_vl", "xverse",
+    )
+)  # fmt: skip
+"""Families (`model_type`) that cannot be cut into pipeline stages. 0.5.23: classes of sglang/srt/models whose `forward`
+takes no `pp_proxy_tensors`, for which sglang/srt/model_executor/model_runner.py asserts "Pipeline Parallel is not
+compatible with this model"."""
 
 
 class SglangRouter(Router):
@@ -74,6 +91,7 @@ class Sglang(Engine):
     title = "SGLang"
     rules = (
         shared.STAGES_HAVE_LAYERS,
+        shared.pipeline_model_class(WITHOUT_STAGES),
         shared.DENSE_HAS_NO_EXPERTS,
         shared.ATTENTION_HEADS,
         shared.KV_HEADS,
@@ -84,6 +102,7 @@ class Sglang(Engine):
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,
         shared.DENSE_MODEL_SHARDS,  # of mixtures of experts `--moe-dense-tp-size 1` keeps dense layers whole
+        shared.EXPERT_MODEL_INTEGER_GROUPS,
         shared.NO_DECODE_CONTEXT_PARALLEL,
     )
     tp_may_be_stage_width = True
@@ -129,6 +148,15 @@ class Sglang(Engine):
     def longer_stages(self, pp: int, remainder: int) -> range:
         """The last."""
         return range(pp - remainder, pp)
+
+    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
+        """On AMD's GPUs with NVFP4 weights: 0.5.23 (modelopt_quant.py) refuses it there. NVIDIA's GPUs without FP4
+        read NVFP4 by Marlin's weight-only kernels.
+        """
+        if not gpu.generation.startswith("cdna"):
+            return None
+        lacking = lacking_dtype(arch, weights, lambda dtype: storage(dtype).base == "nvfp4")
+        return None if lacking is None else f"SGLang has no kernels for {lacking} weights on {gpu.generation} GPUs"
 
     def check_nodes(self, service: Service, nodes: int) -> None:
         """Raises `InputError`: `stages_per_node`."""

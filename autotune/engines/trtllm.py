@@ -20,9 +20,9 @@ from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.service import Service
 from autotune.engines.vllm import VLLM, bench_serve
-from autotune.engines.weight_dtypes import stored_dtypes
+from autotune.engines.weight_dtypes import lacking_dtype
 from costmodel.arch import Arch
-from costmodel.dtypes import compute_dtype, hardware_dtype
+from costmodel.dtypes import hardware_dtype, storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
@@ -50,7 +50,7 @@ class Trtllm(Engine):
     policy = NO_EVICT
     title = "TensorRT-LLM"
     rules = (
-        shared.STAGES_HAVE_LAYERS,
+        shared.STAGES_HAVE_LAYERS,  # tensorrt_llm/_torch/models/modeling_utils.py cuts any `DecoderModel` into stages
         shared.DENSE_HAS_NO_EXPERTS,
         shared.ATTENTION_HEADS,
         shared.KV_HEADS,
@@ -67,6 +67,7 @@ class Trtllm(Engine):
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,
         shared.DENSE_MODEL_SHARDS,  # of mixtures of experts attention-DP keeps dense layers whole
+        shared.EXPERT_MODEL_INTEGER_GROUPS,
         Rule(
             name="context_parallel_support",
             text="TensorRT-LLM's context parallelism is not modelled: attn_cp must be 1",
@@ -120,15 +121,15 @@ class Trtllm(Engine):
         """On other GPUs than NVIDIA's, and with weights of a dtype that the GPU does not multiply in."""
         if gpu.generation.startswith("cdna"):
             return "TensorRT-LLM runs on NVIDIA GPUs only"
-        lacking = [
-            storage
-            for choice in weights
-            for storage in sorted(stored_dtypes(arch, choice) & NATIVE_ONLY)[:1]
-            if compute_dtype(storage, gpu.peak_flops_per_s) != hardware_dtype(storage)
-        ]
-        if len(lacking) < len(weights):
-            return None
-        return f"TensorRT-LLM has no kernels for {lacking[0]} weights on {gpu.generation} GPUs"
+
+        def lacks(dtype: str) -> bool:
+            base = storage(dtype).base
+            return base in NATIVE_ONLY and hardware_dtype(base) not in gpu.peak_flops_per_s
+
+        lacking = lacking_dtype(arch, weights, lacks)
+        return (
+            None if lacking is None else f"TensorRT-LLM has no kernels for {lacking} weights on {gpu.generation} GPUs"
+        )
 
     def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:
         """The experts of one shard are neighbours (`mapping.py`)."""

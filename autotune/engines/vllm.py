@@ -9,7 +9,7 @@ Nodes other than the head run `--headless`. The token budget and the sequences a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from autotune.engines import layout_rules as shared
@@ -20,9 +20,12 @@ from autotune.engines.layout_rules import Bools, Candidates, Rule
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.service import Service
-from costmodel.arch import Arch, AttentionKind
+from autotune.engines.weight_dtypes import lacking_dtype
+from costmodel.arch import Arch
+from costmodel.dtypes import storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
+from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
 from costmodel.simulation.policies import VLLM_V1
 
@@ -32,15 +35,21 @@ EXCHANGES = {"routed": "deepep_low_latency", "gather": "allgather_reducescatter"
 """How the plan's experts were scored to get their tokens -> `--all2all-backend`."""
 
 
+WITHOUT_STAGES = frozenset(("aria", "gemma3n", "hrm_text", "iquestloopcoder", "mamba2", "phi4mm", "zamba2"))
+"""Families (`model_type`) that cannot be cut into pipeline stages. 0.33: classes of vllm/model_executor/models without
+the `SupportsPP` interface, for which vllm/config/model.py raises "Pipeline parallelism is not supported for this
+model"."""
+WITHOUT_KV_COPIES = frozenset(("gpt_oss",))
+"""0.33, vllm/model_executor/models/gpt_oss.py: KV heads // tensor-parallel size, which is 0 beyond the heads."""
+
+
 def _shared_expert_shards(arch: Arch, c: Candidates) -> Bools:
-    if not arch.shared_intermediate_size:
-        return shared.nowhere(c)
-    block = shared.scale_block(arch, arch.dtypes.shared_experts)
-    return shared.cuts_badly(arch.shared_intermediate_size, c.attn_tp, block)
+    widths = (e.shared_width for e in arch.expert_shapes if e.shared_width)
+    return shared.cuts_badly(widths, c.attn_tp, shared.scale_block(arch.dtypes.shared_experts))
 
 
 def _decode_context(arch: Arch, c: Candidates) -> Bools:
-    most = c.attn_tp if AttentionKind.MLA in arch.attention_kinds else c.attn_tp // arch.num_key_value_heads
+    most = c.attn_tp // max(shared.kv_head_counts(arch), default=1)
     return (c.dcp > 1) & ((c.attn_tp % c.dcp != 0) | (c.dcp > most))
 
 
@@ -61,9 +70,11 @@ class Vllm(Engine):
     title = "vLLM"
     rules = (
         shared.STAGES_HAVE_LAYERS,
+        shared.pipeline_model_class(WITHOUT_STAGES),
         shared.DENSE_HAS_NO_EXPERTS,
         shared.ATTENTION_HEADS,
         shared.KV_HEADS,
+        shared.kv_head_copies(WITHOUT_KV_COPIES),
         shared.LINEAR_ATTENTION_HEADS,
         Rule(
             name="moe_tp_or_ep",
@@ -83,6 +94,7 @@ class Vllm(Engine):
             fields=("attn_tp", "shared_intermediate_size", "quant_block"),
             broken=_shared_expert_shards,
         ),
+        shared.INTEGER_GROUPS,
         shared.decode_context_parallel(_decode_context),
     )
     tp_may_be_stage_width = False
@@ -165,6 +177,19 @@ class Vllm(Engine):
     def longer_stages(self, pp: int, remainder: int) -> range:
         """Those before the last (`get_pp_indices`)."""
         return range(pp - remainder - 1, pp - 1)
+
+    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
+        """On AMD's GPUs with NVFP4 weights: `_POSSIBLE_NVFP4_KERNELS` of 0.33 (vllm/model_executor/kernels/linear)
+        has an emulation there. NVIDIA's GPUs without FP4 read NVFP4 by Marlin's weight-only kernels.
+        """
+        if not gpu.generation.startswith("cdna"):
+            return None
+        lacking = lacking_dtype(arch, weights, lambda dtype: storage(dtype).base == "nvfp4")
+        return (
+            None
+            if lacking is None
+            else f"vLLM has only emulated kernels for {lacking} weights on {gpu.generation} GPUs"
+        )
 
     def command(
         self, service: Service, options: OptionList, place: ReplicaNodes, node_rank: int, port: int

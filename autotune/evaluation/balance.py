@@ -9,7 +9,7 @@ import numpy as np
 
 from autotune.engines import ENGINES
 from autotune.evaluation.plan import EvaluatedPlan
-from costmodel.plan.columns import ArchColumns, LayoutColumns
+from costmodel.plan.columns import LayoutColumns
 from costmodel.plan.stages import stage_params
 from costmodel.step.expert_routing import popularity_cv2, rank_load
 
@@ -60,8 +60,7 @@ def _imbalance(plan: EvaluatedPlan, redundant: int) -> dict[str, Any]:
     """Tokens of the fullest expert rank over the mean rank's."""
     arch, layout = plan.grid.batch.cells[0][0], plan.candidate.layout
     own = replace(layout, redundant_experts=redundant)
-    traits = ENGINES[plan.candidate.engine].traits
-    columns, shape = ArchColumns.of([arch]), LayoutColumns.of([own], [traits])
+    experts, shape = arch.expert_shapes[0], LayoutColumns.of([own], [ENGINES[plan.candidate.engine].traits])
     cv2 = np.array([popularity_cv2(arch.num_experts, plan.study.workload.expert_skew, redundant)])
     state = plan.state
     tokens = {
@@ -69,7 +68,7 @@ def _imbalance(plan: EvaluatedPlan, redundant: int) -> dict[str, Any]:
         "decode": state.decode.work.decoded * layout.attn_dp,
     }
     found = {
-        phase: float(np.max(rank_load(columns, shape, np.maximum(count, 1.0), cv2))) for phase, count in tokens.items()
+        phase: float(np.max(rank_load(experts, shape, np.maximum(count, 1.0), cv2))) for phase, count in tokens.items()
     }
     return {
         "redundant_experts": redundant,

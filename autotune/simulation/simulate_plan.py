@@ -98,7 +98,7 @@ def simulate_plan(
         routing=routing,
     )
     situation = Situation.of(grid.batch.layout, concurrency / model.replicas, load.isl, load.osl)
-    errors = StepErrors.of(Correction.of(grid.batch.residual, situation))
+    errors = StepErrors.of(Correction.of(grid.batch.residual, situation), open_loop=traffic.rate_per_s is not None)
     if not with_range:
         errors = replace(errors, pace_log_sd=0.0)
     found = forecast(model, errors, traffic.serve)

@@ -52,7 +52,8 @@ def study_from_document(document: Mapping[str, Any], path: Path) -> Study:
         problems += problems_of(error, StudyTable)
     problems += between_fields(document)
     folder = path.parent
-    arch = _collect(problems, lambda: read_model(document.get("model"), folder))
+    nearest = document.get("approximate") is True
+    arch = _collect(problems, lambda: read_model(document.get("model"), folder, approximate=nearest))
     cluster = document.get("cluster")
     gpu = _collect(problems, lambda: read_gpu(cluster.get("gpu") if isinstance(cluster, Mapping) else None))
     profile = _collect(problems, lambda: read_calibration(document.get("calibration"), folder))

@@ -54,8 +54,13 @@ class StudyTable:
         "version of the engine; default: the one modelled", None, min_length=1, max_length=64
     )
     model: ft.NameOrTable = ft.entry(
-        "name of a catalog model (`autotune catalog`), path of a config.json relative to the study file, or a table "
-        "with the content of a config.json"
+        "name of a catalog model (`autotune catalog`), path of a config.json relative to the study file or of the "
+        "folder it lies in, or a table with the content of a config.json"
+    )
+    approximate: bool = ft.entry(
+        "take the nearest that there are formulas for where the model's config.json asks for something else; every "
+        "result says what was taken",
+        False,
     )
     cluster: ClusterTable = ft.entry("the hardware")
     workload: WorkloadTable = ft.entry("the traffic")

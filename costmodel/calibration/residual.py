@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from costmodel.arch import Arch
+from costmodel.arch.attention import Recurrent
 from costmodel.calibration.data_files import BORROWED_FROM, DATA, residual_file
+from costmodel.dtypes import storage
 from costmodel.engine import EngineTraits
 from costmodel.hardware import Gpu
 from costmodel.plan.columns import Columns, Floats
@@ -46,21 +48,22 @@ REACH_SD = {"tpot": 0.06, "ttft": 0.12}
 BORROWED_SD = {"tpot": 0.15, "ttft": 0.2}
 """Assumed further standard deviation where a generation or an engine borrows another's efficiencies: nothing measured
 them."""
-FOUR_BITS = ("nvfp4", "mxfp4", "int4")
 TRIANGLE = [(i, j) for i in range(len(FEATURES)) for j in range(i + 1)]
 
 
 def arch_key(arch: Arch) -> str:
     """Name of an architecture's shape: models that differ only in weights share it (DeepSeek-V3 and R1)."""
-    return f"h{arch.hidden_size}-l{arch.num_hidden_layers}-a{arch.num_attention_heads}-e{arch.num_experts}"
+    seen = [a for a in arch.attentions if not isinstance(a, Recurrent)]
+    heads = max((int(a.heads) for a in seen), default=0)
+    # Llama-2-7B and Llama-3.1-8B differ in nothing else that is looked at here
+    shared = max((int(getattr(a, "kv_heads", 1)) for a in seen), default=0)
+    return f"h{arch.hidden_size}-l{arch.num_hidden_layers}-a{heads}-k{shared}-e{arch.num_experts}"
 
 
 def precision_key(arch: Arch) -> str:
     """bf16, fp8 or fp4: how most of the weights are stored."""
-    dtype = arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn
-    if dtype in FOUR_BITS:
-        return "fp4"
-    return "fp8" if "8" in dtype else "bf16"
+    bits = storage(arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn).bits
+    return "bf16" if bits > 8 else "fp8" if bits > 4 else "fp4"
 
 
 def features(

@@ -103,7 +103,9 @@ def predict_run(run: LoadRun, policy: Policy, profile: Profile | None = None) ->
     model = server_model(batch, load, policy=policy, longest_prompt=load.isl, memory_fraction=fraction)
     in_flight = _in_flight(run, model)
     situation = Situation.of(batch.layout, np.array([in_flight / model.replicas]), load.isl, load.osl)
-    return forecast(model, StepErrors.of(Correction.of(batch.residual, situation)), run.serve)
+    return forecast(
+        model, StepErrors.of(Correction.of(batch.residual, situation), open_loop=run.rate_per_s is not None), run.serve
+    )
 
 
 def _load(run: LoadRun, concurrency: float) -> Load:

@@ -54,7 +54,7 @@ def waves(
     """A benchmark's mean queue and decoding, of which the other figures are those of its steady state."""
     mixes, same = engine.mixes > 0.0, load.same_lengths > 0.0
     full = np.clip(mix.left / mix.chunk, 1.0, np.maximum(share.running / share.ranks, 1.0))
-    prompts = chunk_work(share, machine.arch, mix.chunks, full, full * share.ranks)
+    prompts = chunk_work(share, mix.chunks, full, full * share.ranks)
     beside = decode_work(0.5 * mix.batch, share.context, load.step_tokens)
     full_step_s = step_pass(machine, stages, engine, joint_work(prompts, beside, beside=engine.mixes)).stage_s
     served_s = mix.chunks * full_step_s / (full * share.ranks)

@@ -115,7 +115,7 @@ def steady_state(
     parts = ttft_parts(engine, load, share, mix, front_s, round_s, queue_s, decode_s)
     ttft_s = np.asarray(sum(parts.values()))
     per_replica = share.running / (ttft_s - parts["kv_wait"] + decode_s)
-    lone = step_pass(machine, stages, engine, chunk_work(share, machine.arch, mix.chunks, np.ones(1), np.ones(1)))
+    lone = step_pass(machine, stages, engine, chunk_work(share, mix.chunks, np.ones(1), np.ones(1)))
     longest_s = longest_extra_s(machine, stages, engine, load, longest_prompt, lone.pipelined_s(mix.chunks))
     used = _use(engine, load, share, mix, lone)
     layout = machine.layout
@@ -250,7 +250,6 @@ def longest_extra_s(
         tokens=new,
         cached=longest - new,
         chunks=chunks,
-        arch=machine.arch,
         ranks=np.ones(1),
     )
     lone = step_pass(machine, stages, engine, work)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.plan.columns import ArchColumns, Floats
+from costmodel.plan.columns import Floats
 from costmodel.plan.stages import StageTable
 from costmodel.serving.load import Load
 from costmodel.serving.replica_share import ReplicaShare
@@ -73,14 +73,13 @@ class StepMix:
         return squares / (without * self.base_s + share * self.with_prompts_s)
 
 
-def chunk_work(share: ReplicaShare, arch: ArchColumns, chunks: Floats, on_busiest: Floats, in_all: Floats) -> StepWork:
+def chunk_work(share: ReplicaShare, chunks: Floats, on_busiest: Floats, in_all: Floats) -> StepWork:
     """Chunks of so many prompts on the busiest rank, and of so many on all ranks, in one step."""
     return prompt_work(
         prompts=on_busiest,
         tokens=share.new,
         cached=share.cached,
         chunks=chunks,
-        arch=arch,
         ranks=in_all / on_busiest,
     )
 
@@ -104,7 +103,7 @@ def step_mix(
     on_busiest = np.maximum(needed / loaded_share / ranks, per_rank / -np.expm1(-per_rank))
     on_busiest = np.minimum(np.maximum(on_busiest, 1.0), np.maximum(left / chunk, 1.0))
     in_all = np.maximum(needed / loaded_share, on_busiest)
-    prompts = chunk_work(share, machine.arch, chunks, on_busiest, in_all)
+    prompts = chunk_work(share, chunks, on_busiest, in_all)
     work = joint_work(prompts, decode.work, beside=engine.mixes)
     loaded = step_pass(machine, stages, engine, work)
     drafting = load.draft_frac

@@ -44,18 +44,24 @@ class StepErrors:
     """Of the error that TTFT has for itself."""
 
     @classmethod
-    def of(cls, correction: Correction, plan: int = 0) -> StepErrors:
-        """Of one plan of a correction."""
+    def of(cls, correction: Correction, *, open_loop: bool) -> StepErrors:
+        """Of the one plan of a correction.
+
+        What first tokens were off by in closed loops is mostly how a benchmark's requests bunch, which arrivals that
+        do not wait do not: there it is no expectation, but adds to what is not known.
+        """
 
         def at(values: Floats) -> float:
-            return float(values[plan if values.size > 1 else 0])
+            return float(values[0])
 
         pace = at(correction.tpot_factor)
+        first = at(correction.ttft_factor) / pace
+        own_sd = at(correction.ttft_log_sd) * float(np.sqrt(1.0 - TARGET_CORRELATION**2))
         return cls(
             pace=pace,
             pace_log_sd=at(correction.tpot_log_sd),
-            first=at(correction.ttft_factor) / pace,
-            first_log_sd=at(correction.ttft_log_sd) * (1.0 - TARGET_CORRELATION**2) ** 0.5,
+            first=1.0 if open_loop else first,
+            first_log_sd=float(np.hypot(own_sd, np.log(first))) if open_loop else own_sd,
         )
 
 

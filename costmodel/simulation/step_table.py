@@ -22,6 +22,7 @@ import numpy as np
 
 from costmodel.estimate.batch import PlanBatch
 from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.stages import EMBED, HEAD_STAGE
 from costmodel.step.operators import step_time
 from costmodel.step.pipeline_pass import front_end_s
 from costmodel.step.step_work import StepWork, decode_work, prompt_work
@@ -33,6 +34,8 @@ CHUNK_RATIO = 1.3
 PRIOR_RATIO = 4.0
 """From one grid point of the tokens before a chunk to the next; attention is linear in them but for windows."""
 MOST_CONTEXT = 1 << 20
+BENDS = ("window", "index_topk")
+"""Fields of an attention block that are contexts at which it stops growing."""
 STRAIGHT = 1e-9
 """Relative change of a slope up to which a line goes on straight."""
 
@@ -229,7 +232,8 @@ class _Probes:
         every = np.arange(most_tokens + 1.0)
         contexts = np.unique(np.concatenate([geometric(MOST_CONTEXT, PRIOR_RATIO), self._bends()]))
         decode = self._parts(decode_work(np.ones(1), contexts, self._step_tokens))["attention"] - idle
-        layers = sum(float(self._layers[kind][0]) for kind in ("dense", "moe") if kind in self._layers)
+        # an ordinary layer is two blocks
+        layers = 0.5 * sum(float(count[0]) for name, count in self._layers.items() if name not in (EMBED, HEAD_STAGE))
         return PartTables(
             rest_s=np.interp(every, tokens, rest).tolist(),
             experts_s=None if self._ranks == 1.0 else self._experts(most_tokens),
@@ -241,7 +245,8 @@ class _Probes:
 
     def _bends(self) -> Floats:
         """Contexts at which attention changes its slope: windows, and the tokens that a sparse index keeps."""
-        return np.array([float(x[0]) for x in (self._arch.window, self._arch.index_topk) if 0.0 < x[0] < MOST_CONTEXT])
+        found = [float(np.max(getattr(group.block, name, 0.0))) for group in self._arch.attention for name in BENDS]
+        return np.array([context for context in found if 0.0 < context < MOST_CONTEXT])
 
     def _experts(self, most_tokens: int) -> Plane:
         """By tokens of the busiest rank (rows) and tokens of all ranks."""
@@ -253,7 +258,7 @@ class _Probes:
             prefill_tokens=np.minimum(first, second),
             prefill_tokens_group=second,
             prefill_context=zero,
-            prefill_context_window=zero,
+            prompt_tokens=zero,
             prefill_kv_tokens=zero,
             decode_sequences=zero,
             decode_context=zero,
@@ -268,7 +273,7 @@ class _Probes:
         chunk = geometric(most_tokens, CHUNK_RATIO)[1:]
         first, second = (x.ravel() for x in np.meshgrid(before, chunk, indexing="ij"))
         one = np.ones(1)
-        work = prompt_work(prompts=one, tokens=second, cached=first, chunks=one, arch=self._arch, ranks=one)
+        work = prompt_work(prompts=one, tokens=second, cached=first, chunks=one, ranks=one)
         seconds = self._parts(work)["attention"] - idle + np.zeros_like(first)
         values = np.hstack([np.zeros((before.size, 1)), seconds.reshape(before.size, chunk.size)])
         return Plane.through(before, np.concatenate([[0.0], chunk]), values)

@@ -53,7 +53,8 @@ class EngineColumns(Columns):
 
 def front_end_s(engine: EngineColumns, arch: ArchColumns, isl: Floats) -> Floats:
     """What a request waits for that neither load nor plan changes, shape `(num_plans,)`."""
-    starts = arch.num_moe_layers * (arch.num_experts / START_EXPERTS) * (arch.hidden_size / START_HIDDEN)
+    width = arch.hidden_size / START_HIDDEN
+    starts = sum((g.layers * (e.experts / START_EXPERTS) * width for g, e in arch.experts), np.zeros(1))
     return np.asarray(engine.frontend_s + engine.token_s * isl + engine.moe_start_s * starts)
 
 
@@ -83,8 +84,13 @@ class Pass:
 
         For the stages that the pass ran on this is `stage_s`; for `StageTable.each`, every stage by itself.
         """
-        floor = stages.worst({"dense": self.layer_floor_s, "moe": self.layer_floor_s})
+        floor = stages.worst(launch_floor_s(self.layer_floor_s, stages))
         return np.maximum(stages.worst(self.step.per_layer_s) + self.step.send_s, floor) + self.host_s
+
+
+def launch_floor_s(layer_floor_s: Floats, stages: StageTable) -> dict[str, Floats]:
+    """What launching the kernels of each group's layer takes at least: an ordinary layer is two blocks."""
+    return dict.fromkeys(stages.groups, 0.5 * layer_floor_s)
 
 
 def _slowest_stage_s(stages: StageTable, step: StepTime) -> Floats:
@@ -105,9 +111,9 @@ def step_pass(
     prepared = engine.scheduling_s + engine.scheduling_sequence_s * work.decode_sequences
     slowest, through = np.maximum(kernels, prepared), np.maximum(total, prepared)
     if eager.any():
-        layers = machine.arch.num_dense_layers + machine.arch.num_moe_layers
+        layers = 0.5 * machine.arch.half_layers
         # the stage with the most layers launches longest, where they do not divide evenly
-        slowest = np.maximum(slowest, stages.worst({"dense": floor, "moe": floor}))
+        slowest = np.maximum(slowest, stages.worst(launch_floor_s(floor, stages)))
         through = np.maximum(through, floor * layers)
     return Pass(
         through_s=through + host,

@@ -80,6 +80,27 @@ _OMNI: dict[str, Any] = dict(
         ),
     ),
 )  # fmt: skip
+_BLOOM: dict[str, Any] = dict(
+    model_type="bloom", n_embed=14336, n_layer=70, num_attention_heads=112, vocab_size=250880, seq_length=2048,
+    masked_softmax_fusion=True, skip_bias_add=True,
+)  # fmt: skip
+_MPT: dict[str, Any] = dict(
+    model_type="mpt", d_model=7168, n_heads=64, n_layers=48, expansion_ratio=4, vocab_size=50432, max_seq_len=8192,
+    attn_config=dict(alibi=True, attn_impl="torch", qk_ln=False), no_bias=True,
+)  # fmt: skip
+_K_EXAONE: dict[str, Any] = dict(
+    model_type="exaone_moe", head_dim=128, hidden_size=6144, intermediate_size=18432, moe_intermediate_size=2048,
+    num_attention_heads=64, num_key_value_heads=8, num_experts=128, num_experts_per_tok=8, num_shared_experts=1,
+    num_hidden_layers=48, is_moe_layer=[False] + [True] * 47, first_last_k_dense_replace=1, sliding_window=128,
+    layer_types=(["sliding_attention"] * 3 + ["full_attention"]) * 12, sliding_window_pattern="LLLG",
+    vocab_size=153600, tie_word_embeddings=False,
+)  # fmt: skip
+_BAMBA: dict[str, Any] = dict(
+    model_type="bamba", attn_layer_indices=[9, 18, 27], attn_rotary_emb=64, hidden_size=4096, intermediate_size=14336,
+    mamba_d_conv=4, mamba_d_head=64, mamba_d_state=128, mamba_expand=2, mamba_n_groups=1, mamba_n_heads=128,
+    num_attention_heads=32, num_hidden_layers=32, num_key_value_heads=8, tie_word_embeddings=False,
+    vocab_size=128256,
+)  # fmt: skip
 
 PUBLISHED = {
     "Qwen3-Next-80B-A3B": (_QWEN3_NEXT, 79.7e9, 3.9e9),
@@ -94,6 +115,10 @@ PUBLISHED = {
     "Mistral-Large-2407": (_MISTRAL, 122.6e9, 122.6e9),
     "falcon-7b": (_FALCON, 6.92e9, 6.92e9),
     "Qwen3-Omni-30B-A3B": (_OMNI, 30.5e9, 3.3e9),
+    "bloom": (_BLOOM, 176.2e9, 176.2e9),
+    "mpt-30b": (_MPT, 30.0e9, 30.0e9),
+    "K-EXAONE-236B-A23B": (_K_EXAONE, 236e9, 23e9),
+    "Bamba-9B": (_BAMBA, 9.78e9, 9.78e9),
 }
 
 
@@ -128,39 +153,43 @@ def test_patterns_of_layers() -> None:
     assert read_config(moe, name="x").ffn_kinds == (FfnKind.DENSE, FfnKind.MOE, FfnKind.DENSE)
     llama4 = {**_PHI_MOE, "model_type": "llama4_text", "num_hidden_layers": 2, "attention_chunk_size": 64}
     kinds = read_config({**llama4, "no_rope_layers": [0, 1]}, name="x").attention_kinds
-    assert kinds == (AttentionKind.FULL, AttentionKind.WINDOW)
+    assert kinds == (AttentionKind.FULL, AttentionKind.CHUNKED)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("hybrid_layer_pattern", [0, 1]),
-        ("use_cla", True),
-        ("parallel_attn_mlp_res", True),
-        ("linear_attn_config", {"kda_layers": [1]}),
-        ("attn_type_list", [0, 1]),
-        ("mamba_d_state", 128),
+        ("altup_num_inputs", 4),
+        ("cross_attention_layers", [1]),
+        ("engram_config", {"size": 3}),
     ],
 )
 def test_what_changes_the_work_and_has_no_formula_is_refused(name: str, value: object) -> None:
-    """The error names the field."""
-    with pytest.raises(InputError, match=rf"\$\.{name}: asks for"):
+    """The error names the field, what it asks for, and how to go on; approximated, the model says what is left out."""
+    with pytest.raises(InputError, match=rf"\$\.{name}: asks for .*--approximate"):
         read_config({**_PHI_MOE, name: value}, name="x")
+    arch = read_config({**_PHI_MOE, name: value}, name="x", approximate=True)
+    assert arch.groups == read_config(_PHI_MOE, name="x").groups
+    assert any(name in text for text in arch.assumptions)
 
 
-def test_fields_that_nothing_reads_are_said() -> None:
-    """A field of a model to come is named; what is off, a fraction or known to cost nothing is not."""
-    new = {"memory_banks": 4, "thinking_layers": [1, 2], "fancy_norm": False, "mixing": 0.5, "rope_theta": 10000}
-    arch = read_config({**_PHI_MOE, **new}, name="x")
-    (said,) = [text for text in arch.assumptions if "not understood" in text]
-    assert said.endswith("`memory_banks`, `thinking_layers`")
+def test_fields_that_nothing_reads_are_refused() -> None:
+    """A field of a model to come is named with what is modelled instead; what is off or costs nothing is not."""
+    new = {"memory_banks": 4, "thinking_layers": [1, 2], "fancy_norm": False, "rope_theta": 10000}
+    with pytest.raises(
+        InputError, match=r"memory_banks: is not a field that is known.*without it the model has"
+    ) as error:
+        read_config({**_PHI_MOE, **new}, name="x")
+    assert [p.path for p in error.value.problems] == ["$.memory_banks", "$.thinking_layers"]
+    arch = read_config({**_PHI_MOE, **new}, name="x", approximate=True)
+    assert any("`memory_banks` left out" in text and "`thinking_layers` left out" in text for text in arch.assumptions)
 
 
 def test_gptq_leaves_out_what_dynamic_excludes() -> None:
     """Patterns with a minus stay in the checkpoint's plain dtype."""
     quantised = {"quant_method": "gptq", "bits": 4, "dynamic": {"-:.*attn.*": {}, "-:.*shared_expert.*": {}}}
     dtypes = read_config({**_V2_LITE, "quantization_config": quantised}, name="x").dtypes
-    assert (dtypes.attention, dtypes.experts, dtypes.shared_experts) == ("bf16", "int4", "bf16")
+    assert (dtypes.attention, dtypes.experts, dtypes.shared_experts) == ("bf16", "int4_g128", "bf16")
 
 
 def test_groups_of_weights_in_formats_of_their_own() -> None:

@@ -6,26 +6,16 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from autotune.space import enumerate_space
-from costmodel.arch import AttentionKind, load_model, total_params
+from costmodel.arch import load_model, total_params, with_dtypes
+from costmodel.arch.attention import GroupedQuery
 from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import ArchColumns, LayoutColumns
 from costmodel.plan.matrices import rank_matrices
-from tests.costmodel.helpers import TRAITS, cluster, entry, estimate, load
-
-MODELS = ("deepseek-v3", "qwen3-235b", "gpt-oss-120b", "llama-3.1-70b", "qwen3.5-397b", "mixtral-8x22b")
-
-
-def plans(name: str, engine: str, gpus: int = 32) -> list[PlanEntry]:
-    """Every valid plan of a model on so many GPUs."""
-    arch = load_model(name)
-    machines = cluster("h200", gpus)
-    space = enumerate_space(arch, gpus=gpus, engine=engine)
-    return [PlanEntry(arch=arch, cluster=machines, engine=TRAITS[c.engine], layout=c.layout) for c in space.candidates]
+from tests.costmodel.helpers import MODELS, entry, estimate, load, plans
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -36,16 +26,17 @@ def test_shards_sum_to_the_whole(name: str) -> None:
         if e.layout.pp > 1 or e.layout.replicas > 1:
             continue
         columns, plan = ArchColumns.of([arch]), LayoutColumns.of([e.layout], [e.engine])
-        layers = {k.value: arch.attention_kinds.count(k) for k in AttentionKind}
-        layers |= {"dense": float(columns.num_dense_layers[0]), "moe": float(columns.num_moe_layers[0]), "head": 1}
+        layers = {g.name: g.count for g in arch.groups} | {"head": 1}
+        shapes = {g.name: g.block for g in arch.groups}
         held = 0.0
         for m in rank_matrices(columns, plan):
-            size = float((m.n * m.k * m.count)[0]) * layers[m.layer]
+            size = float(np.reshape(m.n * m.k * m.count, -1)[0]) * layers[m.layer]
             ranks = e.layout.width if m.weights == "experts" else e.layout.attn_tp
             replicated = m.name in ("router", "qkv_a_proj", "index_q_proj", "index_k_proj")
-            if m.name == "qkv_proj" and e.layout.attn_tp > arch.num_key_value_heads:
-                extra = 2 * arch.head_dim * arch.hidden_size * layers[m.layer]
-                held -= extra * (e.layout.attn_tp - arch.num_key_value_heads)
+            shape = shapes.get(m.layer)
+            if isinstance(shape, GroupedQuery) and m.name == "qkv_proj" and e.layout.attn_tp > shape.kv_heads:
+                extra = (shape.head_dim + shape.value_dim) * arch.hidden_size * layers[m.layer]
+                held -= float(extra * (e.layout.attn_tp - shape.kv_heads))
             held += size * (1 if replicated else ranks)
         held += arch.vocab_size * arch.hidden_size * (0 if arch.tie_word_embeddings else 1)
         assert held == pytest.approx(total_params(arch), rel=0.003), e.layout
@@ -115,6 +106,7 @@ def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: in
     before = estimate(members, work, formulas=True)
     after = estimate(_better(members, figure), work, formulas=True)
     free = before.kv_wait_s == 0 if figure == "hbm_bytes" else np.ones(len(members), dtype=bool)
+    assume(free.any())
     whole = [(e.ttft_s + (osl - 1) * e.tpot_s)[free] for e in (before, after)]
     assert (whole[1] <= whole[0] * (1 + 1e-4)).all()
     assert (after.requests_per_s[free] * (1 + 1e-4) >= before.requests_per_s[free]).all()
@@ -132,6 +124,7 @@ def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
             assert (now.tpot_s >= last.tpot_s * (1 - 1e-6)).all()
             assert (now.ttft_s >= last.ttft_s * (1 - 1e-6)).all()
             free = now.kv_wait_s == 0
+            assert free.any() or concurrency > 5.0
             assert (now.requests_per_s[free] >= last.requests_per_s[free] * (1 - 1e-6)).all()
         last = now
 
@@ -187,6 +180,45 @@ def test_littles_law(name: str, engine: str, concurrency: int, osl: int) -> None
     busy = np.minimum(replicas, concurrency)
     served = np.maximum(concurrency / busy, 1.0) * busy
     assert e.requests_per_s * (e.ttft_s + (osl - 1) * e.tpot_s) == pytest.approx(served, rel=1e-9)
+
+
+CHECKPOINTS = ("gpt-oss-120b", "kimi-k2.5", "deepseek-v3", "llama-3.1-70b", "minimax-m2.5", "nemotron-3-super")
+
+
+def _stored(name: str, dtype: str | None, gpu: str, kv_dtype: str | None = None) -> PlanEntry:
+    """One plan on eight GPUs with all weights stored so."""
+    member = entry(name, "vllm", gpu, attn_tp=8, **({"moe_ep": 8} if load_model(name).is_moe else {}))
+    arch = member.arch if dtype is None else with_dtypes(member.arch, gemm_dtype=dtype, moe_dtype=dtype)
+    return replace(member, arch=arch, kv_dtype=kv_dtype)
+
+
+@given(name=st.sampled_from(CHECKPOINTS), isl=st.integers(8_000, 20_000), concurrency=st.integers(1, 256))
+@settings(max_examples=30, deadline=None)
+def test_the_same_plan_in_four_bits_of_two_kinds(name: str, isl: int, concurrency: int) -> None:
+    """Whatever the checkpoint stores: on Blackwell long prompts in nvfp4 are multiplied in FP4, in int4 in 16 bits."""
+    work = load(float(concurrency), float(isl), 300.0)
+    floats, integers = (estimate([_stored(name, d, "b200")], work, formulas=True) for d in ("nvfp4", "int4"))
+    assert integers.ttft_s[0] > floats.ttft_s[0] * 1.05
+
+
+@given(name=st.sampled_from([c for c in CHECKPOINTS if c != "kimi-k2.5"]), concurrency=st.integers(1, 256))
+@settings(max_examples=20, deadline=None)
+def test_a_dtype_asked_for_costs_what_it_costs_from_any_checkpoint(name: str, concurrency: int) -> None:
+    """A model's own file in bf16 and its quantised one cost the same once both are asked for in int4."""
+    work = load(float(concurrency), 3000.0, 300.0)
+    wide = with_dtypes(load_model(name), gemm_dtype="bf16", moe_dtype="bf16")
+    asked = _stored(name, "int4", "b200")
+    again = replace(asked, arch=with_dtypes(wide, gemm_dtype="int4", moe_dtype="int4"))
+    assert _row(estimate([asked], work), 0) == pytest.approx(_row(estimate([again], work), 0), rel=1e-9)
+
+
+@given(name=st.sampled_from(CHECKPOINTS), concurrency=st.integers(1, 256))
+@settings(max_examples=20, deadline=None)
+def test_a_cache_of_fewer_bits_holds_more(name: str, concurrency: int) -> None:
+    """fp8 caches take fewer bytes than bf16 ones, whatever else is the same."""
+    work = load(float(concurrency), 8000.0, 300.0)
+    narrow, wide = (estimate([_stored(name, None, "h200", kv)], work) for kv in ("fp8", "bf16"))
+    assert narrow.kv_capacity_sequences[0] > wide.kv_capacity_sequences[0]
 
 
 def test_empty_batch_is_an_error() -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import costmodel.arch
 from autotune.engines import ENGINES, rule_texts, split_layers
 from autotune.space import enumerate_space, format_plan, parse_plan, resolve, short_plan, violations
 from costmodel.arch import Arch, load_model, read_config
+from costmodel.arch.attention import GroupedQuery
+from costmodel.arch.block import Block
+from costmodel.arch.ffn import Dense, Experts
+from costmodel.dtypes import storage
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
 
+CATALOG = Path(costmodel.arch.__file__).parent / "catalog_data"
 COUNTS = {
     "deepseek-v3": (176, 464, 206),
     "kimi-k2": (176, 459, 201),
@@ -72,13 +80,17 @@ def test_every_layout_uses_all_gpus_and_all_layers(gpus: int, name: str, engine:
 def _naive(arch: Arch, gpus: int, engine: str) -> set[tuple[int, ...]]:
     """The rules once more, written out for one tuple at a time."""
     found = set()
+    attention = arch.attentions[0]
+    dense, routed = ([int(b.width) for b in shapes] or [0] for shapes in (arch.dense_shapes, arch.expert_shapes))
+    shared_width = int(arch.expert_shapes[0].shared_width) if arch.is_moe else 0
+    block = storage(arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn).group
     sizes = [d for d in range(1, gpus + 1) if gpus % d == 0]
     for replicas, pp, tp, dp, moe_tp, ep in product(sizes, repeat=6):
         width = tp * dp
-        if replicas * pp * width != gpus or pp > arch.num_hidden_layers or arch.num_attention_heads % tp:
+        if replicas * pp * width != gpus or pp > arch.num_hidden_layers or attention.heads % tp:
             continue
-        kv = arch.num_key_value_heads
-        if not arch.kv_lora_rank and (kv % tp if tp <= kv else tp % kv):
+        kv = attention.kv_heads if isinstance(attention, GroupedQuery) else 0
+        if kv and (kv % tp if tp <= kv else tp % kv):
             continue
         if engine == "trtllm" and dp not in (1, width):
             continue
@@ -86,22 +98,17 @@ def _naive(arch: Arch, gpus: int, engine: str) -> set[tuple[int, ...]]:
             if dp == moe_tp == ep == 1:
                 found.add((replicas, pp, tp, dp, moe_tp, ep))
             continue
-        if moe_tp * ep != width or arch.moe_intermediate_size % moe_tp or ep > arch.num_experts:
+        if moe_tp * ep != width or routed[0] % moe_tp or ep > arch.num_experts:
             continue
         if engine == "vllm" and moe_tp > 1 and ep > 1:
             continue
         if engine != "vllm" and arch.num_experts % ep:
             continue
-        block = arch.quant_block
-        if block and moe_tp > 1 and (arch.moe_intermediate_size // moe_tp) % block:
+        if block and moe_tp > 1 and (routed[0] // moe_tp) % block:
             continue
-        if engine == "vllm" and block:
-            dense = arch.intermediate_size and (arch.intermediate_size % tp or arch.intermediate_size // tp % block)
-            shared = arch.shared_intermediate_size and (
-                arch.shared_intermediate_size % tp or arch.shared_intermediate_size // tp % block
-            )
-            if dense or shared:
-                continue
+        whole = not any(width % tp or width // tp % block for width in (dense[0], shared_width)) if block else True
+        if engine == "vllm" and not whole:
+            continue
         found.add((replicas, pp, tp, dp, moe_tp, ep))
     return found
 
@@ -194,9 +201,11 @@ def test_a_plan_of_another_size() -> None:
 
 BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
     "pp_exceeds_layers": ("mixtral-8x7b", "vllm", {"pp": 33}),
+    "pipeline_model_class": ("gemma-2-27b", "sglang", {"pp": 2}),
     "dense_has_no_experts": ("llama-3.1-8b", "vllm", {"attn_dp": 2}),
     "attention_heads": ("mixtral-8x22b", "vllm", {"attn_tp": 5, "moe_tp": 5}),
     "kv_heads": ("qwen3-235b", "vllm", {"attn_tp": 16, "moe_ep": 16, "dcp": 1}),
+    "kv_head_copies": ("gpt-oss-120b", "vllm", {"attn_tp": 16, "moe_ep": 16}),
     "linear_attention_heads": ("qwen3.5-397b", "vllm", {"attn_tp": 32, "moe_ep": 32}),
     "attention_dp_all_or_nothing": ("deepseek-v3", "trtllm", {"attn_tp": 2, "attn_dp": 2, "moe_ep": 4}),
     "moe_tp_or_ep": ("deepseek-v3", "vllm", {"attn_tp": 4, "moe_tp": 2, "moe_ep": 2}),
@@ -207,6 +216,7 @@ BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
     "expert_quant_blocks": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_tp": 32}),
     "dense_ffn_shards": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_ep": 32}),
     "shared_expert_shards": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_ep": 32}),
+    "integer_groups": ("kimi-k2.5", "vllm", {"attn_dp": 128, "moe_tp": 128}),
     "context_parallel_support": ("deepseek-v3", "trtllm", {"attn_cp": 2, "moe_ep": 2}),
     "decode_context_parallel": ("deepseek-v3", "sglang", {"dcp": 2, "attn_tp": 2, "moe_tp": 2}),
 }
@@ -217,17 +227,91 @@ def test_every_rule_has_a_case() -> None:
     assert set(BREAKING) == set(rule_texts())
 
 
+def _changed(arch: Arch, kind: type[Block], **sizes: int) -> Arch:
+    """The same model with some sizes of each block of a kind changed."""
+
+    def change(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+        return tuple(replace(b, **sizes) if isinstance(b, kind) else b for b in blocks)  # type: ignore[arg-type]  # names of sizes
+
+    layers = [replace(x, attention=change(x.attention), ffn=change(x.ffn)) for x in arch.layers]  # type: ignore[arg-type]  # blocks of the same kinds
+    return replace(arch, layers=tuple(layers))
+
+
 @pytest.mark.parametrize("rule", BREAKING)
 def test_each_rule_names_itself_and_its_values(rule: str) -> None:
     """A broken rule says what it wants and what it got."""
     name, engine, degrees = BREAKING[rule]
     arch = load_model(name)
     if rule == "kv_heads":
-        arch = replace(arch, num_key_value_heads=3)
-    if rule in ("dense_ffn_shards", "shared_expert_shards"):
-        arch = replace(arch, intermediate_size=18432 + 7, shared_intermediate_size=2048 + 7)
+        arch = _changed(arch, GroupedQuery, kv_heads=3)
+    if rule == "dense_ffn_shards":
+        arch = _changed(arch, Dense, width=18432 + 7)
+    if rule == "shared_expert_shards":
+        arch = _changed(arch, Experts, shared_width=2048 + 7)
     neutral = {"replicas": 1, "pp": 1, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 1}
     layout = Layout(stage_layers=(arch.num_hidden_layers,), **{**neutral, **degrees})  # type: ignore[arg-type]
     found = {v.rule: v.message for v in violations(arch, engine, layout)}
     assert rule in found
     assert ", got " in found[rule]
+
+
+def _quantised(name: str, **quantisation: object) -> Arch:
+    """A catalog model's file with quantisation settings of AWQ, which keep the groups they say."""
+    config = json.loads((CATALOG / f"{name.replace('/', '--')}.json").read_text(encoding="utf-8"))
+    settings_ = {"quant_method": "awq", "bits": 4, "zero_point": True, **quantisation}
+    return read_config({**config, "quantization_config": settings_}, name=f"{name}-awq")
+
+
+def _whole_at(arch: Arch, engine: str, **degrees: int) -> bool:
+    neutral = {"replicas": 1, "pp": 1, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 1}
+    layout = Layout(stage_layers=(arch.num_hidden_layers,), **{**neutral, **degrees})  # type: ignore[arg-type]
+    return "integer_groups" not in {v.rule for v in violations(arch, engine, layout)}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_shard_holds_whole_groups_of_integers(engine: str) -> None:
+    """Inputs of 29,568 in groups of 128 are 231 groups, of which no half is whole; those of 64 can be halved."""
+    wide = _quantised("Qwen/Qwen2.5-72B-Instruct", group_size=128)
+    assert {int(d.width) for d in wide.dense_shapes} == {29_568}
+    assert _whole_at(wide, engine)
+    assert not any(_whole_at(wide, engine, attn_tp=tp) for tp in (2, 4, 8))
+    halves = _quantised("Qwen/Qwen2.5-72B-Instruct", group_size=64)
+    assert _whole_at(halves, engine, attn_tp=2)
+    assert not _whole_at(halves, engine, attn_tp=4)
+    channels = _quantised("Qwen/Qwen2.5-72B-Instruct", group_size=-1)
+    assert _whole_at(channels, engine, attn_tp=8)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_experts_and_projections_hold_whole_groups(engine: str) -> None:
+    """Experts of 1,536 in eight shards of 192 cut a group of 128 and none of 32; expert parallelism cuts nothing."""
+    experts = _quantised("Qwen/Qwen3-235B-A22B", group_size=128)
+    assert not _whole_at(experts, engine, attn_dp=8, moe_tp=8)
+    assert _whole_at(experts, engine, attn_dp=4, moe_tp=4)
+    assert _whole_at(experts, engine, attn_dp=8, moe_ep=8)
+    assert _whole_at(_quantised("Qwen/Qwen3-235B-A22B", group_size=32), engine, attn_dp=8, moe_tp=8)
+    heads_of_64 = _quantised("meta-llama/Llama-3.2-1B", group_size=128)
+    assert _whole_at(heads_of_64, engine, attn_tp=16)
+    assert not _whole_at(heads_of_64, engine, attn_tp=32)
+
+
+def test_what_is_not_quantised_is_cut_freely() -> None:
+    """Modules that a checkpoint leaves alone have no groups."""
+    arch = _quantised("Qwen/Qwen2.5-72B-Instruct", group_size=128, modules_to_not_convert=["mlp"])
+    assert _whole_at(arch, "vllm", attn_tp=8)
+
+
+def test_classes_without_stages() -> None:
+    """Falcon-H1 has pipeline stages in vLLM and none in SGLang; Gemma 3n has none in either."""
+    stages = {"replicas": 1, "pp": 2, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 1}
+
+    def breaks(name: str, engine: str) -> bool:
+        arch = load_model(name)
+        half = arch.num_hidden_layers // 2
+        layout = Layout(stage_layers=(half, arch.num_hidden_layers - half), **stages)  # type: ignore[arg-type]
+        return "pipeline_model_class" in {v.rule for v in violations(arch, engine, layout)}
+
+    assert [breaks("tiiuae/Falcon-H1-34B-Instruct", e) for e in ENGINES] == [False, True, False]
+    assert [breaks("google/gemma-3-27b-it", e) for e in ENGINES] == [False, True, False]
+    assert [breaks("meta-llama/Llama-4-Scout-17B-16E-Instruct", e) for e in ENGINES] == [False, True, False]
+    assert not any(breaks("Qwen/Qwen3-32B", e) for e in ENGINES)
