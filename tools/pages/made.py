@@ -17,7 +17,7 @@ from tools.pages.packages import packages_svg
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "studies" / "deepseek-v3-128xh200.toml"
 PLANS = 3
-ANSWER = re.compile(r"(?<=<!-- made by: make pages -->\n```text\n).*?(?=```)", re.DOTALL)
+ANSWER = re.compile(r"(?<=<!-- made by: make pages -->\n```text\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
 """Where the answer stands in the README."""
 
 
@@ -26,7 +26,7 @@ def made() -> dict[str, str]:
     result = tune(load_study(STUDY))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     return {
-        "README.md": ANSWER.sub(lambda _: _answer(result), readme),
+        "README.md": ANSWER.sub(lambda _: _answer(result), readme, count=1),
         "docs/front.svg": front_svg(result),
         "docs/packages.svg": packages_svg(ROOT),
         "docs/study-file.md": study_reference(),
