@@ -1,7 +1,7 @@
 """Every command and program of the README and of the pages runs, in the order in which a page prints them.
 
-Blocks of `console` and `python` are run; blocks with a title are files of that name. Blocks of `sh` need what a test has
-not (a cluster, a database, Docker): of `autotune` commands among them, the words are checked.
+Blocks of `console` and `python` are run; blocks with a title are files of that name. Blocks of `sh` need what a test
+does not have (a cluster, a database, Docker), so that of `autotune` commands among them only the options are checked.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ EXIT_CODE = re.compile(r"# exit code (\d+)")
 
 def blocks(page: Path) -> Iterator[tuple[str, str, str]]:
     """Language, title and content of each block of a page."""
-    for language, title, content in BLOCK.findall(page.read_text(encoding="utf-8")):
-        yield language, title, content
+    yield from BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
 def lines(content: str) -> list[str]:
