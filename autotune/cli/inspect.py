@@ -5,30 +5,19 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from autotune.report.console import Terminal
 from autotune.report.document import candidate_document, counts_document
 from autotune.report.files import to_json
+from autotune.report.model import model_document, print_model
 from autotune.report.table import RULE_TEXTS
 from autotune.space import short_plan
 from autotune.study import load_study
 from autotune.tuning.workers import study_space
-from costmodel.arch import (
-    Arch,
-    active_params,
-    kv_bytes_per_token,
-    load_model,
-    model_names,
-    read_config_file,
-    total_params,
-    weight_bytes,
-    weight_groups,
-)
+from costmodel.arch import active_params, load_model, model_names, read_config_file, total_params
 from costmodel.hardware import gpu_names, load_gpu
 
 WIDTH = 120
@@ -60,50 +49,15 @@ def run_space(study: str, overrides: tuple[str, ...], *, as_json: bool) -> None:
         console.print(f"  rejected {count:>7,}  {rule}: {RULE_TEXTS[rule]}", highlight=False)
 
 
-def run_model(name: str, *, as_json: bool) -> None:
+def run_model(name: str, *, as_json: bool, approximate: bool = False) -> None:
     """Show a model."""
     path = Path(name)
-    arch = read_config_file(path) if name.endswith(".json") or path.is_file() else load_model(name)
-    document = model_document(arch)
+    is_path = name.endswith(".json") or path.is_file() or path.is_dir()
+    document = model_document(read_config_file(path, approximate=approximate) if is_path else load_model(name))
     if as_json:
         click.echo(to_json(document), nl=False)
         return
-    console = Terminal(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(f"[bold]{escape(arch.name)}[/] ({escape(arch.model_type)})", highlight=False)
-    console.print(
-        f"{document['total_params'] / 1e9:,.2f} B parameters, {document['active_params'] / 1e9:,.2f} B active, "
-        f"{document['weight_bytes'] / 1e9:,.1f} GB, {document['kv_bytes_per_token']:,.0f} bytes of cache per token",
-        highlight=False,
-    )
-    layers = ", ".join(f"{n} {kind}" for kind, n in document["layers"].items())
-    console.print(f"{arch.num_hidden_layers} layers: {layers}", highlight=False)
-    table = Table("weights", "dtype", "layers", "parameters", "GB", box=None, pad_edge=False, header_style="bold")
-    for g in weight_groups(arch):
-        table.add_row(g.kind, g.dtype, str(g.layers), f"{g.params:,}", f"{g.bytes / 1e9:,.2f}")
-    console.print(table)
-    for text in arch.assumptions:
-        console.print(f"  - {escape(text)}", highlight=False)
-
-
-def model_document(arch: Arch) -> dict[str, Any]:
-    """A model as JSON."""
-    kinds = [*(k.value for k in arch.attention_kinds), *(k.value for k in arch.ffn_kinds)]
-    return {
-        "name": arch.name,
-        "model_type": arch.model_type,
-        "total_params": total_params(arch),
-        "active_params": active_params(arch),
-        "kv_bytes_per_token": kv_bytes_per_token(arch),
-        "weight_bytes": weight_bytes(arch),
-        "num_hidden_layers": arch.num_hidden_layers,
-        "layers": dict(Counter(kinds)),
-        "weights": {
-            g.kind: {"params": g.params, "bytes": g.bytes, "dtype": g.dtype, "layers": g.layers}
-            for g in weight_groups(arch)
-        },
-        "kv_dtype": arch.kv_dtype,
-        "assumptions": list(arch.assumptions),
-    }
+    print_model(Terminal(width=None if sys.stdout.isatty() else WIDTH), document)
 
 
 def run_catalog(*, as_json: bool) -> None:

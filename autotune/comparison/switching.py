@@ -20,7 +20,7 @@ from autotune.scoring.knob_grid import weights
 from autotune.study import Study
 from autotune.study.operation import DEFAULT_DOWN_FRAC
 from autotune.tuning import PlanResult
-from costmodel.arch.params import weight_bytes
+from costmodel.arch import weight_bytes
 
 
 def same_launch(current: PlanResult, candidate: PlanResult) -> bool:

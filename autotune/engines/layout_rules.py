@@ -7,20 +7,19 @@ the order of `RULES`, that it breaks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.arch import Arch, AttentionKind, FfnKind
+from costmodel.arch import Arch
+from costmodel.arch.attention import GroupedQuery, Linear, Recurrent, StateSpace
+from costmodel.arch.block import Size
+from costmodel.dtypes import storage
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-
-BLOCKS = {"nvfp4": 16, "mxfp8": 32}
-"""Elements that share a weight scale; a shard must hold whole ones (fp8_block: the checkpoint's own size).
-MXFP4 experts are padded per shard by all three engines: gpt-oss (2,880 wide) runs at moe_tp 8 in published runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +62,17 @@ class Violation:
     message: str
 
 
-def _scale_block(arch: Arch, dtype: str) -> int:
-    return arch.quant_block if dtype == "fp8_block" else BLOCKS.get(dtype, 1)
+def _scale_block(dtype: str) -> int:
+    stored = storage(dtype)
+    return stored.group if stored.base in ("fp8_block", "nvfp4", "mxfp8") else 1
+
+
+def _any_uneven(sizes: Iterable[Size], shards: Ints) -> Bools:
+    """Whether any of these cannot be cut into so many equal shards."""
+    out = np.zeros(shards.shape, dtype=bool)
+    for size in {int(s) for s in sizes}:
+        out |= size % shards != 0
+    return out
 
 
 def _shard_broken(size: int, shards: Ints, block: int) -> Bools:
@@ -85,20 +93,20 @@ def _dense_axes(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG00
 
 
 def _heads(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG001
-    return np.asarray(arch.num_attention_heads % c.attn_tp != 0)
+    return _any_uneven((a.heads for a in arch.attentions if not isinstance(a, Recurrent)), c.attn_tp)
 
 
 def _kv_heads(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG001
-    if AttentionKind.MLA in arch.attention_kinds:
-        return _none(c)
-    kv = arch.num_key_value_heads
-    return np.where(c.attn_tp <= kv, kv % c.attn_tp != 0, c.attn_tp % kv != 0)
+    out = _none(c)
+    for kv in {int(a.kv_heads) for a in arch.attentions if isinstance(a, GroupedQuery)}:
+        out |= np.where(c.attn_tp <= kv, kv % c.attn_tp != 0, c.attn_tp % kv != 0)
+    return out
 
 
 def _linear_heads(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG001
-    if AttentionKind.LINEAR not in arch.attention_kinds:
-        return _none(c)
-    return np.asarray((arch.linear_num_key_heads % c.attn_tp != 0) | (arch.linear_num_value_heads % c.attn_tp != 0))
+    linear = [a for a in arch.attentions if isinstance(a, Linear)]
+    states = [a.heads for a in arch.attentions if isinstance(a, StateSpace)]
+    return _any_uneven((*(a.key_heads for a in linear), *(a.heads for a in linear), *states), c.attn_tp)
 
 
 def _attention_dp(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG001
@@ -132,35 +140,40 @@ def _redundant(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG001
 def _expert_shards(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG001
     if not arch.is_moe:
         return _none(c)
-    return np.asarray(arch.moe_intermediate_size % c.moe_tp != 0)
+    return _any_uneven((e.width for e in arch.expert_shapes), c.moe_tp)
 
 
 def _expert_blocks(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG001
     if not arch.is_moe:
         return _none(c)
-    block = _scale_block(arch, arch.dtypes.experts)
-    size = -(-arch.moe_intermediate_size // block) * block  # engines pad a last short block
-    return (c.moe_tp > 1) & _shard_broken(size, c.moe_tp, block)
+    block = _scale_block(arch.dtypes.experts)
+    out = _none(c)
+    for width in {int(e.width) for e in arch.expert_shapes}:
+        size = -(-width // block) * block  # engines pad a last short block
+        out |= (c.moe_tp > 1) & _shard_broken(size, c.moe_tp, block)
+    return out
 
 
 def _dense_shards(arch: Arch, engine: str, c: Candidates) -> Bools:
-    if FfnKind.DENSE not in arch.ffn_kinds or (engine != "vllm" and arch.is_moe):
+    if engine != "vllm" and arch.is_moe:
         return _none(c)  # SGLang, TensorRT-LLM: --moe-dense-tp-size 1 or attention-DP keep dense layers whole
-    return _shard_broken(arch.intermediate_size, c.attn_tp, _scale_block(arch, arch.dtypes.dense_ffn))
+    out = _none(c)
+    for width in {int(d.width) for d in arch.dense_shapes}:
+        out |= _shard_broken(width, c.attn_tp, _scale_block(arch.dtypes.dense_ffn))
+    return out
 
 
 def dense_shards_whole(arch: Arch, shards: int) -> bool:
     """Whether dense feed-forward layers can be cut into so many shards of whole scale blocks; true without any."""
-    if FfnKind.DENSE not in arch.ffn_kinds:
-        return True
-    block = _scale_block(arch, arch.dtypes.dense_ffn)
-    return not bool(_shard_broken(arch.intermediate_size, np.array([shards]), block)[0])
+    block, cut = _scale_block(arch.dtypes.dense_ffn), np.array([shards])
+    return not any(bool(_shard_broken(int(d.width), cut, block)[0]) for d in arch.dense_shapes)
 
 
 def _shared_shards(arch: Arch, engine: str, c: Candidates) -> Bools:
-    if not arch.shared_intermediate_size or engine != "vllm":
-        return _none(c)
-    return _shard_broken(arch.shared_intermediate_size, c.attn_tp, _scale_block(arch, arch.dtypes.shared_experts))
+    out = _none(c)
+    for width in {int(e.shared_width) for e in arch.expert_shapes if e.shared_width and engine == "vllm"}:
+        out |= _shard_broken(width, c.attn_tp, _scale_block(arch.dtypes.shared_experts))
+    return out
 
 
 def _context_parallel(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG001
@@ -171,7 +184,8 @@ def _dcp(arch: Arch, engine: str, c: Candidates) -> Bools:
     on = c.dcp > 1
     if engine != "vllm":
         return on
-    most = c.attn_tp if AttentionKind.MLA in arch.attention_kinds else c.attn_tp // arch.num_key_value_heads
+    kv = max((int(a.kv_heads) for a in arch.attentions if isinstance(a, GroupedQuery)), default=1)
+    most = c.attn_tp // kv
     return on & ((c.attn_tp % c.dcp != 0) | (c.dcp > most))
 
 
@@ -279,6 +293,24 @@ def explain(rule: Rule, arch: Arch, candidates: Candidates, index: int) -> Viola
     """The rule with the values of one candidate."""
     values = []
     for name in rule.fields:
-        value = getattr(candidates, name)[index] if hasattr(candidates, name) else getattr(arch, name)
-        values.append(f"{name}={int(value)}")
+        if hasattr(candidates, name):
+            shown = str(int(getattr(candidates, name)[index]))
+        else:
+            shown = "/".join(str(v) for v in sorted(_MODEL_VALUES[name](arch))) or "none"
+        values.append(f"{name}={shown}")
     return Violation(rule=rule.name, message=f"{rule.text}, got {', '.join(values)}")
+
+
+_MODEL_VALUES: dict[str, Callable[[Arch], set[int]]] = {
+    "num_hidden_layers": lambda a: {a.num_hidden_layers},
+    "num_attention_heads": lambda a: {int(x.heads) for x in a.attentions if not isinstance(x, Recurrent)},
+    "num_key_value_heads": lambda a: {int(x.kv_heads) for x in a.attentions if isinstance(x, GroupedQuery)},
+    "linear_num_key_heads": lambda a: {int(x.key_heads) for x in a.attentions if isinstance(x, Linear)},
+    "linear_num_value_heads": lambda a: {int(x.heads) for x in a.attentions if isinstance(x, Recurrent)},
+    "num_experts": lambda a: {int(e.experts) for e in a.expert_shapes},
+    "moe_intermediate_size": lambda a: {int(e.width) for e in a.expert_shapes},
+    "shared_intermediate_size": lambda a: {int(e.shared_width) for e in a.expert_shapes},
+    "intermediate_size": lambda a: {int(d.width) for d in a.dense_shapes},
+    "quant_block": lambda a: {_scale_block(d) for d in (a.dtypes.experts, a.dtypes.dense_ffn, a.dtypes.shared_experts)},
+}
+"""What a rule shows of a model: the values of all its layers."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autotune.evaluation.plan import Subject
-from costmodel.plan.columns import ArchColumns, LayoutColumns
+from costmodel.plan.columns import LayoutColumns
 from costmodel.plan.stages import stage_params
 from costmodel.step.expert_routing import popularity_cv2, rank_load
 
@@ -59,7 +59,7 @@ def _imbalance(subject: Subject, redundant: int) -> dict[str, Any]:
     """Tokens of the fullest expert rank over the mean rank's."""
     arch, layout = subject.rows.batch.cells[0][0], subject.candidate.layout
     own = replace(layout, redundant_experts=redundant)
-    columns, shape = ArchColumns.of([arch]), LayoutColumns.of([own], [subject.candidate.engine])
+    experts, shape = arch.expert_shapes[0], LayoutColumns.of([own], [subject.candidate.engine])
     cv2 = np.array([popularity_cv2(arch.num_experts, subject.study.workload.expert_skew, redundant)])
     state = subject.state
     tokens = {
@@ -67,7 +67,7 @@ def _imbalance(subject: Subject, redundant: int) -> dict[str, Any]:
         "decode": state.decode.work.decoded * layout.attn_dp,
     }
     found = {
-        phase: float(np.max(rank_load(columns, shape, np.maximum(count, 1.0), cv2))) for phase, count in tokens.items()
+        phase: float(np.max(rank_load(experts, shape, np.maximum(count, 1.0), cv2))) for phase, count in tokens.items()
     }
     return {
         "redundant_experts": redundant,

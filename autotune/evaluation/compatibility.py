@@ -9,7 +9,9 @@ import numpy as np
 from autotune.engines import ENGINES
 from autotune.space import Candidate, violations
 from autotune.study import Study
-from costmodel.plan.columns import ArchColumns, ClusterColumns, LayoutColumns
+from costmodel.arch.attention import Compressed, GroupedQuery, Latent, Recurrent
+from costmodel.arch.ffn import Experts
+from costmodel.plan.columns import ClusterColumns, LayoutColumns
 from costmodel.plan.layout import Layout
 from costmodel.plan.placement import Placement
 
@@ -17,7 +19,7 @@ from costmodel.plan.placement import Placement
 def compatibility(study: Study, candidate: Candidate) -> dict[str, Any]:
     """For any plan, one that the engine's rules forbid included."""
     layout, arch = candidate.layout, study.arch
-    moe_layers = sum(kind.value == "moe" for kind in arch.ffn_kinds)
+    moe_layers = sum(g.count for g in arch.groups if isinstance(g.block, Experts))
     instances = arch.num_experts + layout.redundant_experts
     out: dict[str, Any] = {
         "gpus_used": layout.gpus,
@@ -26,7 +28,8 @@ def compatibility(study: Study, candidate: Candidate) -> dict[str, Any]:
         "nodes": -(-layout.gpus // study.cluster.gpus_per_node),
         "axes": _axes(study, candidate),
         "stage_layers": list(layout.stage_layers),
-        "heads_per_rank": arch.num_attention_heads / layout.attn_tp,
+        "heads_per_rank": max((float(a.heads) for a in arch.attentions if not isinstance(a, Recurrent)), default=0.0)
+        / layout.attn_tp,
         **_kv_heads(study, layout),
         "engines": [_engine(study, candidate, engine) for engine in ENGINES],
     }
@@ -45,9 +48,15 @@ def compatibility(study: Study, candidate: Candidate) -> dict[str, Any]:
 def _kv_heads(study: Study, layout: Layout) -> dict[str, Any]:
     """KV heads on a rank, and how many ranks of a TP group hold the same: MLA's latent lies on all of them."""
     arch = study.arch
-    if any(kind.value == "mla" for kind in arch.attention_kinds):
-        return {"kv_heads_per_rank": 1.0, "kv_copies": layout.attn_tp / layout.dcp, "kv_is_latent": True}
-    heads = arch.num_key_value_heads / layout.attn_tp
+    grouped = [a for a in arch.attentions if isinstance(a, GroupedQuery)]
+    if not grouped:
+        latent = any(isinstance(a, Latent | Compressed) for a in arch.attentions)
+        return {
+            "kv_heads_per_rank": 1.0,
+            "kv_copies": layout.attn_tp / layout.dcp if latent else 1.0,
+            "kv_is_latent": latent,
+        }
+    heads = max(float(a.kv_heads) for a in grouped) / layout.attn_tp
     return {
         "kv_heads_per_rank": max(heads, 1.0),
         "kv_copies": max(1.0 / heads / layout.dcp, 1.0),
@@ -67,7 +76,6 @@ def _engine(study: Study, candidate: Candidate, engine: str) -> dict[str, Any]:
 def _axes(study: Study, candidate: Candidate) -> list[dict[str, Any]]:
     layout = candidate.layout
     place = Placement.of(
-        ArchColumns.of([study.arch]),
         LayoutColumns.of([layout], [candidate.engine]),
         ClusterColumns.of([study.cluster]),
     )

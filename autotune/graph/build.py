@@ -110,7 +110,7 @@ def _stage(
     first = sum(layout.stage_layers[:stage])
     kernels_s = 0.0
     for layer in range(first, first + layout.stage_layers[stage]):
-        for kind in (arch.attention_kinds[layer].value, arch.ffn_kinds[layer].value):
+        for kind in arch.layer_groups(layer):
             program.run_layer(costs.steps[kind], layer)
             kernels_s += sum(task.seconds for _, task in costs.steps[kind])
     ends = stage == layout.pp - 1

@@ -10,6 +10,7 @@ import numpy as np
 from autotune.graph.layers import STEPS, Step
 from autotune.graph.values import COMMUNICATION, COMPUTE, Task
 from autotune.scoring.knob_grid import Rows
+from costmodel.arch.arch import group_kind
 from costmodel.plan.columns import Floats
 from costmodel.step.operators import Operator
 from costmodel.step.pipeline_pass import Pass
@@ -20,7 +21,7 @@ class PhaseCosts:
     """One micro-batch of a phase, task by task, and the closed form of the whole step."""
 
     steps: dict[str, tuple[tuple[Step, Task], ...]]
-    """By layer kind, in the order of a rank's stream."""
+    """By group of layers, in the order of a rank's stream."""
     host_s: float
     layer_floor_s: float
     send_s: float
@@ -74,7 +75,8 @@ def _one(values: Floats | float) -> float:
 def _steps(operators: list[Operator], factor: float) -> dict[str, tuple[tuple[Step, Task], ...]]:
     found = {(o.layer, o.name): o for o in operators if _one(o.seconds) > 0.0}
     out = {}
-    for layer, steps in STEPS.items():
+    for layer in dict.fromkeys(o.layer for o in operators):
+        steps = STEPS[group_kind(layer)]
         known = [(s, _task(found.pop((layer, s.name)), s, factor)) for s in steps if (layer, s.name) in found]
         out[layer] = tuple(known)
     if found:

@@ -140,8 +140,7 @@ def _graph(
 
 
 def _nodes_per_micro_batch(study: Study, plan: PlanResult, costs: PhaseCosts) -> int:
-    kinds = [kind.value for kind in (*study.arch.attention_kinds, *study.arch.ffn_kinds)]
-    return plan.layout.width * sum(len(costs.steps[kind]) for kind in kinds)
+    return plan.layout.width * sum(len(costs.steps[g.name]) * g.count for g in study.arch.groups)
 
 
 def _count(study: Study, plan: PlanResult, costs: PhaseCosts, replicas: int, asked: int | None) -> int:

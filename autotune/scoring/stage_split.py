@@ -21,7 +21,7 @@ from autotune.space import Candidate
 from autotune.study import Study
 from costmodel.arch import Arch
 from costmodel.plan.columns import Floats
-from costmodel.plan.stages import LAYER_KINDS, stage_counts, stage_params
+from costmodel.plan.stages import layer_kinds, stage_counts, stage_params
 
 HALVINGS = 42
 """Of the bound's interval: to the last digits of a float."""
@@ -42,7 +42,9 @@ def balanced_splits(study: Study, candidates: Sequence[Candidate]) -> tuple[Cand
     rows = make_rows(study, variants, study.search.max_num_batched_tokens[-1:])
     state = rows.steady(solve_concurrency(rows, study_limits(study)))
     size = len(piped)
-    decode, prompt = (_per_kind(p.step.per_layer_s, p.step.send_s, size) for p in (state.decode, state.prefill_loaded))
+    decode, prompt = (
+        _per_kind(study.arch, p.step.per_layer_s, p.step.send_s, size) for p in (state.decode, state.prefill_loaded)
+    )
     floor = np.broadcast_to(
         state.prefill_loaded.layer_floor_s / np.maximum(state.prefill_loaded.factor, 1e-12), (size,)
     )
@@ -123,13 +125,13 @@ def _even(ends: list[list[float]], stages: int, bound: float) -> tuple[int, ...]
     return tuple(b - a for a, b in pairwise([*cuts, layers]))
 
 
-def _per_kind(per_layer_s: dict[str, Floats], send_s: Floats, size: int) -> Floats:
-    """Seconds of a layer of every kind, shape `(size, len(LAYER_KINDS))`; the head's stage hands nothing on."""
+def _per_kind(arch: Arch, per_layer_s: dict[str, Floats], send_s: Floats, size: int) -> Floats:
+    """Seconds of a layer of every kind, shape `(size, len(layer_kinds(arch)))`; the head's stage hands nothing on."""
     head = {"head": np.maximum(per_layer_s["head"] - send_s, 0.0)}
     known = {**per_layer_s, **head}
-    return np.stack([np.broadcast_to(known.get(kind, np.zeros(1)), (size,)) for kind in LAYER_KINDS], axis=1)
+    return np.stack([np.broadcast_to(known.get(kind, np.zeros(1)), (size,)) for kind in layer_kinds(arch)], axis=1)
 
 
 def _kind_counts(arch: Arch) -> Floats:
-    """Each layer as a stage of its own: layers by kind, shape `(layers, len(LAYER_KINDS))`."""
+    """Each layer as a stage of its own: layers by kind, shape `(layers, len(layer_kinds(arch)))`."""
     return stage_counts(arch, (1,) * arch.num_hidden_layers)

@@ -86,4 +86,4 @@ def _dtypes(arch: Arch, choice: str | None) -> WeightDtypes:
 def _storages(arch: Arch, choice: str | None) -> set[str]:
     dtypes = _dtypes(arch, choice)
     experts = {dtypes.experts, dtypes.shared_experts} if arch.is_moe else set()
-    return {dtypes.attention, *experts, *({dtypes.dense_ffn} if arch.intermediate_size else set())}
+    return {dtypes.attention, *experts, *({dtypes.dense_ffn} if arch.dense_shapes else set())}

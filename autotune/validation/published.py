@@ -212,7 +212,7 @@ def _prefill(*, ranks: int, spare: int, tokens: float, prompt: float, hit: float
         prefill_tokens=half,
         prefill_tokens_group=half * ranks,
         prefill_context=mean_context(new, cached),
-        prefill_context_window=new,
+        prompt_tokens=new + cached,
         prefill_kv_tokens=half / new * prompt,
         decode_sequences=np.zeros(1),
         decode_context=new,

@@ -1,16 +1,29 @@
 """What the model is: architectures, their readers and their parameter counts."""
 
-from costmodel.arch.arch import Arch, AttentionKind, FfnKind, WeightDtypes
+from costmodel.arch.arch import Arch, Group, Layer, WeightDtypes
+from costmodel.arch.attention import AttentionKind
 from costmodel.arch.catalog import load_model, model_names, with_dtypes
-from costmodel.arch.hf import read_config, read_config_file
-from costmodel.arch.params import active_params, kv_bytes_per_token, total_params, weight_bytes, weight_groups
+from costmodel.arch.config.checkpoint import read_config_file
+from costmodel.arch.config.read import read_config
+from costmodel.arch.ffn import FfnKind
+from costmodel.arch.weights import (
+    active_params,
+    cache_bytes,
+    kv_bytes_per_token,
+    total_params,
+    weight_bytes,
+    weight_groups,
+)
 
 __all__ = [
     "Arch",
     "AttentionKind",
     "FfnKind",
+    "Group",
+    "Layer",
     "WeightDtypes",
     "active_params",
+    "cache_bytes",
     "kv_bytes_per_token",
     "load_model",
     "model_names",

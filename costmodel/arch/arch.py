@@ -1,33 +1,24 @@
-"""What a model is: the numbers of its architecture, engine-neutral, one value per model.
+"""What a model is: a list of layers, engine-neutral, one value per model.
 
-Names are Hugging Face's. Nothing here knows a file format; `costmodel.arch.hf` reads config.json.
+Nothing here knows a file format; `costmodel.arch.hf` reads config.json.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 
+from costmodel.arch.attention import Attention, AttentionKind
+from costmodel.arch.block import ATTENTION, DENSE, EXPERTS, HEAD, ONE_RANK, SHARED, Block
+from costmodel.arch.ffn import Dense, Experts, Ffn, FfnKind
 
-class AttentionKind(StrEnum):
-    """How one layer attends. `WINDOW` sees the last `sliding_window` tokens (chunked attention: its chunk)."""
-
-    FULL = "full"
-    WINDOW = "window"
-    MLA = "mla"
-    LINEAR = "linear"
-
-
-class FfnKind(StrEnum):
-    """What follows attention in a layer: a dense feed-forward network, or a mixture of experts."""
-
-    DENSE = "dense"
-    MOE = "moe"
+_ORDER = {kind.value: rank for rank, kind in enumerate((*AttentionKind, *FfnKind))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightDtypes:
-    """Storage dtype of each group of weights: a key of `costmodel.dtypes.BYTES_PER_WEIGHT`."""
+    """Storage dtype of most weights of each kind (`costmodel.dtypes`)."""
 
     attention: str = "bf16"
     dense_ffn: str = "bf16"
@@ -38,82 +29,169 @@ class WeightDtypes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer of the list: what mixes its tokens, and what follows.
+
+    Most have one attention and one network. A layer of Nemotron-H has one of the two, one of Falcon-H1 attention and
+    a state-space block side by side, one of Gemma 4 a dense network beside its experts, one of LongCat-Flash two
+    attentions and three networks.
+    """
+
+    attention: tuple[Attention, ...]
+    ffn: tuple[Ffn, ...]
+    norms: int = 2
+    """Norms over the hidden size."""
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All of them."""
+        return (*self.attention, *self.ffn)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Layers that have the same block, which the cost model counts together."""
+
+    name: str
+    """Kind of the block; a second shape of the kind is called `kind#2`."""
+    block: Block
+    per_layer: tuple[int, ...]
+    """How many of it each layer of the model has, first to last."""
+
+    @property
+    def count(self) -> int:
+        """Over all layers."""
+        return sum(self.per_layer)
+
+
+def group_kind(name: str) -> str:
+    """Kind of a group's block."""
+    return name.partition("#")[0]
+
+
+def group_order(name: str) -> tuple[int, int]:
+    """Sorting key of group names: by kind, attention first, and by number."""
+    kind, _, number = name.partition("#")
+    return _ORDER[kind], int(number or 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arch:
-    """Architecture of a decoder-only language model. Zero means "this model has none of it"."""
+    """Architecture of a decoder-only language model."""
 
     name: str
     model_type: str
     hidden_size: int
     vocab_size: int
     tie_word_embeddings: bool
-    attention_kinds: tuple[AttentionKind, ...]
-    """One entry per layer, first to last."""
-    ffn_kinds: tuple[FfnKind, ...]
-    """One entry per layer, first to last."""
-
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    """Of queries, keys and values in full and window layers."""
-    attn_output_gate: bool = False
-    """The query projection also produces a gate of the same width (Qwen3-Next, Qwen3.5)."""
-    attention_bias: bool = False
-    qk_norm: bool = False
-    sliding_window: int = 0
-    """Tokens seen by a window layer, itself included."""
-    window_is_chunked: bool = False
-    """The window restarts at each multiple of `sliding_window` (Llama 4) instead of sliding."""
-
-    q_lora_rank: int = 0
-    """MLA: rank of the query projection; 0 with MLA means an unfactored query projection."""
-    kv_lora_rank: int = 0
-    qk_nope_head_dim: int = 0
-    qk_rope_head_dim: int = 0
-    v_head_dim: int = 0
-    """MLA: dimension of one head's values."""
-    index_n_heads: int = 0
-    """Sparse MLA (DeepSeek-V3.2): heads of the indexer that picks `index_topk` cached tokens."""
-    index_head_dim: int = 0
-    index_topk: int = 0
-
-    linear_num_key_heads: int = 0
-    linear_num_value_heads: int = 0
-    linear_key_head_dim: int = 0
-    linear_value_head_dim: int = 0
-    linear_conv_kernel_dim: int = 0
-
-    intermediate_size: int = 0
-    """Width of a dense layer's feed-forward network (of the dense layers, in a mixture-of-experts model)."""
-    num_experts: int = 0
-    """Routed experts of a MoE layer."""
-    num_experts_per_tok: int = 0
-    moe_intermediate_size: int = 0
-    shared_intermediate_size: int = 0
-    """Width of all shared experts of a MoE layer together."""
-    shared_expert_gate: bool = False
-    """A hidden-to-1 gate multiplies the shared expert (Qwen2-MoE and its line)."""
-    expert_bias: bool = False
-    ffn_matrices: int = 3
-    """Matrices of a feed-forward network: 3 when gated (SwiGLU), 2 when plain."""
-
-    dtypes: WeightDtypes = WeightDtypes()
+    layers: tuple[Layer, ...]
+    """First to last; pipeline stages are cut between them."""
+    embedding_dtype: str = "bf16"
+    lm_head_dtype: str = "bf16"
     activation_dtype: str = "bf16"
     kv_dtype: str = "bf16"
     """What the checkpoint asks for; engines may be told otherwise."""
+    side_embedding_width: int = 0
+    """Columns of a second embedding, of all layers together, that is looked up and added inside layers (Gemma 3n)."""
+    residual_streams: int = 1
+    """Copies of the hidden state that run through the layers (DeepSeek-V4's hyper-connections)."""
     max_position_embeddings: int = 0
-    quant_block: int = 0
-    """Block of the checkpoint's weight scales along both axes (128 in fp8_block); 0 when there is none."""
-    params_not_served: int = 0
-    """Parameters of the checkpoint that text serving does not load (vision towers); out of every total."""
     assumptions: tuple[str, ...] = ()
     """What the source left open and was filled in, in plain sentences."""
+
+    dtypes: WeightDtypes = field(init=False, compare=False, repr=False)
+    """Storage of most weights of each kind; single matrices may differ (`Block.dtype_of`)."""
+    groups: tuple[Group, ...] = field(init=False, compare=False, repr=False)
+    """Layers by what they have: attention first, in the order of the kinds."""
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Count what many formulas ask for once."""
+        object.__setattr__(self, "groups", _groups(self.layers))
+        object.__setattr__(self, "dtypes", _most_common_dtypes(self))
+        object.__setattr__(self, "_hash", hash(tuple(getattr(self, f.name) for f in fields(self) if f.compare)))
+
+    def __hash__(self) -> int:
+        """Of a key of many tables, with hundreds of values in it."""
+        return self._hash
 
     @property
     def num_hidden_layers(self) -> int:
         """Layers of the model."""
-        return len(self.attention_kinds)
+        return len(self.layers)
+
+    @property
+    def attention_groups(self) -> tuple[Group, ...]:
+        """Those of attention and recurrent blocks."""
+        return tuple(g for g in self.groups if isinstance(g.block, Attention))
+
+    @property
+    def attentions(self) -> tuple[Attention, ...]:
+        """Distinct shapes of attention and recurrent blocks."""
+        return tuple(g.block for g in self.groups if isinstance(g.block, Attention))
+
+    @property
+    def expert_shapes(self) -> tuple[Experts, ...]:
+        """Distinct shapes of mixtures of experts."""
+        return tuple(g.block for g in self.groups if isinstance(g.block, Experts))
+
+    @property
+    def dense_shapes(self) -> tuple[Dense, ...]:
+        """Distinct shapes of dense networks."""
+        return tuple(g.block for g in self.groups if isinstance(g.block, Dense))
+
+    @property
+    def attention_kinds(self) -> tuple[AttentionKind, ...]:
+        """Kind of every attention and recurrent block, first to last."""
+        return tuple(a.kind for layer in self.layers for a in layer.attention)
+
+    @property
+    def ffn_kinds(self) -> tuple[FfnKind, ...]:
+        """Kind of every feed-forward block, first to last."""
+        return tuple(FfnKind(f.group_name) for layer in self.layers for f in layer.ffn)
 
     @property
     def is_moe(self) -> bool:
         """Whether any layer has routed experts."""
-        return FfnKind.MOE in self.ffn_kinds
+        return any(isinstance(g.block, Experts) for g in self.groups)
+
+    @property
+    def num_experts(self) -> int:
+        """Routed experts of a layer that has any, at most; 0 in a dense model."""
+        return int(max((e.experts for e in self.expert_shapes), default=0))
+
+    def layer_groups(self, layer: int) -> Iterator[str]:
+        """Names of the groups that a layer is of, attention first; one name for each block."""
+        for group in self.groups:
+            for _ in range(group.per_layer[layer]):
+                yield group.name
+
+
+def _groups(layers: tuple[Layer, ...]) -> tuple[Group, ...]:
+    found: dict[Block, list[int]] = {}
+    for i, layer in enumerate(layers):
+        for block in layer.blocks:
+            found.setdefault(block, [0] * len(layers))[i] += 1
+    seen: Counter[str] = Counter()
+    out = []
+    for block, counts in found.items():
+        kind = block.group_name
+        seen[kind] += 1
+        name = kind if seen[kind] == 1 else f"{kind}#{seen[kind]}"
+        out.append(Group(name=name, block=block, per_layer=tuple(counts)))
+    return tuple(sorted(out, key=lambda g: group_order(g.name)))
+
+
+def _most_common_dtypes(arch: Arch) -> WeightDtypes:
+    sizes: dict[str, Counter[str]] = {kind: Counter() for kind in (ATTENTION, DENSE, EXPERTS, SHARED)}
+    for group in arch.groups:
+        for m in group.block.matrices(arch.hidden_size, ONE_RANK):
+            if m.weights in sizes and m.multiplied | (m.weights == EXPERTS):
+                sizes[m.weights][group.block.dtype_of(m.name)] += int(m.n * m.k * m.count) * group.count
+    most = {kind: found.most_common(1)[0][0] for kind, found in sizes.items() if found}
+    plain = arch.activation_dtype
+    return WeightDtypes(
+        **{kind: most.get(kind, plain) for kind in sizes},
+        embedding=arch.embedding_dtype,
+        **{HEAD: arch.lm_head_dtype},
+    )

@@ -10,8 +10,11 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 
-from costmodel.arch.arch import Arch
-from costmodel.arch.hf import read_config
+from costmodel.arch.arch import Arch, Layer
+from costmodel.arch.block import ATTENTION, DENSE, EXPERTS, SHARED, B, Matrix
+from costmodel.arch.config.module_names import is_plain_always
+from costmodel.arch.config.read import read_config
+from costmodel.dtypes import is_same_precision
 from costmodel.errors import InputError
 
 _DATA = files("costmodel.arch") / "catalog_data"
@@ -32,7 +35,6 @@ _SUFFIX_DTYPES = {
     "bf16": "bf16",
 }
 _SAME = r"(-(instruct|base|it|hf|chat|thinking|v0\.1|v0\.3|\d{4}|v\d))+$"
-_FOUR_BITS = ("mxfp4", "nvfp4", "int4")
 
 
 def model_names() -> tuple[str, ...]:
@@ -107,21 +109,28 @@ def load_model(name: str) -> Arch:
 def with_dtypes(
     arch: Arch, *, gemm_dtype: str | None = None, moe_dtype: str | None = None, kv_dtype: str | None = None
 ) -> Arch:
-    """The same architecture with other storage dtypes; LM head and embedding stay.
+    """The same architecture with other storage dtypes; LM head, embedding, routers and convolutions stay.
 
-    `gemm_dtype` sets attention, dense and shared FFN; `moe_dtype` the routed experts. A 4-bit request on a
-    checkpoint that is stored in 4 bits already keeps the checkpoint's own format (gpt-oss in MXFP4).
+    `gemm_dtype` sets attention, dense and shared networks; `moe_dtype` the routed experts. Weights that are stored in
+    a form of what is asked for stay as they are: `int4` leaves groups of 32, `fp8` leaves blocks.
     """
-    dtypes = arch.dtypes
-    already = dtypes.experts in _FOUR_BITS and "bf16" in (dtypes.attention, dtypes.lm_head)
-    four = {d for d in (gemm_dtype, moe_dtype) if d} & set(_FOUR_BITS)
-    # a checkpoint in FP8 blocks is served as such; "fp8" says the precision, not another format
-    gemm_dtype = dtypes.attention if gemm_dtype == "fp8" and dtypes.attention == "fp8_block" else gemm_dtype
-    moe_dtype = dtypes.experts if moe_dtype == "fp8" and dtypes.experts == "fp8_block" else moe_dtype
-    if not (already and four):
-        if gemm_dtype:
-            dtypes = replace(dtypes, attention=gemm_dtype, dense_ffn=gemm_dtype, shared_experts=gemm_dtype)
-        if moe_dtype:
-            dtypes = replace(dtypes, experts=moe_dtype)
-    block = 128 if "fp8_block" in (dtypes.experts, dtypes.attention) else 0
-    return replace(arch, dtypes=dtypes, quant_block=block, kv_dtype=kv_dtype or arch.kv_dtype)
+    asked = {ATTENTION: gemm_dtype, DENSE: gemm_dtype, SHARED: gemm_dtype, EXPERTS: moe_dtype}
+
+    def change(block: B) -> B:
+        def chosen(m: Matrix) -> str:
+            stored, wanted = block.dtype_of(m.name), asked.get(m.weights)
+            kept = wanted is None or is_plain_always(block, m.name) or is_same_precision(stored, wanted)
+            return stored if kept else str(wanted)
+
+        return block.with_dtypes(chosen)
+
+    known: dict[Layer, Layer] = {}
+    for layer in arch.layers:
+        if layer not in known:
+            known[layer] = replace(
+                layer,
+                attention=tuple(change(b) for b in layer.attention),
+                ffn=tuple(change(b) for b in layer.ffn),
+            )
+    layers = tuple(known[layer] for layer in arch.layers)
+    return replace(arch, layers=layers, kv_dtype=kv_dtype or arch.kv_dtype)

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from costmodel.arch import Arch
+from costmodel.arch.attention import Attention, GroupedQuery
+from costmodel.arch.block import EXPERTS
 from costmodel.calibration.residual import BORROWED_FROM
-from costmodel.dtypes import KV_BYTES, compute_dtype
+from costmodel.dtypes import KV_BYTES, compute_dtype, storage
 from costmodel.hardware import Cluster, Gpu
 from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats
+from costmodel.plan.precision import kind_dtypes, unusual_dtypes
 from costmodel.step.collectives import Links
 from costmodel.step.kernel_laws import Rate
 from costmodel.step.kernel_rates import Rates
@@ -25,29 +28,23 @@ _DATA = files("costmodel.calibration") / "data"
 
 
 _GEMM = {
-    "bf16": "gemm_bf16",
-    "fp16": "gemm_bf16",
-    "fp32": "gemm_bf16",
     "fp8": "gemm_fp8",
     "int8": "gemm_fp8",
     "fp8_block": "gemm_fp8_block",
     "mxfp8": "gemm_fp8_block",
     "nvfp4": "gemm_nvfp4",
     "mxfp4": "gemm_nvfp4",
-    "int4": "gemm_bf16",
 }
+"""Law of a GEMM by the family of its weights' dtype; of all others, and where hardware widens them, bf16's."""
 _MOE = {
-    "bf16": ("moe_bf16",),
-    "fp16": ("moe_bf16",),
-    "fp32": ("moe_bf16",),
     "fp8": ("moe_fp8", "moe_fp8_block"),
     "int8": ("moe_fp8", "moe_fp8_block"),
     "fp8_block": ("moe_fp8_block", "moe_fp8"),
     "mxfp8": ("moe_fp8_block", "moe_fp8"),
     "nvfp4": ("moe_nvfp4", "moe_mxfp4"),
     "mxfp4": ("moe_mxfp4", "moe_nvfp4"),
-    "int4": ("moe_int4", "moe_mxfp4"),
 }
+"""The same of experts, nearest first. Weight-only integers have a law of their own, plain floats bf16's."""
 
 
 Cell = tuple[Arch, Cluster, str, str]
@@ -64,10 +61,15 @@ def small_kernels_s(arch: ArchColumns, serving: Mapping[str, Floats]) -> Floats:
 
     `serving` holds `SMALL_KERNELS`, each of shape `(num_models,)` or `(1,)`.
     """
-    normed = (arch.num_full_layers + arch.num_window_layers) * arch.qk_norm
-    layers = arch.num_full_layers + arch.num_window_layers + arch.num_mla_layers + arch.num_linear_layers
-    extra = serving["qk_norm_s"] * normed + serving["mla_s"] * arch.num_mla_layers
-    return np.asarray(serving["layer_s"] + (extra + serving["linear_s"] * arch.num_linear_layers) / layers)
+    extra: Floats = np.zeros(1)
+    for group in arch.attention:
+        block = group.block
+        if isinstance(block, GroupedQuery):
+            extra = extra + serving[block.EXTRA_KERNELS] * (group.layers * block.qk_norm)
+        elif isinstance(block, Attention):
+            extra = extra + serving[block.EXTRA_KERNELS] * group.layers
+    layers = np.maximum(sum(g.layers * g.norm_share for g in arch.groups), 1.0)
+    return np.asarray(serving["layer_s"] + extra / layers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,10 +134,6 @@ def _cell_rates(arch: Arch, gpu: Gpu, calibration: Calibration, kv_dtype: str) -
         cache = "bf16" if KV_BYTES[kv_dtype] >= 2.0 else "fp8"
         return _rate(gpu, _law(calibration, f"{kind}_{cache}", f"{kind}_bf16"), "bf16")
 
-    def gemm(dtype: str) -> dict[str, float]:
-        widened = compute_dtype(dtype, gpu.peak_flops_per_s) == "bf16"
-        return _rate(gpu, _law(calibration, "gemm_bf16" if widened else _GEMM[dtype], "gemm_bf16"), dtype)
-
     serving = calibration.serving
     small = {
         "t0_s": float(small_kernels_s(ArchColumns.of([arch]), {n: np.full(1, serving[n]) for n in SMALL_KERNELS})[0]),
@@ -143,20 +141,25 @@ def _cell_rates(arch: Arch, gpu: Gpu, calibration: Calibration, kv_dtype: str) -
         "hbm_eff": calibration.kernels["gemm_bf16"]["hbm_eff"],
         "overlap_loss": 0.0,
     }
-    d = arch.dtypes
-    return {
-        "attention": gemm(d.attention),
-        "dense_ffn": gemm(d.dense_ffn),
-        "router": gemm(arch.activation_dtype),
-        "shared_experts": gemm(d.shared_experts),
-        "lm_head": gemm(d.lm_head),
-        "experts": _rate(gpu, _law(calibration, *_MOE[d.experts], "moe_bf16"), d.experts),
+    kinds = {kind: _matrix_rate(kind, dtype, gpu, calibration) for kind, dtype in kind_dtypes(arch).items()}
+    return kinds | {
         "prefill": attention("attention_prefill"),
         "decode": attention("attention_decode"),
         "mla_prefill": attention("mla_prefill"),
         "mla_decode": attention("mla_decode"),
         "small": _rate(gpu, small, "bf16"),
     }
+
+
+def _matrix_rate(name: str, dtype: str, gpu: Gpu, calibration: Calibration) -> dict[str, float]:
+    """Law of a GEMM over weights stored so, or of the experts."""
+    stored = storage(dtype)
+    if name != EXPERTS:
+        widened = compute_dtype(dtype, gpu.peak_flops_per_s) == "bf16"
+        return _rate(gpu, _law(calibration, "gemm_bf16" if widened else _GEMM[stored.base], "gemm_bf16"), dtype)
+    # weight-only floats (NVFP4 with activations of 16 bits) stream as weight-only integers do
+    only = ("moe_int4", "moe_mxfp4") if stored.bits < 8 and stored.compute == "bf16" else ()
+    return _rate(gpu, _law(calibration, *(only or _MOE.get(stored.base, ())), "moe_bf16"), dtype)
 
 
 def _cell_links(gpu: Gpu, calibration: Calibration) -> dict[str, float]:
@@ -204,14 +207,24 @@ def cell_columns(cells: Sequence[Cell], calibrations: Sequence[Calibration]) -> 
     links = [_cell_links(c.gpu, k) for (_, c, _, _), k in zip(cells, calibrations, strict=True)]
     serving = [k.serving for k in calibrations]
     factors = [k.factors for k in calibrations]
-    laws = {
-        f.name: Rate(**{g.name: _column([r[f.name] for r in rates], g.name) for g in fields(Rate)})
-        for f in fields(Rates)
-    }
+
+    def law(rows: Sequence[Mapping[str, float]], factor: str | None) -> Rate:
+        rate = Rate(**{f.name: _column(rows, f.name) for f in fields(Rate)})
+        return rate if factor is None else rate.slowed(_column(factors, factor))
+
+    unusual = unusual_dtypes([arch for arch, _, _, _ in cells])
     return CellColumns(
         cluster=ClusterColumns.of([cluster for _, cluster, _, _ in cells]),
         rates=Rates(
-            **{n: r.slowed(_column(factors, _FACTOR_OF[n])) if n in _FACTOR_OF else r for n, r in laws.items()}
+            **{n: law([r[n] for r in rates], _FACTOR_OF.get(n)) for n in rates[0]},
+            unusual=tuple(
+                law(
+                    [_matrix_rate(m, d, c.gpu, k) for d, (_, c, _, _), k in zip(row, cells, calibrations, strict=True)],
+                    "experts" if m == EXPERTS else "gemm",
+                )
+                for (_, m), row in unusual.items()
+            ),
+            unusual_at={key: i for i, key in enumerate(unusual)},
         ),
         links=Links(**{f.name: _column(links, f.name) for f in fields(Links)}).slowed(_column(factors, "all_reduce")),
         engine=EngineColumns(**{f.name: _column(serving, f.name) for f in fields(EngineColumns)}),

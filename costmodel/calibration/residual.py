@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from costmodel.arch import Arch
+from costmodel.arch.attention import Recurrent
+from costmodel.dtypes import storage
 from costmodel.plan.columns import Columns, Floats
 
 _DATA = files("costmodel.calibration") / "data"
@@ -54,21 +56,19 @@ BORROWED_FROM = {
 """Generation -> the measured generation whose efficiencies it takes."""
 BORROWED_SD = {"tpot": 0.15, "ttft": 0.2}
 """Assumed further standard deviation where a generation borrows another's efficiencies: nothing measured it."""
-FOUR_BITS = ("nvfp4", "mxfp4", "int4")
 TRIANGLE = [(i, j) for i in range(len(FEATURES)) for j in range(i + 1)]
 
 
 def arch_key(arch: Arch) -> str:
     """Name of an architecture's shape: models that differ only in weights share it (DeepSeek-V3 and R1)."""
-    return f"h{arch.hidden_size}-l{arch.num_hidden_layers}-a{arch.num_attention_heads}-e{arch.num_experts}"
+    heads = max((int(a.heads) for a in arch.attentions if not isinstance(a, Recurrent)), default=0)
+    return f"h{arch.hidden_size}-l{arch.num_hidden_layers}-a{heads}-e{arch.num_experts}"
 
 
 def precision_key(arch: Arch) -> str:
     """bf16, fp8 or fp4: how most of the weights are stored."""
-    dtype = arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn
-    if dtype in FOUR_BITS:
-        return "fp4"
-    return "fp8" if "8" in dtype else "bf16"
+    bits = storage(arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn).bits
+    return "bf16" if bits > 8 else "fp8" if bits > 4 else "fp4"
 
 
 def features(

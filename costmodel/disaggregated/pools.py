@@ -285,7 +285,7 @@ def prefill_pool(
     length_cv2: float = 0.0,
 ) -> PrefillPool:
     """Plans as prefill pools. Of `load`, concurrency is not read. Arguments as `PlanBatch.evaluate`'s."""
-    arch, machine, engine = batch.arch, batch.machine(), batch.columns.engine
+    machine, engine = batch.machine(), batch.columns.engine
     new = np.maximum(load.isl * (1.0 - load.prefix_hit_frac), 1.0)
     cached, chunks = load.isl - new, np.ceil(new / load.batched_tokens)
     packed = np.maximum(np.floor(load.batched_tokens * chunks / new), 1.0)
@@ -296,7 +296,6 @@ def prefill_pool(
             tokens=new,
             cached=cached,
             chunks=chunks,
-            arch=arch,
             ranks=ranks,
         )
         return prefill_pass(machine, batch.stages, engine, work)

@@ -105,7 +105,7 @@ class PlanBatch:
             layout=layout,
             precision=precision,
             columns=columns,
-            placement=Placement.of(archs, layout, columns.cluster),
+            placement=Placement.of(layout, columns.cluster),
             stages=StageTable.of([e.arch for e in entries], [e.layout for e in entries]),
             popularity_cv2=_popularity(entries, expert_skew),
             fraction_is_of_free=of_free,

@@ -7,14 +7,18 @@ model, and a file of measured runs of many models all go through the same code. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from functools import lru_cache
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.arch.arch import Arch, AttentionKind, FfnKind
+from costmodel.arch.arch import Arch, Group, group_kind, group_order
+from costmodel.arch.attention import Attention
+from costmodel.arch.block import Block, stack
+from costmodel.arch.ffn import Experts
 from costmodel.hardware.gpu import Cluster
 from costmodel.plan.layout import Layout
 
@@ -24,7 +28,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Base of the column sets: every field is an array over plans."""
+    """Base of the column sets: every field is an array over plans, a column set, several of them, or one for all."""
 
     @property
     def shape_is_shared(self) -> bool:
@@ -34,112 +38,113 @@ class Columns:
 
     def take(self, index: Ints) -> Self:
         """Gather rows: entry `i` of the result is entry `index[i]` of this (shape `(len(index),)`)."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{k: v.take(index) if isinstance(v, Columns) else v[index] for k, v in values.items()})
+        return self.map_arrays(lambda values: values[index])
 
     def slice(self, part: slice) -> Self:
         """Rows of `part`; columns that all plans share stay as they are."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{k: _slice(v, part) for k, v in values.items()})
+        return self.map_arrays(lambda values: values if values.shape[0] == 1 else values[part])
+
+    def map_arrays(self, gather: Callable[[Floats], Floats]) -> Self:
+        """Every array changed."""
+        return type(self)(**{f.name: _gathered(getattr(self, f.name), gather) for f in fields(self)})
 
 
-def _slice(value: Columns | Floats, part: slice) -> Columns | Floats:
+def _gathered(value: Any, gather: Callable[[Floats], Floats]) -> Any:
+    if isinstance(value, np.ndarray):
+        return gather(value)
     if isinstance(value, Columns):
-        return value.slice(part)
-    return value if value.shape[0] == 1 else value[part]
+        return value.map_arrays(gather)
+    if isinstance(value, Block):
+        return value.map_sizes(lambda _, size: gather(np.asarray(size)))
+    return tuple(_gathered(v, gather) for v in value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupColumns(Columns):
+    """A group of layers in every model of a batch: one `Block` of columns, with no layers where a model lacks it."""
+
+    layers: Floats
+    """Layers of a model that have the block."""
+    norm_share: Floats
+    """Share of a layer's pair of norms that is booked on the block: 1 for the attention of an ordinary layer."""
+    block: Block
+    name: str
+
+    @property
+    def kind(self) -> str:
+        """Kind of the block."""
+        return group_kind(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchColumns(Columns):
-    """`Arch` as numbers; `num_*_layers` are the layers of each kind. See `Arch` for the meanings."""
+    """`Arch` as numbers, and its groups of layers as columns of their own."""
 
     hidden_size: Floats
     vocab_size: Floats
     tied: Floats
-    num_full_layers: Floats
-    num_window_layers: Floats
-    num_mla_layers: Floats
-    num_linear_layers: Floats
-    num_dense_layers: Floats
-    num_moe_layers: Floats
-    heads: Floats
-    kv_heads: Floats
-    head_dim: Floats
-    query_width_factor: Floats
-    """2 where the query projection carries an output gate, else 1."""
-    qk_norm: Floats
-    window: Floats
-    window_is_chunked: Floats
-    q_lora_rank: Floats
-    kv_lora_rank: Floats
-    qk_nope_head_dim: Floats
-    qk_rope_head_dim: Floats
-    v_head_dim: Floats
-    index_heads: Floats
-    index_head_dim: Floats
-    index_topk: Floats
-    linear_key_heads: Floats
-    linear_value_heads: Floats
-    linear_key_dim: Floats
-    linear_value_dim: Floats
-    linear_conv: Floats
-    intermediate_size: Floats
-    num_experts: Floats
-    top_k: Floats
-    moe_intermediate_size: Floats
-    shared_intermediate_size: Floats
-    shared_expert_gate: Floats
-    ffn_matrices: Floats
     activation_bytes: Floats
+    residual_streams: Floats
+    side_embedding_width: Floats
+    attention: tuple[GroupColumns, ...]
+    ffn: tuple[GroupColumns, ...]
 
     @classmethod
     def of(cls, archs: Sequence[Arch]) -> ArchColumns:
-        """One row per architecture, shape `(len(archs),)`."""
-        rows = [_arch_row(arch) for arch in archs]
-        return cls(**{name: np.array([row[name] for row in rows], dtype=np.float64) for name in rows[0]})
+        """One row per architecture, shape `(len(archs),)`; groups of the same name share a column."""
+
+        def column(of: Callable[[Arch], float]) -> Floats:
+            return np.array([of(a) for a in archs], dtype=np.float64)
+
+        names = sorted({g.name for a in archs for g in a.groups}, key=group_order)
+        groups = tuple(_group_columns(archs, name) for name in names)
+        return cls(
+            hidden_size=column(lambda a: a.hidden_size),
+            vocab_size=column(lambda a: a.vocab_size),
+            tied=column(lambda a: a.tie_word_embeddings),
+            activation_bytes=column(lambda a: 4.0 if a.activation_dtype == "fp32" else 2.0),
+            residual_streams=column(lambda a: a.residual_streams),
+            side_embedding_width=column(lambda a: a.side_embedding_width),
+            attention=tuple(g for g in groups if isinstance(g.block, Attention)),
+            ffn=tuple(g for g in groups if not isinstance(g.block, Attention)),
+        )
+
+    @property
+    def groups(self) -> tuple[GroupColumns, ...]:
+        """All of them, attention first."""
+        return (*self.attention, *self.ffn)
+
+    @property
+    def experts(self) -> tuple[tuple[GroupColumns, Experts], ...]:
+        """Groups of layers with experts, and their blocks."""
+        return tuple((g, g.block) for g in self.ffn if isinstance(g.block, Experts))
+
+    @property
+    def half_layers(self) -> Floats:
+        """Blocks of a model: an ordinary layer is two of them."""
+        return np.asarray(sum(g.layers for g in self.groups))
 
 
-def _arch_row(arch: Arch) -> dict[str, float]:
-    attention = {kind: float(arch.attention_kinds.count(kind)) for kind in AttentionKind}
-    return {
-        "hidden_size": arch.hidden_size,
-        "vocab_size": arch.vocab_size,
-        "tied": float(arch.tie_word_embeddings),
-        "num_full_layers": attention[AttentionKind.FULL],
-        "num_window_layers": attention[AttentionKind.WINDOW],
-        "num_mla_layers": attention[AttentionKind.MLA],
-        "num_linear_layers": attention[AttentionKind.LINEAR],
-        "num_dense_layers": float(arch.ffn_kinds.count(FfnKind.DENSE)),
-        "num_moe_layers": float(arch.ffn_kinds.count(FfnKind.MOE)),
-        "heads": arch.num_attention_heads,
-        "kv_heads": max(arch.num_key_value_heads, 1),
-        "head_dim": arch.head_dim,
-        "query_width_factor": 2.0 if arch.attn_output_gate else 1.0,
-        "qk_norm": float(arch.qk_norm),
-        "window": arch.sliding_window,
-        "window_is_chunked": float(arch.window_is_chunked),
-        "q_lora_rank": arch.q_lora_rank,
-        "kv_lora_rank": arch.kv_lora_rank,
-        "qk_nope_head_dim": arch.qk_nope_head_dim,
-        "qk_rope_head_dim": arch.qk_rope_head_dim,
-        "v_head_dim": arch.v_head_dim,
-        "index_heads": arch.index_n_heads,
-        "index_head_dim": arch.index_head_dim,
-        "index_topk": arch.index_topk,
-        "linear_key_heads": arch.linear_num_key_heads,
-        "linear_value_heads": arch.linear_num_value_heads,
-        "linear_key_dim": arch.linear_key_head_dim,
-        "linear_value_dim": arch.linear_value_head_dim,
-        "linear_conv": arch.linear_conv_kernel_dim,
-        "intermediate_size": arch.intermediate_size,
-        "num_experts": max(arch.num_experts, 1),
-        "top_k": arch.num_experts_per_tok,
-        "moe_intermediate_size": arch.moe_intermediate_size,
-        "shared_intermediate_size": arch.shared_intermediate_size,
-        "shared_expert_gate": float(arch.shared_expert_gate),
-        "ffn_matrices": arch.ffn_matrices,
-        "activation_bytes": 4.0 if arch.activation_dtype == "fp32" else 2.0,
-    }
+def _group_columns(archs: Sequence[Arch], name: str) -> GroupColumns:
+    found = [next((g for g in a.groups if g.name == name), None) for a in archs]
+    return GroupColumns(
+        layers=np.array([0.0 if g is None else g.count for g in found], dtype=np.float64),
+        norm_share=np.array([0.0 if g is None else _norm_share(a, g) for a, g in zip(archs, found, strict=True)]),
+        block=stack([None if g is None else g.block for g in found]),
+        name=name,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _norm_share(arch: Arch, group: Group) -> float:
+    """Mean over the group's layers: half a pair of norms before attention, half before what follows it."""
+    total = 0.0
+    for layer, count in zip(arch.layers, group.per_layer, strict=True):
+        halves = (len(layer.attention) > 0) + (len(layer.ffn) > 0)
+        bearers = layer.attention or layer.ffn
+        if group.block in bearers:
+            total += 0.5 * halves * count / len(bearers)
+    return total / group.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

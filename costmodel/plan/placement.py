@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.plan.columns import ArchColumns, ClusterColumns, Columns, Floats, LayoutColumns
+from costmodel.plan.columns import ClusterColumns, Columns, Floats, LayoutColumns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +23,9 @@ class Placement(Columns):
     stage_domains: Floats
     pp_crosses: Floats
     """1 where a boundary between stages leaves the domain."""
-    expert_copies: Floats
-    """Copies of a token that leave its rank when each of its experts gets one (DeepEP low latency)."""
-    expert_copies_remote: Floats
-    """Those of them that leave the domain."""
-    rank_copies: Floats
-    """Distinct other ranks that hold an expert of a token, expected over uniform routing."""
-    domain_copies: Floats
-    """Distinct other domains: one copy each, forwarded inside (DeepEP throughput kernels)."""
 
     @classmethod
-    def of(cls, arch: ArchColumns, layout: LayoutColumns, cluster: ClusterColumns) -> Placement:
+    def of(cls, layout: LayoutColumns, cluster: ClusterColumns) -> Placement:
         """Place every plan's groups."""
         domain = cluster.domain_gpus
         tp_local = np.minimum(layout.attn_tp, domain)
@@ -43,18 +35,38 @@ class Placement(Columns):
         stage_local = np.minimum(layout.width, block * np.minimum(blocks, layout.attn_dp))
         stage_domains = np.ceil(layout.width / stage_local)
         inner = np.where(layout.engine_is_vllm > 0, layout.attn_tp * layout.attn_cp, layout.width)
-        ranks = layout.moe_ep
-        domains = np.minimum(stage_domains, ranks)
         return cls(
             tp_local=tp_local + 0.0 * stage_local,
             tp_domains=np.ceil(layout.attn_tp / tp_local) + 0.0 * stage_local,
             stage_local=stage_local,
             stage_domains=stage_domains,
             pp_crosses=((layout.pp > 1) & (inner * layout.pp > domain)).astype(np.float64) + 0.0 * stage_local,
-            expert_copies=arch.top_k * (1.0 - 1.0 / ranks),
-            expert_copies_remote=arch.top_k * (1.0 - 1.0 / domains),
-            rank_copies=_distinct(ranks, arch.top_k) * (1.0 - 1.0 / ranks),
-            domain_copies=_distinct(domains, arch.top_k) * (1.0 - 1.0 / domains),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCopies:
+    """How often a token leaves its rank for its experts, expected over uniform routing."""
+
+    to_experts: Floats
+    """When each of its experts gets a copy (DeepEP low latency)."""
+    to_experts_remote: Floats
+    """Those of them that leave the domain."""
+    to_ranks: Floats
+    """Distinct other ranks that hold an expert of it."""
+    to_domains: Floats
+    """Distinct other domains: one copy each, forwarded inside (DeepEP throughput kernels)."""
+
+    @classmethod
+    def of(cls, layout: LayoutColumns, placement: Placement, experts_per_token: Floats) -> TokenCopies:
+        """Of tokens with so many experts."""
+        ranks, picked = layout.moe_ep, experts_per_token
+        domains = np.minimum(placement.stage_domains, ranks)
+        return cls(
+            to_experts=picked * (1.0 - 1.0 / ranks),
+            to_experts_remote=picked * (1.0 - 1.0 / domains),
+            to_ranks=_distinct(ranks, picked) * (1.0 - 1.0 / ranks),
+            to_domains=_distinct(domains, picked) * (1.0 - 1.0 / domains),
         )
 
 

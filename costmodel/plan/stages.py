@@ -1,6 +1,6 @@
 """Pipeline stages as counts of layers by kind, and the worst stage of every plan at once.
 
-All layers of a kind cost the same on a rank, so a stage is a vector of counts and its seconds (or bytes)
+All layers of a group cost the same on a rank, so a stage is a vector of counts and its seconds (or bytes)
 are a dot product. Only stages that no other stage of the plan contains can be the worst one; the others
 are dropped, which leaves a handful of candidates however deep the pipeline.
 """
@@ -13,39 +13,32 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.arch.arch import Arch
-from costmodel.arch.params import weight_groups
+from costmodel.arch.arch import Arch, group_order
+from costmodel.arch.weights import block_params
 from costmodel.plan.columns import Floats, Ints
 from costmodel.plan.layout import Layout
 
-LAYER_KINDS = ("full", "window", "mla", "linear", "dense", "moe", "embed", "head")
-_HOLDERS = {
-    "dense_ffn": ("dense",),
-    "router": ("moe",),
-    "experts": ("moe",),
-    "shared_experts": ("moe",),
-    "norms": ("dense", "moe"),
-    "embedding": ("embed",),
-    "lm_head": ("head",),
-}
-"""Weight kind -> kinds of layer that hold it, once each; attention's kinds are called like their layers."""
+EMBED, HEAD_STAGE = "embed", "head"
+
+
+def layer_kinds(arch: Arch) -> tuple[str, ...]:
+    """What the layers of a stage are counted by: the model's groups of layers, its embedding and its LM head."""
+    return (*(g.name for g in arch.groups), EMBED, HEAD_STAGE)
 
 
 @lru_cache(maxsize=4096)
 def stage_counts(arch: Arch, stage_layers: tuple[int, ...]) -> NDArray[np.float64]:
-    """Layers of each kind on each stage, shape `(stages, len(LAYER_KINDS))`, first stage first.
+    """Layers of each kind on each stage, shape `(stages, len(layer_kinds(arch)))`, first stage first.
 
     The embedding lies on the first stage and the LM head on the last, as in every engine.
     """
-    attention = np.array([[kind == name for name in LAYER_KINDS[:4]] for kind in arch.attention_kinds], dtype=float)
-    ffn = np.array([[kind == name for name in LAYER_KINDS[4:6]] for kind in arch.ffn_kinds], dtype=float)
-    layers = np.hstack([attention, ffn])
+    layers = np.array([g.per_layer for g in arch.groups], dtype=float).T
     ends = np.cumsum(stage_layers)
     sums = np.vstack([np.zeros(layers.shape[1]), np.cumsum(layers, axis=0)])
-    counts = np.zeros((len(stage_layers), len(LAYER_KINDS)))
-    counts[:, :6] = sums[ends] - sums[ends - np.array(stage_layers)]
-    counts[0, 6] = 1.0
-    counts[-1, 7] = 1.0
+    counts = np.zeros((len(stage_layers), layers.shape[1] + 2))
+    counts[:, :-2] = sums[ends] - sums[ends - np.array(stage_layers)]
+    counts[0, -2] = 1.0
+    counts[-1, -1] = 1.0
     counts.setflags(write=False)
     return counts
 
@@ -55,14 +48,19 @@ def stage_params(arch: Arch, stage_layers: tuple[int, ...]) -> tuple[int, ...]:
 
     Their sum is the model's, and the embedding once more where a tied head lies on another stage.
     """
-    per_layer: dict[str, int] = {}
-    for group in weight_groups(arch):
-        for kind in _HOLDERS.get(group.kind, (group.kind.removeprefix("attention_"),)):
-            per_layer[kind] = per_layer.get(kind, 0) + group.params_per_layer
-    if arch.tie_word_embeddings and len(stage_layers) > 1:
-        per_layer["head"] = arch.vocab_size * arch.hidden_size
+    head = arch.vocab_size * arch.hidden_size
+    ends = {
+        EMBED: head + arch.vocab_size * arch.side_embedding_width,
+        HEAD_STAGE: head if len(stage_layers) > 1 or not arch.tie_word_embeddings else 0,
+    }
+    per_layer = {g.name: block_params(arch, g.block) for g in arch.groups} | ends
     counts = stage_counts(arch, stage_layers)
-    return tuple(sum(int(n) * per_layer.get(k, 0) for k, n in zip(LAYER_KINDS, row, strict=True)) for row in counts)
+    norms = np.array([layer.norms * arch.hidden_size for layer in arch.layers])
+    starts = np.cumsum([0, *stage_layers])
+    return tuple(
+        sum(int(n) * per_layer[k] for k, n in zip(layer_kinds(arch), row, strict=True)) + int(norms[start:end].sum())
+        for row, start, end in zip(counts, starts[:-1], starts[1:], strict=True)
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -77,9 +75,11 @@ def maximal_stages(arch: Arch, stage_layers: tuple[int, ...]) -> NDArray[np.floa
 class StageTable:
     """The worst-stage candidates of a batch: for each plan, rows into one table of count vectors."""
 
-    def __init__(self, counts: NDArray[np.float64], index: Ints) -> None:
+    def __init__(self, kinds: tuple[str, ...], counts: NDArray[np.float64], index: Ints) -> None:
+        self.kinds = kinds
+        """What layers are counted by."""
         self.counts = counts
-        """Shape `(patterns, candidates, len(LAYER_KINDS))`; short lists repeat their first row."""
+        """Shape `(patterns, candidates, len(kinds))`; short lists repeat their first row."""
         self.index = index
         """Pattern of each plan, shape `(num_plans,)` or `(1,)`."""
 
@@ -87,40 +87,51 @@ class StageTable:
     def of(cls, archs: Sequence[Arch], layouts: Sequence[Layout]) -> StageTable:
         """Candidates for `layouts[i]` of `archs[i]`."""
         keys: dict[tuple[int, tuple[int, ...]], int] = {}
-        patterns: list[NDArray[np.float64]] = []
+        found: list[tuple[Arch, NDArray[np.float64]]] = []
         index = np.empty(len(layouts), dtype=np.int64)
         for i, (arch, layout) in enumerate(zip(archs, layouts, strict=True)):
             key = (id(arch), layout.stage_layers)
             if key not in keys:
-                keys[key] = len(patterns)
-                patterns.append(maximal_stages(arch, layout.stage_layers))
+                keys[key] = len(found)
+                found.append((arch, maximal_stages(arch, layout.stage_layers)))
             index[i] = keys[key]
-        most = max(len(p) for p in patterns)
-        counts = np.stack([np.vstack([p, np.repeat(p[:1], most - len(p), axis=0)]) for p in patterns])
-        return cls(counts, index)
+        names = {g.name for arch in {id(a): a for a, _ in found}.values() for g in arch.groups}
+        kinds = (*sorted(names, key=group_order), EMBED, HEAD_STAGE)
+        most = max(len(rows) for _, rows in found)
+        counts = np.zeros((len(found), most, len(kinds)))
+        for pattern, (arch, rows) in enumerate(found):
+            places = [kinds.index(k) for k in layer_kinds(arch)]
+            counts[pattern, : len(rows), places] = rows.T
+            counts[pattern, len(rows) :] = counts[pattern, :1]
+        return cls(kinds, counts, index)
 
     @classmethod
     def each(cls, arch: Arch, layout: Layout) -> StageTable:
         """Every stage of one plan as a plan of its own, first to last, so that `worst` of it is that stage."""
         counts = stage_counts(arch, layout.stage_layers)
-        return cls(counts[:, None, :], np.arange(len(counts)))
+        return cls(layer_kinds(arch), counts[:, None, :], np.arange(len(counts)))
 
     def take(self, index: Ints) -> StageTable:
         """Gather plans."""
-        return StageTable(self.counts, self.index[index])
+        return StageTable(self.kinds, self.counts, self.index[index])
 
     def slice(self, part: slice) -> StageTable:
         """Plans of `part`."""
-        return StageTable(self.counts, self.index[part])
+        return StageTable(self.kinds, self.counts, self.index[part])
 
     @cached_property
     def candidates(self) -> tuple[dict[str, Floats], ...]:
         """Layers of each kind on each candidate stage of every plan, but for kinds that no stage has."""
-        held = {kind: k for k, kind in enumerate(LAYER_KINDS) if self.counts[:, :, k].any()}
+        held = {kind: k for k, kind in enumerate(self.kinds) if self.counts[:, :, k].any()}
         return tuple(
             {kind: self.counts[self.index, candidate, k] for kind, k in held.items()}
             for candidate in range(self.counts.shape[1])
         )
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of layers, without the embedding and the head."""
+        return self.kinds[:-2]
 
     def worst(self, per_layer: dict[str, Floats]) -> Floats:
         """Largest sum over a plan's stages of `per_layer[kind]` (seconds or bytes), shape `(num_plans,)`."""

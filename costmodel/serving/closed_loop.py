@@ -152,7 +152,6 @@ def steady_state(
             tokens=new,
             cached=cached,
             chunks=chunks,
-            arch=arch,
             ranks=on,
         )
 
@@ -276,7 +275,6 @@ def longest_extra_s(
         tokens=new,
         cached=longest - new,
         chunks=chunks,
-        arch=machine.arch,
         ranks=np.ones(1),
     )
     lone = prefill_pass(machine, stages, engine, work)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from costmodel.plan.columns import Columns, Floats, LayoutColumns
-from costmodel.plan.placement import Placement
+from costmodel.plan.placement import Placement, TokenCopies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,10 +140,17 @@ class Exchange:
 
     @classmethod
     def of(
-        cls, links: Links, layout: LayoutColumns, placement: Placement, token_bytes: Floats, dispatch_bytes: Floats
+        cls,
+        links: Links,
+        layout: LayoutColumns,
+        placement: Placement,
+        experts_per_token: Floats,
+        token_bytes: Floats,
+        dispatch_bytes: Floats,
     ) -> Exchange:
         """What of it does not change from step to step."""
         ranks, domains = layout.width, placement.stage_domains
+        copies = TokenCopies.of(layout, placement, experts_per_token)
         near, far = 1.0 / links.exchange_bytes_per_s, 1.0 / links.remote_bytes_per_s
         remote = 2.0 * (links.remote_t0_s + links.remote_hop_s * np.log2(domains))
         return cls(
@@ -151,11 +158,11 @@ class Exchange:
             reduce=all_reduce(links, ranks, domains),
             gather=gather(links, ranks, domains),
             start_s=2.0 * links.exchange_t0_s + np.where(domains > 1.0, remote, 0.0),
-            copies_s_per_byte=np.maximum(placement.expert_copies * near, placement.expert_copies_remote * far),
-            forwards_s_per_byte=np.maximum(placement.rank_copies * near, placement.domain_copies * far),
+            copies_s_per_byte=np.maximum(copies.to_experts * near, copies.to_experts_remote * far),
+            forwards_s_per_byte=np.maximum(copies.to_ranks * near, copies.to_domains * far),
             forwards_start_s=2.0 * links.normal_t0_s,
-            copies=placement.expert_copies,
-            forwards=placement.rank_copies,
+            copies=copies.to_experts,
+            forwards=copies.to_ranks,
             token_bytes=token_bytes,
             dispatch_bytes=dispatch_bytes,
         )

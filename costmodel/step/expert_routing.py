@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from costmodel.plan.columns import ArchColumns, Floats, LayoutColumns
-from costmodel.plan.matrices import experts_per_rank
+from costmodel.arch.ffn import Experts
+from costmodel.plan.columns import Floats, LayoutColumns
 
 
 def popularity(num_experts: int, skew: float, redundant_experts: int = 0) -> Floats:
@@ -27,7 +27,7 @@ def popularity_cv2(num_experts: int, skew: float, redundant_experts: int = 0) ->
     return float(share.var() / share.mean() ** 2)
 
 
-def rank_load(arch: ArchColumns, layout: LayoutColumns, group_tokens: Floats, cv2: Floats) -> Floats:
+def rank_load(experts: Experts, layout: LayoutColumns, group_tokens: Floats, cv2: Floats) -> Floats:
     """Expected tokens of the fullest expert rank over the mean rank's, at least 1 and at most `moe_ep`.
 
     A rank's load has two independent spreads: which experts it holds (popularity, averaged over the experts of
@@ -35,7 +35,7 @@ def rank_load(arch: ArchColumns, layout: LayoutColumns, group_tokens: Floats, cv
     `sqrt(2 ln n)` standard deviations above the mean (extreme value of a normal).
     """
     ranks = layout.moe_ep
-    rows = group_tokens * arch.top_k / ranks
-    spread = cv2 / experts_per_rank(arch, layout) + 1.0 / np.maximum(rows, 1.0)
+    rows = group_tokens * experts.routed / ranks
+    spread = cv2 / experts.per_rank(layout) + 1.0 / np.maximum(rows, 1.0)
     load = 1.0 + np.sqrt(spread * (1.0 - 1.0 / ranks) * (2.0 * np.log(ranks)))
     return np.minimum(load, ranks)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from costmodel.plan.columns import Columns
 from costmodel.step.kernel_laws import Rate
@@ -25,7 +26,13 @@ class Rates(Columns):
     small: Rate
     """Norms, activations, rope: launch-bound kernels that stream the hidden states."""
 
-    def gemm(self, weights: str) -> Rate:
-        """Rate of the plain GEMM over a weight kind named in `costmodel.plan.matrices`."""
-        rate: Rate = getattr(self, weights)
+    unusual: tuple[Rate, ...] = ()
+    """Of the matrices whose dtype is not that of their weight kind."""
+    unusual_at: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Group of layers and matrix -> its place in `unusual`."""
+
+    def of_matrix(self, layer: str, name: str, weights: str) -> Rate:
+        """Rate of the GEMM of a matrix, by its group of layers, its name and its weight kind."""
+        place = self.unusual_at.get((layer, name))
+        rate: Rate = getattr(self, weights) if place is None else self.unusual[place]
         return rate

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.arch.attention import Attention
+from costmodel.arch.block import HEAD
+from costmodel.arch.ffn import Experts
 from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats, LayoutColumns
-from costmodel.plan.matrices import Matrix, kv_heads_per_rank, rank_matrices
+from costmodel.plan.matrices import RankMatrix, rank_matrices
 from costmodel.plan.precision import PrecisionColumns
-from costmodel.plan.stages import StageTable, over_layers
+from costmodel.plan.stages import EMBED, HEAD_STAGE, StageTable, over_layers
 
-LINEAR_STATE_BYTES = 4.0
-"""The recurrent state is kept in fp32 (Qwen3-Next: `mamba_ssm_dtype`)."""
 CONTEXT_BYTES = 0.6e9
 """CUDA context, kernels and library workspaces of a process; measured on H100 with CUDA 12: 0.5-0.7 GB."""
 GRAPH_BYTES = 1.0e9
@@ -63,41 +64,32 @@ class Memory:
 def kv_sequence_bytes(
     arch: ArchColumns, layout: LayoutColumns, precision: PrecisionColumns, tokens: Floats
 ) -> dict[str, Floats]:
-    """Cache bytes of one sequence of `tokens` in one layer of each kind, on one rank."""
-    shards = layout.attn_cp * layout.dcp
-    per_token = 2.0 * kv_heads_per_rank(arch, layout.attn_tp) * arch.head_dim * precision.kv
-    latent = (arch.kv_lora_rank + arch.qk_rope_head_dim) * precision.kv + arch.index_head_dim
-    state = (
-        arch.linear_value_heads / layout.attn_tp * (arch.linear_key_dim * arch.linear_value_dim * LINEAR_STATE_BYTES)
-    )
-    conv = (
-        (2.0 * arch.linear_key_heads * arch.linear_key_dim + arch.linear_value_heads * arch.linear_value_dim)
-        / layout.attn_tp
-        * np.maximum(arch.linear_conv - 1.0, 0.0)
-        * arch.activation_bytes
-    )
+    """Cache bytes of one sequence of `tokens` in one layer of each group, on one rank."""
     return {
-        "full": tokens / shards * per_token,
-        "window": np.minimum(tokens, arch.window) / shards * per_token,
-        "mla": tokens / shards * latent,
-        "linear": state + conv,
+        g.name: np.asarray(g.block.cache_bytes(tokens, layout, precision.kv, arch.activation_bytes))
+        for g in arch.attention
+        if isinstance(g.block, Attention)
     }
 
 
 def weight_bytes_by_layer(
-    arch: ArchColumns, matrices: tuple[Matrix, ...], precision: PrecisionColumns, layout: LayoutColumns
+    arch: ArchColumns, matrices: tuple[RankMatrix, ...], precision: PrecisionColumns, layout: LayoutColumns
 ) -> dict[str, dict[str, Floats]]:
-    """Weight bytes of one layer on one rank: weight kind -> layer kind -> bytes."""
+    """Weight bytes of one layer on one rank: weight kind -> group of layers -> bytes.
+
+    Gains of norms inside a block and biases, under 0.2 % of any model, are left out.
+    """
     out: dict[str, dict[str, Floats]] = {}
     for m in matrices:
-        size = m.n * m.k * m.count * precision.bytes_of(m.weights)
+        size = m.n * m.k * m.count * precision.bytes_of(m)
         layers = out.setdefault(m.weights, {})
         layers[m.layer] = layers.get(m.layer, 0.0) + size
-    out["embedding"] = {"embed": arch.vocab_size / layout.attn_tp * arch.hidden_size * precision.embedding}
+    embedded = arch.vocab_size / layout.attn_tp * (arch.hidden_size + arch.side_embedding_width)
+    out["embedding"] = {EMBED: embedded * precision.embedding}
     norms = 2.0 * arch.hidden_size * arch.activation_bytes
-    out["norms"] = {"dense": norms, "moe": norms}
+    out["norms"] = {g.name: norms * g.norm_share for g in arch.groups if g.norm_share.any()}
     # a tied head is the embedding once more only where it lies on another stage
-    out["lm_head"]["head"] = out["lm_head"]["head"] * (1.0 - arch.tied * (layout.pp == 1))
+    out[HEAD][HEAD_STAGE] = out[HEAD][HEAD_STAGE] * (1.0 - arch.tied * (layout.pp == 1))
     return out
 
 
@@ -109,14 +101,15 @@ def activation_bytes(
     The residual stream and its normed copy, plus the widest of: attention's projections, a dense FFN's two
     halves, the rows that a rank's experts receive with balanced routing; and the logits of a full batch.
     """
-    attention = (arch.heads * np.maximum(arch.head_dim, arch.v_head_dim) * 3.0) / layout.attn_tp
-    dense = 1.5 * (arch.ffn_matrices - 1.0) * arch.intermediate_size / layout.attn_tp
-    rows = layout.attn_dp * layout.attn_cp * arch.top_k / layout.moe_ep
-    experts = rows * (
-        2.0 * arch.hidden_size + 1.5 * (arch.ffn_matrices - 1.0) * arch.moe_intermediate_size / layout.moe_tp
-    )
-    widest = np.maximum(np.maximum(attention, dense * (arch.num_dense_layers > 0)), experts)
-    stream = batched_tokens / layout.attn_cp * (2.0 * arch.hidden_size + widest) * arch.activation_bytes
+    widest: Floats = np.zeros(1)
+    for group in arch.groups:
+        block = group.block
+        each = block.widest_activation(arch.hidden_size, layout) * (group.layers > 0)
+        if isinstance(block, Experts):
+            each = each * (layout.attn_dp * layout.attn_cp * block.routed / layout.moe_ep)
+        widest = np.maximum(widest, each)
+    streams = 1.0 + arch.residual_streams
+    stream = batched_tokens / layout.attn_cp * (streams * arch.hidden_size + widest) * arch.activation_bytes
     return stream + sequences_per_rank * arch.vocab_size * LOGITS_BYTES
 
 

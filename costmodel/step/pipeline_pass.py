@@ -50,7 +50,8 @@ class EngineColumns(Columns):
 
 def front_end_s(engine: EngineColumns, arch: ArchColumns, isl: Floats) -> Floats:
     """What a request waits for that neither load nor plan changes, shape `(num_plans,)`."""
-    starts = arch.num_moe_layers * (arch.num_experts / START_EXPERTS) * (arch.hidden_size / START_HIDDEN)
+    width = arch.hidden_size / START_HIDDEN
+    starts = sum((g.layers * (e.experts / START_EXPERTS) * width for g, e in arch.experts), np.zeros(1))
     return np.asarray(engine.frontend_s + engine.token_s * isl + engine.moe_start_s * starts)
 
 
@@ -82,8 +83,13 @@ class Pass:
 
         For the stages that the pass ran on this is `stage_s`; for `StageTable.each`, every stage by itself.
         """
-        floor = stages.worst({"dense": self.layer_floor_s, "moe": self.layer_floor_s})
+        floor = stages.worst(launch_floor_s(self.layer_floor_s, stages))
         return np.maximum(stages.worst(self.step.per_layer_s) * self.factor + self.step.send_s, floor) + self.host_s
+
+
+def launch_floor_s(layer_floor_s: Floats, stages: StageTable) -> dict[str, Floats]:
+    """What launching the kernels of each group's layer takes at least: an ordinary layer is two blocks."""
+    return dict.fromkeys(stages.groups, 0.5 * layer_floor_s)
 
 
 def _slowest_stage_s(stages: StageTable, step: StepTime) -> Floats:
@@ -115,12 +121,12 @@ def prefill_pass(
 ) -> Pass:
     """A chunk of prompts, launched kernel by kernel; `own` is its `rank_time` where that is known already."""
     step = with_experts(machine, rank_time(machine, work) if own is None else own, work)
-    layers = machine.arch.num_dense_layers + machine.arch.num_moe_layers
+    layers = 0.5 * machine.arch.half_layers
     kernels = _slowest_stage_s(stages, step) * engine.prefill_factor
     total = np.asarray(sum(step.group_s.values())) * engine.prefill_factor
     floor = engine.prefill_layer_s
     # the stage with the most layers launches longest, where they do not divide evenly
-    slowest = np.maximum(kernels, stages.worst({"dense": floor, "moe": floor}))
+    slowest = np.maximum(kernels, stages.worst(launch_floor_s(floor, stages)))
     return Pass(
         through_s=np.maximum(total, floor * layers) + engine.step_s,
         stage_s=slowest + engine.step_s,

@@ -8,8 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.arch.block import EXPERTS
+from costmodel.arch.ffn import Experts
 from costmodel.plan.columns import ArchColumns, Floats, LayoutColumns
-from costmodel.plan.matrices import Matrix
+from costmodel.plan.matrices import RankMatrix
 from costmodel.plan.placement import Placement
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.step.collectives import Exchange, Law, Links, all_reduce, pipeline_send
@@ -42,7 +44,7 @@ class Machine:
     placement: Placement
     links: Links
     rates: Rates
-    matrices: tuple[Matrix, ...]
+    matrices: tuple[RankMatrix, ...]
     popularity_cv2: Floats
     """Squared coefficient of variation of the experts' popularity; 0 is balanced (`costmodel.step.expert_routing`)."""
 
@@ -57,28 +59,33 @@ class Machine:
         return all_reduce(self.links, self.layout.attn_tp, self.placement.tp_domains)
 
     @cached_property
-    def exchange(self) -> Exchange:
-        """Of the routed experts' tokens."""
-        token_bytes = self.arch.hidden_size * self.arch.activation_bytes
+    def exchanges(self) -> dict[str, Exchange]:
+        """Of the routed experts' tokens, by group of layers."""
+        return {group.name: self._exchange(group.name, block) for group, block in self.arch.experts}
+
+    def _exchange(self, layer: str, experts: Experts) -> Exchange:
+        token_bytes = np.asarray(experts.expert_input(self.arch.hidden_size) * self.arch.activation_bytes)
         # fp8 experts take fp8 activations, so tokens are dispatched in fp8 and combined in bf16 (DeepEP)
-        narrow = np.where(self.precision.experts < 1.5, 0.5, 1.0)
-        return Exchange.of(self.links, self.layout, self.placement, token_bytes, token_bytes * narrow)
+        stored = self.precision.bytes_at(layer, EXPERTS, EXPERTS)
+        narrow = np.where(stored < 1.5, 0.5, 1.0)
+        picked = np.asarray(experts.routed)
+        return Exchange.of(self.links, self.layout, self.placement, picked, token_bytes, token_bytes * narrow)
 
     @cached_property
     def send(self) -> Law:
         """From a stage to the next."""
         return pipeline_send(self.links, self.layout, self.placement)
 
-    def _gemm(self, m: Matrix) -> Gemm:
-        weights = m.n * m.k
+    def _gemm(self, m: RankMatrix) -> Gemm:
+        weights = np.asarray(m.n * m.k)
         present = None if weights.all() else weights > 0.0
-        row_bytes = (m.n + m.k) * self.arch.activation_bytes
+        row_bytes = np.asarray((m.n + m.k) * self.arch.activation_bytes)
         return Gemm(
             name=m.name,
             layer=m.layer,
             weights=m.weights,
             flops_per_row=2.0 * weights,
-            weight_bytes=weights * self.precision.bytes_of(m.weights),
+            weight_bytes=weights * self.precision.bytes_of(m),
             row_bytes=row_bytes if present is None else row_bytes * present,
             present=present,
         )

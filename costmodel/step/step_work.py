@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from costmodel.plan.columns import ArchColumns, Floats
+from costmodel.plan.columns import Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +19,8 @@ class StepWork:
     """New prompt tokens on all attention-DP ranks together."""
     prefill_context: Floats
     """Cached or earlier tokens that a prompt token attends to, mean, in a full-attention layer."""
-    prefill_context_window: Floats
-    """The same in a window layer."""
+    prompt_tokens: Floats
+    """Length of a prompt, cached tokens included: how far a prompt token can look back in a window."""
     prefill_kv_tokens: Floats
     """KV entries that the prompts' attention reads at least once."""
     decode_sequences: Floats
@@ -46,7 +46,7 @@ def decode_work(sequences_per_rank: Floats, context: Floats, tokens: Floats | No
         prefill_tokens=zero,
         prefill_tokens_group=zero,
         prefill_context=zero,
-        prefill_context_window=zero,
+        prompt_tokens=zero,
         prefill_kv_tokens=zero,
         decode_sequences=sequences_per_rank,
         decode_context=context,
@@ -61,7 +61,6 @@ def prompt_work(
     tokens: Floats,
     cached: Floats,
     chunks: Floats,
-    arch: ArchColumns,
     ranks: Floats,
 ) -> StepWork:
     """A pure prefill step of one chunk each of `prompts` prompts on each of `ranks` attention ranks.
@@ -73,7 +72,7 @@ def prompt_work(
         prefill_tokens=chunk * prompts,
         prefill_tokens_group=chunk * prompts * ranks,
         prefill_context=mean_context(tokens, cached),
-        prefill_context_window=mean_window_context(cached + tokens, arch.window, arch.window_is_chunked),
+        prompt_tokens=cached + tokens,
         prefill_kv_tokens=(cached + tokens * (chunks + 1.0) / 2.0 / chunks) * prompts,
         decode_sequences=np.zeros(1),
         decode_context=cached + tokens,
@@ -86,12 +85,15 @@ def mean_context(new_tokens: Floats, cached_tokens: Floats) -> Floats:
     return cached_tokens + (new_tokens + 1.0) / 2.0
 
 
-def mean_window_context(tokens: Floats, window: Floats, chunked: Floats) -> Floats:
-    """Mean keys seen in a layer of `window` tokens by the tokens of a prompt of `tokens`.
+def mean_window_context(tokens: Floats, window: Floats) -> Floats:
+    """Mean keys seen in a sliding window by the tokens of a prompt of `tokens`.
 
-    Sliding: position `i` sees `min(i, window)`, so the mean is `w - w (w - 1) / (2 n)` with `w = min(window, n)`.
-    Chunked: whole chunks see `(window + 1) / 2` on average.
+    Position `i` sees `min(i, window)`, so the mean is `w - w (w - 1) / (2 n)` with `w = min(window, n)`.
     """
     capped = np.maximum(np.minimum(window, tokens), 1.0)
-    sliding = capped - capped * (capped - 1.0) / (2.0 * np.maximum(tokens, 1.0))
-    return np.where(chunked > 0, (capped + 1.0) / 2.0, sliding)
+    return capped - capped * (capped - 1.0) / (2.0 * np.maximum(tokens, 1.0))
+
+
+def mean_chunk_context(tokens: Floats, chunk: Floats) -> Floats:
+    """The same where attention restarts at each multiple of `chunk`: whole chunks see `(chunk + 1) / 2` on average."""
+    return (np.maximum(np.minimum(chunk, tokens), 1.0) + 1.0) / 2.0

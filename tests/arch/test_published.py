@@ -20,7 +20,8 @@ from costmodel.arch import (
     weight_groups,
     with_dtypes,
 )
-from costmodel.arch.params import attention_params, expert_params, ffn_params
+from costmodel.arch.attention import GroupedQuery
+from costmodel.arch.weights import block_params
 from costmodel.errors import InputError
 
 PUBLISHED = {
@@ -114,10 +115,11 @@ def _config(**changes: object) -> dict[str, object]:
 def test_grouped_query_layer_by_hand() -> None:
     """Queries, keys, values and output of primes' sizes."""
     arch = read_config(_config(), name="x")
-    assert attention_params(arch, AttentionKind.FULL) == 35 * (10 * 7) + 2 * 35 * (5 * 7) + (10 * 7) * 35
-    assert ffn_params(arch, 11) == 3 * 35 * 11
+    attention = 35 * (10 * 7) + 2 * 35 * (5 * 7) + (10 * 7) * 35
+    assert block_params(arch, arch.attentions[0]) == attention
+    assert block_params(arch, arch.dense_shapes[0]) == 3 * 35 * 11
     norms = 2 * 35
-    layer = attention_params(arch, AttentionKind.FULL) + 3 * 35 * 11 + norms
+    layer = attention + 3 * 35 * 11 + norms
     assert total_params(arch) == 3 * layer + 2 * 13 * 35
     assert kv_bytes_per_token(arch) == 3 * 2 * 5 * 7 * 2
 
@@ -128,7 +130,7 @@ def test_mla_layer_by_hand() -> None:
         _config(kv_lora_rank=17, q_lora_rank=19, qk_nope_head_dim=23, qk_rope_head_dim=29, v_head_dim=31), name="x"
     )
     hand = 35 * 19 + 19 * 10 * (23 + 29) + 35 * (17 + 29) + 17 * 10 * (23 + 31) + 10 * 31 * 35
-    assert attention_params(arch, AttentionKind.MLA) == hand
+    assert block_params(arch, arch.attentions[0]) == hand + 17 + 19  # and the norms of the latents
     assert kv_bytes_per_token(arch) == 3 * (17 + 29) * 2
 
 
@@ -146,7 +148,6 @@ def test_mixture_by_hand() -> None:
         name="x",
     )
     assert arch.ffn_kinds == (FfnKind.DENSE, FfnKind.MOE, FfnKind.MOE)
-    assert expert_params(arch) == 3 * 35 * 5
     groups = {g.kind: g.params for g in weight_groups(arch)}
     assert groups["experts"] == 2 * 6 * 3 * 35 * 5
     assert groups["shared_experts"] == 2 * 3 * 35 * (2 * 5)
@@ -157,7 +158,7 @@ def test_layers_of_several_kinds() -> None:
     """Sliding, linear and full layers in one model keep their order."""
     arch = load_model("gpt-oss-120b")
     assert arch.attention_kinds.count(AttentionKind.WINDOW) == arch.attention_kinds.count(AttentionKind.FULL) == 18
-    assert arch.sliding_window == 128
+    assert {a.window for a in arch.attentions if isinstance(a, GroupedQuery)} == {0, 128}
     mixed = load_model("qwen3.5-397b")
     assert mixed.attention_kinds[:4] == (*[AttentionKind.LINEAR] * 3, AttentionKind.FULL)
 
@@ -168,7 +169,7 @@ def test_layers_of_several_kinds() -> None:
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8_block", "fp8_block", "bf16"),
         ({"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}, "bf16", "mxfp4", "bf16"),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4", "nvfp4", "bf16"),
-        ({"quant_method": "awq", "bits": 4}, "int4", "int4", "bf16"),
+        ({"quant_method": "awq", "bits": 4}, "int4_g128", "int4_g128", "bf16"),
         (
             {
                 "quant_method": "compressed-tensors",
@@ -176,7 +177,7 @@ def test_layers_of_several_kinds() -> None:
                 "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int", "group_size": 32}}},
             },
             "bf16",
-            "int4",
+            "int4_g32",
             "bf16",
         ),
     ],
@@ -188,10 +189,13 @@ def test_quantisation(quantization: dict[str, object], attention: str, experts: 
     assert (arch.dtypes.attention, arch.dtypes.experts, arch.dtypes.lm_head) == (attention, experts, head)
 
 
-def test_a_run_in_fp4_keeps_a_four_bit_checkpoint() -> None:
-    """gpt-oss is MXFP4 with attention in BF16, whatever a benchmark calls it."""
-    arch = with_dtypes(load_model("gpt-oss-120b"), gemm_dtype="nvfp4", moe_dtype="nvfp4")
-    assert (arch.dtypes.attention, arch.dtypes.experts) == ("bf16", "mxfp4")
+def test_what_is_asked_for_replaces_what_is_stored() -> None:
+    """Another 4-bit format is another format; what is a form of the one asked for stays as it is."""
+    arch = load_model("gpt-oss-120b")
+    asked = with_dtypes(arch, gemm_dtype="nvfp4", moe_dtype="int4").dtypes
+    assert (asked.attention, asked.experts, asked.lm_head) == ("nvfp4", "int4", "bf16")
+    assert with_dtypes(arch, moe_dtype="mxfp4") == arch
+    assert with_dtypes(load_model("deepseek-v3"), gemm_dtype="fp8", moe_dtype="fp8").dtypes.attention == "fp8_block"
 
 
 def test_everything_wrong_is_said_at_once() -> None:
@@ -209,7 +213,7 @@ def test_everything_wrong_is_said_at_once() -> None:
         ({"model_type": "bert"}, "model_type"),
         ({"is_encoder_decoder": True}, "model_type"),
         ({"model_type": "mamba"}, "model_type"),
-        ({"mamba_d_state": 16}, "mamba_d_state"),
+        ({"mamba_d_state": 16}, "layer_types"),
         ({"quantization_config": {"quant_method": "magic"}}, "quant_method"),
         ({"layer_types": ["full_attention"]}, "layer_types"),
         ({"layer_types": ["ring_attention"] * 3}, "layer_types"),

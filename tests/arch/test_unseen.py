@@ -128,39 +128,43 @@ def test_patterns_of_layers() -> None:
     assert read_config(moe, name="x").ffn_kinds == (FfnKind.DENSE, FfnKind.MOE, FfnKind.DENSE)
     llama4 = {**_PHI_MOE, "model_type": "llama4_text", "num_hidden_layers": 2, "attention_chunk_size": 64}
     kinds = read_config({**llama4, "no_rope_layers": [0, 1]}, name="x").attention_kinds
-    assert kinds == (AttentionKind.FULL, AttentionKind.WINDOW)
+    assert kinds == (AttentionKind.FULL, AttentionKind.CHUNKED)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("hybrid_layer_pattern", [0, 1]),
-        ("use_cla", True),
-        ("parallel_attn_mlp_res", True),
-        ("linear_attn_config", {"kda_layers": [1]}),
-        ("attn_type_list", [0, 1]),
-        ("mamba_d_state", 128),
+        ("altup_num_inputs", 4),
+        ("cross_attention_layers", [1]),
+        ("engram_config", {"size": 3}),
     ],
 )
 def test_what_changes_the_work_and_has_no_formula_is_refused(name: str, value: object) -> None:
-    """The error names the field."""
-    with pytest.raises(InputError, match=rf"\$\.{name}: asks for"):
+    """The error names the field, what it asks for, and how to go on; approximated, the model says what is left out."""
+    with pytest.raises(InputError, match=rf"\$\.{name}: asks for .*--approximate"):
         read_config({**_PHI_MOE, name: value}, name="x")
+    arch = read_config({**_PHI_MOE, name: value}, name="x", approximate=True)
+    assert arch.groups == read_config(_PHI_MOE, name="x").groups
+    assert any(name in text for text in arch.assumptions)
 
 
-def test_fields_that_nothing_reads_are_said() -> None:
-    """A field of a model to come is named; what is off, a fraction or known to cost nothing is not."""
-    new = {"memory_banks": 4, "thinking_layers": [1, 2], "fancy_norm": False, "mixing": 0.5, "rope_theta": 10000}
-    arch = read_config({**_PHI_MOE, **new}, name="x")
-    (said,) = [text for text in arch.assumptions if "not understood" in text]
-    assert said.endswith("`memory_banks`, `thinking_layers`")
+def test_fields_that_nothing_reads_are_refused() -> None:
+    """A field of a model to come is named with what is modelled instead; what is off or known to cost nothing is not."""
+    new = {"memory_banks": 4, "thinking_layers": [1, 2], "fancy_norm": False, "rope_theta": 10000}
+    with pytest.raises(
+        InputError, match=r"memory_banks: is not a field that is known.*without it the model has"
+    ) as error:
+        read_config({**_PHI_MOE, **new}, name="x")
+    assert [p.path for p in error.value.problems] == ["$.memory_banks", "$.thinking_layers"]
+    arch = read_config({**_PHI_MOE, **new}, name="x", approximate=True)
+    assert any("`memory_banks` left out" in text and "`thinking_layers` left out" in text for text in arch.assumptions)
 
 
 def test_gptq_leaves_out_what_dynamic_excludes() -> None:
     """Patterns with a minus stay in the checkpoint's plain dtype."""
     quantised = {"quant_method": "gptq", "bits": 4, "dynamic": {"-:.*attn.*": {}, "-:.*shared_expert.*": {}}}
     dtypes = read_config({**_V2_LITE, "quantization_config": quantised}, name="x").dtypes
-    assert (dtypes.attention, dtypes.experts, dtypes.shared_experts) == ("bf16", "int4", "bf16")
+    assert (dtypes.attention, dtypes.experts, dtypes.shared_experts) == ("bf16", "int4_g128", "bf16")
 
 
 def test_groups_of_weights_in_formats_of_their_own() -> None:

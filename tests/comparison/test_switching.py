@@ -17,7 +17,7 @@ from autotune.comparison.values import SwitchCost
 from autotune.study import Study, study_from_document
 from autotune.tuning import PlanResult
 from autotune.tuning.answer_study import score_plan
-from costmodel.arch.params import weight_bytes
+from costmodel.arch import weight_bytes
 
 
 def dense(**tables: Any) -> Study:

@@ -20,7 +20,6 @@ def test_a_full_pass_computes_the_experts_of_every_rank(ranks: int) -> None:
             tokens=np.array([4096.0]),
             cached=np.zeros(1),
             chunks=np.ones(1),
-            arch=batch.arch,
             ranks=np.array([float(on)]),
         )
         for on in (1, ranks)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from costmodel.arch import read_config
+from costmodel.arch.ffn import Experts
 from costmodel.plan.columns import ArchColumns, ClusterColumns, LayoutColumns
 from costmodel.plan.matrices import rank_matrices
 from costmodel.plan.placement import Placement
 from costmodel.plan.precision import PrecisionColumns
-from costmodel.plan.stages import StageTable, maximal_stages, stage_counts
+from costmodel.plan.stages import StageTable, layer_kinds, maximal_stages, stage_counts
 from costmodel.step.collectives import Exchange, Links, all_reduce, gather, pipeline_send
 from costmodel.step.expert_routing import popularity, popularity_cv2, rank_load
 from costmodel.step.kernel_laws import Rate
@@ -45,13 +46,15 @@ def columns(config: dict[str, object], engine: str = "vllm", **degrees: int) -> 
     return ArchColumns.of([arch]), LayoutColumns.of([layout(arch, **degrees)], [engine])
 
 
+def _first(value: object) -> float:
+    """The number of the first plan."""
+    return float(np.asarray(value).reshape(-1)[0])
+
+
 def shapes(config: dict[str, object], **degrees: int) -> dict[tuple[str, str], tuple[float, float, float]]:
     """(n, k, count) of every matrix of a rank."""
     arch, plan = columns(config, **degrees)
-    return {
-        (m.layer, m.name): (float(m.n[0]), float(np.asarray(m.k)[0]), float(np.asarray(m.count).reshape(-1)[0]))
-        for m in rank_matrices(arch, plan)
-    }
+    return {(m.layer, m.name): (_first(m.n), _first(m.k), _first(m.count)) for m in rank_matrices(arch, plan)}
 
 
 def test_grouped_query_matrices() -> None:
@@ -162,13 +165,13 @@ def test_gather() -> None:
 def _placed(engine: str, gpus: int = 64, **degrees: int) -> tuple[LayoutColumns, Placement, ArchColumns]:
     arch, plan = columns({**BASE, **EXPERTS, "num_attention_heads": 16, "num_key_value_heads": 16}, engine, **degrees)
     machines = ClusterColumns.of([cluster("h200", gpus)])
-    return plan, Placement.of(arch, plan, machines), arch
+    return plan, Placement.of(plan, machines), arch
 
 
 def test_expert_exchange_in_one_domain() -> None:
     """DeepEP low latency: a copy per expert that another rank holds, out and back."""
     plan, placed, _ = _placed("sglang", attn_dp=4, moe_ep=4)
-    seconds = Exchange.of(LINKS, plan, placed, _one(2), _one(1)).seconds(_one(1000), _one(1))[0]
+    seconds = Exchange.of(LINKS, plan, placed, _one(2), _one(2), _one(1)).seconds(_one(1000), _one(1))[0]
     volume = 1000 / 4 * (1 + 2)
     low = 2 * 7 + 2 * (3 / 4) * volume / 11
     ranks_hit = 4 * (1 - (3 / 4) ** 2) * 3 / 4
@@ -181,7 +184,7 @@ def test_expert_exchange_across_domains() -> None:
     """Throughput kernels send one copy per domain; low latency one per expert; the NIC carries what leaves."""
     plan, placed, _ = _placed("sglang", attn_dp=16, moe_ep=16)
     assert placed.stage_domains[0] == 2
-    seconds = Exchange.of(LINKS, plan, placed, _one(2), _one(1)).seconds(_one(1e6), _one(1))[0]
+    seconds = Exchange.of(LINKS, plan, placed, _one(2), _one(2), _one(1)).seconds(_one(1e6), _one(1))[0]
     volume = 1e6 / 16 * (1 + 2)
     start = 2 * 7 + 2 * (17 + 19)
     domain_copies = 2 * (1 - (1 / 2) ** 2) * (1 / 2)
@@ -194,7 +197,7 @@ def test_expert_exchange_across_domains() -> None:
 def test_expert_exchange_without_attention_dp() -> None:
     """All ranks hold all tokens: partial sums are all-reduced over the stage."""
     plan, placed, _ = _placed("vllm", attn_tp=4, moe_ep=4)
-    seconds = Exchange.of(LINKS, plan, placed, _one(2), _one(1)).seconds(_one(10), _one(1))[0]
+    seconds = Exchange.of(LINKS, plan, placed, _one(2), _one(2), _one(1)).seconds(_one(10), _one(1))[0]
     assert seconds == pytest.approx(all_reduce(LINKS, _one(4), _one(1)).seconds(_one(20))[0])
 
 
@@ -251,8 +254,9 @@ def test_stages() -> None:
     """Counts per stage sum to the model; only stages that none contains can be the worst."""
     arch = read_config({**BASE, **EXPERTS, "first_k_dense_replace": 2}, name="x")
     counts = stage_counts(arch, (3, 2))
-    assert counts.sum(axis=0).tolist() == [5, 0, 0, 0, 2, 3, 1, 1]
-    assert counts[0].tolist() == [3, 0, 0, 0, 2, 1, 1, 0]
+    assert layer_kinds(arch) == ("full", "dense", "moe", "embed", "head")
+    assert counts.sum(axis=0).tolist() == [5, 2, 3, 1, 1]
+    assert counts[0].tolist() == [3, 2, 1, 1, 0]
     assert len(maximal_stages(arch, (1, 1, 1, 1, 1))) == 2  # first dense with the embedding, last with the head
     table = StageTable.of([arch], [layout(arch, pp=2)])
     cost = {"full": _one(2), "dense": _one(3), "moe": _one(50), "head": _one(7), "embed": _one(1)}
@@ -264,7 +268,7 @@ def test_mean_keys_seen(tokens: int, window: int) -> None:
     """Means over the positions of a prompt, counted one by one."""
     assert mean_context(_one(tokens), _one(3))[0] == np.mean([3 + i + 1 for i in range(tokens)])
     sliding = np.mean([min(i + 1, window) for i in range(tokens)])
-    assert mean_window_context(_one(tokens), _one(window), _one(0))[0] == pytest.approx(sliding)
+    assert mean_window_context(_one(tokens), _one(window))[0] == pytest.approx(sliding)
 
 
 def test_uneven_experts() -> None:
@@ -277,4 +281,7 @@ def test_uneven_experts() -> None:
     arch, plan = columns({**BASE, **EXPERTS}, attn_dp=2, moe_ep=2)
     spread = 0.09 / 3 + 1 / (1000 * 2 / 2)
     hand = 1 + np.sqrt(spread * 0.5 * 2 * np.log(2))
-    assert rank_load(arch, plan, _one(1000), _one(0.09))[0] == pytest.approx(hand)
+    (_, experts), *rest = arch.experts
+    assert isinstance(experts, Experts)
+    assert not rest
+    assert rank_load(experts, plan, _one(1000), _one(0.09))[0] == pytest.approx(hand)

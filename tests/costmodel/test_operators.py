@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 
 import numpy as np
 import pytest
@@ -20,12 +20,13 @@ from costmodel.step.kernel_rates import Rates
 from costmodel.step.memory import plan_memory
 from costmodel.step.operators import StepTime, step_time
 from costmodel.step.step_inputs import Machine
-from costmodel.step.step_work import StepWork, decode_work, mean_window_context
+from costmodel.step.step_work import StepWork, decode_work, mean_chunk_context
 from tests.costmodel.helpers import cluster, layout
 from tests.costmodel.test_hand_sums import BASE, EXPERTS, MLA
 
 START, FLOPS, BYTES = 0.125, 1009.0, 13.0
 """Law of the kernel under test: seconds, FLOPs/s and bytes/s. No overlap, so that every term shows."""
+KERNELS = tuple(f.name for f in fields(Rates) if f.default is MISSING and f.default_factory is MISSING)
 LINEAR = {
     **BASE,
     "layer_types": ["linear_attention"] * 5,
@@ -35,7 +36,7 @@ LINEAR = {
     "linear_value_head_dim": 5,
     "linear_conv_kernel_dim": 4,
 }
-PROMPT = {"prefill_tokens": 11.0, "prefill_context": 17.0, "prefill_context_window": 5.0, "prefill_kv_tokens": 19.0}
+PROMPT = {"prefill_tokens": 11.0, "prefill_context": 17.0, "prompt_tokens": 29.0, "prefill_kv_tokens": 19.0}
 
 
 def one(value: float) -> Floats:
@@ -60,12 +61,12 @@ def machine(config: dict[str, object], *heard: str, pad_rows: float = 0.0, **deg
     arch = read_config(config, name="x")
     plan = layout(arch, **degrees)
     archs, layouts = ArchColumns.of([arch]), LayoutColumns.of([plan], ["sglang"])
-    rates = {f.name: law(silent=f.name not in heard, pad_rows=pad_rows) for f in fields(Rates)}
+    rates = {name: law(silent=name not in heard, pad_rows=pad_rows) for name in KERNELS}
     return arch, Machine(
         arch=archs,
         layout=layouts,
         precision=PrecisionColumns.of([arch], ["bf16"]),
-        placement=Placement.of(archs, layouts, ClusterColumns.of([cluster("h200", plan.gpus)])),
+        placement=Placement.of(layouts, ClusterColumns.of([cluster("h200", plan.gpus)])),
         links=free_links(),
         rates=Rates(**rates),
         matrices=rank_matrices(archs, layouts),
@@ -130,7 +131,8 @@ def test_window_attention(context: int, seen: int) -> None:
     assert core_s(step, "window") == pytest.approx(seconds(3 * seen * flops, 3 * seen * token_bytes))
     _, m = machine(config, "prefill")
     step = step_time(m, prompt_work())
-    assert core_s(step, "window") == pytest.approx(seconds(11 * 5 * flops, 19 * token_bytes))
+    seen_mean = np.mean([min(i + 1, 13) for i in range(29)])
+    assert core_s(step, "window") == pytest.approx(seconds(11 * seen_mean * flops, 19 * token_bytes))
 
 
 def test_latent_attention() -> None:
@@ -164,7 +166,7 @@ def test_routed_experts() -> None:
     _, m = machine({**BASE, **EXPERTS}, "experts", pad_rows=7.0, attn_dp=2, moe_ep=2)
     step = step_time(m, decode_work(one(sequences), one(101)))
     tokens = sequences * 2
-    rows = tokens * 2 / ranks * rank_load(m.arch, m.layout, one(tokens), one(0.0))[0]
+    rows = tokens * 2 / ranks * rank_load(m.arch.experts[0][1], m.layout, one(tokens), one(0.0))[0]
     hit = held * (1 - np.exp(-tokens * 2 / 6))
     weights = 3 * 10 * 37
     moved = hit * weights * 2 + rows * (2 * 37 + 3 * 10) * 2
@@ -206,12 +208,9 @@ def test_stage_sends() -> None:
 @pytest.mark.parametrize("config", [BASE, {**BASE, **MLA}, {**BASE, **EXPERTS}, LINEAR])
 def test_layers_and_groups_are_one_sum(config: dict[str, object]) -> None:
     """Seconds by layer over the model's layers are the seconds by operator group."""
-    arch, m = machine(
-        config, *(f.name for f in fields(Rates)), attn_tp=2, **({"moe_ep": 2} if "num_local_experts" in config else {})
-    )
+    arch, m = machine(config, *KERNELS, attn_tp=2, **({"moe_ep": 2} if "num_local_experts" in config else {}))
     step = step_time(m, prompt_work(decode_sequences=3.0, decode_context=23.0, sampled=3.0))
-    counts = {k: arch.attention_kinds.count(k) for k in ("full", "window", "mla", "linear")}
-    counts |= {k: arch.ffn_kinds.count(k) for k in ("dense", "moe")} | {"head": 1}
+    counts = {g.name: g.count for g in arch.groups} | {"head": 1}
     by_layer = sum(float(s[0]) * counts[k] for k, s in step.per_layer_s.items())
     assert by_layer == pytest.approx(sum(float(np.broadcast_to(s, 1)[0]) for s in step.group_s.values()))
 
@@ -240,7 +239,7 @@ def test_worst_stage_by_brute_force() -> None:
 def test_chunked_attention_restarts() -> None:
     """In whole chunks a token sees those before it in its chunk, itself included."""
     seen = np.mean([i % 13 + 1 for i in range(13 * 7)])
-    assert mean_window_context(one(13 * 7), one(13), one(1))[0] == pytest.approx(seen)
+    assert mean_chunk_context(one(13 * 7), one(13))[0] == pytest.approx(seen)
 
 
 @pytest.mark.parametrize("of_free", [0.0, 1.0])

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autotune.space import enumerate_space
-from costmodel.arch import AttentionKind, load_model, total_params
+from costmodel.arch import load_model, total_params
+from costmodel.arch.attention import GroupedQuery
 from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import ArchColumns, LayoutColumns
@@ -36,16 +37,17 @@ def test_shards_sum_to_the_whole(name: str) -> None:
         if e.layout.pp > 1 or e.layout.replicas > 1:
             continue
         columns, plan = ArchColumns.of([arch]), LayoutColumns.of([e.layout], ["sglang"])
-        layers = {k.value: arch.attention_kinds.count(k) for k in AttentionKind}
-        layers |= {"dense": float(columns.num_dense_layers[0]), "moe": float(columns.num_moe_layers[0]), "head": 1}
+        layers = {g.name: g.count for g in arch.groups} | {"head": 1}
+        shapes = {g.name: g.block for g in arch.groups}
         held = 0.0
         for m in rank_matrices(columns, plan):
-            size = float((m.n * m.k * m.count)[0]) * layers[m.layer]
+            size = float(np.reshape(m.n * m.k * m.count, -1)[0]) * layers[m.layer]
             ranks = e.layout.width if m.weights == "experts" else e.layout.attn_tp
             replicated = m.name in ("router", "qkv_a_proj", "index_q_proj", "index_k_proj")
-            if m.name == "qkv_proj" and e.layout.attn_tp > arch.num_key_value_heads:
-                extra = 2 * arch.head_dim * arch.hidden_size * layers[m.layer]
-                held -= extra * (e.layout.attn_tp - arch.num_key_value_heads)
+            shape = shapes.get(m.layer)
+            if isinstance(shape, GroupedQuery) and m.name == "qkv_proj" and e.layout.attn_tp > shape.kv_heads:
+                extra = (shape.head_dim + shape.value_dim) * arch.hidden_size * layers[m.layer]
+                held -= float(extra * (e.layout.attn_tp - shape.kv_heads))
             held += size * (1 if replicated else ranks)
         held += arch.vocab_size * arch.hidden_size * (0 if arch.tie_word_embeddings else 1)
         assert held == pytest.approx(total_params(arch), rel=0.003), e.layout

@@ -11,6 +11,7 @@ import pytest
 
 from autotune.graph import COLLAPSES, InvalidPlanError, PlanGraph, plan_graph
 from autotune.graph.ranks import ReplicaRanks
+from costmodel.arch.attention import GroupedQuery
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
 from tests.graph.plans import DEEPSEEK, QWEN, REFERENCE, random_plans, study
@@ -69,8 +70,10 @@ def test_flops_of_a_dense_prompt() -> None:
     dense = ("qkv_proj", "o_proj", "up_proj", "down_proj")
     done = sum(graph.tasks[t].flops for t in graph.nodes.task if graph.tasks[t].name in dense)
     arch = asked.arch
-    heads = (arch.num_attention_heads + 2 * arch.num_key_value_heads) * arch.head_dim
-    layer = arch.hidden_size * (heads + arch.num_attention_heads * arch.head_dim + 3 * arch.intermediate_size)
+    (attention,), (network,) = arch.attentions, arch.dense_shapes
+    assert isinstance(attention, GroupedQuery)
+    heads = (2 * attention.heads + 2 * attention.kv_heads) * attention.head_dim
+    layer = arch.hidden_size * (heads + 3 * network.width)
     assert graph.micro_batches == 2
     assert done == pytest.approx(2 * isl * layer * arch.num_hidden_layers)
 

@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 from autotune.engines import ENGINES, RULES, split_layers
 from autotune.space import enumerate_space, format_plan, parse_plan, resolve, short_plan, violations
 from costmodel.arch import Arch, load_model, read_config
+from costmodel.arch.attention import GroupedQuery
+from costmodel.arch.block import Block
+from costmodel.arch.ffn import Dense, Experts
+from costmodel.dtypes import storage
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
 
@@ -72,13 +76,17 @@ def test_every_layout_uses_all_gpus_and_all_layers(gpus: int, name: str, engine:
 def _naive(arch: Arch, gpus: int, engine: str) -> set[tuple[int, ...]]:
     """The rules once more, written out for one tuple at a time."""
     found = set()
+    attention = arch.attentions[0]
+    dense, routed = ([int(b.width) for b in shapes] or [0] for shapes in (arch.dense_shapes, arch.expert_shapes))
+    shared_width = int(arch.expert_shapes[0].shared_width) if arch.is_moe else 0
+    block = storage(arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn).group
     sizes = [d for d in range(1, gpus + 1) if gpus % d == 0]
     for replicas, pp, tp, dp, moe_tp, ep in product(sizes, repeat=6):
         width = tp * dp
-        if replicas * pp * width != gpus or pp > arch.num_hidden_layers or arch.num_attention_heads % tp:
+        if replicas * pp * width != gpus or pp > arch.num_hidden_layers or attention.heads % tp:
             continue
-        kv = arch.num_key_value_heads
-        if not arch.kv_lora_rank and (kv % tp if tp <= kv else tp % kv):
+        kv = attention.kv_heads if isinstance(attention, GroupedQuery) else 0
+        if kv and (kv % tp if tp <= kv else tp % kv):
             continue
         if engine == "trtllm" and dp not in (1, width):
             continue
@@ -86,22 +94,17 @@ def _naive(arch: Arch, gpus: int, engine: str) -> set[tuple[int, ...]]:
             if dp == moe_tp == ep == 1:
                 found.add((replicas, pp, tp, dp, moe_tp, ep))
             continue
-        if moe_tp * ep != width or arch.moe_intermediate_size % moe_tp or ep > arch.num_experts:
+        if moe_tp * ep != width or routed[0] % moe_tp or ep > arch.num_experts:
             continue
         if engine == "vllm" and moe_tp > 1 and ep > 1:
             continue
         if engine != "vllm" and arch.num_experts % ep:
             continue
-        block = arch.quant_block
-        if block and moe_tp > 1 and (arch.moe_intermediate_size // moe_tp) % block:
+        if block and moe_tp > 1 and (routed[0] // moe_tp) % block:
             continue
-        if engine == "vllm" and block:
-            dense = arch.intermediate_size and (arch.intermediate_size % tp or arch.intermediate_size // tp % block)
-            shared = arch.shared_intermediate_size and (
-                arch.shared_intermediate_size % tp or arch.shared_intermediate_size // tp % block
-            )
-            if dense or shared:
-                continue
+        whole = not any(width % tp or width // tp % block for width in (dense[0], shared_width)) if block else True
+        if engine == "vllm" and not whole:
+            continue
         found.add((replicas, pp, tp, dp, moe_tp, ep))
     return found
 
@@ -217,15 +220,27 @@ def test_every_rule_has_a_case() -> None:
     assert set(BREAKING) == {r.name for r in RULES}
 
 
+def _changed(arch: Arch, kind: type[Block], **sizes: int) -> Arch:
+    """The same model with some sizes of each block of a kind changed."""
+
+    def change(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+        return tuple(replace(b, **sizes) if isinstance(b, kind) else b for b in blocks)  # type: ignore[arg-type]  # names of sizes
+
+    layers = [replace(x, attention=change(x.attention), ffn=change(x.ffn)) for x in arch.layers]  # type: ignore[arg-type]  # blocks of the same kinds
+    return replace(arch, layers=tuple(layers))
+
+
 @pytest.mark.parametrize("rule", BREAKING)
 def test_each_rule_names_itself_and_its_values(rule: str) -> None:
     """A broken rule says what it wants and what it got."""
     name, engine, degrees = BREAKING[rule]
     arch = load_model(name)
     if rule == "kv_heads":
-        arch = replace(arch, num_key_value_heads=3)
-    if rule in ("dense_ffn_shards", "shared_expert_shards"):
-        arch = replace(arch, intermediate_size=18432 + 7, shared_intermediate_size=2048 + 7)
+        arch = _changed(arch, GroupedQuery, kv_heads=3)
+    if rule == "dense_ffn_shards":
+        arch = _changed(arch, Dense, width=18432 + 7)
+    if rule == "shared_expert_shards":
+        arch = _changed(arch, Experts, shared_width=2048 + 7)
     neutral = {"replicas": 1, "pp": 1, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 1}
     layout = Layout(stage_layers=(arch.num_hidden_layers,), **{**neutral, **degrees})  # type: ignore[arg-type]
     found = {v.rule: v.message for v in violations(arch, engine, layout)}

@@ -20,14 +20,19 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
 
 
 @click.command()
-@click.argument("name", metavar="FILE|NAME")
+@click.argument("name", metavar="FILE|FOLDER|NAME")
+@click.option(
+    "--approximate",
+    is_flag=True,
+    help="Take the nearest that there are formulas for where the file asks for something else, and say so.",
+)
 @JSON
 @TABLE
-def model(name: str, as_json: bool, as_table: bool) -> None:
-    """Show what is understood of a model: a config.json or a name of the catalog."""
+def model(name: str, approximate: bool, as_json: bool, as_table: bool) -> None:
+    """Show what is understood of a model: a config.json, the folder it lies in, or a name of the catalog."""
     from autotune.cli.inspect import run_model
 
-    run_model(name, as_json=wants_json(as_json, as_table))
+    run_model(name, as_json=wants_json(as_json, as_table), approximate=approximate)
 
 
 @click.command()

@@ -1,0 +1,1 @@
+"""Reading config.json, and what lies beside it, as an architecture."""

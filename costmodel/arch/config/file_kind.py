@@ -1,0 +1,47 @@
+"""What a JSON file is, where it is no config.json of a language model, in words for an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from costmodel.arch.config import families
+
+_KINDS: tuple[tuple[frozenset[str], str], ...] = tuple(
+    (frozenset(keys), kind)
+    for keys, kind in (
+        (("_class_name",), "is a diffusion pipeline's, not a language model's"),
+        (("_diffusers_version",), "is a diffusion pipeline's, not a language model's"),
+        (("weight_map",), "is an index of a checkpoint's files: give the folder that it lies in"),
+        (
+            ("quantization", "producer"),
+            "is a hf_quant_config.json, which says how weights are stored: give the folder that it lies in",
+        ),
+        (("added_tokens_decoder",), "is a tokenizer's config, which gives no sizes: give the config.json beside it"),
+        (("peft_type",), "is an adapter's config (PEFT): give the config.json of the model that it adapts"),
+        (("pretrained_config", "build_config"), "is the config of a built TensorRT-LLM engine: give the checkpoint's"),
+        (("decoder_start_token_id", "max_new_tokens"), "is a generation config, which gives no sizes"),
+        (("image_processor_type",), "is an image processor's config, which gives no sizes"),
+    )
+)
+_GENERATION = frozenset(("max_new_tokens", "do_sample", "temperature", "top_p", "eos_token_id", "bos_token_id"))
+
+
+def refusal(config: Mapping[str, Any]) -> str | None:
+    """Why a file cannot be read as a decoder-only language model, None where nothing says so."""
+    for keys, kind in _KINDS:
+        if keys <= config.keys():
+            return kind
+    sizes = {"hidden_size", "num_hidden_layers", "n_layer", "d_model", "dim", "text_config", "n_layers", "num_layers"}
+    if _GENERATION & config.keys() and not sizes & config.keys() and "model_type" not in config:
+        return "is a generation config, which gives no sizes: give the config.json beside it"
+    return None
+
+
+def family_refusal(fields: Mapping[str, Any], model_type: str) -> str | None:
+    """Why a model of this family is none that is served by the engines as a language model."""
+    if fields.get("is_encoder_decoder") is True or model_type in families.NOT_CAUSAL_LM:
+        return f"must be a decoder-only language model, got {model_type!r}, an encoder or an encoder with a decoder"
+    if model_type in families.NO_ATTENTION:
+        return f"must be a model with attention layers, got {model_type!r}, a state-space model without any"
+    return None

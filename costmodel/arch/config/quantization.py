@@ -1,0 +1,408 @@
+"""Quantisation settings of a checkpoint, by any published way: the dtype of every module, and of the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from costmodel.arch.config.fields import Fields
+from costmodel.arch.config.module_names import ModulePatterns
+from costmodel.arch.config.weight_formats import (
+    PLAIN,
+    UNSAID,
+    compressed_tensors_dtype,
+    fp8_blocks,
+    integers,
+    modelopt_dtype,
+    quark_dtype,
+    torchao_dtype,
+)
+from costmodel.dtypes import KV_BYTES
+
+_EXCLUDED = (
+    "modules_to_not_convert",
+    "ignore",
+    "exclude_modules",
+    "ignored_layers",
+    "exclude",
+    "llm_int8_skip_modules",
+    "ignored_modules",
+)
+"""Lists of modules that are not quantised."""
+HEADS = ("lm_head", "output", "head")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDtypes:
+    """What a checkpoint stores its weights and its cache in."""
+
+    plain: str
+    """Of what is not quantised."""
+    default: str
+    """Of linear layers of which nothing else is said."""
+    experts: str | None
+    """Of routed experts of which nothing else is said; None: as other linear layers."""
+    said: ModulePatterns[str]
+    kv: str
+    is_quantised: bool
+
+    def of(self, layer: int | None, names: tuple[str, ...], *, expert: bool = False) -> str:
+        """Of a module of a layer, known by any of `names`."""
+        if not self.is_quantised:
+            return self.plain
+        found = self.said.find(layer, names)
+        if found is None:
+            found = self.experts if expert and self.experts is not None else self.default
+        return self.plain if found == PLAIN else found
+
+    def of_head(self) -> str:
+        """Of the LM head, which engines leave as it is unless it is named."""
+        found = self.said.find(None, HEADS) if self.is_quantised else None
+        return self.plain if found in (None, PLAIN) else str(found)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Settings:
+    """Settings while they are read."""
+
+    default: str = PLAIN
+    said: ModulePatterns[str]
+    quant: Fields
+
+    def say(self, entry: object, dtype: str) -> None:
+        """Of the modules that an entry covers."""
+        if not isinstance(entry, str) or not self.said.add(entry, dtype):
+            self.quant.problem("ignore", f"must name modules, or give a pattern that can be matched, got {entry!r:.80}")
+
+
+def read_quantization(fields: Fields, plain: str) -> StoredDtypes:
+    """Dtypes of a config whose weights are `plain` where nothing is said of them."""
+    table = fields.table("quantization_config") or fields.table("compression_config")
+    if not table:
+        return StoredDtypes(
+            plain=plain,
+            default=PLAIN,
+            experts=None,
+            said=ModulePatterns(),
+            kv=_kv_dtype(Fields({}, fields.path, fields.problems), plain),
+            is_quantised=False,
+        )
+    quant = Fields(table, f"{fields.path}.quantization_config", fields.problems)
+    settings = _Settings(said=ModulePatterns(), quant=quant)
+    method = quant.text("quant_method").lower().replace("_", "-")
+    reader = _METHODS.get(method)
+    if reader is None and quant.given("quant_algo", "quantized_layers"):
+        reader = _modelopt
+    if reader is None and quant.given("config_groups"):
+        reader = _compressed_tensors
+    if reader is None:
+        known = ", ".join(m for m in _METHODS if m)
+        quant.problem("quant_method", f"must be one of {known}, got {method!r:.80}")
+    else:
+        reader(settings)
+    expert = fields.text("expert_dtype")
+    return StoredDtypes(
+        plain=plain,
+        default=settings.default,
+        experts="mxfp4" if expert in ("fp4", "mxfp4") else None,
+        said=settings.said,
+        kv=_kv_dtype(quant, plain),
+        is_quantised=True,
+    )
+
+
+def _excluded(quant: Fields) -> Iterator[object]:
+    for name in _EXCLUDED:
+        yield from quant.items(name) or ()
+
+
+def _exclude(settings: _Settings) -> None:
+    for entry in _excluded(settings.quant):
+        settings.say(entry, PLAIN)
+
+
+def _fp8(settings: _Settings) -> None:
+    quant = settings.quant
+    size = quant.items("weight_block_size")
+    settings.default = "fp8"
+    if size is not None:
+        if len(size) != 2 or not all(type(x) is int and 0 < x <= 65_536 for x in size):
+            quant.problem("weight_block_size", f"must be two positive whole numbers, got {size!r:.80}")
+            return
+        settings.default = fp8_blocks(size[0], size[1])
+    if quant.given("quantized_layers"):
+        _modules(settings, "quantized_layers")  # experts in FP4 over a checkpoint in FP8 (DeepSeek-V4, NVIDIA)
+        return
+    _exclude(settings)
+
+
+def _mxfp4(settings: _Settings) -> None:
+    settings.default = "mxfp4"
+    _exclude(settings)
+
+
+def _modelopt(settings: _Settings) -> None:
+    quant = settings.quant
+    algorithm = quant.text("quant_algo").upper()
+    if quant.given("quantized_layers"):
+        _modules(settings, "quantized_layers")
+        _exclude(settings)
+        return
+    groups = quant.table("config_groups") or {}
+    dtype = modelopt_dtype(algorithm, quant.value("group_size")) if algorithm else None
+    if len(groups) > 1 or dtype is None:
+        if groups:
+            _compressed_tensors(settings)
+            return
+        quant.problem("quant_algo", f"is not a format of ModelOpt that is known, got {algorithm!r:.80}")
+        return
+    weights_alone = bool(groups) and all(
+        isinstance(g, Mapping) and "input_activations" in g and g["input_activations"] is None for g in groups.values()
+    )
+    settings.default = "nvfp4_a16" if dtype == "nvfp4" and weights_alone else dtype
+    _exclude(settings)
+
+
+def _modules(settings: _Settings, name: str) -> None:
+    """ModelOpt: an algorithm for each module."""
+    for module, entry in (settings.quant.table(name) or {}).items():
+        algorithm = entry.get("quant_algo") if isinstance(entry, Mapping) else entry
+        dtype = modelopt_dtype(algorithm, entry.get("group_size") if isinstance(entry, Mapping) else None)
+        if dtype is None:
+            settings.quant.problem(f"{name}.{str(module)[:80]}", f"is not a known format, got {algorithm!r:.80}")
+            return
+        settings.say(module, dtype)
+
+
+def _compressed_tensors(settings: _Settings) -> None:
+    quant = settings.quant
+    groups = quant.table("config_groups") or {}
+    _exclude(settings)
+    found = []
+    for name, group in groups.items():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        if not isinstance(weights, Mapping):
+            continue
+        dtype = compressed_tensors_dtype(weights, group.get("input_activations", UNSAID))
+        if dtype is None:
+            bits, kind = weights.get("num_bits"), weights.get("type")
+            quant.problem(
+                f"config_groups.{name}.weights",
+                f"must be 2 to 8 bits of int, or 4 or 8 of float, got num_bits={bits!r:.40}, type={kind!r:.40}",
+            )
+            return
+        targets = group.get("targets")
+        found.append((targets if isinstance(targets, list) else ["Linear"], dtype))
+    if not found:
+        quant.problem("config_groups", f"must hold a group with weights, got {str(dict(groups))[:80]}")
+    for targets, dtype in found:
+        for target in targets:
+            if _is_class(target):
+                settings.default = dtype
+            else:
+                settings.say(target, dtype)
+
+
+def _is_class(target: object) -> bool:
+    """Whether a target is a class of modules (`Linear`) and not a name of some."""
+    return isinstance(target, str) and target[:1].isupper() and "." not in target
+
+
+def _grouped_integers(settings: _Settings) -> None:
+    """GPTQ, AWQ, AutoRound."""
+    quant = settings.quant
+    bits = quant.integer("bits", "w_bit", "weight_bits", default=4)
+    if bits not in (2, 3, 4, 5, 6, 8, 16):
+        quant.problem("bits", f"must be 2 to 8, got {bits}")
+        return
+    settings.default = _auto_round_dtype(quant.values) or _integer_dtype(quant.values, bits)
+    _exclude(settings)
+    for entry, change in (
+        quant.table("dynamic") or {}
+    ).items():  # GPTQModel: + a pattern otherwise, - one left as it is
+        text = str(entry)
+        if text.startswith("-:"):
+            settings.say(f"re:{text[2:]}", PLAIN)
+        elif isinstance(change, Mapping):
+            settings.say(f"re:{text.removeprefix('+:')}", _changed(quant, change, bits))
+    for entry, change in (quant.table("extra_config") or {}).items():  # AutoRound
+        if isinstance(change, Mapping):
+            text = str(entry)
+            settings.say(f"re:{text}" if "*" in text and ".*" in text else text, _changed(quant, change, bits))
+    blocks = quant.value("block_name_to_quantize") or quant.value("to_quant_block_names")
+    if blocks is not None:
+        quant.read.update(("block_name_to_quantize", "to_quant_block_names"))
+    if quant.value("lm_head") is True:
+        settings.say("lm_head", settings.default)
+
+
+def _changed(quant: Fields, change: Mapping[str, Any], bits: int) -> str:
+    own = change.get("bits", bits)
+    if type(own) is not int or own >= 16:
+        return PLAIN
+    merged = {**quant.values, **change}
+    return _auto_round_dtype(merged) or _integer_dtype(merged, min(max(own, 2), 8))
+
+
+def _integer_dtype(values: Mapping[str, Any], bits: int) -> str:
+    if bits >= 16:
+        return PLAIN
+    group = values.get("group_size", values.get("q_group_size", 128))
+    # AWQ has zero points unless it says otherwise; GPTQ and AutoRound are symmetric unless they say otherwise
+    zero = values.get("zero_point", values.get("sym", True) is False) is True
+    return integers(bits, group if type(group) is int and 0 < group <= 1_000_000 else 0, zero=zero)
+
+
+def _auto_round_dtype(values: Mapping[str, Any]) -> str | None:
+    """AutoRound's formats that are no integers: `data_type` names them."""
+    kind = str(values.get("data_type") or values.get("data-type") or "").lower()
+    activations = values.get("act_bits")
+    if kind.startswith(("mx_fp", "mx_fp4", "mxfp")):
+        wide = values.get("bits") == 8
+        return "mxfp8" if wide else "mxfp4" if activations == 4 else "mxfp4_a16"
+    if kind.startswith(("nv_fp", "nvfp", "fp4")):
+        return "nvfp4" if activations == 4 else "nvfp4_a16"
+    if kind.startswith("fp") and values.get("bits") == 8:
+        return "fp8"
+    return None
+
+
+def _bitsandbytes(settings: _Settings) -> None:
+    quant = settings.quant
+    four = quant.value("load_in_4bit") or quant.value("_load_in_4bit")
+    doubled = quant.value("bnb_4bit_use_double_quant") is True
+    settings.default = ("nf4_dq" if doubled else "nf4") if four else "int8"
+    _exclude(settings)
+
+
+def _quark(settings: _Settings) -> None:
+    quant = settings.quant
+
+    def dtype(path: str, entry: object) -> str:
+        weight = entry.get("weight") if isinstance(entry, Mapping) else None
+        found = quark_dtype(weight, entry.get("input_tensors") if isinstance(entry, Mapping) else None)
+        if found is None:
+            quant.problem(path, f"is not a format of Quark that is known, got {str(weight)[:80]}")
+        return found or PLAIN
+
+    _exclude(settings)
+    for pattern, entry in (quant.table("layer_quant_config") or {}).items():
+        settings.say(pattern, dtype(f"layer_quant_config.{str(pattern)[:80]}", entry))
+    by_type = quant.table("layer_type_quant_config") or {}
+    linear = next((v for k, v in by_type.items() if str(k).lower().endswith("linear")), None)
+    base = linear if linear is not None else quant.table("global_quant_config")
+    settings.default = dtype("global_quant_config", base)
+
+
+def _torchao(settings: _Settings) -> None:
+    quant = settings.quant
+    kind = quant.value("quant_type")
+    if isinstance(kind, Mapping) and "default" in kind:
+        kind = kind["default"]
+    inner = kind.get("_data") if isinstance(kind, Mapping) else None
+    by_name = None
+    if isinstance(inner, Mapping):
+        by_name = inner.get("module_fqn_to_config") or inner.get("fqn_to_config")
+    _exclude(settings)
+    if isinstance(by_name, Mapping):
+        for module, entry in by_name.items():
+            dtype = PLAIN if entry is None else torchao_dtype(entry)
+            if dtype is None:
+                quant.problem("quant_type", f"is not a format of torchao that is known, got {str(entry)[:80]}")
+            elif module == "_default":
+                settings.default = dtype
+            else:
+                settings.say(module, dtype)
+        return
+    dtype = torchao_dtype(kind)
+    if dtype is None:
+        quant.problem("quant_type", f"is not a format of torchao that is known, got {str(kind)[:80]}")
+        return
+    settings.default = dtype
+
+
+def _fp_quant(settings: _Settings) -> None:
+    settings.default = "nvfp4" if settings.quant.text("forward_dtype", "nvfp4").lower() == "nvfp4" else "mxfp4"
+    _exclude(settings)
+
+
+def _hqq(settings: _Settings) -> None:
+    quant = settings.quant
+    table = quant.table("quant_config") or {}
+    weights = table.get("weight_quant_params")
+    inner = Fields(weights if isinstance(weights, Mapping) else {}, f"{quant.path}.quant_config", quant.problems)
+    bits, group = inner.integer("nbits", default=4), inner.integer("group_size", default=64)
+    settings.default = integers(min(max(bits, 2), 8), group, zero=True)
+    for entry in quant.items("skip_modules") or ():
+        settings.say(entry, PLAIN)
+
+
+def _named(dtype: str) -> Callable[[_Settings], None]:
+    def read(settings: _Settings) -> None:
+        settings.default = dtype
+        _exclude(settings)
+
+    return read
+
+
+_METHODS: dict[str, Callable[[_Settings], None]] = {
+    "fp8": _fp8,
+    "fbgemm-fp8": _fp8,
+    "deepseek-v4-fp8": _fp8,
+    "finegrained-fp8": _fp8,
+    "mxfp4": _mxfp4,
+    "gpt-oss-mxfp4": _mxfp4,
+    "mxfp8": _named("mxfp8"),
+    "nvfp4": _named("nvfp4"),
+    "modelopt": _modelopt,
+    "modelopt-fp4": _modelopt,
+    "modelopt-mxfp8": _modelopt,
+    "modelopt-mixed": _modelopt,
+    "compressed-tensors": _compressed_tensors,
+    "gptq": _grouped_integers,
+    "auto-gptq": _grouped_integers,
+    "gptq-marlin": _grouped_integers,
+    "awq": _grouped_integers,
+    "auto-awq": _grouped_integers,
+    "awq-marlin": _grouped_integers,
+    "auto-round": _grouped_integers,
+    "autoround": _grouped_integers,
+    "intel/auto-round": _grouped_integers,
+    "inc": _grouped_integers,
+    "moe-wna16": _grouped_integers,
+    "bitsandbytes": _bitsandbytes,
+    "quark": _quark,
+    "torchao": _torchao,
+    "fp-quant": _fp_quant,
+    "hqq": _hqq,
+    "eetq": _named("int8_a16"),
+    "experts-int8": _named("int8_a16"),
+}
+
+
+def _kv_dtype(quant: Fields, plain: str) -> str:
+    """Of the cache, where the checkpoint says it; else that of the activations."""
+    asked = str(quant.value("kv_cache_quant_algo") or quant.value("kv_cache_dtype") or "").lower()
+    named = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "nvfp4_kv": "nvfp4"}.get(asked, asked)
+    if named in KV_BYTES and named not in ("bf16", "fp16", "fp32"):
+        return named
+    scheme = quant.value("kv_cache_scheme")
+    if isinstance(scheme, str):
+        return scheme.lower() if scheme.lower() in KV_BYTES else plain
+    if isinstance(scheme, Mapping) and scheme.get("num_bits") == 8:
+        return "int8" if scheme.get("type") == "int" else "fp8"
+    if isinstance(scheme, Mapping) and scheme.get("num_bits") == 4:
+        return "nvfp4"
+    for name in ("kv_cache_quant_config", "kv_cache_config"):
+        table = quant.value(name)
+        if isinstance(table, Mapping) and "fp8" in str(table)[:2000]:
+            return "fp8"
+    quant.read.update(("kv_cache_quant_config", "export"))
+    layers = quant.values.get("layer_quant_config")
+    if isinstance(layers, Mapping):  # Quark: the outputs of the keys' and values' projections
+        for pattern, entry in layers.items():
+            outputs = entry.get("output_tensors") if isinstance(entry, Mapping) else None
+            if isinstance(pattern, str) and pattern.endswith(("k_proj", "v_proj")) and "fp8" in str(outputs)[:500]:
+                return "fp8"
+    return plain
