@@ -65,7 +65,7 @@ def _sources(folder: Traversable, name: str) -> list[tuple[str, Traversable]]:
 def _plain(value: Any) -> Any:
     """JSON content of a value, without what is not asked."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.name not in _NOT_ASKED}
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init and f.name not in _NOT_ASKED}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -53,7 +53,8 @@ def study_from_document(document: Mapping[str, Any], path: Path) -> Study:
         problems += problems_of(error, StudyTable)
     problems += between_fields(document)
     folder = path.parent
-    arch = _collect(problems, lambda: _read_model(document.get("model"), folder))
+    nearest = document.get("approximate") is True
+    arch = _collect(problems, lambda: _read_model(document.get("model"), folder, approximate=nearest))
     cluster_table = document.get("cluster")
     gpu = _collect(
         problems, lambda: _read_gpu(cluster_table.get("gpu") if isinstance(cluster_table, Mapping) else None)
@@ -94,13 +95,17 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _read_model(model: object, folder: Path) -> Arch | None:
-    """The architecture; None where `model` is no name and no table, which the schema reports."""
+def _read_model(model: object, folder: Path, *, approximate: bool) -> Arch | None:
+    """The architecture; None where `model` is no name and no table, which the schema reports.
+
+    `approximate`: where the file asks for what is not modelled, the nearest is taken.
+    """
     if isinstance(model, Mapping):
         name = model.get("name") or model.get("_name_or_path")
         content = {key: value for key, value in model.items() if key != "name"}
         try:
-            return read_config(content, name=name if isinstance(name, str) else "custom model")
+            named = name if isinstance(name, str) else "custom model"
+            return read_config(content, name=named, approximate=approximate)
         except InputError as error:
             raise InputError(
                 Problem(path=f"$.model{p.path.removeprefix('$')}", message=p.message) for p in error.problems
@@ -109,7 +114,7 @@ def _read_model(model: object, folder: Path) -> Arch | None:
         return None
     file = model_file(model, folder)
     try:
-        return load_model(model) if file is None else read_config_file(file)
+        return load_model(model) if file is None else read_config_file(file, approximate=approximate)
     except InputError as error:
         raise InputError(
             Problem(path="$.model", message=p.message if p.path == "model" else str(p)) for p in error.problems
@@ -117,7 +122,7 @@ def _read_model(model: object, folder: Path) -> Arch | None:
 
 
 def model_file(model: str, folder: Path) -> Path | None:
-    """The config.json that a `model` string means; None: it is a catalog name.
+    """The config.json, or the folder of one, that a `model` string means; None: it is a catalog name.
 
     What ends in .json or begins like a path is a path; else a catalog name goes before a file of that name.
     """
@@ -125,8 +130,7 @@ def model_file(model: str, folder: Path) -> Path | None:
     says_path = model.endswith(".json") or model.startswith(("./", "../", "/", "~"))
     if not says_path and (find_model(model) is not None or not _exists(folder / given)):
         return None
-    file = folder / (given.expanduser() if model.startswith("~/") else given)
-    return file / "config.json" if _is_dir(file) else file
+    return folder / (given.expanduser() if model.startswith("~/") else given)
 
 
 def _exists(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from autotune.study.load import model_file, study_from_document
 from autotune.study.read_and_override import override, read_document
-from costmodel.arch import read_config_file
+from costmodel.arch.config.checkpoint import checkpoint_config
 
 STUDY_FILE = "study.json"
 CALIBRATION_FILE = "calibration.toml"
@@ -29,8 +29,8 @@ def portable_study(path: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
     model = document["model"]
     file = model_file(model, path.parent) if isinstance(model, str) else None
     if file is not None:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        document["model"] = config | {"name": read_config_file(file).name}
+        config, name = checkpoint_config(file)
+        document["model"] = {**config, "name": name}
     if study.calibration is not None:
         document["calibration"] = CALIBRATION_FILE
         files[CALIBRATION_FILE] = study.calibration.read_text(encoding="utf-8")

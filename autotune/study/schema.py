@@ -282,7 +282,12 @@ class StudyTable(Section):
     engine_version: Version | None = Field(None, description="version of the engine; default: the one modelled")
     model: NameOrTable = Field(
         description="name of a catalog model (`autotune catalog`), path of a config.json relative to the "
-        "study file, or a table with the content of a config.json"
+        "study file or of the folder it lies in, or a table with the content of a config.json"
+    )
+    approximate: bool = Field(
+        False,
+        description="take the nearest that there are formulas for where the model's config.json asks for something "
+        "else; every result says what was taken",
     )
     cluster: ClusterTable = Field(description="the hardware")
     workload: WorkloadTable = Field(description="the traffic")

@@ -6,8 +6,9 @@ Nothing here knows a file format; `costmodel.arch.hf` reads config.json.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from costmodel.arch.attention import Attention, AttentionKind
 from costmodel.arch.block import ATTENTION, DENSE, EXPERTS, HEAD, ONE_RANK, SHARED, Block
@@ -115,6 +116,10 @@ class Arch:
         """Of a key of many tables, with hundreds of values in it."""
         return self._hash
 
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Arch], tuple[dict[str, Any]]]:
+        """Another process counts, and hashes, for itself."""
+        return _unpickled, ({f.name: getattr(self, f.name) for f in fields(self) if f.init},)
+
     @property
     def num_hidden_layers(self) -> int:
         """Layers of the model."""
@@ -165,6 +170,10 @@ class Arch:
         for group in self.groups:
             for _ in range(group.per_layer[layer]):
                 yield group.name
+
+
+def _unpickled(values: dict[str, Any]) -> Arch:
+    return Arch(**values)
 
 
 def _groups(layers: tuple[Layer, ...]) -> tuple[Group, ...]:

@@ -149,7 +149,7 @@ def test_what_changes_the_work_and_has_no_formula_is_refused(name: str, value: o
 
 
 def test_fields_that_nothing_reads_are_refused() -> None:
-    """A field of a model to come is named with what is modelled instead; what is off or known to cost nothing is not."""
+    """A field of a model to come is named with what is modelled instead; what is off or costs nothing is not."""
     new = {"memory_banks": 4, "thinking_layers": [1, 2], "fancy_norm": False, "rope_theta": 10000}
     with pytest.raises(
         InputError, match=r"memory_banks: is not a field that is known.*without it the model has"

@@ -32,6 +32,28 @@ def read_config_file(path: Path, *, approximate: bool = False) -> Arch:
     Raises:
         InputError: naming the file, where there is none or it cannot be understood.
     """
+    said: list[str] = []
+    path, config, name = _checkpoint(path, said)
+    try:
+        arch = read_config(config, name=name, approximate=approximate)
+    except InputError as error:
+        raise InputError(Problem(path=f"{path}:{p.path}", message=p.message) for p in error.problems) from error
+    said += _size_difference(path, arch)
+    return replace(arch, assumptions=(*arch.assumptions, *said)) if said else arch
+
+
+def checkpoint_config(path: Path) -> tuple[dict[str, Any], str]:
+    """The content of a config.json with what lies beside it, and the model's name, for a file that stands alone.
+
+    Raises:
+        InputError: as `read_config_file`.
+    """
+    _, config, name = _checkpoint(path, [])
+    return config, name
+
+
+def _checkpoint(path: Path, said: list[str]) -> tuple[Path, dict[str, Any], str]:
+    """The file itself, its content with the settings of quantisation beside it, and the model's name."""
     if path.is_dir():
         path = _config_of(path)
     config = _read_object(path, MAX_CONFIG_BYTES)
@@ -39,14 +61,7 @@ def read_config_file(path: Path, *, approximate: bool = False) -> Arch:
     name = given if isinstance(given, str) and given else path.name.removesuffix(".json").removesuffix("_config")
     if name in ("config", "params"):
         name = path.resolve().parent.name
-    said: list[str] = []
-    config = _with_quantization(path, config, said)
-    try:
-        arch = read_config(config, name=name, approximate=approximate)
-    except InputError as error:
-        raise InputError(Problem(path=f"{path}:{p.path}", message=p.message) for p in error.problems) from error
-    said += _size_difference(path, arch)
-    return replace(arch, assumptions=(*arch.assumptions, *said)) if said else arch
+    return path, _with_quantization(path, config, said), name
 
 
 def _config_of(folder: Path) -> Path:

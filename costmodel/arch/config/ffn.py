@@ -123,7 +123,8 @@ def _dense_width(model: Model, fields: Fields, *, alone: bool) -> int:
     usual = 4 * model.hidden if model.model_type in families.FOUR_TIMES_WIDE else None
     if alone and model.is_any(("granitemoehybrid",)) and fields.given("shared_intermediate_size"):
         return fields.integer("shared_intermediate_size")  # without experts what all tokens share is what there is
-    return fields.integer("dense_intermediate_size", "intermediate_size_mlp", "intermediate_size", default=usual)
+    own = fields.given("dense_intermediate_size", "intermediate_size_mlp")
+    return fields.integer(own or "intermediate_size", default=usual)
 
 
 def _is_double(model: Model, layer: int) -> bool:

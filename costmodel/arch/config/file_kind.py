@@ -38,6 +38,31 @@ def refusal(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+_TRAITS = (
+    ("block_configs", "a shape per block"),
+    ("hybrid_override_pattern", "a Mamba-2 hybrid"),
+    ("layers_block_type", "a hybrid of blocks of several kinds"),
+    ("mamba_dt_rank", "a Mamba-1 hybrid"),
+    ("mamba_d_state", "a Mamba-2 hybrid"),
+    ("ssm_state_size", "a Mamba-2 hybrid"),
+    ("compress_ratios", "compressed attention"),
+    ("compress_rates", "compressed attention"),
+    ("kv_lora_rank", "latent attention"),
+    ("linear_attn_config", "linear attention between latent attention"),
+    ("linear_num_value_heads", "linear attention between full attention"),
+    ("hybrid_layer_pattern", "window layers with heads of their own"),
+    ("sparse_attention_config", "sparse attention"),
+    ("zero_expert_num", "experts that do nothing"),
+)
+"""Fields that say what a model is made of."""
+
+
+def description(fields: Mapping[str, Any], model_type: str) -> str:
+    """What a model is, for an error about it: its family and what sets it apart."""
+    traits = list(dict.fromkeys(words for name, words in _TRAITS if fields.get(name) not in (None, False, [], {})))
+    return f"{model_type}{': ' if traits else ''}{', '.join(traits)}"
+
+
 def family_refusal(fields: Mapping[str, Any], model_type: str) -> str | None:
     """Why a model of this family is none that is served by the engines as a language model."""
     if fields.get("is_encoder_decoder") is True or model_type in families.NOT_CAUSAL_LM:

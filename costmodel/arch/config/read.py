@@ -13,7 +13,7 @@ from costmodel.arch.config import families, mistral, uneven
 from costmodel.arch.config.attention import Model, attention_blocks
 from costmodel.arch.config.ffn import ffn_blocks
 from costmodel.arch.config.fields import Fields
-from costmodel.arch.config.file_kind import family_refusal, refusal
+from costmodel.arch.config.file_kind import description, family_refusal, refusal
 from costmodel.arch.config.layer_fields import LayerFields
 from costmodel.arch.config.layer_types import GO_ON, layer_words
 from costmodel.arch.config.module_names import expert_place, is_plain_always, linear_place, module_names
@@ -62,7 +62,10 @@ def read_config(config: Mapping[str, Any], *, name: str, approximate: bool = Fal
     if refused is not None:
         raise InputError.single(f"{path}.model_type", refused)
     approximated = _unmodelled(fields, approximate=approximate)
-    arch = _read(fields, model_type, name, assumptions, approximated if approximate else None)
+    try:
+        arch = _read(fields, model_type, name, assumptions, approximated if approximate else None)
+    except InputError as error:
+        raise InputError(_explained(p, fields, model_type) for p in error.problems) from error
     return _with_unread(arch, fields, approximated, approximate=approximate)
 
 
@@ -181,6 +184,16 @@ def _stored(arch: Arch, stored: StoredDtypes) -> tuple[Layer, ...]:
             )
         out.append(known[key])
     return tuple(out)
+
+
+def _explained(problem: Problem, fields: Fields, model_type: str) -> Problem:
+    """A field that is missing, with what the file is, and what of it is not known and may be that field's name."""
+    if not problem.message.startswith("is required"):
+        return problem
+    unknown = unread(fields)
+    named = f"; of its fields {', '.join(f'`{n}`' for n in unknown[:8])} are not known" if unknown else ""
+    said = f"{problem.message}; the file is read as {description(fields.values, model_type)}{named}"
+    return Problem(path=problem.path, message=said)
 
 
 def _with_unread(arch: Arch, fields: Fields, approximated: list[str], *, approximate: bool) -> Arch:
