@@ -17,10 +17,12 @@ from autotune.report.table import RULE_TEXTS
 from autotune.space import short_plan
 from autotune.study import load_study
 from autotune.tuning.workers import study_space
-from costmodel.arch import active_params, load_model, model_names, read_config_file, total_params
+from costmodel.arch import active_params, load_model, model_names, read_config_file, short_names, total_params
 from costmodel.hardware import gpu_names, load_gpu
 
 WIDTH = 120
+SHORT_NAMES = 3
+"""Of each model, in the table."""
 
 
 def run_space(study: str, overrides: tuple[str, ...], *, as_json: bool) -> None:
@@ -63,11 +65,12 @@ def run_model(name: str, *, as_json: bool, approximate: bool = False) -> None:
 def run_catalog(*, as_json: bool) -> None:
     """List what is known by name."""
     models = {name: load_model(name) for name in model_names()}
-    gpus = {name: load_gpu(name) for name in gpu_names()}
+    gpus, short = {name: load_gpu(name) for name in gpu_names()}, short_names()
     if as_json:
         document = {
             "models": {
-                n: {"total_params": total_params(a), "active_params": active_params(a)} for n, a in models.items()
+                n: {"total_params": total_params(a), "active_params": active_params(a), "short_names": list(short[n])}
+                for n, a in models.items()
             },
             "gpus": {
                 n: {
@@ -86,9 +89,10 @@ def run_catalog(*, as_json: bool) -> None:
         click.echo(to_json(document), nl=False)
         return
     console = Terminal(width=None if sys.stdout.isatty() else WIDTH)
-    table = Table("model", "parameters", "active", box=None, pad_edge=False, header_style="bold")
+    table = Table("model", "parameters", "active", "short names", box=None, pad_edge=False, header_style="bold")
     for name, arch in models.items():
-        table.add_row(name, f"{total_params(arch) / 1e9:,.1f} B", f"{active_params(arch) / 1e9:,.1f} B")
+        params = f"{total_params(arch) / 1e9:,.1f} B", f"{active_params(arch) / 1e9:,.1f} B"
+        table.add_row(name, *params, ", ".join(short[name][:SHORT_NAMES]))
     console.print(table)
     console.print()
     columns = (

@@ -2,7 +2,7 @@
 
 from costmodel.arch.arch import Arch, Group, Layer, WeightDtypes
 from costmodel.arch.attention import AttentionKind
-from costmodel.arch.catalog import load_model, model_names, with_dtypes
+from costmodel.arch.catalog import load_model, model_names, short_names, with_dtypes
 from costmodel.arch.config.checkpoint import read_config_file
 from costmodel.arch.config.read import read_config
 from costmodel.arch.ffn import FfnKind
@@ -29,6 +29,7 @@ __all__ = [
     "model_names",
     "read_config",
     "read_config_file",
+    "short_names",
     "total_params",
     "weight_bytes",
     "weight_groups",

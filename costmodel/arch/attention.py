@@ -82,6 +82,8 @@ class GroupedQuery(Attention):
     """0 where the layer attends to the cache of another layer, and has no keys of its own."""
     own_values: Size = 1
     """0 where values are made of the keys' projection (Gemma 4); they are cached all the same."""
+    q_rank: Size = 0
+    """Rank of the query projection where it is factored (Step-3), the same for all heads; 0 where it is not."""
     qk_norm: Size = 0
     """1 where queries and keys are normed."""
     index_heads: Size = 0
@@ -97,11 +99,15 @@ class GroupedQuery(Attention):
     def matrices(self, hidden: Size, cut: Cut) -> tuple[Matrix, ...]:
         """Queries, keys, values and gate in one; output."""
         kv = self.kv_heads_per_rank(cut) * self.own_keys
-        qkv = self.heads / cut.attn_tp * self.head_dim + kv * (self.head_dim + self.own_values * self.value_dim)
+        queries = self.heads / cut.attn_tp * self.head_dim
+        first = np.where(np.asarray(self.q_rank) > 0, self.q_rank, queries) if np.any(self.q_rank) else queries
+        qkv = first + kv * (self.head_dim + self.own_values * self.value_dim)
         out = [
             Matrix(name="qkv_proj", weights=ATTENTION, n=qkv + self.gate / cut.attn_tp, k=hidden),
             Matrix(name="o_proj", weights=ATTENTION, n=hidden, k=self.heads / cut.attn_tp * self.value_dim),
         ]
+        if np.any(self.q_rank):
+            out.append(Matrix(name="q_b_proj", weights=ATTENTION, n=queries, k=self.q_rank))
         if np.any(self.index_heads):
             index = self.index_heads * self.index_dim + np.where(np.asarray(self.index_heads) > 0, self.index_dim, 0.0)
             out.append(Matrix(name="index_proj", weights=ATTENTION, n=index, k=hidden))

@@ -61,6 +61,14 @@ def _index() -> dict[str, str]:
     return index
 
 
+def short_names() -> dict[str, tuple[str, ...]]:
+    """Catalog name -> what may be written for it, shortest first."""
+    found: dict[str, list[str]] = {name: [] for name in model_names()}
+    for key, name in _index().items():
+        found[name].append(key)
+    return {name: tuple(sorted(keys, key=lambda k: (len(k), k))) for name, keys in found.items()}
+
+
 def _short(name: str) -> str:
     """Without the organisation, lower case."""
     return re.split(r"/|--", name.strip().lower())[-1].removesuffix(".json").removesuffix("_config")

@@ -10,9 +10,12 @@ from costmodel.arch.block import ATTENTION, HEAD, ONE_RANK, Block
 from costmodel.arch.ffn import Experts
 from costmodel.dtypes import bytes_per_weight, kv_bytes
 
-COUNTS_EMBEDDING = ("qwen", "mixtral")
-"""Families whose published active parameters include the input embedding (model cards of Qwen3 and Mixtral).
-OpenAI's, DeepSeek's and Moonshot's count the LM head only (gpt-oss model card, table 1)."""
+COUNTS_EMBEDDING = ("qwen", "mixtral", "llama4", "bailing", "dots1", "grok", "olmoe", "phimoe")
+"""Families whose published active parameters include the input embedding (model cards of Qwen3 and Mixtral; for the
+others it is what their figures come to). OpenAI's, DeepSeek's and Moonshot's count the LM head only (gpt-oss model
+card, table 1)."""
+COUNTS_NO_HEAD = ("glm", "minimax")
+"""Families whose published active parameters leave out the LM head too (what the figures of GLM-4.5 and M1 come to)."""
 FAR = 2**30
 """Tokens beyond every window, a multiple of every ratio by which a cache is compressed."""
 
@@ -100,7 +103,8 @@ def total_params(arch: Arch) -> int:
 def active_params(arch: Arch) -> int:
     """Parameters that one token is multiplied with.
 
-    The LM head counts, tied or not; the input embedding (a look-up) only in the families that publish it so.
+    The LM head counts, tied or not, and the input embedding (a look-up) does not, but where a family publishes its
+    figures otherwise.
     """
     if not arch.is_moe:
         return total_params(arch)
@@ -108,8 +112,8 @@ def active_params(arch: Arch) -> int:
     idle = sum(_idle_params(arch, g.block) * g.count for g in arch.groups if isinstance(g.block, Experts))
     outside = sum(g.params for g in weight_groups(arch) if g.kind in ("embedding", "side_embedding", HEAD))
     active = total_params(arch) - outside - idle
-    counted = arch.model_type.startswith(COUNTS_EMBEDDING) and not arch.tie_word_embeddings
-    return round(active) + head * (2 if counted else 1)
+    embedded = arch.model_type.startswith(COUNTS_EMBEDDING) and not arch.tie_word_embeddings
+    return round(active) + head * (0 if arch.model_type.startswith(COUNTS_NO_HEAD) else 2 if embedded else 1)
 
 
 def _idle_params(arch: Arch, block: Experts) -> float:

@@ -1,4 +1,4 @@
-"""Parameter counts against what the publishers state, and hand sums of every kind of layer."""
+"""The catalog and its names, and hand sums of every kind of layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from costmodel.arch import (
     Arch,
     AttentionKind,
     FfnKind,
-    active_params,
     kv_bytes_per_token,
     load_model,
     model_names,
@@ -23,34 +22,6 @@ from costmodel.arch import (
 from costmodel.arch.attention import GroupedQuery
 from costmodel.arch.weights import block_params
 from costmodel.errors import InputError
-
-PUBLISHED = {
-    "deepseek-v3": (671e9, 37e9),
-    "kimi-k2": (1.04e12, 32e9),
-    "qwen3-235b": (235e9, 22e9),
-    "qwen3-30b": (30.5e9, 3.3e9),
-    "mixtral-8x7b": (46.7e9, 12.9e9),
-    "mixtral-8x22b": (141e9, 39e9),
-    "gpt-oss-120b": (117e9, 5.1e9),
-    "llama-3.1-8b": (8.03e9, 8.03e9),
-    "llama-3.1-70b": (70.6e9, 70.6e9),
-    "llama-3.1-405b": (405.9e9, 405.9e9),
-    "qwen3-32b": (32.8e9, 32.8e9),
-    "llama-4-maverick": (400e9, 17e9),
-    "qwen3.5-397b": (397e9, 17e9),
-}
-ROUNDED = {"kimi-k2", "deepseek-v3", "qwen3-235b", "qwen3-30b", "qwen3.5-397b", "llama-4-maverick"}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_parameters(name: str) -> None:
-    """Total and active parameters lie within 1 % of the published ones, 2 % where those are rounded."""
-    total, active = PUBLISHED[name]
-    arch = load_model(name)
-    assert total_params(arch) == pytest.approx(total, rel=0.02 if name in ROUNDED else 0.01)
-    # Maverick's 17B is rounded up from 16.2B by its publisher
-    rel = 0.06 if name == "llama-4-maverick" else 0.021 if name in ROUNDED else 0.011
-    assert active_params(arch) == pytest.approx(active, rel=rel)
 
 
 def test_every_shared_config_reads_as_its_catalog_entry(shared_dir: Path) -> None:
@@ -169,7 +140,7 @@ def test_layers_of_several_kinds() -> None:
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8_block", "fp8_block", "bf16"),
         ({"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}, "bf16", "mxfp4", "bf16"),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4", "nvfp4", "bf16"),
-        ({"quant_method": "awq", "bits": 4}, "int4_g128", "int4_g128", "bf16"),
+        ({"quant_method": "awq", "bits": 4}, "int4_g128z", "int4_g128z", "bf16"),
         (
             {
                 "quant_method": "compressed-tensors",

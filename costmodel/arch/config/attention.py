@@ -139,6 +139,7 @@ def _grouped_query(model: Model, fields: Fields, word: str, layer: int) -> Group
         value_dim=value_dim,
         window=window,
         gate=_gate(model, fields, heads, value_dim),
+        q_rank=fields.integer("share_q_dim", default=0, least=0),
         own_keys=own_keys,
         own_values=0 if same else 1,
         qk_norm=1 if norms else 0,

@@ -37,18 +37,25 @@ PLAIN_FFN = frozenset(
     (
         "apertus",
         "arcee",
+        "bert-generation",
+        "biogpt",
         "bloom",
         "codegen",
         "falcon",
+        "fuyu",
+        "git",
         "gpt2",
         "gpt_bigcode",
         "gpt_neox",
         "gptj",
+        "jais2",
         "mpt",
+        "nanochat",
         "nemotron",
         "nemotron_h",
         "nemotron_h_puzzle",
         "opt",
+        "persimmon",
         "phi",
         "starcoder2",
         "stablelm_epoch",
@@ -92,7 +99,7 @@ WIDE_QK_NORM = ("minimax_m2", "olmo2", "olmo3", "olmoe")
 FOUR_NORMS = ("gemma2", "gemma3", "gemma4", "afmoe", "glm4", "grok")
 """Norms before and after each block; `glm4` stands for the dense model alone."""
 GATED_SHARED_EXPERT = ("qwen2_moe", "qwen3_next", "qwen3_5_moe")
-GATED_ATTENTION = ("qwen3_next", "qwen3_5", "afmoe")
+GATED_ATTENTION = ("qwen3_next", "qwen3_5", "afmoe", "hy_v4", "beam")
 """Every value of the attention's output is multiplied by a projection of the hidden state."""
 HEAD_GATED_ATTENTION = ("laguna", "step3p", "dots3_note", "bailing_hybrid")
 """Every head's output is multiplied by one number, a projection of the hidden state."""
@@ -121,3 +128,7 @@ APPROXIMATED = {
     "ssm_cfg": ("state-space layers of a file that gives no sizes of them", "attention in every layer"),
 }
 """Fields that change the cost in ways the model has no formula for: what they ask for, and what is taken instead."""
+APPROXIMATED_FAMILIES = {
+    "jetmoe": ("attention that is a mixture of experts", "plain attention"),
+}
+"""Families of which the file does not say what they ask for."""

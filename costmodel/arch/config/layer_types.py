@@ -186,6 +186,9 @@ def _by_window(fields: Fields, model_type: str, layers: int) -> list[str]:
         return _llama4(fields, layers)
     if not fields.given("sliding_window") or fields.value("use_sliding_window") is False:
         return [FULL] * layers
+    context = fields.integer("max_position_embeddings", default=0, least=0)
+    if 0 < context <= fields.integer("sliding_window"):
+        return [FULL] * layers  # no context is longer than the window (Phi-4-mini)
     pattern = fields.given(*_PATTERNS)
     if pattern is not None or model_type.startswith(("gemma3", "cohere2")):
         letters = fields.value(pattern) if pattern is not None else None
@@ -193,8 +196,9 @@ def _by_window(fields: Fields, model_type: str, layers: int) -> list[str]:
             return [WINDOW if letters[i % len(letters)] == "L" else FULL for i in range(layers)]
         default = 6 if model_type.startswith("gemma3") else 4
         return _every(layers, fields.integer(*_PATTERNS, default=default))
-    if fields.given("global_attn_every_n_layers"):
-        return _every(layers, fields.integer("global_attn_every_n_layers"))
+    every = fields.given("global_attn_every_n_layers", "global_attn_every_n")
+    if every is not None:
+        return _every(layers, fields.integer(every))
     if model_type.startswith(("gemma2", "gpt_oss")):
         return _every(layers, 2)
     if model_type.startswith(("qwen2", "qwen3")):

@@ -250,7 +250,8 @@ def _integer_dtype(values: Mapping[str, Any], bits: int) -> str:
         return PLAIN
     group = values.get("group_size", values.get("q_group_size", 128))
     # AWQ has zero points unless it says otherwise; GPTQ and AutoRound are symmetric unless they say otherwise
-    zero = values.get("zero_point", values.get("sym", True) is False) is True
+    asymmetric = "awq" in str(values.get("quant_method", "")).lower() if "sym" not in values else values["sym"] is False
+    zero = values.get("zero_point", asymmetric) is True
     return integers(bits, group if type(group) is int and 0 < group <= 1_000_000 else 0, zero=zero)
 
 

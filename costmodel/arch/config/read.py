@@ -61,7 +61,7 @@ def read_config(config: Mapping[str, Any], *, name: str, approximate: bool = Fal
     refused = family_refusal(text, model_type)
     if refused is not None:
         raise InputError.single(f"{path}.model_type", refused)
-    approximated = _unmodelled(fields, approximate=approximate)
+    approximated = _unmodelled(fields, model_type, approximate=approximate)
     try:
         arch = _read(fields, model_type, name, assumptions, approximated if approximate else None)
     except InputError as error:
@@ -220,12 +220,13 @@ def _with_unread(arch: Arch, fields: Fields, approximated: list[str], *, approxi
     return replace(arch, assumptions=(*arch.assumptions, said))
 
 
-def _unmodelled(fields: Fields, *, approximate: bool) -> list[str]:
+def _unmodelled(fields: Fields, model_type: str, *, approximate: bool) -> list[str]:
     """What the file asks for that there are no formulas for: problems, or sentences where it may be approximated."""
     said = []
-    for name, (meaning, instead) in families.APPROXIMATED.items():
-        if not fields.value(name):
-            continue
+    asked = {n: v for n, v in families.APPROXIMATED.items() if fields.value(n)}
+    if model_type in families.APPROXIMATED_FAMILIES:
+        asked["model_type"] = families.APPROXIMATED_FAMILIES[model_type]
+    for name, (meaning, instead) in asked.items():
         if approximate:
             said.append(f"`{name}`, {meaning}, taken as {instead}")
         else:
@@ -245,7 +246,7 @@ def _model_type(inner: Fields, outer: Fields) -> str:
 def _text_model(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """The text model nested in a config, at any depth, and its path; the config itself and "" where there is none.
 
-    It takes from the outer config what only that says.
+    It takes from the outer config what only that says, and whether the embeddings are tied: the outer model has both.
     """
     nested = next((n for n in _NESTED if isinstance(config.get(n), Mapping)), None)
     if nested is None:
@@ -258,7 +259,10 @@ def _text_model(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
         "dtype",
         "expert_dtype",
     )
-    below, text = _text_model({**{k: config[k] for k in shared if config.get(k) is not None}, **config[nested]})
+    inner = {**{k: config[k] for k in shared if config.get(k) is not None}, **config[nested]}
+    if isinstance(config.get("tie_word_embeddings"), bool):
+        inner["tie_word_embeddings"] = config["tie_word_embeddings"]
+    below, text = _text_model(inner)
     return f"{nested}.{below}" if below else nested, text
 
 

@@ -9,9 +9,22 @@ from importlib.resources import files
 from costmodel.arch.config.fields import Fields
 
 _LIST = files("costmodel.arch.config") / "harmless_fields.txt"
+_SIZES = (
+    r"(?:.*_)?(?:num|n|heads?|layers?|experts?|hidden|intermediate|width|dims?|rank|size|blocks?|window|groups?|kv|state"
+    r"|lora|depth|period|interval|freq|frequency|every|pattern|streams?|banks?|memory|ratios?|stride|kernel)(?:_.*)?$"
+)
+"""Words of names that mostly are sizes."""
 _LEFT_WITHOUT_MEANING = frozenset(
     (
         "attention_chunk_size",
+        "attn_type_list",
+        "hybrid_layer_pattern",
+        "linear_attn_config",
+        "linear_conv_kernel_dim",
+        "linear_head_dim",
+        "linear_num_heads",
+        "n_routed_experts",
+        "num_sliding_attention_heads",
         "attn_config",
         "attn_layer_offset",
         "attn_layer_period",
@@ -24,10 +37,15 @@ _LEFT_WITHOUT_MEANING = frozenset(
         "ffn_config",
         "first_k_dense_replace",
         "full_attention_interval",
+        "global_attn_every_n",
         "global_attn_every_n_layers",
         "global_head_dim",
         "head_dim",
         "hybrid_override_pattern",
+        "index_block_size",
+        "index_head_dim",
+        "index_n_heads",
+        "index_topk_blocks",
         "index_skip_topk_offset",
         "index_topk_freq",
         "index_topk_pattern",
@@ -49,6 +67,7 @@ _LEFT_WITHOUT_MEANING = frozenset(
         "moe_layers",
         "moe_layers_enum",
         "moe_shared_expert_intermediate_size",
+        "moe_topk",
         "num_attention_heads",
         "num_attention_heads_per_layer",
         "num_expert_layers",
@@ -84,8 +103,12 @@ twice. The readers of each kind ask for them where it is there."""
 @lru_cache(maxsize=1)
 def _harmless() -> re.Pattern[str]:
     """Names of training, generation, tokens, positions, activations, scales, routing and other towers."""
-    lines = (line.strip() for line in _LIST.read_text(encoding="utf-8").splitlines())
-    return re.compile("|".join(line for line in lines if line and not line.startswith("#")))
+    lines = [line.strip() for line in _LIST.read_text(encoding="utf-8").splitlines()]
+    entries = [line for line in lines if line and not line.startswith("#")]
+    # what speaks of a size is harmless only where it is named in full, or belongs to a part that is not served (!)
+    named = [e.removeprefix("!") for e in entries if e.startswith("!") or re.fullmatch(r"[A-Za-z0-9_]+", e)]
+    others = [e for e in entries if not e.startswith("!")]
+    return re.compile(f"{'|'.join(named)}|(?!{_SIZES})(?:{'|'.join(others)})")
 
 
 def unread(fields: Fields) -> tuple[str, ...]:
