@@ -112,6 +112,14 @@ def is_same_precision(stored: str, asked: str) -> bool:
     return base == asked or (asked == "fp8" and base == "fp8_block")
 
 
+def integer_group(name: str) -> int:
+    """Weights along an input that share a scale, of integers whose dtype names a group; 0 for all others.
+
+    `int4` alone, as it is asked for, leaves the group to whoever makes the checkpoint.
+    """
+    return storage(name).group if name.startswith("int") and "_g" in name else 0
+
+
 def hardware_dtype(name: str) -> str:
     """Dtype that weights stored so are meant to be multiplied in."""
     return storage(name).compute

@@ -9,10 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.engines.model_rules import (
+    WITHOUT_KV_COPIES,
+    WITHOUT_STAGES,
+    cut_inputs,
+    cuts_groups,
+    grouped_inputs,
+    is_of,
+)
 from costmodel.arch import Arch
 from costmodel.arch.attention import GroupedQuery, Linear, Recurrent, StateSpace
 from costmodel.arch.block import Size
@@ -101,6 +110,19 @@ def _kv_heads(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG001
     for kv in {int(a.kv_heads) for a in arch.attentions if isinstance(a, GroupedQuery)}:
         out |= np.where(c.attn_tp <= kv, kv % c.attn_tp != 0, c.attn_tp % kv != 0)
     return out
+
+
+def _staged_class(arch: Arch, engine: str, c: Candidates) -> Bools:
+    return (c.pp > 1) & is_of(arch, WITHOUT_STAGES[engine])
+
+
+def _kv_copies(arch: Arch, engine: str, c: Candidates) -> Bools:
+    fewest = min((int(a.kv_heads) for a in arch.attentions if isinstance(a, GroupedQuery)), default=0)
+    return (c.attn_tp > fewest) & (fewest > 0) & is_of(arch, WITHOUT_KV_COPIES[engine])
+
+
+def _integer_groups(arch: Arch, engine: str, c: Candidates) -> Bools:
+    return cuts_groups(arch, engine, c.attn_tp, c.moe_tp)
 
 
 def _linear_heads(arch: Arch, engine: str, c: Candidates) -> Bools:  # noqa: ARG001
@@ -197,6 +219,12 @@ RULES: tuple[Rule, ...] = (
         broken=_stages,
     ),
     Rule(
+        name="pipeline_model_class",
+        text="the engine's class of this model has no pipeline stages: pp must be 1",
+        fields=("pp", "model_type"),
+        broken=_staged_class,
+    ),
+    Rule(
         name="dense_has_no_experts",
         text="a dense model has no experts, and its data parallelism is replicas: attn_dp, moe_tp, moe_ep must be 1",
         fields=("attn_dp", "moe_tp", "moe_ep"),
@@ -213,6 +241,12 @@ RULES: tuple[Rule, ...] = (
         text="`attn_tp` must divide num_key_value_heads, or be a multiple of it (heads are then replicated)",
         fields=("attn_tp", "num_key_value_heads"),
         broken=_kv_heads,
+    ),
+    Rule(
+        name="kv_head_copies",
+        text="the engine's class of this model copies no KV heads: attn_tp must be at most num_key_value_heads",
+        fields=("attn_tp", "num_key_value_heads", "model_type"),
+        broken=_kv_copies,
     ),
     Rule(
         name="linear_attention_heads",
@@ -275,6 +309,12 @@ RULES: tuple[Rule, ...] = (
         broken=_shared_shards,
     ),
     Rule(
+        name="integer_groups",
+        text="a shard must hold whole groups of integer weights: inputs that attn_tp or moe_tp cut, in elements",
+        fields=("attn_tp", "moe_tp", "cut_inputs", "quant_group"),
+        broken=_integer_groups,
+    ),
+    Rule(
         name="context_parallel_support",
         text="TensorRT-LLM's context parallelism is not modelled: attn_cp must be 1",
         fields=("attn_cp",),
@@ -301,7 +341,10 @@ def explain(rule: Rule, arch: Arch, candidates: Candidates, index: int) -> Viola
     return Violation(rule=rule.name, message=f"{rule.text}, got {', '.join(values)}")
 
 
-_MODEL_VALUES: dict[str, Callable[[Arch], set[int]]] = {
+_MODEL_VALUES: dict[str, Callable[[Arch], set[Any]]] = {
+    "model_type": lambda a: {a.model_type},
+    "cut_inputs": cut_inputs,
+    "quant_group": lambda a: {group for _, _, group in grouped_inputs(a)},
     "num_hidden_layers": lambda a: {a.num_hidden_layers},
     "num_attention_heads": lambda a: {int(x.heads) for x in a.attentions if not isinstance(x, Recurrent)},
     "num_key_value_heads": lambda a: {int(x.kv_heads) for x in a.attentions if isinstance(x, GroupedQuery)},

@@ -6,8 +6,6 @@ from functools import lru_cache
 
 ENGINES = ("vllm", "sglang", "trtllm")
 ANY = "any"
-WITHOUT_TRTLLM = "vllm+sglang"
-"""What `any` is where TensorRT-LLM does not run."""
 
 
 def engines_of(engine: str) -> tuple[str, ...]:

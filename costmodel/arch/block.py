@@ -114,6 +114,10 @@ class Block:
         """Matrices that one rank holds, of a model `hidden` wide."""
         raise NotImplementedError
 
+    def inputs(self, hidden: Size, cut: Cut) -> dict[str, Size]:
+        """Length of the input of every matrix on a rank, by its name: what a rank's scales along it must fit."""
+        return {m.name: m.k for m in self.matrices(hidden, cut)}
+
     def widest_activation(self, hidden: Size, cut: Cut) -> Size:
         """Elements per token of the largest activations that live at once inside the block, on one rank."""
         raise NotImplementedError

@@ -136,6 +136,11 @@ class Experts(Ffn):
             ]
         return tuple(out)
 
+    def inputs(self, hidden: Size, cut: Cut) -> dict[str, Size]:
+        """Of experts that of their down projection: what goes into the others is never cut."""
+        experts = {"experts": self.width / cut.moe_tp, "other_experts": self.other_width / cut.moe_tp}
+        return {**Block.inputs(self, hidden, cut), **experts}
+
     def vectors(self, hidden: Size) -> dict[str, Size]:
         """Biases of the experts, and the shared ones' gate."""
         return {EXPERTS: self.biases, ROUTER: self.shared_gate * hidden}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import costmodel.arch
 from autotune.engines import ENGINES, RULES, split_layers
 from autotune.space import enumerate_space, format_plan, parse_plan, resolve, short_plan, violations
 from costmodel.arch import Arch, load_model, read_config
@@ -19,6 +22,7 @@ from costmodel.dtypes import storage
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
 
+CATALOG = Path(costmodel.arch.__file__).parent / "catalog_data"
 COUNTS = {
     "deepseek-v3": (176, 464, 206),
     "kimi-k2": (176, 459, 201),
@@ -197,9 +201,11 @@ def test_a_plan_of_another_size() -> None:
 
 BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
     "pp_exceeds_layers": ("mixtral-8x7b", "vllm", {"pp": 33}),
+    "pipeline_model_class": ("gemma-2-27b", "sglang", {"pp": 2}),
     "dense_has_no_experts": ("llama-3.1-8b", "vllm", {"attn_dp": 2}),
     "attention_heads": ("mixtral-8x22b", "vllm", {"attn_tp": 5, "moe_tp": 5}),
     "kv_heads": ("qwen3-235b", "vllm", {"attn_tp": 16, "moe_ep": 16, "dcp": 1}),
+    "kv_head_copies": ("gpt-oss-120b", "vllm", {"attn_tp": 16, "moe_ep": 16}),
     "linear_attention_heads": ("qwen3.5-397b", "vllm", {"attn_tp": 32, "moe_ep": 32}),
     "attention_dp_all_or_nothing": ("deepseek-v3", "trtllm", {"attn_tp": 2, "attn_dp": 2, "moe_ep": 4}),
     "moe_tp_or_ep": ("deepseek-v3", "vllm", {"attn_tp": 4, "moe_tp": 2, "moe_ep": 2}),
@@ -210,6 +216,7 @@ BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
     "expert_quant_blocks": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_tp": 32}),
     "dense_ffn_shards": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_ep": 32}),
     "shared_expert_shards": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_ep": 32}),
+    "integer_groups": ("kimi-k2.5", "vllm", {"attn_dp": 128, "moe_tp": 128}),
     "context_parallel_support": ("deepseek-v3", "trtllm", {"attn_cp": 2, "moe_ep": 2}),
     "decode_context_parallel": ("deepseek-v3", "sglang", {"dcp": 2, "attn_tp": 2, "moe_tp": 2}),
 }
@@ -246,3 +253,65 @@ def test_each_rule_names_itself_and_its_values(rule: str) -> None:
     found = {v.rule: v.message for v in violations(arch, engine, layout)}
     assert rule in found
     assert ", got " in found[rule]
+
+
+def _quantised(name: str, **quantisation: object) -> Arch:
+    """A catalog model's file with quantisation settings of AWQ, which keep the groups they say."""
+    config = json.loads((CATALOG / f"{name.replace('/', '--')}.json").read_text(encoding="utf-8"))
+    settings_ = {"quant_method": "awq", "bits": 4, "zero_point": True, **quantisation}
+    return read_config({**config, "quantization_config": settings_}, name=f"{name}-awq")
+
+
+def _whole_at(arch: Arch, engine: str, **degrees: int) -> bool:
+    neutral = {"replicas": 1, "pp": 1, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 1}
+    layout = Layout(stage_layers=(arch.num_hidden_layers,), **{**neutral, **degrees})  # type: ignore[arg-type]
+    return "integer_groups" not in {v.rule for v in violations(arch, engine, layout)}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_shard_holds_whole_groups_of_integers(engine: str) -> None:
+    """Inputs of 29,568 in groups of 128 are 231 groups, of which no half is whole; those of 64 can be halved."""
+    wide = _quantised("Qwen/Qwen2.5-72B-Instruct", group_size=128)
+    assert {int(d.width) for d in wide.dense_shapes} == {29_568}
+    assert _whole_at(wide, engine)
+    assert not any(_whole_at(wide, engine, attn_tp=tp) for tp in (2, 4, 8))
+    halves = _quantised("Qwen/Qwen2.5-72B-Instruct", group_size=64)
+    assert _whole_at(halves, engine, attn_tp=2)
+    assert not _whole_at(halves, engine, attn_tp=4)
+    channels = _quantised("Qwen/Qwen2.5-72B-Instruct", group_size=-1)
+    assert _whole_at(channels, engine, attn_tp=8)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_experts_and_projections_hold_whole_groups(engine: str) -> None:
+    """Experts of 1,536 in eight shards of 192 cut a group of 128 and none of 32; expert parallelism cuts nothing."""
+    experts = _quantised("Qwen/Qwen3-235B-A22B", group_size=128)
+    assert not _whole_at(experts, engine, attn_dp=8, moe_tp=8)
+    assert _whole_at(experts, engine, attn_dp=4, moe_tp=4)
+    assert _whole_at(experts, engine, attn_dp=8, moe_ep=8)
+    assert _whole_at(_quantised("Qwen/Qwen3-235B-A22B", group_size=32), engine, attn_dp=8, moe_tp=8)
+    heads_of_64 = _quantised("meta-llama/Llama-3.2-1B", group_size=128)
+    assert _whole_at(heads_of_64, engine, attn_tp=16)
+    assert not _whole_at(heads_of_64, engine, attn_tp=32)
+
+
+def test_what_is_not_quantised_is_cut_freely() -> None:
+    """Modules that a checkpoint leaves alone have no groups."""
+    arch = _quantised("Qwen/Qwen2.5-72B-Instruct", group_size=128, modules_to_not_convert=["mlp"])
+    assert _whole_at(arch, "vllm", attn_tp=8)
+
+
+def test_classes_without_stages() -> None:
+    """Falcon-H1 has pipeline stages in vLLM and none in SGLang; Gemma 3n has none in either."""
+    stages = {"replicas": 1, "pp": 2, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 1}
+
+    def breaks(name: str, engine: str) -> bool:
+        arch = load_model(name)
+        half = arch.num_hidden_layers // 2
+        layout = Layout(stage_layers=(half, arch.num_hidden_layers - half), **stages)  # type: ignore[arg-type]
+        return "pipeline_model_class" in {v.rule for v in violations(arch, engine, layout)}
+
+    assert [breaks("tiiuae/Falcon-H1-34B-Instruct", e) for e in ENGINES] == [False, True, False]
+    assert [breaks("google/gemma-3-27b-it", e) for e in ENGINES] == [False, True, False]
+    assert [breaks("meta-llama/Llama-4-Scout-17B-16E-Instruct", e) for e in ENGINES] == [False, True, False]
+    assert not any(breaks("Qwen/Qwen3-32B", e) for e in ENGINES)

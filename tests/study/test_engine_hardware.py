@@ -28,6 +28,19 @@ def test_an_engine_that_does_not_run(gpu: str, why: str) -> None:
     assert {c.engine for c in study_space(study).candidates} == {"vllm", "sglang"}
 
 
+def test_nvfp4_is_no_ones_on_amd_and_marlins_on_hopper() -> None:
+    """On ROCm vLLM emulates NVFP4 and SGLang refuses it; on Hopper both widen it, and TensorRT-LLM refuses it."""
+    asked = [*SMALL, 'search.weight_dtype=["nvfp4"]']
+    for engine, why in (("vllm", "only emulated kernels for nvfp4"), ("sglang", "SGLang has no kernels for nvfp4")):
+        with pytest.raises(InputError, match=rf"\$\.engine: .*{why}"):
+            load_study(DEEPSEEK, [*asked, "cluster.gpu=mi300x", f"engine={engine}"])
+    with pytest.raises(InputError, match=r"\$\.engine: must be able to serve the model: .*NVIDIA GPUs only"):
+        load_study(DEEPSEEK, [*asked, "cluster.gpu=mi300x", "engine=any"])
+    study = load_study(DEEPSEEK, [*asked, "engine=any"])
+    assert {c.engine for c in study_space(study).candidates} == {"vllm", "sglang"}
+    assert any("TensorRT-LLM has no kernels for nvfp4 weights on hopper" in a for a in study.assumptions)
+
+
 def test_an_engine_that_runs_with_one_of_the_dtypes() -> None:
     """A choice of weight dtypes keeps the engine, as long as one of them works."""
     overrides = [*SMALL, "cluster.gpu=a100_80_sxm", "engine=trtllm", 'search.weight_dtype=["bf16", "fp8"]']
