@@ -14,6 +14,26 @@ from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
 from costmodel.serving.closed_loop import Load
 
+MLA = {
+    "kv_lora_rank": 17,
+    "q_lora_rank": 19,
+    "qk_nope_head_dim": 23,
+    "qk_rope_head_dim": 29,
+    "v_head_dim": 31,
+}
+BASE = {
+    "model_type": "llama",
+    "hidden_size": 37,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 7,
+    "intermediate_size": 12,
+    "vocab_size": 44,
+    "torch_dtype": "bfloat16",
+}
+EXPERTS = {"num_local_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 10}
+
 
 def cluster(gpu: str = "h200", gpus: int = 128, **changes: object) -> Cluster:
     """A cluster of a catalog GPU with some figures changed."""

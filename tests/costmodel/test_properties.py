@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autotune.space import enumerate_space
-from costmodel.arch import load_model, total_params
+from costmodel.arch import load_model, total_params, with_dtypes
 from costmodel.arch.attention import GroupedQuery
 from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
@@ -189,6 +189,45 @@ def test_littles_law(name: str, engine: str, concurrency: int, osl: int) -> None
     busy = np.minimum(replicas, concurrency)
     served = np.maximum(concurrency / busy, 1.0) * busy
     assert e.requests_per_s * (e.ttft_s + (osl - 1) * e.tpot_s) == pytest.approx(served, rel=1e-9)
+
+
+CHECKPOINTS = ("gpt-oss-120b", "kimi-k2.5", "deepseek-v3", "llama-3.1-70b", "minimax-m2.5", "nemotron-3-super")
+
+
+def _stored(name: str, dtype: str | None, gpu: str, kv_dtype: str | None = None) -> PlanEntry:
+    """One plan on eight GPUs with all weights stored so."""
+    member = entry(name, "vllm", gpu, attn_tp=8, **({"moe_ep": 8} if load_model(name).is_moe else {}))
+    arch = member.arch if dtype is None else with_dtypes(member.arch, gemm_dtype=dtype, moe_dtype=dtype)
+    return replace(member, arch=arch, kv_dtype=kv_dtype)
+
+
+@given(name=st.sampled_from(CHECKPOINTS), isl=st.integers(8_000, 20_000), concurrency=st.integers(1, 256))
+@settings(max_examples=30, deadline=None)
+def test_the_same_plan_in_four_bits_of_two_kinds(name: str, isl: int, concurrency: int) -> None:
+    """Whatever the checkpoint stores: on Blackwell long prompts in nvfp4 are multiplied in FP4, in int4 in 16 bits."""
+    work = load(float(concurrency), float(isl), 300.0)
+    floats, integers = (estimate([_stored(name, d, "b200")], work, formulas=True) for d in ("nvfp4", "int4"))
+    assert integers.ttft_s[0] > floats.ttft_s[0] * 1.05
+
+
+@given(name=st.sampled_from([c for c in CHECKPOINTS if c != "kimi-k2.5"]), concurrency=st.integers(1, 256))
+@settings(max_examples=20, deadline=None)
+def test_a_dtype_asked_for_costs_what_it_costs_from_any_checkpoint(name: str, concurrency: int) -> None:
+    """A model's own file in bf16 and its quantised one cost the same once both are asked for in int4."""
+    work = load(float(concurrency), 3000.0, 300.0)
+    wide = with_dtypes(load_model(name), gemm_dtype="bf16", moe_dtype="bf16")
+    asked = _stored(name, "int4", "b200")
+    again = replace(asked, arch=with_dtypes(wide, gemm_dtype="int4", moe_dtype="int4"))
+    assert _row(estimate([asked], work), 0) == pytest.approx(_row(estimate([again], work), 0), rel=1e-9)
+
+
+@given(name=st.sampled_from(CHECKPOINTS), concurrency=st.integers(1, 256))
+@settings(max_examples=20, deadline=None)
+def test_a_cache_of_fewer_bits_holds_more(name: str, concurrency: int) -> None:
+    """fp8 caches take fewer bytes than bf16 ones, whatever else is the same."""
+    work = load(float(concurrency), 8000.0, 300.0)
+    narrow, wide = (estimate([_stored(name, None, "h200", kv)], work) for kv in ("fp8", "bf16"))
+    assert narrow.kv_capacity_sequences[0] > wide.kv_capacity_sequences[0]
 
 
 def test_empty_batch_is_an_error() -> None:
