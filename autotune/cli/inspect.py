@@ -34,6 +34,7 @@ def run_space(study: str, overrides: tuple[str, ...], *, as_json: bool) -> None:
         document = {
             "study": loaded.name,
             "counts": {k: counts[k] for k in ("enumerated", "valid", "rejected")},
+            "assumptions": list(loaded.assumptions),
             "layouts": [candidate_document(c) for c in space.candidates],
         }
         click.echo(to_json(document), nl=False)
@@ -49,6 +50,8 @@ def run_space(study: str, overrides: tuple[str, ...], *, as_json: bool) -> None:
     console.print(f"{space.enumerated:,} enumerated, {len(space.candidates):,} valid", highlight=False)
     for rule, count in sorted(space.rejected.items(), key=lambda item: -item[1]):
         console.print(f"  rejected {count:>7,}  {rule}: {RULE_TEXTS[rule]}", highlight=False)
+    for sentence in loaded.arch.assumptions:
+        console.print(f"  - {sentence}", highlight=False)
 
 
 def run_model(name: str, *, as_json: bool, approximate: bool = False) -> None:

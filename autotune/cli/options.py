@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_INPUT = 2
 EXIT_INFEASIBLE = 3
 EXIT_INTERRUPTED = 130
 
 STUDY = click.argument("study", type=click.Path(dir_okay=False, path_type=str))
-SET = click.option(
+_SET = click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="PATH=VALUE",
     help="Change a field of the study, as constraints.ttft_ms=800 or model=qwen3-235b. Repeatable.",
+)
+APPROXIMATE = click.option(
+    "--approximate",
+    is_flag=True,
+    help="Take the nearest model where the file has fields that are not modelled; every result says so.",
 )
 JSON = click.option(
     "--json",
@@ -57,3 +67,13 @@ def form_of(form: str | None, out: str | None, *, asked: bool) -> str | None:
 def wants_json(as_json: bool, as_table: bool) -> bool:
     """JSON where it is asked for, and in a pipe unless the table is."""
     return as_json or not (as_table or sys.stdout.isatty())
+
+
+def SET(command: Command) -> Command:  # noqa: N802  # an option like the others
+    """Changes to a study: `--set PATH=VALUE`, and `--approximate` for `--set approximate=true`."""
+
+    @wraps(command)
+    def changed(*args: Any, overrides: tuple[str, ...], approximate: bool, **options: Any) -> Any:
+        return command(*args, overrides=(*overrides, *(("approximate=true",) if approximate else ())), **options)
+
+    return _SET(APPROXIMATE(cast("Command", changed)))

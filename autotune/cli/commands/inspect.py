@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from autotune.cli.options import JSON, SET, STUDY, TABLE, wants_json
+from autotune.cli.options import APPROXIMATE, JSON, SET, STUDY, TABLE, wants_json
 
 
 @click.command()
@@ -21,11 +21,7 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
 
 @click.command()
 @click.argument("name", metavar="FILE|FOLDER|NAME")
-@click.option(
-    "--approximate",
-    is_flag=True,
-    help="Take the nearest that there are formulas for where the file asks for something else, and say so.",
-)
+@APPROXIMATE
 @JSON
 @TABLE
 def model(name: str, approximate: bool, as_json: bool, as_table: bool) -> None:

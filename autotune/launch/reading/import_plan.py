@@ -112,7 +112,7 @@ def _unknown(running: Running) -> tuple[str, ...]:
 def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arch | None, list[str]]:
     if model is not None:
         path = Path(model)
-        return (read_config_file(path) if model.endswith(".json") or path.is_file() else load_model(model)), []
+        return (read_config_file(path) if model.endswith(".json") or path.exists() else load_model(model)), []
     if study is not None:
         said = [] if command.model is None else [f"model {command.model!r} taken for the study's, {study.arch.name}"]
         return study.arch, said
