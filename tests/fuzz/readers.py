@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from autotune.evaluation.report_claims import read_claims
 from autotune.launch.reading.import_plan import import_plan
@@ -78,6 +79,18 @@ def _plan(path: Path) -> None:
     parse_plan(path.read_bytes().decode("utf-8", "surrogateescape"))
 
 
+def _beside(name: str) -> Callable[[Path], object]:
+    """Reads a folder of a model whose file of that name holds the bytes."""
+
+    def read(path: Path) -> None:
+        with TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_bytes((CONFIGS / "Qwen--Qwen3-30B-A3B.json").read_bytes())
+            (Path(folder) / name).write_bytes(path.read_bytes())
+            read_config_file(Path(folder))
+
+    return read
+
+
 CSV_TRAFFIC = b"""TIMESTAMP,ContextTokens,GeneratedTokens
 2024-05-10 00:00:00.009930+00:00,2162,5
 2024-05-10 00:00:00.5,2399,6
@@ -112,6 +125,14 @@ vllm serve deepseek-ai/DeepSeek-V3 --tensor-parallel-size 8 \\
   --enable-expert-parallel
 """
 
+QUANTISATION = (
+    b'{"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}}',
+    b"""{"quantization": {"quant_algo": "MIXED_PRECISION", "quantized_layers": {
+    "model.layers.0.mlp.gate_proj": {"quant_algo": "NVFP4", "group_size": 16},
+    "model.layers.1.self_attn.q_proj": {"quant_algo": "FP8"}}}}""",
+    b'{"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "W4A16_AWQ", "group_size": 128}}',
+)
+
 READERS: Mapping[str, Reader] = {
     "study": Reader(load_study, tuple(p.read_bytes() for p in sorted(FOLDER.glob("*-*.toml"))[:3]), ".toml"),
     "settings": Reader(
@@ -119,6 +140,13 @@ READERS: Mapping[str, Reader] = {
     ),
     "plan": Reader(_plan, (b"EP16/PP2/TP4/DP4", b"R2 x PP4 x TP8", b"tp8")),
     "config": Reader(read_config_file, tuple(p.read_bytes() for p in sorted(CONFIGS.glob("*.json"))), ".json"),
+    "params": Reader(
+        read_config_file, ((CONFIGS / "mistralai--Mistral-Large-3-675B-Instruct-2512.json").read_bytes(),), ".json"
+    ),
+    "quantisation": Reader(_beside("hf_quant_config.json"), QUANTISATION),
+    "index": Reader(
+        _beside("model.safetensors.index.json"), (b'{"metadata": {"total_size": 61064245248}, "weight_map": {}}',)
+    ),
     "traffic": Reader(lambda path: read_traffic(str(path)), (CSV_TRAFFIC, JSON_TRAFFIC, METRICS)),
     "runs": Reader(read_runs, (RUNS,), ".csv"),
     "bench": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), (BENCH,), ".json"),

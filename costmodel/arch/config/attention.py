@@ -67,7 +67,7 @@ def layer_attention(model: Model, word: str, layer: int) -> tuple[Attention, ...
         return (_grouped_query(model, fields, layer_types.FULL, layer), _state_space(model, fields))
     if word == layer_types.LINEAR:
         return (_linear(model, fields),)
-    if fields.given("o_groups"):
+    if word == layer_types.COMPRESSED or fields.given("o_groups"):
         return (_compressed(model, fields, layer),)
     if fields.given("kv_lora_rank"):
         return (latent(model, fields, word, layer),)
