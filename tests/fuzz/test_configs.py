@@ -16,7 +16,7 @@ from tests.fuzz.limits import limited
 @example(213)  # entries of compressed attention in a file without the rest of it
 @settings(max_examples=150, deadline=None)
 def test_a_changed_file_is_understood_or_refused(seed: int) -> None:
-    """Every refusal is in visible characters, with and without approximation; what is refused for one field may be approximated."""
+    """Every refusal is in visible characters, with approximation and without."""
     config = changed(random.Random(seed))  # noqa: S311  # the same files each time, not secrets
     for approximate in (False, True):
         with limited():
