@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.space import enumerate_space
 from autotune.study import Study, load_study
 
@@ -37,9 +37,13 @@ def main() -> None:
 def batch_speed(study: Study) -> None:
     """Evaluations per CPU-second: every vLLM plan of DeepSeek-V3 on 128 H200 at 200 concurrencies, breakdown included."""
     space = enumerate_space(study.arch, gpus=study.cluster.gpus, engine="vllm")
-    rows = make_rows(study, [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in space.candidates], [4096])
+    rows = KnobGrid.of(
+        study, [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in space.candidates], [4096]
+    )
     index = np.repeat(np.arange(len(space.candidates)), 200)
-    many: Rows = replace(rows, batch=rows.batch.take(index), variant=index, batched_tokens=np.full(len(index), 4096.0))
+    many: KnobGrid = replace(
+        rows, batch=rows.batch.take(index), variant=index, batched_tokens=np.full(len(index), 4096.0)
+    )
     concurrency = np.tile(np.geomspace(8, 8000, 200), len(space.candidates))
     many.evaluate(concurrency)
     rates = []

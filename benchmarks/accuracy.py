@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from autotune.engines import traits_by_name
 from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.metrics import errors_of, mean_tau
 from autotune.validation.report import groups_of, slo_columns
 from autotune.validation.slo import Reliability, reliability, slo_task
 from costmodel.calibration.residual import TARGETS, residual_columns
-from costmodel.measured.learn_profile import run_features
+from costmodel.measured.learn_profile import run_situation
 from costmodel.measured.runs import Run, RunBatch, prepare_runs
 from costmodel.measured.runs_csv import read_runs
 from costmodel.plan.columns import Floats
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("splits", type=Path)
     given = parser.parse_args()
-    runs = read_runs(given.runs)
+    runs = read_runs(given.runs, traits_by_name())
     for name, split in _read(given.splits, len(runs)).items():
         print(f"\n{name} left out")
         _errors(runs, split)
@@ -94,15 +95,14 @@ def _as_left_out(batch: RunBatch, split: dict[str, Floats], left_out: str) -> Ru
     cells = [
         (
             replace(c.arch, hidden_size=0) if left_out == "model" else c.arch,
-            "unmeasured" if left_out == "gpu" else c.cluster.gpu.name,
-            c.cluster.gpu.generation,
+            replace(c.cluster.gpu, name="unmeasured") if left_out == "gpu" else c.cluster.gpu,
             c.engine,
             c.engine_version,
         )
         for c in (r.entry for r in batch.runs)
     ]
     residual = residual_columns(cells)
-    phi = run_features(batch.runs)
+    phi = run_situation(batch.runs).phi
     for name in TARGETS if left_out == "deployment" else ():
         target = getattr(residual, name)
         known = target.shared_variance(phi) + target.own_variance(phi)

@@ -89,6 +89,7 @@ def compare(path: Path) -> None:
     """Print measured over predicted."""
     import numpy as np
 
+    from autotune.engines import traits_by_name
     from costmodel.arch import load_model, with_dtypes
     from costmodel.calibration.load import cell_columns, load_calibration
     from costmodel.hardware import Cluster, load_gpu
@@ -97,11 +98,11 @@ def compare(path: Path) -> None:
     gpu = load_gpu(document["gpu"].split()[1].lower() + "_sxm")
     cluster = Cluster(gpus=1, gpu=gpu, gpus_per_node=gpu.gpus_per_node)
     print(f"{document['gpu']}, PyTorch {document['torch']}")
-    for engine in ("vllm", "sglang", "trtllm"):
-        calibration = load_calibration(gpu.generation, engine)
+    for engine, traits in traits_by_name().items():
+        calibration = load_calibration(gpu.generation, traits)
         for dtype in DTYPES:
             arch = with_dtypes(load_model("meta-llama/Meta-Llama-3.1-70B"), gemm_dtype=dtype, moe_dtype=None)
-            rate = cell_columns([(arch, cluster, engine, arch.kv_dtype)], [calibration]).rates.attention
+            rate = cell_columns([(arch, cluster, traits, arch.kv_dtype)], [calibration]).rates.attention
             ratios = defaultdict(list)
             for g in document["gemm"]:
                 if g["dtype"] == dtype:

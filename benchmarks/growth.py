@@ -7,7 +7,6 @@ does not change the shares. Wall time is printed beside it, and memory is the pr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import wraps
 from itertools import pairwise
@@ -47,7 +46,7 @@ AXES = (
 SAMPLED = ("search.dcp=[1,2,4,8]", "search.redundant_experts=[0,16,32,48,64]")
 EVALUATIONS = (100, 1_000, 10_000, 100_000, 1_000_000)
 LIMIT_S, LIMIT_MB = 60.0, 2_000.0
-"""Of a million evaluations, each recorded."""
+"""Of a million evaluations."""
 
 
 def measure(overrides: Sequence[str]) -> dict[str, Any]:
@@ -70,11 +69,17 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     """In the process: run the study with its doors watched, and print what it took."""
     import resource
 
-    from autotune.cli import tune as command
-    from autotune.storage.journal_store import JournalStore
+    from click.testing import CliRunner
+
+    from autotune import files
+    from autotune.cli import stores
+    from autotune.cli.main import cli
+    from autotune.report import document, tune_text
+    from autotune.report import files as texts
+    from autotune.storage.store import Store
+    from autotune.study import Study
     from autotune.tuning import answer_study as tuning
-    from autotune.tuning import executor as pool
-    from autotune.tuning import workers
+    from autotune.tuning import batches, executor
 
     spent = {"model": 0.0, "optuna": 0.0, "output": 0.0, "space": 0.0, "ranking": 0.0}
     counts = {"layouts": 0, "evaluations": 0}
@@ -96,19 +101,16 @@ def one(folder: str, overrides: Sequence[str]) -> None:
         spent[inside.pop()] += now - since
         since = now
 
-    def timed(owner: Any, name: str, part: str, look: Callable[[Any], None] | None = None) -> None:
+    def timed(owner: Any, name: str, part: str) -> None:
         real = getattr(owner, name)
 
         @wraps(real)
         def watched(*arguments: Any, **options: Any) -> Any:
             enter(part)
             try:
-                found = real(*arguments, **options)
+                return real(*arguments, **options)
             finally:
                 leave()
-            if look is not None:
-                look(found)
-            return found
 
         setattr(owner, name, watched)
 
@@ -130,28 +132,38 @@ def one(folder: str, overrides: Sequence[str]) -> None:
 
         setattr(owner, name, watched)
 
-    def count(results: Any) -> None:
-        counts["layouts"] += len(results)
-        counts["evaluations"] += sum(len(p.tried.columns["concurrency"]) for p in results)
+    real_score = executor.score
 
-    timed(pool, "score", "model", count)
-    for function in (workers.score_missing, workers.sample_missing):
-        function.__kwdefaults__["scorer"] = pool.score  # bound when they were defined
-    timed_steps(workers, "sample", "optuna")
+    def counted(study: Study, candidates: Any) -> Any:
+        results = real_score(study, candidates)
+        counts["layouts"] += len(results)
+        counts["evaluations"] += len(results) * batches.evaluations(study)
+        return results
+
+    executor.score = counted  # type: ignore[assignment]
+    timed(executor, "score", "model")
+    for function in (batches.score_missing, batches.sample_missing):
+        function.__kwdefaults__["scorer"] = executor.score  # bound when they were defined
+    timed_steps(batches, "sample", "optuna")
     timed(tuning, "study_space", "space")
     timed(tuning, "rank", "ranking")
     timed(tuning, "confidence", "ranking")
-    timed(command, "open_store", "optuna")
-    for name in ("add", "claim", "records", "known_keys"):
-        timed(JournalStore, name, "optuna")
-    for name in ("tune_document", "plans_csv", "to_json", "write_atomic"):
-        timed(command, name, "output")
+    timed(stores, "open_store", "optuna")
+    for name in ("add", "records", "known_keys"):
+        timed(Store, name, "optuna")
+    outputs = (
+        (document, "tune_document"),
+        (document, "plans_csv"),
+        (tune_text, "tune_report"),
+        (texts, "to_json"),
+        (files, "write_file"),
+    )
+    for owner, name in outputs:
+        timed(owner, name, "output")
+    settings = [x for o in overrides for x in ("--set", o)]
     before = time.process_time()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        code = command.run_tune(
-            study=str(STUDY), overrides=tuple(overrides), as_json=True, as_table=False, top=0, out=folder, html=None,
-            storage=None, no_storage=False, jobs=1, backend="joblib", scheduler=None, pareto=False,
-        )  # fmt: skip
+    done = CliRunner().invoke(cli, ["tune", str(STUDY), *settings, "--json", "--top", "0", "--out", folder])
+    code = done.exit_code
     total_s = time.process_time() - before
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({**counts, "cpu_s": total_s, "peak_mb": peak_mb, "exit": code, "spent": spent}))
@@ -253,7 +265,7 @@ def main() -> None:
             held = largest["cpu_s"] <= LIMIT_S and largest["peak_mb"] <= LIMIT_MB
             missed += not held
             say(
-                f"{largest['evaluations']:,} evaluations, each recorded, took {largest['cpu_s']:.1f} CPU seconds "
+                f"{largest['evaluations']:,} evaluations took {largest['cpu_s']:.1f} CPU seconds "
                 f"({largest['wall_s']:.1f} s wall) and {largest['peak_mb']:,.0f} MB; at most {LIMIT_S:.0f} s and "
                 f"{LIMIT_MB:,.0f} MB: {'held' if held else 'MISSED'}."
             )

@@ -24,7 +24,7 @@ from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.space import Candidate
 from autotune.study import Study, study_from_document
 from autotune.tuning.sampling.sampler import sample
-from autotune.tuning.workers import study_space
+from autotune.tuning.study_space import study_space
 
 DATA = Path(__file__).with_name("sampling.json")
 COMMAND = "python -m benchmarks.sampling --brute"

@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("autotune", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("autotune")
 
-ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(__file__).resolve().parent / "data"
+"""Extracts of public data; its README names the sources."""
 
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of measurements and model configs beside the repository; tests that need it skip without it."""
-    folder = ROOT.parent / "shared"
+    folder = DATA.parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip("no folder of shared measurements beside the repository")
     return folder

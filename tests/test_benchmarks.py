@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autotune.engines import traits_by_name
 from autotune.study import load_study
 from benchmarks import __main__ as speed
 from benchmarks import gpu, growth
@@ -33,8 +34,8 @@ def test_a_row_of_growth() -> None:
 def test_gemms_of_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A GPU that does what one engine's law says is in agreement with that one, and not with all."""
     arch, h200 = load_model("meta-llama/Meta-Llama-3.1-70B"), load_gpu("h200_sxm")
-    cell = (arch, Cluster(gpus=1, gpu=h200, gpus_per_node=8), "vllm", "bf16")
-    rate = cell_columns([cell], [load_calibration("hopper", "vllm")]).rates.attention
+    cell = (arch, Cluster(gpus=1, gpu=h200, gpus_per_node=8), traits_by_name()["vllm"], "bf16")
+    rate = cell_columns([cell], [load_calibration("hopper", traits_by_name()["vllm"])]).rates.attention
     found = []
     for m in (1, 64, 4096):
         n = k = 4096

@@ -1,30 +1,24 @@
-"""`autotune calibrate`."""
+"""A calibration of the user's own: `autotune calibrate`."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
-from pathlib import Path
-
 import click
-from rich.markup import escape
-from rich.table import Table
 
-from autotune.cli.measured import measured_on
-from autotune.report.console import Terminal
-from autotune.report.document import finite
-from autotune.report.files import to_json, write_atomic
-from autotune.validation.bench import SUFFIXES, read_results
-from costmodel.calibration.profile import profile_text
-from costmodel.measured.learn_profile import calibrate
-from costmodel.measured.runs import Run
-from costmodel.measured.runs_csv import read_runs
-
-WIDTH = 156
+from autotune.cli.options import MODELS, SHOWN
 
 
-def run_calibrate(
-    *,
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUNS...", type=click.Path(dir_okay=False))
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Profile to write (TOML).")
+@MODELS
+@click.option(
+    "--study",
+    type=click.Path(dir_okay=False),
+    help="What a benchmark's JSON ran on: model, GPU, engine. Default: study.json that an export wrote beside it.",
+)
+@click.option("--plan", help="The plan it ran with. Default: what the result or the export says, else the baseline.")
+@SHOWN
+def calibrate(
     runs: tuple[str, ...],
     out: str,
     models: str | None,
@@ -33,38 +27,34 @@ def run_calibrate(
     as_json: bool,
     as_table: bool,
 ) -> None:
-    """Learn cells from run files and write the profile."""
-    read: list[Run] = []
-    for name in runs:
-        path = Path(name)
+    """Make the model yours with a handful of your own runs.
+
+    RUNS are CSV files as `autotune validate` reads them, results of `vllm bench serve --save-result` (.json) or of
+    SGLang's bench_serving (.jsonl). At least five runs of each model, GPU and engine. They shift what is known of that
+    cell and narrow its interval; a study uses the profile through its `calibration` field.
+    """
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from autotune.cli.measured import bench_results
+    from autotune.cli.output import show
+    from autotune.engines import traits_by_name
+    from autotune.files import write_file
+    from autotune.report.document import finite
+    from autotune.report.validation import calibration_report
+    from autotune.validation.bench import SUFFIXES
+    from costmodel.calibration.profile import profile_text
+    from costmodel.measured.learn_profile import calibrate as learn
+    from costmodel.measured.runs_csv import read_runs
+
+    read = []
+    for path in map(Path, runs):
         if path.suffix in SUFFIXES:
-            read += _bench(path, study, plan)
+            _, results = bench_results(path, study, plan)
+            read += [result.run for result in results]
         else:
-            read += read_runs(path, None if models is None else Path(models))
-    profile, changes = calibrate(read)
-    write_atomic(Path(out), profile_text(profile))
-    if as_json or not (as_table or sys.stdout.isatty()):
-        click.echo(to_json(finite({"profile": out, "cells": [asdict(c) for c in changes]})), nl=False)
-        return
-    console = Terminal(width=None if sys.stdout.isatty() else WIDTH)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in (
-        "engine | GPU | model | precision",
-        "runs",
-        "TPOT error",
-        "with profile",
-        "TTFT error",
-        "with profile",
-    ):
-        table.add_column(title, justify="left" if "|" in title else "right")
-    for c in changes:
-        errors = (c.tpot_before, c.tpot_after, c.ttft_before, c.ttft_after)
-        table.add_row(escape(c.name), str(c.runs), *(f"{e:.1%}" for e in errors))
-    console.print(table)
-    console.print(f'Errors are of the runs given. Written to {escape(out)}; in a study: calibration = "{escape(out)}"')
-
-
-def _bench(path: Path, study: str | None, plan: str | None) -> tuple[Run, ...]:
-    measured = measured_on(path, study, plan)
-    results = read_results(path, measured.study, measured.plan, measured.knobs, fallback=measured.fallback)
-    return tuple(result.run for result in results)
+            read += read_runs(path, traits_by_name(), None if models is None else Path(models))
+    profile, changes = learn(read)
+    write_file(Path(out), profile_text(profile))
+    document = finite({"profile": out, "cells": [asdict(c) for c in changes]})
+    show(document, lambda _: calibration_report(changes, out), as_json=as_json, as_table=as_table)

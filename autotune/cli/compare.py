@@ -1,28 +1,32 @@
-"""`autotune compare`."""
+"""The plan in production against a candidate: `autotune compare`."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotune.cli.options import form_of, wants_json
-from autotune.comparison import compare
-from autotune.report.comparison import comparison_document
-from autotune.report.comparison_text import comparison_markdown, print_comparison
-from autotune.report.console import Terminal
-from autotune.report.files import to_json, write_atomic
-from autotune.study import load_study
-from autotune.traffic import WorkloadProfile, read_traffic
-from costmodel.errors import InputError
+from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, SHOWN
 
-WIDTH = 156
+if TYPE_CHECKING:
+    from autotune.traffic import WorkloadProfile
 
 
-def run_compare(
-    *,
+@click.command()
+@QUESTION
+@click.option("--current", metavar="PLAN", help="The plan that runs today. Default: the study's baseline.")
+@click.option(
+    "--candidate",
+    metavar="PLAN|best",
+    default="best",
+    show_default=True,
+    help="The plan to compare with; best: the first of the ranking.",
+)
+@click.option("--traffic", metavar="FILE", help="A request log; its traffic replaces the study's workload.")
+@FORMAT
+@OUT_FILE
+@SHOWN
+def compare(
     study: str,
     overrides: tuple[str, ...],
     current: str | None,
@@ -33,35 +37,42 @@ def run_compare(
     as_json: bool,
     as_table: bool,
 ) -> None:
-    """Compare, and show it in the form that was asked for."""
-    if form is not None and (as_json or as_table):
-        raise InputError.single("--format", "must not be given with --json or --table")
-    form = form_of(form, out, asked=as_json or as_table)
+    """Compare the plan in production with another: what differs, why, how sure that is, and what switching takes.
+
+    The verdict is switch, keep or undecided, with its reason. The exit code is 0 whatever the verdict; 2: the input is
+    wrong.
+
+    \b
+    autotune compare studies/deepseek-v3-128xh200.toml
+    autotune compare studies/qwen3-235b-64xh100.toml --candidate TP4/DP2/EP8 --format markdown
+    autotune compare STUDY --current TP8 --traffic requests.csv --json
+    """
+    from pathlib import Path
+
+    from autotune.cli.output import chosen_form, publish
+    from autotune.comparison import compare as compared
+    from autotune.report.comparison import comparison_document
+    from autotune.report.comparison_text import comparison_report
+    from autotune.study import load_study
+
+    form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     question = load_study(Path(study), overrides)
     profile = None if traffic is None else _profile(traffic)
-    document = comparison_document(compare(question, current, candidate, traffic=profile, source=traffic))
-    if form is None and not wants_json(as_json, as_table) and out is None:
-        print_comparison(Terminal(width=None if sys.stdout.isatty() else WIDTH), document)
-        return
-    text = _rendered(document, form)
-    if out is None:
-        click.echo(text, nl=False)
-    else:
-        write_atomic(Path(out), text)
+    document = comparison_document(compared(question, current, candidate, traffic=profile, source=traffic))
+    publish(document, comparison_report, _page, form=form, out=out)
 
 
 def _profile(source: str) -> WorkloadProfile:
+    from autotune.traffic import read_traffic
+    from costmodel.errors import InputError
+
     log = read_traffic(source)
     if log.refusal is not None:
         raise InputError.single(source, f"cannot be compared on: {log.refusal}")
     return log.profile()
 
 
-def _rendered(document: dict[str, Any], form: str | None) -> str:
-    if form == "markdown":
-        return comparison_markdown(document)
-    if form == "html":
-        from autotune.report.html.comparison import comparison_page  # the template engine is for those who want a page
+def _page(document: dict[str, Any]) -> str:
+    from autotune.report.html.comparison import comparison_page  # the template engine is for those who want a page
 
-        return comparison_page(document)
-    return to_json(document)
+    return comparison_page(document)

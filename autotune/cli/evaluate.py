@@ -1,29 +1,27 @@
-"""`autotune evaluate`."""
+"""The report on one plan: `autotune evaluate`."""
 
 from __future__ import annotations
 
 import sys
-from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import click
 
-import autotune
-from autotune.cli.options import EXIT_INFEASIBLE, form_of, wants_json
-from autotune.cli.tune import progress_bar
-from autotune.evaluation import read_claims
-from autotune.report.console import Terminal
-from autotune.report.evaluation import evaluation_document
-from autotune.report.evaluation_text import evaluation_markdown, print_evaluation
-from autotune.report.files import to_json, write_atomic
-from costmodel.errors import InputError
-
-WIDTH = 156
+from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SHOWN
 
 
-def run_evaluate(
-    *,
+@click.command()
+@QUESTION
+@click.option("--plan", help="Plan to evaluate, as a short or a full plan string. Default: the study's baseline.")
+@click.option(
+    "--claims",
+    type=click.Path(dir_okay=False),
+    help="TOML file of claims about the plan, each of which is confirmed, refuted or undecidable.",
+)
+@FORMAT
+@OUT_FILE
+@SHOWN
+def evaluate(
     study: str,
     overrides: tuple[str, ...],
     plan: str | None,
@@ -32,34 +30,38 @@ def run_evaluate(
     out: str | None,
     as_json: bool,
     as_table: bool,
-) -> int:
-    """Evaluate a plan and write the report; the exit code."""
-    if form is not None and (as_json or as_table):
-        raise InputError.single("--format", "must not be given with --json or --table")
-    form = form_of(form, out, asked=as_json or as_table)
-    loaded = autotune.load_study(Path(study), overrides)
+) -> None:
+    """Say what a plan of STUDY does and why, with evidence: PASSED or FAILED, and a verdict on each parallel axis.
+
+    Every figure comes with its limit, the room to it, and what it rests on. Each axis is judged by the best plan
+    with that axis at each other value, all else free. Claims of a report are held against our figures.
+
+    \b
+    autotune evaluate studies/deepseek-v3-128xh200.toml --table
+    autotune evaluate studies/deepseek-v3-128xh200.toml --plan TP2/DP8/EP16 --format html --out report.html
+    autotune evaluate studies/reference-128.toml --claims studies/reference-128.claims.toml --table
+
+    Exit code 0: PASSED; 3: FAILED; 2: the input is wrong.
+    """
+    from pathlib import Path
+
+    from autotune.cli.output import chosen_form, progress_bar, publish
+    from autotune.evaluation import evaluate as evaluated
+    from autotune.evaluation import read_claims
+    from autotune.report.evaluation import evaluation_document
+    from autotune.report.evaluation_text import evaluation_report
+    from autotune.study import load_study
+
+    form = chosen_form(form, out, as_json=as_json, as_table=as_table)
+    loaded = load_study(Path(study), overrides)
     known = None if claims is None else read_claims(Path(claims))
     with progress_bar(quiet=as_json) as report:
-        document = evaluation_document(autotune.evaluate(loaded, plan, known, progress=report))
-    shape = form or ("json" if wants_json(as_json, as_table) else "terminal")
-    if shape == "terminal" and out is None:
-        print_evaluation(Terminal(width=None if sys.stdout.isatty() else WIDTH), document)
-    elif out is None:
-        click.echo(_rendered(document, shape), nl=False)
-    else:
-        write_atomic(Path(out), _rendered(document, shape))
-    return 0 if document["verdict"] == "PASSED" else EXIT_INFEASIBLE
+        document = evaluation_document(evaluated(loaded, plan, known, progress=report))
+    publish(document, evaluation_report, _page, form=form, out=out)
+    sys.exit(0 if document["verdict"] == "PASSED" else EXIT_INFEASIBLE)
 
 
-def _rendered(document: dict[str, Any], shape: str) -> str:
-    if shape == "markdown":
-        return evaluation_markdown(document)
-    if shape == "html":
-        from autotune.report.html.evaluation import evaluation_page  # the template engine is for those who want a page
+def _page(document: dict[str, Any]) -> str:
+    from autotune.report.html.evaluation import evaluation_page  # the template engine is for those who want a page
 
-        return evaluation_page(document)
-    if shape == "terminal":
-        buffer = StringIO()
-        print_evaluation(Terminal(width=WIDTH, file=buffer), document)
-        return buffer.getvalue()
-    return to_json(document)
+    return evaluation_page(document)

@@ -1,30 +1,54 @@
-"""`autotune export`."""
+"""From a plan to launch files: `autotune export`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, wants_json
-from autotune.launch.export import Export, choose_plan, current_service, imported_service, make_export
-from autotune.launch.files import OutFile, write_folder
-from autotune.launch.plan import Service
-from autotune.launch.reading.import_plan import import_plan
-from autotune.launch.reading.parse import find_engine
-from autotune.launch.targets.registry import TARGETS, Target, target_files
-from autotune.report.files import to_json
-from autotune.report.launch import export_document, print_export
-from autotune.study import Study, load_study
-from autotune.study.portable import portable_study
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
+
+if TYPE_CHECKING:
+    from autotune.engines.service import Service
+    from autotune.study import Study
 
 MAX_NAME = 250
 """Longer than this, `--from` is no file name on any system."""
 
 
-def run_export(
-    *,
+@click.command()
+@QUESTION
+@click.option(
+    "--plan",
+    help="Plan string as `autotune tune` prints it, `baseline`, or `best` (the default) of the target's engine.",
+)
+@click.option(
+    "--target",
+    required=True,
+    help="What to write launch files for: compose, k8s, dynamo, or an engine's name for a script per node.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False), help="Folder to write; new, empty or an export."
+)
+@click.option("--engine-version", help="Version of the engine, as 0.33.0. Default: the newest whose options are known.")
+@click.option(
+    "--model", help="What the engine loads: a Hugging Face name or a path on the nodes. Default: the study's."
+)
+@click.option(
+    "--from",
+    "current",
+    metavar="CURRENT",
+    help="What runs now, for the way from there: a plan string, `baseline`, or what `autotune import` reads (an "
+    "exported folder, a file, a command).",
+)
+@click.option("--image", help="Container image for compose, k8s and dynamo. Default: the engine's published one.")
+@click.option(
+    "--hybrid-lb", is_flag=True, help="Every node of a replica answers HTTP for its own ranks, where the engine can."
+)
+@SHOWN
+def export(
     study: str,
     overrides: tuple[str, ...],
     plan: str | None,
@@ -33,46 +57,60 @@ def run_export(
     engine_version: str | None,
     model: str | None,
     current: str | None,
-    hybrid_lb: bool,
     image: str | None,
+    hybrid_lb: bool,
     as_json: bool,
     as_table: bool,
-) -> int:
-    """Write the launch files of a plan; the exit code."""
-    loaded, chosen = load_study(Path(study), overrides), TARGETS[target]
+) -> None:
+    """Write what starts a plan of STUDY, how to check it, a benchmark that verifies it, and a README.
+
+    vllm, sglang, trtllm: a script per node, host names as parameters. compose: Docker Compose, for a plan of one node.
+    k8s: a Kustomize base, a Deployment or, where replicas span nodes, a LeaderWorkerSet. dynamo: a
+    DynamoGraphDeployment with vLLM. Every option is checked against the option list of the engine's version, and the
+    lengths and counts fit the memory model. A plan that the target, the engine or the version cannot express is an
+    error (exit code 2) that names the rule; exit code 3: no plan keeps every limit, name one with --plan.
+
+    \b
+    autotune export studies/deepseek-v3-128xh200.toml --target vllm --out out/launch
+    autotune export studies/qwen3-235b-64xh100.toml --target sglang --set engine=any --from baseline --out out/sg
+    autotune export studies/deepseek-v3-128xh200.toml --target k8s --model /models/deepseek-v3 --out out/k8s
+    """
+    from autotune.cli.output import show
+    from autotune.files import OutFile
+    from autotune.launch.export import choose_plan, make_export
+    from autotune.launch.files import write_export
+    from autotune.launch.service import LaunchOptions
+    from autotune.launch.targets.registry import find_target, target_files
+    from autotune.report.launch import export_document, export_report
+    from autotune.study import load_study
+    from autotune.study.portable import portable_study
+
+    loaded, chosen = load_study(Path(study), overrides), find_target(target)
     result, said = choose_plan(loaded, chosen, plan)
     if result is None:
         click.echo("error: no plan of the target's engine keeps every limit; name one with --plan", err=True)
-        return EXIT_INFEASIBLE
-    export = make_export(
+        sys.exit(EXIT_INFEASIBLE)
+    now = None if current is None else _current(loaded, current)
+    launch = make_export(
         loaded,
         result,
-        said=said,
-        version=engine_version,
-        model=model,
-        hybrid_lb=hybrid_lb,
-        image=image,
-        current=None if current is None else _current(loaded, current),
+        asked=LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image),
+        assumptions=said,
         usual_version=chosen.version,
     )
-    files = _write(chosen, export, Path(out), portable_study(Path(study), overrides))
-    document = export_document(export.launch, target=target, folder=out, files=files)
-    if wants_json(as_json, as_table):
-        click.echo(to_json(document), nl=False)
-    else:
-        print_export(document)
-    return 0
-
-
-def _write(target: Target, export: Export, folder: Path, study: Mapping[str, str]) -> list[str]:
-    files = target_files(target, export.launch, current=export.current)
-    files |= {name: OutFile(text=text) for name, text in study.items()}
-    write_folder(folder, files)
-    return sorted(files)
+    files = target_files(chosen, launch, current=now)
+    files |= {name: OutFile(text=text) for name, text in portable_study(Path(study), overrides).items()}
+    write_export(Path(out), files)
+    document = export_document(launch, target=target, folder=out, files=sorted(files))
+    show(document, export_report, as_json=as_json, as_table=as_table)
 
 
 def _current(study: Study, text: str) -> Service:
     """What runs now: of a file, folder or command as `autotune import` reads it, else a plan string or `baseline`."""
+    from autotune.launch.export import current_service, imported_service
+    from autotune.launch.reading.import_plan import import_plan
+    from autotune.launch.reading.parse import find_engine
+
     path = Path(text)
     if find_engine(text.split()) is not None or (len(text) < MAX_NAME and "\x00" not in text and path.exists()):
         return imported_service(study, import_plan(text, study=study))

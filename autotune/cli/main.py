@@ -1,56 +1,37 @@
-"""The command line. Each command imports what it needs when it runs, so that `--help` is immediate."""
+"""The command `autotune`."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import click
 
+from autotune.cli.lazy_group import LazyGroup
 from autotune.cli.options import EXIT_INPUT, EXIT_INTERRUPTED
 
-# Command -> module of autotune.cli.commands that defines it, and its name there where it differs; in the order of
-# `--help`.
 COMMANDS = {
     "tune": "tune",
-    "worker": "worker",
-    "space": "inspect",
-    "model": "inspect",
-    "catalog": "inspect",
-    "schema": "inspect",
+    "space": "space",
+    "model": "model",
+    "catalog": "catalog",
+    "schema": "schema",
     "validate": "validate",
-    "calibrate": "validate",
+    "calibrate": "calibrate",
     "evaluate": "evaluate",
     "compare": "compare",
     "retune": "retune",
     "schedule": "schedule",
     "dag": "dag",
     "export": "export",
-    "import": "importing:import_plan",
-    "verify": "validate",
+    "import": "import_plan:import_plan",
+    "verify": "verify",
     "study": "study",
 }
 
 
-class LazyGroup(click.Group):
-    """A group that imports the definition of a command when it is named."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
-        """Names of the commands, as a user meets them: the main job first."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command of that name, or nothing."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(
-            importlib.import_module(f"autotune.cli.commands.{module}"), attribute or cmd_name
-        )
-        return command
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, homes=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="autotune")
 def cli() -> None:
     """Choose how to spread an LLM over a GPU cluster for serving.
@@ -67,20 +48,31 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends in a message and exit code 2, never in a traceback."""
-    from costmodel.errors import InputError
-
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        _fail(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; what was scored is kept", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    except InputError as error:
+    except ValueError as error:
+        from costmodel.errors import InputError  # whoever raises one has imported it: --help does without
+
+        if not isinstance(error, InputError):
+            raise
         for problem in error.problems:
             click.echo(f"error: {problem}", err=True)
         sys.exit(EXIT_INPUT)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+
+
+def _fail(error: click.ClickException) -> None:
+    """Click's own complaints, in the spelling of ours."""
+    text = error.format_message().rstrip(".")
+    click.echo(f"error: {text[:1].lower()}{text[1:]}", err=True)
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    if ctx is not None:
+        click.echo(f"try: {ctx.command_path} --help", err=True)
+    sys.exit(EXIT_INPUT)

@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotune.launch.document import read_knobs
+from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, MAX_MARK_BYTES, is_export
 from autotune.study import Study, load_study
 from autotune.study.portable import STUDY_FILE
-from autotune.validation.bench import BenchKnobs
+from autotune.validation.bench import BenchKnobs, BenchResult, read_results
 from costmodel.errors import InputError
 from costmodel.files import read_file
 
@@ -27,12 +27,20 @@ class Measured:
     assumptions: tuple[str, ...]
 
 
-def measured_on(result: Path, study: str | None, plan: str | None, overrides: tuple[str, ...] = ()) -> Measured:
-    """Where the study, the plan and its knobs come from.
+def bench_results(
+    path: Path, study: str | None, plan: str | None, overrides: tuple[str, ...] = ()
+) -> tuple[Measured, tuple[BenchResult, ...]]:
+    """What a result ran on, and the runs it holds.
 
     Raises:
-        InputError: no study is given, and none lies beside the result; or it is wrong.
+        InputError: no study is given, and none lies beside the result; or one of them is wrong.
     """
+    measured = _measured_on(path, study, plan, overrides)
+    return measured, read_results(path, measured.study, measured.plan, measured.knobs, fallback=measured.fallback)
+
+
+def _measured_on(result: Path, study: str | None, plan: str | None, overrides: tuple[str, ...]) -> Measured:
+    """Where the study, the plan and its knobs come from."""
     folder, said = result.parent, []
     document = json.loads(read_file(folder / MARK, MAX_MARK_BYTES)) if is_export(folder) else None
     beside = folder / STUDY_FILE
@@ -48,7 +56,7 @@ def measured_on(result: Path, study: str | None, plan: str | None, overrides: tu
     fallback = None if loaded.baseline is None else loaded.baseline.plan
     if document is not None:
         path = str(folder / MARK)
-        read = read_knobs(document, path)
+        _, read = read_plan(document, path)
         exported = str(document.get("plan"))
         if plan is None or plan == exported:
             knobs = BenchKnobs(

@@ -29,10 +29,7 @@ APPROXIMATE = click.option(
     help="Take the nearest model where the file has fields that are not modelled; every result says so.",
 )
 JSON = click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="One JSON document on stdout and nothing else (the default in a pipe).",
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout and nothing else (the default in a pipe)."
 )
 TABLE = click.option("--table", "as_table", is_flag=True, help="The table, also in a pipe.")
 STORAGE = click.option(
@@ -51,17 +48,26 @@ BACKEND = click.option(
 SCHEDULER = click.option(
     "--scheduler", metavar="ADDRESS", help="The cluster: tcp://HOST:8786 (Dask), HOST:6379 or ray://HOST:10001 (Ray)."
 )
+FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["terminal", "markdown", "html", "json"]),
+    help="Default: what the name of --out ends in, else terminal, JSON in a pipe.",
+)
+OUT_FILE = click.option("--out", type=click.Path(dir_okay=False), help="File to write instead of standard output.")
+MODELS = click.option(
+    "--models", type=click.Path(file_okay=False), help="Folder of config.json files, matched by model name."
+)
 
 
-SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json"}
-"""Ending of a file -> the form that it is taken to be in where none is asked for."""
+def QUESTION(command: Command) -> Command:  # noqa: N802  # an option like the others
+    """A study, and changes to it."""
+    return STUDY(SET(command))
 
 
-def form_of(form: str | None, out: str | None, *, asked: bool) -> str | None:
-    """The form asked for, else the one that the file's name says; `asked`: JSON or a table is asked for already."""
-    if form is not None or out is None or asked:
-        return form
-    return next((known for suffix, known in SUFFIXES.items() if out.lower().endswith(suffix)), None)
+def SHOWN(command: Command) -> Command:  # noqa: N802
+    """JSON, or tables for people."""
+    return JSON(TABLE(command))
 
 
 def wants_json(as_json: bool, as_table: bool) -> bool:

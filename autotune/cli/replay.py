@@ -1,27 +1,39 @@
-"""`autotune retune replay`."""
+"""What re-tuning would have done on recorded traffic: `autotune retune replay`."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import click
 
-from autotune.cli.options import wants_json
-from autotune.cli.retune import WIDTH, duration_s
-from autotune.cli.tune import progress_bar
-from autotune.report.console import Terminal
-from autotune.report.files import to_json, write_atomic
-from autotune.report.replay import print_replay, replay_document, replay_markdown
-from autotune.report.replay_plot import replay_svg
-from autotune.retuning.replay import replay
-from autotune.study import load_study
-from autotune.traffic import read_traffic
-from costmodel.errors import InputError
+from autotune.cli.options import QUESTION, SHOWN, wants_json
 
 MIN_LOAD, MAX_LOAD = 0.01, 10.0
 
 
-def run_replay(
-    *,
+@click.command()
+@QUESTION
+@click.option(
+    "--traffic", required=True, multiple=True, metavar="FILE", help="Request log; several follow each other in order."
+)
+@click.option("--step", default="10m", show_default=True, metavar="TIME", help="How often is decided.")
+@click.option("--window", default="30m", show_default=True, metavar="TIME", help="How far back each decision looks.")
+@click.option(
+    "--load",
+    default="0.9",
+    show_default=True,
+    metavar="SHARE|as-is",
+    help="Mean load of each log, as a share of what the best plan takes of it within the limits; as-is: as it came.",
+)
+@click.option(
+    "--begin",
+    default="baseline",
+    show_default=True,
+    type=click.Choice(["best", "baseline"]),
+    help="What runs at first: the study's baseline, or the best plan for the first step.",
+)
+@click.option("--plot", type=click.Path(dir_okay=False), help="SVG file to write.")
+@click.option("--markdown", type=click.Path(dir_okay=False), help="Markdown file to write the tables to.")
+@SHOWN
+def replay(
     study: str,
     overrides: tuple[str, ...],
     traffic: tuple[str, ...],
@@ -34,7 +46,27 @@ def run_replay(
     as_json: bool,
     as_table: bool,
 ) -> None:
-    """Walk the traces and show what came of it."""
+    """Walk recorded traffic and report what retune decides, beside never and always switching, and an oracle.
+
+    All begin with the same plan, the baseline unless --begin best. The oracle knows each step and switches for nothing.
+
+    \b
+    autotune retune replay studies/qwen3-235b-64xh100.toml --traffic conversation.csv --traffic code.csv --step 10m
+    """
+    from pathlib import Path
+
+    from autotune.cli.output import progress_bar
+    from autotune.cli.times import duration_s
+    from autotune.files import write_file
+    from autotune.report.files import to_json
+    from autotune.report.replay import replay_blocks, replay_document, replay_markdown
+    from autotune.report.svg.replay_plot import replay_svg
+    from autotune.report.terminal import print_blocks, stdout_console
+    from autotune.retuning.replay import replay as walk
+    from autotune.study import load_study
+    from autotune.traffic import read_traffic
+    from costmodel.errors import InputError
+
     step_s, window_s = duration_s(step, "--step"), duration_s(window, "--window")
     if window_s < step_s:
         raise InputError.single("--window", f"must be at least a step, {step_s:g} s, got {window_s:g} s")
@@ -43,7 +75,7 @@ def run_replay(
     logs = [read_traffic(source) for source in traffic]
     quiet = wants_json(as_json, as_table)
     with progress_bar(quiet=quiet) as report:
-        found = replay(
+        found = walk(
             loaded,
             logs,
             step_s=step_s,
@@ -54,16 +86,18 @@ def run_replay(
         )
     document = replay_document(found)
     if plot is not None:
-        write_atomic(Path(plot), replay_svg(document))
+        write_file(Path(plot), replay_svg(document))
     if markdown is not None:
-        write_atomic(Path(markdown), replay_markdown(document))
+        write_file(Path(markdown), replay_markdown(document))
     if quiet:
-        sys.stdout.write(to_json(document))
+        click.echo(to_json(document), nl=False)
     else:
-        print_replay(Terminal(width=None if sys.stdout.isatty() else WIDTH), document)
+        print_blocks(stdout_console(), replay_blocks(document))
 
 
 def _load_frac(text: str) -> float | None:
+    from costmodel.errors import InputError
+
     if text == "as-is":
         return None
     try:

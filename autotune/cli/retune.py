@@ -1,144 +1,186 @@
-"""`autotune retune`, `retune accept` and `retune history`."""
+"""Tuning again as traffic drifts: `autotune retune`, and accept and history below it."""
 
 from __future__ import annotations
 
-import re
 import sys
-import time
-from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
-from rich.console import Console
 
-from autotune.cli.commands.retune import EXIT_BUSY, EXIT_REFUSED, EXIT_SWITCH, TIMEOUT
-from autotune.cli.options import wants_json
-from autotune.cli.tune import progress_bar
-from autotune.report.console import Terminal
-from autotune.report.files import to_json
-from autotune.report.retuning import history_document, print_history, print_retune, retune_document
-from autotune.retuning.ledger import read_ledger
-from autotune.retuning.lock import BusyError
-from autotune.retuning.metrics import write_metrics
-from autotune.retuning.retune_once import Outcome, accept, retune
-from autotune.study import load_study
-from costmodel.errors import InputError
+from autotune.cli.lazy_group import LazyGroup
+from autotune.cli.options import QUESTION, SHOWN, wants_json
 
-WIDTH = 156
-UNITS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+if TYPE_CHECKING:
+    from autotune.retuning.lock import BusyError
+    from autotune.retuning.retune_once import Outcome
+
+TIMEOUT = "30s"
+EXIT_REFUSED = 4
+EXIT_SWITCH = 10
+EXIT_BUSY = 75
+
+STATE = click.option(
+    "--state",
+    required=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Folder of the ledger, current.json and the lock; made where it does not exist.",
+)
+NOW = click.option("--now", metavar="TIME", help="ISO 8601 or Unix seconds. Default: the log's last request, or now.")
 
 
-def run_retune(
-    *,
+@click.group(cls=LazyGroup, homes={"replay": "replay"}, default="run")
+def retune() -> None:
+    """Decide whether today's traffic is worth another plan. One shot, for cron, systemd timers and CronJobs.
+
+    The window's traffic is compared with what the current plan was chosen for. Without drift nothing is tuned. Else
+    the current plan and the best one are put on the same traffic, and a switch is recommended when its gain over a
+    horizon, less what it costs, is large and sure enough (table `retune` of the study; `switch` says what it costs).
+    Every decision is a line of the ledger; the same window decides once.
+
+    \b
+    autotune retune studies/deepseek-v3-128xh200.toml --traffic requests.csv --state state
+    autotune retune history --state state
+    autotune retune accept --state state
+
+    Exit code 0 (with --detailed-exitcode 0: keep, 10: switch); 4: the window cannot be judged; 75: another run is at
+    work on the state; 2: the input is wrong.
+    """
+
+
+@retune.command(name="run", hidden=True)
+@QUESTION
+@click.option("--traffic", required=True, metavar="FILE|URL", help="Request log, or metrics of a running server.")
+@STATE
+@click.option("--window", default="24h", show_default=True, metavar="TIME", help="How far back: 90m, 24h, 7d.")
+@NOW
+@click.option(
+    "--timeout",
+    default=TIMEOUT,
+    show_default=True,
+    metavar="TIME",
+    help="Of an address: for each answer, 20 times it in all.",
+)
+@click.option("--apply", is_flag=True, help="Make a recommended switch the current plan at once.")
+@click.option("--detailed-exitcode", is_flag=True, help="0: keep, 10: a switch is recommended.")
+@click.option("--metrics", type=click.Path(dir_okay=False), help="Prometheus text file to replace.")
+@SHOWN
+def run(
     study: str,
     overrides: tuple[str, ...],
     traffic: str,
     state: str,
     window: str,
     now: str | None,
+    timeout: str,
     apply: bool,
     detailed_exitcode: bool,
     metrics: str | None,
     as_json: bool,
     as_table: bool,
-    timeout: str = TIMEOUT,
-) -> int:
-    """Decide, show and say it in the exit code."""
+) -> None:
+    """Decide on the window that ends now."""
+    import time
+    from pathlib import Path
+
+    from autotune.cli.output import progress_bar
+    from autotune.cli.times import duration_s, time_s
+    from autotune.retuning.lock import BusyError
+    from autotune.retuning.metrics import write_metrics
+    from autotune.retuning.retune_once import retune as decide
+    from autotune.study import load_study
+
     started = time.perf_counter()
-    seconds, end = duration_s(window, "--window"), None if now is None else time_s(now, "--now")
+    window_s, now_s = duration_s(window, "--window"), None if now is None else time_s(now, "--now")
     timeout_s = duration_s(timeout, "--timeout")
     loaded = load_study(Path(study), overrides)
+    quiet = wants_json(as_json, as_table)
     try:
-        with progress_bar(quiet=wants_json(as_json, as_table)) as report:
-            outcome = retune(
+        with progress_bar(quiet=quiet) as report:
+            outcome = decide(
                 loaded,
                 traffic,
                 Path(state),
-                window_s=seconds,
-                now_s=end,
+                window_s=window_s,
+                now_s=now_s,
                 timeout_s=timeout_s,
                 apply=apply,
                 progress=report,
             )
     except BusyError as error:
-        return _busy(error)
+        _busy(error)
     if metrics is not None:
         write_metrics(Path(metrics), outcome, duration_s=time.perf_counter() - started)
-    _show(outcome, as_json=wants_json(as_json, as_table))
+    _show(outcome, as_json=quiet)
     decision = outcome.entry["decision"]
     if decision == "refuse":
-        return EXIT_REFUSED
-    return EXIT_SWITCH if detailed_exitcode and decision == "switch" else 0
+        sys.exit(EXIT_REFUSED)
+    sys.exit(EXIT_SWITCH if detailed_exitcode and decision == "switch" else 0)
 
 
-def run_accept(*, state: str, decision: str | None, now: str | None, as_json: bool, as_table: bool) -> int:
-    """Put a recommended switch into production."""
-    at = time.time() if now is None else time_s(now, "--now")
+@retune.command()
+@STATE
+@click.option("--id", "decision", metavar="ID", help="Beginning of a decision's id. Default: the latest decision.")
+@NOW
+@SHOWN
+def accept(state: str, decision: str | None, now: str | None, as_json: bool, as_table: bool) -> None:
+    """Make a recommended switch the current plan: a line in the ledger, and current.json."""
+    import time
+    from pathlib import Path
+
+    from autotune.cli.times import time_s
+    from autotune.retuning.lock import BusyError
+    from autotune.retuning.retune_once import accept as accepted
+
+    now_s = time.time() if now is None else time_s(now, "--now")
     try:
-        outcome = accept(Path(state), decision, now_s=at)
+        outcome = accepted(Path(state), decision, now_s=now_s)
     except BusyError as error:
-        return _busy(error)
+        _busy(error)
     _show(outcome, as_json=wants_json(as_json, as_table))
-    return 0
 
 
-def run_history(*, state: str, last: int, as_json: bool, as_table: bool) -> None:
-    """Show the ledger."""
+@retune.command()
+@STATE
+@click.option("--last", default=0, type=click.IntRange(0), help="Entries to show, the newest; 0 for all.")
+@SHOWN
+def history(state: str, last: int, as_json: bool, as_table: bool) -> None:
+    """Show the ledger: what was decided, why, and what was put into production."""
+    from pathlib import Path
+
+    from autotune.report.files import to_json
+    from autotune.report.retuning import history_document, history_table
+    from autotune.report.terminal import print_line, print_table, stdout_console
+    from autotune.retuning.ledger import read_ledger
+    from costmodel.errors import InputError
+
     folder = Path(state)
     if not folder.is_dir():
         raise InputError.single("--state", f"must be a folder that `autotune retune` made, got {state}")
     document = history_document(read_ledger(folder))
     if wants_json(as_json, as_table):
         click.echo(to_json({**document, "entries": document["entries"][-last:]}), nl=False)
+        return
+    table = history_table(document, last=last)
+    if table is None:
+        print_line(stdout_console(), f"nothing was decided yet in {document['ledger']}")
     else:
-        print_history(_console(), document, last=last)
+        print_table(stdout_console(), table)
 
 
 def _show(outcome: Outcome, *, as_json: bool) -> None:
+    from autotune.report.files import to_json
+    from autotune.report.retuning import retune_document, retune_lines
+    from autotune.report.terminal import print_line, stdout_console
+
     document = retune_document(outcome)
     if as_json:
         click.echo(to_json(document), nl=False)
-    else:
-        print_retune(_console(), document)
+        return
+    for line in retune_lines(document):
+        print_line(stdout_console(), line)
 
 
-def _console() -> Console:
-    return Terminal(width=None if sys.stdout.isatty() else WIDTH)
-
-
-def _busy(error: BusyError) -> int:
+def _busy(error: BusyError) -> NoReturn:
     click.echo(f"busy: {error}", err=True)
-    return EXIT_BUSY
-
-
-def duration_s(text: str, path: str) -> float:
-    """`90m`, `24h`, `7d`, or seconds.
-
-    Raises:
-        InputError: it is none of them, or not more than zero.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?", text.strip())
-    seconds = 0.0 if found is None else float(found[1]) * UNITS_S[found[2] or "s"]
-    if not 0.0 < seconds <= 1e9:
-        raise InputError.single(path, f"must be a time of more than 0 such as 90m, 24h or 7d, got {text!r}")
-    return seconds
-
-
-def time_s(text: str, path: str) -> float:
-    """Unix seconds of an ISO 8601 time (UTC where it names no zone) or of a number.
-
-    Raises:
-        InputError: it is neither, or lies beyond the year 9999.
-    """
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            read = datetime.fromisoformat(text)
-            seconds = (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
-        except ValueError as error:
-            message = f"must be ISO 8601 such as 2026-11-24T03:00:00Z, or Unix seconds, got {text!r}"
-            raise InputError.single(path, message) from error
-    if not 0.0 <= seconds < 253402300800.0:
-        raise InputError.single(path, f"must lie between 1970 and 9999, got {text!r}")
-    return seconds
+    sys.exit(EXIT_BUSY)

@@ -1,4 +1,4 @@
-"""`autotune schedule`."""
+"""Retune again and again: `autotune schedule`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,29 @@ from pathlib import Path
 
 import click
 
-from autotune.cli.retune import duration_s, run_retune
-from autotune.retuning.scheduler_units import EMIT, job
-from autotune.study import load_study
-from costmodel.errors import InputError
-
-STUDY_FILE, TRAFFIC, STATE = "study.toml", "traffic.csv", "state"
+STANDS = {"STUDY": "study.toml", "--traffic": "traffic.csv", "--state": "state"}
 """What a unit names where nothing is given: files to put in place."""
 
 
-def run_schedule(
-    *,
+@click.command()
+@click.argument("study", required=False, type=click.Path(dir_okay=False))
+@click.option("--traffic", metavar="FILE|URL", help="As for `autotune retune`.")
+@click.option("--state", type=click.Path(file_okay=False), help="As for `autotune retune`.")
+@click.option("--every", default="1h", show_default=True, metavar="TIME", help="Interval: 10m, 1h, 6h, 24h.")
+@click.option("--window", default="24h", show_default=True, metavar="TIME", help="How far back each run looks.")
+@click.option("--apply", is_flag=True, help="Let each run make a recommended switch the current plan.")
+@click.option("--metrics", type=click.Path(dir_okay=False), help="Prometheus text file that each run replaces.")
+@click.option(
+    "--emit", type=click.Choice(["systemd", "cron", "k8s"]), help="Print units that run it, instead of running it."
+)
+@click.option("--loop", is_flag=True, help="Run in the foreground until SIGTERM or Ctrl-C.")
+@click.option("--name", default="autotune-retune", show_default=True, help="Of the unit or CronJob.")
+@click.option("--image", default="autotune:latest", show_default=True, help="Container image, for k8s.")
+@click.option(
+    "--volume-claim", default="autotune-state", show_default=True, help="Claim that holds the files, for k8s."
+)
+@click.option("--mount", default="/data", show_default=True, help="Where the pod sees it, and its working folder.")
+def schedule(
     study: str | None,
     traffic: str | None,
     state: str | None,
@@ -34,62 +46,62 @@ def run_schedule(
     image: str,
     volume_claim: str,
     mount: str,
-) -> int:
-    """Print units, or run; the exit code."""
+) -> None:
+    """Run `autotune retune STUDY` at an interval: print units for systemd, cron or Kubernetes, or loop.
+
+    \b
+    autotune schedule studies/qwen3-235b-64xh100.toml --traffic requests.csv --state state --every 1h --emit k8s
+    autotune schedule studies/qwen3-235b-64xh100.toml --traffic requests.csv --state state --every 10m --loop
+
+    For systemd and cron, paths are made absolute; for Kubernetes they are taken as paths in the pod.
+    """
+    from autotune.cli.times import duration_s
+    from autotune.retuning.scheduler_units import EMIT, job
+    from costmodel.errors import InputError
+
     if (emit is None) != loop:
         raise InputError.single("--emit", "exactly one of --emit and --loop must be given")
     if loop and (study is None or traffic is None or state is None):
         raise InputError.single("--loop", "needs STUDY, --traffic and --state")
-    for word, given, stands in (
-        ("STUDY", study, STUDY_FILE),
-        ("--traffic", traffic, TRAFFIC),
-        ("--state", state, STATE),
-    ):
-        if given is None:
-            click.echo(f"assumed: {word} not given: {stands}", err=True)
-    study, traffic, state = study or STUDY_FILE, traffic or TRAFFIC, state or STATE
+    given = {"STUDY": study, "--traffic": traffic, "--state": state}
+    for word, value in given.items():
+        if value is None:
+            click.echo(f"assumed: {word} not given: {STANDS[word]}", err=True)
+    study, traffic, state = (value or STANDS[word] for word, value in given.items())
     seconds = duration_s(every, "--every")
     duration_s(window, "--window")
-    if loop:
-        load_study(Path(study))
-        _loop(seconds, study, traffic, state, window, apply=apply, metrics=metrics)
-        return 0
-    inside = emit == "k8s"
-    program = "autotune" if inside else shutil.which("autotune") or str(Path(sys.argv[0]).resolve())
-    place = str if inside else _absolute
-    command = [program, "retune", place(study), "--traffic", traffic if "://" in traffic else place(traffic)]
+    place = _absolute if emit in ("systemd", "cron") else str
+    command = ["retune", place(study), "--traffic", traffic if "://" in traffic else place(traffic)]
     command += ["--state", place(state), "--window", window]
     command += ["--apply"] if apply else []
     command += ["--metrics", place(metrics)] if metrics is not None else []
-    made = job(name=name, command=tuple(command), every_s=seconds, image=image, volume_claim=volume_claim, mount=mount)
-    click.echo(EMIT[str(emit)](made), nl=False)
-    return 0
+    if emit is None:
+        _loop(seconds, study, command[1:])
+        return
+    program = "autotune" if emit == "k8s" else shutil.which("autotune") or _absolute(sys.argv[0])
+    made = job(
+        name=name, command=(program, *command), every_s=seconds, image=image, volume_claim=volume_claim, mount=mount
+    )
+    click.echo(EMIT[emit](made), nl=False)
 
 
 def _absolute(path: str) -> str:
     return str(Path(path).absolute())
 
 
-def _loop(
-    seconds: float, study: str, traffic: str, state: str, window: str, *, apply: bool, metrics: str | None
-) -> None:
+def _loop(seconds: float, study: str, arguments: list[str]) -> None:
+    """`autotune retune` with these arguments again and again, until a signal."""
+    from autotune.cli.retune import retune
     from autotune.retuning.loop import run_every  # the scheduler is for those who loop
+    from autotune.study import load_study
+    from costmodel.errors import InputError
+
+    load_study(Path(study))
 
     def once() -> None:
         try:
-            run_retune(
-                study=study,
-                overrides=(),
-                traffic=traffic,
-                state=state,
-                window=window,
-                now=None,
-                apply=apply,
-                detailed_exitcode=False,
-                metrics=metrics,
-                as_json=not sys.stdout.isatty(),
-                as_table=sys.stdout.isatty(),
-            )
+            retune.main(arguments, standalone_mode=False)
+        except SystemExit:  # the command's exit code, which a loop has no use for
             sys.stdout.flush()
         except InputError as error:
             # a log that is away for a moment must not end the loop

@@ -1,141 +1,218 @@
-"""`autotune study`: what a storage holds."""
+"""What a storage holds: `autotune study list | show | export | delete`."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from optuna.trial import FrozenTrial
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from autotune.cli.options import wants_json
-from autotune.report.console import Terminal
-from autotune.report.document import finite
-from autotune.report.files import table_csv, to_json, write_atomic
-from autotune.storage import default_location
-from autotune.storage.browse import Studies, Summary, best_trial, is_feasible
-from autotune.storage.optuna_trials import named_constraints
+from autotune.cli.options import SHOWN
 
-WIDTH = 156
+if TYPE_CHECKING:
+    from autotune.report.text_blocks import Report
+    from autotune.storage.browse import Studies, StudyView, TrialView
+
+STORAGE = click.option(
+    "--storage",
+    help="Journal file, folder or database URL, as for `autotune tune`. Default: your data folder.",
+)
+NAME = click.argument("name")
 
 
-def _studies(storage: str | None) -> Studies:
-    return Studies(str(default_location()) if storage is None else storage)
+@click.group()
+def study() -> None:
+    """List, show, export and delete the studies of a storage.
+
+    They are plain Optuna studies: optuna-dashboard and optuna.visualization read them as well.
+
+    \b
+    autotune study list
+    autotune study show reference-128-1a2b3c4d5e6f --storage out/journal.log
+    autotune study export NAME --format csv --out trials.csv
+    """
 
 
-def _console() -> Console:
-    return Terminal(width=None if sys.stdout.isatty() else WIDTH)
+@study.command("list")
+@STORAGE
+@SHOWN
+def list_studies(storage: str | None, as_json: bool, as_table: bool) -> None:
+    """List the studies: trials, feasible ones, the best plan of each, and what scored it."""
+    from autotune.cli.output import show
 
-
-def _summary_document(summary: Summary) -> dict[str, Any]:
-    started = None if summary.started is None else summary.started.isoformat(timespec="seconds")
-    return {**asdict(summary), "directions": list(summary.directions), "started": started}
-
-
-def run_list(*, storage: str | None, as_json: bool, as_table: bool) -> None:
-    """The studies of a storage."""
     studies = _studies(storage)
-    found = studies.summaries()
-    if wants_json(as_json, as_table):
-        click.echo(to_json({"storage": studies.location, "studies": [_summary_document(s) for s in found]}), nl=False)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("study", "trials", "feasible", "best", "plan", "first stored"):
-        table.add_column(title, justify="right" if title in ("trials", "feasible", "best") else "left", no_wrap=True)
-    for s in found:
-        best = "-" if s.best_value is None else f"{s.best_value:,.4g}"
-        when = "-" if s.started is None else s.started.isoformat(sep=" ", timespec="minutes")
-        table.add_row(escape(s.name), f"{s.trials:,}", f"{s.feasible:,}", best, escape(s.best_plan or "-"), when)
-    console = _console()
-    console.print(table)
-    console.print(f"{len(found)} studies in {escape(studies.location)}", highlight=False)
+    found = [_summary(studies.study(name)) for name in studies.names()]
+    show({"storage": studies.location, "studies": found}, _list_report, as_json=as_json, as_table=as_table)
 
 
-def run_show(*, name: str, storage: str | None, top: int, as_json: bool, as_table: bool) -> None:
-    """One study, its best trials first."""
+@study.command("show")
+@NAME
+@STORAGE
+@click.option("--top", default=10, show_default=True, type=click.IntRange(1), help="Trials to show, best first.")
+@SHOWN
+def show_study(name: str, storage: str | None, top: int, as_json: bool, as_table: bool) -> None:
+    """Show one study: its best feasible trials, and how many plans break each constraint."""
+    from autotune.cli.output import show
+    from autotune.storage.record import finite
+
     studies = _studies(storage)
-    summary, trials = studies.summary(name), studies.trials(name)
-    broken = Counter(code for t in trials for code, excess in named_constraints(t).items() if excess > 0.0)
-    sign = -1.0 if summary.directions[0] == "maximize" else 1.0
-    feasible = sorted((t for t in trials if is_feasible(t) and t.values), key=lambda t: sign * t.values[0])[:top]
-    if wants_json(as_json, as_table):
-        document = {
-            **_summary_document(summary),
-            "storage": studies.location,
-            "attributes": studies.attributes(name),
-            "broken": dict(broken),
-            "trials": [_trial_document(t) for t in feasible],
-        }
-        click.echo(to_json(finite(document)), nl=False)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("trial", "value", "plan", "parameters"):
-        table.add_column(title, justify="right" if title in ("trial", "value") else "left")
-    for t in feasible:
-        params = " ".join(f"{k}={v}" for k, v in t.params.items())
-        table.add_row(str(t.number), f"{t.values[0]:,.5g}", escape(str(t.user_attrs.get("plan", "-"))), escape(params))
-    console = _console()
-    console.print(table)
-    said = f"{summary.trials:,} trials, {summary.feasible:,} feasible, {summary.directions[0]} the first objective"
-    console.print(said, highlight=False)
-    for code, count in broken.most_common():
-        console.print(f"  {escape(code)}: broken by {count:,}", highlight=False)
-    best = best_trial(trials, summary.directions)
-    if best is None:
-        console.print("No trial keeps every constraint.")
-
-
-def _trial_document(trial: FrozenTrial) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "state": trial.state.name,
-        "values": trial.values,
-        "params": trial.params,
-        "constraints": named_constraints(trial),
-        "attributes": trial.user_attrs,
+    found = studies.study(name)
+    broken = Counter(c for t in found.trials if not t.damaged for c, excess in t.constraints.items() if excess > 0.0)
+    document = {
+        **_summary(found),
+        "count": len(found.trials),
+        "storage": studies.location,
+        "attributes": found.attributes,
+        "broken": dict(broken.most_common()),
+        "trials": [_trial(t) for t in found.ranked[:top]],
     }
+    show(finite(document), _show_report, as_json=as_json, as_table=as_table)
 
 
-def run_export(*, name: str, storage: str | None, as_format: str, out: str | None) -> None:
-    """Every trial of a study, as CSV or JSON."""
-    studies = _studies(storage)
-    trials = studies.trials(name)
+@study.command()
+@NAME
+@STORAGE
+@click.option("--format", "form", default="csv", show_default=True, type=click.Choice(["csv", "json"]))
+@click.option("--out", type=click.Path(dir_okay=False), help="File to write; default: stdout.")
+def export(name: str, storage: str | None, form: str, out: str | None) -> None:
+    """Write every trial of a study: parameters, values, excess of each constraint, attributes."""
+    from pathlib import Path
+
+    from autotune.files import write_file
+    from autotune.report.files import table_csv, to_json
+    from autotune.storage.record import finite
+
+    trials = _studies(storage).study(name).trials
     text = (
-        to_json(finite({"study": name, "trials": [_trial_document(t) for t in trials]}))
-        if as_format == "json"
+        to_json(finite({"study": name, "trials": [_trial(t) for t in trials]}))
+        if form == "json"
         else table_csv([_row(t) for t in trials])
     )
     if out is None:
         click.echo(text, nl=False)
     else:
-        from pathlib import Path
-
-        write_atomic(Path(out), text)
+        write_file(Path(out), text)
         click.echo(f"{len(trials):,} trials in {out}", err=True)
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
-    plain = {k: v for k, v in trial.user_attrs.items() if isinstance(v, (str, int, float, bool))}
+@study.command()
+@NAME
+@STORAGE
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(name: str, storage: str | None, yes: bool) -> None:
+    """Delete one study with all its trials. Asks first."""
+    studies = _studies(storage)
+    trials = len(studies.study(name).trials)
+    if not yes:
+        click.confirm(f"Delete {name} with its {trials:,} trials from {studies.location}?", abort=True)
+    studies.delete(name)
+    click.echo(f"deleted {name}, {trials:,} trials", err=True)
+
+
+def _studies(storage: str | None) -> Studies:
+    from autotune.storage import default_location
+    from autotune.storage.browse import Studies
+
+    return Studies(str(default_location()) if storage is None else storage)
+
+
+def _summary(found: StudyView) -> dict[str, Any]:
+    from autotune.study.fingerprint import model_age
+
+    ours = any(t.ours for t in found.trials)
+    best = next(iter(found.ranked), None)
+    started = min((t.started for t in found.trials if t.started is not None), default=None)
     return {
-        "number": trial.number,
-        "state": trial.state.name,
-        **{f"value_{i}": v for i, v in enumerate(trial.values or ())},
-        **{f"params_{k}": v for k, v in trial.params.items()},
-        **{f"constraint_{k}": v for k, v in named_constraints(trial).items()},
-        **{f"user_attrs_{k}": v for k, v in plain.items()},
+        "name": found.name,
+        "directions": list(found.directions),
+        "metrics": list(found.metrics),
+        "trials": len(found.trials),
+        "feasible": sum(t.feasible for t in found.trials),
+        "damaged": sum(t.damaged for t in found.trials),
+        "best_value": None if best is None else best.values[0],
+        "best_plan": None if best is None else best.plan or None,
+        "started": None if started is None else started.isoformat(timespec="seconds"),
+        "ours": ours,
+        "earlier_model": model_age(found.model) if ours else None,
+        "overrides": list(found.overrides),
     }
 
 
-def run_delete(*, name: str, storage: str | None, yes: bool) -> None:
-    """Remove one study from its storage."""
-    studies = _studies(storage)
-    summary = studies.summary(name)
-    if not yes:
-        click.confirm(f"Delete {summary.name} with its {summary.trials:,} trials from {studies.location}?", abort=True)
-    studies.delete(name)
-    click.echo(f"deleted {summary.name}, {summary.trials:,} trials", err=True)
+def _trial(trial: TrialView) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "values": trial.values,
+        "params": trial.params,
+        "constraints": trial.constraints,
+        "attributes": trial.attributes,
+        **({"damaged": True} if trial.damaged else {}),
+    }
+
+
+def _row(trial: TrialView) -> dict[str, Any]:
+    flat = {**trial.attributes, **trial.attributes.get("metrics", {})} if trial.ours else trial.attributes
+    plain = {k: v for k, v in flat.items() if isinstance(v, (str, int, float, bool))}
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        **{f"value_{i}": v for i, v in enumerate(trial.values)},
+        **{f"params_{k}": v for k, v in trial.params.items()},
+        **{f"constraint_{k}": v for k, v in trial.constraints.items()},
+        **{f"user_attrs_{k}": v for k, v in plain.items()},
+        **({"damaged": True} if trial.damaged else {}),
+    }
+
+
+def _list_report(document: dict[str, Any]) -> Report:
+    from autotune.report.text_blocks import Block, Line, Report, text_table
+
+    rows, notes = [], []
+    for s in document["studies"]:
+        best = "–" if s["best_value"] is None else f"{s['best_value']:,.4g}"
+        when = "–" if s["started"] is None else s["started"][:16].replace("T", " ")
+        settings = " ".join(s["overrides"]) or "–"
+        rows.append((s["name"], f"{s['trials']:,}", f"{s['feasible']:,}", best, s["best_plan"] or "–", when, settings))
+        if s["earlier_model"]:
+            notes.append(
+                Line(text=f"{s['name']} is of {s['earlier_model']}: `tune` scores its plans anew", tone="open")
+            )
+        if s["damaged"]:
+            notes.append(Line(text=f"{s['name']} has {s['damaged']:,} damaged trials, which do not count", tone="bad"))
+    titles = ("study", "trials", "feasible", "best", "plan", "first stored", "--set")
+    table = text_table(titles, rows, texts=(0, 4, 5, 6))
+    return Report(
+        headline=f"{len(rows)} studies in {document['storage']}",
+        blocks=(Block(title="Studies", table=table, lines=tuple(notes)),),
+    )
+
+
+def _show_report(document: dict[str, Any]) -> Report:
+    from autotune.report.text_blocks import Block, Report, text_table
+
+    d = document
+    rows = [
+        (str(t["number"]), f"{t['values'][0]:,.5g}", str(t["attributes"].get("plan", "–")), _settings(t["params"]))
+        for t in d["trials"]
+    ]
+    metric = d["metrics"][0] if d["metrics"] else "the first objective"
+    lines = [f"{d['directions'][0]} {metric}"]
+    lines += [f"set: {' '.join(d['overrides'])}"] if d["overrides"] else []
+    lines += [f"of {d['earlier_model']}"] if d["earlier_model"] else []
+    broken = tuple(f"{code}: broken by {count:,}" for code, count in d["broken"].items())
+    return Report(
+        headline=f"{d['name']}: {d['count']:,} trials, {d['feasible']:,} feasible",
+        lines=tuple(lines),
+        blocks=(
+            Block(
+                title="Best trials",
+                table=text_table(("trial", "value", "plan", "parameters"), rows, texts=(2, 3)),
+                lines=() if rows else ("no trial keeps every constraint",),
+            ),
+            Block(title="Limits", lines=broken or ("no trial breaks one",)),
+        ),
+    )
+
+
+def _settings(params: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in params.items())

@@ -1,33 +1,50 @@
-"""`autotune tune`."""
+"""Score and rank: `autotune tune`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from autotune.cli.options import EXIT_INFEASIBLE
-from autotune.report.console import Terminal
-from autotune.report.document import tune_document
-from autotune.report.files import plans_csv, to_json, write_atomic
-from autotune.report.table import print_tune
-from autotune.storage import Store, default_location, open_store
-from autotune.study import Study, cluster_choices, load_study, study_fingerprint
-from autotune.tuning import tune
-from autotune.tuning.executor import open_pool
-from autotune.tuning.pareto_front import study_goals
-from autotune.tuning.sensitivity import sensitivity
-from costmodel.errors import InputError
+import click
 
-TABLE_WIDTH = 156
-"""Columns of the table where the terminal does not say: in a file or a pipe."""
+from autotune.cli.options import BACKEND, EXIT_INFEASIBLE, JOBS, QUESTION, SCHEDULER, SHOWN, STORAGE, wants_json
+from autotune.cli.shard import SHARD, read_shard, run_shard, shard_report
+
+if TYPE_CHECKING:
+    from autotune.report.text_blocks import Report
+    from autotune.storage import Store
+    from autotune.study import Study
+    from autotune.tuning.executor import Executor
+
+Progress = Callable[[int, int], None]
 POOLED_WIDTH = 32
 """Columns more where plans have two layouts."""
 
 
-def run_tune(
-    *,
+@click.command()
+@QUESTION
+@SHOWN
+@click.option("--top", default=15, show_default=True, type=click.IntRange(0), help="Plans to show; 0 for all.")
+@click.option("--out", type=click.Path(file_okay=False), help="Folder for result.json, plans.csv and the storage.")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False),
+    help="Report for people: one self-contained page with charts, and up to where the choice holds.",
+)
+@click.option(
+    "--pareto",
+    is_flag=True,
+    help="The Pareto front of throughput, TTFT, TPOT and (where prices are given) cost, instead of a ranking.",
+)
+@STORAGE
+@click.option("--no-storage", is_flag=True, help="Keep nothing; score everything again.")
+@SHARD
+@JOBS
+@BACKEND
+@SCHEDULER
+def tune(
     study: str,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -35,117 +52,109 @@ def run_tune(
     top: int,
     out: str | None,
     html: str | None,
+    pareto: bool,
     storage: str | None,
     no_storage: bool,
+    shard: str | None,
     jobs: int,
     backend: str,
     scheduler: str | None,
-    pareto: bool,
-) -> int:
-    """Answer a study; the exit code."""
+) -> None:
+    """Score every valid plan of STUDY and rank them against its baseline.
+
+    Exit code 0: at least one plan keeps every constraint; 3: none does (the nearest ones are shown); 2: the
+    input is wrong. Running the same study again answers from its storage. Several machines share the work on a Dask or
+    Ray cluster (--backend), or by taking a fixed share each (--shard) into one storage.
+    """
+    from autotune.cli.output import progress_bar, show
+    from autotune.cli.stores import damage_warning, front_store, study_store
+    from autotune.files import write_file
+    from autotune.report.document import plans_csv
+    from autotune.report.files import to_json
+    from autotune.report.terminal import WIDTH, print_report, stdout_console
+    from autotune.study import load_study
+    from autotune.tuning.executor import open_executor
+    from costmodel.errors import InputError
+
     loaded = load_study(Path(study), overrides)
-    if pareto:
-        if html is not None:
-            raise InputError.single("--html", "must go without --pareto: the page is of a ranking, and draws its front")
-        from autotune.cli.pareto_front import run_front
-
-        where = None if no_storage else front_store(loaded, storage, out)
-        with open_pool(backend, jobs=jobs, scheduler=scheduler) as pool, progress_bar(quiet=as_json) as report:
-            return run_front(
-                loaded, where, pool, report, as_json=as_json or not (as_table or sys.stdout.isatty()), top=top, out=out
-            )
-    store = None if no_storage else study_store(loaded, storage, out)
-    with open_pool(backend, jobs=jobs, scheduler=scheduler) as pool, progress_bar(quiet=as_json) as report:
-        result = tune(loaded, store, pool=pool, progress=report)
-    if store is not None:
-        one_machine_warning(store, store.other_hosts)
+    if pareto and html is not None:
+        raise InputError.single("--html", "must go without --pareto: the page is of a ranking, and draws its front")
+    share = None
+    if shard is not None:
+        other = "--html" if html is not None else "--pareto" if pareto else None
+        share = read_shard(shard, no_storage=no_storage, other=other)
+    store = None if no_storage else (front_store if pareto else study_store)(loaded, storage, out)
+    quiet = wants_json(as_json, as_table)
+    with open_executor(backend, jobs=jobs, scheduler=scheduler) as executor, progress_bar(quiet=quiet) as report:
+        if share is not None and store is not None:
+            document = run_shard(loaded, store, share, executor, report)
+            damage_warning(store)
+            show(document, shard_report, as_json=as_json, as_table=as_table)
+            return
+        answer = (_front if pareto else _ranking)(loaded, store, executor, report)
+    damage_warning(store)
     if out is not None:
-        everything = tune_document(result, top=0)
-        write_atomic(Path(out) / "result.json", to_json(everything))
-        write_atomic(Path(out) / "plans.csv", plans_csv(everything))
-    if html is not None:
+        everything = answer.document(0)
+        write_file(Path(out) / answer.files[0], to_json(everything))
+        write_file(Path(out) / answer.files[1], plans_csv(everything, gpu=loaded.cluster.gpu.name))
+    if html is not None and answer.page is not None:
         with progress_bar(quiet=as_json, title="changing the study") as report:
-            found = sensitivity(result, progress=report)
-        from autotune.report.html.tune import tune_page  # the template engine is for those who want a page
-
-        write_atomic(Path(html), tune_page(result, found))
+            write_file(Path(html), answer.page(report))
         if not as_json:
             sys.stderr.write(f"report: {html}\n")
-    if as_json or not (as_table or sys.stdout.isatty()):
-        sys.stdout.write(to_json(tune_document(result, top=top)))
+    if wants_json(as_json, as_table):
+        sys.stdout.write(to_json(answer.document(top)))
     else:
-        width = TABLE_WIDTH + (0 if result.pools is None else POOLED_WIDTH)
-        print_tune(Terminal(width=None if sys.stdout.isatty() else width), result, top=top)
-    return 0 if result.ranked else EXIT_INFEASIBLE
+        print_report(stdout_console(WIDTH + answer.wider), answer.report(top))
+    sys.exit(0 if answer.feasible else EXIT_INFEASIBLE)
 
 
-def study_store(study: Study, storage: str | None, out: str | None) -> Store:
-    """Where the trials of a study are kept: what was asked for, else the output folder, else the user's data folder."""
-    location = storage or default_location(None if out is None else Path(out))
-    return open_store(
-        location,
-        study.name,
-        study_fingerprint(study),
-        (study.objective.direction,),
-        gpus=most_gpus(study),
+class _Answer(NamedTuple):  # no dataclass: --help does without what those import
+    """A ranking or a Pareto front, ready to be shown; the numbers asked for are plans, 0 for all."""
+
+    document: Callable[[int], dict[str, Any]]
+    report: Callable[[int], Report]
+    page: Callable[[Progress], str] | None
+    """None: it has none."""
+    files: tuple[str, str]
+    """Names of its document and of its table in --out."""
+    feasible: bool
+    wider: int = 0
+    """Columns that its table needs beyond the usual."""
+
+
+def _ranking(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
+    from autotune.report.document import tune_document
+    from autotune.report.tune_text import tune_report
+    from autotune.tuning import tune as answer
+
+    result = answer(study, store, executor=executor, progress=progress)
+
+    def page(progress: Progress) -> str:
+        from autotune.report.html.tune import tune_page  # the template engine is for those who want a page
+        from autotune.tuning.sensitivity import sensitivity
+
+        return tune_page(result, sensitivity(result, progress=progress))
+
+    return _Answer(
+        document=lambda top: tune_document(result, top=top),
+        report=lambda top: tune_report(result, top=top),
+        page=page,
+        files=("result.json", "plans.csv"),
+        feasible=bool(result.ranked),
+        wider=0 if result.pools is None else POOLED_WIDTH,
     )
 
 
-def front_store(study: Study, storage: str | None, out: str | None) -> Store:
-    """As `study_store`, of the study's Pareto front: an Optuna study of its own, with an objective per goal."""
-    return open_store(
-        storage or default_location(None if out is None else Path(out)),
-        f"{study.name}-pareto",
-        study_fingerprint(study),
-        tuple(direction for _, direction in study_goals(study)),
-        gpus=most_gpus(study),
+def _front(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
+    from autotune.report.pareto_front import front_document, front_report
+    from autotune.tuning.pareto_front import pareto
+
+    front = pareto(study, store, executor=executor, progress=progress)
+    return _Answer(
+        document=lambda top: front_document(front, top=top),
+        report=lambda top: front_report(front, top=top),
+        page=None,
+        files=("pareto.json", "pareto.csv"),
+        feasible=bool(front.points),
     )
-
-
-def most_gpus(study: Study) -> int:
-    """The most GPUs that any plan of the study has."""
-    return max(c.gpus for c in (*cluster_choices(study), *study.axes.other_gpus))
-
-
-def one_machine_warning(store: Store, hosts: frozenset[str]) -> None:
-    """Say so where several machines were seen on a storage that serves one."""
-    if store.one_machine and hosts:
-        sys.stderr.write(
-            f"warning: {store.location} is used from {', '.join(sorted(hosts))} as well: a file serves the workers of "
-            "one machine, several machines need --storage postgresql://…\n"
-        )
-
-
-@contextmanager
-def progress_bar(*, quiet: bool, title: str = "scoring plans") -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal for what takes longer than two seconds."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    import time
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Terminal(stderr=True),
-        transient=True,
-    )
-    task = bar.add_task("", total=None)
-    started, shown = time.monotonic(), False
-
-    def report(done: int, total: int) -> None:
-        nonlocal shown
-        if not shown and time.monotonic() - started > 2.0:
-            bar.start()
-            shown = True
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        if shown:
-            bar.stop()

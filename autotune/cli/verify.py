@@ -1,35 +1,48 @@
-"""`autotune verify`."""
+"""A benchmark against its prediction: `autotune verify`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from autotune.cli.measured import measured_on
-from autotune.cli.options import wants_json
-from autotune.cli.tune import progress_bar
-from autotune.report.files import to_json
-from autotune.report.verification import print_verification, verification_document
-from autotune.validation.bench import SUFFIXES, read_results
-from autotune.validation.verify import verify
-from costmodel.errors import InputError
+from autotune.cli.options import SET, SHOWN, wants_json
 
 
-def run_verify(
-    *, result: str, study: str | None, overrides: tuple[str, ...], plan: str | None, as_json: bool, as_table: bool
+@click.command()
+@click.argument("result", type=click.Path(dir_okay=False))
+@click.option(
+    "--study", type=click.Path(dir_okay=False), help="Default: study.json that an export wrote beside the result."
+)
+@SET
+@click.option("--plan", help="The plan that ran. Default: what the result or the export says, else the baseline.")
+@SHOWN
+def verify(
+    result: str, study: str | None, overrides: tuple[str, ...], plan: str | None, as_json: bool, as_table: bool
 ) -> None:
-    """Hold a result against its prediction and show both."""
+    """Hold a benchmark of a plan against its prediction, and say whether the ranking would change.
+
+    RESULT is what the benchmark script of an export wrote: `vllm bench serve` JSON or SGLang's JSONL. For each run:
+    TTFT, TPOT and throughput, predicted with their 80 % interval (p10 to p90) and measured. Then the run is learnt, as
+    `autotune calibrate` would, and the study ranked again: does the same plan lead? The exit code is 0 whatever comes
+    out; 2: the input is wrong.
+
+    \b
+    autotune verify out/launch/result.json
+    autotune verify result.json --study studies/deepseek-v3-128xh200.toml --plan R8/TP2/DP8/EP16 --json
+    """
+    from pathlib import Path
+
+    from autotune.cli.measured import bench_results
+    from autotune.cli.output import progress_bar, show
+    from autotune.report.verification import verification_document, verification_report
+    from autotune.validation.bench import SUFFIXES
+    from autotune.validation.verify import verify as verified
+    from costmodel.errors import InputError
+
     path = Path(result)
     if path.suffix not in SUFFIXES:
         raise InputError.single(result, f"must be a benchmark's result ({' or '.join(SUFFIXES)})")
-    measured = measured_on(path, study, plan, overrides)
-    results = read_results(path, measured.study, measured.plan, measured.knobs, fallback=measured.fallback)
-    json_wanted = wants_json(as_json, as_table)
-    with progress_bar(quiet=json_wanted) as report:
-        found = verify(measured.study, results, progress=report)
+    measured, results = bench_results(path, study, plan, overrides)
+    with progress_bar(quiet=wants_json(as_json, as_table)) as report:
+        found = verified(measured.study, results, progress=report)
     document = verification_document(found, source=result, said=measured.assumptions)
-    if json_wanted:
-        click.echo(to_json(document), nl=False)
-    else:
-        print_verification(document)
+    show(document, verification_report, as_json=as_json, as_table=as_table)

@@ -9,7 +9,6 @@ from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.robustness import rescored
 from autotune.comparison.value_and_gain import served_within_limits
 from autotune.scoring.best_knobs import score
-from autotune.space import Candidate
 from autotune.study import IntRange, Objective, Study, in_place
 from autotune.tuning import PlanResult, tune
 from autotune.tuning.answer_study import rank
@@ -41,7 +40,7 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
     rough = tune(replace(asked, workload=replace(asked.workload, points=())), progress=progress)
     plans = [*rough.ranked, *rough.infeasible]
     listed = plans[:SHORTLIST] + [p for p in plans[SHORTLIST:] if p.plan in also]
-    ranked, others = rank(asked, score(asked, [Candidate(engine=p.engine, layout=p.layout, gpu=p.gpu) for p in listed]))
+    ranked, others = rank(asked, score(asked, [p.candidate for p in listed]))
     best = next(iter(ranked or others), None)
     served = served_within_limits(study, drawn_capacities(asked, ranked))
     if ranked and served is not None:

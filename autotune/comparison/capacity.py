@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from autotune.comparison.robustness import swept
-from autotune.scoring.joint_uncertainty import DRAWS, joint_draws
+from autotune.scoring.joint_uncertainty import DRAWS, Draws, joint_draws
+from autotune.scoring.limits import study_limits
 from autotune.study import Study
 from autotune.tuning import PlanResult
+from costmodel.estimate.error_model import Latencies
 from costmodel.plan.columns import Floats
 
 SHARES = np.linspace(1.0 / 32.0, 1.0, 32)
@@ -41,17 +43,17 @@ def drawn_capacities(study: Study, plans: Sequence[PlanResult | None]) -> Floats
 
 def _within_limits(study: Study, plan: PlanResult, ttft_factor: Floats, tpot_factor: Floats) -> Floats:
     """Requests per second in each draw, at the share of `SHARES` that serves most of those that keep the limits."""
-    at = swept(study, plan, np.maximum(plan.knobs.concurrency * SHARES, 1.0))
-    wait = at.kv_wait_s[:, None]
-    ttft = (at.ttft_s[:, None] - wait) * ttft_factor + wait
-    longest = ttft + (at.ttft_longest_s - at.ttft_s)[:, None] * ttft_factor
-    tpot = at.tpot_s[:, None] * tpot_factor
-    outputs = max(study.workload.osl.mean - 1.0, 0.0)
-    # in a closed loop throughput follows from the time that a request takes (Little)
-    served = at.requests_per_s[:, None] * (at.ttft_s + outputs * at.tpot_s)[:, None] / (ttft + outputs * tpot)
-    kept = np.ones_like(served, dtype=np.bool_)
-    if study.constraints.ttft_s is not None:
-        kept &= longest <= study.constraints.ttft_s
-    if study.constraints.tpot_s is not None:
-        kept &= tpot <= study.constraints.tpot_s
+    loads = swept(study, plan, np.maximum(plan.knobs.concurrency * SHARES, 1.0))
+    latencies = Latencies(
+        first_s=(loads.ttft_s - loads.kv_wait_s)[:, None],
+        kv_wait_s=loads.kv_wait_s[:, None],
+        longest_extra_s=(loads.ttft_longest_s - loads.ttft_s)[:, None],
+        tpot_s=loads.tpot_s[:, None],
+        outputs=max(study.workload.osl.mean - 1.0, 0.0),
+    )
+    drawn = Draws.of(latencies, ttft_factor, tpot_factor)
+    # a limit of the kind "at least" asks for a load, which is what is looked for here
+    limits = [limit for limit in study_limits(study) if limit.kind.more_in_flight == "worse"]
+    kept = drawn.within(limits, lambda name: getattr(loads, name)[:, None])
+    served = loads.requests_per_s[:, None] * drawn.throughput_factor
     return np.asarray(np.where(kept, served, 0.0).max(axis=0))

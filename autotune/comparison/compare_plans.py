@@ -7,42 +7,27 @@ from dataclasses import replace
 from autotune.comparison.best import at_capacity, best_plan, capacity_study
 from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.operators import time_rows, where_from
-from autotune.comparison.probability_better import LATENCIES, THROUGHPUTS, metric_p_better, p_better
+from autotune.comparison.probability_better import metric_p_better, p_better
 from autotune.comparison.robustness import robustness
-from autotune.comparison.switching import same_launch, switch_cost
-from autotune.comparison.value_and_gain import served_within_limits, value_per_s
-from autotune.comparison.values import Comparison, MarginRow, MetricRow, Side, SwitchCost
+from autotune.comparison.switching import switch_cost
+from autotune.comparison.value_and_gain import gain_over, served_within_limits, value_per_s
+from autotune.comparison.values import ComparedPlan, Comparison, MarginRow, MetricRow, SwitchCost
 from autotune.comparison.verdict import verdict
+from autotune.metrics import COST, MAXIMIZE, MINIMIZE, OUTPUT_COST, Use, used
 from autotune.scoring.joint_uncertainty import joint_draws
 from autotune.scoring.limits import study_limits
-from autotune.space import format_plan
+from autotune.scoring.plan_result import plan_key
+from autotune.space import Resolution
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, in_place
 from autotune.traffic import WorkloadProfile
 from autotune.traffic.workload import with_traffic
-from autotune.tuning import PlanResult
-from autotune.tuning.answer_study import BaselineResult, score_plan
+from autotune.tuning import BaselineResult, PlanResult, score_named, score_plan
 from costmodel.errors import InputError
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.plan.columns import Floats
 
 BEST = "best"
-METRIC_ORDER = (
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "total_tokens_per_s",
-    "output_tokens_per_s",
-    "requests_per_s",
-    "stage_tokens_per_s_per_gpu",
-    "ttft_s",
-    "ttft_longest_s",
-    "tpot_s",
-    "memory_util_frac",
-    "gpu_util_frac",
-    "compute_util_frac",
-    "bandwidth_util_frac",
-    "kv_capacity_sequences",
-)
 
 
 def compare(
@@ -72,45 +57,51 @@ def compare(
     if traffic is not None:
         study = on_traffic(study, traffic)
     study = in_place(study, pools=not study.workload.points)
-    first = _current(study, current)
-    second = _candidate(study, candidate)
-    _scored_alike(study, first, "$.baseline.plan" if current is None else "--current")
-    _scored_alike(study, second, "--candidate")
-    mine = first.result
-    theirs = None if second is None else second.result
-    before = _side(study, first, reference=mine)
-    after = None if second is None else _side(study, second, reference=mine)
-    capacities = _capacities(study, before, after)
-    served = None if capacities is None else served_within_limits(study, capacities)
+    production = score_named(
+        study, current, path="--current", missing="must name the plan in production, or give --current PLAN"
+    )
+    proposed = _candidate(study, candidate)
+    _scored_alike(study, production, "$.baseline.plan" if current is None else "--current")
+    _scored_alike(study, proposed, "--candidate")
+    before = _compared(study, production, reference=production.result)
+    after = None if proposed is None else _compared(study, proposed, reference=production.result)
+    served = _served(study, before, after)
     if served is not None and after is not None:
         before = replace(before, value_per_s=float(served[0].mean()))
         after = replace(after, value_per_s=float(served[1].mean()))
-    same = mine is not None and theirs is not None and same_launch(mine, theirs)
-    sure = 0.5
-    switch: SwitchCost | None = None
-    if mine is not None and theirs is not None and after is not None:
-        sure = p_better(study, mine, theirs, served=served)
-        switch = _switch(study, before, after)
-    elif theirs is not None and mine is None:
-        sure = 1.0
-    rows = () if mine is None or theirs is None else time_rows(mine, theirs)
+    both = None if after is None or before.result is None or after.result is None else (before.result, after.result)
+    same = both is not None and both[0].launch == both[1].launch
+    p = 0.5 if after is None or after.result is None else 1.0
+    switch, gain = None, None
+    if both is not None and after is not None:
+        p = p_better(study, *both, served=served)
+        switch = _switch(study, (before, after), both)
+        gain = gain_over(
+            current_per_s=before.value_per_s,
+            candidate_per_s=after.value_per_s,
+            horizon_s=study.retune.horizon_s,
+            duration_s=switch.duration_s,
+            loss=switch.loss(before.value_per_s),
+        )
+    rows = () if both is None else time_rows(*both)
     return Comparison(
         study=study,
         traffic=source,
         current=before,
         candidate=after,
         same_plan=same,
-        p_better=sure,
-        metrics=_metrics(study, mine, theirs),
-        margins=_margins(study, mine, theirs),
-        memory_bytes=_memory(mine, theirs),
+        p_better=p,
+        metrics=() if both is None else _metrics(study, *both),
+        margins=() if both is None else _margins(study, *both),
+        memory_bytes={} if both is None else _memory(*both),
         time=rows,
         where_from=where_from(rows),
-        robustness=robustness(study, mine, theirs, sure) if scenarios and mine and theirs and not same else None,
-        price_per_million_tokens=_prices(mine, theirs, "usd_per_million_tokens"),
-        price_per_million_output_tokens=_prices(mine, theirs, "usd_per_million_output_tokens"),
+        robustness=robustness(study, *both, p) if scenarios and both is not None and not same else None,
+        price_per_million_tokens=None if both is None else _prices(*both, COST),
+        price_per_million_output_tokens=None if both is None else _prices(*both, OUTPUT_COST),
         switch=switch,
-        verdict=verdict(study, before, after, same=same, p_better=sure, switch=switch),
+        gain=gain,
+        verdict=verdict(study, before, after, same=same, p_better=p, gain=gain),
         assumptions=_assumptions(study, before, after, switch),
     )
 
@@ -135,111 +126,83 @@ def on_traffic(study: Study, profile: WorkloadProfile) -> Study:
     return own if own.baseline is None else replace(own, baseline=replace(own.baseline, concurrency=None))
 
 
-def _current(study: Study, text: str | None) -> BaselineResult:
-    given = study.baseline
-    if text is not None:
-        return score_plan(study, text, path="--current")
-    if given is None:
-        raise InputError.single("$.baseline", "must name the plan in production, or give --current PLAN")
-    return score_plan(
-        study,
-        given.plan,
-        engine=given.engine,
-        concurrency=given.concurrency,
-        batched_tokens=given.max_num_batched_tokens,
-        weight_dtype=given.weight_dtype,
-        kv_dtype=given.kv_dtype,
-        path="$.baseline.plan",
-    )
-
-
 def _candidate(study: Study, asked: str | PlanResult) -> BaselineResult | None:
-    if isinstance(asked, PlanResult):
-        return _scored(study, asked)
-    if asked != BEST:
+    if isinstance(asked, str) and asked != BEST:
         return score_plan(study, asked, path="--candidate")
-    best = best_plan(study)
-    return None if best is None else _scored(study, best)
+    plan = asked if isinstance(asked, PlanResult) else best_plan(study)
+    if plan is None:
+        return None
+    known = Resolution(candidate=plan.candidate, assumed=(), alternatives=(), violations=())
+    return BaselineResult(text=BEST, resolution=known, result=plan)
 
 
-def _scored(study: Study, plan: PlanResult) -> BaselineResult:
-    return replace(score_plan(study, plan.plan, path="--candidate"), text=BEST, result=plan)
-
-
-def _side(study: Study, scored: BaselineResult, *, reference: PlanResult | None) -> Side:
+def _compared(study: Study, scored: BaselineResult, *, reference: PlanResult | None) -> ComparedPlan:
     plan, found = scored.result, scored.resolution.candidate
-    name = (
-        scored.text if plan is None and is_pooled(scored.text) else format_plan(found.layout, found.engine, found.gpu)
-    )
+    as_read = scored.text if is_pooled(scored.text) else plan_key(found)
     most = None if plan is None else at_capacity(study, plan)
     served = 0.0 if plan is None else plan.metrics["requests_per_s"]
-    return Side(
+    return ComparedPlan(
         text=scored.text,
-        plan=name if plan is None else plan.plan,
+        plan=as_read if plan is None else plan.plan,
         engine=found.engine,
         result=plan,
         rules_broken=tuple(f"{v.rule}: {v.message}" for v in scored.resolution.violations),
-        assumed=() if scored.text == BEST else scored.resolution.assumed,
+        assumed=scored.resolution.assumed,
         capacity_requests_per_s=served if most is None else max(most.metrics["requests_per_s"], served),
         at_capacity=most,
         value_per_s=value_per_s(study, plan, reference),
     )
 
 
-def _capacities(study: Study, current: Side, candidate: Side | None) -> Floats | None:
-    """Draws of what both take within the limits; None where the study gives no open load."""
+def _served(study: Study, current: ComparedPlan, candidate: ComparedPlan | None) -> Floats | None:
+    """Draws of what both serve of an open load within the limits; None where the study gives none."""
     if study.workload.request_rate_per_s is None or candidate is None:
         return None
-    return drawn_capacities(capacity_study(study), (current.at_capacity, candidate.at_capacity))
+    plans = (current.at_capacity, candidate.at_capacity)
+    return served_within_limits(study, drawn_capacities(capacity_study(study), plans))
 
 
-def _switch(study: Study, current: Side, candidate: Side) -> SwitchCost | None:
-    if current.result is None or candidate.result is None:
-        return None
+def _switch(
+    study: Study, compared: tuple[ComparedPlan, ComparedPlan], plans: tuple[PlanResult, PlanResult]
+) -> SwitchCost:
     rate, levels = study.workload.request_rate_per_s, study.workload.rate_levels_per_s
     if levels:
         # a change takes many minutes, in which the mean comes
         rate = sum(levels) / len(levels)
+    # under an open load beyond what a plan takes the rest is turned away: it runs at what it takes
+    as_run = [
+        side.at_capacity or plan if study.workload.request_rate_per_s is not None and not side.keeps else plan
+        for side, plan in zip(compared, plans, strict=True)
+    ]
     return switch_cost(
         study,
-        _as_run(study, current, current.result),
-        _as_run(study, candidate, candidate.result),
-        capacities=(current.capacity_requests_per_s, candidate.capacity_requests_per_s),
-        values=(current.value_per_s, candidate.value_per_s),
-        load_requests_per_s=current.result.metrics["requests_per_s"] if rate is None else rate,
+        as_run[0],
+        as_run[1],
+        capacities=(compared[0].capacity_requests_per_s, compared[1].capacity_requests_per_s),
+        load_requests_per_s=plans[0].metrics["requests_per_s"] if rate is None else rate,
     )
 
 
-def _as_run(study: Study, side: Side, plan: PlanResult) -> PlanResult:
-    """Under an open load beyond what a plan takes the rest is turned away: it runs at what it takes."""
-    beyond = study.workload.request_rate_per_s is not None and not side.keeps
-    return side.at_capacity if beyond and side.at_capacity is not None else plan
-
-
-def _metrics(study: Study, current: PlanResult | None, candidate: PlanResult | None) -> tuple[MetricRow, ...]:
-    if current is None or candidate is None:
-        return ()
+def _metrics(study: Study, current: PlanResult, candidate: PlanResult) -> tuple[MetricRow, ...]:
     draws = joint_draws(study, (current, candidate))
     return tuple(
         MetricRow(
-            name=name,
-            current=current.metrics[name],
-            candidate=candidate.metrics[name],
-            better="lower" if name in LATENCIES else "higher" if name in THROUGHPUTS else None,
-            p_better=metric_p_better(name, current, candidate, draws),
+            name=metric.name,
+            current=current.metrics[metric.name],
+            candidate=candidate.metrics[metric.name],
+            better={MAXIMIZE: "higher", MINIMIZE: "lower"}.get(metric.better),
+            p_better=metric_p_better(metric.name, current, candidate, draws),
         )
-        for name in METRIC_ORDER
+        for metric in used(Use.COMPARED)
     )
 
 
-def _margins(study: Study, current: PlanResult | None, candidate: PlanResult | None) -> tuple[MarginRow, ...]:
-    if current is None or candidate is None:
-        return ()
+def _margins(study: Study, current: PlanResult, candidate: PlanResult) -> tuple[MarginRow, ...]:
     return tuple(
         MarginRow(
             code=limit.code,
             limit=limit.limit,
-            unit=limit.unit,
+            unit=limit.kind.unit,
             current_excess=current.margins[limit.code],
             candidate_excess=candidate.margins[limit.code],
         )
@@ -247,31 +210,31 @@ def _margins(study: Study, current: PlanResult | None, candidate: PlanResult | N
     )
 
 
-def _memory(current: PlanResult | None, candidate: PlanResult | None) -> dict[str, tuple[float, float]]:
-    if current is None or candidate is None:
-        return {}
+def _memory(current: PlanResult, candidate: PlanResult) -> dict[str, tuple[float, float]]:
     tables = current.breakdown["memory_bytes"], candidate.breakdown["memory_bytes"]
     return {k: (tables[0].get(k, 0.0), tables[1].get(k, 0.0)) for k in MEMORY_KINDS if k in tables[0] or k in tables[1]}
 
 
-def _prices(current: PlanResult | None, candidate: PlanResult | None, metric: str) -> tuple[float, float] | None:
+def _prices(current: PlanResult, candidate: PlanResult, metric: str) -> tuple[float, float] | None:
     """US dollars per million tokens of both; None where a GPU has no price."""
-    if current is None or candidate is None or metric not in current.metrics or metric not in candidate.metrics:
+    if metric not in current.metrics or metric not in candidate.metrics:
         return None
     return current.metrics[metric], candidate.metrics[metric]
 
 
-def _assumptions(study: Study, current: Side, candidate: Side | None, switch: SwitchCost | None) -> tuple[str, ...]:
-    said = [*study.assumptions, *study.switch.assumptions, *study.retune.assumptions]
-    said += [f"current plan: {text}" for text in current.assumed]
+def _assumptions(
+    study: Study, current: ComparedPlan, candidate: ComparedPlan | None, switch: SwitchCost | None
+) -> tuple[str, ...]:
+    assumptions = [*study.assumptions, *study.operation_assumptions]
+    assumptions += [f"current plan: {text}" for text in current.assumed]
     if candidate is not None:
-        said += [f"candidate: {text}" for text in candidate.assumed]
+        assumptions += [f"candidate: {text}" for text in candidate.assumed]
     if switch is not None and study.workload.request_rate_per_s is None:
-        said.append(
+        assumptions.append(
             f"no request rate given: during the switch arrives what the current plan serves, "
             f"{switch.load_requests_per_s:,.2f} requests/s"
         )
     for name, side in (("current plan", current), ("candidate", candidate)):
         if side is not None and side.result is not None and not side.capacity_keeps_limits:
-            said.append(f"{name}: no load keeps its limits; its capacity is what it serves at its own load")
-    return tuple(said)
+            assumptions.append(f"{name}: no load keeps its limits; its capacity is what it serves at its own load")
+    return tuple(assumptions)

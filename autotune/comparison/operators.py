@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autotune.comparison.values import TimeRow
-from autotune.scoring.gpu_time import WORDS, gpu_s_per_request
+from autotune.scoring.gpu_time import gpu_s_per_request, operator_words
 from autotune.tuning import PlanResult
 
 SHOWN_FRAC = 0.01
@@ -35,15 +35,14 @@ def where_from(rows: tuple[TimeRow, ...], top: int = 4) -> tuple[str, ...]:
 
 
 def _words(row: TimeRow) -> str:
-    where = f" in {row.phase}"
-    name = WORDS[row.operator]
+    name = operator_words(row.operator, row.phase)
     effect = f"{'saves' if row.gain_frac > 0 else 'costs'} {abs(row.gain_frac):.0%} of a request's GPU time"
     if row.phase == "rest":
         return f"{'less waiting or more' if row.gain_frac > 0 else 'more waiting or less'} overlap of steps ({effect})"
     if row.current_gpu_s <= 0.0:
-        return f"{name}{where} is new ({effect})"
+        return f"{name} is new ({effect})"
     if row.candidate_gpu_s == 0.0:
-        return f"no {name}{where} any more ({effect})"
+        return f"no {name} any more ({effect})"
     change = row.candidate_gpu_s / row.current_gpu_s - 1.0
     by = f"{change:+.0%}" if change < 1.0 else f"x{change + 1.0:.1f}"
-    return f"{by.replace('-', '−')} {name}{where} ({effect})"
+    return f"{by.replace('-', '−')} {name} ({effect})"

@@ -8,36 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.comparison.value_and_gain import hard_limits_kept
-from autotune.scoring.joint_uncertainty import Draws, joint_draws
-from autotune.scoring.objective import COST, FEWEST_GPUS
-from autotune.scoring.plan_result import DERIVED, relative_excess
+from autotune.metrics import METRICS
+from autotune.scoring.joint_uncertainty import Draws, estimates, joint_draws
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, study_limits
+from autotune.scoring.objective import plan_expected
+from autotune.scoring.plan_result import relative_excess
 from autotune.study import Study
 from autotune.tuning import PlanResult
-from autotune.tuning.answer_study import expected_objective
 from costmodel.plan.columns import Floats
-
-THROUGHPUTS = (
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "total_tokens_per_s",
-    "output_tokens_per_s",
-    "requests_per_s",
-    "stage_tokens_per_s_per_gpu",
-)
-LATENCIES = ("ttft_s", "ttft_longest_s", "tpot_s")
-
-
-def drawn_metric(name: str, plans: Sequence[PlanResult], draws: Draws) -> Floats | None:
-    """Draws of one metric, shape `(len(plans), draws)`; None where the model has no error for it."""
-    if name in LATENCIES:
-        return np.asarray(getattr(draws, name))
-    if name in THROUGHPUTS:
-        return np.array([p.metrics[name] for p in plans])[:, None] * draws.throughput_factor
-    if name == COST:
-        return np.array([p.metrics[name] for p in plans])[:, None] / draws.throughput_factor
-    if name == FEWEST_GPUS:
-        return np.array([p.metrics[name] for p in plans])[:, None] * np.ones_like(draws.throughput_factor)
-    return None
 
 
 def p_greater(first: Floats, second: Floats) -> float:
@@ -47,12 +25,12 @@ def p_greater(first: Floats, second: Floats) -> float:
 
 def metric_p_better(name: str, current: PlanResult, candidate: PlanResult, draws: Draws) -> float | None:
     """Probability that the candidate's metric is better; `draws` of (current, candidate)."""
-    drawn = drawn_metric(name, (current, candidate), draws)
-    if drawn is None:
+    if not METRICS[name].better:
         return None
     if _identical(current, candidate):
         return 0.5
-    return p_greater(drawn[0], drawn[1]) if name in (*LATENCIES, COST, FEWEST_GPUS) else p_greater(drawn[1], drawn[0])
+    sign, drawn = METRICS[name].sign, draws.metric(name, estimates((current, candidate))(name))
+    return p_greater(sign * drawn[1], sign * drawn[0])
 
 
 def p_better(
@@ -95,36 +73,21 @@ def p_better(
 
 
 def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
-    metric = study.objective.metric
-    values = drawn_metric(metric, plans, drawn)
-    if values is None:
-        raise ValueError(f"every objective has an error to draw, got {metric=}")
-    if study.objective.direction == "minimize":
-        return -values
-    if study.workload.request_rate_per_s is not None:
-        return -(drawn.ttft_s + max(study.workload.osl.mean - 1.0, 0.0) * drawn.tpot_s)
-    return values
+    metric = METRICS[study.objective.metric]
+    if metric.sign > 0.0 and study.workload.request_rate_per_s is not None:
+        return -drawn.latencies.e2e_s
+    return metric.sign * drawn.metric(metric.name, estimates(plans)(metric.name))
 
 
 def _kept(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> NDArray[np.bool_]:
     """Whether every limit is kept, shape `(len(plans), draws)`."""
-    c = study.constraints
-    kept = np.repeat(np.array([[hard_limits_kept(p)] for p in plans]), drawn.tpot_s.shape[1], axis=1)
-    if c.ttft_s is not None:
-        kept &= drawn.ttft_longest_s <= c.ttft_s
-    if c.tpot_s is not None:
-        kept &= drawn.tpot_s <= c.tpot_s
-    for name, least in (
-        ("total_tokens_per_s_per_gpu", c.min_total_tokens_per_s_per_gpu),
-        ("output_tokens_per_s_per_gpu", c.min_output_tokens_per_s_per_gpu),
-        ("stage_tokens_per_s_per_gpu", c.min_stage_tokens_per_s_per_gpu),
-    ):
-        if least is not None:
-            kept &= np.array([p.metrics[name] for p in plans])[:, None] * drawn.throughput_factor >= least
-    for i, plan in enumerate(plans):
-        if any(v.code == "request_rate_per_s" for v in plan.violations):
-            kept[i] = False
-    return kept
+    able = np.array([[_may_keep(plan)] for plan in plans])
+    return able & drawn.within(study_limits(study), estimates(plans))
+
+
+def _may_keep(plan: PlanResult) -> bool:
+    """Whether some errors let a plan keep every limit: it keeps those that have none, and takes the load."""
+    return hard_limits_kept(plan) and all(v.code != LOAD_SERVED for v in plan.violations)
 
 
 def wins(study: Study, current: PlanResult, candidate: PlanResult) -> bool:
@@ -134,11 +97,11 @@ def wins(study: Study, current: PlanResult, candidate: PlanResult) -> bool:
     if not candidate.feasible:
         return _worst(candidate) < _worst(current)
     sign = 1.0 if study.objective.direction == "minimize" else -1.0
-    return sign * expected_objective(study, candidate) < sign * expected_objective(study, current)
+    return sign * plan_expected(study, candidate) < sign * plan_expected(study, current)
 
 
 def _worst(plan: PlanResult) -> float:
-    return max((relative_excess(v) for v in plan.violations if v.code != DERIVED), default=0.0)
+    return max((relative_excess(v) for v in plan.violations if v.code != JOINT_PROBABILITY), default=0.0)
 
 
 def _identical(first: PlanResult, second: PlanResult) -> bool:

@@ -14,12 +14,11 @@ from autotune.comparison.values import Flip, Robustness, Scenario
 from autotune.disaggregated.rescore import pools_at, rescored_pools
 from autotune.scoring.best_knobs import score_variant
 from autotune.scoring.joint_uncertainty import DRAWS
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
-from autotune.scoring.limits import Figures, excess_table, study_limits
-from autotune.scoring.plan_result import DERIVED
-from autotune.space import Candidate
-from autotune.study import IntRange, Study, Workload
+from autotune.scoring.knob_grid import KnobGrid, Variant
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, check_limits, study_limits
+from autotune.study import Study, Workload
 from autotune.tuning import PlanResult
+from costmodel.estimate.result import Service
 from costmodel.plan.columns import Floats
 
 FACTORS = (0.5, 1.0, 2.0)
@@ -33,26 +32,17 @@ TIE_FRAC = 0.005
 """Plans closer than this at some load are in no order there."""
 
 
-def variant_of(plan: PlanResult) -> Variant:
-    """The plan as it is launched, its load left open."""
-    return Variant(
-        candidate=Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu),
-        weight_dtype=plan.knobs.weight_dtype,
-        kv_dtype=plan.knobs.kv_dtype,
-    )
-
-
 def rescored(study: Study, plan: PlanResult) -> PlanResult:
     """The same launch under another study's traffic and limits."""
     if plan.pools is not None:
         return rescored_pools(study, plan)
-    return score_variant(study, variant_of(plan), (plan.knobs.max_num_batched_tokens,))
+    return score_variant(study, Variant.of(plan), (plan.knobs.max_num_batched_tokens,))
 
 
-def robustness(study: Study, current: PlanResult, candidate: PlanResult, sure: float) -> Robustness:
+def robustness(study: Study, current: PlanResult, candidate: PlanResult, p_candidate: float) -> Robustness:
     """Both plans as they are launched, under other traffic, other errors and other loads.
 
-    `sure` is the probability that the candidate is better on the study's own traffic, over errors of the calibration.
+    `p_candidate` is the probability that the candidate is better on the study's own traffic, over the errors drawn.
     """
     scenarios: list[Scenario] = []
     skipped = 0
@@ -70,7 +60,7 @@ def robustness(study: Study, current: PlanResult, candidate: PlanResult, sure: f
     return Robustness(
         scenarios=tuple(scenarios),
         skipped=skipped,
-        calibration_wins_frac=sure,
+        calibration_wins_frac=p_candidate,
         draws=DRAWS,
         flips=flips,
         better_at_low_load=low,
@@ -85,11 +75,7 @@ def workload_scenarios(study: Study) -> Iterator[tuple[Mapping[str, float], Work
     for prompts, outputs, load in product(FACTORS, FACTORS, (1.0,) if open_load else FACTORS):
         changes = {"prompts": prompts, "outputs": outputs, "load": load}
         changed = replace(
-            work,
-            isl=_times(work.isl, prompts),
-            osl=_times(work.osl, outputs),
-            longest_prompt=max(round(work.longest_prompt * prompts), 1),
-            points=tuple(replace(p, isl=max(p.isl * prompts, 1.0), osl=max(p.osl * outputs, 1.0)) for p in work.points),
+            work.longer(prompts=prompts, outputs=outputs),
             concurrency=None if work.concurrency is None else max(round(work.concurrency * load), 1),
             request_rate_per_s=None if work.request_rate_per_s is None else work.request_rate_per_s * load,
             rate_levels_per_s=tuple(rate * load for rate in work.rate_levels_per_s),
@@ -102,14 +88,6 @@ def workload_scenarios(study: Study) -> Iterator[tuple[Mapping[str, float], Work
     for hit in PREFIX_HITS:
         if hit != work.prefix_cache_hit_frac:
             yield {"prefix_cache_hit_frac": hit}, replace(work, prefix_cache_hit_frac=hit)
-
-
-def _times(lengths: IntRange, factor: float) -> IntRange:
-    return IntRange(
-        min=max(round(lengths.min * factor), 1),
-        max=max(round(lengths.max * factor), 1),
-        average=None if lengths.average is None else max(lengths.average * factor, 1.0),
-    )
 
 
 def load_order(study: Study, current: PlanResult, candidate: PlanResult) -> tuple[str | None, tuple[Flip, ...], int]:
@@ -149,24 +127,15 @@ def load_order(study: Study, current: PlanResult, candidate: PlanResult) -> tupl
     return low, tuple(flips), int(loads[-1])
 
 
-def swept(study: Study, plan: PlanResult, loads: Floats) -> Figures:
+def swept(study: Study, plan: PlanResult, loads: Floats) -> Service:
     """The plan at every number in flight over all replicas, shape `(len(loads),)`."""
     if plan.pools is not None:
         return pools_at(study, plan, loads)
-    rows = make_rows(study, [variant_of(plan)], (plan.knobs.max_num_batched_tokens,))
-    index = np.zeros(loads.size, dtype=np.int64)
-    spread = Rows(
-        study=study,
-        variants=rows.variants,
-        variant=index,
-        batched_tokens=rows.batched_tokens[index],
-        batch=rows.batch.take(index),
-        price_per_hour=rows.price_per_hour[index],
-    )
-    return spread.evaluate(loads)
+    grid = KnobGrid.of(study, [Variant.of(plan)], (plan.knobs.max_num_batched_tokens,))
+    return grid.repeated(0, loads.size).evaluate(loads)
 
 
-def _keeps(study: Study, figures: Figures) -> NDArray[np.bool_]:
+def _keeps(study: Study, service: Service) -> NDArray[np.bool_]:
     """Whether the limits hold, those left out that the load itself sets."""
-    limits = tuple(x for x in study_limits(study) if x.code not in (DERIVED, "request_rate_per_s"))
-    return np.asarray((excess_table(limits, figures) <= 0.0).all(axis=0))
+    limits = [x for x in study_limits(study) if x.code not in (JOINT_PROBABILITY, LOAD_SERVED)]
+    return check_limits(limits, service).kept()

@@ -11,27 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from autotune.comparison.replicas_in_transition import Fleet, Replica, fleet_of
-from autotune.comparison.value_and_gain import gain_over
 from autotune.comparison.values import SwitchCost, Wave
 from autotune.scoring.knob_grid import weights
 from autotune.study import Study
 from autotune.study.operation import DEFAULT_DOWN_FRAC
 from autotune.tuning import PlanResult
 from costmodel.arch import weight_bytes
-
-
-def same_launch(current: PlanResult, candidate: PlanResult) -> bool:
-    """Whether both are started by the same command: they differ at most in how many requests are let in."""
-    mine, other = current.knobs, candidate.knobs
-    return (
-        current.plan == candidate.plan
-        and mine.max_num_batched_tokens == other.max_num_batched_tokens
-        and mine.weight_dtype == other.weight_dtype
-        and mine.kv_dtype == other.kv_dtype
-    )
 
 
 def longest_request_s(study: Study, plan: PlanResult) -> float:
@@ -60,7 +47,6 @@ def switch_cost(
     candidate: PlanResult,
     *,
     capacities: tuple[float, float],
-    values: tuple[float, float],
     load_requests_per_s: float,
 ) -> SwitchCost:
     """What the change takes.
@@ -70,10 +56,9 @@ def switch_cost(
         current: the plan that runs.
         candidate: the plan to change to.
         capacities: requests per second that the current plan and the candidate can serve, all replicas.
-        values: what both are worth per second (`worth.value_per_s`).
         load_requests_per_s: what arrives meanwhile.
     """
-    restart = not same_launch(current, candidate)
+    restart = current.launch != candidate.launch
     old, new = fleet_of(study, current), fleet_of(study, candidate)
     drain = longest_request_s(study, current)
     if study.switch.drain_s is not None:
@@ -91,7 +76,7 @@ def switch_cost(
     costs = [None if (each := prices.get(gpu)) is None else each * s / 3600.0 for gpu, s in idle.items()]
     starting = new.replicas if restart else ()
     first = new.replicas[: waves[0].replicas_started] if waves else ()
-    cost = SwitchCost(
+    return SwitchCost(
         restart=restart,
         gpus_restarted=sum(r.gpus for r in starting),
         weight_bytes=sum(r.gpus * r.weight_bytes for r in starting),
@@ -109,16 +94,7 @@ def switch_cost(
         lost_requests=_without_room(waves, served),
         gpu_s=sum(idle.values()),
         price=None if None in costs else sum(c for c in costs if c is not None),
-        payback_s=None,
     )
-    gain = gain_over(
-        current_per_s=values[0],
-        candidate_per_s=values[1],
-        horizon_s=study.retune.horizon_s,
-        duration_s=cost.duration_s,
-        loss=cost.loss(values[0]),
-    )
-    return replace(cost, payback_s=gain.payback_s)
 
 
 def _served(waves: tuple[Wave, ...]) -> bool:

@@ -6,27 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotune.scoring.plan_result import DERIVED
+from autotune.scoring.limits import hard_limit
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.plan.columns import Floats
-
-SOFT = (
-    "ttft_ms",
-    "tpot_ms",
-    "min_total_tokens_per_s_per_gpu",
-    "min_output_tokens_per_s_per_gpu",
-    "min_stage_tokens_per_s_per_gpu",
-    "request_rate_per_s",
-    DERIVED,
-)
-"""Limits whose breaking is a matter of probability (`PlanResult.p_meets`) or of load; the others hold or do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
     """What a change brings, in the unit of the values times seconds."""
 
+    per_s: float
+    """By how much more the candidate does per second, once it runs."""
     net: float
     """Over the horizon, the cost of the change taken off."""
     reference: float
@@ -50,6 +41,7 @@ def gain_over(
     """
     rate = candidate_per_s - current_per_s
     return Gain(
+        per_s=rate,
         net=rate * max(horizon_s - duration_s, 0.0) - loss,
         reference=current_per_s * horizon_s,
         payback_s=duration_s + max(loss, 0.0) / rate if rate > 0.0 else None,
@@ -58,7 +50,7 @@ def gain_over(
 
 def hard_limits_kept(plan: PlanResult) -> bool:
     """Whether the plan keeps the limits that are no matter of probability: memory, room for a request, utilisation."""
-    return all(v.code in SOFT for v in plan.violations)
+    return not any(hard_limit(v.code) for v in plan.violations)
 
 
 def ratio_of(value: float, reference: float) -> float:
@@ -78,8 +70,8 @@ def value_per_s(study: Study, plan: PlanResult | None, reference: PlanResult | N
         return 0.0
     against = plan if reference is None else reference
     metric = study.objective.metric
-    mine, other = plan.metrics[metric], against.metrics[metric]
-    ratio = ratio_of(other, mine) if study.objective.direction == "minimize" else ratio_of(mine, other)
+    own, other = plan.metrics[metric], against.metrics[metric]
+    ratio = ratio_of(other, own) if study.objective.direction == "minimize" else ratio_of(own, other)
     served = against.metrics["requests_per_s"]
     rate = study.workload.request_rate_per_s
     if rate is None:

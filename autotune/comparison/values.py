@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from autotune.comparison.value_and_gain import Gain
 from autotune.study import Study
 from autotune.tuning import PlanResult
 
@@ -12,7 +13,7 @@ SWITCH, KEEP, UNDECIDED = "switch", "keep", "undecided"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
+class ComparedPlan:
     """One of the two plans."""
 
     text: str
@@ -30,7 +31,7 @@ class Side:
     at_capacity: PlanResult | None
     """The same launch at that load; None where no load keeps the limits."""
     value_per_s: float
-    """Requests per second served within the limits, weighted by the objective (see `worth`)."""
+    """Requests per second served within the limits, weighted by the objective (see `value_and_gain`)."""
 
     @property
     def capacity_keeps_limits(self) -> bool:
@@ -176,8 +177,6 @@ class SwitchCost:
     """GPU-seconds in which restarted GPUs serve nothing."""
     price: float | None
     """Of those GPU-seconds, US dollars."""
-    payback_s: float | None
-    """From the start until the gain has paid for what was lost; None: never."""
 
     @property
     def duration_s(self) -> float:
@@ -210,8 +209,8 @@ class Comparison:
     study: Study
     traffic: str | None
     """Where the traffic came from, if not from the study."""
-    current: Side
-    candidate: Side | None
+    current: ComparedPlan
+    candidate: ComparedPlan | None
     """None: no plan can be launched at all."""
     same_plan: bool
     p_better: float
@@ -229,5 +228,7 @@ class Comparison:
     """US dollars, prompt and output tokens together, current and candidate."""
     price_per_million_output_tokens: tuple[float, float] | None
     switch: SwitchCost | None
+    gain: Gain | None
+    """What the switch brings over the horizon of `[retune]`; None where there is none to make."""
     verdict: Verdict
     assumptions: tuple[str, ...]

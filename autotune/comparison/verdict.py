@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from autotune.comparison.value_and_gain import Gain, gain_over, ratio_of
-from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, Side, SwitchCost, Verdict
+from autotune.comparison.value_and_gain import Gain, ratio_of
+from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, ComparedPlan, Verdict
 from autotune.study import Study
-from autotune.text.numbers import figure
+from autotune.text.numbers import number
 from autotune.tuning import Violation
 
 
 def broken_words(violation: Violation) -> str:
     """A broken limit in words: `tpot_ms (62.1 against 50 ms)`."""
-    return f"{violation.code} ({figure(violation.value)} against {figure(violation.limit)} {violation.unit})"
+    return f"{violation.code} ({number(violation.value, 4)} against {number(violation.limit, 4)} {violation.unit})"
 
 
-def worst_broken(side: Side) -> str:
+def worst_broken(side: ComparedPlan) -> str:
     """What a plan breaks most, in words; empty where it keeps everything."""
     if side.rules_broken:
         return side.rules_broken[0]
@@ -32,28 +32,26 @@ def duration_words(seconds: float) -> str:
 
 
 def verdict(
-    study: Study, current: Side, candidate: Side | None, *, same: bool, p_better: float, switch: SwitchCost | None
+    study: Study,
+    current: ComparedPlan,
+    candidate: ComparedPlan | None,
+    *,
+    same: bool,
+    p_better: float,
+    gain: Gain | None,
 ) -> Verdict:
     """The answer to: should the candidate replace the current plan?"""
     plain = _plain(current, candidate, same=same)
     if plain is not None:
         return plain
-    if candidate is None or switch is None:
+    if candidate is None or gain is None:
         return _say(SWITCH, "current_cannot_run", f"the current plan cannot be launched ({worst_broken(current)})")
-    policy = study.retune
-    gain = gain_over(
-        current_per_s=current.value_per_s,
-        candidate_per_s=candidate.value_per_s,
-        horizon_s=policy.horizon_s,
-        duration_s=switch.duration_s,
-        loss=switch.loss(current.value_per_s),
-    )
     if not current.keeps:
         return _out_of_limits(study, current, candidate, p_better, gain)
     return _by_arithmetic(study, current, candidate, p_better, gain)
 
 
-def _plain(current: Side, candidate: Side | None, *, same: bool) -> Verdict | None:
+def _plain(current: ComparedPlan, candidate: ComparedPlan | None, *, same: bool) -> Verdict | None:
     """What needs no arithmetic."""
     if candidate is None:
         return _say(KEEP, "no_candidate", "no plan at all can be launched on these GPUs")
@@ -62,37 +60,39 @@ def _plain(current: Side, candidate: Side | None, *, same: bool) -> Verdict | No
     if candidate.result is None:
         return _say(KEEP, "candidate_cannot_run", f"the candidate cannot be launched: {worst_broken(candidate)}")
     if current.result is None and candidate.keeps:
-        said = f"the current plan cannot be launched ({worst_broken(current)}), the candidate keeps every limit"
-        return _say(SWITCH, "current_cannot_run", said)
+        reason = f"the current plan cannot be launched ({worst_broken(current)}), the candidate keeps every limit"
+        return _say(SWITCH, "current_cannot_run", reason)
     if not candidate.keeps and current.keeps:
-        said = f"the candidate breaks {worst_broken(candidate)}, the current plan keeps every limit"
-        return _say(KEEP, "candidate_breaks_limit", said)
+        reason = f"the candidate breaks {worst_broken(candidate)}, the current plan keeps every limit"
+        return _say(KEEP, "candidate_breaks_limit", reason)
     if not candidate.keeps:
-        said = (
+        reason = (
             f"neither keeps every limit: the current plan breaks {worst_broken(current)}, "
             f"the candidate {worst_broken(candidate)}"
         )
-        return _say(UNDECIDED, "both_break_limits", said)
+        return _say(UNDECIDED, "both_break_limits", reason)
     return None
 
 
-def _out_of_limits(study: Study, current: Side, candidate: Side, p_better: float, gain: Gain) -> Verdict:
+def _out_of_limits(
+    study: Study, current: ComparedPlan, candidate: ComparedPlan, p_better: float, gain: Gain
+) -> Verdict:
     broken, policy = worst_broken(current), study.retune
     over = duration_words(policy.horizon_s)
     if gain.net <= 0.0:
-        said = f"the current plan breaks {broken}, but over {over} a switch costs more than it gains"
-        return _say(KEEP, "switch_costs_more", said)
+        reason = f"the current plan breaks {broken}, but over {over} a switch costs more than it gains"
+        return _say(KEEP, "switch_costs_more", reason)
     if p_better < policy.min_p_better:
-        said = (
+        reason = (
             f"the current plan breaks {broken} by its estimate, but the candidate is better with a probability of only "
             f"{p_better:.0%} ({policy.min_p_better:.0%} is asked)"
         )
-        return _say(UNDECIDED, "not_sure", said)
-    said = f"the current plan breaks {broken}, the candidate keeps every limit (P(better) {p_better:.0%})"
-    return _say(SWITCH, "limit_broken", said + _price_of_limits(study, current, candidate))
+        return _say(UNDECIDED, "not_sure", reason)
+    reason = f"the current plan breaks {broken}, the candidate keeps every limit (P(better) {p_better:.0%})"
+    return _say(SWITCH, "limit_broken", reason + _price_of_limits(study, current, candidate))
 
 
-def _price_of_limits(study: Study, current: Side, candidate: Side) -> str:
+def _price_of_limits(study: Study, current: ComparedPlan, candidate: ComparedPlan) -> str:
     """What keeping the limits costs in the ranked metric, where it does."""
     if current.result is None or candidate.result is None:
         return ""
@@ -102,31 +102,33 @@ def _price_of_limits(study: Study, current: Side, candidate: Side) -> str:
     return f", at the price of {change:+.1%} {metric}" if worse else ""
 
 
-def _by_arithmetic(study: Study, current: Side, candidate: Side, p_better: float, gain: Gain) -> Verdict:
+def _by_arithmetic(
+    study: Study, current: ComparedPlan, candidate: ComparedPlan, p_better: float, gain: Gain
+) -> Verdict:
     policy = study.retune
     over, words = duration_words(policy.horizon_s), _gain_words(study, current, candidate)
     if p_better <= 1.0 - policy.min_p_better or candidate.value_per_s <= current.value_per_s:
-        said = f"the candidate gains nothing: {words}; better with probability {p_better:.0%}"
-        return _say(KEEP, "no_gain", said)
+        reason = f"the candidate gains nothing: {words}; better with probability {p_better:.0%}"
+        return _say(KEEP, "no_gain", reason)
     if gain.net <= 0.0:
-        said = f"the gain ({words}) does not pay for the switch within {over}"
-        return _say(KEEP, "switch_costs_more", said)
+        reason = f"the gain ({words}) does not pay for the switch within {over}"
+        return _say(KEEP, "switch_costs_more", reason)
     if p_better < policy.min_p_better:
-        said = (
+        reason = (
             f"the candidate promises {words} but is better with a probability of only {p_better:.0%} "
             f"({policy.min_p_better:.0%} is asked)"
         )
-        return _say(UNDECIDED, "not_sure", said)
+        return _say(UNDECIDED, "not_sure", reason)
     net = 0.0 if gain.net_frac is None else gain.net_frac
     if net < policy.min_gain_frac:
-        said = f"over {over} the switch brings {net:+.1%} net, below the {policy.min_gain_frac:.1%} that is asked"
-        return _say(KEEP, "gain_too_small", said)
+        reason = f"over {over} the switch brings {net:+.1%} net, below the {policy.min_gain_frac:.1%} that is asked"
+        return _say(KEEP, "gain_too_small", reason)
     paid = "at once" if gain.payback_s is None else f"after {duration_words(gain.payback_s)}"
-    said = f"the candidate promises {words} (P(better) {p_better:.0%}) and has paid for the switch {paid}"
-    return _say(SWITCH, "gain", said)
+    reason = f"the candidate promises {words} (P(better) {p_better:.0%}) and has paid for the switch {paid}"
+    return _say(SWITCH, "gain", reason)
 
 
-def _gain_words(study: Study, current: Side, candidate: Side) -> str:
+def _gain_words(study: Study, current: ComparedPlan, candidate: ComparedPlan) -> str:
     """The ranked metric's change, and what it is worth with P(meets) weighed where that says more."""
     metric = study.objective.metric
     if current.result is None or candidate.result is None or current.value_per_s <= 0.0:

@@ -9,17 +9,19 @@ from math import nan
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.scoring.knob_grid import speculation, study_profile, weights
+from autotune.engines import ENGINES
+from autotune.scoring.knob_grid import speculation, weights
 from autotune.space import Candidate, enumerate_space
 from autotune.study import IntRange, Study
-from autotune.text.normal import p_below
 from costmodel.disaggregated.kv_transfer import TransferLink
-from costmodel.disaggregated.pairing import Demand
+from costmodel.disaggregated.pairing import Demand, PairService, pair_service
 from costmodel.disaggregated.pools import MOST_UTILISED, PoolColumns, PoolPoint, decode_pool, prefill_pool
 from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.estimate.normal import p_below
 from costmodel.hardware import Cluster
 from costmodel.hardware.gpu import Gpu
 from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.layout import Layout
 from costmodel.serving.closed_loop import Load
 
 SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
@@ -53,7 +55,7 @@ class PoolRows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Points:
+class OperatingPoints:
     """Operating points of `rows`, sorted by pool size, layout and nothing else. Shape `(points,)`."""
 
     rows: PoolRows
@@ -63,6 +65,10 @@ class Points:
     columns: PoolColumns
     layout: Ints
     """Index into `rows.layouts`."""
+
+    def layout_at(self, index: int) -> Layout:
+        """The layout of one point."""
+        return self.rows.layouts[int(self.layout[index])].layout
 
     def detailed(self, index: Ints) -> PoolPoint:
         """Some of the points with what they are made of, evaluated again."""
@@ -85,6 +91,23 @@ def pair_price(first: Cluster, first_gpus: Floats, second: Cluster, second_gpus:
     """US dollars per hour of two pools of so many GPUs; NaN where a type has no price."""
     prices = [nan if c.gpu.price_per_hour is None else c.gpu.price_per_hour for c in (first, second)]
     return np.asarray(prices[0] * first_gpus + prices[1] * second_gpus)
+
+
+def served_together(
+    study: Study,
+    first: Cluster,
+    prefill: PoolColumns,
+    second: Cluster,
+    decode: PoolColumns,
+    asked: Demand | None = None,
+) -> tuple[PairService, Floats]:
+    """What pools do together, entry `i` with entry `i`, and the price of their GPUs as `pair_price`.
+
+    `first` and `second` are the GPUs of the prefill pool and of the decode pool; `asked` is the study's demand if None.
+    """
+    link = transfer_link(study, first.gpu, second.gpu)
+    pair = pair_service(prefill, decode, pool_load(study, np.ones(1)), link, asked or demand(study))
+    return pair, pair_price(first, prefill.gpus, second, decode.gpus)
 
 
 def demand(study: Study) -> Demand:
@@ -159,7 +182,7 @@ def pool_load(study: Study, budget: Floats) -> Load:
     )
 
 
-def points(rows: PoolRows) -> Points:
+def operating_points(rows: PoolRows) -> OperatingPoints:
     """Every row at each share of the most that keeps the limits on its own latency."""
     evaluate = Evaluator(rows, np.arange(rows.budget.size))
     count, most = rows.budget.size, _most(rows, evaluate)
@@ -172,14 +195,11 @@ def points(rows: PoolRows) -> Points:
     # by row, then by share, so that points of a layout lie together
     order = np.arange(count * len(tried)).reshape(len(tried), count).T.ravel()
     together = PoolColumns(
-        **{
-            f.name: np.concatenate([np.broadcast_to(getattr(c, f.name), (count,)) for c in columns])[order]
-            for f in fields(PoolColumns)
-        }
+        **{f.name: np.concatenate([getattr(c, f.name) for c in columns])[order] for f in fields(PoolColumns)}
     )
     row = np.tile(np.arange(count), len(tried))[order]
     at = np.concatenate(tried)[order]
-    return Points(rows=rows, row=row, at=at, columns=together, layout=rows.row_layout[row])
+    return OperatingPoints(rows=rows, row=row, at=at, columns=together, layout=rows.row_layout[row])
 
 
 class Evaluator:
@@ -193,14 +213,14 @@ class Evaluator:
             PlanEntry(
                 arch=arch,
                 cluster=rows.cluster,
-                engine=rows.engine,
+                engine=ENGINES[rows.engine].traits,
                 layout=rows.layouts[i].layout,
                 kv_dtype=rows.dtypes.kv,
                 engine_version=study.engine_version,
             )
             for i in used.tolist()
         ]
-        batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study_profile(study)).take(back)
+        batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration).take(back)
         load, isl = pool_load(study, rows.budget[index]), study.workload.isl
         shared = {
             "longest_prompt": np.array([float(study.workload.longest_prompt)]),

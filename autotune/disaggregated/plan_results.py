@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
 
 from autotune.disaggregated.operating_points import (
     Dtypes,
-    Points,
-    demand,
-    pair_price,
-    points,
-    pool_load,
+    OperatingPoints,
+    operating_points,
     pool_rows,
-    transfer_link,
+    served_together,
 )
 from autotune.disaggregated.search import Pair, best_pair
-from autotune.engines import Violation
-from autotune.engines.names import engines_of
-from autotune.scoring.best_knobs import finite_price, order_key
-from autotune.scoring.limits import study_limits
-from autotune.scoring.plan_result import Knobs, PlanResult, broken_limits, plan_breakdown, plan_metrics
+from autotune.engines import Violation, engines_of
+from autotune.engines.service import Knobs
+from autotune.scoring.plan_result import PlanResult, ScoredRows
 from autotune.space import Resolution, resolve
 from autotune.space.pool_plan import PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study
-from costmodel.disaggregated.pairing import Joined, joined, joined_estimate
+from costmodel.disaggregated.pairing import PairService, pair_estimate
 from costmodel.disaggregated.pools import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
@@ -36,15 +30,15 @@ from costmodel.hardware import Cluster
 
 def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:
     """The plans of pairs, in their order; their strings leave out the GPU type `home`."""
-    groups: dict[tuple[int, int], list[int]] = {}
+    groups: list[list[int]] = []  # of pairs that share both tables of points
     for at, pair in enumerate(pairs):
-        groups.setdefault((id(pair.prefill), id(pair.decode)), []).append(at)
-    found = {
-        at: plan
-        for members in groups.values()
-        for at, plan in zip(members, _results(study, [pairs[m] for m in members], home), strict=True)
-    }
-    return [found[at] for at in range(len(pairs))]
+        tables = next((g for g in groups if pair.shares_tables(pairs[g[0]])), None)
+        if tables is None:
+            groups.append([at])
+        else:
+            tables.append(at)
+    plans = {at: plan for g in groups for at, plan in zip(g, _results(study, [pairs[i] for i in g], home), strict=True)}
+    return [plans[at] for at in range(len(pairs))]
 
 
 def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]:
@@ -52,47 +46,39 @@ def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]
     first, second = pairs[0].prefill, pairs[0].decode
     prefill = first.detailed(np.array([p.prefill_at for p in pairs]))
     decode = second.detailed(np.array([p.decode_at for p in pairs]))
-    link = transfer_link(study, first.rows.cluster.gpu, second.rows.cluster.gpu)
-    pair = joined(prefill.columns, decode.columns, pool_load(study, np.ones(1)), link, demand(study))
-    estimate, limits = joined_estimate(prefill, decode, pair), study_limits(study)
-    price = pair_price(first.rows.cluster, prefill.columns.gpus, second.rows.cluster, decode.columns.gpus)
-    _, excess, meets = order_key(study, limits, estimate, price)
-    values = np.stack([limit.value(estimate) for limit in limits])
+    clusters = first.rows.cluster, second.rows.cluster
+    pair, price = served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)
+    scored = ScoredRows.of(study, pair_estimate(prefill, decode, pair), price)
+    engine, dtypes = first.rows.engine, first.rows.dtypes
     out = []
     for row, chosen in enumerate(pairs):
         pools = _pools(study, chosen, row, prefill, decode, pair)
-        broken = broken_limits(limits, excess[:, row], values[:, row])
         types = [None if p.gpu == home else p.gpu for p in (pools.prefill, pools.decode)]
-        engine, dtypes = first.rows.engine, first.rows.dtypes
+        knobs = Knobs(
+            concurrency=max(round(float(pair.in_flight[row])), 1),
+            max_num_batched_tokens=pools.prefill.max_num_batched_tokens,
+            max_num_seqs=pools.decode.max_num_seqs,
+            weight_dtype=dtypes.weight,
+            kv_dtype=dtypes.kv,
+        )
         out.append(
-            PlanResult(
+            scored.result(
+                row,
                 plan=format_pooled(engine, (types[0], pools.prefill.layout), (types[1], pools.decode.layout)),
                 engine=engine,
                 layout=pools.decode.layout,
-                knobs=Knobs(
-                    concurrency=max(round(float(pair.in_flight[row])), 1),
-                    max_num_batched_tokens=pools.prefill.max_num_batched_tokens,
-                    max_num_seqs=pools.decode.max_num_seqs,
-                    weight_dtype=dtypes.weight,
-                    kv_dtype=dtypes.kv,
-                ),
-                feasible=not broken,
-                violations=broken,
-                margins={limit.code: float(excess[i, row]) for i, limit in enumerate(limits)},
-                metrics=plan_metrics(estimate, row, finite_price(price[row])),
-                p_meets=float(meets[row]),
-                breakdown=plan_breakdown(estimate, row),
+                knobs=knobs,
                 pools=pools,
             )
         )
     return out
 
 
-def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolPoint, together: Joined) -> Pools:
+def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolPoint, together: PairService) -> Pools:
     rate = float(together.requests_per_s[row])
     sides = [
-        _pool(points_, at, row, point, rate)
-        for points_, at, point in (
+        _pool(points, at, row, point, rate)
+        for points, at, point in (
             (pair.prefill, pair.prefill_at, prefill),
             (pair.decode, pair.decode_at, decode),
         )
@@ -107,15 +93,15 @@ def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolP
     )
 
 
-def _pool(points_: Points, at: int, row: int, point: PoolPoint, rate: float) -> PoolPlan:
-    rows, own = points_.rows, point.columns
+def _pool(points: OperatingPoints, at: int, row: int, point: PoolPoint, rate: float) -> PoolPlan:
+    rows, own = points.rows, point.columns
     able = float(own.requests_per_s[row])
     share = rate / able if able > 0.0 else 0.0
     return PoolPlan(
         gpu=rows.cluster.gpu.name,
-        gpus=rows.layouts[int(points_.layout[at])].layout.gpus,
-        layout=rows.layouts[int(points_.layout[at])].layout,
-        max_num_batched_tokens=round(float(rows.budget[points_.row[at]])),
+        gpus=rows.layouts[int(points.layout[at])].layout.gpus,
+        layout=rows.layouts[int(points.layout[at])].layout,
+        max_num_batched_tokens=round(float(rows.budget[points.row[at]])),
         max_num_seqs=max(int(np.ceil(own.sequences_per_rank[row])), 1),
         in_flight=float(own.residence_s[row]) * rate,
         requests_per_s=able,
@@ -124,16 +110,7 @@ def _pool(points_: Points, at: int, row: int, point: PoolPoint, rate: float) -> 
     )
 
 
-def disaggregated_plan(
-    study: Study,
-    text: str,
-    *,
-    engine: str | None = None,
-    batched_tokens: int | None = None,
-    concurrency: int | None = None,
-    weight_dtype: str | None = None,
-    kv_dtype: str | None = None,
-) -> tuple[Resolution, PlanResult | None]:
+def disaggregated_plan(study: Study, text: str, *, engine: str | None = None) -> tuple[Resolution, PlanResult | None]:
     """The plan that a disaggregated plan string means, with its best knobs; None where an engine's rule forbids it.
 
     The resolution's candidate is the decode pool's.
@@ -142,38 +119,28 @@ def disaggregated_plan(
         InputError: a side has no reading on the GPUs that are left for it.
     """
     spec = parse_pooled(text)
-    tried = [
-        (_side(study, spec.prefill, counts[0], name), _side(study, spec.decode, counts[1], name))
+    p_gpus, d_gpus = _gpus(study, spec)
+    read = [
+        (_side(study, spec.prefill, p_gpus, name), _side(study, spec.decode, d_gpus, name))
         for name in engines_of(spec.engine or engine or study.engine)
-        for counts in [_gpus(study, spec)]
     ]
     # one engine runs both pools: the first that accepts both, else the first
-    first, second = next((t for t in tried if not (t[0].violations or t[1].violations)), tried[0])
+    first, second = next((r for r in read if not (r[0].violations or r[1].violations)), read[0])
     resolution = _together(first, second)
     if resolution.violations:
         return resolution, None
-    own = study
-    if concurrency is not None:
-        own = replace(study, workload=replace(study.workload, concurrency=concurrency, request_rate_per_s=None))
-    if batched_tokens is not None:
-        own = replace(own, search=replace(own.search, max_num_batched_tokens=(batched_tokens,)))
-    search = own.search
-    given = product(
-        search.weight_dtype if weight_dtype is None else (weight_dtype,),
-        search.kv_dtype if kv_dtype is None else (kv_dtype,),
-    )
     pairs = []
-    for weight, kv in given:
-        choice = Dtypes(weight=weight, kv=kv)
-        sides = [
-            points(
-                pool_rows(own, role, pool_cluster(own, side.gpu), choice, (found.candidate,), found.candidate.engine)
+    for weight, kv in product(study.search.weight_dtype, study.search.kv_dtype):
+        dtypes = Dtypes(weight=weight, kv=kv)
+        prefill, decode = (
+            operating_points(
+                pool_rows(study, role, pool_cluster(study, side.gpu), dtypes, (own.candidate,), own.candidate.engine)
             )
-            for role, side, found in (("prefill", spec.prefill, first), ("decode", spec.decode, second))
-        ]
-        pairs.append(best_pair(own, sides[0], sides[1]))
-    best = max(pairs, key=lambda p: p.key)
-    return resolution, pair_results(own, [best], home=study.cluster.gpu.name)[0]
+            for role, side, own in (("prefill", spec.prefill, first), ("decode", spec.decode, second))
+        )
+        pairs.append(best_pair(study, prefill, decode))
+    best = max(pairs, key=lambda p: (p.feasible, p.key))
+    return resolution, pair_results(study, [best], home=study.cluster.gpu.name)[0]
 
 
 def pool_cluster(study: Study, gpu: str | None) -> Cluster:

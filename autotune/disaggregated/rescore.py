@@ -11,10 +11,9 @@ from autotune.disaggregated.operating_points import (
     Evaluator,
     PoolRows,
     demand,
-    points,
-    pool_load,
+    operating_points,
     pool_rows,
-    transfer_link,
+    served_together,
 )
 from autotune.disaggregated.plan_results import pair_results, pool_cluster
 from autotune.disaggregated.search import best_pair
@@ -22,7 +21,7 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
 from autotune.study import Study
-from costmodel.disaggregated.pairing import Joined, joined
+from costmodel.disaggregated.pairing import PairService
 from costmodel.plan.columns import Floats
 
 
@@ -32,31 +31,28 @@ def rescored_pools(study: Study, plan: PlanResult) -> PlanResult:
     Raises:
         InputError: the study has none of a pool's GPUs.
     """
-    prefill, decode = (points(rows) for rows in _rows(study, plan))
+    prefill, decode = (operating_points(rows) for rows in _rows(study, plan))
     return pair_results(study, [best_pair(study, prefill, decode)], home=study.cluster.gpu.name)[0]
 
 
-def pools_at(study: Study, plan: PlanResult, loads: Floats) -> Joined:
+def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
     """The same launch with each number of requests in flight, shape `(len(loads),)`.
 
     The pools admit what keeps the limits on their latencies, the rest waits in front of them.
     """
     open_study = replace(study, workload=replace(study.workload, concurrency=None, request_rate_per_s=None))
-    prefill, decode = (points(rows) for rows in _rows(open_study, plan))
-    mine, theirs = prefill.columns, decode.columns
+    prefill, decode = (operating_points(rows) for rows in _rows(open_study, plan))
     count = prefill.row.size, decode.row.size
-    mine = mine.take(np.repeat(np.arange(count[0]), count[1]))
-    theirs = theirs.take(np.tile(np.arange(count[1]), count[0]))
-    link = transfer_link(study, prefill.rows.cluster.gpu, decode.rows.cluster.gpu)
-    asked, work = demand(open_study), pool_load(study, np.ones(1))
-    settled = []
+    first = prefill.columns.take(np.repeat(np.arange(count[0]), count[1]))
+    second = decode.columns.take(np.tile(np.arange(count[1]), count[0]))
+    settled: list[list[float]] = []
     for load in loads.tolist():
-        pair = joined(mine, theirs, work, link, replace(asked, in_flight=load))
+        asked = replace(demand(open_study), in_flight=load)
+        pair, _ = served_together(study, prefill.rows.cluster, first, decode.rows.cluster, second, asked)
         at = int(pair.requests_per_s.argmax())
-        settled.append([np.broadcast_to(getattr(pair, f.name), (mine.gpus.size,))[at] for f in fields(Joined)])
-    return Joined(
-        **{f.name: np.array(column) for f, column in zip(fields(Joined), zip(*settled, strict=True), strict=True)}
-    )
+        settled.append([getattr(pair, f.name)[at] for f in fields(PairService)])
+    columns = np.array(settled).T
+    return PairService(**{f.name: column for f, column in zip(fields(PairService), columns, strict=True)})
 
 
 def pool_weight_bytes(study: Study, plan: PlanResult) -> tuple[float, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from autotune.disaggregated.plan_results import pair_results
 from autotune.disaggregated.search import count_plans, search_pools
-from autotune.scoring.plan_result import PlanResult, from_record, to_record
+from autotune.scoring.plan_result import PlanResult
+from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.storage import Store, TrialRecord
 from autotune.study import Study, cluster_choices, on_cluster
 
@@ -31,7 +32,7 @@ class PoolSearch:
 
 
 def disaggregated_plans(
-    study: Study, stored: Sequence[TrialRecord], store: Store | None
+    study: Study, stored: Sequence[TrialRecord], store: Store | None, recorder: Recorder
 ) -> tuple[dict[str, PlanResult], PoolSearch | None]:
     """The best disaggregated plans by key, and what was looked at; nothing where the study opens none.
 
@@ -44,7 +45,7 @@ def disaggregated_plans(
         return {}, None
     start = time.perf_counter()
     kept = [r for r in stored if COUNT_ATTR in r.attrs]
-    known = {r.key: from_record(r) for r in kept}
+    known = {r.key: plan_of(r) for r in kept}
     if known and len(known) == kept[0].attrs[COUNT_ATTR]:
         taken = time.perf_counter() - start
         return known, PoolSearch(
@@ -62,8 +63,7 @@ def disaggregated_plans(
         counted, joined = counted + found.plans, joined + found.joined
         plans.update((p.key, p) for p in pair_results(own, found.pairs, home=study.cluster.gpu.name))
     if store is not None:
-        records = [to_record(p, study.objective.metric) for p in plans.values()]
-        store.add([replace(r, attrs={**r.attrs, COUNT_ATTR: len(records)}) for r in records])
+        store.add([recorder.record(p, **{COUNT_ATTR: len(plans)}) for p in plans.values()])
     return plans, PoolSearch(
         plans=counted,
         kept=len(plans),

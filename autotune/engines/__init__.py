@@ -1,6 +1,33 @@
-"""The serving engines: how each splits a model and which layouts it takes."""
+"""The serving engines, a file each: layouts, hardware, the commands that start them and how those are read back."""
 
-from autotune.engines.layout_rules import RULES, Violation
-from autotune.engines.names import ANY, ENGINES, split_layers
+from autotune.engines.engine import DynamoBackend, Engine, ReplicaNodes, Router, ServerMetrics
+from autotune.engines.layout_rules import Violation
+from autotune.engines.registry import (
+    ANY,
+    ENGINES,
+    engine_title,
+    engines_of,
+    listed,
+    rule_texts,
+    split_layers,
+    split_name,
+    traits_by_name,
+)
 
-__all__ = ["ANY", "ENGINES", "RULES", "Violation", "split_layers"]
+__all__ = [
+    "ANY",
+    "ENGINES",
+    "DynamoBackend",
+    "Engine",
+    "ReplicaNodes",
+    "Router",
+    "ServerMetrics",
+    "Violation",
+    "engine_title",
+    "engines_of",
+    "listed",
+    "rule_texts",
+    "split_layers",
+    "split_name",
+    "traits_by_name",
+]

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from autotune.evaluation.plan import Subject
+from autotune.engines import ENGINES
+from autotune.evaluation.plan import EvaluatedPlan
 from costmodel.plan.columns import LayoutColumns
 from costmodel.plan.stages import stage_params
 from costmodel.step.expert_routing import popularity_cv2, rank_load
@@ -16,17 +17,17 @@ REDUNDANT_PER_RANK = (0, 1, 2)
 """Spare expert instances per expert rank that are looked at."""
 
 
-def balance(subject: Subject) -> dict[str, Any]:
+def balance(plan: EvaluatedPlan) -> dict[str, Any]:
     """Experts, expected imbalance under the study's skew, and what each stage has."""
-    layout, arch = subject.candidate.layout, subject.rows.batch.cells[0][0]
+    layout, arch = plan.candidate.layout, plan.grid.batch.cells[0][0]
     stages = [
         {"stage": i, "layers": layers, "params": params, "prefill_step_s": prefill, "decode_step_s": decode}
         for i, (layers, params, prefill, decode) in enumerate(
             zip(
                 layout.stage_layers,
                 stage_params(arch, layout.stage_layers),
-                subject.stage_s(subject.state.prefill),
-                subject.stage_s(subject.state.decode),
+                plan.stage_s(plan.state.prefill),
+                plan.stage_s(plan.state.decode),
                 strict=True,
             )
         )
@@ -40,28 +41,28 @@ def balance(subject: Subject) -> dict[str, Any]:
     if arch.is_moe:
         out |= {
             "experts_per_gpu_per_layer": (arch.num_experts + layout.redundant_experts) / layout.moe_ep,
-            "expert_skew": subject.study.workload.expert_skew,
-            "token_imbalance": [_imbalance(subject, spare) for spare in _spares(subject)],
+            "expert_skew": plan.study.workload.expert_skew,
+            "token_imbalance": [_imbalance(plan, spare) for spare in _spares(plan)],
         }
     return out
 
 
-def _spares(subject: Subject) -> list[int]:
+def _spares(plan: EvaluatedPlan) -> list[int]:
     """Redundant experts to look at: the plan's own, and whole ones per rank."""
-    layout = subject.candidate.layout
+    layout = plan.candidate.layout
     # where every expert is as popular as the next, what is uneven is chance: spares have nothing to even out
-    if layout.moe_ep == 1 or subject.study.workload.expert_skew == 0.0:
+    if layout.moe_ep == 1 or plan.study.workload.expert_skew == 0.0:
         return [layout.redundant_experts]
     return sorted({layout.redundant_experts, *(n * layout.moe_ep for n in REDUNDANT_PER_RANK)})
 
 
-def _imbalance(subject: Subject, redundant: int) -> dict[str, Any]:
+def _imbalance(plan: EvaluatedPlan, redundant: int) -> dict[str, Any]:
     """Tokens of the fullest expert rank over the mean rank's."""
-    arch, layout = subject.rows.batch.cells[0][0], subject.candidate.layout
+    arch, layout = plan.grid.batch.cells[0][0], plan.candidate.layout
     own = replace(layout, redundant_experts=redundant)
-    experts, shape = arch.expert_shapes[0], LayoutColumns.of([own], [subject.candidate.engine])
-    cv2 = np.array([popularity_cv2(arch.num_experts, subject.study.workload.expert_skew, redundant)])
-    state = subject.state
+    experts, shape = arch.expert_shapes[0], LayoutColumns.of([own], [ENGINES[plan.candidate.engine].traits])
+    cv2 = np.array([popularity_cv2(arch.num_experts, plan.study.workload.expert_skew, redundant)])
+    state = plan.state
     tokens = {
         "prefill": state.prefill.work.prefill_tokens_group,
         "decode": state.decode.work.decoded * layout.attn_dp,

@@ -76,7 +76,7 @@ def _engine(study: Study, candidate: Candidate, engine: str) -> dict[str, Any]:
 def _axes(study: Study, candidate: Candidate) -> list[dict[str, Any]]:
     layout = candidate.layout
     place = Placement.of(
-        LayoutColumns.of([layout], [candidate.engine]),
+        LayoutColumns.of([layout], [ENGINES[candidate.engine].traits]),
         ClusterColumns.of([study.cluster]),
     )
     domain = study.cluster.gpu.scaleup_gpus

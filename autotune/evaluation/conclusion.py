@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotune.evaluation.values import Check
-from autotune.scoring.plan_result import DERIVED
+from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.space import short_plan
 from autotune.study import Study
-from autotune.text.numbers import figure, room_words
+from autotune.text.numbers import number, room_words
 from autotune.tuning import PlanResult
 
 STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
@@ -18,7 +18,7 @@ CLOSE_FRAC = 0.01
 
 def failures(checks: Sequence[Check]) -> list[Check]:
     """Checks that fail; what follows from others only where they all pass."""
-    return [c for c in checks if not c.passed and c.name != DERIVED] or [c for c in checks if not c.passed]
+    return [c for c in checks if not c.passed and c.name != JOINT_PROBABILITY] or [c for c in checks if not c.passed]
 
 
 def conclusion(
@@ -56,7 +56,7 @@ def _off(check: Check) -> str:
         return check.name
     side = "short by" if check.value < check.limit else "over by"
     by = "" if check.margin_frac is None else f", {side} {room_words(abs(check.margin_frac)).removeprefix('+')}"
-    return f"{check.name} is {figure(check.value)} against {figure(check.limit)} {check.unit}{by}"
+    return f"{check.name} is {number(check.value, 4)} against {number(check.limit, 4)} {check.unit}{by}"
 
 
 def _instead(study: Study, result: PlanResult | None, best: PlanResult | None) -> str:
@@ -66,11 +66,12 @@ def _instead(study: Study, result: PlanResult | None, best: PlanResult | None) -
     value = best.metrics[metric]
     against, own = "", ""
     if result is not None:
-        mine = result.metrics[metric]
-        against = f" against this plan's {figure(mine)} ({value / mine - 1.0:+.1%})" if mine > 0.0 else ""
+        own_value = result.metrics[metric]
+        change = f"{number(own_value, 4)} ({value / own_value - 1.0:+.1%})" if own_value > 0.0 else ""
+        against = f" against this plan's {change}" if change else ""
         own = f" (this plan: {result.p_meets:.0%})"
     return (
-        f"Instead: {plan_words(study, best)}, {metric} {figure(value)}{against}, "
+        f"Instead: {plan_words(study, best)}, {metric} {number(value, 4)}{against}, "
         f"keeps every limit with probability {best.p_meets:.0%}{own}."
     )
 

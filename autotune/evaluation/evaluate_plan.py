@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 
 from autotune.engines import Violation
 from autotune.evaluation.balance import balance
@@ -10,33 +11,25 @@ from autotune.evaluation.compatibility import compatibility
 from autotune.evaluation.conclusion import conclusion, failures
 from autotune.evaluation.memory import capacity, stage_bytes
 from autotune.evaluation.performance import performance
-from autotune.evaluation.plan import Subject
+from autotune.evaluation.plan import EvaluatedPlan
 from autotune.evaluation.quantities import quantities
 from autotune.evaluation.report_claims import Claims, judge
 from autotune.evaluation.strategy import strategy
-from autotune.evaluation.values import Check, ClaimVerdict, Evaluation
+from autotune.evaluation.values import Check, Evaluation, Sections
 from autotune.scoring.joint_uncertainty import confidence
-from autotune.scoring.limits import Limit, study_limits
+from autotune.scoring.limits import LOAD_SERVED, Limit, study_limits
+from autotune.scoring.objective import plan_expected
+from autotune.space import Candidate
 from autotune.storage import Store
 from autotune.study import Study, in_place
 from autotune.tuning import PlanResult, TuneResult, tune
-from autotune.tuning.answer_study import BaselineResult, expected_objective, score_plan
+from autotune.tuning.answer_study import BaselineResult, score_plan
 from costmodel.errors import InputError
 
-RESTS_ON = {
-    "ttft_ms": "the longest prompt of {longest:,} tokens, {flight:,} requests in flight",
-    "tpot_ms": "mean lengths, {flight:,} requests in flight",
-    "memory_util_frac": "the fullest GPU, {flight:,} requests in flight",
-    "kv_capacity": "one request of {longest:,} prompt tokens beside its output",
-    "request_rate_per_s": "{flight:,} requests in flight: as many as the rate needs, so that there is no room in it",
-    "min_p_meets": "how sure the estimate is on this model, GPU and engine",
-}
-"""Limit -> what its figure was computed for."""
 NO_ROOM = "kv_capacity"
 STAGE_TIMES = (
     "time per stage: formulas alone, of a chunk of one prompt and of a decode step; calibration adds to TTFT and TPOT",
 )
-ANY_LOAD = "{flight:,} requests in flight, chunks of {chunk:,} tokens"
 
 
 def evaluate(
@@ -60,14 +53,14 @@ def evaluate(
         InputError: no plan is given, the string has no reading on the study's GPUs, or a claim is about nothing known.
     """
     study = in_place(study)
+    missing = "must name a plan, or give one with --plan"
     if plan is None and study.baseline is None:
-        raise InputError.single("$.baseline", "must name a plan, or give one with --plan")
-    scored = None if plan is None else score_plan(study, plan, path="--plan")
+        raise InputError.single("$.baseline", missing)
+    named = None if plan is None else score_plan(study, plan, path="--plan")
     tuned = tune(study, store, progress=progress)
+    scored = named or tuned.baseline
     if scored is None:
-        scored = tuned.baseline
-    if scored is None:
-        raise InputError.single("$.baseline", "must name a plan, or give one with --plan")
+        raise InputError.single("$.baseline", missing)
     if scored.result is not None and scored.result.pools is not None:
         raise InputError.single(
             "--plan", "a disaggregated plan has two layouts: evaluate takes one (tune shows both pools)"
@@ -77,21 +70,22 @@ def evaluate(
 
 def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims: Claims | None) -> Evaluation:
     candidate, result = scored.resolution.candidate, scored.result
-    broken = scored.resolution.violations
-    checks = _checks(study, result, broken)
-    where = compatibility(study, candidate)
-    subject = None if result is None else Subject.of(study, candidate, result)
-    does = {} if subject is None else performance(subject)
-    axes = strategy(study, candidate, result, tuned)
+    checks = _checks(study, result, scored.resolution.violations)
+    sections = _sections(study, candidate, result, tuned)
     best = tuned.ranked[0] if tuned.ranked else None
-    held = () if subject is None else stage_bytes(subject)
-    even = {} if subject is None else balance(subject)
-    failed = [c.name for c in checks if not c.passed]
-    figures = quantities(study, candidate, result, where, does, axes, even, held, failed)
-    judged: tuple[ClaimVerdict, ...] = () if claims is None else judge(claims, figures)
+    figures = quantities(study, candidate, result, sections, [c.name for c in checks if not c.passed])
     passed = all(c.passed for c in checks)
     distance = None if result is None or best is None or not passed else _distance(study, result, best)
+    assumed = [
+        *study.assumptions,
+        *study.arch.assumptions,
+        *(f"plan: {text}" for text in scored.resolution.assumed),
+        *_searched(tuned),
+        *(STAGE_TIMES if result is not None else ()),
+        "saturation: powers of two in flight per replica, the study's token budgets, KV room for all",
+    ]
     return Evaluation(
+        **{f.name: getattr(sections, f.name) for f in fields(Sections)},
         study=study,
         text=scored.text,
         candidate=candidate,
@@ -103,27 +97,25 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
         distance_frac=distance,
         p_better_than_best=_p_better(study, result, best) if passed else None,
         checks=checks,
-        compatibility=where,
-        performance=does,
-        strategy=axes,
-        memory=held,
-        capacity={} if subject is None else capacity(subject),
-        balance=even,
-        claims=judged,
+        claims=() if claims is None else judge(claims, figures),
         quantities={name: q.value for name, q in figures.items()},
         conclusion=conclusion(study, result, best, checks, distance),
-        assumptions=tuple(
-            dict.fromkeys(
-                [
-                    *study.assumptions,
-                    *study.arch.assumptions,
-                    *(f"plan: {text}" for text in scored.resolution.assumed),
-                    *_searched(tuned),
-                    *(STAGE_TIMES if subject is not None else ()),
-                    "saturation: powers of two in flight per replica, the study's token budgets, KV room for all",
-                ]
-            )
-        ),
+        assumptions=tuple(dict.fromkeys(assumed)),
+    )
+
+
+def _sections(study: Study, candidate: Candidate, result: PlanResult | None, tuned: TuneResult) -> Sections:
+    where, axes = compatibility(study, candidate), strategy(study, candidate, result, tuned)
+    if result is None:
+        return Sections(compatibility=where, performance={}, strategy=axes, memory=(), capacity={}, balance={})
+    plan = EvaluatedPlan.of(study, candidate, result)
+    return Sections(
+        compatibility=where,
+        performance=performance(plan),
+        strategy=axes,
+        memory=stage_bytes(plan),
+        capacity=capacity(plan),
+        balance=balance(plan),
     )
 
 
@@ -159,17 +151,16 @@ def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
     if limit.code == NO_ROOM:
         # weights beyond the memory leave less than no room: how much that is, the memory's own limit says
         excess = min(excess, limit.limit)
-    value = limit.limit - excess if limit.least else limit.limit + excess
-    words = RESTS_ON.get(limit.code, ANY_LOAD).format(
+    words = limit.kind.rests_on.format(
         longest=study.workload.longest_prompt,
         flight=result.knobs.concurrency,
         chunk=result.knobs.max_num_batched_tokens,
     )
     return Check(
         name=limit.code,
-        value=value,
+        value=limit.value(result.metrics, result.p_meets),
         limit=limit.limit,
-        unit=limit.unit,
+        unit=limit.kind.unit,
         passed=excess <= 0.0,
         margin_frac=-excess / abs(limit.limit) if limit.limit else None,
         rests_on=words,
@@ -178,16 +169,16 @@ def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
 
 def _binding(checks: tuple[Check, ...]) -> str:
     """The check with the least room; what follows from others only where they all pass, a rate only where it fails."""
-    roomy = [c for c in checks if c.margin_frac is not None and c.name != "request_rate_per_s"]
+    roomy = [c for c in checks if c.margin_frac is not None and c.name != LOAD_SERVED]
     among = failures(checks) or roomy
     return min(among, key=lambda c: float("-inf") if c.margin_frac is None else c.margin_frac).name
 
 
 def _distance(study: Study, result: PlanResult, best: PlanResult) -> float | None:
-    mine, top = expected_objective(study, result), expected_objective(study, best)
+    own, top = plan_expected(study, result), plan_expected(study, best)
     if top <= 0.0:
         return None
-    return mine / top - 1.0 if study.objective.direction == "minimize" else 1.0 - mine / top
+    return own / top - 1.0 if study.objective.direction == "minimize" else 1.0 - own / top
 
 
 def _p_better(study: Study, result: PlanResult | None, best: PlanResult | None) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -18,25 +18,23 @@ from costmodel.step.pipeline_pass import Pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class EvaluatedPlan:
     """One plan with its knobs, ready to be asked."""
 
     study: Study
     candidate: Candidate
     result: PlanResult
-    rows: Rows
+    grid: KnobGrid
     """Of this plan alone."""
     state: SteadyState
     """What it settles into at its number in flight, from the formulas alone."""
 
     @classmethod
-    def of(cls, study: Study, candidate: Candidate, result: PlanResult) -> Subject:
+    def of(cls, study: Study, candidate: Candidate, result: PlanResult) -> EvaluatedPlan:
         """Prepare a plan that was scored under `study`."""
-        knobs = result.knobs
-        variant = Variant(candidate=candidate, weight_dtype=knobs.weight_dtype, kv_dtype=knobs.kv_dtype)
-        rows = make_rows(study, [variant], [knobs.max_num_batched_tokens])
-        state = rows.steady(np.array([float(knobs.concurrency)]))
-        return cls(study=study, candidate=candidate, result=result, rows=rows, state=state)
+        grid = KnobGrid.of(study, [Variant.of(result)], [result.knobs.max_num_batched_tokens])
+        state = grid.steady(np.array([float(result.knobs.concurrency)]))
+        return cls(study=study, candidate=candidate, result=result, grid=grid, state=state)
 
     @property
     def concurrency(self) -> Floats:
@@ -45,10 +43,10 @@ class Subject:
 
     def stage_memory(self) -> Memory:
         """Memory of a rank of every stage, first to last: arrays of shape `(pp,)`."""
-        batch = self.rows.batch.take(np.zeros(self.candidate.layout.pp, dtype=np.int64))
+        batch = self.grid.batch.take(np.zeros(self.candidate.layout.pp, dtype=np.int64))
         own = replace(batch, stages=self._stages())
         return own.memory(
-            self.rows.load(self.concurrency),
+            self.grid.load(self.concurrency),
             longest_prompt=np.array([float(self.study.workload.longest_prompt)]),
             memory_fraction=np.array([self.study.engine_options.gpu_memory_utilization]),
         )
@@ -59,13 +57,13 @@ class Subject:
 
     def fits_longest(self, prompt_tokens: float) -> bool:
         """Whether one request with a prompt of this length has KV room."""
-        held = self.rows.batch.memory(
-            self.rows.load(self.concurrency),
+        held = self.grid.batch.memory(
+            self.grid.load(self.concurrency),
             longest_prompt=np.array([prompt_tokens]),
             memory_fraction=np.array([self.study.engine_options.gpu_memory_utilization]),
         )
         return bool(held.kv_room_bytes[0] >= held.kv_bytes_longest[0])
 
     def _stages(self) -> StageTable:
-        arch = self.rows.batch.cells[0][0]
+        arch = self.grid.batch.cells[0][0]
         return StageTable.each(arch, self.candidate.layout)

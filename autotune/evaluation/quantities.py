@@ -6,87 +6,92 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.evaluation.report_claims import Quantity
-from autotune.evaluation.values import FAILED, PASSED, AxisVerdict, StageBytes
+from autotune.evaluation.values import FAILED, PASSED, Sections, StageBytes
+from autotune.metrics import METRICS, PER_GPU, RATE_SD
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.arch import weight_bytes
+
+NOT_WEIGHTS = {"kv_cache", "activations", "buffers", "reserve", "free"}
+FORBIDDEN = "the engine's rules forbid the plan: there is nothing to estimate"
+SCOPES = {
+    "per_gpu_of_a_stage": "tokens/ms through one GPU of a stage",
+    "per_pipeline": "tokens/ms of one pipeline",
+    "in_all": "tokens/ms of all replicas",
+}
+
+
+def _q(value: float | str | bool | None, words: str, log_sd: float = 0.0) -> Quantity:
+    return Quantity(value=value, words=words, log_sd=log_sd)
 
 
 def quantities(
     study: Study,
     candidate: Candidate,
     result: PlanResult | None,
-    compatibility: Mapping[str, Any],
-    performance: Mapping[str, Any],
-    strategy: Sequence[AxisVerdict],
-    balance: Mapping[str, Any],
-    memory: Sequence[StageBytes],
+    sections: Sections,
     failed: Sequence[str],
 ) -> dict[str, Quantity]:
-    """Name -> figure. Where the engine's rules forbid the plan, what would have to be estimated is None."""
-    layout, gpu = candidate.layout, study.cluster.gpu
-    effective = None if gpu.hbm_efficiency is None else gpu.hbm_bytes_per_s * gpu.hbm_efficiency
-    out = {
-        "verdict": Quantity(
-            value=FAILED if failed else PASSED,
-            words=f"breaks {', '.join(failed)}" if failed else "keeps every limit",
+    """Name -> figure. Where the engine's rules forbid the plan, what would have to be estimated is None.
+
+    Args:
+        study: that the plan is of.
+        candidate: the plan.
+        result: what it costs; None: a rule forbids it.
+        sections: of the report.
+        failed: names of the checks that fail.
+    """
+    layout, gpu, places = candidate.layout, study.cluster.gpu, sections.compatibility
+    hbm = None if gpu.hbm_efficiency is None else gpu.hbm_bytes_per_s * gpu.hbm_efficiency
+    alone = "replicas share no group and no send"
+    among = f"{alone}; groups of attention-DP inside one do exchange tokens"
+    degrees = f"EP{layout.moe_ep} x PP{layout.pp} x TP{layout.attn_tp} x DP{layout.replicas}"
+    return {
+        "verdict": _q(FAILED if failed else PASSED, f"breaks {', '.join(failed)}" if failed else "keeps every limit"),
+        "gpus": _q(layout.gpus, f"{layout.replicas} replicas x {layout.pp} stages x {layout.width} GPUs of a stage"),
+        "product_of_degrees": _q(
+            layout.moe_ep * layout.pp * layout.attn_tp * layout.replicas,
+            f"{degrees}, as if no axis shared GPUs with another (experts lie on the GPUs of TP and attention-DP)",
         ),
-        "gpus": Quantity(
-            value=layout.gpus,
-            words=f"{layout.replicas} replicas x {layout.pp} stages x {layout.width} GPUs of a stage",
+        "layers_per_stage": _q(max(layout.stage_layers), "layers of the longest stage"),
+        "heads_per_gpu": _q(places["heads_per_rank"], "attention heads per rank"),
+        "kv_heads_per_gpu": _q(places["kv_heads_per_rank"], "KV heads per rank"),
+        "weight_bytes": _q(weight_bytes(study.arch), "bytes of all weights in the checkpoint's dtypes, once"),
+        "bytes_between_replicas": _q(0, among if layout.attn_dp > 1 else alone),
+        "hbm_effective_bytes_per_s": _q(
+            hbm, "no efficiency of the memory is given" if hbm is None else "peak bandwidth x efficiency"
         ),
-        "product_of_degrees": Quantity(
-            value=layout.moe_ep * layout.pp * layout.attn_tp * layout.replicas,
-            words=f"EP{layout.moe_ep} x PP{layout.pp} x TP{layout.attn_tp} x DP{layout.replicas}, as if no axis shared "
-            "GPUs with another (experts lie on the GPUs of TP and attention-DP)",
-        ),
-        "layers_per_stage": Quantity(value=max(layout.stage_layers), words="layers of the longest stage"),
-        "heads_per_gpu": Quantity(value=compatibility["heads_per_rank"], words="attention heads per rank"),
-        "kv_heads_per_gpu": Quantity(value=compatibility["kv_heads_per_rank"], words="KV heads per rank"),
-        "weight_bytes": Quantity(
-            value=weight_bytes(study.arch), words="bytes of all weights in the checkpoint's dtypes, once"
-        ),
-        "bytes_between_replicas": Quantity(
-            value=0,
-            words="replicas share no group and no send; groups of attention-DP inside one do exchange tokens"
-            if layout.attn_dp > 1
-            else "replicas share no group and no send",
-        ),
-        "hbm_effective_bytes_per_s": Quantity(
-            value=effective,
-            words="no efficiency of the memory is given" if effective is None else "peak bandwidth x efficiency",
-        ),
+        **_experts(layout.gpus, places.get("expert_modules")),
+        **{f"verdict_{v.axis}": _q(v.verdict, v.reason) for v in sections.strategy},
+        **{
+            f"launches_on_{e['engine']}": _q(
+                e["launches"], "; ".join(e["forbidden_by"]) or "no rule of the engine forbids the plan"
+            )
+            for e in places["engines"]
+        },
+        **_held(candidate, sections.memory),
+        **_evenness(sections.balance),
+        **_exchanged(candidate, result),
+        **_estimates(result, sections.performance),
     }
-    experts = compatibility.get("expert_modules")
-    if experts is not None:
-        out |= {
-            "expert_modules": Quantity(value=experts["distinct"], words="experts of a layer x layers"),
-            "expert_instances": Quantity(value=experts["instances"], words="modules x replicas"),
-            "expert_modules_per_gpu": Quantity(
-                value=experts["distinct_per_gpu"], words="distinct modules over all GPUs, replicas not counted"
-            ),
-            "expert_instances_per_gpu": Quantity(
-                value=experts["instances_per_gpu"],
-                words=f"{experts['instances']:,} instances over {layout.gpus} GPUs, every replica has all of them",
-            ),
-            "experts_per_gpu_per_layer": Quantity(
-                value=experts["per_gpu_per_layer"], words="experts of one layer over the expert-parallel ranks"
-            ),
-        }
-    out |= {f"verdict_{v.axis}": Quantity(value=v.verdict, words=v.reason) for v in strategy}
-    out |= {
-        f"launches_on_{e['engine']}": Quantity(
-            value=e["launches"], words="; ".join(e["forbidden_by"]) or "no rule of the engine forbids the plan"
-        )
-        for e in compatibility["engines"]
-    }
-    out |= _held(candidate, memory) | _evenness(balance) | _exchanged(candidate, result)
-    return out | _estimates(study, result, performance)
 
 
-NOT_WEIGHTS = {"kv_cache", "activations", "buffers", "reserve", "free"}
-FORBIDDEN = "the engine's rules forbid the plan: there is nothing to estimate"
+def _experts(gpus: int, modules: Mapping[str, Any] | None) -> dict[str, Quantity]:
+    if modules is None:
+        return {}
+    copies = f"{modules['instances']:,} instances over {gpus} GPUs, every replica has all of them"
+    return {
+        "expert_modules": _q(modules["distinct"], "experts of a layer x layers"),
+        "expert_instances": _q(modules["instances"], "modules x replicas"),
+        "expert_modules_per_gpu": _q(
+            modules["distinct_per_gpu"], "distinct modules over all GPUs, replicas not counted"
+        ),
+        "expert_instances_per_gpu": _q(modules["instances_per_gpu"], copies),
+        "experts_per_gpu_per_layer": _q(
+            modules["per_gpu_per_layer"], "experts of one layer over the expert-parallel ranks"
+        ),
+    }
 
 
 def _held(candidate: Candidate, memory: Sequence[StageBytes]) -> dict[str, Quantity]:
@@ -95,39 +100,27 @@ def _held(candidate: Candidate, memory: Sequence[StageBytes]) -> dict[str, Quant
     for row in memory:
         if row.kind not in NOT_WEIGHTS:
             stages[row.stage] = stages.get(row.stage, 0.0) + row.bytes
-    layout = candidate.layout
+    names, layout = ("weight_bytes_per_gpu", "weight_bytes_on_all_gpus"), candidate.layout
+    if not stages:
+        return {name: _q(None, FORBIDDEN) for name in names}
+    whole = sum(stages.values()) * layout.width * layout.replicas
+    copies = "every replica holds the model, every attention-DP group the attention"
     return {
-        "weight_bytes_per_gpu": Quantity(
-            value=max(stages.values()) if stages else None,
-            words="weights on a GPU of the fullest stage" if stages else FORBIDDEN,
-        ),
-        "weight_bytes_on_all_gpus": Quantity(
-            value=sum(stages.values()) * layout.width * layout.replicas if stages else None,
-            words=f"weights on all {layout.gpus} GPUs: every replica holds the model, every attention-DP group the "
-            "attention"
-            if stages
-            else FORBIDDEN,
-        ),
+        names[0]: _q(max(stages.values()), "weights on a GPU of the fullest stage"),
+        names[1]: _q(whole, f"weights on all {layout.gpus} GPUs: {copies}"),
     }
 
 
 def _evenness(balance: Mapping[str, Any]) -> dict[str, Quantity]:
     if not balance:
         return {}
-    out = {
-        "slowest_over_mean_stage": Quantity(
-            value=max(balance["slowest_over_mean_stage"].values()),
-            words="time of the slowest stage over the mean one's",
-        )
-    }
+    slowest = max(balance["slowest_over_mean_stage"].values())
+    out = {"slowest_over_mean_stage": _q(slowest, "time of the slowest stage over the mean one's")}
     for own in (t for t in balance.get("token_imbalance", []) if t["is_the_plans"]):
         for phase in ("prefill", "decode"):
-            name = f"{phase}_fullest_over_mean_rank"
-            out[name] = Quantity(
-                value=own[name],
-                words=f"tokens of the fullest expert rank over the mean's in {phase}, expert skew "
-                f"{balance['expert_skew']:g}",
-            )
+            name, skew = f"{phase}_fullest_over_mean_rank", balance["expert_skew"]
+            words = f"tokens of the fullest expert rank over the mean's in {phase}, expert skew {skew:g}"
+            out[name] = _q(own[name], words)
     return out
 
 
@@ -135,69 +128,29 @@ def _exchanged(candidate: Candidate, result: PlanResult | None) -> dict[str, Qua
     """What attention-DP groups, which a report may call replicas, do exchange."""
     groups = candidate.layout.attn_dp
     if result is None:
-        return {"attention_dp_exchange_s": Quantity(value=None, words=FORBIDDEN)}
+        return {"attention_dp_exchange_s": _q(None, FORBIDDEN)}
     seconds = result.breakdown["decode_s"].get("ep_exchange", 0.0) if groups > 1 else 0.0
     words = f"seconds in which the {groups} attention-DP groups exchange tokens for the experts in each decode step"
-    return {"attention_dp_exchange_s": Quantity(value=seconds, words=words if groups > 1 else "one attention-DP group")}
+    return {"attention_dp_exchange_s": _q(seconds, words if groups > 1 else "one attention-DP group")}
 
 
-ESTIMATES = {
-    "ttft_longest_s": ("ttft_log_sd", "TTFT of the longest prompt, s"),
-    "ttft_s": ("ttft_log_sd", "mean TTFT, s"),
-    "tpot_s": ("tpot_log_sd", "mean TPOT, s"),
-    "requests_per_s": ("throughput_log_sd", "requests/s"),
-    "gpu_util_frac": ("", "share of time in which the busiest stage's GPUs run kernels"),
-    "compute_util_frac": ("", "achieved over peak FLOP/s"),
-    "bandwidth_util_frac": ("", "achieved over peak memory bandwidth"),
-    "memory_util_frac": ("", "memory in use on the fullest GPU"),
-}
-"""Metric -> its uncertainty, and what it is."""
-
-
-def _estimates(study: Study, result: PlanResult | None, performance: Mapping[str, Any]) -> dict[str, Quantity]:
-    out = {}
-    for name, (spread, words) in ESTIMATES.items():
-        value = None if result is None else result.metrics[name]
-        out[name] = Quantity(
-            value=value,
-            words=FORBIDDEN if value is None else words,
-            log_sd=result.metrics[spread] if result is not None and spread else 0.0,
-        )
-    for when, place, words in (
-        ("", "tokens_per_ms", "at the study's load"),
-        ("_at_saturation", "tokens_per_ms_at_saturation", "at saturation, latency aside"),
-    ):
-        for scope, said in (
-            ("per_gpu_of_a_stage", "tokens/ms through one GPU of a stage"),
-            ("per_pipeline", "tokens/ms of one pipeline"),
-            ("in_all", "tokens/ms of all replicas"),
-        ):
-            out[f"tokens_per_ms_{scope}{when}"] = Quantity(
-                value=performance[place][scope] if performance else None,
-                words=f"{said}, {words}" if performance else FORBIDDEN,
-                log_sd=0.0 if result is None else result.metrics["throughput_log_sd"],
-            )
-    return out | _of_a_request(study, result)
-
-
-def _of_a_request(study: Study, result: PlanResult | None) -> dict[str, Quantity]:
+def _estimates(result: PlanResult | None, performance: Mapping[str, Any]) -> dict[str, Quantity]:
+    whens = {"": "at the study's load", "_at_saturation": "at saturation, latency aside"}
+    rates = {
+        f"tokens_per_ms_{scope}{when}": (f"tokens_per_ms{when}", scope, f"{words}, {load}")
+        for when, load in whens.items()
+        for scope, words in SCOPES.items()
+    }
+    named = [m for m in METRICS.values() if m.meaning]
     if result is None:
-        return {
-            n: Quantity(value=None, words=FORBIDDEN) for n in ("requests_in_flight", "e2e_s", "tokens_per_ms_per_gpu")
-        }
-    metrics = result.metrics
-    spread = metrics["throughput_log_sd"]
-    outputs = max(study.workload.osl.mean - 1.0, 0.0)
+        names = (*(m.name for m in named), *rates, "requests_in_flight", "tokens_per_ms_per_gpu")
+        return {name: _q(None, FORBIDDEN) for name in names}
+    metrics, rate_sd = result.metrics, result.metrics[RATE_SD]
     return {
-        "requests_in_flight": Quantity(value=result.knobs.concurrency, words="requests in flight over all replicas"),
-        "e2e_s": Quantity(
-            value=metrics["ttft_s"] + outputs * metrics["tpot_s"],
-            words="seconds from a request's arrival to its last token, TTFT + (output tokens - 1) x TPOT",
-            log_sd=spread,
-        ),
-        "tokens_per_ms_per_gpu": Quantity(
-            value=metrics["total_tokens_per_s_per_gpu"] / 1e3,
-            words="tokens/ms of the cluster over all its GPUs, those of every stage",
-            log_sd=spread,
+        **{m.name: _q(metrics[m.name], m.meaning, metrics[m.log_sd] if m.log_sd else 0.0) for m in named},
+        **{name: _q(performance[table][scope], words, rate_sd) for name, (table, scope, words) in rates.items()},
+        "requests_in_flight": _q(result.knobs.concurrency, "requests in flight over all replicas"),
+        "tokens_per_ms_per_gpu": _q(
+            metrics[PER_GPU] / 1e3, "tokens/ms of the cluster over all its GPUs, those of every stage", rate_sd
         ),
     }

@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from autotune.evaluation.values import CONFIRMED, REFUTED, UNDECIDABLE, ClaimVerdict
-from autotune.text.normal import p_below
-from autotune.text.numbers import figure
+from autotune.text.numbers import number
 from costmodel.errors import InputError, Problem
+from costmodel.estimate.normal import p_below
 from costmodel.files import read_file
 from costmodel.plan.columns import Floats
 
@@ -155,18 +155,18 @@ def judge(claims: Claims, quantities: Mapping[str, Quantity]) -> tuple[ClaimVerd
 
 def _judged(claim: Claim, found: Quantity) -> ClaimVerdict:
     claimed = claim.figure if claim.comparison == "equals" else f"{COMPARISONS[claim.comparison]}{_shown(claim.figure)}"
-    said = found.words
+    words = found.words
     p = _p_holds(claim, found)
     if found.value is None:
-        status, why = UNDECIDABLE, said
+        status, why = UNDECIDABLE, words
     elif p <= 1.0 - SURE:
-        status, why = REFUTED, said
+        status, why = REFUTED, words
     elif claim.filled_in is not None:
-        status, why = UNDECIDABLE, f"{said}; {claim.filled_in}"
+        status, why = UNDECIDABLE, f"{words}; {claim.filled_in}"
     elif p >= SURE:
-        status, why = CONFIRMED, said
+        status, why = CONFIRMED, words
     else:
-        status, why = UNDECIDABLE, f"{said}; it holds with probability {p:.0%}"
+        status, why = UNDECIDABLE, f"{words}; it holds with probability {p:.0%}"
     return ClaimVerdict(
         claim=claim.claim,
         status=status,
@@ -178,26 +178,26 @@ def _judged(claim: Claim, found: Quantity) -> ClaimVerdict:
 
 def _p_holds(claim: Claim, found: Quantity) -> float:
     """Probability that the claim holds; 0 or 1 for what is no estimate."""
-    value, said = found.value, claim.figure
+    value, claimed = found.value, claim.figure
     if value is None:
         return 0.5
-    if isinstance(value, str) or isinstance(said, str):
-        return float(value == said)
+    if isinstance(value, str) or isinstance(claimed, str):
+        return float(value == claimed)
     if claim.comparison in ("equals", "about"):
         allowed = EXACT_FRAC if claim.comparison == "equals" else ABOUT_FRAC
-        return _p_within(float(value), float(said), allowed, found.log_sd)
-    if found.log_sd <= 0.0 or value <= 0.0 or said <= 0.0:
-        return float(_TESTS[claim.comparison](float(value), float(said)))
-    under = float(p_below(float(said), _array(value), _array(found.log_sd))[0])
+        return _p_within(float(value), float(claimed), allowed, found.log_sd)
+    if found.log_sd <= 0.0 or value <= 0.0 or claimed <= 0.0:
+        return float(_TESTS[claim.comparison](float(value), float(claimed)))
+    under = float(p_below(float(claimed), _array(value), _array(found.log_sd))[0])
     return under if claim.comparison in ("at_most", "below") else 1.0 - under
 
 
-def _p_within(value: float, said: float, allowed_frac: float, log_sd: float) -> float:
-    close = abs(value - said) <= allowed_frac * abs(said)
-    if log_sd <= 0.0 or value <= 0.0 or said <= 0.0:
+def _p_within(value: float, claimed: float, allowed_frac: float, log_sd: float) -> float:
+    close = abs(value - claimed) <= allowed_frac * abs(claimed)
+    if log_sd <= 0.0 or value <= 0.0 or claimed <= 0.0:
         return float(close)
     # an estimate is as good as equal where the figure lies inside its 80 % interval
-    low, high = (p_below(said * (1.0 + side * allowed_frac), _array(value), _array(log_sd))[0] for side in (-1, 1))
+    low, high = (p_below(claimed * (1.0 + side * allowed_frac), _array(value), _array(log_sd))[0] for side in (-1, 1))
     inside = low <= SURE and high >= 1.0 - SURE
     return 1.0 if close else 0.5 if inside else 0.0
 
@@ -209,4 +209,4 @@ def _array(value: float) -> Floats:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return figure(value) if isinstance(value, (int, float)) else str(value)
+    return number(value, 4) if isinstance(value, (int, float)) else str(value)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from autotune.engines import RULES
+from autotune.engines import rule_texts
 from autotune.evaluation.conclusion import CLOSE_FRAC
 from autotune.evaluation.values import (
     ACCEPTABLE,
@@ -14,27 +15,66 @@ from autotune.evaluation.values import (
     Alternative,
     AxisVerdict,
 )
-from autotune.scoring.gpu_time import WORDS, gpu_s_per_request
+from autotune.metrics import PER_GPU
+from autotune.scoring.gpu_time import OPERATORS, gpu_s_per_request, operator_words
 from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
+from autotune.scoring.limits import LIMITS
+from autotune.scoring.objective import plan_expected
 from autotune.space import Candidate, rejected_by_value, short_plan
 from autotune.study import Study
-from autotune.text.numbers import figure
+from autotune.text.numbers import number, within
 from autotune.tuning import PlanResult, TuneResult
-from autotune.tuning.answer_study import expected_objective
 
 AXES = {"EP": "moe_ep", "PP": "pp", "TP": "attn_tp", "DP": "replicas", "attention-DP": "attn_dp"}
 """Name of an axis -> field of a layout."""
-THROUGHPUT = "total_tokens_per_s_per_gpu"
-LATENCIES = ("ttft_longest_s", "tpot_s")
-"""The metrics of which every one must be worse for a value to do harm."""
-COSTS = {
-    "EP": ("ep_exchange", "exchange around the experts"),
-    "PP": ("pp_send", "sends between stages"),
-    "TP": ("tp_all_reduce", "all-reduce"),
-}
+COSTS = {"EP": "ep_exchange", "PP": "pp_send", "TP": "tp_all_reduce"}
+"""Axis -> the operators that it costs each decode step."""
 NEGLIGIBLE_S = 1e-6
 APART_P = 0.05
 """Probabilities of keeping the limits that differ by more than this are said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Axis:
+    """One parallel axis of a study's plans of one kind of replica."""
+
+    study: Study
+    name: str
+    field: str
+    """Of a layout."""
+    best: PlanResult | None
+    firsts: Mapping[int, PlanResult]
+    """Value -> the first plan with it that keeps every limit."""
+    infeasible: Sequence[PlanResult]
+    """Nearest first."""
+    rules: Mapping[int, Mapping[str, int]]
+    """Value -> rule -> plans with the value that the rule forbids."""
+
+    @classmethod
+    def of(cls, study: Study, tuned: TuneResult, name: str, field: str) -> _Axis:
+        ranked, infeasible = ([p for p in plans if p.pools is None] for plans in (tuned.ranked, tuned.infeasible))
+        firsts: dict[int, PlanResult] = {}
+        for plan in ranked:
+            firsts.setdefault(int(getattr(plan.layout, field)), plan)
+        return cls(
+            study=study,
+            name=name,
+            field=field,
+            best=ranked[0] if ranked else None,
+            firsts=firsts,
+            infeasible=infeasible,
+            rules=rejected_by_value(
+                study.arch, gpus=study.cluster.gpus, engine=study.engine, axis=field, attn_cp=study.search.attn_cp
+            ),
+        )
+
+    def value(self, plan: PlanResult | Candidate) -> int:
+        """What a plan has of the axis."""
+        return int(getattr(plan.layout, self.field))
+
+    def words(self, plan: PlanResult) -> str:
+        """`EP16`."""
+        return f"{self.name}{self.value(plan)}"
 
 
 def strategy(
@@ -42,88 +82,55 @@ def strategy(
 ) -> tuple[AxisVerdict, ...]:
     """Verdicts on all axes that the model has: without experts there is no EP and no attention-DP."""
     axes = AXES if study.arch.is_moe else {"PP": "pp", "TP": "attn_tp", "DP": "replicas"}
-    return tuple(_verdict(study, axis, field, candidate, result, tuned) for axis, field in axes.items())
+    return tuple(_verdict(_Axis.of(study, tuned, *named), candidate, result) for named in axes.items())
 
 
-def _verdict(
-    study: Study, axis: str, field: str, candidate: Candidate, result: PlanResult | None, tuned: TuneResult
-) -> AxisVerdict:
-    value = int(getattr(candidate.layout, field))
-    ranked = [p for p in tuned.ranked if p.pools is None]
-    firsts: dict[int, PlanResult] = {}
-    for plan in ranked:
-        firsts.setdefault(int(getattr(plan.layout, field)), plan)
-    rules = rejected_by_value(
-        study.arch, gpus=study.cluster.gpus, engine=study.engine, axis=field, attn_cp=study.search.attn_cp
-    )
-    best = ranked[0] if ranked else None
-    others = sorted((rules.keys() | firsts.keys()) - {value})
-    alternatives = tuple(_alternative(study, axis, field, v, firsts.get(v), best, rules, tuned) for v in others)
-    mine, best_value = firsts.get(value), None if best is None else int(getattr(best.layout, field))
-    if best is None or mine is None:
-        reason = f"no plan with {axis}{value} keeps every limit: {_why_none(value, field, rules, tuned)}"
+def _verdict(axis: _Axis, candidate: Candidate, result: PlanResult | None) -> AxisVerdict:
+    value, best = axis.value(candidate), axis.best
+    own = axis.firsts.get(value)
+    if best is None or own is None:
+        verdict, loss = INFEASIBLE, None
+        reason = f"no plan with {axis.name}{value} keeps every limit: {_why_none(axis, value)}"
         if best is not None:
-            reason += f"; {axis}{best_value} does ({short_plan(best.layout)})"
-        return AxisVerdict(
-            axis=axis,
-            value=value,
-            verdict=INFEASIBLE,
-            loss_frac=None,
-            reason=reason,
-            best_value=best_value,
-            alternatives=alternatives,
-        )
-    loss = _loss(study, mine, best)
-    sure = 0.0 if mine is best else confidence(study, [best, mine], None)[mine.plan].p_best_is_better
-    harm = [p for v, p in firsts.items() if v != value and _better_on_all(study, p, mine)]
-    as_good = loss <= CLOSE_FRAC or sure < TOLD_APART
-    verdict = OPTIMAL if as_good else HARMFUL if harm else ACCEPTABLE
+            reason += f"; {axis.words(best)} does ({short_plan(best.layout)})"
+    else:
+        verdict, loss, found = _against_the_best(axis, own, best)
+        cost = _cost(axis.name, value, result or own)
+        reason = f"{found}; {cost}" if cost else found
+    others = sorted((axis.rules.keys() | axis.firsts.keys()) - {value})
     return AxisVerdict(
-        axis=axis,
+        axis=axis.name,
         value=value,
         verdict=verdict,
         loss_frac=loss,
-        reason=_reason(study, axis, value, verdict, field, mine, best, result, sure=sure, loss=loss, harm=harm),
-        best_value=best_value,
-        alternatives=alternatives,
+        reason=reason,
+        best_value=None if best is None else axis.value(best),
+        alternatives=tuple(_alternative(axis, other) for other in others),
     )
 
 
-def _reason(
-    study: Study,
-    axis: str,
-    value: int,
-    verdict: str,
-    field: str,
-    mine: PlanResult,
-    best: PlanResult,
-    result: PlanResult | None,
-    *,
-    sure: float,
-    loss: float,
-    harm: Sequence[PlanResult],
-) -> str:
-    cost = _cost(axis, value, mine if result is None else result)
-    if mine is best:
-        found = f"the best plan of all has {axis}{value}"
-    elif verdict == OPTIMAL and loss > CLOSE_FRAC:
-        found = (
-            f"the best plan with {axis}{value} ({short_plan(mine.layout)}) loses {loss:.1%}, which cannot be "
-            f"told apart from the best ({axis}{getattr(best.layout, field)}, better with probability {sure:.0%}, "
-            f"{TOLD_APART:.0%} would be sure{_less_sure(study, mine, best)})"
+def _against_the_best(axis: _Axis, own: PlanResult, best: PlanResult) -> tuple[str, float, str]:
+    """Verdict on a value by the best plan with it, what that loses against the best of all, and why."""
+    study, with_value = axis.study, f"the best plan with {axis.words(own)}"
+    loss = _loss(study, own, best)
+    if own is best:
+        return OPTIMAL, loss, f"the best plan of all has {axis.words(own)}"
+    if loss <= CLOSE_FRAC:
+        return OPTIMAL, loss, f"{with_value} is within {CLOSE_FRAC:.0%} of the best"
+    loses = f"{with_value} ({short_plan(own.layout)}) loses"
+    p_best = confidence(study, [best, own], None)[own.plan].p_best_is_better
+    if p_best < TOLD_APART:
+        apart = f"better with probability {p_best:.0%}, {TOLD_APART:.0%} would be sure{_less_sure(study, own, best)}"
+        return (
+            OPTIMAL,
+            loss,
+            f"{loses} {loss:.1%}, which cannot be told apart from the best ({axis.words(best)}, {apart})",
         )
-    elif verdict == OPTIMAL:
-        found = f"the best plan with {axis}{value} is within {CLOSE_FRAC:.0%} of the best"
-    else:
-        other = harm[0] if verdict == HARMFUL else best
-        gain = _loss(study, mine, other)
-        more = f", which is better on {_alike(study)} alike" if verdict == HARMFUL else ""
-        found = (
-            f"the best plan with {axis}{value} ({short_plan(mine.layout)}) loses {gain:.1%} against "
-            f"{axis}{getattr(other.layout, field)}{more} ({short_plan(other.layout)}: {_difference(mine, other)}"
-            f"{_less_sure(study, mine, other)})"
-        )
-    return f"{found}; {cost}" if cost else found
+    harm = next((p for p in axis.firsts.values() if p is not own and _better_on_all(study, p, own)), None)
+    other, alike = (best, "") if harm is None else (harm, f", which is better on {_alike(study)} alike")
+    why = f"{short_plan(other.layout)}: {_difference(own, other)}{_less_sure(study, own, other)}"
+    against = f"{loses} {_loss(study, own, other):.1%} against {axis.words(other)}{alike} ({why})"
+    return ACCEPTABLE if harm is None else HARMFUL, loss, against
 
 
 def _cost(axis: str, value: int, plan: PlanResult) -> str:
@@ -135,83 +142,71 @@ def _cost(axis: str, value: int, plan: PlanResult) -> str:
         adds = f", and gather tokens for the experts in {gathered * 1e3:.2f} ms of each decode step"
         more = adds if gathered > NEGLIGIBLE_S else ""
         return f"{value} groups each hold the cache of their own requests{more}" if value > 1 else ""
-    group, words = COSTS[axis]
-    seconds = plan.breakdown["decode_s"].get(group, 0.0)
+    seconds = plan.breakdown["decode_s"].get(COSTS[axis], 0.0)
     if value == 1 or seconds < NEGLIGIBLE_S:
         return ""
-    return f"{axis}{value} adds {seconds * 1e3:.2f} ms of {words} to each decode step"
+    return f"{axis}{value} adds {seconds * 1e3:.2f} ms of {within(OPERATORS[COSTS[axis]])} to each decode step"
 
 
-def _less_sure(study: Study, mine: PlanResult, other: PlanResult) -> str:
+def _less_sure(study: Study, own: PlanResult, other: PlanResult) -> str:
     """Where a good part of the loss is that the limits are kept less surely, say so."""
-    if study.objective.direction == "minimize" or abs(mine.p_meets - other.p_meets) <= APART_P:
+    if study.objective.direction == "minimize" or abs(own.p_meets - other.p_meets) <= APART_P:
         return ""
-    return f"; keeps the limits with probability {mine.p_meets:.0%} against {other.p_meets:.0%}"
+    return f"; keeps the limits with probability {own.p_meets:.0%} against {other.p_meets:.0%}"
 
 
-def _difference(mine: PlanResult, other: PlanResult) -> str:
+def _difference(own: PlanResult, other: PlanResult) -> str:
     """The operator whose share of a request's GPU time differs most."""
-    before, after = gpu_s_per_request(mine), gpu_s_per_request(other)
+    before, after = gpu_s_per_request(own), gpu_s_per_request(other)
     whole = sum(before.values())
     key = max(before.keys() | after.keys(), key=lambda k: abs(after.get(k, 0.0) - before.get(k, 0.0)))
     change = (after.get(key, 0.0) - before.get(key, 0.0)) / whole
-    phase = "" if key[0] == "rest" else f" in {key[0]}"
-    return f"{WORDS[key[1]]}{phase} {change:+.0%} of a request's GPU time".replace("-", "−", 1)
+    return f"{operator_words(key[1], key[0])} {change:+.0%} of a request's GPU time".replace("-", "−", 1)
 
 
-def _alternative(
-    study: Study,
-    axis: str,
-    field: str,
-    value: int,
-    plan: PlanResult | None,
-    best: PlanResult | None,
-    rules: Mapping[int, Mapping[str, int]],
-    tuned: TuneResult,
-) -> Alternative:
-    if plan is None or best is None:
-        return Alternative(
-            value=value, plan=None, objective=None, loss_frac=None, reason=_why_none(value, field, rules, tuned)
-        )
-    cost = _cost(axis, value, plan)
+def _alternative(axis: _Axis, value: int) -> Alternative:
+    plan = axis.firsts.get(value)
+    if plan is None or axis.best is None:
+        return Alternative(value=value, plan=None, objective=None, loss_frac=None, reason=_why_none(axis, value))
     return Alternative(
         value=value,
         plan=plan.plan,
-        objective=expected_objective(study, plan),
-        loss_frac=_loss(study, plan, best),
-        reason=cost,
+        objective=plan_expected(axis.study, plan),
+        loss_frac=_loss(axis.study, plan, axis.best),
+        reason=_cost(axis.name, value, plan),
     )
 
 
-def _why_none(value: int, field: str, rules: Mapping[int, Mapping[str, int]], tuned: TuneResult) -> str:
+def _why_none(axis: _Axis, value: int) -> str:
     """The limit that the nearest plan with the value breaks, or the rule that forbids most of them."""
-    for plan in tuned.infeasible:
-        if plan.pools is None and getattr(plan.layout, field) == value:
+    for plan in axis.infeasible:
+        if axis.value(plan) == value:
             worst = plan.violations[0]
             return (
                 f"the nearest ({short_plan(plan.layout)}) breaks {worst.code}: "
-                f"{figure(worst.value)} against {figure(worst.limit)} {worst.unit}"
+                f"{number(worst.value, 4)} against {number(worst.limit, 4)} {worst.unit}"
             )
-    counts = rules.get(value, {})
+    counts = axis.rules.get(value, {})
     if not counts:
         return "it does not divide the GPUs"
     rule = max(counts, key=lambda name: counts[name])
-    text = next(r.text for r in RULES if r.name == rule)
+    text = rule_texts()[rule]
     return f"forbidden by {rule} ({text})"
 
 
 def _loss(study: Study, plan: PlanResult, best: PlanResult) -> float:
-    mine, top = expected_objective(study, plan), expected_objective(study, best)
+    own, top = plan_expected(study, plan), plan_expected(study, best)
     if study.objective.direction == "minimize":
-        return max(mine / top - 1.0, 0.0) if top > 0.0 else 0.0
-    return max(1.0 - mine / top, 0.0) if top > 0.0 else 0.0
+        return max(own / top - 1.0, 0.0) if top > 0.0 else 0.0
+    return max(1.0 - own / top, 0.0) if top > 0.0 else 0.0
 
 
 def _better_on_all(study: Study, plan: PlanResult, other: PlanResult) -> bool:
     """At a given arrival rate every plan that keeps up has the same throughput: there latency alone decides."""
-    mine, theirs = plan.metrics, other.metrics
-    quicker = all(mine[name] < theirs[name] for name in LATENCIES)
-    return quicker and (study.workload.request_rate_per_s is not None or mine[THROUGHPUT] > theirs[THROUGHPUT])
+    latencies = (kind.metric for kind in LIMITS if kind.more_in_flight == "worse" and kind.log_sd)
+    quicker = all(plan.metrics[name] < other.metrics[name] for name in latencies)
+    more = study.workload.request_rate_per_s is not None or plan.metrics[PER_GPU] > other.metrics[PER_GPU]
+    return quicker and more
 
 
 def _alike(study: Study) -> str:

@@ -86,7 +86,20 @@ class ClaimVerdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class Sections:
+    """What a plan does, part by part; empty where a rule of the engine forbids it and nothing can be estimated."""
+
+    compatibility: Mapping[str, Any]
+    performance: Mapping[str, Any]
+    strategy: tuple[AxisVerdict, ...]
+    memory: tuple[StageBytes, ...]
+    capacity: Mapping[str, Any]
+    """The largest batch and the longest prompt that still fit."""
+    balance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation(Sections):
     """The report on one plan."""
 
     study: Study
@@ -106,13 +119,6 @@ class Evaluation:
     p_better_than_best: float | None
     """By the study's metric; None where the plan breaks a limit."""
     checks: tuple[Check, ...]
-    compatibility: Mapping[str, Any]
-    performance: Mapping[str, Any]
-    strategy: tuple[AxisVerdict, ...]
-    memory: tuple[StageBytes, ...]
-    capacity: Mapping[str, Any]
-    """The largest batch and the longest prompt that still fit."""
-    balance: Mapping[str, Any]
     claims: tuple[ClaimVerdict, ...]
     quantities: Mapping[str, Any]
     """Everything that a claim can be about."""

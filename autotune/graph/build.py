@@ -13,6 +13,7 @@ from autotune.graph.program import Places, StageProgram, TaskTable
 from autotune.graph.ranks import Groups, ReplicaRanks
 from autotune.graph.values import COMMUNICATION, COMPUTE, Edges, Group, Nodes, Rank, Task
 from costmodel.arch import Arch
+from costmodel.engine import EngineTraits
 from costmodel.hardware import Cluster
 from costmodel.plan.layout import Layout
 
@@ -45,7 +46,7 @@ class _Stage:
 def build(
     arch: Arch,
     cluster: Cluster,
-    engine: str,
+    engine: EngineTraits,
     layout: Layout,
     costs: PhaseCosts,
     *,

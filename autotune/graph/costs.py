@@ -9,7 +9,7 @@ import numpy as np
 
 from autotune.graph.layers import STEPS, Step
 from autotune.graph.values import COMMUNICATION, COMPUTE, Task
-from autotune.scoring.knob_grid import Rows
+from autotune.scoring.knob_grid import KnobGrid
 from costmodel.arch.arch import group_kind
 from costmodel.plan.columns import Floats
 from costmodel.step.operators import Operator
@@ -43,7 +43,7 @@ class PhaseCosts:
         return float(np.max(self.whole.pipelined_s(np.array([float(micro_batches)]))))
 
 
-def phase_costs(rows: Rows, concurrency: float, phase: str) -> PhaseCosts:
+def phase_costs(rows: KnobGrid, concurrency: float, phase: str) -> PhaseCosts:
     """Costs of `phase` for the one plan in `rows` with so many requests in flight over all replicas."""
     state = rows.steady(np.array([concurrency]))
     whole = state.prefill if phase == "prefill" else state.decode

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from autotune.engines import ENGINES
 from autotune.graph.build import build
 from autotune.graph.collapse import collapsed
 from autotune.graph.costs import PhaseCosts, phase_costs
 from autotune.graph.schedule import list_schedule
 from autotune.graph.values import COLLAPSES, PHASES, InvalidPlanError, PlanGraph
-from autotune.scoring.knob_grid import Variant, make_rows
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult
-from autotune.space import Candidate
 from autotune.study import Study, cluster_of
-from autotune.tuning.answer_study import BaselineResult, score_plan
+from autotune.tuning.answer_study import BaselineResult, score_named
 from costmodel.errors import InputError, Problem
 
 MOST_NODES = 1_500_000
@@ -44,31 +44,13 @@ def plan_graph(
         InputError: an argument is malformed, the study has no baseline, or the graph would be too large.
         InvalidPlanError: the engine's rules forbid the plan.
     """
-    scored = _scored(study, plan)
+    scored = score_named(study, plan, path="--plan", missing="the study has none: name the plan to draw")
     if scored.result is None:
         raise InvalidPlanError(scored.text, scored.resolution.violations)
     if scored.result.pools is not None:
         raise InputError.single("plan", "a disaggregated plan has two graphs: draw each pool's plan on its own GPUs")
     _check(scored.result, phase, replicas, collapse, micro_batches)
     return _graph(study, scored.result, scored, phase, replicas, collapse, micro_batches)
-
-
-def _scored(study: Study, plan: str | None) -> BaselineResult:
-    if plan is not None:
-        return score_plan(study, plan, path="--plan")
-    given = study.baseline
-    if given is None:
-        raise InputError.single("$.baseline", "the study has none: name the plan to draw")
-    return score_plan(
-        study,
-        given.plan,
-        engine=given.engine,
-        concurrency=given.concurrency,
-        batched_tokens=given.max_num_batched_tokens,
-        weight_dtype=given.weight_dtype,
-        kv_dtype=given.kv_dtype,
-        path="$.baseline.plan",
-    )
 
 
 def _check(plan: PlanResult, phase: str, replicas: int, collapse: str | None, micro_batches: int | None) -> None:
@@ -96,15 +78,13 @@ def _graph(
     micro_batches: int | None,
 ) -> PlanGraph:
     knobs = plan.knobs
-    candidate = Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu)
-    variant = Variant(candidate=candidate, weight_dtype=knobs.weight_dtype, kv_dtype=knobs.kv_dtype)
-    rows = make_rows(study, [variant], [knobs.max_num_batched_tokens])
+    rows = KnobGrid.of(study, [Variant.of(plan)], [knobs.max_num_batched_tokens])
     costs = phase_costs(rows, float(knobs.concurrency), phase)
     count = _count(study, plan, costs, replicas, micro_batches)
     built = build(
         study.arch,
         cluster_of(study, plan.gpu, plan.layout.gpus),
-        plan.engine,
+        ENGINES[plan.engine].traits,
         plan.layout,
         costs,
         phase=phase,

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.graph.values import Group, Rank
+from costmodel.engine import EngineTraits
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import domain_gpus
 from costmodel.plan.layout import Layout
+from costmodel.plan.rank_order import stage_ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +25,9 @@ class ReplicaRanks:
     """TP group of each index of a stage, shape `(width,)`."""
 
     @classmethod
-    def of(cls, layout: Layout, engine: str) -> ReplicaRanks:
-        """vLLM orders ranks DP, PP, CP, TP from slowest to fastest; the others keep a stage together."""
-        order = np.arange(layout.pp * layout.width)
-        if engine == "vllm":
-            blocks = order.reshape(layout.attn_dp, layout.pp, layout.attn_cp * layout.attn_tp)
-            order = np.concatenate([blocks[:, stage].reshape(-1) for stage in range(layout.pp)])
-        gpu = order.reshape(layout.pp, layout.width)
-        return cls(gpu=gpu, tp_group=np.arange(layout.width) // layout.attn_tp)
+    def of(cls, layout: Layout, engine: EngineTraits) -> ReplicaRanks:
+        """The ranks of a layout as the engine orders them."""
+        return cls(gpu=stage_ranks(layout, engine), tp_group=np.arange(layout.width) // layout.attn_tp)
 
     @property
     def size(self) -> int:

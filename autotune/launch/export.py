@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from autotune.engines import ANY
-from autotune.launch.engines.build import launch_plan
-from autotune.launch.engines.options import choose_version
-from autotune.launch.plan import LaunchPlan, Service
+from autotune.engines import ENGINES, engines_of
+from autotune.engines.service import Service
+from autotune.launch.plan import LaunchPlan
 from autotune.launch.reading.import_plan import Imported
-from autotune.launch.service import make_service
+from autotune.launch.replicas import launch_plan
+from autotune.launch.service import NOTHING_ASKED, LaunchOptions, make_service
 from autotune.launch.targets.registry import Target
 from autotune.space import format_plan
 from autotune.study import Study
 from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_plan, tune
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError
-from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 BEST = "best"
 BASELINE = "baseline"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """What is to be written."""
-
-    plan: PlanResult
-    launch: LaunchPlan
-    current: Service | None
 
 
 def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanResult | None, tuple[str, ...]]:
@@ -37,7 +27,7 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
     Raises:
         InputError: the study is about another engine, or the string has no meaning, or breaks a rule of the engine.
     """
-    if target.engine is not None and study.engine not in (ANY, target.engine):
+    if target.engine is not None and target.engine not in engines_of(study.engine):
         raise InputError.single(
             "--target",
             f"is {target.engine}, the study is about {study.engine}; change it with --set engine={target.engine}",
@@ -48,94 +38,87 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
         if not ranked:
             return None, ()
         best = ranked[0]
-        said = f"plan not given: {best.plan}, the best of {len(ranked)} of {best.engine} that keep every limit"
-        return best, (said if target.engine else f"plan not given: {best.plan}, the study's best",)
-    scored = (
-        _baseline(own, "--plan", target.engine)
-        if text == BASELINE
-        else score_plan(own, text, engine=target.engine, path="--plan")
-    )
+        of_engine = f"the best of {len(ranked)} of {best.engine} that keep every limit"
+        why = "the study's best" if target.engine is None else of_engine
+        return best, (f"plan not given: {best.plan}, {why}",)
+    plan, assumed = _scored(own, str(text), "--plan", target.engine)
+    if target.engine not in (None, plan.engine):
+        raise InputError.single("--plan", f"must be of the target's engine, {target.engine}, got {plan.plan} ({text})")
+    assumptions = [f"--plan: {a}" for a in assumed]
+    if not plan.feasible:
+        worst = plan.violations[0]
+        assumptions.append(f"--plan breaks {worst.code}: {worst.value:.4g} {worst.unit}, limit {worst.limit:.4g}")
+    return plan, tuple(assumptions)
+
+
+def _scored(study: Study, text: str, path: str, engine: str | None = None) -> tuple[PlanResult, tuple[str, ...]]:
+    """A plan string, or `baseline`, scored under the study, and what its reading assumed."""
+    if text == BASELINE:
+        baseline = score_baseline(study, engine=engine)
+        if baseline is None:
+            raise InputError.single(path, "the study has no baseline")
+        return _valid(baseline, path), baseline.resolution.assumed
+    scored = score_plan(study, text, engine=engine, path=path)
+    return _valid(scored, path), scored.resolution.assumed
+
+
+def _valid(scored: BaselineResult, path: str) -> PlanResult:
     if scored.result is None:
-        raise InputError.single("--plan", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
-    if target.engine not in (None, scored.result.engine):
-        raise InputError.single(
-            "--plan", f"must be of the target's engine, {target.engine}, got {scored.result.plan} ({text})"
-        )
-    said_too = tuple(f"--plan: {a}" for a in scored.resolution.assumed)
-    if not scored.result.feasible:
-        worst = scored.result.violations[0]
-        broken = f"--plan breaks {worst.code}: {worst.value:.4g} {worst.unit}, limit {worst.limit:.4g}"
-        said_too = (*said_too, broken)
-    return scored.result, said_too
-
-
-def _baseline(study: Study, path: str, engine: str | None = None) -> BaselineResult:
-    scored = score_baseline(study, engine=engine)
-    if scored is None:
-        raise InputError.single(path, "the study has no baseline")
-    return scored
+        raise InputError.single(path, "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
+    return scored.result
 
 
 def make_export(
     study: Study,
     plan: PlanResult,
     *,
-    said: tuple[str, ...] = (),
-    version: str | None = None,
-    model: str | None = None,
-    hybrid_lb: bool = False,
-    image: str | None = None,
-    current: Service | None = None,
+    asked: LaunchOptions = NOTHING_ASKED,
+    assumptions: tuple[str, ...] = (),
     usual_version: str | None = None,
-) -> Export:
+) -> LaunchPlan:
     """The processes of a plan of the study.
 
     Args:
         study: from `load_study`.
         plan: scored under it.
-        said: assumptions made before.
-        version: of the engine; None: the study's, or the newest whose options are known.
-        model: what to load, as `make_service`.
-        hybrid_lb: as `Service.hybrid_lb`.
-        image: as `Service.image`.
-        current: what runs now.
-        usual_version: of the engine where neither `version` nor the study says one (`Target.version`).
+        asked: by the user; without a version the study's is taken, or the newest whose options are known.
+        assumptions: made before.
+        usual_version: of the engine where neither the user nor the study says one (`Target.version`).
 
     Raises:
         InputError: what the engine cannot express, by the name of the rule.
     """
-    asked = version or (study.engine_version if study.engine == plan.engine else None)
-    options, assumed = choose_version(plan.engine, asked or usual_version)
-    if asked is None and usual_version is not None:
+    version = asked.version or (study.engine_version if study.engine == plan.engine else None)
+    options, assumed = ENGINES[plan.engine].choose_version(version or usual_version)
+    if version is None and usual_version is not None:
         assumed = (f"engine version not given: {plan.engine} {usual_version}", *assumed)
-    service = make_service(
-        study, plan, options, model=model, hybrid_lb=hybrid_lb, image=image, version=asked or usual_version
-    )
-    service = replace(service, assumptions=(*said, *assumed, *service.assumptions))
-    return Export(plan=plan, launch=launch_plan(service, options), current=current)
+    service = make_service(study, plan, options, replace(asked, version=version or usual_version))
+    return launch_plan(replace(service, assumptions=(*assumptions, *assumed, *service.assumptions)), options)
 
 
 def current_service(study: Study, text: str) -> Service:
     """What runs now, given as a plan string or `baseline`: with the best knobs, or those the baseline gives.
 
+    Nothing is assumed of what runs; what would be of launching it is left out.
+
     Raises:
         InputError: the study has no baseline, or the string has no meaning or breaks a rule of its engine.
     """
-    scored = _baseline(study, "--from") if text == BASELINE else score_plan(study, text, path="--from")
-    if scored.result is None:
-        raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
-    options, _ = choose_version(scored.result.engine, None)
-    return make_service(study, scored.result, options)
+    plan, _ = _scored(study, text, "--from")
+    options, _ = ENGINES[plan.engine].choose_version(None)
+    return replace(make_service(study, plan, options), assumptions=())
 
 
 def imported_service(study: Study, imported: Imported) -> Service:
     """What an import understood, scored under the study, with the lengths and counts that it runs with.
 
+    Its assumptions are those of reading what runs, not those of launching it.
+
     Raises:
         InputError: it has no reading on the study's GPUs, or breaks a rule of its engine.
     """
     knobs = imported.knobs
-    plan, said = _all_servers(study, imported)
+    plan, assumptions = _all_servers(study, imported)
     scored = score_plan(
         study,
         plan,
@@ -144,31 +127,24 @@ def imported_service(study: Study, imported: Imported) -> Service:
         kv_dtype=knobs["kv_dtype"] if knobs.get("kv_dtype") in KV_BYTES else None,
         path="--from",
     )
-    if scored.result is None:
-        raise InputError.single("--from", "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations))
-    options, _ = choose_version(imported.engine, imported.engine_version)
-    service = make_service(study, scored.result, options, model=imported.model, version=imported.engine_version)
-    limits = service.limits
-    limits = replace(
-        limits,
-        max_model_len=knobs.get("max_model_len") or limits.max_model_len,
-        max_num_seqs=knobs.get("max_num_seqs") or limits.max_num_seqs,
-        max_num_batched_tokens=knobs.get("max_num_batched_tokens") or limits.max_num_batched_tokens,
-    )
+    engine = ENGINES[imported.engine]
+    options, _ = engine.choose_version(imported.engine_version)
+    asked = LaunchOptions(model=imported.model, version=imported.engine_version)
+    service = make_service(study, _valid(scored, "--from"), options, asked)
+    given = {name: knobs.get(name) for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens")}
+    limits = replace(service.limits, **{name: value for name, value in given.items() if value})
     filled = knobs.get("memory_fraction")
-    if imported.engine == "vllm" and isinstance(filled, float):  # the others' fractions are of something else
+    if engine.memory_is_of_everything and isinstance(filled, float):
         limits = replace(limits, gpu_memory_utilization=filled)
-    return replace(service, limits=limits, assumptions=(*said, *service.assumptions))
+    return replace(service, limits=limits, assumptions=assumptions)
 
 
 def _all_servers(study: Study, imported: Imported) -> tuple[str, tuple[str, ...]]:
     """The plan of as many servers as fill the study's GPUs, where what was read is one of them."""
     layout = imported.layout
-    size = layout["pp"] * layout["attn_tp"] * layout["attn_dp"] * layout["attn_cp"]
+    size = layout.pp * layout.width
     servers = study.cluster.gpus // size
-    stages = layout["stage_layers"]
-    if layout["replicas"] != 1 or servers < 2 or study.cluster.gpus % size or stages is None:
+    if layout.replicas != 1 or servers < 2 or study.cluster.gpus % size or not layout.stage_layers:
         return imported.plan, ()
-    axes = {name: layout[name] for name in LAYOUT_AXES} | {"replicas": servers}
-    said = f"--from: it starts one server of {size} GPUs; {servers} of them taken, which is all GPUs of the study"
-    return format_plan(Layout(**axes, stage_layers=tuple(stages)), imported.engine), (said,)
+    assumption = f"--from: it starts one server of {size} GPUs; {servers} of them taken, which is all GPUs of the study"
+    return format_plan(replace(layout, replicas=servers), imported.engine), (assumption,)

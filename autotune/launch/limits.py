@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
 
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
-from autotune.space import Candidate
+from autotune.engines import ENGINES
+from autotune.engines.service import StartLimits
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
-from costmodel.serving.closed_loop import Load
 from costmodel.step.collectives import EXCHANGES
 from costmodel.step.memory import CONTEXT_BYTES, Memory
 
@@ -26,45 +26,9 @@ LENGTH_STEP = 256
 """Engines allocate KV in blocks of 16 to 128 tokens; a round figure is easier to read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartLimits:
-    """Lengths, counts and memory that a server is started with."""
-
-    max_model_len: int
-    """Tokens of the longest request, prompt and output."""
-    max_num_seqs: int
-    """Sequences that run at once, per attention-DP rank."""
-    max_num_batched_tokens: int
-    """Token budget of a step, per attention-DP rank."""
-    gpu_memory_utilization: float
-    """Share of total memory that the engine may fill, activations included (vLLM)."""
-    static_fraction: float
-    """Share of total memory for weights and KV alone; activations and CUDA graphs have the rest (SGLang)."""
-    kv_free_fraction: float
-    """Share of the memory that weights and activations leave free, for KV (TensorRT-LLM)."""
-    kv_room_bytes: float
-    """KV room on the fullest GPU with these values, by the memory model."""
-    kv_needed_bytes: float
-    """Of `max_num_seqs` sequences of mean length, or of one of `max_model_len` where that is more."""
-    weight_bytes: float
-    """On the fullest GPU."""
-    assumptions: tuple[str, ...] = ()
-
-    @property
-    def margin_frac(self) -> float:
-        """Room left over what is needed, relative to what is needed."""
-        return self.kv_room_bytes / self.kv_needed_bytes - 1.0
-
-
-def plan_rows(study: Study, plan: PlanResult) -> Rows:
+def plan_rows(study: Study, plan: PlanResult) -> KnobGrid:
     """The plan with its own dtypes and token budget, as the cost model takes it."""
-    knobs = plan.knobs
-    variant = Variant(
-        candidate=Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu),
-        weight_dtype=knobs.weight_dtype,
-        kv_dtype=knobs.kv_dtype,
-    )
-    return make_rows(study, [variant], [knobs.max_num_batched_tokens])
+    return KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
 
 
 def start_limits(study: Study, plan: PlanResult) -> StartLimits:
@@ -92,7 +56,8 @@ def start_limits(study: Study, plan: PlanResult) -> StartLimits:
     mean = float(memory.kv_bytes_per_sequence[0])
     seqs = max(min(wanted, int(room / (1.0 + MARGIN_FRAC) // mean)), 1)
     final = _memory(study, rows, seqs, length)
-    return _limits(study, plan, final, seqs, length, _said(plan, wanted, seqs, longest, length))
+    assumptions = _assumptions(plan, wanted, seqs, longest, length)
+    return replace(_limits(study, plan, final, seqs, length), assumptions=assumptions)
 
 
 def _with_peaks(seqs: int) -> int:
@@ -100,20 +65,20 @@ def _with_peaks(seqs: int) -> int:
     return ceil(seqs + PEAK_SD * seqs**0.5)
 
 
-def _said(plan: PlanResult, wanted: int, seqs: int, longest: int, length: int) -> tuple[str, ...]:
-    said = [f"maximum length {length:,} tokens: the study's longest prompt and output are {longest:,}"]
+def _assumptions(plan: PlanResult, wanted: int, seqs: int, longest: int, length: int) -> tuple[str, ...]:
+    out = [f"maximum length {length:,} tokens: the study's longest prompt and output are {longest:,}"]
     if seqs > plan.knobs.max_num_seqs:
-        said.append(
+        out.append(
             f"sequences per rank {seqs:,}: {plan.knobs.max_num_seqs:,} on average, and {PEAK_SD:g} standard deviations "
             "of Poisson arrivals"
         )
     if seqs < wanted:
-        said.append(
+        out.append(
             f"sequences per rank {seqs:,} of {wanted:,}: as many as there is KV room for, {MARGIN_FRAC:.0%} to spare"
         )
     if plan.knobs.max_num_batched_tokens < seqs:
-        said.append(f"token budget raised to {seqs:,}: engines want at least a token for each sequence")
-    return tuple(said)
+        out.append(f"token budget raised to {seqs:,}: engines want at least a token for each sequence")
+    return tuple(out)
 
 
 def _with_headroom(longest: int, most: int) -> int:
@@ -121,28 +86,21 @@ def _with_headroom(longest: int, most: int) -> int:
     return max(min(length, most), longest) if most else length
 
 
-def _memory(study: Study, rows: Rows, seqs: int, length: int) -> Memory:
+def _memory(study: Study, rows: KnobGrid, seqs: int, length: int) -> Memory:
     layout = rows.batch.layout
-    load = _load(rows, float(seqs) * float(layout.replicas[0]) * float(layout.attn_dp[0]))
     return rows.batch.memory(
-        load,
+        rows.load(np.array([float(seqs) * float(layout.replicas[0]) * float(layout.attn_dp[0])])),
         longest_prompt=np.array([length - study.workload.osl.mean]),
         memory_fraction=np.array([study.engine_options.gpu_memory_utilization]),
     )
 
 
-def _load(rows: Rows, concurrency: float) -> Load:
-    return rows.load(np.array([concurrency]))
-
-
-def _limits(
-    study: Study, plan: PlanResult, memory: Memory, seqs: int, length: int, said: tuple[str, ...]
-) -> StartLimits:
+def _limits(study: Study, plan: PlanResult, memory: Memory, seqs: int, length: int) -> StartLimits:
     room, total = float(memory.kv_room_bytes[0]), float(memory.hbm_bytes[0])
     weights, fixed = float(memory.weight_bytes[0]), float(memory.fixed_bytes[0])
     needed = max(seqs * float(memory.kv_bytes_per_sequence[0]), float(memory.kv_bytes_longest[0]))
     fraction = study.engine_options.gpu_memory_utilization
-    if plan.engine == "trtllm":
+    if ENGINES[plan.engine].traits.kv_fraction_is_of_free:
         # the pool ends where the other engines' does, at the study's share of total memory, if that holds what runs
         room = min(room, max(fraction * total - fixed, needed))
     return StartLimits(
@@ -155,7 +113,6 @@ def _limits(
         kv_room_bytes=room,
         kv_needed_bytes=needed,
         weight_bytes=weights,
-        assumptions=said,
     )
 
 

@@ -6,21 +6,14 @@ replica and expect the same number of GPUs at each, so that a replica lies insid
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import numpy as np
 
+from autotune.engines import Engine, ReplicaNodes
 from autotune.launch.plan import Rank
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
 from costmodel.plan.layout import Layout
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """GPUs of one node that belong to one replica."""
-
-    node: int
-    gpus: tuple[int, ...]
+from costmodel.plan.rank_order import stage_ranks
 
 
 def node_count(cluster: Cluster) -> int:
@@ -28,8 +21,8 @@ def node_count(cluster: Cluster) -> int:
     return -(-cluster.gpus // cluster.gpus_per_node)
 
 
-def replica_slices(cluster: Cluster, layout: Layout) -> tuple[tuple[Slice, ...], ...]:
-    """For every replica its GPUs by node, head first.
+def replica_nodes(cluster: Cluster, layout: Layout) -> tuple[ReplicaNodes, ...]:
+    """Where every replica lies.
 
     Raises:
         InputError: `whole_nodes`: replicas would have to share nodes unevenly, for which engines have no command.
@@ -42,56 +35,33 @@ def replica_slices(cluster: Cluster, layout: Layout) -> tuple[tuple[Slice, ...],
             f"{size} GPUs per replica (pp {layout.pp} x W {layout.width}), {per_node} GPUs per node",
         )
     out = []
-    for replica in range(layout.replicas):
-        first = replica * size
-        indices = range(first, first + size)
+    for first in range(0, layout.replicas * size, size):
         nodes = range(first // per_node, (first + size - 1) // per_node + 1)
-        out.append(tuple(Slice(node=n, gpus=tuple(i % per_node for i in indices if i // per_node == n)) for n in nodes))
+        gpus = range(first % per_node, first % per_node + size // len(nodes))
+        out.append(ReplicaNodes(nodes=tuple(nodes), gpus=tuple(gpus)))
     return tuple(out)
 
 
-def rank_map(
-    layout: Layout, slices: tuple[Slice, ...], order: Callable[[Layout, int], tuple[int, int, int]]
-) -> tuple[Rank, ...]:
-    """What each GPU of a replica holds. `order` says pipeline stage, place in the stage and expert index of a rank."""
-    places = [(s.node, gpu) for s in slices for gpu in s.gpus]
+def rank_map(layout: Layout, place: ReplicaNodes, engine: Engine) -> tuple[Rank, ...]:
+    """What each GPU of a replica holds, in the engine's order of ranks."""
+    order = np.argsort(stage_ranks(layout, engine.traits), axis=None)  # rank -> place, stage by stage
     out = []
-    for rank, (node, gpu) in enumerate(places):
-        pp, place, expert = order(layout, rank)
-        attn_tp, rest = place % layout.attn_tp, place // layout.attn_tp
-        moe_tp, moe_ep = expert % max(layout.moe_tp, 1), expert // max(layout.moe_tp, 1)
+    for rank, (pp, index) in enumerate(divmod(int(i), layout.width) for i in order):
+        rest, attn_tp = divmod(index, layout.attn_tp)
+        attn_dp, attn_cp = divmod(rest, layout.attn_cp)
+        moe_ep, moe_tp = engine.expert_shard(layout, index) if layout.moe_ep * layout.moe_tp > 1 else (0, 0)
+        node, gpu = divmod(rank, len(place.gpus))
         out.append(
             Rank(
                 rank=rank,
-                node=node,
-                gpu=gpu,
+                node=place.nodes[node],
+                gpu=place.gpus[gpu],
                 pp=pp,
-                attn_dp=rest // layout.attn_cp,
-                attn_cp=rest % layout.attn_cp,
+                attn_dp=attn_dp,
+                attn_cp=attn_cp,
                 attn_tp=attn_tp,
-                moe_ep=moe_ep if layout.moe_ep > 1 else 0,
-                moe_tp=moe_tp if layout.moe_tp > 1 else 0,
+                moe_ep=moe_ep,
+                moe_tp=moe_tp,
             )
         )
     return tuple(out)
-
-
-def dp_outermost(layout: Layout, rank: int) -> tuple[int, int, int]:
-    """vLLM's order: data parallelism, pipeline, context, tensor, from slowest to fastest (`parallel_state.py`)."""
-    inner = layout.attn_cp * layout.attn_tp
-    dp, rest = divmod(rank, layout.pp * inner)
-    pp, place = divmod(rest, inner)
-    return pp, dp * inner + place, dp * inner + place
-
-
-def stage_outermost(layout: Layout, rank: int) -> tuple[int, int, int]:
-    """SGLang's order: a whole stage on neighbouring ranks; an expert's shards on neighbouring ranks."""
-    pp, place = divmod(rank, layout.width)
-    return pp, place, place
-
-
-def stage_outermost_experts_inner(layout: Layout, rank: int) -> tuple[int, int, int]:
-    """TensorRT-LLM's order: as SGLang's, but the experts of one shard on neighbouring ranks (`mapping.py`)."""
-    pp, place = divmod(rank, layout.width)
-    moe_tp, moe_ep = divmod(place, layout.moe_ep)
-    return pp, place, moe_ep * layout.moe_tp + moe_tp

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from autotune.launch.plan import Arg, FilePath, HostSlots, NodeHost, NodeRank, Variable
+from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost, NodeRank, Variable
 from costmodel.errors import InputError, Problem
 
 MAX_TEXT = 4096
@@ -78,28 +78,18 @@ def check_image(text: str) -> str:
     return text
 
 
-def launch_text_problems(path: str, text: str) -> list[Problem]:
-    """What makes a text unfit as an argument of a server: no quoting can carry it, or it would be read as an option.
-
-    An argument may hold anything but NUL; a model's name that begins with a hyphen would be taken for an option.
-    """
-    if not text.strip():
-        return [Problem(path=path, message="must not be empty")]
-    problems = []
-    if len(text) > MAX_TEXT:
-        problems.append(Problem(path=path, message=f"must be at most {MAX_TEXT} characters, got {len(text)}"))
-    if "\x00" in text:
-        problems.append(Problem(path=path, message="must not hold a NUL character"))
-    if text.startswith("-"):
-        problems.append(
-            Problem(path=path, message=f"must not begin with a hyphen, which reads as an option: {one_line(text)!r}")
-        )
-    return problems
-
-
 def check_launch_text(path: str, text: str) -> str:
-    """The text itself. Raises `InputError` with every reason why it cannot be an argument."""
-    problems = launch_text_problems(path, text)
-    if problems:
-        raise InputError(problems)
+    """The text itself, fit as an argument of a server: it may hold anything but NUL.
+
+    Raises:
+        InputError: every reason why it cannot be one; what begins with a hyphen would be taken for an option.
+    """
+    reasons = {
+        "must not be empty": not text.strip(),
+        f"must be at most {MAX_TEXT} characters, got {len(text)}": len(text) > MAX_TEXT,
+        "must not hold a NUL character": "\x00" in text,
+        f"must not begin with a hyphen, which reads as an option: {one_line(text)!r}": text.startswith("-"),
+    }
+    if any(reasons.values()):
+        raise InputError(Problem(path=path, message=reason) for reason, holds in reasons.items() if holds)
     return text

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.launch.bench import same_lengths
-from autotune.launch.engines.options import OptionList
+from autotune.engines import ENGINES
+from autotune.engines.options import OptionList
+from autotune.engines.service import BenchLoad, Service
 from autotune.launch.limits import plan_rows, scored_exchange, start_limits
-from autotune.launch.plan import BenchLoad, Service
 from autotune.launch.quoting import check_image, check_launch_text
 from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
 
 
-def make_service(
-    study: Study,
-    plan: PlanResult,
-    options: OptionList,
-    *,
-    model: str | None = None,
-    hybrid_lb: bool = False,
-    image: str | None = None,
-    version: str | None = None,
-) -> Service:
-    """Everything that the plan's engine has to be told.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOptions:
+    """What a user asks of a launch beside the plan."""
 
-    Args:
-        study: from `load_study`.
-        plan: scored under it; its engine is that of `options`.
-        options: of the engine version to launch.
-        model: what to load: a Hugging Face name or a path on the nodes. None: the study's model by its name.
-        hybrid_lb: as `Service.hybrid_lb`.
-        image: as `Service.image`.
-        version: of the engine that is launched, where `options` are those of an older one.
+    version: str | None = None
+    """Of the engine; None: that of the options."""
+    model: str | None = None
+    """What to load: a Hugging Face name or a path on the nodes. None: the study's model by its name."""
+    hybrid_lb: bool = False
+    image: str | None = None
+
+
+NOTHING_ASKED = LaunchOptions()
+
+
+def make_service(study: Study, plan: PlanResult, options: OptionList, asked: LaunchOptions = NOTHING_ASKED) -> Service:
+    """Everything that the plan's engine has to be told; `options` are those of its version or an older one.
 
     Raises:
         InputError: the model's name or the study's cannot be an argument, or the plan cannot be started
@@ -48,23 +45,18 @@ def make_service(
             f"plan ({plan.plan}): name another, or leave those out with --set search.disaggregated=off",
         )
     study = on_cluster(study, cluster_of(study, plan.gpu, plan.layout.gpus))
-    said = _speculative(study)
-    if model is None:
-        said.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
-    named = check_launch_text("--model" if model is not None else "$.model", model or study.arch.name)
-    if study.axes.speculative is not None:
-        said.append(
-            f"speculative decoding of {study.axes.speculative.draft_tokens} draft tokens was scored and is not in "
-            "these commands: add the engine's options for your drafter"
-        )
+    assumptions = _speculative(study, plan.engine)
+    if asked.model is None:
+        assumptions.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
+    named = check_launch_text("$.model" if asked.model is None else "--model", asked.model or study.arch.name)
     limits = start_limits(study, plan)
     return Service(
         name=study.name,
         engine=plan.engine,
-        version=version or options.version,
+        version=asked.version or options.version,
         arch=study.arch,
         model=named,
-        model_given=model is not None,
+        model_given=asked.model is not None,
         cluster=study.cluster,
         layout=plan.layout,
         knobs=plan.knobs,
@@ -73,23 +65,21 @@ def make_service(
         load=bench_load(study, plan),
         exchange=scored_exchange(study, plan),
         cuda_graphs=study.engine_options.cuda_graphs,
-        hybrid_lb=hybrid_lb,
-        image=None if image is None else check_image(image),
-        assumptions=(*said, *limits.assumptions),
+        hybrid_lb=asked.hybrid_lb,
+        image=None if asked.image is None else check_image(asked.image),
+        assumptions=(*assumptions, *limits.assumptions),
     )
 
 
-def _speculative(study: Study) -> list[str]:
+def _speculative(study: Study, engine: str) -> list[str]:
     given = study.axes.speculative
     if given is None:
         return []
-    return [
-        (
-            f"scored with speculative decoding, {given.draft_tokens} tokens drafted a step: the study does not say by "
-            "what, so that no option for it is written; add it (vLLM --speculative-config, SGLang "
-            "--speculative-algorithm, TensorRT-LLM speculative_config), or the plan is slower than predicted"
-        )
-    ]
+    option = ENGINES[engine].speculative_option
+    scored = (
+        f"scored with speculative decoding, {given.draft_tokens} tokens drafted a step: the study does not say by what"
+    )
+    return [f"{scored}, so that {option} is not written; add it, or the plan is slower than predicted"]
 
 
 def bench_load(study: Study, plan: PlanResult) -> BenchLoad:
@@ -97,7 +87,7 @@ def bench_load(study: Study, plan: PlanResult) -> BenchLoad:
     workload, concurrency = study.workload, float(plan.knobs.concurrency)
     isl, osl = (workload.isl.min, workload.isl.max), (workload.osl.min, workload.osl.max)
     rows = plan_rows(study, plan)
-    fixed = same_lengths(plan.engine, isl, osl, workload.prefix_cache_hit_frac)
+    fixed = ENGINES[plan.engine].same_lengths(isl, osl, workload.prefix_cache_hit_frac)
     load = replace(rows.load(np.array([concurrency])), same_lengths=np.array([float(fixed)]))
     estimate = rows.batch.evaluate(
         load,

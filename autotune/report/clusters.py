@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from autotune.space import short_plan
-from autotune.space.pooled_planstring import short_pooled
+from autotune.report.text_blocks import Block, text_table
+from autotune.report.vocabulary.metrics import COST, METRICS, PER_GPU, TPOT, TTFT, Metric
+from autotune.report.vocabulary.plan_names import plan_name
 from autotune.study import cluster_choices, opens_clusters
 from autotune.tuning import PlanResult, TuneResult
 from costmodel.hardware import Cluster
@@ -81,65 +79,35 @@ def clusters_document(result: TuneResult) -> dict[str, Any]:
     }
 
 
-def print_clusters(console: Console, result: TuneResult) -> None:
-    """The same as a table."""
+def clusters_block(result: TuneResult) -> Block | None:
+    """The same as a table; None where the study has one cluster."""
     rows = cluster_rows(result)
     if not rows:
-        return
-    console.print("[bold]Clusters side by side[/] (the best plan of each by the objective)")
-    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
-    titles = ("GPUs", "feasible", "rank", "best plan", "tok/s/GPU", "tok/s", "TTFT s", "TPOT ms", "USD/h", "USD/Mtok")
-    for title in titles:
-        table.add_column(title, justify="left" if title in ("GPUs", "best plan") else "right", no_wrap=True)
-    dense = not result.study.arch.is_moe
-    for r in rows:
-        price = r.cluster.gpu.price_per_hour
-        per_hour = "" if price is None else f"{price * r.cluster.gpus:,.2f}"
-        name = f"{r.cluster.gpus:,} x {r.cluster.gpu.name}"
-        if r.best is None:
-            table.add_row(
-                name,
-                "0",
-                "",
-                "none keeps every limit" if result.complete else "none sampled keeps every limit",
-                "",
-                "",
-                "",
-                "",
-                per_hour,
-                "",
-            )
-            continue
-        m = r.best.metrics
-        table.add_row(
-            name,
-            f"{r.feasible:,}",
-            str(r.rank),
-            f"{r.best.engine}: {table_name(r.best, dense=dense)}",
-            f"{m['total_tokens_per_s_per_gpu']:,.0f}",
-            f"{m['total_tokens_per_s']:,.0f}",
-            f"{m['ttft_longest_s']:.2f}",
-            f"{m['tpot_s'] * 1e3:.1f}",
-            per_hour,
-            f"{m['usd_per_million_tokens']:,.3f}" if "usd_per_million_tokens" in m else "",
-        )
-    console.print(table)
-    for name, least in fewest_gpus(rows).items():
-        text = "none of the counts keeps every limit" if least is None else f"{least:,} keep every limit"
-        sampled = "" if result.complete else ", as far as was sampled"
-        console.print(f"Fewest of {name}: {text}{sampled}", highlight=False)
+        return None
+    shown = (PER_GPU, METRICS["total_tokens_per_s"], TTFT, TPOT, COST)
+    header = ["GPUs", "feasible", "rank", "best plan", *(m.heading for m in shown[:-1]), "USD/h", COST.heading]
+    sampled = "" if result.complete else ", as far as was sampled"
+    lines = [
+        f"Fewest of {name}: "
+        + ("none of the counts keeps every limit" if least is None else f"{least:,} keep every limit")
+        + sampled
+        for name, least in fewest_gpus(rows).items()
+    ]
+    return Block(
+        title="Clusters side by side (the best plan of each by the objective)",
+        table=text_table(header, [_cells(row, result, shown) for row in rows], texts=(0, 3)),
+        lines=tuple(lines),
+    )
 
 
-def table_name(plan: PlanResult, *, dense: bool) -> str:
-    """A plan's short name: both pools of a disaggregated one, and the GPU type where it is not the cluster's own."""
-    if plan.pools is not None:
-        first, second = (short_plan(s.layout, dense=dense) for s in (plan.pools.prefill, plan.pools.decode))
-        return short_pooled(plan.pools, (first, second))
-    stages = plan.layout.stage_layers
-    split = f" SPLIT{'-'.join(map(str, stages))}" if "SPLIT" in plan.plan and len(stages) <= MOST_STAGES else ""
-    split = " SPLIT…" if "SPLIT" in plan.plan and not split else split
-    return short_plan(plan.layout, dense=dense) + split + (f" @{plan.gpu}" if plan.gpu else "")
-
-
-MOST_STAGES = 4
-"""Stages whose layers fit a table."""
+def _cells(row: ClusterRow, result: TuneResult, shown: Sequence[Metric]) -> tuple[str, ...]:
+    price, best = row.cluster.gpu.price_per_hour, row.best
+    rank = "" if row.rank is None else str(row.rank)
+    name = f"none{'' if result.complete else ' sampled'} keeps every limit"
+    figures = [""] * len(shown)
+    if best is not None:
+        name = plan_name(best, dense=not result.study.arch.is_moe, several_engines=True)
+        figures = [m.text(best.metrics[m.name]) if m.name in best.metrics else "" for m in shown]
+    per_hour = "" if price is None else f"{price * row.cluster.gpus:,.2f}"
+    cluster = f"{row.cluster.gpus:,} x {row.cluster.gpu.name}"
+    return (cluster, f"{row.feasible:,}", rank, name, *figures[:-1], per_hour, figures[-1])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from autotune.comparison import Comparison, Side, SwitchCost
+from autotune.comparison import ComparedPlan, Comparison, SwitchCost
+from autotune.comparison.value_and_gain import Gain
 from autotune.comparison.values import Robustness
 from autotune.report.document import finite, plan_document
 
@@ -49,13 +50,13 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
                 "per_million_tokens": _pair(found.price_per_million_tokens),
                 "per_million_output_tokens": _pair(found.price_per_million_output_tokens),
             },
-            "switch": None if found.switch is None else switch_document(found.switch),
+            "switch": None if found.switch is None else switch_document(found.switch, found.gain),
             "assumptions": list(found.assumptions),
         }
     )
 
 
-def side_document(side: Side) -> dict[str, Any]:
+def side_document(side: ComparedPlan) -> dict[str, Any]:
     """One plan of the two."""
     out: dict[str, Any] = {
         "text": side.text,
@@ -75,10 +76,11 @@ def side_document(side: Side) -> dict[str, Any]:
     return out
 
 
-def switch_document(cost: SwitchCost) -> dict[str, Any]:
+def switch_document(cost: SwitchCost, gain: Gain | None) -> dict[str, Any]:
     """What the change takes."""
     return {
         **{k: v for k, v in asdict(cost).items() if k != "waves"},
+        "payback_s": None if gain is None else gain.payback_s,
         "duration_s": cost.duration_s,
         "least_capacity_requests_per_s": cost.least_capacity_requests_per_s,
         "waves": [asdict(w) for w in cost.waves],

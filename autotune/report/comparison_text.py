@@ -1,44 +1,39 @@
-"""A comparison for people: the same tables on a terminal and in Markdown, from the JSON document."""
+"""A comparison for people, from its JSON document."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from autotune.comparison.verdict import duration_words
-from autotune.report.text_blocks import Block, markdown_blocks, print_blocks
-from autotune.scoring.gpu_time import WORDS
-from autotune.text.escaping import markdown_text
-from autotune.text.numbers import figure
+from autotune.report.text_blocks import Block, Cell, Report, named, text_table
+from autotune.report.vocabulary.metrics import METRICS
+from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES
+from autotune.report.vocabulary.words import GIB, asked, gib, measure, percent, probability, signed, united
+from autotune.scoring.gpu_time import operator_words
+from autotune.text.numbers import number
 
-_COLOURS = {"switch": "green", "keep": "cyan", "undecided": "yellow", "refuse": "red"}
-_TIMES_SHOWN = 0.005
+SIDES = ("current", "candidate")
+_SHOWN_FRAC = 0.005
 """Operators whose change is below this share of a request's GPU time are summed up in one row."""
-_MILLISECONDS = ("tpot_s",)
+_SHOWN_BYTES = 5e6
+STEP_PARTS = {"drain": "drain", "load": "load", "startup": "start", "warmup": "warm up"}
+_MOST_LOST = 4
+"""Scenarios that the candidate loses, named one by one."""
 
 
-def print_comparison(console: Console, document: dict[str, Any]) -> None:
-    """Everything on a terminal."""
-    colour = _COLOURS[document["verdict"]]
-    console.print(f"[bold]{escape(headline(document))}[/]", highlight=False)
-    console.print(
-        f"[bold {colour}]{document['verdict'].upper()}[/]: {escape(document['reason'])}.",
-        highlight=False,
-        soft_wrap=True,
+def comparison_report(document: Mapping[str, Any]) -> Report:
+    """The verdict and its reason, and the parts in the order of a decision."""
+    return Report(
+        headline=headline(document),
+        verdict=document["verdict"].upper(),
+        reason=f": {document['reason']}.",
+        tone=TONES[document["verdict"]],
+        blocks=tuple(comparison_blocks(document)),
     )
-    print_blocks(console, blocks(document))
 
 
-def comparison_markdown(document: dict[str, Any]) -> str:
-    """Everything as Markdown (tables as GitHub renders them)."""
-    reason = markdown_text(document["reason"])
-    out = [f"# {markdown_text(headline(document))}", "", f"**{document['verdict'].upper()}**: {reason}."]
-    return "\n".join(out + markdown_blocks(blocks(document))) + "\n"
-
-
-def headline(document: dict[str, Any]) -> str:
+def headline(document: Mapping[str, Any]) -> str:
     """What is compared, on one line."""
     candidate = document["candidate"]
     other = "no candidate" if candidate is None else candidate["plan"]
@@ -49,219 +44,187 @@ def headline(document: dict[str, Any]) -> str:
     )
 
 
-def blocks(document: dict[str, Any]) -> list[Block]:
+def comparison_blocks(document: Mapping[str, Any]) -> list[Block]:
     """The parts in the order of a decision."""
     out: list[Block] = []
     if document["metrics"]:
-        out += [_metrics(document), _margins(document), _time(document), _memory(document)]
+        out += [_metrics(document), _margins(document["margins"]), _time(document), _memory(document["memory_bytes"])]
     if document["robustness"] is not None:
-        out.append(_robustness(document))
+        out.append(_robustness(document["robustness"]))
     if document["cost"] is not None:
-        out.append(_cost(document))
+        out.append(_cost(document["cost"]))
     if document["switch"] is not None:
-        out.append(_switch(document))
-    out.append(Block(title="Assumed", lines=tuple(document["assumptions"])))
-    return out
+        out.append(_switch(document["switch"]))
+    return [*out, Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"]))]
 
 
-def _metrics(document: dict[str, Any]) -> Block:
-    mark = document["objective"]["metric"]
-    rows = [("in flight", *(f"{document[s]['knobs']['concurrency']:,}" for s in ("current", "candidate")), "", "")]
-    chunk = [f"{document[side]['knobs']['max_num_batched_tokens']:,}" for side in ("current", "candidate")]
-    rows.append(("tokens a step", *chunk, "", ""))
+def _metrics(document: Mapping[str, Any]) -> Block:
+    knobs = [document[side]["knobs"] for side in SIDES]
+    labels = {name: metric.label for name, metric in METRICS.items()}
+    rows: list[Sequence[str | Cell]] = [
+        ("Requests in flight", *(f"{k['concurrency']:,}" for k in knobs), "", ""),
+        ("Tokens a step", *(f"{k['max_num_batched_tokens']:,}" for k in knobs), "", ""),
+    ]
     for m in document["metrics"]:
-        scale, unit = (1e3, " (ms)") if m["name"] in _MILLISECONDS else (1.0, "")
-        name = f"{m['name']}{unit}{' *' if m['name'] == mark else ''}"
+        metric = METRICS[m["name"]]
         rows.append(
             (
-                name,
-                _number(m["current"], scale),
-                _number(m["candidate"], scale),
-                _change(m["difference_frac"]),
-                "" if m["p_better"] is None else f"{m['p_better']:.0%}",
+                named(metric.name, labels, " *" if metric.name == document["objective"]["metric"] else ""),
+                *(metric.text(m[side]) for side in SIDES),
+                signed(m["difference_frac"]),
+                "" if m["p_better"] is None else probability(m["p_better"]),
             )
         )
-    rows.append(
-        (
-            "P(meets every limit)",
-            *(f"{document[s]['confidence']['p_meets']:.0%}" for s in ("current", "candidate")),
-            "",
-            "",
-        )
+    meets = [document[side]["confidence"]["p_meets"] for side in SIDES]
+    rows.append(("P(meets)", *(probability(p) for p in meets), "", ""))
+    sure = probability(document["p_better"])
+    return Block(
+        key="metrics",
+        title="Metrics",
+        table=text_table(("metric", *SIDES, "difference", "P(better)"), rows),
+        lines=(f"* ranked by; the candidate is better with probability {sure}, limits counted",),
     )
-    lines = (f"* ranked by; the candidate is better with probability {document['p_better']:.0%}, limits counted",)
-    header = ("metric", "current", "candidate", "difference", "P(better)")
-    return Block(title="Metrics", header=header, rows=rows, lines=lines)
 
 
-def _margins(document: dict[str, Any]) -> Block:
+def _margins(margins: Sequence[Mapping[str, Any]]) -> Block:
     rows = [
         (
-            row["code"],
-            f"{figure(row['limit'])} {row['unit']}",
-            _room(row["current_excess"]),
-            _room(row["candidate_excess"]),
+            named(row["code"], LIMITS),
+            united(asked(row["limit"], row["unit"]), row["unit"]),
+            *(_room(row[f"{side}_excess"], row["unit"]) for side in SIDES),
         )
-        for row in document["margins"]
+        for row in margins
     ]
-    return Block(
-        title="Limits, and the room left under each", header=("limit", "value", "current", "candidate"), rows=rows
-    )
+    table = text_table(("limit", "value", *SIDES), rows)
+    return Block(key="limits", title="Limits, and the room left under each", table=table)
 
 
-def _room(excess: float | None) -> str:
+def _room(excess: float | None, unit: str) -> str | Cell:
     if excess is None:
-        return "broken"
-    return figure(-excess) if excess <= 0.0 else f"broken by {figure(excess)}"
+        return Cell(text="broken", tone="bad")
+    if excess <= 0.0:
+        return measure(-excess, "of time" if unit == "probability" else unit)
+    return Cell(text=f"broken by {measure(excess, 'of time' if unit == 'probability' else unit)}", tone="bad")
 
 
-def _time(document: dict[str, Any]) -> Block:
-    shown = [r for r in document["time"] if abs(r["gain_frac"]) >= _TIMES_SHOWN]
-    rest = [r for r in document["time"] if abs(r["gain_frac"]) < _TIMES_SHOWN]
+def _time(document: Mapping[str, Any]) -> Block:
+    every = document["time"]
     rows = [
         (
-            WORDS[r["operator"]] if r["phase"] == "rest" else f"{r['phase']}: {WORDS[r['operator']]}",
-            f"{r['current_gpu_s']:.4f}",
-            f"{r['candidate_gpu_s']:.4f}",
-            "" if r["phase"] == "rest" else _change(r["difference_frac"]),
-            f"{-r['gain_frac']:+.1%}",
+            OPERATORS[r["operator"]] if r["phase"] == "rest" else operator_title(r),
+            *(_gpu_ms(r[f"{side}_gpu_s"]) for side in SIDES),
+            "" if r["phase"] == "rest" else signed(r["difference_frac"]),
+            signed(-r["gain_frac"]),
         )
-        for r in shown
+        for r in every
+        if abs(r["gain_frac"]) >= _SHOWN_FRAC
     ]
+    rest = [r for r in every if abs(r["gain_frac"]) < _SHOWN_FRAC]
     if rest:
-        sums = [sum(r[f"{side}_gpu_s"] for r in rest) for side in ("current", "candidate")]
-        rows.append(
-            (
-                f"{len(rest)} others",
-                f"{sums[0]:.4f}",
-                f"{sums[1]:.4f}",
-                "",
-                f"{-sum(r['gain_frac'] for r in rest):+.1%}",
-            )
-        )
-    whole = [sum(r[f"{side}_gpu_s"] for r in document["time"]) for side in ("current", "candidate")]
-    total = _change(whole[1] / whole[0] - 1.0)
-    rows.append(("all, GPUs / requests per second", f"{whole[0]:.4f}", f"{whole[1]:.4f}", total, total))
+        sums = [_gpu_ms(sum(r[f"{side}_gpu_s"] for r in rest)) for side in SIDES]
+        rows.append((f"{len(rest)} others", *sums, "", signed(-sum(r["gain_frac"] for r in rest))))
+    whole = [sum(r[f"{side}_gpu_s"] for r in every) for side in SIDES]
+    total = signed(whole[1] / whole[0] - 1.0)
+    rows.append(("All, GPUs / requests per second", *(_gpu_ms(value) for value in whole), total, total))
     return Block(
-        title="Where it comes from: GPU-seconds of a request",
-        header=("phase and operator", "current", "candidate", "difference", "of all"),
-        rows=rows,
+        key="time",
+        title="Where it comes from: GPU-ms of a request",
+        table=text_table(("operator and phase", *SIDES, "difference", "of all"), rows),
         lines=tuple(document["where_from"]),
     )
 
 
-def _memory(document: dict[str, Any]) -> Block:
+def operator_title(row: Mapping[str, Any]) -> str:
+    """`Routed experts in decode`."""
+    words = operator_words(row["operator"], row["phase"])
+    return words[:1].upper() + words[1:]
+
+
+def _gpu_ms(seconds: float) -> str:
+    return f"{seconds * 1e3:,.1f}".replace("-", "−")
+
+
+def _memory(kinds: Mapping[str, Mapping[str, float]]) -> Block:
     rows = [
         (
-            kind.replace("_", " "),
-            f"{x['current'] / 1e9:.2f}",
-            f"{x['candidate'] / 1e9:.2f}",
-            f"{x['difference'] / 1e9:+.2f}",
+            named(kind, MEMORY),
+            gib(held["current"]),
+            gib(held["candidate"]),
+            f"{held['difference'] / GIB:+,.2f}".replace("-", "−"),
         )
-        for kind, x in document["memory_bytes"].items()
-        if max(x["current"], x["candidate"]) >= 5e6
+        for kind, held in kinds.items()
+        if max(held["current"], held["candidate"]) >= _SHOWN_BYTES
     ]
-    return Block(
-        title="Memory of the fullest GPU, GB", header=("kind", "current", "candidate", "difference"), rows=rows
-    )
+    table = text_table(("kind", *SIDES, "difference"), rows)
+    return Block(key="memory", title="Memory of the fullest GPU, GiB", table=table)
 
 
-def _robustness(document: dict[str, Any]) -> Block:
-    found = document["robustness"]
+def _robustness(found: Mapping[str, Any]) -> Block:
     work, calibration = found["workload"], found["calibration"]
-    lines = [_wins(work)]
+    won = f"{work['candidate_wins']} of {work['scenarios']} workload scenarios"
+    varied = "prompts, outputs and a given load halved and doubled; expert skew; prefix hits"
+    lines = [f"the candidate wins in {won} ({varied})"]
     if work["lost"]:
-        shown = "; ".join(_changes(c) for c in work["lost"][:4])
-        lines.append(f"it loses with {shown}{'; …' if len(work['lost']) > 4 else ''}")
+        shown = "; ".join(_changes(c) for c in work["lost"][:_MOST_LOST])
+        lines.append(f"it loses with {shown}{'; …' if len(work['lost']) > _MOST_LOST else ''}")
     if work["skipped"]:
         lines.append(f"{work['skipped']} scenarios were left out: too long for the model's context")
+    joint = found["joint_wins_frac"]
     lines.append(
-        f"it wins in {calibration['wins_frac']:.0%} of {calibration['draws']:,} draws of the calibration's errors"
-        + ("" if found["joint_wins_frac"] is None else f", {found['joint_wins_frac']:.0%} over all scenarios and draws")
+        f"it wins in {percent(calibration['wins_frac'])} of {calibration['draws']:,} draws of the calibration's errors"
+        + ("" if joint is None else f", {percent(joint)} over all scenarios and draws")
     )
     lines += [
-        (
-            f"from {flip['in_flight']:,} in flight ({flip['requests_per_s']:,.2f} requests/s) on the "
-            f"{_who(flip['better_above'])} is better, by {flip['because']}"
-        )
+        f"from {flip['in_flight']:,} in flight ({flip['requests_per_s']:,.2f} requests/s) on the "
+        f"{_who(flip['better_above'])} is better, by {flip['because']}"
         for flip in found["order_flips"]
     ]
     if not found["order_flips"]:
         who = found["better_at_low_load"]
         said = "neither stands out at any load" if who is None else f"the {_who(who)} is better at every load"
         lines.append(f"{said} from 1 to {found['swept_to_in_flight']:,} in flight")
-    return Block(title="How far that holds", lines=tuple(lines))
-
-
-def _wins(work: dict[str, Any]) -> str:
-    return (
-        f"the candidate wins in {work['candidate_wins']} of {work['scenarios']} workload scenarios (prompts, outputs "
-        "and a given load halved and doubled; expert skew; prefix hits)"
-    )
+    return Block(key="robustness", title="How far that holds", lines=tuple(lines))
 
 
 def _who(name: str) -> str:
     return "current plan" if name == "current" else name
 
 
-def _changes(changes: dict[str, float]) -> str:
+def _changes(changes: Mapping[str, float]) -> str:
     words = [f"{k} x {v:g}" if k in ("prompts", "outputs", "load") else f"{k} {v:g}" for k, v in changes.items()]
     return " and ".join(words) or "the study's own traffic"
 
 
-def _cost(document: dict[str, Any]) -> Block:
-    cost = document["cost"]
+def _cost(cost: Mapping[str, Any]) -> Block:
     rows = []
-    for name, key in (("all tokens", "per_million_tokens"), ("output tokens", "per_million_output_tokens")):
-        pair = cost[key]
-        change = _change(pair["candidate"] / pair["current"] - 1.0)
-        rows.append((name, f"${pair['current']:.3f}", f"${pair['candidate']:.3f}", change))
+    for name, key in (("All tokens", "per_million_tokens"), ("Output tokens", "per_million_output_tokens")):
+        old, new = (cost[key][side] for side in SIDES)
+        rows.append((name, f"${old:.3f}", f"${new:.3f}", signed(new / old - 1.0)))
     title = f"Cost of a million tokens at ${cost['price_per_gpu_hour']:g} per GPU and hour"
-    return Block(title=title, header=("", "current", "candidate", "difference"), rows=rows)
+    return Block(key="cost", title=title, table=text_table(("", *SIDES, "difference"), rows))
 
 
-def _switch(document: dict[str, Any]) -> Block:
-    cost = document["switch"]
+def _switch(cost: Mapping[str, Any]) -> Block:
     if not cost["restart"]:
-        return Block(title="The switch", lines=("nothing restarts: both plans are started by the same command",))
-    return Block(title="The switch", lines=tuple(_steps(cost) + _what_is_lost(cost)))
-
-
-def _steps(cost: dict[str, Any]) -> list[str]:
-    whole = (
-        f"{cost['gpus_restarted']} GPUs restart, {cost['replicas_down_at_once']} replica(s) of the current plan down "
-        f"at a time, in {len(cost['waves'])} step(s): {duration_words(cost['duration_s'])} in all"
-    )
-    weights = (
-        f"{cost['weight_bytes'] / 1e9:,.0f} GB of weights to load from {cost['weights_from']}, "
-        f"{cost['weight_bytes_per_gpu'] / 1e9:,.1f} GB a GPU"
-    )
-    each = (
-        f"each step: drain {cost['drain_s']:.0f} s, load {cost['load_s']:.0f} s, start {cost['startup_s']:.0f} s, "
-        f"warm up {cost['warmup_s']:.0f} s"
-    )
-    return [whole, weights, each]
-
-
-def _what_is_lost(cost: dict[str, Any]) -> list[str]:
-    room = (
-        f"capacity at its least {cost['least_capacity_requests_per_s']:,.2f} requests/s against a load of "
-        f"{cost['load_requests_per_s']:,.2f}: {cost['lost_requests']:,.0f} requests that are served today find no room"
-    )
-    idle = f"{cost['gpu_s'] / 3600:,.1f} GPU-hours serve nothing"
-    if cost["price"] is not None:
-        idle += f", ${cost['price']:,.2f}"
+        lines: tuple[str, ...] = ("nothing restarts: both plans are started by the same command",)
+        return Block(key="switch", title="The switch", lines=lines)
+    down = f"{cost['replicas_down_at_once']} replica(s) of the current plan down at a time"
+    steps = f"in {len(cost['waves'])} step(s): {duration_words(cost['duration_s'])} in all"
+    each = ", ".join(f"{words} {cost[f'{name}_s']:.0f} s" for name, words in STEP_PARTS.items())
+    size = f"{cost['weight_bytes'] / 1e9:,.0f} GB of weights to load from {cost['weights_from']}"
+    room, load = (number(cost[f"{name}_requests_per_s"], 4) for name in ("least_capacity", "load"))
+    lost = f"{cost['lost_requests']:,.0f} requests that are served today find no room"
     paid = "the gain never pays for it"
     if cost["payback_s"] is not None:
         paid = f"the gain has paid for it {duration_words(cost['payback_s'])} after its start"
-    return [room, f"{cost['requests_drained']:,} requests in flight are drained", idle, paid]
-
-
-def _number(value: float | None, scale: float = 1.0) -> str:
-    return "-" if value is None else figure(value * scale)
-
-
-def _change(frac: float | None) -> str:
-    if frac is None:
-        return ""
-    return "=" if abs(frac) < 5e-5 else f"{frac:+.1%}"
+    lines = (
+        f"{cost['gpus_restarted']} GPUs restart, {down}, {steps}",
+        f"{size}, {cost['weight_bytes_per_gpu'] / 1e9:,.1f} GB a GPU",
+        f"each step: {each}",
+        f"capacity at its least {room} requests/s against a load of {load}: {lost}",
+        f"{cost['requests_drained']:,} requests in flight are drained",
+        f"{cost['gpu_s'] / 3600:,.1f} GPU-hours serve nothing"
+        + ("" if cost["price"] is None else f", ${cost['price']:,.2f}"),
+        paid,
+    )
+    return Block(key="switch", title="The switch", lines=lines)

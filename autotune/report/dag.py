@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from autotune.graph import PlanGraph
 from autotune.report.document import finite
+from autotune.report.text_blocks import Block, Line, Report, text_table
+from autotune.report.vocabulary.words import count
 
 
 def dag_document(graph: PlanGraph, form: str, written: Sequence[Path]) -> dict[str, Any]:
     """The graph's attributes, and where it was written."""
     document: dict[str, Any] = finite(graph.attributes())
     document |= {"gap_frac": graph.gap_frac, "seconds_by_group": seconds_by_group(graph)}
-    return document | {"format": form, "files": len(written), "out": str(_place(form, written))}
+    place = written[0].parent if form == "chakra" else written[0]
+    return document | {"format": form, "files": len(written), "out": str(place)}
 
 
 def seconds_by_group(graph: PlanGraph) -> dict[str, float]:
@@ -37,37 +36,28 @@ def seconds_by_group(graph: PlanGraph) -> dict[str, float]:
     return max(totals.values(), key=lambda of_stage: sum(of_stage.values()))
 
 
-def print_dag(console: Console, graph: PlanGraph, form: str, written: Sequence[Path]) -> None:
-    """The summary as a table."""
-    table = Table(
-        title=escape(f"{graph.study}: {graph.phase} of {graph.plan}"), show_header=False, title_justify="left"
-    )
-    about = graph.attributes()
-    covered = (
-        f"{_count(about['gpus'], 'GPU')}: {graph.replicas} of the plan's replicas, {_count(about['stages'], 'stage')}, "
-        f"{_count(graph.micro_batches, 'micro-batch', 'micro-batches')}"
-    )
+def dag_report(document: Mapping[str, Any]) -> Report:
+    """The summary, for people."""
+    d = document
+    covered = f"{count(d['gpus'], 'GPU')}: {d['replicas']} of the plan's replicas, {count(d['stages'], 'stage')}"
+    schedule = f"schedule {round(d['gap_frac'], 4) + 0.0:+.2%}"
     rows = [
-        ("graph", f"{graph.num_nodes:,} nodes, {graph.num_edges:,} edges"),
-        ("covers", covered),
-        ("scheduled step", f"{graph.scheduled_step_s * 1e3:.3f} ms, pipeline filled and drained"),
-        ("modelled step", f"{graph.model_step_s * 1e3:.3f} ms (schedule {round(graph.gap_frac, 4) + 0.0:+.2%})"),
+        ("graph", f"{d['num_nodes']:,} nodes, {d['num_edges']:,} edges"),
+        ("covers", f"{covered}, {count(d['micro_batches'], 'micro-batch', 'micro-batches')}"),
+        ("scheduled step", f"{d['scheduled_step_s'] * 1e3:.3f} ms, pipeline filled and drained"),
+        ("modelled step", f"{d['model_step_s'] * 1e3:.3f} ms ({schedule})"),
     ]
-    if graph.model_round_s is not None:
-        rows.append(("token to token", f"{graph.model_round_s * 1e3:.3f} ms in a pipeline that stays full (model)"))
-    rows.append(("written", f"{form}: {_place(form, written)} ({_count(len(written), 'file')})"))
-    for name, text in rows:
-        table.add_row(name, escape(text))
-    console.print(table)
-    for text in graph.violations:
-        console.print(f"[yellow]breaks[/] {escape(text)}", soft_wrap=True)
-    for text in graph.assumptions:
-        console.print(f"[dim]assumed: {escape(text)}[/]", soft_wrap=True)
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def _place(form: str, written: Sequence[Path]) -> Path:
-    return written[0].parent if form == "chakra" else written[0]
+    if d["model_round_s"] is not None:
+        rows.append(("token to token", f"{d['model_round_s'] * 1e3:.3f} ms in a pipeline that stays full (model)"))
+    rows.append(("written", f"{d['format']}: {d['out']} ({count(d['files'], 'file')})"))
+    return Report(
+        headline=f"{d['study']}: {d['phase']} of {d['plan']}",
+        blocks=(
+            Block(
+                title="What was drawn",
+                table=text_table(("", ""), rows, texts=(0, 1)),
+                lines=tuple(Line(text=f"breaks {text}", tone="open") for text in d["violations"]),
+            ),
+            Block(title="Assumed", lines=tuple(d["assumptions"])),
+        ),
+    )

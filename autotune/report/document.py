@@ -1,4 +1,4 @@
-"""Results as JSON documents; the fields are a contract."""
+"""Results as JSON documents, and plans as CSV; the fields are a contract."""
 
 from __future__ import annotations
 
@@ -8,52 +8,36 @@ from dataclasses import asdict
 from typing import Any
 
 from autotune.disaggregated.tune_pools import PoolSearch
+from autotune.metrics import Use, used
 from autotune.report.clusters import clusters_document
-from autotune.scoring.joint_uncertainty import P10, Confidence
+from autotune.report.files import table_csv
+from autotune.scoring.joint_uncertainty import Confidence
 from autotune.space import Candidate, Space, format_plan
 from autotune.space.pool_plan import ROLES, Pools
+from autotune.text.escaping import csv_text
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import BaselineResult, place
-from costmodel.plan.layout import Layout
+from costmodel.estimate.normal import Z90
+from costmodel.plan.layout import LAYOUT_AXES, Layout
 
-COMPARED = (
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "requests_per_s",
-    "ttft_s",
-    "tpot_s",
-    "memory_util_frac",
-    "gpu_util_frac",
-    "gpus",
-    "usd_per_million_tokens",
-)
+UNOPENED = {"dcp": 1, "redundant_experts": 0}
+"""Axes that only a study that opens them has, and the value at which a layout leaves them out."""
+CSV_COLUMNS = ("rank", "plan", "engine", "feasible", "violations", "gpu", "stage_layers", *LAYOUT_AXES)
 
 
 def layout_document(layout: Layout) -> dict[str, Any]:
-    """A layout; degrees that are off unless a study opens them are left out at their neutral value."""
-    out: dict[str, Any] = {
-        "replicas": layout.replicas,
-        "pp": layout.pp,
-        "stage_layers": list(layout.stage_layers),
-        "attn_tp": layout.attn_tp,
-        "attn_dp": layout.attn_dp,
-        "attn_cp": layout.attn_cp,
-        "moe_tp": layout.moe_tp,
-        "moe_ep": layout.moe_ep,
-    }
-    if layout.dcp > 1:
-        out["dcp"] = layout.dcp
-    if layout.redundant_experts:
-        out["redundant_experts"] = layout.redundant_experts
-    return out
+    """A layout."""
+    out: dict[str, Any] = {"replicas": layout.replicas, "pp": layout.pp, "stage_layers": list(layout.stage_layers)}
+    out |= {axis: getattr(layout, axis) for axis in LAYOUT_AXES if axis not in out}
+    return {name: value for name, value in out.items() if value != UNOPENED.get(name)}
 
 
 def versus(plan: PlanResult, baseline: PlanResult | None) -> dict[str, float]:
     """Relative differences from the baseline, `metric_frac`: 0.1 is ten per cent more."""
+    out: dict[str, float] = {}
     if baseline is None:
-        return {}
-    out = {}
-    for name in COMPARED:
+        return out
+    for name in (metric.name for metric in used(Use.BASELINE)):
         before, now = baseline.metrics.get(name, 0.0), plan.metrics.get(name, math.nan)
         if before and math.isfinite(before) and math.isfinite(now):
             out[f"{name}_frac"] = now / before - 1.0
@@ -63,15 +47,14 @@ def versus(plan: PlanResult, baseline: PlanResult | None) -> dict[str, float]:
 def confidence_document(plan: PlanResult, known: Confidence | None) -> dict[str, Any]:
     """How sure the estimate and its place are: 80 % intervals and probabilities."""
     out: dict[str, Any] = {"p_meets": plan.p_meets}
-    for name, sd in (("ttft_s", "ttft_log_sd"), ("tpot_s", "tpot_log_sd"), ("requests_per_s", "throughput_log_sd")):
-        factor = math.exp(P10 * plan.metrics[sd])
-        stem = name.removesuffix("_s") if name != "requests_per_s" else "requests_per_s"
-        unit = "" if name == "requests_per_s" else "_s"
-        out[f"{stem}_p10{unit}"] = plan.metrics[name] / factor
-        out[f"{stem}_p90{unit}"] = plan.metrics[name] * factor
-    if known is not None:
-        out |= asdict(known)
-    return out
+    for name, sd, low, high in (
+        ("ttft_s", "ttft_log_sd", "ttft_p10_s", "ttft_p90_s"),
+        ("tpot_s", "tpot_log_sd", "tpot_p10_s", "tpot_p90_s"),
+        ("requests_per_s", "throughput_log_sd", "requests_per_s_p10", "requests_per_s_p90"),
+    ):
+        factor = math.exp(Z90 * plan.metrics[sd])
+        out |= {low: plan.metrics[name] / factor, high: plan.metrics[name] * factor}
+    return out if known is None else out | asdict(known)
 
 
 def plan_document(
@@ -105,11 +88,12 @@ def pools_document(pools: Pools) -> dict[str, Any]:
 
 def candidate_document(candidate: Candidate) -> dict[str, Any]:
     """A layout of the space, with the string that means just it."""
-    return {
-        "plan": format_plan(candidate.layout, candidate.engine, candidate.gpu),
-        "engine": candidate.engine,
-        **layout_document(candidate.layout),
-    }
+    return {"plan": plan_string(candidate), "engine": candidate.engine, **layout_document(candidate.layout)}
+
+
+def plan_string(candidate: Candidate) -> str:
+    """The string that means just this layout, engine and GPU type."""
+    return format_plan(candidate.layout, candidate.engine, candidate.gpu)
 
 
 def baseline_document(baseline: BaselineResult | None, result: TuneResult) -> dict[str, Any] | None:
@@ -120,7 +104,7 @@ def baseline_document(baseline: BaselineResult | None, result: TuneResult) -> di
     out: dict[str, Any] = {
         "text": baseline.text,
         "assumed": list(resolution.assumed),
-        "alternatives": [format_plan(c.layout, c.engine, c.gpu) for c in resolution.alternatives],
+        "alternatives": [plan_string(c) for c in resolution.alternatives],
         "rules_broken": [asdict(v) for v in resolution.violations],
         **candidate_document(resolution.candidate),
         "layout": layout_document(resolution.candidate.layout),
@@ -152,13 +136,13 @@ def counts_document(space: Space, *, feasible: int, infeasible: Mapping[str, int
 def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
     """The whole answer; `top` plans, 0 for all of them, infeasible ones included."""
     baseline = None if result.baseline is None else result.baseline.result
-    sure = result.confidence
-    plans = [
-        plan_document(p, rank=i, baseline=baseline, known=sure.get(p.plan))
-        for i, p in enumerate(result.ranked, start=1)
-    ]
-    rest = [plan_document(p, rank=None, baseline=baseline, known=sure.get(p.plan)) for p in result.infeasible]
-    shown = plans + rest if top == 0 else (plans or rest)[:top]
+    feasible, rest = (
+        [
+            plan_document(p, rank=i if p.feasible else None, baseline=baseline, known=result.confidence.get(p.plan))
+            for i, p in enumerate(plans[: top or None], start=1)
+        ]
+        for plans in (result.ranked, result.infeasible if top == 0 or not result.ranked else ())
+    )
     return finite(
         {
             "study": result.study.name,
@@ -169,7 +153,7 @@ def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
             "objective": asdict(result.study.objective),
             "assumptions": list(assumptions(result)),
             "baseline": baseline_document(result.baseline, result),
-            "plans": shown,
+            "plans": feasible + rest,
             **clusters_document(result),
             **({} if result.pools is None else {"disaggregated": _pool_search(result.pools)}),
             "scored_now": result.scored_now,
@@ -205,3 +189,35 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(v) for v in value]
     return value
+
+
+def plans_csv(document: Mapping[str, Any], *, gpu: str) -> str:
+    """The plans of a document of `tune` or of a Pareto front as CSV, one row each, with every axis of the layout.
+
+    Args:
+        document: from `tune_document` or `front_document`.
+        gpu: the study's own GPU type, which plans do not repeat.
+
+    Of a disaggregated plan the layout is the decode pool's; the prefill pool's has columns of its own.
+    """
+    rows = [_csv_row(plan, gpu) for plan in document["plans"]]
+    return table_csv(rows) if rows else csv_text([CSV_COLUMNS])
+
+
+def _csv_row(plan: Mapping[str, Any], gpu: str) -> dict[str, Any]:
+    pools = plan.get("pools")
+    found = {"gpu": gpu, **UNOPENED, **plan["layout"], **plan}
+    found["violations"] = " ".join(v["code"] for v in plan["violations"])
+    found["stage_layers"] = _stages(plan["layout"])
+    if pools is not None:
+        found["gpu"] = pools["decode"]["gpu"]
+    row = {name: found[name] for name in CSV_COLUMNS} | plan["knobs"] | plan["metrics"]
+    if pools is not None:
+        side = pools["prefill"]
+        layout = {**UNOPENED, **side["layout"], "gpu": side["gpu"], "stage_layers": _stages(side["layout"])}
+        row |= {f"prefill_{name}": layout[name] for name in ("gpu", "stage_layers", *LAYOUT_AXES)}
+    return row
+
+
+def _stages(layout: Mapping[str, Any]) -> str:
+    return "-".join(map(str, layout["stage_layers"]))

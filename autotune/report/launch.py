@@ -1,19 +1,16 @@
-"""What an export wrote, and what an import understood: as a document and on a terminal."""
+"""What an export wrote, and what an import understood: for programs and for people."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
+from autotune.engines import engine_title
 from autotune.launch.document import layout_values
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.reading.import_plan import Imported
-from autotune.report.console import Terminal
-
-WIDTH = 120
+from autotune.report.text_blocks import Block, Line, Report, text_table
+from autotune.report.vocabulary.words import count
 
 
 def export_document(plan: LaunchPlan, *, target: str, folder: str, files: list[str]) -> dict[str, Any]:
@@ -43,19 +40,20 @@ def export_document(plan: LaunchPlan, *, target: str, folder: str, files: list[s
     }
 
 
-def print_export(document: dict[str, Any]) -> None:
+def export_report(document: Mapping[str, Any]) -> Report:
     """What was written, for people."""
-    console = Terminal(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-    layout, limits = document["layout"], document["started_with"]
-    console.print(f"[bold]{escape(document['plan'])}[/] for {document['engine']} {document['engine_version']}")
-    console.print(
-        f"{layout['replicas']} replicas on {document['nodes']} nodes, {document['processes']} processes; requests of "
-        f"up to {limits['max_model_len']:,} tokens, {limits['kv_margin_frac']:.0%} of the KV cache needed to spare"
+    limits, folder = document["started_with"], document["out"]
+    where = f"{count(document['layout']['replicas'], 'replica')} on {count(document['nodes'], 'node')}"
+    takes = f"requests of up to {limits['max_model_len']:,} tokens"
+    spare = f"{limits['kv_margin_frac']:.0%} of the KV cache needed to spare"
+    return Report(
+        headline=f"{document['plan']} for {engine_title(document['engine'])} {document['engine_version']}",
+        lines=(
+            f"{where}, {count(document['processes'], 'process', 'processes')}; {takes}, {spare}",
+            f"{count(len(document['files']), 'file')} in {folder}: begin with {folder}/README.md",
+        ),
+        blocks=(Block(title="Assumed", lines=tuple(document["assumptions"])),),
     )
-    folder, count = escape(document["out"]), len(document["files"])
-    console.print(f"{count} files in {folder}: begin with {folder}/README.md")
-    for text in document["assumptions"]:
-        console.print(f"  - {escape(text)}")
 
 
 def import_document(imported: Imported) -> dict[str, Any]:
@@ -65,7 +63,7 @@ def import_document(imported: Imported) -> dict[str, Any]:
         "engine_version": imported.engine_version,
         "model": imported.model,
         "plan": imported.plan,
-        "layout": dict(imported.layout),
+        "layout": layout_values(imported.layout),
         "knobs": dict(imported.knobs),
         "unknown": list(imported.unknown),
         "defaults": dict(imported.defaults),
@@ -74,23 +72,25 @@ def import_document(imported: Imported) -> dict[str, Any]:
     }
 
 
-def print_import(document: dict[str, Any]) -> None:
+def import_report(document: Mapping[str, Any]) -> Report:
     """What was understood of a command, for people."""
-    console = Terminal(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-    console.print(f"[bold]{escape(str(document['plan']))}[/]")
-    console.print(f"{document['engine']} {document['engine_version']}, model {escape(str(document['model']))}")
-    table = Table("", "value", box=None, pad_edge=False, header_style="bold")
-    for group in ("layout", "knobs"):
-        for name, value in document[group].items():
-            missing = "the checkpoint's" if name.endswith("_dtype") else "not said"
-            table.add_row(name, missing if value is None else escape(str(value)))
-    console.print(table)
+    rows = []
+    for name, value in {**document["layout"], **document["knobs"]}.items():
+        missing = "the checkpoint's" if name.endswith("_dtype") else "not said"
+        rows.append((name, missing if value is None else str(value)))
     taken = {n: "found at start" if v is None else v for n, v in document["defaults"].items()}
     defaults = ", ".join(f"{name}={value}" for name, value in taken.items())
-    console.print(f"defaults of this version: {escape(defaults) or 'none'}")
-    for text in document["rules_broken"]:
-        console.print(f"  breaks a rule: {escape(text)}")
-    for text in document["unknown"]:
-        console.print(f"  unknown: {escape(text)}")
-    for text in document["assumptions"]:
-        console.print(f"  - {escape(text)}")
+    lines: list[str | Line] = [
+        f"defaults of this version: {defaults or 'none'}",
+        *(Line(text=f"breaks a rule: {text}", tone="bad") for text in document["rules_broken"]),
+        *(Line(text=f"unknown: {text}", tone="open") for text in document["unknown"]),
+    ]
+    engine = f"{engine_title(document['engine'])} {document['engine_version']}"
+    return Report(
+        headline=str(document["plan"]),
+        lines=(f"{engine}, model {document['model']}",),
+        blocks=(
+            Block(title="Understood", table=text_table(("", "value"), rows, texts=(0, 1)), lines=tuple(lines)),
+            Block(title="Assumed", lines=tuple(document["assumptions"])),
+        ),
+    )

@@ -1,30 +1,20 @@
-"""A Pareto front as a JSON document and as a table."""
+"""A Pareto front as a JSON document and as a report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from autotune.report.clusters import table_name
 from autotune.report.document import counts_document, finite, plan_document
+from autotune.report.text_blocks import Block, Report, text_table
+from autotune.report.tune_text import assumed_block, space_line, study_headline
+from autotune.report.verdict import broken
+from autotune.report.vocabulary.metrics import METRICS
+from autotune.report.vocabulary.plan_names import plan_name
+from autotune.report.vocabulary.words import percent, probability
 from autotune.scoring.plan_result import PlanResult
+from autotune.text.numbers import within
 from autotune.tuning.pareto_front import Front
-
-TITLES = {
-    "total_tokens_per_s_per_gpu": ("tok/s/GPU", 1.0, ",.0f"),
-    "output_tokens_per_s_per_gpu": ("out/s/GPU", 1.0, ",.0f"),
-    "total_tokens_per_s": ("tok/s", 1.0, ",.0f"),
-    "output_tokens_per_s": ("out/s", 1.0, ",.0f"),
-    "requests_per_s": ("req/s", 1.0, ",.2f"),
-    "ttft_s": ("TTFT s", 1.0, ".3f"),
-    "tpot_s": ("TPOT ms", 1e3, ".2f"),
-    "usd_per_million_tokens": ("USD/Mtok", 1.0, ",.4f"),
-}
-"""Metric -> column, factor to its unit, format."""
 
 
 def shown_points(front: Front, top: int) -> list[PlanResult]:
@@ -55,60 +45,51 @@ def front_document(front: Front, *, top: int) -> dict[str, Any]:
     )
 
 
-def print_front(console: Console, front: Front, *, top: int) -> None:
-    """Table of points along the front, then counts and assumptions."""
-    study = front.study
-    goals = ", ".join(f"{name} ({direction})" for name, direction in front.goals)
-    console.print(
-        f"[bold]{escape(study.name)}[/]: {escape(study.arch.name)} on {study.cluster.gpus} x "
-        f"{escape(study.cluster.gpu.name)}, engine {study.engine}; Pareto front of {goals}",
-        highlight=False,
+def front_report(front: Front, *, top: int) -> Report:
+    """Points along the front, then counts and assumptions."""
+    goals = ", ".join(f"{within(METRICS[name].label)} ({direction})" for name, direction in front.goals)
+    scored = f"{front.plans_scored:,} scored, {front.feasible:,} feasible"
+    counts = space_line(front.space, scored, complete=front.complete, elapsed_s=front.elapsed_s)
+    left = [f"{counts} ({front.scored_now:,} now)"]
+    left += [] if front.storage is None else [f"Trials are in {front.storage}"]
+    return Report(
+        headline=study_headline(front.study, f"Pareto front of {goals}"),
+        reason="" if front.points else "No plan keeps every limit: the front is empty.",
+        tone="bad",
+        blocks=(
+            _points(front, shown_points(front, top)),
+            Block(title="What was looked at", lines=tuple(left)),
+            assumed_block(front.study.assumptions),
+        ),
     )
-    shown = shown_points(front, top)
-    if shown:
-        console.print(_table(front, shown))
-        text = f"{len(shown):,} of {len(front.points):,} points shown, evenly along the front"
-        console.print(f"{text if len(shown) < len(front.points) else 'All points of the front are shown'}; "
-                      "a plan may stand several times, with other knobs.", highlight=False)  # fmt: skip
-    else:
-        console.print("[bold red]No plan keeps every constraint[/]: the front is empty.")
-        if front.nearest is not None:
-            worst = front.nearest.violations[0]
-            console.print(
-                f"{front.nearest.plan} breaks {worst.code}: {worst.value:,.4g} against {worst.limit:,.4g} "
-                f"{worst.unit}; `autotune tune` without --pareto ranks the nearest plans.",
-                highlight=False,
-            )
-    scope = "every valid plan was scored" if front.complete else "sampled: not every plan was scored"
-    console.print(
-        f"{front.space.enumerated:,} layouts enumerated, {len(front.space.candidates):,} valid, {front.plans_scored:,} "
-        f"scored, {front.feasible:,} feasible; {scope} in {front.elapsed_s:.2f} s ({front.scored_now:,} now)",
-        highlight=False,
-    )
-    console.print("[bold]Assumed[/] (the study leaves these open):")
-    for line in study.assumptions:
-        console.print(f"  - {escape(line)}", highlight=False, soft_wrap=True)
-    if front.storage is not None:
-        console.print(f"Trials are in {escape(front.storage)}", highlight=False, soft_wrap=True)
 
 
-def _table(front: Front, shown: Sequence[PlanResult]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
-    table.add_column("plan", no_wrap=True)
-    titles = ["in flight", "chunk", *(TITLES[name][0] for name, _ in front.goals), "P(meets)", "mem"]
-    for title in titles:
-        table.add_column(title, justify="right", no_wrap=True)
-    dense = not front.study.arch.is_moe
-    dtypes = len(front.study.search.weight_dtype) * len(front.study.search.kv_dtype) > 1
-    for plan in shown:
-        k, m = plan.knobs, plan.metrics
-        stored = f" w:{k.weight_dtype or 'checkpoint'} kv:{k.kv_dtype or 'checkpoint'}" if dtypes else ""
-        table.add_row(
-            f"{plan.engine}: {table_name(plan, dense=dense)}{stored}",
-            f"{k.concurrency:,}",
-            f"{k.max_num_batched_tokens:,}",
-            *(format(m[name] * TITLES[name][1], TITLES[name][2]) for name, _ in front.goals),
-            f"{plan.p_meets:.0%}",
-            f"{m['memory_util_frac']:.0%}",
-        )
-    return table
+def _points(front: Front, shown: Sequence[PlanResult]) -> Block:
+    if not shown:
+        near = front.nearest
+        lines = [] if near is None else [f"{near.plan}: {broken(near.violations[0])}"]
+        return Block(title="The nearest", lines=(*lines, "`autotune tune` without --pareto ranks the nearest plans"))
+    header = ["plan", "in flight", "chunk", *(METRICS[name].heading for name, _ in front.goals), "P(meets)", "mem"]
+    which = "All points of the front are shown"
+    if len(shown) < len(front.points):
+        which = f"{len(shown):,} of {len(front.points):,} points shown, evenly along the front"
+    return Block(
+        title="Pareto front",
+        table=text_table(header, [_cells(front, plan) for plan in shown]),
+        lines=(f"{which}; a plan may stand several times, with other knobs.",),
+    )
+
+
+def _cells(front: Front, plan: PlanResult) -> tuple[str, ...]:
+    k, m, search = plan.knobs, plan.metrics, front.study.search
+    stored = ""
+    if len(search.weight_dtype) * len(search.kv_dtype) > 1:
+        stored = f" w:{k.weight_dtype or 'checkpoint'} kv:{k.kv_dtype or 'checkpoint'}"
+    return (
+        plan_name(plan, dense=not front.study.arch.is_moe, several_engines=True) + stored,
+        f"{k.concurrency:,}",
+        f"{k.max_num_batched_tokens:,}",
+        *(METRICS[name].text(m[name]) for name, _ in front.goals),
+        probability(plan.p_meets),
+        percent(m["memory_util_frac"]),
+    )

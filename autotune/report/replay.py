@@ -7,11 +7,22 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
-from rich.console import Console
-
 from autotune.report.document import finite
-from autotune.report.text_blocks import Block, markdown_blocks, print_blocks
+from autotune.report.markdown import markdown_blocks
+from autotune.report.text_blocks import Block, text_table
 from autotune.retuning.replay import ORACLE, OURS, STRATEGIES, Replay
+
+STRATEGY_COLUMNS = (
+    "strategy",
+    "switches",
+    "SLO attainment",
+    "requests within limits",
+    "of the oracle",
+    "lost in switches",
+    "GPU hours",
+    "restarting",
+    "GPU h per 1M requests",
+)
 
 
 def replay_document(found: Replay) -> dict[str, Any]:
@@ -67,17 +78,12 @@ def _by_part(found: Replay, times_s: Sequence[float]) -> list[int]:
     ]
 
 
-def print_replay(console: Console, document: Mapping[str, Any]) -> None:
-    """On a terminal."""
-    print_blocks(console, blocks(document))
-
-
 def replay_markdown(document: Mapping[str, Any]) -> str:
     """As Markdown, without a title of its own."""
-    return "\n".join(markdown_blocks(blocks(document))).lstrip("\n") + "\n"
+    return "\n".join(markdown_blocks(replay_blocks(document))).lstrip("\n") + "\n"
 
 
-def blocks(document: Mapping[str, Any]) -> list[Block]:
+def replay_blocks(document: Mapping[str, Any]) -> list[Block]:
     """What each strategy came to, and what `retune` decided."""
     rows = [
         (
@@ -93,17 +99,6 @@ def blocks(document: Mapping[str, Any]) -> list[Block]:
         )
         for s in document["strategies"]
     ]
-    header = (
-        "strategy",
-        "switches",
-        "SLO attainment",
-        "requests within limits",
-        "of the oracle",
-        "lost in switches",
-        "GPU hours",
-        "restarting",
-        "GPU h per 1M requests",
-    )
     parts = ", ".join(f"{PurePath(t['source']).name} to {t['ends_s'] / 60:.0f} min" for t in document["traffic"])
     scaled = "as it came"
     if document["load_frac"] is not None:
@@ -119,14 +114,11 @@ def blocks(document: Mapping[str, Any]) -> list[Block]:
     moves = [
         (f"{m['at_s'] / 60:.0f}", m["decision"], m["rule"], m["plan"], m["reason"]) for m in ours["moves"] if m["rule"]
     ]
+    decided = text_table(("minute", "decision", "rule", "plan from then", "because"), moves, texts=(1, 2, 3, 4))
+    name = document["study"]
     return [
-        Block(title=f"{document['study']}: strategies", header=header, rows=rows, lines=lines),
-        Block(
-            title=f"{document['study']}: what retune decided",
-            header=("minute", "decision", "rule", "plan from then", "because"),
-            rows=moves,
-            texts=(1, 2, 3, 4),
-        ),
+        Block(title=f"{name}: strategies", table=text_table(STRATEGY_COLUMNS, rows), lines=lines),
+        Block(title=f"{name}: what retune decided", table=decided),
     ]
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from autotune.comparison.verdict import duration_words
 from autotune.report.document import finite
+from autotune.report.text_blocks import Cell, Line, Table, text_table, toned
+from autotune.report.vocabulary.titles import TONES
+from autotune.report.vocabulary.words import probability, signed
 from autotune.retuning.ledger import DECISION, Ledger
 from autotune.retuning.retune_once import Outcome
-from autotune.text.numbers import figure
+from autotune.text.numbers import number
 
-_COLOURS = {"switch": "green", "keep": "cyan", "refuse": "red"}
 _FIRST = ("decision", "rule", "reason", "drift", "current", "candidate", "switch", "p_better", "figures")
 
 
@@ -61,8 +59,8 @@ def retune_paragraph(document: dict[str, Any]) -> str:
 def _serves(side: dict[str, Any]) -> str:
     if side["breaks"] is not None:
         return f" (breaks {side['breaks']})"
-    chance = "" if side.get("p_meets") is None else f", P(meets) {side['p_meets']:.0%}"
-    return f" (worth {figure(side['value_per_s'])} requests/s within the limits{chance})"
+    chance = "" if side.get("p_meets") is None else f", P(meets) {probability(side['p_meets'])}"
+    return f" (worth {number(side['value_per_s'], 4)} requests/s within the limits{chance})"
 
 
 def _switch_words(document: dict[str, Any]) -> list[str]:
@@ -71,23 +69,19 @@ def _switch_words(document: dict[str, Any]) -> list[str]:
         return []
     takes = (
         f"A switch restarts {cost['gpus_restarted']} GPUs in {duration_words(cost['duration_s'])}, with "
-        f"{figure(cost['least_capacity_requests_per_s'])} requests/s of capacity at its least against "
-        f"{figure(cost['load_requests_per_s'])} and {cost['lost_requests']:,.0f} requests that find no room."
+        f"{number(cost['least_capacity_requests_per_s'], 4)} requests/s of capacity at its least against "
+        f"{number(cost['load_requests_per_s'], 4)} and {cost['lost_requests']:,.0f} requests that find no room."
     )
     return [takes]
 
 
-def print_retune(console: Console, document: dict[str, Any]) -> None:
+def retune_lines(document: dict[str, Any]) -> list[Line]:
     """The paragraph, and where it is recorded."""
-    colour = _COLOURS[document["decision"]]
-    console.print(f"[{colour}]{escape(retune_paragraph(document))}[/]", highlight=False, soft_wrap=True)
-    for line in document.get("launch_difference") or []:
-        console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    out = [Line(text=retune_paragraph(document), tone=TONES[document["decision"]])]
+    out += [Line(text=f"  {line}") for line in document.get("launch_difference") or []]
     if document["set_aside"] is not None:
-        console.print(
-            f"A run was cut off while it wrote; the torn line is in {escape(document['set_aside'])}", soft_wrap=True
-        )
-    console.print(f"[dim]decision {document['id'][:12]} in {escape(document['ledger'])}[/]", soft_wrap=True)
+        out.append(Line(text=f"A run was cut off while it wrote; the torn line is in {document['set_aside']}"))
+    return [*out, Line(text=f"decision {document['id'][:12]} in {document['ledger']}", tone="dim")]
 
 
 def history_document(ledger: Ledger) -> dict[str, Any]:
@@ -124,27 +118,17 @@ def history_document(ledger: Ledger) -> dict[str, Any]:
     return finite({"ledger": str(ledger.path), "entries": rows})
 
 
-def print_history(console: Console, document: dict[str, Any], *, last: int) -> None:
-    """The ledger as a table, newest last; `last` 0: all."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("at", "id", "decision", "rule", "current plan", "candidate", "net gain", "P(better)"):
-        table.add_column(title, no_wrap=title in ("at", "id", "decision"))
+def history_table(document: dict[str, Any], *, last: int) -> Table | None:
+    """The ledger as a table, newest last; `last` 0: all. None: it is empty."""
+    rows: list[tuple[str | Cell, ...]] = []
     for row in document["entries"][-last:]:
         if row["kind"] != DECISION:
-            table.add_row(row["at"], row["id"][:12], f"applied by {row['by']}", "", row["from"], row["to"], "", "")
+            rows.append((row["at"], row["id"][:12], f"applied by {row['by']}", "", row["from"], row["to"], "", ""))
             continue
         gain, sure = row["net_gain_frac"], row["p_better"]
-        table.add_row(
-            row["at"],
-            row["id"][:12],
-            f"[{_COLOURS[row['decision']]}]{row['decision']}[/]",
-            row["rule"],
-            row["from"],
-            row["to"] or "",
-            "" if gain is None else f"{gain:+.1%}",
-            "" if sure is None else f"{sure:.0%}",
-        )
-    if document["entries"]:
-        console.print(table)
-    else:
-        console.print(f"nothing was decided yet in {escape(document['ledger'])}", soft_wrap=True)
+        decision = toned(row["decision"], TONES)
+        chance = "" if sure is None else probability(sure)
+        figures = ("" if gain is None else signed(gain), chance)
+        rows.append((row["at"], row["id"][:12], decision, row["rule"], row["from"], row["to"] or "", *figures))
+    header = ("at", "id", "decision", "rule", "current plan", "candidate", "net gain", "P(better)")
+    return text_table(header, rows, texts=range(6)) if rows else None

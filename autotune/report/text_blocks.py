@@ -1,62 +1,112 @@
-"""Headed tables with lines below them: the same on a terminal and in Markdown."""
+"""Headed tables with lines: what a terminal, Markdown and a page show of one document, each in its own way."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from autotune.text.escaping import markdown_cell, markdown_text
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column. What is only looked at by a page, which sorts and has room for a second line, says so."""
 
-Rows = Sequence[Sequence[str]]
+    title: str
+    unit: str = ""
+    heading: str = ""
+    """Title and unit where columns are narrow: on a terminal. Empty: the title."""
+    numeric: bool = True
+    """Figures stand to the right. On a terminal, text wraps in the first and the last column."""
+    first: str = "ascending"
+    """Direction of the first click on its heading."""
+    hint: str = ""
+    wide: bool = False
+    """Holds sentences: on a phone it keeps a width in which they can be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A cell."""
+
+    text: str
+    small: str = ""
+    """A second line, on a page alone: an interval, the name that studies and documents use."""
+    tone: str = ""
+    """`good`, `open` or `bad`: its colour, beside what it says."""
+    by: float | str | None = None
+    """What it sorts by; None goes last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row. The first cell is its heading."""
+
+    cells: tuple[Cell, ...]
+    role: str = ""
+    """`first`, `base` or nothing: what its plan is."""
+    plan: str = ""
+    engine: str = ""
+    alike: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Columns and rows."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line of text: `good`, `open`, `bad` or `dim`."""
+
+    text: str
+    tone: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A heading, a table (may be empty) and lines below it."""
+    """A heading, a table (may be missing) and lines below it."""
 
     title: str
-    header: tuple[str, ...] = ()
-    rows: Rows = ()
+    key: str = ""
+    """Name of the block, for who adds to it: a page its charts."""
+    table: Table | None = None
+    lines: tuple[str | Line, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A document for people: what it is about, what comes of it, and the blocks that say why."""
+
+    headline: str
+    verdict: str = ""
+    """The word that has a colour (`tone`); empty: `reason` is in that colour."""
+    reason: str = ""
+    tone: str = ""
     lines: tuple[str, ...] = ()
-    texts: tuple[int, ...] = (0,)
-    """Columns of text, to the left; the others are figures, to the right. The last may wrap where it is text."""
+    blocks: tuple[Block, ...] = ()
 
 
-def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
-    """On a terminal."""
-    for block in blocks:
-        console.print()
-        console.print(f"[bold]{escape(block.title)}[/]", highlight=False)
-        if block.rows:
-            table = Table(box=None, pad_edge=False, header_style="bold")
-            last = len(block.header) - 1
-            for i, title in enumerate(block.header):
-                wraps = i == 0 or (i == last and i in block.texts)
-                table.add_column(title, justify="left" if i in block.texts else "right", no_wrap=not wraps)
-            for row in block.rows:
-                table.add_row(*(escape(cell) for cell in row))
-            console.print(table)
-        for line in block.lines:
-            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str | Cell]], texts: Sequence[int] = (0,)) -> Table:
+    """A table of plain columns: `texts` are those of text, to the left; the others hold figures, to the right."""
+    made = tuple(Row(cells=tuple(c if isinstance(c, Cell) else Cell(text=c) for c in row)) for row in rows)
+    columns = tuple(
+        Column(
+            title=title, numeric=i not in texts, wide=0 < i in texts and any(len(r.cells[i].text) > 24 for r in made)
+        )
+        for i, title in enumerate(header)
+    )
+    return Table(columns=columns, rows=made)
 
 
-def markdown_blocks(blocks: Iterable[Block]) -> list[str]:
-    """Lines of Markdown (tables as GitHub renders them)."""
-    out: list[str] = []
-    for block in blocks:
-        out += ["", f"## {markdown_text(block.title)}", ""]
-        if block.rows:
-            marks = ["---" if i in block.texts else "---:" for i in range(len(block.header))]
-            out += [_row(block.header), _row(marks)]
-            out += [_row([markdown_cell(c) for c in row]) for row in block.rows]
-            out += [""] if block.lines else []
-        out += [f"- {markdown_text(line)}" for line in block.lines]
-    return out
+def toned(text: str, tones: dict[str, str]) -> Cell:
+    """A cell in the colour that its text has."""
+    return Cell(text=text, tone=tones.get(text, ""))
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def named(key: str, titles: dict[str, str], mark: str = "") -> Cell:
+    """A cell with the title of a key; a page shows the key below it, as studies and documents use it."""
+    title = titles.get(key, key)
+    return Cell(text=title + mark, small=key if title != key and "_" in key else "")

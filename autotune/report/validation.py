@@ -1,103 +1,116 @@
-"""The tables of `autotune validate`."""
+"""What `autotune validate` and `autotune calibrate` show."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from autotune.report.text_blocks import Block, Report, text_table
+from autotune.report.vocabulary.words import count, percent
 from autotune.validation.published import PublishedPoint
+from costmodel.measured.learn_profile import CellChange
 
-
-def print_validation(console: Console, document: dict[str, Any]) -> None:
-    """Errors by part of the file, then rankings."""
-    console.print(f"{document['runs']:,} runs, {document['coverage']:.1%} predicted", highlight=False)
-    for line in document["assumptions"]:
-        console.print(f"assumed: {escape(line)}", highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("runs of", no_wrap=True)
-    for quantity in ("TPOT", "TTFT"):
-        for title in ("runs", "mean", "median", "p90", "bias", "in p10-p90"):
-            table.add_column(f"{quantity}\n{title}", justify="right", no_wrap=True)
-    parts = [("all", document["overall"])]
-    for name in ("by_gpu", "by_engine", "by_model"):
-        parts += list(document[name].items())
-    for name, errors in parts:
-        table.add_row(escape(name), *_cells(errors["tpot"]), *_cells(errors["ttft"]))
-    console.print(table)
-    console.print("Errors are |predicted / measured - 1|; bias is the median of predicted / measured, less 1.")
-    tau = document["kendall_tau"]
-    console.print(
-        f"Kendall tau within {tau['groups']} groups (gpu, engine, model, precision, isl, osl): throughput per GPU "
-        f"{tau['throughput_per_gpu']:.3f}, TPOT {tau['tpot']:.3f}",
-        highlight=False,
-    )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("SLO task: picked by", "groups", "regret strict", "regret lenient", "over by > 10 %"):
-        table.add_column(title, justify="left" if "picked" in title else "right")
-    for name, score in document["slo_task"].items():
-        table.add_row(
-            _PICKS[name],
-            str(score["groups"]),
-            f"{score['strict_regret']:.1%}",
-            f"{score['lenient_regret']:.1%}",
-            f"{score['over_by_a_tenth']:.1%}",
-        )
-    console.print(table)
-    console.print(
-        "The limit is a group's median measured TPOT. Regret: throughput lost against the best that keeps it; a "
-        "broken limit is a total loss (strict), or only when broken by more than 10 % (lenient)."
-    )
-    _print_reliability(console, document["reliability"])
-    console.print("Statements that a run meets, or breaks, a TPOT limit between 0.7 and 1.4 times its group's median.")
-    _print_reliability(console, document["reliability_better"])
-    console.print("Statements that one run of a group has more throughput per GPU than another.")
-
-
-def _print_reliability(console: Console, rows: Sequence[dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("said with P of", "statements", "mean P", "true"):
-        table.add_column(title, justify="right")
-    for r in rows:
-        said = f"{r['p_from']:.1f} to {r['p_to']:.1f}"
-        table.add_row(said, f"{r['statements']:,}", f"{r['mean_p']:.2f}", f"{r['share_true']:.2f}")
-    console.print(table)
-
-
-_PICKS = {
+ERRORS = ("runs", "mean", "median", "p90", "bias", "in p10-p90")
+PICKS = {
     "expected": "P(meets) x predicted throughput",
     "point": "best predicted to meet the limit",
     "random": "at random",
 }
 
 
-def _cells(errors: dict[str, Any] | None) -> tuple[str, ...]:
+def validation_blocks(document: Mapping[str, Any]) -> list[Block]:
+    """Errors by part of the file, then rankings, then how often what is said with a probability is true."""
+    parts = [("all", document["overall"])]
+    for name in ("by_gpu", "by_engine", "by_model"):
+        parts += list(document[name].items())
+    header = [f"{quantity}\n{title}" for quantity in ("TPOT", "TTFT") for title in ERRORS]
+    errors = [(name, *_cells(found["tpot"]), *_cells(found["ttft"])) for name, found in parts]
+    tau = document["kendall_tau"]
+    agree = f"throughput per GPU {tau['throughput_per_gpu']:.3f}, TPOT {tau['tpot']:.3f}"
+    picks = [
+        (
+            PICKS[name],
+            str(score["groups"]),
+            *(f"{score[n]:.1%}" for n in ("strict_regret", "lenient_regret", "over_by_a_tenth")),
+        )
+        for name, score in document["slo_task"].items()
+    ]
+    return [
+        Block(
+            title=f"{document['runs']:,} runs, {document['coverage']:.1%} predicted",
+            table=text_table(("runs of", *header), errors),
+            lines=(
+                "Errors are |predicted / measured - 1|; bias is the median of predicted / measured, less 1.",
+                f"Kendall tau within {tau['groups']} groups (gpu, engine, model, precision, isl, osl): {agree}",
+            ),
+        ),
+        Block(
+            title="SLO task",
+            table=text_table(("picked by", "groups", "regret strict", "regret lenient", "over by > 10 %"), picks),
+            lines=(
+                "The limit is a group's median measured TPOT. Regret: throughput lost against the best that keeps it.",
+                "A broken limit is a total loss (strict), or only when broken by more than 10 % (lenient).",
+            ),
+        ),
+        _reliability(
+            document["reliability"],
+            "Statements that a run meets, or breaks, a TPOT limit between 0.7 and 1.4 times its group's median",
+        ),
+        _reliability(
+            document["reliability_better"],
+            "Statements that one run of a group has more throughput per GPU than another",
+        ),
+        Block(title="Assumed", lines=tuple(document["assumptions"])),
+    ]
+
+
+def _reliability(rows: Sequence[Mapping[str, Any]], title: str) -> Block:
+    shown = [
+        (
+            f"{r['p_from']:.1f} to {r['p_to']:.1f}",
+            f"{r['statements']:,}",
+            f"{r['mean_p']:.2f}",
+            f"{r['share_true']:.2f}",
+        )
+        for r in rows
+    ]
+    return Block(title=title, table=text_table(("said with P of", "statements", "mean P", "true"), shown, texts=()))
+
+
+def _cells(errors: Mapping[str, Any] | None) -> tuple[str, ...]:
     if errors is None:
-        return ("0", *("-",) * 5)
+        return ("0", *("–",) * (len(ERRORS) - 1))
     return (
         f"{errors['runs']:,}",
-        f"{errors['mape']:.1%}",
-        f"{errors['median']:.1%}",
-        f"{errors['p90']:.1%}",
+        *(f"{errors[name]:.1%}" for name in ("mape", "median", "p90")),
         f"{errors['bias']:+.1%}",
         f"{errors['inside_p10_p90']:.0%}",
     )
 
 
-def print_published(console: Console, points: Sequence[PublishedPoint], *, title: str = "DeepSeek-V3 on H800") -> None:
+def published_block(points: Sequence[PublishedPoint], title: str) -> Block:
     """Published deployments beside our figures; nothing was fitted on them."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (title, "published", "ours", "ratio", "unit", "source"):
-        table.add_column(name, justify="right" if name in ("published", "ours", "ratio") else "left")
-    for p in points:
-        table.add_row(p.name, f"{p.published:,.0f}", f"{p.predicted:,.0f}", f"{p.ratio:.2f}", p.unit, p.source)
-    console.print(table)
-    for p in points:
-        console.print(f"  - {p.name}: {p.assumed}", highlight=False)
-    console.print(
-        "Profiled steps are fully loaded. The production day is an average over uneven load and uneven routing, of "
-        "which ours knows no more than is named above."
+    rows = [(p.name, f"{p.published:,.0f}", f"{p.predicted:,.0f}", f"{p.ratio:.2f}", p.unit, p.source) for p in points]
+    return Block(
+        title=title,
+        table=text_table(("", "published", "ours", "ratio", "unit", "source"), rows, texts=(0, 4, 5)),
+        lines=(
+            *(f"{p.name}: {p.assumed}" for p in points),
+            "Profiled steps are fully loaded.",
+            "The production day is an average over uneven load and routing, of which ours knows what is named above.",
+        ),
+    )
+
+
+def calibration_report(changes: Sequence[CellChange], profile: str) -> Report:
+    """What a profile that was learnt changes."""
+    rows = [
+        (c.name, str(c.runs), *(percent(e, 1) for e in (c.tpot_before, c.tpot_after, c.ttft_before, c.ttft_after)))
+        for c in changes
+    ]
+    header = ("engine | GPU | model | precision", "runs", "TPOT error", "with profile", "TTFT error", "with profile")
+    return Report(
+        headline=f"{count(len(changes), 'cell')} learnt",
+        lines=(f'Errors are of the runs given. Written to {profile}; in a study: calibration = "{profile}"',),
+        blocks=(Block(title="Errors", table=text_table(header, rows)),),
     )

@@ -1,24 +1,16 @@
-"""A benchmark against its prediction: as a document and on a terminal."""
+"""A benchmark against its prediction: for programs and for people."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
-from autotune.report.console import Terminal
 from autotune.report.document import finite
+from autotune.report.text_blocks import Block, Cell, Report, text_table, toned
+from autotune.report.vocabulary.metrics import METRICS, Metric
+from autotune.report.vocabulary.titles import TONES
+from autotune.report.vocabulary.words import probability, signed
 from autotune.validation.verify import CheckedRun, Verification
-
-WIDTH = 120
-_UNITS = {
-    "ttft_s": ("TTFT", 1e3, "ms"),
-    "tpot_s": ("TPOT", 1e3, "ms"),
-    "output_tokens_per_s": ("output", 1.0, "tokens/s"),
-    "total_tokens_per_s": ("prompt and output", 1.0, "tokens/s"),
-}
 
 
 def verification_document(found: Verification, *, source: str, said: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -67,52 +59,53 @@ def _run(run: CheckedRun) -> dict[str, Any]:
     }
 
 
-def print_verification(document: dict[str, Any]) -> None:
+def verification_report(document: Mapping[str, Any]) -> Report:
     """The same for people."""
-    console = Terminal(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-    console.print(f"[bold]{escape(document['plan'])}[/] of {escape(document['study'])}")
-    for run in document["runs"]:
-        console.print(
-            f"{escape(run['id'])}: {run['concurrency']:,.0f} in flight, {run['isl']:,.0f} prompt and {run['osl']:,.0f} "
-            "output tokens"
+    runs = [
+        Block(
+            title=f"{run['id']}: {run['concurrency']:,.0f} in flight, {run['isl']:,.0f} prompt and {run['osl']:,.0f} "
+            "output tokens",
+            table=text_table(
+                ("", "predicted", "p10 to p90", "measured", "", ""),
+                [_cells(METRICS[name], row) for name, row in run["metrics"].items()],
+                texts=(0, 4, 5),
+            ),
         )
-        table = Table("", "predicted", "p10 to p90", "measured", "", "", box=None, pad_edge=False, header_style="bold")
-        for column in table.columns[1:4]:
-            column.justify = "right"
-        for name, row in run["metrics"].items():
-            table.add_row(*_cells(name, row))
-        console.print(table)
-    for text in _verdict(document):
-        console.print(text)
-    places = Table("after", "before", "plan", box=None, pad_edge=False, header_style="bold")
-    for row in document["ranking"]["plans"]:
-        mark = " (measured)" if row["plan"] == document["plan"] else ""
-        places.add_row(_place(row["after"]), _place(row["before"]), escape(row["plan"]) + mark)
-    console.print(places)
-    for text in document["assumptions"]:
-        console.print(f"  - {escape(text)}")
-
-
-def _cells(name: str, row: dict[str, Any]) -> tuple[str, ...]:
-    title, factor, unit = _UNITS[name]
-    digits = ",.0f" if factor == 1.0 else ",.1f"
-
-    def shown(value: float | None) -> str:
-        return "-" if value is None else f"{value * factor:{digits}}"
-
-    ratio = row["measured_over_predicted"]
-    said = "not measured" if row["inside"] is None else "inside" if row["inside"] else "OUTSIDE"
-    return (
-        f"{title}, {unit}",
-        shown(row["predicted"]),
-        f"{shown(row['p10'])} to {shown(row['p90'])}",
-        shown(row["measured"]),
-        said,
-        "" if ratio is None else f"{ratio - 1.0:+.0%}",
+        for run in document["runs"]
+    ]
+    places = [
+        (
+            _place(row["after"]),
+            _place(row["before"]),
+            row["plan"] + (" (measured)" if row["plan"] == document["plan"] else ""),
+        )
+        for row in document["ranking"]["plans"]
+    ]
+    ranking = text_table(("after", "before", "plan"), places, texts=(0, 1, 2))
+    return Report(
+        headline=f"{document['plan']} of {document['study']}",
+        blocks=(
+            *runs,
+            Block(title="What the runs say", table=ranking, lines=_verdict(document)),
+            Block(title="Assumed", lines=tuple(document["assumptions"])),
+        ),
     )
 
 
-def _verdict(document: dict[str, Any]) -> tuple[str, ...]:
+def _cells(metric: Metric, row: Mapping[str, Any]) -> tuple[str | Cell, ...]:
+    ratio = row["measured_over_predicted"]
+    said = "not measured" if row["inside"] is None else "inside" if row["inside"] else "OUTSIDE"
+    return (
+        metric.label,
+        metric.text(row["predicted"]),
+        f"{metric.text(row['p10'])} to {metric.text(row['p90'])}",
+        metric.text(row["measured"]),
+        toned(said, TONES),
+        "" if ratio is None else signed(ratio - 1.0),
+    )
+
+
+def _verdict(document: Mapping[str, Any]) -> tuple[str, ...]:
     ranking = document["ranking"]
     first = (
         "Everything measured lies in its interval."
@@ -125,16 +118,16 @@ def _verdict(document: dict[str, Any]) -> tuple[str, ...]:
             "With this learnt, no plan keeps every limit." if after is None else "With this learnt, the same leads."
         )
     elif after is None:
-        second = f"With this learnt, no plan keeps every limit; {escape(before)} led before."
+        second = f"With this learnt, no plan keeps every limit; {before} led before."
     elif before is None:
-        second = f"With this learnt, {escape(after)} keeps every limit; none did before."
+        second = f"With this learnt, {after} keeps every limit; none did before."
     else:
         sure = ranking["p_best_after_is_better"]
-        how = "it breaks a limit now" if sure is None else f"better with a probability of {sure:.0%}"
+        how = "it breaks a limit now" if sure is None else f"better with a probability of {probability(sure)}"
         apart = "" if sure is None or ranking["told_apart"] else ", which does not tell them apart"
-        second = f"With this learnt, {escape(after)} leads instead of {escape(before)}: {how}{apart}."
+        second = f"With this learnt, {after} leads instead of {before}: {how}{apart}."
     return first, second
 
 
 def _place(value: int | None) -> str:
-    return "-" if value is None else str(value)
+    return "–" if value is None else str(value)

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from autotune.study import RetunePolicy
+from autotune.comparison.value_and_gain import gain_over
+from autotune.scoring.plan_result import Launch
+from autotune.study import Baseline, RetunePolicy
 
 DAY_S = 24 * 3600.0
 
@@ -34,8 +36,18 @@ class PastSwitch:
 
     at_s: float
     """Unix time."""
-    from_plan: str
-    to_plan: str
+    before: Launch
+    after: Launch
+
+
+def as_baseline(launch: Launch) -> Baseline:
+    """A launch as what runs today, its load left open."""
+    return Baseline(
+        plan=launch.plan,
+        max_num_batched_tokens=launch.max_num_batched_tokens,
+        weight_dtype=launch.weight_dtype,
+        kv_dtype=launch.kv_dtype,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +63,14 @@ class Inputs:
     """Why the window cannot be judged; None: it can."""
     changed: bool
     """Whether traffic drifted or the calibration is new since the current plan was chosen."""
-    current_plan: str
+    current: Launch | None = None
+    """None: it cannot be launched, or it was not looked at."""
     current_keeps: bool
     """Whether the current plan keeps every limit on the window's traffic."""
     current_breaks: str = ""
     """The limit that it breaks, in words."""
     current_value_per_s: float = 0.0
-    candidate_plan: str | None = None
+    candidate: Launch | None = None
     """None: nothing was tuned, or nothing can be launched."""
     candidate_keeps: bool = False
     candidate_value_per_s: float = 0.0
@@ -85,16 +98,6 @@ class Decision:
     """From the start of the switch until the gain has paid for it; None: never, or not computed."""
 
 
-def payback_s(gain_per_s: float, duration_s: float, loss: float) -> float | None:
-    """Time from the start of a switch until its gain has made up for `loss`; None: never.
-
-    The gain begins once the switch is done: `duration + loss / gain`.
-    """
-    if gain_per_s <= 0.0:
-        return None
-    return duration_s + max(loss, 0.0) / gain_per_s
-
-
 def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) -> Decision:
     """Keep, switch or refuse.
 
@@ -106,26 +109,28 @@ def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) 
     settled = _settled(inputs, policy, history)
     if settled is not None:
         return settled
-    gain = inputs.candidate_value_per_s - inputs.current_value_per_s
-    net = gain * max(policy.horizon_s - inputs.switch_duration_s, 0.0) - inputs.switch_loss
-    whole = inputs.current_value_per_s * policy.horizon_s
+    gain = gain_over(
+        current_per_s=inputs.current_value_per_s,
+        candidate_per_s=inputs.candidate_value_per_s,
+        horizon_s=policy.horizon_s,
+        duration_s=inputs.switch_duration_s,
+        loss=inputs.switch_loss,
+    )
     back = _is_back(inputs, policy, history)
     need = policy.min_gain_frac * (policy.switch_back_factor if back else 1.0)
-    frac = net / whole if whole > 0.0 else None
-    paid = payback_s(gain, inputs.switch_duration_s, inputs.switch_loss)
-    over = f"{policy.horizon_s / 3600:g} h"
-    figures = {"net_gain": net, "net_gain_frac": frac, "payback_s": paid}
+    over, share = f"{policy.horizon_s / 3600:g} h", _percent(gain.net_frac)
+    figures = {"net_gain": gain.net, "net_gain_frac": gain.net_frac, "payback_s": gain.payback_s}
 
     def decision(what: str, rule: str, reason: str) -> Decision:
         return Decision(decision=what, rule=rule, reason=reason, **figures)
 
-    if net <= 0.0 and not (inputs.candidate_keeps or inputs.current_keeps):
+    if gain.net <= 0.0 and not (inputs.candidate_keeps or inputs.current_keeps):
         return decision(
             KEEP, "nothing_feasible", "no plan keeps every limit on this traffic, and none is worth a switch"
         )
-    if gain <= 0.0:
+    if gain.per_s <= 0.0:
         return decision(KEEP, "no_gain", "the candidate serves no more within the limits than the current plan does")
-    if net <= 0.0:
+    if gain.net <= 0.0:
         return decision(KEEP, "switch_costs_more", f"over {over} the switch costs more than it gains")
     if inputs.p_better < policy.min_p_better:
         return decision(
@@ -133,18 +138,16 @@ def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) 
             "not_sure",
             f"the candidate is better with probability {inputs.p_better:.0%}, below {policy.min_p_better:.0%}",
         )
-    if net < need * whole:
+    if gain.net < need * gain.reference:
         rule = "hysteresis" if back else "gain_too_small"
         extra = f", and this would be a switch back (x {policy.switch_back_factor:g})" if back else ""
-        return decision(
-            KEEP, rule, f"the net gain over {over} is {_percent(frac)}, below the {need:.1%} that is asked{extra}"
-        )
-    said = f"net gain {_percent(frac)} over {over}, P(better) {inputs.p_better:.0%}"
+        return decision(KEEP, rule, f"the net gain over {over} is {share}, below the {need:.1%} that is asked{extra}")
+    figures_in_words = f"net gain {share} over {over}, P(better) {inputs.p_better:.0%}"
     if not inputs.current_keeps:
         broken = f"the current plan breaks {inputs.current_breaks or 'a limit'}"
         other = "" if inputs.candidate_keeps else ", the candidate does more within the limits, not everything"
-        return decision(SWITCH, "limit_broken", f"{broken}{other}; {said}")
-    return decision(SWITCH, "gain", said)
+        return decision(SWITCH, "limit_broken", f"{broken}{other}; {figures_in_words}")
+    return decision(SWITCH, "gain", figures_in_words)
 
 
 def _settled(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) -> Decision | None:
@@ -153,9 +156,9 @@ def _settled(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]
         return Decision(decision=REFUSE, rule="input", reason=inputs.refusal)
     if not inputs.changed:
         return _keep("no_drift", "no drift of the traffic and no new calibration since the current plan was chosen")
-    if inputs.candidate_plan is None:
+    if inputs.candidate is None:
         return _keep("no_candidate", "no other plan can be launched")
-    if inputs.candidate_plan == inputs.current_plan:
+    if inputs.candidate == inputs.current:
         return _keep("same_plan", "the current plan is the best for this traffic as well")
     if not inputs.candidate_keeps and inputs.current_keeps:
         return _keep("candidate_breaks_limit", "the candidate breaks a limit that the current plan keeps")
@@ -176,9 +179,8 @@ def _keep(rule: str, reason: str) -> Decision:
 
 
 def _is_back(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) -> bool:
-    return any(
-        past.from_plan == inputs.candidate_plan and inputs.now_s - past.at_s < policy.horizon_s for past in history
-    )
+    """Whether the candidate is what was left within the horizon: the same layout with other settings is another."""
+    return any(past.before == inputs.candidate and inputs.now_s - past.at_s < policy.horizon_s for past in history)
 
 
 def _percent(frac: float | None) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from autotune.comparison import Comparison, compare
+from autotune.comparison import ComparedPlan, Comparison, compare
 from autotune.comparison.best import best_plan
 from autotune.comparison.verdict import worst_broken
 from autotune.retuning.decide import Decision, Inputs, PastSwitch, decide
+from autotune.scoring.plan_result import Launch
 from autotune.study import Study, in_place
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
@@ -60,39 +61,29 @@ def judge(
     if refusal is None and changed:
         best = best_plan(study, also=also, progress=progress) if find is None else find(study)
         found = compare(study, candidate="best" if best is None else best, scenarios=False)
-    plan = "" if study.baseline is None else study.baseline.plan
-    return decide(_inputs(now_s, refusal, changed, plan, found), study.retune, history), found
+    return decide(_inputs(now_s, refusal, changed, found), study.retune, history), found
 
 
-def _inputs(now_s: float, refusal: str | None, changed: bool, plan: str, found: Comparison | None) -> Inputs:
+def _inputs(now_s: float, refusal: str | None, changed: bool, found: Comparison | None) -> Inputs:
     if found is None:
-        return Inputs(now_s=now_s, refusal=refusal, changed=changed, current_plan=plan, current_keeps=True)
-    mine, theirs, cost = found.current, found.candidate, found.switch
+        return Inputs(now_s=now_s, refusal=refusal, changed=changed, current_keeps=True)
+    current, candidate, cost = found.current, found.candidate, found.switch
     return Inputs(
         now_s=now_s,
         refusal=refusal,
         changed=changed,
-        current_plan=mine.plan,
-        current_keeps=mine.keeps,
-        current_breaks=worst_broken(mine),
-        current_value_per_s=mine.value_per_s,
-        candidate_plan=_candidate_name(found),
-        candidate_keeps=theirs is not None and theirs.keeps,
-        candidate_value_per_s=0.0 if theirs is None else theirs.value_per_s,
+        current=_launch(current),
+        current_keeps=current.keeps,
+        current_breaks=worst_broken(current),
+        current_value_per_s=current.value_per_s,
+        candidate=None if candidate is None else _launch(candidate),
+        candidate_keeps=candidate is not None and candidate.keeps,
+        candidate_value_per_s=0.0 if candidate is None else candidate.value_per_s,
         p_better=found.p_better,
         switch_duration_s=0.0 if cost is None else cost.duration_s,
-        switch_loss=0.0 if cost is None else cost.loss(mine.value_per_s),
+        switch_loss=0.0 if cost is None else cost.loss(current.value_per_s),
     )
 
 
-def _candidate_name(found: Comparison) -> str | None:
-    """The candidate's plan; where both are started by the same command it is the current one's.
-
-    Plans of one layout that differ in their knobs are different plans.
-    """
-    if found.candidate is None:
-        return None
-    if found.same_plan:
-        return found.current.plan
-    same_layout = found.candidate.plan == found.current.plan
-    return f"{found.candidate.plan} (other knobs)" if same_layout else found.candidate.plan
+def _launch(plan: ComparedPlan) -> Launch | None:
+    return None if plan.result is None else plan.result.launch

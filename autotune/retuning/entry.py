@@ -9,19 +9,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from autotune.comparison import Side, SwitchCost
+from autotune.comparison import ComparedPlan, SwitchCost
+from autotune.comparison.value_and_gain import Gain
 from autotune.comparison.verdict import worst_broken
-
-METRICS = (
-    "requests_per_s",
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "ttft_s",
-    "ttft_longest_s",
-    "tpot_s",
-    "memory_util_frac",
-)
-"""What an entry keeps of a plan's figures."""
+from autotune.metrics import Use, used
 
 
 def iso(seconds: float) -> str:
@@ -34,7 +25,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def side_entry(side: Side) -> dict[str, Any]:
+def side_entry(side: ComparedPlan) -> dict[str, Any]:
     """One of the two plans, on the window's traffic."""
     out: dict[str, Any] = {
         "plan": side.plan,
@@ -50,15 +41,16 @@ def side_entry(side: Side) -> dict[str, Any]:
     if side.result is not None:
         out["knobs"] = asdict(side.result.knobs)
         out["p_meets"] = side.result.p_meets
-        out["metrics"] = {name: _finite(side.result.metrics[name]) for name in METRICS}
+        out["metrics"] = {m.name: _finite(side.result.metrics[m.name]) for m in used(Use.LEDGER)}
     return out
 
 
-def switch_entry(cost: SwitchCost) -> dict[str, Any]:
+def switch_entry(cost: SwitchCost, gain: Gain | None) -> dict[str, Any]:
     """What the change takes."""
     kept = {k: v for k, v in asdict(cost).items() if k != "waves"}
     return {
         **kept,
+        "payback_s": None if gain is None else gain.payback_s,
         "duration_s": cost.duration_s,
         "least_capacity_requests_per_s": cost.least_capacity_requests_per_s,
         "steps": len(cost.waves),

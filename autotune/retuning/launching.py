@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from difflib import unified_diff
 
-from autotune.launch.engines.build import launch_plan
-from autotune.launch.engines.options import choose_version
-from autotune.launch.quoting import shell_command
+from autotune.engines import ENGINES
+from autotune.launch.quoting import shell_command, to_yaml
+from autotune.launch.replicas import launch_plan
 from autotune.launch.service import make_service
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -25,7 +25,7 @@ def launch_difference(study: Study, current: PlanResult, candidate: PlanResult) 
 
 def _commands(study: Study, plan: PlanResult) -> list[str]:
     try:
-        options, _ = choose_version(plan.engine, study.engine_version)
+        options, _ = ENGINES[plan.engine].choose_version(study.engine_version)
         launched = launch_plan(make_service(study, plan, options), options)
     except InputError as error:
         return [f"# {plan.plan} cannot be written as commands: {p.message}" for p in error.problems]
@@ -37,5 +37,5 @@ def _commands(study: Study, plan: PlanResult) -> list[str]:
             f"# and {len(replica.processes) - 1} worker(s) beside this head; `autotune export` writes them all"
         )
     for name, content in launched.files.items():
-        lines += [f"# {name}", *content.splitlines()]
+        lines += [f"# {name}", *to_yaml(content).splitlines()]
     return lines

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from autotune.retuning.disk import append_bytes, cut_file, replace_file
+from autotune.files import append_file, cut_file, write_file
 from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
 
@@ -103,7 +103,7 @@ class Ledger:
         message, line = _line(raw, f"{self.path}:{len(self.lines) + 1}")
         if line is None:
             raise ValueError(f"an entry {message}")
-        append_bytes(self.path, raw)
+        append_file(self.path, raw)
         return replace(self, lines=(*self.lines, line))
 
 
@@ -131,7 +131,7 @@ def open_ledger(folder: Path) -> Ledger:
     if torn:
         # kept first, cut second: a crash in between sets the same bytes aside under the same name again
         aside = folder / f"{LEDGER_NAME}.torn-at-{len(whole)}"
-        replace_file(aside, torn)
+        write_file(aside, torn)
         cut_file(path, len(whole))
     return Ledger(path=path, lines=lines, set_aside=aside)
 

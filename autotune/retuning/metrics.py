@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from autotune.retuning.disk import replace_file
+from autotune.files import write_file
 from autotune.retuning.retune_once import Outcome
 from costmodel.errors import InputError
 
@@ -66,7 +66,7 @@ def write_metrics(path: Path, outcome: Outcome, *, duration_s: float) -> None:
     """
     if not path.parent.is_dir():
         raise InputError.single("--metrics", f"must lie in a folder that exists, got {path}")
-    replace_file(path, metrics_text(outcome, duration_s=duration_s, written_s=time.time()).encode())
+    write_file(path, metrics_text(outcome, duration_s=duration_s, written_s=time.time()))
 
 
 def _one(value: float | None) -> list[Sample]:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.comparison.compare_plans import compare, on_traffic
-from autotune.comparison.switching import same_launch
 from autotune.retuning.decide import SWITCH
 from autotune.retuning.decide_window import in_production
 from autotune.retuning.replay_steps import Player, overlaps
@@ -112,13 +111,13 @@ def replay(
     first = _first(player, from_baseline=from_baseline)
     count, done = len(player.starts), 0
 
-    def told() -> None:
+    def step_done() -> None:
         nonlocal done
         done += 1
         if progress is not None:
             progress(done, count * len(STRATEGIES))
 
-    walks = tuple(_walk(player, name, first, told, known=not from_baseline) for name in STRATEGIES)
+    walks = tuple(_walk(player, name, first, step_done, known=not from_baseline) for name in STRATEGIES)
     return Replay(
         study=study,
         trace=trace,
@@ -147,7 +146,7 @@ def _first(player: Player, *, from_baseline: bool) -> PlanResult:
     return result
 
 
-def _walk(player: Player, strategy: str, first: PlanResult, told: Callable[[], None], *, known: bool) -> Walk:
+def _walk(player: Player, strategy: str, first: PlanResult, step_done: Callable[[], None], *, known: bool) -> Walk:
     retuner = Retuner(player, first, known=known) if strategy == OURS else None
     current, moves = first, []
     plans: list[PlanResult] = []
@@ -159,12 +158,12 @@ def _walk(player: Player, strategy: str, first: PlanResult, told: Callable[[], N
             chosen = player.best(max(start - player.window_s, 0.0), start) or current
         elif k and retuner is not None:
             chosen, move = retuner.decide(start)
-        if not same_launch(current, chosen):
+        if current.launch != chosen.launch:
             move = replace(move, decision=SWITCH)
             current = chosen
         moves.append(replace(move, plan=current.plan))
         plans.append(current)
-        told()
+        step_done()
     return _served(player, strategy, first, tuple(moves), plans)
 
 
@@ -186,7 +185,7 @@ def _served(
     current, free_s, lost, spent = first, 0.0, 0.0, 0.0
     switched: list[float] = []
     for move, plan in zip(moves, plans, strict=True):
-        if same_launch(current, plan):
+        if current.launch == plan.launch:
             continue
         change = None if strategy == ORACLE else player.change(max(move.at_s, free_s), current, plan)
         switched.append(move.at_s)

@@ -15,7 +15,8 @@ from autotune.comparison.compare_plans import on_traffic
 from autotune.comparison.robustness import rescored
 from autotune.comparison.switching import switch_cost
 from autotune.retuning.replay_trace import Trace
-from autotune.study import Baseline, Study
+from autotune.scoring.plan_result import Launch
+from autotune.study import Study
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
@@ -59,9 +60,9 @@ class Player:
         self.study, self.trace, self.step_s, self.window_s = study, trace, step_s, window_s
         self.starts = [k * step_s for k in range(count)]
         self.profiles = [trace.profile(s, s + step_s) for s in self.starts]
-        self.seen: dict[str, PlanResult] = {}
+        self.seen: dict[Launch, PlanResult] = {}
         """Every launch that any strategy came upon."""
-        self._most: dict[tuple[int, str], PlanResult | None] = {}
+        self._most: dict[tuple[int, Launch], PlanResult | None] = {}
         self._best: dict[tuple[float, float, tuple[str, ...]], PlanResult | None] = {}
 
     def offered_per_s(self, k: int) -> float:
@@ -84,7 +85,7 @@ class Player:
         return 0.0 if most is None else most.metrics["requests_per_s"]
 
     def _at_most(self, k: int, plan: PlanResult) -> PlanResult | None:
-        key = (k, launch_of(plan))
+        key = (k, plan.launch)
         if key not in self._most:
             own = self.step_study(k)
             self._most[key] = None if own is None else at_capacity(own, plan)
@@ -92,7 +93,7 @@ class Player:
 
     def goodput_per_s(self, k: int, plan: PlanResult) -> float:
         """What a plan serves of a step within the limits."""
-        self.seen.setdefault(launch_of(plan), plan)
+        self.seen.setdefault(plan.launch, plan)
         return min(self.most_per_s(k, plan), self.offered_per_s(k))
 
     def changing_per_s(self, k: int, segment: Segment) -> float:
@@ -109,7 +110,7 @@ class Player:
             found = None if profile is None else best_plan(on_traffic(self.study, profile), also=also)
             self._best[key] = found
             if found is not None:
-                self.seen.setdefault(launch_of(found), found)
+                self.seen.setdefault(found.launch, found)
         return self._best[key]
 
     def change(self, at_s: float, before: PlanResult, after: PlanResult) -> Change | None:
@@ -124,7 +125,6 @@ class Player:
             self._at_most(k, before) or rescored(own, before),
             self._at_most(k, after) or rescored(own, after),
             capacities=(self.most_per_s(k, before), self.most_per_s(k, after)),
-            values=(self.goodput_per_s(k, before), self.goodput_per_s(k, after)),
             load_requests_per_s=self.offered_per_s(k),
         )
         old, new, time = before.layout.replicas, 0, at_s
@@ -153,21 +153,3 @@ def overlaps(segment: Segment, edges: list[float]) -> list[tuple[int, float]]:
         for k, (start, end) in enumerate(pairwise(edges))
         if (overlap := min(segment.end_s, end) - max(segment.start_s, start)) > 0.0
     ]
-
-
-def launch_of(plan: PlanResult) -> str:
-    """Plans of one name are started by the same command."""
-    knobs = plan.knobs
-    return f"{plan.plan} {knobs.max_num_batched_tokens} {knobs.weight_dtype} {knobs.kv_dtype}"
-
-
-def as_baseline(plan: PlanResult) -> Baseline:
-    """A plan as what runs today."""
-    return Baseline(
-        plan=plan.plan,
-        engine=plan.engine,
-        concurrency=None,
-        max_num_batched_tokens=plan.knobs.max_num_batched_tokens,
-        weight_dtype=plan.knobs.weight_dtype,
-        kv_dtype=plan.knobs.kv_dtype,
-    )

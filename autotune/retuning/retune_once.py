@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from autotune.comparison import Comparison
-from autotune.retuning.decide import SETTLED, SWITCH, Decision
+from autotune.retuning.decide import SETTLED, SWITCH, Decision, as_baseline
 from autotune.retuning.decide_window import in_production, judge
 from autotune.retuning.entry import digest, iso, side_entry, switch_entry
 from autotune.retuning.launching import launch_difference
 from autotune.retuning.ledger import DECISION, SCHEMA, Entry, Ledger
 from autotune.retuning.lock import locked
-from autotune.retuning.state import apply_decision, open_state, past_switches
+from autotune.retuning.state import apply_decision, launch_of, open_state, past_switches
 from autotune.retuning.window import TIMEOUT_S, Drift, Window, compare_profiles, read_window
 from autotune.study import Baseline, Study, study_fingerprint
 from costmodel.errors import InputError
@@ -118,11 +118,13 @@ def _accepted(folder: Path, ledger: Ledger, decision: str | None) -> Entry:
         raise InputError.single(
             str(folder), f"the decision of {entry['at']} is {entry['decision']} ({entry['rule']}): nothing to accept"
         )
-    runs = ledger.applied[-1]["to"]["plan"] if ledger.applied else entry["current"]["plan"]
-    if not ledger.is_applied(entry["id"]) and runs != entry["current"]["plan"]:
+    left, runs = entry["current"], ledger.applied[-1]["to"] if ledger.applied else entry["current"]
+    same = launch_of(runs) == launch_of(left) if left["knobs"] else runs["plan"] == left["plan"]
+    if not ledger.is_applied(entry["id"]) and not same:
+        how = " with other settings" if runs["plan"] == left["plan"] else ""
         raise InputError.single(
             str(folder),
-            f"the decision of {entry['at']} was to leave {entry['current']['plan']}, but {runs} runs by now",
+            f"the decision of {entry['at']} was to leave {left['plan']}, but {runs['plan']} runs by now{how}",
         )
     return entry
 
@@ -189,16 +191,8 @@ def _decided(
 def _current(study: Study, ledger: Ledger) -> Baseline:
     """What runs: the last switch that was made, or the study's baseline."""
     if ledger.applied:
-        launched = ledger.applied[-1]["to"]
-        knobs = launched["knobs"] or {}
-        return Baseline(
-            plan=launched["plan"],
-            engine=launched["engine"],
-            concurrency=None,
-            max_num_batched_tokens=knobs.get("max_num_batched_tokens"),
-            weight_dtype=knobs.get("weight_dtype"),
-            kv_dtype=knobs.get("kv_dtype"),
-        )
+        last = ledger.applied[-1]["to"]
+        return replace(as_baseline(launch_of(last)), engine=last["engine"])
     if study.baseline is None:
         raise InputError.single("$.baseline", "must name the plan in production: that is what may be kept or left")
     # the window says the load; a number in flight from before says nothing of it
@@ -267,6 +261,6 @@ def _sides(current: Baseline, found: Comparison | None) -> dict[str, Any]:
     return {
         "current": side_entry(found.current),
         "candidate": None if found.candidate is None else side_entry(found.candidate),
-        "switch": None if found.switch is None else switch_entry(found.switch),
+        "switch": None if found.switch is None else switch_entry(found.switch, found.gain),
         "p_better": found.p_better,
     }

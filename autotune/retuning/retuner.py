@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from autotune.comparison.compare_plans import on_traffic
-from autotune.retuning.decide import SETTLED, SWITCH, PastSwitch
+from autotune.retuning.decide import SETTLED, SWITCH, PastSwitch, as_baseline
 from autotune.retuning.decide_window import judge
-from autotune.retuning.replay_steps import Player, as_baseline
+from autotune.retuning.replay_steps import Player
 from autotune.retuning.window import drift_of
 from autotune.tuning import PlanResult
 
@@ -45,14 +45,14 @@ class Retuner:
             )
         drift = None if self.reference is None else drift_of(profile, self.reference)
         changed = drift is None or drift.drifted
-        study = replace(on_traffic(self.player.study, profile), baseline=as_baseline(self.current))
+        study = replace(on_traffic(self.player.study, profile), baseline=as_baseline(self.current.launch))
         decision, found = judge(
             study,
             now_s=now_s,
             refusal=None,
             changed=changed,
             history=self.history,
-            find=lambda _: self.player.best(start, now_s, tuple(past.from_plan for past in self.history)),
+            find=lambda _: self.player.best(start, now_s, tuple(past.before.plan for past in self.history)),
         )
         self.tuned += found is not None
         reason = decision.reason if drift is None or not changed else f"{drift.reason}; {decision.reason}"
@@ -61,7 +61,7 @@ class Retuner:
         if decision.decision == SWITCH and found is not None and found.candidate is not None:
             result = found.candidate.result
             if result is not None:
-                self.history.append(PastSwitch(at_s=now_s, from_plan=self.current.plan, to_plan=result.plan))
+                self.history.append(PastSwitch(at_s=now_s, before=self.current.launch, after=result.launch))
                 self.current, self.reference = result, profile
                 switch = self.player.study.switch
                 self.warm_from_s = now_s + switch.startup_s[result.engine] + switch.warmup_s

@@ -68,14 +68,14 @@ def cron_fields(every_s: int) -> str | None:
     return None
 
 
-def cron_line(it: Job) -> str:
+def cron_line(asked: Job) -> str:
     """A line of a crontab; `%` would end the command there."""
-    return f"{cron_fields(it.every_s)} {shlex.join(it.command)}\n".replace("%", "\\%")
+    return f"{cron_fields(asked.every_s)} {shlex.join(asked.command)}\n".replace("%", "\\%")
 
 
-def systemd_units(it: Job) -> str:
+def systemd_units(asked: Job) -> str:
     """A service and its timer, with the file each goes to as a comment before it."""
-    return f"""# /etc/systemd/system/{it.name}.service
+    return f"""# /etc/systemd/system/{asked.name}.service
 [Unit]
 Description=autotune: is today's traffic worth another plan?
 Wants=network-online.target
@@ -83,17 +83,17 @@ After=network-online.target
 
 [Service]
 Type=oneshot
-ExecStart={" ".join(_systemd_word(word) for word in it.command)}
+ExecStart={" ".join(_systemd_word(word) for word in asked.command)}
 # 75: another run is at work, 4: the traffic cannot be judged; neither is a failure of the unit
 SuccessExitStatus=4 75
 
-# /etc/systemd/system/{it.name}.timer
+# /etc/systemd/system/{asked.name}.timer
 [Unit]
-Description=autotune every {it.every_s} s
+Description=autotune every {asked.every_s} s
 
 [Timer]
 OnBootSec=60
-OnUnitActiveSec={it.every_s}
+OnUnitActiveSec={asked.every_s}
 AccuracySec=1
 
 [Install]
@@ -107,7 +107,7 @@ def _systemd_word(word: str) -> str:
     return f'"{escaped}"'
 
 
-def kubernetes_manifest(it: Job) -> str:
+def kubernetes_manifest(asked: Job) -> str:
     """A CronJob of batch/v1 that never runs twice at once."""
     pod = {
         "restartPolicy": "Never",
@@ -115,23 +115,23 @@ def kubernetes_manifest(it: Job) -> str:
         "containers": [
             {
                 "name": "autotune",
-                "image": it.image,
-                "command": [it.command[0]],
-                "args": list(it.command[1:]),
-                "workingDir": it.mount,
+                "image": asked.image,
+                "command": [asked.command[0]],
+                "args": list(asked.command[1:]),
+                "workingDir": asked.mount,
                 "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
                 "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                "volumeMounts": [{"name": "data", "mountPath": it.mount}],
+                "volumeMounts": [{"name": "data", "mountPath": asked.mount}],
             }
         ],
-        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": it.volume_claim}}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": asked.volume_claim}}],
     }
     manifest = {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
-        "metadata": {"name": it.name},
+        "metadata": {"name": asked.name},
         "spec": {
-            "schedule": cron_fields(it.every_s),
+            "schedule": cron_fields(asked.every_s),
             "concurrencyPolicy": "Forbid",
             "startingDeadlineSeconds": 300,
             "successfulJobsHistoryLimit": 3,

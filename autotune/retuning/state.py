@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autotune.files import write_file
 from autotune.retuning.decide import PastSwitch
-from autotune.retuning.disk import replace_file
 from autotune.retuning.ledger import APPLIED, SCHEMA, Entry, Ledger, open_ledger
+from autotune.scoring.plan_result import Launch
 from costmodel.files import read_file
 
 CURRENT_NAME = "current.json"
@@ -45,7 +46,7 @@ def read_current(folder: Path) -> dict[str, Any] | None:
 
 def write_current(folder: Path, document: Mapping[str, Any]) -> None:
     """Replace `current.json`."""
-    replace_file(folder / CURRENT_NAME, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+    write_file(folder / CURRENT_NAME, json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def current_document(applied: Entry) -> dict[str, Any]:
@@ -91,8 +92,15 @@ def apply_decision(folder: Path, ledger: Ledger, decision: Entry, *, at: str, at
 def past_switches(ledger: Ledger) -> tuple[PastSwitch, ...]:
     """What the decision needs to know of switches that were made, oldest first."""
     return tuple(
-        PastSwitch(at_s=e["at_s"], from_plan=e["from"]["plan"], to_plan=e["to"]["plan"]) for e in ledger.applied
+        PastSwitch(at_s=e["at_s"], before=launch_of(e["from"]), after=launch_of(e["to"])) for e in ledger.applied
     )
+
+
+def launch_of(side: Mapping[str, Any]) -> Launch:
+    """What starts a plan of an entry; where it has no knobs, it could not be launched."""
+    knobs = side["knobs"] or {}
+    names = ("max_num_batched_tokens", "weight_dtype", "kv_dtype")
+    return Launch(plan=side["plan"], **{name: knobs.get(name) for name in names})
 
 
 def _launch(side: Mapping[str, Any]) -> dict[str, Any]:

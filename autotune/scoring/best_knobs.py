@@ -2,74 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
-from autotune.scoring.limits import Figures, Limit, excess_table, p_meets, study_limits
-from autotune.scoring.objective import expected, looked_at
-from autotune.scoring.plan_result import DERIVED, PlanResult, plan_result
+from autotune.engines.service import Knobs
+from autotune.metrics import METRICS
+from autotune.scoring.knob_grid import KnobGrid, Variant
+from autotune.scoring.objective import Standing
+from autotune.scoring.plan_result import PlanResult, ScoredRows, plan_key
 from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
-from autotune.scoring.tried import FIGURES, Tried
 from autotune.space import Candidate
-from autotune.study import FEWEST_IN_FLIGHT, IntRange, Study
-from costmodel.estimate.result import Estimate
-from costmodel.plan.columns import Floats
+from autotune.study import IntRange, Study
+from costmodel.plan.columns import Floats, Ints
 
 
 def score(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult]:
     """One result per candidate, in their order, with the best of the knobs that the study leaves open."""
     if not candidates:
         return []
-    search = study.search
-    choices = [(w, kv) for w in search.weight_dtype for kv in search.kv_dtype]
-    variants = [Variant(candidate=c, weight_dtype=w, kv_dtype=kv) for c in candidates for w, kv in choices]
-    owner = np.repeat(np.arange(len(candidates)), len(choices) * len(search.max_num_batched_tokens))
-    return _best(study, make_rows(study, variants, search.max_num_batched_tokens), owner, len(candidates))
+    grid, owner = candidate_grid(study, candidates)
+    return _best(grid, owner)
 
 
 def score_variant(study: Study, variant: Variant, batched_tokens: Sequence[int]) -> PlanResult:
     """One plan with given dtypes and token budgets to choose from."""
-    rows = make_rows(study, [variant], batched_tokens)
-    return _best(study, rows, np.zeros(len(batched_tokens), dtype=np.int64), 1)[0]
+    grid = KnobGrid.of(study, [variant], batched_tokens)
+    return _best(grid, np.zeros(len(batched_tokens), dtype=np.int64))[0]
 
 
-def _best(study: Study, rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.int64]], count: int) -> list[PlanResult]:
-    limits = study_limits(study)
-    tried = [RowsAt(rows, concurrency, limits, study) for concurrency in _concurrencies(study, rows, limits)]
-    keys = np.stack([t.key for t in tried])
-    best_of_row = keys.argmax(axis=0)
-    row_key = keys.max(axis=0)
-    order = np.lexsort((np.arange(owner.size), -row_key, owner))
-    firsts = order[np.searchsorted(owner[order], np.arange(count))]
-    best = (tried[best_of_row[row]].result(int(row)) for row in firsts)
-    return [
-        replace(plan, tried=all_of_it) for plan, all_of_it in zip(best, _all_tried(rows, owner, tried), strict=True)
-    ]
+def candidate_grid(study: Study, candidates: Sequence[Candidate]) -> tuple[KnobGrid, Ints]:
+    """Every choice of dtypes and token budget of each candidate, and the candidate of each row, ascending from 0."""
+    search = study.search
+    choices = list(product(search.weight_dtype, search.kv_dtype))
+    variants = [Variant(candidate=c, weight_dtype=w, kv_dtype=kv) for c in candidates for w, kv in choices]
+    owner = np.repeat(np.arange(len(candidates)), len(choices) * len(search.max_num_batched_tokens))
+    return KnobGrid.of(study, variants, search.max_num_batched_tokens), owner
 
 
-def _all_tried(
-    rows: Rows, owner: np.ndarray[tuple[int], np.dtype[np.int64]], tried: Sequence[RowsAt]
-) -> Iterator[Tried]:
-    """Every evaluation of each candidate, in the order of the candidates; `owner` ascends."""
-    search = rows.study.search
-    columns = {
-        "max_num_batched_tokens": np.stack([rows.batched_tokens] * len(tried)),
-        "concurrency": np.stack([t.concurrency for t in tried]),
-        **{name: np.stack([getattr(t.estimate, name) for t in tried]) for name in FIGURES},
-        "p_meets": np.stack([t.p_meets for t in tried]),
-        "excess_frac": np.stack([np.maximum(-t.key, 0.0) for t in tried]),
-    }
-    several = [n for n in ("weight_dtype", "kv_dtype") if len(getattr(search, n)) > 1]
-    ends = np.flatnonzero(np.diff(owner, append=owner[-1] + 1)) + 1
-    for start, end in zip((0, *ends[:-1]), ends, strict=True):
-        of_rows = {n: [getattr(rows.variants[v], n) or "checkpoint" for v in rows.variant[start:end]] for n in several}
-        yield Tried(
-            columns={name: table[:, start:end].ravel() for name, table in columns.items()},
-            dtypes={name: values * len(tried) for name, values in of_rows.items()},
-        )
+def _best(grid: KnobGrid, owner: Ints) -> list[PlanResult]:
+    at_loads = [KnobGridAtLoad(grid, load) for load in loads(grid, STEPS_BACK)]
+    best = Standing.stack([at.scored.standing for at in at_loads]).first_of_each(owner)
+    return [at_loads[entry // owner.size].result(entry % owner.size) for entry in best.tolist()]
 
 
 STEPS_BACK = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.25)
@@ -77,66 +52,42 @@ STEPS_BACK = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.25)
 ride on decode steps, throughput is highest while there is a step for each."""
 
 
-def _concurrencies(study: Study, rows: Rows, limits: tuple[Limit, ...]) -> list[Floats]:
-    asked, size = study.search.concurrency, rows.variant.shape[0]
-    fixed = study.workload.concurrency is not None or study.workload.request_rate_per_s is not None
-    if not fixed and asked is not None and not isinstance(asked, IntRange):
-        return [np.full(size, float(value)) for value in asked]
-    solved = solve_concurrency(rows, limits)
-    if fixed or study.objective.metric in FEWEST_IN_FLIGHT:
-        return [solved]
-    replicas = rows.batch.layout.replicas
-    least = bounds(study, replicas)[0] * replicas
-    tried = [np.maximum(np.floor(solved * share / replicas) * replicas, least) for share in STEPS_BACK]
-    return [in_range(study, concurrency) for concurrency in tried]
+def loads(grid: KnobGrid, shares: Sequence[float]) -> list[Floats]:
+    """Requests in flight over all replicas that every row is tried at: those that the study lists, or else shares of
+    the solved number, at least one per replica."""
+    study = grid.study
+    asked, work = study.search.concurrency, study.workload
+    if work.concurrency is None and work.request_rate_per_s is None:
+        if asked is not None and not isinstance(asked, IntRange):
+            return [np.full(grid.variant.shape[0], float(value)) for value in asked]
+        if not METRICS[study.objective.metric].fewer_in_flight:
+            replicas = grid.batch.layout.replicas
+            solved, least = solve_concurrency(grid), bounds(study, replicas)[0] * replicas
+            tried = [np.maximum(np.floor(solved * share / replicas) * replicas, least) for share in shares]
+            return [in_range(study, concurrency) for concurrency in tried]
+    return [solve_concurrency(grid)]
 
 
-def order_key(
-    study: Study, limits: tuple[Limit, ...], figures: Figures, price_per_hour: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """What orders rows, higher is better; excesses, shape `(len(limits), rows)`; P(meets).
+class KnobGridAtLoad:
+    """All rows of a grid at one number of requests in flight each, over all replicas."""
 
-    `price_per_hour` is of all GPUs of a row, US dollars, shape `(rows,)` or `(1,)`; NaN where it is not known.
-
-    Any feasible row goes before any infeasible one, and those by how far they are off.
-    """
-    excess = excess_table(limits, figures)
-    meets = p_meets(study, figures)
-    gain = expected(study, {name: getattr(figures, name) for name in looked_at(study)}, meets, price_per_hour)
-    gain = -gain if study.objective.direction == "minimize" else gain
-    scale = np.array([max(abs(limit.limit), 1e-12) for limit in limits])[:, None]
-    over = np.maximum(excess, 0.0) / scale
-    derived = np.array([limit.code == DERIVED for limit in limits])
-    worst = np.where(over[~derived].max(axis=0) > 0.0, over[~derived].max(axis=0), over.max(axis=0))
-    bounded = np.nan_to_num(gain / (1.0 + np.abs(gain)), nan=-2.0)
-    return np.where(worst <= 0.0, 10.0 + bounded, -np.minimum(worst, 1e300)), excess, meets
-
-
-def finite_price(price: float) -> float | None:
-    """A price as a value; None stands for one that is not known."""
-    return None if np.isnan(price) else float(price)
-
-
-class RowsAt:
-    """All rows at one concurrency each, with the key that orders them: higher is better."""
-
-    def __init__(self, rows: Rows, concurrency: Floats, limits: tuple[Limit, ...], study: Study) -> None:
-        self.rows, self.concurrency, self.limits = rows, concurrency, limits
-        self.estimate: Estimate = rows.serving(concurrency)
-        self.key, self.excess, self.p_meets = order_key(study, limits, self.estimate, rows.price_per_hour)
-        self.values = np.stack([limit.value(self.estimate) for limit in limits])
+    def __init__(self, grid: KnobGrid, concurrency: Floats) -> None:
+        self.grid, self.concurrency = grid, concurrency
+        self.scored = ScoredRows.of(grid.study, grid.serving(concurrency), grid.price_per_hour)
 
     def result(self, row: int) -> PlanResult:
         """The plan of a row."""
-        return plan_result(
-            self.rows.variants[self.rows.variant[row]],
-            row,
-            concurrency=float(self.concurrency[row]),
-            batched_tokens=float(self.rows.batched_tokens[row]),
-            estimate=self.estimate,
-            limits=self.limits,
-            excess=self.excess,
-            values=self.values,
-            p_meets=self.p_meets,
-            price_per_hour=finite_price(self.rows.price_per_hour[row]),
+        variant = self.grid.variants[self.grid.variant[row]]
+        candidate, concurrency = variant.candidate, float(self.concurrency[row])
+        layout = candidate.layout
+        per_rank = concurrency / min(layout.replicas, concurrency) / layout.attn_dp
+        knobs = Knobs(
+            concurrency=round(concurrency),
+            max_num_batched_tokens=round(float(self.grid.batched_tokens[row])),
+            max_num_seqs=int(np.ceil(per_rank)),
+            weight_dtype=variant.weight_dtype,
+            kv_dtype=variant.kv_dtype,
+        )
+        return self.scored.result(
+            row, plan=plan_key(candidate), engine=candidate.engine, layout=layout, knobs=knobs, gpu=candidate.gpu
         )

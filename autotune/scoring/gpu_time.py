@@ -8,22 +8,28 @@ prompt and a decode step share when they run in one step, and what the calibrati
 from __future__ import annotations
 
 from autotune.scoring.plan_result import PlanResult
+from autotune.text.numbers import within
 
-WORDS = {
-    "attention_proj": "attention projections",
-    "attention_core": "attention over the cache",
-    "dense_ffn": "dense FFN",
-    "router": "router",
-    "experts": "experts",
-    "shared_experts": "shared experts",
-    "norms": "norms and small kernels",
+OPERATORS = {
+    "attention_proj": "Attention projections",
+    "attention_core": "Attention core",
+    "dense_ffn": "Dense feed-forward",
+    "router": "Router",
+    "experts": "Routed experts",
+    "shared_experts": "Shared experts",
+    "norms": "Norms and small kernels",
     "lm_head": "LM head",
-    "tp_all_reduce": "all-reduce",
-    "ep_exchange": "exchange around the experts",
-    "pp_send": "stage sends",
-    "rest": "waiting (bubbles, host, idle) less overlap",
+    "tp_all_reduce": "All-reduce (TP)",
+    "ep_exchange": "Expert exchange",
+    "pp_send": "Sends between stages (PP)",
+    "rest": "Waiting (bubbles, host, idle) less overlap",
 }
-"""Operator group -> what it is called in a sentence."""
+"""Operator group -> what it is called, in tables, charts and (through `within`) sentences."""
+
+
+def operator_words(group: str, phase: str) -> str:
+    """A group within a sentence: `routed experts in decode`; time that belongs to no phase has none."""
+    return within(OPERATORS[group]) + ("" if phase == "rest" else f" in {phase}")
 
 
 def gpu_s_per_request(plan: PlanResult) -> dict[tuple[str, str], float]:

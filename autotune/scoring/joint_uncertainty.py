@@ -7,34 +7,28 @@ draws for all plans, gives the probability that one plan is better than another 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from autotune.scoring.knob_grid import study_profile, weights
-from autotune.scoring.objective import COST, FEWEST_GPUS, expected, looked_at
+from autotune.engines import ENGINES
+from autotune.metrics import METRICS, TPOT_SD, TTFT_SD
+from autotune.scoring.knob_grid import weights
+from autotune.scoring.limits import Limit, probable
+from autotune.scoring.objective import expected, looked_at
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
-from costmodel.calibration.residual import (
-    FEATURES,
-    REACH_SD,
-    Residual,
-    TargetResidual,
-    features,
-    full_covariance,
-    residual_columns,
-)
-from costmodel.estimate.error_model import TARGET_CORRELATION
+from costmodel.calibration.residual import Residual, residual_columns
+from costmodel.estimate.error_model import Latencies, Situation, draw_factors
 from costmodel.hardware import Gpu
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, LayoutColumns
 
 DRAWS = 1000
 SEED = 20
 TOLD_APART = 0.9
 """A plan that the best beats with less than this probability cannot be told apart from it."""
-P10 = 1.2815515655446004
-"""Quantile of the normal distribution at 0.9."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,85 +63,75 @@ def confidence(study: Study, plans: Sequence[PlanResult], baseline: PlanResult |
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """Joint draws of plans' figures. Arrays have shape `(len(plans), DRAWS)`."""
+    """What plans may really do. Arrays have shape `(len(plans), DRAWS)`, or that of the loads of one plan."""
 
-    ttft_s: Floats
-    ttft_longest_s: Floats
-    tpot_s: Floats
+    latencies: Latencies
     throughput_factor: Floats
     """Of every throughput: requests and tokens per second."""
     ttft_factor: Floats
     """Of the time to the first token, the wait for KV room left alone."""
     tpot_factor: Floats
 
+    @classmethod
+    def of(cls, latencies: Latencies, ttft_factor: Floats, tpot_factor: Floats) -> Draws:
+        """Estimates with drawn errors in them."""
+        moved, throughput_factor = latencies.moved(ttft_factor, tpot_factor)
+        return cls(
+            latencies=moved, throughput_factor=throughput_factor, ttft_factor=ttft_factor, tpot_factor=tpot_factor
+        )
+
+    def metric(self, name: str, values: Floats) -> Floats:
+        """Draws of a metric that has a better side; `values` are its estimates, of a shape that broadcasts."""
+        metric = METRICS[name]
+        if metric.log_sd in (TTFT_SD, TPOT_SD):
+            return np.asarray(getattr(self.latencies, name))
+        if not metric.log_sd:
+            return values * np.ones_like(self.throughput_factor)
+        return values * self.throughput_factor if metric.sign > 0.0 else values / self.throughput_factor
+
+    def within(self, limits: Sequence[Limit], values: Callable[[str], Floats]) -> NDArray[np.bool_]:
+        """Whether the draws keep the limits that are a matter of probability; `values` as `metric`'s, by name."""
+        kept = np.ones_like(self.throughput_factor, dtype=np.bool_)
+        for limit in probable(limits):
+            drawn = self.metric(limit.kind.metric, values(limit.kind.metric))
+            kept &= drawn >= limit.bound if limit.kind.least else drawn <= limit.bound
+        return kept
+
+
+def estimates(plans: Sequence[PlanResult]) -> Callable[[str], Floats]:
+    """Metric -> its estimate of each plan, shape `(len(plans), 1)`."""
+    return lambda name: np.array([plan.metrics[name] for plan in plans])[:, None]
+
 
 def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
     """Draws of the objective, larger is better, shape `(len(plans), DRAWS)`."""
-    drawn = joint_draws(study, plans)
-    metric = study.objective.metric
-    if metric == "ttft_s":
-        return -drawn.ttft_s
-    if metric == "tpot_s":
-        return -drawn.tpot_s
-    own = {name: np.array([p.metrics[name] for p in plans])[:, None] for name in {*looked_at(study), metric}}
-    if study.workload.request_rate_per_s is not None and study.objective.direction == "maximize":
+    drawn, values = joint_draws(study, plans), estimates(plans)
+    sign = METRICS[study.objective.metric].sign
+    if study.workload.request_rate_per_s is not None and sign > 0.0:
         # what comes is served by each that can, so that the time a request takes decides between equals
-        took = drawn.ttft_s + max(study.workload.osl.mean - 1.0, 0.0) * drawn.tpot_s
-        return np.asarray(own[metric] * (1.0 - 1e-6 * took / took.max()))
-    if metric == COST:
-        return -own[COST] / drawn.throughput_factor
-    moved = {name: value if name == FEWEST_GPUS else value * drawn.throughput_factor for name, value in own.items()}
-    sign = -1.0 if study.objective.direction == "minimize" else 1.0
-    return sign * expected(study, moved, np.ones(1), np.ones(1))
+        took = drawn.latencies.e2e_s
+        return np.asarray(values(study.objective.metric) * (1.0 - 1e-6 * took / took.max()))
+    figures = {name: drawn.metric(name, values(name)) for name in looked_at(study)}
+    return sign * expected(study, figures, np.ones(1))
 
 
 def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:
-    """What the plans may really do: one set of draws of the error that a cell's plans share, one more for each plan.
-
-    In a closed loop throughput follows from TTFT and TPOT (Little).
-    """
-    random = np.random.default_rng(SEED)
-    phi, beyond = _features(study, plans)
-    shared = {t: random.standard_normal((len(FEATURES), DRAWS)) for t in ("tpot", "ttft")}
-    own = {t: random.standard_normal((len(plans), DRAWS)) for t in ("tpot", "ttft")}
-    rest = np.sqrt(1.0 - TARGET_CORRELATION**2)
-    for drawn in (shared, own):
-        drawn["ttft"] = TARGET_CORRELATION * drawn["tpot"] + rest * drawn["ttft"]
-    error = {t: np.empty((len(plans), DRAWS)) for t in ("tpot", "ttft")}
-    for residual, rows in _cells(study, plans):
-        for name in ("tpot", "ttft"):
-            target: TargetResidual = getattr(residual, name)
-            root = _root(target.covariance[0])
-            spread = np.sqrt(target.own_variance(phi[:, rows]) + (REACH_SD[name] * beyond[rows]) ** 2)
-            error[name][rows] = phi[:, rows].T @ (root @ shared[name]) + spread[:, None] * own[name][rows]
-    # residuals leave the wait for KV room alone (`costmodel.estimate.error_model`)
+    """What the plans may really do: one set of draws of the error that a cell's plans share, one more for each plan."""
+    work = study.workload
+    layout = LayoutColumns.of([p.layout for p in plans], [ENGINES[p.engine].traits for p in plans])
+    in_flight = np.array([float(p.knobs.concurrency) for p in plans]) / layout.replicas
+    situation = Situation.of(layout, in_flight, np.array([work.isl.mean]), np.array([work.osl.mean]))
+    factors = draw_factors(_cells(study, plans), situation, draws=DRAWS, seed=SEED)
+    values = estimates(plans)
     wait = np.array([p.breakdown["ttft_parts_s"].get("kv_wait", 0.0) for p in plans])[:, None]
-    factor = {name: np.exp(value) for name, value in error.items()}
-    ttft = (np.array([p.metrics["ttft_s"] for p in plans])[:, None] - wait) * factor["ttft"] + wait
-    tpot = np.array([p.metrics["tpot_s"] for p in plans])[:, None] * factor["tpot"]
-    longest = np.array([p.metrics["ttft_longest_s"] - p.metrics["ttft_s"] for p in plans])[:, None]
-    outputs = max(study.workload.osl.mean - 1.0, 0.0)
-    total = np.array([p.metrics["ttft_s"] + outputs * p.metrics["tpot_s"] for p in plans])[:, None]
-    return Draws(
-        ttft_s=ttft,
-        ttft_longest_s=ttft + longest * factor["ttft"],
-        tpot_s=tpot,
-        throughput_factor=np.asarray(total / (ttft + outputs * tpot)),
-        ttft_factor=factor["ttft"],
-        tpot_factor=factor["tpot"],
+    latencies = Latencies(
+        first_s=values("ttft_s") - wait,
+        kv_wait_s=wait,
+        longest_extra_s=values("ttft_longest_s") - values("ttft_s"),
+        tpot_s=values("tpot_s"),
+        outputs=max(work.osl.mean - 1.0, 0.0),
     )
-
-
-def _features(study: Study, plans: Sequence[PlanResult]) -> tuple[Floats, Floats]:
-    layouts = [p.layout for p in plans]
-    return features(
-        np.array([p.knobs.concurrency / p.layout.replicas for p in plans]),
-        np.array([float(x.width * x.pp) for x in layouts]),
-        np.array([study.workload.isl.mean]),
-        np.array([study.workload.osl.mean]),
-        np.array([float(x.moe_ep > 1) for x in layouts]),
-        np.array([float(x.attn_dp) for x in layouts]),
-    )
+    return Draws.of(latencies, *factors)
 
 
 def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, list[int]]]:
@@ -155,29 +139,9 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
     for i, p in enumerate(plans):
         groups.setdefault((p.engine, p.knobs.weight_dtype, p.gpu), []).append(i)
     types: dict[str | None, Gpu] = {None: study.cluster.gpu, **{c.gpu.name: c.gpu for c in study.axes.gpu_types}}
-    profile = study_profile(study)
+    profile, version = study.calibration, study.engine_version
     own = None if profile is None else profile.values()
     return [
-        (
-            residual_columns(
-                [
-                    (
-                        weights(study.arch, dtype),
-                        types[gpu].name,
-                        types[gpu].generation,
-                        engine,
-                        study.engine_version,
-                    )
-                ],
-                own,
-            ),
-            rows,
-        )
+        (residual_columns([(weights(study.arch, dtype), types[gpu], ENGINES[engine].traits, version)], own), rows)
         for (engine, dtype, gpu), rows in groups.items()
     ]
-
-
-def _root(triangle: Floats) -> Floats:
-    """Square root of a covariance given as its lower triangle; rounding may leave it barely indefinite."""
-    values, vectors = np.linalg.eigh(full_covariance(triangle))
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 
 import numpy as np
 
+from autotune.engines import ENGINES
+from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.study import Study, cluster_of
 from costmodel.arch import Arch, with_dtypes
-from costmodel.calibration.profile import Profile, read_profile
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.request_mix import combined, point_loads
 from costmodel.estimate.result import Estimate, at_rate
@@ -29,9 +30,14 @@ class Variant:
     weight_dtype: str | None
     kv_dtype: str | None
 
+    @classmethod
+    def of(cls, plan: PlanResult) -> Variant:
+        """A plan as it is launched, its load and token budget left open."""
+        return cls(candidate=plan.candidate, weight_dtype=plan.knobs.weight_dtype, kv_dtype=plan.knobs.kv_dtype)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class KnobGrid:
     """Rows of (variant, token budget), prepared for evaluation."""
 
     study: Study
@@ -42,6 +48,46 @@ class Rows:
     batch: PlanBatch
     price_per_hour: Floats
     """Of all GPUs of each row, US dollars; NaN where the study gives none. Shape `(num_rows,)`."""
+
+    @classmethod
+    def of(cls, study: Study, variants: Sequence[Variant], batched_tokens: Sequence[int]) -> KnobGrid:
+        """Every variant with every token budget."""
+        archs = {d: weights(study.arch, d) for d in dict.fromkeys(v.weight_dtype for v in variants)}
+        asked = dict.fromkeys((v.candidate.gpu, v.candidate.layout.gpus) for v in variants)
+        clusters = {(gpu, gpus): cluster_of(study, gpu, gpus) for gpu, gpus in asked}
+        entries = [
+            PlanEntry(
+                arch=archs[v.weight_dtype],
+                cluster=clusters[v.candidate.gpu, v.candidate.layout.gpus],
+                engine=ENGINES[v.candidate.engine].traits,
+                layout=v.candidate.layout,
+                kv_dtype=v.kv_dtype,
+                engine_version=study.engine_version,
+            )
+            for v in variants
+        ]
+        batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration)
+        index = np.repeat(np.arange(len(variants)), len(batched_tokens))
+        price = np.array([nan if (p := e.cluster.gpu.price_per_hour) is None else p * e.layout.gpus for e in entries])
+        return cls(
+            study=study,
+            variants=tuple(variants),
+            variant=index,
+            batched_tokens=np.tile(np.array(batched_tokens, dtype=np.float64), len(variants)),
+            batch=batch.take(index) if len(batched_tokens) > 1 else batch,
+            price_per_hour=price[index],
+        )
+
+    def repeated(self, row: int, times: int) -> KnobGrid:
+        """One row, so many times: to be evaluated at several loads at once."""
+        index = np.full(times, row)
+        return replace(
+            self,
+            variant=self.variant[index],
+            batched_tokens=self.batched_tokens[index],
+            batch=self.batch.take(index),
+            price_per_hour=self.price_per_hour[index],
+        )
 
     def load(self, concurrency: Floats) -> Load:
         """What is asked of every row with so many requests in flight over all replicas."""
@@ -82,35 +128,6 @@ class Rows:
         }
 
 
-def make_rows(study: Study, variants: Sequence[Variant], batched_tokens: Sequence[int]) -> Rows:
-    """Every variant with every token budget."""
-    archs = {d: weights(study.arch, d) for d in dict.fromkeys(v.weight_dtype for v in variants)}
-    asked = dict.fromkeys((v.candidate.gpu, v.candidate.layout.gpus) for v in variants)
-    clusters = {(gpu, gpus): cluster_of(study, gpu, gpus) for gpu, gpus in asked}
-    entries = [
-        PlanEntry(
-            arch=archs[v.weight_dtype],
-            cluster=clusters[v.candidate.gpu, v.candidate.layout.gpus],
-            engine=v.candidate.engine,
-            layout=v.candidate.layout,
-            kv_dtype=v.kv_dtype,
-            engine_version=study.engine_version,
-        )
-        for v in variants
-    ]
-    batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study_profile(study))
-    index = np.repeat(np.arange(len(variants)), len(batched_tokens))
-    price = np.array([nan if (p := e.cluster.gpu.price_per_hour) is None else p * e.layout.gpus for e in entries])
-    return Rows(
-        study=study,
-        variants=tuple(variants),
-        variant=index,
-        batched_tokens=np.tile(np.array(batched_tokens, dtype=np.float64), len(variants)),
-        batch=batch.take(index) if len(batched_tokens) > 1 else batch,
-        price_per_hour=price[index],
-    )
-
-
 def speculation(study: Study) -> dict[str, Floats]:
     """The fields of a `Load` that speculative decoding sets, shape `(1,)`; none without it."""
     given = study.axes.speculative
@@ -121,11 +138,6 @@ def speculation(study: Study) -> dict[str, Floats]:
         "accepted_tokens": np.array([given.accepted_per_step]),
         "draft_frac": np.array([given.draft_frac]),
     }
-
-
-def study_profile(study: Study) -> Profile | None:
-    """The user's own calibration, where the study names one. Raises `InputError` as `read_profile`."""
-    return None if study.calibration is None else read_profile(study.calibration)
 
 
 def weights(arch: Arch, dtype: str | None) -> Arch:

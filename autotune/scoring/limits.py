@@ -1,216 +1,243 @@
-"""The constraints of a study as columns: by how much each plan breaks each one.
+"""The limits that a plan must keep, one row each: the metric it binds, where its bound stands, what its breaking means.
 
-The sign is Optuna's: an excess of at most 0 keeps the constraint.
+Solving, ranking, comparing and reporting read this table. A new limit on a metric is a row here and a field of the
+study's `[constraints]`. The sign of an excess is Optuna's: at most 0 keeps the limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from autotune.metrics import METRICS
 from autotune.study import Study
-from autotune.text.normal import p_below
+from costmodel.estimate.normal import p_below
+from costmodel.estimate.result import Service
 from costmodel.plan.columns import Floats
 
 TOLERANCE = 1e-9
+JOINT_PROBABILITY = "min_p_meets"
+"""The limit that follows from the others: it binds only where each of them is kept."""
+LOAD_SERVED = "request_rate_per_s"
+"""The limit that the load itself sets: the requests in flight are solved to reach it, so that it never has room."""
+P_MEETS = "p_meets"
+"""What `JOINT_PROBABILITY` binds: a figure of a plan and its limits together."""
 
 
-class Figures(Protocol):
-    """What the limits look at: an `Estimate`, or two pools together (`costmodel.disaggregated.pairing.Joined`)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitKind:
+    """One limit that studies can have."""
+
+    code: str
+    """Its name in results."""
+    title: str
+    """What it is called on a page."""
+    metric: str
+    """Figure that it binds: a field of `Service`, or `P_MEETS`."""
+    unit: str
+    rests_on: str = "{flight:,} requests in flight, chunks of {chunk:,} tokens"
+    """What its figure was computed for; takes `longest`, `flight` and `chunk`."""
+    factor: float = 1.0
+    """From SI to `unit`."""
+    slack_frac: float = 0.0
+    """By how much more the figure counts: what bisection and rounding may leave."""
+    least: bool = False
+    """Whether the figure must be at least the bound, instead of at most."""
+    field: str = ""
+    """Field of `Constraints` that holds its bound, SI."""
+    bound: Callable[[Study], float | None] | None = None
+    """What gives the bound, where that is no field or not a field alone; None as its value: no limit."""
+    more_in_flight: str = ""
+    """`worse`: more requests in flight only ever take room from it, so that concurrency is solved against it;
+    `better`: where the fewest are sought, as many as keep it; empty: it says nothing of how many."""
 
     @property
-    def ttft_s(self) -> Floats: ...  # noqa: D102
-    @property
-    def kv_wait_s(self) -> Floats: ...  # noqa: D102
-    @property
-    def ttft_longest_s(self) -> Floats: ...  # noqa: D102
-    @property
-    def tpot_s(self) -> Floats: ...  # noqa: D102
-    @property
-    def requests_per_s(self) -> Floats: ...  # noqa: D102
-    @property
-    def total_tokens_per_s_per_gpu(self) -> Floats: ...  # noqa: D102
-    @property
-    def output_tokens_per_s_per_gpu(self) -> Floats: ...  # noqa: D102
-    @property
-    def stage_tokens_per_s_per_gpu(self) -> Floats: ...  # noqa: D102
-    @property
-    def memory_util_frac(self) -> Floats: ...  # noqa: D102
-    @property
-    def gpu_util_frac(self) -> Floats: ...  # noqa: D102
-    @property
-    def kv_fits_longest(self) -> Floats: ...  # noqa: D102
-    @property
-    def ttft_log_sd(self) -> Floats: ...  # noqa: D102
-    @property
-    def tpot_log_sd(self) -> Floats: ...  # noqa: D102
-    @property
-    def throughput_log_sd(self) -> Floats: ...  # noqa: D102
+    def log_sd(self) -> str:
+        """Which error makes keeping it a matter of probability; empty: it is kept or it is not."""
+        return METRICS[self.metric].log_sd if self.metric in METRICS else ""
+
+    def bound_of(self, study: Study) -> float | None:
+        """The study's bound, SI; None: the study has no such limit."""
+        if self.bound is not None:
+            return self.bound(study)
+        bound: float | None = getattr(study.constraints, self.field)
+        return bound
+
+
+def _memory_bound(study: Study) -> float:
+    given = study.constraints.memory_util_frac
+    return given if given is not None else max(study.engine_options.gpu_memory_utilization, 0.999)
+
+
+def _floor(field: str, title: str, unit: str) -> LimitKind:
+    metric = field.removeprefix("min_")
+    return LimitKind(
+        code=field, title=title, metric=metric, unit=unit, least=True, field=field, more_in_flight="better"
+    )
+
+
+LIMITS: tuple[LimitKind, ...] = (
+    LimitKind(
+        code="kv_capacity",
+        title="KV room for the longest request",
+        metric="kv_fits_longest",
+        unit="longest requests",
+        rests_on="one request of {longest:,} prompt tokens beside its output",
+        least=True,
+        bound=lambda _: 1.0,
+        more_in_flight="worse",
+    ),
+    LimitKind(
+        code="ttft_ms",
+        title="TTFT at the longest prompt",
+        metric="ttft_longest_s",
+        unit="ms",
+        rests_on="the longest prompt of {longest:,} tokens, {flight:,} requests in flight",
+        factor=1e3,
+        field="ttft_s",
+        more_in_flight="worse",
+    ),
+    LimitKind(
+        code="tpot_ms",
+        title="TPOT",
+        metric="tpot_s",
+        unit="ms",
+        rests_on="mean lengths, {flight:,} requests in flight",
+        factor=1e3,
+        field="tpot_s",
+        more_in_flight="worse",
+    ),
+    LimitKind(
+        code="memory_util_frac",
+        title="GPU memory in use",
+        metric="memory_util_frac",
+        unit="of GPU memory",
+        rests_on="the fullest GPU, {flight:,} requests in flight",
+        field="memory_util_frac",
+        bound=_memory_bound,
+        more_in_flight="worse",
+    ),
+    _floor("min_total_tokens_per_s_per_gpu", "Throughput per GPU", "tokens/s per GPU"),
+    _floor("min_output_tokens_per_s_per_gpu", "Output throughput per GPU", "tokens/s per GPU"),
+    _floor("min_stage_tokens_per_s_per_gpu", "Throughput per GPU of a stage", "tokens/s per GPU of a stage"),
+    _floor("min_gpu_util_frac", "GPU busy", "of time"),
+    LimitKind(
+        code=JOINT_PROBABILITY,
+        title="Probability to keep every limit",
+        metric=P_MEETS,
+        unit="probability",
+        rests_on="how sure the estimate is on this model, GPU and engine",
+        least=True,
+        bound=lambda study: study.search.min_p_meets or None,
+        more_in_flight="better",
+    ),
+    LimitKind(
+        code=LOAD_SERVED,
+        title="Requests served",
+        metric="requests_per_s",
+        unit="requests/s",
+        rests_on="{flight:,} requests in flight: as many as the rate needs, so that there is no room in it",
+        slack_frac=1e-6,
+        least=True,
+        bound=lambda study: study.workload.request_rate_per_s,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """One constraint."""
+    """One limit of one study."""
 
-    code: str
-    limit: float
-    unit: str
-    least: bool
-    """Whether the value must be at least the limit, instead of at most."""
-    value: Callable[[Figures], Floats]
-    solved: bool = False
-    """Whether more requests in flight only ever make it worse, so that concurrency is solved against it."""
+    kind: LimitKind
+    bound: float
+    """SI."""
 
-    def excess(self, estimate: Figures) -> Floats:
-        """Amount over the limit in its unit, shape `(num_plans,)`; at most 0 where it is kept."""
-        value = self.value(estimate)
-        over = self.limit - value if self.least else value - self.limit
+    @property
+    def code(self) -> str:
+        """Its name in results."""
+        return self.kind.code
+
+    @property
+    def limit(self) -> float:
+        """The bound in the limit's unit."""
+        return self.bound * self.kind.factor
+
+    @property
+    def size(self) -> float:
+        """What an excess is divided by to be compared with those over other limits."""
+        return max(abs(self.limit), 1e-12)
+
+    def value(self, figures: Mapping[str, float], p_meets: float) -> float:
+        """A plan's figure in the limit's unit; room of which there is less than none is none."""
+        figure = p_meets if self.kind.metric == P_MEETS else figures[self.kind.metric]
+        return max(figure * self.kind.factor * (1.0 + self.kind.slack_frac), 0.0)
+
+    def excess(self, values: Floats) -> Floats:
+        """By how much figures in the limit's unit break it, same shape; at most 0 where it is kept."""
+        over = self.limit - values if self.kind.least else values - self.limit
         return np.where(over <= TOLERANCE * abs(self.limit), np.minimum(over, 0.0), over)
+
+    def p_kept(self, service: Service) -> Floats:
+        """Probability that the limit is kept, given how sure the figure is; 1 where the model has no error for it."""
+        value = getattr(service, self.kind.metric)
+        if self.kind.least:  # at least a bound: the inverse at most the bound's
+            return p_below(1.0 / self.bound, 1.0 / np.maximum(value, 1e-300), getattr(service, self.kind.log_sd))
+        return p_below(self.bound, value, getattr(service, self.kind.log_sd))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitCheck:
+    """Plans held against limits. Tables have shape `(len(limits), num_plans)`."""
+
+    values: Floats
+    """Each in its limit's unit."""
+    excess: Floats
+    """By how much each limit is broken, in its unit; at most 0 where it is kept, infinite where there is no figure."""
+    p_meets: Floats
+    """Probability of keeping every limit on latency and throughput, shape `(num_plans,)`."""
+
+    def kept(self) -> NDArray[np.bool_]:
+        """Whether a plan keeps every limit, shape `(num_plans,)`."""
+        return np.asarray((self.excess <= 0.0).all(axis=0))
 
 
 def study_limits(study: Study) -> tuple[Limit, ...]:
-    """The study's constraints, and those of the hardware and the engine that always hold."""
-    c, fraction = study.constraints, study.engine_options.gpu_memory_utilization
-    out = [
-        Limit(
-            code="kv_capacity",
-            limit=1.0,
-            unit="longest requests",
-            least=True,
-            value=lambda e: e.kv_fits_longest,
-            solved=True,
-        )
-    ]
-    if c.ttft_s is not None:
-        out.append(
-            Limit(
-                code="ttft_ms",
-                limit=c.ttft_s * 1e3,
-                unit="ms",
-                least=False,
-                solved=True,
-                value=lambda e: e.ttft_longest_s * 1e3,
-            )
-        )
-    if c.tpot_s is not None:
-        out.append(
-            Limit(
-                code="tpot_ms",
-                limit=c.tpot_s * 1e3,
-                unit="ms",
-                least=False,
-                solved=True,
-                value=lambda e: e.tpot_s * 1e3,
-            )
-        )
-    limit = c.memory_util_frac if c.memory_util_frac is not None else max(fraction, 0.999)
-    out.append(
-        Limit(
-            code="memory_util_frac",
-            limit=limit,
-            unit="of GPU memory",
-            least=False,
-            solved=True,
-            value=lambda e: e.memory_util_frac,
-        )
-    )
-    if c.min_total_tokens_per_s_per_gpu is not None:
-        out.append(
-            Limit(
-                code="min_total_tokens_per_s_per_gpu",
-                limit=c.min_total_tokens_per_s_per_gpu,
-                unit="tokens/s per GPU",
-                least=True,
-                value=lambda e: e.total_tokens_per_s_per_gpu,
-            )
-        )
-    if c.min_output_tokens_per_s_per_gpu is not None:
-        out.append(
-            Limit(
-                code="min_output_tokens_per_s_per_gpu",
-                limit=c.min_output_tokens_per_s_per_gpu,
-                unit="tokens/s per GPU",
-                least=True,
-                value=lambda e: e.output_tokens_per_s_per_gpu,
-            )
-        )
-    if c.min_stage_tokens_per_s_per_gpu is not None:
-        out.append(
-            Limit(
-                code="min_stage_tokens_per_s_per_gpu",
-                limit=c.min_stage_tokens_per_s_per_gpu,
-                unit="tokens/s per GPU of a stage",
-                least=True,
-                value=lambda e: e.stage_tokens_per_s_per_gpu,
-            )
-        )
-    if c.min_gpu_util_frac is not None:
-        out.append(
-            Limit(
-                code="min_gpu_util_frac",
-                limit=c.min_gpu_util_frac,
-                unit="of time",
-                least=True,
-                value=lambda e: e.gpu_util_frac,
-            )
-        )
-    if study.search.min_p_meets > 0.0:
-        out.append(
-            Limit(
-                code="min_p_meets",
-                limit=study.search.min_p_meets,
-                unit="probability",
-                least=True,
-                value=lambda e: p_meets(study, e),
-            )
-        )
-    rate = study.workload.request_rate_per_s
-    if rate is not None:
-        out.append(
-            Limit(
-                code="request_rate_per_s",
-                limit=rate,
-                unit="requests/s",
-                least=True,
-                value=lambda e: e.requests_per_s * (1.0 + 1e-6),
-            )
-        )
-    return tuple(out)
+    """The study's limits, and those of the hardware and the engine that always hold."""
+    bounds = [(kind, kind.bound_of(study)) for kind in LIMITS]
+    return tuple(Limit(kind=kind, bound=bound) for kind, bound in bounds if bound is not None)
 
 
-def p_meets(study: Study, estimate: Figures) -> Floats:
+def probable(limits: Sequence[Limit]) -> tuple[Limit, ...]:
+    """The limits that count in P(meets): on latency and throughput, asked for by the study."""
+    return tuple(limit for limit in limits if limit.kind.field and limit.kind.log_sd)
+
+
+def p_meets(limits: Sequence[Limit], service: Service) -> Floats:
     """Probability that a plan keeps every limit on latency and throughput, shape `(num_plans,)`.
 
     The limits are taken as independent. Errors of TTFT and TPOT go together, so this errs on the safe side.
     """
-    c = study.constraints
-    out = p_meets_latency(study, estimate)
-    # throughput at least a limit: its inverse at most the limit's
-    for least, value in (
-        (c.min_total_tokens_per_s_per_gpu, estimate.total_tokens_per_s_per_gpu),
-        (c.min_output_tokens_per_s_per_gpu, estimate.output_tokens_per_s_per_gpu),
-        (c.min_stage_tokens_per_s_per_gpu, estimate.stage_tokens_per_s_per_gpu),
-    ):
-        if least is not None:
-            out = out * p_below(1.0 / least, 1.0 / np.maximum(value, 1e-300), estimate.throughput_log_sd)
+    out = np.ones_like(service.tpot_s)
+    for limit in probable(limits):
+        out = out * limit.p_kept(service)
     return out
 
 
-def p_meets_latency(study: Study, estimate: Figures) -> Floats:
-    """Probability of keeping the limits on latency alone, shape `(num_plans,)`: more requests only lower it."""
-    c = study.constraints
-    out = np.ones_like(estimate.tpot_s)
-    if c.ttft_s is not None:
-        out = out * p_below(c.ttft_s, estimate.ttft_longest_s, estimate.ttft_log_sd)
-    if c.tpot_s is not None:
-        out = out * p_below(c.tpot_s, estimate.tpot_s, estimate.tpot_log_sd)
-    return out
+def check_limits(limits: Sequence[Limit], service: Service) -> LimitCheck:
+    """Hold plans against limits."""
+    meets = p_meets(limits, service)
+    values = np.empty((len(limits), meets.size))
+    for row, kind in enumerate(limit.kind for limit in limits):
+        figure = meets if kind.metric == P_MEETS else getattr(service, kind.metric)
+        values[row] = figure * kind.factor * (1.0 + kind.slack_frac)
+    excess = np.stack([limit.excess(row) for limit, row in zip(limits, values, strict=True)])
+    return LimitCheck(values=values, excess=np.where(np.isnan(excess), np.inf, excess), p_meets=meets)
 
 
-def excess_table(limits: tuple[Limit, ...], estimate: Figures) -> Floats:
-    """Excesses, shape `(len(limits), num_plans)`; NaN counts as broken."""
-    table = np.stack([limit.excess(estimate) for limit in limits])
-    return np.where(np.isnan(table), np.inf, table)
+def hard_limit(code: str) -> bool:
+    """Whether breaking the limit is no matter of probability or of load: memory, room for a request, utilisation."""
+    kind = next(kind for kind in LIMITS if kind.code == code)
+    return not kind.log_sd and code != JOINT_PROBABILITY

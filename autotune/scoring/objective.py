@@ -2,53 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import nan
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import floor, log10
 from typing import Protocol
 
 import numpy as np
 
+from autotune.metrics import COST, GPUS, METRICS, MINIMIZE, PER_GPU
+from autotune.scoring.limits import JOINT_PROBABILITY, Limit, LimitCheck
 from autotune.study import Study
-from costmodel.plan.columns import Floats
-
-COST = "usd_per_million_tokens"
-FEWEST_GPUS = "gpus"
+from costmodel.estimate.result import Service
+from costmodel.plan.columns import Floats, Ints
 
 
-def usd_per_million(price_per_hour: float, tokens_per_s: float) -> float:
+def usd_per_million(price_per_hour: Floats, tokens_per_s: Floats) -> Floats:
     """US dollars per million tokens: the price of all GPUs over what they do. Infinite where they do nothing."""
-    return price_per_hour / 3600.0 / tokens_per_s * 1e6 if tokens_per_s > 0.0 else float("inf")
+    cost = price_per_hour / 3600.0 / np.maximum(tokens_per_s, 1e-300) * 1e6
+    return np.where(tokens_per_s > 0.0, cost, np.inf)
 
 
-def expected(study: Study, figures: Mapping[str, Floats], p_meets: Floats, price_per_hour: Floats) -> Floats:
+def figure(service: Service, name: str, price_per_hour: Floats) -> Floats:
+    """A metric as a column, shape `(num_plans,)`; the price is of all GPUs of each plan, NaN where it is not known."""
+    if name == COST:
+        return usd_per_million(price_per_hour, service.total_tokens_per_s)
+    column: Floats = getattr(service, name)
+    return column
+
+
+def expected(study: Study, figures: Mapping[str, Floats], p_meets: Floats) -> Floats:
     """What can be expected of plans that may break their limits, in the objective's direction, shape `(num_plans,)`.
 
     Args:
         study: the question.
-        figures: the objective's metric, or what it follows from: `total_tokens_per_s` for the cost, and
-            `total_tokens_per_s_per_gpu` and `gpus` for the GPU count.
+        figures: the metrics that `looked_at` names.
         p_meets: probability of keeping every limit.
-        price_per_hour: of all GPUs of each plan, US dollars.
 
     A metric to maximize counts by the probability that the limits are kept, and so does the cost: it is per token of a
     plan that may be no use. GPU counts are whole numbers, and plans with as many are ordered by throughput per GPU,
     which takes a place between 0 and 1. Latencies are taken as they are: their own limits bound them.
     """
-    metric = study.objective.metric
-    if metric == COST:
-        useful = np.maximum(figures["total_tokens_per_s"] * p_meets, 1e-300)
-        return np.asarray(price_per_hour / 3600.0 / useful * 1e6)
-    if metric == FEWEST_GPUS:
-        useful = np.maximum(figures["total_tokens_per_s_per_gpu"] * p_meets, 0.0)
-        return np.asarray(figures["gpus"] - useful / (1.0 + useful))
-    value = figures[metric]
-    return value if study.objective.direction == "minimize" else value * p_meets
+    metric = METRICS[study.objective.metric]
+    if metric.name == COST:
+        return figures[COST] / np.maximum(p_meets, 1e-300)
+    if metric.name == GPUS:
+        useful = np.maximum(figures[PER_GPU] * p_meets, 0.0)
+        return np.asarray(figures[GPUS] - useful / (1.0 + useful))
+    return figures[metric.name] * p_meets if metric.sign > 0.0 else figures[metric.name]
 
 
 def looked_at(study: Study) -> tuple[str, ...]:
-    """Figures that `expected` reads."""
+    """Metrics that `expected` reads."""
     metric = study.objective.metric
-    return {COST: ("total_tokens_per_s",), FEWEST_GPUS: ("total_tokens_per_s_per_gpu", "gpus")}.get(metric, (metric,))
+    return (PER_GPU, GPUS) if metric == GPUS else (metric,)
 
 
 class Scored(Protocol):
@@ -62,7 +68,75 @@ class Scored(Protocol):
 
 def plan_expected(study: Study, plan: Scored) -> float:
     """`expected` of one plan."""
-    m = plan.metrics
-    price = m.get(COST, nan) * m["total_tokens_per_s"] * 3600.0 / 1e6
-    figures = {name: np.array([m[name]]) for name in looked_at(study)}
-    return float(expected(study, figures, np.array([plan.p_meets]), np.array([price]))[0])
+    figures = {name: np.array([plan.metrics[name]]) for name in looked_at(study)}
+    return float(expected(study, figures, np.array([plan.p_meets]))[0])
+
+
+def ranking_name(study: Study) -> str:
+    """Name of `ranking_value`: the metric's own where it is taken as it is."""
+    metric = study.objective.metric
+    return metric if metric.endswith("_s") and study.objective.direction == MINIMIZE else f"expected_{metric}"
+
+
+def ranking_value(study: Study, plan: Scored) -> float:
+    """What a plan is ranked by, one number in the objective's direction: what can be expected of it.
+
+    At a given request rate all plans that take it serve alike: throughput counts to three digits, and of plans that
+    are equal in them the time of a request decides, in the digits behind.
+    """
+    value = plan_expected(study, plan)
+    if study.objective.direction == MINIMIZE or study.workload.request_rate_per_s is None:
+        return value
+    coarse = float(f"{value:.3g}")
+    digit = 10.0 ** (floor(log10(coarse)) - 2) if coarse > 0.0 else 1e-300
+    return coarse + digit / (1.0 + plan.metrics["e2e_s"])
+
+
+GAIN_BITS = 46
+"""Of a gain that count, fourteen digits: where a rate is given all that serve it gain alike but for rounding, and then
+the first knobs are taken, not those with the luckier last digit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where plans stand: those that keep every limit by their gain, then the others by how far they are off.
+
+    Arrays of one shape, whose last axis is the plans.
+    """
+
+    worst: Floats
+    """Excess over the limit that is broken most, relative to it; 0 where every limit is kept."""
+    gain: Floats
+    """What can be expected of the objective, larger is better; no figure counts as nothing at all."""
+
+    @classmethod
+    def of(
+        cls, study: Study, limits: Sequence[Limit], check: LimitCheck, service: Service, price_per_hour: Floats
+    ) -> Standing:
+        """The standing of plans that were held against limits; prices as `figure`'s."""
+        figures = {name: figure(service, name, price_per_hour) for name in looked_at(study)}
+        gain = METRICS[study.objective.metric].sign * expected(study, figures, check.p_meets)
+        over = np.maximum(check.excess, 0.0) / np.array([limit.size for limit in limits])[:, None]
+        own = np.array([limit.code != JOINT_PROBABILITY for limit in limits])
+        worst = over[own].max(axis=0)
+        worst = np.where(worst > 0.0, worst, over.max(axis=0))
+        mantissa, exponent = np.frexp(np.where(np.isnan(gain), -np.inf, gain))
+        return cls(worst=worst, gain=np.ldexp(np.rint(mantissa * 2.0**GAIN_BITS), exponent - GAIN_BITS))
+
+    @classmethod
+    def stack(cls, standings: Sequence[Standing]) -> Standing:
+        """The same plans several times, shape `(len(standings), num_plans)`."""
+        return cls(worst=np.stack([s.worst for s in standings]), gain=np.stack([s.gain for s in standings]))
+
+    def first_of_each(self, owner: Ints) -> Ints:
+        """The best entry of each owner, as an index into the flattened table; ties go to the first plan, then row.
+
+        Args:
+            owner: of each plan, ascending from 0, shape `(num_plans,)`; the table is of shape `(rows, num_plans)`.
+        """
+        rows, size = self.worst.shape
+        place = np.arange(rows * size).reshape(rows, size).T.ravel()
+        owners = np.repeat(owner, rows)
+        worst, gain = self.worst.T.ravel(), np.where(self.worst > 0.0, 0.0, self.gain).T.ravel()
+        order = np.lexsort((-gain, worst, owners))
+        return place[order[np.searchsorted(owners[order], np.arange(owner[-1] + 1))]]

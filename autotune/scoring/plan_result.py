@@ -1,60 +1,36 @@
-"""One scored plan as a value, and its way into and out of a trial."""
+"""One scored plan as a value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from math import inf
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
 
-from autotune.scoring.knob_grid import Variant
-from autotune.scoring.limits import Limit
-from autotune.scoring.objective import usd_per_million
-from autotune.scoring.tried import Tried
+from autotune.engines.service import Knobs
+from autotune.metrics import COST, ESTIMATED, LOG_SDS, OUTPUT_COST
+from autotune.scoring.limits import JOINT_PROBABILITY, Limit, LimitCheck, check_limits, study_limits
+from autotune.scoring.objective import Standing, usd_per_million
 from autotune.space import Candidate, format_plan
-from autotune.space.pool_plan import Pools, pools_from
-from autotune.storage import TrialRecord
+from autotune.space.pool_plan import Pools
+from autotune.study import Study
 from costmodel.estimate.result import MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
 from costmodel.plan.columns import Floats
-from costmodel.plan.layout import LAYOUT_AXES, Layout
+from costmodel.plan.layout import Layout
 from costmodel.step.operators import GROUPS
-
-METRICS = (
-    "ttft_s",
-    "tpot_s",
-    "total_tokens_per_s",
-    "output_tokens_per_s",
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "requests_per_s",
-    "memory_util_frac",
-    "gpu_util_frac",
-    "ttft_longest_s",
-    "stage_tokens_per_s_per_gpu",
-    "compute_util_frac",
-    "bandwidth_util_frac",
-    "kv_capacity_sequences",
-    "ttft_log_sd",
-    "tpot_log_sd",
-    "throughput_log_sd",
-    "gpus",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Knobs:
-    """What is set at launch besides the layout."""
+class Launch:
+    """What one command starts: plans of one launch differ at most in how many requests are let in."""
 
-    concurrency: int
-    """Requests in flight over all replicas."""
-    max_num_batched_tokens: int
-    """Token budget of a step, per attention-DP rank."""
-    max_num_seqs: int
-    """Sequences that run at once, per attention-DP rank, at this concurrency."""
-    weight_dtype: str | None
-    kv_dtype: str | None
+    plan: str
+    """Full plan string, engine included."""
+    max_num_batched_tokens: int | None = None
+    weight_dtype: str | None = None
+    kv_dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +46,6 @@ class Violation:
 
 VARIANT = "|"
 """What begins the part of a key that tells results of one plan apart; no plan string has it."""
-DERIVED = "min_p_meets"
-"""The limit that follows from the others: it binds only where each of them is kept."""
 
 
 def relative_excess(violation: Violation) -> float:
@@ -104,8 +78,21 @@ class PlanResult:
     """The two sides of a disaggregated plan, whose `layout` and `knobs.max_num_seqs` are the decode pool's and whose
     `knobs.max_num_batched_tokens` is the prefill pool's. None: one kind of replica does both."""
 
-    tried: Tried | None = field(default=None, compare=False, repr=False)
-    """Everything evaluated to find the knobs; None where the plan comes from a storage, which keeps it."""
+    @property
+    def candidate(self) -> Candidate:
+        """What of the space the plan is, its knobs left open."""
+        return Candidate(engine=self.engine, layout=self.layout, gpu=self.gpu)
+
+    @property
+    def launch(self) -> Launch:
+        """What starts it."""
+        knobs = self.knobs
+        return Launch(
+            plan=self.plan,
+            max_num_batched_tokens=knobs.max_num_batched_tokens,
+            weight_dtype=knobs.weight_dtype,
+            kv_dtype=knobs.kv_dtype,
+        )
 
     @property
     def key(self) -> str:
@@ -118,63 +105,80 @@ def plan_key(candidate: Candidate) -> str:
     return format_plan(candidate.layout, candidate.engine, candidate.gpu)
 
 
-def broken_limits(limits: tuple[Limit, ...], excess: Floats, values: Floats) -> tuple[Violation, ...]:
-    """What one plan breaks, worst first. `excess` and `values`: shape `(len(limits),)`.
+def _broken(limits: Sequence[Limit], check: LimitCheck, row: int) -> tuple[Violation, ...]:
+    """What one plan breaks, worst first.
 
     Weights beyond the memory leave no room, said as 0; the excess keeps how far beyond, for the order of plans.
     """
     broken = [
-        Violation(code=x.code, value=max(float(values[i]), 0.0), limit=x.limit, excess=float(excess[i]), unit=x.unit)
-        for i, x in enumerate(limits)
-        if excess[i] > 0.0
+        Violation(
+            code=limit.code,
+            value=max(float(check.values[i, row]), 0.0),
+            limit=limit.limit,
+            excess=float(check.excess[i, row]),
+            unit=limit.kind.unit,
+        )
+        for i, limit in enumerate(limits)
+        if check.excess[i, row] > 0.0
     ]
-    return tuple(sorted(broken, key=lambda v: (v.code == DERIVED, -relative_excess(v), v.code)))
+    return tuple(sorted(broken, key=lambda v: (v.code == JOINT_PROBABILITY, -relative_excess(v), v.code)))
 
 
-def plan_result(
-    variant: Variant,
-    row: int,
-    *,
-    concurrency: float,
-    batched_tokens: float,
-    estimate: Estimate,
-    limits: tuple[Limit, ...],
-    excess: Floats,
-    values: Floats,
-    p_meets: Floats,
-    price_per_hour: float | None,
-) -> PlanResult:
-    """The plan of one row. `excess` and `values`: shape `(len(limits), num_rows)`; the price is of all its GPUs."""
-    layout = variant.candidate.layout
-    broken = broken_limits(limits, excess[:, row], values[:, row])
-    per_rank = concurrency / min(layout.replicas, concurrency) / layout.attn_dp
-    return PlanResult(
-        plan=plan_key(variant.candidate),
-        engine=variant.candidate.engine,
-        layout=layout,
-        knobs=Knobs(
-            concurrency=round(concurrency),
-            max_num_batched_tokens=round(batched_tokens),
-            max_num_seqs=int(np.ceil(per_rank)),
-            weight_dtype=variant.weight_dtype,
-            kv_dtype=variant.kv_dtype,
-        ),
-        feasible=not broken,
-        violations=broken,
-        margins={limit.code: float(excess[i, row]) for i, limit in enumerate(limits)},
-        metrics=plan_metrics(estimate, row, price_per_hour),
-        p_meets=float(p_meets[row]),
-        breakdown=plan_breakdown(estimate, row),
-        gpu=variant.candidate.gpu,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredRows:
+    """Plans at one load each, estimated and held against the study's limits. Columns have shape `(num_plans,)`."""
+
+    limits: tuple[Limit, ...]
+    estimate: Estimate
+    check: LimitCheck
+    standing: Standing
+    price_per_hour: Floats
+    """Of all GPUs of each plan, US dollars; NaN where it is not known."""
+
+    @classmethod
+    def of(cls, study: Study, estimate: Estimate, price_per_hour: Floats) -> ScoredRows:
+        """Hold estimates against the study."""
+        limits = study_limits(study)
+        check = check_limits(limits, estimate)
+        standing = Standing.of(study, limits, check, estimate, price_per_hour)
+        return cls(limits=limits, estimate=estimate, check=check, standing=standing, price_per_hour=price_per_hour)
+
+    def result(
+        self,
+        row: int,
+        *,
+        plan: str,
+        engine: str,
+        layout: Layout,
+        knobs: Knobs,
+        gpu: str | None = None,
+        pools: Pools | None = None,
+    ) -> PlanResult:  # one parameter for each field that no row holds
+        """The plan of one row."""
+        broken = _broken(self.limits, self.check, row)
+        return PlanResult(
+            plan=plan,
+            engine=engine,
+            layout=layout,
+            knobs=knobs,
+            feasible=not broken,
+            violations=broken,
+            margins={limit.code: float(self.check.excess[i, row]) for i, limit in enumerate(self.limits)},
+            metrics=plan_metrics(self.estimate, row, float(self.price_per_hour[row])),
+            p_meets=float(self.check.p_meets[row]),
+            breakdown=plan_breakdown(self.estimate, row),
+            gpu=gpu,
+            pools=pools,
+        )
 
 
-def plan_metrics(estimate: Estimate, row: int, price_per_hour: float | None) -> dict[str, float]:
-    """Every figure of one row; those in US dollars where the price of all its GPUs is known."""
-    out = {name: float(getattr(estimate, name)[row]) for name in METRICS}
-    if price_per_hour is not None:
-        out["usd_per_million_tokens"] = usd_per_million(price_per_hour, out["total_tokens_per_s"])
-        out["usd_per_million_output_tokens"] = usd_per_million(price_per_hour, out["output_tokens_per_s"])
+def plan_metrics(estimate: Estimate, row: int, price_per_hour: float) -> dict[str, float]:
+    """Every figure of one row; those in US dollars where the price of all its GPUs is known, which is not NaN."""
+    out = {name: float(getattr(estimate, name)[row]) for name in (*ESTIMATED, *LOG_SDS)}
+    if not isnan(price_per_hour):
+        price = np.array(price_per_hour)
+        out[COST] = float(usd_per_million(price, estimate.total_tokens_per_s[row]))
+        out[OUTPUT_COST] = float(usd_per_million(price, estimate.output_tokens_per_s[row]))
     return out
 
 
@@ -195,73 +199,3 @@ def plan_breakdown(estimate: Estimate, row: int) -> dict[str, Any]:
         "ttft_parts_s": named(TTFT_PARTS, estimate.ttft_parts_s),
         "memory_bytes": named(MEMORY_KINDS, estimate.memory_bytes),
     }
-
-
-def to_record(plan: PlanResult, *objectives: str) -> TrialRecord:
-    """The plan as a trial with the values of these metrics."""
-    layout, knobs = plan.layout, plan.knobs
-    params: dict[str, int | float | str] = {
-        "engine": plan.engine,
-        **{name: getattr(layout, name) for name in LAYOUT_AXES},
-        "concurrency": knobs.concurrency,
-        "max_num_batched_tokens": knobs.max_num_batched_tokens,
-        "weight_dtype": knobs.weight_dtype or "checkpoint",
-        "kv_dtype": knobs.kv_dtype or "checkpoint",
-        "gpus": round(plan.metrics["gpus"]),
-        "gpu": plan.gpu or "cluster",
-    }
-    if plan.pools is not None:
-        first, names = plan.pools.prefill.layout, ("replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep")
-        params |= {"prefill_gpus": plan.pools.prefill.gpus, **{f"prefill_{n}": getattr(first, n) for n in names}}
-    return TrialRecord(
-        key=plan.key,
-        params=params,
-        values=tuple(plan.metrics[name] for name in objectives),
-        constraints=plan.margins,
-        attrs={
-            "plan": plan.plan,
-            **({"variant": plan.variant} if plan.variant else {}),
-            "feasible": plan.feasible,
-            "stage_layers": list(layout.stage_layers),
-            "max_num_seqs": knobs.max_num_seqs,
-            "violations": [asdict(v) for v in plan.violations],
-            "metrics": dict(plan.metrics),
-            "p_meets": plan.p_meets,
-            "breakdown": dict(plan.breakdown),
-            **({} if plan.tried is None else {"tried": plan.tried.to_json()}),
-            **({} if plan.pools is None else {"pools": asdict(plan.pools)}),
-        },
-    )
-
-
-def _violation(stored: Mapping[str, Any]) -> Violation:
-    # JSON has no infinity: None stands for it
-    values: dict[str, Any] = {name: inf if x is None else x for name, x in stored.items()}
-    return Violation(**values)
-
-
-def from_record(record: TrialRecord) -> PlanResult:
-    """The plan that a stored trial holds."""
-    params, attrs = record.params, record.attrs
-    layout = Layout(**{name: int(params[name]) for name in LAYOUT_AXES}, stage_layers=tuple(attrs["stage_layers"]))
-    dtypes = {n: None if params[n] == "checkpoint" else str(params[n]) for n in ("weight_dtype", "kv_dtype")}
-    return PlanResult(
-        plan=attrs["plan"],
-        engine=str(params["engine"]),
-        layout=layout,
-        knobs=Knobs(
-            concurrency=int(params["concurrency"]),
-            max_num_batched_tokens=int(params["max_num_batched_tokens"]),
-            max_num_seqs=int(attrs["max_num_seqs"]),
-            **dtypes,
-        ),
-        feasible=bool(attrs["feasible"]),
-        violations=tuple(_violation(v) for v in attrs["violations"]),
-        margins=dict(record.constraints),
-        metrics={k: float("nan") if v is None else v for k, v in attrs["metrics"].items()},
-        p_meets=float(attrs["p_meets"]),
-        breakdown=attrs["breakdown"],
-        gpu=None if params["gpu"] == "cluster" else str(params["gpu"]),
-        variant=str(attrs.get("variant", "")),
-        pools=pools_from(attrs["pools"]) if "pools" in attrs else None,
-    )

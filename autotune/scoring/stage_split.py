@@ -14,8 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from autotune.scoring.knob_grid import Variant, make_rows
-from autotune.scoring.limits import study_limits
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.solve_concurrency import solve_concurrency
 from autotune.space import Candidate
 from autotune.study import Study
@@ -39,8 +38,8 @@ def balanced_splits(study: Study, candidates: Sequence[Candidate]) -> tuple[Cand
         return ()
     weight, kv = study.search.weight_dtype[0], study.search.kv_dtype[0]
     variants = [Variant(candidate=c, weight_dtype=weight, kv_dtype=kv) for c in piped]
-    rows = make_rows(study, variants, study.search.max_num_batched_tokens[-1:])
-    state = rows.steady(solve_concurrency(rows, study_limits(study)))
+    rows = KnobGrid.of(study, variants, study.search.max_num_batched_tokens[-1:])
+    state = rows.steady(solve_concurrency(rows))
     size = len(piped)
     decode, prompt = (
         _per_kind(study.arch, p.step.per_layer_s, p.step.send_s, size) for p in (state.decode, state.prefill_loaded)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.engines.layout_rules import RULES, Candidates, Violation, explain
-from autotune.engines.names import engines_of, split_layers
+from autotune.engines import ENGINES, engines_of, split_layers
+from autotune.engines.layout_rules import Candidates, Rule, Violation, explain
 from costmodel.arch import Arch
 from costmodel.errors import InputError
 from costmodel.plan.layout import LAYOUT_AXES, Layout
@@ -52,7 +52,7 @@ def enumerate_space(
     dcp: Sequence[int] = (1,),
     redundant_experts: Sequence[int] = (0,),
 ) -> Space:
-    """All layouts of exactly `gpus` GPUs for `engine` ("any": all three), in a fixed order.
+    """All layouts of exactly `gpus` GPUs for `engine` ("any": every one), in a fixed order.
 
     Raises:
         InputError: `gpus` is not between 1 and `MAX_GPUS`.
@@ -64,9 +64,10 @@ def enumerate_space(
     candidates: list[Candidate] = []
     engines = engines_of(engine)
     for name in engines:
-        first = _first_broken(arch, name, everything)
+        rules = ENGINES[name].rules
+        first = _first_broken(arch, rules, everything)
         for number, count in _counts(first).items():
-            rejected[RULES[number].name] = rejected.get(RULES[number].name, 0) + count
+            rejected[rules[number].name] = rejected.get(rules[number].name, 0) + count
         candidates += _build(arch, name, everything, np.flatnonzero(first < 0))
     return Space(enumerated=len(engines) * int(everything.pp.size), rejected=rejected, candidates=tuple(candidates))
 
@@ -90,18 +91,18 @@ def rejected_by_value(
     column = getattr(everything, axis)
     out: dict[int, dict[str, int]] = {int(value): {} for value in np.unique(column)}
     for name in engines_of(engine):
-        for rule in RULES:
-            broken = column[rule.broken(arch, name, everything)]
+        for rule in ENGINES[name].rules:
+            broken = column[rule.broken(arch, everything)]
             for value, count in zip(*np.unique(broken, return_counts=True), strict=True):
                 out[int(value)][rule.name] = out[int(value)].get(rule.name, 0) + int(count)
     return out
 
 
-def _first_broken(arch: Arch, engine: str, candidates: Candidates) -> NDArray[np.int64]:
-    """Index into `RULES` of the first rule that each candidate breaks; -1: none."""
+def _first_broken(arch: Arch, rules: Sequence[Rule], candidates: Candidates) -> NDArray[np.int64]:
+    """Index into `rules` of the first that each candidate breaks; -1: none."""
     first = np.full(candidates.pp.shape, -1, dtype=np.int64)
-    for number, rule in enumerate(RULES):
-        first[(first < 0) & rule.broken(arch, engine, candidates)] = number
+    for number, rule in enumerate(rules):
+        first[(first < 0) & rule.broken(arch, candidates)] = number
     return first
 
 
@@ -171,4 +172,4 @@ def _build(
 def violations(arch: Arch, engine: str, layout: Layout) -> tuple[Violation, ...]:
     """Every rule of `engine` that one layout breaks."""
     one = Candidates(**{name: np.array([getattr(layout, name)], dtype=np.int64) for name in LAYOUT_AXES})
-    return tuple(explain(rule, arch, one, 0) for rule in RULES if rule.broken(arch, engine, one)[0])
+    return tuple(explain(rule, arch, one, 0) for rule in ENGINES[engine].rules if rule.broken(arch, one)[0])

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 
-from autotune.engines.layout_rules import Violation
-from autotune.engines.names import engines_of, split_layers
+from autotune.engines import ENGINES, Violation, engines_of, split_layers, split_name
 from autotune.space.enumerate import Candidate, divisors, violations
 from costmodel.arch import Arch
 from costmodel.errors import InputError, Problem
@@ -50,7 +49,7 @@ class PlanSpec:
     attn_dp: int | None = None
     ep: int | None = None
     expert_parallel: bool = False
-    """`EP` without a number: vLLM's flag."""
+    """`EP` without a number, as of engines where it is a flag."""
     moe_tp: int | None = None
     attn_cp: int | None = None
     dcp: int | None = None
@@ -84,13 +83,12 @@ def parse_plan(text: str) -> PlanSpec:
     body, _, gpu = text.strip().lower().partition("@")
     if gpu:
         values["gpu"] = gpu
+    engine, body = split_name(body)
+    if engine is not None:
+        values["engine"] = engine
     cleaned = re.sub(r"(?<=\d)x(?=[a-z])", " ", body.strip())
     cleaned = re.sub(r"\(([^)]*)\)", r" \1 ", cleaned)
     cleaned = re.sub(r"(?<=[a-z])_(?=[a-z])", "", cleaned)
-    engine = re.match(r"^(vllm|sglang|trtllm):", cleaned)
-    if engine:
-        values["engine"] = engine[1]
-        cleaned = cleaned[engine.end() :]
     cleaned = re.sub(r"(?<=\d)\.(?=\d)", "-", cleaned)
     cleaned = re.sub(r"(?<=split)([\d,]+)", lambda m: m[1].replace(",", "-"), cleaned)
     for token in (t for t in re.split(r"[\s/,;+|&x]+", cleaned.replace("expert", "ep_")) if t):
@@ -244,11 +242,12 @@ def _agrees(spec: PlanSpec, layout: Layout, engine: str, *, is_moe: bool) -> boo
 
 
 def _tp_agrees(spec: PlanSpec, layout: Layout, engine: str) -> bool:
-    """`TP`: attention TP; in SGLang and TensorRT-LLM also a stage's width. Unsaid: 1, or a whole stage for EP."""
+    """`TP`: attention TP, or a stage's width where the engine's own option is that. Unsaid: 1, or all of it for EP."""
     if spec.attn_tp is not None:
         return True
     if spec.tp is not None:
-        wide = engine != "vllm" and spec.dp is not None and layout.width == spec.tp
+        may_be_wide = ENGINES[engine].tp_may_be_stage_width and spec.dp is not None
+        wide = may_be_wide and layout.width == spec.tp
         return layout.attn_tp == spec.tp or wide
     whole = spec.ep is not None and spec.dp is None and spec.attn_dp is None and layout.attn_dp == 1
     return layout.attn_tp == 1 or whole

@@ -10,18 +10,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from autotune.engines import split_name
 from autotune.space import PlanSpec, format_plan, parse_plan
 from autotune.space.pool_plan import Pools
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
 
 _POOLED = re.compile(
-    r"^\s*(?:(?P<engine>vllm|sglang|trtllm)\s*:)?\s*"
-    r"p\s*(?P<pn>\d{1,7})?(?:@(?P<pgpu>[\w.-]{1,60}))?\s*:(?P<p>[^+:]+)\+\s*"
+    r"^\s*p\s*(?P<pn>\d{1,7})?(?:@(?P<pgpu>[\w.-]{1,60}))?\s*:(?P<p>[^+:]+)\+\s*"
     r"d\s*(?P<dn>\d{1,7})?(?:@(?P<dgpu>[\w.-]{1,60}))?\s*:(?P<d>[^+:]+)$",
     re.IGNORECASE,
 )
-_SHAPE = re.compile(r"^\s*(?:(?:vllm|sglang|trtllm)\s*:)?\s*p\s*\d*(?:@[\w.-]+)?\s*:", re.IGNORECASE)
+_SHAPE = re.compile(r"^\s*p\s*\d*(?:@[\w.-]+)?\s*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class PooledSpec:
 
 def is_pooled(text: str) -> bool:
     """Whether a plan string begins as a disaggregated one does."""
-    return _SHAPE.match(text) is not None
+    return _SHAPE.match(split_name(text)[1]) is not None
 
 
 def parse_pooled(text: str) -> PooledSpec:
@@ -63,7 +63,8 @@ def parse_pooled(text: str) -> PooledSpec:
     Raises:
         InputError: not of the form `P32:PLAN+D96:PLAN`, or a side that cannot be read.
     """
-    found = _POOLED.match(text[:4000])
+    engine, body = split_name(text)
+    found = _POOLED.match(body[:4000])
     if found is None:
         raise InputError.single("plan", f"must read P32:PLAN+D96:PLAN, as in P32:EP32+D96:EP96, got {text[:200]!r}")
     sides = {}
@@ -74,10 +75,7 @@ def parse_pooled(text: str) -> PooledSpec:
         sides[side] = PoolSpec(
             gpus=None if count is None else int(count), gpu=found[f"{side}gpu"], plan=parse_plan(found[side])
         )
-    engine = found["engine"]
-    return PooledSpec(
-        text=text, engine=None if engine is None else engine.lower(), prefill=sides["p"], decode=sides["d"]
-    )
+    return PooledSpec(text=text, engine=engine, prefill=sides["p"], decode=sides["d"])
 
 
 def format_pooled(engine: str, prefill: tuple[str | None, Layout], decode: tuple[str | None, Layout]) -> str:

@@ -6,12 +6,18 @@ Optuna is imported only when a storage is opened, so that commands that need non
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autotune.storage.store import Store
+from autotune.storage.errors import storage_errors
+from autotune.storage.store import Store, StudyHeader
 from autotune.storage.urls import is_url
 from costmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 JOURNAL_NAME = "journal.log"
 LOCK_TIMEOUT_S = 10.0
@@ -28,48 +34,76 @@ def default_location(out: Path | None = None) -> Path:
     return root / "autotune" / JOURNAL_NAME
 
 
-def open_store(
-    location: Path | str,
-    study_name: str,
-    fingerprint: str,
-    directions: Sequence[str],
-    *,
-    gpus: int = 1_000_000,
-    lock_timeout_s: float = LOCK_TIMEOUT_S,
-) -> Store:
+def open_store(location: Path | str, header: StudyHeader, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Store:
     """Open a storage, and make the study in it if it is not there.
 
     Args:
         location: a database URL (`sqlite:///runs.db`, `postgresql://…`), a `.db` or `.sqlite` file, a
             directory (its `journal.log`), or the path of a journal file. Missing directories are made.
-        study_name: the study's name, for people.
-        fingerprint: `study_fingerprint(study)`; another question is another Optuna study in the same storage.
-        directions: `maximize` or `minimize`, one per objective.
-        gpus: upper bound of the layout's degrees, for the distributions that samplers and plots see.
+        header: of the study.
         lock_timeout_s: how long to wait for another process that writes.
 
     Raises:
         InputError: not readable, not writable, locked, damaged, or a file of something else.
     """
+    where = _resolved(location)
+    if isinstance(where, str):
+        from autotune.storage.database import DatabaseStore
+
+        return DatabaseStore(where, header, timeout_s=lock_timeout_s)
+    try:
+        where.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError.single(str(location), f"cannot be made the storage: {error.strerror}") from error
+    from autotune.storage.journal import JournalStore
+
+    return JournalStore(where, header, timeout_s=lock_timeout_s)
+
+
+def open_existing(location: Path | str) -> BaseStorage:
+    """Optuna's storage at a place, to look at; nothing is made.
+
+    Raises:
+        InputError: nothing is there, or something else; what Optuna raises on a damaged one comes as it is.
+    """
+    where = _resolved(location)
+    file = Path(where.partition(":///")[2].partition("?")[0]) if isinstance(where, str) else where
+    if not (isinstance(where, str) and not where.startswith("sqlite")) and not file.is_file():
+        raise InputError.single(str(location), "is not there: no study has been stored at this place")
+    if isinstance(where, str):
+        from autotune.storage.database import open_database
+
+        return open_database(where, timeout_s=LOCK_TIMEOUT_S)
+    from optuna.storages import JournalStorage
+
+    from autotune.storage.journal import JournalFile
+
+    return JournalStorage(JournalFile(where, LOCK_TIMEOUT_S))
+
+
+@contextmanager
+def reading(location: Path | str) -> Iterator[None]:
+    """Turn what a storage at this place raises in the block into `InputError`."""
+    where = _resolved(location)
+    refusals: tuple[type[Exception], ...] = ()
+    if isinstance(where, str):
+        from autotune.storage.database import REFUSALS
+
+        refusals = REFUSALS
+    with storage_errors(str(location), refusals):
+        yield
+
+
+def _resolved(location: Path | str) -> Path | str:
+    """A journal file's path, or a database's URL."""
     where = str(location)
     if "\0" in where:
         raise InputError.single(repr(where), "is not a file name: it holds a NUL")
-    name = f"{study_name}-{fingerprint[:12]}"
     if is_url(where):
-        from autotune.storage.database_store import DatabaseStore
-
-        return DatabaseStore(where, name, fingerprint, tuple(directions), gpus=gpus, timeout_s=lock_timeout_s)
+        return where
     path = Path(location).expanduser()
     try:
         path = path / JOURNAL_NAME if path.is_dir() else path
-        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError.single(where, f"cannot be made the storage: {error.strerror}") from error
-    if path.suffix in DATABASE_SUFFIXES:
-        from autotune.storage.database_store import DatabaseStore
-
-        url = f"sqlite:///{path.resolve()}"
-        return DatabaseStore(url, name, fingerprint, tuple(directions), gpus=gpus, timeout_s=lock_timeout_s)
-    from autotune.storage.journal_store import JournalStore
-
-    return JournalStore(path, name, fingerprint, tuple(directions), gpus=gpus, timeout_s=lock_timeout_s)
+    return f"sqlite:///{path.resolve()}" if path.suffix in DATABASE_SUFFIXES else path

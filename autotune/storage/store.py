@@ -1,178 +1,194 @@
-"""A scored plan as a study keeps it, and the interface of what keeps it."""
+"""What a stored study says about itself, and the interface of what keeps its trials."""
 
 from __future__ import annotations
 
-import math
-import sys
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping, Sequence, Set
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from autotune.storage.claims import BEAT_EVERY_S
-from costmodel.errors import InputError
+from autotune.storage.record import TrialRecord, is_record, record_of
 
 if TYPE_CHECKING:
-    import optuna
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+QUESTION_ATTR = "autotune_question"
+MODEL_ATTR = "autotune_model"
+OVERRIDES_ATTR = "autotune_overrides"
+METRIC_NAMES_ATTR = "study:metric_names"
+"""System attribute that `optuna.Study.set_metric_names` sets: experimental, it warns, and needs a sampler made."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialRecord:
-    """One scored plan, as the study keeps it; for numbers that are not finite see `__post_init__`."""
+class StudyHeader:
+    """What a study is called in a storage, and what it says about itself."""
 
-    key: str
-    """Identity of the candidate (plan and knobs) within its study; stored once, whoever writes it."""
-    params: Mapping[str, int | float | str]
-    """What was decided, by the names of `autotune.storage.optuna_trials.PARAMS`."""
-    values: tuple[float, ...]
-    """Objective values, one per direction. If any is not finite, the trial is PRUNED and has none."""
-    constraints: Mapping[str, float] = field(default_factory=dict)
-    """Violation code -> excess in the constraint's unit; feasible iff every one is <= 0."""
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-    """Metrics, plan string, breakdown and the like: JSON content."""
-
-    def __post_init__(self) -> None:
-        """Bring numbers to what JSON, and so every storage and dashboard, can hold.
-
-        An infinite excess becomes the largest float; NaN and infinity in `attrs` become None; values that are
-        not all finite become none at all.
-
-        Raises:
-            ValueError: a NaN excess, which would say neither feasible nor infeasible.
-        """
-        if any(math.isnan(excess) for excess in self.constraints.values()):
-            raise ValueError(f"a constraint's excess must be a number, got {dict(self.constraints)!r} of {self.key!r}")
-        most = sys.float_info.max
-        bounded = {code: float(min(max(excess, -most), most)) for code, excess in self.constraints.items()}
-        values = tuple(float(value) for value in self.values)
-        object.__setattr__(self, "constraints", bounded)
-        object.__setattr__(self, "values", values if all(map(math.isfinite, values)) else ())
-        object.__setattr__(self, "attrs", finite(dict(self.attrs)))
-        object.__setattr__(self, "params", dict(self.params))
+    name: str
+    """The study's name, for people; its Optuna study's ends in the beginning of the fingerprint."""
+    fingerprint: str
+    """Of the question and the model together: another one is another Optuna study in the same storage."""
+    question: str
+    """Of the question alone: stays the same when the model changes."""
+    model: Mapping[str, Any]
+    """What scores the plans, as `autotune.study.fingerprint.model_stamp`."""
+    directions: tuple[str, ...]
+    """`maximize` or `minimize`, one per objective."""
+    metrics: tuple[str, ...]
+    """Name of every objective."""
+    overrides: tuple[str, ...] = ()
+    """The `--set` settings that the study was made with."""
+    most_gpus: int = 1_000_000
+    """Upper bound of the layout's degrees, for the distributions that samplers and plots see."""
 
     @property
-    def feasible(self) -> bool:
-        """Whether every constraint holds."""
-        return all(excess <= 0.0 for excess in self.constraints.values())
+    def study_name(self) -> str:
+        """Name of the Optuna study."""
+        return f"{self.name}-{self.fingerprint[:12]}"
 
 
-def finite(value: Any) -> Any:
-    """JSON content with None where a number is not finite; tuples become lists."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (int, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return list(value) if _all_finite_numbers(value) else [finite(item) for item in value]
-    return value
+class Session(Protocol):
+    """A look at a study's trials; within a transaction that writes, nobody else writes to the study."""
 
+    def attributes(self, after: int) -> Iterable[tuple[int, Mapping[str, Any] | None]]:
+        """Place and attributes of each trial behind a place, ascending; None where they are no JSON."""
 
-def _all_finite_numbers(values: Sequence[Any]) -> bool:
-    """Whether nothing but finite numbers is in it: then their sum is one, unless it overflows."""
-    try:
-        return math.isfinite(sum(values))
-    except (TypeError, OverflowError):
-        return False
+    def append(self, trials: Sequence[FrozenTrial]) -> int:
+        """Write finished trials behind those that are there; the place of the last."""
 
 
 class Store(ABC):
-    """The trials of one study in an Optuna storage. A trial appears whole: none is ever RUNNING.
+    """The trials of one study in an Optuna storage. A trial appears whole and once: none is ever RUNNING.
 
-    A store is a queue as well: workers `claim` plans that nobody has stored or is scoring (`autotune.storage.claims`).
+    What the attributes of a trial say counts where their checksum is right; a damaged trial is one that is not there.
     """
 
-    name: str
-    """Name of the Optuna study: the study's name and the beginning of its fingerprint."""
     location: str
     """File or URL, as shown to people: without a password."""
-    one_machine: bool
-    """Whether all workers must run on one machine."""
-    other_hosts: frozenset[str] = frozenset()
-    """Other machines whose workers were at work when this one last claimed."""
+    earlier: Mapping[str, object] = MappingProxyType({})
+    """Where this study was made just now: others of the same question by name, each with the model that scored it."""
 
-    @abstractmethod
-    def claim(self, keys: Iterable[str], most: int) -> tuple[str, ...]:
-        """Take up to `most` of `keys` to score: the first that are not stored and not with a living worker.
+    def __init__(self, header: StudyHeader) -> None:
+        """Nothing is opened yet."""
+        self._header = header
+        self._keys: set[str] = set()
+        self._seen = -1
+        self._damaged = 0
 
-        What this store claimed before and did not add is given back. In the same step, claims of dead workers
-        are taken off. An empty claim means that the rest is stored, or with others (see `known_keys`).
+    @property
+    def name(self) -> str:
+        """Name of the Optuna study."""
+        return self._header.study_name
 
-        Raises:
-            InputError: as `add`.
-        """
+    @property
+    def damaged(self) -> int:
+        """Trials seen so far whose checksum is not that of their content."""
+        return self._damaged
 
-    @abstractmethod
-    def beat(self) -> None:
-        """Give a sign of life, so that no other worker takes over what this one claimed.
-
-        Raises:
-            InputError: as `add`.
-        """
-
-    @contextmanager
-    def alive(self, every_s: float = BEAT_EVERY_S) -> Generator[None, None, None]:
-        """Give signs of life from a thread while the block runs. One that fails is left out: the next may not."""
-        done = threading.Event()
-
-        def beats() -> None:
-            while not done.wait(every_s):
-                with suppress(InputError):
-                    self.beat()
-
-        thread = threading.Thread(target=beats, name="autotune-heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    @abstractmethod
     def known_keys(self) -> Set[str]:
         """Keys of all trials stored by now, by any process: a set that grows with later calls.
 
         Raises:
             InputError: the storage cannot be read.
         """
+        self._look(lambda session: list(self._new(session)))
+        return self._keys
 
-    @abstractmethod
-    def add(self, trials: Sequence[TrialRecord]) -> int:
+    def records(self) -> list[TrialRecord]:
+        """All trials in the order of their numbers; of several with one key the first.
+
+        Raises:
+            InputError: the storage cannot be read.
+        """
+
+        def everything(session: Session) -> list[TrialRecord]:
+            self._keys, self._seen, self._damaged = set(), -1, 0
+            return list(self._new(session))
+
+        return self._look(everything)
+
+    def add(self, records: Sequence[TrialRecord]) -> int:
         """Write those trials whose key is not stored yet, each whole or not at all; their number.
 
         Keys are read again inside the storage's lock, so two writers never store one twice.
 
         Raises:
             InputError: the storage is locked for longer than the timeout, read-only, full or damaged.
+            ValueError: a parameter that no study has, or out of its bounds.
         """
+        from autotune.storage.trials import frozen_trial
+
+        unique: dict[str, TrialRecord] = {}
+        for record in records:
+            unique.setdefault(record.key, record)
+        trials = {key: frozen_trial(record, self._header.most_gpus) for key, record in unique.items()}
+        if not trials:
+            return 0
+
+        def write(session: Session) -> tuple[list[str], int]:
+            for _ in self._new(session):
+                pass
+            missing = [key for key in trials if key not in self._keys]
+            return missing, session.append([trials[key] for key in missing]) if missing else self._seen
+
+        added, self._seen = self._change(write)
+        self._keys.update(added)
+        return len(added)
+
+    def _new(self, session: Session) -> Iterator[TrialRecord]:
+        """Records behind the last one seen."""
+        for place, attributes in session.attributes(self._seen):
+            self._seen = place
+            if attributes is not None and not is_record(attributes):
+                continue  # a trial that somebody added by hand
+            record = None if attributes is None else record_of(attributes)
+            if record is None:
+                self._damaged += 1
+            elif record.key not in self._keys:
+                self._keys.add(record.key)
+                yield record
 
     @abstractmethod
-    def records(self) -> list[TrialRecord]:
-        """All trials in the order of their numbers.
-
-        Raises:
-            InputError: the storage cannot be read.
-        """
+    def _look(self, work: Callable[[Session], T]) -> T:
+        """Do something that reads."""
 
     @abstractmethod
-    def optuna_study(self, sampler: optuna.samplers.BaseSampler | None = None) -> optuna.Study:
-        """The Optuna study: for samplers, `optuna.visualization`, `best_trial`.
+    def _change(self, work: Callable[[Session], T]) -> T:
+        """Do something that writes: whole or not at all. `work` may be done again where it did not come through."""
 
-        `best_trial` is the best feasible trial; Optuna raises ValueError where there is none.
-        """
 
-    def best(self) -> TrialRecord | None:
-        """The best feasible trial by the first objective; None where none is (Optuna 5 raises then)."""
-        feasible = [r for r in self.records() if r.feasible and r.values]
-        if not feasible:
-            return None
-        maximize = self.directions[0] == "maximize"
-        return (max if maximize else min)(feasible, key=lambda record: record.values[0])
+def find_study(storage: BaseStorage, header: StudyHeader) -> int | None:
+    """Number of a study in its storage; None where it is not there, or whoever made it was killed at it."""
+    try:
+        study_id = storage.get_study_id_from_name(header.study_name)
+    except KeyError:
+        return None
+    return study_id if MODEL_ATTR in storage.get_study_user_attrs(study_id) else None
 
-    @property
-    @abstractmethod
-    def directions(self) -> tuple[str, ...]:
-        """`maximize` or `minimize`, one per objective."""
+
+def make_study(storage: BaseStorage, header: StudyHeader) -> tuple[int, dict[str, object]]:
+    """Make a study with what it says about itself; its number, and the models of the same question's other studies."""
+    import optuna
+    from optuna.study import StudyDirection
+
+    optuna.logging.set_verbosity(
+        optuna.logging.ERROR
+    )  # what it says of a new study is for people who call it themselves
+    studies = {s.study_name: s for s in storage.get_all_studies()}
+    earlier = {
+        name: s.user_attrs.get(MODEL_ATTR)
+        for name, s in studies.items()
+        if s.user_attrs.get(QUESTION_ATTR) == header.question and len(s.directions) == len(header.directions)
+    }
+    if header.study_name not in studies:
+        directions = [StudyDirection[direction.upper()] for direction in header.directions]
+        storage.create_new_study(directions, header.study_name)
+    study_id = storage.get_study_id_from_name(header.study_name)
+    storage.set_study_system_attr(study_id, METRIC_NAMES_ATTR, list(header.metrics))
+    storage.set_study_user_attr(study_id, OVERRIDES_ATTR, list(header.overrides))
+    storage.set_study_user_attr(study_id, QUESTION_ATTR, header.question)
+    storage.set_study_user_attr(study_id, MODEL_ATTR, dict(header.model))
+    return study_id, earlier

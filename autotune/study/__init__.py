@@ -1,27 +1,23 @@
 """The question: study files, read, checked and resolved."""
 
 from autotune.study.clusters import cluster_choices, cluster_of, in_place, on_cluster, opens_clusters
+from autotune.study.field_types import IntRange
 from autotune.study.fingerprint import study_fingerprint
 from autotune.study.json_schema import json_schema
 from autotune.study.load import load_study, study_from_document
 from autotune.study.operation import RetunePolicy, Switch
+from autotune.study.question import Study
 from autotune.study.read_and_override import field_paths
-from autotune.study.values import (
-    FEWEST_IN_FLIGHT,
-    OBJECTIVES,
+from autotune.study.sections import (
     Baseline,
     Constraints,
     EngineOptions,
-    IntRange,
     Objective,
     Search,
-    Study,
     Workload,
 )
 
 __all__ = [
-    "FEWEST_IN_FLIGHT",
-    "OBJECTIVES",
     "Baseline",
     "Constraints",
     "EngineOptions",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autotune.study.values import Objective, Study
+from autotune.metrics import MAXIMIZE, OF_CLUSTERS, PER_GPU
+from autotune.study.question import Study
+from autotune.study.sections import Objective
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
-
-OF_CLUSTERS = ("usd_per_million_tokens", "gpus")
-"""Metrics by which clusters differ; on one cluster both order plans as throughput per GPU does, or not at all."""
 
 
 def cluster_choices(study: Study) -> tuple[Cluster, ...]:
@@ -64,7 +63,7 @@ def in_place(study: Study, *, pools: bool = False) -> Study:
     own = on_cluster(study, study.cluster)
     if study.objective.metric in OF_CLUSTERS:
         said.append(f"{study.objective.metric} is throughput per GPU here: all plans have the same GPUs at one price")
-        own = replace(own, objective=Objective(metric="total_tokens_per_s_per_gpu", direction="maximize"))
+        own = replace(own, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
     return replace(
         own,
         axes=replace(own.axes, disaggregated=disaggregated),

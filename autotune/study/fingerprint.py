@@ -1,72 +1,73 @@
-"""A short name for a question: equal exactly where the answer must be."""
+"""A short name for a question and for the model that answers it: equal exactly where the answer must be."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from functools import lru_cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from typing import Any
 
-from autotune.study.values import Study
+from autotune.engines import ENGINES, engines_of
+from autotune.study.question import Study
+from costmodel.calibration.data_files import data_digest, kernel_file, residual_file
+from costmodel.version import MODEL_VERSION
 
-_NOT_ASKED = ("path", "calibration", "assumptions", "sources", "switch", "retune")
+_NOT_ASKED = ("path", "overrides", "assumptions", "operation_assumptions", "sources", "switch", "retune")
 """Fields that say nothing about the answer, of a study and of what it holds."""
-_MODEL_PARTS = (
-    "costmodel",
-    "autotune.engines",
-    "autotune.space",
-    "autotune.scoring",
-    "autotune.disaggregated",
-    "autotune.tuning",
-)
 
 
 def study_fingerprint(study: Study) -> str:
-    """SHA-256, hex, of all that decides a study's results.
+    """SHA-256, hex, of all that decides a study's results: the question and the model that answers it."""
+    return _digest({"question": question_digest(study), "model": model_stamp(study)})
 
-    That is every resolved value but the study's name and the assumptions (a value given and the same value
-    filled in are one question), the content of the calibration profile, and the cost model's own code and
-    data: a storage written by another version of the model answers another question.
+
+def question_digest(study: Study) -> str:
+    """SHA-256, hex, of every resolved value but the study's name and the assumptions.
+
+    A value that is given and the same value filled in are one question. A user's calibration counts by its content.
     """
-    question = {"study": _plain(replace(study, name="")), "cost_model": model_digest()}
-    if study.calibration is not None:
-        question["calibration"] = hashlib.sha256(study.calibration.read_bytes()).hexdigest()
-    text = json.dumps(question, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _digest(_plain(replace(study, name="")))
+
+
+def model_stamp(study: Study) -> dict[str, Any]:
+    """What a study is scored with, as JSON content: `version` of the model, and `data`, file -> digest of its content.
+
+    The files are those that the study's engines and GPUs use, so that an edit of others leaves stored trials valid.
+    """
+    baseline = study.baseline.engine if study.baseline else None
+    engines = {ENGINES[e].traits.calibration for e in (*engines_of(study.engine), baseline) if e is not None}
+    clusters = (study.cluster, *study.axes.gpu_types, *study.axes.other_gpus)
+    names = {residual_file(e) for e in engines}
+    names |= {kernel_file(c.gpu.generation, e) for c in clusters for e in engines}
+    return {"version": MODEL_VERSION, "data": {name: data_digest(name) for name in sorted(names)}}
+
+
+def model_age(stamp: object) -> str | None:
+    """Why trials with this stamp are not the present model's; None: they are.
+
+    Args:
+        stamp: from `model_stamp`, as a storage gave it back.
+    """
+    if not isinstance(stamp, Mapping) or stamp.get("version") != MODEL_VERSION:
+        return f"model version {stamp.get('version') if isinstance(stamp, Mapping) else None}, now {MODEL_VERSION}"
+    data = stamp.get("data")
+    if not isinstance(data, Mapping):
+        return "unknown calibration data"
+    changed = sorted(str(name) for name, digest in data.items() if data_digest(str(name)) != digest)
+    return f"other calibration data: {', '.join(changed)}" if changed else None
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@lru_cache(maxsize=1)
-def model_digest() -> str:
-    """SHA-256, hex, of the code and data that score a plan: same sources, same digest, on any machine."""
-    digest = hashlib.sha256()
-    for package in _MODEL_PARTS:
-        for name, entry in sorted(_sources(files(package), package)):
-            content = entry.read_bytes()
-            digest.update(f"{name} {len(content)}\n".encode())
-            digest.update(content)
-    return digest.hexdigest()
-
-
-def _sources(folder: Traversable, name: str) -> list[tuple[str, Traversable]]:
-    found: list[tuple[str, Traversable]] = []
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            # the catalogs are out: what a study uses of them is in its resolved values
-            if entry.name not in ("__pycache__", "catalog_data"):
-                found += _sources(entry, f"{name}/{entry.name}")
-        elif entry.name.endswith((".py", ".toml", ".json")):
-            found.append((f"{name}/{entry.name}", entry))
-    return found
 
 
 def _plain(value: Any) -> Any:
     """JSON content of a value, without what is not asked."""
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init and f.name not in _NOT_ASKED}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]

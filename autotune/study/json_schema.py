@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from autotune.study.schema import StudyTable
+from autotune.study.study_table import study_adapter
 from costmodel.hardware.catalog import GpuTable
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a study file, a description with the unit on every field."""
-    schema = StudyTable.model_json_schema()
+    schema = study_adapter().json_schema()
     gpu = GpuTable.model_json_schema(ref_template="#/$defs/{model}")
     schema["$defs"].update(gpu.pop("$defs", {}))
     gpu["properties"]["base"] = {

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autotune.study.load import model_file, study_from_document
+from autotune.study.load import study_from_document
 from autotune.study.read_and_override import override, read_document
+from autotune.study.references import model_file
 from costmodel.arch.config.checkpoint import checkpoint_config
 
 STUDY_FILE = "study.json"
@@ -31,8 +32,8 @@ def portable_study(path: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
     if file is not None:
         config, name = checkpoint_config(file)
         document["model"] = {**config, "name": name}
-    if study.calibration is not None:
-        document["calibration"] = CALIBRATION_FILE
-        files[CALIBRATION_FILE] = study.calibration.read_text(encoding="utf-8")
+    if "calibration" in document:
+        calibration, document["calibration"] = document["calibration"], CALIBRATION_FILE
+        files[CALIBRATION_FILE] = (path.parent / calibration).read_text(encoding="utf-8")
     document["name"] = study.name
     return {STUDY_FILE: json.dumps(document, indent=1, ensure_ascii=False) + "\n", **files}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from autotune.study.schema import StudyTable
-from autotune.study.validation_messages import nearest, shown, tables_in
+from autotune.study.references import model_file
+from autotune.study.study_table import StudyTable, file_fields, tables_in
+from autotune.study.validation_messages import nearest, shown
 from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
 from costmodel.hardware.catalog import GpuTable, PeakTable
@@ -54,6 +54,7 @@ def override(document: dict[str, Any], settings: Sequence[str]) -> dict[str, Any
     """A copy of the document with `a.b.c=VALUE` applied in order.
 
     VALUE is a TOML value; what is not one is taken as a string; nothing after `=` takes the field out.
+    A path is relative to the working directory, as everywhere on a command line; those in the file are relative to it.
     A field of a GPU given by name (`cluster.gpu.hbm_gib=96`) makes a table of it, with that name as `base`.
 
     Raises:
@@ -73,12 +74,12 @@ def field_paths() -> list[str]:
     return sorted([*paths, *gpu, *(f"cluster.gpu.peak_tflops.{name}" for name in PeakTable.model_fields)])
 
 
-def _paths(model: type[BaseModel], prefix: str) -> list[str]:
+def _paths(table: type, prefix: str) -> list[str]:
     found = []
-    for name, field in model.model_fields.items():
+    for name, annotation in file_fields(table).items():
         found.append(prefix + name)
-        for table in tables_in(field.annotation):
-            found += _paths(table, f"{prefix}{name}.")
+        for below in tables_in(annotation):
+            found += _paths(below, f"{prefix}{name}.")
     return found
 
 
@@ -89,7 +90,7 @@ def _apply(document: dict[str, Any], setting: str) -> Problem | None:
         return Problem(path="--set", message=f"must read path.to.field=VALUE, got {setting!r}")
     parts = where.split(".")
     known = field_paths()
-    free = parts[0] == "model" or where.startswith("cluster.gpu.sources.")
+    free = parts[0] == "model" or where.startswith(("cluster.gpu.sources.", "prices."))
     if where not in known and not free:
         leaf = [path for path in known if path.rpartition(".")[2] == parts[-1]]
         near = f"; the nearest is {' or '.join(leaf)}" if leaf else nearest(where, known)
@@ -108,10 +109,20 @@ def _apply(document: dict[str, Any], setting: str) -> Problem | None:
             return Problem(path=f"--set {where}", message=f"{path} is not a table, got {shown(below)}")
         table = below
     if text.strip():
-        table[parts[-1]] = _value(text.strip())
+        table[parts[-1]] = _from_here(where, _value(text.strip()))
     else:
         table.pop(parts[-1], None)
     return None
+
+
+def _from_here(where: str, value: Any) -> Any:
+    """The value, a path in it made absolute."""
+    if not isinstance(value, str) or not value:
+        return value
+    if where == "calibration":
+        return os.path.abspath(value)
+    file = model_file(value, Path()) if where == "model" else None
+    return value if file is None else os.path.abspath(file)
 
 
 def _value(text: str) -> Any:

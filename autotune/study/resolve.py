@@ -2,70 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from autotune.engines.names import engines_of
+from autotune.engines import ANY, ENGINES, engines_of, listed
+from autotune.metrics import OBJECTIVES
 from autotune.study.engine_hardware import engines_that_run, multiplied_in
-from autotune.study.operation import retune_policy, switch_values
-from autotune.study.resolve_wider_search import axes
-from autotune.study.schema import ConcurrencyRange, StudyTable, TokenRange, WorkloadTable
-from autotune.study.values import (
-    OBJECTIVES,
-    Baseline,
-    Constraints,
+from autotune.study.field_types import IntRange, assumptions
+from autotune.study.operation import Switch
+from autotune.study.question import Study
+from autotune.study.sections import (
+    DEFAULT_MAX_NUM_SEQS,
     EngineOptions,
-    IntRange,
     Objective,
     Search,
-    Study,
     Workload,
+    WorkloadTable,
 )
+from autotune.study.study_table import StudyTable
+from autotune.study.wider_search import DRAFT_FRAC_PER_TOKEN, Speculative, WiderSearch
 from costmodel.arch import Arch
+from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import not_measured
-from costmodel.hardware import Cluster
-
-DEFAULT_BATCHED_TOKENS = (2048, 4096, 8192, 16384)
-"""8,192 is what the three engines start with on large GPUs; its neighbours trade TTFT for TPOT."""
-DEFAULT_MEMORY_UTILIZATION = 0.9
-"""vLLM's default `gpu_memory_utilization`; SGLang's `mem_fraction_static` lies near it."""
-DEFAULT_MAX_NUM_SEQS = 1024
-"""What vLLM's server starts with on GPUs of 70 GiB and more."""
+from costmodel.errors import InputError, Problem
+from costmodel.hardware import Cluster, load_gpu
 
 T = TypeVar("T")
 
 
-def span(lengths: int | TokenRange | ConcurrencyRange) -> IntRange:
-    """A number as the range that holds only it."""
-    if isinstance(lengths, int):
-        return IntRange(min=lengths, max=lengths)
-    return IntRange(min=lengths.min, max=lengths.max)
+def _as(kind: type[T], table: Any, **more: Any) -> T:
+    """A value of the fields that it shares with a table, and `more`."""
+    shared = {f.name: getattr(table, f.name) for f in fields(kind) if hasattr(table, f.name)}  # type: ignore[arg-type]  # a dataclass
+    return kind(**{**shared, **more})
 
 
-def longest_prompt(workload: WorkloadTable) -> int:
-    """Prompt length that the TTFT limit is checked at, tokens."""
-    return workload.longest_prompt or span(workload.isl).max
+def study(
+    table: StudyTable,
+    document: Mapping[str, Any],
+    *,
+    path: Path,
+    arch: Arch,
+    cluster: Cluster,
+    prices: Mapping[str, float],
+    calibration: Profile | None,
+) -> Study:
+    """The study of a valid table whose references have been read.
 
+    Args:
+        table: the file, read.
+        document: the file as it stands: what is not in it was left out.
+        path: of the file.
+        arch: of its model.
+        cluster: of its GPUs, priced.
+        prices: US dollars per GPU and hour, by the catalog's name.
+        calibration: the user's own.
 
-def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibration: Path | None) -> Study:
-    """The study of a valid table whose references have been read."""
-    said: list[str] = []
-    workload = _workload(table.workload, arch, said)
-    search = _search(table, cluster, said)
+    Raises:
+        InputError: a GPU that is not known or has no price, or a pool size that no split of the cluster can have.
+    """
+    said: list[str] = list(table.assumptions)
+    workload = _workload(table, _given(document, "workload"), arch, said)
+    search = _search(table, _given(document, "search"), cluster, said)
     objective = _objective(table, said)
-    baseline = None if table.baseline is None else Baseline(**table.baseline.model_dump())
-    if "engine" not in table.model_fields_set:
-        said.append("engine not given: any of vLLM, SGLang and TensorRT-LLM")
-    elif table.engine != "any" and table.engine_version is None:
+    if "engine" not in document:
+        said.append(f"engine not given: any of {listed([engine.title for engine in ENGINES.values()])}")
+    elif table.engine != ANY and table.engine_version is None:
         said.append("engine_version not given: the version whose rules are modelled")
-    said += _cluster_assumptions(table, cluster)
-    opened = axes(table, cluster, said)
+    if table.cluster.gpus_per_node is None:
+        said.append(f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, as in {cluster.gpu.name} servers")
+    opened = _wider_search(table, _given(document, "disaggregation"), cluster, prices, said)
     clusters = (cluster, *opened.gpu_types, *opened.other_gpus)
     engine = engines_that_run(table.engine, arch, clusters, search, said)
     said += multiplied_in(arch, clusters, search)
-    said += _calibration_assumptions(engine, arch, cluster)
-    engine_options = _engine_options(table, said)
+    gpu = cluster.gpu
+    unknown = [text for name in engines_of(engine) for text in not_measured(arch, gpu, ENGINES[name].traits)]
+    said += dict.fromkeys(f"calibration: {text}" for text in unknown)
+    options = _engine_options(table, _given(document, "engine_options"), said)
+    switch, operation = _switch(table, _given(document, "switch"), cluster)
     return Study(
         name=table.name or path.stem,
         path=path,
@@ -74,87 +89,48 @@ def study(table: StudyTable, *, path: Path, arch: Arch, cluster: Cluster, calibr
         arch=arch,
         cluster=cluster,
         workload=workload,
-        constraints=_constraints(table),
+        constraints=table.constraints,
         objective=objective,
         search=search,
-        baseline=baseline,
-        engine_options=engine_options,
+        baseline=table.baseline,
+        engine_options=options,
         axes=opened,
-        switch=switch_values(table.switch, cluster),
-        retune=retune_policy(table.retune),
+        switch=switch,
+        retune=table.retune,
         calibration=calibration,
-        assumptions=(*table.assumptions, *said, *arch.assumptions, *cluster.gpu.assumptions),
+        assumptions=(*said, *arch.assumptions, *gpu.assumptions),
+        operation_assumptions=(*operation, *assumptions("retune", table.retune, _given(document, "retune"))),
     )
 
 
-def _workload(table: WorkloadTable, arch: Arch, said: list[str]) -> Workload:
-    isl = span(table.isl)
-    if table.prefix_cache_hit_frac is None:
-        said.append("workload.prefix_cache_hit_frac not given: 0 (every prompt token is computed)")
-    if table.expert_skew is None and arch.is_moe:
-        said.append("workload.expert_skew not given: 0 (balanced routing)")
-    if table.expert_skew and not arch.is_moe:
-        said.append(f"workload.expert_skew {table.expert_skew:g} has no effect: the model has no routed experts")
-    if table.longest_prompt is None:
-        said.append(f"workload.longest_prompt not given: {isl.max:,} tokens, the longest isl")
-    return Workload(
-        isl=isl,
-        osl=span(table.osl),
-        concurrency=table.concurrency,
-        request_rate_per_s=table.request_rate_per_s,
-        prefix_cache_hit_frac=table.prefix_cache_hit_frac or 0.0,
-        expert_skew=table.expert_skew or 0.0,
-        longest_prompt=longest_prompt(table),
-    )
+def _given(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A table as it stands in the file: empty where there is none."""
+    found = document.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
-def _search(table: StudyTable, cluster: Cluster, said: list[str]) -> Search:
-    search = table.search
-    return Search(
-        concurrency=_concurrency(table, cluster, said),
-        max_num_batched_tokens=_chosen(
-            search.max_num_batched_tokens, DEFAULT_BATCHED_TOKENS, "max_num_batched_tokens", said
-        ),
-        attn_cp=_chosen(search.attn_cp, (1,), "attn_cp", said),
-        dcp=_chosen(search.dcp, (1,), "dcp", said),
-        redundant_experts=_chosen(search.redundant_experts, (0,), "redundant_experts", said),
-        weight_dtype=_dtypes(search.weight_dtype, "weight_dtype", said),
-        kv_dtype=_dtypes(search.kv_dtype, "kv_dtype", said),
-        **{name: getattr(search, name) for name in _SAME_IN_VALUE},
-    )
+def longest_prompt(workload: WorkloadTable) -> int:
+    """Prompt length that the TTFT limit is checked at, tokens."""
+    return workload.longest_prompt or workload.isl.max
 
 
-_SAME_IN_VALUE = ("trials", "timeout_s", "seed", "min_p_meets", "sampler", "exhaustive_limit")
+def _workload(table: StudyTable, given: Mapping[str, Any], arch: Arch, said: list[str]) -> Workload:
+    workload = _as(Workload, table.workload, longest_prompt=longest_prompt(table.workload))
+    said += assumptions("workload", workload, given, () if arch.is_moe else ("expert_skew",))
+    if workload.expert_skew and not arch.is_moe:
+        said.append(f"workload.expert_skew {workload.expert_skew:g} has no effect: the model has no routed experts")
+    return workload
 
 
-def _concurrency(table: StudyTable, cluster: Cluster, said: list[str]) -> tuple[int, ...] | IntRange | None:
-    asked, workload = table.search.concurrency, table.workload
-    if workload.concurrency is not None or workload.request_rate_per_s is not None:
-        return None
-    if asked is None:
-        most = DEFAULT_MAX_NUM_SEQS * max(cluster.gpus, *(table.search.gpus or (1,)))
+def _search(table: StudyTable, given: Mapping[str, Any], cluster: Cluster, said: list[str]) -> Search:
+    search = _as(Search, table.search)
+    fixed = table.workload.concurrency is not None or table.workload.request_rate_per_s is not None
+    if not fixed and search.concurrency is None:
+        most = DEFAULT_MAX_NUM_SEQS * max(cluster.gpus, *table.search.gpus, 1)
         said.append(f"workload.concurrency not given: searched from 1 to {most:,} in flight over all replicas")
-        return IntRange(min=1, max=most)
-    return span(asked) if isinstance(asked, ConcurrencyRange) else _distinct(asked)
-
-
-def _distinct(values: Sequence[T]) -> tuple[T, ...]:
-    """Without repetitions, in a fixed order: the order in which a study lists its choices means nothing."""
-    return tuple(sorted(set(values)))  # type: ignore[type-var]  # numbers or strings, never mixed
-
-
-def _chosen(asked: list[int] | None, default: tuple[int, ...], name: str, said: list[str]) -> tuple[int, ...]:
-    if asked is not None:
-        return _distinct(asked)
-    said.append(f"search.{name} not given: {', '.join(f'{v:,}' for v in default)}")
-    return default
-
-
-def _dtypes(asked: Sequence[str] | None, name: str, said: list[str]) -> tuple[str | None, ...]:
-    if asked is not None:
-        return _distinct(asked)
-    said.append(f"search.{name} not given: the checkpoint's")
-    return (None,)
+        search = replace(search, concurrency=IntRange(min=1, max=most))
+    said += assumptions("search", search, given)
+    return search
 
 
 def _objective(table: StudyTable, said: list[str]) -> Objective:
@@ -170,48 +146,99 @@ def _objective(table: StudyTable, said: list[str]) -> Objective:
     return Objective(metric=metric, direction=OBJECTIVES[metric])
 
 
-def _constraints(table: StudyTable) -> Constraints:
-    given = table.constraints
-    return Constraints(
-        ttft_s=None if given.ttft_ms is None else given.ttft_ms / 1e3,
-        tpot_s=None if given.tpot_ms is None else given.tpot_ms / 1e3,
-        memory_util_frac=given.memory_util_frac,
-        min_total_tokens_per_s_per_gpu=given.min_total_tokens_per_s_per_gpu,
-        min_output_tokens_per_s_per_gpu=given.min_output_tokens_per_s_per_gpu,
-        min_stage_tokens_per_s_per_gpu=given.min_stage_tokens_per_s_per_gpu,
-        min_gpu_util_frac=given.min_gpu_util_frac,
-    )
-
-
-def _cluster_assumptions(table: StudyTable, cluster: Cluster) -> list[str]:
-    if table.cluster.gpus_per_node is None:
-        return [f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, as in {cluster.gpu.name} servers"]
-    return []
-
-
-def _calibration_assumptions(engine: str, arch: Arch, cluster: Cluster) -> list[str]:
-    """What of the question no measured run covers."""
-    gpu = cluster.gpu
-    found = [
-        f"calibration: {text}" for e in engines_of(engine) for text in not_measured(arch, gpu.name, gpu.generation, e)
-    ]
-    return list(dict.fromkeys(found))
-
-
-def _engine_options(table: StudyTable, said: list[str]) -> EngineOptions:
-    given = table.engine_options
-    memory, seqs = given.gpu_memory_utilization, given.max_num_seqs
-    if memory is None:
-        memory = min(DEFAULT_MEMORY_UTILIZATION, table.constraints.memory_util_frac or 1.0)
-        said.append(f"engine_options.gpu_memory_utilization not given: {memory:g} of total memory")
-    if seqs is None:
-        seqs = DEFAULT_MAX_NUM_SEQS
-        said.append(f"engine_options.max_num_seqs not given: {seqs:,} per attention-DP rank")
-    if "cuda_graphs" not in given.model_fields_set:
-        said.append("engine_options.cuda_graphs not given: decode steps run as CUDA graphs")
-    elif not given.cuda_graphs:
+def _engine_options(table: StudyTable, given: Mapping[str, Any], said: list[str]) -> EngineOptions:
+    options = table.engine_options
+    if "gpu_memory_utilization" not in given:
+        most = table.constraints.memory_util_frac or 1.0
+        options = replace(options, gpu_memory_utilization=min(options.gpu_memory_utilization, most))
+    said += assumptions("engine_options", options, given)
+    if not options.cuda_graphs:
         said.append(
             "engine_options.cuda_graphs is false: launch files say so, but decode steps are estimated as CUDA graphs; "
             "eager ones are slower by what launching their kernels takes"
         )
-    return EngineOptions(gpu_memory_utilization=memory, cuda_graphs=given.cuda_graphs, max_num_seqs=seqs)
+    return options
+
+
+def _switch(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -> tuple[Switch, list[str]]:
+    switch = table.switch
+    if "peer_gb_per_s" not in given:
+        switch = replace(switch, peer_bytes_per_s=cluster.gpu.scaleout_bytes_per_s)
+    if "startup_s" not in given:
+        switch = replace(switch, startup_s={name: engine.startup_s for name, engine in ENGINES.items()})
+    unused = "peer_bytes_per_s" if switch.weights_from == "storage" else "storage_bytes_per_s"
+    return switch, assumptions("switch", switch, given, (unused,))
+
+
+def _wider_search(
+    table: StudyTable, given: Mapping[str, Any], cluster: Cluster, prices: Mapping[str, float], said: list[str]
+) -> WiderSearch:
+    problems: list[Problem] = []
+
+    def cluster_of(name: str, gpus: int, per_node: int | None, path: str) -> Iterator[Cluster]:
+        try:
+            gpu = load_gpu(name)
+        except InputError as error:
+            problems.extend(Problem(path=path, message=p.message) for p in error.problems)
+            return
+        gpu = replace(gpu, price_per_hour=prices.get(gpu.name, gpu.price_per_hour))
+        yield Cluster(gpus=gpus, gpu=gpu, gpus_per_node=per_node or min(gpu.gpus_per_node, gpus))
+
+    search, multiple = table.search, table.disaggregation.pool_gpus_multiple_of
+    also = enumerate(table.cluster.also)
+    others = tuple(c for i, o in also for c in cluster_of(o.gpu, o.gpus, o.gpus_per_node, f"$.cluster.also[{i}].gpu"))
+    named = [c for i, n in enumerate(search.gpu) for c in cluster_of(n, cluster.gpus, None, f"$.search.gpu[{i}]")]
+    types = tuple(c for c in named if c.gpu.name != cluster.gpu.name)
+    if search.disaggregated != "off" and not table.cluster.also and cluster.gpus < 2 * multiple:
+        path = "$.disaggregation.pool_gpus_multiple_of" if multiple > 1 else "$.search.disaggregated"
+        message = f"two pools of at least {multiple} GPUs do not fit into cluster.gpus, got {cluster.gpus}"
+        problems.append(Problem(path=path, message=message))
+    if table.objective.minimize == "usd_per_million_tokens":
+        unpriced = sorted({c.gpu.name for c in (cluster, *types, *others) if c.gpu.price_per_hour is None})
+        why = "must be given where usd_per_million_tokens is minimized"
+        problems += [Problem(path=f"$.prices.{name}", message=why) for name in unpriced]
+    if problems:
+        raise InputError(problems)
+    if search.disaggregated != "off":
+        said += _pool_assumptions(table, given, cluster)
+    return _as(
+        WiderSearch,
+        table.disaggregation,
+        disaggregated=search.disaggregated,
+        other_gpus=others,
+        gpu_counts=tuple(sorted({*search.gpus, cluster.gpus})) if search.gpus else (),
+        gpu_types=types,
+        speculative=_speculative(table, said),
+        balanced_stages=search.stage_layers == "balanced",
+    )
+
+
+def _pool_assumptions(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -> list[str]:
+    found = assumptions("disaggregation", table.disaggregation, given)
+    if table.disaggregation.link_bytes_per_s is None:
+        link = (
+            f"disaggregation.link_gb_per_s not given: the links of {cluster.gpu.name} as calibrated (scale-out "
+            f"{cluster.gpu.scaleout_bytes_per_s / 1e9:g} GB/s a GPU, or scale-up where one domain holds the cluster)"
+        )
+        found = [link, *found]
+    what = (
+        "disaggregated plans: both pools run one engine with one KV dtype; the connector can move the cache between "
+        "any two layouts; routers send each prompt to an attention-DP rank of the prefill pool at random; no "
+        "disaggregated run was measured"
+    )
+    return [*found, what]
+
+
+def _speculative(table: StudyTable, said: list[str]) -> Speculative | None:
+    given = table.speculative
+    if given is None:
+        return None
+    if given.draft_frac is None:
+        share = DRAFT_FRAC_PER_TOKEN * given.draft_tokens
+        said.append(f"speculative.draft_frac not given: {share:g} of a step for {given.draft_tokens} draft tokens")
+        given = replace(given, draft_frac=share)
+    said.append(
+        "speculative: every plan decodes so; tokens are accepted as given whatever the batch; memory of the drafter is "
+        "not counted; no speculative run was measured"
+    )
+    return given

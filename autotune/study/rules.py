@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from autotune.study.resolve_wider_search import axes_problems
 from costmodel.arch import Arch
 from costmodel.errors import Problem
 
@@ -46,8 +45,17 @@ def between_fields(document: Mapping[str, Any]) -> list[Problem]:
         problems.append(_problem("workload.longest_prompt", message))
     problems += _engines(document)
     problems += _knobs(search)
-    problems += axes_problems(document)
+    problems += _speculative(document)
     return problems
+
+
+def _speculative(document: Mapping[str, Any]) -> list[Problem]:
+    given = _table(document, "speculative")
+    drafted, accepted = given.get("draft_tokens"), given.get("accepted_per_step")
+    if not isinstance(drafted, int) or not isinstance(accepted, (int, float)) or 1 <= accepted <= drafted + 1:
+        return []
+    message = f"must lie between 1 and draft_tokens + 1, got {accepted} and {drafted} draft tokens"
+    return [_problem("speculative.accepted_per_step", message)]
 
 
 def _knobs(search: Mapping[str, Any]) -> list[Problem]:

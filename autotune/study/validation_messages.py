@@ -7,21 +7,22 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from autotune.study.study_table import file_fields, tables_in
 from costmodel.errors import Problem
 
 _MAX_SHOWN = 80
-_TABLE_KINDS = {"model_type": "a table", "model_attributes_type": "a table", "dict_type": "a table"}
 _KINDS = {
-    **_TABLE_KINDS,
+    "dataclass_type": "a table",
+    "dict_type": "a table",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "a string",
     "bool_type": "true or false",
-    "list_type": "a list",
+    "tuple_type": "a list",
 }
 _LIMITS = {
     "greater_than": ("more than", "gt"),
@@ -55,29 +56,34 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; the nearest {'is' if len(near) == 1 else 'are'} {' and '.join(near)}"
 
 
-def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+def problems_of(error: ValidationError, table: type) -> list[Problem]:
     """Every error of a validation, as problems with `$` paths.
 
     Args:
         error: what pydantic raised.
-        model: the model validated; its fields are what misspelt names are compared with.
+        table: what was read; its fields are what misspelt names are compared with.
     """
     problems = []
-    for found in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    for found in errors:
+        if found["type"] == "too_short" and any(
+            e["loc"][: len(found["loc"])] == found["loc"] for e in errors if e is not found
+        ):
+            continue  # what is wrong in it was left out before it was counted
         parts = [p for p in found["loc"] if not (isinstance(p, str) and p.startswith("~"))]
         path = "$"
         for part in parts:
             path = join(path, part)
-        problems.append(Problem(path=path, message=_message(found, parts, model)))
+        problems.append(Problem(path=path, message=_message(found, parts, table)))
     return problems
 
 
-def _message(found: Mapping[str, Any], parts: list[Any], model: type[BaseModel]) -> str:
+def _message(found: Mapping[str, Any], parts: list[Any], table: type) -> str:
     kind, context, got = found["type"], found.get("ctx", {}), shown(found["input"])
     if kind == "missing":
         return "is required, got nothing"
-    if kind == "extra_forbidden":
-        known = _fields_at(model, parts[:-1])
+    if kind == "unexpected_keyword_argument":
+        known = _fields_at(table, parts[:-1])
         listed = "" if not known else f" (known: {', '.join(known)})"
         return f"is not a field{nearest(str(parts[-1]), known) or listed}, got {got}"
     if kind in _KINDS:
@@ -102,19 +108,12 @@ def _limit(value: float) -> str:
     return f"{int(value) if float(value).is_integer() else value:,}"
 
 
-def _fields_at(model: type[BaseModel], parts: list[Any]) -> list[str]:
-    """Fields of the table at a path below `model`."""
+def _fields_at(table: type, parts: list[Any]) -> list[str]:
+    """Fields of the table at a path below `table`."""
     for part in parts:
-        field = model.model_fields.get(part) if isinstance(part, str) else None
-        tables = [] if field is None else tables_in(field.annotation)
-        if not tables:
+        annotation = file_fields(table).get(part) if isinstance(part, str) else None
+        below = [] if annotation is None else tables_in(annotation)
+        if not below:
             return []
-        model = tables[0]
-    return list(model.model_fields)
-
-
-def tables_in(annotation: Any) -> list[type[BaseModel]]:
-    """Models that an annotation holds, at any depth of unions and `Annotated`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [t for arm in getattr(annotation, "__args__", ()) for t in tables_in(arm)]
+        table = below[0]
+    return list(file_fields(table))

@@ -4,35 +4,71 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autotune.study import field_types as ft
 from costmodel.hardware import Cluster
 
-DISAGGREGATED = ("off", "auto", "only")
 DRAFT_FRAC_PER_TOKEN = 0.05
 """Assumed: a draft head such as DeepSeek-V3's next-token module is one layer of 61 and is run once per token, and the
 embedding and LM head with it (arXiv 2412.19437, section 2.2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speculative:
-    """Speculative decoding as the user measured it."""
+class Disaggregation:
+    """How a disaggregated plan's pools are cut and how the KV cache travels between them."""
 
-    draft_tokens: int
-    accepted_per_step: float
-    """Tokens that a decode step yields, mean."""
-    draft_frac: float
-    """Time of drafting over the time of the step that verifies."""
+    __pydantic_config__ = ft.TABLE
+    link_bytes_per_s: ft.GbPerS | None = ft.entry(
+        "what one GPU sends or receives of KV cache, GB/s; default: its scale-out link as calibrated, or its scale-up "
+        "link where the whole cluster is one scale-up domain",
+        None,
+        key="link_gb_per_s",
+    )
+    start_s: ft.NotNegativeMs = ft.entry(
+        "handshake before the first byte of a prompt's cache, beside the link's latency, ms; default 0",
+        0.0,
+        key="start_ms",
+        assumed="0 ms beside the link's latency",
+    )
+    overlap_frac: ft.Share = ft.entry(
+        "share of the transfer hidden behind the prompt's own prefill (layer by layer), 0 to 1; default 0",
+        0.0,
+        assumed="0 (the KV transfer begins when the prefill is done)",
+    )
+    pool_gpus_multiple_of: ft.NodeGpus = ft.entry(
+        "pool sizes are multiples of this, GPUs; default 1, any split", 1, assumed="1 (any split of the GPUs)"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Axes:
-    """Values of the tables of `axes_schema`, in SI units; the defaults open nothing."""
+class OtherGpusTable:
+    """Further GPUs of the same cluster, of another type, that a pool of a disaggregated plan may take."""
+
+    __pydantic_config__ = ft.TABLE
+    gpus: ft.Gpus = ft.entry("GPUs of this type, count")
+    gpu: ft.GpuName = ft.entry("name of a catalog GPU")
+    gpus_per_node: ft.NodeGpus | None = ft.entry("GPUs of one host, count; default: the GPU's", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speculative:
+    """Speculative decoding, as you measured it: the cost model cannot know how often a draft is right."""
+
+    __pydantic_config__ = ft.TABLE
+    draft_tokens: ft.Whole = ft.entry("tokens drafted and verified in each decode step, count", ge=1, le=64)
+    accepted_per_step: ft.Positive = ft.entry(
+        "tokens that a step yields on average, the one that is always right included; 1 to draft_tokens + 1"
+    )
+    draft_frac: ft.NotNegative | None = ft.entry(
+        "time of drafting, as a share of the step that verifies; default 0.05 per draft token", None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WiderSearch(Disaggregation):
+    """What a study opens beside the layout, resolved; the defaults open nothing."""
 
     disaggregated: str = "off"
     """`off`, `auto` (disaggregated plans compete with the others) or `only`."""
-    link_bytes_per_s: float | None = None
-    start_s: float = 0.0
-    overlap_frac: float = 0.0
-    pool_gpus_multiple_of: int = 1
     other_gpus: tuple[Cluster, ...] = ()
     """Of the same cluster, of other types: for pools."""
     gpu_counts: tuple[int, ...] = ()

@@ -86,13 +86,13 @@ def read_csv(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathere
     header = read_header(head)
     if header is None:
         raise InputError.single(name, "must have a header with a time, prompt tokens and output tokens")
-    said: str | None = None
+    assumption: str | None = None
     started = False
     for block, cut_off in whole_lines(pieces, rest):
         if not started:
-            header, said, started = _with_times(header, block)
+            header, assumption, started = _with_times(header, block)
         _read_block(header, block, gathered, cut_off=cut_off)
-    return () if said is None else (said,)
+    return () if assumption is None else (assumption,)
 
 
 def _with_times(header: Header, block: bytes) -> tuple[Header, str | None, bool]:
@@ -105,10 +105,10 @@ def _with_times(header: Header, block: bytes) -> tuple[Header, str | None, bool]
         if iso_seconds(text) is not None and not text.isdigit():
             return header, None, True
         try:
-            unit_s, said = unit_of(float(text), relative_s=1.0)
+            unit_s, assumption = unit_of(float(text), relative_s=1.0)
         except ValueError:
             continue
-        return replace(header, iso=False, unit_s=unit_s), said, True
+        return replace(header, iso=False, unit_s=unit_s), assumption, True
     return header, None, False
 
 

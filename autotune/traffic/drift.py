@@ -120,12 +120,6 @@ def traffic_drift(new: WorkloadProfile, old: WorkloadProfile, policy: DriftPolic
     )
 
 
-def length_distance(first: Grid, second: Grid) -> float:
-    """Two-dimensional Kolmogorov-Smirnov distance of two grids, 0 to 1."""
-    cells, counts = _pooled(first, second)
-    return float(_distances(cells, counts[:1] / counts[0].sum(), counts[1:] / counts[1].sum())[0])
-
-
 def _lengths(new: WorkloadProfile, old: WorkloadProfile, policy: DriftPolicy) -> LengthDrift:
     cells, counts = _pooled(new.grid, old.grid)
     sizes = [max(int(min(p.num_requests / max(p.rate.burstiness, 1.0), MOST_DRAWN)), 1) for p in (new, old)]

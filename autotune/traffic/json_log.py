@@ -35,7 +35,7 @@ FAILED_FROM = 400
 class _Reader:
     gathered: Gathered
     unit_s: float | None = None
-    said: list[str] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
     rows: list[tuple[float, int, int, int]] = field(default_factory=list)
     blocks: set[int] = field(default_factory=set)
 
@@ -85,15 +85,15 @@ class _Reader:
             return None
         if self.unit_s is None:
             self.unit_s, words = unit_of(number, relative_s=1e-3)
-            self.said += [] if words is None else [words]
+            self.assumptions += [] if words is None else [words]
         seconds = number * self.unit_s
         return seconds if believable(seconds) else None
 
     def _cached(self, content: Mapping[str, Any], prompt: int) -> int:
         """Prompt tokens that an earlier request had computed: as the server says, or by its blocks' hashes."""
-        said = _number(_found(content, ("cached_tokens",), (*NESTED, "prompt_tokens_details")))
-        if said is not None:
-            return int(min(max(said, 0.0), prompt))
+        cached = _number(_found(content, ("cached_tokens",), (*NESTED, "prompt_tokens_details")))
+        if cached is not None:
+            return int(min(max(cached, 0.0), prompt))
         ids = content.get("hash_ids")
         if not isinstance(ids, list):
             return UNKNOWN
@@ -134,7 +134,7 @@ def read_jsonl(first: bytes, pieces: Iterator[bytes], gathered: Gathered) -> tup
         for i, line in enumerate(lines):
             reader.line(line, cut_off=cut_off and i == len(lines) - 1)
     reader.flush()
-    return tuple(reader.said)
+    return tuple(reader.assumptions)
 
 
 def _found(content: Mapping[str, Any], names: tuple[str, ...], nested: tuple[str, ...] = NESTED, depth: int = 0) -> Any:

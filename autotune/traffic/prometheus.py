@@ -1,7 +1,8 @@
-"""Metrics of vLLM as traffic: one scrape in Prometheus' text format, or results of Prometheus' query API.
+"""A server's metrics as traffic: one scrape in Prometheus' text format, or results of Prometheus' query API.
 
-vLLM counts requests by prompt and output tokens in histograms, so that lengths are known by bucket and not together:
-they are taken as independent, and spread evenly in logarithm within a bucket, scaled to the measured mean.
+Engines (those with `Engine.metrics`) count requests by prompt and output tokens in histograms, so that lengths are
+known by bucket and not together: they are taken as independent, and spread evenly in logarithm within a bucket, scaled
+to the measured mean.
 """
 
 from __future__ import annotations
@@ -18,19 +19,14 @@ from typing import Any
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
+from autotune.engines import ENGINES, ServerMetrics, listed
 from autotune.traffic.profile import WorkloadProfile, profile_of_lengths
 from autotune.traffic.rates import Rate, levels, rate_of_counts
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats
 
 MAX_METRICS_BYTES = 64 << 20
-PROMPT, OUTPUT = "vllm:request_prompt_tokens", "vllm:request_generation_tokens"
-TTFT = "vllm:time_to_first_token_seconds"
 STARTED = "process_start_time_seconds"
-CACHED, QUERIED = (
-    ("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
-    ("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
-)
 SPREAD = 4
 """Lengths that stand for a bucket."""
 MIN_SCRAPES = 3
@@ -78,13 +74,23 @@ def looks_like_metrics(first: bytes) -> bool:
         return b'"resultType"' in head or (
             head[:64].replace(b" ", b"").startswith(b'{"status":"') and b'"data"' in head
         )
-    return head.startswith((b"# HELP", b"# TYPE", b"# EOF", b"vllm:", b"python_", b"process_"))
+    own = [names.prefix.encode() for names in _known()]
+    return head.startswith((b"# HELP", b"# TYPE", b"# EOF", b"python_", b"process_", *own))
+
+
+def servers_with_metrics() -> str:
+    """The engines whose metrics are read, as a sentence lists them."""
+    return listed([engine.title for engine in ENGINES.values() if engine.metrics is not None], "or")
+
+
+def _known() -> list[ServerMetrics]:
+    return [engine.metrics for engine in ENGINES.values() if engine.metrics is not None]
 
 
 def profile_of_metrics(
     name: str, content: bytes, *, window_s: float | None, now_s: float | None
 ) -> WorkloadProfile | str:
-    """The profile that metrics of vLLM tell, or why they tell none.
+    """The profile that a server's metrics tell, or why they tell none.
 
     Args:
         name: of the source, for messages.
@@ -100,9 +106,10 @@ def profile_of_metrics(
     times = metrics.times()
     if not times:
         return "no samples"
-    missing = [metric for metric in (PROMPT, OUTPUT) if f"{metric}_bucket" not in metrics.series]
-    if missing:
-        return f"{' and '.join(f'{m}_bucket' for m in missing)} are not among the metrics"
+    lacking = {n: [b for b in _length_buckets(n) if b not in metrics.series] for n in _known()}
+    names = min(lacking, key=lambda n: len(lacking[n]))
+    if lacking[names]:
+        return f"{' and '.join(lacking[names])} are not among the metrics"
     if len(times) == 1:
         # one moment of counters: all since the server's start
         metrics.times_known = False
@@ -110,29 +117,38 @@ def profile_of_metrics(
         if not started:
             return f"one scrape without {STARTED} says no rate: give results of a query over a range"
         start, end = min(started), times[0] if now_s is None else now_s
-        said = [f"traffic since the server's start, {(end - start) / 3600.0:.3g} h ago: one scrape knows no window"]
+        assumptions = [
+            f"traffic since the server's start, {(end - start) / 3600.0:.3g} h ago: one scrape knows no window"
+        ]
     else:
         end = times[-1] if now_s is None else now_s
         start = times[0] if window_s is None else max(end - window_s, times[0])
-        said = []
+        assumptions = []
     if not end > start:
         return "the samples span no time"
-    return _profile(metrics, start, end, said)
+    return _profile(metrics, names, start, end, assumptions)
 
 
-def _profile(metrics: _Metrics, start: float, end: float, said: list[str]) -> WorkloadProfile | str:
+def _length_buckets(names: ServerMetrics) -> tuple[str, str]:
+    return f"{names.prompt_tokens}_bucket", f"{names.output_tokens}_bucket"
+
+
+def _profile(
+    metrics: _Metrics, names: ServerMetrics, start: float, end: float, assumptions: list[str]
+) -> WorkloadProfile | str:
     low = start if metrics.times_known else -inf
-    lengths = [_lengths(metrics, metric, low, end) for metric in (PROMPT, OUTPUT)]
+    lengths = [_lengths(metrics, metric, low, end) for metric in (names.prompt_tokens, names.output_tokens)]
     if any(weights.sum() <= 0.0 for _, weights in lengths):
         return "no request finished in the window"
     (prompts, prompt_requests), (outputs, output_requests) = lengths
     total = float(prompt_requests.sum())
     joint = np.outer(prompt_requests, output_requests / output_requests.sum())
-    rate, more = _rate(metrics, start, end, total)
-    hits, queries = (sum(metrics.increase(name, low, end) for name in names) for names in (CACHED, QUERIED))
-    first_tokens = metrics.increase(f"{TTFT}_count", low, end)
-    measured = metrics.increase(f"{TTFT}_sum", low, end)
-    served = [f"served with a mean TTFT of {measured / first_tokens:.3g} s, by {TTFT}"] if first_tokens > 0.0 else []
+    rate, more = _rate(metrics, names.prompt_tokens, start, end, total)
+    cache = (names.cache_hits, names.cache_queries)
+    hits, queries = (sum(metrics.increase(name, low, end) for name in counters) for counters in cache)
+    ttft, first_tokens = names.ttft_s, metrics.increase(f"{names.ttft_s}_count", low, end)
+    measured = metrics.increase(f"{ttft}_sum", low, end)
+    served = [f"served with a mean TTFT of {measured / first_tokens:.3g} s, by {ttft}"] if first_tokens > 0.0 else []
     return profile_of_lengths(
         np.repeat(prompts, outputs.size),
         np.tile(outputs, prompts.size),
@@ -142,7 +158,7 @@ def _profile(metrics: _Metrics, start: float, end: float, said: list[str]) -> Wo
         end_s=end,
         shared_prefix_frac=min(hits / queries, 1.0) if queries > 0.0 else None,
         assumptions=(
-            *said,
+            *assumptions,
             *more,
             "prompt and output lengths are taken as independent, spread within their histograms' buckets",
             *served,
@@ -181,8 +197,8 @@ def _lengths(metrics: _Metrics, name: str, start: float, end: float) -> tuple[Fl
     return lengths[held], requests[held]
 
 
-def _rate(metrics: _Metrics, start: float, end: float, total: float) -> tuple[Rate, list[str]]:
-    name = f"{PROMPT}_count" if f"{PROMPT}_count" in metrics.series else f"{PROMPT}_bucket"
+def _rate(metrics: _Metrics, counted: str, start: float, end: float, total: float) -> tuple[Rate, list[str]]:
+    name = f"{counted}_count" if f"{counted}_count" in metrics.series else f"{counted}_bucket"
     labels = {} if name.endswith("_count") else {"le": "+Inf"}
     times = [t for t in metrics.times() if start <= t <= end] if metrics.times_known else []
     steps = [(b - a, metrics.increase(name, a, b, **labels)) for a, b in pairwise(times)]

@@ -13,7 +13,12 @@ from autotune.traffic.csv_log import looks_like_csv, needed_columns, read_csv
 from autotune.traffic.json_log import read_jsonl
 from autotune.traffic.problems import CLOCK_JUMP, TRUNCATED, problem_words
 from autotune.traffic.profile import WorkloadProfile, profile_of_arrays
-from autotune.traffic.prometheus import MAX_METRICS_BYTES, looks_like_metrics, profile_of_metrics
+from autotune.traffic.prometheus import (
+    MAX_METRICS_BYTES,
+    looks_like_metrics,
+    profile_of_metrics,
+    servers_with_metrics,
+)
 from autotune.traffic.requests import UNKNOWN, Columns, Gathered
 from autotune.traffic.source import Source, open_source
 from costmodel.errors import InputError
@@ -22,7 +27,6 @@ HEAD_BYTES = 1 << 16
 """Enough of a log's beginning to tell what it is."""
 MAX_BAD_FRAC = 0.05
 """Share of unusable lines above which a log is not decided on."""
-MAX_SHOWN_PROBLEMS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,17 +133,17 @@ def read_traffic(
         bounds = None if now_s is None or window_s is None else (now_s - window_s, now_s)
         gathered = Gathered(window_s=window_s if now_s is None else None, between_s=bounds)
         if first.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-            form, said = "jsonl", read_jsonl(first, pieces, gathered)
+            form, assumptions = "jsonl", read_jsonl(first, pieces, gathered)
         elif looks_like_csv(first):
-            form, said = "csv", read_csv(opened.name, first, pieces, gathered)
+            form, assumptions = "csv", read_csv(opened.name, first, pieces, gathered)
         else:
             raise InputError.single(
                 opened.name,
                 "must be CSV whose header names a time, prompt and output tokens ("
                 + "; ".join(needed_columns())
-                + "), JSON lines, or metrics of vLLM in Prometheus' text or query format",
+                + f"), JSON lines, or metrics of {servers_with_metrics()} in Prometheus' text or query format",
             )
-        return _log(opened, form, said, gathered, window_s=window_s, now_s=now_s, max_bad_frac=max_bad_frac)
+        return _log(opened, form, assumptions, gathered, window_s=window_s, now_s=now_s, max_bad_frac=max_bad_frac)
 
 
 def _head(pieces: Iterator[bytes]) -> bytes:
@@ -154,7 +158,7 @@ def _head(pieces: Iterator[bytes]) -> bytes:
 def _log(
     opened: Source,
     form: str,
-    said: tuple[str, ...],
+    assumptions: tuple[str, ...],
     gathered: Gathered,
     *,
     window_s: float | None,
@@ -183,7 +187,7 @@ def _log(
         problems=problems,
         failed=gathered.failed,
         refusal=_refusal(opened, gathered, held, unusable, max_bad_frac, problems, end > start),
-        assumptions=(*said, *thinned, *failed),
+        assumptions=(*assumptions, *thinned, *failed),
         columns=held,
     )
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-import numpy as np
-
-from autotune.scoring.best_knobs import score_variant
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
-from autotune.space import Candidate
+from autotune.scoring.limits import LIMITS
 from autotune.study import IntRange, Study
 from autotune.traffic.profile import QUANTILES, WorkloadProfile
-from autotune.tuning import PlanResult
-from costmodel.estimate.result import Estimate
 
 Load = Literal["peak", "mean"]
 LONGEST_QUANTILE = QUANTILES.index(0.99)
-FLOORS = ("min_total_tokens_per_s_per_gpu", "min_output_tokens_per_s_per_gpu", "min_stage_tokens_per_s_per_gpu")
 
 
 def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak") -> Study:
@@ -38,7 +30,7 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
     hit = profile.shared_prefix_frac
     bin_words = f"fullest {profile.rate.bin_s:g} s" if load == "peak" else "mean of the window"
     served = f"{profile.num_requests:,} requests, {rate:,.4g} requests/s ({bin_words})"
-    said = [
+    assumptions = [
         *(text for text in study.assumptions if not text.startswith("workload.")),
         *profile.assumptions,
         f"traffic: {served}, by {len(profile.points)} kinds",
@@ -46,11 +38,12 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
     ]
     if hit is None:
         kept = study.workload.prefix_cache_hit_frac
-        said.append(f"traffic: no shared prefixes in the log: {kept:g} of prompt tokens, the study's")
+        assumptions.append(f"traffic: no shared prefixes in the log: {kept:g} of prompt tokens, the study's")
     limits = study.constraints
-    dropped = [name for name in (*FLOORS, "min_gpu_util_frac") if getattr(limits, name) is not None]
+    floors = (kind.field for kind in LIMITS if kind.field and kind.more_in_flight == "better")
+    dropped = [field for field in floors if getattr(limits, field) is not None]
     if dropped:
-        said.append(f"traffic: left out {', '.join(dropped)}: the load is what comes, not what a plan can do")
+        assumptions.append(f"traffic: left out {', '.join(dropped)}: the load is what comes, not what a plan can do")
     return replace(
         study,
         workload=replace(
@@ -66,35 +59,7 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
         ),
         search=replace(study.search, concurrency=None),
         constraints=replace(limits, **dict.fromkeys(dropped)),
-        assumptions=tuple(said),
-    )
-
-
-def evaluate_on(study: Study, plans: Sequence[PlanResult], profile: WorkloadProfile) -> tuple[PlanResult, ...]:
-    """The plans as they are launched, on a profile's traffic: what `compare`, `retune` and the replay go by."""
-    own = with_traffic(study, profile)
-    return tuple(score_variant(own, _variant(plan), (plan.knobs.max_num_batched_tokens,)) for plan in plans)
-
-
-def estimate_at(study: Study, plans: Sequence[PlanResult], concurrency: float) -> Estimate:
-    """The plans at a number in flight over all replicas, on the study's traffic, in their order."""
-    own = make_rows(study, [_variant(plan) for plan in plans], (0,))
-    rows = Rows(
-        study=study,
-        variants=own.variants,
-        variant=own.variant,
-        batched_tokens=np.array([float(plan.knobs.max_num_batched_tokens) for plan in plans]),
-        batch=own.batch,
-        price_per_hour=own.price_per_hour,
-    )
-    return rows.evaluate(np.full(len(plans), concurrency))
-
-
-def _variant(plan: PlanResult) -> Variant:
-    return Variant(
-        candidate=Candidate(engine=plan.engine, layout=plan.layout, gpu=plan.gpu),
-        weight_dtype=plan.knobs.weight_dtype,
-        kv_dtype=plan.knobs.kv_dtype,
+        assumptions=tuple(assumptions),
     )
 
 

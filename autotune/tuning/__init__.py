@@ -1,7 +1,15 @@
 """Answering a study: scoring every plan, solving its knobs, ranking what keeps the constraints."""
 
-from autotune.scoring.plan_result import Knobs, PlanResult, Violation
-from autotune.tuning.answer_study import BaselineResult, TuneResult, score_baseline, score_plan, tune
+from autotune.engines.service import Knobs
+from autotune.scoring.plan_result import PlanResult, Violation
+from autotune.tuning.answer_study import (
+    BaselineResult,
+    TuneResult,
+    score_baseline,
+    score_named,
+    score_plan,
+    tune,
+)
 
 __all__ = [
     "BaselineResult",
@@ -10,6 +18,7 @@ __all__ = [
     "TuneResult",
     "Violation",
     "score_baseline",
+    "score_named",
     "score_plan",
     "tune",
 ]

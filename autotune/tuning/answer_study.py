@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Any
 
 from autotune.disaggregated.plan_results import disaggregated_plan
 from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
-from autotune.scoring.best_knobs import score_variant
+from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
-from autotune.scoring.knob_grid import Variant
-from autotune.scoring.objective import plan_expected
-from autotune.scoring.plan_result import PlanResult, from_record, plan_key, relative_excess
+from autotune.scoring.objective import ranking_value
+from autotune.scoring.plan_result import PlanResult, plan_key, relative_excess
+from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
-from autotune.study import Study, cluster_of
-from autotune.tuning.executor import Pool
-from autotune.tuning.workers import covered, sample_missing, score_missing, study_space
+from autotune.study import Baseline, Study, cluster_of
+from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
+from autotune.tuning.executor import Executor
+from autotune.tuning.study_space import covered, study_space
 from costmodel.errors import InputError, Problem
 
 
@@ -49,7 +51,7 @@ class TuneResult:
     confidence: Mapping[str, Confidence]
     """By plan: of the feasible ones, or of the others where none is."""
     scored_now: int
-    """Plans scored by this run; the rest came from the storage, or meanwhile from other workers."""
+    """Plans scored by this run; the rest came from the storage."""
     elapsed_s: float
     storage: str | None
     pools: PoolSearch | None = None
@@ -75,16 +77,16 @@ def tune(
     store: Store | None = None,
     *,
     jobs: int = 1,
-    pool: Pool | None = None,
+    executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TuneResult:
-    """Answer a study, alone or with other processes that answer it from the same store at the same time.
+    """Answer a study: score what its storage does not hold, and rank everything.
 
     Args:
         study: from `load_study`.
         store: where trials are kept; plans that it holds are not scored again. None: nowhere.
-        jobs: processes that score in parallel, where no `pool` is given.
-        pool: what scores: from `open_pool`.
+        jobs: processes that score in parallel, where no `executor` is given.
+        executor: what scores: from `open_executor`.
         progress: called with (plans done, plans in all).
 
     Raises:
@@ -94,16 +96,15 @@ def tune(
     space = study_space(study)
     baseline = score_baseline(study)
     records = [] if store is None else store.records()
-    stored = {r.key: from_record(r) for r in records}
-    plans = {key: plan for c in space.candidates if (key := plan_key(c)) in stored and (plan := stored[key])}
-    pooled, pools = disaggregated_plans(study, records, store)
+    stored = {r.key: r for r in records}
+    plans = {key: plan_of(stored[key]) for c in space.candidates if (key := plan_key(c)) in stored}
+    recorder = Recorder.of(study, space.candidates)
+    pooled, pools = disaggregated_plans(study, records, store, recorder)
     missing = [c for c in space.candidates if plan_key(c) not in plans]
-    scored = 0
-    for batch, added in _batches(study, missing, plans, store, pool or Pool(jobs=jobs), progress):
+    keep, scored = keeper(store, recorder), 0
+    for batch, _ in _batches(study, missing, plans, keep, executor or Executor(jobs=jobs), progress):
         plans.update((p.key, p) for p in batch)
-        scored += added
-    if store is not None and space.candidates and not store.known_keys() <= {*plans, *pooled}:
-        plans = _with_others(space, store, plans)
+        scored += len(batch)
     ranked, infeasible = rank(study, [*plans.values(), *pooled.values()])
     known = None if baseline is None else baseline.result
     return TuneResult(
@@ -125,30 +126,17 @@ def _batches(
     study: Study,
     missing: Sequence[Candidate],
     plans: Mapping[str, PlanResult],
-    store: Store | None,
-    pool: Pool,
+    keep: Keep,
+    executor: Executor,
     progress: Callable[[int, int], None] | None,
-) -> Iterator[tuple[list[PlanResult], int]]:
-    """Results in batches, and how many of them are new to the store: of all that is missing, or of a sample of it."""
+) -> Scored:
+    """Results in batches: of all that is missing, or of a sample of it."""
     before, everything = len(plans), len(plans) + len(missing)
     told = None if progress is None else lambda done: progress(before + done, everything)
     if covered(study, everything):
-        yield from score_missing(study, missing, store, pool, progress=told)
+        yield from score_missing(study, missing, executor, keep=keep, progress=told)
     else:
-        yield from sample_missing(study, missing, list(plans.values()), store, progress=told)
-
-
-def _with_others(space: Space, store: Store, plans: Mapping[str, PlanResult]) -> dict[str, PlanResult]:
-    """Plans of the space in its order: ours, and those that other workers have stored meanwhile."""
-    theirs = {r.key: r for r in store.records() if r.key not in plans}
-    found: dict[str, PlanResult] = {}
-    for candidate in space.candidates:
-        key = plan_key(candidate)
-        if key in plans:
-            found[key] = plans[key]
-        elif key in theirs:
-            found[key] = from_record(theirs[key])
-    return found
+        yield from sample_missing(study, missing, list(plans.values()), keep=keep, progress=told)
 
 
 def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, ...], tuple[PlanResult, ...]]:
@@ -160,28 +148,18 @@ def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, .
     return tuple(feasible), tuple(others)
 
 
-def expected_objective(study: Study, plan: PlanResult) -> float:
-    """What ranks plans, in the objective's direction (`autotune.scoring.objective.expected`)."""
-    return plan_expected(study, plan)
-
-
-def _order(study: Study, plan: PlanResult) -> tuple[float, float]:
-    """Lower is better. At a given request rate every plan that takes it serves alike: to three digits, then by time."""
-    value = expected_objective(study, plan)
-    if study.objective.direction == "minimize":
-        return value, 0.0
-    if study.workload.request_rate_per_s is None:
-        return -value, 0.0
-    outputs = max(study.workload.osl.mean - 1.0, 0.0)
-    return -float(f"{value:.3g}"), plan.metrics["ttft_s"] + outputs * plan.metrics["tpot_s"]
+def _order(study: Study, plan: PlanResult) -> float:
+    """What sorts plans: lower is better."""
+    value = ranking_value(study, plan)
+    return value if study.objective.direction == "minimize" else -value
 
 
 def place(study: Study, plan: PlanResult, ranked: Sequence[PlanResult]) -> int | None:
     """Where a plan with its own knobs stands, or would stand, among ranked plans; None: it breaks a limit."""
     if not plan.feasible:
         return None
-    mine = _order(study, plan)
-    return 1 + sum(p.plan != plan.plan and _order(study, p) < mine for p in ranked)
+    own = _order(study, plan)
+    return 1 + sum(p.plan != plan.plan and _order(study, p) < own for p in ranked)
 
 
 def _distance(plan: PlanResult) -> float:
@@ -201,16 +179,73 @@ def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult
     given = study.baseline
     if given is None:
         return None
-    return score_plan(
-        study,
-        given.plan,
-        engine=given.engine or engine,
-        concurrency=given.concurrency,
-        batched_tokens=given.max_num_batched_tokens,
-        weight_dtype=given.weight_dtype,
-        kv_dtype=given.kv_dtype,
-        path="$.baseline.plan",
+    return _scored(study, replace(given, engine=given.engine or engine), path="$.baseline.plan")
+
+
+def score_plan(
+    study: Study,
+    text: str,
+    *,
+    engine: str | None = None,
+    concurrency: int | None = None,
+    batched_tokens: int | None = None,
+    weight_dtype: str | None = None,
+    kv_dtype: str | None = None,
+    path: str = "plan",
+) -> BaselineResult:  # one parameter for each knob
+    """Resolve a plan string within a study and score it; knobs that are not given are the study's best.
+
+    Raises:
+        InputError: the string has no reading on the study's GPUs; `path` says where it stands.
+    """
+    given = Baseline(
+        plan=text,
+        engine=engine,
+        concurrency=concurrency,
+        max_num_batched_tokens=batched_tokens,
+        weight_dtype=weight_dtype,
+        kv_dtype=kv_dtype,
     )
+    return _scored(study, given, path=path)
+
+
+def score_named(study: Study, text: str | None, *, path: str, missing: str) -> BaselineResult:
+    """A plan that is named, as `score_plan`, or the study's baseline where none is.
+
+    Raises:
+        InputError: as both, and where there is neither, which `missing` says.
+    """
+    found = score_baseline(study) if text is None else score_plan(study, text, path=path)
+    if found is None:
+        raise InputError.single("$.baseline", missing)
+    return found
+
+
+def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
+    """A plan with the knobs that it is given, of the others the best."""
+    own = _with_knobs(study, given)
+    try:
+        if is_pooled(given.plan):
+            resolution, result = disaggregated_plan(own, given.plan, engine=given.engine)
+        else:
+            resolution, result = _resolved(study, given.plan, given.engine or study.engine), None
+    except InputError as error:
+        raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
+    if result is None and not resolution.violations:
+        result = score(own, [resolution.candidate])[0]
+    return BaselineResult(text=given.plan, resolution=resolution, result=result)
+
+
+def _with_knobs(study: Study, given: Baseline) -> Study:
+    work, search = study.workload, study.search
+    if given.concurrency is not None:
+        work = replace(work, concurrency=given.concurrency, request_rate_per_s=None)
+    chosen: dict[str, Any] = {
+        name: (value,)
+        for name in ("max_num_batched_tokens", "weight_dtype", "kv_dtype")
+        if (value := getattr(given, name)) is not None
+    }
+    return replace(study, workload=work, search=replace(search, **chosen))
 
 
 def _resolved(study: Study, text: str, engine: str) -> Resolution:
@@ -228,51 +263,3 @@ def _resolved(study: Study, text: str, engine: str) -> Resolution:
         own = replace(found.candidate, gpu=None if spec.gpu == study.cluster.gpu.name else spec.gpu)
         return replace(found, candidate=own)
     raise problem or InputError.single("plan", f"has no reading, got {text!r}")
-
-
-def score_plan(
-    study: Study,
-    text: str,
-    *,
-    engine: str | None = None,
-    concurrency: int | None = None,
-    batched_tokens: int | None = None,
-    weight_dtype: str | None = None,
-    kv_dtype: str | None = None,
-    path: str = "plan",
-) -> BaselineResult:
-    """Resolve a plan string within a study and score it; knobs that are not given are the study's best.
-
-    Raises:
-        InputError: the string has no reading on the study's GPUs.
-    """
-    try:
-        if is_pooled(text):
-            resolution, result = disaggregated_plan(
-                study,
-                text,
-                engine=engine,
-                concurrency=concurrency,
-                batched_tokens=batched_tokens,
-                weight_dtype=weight_dtype,
-                kv_dtype=kv_dtype,
-            )
-            return BaselineResult(text=text, resolution=resolution, result=result)
-        resolution = _resolved(study, text, engine or study.engine)
-    except InputError as error:
-        raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
-    if resolution.violations:
-        return BaselineResult(text=text, resolution=resolution, result=None)
-    own = study
-    if concurrency is not None:
-        own = replace(study, workload=replace(study.workload, concurrency=concurrency, request_rate_per_s=None))
-    budgets = (batched_tokens,) if batched_tokens is not None else study.search.max_num_batched_tokens
-    weight_choices = (weight_dtype,) if weight_dtype is not None else study.search.weight_dtype
-    kv_choices = (kv_dtype,) if kv_dtype is not None else study.search.kv_dtype
-    results = [
-        score_variant(own, Variant(candidate=resolution.candidate, weight_dtype=w, kv_dtype=kv), budgets)
-        for w in weight_choices
-        for kv in kv_choices
-    ]
-    ranked, others = rank(study, results)
-    return BaselineResult(text=text, resolution=resolution, result=(ranked or others)[0])

@@ -6,17 +6,19 @@ All but the first go through joblib, so that one piece of code serves every kind
 from __future__ import annotations
 
 import importlib
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from autotune.scoring.best_knobs import score
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.study import Study
-from autotune.study.fingerprint import model_digest
+from autotune.study.fingerprint import model_stamp
 from costmodel.errors import InputError
 
 Scorer = Callable[[Study, Sequence[Candidate]], list[PlanResult]]
@@ -27,14 +29,12 @@ CONNECT_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class Executor:
     """What scores batches of candidates."""
 
     jobs: int = 1
     """Batches scored at once."""
     backend: str = "joblib"
-    scheduler: str | None = None
-    """Address of the Dask scheduler or of the Ray cluster."""
 
     def scored(
         self, study: Study, batches: Sequence[Sequence[Candidate]], scorer: Scorer = score
@@ -65,7 +65,8 @@ class Pool:
         from joblib import Parallel, delayed, parallel_config
 
         ordered = "list" if self.backend == "ray" else "generator_unordered"  # ray's backend has no generators
-        work = [delayed(_score)(index, study, batch, model_digest(), scorer) for index, batch in left.items()]
+        stamp = model_stamp(study)
+        work = [delayed(_score)(index, study, batch, stamp, scorer) for index, batch in left.items()]
         if self.backend == "joblib":
             yield from Parallel(n_jobs=self.jobs, return_as=ordered)(work)
             return
@@ -74,16 +75,17 @@ class Pool:
 
 
 def _score(
-    index: int, study: Study, batch: Sequence[Candidate], digest: str, scorer: Scorer
+    index: int, study: Study, batch: Sequence[Candidate], stamp: object, scorer: Scorer
 ) -> tuple[int, list[PlanResult]]:
     """Score one batch wherever this runs, with the model that whoever asks has."""
-    if model_digest() != digest:
+    if model_stamp(study) != stamp:
         raise InputError.single("--scheduler", "the cluster's workers must have this version of autotune installed")
     return index, scorer(study, batch)
 
 
-def open_pool(backend: str = "joblib", *, jobs: int = 1, scheduler: str | None = None) -> AbstractContextManager[Pool]:
-    """A pool to score with, connected for as long as the block runs.
+@contextmanager
+def open_executor(backend: str = "joblib", *, jobs: int = 1, scheduler: str | None = None) -> Iterator[Executor]:
+    """What scores, connected for as long as the block runs.
 
     Args:
         backend: one of `BACKENDS`.
@@ -96,23 +98,15 @@ def open_pool(backend: str = "joblib", *, jobs: int = 1, scheduler: str | None =
     if backend == "joblib":
         if scheduler is not None:
             raise InputError.single("--scheduler", f"must go with --backend dask or ray, got {scheduler!r} alone")
-        return nullcontext(Pool(jobs=jobs))
-    return _dask(jobs, scheduler) if backend == "dask" else _ray(jobs, scheduler)
+        yield Executor(jobs=jobs)
+        return
+    with (_dask if backend == "dask" else _ray)(scheduler) as slots:
+        yield Executor(jobs=jobs if jobs > 1 else slots, backend=backend)
 
 
-class _Connected(ExitStack):
-    """A pool and what has to be closed after it."""
-
-    def __init__(self, pool: Pool) -> None:
-        super().__init__()
-        self.pool = pool
-
-    def __enter__(self) -> Any:  # an ExitStack's is itself
-        super().__enter__()
-        return self.pool
-
-
-def _dask(jobs: int, scheduler: str | None) -> AbstractContextManager[Pool]:
+@contextmanager
+def _dask(scheduler: str | None) -> Iterator[int]:
+    """Connect to a Dask cluster; how many batches it scores at once."""
     if scheduler is None:
         raise InputError.single("--scheduler", "must be the address of a Dask scheduler, tcp://host:8786, got nothing")
     distributed = _import("distributed", "dask")
@@ -120,31 +114,44 @@ def _dask(jobs: int, scheduler: str | None) -> AbstractContextManager[Pool]:
         client = distributed.Client(scheduler, timeout=CONNECT_TIMEOUT_S, set_as_default=True)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError.single("--scheduler", f"no Dask scheduler answers at {scheduler}") from error
-    threads = sum(client.nthreads().values())
-    if not threads:
-        client.close()
-        raise InputError.single("--scheduler", f"the Dask scheduler at {scheduler} has no workers")
-    opened = _Connected(Pool(jobs=jobs if jobs > 1 else threads, backend="dask", scheduler=scheduler))
-    opened.callback(client.close)
-    return opened
+    with client:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            raise InputError.single("--scheduler", f"the Dask scheduler at {scheduler} has no workers")
+        yield threads
 
 
-def _ray(jobs: int, scheduler: str | None) -> AbstractContextManager[Pool]:
+@contextmanager
+def _ray(scheduler: str | None) -> Iterator[int]:
+    """Connect to a Ray cluster; how many batches it scores at once."""
+    _require_answer(scheduler)  # Ray itself tries for many minutes
     ray = _import("ray", "ray")
     register = importlib.import_module("ray.util.joblib").register_ray
     mine = not ray.is_initialized()
-    try:
-        if mine:
-            ray.init(address=scheduler or "auto", log_to_driver=False, logging_level="ERROR")
-    except (OSError, ConnectionError, RuntimeError, ValueError) as error:
-        where = scheduler or "this machine"
-        raise InputError.single("--scheduler", f"no Ray cluster answers at {where}") from error
-    register()
-    slots = jobs if jobs > 1 else max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    opened = _Connected(Pool(jobs=slots, backend="ray", scheduler=scheduler))
     if mine:
-        opened.callback(ray.shutdown)
-    return opened
+        try:
+            ray.init(address=scheduler or "auto", log_to_driver=False, logging_level="ERROR")
+        except (OSError, ConnectionError, RuntimeError, ValueError, ImportError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            where = scheduler or "this machine"
+            raise InputError.single("--scheduler", f"no Ray cluster can be used at {where}: {reason}") from error
+    try:
+        register()
+        yield max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _require_answer(scheduler: str | None) -> None:
+    """Raise `InputError` where nothing listens at an address."""
+    if scheduler is None:
+        return
+    try:
+        parts = urlsplit(scheduler if "://" in scheduler else f"ray://{scheduler}")
+        socket.create_connection((parts.hostname or "", parts.port or 0), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        raise InputError.single("--scheduler", f"no Ray cluster answers at {scheduler}") from error
 
 
 def _import(module: str, extra: str) -> Any:

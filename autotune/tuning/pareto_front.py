@@ -7,37 +7,31 @@ range of loads: one plan can give several points of the front. Points that break
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autotune.scoring.best_knobs import RowsAt
-from autotune.scoring.knob_grid import Rows, Variant, make_rows
-from autotune.scoring.limits import study_limits
-from autotune.scoring.objective import COST
-from autotune.scoring.plan_result import VARIANT, PlanResult, from_record, plan_key
-from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
+from autotune.metrics import COST, MAXIMIZE, METRICS, MINIMIZE, PER_GPU
+from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, loads
+from autotune.scoring.dominance import nondominated
+from autotune.scoring.objective import Standing, figure
+from autotune.scoring.plan_result import VARIANT, PlanResult, plan_key
+from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.space import Candidate, Space
-from autotune.storage import Store
-from autotune.study import IntRange, Study, cluster_choices
-from autotune.tuning.executor import Pool
-from autotune.tuning.workers import covered, sample_missing, score_missing, study_space
+from autotune.storage import Store, TrialRecord
+from autotune.study import Objective, Study, cluster_choices
+from autotune.tuning.batches import sample_missing, score_missing
+from autotune.tuning.executor import Executor
+from autotune.tuning.study_space import covered, study_space
 from costmodel.errors import InputError
-from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.columns import Floats
 
-THROUGHPUTS = (
-    "total_tokens_per_s_per_gpu",
-    "output_tokens_per_s_per_gpu",
-    "total_tokens_per_s",
-    "output_tokens_per_s",
-    "requests_per_s",
-)
 LOADS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
 """Shares of the most requests in flight that keep the limits; 0 is one per replica."""
-BLOCK = 256
+POINTS_ATTR = "points"
+"""Attribute of a plan's own result: how many others of the plan are stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +59,10 @@ class Front:
 
 def study_goals(study: Study) -> tuple[tuple[str, str], ...]:
     """Throughput (the study's own, if its objective is one), TTFT, TPOT, and the cost where every GPU has a price."""
-    metric = study.objective.metric if study.objective.metric in THROUGHPUTS else THROUGHPUTS[0]
-    goals = [(metric, "maximize"), ("ttft_s", "minimize"), ("tpot_s", "minimize")]
+    metric = study.objective.metric if study.objective.direction == MAXIMIZE else PER_GPU
+    goals = [(metric, MAXIMIZE), ("ttft_s", MINIMIZE), ("tpot_s", MINIMIZE)]
     if all(c.gpu.price_per_hour is not None for c in cluster_choices(study)):
-        goals.append((COST, "minimize"))
+        goals.append((COST, MINIMIZE))
     return tuple(goals)
 
 
@@ -95,15 +89,15 @@ def pareto(
     study: Study,
     store: Store | None = None,
     *,
-    pool: Pool | None = None,
+    executor: Executor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Front:
-    """The Pareto front of a study over `study_goals`, alone or with others on the same store.
+    """The Pareto front of a study over `study_goals`.
 
     Args:
         study: from `load_study`; the baseline is left out.
         store: opened with the goals' directions. None: nothing is kept.
-        pool: what scores; None: this process.
+        executor: what scores; None: this process.
         progress: called with (plans done, plans in all).
 
     Raises:
@@ -113,36 +107,33 @@ def pareto(
     study = front_study(study)
     goals, space = study_goals(study), study_space(study)
     keys = {plan_key(c) for c in space.candidates}
-    stored = [] if store is None else [from_record(r) for r in store.records()]
-    # a plan is done when its own result is stored: that is written after its others
-    whole = {p.plan for p in stored if not p.variant and p.plan in keys}
-    found = [p for p in stored if p.plan in whole]
+    found, whole = _stored([] if store is None else store.records(), keys)
     missing = [c for c in space.candidates if plan_key(c) not in whole]
     before, everything = len(whole), len(space.candidates)
     told = None if progress is None else lambda done: progress(before + done, everything)
-    asked = {"progress": told, "scorer": front_rows, "goals": goals}
-    if covered(study, everything):
-        batches = score_missing(study, missing, store, pool or Pool(), **asked)  # type: ignore[arg-type]
-    else:
-        batches = sample_missing(study, missing, found, store, **asked)  # type: ignore[arg-type]
+    recorder = Recorder.of(study, space.candidates, goals)
+
+    def keep(results: Sequence[PlanResult]) -> int:
+        return len(results) if store is None else store.add(_records(recorder, results))
+
+    batches = (
+        score_missing(study, missing, executor or Executor(), keep=keep, progress=told, scorer=front_rows)
+        if covered(study, everything)
+        else sample_missing(study, missing, found, keep=keep, progress=told, scorer=front_rows, goals=goals)
+    )
     done: set[str] = set()
     for batch, _ in batches:
         done |= {p.plan for p in batch}
         found += batch
         found = _kept(found, goals)
         whole |= done
-    if store is not None and covered(study, everything):
-        theirs = [from_record(r) for r in store.records()]
-        found = [p for p in theirs if p.plan in keys]
-        whole = {p.plan for p in found if not p.variant}
-    elif store is None:
-        whole |= done
     feasible = {p.plan for p in found if p.feasible}
     points = [p for p in found if p.feasible]
     mask = nondominated(goal_values(points, goals))
-    sign = -1.0 if goals[0][1] == "maximize" else 1.0
+    first = goals[0][0]
     front = sorted(
-        (p for p, keep in zip(points, mask, strict=True) if keep), key=lambda p: (sign * p.metrics[goals[0][0]], p.key)
+        (p for p, keep in zip(points, mask, strict=True) if keep),
+        key=lambda p: (-METRICS[first].sign * p.metrics[first], p.key),
     )
     broken = sorted((p for p in found if not p.feasible), key=lambda p: (len(p.violations), p.plan))
     return Front(
@@ -160,6 +151,21 @@ def pareto(
     )
 
 
+def _stored(records: Sequence[TrialRecord], keys: Set[str]) -> tuple[list[PlanResult], set[str]]:
+    """Stored results of plans of which all are there, and those plans."""
+    own = {r.key: r.attrs[POINTS_ATTR] for r in records if POINTS_ATTR in r.attrs and r.key in keys}
+    plans = [plan_of(r) for r in records]
+    points = Counter(p.plan for p in plans if p.variant)
+    whole = {plan for plan, count in own.items() if points[plan] == count}
+    return [p for p in plans if p.plan in whole], whole
+
+
+def _records(recorder: Recorder, results: Sequence[PlanResult]) -> list[TrialRecord]:
+    """Results as trials; a plan's own says how many others it has, so that what a torn write lacks is seen."""
+    points = Counter(p.plan for p in results if p.variant)
+    return [recorder.record(p, **({} if p.variant else {POINTS_ATTR: points[p.plan]})) for p in results]
+
+
 def _kept(found: Sequence[PlanResult], goals: Sequence[tuple[str, str]]) -> list[PlanResult]:
     """What later results can still need: the front so far, and one result of every plan."""
     points = [p for p in found if p.feasible]
@@ -169,101 +175,43 @@ def _kept(found: Sequence[PlanResult], goals: Sequence[tuple[str, str]]) -> list
 
 
 def goal_values(plans: Sequence[PlanResult], goals: Sequence[tuple[str, str]]) -> Floats:
-    """Objectives with less being better, shape `(plans, goals)`; what is not finite is infinitely bad."""
+    """Objectives with more being better, shape `(plans, goals)`."""
     table = np.array([[p.metrics[name] for name, _ in goals] for p in plans], dtype=np.float64).reshape(-1, len(goals))
-    return np.nan_to_num(table * _signs(goals), nan=np.inf)
+    return _larger_is_better(table, goals)
 
 
-def _signs(goals: Sequence[tuple[str, str]]) -> Floats:
-    return np.array([-1.0 if direction == "maximize" else 1.0 for _, direction in goals])
-
-
-def nondominated(values: Floats) -> NDArray[np.bool_]:
-    """Rows that no other row is at least as good as in all columns and better in one; less is better.
-
-    In lexicographic order whatever dominates a row comes before it, so one pass over blocks is enough.
-    """
-    keep = np.zeros(len(values), dtype=bool)
-    order = np.lexsort(values.T[::-1])
-    front = np.zeros((0, values.shape[1]))
-    for start in range(0, len(order), BLOCK):
-        rows = order[start : start + BLOCK]
-        rows = rows[~_dominated(values[rows], front)]
-        rows = rows[~_dominated(values[rows], values[rows])]
-        keep[rows] = True
-        front = np.vstack([front, values[rows]])
-    return keep
-
-
-def _dominated(rows: Floats, others: Floats) -> NDArray[np.bool_]:
-    at_least = np.ones((len(rows), len(others)), dtype=bool)
-    better = np.zeros_like(at_least)
-    for column in range(rows.shape[1]):
-        mine, theirs = rows[:, column, None], others[None, :, column]
-        at_least &= theirs <= mine
-        better |= theirs < mine
-    return np.asarray((at_least & better).any(axis=1))
+def _larger_is_better(table: Floats, goals: Sequence[tuple[str, str]]) -> Floats:
+    """Figures of shape `(plans, goals)` as coordinates; what is not known is infinitely bad."""
+    return np.nan_to_num(table * np.array([METRICS[name].sign for name, _ in goals]), nan=-np.inf)
 
 
 def front_rows(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult]:
     """Of some candidates, the settings that no other dominates, and last of each plan its best by objective."""
     if not candidates:
         return []
-    search, goals = study.search, study_goals(study)
-    choices = list(product(search.weight_dtype, search.kv_dtype))
-    variants = [Variant(candidate=c, weight_dtype=w, kv_dtype=kv) for c in candidates for w, kv in choices]
-    rows = make_rows(study, variants, search.max_num_batched_tokens)
-    owner = np.repeat(np.arange(len(candidates)), len(choices) * len(search.max_num_batched_tokens))
-    limits = study_limits(study)
-    tried = [RowsAt(rows, load, limits, study) for load in _loads(study, rows)]
+    goals = study_goals(study)
+    grid, owner = candidate_grid(study, candidates)
+    # the most within the limits, whatever the study's objective: what is least depends on the goal
+    most = replace(study, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
+    tried = [KnobGridAtLoad(grid, load) for load in loads(replace(grid, study=most), LOADS)]
     values = np.concatenate([_row_values(t, goals) for t in tried])
-    feasible = np.concatenate([(t.excess <= 0.0).all(axis=0) for t in tried])
+    feasible = np.concatenate([t.scored.check.kept() for t in tried])
     wanted = np.flatnonzero(feasible)
     wanted = wanted[nondominated(values[wanted])]
-    best = _best_rows(np.stack([t.key for t in tried]), owner, len(candidates))
+    best = Standing.stack([t.scored.standing for t in tried]).first_of_each(owner)
     size = owner.size
     extra = [_named(tried[at // size].result(int(at % size))) for at in wanted.tolist() if at != best[owner[at % size]]]
     unique = {p.key: p for p in extra}
     return [*unique.values(), *(tried[at // size].result(int(at % size)) for at in best.tolist())]
 
 
-def _row_values(tried: RowsAt, goals: Sequence[tuple[str, str]]) -> Floats:
-    estimate = tried.estimate
-    columns = []
-    for name, _ in goals:
-        if name == COST:
-            columns.append(tried.rows.price_per_hour / 3600.0 / np.maximum(estimate.total_tokens_per_s, 1e-300) * 1e6)
-        else:
-            columns.append(getattr(estimate, name))
-    return np.nan_to_num(np.stack(columns, axis=1) * _signs(goals), nan=np.inf)
-
-
-def _best_rows(keys: Floats, owner: Ints, count: int) -> Ints:
-    """Index into all rows at all loads of the best of each candidate, shape `(count,)`."""
-    best_load, row_key = keys.argmax(axis=0), keys.max(axis=0)
-    order = np.lexsort((np.arange(owner.size), -row_key, owner))
-    rows = order[np.searchsorted(owner[order], np.arange(count))]
-    return np.asarray(best_load[rows] * owner.size + rows)
+def _row_values(tried: KnobGridAtLoad, goals: Sequence[tuple[str, str]]) -> Floats:
+    scored = tried.scored
+    columns = [figure(scored.estimate, name, scored.price_per_hour) for name, _ in goals]
+    return _larger_is_better(np.stack(columns, axis=1), goals)
 
 
 def _named(plan: PlanResult) -> PlanResult:
     k = plan.knobs
     knobs = (k.concurrency, k.max_num_batched_tokens, k.weight_dtype or "", k.kv_dtype or "")
     return replace(plan, variant=VARIANT + VARIANT.join(map(str, knobs)))
-
-
-def _loads(study: Study, rows: Rows) -> list[Floats]:
-    """Requests in flight over all replicas that every row is tried at."""
-    asked, size = study.search.concurrency, rows.variant.shape[0]
-    fixed = study.workload.concurrency is not None or study.workload.request_rate_per_s is not None
-    if not fixed and asked is not None and not isinstance(asked, IntRange):
-        return [np.full(size, float(value)) for value in asked]
-    # the most within the limits, whatever the study's objective: what is least depends on the goal
-    most = replace(study, objective=replace(study.objective, metric=THROUGHPUTS[0], direction="maximize"))
-    solved = solve_concurrency(replace(rows, study=most), study_limits(study))
-    if fixed:
-        return [solved]
-    replicas = rows.batch.layout.replicas
-    least = bounds(study, replicas)[0] * replicas
-    tried = [np.maximum(np.floor(solved * share / replicas) * replicas, least) for share in LOADS]
-    return [in_range(study, load) for load in tried]

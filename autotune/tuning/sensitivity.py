@@ -14,10 +14,11 @@ from math import sqrt
 
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
+from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.space import Candidate
-from autotune.study import IntRange, Study
-from autotune.tuning.answer_study import TuneResult, expected_objective, rank
+from autotune.study import Study
+from autotune.tuning.answer_study import TuneResult, rank
 from costmodel.hardware import Cluster
 
 FACTORS = (0.5, 2.0 / 3.0, 0.8, 1.0, 1.25, 1.5, 2.0)
@@ -38,7 +39,7 @@ class Point:
     best: str | None
     """Plan in first place; None where no plan keeps every limit."""
     best_expected: float | None
-    """Its expected objective (`autotune.tuning.answer_study.expected_objective`), in the metric's unit."""
+    """Its expected objective (`autotune.scoring.objective.expected`), in the metric's unit."""
     chosen_expected: float | None
     """That of the study's winner; None where it breaks a limit."""
     chosen_breaks: tuple[str, ...]
@@ -190,27 +191,11 @@ def _with_bandwidths(study: Study, *, hbm: float = 1.0, links: float = 1.0) -> S
 
 
 def _with_lengths(study: Study, *, isl: float = 1.0, osl: float = 1.0) -> Study | None:
-    """Longer or shorter prompts (the longest too) and outputs; None where the model's context ends before them."""
-    work = study.workload
-    changed = replace(
-        work,
-        isl=_times(work.isl, isl),
-        osl=_times(work.osl, osl),
-        longest_prompt=max(round(work.longest_prompt * isl), 1),
-        points=tuple(replace(p, isl=p.isl * isl, osl=max(p.osl * osl, 1.0)) for p in work.points),
-    )
-    context = study.arch.max_position_embeddings
+    """Longer or shorter prompts and outputs; None where the model's context ends before them."""
+    changed, context = study.workload.longer(prompts=isl, outputs=osl), study.arch.max_position_embeddings
     if context and changed.longest_prompt + changed.osl.max > context:
         return None
     return replace(study, workload=changed)
-
-
-def _times(tokens: IntRange, factor: float) -> IntRange:
-    return IntRange(
-        min=max(round(tokens.min * factor), 1),
-        max=max(round(tokens.max * factor), 1),
-        average=None if tokens.average is None else max(tokens.average * factor, 1.0),
-    )
 
 
 def _with_load(study: Study, load: float, factor: float) -> Study:
@@ -261,21 +246,21 @@ def _answer(study: Study, candidates: Sequence[Candidate]) -> tuple[PlanResult, 
 
 
 def _point(study: Study, factor: float, chosen: str, answer: Sequence[PlanResult]) -> Point:
-    mine = next(p for p in answer if p.plan == chosen)
+    winner = next(p for p in answer if p.plan == chosen)
     best = answer[0] if answer[0].feasible else None
-    expected = expected_objective(study, mine) if mine.feasible else None
-    first = None if best is None else expected_objective(study, best)
+    expected = plan_expected(study, winner) if winner.feasible else None
+    first = None if best is None else plan_expected(study, best)
     loss, p_better = None, None
     if best is not None and first is not None and expected is not None:
         sign = -1.0 if study.objective.direction == "minimize" else 1.0
         loss = max(0.0, sign * (1.0 - expected / first))
-        p_better = 0.0 if best.plan == chosen else confidence(study, [best, mine], None)[chosen].p_best_is_better
+        p_better = 0.0 if best.plan == chosen else confidence(study, [best, winner], None)[chosen].p_best_is_better
     return Point(
         factor=factor,
         best=None if best is None else best.plan,
         best_expected=first,
         chosen_expected=expected,
-        chosen_breaks=tuple(v.code for v in mine.violations),
+        chosen_breaks=tuple(v.code for v in winner.violations),
         loss_frac=loss,
         p_best_is_better=p_better,
     )

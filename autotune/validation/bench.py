@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import weights
 from autotune.space import Candidate, format_plan
 from autotune.study import Study, cluster_of
@@ -78,9 +79,9 @@ def read_results(
     results = []
     for number, record in _records(path):
         at = f"{path}:{number}"
-        said = _facts(record)
-        candidate = _candidate(study, plan, said.get("autotune_plan"), fallback, at)
-        result = _result(record, at, study, candidate, said, knobs or BenchKnobs(), problems)
+        facts = _facts(record)
+        candidate = _candidate(study, plan, facts.get("autotune_plan"), fallback, at)
+        result = _result(record, at, study, candidate, facts, knobs or BenchKnobs(), problems)
         if result is not None:
             results.append(result)
     if not results and not problems:
@@ -117,18 +118,18 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     return {name: found[name] for name in _FACTS if name in found}
 
 
-def _candidate(study: Study, given: str | None, said: str | None, fallback: str | None, at: str) -> Candidate:
+def _candidate(study: Study, given: str | None, named: str | None, fallback: str | None, at: str) -> Candidate:
     def read(text: str, path: str) -> Candidate:
         return score_plan(study, text, path=path).resolution.candidate
 
-    if given is None and said is None and fallback is None:
+    if given is None and named is None and fallback is None:
         raise InputError.single("--plan", f"is required: {at} does not say which plan it measured")
     if given is None:
-        return read(said, at) if said is not None else read(str(fallback), "plan")
+        return read(named, at) if named is not None else read(str(fallback), "plan")
     wanted = read(given, "--plan")
-    if said is not None and read(said, at) != wanted:
+    if named is not None and read(named, at) != wanted:
         raise InputError.single(
-            "--plan", f"must be what was measured: {at} says {said}, got {format_plan(wanted.layout, wanted.engine)}"
+            "--plan", f"must be what was measured: {at} says {named}, got {format_plan(wanted.layout, wanted.engine)}"
         )
     return wanted
 
@@ -138,14 +139,14 @@ def _result(
     at: str,
     study: Study,
     candidate: Candidate,
-    said: Mapping[str, str],
+    facts: Mapping[str, str],
     knobs: BenchKnobs,
     problems: list[Problem],
 ) -> BenchResult | None:
     run = _run(record, at, study, candidate, knobs, problems)
     if run is None:
         return None
-    driven = said.get("autotune_replicas", str(candidate.layout.replicas))
+    driven = facts.get("autotune_replicas", str(candidate.layout.replicas))
     if not driven.isdigit() or not 1 <= int(driven) <= candidate.layout.replicas:
         problems.append(
             Problem(path=at, message=f"must drive 1 to {candidate.layout.replicas} replicas, says {driven!r}")
@@ -155,9 +156,9 @@ def _result(
     duration_s = _number(record, "duration")
     per_s = share / duration_s if duration_s > 0 else math.nan
     outputs = _number(record, "total_output_tokens")
-    if "autotune_lengths" in said:
-        run = replace(run, same_lengths=said["autotune_lengths"] == "fixed")
-    if _FACTS[0] in said:
+    if "autotune_lengths" in facts:
+        run = replace(run, same_lengths=facts["autotune_lengths"] == "fixed")
+    if _FACTS[0] in facts:
         run = replace(run, prefix_hit_frac=study.workload.prefix_cache_hit_frac)
     failed = _number(record, "failed")
     return BenchResult(
@@ -197,7 +198,7 @@ def _run(
     entry = PlanEntry(
         arch=weights(study.arch, knobs.weight_dtype),
         cluster=cluster_of(study, candidate.gpu, candidate.layout.gpus),
-        engine=candidate.engine,
+        engine=ENGINES[candidate.engine].traits,
         layout=candidate.layout,
         kv_dtype=knobs.kv_dtype,
         engine_version=study.engine_version,

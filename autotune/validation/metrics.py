@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.estimate.normal import Z90
 from costmodel.plan.columns import Floats
 
 
@@ -35,7 +36,7 @@ def errors_of(predicted: Floats, log_sd: Floats, measured: Floats) -> Errors | N
         return None
     ratio = predicted[known] / measured[known]
     error = np.abs(ratio - 1.0)
-    inside = np.abs(np.log(ratio)) <= P90 * log_sd[known]
+    inside = np.abs(np.log(ratio)) <= Z90 * log_sd[known]
     return Errors(
         runs=int(known.sum()),
         mape=float(error.mean()),
@@ -44,10 +45,6 @@ def errors_of(predicted: Floats, log_sd: Floats, measured: Floats) -> Errors | N
         bias=float(np.median(ratio) - 1.0),
         inside_p10_p90=float(inside.mean()),
     )
-
-
-P90 = 1.2815515655446004
-"""Quantile of the normal distribution at 0.9."""
 
 
 def kendall_tau(first: Floats, second: Floats) -> float:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 
 import numpy as np
 
+from autotune.engines import ENGINES, Engine
 from costmodel.arch import load_model
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pools import MOST_UTILISED, decode_pool, prefill_pool
@@ -91,7 +95,8 @@ def published_points() -> tuple[PublishedPoint, ...]:
 
 def published_pools() -> tuple[PublishedPoint, ...]:
     """The same deployments as the pools of a disaggregated plan, as `tune` ranks them."""
-    alone = f"pool model of search.disaggregated: one micro-batch at a time, nothing overlapped; {SGLANG}"
+    stand_in = f"{_engine().title}'s schedule and calibration"
+    alone = f"pool model of search.disaggregated: one micro-batch at a time, nothing overlapped; {stand_in}"
     full = f"{alone}; {MOST_UTILISED:.0%} utilised"
     prefill = _prefill_pool(ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.0)
     cached = _prefill_pool(ranks=32, spare=32, tokens=16384.0, prompt=DAY_PROMPT, hit=DAY_HITS)
@@ -137,7 +142,6 @@ def _day_prompts() -> str:
     return f"prompts of {DAY_PROMPT:,.0f} tokens, {DAY_HITS:.1%} of them cached, counted without the hits"
 
 
-SGLANG = "SGLang's schedule and calibration"
 MEMORY_FRACTION = np.array([0.9])
 OUTPUTS = 1000.0
 """Output tokens of a request of the decode pools: their context is that of the middle of it."""
@@ -177,6 +181,13 @@ def _pool_at_speed(*, ranks: int, context: float, tokens_per_s_per_user: float) 
     return _at_speed(lambda n: _decode_pool(ranks=ranks, sequences=n, context=context), tokens_per_s_per_user)
 
 
+@lru_cache(maxsize=1)
+def _engine() -> Engine:
+    """The engine that stands in for DeepSeek's own."""
+    table = tomllib.loads((files("autotune.validation") / "published.toml").read_text(encoding="utf-8"))
+    return ENGINES[table["engine"]]
+
+
 def _batch(ranks: int, spare: int) -> PlanBatch:
     arch = load_model("deepseek-v3")
     layout = Layout(
@@ -190,7 +201,7 @@ def _batch(ranks: int, spare: int) -> PlanBatch:
         stage_layers=(arch.num_hidden_layers,),
     )
     cluster = Cluster(gpus=ranks, gpu=load_gpu("h800"), gpus_per_node=NODE_GPUS)
-    return PlanBatch.of([PlanEntry(arch=arch, cluster=cluster, engine="sglang", layout=layout)])
+    return PlanBatch.of([PlanEntry(arch=arch, cluster=cluster, engine=_engine().traits, layout=layout)])
 
 
 def _overlapped_s(batch: PlanBatch, half: StepWork, factor: float) -> float:

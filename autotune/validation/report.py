@@ -11,8 +11,9 @@ import numpy as np
 
 from autotune.text.escaping import csv_text
 from autotune.validation.comparisons import comparison_reliability
-from autotune.validation.metrics import P90, errors_of, mean_tau
+from autotune.validation.metrics import errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
+from costmodel.estimate.normal import Z90
 from costmodel.estimate.result import Estimate
 from costmodel.measured.benchmark_recipes import recipe_source
 from costmodel.measured.runs import Run, RunBatch
@@ -32,7 +33,7 @@ HEADER = (
 def predictions_csv(runs: Sequence[Run], estimate: Estimate) -> str:
     """One row per run, in the file's order."""
     rows: list[Sequence[str]] = [HEADER]
-    ttft, tpot = np.exp(P90 * estimate.ttft_log_sd), np.exp(P90 * estimate.tpot_log_sd)
+    ttft, tpot = np.exp(Z90 * estimate.ttft_log_sd), np.exp(Z90 * estimate.tpot_log_sd)
     for i, run in enumerate(runs):
         first, rest = estimate.ttft_s[i] * 1e3, estimate.tpot_s[i] * 1e3
         figures = (first, rest, first / ttft[i], first * ttft[i], rest / tpot[i], rest * tpot[i])
@@ -45,12 +46,12 @@ def _assumptions(runs: Sequence[Run]) -> list[str]:
     taken = sum(r.by_recipe for r in runs)
     if not taken:
         return []
-    said = (
+    sentence = (
         f"{taken:,} of {len(runs):,} runs, with lengths drawn from 0.8 to 1.0 of the nominal ones, do not say how "
         f"their server was set: token budget, cache dtype and waits as in the {recipe_source()}; the columns "
         "max_num_batched_tokens, kv_dtype, scheduler_recv_interval and batch_wait_timeout_iters go before it"
     )
-    return [said]
+    return [sentence]
 
 
 def validation_document(batch: RunBatch, estimate: Estimate) -> dict[str, Any]:

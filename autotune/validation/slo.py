@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.text.normal import p_below
+from costmodel.estimate.normal import p_below
 from costmodel.plan.columns import Floats
 
 FORGIVEN = 1.10
@@ -84,23 +84,23 @@ class Reliability:
 
 def reliability(runs: SloRuns, groups: Sequence[Sequence[int]]) -> list[Reliability]:
     """For each tenth from 0.5 to 1: P(meets a TPOT limit), or P(breaks it) where that is likelier."""
-    said, true = [], []
+    stated, true = [], []
     for group in groups:
         rows = np.array([i for i in group if np.isfinite(runs.tpot_s[i])], dtype=np.int64)
         for share in LIMITS if rows.size > 1 else ():
             limit = float(np.median(runs.tpot_s[rows])) * share
             p = p_below(limit, runs.predicted_tpot_s[rows], runs.tpot_log_sd[rows])
             met = runs.tpot_s[rows] <= limit
-            said.append(np.where(p >= 0.5, p, 1.0 - p))
+            stated.append(np.where(p >= 0.5, p, 1.0 - p))
             true.append(np.where(p >= 0.5, met, ~met))
-    return in_tenths(said, true)
+    return in_tenths(stated, true)
 
 
-def in_tenths(said: Sequence[Floats], true: Sequence[NDArray[np.bool_]]) -> list[Reliability]:
+def in_tenths(stated: Sequence[Floats], true: Sequence[NDArray[np.bool_]]) -> list[Reliability]:
     """Statements by the probability they were made with, none of which is below 0.5."""
-    if not said:
+    if not stated:
         return []
-    p_all, true_all = np.concatenate(said), np.concatenate(true)
+    p_all, true_all = np.concatenate(stated), np.concatenate(true)
     out = []
     for low in (0.5, 0.6, 0.7, 0.8, 0.9):
         inside = (p_all >= low) & (p_all < low + 0.1 if low < 0.9 else p_all <= 1.0)

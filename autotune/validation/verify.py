@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from autotune.scoring.joint_uncertainty import P10
-from autotune.scoring.knob_grid import study_profile
 from autotune.study import Study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import place
 from autotune.validation.bench import BenchResult
-from costmodel.calibration.profile import LEAST_RUNS, Profile, profile_text
+from costmodel.calibration.profile import LEAST_RUNS, Profile
 from costmodel.calibration.residual import own_key, residual_columns
 from costmodel.errors import InputError
+from costmodel.estimate.normal import Z90
 from costmodel.measured.learn_profile import learn_cell
 from costmodel.measured.runs import prepare_runs
 
@@ -98,22 +95,19 @@ def verify(
         progress: called with (plans done, plans in all) of both rankings.
 
     Raises:
-        InputError: the results are of several plans, or the study's own calibration profile cannot be read.
+        InputError: the results are of several plans.
     """
     plans = sorted({r.plan for r in results})
     if len(plans) != 1:
         raise InputError.single("RESULT", f"must hold runs of one plan, got {', '.join(plans) or 'none'}")
-    profile = study_profile(study)
+    profile = study.calibration
     learned = learn(results, profile)
 
-    def told(offset: int) -> Callable[[int, int], None] | None:
+    def part_of_progress(offset: int) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, every: progress(offset * every + done, 2 * every)
 
-    before = tune(study, progress=told(0))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "profile.toml"
-        path.write_text(profile_text(learned), encoding="utf-8")
-        after = tune(replace(study, calibration=path), progress=told(1))
+    before = tune(study, progress=part_of_progress(0))
+    after = tune(replace(study, calibration=learned), progress=part_of_progress(1))
     return _verification(study, results, profile, before, after)
 
 
@@ -123,10 +117,10 @@ def learn(results: Sequence[BenchResult], profile: Profile | None) -> Profile:
     first = runs[0].entry
     gpu = first.cluster.gpu
     known = None if profile is None else profile.values()
-    prior = residual_columns([(first.arch, gpu.name, gpu.generation, first.engine, first.engine_version)], known)
+    prior = residual_columns([(first.arch, gpu, first.engine, first.engine_version)], known)
     cell = learn_cell(runs, prior)
     cells = {} if profile is None else dict(profile.cells)
-    return Profile(cells=cells | {own_key(first.engine, gpu.name, first.arch): cell})
+    return Profile(cells=cells | {own_key(first.engine.name, gpu.name, first.arch): cell})
 
 
 def _verification(
@@ -181,8 +175,8 @@ def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[C
             Checked(
                 name=name,
                 predicted=float(value[i]),
-                p10=float(value[i] * np.exp(-P10 * sd[i])),
-                p90=float(value[i] * np.exp(P10 * sd[i])),
+                p10=float(value[i] * np.exp(-Z90 * sd[i])),
+                p90=float(value[i] * np.exp(Z90 * sd[i])),
                 measured=measured,
             )
             for name, value, sd, measured in rows
@@ -192,31 +186,31 @@ def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[C
 
 
 def _said(study: Study, results: Sequence[BenchResult]) -> tuple[str, ...]:
-    said = []
+    assumptions = []
     replicas = results[0].run.entry.layout.replicas
     driven = sorted({r.replicas for r in results})
     if driven != [replicas]:
-        said.append(
+        assumptions.append(
             f"{', '.join(map(str, driven))} of {replicas} replicas were driven; load and throughput are scaled to all"
         )
     if any(not np.isnan(r.output_tokens_per_s) for r in results):
-        said.append("measured throughput is over the whole run, start and end included: a little low")
+        assumptions.append("measured throughput is over the whole run, start and end included: a little low")
     failed = sum(r.failed for r in results)
     if failed:
-        said.append(f"{failed:,} requests failed: the figures are of the others")
+        assumptions.append(f"{failed:,} requests failed: the figures are of the others")
     hit = results[0].run.prefix_hit_frac
     if hit:
-        said.append(f"{hit:.0%} of prompt tokens taken to be in the prefix cache, as the study has it")
+        assumptions.append(f"{hit:.0%} of prompt tokens taken to be in the prefix cache, as the study has it")
     if len(results) < LEAST_RUNS:
-        said.append(
+        assumptions.append(
             f"learnt from {len(results)} run{'' if len(results) == 1 else 's'}; `autotune calibrate` asks for "
             f"{LEAST_RUNS}"
         )
     wanted = study.workload
     isl, osl = results[0].run.mean_isl, results[0].run.mean_osl
     if abs(isl / wanted.isl.mean - 1.0) > 0.1 or abs(osl / wanted.osl.mean - 1.0) > 0.1:
-        said.append(
+        assumptions.append(
             f"measured with {isl:,.0f} prompt and {osl:,.0f} output tokens, the study is about {wanted.isl.mean:,.0f} "
             f"and {wanted.osl.mean:,.0f}: predicted for what was measured, ranked for the study"
         )
-    return tuple(said)
+    return tuple(assumptions)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ import numpy as np
 from costmodel.arch import Arch
 from costmodel.arch.attention import Attention, GroupedQuery
 from costmodel.arch.block import EXPERTS
-from costmodel.calibration.residual import BORROWED_FROM
+from costmodel.calibration.data_files import BORROWED_FROM, DATA, kernel_file
 from costmodel.dtypes import KV_BYTES, compute_dtype, storage
+from costmodel.engine import EngineTraits
 from costmodel.hardware import Cluster, Gpu
 from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats
 from costmodel.plan.precision import kind_dtypes, unusual_dtypes
@@ -23,9 +23,6 @@ from costmodel.step.collectives import Links
 from costmodel.step.kernel_laws import Rate
 from costmodel.step.kernel_rates import Rates
 from costmodel.step.pipeline_pass import EngineColumns
-
-_DATA = files("costmodel.calibration") / "data"
-
 
 _GEMM = {
     "fp8": "gemm_fp8",
@@ -47,7 +44,7 @@ _MOE = {
 """The same of experts, nearest first. Weight-only integers have a law of their own, plain floats bf16's."""
 
 
-Cell = tuple[Arch, Cluster, str, str]
+Cell = tuple[Arch, Cluster, EngineTraits, str]
 """Model, cluster, engine and dtype of the cache."""
 FACTORS = ("gemm", "attention", "experts", "all_reduce")
 """Kernel groups that have an end-to-end factor."""
@@ -88,23 +85,26 @@ class Calibration:
 
 @lru_cache(maxsize=32)
 def _read(generation: str, engine: str) -> dict[str, Any]:
-    raw: dict[str, Any] = json.loads((_DATA / f"{generation}-{engine}.json").read_text(encoding="utf-8"))
+    raw: dict[str, Any] = json.loads((DATA / kernel_file(generation, engine)).read_text(encoding="utf-8"))
     return raw
 
 
-def load_calibration(generation: str, engine: str, version: str | None = None) -> Calibration:
-    """The file of a generation (or of the measured one that stands in for it) and an engine.
+def load_calibration(generation: str, engine: EngineTraits, version: str | None = None) -> Calibration:
+    """The file of a generation and an engine, or of the measured ones that stand in for them.
 
     A version that was measured has its own end-to-end parameters; any other has the engine's typical ones.
     """
     measured = BORROWED_FROM[generation]
-    raw = _read(measured, engine)
+    raw = _read(measured, engine.calibration)
     own = raw["versions"].get(version or "", {})
     return Calibration(
         generation=measured,
-        engine=engine,
+        engine=engine.calibration,
         kernels=raw["kernels"],
-        serving={k: v * own.get(k, 1.0) for k, v in raw["serving"].items()},
+        serving={
+            **{k: v * own.get(k, 1.0) for k, v in raw["serving"].items()},
+            "mixes": float(engine.prompts_ride_on_decode_steps),
+        },
         factors={k: v * own.get(k, 1.0) for k, v in raw["factors"].items()},
     )
 

@@ -13,17 +13,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from costmodel.arch import Arch
 from costmodel.arch.attention import Recurrent
+from costmodel.calibration.data_files import BORROWED_FROM, DATA, residual_file
 from costmodel.dtypes import storage
+from costmodel.engine import EngineTraits
+from costmodel.hardware import Gpu
 from costmodel.plan.columns import Columns, Floats
 
-_DATA = files("costmodel.calibration") / "data"
 LINEAR = ("one", "concurrency", "gpus", "isl", "osl", "expert_parallel")
 PRODUCTS = (
     ("concurrency", "concurrency"),
@@ -44,18 +45,9 @@ _RANGE = {"concurrency": (2.0, 10.0), "gpus": (0.0, 3.0), "isl": (7.0, 13.0), "o
 """Log2 of what the measured runs cover; beyond it a feature stays at the edge and the interval widens."""
 REACH_SD = {"tpot": 0.06, "ttft": 0.12}
 """Assumed standard deviation that each doubling beyond the measured range adds: no run there to fit it on."""
-BORROWED_FROM = {
-    "hopper": "hopper",
-    "blackwell": "blackwell",
-    "ampere": "hopper",
-    "ada": "hopper",
-    "cdna3": "hopper",
-    "blackwell_ultra": "blackwell",
-    "cdna4": "blackwell",
-}
-"""Generation -> the measured generation whose efficiencies it takes."""
 BORROWED_SD = {"tpot": 0.15, "ttft": 0.2}
-"""Assumed further standard deviation where a generation borrows another's efficiencies: nothing measured it."""
+"""Assumed further standard deviation where a generation or an engine borrows another's efficiencies: nothing measured
+them."""
 TRIANGLE = [(i, j) for i in range(len(FEATURES)) for j in range(i + 1)]
 
 
@@ -158,7 +150,7 @@ class Residual(Columns):
 
 @lru_cache(maxsize=4)
 def _read(engine: str) -> dict[str, Any]:
-    raw: dict[str, Any] = json.loads((_DATA / f"residual-{engine}.json").read_text(encoding="utf-8"))
+    raw: dict[str, Any] = json.loads((DATA / residual_file(engine)).read_text(encoding="utf-8"))
     return raw
 
 
@@ -196,40 +188,41 @@ def own_key(engine: str, gpu: str, arch: Arch) -> str:
     return f"{engine}|{gpu}|{arch_key(arch)}|{precision_key(arch)}"
 
 
-def not_measured(arch: Arch, gpu: str, generation: str, engine: str) -> tuple[str, ...]:
+def not_measured(arch: Arch, gpu: Gpu, engine: EngineTraits) -> tuple[str, ...]:
     """What of a cell no run has measured, in plain sentences."""
-    raw = _read(engine)
+    raw = _read(engine.calibration)
     out = []
-    if gpu.removesuffix(" (changed)") not in raw["gpus"]:
-        out.append(f"{gpu} was not measured: efficiencies of {BORROWED_FROM[generation]} GPUs, with wider intervals")
+    if engine.calibration != engine.name:
+        out.append(f"{engine.name} was not measured: times of {engine.calibration}, with wider intervals")
+    if gpu.measured_as not in raw["gpus"]:
+        borrowed = BORROWED_FROM[gpu.generation]
+        out.append(f"{gpu.name} was not measured: efficiencies of {borrowed} GPUs, with wider intervals")
     if arch_key(arch) not in raw["models"]:
         out.append(f"{arch.name} was not measured: formulas alone, with wider intervals")
     return tuple(out)
 
 
 def residual_columns(
-    cells: Sequence[tuple[Arch, str, str, str, str | None]],
+    cells: Sequence[tuple[Arch, Gpu, EngineTraits, str | None]],
     own: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> Residual:
-    """Residuals of (architecture, GPU name, its generation, engine, engine version), one row each.
+    """Residuals of (architecture, GPU type, engine, engine version), one row each.
 
     `own` holds a user's cells by `own_key`: their values per target go before the file's.
     """
     rows: list[dict[str, Mapping[str, Any]]] = []
-    for arch, gpu, generation, engine, version in cells:
-        raw = _read(engine)
-        # a catalog GPU with some figures changed still behaves most like itself
-        place = gpu.removesuffix(" (changed)")
+    for arch, gpu, engine, version in cells:
+        raw, measured = _read(engine.calibration), BORROWED_FROM[gpu.generation]
         shape, precision = arch_key(arch), precision_key(arch)
-        name = find_cell(engine, place, BORROWED_FROM[generation], shape, precision, version or "")
-        found = (own or {}).get(own_key(engine, gpu, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
+        name = find_cell(engine.calibration, gpu.measured_as, measured, shape, precision, version or "")
+        found = (own or {}).get(own_key(engine.name, gpu.name, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
+        borrows = measured != gpu.generation or engine.calibration != engine.name
         rows.append(
             {
                 t: {
                     **raw[t],
                     "cell": found[t],
-                    "noise_variance": raw[t]["noise_variance"]
-                    + (BORROWED_SD[t] ** 2 if BORROWED_FROM[generation] != generation else 0.0),
+                    "noise_variance": raw[t]["noise_variance"] + (BORROWED_SD[t] ** 2 if borrows else 0.0),
                 }
                 for t in TARGETS
             }

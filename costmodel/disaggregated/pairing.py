@@ -8,42 +8,33 @@ import numpy as np
 
 from costmodel.disaggregated.kv_transfer import TransferLink, exposed_s
 from costmodel.disaggregated.pools import PoolColumns, PoolPoint
-from costmodel.estimate.result import COMMUNICATION, MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
+from costmodel.estimate.result import (
+    MEMORY_KINDS,
+    Estimate,
+    PhaseCost,
+    Service,
+    build_estimate,
+    table,
+    throughputs,
+)
 from costmodel.plan.columns import Floats
 from costmodel.serving.closed_loop import Load
-from costmodel.step.operators import GROUPS
 
 BUSY_FOREVER_S = 1e12
 """Work of a request that keeps any pool busy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """A prefill pool and a decode pool that serve together. Arrays of one shape; meanings as in `Estimate`."""
+class PairService(Service):
+    """What a prefill pool and a decode pool do together. Arrays of one shape."""
 
-    requests_per_s: Floats
-    """Of the slower pool, or what is offered."""
-    ttft_s: Floats
-    ttft_longest_s: Floats
-    tpot_s: Floats
     transfer_s: Floats
     """What of the transfer the first token waits for, its start not included."""
-    in_flight: Floats
-    """By Little's law, over both pools, the transfer and the wait in front."""
-    kv_wait_s: Floats
-    """Wait in front of both pools, where more is in flight than they admit; part of TTFT."""
-    total_tokens_per_s: Floats
-    output_tokens_per_s: Floats
-    total_tokens_per_s_per_gpu: Floats
-    output_tokens_per_s_per_gpu: Floats
-    stage_tokens_per_s_per_gpu: Floats
-    gpus: Floats
-    memory_util_frac: Floats
-    kv_fits_longest: Floats
-    gpu_util_frac: Floats
-    ttft_log_sd: Floats
-    tpot_log_sd: Floats
-    throughput_log_sd: Floats
+
+    @property
+    def in_flight(self) -> Floats:
+        """Requests over both pools, the transfer and the wait in front, by Little's law."""
+        return self.requests_per_s * self.e2e_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +65,9 @@ def ideal_pool(gpus: float, count: int) -> PoolColumns:
     )
 
 
-def joined(prefill: PoolColumns, decode: PoolColumns, load: Load, link: TransferLink, demand: Demand) -> Joined:
+def pair_service(
+    prefill: PoolColumns, decode: PoolColumns, load: Load, link: TransferLink, demand: Demand
+) -> PairService:
     """Pools side by side, entry `i` with entry `i`.
 
     The slower pool sets the pace. Latencies are those at which the pools are full: where one of them is the faster,
@@ -86,105 +79,57 @@ def joined(prefill: PoolColumns, decode: PoolColumns, load: Load, link: Transfer
     first = prefill.latency_s + transfer + decode.entry_s
     inside = first + np.maximum(load.osl - 1.0, 0.0) * decode.latency_s
     rate = able if demand.offered_per_s is None else np.minimum(able, demand.offered_per_s)
-    outside: Floats = np.zeros(1)
+    outside = np.zeros_like(able)
     limit = demand.most_in_flight if demand.in_flight is None else demand.in_flight
     if limit is not None:
         rate = np.minimum(rate, limit / inside)
     if demand.in_flight is not None:
         outside = np.maximum(demand.in_flight / able - inside, 0.0)
-    ttft = first + outside
-    tokens, outputs = rate * (load.isl + load.osl), rate * load.osl
-    gpus = prefill.gpus + decode.gpus
-    return Joined(
-        requests_per_s=rate,
+    ttft, gpus = first + outside, prefill.gpus + decode.gpus
+    return PairService(
         ttft_s=ttft,
         ttft_longest_s=ttft + prefill.longest_extra_s,
-        tpot_s=decode.latency_s + 0.0 * rate,
-        transfer_s=transfer,
-        in_flight=rate * (inside + outside),
-        kv_wait_s=outside + 0.0 * rate,
-        total_tokens_per_s=tokens,
-        output_tokens_per_s=outputs,
-        total_tokens_per_s_per_gpu=tokens / gpus,
-        output_tokens_per_s_per_gpu=outputs / gpus,
-        stage_tokens_per_s_per_gpu=tokens / (prefill.stage_gpus + decode.stage_gpus),
+        tpot_s=decode.latency_s,
+        e2e_s=inside + outside,
+        kv_wait_s=outside,
+        **throughputs(rate, load.isl, load.osl, stage_gpus=prefill.stage_gpus + decode.stage_gpus),
         gpus=gpus,
         memory_util_frac=np.maximum(prefill.memory_util_frac, decode.memory_util_frac),
         kv_fits_longest=np.minimum(prefill.kv_fits_longest, decode.kv_fits_longest),
         gpu_util_frac=np.minimum(rate * (prefill.busy_s + decode.busy_s) / gpus, 1.0),
-        ttft_log_sd=prefill.log_sd + 0.0 * rate,
-        tpot_log_sd=decode.log_sd + 0.0 * rate,
+        ttft_log_sd=prefill.log_sd,
+        tpot_log_sd=decode.log_sd,
         throughput_log_sd=np.maximum(prefill.log_sd, decode.log_sd),
+        transfer_s=transfer,
     )
 
 
-def joined_estimate(prefill: PoolPoint, decode: PoolPoint, pair: Joined) -> Estimate:
+def pair_estimate(prefill: PoolPoint, decode: PoolPoint, pair: PairService) -> Estimate:
     """The estimate of pairs of pools: entry `i` of every argument belongs to pair `i`. No residual is left to add.
 
     Memory is that of the fuller pool's GPUs; `kv_capacity_sequences` and `running_per_rank` are the decode pool's;
     shares of time and of peaks are means over all GPUs.
     """
-    first, second, size = prefill.columns, decode.columns, pair.ttft_s.shape[0]
-    prompt, step = _groups(prefill, size), _groups(decode, size)
-    per_request = prompt * prefill.passes_per_request + step * decode.passes_per_request
+    first, second, size = prefill.columns, decode.columns, pair.gpus.shape[0]
     rate, gpus = pair.requests_per_s, pair.gpus
     math_s, hbm_s = first.math_s + second.math_s, first.hbm_s + second.hbm_s
-    links = np.asarray(sum(per_request[GROUPS.index(g)] for g in COMMUNICATION))
-    host_s = prefill.passes.host_s * prefill.chunks + decode.passes.host_s * decode.passes_per_request
-    resources = np.stack([np.broadcast_to(x, (size,)) for x in (math_s / gpus, hbm_s / gpus, links, host_s)])
-    fuller = first.memory_util_frac >= second.memory_util_frac
-    parts = {**prefill.parts_s, **decode.parts_s, "kv_transfer": pair.transfer_s + decode_start_s(decode)}
-    parts["kv_wait"] = pair.kv_wait_s
-    zero = np.zeros(size)
-    return Estimate(
-        ttft_s=pair.ttft_s,
-        ttft_longest_s=pair.ttft_longest_s,
-        tpot_s=pair.tpot_s,
-        requests_per_s=rate,
-        total_tokens_per_s=pair.total_tokens_per_s,
-        output_tokens_per_s=pair.output_tokens_per_s,
-        gpus=gpus,
-        memory_util_frac=pair.memory_util_frac,
-        gpu_util_frac=pair.gpu_util_frac,
+    transfer = pair.transfer_s + (second.entry_s - decode.parts_s["running_step"])
+    held = [table(pool.memory.by_kind(pool.kv_bytes), MEMORY_KINDS, size) for pool in (prefill, decode)]
+    return build_estimate(
+        pair,
+        prefill=PhaseCost(group_s=prefill.passes.step.group_s, passes_per_request=prefill.passes_per_request),
+        decode=PhaseCost(group_s=decode.passes.step.group_s, passes_per_request=decode.passes_per_request),
+        resources_s={
+            "compute": math_s / gpus,
+            "memory bandwidth": hbm_s / gpus,
+            "host": prefill.passes.host_s * prefill.chunks + decode.passes.host_s * decode.passes_per_request,
+        },
+        waits_for_kv=np.zeros(size, dtype=bool),  # what waits in front of the pools waits for their latency limits
+        memory_bytes=np.where(first.memory_util_frac >= second.memory_util_frac, *held),
+        ttft_parts_s={**prefill.parts_s, **decode.parts_s, "kv_transfer": transfer, "kv_wait": pair.kv_wait_s},
         compute_util_frac=np.minimum(rate * math_s / gpus, 1.0),
         bandwidth_util_frac=np.minimum(rate * hbm_s / gpus, 1.0),
-        stage_tokens_per_s_per_gpu=pair.stage_tokens_per_s_per_gpu,
         kv_capacity_sequences=second.kv_capacity_sequences,
-        kv_fits_longest=pair.kv_fits_longest,
-        memory_bytes=np.where(fuller, _memory(prefill, size), _memory(decode, size)),
-        prefill_s=prompt,
-        decode_s=step,
-        prefill_passes_per_request=prefill.passes_per_request + zero,
-        decode_passes_per_request=decode.passes_per_request + zero,
-        ttft_parts_s=np.stack([np.broadcast_to(parts.get(name, zero), (size,)) for name in TTFT_PARTS]),
-        bottleneck=per_request.argmax(axis=0),
-        binding=np.minimum(resources.argmax(axis=0), len(RESOURCES) - 1),
         running_per_rank=second.sequences_per_rank,
-        prefill_chunks=prefill.chunks + zero,
-        kv_wait_s=pair.kv_wait_s,
-        ttft_log_sd=pair.ttft_log_sd,
-        tpot_log_sd=pair.tpot_log_sd,
-        throughput_log_sd=pair.throughput_log_sd,
+        prefill_chunks=prefill.chunks,
     )
-
-
-def decode_start_s(decode: PoolPoint) -> Floats:
-    """Seconds before the first byte of a transfer moves, which TTFT includes."""
-    return decode.columns.entry_s - decode.parts_s["running_step"]
-
-
-def _groups(point: PoolPoint, size: int) -> Floats:
-    groups = point.passes.step.group_s
-    return np.stack([np.broadcast_to(groups.get(name, np.zeros(1)), (size,)) for name in GROUPS])
-
-
-def _memory(point: PoolPoint, size: int) -> Floats:
-    memory = point.memory
-    kinds = {
-        **memory.weights_bytes,
-        "kv_cache": point.kv_bytes,
-        "activations": memory.activation_bytes,
-        "buffers": memory.buffer_bytes,
-        "reserve": memory.reserve_bytes,
-    }
-    return np.stack([np.broadcast_to(kinds.get(name, np.zeros(1)), (size,)) for name in MEMORY_KINDS])

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.calibration.residual import REACH_SD, features
 from costmodel.disaggregated.kv_transfer import TransferLink, sequence_bytes_per_rank, start_s, wire_s
 from costmodel.estimate.batch import PlanBatch
-from costmodel.estimate.error_model import residual_factor
+from costmodel.estimate.error_model import Correction, Situation
 from costmodel.plan.columns import Columns, Floats
 from costmodel.serving.closed_loop import Load, longest_extra_s
 from costmodel.step.memory import Memory, plan_memory
@@ -70,6 +69,12 @@ class PoolColumns(Columns):
     ranks: Floats
     """Attention-DP ranks of a replica."""
 
+    @classmethod
+    def spread(cls, **columns: Floats) -> PoolColumns:
+        """Pools whose columns have shape `(num_plans,)`, or `(1,)` where all share a value."""
+        shape = np.broadcast_shapes(*(column.shape for column in columns.values()))
+        return cls(**{name: np.broadcast_to(column, shape) for name, column in columns.items()})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolPoint:
@@ -113,25 +118,15 @@ class Pool:
             stages=batch.stages,
             batched_tokens=load.batched_tokens,
             sequences_per_rank=np.minimum(sequences_per_rank, load.max_num_seqs),
-            mean_tokens=load.isl + outputs * np.where(batch.fraction_is_of_free > 0, 1.0, 0.5),
+            mean_tokens=load.isl + outputs * np.where(batch.reserves_whole_output > 0, 1.0, 0.5),
             longest_tokens=self.longest_prompt + outputs,
             memory_fraction=self.memory_fraction,
             fraction_is_of_free=batch.fraction_is_of_free,
         )
 
-    def _residual(self, per_replica: Floats, target: str) -> tuple[Floats, Floats]:
-        batch, layout = self.batch, self.batch.layout
-        if batch.residual is None:
-            return np.ones(1), np.zeros(1)
-        phi, beyond = features(
-            per_replica,
-            layout.width * layout.pp,
-            self.load.isl,
-            self.load.osl,
-            (layout.moe_ep > 1.0).astype(np.float64),
-            layout.attn_dp,
-        )
-        return residual_factor(getattr(batch.residual, target), phi, beyond, REACH_SD[target])
+    def _correction(self, per_replica: Floats) -> Correction:
+        batch, load = self.batch, self.load
+        return Correction.of(batch.residual, Situation.of(batch.layout, per_replica, load.isl, load.osl))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +156,8 @@ class PrefillPool(Pool):
         own = lone + utilisation * (full - lone)  # the busier, the fuller the pass that a prompt rides in
         queue = utilisation * marginal * layout.attn_dp * (1.0 + self.length_cv2) / (2.0 * (1.0 - utilisation))
         took = front + own + queue
-        factor, sd = self._residual(np.maximum(utilisation * took / marginal, 1.0), "ttft")
+        correction = self._correction(np.maximum(utilisation * took / marginal, 1.0))
+        factor = correction.ttft_factor
         # TTFT's residual is of waits on one node that a busy pool does not repeat for every prompt (front end, polling,
         # launches): it moves the latency. The published pools bear that out (`autotune validate --published`)
         offered = layout.replicas * utilisation / marginal
@@ -174,23 +170,22 @@ class PrefillPool(Pool):
         per_rank = layout.width / layout.attn_dp
         step = self.full.step
         kv = memory.kv_bytes(np.maximum(holding, 1.0))
-        zero = np.zeros_like(rate)
-        columns = PoolColumns(
+        columns = PoolColumns.spread(
             requests_per_s=rate,
             residence_s=latency,
             latency_s=latency,
             longest_extra_s=self.longest_extra_s * factor,
-            entry_s=zero,
-            wire_s=self.wire_s + zero,
-            log_sd=sd + zero,
+            entry_s=np.zeros(1),
+            wire_s=self.wire_s,
+            log_sd=correction.ttft_log_sd,
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
             busy_s=busy,
             math_s=self.chunks * step.math_s / self.packed * per_rank,
             hbm_s=self.chunks * step.hbm_bytes / self.packed * per_rank / batch.columns.cluster.hbm_bytes_per_s,
             memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
-            kv_fits_longest=memory.kv_room_bytes / memory.kv_bytes_longest,
-            kv_capacity_sequences=_capacity(memory, layout.attn_dp),
+            kv_fits_longest=memory.kv_fits_longest,
+            kv_capacity_sequences=memory.sequences_per_rank * layout.attn_dp,
             sequences_per_rank=np.maximum(holding, 1.0),
             ranks=layout.attn_dp,
         )
@@ -219,8 +214,7 @@ class DecodePool(Pool):
         active = np.minimum(layout.replicas, np.maximum(in_flight, 1.0))
         wanted = np.maximum(in_flight, 1.0) / active
         memory = self._memory(wanted / layout.attn_dp, outputs=load.osl)
-        room = np.maximum(memory.kv_room_bytes, 0.0) / memory.kv_bytes_per_sequence
-        held = np.maximum(np.minimum(np.floor(room), load.max_num_seqs), 1.0) * layout.attn_dp
+        held = np.maximum(np.minimum(memory.sequences_per_rank, load.max_num_seqs), 1.0) * layout.attn_dp
         running = np.minimum(wanted, held)
         slots = np.minimum(layout.pp, running)
         batch_size = np.maximum(running / (slots * layout.attn_dp), 1.0 / layout.attn_dp)
@@ -228,7 +222,8 @@ class DecodePool(Pool):
         drafting = engine.decode_factor * (1.0 + load.draft_frac)
         step = decode_pass(batch.machine(), batch.stages, engine, work, drafting)
         round_s = np.maximum(step.through_s, slots * step.stage_s)
-        factor, sd = self._residual(running, "tpot")
+        correction = self._correction(running)
+        factor = correction.tpot_factor
         outputs = np.maximum(load.osl - 1.0, 0.0)
         tpot = round_s * factor / load.accepted_tokens
         wait = JOIN_STEPS * round_s * factor
@@ -239,29 +234,28 @@ class DecodePool(Pool):
         steps = load.decode_rounds / np.maximum(batch_size * layout.attn_dp, 1e-9)
         gpus = layout.replicas * layout.pp * layout.width
         kv = memory.kv_bytes(running / layout.attn_dp)
-        zero = np.zeros_like(tpot)
-        columns = PoolColumns(
+        columns = PoolColumns.spread(
             requests_per_s=rate,
             residence_s=residence,
             latency_s=tpot,
-            longest_extra_s=zero,
+            longest_extra_s=np.zeros(1),
             entry_s=self.start_s + wait,
-            wire_s=self.wire_s + zero,
-            log_sd=sd + zero,
+            wire_s=self.wire_s,
+            log_sd=correction.tpot_log_sd,
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
             busy_s=steps * step.kernel_s * factor * layout.width * layout.pp,
             math_s=steps * step.step.math_s * layout.width,
             hbm_s=steps * step.step.hbm_bytes * layout.width / batch.columns.cluster.hbm_bytes_per_s,
             memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
-            kv_fits_longest=memory.kv_room_bytes / memory.kv_bytes_longest,
-            kv_capacity_sequences=_capacity(memory, layout.attn_dp),
+            kv_fits_longest=memory.kv_fits_longest,
+            kv_capacity_sequences=memory.sequences_per_rank * layout.attn_dp,
             sequences_per_rank=wanted / layout.attn_dp,
             ranks=layout.attn_dp,
         )
         return PoolPoint(
             columns=columns,
-            parts_s={"running_step": wait + zero},
+            parts_s={"running_step": wait},
             passes=step,
             passes_per_request=steps * drafting,
             chunks=np.ones(1),
@@ -269,10 +263,6 @@ class DecodePool(Pool):
             kv_bytes=kv,
             prompt_bytes=self.prompt_bytes,
         )
-
-
-def _capacity(memory: Memory, ranks: Floats) -> Floats:
-    return np.floor(np.maximum(memory.kv_room_bytes, 0.0) / memory.kv_bytes_per_sequence) * ranks
 
 
 def prefill_pool(
@@ -313,9 +303,9 @@ def prefill_pool(
         length_cv2=length_cv2,
         lone=lone,
         full=passed(packed, batch.layout.attn_dp),
-        chunks=chunks + 0.0 * own,
+        chunks=chunks,
         packed=packed,
-        longest_extra_s=longest_extra_s(machine, batch.stages, engine, load, longest_prompt, own) + 0.0 * own,
+        longest_extra_s=longest_extra_s(machine, batch.stages, engine, load, longest_prompt, own),
     )
 
 

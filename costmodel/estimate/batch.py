@@ -16,8 +16,9 @@ from costmodel.arch import Arch
 from costmodel.calibration.load import Cell, CellColumns, cell_columns, load_calibration
 from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import Residual, residual_columns
-from costmodel.estimate.error_model import corrected_state
-from costmodel.estimate.result import Estimate, collect
+from costmodel.engine import EngineTraits
+from costmodel.estimate.error_model import Correction, Situation
+from costmodel.estimate.result import Estimate, steady_estimate
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.plan.layout import Layout
@@ -43,7 +44,7 @@ class PlanEntry:
 
     arch: Arch
     cluster: Cluster
-    engine: str
+    engine: EngineTraits
     layout: Layout
     kv_dtype: str | None = None
     """Dtype of the cache; None is the checkpoint's."""
@@ -66,6 +67,7 @@ class PlanBatch:
     stages: StageTable
     popularity_cv2: Floats
     fraction_is_of_free: Floats
+    reserves_whole_output: Floats
     residual: Residual | None
     """What the calibration adds to the formulas; None evaluates the formulas alone."""
 
@@ -74,28 +76,25 @@ class PlanBatch:
         """Prepare plans; `profile` is a user's own calibration. Raises `ValueError` for an empty sequence."""
         if not entries:
             raise ValueError("a batch must hold at least one plan, got none")
-        keys: dict[tuple[object, ...], int] = {}
-        firsts: list[PlanEntry] = []
-        index = np.empty(len(entries), dtype=np.int64)
-        for i, e in enumerate(entries):
-            key = (id(e.arch), id(e.cluster), e.engine, e.kv_dtype, e.engine_version)
-            if key not in keys:
-                keys[key] = len(firsts)
-                firsts.append(e)
-            index[i] = keys[key]
+        places = zip(_places([e.arch for e in entries]), _places([e.cluster for e in entries]), entries, strict=True)
+        keys: dict[tuple[int, int, EngineTraits, str | None, str | None], int] = {}
+        cell_of = [keys.setdefault((a, c, e.engine, e.kv_dtype, e.engine_version), len(keys)) for a, c, e in places]
+        index = np.array(cell_of, dtype=np.int64)
+        firsts = [entries[cell_of.index(cell)] for cell in range(len(keys))]
         cells = [(e.arch, e.cluster, e.engine, e.kv_dtype or e.arch.kv_dtype) for e in firsts]
         calibrations = [load_calibration(e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts]
         columns = cell_columns(cells, calibrations)
         residual = residual_columns(
-            [(e.arch, e.cluster.gpu.name, e.cluster.gpu.generation, e.engine, e.engine_version) for e in firsts],
+            [(e.arch, e.cluster.gpu, e.engine, e.engine_version) for e in firsts],
             None if profile is None else profile.values(),
         )
         archs = ArchColumns.of([e.arch for e in firsts])
         precision = PrecisionColumns.of([e.arch for e in firsts], [e.kv_dtype or e.arch.kv_dtype for e in firsts])
-        of_free = np.array([float(e.engine == "trtllm") for e in firsts])
+        of_free = np.array([float(e.engine.kv_fraction_is_of_free) for e in firsts])
+        whole = np.array([float(e.engine.reserves_whole_output) for e in firsts])
         layout = LayoutColumns.of([e.layout for e in entries], [e.engine for e in entries])
         if len(firsts) > 1:
-            archs, precision, of_free = archs.take(index), precision.take(index), of_free[index]
+            archs, precision, of_free, whole = archs.take(index), precision.take(index), of_free[index], whole[index]
             columns = CellColumns(**{f.name: getattr(columns, f.name).take(index) for f in fields(CellColumns)})
         return cls(
             size=len(entries),
@@ -109,6 +108,7 @@ class PlanBatch:
             stages=StageTable.of([e.arch for e in entries], [e.layout for e in entries]),
             popularity_cv2=_popularity(entries, expert_skew),
             fraction_is_of_free=of_free,
+            reserves_whole_output=whole,
             residual=residual if len(firsts) == 1 else residual.take(index),
         )
 
@@ -130,6 +130,7 @@ class PlanBatch:
             stages=self.stages.take(index),
             popularity_cv2=_pick(self.popularity_cv2, index),
             fraction_is_of_free=_pick(self.fraction_is_of_free, index),
+            reserves_whole_output=_pick(self.reserves_whole_output, index),
             residual=None if self.residual is None else gather(self.residual),
         )
 
@@ -161,7 +162,7 @@ class PlanBatch:
     def evaluate(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
         """Estimate every plan under `load` (columns of shape `(size,)` or `(1,)`).
 
-        `memory_fraction` is the engine's KV setting: of total memory (vLLM, SGLang) or of free (TensorRT-LLM).
+        `memory_fraction` is the engine's KV setting: of total memory or of free (`EngineTraits`).
         """
         count = -(-self.size // CHUNK_PLANS)
         if count == 1:
@@ -174,6 +175,23 @@ class PlanBatch:
         return Estimate(
             **{f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=-1) for f in fields(Estimate)}
         )
+
+
+def _places(values: Sequence[object]) -> list[int]:
+    """The place of each value among the distinct ones, in the order of their first appearance.
+
+    By equality, for what cannot be hashed; equal values mostly are one object, which is looked at first.
+    """
+    known: list[object] = []
+    out = []
+    for value in values:
+        place = next((i for i, other in enumerate(known) if other is value), None)
+        if place is None:
+            place = next((i for i, other in enumerate(known) if other == value), len(known))
+            if place == len(known):
+                known.append(value)
+        out.append(place)
+    return out
 
 
 def _pick(values: Floats, index: Any) -> Floats:
@@ -195,8 +213,8 @@ def _popularity(entries: Sequence[PlanEntry], skew: float) -> Floats:
 
 def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
     memory, state = _solve(batch, load, longest_prompt, memory_fraction)
-    corrected = corrected_state(batch.residual, batch.layout, load, state)
-    return collect(batch.layout, load, memory, state, corrected)
+    situation = Situation.of(batch.layout, load.concurrency / batch.layout.replicas, load.isl, load.osl)
+    return steady_estimate(batch.layout, load, memory, state, Correction.of(batch.residual, situation))
 
 
 def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Memory:
@@ -209,9 +227,8 @@ def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fractio
         stages=batch.stages,
         batched_tokens=load.batched_tokens,
         sequences_per_rank=np.minimum(wanted, load.max_num_seqs),
-        # TensorRT-LLM admits a request only with room for its whole output (GUARANTEED_NO_EVICT, its default)
         mean_tokens=np.where(load.kv_isl > 0.0, load.kv_isl, load.isl)
-        + np.where(load.kv_osl > 0.0, load.kv_osl, load.osl) * np.where(batch.fraction_is_of_free > 0, 1.0, 0.5),
+        + np.where(load.kv_osl > 0.0, load.kv_osl, load.osl) * np.where(batch.reserves_whole_output > 0, 1.0, 0.5),
         longest_tokens=longest_prompt + load.osl,
         memory_fraction=memory_fraction,
         fraction_is_of_free=batch.fraction_is_of_free,

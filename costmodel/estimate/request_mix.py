@@ -21,10 +21,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.estimate.result import Estimate
+from costmodel.estimate.result import Estimate, throughputs
 from costmodel.plan.columns import Floats
 from costmodel.serving.closed_loop import Load
 from costmodel.serving.requests import RequestKind
+
+BY_REQUEST = ("ttft_s", "ttft_longest_s", "e2e_s", "kv_wait_s", "ttft_parts_s", "prefill_chunks")
+BY_TIME = (
+    "memory_util_frac",
+    "gpu_util_frac",
+    "compute_util_frac",
+    "bandwidth_util_frac",
+    "memory_bytes",
+    "running_per_rank",
+    "throughput_log_sd",
+)
 
 
 def point_loads(load: Load, points: Sequence[RequestKind], rows: int) -> Load:
@@ -63,50 +74,30 @@ def combined(spread: Estimate, points: Sequence[RequestKind]) -> Estimate:
     rate = 1.0 / taken.sum(axis=0)
     time = taken * rate
 
-    def by_request(name: str) -> Floats:
-        return _mean(weight, stacked(name))
-
-    def by_time(name: str) -> Floats:
-        return _mean(time, stacked(name))
-
     def error(name: str, values: str, shares: Floats) -> Floats:
         """Kinds err together: their errors add up."""
         amounts = shares * stacked(values)
         return np.asarray((amounts * stacked(name)).sum(axis=0) / np.maximum(amounts.sum(axis=0), 1e-300))
 
-    total = rate * (isl + osl)
-    each = stacked("total_tokens_per_s")[0] / stacked("stage_tokens_per_s_per_gpu")[0]
+    stage_gpus = stacked("total_tokens_per_s")[0] / stacked("stage_tokens_per_s_per_gpu")[0]
     prefill = weight * stacked("prefill_passes_per_request")
     decode = weight * stacked("decode_passes_per_request")
     return Estimate(
-        ttft_s=by_request("ttft_s"),
-        ttft_longest_s=by_request("ttft_longest_s"),
+        **{name: _mean(weight, stacked(name)) for name in BY_REQUEST},
+        **{name: _mean(time, stacked(name)) for name in BY_TIME},
+        **throughputs(rate, isl, osl, stage_gpus=stage_gpus),
         tpot_s=np.asarray((outputs * stacked("tpot_s")).sum(axis=0) / max(float(outputs.sum()), 1e-300)),
-        requests_per_s=rate,
-        total_tokens_per_s=total,
-        output_tokens_per_s=rate * osl,
         gpus=stacked("gpus")[0],
-        memory_util_frac=by_time("memory_util_frac"),
-        gpu_util_frac=by_time("gpu_util_frac"),
-        compute_util_frac=by_time("compute_util_frac"),
-        bandwidth_util_frac=by_time("bandwidth_util_frac"),
-        stage_tokens_per_s_per_gpu=total / each,
         kv_capacity_sequences=stacked("kv_capacity_sequences")[0],
         kv_fits_longest=stacked("kv_fits_longest").min(axis=0),
-        memory_bytes=by_time("memory_bytes"),
         prefill_s=_mean_by(prefill, stacked("prefill_s")),
         decode_s=_mean_by(decode, stacked("decode_s")),
         prefill_passes_per_request=prefill.sum(axis=0),
         decode_passes_per_request=decode.sum(axis=0),
-        ttft_parts_s=by_request("ttft_parts_s"),
         bottleneck=_of_most(time, stacked("bottleneck")),
         binding=_of_most(time, stacked("binding")),
-        running_per_rank=by_time("running_per_rank"),
-        prefill_chunks=by_request("prefill_chunks"),
-        kv_wait_s=by_request("kv_wait_s"),
         ttft_log_sd=error("ttft_log_sd", "ttft_s", weight),
         tpot_log_sd=error("tpot_log_sd", "tpot_s", outputs),
-        throughput_log_sd=_mean(time, stacked("throughput_log_sd")),
     )
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from costmodel.estimate.error_model import Corrected
+from costmodel.estimate.error_model import Correction, Latencies
 from costmodel.plan.columns import Floats, Ints, LayoutColumns
 from costmodel.serving.closed_loop import Load, SteadyState
 from costmodel.step.memory import Memory
 from costmodel.step.operators import GROUPS
 
+Bools = NDArray[np.bool_]
 COMMUNICATION = ("tp_all_reduce", "ep_exchange", "pp_send")
+PACED = {"paced": True}
+"""Marks a field that goes with the requests that are served: a rate, or a share of time."""
 RESOURCES = ("compute", "memory bandwidth", "links", "host", "KV capacity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What plans cost. Arrays have shape `(num_plans,)`, or `(rows, num_plans)` where a table is named."""
+class Service:
+    """What plans do for their users, and what their limits look at. Arrays have shape `(num_plans,)`."""
 
     ttft_s: Floats
     """Mean time to first token, arrival to first token, queueing included."""
@@ -27,23 +31,47 @@ class Estimate:
     """The same for a request with the longest prompt."""
     tpot_s: Floats
     """Mean (end to end - TTFT) / (output tokens - 1)."""
-    requests_per_s: Floats
-    total_tokens_per_s: Floats
+    e2e_s: Floats
+    """Mean time from arrival to the last token: TTFT + (output tokens - 1) TPOT."""
+    kv_wait_s: Floats
+    """Part of TTFT: the wait for KV room, or in front of pools that admit no more."""
+    requests_per_s: Floats = field(metadata=PACED)
+    total_tokens_per_s: Floats = field(metadata=PACED)
     """Prompt and output tokens of all replicas."""
-    output_tokens_per_s: Floats
+    output_tokens_per_s: Floats = field(metadata=PACED)
+    stage_tokens_per_s_per_gpu: Floats = field(metadata=PACED)
+    """Tokens through one GPU of a stage: throughput of a replica over the GPUs of one stage."""
     gpus: Floats
     memory_util_frac: Floats
     """Memory in use over the GPU's total, on the fullest GPU."""
-    gpu_util_frac: Floats
-    """Share of time in which the busiest stage's GPUs run kernels (what nvidia-smi calls utilisation)."""
-    compute_util_frac: Floats
-    bandwidth_util_frac: Floats
-    stage_tokens_per_s_per_gpu: Floats
-    """Tokens through one GPU of a stage: throughput of a replica over the GPUs of one stage."""
-    kv_capacity_sequences: Floats
-    """Sequences of mean length for which a replica has KV room."""
     kv_fits_longest: Floats
     """KV room over the bytes of one longest sequence; below 1 the plan cannot serve it."""
+    gpu_util_frac: Floats = field(metadata=PACED)
+    """Share of time in which the busiest stage's GPUs run kernels (what nvidia-smi calls utilisation)."""
+    ttft_log_sd: Floats
+    """Standard deviation of log(measured / estimate); 0 where only the formulas were evaluated."""
+    tpot_log_sd: Floats
+    throughput_log_sd: Floats
+
+    @property
+    def total_tokens_per_s_per_gpu(self) -> Floats:
+        """Over all GPUs of the plan."""
+        return self.total_tokens_per_s / self.gpus
+
+    @property
+    def output_tokens_per_s_per_gpu(self) -> Floats:
+        """Over all GPUs of the plan."""
+        return self.output_tokens_per_s / self.gpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate(Service):
+    """What plans cost. Arrays have shape `(num_plans,)`, or `(rows, num_plans)` where a table is named."""
+
+    compute_util_frac: Floats = field(metadata=PACED)
+    bandwidth_util_frac: Floats = field(metadata=PACED)
+    kv_capacity_sequences: Floats
+    """Sequences of mean length for which a replica has KV room."""
     memory_bytes: Floats
     """Table by `MEMORY_KINDS`."""
     prefill_s: Floats
@@ -62,21 +90,6 @@ class Estimate:
     """Index into `RESOURCES`."""
     running_per_rank: Floats
     prefill_chunks: Floats
-    kv_wait_s: Floats
-    ttft_log_sd: Floats
-    """Standard deviation of log(measured / estimate); 0 where only the formulas were evaluated."""
-    tpot_log_sd: Floats
-    throughput_log_sd: Floats
-
-    @property
-    def total_tokens_per_s_per_gpu(self) -> Floats:
-        """Over all GPUs of the plan."""
-        return self.total_tokens_per_s / self.gpus
-
-    @property
-    def output_tokens_per_s_per_gpu(self) -> Floats:
-        """Over all GPUs of the plan."""
-        return self.output_tokens_per_s / self.gpus
 
 
 WEIGHT_KINDS = (
@@ -99,93 +112,135 @@ MEMORY_KINDS = (
 TTFT_PARTS = ("front_end", "own_prefill", "running_step", "queue", "kv_wait", "kv_transfer")
 
 
-_PACED = (
-    "requests_per_s",
-    "total_tokens_per_s",
-    "output_tokens_per_s",
-    "stage_tokens_per_s_per_gpu",
-    "gpu_util_frac",
-    "compute_util_frac",
-    "bandwidth_util_frac",
-)
-
-
 def at_rate(estimate: Estimate, offered_per_s: float) -> Estimate:
     """The estimate where no more than `offered_per_s` requests arrive: rates and shares of time are theirs.
 
     Latencies stay those of the requests in flight, a whole number per replica that carries at least as much.
     """
     pace = np.minimum(offered_per_s / np.maximum(estimate.requests_per_s, 1e-300), 1.0)
-    return replace(estimate, **{name: getattr(estimate, name) * pace for name in _PACED})
+    paced = (f.name for f in fields(Estimate) if f.metadata == PACED)
+    return replace(estimate, **{name: getattr(estimate, name) * pace for name in paced})
 
 
-def _table(rows: Sequence[Floats], size: int) -> Floats:
-    out = np.empty((len(rows), size))
-    for i, row in enumerate(rows):
-        out[i] = row
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseCost:
+    """What a phase costs, per plan."""
+
+    group_s: Mapping[str, Floats]
+    """Operator group -> seconds of one pass: a prompt's chunk, or a decode step."""
+    passes_per_request: Floats
+    """Times that one request keeps a stage's GPUs busy for as long."""
+
+
+def throughputs(
+    requests_per_s: Floats, isl: Floats | float, osl: Floats | float, *, stage_gpus: Floats
+) -> dict[str, Floats]:
+    """The rates of a `Service`, of requests of such mean lengths; `stage_gpus` are those of one stage, all replicas."""
+    tokens = requests_per_s * (isl + osl)
+    return {
+        "requests_per_s": requests_per_s,
+        "total_tokens_per_s": tokens,
+        "output_tokens_per_s": requests_per_s * osl,
+        "stage_tokens_per_s_per_gpu": tokens / stage_gpus,
+    }
+
+
+def build_estimate(
+    service: Service,
+    *,
+    prefill: PhaseCost,
+    decode: PhaseCost,
+    resources_s: Mapping[str, Floats],
+    waits_for_kv: Bools,
+    memory_bytes: Mapping[str, Floats] | Floats,
+    ttft_parts_s: Mapping[str, Floats],
+    **columns: Floats,
+) -> Estimate:  # one parameter for each thing that nothing else follows from
+    """The estimate of plans, what they share spread out to `(num_plans,)`.
+
+    Args:
+        service: of which `gpus` has shape `(num_plans,)`.
+        prefill: of one prompt.
+        decode: of one step.
+        resources_s: seconds of a request on `RESOURCES` but the links, which follow from the phases, and KV capacity.
+        waits_for_kv: whether KV capacity is what binds.
+        memory_bytes: by kind of `MEMORY_KINDS`, or as their table.
+        ttft_parts_s: by part of `TTFT_PARTS`.
+        columns: the other fields of an `Estimate` that are columns.
+    """
+    size = service.gpus.shape[0]
+    tables = {name: table(phase.group_s, GROUPS, size) for name, phase in (("prefill", prefill), ("decode", decode))}
+    per_request = tables["prefill"] * prefill.passes_per_request + tables["decode"] * decode.passes_per_request
+    links = np.asarray(sum(per_request[GROUPS.index(g)] for g in COMMUNICATION))
+    resources = table({**resources_s, "links": links}, RESOURCES[:-1], size)
+    columns |= {f.name: getattr(service, f.name) for f in fields(Service)}
+    columns["prefill_passes_per_request"] = prefill.passes_per_request
+    columns["decode_passes_per_request"] = decode.passes_per_request
+    return Estimate(
+        **{name: np.asarray(values + np.zeros(size)) for name, values in columns.items()},
+        memory_bytes=table(memory_bytes, MEMORY_KINDS, size) if isinstance(memory_bytes, Mapping) else memory_bytes,
+        prefill_s=tables["prefill"],
+        decode_s=tables["decode"],
+        ttft_parts_s=table(ttft_parts_s, TTFT_PARTS, size),
+        bottleneck=per_request.argmax(axis=0),
+        binding=np.where(waits_for_kv, RESOURCES.index("KV capacity"), resources.argmax(axis=0)),
+    )
+
+
+def table(rows: Mapping[str, Floats], names: Sequence[str], size: int) -> Floats:
+    """Rows in the order of `names`, 0 where there is none, shape `(len(names), size)`."""
+    out = np.zeros((len(names), size))
+    for i, name in enumerate(names):
+        if name in rows:
+            out[i] = rows[name]
     return out
 
 
-def collect(layout: LayoutColumns, load: Load, memory: Memory, state: SteadyState, corrected: Corrected) -> Estimate:
-    """Every figure of every plan, shared ones spread out to `(num_plans,)`."""
-    size = layout.pp.shape[0]
-    zero = np.zeros(1)
-    prefill = _table([state.prefill_loaded.step.group_s.get(g, zero) for g in GROUPS], size)
-    decode = _table([state.decode.step.group_s.get(g, zero) for g in GROUPS], size)
-    per_request = prefill * state.prefill_passes_per_request + decode * state.decode_passes_per_request
-    links = np.asarray(sum(per_request[GROUPS.index(g)] for g in COMMUNICATION))
-    resources = _table([state.math_s, state.hbm_s, links, state.host_s], size)
-    binding = np.where(
-        state.ttft_parts_s["kv_wait"] > state.ttft_s * 0.5,
-        RESOURCES.index("KV capacity"),
-        resources.argmax(axis=0),
+def steady_estimate(
+    layout: LayoutColumns, load: Load, memory: Memory, state: SteadyState, correction: Correction
+) -> Estimate:
+    """The estimate of plans in the state that they settle into, the residuals in it."""
+    formula = Latencies(
+        first_s=state.ttft_s - state.ttft_parts_s["kv_wait"],
+        kv_wait_s=state.ttft_parts_s["kv_wait"],
+        longest_extra_s=state.ttft_longest_s - state.ttft_s,
+        tpot_s=state.tpot_s,
+        outputs=np.maximum(load.osl - 1.0, 0.0),
     )
-    kv = memory.kv_bytes(np.minimum(state.running_per_rank, load.max_num_seqs))
-    used = memory.fixed_bytes + kv
-    kinds = {
-        **memory.weights_bytes,
-        "kv_cache": kv,
-        "activations": memory.activation_bytes,
-        "buffers": memory.buffer_bytes,
-        "reserve": memory.reserve_bytes,
-    }
-    total = corrected.requests_per_s * (load.isl + load.osl)
-    pace = corrected.requests_per_s / state.requests_per_s
-    parts = {p: s * corrected.ttft_factor for p, s in state.ttft_parts_s.items()} | {"kv_wait": corrected.kv_wait_s}
+    moved, throughput_factor = formula.moved(correction.ttft_factor, correction.tpot_factor)
+    parts = {name: s * correction.ttft_factor for name, s in state.ttft_parts_s.items()} | {"kv_wait": moved.kv_wait_s}
     ttft = np.asarray(sum(parts.values()))
-
-    def full(values: Floats) -> Floats:
-        return np.asarray(values + np.zeros(size))
-
-    return Estimate(
-        ttft_s=full(ttft),
-        ttft_longest_s=full(ttft + (state.ttft_longest_s - state.ttft_s) * corrected.ttft_factor),
-        tpot_s=full(corrected.tpot_s),
-        requests_per_s=full(corrected.requests_per_s),
-        total_tokens_per_s=full(total),
-        output_tokens_per_s=full(corrected.requests_per_s * load.osl),
-        gpus=full(layout.replicas * layout.pp * layout.width),
-        memory_util_frac=full(used / memory.hbm_bytes),
-        gpu_util_frac=full(np.minimum(state.gpu_busy_frac, 1.0)),
-        compute_util_frac=full(state.compute_util_frac * pace),
-        bandwidth_util_frac=full(np.minimum(state.bandwidth_util_frac * pace, 1.0)),
-        stage_tokens_per_s_per_gpu=full(total / (layout.replicas * layout.width)),
-        kv_capacity_sequences=full(
-            np.floor(np.maximum(memory.kv_room_bytes, 0.0) / memory.kv_bytes_per_sequence) * layout.attn_dp
+    rate = state.requests_per_s * throughput_factor
+    kv = memory.kv_bytes(np.minimum(state.running_per_rank, load.max_num_seqs))
+    pace = rate / state.requests_per_s
+    service = Service(
+        ttft_s=ttft,
+        ttft_longest_s=ttft + moved.longest_extra_s,
+        tpot_s=moved.tpot_s,
+        e2e_s=ttft + moved.outputs * moved.tpot_s,
+        kv_wait_s=moved.kv_wait_s,
+        **throughputs(rate, load.isl, load.osl, stage_gpus=layout.replicas * layout.width),
+        gpus=layout.replicas * layout.pp * layout.width,
+        memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
+        kv_fits_longest=memory.kv_fits_longest,
+        gpu_util_frac=np.minimum(state.gpu_busy_frac, 1.0),
+        ttft_log_sd=correction.ttft_log_sd,
+        tpot_log_sd=correction.tpot_log_sd,
+        throughput_log_sd=correction.throughput_log_sd(moved.first_share),
+    )
+    return build_estimate(
+        service,
+        prefill=PhaseCost(
+            group_s=state.prefill_loaded.step.group_s, passes_per_request=state.prefill_passes_per_request
         ),
-        kv_fits_longest=full(memory.kv_room_bytes / memory.kv_bytes_longest),
-        memory_bytes=_table([kinds.get(k, zero) for k in MEMORY_KINDS], size),
-        prefill_s=prefill,
-        decode_s=decode,
-        prefill_passes_per_request=full(state.prefill_passes_per_request),
-        decode_passes_per_request=full(state.decode_passes_per_request),
-        ttft_parts_s=_table([parts.get(p, zero) for p in TTFT_PARTS], size),
-        bottleneck=per_request.argmax(axis=0),
-        binding=binding,
-        running_per_rank=full(state.running_per_rank),
-        prefill_chunks=full(state.prefill_chunks),
-        kv_wait_s=full(corrected.kv_wait_s),
-        ttft_log_sd=full(corrected.ttft_log_sd),
-        tpot_log_sd=full(corrected.tpot_log_sd),
-        throughput_log_sd=full(corrected.throughput_log_sd),
+        decode=PhaseCost(group_s=state.decode.step.group_s, passes_per_request=state.decode_passes_per_request),
+        resources_s={"compute": state.math_s, "memory bandwidth": state.hbm_s, "host": state.host_s},
+        waits_for_kv=state.ttft_parts_s["kv_wait"] > state.ttft_s * 0.5,
+        memory_bytes=memory.by_kind(kv),
+        ttft_parts_s=parts,
+        compute_util_frac=state.compute_util_frac * pace,
+        bandwidth_util_frac=np.minimum(state.bandwidth_util_frac * pace, 1.0),
+        kv_capacity_sequences=memory.sequences_per_rank * layout.attn_dp,
+        running_per_rank=state.running_per_rank,
+        prefill_chunks=state.prefill_chunks,
     )

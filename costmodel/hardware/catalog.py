@@ -71,10 +71,16 @@ def _key(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _index() -> dict[str, str]:
-    index = {}
+    """GPU by each of its names. Raises `InputError` for every name that two files of the catalog claim."""
+    index = {name: name for name in gpu_names()}
+    problems = []
     for name in gpu_names():
-        for alias in (name, *tomllib.loads((_DATA / f"{name}.toml").read_text(encoding="utf-8"))["aliases"]):
-            index[alias] = name
+        for alias in tomllib.loads((_DATA / f"{name}.toml").read_text(encoding="utf-8"))["aliases"]:
+            if index.setdefault(alias, name) != name:
+                message = f"must not have the alias {alias!r}, which is {index[alias]}'s already"
+                problems.append(Problem(path=f"{name}.toml", message=message))
+    if problems:
+        raise InputError(problems)
     return index
 
 
@@ -103,7 +109,7 @@ def gpu_from_table(table: Mapping[str, Any], path: str) -> Gpu:
         InputError: every problem of the table, under `path`.
     """
     values = dict(table)
-    base = values.pop("base", None)
+    base, known = values.pop("base", None), None
     if base is not None:
         if not isinstance(base, str):
             raise InputError.single(f"{path}.base", f"must be the name of a catalog GPU, got {base!r}")
@@ -126,10 +132,10 @@ def gpu_from_table(table: Mapping[str, Any], path: str) -> Gpu:
             )
             for e in error.errors()
         ) from error
-    return _to_gpu(read, path)
+    return _to_gpu(read, path, known)
 
 
-def _to_gpu(read: GpuTable, path: str) -> Gpu:
+def _to_gpu(read: GpuTable, path: str, base: str | None) -> Gpu:
     assumptions = []
     generation = read.generation
     if generation is None:
@@ -140,6 +146,7 @@ def _to_gpu(read: GpuTable, path: str) -> Gpu:
     peaks = {k: v * 1e12 for k, v in read.peak_tflops.model_dump().items() if v is not None}
     return Gpu(
         name=read.name,
+        base=base,
         generation=generation,
         peak_flops_per_s=peaks,
         hbm_bytes=read.hbm_gib * 2**30,

@@ -10,6 +10,8 @@ class Gpu:
     """One GPU type. Peaks are dense (no sparsity); link figures are per GPU and per direction."""
 
     name: str
+    base: str | None = None
+    """Catalog GPU of which some figures were changed; None: as in the catalog, or described in full."""
     generation: str
     """ampere, ada, hopper, blackwell, blackwell_ultra, cdna3, cdna4: whose efficiencies apply."""
     peak_flops_per_s: dict[str, float]
@@ -33,6 +35,11 @@ class Gpu:
     """Field name -> where its figure comes from."""
     assumptions: tuple[str, ...] = ()
     """What an inline table left open and was filled in."""
+
+    @property
+    def measured_as(self) -> str:
+        """The name it was measured under, if it was: with some figures changed a GPU still behaves most like itself."""
+        return self.base or self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

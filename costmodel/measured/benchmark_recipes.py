@@ -47,7 +47,7 @@ def recipe_settings(
     """What InferenceMAX's launch scripts set for such a run.
 
     Args:
-        engine: `vllm`, `sglang` or `trtllm`.
+        engine: its name (`EngineTraits.name`).
         model: name as the run has it.
         generation: measured generation whose scripts serve the GPU, `hopper` or `blackwell`.
         precision: `bf16`, `fp8` or `fp4`.

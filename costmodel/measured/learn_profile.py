@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from costmodel.calibration.profile import LEAST_RUNS, Profile, ProfileCell, posterior
-from costmodel.calibration.residual import Residual, features, own_key, residual_columns
+from costmodel.calibration.residual import Residual, own_key, residual_columns
 from costmodel.errors import InputError
+from costmodel.estimate.error_model import Situation
 from costmodel.measured.runs import Run, prepare_runs
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, LayoutColumns
 from costmodel.plan.layout import Layout
 
 
@@ -54,12 +55,10 @@ def learn_cell(runs: Sequence[Run], prior: Residual | None = None) -> ProfileCel
     """The posterior of the cell that all `runs` belong to; `prior` is what the calibration knows of it."""
     if prior is None:
         first = runs[0].entry
-        gpu = first.cluster.gpu
-        version = first.engine_version
-        prior = residual_columns([(first.arch, gpu.name, gpu.generation, first.engine, version)])
+        prior = residual_columns([(first.arch, first.cluster.gpu, first.engine, first.engine_version)])
     prepared = prepare_runs(runs)
     formulas = replace(prepared, batch=replace(prepared.batch, residual=None)).evaluate()
-    phi = run_features(runs)
+    phi = run_situation(runs).phi
     layouts: dict[Layout, int] = {}
     deployments = np.array([layouts.setdefault(r.entry.layout, len(layouts)) for r in runs])
     tpot = np.log(np.array([r.tpot_s for r in runs]) / formulas.tpot_s)
@@ -72,18 +71,11 @@ def learn_cell(runs: Sequence[Run], prior: Residual | None = None) -> ProfileCel
     )
 
 
-def run_features(runs: Sequence[Run]) -> Floats:
-    """Features of measured runs, shape `(len(FEATURES), num_runs)`."""
-    layouts = [r.entry.layout for r in runs]
-    phi, _ = features(
-        np.array([r.concurrency / p.replicas for r, p in zip(runs, layouts, strict=True)]),
-        np.array([float(p.width * p.pp) for p in layouts]),
-        np.array([r.mean_isl for r in runs]),
-        np.array([r.mean_osl for r in runs]),
-        np.array([float(p.moe_ep > 1) for p in layouts]),
-        np.array([float(p.attn_dp) for p in layouts]),
-    )
-    return phi
+def run_situation(runs: Sequence[Run]) -> Situation:
+    """Where measured runs lie in what the calibration was fitted on."""
+    layout = LayoutColumns.of([r.entry.layout for r in runs], [r.entry.engine for r in runs])
+    isl, osl, in_flight = (np.array([getattr(r, n) for r in runs]) for n in ("mean_isl", "mean_osl", "concurrency"))
+    return Situation.of(layout, in_flight / layout.replicas, isl, osl)
 
 
 def _change(name: str, runs: Sequence[Run], profile: Profile) -> CellChange:

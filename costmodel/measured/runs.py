@@ -16,9 +16,8 @@ from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import Floats
 from costmodel.serving.closed_loop import Load
 
-ENGINES = ("vllm", "sglang", "trtllm")
 BATCHED_TOKENS = 8192.0
-"""Token budget of a step that all three engines start with on such GPUs."""
+"""Token budget of a step that the measured engines start with on such GPUs."""
 MAX_NUM_SEQS = 1024.0
 MEMORY_FRACTION = 0.9
 TIGHT_MEMORY_FRACTION = 0.97

@@ -14,14 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from costmodel.arch import Arch, load_model, read_config_file, with_dtypes
-from costmodel.calibration.residual import BORROWED_FROM
+from costmodel.calibration.data_files import BORROWED_FROM
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES, storage
+from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
 from costmodel.estimate.batch import PlanEntry
 from costmodel.files import read_file
 from costmodel.hardware import Cluster, Gpu, load_gpu
 from costmodel.measured.benchmark_recipes import AS_CHECKPOINT, ServerSettings, recipe_settings
-from costmodel.measured.runs import BATCHED_TOKENS, ENGINES, Run
+from costmodel.measured.runs import BATCHED_TOKENS, Run
 from costmodel.plan.layout import Layout
 
 REQUIRED = ("gpu", "engine", "model", "isl", "osl", "concurrency", "attn_tp")
@@ -33,10 +34,13 @@ MAX_RUNS_BYTES = 50_000_000
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "w4a16_mxfp4": "mxfp4", "int4_wo": "int4"}
 
 
-def read_runs(path: Path, models: Path | None = None) -> tuple[Run, ...]:
+def read_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | None = None) -> tuple[Run, ...]:
     """Read a CSV with the columns of `REQUIRED` and more; unknown columns are ignored.
 
-    `models` is a folder of config.json files, matched by name, that goes before the catalog.
+    Args:
+        path: of the file.
+        engines: that its rows may name.
+        models: a folder of config.json files, matched by name, that goes before the catalog.
 
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
@@ -51,7 +55,7 @@ def read_runs(path: Path, models: Path | None = None) -> tuple[Run, ...]:
         at = f"{path}:{line}"
         arch = _arch(row, known, cells, problems)
         gpu = _gpu(row["gpu"], clusters, problems)
-        run = _run(row, at, arch, gpu, problems)
+        run = _run(row, at, engines, arch, gpu, problems)
         if run is not None:
             out.append(run)
     if problems:
@@ -148,16 +152,6 @@ def _gpu(name: str, clusters: dict[str, Gpu | None], problems: list[Problem]) ->
     return clusters[name]
 
 
-_CLUSTERS: dict[tuple[str, int], Cluster] = {}
-
-
-def _cluster(gpu: Gpu, gpus: int) -> Cluster:
-    key = (gpu.name, gpus)
-    if key not in _CLUSTERS:
-        _CLUSTERS[key] = Cluster(gpus=gpus, gpu=gpu, gpus_per_node=gpu.gpus_per_node)
-    return _CLUSTERS[key]
-
-
 def _number(row: Mapping[str, str], name: str, at: str, problems: list[Problem], default: float | None = None) -> float:
     text = row.get(name, "")
     if not text and default is not None:
@@ -176,15 +170,23 @@ def _optional(row: Mapping[str, str], name: str, at: str, problems: list[Problem
     return _number(row, name, at, problems) * 1e-3 if row.get(name) else math.nan
 
 
-def _run(row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, problems: list[Problem]) -> Run | None:
+def _run(
+    row: Mapping[str, str],
+    at: str,
+    engines: Mapping[str, EngineTraits],
+    arch: Arch | None,
+    gpu: Gpu | None,
+    problems: list[Problem],
+) -> Run | None:
     before = len(problems)
-    if row["engine"] not in ENGINES:
-        problems.append(Problem(path=at, message=f"engine must be one of {', '.join(ENGINES)}, got {row['engine']!r}"))
+    engine = engines.get(row["engine"])
+    if engine is None:
+        problems.append(Problem(path=at, message=f"engine must be one of {', '.join(engines)}, got {row['engine']!r}"))
     whole = {n: int(_number(row, n, at, problems, 1.0)) for n in ("pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep")}
     isl, osl = _number(row, "isl", at, problems), _number(row, "osl", at, problems)
     concurrency = _number(row, "concurrency", at, problems)
     ttft_s, tpot_s = _optional(row, "ttft_ms", at, problems), _optional(row, "tpot_ms", at, problems)
-    if arch is None or gpu is None or len(problems) > before:
+    if arch is None or gpu is None or engine is None or len(problems) > before:
         return None
     width = whole["attn_tp"] * whole["attn_dp"]
     moe = (whole["moe_tp"], whole["moe_ep"]) if arch.is_moe else (1, 1)
@@ -224,7 +226,7 @@ def _run(row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, pr
     recipe = ServerSettings()
     if row.get("lengths") == "uniform":
         recipe = recipe_settings(
-            engine=row["engine"],
+            engine=engine.name,
             model=row["model"],
             generation=BORROWED_FROM[gpu.generation],
             precision=precision,
@@ -234,11 +236,11 @@ def _run(row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, pr
             concurrency=concurrency,
         )
     server = said.filled_from(recipe)
-    kv_dtype = server.kv_dtype or _kv_dtype(arch, gpu, row["engine"], precision)
+    kv_dtype = server.kv_dtype or _kv_dtype(arch, gpu, engine, precision)
     return Run(
         id=row.get("id", "") or at,
         gpu=row["gpu"],
-        engine=row["engine"],
+        engine=engine.name,
         engine_version=row.get("engine_version", ""),
         model=row["model"],
         precision=precision,
@@ -247,8 +249,8 @@ def _run(row: Mapping[str, str], at: str, arch: Arch | None, gpu: Gpu | None, pr
         concurrency=concurrency,
         entry=PlanEntry(
             arch=arch,
-            cluster=_cluster(gpu, layout.gpus),
-            engine=row["engine"],
+            cluster=Cluster(gpus=layout.gpus, gpu=gpu, gpus_per_node=gpu.gpus_per_node),
+            engine=engine,
             layout=layout,
             kv_dtype=None if kv_dtype == AS_CHECKPOINT else kv_dtype,
             engine_version=row.get("engine_version", ""),
@@ -271,14 +273,12 @@ def _setting(row: Mapping[str, str], name: str, at: str, problems: list[Problem]
     return None if not text else 0.0 if text.strip("0.") == "" else _number(row, name, at, problems)
 
 
-def _kv_dtype(arch: Arch, gpu: Gpu, engine: str, precision: str) -> str | None:
-    """Cache dtype, which such files do not record: FP8 with quantised checkpoints on vLLM and TensorRT-LLM.
+def _kv_dtype(arch: Arch, gpu: Gpu, engine: EngineTraits, precision: str) -> str | None:
+    """Cache dtype, which such files do not record, inferred from which runs queue for KV room.
 
-    Checkpoints in FP8 blocks ask for none, so vLLM keeps BF16 on Hopper; published recipes for Blackwell set
-    FP8. SGLang keeps BF16 unless told otherwise. Inferred from which runs queue for KV room.
+    Checkpoints in FP8 blocks ask for no FP8 cache, but published recipes for Blackwell set one.
     """
-    if engine == "sglang" or precision not in ("fp8", "fp4"):
+    if engine.quantised_cache is CacheDtype.ACTIVATIONS or precision not in ("fp8", "fp4"):
         return None
-    if engine == "vllm" and arch.dtypes.attention == "fp8_block" and not gpu.generation.startswith("blackwell"):
-        return None
-    return "fp8"
+    blocks = arch.dtypes.attention == "fp8_block" and not gpu.generation.startswith("blackwell")
+    return None if blocks and engine.quantised_cache is CacheDtype.CHECKPOINT else "fp8"

@@ -19,6 +19,7 @@ from costmodel.arch.arch import Arch, Group, group_kind, group_order
 from costmodel.arch.attention import Attention
 from costmodel.arch.block import Block, stack
 from costmodel.arch.ffn import Experts
+from costmodel.engine import EngineTraits
 from costmodel.hardware.gpu import Cluster
 from costmodel.plan.layout import Layout
 
@@ -161,11 +162,11 @@ class LayoutColumns(Columns):
     dcp: Floats
     redundant_experts: Floats
     width: Floats
-    engine_is_vllm: Floats
-    """vLLM orders ranks DP, PP, TP (slowest first), so that a stage's ranks are not neighbours."""
+    stages_strided: Floats
+    """1 where a stage's ranks are not neighbours (`EngineTraits.stages_strided`)."""
 
     @classmethod
-    def of(cls, layouts: Sequence[Layout], engines: Sequence[str]) -> LayoutColumns:
+    def of(cls, layouts: Sequence[Layout], engines: Sequence[EngineTraits]) -> LayoutColumns:
         """One row per layout; `engines[i]` launches `layouts[i]`."""
         table = np.array(
             [
@@ -180,7 +181,7 @@ class LayoutColumns(Columns):
                     p.dcp,
                     p.redundant_experts,
                     p.width,
-                    engine == "vllm",
+                    engine.stages_strided,
                 )
                 for p, engine in zip(layouts, engines, strict=True)
             ],

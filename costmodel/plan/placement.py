@@ -1,7 +1,6 @@
 """How a plan's groups lie over the link tiers, and what each collective costs there.
 
-Ranks are placed as the engine orders them: vLLM DP, PP, TP from slowest to fastest, so that a stage's
-ranks lie in blocks of `attn_tp`; SGLang and TensorRT-LLM put a whole stage on neighbouring ranks.
+Ranks are placed as the engine orders them (`EngineTraits.stages_strided`).
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ class Placement(Columns):
         """Place every plan's groups."""
         domain = cluster.domain_gpus
         tp_local = np.minimum(layout.attn_tp, domain)
-        stage_stride = layout.attn_tp * layout.attn_cp * np.where(layout.engine_is_vllm > 0, layout.pp, 1.0)
+        stage_stride = layout.attn_tp * layout.attn_cp * np.where(layout.stages_strided > 0, layout.pp, 1.0)
         blocks = np.maximum(np.floor(domain / stage_stride), 1.0)
         block = np.minimum(layout.attn_tp * layout.attn_cp, domain)
         stage_local = np.minimum(layout.width, block * np.minimum(blocks, layout.attn_dp))
         stage_domains = np.ceil(layout.width / stage_local)
-        inner = np.where(layout.engine_is_vllm > 0, layout.attn_tp * layout.attn_cp, layout.width)
+        inner = np.where(layout.stages_strided > 0, layout.attn_tp * layout.attn_cp, layout.width)
         return cls(
             tp_local=tp_local + 0.0 * stage_local,
             tp_domains=np.ceil(layout.attn_tp / tp_local) + 0.0 * stage_local,

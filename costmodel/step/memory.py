@@ -55,6 +55,26 @@ class Memory:
         """All but KV."""
         return self.weight_bytes + self.activation_bytes + self.buffer_bytes + self.reserve_bytes
 
+    @property
+    def sequences_per_rank(self) -> Floats:
+        """Sequences of mean length for which a rank has KV room, whole ones."""
+        return np.floor(np.maximum(self.kv_room_bytes, 0.0) / self.kv_bytes_per_sequence)
+
+    @property
+    def kv_fits_longest(self) -> Floats:
+        """KV room over the bytes of one longest sequence."""
+        return self.kv_room_bytes / self.kv_bytes_longest
+
+    def by_kind(self, kv_bytes: Floats) -> dict[str, Floats]:
+        """Everything on the GPU with so much cache in use: weight kinds, cache, activations, buffers, reserve."""
+        return {
+            **self.weights_bytes,
+            "kv_cache": kv_bytes,
+            "activations": self.activation_bytes,
+            "buffers": self.buffer_bytes,
+            "reserve": self.reserve_bytes,
+        }
+
     def kv_bytes(self, sequences_per_rank: Floats) -> Floats:
         """KV in use with so many sequences wanted on a rank: no more than there is room for."""
         wanted = sequences_per_rank * self.kv_bytes_per_sequence
@@ -129,8 +149,8 @@ def plan_memory(
 ) -> Memory:
     """Memory of every plan's fullest GPU.
 
-    `memory_fraction` is the engine's: of all memory (vLLM, SGLang), or of what weights and activations
-    leave free (TensorRT-LLM, where `fraction_is_of_free` is 1).
+    `memory_fraction` is the engine's: of all memory, or of what weights and activations leave free where
+    `fraction_is_of_free` is 1.
     """
     matrices = rank_matrices(arch, layout)
     by_layer = weight_bytes_by_layer(arch, matrices, precision, layout)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from autotune.cli.main import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = str(ROOT / "studies" / "reference-128.toml")
 DEEPSEEK = str(ROOT / "studies" / "deepseek-v3-128xh200.toml")
@@ -58,6 +60,28 @@ def test_wrong_studies(overrides: list[str], messages: list[str], tmp_path: Path
     for message in messages:
         assert message in done.stderr
     assert not (tmp_path / "out" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["tun", DEEPSEEK], "'tune'"),
+        (["tune", DEEPSEEK, "--pareot"], "'--pareto'"),
+        (["tune"], "STUDY"),
+        (["tune", DEEPSEEK, "--top", "many"], "--top"),
+        (["dag", DEEPSEEK, "--format", "svg"], "'perfetto'"),
+        (["retune", DEEPSEEK], "--traffic"),
+        (["retune", "history"], "--state"),
+    ],
+)
+def test_a_wrong_command_line(arguments: list[str], near: str, tmp_path: Path) -> None:
+    """What cannot be read as a command is an error like any other: one line, what is nearest or missing, and a hint."""
+    done = autotune(*arguments, data=tmp_path, code=2)
+    first, hint = done.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert near in first
+    assert hint.startswith("try: ")
+    assert autotune(*hint.split()[4:], data=tmp_path, code=0).stdout.startswith("Usage: ")
 
 
 @pytest.mark.parametrize("content", ["x = ", "[1]", "\x00", "name = 'x'\n"])
@@ -115,7 +139,7 @@ def test_nothing_feasible_exits_with_three(tmp_path: Path) -> None:
     """The nearest plan and the binding constraint are shown."""
     study = str(ROOT / "studies" / "infeasible-example.toml")
     done = autotune("tune", study, "--table", data=tmp_path, code=3)
-    assert "No plan keeps every constraint" in done.stdout
+    assert "No plan keeps every limit" in done.stdout
     assert "ttft_ms" in done.stdout
     document = json.loads(autotune("tune", study, data=tmp_path, code=3).stdout)
     assert document["plans"][0]["violations"][0]["code"] == "ttft_ms"
@@ -153,6 +177,21 @@ def test_json_in_a_pipe(command: list[str], tmp_path: Path) -> None:
 def test_help_teaches(command: str, tmp_path: Path) -> None:
     """Each command says what it is for."""
     assert len(autotune(command, "--help", data=tmp_path, code=0).stdout) > 100
+
+
+def test_help_is_immediate(tmp_path: Path) -> None:
+    """The list of commands, which reads every definition, loads none of the libraries that commands work with."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "importtime", "-m", "autotune", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "XDG_DATA_HOME": str(tmp_path)},
+    )
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "click" in loaded
+    assert not loaded & {"numpy", "rich", "pydantic", "optuna", "jinja2", "costmodel"}
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
 
 
 def test_interrupt(tmp_path: Path) -> None:

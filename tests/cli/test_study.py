@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.report.files import table_csv
-from autotune.storage.optuna_trials import named_constraints
+from autotune.storage.trials import named_constraints
 from costmodel.errors import InputError
 
 STUDY = Path(__file__).parents[2] / "studies" / "reference-128.toml"
@@ -36,17 +36,52 @@ def _json(*arguments: str) -> Any:
 
 
 def test_list_and_show(stored: Path) -> None:
-    """A storage's studies come with their trials, the feasible ones, and the one with the best value."""
-    plans = [p for p in json.loads((stored / "result.json").read_text())["plans"] if p["feasible"]]
-    best = max(plans, key=lambda p: p["metrics"]["total_tokens_per_s_per_gpu"])
+    """A storage's studies come with their trials, the feasible ones, and first the plan that `tune` names first."""
+    plans = json.loads((stored / "result.json").read_text())["plans"]
+    best = plans[0]
+    assert best["feasible"]
     (study,) = _json("study", "list", "--storage", str(stored))["studies"]
     assert study["best_plan"] == best["plan"]
     assert study["ours"]
     shown = _json("study", "show", study["name"], "--storage", str(stored), "--top", "3")
-    assert shown["trials"][0]["attributes"]["plan"] == best["plan"]
-    assert len(shown["trials"]) == 3
+    assert [t["attributes"]["plan"] for t in shown["trials"]] == [p["plan"] for p in plans[:3]]
+    assert optuna.load_study(study_name=None, storage=_storage(stored)).best_trial.user_attrs["plan"] == best["plan"]
     assert shown["trials"] == sorted(shown["trials"], key=lambda t: -t["values"][0])
     assert sum(shown["broken"].values()) > 0
+
+
+def test_an_older_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an older model scored is said by `tune`, once, and by the list, with the settings that it was asked with."""
+    command = ["tune", str(STUDY), "--out", str(tmp_path), "--json", "--set", "constraints.ttft_ms=9000"]
+    monkeypatch.setattr("autotune.study.fingerprint.MODEL_VERSION", 0)
+    assert CliRunner().invoke(cli, command).stderr == ""
+    monkeypatch.undo()
+    (old,) = _json("study", "list", "--storage", str(tmp_path))["studies"]
+    assert "version 0" in old["earlier_model"]
+    again = CliRunner().invoke(cli, command)
+    assert old["name"] in again.stderr
+    assert json.loads(again.stdout)["scored_now"] == old["trials"]
+    assert CliRunner().invoke(cli, command).stderr == ""
+    listed = {s["name"]: s for s in _json("study", "list", "--storage", str(tmp_path))["studies"]}
+    assert len(listed) == 2
+    assert [s["earlier_model"] is None for name, s in listed.items() if name != old["name"]] == [True]
+    assert all(s["overrides"] == ["constraints.ttft_ms=9000"] for s in listed.values())
+
+
+def test_a_damaged_trial_is_said(tmp_path: Path) -> None:
+    """A warning from `tune`, a count in the list, a mark in the export."""
+    command = ["tune", str(STUDY), "--out", str(tmp_path), "--json"]
+    first = json.loads(CliRunner().invoke(cli, command).stdout)
+    journal = tmp_path / "journal.log"
+    journal.write_text(journal.read_text().replace('"engine":"vllm"', '"engine":"vlln"', 1))
+    again = CliRunner().invoke(cli, command)
+    assert study_name(tmp_path) in again.stderr
+    assert "damaged" in again.stderr
+    assert json.loads(again.stdout)["plans"] == first["plans"]
+    (study,) = _json("study", "list", "--storage", str(tmp_path))["studies"]
+    assert study["damaged"] == 1
+    document = _json("study", "export", study["name"], "--storage", str(tmp_path), "--format", "json")
+    assert sum(t.get("damaged", False) for t in document["trials"]) == 1
 
 
 def test_export_holds_every_trial(stored: Path) -> None:
@@ -117,6 +152,8 @@ def test_optuna_dashboard_opens_our_storage(kind: str, stored: Path, tmp_path: P
         feasible = all(excess <= 0.0 for excess in shown["constraints"])
         assert feasible is trial.user_attrs["feasible"]
         assert all(v["excess"] in shown["constraints"] for v in json.loads(attributes["violations"]))
+        assert set(trial.params) < {"engine", "replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep", "concurrency",
+                                    "max_num_batched_tokens"}  # fmt: skip
     assert {all(e <= 0.0 for e in t["constraints"]) for t in detail["trials"]} == {True, False}
     assert b"<html" in _body(app, "/dashboard/").lower()
 
@@ -152,6 +189,12 @@ def test_one_of_our_studies_goes_on_in_plain_optuna(tmp_path: Path) -> None:
     assert study.best_trial.user_attrs["plan"] == best
     again = CliRunner().invoke(cli, ["tune", str(STUDY), "--out", str(tmp_path), "--json"])
     assert json.loads(again.stdout)["plans"] == json.loads(first.stdout)["plans"]
+
+
+def study_name(folder: Path) -> str:
+    """Name of the one study of a storage."""
+    (study,) = _json("study", "list", "--storage", str(folder))["studies"]
+    return str(study["name"])
 
 
 def _get(app: Any, path: str, query: str = "") -> Any:

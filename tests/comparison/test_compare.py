@@ -15,9 +15,11 @@ from autotune.comparison.operators import gpu_s_per_request, time_rows, where_fr
 from autotune.comparison.probability_better import p_better, p_greater
 from autotune.comparison.robustness import load_order, rescored
 from autotune.comparison.value_and_gain import served_within_limits, value_per_s
-from autotune.comparison.verdict import duration_words, figure
+from autotune.comparison.verdict import duration_words
+from autotune.scoring.gpu_time import operator_words
 from autotune.scoring.joint_uncertainty import confidence, joint_draws
 from autotune.study import Study, load_study
+from autotune.text.numbers import number
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 
@@ -61,7 +63,7 @@ def test_tensor_parallelism_less_shows_as_all_reduce() -> None:
     """From TP8 to TP1 there is no all-reduce any more, and the words say so."""
     study = dense()
     rows = time_rows(scored(study, "TP8"), scored(study, "TP1"))
-    assert any("no all-reduce in decode any more (saves" in text for text in where_from(rows, top=9))
+    assert any(f"no {operator_words('tp_all_reduce', 'decode')} any more" in text for text in where_from(rows, top=9))
 
 
 def test_the_reference_study_switches_for_its_limits(of_reference: Comparison) -> None:
@@ -250,4 +252,4 @@ def test_words_for_seconds_and_figures() -> None:
     """Durations in the unit that people use, figures without exponents."""
     said = [duration_words(s) for s in (45.0, 1980.0, 12240.0, 432000.0)]
     assert said == ["45 s", "33 min", "3.4 h", "5 days"]
-    assert [figure(x) for x in (25904.2, 0.30412, 1e12)] == ["25,904", "0.3041", "1e12"]
+    assert [number(x, 4) for x in (25904.2, 0.30412, 1e12)] == ["25,904", "0.3041", "1e12"]

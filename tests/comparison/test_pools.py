@@ -19,8 +19,9 @@ from autotune.comparison.robustness import load_order, rescored
 from autotune.comparison.switching import switch_cost
 from autotune.disaggregated.rescore import pool_weight_bytes, pools_at
 from autotune.report.comparison import comparison_document
-from autotune.report.comparison_text import comparison_markdown
+from autotune.report.comparison_text import comparison_report
 from autotune.report.html.comparison import comparison_page
+from autotune.report.markdown import markdown_report
 from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.study import Study
 from autotune.tuning import PlanResult, tune
@@ -123,7 +124,7 @@ def test_the_switch_to_pools_by_hand() -> None:
     """One of two TP8 replicas down: 8 GPUs take D, P of the first turn, and D waits for the other; then the rest."""
     study = pooled()
     before, after = scored(study, "TP8"), scored(study, PLAN)
-    cost = switch_cost(study, before, after, capacities=(8.0, 12.0), values=(4.0, 8.0), load_requests_per_s=5.0)
+    cost = switch_cost(study, before, after, capacities=(8.0, 12.0), load_requests_per_s=5.0)
     assert [(w.replicas_down, w.replicas_started) for w in cost.waves] == [(1, 2), (1, 3)]
     serving = fleet_of(study, after).serving_frac
     assert [w.capacity_requests_per_s for w in cost.waves] == pytest.approx([4.0, 12.0 * serving[2]])
@@ -131,7 +132,7 @@ def test_the_switch_to_pools_by_hand() -> None:
     assert cost.weight_bytes == pytest.approx(4 * held[0] + 12 * held[1])
     assert cost.gpus_restarted == 16
     assert cost.gpu_s == pytest.approx(8 * cost.waves[0].duration_s + 10 * cost.waves[1].duration_s)
-    back = switch_cost(study, after, before, capacities=(12.0, 8.0), values=(8.0, 4.0), load_requests_per_s=5.0)
+    back = switch_cost(study, after, before, capacities=(12.0, 8.0), load_requests_per_s=5.0)
     assert sum(w.replicas_down for w in back.waves) == 5
     assert sum(w.replicas_started for w in back.waves) == 2
 
@@ -140,7 +141,7 @@ def test_gpus_of_another_type_are_not_freed_by_the_current_plan() -> None:
     """A prefill pool on other GPUs starts at once; the decode pool waits for the cluster's own."""
     study = pooled(cluster={"also": [{"gpus": 4, "gpu": "h200_sxm"}]})
     before, after = scored(study, "TP8"), scored(study, "P4@h200_sxm:R1/TP4+D16:R2/TP8")
-    cost = switch_cost(study, before, after, capacities=(8.0, 12.0), values=(4.0, 8.0), load_requests_per_s=5.0)
+    cost = switch_cost(study, before, after, capacities=(8.0, 12.0), load_requests_per_s=5.0)
     assert sum(w.replicas_down for w in cost.waves) == 2
     assert sum(w.replicas_started for w in cost.waves) == 3
     assert cost.gpus_restarted == 20
@@ -159,7 +160,7 @@ def test_the_best_plan_may_be_disaggregated() -> None:
     document = comparison_document(found)
     assert document["candidate"]["pools"]["prefill"]["gpus"] + document["candidate"]["pools"]["decode"]["gpus"] == 16
     assert json.dumps(document, allow_nan=False)
-    assert winner.plan in comparison_markdown(document)
+    assert winner.plan in markdown_report(comparison_report(document))
     assert winner.plan in comparison_page(document)
     back = compare(study, current=winner.plan, candidate="TP8")
     assert back.current.plan == winner.plan

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.comparison.replicas_in_transition import fleet_of, weight_bytes_per_gpu
-from autotune.comparison.switching import load_s, longest_request_s, same_launch, switch_cost
+from autotune.comparison.switching import load_s, longest_request_s, switch_cost
 from autotune.comparison.value_and_gain import gain_over
 from autotune.comparison.values import SwitchCost
 from autotune.study import Study, study_from_document
@@ -48,7 +48,6 @@ def cost_of(study: Study, current: str, candidate: str, capacities: tuple[float,
         scored(study, current),
         scored(study, candidate),
         capacities=capacities,
-        values=(load, 2.0 * load),
         load_requests_per_s=load,
     )
 
@@ -70,7 +69,10 @@ def test_waves_of_equal_replicas_by_hand() -> None:
     assert cost.requests_drained == 64
     # worth 100 a second of the 80 that it takes, and the candidate as much again
     assert cost.loss(100.0) == pytest.approx(1.25 * cost.lost_requests)
-    assert cost.payback_s == pytest.approx(cost.duration_s + 1.25 * cost.lost_requests / 100.0)
+    gain = gain_over(
+        current_per_s=100.0, candidate_per_s=200.0, horizon_s=1e4, duration_s=cost.duration_s, loss=cost.loss(100.0)
+    )
+    assert gain.payback_s == pytest.approx(cost.duration_s + 1.25 * cost.lost_requests / 100.0)
 
 
 def test_one_replica_down_starts_several_smaller_ones() -> None:
@@ -98,7 +100,9 @@ def test_a_quarter_may_be_down_unless_told_otherwise() -> None:
     study = dense()
     cost = cost_of(study, "TP2", "TP1/PP2", (80.0, 80.0), 100.0)
     assert cost.replicas_down_at_once == 2
-    assert any("switch.max_replicas_down not given: up to 25% of them at once" in t for t in study.switch.assumptions)
+    assert any(
+        "switch.max_replicas_down not given: up to 25% of them at once" in t for t in study.operation_assumptions
+    )
     assert (
         cost_of(dense(switch={"max_replicas_down": 1}), "TP2", "TP1/PP2", (80.0, 80.0), 100.0).replicas_down_at_once
         == 1
@@ -111,9 +115,7 @@ def test_other_numbers_of_gpus_by_hand() -> None:
     eight, sixteen = scored(small, "TP8"), scored(dense(), "TP4")
 
     def change(current: PlanResult, candidate: PlanResult) -> SwitchCost:
-        return switch_cost(
-            small, current, candidate, capacities=(10.0, 40.0), values=(5.0, 5.0), load_requests_per_s=5.0
-        )
+        return switch_cost(small, current, candidate, capacities=(10.0, 40.0), load_requests_per_s=5.0)
 
     grown = change(eight, sixteen)
     assert [(w.replicas_down, w.replicas_started) for w in grown.waves] == [(0, 2), (1, 2)]
@@ -129,10 +131,10 @@ def test_the_same_launch_restarts_nothing() -> None:
     study = dense()
     plan = scored(study, "TP2")
     other = replace(plan, knobs=replace(plan.knobs, concurrency=7))
-    assert same_launch(plan, other)
-    cost = switch_cost(study, plan, other, capacities=(9.0, 9.0), values=(9.0, 9.9), load_requests_per_s=9.0)
+    assert plan.launch == other.launch
+    cost = switch_cost(study, plan, other, capacities=(9.0, 9.0), load_requests_per_s=9.0)
     assert (cost.restart, cost.gpus_restarted, cost.waves, cost.lost_requests) == (False, 0, (), 0.0)
-    assert not same_launch(plan, replace(plan, knobs=replace(plan.knobs, max_num_batched_tokens=8192)))
+    assert plan.launch != replace(plan, knobs=replace(plan.knobs, max_num_batched_tokens=8192)).launch
 
 
 def test_storage_is_read_once_per_node_and_peers_send_to_each_gpu() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from autotune.engines import traits_by_name
 from costmodel.arch import Arch, load_model
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
@@ -14,6 +15,7 @@ from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
 from costmodel.serving.closed_loop import Load
 
+TRAITS = traits_by_name()
 MLA = {
     "kv_lora_rank": 17,
     "q_lora_rank": 19,
@@ -72,4 +74,4 @@ def estimate(entries: list[PlanEntry], work: Load, *, formulas: bool = False) ->
 def entry(name: str = "deepseek-v3", engine: str = "vllm", gpu: str = "h200", **degrees: int) -> PlanEntry:
     """One plan of a catalog model."""
     arch = load_model(name)
-    return PlanEntry(arch=arch, cluster=cluster(gpu), engine=engine, layout=layout(arch, **degrees))
+    return PlanEntry(arch=arch, cluster=cluster(gpu), engine=TRAITS[engine], layout=layout(arch, **degrees))

@@ -16,7 +16,7 @@ from costmodel.step.kernel_laws import Rate
 from costmodel.step.kernel_rates import Rates
 from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import StepWork
-from tests.costmodel.helpers import cluster, layout
+from tests.costmodel.helpers import TRAITS, cluster, layout
 
 START, FLOPS, BYTES = 0.125, 1009.0, 13.0
 """Law of the kernel under test: seconds, FLOPs/s and bytes/s. No overlap, so that every term shows."""
@@ -45,7 +45,7 @@ def machine(config: dict[str, object], *heard: str, pad_rows: float = 0.0, **deg
     """One plan on a machine where only the kernels of `heard` take time."""
     arch = read_config(config, name="x")
     plan = layout(arch, **degrees)
-    archs, layouts = ArchColumns.of([arch]), LayoutColumns.of([plan], ["sglang"])
+    archs, layouts = ArchColumns.of([arch]), LayoutColumns.of([plan], [TRAITS["sglang"]])
     rates = {name: law(silent=name not in heard, pad_rows=pad_rows) for name in KERNELS}
     return arch, Machine(
         arch=archs,

@@ -9,7 +9,7 @@ import pytest
 
 from costmodel.calibration.load import load_calibration
 from costmodel.estimate.result import TTFT_PARTS
-from tests.costmodel.helpers import entry, estimate, load
+from tests.costmodel.helpers import TRAITS, entry, estimate, load
 
 FRONT, QUEUE = TTFT_PARTS.index("front_end"), TTFT_PARTS.index("queue")
 
@@ -26,7 +26,7 @@ def _queue_s(engine: str, concurrency: float, *, same: bool) -> float:
 )
 def test_front_end_by_hand(engine: str, model: str, layers: int, experts: int, hidden: int) -> None:
     """Request handling, tokenising, and a start in each layer of experts."""
-    serving = load_calibration("hopper", engine).serving
+    serving = load_calibration("hopper", TRAITS[engine]).serving
     plan = entry(model, engine, attn_tp=8, **({"moe_tp": 8} if layers else {}))
     found = estimate([plan], load(isl=1500.0), formulas=True).ttft_parts_s[FRONT, 0]
     start = serving["moe_start_s"] * layers * experts / 128 * hidden / 4096
@@ -37,7 +37,7 @@ def test_front_end_by_hand(engine: str, model: str, layers: int, experts: int, h
 @pytest.mark.parametrize("concurrency", [2.0, 16.0, 64.0])
 def test_prompts_that_ride_on_decode_steps_part(engine: str, concurrency: float) -> None:
     """Beside a benchmark's first wave, of c - 1 others, as many come together as did before, and no more."""
-    serving = load_calibration("hopper", engine).serving
+    serving = load_calibration("hopper", TRAITS[engine]).serving
     drawn, same = (_queue_s(engine, concurrency, same=s) for s in (False, True))
     others = min(serving["together"], concurrency) - 1.0
     assert (same - drawn) / drawn == pytest.approx(others / (serving["burst_frac"] * (concurrency - 1.0)))
@@ -47,7 +47,9 @@ def test_prompts_that_ride_on_decode_steps_part(engine: str, concurrency: float)
 def test_prompts_that_interrupt_decoding_stay_together(concurrency: float) -> None:
     """SGLang decodes once every waiting prompt is prefilled: all end together, wave after wave."""
     drawn, same = (_queue_s("sglang", concurrency, same=s) for s in (False, True))
-    assert same / drawn == pytest.approx(1.0 / load_calibration("hopper", "sglang").serving["burst_frac"], rel=2e-3)
+    assert same / drawn == pytest.approx(
+        1.0 / load_calibration("hopper", TRAITS["sglang"]).serving["burst_frac"], rel=2e-3
+    )
 
 
 def test_a_wave_costs_the_first_token_and_spares_the_next() -> None:

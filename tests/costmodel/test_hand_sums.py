@@ -17,13 +17,13 @@ from costmodel.step.expert_routing import popularity, popularity_cv2, rank_load
 from costmodel.step.kernel_laws import Rate
 from costmodel.step.memory import activation_bytes, kv_sequence_bytes, weight_bytes_by_layer
 from costmodel.step.step_work import mean_context, mean_window_context
-from tests.costmodel.helpers import BASE, EXPERTS, MLA, cluster, layout
+from tests.costmodel.helpers import BASE, EXPERTS, MLA, TRAITS, cluster, layout
 
 
 def columns(config: dict[str, object], engine: str = "vllm", **degrees: int) -> tuple[ArchColumns, LayoutColumns]:
     """Columns of one plan of one model."""
     arch = read_config(config, name="x")
-    return ArchColumns.of([arch]), LayoutColumns.of([layout(arch, **degrees)], [engine])
+    return ArchColumns.of([arch]), LayoutColumns.of([layout(arch, **degrees)], [TRAITS[engine]])
 
 
 def _first(value: object) -> float:

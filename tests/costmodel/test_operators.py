@@ -15,7 +15,7 @@ from costmodel.step.expert_routing import rank_load
 from costmodel.step.memory import plan_memory
 from costmodel.step.operators import StepTime, step_time
 from costmodel.step.step_work import decode_work, mean_chunk_context
-from tests.costmodel.helpers import BASE, EXPERTS, MLA, cluster, layout
+from tests.costmodel.helpers import BASE, EXPERTS, MLA, TRAITS, cluster, layout
 from tests.costmodel.machines import KERNELS, machine, one, prompt_work, seconds
 
 LINEAR = {
@@ -190,7 +190,7 @@ def test_memory_adds_up(of_free: float) -> None:
     """Room is what the fraction leaves, of all memory or of what is free; parts sum to what is fixed."""
     arch = read_config(BASE, name="x")
     plan = layout(arch, pp=2, attn_tp=2)
-    archs, layouts = ArchColumns.of([arch]), LayoutColumns.of([plan], ["vllm"])
+    archs, layouts = ArchColumns.of([arch]), LayoutColumns.of([plan], [TRAITS["vllm"]])
     memory = plan_memory(
         arch=archs,
         layout=layouts,

@@ -15,7 +15,7 @@ from costmodel.estimate.result import MEMORY_KINDS, Estimate
 from costmodel.plan.columns import ClusterColumns, LayoutColumns
 from costmodel.plan.placement import Placement
 from costmodel.step.kernel_laws import Rate
-from tests.costmodel.helpers import cluster, entry, estimate, layout, load
+from tests.costmodel.helpers import TRAITS, cluster, entry, estimate, layout, load
 from tests.costmodel.test_properties import MODELS, plans
 
 ENGINES = ("vllm", "sglang", "trtllm")
@@ -233,7 +233,7 @@ def test_placement_rank_by_rank(engine: str, domain: int) -> None:
         ranks = ranks_of(engine, pp, tp, dp)
         plan = layout(base, pp=pp, attn_tp=tp, attn_dp=dp, moe_ep=tp * dp)
         machines = replace(cluster("h200", 64), gpus_per_node=domain)
-        placed = Placement.of(LayoutColumns.of([plan], [engine]), ClusterColumns.of([machines]))
+        placed = Placement.of(LayoutColumns.of([plan], [TRAITS[engine]]), ClusterColumns.of([machines]))
         stage = [ranks[d, 0, t] // domain for d in range(dp) for t in range(tp)]
         rows = [ranks[0, 0, t] // domain for t in range(tp)]
         crosses = any(

@@ -16,7 +16,7 @@ from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import ArchColumns, LayoutColumns
 from costmodel.plan.matrices import rank_matrices
-from tests.costmodel.helpers import cluster, entry, estimate, load
+from tests.costmodel.helpers import TRAITS, cluster, entry, estimate, load
 
 MODELS = ("deepseek-v3", "qwen3-235b", "gpt-oss-120b", "llama-3.1-70b", "qwen3.5-397b", "mixtral-8x22b")
 
@@ -26,7 +26,7 @@ def plans(name: str, engine: str, gpus: int = 32) -> list[PlanEntry]:
     arch = load_model(name)
     machines = cluster("h200", gpus)
     space = enumerate_space(arch, gpus=gpus, engine=engine)
-    return [PlanEntry(arch=arch, cluster=machines, engine=c.engine, layout=c.layout) for c in space.candidates]
+    return [PlanEntry(arch=arch, cluster=machines, engine=TRAITS[c.engine], layout=c.layout) for c in space.candidates]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -36,7 +36,7 @@ def test_shards_sum_to_the_whole(name: str) -> None:
     for e in plans(name, "sglang", 8):
         if e.layout.pp > 1 or e.layout.replicas > 1:
             continue
-        columns, plan = ArchColumns.of([arch]), LayoutColumns.of([e.layout], ["sglang"])
+        columns, plan = ArchColumns.of([arch]), LayoutColumns.of([e.layout], [e.engine])
         layers = {g.name: g.count for g in arch.groups} | {"head": 1}
         shapes = {g.name: g.block for g in arch.groups}
         held = 0.0

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autotune.engines import traits_by_name
 from costmodel.errors import InputError
 from costmodel.measured.benchmark_recipes import ServerSettings, recipe_settings
 from costmodel.measured.runs import Run, prepare_runs
@@ -56,7 +57,7 @@ def test_held_back_by_hand() -> None:
 def runs_of(tmp_path: Path, header: str, *rows: str) -> tuple[Run, ...]:
     path = tmp_path / "runs.csv"
     path.write_text("\n".join([header, *rows]), encoding="utf-8")
-    return read_runs(path)
+    return read_runs(path, traits_by_name())
 
 
 def test_file_goes_before_the_recipe(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from costmodel.calibration.residual import (
     full_covariance,
     residual_columns,
 )
-from costmodel.measured.runs import ENGINES
+from costmodel.hardware import load_gpu
 from costmodel.plan.columns import Floats
+from tests.costmodel.helpers import TRAITS
 
 COUNT = 7
 
@@ -65,7 +66,7 @@ def test_one_row_and_many_say_the_same() -> None:
         assert getattr(one, name)(phi) == pytest.approx(getattr(many, name)(phi))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", TRAITS)
 def test_every_cell_has_a_covariance(engine: str) -> None:
     """Whole numbers round it by half a unit, no more."""
     document = json.loads((files("costmodel.calibration") / "data" / f"residual-{engine}.json").read_text())
@@ -81,7 +82,7 @@ def test_an_unmeasured_model_is_known_by_its_formulas_alone() -> None:
     """Whatever its precision, its cell moves nothing and is wider than a measured one's."""
     names = {find_cell("vllm", "h100_sxm", "hopper", "h1-l1-a1-e0", p, "") for p in ("bf16", "fp8", "fp4")}
     assert names == {"h100_sxm|*|*|*"}
-    here = ("h100_sxm", "hopper", "vllm", None)
+    here = (load_gpu("h100_sxm"), TRAITS["vllm"], None)
     unknown, known = (residual_columns([(load_model(name), *here)]) for name in ("mixtral-8x7b", "llama-3.1-70b"))
     centre = np.zeros((len(FEATURES), 1))
     centre[0] = 1.0

@@ -15,9 +15,10 @@ from autotune.evaluation import Evaluation, evaluate, read_claims
 from autotune.evaluation.compatibility import compatibility
 from autotune.evaluation.strategy import AXES
 from autotune.report.evaluation import evaluation_document
-from autotune.report.evaluation_text import evaluation_markdown
+from autotune.report.evaluation_text import evaluation_report
+from autotune.report.markdown import markdown_report
 from autotune.study import load_study
-from autotune.text.numbers import figure, room_words
+from autotune.text.numbers import number, room_words
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 from tests.studies import STUDIES
@@ -175,7 +176,7 @@ def test_a_plan_that_does_not_fit() -> None:
     assert memory is not None
     assert memory > 1.0
     assert (found.capacity["largest_batch_requests"], found.capacity["longest_prompt_tokens"]) == (0.0, 0)
-    text = evaluation_markdown(evaluation_document(found))
+    text = markdown_report(evaluation_report(evaluation_document(found)))
     assert "figures of what could not run" in text
     assert "kv_capacity is 0 against 1 longest requests" in found.conclusion
 
@@ -282,8 +283,8 @@ def test_the_name_of_the_file_says_its_form(name: str, flags: tuple[str, ...], s
 
 def test_figures_and_room_in_words() -> None:
     """No exponent below a billion; room of ten limits or more as a multiple."""
-    said = [figure(x) for x in (0.0, 0.30412, 999.96, 26152.2, 20.13e9, -1.44e12, 999.96e9)]
-    assert said == ["0", "0.3041", "1,000", "26,152", "20.13e9", "-1.44e12", "1000e9"]
+    said = [number(x, 4) for x in (0.0, 0.30412, 999.96, 26152.2, 20.13e9, -1.44e12, 999.96e9)]
+    assert said == ["0", "0.3041", "1,000", "26,152", "20.13e9", "-1.44e12", "1e12"]
     assert [room_words(x) for x in (0.237, -0.738, 320.67, -153.1)] == ["+23.7%", "-73.8%", "+321x", "-153x"]
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from autotune.engines import traits_by_name
 from autotune.evaluation.report_claims import read_claims
 from autotune.launch.reading.import_plan import import_plan
 from autotune.retuning.ledger import open_ledger, read_ledger
@@ -148,7 +149,7 @@ READERS: Mapping[str, Reader] = {
         _beside("model.safetensors.index.json"), (b'{"metadata": {"total_size": 61064245248}, "weight_map": {}}',)
     ),
     "traffic": Reader(lambda path: read_traffic(str(path)), (CSV_TRAFFIC, JSON_TRAFFIC, METRICS)),
-    "runs": Reader(read_runs, (RUNS,), ".csv"),
+    "runs": Reader(lambda path: read_runs(path, traits_by_name()), (RUNS,), ".csv"),
     "bench": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), (BENCH,), ".json"),
     "command": Reader(
         _command,

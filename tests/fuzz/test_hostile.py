@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from autotune.cli.inspect import run_model
-from autotune.report.console import Terminal
-from autotune.storage import open_store
+from autotune.cli.main import cli
+from autotune.report.terminal import Terminal
 from autotune.study import load_study
 from costmodel.errors import InputError, Problem, visible
 from costmodel.files import read_file
 from tests.fuzz.readers import CONFIGS, READERS
+from tests.storage.helpers import store_at
 from tests.studies import FOLDER
 
 FILES = [name for name, reader in READERS.items() if name not in ("settings", "plan", "command", "script", "manifest")]
@@ -55,7 +55,7 @@ def test_a_pipe_is_no_storage(name: str, tmp_path: Path) -> None:
     """A storage is a regular file."""
     os.mkfifo(tmp_path / name)
     with pytest.raises(InputError, match="it is no regular file"):
-        open_store(tmp_path / name, "mine", "f" * 64, ["maximize"])
+        store_at(tmp_path / name)
 
 
 def test_names_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +64,7 @@ def test_names_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     config["_name_or_path"] = "\x1b[2J[/bold]\x9b31m\u202e[red]x"
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config), encoding="utf-8")
-    run_model(str(file), as_json=False)
+    cli(["model", str(file), "--table"], standalone_mode=False)
     said = capsys.readouterr().out
     assert "\\x1b[2J[/bold]\\x9b31m\\u202e[red]x" in said
     assert said == visible(said)

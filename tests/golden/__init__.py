@@ -1,1 +1,1 @@
-"""Every part of TTFT and TPOT of fixed plans under fixed loads, recorded: `python -m tests.golden` writes them anew."""
+"""Every part of TTFT and TPOT of fixed plans, and some answers, recorded: `python -m tests.golden` does it anew."""

@@ -1,19 +1,25 @@
-"""`python -m tests.golden`: record the golden tables anew. Look at the difference before it is committed."""
+"""`python -m tests.golden`: record the golden table anew. Look at the difference before it is committed."""
 
 from __future__ import annotations
 
-import json
+import sys
 
+from costmodel.version import MODEL_VERSION
 from tests.golden.cases import records
-from tests.golden.table import TABLE
+from tests.golden.table import TABLE, write_table
 
 
-def main() -> None:
-    """Write the table: a record a line, so that a difference shows which plan moved."""
-    lines = [f"{json.dumps(name)}: {json.dumps(figures)}" for name, figures in records()]
-    TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    print(f"{len(lines)} records -> {TABLE}")  # noqa: T201
+def main() -> int:
+    """Write the table; exit code 1 where figures moved and the version of the model did not."""
+    found = dict(records())
+    try:
+        write_table(MODEL_VERSION, found)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"{len(found)} records -> {TABLE}\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

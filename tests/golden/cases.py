@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from autotune.scoring.objective import ranking_value
+from autotune.study import load_study
+from autotune.tuning import tune
 from costmodel.estimate.batch import PlanEntry
 from costmodel.estimate.result import TTFT_PARTS
 from costmodel.serving.closed_loop import Load
 from costmodel.step.operators import GROUPS
 from tests.costmodel.helpers import entry, estimate, load
+from tests.studies import FOLDER
 
 ENGINES = ("vllm", "sglang", "trtllm")
 Plan = tuple[str, str, dict[str, int]]
@@ -64,7 +68,43 @@ def loads() -> dict[str, Load]:
     return {"few": few, "many": many, "full": full}
 
 
+ANSWERS = (
+    ("llama-70b-16xh100", ()),
+    ("llama-70b-16xh100", ("search.disaggregated=only", "cluster.gpus=8", "baseline.plan=tp8")),
+    ("reference-128", ()),
+    ("qwen3-235b-64xh100", ("cluster.gpus=16", "engine=any", "workload.request_rate_per_s=2", "baseline.plan=tp8")),
+)
+"""Studies that are answered, with settings: what a search chooses, and in which order it ranks that."""
+SHOWN = 4
+"""Plans of an answer that are recorded, best first."""
+
+
+def answers() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name of every place of every answer, and the plan that has it, with its knobs and what it is ranked by."""
+    for study, settings in ANSWERS:
+        asked = load_study(FOLDER / f"{study}.toml", settings)
+        result = tune(asked)
+        for place, plan in enumerate((*result.ranked, *result.infeasible)[:SHOWN], start=1):
+            yield (
+                " ".join(["answer", study, *settings, f"#{place}"]),
+                {
+                    "feasible_plans": len(result.ranked),
+                    "plan": plan.plan,
+                    "knobs": asdict(plan.knobs),
+                    "ranking_value": ranking_value(asked, plan),
+                    "p_meets": plan.p_meets,
+                    "margins": dict(plan.margins),
+                },
+            )
+
+
 def records() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name of every record and its figures: what plans cost, then what studies are answered. Nothing is rounded."""
+    yield from costs()
+    yield from answers()
+
+
+def costs() -> Iterator[tuple[str, dict[str, Any]]]:
     """Name of every (engine, plan, load, with or without residuals), and its figures: nothing is rounded."""
     for engine in ENGINES:
         entries = plans(engine)

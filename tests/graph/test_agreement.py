@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autotune.engines import traits_by_name
 from autotune.graph import PlanGraph, plan_graph
 from autotune.graph.build import build
 from autotune.graph.costs import phase_costs
 from autotune.graph.schedule import list_schedule
-from autotune.scoring.knob_grid import Variant, make_rows
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.space import enumerate_space
 from costmodel.arch import model_names
 from tests.graph.plans import DEEPSEEK, QWEN, REFERENCE, random_plans, study
@@ -109,7 +110,7 @@ def test_pace_of_a_full_pipeline(file: str, concurrency: float) -> None:
     """Each sequence's next token needs its last one: round after round takes the model's round time."""
     asked = study(file, "engine=any", "cluster.gpus=8")
     for candidate in [c for c in enumerate_space(asked.arch, gpus=8, engine="any").candidates if c.layout.pp > 1][::7]:
-        rows = make_rows(asked, [Variant(candidate=candidate, weight_dtype=None, kv_dtype=None)], [4096])
+        rows = KnobGrid.of(asked, [Variant(candidate=candidate, weight_dtype=None, kv_dtype=None)], [4096])
         costs = phase_costs(rows, concurrency, "decode")
         if rows.steady(np.array([concurrency])).micro_batches[0] != costs.micro_batches:
             continue
@@ -118,7 +119,7 @@ def test_pace_of_a_full_pipeline(file: str, concurrency: float) -> None:
             built = build(
                 asked.arch,
                 asked.cluster,
-                candidate.engine,
+                traits_by_name()[candidate.engine],
                 candidate.layout,
                 costs,
                 phase="decode",
@@ -135,7 +136,7 @@ def test_every_model_can_be_drawn(name: str) -> None:
     """No operator of the cost model is without a place in its layer, and no model leaves the tolerance."""
     asked = study(QWEN, f"model={name}", "engine=any", "cluster.gpus=8", "workload.isl=1000")
     candidate = enumerate_space(asked.arch, gpus=8, engine="any").candidates[-1]
-    rows = make_rows(asked, [Variant(candidate=candidate, weight_dtype=None, kv_dtype=None)], [4096])
+    rows = KnobGrid.of(asked, [Variant(candidate=candidate, weight_dtype=None, kv_dtype=None)], [4096])
     for phase in ("prefill", "decode"):
         costs = phase_costs(rows, 16.0, phase)
         step = rows.batch.step(costs.whole.work)

@@ -9,6 +9,7 @@ import networkx
 import numpy as np
 import pytest
 
+from autotune.engines import traits_by_name
 from autotune.graph import COLLAPSES, InvalidPlanError, PlanGraph, plan_graph
 from autotune.graph.ranks import ReplicaRanks
 from costmodel.arch.attention import GroupedQuery
@@ -84,7 +85,7 @@ def test_flops_of_a_dense_prompt() -> None:
 def test_rank_order_of_the_engines(engine: str, second_stage: list[int]) -> None:
     """vLLM puts attention-DP outermost, so that a DP rank's stages are neighbours; the others keep stages whole."""
     layout = Layout(replicas=1, pp=2, attn_tp=2, attn_dp=2, moe_tp=1, moe_ep=4, stage_layers=(1, 1))
-    assert ReplicaRanks.of(layout, engine).gpu[1].tolist() == second_stage
+    assert ReplicaRanks.of(layout, traits_by_name()[engine]).gpu[1].tolist() == second_stage
 
 
 def test_collectives_join_their_whole_group() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
+from autotune.engines import traits_by_name
+from costmodel.arch import load_model
+from costmodel.calibration.residual import not_measured, residual_columns
 from costmodel.errors import InputError
-from costmodel.hardware import gpu_from_table, gpu_names, load_gpu
+from costmodel.hardware import catalog, gpu_from_table, gpu_names, load_gpu
 
 REQUIRED = {
     "a100_40_sxm", "a100_80_sxm", "h20", "h100_sxm", "h100_pcie", "h800", "h200_sxm", "b200_sxm", "b300_sxm",
@@ -72,6 +77,19 @@ def test_tables() -> None:
     assert changed.hbm_bytes_per_s == load_gpu("h200").hbm_bytes_per_s
 
 
+@pytest.mark.parametrize("more", [{}, {"name": "h200 with less memory"}])
+def test_a_changed_gpu_is_measured_as_what_it_was(more: dict[str, str]) -> None:
+    """Whatever it is called, its errors are those of the GPU whose figures it changes; one of its own has none."""
+    arch, h200, vllm = load_model("llama-3.1-8b"), load_gpu("h200"), traits_by_name()["vllm"]
+    changed = gpu_from_table({"base": "h200", "hbm_gib": 96.0, **more}, "$.cluster.gpu")
+    own = gpu_from_table({**TABLE, "generation": h200.generation}, "$.cluster.gpu")
+    assert (changed.base, own.base, h200.base) == (h200.name, None, None)
+    of_type = {gpu.name: residual_columns([(arch, gpu, vllm, None)]).tpot for gpu in (h200, changed, own)}
+    assert of_type[changed.name].mean.tolist() == of_type[h200.name].mean.tolist()
+    assert of_type[own.name].mean.tolist() != of_type[h200.name].mean.tolist()
+    assert len(not_measured(arch, own, vllm)) == len(not_measured(arch, changed, vllm)) + 1
+
+
 def test_problems_come_together() -> None:
     """NaN, zero, unknown and missing fields are one error with a path each."""
     with pytest.raises(InputError, match="hbm_tb_per_s") as caught:
@@ -91,3 +109,24 @@ def test_unknown_gpu() -> None:
     """The nearest names and the other way to give one."""
     with pytest.raises(InputError, match=r"'h1000' is not in the catalog; the nearest are .*\[cluster\.gpu\] table"):
         load_gpu("h1000")
+
+
+def test_a_name_belongs_to_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copied file that keeps an alias of its original, or takes another GPU's name, takes nothing over silently."""
+    data = Path(str(files("costmodel.hardware"))) / "catalog_data"
+    folder = tmp_path / "catalog_data"
+    shutil.copytree(data, folder)
+    copied = (folder / "h200_sxm.toml").read_text(encoding="utf-8")
+    (folder / "a_copy.toml").write_text(copied, encoding="utf-8")
+    (folder / "z_copy.toml").write_text(copied.replace("aliases = [", 'aliases = ["h100_sxm", '), encoding="utf-8")
+    monkeypatch.setattr(catalog, "_DATA", folder)
+    catalog._index.cache_clear()
+    try:
+        with pytest.raises(InputError, match="must not have the alias") as caught:
+            load_gpu("h200")
+    finally:
+        catalog._index.cache_clear()
+    assert {p.path for p in caught.value.problems} == {"h200_sxm.toml", "z_copy.toml"}
+    assert any("'h100_sxm'" in p.message for p in caught.value.problems)
+    monkeypatch.undo()
+    assert load_gpu("h200").name == "h200_sxm"

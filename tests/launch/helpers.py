@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
-from autotune.launch.engines.build import launch_plan
-from autotune.launch.engines.options import OptionList, option_list, versions
-from autotune.launch.limits import StartLimits
-from autotune.launch.plan import BenchLoad, LaunchPlan, Service
+from autotune.engines import ENGINES
+from autotune.engines.option_reader import Command, OptionReader
+from autotune.engines.options import OptionList
+from autotune.engines.service import BenchLoad, Knobs, Service, StartLimits
+from autotune.launch.plan import LaunchPlan
+from autotune.launch.reading.plan_of_command import knobs_of, layout_of, same_servers
+from autotune.launch.reading.sources import script_commands, with_config
+from autotune.launch.replicas import launch_plan
+from autotune.launch.targets.scripts import config_files, process_script
 from autotune.space import Candidate, enumerate_space, format_plan
-from autotune.tuning import Knobs
 from costmodel.arch import Arch, load_model
+from costmodel.errors import InputError
 from costmodel.hardware import Cluster, load_gpu
+from costmodel.plan.layout import Layout
 
 MODELS = ("deepseek-v3", "qwen3-235b", "llama-3.1-70b", "gpt-oss-120b")
+NODE_RULES = ("whole_nodes", "dp_rank_nodes", "stages_per_node")
+"""Rules by which a valid plan cannot be placed on nodes."""
 LIMITS = StartLimits(
     max_model_len=5376,
     max_num_seqs=37,
@@ -56,7 +68,7 @@ def service(candidate: Candidate, arch: Arch, *, per_node: int = 8, **changes: o
     values: dict[str, object] = {
         "name": "test",
         "engine": candidate.engine,
-        "version": versions(candidate.engine)[0],
+        "version": ENGINES[candidate.engine].versions()[0],
         "arch": arch,
         "model": arch.name,
         "model_given": False,
@@ -73,4 +85,56 @@ def service(candidate: Candidate, arch: Arch, *, per_node: int = 8, **changes: o
 
 def launched(made: Service, options: OptionList | None = None) -> LaunchPlan:
     """The processes of a service, with the options of its version."""
-    return launch_plan(made, options or option_list(made.engine, made.version))
+    return launch_plan(made, options or ENGINES[made.engine].options(made.version))
+
+
+def expressible(made: Service) -> LaunchPlan | None:
+    """The processes, or nothing where nodes are the reason; any other refusal fails the test."""
+    try:
+        return launched(made)
+    except InputError as error:
+        if any(rule in str(error) for rule in NODE_RULES):
+            return None
+        raise
+
+
+def read_back(plan: LaunchPlan, folder: Path, arch: Arch) -> tuple[Layout, dict[str, Any]]:
+    """Layout and knobs that the scripts say, from their text alone."""
+    texts = [process_script(plan, process) for process in plan.processes]
+    commands = [(c, 1) for text in texts for c in script_commands(text, plan.service.version)]
+    return understood_commands(commands, plan, folder, arch)
+
+
+def understood_commands(
+    commands: list[tuple[Command, int]], plan: LaunchPlan, folder: Path, arch: Arch
+) -> tuple[Layout, dict[str, Any]]:
+    """Layout and knobs of commands with how often each runs; every option of theirs is known."""
+    for name, file in config_files(plan).items():
+        (folder / name).write_text(file.text)
+    found = [(with_config(c, folder), n) for c, n in commands]
+    assert not [unknown for c, _ in found for unknown in c.unknown]
+    heads = [(c, n) for c, n in found if not plan.engine.is_worker(c)]
+    same_servers([c for c, _ in heads])
+    options = OptionReader(command=heads[0][0], gpu_gib=80.0)
+    layout = layout_of(options, arch, sum(n for _, n in heads))
+    knobs = knobs_of(options, layout)
+    assert not options.problems
+    return layout, knobs
+
+
+def run_script(
+    text: str, folder: Path, programs: tuple[str, ...] = ("vllm", "python3", "trtllm-serve", "mpirun")
+) -> list[str]:
+    """Arguments that the engine's program gets when the script runs, with programs that only write them down."""
+    folder.mkdir(exist_ok=True)
+    (folder / "nodes.env").write_text("NODE_0=first\nNODE_1=second\n")
+    for name in programs:
+        program = folder / name
+        program.write_text('#!/usr/bin/env bash\nprintf "%s\\0" "$@" > "$RECORD"\n')
+        program.chmod(0o755)
+    (folder / "script.sh").write_text(text, newline="")
+    record = folder / "record"
+    env = {"PATH": f"{folder}:{os.environ['PATH']}", "RECORD": str(record), "HOME": str(folder)}
+    subprocess.run(["bash", str(folder / "script.sh")], check=True, env=env, cwd=folder, timeout=20)
+    assert not (folder / "owned").exists()
+    return record.read_bytes().decode().split("\0")[:-1]

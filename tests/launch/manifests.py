@@ -12,12 +12,11 @@ import kubernetes_validate
 import yaml
 
 from autotune.launch.plan import LaunchPlan
-from autotune.launch.reading.containers import containers, each
-from autotune.launch.reading.option_reader import Values
+from autotune.launch.reading.containers import containers
 from autotune.launch.reading.parse import parse_command
-from autotune.launch.reading.plan_of_command import AXES, Axes, is_head, knobs_of, same_servers
-from autotune.launch.reading.sources import Running, with_config
 from costmodel.arch import Arch
+from costmodel.plan.layout import Layout
+from tests.launch.helpers import understood_commands
 
 SCHEMAS = Path(__file__).parent / "schemas"
 KUBERNETES = kubernetes_validate.latest_version()
@@ -55,23 +54,13 @@ def documents(text: str) -> list[dict[str, Any]]:
     return [d for d in yaml.safe_load_all(text) if d is not None]
 
 
-def understood(found: list[Any], plan: LaunchPlan, folder: Path, arch: Arch) -> tuple[Axes, dict[str, Any]]:
+def understood(found: list[Any], plan: LaunchPlan, folder: Path, arch: Arch) -> tuple[Layout, dict[str, Any]]:
     """Layout and knobs that documents say, from their content alone."""
-    for name, text in plan.files.items():
-        (folder / name).write_text(text)
     commands = [
         (parse_command(c.words, env=c.env, version=plan.service.version), c.copies)
-        for c in each(containers(found, "manifest"))
+        for c in containers(found, "manifest")
     ]
-    running = Running(commands=tuple(commands), assumptions=(), folder=folder)
-    heads = [(with_config(c, folder), n) for c, n in running.commands if is_head(c)]
-    same_servers([c for c, _ in heads])
-    assert not [u for c, _ in running.commands for u in with_config(c, folder).unknown]
-    values = Values(command=heads[0][0], gpu_gib=80.0)
-    axes = AXES[plan.service.engine](values, arch, sum(n for _, n in heads))
-    knobs = knobs_of(values, axes)
-    assert not values.problems
-    return axes, knobs
+    return understood_commands(commands, plan, folder, arch)
 
 
 def kubelet(text: str, env: dict[str, str]) -> str:

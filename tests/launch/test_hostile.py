@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import time
 from dataclasses import replace
 
 import pytest
 
-from autotune.launch.files import OutFile, write_folder
+from autotune.files import OutFile
+from autotune.launch.document import plan_document, read_plan
+from autotune.launch.files import write_export
 from autotune.launch.quoting import check_image, check_launch_text, dns_label, one_line
 from autotune.launch.reading.parse import parse_command, split_command
 from autotune.launch.reading.safe_yaml import read_yaml
-from autotune.launch.targets.bench_script import bench_script
-from autotune.launch.targets.pods import mounted_model
-from autotune.launch.targets.registry import TARGETS, target_files
-from autotune.launch.targets.scripts import script_files
+from autotune.launch.targets.container import mounted_model
+from autotune.launch.targets.registry import find_target, target_files
+from autotune.launch.targets.scripts import bench_script, script_files
 from costmodel.arch import load_model
 from costmodel.errors import InputError
 from tests.launch import manifests
-from tests.launch.helpers import launched, plans, service
+from tests.launch.helpers import launched, plans, run_script, service
 from tests.launch.manifests import documents, kubelet, schema
 
 HOSTILE = (
@@ -44,22 +43,6 @@ HOSTILE = (
 )
 
 
-def run_script(text: str, folder) -> list[str]:
-    """Arguments that the engine's program gets when the script runs, with programs that only write them down."""
-    folder.mkdir(exist_ok=True)
-    (folder / "nodes.env").write_text("NODE_0=first\nNODE_1=second\n")
-    for name in ("vllm", "python3", "trtllm-serve", "mpirun"):
-        program = folder / name
-        program.write_text('#!/usr/bin/env bash\nprintf "%s\\0" "$@" > "$RECORD"\n')
-        program.chmod(0o755)
-    (folder / "script.sh").write_text(text, newline="")
-    record = folder / "record"
-    env = {"PATH": f"{folder}:{os.environ['PATH']}", "RECORD": str(record), "HOME": str(folder)}
-    subprocess.run(["bash", str(folder / "script.sh")], check=True, env=env, cwd=folder, timeout=20)
-    assert not (folder / "owned").exists()
-    return record.read_bytes().decode().split("\0")[:-1]
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_reach_the_server_unchanged(name, tmp_path):
     """Run by a real shell, every script hands over the model's name as one argument, and runs nothing else."""
@@ -77,7 +60,7 @@ def test_hostile_names_stay_inside_their_files(name):
     arch = load_model("deepseek-v3")
     candidate = next(c for c in plans("deepseek-v3", "trtllm", 16) if c.layout.replicas == 1)
     plan = launched(service(candidate, arch, model=name, name=name))
-    files = target_files(TARGETS["trtllm"], plan, current=None)
+    files = target_files(find_target("trtllm"), plan, current=None)
     assert json.loads(files["plan.json"].text)["model"] == name
     assert files["README.md"].text.splitlines()[0].startswith("# ")
     assert all(name not in file for file in files)
@@ -100,7 +83,7 @@ def test_hostile_names_reach_containers_unchanged(name, engine):
     arch = load_model("llama-3.1-70b")
     plan = launched(service(plans("llama-3.1-70b", engine, 8)[0], arch, model=name, name=name))
     for target, expand in (("compose", interpolated), ("k8s", kubelet)):
-        files = target_files(TARGETS[target], plan, current=None)
+        files = target_files(find_target(target), plan, current=None)
         texts = [d for n, f in files.items() if n.endswith(".yaml") and n not in plan.files for d in documents(f.text)]
         words = [w for d in texts for c in commands(d) for w in c]
         assert [expand(w, {"HOME": "wrong", "NODE_0": "wrong"}) for w in words].count(name) >= 2
@@ -126,9 +109,9 @@ def test_dynamo_refuses_names_that_its_operator_would_hand_to_a_shell(name):
     arch = load_model("llama-3.1-70b")
     candidate = plans("llama-3.1-70b", "vllm", 8)[0]
     with pytest.raises(InputError, match="dynamo_shell_names"):
-        target_files(TARGETS["dynamo"], launched(service(candidate, arch, model=name)), current=None)
+        target_files(find_target("dynamo"), launched(service(candidate, arch, model=name)), current=None)
     plain = launched(service(candidate, arch, model="/models/llama-3.1_70b and more", name=name))
-    (document,) = documents(target_files(TARGETS["dynamo"], plain, current=None)["dynamographdeployment.yaml"].text)
+    (document,) = documents(target_files(find_target("dynamo"), plain, current=None)["dynamographdeployment.yaml"].text)
     manifests.check(document)
 
 
@@ -173,7 +156,7 @@ def test_no_file_is_written_outside_the_folder(name, tmp_path):
     """A file name that leads elsewhere is refused before anything is written."""
     target = tmp_path / "out"
     with pytest.raises(InputError, match="plain file names only"):
-        write_folder(target, {"ok.txt": OutFile(text="x"), name: OutFile(text="y")})
+        write_export(target, {"ok.txt": OutFile(text="x"), name: OutFile(text="y")})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,9 +164,9 @@ def test_a_folder_is_written_whole_and_only_over_an_export(tmp_path):
     """New and exported folders are (re)placed with nothing left over; other folders, files and links are refused."""
     target = tmp_path / "out"
     mark = OutFile(text='{"written_by": "autotune export"}')
-    write_folder(target, {"plan.json": mark, "old.sh": OutFile(text="x", executable=True)})
+    write_export(target, {"plan.json": mark, "old.sh": OutFile(text="x", executable=True)})
     assert (target / "old.sh").stat().st_mode & 0o111
-    write_folder(target, {"plan.json": mark})
+    write_export(target, {"plan.json": mark})
     assert sorted(p.name for p in target.iterdir()) == ["plan.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
     mine = tmp_path / "mine"
@@ -193,7 +176,7 @@ def test_a_folder_is_written_whole_and_only_over_an_export(tmp_path):
     (tmp_path / "link").symlink_to(target)
     for name, why in (("mine", "holds other files"), ("file", "is a file"), ("link", "symbolic link")):
         with pytest.raises(InputError, match=why):
-            write_folder(tmp_path / name, {"plan.json": mark})
+            write_export(tmp_path / name, {"plan.json": mark})
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
@@ -281,3 +264,25 @@ def test_quoting_survives_being_read_back():
         command = text[text.index("exec ") :]
         if "$" not in name and "\\" not in name:
             assert parse_command(split_command(command)).model == name
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"layout": None}, r"\$\.layout: "),
+        ({"layout": {"pp": True}}, r"\$\.layout\.pp: must be a whole number"),
+        ({"layout": {"pp": 0}}, r"\$\.layout\.pp: must be at least 1"),
+        ({"layout": {"redundant_experts": -1}}, r"\$\.layout\.redundant_experts: must be at least"),
+        ({"layout": {"stage_layers": []}}, r"\$\.layout\.stage_layers: must be at least 1"),
+        ({"knobs": {"concurrency": "many"}}, r"\$\.knobs\.concurrency: must be a whole number"),
+        ({"knobs": {"kv_dtype": 8}}, r"\$\.knobs\.kv_dtype: "),
+    ],
+)
+def test_a_changed_plan_document_is_refused_by_its_path(change, where):
+    """What an export wrote and somebody edited: the field that is wrong is named, and a good one is read whole."""
+    made = service(plans("llama-3.1-70b", "vllm", 8)[0], load_model("llama-3.1-70b"))
+    good = json.loads(json.dumps(plan_document(launched(made), target="vllm")))
+    assert read_plan(good, "plan.json") == (made.layout, made.knobs)
+    (table, fields) = next(iter(change.items()))
+    with pytest.raises(InputError, match=rf"plan\.json: {where}"):
+        read_plan(good | {table: None if fields is None else good[table] | fields}, "plan.json")

@@ -139,7 +139,7 @@ def test_nothing_to_import_is_named(tmp_path: Path) -> None:
     """A file without a server is an error that says what it should hold."""
     path = tmp_path / "file.yaml"
     path.write_text("services: {web: {image: nginx, command: [nginx]}}", encoding="utf-8")
-    with pytest.raises(InputError, match="must hold a container that starts vllm, sglang or trtllm-serve"):
+    with pytest.raises(InputError, match="must start vllm serve"):
         import_plan(str(path))
 
 
@@ -223,6 +223,8 @@ def test_a_plan_of_another_engine_is_not_the_targets(plan: str, tmp_path: Path) 
         (("--target", "dynamo", "--hybrid-lb"), "dynamo_hybrid_lb"),
         (("--target", "dynamo", "--model", "/models/$(id)"), "dynamo_shell_names"),
         (("--target", "sglang"), "is sglang, the study is about vllm"),
+        (("--target", "sglang", "--set", "engine=sglang", "--hybrid-lb"), "hybrid_lb: with SGLang only the head"),
+        (("--target", "helm"), "--target: must be one of vllm, sglang, trtllm, compose, k8s, dynamo, got 'helm'"),
         (("--target", "vllm", "--engine-version", "0.1"), "must be vllm 0.24.0 or newer"),
         (("--target", "k8s", "--image", "a b"), "must be a container image"),
     ],

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autotune.engines import ENGINES
-from autotune.launch.engines.command import CommandLine
-from autotune.launch.engines.dtypes import KV_NAMES, kv_dtype, kv_name, weight_name
-from autotune.launch.engines.options import choose_version, option_list, versions
+from autotune.engines.command_line import CommandLine
+from autotune.engines.options import choose_version, option_list
 from costmodel.arch import load_model
 from costmodel.errors import InputError
 from tests.launch.helpers import launched, plans, service
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_has_a_current_and_an_older_list(engine):
-    """At least two versions each, newest first, each with its source and hundreds or dozens of options."""
-    known = versions(engine)
-    assert len(known) >= 2
-    for version in known:
-        options = option_list(engine, version)
-        assert (options.engine, options.version) == (engine, version)
-        assert len(options.source) > 40
-        assert len(options.options) >= 25
 
 
 def test_known_facts_of_the_lists():
@@ -86,21 +75,15 @@ def test_versions_between_are_checked_against_the_older_one():
             choose_version("vllm", bad)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_kv_dtypes_come_back(engine):
-    """Every KV dtype that an engine can keep is read back from what its option says."""
-    for ours in KV_NAMES[engine]:
-        assert kv_dtype(engine, kv_name(engine, ours, ())) == ours
-    assert kv_dtype(engine, "auto") is None
-
-
 def test_what_an_engine_cannot_store_is_an_error():
     """A cache or weights in a dtype without an option: an error that names the rule."""
     with pytest.raises(InputError, match="kv_dtype_support: trtllm keeps a KV cache in fp8, nvfp4, got int8"):
-        kv_name("trtllm", "int8", ())
+        ENGINES["trtllm"].kv_name("int8")
+    made = service(plans("llama-3.1-70b", "vllm", 8)[0], load_model("llama-3.1-70b"))
+    made = replace(made, knobs=replace(made.knobs, weight_dtype="nvfp4"))
     with pytest.raises(InputError, match="weight_dtype_support: vllm makes fp8 of a checkpoint"):
-        weight_name("vllm", "nvfp4", own_checkpoint=False)
-    assert weight_name("vllm", "nvfp4", own_checkpoint=True) is None
+        ENGINES["vllm"].weight_name(made)
+    assert ENGINES["vllm"].weight_name(replace(made, model_given=True)) is None
 
 
 def test_a_plan_against_the_engines_rules_is_refused_by_name():

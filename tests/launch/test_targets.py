@@ -11,21 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.engines import ENGINES
-from autotune.launch.engines.options import versions
-from autotune.launch.files import write_folder
+from autotune.launch.files import write_export
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.targets import compose, dynamo, kubernetes
-from autotune.launch.targets.pods import instance_name
-from autotune.launch.targets.registry import TARGETS, target_files
+from autotune.launch.targets.container import instance_name
+from autotune.launch.targets.registry import find_target, target_files, targets
 from costmodel.arch import load_model
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster, load_gpu
-from tests.launch.helpers import MODELS, launched, plans, service
+from tests.launch.helpers import MODELS, NODE_RULES, expressible, launched, plans, service
 from tests.launch.manifests import check, documents, kubelet, schema, understood
-from tests.launch.test_round_trip import NODE_RULES, expressible
 
 RULES = (*NODE_RULES, "one_node", "mpi_over_containers", "dynamo_context_parallel", "dynamo_backend")
-ALONE = {"compose": compose.document, "k8s": kubernetes.servers, "dynamo": dynamo.document}
 
 
 def written(target, made):
@@ -34,64 +31,31 @@ def written(target, made):
     if plan is None:
         return None
     try:
-        return target_files(TARGETS[target], plan, current=None), plan
+        return target_files(find_target(target), plan, current=None), plan
     except InputError as error:
         if any(rule in str(error) for rule in RULES):
             return None
         raise
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("model", MODELS)
-def test_every_valid_plan_reads_back_from_kubernetes(engine, model, tmp_path):
-    """Every valid plan of 64 GPUs as manifests is read as the same layout with its knobs; MPI's are refused by name."""
-    arch = load_model(model)
-    read = 0
-    for candidate in plans(model, engine, 64):
+def test_every_valid_plan_reads_back_from_dynamo(model, tmp_path):
+    """Every valid plan of 64 GPUs that Dynamo's operator can join is read as the same layout with its knobs."""
+    arch, count = load_model(model), 0
+    for candidate in plans(model, "vllm", 64):
         plan = expressible(service(candidate, arch))
-        if plan is None:
-            continue
-        targets = ("k8s", "dynamo") if engine == "vllm" else ("k8s",)
-        for target in targets:
-            if engine == "trtllm" and len(plan.replicas[0].nodes) > 1:
-                with pytest.raises(InputError, match="mpi_over_containers"):
-                    ALONE[target](plan)
-                continue
-            document = ALONE[target](plan)
-            axes, knobs = understood([document], plan, tmp_path, arch)
-            assert axes.layout(arch, engine) == candidate.layout, candidate.layout
-            assert (knobs["max_num_seqs"], knobs["max_num_batched_tokens"], knobs["max_model_len"]) == (37, 2048, 5376)
-            read += 1
-    assert read >= 5
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("model", MODELS)
-def test_every_valid_plan_of_a_node_reads_back_from_compose(engine, model, tmp_path):
-    """Every valid plan of one node of eight, as Compose services, is read as the same layout with its knobs."""
-    arch = load_model(model)
-    found = plans(model, engine, 8)
-    assert len(found) >= 3
-    for candidate in found:
-        plan = launched(service(candidate, arch))
-        document = compose.document(plan)
-        schema("compose").validate(document)
-        axes, knobs = understood([document], plan, tmp_path, arch)
-        assert axes.layout(arch, engine) == candidate.layout
-        assert (knobs["max_num_seqs"], knobs["max_num_batched_tokens"]) == (37, 2048)
-        used = [
-            int(g)
-            for s in document["services"].values()
-            for d in s.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
-            for g in d["device_ids"]
-        ]
-        assert sorted(used) == list(range(8))
+        if plan is not None:
+            read, knobs = understood([dynamo.document(plan)], plan, tmp_path, arch)
+            assert read == candidate.layout
+            assert (knobs["max_num_seqs"], knobs["max_num_batched_tokens"]) == (37, 2048)
+            count += 1
+    assert count >= 5
 
 
 @settings(max_examples=25, deadline=None)
 @given(
     target=st.sampled_from(["compose", "k8s", "k8s", "dynamo"]),
-    engine=st.sampled_from(ENGINES),
+    engine=st.sampled_from(sorted(ENGINES)),
     model=st.sampled_from(MODELS),
     gpus=st.sampled_from([1, 4, 8, 16, 24, 32, 72]),
     per_node=st.sampled_from([4, 8]),
@@ -105,7 +69,7 @@ def test_any_folder_is_valid_and_reads_back(target, engine, model, gpus, per_nod
     if not found:
         return
     candidate = data.draw(st.sampled_from(found))
-    version = data.draw(st.sampled_from(versions(engine)))
+    version = data.draw(st.sampled_from(ENGINES[engine].versions()))
     done = written(target, service(candidate, arch, per_node=per_node, version=version))
     if done is None:
         return
@@ -119,10 +83,10 @@ def test_any_folder_is_valid_and_reads_back(target, engine, model, gpus, per_nod
             else:
                 check(document)
     folder = tmp_path_factory.mktemp("export") / "out"
-    write_folder(folder, files)
+    write_export(folder, files)
     read = import_plan(str(folder))
     assert read.plan == plan.service.plan
-    assert read.layout["stage_layers"] == list(candidate.layout.stage_layers)
+    assert read.layout.stage_layers == candidate.layout.stage_layers
     assert read.unknown == ()
     assert read.engine_version == version
 
@@ -200,7 +164,7 @@ def test_the_router_finds_the_servers_and_may():
     arch = load_model("qwen3-235b")
     base = next(c for c in plans("qwen3-235b", "sglang", 32) if c.layout.replicas == 4)
     plan = launched(service(base, arch))
-    files = target_files(TARGETS["k8s"], plan, current=None)
+    files = target_files(find_target("k8s"), plan, current=None)
     account, role, binding, deployment = documents(files["router.yaml"].text)
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     chosen = dict(a.split("=") for a in container["args"] if "kubernetes.io" in a)
@@ -218,7 +182,7 @@ def test_a_plan_over_nodes_is_no_compose_file():
     arch = load_model("deepseek-v3")
     plan = launched(service(plans("deepseek-v3", "vllm", 16)[0], arch))
     with pytest.raises(InputError, match=r"one_node: Docker Compose starts containers on one node, got 2 nodes"):
-        target_files(TARGETS["compose"], plan, current=None)
+        target_files(find_target("compose"), plan, current=None)
 
 
 def test_amd_needs_an_image_and_gets_its_own_devices():
@@ -243,7 +207,7 @@ def test_dynamo_leaves_to_the_operator_what_it_adds():
     worker = document["spec"]["components"][1]
     args = worker["podTemplate"]["spec"]["containers"][0]["args"]
     assert worker["multinode"] == {"nodeCount": 2}
-    assert not set(args) & set(dynamo.NODE_FLAGS)
+    assert not set(args) & set(ENGINES["vllm"].dynamo.operator_options)
     assert "--eplb-config.num_redundant_experts=32" in args
     assert args[args.index("--data-parallel-size") + 1] == "16"
 
@@ -252,10 +216,10 @@ def test_readmes_say_what_starts_and_how_to_check():
     """Every target's README has its sections, its own commands, and no word of files that it does not have."""
     arch = load_model("llama-3.1-70b")
     said = {"compose": "docker compose up -d", "k8s": "kubectl apply -k .", "dynamo": "kubectl apply -f dynamographdep"}
-    for target in TARGETS:
-        engine = TARGETS[target].engine or "sglang"
+    for target in targets():
+        engine = find_target(target).engine or "sglang"
         plan = launched(service(plans("llama-3.1-70b", engine, 8)[0], arch))
-        files = target_files(TARGETS[target], plan, current=plan.service)
+        files = target_files(find_target(target), plan, current=plan.service)
         text = files["README.md"].text
         headings = [line for line in text.splitlines() if line.startswith("## ")]
         assert headings[1:] == ["## Start it", "## Check it", "## Measure it", "## Roll it out", "## Taken for granted"]

@@ -6,7 +6,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from autotune.report.table import print_tune
+from autotune.report.terminal import print_report
+from autotune.report.tune_text import tune_report
 from autotune.study import load_study
 from autotune.tuning import tune
 from tests.studies import FOLDER
@@ -14,7 +15,7 @@ from tests.studies import FOLDER
 
 def _printed(name: str, *overrides: str) -> str:
     out = StringIO()
-    print_tune(Console(file=out, width=250), tune(load_study(FOLDER / name, overrides)), top=2)
+    print_report(Console(file=out, width=250), tune_report(tune(load_study(FOLDER / name, overrides)), top=2))
     return out.getvalue()
 
 
@@ -23,7 +24,7 @@ def test_the_answer_comes_first_and_the_commands_last() -> None:
     lines = _printed("reference-128.toml").splitlines()
     assert lines[1].endswith("keeps every limit; the plan in production does not.")
     assert "short by" in lines[2]
-    assert lines[-1].startswith("next (with the same --set, if any): autotune compare ")
+    assert [line.split()[1] for line in lines[-3:]] == ["compare", "evaluate", "export"]
     assert "--plan best --target vllm" in lines[-1]
 
 
@@ -37,7 +38,7 @@ def test_other_readings_name_their_engine() -> None:
     """With several engines the same short plan means different things."""
     shown = _printed("deepseek-v3-128xh200.toml", "engine=any", "baseline.plan=ADP8+EP8+R16")
     (line,) = [x for x in shown.splitlines() if "could also have meant" in x]
-    assert "sglang: R16 DP8 EP8" in line
+    assert "SGLang R16 DP8 EP8" in line
 
 
 def test_small_figures_keep_their_digits() -> None:

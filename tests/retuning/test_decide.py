@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.retuning.decide import Decision, Inputs, PastSwitch, decide
+from autotune.scoring.plan_result import Launch
 from autotune.study import RetunePolicy
 
 POLICY = RetunePolicy(
@@ -22,10 +23,10 @@ POLICY = RetunePolicy(
 GOOD = Inputs(
     now_s=1e6,
     changed=True,
-    current_plan="A",
+    current=Launch(plan="A"),
     current_keeps=True,
     current_value_per_s=10.0,
-    candidate_plan="B",
+    candidate=Launch(plan="B"),
     candidate_keeps=True,
     candidate_value_per_s=11.0,
     p_better=0.95,
@@ -35,9 +36,10 @@ GOOD = Inputs(
 """Net gain 1 x 9,500 - 1,000 = 8,500 of 100,000: 8.5 %."""
 
 
-def switched(age_s: float, from_plan: str = "X", to_plan: str = "A") -> PastSwitch:
+def switched(age_s: float, before: str = "X", *, batched_tokens: int | None = None) -> PastSwitch:
     """A switch made so long before."""
-    return PastSwitch(at_s=GOOD.now_s - age_s, from_plan=from_plan, to_plan=to_plan)
+    left = Launch(plan=before, max_num_batched_tokens=batched_tokens)
+    return PastSwitch(at_s=GOOD.now_s - age_s, before=left, after=Launch(plan="A"))
 
 
 def test_a_gain_by_hand() -> None:
@@ -53,8 +55,8 @@ def test_a_gain_by_hand() -> None:
     ("change", "rule"),
     [
         ({"changed": False}, "no_drift"),
-        ({"candidate_plan": None}, "no_candidate"),
-        ({"candidate_plan": "A"}, "same_plan"),
+        ({"candidate": None}, "no_candidate"),
+        ({"candidate": Launch(plan="A")}, "same_plan"),
         ({"candidate_keeps": False}, "candidate_breaks_limit"),
         ({"candidate_keeps": False, "current_keeps": False, "candidate_value_per_s": 9.0}, "nothing_feasible"),
         ({"p_better": 0.89}, "not_sure"),
@@ -114,10 +116,20 @@ def test_a_switch_back_needs_more() -> None:
     """5.5 % net is enough for a new plan and not for one that was left within the horizon (3 x 2 %)."""
     inputs = replace(GOOD, switch_loss=4_000.0)
     assert decide(inputs, POLICY, []).decision == "switch"
-    found = decide(inputs, POLICY, [switched(5_000.0, from_plan="B")])
+    found = decide(inputs, POLICY, [switched(5_000.0, before="B")])
     assert (found.decision, found.rule) == ("keep", "hysteresis")
-    assert decide(inputs, POLICY, [switched(10_001.0, from_plan="B")]).decision == "switch"
-    assert decide(GOOD, POLICY, [switched(5_000.0, from_plan="B")]).decision == "switch"
+    assert decide(inputs, POLICY, [switched(10_001.0, before="B")]).decision == "switch"
+    assert decide(GOOD, POLICY, [switched(5_000.0, before="B")]).decision == "switch"
+
+
+def test_a_switch_back_to_the_same_layout_with_other_settings_needs_more() -> None:
+    """What was left counts with its settings: going back to them is a switch back, and to any others it is none."""
+    settings_of = {tokens: Launch(plan="A", max_num_batched_tokens=tokens) for tokens in (2048, 4096, 8192)}
+    inputs = replace(GOOD, current=settings_of[8192], candidate=settings_of[4096], switch_loss=4_000.0)
+    assert decide(inputs, POLICY, []).rule == "gain"
+    assert decide(inputs, POLICY, [switched(5_000.0, "A", batched_tokens=4096)]).rule == "hysteresis"
+    assert decide(inputs, POLICY, [switched(5_000.0, "A", batched_tokens=2048)]).rule == "gain"
+    assert decide(replace(inputs, candidate=settings_of[8192]), POLICY, []).rule == "same_plan"
 
 
 def test_a_clock_that_jumped_back_counts_as_just_now() -> None:
@@ -158,7 +170,7 @@ def test_a_better_candidate_never_turns_a_switch_into_keep(
 @given(st.lists(st.tuples(st.floats(0, 86_399), st.sampled_from("ABX")), max_size=5), st.booleans())
 def test_history_only_ever_holds_back(past: list[tuple[float, str]], keeps: bool) -> None:
     """Whatever was switched before, it never causes a switch, and never more than the day allows."""
-    history = [switched(age, from_plan=plan) for age, plan in past]
+    history = [switched(age, before=plan) for age, plan in past]
     inputs = replace(GOOD, current_keeps=keeps, candidate_value_per_s=10.2)
     found: Decision = decide(inputs, POLICY, history)
     if found.decision == "switch":

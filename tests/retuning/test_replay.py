@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.report.replay import replay_document, replay_markdown
-from autotune.report.replay_plot import nice_step, replay_svg
+from autotune.report.svg.replay_plot import replay_svg
 from autotune.retuning.replay import ALWAYS, NEVER, ORACLE, OURS, Move, Replay, _served, replay
 from autotune.retuning.replay_steps import Change, Player, Segment, overlaps
 from autotune.retuning.replay_trace import Trace, join, most_per_s
@@ -233,11 +233,3 @@ def test_wrong_options_are_named(tmp_path: Path, options: list[str], message: st
     result = CliRunner().invoke(cli, ["retune", "replay", study, "--traffic", source, *options])
     with pytest.raises(InputError, match=message):
         raise result.exception or AssertionError
-
-
-@pytest.mark.parametrize(
-    ("top", "parts", "step"), [(374.0, 5, 100.0), (170.0, 12, 20.0), (0.03, 5, 0.01), (5.0, 5, 1.0)]
-)
-def test_axes_have_round_steps(top: float, parts: int, step: float) -> None:
-    """1, 2 or 5 times a power of ten, at most so many of them."""
-    assert nice_step(top, parts) == pytest.approx(step)

@@ -203,7 +203,7 @@ def test_applying_twice_is_applying_once(tmp_path: Path) -> None:
     ledger = decide_once(tmp_path, 0)
     assert len(ledger.applied) == 1
     (past,) = past_switches(ledger)
-    assert (past.at_s, past.from_plan, past.to_plan) == (0.0, "B", "A")
+    assert (past.at_s, past.before.plan, past.after.plan) == (0.0, "B", "A")
 
 
 def test_a_second_run_is_told_who_is_at_work(tmp_path: Path) -> None:
@@ -217,5 +217,5 @@ def test_a_second_run_is_told_who_is_at_work(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_wrong_input(tmp_path: Path) -> None:
     """A file where the state folder should be is named, without a traceback."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be used as a state folder"), locked(tmp_path / "file"):
+    with pytest.raises(InputError, match="cannot be written"), locked(tmp_path / "file"):
         pytest.fail("locked a file")

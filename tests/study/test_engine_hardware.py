@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autotune.study import load_study
-from autotune.tuning.workers import study_space
+from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 
@@ -34,7 +34,7 @@ def test_nvfp4_is_no_ones_on_amd_and_marlins_on_hopper() -> None:
     for engine, why in (("vllm", "only emulated kernels for nvfp4"), ("sglang", "SGLang has no kernels for nvfp4")):
         with pytest.raises(InputError, match=rf"\$\.engine: .*{why}"):
             load_study(DEEPSEEK, [*asked, "cluster.gpu=mi300x", f"engine={engine}"])
-    with pytest.raises(InputError, match=r"\$\.engine: must be able to serve the model: .*NVIDIA GPUs only"):
+    with pytest.raises(InputError, match=r"\$\.engine: must be able to serve the model here: .*NVIDIA GPUs only"):
         load_study(DEEPSEEK, [*asked, "cluster.gpu=mi300x", "engine=any"])
     study = load_study(DEEPSEEK, [*asked, "engine=any"])
     assert {c.engine for c in study_space(study).candidates} == {"vllm", "sglang"}

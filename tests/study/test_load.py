@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from autotune.space import parse_plan, resolve
-from autotune.study import IntRange, field_paths, json_schema, load_study, study_fingerprint
+from autotune.study import IntRange, field_paths, json_schema, load_study
 from costmodel.errors import InputError
 from tests.studies import STUDIES as SHIPPED
 
@@ -23,6 +24,18 @@ isl = 1000
 osl = 100
 """
 
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
 
@@ -318,40 +331,28 @@ def test_overrides_that_name_nothing(write, setting, message):
         load_study(write(), [setting])
 
 
-def test_fingerprint_is_of_the_question(write):
-    """The name and spelling of defaults change nothing; whatever changes results changes it."""
-    plain = study_fingerprint(load_study(write()))
-    assert plain == study_fingerprint(load_study(write(name="other.toml")))
-    same = [
-        "name=else",
-        "workload.expert_skew=0",
-        "search.seed=0",
-        "objective.maximize=total_tokens_per_s_per_gpu",
-    ]
-    assert plain == study_fingerprint(load_study(write(), same))
-    changes = [
-        "constraints.ttft_ms=800",
-        "workload.isl=1001",
-        "cluster.gpus=16",
-        "cluster.gpu.hbm_gib=79",
-        "engine=sglang",
-        "search.seed=1",
-        "model=mixtral-8x22b",
-        "search.kv_dtype=['fp8']",
-        "engine_options.cuda_graphs=false",
-        "baseline.plan=tp8",
-    ]
-    prints = {study_fingerprint(load_study(write(), [change])) for change in changes}
-    assert len(prints | {plain}) == len(changes) + 1
+def test_paths_are_relative_to_where_they_are_written(write, tmp_path, monkeypatch):
+    """A model's path in the file is relative to it, one in `--set` to the working directory."""
+    config = json.dumps(CONFIG)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a" / "config.json").write_text(config)
+    (tmp_path / "b" / "config.json").write_text(config.replace("4096", "8192"))
+    monkeypatch.chdir(tmp_path / "b")
+    path = write(MINIMAL.replace('"llama-3.1-8b"', '"./config.json"'), name="a/mine.toml")
+    assert load_study(path).arch.hidden_size == 4096
+    for spelling in ("./config.json", "config.json", str(tmp_path / "b" / "config.json"), str(tmp_path / "b")):
+        assert load_study(path, [f"model={spelling}"]).arch.hidden_size == 8192
+    assert load_study(path, ["model=qwen3-8b"]).arch.name == "Qwen/Qwen3-8B"
 
 
-def test_fingerprint_follows_the_calibration_profile(write, tmp_path):
-    """Another content of the same profile file is another question."""
-    profile = tmp_path / "p.toml"
-    profile.write_text("a = 1", encoding="utf-8")
-    first = study_fingerprint(load_study(write(), ["calibration=p.toml"]))
-    profile.write_text("a = 2", encoding="utf-8")
-    assert study_fingerprint(load_study(write(), ["calibration=p.toml"])) != first
+def test_prices_by_setting(write):
+    """A price in `--set` is what it is in the file, by any of the GPU's names."""
+    written = load_study(write(MINIMAL + "[prices]\nh100 = 3.0\n"))
+    for name in ("h100", "h100_sxm"):
+        assert load_study(write(), [f"prices.{name}=3"]).cluster == written.cluster
+    assert written.cluster.gpu.price_per_hour == 3.0
+    assert problems(write(), "prices.h101=3").keys() == {"$.prices.h101"}
 
 
 def test_json_schema_describes_every_field():

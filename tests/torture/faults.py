@@ -25,8 +25,8 @@ POSTGRESQL = "postgresql"
 KINDS = (*FILES, POSTGRESQL)
 TRIES = 10
 """Attempts for every fault that has to be injected."""
-MOMENTS = 6
-"""Batches, of the study's nine, before the last of which a fault comes."""
+MOMENTS = 5
+"""Batches, of the study's seven, before the last of which a fault comes."""
 CHAIN = 8
 """Kills of one study in a row before a run is let finish."""
 
@@ -68,6 +68,8 @@ class Site:
     def at_work(self, place: Place, *runs: Run) -> int:
         """Let runs work until a random moment of theirs, or their end; the batches that they have scored by then."""
         batches = self.random.randint(0, MOMENTS)
+        while not all(run.begun or not run.alive for run in runs):
+            time.sleep(0.002)
         while place.batches() < batches and any(run.alive for run in runs):
             time.sleep(0.002)
         time.sleep(self.random.uniform(0.0, 0.02))
@@ -78,7 +80,7 @@ class Site:
         """Whether the time is up."""
         return time.monotonic() > self.deadline_s
 
-    def finish(self, place: Place, counts: Counts, what: str) -> bool:
+    def finish(self, place: Place, counts: Counts, what: str, *, keep: bool = False) -> bool:
         """Run once more undisturbed, which must succeed, and check everything; whether it did succeed."""
         run = place.start()
         code = run.wait()
@@ -86,7 +88,8 @@ class Site:
             counts.wrong.append(f"{what}: exit {code} on resuming: {run.stderr[-500:]}")
             return False
         place.check(counts, json.loads(run.stdout), self.answer, what)
-        place.remove()
+        if not keep:
+            place.remove()
         return True
 
     def repeat(self, what: str, rounds: int, attempt: Callable[[Counts, str], tuple[bool, bool]]) -> Counts:
@@ -155,26 +158,30 @@ def kills(site: Site, kind: str, number: int) -> Counts:
     return counts
 
 
-def one_of_four(site: Site, kind: str, rounds: int) -> Counts:
-    """Four workers, of which one is killed; the other three do its work, and nobody does any twice."""
+def shards(site: Site, kind: str, rounds: int) -> Counts:
+    """Three shares at once, of which one is killed and done again: no plan is scored twice, and `tune` has them all."""
 
     def attempt(counts: Counts, what: str) -> tuple[bool, bool]:
         place = site.place(kind)
-        workers = [place.start("worker", How(slow_s=0.02)) for _ in range(4)]
-        site.at_work(place, *workers)
-        victim = site.random.choice(workers)
-        victim.signal(signal.SIGKILL)
-        met = ended(victim, counts, what, (0, -signal.SIGKILL)) == -signal.SIGKILL
-        for worker in workers:
-            if worker is not victim:
-                ended(worker, counts, what, (0,))
-        return met, site.finish(place, counts, what)
+        runs = {number: place.start(How(slow_s=0.02), shard=f"{number}/3") for number in (1, 2, 3)}
+        site.at_work(place, *runs.values())
+        victim = site.random.choice(list(runs))
+        runs[victim].signal(signal.SIGKILL)
+        met = ended(runs[victim], counts, what, (0, -signal.SIGKILL)) == -signal.SIGKILL
+        for number in set(runs) - {victim}:
+            ended(runs[number], counts, what, (0,))
+        ended(place.start(shard=f"{victim}/3"), counts, what, (0,))
+        before = place.batches()
+        went_on = site.finish(place, counts, what, keep=True)
+        counts.duplicated += place.batches() - before  # there was nothing left to score
+        place.remove()
+        return met, went_on
 
-    return site.repeat(f"one of four workers on {kind}", rounds, attempt)
+    return site.repeat(f"one of three shares on {kind}", rounds, attempt)
 
 
 def two_starts(site: Site, kind: str, rounds: int) -> Counts:
-    """The same command twice at once: both answer, each plan scored by one of them."""
+    """The same command twice at once: both answer, and each plan is stored once, whoever scored it."""
 
     def attempt(counts: Counts, what: str) -> tuple[bool, bool]:
         place = site.place(kind)
@@ -182,10 +189,10 @@ def two_starts(site: Site, kind: str, rounds: int) -> Counts:
         codes = [ended(run, counts, what, (0,)) for run in runs]
         if any(codes):
             return True, False
-        documents = [json.loads(run.stdout) for run in runs]
-        counts.duplicated += max(sum(d["scored_now"] for d in documents) - documents[0]["counts"]["valid"], 0)
-        for document in documents:
-            place.check(counts, document, site.answer, what)
+        place.log.unlink()  # both may have scored what neither had stored
+        for run in runs:
+            place.check(counts, json.loads(run.stdout), site.answer, what)
+        place.remove()
         return True, True
 
     return site.repeat(f"two starts on {kind}", rounds, attempt)
@@ -196,7 +203,7 @@ def interrupts(site: Site, kind: str, rounds: int) -> Counts:
 
     def attempt(counts: Counts, what: str) -> tuple[bool, bool]:
         place = site.place(kind)
-        run = place.start(how=How(slow_s=0.01))
+        run = place.start(How(slow_s=0.01))
         before = site.at_work(place, run)
         run.signal(signal.SIGINT)
         # what came before the command looked, or after it had answered, is an ordinary end
@@ -217,7 +224,7 @@ def full_disk(site: Site, kind: str, rounds: int) -> Counts:
         room_bytes = int(site.random.uniform(0.05, 0.9) * site.run(kind)[1])
         with disks.small(site.folder / "small", room_bytes) as disk:
             place = site.place(kind, disk)
-            run = place.start(how=How() if disk else How(file_bytes=room_bytes // 2))
+            run = place.start(How() if disk else How(file_bytes=room_bytes // 2))
             met = ended(run, counts, what, (0, 2)) == 2
             counts.half_written += place.half_written()
             if disk:
@@ -235,7 +242,7 @@ def read_only(site: Site, kind: str, rounds: int) -> Counts:
             place = site.place(kind, disk)
             place.out.mkdir()
             place.log.touch()
-            run = place.start(how=How(slow_s=0.02))
+            run = place.start(How(slow_s=0.02))
             site.at_work(place, run)
             folders = (place.folder, place.out)
             disks.freeze(disk, folders, frozen=True)
@@ -283,7 +290,7 @@ def gone_and_back(site: Site, kind: str, rounds: int) -> Counts:
 
     def attempt(counts: Counts, what: str) -> tuple[bool, bool]:
         place = site.place(kind)
-        run = place.start(how=How(slow_s=0.05))
+        run = place.start(How(slow_s=0.05))
         site.at_work(place, run)
         met = (server if kind == "postgresql" else file)(counts, what, place, run)
         return met, site.finish(place, counts, what)
@@ -315,16 +322,3 @@ def damage(site: Site, rounds: int) -> Counts:
         return True, site.finish(place, counts, what)
 
     return site.repeat("damaged journal", rounds, attempt)
-
-
-def clocks(site: Site, kind: str, rounds: int) -> Counts:
-    """Workers whose clocks jump by hours and days: nobody is taken for dead, nothing is done twice."""
-
-    def attempt(counts: Counts, what: str) -> tuple[bool, bool]:
-        place = site.place(kind)
-        jumps = [site.random.choice((3_600.0, 86_400.0, 3e8)) for _ in range(3)]
-        runs = [place.start("worker", How(clock_s=jump, slow_s=0.02)) for jump in jumps]
-        codes = [ended(run, counts, what, (0,)) for run in runs]
-        return not any(codes), site.finish(place, counts, what)
-
-    return site.repeat(f"clock jumps on {kind}", rounds, attempt)

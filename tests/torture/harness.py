@@ -25,25 +25,24 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from autotune.storage import open_store
-from autotune.study import load_study, study_fingerprint
+from autotune.storage.browse import Studies
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "studies" / "deepseek-v3-128xh200.toml"
 OVERRIDES = (
-    "cluster.gpus=8",
+    "cluster.gpus=4",
     "model=gpt-oss-120b",
     "engine=sglang",
-    "baseline.plan=tp8",
+    "baseline.plan=tp4",
     "search.max_num_batched_tokens=[4096]",
-    "workload.concurrency=512",
+    "workload.concurrency=320",
 )
 """A study of few plans, so that a run takes a fraction of a second."""
 POLL = threading.Lock()
 """Held wherever `multiprocessing` may ask for exit codes: `start` asks for those of all processes, a code can be read
 from its pipe once, and of two threads that ask for the same one, the second reads nothing and calls it 255."""
-CLAIM = 6
-"""Plans claimed at a time, so that even a small study has many moments to be killed in."""
+BATCH = 3
+"""Plans scored at a time, so that even a small study has many moments to be killed in."""
 
 
 @dataclass(slots=True)
@@ -75,8 +74,6 @@ class How:
 
     file_bytes: int | None = None
     """No file may grow beyond this."""
-    clock_s: float = 0.0
-    """Error of the clock that can be set; it jumps back and forth with every look at it."""
     slow_s: float = 0.0
     """Sleep after every batch."""
 
@@ -120,7 +117,7 @@ class Place:
     def batches(self) -> int:
         """Batches that its runs have scored by now, each given once for every time."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else ()
-        return -(-sum(line.startswith("scored") for line in lines) // CLAIM)
+        return -(-sum(line.startswith("scored") for line in lines) // BATCH)
 
     def written_bytes(self) -> int:
         """Size of the storage's and the results' files."""
@@ -132,14 +129,13 @@ class Place:
         for folder in (self.folder, self.notes):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def start(self, command: str = "tune", how: How | None = None) -> Run:
-        """Start `autotune COMMAND` on the study."""
+    def start(self, how: How | None = None, *, shard: str | None = None) -> Run:
+        """Start `autotune tune` on the study, or on a share of it."""
         self._runs += 1
         options = [x for o in OVERRIDES for x in ("--set", o)]
-        argv = [command, str(STUDY), *options, "--storage", self.location, "--json"]
-        if command == "tune":
-            argv += ["--top", "0", "--out", str(self.out)]
-        files = {name: str(self.notes / f"{self._runs}.{name}") for name in ("stdout", "stderr")}
+        argv = ["tune", str(STUDY), *options, "--storage", self.location, "--json"]
+        argv += ["--top", "0", "--out", str(self.out)] if shard is None else ["--shard", shard]
+        files = {name: str(self.notes / f"{self._runs}.{name}") for name in ("stdout", "stderr", "begun")}
         for name in files.values():
             Path(name).touch()
             Path(name).chmod(0o666)
@@ -150,13 +146,12 @@ class Place:
 
     def keys(self) -> list[str]:
         """Keys of the trials stored."""
-        study = load_study(STUDY, OVERRIDES)
-        store = open_store(self.location, study.name, study_fingerprint(study), (study.objective.direction,), gpus=8)
-        trials = store.optuna_study().trials
-        unfinished = [t.number for t in trials if not t.state.is_finished()]
+        studies = Studies(self.location)
+        trials = [t for name in studies.names() for t in studies.study(name).trials]
+        unfinished = [t.number for t in trials if t.state not in ("COMPLETE", "PRUNED") or t.damaged]
         if unfinished:
-            raise AssertionError(f"unfinished trials {unfinished}")
-        return [str(t.user_attrs["plan_key"]) for t in trials]
+            raise AssertionError(f"unfinished or damaged trials {unfinished}")
+        return [t.plan for t in trials]
 
     def repeated(self) -> int:
         """Plans scored again after they were stored, or by two runs of which none was killed."""
@@ -213,6 +208,11 @@ class Run:
         """Whether it has not ended yet."""
         with POLL:
             return self.process.is_alive()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the command itself runs: what comes before it is the harness's."""
+        return bool(Path(self.files["begun"]).stat().st_size)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, unless the command has ended; its exit code says whether it was met."""
@@ -285,8 +285,8 @@ def _command(argv: list[str], files: Mapping[str, str], log: str, how: How) -> N
 
     sys.argv = ["autotune", *argv]
     code: object = 0
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored until now
     try:
+        Path(files["begun"]).write_text("yes", encoding="utf-8")
         main()
     except SystemExit as end:
         code = end.code
@@ -301,19 +301,18 @@ def _command(argv: list[str], files: Mapping[str, str], log: str, how: How) -> N
 
 
 def _watch(log: int, how: How) -> None:
-    """Write down what is scored, and what is stored after that; slow down; make the clock lie."""
-    from autotune.storage.database_store import DatabaseStore
-    from autotune.storage.journal_store import JournalStore
-    from autotune.tuning import executor as pool
-    from autotune.tuning import workers
+    """Write down what is scored, and what is stored after that; slow down."""
+    from autotune.storage import Store
+    from autotune.tuning import batches
+    from autotune.tuning.executor import Executor, score
 
-    workers.CLAIM_CANDIDATES = workers.SHARED_CLAIM_CANDIDATES = CLAIM
-    real_scored = pool.Pool.scored
+    batches.BATCH_CANDIDATES = BATCH
+    real_scored, real_add = Executor.scored, Store.add
 
     def tell(what: str, keys: list[str]) -> None:
         os.write(log, "".join(f"{what} {os.getpid()} {key}\n" for key in keys).encode())
 
-    def watched(self: Any, study: Any, batches: Any, scorer: Any = pool.score) -> Any:
+    def watched(self: Any, study: Any, batches: Any, scorer: Any = score) -> Any:
         def scored(asked: Any, batch: Any) -> Any:
             results = scorer(asked, batch)
             tell("scored", [p.key for p in results])
@@ -322,18 +321,12 @@ def _watch(log: int, how: How) -> None:
 
         return real_scored(self, study, batches, scored)
 
-    pool.Pool.scored = watched  # type: ignore[method-assign]
-    for kind in (DatabaseStore, JournalStore):
+    def stored(self: Any, records: Any) -> int:
+        added = real_add(self, records)
+        tell("stored", [r.key for r in records])
+        return added
 
-        def stored(self: Any, records: Any, real: Any = kind.add) -> int:
-            added = int(real(self, records))
-            tell("stored", [r.key for r in records])
-            return added
-
-        kind.add = stored  # type: ignore[method-assign]
-    if how.clock_s:
-        real_time, looks = time.time, iter(range(10**9))
-        time.time = lambda: real_time() + (how.clock_s if next(looks) % 2 else -how.clock_s)
+    Executor.scored, Store.add = watched, stored  # type: ignore[method-assign]
 
 
 def _context() -> Any:
@@ -341,8 +334,7 @@ def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
-            "autotune.cli.worker",
-            "autotune.cli.commands.worker",
+            "autotune.tuning.shard",
             "psycopg",
             "sqlalchemy.dialects.postgresql.psycopg",
             "tests.torture.warm",

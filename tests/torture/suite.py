@@ -29,7 +29,7 @@ def run(
     kills: int,
     rounds: int,
     limit_s: float = inf,
-    loud: bool = True,
+    brief: bool = False,
 ) -> Counts:
     """Inject every fault, the kinds of storage beside one another.
 
@@ -41,7 +41,7 @@ def run(
         kills: kill -9 of the tuner, on each kind of storage.
         rounds: of every other fault on every kind of storage.
         limit_s: nothing new is begun after this; what was not injected by then is an error.
-        loud: print a line for every fault.
+        brief: the short form: what differs between kinds of storage, and no lines of text.
     """
     start = time.monotonic()
     answer = reference(folder / "reference")
@@ -50,11 +50,11 @@ def run(
     def all_of(lane: Lane, seed: int) -> Counts:
         site = Site(folder / lane.name, lane.server, Random(seed), answer, start + limit_s)  # noqa: S311  # not for secrets
         mine = Counts()
-        for what, inject in _plan(site, lane, rounds):
+        for what, inject in _plan(site, lane, rounds, brief=brief):
             began = time.monotonic()
             counts = inject()
             mine.add(counts)
-            if loud:
+            if not brief:
                 sys.stdout.write(f"{what}: {counts.line()} in {time.monotonic() - began:.1f} s\n")
                 sys.stdout.flush()
         return mine
@@ -91,21 +91,24 @@ def _lanes(kinds: Sequence[str], servers: Sequence[Server], kills: int) -> list[
     return lanes
 
 
-def _plan(site: Site, lane: Lane, rounds: int) -> list[Injection]:
+def _plan(site: Site, lane: Lane, rounds: int, *, brief: bool) -> list[Injection]:
     """Every fault of one lane."""
     kind = lane.kind
     kills = (f"kill -9 of the tuner, {kind}", partial(faults.kills, site, kind, lane.kills))
     if lane.only_kills:
         return [kills]
-    plan: list[Injection] = [
-        (f"one of four workers killed, {kind}", partial(faults.one_of_four, site, kind, rounds)),
+    of_storages: list[Injection] = [
+        (f"one of three shares killed, {kind}", partial(faults.shards, site, kind, rounds)),
         (f"two starts at once, {kind}", partial(faults.two_starts, site, kind, rounds)),
-        (f"Ctrl-C, {kind}", partial(faults.interrupts, site, kind, rounds)),
-        (f"clock jumps, {kind}", partial(faults.clocks, site, kind, rounds)),
         (f"storage gone and back, {kind}", partial(faults.gone_and_back, site, kind, rounds)),
+    ]
+    ctrl_c = (f"Ctrl-C, {kind}", partial(faults.interrupts, site, kind, rounds))
+    of_folders: list[Injection] = [
         (f"disk full, {kind}", partial(faults.full_disk, site, kind, rounds)),
         (f"read-only output, {kind}", partial(faults.read_only, site, kind, rounds)),
     ]
+    if brief:
+        return [*of_storages, *([ctrl_c] if kind == "journal.log" else []), kills]
     if kind == "journal.log":
-        plan.append(("damaged journal", partial(faults.damage, site, 3 * rounds)))
-    return [*plan, kills]
+        of_storages.append(("damaged journal", partial(faults.damage, site, 3 * rounds)))
+    return [*of_storages, ctrl_c, *of_folders, kills]

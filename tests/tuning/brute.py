@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from autotune.engines import split_layers
-from autotune.scoring.limits import p_meets
+from autotune.engines import split_layers, traits_by_name
+from autotune.scoring.limits import p_meets, study_limits
 from autotune.space import format_plan, violations
 from autotune.study import Study, study_from_document
 from costmodel.estimate.batch import PlanBatch, PlanEntry
@@ -62,7 +62,11 @@ def all_layouts(study: Study) -> Iterator[tuple[str, Layout]]:
 def evaluate(study: Study, engine: str, layout: Layout, in_flight: Floats, budgets: Sequence[int]) -> Estimate:
     """One plan with every budget (slow axis) and every number in flight (fast axis)."""
     entry = PlanEntry(
-        arch=study.arch, cluster=study.cluster, engine=engine, layout=layout, engine_version=study.engine_version
+        arch=study.arch,
+        cluster=study.cluster,
+        engine=traits_by_name()[engine],
+        layout=layout,
+        engine_version=study.engine_version,
     )
     rows = in_flight.size * len(budgets)
     work = study.workload
@@ -95,7 +99,7 @@ def keeps(study: Study, e: Estimate) -> np.ndarray[tuple[int], np.dtype[np.bool_
         (c.min_output_tokens_per_s_per_gpu, e.output_tokens_per_s / e.gpus),
         (c.min_stage_tokens_per_s_per_gpu, e.stage_tokens_per_s_per_gpu),
         (c.min_gpu_util_frac, e.gpu_util_frac),
-        (study.search.min_p_meets, p_meets(study, e)),
+        (study.search.min_p_meets, p_meets(study_limits(study), e)),
     ):
         good &= np.ones_like(good) if least is None else value >= least / wide
     return good
@@ -104,7 +108,7 @@ def keeps(study: Study, e: Estimate) -> np.ndarray[tuple[int], np.dtype[np.bool_
 def objective(study: Study, e: Estimate) -> Floats:
     """What plans are ranked by, larger is better."""
     value: Floats = getattr(e, study.objective.metric)
-    return -value if study.objective.direction == "minimize" else value * p_meets(study, e)
+    return -value if study.objective.direction == "minimize" else value * p_meets(study_limits(study), e)
 
 
 def best_by_plan(study: Study, in_flight_per_replica: Sequence[int], *, waits: bool = False) -> dict[str, float]:

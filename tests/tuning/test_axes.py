@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 
 from autotune.report.document import tune_document
-from autotune.report.table import print_tune
+from autotune.report.terminal import print_report
+from autotune.report.tune_text import tune_report
+from autotune.scoring.objective import plan_expected
 from autotune.scoring.stage_split import balanced_splits, best_split
+from autotune.scoring.trial_record import study_header
 from autotune.space import format_plan, parse_plan
 from autotune.storage import open_store
-from autotune.study import Study, cluster_of, study_fingerprint
+from autotune.study import Study, cluster_of
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.answer_study import expected_objective, score_plan
+from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 from costmodel.plan.stages import layer_kinds, stage_counts
 from tests.tuning.brute import question
@@ -53,7 +56,7 @@ def test_gpu_types_compete_side_by_side() -> None:
     other = tune(asked(cluster={"gpus": 8, "gpu": "h200_sxm"}))
     theirs = {k.partition("@")[0]: v for k, v in _by_plan(result).items() if k.endswith("@h200_sxm")}
     assert theirs == _by_plan(other)
-    values = [expected_objective(result.study, p) for p in result.ranked]
+    values = [plan_expected(result.study, p) for p in result.ranked]
     assert values == sorted(values, reverse=True)
     document = tune_document(result, top=0)
     assert [c["gpu"] for c in document["clusters"]] == ["h100_sxm", "h200_sxm"]
@@ -149,7 +152,7 @@ def test_every_axis_reaches_the_ranking(name: str, values: list[Any], model: str
     if where == "layout":
         assert found == set(values)  # of dtypes each plan keeps its best
     assert open_.complete
-    best = [expected_objective(r.study, r.ranked[0]) for r in (base, open_)]
+    best = [plan_expected(r.study, r.ranked[0]) for r in (base, open_)]
     assert best[1] >= best[0] * (1 - 1e-12)
 
 
@@ -217,7 +220,7 @@ def test_balanced_stages_are_chosen() -> None:
     plain = tune(question("deepseek-v3", cluster=cluster, search=search))
     result = tune(study)
     assert result.complete
-    assert expected_objective(study, result.ranked[0]) >= expected_objective(study, plain.ranked[0])
+    assert plan_expected(study, result.ranked[0]) >= plan_expected(study, plain.ranked[0])
     own = [p for p in result.ranked if "SPLIT" in p.plan]
     assert own
     assert all(sum(p.layout.stage_layers) == 61 and len(p.layout.stage_layers) == p.layout.pp for p in own)
@@ -236,7 +239,7 @@ def test_axes_are_resumed(tmp_path: Path) -> None:
     study = asked({"gpus": [4], "gpu": ["h200_sxm"]}, prices={"h100_sxm": 2.0, "h200_sxm": 3.0})
 
     def run() -> TuneResult:
-        store = open_store(tmp_path / "j.log", study.name, study_fingerprint(study), ("maximize",), gpus=8)
+        store = open_store(tmp_path / "j.log", study_header(study))
         return tune(study, store)
 
     first, second = run(), run()
@@ -256,7 +259,7 @@ def test_the_table_shows_clusters_and_costs() -> None:
 
     study = asked({"gpus": [4], "gpu": ["h200_sxm"]}, prices={"h100_sxm": 2.0, "h200_sxm": 3.0})
     out = StringIO()
-    print_tune(Console(file=out, width=170), tune(study), top=3)
+    print_report(Console(file=out, width=170), tune_report(tune(study), top=3))
     text = out.getvalue()
     for shown in ("Clusters side by side", "4 x h200_sxm", "8 x h100_sxm", "USD/Mtok", "Fewest of h200_sxm"):
         assert shown in text
@@ -297,7 +300,7 @@ def test_a_sample_says_nothing_of_what_it_left_out() -> None:
     result = tune(study)
     assert not result.complete
     out = StringIO()
-    print_tune(Console(file=out, width=200), result, top=3)
+    print_report(Console(file=out, width=200), tune_report(result, top=3))
     assert "as far as was sampled" in out.getvalue()
     assert "none keeps every limit" not in out.getvalue()
     assert "none sampled keeps every limit" in out.getvalue()

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autotune.scoring.objective import plan_expected
 from autotune.space import format_plan
 from autotune.study import Study
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.answer_study import expected_objective
 from tests.tuning.brute import all_layouts, best_by_plan, evaluate, keeps, objective, question
 
 MOST = 3000
@@ -20,7 +20,7 @@ MOST = 3000
 def found_by_tune(study: Study, result: TuneResult) -> dict[str, float]:
     """Objective of every ranked plan, larger is better."""
     sign = -1.0 if study.objective.direction == "minimize" else 1.0
-    return {p.plan: sign * expected_objective(study, p) for p in result.ranked}
+    return {p.plan: sign * plan_expected(study, p) for p in result.ranked}
 
 
 def check(study: Study, wanted: dict[str, float], rel: float = 1e-9) -> TuneResult:

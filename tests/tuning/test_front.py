@@ -11,15 +11,17 @@ import pytest
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
-from autotune.cli.tune import front_store
+from autotune.cli.stores import front_store
 from autotune.report.pareto_front import front_document, shown_points
-from autotune.scoring.knob_grid import Variant, make_rows
-from autotune.scoring.limits import excess_table, study_limits
+from autotune.scoring.best_knobs import loads
+from autotune.scoring.dominance import nondominated
+from autotune.scoring.knob_grid import KnobGrid, Variant
+from autotune.scoring.limits import check_limits, study_limits
 from autotune.storage import Store
 from autotune.study import Study
 from autotune.tuning import tune
-from autotune.tuning.pareto_front import Front, _loads, goal_values, nondominated, pareto, study_goals
-from autotune.tuning.workers import study_space
+from autotune.tuning.pareto_front import LOADS, Front, goal_values, pareto, study_goals
+from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
 from tests.tuning.brute import question
 
@@ -40,7 +42,7 @@ def asked(**tables: Any) -> Study:
 
 def _brute(values: np.ndarray[Any, Any]) -> list[bool]:
     """By the definition: no other row at least as good everywhere and better somewhere."""
-    return [not any(bool((other <= row).all() and (other < row).any()) for other in values) for row in values]
+    return [not any(bool((other >= row).all() and (other > row).any()) for other in values) for row in values]
 
 
 def test_nondominated_is_the_definition() -> None:
@@ -55,15 +57,15 @@ def test_nondominated_is_the_definition() -> None:
 
 
 def _all_rows(study: Study) -> np.ndarray[Any, Any]:
-    """Goals of every feasible setting of every plan, less being better; evaluated in one piece."""
+    """Goals of every feasible setting of every plan, more being better; evaluated in one piece."""
     variants = [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in study_space(study).candidates]
-    rows = make_rows(study, variants, study.search.max_num_batched_tokens)
+    rows = KnobGrid.of(study, variants, study.search.max_num_batched_tokens)
     out = []
-    for load in _loads(study, rows):
+    for load in loads(rows, LOADS):
         e = rows.serving(load)
         cost = rows.price_per_hour / 3600.0 / e.total_tokens_per_s * 1e6
-        table = np.stack([-e.total_tokens_per_s_per_gpu, e.ttft_s, e.tpot_s, cost], axis=1)
-        out.append(table[(excess_table(study_limits(study), e) <= 0.0).all(axis=0)])
+        table = np.stack([e.total_tokens_per_s_per_gpu, -e.ttft_s, -e.tpot_s, -cost], axis=1)
+        out.append(table[check_limits(study_limits(study), e).kept()])
     return np.concatenate(out)
 
 
@@ -92,7 +94,7 @@ def test_its_ends_are_at_least_as_good_as_a_ranking() -> None:
         ranked = tune(asked(objective=objective)).ranked
         other = goal_values(ranked, front.goals)
         for row in other:
-            worse = (row <= values - 1e-12).all(axis=1)
+            worse = (row >= values + 1e-12).all(axis=1)
             assert not worse.any()
 
 
@@ -139,11 +141,15 @@ def test_it_is_resumed(tmp_path: Path) -> None:
 
 def test_optuna_draws_the_front(tmp_path: Path) -> None:
     """A plain multi-objective Optuna study: directions, constraints, and its own best trials are the front."""
+    import optuna
     from optuna.visualization import plot_pareto_front
+
+    from tests.storage.helpers import optunas
 
     study = asked(prices={}, constraints={"ttft_ms": 300, "tpot_ms": 20})
     front = pareto(study, store := _store(study, tmp_path))
-    optuna_study = store.optuna_study()
+    optuna_study = optuna.load_study(study_name=store.name, storage=optunas(store.location))
+    assert optuna_study.metric_names == [name for name, _ in front.goals]
     assert [d.name for d in optuna_study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
     trials = optuna_study.get_trials(deepcopy=False)
     assert any(max(t.constraints.values()) > 0.0 for t in trials)

@@ -13,13 +13,15 @@ import pytest
 
 from autotune.disaggregated.plan_results import pair_results
 from autotune.disaggregated.search import search_pools
-from autotune.disaggregated.skyband import skyband
-from autotune.report.clusters import table_name
 from autotune.report.document import tune_document
+from autotune.report.vocabulary.plan_names import plan_name
+from autotune.scoring.dominance import skyband
+from autotune.scoring.objective import plan_expected
+from autotune.scoring.trial_record import study_header
 from autotune.storage import open_store
-from autotune.study import Study, study_fingerprint
+from autotune.study import Study
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.answer_study import expected_objective, rank, score_plan
+from autotune.tuning.answer_study import rank, score_plan
 from costmodel.errors import InputError
 from tests.tuning.brute import question
 
@@ -68,6 +70,18 @@ def test_pruning_loses_nothing_on_16_gpus(case: Mapping[str, Any]) -> None:
     found, truth = ({p.plan for p in pair_results(study, s.pairs, home="h200_sxm")} for s in (pruned, brute))
     tied = {p.key for p in brute.pairs if sum(q.key == p.key for q in brute.pairs) > 1} | {brute.pairs[-1].key}
     assert len(found ^ truth) <= 2 * sum(p.key in tied for p in brute.pairs)
+
+
+def test_each_pair_of_layouts_is_kept_once_with_its_better_dtype() -> None:
+    """With two cache dtypes a plan is one result, the better of what it is with either, and none is crowded out."""
+    both, *single = (
+        search_pools(asked(8, search={"kv_dtype": dtypes}), keep=20) for dtypes in (["bf16", "fp8"], ["bf16"], ["fp8"])
+    )
+    better: dict[tuple[object, ...], float] = {}
+    for pair in (p for found in single for p in found.pairs):
+        better[pair.layouts] = max(pair.key, better.get(pair.layouts, -np.inf))
+    assert len({p.layouts for p in both.pairs}) == len(both.pairs) == 20
+    assert [p.key for p in both.pairs] == sorted(better.values(), reverse=True)[:20]
 
 
 def test_skyband_keeps_what_few_dominate() -> None:
@@ -146,7 +160,7 @@ def test_pools_of_two_gpu_types() -> None:
     sides = (mixed.pools.prefill, mixed.pools.decode)  # type: ignore[union-attr]
     assert {(s.gpu, s.gpus) for s in sides} == {("h200_sxm", 8), ("h100_sxm", 16)}
     assert "@h100_sxm" in mixed.plan
-    assert "@h100_sxm" in table_name(mixed, dense=False)
+    assert "@h100_sxm" in plan_name(mixed, dense=False)
     hourly = 8 * 3.0 + 16 * 2.0
     by_hand = hourly / 3600.0 / mixed.metrics["total_tokens_per_s"] * 1e6
     assert mixed.metrics["usd_per_million_tokens"] == pytest.approx(by_hand, rel=1e-12)
@@ -159,7 +173,7 @@ def test_a_plan_string_means_its_pair() -> None:
         again = score_plan(result.study, plan.plan).result
         assert again is not None
         assert again.plan == plan.plan
-        assert expected_objective(result.study, again) >= expected_objective(result.study, plan) * (1 - 1e-9)
+        assert plan_expected(result.study, again) >= plan_expected(result.study, plan) * (1 - 1e-9)
     with pytest.raises(InputError, match="pools must use the 16 GPUs"):
         score_plan(result.study, "P8:EP8+D4:EP4")
 
@@ -169,7 +183,7 @@ def test_pools_come_from_the_storage(tmp_path: Path) -> None:
     study = asked()
 
     def run() -> TuneResult:
-        store = open_store(tmp_path / "j.log", study.name, study_fingerprint(study), ("maximize",), gpus=16)
+        store = open_store(tmp_path / "j.log", study_header(study))
         return tune(study, store)
 
     first, second = run(), run()
@@ -187,5 +201,5 @@ def test_a_wider_link_never_hurts() -> None:
     slow = {p.plan: p for p in tune(asked(disaggregated="only", disaggregation={"link_gb_per_s": 5.0})).ranked}
     study = asked(disaggregated="only", disaggregation={"link_gb_per_s": 500.0})
     assert slow
-    best = [expected_objective(replace(study), p) for p in (next(iter(slow.values())), tune(study).ranked[0])]
+    best = [plan_expected(replace(study), p) for p in (next(iter(slow.values())), tune(study).ranked[0])]
     assert best[1] >= best[0]

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from autotune.scoring.knob_grid import Variant, make_rows
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.study import Study, load_study
 from autotune.tuning import tune
-from autotune.tuning.workers import study_space
+from autotune.tuning.study_space import study_space
 from tests.studies import FOLDER
 
 
@@ -48,7 +48,7 @@ def test_saturation_is_not_held_to_the_rate() -> None:
     """What a plan could serve is asked of the same rows, and lies far above what arrives."""
     study = _at(0.5)
     variant = Variant(candidate=study_space(study).candidates[0], weight_dtype=None, kv_dtype=None)
-    rows = make_rows(study, [variant], [4096])
+    rows = KnobGrid.of(study, [variant], [4096])
     many = np.array([512.0])
     assert rows.evaluate(many).requests_per_s[0] > 1.0
     assert rows.serving(many).requests_per_s[0] == pytest.approx(0.5)

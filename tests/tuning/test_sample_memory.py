@@ -8,7 +8,7 @@ import pytest
 from autotune.study import Study
 from autotune.tuning.sampling.bounded_history import BEST, REMEMBERED, Memory
 from autotune.tuning.sampling.sampler import _sampler, sample
-from autotune.tuning.workers import study_space
+from autotune.tuning.study_space import study_space
 from tests.tuning.brute import question
 
 PLACES = {"x": optuna.distributions.IntDistribution(0, 9_999)}

@@ -14,7 +14,7 @@ from autotune.study import Study
 from autotune.tuning import tune
 from autotune.tuning.sampling.axes import SampleAxes
 from autotune.tuning.sampling.sampler import sample
-from autotune.tuning.workers import study_space
+from autotune.tuning.study_space import study_space
 from benchmarks.sampling import DATA, SHARE, SPACES, Space, run
 from tests.tuning.brute import question
 

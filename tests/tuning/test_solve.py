@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from autotune.scoring.best_knobs import score
-from autotune.scoring.knob_grid import Variant, make_rows
-from autotune.scoring.limits import study_limits
-from autotune.scoring.plan_result import PlanResult, from_record, to_record
+from autotune.scoring.knob_grid import KnobGrid, Variant
+from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.solve_concurrency import solve_concurrency
+from autotune.scoring.trial_record import Recorder, plan_of, study_header
 from autotune.space import Candidate, enumerate_space
 from autotune.storage import open_store
-from autotune.study import study_fingerprint
 from autotune.tuning import tune
 from autotune.tuning.answer_study import rank
 from tests.tuning.brute import all_layouts, evaluate, keeps, question
@@ -33,8 +32,8 @@ def test_one_more_per_replica_breaks_a_limit(min_p_meets: float) -> None:
     study = question(
         engine="any", constraints={"tpot_ms": 25, "ttft_ms": 900}, search={"min_p_meets": min_p_meets, "trials": 9}
     )
-    rows = make_rows(study, variants("any"), [2048])
-    solved = solve_concurrency(rows, study_limits(study))
+    rows = KnobGrid.of(study, variants("any"), [2048])
+    solved = solve_concurrency(rows)
     assert (solved % rows.batch.layout.replicas == 0).all()
     tried = 0
     for variant, most in zip(rows.variants, solved, strict=True):
@@ -110,8 +109,9 @@ def test_plans_survive_the_storage() -> None:
         search={"kv_dtype": ["fp8", "bf16"], "weight_dtype": ["bf16", "fp8"], "max_num_batched_tokens": [512, 8192]},
     )
     results = score(study, enumerate_space(study.arch, gpus=8, engine="any").candidates)
+    recorder = Recorder.of(study, ())
     for plan in results:
-        assert from_record(to_record(plan, study.objective.metric)) == plan
+        assert plan_of(recorder.record(plan)) == plan
     assert {p.knobs.weight_dtype for p in results} <= {"bf16", "fp8"}
     assert {p.knobs.kv_dtype for p in results} <= {"bf16", "fp8"}
 
@@ -151,8 +151,9 @@ def test_a_sample_goes_on_from_what_is_stored(tmp_path: Path, held: str) -> None
     """What is stored counts towards the budget, also where it holds every plan of an engine."""
     study = question(engine="any", search={"trials": 60, "max_num_batched_tokens": [1024]})
     stored = [c for c in enumerate_space(study.arch, gpus=8, engine="any").candidates if c.engine == held]
-    store = open_store(tmp_path / "journal.log", study.name, study_fingerprint(study), ("maximize",), gpus=8)
-    store.add([to_record(p, study.objective.metric) for p in score(study, stored)])
+    store = open_store(tmp_path / "journal.log", study_header(study))
+    recorder = Recorder.of(study, stored)
+    store.add([recorder.record(p) for p in score(study, stored)])
     result = tune(study, store)
     assert result.scored_now == 60 - len(stored)
     assert len(store.known_keys()) == 60
@@ -170,11 +171,10 @@ def test_interruption_anywhere_leaves_the_same_answer(tmp_path: Path) -> None:
     study = question(engine="any", constraints={"tpot_ms": 20})
     whole = tune(study)
     candidates = whole.space.candidates
+    recorder = Recorder.of(study, candidates)
     for done in (0, 1, len(candidates) // 2, len(candidates) - 1, len(candidates)):
-        store = open_store(
-            tmp_path / f"{done}.log", study.name, study_fingerprint(study), ("maximize",), gpus=study.cluster.gpus
-        )
-        store.add([to_record(p, study.objective.metric) for p in score(study, candidates[:done])])
+        store = open_store(tmp_path / f"{done}.log", study_header(study))
+        store.add([recorder.record(p) for p in score(study, candidates[:done])])
         again = tune(study, store)
         assert again.scored_now == len(candidates) - done
         assert [plain(p) for p in again.ranked] == [plain(p) for p in whole.ranked]

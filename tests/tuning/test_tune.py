@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from autotune.report.document import tune_document
-from autotune.scoring.limits import excess_table, study_limits
+from autotune.scoring.limits import check_limits, study_limits
+from autotune.scoring.objective import plan_expected
+from autotune.scoring.trial_record import Recorder, study_header
 from autotune.space import format_plan
 from autotune.storage import open_store
-from autotune.study import Study, load_study, study_fingerprint
-from autotune.text.normal import normal_cdf, p_below
+from autotune.study import Study, load_study
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.answer_study import expected_objective
+from costmodel.estimate.normal import normal_cdf, p_below
 from tests.studies import STUDIES
 from tests.tuning.brute import best_by_plan
 
@@ -58,7 +59,7 @@ def test_shipped_studies(path: Path) -> None:
 
 
 def _values(loaded: Study, result: TuneResult) -> dict[str, float]:
-    return {p.plan: expected_objective(loaded, p) for p in result.ranked}
+    return {p.plan: plan_expected(loaded, p) for p in result.ranked}
 
 
 def test_exhaustive_truth() -> None:
@@ -69,24 +70,26 @@ def test_exhaustive_truth() -> None:
     best, name = max((value, plan) for plan, value in truth.items())
     top = result.ranked[0]
     # concurrency is tried in steps of a twentieth and more below its bound
-    assert expected_objective(loaded, top) >= 0.97 * best
+    assert plan_expected(loaded, top) >= 0.97 * best
     assert _values(loaded, result)[name] >= 0.97 * best
 
 
 def test_solved_concurrency_is_the_most_that_keeps_the_limits() -> None:
     """One request more per replica breaks a limit or waits for KV room."""
-    from autotune.scoring.knob_grid import Variant, make_rows
+    from autotune.scoring.knob_grid import KnobGrid, Variant
     from autotune.scoring.solve_concurrency import solve_concurrency
 
     loaded = study("deepseek-v3-128xh200", *SMALL, "search.min_p_meets=0.0")
     space = tune(loaded).space
-    rows = make_rows(loaded, [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in space.candidates], [8192])
-    limits = tuple(x for x in study_limits(loaded) if x.solved)
-    solved = solve_concurrency(rows, limits)
+    rows = KnobGrid.of(
+        loaded, [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in space.candidates], [8192]
+    )
+    limits = tuple(x for x in study_limits(loaded) if x.kind.more_in_flight == "worse")
+    solved = solve_concurrency(rows)
     replicas = rows.batch.layout.replicas
     here, beyond = rows.evaluate(solved), rows.evaluate(solved + replicas)
-    kept = (excess_table(limits, here) <= 0).all(axis=0) & (here.kv_wait_s <= 0)
-    broken = (excess_table(limits, beyond) > 0).any(axis=0) | (beyond.kv_wait_s > 0)
+    kept = check_limits(limits, here).kept() & (here.kv_wait_s <= 0)
+    broken = ~check_limits(limits, beyond).kept() | (beyond.kv_wait_s > 0)
     assert kept.any()
     assert broken.all()
     assert (kept | (solved == replicas)).all()
@@ -113,7 +116,7 @@ def test_the_same_study_again_scores_nothing(tmp_path: Path) -> None:
     loaded = study("reference-128")
 
     def run() -> TuneResult:
-        store = open_store(tmp_path / "journal.log", loaded.name, study_fingerprint(loaded), ("maximize",), gpus=128)
+        store = open_store(tmp_path / "journal.log", study_header(loaded))
         return tune(loaded, store)
 
     first, second = run(), run()
@@ -125,13 +128,13 @@ def test_the_same_study_again_scores_nothing(tmp_path: Path) -> None:
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     """With part of the plans stored, only the rest is scored and the answer is that of an unbroken run."""
     from autotune.scoring.best_knobs import score
-    from autotune.scoring.plan_result import to_record
 
     loaded = study("reference-128")
     whole = tune(loaded)
-    store = open_store(tmp_path / "journal.log", loaded.name, study_fingerprint(loaded), ("maximize",), gpus=128)
+    store = open_store(tmp_path / "journal.log", study_header(loaded))
     part = score(loaded, whole.space.candidates[::3])
-    store.add([to_record(p, loaded.objective.metric) for p in part])
+    recorder = Recorder.of(loaded, whole.space.candidates)
+    store.add([recorder.record(p) for p in part])
     rest = tune(loaded, store)
     assert rest.scored_now == len(whole.space.candidates) - len(part)
     assert _document(rest) == _document(whole)

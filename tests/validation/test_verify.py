@@ -221,20 +221,21 @@ def test_a_result_alone_asks_for_its_study(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["plan"] == PLAN
 
 
-def test_a_study_travels(tmp_path: Path) -> None:
+def test_a_study_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """study.json with its profile answers as the study does, overrides, config.json and calibration included."""
     (tmp_path / "here").mkdir()
     config = {**json.loads(_config()), "_name_or_path": "own/model"}
     (tmp_path / "here" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     study = tmp_path / "here" / "study.toml"
     study.write_text((FOLDER / "llama-70b-16xh100.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
     overrides = ("model=./config.json", "constraints.tpot_ms=77")
     files = portable_study(study, overrides)
     (tmp_path / "there").mkdir()
     for name, text in files.items():
         (tmp_path / "there" / name).write_text(text, encoding="utf-8")
     moved, stayed = load_study(tmp_path / "there" / "study.json"), load_study(study, overrides)
-    assert replace(moved, path=stayed.path, arch=stayed.arch) == stayed
+    assert replace(moved, path=stayed.path, arch=stayed.arch, overrides=overrides) == stayed
     assert moved.arch.name == "own/model"
     assert np.isclose(
         score_plan(moved, "TP8").result.metrics["tpot_s"],  # type: ignore[union-attr]

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.engines import ENGINES, traits_by_name
 from costmodel.calibration.residual import COVARIANCE_UNIT, FEATURES, MEAN_UNIT, TARGETS, TRIANGLE, full_covariance
-from costmodel.measured.runs import ENGINES, Run
+from costmodel.estimate.normal import Z90
+from costmodel.measured.runs import Run
 from costmodel.measured.runs_csv import read_runs
 from costmodel.plan.columns import Floats
 from tools.fit_calibration.kernels import fit_kernels
@@ -24,7 +26,6 @@ SOURCE = "performance data published by NVIDIA with AIConfigurator 0.12 (aiconfi
 FOLDS = 10
 WAITING = 0.1
 HOST_BOUND = 1.5
-P90 = 1.2815515655446004
 INSIDE = 0.8
 REACH = {"deployment": "measured", "model": "unmeasured_model", "gpu": "unmeasured_gpu"}
 """What each split says of the calibration's reach: intervals have a width factor for each."""
@@ -43,7 +44,7 @@ def main() -> None:
     if options.tables is not None:
         for (generation, engine), laws in _borrowed(_launches(fit_kernels(options.tables))).items():
             _update(options.out / f"{generation}-{engine}.json", {"kernels": laws})
-    runs = read_runs(options.runs, options.models)
+    runs = read_runs(options.runs, traits_by_name(), options.models)
     fit = ServingFit(runs)
     everything = np.ones(len(runs), dtype=bool)
     parameters = fit.fit(everything)
@@ -127,7 +128,7 @@ def _cross_validate(
                 residuals[target].y = kept[target]
         for target in TARGETS:
             measured = getattr(fit, target)
-            far = np.abs(np.log(measured / mean[target])) / (P90 * spread[target])
+            far = np.abs(np.log(measured / mean[target])) / (Z90 * spread[target])
             widths[target][REACH[name]] = _round(float(np.nanquantile(far, INSIDE)))
             for number in np.unique(fold):
                 spread[target][fold == number] *= np.nanquantile(far[fold != number], INSIDE)
@@ -145,7 +146,7 @@ def _cross_validate(
 def _score(predicted: Floats, log_sd: Floats, measured: Floats) -> dict[str, float]:
     known = np.isfinite(measured)
     error = np.abs(predicted[known] / measured[known] - 1.0)
-    inside = np.abs(np.log(measured[known] / predicted[known])) <= P90 * log_sd[known]
+    inside = np.abs(np.log(measured[known] / predicted[known])) <= Z90 * log_sd[known]
     return {
         "mape": _round(float(error.mean())),
         "median": _round(float(np.median(error))),

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
+from autotune.engines import ENGINES
+from costmodel.calibration.data_files import BORROWED_FROM
 from costmodel.calibration.residual import (
-    BORROWED_FROM,
     FEATURES,
     LINEAR,
     TRIANGLE,
@@ -20,8 +21,8 @@ from costmodel.calibration.residual import (
     cell_name,
     precision_key,
 )
-from costmodel.measured.learn_profile import run_features
-from costmodel.measured.runs import ENGINES, Run
+from costmodel.measured.learn_profile import run_situation
+from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
 
 Ints = NDArray[np.int64]
@@ -119,7 +120,7 @@ class ResidualFit:
     """The model of one target over a set of runs."""
 
     def __init__(self, runs: Sequence[Run], y: Floats, *, products: bool) -> None:
-        self.phi = np.ascontiguousarray(run_features(runs).T)
+        self.phi = np.ascontiguousarray(run_situation(runs).phi.T)
         self.places = [place_of(r) for r in runs]
         self.y = y
         self.index: dict[str, dict[Key, int]] = {level: {} for level in (*SHARED_LEVELS, *OWN_LEVELS)}

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from autotune.engines import ENGINES as REGISTERED
 from costmodel.calibration.load import FACTORS, SMALL_KERNELS, small_kernels_s
+from costmodel.engine import EngineTraits
 from costmodel.estimate.result import Estimate
-from costmodel.measured.runs import ENGINES, Run, RunBatch, prepare_runs
+from costmodel.measured.runs import Run, RunBatch, prepare_runs
 from costmodel.plan.columns import Floats
 from costmodel.step.kernel_rates import Rates
 
@@ -55,8 +57,9 @@ PARAMETERS = (
     Parameter(name="experts", start=1.0, shared_sd=0.15, engine_sd=0.1, version_sd=0.1),
     Parameter(name="all_reduce", start=1.0, shared_sd=0.2, engine_sd=0.15, version_sd=0.1),
 )
-FIXED = {"mixes": {"vllm": 1.0, "trtllm": 1.0, "sglang": 0.0}, "dp_serial_frac": dict.fromkeys(ENGINES, 0.1)}
-"""`mixes`: engines' defaults. `dp_serial_frac`: of nine attention-DP runs, too few to fit beside the rest."""
+ENGINES = tuple(REGISTERED)
+FIXED = {"dp_serial_frac": 0.1}
+"""Of nine attention-DP runs, too few to fit beside the rest."""
 NAMES = tuple(p.name for p in PARAMETERS)
 OF_VERSION = tuple(i for i, p in enumerate(PARAMETERS) if p.version_sd > 0)
 STRENGTH = 0.3
@@ -183,7 +186,7 @@ class ServingFit:
                     own[p.name] = _round(float(clipped / values[p.name]))
                 versions[version] = own
         serving = {n: _round(values[n]) for n in NAMES if n not in FACTORS}
-        serving |= {n: by[engine] for n, by in FIXED.items()}
+        serving |= FIXED
         return {"serving": serving, "factors": {n: _round(values[n]) for n in FACTORS}, "versions": versions}
 
 
@@ -202,9 +205,9 @@ def _without_factors(prepared: RunBatch) -> RunBatch:
     return replace(prepared, batch=replace(batch, columns=columns))
 
 
-def _start(engine: str) -> dict[str, float]:
+def _start(engine: EngineTraits) -> dict[str, float]:
     values = {p.name: p.start for p in PARAMETERS if p.name not in FACTORS}
-    return {**values, **{n: by[engine] for n, by in FIXED.items()}}
+    return {**values, **FIXED, "mixes": float(engine.prompts_ride_on_decode_steps)}
 
 
 def _fields(columns: Any) -> dict[str, Any]:

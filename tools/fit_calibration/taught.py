@@ -9,7 +9,7 @@ import numpy as np
 
 from costmodel.calibration.profile import posterior
 from costmodel.calibration.residual import FEATURES, TARGETS, TargetResidual, own_key
-from costmodel.measured.learn_profile import run_features
+from costmodel.measured.learn_profile import run_situation
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
@@ -27,7 +27,7 @@ class TaughtScore:
 
     def __init__(self, runs: Sequence[Run], seed: int) -> None:
         self._runs = runs
-        self._phi = run_features(runs)
+        self._phi = run_situation(runs).phi
         self._measured = {t: np.array([getattr(r, f"{t}_s") for r in runs]) for t in TARGETS}
         self._random = np.random.default_rng(seed)
         self._before: dict[str, list[float]] = {t: [] for t in TARGETS}

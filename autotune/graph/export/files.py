@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from autotune.files import write_file
 from autotune.graph.export.chakra import chakra
 from autotune.graph.export.dot import dot
 from autotune.graph.export.node_link import node_link
@@ -26,7 +25,7 @@ def write_graph(graph: PlanGraph, form: str, out: Path) -> tuple[Path, ...]:
         InputError: the format is none of ours, cannot hold a collapsed graph, or `out` cannot be written.
     """
     if form in TEXTS:
-        _write(out, (piece.encode("utf-8", "replace") for piece in TEXTS[form](graph)))
+        write_file(out, (piece.encode("utf-8", "replace") for piece in TEXTS[form](graph)), durable=False)
         return (out,)
     if form != "chakra":
         raise InputError.single("format", f"must be one of {', '.join(FORMATS)}, got {form!r}")
@@ -44,23 +43,6 @@ def _write_folder(graph: PlanGraph, out: Path) -> tuple[Path, ...]:
         raise InputError.single(str(out), f"holds traces of other ranks already, as {strange[0]}: name another folder")
     written = []
     for name, content in chakra(graph):
-        _write(out / name, [content])
+        write_file(out / name, content, durable=False)
         written.append(out / name)
     return tuple(written)
-
-
-def _write(path: Path, pieces: Iterable[bytes]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError.single(str(path), f"cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(pieces)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError as error:
-        raise InputError.single(str(path), f"cannot be written: {error.strerror}") from error
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autotune.engines import ENGINES
 from autotune.launch.reading.parse import find_engine, split_command
 from costmodel.errors import InputError
 
 MAX_CONTAINERS = 2_000
 MAX_VISITED = 200_000
 MAX_REPLICAS = 100_000
-_TAG = re.compile(r"(?:vllm-openai|sglang|tensorrt-llm/release):v?(\d{1,5}\.\d{1,5}\.\d{1,5})\b")
-"""Version in the tag of an image that an engine's makers publish."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +24,6 @@ class Container:
     env: Mapping[str, str]
     copies: int
     """Replicas of what it stands in."""
-    name: str
     version: str | None
     """Of the engine, where the image's tag says it."""
 
@@ -41,25 +39,25 @@ def containers(documents: list[Any], path: str) -> list[Container]:
     """
     found: list[Container] = []
     visited = 0
-    stack: list[tuple[Any, int, str]] = [(d, 1, "") for d in reversed(documents)]
+    stack: list[tuple[Any, int]] = [(d, 1) for d in reversed(documents)]
     while stack:
-        node, copies, name = stack.pop()
+        node, copies = stack.pop()
         visited += 1
         if visited > MAX_VISITED or len(found) > MAX_CONTAINERS:
             raise InputError.single(
                 path, f"must hold at most {MAX_CONTAINERS:,} containers in a plain file, holds more"
             )
         if isinstance(node, list):
-            stack += [(item, copies, name) for item in reversed(node)]
+            stack += [(item, copies) for item in reversed(node)]
         if not isinstance(node, Mapping):
             continue
         copies = _multiplied(copies, node, path)
         if "leaderTemplate" in node:  # of a LeaderWorkerSet, whose workers are further nodes of the same server
             node = {key: value for key, value in node.items() if key != "workerTemplate"}
-        container = _container(node, copies, name)
+        container = _container(node, copies)
         if container is not None:
             found.append(container)
-        stack += [(value, copies, str(key)) for key, value in reversed(list(node.items()))]
+        stack += [(value, copies) for value in reversed(list(node.values()))]
     return found
 
 
@@ -73,24 +71,32 @@ def _multiplied(copies: int, node: Mapping[Any, Any], path: str) -> int:
     return copies * given
 
 
-def _container(node: Mapping[Any, Any], copies: int, name: str) -> Container | None:
+def _container(node: Mapping[Any, Any], copies: int) -> Container | None:
     lines = [part for key in ("entrypoint", "command", "args") for part in _words(node.get(key))]
     if not lines:
         return None
-    image = str(node.get("image", "")).rpartition("/")[2]
+    image = str(node.get("image", ""))
     if find_engine(lines) is None and not _shell(lines):
-        if not image.startswith("vllm-openai") or _own_program(node):
+        # Compose's `command` is the arguments of the image's program, Kubernetes' replaces it
+        replaced = "entrypoint" in node or ("command" in node and ("args" in node or "name" in node))
+        program = [] if replaced else _image_program(image)
+        if not program:
             return None
-        lines = ["vllm", "serve", *lines]  # the image's own entrypoint
-    shown = str(node.get("name") or node.get("container_name") or name or "container")
-    tag = _TAG.search(str(node.get("image", "")))
-    version = None if tag is None else tag[1]
-    return Container(words=tuple(lines), env=_environment(node), copies=copies, name=shown, version=version)
+        lines = [*program, *lines]
+    return Container(words=tuple(lines), env=_environment(node), copies=copies, version=_tag(image))
 
 
-def _own_program(node: Mapping[Any, Any]) -> bool:
-    """Whether the image's entrypoint is replaced: by Kubernetes' `command`, which Compose means arguments by."""
-    return "entrypoint" in node or ("command" in node and ("args" in node or "name" in node))
+def _image_program(image: str) -> list[str]:
+    """What an image that an engine's makers publish runs by itself."""
+    last = image.rpartition("/")[2]
+    return [word for engine in ENGINES.values() if last.startswith(engine.image_name) for word in engine.image_program]
+
+
+def _tag(image: str) -> str | None:
+    """The engine's version, where the tag of such an image says it."""
+    names = "|".join(re.escape(engine.image_name) for engine in ENGINES.values())
+    found = re.search(rf"(?:{names}):v?(\d{{1,5}}\.\d{{1,5}}\.\d{{1,5}})\b", image)
+    return None if found is None else found[1]
 
 
 def _shell(lines: list[str]) -> bool:
@@ -123,10 +129,3 @@ def _environment(node: Mapping[Any, Any]) -> dict[str, str]:
             elif isinstance(item, Mapping) and isinstance(item.get("value"), (str, int, float, bool)):
                 out[str(item.get("name"))] = _text(item["value"])
     return out
-
-
-def each(found: list[Container]) -> Iterator[Container]:
-    """Every container as often as it runs; those that are scaled to none do not."""
-    for container in found:
-        if container.copies:
-            yield container

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotune.launch.document import layout_values, read_knobs, read_layout
+from autotune.engines import ENGINES
+from autotune.engines.option_reader import Command, OptionReader
+from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, is_export
-from autotune.launch.reading.option_reader import Values
-from autotune.launch.reading.parse import Command
-from autotune.launch.reading.plan_of_command import AXES, Axes, defaults_of, is_head, knobs_of, same_servers
-from autotune.launch.reading.sources import Running, read_source, read_text, with_config
+from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
+from autotune.launch.reading.sources import read_source, read_text
 from autotune.space import format_plan, violations
 from autotune.study import Study, load_study
 from autotune.study.portable import STUDY_FILE
@@ -35,7 +35,8 @@ class Imported:
     model: str | None
     plan: str
     """Plan string, fit for --plan, --from and `baseline.plan`."""
-    layout: Mapping[str, Any]
+    layout: Layout
+    """No `stage_layers` where the layers of the model are not known."""
     knobs: Mapping[str, Any]
     unknown: tuple[str, ...]
     """Options and fields that the engine's version does not know."""
@@ -67,24 +68,33 @@ def import_plan(
         version = str(document.get("engine_version"))
     if folder is not None and study is None and model is None and (folder / STUDY_FILE).is_file():
         study = load_study(folder / STUDY_FILE)
-    running = read_source(source, version)
-    heads, servers = _heads(running)
-    command = heads[0]
-    arch, said = _arch(command, study, model)
+    commands = read_source(source, version)
+    command, servers = _server(commands)
+    arch, assumptions = _arch(command, study, model)
     if arch is None and document is not None:
-        arch, said = _arch_named(str(document.get("model"))), []
-    values = Values(command=command, gpu_gib=DEFAULT_GPU_GIB if study is None else study.cluster.gpu.hbm_bytes / 2**30)
-    axes = AXES[command.engine](values, arch, servers)
-    knobs = knobs_of(values, axes)
-    if values.problems:
-        raise InputError(values.problems)
+        arch, assumptions = _arch_named(str(document.get("model"))), []
+    gpu_gib = DEFAULT_GPU_GIB if study is None else study.cluster.gpu.hbm_bytes / 2**30
+    options = OptionReader(command=command, gpu_gib=gpu_gib)
+    layout = layout_of(options, arch, servers)
+    knobs = knobs_of(options, layout)
+    if options.problems:
+        raise InputError(options.problems)
     if study is None:
-        said.append(f"GPU not known: defaults as on one of {DEFAULT_GPU_GIB:g} GiB")
-    layout = axes.layout(arch, command.engine)
-    said = [*running.assumptions, *command.assumptions, *said, *values.said]
-    if document is not None:
-        return _as_exported(document, folder or Path(), command, axes, layout, knobs, values, tuple(said))
-    return _imported(command, axes, layout, arch, knobs, values, tuple(said), _unknown(running))
+        assumptions.append(f"GPU not known: defaults as on one of {DEFAULT_GPU_GIB:g} GiB")
+    broken = violations(arch, command.engine, layout) if layout.stage_layers and arch is not None else ()
+    read = Imported(
+        engine=command.engine,
+        engine_version=command.options.version,
+        model=command.model,
+        plan=_plan(layout, command.engine),
+        layout=layout,
+        knobs=knobs,
+        unknown=tuple(dict.fromkeys(text for c, _ in commands for text in c.unknown)),
+        defaults=defaults_of(options),
+        rules_broken=tuple(f"{v.rule}: {v.message}" for v in broken),
+        assumptions=(*command.assumptions, *assumptions, *options.assumptions),
+    )
+    return read if folder is None or document is None else _as_exported(read, document, folder)
 
 
 def _exported(source: str) -> bool:
@@ -94,19 +104,13 @@ def _exported(source: str) -> bool:
         return False
 
 
-def _heads(running: Running) -> tuple[list[Command], int]:
-    """The commands that are servers of their own, and how many of them run."""
-    pairs = [(with_config(c, running.folder), n) for c, n in running.commands if is_head(c)]
-    if not pairs:
+def _server(commands: list[tuple[Command, int]]) -> tuple[Command, int]:
+    """The command of the servers, which have to be copies of one, and how many of them run."""
+    heads = [(c, n) for c, n in commands if not ENGINES[c.engine].is_worker(c)]
+    if not heads:
         raise InputError.single("FILE|COMMAND", "must start a server: it holds only further nodes of one (--headless)")
-    heads = [c for c, _ in pairs]
-    same_servers(heads)
-    return heads, sum(n for _, n in pairs)
-
-
-def _unknown(running: Running) -> tuple[str, ...]:
-    commands = [with_config(c, running.folder) for c, _ in running.commands]
-    return tuple(dict.fromkeys(text for c in commands for text in c.unknown))
+    same_servers([c for c, _ in heads])
+    return heads[0][0], sum(n for _, n in heads)
 
 
 def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arch | None, list[str]]:
@@ -114,8 +118,8 @@ def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arc
         path = Path(model)
         return (read_config_file(path) if model.endswith(".json") or path.exists() else load_model(model)), []
     if study is not None:
-        said = [] if command.model is None else [f"model {command.model!r} taken for the study's, {study.arch.name}"]
-        return study.arch, said
+        taken = [] if command.model is None else [f"model {command.model!r} taken for the study's, {study.arch.name}"]
+        return study.arch, taken
     named = None if command.model is None else _arch_named(command.model)
     if named is not None:
         return named, [f"model {command.model!r} read as {named.name} of the catalog"]
@@ -126,77 +130,34 @@ def _arch_named(name: str) -> Arch | None:
     return load_model(name) if find_model(name) is not None else None
 
 
-def _imported(
-    command: Command,
-    axes: Axes,
-    layout: Layout | None,
-    arch: Arch | None,
-    knobs: Mapping[str, Any],
-    values: Values,
-    said: tuple[str, ...],
-    unknown: tuple[str, ...],
-) -> Imported:
-    broken = () if layout is None or arch is None else violations(arch, command.engine, layout)
-    return Imported(
-        engine=command.engine,
-        engine_version=command.options.version,
-        model=command.model,
-        plan=_plan(axes, layout, command.engine),
-        layout=_axes_values(axes) if layout is None else layout_values(layout),
-        knobs=knobs,
-        unknown=unknown,
-        defaults=defaults_of(values),
-        rules_broken=tuple(f"{v.rule}: {v.message}" for v in broken),
-        assumptions=said,
-    )
-
-
-def _axes_values(axes: Axes) -> dict[str, Any]:
-    return {name: getattr(axes, name) for name in LAYOUT_AXES} | {"stage_layers": None}
-
-
-def _plan(axes: Axes, layout: Layout | None, engine: str) -> str:
+def _plan(layout: Layout, engine: str) -> str:
     """The plan string; where the model's layers are not known, without them: the engine's own split."""
-    known = layout or Layout(**{name: getattr(axes, name) for name in LAYOUT_AXES}, stage_layers=(1,) * axes.pp)
-    return format_plan(known, engine)
+    return format_plan(layout if layout.stage_layers else replace(layout, stage_layers=(1,) * layout.pp), engine)
 
 
-def _as_exported(
-    document: Mapping[str, Any],
-    folder: Path,
-    command: Command,
-    axes: Axes,
-    layout: Layout | None,
-    knobs: Mapping[str, Any],
-    values: Values,
-    said: tuple[str, ...],
-) -> Imported:
+def _as_exported(read: Imported, document: Mapping[str, Any], folder: Path) -> Imported:
     """What the export wrote down, which its commands have to agree with.
 
     Raises:
         InputError: the commands were changed so that they start another plan.
     """
     path = str(folder / MARK)
-    written, kept = read_layout(document, path), asdict(read_knobs(document, path))
+    written, exported_knobs = read_plan(document, path)
+    knobs = asdict(exported_knobs)
+    names = (*LAYOUT_AXES, "stage_layers") if read.layout.stage_layers else LAYOUT_AXES
     differs = [
-        f"{name} {getattr(written, name)} in {MARK}, {getattr(axes, name)} in the commands"
-        for name in LAYOUT_AXES
-        if getattr(written, name) != getattr(axes, name)
+        f"{name} {getattr(written, name)} in {MARK}, {getattr(read.layout, name)} in the commands"
+        for name in names
+        if getattr(written, name) != getattr(read.layout, name)
     ]
-    if layout is not None and layout.stage_layers != written.stage_layers:
-        differs.append(f"stage_layers {written.stage_layers} in {MARK}, {layout.stage_layers} in the commands")
     if differs:
         raise InputError.single(str(folder), "must start the plan it was exported for: " + "; ".join(differs))
-    more = {k: v for k, v in knobs.items() if k not in kept}
-    return Imported(
-        engine=command.engine,
+    return replace(
+        read,
         engine_version=str(document.get("engine_version")),
         model=str(document.get("model")),
-        plan=format_plan(written, command.engine),
-        layout=layout_values(written),
-        knobs=kept | more,
-        unknown=command.unknown,
-        defaults=defaults_of(values),
+        plan=format_plan(written, read.engine),
+        layout=written,
+        knobs=knobs | {k: v for k, v in read.knobs.items() if k not in knobs},
         rules_broken=(),
-        assumptions=said,
     )

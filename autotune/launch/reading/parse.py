@@ -9,38 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autotune.launch.engines.options import Option, OptionList, choose_version
+from autotune.engines import ENGINES, Engine, listed
+from autotune.engines.option_reader import Command
+from autotune.engines.options import Option, OptionList
 from costmodel.errors import InputError
 
 MAX_COMMAND = 100_000
-ENVIRONMENT = ("VLLM_PP_LAYER_PARTITION", "SGLANG_PP_LAYER_PARTITION")
-"""Variables that decide about the layout."""
 _ASSIGN = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)=(.*)$", re.DOTALL)
 _SHELLS = ("sh", "bash", "dash", "zsh")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """One command that starts a server's process."""
-
-    engine: str
-    options: OptionList
-    model: str | None
-    values: Mapping[str, Any]
-    """Option -> text, list of texts, or a truth value; only what was said."""
-    env: Mapping[str, str]
-    unknown: tuple[str, ...]
-    """What this version does not know, as it was written."""
-    assumptions: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Reading:
-    """Options as they are met."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    positional: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
+_ENDS = ("&", "|", ";", "&&", "||", ">", ">>", "2>", "2>&1", "&>")
+"""What ends a command in a shell."""
 
 
 def split_command(text: str) -> list[str]:
@@ -57,20 +35,20 @@ def split_command(text: str) -> list[str]:
         raise InputError.single("COMMAND", f"cannot be split into words: {error}") from error
 
 
-def find_engine(words: Sequence[str]) -> tuple[str, int] | None:
+def find_engine(words: Sequence[str]) -> tuple[Engine, int] | None:
     """Engine of a command and the place of its first argument; None where it starts no server."""
+    # the longest way to write a program comes first: `trtllm-serve serve` is no `trtllm-serve` of a model `serve`
+    programs = sorted(((p, e) for e in ENGINES.values() for p in e.programs), key=lambda found: -len(found[0]))
     for i, word in enumerate(words):
-        name = word.rpartition("/")[2]
-        following = words[i + 1] if i + 1 < len(words) else ""
-        if name == "vllm" and following == "serve":
-            return "vllm", i + 2
-        if name in ("vllm.entrypoints.openai.api_server", "dynamo.vllm"):
-            return "vllm", i + 1
-        if name == "sglang.launch_server" or (name == "sglang" and following == "serve"):
-            return "sglang", i + (1 if name == "sglang.launch_server" else 2)
-        if name == "trtllm-serve":
-            return "trtllm", i + (2 if following == "serve" else 1)
+        for program, engine in programs:
+            if (word.rpartition("/")[2], *words[i + 1 : i + len(program)]) == program:
+                return engine, i + len(program)
     return None
+
+
+def programs_in_words() -> str:
+    """The usual commands of all engines, as a sentence lists them."""
+    return listed([" ".join(engine.programs[0]) for engine in ENGINES.values()], "or")
 
 
 def parse_command(words: Sequence[str], *, env: Mapping[str, str] | None = None, version: str | None = None) -> Command:
@@ -89,27 +67,24 @@ def parse_command(words: Sequence[str], *, env: Mapping[str, str] | None = None,
         return parse_command(inner, env=env, version=version)
     found = find_engine(words)
     if found is None:
-        raise InputError.single(
-            "COMMAND", f"must start vllm serve, sglang.launch_server or trtllm-serve, got {' '.join(words)[:120]!r}"
-        )
+        raise InputError.single("COMMAND", f"must start {programs_in_words()}, got {' '.join(words)[:120]!r}")
     engine, start = found
-    options, assumed = choose_version(engine, version)
+    options, assumed = engine.choose_version(version)
     variables = dict(env or {})
     variables.update((m[1], m[2]) for w in words[:start] if (m := _ASSIGN.match(w)))
-    read = _Reading()
-    _read(words[start:], options, variables, read)
+    read = _Reading(engine=engine, options=options, env=variables, rest=list(words[start:]))
+    read.everything()
     named = read.values.get("model") or read.values.get("model_path")
     model = named if isinstance(named, str) else None
-    if model is None and read.positional and engine != "sglang":
+    if model is None and read.positional and engine.model_is_positional:
         model = read.positional.pop(0)
-    read.unknown += read.positional
     return Command(
-        engine=engine,
+        engine=engine.name,
         options=options,
         model=model,
         values=read.values,
-        env={k: v for k, v in variables.items() if k in ENVIRONMENT},
-        unknown=tuple(read.unknown),
+        env=variables,
+        unknown=(*read.unknown, *read.positional),
         assumptions=assumed,
     )
 
@@ -127,87 +102,81 @@ def _inner(words: Sequence[str]) -> list[str] | None:
     return None
 
 
-def _read(words: Sequence[str], options: OptionList, env: Mapping[str, str], read: _Reading) -> None:
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            read.positional += rest
-            return
-        if word in ("&", "|", ";", "&&", "||", ">", ">>", "2>", "2>&1", "&>"):
-            return
-        if not _is_flag(word):
-            read.positional.append(_expand(word, env))
-            continue
-        flag, equals, attached = word.partition("=")
-        option, path = _find(options, flag)
-        if option is None:
-            unknown = word
-            if not equals and rest and not _is_flag(rest[0]):
-                unknown = f"{word} {rest.pop(0)}"
-            read.unknown.append(unknown)
-            continue
-        _take(option, flag, _expand(attached, env) if equals else None, path, rest, env, read)
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    """Options as they are met."""
 
+    engine: Engine
+    options: OptionList
+    env: Mapping[str, str]
+    rest: list[str]
+    values: dict[str, Any] = field(default_factory=dict)
+    positional: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
 
-def _take(
-    option: Option,
-    flag: str,
-    attached: str | None,
-    path: tuple[str, ...],
-    rest: list[str],
-    env: Mapping[str, str],
-    read: _Reading,
-) -> None:
-    if option.kind == "flag" and not path:
-        read.values[option.name] = flag not in option.off
-        if attached is not None:
-            read.values[option.name] = attached.lower() in ("true", "1", "yes")
-        return
-    if option.kind == "list" and attached is None:
-        taken = []
-        while rest and not _is_flag(rest[0]):
-            taken.append(_expand(rest.pop(0), env))
-        read.values[option.name] = taken
-        return
-    if attached is None and (not rest or (_is_flag(rest[0]) and not path)):
-        if option.kind == "optional":
-            read.values[option.name] = True
+    def everything(self) -> None:
+        """Read all words, up to the end of the command."""
+        while self.rest and self.rest[0] not in _ENDS:
+            word = self.rest.pop(0)
+            if word == "--":
+                self.positional += self.rest
+                return
+            if not _is_flag(word):
+                self.positional.append(_expand(word, self.env))
+                continue
+            flag, equals, attached = word.partition("=")
+            option, key = self._find(flag)
+            if option is None:
+                follows = [self.rest.pop(0)] if not equals and self._value_follows() else []
+                self.unknown.append(" ".join((word, *follows)))
+            else:
+                self._take(option, flag, _expand(attached, self.env) if equals else None, key)
+
+    def _value_follows(self) -> bool:
+        return bool(self.rest) and not _is_flag(self.rest[0])
+
+    def _next(self) -> str:
+        return _expand(self.rest.pop(0), self.env)
+
+    def _find(self, flag: str) -> tuple[Option | None, str | None]:
+        """The option that a spelling means (itself, or the one it is an abbreviation of), and the key after its dot."""
+        option = self.options.find(flag)
+        if option is not None:
+            return option, None
+        stem, dot, key = flag.partition(".")
+        if dot and self.engine.dotted_options and (option := self.options.find(stem)) is not None:
+            return option, key
+        if not flag.startswith("--") or not self.engine.abbreviations:
+            return None, None
+        # argparse takes an abbreviation that only one option begins with; `--tp` for `--tp-size` is in every tutorial
+        wanted = flag.replace("_", "-")
+        near = {name for spelling, name in self.options.spellings.items() if spelling.startswith(wanted)}
+        return (self.options.options[near.pop()] if len(near) == 1 else None), None
+
+    def _take(self, option: Option, flag: str, attached: str | None, key: str | None) -> None:
+        if option.kind == "flag" and key is None:
+            on = flag not in option.off if attached is None else attached.lower() in ("true", "1", "yes")
+            self.values[option.name] = on
+        elif option.kind == "list" and attached is None:
+            taken = self.values[option.name] = list[str]()
+            while self._value_follows():
+                taken.append(self._next())
+        elif attached is None and not (self.rest if key is not None else self._value_follows()):
+            if option.kind == "optional":
+                self.values[option.name] = True
+            else:
+                self.unknown.append(f"{flag} (without a value)")
         else:
-            read.unknown.append(f"{flag} (without a value)")
-        return
-    value = attached if attached is not None else _expand(rest.pop(0), env)
-    if not path:
-        read.values[option.name] = value
-        return
-    before = read.values.get(option.name)
-    table = _table(before) if isinstance(before, str) else {}
-    table[path[0]] = value
-    read.values[option.name] = json.dumps(table)
+            value = self._next() if attached is None else attached
+            self.values[option.name] = value if key is None else self._with_key(option.name, key, value)
 
-
-def _table(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _find(options: OptionList, flag: str) -> tuple[Option | None, tuple[str, ...]]:
-    """The option that a spelling means: itself, a field of it after a dot, or the one it is an abbreviation of."""
-    option = options.find(flag)
-    if option is not None:
-        return option, ()
-    stem, dot, path = flag.partition(".")
-    if dot and options.engine == "vllm" and (option := options.find(stem)) is not None:
-        return option, (path,)
-    if not flag.startswith("--") or options.engine == "trtllm":
-        return None, ()
-    # argparse takes an abbreviation that only one option begins with; `--tp` for `--tp-size` is in every tutorial
-    wanted = flag.replace("_", "-")
-    near = {o.name for o in options.options.values() for f in (*o.flags, *o.off) if f.startswith(wanted)}
-    return (options.options[near.pop()] if len(near) == 1 else None), ()
+    def _with_key(self, name: str, key: str, value: str) -> str:
+        """The JSON object that an option has so far, with one key more."""
+        try:
+            table = json.loads(str(self.values.get(name, "{}")))
+        except (ValueError, RecursionError):
+            table = {}
+        return json.dumps((table if isinstance(table, dict) else {}) | {key: value})
 
 
 def _is_flag(word: str) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autotune.launch.engines.options import version_key, versions
+from autotune.engines import ENGINES
+from autotune.engines.option_reader import Command
+from autotune.engines.options import version_key
 from autotune.launch.files import is_export
-from autotune.launch.reading.containers import Container, containers, each
-from autotune.launch.reading.parse import Command, find_engine, parse_command, split_command
+from autotune.launch.reading.containers import Container, containers
+from autotune.launch.reading.parse import find_engine, parse_command, programs_in_words, split_command
 from autotune.launch.reading.safe_yaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
 from costmodel.files import read_file
@@ -20,19 +22,8 @@ MAX_SCRIPTS = 20_000
 _EXPORT = re.compile(r"^(?:export\s+)?([A-Za-z_]\w*)=(.*)$")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """Processes that a source starts."""
-
-    commands: tuple[tuple[Command, int], ...]
-    """Each with how many times it runs."""
-    assumptions: tuple[str, ...]
-    folder: Path | None = None
-    """Of the source, for files that commands name."""
-
-
-def read_source(source: str, version: str | None) -> Running:
-    """Read a file, a folder or a command.
+def read_source(source: str, version: str | None) -> list[tuple[Command, int]]:
+    """Processes that a file, a folder or a command starts, each with how many times it runs.
 
     Raises:
         InputError: nothing of the kind, too large, or no server in it.
@@ -40,15 +31,18 @@ def read_source(source: str, version: str | None) -> Running:
     path = Path(source)
     kind = _kind(path)
     if kind == "folder":
-        return _folder(path, version)
-    if kind == "file":
-        return _file(path, version)
-    if find_engine(source.split()) is None and not re.search(r"\s", source.strip()):
+        found, folder = _exported(path, version), path
+    elif kind == "file":
+        found, folder = _file(path, version), path.parent
+    elif find_engine(source.split()) is None and not re.search(r"\s", source.strip()):
         raise InputError.single(
             "FILE|COMMAND", f"must be a file, a folder or the command of a server; there is no file {source[:200]!r}"
         )
-    command = parse_command(split_command(source), version=version)
-    return Running(commands=((command, 1),), assumptions=(), folder=Path())
+    else:
+        found, folder = [(parse_command(split_command(source), version=version), 1)], Path()
+    if not found:
+        raise InputError.single(str(path), f"must start {programs_in_words()}; it starts none")
+    return [(with_config(command, folder), copies) for command, copies in found]
 
 
 def _kind(path: Path) -> str | None:
@@ -67,34 +61,23 @@ def read_text(path: Path) -> str:
         raise InputError.single(str(path), f"must be UTF-8 text, got byte 0x{raw[error.start]:02x}") from error
 
 
-def _file(path: Path, version: str | None) -> Running:
+def _file(path: Path, version: str | None) -> list[tuple[Command, int]]:
     text = read_text(path)
-    if path.suffix.lower() in (".yaml", ".yml") or _looks_like_yaml(text):
-        return _manifests(path, text, version)
-    found = script_commands(text, version)
-    if not found:
-        raise InputError.single(
-            str(path), "must start vllm serve, sglang.launch_server or trtllm-serve; it starts none"
-        )
-    return Running(commands=tuple((c, 1) for c in found), assumptions=(), folder=path.parent)
+    keys = re.search(r"^(apiVersion|services|version|kind):", text, re.MULTILINE)
+    if path.suffix.lower() in (".yaml", ".yml") or (keys is not None and not text.startswith("#!")):
+        found = containers(read_yaml(text, str(path)), str(path))
+        return [(_command(c, version), c.copies) for c in found if c.copies]
+    return [(command, 1) for command in script_commands(text, version)]
 
 
-def _looks_like_yaml(text: str) -> bool:
-    return (
-        not text.startswith("#!") and re.search(r"^(apiVersion|services|version|kind):", text, re.MULTILINE) is not None
-    )
-
-
-def _manifests(path: Path, text: str, version: str | None) -> Running:
-    commands = _servers(path, text, version)
-    if not commands:
-        raise _none(path)
-    return Running(commands=commands, assumptions=(), folder=path.parent)
-
-
-def _servers(path: Path, text: str, version: str | None) -> tuple[tuple[Command, int], ...]:
-    found = containers(read_yaml(text, str(path)), str(path))
-    return tuple((_command(c, version), c.copies) for c in each(found))
+def _exported(folder: Path, version: str | None) -> list[tuple[Command, int]]:
+    """What the scripts of an export start, or its manifests."""
+    if not is_export(folder):
+        raise InputError.single(str(folder), "must be a folder that `autotune export` wrote, or name a file in it")
+    scripts, manifests = sorted(folder.glob("*.sh"))[:MAX_SCRIPTS], sorted(folder.rglob("*.y*ml"))
+    return [pair for path in scripts for pair in _file(path, version)] or [
+        pair for path in manifests if path.is_file() for pair in _file(path, version)
+    ]
 
 
 def _command(container: Container, version: str | None) -> Command:
@@ -103,16 +86,12 @@ def _command(container: Container, version: str | None) -> Command:
     tag = container.version
     if version is not None or tag is None:
         return command
-    oldest = versions(command.engine)[-1]
+    oldest = ENGINES[command.engine].versions()[-1]
     if version_key(tag) < version_key(oldest):
-        said = f"the image has {command.engine} {tag}, older than any whose options are known ({oldest})"
-        return replace(command, assumptions=(*command.assumptions, said))
+        assumption = f"the image has {command.engine} {tag}, older than any whose options are known ({oldest})"
+        return replace(command, assumptions=(*command.assumptions, assumption))
     read = parse_command(container.words, env=container.env, version=tag)
     return replace(read, assumptions=(f"engine version {tag}: of the image's tag", *read.assumptions))
-
-
-def _none(path: Path) -> InputError:
-    return InputError.single(str(path), "must hold a container that starts vllm, sglang or trtllm-serve; it holds none")
 
 
 def script_commands(text: str, version: str | None) -> list[Command]:
@@ -127,56 +106,33 @@ def script_commands(text: str, version: str | None) -> list[Command]:
             words = split_command(match[2]) if match[2].count("'") % 2 == 0 and match[2].count('"') % 2 == 0 else []
             env[match[1]] = words[0] if words else ""
             continue
-        if any(name in stripped for name in ("vllm", "sglang", "trtllm-serve")):
+        if any(program[0] in stripped for engine in ENGINES.values() for program in engine.programs):
             words = split_command(stripped)
             if find_engine(words) is not None:
                 found.append(parse_command(words, env=env, version=version))
     return found
 
 
-def _folder(path: Path, version: str | None) -> Running:
-    if not is_export(path):
-        raise InputError.single(str(path), "must be a folder that `autotune export` wrote, or name a file in it")
-    scripts = sorted(path.glob("*.sh"))[:MAX_SCRIPTS]
-    commands = [c for script in scripts for c in script_commands(read_text(script), version)]
-    if not commands:
-        manifests = [p for p in sorted(path.rglob("*.y*ml")) if p.is_file()]
-        pairs = tuple(pair for p in manifests for pair in _servers(p, read_text(p), version))
-        if not pairs:
-            raise _none(path)
-        return Running(commands=pairs, assumptions=(), folder=path)
-    return Running(commands=tuple((c, 1) for c in commands), assumptions=(), folder=path)
-
-
-def with_config(command: Command, folder: Path | None) -> Command:
-    """TensorRT-LLM's command with the fields of the LLM-API file it names, which override its options."""
-    named = command.values.get("extra_llm_api_options")
-    if command.engine != "trtllm" or not isinstance(named, str):
+def with_config(command: Command, folder: Path) -> Command:
+    """A command with the fields of the file that it names (`Engine.config_option`), which override its options."""
+    engine = ENGINES[command.engine]
+    named = None if engine.config_option is None else command.values.get(engine.config_option)
+    if not isinstance(named, str):
         return command
-    path = _config_path(named, folder)
+    # the file where the command runs, or of that name beside the source
+    path = next((p for p in (Path(named), folder / Path(named).name) if _kind(p) == "file"), None)
     if path is None:
-        return replace(
-            command,
-            assumptions=(*command.assumptions, f"the file {named[:200]!r} is not here: its fields are not read"),
-        )
+        assumption = f"the file {named[:200]!r} is not here: its fields are not read"
+        return replace(command, assumptions=(*command.assumptions, assumption))
     documents = read_yaml(read_text(path), str(path))
     if len(documents) != 1 or not isinstance(documents[0], dict):
-        raise InputError.single(str(path), "must be one mapping: the fields of the LLM API")
+        raise InputError.single(str(path), "must be one mapping: the fields of the configuration")
     fields = _flat(documents[0])
-    known = {k: v for k, v in fields.items() if k in command.options.fields or k.partition(".")[0] in _TABLES}
+    known = {
+        k: v for k, v in fields.items() if k in command.options.fields or k.partition(".")[0] in engine.config_tables
+    }
     unknown = tuple(f"{path.name}: {k}" for k in fields if k not in known)
     return replace(command, values=dict(command.values) | known, unknown=(*command.unknown, *unknown))
-
-
-_TABLES = ("kv_cache_config", "moe_config", "cuda_graph_config", "scheduler_config", "attention_dp_config")
-
-
-def _config_path(named: str, folder: Path | None) -> Path | None:
-    """The file where the command runs, or of that name beside the source."""
-    for candidate in (Path(named), (folder or Path()) / Path(named).name):
-        if _kind(candidate) == "file":
-            return candidate
-    return None
 
 
 def _flat(table: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

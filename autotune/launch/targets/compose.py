@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from autotune.launch.bench import Drive, bench_command, in_flight, rate, requests
-from autotune.launch.files import OutFile
+from autotune.files import OutFile
+from autotune.launch.bench import fixed_command
 from autotune.launch.plan import LaunchPlan, NodeProcess, Replica
 from autotune.launch.quoting import to_yaml
-from autotune.launch.targets.pods import (
+from autotune.launch.targets.container import (
     CACHE_AT,
     FILES_AT,
     STOP_S,
     Spot,
     amd,
     bench_image,
-    config_files,
     container_argv,
     environment,
     health_command,
@@ -26,7 +25,7 @@ from autotune.launch.targets.pods import (
     own_network,
     plain,
 )
-from autotune.launch.targets.scripts import rank_file
+from autotune.launch.targets.scripts import config_files, rank_file
 from costmodel.errors import InputError
 
 FILE = "compose.yaml"
@@ -46,7 +45,7 @@ def compose_files(plan: LaunchPlan) -> dict[str, OutFile]:
             f"{plan.gpus_per_node} GPUs: use --target k8s, or the engine's scripts",
         )
     files = {FILE: OutFile(text=_HEAD + to_yaml(document(plan)))}
-    files |= {name: OutFile(text=text) for name, text in plan.files.items()}
+    files |= config_files(plan)
     files["ranks.json"] = rank_file(plan, {0: "this node"})
     return files
 
@@ -80,24 +79,23 @@ def _server(plan: LaunchPlan, replica: Replica, image: str) -> dict[str, Any]:
     port = process.http_port or 0
     words, _ = container_argv(own_network(process, port), Spot(leader="127.0.0.1"))
     common = _common(plan, image)
-    common["volumes"] += [f"./{name}:{FILES_AT}/{name}:ro" for name in config_files(plan)]
-    start = 2 if plan.service.engine == "vllm" else 3 if plan.service.engine == "sglang" else 1
+    common["volumes"] += [f"./{name}:{FILES_AT}/{name}:ro" for name in sorted(plan.files)]
     return plain(
         common
         | {
-            "entrypoint": words[:start],
-            "command": words[start:],
+            "entrypoint": words[: plan.program_words],
+            "command": words[plan.program_words :],
             "environment": common["environment"] | environment(own_network(process, port)) | _visible(plan, process),
             **_gpus(plan, process),
             "ports": [f"{port}:{port}"],
             "ipc": "host",
             "ulimits": {"memlock": -1, "stack": 67108864},
             "healthcheck": {
-                "test": ["CMD", *health_command(port, plan.health.path)],
+                "test": ["CMD", *health_command(port, plan.engine.health_path)],
                 "interval": "10s",
                 "timeout": "10s",
                 "retries": 6,
-                "start_period": f"{plan.health.startup_s:.0f}s",
+                "start_period": f"{plan.engine.ready_s:.0f}s",
             },
             "restart": "unless-stopped",
             "stop_grace_period": f"{STOP_S}s",
@@ -122,11 +120,12 @@ def _router(plan: LaunchPlan, router: NodeProcess, image: str) -> dict[str, Any]
     by_port = {
         f"http://replica:{r.head.http_port}": f"http://replica{r.index}:{r.head.http_port}" for r in plan.replicas
     }
-    words, _ = container_argv(router, Spot(leader="replica"))
+    argv, _ = container_argv(router, Spot(leader="replica"))
+    program = next(i for i, word in enumerate(argv) if word.startswith("--"))
     return {
         "image": f"${{IMAGE:-{image}}}",
-        "entrypoint": words[:3],
-        "command": [by_port.get(word, word) for word in words[3:]],
+        "entrypoint": argv[:program],
+        "command": [by_port.get(word, word) for word in argv[program:]],
         "ports": [f"{port}:{port}"],
         "depends_on": {f"replica{r.index}": {"condition": "service_healthy"} for r in plan.replicas},
         "restart": "unless-stopped",
@@ -141,32 +140,28 @@ def address(plan: LaunchPlan) -> tuple[str, int]:
 
 
 def _bench(plan: LaunchPlan) -> dict[str, Any]:
-    base, reached = address(plan)
-    load, all_ = plan.service.load, len(plan.replicas)
-    per_s = rate(load, reached, all_)
-    flight = in_flight(load, reached, all_)
-    command = bench_command(
-        plan.service,
-        Drive(
-            base_url=base,
-            result="",
-            load=f"{per_s:.6g}" if per_s is not None else str(flight),
-            prompts=str(requests(load, reached, all_)),
-            warmups=str(flight if per_s is None else 1),
-            replicas=str(reached),
-        ),
-    )
+    base_url, reached = address(plan)
+    command = fixed_command(plan.service, base_url=base_url, folder=RESULTS_AT, replicas=reached, of=len(plan.replicas))
     words = [literal(a) for a in command.argv if isinstance(a, str)]
-    words[-1] = f"{RESULTS_AT}/{command.result}"
-    start = 3
+    program = len(plan.engine.bench_options(plan.service.version).command.split())
     common = _common(plan, bench_image(plan.service))
-    if plan.service.engine == "trtllm":
+    if plan.engine.bench_image() is not None:
         common["image"] = bench_image(plan.service)  # IMAGE is the server's
     waits = {"router": {"condition": "service_started"}} if plan.router is not None else {}
     return common | {
         "profiles": ["bench"],
-        "entrypoint": words[:start],
-        "command": words[start:],
+        "entrypoint": words[:program],
+        "command": words[program:],
         "volumes": [*common["volumes"], f"./:{RESULTS_AT}"],
         "depends_on": {"replica0": {"condition": "service_healthy"}} | waits,
+    }
+
+
+def words(plan: LaunchPlan) -> dict[str, Any]:
+    """What the README's template asks for."""
+    service = plan.service
+    return {
+        "amd": amd(service),
+        "hidden_path": mounted_model(service) is None and service.model.startswith("/"),
+        "in_place": False,
     }

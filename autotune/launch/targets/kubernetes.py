@@ -9,37 +9,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from autotune.launch.bench import Drive, bench_command, requests
-from autotune.launch.files import OutFile
+from autotune.files import OutFile
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.quoting import one_line, to_yaml
+from autotune.launch.targets.bench_job import FILE as BENCH
+from autotune.launch.targets.bench_job import RESULT_MARK, bench_job
+from autotune.launch.targets.container import bench_image, image_of, instance_name, plain
 from autotune.launch.targets.kubernetes_pod import (
     INDEX_LABEL,
     NAME,
     PORT_NAME,
-    hf_token,
     labels,
     pod_spec,
     server_container,
-    volume_mounts,
-    volumes,
 )
 from autotune.launch.targets.kubernetes_router import router_documents
-from autotune.launch.targets.pods import bench_image, image_of, instance_name, literal, plain
-from autotune.launch.targets.scripts import rank_file
+from autotune.launch.targets.scripts import config_files, rank_file
 from costmodel.hardware import Cluster
 
 SERVERS = "servers.yaml"
 SERVICE = "service.yaml"
 ROUTER = "router.yaml"
-BENCH = "bench-job.yaml"
 KUSTOMIZATION = "kustomization.yaml"
 SERVICE_PORT = 8000
 HOST = "kubernetes.io/hostname"
 DOMAIN = "nvidia.com/gpu.clique"
 GROUP_LABEL = "leaderworkerset.sigs.k8s.io/group-index"
-RESULT_MARK = "autotune-result: "
-"""Stands in the job's log in front of the result."""
 
 
 def kubernetes_files(plan: LaunchPlan) -> dict[str, OutFile]:
@@ -49,12 +44,13 @@ def kubernetes_files(plan: LaunchPlan) -> dict[str, OutFile]:
         InputError: `container_image` or `mpi_over_containers`.
     """
     resources = {SERVERS: [servers(plan)], SERVICE: [service(plan)]}
-    if plan.router is not None:
-        resources[ROUTER] = router_documents(plan, plan.router)
+    if plan.router is not None and plan.engine.router is not None:
+        resources[ROUTER] = router_documents(plan, plan.engine.router)
     files = {name: OutFile(text=_yaml(documents)) for name, documents in resources.items()}
-    files |= {name: OutFile(text=text) for name, text in plan.files.items()}
+    files |= config_files(plan)
     files[KUSTOMIZATION] = OutFile(text=_yaml([kustomization(plan, list(resources))]))
-    files[BENCH] = OutFile(text=_yaml([bench_job(plan)]))
+    job = bench_job(plan, base_url=_address(plan), image=bench_image(plan.service))
+    files[BENCH] = OutFile(text=to_yaml(job))
     files["ranks.json"] = rank_file(plan, pod_names(plan))
     return files
 
@@ -113,7 +109,7 @@ def _deployment(plan: LaunchPlan, metadata: dict[str, Any]) -> dict[str, Any]:
         "spec": {
             "replicas": len(plan.replicas),
             # loading weights takes longer than Kubernetes' ten minutes
-            "progressDeadlineSeconds": int(plan.health.startup_s) + 600,
+            "progressDeadlineSeconds": int(plan.engine.ready_s) + 600,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "selector": {"matchLabels": own},
             "template": template,
@@ -226,49 +222,20 @@ def kustomization(plan: LaunchPlan, resources: list[str]) -> dict[str, Any]:
     return made
 
 
-def bench_job(plan: LaunchPlan) -> dict[str, Any]:
-    """Measures the service from inside the cluster and prints the result; no part of the base."""
+def words(plan: LaunchPlan) -> dict[str, Any]:
+    """What the README's template asks for."""
     name, instance = instance_name(plan.service)
-    load, replicas = plan.service.load, len(plan.replicas)
-    by_rate = load.request_rate_per_s is not None
-    command = bench_command(
-        plan.service,
-        Drive(
-            base_url=f"http://{name}:{SERVICE_PORT}",
-            result="",
-            load=f"{load.request_rate_per_s:.6g}" if by_rate else str(load.concurrency),
-            prompts=str(requests(load, replicas, replicas)),
-            warmups="1" if by_rate else str(load.concurrency),
-            replicas=str(replicas),
-        ),
-    )
-    words = [literal(a) for a in command.argv if isinstance(a, str)]
-    words[-1] = f"/tmp/{command.result}"  # noqa: S108  # the container's own
-    script = f'"$$@" >&2 && printf \'{RESULT_MARK}%s\\n\' "$$(cat /tmp/{command.result})"'
-    container = {
-        "name": "bench",
-        "image": bench_image(plan.service),
-        "command": ["bash", "-c", script, "bench"],
-        "args": words,
-        "env": [{"name": "HF_TOKEN", "valueFrom": hf_token()}],
-        "resources": {"requests": {"cpu": "4", "memory": "16Gi"}},
-        "volumeMounts": [m for m in volume_mounts(plan) if m["name"] == "model"],
+    return {
+        "many": spans_nodes(plan),
+        "name": name,
+        "instance": instance,
+        "address": _address(plan),
+        "domain": DOMAIN,
+        "nvlink_between_nodes": domain_key(plan.service.cluster) == DOMAIN,
+        "in_place": False,
+        "result_mark": RESULT_MARK,
     }
-    return plain(
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": f"{instance}-bench", "labels": {NAME: name}},
-            "spec": {
-                "backoffLimit": 0,
-                "template": {
-                    "metadata": {"labels": {NAME: name, "app.kubernetes.io/component": "bench"}},
-                    "spec": {
-                        "restartPolicy": "Never",
-                        "containers": [container],
-                        "volumes": [v for v in volumes(plan) if v["name"] == "model"],
-                    },
-                },
-            },
-        }
-    )
+
+
+def _address(plan: LaunchPlan) -> str:
+    return f"http://{instance_name(plan.service)[0]}:{SERVICE_PORT}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from autotune.engines.service import Service
 from autotune.launch.plan import LaunchPlan, NodeProcess
-from autotune.launch.targets.pods import (
+from autotune.launch.targets.container import (
     CACHE_AT,
     FILES_AT,
     SHM_GIB,
@@ -48,8 +49,7 @@ def server_container(plan: LaunchPlan, process: NodeProcess) -> dict[str, Any]:
     env: list[dict[str, Any]] = [{"name": k, "value": v} for k, v in environment(process).items()]
     if process.node_rank:
         env.append({"name": RANK, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX_LABEL}']"}}})
-    env.append({"name": "HF_TOKEN", "valueFrom": hf_token()})
-    gpus = len(process.gpus)
+    env.append(hf_token())
     many = len(plan.replicas[0].nodes) > 1
     container: dict[str, Any] = {
         "name": "server",
@@ -58,15 +58,8 @@ def server_container(plan: LaunchPlan, process: NodeProcess) -> dict[str, Any]:
         "command": ["bash", "-c", f'exec "$$@" {computed}', "server"] if computed else words[:1],
         "args": words if computed else words[1:],
         "env": env,
-        "resources": {
-            "limits": {device(plan.service): str(gpus)},
-            "requests": {
-                device(plan.service): str(gpus),
-                "cpu": str(CPUS_PER_GPU * gpus),
-                "memory": f"{MEMORY_GIB_PER_GPU * gpus}Gi",
-            },
-        },
-        "volumeMounts": volume_mounts(plan),
+        "resources": resources(plan.service, len(process.gpus)),
+        "volumeMounts": _mounts(plan),
     }
     if many:
         container["securityContext"] = {"capabilities": {"add": ["IPC_LOCK"]}}  # RDMA pins memory
@@ -77,19 +70,26 @@ def server_container(plan: LaunchPlan, process: NodeProcess) -> dict[str, Any]:
     return container
 
 
+def resources(service: Service, gpus: int) -> dict[str, Any]:
+    """What a container with so many GPUs asks for."""
+    asked = {device(service): str(gpus), "cpu": str(CPUS_PER_GPU * gpus), "memory": f"{MEMORY_GIB_PER_GPU * gpus}Gi"}
+    return {"limits": {device(service): str(gpus)}, "requests": asked}
+
+
 def hf_token() -> dict[str, Any]:
-    """A token for models that need one, if the cluster has the secret."""
-    return {"secretKeyRef": {"name": "hf-token", "key": "token", "optional": True}}
+    """Variable with a token for models that need one, if the cluster has the secret."""
+    secret = {"name": "hf-token", "key": "token", "optional": True}
+    return {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}}
 
 
 def _probes(plan: LaunchPlan) -> dict[str, Any]:
-    get = {"path": plan.health.path, "port": PORT_NAME}
+    get = {"path": plan.engine.health_path, "port": PORT_NAME}
 
     def probe(period_s: int, failures: int) -> dict[str, Any]:
         return {"httpGet": get, "periodSeconds": period_s, "timeoutSeconds": PROBE_S, "failureThreshold": failures}
 
     return {
-        "startupProbe": probe(PROBE_S, int(plan.health.startup_s) // PROBE_S),
+        "startupProbe": probe(PROBE_S, int(plan.engine.ready_s) // PROBE_S),
         "readinessProbe": probe(PROBE_S, 3),
         "livenessProbe": probe(30, 6),
     }
@@ -99,33 +99,43 @@ def pod_spec(plan: LaunchPlan, container: dict[str, Any]) -> dict[str, Any]:
     """The pod around a server's container."""
     return {
         "terminationGracePeriodSeconds": STOP_S,
-        "tolerations": [{"key": device(plan.service), "operator": "Exists", "effect": "NoSchedule"}],
+        "tolerations": [toleration(plan.service)],
         "containers": [container],
-        "volumes": volumes(plan),
+        "volumes": _volumes(plan),
     }
 
 
-def volumes(plan: LaunchPlan) -> list[dict[str, Any]]:
-    """Shared memory, the model or the hub's cache, and configuration files."""
-    _, instance = instance_name(plan.service)
-    model = mounted_model(plan.service)
+def toleration(service: Service) -> dict[str, Any]:
+    """Nodes with GPUs are often kept for pods that ask for them."""
+    return {"key": device(service), "operator": "Exists", "effect": "NoSchedule"}
+
+
+def model_volume(service: Service) -> dict[str, Any]:
+    """The model's folder on the node, or the hub's cache there."""
+    model = mounted_model(service)
     held = {"path": model, "type": "Directory"} if model else {"path": CACHE_ON_NODE, "type": "DirectoryOrCreate"}
-    out: list[dict[str, Any]] = [
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{SHM_GIB}Gi"}},
-        {"name": "model", "hostPath": held},
-    ]
+    return {"name": "model", "hostPath": held}
+
+
+def model_mount(service: Service) -> dict[str, Any]:
+    """Where a container sees `model_volume`."""
+    model = mounted_model(service)
+    return {"name": "model"} | ({"mountPath": model, "readOnly": True} if model else {"mountPath": CACHE_AT})
+
+
+def _volumes(plan: LaunchPlan) -> list[dict[str, Any]]:
+    """Shared memory, the model, and configuration files."""
+    _, instance = instance_name(plan.service)
+    shared = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{SHM_GIB}Gi"}}
+    out: list[dict[str, Any]] = [shared, model_volume(plan.service)]
     if plan.files:
         out.append({"name": "files", "configMap": {"name": f"{instance}-files"}})
     return out
 
 
-def volume_mounts(plan: LaunchPlan) -> list[dict[str, Any]]:
-    """Where a container sees `volumes`."""
-    model = mounted_model(plan.service)
-    out: list[dict[str, Any]] = [
-        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  # of the container
-        {"name": "model", "mountPath": model, "readOnly": True} if model else {"name": "model", "mountPath": CACHE_AT},
-    ]
+def _mounts(plan: LaunchPlan) -> list[dict[str, Any]]:
+    """Where a container sees `_volumes`."""
+    out = [{"name": "shm", "mountPath": "/dev/shm"}, model_mount(plan.service)]  # noqa: S108  # of the container
     if plan.files:
         out.append({"name": "files", "mountPath": FILES_AT, "readOnly": True})
     return out

@@ -1,18 +1,16 @@
-"""SGLang's router on Kubernetes: it finds the servers by their labels, for which it may read pods."""
+"""An engine's router on Kubernetes: it finds the servers by their labels, for which it may read pods."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from autotune.launch.engines.command import CommandLine
-from autotune.launch.engines.options import option_list, versions
-from autotune.launch.engines.sglang import ROUTER
-from autotune.launch.plan import Arg, LaunchPlan, NodeProcess
+from autotune.engines import Router
+from autotune.launch.plan import LaunchPlan
+from autotune.launch.targets.container import image_of, instance_name
 from autotune.launch.targets.kubernetes_pod import NAME, PORT_NAME, labels
-from autotune.launch.targets.pods import image_of, instance_name
 
 
-def router_documents(plan: LaunchPlan, router: NodeProcess) -> list[dict[str, Any]]:
+def router_documents(plan: LaunchPlan, router: Router) -> list[dict[str, Any]]:
     """Account, right to read pods, and the Deployment."""
     _, instance = instance_name(plan.service)
     named = f"{instance}-router"
@@ -37,19 +35,25 @@ def router_documents(plan: LaunchPlan, router: NodeProcess) -> list[dict[str, An
     ]
 
 
-def _deployment(plan: LaunchPlan, router: NodeProcess, metadata: dict[str, Any]) -> dict[str, Any]:
+def _deployment(plan: LaunchPlan, router: Router, metadata: dict[str, Any]) -> dict[str, Any]:
     own = labels(plan, component="router")
     image, _ = image_of(plan.service)
-    words = [a for a in _command(plan, router) if isinstance(a, str)]
-    probe = {"httpGet": {"path": "/liveness", "port": PORT_NAME}, "periodSeconds": 10, "failureThreshold": 6}
+    name, _ = instance_name(plan.service)
+    command = router.discovering_command(
+        [f"{NAME}={name}", "app.kubernetes.io/component=server"],
+        server_port=plan.replicas[0].head.http_port or 0,
+        namespace="$(POD_NAMESPACE)",
+    )
+    words = [a for a in command if isinstance(a, str)]
+    probe = {"httpGet": {"path": router.live_path, "port": PORT_NAME}, "periodSeconds": 10, "failureThreshold": 6}
     container = {
         "name": "router",
         "image": image,
         "command": words[:1],
         "args": words[1:],
         "env": [{"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}],
-        "ports": [{"name": PORT_NAME, "containerPort": router.http_port}],
-        "readinessProbe": {"httpGet": {"path": "/readiness", "port": PORT_NAME}, "periodSeconds": 10},
+        "ports": [{"name": PORT_NAME, "containerPort": router.port}],
+        "readinessProbe": {"httpGet": {"path": router.ready_path, "port": PORT_NAME}, "periodSeconds": 10},
         "livenessProbe": probe,
         "resources": {"requests": {"cpu": "4", "memory": "8Gi"}},
     }
@@ -66,14 +70,3 @@ def _deployment(plan: LaunchPlan, router: NodeProcess, metadata: dict[str, Any])
             },
         },
     }
-
-
-def _command(plan: LaunchPlan, router: NodeProcess) -> tuple[Arg, ...]:
-    name, _ = instance_name(plan.service)
-    line = CommandLine(option_list(ROUTER, versions(ROUTER)[0])).flag("service_discovery")
-    line.values("selector", [f"{NAME}={name}", "app.kubernetes.io/component=server"])
-    line.value("service_discovery_port", plan.replicas[0].head.http_port or 0)
-    line.value("service_discovery_namespace", "$(POD_NAMESPACE)")
-    line.value("policy", "cache_aware")
-    line.value("host", "0.0.0.0").value("port", router.http_port or 0)  # noqa: S104  # a server for other machines
-    return line.done()

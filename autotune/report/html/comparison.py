@@ -1,99 +1,76 @@
-"""The plan in production against a candidate, as a page. Depends on the fields of `comparison_document` alone."""
+"""The plan in production against a candidate, as a page: the blocks of its report, with charts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.report.comparison_text import blocks
-from autotune.report.html.bars import Series, grouped_bars, stacked_bars
-from autotune.report.html.page_layout import Section, Tile, block_tables, document_page
-from autotune.report.html.rolling import capacity_chart
-from autotune.report.html.shapes import Chart
-from autotune.report.html.tune_sections import EXPERTS, MEMORY_PARTS, NOT_WEIGHTS
-from autotune.report.html.verdict import Verdict
-from autotune.report.vocabulary.words import LIMITS, MEMORY, METRICS, OPERATORS, probability, signed
+from autotune.report.comparison_text import comparison_blocks
+from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
+from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
+from autotune.report.svg.capacity import capacity_chart
+from autotune.report.svg.shapes import Chart
+from autotune.report.verdict import Verdict
+from autotune.report.vocabulary.metrics import METRICS
+from autotune.report.vocabulary.titles import MEMORY_PARTS, OPERATORS, TONES, memory_parts
+from autotune.report.vocabulary.words import GIB, probability, signed
 from autotune.text.numbers import number
 
-KINDS = {"switch": ("good", "Switch"), "keep": ("good", "Keep"), "undecided": ("open", "Undecided")}
 SIDES = (("candidate", "first"), ("current", "base"))
-LEGEND = (("first", "candidate"), ("base", "current plan"))
-WORDS = {
-    **{name: m.title for name, m in METRICS.items()},
-    **LIMITS,
-    **MEMORY,
-    "tpot_s (ms)": "TPOT, ms",
-    "stage_tokens_per_s_per_gpu": "Throughput per GPU of a stage",
-    "compute_util_frac": "Of peak FLOP/s",
-    "bandwidth_util_frac": "Of peak memory bandwidth",
-    "kv_capacity_sequences": "Requests that the KV cache holds",
-}
-TONES: Mapping[str, str] = {}
+LEGEND = Legend((("first", "candidate"), ("base", "current plan")))
+TOLD_IN_TILES = ("ttft_longest_s", "ttft_s", "tpot_s")
 
 
 def comparison_page(document: Mapping[str, Any]) -> str:
-    """The page of a `comparison_document`."""
-    kind, badge = KINDS.get(document["verdict"], ("bad", document["verdict"]))
-    current, candidate = document["current"], document["candidate"]
+    """The page of a document of `comparison_document`."""
+    current, candidate, verdict = document["current"], document["candidate"], document["verdict"]
     other = "no candidate" if candidate is None else candidate["plan"]
-    facts = [
-        f"{document['model']} on {document['gpus']:,} × {document['gpu']}",
-        f"current {current['plan']}",
-        f"candidate {other}",
-    ]
-    if document["traffic"] is not None:
-        facts.append(f"traffic of {document['traffic']}")
-    text = document["reason"]
-    drawn = _charts(document)
-    sections = []
-    for i, block in enumerate(b for b in blocks(dict(document)) if b.title != "Assumed"):
-        charts = next((c for start, c in drawn if block.title.startswith(start)), ())
-        sections.append(
-            Section(
-                key=f"part-{i}",
-                title=block.title,
-                legend=LEGEND if charts and not block.title.startswith("The switch") else (),
-                charts=charts,
-                tables=block_tables(block, WORDS, TONES),
-                lines=block.lines,
-            )
+    facts = [f"{document['model']} on {document['gpus']:,} × {document['gpu']}", f"current {current['plan']}"]
+    facts.append(f"candidate {other}")
+    facts += [] if document["traffic"] is None else [f"traffic of {document['traffic']}"]
+    badge, reason = verdict.capitalize(), document["reason"]
+    headline = f"{badge}: {current['plan']} or {'no other plan' if candidate is None else other}."
+    if verdict == "keep":
+        headline = f"Keep {current['plan']}."
+    elif verdict == "switch" and candidate is not None:
+        headline = f"Switch to {other}."
+    charts = _charts(document)
+    legends = {key: LEGEND for key in ("time", "memory") if charts.get(key)}
+    return render_page(
+        Page(
+            kind="comparison",
+            title=document["study"],
+            facts=facts,
+            verdict=Verdict(
+                kind=TONES[verdict], badge=badge, headline=headline, lines=(f"{reason[:1].upper()}{reason[1:]}.",)
+            ),
+            tiles=_tiles(document),
+            sections=[
+                *(
+                    block_section(block, charts.get(block.key, ()), legends.get(block.key))
+                    for block in comparison_blocks(document)
+                    if block.key != "assumed"
+                ),
+                assumed_section(document["assumptions"]),
+            ],
         )
-    return document_page(
-        kind="comparison",
-        title=document["study"],
-        facts=facts,
-        verdict=Verdict(
-            kind=kind, badge=badge, headline=_headline(document, badge), lines=(f"{text[:1].upper()}{text[1:]}.",)
-        ),
-        tiles=_tiles(document),
-        sections=sections,
-        assumptions=document["assumptions"],
     )
 
 
-def _headline(document: Mapping[str, Any], badge: str) -> str:
-    current, candidate = document["current"], document["candidate"]
-    if document["verdict"] == "switch" and candidate is not None:
-        return f"Switch to {candidate['plan']}."
-    if document["verdict"] == "keep":
-        return f"Keep {current['plan']}."
-    return f"{badge}: {current['plan']} or {'no other plan' if candidate is None else candidate['plan']}."
-
-
-def _tiles(document: Mapping[str, Any]) -> tuple[Tile, ...]:
-    wanted = dict.fromkeys([document["objective"]["metric"], "ttft_longest_s", "ttft_s", "tpot_s"])
+def _tiles(document: Mapping[str, Any]) -> list[Tile]:
     rows = {m["name"]: m for m in document["metrics"]}
+    wanted = dict.fromkeys([document["objective"]["metric"], *TOLD_IN_TILES])
     out = []
     for name in wanted:
-        if name not in rows or name not in METRICS or (name == "ttft_s" and "ttft_longest_s" in rows):
+        if name not in rows or (name == "ttft_s" and "ttft_longest_s" in rows):
             continue
         row, metric = rows[name], METRICS[name]
         out.append(
             Tile(
                 title=metric.title,
-                value="–" if row["candidate"] is None else number(row["candidate"] * metric.factor),
+                value=metric.text(row["candidate"]),
                 unit=metric.unit,
-                small="" if row["current"] is None else f"current plan: {number(row['current'] * metric.factor)}",
+                small="" if row["current"] is None else f"current plan: {metric.text(row['current'])}",
                 change=f"{signed(row['difference_frac'])} vs current",
             )
         )
@@ -101,42 +78,42 @@ def _tiles(document: Mapping[str, Any]) -> tuple[Tile, ...]:
         out.append(Tile(title="Candidate is better", value=probability(document["p_better"]), unit="likely"))
     switch = document["switch"]
     if switch is not None and switch["payback_s"] is not None:
-        paid = Tile(title="Pays for the switch", value=number(switch["payback_s"] / 60.0), unit="min after its start")
-        out.append(paid)
-    return tuple(out)
+        minutes = number(switch["payback_s"] / 60.0)
+        out.append(Tile(title="Pays for the switch", value=minutes, unit="min after its start"))
+    return out
 
 
-def _charts(document: Mapping[str, Any]) -> tuple[tuple[str, tuple[Chart, ...]], ...]:
-    """(beginning of a block's title, its charts)"""
-    out: list[tuple[str, tuple[Chart, ...]]] = []
+def _charts(document: Mapping[str, Any]) -> dict[str, list[Chart]]:
+    """Key of a block -> its charts."""
+    out: dict[str, list[Chart]] = {}
     if document["time"]:
-        charts = []
-        for phase, title in (("prefill", "Prefill of one request"), ("decode", "Decode of one request")):
-            series = [_gpu_ms(document, phase, side, role) for side, role in SIDES]
-            charts.append(grouped_bars(title, unit="GPU-ms", words=OPERATORS, series=series))
-        out.append(("Where it comes from", tuple(charts)))
+        out["time"] = [
+            grouped_bars(
+                f"{phase.capitalize()} of one request",
+                unit="GPU-ms",
+                words=OPERATORS,
+                series=[_gpu_ms(document, phase, side, role) for side, role in SIDES],
+            )
+            for phase in ("prefill", "decode")
+        ]
     if document["memory_bytes"]:
-        out.append(("Memory", (_memory(document["memory_bytes"]),)))
+        series = [
+            Series(
+                name=side,
+                role=role,
+                values=memory_parts({kind: held[side] / GIB for kind, held in document["memory_bytes"].items()}),
+            )
+            for side, role in SIDES
+        ]
+        out["memory"] = [stacked_bars("Memory of the fullest GPU", unit="GiB", parts=MEMORY_PARTS, series=series)]
     switch = document["switch"]
     if switch is not None and switch["waves"]:
         waves = [(w["duration_s"], w["capacity_requests_per_s"]) for w in switch["waves"]]
         before, after = (float(document[s]["capacity_requests_per_s"] or 0.0) for s in ("current", "candidate"))
-        load = switch["load_requests_per_s"]
-        out.append(("The switch", (capacity_chart(waves, before=before, after=after, load=load),)))
-    return tuple(out)
+        out["switch"] = [capacity_chart(waves, before=before, after=after, load=switch["load_requests_per_s"])]
+    return out
 
 
 def _gpu_ms(document: Mapping[str, Any], phase: str, side: str, role: str) -> Series:
     rows = [r for r in document["time"] if r["phase"] == phase]
     return Series(name=side, role=role, values={r["operator"]: r[f"{side}_gpu_s"] * 1e3 for r in rows})
-
-
-def _memory(kinds: Mapping[str, Mapping[str, float]]) -> Chart:
-    series = []
-    for side, role in SIDES:
-        found: dict[str, float] = {}
-        for kind, held in kinds.items():
-            part = "experts" if kind in EXPERTS else kind if kind in NOT_WEIGHTS else "weights"
-            found[part] = found.get(part, 0.0) + held[side] / 1e9
-        series.append(Series(name=side, role=role, values=found))
-    return stacked_bars("Memory of the fullest GPU", unit="GB", parts=MEMORY_PARTS, series=series)

@@ -1,4 +1,4 @@
-"""What a plan does and why, as a page: the sections of the text report, with charts. Depends on its document alone."""
+"""What a plan does and why, as a page: the blocks of its report, with charts."""
 
 from __future__ import annotations
 
@@ -6,142 +6,107 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from autotune.report.evaluation_text import SHARES, blocks
-from autotune.report.html.bars import Series, grouped_bars, stacked_bars
-from autotune.report.html.page_layout import GIB, Section, Tile, block_tables, document_page
-from autotune.report.html.shapes import Chart
-from autotune.report.html.tune_sections import EXPERTS, MEMORY_PARTS, NOT_WEIGHTS
-from autotune.report.html.verdict import Verdict
-from autotune.report.vocabulary.words import LIMITS, MEMORY, OPERATORS, percent, probability
-from autotune.text.numbers import exact, number
+from autotune.report.evaluation_tables import memory_by_stage
+from autotune.report.evaluation_text import CHECKS, evaluation_blocks
+from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
+from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
+from autotune.report.svg.shapes import Chart
+from autotune.report.text_blocks import Block
+from autotune.report.verdict import Verdict
+from autotune.report.vocabulary.titles import MEMORY_PARTS, OPERATORS, TONES, memory_parts
+from autotune.report.vocabulary.words import GIB, SHARES, asked, measure
 
-TONES = {"OPTIMAL": "good", "ACCEPTABLE": "open", "HARMFUL": "bad", "INFEASIBLE": "bad"}
-TONES |= {"confirmed": "good", "refuted": "bad", "undecidable": "open", "ok": "good", "FAILS": "bad"}
-WORDS = {**LIMITS, **MEMORY, "gpus": "GPUs", "free": "Free", "all": "All"}
-MOST_STAGES = 8
-"""Stages drawn one by one; of more, the fullest."""
 MOST_TILES = 5
-LEGEND = (("first", "best plan of the study"), ("base", "this plan"))
+LEGEND = Legend((("first", "best plan of the study"), ("base", "this plan")))
 
 
 def evaluation_page(document: Mapping[str, Any]) -> str:
-    """The page of an `evaluation_document`."""
-    checks = document["checks"]
-    passed = document["verdict"] == "PASSED"
+    """The page of a document of `evaluation_document`."""
+    checks, knobs, verdict = document["checks"], document["knobs"], document["verdict"]
     kept = f"{sum(c['passed'] for c in checks)} of {len(checks)} checks pass"
-    charts = _charts(document)
-    sections = []
-    for block in blocks(document):
-        if block.title in ("Conclusion", "Assumed"):
-            continue
-        drawn = charts.get(block.title, ())
-        if block.title == TIME_TITLE:
-            block = replace(block, rows=block.rows[-2:])  # the charts hold the others
-        sections.append(
-            Section(
-                key=block.title.split(",")[0].lower().replace(" ", "-"),
-                title=block.title,
-                legend=LEGEND if block.title == TIME_TITLE else (),
-                charts=drawn,
-                tables=block_tables(block, WORDS, TONES),
-                lines=block.lines,
-            )
-        )
     binding = document["summary"]["binding"]
-    return document_page(
-        kind="evaluation",
-        title=document["study"],
-        facts=[document["plan"], f"{document['compatibility']['gpus_used']:,} GPUs", *_load(document)],
-        verdict=Verdict(
-            kind="good" if passed else "bad",
-            badge=document["verdict"],
-            headline=f"{document['plan_text']}: {document['verdict']}, {kept}.",
-            lines=(document["conclusion"], f"What binds: {LIMITS.get(binding, binding)}."),
-        ),
-        tiles=_tiles(checks),
-        sections=sections,
-        assumptions=document["assumptions"],
+    facts = [document["plan"], f"{document['compatibility']['gpus_used']:,} GPUs"]
+    if knobs is not None:
+        facts.append(f"{knobs['concurrency']:,} requests in flight")
+        facts.append(f"chunks of {knobs['max_num_batched_tokens']:,} tokens")
+    charts = _charts(document)
+    return render_page(
+        Page(
+            kind="evaluation",
+            title=document["study"],
+            facts=facts,
+            verdict=Verdict(
+                kind=TONES[verdict],
+                badge=verdict,
+                headline=f"{document['plan_text']}: {verdict}, {kept}.",
+                lines=(document["conclusion"], f"What binds: {CHECKS.get(binding, binding)}."),
+            ),
+            tiles=_tiles(checks),
+            sections=[
+                *(
+                    block_section(_drawn(block), charts.get(block.key, ()), LEGEND if block.key == "time" else None)
+                    for block in evaluation_blocks(document)
+                    if block.key not in ("conclusion", "assumed")
+                ),
+                assumed_section(document["assumptions"]),
+            ],
+        )
     )
 
 
-TIME_TITLE = "Time by operator"
+def _drawn(block: Block) -> Block:
+    """Without the rows that charts show: of the times, all but what belongs to no phase, and the sum."""
+    if block.key != "time" or block.table is None:
+        return block
+    return replace(block, table=replace(block.table, rows=block.table.rows[-2:]))
 
 
-def _load(document: Mapping[str, Any]) -> list[str]:
-    knobs = document["knobs"]
-    if knobs is None:
-        return []
-    return [f"{knobs['concurrency']:,} requests in flight", f"chunks of {knobs['max_num_batched_tokens']:,} tokens"]
-
-
-def _tiles(checks: Sequence[Mapping[str, Any]]) -> tuple[Tile, ...]:
+def _tiles(checks: Sequence[Mapping[str, Any]]) -> list[Tile]:
     """The checks that fail, then those that pass with the least room."""
     first = sorted(checks, key=lambda c: (c["passed"], c["margin_frac"] is None, c["margin_frac"] or 0.0))[:MOST_TILES]
-    return tuple(
+    return [
         Tile(
-            title=WORDS.get(c["name"], c["name"]),
-            value=_figure(c),
+            title=CHECKS.get(c["name"], c["name"]),
+            value=measure(c["value"], c["unit"]),
             unit="" if c["unit"] in SHARES else c["unit"].removesuffix(" per GPU of a stage"),
-            small="" if c["limit"] is None else f"limit {_limit(c)}",
+            small="" if c["limit"] is None else f"limit {asked(c['limit'], c['unit'])}",
             change="✓ passes" if c["passed"] else "✗ fails",
         )
         for c in first
-    )
+    ]
 
 
-def _figure(check: Mapping[str, Any]) -> str:
-    value = check["value"]
-    if value is None:
-        return "–"
-    if check["unit"] == "probability":
-        return probability(value)
-    return percent(value, 1 if 0.99 < value < 1.0 else 0) if check["unit"] in SHARES else number(value)
-
-
-def _limit(check: Mapping[str, Any]) -> str:
-    limit = check["limit"]
-    return percent(limit, 1 if 0.99 < limit < 1.0 else 0) if check["unit"] in SHARES else exact(limit)
-
-
-def _charts(document: Mapping[str, Any]) -> dict[str, tuple[Chart, ...]]:
-    """Title of a block -> its charts."""
-    out: dict[str, tuple[Chart, ...]] = {}
+def _charts(document: Mapping[str, Any]) -> dict[str, list[Chart]]:
+    """Key of a block -> its charts."""
+    out: dict[str, list[Chart]] = {}
     if document["time"]:
-        out[TIME_TITLE] = tuple(_time(document["time"], phase) for phase in ("prefill", "decode"))
+        out["time"] = [_time(document["time"], phase) for phase in ("prefill", "decode")]
     if document["memory"]:
-        out["Memory"] = (_memory(document),)
+        out["memory"] = [_memory(document)]
     return out
 
 
 def _time(rows: Sequence[Mapping[str, Any]], phase: str) -> Chart:
-    mine = {r["operator"]: r["gpu_s"] * 1e3 for r in rows if r["phase"] == phase}
-    series = [Series(name="this plan", role="base", values=mine)]
-    best = {r["operator"]: r["best_gpu_s"] * 1e3 for r in rows if r["phase"] == phase and r["best_gpu_s"] is not None}
-    if best:
-        series.insert(0, Series(name="best plan", role="first", values=best))
+    series = []
+    for name, role, field in (("best plan", "first", "best_gpu_s"), ("this plan", "base", "gpu_s")):
+        values = {r["operator"]: r[field] * 1e3 for r in rows if r["phase"] == phase and r[field] is not None}
+        series += [Series(name=name, role=role, values=values)] if values else []
     return grouped_bars(f"{phase.capitalize()} of one request", unit="GPU-ms", words=OPERATORS, series=series)
 
 
 def _memory(document: Mapping[str, Any]) -> Chart:
     """A bar for each stage: what is in use, of the kinds that a GPU holds, against the limit."""
-    stages: dict[int, dict[str, float]] = {}
-    free: dict[int, float] = {}
-    for row in document["memory"]:
-        kind, held = row["kind"], row["bytes"] / GIB
-        if kind == "free":
-            free[row["stage"]] = held
-            continue
-        part = "experts" if kind in EXPERTS else kind if kind in NOT_WEIGHTS else "weights"
-        stage = stages.setdefault(row["stage"], {})
-        stage[part] = stage.get(part, 0.0) + held
-    capacity = sum(stages[0].values()) + free.get(0, 0.0)
-    fullest = sorted(sorted(stages, key=lambda s: -sum(stages[s].values()))[:MOST_STAGES])
+    stages = {
+        stage: {kind: size / GIB for kind, size in held.items()}
+        for stage, held in memory_by_stage(document["memory"]).items()
+    }
+    capacity = max(sum(held.values()) for held in stages.values())
     limit = next((c for c in document["checks"] if c["name"] == "memory_util_frac"), None)
     return stacked_bars(
         "Memory of each GPU of a stage",
         unit="GiB",
         parts=MEMORY_PARTS,
-        series=[Series(name=f"Stage {s}", role="base", values=stages[s]) for s in fullest],
+        series=[Series(name=f"Stage {s}", role="base", values=memory_parts(held)) for s, held in stages.items()],
         capacity=capacity,
-        limit=None if limit is None else (capacity * limit["limit"], f"limit {_limit(limit)}"),
+        limit=None if limit is None else (capacity * limit["limit"], f"limit {asked(limit['limit'], limit['unit'])}"),
     )

@@ -1,13 +1,18 @@
-"""Sensitivity in words: up to where the choice holds, and what comes first beyond."""
+"""Sensitivity: up to where the choice holds, and what comes first beyond."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from autotune.report.html.tables import Cell, Column, Row, Table
-from autotune.report.vocabulary.words import LIMITS, percent, probability, times
+from autotune.report.html.page_layout import Grid, Legend, Plain, Section, Words
+from autotune.report.svg.shapes import path
+from autotune.report.svg.trends import trend
+from autotune.report.text_blocks import Cell, Column, Row, Table
+from autotune.report.vocabulary.metrics import METRICS
+from autotune.report.vocabulary.titles import LIMITS
+from autotune.report.vocabulary.words import percent, probability, times
 from autotune.study import Study
-from autotune.text.numbers import exact, number
+from autotune.text.numbers import number, within
 from autotune.tuning.sensitivity import AxisSensitivity, Flip, Sensitivity
 
 TITLES = {
@@ -17,10 +22,37 @@ TITLES = {
     "osl": "Output length",
     "load": "Load",
 }
+FLIP_SAMPLE = (path("M9 1h1.5v5h-1.5zM9 8h1.5v5h-1.5zM9 15h1.5v4h-1.5z", "flip-sample"),)
+LEGEND = Legend(
+    (("first", "the study's first plan"), ("best", "best plan at that point"), (FLIP_SAMPLE, "another plan is first"))
+)
 
 
-def base_words(axis: AxisSensitivity, study: Study) -> str:
-    """What the study says, with its unit."""
+def sensitivity_section(found: Sensitivity, study: Study, name: Callable[[str], str]) -> Section:
+    """The answer in a sentence, a table of every figure, and charts; `name` shortens plan strings."""
+    metric = METRICS[study.objective.metric]
+    among = ""
+    if found.plans_scored < found.plans_valid:
+        among = f", among the {found.plans_scored:,} best of {found.plans_valid:,} valid plans"
+    weighed = "" if study.objective.direction == "minimize" else ", times the probability to keep every limit"
+    lead = f"{_summary(found)} Every point is the changed study answered again, knobs solved anew{among}."
+    note = f"Expected {within(metric.title)}{weighed}. A line ends where no plan, or not that plan, keeps every limit."
+    return Section(
+        key="sensitivity",
+        title="Does the choice flip?",
+        nav="Sensitivity",
+        parts=(
+            Words((lead,)),
+            Plain(_table(found, study, name), "flips-table"),
+            LEGEND,
+            Grid(tuple(trend(axis, metric, name, TITLES[axis.name]) for axis in found.axes), "three"),
+            Words((note,), "note"),
+        ),
+    )
+
+
+def _study_says(axis: AxisSensitivity, study: Study) -> str:
+    """The figure with its unit."""
     gpu, work = study.cluster.gpu, study.workload
     if axis.name == "hbm_bandwidth":
         return f"{number(gpu.hbm_bytes_per_s / 1e12)} TB/s a GPU"
@@ -28,13 +60,13 @@ def base_words(axis: AxisSensitivity, study: Study) -> str:
         inside, between = gpu.scaleup_bytes_per_s / 1e9, gpu.scaleout_bytes_per_s / 1e9
         return f"{number(inside)} GB/s inside a domain, {number(between)} GB/s between"
     if axis.name in ("isl", "osl"):
-        return f"{exact(axis.base)} tokens{' on average' if getattr(work, axis.name).min != axis.base else ''}"
+        return f"{number(axis.base, 6)} tokens{' on average' if getattr(work, axis.name).min != axis.base else ''}"
     if work.request_rate_per_s is not None:
-        return f"{exact(axis.base)} requests/s"
+        return f"{number(axis.base, 6)} requests/s"
     return f"{axis.base:,.0f} in flight{', as solved for the first plan' if axis.load_is_chosen else ''}"
 
 
-def flips_table(found: Sensitivity, study: Study, name: Callable[[str], str]) -> Table:
+def _table(found: Sensitivity, study: Study, name: Callable[[str], str]) -> Table:
     """One row per figure: what the study says, the range in which the choice holds, what comes first beyond it."""
     rows = []
     for axis in found.axes:
@@ -42,32 +74,23 @@ def flips_table(found: Sensitivity, study: Study, name: Callable[[str], str]) ->
         below = next((f for f in axis.flips if f.factor < 1.0), None)
         above = next((f for f in axis.flips if f.factor > 1.0), None)
         here = next((f for f in axis.flips if f.factor == 1.0), None)
+        holds = f"{times(below.factor if below else low)} to {times(above.factor if above else high)}"
         if here is not None:
             holds = "not at all"
         elif below is None and above is None:
-            holds = f"all of {times(low)} to {times(high)}"
-        else:
-            holds = f"{times(below.factor if below else low)} to {times(above.factor if above else high)}"
-        said = [flip_words(f, name) for f in (below, here, above) if f is not None]
-        rows.append(
-            Row(
-                role="flips" if said else "",
-                cells=(
-                    Cell(text=TITLES[axis.name], small=base_words(axis, study)),
-                    Cell(text=holds),
-                    Cell(text=" ".join(said) or "The first plan stays first."),
-                ),
-            )
+            holds = f"all of {holds}"
+        said = [_flip_words(f, name) for f in (below, here, above) if f is not None]
+        cells = (
+            Cell(text=TITLES[axis.name], small=_study_says(axis, study)),
+            Cell(text=holds),
+            Cell(text=" ".join(said) or "The first plan stays first."),
         )
-    columns = (
-        Column(title="Figure of the study", numeric=False),
-        Column(title="Choice holds", numeric=False),
-        Column(title="Beyond that", numeric=False),
-    )
-    return Table(caption="", columns=columns, rows=tuple(rows))
+        rows.append(Row(role="flips" if said else "", cells=cells))
+    titles = ("Figure of the study", "Choice holds", "Beyond that")
+    return Table(columns=tuple(Column(title=title, numeric=False) for title in titles), rows=tuple(rows))
 
 
-def flip_words(flip: Flip, name: Callable[[str], str]) -> str:
+def _flip_words(flip: Flip, name: Callable[[str], str]) -> str:
     """One flip in a sentence or two."""
     where = "As it is," if flip.factor == 1.0 else f"{'Below' if flip.factor < 1.0 else 'Above'} {times(flip.factor)},"
     limits = ", ".join(LIMITS[code] for code in flip.breaks)
@@ -89,7 +112,7 @@ def flip_words(flip: Flip, name: Callable[[str], str]) -> str:
     )
 
 
-def summary(found: Sensitivity) -> str:
+def _summary(found: Sensitivity) -> str:
     """The answer in one sentence."""
     low = min(a.points[0].factor for a in found.axes)
     high = max(a.points[-1].factor for a in found.axes)
@@ -99,17 +122,18 @@ def summary(found: Sensitivity) -> str:
     if not overtaken:
         text = f"No other plan comes first anywhere from {span}."
     else:
-        text = f"From {span}, another plan comes first with {_and([TITLES[a.name] for a in overtaken])}"
+        text = f"From {span}, another plan comes first with {_joined([TITLES[a.name] for a in overtaken])}"
         sure = [TITLES[a.name] for a in overtaken if any(p.told_apart for p in a.points)]
         if not sure:
             text += ", nowhere by more than the model's uncertainty."
         elif len(sure) < len(overtaken):
-            text += f"; beyond the model's uncertainty only with {_and(sure)}."
+            text += f"; beyond the model's uncertainty only with {_joined(sure)}."
         else:
             text += "."
-    return f"{text} With {_and(emptied)} there are points at which no plan keeps every limit." if emptied else text
+    return f"{text} With {_joined(emptied)} there are points at which no plan keeps every limit." if emptied else text
 
 
-def _and(names: list[str]) -> str:
-    lower = [n if n.isupper() or n.startswith("HBM") else n.lower() for n in names]
+def _joined(titles: list[str]) -> str:
+    """`HBM bandwidth, link speed and load`."""
+    lower = [within(title) for title in titles]
     return lower[0] if len(lower) == 1 else f"{', '.join(lower[:-1])} and {lower[-1]}"

@@ -1,19 +1,15 @@
-"""Pages of sections: what a document page is made of."""
+"""What pages are made of: a verdict with key figures, and sections of words, charts and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from autotune.report.html.page import render
-from autotune.report.html.shapes import Chart
-from autotune.report.html.tables import Cell, Column, Row, Table
-from autotune.report.html.verdict import Verdict
-from autotune.report.text_blocks import Block
-
-GIB = 2**30
-SENTENCE = 24
-"""Characters from which a cell is taken for a sentence."""
+from autotune.report.svg.shapes import Chart, Shape
+from autotune.report.text_blocks import Block, Line, Table
+from autotune.report.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,66 +23,126 @@ class Tile:
     change: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A paragraph: text, code, text, code and so on."""
+
+    said: tuple[str, ...]
+    css: str = "lead"
+    kind: ClassVar[str] = "words"
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading within a section."""
+
+    text: str
+    kind: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """What marks mean: (class of a coloured box, or shapes in a square of 20 units; words)."""
+
+    items: tuple[tuple[str | tuple[Shape, ...], str], ...]
+    kind: ClassVar[str] = "legend"
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Charts and tables side by side, in `two` or `three` columns; one below the other on a phone."""
+
+    items: tuple[Chart | Table, ...]
+    columns: str = "two"
+    kind: ClassVar[str] = "grid"
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A table that fits the page."""
+
+    table: Table
+    css: str = "spaced"
+    kind: ClassVar[str] = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Sortable:
+    """A long table that sorts by a click; `engines` (key, words) and a filter stand above it, or it is folded."""
+
+    table: Table
+    key: str
+    engines: tuple[tuple[str, str], ...] | None = None
+    """None: no filter."""
+    folded: str = ""
+    """What is clicked to unfold it; empty: it stands open."""
+    kind: ClassVar[str] = "sortable"
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines of text."""
+
+    lines: Sequence[str]
+    css: str = "lines"
+    kind: ClassVar[str] = "lines"
+
+
+@dataclass(frozen=True, slots=True)
+class Prose:
+    """A text of ours that is a template of its own."""
+
+    template: str
+    kind: ClassVar[str] = "prose"
+
+
+Part = Words | Heading | Legend | Grid | Plain | Sortable | Lines | Prose
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading, charts side by side, tables, and lines of text."""
+    """A heading and its parts."""
 
     key: str
     """Where links in the page lead."""
     title: str
-    lead: str = ""
-    legend: tuple[tuple[str, str], ...] = ()
-    """(class of the mark, words)"""
-    charts: tuple[Chart, ...] = ()
-    tables: tuple[Table, ...] = ()
-    lines: tuple[str, ...] = ()
+    nav: str = ""
+    """Its title in the list of sections; empty: the same."""
+    parts: tuple[Part, ...]
 
 
-def document_page(
-    *,
-    kind: str,
-    title: str,
-    facts: Sequence[str],
-    verdict: Verdict,
-    tiles: Sequence[Tile],
-    sections: Sequence[Section],
-    assumptions: Sequence[str],
-) -> str:
-    """A page of sections."""
-    return render(
-        "document.html.jinja",
-        kind=kind,
-        title=title,
-        facts=facts,
-        verdict=verdict,
-        tiles=tiles,
-        sections=sections,
-        assumptions=assumptions,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page."""
+
+    kind: str
+    title: str
+    facts: Sequence[str]
+    verdict: Verdict
+    subject: tuple[str, str] | None = None
+    """What the verdict is about: (words, plan string)."""
+    tiles: Sequence[Tile] = ()
+    sections: Sequence[Section]
 
 
-def block_tables(block: Block, words: Mapping[str, str], tones: Mapping[str, str]) -> tuple[Table, ...]:
-    """A block's table, or none. `words`: first cell -> what it is called on a page; `tones`: cell -> its colour."""
-    if not block.rows:
-        return ()
-    columns = tuple(
-        Column(
-            title=title,
-            numeric=i not in block.texts,
-            wide=0 < i in block.texts and max(len(row[i]) for row in block.rows) > SENTENCE,
-        )
-        for i, title in enumerate(block.header)
-    )
-    rows = tuple(
-        Row(cells=(_named(row[0], words), *(Cell(text=cell, tone=tones.get(cell, "")) for cell in row[1:])))
-        for row in block.rows
-    )
-    return (Table(caption="", columns=columns, rows=rows),)
+def render_page(page: Page) -> str:
+    """The page as HTML."""
+    return render("document.html.jinja", page=page)
 
 
-def _named(name: str, words: Mapping[str, str]) -> Cell:
-    """What people call it, and below it the name that studies and documents use; a star stays."""
-    plain = name.removesuffix(" *")
-    if plain not in words:
-        return Cell(text=name)
-    return Cell(text=f"{words[plain]}{name[len(plain) :]}", small=plain if "_" in plain else "")
+def block_section(block: Block, charts: Sequence[Chart] = (), legend: Legend | None = None) -> Section:
+    """A block of a report with its charts."""
+    parts: list[Part] = [] if legend is None else [legend]
+    parts += [Grid(tuple(charts))] if charts else []
+    parts += [Plain(block.table)] if block.table is not None and block.table.rows else []
+    lines = [line.text if isinstance(line, Line) else line for line in block.lines]
+    parts += [Lines(lines)] if lines else []
+    nav = block.title.split(":")[0].split(",")[0]
+    return Section(key=block.key, title=block.title, nav=nav, parts=tuple(parts))
+
+
+def assumed_section(assumptions: Sequence[str]) -> Section:
+    """What was left open, and what was taken instead."""
+    lead = "What the study, the model and the baseline leave open, and what was taken instead."
+    lines = assumptions or ("Nothing: the study says everything.",)
+    return Section(key="assumed", title="Assumed", parts=(Words((lead,)), Lines(lines, "assumed")))

@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from autotune.report.document import assumptions, baseline_rank
-from autotune.report.html.flips import TITLES, flips_table, summary
-from autotune.report.html.intervals import interval_chart
-from autotune.report.html.page import render
-from autotune.report.html.page_layout import Tile
-from autotune.report.html.scatter import Marked, ScatterLimit, scatter
-from autotune.report.html.shapes import Chart
-from autotune.report.html.tables import nearest_table, ranked_table
-from autotune.report.html.trends import trend
-from autotune.report.html.tune_sections import (
-    Named,
-    binding_table,
-    limits_table,
-    memory_chart,
-    memory_table,
-    rejected_table,
-    request_charts,
-    step_charts,
-    ttft_chart,
-    work_rows,
+from autotune.engines import engine_title
+from autotune.report.document import assumptions, plan_string
+from autotune.report.html.flips import sensitivity_section
+from autotune.report.html.page_layout import (
+    Grid,
+    Heading,
+    Legend,
+    Page,
+    Part,
+    Plain,
+    Prose,
+    Section,
+    Sortable,
+    Tile,
+    Words,
+    assumed_section,
+    render_page,
 )
-from autotune.report.html.verdict import tune_verdict
-from autotune.report.vocabulary.words import (
-    ENGINES,
-    METRICS,
-    PER_GPU,
-    TPOT,
-    TTFT,
-    Metric,
-    percent,
-    plan_name,
-    probability,
-    same_run,
-    signed,
-    within,
-)
-from autotune.space import format_plan
+from autotune.report.html.tune_sections import Named, left_out_section, limits_table, memory_section, time_section
+from autotune.report.svg.intervals import interval_chart
+from autotune.report.svg.scatter import Marked, Scatter, ScatterLimit, scatter
+from autotune.report.svg.shapes import Shape, circle, path, plan_mark, rect
+from autotune.report.tune_tables import ranked_plans, ranked_table
+from autotune.report.verdict import tune_verdict
+from autotune.report.vocabulary.metrics import METRICS, PER_GPU, TPOT, TTFT, Metric
+from autotune.report.vocabulary.plan_names import plan_name, same_run
+from autotune.report.vocabulary.words import GIB, count, percent, probability, signed
 from autotune.study import Study
-from autotune.text.numbers import exact, number
+from autotune.text.numbers import number, within
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.sensitivity import Sensitivity
 
@@ -50,8 +38,12 @@ TABLE_ROWS = 200
 """Plans in the table; more would neither be read nor load quickly."""
 POINTED_AT = 120
 """Plans in a scatter chart that answer to the pointer; the others are dots."""
-NEAREST_ROWS = 40
 INTERVAL_ROWS = 8
+MOST_READINGS = 6
+LIMIT_SAMPLE = (rect(10, 1, 9, 18, "beyond"), path("M10 1V19", "limit"))
+WHISKER_SAMPLE = (path("M2 10H18M2 7V13M18 7V13", "whisker first"),)
+FRONT_SAMPLE = (path("M2 16V10H10V4H18", "front"),)
+READING = Section(key="reading", title="How to read it", parts=(Prose("reading.html.jinja"),))
 
 
 def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
@@ -61,48 +53,25 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
         result: from `tune`.
         found: from `autotune.tuning.sensitivity.sensitivity`; None leaves that section out.
     """
-    view = _View(result)
-    study = result.study
-    ranked = view.shown
-    first = view.side
-    return render(
-        "tune.html.jinja",
-        title=study.name,
-        facts=_facts(study),
-        verdict=tune_verdict(result, view.name(view.subject) if view.subject else ""),
-        tiles=_tiles(view),
-        subject=view.subject,
-        subject_word="first plan" if result.ranked else "nearest plan",
-        first_name=view.name(view.subject) if view.subject else "",
-        base=None if result.baseline is None else result.baseline,
-        base_name=view.name(view.base) if view.base is not None and len(first) > 1 else None,
-        alternatives=_alternatives(result),
-        limits=limits_table(study, first) if first else None,
-        scatters=_scatters(view),
-        table=ranked_table(result, ranked) if result.ranked else None,
-        table_total=len(result.ranked),
-        engines=sorted({(p.engine, ENGINES[p.engine]) for _, p, _ in ranked}),
-        alike=sum(result.confidence[p.plan].among_best for p in result.ranked),
-        intervals=_intervals(view),
-        steps=step_charts(first) if first else (),
-        requests=request_charts(first) if first else (),
-        work=work_rows(first),
-        ttft=ttft_chart(first) if first else None,
-        memory=memory_chart(study, first) if first else None,
-        memory_table=memory_table(first) if first else None,
-        sensitivity=found,
-        flips=None if found is None else flips_table(found, study, view.name_of),
-        flips_summary="" if found is None else summary(found),
-        trends=() if found is None else _trends(view, found),
-        rejected=rejected_table(result),
-        binding=binding_table(result),
-        enumerated=result.space.enumerated,
-        valid=len(result.space.candidates),
-        nearest=nearest_table(result, result.infeasible[:NEAREST_ROWS]) if result.infeasible else None,
-        nearest_total=len(result.infeasible),
-        assumptions=assumptions(result),
-        objective=within(METRICS[study.objective.metric].title),
-        minimized=study.objective.direction == "minimize",
+    view, study = _View(result), result.study
+    sections = [_limits(view), _tradeoff(view), _plans(view)]
+    if view.side:
+        kinds = ((view.subject_words, "first"), ("in production", "base"))
+        names = [(role, f"{view.name(p)}, {words}") for (words, role), (_, _, p) in zip(kinds, view.side, strict=False)]
+        sections += [time_section(view.side, Legend(tuple(names))), memory_section(study, view.side)]
+    if found is not None:
+        sections.append(sensitivity_section(found, study, view.name_of))
+    sections += [left_out_section(result), assumed_section(assumptions(result)), READING]
+    return render_page(
+        Page(
+            kind="plan report",
+            title=study.name,
+            facts=_facts(study),
+            verdict=tune_verdict(result, view.name(view.subject) if view.subject else ""),
+            subject=None if view.subject is None else (view.subject_words, view.subject.plan),
+            tiles=_tiles(view),
+            sections=[section for section in sections if section is not None],
+        )
     )
 
 
@@ -113,61 +82,61 @@ class _View:
         self.result = result
         self.subject: PlanResult | None = next(iter(result.ranked or result.infeasible), None)
         self.base: PlanResult | None = None if result.baseline is None else result.baseline.result
+        self.subject_words = "first plan" if result.ranked else "nearest plan"
+        self.objective = METRICS[result.study.objective.metric]
         everything = (*result.ranked, *result.infeasible, *(() if self.base is None else (self.base,)))
         self._several = len({p.engine for p in everything}) > 1
-        self._dense = not result.study.arch.is_moe
         self._by_plan = {p.plan: p for p in everything}
-        self.shown = self._shown()
 
     def name(self, plan: PlanResult) -> str:
         """`R8 TP2 DP8 EP16`, with the engine where several compete."""
-        return plan_name(plan, dense=self._dense, several_engines=self._several)
+        return plan_name(plan, dense=not self.result.study.arch.is_moe, several_engines=self._several)
 
     def name_of(self, plan: str) -> str:
-        """The same of a plan string of this result."""
+        """The name of a plan string of this result."""
         return self.name(self._by_plan[plan])
+
+    @property
+    def throughput(self) -> Metric:
+        """What is plotted against latencies: the objective, unless it is a latency itself."""
+        return PER_GPU if self.objective.name in ("ttft_s", "tpot_s") else self.objective
 
     @property
     def side(self) -> Named:
         """The first plan (or the nearest), and the baseline where it is another or has other knobs."""
         if self.subject is None:
             return ()
-        word = "first" if self.result.ranked else "nearest"
-        out = [(f"{self.name(self.subject)} ({word})", "first", self.subject)]
+        out = [(f"{self.name(self.subject)} ({self.subject_words.split()[0]})", "first", self.subject)]
         if self.base is not None and not same_run(self.base, self.subject):
             out.append((f"{self.name(self.base)} (production)", "base", self.base))
         return tuple(out)
 
-    def _shown(self) -> list[tuple[int | None, PlanResult, str]]:
-        base = self.base
-        out: list[tuple[int | None, PlanResult, str]] = []
-        for rank, plan in enumerate(self.result.ranked[:TABLE_ROWS], start=1):
-            role = "first" if rank == 1 else "base" if base is not None and same_run(base, plan) else ""
-            out.append((rank, plan, role))
-        if base is not None and self.result.baseline is not None and not any(same_run(base, p) for _, p, _ in out):
-            out.append((baseline_rank(self.result.baseline, self.result), base, "base"))
-        return out
-
     def marked(self, most: int) -> list[Marked]:
-        """The first plans and the baseline, with what is said when they are pointed at."""
+        """The first plans and the baseline."""
         plans = (self.result.ranked or self.result.infeasible)[:most]
         out = []
         for i, plan in enumerate(plans, start=1):
-            title = f"{'rank' if plan.feasible else 'nearest'} {i}: {self.name(plan)}"
-            role = "first" if i == 1 else "plan"
-            if self.base is not None and i > 1 and same_run(self.base, plan):
-                continue
-            out.append(Marked(plan=plan, tip=self._tip(plan, title), role=role))
+            if i == 1 or self.base is None or not same_run(self.base, plan):
+                name = f"{'rank' if plan.feasible else 'nearest'} {i}: {self.name(plan)}"
+                out.append(Marked(plan=plan, name=name, role="first" if i == 1 else "plan"))
         if self.base is not None and not (plans and same_run(self.base, plans[0])):
-            out.append(
-                Marked(plan=self.base, tip=self._tip(self.base, f"production: {self.name(self.base)}"), role="base")
-            )
+            out.append(Marked(plan=self.base, name=f"production: {self.name(self.base)}", role="base"))
         return out
 
-    def _tip(self, plan: PlanResult, title: str) -> str:
-        figures = [f"{m.title}: {m.shown(plan)} ({m.shown_interval(plan)})" for m in (PER_GPU, TTFT, TPOT)]
-        meets = f"P(meets) {probability(plan.p_meets)}, {plan.knobs.concurrency:,} in flight"
-        return "\n".join([title, *figures, meets])
+    def limit(self, metric: Metric) -> ScatterLimit | None:
+        """The study's limit on a metric that is plotted."""
+        c = self.result.study.constraints
+        value = {
+            TTFT.name: c.ttft_s,
+            TPOT.name: c.tpot_s,
+            "total_tokens_per_s_per_gpu": c.min_total_tokens_per_s_per_gpu,
+            "output_tokens_per_s_per_gpu": c.min_output_tokens_per_s_per_gpu,
+        }.get(metric.name)
+        if value is None:
+            return None
+        return ScatterLimit(
+            value=value * metric.factor, label=f"limit {number(value * metric.factor, 6)} {metric.unit}"
+        )
 
 
 def _facts(study: Study) -> tuple[str, ...]:
@@ -176,116 +145,141 @@ def _facts(study: Study) -> tuple[str, ...]:
     def lengths(low: int, high: int) -> str:
         return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
+    load = "load solved for each plan"
     if work.concurrency is not None:
         load = f"{work.concurrency:,} requests in flight"
     elif work.request_rate_per_s is not None:
-        load = f"{exact(work.request_rate_per_s)} requests/s"
-    else:
-        load = "load solved for each plan"
+        load = f"{number(work.request_rate_per_s, 6)} requests/s"
     return (
         study.arch.name,
         f"{cluster.gpus:,} × {cluster.gpu.name}",
-        ENGINES[study.engine],
+        engine_title(study.engine),
         f"prompts of {lengths(work.isl.min, work.isl.max)}, outputs of {lengths(work.osl.min, work.osl.max)} tokens",
         load,
     )
 
 
-def _tiles(view: _View) -> tuple[Tile, ...]:
+def _tiles(view: _View) -> list[Tile]:
     plan, base = view.subject, view.base
     if plan is None:
-        return ()
-    objective = METRICS[view.result.study.objective.metric]
-    metrics = dict.fromkeys([PER_GPU if objective in (TTFT, TPOT) else objective, TTFT, TPOT])
-    out = []
-    for metric in metrics:
-        change = None if base is None or same_run(plan, base) else metric.of(plan) / metric.of(base) - 1.0
-        out.append(
-            Tile(
-                title=metric.title,
-                value=number(metric.of(plan)),
-                unit=metric.unit,
-                small=f"p10 to p90: {metric.shown_interval(plan)}",
-                change="" if change is None else f"{signed(change)} vs production",
+        return []
+    other = None if base is None or same_run(plan, base) else base
+    tiles = [
+        Tile(
+            title=m.title,
+            value=number(m.of(plan)),
+            unit=m.unit,
+            small=f"p10 to p90: {m.shown_interval(plan)}",
+            change="" if other is None else f"{signed(m.of(plan) / m.of(other) - 1.0)} vs production",
+        )
+        for m in dict.fromkeys([view.throughput, TTFT, TPOT])
+    ]
+    kept = probability(plan.p_meets)
+    memory = METRICS["memory_util_frac"]
+    gpu = f"of {view.result.study.cluster.gpu.hbm_bytes / GIB:,.0f} GiB, fullest GPU"
+    tiles.append(Tile(title="Keeps every limit", value=kept, unit="likely", small="given how sure the estimate is"))
+    tiles.append(Tile(title=memory.title, value=percent(plan.metrics[memory.name]), small=gpu))
+    return tiles
+
+
+def _limits(view: _View) -> Section | None:
+    if not view.side:
+        return None
+    lead = "Every limit that a plan must keep, what the model expects, and the room that is left."
+    parts: list[Part] = [Words((lead,)), Plain(limits_table(view.result.study, view.side), "limits")]
+    baseline = view.result.baseline
+    if baseline is not None and baseline.result is None:
+        why = "; ".join(v.message for v in baseline.resolution.violations)
+        parts.append(Words(("The plan in production, ", baseline.text, f", cannot be launched: {why}."), ""))
+    elif baseline is not None and baseline.result is not None:
+        said = [
+            "The study writes the plan in production as ",
+            baseline.text,
+            "; it was read as ",
+            baseline.result.plan,
+            ".",
+        ]
+        others = [plan_string(c) for c in baseline.resolution.alternatives[:MOST_READINGS]]
+        for i, other in enumerate(others):
+            said[-1] += " It could also have meant " if i == 0 else ", "
+            said += [other, "." if i == len(others) - 1 else ""]
+        parts.append(Words(tuple(said), "note"))
+    return Section(key="limits", title="Limits", parts=tuple(parts))
+
+
+def _tradeoff(view: _View) -> Section | None:
+    result = view.result
+    if view.subject is None:
+        return None
+    legend: list[tuple[str | tuple[Shape, ...], str]] = [
+        ((plan_mark(10, 10, "first", "", "", size=7.0),), view.subject_words)
+    ]
+    if len(view.side) > 1:
+        legend.append(((plan_mark(10, 10, "base", "", "", size=20 / 3),), "in production"))
+    if result.ranked:
+        legend += [((circle(10, 10, "mark plan"),), "keeps every limit"), (FRONT_SAMPLE, "Pareto front")]
+    if result.infeasible:
+        legend.append(((circle(10, 10, "dot-sample"),), "breaks a limit"))
+    legend += [(WHISKER_SAMPLE, "p10 to p90"), (LIMIT_SAMPLE, "limit, and beyond it")]
+    y = view.objective if result.study.objective.direction == "maximize" else PER_GPU
+    charts = [
+        scatter(
+            Scatter(
+                x=x,
+                y=y,
+                marked=view.marked(POINTED_AT),
+                feasible=result.ranked,
+                infeasible=result.infeasible,
+                most_x=view.limit(x),
+                least_y=view.limit(y),
             )
         )
-    memory = plan.metrics["memory_util_frac"]
-    out += [
-        Tile(
-            title="Keeps every limit",
-            value=probability(plan.p_meets),
-            unit="likely",
-            small="given how sure the estimate is",
-            change="",
-        ),
-        Tile(
-            title="GPU memory in use",
-            value=percent(memory),
-            unit="",
-            small=f"of {view.result.study.cluster.gpu.hbm_bytes / 2**30:,.0f} GiB, fullest GPU",
-            change="",
-        ),
+        for x in (TPOT, TTFT)
     ]
-    return tuple(out)
+    parts = (Legend(tuple(legend)), Grid(tuple(charts)))
+    return Section(key="tradeoff", title="Throughput against latency", nav="Trade-off", parts=parts)
 
 
-def _alternatives(result: TuneResult) -> tuple[str, ...]:
-    if result.baseline is None:
-        return ()
-    return tuple(format_plan(c.layout, c.engine, c.gpu) for c in result.baseline.resolution.alternatives[:6])
-
-
-def _scatters(view: _View) -> tuple[Chart, ...]:
-    result, c = view.result, view.result.study.constraints
-    if view.subject is None:
-        return ()
-    objective = METRICS[result.study.objective.metric]
-    y = objective if result.study.objective.direction == "maximize" else PER_GPU
-    least = {
-        "total_tokens_per_s_per_gpu": c.min_total_tokens_per_s_per_gpu,
-        "output_tokens_per_s_per_gpu": c.min_output_tokens_per_s_per_gpu,
-    }.get(y.name)
-    marked = view.marked(POINTED_AT)
-    return tuple(
-        scatter(
-            x=x,
-            y=y,
-            marked=marked,
-            feasible=result.ranked,
-            infeasible=result.infeasible,
-            most_x=_most(limit, x),
-            least_y=None if least is None else ScatterLimit(value=least, label=f"limit {exact(least)} {y.unit}"),
-        )
-        for x, limit in ((TPOT, c.tpot_s), (TTFT, c.ttft_s))
-    )
-
-
-def _most(limit_s: float | None, metric: Metric) -> ScatterLimit | None:
-    if limit_s is None:
+def _plans(view: _View) -> Section | None:
+    result = view.result
+    if not result.ranked:
         return None
-    value = limit_s * metric.factor
-    return ScatterLimit(value=value, label=f"limit {exact(value)} {metric.unit}")
-
-
-def _intervals(view: _View) -> tuple[Chart, ...]:
-    result, c = view.result, view.result.study.constraints
-    rows = [(m, _row_name(view, m, i)) for i, m in enumerate(view.marked(INTERVAL_ROWS), start=1)]
-    if not rows:
-        return ()
-    objective = METRICS[result.study.objective.metric]
-    y = PER_GPU if objective.name in ("ttft_s", "tpot_s") else objective
-    return (
-        interval_chart(y, rows, limit=None, least=True),
-        interval_chart(TPOT, rows, limit=_most(c.tpot_s, TPOT), least=False),
-        interval_chart(TTFT, rows, limit=_most(c.ttft_s, TTFT), least=False),
+    shown = ranked_plans(result, TABLE_ROWS)
+    engines = tuple(sorted({(p.engine, engine_title(p.engine)) for _, p, _ in shown}))
+    how = (
+        "less is better"
+        if result.study.objective.direction == "minimize"
+        else "times the probability to keep every limit"
     )
+    how = f", {how}" if how.startswith("less") else f" {how}"
+    said = [f"Ranked by {within(view.objective.title)}{how}."]
+    alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
+    if alike > 0:
+        said[0] += (
+            f" {count(alike, 'other plan')} cannot be told apart from the first with 90 % confidence (≈); choose among "
+            "them by other criteria."
+        )
+    if len(result.ranked) > len(shown):
+        said[0] += f" The first {len(shown):,} of {len(result.ranked):,} are listed; "
+        said += ["result.json", " and ", "plans.csv", " (", "--out", ") hold them all."]
+    rows = [(m, _row_name(m, i, view)) for i, m in enumerate(view.marked(INTERVAL_ROWS), start=1)]
+    charts = (
+        interval_chart(view.throughput, rows, None),
+        *(interval_chart(metric, rows, view.limit(metric)) for metric in (TPOT, TTFT)),
+    )
+    sure = (
+        "p10 to p90 of the first plans. Errors of plans for one model on one cluster move together: whiskers that "
+        "overlap do not mean that two plans cannot be told apart; P(better) and ≈ take that into account."
+    )
+    parts = (
+        Words(tuple(said)),
+        Sortable(ranked_table(result, shown), "ranked", engines),
+        Heading("How sure the figures are"),
+        Words((sure,)),
+        Grid(charts, "three"),
+    )
+    return Section(key="plans", title="Ranked plans", nav="Plans", parts=parts)
 
 
-def _row_name(view: _View, mark: Marked, place: int) -> str:
-    return f"production · {view.name(mark.plan)}" if mark.role == "base" else f"{place} · {view.name(mark.plan)}"
-
-
-def _trends(view: _View, found: Sensitivity) -> Sequence[Chart]:
-    metric = METRICS[view.result.study.objective.metric]
-    name: Callable[[str], str] = view.name_of
-    return tuple(trend(axis, metric, name, TITLES[axis.name]) for axis in found.axes)
+def _row_name(mark: Marked, place: int, view: _View) -> str:
+    return f"{'production' if mark.role == 'base' else place} · {view.name(mark.plan)}"

@@ -1,178 +1,164 @@
-"""Parts of a page: limits, times, memory, what was left out."""
+"""Parts of the page of a study's answer: limits, times, memory, what was left out, how to read it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from autotune.engines import RULES
-from autotune.report.html.bars import Series, grouped_bars, stacked_bars
-from autotune.report.html.shapes import Chart
-from autotune.report.html.tables import Cell, Column, Row, Table
-from autotune.report.vocabulary.words import LIMITS, MEMORY, OPERATORS, TTFT_PARTS, percent, probability
+from autotune.engines import rule_texts
+from autotune.report.html.page_layout import Grid, Heading, Legend, Part, Section, Sortable, Words
+from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
+from autotune.report.svg.shapes import Chart
+from autotune.report.text_blocks import Cell, Column, Row, Table, text_table
+from autotune.report.tune_tables import nearest_table
+from autotune.report.vocabulary.titles import (
+    LIMITS,
+    MEMORY,
+    MEMORY_PARTS,
+    OPERATORS,
+    TTFT_PARTS,
+    memory_parts,
+)
+from autotune.report.vocabulary.words import GIB, asked, gib, measure, united
 from autotune.scoring.gpu_time import gpu_s_per_request
-from autotune.scoring.limits import study_limits
+from autotune.scoring.limits import Limit, study_limits
 from autotune.study import Study
-from autotune.text.numbers import exact, number
 from autotune.tuning import PlanResult, TuneResult
 
-SHARES = {"of GPU memory", "of time", "probability"}
-SHORT = {"ms", "requests/s"}
-RULE_TEXTS = {rule.name: rule.text for rule in RULES}
-EXPERTS = ("experts", "shared_experts")
-NOT_WEIGHTS = ("kv_cache", "activations", "buffers", "reserve")
-MEMORY_PARTS = (
-    ("experts", "Expert weights"),
-    ("weights", "Other weights"),
-    ("kv_cache", "KV cache"),
-    ("activations", "Activations"),
-    ("buffers", "Buffers"),
-    ("reserve", "Reserve"),
-)
 Named = Sequence[tuple[str, str, PlanResult]]
 """Plans side by side: (name, role, plan)."""
+NEAREST_ROWS = 40
 
 
 def limits_table(study: Study, plans: Named) -> Table:
     """Every limit, and what is left of it or missing, for each plan."""
     rows = []
     for limit in study_limits(study):
-        unit = "" if limit.unit in {*SHARES, *SHORT} else f" {limit.unit}"
-        asked = f"at {'least' if limit.least else 'most'} {_figure(limit.limit, limit.unit, asked=True)}{unit}"
-        cells = [Cell(text=LIMITS[limit.code], small=asked)]
-        for _, _, plan in plans:
-            over = plan.margins[limit.code]
-            value = limit.limit - over if limit.least else limit.limit + over
-            room = abs(over) / max(abs(limit.limit), 1e-12)
-            passed = over <= 0.0
-            word = ("room" if passed else "over") if not limit.least else ("above" if passed else "short")
-            share = "" if not isfinite(room) or room > 99.0 else f"{room:,.0%} {word}"
-            cells.append(
-                Cell(text=f"{'✓' if passed else '✗'} {_figure(value, limit.unit)}", small=share, tone=_tone(passed))
-            )
+        unit = limit.kind.unit
+        said = f"at {'least' if limit.kind.least else 'most'} {united(asked(limit.limit, unit), unit)}"
+        cells = [Cell(text=LIMITS[limit.code], small=said), *(_kept(limit, plan) for _, _, plan in plans)]
         rows.append(Row(cells=tuple(cells)))
-    columns = [Column(title="Limit", numeric=False)]
-    columns += [Column(title=name) for name, _, _ in plans]
-    return Table(caption="", columns=tuple(columns), rows=tuple(rows))
+    columns = [Column(title="Limit", numeric=False), *(Column(title=name) for name, _, _ in plans)]
+    return Table(columns=tuple(columns), rows=tuple(rows))
 
 
-def _tone(passed: bool) -> str:
-    return "good" if passed else "bad"
+def _kept(limit: Limit, plan: PlanResult) -> Cell:
+    over = plan.margins[limit.code]
+    value, unit = limit.value(plan.metrics, plan.p_meets), limit.kind.unit
+    room = abs(over) / limit.size
+    passed = over <= 0.0
+    word = ("room" if passed else "over") if not limit.kind.least else ("above" if passed else "short")
+    share = "" if not isfinite(room) or room > 99.0 else f"{room:,.0%} {word}"
+    tone = "good" if passed else "bad"
+    shown = measure(value, unit)
+    shown += "" if " " in unit else united("", unit)
+    return Cell(text=f"{'✓' if passed else '✗'} {shown}", small=share, tone=tone)
 
 
-def _figure(value: float, unit: str, *, asked: bool = False) -> str:
-    if unit == "probability" and not asked:
-        return probability(value)
-    if unit in SHARES:
-        return percent(value, 1 if 0.99 < value < 1.0 else 0)
-    return f"{exact(value) if asked else number(value)}{f' {unit}' if unit in SHORT else ''}"
-
-
-def step_charts(plans: Named) -> tuple[Chart, ...]:
-    """Milliseconds of one prefill pass and of one decode step by operator, and what TTFT is made of."""
-    charts = []
-    for phase, title in (("prefill", "One prefill pass"), ("decode", "One decode step")):
-        series = [
-            Series(name=name, role=role, values=_scaled(plan.breakdown[f"{phase}_s"], 1e3))
-            for name, role, plan in plans
-        ]
-        charts.append(grouped_bars(title, unit="ms", words=OPERATORS, series=series))
-    return tuple(charts)
-
-
-def request_charts(plans: Named) -> tuple[Chart, ...]:
-    """GPU-milliseconds that one request takes of each plan, by operator: what compares where batches differ."""
-    if any(not plan.metrics["requests_per_s"] > 0.0 for _, _, plan in plans):
-        return ()
-    taken = [(name, role, gpu_s_per_request(plan)) for name, role, plan in plans]
-    charts = []
-    for phase, title in (("prefill", "Prefill of one request"), ("decode", "Decode of one request")):
-        series = [
-            Series(name=name, role=role, values={g: s * 1e3 for (p, g), s in each.items() if p == phase})
-            for name, role, each in taken
-        ]
-        charts.append(grouped_bars(title, unit="GPU-ms", words=OPERATORS, series=series))
-    return tuple(charts)
-
-
-def work_rows(plans: Named) -> tuple[tuple[str, ...], ...]:
-    """What the steps of `step_charts` carry: batches differ between plans, so their steps do not compare one to one."""
-    return tuple(
-        (
-            name,
-            f"{plan.knobs.max_num_batched_tokens:,}",
-            f"{plan.knobs.max_num_seqs:,}",
-            f"{sum(plan.breakdown['prefill_s'].values()) * 1e3:,.1f}",
-            f"{sum(plan.breakdown['decode_s'].values()) * 1e3:,.1f}",
-        )
-        for name, _, plan in plans
-    )
-
-
-def ttft_chart(plans: Named) -> Chart:
-    """What the mean time to the first token is made of."""
-    series = [
-        Series(name=name, role=role, values=_scaled(plan.breakdown["ttft_parts_s"], 1e3)) for name, role, plan in plans
+def time_section(plans: Named, legend: Legend) -> Section:
+    """GPU time of a request, and time of a pass, by operator; what TTFT is made of."""
+    requests, steps = [], []
+    served = all(plan.metrics["requests_per_s"] > 0.0 for _, _, plan in plans)
+    for phase in ("prefill", "decode"):
+        passes = {"prefill": "One prefill pass", "decode": "One decode step"}
+        steps.append(_operators(passes[phase], "ms", plans, [plan.breakdown[f"{phase}_s"] for _, _, plan in plans]))
+        if served:
+            taken = [
+                {group: s for (p, group), s in gpu_s_per_request(plan).items() if p == phase} for _, _, plan in plans
+            ]
+            requests.append(_operators(f"{phase.capitalize()} of one request", "GPU-ms", plans, taken))
+    parts: list[Part] = [legend]
+    if requests:
+        lead = "GPU time that one request takes, summed over the GPUs that work for it: less of it is more throughput."
+        parts += [Words((lead,)), Grid(tuple(requests)), Heading("Step by step")]
+    parts += [
+        Words(("Time of one pass through the model: it makes up TTFT and TPOT.",)),
+        Grid((*steps, _passes(plans), _ttft(plans))),
     ]
-    return stacked_bars("Mean time to first token", unit="ms", parts=tuple(TTFT_PARTS.items()), series=series)
+    return Section(key="time", title="Where the time goes", nav="Time", parts=tuple(parts))
 
 
-def memory_chart(study: Study, plans: Named) -> Chart:
+def _operators(title: str, unit: str, plans: Named, seconds: Sequence[Mapping[str, float]]) -> Chart:
+    series = [
+        Series(name=name, role=role, values={group: s * 1e3 for group, s in values.items()})
+        for (name, role, _), values in zip(plans, seconds, strict=True)
+    ]
+    return grouped_bars(title, unit=unit, words=OPERATORS, series=series)
+
+
+def _ttft(plans: Named) -> Chart:
+    series = [
+        Series(name=name, role=role, values={p: s * 1e3 for p, s in plan.breakdown["ttft_parts_s"].items()})
+        for name, role, plan in plans
+    ]
+    return stacked_bars("Mean time to first token", unit="ms", parts=TTFT_PARTS, series=series)
+
+
+def _passes(plans: Named) -> Table:
+    """What the steps carry: batches differ between plans, so their steps do not compare one to one."""
+    columns = (
+        Column(title="Plan", numeric=False),
+        Column(title="Token budget", unit="per rank"),
+        Column(title="Sequences", unit="per rank"),
+        Column(title="Prefill pass", unit="ms"),
+        Column(title="Decode step", unit="ms"),
+    )
+    rows = []
+    for name, _, plan in plans:
+        passes = [f"{sum(plan.breakdown[f'{phase}_s'].values()) * 1e3:,.1f}" for phase in ("prefill", "decode")]
+        knobs = (f"{plan.knobs.max_num_batched_tokens:,}", f"{plan.knobs.max_num_seqs:,}")
+        rows.append(Row(cells=tuple(Cell(text=t) for t in (name, *knobs, *passes))))
+    caption = "What these passes carry: batches differ between plans, so a longer step may serve more requests"
+    return Table(caption=caption, columns=columns, rows=tuple(rows))
+
+
+def memory_section(study: Study, plans: Named) -> Section:
     """GiB on the fullest GPU by kind, against the limit."""
-    series = []
-    for name, role, plan in plans:
-        found: dict[str, float] = {}
-        for kind, held in plan.breakdown["memory_bytes"].items():
-            part = "experts" if kind in EXPERTS else kind if kind in NOT_WEIGHTS else "weights"
-            found[part] = found.get(part, 0.0) + held / 2**30
-        series.append(Series(name=name, role=role, values=found))
-    capacity = study.cluster.gpu.hbm_bytes / 2**30
-    limit = next(x for x in study_limits(study) if x.code == "memory_util_frac").limit
-    return stacked_bars(
+    held = [plan.breakdown["memory_bytes"] for _, _, plan in plans]
+    series = [
+        Series(name=name, role=role, values={k: v / GIB for k, v in memory_parts(sizes).items()})
+        for (name, role, _), sizes in zip(plans, held, strict=True)
+    ]
+    capacity = study.cluster.gpu.hbm_bytes / GIB
+    limit = next(x for x in study_limits(study) if x.code == "memory_util_frac")
+    chart = stacked_bars(
         "Memory of the fullest GPU",
         unit="GiB",
         parts=MEMORY_PARTS,
         series=series,
         capacity=capacity,
-        limit=(capacity * limit, f"limit {percent(limit, 1 if 0.99 < limit < 1.0 else 0)}"),
+        limit=(capacity * limit.limit, f"limit {asked(limit.limit, limit.kind.unit)}"),
     )
+    kinds = [k for k in MEMORY if any(sizes.get(k, 0.0) > 0.0 for sizes in held)]
+    rows = [(MEMORY[kind], *(gib(sizes.get(kind, 0.0)) for sizes in held)) for kind in kinds]
+    table = text_table(("GiB on the fullest GPU", *(name for name, _, _ in plans)), rows)
+    return Section(key="memory", title="Memory", parts=(Grid((chart, table)),))
 
 
-def memory_table(plans: Named) -> Table:
-    """Every kind of memory to two decimals, GiB."""
-    kinds = [k for k in MEMORY if any(p.breakdown["memory_bytes"].get(k, 0.0) > 0.0 for _, _, p in plans)]
+def left_out_section(result: TuneResult) -> Section:
+    """Layouts that a rule forbids, plans that break a limit, and the nearest of those."""
+    space, nearest = result.space, result.infeasible[:NEAREST_ROWS]
+    lead = f"{space.enumerated:,} layouts were enumerated and {len(space.candidates):,} are valid."
+    found = (
+        _counted("Rejected before scoring, by rule", ("Layouts", "Rule"), space.rejected, rule_texts()),
+        _counted(
+            "Scored and infeasible, by the limit broken most", ("Plans", "Limit"), result.infeasible_counts, LIMITS
+        ),
+    )
+    parts: list[Part] = [Words((lead,)), Grid(tuple(table for table in found if table.rows))]
+    if nearest:
+        folded = "The nearest plans that break a limit" if result.ranked else ""
+        parts.append(Sortable(nearest_table(result, nearest), "nearest", folded=folded))
+    if len(nearest) < len(result.infeasible):
+        parts.append(Words((f"The nearest {len(nearest)} of {len(result.infeasible):,} are listed.",), "note"))
+    return Section(key="left-out", title="What was left out, and why", nav="Left out", parts=tuple(parts))
+
+
+def _counted(caption: str, header: tuple[str, str], counts: Mapping[str, int], titles: Mapping[str, str]) -> Table:
+    """How many by code, most first."""
     rows = [
-        Row(
-            cells=(
-                Cell(text=MEMORY[kind]),
-                *(Cell(text=f"{p.breakdown['memory_bytes'].get(kind, 0.0) / 2**30:,.2f}") for _, _, p in plans),
-            )
-        )
-        for kind in kinds
+        Row(cells=(Cell(text=f"{n:,}"), Cell(text=titles[code], small=code)))
+        for code, n in sorted(counts.items(), key=lambda item: -item[1])
     ]
-    columns = (Column(title="Kind", numeric=False), *(Column(title=name, unit="GiB") for name, _, _ in plans))
-    return Table(caption="Memory by kind, fullest GPU", columns=columns, rows=tuple(rows))
-
-
-def rejected_table(result: TuneResult) -> Table:
-    """Layouts that an engine's rule forbids."""
-    found = sorted(result.space.rejected.items(), key=lambda item: -item[1])
-    return Table(
-        caption="Rejected before scoring, by rule",
-        columns=(Column(title="Layouts"), Column(title="Rule", numeric=False)),
-        rows=tuple(Row(cells=(Cell(text=f"{n:,}"), Cell(text=RULE_TEXTS[r], small=r))) for r, n in found),
-    )
-
-
-def binding_table(result: TuneResult) -> Table:
-    """Scored plans that break a limit, by the one that binds."""
-    found = sorted(result.infeasible_counts.items(), key=lambda item: -item[1])
-    return Table(
-        caption="Scored and infeasible, by the limit broken most",
-        columns=(Column(title="Plans"), Column(title="Limit", numeric=False)),
-        rows=tuple(Row(cells=(Cell(text=f"{n:,}"), Cell(text=LIMITS[code], small=code))) for code, n in found),
-    )
-
-
-def _scaled(values: Mapping[str, float], factor: float) -> dict[str, float]:
-    return {name: value * factor for name, value in values.items()}
+    columns = (Column(title=header[0]), Column(title=header[1], numeric=False))
+    return Table(caption=caption, columns=columns, rows=tuple(rows))

@@ -1,1 +1,1 @@
-"""What figures are called, and how they are written, wherever a person reads them."""
+"""What figures, limits, parts and verdicts are called, and how they are written: the same wherever a person reads."""

@@ -8,7 +8,7 @@ far it is broken; NSGA-II, for several objectives, gets the scored plans as its 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,6 @@ def sample(
     known: Sequence[PlanResult],
     *,
     budget: int,
-    take: Callable[[list[Candidate]], list[Candidate]] = list,
-    others: Callable[[], int] = int,
     scorer: Scorer = score,
     goals: Sequence[tuple[str, str]] = (),
 ) -> Iterator[list[PlanResult]]:
@@ -51,9 +49,7 @@ def sample(
         study: the question.
         missing: candidates to choose from.
         known: plans scored before.
-        budget: plans scored in all, by whomever.
-        take: which of some candidates are this worker's to score.
-        others: plans that other workers have scored since `known`.
+        budget: plans scored in all.
         scorer: results of candidates, at least one of each.
         goals: metric and direction of several objectives; none: the study's own.
     """
@@ -64,18 +60,18 @@ def sample(
     asked = [direction for _, direction in goals] or [study.objective.direction]
     directions = [optuna.study.StudyDirection[direction.upper()] for direction in asked]
     memory = Memory(lambda number: _sampler(study, budget, number, several=bool(goals)), directions)
-    everything = [*missing, *dict.fromkeys(Candidate(engine=p.engine, layout=p.layout, gpu=p.gpu) for p in known)]
+    everything = [*missing, *dict.fromkeys(p.candidate for p in known)]
     if not everything:
         return
     axes = SampleAxes.of(everything)
     at = {plan_key(c): i for i, c in enumerate(everything)}
     taken = np.arange(len(everything)) >= len(missing)
 
-    def tell(plans: Sequence[PlanResult], attrs: dict[str, Any]) -> None:
-        told = [_told(study, p, axes, at[p.plan], goals, attrs) for p in plans]
-        memory.tell([trial for trial in told if trial is not None])
+    def add_results(plans: Sequence[PlanResult], attrs: dict[str, Any]) -> None:
+        trials = (_as_trial(study, p, axes, at[p.plan], goals, attrs) for p in plans)
+        memory.tell([trial for trial in trials if trial is not None])
 
-    tell(known, {})
+    add_results(known, {})
     # uniform over the candidates: what the axes are drawn from at random is nearest to few of them, again and again
     uniform: dict[str, optuna.distributions.BaseDistribution] = {
         "candidate": optuna.distributions.IntDistribution(0, len(everything) - 1)
@@ -83,7 +79,7 @@ def sample(
     first = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=study.search.seed))
     at_random = budget if study.search.sampler == "random" else max(round(FIRST * budget), min(BATCH, budget))
     scored = len({p.plan for p in known})
-    while (open_trials := budget - scored - others()) > 0 and not taken.all() and time.monotonic() < deadline:
+    while (open_trials := budget - scored) > 0 and not taken.all() and time.monotonic() < deadline:
         batch: list[Candidate] = []
         attrs: dict[str, Any] = {}
         for _ in range(min(BATCH, open_trials, int((~taken).sum()))):
@@ -94,8 +90,8 @@ def sample(
                 index = axes.nearest(params, taken)
             taken[index] = True
             batch.append(everything[index])
-        results = scorer(study, take(batch))
-        tell(results, attrs)
+        results = scorer(study, batch)
+        add_results(results, attrs)
         scored += len({p.plan for p in results})
         yield results
 
@@ -117,7 +113,7 @@ def _free(index: int, taken: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
     return int(free[np.searchsorted(free, index) % free.size])
 
 
-def _told(
+def _as_trial(
     study: Study,
     plan: PlanResult,
     axes: SampleAxes,

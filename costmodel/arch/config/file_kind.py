@@ -19,7 +19,7 @@ _KINDS: tuple[tuple[frozenset[str], str], ...] = tuple(
         ),
         (("added_tokens_decoder",), "is a tokenizer's config, which gives no sizes: give the config.json beside it"),
         (("peft_type",), "is an adapter's config (PEFT): give the config.json of the model that it adapts"),
-        (("pretrained_config", "build_config"), "is the config of a built TensorRT-LLM engine: give the checkpoint's"),
+        (("pretrained_config", "build_config"), "is the config of a compiled serving engine: give the checkpoint's"),
         (("decoder_start_token_id", "max_new_tokens"), "is a generation config, which gives no sizes"),
         (("image_processor_type",), "is an image processor's config, which gives no sizes"),
     )

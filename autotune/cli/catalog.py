@@ -1,0 +1,81 @@
+"""Models and GPUs known by name: `autotune catalog`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autotune.cli.options import SHOWN
+
+if TYPE_CHECKING:
+    from autotune.report.text_blocks import Report
+
+GPU_FIELDS = (
+    "peak_flops_per_s",
+    "hbm_bytes",
+    "hbm_bytes_per_s",
+    "scaleup_gpus",
+    "scaleup_bytes_per_s",
+    "scaleout_bytes_per_s",
+    "generation",
+    "sources",
+)
+SHORT_NAMES = 3
+"""Of each model, in the table."""
+GPU_COLUMNS = ("GPU", "generation", "BF16 TFLOP/s", "FP8", "FP4", "HBM GiB", "TB/s", "domain", "GB/s in", "GB/s out")
+
+
+@click.command()
+@SHOWN
+def catalog(as_json: bool, as_table: bool) -> None:
+    """List the models and GPUs known by name."""
+    from autotune.cli.output import show
+    from costmodel.arch import active_params, load_model, model_names, short_names, total_params
+    from costmodel.hardware import gpu_names, load_gpu
+
+    models = {name: load_model(name) for name in model_names()}
+    gpus = {name: load_gpu(name) for name in gpu_names()}
+    short = short_names()
+    document = {
+        "models": {
+            n: {"total_params": total_params(a), "active_params": active_params(a), "short_names": list(short[n])}
+            for n, a in models.items()
+        },
+        "gpus": {n: {field: getattr(gpu, field) for field in GPU_FIELDS} for n, gpu in gpus.items()},
+    }
+    show(document, _report, as_json=as_json, as_table=as_table)
+
+
+def _report(document: dict[str, Any]) -> Report:
+    from autotune.report.text_blocks import Block, Report, text_table
+
+    models, gpus = document["models"], document["gpus"]
+    rows = []
+    for name, m in models.items():
+        sizes = (f"{m[n] / 1e9:,.1f} B" for n in ("total_params", "active_params"))
+        rows.append((name, *sizes, ", ".join(m["short_names"][:SHORT_NAMES])))
+    model_table = text_table(("model", "parameters", "active", "short names"), rows, texts=(0, 3))
+    return Report(
+        headline=f"{len(models)} models and {len(gpus)} GPUs",
+        blocks=(
+            Block(title="Models", table=model_table),
+            Block(
+                title="GPUs", table=text_table(GPU_COLUMNS, [_gpu_cells(n, g) for n, g in gpus.items()], texts=(0, 1))
+            ),
+        ),
+    )
+
+
+def _gpu_cells(name: str, gpu: dict[str, Any]) -> tuple[str, ...]:
+    peaks = gpu["peak_flops_per_s"]
+    return (
+        name,
+        gpu["generation"],
+        *(f"{peaks[dtype] / 1e12:,.0f}" if dtype in peaks else "–" for dtype in ("bf16", "fp8", "fp4")),
+        f"{gpu['hbm_bytes'] / 2**30:.0f}",
+        f"{gpu['hbm_bytes_per_s'] / 1e12:.2f}",
+        str(gpu["scaleup_gpus"]),
+        f"{gpu['scaleup_bytes_per_s'] / 1e9:.0f}",
+        f"{gpu['scaleout_bytes_per_s'] / 1e9:.0f}",
+    )

@@ -1,0 +1,100 @@
+"""What commands write: a document as JSON or for people, into a file or not, and how far they are."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from autotune.cli.options import wants_json
+from autotune.files import write_file
+from autotune.report.files import to_json
+from autotune.report.markdown import markdown_report
+from autotune.report.terminal import WIDTH, Terminal, print_report, stdout_console
+from autotune.report.text_blocks import Report
+from costmodel.errors import InputError
+
+SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json"}
+"""Ending of a file -> the form that it is taken to be in where none is asked for."""
+PATIENCE_S = 2.0
+"""What takes longer gets a progress bar."""
+
+
+def show(
+    document: dict[str, Any], report: Callable[[dict[str, Any]], Report], *, as_json: bool, as_table: bool
+) -> None:
+    """A document on standard output: as JSON, or the report on it."""
+    if wants_json(as_json, as_table):
+        sys.stdout.write(to_json(document))
+    else:
+        print_report(stdout_console(), report(document))
+
+
+def publish(
+    document: dict[str, Any],
+    report: Callable[[dict[str, Any]], Report],
+    page: Callable[[dict[str, Any]], str],
+    *,
+    form: str,
+    out: str | None,
+) -> None:
+    """A document in a form of `chosen_form`, on standard output or into a file."""
+    if form == "terminal" and out is None:
+        print_report(stdout_console(), report(document))
+        return
+    if form == "terminal":
+        buffer = StringIO()
+        print_report(Terminal(width=WIDTH, file=buffer), report(document))
+        text = buffer.getvalue()
+    elif form == "markdown":
+        text = markdown_report(report(document))
+    else:
+        text = page(document) if form == "html" else to_json(document)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_file(Path(out), text)
+
+
+def chosen_form(form: str | None, out: str | None, *, as_json: bool, as_table: bool) -> str:
+    """The form that is asked for, else the one that the file's name says, else terminal, or JSON in a pipe.
+
+    Raises:
+        InputError: two are asked for.
+    """
+    if form is not None and (as_json or as_table):
+        raise InputError.single("--format", "must not be given with --json or --table")
+    if form is None and out is not None and not (as_json or as_table):
+        form = next((known for suffix, known in SUFFIXES.items() if out.lower().endswith(suffix)), None)
+    return form or ("json" if wants_json(as_json, as_table) else "terminal")
+
+
+@contextmanager
+def progress_bar(*, quiet: bool, title: str = "scoring plans") -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal for what takes longer than `PATIENCE_S`."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Terminal(stderr=True), transient=True)
+    task = bar.add_task("", total=None)
+    started, shown = time.monotonic(), False
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        if not shown and time.monotonic() - started > PATIENCE_S:
+            bar.start()
+            shown = True
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        if shown:
+            bar.stop()

@@ -1,0 +1,55 @@
+"""What a study could choose from, without scoring: `autotune space`."""
+
+from __future__ import annotations
+
+import click
+
+from autotune.cli.options import QUESTION, SHOWN
+
+
+@click.command()
+@QUESTION
+@SHOWN
+def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool) -> None:
+    """List the valid layouts of STUDY, and how many each rule forbids, without scoring."""
+    from collections import Counter
+    from pathlib import Path
+
+    from autotune.cli.output import show
+    from autotune.engines import engine_title
+    from autotune.report.document import candidate_document, counts_document
+    from autotune.report.text_blocks import Block, Line, Report, text_table
+    from autotune.report.tune_text import rejected_lines, study_headline
+    from autotune.space import short_plan
+    from autotune.study import load_study
+    from autotune.tuning.study_space import study_space
+
+    loaded = load_study(Path(study), overrides)
+    found = study_space(loaded)
+    counts = counts_document(found, feasible=0, infeasible={})
+
+    def report(_: object) -> Report:
+        rows = []
+        for c in found.candidates:
+            stages = sorted(Counter(c.layout.stage_layers).items(), reverse=True)
+            name = short_plan(c.layout, dense=not loaded.arch.is_moe) + ("" if c.gpu is None else f" @{c.gpu}")
+            rows.append((engine_title(c.engine), name, ", ".join(f"{n} x {layers}" for layers, n in stages)))
+        table = text_table(("engine", "plan", "layers per stage"), rows, texts=(0, 1, 2))
+        counted = f"{found.enumerated:,} enumerated, {len(found.candidates):,} valid"
+        lines: tuple[str | Line, ...] = (counted, *rejected_lines(found.rejected))
+        about = "layouts that the engines' rules allow"
+        return Report(
+            headline=study_headline(loaded, about),
+            blocks=(
+                Block(title="Layouts", table=table, lines=lines),
+                Block(title="Assumed of the model", lines=loaded.arch.assumptions),
+            ),
+        )
+
+    document = {
+        "study": loaded.name,
+        "counts": {k: counts[k] for k in ("enumerated", "valid", "rejected")},
+        "assumptions": list(loaded.assumptions),
+        "layouts": [candidate_document(c) for c in found.candidates],
+    }
+    show(document, report, as_json=as_json, as_table=as_table)

@@ -1,0 +1,336 @@
+"""What a serving engine is to this program. One subclass per engine holds everything that is that engine's alone.
+
+Attributes are facts; methods are given values and return values. `ENGINES` (in `registry`) holds one object of each
+subclass, and nothing outside this package names an engine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from autotune.engines.benchmark import BenchCommand, Drive
+from autotune.engines.command_line import Arg, CommandLine
+from autotune.engines.layout_rules import Rule
+from autotune.engines.option_reader import Command, OptionReader
+from autotune.engines.options import DATA, OptionList, choose_version, option_list, versions
+from autotune.engines.service import Service
+from costmodel.arch import Arch
+from costmodel.engine import EngineTraits
+from costmodel.errors import InputError
+from costmodel.hardware import Gpu
+from costmodel.plan.layout import Layout
+
+ANY_HOST = "0.0.0.0"  # noqa: S104  # servers are for other machines
+_ALSO_SAID = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "bfloat16": "bf16", "float16": "fp16", "half": "fp16"}
+"""What cache options take beside the names that commands are written with -> ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaNodes:
+    """Where one replica lies: some GPUs of one node, or all GPUs of several."""
+
+    nodes: tuple[int, ...]
+    """Numbers of the nodes; the first is the replica's head."""
+    gpus: tuple[int, ...]
+    """Numbers of its GPUs, the same on each node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerMetrics:
+    """Names of what a server counts for Prometheus."""
+
+    prefix: str
+    """Of all its own metrics."""
+    prompt_tokens: str
+    """Histogram of requests by prompt tokens."""
+    output_tokens: str
+    """Histogram of requests by output tokens."""
+    ttft_s: str
+    """Histogram of requests by time to first token."""
+    cache_hits: tuple[str, ...]
+    """Prompt tokens found in the prefix cache; names of several versions, of which a server has one."""
+    cache_queries: tuple[str, ...]
+    """Prompt tokens looked for in the prefix cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamoBackend:
+    """How NVIDIA Dynamo runs an engine."""
+
+    framework: str
+    """`backendFramework` of a DynamoGraphDeployment."""
+    module: str
+    """Python module of its worker."""
+    image: str
+    """What NVIDIA publishes; `{release}` stands for Dynamo's release that is written for."""
+    version: str
+    """Of the engine in that image."""
+    annotations: Mapping[str, str]
+    operator_options: Mapping[str, int]
+    """Options that the operator or the runtime sets by itself -> how many values they take."""
+    table_options: tuple[str, ...]
+    """Options that take JSON, written as one option per key, since the operator hands commands to a shell."""
+
+
+class Router(ABC):
+    """A program of an engine's makers that spreads requests over replicas."""
+
+    port: ClassVar[int]
+    live_path: ClassVar[str]
+    """Answers 200 while the router runs."""
+    ready_path: ClassVar[str]
+    """Answers 200 when it has a server to send requests to."""
+
+    @abstractmethod
+    def command(self, hosts: Sequence[Arg]) -> tuple[Arg, ...]:
+        """What starts it over servers at these addresses."""
+
+    @abstractmethod
+    def discovering_command(self, selector: Sequence[str], server_port: int, namespace: str) -> tuple[Arg, ...]:
+        """What starts it on Kubernetes, where it finds servers by labels (`name=value`)."""
+
+
+class Engine(ABC):
+    """One serving engine: its layouts, its hardware, the commands it is started with and how they are read back."""
+
+    traits: ClassVar[EngineTraits]
+    title: ClassVar[str]
+    """As its makers write it."""
+
+    # Which plans it takes.
+    rules: ClassVar[tuple[Rule, ...]]
+    """What a layout must hold so that the engine can be launched with it, all of it listed: nothing is inherited."""
+    tp_may_be_stage_width: ClassVar[bool]
+    """Whether `TP` in a short plan string may mean the width of a stage, as the engine's own option does."""
+    quick_experts: ClassVar[Mapping[str, str]] = {}
+    """Storage dtype of experts -> setting that gives them the quickest kernels on Blackwell."""
+
+    # What a switch to it takes.
+    startup_s: ClassVar[float]
+    """From a process's start until it serves, weights not counted; what a study assumes."""
+
+    # The commands that start it.
+    http_port: ClassVar[int]
+    ports_apart: ClassVar[int] = 1
+    """Between servers on one node."""
+    peer_ports: ClassVar[tuple[int, ...]] = ()
+    """Ports of a replica's head that its other nodes reach."""
+    process_per_node: ClassVar[bool] = True
+    """Whether every node of a replica gets a command; otherwise the head's starts the others."""
+    partition_variable: ClassVar[str | None] = None
+    """Environment variable with the layers of each stage; None: they stand elsewhere."""
+    ready_s: ClassVar[float] = 3600.0
+    """Allowed until a server answers: weights from shared storage, compiling, tuning and capturing graphs."""
+    health_path: ClassVar[str] = "/health"
+    """Answers 200 when the server is ready."""
+    every_node_may_answer: ClassVar[bool] = False
+    """Whether `Service.hybrid_lb` means something to it."""
+    kv_names: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Dtype of the cache -> what the option takes for it; several where versions differ, newest first."""
+    weight_names: ClassVar[Mapping[str, str]]
+    """Dtype of weights -> the option's value that makes it of a 16-bit checkpoint when it is loaded."""
+    speculative_option: ClassVar[str]
+    """Where it is told how to draft tokens."""
+    options_data: ClassVar[Path] = DATA
+    """Folder with the lists of options of its versions, its benchmark's and its router's."""
+
+    # The commands that started it elsewhere.
+    programs: ClassVar[tuple[tuple[str, ...], ...]]
+    """Words that a server's command begins with, all ways of it; the first is the usual one."""
+    model_is_positional: ClassVar[bool] = True
+    abbreviations: ClassVar[bool] = False
+    """Whether its parser takes the beginning of an option for the option."""
+    dotted_options: ClassVar[bool] = False
+    """Whether its parser takes `--option.key value` for a key of an option that is a JSON object."""
+    later_node_options: ClassVar[tuple[str, ...]] = ("node_rank",)
+    """Options whose value is above 0 on nodes of a replica that are not its head."""
+    worker_option: ClassVar[str | None] = None
+    """Flag of processes that do not answer requests."""
+    config_option: ClassVar[str | None] = None
+    """Option that names a YAML file whose fields override options."""
+    config_tables: ClassVar[tuple[str, ...]] = ()
+    """Fields of that file that hold fields."""
+    length_option: ClassVar[str]
+    """Longest request, tokens."""
+    sequences_option: ClassVar[str]
+    tokens_option: ClassVar[str]
+    limits_over_ranks: ClassVar[bool] = False
+    """Whether the two count all attention-DP ranks together, not one."""
+    cache_option: ClassVar[str]
+    """Dtype of the cache."""
+    memory_options: ClassVar[tuple[str, ...]]
+    """Share of memory, by any of the names."""
+    memory_is_of_everything: ClassVar[bool]
+    """Whether that share is of all that the engine fills: weights, activations and cache."""
+    shown_options: ClassVar[tuple[str, ...]]
+    """Options that decide about plan, memory and load: two servers that differ in them are no copies of one plan, and
+    their defaults are shown where nothing is said."""
+
+    # What stands around a server.
+    image: ClassVar[str]
+    """What its makers publish for NVIDIA GPUs; `{version}` stands for the version."""
+    image_name: ClassVar[str]
+    """End of that image's name, by which it is known in any registry."""
+    image_program: ClassVar[tuple[str, ...]] = ()
+    """What the image runs where a container only gives arguments."""
+    bench_client: ClassVar[str]
+    """Name of the option lists of the client that measures it."""
+    bench_result: ClassVar[str]
+    """Name of the file that the client writes."""
+    router: ClassVar[Router | None] = None
+    """None: replicas are independent servers, for any load balancer."""
+    metrics: ClassVar[ServerMetrics | None] = None
+    dynamo: ClassVar[DynamoBackend | None] = None
+
+    @property
+    def name(self) -> str:
+        """By which studies, plan strings and files name it."""
+        return self.traits.name
+
+    @abstractmethod
+    def longer_stages(self, pp: int, remainder: int) -> range:
+        """Stages that hold one layer more than the others, where `remainder` layers are left over."""
+
+    def split_layers(self, num_hidden_layers: int, pp: int) -> tuple[int, ...]:
+        """Layers per stage, first to last, as the engine splits them when it is not told otherwise.
+
+        Raises:
+            ValueError: `pp` does not lie between 1 and `num_hidden_layers`.
+        """
+        if not 1 <= pp <= num_hidden_layers:
+            raise ValueError(f"`pp` must lie between 1 and num_hidden_layers, got {pp=}, {num_hidden_layers=}")
+        base, remainder = divmod(num_hidden_layers, pp)
+        longer = self.longer_stages(pp, remainder)
+        return tuple(base + (stage in longer) for stage in range(pp))
+
+    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:  # noqa: ARG002  # any can
+        """Why it cannot serve the model on this GPU in any of the weight dtypes (None: the checkpoint's)."""
+        return None
+
+    def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:
+        """Expert-parallel group and shard within it of a place in a stage: an expert's shards are neighbours."""
+        return divmod(place, layout.moe_tp)
+
+    @abstractmethod
+    def command(
+        self, service: Service, options: OptionList, place: ReplicaNodes, node_rank: int, port: int
+    ) -> tuple[Arg, ...]:
+        """What starts a replica's process on its node number `node_rank`.
+
+        Raises:
+            InputError: the version has no option for something in the plan, or the plan cannot be placed so.
+        """
+
+    def check_nodes(self, service: Service, nodes: int) -> None:  # noqa: B027  # most take any
+        """Raises `InputError`, by a rule's name, where replicas cannot lie on so many nodes each."""
+
+    def files(self, service: Service, options: OptionList) -> Mapping[str, Mapping[str, Any]]:  # noqa: ARG002  # none
+        """Configuration files that commands name: name -> content. Raises `InputError` as `command`."""
+        return {}
+
+    def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:  # noqa: ARG002  # nothing by itself
+        """What was chosen that the plan does not say, for replicas of so many nodes."""
+        return ()
+
+    @abstractmethod
+    def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:
+        """What the commands of so many servers say of the layout; no stages where they leave the layers open.
+
+        `arch` None: the model is not known, and what its kind decides is guessed and said.
+        """
+
+    def stated_stages(self, options: OptionReader, pp: int) -> tuple[int, ...]:
+        """Layers of each stage by the environment of a command; none where it does not say them."""
+        variable = self.partition_variable
+        return options.stages(None if variable is None else options.command.env.get(variable), pp)
+
+    def same_lengths(self, isl: tuple[int, int], osl: tuple[int, int], prefix_hit_frac: float) -> bool:  # noqa: ARG002
+        """Whether the client sends requests of one length: as the study has them, or as it draws them."""
+        return isl[0] == isl[1] and osl[0] == osl[1]
+
+    @abstractmethod
+    def benchmark(self, service: Service, options: OptionList, drive: Drive) -> BenchCommand:
+        """One run of the client.
+
+        Raises:
+            InputError: the client of this version has no option for something in it.
+        """
+
+    def bench_options(self, version: str) -> OptionList:
+        """Options of the client: of the server's version, or the nearest older one."""
+        return choose_version(self.bench_client, version, self.options_data)[0]
+
+    def bench_image(self) -> str | None:
+        """Image that has the client; None: the server's."""
+        return None
+
+    def is_worker(self, command: Command) -> bool:
+        """Whether a command is no server's head; a rank that only the cluster fills in counts as the first."""
+        ranks = (command.values.get(name) for name in self.later_node_options)
+        later = any(isinstance(r, str) and r.isdigit() and int(r) > 0 for r in ranks)
+        return later or (self.worker_option is not None and command.values.get(self.worker_option) is True)
+
+    def versions(self) -> tuple[str, ...]:
+        """Versions whose options are known, newest first."""
+        return versions(self.name, self.options_data)
+
+    def options(self, version: str) -> OptionList:
+        """Options of one of `versions`."""
+        return option_list(self.name, version, self.options_data)
+
+    def choose_version(self, asked: str | None) -> tuple[OptionList, tuple[str, ...]]:
+        """As `options.choose_version`."""
+        return choose_version(self.name, asked, self.options_data)
+
+    def kv_name(self, dtype: str, choices: tuple[str, ...] = ()) -> str:
+        """What the cache option calls a dtype; `choices` are those of its version, empty where it lists none.
+
+        Raises:
+            InputError: `kv_dtype_support`: the engine has no such cache.
+        """
+        for name in self.kv_names.get(dtype, ()):
+            if not choices or name in choices:
+                return name
+        known = ", ".join(k for k, v in self.kv_names.items() if not choices or set(v) & set(choices))
+        raise InputError.single("plan", f"kv_dtype_support: {self.name} keeps a KV cache in {known}, got {dtype}")
+
+    def write_dtypes(self, line: CommandLine, service: Service) -> None:
+        """The cache's dtype and the quantisation to make when loading, where the plan has others than the checkpoint.
+
+        Raises:
+            InputError: as `kv_name` and `weight_name`.
+        """
+        if service.knobs.kv_dtype is not None:
+            choices = line.options.require(self.cache_option).choices
+            line.value(self.cache_option, self.kv_name(service.knobs.kv_dtype, choices))
+        if (quantization := self.weight_name(service)) is not None:
+            line.value("quantization", quantization)
+
+    def kv_dtype(self, name: str) -> str | None:
+        """Ours for what the option says; None for `auto`, the checkpoint's. The name itself where it is not ours."""
+        if name == "auto":
+            return None
+        ours = [dtype for dtype, names in self.kv_names.items() if name in names]
+        return ours[0] if ours else _ALSO_SAID.get(name, name)
+
+    def weight_name(self, service: Service) -> str | None:
+        """The quantisation to make when loading; None where the checkpoint already is of the plan's dtype.
+
+        Raises:
+            InputError: `weight_dtype_support`: the engine cannot make that dtype itself.
+        """
+        dtype = service.knobs.weight_dtype
+        if dtype is None or service.model_given:
+            return None
+        if dtype not in self.weight_names:
+            can = ", ".join(self.weight_names) or "no dtype"
+            raise InputError.single(
+                "plan",
+                f"weight_dtype_support: {self.name} makes {can} of a checkpoint when it loads it, the plan has weights "
+                f"in {dtype}: name a checkpoint that is stored so with --model",
+            )
+        return self.weight_names[dtype]

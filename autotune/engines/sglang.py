@@ -1,0 +1,313 @@
+"""SGLang: one `sglang.launch_server` per node of a replica, and a router over the replicas.
+
+Parallel arithmetic (sglang/srt/server_args.py and arg_groups/parallel_hook.py of 0.5.9, 0.5.22 and 0.5.23): `--tp-size`
+is the width W of a pipeline stage; attention TP = W / attention-DP / attention-CP; experts' TP = W / EP. With
+attention-DP the engine divides `--chunked-prefill-size` and `--max-running-requests` by it, so that both are written
+for all ranks together. An all-to-all backend sets EP to W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from autotune.engines import layout_rules as shared
+from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, facts, middle, shared_prefix
+from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
+from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, Router
+from autotune.engines.option_reader import OptionReader
+from autotune.engines.options import OptionList, option_list, versions
+from autotune.engines.service import BenchLoad, Service
+from autotune.engines.weight_dtypes import lacking_dtype
+from costmodel.arch import Arch
+from costmodel.dtypes import storage
+from costmodel.engine import CacheDtype, EngineTraits
+from costmodel.errors import InputError
+from costmodel.hardware import Gpu
+from costmodel.plan.layout import Layout
+
+DIST_PORT = 20000
+ROUTER_LISTS = "sglang_router"
+SPANNING_EXCHANGES = (
+    "ascend_fuseep", "deepep", "deepep_v2", "flashinfer", "flashinfer_megamoe", "megamoe", "mooncake", "mori", "nixl",
+    "pplx",
+)  # fmt: skip
+"""All-to-all backends that set EP to the width of a stage (`_A2A_EP_SPANNING_BACKENDS`)."""
+WITHOUT_STAGES = frozenset(
+    (
+        "afmoe", "baichuan", "chatglm", "cohere", "cohere2", "cohere2_moe", "dbrx", "deepseek", "ernie4_5",
+        "ernie4_5_moe", "ernie4_5_moe_vl", "ernie4_5_vl_moe", "exaone", "falcon_h1", "gemma", "gemma2", "gemma3",
+        "gemma3n", "gpt2", "gpt_bigcode", "gptj", "granite", "granite_swa", "granitemoe", "granitemoe_swa",
+        "granitemoeshared", "grok", "grok-1", "hrm_text", "hunyuan", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3",
+        "hy_v4", "internlm2", "jet_nemotron", "lfm2", "lfm2_moe", "llama4", "longcat_flash", "mimo", "minicpm",
+        "minicpm3", "olmo", "olmo2", "olmo3", "olmoe", "orion", "persimmon", "phi", "phi4mm", "phimoe", "qwen",
+        "qwen2_vl", "qwen3_next", "stablelm", "starcoder2", "step3", "step3p7", "step3_vl", "xverse",
+    )
+)  # fmt: skip
+"""Families (`model_type`) that cannot be cut into pipeline stages. 0.5.23: classes of sglang/srt/models whose `forward`
+takes no `pp_proxy_tensors`, for which sglang/srt/model_executor/model_runner.py asserts "Pipeline Parallel is not
+compatible with this model"."""
+
+
+class SglangRouter(Router):
+    """SGLang's router: requests with a common prefix meet its cache (`cache_aware`)."""
+
+    port = 8000
+    live_path = "/liveness"
+    ready_path = "/readiness"
+
+    def command(self, hosts: Sequence[Arg]) -> tuple[Arg, ...]:
+        """What starts it over servers at these addresses."""
+        line = _router_line().values("worker_urls", list(hosts)).value("policy", "cache_aware")
+        line.value("worker_startup_timeout_secs", int(Sglang.ready_s))
+        return line.value("host", ANY_HOST).value("port", self.port).done()
+
+    def discovering_command(self, selector: Sequence[str], server_port: int, namespace: str) -> tuple[Arg, ...]:
+        """What starts it on Kubernetes, where it finds servers by labels."""
+        line = _router_line().flag("service_discovery").values("selector", list(selector))
+        line.value("service_discovery_port", server_port).value("service_discovery_namespace", namespace)
+        return line.value("policy", "cache_aware").value("host", ANY_HOST).value("port", self.port).done()
+
+
+def _router_line() -> CommandLine:
+    return CommandLine(option_list(ROUTER_LISTS, versions(ROUTER_LISTS)[0]))
+
+
+class Sglang(Engine):
+    """SGLang."""
+
+    traits = EngineTraits(
+        name="sglang",
+        calibration="sglang",
+        stages_strided=False,
+        kv_fraction_is_of_free=False,
+        reserves_whole_output=False,
+        prompts_ride_on_decode_steps=False,
+        quantised_cache=CacheDtype.ACTIVATIONS,
+    )
+    title = "SGLang"
+    rules = (
+        shared.STAGES_HAVE_LAYERS,
+        shared.pipeline_model_class(WITHOUT_STAGES),
+        shared.DENSE_HAS_NO_EXPERTS,
+        shared.ATTENTION_HEADS,
+        shared.KV_HEADS,
+        shared.LINEAR_ATTENTION_HEADS,
+        shared.ENOUGH_EXPERTS,
+        shared.EXPERTS_DIVISIBLE,
+        shared.REDUNDANT_EXPERTS_NEED_EP,
+        shared.EXPERT_SHARDS,
+        shared.EXPERT_BLOCKS,
+        shared.DENSE_MODEL_SHARDS,  # of mixtures of experts `--moe-dense-tp-size 1` keeps dense layers whole
+        shared.EXPERT_MODEL_INTEGER_GROUPS,
+        shared.NO_DECODE_CONTEXT_PARALLEL,
+    )
+    tp_may_be_stage_width = True
+    startup_s = 120.0
+    """Graph capture "can take up to several minutes" by its own log."""
+
+    http_port = 30000
+    ports_apart = 300
+    """Each server uses ports up to about 260 above its own (`ZMQ_TCP_PORT_DELTA` is 233)."""
+    peer_ports = (DIST_PORT,)
+    partition_variable = "SGLANG_PP_LAYER_PARTITION"
+    kv_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "bf16": ("bf16",),
+        "fp8": ("fp8_e4m3",),
+        "nvfp4": ("nvfp4", "fp4_e2m1"),
+    }
+    """Choices of `--kv-cache-dtype`."""
+    weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8", "mxfp8": "mxfp8", "mxfp4": "mxfp4"}
+    speculative_option = "--speculative-algorithm"
+
+    programs = (("sglang.launch_server",), ("sglang", "serve"))
+    model_is_positional = False
+    abbreviations = True
+    length_option = "context_length"
+    sequences_option = "max_running_requests"
+    tokens_option = "chunked_prefill_size"
+    limits_over_ranks = True
+    cache_option = "kv_cache_dtype"
+    memory_options = ("mem_fraction_static",)
+    memory_is_of_everything = False
+    shown_options = (
+        "tp_size", "pp_size", "attn_dp_size", "dp_size", "attn_cp_size", "ep_size", "moe_a2a_backend",
+        "ep_num_redundant_experts", "enable_eplb", "chunked_prefill_size", "max_running_requests",
+        "mem_fraction_static", "context_length", "kv_cache_dtype", "nnodes",
+    )  # fmt: skip
+
+    image = "lmsysorg/sglang:v{version}"
+    image_name = "sglang"
+    bench_client = "sglang_bench"
+    bench_result = "result.jsonl"
+    router = SglangRouter()
+
+    def longer_stages(self, pp: int, remainder: int) -> range:
+        """The last."""
+        return range(pp - remainder, pp)
+
+    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
+        """On AMD's GPUs with NVFP4 weights: 0.5.23 (modelopt_quant.py) refuses it there. NVIDIA's GPUs without FP4
+        read NVFP4 by Marlin's weight-only kernels.
+        """
+        if not gpu.generation.startswith("cdna"):
+            return None
+        lacking = lacking_dtype(arch, weights, lambda dtype: storage(dtype).base == "nvfp4")
+        return None if lacking is None else f"SGLang has no kernels for {lacking} weights on {gpu.generation} GPUs"
+
+    def check_nodes(self, service: Service, nodes: int) -> None:
+        """Raises `InputError`: `stages_per_node`."""
+        pp = service.layout.pp
+        if nodes % pp and pp % nodes:
+            raise InputError.single(
+                "plan",
+                "stages_per_node: SGLang gives every node whole pipeline stages or every stage whole nodes: pp must "
+                f"divide the nodes of a replica or be a multiple of them, got pp={pp}, nodes={nodes}",
+            )
+
+    def command(
+        self, service: Service, options: OptionList, place: ReplicaNodes, node_rank: int, port: int
+    ) -> tuple[Arg, ...]:
+        """`sglang.launch_server` on one node."""
+        layout, limits, over_ranks = service.layout, service.limits, "over_attention_dp_ranks"
+        line = CommandLine(options).value("model_path", service.model).value("host", ANY_HOST).value("port", port)
+        line.value("tp_size", layout.width, meaning="stage_width").value("pp_size", layout.pp)
+        if layout.attn_dp > 1:
+            _attention_dp(line, layout.attn_dp)
+        line.degree("attn_cp_size", layout.attn_cp)
+        if service.arch.is_moe:
+            _experts(line, service)
+        tokens, sequences = limits.max_num_batched_tokens * layout.attn_dp, limits.max_num_seqs * layout.attn_dp
+        line.value("chunked_prefill_size", tokens, meaning=over_ranks)
+        line.value("max_running_requests", sequences, meaning=over_ranks)
+        line.value("mem_fraction_static", limits.static_fraction, meaning="of_total")
+        line.value("context_length", limits.max_model_len)
+        self.write_dtypes(line, service)
+        if not service.cuda_graphs and "cuda_graph_backend_decode" in options.options:
+            line.value("cuda_graph_backend_decode", "disabled")
+        elif not service.cuda_graphs:
+            line.flag("disable_cuda_graph")
+        if len(place.nodes) > 1:
+            line.value("nnodes", len(place.nodes)).value("node_rank", NodeRank(rank=node_rank))
+            line.value("dist_init_addr", NodeHost(node=place.nodes[0], port=DIST_PORT))
+        return line.done()
+
+    def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:  # noqa: ARG002  # of any number alike
+        """What the memory fraction is of, that DeepEP is there, and the router's version."""
+        limits = service.limits
+        memory = (
+            f"--mem-fraction-static {limits.static_fraction:g} is weights and KV cache alone; with activations, CUDA "
+            f"graphs and buffers beside it the GPU is filled to {limits.gpu_memory_utilization:g}, as scored"
+        )
+        out = [memory]
+        if service.exchange == "routed" and service.layout.moe_tp > 1:
+            out.append(
+                "scored with tokens sent only to the ranks of their experts, for which SGLang sets EP to a stage's "
+                "width: no --moe-a2a-backend is written, expect slower exchange"
+            )
+        elif service.exchange == "routed":
+            out.append(
+                "scored with tokens sent only to the ranks of their experts: --moe-a2a-backend deepep, which needs "
+                "DeepEP in the image; without it take the option out, and expect slower exchange"
+            )
+        if service.layout.replicas > 1:
+            out.append(f"the router's options are those of {ROUTER_LISTS} {versions(ROUTER_LISTS)[0]}")
+        return tuple(out)
+
+    def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:
+        """TP is the width of a stage; `--dp-size` is attention-DP with the old flag, else replicas."""
+        width, pp, cp = options.one("tp_size"), options.one("pp_size"), options.one("attn_cp_size")
+        old, copies = options.on("enable_dp_attention"), options.one("dp_size")
+        dp = options.one("attn_dp_size") if "attn_dp_size" in options.command.options.options else 1
+        if old and dp == 1:
+            dp, copies = copies, 1
+        ep = options.one("ep_size")
+        if options.text("moe_a2a_backend") in SPANNING_EXCHANGES:
+            if ep not in (1, width):
+                options.assumptions.append(
+                    f"--moe-a2a-backend sets EP to the width of a stage: {width} instead of {ep}"
+                )
+            ep = width
+        if options.one("moe_dp_size") > 1:
+            options.assumptions.append("--moe-dp-size is not modelled and left out")
+        is_moe = options.guess_experts(ep > 1 or dp > 1) if arch is None else arch.is_moe
+        return Layout(
+            replicas=servers * copies,
+            pp=pp,
+            attn_tp=options.divided(width, dp * cp, "attention-DP x attention-CP must divide --tp-size"),
+            attn_dp=dp,
+            attn_cp=cp,
+            moe_tp=options.divided(width, ep, "--ep-size must divide --tp-size") if is_moe else 1,
+            moe_ep=ep if is_moe else 1,
+            redundant_experts=options.number("ep_num_redundant_experts", 0, least=0) or 0,
+            stage_layers=self.stated_stages(options, pp),
+        )
+
+    def same_lengths(self, isl: tuple[int, int], osl: tuple[int, int], prefix_hit_frac: float) -> bool:
+        """The client draws no lengths for prompts with a shared prefix."""
+        return super().same_lengths(isl, osl, prefix_hit_frac) or prefix_hit_frac > 0.0
+
+    def benchmark(self, service: Service, options: OptionList, drive: Drive) -> BenchCommand:
+        """`sglang.bench_serving`."""
+        load, assumed = service.load, []
+        line = CommandLine(options).value("backend", "sglang").value("base_url", drive.base_url)
+        line.value("model", service.model)
+        prefix, cut = shared_prefix(load)
+        if prefix:
+            line.value("dataset_name", "generated-shared-prefix").value("gsp_num_groups", 1)
+            line.value("gsp_prompts_per_group", drive.prompts).value("gsp_system_prompt_len", prefix)
+            line.value("gsp_question_len", middle(load.isl) - prefix).value("gsp_output_len", middle(load.osl))
+            if load.isl[0] < load.isl[1] or load.osl[0] < load.osl[1]:
+                assumed.append(
+                    "benchmark: prompts with a shared prefix all have mean lengths, SGLang's client draws none"
+                )
+        else:
+            assumed += _drawn_lengths(line, load)
+        line.value("num_prompts", drive.prompts).value("warmup_requests", drive.warmups)
+        line.value("request_rate" if load.request_rate_per_s is not None else "max_concurrency", drive.load)
+        if "ready_check_timeout_sec" in options.options:
+            line.value("ready_check_timeout_sec", READY_S)
+        same = self.same_lengths(load.isl, load.osl, load.prefix_hit_frac)
+        plan, lengths, _ = facts(service, drive, same_lengths=same)
+        tag = after(f"{plan};{lengths};autotune_replicas=", drive.replicas)
+        line.value("seed", 1).value("tag", tag).value("output_file", drive.result)
+        return BenchCommand(argv=line.done(), assumptions=(*cut, *assumed))
+
+
+def _attention_dp(line: CommandLine, attn_dp: int) -> None:
+    """Attention data parallelism, as the version spells it."""
+    if "attn_dp_size" in line.options.options:
+        line.value("attn_dp_size", attn_dp, meaning="attention_dp")
+    else:
+        line.value("dp_size", attn_dp, meaning="attention_dp_if_enabled").flag("enable_dp_attention")
+    line.flag("enable_dp_lm_head")  # the head is scored as split over attention TP
+
+
+def _experts(line: CommandLine, service: Service) -> None:
+    layout = service.layout
+    line.value("ep_size", layout.moe_ep, meaning="expert_parallel")
+    if service.exchange == "routed" and layout.moe_tp == 1:
+        line.value("moe_a2a_backend", "deepep")
+    if layout.redundant_experts:
+        line.value("ep_num_redundant_experts", layout.redundant_experts).flag("enable_eplb")
+    if not shared.dense_shards_whole(service.arch, layout.width):
+        line.value("moe_dense_tp_size", 1)
+
+
+def _drawn_lengths(line: CommandLine, load: BenchLoad) -> list[str]:
+    """Lengths from `[length x r, length]`, one r for prompts and outputs (sglang/benchmark/datasets/common.py of
+    0.5.23, bench_serving.py of 0.5.9); what had to differ from the study."""
+    line.value("dataset_name", "random-ids").flag("tokenize_prompt")
+    ratio, outputs, assumed = load.isl[0] / load.isl[1], load.osl[1], []
+    if abs(load.osl[0] / load.osl[1] - ratio) > 0.005:
+        outputs = round(2.0 * middle(load.osl) / (1.0 + ratio))
+        assumed.append(
+            f"benchmark: SGLang's client has one range for prompts and outputs: outputs of "
+            f"{round(outputs * ratio):,} to {outputs:,} tokens, with the study's mean of {middle(load.osl):,}"
+        )
+    line.value("random_input_len", load.isl[1]).value("random_output_len", outputs)
+    line.value("random_range_ratio", f"{ratio:.6g}")
+    return assumed
+
+
+SGLANG = Sglang()

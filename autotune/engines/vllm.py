@@ -1,0 +1,331 @@
+"""vLLM: one `vllm serve` per node of a replica.
+
+Parallel arithmetic (vllm/config/parallel.py, vllm/engine/arg_utils.py of 0.24 and 0.33): GPUs of a server = DP x PP x
+PCP x TP, data parallelism outermost. A data-parallel rank that fits a node is started by its node with
+`--data-parallel-size-local` and `--data-parallel-start-rank`; one that spans nodes by `--nnodes` and `--node-rank`.
+Nodes other than the head run `--headless`. The token budget and the sequences are those of one data-parallel rank.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from autotune.engines import layout_rules as shared
+from autotune.engines.benchmark import READY_S, BenchCommand, Drive, facts, middle, shared_prefix
+from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
+from autotune.engines.engine import ANY_HOST, DynamoBackend, Engine, ReplicaNodes, ServerMetrics
+from autotune.engines.layout_rules import Bools, Candidates, Rule
+from autotune.engines.option_reader import OptionReader
+from autotune.engines.options import OptionList
+from autotune.engines.service import Service
+from autotune.engines.weight_dtypes import lacking_dtype
+from costmodel.arch import Arch
+from costmodel.dtypes import storage
+from costmodel.engine import CacheDtype, EngineTraits
+from costmodel.errors import InputError, Problem
+from costmodel.hardware import Gpu
+from costmodel.plan.layout import Layout
+
+RPC_PORT = 29550
+MASTER_PORT = 29501
+EXCHANGES = {"routed": "deepep_low_latency", "gather": "allgather_reducescatter"}
+"""How the plan's experts were scored to get their tokens -> `--all2all-backend`."""
+
+
+WITHOUT_STAGES = frozenset(("aria", "gemma3n", "hrm_text", "iquestloopcoder", "mamba2", "phi4mm", "zamba2"))
+"""Families (`model_type`) that cannot be cut into pipeline stages. 0.33: classes of vllm/model_executor/models without
+the `SupportsPP` interface, for which vllm/config/model.py raises "Pipeline parallelism is not supported for this
+model"."""
+WITHOUT_KV_COPIES = frozenset(("gpt_oss",))
+"""0.33, vllm/model_executor/models/gpt_oss.py: KV heads // tensor-parallel size, which is 0 beyond the heads."""
+
+
+def _shared_expert_shards(arch: Arch, c: Candidates) -> Bools:
+    widths = (e.shared_width for e in arch.expert_shapes if e.shared_width)
+    return shared.cuts_badly(widths, c.attn_tp, shared.scale_block(arch.dtypes.shared_experts))
+
+
+def _decode_context(arch: Arch, c: Candidates) -> Bools:
+    most = c.attn_tp // max(shared.kv_head_counts(arch), default=1)
+    return (c.dcp > 1) & ((c.attn_tp % c.dcp != 0) | (c.dcp > most))
+
+
+class Vllm(Engine):
+    """vLLM."""
+
+    traits = EngineTraits(
+        name="vllm",
+        calibration="vllm",
+        stages_strided=True,
+        kv_fraction_is_of_free=False,
+        reserves_whole_output=False,
+        prompts_ride_on_decode_steps=True,
+        quantised_cache=CacheDtype.CHECKPOINT,
+    )
+    title = "vLLM"
+    rules = (
+        shared.STAGES_HAVE_LAYERS,
+        shared.pipeline_model_class(WITHOUT_STAGES),
+        shared.DENSE_HAS_NO_EXPERTS,
+        shared.ATTENTION_HEADS,
+        shared.KV_HEADS,
+        shared.kv_head_copies(WITHOUT_KV_COPIES),
+        shared.LINEAR_ATTENTION_HEADS,
+        Rule(
+            name="moe_tp_or_ep",
+            text="vLLM's expert parallelism is on or off: moe_tp or moe_ep must be 1",
+            fields=("moe_tp", "moe_ep"),
+            broken=lambda arch, c: (c.moe_tp > 1) & (c.moe_ep > 1) & arch.is_moe,
+        ),
+        shared.ENOUGH_EXPERTS,
+        shared.REDUNDANT_EXPERTS_DIVISIBLE,
+        shared.REDUNDANT_EXPERTS_NEED_EP,
+        shared.EXPERT_SHARDS,
+        shared.EXPERT_BLOCKS,
+        shared.DENSE_SHARDS,
+        Rule(
+            name="shared_expert_shards",
+            text="the shared experts' shard must be whole, in whole scale blocks: attn_tp against their width",
+            fields=("attn_tp", "shared_intermediate_size", "quant_block"),
+            broken=_shared_expert_shards,
+        ),
+        shared.INTEGER_GROUPS,
+        shared.decode_context_parallel(_decode_context),
+    )
+    tp_may_be_stage_width = False
+    quick_experts: ClassVar[Mapping[str, str]] = {"mxfp4": "VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1"}
+    """What InferenceMAX's launch scripts set on B200."""
+    startup_s = 120.0
+    """ "init engine" 91 s with a cold torch.compile cache (run-ai/runai-model-streamer#67), 34 s with a warm one
+    (vllm-project/vllm#20264), some 30 s around it; large mixtures of experts take up to 8 min
+    (vllm-project/vllm#43189)."""
+
+    http_port = 8000
+    peer_ports = (MASTER_PORT, RPC_PORT)
+    partition_variable = "VLLM_PP_LAYER_PARTITION"
+    every_node_may_answer = True
+    kv_names: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "bf16": ("bfloat16",),
+        "fp16": ("float16",),
+        "fp8": ("fp8",),
+        "int8": ("int8_per_token_head",),
+        "nvfp4": ("nvfp4",),
+    }
+    """Choices of `--kv-cache-dtype`."""
+    weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8"}
+    speculative_option = "--speculative-config"
+
+    programs = (("vllm", "serve"), ("vllm.entrypoints.openai.api_server",), ("dynamo.vllm",))
+    abbreviations = True
+    dotted_options = True
+    later_node_options = ("data_parallel_start_rank", "data_parallel_rank", "node_rank")
+    worker_option = "headless"
+    length_option = "max_model_len"
+    sequences_option = "max_num_seqs"
+    tokens_option = "max_num_batched_tokens"
+    cache_option = "kv_cache_dtype"
+    memory_options = ("gpu_memory_utilization",)
+    memory_is_of_everything = True
+    shown_options = (
+        "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size",
+        "decode_context_parallel_size", "enable_expert_parallel", "all2all_backend", "enable_eplb", "max_num_seqs",
+        "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization", "kv_cache_dtype", "enforce_eager",
+        "nnodes", "data_parallel_backend",
+    )  # fmt: skip
+
+    image = "vllm/vllm-openai:v{version}"
+    image_name = "vllm-openai"
+    image_program = ("vllm", "serve")
+    bench_client = "vllm_bench"
+    bench_result = "result.json"
+    metrics = ServerMetrics(
+        prefix="vllm:",
+        prompt_tokens="vllm:request_prompt_tokens",
+        output_tokens="vllm:request_generation_tokens",
+        ttft_s="vllm:time_to_first_token_seconds",
+        cache_hits=("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
+        cache_queries=("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
+    )
+    dynamo = DynamoBackend(
+        framework="vllm",
+        module="dynamo.vllm",
+        image="nvcr.io/nvidia/ai-dynamo/vllm-runtime:{release}",
+        version="0.31.0",  # docs.nvidia.com/dynamo/v1.6.1/reference/compatibility
+        annotations={"nvidia.com/vllm-distributed-executor-backend": "mp"},
+        operator_options={
+            "--data-parallel-size-local": 1,
+            "--data-parallel-address": 1,
+            "--data-parallel-rpc-port": 1,
+            "--data-parallel-start-rank": 1,
+            "--data-parallel-hybrid-lb": 0,
+            "--nnodes": 1,
+            "--node-rank": 1,
+            "--master-addr": 1,
+            "--master-port": 1,
+            "--headless": 0,
+            "--host": 1,
+            "--port": 1,
+        },
+        table_options=("--eplb-config",),
+    )
+
+    def longer_stages(self, pp: int, remainder: int) -> range:
+        """Those before the last (`get_pp_indices`)."""
+        return range(pp - remainder - 1, pp - 1)
+
+    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
+        """On AMD's GPUs with NVFP4 weights: `_POSSIBLE_NVFP4_KERNELS` of 0.33 (vllm/model_executor/kernels/linear)
+        has an emulation there. NVIDIA's GPUs without FP4 read NVFP4 by Marlin's weight-only kernels.
+        """
+        if not gpu.generation.startswith("cdna"):
+            return None
+        lacking = lacking_dtype(arch, weights, lambda dtype: storage(dtype).base == "nvfp4")
+        return (
+            None
+            if lacking is None
+            else f"vLLM has only emulated kernels for {lacking} weights on {gpu.generation} GPUs"
+        )
+
+    def command(
+        self, service: Service, options: OptionList, place: ReplicaNodes, node_rank: int, port: int
+    ) -> tuple[Arg, ...]:
+        """`vllm serve` on one node."""
+        layout, limits = service.layout, service.limits
+        line = CommandLine(options).positional(service.model)
+        if node_rank == 0 or service.hybrid_lb:
+            line.value("host", ANY_HOST).value("port", port)
+        line.value("tensor_parallel_size", layout.attn_tp, meaning="attention_tp")
+        line.value("pipeline_parallel_size", layout.pp)
+        line.degree("data_parallel_size", layout.attn_dp, meaning="attention_dp")
+        line.degree("prefill_context_parallel_size", layout.attn_cp)
+        line.degree("decode_context_parallel_size", layout.dcp)
+        _join_nodes(line, service, place, node_rank)
+        if layout.moe_ep > 1:
+            line.flag("enable_expert_parallel")
+            if service.exchange in EXCHANGES:
+                line.value("all2all_backend", EXCHANGES[service.exchange])
+        if layout.redundant_experts:
+            line.flag("enable_eplb")
+            line.value("eplb_config", json.dumps({"num_redundant_experts": layout.redundant_experts}))
+        line.value("max_model_len", limits.max_model_len)
+        line.value("max_num_seqs", limits.max_num_seqs, meaning="per_attention_dp_rank")
+        line.value("max_num_batched_tokens", limits.max_num_batched_tokens, meaning="per_attention_dp_rank")
+        line.value("gpu_memory_utilization", limits.gpu_memory_utilization, meaning="of_total")
+        self.write_dtypes(line, service)
+        if not service.cuda_graphs:
+            line.flag("enforce_eager")
+        return line.done()
+
+    def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:  # noqa: ARG002  # of any number alike
+        """That DeepEP is there."""
+        if service.layout.moe_ep == 1 or service.exchange != "routed":
+            return ()
+        exchange = (
+            "scored with tokens sent only to the ranks of their experts: --all2all-backend deepep_low_latency, which "
+            "needs DeepEP in the image; without it take the option out, and expect slower exchange"
+        )
+        return (exchange,)
+
+    def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:
+        """Data parallelism of a dense model is replicas, EP is TP x PCP x DP or 1."""
+        tp, pp, dp = (options.one(f"{n}_parallel_size") for n in ("tensor", "pipeline", "data"))
+        cp, dcp = options.one("prefill_context_parallel_size"), options.one("decode_context_parallel_size")
+        expert = options.on("enable_expert_parallel")
+        is_moe = expert or options.on("enable_eplb") or dp > 1 if arch is None else arch.is_moe
+        if arch is None and not expert and dp > 1:
+            options.assumptions.append(
+                "model not known: taken for a mixture of experts because of --data-parallel-size"
+            )
+        if not is_moe and dp > 1:
+            options.assumptions.append(f"--data-parallel-size {dp} of a dense model: {dp} independent servers each")
+        width = tp * cp * (dp if is_moe else 1)
+        return Layout(
+            replicas=servers * (1 if is_moe else dp),
+            pp=pp,
+            attn_tp=tp,
+            attn_dp=dp if is_moe else 1,
+            attn_cp=cp,
+            moe_tp=width if is_moe and not expert else 1,
+            moe_ep=width if is_moe and expert else 1,
+            dcp=dcp,
+            redundant_experts=_redundant_experts(options) if options.on("enable_eplb") else 0,
+            stage_layers=self.stated_stages(options, pp),
+        )
+
+    def benchmark(self, service: Service, options: OptionList, drive: Drive) -> BenchCommand:
+        """`vllm bench serve`."""
+        return bench_serve(self, service, options, drive, backend="vllm")
+
+
+def _join_nodes(line: CommandLine, service: Service, place: ReplicaNodes, node_rank: int) -> None:
+    """The options that make one server of several nodes."""
+    nodes, local = len(place.nodes), len(place.gpus)
+    if nodes == 1:
+        return
+    layout, head = service.layout, NodeHost(node=place.nodes[0])
+    group = layout.pp * layout.attn_tp * layout.attn_cp
+    if group <= local and local % group == 0:
+        each = local // group
+        line.value("data_parallel_size_local", each)
+        line.value("data_parallel_address", head).value("data_parallel_rpc_port", RPC_PORT)
+        if service.hybrid_lb:
+            line.flag("data_parallel_hybrid_lb")
+        if node_rank or service.hybrid_lb:
+            line.value("data_parallel_start_rank", NodeRank(rank=node_rank, each=each))
+    elif group % local == 0 and not service.hybrid_lb:
+        line.value("nnodes", nodes).value("node_rank", NodeRank(rank=node_rank))
+        line.value("master_addr", head).value("master_port", MASTER_PORT)
+        if layout.attn_dp > 1:
+            line.value("data_parallel_rpc_port", RPC_PORT)
+    else:
+        hybrid = ", whole inside one for --hybrid-lb" if service.hybrid_lb else ""
+        raise InputError.single(
+            "plan",
+            "dp_rank_nodes: vLLM's data-parallel rank (pp x attn_tp) must fit a node a whole number of times or take "
+            f"whole nodes{hybrid}, got {group} GPUs per rank, {local} GPUs per node",
+        )
+    if node_rank and not service.hybrid_lb:
+        line.flag("headless")
+
+
+def _redundant_experts(options: OptionReader) -> int:
+    text = options.text("eplb_config")
+    try:
+        table = json.loads(text) if text else {}
+        return int(table.get("num_redundant_experts", 0)) if isinstance(table, dict) else 0
+    except (ValueError, TypeError, RecursionError):
+        problem = Problem(path="--eplb-config", message=f"must be a JSON object, got {str(text)[:100]!r}")
+        options.problems.append(problem)
+        return 0
+
+
+def bench_serve(engine: Engine, service: Service, options: OptionList, drive: Drive, *, backend: str) -> BenchCommand:
+    """`vllm bench serve` against a server of any engine that it has a backend for.
+
+    Lengths (vllm/benchmarks/datasets/utils.py of 0.24 and 0.33): `--random-range-ratio r` draws uniformly from
+    `[length x (1 - r), length x (1 + r)]`, for prompt and output apart.
+    """
+    load = service.load
+    line = CommandLine(options).value("backend", backend).value("base_url", drive.base_url)
+    line.value("model", service.model).value("dataset_name", "random")
+    prefix, cut = shared_prefix(load)
+    prompt = (load.isl[0] - prefix, load.isl[1] - prefix)
+    line.value("random_input_len", middle(prompt)).value("random_output_len", middle(load.osl))
+    ratios = [round((high - low) / (high + low), 6) for low, high in (prompt, load.osl)]
+    both = f"{ratios[0]:g}" if ratios[0] == ratios[1] else json.dumps({"input": ratios[0], "output": ratios[1]})
+    line.value("random_range_ratio", both)
+    if prefix:
+        line.value("random_prefix_len", prefix)
+    line.flag("ignore_eos").value("num_prompts", drive.prompts).value("num_warmups", drive.warmups)
+    line.value("request_rate" if load.request_rate_per_s is not None else "max_concurrency", drive.load)
+    line.value("percentile_metrics", "ttft,tpot,itl,e2el").value("ready_check_timeout_sec", READY_S)
+    line.value("seed", 1)
+    same = engine.same_lengths(load.isl, load.osl, load.prefix_hit_frac)
+    line.values("metadata", facts(service, drive, same_lengths=same))
+    line.flag("save_result").value("result_filename", drive.result)
+    return BenchCommand(argv=line.done(), assumptions=cut)
+
+
+VLLM = Vllm()

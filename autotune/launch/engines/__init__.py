@@ -1,1 +1,0 @@
-"""Each engine's processes and flags, checked against the options that its version knows."""

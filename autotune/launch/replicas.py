@@ -1,0 +1,86 @@
+"""The processes of a plan: which command starts on which node of each replica, and what spreads requests over them."""
+
+from __future__ import annotations
+
+from autotune.engines import ENGINES, Engine, ReplicaNodes
+from autotune.engines.command_line import NodeHost
+from autotune.engines.options import OptionList
+from autotune.engines.service import Service
+from autotune.launch.nodes import node_count, rank_map, replica_nodes
+from autotune.launch.plan import LaunchPlan, NodeProcess, Replica
+from autotune.space import violations
+from costmodel.errors import InputError, Problem
+
+
+def launch_plan(service: Service, options: OptionList) -> LaunchPlan:
+    """What starts on which node.
+
+    Raises:
+        InputError: every rule of the engine that the plan breaks, or the first thing in it that this version has no
+            option for, or that its nodes do not allow.
+    """
+    engine = ENGINES[service.engine]
+    broken = violations(service.arch, engine.name, service.layout)
+    if broken:
+        raise InputError(Problem(path="plan", message=f"{v.rule}: {v.message}") for v in broken)
+    if service.hybrid_lb and not engine.every_node_may_answer:
+        raise InputError.single("--hybrid-lb", f"hybrid_lb: with {engine.title} only the head of a replica answers")
+    places = replica_nodes(service.cluster, service.layout)
+    nodes = len(places[0].nodes)
+    engine.check_nodes(service, nodes)
+    replicas = tuple(_replica(service, engine, options, i, place) for i, place in enumerate(places))
+    return LaunchPlan(
+        service=service,
+        nodes=tuple(f"NODE_{i}" for i in range(node_count(service.cluster))),
+        gpus_per_node=service.cluster.gpus_per_node,
+        replicas=replicas,
+        router=_router(engine, replicas),
+        files=engine.files(service, options),
+        program_words=len(options.command.split()),
+        assumptions=(*service.assumptions, *engine.assumptions(service, nodes)),
+    )
+
+
+def _replica(service: Service, engine: Engine, options: OptionList, index: int, place: ReplicaNodes) -> Replica:
+    servers_per_node, many = service.cluster.gpus_per_node // len(place.gpus), len(place.nodes) > 1
+    port = engine.http_port + engine.ports_apart * (index % servers_per_node)
+    env = {}
+    if servers_per_node > 1:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, place.gpus))
+    if engine.partition_variable is not None and len(set(service.layout.stage_layers)) > 1:
+        env[engine.partition_variable] = ",".join(map(str, service.layout.stage_layers))
+    processes = []
+    for rank, node in enumerate(place.nodes if engine.process_per_node else place.nodes[:1]):
+        answers = rank == 0 or service.hybrid_lb
+        processes.append(
+            NodeProcess(
+                name=f"replica{index}-node{rank}",
+                replica=index,
+                node=node,
+                node_rank=rank,
+                role="head" if answers else "worker",
+                gpus=place.gpus,
+                argv=engine.command(service, options, place, rank, port),
+                env=env,
+                http_port=port if answers else None,
+                other_ports=engine.peer_ports if many and rank == 0 else (),
+            )
+        )
+    ranks = rank_map(service.layout, place, engine)
+    return Replica(index=index, nodes=place.nodes, processes=tuple(processes), ranks=ranks)
+
+
+def _router(engine: Engine, replicas: tuple[Replica, ...]) -> NodeProcess | None:
+    if engine.router is None or len(replicas) == 1:
+        return None
+    hosts = [NodeHost(node=r.nodes[0], port=r.head.http_port, scheme="http://") for r in replicas]
+    return NodeProcess(
+        name="router",
+        replica=0,
+        node=replicas[0].nodes[0],
+        node_rank=0,
+        role="router",
+        gpus=(),
+        argv=engine.router.command(hosts),
+        http_port=engine.router.port,
+    )

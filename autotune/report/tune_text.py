@@ -1,0 +1,154 @@
+"""The answer of a study on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from autotune.engines import engine_title, rule_texts
+from autotune.report.clusters import clusters_block
+from autotune.report.document import assumptions, baseline_rank
+from autotune.report.text_blocks import Block, Line, Report, Table
+from autotune.report.tune_tables import nearest_table, ranked_plans, ranked_table
+from autotune.report.verdict import broken, tune_verdict
+from autotune.report.vocabulary.metrics import METRICS, TPOT, TTFT
+from autotune.report.vocabulary.plan_names import plan_name
+from autotune.report.vocabulary.titles import LIMITS
+from autotune.space import Space, short_plan
+from autotune.study import Study
+from autotune.text.numbers import within
+from autotune.tuning import TuneResult
+from autotune.tuning.answer_study import BaselineResult
+
+MOST_READINGS = 4
+"""Other readings of a baseline's string that are named."""
+
+
+def tune_report(result: TuneResult, *, top: int) -> Report:
+    """What to do, the best plans and the baseline, then what was left out, what was assumed, and what comes next.
+
+    `top` plans, 0 for all.
+    """
+    subject = next(iter(result.ranked or result.infeasible), None)
+    dense, several = not result.study.arch.is_moe, len({p.engine for p in result.ranked}) > 1
+    name = "" if subject is None else plan_name(subject, dense=dense, several_engines=several)
+    verdict = tune_verdict(result, name)
+    study = result.study
+    metric = METRICS[study.objective.metric]
+    found = [_plans(result, top), clusters_block(result), _left_out(result), assumed_block(assumptions(result))]
+    return Report(
+        headline=study_headline(study, f"ranked by {within(metric.label)} ({study.objective.direction})"),
+        reason=verdict.headline,
+        tone=verdict.kind,
+        lines=verdict.lines[:-1],  # the last line counts plans, as a block does
+        blocks=tuple(block for block in (*found, _next(result)) if block is not None),
+    )
+
+
+def study_headline(study: Study, about: str) -> str:
+    """What a study is about, on one line."""
+    gpus = f"{study.cluster.gpus} x {study.cluster.gpu.name}"
+    return f"{study.name}: {study.arch.name} on {gpus}, {engine_title(study.engine)}; {about}"
+
+
+def assumed_block(said: tuple[str, ...]) -> Block:
+    """What a study leaves open, and what was taken instead."""
+    return Block(title="Assumed (the study leaves these open)", lines=said)
+
+
+def rejected_lines(rejected: Mapping[str, int]) -> tuple[Line, ...]:
+    """How many layouts each rule forbids, most first."""
+    found = sorted(rejected.items(), key=lambda item: -item[1])
+    return tuple(Line(text=f"rejected {n:>6,}  {rule}: {rule_texts()[rule]}", tone="dim") for rule, n in found)
+
+
+def _plans(result: TuneResult, top: int) -> Block:
+    lines = () if result.baseline is None else _baseline(result, result.baseline)
+    if not result.ranked:
+        nearest = nearest_table(result, result.infeasible[: top or None])
+        return Block(title="Plans that break a limit, nearest first", table=nearest, lines=lines)
+    table = _rank_first(ranked_table(result, ranked_plans(result, top or None)))
+    return Block(title="Plans that keep every limit, best first", table=table, lines=(_sure(result), *lines))
+
+
+def _rank_first(table: Table) -> Table:
+    """Where nothing scrolls, the rank stands before the plan."""
+    rows = tuple(replace(row, cells=(row.cells[1], row.cells[0], *row.cells[2:])) for row in table.rows)
+    return replace(table, columns=(table.columns[1], table.columns[0], *table.columns[2:]), rows=rows)
+
+
+def _sure(result: TuneResult) -> str:
+    """How far the first plan stands out."""
+    best = result.ranked[0]
+    alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
+    others = "1 other plan (≈)" if alike == 1 else f"{alike or 'no'} other plans (≈)"
+    ends = ", ".join(f"{m.title[:4]} {m.shown_interval(best, ' to ')} {m.unit}" for m in (TTFT, TPOT))
+    return f"Of rank 1, 80 % intervals: {ends}; {others} cannot be told apart from it with 90 % confidence."
+
+
+def _baseline(result: TuneResult, baseline: BaselineResult) -> tuple[Line, ...]:
+    """What the baseline's string was taken to mean, its place or what it breaks, and what it could mean else."""
+    resolution, known, dense = baseline.resolution, baseline.result, not result.study.arch.is_moe
+    engine, layout = resolution.candidate.engine, resolution.candidate.layout
+    plan = short_plan(layout, dense=dense) if known is None else plan_name(known, dense=dense)
+    tone = "bad"
+    if known is None:
+        said = f"cannot be launched: {'; '.join(f'{v.rule}: {v.message}' for v in resolution.violations)}"
+    elif known.feasible:
+        said, tone = f"rank {baseline_rank(baseline, result)} of {len(result.ranked):,}", "base"
+    else:
+        said = f"infeasible: {'; '.join(broken(v) for v in known.violations)}"
+    out = [Line(text=f"baseline {baseline.text} = {engine_title(engine)} {plan}: {said}", tone=tone)]
+    if resolution.alternatives:
+        several = {c.engine for c in resolution.alternatives} != {engine}
+        others = [
+            f"{engine_title(c.engine)} {short_plan(c.layout)}" if several else short_plan(c.layout)
+            for c in resolution.alternatives[:MOST_READINGS]
+        ]
+        more = len(resolution.alternatives) - MOST_READINGS
+        out.append(Line(text=f"could also have meant: {', '.join(others)}{f' and {more} more' if more > 0 else ''}"))
+    return tuple(out)
+
+
+def space_line(space: Space, what: str, *, complete: bool, elapsed_s: float) -> str:
+    """How many layouts there are, how many of them `what`, and how they were scored."""
+    scope = "every valid plan was scored" if complete else "sampled: not every plan was scored"
+    counts = f"{space.enumerated:,} layouts enumerated, {len(space.candidates):,} valid"
+    return f"{counts}, {what}; {scope} in {elapsed_s:.2f} s"
+
+
+def _left_out(result: TuneResult) -> Block:
+    lines: list[str | Line] = []
+    if result.space.enumerated:
+        feasible = f"{result.feasible_count:,} feasible"
+        line = space_line(result.space, feasible, complete=result.complete, elapsed_s=result.elapsed_s)
+        lines.append(
+            line + ("" if result.storage is None else f" ({result.scored_now:,} now, the rest from the storage)")
+        )
+    lines += rejected_lines(result.space.rejected)
+    if result.pools is not None:
+        found, how = result.pools, "from the storage"
+        if found.joined_points is not None:
+            pairs = f"{found.joined_points:,} pairs of operating points joined, the others dominated"
+            how = f"{pairs}, in {found.elapsed_s:.2f} s"
+        lines.append(
+            f"disaggregated: {found.plans:,} pairs of pool layouts over every split, all covered ({how}); the best "
+            f"{found.kept:,} are in the ranking"
+        )
+    binding = sorted(result.infeasible_counts.items(), key=lambda item: -item[1])
+    lines += [Line(text=f"infeasible {n:>4,}  {LIMITS[code]} is what binds", tone="dim") for code, n in binding]
+    lines += [] if result.storage is None else [f"Trials are in {result.storage}"]
+    return Block(title="What was left out, and why", lines=tuple(lines))
+
+
+def _next(result: TuneResult) -> Block | None:
+    """The commands that follow from the answer."""
+    if not result.ranked:
+        return None
+    best, baseline, study = result.ranked[0], result.baseline, result.study.path
+    steps = [f"autotune evaluate {study} --plan {best.plan}"]
+    if baseline is not None and baseline.result is not None and baseline.result.plan != best.plan:
+        steps = [f"autotune compare {study} (what the switch costs and when it has paid)", *steps]
+    if best.pools is None:
+        steps.append(f"autotune export {study} --plan best --target {best.engine} --out launch")
+    return Block(title="Next (with the same --set, if any)", lines=tuple(steps))

@@ -1,0 +1,44 @@
+"""What a study asks, resolved: SI units, nothing left open, nothing to validate any more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotune.study.operation import RetunePolicy, Switch
+from autotune.study.sections import Baseline, Constraints, EngineOptions, Objective, Search, Workload
+from autotune.study.wider_search import WiderSearch
+from costmodel.arch import Arch
+from costmodel.calibration.profile import Profile
+from costmodel.hardware import Cluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One question: which plan serves this model on this cluster best. From `load_study`."""
+
+    name: str
+    path: Path
+    """The file, for messages: nothing is read from it any more."""
+    engine: str
+    """`vllm`, `sglang`, `trtllm` or `any`."""
+    engine_version: str | None
+    arch: Arch
+    cluster: Cluster
+    workload: Workload
+    constraints: Constraints
+    objective: Objective
+    search: Search
+    baseline: Baseline | None
+    engine_options: EngineOptions
+    axes: WiderSearch
+    switch: Switch
+    retune: RetunePolicy
+    calibration: Profile | None
+    """The user's own calibration."""
+    assumptions: tuple[str, ...]
+    """What the study, the model and the GPU left open and how it was filled in, in plain sentences."""
+    operation_assumptions: tuple[str, ...] = ()
+    """The same of `switch` and `retune`, which say nothing about how plans are ranked."""
+    overrides: tuple[str, ...] = ()
+    """The `--set` settings that made it of its file, as they were given."""

@@ -1,0 +1,252 @@
+"""The tables of a study file about the question itself: traffic, limits, objective, search, the plan in production."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from autotune.metrics import OBJECTIVES
+from autotune.study import field_types as ft
+from autotune.study.engine_name import EngineName
+from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
+from costmodel.serving.requests import RequestKind
+
+DEFAULT_BATCHED_TOKENS = (2048, 4096, 8192, 16384)
+"""8,192 is what the measured engines start with on large GPUs; its neighbours trade TTFT for TPOT."""
+DEFAULT_MEMORY_UTILIZATION = 0.9
+"""vLLM's default `gpu_memory_utilization`; SGLang's `mem_fraction_static` lies near it."""
+DEFAULT_MAX_NUM_SEQS = 1024
+"""What vLLM's server starts with on GPUs of 70 GiB and more."""
+MAX_CLUSTERS = 64
+
+if TYPE_CHECKING:
+    Maximized: TypeAlias = str
+    Minimized: TypeAlias = str
+else:
+    Maximized = Literal[tuple(m for m, d in OBJECTIVES.items() if d == "maximize")]
+    Minimized = Literal[tuple(m for m, d in OBJECTIVES.items() if d == "minimize")]
+Many = Field(min_length=1, max_length=ft.MAX_CHOICES)
+Degrees = Annotated[tuple[Annotated[ft.Whole, Field(ge=1, le=1024)], ...], Many, ft.Distinct]
+Spares = Annotated[tuple[Annotated[ft.Whole, Field(ge=0, le=100_000)], ...], Many, ft.Distinct]
+StepChoices = Annotated[tuple[ft.StepTokens, ...], Many, ft.Distinct]
+
+
+def _listed(values: tuple[int, ...]) -> str:
+    return ", ".join(f"{v:,}" for v in values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadTable:
+    """What is asked of the service."""
+
+    __pydantic_config__ = ft.TABLE
+    isl: ft.Lengths = ft.entry("prompt length, tokens: a number, or {min=, max=} for a uniform range")
+    osl: ft.Lengths = ft.entry("output length, tokens: a number, or {min=, max=} for a uniform range")
+    concurrency: ft.Requests | None = ft.entry(
+        "closed loop: requests in flight over all replicas; omitted: searched. Excludes a rate", None
+    )
+    request_rate_per_s: ft.Positive | None = ft.entry(
+        "open loop: requests arriving per second over all replicas. Excludes concurrency", None
+    )
+    prefix_cache_hit_frac: ft.Share = ft.entry(
+        "share of prompt tokens found in the prefix cache, 0 to 1; default 0",
+        0.0,
+        assumed="0 (every prompt token is computed)",
+    )
+    expert_skew: ft.Real = ft.entry(
+        "exponent of the power law of expert popularity; default 0, balanced routing",
+        0.0,
+        ge=0,
+        le=10,
+        assumed="0 (balanced routing)",
+    )
+    longest_prompt: ft.Tokens = ft.entry(
+        "prompt length that the TTFT limit is checked at, tokens; default: the maximum of isl",
+        0,
+        assumed="{:,} tokens, the longest isl",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload(WorkloadTable):
+    """The traffic of a study, with what only a log of requests can say of it."""
+
+    points: tuple[RequestKind, ...] = ()
+    """Kinds of requests that are evaluated one by one and put together; weights sum to 1. Empty: all have mean lengths.
+    """
+    rate_levels_per_s: tuple[float, ...] = ()
+    """Recorded traffic: requests per second in equal shares of the time. Empty: `request_rate_per_s` all the time."""
+
+    def longer(self, *, prompts: float = 1.0, outputs: float = 1.0) -> Workload:
+        """The workload with prompts (the longest too) and outputs so many times as long."""
+        return replace(
+            self,
+            isl=self.isl.times(prompts),
+            osl=self.osl.times(outputs),
+            longest_prompt=max(round(self.longest_prompt * prompts), 1),
+            points=tuple(replace(p, isl=max(p.isl * prompts, 1.0), osl=max(p.osl * outputs, 1.0)) for p in self.points),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """Limits of a plan, each optional. Those on TTFT and TPOT are on means over requests, not percentiles."""
+
+    __pydantic_config__ = ft.TABLE
+    ttft_s: ft.PositiveMs | None = ft.entry(
+        "mean time to first token of a prompt of longest_prompt tokens, queueing included, ms", None, key="ttft_ms"
+    )
+    tpot_s: ft.PositiveMs | None = ft.entry(
+        "mean over requests of (end to end - TTFT) / (output tokens - 1), ms", None, key="tpot_ms"
+    )
+    memory_util_frac: ft.Fraction | None = ft.entry("memory used over total memory on the fullest GPU, 0 to 1", None)
+    min_total_tokens_per_s_per_gpu: ft.Positive | None = ft.entry(
+        "prompt and output tokens per second over all GPUs, at least; tokens/s/GPU", None
+    )
+    min_output_tokens_per_s_per_gpu: ft.Positive | None = ft.entry(
+        "output tokens per second over all GPUs, at least; tokens/s/GPU", None
+    )
+    min_stage_tokens_per_s_per_gpu: ft.Positive | None = ft.entry(
+        "prompt and output tokens per second through one replica over the GPUs of one of its pipeline stages, at "
+        "least; tokens/s/GPU",
+        None,
+    )
+    min_gpu_util_frac: ft.Fraction | None = ft.entry("GPU utilisation, at least; 0 to 1", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveTable:
+    """What is best: exactly one of `maximize` and `minimize`."""
+
+    __pydantic_config__ = ft.TABLE
+    maximize: Maximized | None = ft.entry(
+        "metric to make as large as possible; the default is total_tokens_per_s_per_gpu", None
+    )
+    minimize: Minimized | None = ft.entry(
+        "metric to make as small as possible: seconds, US dollars (every GPU type needs a price), or the GPU count "
+        "(search.gpus opens it; plans with equally many are ordered by throughput per GPU)",
+        None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """The one metric by which plans are ranked."""
+
+    metric: str
+    direction: str
+    """`maximize` or `minimize`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What may be varied beside the layout, and how far to look. A list holds the values to choose from."""
+
+    __pydantic_config__ = ft.TABLE
+    concurrency: ft.Concurrency | None = ft.entry(
+        "requests in flight over all replicas: a list, or {min=, max=}; if workload gives none", None
+    )
+    max_num_batched_tokens: StepChoices = ft.entry(
+        "token budget of one step (prefill chunk), tokens; default [2048, 4096, 8192, 16384]",
+        DEFAULT_BATCHED_TOKENS,
+        assumed=_listed,
+    )
+    attn_cp: Degrees = ft.entry(
+        "context-parallel degrees of prefill attention, GPUs; default [1]", (1,), assumed=_listed
+    )
+    dcp: Degrees = ft.entry("context-parallel degrees of decode attention, GPUs; default [1]", (1,), assumed=_listed)
+    redundant_experts: Spares = ft.entry(
+        "redundant expert instances per layer (EPLB), count; default [0]", (0,), assumed=_listed
+    )
+    weight_dtype: ft.WeightDtypes = ft.entry(
+        f"storage dtypes of the weights: {', '.join(BYTES_PER_WEIGHT)}; default: the checkpoint's",
+        (None,),
+        assumed="the checkpoint's",
+    )
+    kv_dtype: ft.KvDtypes = ft.entry(
+        f"storage dtypes of the KV cache: {', '.join(KV_BYTES)}; default: the checkpoint's",
+        (None,),
+        assumed="the checkpoint's",
+    )
+    trials: ft.Whole | None = ft.entry("most candidates scored, count; default: no limit", None, ge=1, le=10_000_000)
+    timeout_s: ft.Positive | None = ft.entry("most time spent on sampling, s; default: no limit", None)
+    seed: ft.Whole = ft.entry("seed of the sampler; no unit", 0, ge=0, le=2**32 - 1)
+    min_p_meets: ft.Share = ft.entry(
+        "plans are ranked first whose probability to meet the constraints is at least this", 0.5
+    )
+    sampler: Literal["auto", "tpe", "nsga2", "random"] = ft.entry(
+        "how a space too large to be covered is sampled; auto: tpe, or nsga2 for several objectives (--pareto)", "auto"
+    )
+    exhaustive_limit: ft.Whole = ft.entry(
+        "spaces of at most this many candidates are covered whole, count", 20_000, ge=0, le=10_000_000
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchTable(Search):
+    """What may be varied, and how far to look. A list holds the values to choose from."""
+
+    disaggregated: Literal["off", "auto", "only"] = ft.entry(
+        "plans with one pool of GPUs that prefills and one that decodes: not looked at, ranked among the others "
+        "(auto), or alone (only)",
+        "off",
+    )
+    stage_layers: Literal["engine", "balanced"] = ft.entry(
+        "layers of each pipeline stage: as the engine splits them, or chosen so that the slowest stage is as fast as "
+        "it can be (where the engine can be told)",
+        "engine",
+    )
+    gpus: tuple[ft.Gpus, ...] = ft.entry(
+        "other GPU counts to look at beside cluster.gpus: all plans compete; count; default: none",
+        (),
+        min_length=1,
+        max_length=MAX_CLUSTERS,
+    )
+    gpu: tuple[ft.GpuName, ...] = ft.entry(
+        "other GPU types to look at, each with as many GPUs, by catalog name: all plans compete; default: none",
+        (),
+        min_length=1,
+        max_length=32,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The plan in production, that every other is compared with."""
+
+    __pydantic_config__ = ft.TABLE
+    plan: str = ft.entry(
+        "a plan string such as EP16/PP2/TP4/DP4, resolved against cluster.gpus", min_length=1, max_length=500
+    )
+    engine: EngineName | None = ft.entry("engine it runs on, also another than is searched; default: the study's", None)
+    concurrency: ft.Requests | None = ft.entry("requests in flight over all replicas; default: the study's", None)
+    max_num_batched_tokens: ft.StepTokens | None = ft.entry(
+        "token budget of one engine step, tokens; default: the best of the search", None
+    )
+    weight_dtype: ft.WeightDtype | None = ft.entry("storage dtype of the weights; default: the checkpoint's", None)
+    kv_dtype: ft.KvDtype | None = ft.entry("storage dtype of the KV cache; default: the checkpoint's", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How every plan's engine is started."""
+
+    __pydantic_config__ = ft.TABLE
+    gpu_memory_utilization: ft.Fraction = ft.entry(
+        "share of total GPU memory that the engine may fill, 0 to 1; default: 0.9, or "
+        "constraints.memory_util_frac where that is less",
+        DEFAULT_MEMORY_UTILIZATION,
+        assumed="{:g} of total memory",
+    )
+    max_num_seqs: ft.Whole = ft.entry(
+        "sequences running at once per attention-DP rank; default 1024",
+        DEFAULT_MAX_NUM_SEQS,
+        ge=1,
+        le=1_000_000,
+        assumed="{:,} per attention-DP rank",
+    )
+    cuda_graphs: ft.Truth = ft.entry(
+        "decode steps are replayed as CUDA graphs; false: eager", True, assumed="decode steps run as CUDA graphs"
+    )

@@ -1,0 +1,45 @@
+"""What the cost model has to know of a serving engine: facts that change formulas, never its name.
+
+The engines themselves stand in `autotune.engines`, a file each; whoever estimates a plan hands over the traits of the
+engine that launches it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class CacheDtype(Enum):
+    """What a server stores its KV cache in beside quantised weights, unless it is told."""
+
+    ACTIVATIONS = "activations"
+    """As the activations, in 16 bits."""
+    CHECKPOINT = "checkpoint"
+    """FP8 where the checkpoint asks for it, which those quantised in FP8 blocks do not."""
+    FP8 = "fp8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineTraits:
+    """One engine as the cost model sees it."""
+
+    name: str
+    """By which plans, files of measured runs and a user's calibration profile name the engine."""
+    calibration: str
+    """Engine whose calibration data (`costmodel/calibration/data`) describe it: its own name, or that of a measured
+    engine that stands in for one that nobody has measured."""
+    stages_strided: bool
+    """Ranks are ordered attention-DP, PP, CP, TP from slowest to fastest, so that a pipeline stage is made of blocks of
+    `attn_tp * attn_cp` neighbours, `pp` blocks apart. Otherwise a whole stage lies on neighbouring ranks."""
+    kv_fraction_is_of_free: bool
+    """The memory fraction that the engine is started with is KV cache, of what weights and activations leave free.
+    Otherwise it is of the GPU's total memory, weights and activations included."""
+    reserves_whole_output: bool
+    """A request is admitted only with KV room for its longest output. Otherwise its room grows with its output, which
+    is half of it on average."""
+    prompts_ride_on_decode_steps: bool
+    """Prompts are computed in chunks beside the sequences that decode. Otherwise a pass of prompts runs alone and
+    decode steps wait for it."""
+    quantised_cache: CacheDtype
+    """Dtype of the cache of a measured run on quantised weights whose file does not say it."""

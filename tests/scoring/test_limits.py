@@ -1,0 +1,109 @@
+"""The tables of metrics and limits: what they say of one another, and a limit that is added by one row."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+
+import numpy as np
+import pytest
+
+from autotune.metrics import ESTIMATED, LOG_SDS, METRICS, OBJECTIVES
+from autotune.scoring import limits
+from autotune.scoring.limits import LIMITS, P_MEETS, LimitKind, check_limits, hard_limit, probable, study_limits
+from autotune.study import Constraints, Study
+from autotune.tuning import tune
+from costmodel.estimate.normal import p_below
+from costmodel.estimate.result import Estimate, Service
+from tests.tuning.brute import evaluate, question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WiderConstraints(Constraints):
+    """The constraints with one field more, as a new limit brings it."""
+
+    e2e_s: float | None = None
+
+
+SLOWEST = LimitKind(
+    code="e2e_ms",
+    title="Time of a request",
+    metric="e2e_s",
+    unit="ms",
+    factor=1e3,
+    field="e2e_s",
+    more_in_flight="worse",
+)
+
+
+def asked(e2e_s: float | None) -> Study:
+    """A study with a limit on TPOT, and one on the time of a request."""
+    study = question(constraints={"tpot_ms": 40.0}, search={"max_num_batched_tokens": [2048], "min_p_meets": 0.5})
+    return replace(study, constraints=WiderConstraints(**asdict(study.constraints), e2e_s=e2e_s))
+
+
+def test_a_limit_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row on the time of a request is solved for, kept by every ranked plan, weighed in P(meets), and binds."""
+    monkeypatch.setattr(limits, "LIMITS", (*LIMITS, SLOWEST))
+    free, limited, tight = (tune(asked(e2e_s)) for e2e_s in (None, 2.3, 0.5))
+    assert max(p.metrics["e2e_s"] for p in free.ranked) > 2.3
+    assert limited.ranked
+    assert limited.ranked[0].metrics["total_tokens_per_s"] < free.ranked[0].metrics["total_tokens_per_s"]
+    for plan in limited.ranked:
+        by_hand = 1.0
+        for limit, name, sd in ((0.04, "tpot_s", "tpot_log_sd"), (2.3, "e2e_s", "throughput_log_sd")):
+            assert plan.metrics[name] <= limit
+            by_hand *= float(p_below(limit, np.array([plan.metrics[name]]), np.array([plan.metrics[sd]]))[0])
+        assert plan.p_meets == pytest.approx(by_hand, rel=1e-12)
+    assert not tight.ranked
+    nearest = tight.infeasible[0]
+    worst = next(v for v in nearest.violations if v.code == "e2e_ms")
+    assert (worst.value, worst.limit, worst.unit) == (pytest.approx(nearest.metrics["e2e_s"] * 1e3), 500.0, "ms")
+    assert "e2e_ms" in tight.infeasible_counts
+
+
+def test_limits_bind_what_estimates_hold() -> None:
+    """Every row's metric is a figure of a service, its field one of the constraints, its code its own."""
+    names = {f.name for f in fields(Service)} | {"total_tokens_per_s_per_gpu", "output_tokens_per_s_per_gpu", P_MEETS}
+    constraints = {f.name for f in fields(Constraints)}
+    assert {kind.metric for kind in LIMITS} <= names
+    assert {kind.field for kind in LIMITS if kind.field} == constraints
+    assert len({kind.code for kind in LIMITS}) == len(LIMITS)
+    assert all(kind.field or kind.bound is not None for kind in LIMITS)
+
+
+def test_what_is_sure_and_what_is_probable() -> None:
+    """Memory, room and utilisation are kept or not; latency, throughput and the load are a matter of probability."""
+    hard = {kind.code for kind in LIMITS if hard_limit(kind.code)}
+    assert hard == {"kv_capacity", "memory_util_frac", "min_gpu_util_frac"}
+    study = question(
+        constraints={"ttft_ms": 900.0, "min_gpu_util_frac": 0.1, "min_output_tokens_per_s_per_gpu": 3.0},
+        workload={"isl": 1009, "osl": 211, "request_rate_per_s": 2.0},
+    )
+    assert [x.code for x in probable(study_limits(study))] == ["ttft_ms", "min_output_tokens_per_s_per_gpu"]
+
+
+def test_values_and_excesses_by_hand() -> None:
+    """Values in each limit's unit, excess as its sign says, and nothing where there is no figure."""
+    study = question(constraints={"tpot_ms": 13.0, "min_total_tokens_per_s_per_gpu": 700.0})
+    layout = next(iter(tune(study).space.candidates))
+    e = evaluate(study, layout.engine, layout.layout, np.array([1.0, 64.0, 4096.0]), [2048])
+    asked = study_limits(study)
+    check = check_limits(asked, e)
+    rows = {limit.code: i for i, limit in enumerate(asked)}
+    tpot, rate = check.values[rows["tpot_ms"]], check.values[rows["min_total_tokens_per_s_per_gpu"]]
+    assert tpot == pytest.approx(e.tpot_s * 1000.0)
+    assert rate == pytest.approx(e.total_tokens_per_s / e.gpus)
+    assert check.excess[rows["tpot_ms"]] == pytest.approx(tpot - 13.0)
+    assert check.excess[rows["min_total_tokens_per_s_per_gpu"]] == pytest.approx(700.0 - rate)
+    assert (check.kept() == (check.excess <= 0.0).all(axis=0)).all()
+
+
+def test_metrics_are_what_estimates_hold() -> None:
+    """Every row but prices is a figure of an estimate, every error one that it has, and objectives have a side."""
+    held = {f.name for f in fields(Estimate)} | {"total_tokens_per_s_per_gpu", "output_tokens_per_s_per_gpu"}
+    assert set(ESTIMATED) <= held
+    assert set(LOG_SDS) <= held
+    assert {m.log_sd for m in METRICS.values() if m.log_sd} == set(LOG_SDS)
+    assert all(METRICS[name].sign == (1.0 if side == "maximize" else -1.0) for name, side in OBJECTIVES.items())
+    with pytest.raises(ValueError, match="must have a better side, got memory_util_frac"):
+        _ = METRICS["memory_util_frac"].sign
