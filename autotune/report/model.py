@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from autotune.report.text_blocks import Block, Report, Table, named, text_table
@@ -52,14 +52,15 @@ def model_document(arch: Arch) -> dict[str, Any]:
 
 
 def _shape(group: Group) -> dict[str, Any]:
-    """A group of layers: which they are, and the numbers of their block that are not 0."""
+    """A group of layers: which they are, and the numbers of their block that are not those of an ordinary one."""
     block = group.block
-    sizes = {f.name: getattr(block, f.name) for f in fields(block) if f.name not in _HIDDEN}
+    ordinary = {f.name: 0 if f.default is MISSING else f.default for f in fields(block) if f.name not in _HIDDEN}
+    sizes = {name: value for name in ordinary if (value := getattr(block, name)) != ordinary[name]}
     return {
         "group": group.name,
         "layers": group.count,
         "in_layers": _ranges([i for i, n in enumerate(group.per_layer) if n]),
-        "sizes": {name: int(value) for name, value in sizes.items() if value},
+        "sizes": {name: int(value) for name, value in sizes.items()},
         "dtypes": dict(block.dtypes),
     }
 
@@ -104,14 +105,19 @@ def model_report(document: Mapping[str, Any]) -> Report:
             Block(title="Layers by shape", table=_shape_table(d["shapes"])),
             Block(title="Weights", table=_weight_table(d["weights"])),
             Block(title="Cache", table=_cache_table(d["cache"], d["kv_dtype"])),
-            Block(title="Assumed", lines=tuple(d["assumptions"])),
+            Block(title="Assumed", lines=tuple(d["assumptions"]) or ("nothing",)),
         ),
     )
 
 
 def _shape_table(shapes: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
-        (s["group"], f"{s['layers']:,}", s["in_layers"], ", ".join(f"{k} {v:,}" for k, v in s["sizes"].items()))
+        (
+            s["group"],
+            f"{s['layers']:,}",
+            s["in_layers"],
+            ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in s["sizes"].items()),
+        )
         for s in shapes
     ]
     return text_table(("kind", "layers", "which", "shape"), rows, texts=(0, 2, 3))
