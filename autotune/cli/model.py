@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from autotune.cli.options import APPROXIMATE, SHOWN
+
+if TYPE_CHECKING:
+    from autotune.report.text_blocks import Report
 
 
 @click.command()
@@ -16,10 +21,16 @@ def model(name: str, approximate: bool, as_json: bool, as_table: bool) -> None:
     from pathlib import Path
 
     from autotune.cli.output import show
-    from autotune.report.model import model_document, model_report
+    from autotune.report.model import model_document
     from costmodel.arch import load_model, read_config_file
 
     path = Path(name)
     is_path = name.endswith(".json") or path.is_file() or path.is_dir()
     arch = read_config_file(path, approximate=approximate) if is_path else load_model(name)
-    show(model_document(arch), model_report, as_json=as_json, as_table=as_table)
+    show(model_document(arch), _report, as_json=as_json, as_table=as_table)
+
+
+def _report(document: dict[str, Any]) -> Report:
+    from autotune.report.model_text import model_report
+
+    return model_report(document)

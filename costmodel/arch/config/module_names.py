@@ -226,12 +226,12 @@ class ModulePatterns(Generic[V]):
         return self._known[key]
 
     def _exactly(self, layer: int | None, names: tuple[str, ...]) -> Iterator[V]:
+        if not self._exact:
+            return
         for name in names:
-            parts = name.split(".")
-            for end in range(len(parts), -1, -1):
-                key = (layer, ".".join(parts[:end]))
-                if key in self._exact:
-                    yield self._exact[key]
+            for beginning in _beginnings(name):
+                if (layer, beginning) in self._exact:
+                    yield self._exact[layer, beginning]
 
     def _by_pattern(self, layer: int | None, names: tuple[str, ...]) -> Iterator[V]:
         for name in names:
@@ -251,6 +251,13 @@ class ModulePatterns(Generic[V]):
             for pattern, value in self._regex:
                 if any(pattern.match(wrapper + full) for wrapper in _WRAPPERS):
                     yield value
+
+
+@lru_cache(maxsize=4096)
+def _beginnings(name: str) -> tuple[str, ...]:
+    """A name and the modules that hold it, the whole layer (empty) last."""
+    parts = name.split(".")
+    return tuple(".".join(parts[:end]) for end in range(len(parts), -1, -1))
 
 
 @lru_cache(maxsize=65536)
