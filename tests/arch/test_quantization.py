@@ -361,3 +361,70 @@ def test_names_of_no_dtype(name: str) -> None:
     """A dtype is one of a family or an error."""
     with pytest.raises(ValueError, match="a dtype must be"):
         storage(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"sparsity_config": {"format": "sparse-24-bitmask", "sparsity_structure": "2:4"}}, "sparsity_config"),
+        ({"transform_config": {"config_groups": {"R3": {"type": "hadamard"}}}}, "transform_config"),
+        ({"codebooks": 2}, "codebooks"),
+    ],
+)
+def test_a_setting_that_is_not_known_is_named(settings: dict[str, Any], name: str) -> None:
+    """It is an error with its path, and approximation says that it was left out."""
+    config = {**DENSE, "quantization_config": compressed(8, "float", None) | settings}
+    with pytest.raises(InputError, match=rf"\$\.quantization_config\.{name}: is not a field that is known"):
+        read_config(config, name="x")
+    arch = read_config(config, name="x", approximate=True)
+    assert any(f"quantization_config.{name}" in text for text in arch.assumptions)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sparsity_config": {}, "transform_config": {}, "version": "0.12.2", "quantization_status": "compressed"},
+        {"sparsity_config": {"format": "dense", "ignore": []}, "global_compression_ratio": 1.5},
+    ],
+)
+def test_settings_that_cost_nothing(settings: dict[str, Any]) -> None:
+    """Files of the field are full of them."""
+    plain = {**DENSE, "quantization_config": compressed(8, "float", None)}
+    config = {**DENSE, "quantization_config": compressed(8, "float", None) | settings}
+    assert read_config(config, name="x") == read_config(plain, name="x")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kv_cache_scheme": {"num_bits": 3, "type": "float"}},
+        {"kv_cache_quant_algo": "W2"},
+        {"kv_cache_quant_config": {"*k_proj": {"output_tensors": {"dtype": "uint2"}}}},
+    ],
+)
+def test_a_cache_of_no_known_dtype(settings: dict[str, Any]) -> None:
+    """What it would take is not guessed."""
+    config = {**DENSE, "quantization_config": compressed(8, "float", None) | settings}
+    with pytest.raises(InputError, match=r"quantization_config\.kv_cache_[a-z_]+: must be"):
+        read_config(config, name="x")
+
+
+def test_settings_of_modelopt_as_its_own_file_nests_them() -> None:
+    """`quantization` within the table is the table."""
+    inner = {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}
+    flat, nested = (
+        read_config({**DENSE, "quantization_config": {"quant_method": "modelopt", **table}}, name="x")
+        for table in (inner, {"quantization": inner, "producer": {"name": "modelopt"}})
+    )
+    assert nested == flat
+    assert nested.kv_dtype == "fp8"
+
+
+def test_torchao_of_older_releases() -> None:
+    """The name of a format with its arguments beside it."""
+    for table in ({"quant_type_kwargs": {"group_size": 32}}, {"group_size": 32}):
+        config = {
+            **DENSE,
+            "quantization_config": {"quant_method": "torchao", "quant_type": "int4_weight_only", **table},
+        }
+        assert read_config(config, name="x").dtypes.attention == "int4_g32z"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from costmodel.arch.config.cache_format import kv_dtype
 from costmodel.arch.config.fields import Fields
 from costmodel.arch.config.module_names import ModulePatterns
+from costmodel.arch.config.unread import unread_settings
 from costmodel.arch.config.weight_formats import (
     PLAIN,
     UNSAID,
+    auto_round_dtype,
     compressed_tensors_dtype,
     fp8_blocks,
+    integer_dtype,
     integers,
     modelopt_dtype,
     quark_dtype,
     torchao_dtype,
 )
-from costmodel.dtypes import KV_BYTES
 
 _EXCLUDED = (
     "modules_to_not_convert",
@@ -46,6 +49,8 @@ class StoredDtypes:
     said: ModulePatterns[str]
     kv: str
     is_quantised: bool
+    unread: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that ask for something which nothing here knows, by the path of their field."""
 
     def of(self, layer: int | None, names: tuple[str, ...], *, expert: bool = False) -> str:
         """Of a module of a layer, known by any of `names`."""
@@ -85,9 +90,12 @@ def read_quantization(fields: Fields, plain: str) -> StoredDtypes:
             default=PLAIN,
             experts=None,
             said=ModulePatterns(),
-            kv=_kv_dtype(Fields({}, fields.path, fields.problems), plain),
+            kv=plain,
             is_quantised=False,
         )
+    nested = table.get("quantization")
+    if isinstance(nested, Mapping):  # ModelOpt's own file, whole
+        table = {**nested, **{name: value for name, value in table.items() if name != "quantization"}}
     quant = Fields(table, f"{fields.path}.quantization_config", fields.problems)
     settings = _Settings(said=ModulePatterns(), quant=quant)
     method = quant.text("quant_method").lower().replace("_", "-")
@@ -107,8 +115,9 @@ def read_quantization(fields: Fields, plain: str) -> StoredDtypes:
         default=settings.default,
         experts="mxfp4" if expert in ("fp4", "mxfp4") else None,
         said=settings.said,
-        kv=_kv_dtype(quant, plain),
+        kv=kv_dtype(quant, plain),
         is_quantised=True,
+        unread={} if reader is None else unread_settings(quant),
     )
 
 
@@ -133,6 +142,7 @@ def _fp8(settings: _Settings) -> None:
         settings.default = fp8_blocks(size[0], size[1])
     if quant.given("quantized_layers"):
         _modules(settings, "quantized_layers")  # experts in FP4 over a checkpoint in FP8 (DeepSeek-V4, NVIDIA)
+        quant.read.update(("quant_algo", "group_size", *_EXCLUDED))  # said of the layers in FP4 alone
         return
     _exclude(settings)
 
@@ -145,6 +155,7 @@ def _mxfp4(settings: _Settings) -> None:
 def _modelopt(settings: _Settings) -> None:
     quant = settings.quant
     algorithm = quant.text("quant_algo").upper()
+    quant.read.update(("group_size", "config_groups"))
     if quant.given("quantized_layers"):
         _modules(settings, "quantized_layers")
         _exclude(settings)
@@ -179,6 +190,9 @@ def _compressed_tensors(settings: _Settings) -> None:
     quant = settings.quant
     groups = quant.table("config_groups") or {}
     _exclude(settings)
+    sparsity = quant.values.get("sparsity_config")
+    if isinstance(sparsity, Mapping) and sparsity.get("format") == "dense":
+        quant.read.add("sparsity_config")
     found = []
     for name, group in groups.items():
         weights = group.get("weights") if isinstance(group, Mapping) else None
@@ -209,6 +223,12 @@ def _is_class(target: object) -> bool:
     return isinstance(target, str) and target[:1].isupper() and "." not in target
 
 
+_OF_INTEGERS = (
+    "group_size", "q_group_size", "sym", "zero_point", "data_type", "act_bits", "act_data_type", "act_dynamic",
+    "act_group_size", "act_sym",
+)  # fmt: skip
+
+
 def _grouped_integers(settings: _Settings) -> None:
     """GPTQ, AWQ, AutoRound."""
     quant = settings.quant
@@ -216,11 +236,11 @@ def _grouped_integers(settings: _Settings) -> None:
     if bits not in (2, 3, 4, 5, 6, 8, 16):
         quant.problem("bits", f"must be 2 to 8, got {bits}")
         return
-    settings.default = _auto_round_dtype(quant.values) or _integer_dtype(quant.values, bits)
+    settings.default = auto_round_dtype(quant.values) or integer_dtype(quant.values, bits)
+    quant.read.update(_OF_INTEGERS)
     _exclude(settings)
-    for entry, change in (
-        quant.table("dynamic") or {}
-    ).items():  # GPTQModel: + a pattern otherwise, - one left as it is
+    dynamic = quant.table("dynamic") or {}  # GPTQModel: + a pattern otherwise, - one left as it is
+    for entry, change in dynamic.items():
         text = str(entry)
         if text.startswith("-:"):
             settings.say(f"re:{text[2:]}", PLAIN)
@@ -230,9 +250,6 @@ def _grouped_integers(settings: _Settings) -> None:
         if isinstance(change, Mapping):
             text = str(entry)
             settings.say(f"re:{text}" if "*" in text and ".*" in text else text, _changed(quant, change, bits))
-    blocks = quant.value("block_name_to_quantize") or quant.value("to_quant_block_names")
-    if blocks is not None:
-        quant.read.update(("block_name_to_quantize", "to_quant_block_names"))
     if quant.value("lm_head") is True:
         settings.say("lm_head", settings.default)
 
@@ -242,31 +259,7 @@ def _changed(quant: Fields, change: Mapping[str, Any], bits: int) -> str:
     if type(own) is not int or own >= 16:
         return PLAIN
     merged = {**quant.values, **change}
-    return _auto_round_dtype(merged) or _integer_dtype(merged, min(max(own, 2), 8))
-
-
-def _integer_dtype(values: Mapping[str, Any], bits: int) -> str:
-    if bits >= 16:
-        return PLAIN
-    group = values.get("group_size", values.get("q_group_size", 128))
-    # AWQ has zero points unless it says otherwise; GPTQ and AutoRound are symmetric unless they say otherwise
-    asymmetric = "awq" in str(values.get("quant_method", "")).lower() if "sym" not in values else values["sym"] is False
-    zero = values.get("zero_point", asymmetric) is True
-    return integers(bits, group if type(group) is int and 0 < group <= 1_000_000 else 0, zero=zero)
-
-
-def _auto_round_dtype(values: Mapping[str, Any]) -> str | None:
-    """AutoRound's formats that are no integers: `data_type` names them."""
-    kind = str(values.get("data_type") or values.get("data-type") or "").lower()
-    activations = values.get("act_bits")
-    if kind.startswith(("mx_fp", "mx_fp4", "mxfp")):
-        wide = values.get("bits") == 8
-        return "mxfp8" if wide else "mxfp4" if activations == 4 else "mxfp4_a16"
-    if kind.startswith(("nv_fp", "nvfp", "fp4")):
-        return "nvfp4" if activations == 4 else "nvfp4_a16"
-    if kind.startswith("fp") and values.get("bits") == 8:
-        return "fp8"
-    return None
+    return auto_round_dtype(merged) or integer_dtype(merged, min(max(own, 2), 8))
 
 
 def _bitsandbytes(settings: _Settings) -> None:
@@ -299,6 +292,11 @@ def _quark(settings: _Settings) -> None:
 def _torchao(settings: _Settings) -> None:
     quant = settings.quant
     kind = quant.value("quant_type")
+    if isinstance(kind, str):  # of releases that wrote a name, and its arguments beside it
+        kind = {
+            "_type": kind,
+            "_data": {"group_size": quant.value("group_size")} | dict(quant.table("quant_type_kwargs") or {}),
+        }
     if isinstance(kind, Mapping) and "default" in kind:
         kind = kind["default"]
     inner = kind.get("_data") if isinstance(kind, Mapping) else None
@@ -342,6 +340,7 @@ def _hqq(settings: _Settings) -> None:
 def _named(dtype: str) -> Callable[[_Settings], None]:
     def read(settings: _Settings) -> None:
         settings.default = dtype
+        settings.quant.read.add("weights")  # EETQ's, which has but one format
         _exclude(settings)
 
     return read
@@ -380,30 +379,3 @@ _METHODS: dict[str, Callable[[_Settings], None]] = {
     "eetq": _named("int8_a16"),
     "experts-int8": _named("int8_a16"),
 }
-
-
-def _kv_dtype(quant: Fields, plain: str) -> str:
-    """Of the cache, where the checkpoint says it; else that of the activations."""
-    asked = str(quant.value("kv_cache_quant_algo") or quant.value("kv_cache_dtype") or "").lower()
-    named = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "nvfp4_kv": "nvfp4"}.get(asked, asked)
-    if named in KV_BYTES and named not in ("bf16", "fp16", "fp32"):
-        return named
-    scheme = quant.value("kv_cache_scheme")
-    if isinstance(scheme, str):
-        return scheme.lower() if scheme.lower() in KV_BYTES else plain
-    if isinstance(scheme, Mapping) and scheme.get("num_bits") == 8:
-        return "int8" if scheme.get("type") == "int" else "fp8"
-    if isinstance(scheme, Mapping) and scheme.get("num_bits") == 4:
-        return "nvfp4"
-    for name in ("kv_cache_quant_config", "kv_cache_config"):
-        table = quant.value(name)
-        if isinstance(table, Mapping) and "fp8" in str(table)[:2000]:
-            return "fp8"
-    quant.read.update(("kv_cache_quant_config", "export"))
-    layers = quant.values.get("layer_quant_config")
-    if isinstance(layers, Mapping):  # Quark: the outputs of the keys' and values' projections
-        for pattern, entry in layers.items():
-            outputs = entry.get("output_tensors") if isinstance(entry, Mapping) else None
-            if isinstance(pattern, str) and pattern.endswith(("k_proj", "v_proj")) and "fp8" in str(outputs)[:500]:
-                return "fp8"
-    return plain

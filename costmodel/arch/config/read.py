@@ -63,13 +63,16 @@ def read_config(config: Mapping[str, Any], *, name: str, approximate: bool = Fal
         raise InputError.single(f"{path}.model_type", refused)
     approximated = _unmodelled(fields, model_type, approximate=approximate)
     try:
-        arch = _read(fields, model_type, name, assumptions, approximated if approximate else None)
+        arch, settings = _read(fields, model_type, name, assumptions, approximated if approximate else None)
     except InputError as error:
         raise InputError(_explained(p, fields, model_type) for p in error.problems) from error
-    return _with_unread(arch, fields, approximated, approximate=approximate)
+    return _with_unread(arch, fields, {**unread(fields), **settings}, approximated, approximate=approximate)
 
 
-def _read(fields: Fields, model_type: str, name: str, assumptions: list[str], approximated: list[str] | None) -> Arch:
+def _read(
+    fields: Fields, model_type: str, name: str, assumptions: list[str], approximated: list[str] | None
+) -> tuple[Arch, Mapping[str, Any]]:
+    """The model, and the settings of its quantisation that nothing has read."""
     modules = fields.given("num_nextn_predict_layers")
     if modules is not None and fields.values[modules]:
         assumptions.append(f"model: multi-token-prediction modules (`{modules}`) are neither loaded nor counted")
@@ -118,7 +121,7 @@ def _read(fields: Fields, model_type: str, name: str, assumptions: list[str], ap
     )
     stored_so = replace(arch, layers=_stored(arch, stored))
     fields.finish()
-    return stored_so
+    return stored_so, stored.unread
 
 
 def _residual_reads(fields: Fields, layers: int) -> int:
@@ -191,22 +194,23 @@ def _explained(problem: Problem, fields: Fields, model_type: str) -> Problem:
     if not problem.message.startswith("is required"):
         return problem
     unknown = unread(fields)
-    named = f"; of its fields {', '.join(f'`{n}`' for n in unknown[:8])} are not known" if unknown else ""
+    named = f"; of its fields {', '.join(f'`{n}`' for n in list(unknown)[:8])} are not known" if unknown else ""
     said = f"{problem.message}; the file is read as {description(fields.values, model_type)}{named}"
     return Problem(path=problem.path, message=said)
 
 
-def _with_unread(arch: Arch, fields: Fields, approximated: list[str], *, approximate: bool) -> Arch:
+def _with_unread(
+    arch: Arch, fields: Fields, unknown: Mapping[str, Any], approximated: list[str], *, approximate: bool
+) -> Arch:
     """The model with what it was approximated by; or an error that names what the reader does not know."""
-    unknown = unread(fields)
     size = (
         f"{arch.num_hidden_layers} layers, {total_params(arch) / 1e9:,.2f} B parameters, "
         f"{active_params(arch) / 1e9:,.2f} B active"
     )
     if unknown and not approximate:
-        for name in unknown:
-            value = repr(fields.values[name])
-            shown = value if len(value) <= 60 else f"{value[:57]}..."
+        for name, value in unknown.items():
+            text = repr(value)
+            shown = text if len(text) <= 60 else f"{text[:57]}..."
             fields.problem(
                 name,
                 f"is not a field that is known, and may change what the model costs, got {shown}; without it the model "

@@ -111,15 +111,30 @@ def _harmless() -> re.Pattern[str]:
     return re.compile(f"{'|'.join(named)}|(?!{_SIZES})(?:{'|'.join(others)})")
 
 
-def unread(fields: Fields) -> tuple[str, ...]:
+def unread(fields: Fields) -> dict[str, object]:
     """Fields that ask for something (not null, false, 0 or empty) and that nothing has read."""
-    return tuple(
-        name
+    return {
+        name: value
         for name, value in fields.values.items()
         if name not in fields.read | _LEFT_WITHOUT_MEANING
         and not _asks_nothing(value)
         and not _harmless().fullmatch(name)
-    )
+    }
+
+
+def unread_settings(quant: Fields) -> dict[str, object]:
+    """The same of a table of quantisation: path below the model's fields -> value."""
+    return {
+        f"quantization_config.{name}": value
+        for name, value in quant.values.items()
+        if name not in quant.read and not _asks_nothing(value) and not _harmless_settings().fullmatch(name)
+    }
+
+
+@lru_cache(maxsize=1)
+def _harmless_settings() -> re.Pattern[str]:
+    lines = (files("costmodel.arch.config") / "harmless_settings.txt").read_text(encoding="utf-8").splitlines()
+    return re.compile("|".join(line.strip() for line in lines if line.strip() and not line.startswith("#")))
 
 
 def _asks_nothing(value: object) -> bool:

@@ -147,3 +147,28 @@ def torchao_dtype(kind: object) -> str | None:
     if "int8weightonly" in text:
         return "int8_a16"
     return None
+
+
+def integer_dtype(values: Mapping[str, Any], bits: int) -> str:
+    """Of the settings of GPTQ, AWQ or AutoRound with weights of so many bits."""
+    if bits >= 16:
+        return PLAIN
+    group = values.get("group_size", values.get("q_group_size", 128))
+    # AWQ has zero points unless it says otherwise; GPTQ and AutoRound are symmetric unless they say otherwise
+    asymmetric = "awq" in str(values.get("quant_method", "")).lower() if "sym" not in values else values["sym"] is False
+    zero = values.get("zero_point", asymmetric) is True
+    return integers(bits, group if type(group) is int and 0 < group <= 1_000_000 else 0, zero=zero)
+
+
+def auto_round_dtype(values: Mapping[str, Any]) -> str | None:
+    """AutoRound's formats that are no integers: `data_type` names them."""
+    kind = str(values.get("data_type") or values.get("data-type") or "").lower()
+    activations = values.get("act_bits")
+    if kind.startswith(("mx_fp", "mx_fp4", "mxfp")):
+        wide = values.get("bits") == 8
+        return "mxfp8" if wide else "mxfp4" if activations == 4 else "mxfp4_a16"
+    if kind.startswith(("nv_fp", "nvfp", "fp4")):
+        return "nvfp4" if activations == 4 else "nvfp4_a16"
+    if kind.startswith("fp") and values.get("bits") == 8:
+        return "fp8"
+    return None
