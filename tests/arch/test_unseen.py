@@ -80,6 +80,27 @@ _OMNI: dict[str, Any] = dict(
         ),
     ),
 )  # fmt: skip
+_BLOOM: dict[str, Any] = dict(
+    model_type="bloom", n_embed=14336, n_layer=70, num_attention_heads=112, vocab_size=250880, seq_length=2048,
+    masked_softmax_fusion=True, skip_bias_add=True,
+)  # fmt: skip
+_MPT: dict[str, Any] = dict(
+    model_type="mpt", d_model=7168, n_heads=64, n_layers=48, expansion_ratio=4, vocab_size=50432, max_seq_len=8192,
+    attn_config=dict(alibi=True, attn_impl="torch", qk_ln=False), no_bias=True,
+)  # fmt: skip
+_K_EXAONE: dict[str, Any] = dict(
+    model_type="exaone_moe", head_dim=128, hidden_size=6144, intermediate_size=18432, moe_intermediate_size=2048,
+    num_attention_heads=64, num_key_value_heads=8, num_experts=128, num_experts_per_tok=8, num_shared_experts=1,
+    num_hidden_layers=48, is_moe_layer=[False] + [True] * 47, first_last_k_dense_replace=1, sliding_window=128,
+    layer_types=(["sliding_attention"] * 3 + ["full_attention"]) * 12, sliding_window_pattern="LLLG",
+    vocab_size=153600, tie_word_embeddings=False,
+)  # fmt: skip
+_BAMBA: dict[str, Any] = dict(
+    model_type="bamba", attn_layer_indices=[9, 18, 27], attn_rotary_emb=64, hidden_size=4096, intermediate_size=14336,
+    mamba_d_conv=4, mamba_d_head=64, mamba_d_state=128, mamba_expand=2, mamba_n_groups=1, mamba_n_heads=128,
+    num_attention_heads=32, num_hidden_layers=32, num_key_value_heads=8, tie_word_embeddings=False,
+    vocab_size=128256,
+)  # fmt: skip
 
 PUBLISHED = {
     "Qwen3-Next-80B-A3B": (_QWEN3_NEXT, 79.7e9, 3.9e9),
@@ -94,6 +115,10 @@ PUBLISHED = {
     "Mistral-Large-2407": (_MISTRAL, 122.6e9, 122.6e9),
     "falcon-7b": (_FALCON, 6.92e9, 6.92e9),
     "Qwen3-Omni-30B-A3B": (_OMNI, 30.5e9, 3.3e9),
+    "bloom": (_BLOOM, 176.2e9, 176.2e9),
+    "mpt-30b": (_MPT, 30.0e9, 30.0e9),
+    "K-EXAONE-236B-A23B": (_K_EXAONE, 236e9, 23e9),
+    "Bamba-9B": (_BAMBA, 9.78e9, 9.78e9),
 }
 
 

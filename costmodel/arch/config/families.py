@@ -32,7 +32,7 @@ NOT_CAUSAL_LM = frozenset(
     )
 )
 NO_ATTENTION = frozenset(("mamba", "mamba2", "falcon_mamba", "rwkv", "rwkv5", "rwkv6", "rwkv7", "xlstm"))
-TIED_BY_DEFAULT = ("gemma", "cohere", "gpt2", "falcon", "jais")
+TIED_BY_DEFAULT = ("bloom", "cohere", "falcon", "gemma", "gpt2", "jais", "mpt", "opt")
 PLAIN_FFN = frozenset(
     (
         "apertus",

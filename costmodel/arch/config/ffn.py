@@ -120,7 +120,8 @@ def num_experts(fields: Fields) -> int:
 
 def _dense_width(model: Model, fields: Fields, *, alone: bool) -> int:
     """Width of a dense layer's network."""
-    usual = 4 * model.hidden if model.model_type in families.FOUR_TIMES_WIDE else None
+    ratio = fields.integer("expansion_ratio", default=4)  # MPT's name for what others fix at four
+    usual = ratio * model.hidden if model.model_type in families.FOUR_TIMES_WIDE else None
     if alone and model.is_any(("granitemoehybrid",)) and fields.given("shared_intermediate_size"):
         return fields.integer("shared_intermediate_size")  # without experts what all tokens share is what there is
     own = fields.given("dense_intermediate_size", "intermediate_size_mlp")
@@ -153,13 +154,19 @@ def _sparse_layers(model: Model) -> frozenset[int]:
         listed = fields.whole_numbers(name)
         if listed is not None:
             return listed & everything
-    if isinstance(fields.value("moe_layer_freq"), list):
-        flags = fields.items("moe_layer_freq") or []
-        if len(flags) != layers:
-            fields.problem("moe_layer_freq", f"must have one entry per layer, got {len(flags)} for {layers} layers")
-            return everything
-        return frozenset(i for i, f in enumerate(flags) if f)
+    for name in ("is_moe_layer", "moe_layer_freq"):
+        if isinstance(fields.value(name), list):
+            return _flagged(fields, name, layers)
     return frozenset(i for i in range(layers) if _has_experts(fields, i, layers))
+
+
+def _flagged(fields: Fields, name: str, layers: int) -> frozenset[int]:
+    """Layers that a list with an entry for each says to have experts."""
+    flags = fields.items(name) or []
+    fields.read.add("first_last_k_dense_replace")  # says no more of the same (K-EXAONE)
+    if len(flags) != layers:
+        fields.problem(name, f"must have one entry per layer, got {len(flags)} for {layers} layers")
+    return frozenset(i for i, flag in enumerate(flags[:layers]) if flag)
 
 
 def _has_experts(fields: Fields, layer: int, layers: int) -> bool:

@@ -23,7 +23,7 @@ LIMITS: dict[str, int] = {
 SIZE_LIMIT = 10_000_000
 SPELLINGS: dict[str, tuple[str, ...]] = {
     "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
-    "hidden_size": ("n_embd", "d_model"),
+    "hidden_size": ("n_embd", "n_embed", "d_model"),
     "num_attention_heads": ("n_head", "n_heads", "num_heads"),
     "num_key_value_heads": ("num_kv_heads", "n_kv_heads", "n_head_kv", "kv_n_heads", "num_attention_groups"),
     "head_dim": ("kv_channels", "attention_head_dim"),
