@@ -132,7 +132,7 @@ def swept(study: Study, plan: PlanResult, loads: Floats) -> Service:
     if plan.pools is not None:
         return pools_at(study, plan, loads)
     grid = KnobGrid.of(study, [Variant.of(plan)], (plan.knobs.max_num_batched_tokens,))
-    return grid.repeated(0, loads.size).evaluate(loads)
+    return grid.take(np.zeros(loads.size, dtype=np.int64)).evaluate(loads)
 
 
 def _keeps(study: Study, service: Service) -> NDArray[np.bool_]:

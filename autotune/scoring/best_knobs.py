@@ -10,7 +10,6 @@ import numpy as np
 from autotune.engines.service import Knobs
 from autotune.metrics import METRICS
 from autotune.scoring.knob_grid import KnobGrid, Variant
-from autotune.scoring.objective import Standing
 from autotune.scoring.plan_result import PlanResult, ScoredRows, plan_key
 from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
 from autotune.space import Candidate
@@ -42,9 +41,8 @@ def candidate_grid(study: Study, candidates: Sequence[Candidate]) -> tuple[KnobG
 
 
 def _best(grid: KnobGrid, owner: Ints) -> list[PlanResult]:
-    at_loads = [KnobGridAtLoad(grid, load) for load in loads(grid, STEPS_BACK)]
-    best = Standing.stack([at.scored.standing for at in at_loads]).first_of_each(owner)
-    return [at_loads[entry // owner.size].result(entry % owner.size) for entry in best.tolist()]
+    tried = KnobGridAtLoad.each(grid, loads(grid, STEPS_BACK))
+    return [tried.result(entry) for entry in tried.best_of_each(owner).tolist()]
 
 
 STEPS_BACK = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.25)
@@ -74,6 +72,17 @@ class KnobGridAtLoad:
     def __init__(self, grid: KnobGrid, concurrency: Floats) -> None:
         self.grid, self.concurrency = grid, concurrency
         self.scored = ScoredRows.of(grid.study, grid.serving(concurrency), grid.price_per_hour)
+
+    @classmethod
+    def each(cls, grid: KnobGrid, loads: Sequence[Floats]) -> KnobGridAtLoad:
+        """All rows at the first of several loads, then all at the second, and so on: one call of the cost model."""
+        if len(loads) > 1:
+            grid = grid.take(np.tile(np.arange(grid.variant.size), len(loads)))
+        return cls(grid, np.concatenate(loads))
+
+    def best_of_each(self, owner: Ints) -> Ints:
+        """The best row of each owner, as `Standing.first_of_each`; `owner` is of the rows at one load."""
+        return self.scored.standing.in_rows(owner.size).first_of_each(owner)
 
     def result(self, row: int) -> PlanResult:
         """The plan of a row."""

@@ -78,9 +78,8 @@ class KnobGrid:
             price_per_hour=price[index],
         )
 
-    def repeated(self, row: int, times: int) -> KnobGrid:
-        """One row, so many times: to be evaluated at several loads at once."""
-        index = np.full(times, row)
+    def take(self, index: Ints) -> KnobGrid:
+        """Gather rows, with repetition: one row at several loads is several rows."""
         return replace(
             self,
             variant=self.variant[index],

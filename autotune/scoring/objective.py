@@ -123,10 +123,9 @@ class Standing:
         mantissa, exponent = np.frexp(np.where(np.isnan(gain), -np.inf, gain))
         return cls(worst=worst, gain=np.ldexp(np.rint(mantissa * 2.0**GAIN_BITS), exponent - GAIN_BITS))
 
-    @classmethod
-    def stack(cls, standings: Sequence[Standing]) -> Standing:
-        """The same plans several times, shape `(len(standings), num_plans)`."""
-        return cls(worst=np.stack([s.worst for s in standings]), gain=np.stack([s.gain for s in standings]))
+    def in_rows(self, size: int) -> Standing:
+        """As a table with so many plans in a row, shape `(rows, size)`."""
+        return Standing(worst=self.worst.reshape(-1, size), gain=self.gain.reshape(-1, size))
 
     def first_of_each(self, owner: Ints) -> Ints:
         """The best entry of each owner, as an index into the flattened table; ties go to the first plan, then row.

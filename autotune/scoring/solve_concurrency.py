@@ -3,6 +3,9 @@
 More requests in flight never shorten TTFT or TPOT, never free memory, and never lower throughput as long as
 every request has KV room; so the most that keeps those constraints is the best for throughput, and the
 fewest that reaches a wanted rate is the best for latency.
+
+A call of the cost model takes nearly as long for one row as for a thousand. So the numbers that the next steps of a
+bisection may come to are all asked for in one call, and the steps then follow from the answers.
 """
 
 from __future__ import annotations
@@ -17,10 +20,14 @@ from autotune.scoring.knob_grid import KnobGrid
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.study import IntRange, Study
 from costmodel.estimate.result import Estimate
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, Ints
 
 Bools = NDArray[np.bool_]
 MOST_PER_REPLICA = 1 << 20
+ROWS_AT_ONCE = 6_000
+"""Rows of one call that looks ahead, about: beyond, a call takes in proportion to its rows."""
+Holds = Callable[[Ints, Floats], Bools]
+"""Of rows, each with so many requests in flight per replica, those of which something holds."""
 
 
 def solve_concurrency(grid: KnobGrid) -> Floats:
@@ -32,12 +39,12 @@ def solve_concurrency(grid: KnobGrid) -> Floats:
     low, high = bounds(study, replicas)
     rate = study.workload.request_rate_per_s
     if rate is not None:
-        return in_range(study, _fewest(grid, replicas, low, high, lambda e: e.requests_per_s >= rate * (1.0 - 1e-9)))
+        return in_range(study, _fewest(grid, low, high, lambda e: e.requests_per_s >= rate * (1.0 - 1e-9)) * replicas)
     if METRICS[study.objective.metric].fewer_in_flight:
         better = np.array([limit.kind.more_in_flight == "better" for limit in limits])
         return in_range(
             study,
-            _fewest(grid, replicas, low, high, lambda e: (check_limits(limits, e).excess[better] <= 0.0).all(axis=0)),
+            _fewest(grid, low, high, lambda e: (check_limits(limits, e).excess[better] <= 0.0).all(axis=0)) * replicas,
         )
     worse = tuple(limit for limit in limits if limit.kind.more_in_flight == "worse")
 
@@ -48,7 +55,7 @@ def solve_concurrency(grid: KnobGrid) -> Floats:
         likely = check.p_meets >= study.search.min_p_meets
         return np.asarray((estimate.kv_wait_s <= 0.0) & likely & check.kept())
 
-    return in_range(study, _most(grid, replicas, low, high, keeps))
+    return in_range(study, _most(grid, low, high, keeps) * replicas)
 
 
 def in_range(study: Study, concurrency: Floats) -> Floats:
@@ -66,38 +73,69 @@ def bounds(study: Study, replicas: Floats) -> tuple[Floats, Floats]:
     return low, np.maximum(np.floor(asked.max / replicas), low)
 
 
-def _most(grid: KnobGrid, replicas: Floats, low: Floats, high: Floats, keeps: Callable[[Estimate], Bools]) -> Floats:
+def _most(grid: KnobGrid, low: Floats, high: Floats, keeps: Callable[[Estimate], Bools]) -> Floats:
     """Largest whole number per replica that `keeps`; `low` where not even that does."""
-    good, bad = low.copy(), _grow(grid, replicas, low, high, keeps)
-    while np.any(bad - good > 1.0):
-        middle = np.floor((good + bad) / 2.0)
-        kept = keeps(grid.evaluate(middle * replicas))
-        good, bad = np.where(kept, middle, good), np.where(kept, bad, np.maximum(middle, good + 1.0))
-    return good * replicas
+    holds = _asked(grid, keeps)
+    return _bisect(holds, low, _grow(holds, low, high))[0]
 
 
-def _grow(grid: KnobGrid, replicas: Floats, low: Floats, high: Floats, keeps: Callable[[Estimate], Bools]) -> Floats:
-    """An upper bound that does not keep, by fourfold steps, so that small answers are found in few steps."""
+def _fewest(grid: KnobGrid, low: Floats, high: Floats, enough: Callable[[Estimate], Bools]) -> Floats:
+    """Smallest whole number per replica that is `enough`; the most with KV room where none is."""
+    room = _most(grid, low, high, lambda e: np.asarray(e.kv_wait_s <= 0.0))
+    return _bisect(_asked(grid, lambda e: ~enough(e)), low - 1.0, room)[1]
+
+
+def _asked(grid: KnobGrid, test: Callable[[Estimate], Bools]) -> Holds:
+    replicas = grid.batch.layout.replicas
+    return lambda rows, values: test(grid.take(rows).evaluate(values * replicas[rows]))
+
+
+def _table(holds: Holds, rows: Ints, values: Floats, wanted: Bools, *, otherwise: bool) -> Bools:
+    """`holds` for a table of numbers, a column per row, asked in one call for those that are `wanted`."""
+    out = np.full(values.shape, otherwise)
+    if wanted.any():
+        out[wanted] = holds(np.broadcast_to(rows, values.shape)[wanted], values[wanted])
+    return out
+
+
+def _grow(holds: Holds, low: Floats, high: Floats) -> Floats:
+    """An upper bound that does not hold, by fourfold steps, so that small answers are found in few steps."""
     reach = low.copy()
-    open_rows = np.ones(reach.shape, dtype=bool)
-    while open_rows.any():
-        open_rows &= keeps(grid.evaluate(reach * replicas))
-        grown = np.minimum(reach * 4.0, high + 1.0)
-        open_rows &= reach <= high
-        reach = np.where(open_rows, grown, reach)
-        open_rows &= reach <= high
+    rows = np.arange(reach.size)
+    while rows.size:
+        steps = max(ROWS_AT_ONCE // rows.size, 1)
+        steps = min(steps, 1 + int(np.log2(MOST_PER_REPLICA)) // 2)
+        values = reach[rows] * 4.0 ** np.arange(steps)[:, None]
+        ends = (values > high[rows]) | ~_table(holds, rows, values, values <= high[rows], otherwise=False)
+        ended = ends.any(axis=0)
+        found = np.where(ended, values[ends.argmax(axis=0), np.arange(rows.size)], values[-1] * 4.0)
+        reach[rows] = np.minimum(found, high[rows] + 1.0)
+        rows = rows[~ended]
     return np.maximum(reach, low + 1.0)
 
 
-def _fewest(grid: KnobGrid, replicas: Floats, low: Floats, high: Floats, enough: Callable[[Estimate], Bools]) -> Floats:
-    """Smallest whole number per replica that is `enough`; the most with KV room where none is."""
-    room = np.maximum(_most(grid, replicas, low, high, lambda e: np.asarray(e.kv_wait_s <= 0.0)) / replicas, low)
-    short, plenty = low - 1.0, room.copy()
-    while np.any(plenty - short > 1.0):
-        middle = np.maximum(np.floor((short + plenty) / 2.0), low)
-        reached = enough(grid.evaluate(middle * replicas))
-        plenty, short = (
-            np.where(reached, middle, plenty),
-            np.where(reached, short, np.minimum(middle, plenty - 1.0)),
-        )
-    return plenty * replicas
+def _bisect(holds: Holds, inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
+    """Neighbouring whole numbers per replica, of which the first holds and the second does not; shape `(num_rows,)`.
+
+    Args:
+        holds: up to some number of each row.
+        inside: numbers at which it does, or that count as if.
+        outside: larger ones at which it does not, or that count as if.
+    """
+    inside, outside = inside.copy(), outside.copy()
+    while (rows := np.flatnonzero(outside - inside > 1.0)).size:
+        edges = np.stack([inside[rows], outside[rows]])
+        levels = max(int(np.log2(ROWS_AT_ONCE / rows.size + 1.0)), 1)
+        for _ in range(min(levels, int(np.ceil(np.log2((edges[1] - edges[0]).max()))))):
+            middles = np.floor((edges[:-1] + edges[1:]) / 2.0)
+            edges = np.insert(edges, np.arange(1, len(edges)), middles, axis=0)
+        # a middle that is no number of its own leaves its interval as it is
+        known = _table(holds, rows, edges[1:-1], edges[1:-1] > edges[:-2], otherwise=True)
+        first, last = np.zeros(rows.size, dtype=np.int64), np.full(rows.size, len(edges) - 1)
+        columns = np.arange(rows.size)
+        while last[0] - first[0] > 1:
+            middle = (first + last) // 2
+            held = known[middle - 1, columns]
+            first, last = np.where(held, middle, first), np.where(held, last, middle)
+        inside[rows], outside[rows] = edges[first, columns], edges[last, columns]
+    return inside, outside

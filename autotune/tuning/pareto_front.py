@@ -16,7 +16,7 @@ import numpy as np
 from autotune.metrics import COST, MAXIMIZE, METRICS, MINIMIZE, PER_GPU
 from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, loads
 from autotune.scoring.dominance import nondominated
-from autotune.scoring.objective import Standing, figure
+from autotune.scoring.objective import figure
 from autotune.scoring.plan_result import VARIANT, PlanResult, plan_key
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.space import Candidate, Space
@@ -193,22 +193,15 @@ def front_rows(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult
     grid, owner = candidate_grid(study, candidates)
     # the most within the limits, whatever the study's objective: what is least depends on the goal
     most = replace(study, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
-    tried = [KnobGridAtLoad(grid, load) for load in loads(replace(grid, study=most), LOADS)]
-    values = np.concatenate([_row_values(t, goals) for t in tried])
-    feasible = np.concatenate([t.scored.check.kept() for t in tried])
-    wanted = np.flatnonzero(feasible)
+    tried = KnobGridAtLoad.each(grid, loads(replace(grid, study=most), LOADS))
+    columns = [figure(tried.scored.estimate, name, tried.scored.price_per_hour) for name, _ in goals]
+    values = _larger_is_better(np.stack(columns, axis=1), goals)
+    wanted = np.flatnonzero(tried.scored.check.kept())
     wanted = wanted[nondominated(values[wanted])]
-    best = Standing.stack([t.scored.standing for t in tried]).first_of_each(owner)
-    size = owner.size
-    extra = [_named(tried[at // size].result(int(at % size))) for at in wanted.tolist() if at != best[owner[at % size]]]
+    best = tried.best_of_each(owner)
+    extra = [_named(tried.result(at)) for at in wanted.tolist() if at != best[owner[at % owner.size]]]
     unique = {p.key: p for p in extra}
-    return [*unique.values(), *(tried[at // size].result(int(at % size)) for at in best.tolist())]
-
-
-def _row_values(tried: KnobGridAtLoad, goals: Sequence[tuple[str, str]]) -> Floats:
-    scored = tried.scored
-    columns = [figure(scored.estimate, name, scored.price_per_hour) for name, _ in goals]
-    return _larger_is_better(np.stack(columns, axis=1), goals)
+    return [*unique.values(), *(tried.result(at) for at in best.tolist())]
 
 
 def _named(plan: PlanResult) -> PlanResult:
