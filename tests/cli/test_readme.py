@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,20 @@ def test_the_study_of_the_readme(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(text[1], encoding="utf-8")
     done = autotune("tune", "study.toml", "--json", cwd=tmp_path, data=tmp_path / "data")
     assert done.returncode == 0, done.stderr
+
+
+def test_python_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python examples run as they stand, after the command whose storage one of them goes on with."""
+    examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(examples) >= 2
+    (tmp_path / "studies").symlink_to(ROOT / "studies")
+    before = next(line for line in README.splitlines() if line.endswith(" --storage sqlite:///plans.db"))
+    assert autotune(*before.split()[1:], cwd=tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    for example in examples:
+        with redirect_stdout(StringIO()) as shown:
+            exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})  # noqa: S102  # our own page
+        assert shown.getvalue().strip()
 
 
 def test_make_targets_are_named() -> None:

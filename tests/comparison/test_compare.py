@@ -22,8 +22,7 @@ from autotune.study import Study, load_study
 from autotune.text.numbers import number
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
-
-from .test_switching import dense, scored
+from tests.comparison.helpers import dense, scored
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = ROOT / "studies"

@@ -28,9 +28,8 @@ from autotune.tuning import PlanResult, tune
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 from costmodel.serving.requests import RequestKind
+from tests.comparison.helpers import scored
 from tests.tuning.brute import question
-
-from .test_switching import scored
 
 PLAN = "P4:R2/TP2+D12:R3/TP4"
 

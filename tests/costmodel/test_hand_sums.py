@@ -16,27 +16,7 @@ from costmodel.step.expert_routing import popularity, popularity_cv2, rank_load
 from costmodel.step.kernel_laws import Rate
 from costmodel.step.memory import activation_bytes, kv_sequence_bytes, weight_bytes_by_layer
 from costmodel.step.step_work import mean_context, mean_window_context
-from tests.costmodel.helpers import TRAITS, cluster, layout
-
-MLA = {
-    "kv_lora_rank": 17,
-    "q_lora_rank": 19,
-    "qk_nope_head_dim": 23,
-    "qk_rope_head_dim": 29,
-    "v_head_dim": 31,
-}
-BASE = {
-    "model_type": "llama",
-    "hidden_size": 37,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "head_dim": 7,
-    "intermediate_size": 12,
-    "vocab_size": 44,
-    "torch_dtype": "bfloat16",
-}
-EXPERTS = {"num_local_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 10}
+from tests.costmodel.helpers import BASE, EXPERTS, MLA, TRAITS, cluster, layout
 
 
 def columns(config: dict[str, object], engine: str = "vllm", **degrees: int) -> tuple[ArchColumns, LayoutColumns]:
@@ -222,6 +202,8 @@ def test_cache_of_one_sequence() -> None:
     assert kv_sequence_bytes(arch, plan, precision, _one(101))["full"][0] == 101 * 2 * 1 * 7 * 2
     arch, plan = columns({**BASE, **MLA}, attn_tp=4)
     assert kv_sequence_bytes(arch, plan, precision, _one(101))["mla"][0] == 101 * (17 + 29) * 2
+    arch, plan = columns({**BASE, **MLA}, attn_tp=4, dcp=2)
+    assert kv_sequence_bytes(arch, plan, precision, _one(102))["mla"][0] == 102 / 2 * (17 + 29) * 2
     window = {**BASE, "model_type": "mistral", "sliding_window": 13}
     arch, plan = columns(window)
     assert kv_sequence_bytes(arch, plan, precision, _one(101))["window"][0] == 13 * 2 * 2 * 7 * 2

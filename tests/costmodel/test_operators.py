@@ -21,8 +21,7 @@ from costmodel.step.memory import plan_memory
 from costmodel.step.operators import StepTime, step_time
 from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import StepWork, decode_work, mean_window_context
-from tests.costmodel.helpers import TRAITS, cluster, layout
-from tests.costmodel.test_hand_sums import BASE, EXPERTS, MLA
+from tests.costmodel.helpers import BASE, EXPERTS, MLA, TRAITS, cluster, layout
 
 START, FLOPS, BYTES = 0.125, 1009.0, 13.0
 """Law of the kernel under test: seconds, FLOPs/s and bytes/s. No overlap, so that every term shows."""

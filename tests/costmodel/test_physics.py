@@ -15,8 +15,7 @@ from costmodel.estimate.result import MEMORY_KINDS, Estimate
 from costmodel.plan.columns import ArchColumns, ClusterColumns, LayoutColumns
 from costmodel.plan.placement import Placement
 from costmodel.step.kernel_laws import Rate
-from tests.costmodel.helpers import TRAITS, cluster, entry, estimate, layout, load
-from tests.costmodel.test_properties import MODELS, plans
+from tests.costmodel.helpers import MODELS, TRAITS, cluster, entry, estimate, layout, load, plans
 
 ENGINES = ("vllm", "sglang", "trtllm")
 positive = st.floats(1e-3, 1e15, allow_nan=False)

@@ -9,23 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autotune.space import enumerate_space
 from costmodel.arch import AttentionKind, load_model, total_params
 from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import ArchColumns, LayoutColumns
 from costmodel.plan.matrices import rank_matrices
-from tests.costmodel.helpers import TRAITS, cluster, entry, estimate, load
-
-MODELS = ("deepseek-v3", "qwen3-235b", "gpt-oss-120b", "llama-3.1-70b", "qwen3.5-397b", "mixtral-8x22b")
-
-
-def plans(name: str, engine: str, gpus: int = 32) -> list[PlanEntry]:
-    """Every valid plan of a model on so many GPUs."""
-    arch = load_model(name)
-    machines = cluster("h200", gpus)
-    space = enumerate_space(arch, gpus=gpus, engine=engine)
-    return [PlanEntry(arch=arch, cluster=machines, engine=TRAITS[c.engine], layout=c.layout) for c in space.candidates]
+from tests.costmodel.helpers import MODELS, entry, estimate, load, plans
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.mutants import CHANGES
 from tests.mutants.change import ROOT, Change
 
-COPIED = ("autotune", "benchmarks", "costmodel", "studies", "tests", "pyproject.toml", "README.md")
+COPIED = ("autotune", "benchmarks", "costmodel", "studies", "tests", "tools", "pyproject.toml", "README.md")
 OF_PHYSICS = ("tests/golden", "tests/costmodel", "tests/validation/test_validate.py")
 OF_RANKING = (
     "tests/scoring",
@@ -32,15 +32,23 @@ OF_RANKING = (
     "tests/comparison/test_switching.py",
     "tests/comparison/test_compare.py",
     "tests/comparison/test_capacity.py",
+    "tests/retuning/test_decide.py",
     "tests/tuning/test_sensitivity.py",
     "tests/tuning/test_tune.py",
     "tests/tuning/test_pools.py",
 )
 """The tests that are asked, quick and near ones first: the first that fails ends a run."""
+NEAREST = {
+    "costmodel/disaggregated": ("tests/costmodel/test_pools.py",),
+    "costmodel/estimate": ("tests/costmodel/test_request_mix.py", "tests/costmodel/test_error_model.py"),
+    "autotune/tuning": ("tests/tuning/test_front.py", "tests/tuning/test_sensitivity.py"),
+    "autotune/comparison": ("tests/comparison/test_switching.py", "tests/comparison/test_compare.py"),
+}
+"""By folder, those that are asked before all others."""
 LONGEST_S = 900.0
 """A run that takes longer hangs, which is noticed too."""
-PASSED, FAILED = 0, 1
-"""pytest's exit codes; any other one means that the tests could not be asked."""
+PASSED, FAILED, BROKEN = 0, 1, 2
+"""pytest's exit codes; any other one, and an error outside of a test, means that the tests could not be asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +85,8 @@ def ask(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
     except subprocess.TimeoutExpired:
         return FAILED, "no end"
     said = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return done.returncode, said[0].split(" - ")[0] if said else ""
+    by = said[0].split(" - ")[0] if said else ""
+    return BROKEN if by.startswith("ERROR") and "::" not in by else done.returncode, by
 
 
 @contextmanager
@@ -97,9 +106,12 @@ def made(folder: Path, change: Change, number: int) -> Iterator[None]:
 
 def outcome(folder: Path, number: int, change: Change) -> Outcome:
     """Make one mistake and ask the tests, those of its own kind first."""
+    nearest = NEAREST.get(change.file.rpartition("/")[0], ())
     near, far = (OF_PHYSICS, OF_RANKING) if change.file.startswith("costmodel/") else (OF_RANKING, OF_PHYSICS)
     with made(folder, change, number):
-        code, by = ask(folder, (*near, *far))
+        code, by = ask(folder, nearest) if nearest else (PASSED, "")
+        if code == PASSED:
+            code, by = ask(folder, (*near, *far))
     word = {PASSED: "survived", FAILED: "caught"}.get(code, "broken")
     return Outcome(number=number, change=change, word=word, by=by if code != PASSED else "")
 
