@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from costmodel.arch import AttentionKind, load_model, total_params
@@ -104,6 +104,7 @@ def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: in
     before = estimate(members, work, formulas=True)
     after = estimate(_better(members, figure), work, formulas=True)
     free = before.kv_wait_s == 0 if figure == "hbm_bytes" else np.ones(len(members), dtype=bool)
+    assume(free.any())
     whole = [(e.ttft_s + (osl - 1) * e.tpot_s)[free] for e in (before, after)]
     assert (whole[1] <= whole[0] * (1 + 1e-4)).all()
     assert (after.requests_per_s[free] * (1 + 1e-4) >= before.requests_per_s[free]).all()
@@ -121,6 +122,7 @@ def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
             assert (now.tpot_s >= last.tpot_s * (1 - 1e-6)).all()
             assert (now.ttft_s >= last.ttft_s * (1 - 1e-6)).all()
             free = now.kv_wait_s == 0
+            assert free.any() or concurrency > 5.0
             assert (now.requests_per_s[free] >= last.requests_per_s[free] * (1 - 1e-6)).all()
         last = now
 
