@@ -134,7 +134,6 @@ def test_nothing_feasible_exits_with_three(tmp_path: Path) -> None:
     """The nearest plan and the binding constraint are shown."""
     study = str(ROOT / "studies" / "infeasible-example.toml")
     done = autotune("tune", study, "--table", data=tmp_path, code=3)
-    assert "No plan keeps every limit" in done.stdout
     assert "ttft_ms" in done.stdout
     document = json.loads(autotune("tune", study, data=tmp_path, code=3).stdout)
     assert document["plans"][0]["violations"][0]["code"] == "ttft_ms"

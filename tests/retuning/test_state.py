@@ -58,7 +58,7 @@ def holds(folder: Path, done: int) -> None:
     assert set(switched) <= set(ids)
     assert ids == [f"window-{i}" for i in range(len(ids))]
     assert done <= len(switched) <= len(ids) <= done + 1
-    assert (folder / LEDGER_NAME).read_bytes().endswith(b"\n") or not ids
+    assert not ids or (folder / LEDGER_NAME).read_bytes().endswith(b"\n")
     if switched:
         assert json.loads((folder / CURRENT_NAME).read_text()) == current_document(ledger.applied[-1])
 
