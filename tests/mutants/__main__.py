@@ -42,7 +42,11 @@ NEAREST = {
     "costmodel/disaggregated": ("tests/costmodel/test_pools.py",),
     "costmodel/estimate": ("tests/costmodel/test_request_mix.py", "tests/costmodel/test_error_model.py"),
     "autotune/tuning": ("tests/tuning/test_front.py", "tests/tuning/test_sensitivity.py"),
-    "autotune/comparison": ("tests/comparison/test_switching.py", "tests/comparison/test_compare.py"),
+    "autotune/comparison": (
+        "tests/comparison/test_verdict.py",
+        "tests/comparison/test_switching.py",
+        "tests/comparison/test_compare.py",
+    ),
 }
 """By folder, those that are asked before all others."""
 LONGEST_S = 900.0
