@@ -45,7 +45,7 @@ def test_the_first_of_each_owner() -> None:
 
 
 def test_plans_stand_by_the_limit_that_they_break_most() -> None:
-    """Off by 0.2 of the TPOT and 0.1 of the TTFT: by 0.2. The chance to keep them counts where nothing else is broken."""
+    """Off by 0.2 of the TPOT and 0.1 of the TTFT: by 0.2. The chance to keep them counts where all else is kept."""
     search = {"max_num_batched_tokens": [1024], "min_p_meets": 0.5}
     study = question(constraints={"tpot_ms": 20, "ttft_ms": 400}, search=search)
     limits = study_limits(study)
