@@ -138,4 +138,5 @@ def peer() -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,30 +20,13 @@ def test_a_notebook() -> None:
     assert best.metrics["tpot_s"] < 1.0
     report = autotune.evaluate(study, best.plan)
     assert report.passed
-    both = autotune.compare(study, current="TP8", candidate=best.plan)
-    assert both.verdict.verdict in {"switch", "keep", "undecided"}
+    assert answer.baseline is not None
+    both = autotune.compare(study, current=best.plan, candidate="TP4")
+    assert both.current.plan == best.plan
+    assert both.p_better < 0.5
+    assert both.verdict.verdict == "keep"
     graph = autotune.plan_graph(study, best.plan, "decode")
     assert graph.num_nodes > 100
-
-
-def test_the_readme_shows_it(tmp_path: Path) -> None:
-    """The README's Python examples run as they stand, after the command whose storage one of them goes on with."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
-    assert len(blocks) >= 2
-    (tmp_path / "studies").symlink_to(ROOT / "studies")
-    (before,) = [line for line in text.splitlines() if line.endswith(" --storage sqlite:///plans.db")][:1]
-    python = [sys.executable, "-m", "autotune", *before.split()[1:], "--json"]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(python, cwd=tmp_path, env=env, capture_output=True, check=True)
-    for block in blocks:
-        script = tmp_path / "example.py"
-        script.write_text(block, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, str(script)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip()
 
 
 def test_import_is_light() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autotune.engines import traits_by_name
+from autotune.space import enumerate_space
 from autotune.study import load_study
 from benchmarks import __main__ as speed
 from benchmarks import gpu, growth
@@ -18,9 +20,13 @@ from costmodel.hardware import Cluster, load_gpu
 
 
 def test_batch_speed(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line with a rate."""
-    speed.batch_speed(load_study(speed.DEEPSEEK))
-    assert "plan x knob evaluations with breakdown" in capsys.readouterr().out
+    """One line with the number of evaluations, 200 loads of each plan, and how many of them a second takes."""
+    study = load_study(speed.DEEPSEEK)
+    speed.batch_speed(study)
+    numbers = [int(n.replace(",", "")) for n in re.findall(r"(\d[\d,]*) (?:plan x|per CPU)", capsys.readouterr().out)]
+    plans = enumerate_space(study.arch, gpus=study.cluster.gpus, engine="vllm").candidates
+    assert numbers[0] == 200 * len(plans)
+    assert numbers[1] > 0
 
 
 def test_a_row_of_growth() -> None:

@@ -26,6 +26,16 @@ def run(*arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A study of a dense model whose requests in flight are given, so that no load has to be solved for."""
+    text = Path(LLAMA).read_text(encoding="utf-8")
+    assert "request_rate_per_s = 8 " in text
+    path = tmp_path_factory.mktemp("closed") / "llama-70b-16xh100.toml"
+    path.write_text(text.replace("request_rate_per_s = 8 ", "concurrency = 64 "), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     """The reference study's comparison, as a pipe gets it."""
     found: dict[str, Any] = json.loads(run(REFERENCE))
@@ -49,9 +59,9 @@ def test_differences_are_what_they_say(document: dict[str, Any]) -> None:
         assert math.isclose(row["difference_frac"], row["candidate"] / row["current"] - 1.0, abs_tol=1e-12)
 
 
-def test_the_table_names_the_verdict_and_what_was_assumed() -> None:
+def test_the_table_names_the_verdict_and_what_was_assumed(closed: str) -> None:
     """The terminal shows each part, the verdict first, the defaults of the switch among the assumptions."""
-    text = run(LLAMA, "--candidate", "TP4/PP2", "--table")
+    text = run(closed, "--candidate", "TP4/PP2", "--table")
     for part in (
         "Metrics",
         "Where it comes from",
@@ -64,10 +74,10 @@ def test_the_table_names_the_verdict_and_what_was_assumed() -> None:
     assert text.index("KEEP") < text.index("Metrics")
 
 
-def test_markdown_has_whole_tables(tmp_path: Path) -> None:
+def test_markdown_has_whole_tables(closed: str, tmp_path: Path) -> None:
     """Every row of a Markdown table has as many cells as its head, and --out writes the same text."""
-    text = run(LLAMA, "--candidate", "TP4/PP2", "--format", "markdown")
-    run(LLAMA, "--candidate", "TP4/PP2", "--format", "markdown", "--out", str(tmp_path / "c.md"))
+    text = run(closed, "--candidate", "TP4/PP2", "--format", "markdown")
+    run(closed, "--candidate", "TP4/PP2", "--format", "markdown", "--out", str(tmp_path / "c.md"))
     assert (tmp_path / "c.md").read_text() == text
     cells = 0
     for line in text.splitlines():

@@ -22,8 +22,7 @@ from autotune.study import Study, load_study
 from autotune.text.numbers import number
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
-
-from .test_switching import dense, scored
+from tests.comparison.helpers import dense, scored
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = ROOT / "studies"
@@ -70,7 +69,12 @@ def test_the_reference_study_switches_for_its_limits(of_reference: Comparison) -
     """The baseline breaks the tokens per stage, the winner keeps them, and the price is named."""
     assert (of_reference.verdict.verdict, of_reference.verdict.rule) == ("switch", "limit_broken")
     assert "min_stage_tokens_per_s_per_gpu" in of_reference.verdict.reason
-    assert "at the price of -" in of_reference.verdict.reason
+    current, candidate = of_reference.current.result, of_reference.candidate and of_reference.candidate.result
+    assert current is not None
+    assert candidate is not None
+    metric = of_reference.study.objective.metric
+    assert candidate.metrics[metric] < current.metrics[metric]
+    assert f"{candidate.metrics[metric] / current.metrics[metric] - 1.0:+.1%}" in of_reference.verdict.reason
     margins = {m.code: m for m in of_reference.margins}["min_stage_tokens_per_s_per_gpu"]
     assert margins.current_excess > 0.0 > margins.candidate_excess
 
@@ -232,6 +236,21 @@ def test_beyond_both_capacities_the_one_that_takes_more_is_better() -> None:
         assert side.value_per_s == pytest.approx(side.capacity_requests_per_s, rel=0.1)
     back = compare(study, "TP2", "TP8/PP2", scenarios=False)
     assert back.p_better + found.p_better == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_tie_counts_half() -> None:
+    """Of four draws one is larger, two are equal and one is smaller."""
+    assert p_greater(np.array([2.0, 1.0, 1.0, 0.0]), np.ones(4)) == 0.5
+    assert p_greater(np.ones(4), np.ones(4)) == 0.5
+
+
+def test_what_a_plan_is_worth() -> None:
+    """What the current plan serves, times the chance to keep the limits, times how much better the ranked metric is."""
+    study = dense(constraints={"tpot_ms": 8.0})
+    before, after = scored(study, "TP8"), replace(scored(study, "TP2"), p_meets=0.25)
+    metric = study.objective.metric
+    by_hand = before.metrics["requests_per_s"] * 0.25 * after.metrics[metric] / before.metrics[metric]
+    assert value_per_s(study, after, before) == pytest.approx(by_hand)
 
 
 def test_what_is_served_within_limits_by_hand() -> None:

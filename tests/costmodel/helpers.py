@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from autotune.engines import traits_by_name
+from autotune.space import enumerate_space
 from costmodel.arch import Arch, load_model
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
@@ -16,6 +17,9 @@ from costmodel.plan.layout import Layout
 from costmodel.serving.closed_loop import Load
 
 TRAITS = traits_by_name()
+MODELS = ("deepseek-v3", "qwen3-235b", "gpt-oss-120b", "llama-3.1-70b", "qwen3.5-397b", "mixtral-8x22b")
+"""Models with every kind of attention and FFN, dense ones and mixtures of experts."""
+
 MLA = {
     "kv_lora_rank": 17,
     "q_lora_rank": 19,
@@ -23,6 +27,7 @@ MLA = {
     "qk_rope_head_dim": 29,
     "v_head_dim": 31,
 }
+"""Fields of a config that make its attention multi-head latent attention."""
 BASE = {
     "model_type": "llama",
     "hidden_size": 37,
@@ -34,7 +39,9 @@ BASE = {
     "vocab_size": 44,
     "torch_dtype": "bfloat16",
 }
+"""A dense model whose figures are small and of few common factors."""
 EXPERTS = {"num_local_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 10}
+"""Fields of a config that make its layers mixtures of experts."""
 
 
 def cluster(gpu: str = "h200", gpus: int = 128, **changes: object) -> Cluster:
@@ -75,3 +82,11 @@ def entry(name: str = "deepseek-v3", engine: str = "vllm", gpu: str = "h200", **
     """One plan of a catalog model."""
     arch = load_model(name)
     return PlanEntry(arch=arch, cluster=cluster(gpu), engine=TRAITS[engine], layout=layout(arch, **degrees))
+
+
+def plans(name: str, engine: str, gpus: int = 32) -> list[PlanEntry]:
+    """Every valid plan of a model on so many GPUs."""
+    arch = load_model(name)
+    machines = cluster("h200", gpus)
+    space = enumerate_space(arch, gpus=gpus, engine=engine)
+    return [PlanEntry(arch=arch, cluster=machines, engine=TRAITS[c.engine], layout=c.layout) for c in space.candidates]

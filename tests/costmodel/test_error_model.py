@@ -16,6 +16,7 @@ from costmodel.estimate.error_model import (
     draw_factors,
     gap_log_sd,
 )
+from costmodel.estimate.normal import Z90, normal_cdf, p_below
 from costmodel.hardware import load_gpu
 from costmodel.plan.columns import LayoutColumns
 from costmodel.plan.layout import Layout
@@ -94,6 +95,12 @@ def test_without_residuals_nothing_moves() -> None:
         0,
     ]
     assert none.throughput_log_sd(np.array([0.3]))[0] == 0.0
+
+
+def test_eight_in_ten_lie_between_the_ends_of_an_interval() -> None:
+    """One in ten lies beyond either end, of the normal distribution and of a log-normal value."""
+    assert normal_cdf(np.array([Z90, -Z90])) == pytest.approx([0.9, 0.1], abs=1e-6)
+    assert p_below(2.0 * np.exp(Z90 * 0.3), np.array([2.0]), np.array([0.3]))[0] == pytest.approx(0.9, abs=1e-6)
 
 
 def test_spread_of_throughput_by_hand() -> None:

@@ -205,6 +205,8 @@ def test_cache_of_one_sequence() -> None:
     assert kv_sequence_bytes(arch, plan, precision, _one(101))["full"][0] == 101 * 2 * 1 * 7 * 2
     arch, plan = columns({**BASE, **MLA}, attn_tp=4)
     assert kv_sequence_bytes(arch, plan, precision, _one(101))["mla"][0] == 101 * (17 + 29) * 2
+    arch, plan = columns({**BASE, **MLA}, attn_tp=4, dcp=2)
+    assert kv_sequence_bytes(arch, plan, precision, _one(102))["mla"][0] == 102 / 2 * (17 + 29) * 2
     window = {**BASE, "model_type": "mistral", "sliding_window": 13}
     arch, plan = columns(window)
     assert kv_sequence_bytes(arch, plan, precision, _one(101))["window"][0] == 13 * 2 * 2 * 7 * 2

@@ -6,27 +6,16 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from autotune.space import enumerate_space
 from costmodel.arch import load_model, total_params, with_dtypes
 from costmodel.arch.attention import GroupedQuery
 from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import ArchColumns, LayoutColumns
 from costmodel.plan.matrices import rank_matrices
-from tests.costmodel.helpers import TRAITS, cluster, entry, estimate, load
-
-MODELS = ("deepseek-v3", "qwen3-235b", "gpt-oss-120b", "llama-3.1-70b", "qwen3.5-397b", "mixtral-8x22b")
-
-
-def plans(name: str, engine: str, gpus: int = 32) -> list[PlanEntry]:
-    """Every valid plan of a model on so many GPUs."""
-    arch = load_model(name)
-    machines = cluster("h200", gpus)
-    space = enumerate_space(arch, gpus=gpus, engine=engine)
-    return [PlanEntry(arch=arch, cluster=machines, engine=TRAITS[c.engine], layout=c.layout) for c in space.candidates]
+from tests.costmodel.helpers import MODELS, entry, estimate, load, plans
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -117,6 +106,7 @@ def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: in
     before = estimate(members, work, formulas=True)
     after = estimate(_better(members, figure), work, formulas=True)
     free = before.kv_wait_s == 0 if figure == "hbm_bytes" else np.ones(len(members), dtype=bool)
+    assume(free.any())
     whole = [(e.ttft_s + (osl - 1) * e.tpot_s)[free] for e in (before, after)]
     assert (whole[1] <= whole[0] * (1 + 1e-4)).all()
     assert (after.requests_per_s[free] * (1 + 1e-4) >= before.requests_per_s[free]).all()
@@ -134,6 +124,7 @@ def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
             assert (now.tpot_s >= last.tpot_s * (1 - 1e-6)).all()
             assert (now.ttft_s >= last.ttft_s * (1 - 1e-6)).all()
             free = now.kv_wait_s == 0
+            assert free.any() or concurrency > 5.0
             assert (now.requests_per_s[free] >= last.requests_per_s[free] * (1 - 1e-6)).all()
         last = now
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.engines import ENGINES, Engine, traits_by_name
+from autotune.report.html.tune import tune_page
 from autotune.study import load_study
 from autotune.tuning import tune
 from costmodel.calibration.residual import residual_columns
@@ -19,6 +20,12 @@ from tests.engines.invented import Lantern
 from tests.studies import FOLDER
 
 QWEN, LLAMA = str(FOLDER / "qwen3-235b-64xh100.toml"), str(FOLDER / "llama-70b-16xh100.toml")
+ONE_NODE = (
+    *("cluster.gpus=8", "baseline.plan=tp8/ep8", "engine=any", "workload.concurrency=64"),
+    "search.max_num_batched_tokens=[8192]",
+)
+"""A study of one node in which all engines compete under one load."""
+SET = tuple(x for o in ONE_NODE for x in ("--set", o))
 
 
 def answered(*words: str, code: int = 0) -> str:
@@ -52,7 +59,7 @@ def test_it_is_enumerated(invented: Engine) -> None:
 def test_it_competes(invented: Engine, tmp_path: Path) -> None:
     """Scored and ranked with all others, stored and resumed; what stands in for its calibration is said."""
     stored = f"sqlite:///{tmp_path / 'trials.db'}"
-    words = ("tune", QWEN, "--set", "cluster.gpus=8", "--json", "--top", "0", "--storage", stored)
+    words = ("tune", QWEN, *SET, "--json", "--top", "0", "--storage", stored)
     document = json.loads(answered(*words))
     own = [plan for plan in document["plans"] if plan["engine"] == invented.name]
     assert own
@@ -61,12 +68,9 @@ def test_it_competes(invented: Engine, tmp_path: Path) -> None:
     assert json.loads(answered(*words))["plans"] == document["plans"]
 
 
-def test_it_stands_on_the_page(invented: Engine, tmp_path: Path) -> None:
+def test_it_stands_on_the_page(invented: Engine) -> None:
     """Where engines compete, tables of the report call it by its title."""
-    page = tmp_path / "page.html"
-    one_node = ("--set", "cluster.gpus=8", "--set", "engine=any", "--set", "workload.request_rate_per_s=2")
-    answered("tune", LLAMA, *one_node, "--no-storage", "--html", str(page))
-    assert invented.title in page.read_text(encoding="utf-8")
+    assert invented.title in tune_page(tune(load_study(QWEN, ONE_NODE)))
 
 
 def test_its_times_are_those_of_its_stand_in_but_less_sure(invented: Engine) -> None:
@@ -93,12 +97,12 @@ def test_a_study_of_it_alone(invented: Engine) -> None:
 
 def test_it_is_compared_evaluated_and_drawn(invented: Engine) -> None:
     """Its plan strings are read by every command that takes one."""
-    plan = f"{invented.name}:TP8/PP2"
-    compared = json.loads(answered("compare", LLAMA, "--set", "engine=any", "--candidate", plan, "--json"))
+    plan, asked = f"{invented.name}:TP8/EP8", SET
+    compared = json.loads(answered("compare", QWEN, *asked, "--candidate", plan, "--json"))
     assert compared["candidate"]["engine"] == invented.name
-    evaluated = json.loads(answered("evaluate", LLAMA, "--set", "engine=any", "--plan", plan, "--json"))
+    evaluated = json.loads(answered("evaluate", QWEN, *asked, "--plan", plan, "--json"))
     assert {row["engine"] for row in evaluated["compatibility"]["engines"]} == set(ENGINES)
-    assert json.loads(answered("dag", LLAMA, "--plan", plan, "--set", "engine=any"))["graph"]["engine"] == invented.name
+    assert json.loads(answered("dag", QWEN, "--plan", plan, *asked))["graph"]["engine"] == invented.name
 
 
 @pytest.mark.parametrize("target", ["lantern", "k8s"])

@@ -18,16 +18,16 @@ from costmodel.arch import model_names
 from tests.graph.plans import DEEPSEEK, QWEN, REFERENCE, random_plans, study
 
 
-def test_two_hundred_random_plans() -> None:
+def test_random_plans() -> None:
     """Six models, three engines, both phases: the schedule is within 5 % of the closed form, pipeline fill included."""
-    seen = [(plan_graph(asked, plan, phase), phase) for asked, plan, phase in random_plans(seed=20261124, count=200)]
+    seen = [(plan_graph(asked, plan, phase), phase) for asked, plan, phase in random_plans(seed=20261124, count=60)]
     gaps = {f"{g.model} {g.plan} {phase} x{g.micro_batches}": g.gap_frac for g, phase in seen}
     assert {k: v for k, v in gaps.items() if abs(v) > 0.05} == {}
     assert {g.engine for g, _ in seen} == {"vllm", "sglang", "trtllm"}
     piped = [g for g, _ in seen if g.micro_batches > 1 and max(r.stage for r in g.ranks) > 0]
-    assert len(piped) > 30
+    assert len(piped) > 9
     for name in ("tp_all_reduce", "moe_all_reduce", "dp_gather"):
-        assert len([g for g, _ in seen if any(t.name == name for t in g.tasks)]) > 20, name
+        assert len([g for g, _ in seen if any(t.name == name for t in g.tasks)]) > 5, name
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
@@ -109,7 +109,7 @@ def test_slow_network(plan: str) -> None:
 def test_pace_of_a_full_pipeline(file: str, concurrency: float) -> None:
     """Each sequence's next token needs its last one: round after round takes the model's round time."""
     asked = study(file, "engine=any", "cluster.gpus=8")
-    for candidate in [c for c in enumerate_space(asked.arch, gpus=8, engine="any").candidates if c.layout.pp > 1][::7]:
+    for candidate in [c for c in enumerate_space(asked.arch, gpus=8, engine="any").candidates if c.layout.pp > 1][::15]:
         rows = KnobGrid.of(asked, [Variant(candidate=candidate, weight_dtype=None, kv_dtype=None)], [4096])
         costs = phase_costs(rows, concurrency, "decode")
         if rows.steady(np.array([concurrency])).micro_batches[0] != costs.micro_batches:

@@ -78,7 +78,7 @@ def test_receiving_holds_no_stream() -> None:
 
 
 def _graphs() -> list[PlanGraph]:
-    drawn = [plan_graph(asked, plan, phase) for asked, plan, phase in random_plans(seed=7, count=24)]
+    drawn = [plan_graph(asked, plan, phase) for asked, plan, phase in random_plans(seed=7, count=12)]
     return [*drawn, plan_graph(study(DEEPSEEK)), plan_graph(study(REFERENCE), phase="prefill", replicas=2)]
 
 

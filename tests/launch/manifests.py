@@ -51,7 +51,7 @@ def check_pod(template: dict[str, Any]) -> None:
 
 def documents(text: str) -> list[dict[str, Any]]:
     """Every document of a file, by another reader than ours."""
-    return [d for d in yaml.safe_load_all(text) if d is not None]
+    return [d for d in yaml.load_all(text, Loader=yaml.CSafeLoader) if d is not None]
 
 
 def understood(found: list[Any], plan: LaunchPlan, folder: Path, arch: Arch) -> tuple[Layout, dict[str, Any]]:

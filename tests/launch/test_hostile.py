@@ -6,6 +6,7 @@ import json
 import re
 import time
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 
@@ -76,8 +77,7 @@ def interpolated(text: str, env: dict[str, str]) -> str:
     )
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+@pytest.mark.parametrize(("name", "engine"), list(zip(HOSTILE, cycle(["vllm", "sglang", "trtllm"]), strict=False)))
 def test_hostile_names_reach_containers_unchanged(name, engine):
     """As Compose and Kubernetes expand them, server and benchmark get the name whole, and it is nothing else."""
     arch = load_model("llama-3.1-70b")

@@ -131,7 +131,11 @@ def test_what_is_imported_is_the_current_of_compare(tmp_path: Path) -> None:
     """The plan string of an import goes into `compare --current` as it is."""
     found = imported(tmp_path, GRAPH.replace("replicas: 2", "replicas: 8"))
     study = str(FOLDER / "deepseek-v3-128xh200.toml")
-    done = CliRunner().invoke(cli, ["compare", study, "--current", found["plan"], "--json"], catch_exceptions=False)
+    done = CliRunner().invoke(
+        cli,
+        ["compare", study, "--set", "workload.concurrency=512", "--current", found["plan"], "--json"],
+        catch_exceptions=False,
+    )
     assert json.loads(done.stdout)["current"]["plan"] == found["plan"]
 
 

@@ -40,9 +40,9 @@ def written(target, made):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_valid_plan_reads_back_from_dynamo(model, tmp_path):
-    """Every valid plan of 64 GPUs that Dynamo's operator can join is read as the same layout with its knobs."""
+    """Every valid plan of four nodes that Dynamo's operator can join is read as the same layout with its knobs."""
     arch, count = load_model(model), 0
-    for candidate in plans(model, "vllm", 64):
+    for candidate in plans(model, "vllm", 32):
         plan = expressible(service(candidate, arch))
         if plan is not None:
             read, knobs = understood([dynamo.document(plan)], plan, tmp_path, arch)

@@ -16,7 +16,7 @@ from tests.report.conftest import EVIL, Page, answered
 from tests.report.documents import evaluation_document
 
 QUICK = "search.max_num_batched_tokens=[8192]"
-SEVERAL_ENGINES = ("qwen3-235b-64xh100", "cluster.gpus=16", 'search.kv_dtype=["fp8"]', QUICK)
+SEVERAL_ENGINES = ("qwen3-235b-64xh100", "cluster.gpus=16", 'search.kv_dtype=["fp8"]', "workload.concurrency=64", QUICK)
 STUDIES = [("reference-128",), SEVERAL_ENGINES, ("llama-70b-16xh100", QUICK), ("infeasible-example",)]
 OTHERS = {
     "evaluation": lambda: evaluation_page(evaluation_document()),

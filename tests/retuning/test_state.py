@@ -18,7 +18,7 @@ from autotune.retuning.lock import BusyError, locked
 from autotune.retuning.state import CURRENT_NAME, apply_decision, current_document, open_state, past_switches
 from costmodel.errors import InputError
 
-KILLS = 200
+KILLS = 80
 
 
 def decision(window: int, current: str = "A", candidate: str = "B") -> dict[str, Any]:
@@ -58,7 +58,7 @@ def holds(folder: Path, done: int) -> None:
     assert set(switched) <= set(ids)
     assert ids == [f"window-{i}" for i in range(len(ids))]
     assert done <= len(switched) <= len(ids) <= done + 1
-    assert (folder / LEDGER_NAME).read_bytes().endswith(b"\n") or not ids
+    assert not ids or (folder / LEDGER_NAME).read_bytes().endswith(b"\n")
     if switched:
         assert json.loads((folder / CURRENT_NAME).read_text()) == current_document(ledger.applied[-1])
 
@@ -113,8 +113,8 @@ def test_the_end_at_every_change_of_the_disk(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_kill_9_at_200_random_points(tmp_path: Path) -> None:
-    """A process that decides window after window, killed 200 times: nothing it reported is lost, nothing is twice."""
+def test_kill_9_at_random_points(tmp_path: Path) -> None:
+    """A process that decides window after window, killed 80 times: nothing it reported is lost, nothing is twice."""
     random, done = np.random.default_rng(20261124), 0
     for _ in range(KILLS):
         reader, writer = os.pipe()

@@ -19,7 +19,7 @@ from costmodel.errors import InputError
 from tests.storage.helpers import record, store_at
 from tests.studies import FOLDER
 
-FLIPS = 50
+FLIPS = 25
 """Of each kind, on each kind of storage."""
 SMALL = (
     "cluster.gpus=4",

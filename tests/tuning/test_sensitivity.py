@@ -65,6 +65,21 @@ def test_a_point_is_the_changed_study_answered(name: str, axis_name: str, factor
         assert point.chosen_expected == pytest.approx(mine.metrics[metric] * weight)
 
 
+def test_what_keeping_the_winner_loses() -> None:
+    """Of what the first plan there can be expected to do, the share that the winner does less; some change costs it."""
+    losses = []
+    for name, sign in (("reference-128", 1.0), ("llama-70b-16xh100", -1.0)):
+        for along in answered(name)[1].axes:
+            for point in along.points:
+                if point.loss_frac is not None:
+                    assert point.best_expected is not None
+                    assert point.chosen_expected is not None
+                    less = sign * (point.best_expected - point.chosen_expected) / point.best_expected
+                    assert point.loss_frac == pytest.approx(max(less, 0.0), abs=1e-12)
+                    losses.append(point.loss_frac)
+    assert max(losses) > 0.0
+
+
 def changed(study: Study, name: str, factor: float) -> Study:
     """The study with one figure changed, written out once more."""
     gpu, work = study.cluster.gpu, study.workload

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from autotune.validation.slo import SloRuns, reliability
 from costmodel.errors import InputError
 from costmodel.measured.runs import prepare_runs
 from costmodel.measured.runs_csv import read_runs
+from tests.command import autotune
 from tests.conftest import DATA
 
 HEADER = "id,gpu,engine,model,precision,isl,osl,concurrency,attn_tp,moe_tp,ttft_ms,tpot_ms,remark\n"
@@ -178,12 +177,8 @@ def test_models_of_the_user(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path) -> None:
     """JSON on stdout, a prediction per row in order, intervals around it."""
     path, out = _file(tmp_path, HEADER + ROWS), tmp_path / "pred.csv"
-    done = subprocess.run(
-        [sys.executable, "-m", "autotune", "validate", str(path), "--predictions", str(out), "--json", "--published"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = autotune("validate", str(path), "--predictions", str(out), "--json", "--published")
+    assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["coverage"] == 1.0
     assert document["overall"]["tpot"]["runs"] == 2

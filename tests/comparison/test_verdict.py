@@ -1,0 +1,65 @@
+"""Verdicts by arithmetic, and the order of two plans where one of them breaks a limit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autotune.comparison.robustness import load_order, swept
+from autotune.comparison.value_and_gain import gain_over
+from autotune.comparison.values import ComparedPlan
+from autotune.comparison.verdict import verdict
+from autotune.study import Study
+from tests.comparison.helpers import dense, scored
+
+
+def compared(study: Study, text: str, value_per_s: float) -> ComparedPlan:
+    """A plan that keeps every limit and is worth so much."""
+    result = scored(study, text)
+    assert result.feasible
+    return ComparedPlan(
+        text=text,
+        plan=result.plan,
+        engine=result.engine,
+        result=result,
+        rules_broken=(),
+        assumed=(),
+        capacity_requests_per_s=value_per_s,
+        at_capacity=result,
+        value_per_s=value_per_s,
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "p_better", "answer", "rule"),
+    [
+        (0.0, 0.95, "switch", "gain"),
+        (600.0, 0.95, "keep", "gain_too_small"),
+        (1100.0, 0.95, "keep", "switch_costs_more"),
+        (0.0, 0.85, "undecided", "not_sure"),
+        (0.0, 0.05, "keep", "no_gain"),
+    ],
+)
+def test_verdicts_by_arithmetic(loss: float, p_better: float, answer: str, rule: str) -> None:
+    """11 a second instead of 10 for 1,000 s: 10 % less what the switch loses, of which 5 % must be left."""
+    study = dense(retune={"min_gain_frac": 0.05, "min_p_better": 0.9})
+    gain = gain_over(current_per_s=10.0, candidate_per_s=11.0, horizon_s=1000.0, duration_s=0.0, loss=loss)
+    found = verdict(
+        study, compared(study, "TP8", 10.0), compared(study, "TP2", 11.0), same=False, p_better=p_better, gain=gain
+    )
+    assert (found.verdict, found.rule) == (answer, rule)
+
+
+@pytest.mark.parametrize(("current", "candidate"), [("TP8", "TP2"), ("TP2", "TP8")])
+def test_the_plan_that_keeps_the_limits_is_ahead(current: str, candidate: str) -> None:
+    """Where the load takes one plan beyond its TTFT and not the other, the other one leads from there."""
+    search = {"max_num_batched_tokens": [4096], "min_p_meets": 0.0}
+    study = dense(workload={"isl": 1009, "osl": 211}, constraints={"ttft_ms": 40.0}, search=search)
+    plans = {"current": scored(study, current), "candidate": scored(study, candidate)}
+    _, flips, _ = load_order(study, *plans.values())
+    by_limits = [flip for flip in flips if flip.because == "limits"]
+    assert by_limits
+    for flip in by_limits:
+        load = np.array([float(flip.in_flight)])
+        keeps = [name for name, plan in plans.items() if swept(study, plan, load).ttft_longest_s[0] <= 0.04]
+        assert keeps == [flip.better_above]

@@ -1,0 +1,96 @@
+"""Mistakes in the cost model: what a step takes, what memory holds, what errors and pools make of it."""
+
+from __future__ import annotations
+
+from tests.mutants.change import Change, changes_of
+
+PHYSICS: tuple[Change, ...] = (
+    *changes_of(
+        "costmodel/step/operators.py",
+        ("small.seconds(np.zeros(1), 8.0 * stream)", "small.seconds(np.zeros(1), 4.0 * stream)"),
+        ("flops = 4.0 * heads * arch.head_dim", "flops = 2.0 * heads * arch.head_dim"),
+        ("(2.0 * arch.kv_lora_rank + arch.qk_rope_head_dim)", "(arch.kv_lora_rank + arch.qk_rope_head_dim)"),
+        ("6.0 * state + 4.0 * chunk", "6.0 * state + 2.0 * chunk"),
+        ("np.exp(-group_tokens * arch.top_k / arch.num_experts)", "np.exp(-group_tokens / arch.num_experts)"),
+        ("(rows + rate.pad_rows * hit) * (2.0 * weights)", "rows * (2.0 * weights)"),
+        ("mean=1.0 / load\n", "mean=load\n"),
+        ("out.send_s * (layout.pp - 1.0)", "out.send_s * layout.pp"),
+    ),
+    *changes_of(
+        "costmodel/step/kernel_laws.py",
+        ("longer + self.overlap_loss * (", "longer - self.overlap_loss * ("),
+    ),
+    *changes_of(
+        "costmodel/step/collectives.py",
+        ("2.0 * (local - 1.0) / local / links.all_reduce", "(local - 1.0) / local / links.all_reduce"),
+        ("np.maximum(local - 2.0, 0.0)", "np.maximum(local - 1.0, 0.0)"),
+        ("2.0 * (domains - 1.0) / domains / local / links", "2.0 * (domains - 1.0) / domains / links"),
+        ("np.minimum(copied, forwarded + self.forwards_start_s)", "np.maximum(copied, forwarded)"),
+        ("1.0 / (rate * layout.attn_tp)", "1.0 / rate"),
+    ),
+    *changes_of(
+        "costmodel/step/expert_routing.py",
+        ("(2.0 * np.log(ranks))", "np.log(ranks)"),
+        ("cv2 / experts_per_rank(arch, layout) + 1.0", "cv2 + 1.0"),
+    ),
+    *changes_of(
+        "costmodel/step/memory.py",
+        ("LOGITS_BYTES = 6.0", "LOGITS_BYTES = 4.0"),
+        ("CONTEXT_BYTES = 0.6e9", "CONTEXT_BYTES = 0.9e9"),
+        ("per_token = 2.0 * kv_heads", "per_token = 1.0 * kv_heads"),
+        ('"mla": tokens / shards * latent', '"mla": tokens * latent'),
+        ("memory_fraction * (cluster.hbm_bytes - fixed)", "memory_fraction * cluster.hbm_bytes - fixed"),
+        ("dense = 1.5 * (arch.ffn", "dense = 1.0 * (arch.ffn"),
+    ),
+    *changes_of(
+        "costmodel/step/step_work.py",
+        ("cached_tokens + (new_tokens + 1.0) / 2.0", "cached_tokens + (new_tokens + 1.0) / 3.0"),
+        ("capped * (capped - 1.0) / (2.0 * np", "capped * (capped - 1.0) / (1.0 * np"),
+    ),
+    *changes_of(
+        "costmodel/step/step_inputs.py",
+        ("self.precision.experts < 1.5, 0.5, 1.0)", "self.precision.experts < 1.5, 1.0, 1.0)"),
+    ),
+    *changes_of(
+        "costmodel/estimate/error_model.py",
+        ("2.0 * TARGET_CORRELATION * first * rest", "1.0 * TARGET_CORRELATION * first * rest"),
+        ("self.kv_wait_s * (moved.running_s / self.running_s)", "self.kv_wait_s"),
+        ("gpus, experts = layout.width * layout.pp,", "gpus, experts = layout.width,"),
+        ("(REACH_SD[target] * self.beyond) ** 2", "REACH_SD[target] ** 2 * self.beyond"),
+    ),
+    *changes_of(
+        "costmodel/estimate/result.py",
+        ("state.requests_per_s * throughput_factor", "state.requests_per_s / throughput_factor"),
+        ("e2e_s=ttft + moved.outputs * moved.tpot_s", "e2e_s=ttft + load.osl * moved.tpot_s"),
+    ),
+    *changes_of(
+        "costmodel/estimate/request_mix.py",
+        ("rate = 1.0 / taken.sum(axis=0)", 'rate = (weight * stacked("requests_per_s")).sum(axis=0)'),
+        ("stay = np.array([p.weight * p.osl for p in points])", "stay = np.array([p.weight for p in points])"),
+    ),
+    *changes_of(
+        "costmodel/estimate/batch.py",
+        ("batch.reserves_whole_output > 0, 1.0, 0.5)", "batch.reserves_whole_output > 0, 1.0, 1.0)"),
+    ),
+    *changes_of("costmodel/estimate/normal.py", ("Z90 = 1.2815515655446004", "Z90 = 1.0")),
+    *changes_of(
+        "costmodel/calibration/residual.py",
+        ("_times(self.own, phi**2)", "_times(self.own, phi)"),
+        ("BORROWED_SD[t] ** 2 if borrows", "BORROWED_SD[t] if borrows"),
+    ),
+    *changes_of(
+        "costmodel/disaggregated/pools.py",
+        ("(1.0 + self.length_cv2)", "(1.0 - self.length_cv2)"),
+        ("JOIN_STEPS = 1.0", "JOIN_STEPS = 0.5"),
+        ("own = lone + utilisation * (full - lone)", "own = lone"),
+    ),
+    *changes_of(
+        "costmodel/disaggregated/pairing.py",
+        ("able = np.minimum(prefill", "able = np.maximum(prefill"),
+        ("prefill.latency_s + transfer + decode.entry_s", "prefill.latency_s + decode.entry_s"),
+    ),
+    *changes_of(
+        "costmodel/disaggregated/kv_transfer.py",
+        ("(1.0 - link.hidden_frac) * np.maximum(", "(1.0 - link.hidden_frac) * np.minimum("),
+    ),
+)
