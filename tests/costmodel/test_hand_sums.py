@@ -97,9 +97,13 @@ def test_roofline() -> None:
     )
     assert rate.seconds(np.array([100.0]), np.array([70.0]))[0] == 3 + 100 / 5 + 0.25 * 70 / 7
     assert rate.seconds(np.array([10.0]), np.array([70.0]))[0] == 3 + 70 / 7 + 0.25 * 10 / 5
-    assert rate.slowed(np.array([2.0])).seconds(np.array([100.0]), np.array([70.0]))[0] == 2 * (3 + 20 + 2.5)
+    twice = rate.slowed(2 * one, one, one)
+    assert twice.seconds(np.array([100.0]), np.array([70.0]))[0] == 2 * (3 + 20 + 2.5)
+    apart = rate.slowed(2 * one, 1.5 * one, 0.5 * one)
+    assert apart.seconds(np.array([100.0]), np.array([70.0]))[0] == pytest.approx(2 * (3 + 1.5 * 20 + 0.5 * 2.5))
     # made faster than physics allows, a law stops at its bound
-    assert rate.slowed(np.array([0.1])).flops_per_s[0] == pytest.approx(0.85 * 11)
+    quick = rate.slowed(0.1 * one, one, one)
+    assert (quick.flops_per_s[0], quick.bytes_per_s[0]) == pytest.approx((0.92 * 11, 0.95 * 13))
 
 
 LINKS = Links(
