@@ -27,7 +27,7 @@ from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
 from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
-from costmodel.simulation.policies import VLLM_V1
+from costmodel.simulation.policies import CHUNKED
 
 RPC_PORT = 29550
 MASTER_PORT = 29501
@@ -66,7 +66,7 @@ class Vllm(Engine):
         captured_prompt_tokens=512,
         quantised_cache=CacheDtype.CHECKPOINT,
     )
-    policy = VLLM_V1
+    policy = CHUNKED
     title = "vLLM"
     rules = (
         shared.STAGES_HAVE_LAYERS,

@@ -19,7 +19,7 @@ from autotune.engines.vllm import VLLM, bench_serve
 from costmodel.arch import Arch
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.plan.layout import Layout
-from costmodel.simulation.policies import VLLM_V1
+from costmodel.simulation.policies import CHUNKED
 
 
 class Lantern(Engine):
@@ -35,7 +35,7 @@ class Lantern(Engine):
         captured_prompt_tokens=0,
         quantised_cache=CacheDtype.ACTIVATIONS,
     )
-    policy = VLLM_V1
+    policy = CHUNKED
     title = "Lantern"
     rules = (
         shared.STAGES_HAVE_LAYERS,

@@ -11,6 +11,7 @@ from autotune.metrics import ESTIMATED, LOG_SDS, METRICS, OBJECTIVES
 from autotune.scoring import limits
 from autotune.scoring.limits import LIMITS, P_MEETS, LimitKind, check_limits, hard_limit, probable, study_limits
 from autotune.study import Constraints, Study
+from autotune.study.sections import PERCENTILE_FIELDS
 from autotune.tuning import tune
 from costmodel.estimate.normal import p_below
 from costmodel.estimate.result import Estimate, Service
@@ -62,11 +63,14 @@ def test_a_limit_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_limits_bind_what_estimates_hold() -> None:
-    """Every row's metric is a figure of a service, its field one of the constraints, its code its own."""
+    """Every limit on a mean has a row: a figure of a service, its field, its code; those on requests are simulated."""
     names = {f.name for f in fields(Service)} | {"total_tokens_per_s_per_gpu", "output_tokens_per_s_per_gpu", P_MEETS}
+    percentiles = {f"{latency}_{share}_s" for latency, share in PERCENTILE_FIELDS}
+    of_requests = percentiles | {"attainment_frac"}
     constraints = {f.name for f in fields(Constraints)}
     assert {kind.metric for kind in LIMITS} <= names
-    assert {kind.field for kind in LIMITS if kind.field} == constraints
+    assert of_requests <= constraints
+    assert {kind.field for kind in LIMITS if kind.field} == constraints - of_requests
     assert len({kind.code for kind in LIMITS}) == len(LIMITS)
     assert all(kind.field or kind.bound is not None for kind in LIMITS)
 

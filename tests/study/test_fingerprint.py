@@ -153,10 +153,10 @@ def test_words_of_the_code_are_not_in_it_and_data_is(asked: Asked, tmp_path: Pat
 
     first = shown()
     assert first.strip() == study_fingerprint(asked())
-    closed_loop = tmp_path / "costmodel" / "serving" / "closed_loop.py"
-    text = closed_loop.read_text(encoding="utf-8")
+    steady_state = tmp_path / "costmodel" / "serving" / "steady_state.py"
+    text = steady_state.read_text(encoding="utf-8")
     assert text.startswith('"""')
-    closed_loop.write_text('"""Edited. ' + text[3:], encoding="utf-8")
+    steady_state.write_text('"""Edited. ' + text[3:], encoding="utf-8")
     append("autotune/tuning/answer_study.py", "\n# a remark\n")
     append("costmodel/calibration/data/blackwell-vllm.json", "\n")
     assert shown() == first

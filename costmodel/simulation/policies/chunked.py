@@ -10,7 +10,7 @@ from costmodel.simulation.policies.base import Policy
 from costmodel.simulation.state import Cell, CellLimits, Request
 
 
-class Vllm(Policy):
+class Chunked(Policy):
     """Chunked prefill beside decoding."""
 
     mixes = True
@@ -21,4 +21,4 @@ class Vllm(Policy):
         return cell.held + self.reserved(request) <= limits.kv_tokens or not (cell.decoding or cell.prefilling)
 
 
-VLLM_V1 = Vllm()
+CHUNKED = Chunked()

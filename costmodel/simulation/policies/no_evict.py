@@ -9,7 +9,7 @@ from costmodel.simulation.policies.base import Policy
 from costmodel.simulation.state import Cell, CellLimits, Request
 
 
-class Trtllm(Policy):
+class NoEvict(Policy):
     """Prompts beside decoding; cache reserved whole."""
 
     mixes = True
@@ -20,4 +20,4 @@ class Trtllm(Policy):
         return cell.held + self.reserved(request) <= limits.kv_tokens or not (cell.decoding or cell.prefilling)
 
 
-NO_EVICT = Trtllm()
+NO_EVICT = NoEvict()

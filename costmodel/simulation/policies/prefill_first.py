@@ -16,7 +16,7 @@ MOST_NEW_TOKENS = 4096
 """Output beyond which the estimate is cut (SGLANG_CLIP_MAX_NEW_TOKENS_ESTIMATION)."""
 
 
-class Sglang(Policy):
+class PrefillFirst(Policy):
     """Prefill first."""
 
     mixes = False
@@ -29,4 +29,4 @@ class Sglang(Policy):
         return cell.held + self.reserved(request) + more <= limits.kv_tokens or not running
 
 
-PREFILL_FIRST = Sglang()
+PREFILL_FIRST = PrefillFirst()
