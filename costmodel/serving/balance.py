@@ -9,7 +9,7 @@ import numpy as np
 from costmodel.plan.columns import Floats
 
 BISECTIONS = 14
-"""Halvings of the interval between no sequence and all of them: to 1 part in 16,000."""
+"""Halvings of the interval between no sequence and all of them; a secant through its ends follows."""
 MOST_UTILISED = 0.9999
 
 
@@ -46,15 +46,19 @@ def balance(running: Floats, residence: Residence) -> tuple[Floats, Floats]:
         use = np.minimum(np.where(np.isfinite(r.most_decoding), d / r.most_decoding, served), MOST_UTILISED)
         return r.queue_weight * r.service_s * use / (2.0 * (1.0 - use))
 
+    def excess(d: Floats) -> Floats:
+        return d * (r.before_decode_s + queue(d)) - (running - d) * (r.undisturbed_s + r.per_decoding_s * d)
+
     low = np.zeros_like(running + r.before_decode_s + r.undisturbed_s)
     high = np.minimum(running, r.most_decoding) + low
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
-        stays = r.undisturbed_s + r.per_decoding_s * middle
-        over = middle * (r.before_decode_s + queue(middle)) > (running - middle) * stays
+        over = excess(middle) > 0.0
         high = np.where(over, middle, high)
         low = np.where(over, low, middle)
-    decoding = 0.5 * (low + high)
+    # what a halving leaves of the decoding shows in the queue many times over, where outputs are long
+    below, above = np.minimum(excess(low), 0.0), np.maximum(excess(high), 0.0)
+    decoding = low + (high - low) * below / np.minimum(below - above, -1e-300)
     stays = r.undisturbed_s + r.per_decoding_s * decoding
     waits = (running - decoding) * stays / np.maximum(decoding, 1e-12) - r.before_decode_s
     return decoding, np.maximum(waits, 0.0)

@@ -201,7 +201,7 @@ def _residence(
     return Residence(
         before_decode_s=front_s + _step_wait_s(engine, load, share, mix, round_s) + mix.own_prefill_s,
         undisturbed_s=share.rounds * round_s,
-        per_decoding_s=share.rounds * mix.loaded_share * more_s / (mix.batch * share.cells),
+        per_decoding_s=share.rounds * mix.loaded_share * more_s / (mix.batch * share.cells) * others,
         service_s=mix.chunks * mix.with_prompts_s / mix.prompts_per_step,
         queue_weight=weight,
         most_decoding=_most_decoding(engine, load, share),

@@ -166,13 +166,22 @@ class Replica:
         counters.busy_s += seconds
         for cell in lane.cells:
             cell.tokens = cell.sampled = 0
-        base = step_s(table, lane.cells, decodes=True) if lane.decoding else seconds
-        handed = ends + table.handover_steps * base
+        handed = ends + table.handover_steps * self._following_s(lane, finished)
         if mixes:
             self._decoded(lane, 1, handed)
         for cell, request in finished:
             self._begin(lane, cell, request, handed)
         self._note(ends)
+
+    def _following_s(self, lane: Lane, finished: list[tuple[Cell, Request]]) -> float:
+        """Seconds of the step of decoding during which the tokens of a step with prompts are handed on."""
+        if lane.decoding:
+            return step_s(self.table, lane.cells, decodes=True)
+        begun = {id(cell): Cell() for cell, _ in finished}
+        for cell, request in finished:
+            begun[id(cell)].decoding += 1
+            begun[id(cell)].context += request.cached + request.to_compute
+        return step_s(self.table, list(begun.values()), decodes=True) if begun else 0.0
 
     def _decode_steps(self, lane: Lane, now: float, until_s: float) -> None:
         """As many steps of decoding alone as nothing else happens in: of all lanes, where none has prompts."""

@@ -62,7 +62,7 @@ def run_single_queue(
     rest, logits = table.slowest.rest_s, table.slowest.logits_s.at
     experts = None if table.slowest.experts_s is None else table.slowest.experts_s.at
     through_slope = _through_slope(table)
-    behind = 0.0
+    behind = following = 0.0
 
     while True:
         while seen[arrived] <= now:
@@ -166,7 +166,15 @@ def run_single_queue(
             if lanes > 1:
                 behind = (lanes - 1) * seconds
             now += seconds
-            following = max(a, prepared) + step_host + seq_host * per if batch else seconds
+            if batch:
+                following = max(a, prepared) + step_host + seq_host * per
+            elif done:
+                # tokens are handed on while those that were prefilled take their first step of decoding
+                count = len(done)
+                each = -(-count // cells)
+                begun = sum(cached[i] + to_compute[i] for i in done) / count
+                following = drafted * (stage_of[count] + each * piece(begun)[0])
+                following = max(following, scheduling + scheduling_seq * each) + step_host + seq_host * each
             handed = now + behind + handover * following
             if mixes and batch:
                 decoded += 1
