@@ -59,15 +59,19 @@ class StepMix:
         """A prompt through all stages, chunk behind chunk."""
         return self.with_prompts_through_s + (self.chunks - 1.0) * self.with_prompts_s
 
+    def _share_met(self, mixes: Floats) -> Floats:
+        """Share of an engine's steps that carry prompts where it mixes, at most all; as `loaded_share` otherwise."""
+        return np.where(mixes > 0.0, np.minimum(self.loaded_share, 1.0), self.loaded_share)
+
     def mean_step_s(self, mixes: Floats) -> Floats:
         """Mean length of a step, each counted once."""
-        share = self.loaded_share
+        share = self._share_met(mixes)
         together = self.base_s + share * (self.with_prompts_s - self.base_s)
         return np.where(mixes > 0.0, together, (self.base_s + share * self.with_prompts_s) / (1.0 + share))
 
     def met_step_s(self, mixes: Floats) -> Floats:
         """Mean length of the step that a random instant falls into: long ones are met more often."""
-        share = np.where(mixes > 0.0, np.minimum(self.loaded_share, 1.0), self.loaded_share)
+        share = self._share_met(mixes)
         without = np.where(mixes > 0.0, 1.0 - share, 1.0)
         squares = without * self.base_s**2 + share * self.with_prompts_s**2
         return squares / (without * self.base_s + share * self.with_prompts_s)

@@ -71,10 +71,18 @@ def load(
     )
 
 
-def estimate(entries: list[PlanEntry], work: Load, *, formulas: bool = False) -> Estimate:
-    """Estimate plans under one load at the usual memory fraction; `formulas` leaves the residuals out."""
+def estimate(
+    entries: list[PlanEntry], work: Load, *, formulas: bool = False, capture_tokens: float | None = None
+) -> Estimate:
+    """Estimate plans under one load at the usual memory fraction.
+
+    `formulas` leaves the residuals out; `capture_tokens` is the largest step that is launched as a graph, for all.
+    """
     batch = PlanBatch.of(entries)
     batch = replace(batch, residual=None) if formulas else batch
+    if capture_tokens is not None:
+        engine = replace(batch.columns.engine, capture_tokens=np.array([capture_tokens]))
+        batch = replace(batch, columns=replace(batch.columns, engine=engine))
     return batch.evaluate(work, longest_prompt=work.isl, memory_fraction=np.array([0.9]))
 
 

