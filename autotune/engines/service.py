@@ -72,9 +72,10 @@ class BenchLoad:
     requests_per_s: float
     """Predicted for the benchmark, over all replicas."""
     ttft_s: float
-    """Predicted mean, arrival to first token. Requests of one length come in bursts, and wait longer for each other."""
-    ttft_varied_s: float
-    """The same for requests of any lengths, as which the plan was scored."""
+    """Predicted mean, arrival to first token. A closed-loop benchmark begins with all its requests at once, which wait.
+    """
+    ttft_steady_s: float
+    """The same in steady service, without the benchmark's beginning: what the plan was scored by."""
     tpot_s: float
     """Predicted mean of (e2e - TTFT) / (output tokens - 1)."""
     output_tokens_per_s: float

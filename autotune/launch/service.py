@@ -14,6 +14,7 @@ from autotune.launch.quoting import check_image, check_launch_text
 from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
+from costmodel.measured.runs import BENCHMARK_WAVES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,11 @@ def bench_load(study: Study, plan: PlanResult) -> BenchLoad:
     isl, osl = (workload.isl.min, workload.isl.max), (workload.osl.min, workload.osl.max)
     rows = plan_rows(study, plan)
     fixed = ENGINES[plan.engine].same_lengths(isl, osl, workload.prefix_cache_hit_frac)
-    load = replace(rows.load(np.array([concurrency])), same_lengths=np.array([float(fixed)]))
+    load = replace(
+        rows.load(np.array([concurrency])),
+        same_lengths=np.array([float(fixed)]),
+        waves=np.array([BENCHMARK_WAVES if workload.request_rate_per_s is None else 0.0]),
+    )
     estimate = rows.batch.evaluate(
         load,
         longest_prompt=np.array([float(workload.longest_prompt)]),
@@ -102,7 +107,7 @@ def bench_load(study: Study, plan: PlanResult) -> BenchLoad:
         prefix_hit_frac=workload.prefix_cache_hit_frac,
         requests_per_s=float(estimate.requests_per_s[0]),
         ttft_s=float(estimate.ttft_s[0]),
-        ttft_varied_s=plan.metrics["ttft_s"],
+        ttft_steady_s=plan.metrics["ttft_s"],
         tpot_s=float(estimate.tpot_s[0]),
         output_tokens_per_s=float(estimate.output_tokens_per_s[0]),
     )

@@ -20,6 +20,8 @@ BATCHED_TOKENS = 8192.0
 """Token budget of a step that the measured engines start with on such GPUs."""
 MAX_NUM_SEQS = 1024.0
 MEMORY_FRACTION = 0.9
+BENCHMARK_WAVES = 10.0
+"""Requests that each slot of a closed-loop benchmark sends; all slots begin at once."""
 TIGHT_MEMORY_FRACTION = 0.97
 """Of servers that run although their weights leave no room at the usual fraction: it was raised for them."""
 
@@ -88,7 +90,7 @@ def prepare_runs(runs: Sequence[Run], profile: Profile | None = None) -> RunBatc
         batched_tokens=np.array([r.batched_tokens for r in runs]),
         max_num_seqs=np.array([r.max_num_seqs for r in runs]),
         same_lengths=np.array([float(r.same_lengths) for r in runs]),
-        waves=np.full(len(runs), 10.0),
+        waves=np.full(len(runs), BENCHMARK_WAVES),
         poll_steps=np.array([r.poll_steps for r in runs]),
         hold_steps=np.array([r.hold_steps for r in runs]),
     )

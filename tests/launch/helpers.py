@@ -45,7 +45,7 @@ LOAD = BenchLoad(
     prefix_hit_frac=0.0,
     requests_per_s=2.0,
     ttft_s=0.5,
-    ttft_varied_s=0.4,
+    ttft_steady_s=0.4,
     tpot_s=0.02,
     output_tokens_per_s=2048.0,
 )

@@ -210,8 +210,8 @@ def test_pools_overlap_nothing() -> None:
 
 ERRORS = {  # of the extract as the shipped calibration has it: mean and median, TPOT and then TTFT
     "vllm": (0.0304, 0.0199, 0.0894, 0.0698),
-    "sglang": (0.0404, 0.0242, 0.1925, 0.1200),
-    "trtllm": (0.0360, 0.0172, 0.1205, 0.0825),
+    "sglang": (0.0455, 0.0226, 0.2090, 0.1320),
+    "trtllm": (0.0336, 0.0188, 0.1277, 0.1105),
 }
 
 

@@ -39,7 +39,7 @@ def readme(plan: LaunchPlan, *, current: Service | None, template: str, words: M
         "size": plan.service.layout.pp * plan.service.layout.width,
         "result": plan.engine.bench_result,
         "reached": reached(plan),
-        "bursts": abs(load.ttft_varied_s / load.ttft_s - 1.0) > 0.02,
+        "begins_at_once": abs(load.ttft_steady_s / load.ttft_s - 1.0) > 0.02,
         "assumptions": tuple(dict.fromkeys((*plan.assumptions, *bench.assumptions))),
         "where_model": _where_model(plan.service),
         "nodes": len(plan.replicas[0].nodes),

@@ -1,0 +1,118 @@
+"""`autotune simulate` end to end, and what it and `validate` say of input that cannot be simulated."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from autotune.cli.options import EXIT_INFEASIBLE
+from tests.command import autotune
+from tests.studies import FOLDER
+
+STUDY = str(FOLDER / "llama-70b-16xh100.toml")
+STATISTICS = {"mean", "p50", "p90", "p95", "p99"}
+
+
+def test_json_end_to_end(tmp_path: Path) -> None:
+    """Percentiles rise, the likely range holds the figure, a limit is kept below the rate at which it breaks."""
+    page = tmp_path / "page.html"
+    limit = ("--set", "constraints.ttft_p99_ms=2000")
+    done = autotune("simulate", STUDY, "--plan", "R4/TP4", "--rate", "2", *limit, "--json", "--html", str(page))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["traffic"]["rate_per_s"] == 2.0
+    for latency in ("ttft", "tpot", "e2e"):
+        figures = found["latencies"][latency]
+        assert set(figures) == STATISTICS
+        shares = [figures[p]["value"] for p in ("p50", "p90", "p95", "p99")]
+        assert 0.0 < shares[0]
+        assert shares == sorted(shares)
+        assert all(f["low"] <= f["value"] <= f["high"] for f in figures.values())
+    (row,) = found["limits"]
+    assert (row["code"], row["limit"], row["kept"]) == ("ttft_p99_ms", 2000.0, True)
+    assert row["value"] == pytest.approx(1e3 * found["latencies"]["ttft"]["p99"]["value"])
+    (load,) = found["breaking_loads"]
+    assert load["rate_per_s"] > 2.0
+    assert 0.0 < found["utilisation"] <= 1.0
+    assert "<svg" in page.read_text(encoding="utf-8")
+
+
+def test_a_broken_limit_has_its_exit_code() -> None:
+    """As of a study without a plan: the answer is there, and says no."""
+    limit = ("--set", "constraints.ttft_p99_ms=1")
+    done = autotune("simulate", STUDY, "--plan", "R4/TP4", "--rate", "2", *limit, "--json")
+    assert done.returncode == EXIT_INFEASIBLE
+    assert [row["kept"] for row in json.loads(done.stdout)["limits"]] == [False]
+
+
+def test_a_trace_is_served_at_its_own_times(tmp_path: Path) -> None:
+    """Three requests a second apart, one of them long."""
+    log = tmp_path / "log.csv"
+    rows = "\n".join(f"2023-11-16 18:15:{i:02d}.000,{1000 + 3000 * (i == 1)},50" for i in range(3))
+    log.write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}\n", encoding="utf-8")
+    done = autotune("simulate", STUDY, "--plan", "R4/TP4", "--traffic", str(log), "--json")
+    assert done.returncode in (0, EXIT_INFEASIBLE), done.stderr
+    found = json.loads(done.stdout)
+    assert (found["traffic"]["requests"], found["traffic"]["recorded"]) == (3, True)
+    ttft = found["latencies"]["ttft"]
+    assert ttft["p99"]["value"] > 1.5 * ttft["p50"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rate", "0"], "--rate: must be a positive number of requests per second"),
+        (["--rate", "nan"], "--rate: must be a positive number of requests per second"),
+        (["--rate", "-3"], "--rate: must be a positive number of requests per second"),
+        (["--rate", "1", "--traffic", "x.csv"], "--rate: must not be given with --traffic"),
+        (["--traffic", "{one}"], "must hold 2 requests at different times or more"),
+        (["--traffic", "{nan}"], "nan"),
+        (["--set", "constraints.ttft_p99_ms=nan"], "$.constraints.ttft_p99_ms"),
+        (["--set", "constraints.attainment_frac=1.5"], "$.constraints.attainment_frac"),
+        (["--set", "workload.arrivals=sometimes"], "$.workload.arrivals"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(options: list[str], said: str, tmp_path: Path) -> None:
+    """Exit code 2, nothing on stdout, one problem on stderr."""
+    header = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    logs = {"one": "2023-11-16 18:15:00.000,100,10\n", "nan": "2023-11-16 18:15:00.000,nan,10\n" * 2}
+    for name, text in logs.items():
+        (tmp_path / name).write_text(header + text, encoding="utf-8")
+    options = [o.format(**{name: tmp_path / name for name in logs}) for o in options]
+    done = autotune("simulate", STUDY, "--plan", "R4/TP4", *options)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+COLUMNS = (
+    "id,gpu,engine,model,attn_tp,arrivals,request_rate_per_s,concurrency,requests,isl_mean,isl_p50,osl_mean,"
+    "shared_prefix_tokens,ttft_mean_ms,ttft_p99_ms,e2e_mean_ms,tpot_mean_ms\n"
+)
+
+
+def test_validate_takes_runs_with_empty_columns(tmp_path: Path) -> None:
+    """A measured open-loop run, and a closed one of which little is known: both are predicted, one is judged."""
+    runs, out = tmp_path / "runs.csv", tmp_path / "predicted.csv"
+    runs.write_text(
+        COLUMNS
+        + "a,h100_sxm,vllm,meta-llama/Llama-3.1-8B,1,constant,5,,300,592,591,194,100,25,46,1810,9.3\n"
+        + "b,h100_sxm,sglang,meta-llama/Llama-3.1-8B,,,,4,,,,,,,,,\n",
+        encoding="utf-8",
+    )
+    done = autotune("validate", str(runs), "--predictions", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["load_runs"] == 2
+    with out.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["id"] for r in rows] == ["a", "b"]
+    for row in rows:
+        for name in (*(f"{n}_{s}" for n in ("ttft", "e2e") for s in sorted(STATISTICS)), "tpot_mean"):
+            low, value, high = (float(row[f"pred_{name}{end}_ms"]) for end in ("_low", "", "_high"))
+            assert math.isfinite(high)
+            assert 0.0 < low <= value <= high
+    assert float(rows[0]["pred_ttft_p99_ms"]) > float(rows[0]["pred_ttft_p50_ms"])

@@ -1,0 +1,74 @@
+"""Limits on percentiles in a search: the winner of the plans that were simulated is the winner of all plans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from autotune.scoring.objective import ranking_value
+from autotune.simulation import percentile_limits, study_traffic
+from autotune.study import Study
+from autotune.tuning import TuneResult, tune
+from autotune.tuning.simulate_ranking import simulate_ranking, with_percentiles
+from tests.tuning.brute import question
+
+RATE = {"isl": 1009, "osl": 64, "request_rate_per_s": 4.0}
+
+
+def asked(limits: dict[str, float], **tables: object) -> Study:
+    """A study of few plans under arrivals, with limits on percentiles."""
+    return question("llama-3.1-8b", 4, workload=RATE, constraints=limits, **tables)
+
+
+def by_means(study: Study) -> TuneResult:
+    """The same study without what only a simulation can check."""
+    free = {f"{name}_{share}_s": None for name in ("ttft", "tpot", "e2e") for share in ("p50", "p90", "p95", "p99")}
+    return tune(replace(study, constraints=replace(study.constraints, attainment_frac=None, **free)))
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"ttft_p99_ms": 150.0}, {"e2e_p95_ms": 450.0, "ttft_p50_ms": 60.0}, {"tpot_p90_ms": 6.0}],
+)
+@pytest.mark.parametrize("objective", [{"maximize": "total_tokens_per_s_per_gpu"}, {"minimize": "ttft_s"}])
+def test_the_winner_is_the_winner_of_all(limits: dict[str, float], objective: dict[str, str]) -> None:
+    """Every plan that keeps the limits on means is simulated by hand: the same plans, figures and order."""
+    study = asked(limits, objective=objective)
+    checks, traffic = percentile_limits(study), study_traffic(study)
+    means = by_means(study).ranked
+    assert len(means) >= 3
+    every = [with_percentiles(study, plan, checks, traffic) for plan in means]
+    sign = 1.0 if study.objective.direction == "minimize" else -1.0
+    kept = sorted((p for p in every if p.feasible), key=lambda p: (sign * ranking_value(study, p), p.plan))
+    for wanted in (1, 2, 10):
+        found = simulate_ranking(study, means, wanted=wanted)
+        assert [p.plan for p in found.ranked] == [p.plan for p in kept[:wanted]]
+        assert found.simulated + found.left == len(means)
+    whole = tune(study)
+    assert [p.plan for p in whole.ranked] == [p.plan for p in kept[:10]]
+    for plan in whole.ranked:
+        for limit in checks:
+            assert plan.breakdown["simulated"][limit.code]["value"] <= limit.bound * limit.factor
+
+
+def test_a_limit_on_a_percentile_is_tighter_than_on_the_mean() -> None:
+    """What no plan's p99 keeps, all plans' means may; the nearest plans say which limit they break."""
+    study = asked({"ttft_p99_ms": 1.0})
+    result = tune(study)
+    assert by_means(study).ranked
+    assert not result.ranked
+    assert all(p.violations[0].code == "ttft_p99_ms" for p in result.infeasible)
+    assert all(p.violations[0].value > 1.0 for p in result.infeasible)
+
+
+def test_the_share_within_limits_binds() -> None:
+    """`attainment_frac` holds single requests to `ttft_ms`, which then is no limit on the mean."""
+    study = asked({"ttft_ms": 60.0, "attainment_frac": 0.5})
+    (limit,) = percentile_limits(study)
+    plans = tune(study)
+    assert plans.ranked
+    assert all(p.breakdown["simulated"][limit.code]["value"] >= 0.5 for p in plans.ranked)
+    nobody = tune(asked({"ttft_ms": 1.0, "attainment_frac": 0.5}))
+    assert not nobody.ranked
+    assert nobody.infeasible[0].violations[0].code == "attainment_frac"
