@@ -30,8 +30,8 @@ def test_a_full_pass_computes_the_experts_of_every_rank(ranks: int) -> None:
 
 
 def test_prompts_cost_what_their_experts_do() -> None:
-    """Where prompts are all there is, their FLOPs are a tenth of what all GPUs can do, within a factor of two."""
+    """Where prompts are all there is, steps are full of them: a fifth of the peak FLOPs, within a quarter of that."""
     members = [entry(attn_dp=16, moe_ep=16), entry(attn_tp=2, attn_dp=8, moe_ep=16)]
     found = estimate(members, load(512.0, 8000.0, 8.0), formulas=True)
     used = 2.0 * 37e9 * 8000.0 * found.requests_per_s / (16 * 1979e12)
-    assert ((used > 0.05) & (used < 0.2)).all()
+    assert ((used > 0.15) & (used < 0.25)).all()

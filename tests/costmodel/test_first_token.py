@@ -1,23 +1,32 @@
-"""What a first token waits for beside its own prefill: the front end, and prompts that come together."""
+"""What a first token waits for beside its own prefill: the front end, the step that runs, and other prompts."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from costmodel.calibration.load import load_calibration
+from costmodel.estimate.batch import PlanBatch
 from costmodel.estimate.result import TTFT_PARTS
+from costmodel.serving.balance import Residence, balance
+from costmodel.serving.load import Load
+from costmodel.serving.steady_state import SteadyState
 from tests.costmodel.helpers import TRAITS, entry, estimate, load
 
-FRONT, QUEUE = TTFT_PARTS.index("front_end"), TTFT_PARTS.index("queue")
+FRONT = TTFT_PARTS.index("front_end")
 
 
-def _queue_s(engine: str, concurrency: float, *, same: bool) -> float:
-    work = replace(load(concurrency, isl=1000.0, osl=2000.0), same_lengths=np.array([float(same)]))
-    plan = entry("llama-3.1-70b", engine, attn_tp=8)
-    return float(estimate([plan], work, formulas=True).ttft_parts_s[QUEUE, 0])
+def _settled(engine: str, work: Load) -> SteadyState:
+    batch = replace(PlanBatch.of([entry("llama-3.1-70b", engine, attn_tp=8)]), residual=None)
+    return batch.steady(work, longest_prompt=work.isl, memory_fraction=np.array([0.9]))
+
+
+def _residence(**values: float) -> Residence:
+    quiet = {"service_s": 0.0, "queue_weight": 0.0, "most_decoding": np.inf, "per_decoding_s": 0.0}
+    given = {**quiet, **values}
+    return Residence(**{f.name: np.array([given[f.name]]) for f in fields(Residence)})
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
@@ -33,30 +42,70 @@ def test_front_end_by_hand(engine: str, model: str, layers: int, experts: int, h
     assert found == pytest.approx(serving["frontend_s"] + serving["token_s"] * 1500 + start)
 
 
-@pytest.mark.parametrize("engine", ["vllm", "trtllm"])
-@pytest.mark.parametrize("concurrency", [2.0, 16.0, 64.0])
-def test_prompts_that_ride_on_decode_steps_part(engine: str, concurrency: float) -> None:
-    """Beside a benchmark's first wave, of c - 1 others, as many come together as did before, and no more."""
-    serving = load_calibration("hopper", TRAITS[engine]).serving
-    drawn, same = (_queue_s(engine, concurrency, same=s) for s in (False, True))
-    others = min(serving["together"], concurrency) - 1.0
-    assert (same - drawn) / drawn == pytest.approx(others / (serving["burst_frac"] * (concurrency - 1.0)))
+def test_balance_without_a_queue_by_hand() -> None:
+    """Of 29 requests that wait 3 s and decode for 7 s, seven tenths decode."""
+    decoding, queue = balance(np.array([29.0]), _residence(before_decode_s=3.0, undisturbed_s=7.0))
+    assert decoding[0] == pytest.approx(29.0 * 0.7, rel=1e-9)
+    assert queue[0] == pytest.approx(0.0, abs=1e-8)
 
 
+def test_balance_accounts_for_prompts_that_disturb() -> None:
+    """`d (before + undisturbed + more d) = running (undisturbed + more d)`, solved by hand for primes."""
+    found, _ = balance(np.array([11.0]), _residence(before_decode_s=5.0, undisturbed_s=3.0, per_decoding_s=2.0))
+    # 2 d^2 + (5 + 3 - 22) d - 33 = 0
+    assert found[0] == pytest.approx((14.0 + np.sqrt(14.0**2 + 8.0 * 33.0)) / 4.0, rel=1e-7)
+
+
+def test_the_queue_is_that_of_pollaczek_and_khinchine() -> None:
+    """Requests that come at a rate x for a service s wait `x s / (2 (1 - x s))` services, at the rate that settles."""
+    residence = _residence(before_decode_s=2.0, undisturbed_s=13.0, service_s=0.7, queue_weight=1.0)
+    decoding, queue = balance(np.array([17.0]), residence)
+    use = decoding[0] / 13.0 * 0.7
+    assert queue[0] == pytest.approx(0.7 * use / (2.0 * (1.0 - use)), rel=1e-5)
+    assert decoding[0] / 13.0 * (2.0 + 13.0 + queue[0]) == pytest.approx(17.0)
+
+
+def test_more_than_may_decode_waits() -> None:
+    """Where the token budget lets 5 of 19 decode, the others wait at the pace at which those are served."""
+    residence = _residence(before_decode_s=2.0, undisturbed_s=7.0, most_decoding=5.0)
+    decoding, queue = balance(np.array([19.0]), residence)
+    assert decoding[0] == pytest.approx(5.0)
+    assert queue[0] == pytest.approx(14.0 * 7.0 / 5.0 - 2.0)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_a_request_alone_meets_nobody(engine: str) -> None:
+    """It waits half a step and its own prefill, queues behind nobody, and decodes without a prompt beside it."""
+    found = _settled(engine, load(1.0, isl=6007.0, osl=101.0))
+    assert found.ttft_parts_s["queue"][0] == pytest.approx(0.0, abs=1e-9)
+    assert found.tpot_s[0] == pytest.approx(found.round_s[0], rel=1e-9)
+    assert found.requests_per_s[0] * (found.ttft_s[0] + 100.0 * found.tpot_s[0]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_a_request_of_one_token_alone(engine: str) -> None:
+    """Nothing decodes, so that it waits for less than two steps more than its prefill takes."""
+    found = _settled(engine, load(1.0, isl=1009.0, osl=1.0))
+    parts = {name: values[0] for name, values in found.ttft_parts_s.items()}
+    assert parts["own_prefill"] == pytest.approx(found.prefill.through_s[0], rel=0.25)
+    assert parts["running_step"] < 2.0 * parts["own_prefill"]
+    assert (parts["queue"], parts["kv_wait"]) == pytest.approx((0.0, 0.0), abs=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
 @pytest.mark.parametrize("concurrency", [4.0, 16.0, 32.0])
-def test_prompts_that_interrupt_decoding_stay_together(concurrency: float) -> None:
-    """SGLang decodes once every waiting prompt is prefilled: all end together, wave after wave."""
-    drawn, same = (_queue_s("sglang", concurrency, same=s) for s in (False, True))
-    assert same / drawn == pytest.approx(
-        1.0 / load_calibration("hopper", TRAITS["sglang"]).serving["burst_frac"], rel=2e-3
-    )
+def test_a_first_wave_queues_and_spares_the_next_tokens(engine: str, concurrency: float) -> None:
+    """A benchmark that begins with all its requests at once waits longer before its first tokens."""
+    work = load(concurrency, isl=1000.0, osl=2000.0)
+    steady, begun = (_settled(engine, replace(work, waves=np.array([waves]))) for waves in (0.0, 5.0))
+    long = _settled(engine, replace(work, waves=np.array([50.0])))
+    assert begun.ttft_parts_s["queue"][0] > long.ttft_parts_s["queue"][0] > steady.ttft_parts_s["queue"][0]
+    assert begun.ttft_parts_s["own_prefill"][0] == steady.ttft_parts_s["own_prefill"][0]
 
 
-def test_a_wave_costs_the_first_token_and_spares_the_next() -> None:
-    """What a wave waits for before its first tokens, requests that come one by one wait for between theirs."""
-    plan = entry("llama-3.1-70b", "sglang", attn_tp=8)
-    works = [replace(load(64.0), same_lengths=np.array([s])) for s in (0.0, 1.0)]
-    drawn, same = (estimate([plan], work, formulas=True) for work in works)
-
-    assert same.ttft_s[0] > drawn.ttft_s[0]
-    assert same.tpot_s[0] < drawn.tpot_s[0]
+def test_requests_of_the_same_lengths_stay_whole_waves_where_decoding_waits() -> None:
+    """SGLang decodes once all prompts are prefilled: the queue of every round is that of the first."""
+    work = replace(load(16.0, isl=1000.0, osl=2000.0), same_lengths=np.ones(1))
+    few, many = (_settled("sglang", replace(work, waves=np.array([waves]))) for waves in (2.0, 100.0))
+    assert few.ttft_parts_s["queue"][0] == pytest.approx(many.ttft_parts_s["queue"][0])
+    assert few.ttft_parts_s["queue"][0] > 0.0

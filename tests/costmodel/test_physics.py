@@ -156,38 +156,42 @@ def test_longer_prompts_never_start_sooner(name: str, engine: str, isl: int, mor
 )
 @settings(max_examples=80, deadline=None)
 def test_load_and_latency(name: str, engine: str, isl: int, osl: int, concurrency: int, more: int) -> None:
-    """With KV room, latency never falls with load: in the formulas but for what two rounds of substitution leave, with
-    residuals within a tenth.
+    """With KV room a request never takes less with load, in the formulas; TTFT and TPOT fall by a tenth at most.
 
-    Below 64 output tokens TTFT may fall by up to a tenth too: near saturation the formulas move waiting from before the
-    prefill into decoding faster than it grows.
+    Where prompts and outputs compete, one of the two may fall while the other grows more, by any share where outputs
+    are of a few tokens. Residuals, which know of concurrency, move all by a tenth at most.
     """
     members = plans(name, engine, 8)
-    for formulas, least in ((True, 1 - 1e-4 if osl >= FEW_OUTPUTS else 0.9), (False, 0.9)):
+    for formulas, least in ((True, 1 - 1e-3), (False, 0.9)):
         a = estimate(members, load(float(concurrency), float(isl), float(osl)), formulas=formulas)
         b = estimate(members, load(float(concurrency + more), float(isl), float(osl)), formulas=formulas)
         free = b.kv_wait_s == 0
         assume(free.any())
-        assert (b.tpot_s >= a.tpot_s * least)[free].all()
-        assert (b.ttft_s >= a.ttft_s * least)[free].all()
+        assert (b.e2e_s >= a.e2e_s * least)[free].all()
+        if osl >= FEW_OUTPUTS:
+            assert (b.tpot_s >= a.tpot_s * 0.9)[free].all()
+            assert (b.ttft_s >= a.ttft_s * 0.9)[free].all()
 
 
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(ENGINES), figure=st.sampled_from(["up", "out"]))
 @settings(max_examples=20, deadline=None)
 def test_quicker_links_never_hurt(name: str, engine: str, figure: str) -> None:
-    """Less latency of a link tier slows no plan: first tokens, whole requests, and how many are served."""
+    """Less latency of a link tier slows no plan: whole requests, their outputs, and how many are served.
+
+    First tokens alone may come later: sooner decoded, requests come back sooner, and queue for their prefill. All steps
+    with prompts are launched as graphs: a limit of that is a cliff, which the quicker links may be the first to reach.
+    """
     members = plans(name, engine, 32)
     field = f"scale{figure}_latency_s"
     old = members[0].cluster
     slow = replace(old, gpu=replace(old.gpu, **{field: 10 * getattr(old.gpu, field)}))
-    before = estimate([replace(m, cluster=slow) for m in members], load(64.0))
-    after = estimate(members, load(64.0))
-    assert (after.ttft_s <= before.ttft_s * SLACK).all()
-    # TPOT by itself may rise by some 1e-5: sooner prefilled, more sequences decode at a time
-    whole = [e.ttft_s + 499.0 * e.tpot_s for e in (before, after)]
-    assert (whole[1] <= whole[0] * SLACK).all()
-    assert (after.tpot_s <= before.tpot_s * (1.0 + 1e-4)).all()
-    assert (after.requests_per_s * SLACK >= before.requests_per_s).all()
+    cut = [replace(m, cluster=slow) for m in members]
+    before = estimate(cut, load(64.0), formulas=True, capture_tokens=1e12)
+    after = estimate(members, load(64.0), formulas=True, capture_tokens=1e12)
+    assert (after.e2e_s <= before.e2e_s * (1.0 + 1e-4)).all()
+    assert (after.tpot_s <= before.tpot_s * (1.0 + 1e-3)).all()
+    assert (after.requests_per_s * (1.0 + 1e-4) >= before.requests_per_s).all()
+    assert (after.ttft_s <= before.ttft_s * 1.15).all()
     assert (after.tpot_s < before.tpot_s).any()
 
 

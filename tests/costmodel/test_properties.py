@@ -67,9 +67,9 @@ SETTLED = 1.0 + 1e-3
 """Steps and the balance of decoding are computed three times in turn, which leaves some 1e-4."""
 CLIFF = 1.25
 """What launching kernel by kernel, not as a graph, costs a whole request at most."""
-CAPTURES = (0.0, 1e12)
-"""Every step with prompts is launched kernel by kernel, or as a graph. A limit between them is a cliff: a better GPU
-may be the first on which the sequences that decode reach it, and then a step of more work takes longer than it saves.
+ALL_CAPTURED = 1e12
+"""Every step is launched as a graph. Where steps with prompts, or those past a limit, are not, a better GPU may be the
+first on which so many sequences decode that more steps are launched kernel by kernel, which costs more than it saves.
 """
 
 
@@ -113,7 +113,7 @@ def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: in
     """
     members = plans(name, engine, 16)
     work = load(float(concurrency), float(isl), float(osl))
-    for capture_tokens, most in ((CAPTURES[0], SETTLED), (CAPTURES[1], SETTLED), (None, CLIFF)):
+    for capture_tokens, most in ((ALL_CAPTURED, SETTLED), (0.0, CLIFF), (None, CLIFF)):
         before = estimate(members, work, formulas=True, capture_tokens=capture_tokens)
         after = estimate(_better(members, figure), work, formulas=True, capture_tokens=capture_tokens)
         free = before.kv_wait_s == 0 if figure == "hbm_bytes" else np.ones(len(members), dtype=bool)
@@ -126,14 +126,18 @@ def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: in
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(["vllm", "sglang", "trtllm"]), isl=st.integers(64, 9_000))
 @settings(max_examples=30, deadline=None)
 def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
-    """In the formulas latency never falls with load, nor throughput while every request has KV room."""
+    """In the formulas a request never takes less, and no fewer are served, while every request has KV room.
+
+    A first token alone may come sooner by some percent, where decoding grows more.
+    """
     members = [m for m in plans(name, engine, 16) if m.layout.replicas == 1]
     last: Estimate | None = None
     for concurrency in (1.0, 2.0, 5.0, 16.0, 64.0, 256.0):
         now = estimate(members, load(concurrency, float(isl), 300.0), formulas=True)
         if last is not None:
-            assert (now.tpot_s >= last.tpot_s * (1 - 1e-6)).all()
-            assert (now.ttft_s >= last.ttft_s * (1 - 1e-6)).all()
+            assert (now.e2e_s >= last.e2e_s * (1 - 1e-6)).all()
+            assert (now.tpot_s >= last.tpot_s * (1 - 1e-3)).all()
+            assert (now.ttft_s >= last.ttft_s * 0.95).all()
             free = now.kv_wait_s == 0
             assert free.any() or concurrency > 5.0
             assert (now.requests_per_s[free] >= last.requests_per_s[free] * (1 - 1e-6)).all()

@@ -71,15 +71,19 @@ def test_file_goes_before_the_recipe(tmp_path: Path) -> None:
     assert (said.hold_steps, said.batched_tokens, said.entry.kv_dtype, said.by_recipe) == (0.0, 4096.0, None, False)
 
 
-def test_holding_shows_in_ttft_alone(tmp_path: Path) -> None:
-    """Prompts held for 20 steps come at least so much later, or half of it under load, and decode as fast."""
+def test_holding_shows_in_ttft(tmp_path: Path) -> None:
+    """Prompts held for 20 steps come at least so much later, or half of it under load, and decode no slower.
+
+    Whoever is held back does not decode meanwhile, which spares the others a little.
+    """
     more = f"{HEADER},batch_wait_timeout_iters"
     row = "h200_sxm,trtllm,meta-llama/Llama-3.1-70B,fp8,1024,1024,fixed,{},4,{}"
     runs = runs_of(tmp_path, more, row.format(4, 0), row.format(4, 20), row.format(128, 0), row.format(128, 20))
     found = prepare_runs(runs).evaluate()
     later = found.ttft_s[1::2] - found.ttft_s[::2]
     assert np.all(later > 10.0 * found.tpot_s[::2] * 0.8)
-    assert found.tpot_s[1::2] == pytest.approx(found.tpot_s[::2])
+    assert found.tpot_s[1::2] == pytest.approx(found.tpot_s[::2], rel=0.01)
+    assert np.all(found.tpot_s[1::2] <= found.tpot_s[::2])
 
 
 def test_wrong_settings(tmp_path: Path) -> None:
