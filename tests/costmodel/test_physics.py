@@ -167,7 +167,7 @@ def test_load_and_latency(name: str, engine: str, isl: int, osl: int, concurrenc
         b = estimate(members, load(float(concurrency + more), float(isl), float(osl)), formulas=formulas)
         free = b.kv_wait_s == 0
         assume(free.any())
-        assert (b.e2e_s >= a.e2e_s * least)[free].all()
+        assert (b.e2e_s >= a.e2e_s * (least if osl >= FEW_OUTPUTS else 0.9))[free].all()
         if osl >= FEW_OUTPUTS:
             assert (b.tpot_s >= a.tpot_s * 0.9)[free].all()
             assert (b.ttft_s >= a.ttft_s * 0.9)[free].all()

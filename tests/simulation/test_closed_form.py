@@ -1,0 +1,67 @@
+"""The closed form is the fluid limit of the simulation: both have the same steps, and meet in what follows."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+
+import numpy as np
+import pytest
+
+from costmodel.serving.load import Load
+from tests.costmodel.helpers import entry
+from tests.simulation.helpers import Both, both
+
+PLANS = (
+    ("llama-3.1-70b", {"attn_tp": 8}),
+    ("gpt-oss-120b", {"attn_tp": 2, "moe_tp": 2}),
+    ("deepseek-v3", {"attn_dp": 8, "moe_ep": 8}),
+    ("mixtral-8x22b", {"pp": 2, "attn_tp": 4, "moe_tp": 4}),
+)
+LOADS = ((1.0, 2000.0, 300.0, 0.0), (16.0, 1000.0, 500.0, 0.5), (64.0, 3000.0, 400.0, 0.9))
+"""Requests in flight, prompt, output, share of the prompt that is cached."""
+
+
+def _load(concurrency: float, isl: float, osl: float, hit: float) -> Load:
+    values = {"concurrency": concurrency, "isl": isl, "osl": osl, "prefix_hit_frac": hit}
+    values |= {"batched_tokens": 8192.0, "max_num_seqs": 1024.0}
+    return Load(**{name: np.array([value]) for name, value in values.items()})
+
+
+@cache
+def _all() -> tuple[Both, ...]:
+    cases = product(("vllm", "sglang", "trtllm"), PLANS, LOADS)
+    return tuple(both(entry(model, engine, **degrees), _load(*at)) for engine, (model, degrees), at in cases)
+
+
+def _errors(formula: str, simulated: str) -> np.ndarray:
+    return np.array([abs(getattr(b.formula, formula)[0] / getattr(b, simulated) - 1.0) for b in _all()])
+
+
+def test_tpot_of_both() -> None:
+    """Median within 3 %, and none off by more than an eighth."""
+    errors = _errors("tpot_s", "tpot_s")
+    assert np.median(errors) < 0.03
+    assert errors.max() < 0.125
+
+
+def test_ttft_of_both() -> None:
+    """Median within 8 %, nine of ten within 25 %."""
+    errors = _errors("ttft_s", "ttft_s")
+    assert np.median(errors) < 0.08
+    assert np.quantile(errors, 0.9) < 0.25
+
+
+def test_throughput_of_both() -> None:
+    """Median within 3 %, and none off by more than an eighth: the closed form saturates where the simulation does."""
+    errors = _errors("requests_per_s", "requests_per_s")
+    assert np.median(errors) < 0.03
+    assert errors.max() < 0.125
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_a_request_alone_is_exact(engine: str) -> None:
+    """One request at a time meets nobody, so that both give the same but for lengths that vary."""
+    found = both(entry("llama-3.1-70b", engine, attn_tp=8), _load(1.0, 8000.0, 200.0, 0.0))
+    assert found.formula.tpot_s[0] == pytest.approx(found.tpot_s, rel=0.005)
+    assert found.formula.ttft_s[0] == pytest.approx(found.ttft_s, rel=0.03)
