@@ -45,6 +45,8 @@ ARRIVAL_CV = {"constant": 0.0, "uniform": 0.0, "poisson": 1.0}
 REQUESTS = 2000
 """Of a run that says neither how many nor for how long."""
 MOST_REQUESTS = 200_000
+USUAL_TOKENS = {"isl": 1024.0, "osl": 128.0}
+"""Lengths that are assumed, and listed as assumed, where a file has none."""
 
 
 def has_percentiles(path: Path) -> bool:
@@ -103,6 +105,10 @@ def _run(row: Mapping[str, str], at: str, entry: PlanEntry, problems: list[Probl
     assumptions: list[str] = []
     rate = read_setting(row, "request_rate_per_s", at, problems)
     concurrency = read_setting(row, "concurrency", at, problems)
+    if not rate and not concurrency and row.get("requests") and row.get("duration_s"):
+        count, lasted_s = (read_number(row, name, at, problems) for name in ("requests", "duration_s"))
+        rate = count / lasted_s
+        assumptions.append("a rate of the requests over the duration")
     if not rate and not concurrency:
         problems.append(Problem(path=at, message="must have request_rate_per_s or concurrency"))
     prompt, output = (_lengths(row, name, at, problems, assumptions) for name in ("isl", "osl"))
@@ -150,8 +156,8 @@ def _lengths(row: Mapping[str, str], name: str, at: str, problems: list[Problem]
     if mean is None and row.get(name):
         mean = read_number(row, name, at, problems)
     if mean is None and not quantiles:
-        problems.append(Problem(path=at, message=f"must have {name}_mean or a quantile of {name}"))
-        return Lengths(mean=1.0, quantiles={})
+        mean = USUAL_TOKENS[name]
+        assumptions.append(f"{name} of {mean:,.0f} tokens where the file does not say")
     values = [quantiles[share] for share in sorted(quantiles)]
     if values != sorted(values):
         problems.append(Problem(path=at, message=f"quantiles of {name} must not fall, got {values}"))

@@ -213,7 +213,7 @@ def _gathered(
         ),
         preemptions=sum(replica.counters.preemptions for replica in replicas),
         busy_s=sum(replica.counters.busy_s for replica in replicas),
-        timeline=tuple(np.array(replica.timeline) for replica in replicas) if timeline else (),
+        timeline=tuple(np.array(replica.timeline).reshape(-1, 4) for replica in replicas) if timeline else (),
     )
 
 
@@ -240,7 +240,7 @@ def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> S
         finish[index] = [request.finish_s for request in flying]
         busy_s += replica.counters.busy_s
         preemptions += replica.counters.preemptions
-        timelines.append(np.array(replica.timeline))
+        timelines.append(np.array(replica.timeline).reshape(-1, 4))
     served = Served(requests=requests, first_token_s=first, finish_s=finish)
     return Simulated(
         served=served, preemptions=preemptions, busy_s=busy_s, timeline=tuple(timelines) if timeline else ()

@@ -69,7 +69,7 @@ def test_a_trace_is_served_at_its_own_times(tmp_path: Path) -> None:
         (["--rate", "nan"], "--rate: must be a positive number of requests per second"),
         (["--rate", "-3"], "--rate: must be a positive number of requests per second"),
         (["--rate", "1", "--traffic", "x.csv"], "--rate: must not be given with --traffic"),
-        (["--traffic", "{one}"], "must hold 2 requests at different times or more"),
+        (["--traffic", "{one}"], "all requests came at one instant: there is no rate"),
         (["--traffic", "{nan}"], "nan"),
         (["--set", "constraints.ttft_p99_ms=nan"], "$.constraints.ttft_p99_ms"),
         (["--set", "constraints.attainment_frac=1.5"], "$.constraints.attainment_frac"),
