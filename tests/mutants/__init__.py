@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.mutants.physics import PHYSICS
 from tests.mutants.ranking import RANKING
+from tests.mutants.serving import SERVING
 
-CHANGES = (*PHYSICS, *RANKING)
+CHANGES = (*PHYSICS, *SERVING, *RANKING)
 
 __all__ = ["CHANGES"]

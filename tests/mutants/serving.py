@@ -1,0 +1,46 @@
+"""Mistakes in the serving model: what steps look like, how many requests decode, what waits in front of prefill."""
+
+from __future__ import annotations
+
+from tests.mutants.change import Change, changes_of
+
+SERVING: tuple[Change, ...] = (
+    *changes_of(
+        "costmodel/serving/replica_share.py",
+        ("context=load.isl + load.osl / 2.0", "context=load.isl + load.osl / 3.0"),
+        ("* layout.attn_dp\n    running", "\n    running"),
+    ),
+    *changes_of(
+        "costmodel/serving/steady_state.py",
+        (
+            "running_s + held_steps * round_s + engine.handover_steps",
+            "running_s + held_steps * round_s + 2.0 * engine.handover_steps",
+        ),
+        ("running_s = 0.5 * (mean_s", "running_s = 0.25 * (mean_s"),
+        ("ROUNDS = 3", "ROUNDS = 1"),
+        ("(share.in_flight - share.running) * (unloaded_s + decode_s)", "(share.in_flight - share.running) * decode_s"),
+        ("tokens = share.new + share.rounds * load.step_tokens", "tokens = share.new + share.rounds"),
+    ),
+    *changes_of(
+        "costmodel/serving/balance.py",
+        ("use / (2.0 * (1.0 - use))", "use / (1.0 - use)"),
+        ("BISECTIONS = 14", "BISECTIONS = 5"),
+    ),
+    *changes_of(
+        "costmodel/serving/step_mix.py",
+        ("(self.chunks - 1.0) * self.with_prompts_s", "self.chunks * self.with_prompts_s"),
+        ("loaded_share = np.maximum(-np.expm1(-needed), ", "loaded_share = np.maximum(0.5 * needed, "),
+        ("LEAST_LEFT = 0.05", "LEAST_LEFT = 0.25"),
+    ),
+    *changes_of(
+        "costmodel/serving/benchmark_waves.py",
+        ("BUNCHED_MOST = 0.6", "BUNCHED_MOST = 0.9"),
+        ("0.5 * load.waves * (LENGTHS_WIDTH", "load.waves * (LENGTHS_WIDTH"),
+    ),
+    *changes_of(
+        "costmodel/step/pipeline_pass.py",
+        ("self.through_s + (count - 1.0) * self.stage_s", "self.through_s + count * self.stage_s"),
+        ("through = np.maximum(through, floor * layers)", "through = through + floor * layers"),
+        ("width = arch.hidden_size / START_HIDDEN", "width = 1.0 + 0.0 * arch.hidden_size"),
+    ),
+)
