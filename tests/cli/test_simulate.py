@@ -29,7 +29,7 @@ def test_json_end_to_end(tmp_path: Path) -> None:
         figures = found["latencies"][latency]
         assert set(figures) == STATISTICS
         shares = [figures[p]["value"] for p in ("p50", "p90", "p95", "p99")]
-        assert 0.0 < shares[0]
+        assert shares[0] > 0.0
         assert shares == sorted(shares)
         assert all(f["low"] <= f["value"] <= f["high"] for f in figures.values())
     (row,) = found["limits"]
