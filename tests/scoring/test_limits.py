@@ -22,30 +22,30 @@ from tests.tuning.brute import evaluate, question
 class WiderConstraints(Constraints):
     """The constraints with one field more, as a new limit brings it."""
 
-    e2e_s: float | None = None
+    request_s: float | None = None
 
 
 SLOWEST = LimitKind(
-    code="e2e_ms",
+    code="request_ms",
     title="Time of a request",
     metric="e2e_s",
     unit="ms",
     factor=1e3,
-    field="e2e_s",
+    field="request_s",
     more_in_flight="worse",
 )
 
 
-def asked(e2e_s: float | None) -> Study:
+def asked(request_s: float | None) -> Study:
     """A study with a limit on TPOT, and one on the time of a request."""
     study = question(constraints={"tpot_ms": 40.0}, search={"max_num_batched_tokens": [2048], "min_p_meets": 0.5})
-    return replace(study, constraints=WiderConstraints(**asdict(study.constraints), e2e_s=e2e_s))
+    return replace(study, constraints=WiderConstraints(**asdict(study.constraints), request_s=request_s))
 
 
 def test_a_limit_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row on the time of a request is solved for, kept by every ranked plan, weighed in P(meets), and binds."""
     monkeypatch.setattr(limits, "LIMITS", (*LIMITS, SLOWEST))
-    free, limited, tight = (tune(asked(e2e_s)) for e2e_s in (None, 2.3, 0.5))
+    free, limited, tight = (tune(asked(bound)) for bound in (None, 2.3, 0.5))
     assert max(p.metrics["e2e_s"] for p in free.ranked) > 2.3
     assert limited.ranked
     assert limited.ranked[0].metrics["total_tokens_per_s"] < free.ranked[0].metrics["total_tokens_per_s"]
@@ -57,9 +57,9 @@ def test_a_limit_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
         assert plan.p_meets == pytest.approx(by_hand, rel=1e-12)
     assert not tight.ranked
     nearest = tight.infeasible[0]
-    worst = next(v for v in nearest.violations if v.code == "e2e_ms")
+    worst = next(v for v in nearest.violations if v.code == "request_ms")
     assert (worst.value, worst.limit, worst.unit) == (pytest.approx(nearest.metrics["e2e_s"] * 1e3), 500.0, "ms")
-    assert "e2e_ms" in tight.infeasible_counts
+    assert "request_ms" in tight.infeasible_counts
 
 
 def test_limits_bind_what_estimates_hold() -> None:
