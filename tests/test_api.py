@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_a_notebook() -> None:
     """Load, tune, evaluate, compare and draw: typed values all the way."""
-    study = autotune.load_study(ROOT / "studies" / "llama-70b-16xh100.toml", ["cluster.gpus=8", "workload.isl=512"])
+    study = autotune.load_study(
+        ROOT / "studies" / "qwen3-235b-64xh100.toml", ["cluster.gpus=8", "engine=vllm", "workload.concurrency=64"]
+    )
     answer = autotune.tune(study)
     best = answer.ranked[0]
     assert best.feasible
@@ -21,7 +23,7 @@ def test_a_notebook() -> None:
     report = autotune.evaluate(study, best.plan)
     assert report.passed
     assert answer.baseline is not None
-    both = autotune.compare(study, current=best.plan, candidate="TP4")
+    both = autotune.compare(study, current=best.plan, candidate=answer.ranked[-1].plan)
     assert both.current.plan == best.plan
     assert both.p_better < 0.5
     assert both.verdict.verdict == "keep"

@@ -120,7 +120,7 @@ def test_a_current_plan_that_cannot_be_launched_is_replaced() -> None:
 def test_a_candidate_that_breaks_a_limit_is_kept_out() -> None:
     """A plan too slow for the limit on TPOT is no reason to leave one that keeps it."""
     study = dense(constraints={"tpot_ms": 6.0})
-    found = compare(study, "TP8", "TP1")
+    found = compare(study, "TP8", "TP1", scenarios=False)
     assert (found.verdict.verdict, found.verdict.rule) == ("keep", "candidate_breaks_limit")
     assert "tpot_ms" in found.verdict.reason
 
@@ -128,13 +128,13 @@ def test_a_candidate_that_breaks_a_limit_is_kept_out() -> None:
 def test_a_gain_that_does_not_pay_within_the_horizon_is_kept_out() -> None:
     """With three minutes to pay for itself no restart does."""
     study = dense(workload={"isl": 1009, "osl": 211}, retune={"horizon_h": 0.05})
-    found = compare(study, "TP8")
+    found = compare(study, "TP8", scenarios=False)
     assert (found.verdict.verdict, found.verdict.rule) == ("keep", "switch_costs_more")
 
 
 def test_a_large_gain_is_a_switch() -> None:
     """An 8B model on TP8 wastes its GPUs; the best plan pays for the switch within the day."""
-    found = compare(dense(workload={"isl": 1009, "osl": 211}), "TP8")
+    found = compare(dense(workload={"isl": 1009, "osl": 211}), "TP8", scenarios=False)
     assert (found.verdict.verdict, found.verdict.rule) == ("switch", "gain")
     assert found.p_better >= 0.9
 
@@ -142,7 +142,7 @@ def test_a_large_gain_is_a_switch() -> None:
 def test_another_engine_starts_in_its_own_time() -> None:
     """A change of engine is compared like any other, with the start-up seconds of the new one."""
     study = dense(engine="any", switch={})
-    found = compare(study, "vllm:R8/PP1/ATP2/ADP1/MTP1/EP1", "trtllm:R8/PP1/ATP2/ADP1/MTP1/EP1")
+    found = compare(study, "vllm:R8/PP1/ATP2/ADP1/MTP1/EP1", "trtllm:R8/PP1/ATP2/ADP1/MTP1/EP1", scenarios=False)
     assert found.switch is not None
     assert found.switch.startup_s == 180.0
     assert found.candidate is not None
@@ -158,7 +158,7 @@ def test_without_a_current_plan_the_input_is_wrong() -> None:
 def test_cost_of_a_million_tokens_by_hand() -> None:
     """16 GPUs at 2.5 dollars an hour over tokens per second, times a million."""
     study = dense(cluster={"gpus": 16, "gpu": "h100_sxm", "gpus_per_node": 8, "price_per_gpu_hour": 2.5})
-    found = compare(study, "TP8", "TP2")
+    found = compare(study, "TP8", "TP2", scenarios=False)
     assert found.price_per_million_tokens is not None
     tokens = scored(study, "TP8").metrics["total_tokens_per_s"]
     assert found.price_per_million_tokens[0] == pytest.approx(16 * 2.5 / 3600.0 / tokens * 1e6)

@@ -147,9 +147,9 @@ def test_every_way_to_start_it_is_its_own(engine: Engine) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_valid_plan_reads_back_from_scripts(engine: Engine, model: str, tmp_path: Path) -> None:
-    """Every valid plan of four nodes, written as scripts and parsed from their text, is the same layout and limits."""
+    """Every valid plan of two nodes, written as scripts and parsed from their text, is the same layout and limits."""
     arch, count = load_model(model), 0
-    for candidate in plans(model, engine.name, 32):
+    for candidate in plans(model, engine.name, 16):
         plan = expressible(service(candidate, arch))
         if plan is not None:
             layout, knobs = read_back(plan, tmp_path, arch)
@@ -163,7 +163,7 @@ def test_every_valid_plan_reads_back_from_scripts(engine: Engine, model: str, tm
 def test_every_valid_plan_reads_back_from_manifests(engine: Engine, model: str, tmp_path: Path) -> None:
     """The same from Kubernetes, whose objects keep to their schemas; what starts other nodes by itself is refused."""
     arch, count, checked = load_model(model), 0, set[str]()
-    for candidate in plans(model, engine.name, 32):
+    for candidate in plans(model, engine.name, 16):
         plan = expressible(service(candidate, arch))
         if plan is None:
             continue

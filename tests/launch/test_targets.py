@@ -52,7 +52,7 @@ def test_every_valid_plan_reads_back_from_dynamo(model, tmp_path):
     assert count >= 5
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     target=st.sampled_from(["compose", "k8s", "k8s", "dynamo"]),
     engine=st.sampled_from(sorted(ENGINES)),

@@ -89,7 +89,7 @@ def test_a_front_is_remembered_and_its_generation_goes_on() -> None:
 def test_a_sampling_beyond_what_is_remembered(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a memory of forty the whole space is still scored, each plan once, alike with the same seed."""
     search = {"sampler": sampler, "max_num_batched_tokens": [4096], "redundant_experts": [0, 2]}
-    study: Study = question(engine="any", search=search)
+    study: Study = question(engine="any", workload={"isl": 1009, "osl": 211, "concurrency": 61}, search=search)
     made: list[Memory] = []
 
     def small(samplers: object, directions: object) -> Memory:

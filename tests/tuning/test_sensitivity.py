@@ -136,7 +136,10 @@ def test_factors_beyond_the_context_are_left_out() -> None:
 
 def test_an_open_load_is_the_winners() -> None:
     """Where the study solves for the load, the axis starts from what the winner was solved for, and says so."""
-    study = load_study(STUDIES / "deepseek-v3-128xh200.toml", ("search.max_num_batched_tokens=[2048]",))
+    study = load_study(
+        STUDIES / "deepseek-v3-128xh200.toml",
+        ("search.max_num_batched_tokens=[2048]", "cluster.gpus=32", "baseline.plan=ADP8+EP"),
+    )
     result = tune(study)
     found = sensitivity(result, factors=(1.0, 4.0))
     assert found is not None
