@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/reference-128.toml
 
-.PHONY: help tune test lint bench torture fuzz lock clean
+.PHONY: help tune test lint docs pages bench torture fuzz lock clean
 help:
 	@echo "make tune    set up, then answer the reference study (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
 	@echo "make lint    formatter, linter, types, layers"
+	@echo "make docs    the documentation as a site in site/; a dead link is an error"
+	@echo "make pages   write anew the pages and pictures that are made from the code"
 	@echo "make bench   speed of the model and of whole commands"
 	@echo "make torture faults by the hundred (kills, full disks, lost storage), counted; five minutes at most"
 	@echo "make fuzz    every reader under atheris (coverage-guided), four minutes"
@@ -26,6 +28,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+pages: $(VENV)/.dev
+	@$(BIN)/python -m tools.pages
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
@@ -59,4 +67,4 @@ lock: $(VENV)/.dev
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --extra build --extra dev --output-file requirements-dev.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

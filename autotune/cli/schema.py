@@ -6,8 +6,21 @@ import click
 
 
 @click.command()
-def schema() -> None:
-    """Print the JSON Schema of a study file."""
+@click.option(
+    "--format",
+    "form",
+    default="json",
+    show_default=True,
+    type=click.Choice(["json", "markdown"]),
+    help="JSON Schema, for editors and programs, or a page for people.",
+)
+def schema(form: str) -> None:
+    """Print the fields of a study file, as a JSON Schema or as a page."""
+    if form == "markdown":
+        from autotune.report.study_reference import study_reference
+
+        click.echo(study_reference(), nl=False)
+        return
     from autotune.report.files import to_json
     from autotune.study import json_schema
 
