@@ -189,7 +189,7 @@ def test_help_is_immediate(tmp_path: Path) -> None:
 
 
 SLOW = """
-import time
+import signal, time
 from autotune.cli.main import main
 from autotune.storage import Store
 from autotune.tuning import batches
@@ -200,9 +200,12 @@ def add_slowly(self, records):
     time.sleep(1.0)
     return added
 Store.add = add_slowly
+signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
-"""A command that takes its time after every few plans, so that it can be interrupted between two of them."""
+"""A command that takes its time after every few plans, so that it can be interrupted between two of them.
+
+A shell that starts the tests in the background has them ignore Ctrl-C, which is passed on: it is heard again."""
 
 
 def test_interrupt(tmp_path: Path) -> None:

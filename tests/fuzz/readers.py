@@ -25,6 +25,7 @@ from autotune.validation.bench import read_bench
 from costmodel.arch import read_config_file
 from costmodel.calibration.profile import SCHEMA_VERSION, VALUES, read_profile
 from costmodel.errors import InputError
+from costmodel.files import read_file
 from costmodel.measured.runs_csv import read_runs
 from tests.studies import FOLDER
 
@@ -80,13 +81,16 @@ def _plan(path: Path) -> None:
     parse_plan(path.read_bytes().decode("utf-8", "surrogateescape"))
 
 
+MOST_BYTES = 10_000_000
+
+
 def _beside(name: str) -> Callable[[Path], object]:
     """Reads a folder of a model whose file of that name holds the bytes."""
 
     def read(path: Path) -> None:
         with TemporaryDirectory() as folder:
             (Path(folder) / "config.json").write_bytes((CONFIGS / "Qwen--Qwen3-30B-A3B.json").read_bytes())
-            (Path(folder) / name).write_bytes(path.read_bytes())
+            (Path(folder) / name).write_bytes(read_file(path, MOST_BYTES))
             read_config_file(Path(folder))
 
     return read

@@ -7,14 +7,29 @@ from tests.mutants.change import Change, changes_of
 PHYSICS: tuple[Change, ...] = (
     *changes_of(
         "costmodel/step/operators.py",
-        ("small.seconds(np.zeros(1), 8.0 * stream)", "small.seconds(np.zeros(1), 4.0 * stream)"),
-        ("flops = 4.0 * heads * arch.head_dim", "flops = 2.0 * heads * arch.head_dim"),
-        ("(2.0 * arch.kv_lora_rank + arch.qk_rope_head_dim)", "(arch.kv_lora_rank + arch.qk_rope_head_dim)"),
-        ("6.0 * state + 4.0 * chunk", "6.0 * state + 2.0 * chunk"),
-        ("np.exp(-group_tokens * arch.top_k / arch.num_experts)", "np.exp(-group_tokens / arch.num_experts)"),
+        ("passed = 8.0 * stream", "passed = 4.0 * stream"),
+        ("np.exp(-group_tokens * experts.routed / experts.experts)", "np.exp(-group_tokens / experts.experts)"),
         ("(rows + rate.pad_rows * hit) * (2.0 * weights)", "rows * (2.0 * weights)"),
         ("mean=1.0 / load\n", "mean=load\n"),
         ("out.send_s * (layout.pp - 1.0)", "out.send_s * layout.pp"),
+    ),
+    *changes_of(
+        "costmodel/step/attention_cores.py",
+        (
+            "flops = 2.0 * (block.heads / layout.attn_tp) * (block.head_dim",
+            "flops = 1.0 * (block.heads / layout.attn_tp) * (block.head_dim",
+        ),
+        ("(2.0 * block.kv_rank + block.rope_dim)", "(block.kv_rank + block.rope_dim)"),
+        ("6.0 * state + 4.0 * SCAN_CHUNK", "6.0 * state + 2.0 * SCAN_CHUNK"),
+    ),
+    *changes_of(
+        "costmodel/arch/attention.py",
+        ("return self.kv_heads_per_rank(cut) * (self.head_dim + self", "return self.kv_heads * (self.head_dim + self"),
+        ("return seen / (cut.attn_cp * cut.dcp) * (self.latent_dim", "return seen * (self.latent_dim"),
+    ),
+    *changes_of(
+        "costmodel/step/step_inputs.py",
+        ("np.where(stored < 1.5, 0.5, 1.0)", "np.where(stored < 1.5, 1.0, 1.0)"),
     ),
     *changes_of(
         "costmodel/step/kernel_laws.py",
@@ -31,16 +46,14 @@ PHYSICS: tuple[Change, ...] = (
     *changes_of(
         "costmodel/step/expert_routing.py",
         ("(2.0 * np.log(ranks))", "np.log(ranks)"),
-        ("cv2 / experts_per_rank(arch, layout) + 1.0", "cv2 + 1.0"),
+        ("cv2 / experts.per_rank(layout) + 1.0", "cv2 + 1.0"),
     ),
     *changes_of(
         "costmodel/step/memory.py",
         ("LOGITS_BYTES = 6.0", "LOGITS_BYTES = 4.0"),
         ("CONTEXT_BYTES = 0.6e9", "CONTEXT_BYTES = 0.9e9"),
-        ("per_token = 2.0 * kv_heads", "per_token = 1.0 * kv_heads"),
-        ('"mla": tokens / shards * latent', '"mla": tokens * latent'),
+        ("widest = np.maximum(widest, each)", "widest = np.minimum(widest, each)"),
         ("memory_fraction * (cluster.hbm_bytes - fixed)", "memory_fraction * cluster.hbm_bytes - fixed"),
-        ("dense = 1.5 * (arch.ffn", "dense = 1.0 * (arch.ffn"),
     ),
     *changes_of(
         "costmodel/step/step_work.py",
@@ -49,7 +62,6 @@ PHYSICS: tuple[Change, ...] = (
     ),
     *changes_of(
         "costmodel/step/step_inputs.py",
-        ("self.precision.experts < 1.5, 0.5, 1.0)", "self.precision.experts < 1.5, 1.0, 1.0)"),
     ),
     *changes_of(
         "costmodel/estimate/error_model.py",

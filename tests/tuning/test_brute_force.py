@@ -16,7 +16,7 @@ from tests.tuning.brute import all_layouts, best_by_plan, evaluate, keeps, objec
 MOST = 3000
 """Requests in flight per replica that brute force tries; beyond the KV room of every plan below."""
 FEW = 1000
-"""The same where latency or throughput binds: a better plan beyond is one that `tune` finds and brute force misses."""
+"""The same where latency or throughput binds: a better plan beyond would be found by `tune` and not by brute force."""
 
 
 def found_by_tune(study: Study, result: TuneResult) -> dict[str, float]:
