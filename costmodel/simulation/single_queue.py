@@ -43,7 +43,7 @@ def run_single_queue(
     began = [0] * n  # slots of decoding that had been run then
     prompt_at, piece = table.slowest.prompt_s.at, table.slowest.decode_s.piece
     step_host, seq_host = table.step_s, table.sequence_s
-    scheduling, scheduling_seq = table.scheduling_s, table.scheduling_sequence_s
+    preparing = table.scheduling_sequence_s
     floor, capture, handover = table.slowest.floor_s, table.capture_tokens, table.handover_steps
     accepted, verified = table.accepted_tokens, table.step_tokens
     draft, drafted = table.draft_frac, 1.0 + table.draft_frac
@@ -73,7 +73,7 @@ def run_single_queue(
             value, slope, bend = piece(mean)
             a = drafted * (stage_of[batch] + per * value)
             b = drafted * slope * per * accepted / lanes
-            prepared = scheduling + scheduling_seq * per
+            prepared = preparing * per
         if open_ < 0 and (head >= arrived or batch >= seats_most):
             if batch == 0:
                 if arrived >= n:
@@ -162,7 +162,7 @@ def run_single_queue(
                 hosted += seq_host * per
             if tokens > capture and seconds < floor:
                 seconds = floor
-            seconds = max(seconds, scheduling) + hosted
+            seconds += hosted
             if lanes > 1:
                 behind = (lanes - 1) * seconds
             now += seconds
@@ -174,7 +174,7 @@ def run_single_queue(
                 each = -(-count // cells)
                 begun = sum(cached[i] + to_compute[i] for i in done) / count
                 following = drafted * (stage_of[count] + each * piece(begun)[0])
-                following = max(following, scheduling + scheduling_seq * each) + step_host + seq_host * each
+                following = max(following, preparing * each) + step_host + seq_host * each
             handed = now + behind + handover * following
             if mixes and batch:
                 decoded += 1

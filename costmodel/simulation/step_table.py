@@ -145,8 +145,6 @@ class StepTable:
     """Host time of a step that the GPU waits for."""
     sequence_s: float
     """The same of each decoding sequence."""
-    scheduling_s: float
-    """Host time of a step that runs beside the GPU."""
     scheduling_sequence_s: float
     """The same of each decoding sequence."""
     capture_tokens: float
@@ -188,7 +186,6 @@ def step_table(
         through=whole,
         step_s=float(engine.step_s[0]),
         sequence_s=float(engine.sequence_s[0]),
-        scheduling_s=float(engine.scheduling_s[0]),
         scheduling_sequence_s=float(engine.scheduling_sequence_s[0]),
         capture_tokens=float(engine.capture_tokens[0]),
         draft_frac=draft_frac,

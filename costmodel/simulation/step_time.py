@@ -25,7 +25,7 @@ def step_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: b
         seconds += table.draft_frac * kernels_s(table, beside, decodes=True, through=through)
     if prompts and busiest > table.capture_tokens:
         seconds = max(seconds, (table.through if through else table.slowest).floor_s)
-    seconds = max(seconds, table.scheduling_s + table.scheduling_sequence_s * sequences)
+    seconds = max(seconds, table.scheduling_sequence_s * sequences)
     return seconds + table.step_s + table.sequence_s * sequences
 
 
@@ -58,7 +58,7 @@ def until_bend(table: StepTable, cells: Sequence[Cell]) -> float:
             mean = cell.context / cell.decoding
             most = min(most, (table.slowest.decode_s.piece(mean)[2] - mean) / table.accepted_tokens)
     # kernels that are quicker than the host prepares steps show once the context has grown enough
-    prepared = table.scheduling_s + table.scheduling_sequence_s * max(cell.decoding for cell in cells)
+    prepared = table.scheduling_sequence_s * max(cell.decoding for cell in cells)
     drafted = 1.0 + table.draft_frac
     kernels = drafted * kernels_s(table, cells, decodes=True, through=False)
     if kernels < prepared:

@@ -28,10 +28,8 @@ class EngineColumns(Columns):
     """Host time of a step that the GPU waits for."""
     sequence_s: Floats
     """Sampling and scheduling, per decoding sequence and step."""
-    scheduling_s: Floats
-    """Host time of preparing a step, which runs beside the GPU: a step takes at least so long."""
     scheduling_sequence_s: Floats
-    """Host time of preparing each decoding sequence of a step, beside the GPU too."""
+    """Host time of preparing each decoding sequence of a step, beside the GPU: a step takes at least the sum."""
     layer_launch_s: Floats
     """Launching a layer's kernels one by one takes at least so long."""
     capture_tokens: Floats
@@ -108,7 +106,7 @@ def step_pass(
     host = engine.step_s + engine.sequence_s * work.decode_sequences
     eager = (work.prefill_tokens > 0.0) & (work.prefill_tokens + work.decoded > engine.capture_tokens)
     floor = np.where(eager, engine.layer_launch_s, 0.0)
-    prepared = engine.scheduling_s + engine.scheduling_sequence_s * work.decode_sequences
+    prepared = engine.scheduling_sequence_s * work.decode_sequences
     slowest, through = np.maximum(kernels, prepared), np.maximum(total, prepared)
     if eager.any():
         layers = 0.5 * machine.arch.half_layers

@@ -44,7 +44,6 @@ def small_table(*, prompt_token_s: float = 0.0, context_s: float = 0.0, step_s: 
         through=parts,
         step_s=step_s,
         sequence_s=0.0,
-        scheduling_s=0.0,
         scheduling_sequence_s=0.0,
         capture_tokens=0.0,
         draft_frac=0.0,

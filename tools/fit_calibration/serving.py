@@ -46,7 +46,6 @@ class Parameter:
 PARAMETERS = (
     Parameter(name="step_s", start=60e-6, shared_sd=2.0, engine_sd=1.5, version_sd=0.7),
     Parameter(name="sequence_s", start=5.4e-6, shared_sd=1.0, engine_sd=1.0, version_sd=0.5),
-    Parameter(name="scheduling_s", start=1e-3, shared_sd=0.7, engine_sd=0.7, version_sd=0.5),
     Parameter(name="scheduling_sequence_s", start=30e-6, shared_sd=0.7, engine_sd=0.7, version_sd=0.5),
     Parameter(name="layer_launch_s", start=400e-6, shared_sd=1.0, engine_sd=1.0, version_sd=0.5),
     Parameter(name="frontend_s", start=8e-3, shared_sd=1.0, engine_sd=2.0, version_sd=0.7),
