@@ -37,10 +37,12 @@ class PhaseCosts:
     round_s: float | None
     """Decoding: from one token of a sequence to its next, with the pipeline full."""
     whole: Pass
+    drafted: float
+    """What drafting makes of the step that verifies: 1 without."""
 
     def model_step_s(self, micro_batches: int) -> float:
         """The cost model's closed form for so many micro-batches."""
-        return float(np.max(self.whole.pipelined_s(np.array([float(micro_batches)]))))
+        return self.drafted * float(np.max(self.whole.pipelined_s(np.array([float(micro_batches)]))))
 
 
 def phase_costs(rows: KnobGrid, concurrency: float, phase: str) -> PhaseCosts:
@@ -60,8 +62,8 @@ def phase_costs(rows: KnobGrid, concurrency: float, phase: str) -> PhaseCosts:
     decoding = phase == "decode"
     return PhaseCosts(
         steps=_steps(step.operators or [], factor),
-        host_s=_one(whole.host_s),
-        layer_floor_s=_one(whole.layer_floor_s),
+        host_s=_one(whole.host_s) * factor,
+        layer_floor_s=_one(whole.layer_floor_s) * factor,
         send_s=_one(step.send_s) * factor,
         send_bytes=_one(step.send_bytes),
         micro_batches=max(math.ceil(count - 1e-9), 1),
@@ -70,6 +72,7 @@ def phase_costs(rows: KnobGrid, concurrency: float, phase: str) -> PhaseCosts:
         each=_one(work.decode_tokens) if decoding else 1.0,
         round_s=_one(state.round_s) if decoding else None,
         whole=whole,
+        drafted=factor,
     )
 
 

@@ -69,21 +69,33 @@ def test_missing_pipeline_edges_show() -> None:
     assert end.max() < 0.9 * graph.model_step_s
 
 
-@pytest.mark.parametrize("plan", ["vllm:R1/PP6/ATP8", "trtllm:R2/PP3/ATP8", "sglang:R1/PP12/ATP4"])
-def test_launch_bound_chunks_on_uneven_stages(plan: str) -> None:
-    """Chunks whose launches take longer than their kernels: the stage with the most layers sets the pace."""
+@pytest.mark.parametrize(
+    ("plan", "isl", "budget", "chunks"),
+    [
+        ("vllm:R1/PP6/ATP8", 20480, 1025, 20),
+        ("trtllm:R2/PP3/ATP8", 1280, 65, 20),
+        ("sglang:R1/PP12/ATP4", 1280, 64, 20),
+    ],
+)
+def test_launch_bound_chunks_on_uneven_stages(plan: str, isl: int, budget: int, chunks: int) -> None:
+    """Chunks whose launches take longer than their kernels: the stage with the most layers sets the pace.
+
+    vLLM launches steps of up to 512 tokens as captured graphs; a token of the budget is the decoding request's.
+    """
     asked = study(
         QWEN,
         "model=llama-3.1-8b",
         "engine=any",
         "cluster.gpus=48",
-        "workload.isl=2000",
-        "workload.longest_prompt=2000",
-        "search.max_num_batched_tokens=[64]",
+        "workload.concurrency=1",
+        "workload.prefix_cache_hit_frac=0",
+        f"workload.isl={isl}",
+        f"workload.longest_prompt={isl}",
+        f"search.max_num_batched_tokens=[{budget}]",
     )
     graph = plan_graph(asked, plan, "prefill")
     assert any(t.name == "launch_wait" for t in graph.tasks)
-    assert graph.micro_batches == 25
+    assert graph.micro_batches == chunks
     assert graph.gap_frac == pytest.approx(0.0, abs=0.03)
 
 

@@ -65,7 +65,8 @@ def test_flops_of_a_dense_prompt() -> None:
         f"workload.isl={isl}",
         f"workload.longest_prompt={isl}",
         "workload.prefix_cache_hit_frac=0",
-        "search.max_num_batched_tokens=[512]",
+        "workload.concurrency=1",
+        "search.max_num_batched_tokens=[513]",
     )
     graph = plan_graph(asked, "TP4/PP2", "prefill")
     dense = ("qkv_proj", "o_proj", "up_proj", "down_proj")
