@@ -93,8 +93,7 @@ def steady_state(
     queue_s: Floats = np.zeros(1)
     for _ in range(ROUNDS):
         mix = step_mix(machine, stages, engine, load, share, decoding)
-        round_s = np.maximum(mix.base_through_s, share.micro_batches * mix.base_s)
-        residence = _residence(engine, load, share, mix, front_s, round_s)
+        residence = _residence(engine, load, share, mix, front_s)
         decoding, queue_s = balance(share.running, residence)
     decode_s = residence.undisturbed_s + residence.per_decoding_s * decoding
     if np.any(load.waves > 0.0):
@@ -112,7 +111,7 @@ def steady_state(
         )
         decode_s, queue_s = benchmark.residence_s, benchmark.queue_s
     decode_s = np.where(load.osl > 1.0, decode_s, 0.0)
-    parts = ttft_parts(engine, load, share, mix, front_s, round_s, queue_s, decode_s)
+    parts = ttft_parts(engine, load, share, mix, front_s, queue_s, decode_s)
     ttft_s = np.asarray(sum(parts.values()))
     per_replica = share.running / (ttft_s - parts["kv_wait"] + decode_s)
     lone = step_pass(machine, stages, engine, chunk_work(share, mix.chunks, np.ones(1), np.ones(1)))
@@ -135,7 +134,7 @@ def steady_state(
         prefill_loaded=step_pass(machine, stages, engine, mix.prompts),
         decode=mix.decode,
         micro_batches=share.micro_batches,
-        round_s=round_s,
+        round_s=mix.round_s,
         prefill_chunks=mix.chunks,
         decode_steps_per_request=used.steps,
         prefill_passes_per_request=used.passes,
@@ -152,7 +151,6 @@ def ttft_parts(
     share: ReplicaShare,
     mix: StepMix,
     front_s: Floats,
-    round_s: Floats,
     queue_s: Floats,
     decode_s: Floats,
 ) -> dict[str, Floats]:
@@ -165,7 +163,7 @@ def ttft_parts(
     parts = {
         "front_end": front_s + 0.0 * queue_s,
         "own_prefill": mix.own_prefill_s,
-        "running_step": _step_wait_s(engine, load, share, mix, round_s),
+        "running_step": _step_wait_s(engine, load, share, mix),
         "queue": queue_s,
     }
     unloaded_s = np.asarray(sum(parts.values()))
@@ -173,13 +171,13 @@ def ttft_parts(
     return parts
 
 
-def _step_wait_s(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, round_s: Floats) -> Floats:
+def _step_wait_s(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix) -> Floats:
     """From the front end to the step that a prompt joins, and from the step's end to the client."""
     # a closed loop sends as another request ends, after any step as often; random instants fall into long steps
-    mean_s = mix.mean_step_s(engine.mixes)
-    running_s = 0.5 * (mean_s + load.open_loop * (mix.met_step_s(engine.mixes) - mean_s))
+    random = np.where(share.micro_batches > 1.0, 1.0, load.open_loop)
+    running_s = 0.5 * (mix.mean_step_s + random * (mix.met_step_s - mix.mean_step_s))
     held_steps, _ = held_back(load.poll_steps, load.hold_steps, share.running / np.maximum(share.rounds, 1.0))
-    return running_s + held_steps * round_s + engine.handover_steps * mix.base_s
+    return running_s + held_steps * mix.round_s + engine.handover_steps * mix.base_s
 
 
 def _most_decoding(engine: EngineColumns, load: Load, share: ReplicaShare) -> Floats:
@@ -189,19 +187,15 @@ def _most_decoding(engine: EngineColumns, load: Load, share: ReplicaShare) -> Fl
 
 
 def _residence(
-    engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, front_s: Floats, round_s: Floats
+    engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, front_s: Floats
 ) -> Residence:
     """What a request meets while steps are as in `mix`."""
-    without = engine.mixes * mix.base_s, engine.mixes * mix.base_through_s
-    more_s = np.maximum(
-        mix.with_prompts_through_s - without[1], share.micro_batches * (mix.with_prompts_s - without[0])
-    )
     others = np.where(load.open_loop > 0.0, 1.0, (share.running - 1.0) / share.running)
     weight = np.where(load.same_lengths > 0.0, 0.0, load.arrival_cv2 * others)
     return Residence(
-        before_decode_s=front_s + _step_wait_s(engine, load, share, mix, round_s) + mix.own_prefill_s,
-        undisturbed_s=share.rounds * round_s,
-        per_decoding_s=share.rounds * mix.loaded_share * more_s / (mix.batch * share.cells) * others,
+        before_decode_s=front_s + _step_wait_s(engine, load, share, mix) + mix.own_prefill_s,
+        undisturbed_s=share.rounds * mix.round_s,
+        per_decoding_s=share.rounds * mix.held_up_s / (mix.batch * share.cells) * others,
         service_s=mix.chunks * mix.with_prompts_s / mix.prompts_per_step,
         queue_weight=weight,
         most_decoding=_most_decoding(engine, load, share),

@@ -27,6 +27,10 @@ LEAST_LEFT = 0.05
 class StepMix:
     """Steps of a micro-batch. Arrays of shape `(num_plans,)`; seconds."""
 
+    mixes: Floats
+    """1 where prompts and decoding share a step, 0 where a pass of prompts takes a turn of its own."""
+    micro_batches: Floats
+    """Batches that follow each other through the pipeline's stages."""
     batch: Floats
     """Sequences that decode in a step, per attention rank."""
     decode: Pass
@@ -56,25 +60,62 @@ class StepMix:
 
     @property
     def own_prefill_s(self) -> Floats:
-        """A prompt through all stages, chunk behind chunk."""
-        return self.with_prompts_through_s + (self.chunks - 1.0) * self.with_prompts_s
+        """A prompt through all stages, behind the micro-batches that are in the pipeline, chunk behind chunk."""
+        behind = (self.micro_batches - 1.0) * self.mean_step_s + self.with_prompts_s
+        return np.maximum(self.with_prompts_through_s, behind) + (self.chunks - 1.0) * self.with_prompts_s
 
-    def _share_met(self, mixes: Floats) -> Floats:
-        """Share of an engine's steps that carry prompts where it mixes, at most all; as `loaded_share` otherwise."""
-        return np.where(mixes > 0.0, np.minimum(self.loaded_share, 1.0), self.loaded_share)
+    @property
+    def round_s(self) -> Floats:
+        """From one decode step of a sequence to its next while there are no prompts."""
+        return np.maximum(self.base_through_s, self.micro_batches * self.base_s)
 
-    def mean_step_s(self, mixes: Floats) -> Floats:
-        """Mean length of a step, each counted once."""
-        share = self._share_met(mixes)
-        together = self.base_s + share * (self.with_prompts_s - self.base_s)
-        return np.where(mixes > 0.0, together, (self.base_s + share * self.with_prompts_s) / (1.0 + share))
+    @property
+    def turn_s(self) -> Floats:
+        """From one turn of a micro-batch to its next, mean.
 
-    def met_step_s(self, mixes: Floats) -> Floats:
+        A pass with prompts is longer than the others, which queue behind it from stage to stage and cannot start their
+        next turn before they are through: a pipeline runs as slowly as the slowest micro-batch in it.
+        """
+        further = self.micro_batches * self._share_loaded - self._any_loaded
+        more_s = np.maximum(self.with_prompts_s - self.base_s, 0.0)
+        return self.round_s + self._any_loaded * (self._turn_with_one_s - self.round_s) + further * more_s
+
+    @property
+    def held_up_s(self) -> Floats:
+        """What prompts add to the time from one decode step of a sequence to its next, mean."""
+        beyond = np.where(self.mixes > 0.0, self.loaded_share / np.maximum(self._share_loaded, 1e-300), 1.0)
+        turns = np.where(self.mixes > 0.0, 1.0, 1.0 + self.loaded_share)
+        return beyond * (turns * self.turn_s - self.round_s)
+
+    @property
+    def _share_loaded(self) -> Floats:
+        """Share of a micro-batch's turns that carry prompts."""
+        return np.where(self.mixes > 0.0, np.minimum(self.loaded_share, 1.0), self.loaded_share / (1.0 + self.loaded_share))
+
+    @property
+    def _any_loaded(self) -> Floats:
+        """Probability that any micro-batch of a turn carries prompts."""
+        return 1.0 - (1.0 - self._share_loaded) ** self.micro_batches
+
+    @property
+    def _turn_with_one_s(self) -> Floats:
+        """A turn in which one micro-batch carries prompts."""
+        others_s = (self.micro_batches - 1.0) * self.base_s
+        return np.maximum(self.with_prompts_through_s, others_s + self.with_prompts_s)
+
+    @property
+    def mean_step_s(self) -> Floats:
+        """Mean length of a step, each counted once: from the start of one micro-batch to that of the next."""
+        return self.turn_s / self.micro_batches
+
+    @property
+    def met_step_s(self) -> Floats:
         """Mean length of the step that a random instant falls into: long ones are met more often."""
-        share = self._share_met(mixes)
-        without = np.where(mixes > 0.0, 1.0 - share, 1.0)
-        squares = without * self.base_s**2 + share * self.with_prompts_s**2
-        return squares / (without * self.base_s + share * self.with_prompts_s)
+        without_s = self.round_s / self.micro_batches
+        with_one_s = self._turn_with_one_s - (self.micro_batches - 1.0) * without_s
+        share = self._any_loaded / self.micro_batches
+        squares = without_s**2 + share * (with_one_s**2 - without_s**2)
+        return squares / (without_s + share * (with_one_s - without_s))
 
 
 def chunk_work(share: ReplicaShare, chunks: Floats, on_busiest: Floats, in_all: Floats) -> StepWork:
@@ -114,6 +155,8 @@ def step_mix(
     loaded = step_pass(machine, stages, engine, work)
     drafting = load.draft_frac
     return StepMix(
+        mixes=engine.mixes,
+        micro_batches=share.micro_batches,
         batch=batch,
         decode=decode,
         loaded=loaded,

@@ -4,7 +4,7 @@ Between two events (a completion, an arrival that can start, a prompt to compute
 lengthens linearly with the context: `k` steps take `k a + b k (k - 1) / 2`, so that the simulation jumps over them.
 
 A replica has a lane for each micro-batch of its pipeline, and a lane a cell for each attention-DP rank. A lane's next
-step starts when its last one is through all stages and the first stage is free.
+step is composed when its last one is through all stages, and starts when the first stage is free.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from costmodel.simulation.policies import Policy
 from costmodel.simulation.state import Cell, CellLimits, Lane, Request
 from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.step_time import step_s, until_bend
+
+
+UNEVEN = 1.05
+"""Requests of a micro-batch over those of the mean one, at most: another one takes who waits."""
 
 
 @dataclass(slots=True)
@@ -50,7 +54,7 @@ class Replica:
         self.counters = Counters()
         self.timeline: list[tuple[float, int, int, float]] = []
         """After every event: seconds, requests that decode, that wait or are prefilled, cache tokens held."""
-        self._free_s = 0.0
+        self._free_s = [0.0] * table.stages
         self._on_finish = on_finish
         self._coming: deque[tuple[float, Request]] = deque()
         self._number = 0
@@ -80,10 +84,10 @@ class Replica:
         lanes = self.lanes
         while True:
             lane = lanes[0] if len(lanes) == 1 else min(lanes, key=lambda x: x.ready_s)
-            now = max(lane.ready_s, self._free_s)
-            if now >= until_s:
+            if lane.ready_s >= until_s:
                 return
-            self._arrive(now)
+            self._arrive(lane.ready_s)
+            now = max(lane.ready_s, self._free_s[0])
             finished = self._compose(lane)
             if finished is not None:
                 self._prompt_step(lane, now, finished)
@@ -120,14 +124,18 @@ class Replica:
         policy, limits, table = self.policy, self.limits, self.table
         finished: list[tuple[Cell, Request]] = []
         tokens = 0
-        for cell in lane.cells:
+        for cell, rank in zip(lane.cells, self._ranks, strict=True):
             cell.tokens = cell.sampled = 0
             cell.attention_s = cell.through_s = 0.0
             if not cell.prefilling and not cell.waiting:
                 continue
             budget = policy.budget(cell, limits, table.step_tokens)
+            seats = inf if table.stages == 1 else UNEVEN * _outstanding(rank) / table.stages + 1.0
             place = 0
-            while budget > 0 and (place < len(cell.prefilling) or policy.admit(cell, limits)):
+            while budget > 0 and (
+                place < len(cell.prefilling)
+                or (cell.decoding + len(cell.prefilling) < seats and policy.admit(cell, limits))
+            ):
                 request = cell.prefilling[place]
                 place += 1
                 chunk = min(request.to_compute - request.computed, budget)
@@ -145,12 +153,17 @@ class Replica:
         return finished if tokens else None
 
     def _run(self, lane: Lane, now: float, *, decodes: bool) -> float:
-        """Seconds of the lane's next step; the first stage is taken as long as the slowest one."""
-        stage = step_s(self.table, lane.cells, decodes=decodes)
-        if self.table.stages == 1:
-            return stage
-        self._free_s = now + stage
-        return max(stage, step_s(self.table, lane.cells, decodes=decodes, through=True))
+        """Seconds of the lane's next step, behind those that are in the pipeline; the last stage is the slowest."""
+        slowest = step_s(self.table, lane.cells, decodes=decodes)
+        others = self.table.stages - 1
+        if not others:
+            return slowest
+        each = (step_s(self.table, lane.cells, decodes=decodes, through=True) - slowest) / others
+        free_s, at = self._free_s, now
+        for stage in range(others):
+            free_s[stage] = at = max(at, free_s[stage]) + each
+        free_s[others] = at = max(at, free_s[others]) + slowest
+        return at - now
 
     def _prompt_step(self, lane: Lane, now: float, finished: list[tuple[Cell, Request]]) -> None:
         """One step with prompts in it."""
@@ -159,7 +172,7 @@ class Replica:
         ends = now + seconds
         # further chunks of a prompt follow through the stages one behind the other
         chunked = any(request.computed < request.to_compute for cell in lane.cells for request in cell.prefilling)
-        lane.ready_s = self._free_s if chunked and table.stages > 1 and not lane.decoding else ends
+        lane.ready_s = self._free_s[0] if chunked and table.stages > 1 and not lane.decoding else ends
         counters = self.counters
         counters.steps += 1
         counters.prompt_steps += 1
@@ -213,14 +226,25 @@ class Replica:
             left = max(event - now, 0.0)
             half = first - 0.5 * slope
             exact = left / first if slope <= 1e-12 * first else (sqrt(half * half + 2.0 * slope * left) - half) / slope
-            count = min(count, max(ceil(exact - 1e-9), 1))
+            # a step of one lane is under way when the event comes; of all lanes, rounds that are through by then
+            whole = max(ceil(exact - 1e-9), 1) if len(lanes) == 1 else int(exact)
+            count = min(count, whole)
+        if count < 1:
+            together, lanes, count = False, [lane], 1
+        if not together and table.stages > 1:
+            first, slope = self._run(lane, now, decodes=True), 0.0
         count = int(count)
         seconds = count * first + 0.5 * slope * count * (count - 1)
         last = (first + slope * (count - 1)) / len(self.lanes) if table.stages > 1 else first + slope * (count - 1)
         self.counters.steps += count
         self.counters.busy_s += seconds
+        if len(lanes) == 1:
+            lane.ready_s = now
+        elif table.stages > 1:
+            # rounds of all lanes: everything repeats so much later
+            self._free_s = [free_s + seconds for free_s in self._free_s]
         for each in lanes:
-            each.ready_s = max(each.ready_s, now if each is lane else each.ready_s) + seconds
+            each.ready_s += seconds
             self._decoded(each, count, each.ready_s + table.handover_steps * last)
         self._note(now + seconds)
 
@@ -245,8 +269,6 @@ class Replica:
         stages = sum(step_s(table, lane.cells, decodes=True) for lane in lanes)
         if table.stages == 1:
             return stages
-        if len(lanes) == 1:
-            self._free_s = now + stages
         return max(stages, max(step_s(table, lane.cells, decodes=True, through=True) for lane in lanes))
 
     def _decoded(self, lane: Lane, steps: int, handed_s: float) -> None:

@@ -9,6 +9,7 @@ the two against each other.
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappop, heappush
 from math import ceil, inf, sqrt
 
@@ -61,8 +62,10 @@ def run_single_queue(
     through_of = _batch_seconds(table, table.through, min(seats_most, n) + 1) if lanes > 1 else stage_of
     rest, logits = table.slowest.rest_s, table.slowest.logits_s.at
     experts = None if table.slowest.experts_s is None else table.slowest.experts_s.at
-    through_slope = _through_slope(table)
-    behind = following = 0.0
+    through_slope, through_prompt = _through_slopes(table)
+    # when the micro-batches that are in the pipeline leave it: the next one follows the first of them
+    leaves_s: deque[float] = deque([0.0] * lanes, maxlen=lanes)
+    behind = following = wait = 0.0
 
     while True:
         while seen[arrived] <= now:
@@ -93,10 +96,14 @@ def run_single_queue(
                 behind = through - a
                 if through > lanes * a:
                     a, b = through / lanes, b * through_slope / lanes
+                wait = leaves_s[0] - now - 1e-9
             k = heap[0][0] - decoded
             if limit < k:
                 k = max(ceil(limit), 1)
-            if batch < seats_most:
+            if wait > 0.0:
+                k = 1
+                now += wait
+            elif batch < seats_most:
                 event = seen[arrived]
                 if event < inf:
                     gap = event - now
@@ -108,6 +115,10 @@ def run_single_queue(
             decoded += k
             context += k * accepted * batch / lanes
             now += seconds
+            if lanes > 1:
+                last = a + b * (k - 1)
+                behind = max(through - last, leaves_s[-1] - now + last * k)
+                leaves_s.extend(now + behind - last * j for j in range(min(k, lanes) - 1, -1, -1))
             handed = now + handover * (a + b * (k - 1))
         else:
             # a step with prompts
@@ -151,10 +162,11 @@ def run_single_queue(
             else:
                 widest, most = attention, prompts
             tokens = busiest + most
-            seconds = rest[tokens] + logits(busiest + -(-len(done) // ranks)) + widest
+            sampled = busiest + -(-len(done) // ranks)
+            seconds = rest[tokens] + logits(sampled) + widest
+            group = max(prompts + (int(batch * verified / lanes) if mixes else 0), tokens)
             if experts is not None:
-                group = prompts + (int(batch * verified / lanes) if mixes else 0)
-                seconds += experts(tokens, max(group, tokens))
+                seconds += experts(tokens, group)
             hosted = step_host
             if mixes and batch:
                 seconds += per * value + draft * (stage_of[batch] + per * value)
@@ -164,7 +176,12 @@ def run_single_queue(
                 seconds = floor
             seconds += hosted
             if lanes > 1:
-                behind = (lanes - 1) * seconds
+                now = max(now, leaves_s[0])
+                through = _prompts_through_s(table, tokens, sampled, widest * through_prompt, group)
+                if mixes and batch:
+                    through += per * value * through_slope
+                behind = max(through + hosted - seconds, leaves_s[-1] - now)
+                leaves_s.append(now + seconds + behind)
             now += seconds
             if batch:
                 following = max(a, prepared) + step_host + seq_host * per
@@ -218,9 +235,19 @@ def _batch_seconds(table: StepTable, part: PartTables, most: int) -> list[float]
     return np.where(batch > 0, seconds, 0.0).tolist()
 
 
-def _through_slope(table: StepTable) -> float:
-    """Attention of decoding through all stages over that of the slowest one."""
+def _through_slopes(table: StepTable) -> tuple[float, float]:
+    """Attention through all stages over that of the slowest one: of decoding, and of prompts."""
     if table.stages == 1:
-        return 1.0
-    probe = 4096.0
-    return table.through.decode_s.at(probe) / max(table.slowest.decode_s.at(probe), 1e-30)
+        return 1.0, 1.0
+    probe = 4096
+    decode = table.through.decode_s.at(probe) / max(table.slowest.decode_s.at(probe), 1e-30)
+    return decode, table.through.prompt_s.at(0, probe) / max(table.slowest.prompt_s.at(0, probe), 1e-30)
+
+
+def _prompts_through_s(table: StepTable, tokens: int, sampled: int, attention_s: float, group: int) -> float:
+    """A step with prompts through all stages, attention of decoding not counted."""
+    part = table.through
+    seconds = part.rest_s[tokens] + part.logits_s.at(sampled) + attention_s
+    if part.experts_s is not None:
+        seconds += part.experts_s.at(tokens, group)
+    return max(seconds, part.floor_s) if tokens > table.capture_tokens else seconds
