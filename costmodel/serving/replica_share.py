@@ -28,6 +28,8 @@ class ReplicaShare:
     """Decode steps of a request."""
     micro_batches: Floats
     """Batches that follow each other through the pipeline's stages."""
+    stages: Floats
+    """Pipeline stages."""
     ranks: Floats
     """Attention-DP ranks."""
     new: Floats
@@ -57,6 +59,7 @@ def replica_share(layout: LayoutColumns, load: Load, memory: Memory) -> ReplicaS
         running=running,
         rounds=np.maximum(load.decode_rounds, LEAST_ROUNDS),
         micro_batches=np.minimum(layout.pp, running),
+        stages=layout.pp,
         ranks=layout.attn_dp,
         new=load.new_tokens,
         cached=load.isl - load.new_tokens,

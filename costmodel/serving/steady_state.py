@@ -175,7 +175,11 @@ def _step_wait_s(engine: EngineColumns, load: Load, share: ReplicaShare, mix: St
     """From the front end to the step that a prompt joins, and from the step's end to the client."""
     # a closed loop sends as another request ends, after any step as often; random instants fall into long steps
     random = np.where(share.micro_batches > 1.0, 1.0, load.open_loop)
-    running_s = 0.5 * (mix.mean_step_s + random * (mix.met_step_s - mix.mean_step_s))
+    step_s = mix.mean_step_s + random * (mix.met_step_s - mix.mean_step_s)
+    # a pipeline that is not full starts a micro-batch as soon as its first stage is free
+    step_s = np.where(share.running < share.stages, mix.base_s * share.running / share.stages, step_s)
+    # nobody runs beside a request that is alone
+    running_s = 0.5 * step_s * np.clip(share.running - 1.0 + load.open_loop, 0.0, 1.0)
     held_steps, _ = held_back(load.poll_steps, load.hold_steps, share.running / np.maximum(share.rounds, 1.0))
     return running_s + held_steps * mix.round_s + engine.handover_steps * mix.base_s
 
