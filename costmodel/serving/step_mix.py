@@ -94,8 +94,9 @@ class StepMix:
 
     @property
     def _any_loaded(self) -> Floats:
-        """Probability that any micro-batch of a turn carries prompts."""
-        return 1.0 - (1.0 - self._share_loaded) ** self.micro_batches
+        """Probability that any micro-batch of a turn carries prompts; chunks of one prompt go with one turn."""
+        together = np.minimum(self.chunks, self.micro_batches)
+        return 1.0 - (1.0 - self._share_loaded / together) ** self.micro_batches
 
     @property
     def _turn_with_one_s(self) -> Floats:

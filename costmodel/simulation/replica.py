@@ -101,6 +101,8 @@ class Replica:
         others = [x.ready_s for x in self.lanes if x is not lane and any(c.decoding or c.prefilling for c in x.cells)]
         event = self._coming[0][0] if self._coming else inf
         behind = min(others, default=inf)
+        if any(cell.prefilling for cell in self.cells):
+            behind = min(behind, self._free_s[0])
         if min(event, behind) >= until_s:
             return False
         lane.ready_s = event if event <= behind else max(behind, now) + 1e-9
@@ -127,6 +129,8 @@ class Replica:
         for cell, rank in zip(lane.cells, self._ranks, strict=True):
             cell.tokens = cell.sampled = 0
             cell.attention_s = cell.through_s = 0.0
+            if table.stages > 1:
+                _take_over(cell, rank)
             if not cell.prefilling and not cell.waiting:
                 continue
             budget = policy.budget(cell, limits, table.step_tokens)
@@ -341,6 +345,16 @@ class Replica:
             held += cell.held
         waiting += sum(len(rank[0].waiting) for rank in self._ranks)
         self.timeline.append((now, decoding, waiting, held))
+
+
+def _take_over(cell: Cell, rank: list[Cell]) -> None:
+    """The next chunk of a prompt goes with the next micro-batch of its rank, behind the one before."""
+    for other in rank:
+        if other.prefilling and other is not cell:
+            cell.prefilling += other.prefilling
+            moved = sum(request.reserved for request in other.prefilling)
+            cell.held, other.held = cell.held + moved, other.held - moved
+            other.prefilling.clear()
 
 
 def _outstanding(cells: list[Cell]) -> int:
