@@ -19,6 +19,9 @@ from costmodel.step.pipeline_pass import EngineColumns, Pass, step_pass
 from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import StepWork, decode_work, joint_work, prompt_work
 
+MOST_LOADED = 1.0 - 1e-9
+TURNS = 5
+"""Times that the share of long turns and what comes in their time are computed in turn; each halves what is left."""
 LEAST_LEFT = 0.05
 """Share of a step's token budget that prompts get at least: a batch that fills the budget admits nobody for a while."""
 
@@ -94,9 +97,20 @@ class StepMix:
 
     @property
     def _any_loaded(self) -> Floats:
-        """Probability that any micro-batch of a turn carries prompts; chunks of one prompt go with one turn."""
-        together = np.minimum(self.chunks, self.micro_batches)
-        return 1.0 - (1.0 - self._share_loaded / together) ** self.micro_batches
+        """Probability that any micro-batch of a turn carries prompts; chunks of one prompt go with one turn.
+
+        Those that come during a long turn share the next one, so that fewer turns are long than prompts are many.
+        """
+        loaded, many = self._share_loaded, self.micro_batches
+        if np.all(many <= 1.0):
+            return loaded
+        per_turn = -many * np.log1p(-np.minimum(loaded / np.minimum(self.chunks, many), MOST_LOADED))
+        chance, with_one_s = -np.expm1(-per_turn), self._turn_with_one_s
+        for _ in range(TURNS):
+            per_s = per_turn / (self.round_s + chance * (with_one_s - self.round_s))
+            after_none = -np.expm1(-per_s * self.round_s)
+            chance = 0.5 * (chance + after_none / (after_none + np.exp(-per_s * with_one_s)))
+        return np.where(many > 1.0, chance, loaded)
 
     @property
     def _turn_with_one_s(self) -> Floats:

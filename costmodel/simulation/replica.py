@@ -55,6 +55,8 @@ class Replica:
         self.timeline: list[tuple[float, int, int, float]] = []
         """After every event: seconds, requests that decode, that wait or are prefilled, cache tokens held."""
         self._free_s = [0.0] * table.stages
+        self._unsettled = 0
+        """Steps of single micro-batches until those behind the last prompts are through, and rounds repeat."""
         self._on_finish = on_finish
         self._coming: deque[tuple[float, Request]] = deque()
         self._number = 0
@@ -180,6 +182,8 @@ class Replica:
         counters = self.counters
         counters.steps += 1
         counters.prompt_steps += 1
+        if table.stages > 1:
+            self._unsettled = len(self.lanes)
         counters.busy_s += seconds
         for cell in lane.cells:
             cell.tokens = cell.sampled = 0
@@ -204,7 +208,8 @@ class Replica:
         """As many steps of decoding alone as nothing else happens in: of all lanes, where none has prompts."""
         table, policy = self.table, self.policy
         lanes = [x for x in self.lanes if x.decoding]
-        together = len(lanes) == 1 or not any(cell.waiting or cell.prefilling for cell in self.cells)
+        quiet = len(lanes) == 1 or not any(cell.waiting or cell.prefilling for cell in self.cells)
+        together = quiet and not self._unsettled
         if not together:
             lanes = [lane]
         count, event = inf, until_s
@@ -237,6 +242,7 @@ class Replica:
             together, lanes, count = False, [lane], 1
         if not together and table.stages > 1:
             first, slope = self._run(lane, now, decodes=True), 0.0
+            self._unsettled = max(self._unsettled - 1, 0)
         count = int(count)
         seconds = count * first + 0.5 * slope * count * (count - 1)
         last = (first + slope * (count - 1)) / len(self.lanes) if table.stages > 1 else first + slope * (count - 1)
