@@ -13,7 +13,7 @@ from autotune.study.engine_name import EngineName
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.serving.requests import RequestKind
 
-DEFAULT_BATCHED_TOKENS = (2048, 4096, 8192, 16384)
+DEFAULT_BATCHED_TOKENS = (1024, 2048, 8192, 16384)
 """8,192 is what the measured engines start with on large GPUs; its neighbours trade TTFT for TPOT."""
 DEFAULT_MEMORY_UTILIZATION = 0.9
 """vLLM's default `gpu_memory_utilization`; SGLang's `mem_fraction_static` lies near it."""
@@ -203,7 +203,7 @@ class Search:
         "requests in flight over all replicas: a list, or {min=, max=}; if workload gives none", None
     )
     max_num_batched_tokens: StepChoices = ft.entry(
-        "token budget of one step (prefill chunk), tokens; default [2048, 4096, 8192, 16384]",
+        "token budget of one step (prefill chunk), tokens; default [1024, 2048, 8192, 16384]",
         DEFAULT_BATCHED_TOKENS,
         assumed=_listed,
     )

@@ -190,9 +190,7 @@ def _most_decoding(engine: EngineColumns, load: Load, share: ReplicaShare) -> Fl
     return np.where(engine.mixes > 0.0, share.rounds * share.cells * load.batched_tokens / tokens, np.inf)
 
 
-def _residence(
-    engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, front_s: Floats
-) -> Residence:
+def _residence(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, front_s: Floats) -> Residence:
     """What a request meets while steps are as in `mix`."""
     others = np.where(load.open_loop > 0.0, 1.0, (share.running - 1.0) / share.running)
     weight = np.where(load.same_lengths > 0.0, 0.0, load.arrival_cv2 * others)

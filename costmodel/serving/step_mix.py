@@ -93,7 +93,9 @@ class StepMix:
     @property
     def _share_loaded(self) -> Floats:
         """Share of a micro-batch's turns that carry prompts."""
-        return np.where(self.mixes > 0.0, np.minimum(self.loaded_share, 1.0), self.loaded_share / (1.0 + self.loaded_share))
+        return np.where(
+            self.mixes > 0.0, np.minimum(self.loaded_share, 1.0), self.loaded_share / (1.0 + self.loaded_share)
+        )
 
     @property
     def _any_loaded(self) -> Floats:

@@ -20,7 +20,6 @@ from costmodel.simulation.state import Cell, CellLimits, Lane, Request
 from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.step_time import step_s, until_bend
 
-
 UNEVEN = 1.05
 """Requests of a micro-batch over those of the mean one, at most: another one takes who waits."""
 
@@ -229,7 +228,7 @@ class Replica:
             count = 1
         if self._coming and not all(policy.blocked(cell, self.limits) for cell in self.cells):
             event = min(event, self._coming[0][0])
-        first, slope = self._pace(lanes, now)
+        first, slope = self._pace(lanes)
         if event < inf:
             # the first count with count * first + slope * count (count - 1) / 2 >= left
             left = max(event - now, 0.0)
@@ -258,23 +257,23 @@ class Replica:
             self._decoded(each, count, each.ready_s + table.handover_steps * last)
         self._note(now + seconds)
 
-    def _pace(self, lanes: list[Lane], now: float) -> tuple[float, float]:
+    def _pace(self, lanes: list[Lane]) -> tuple[float, float]:
         """Seconds until every lane has run a step of decoding, and by how much each further round is longer."""
         table = self.table
         for lane in lanes:
             for cell in lane.cells:
                 cell.tokens = cell.sampled = 0
-        first = self._round_s(lanes, now)
+        first = self._round_s(lanes)
         for lane in lanes:
             for cell in lane.cells:
                 cell.context += cell.decoding * table.accepted_tokens
-        second = self._round_s(lanes, now)
+        second = self._round_s(lanes)
         for lane in lanes:
             for cell in lane.cells:
                 cell.context -= cell.decoding * table.accepted_tokens
         return first, second - first
 
-    def _round_s(self, lanes: list[Lane], now: float) -> float:
+    def _round_s(self, lanes: list[Lane]) -> float:
         table = self.table
         stages = sum(step_s(table, lane.cells, decodes=True) for lane in lanes)
         if table.stages == 1:

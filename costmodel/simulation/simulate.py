@@ -29,7 +29,7 @@ class Routing(StrEnum):
 
 
 BALANCED = 0.9
-"""Share of a replica's cache that may be in use while none of its ranks and micro-batches runs out of its part."""
+"""Share of a replica's cache that may be in use while none of its ranks runs out of its part."""
 AFFINITY_MOST = 1.25
 """Outstanding requests of the replica that a prefix belongs to, over those of the one that has least, at most."""
 
@@ -58,15 +58,15 @@ class ServerModel:
     def sufficed(self, requests: Requests, finish_s: Floats) -> bool:
         """Whether the cache of one replica held every request that it had, whole, from its arrival to its end.
 
-        So nothing ever waited for cache or was preempted. Ranks and micro-batches share it out as they do requests.
+        So nothing ever waited for cache or was preempted. Ranks share it out as they do requests.
         """
         tokens = (requests.prompt + requests.output + BLOCK).astype(np.float64)
         times = np.concatenate([requests.arrival_s, finish_s])
         # who leaves as another comes does so first
         order = np.lexsort((np.repeat([1, 0], tokens.size), times))
         held = np.cumsum(np.concatenate([tokens, -tokens])[order])
-        cells = self.table.ranks * self.table.stages
-        return float(held.max(initial=0.0)) <= self.limits.kv_tokens * cells * (1.0 if cells == 1 else BALANCED)
+        ranks = self.table.ranks
+        return float(held.max(initial=0.0)) <= self.limits.kv_tokens * ranks * (1.0 if ranks == 1 else BALANCED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +224,7 @@ def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> S
     for number in range(model.replicas):
         index = np.arange(number, len(requests), model.replicas)
         own = requests.take(index)
-        if not timeline:
+        if not timeline and model.table.stages == 1:
             first[index], finish[index], busy = run_single_queue(
                 model.table, own, limits=model.limits, mixes=model.policy.mixes
             )

@@ -1,15 +1,13 @@
 """The events of a replica whose cache suffices, as one queue in front of one batch, written out in local variables.
 
-For a replica of one cell these are the events of `Replica`, to the last digit but rounding. Attention-DP ranks and the
-micro-batches of a pipeline are taken to be balanced, as a router that looks at outstanding requests keeps them: the
-busiest cell has the mean number of sequences, rounded up, and of a pipeline each slot runs one micro-batch, so that a
-sequence decodes once in as many slots as there are micro-batches. Ten to twenty times as quick as `Replica`; tests hold
-the two against each other.
+For a replica of one cell these are the events of `Replica`, to the last digit but rounding. Attention-DP ranks are
+taken to be balanced, as a router that looks at outstanding requests keeps them: the busiest has the mean number of
+sequences, rounded up. Pipelines are left to `Replica`. Ten to twenty times as quick as it; tests hold the two against
+each other.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from heapq import heappop, heappush
 from math import ceil, inf, sqrt
 
@@ -34,8 +32,8 @@ def run_single_queue(
     ordered = requests.take(order)
     computed = np.maximum(ordered.prompt - ordered.cached, 1)
     to_compute, cached = computed.tolist(), ordered.cached.tolist()
-    lanes, ranks = table.stages, table.ranks
-    rounds = (np.ceil((ordered.output - 1) / table.accepted_tokens).astype(np.int64) * lanes).tolist()
+    ranks = table.ranks
+    rounds = np.ceil((ordered.output - 1) / table.accepted_tokens).astype(np.int64).tolist()
     attention_s = table.slowest.prompt_s.of(ordered.cached, computed).tolist()
     seen = [*seen_s[order].tolist(), inf]
     n = len(to_compute)
@@ -48,8 +46,7 @@ def run_single_queue(
     floor, capture, handover = table.slowest.floor_s, table.capture_tokens, table.handover_steps
     accepted, verified = table.accepted_tokens, table.step_tokens
     draft, drafted = table.draft_frac, 1.0 + table.draft_frac
-    cells = lanes * ranks
-    seats_most, rank_tokens = limits.max_num_seqs * cells, limits.batched_tokens
+    seats_most, rank_tokens = limits.max_num_seqs * ranks, limits.batched_tokens
     now, busy, context = 0.0, 0.0, 0.0
     decoded, batch = 0, 0
     heap: list[tuple[int, int]] = []
@@ -57,25 +54,21 @@ def run_single_queue(
     head = 0  # the first that has not been admitted
     open_, left = -1, 0  # a prompt that is computed in part, and its tokens that are not
     done: list[int] = []
-    # without attention: by the number of decoding sequences, of all cells
-    stage_of = _batch_seconds(table, table.slowest, min(seats_most, n) + 1)
-    through_of = _batch_seconds(table, table.through, min(seats_most, n) + 1) if lanes > 1 else stage_of
+    # without attention: by the number of decoding sequences, of all ranks
+    batch_s = _batch_seconds(table, table.slowest, min(seats_most, n) + 1)
     rest, logits = table.slowest.rest_s, table.slowest.logits_s.at
     experts = None if table.slowest.experts_s is None else table.slowest.experts_s.at
-    through_slope, through_prompt = _through_slopes(table)
-    # when the micro-batches that are in the pipeline leave it: the next one follows the first of them
-    leaves_s: deque[float] = deque([0.0] * lanes, maxlen=lanes)
-    behind = following = wait = 0.0
+    following = 0.0
 
     while True:
         while seen[arrived] <= now:
             arrived += 1
         if batch:
-            per = -(-batch // cells)
+            per = -(-batch // ranks)
             mean = context / batch
             value, slope, bend = piece(mean)
-            a = drafted * (stage_of[batch] + per * value)
-            b = drafted * slope * per * accepted / lanes
+            a = drafted * (batch_s[batch] + per * value)
+            b = drafted * slope * per * accepted
             prepared = preparing * per
         if open_ < 0 and (head >= arrived or batch >= seats_most):
             if batch == 0:
@@ -84,26 +77,16 @@ def run_single_queue(
                 now = seen[arrived]
                 continue
             # decoding alone, until something ends or comes
-            limit = (bend - mean) * lanes / accepted
+            limit = (bend - mean) / accepted
             if a < prepared:
                 if b > 0.0 and (prepared - a) / b < limit:
                     limit = (prepared - a) / b
                 a, b = prepared, 0.0
             a += step_host + seq_host * per
-            if lanes > 1:
-                # the pipeline is not full: a sequence waits for its own last step
-                through = drafted * (through_of[batch] + per * value * through_slope) + step_host + seq_host * per
-                behind = through - a
-                if through > lanes * a:
-                    a, b = through / lanes, b * through_slope / lanes
-                wait = leaves_s[0] - now - 1e-9
             k = heap[0][0] - decoded
             if limit < k:
                 k = max(ceil(limit), 1)
-            if wait > 0.0:
-                k = 1
-                now += wait
-            elif batch < seats_most:
+            if batch < seats_most:
                 event = seen[arrived]
                 if event < inf:
                     gap = event - now
@@ -113,16 +96,12 @@ def run_single_queue(
                         k = max(ceil(exact - 1e-9), 1)
             seconds = k * a + 0.5 * b * k * (k - 1)
             decoded += k
-            context += k * accepted * batch / lanes
+            context += k * accepted * batch
             now += seconds
-            if lanes > 1:
-                last = a + b * (k - 1)
-                behind = max(through - last, leaves_s[-1] - now + last * k)
-                leaves_s.extend(now + behind - last * j for j in range(min(k, lanes) - 1, -1, -1))
             handed = now + handover * (a + b * (k - 1))
         else:
             # a step with prompts
-            busiest = int(-(-batch // cells) * verified) if mixes and batch else 0
+            busiest = int(-(-batch // ranks) * verified) if mixes and batch else 0
             budget = (rank_tokens - busiest) * ranks
             prompts, most, attention, widest = 0, 0, 0.0, 0.0
             seats = batch
@@ -164,38 +143,31 @@ def run_single_queue(
             tokens = busiest + most
             sampled = busiest + -(-len(done) // ranks)
             seconds = rest[tokens] + logits(sampled) + widest
-            group = max(prompts + (int(batch * verified / lanes) if mixes else 0), tokens)
+            group = max(prompts + (int(batch * verified) if mixes else 0), tokens)
             if experts is not None:
                 seconds += experts(tokens, group)
             hosted = step_host
             if mixes and batch:
-                seconds += per * value + draft * (stage_of[batch] + per * value)
+                seconds += per * value + draft * (batch_s[batch] + per * value)
                 seconds = max(seconds, prepared)
                 hosted += seq_host * per
             if tokens > capture and seconds < floor:
                 seconds = floor
             seconds += hosted
-            if lanes > 1:
-                now = max(now, leaves_s[0])
-                through = _prompts_through_s(table, tokens, sampled, widest * through_prompt, group)
-                if mixes and batch:
-                    through += per * value * through_slope
-                behind = max(through + hosted - seconds, leaves_s[-1] - now)
-                leaves_s.append(now + seconds + behind)
             now += seconds
             if batch:
                 following = max(a, prepared) + step_host + seq_host * per
             elif done:
                 # tokens are handed on while those that were prefilled take their first step of decoding
                 count = len(done)
-                each = -(-count // cells)
+                each = -(-count // ranks)
                 begun = sum(cached[i] + to_compute[i] for i in done) / count
-                following = drafted * (stage_of[count] + each * piece(begun)[0])
+                following = drafted * (batch_s[count] + each * piece(begun)[0])
                 following = max(following, preparing * each) + step_host + seq_host * each
-            handed = now + behind + handover * following
+            handed = now + handover * following
             if mixes and batch:
                 decoded += 1
-                context += accepted * batch / lanes
+                context += accepted * batch
             for i in done:
                 first[i] = handed
                 if rounds[i] == 0:
@@ -209,7 +181,7 @@ def run_single_queue(
             i = heappop(heap)[1]
             finish[i] = handed
             batch -= 1
-            context -= joined[i] + (decoded - began[i]) * accepted / lanes
+            context -= joined[i] + (decoded - began[i]) * accepted
         for i in done:
             if rounds[i]:
                 heappush(heap, (decoded + rounds[i], i))
@@ -224,30 +196,12 @@ def run_single_queue(
 
 
 def _batch_seconds(table: StepTable, part: PartTables, most: int) -> list[float]:
-    """Kernels of a step of decoding, its attention left out, by the sequences that decode in all cells of a replica."""
+    """Kernels of a step of decoding, its attention left out, by the sequences that decode on all ranks of a replica."""
     batch = np.arange(most)
-    per = -(-batch // (table.stages * table.ranks))
+    per = -(-batch // table.ranks)
     tokens = (per * table.step_tokens).astype(np.int64)
     seconds = np.array(part.rest_s)[tokens] + part.logits_s.of(tokens)
     if part.experts_s is not None:
-        group = np.maximum((batch * table.step_tokens / table.stages).astype(np.int64), tokens)
+        group = np.maximum((batch * table.step_tokens).astype(np.int64), tokens)
         seconds = seconds + part.experts_s.of(tokens, group)
     return np.where(batch > 0, seconds, 0.0).tolist()
-
-
-def _through_slopes(table: StepTable) -> tuple[float, float]:
-    """Attention through all stages over that of the slowest one: of decoding, and of prompts."""
-    if table.stages == 1:
-        return 1.0, 1.0
-    probe = 4096
-    decode = table.through.decode_s.at(probe) / max(table.slowest.decode_s.at(probe), 1e-30)
-    return decode, table.through.prompt_s.at(0, probe) / max(table.slowest.prompt_s.at(0, probe), 1e-30)
-
-
-def _prompts_through_s(table: StepTable, tokens: int, sampled: int, attention_s: float, group: int) -> float:
-    """A step with prompts through all stages, attention of decoding not counted."""
-    part = table.through
-    seconds = part.rest_s[tokens] + part.logits_s.at(sampled) + attention_s
-    if part.experts_s is not None:
-        seconds += part.experts_s.at(tokens, group)
-    return max(seconds, part.floor_s) if tokens > table.capture_tokens else seconds

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, help="folder of the kernel tables (*.csv.gz); omitted: keep the kernels")
     parser.add_argument("--runs", type=Path, required=True, help="measured serving runs, CSV")
     parser.add_argument("--models", type=Path, help="folder of config.json files for models outside the catalog")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "data")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "costmodel" / "calibration" / "data")
     parser.add_argument("--splits", type=Path, help="also write each run's out-of-sample prediction here, CSV")
     options = parser.parse_args()
     if options.tables is not None:
