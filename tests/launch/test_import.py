@@ -187,7 +187,7 @@ def test_the_way_from_what_runs(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, [*base, first, "--plan", "baseline"], catch_exceptions=False).exit_code == 0
     assert CliRunner().invoke(cli, [*base, str(second), "--from", first], catch_exceptions=False).exit_code == 0
     text = (second / "README.md").read_text(encoding="utf-8")
-    assert "| replicas | 4 | 8 |" in text
+    assert "| replicas | 4 | 16 |" in text
     assert "| pp | 2 | 1 |" in text
     assert "Go in steps of 1 old replica for 2 new ones, until all 8 run." in text
 
