@@ -18,7 +18,7 @@ from math import ceil, inf, sqrt
 from costmodel.simulation.policies import Policy
 from costmodel.simulation.state import Cell, CellLimits, Lane, Request
 from costmodel.simulation.step_table import StepTable
-from costmodel.simulation.step_time import step_s, until_bend
+from costmodel.simulation.step_time import decode_pace, step_s, until_bend
 
 UNEVEN = 1.05
 """Requests of a micro-batch over those of the mean one, at most: another one takes who waits."""
@@ -158,12 +158,16 @@ class Replica:
         return finished if tokens else None
 
     def _run(self, lane: Lane, now: float, *, decodes: bool) -> float:
-        """Seconds of the lane's next step, behind those that are in the pipeline; the last stage is the slowest."""
+        """Seconds of the lane's next step."""
         slowest = step_s(self.table, lane.cells, decodes=decodes)
-        others = self.table.stages - 1
-        if not others:
+        if self.table.stages == 1:
             return slowest
-        each = (step_s(self.table, lane.cells, decodes=decodes, through=True) - slowest) / others
+        return self._behind_s(now, slowest, step_s(self.table, lane.cells, decodes=decodes, through=True))
+
+    def _behind_s(self, now: float, slowest: float, through: float) -> float:
+        """Seconds of a micro-batch behind those that are in the pipeline; the last stage is the slowest one."""
+        others = self.table.stages - 1
+        each = (through - slowest) / others
         free_s, at = self._free_s, now
         for stage in range(others):
             free_s[stage] = at = max(at, free_s[stage]) + each
@@ -228,8 +232,8 @@ class Replica:
             count = 1
         if self._coming and not all(policy.blocked(cell, self.limits) for cell in self.cells):
             event = min(event, self._coming[0][0])
-        first, slope = self._pace(lanes)
-        if event < inf:
+        first, slope = self._pace(lanes) if together or table.stages == 1 else (inf, 0.0)
+        if event < inf and first < inf:
             # the first count with count * first + slope * count (count - 1) / 2 >= left
             left = max(event - now, 0.0)
             half = first - 0.5 * slope
@@ -240,7 +244,8 @@ class Replica:
         if count < 1:
             together, lanes, count = False, [lane], 1
         if not together and table.stages > 1:
-            first, slope = self._run(lane, now, decodes=True), 0.0
+            alone = (decode_pace(table, lane.cells, through=through)[0] for through in (False, True))
+            first, slope = self._behind_s(now, *alone), 0.0
             self._unsettled = max(self._unsettled - 1, 0)
         count = int(count)
         seconds = count * first + 0.5 * slope * count * (count - 1)
@@ -260,25 +265,11 @@ class Replica:
     def _pace(self, lanes: list[Lane]) -> tuple[float, float]:
         """Seconds until every lane has run a step of decoding, and by how much each further round is longer."""
         table = self.table
-        for lane in lanes:
-            for cell in lane.cells:
-                cell.tokens = cell.sampled = 0
-        first = self._round_s(lanes)
-        for lane in lanes:
-            for cell in lane.cells:
-                cell.context += cell.decoding * table.accepted_tokens
-        second = self._round_s(lanes)
-        for lane in lanes:
-            for cell in lane.cells:
-                cell.context -= cell.decoding * table.accepted_tokens
-        return first, second - first
-
-    def _round_s(self, lanes: list[Lane]) -> float:
-        table = self.table
-        stages = sum(step_s(table, lane.cells, decodes=True) for lane in lanes)
+        each = [decode_pace(table, lane.cells) for lane in lanes]
+        stages = sum(first for first, _ in each), sum(slope for _, slope in each)
         if table.stages == 1:
             return stages
-        return max(stages, max(step_s(table, lane.cells, decodes=True, through=True) for lane in lanes))
+        return max(stages, max(decode_pace(table, lane.cells, through=True) for lane in lanes))
 
     def _decoded(self, lane: Lane, steps: int, handed_s: float) -> None:
         """A lane's sequences have decoded so many steps; those that are through leave."""

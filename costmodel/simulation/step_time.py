@@ -29,6 +29,27 @@ def step_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: b
     return seconds + table.step_s + table.sequence_s * sequences
 
 
+def decode_pace(table: StepTable, cells: Sequence[Cell], *, through: bool = False) -> tuple[float, float]:
+    """Seconds of a step of decoding alone, and by how much each further one is longer, up to `until_bend`."""
+    if len(cells) > 1:
+        later = [Cell(decoding=c.decoding, context=c.context + c.decoding * table.accepted_tokens) for c in cells]
+        now = [Cell(decoding=c.decoding, context=c.context) for c in cells]
+        first = step_s(table, now, decodes=True, through=through)
+        return first, step_s(table, later, decodes=True, through=through) - first
+    # the same for one attention rank, where most of a simulation's time goes
+    part, cell, drafted = table.through if through else table.slowest, cells[0], 1.0 + table.draft_frac
+    sequences = cell.decoding
+    if not sequences:
+        return 0.0, 0.0
+    tokens = int(sequences * table.step_tokens)
+    value, slope, _ = part.decode_s.piece(cell.context / sequences)
+    seconds = drafted * (part.rest_s[tokens] + part.logits_s.at(tokens) + sequences * value)
+    slope *= drafted * sequences * table.accepted_tokens
+    if seconds < table.scheduling_sequence_s * sequences:
+        seconds, slope = table.scheduling_sequence_s * sequences, 0.0
+    return seconds + table.step_s + table.sequence_s * sequences, slope
+
+
 def kernels_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: bool) -> float:
     """Kernels and collectives of a step, on the slowest of its attention ranks."""
     part = table.through if through else table.slowest
