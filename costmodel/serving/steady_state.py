@@ -177,7 +177,9 @@ def _step_wait_s(engine: EngineColumns, load: Load, share: ReplicaShare, mix: St
     random = np.where(share.micro_batches > 1.0, 1.0, load.open_loop)
     step_s = mix.mean_step_s + random * (mix.met_step_s - mix.mean_step_s)
     # a pipeline that is not full starts a micro-batch as soon as its first stage is free
-    step_s = np.where(share.running < share.stages, mix.base_s * share.running / share.stages, step_s)
+    free_s = mix.base_s * np.minimum(share.running / share.stages, 1.0)
+    full = np.clip(share.running / share.stages - 1.0, 0.0, 1.0)
+    step_s = np.where(share.stages > 1.0, free_s + full * (step_s - free_s), step_s)
     # nobody runs beside a request that is alone
     running_s = 0.5 * step_s * np.clip(share.running - 1.0 + load.open_loop, 0.0, 1.0)
     held_steps, _ = held_back(load.poll_steps, load.hold_steps, share.running / np.maximum(share.rounds, 1.0))

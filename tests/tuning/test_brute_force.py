@@ -53,13 +53,20 @@ def test_most_throughput_without_limits(model: str, engine: str, gpus: int) -> N
 
 @pytest.mark.parametrize("metric", ["tpot_s", "ttft_s"])
 def test_least_latency_with_a_throughput_to_reach(metric: str) -> None:
-    """The fewest in flight that reach the wanted throughput are the quickest."""
+    """The fewest in flight that reach the wanted throughput are the quickest.
+
+    A first token may come sooner by less than a per cent with more in flight, in a pipeline that they fill.
+    """
     study = question(
-        gpus=8, objective={"minimize": metric}, constraints={"min_output_tokens_per_s_per_gpu": 97}, engine="any"
+        gpus=8,
+        objective={"minimize": metric},
+        constraints={"min_output_tokens_per_s_per_gpu": 97},
+        engine="any",
+        search={"max_num_batched_tokens": [4096], "min_p_meets": 0.0},
     )
     wanted = best_by_plan(study, range(1, FEW))
     assert len(wanted) > 3
-    check(study, wanted)
+    check(study, wanted, rel=0.01 if metric == "ttft_s" else 1e-9)
 
 
 @pytest.mark.parametrize("in_flight", [1, 7, 64, 997])
@@ -116,7 +123,7 @@ def test_most_throughput_within_limits(constraints: dict[str, Any], min_p_meets:
         constraints=constraints,
         search={"max_num_batched_tokens": [1024, 4096], "min_p_meets": min_p_meets},
     )
-    wanted = best_by_plan(study, range(1, MOST if "memory_util_frac" in constraints else FEW))
+    wanted = best_by_plan(study, range(1, FEW if "tpot_ms" in constraints else MOST))
     result = tune(study)
     found = found_by_tune(study, result)
     assert set(found) == set(wanted)

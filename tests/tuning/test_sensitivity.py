@@ -20,7 +20,7 @@ FACTORS = (0.5, 1.0, 2.0)
 @lru_cache(maxsize=4)
 def answered(name: str) -> tuple[TuneResult, Sensitivity]:
     """A shipped study, answered once for all tests."""
-    result = tune(load_study(STUDIES / f"{name}.toml", ("search.max_num_batched_tokens=[8192]",)))
+    result = tune(load_study(STUDIES / f"{name}.toml", ("search.max_num_batched_tokens=[1024]",)))
     found = sensitivity(result, factors=FACTORS)
     assert found is not None
     return result, found
@@ -53,7 +53,7 @@ def test_nothing_changed_keeps_the_winner(name: str) -> None:
 def test_a_point_is_the_changed_study_answered(name: str, axis_name: str, factor: float, override: str) -> None:
     """Writing the changed figure into the study file and tuning it gives the same first plan and the same loss."""
     result, found = answered(name)
-    changed = tune(load_study(STUDIES / f"{name}.toml", (override, "search.max_num_batched_tokens=[8192]")))
+    changed = tune(load_study(STUDIES / f"{name}.toml", (override, "search.max_num_batched_tokens=[1024]")))
     point = next(p for p in axis(found, axis_name).points if p.factor == factor)
     assert point.best == (changed.ranked[0].plan if changed.ranked else None)
     mine = next(p for p in (*changed.ranked, *changed.infeasible) if p.plan == found.chosen)
