@@ -110,7 +110,13 @@ def test_last_stage_hands_nothing_on(plan: str) -> None:
 @pytest.mark.parametrize("plan", ["trtllm:R1/PP4/ATP1/ADP8/MTP2/EP4", "vllm:R2/PP16/ATP1"])
 def test_slow_network(plan: str) -> None:
     """Sends of several milliseconds between stages: they go out and come in at the same time."""
-    asked = study(REFERENCE, "engine=any", "cluster.gpus=32", "cluster.gpu.scaleout_gb_per_s=2")
+    asked = study(
+        REFERENCE,
+        "engine=any",
+        "cluster.gpus=32",
+        "cluster.gpu.scaleout_gb_per_s=2",
+        "search.max_num_batched_tokens=[4096]",
+    )
     graph = plan_graph(asked, plan, "prefill")
     assert max(t.seconds for t in graph.tasks if t.name == "pp_send") > 3e-3
     assert graph.gap_frac == pytest.approx(0.0, abs=0.05)

@@ -189,7 +189,7 @@ def test_the_way_from_what_runs(tmp_path: Path) -> None:
     text = (second / "README.md").read_text(encoding="utf-8")
     assert "| replicas | 4 | 16 |" in text
     assert "| pp | 2 | 1 |" in text
-    assert "Go in steps of 1 old replica for 2 new ones, until all 8 run." in text
+    assert "Go in steps of 1 old replica for 4 new ones, until all 16 run." in text
 
 
 POOLED = "vllm:P48:R6/PP8/ATP1/ADP1/MTP1/EP1+D80:R5/PP1/ATP2/ADP8/MTP1/EP16"
