@@ -70,5 +70,6 @@ def simulate(
         from autotune.report.html.simulation import simulation_page
 
         write_file(Path(html), simulation_page(document))
+        sys.stderr.write(f"report: {html}\n")
     show(document, simulation_report, as_json=as_json, as_table=as_table)
     sys.exit(0 if all(row["kept"] for row in document["limits"]) else EXIT_INFEASIBLE)
