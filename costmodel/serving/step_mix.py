@@ -7,7 +7,7 @@ need several steps count as often), unless they fill the token budget: then more
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class StepMix:
     """A step with prompts, until the slowest stage takes the next."""
     with_prompts_through_s: Floats
     """The same step through all stages."""
+    any_loaded: Floats
+    """Probability that any micro-batch of a turn carries prompts."""
 
     @property
     def own_prefill_s(self) -> Floats:
@@ -79,43 +81,26 @@ class StepMix:
         A pass with prompts is longer than the others, which queue behind it from stage to stage and cannot start their
         next turn before they are through: a pipeline runs as slowly as the slowest micro-batch in it.
         """
-        further = self.micro_batches * self._share_loaded - self._any_loaded
+        further = self.micro_batches * self.share_loaded - self.any_loaded
         more_s = np.maximum(self.with_prompts_s - self.base_s, 0.0)
-        return self.round_s + self._any_loaded * (self._turn_with_one_s - self.round_s) + further * more_s
+        return self.round_s + self.any_loaded * (self.turn_with_one_s - self.round_s) + further * more_s
 
     @property
     def held_up_s(self) -> Floats:
         """What prompts add to the time from one decode step of a sequence to its next, mean."""
-        beyond = np.where(self.mixes > 0.0, self.loaded_share / np.maximum(self._share_loaded, 1e-300), 1.0)
+        beyond = np.where(self.mixes > 0.0, self.loaded_share / np.maximum(self.share_loaded, 1e-300), 1.0)
         turns = np.where(self.mixes > 0.0, 1.0, 1.0 + self.loaded_share)
         return beyond * (turns * self.turn_s - self.round_s)
 
     @property
-    def _share_loaded(self) -> Floats:
+    def share_loaded(self) -> Floats:
         """Share of a micro-batch's turns that carry prompts."""
         return np.where(
             self.mixes > 0.0, np.minimum(self.loaded_share, 1.0), self.loaded_share / (1.0 + self.loaded_share)
         )
 
     @property
-    def _any_loaded(self) -> Floats:
-        """Probability that any micro-batch of a turn carries prompts; chunks of one prompt go with one turn.
-
-        Those that come during a long turn share the next one, so that fewer turns are long than prompts are many.
-        """
-        loaded, many = self._share_loaded, self.micro_batches
-        if np.all(many <= 1.0):
-            return loaded
-        per_turn = -many * np.log1p(-np.minimum(loaded / np.minimum(self.chunks, many), MOST_LOADED))
-        chance, with_one_s = -np.expm1(-per_turn), self._turn_with_one_s
-        for _ in range(TURNS):
-            per_s = per_turn / (self.round_s + chance * (with_one_s - self.round_s))
-            after_none = -np.expm1(-per_s * self.round_s)
-            chance = 0.5 * (chance + after_none / (after_none + np.exp(-per_s * with_one_s)))
-        return np.where(many > 1.0, chance, loaded)
-
-    @property
-    def _turn_with_one_s(self) -> Floats:
+    def turn_with_one_s(self) -> Floats:
         """A turn in which one micro-batch carries prompts."""
         others_s = (self.micro_batches - 1.0) * self.base_s
         return np.maximum(self.with_prompts_through_s, others_s + self.with_prompts_s)
@@ -129,10 +114,28 @@ class StepMix:
     def met_step_s(self) -> Floats:
         """Mean length of the step that a random instant falls into: long ones are met more often."""
         without_s = self.round_s / self.micro_batches
-        with_one_s = self._turn_with_one_s - (self.micro_batches - 1.0) * without_s
-        share = self._any_loaded / self.micro_batches
+        with_one_s = self.turn_with_one_s - (self.micro_batches - 1.0) * without_s
+        share = self.any_loaded / self.micro_batches
         squares = without_s**2 + share * (with_one_s**2 - without_s**2)
         return squares / (without_s + share * (with_one_s - without_s))
+
+
+def _any_loaded(mix: StepMix) -> Floats:
+    """Probability that any micro-batch of a turn carries prompts; chunks of one prompt go with one turn.
+
+    Those that come during a long turn share the next one, so that fewer turns are long than prompts are many.
+    """
+    loaded, many = mix.share_loaded, mix.micro_batches
+    if np.all(many <= 1.0):
+        return loaded
+    per_turn = -many * np.log1p(-np.minimum(loaded / np.minimum(mix.chunks, many), MOST_LOADED))
+    round_s, with_one_s = mix.round_s, mix.turn_with_one_s
+    chance = -np.expm1(-per_turn)
+    for _ in range(TURNS):
+        per_s = per_turn / (round_s + chance * (with_one_s - round_s))
+        after_none = -np.expm1(-per_s * round_s)
+        chance = 0.5 * (chance + after_none / (after_none + np.exp(-per_s * with_one_s)))
+    return np.where(many > 1.0, chance, loaded)
 
 
 def chunk_work(share: ReplicaShare, chunks: Floats, on_busiest: Floats, in_all: Floats) -> StepWork:
@@ -171,7 +174,7 @@ def step_mix(
     work = joint_work(prompts, decode.work, beside=engine.mixes)
     loaded = step_pass(machine, stages, engine, work)
     drafting = load.draft_frac
-    return StepMix(
+    mix = StepMix(
         mixes=engine.mixes,
         micro_batches=share.micro_batches,
         batch=batch,
@@ -187,4 +190,6 @@ def step_mix(
         base_through_s=decode.through_s * (1.0 + drafting),
         with_prompts_s=loaded.stage_s + engine.mixes * drafting * decode.stage_s,
         with_prompts_through_s=loaded.through_s + engine.mixes * drafting * decode.through_s,
+        any_loaded=np.zeros(1),
     )
+    return replace(mix, any_loaded=_any_loaded(mix))
