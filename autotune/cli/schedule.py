@@ -92,7 +92,7 @@ def _absolute(path: str) -> str:
 def _loop(seconds: float, study: str, arguments: list[str]) -> None:
     """`autotune retune` with these arguments again and again, until a signal."""
     from autotune.cli.retune import retune
-    from autotune.retuning.loop import run_every  # the scheduler is for those who loop
+    from autotune.retuning.loop import run_every
     from autotune.study import load_study
     from costmodel.errors import InputError
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from types import FrameType
-
-from apscheduler.schedulers.blocking import BlockingScheduler
 
 
 def run_every(seconds: float, once: Callable[[], None]) -> None:
@@ -15,17 +14,18 @@ def run_every(seconds: float, once: Callable[[], None]) -> None:
 
     A call that is at work when the signal comes is finished; one that was missed meanwhile is made up for once.
     """
-    scheduler = BlockingScheduler(timezone=UTC)
+    stopped = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # signal's signature
-        scheduler.shutdown(wait=False)
+        stopped.set()
 
-    scheduler.add_job(
-        once, "interval", seconds=seconds, next_run_time=datetime.now(UTC), max_instances=1, coalesce=True
-    )
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        scheduler.start()
+        due_s = time.monotonic()
+        while not stopped.wait(max(due_s - time.monotonic(), 0.0)):
+            once()
+            # of the calls that fell due while this one ran, the last is made at once and the others are left out
+            due_s += seconds * max((time.monotonic() - due_s) // seconds, 1.0)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

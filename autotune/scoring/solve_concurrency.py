@@ -25,9 +25,7 @@ from costmodel.plan.columns import Floats, Ints
 Bools = NDArray[np.bool_]
 MOST_PER_REPLICA = 1 << 20
 ROWS_AT_ONCE = 6_000
-"""Rows of one call that looks ahead, about: beyond, a call takes in proportion to its rows."""
-Holds = Callable[[Ints, Floats], Bools]
-"""Of rows, each with so many requests in flight per replica, those of which something holds."""
+"""Rows of one call that looks ahead, about, kinds of requests counted apart: beyond, a call takes in proportion."""
 
 
 def solve_concurrency(grid: KnobGrid) -> Floats:
@@ -75,38 +73,43 @@ def bounds(study: Study, replicas: Floats) -> tuple[Floats, Floats]:
 
 def _most(grid: KnobGrid, low: Floats, high: Floats, keeps: Callable[[Estimate], Bools]) -> Floats:
     """Largest whole number per replica that `keeps`; `low` where not even that does."""
-    holds = _asked(grid, keeps)
-    return _bisect(holds, low, _grow(holds, low, high))[0]
+    question = _Question(grid, keeps)
+    return _bisect(question, low, _grow(question, low, high))[0]
 
 
 def _fewest(grid: KnobGrid, low: Floats, high: Floats, enough: Callable[[Estimate], Bools]) -> Floats:
     """Smallest whole number per replica that is `enough`; the most with KV room where none is."""
     room = _most(grid, low, high, lambda e: np.asarray(e.kv_wait_s <= 0.0))
-    return _bisect(_asked(grid, lambda e: ~enough(e)), low - 1.0, room)[1]
+    return _bisect(_Question(grid, lambda e: ~enough(e)), low - 1.0, room)[1]
 
 
-def _asked(grid: KnobGrid, test: Callable[[Estimate], Bools]) -> Holds:
-    replicas = grid.batch.layout.replicas
-    return lambda rows, values: test(grid.take(rows).evaluate(values * replicas[rows]))
+class _Question:
+    """Whether something holds of an estimate, for some rows of a grid at several loads in one call."""
+
+    def __init__(self, grid: KnobGrid, test: Callable[[Estimate], Bools]) -> None:
+        self.grid, self.test = grid, test
+        self.most_rows = ROWS_AT_ONCE // max(len(grid.study.workload.points), 1)
+
+    def holds(self, rows: Ints, values: Floats, wanted: Bools, *, otherwise: bool) -> Bools:
+        """The answers for a table of requests in flight per replica, a column per row, asked where they are wanted."""
+        out = np.full(values.shape, otherwise)
+        if wanted.any():
+            asked = np.broadcast_to(rows, values.shape)[wanted]
+            out[wanted] = self.test(
+                self.grid.take(asked).evaluate(values[wanted] * self.grid.batch.layout.replicas[asked])
+            )
+        return out
 
 
-def _table(holds: Holds, rows: Ints, values: Floats, wanted: Bools, *, otherwise: bool) -> Bools:
-    """`holds` for a table of numbers, a column per row, asked in one call for those that are `wanted`."""
-    out = np.full(values.shape, otherwise)
-    if wanted.any():
-        out[wanted] = holds(np.broadcast_to(rows, values.shape)[wanted], values[wanted])
-    return out
-
-
-def _grow(holds: Holds, low: Floats, high: Floats) -> Floats:
+def _grow(question: _Question, low: Floats, high: Floats) -> Floats:
     """An upper bound that does not hold, by fourfold steps, so that small answers are found in few steps."""
     reach = low.copy()
     rows = np.arange(reach.size)
     while rows.size:
-        steps = max(ROWS_AT_ONCE // rows.size, 1)
+        steps = max(question.most_rows // rows.size, 1)
         steps = min(steps, 1 + int(np.log2(MOST_PER_REPLICA)) // 2)
         values = reach[rows] * 4.0 ** np.arange(steps)[:, None]
-        ends = (values > high[rows]) | ~_table(holds, rows, values, values <= high[rows], otherwise=False)
+        ends = (values > high[rows]) | ~question.holds(rows, values, values <= high[rows], otherwise=False)
         ended = ends.any(axis=0)
         found = np.where(ended, values[ends.argmax(axis=0), np.arange(rows.size)], values[-1] * 4.0)
         reach[rows] = np.minimum(found, high[rows] + 1.0)
@@ -114,23 +117,23 @@ def _grow(holds: Holds, low: Floats, high: Floats) -> Floats:
     return np.maximum(reach, low + 1.0)
 
 
-def _bisect(holds: Holds, inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
+def _bisect(question: _Question, inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
     """Neighbouring whole numbers per replica, of which the first holds and the second does not; shape `(num_rows,)`.
 
     Args:
-        holds: up to some number of each row.
+        question: what holds up to some number of each row.
         inside: numbers at which it does, or that count as if.
         outside: larger ones at which it does not, or that count as if.
     """
     inside, outside = inside.copy(), outside.copy()
     while (rows := np.flatnonzero(outside - inside > 1.0)).size:
         edges = np.stack([inside[rows], outside[rows]])
-        levels = max(int(np.log2(ROWS_AT_ONCE / rows.size + 1.0)), 1)
+        levels = max(int(np.log2(question.most_rows / rows.size + 1.0)), 1)
         for _ in range(min(levels, int(np.ceil(np.log2((edges[1] - edges[0]).max()))))):
             middles = np.floor((edges[:-1] + edges[1:]) / 2.0)
             edges = np.insert(edges, np.arange(1, len(edges)), middles, axis=0)
         # a middle that is no number of its own leaves its interval as it is
-        known = _table(holds, rows, edges[1:-1], edges[1:-1] > edges[:-2], otherwise=True)
+        known = question.holds(rows, edges[1:-1], edges[1:-1] > edges[:-2], otherwise=True)
         first, last = np.zeros(rows.size, dtype=np.int64), np.full(rows.size, len(edges) - 1)
         columns = np.arange(rows.size)
         while last[0] - first[0] > 1:
