@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from autotune.comparison import compare
     from autotune.evaluation import evaluate
     from autotune.graph import plan_graph
-    from autotune.study import load_study
+    from autotune.traffic.load import load_study
     from autotune.tuning import tune
 
 _HOMES = {
     "compare": "autotune.comparison",
     "evaluate": "autotune.evaluation",
-    "load_study": "autotune.study",
+    "load_study": "autotune.traffic.load",
     "plan_graph": "autotune.graph",
     "tune": "autotune.tuning",
 }

@@ -53,7 +53,7 @@ def compare(
     from autotune.comparison import compare as compared
     from autotune.report.comparison import comparison_document
     from autotune.report.comparison_text import comparison_report
-    from autotune.study import load_study
+    from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     question = load_study(Path(study), overrides)

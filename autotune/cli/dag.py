@@ -72,7 +72,7 @@ def dag(
     from autotune.graph import InvalidPlanError, plan_graph, write_graph
     from autotune.graph.export.files import TEXTS
     from autotune.report.dag import dag_document, dag_report
-    from autotune.study import load_study
+    from autotune.traffic.load import load_study
     from costmodel.errors import InputError
 
     if form == "chakra" and out is None:

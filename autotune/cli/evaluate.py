@@ -50,7 +50,7 @@ def evaluate(
     from autotune.evaluation import read_claims
     from autotune.report.evaluation import evaluation_document
     from autotune.report.evaluation_text import evaluation_report
-    from autotune.study import load_study
+    from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     loaded = load_study(Path(study), overrides)

@@ -82,8 +82,8 @@ def export(
     from autotune.launch.service import LaunchOptions
     from autotune.launch.targets.registry import find_target, target_files
     from autotune.report.launch import export_document, export_report
-    from autotune.study import load_study
     from autotune.study.portable import portable_study
+    from autotune.traffic.load import load_study
 
     loaded, chosen = load_study(Path(study), overrides), find_target(target)
     result, said = choose_plan(loaded, chosen, plan)

@@ -41,7 +41,7 @@ def import_plan(
     from autotune.cli.output import show
     from autotune.launch.reading.import_plan import import_plan as read_plan
     from autotune.report.launch import import_document, import_report
-    from autotune.study import load_study
+    from autotune.traffic.load import load_study
     from costmodel.errors import InputError
 
     if overrides and study is None:

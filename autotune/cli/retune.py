@@ -88,7 +88,7 @@ def run(
     from autotune.retuning.lock import BusyError
     from autotune.retuning.metrics import write_metrics
     from autotune.retuning.retune_once import retune as decide
-    from autotune.study import load_study
+    from autotune.traffic.load import load_study
 
     started = time.perf_counter()
     window_s, now_s = duration_s(window, "--window"), None if now is None else time_s(now, "--now")

@@ -93,7 +93,7 @@ def _loop(seconds: float, study: str, arguments: list[str]) -> None:
     """`autotune retune` with these arguments again and again, until a signal."""
     from autotune.cli.retune import retune
     from autotune.retuning.loop import run_every
-    from autotune.study import load_study
+    from autotune.traffic.load import load_study
     from costmodel.errors import InputError
 
     load_study(Path(study))

@@ -46,7 +46,7 @@ def simulate(
     from autotune.report.document import finite
     from autotune.report.simulation import simulation_report
     from autotune.simulation import simulate_plan, simulation_document, study_traffic
-    from autotune.study import load_study
+    from autotune.traffic.load import load_study
     from autotune.traffic.replayed import traffic_of_log
     from autotune.tuning.answer_study import score_named
     from costmodel.errors import InputError

@@ -21,7 +21,7 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
     from autotune.report.text_blocks import Block, Line, Report, text_table
     from autotune.report.tune_text import rejected_lines, study_headline
     from autotune.space import short_plan
-    from autotune.study import load_study
+    from autotune.traffic.load import load_study
     from autotune.tuning.study_space import study_space
 
     loaded = load_study(Path(study), overrides)

@@ -72,7 +72,7 @@ def tune(
     from autotune.report.document import plans_csv
     from autotune.report.files import to_json
     from autotune.report.terminal import WIDTH, print_report, stdout_console
-    from autotune.study import load_study
+    from autotune.traffic.load import load_study
     from autotune.tuning.executor import open_executor
     from costmodel.errors import InputError
 

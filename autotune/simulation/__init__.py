@@ -3,7 +3,7 @@
 from autotune.simulation.draw_requests import recorded_requests, study_requests
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.simulation.report_simulation import simulation_document
-from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, recorded_traffic, simulate_plan, study_traffic
 
 __all__ = [
     "PercentileLimit",
@@ -11,6 +11,7 @@ __all__ = [
     "Traffic",
     "percentile_limits",
     "recorded_requests",
+    "recorded_traffic",
     "simulate_plan",
     "simulation_document",
     "study_requests",

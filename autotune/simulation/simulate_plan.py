@@ -62,7 +62,12 @@ class PlanSimulation:
 
 
 def study_traffic(study: Study, *, rate_per_s: float | None = None, count: int = REQUESTS) -> Traffic:
-    """The study's own traffic, drawn: at `rate_per_s`, else at its rate, else in a closed loop of its concurrency."""
+    """The study's own traffic: that of its log; else drawn at its rate, or in a closed loop of its concurrency.
+
+    At `rate_per_s`, where it is given, requests are drawn whatever the study has.
+    """
+    if study.workload.recorded is not None and rate_per_s is None:
+        return recorded_traffic(study.workload.recorded)
     rate = rate_per_s or study.workload.request_rate_per_s
     return Traffic(
         requests=study_requests(study, count=count, rate_per_s=rate or 1.0),
@@ -70,6 +75,18 @@ def study_traffic(study: Study, *, rate_per_s: float | None = None, count: int =
         concurrency=study.workload.concurrency,
         counted_from=int(WARM_UP_FRAC * count),
         recorded=False,
+    )
+
+
+def recorded_traffic(requests: Requests) -> Traffic:
+    """Requests of a log at their own times, all of which count."""
+    lasted_s = float(requests.arrival_s[-1] - requests.arrival_s[0])
+    return Traffic(
+        requests=requests,
+        rate_per_s=len(requests) / lasted_s,
+        concurrency=None,
+        counted_from=0,
+        recorded=True,
     )
 
 

@@ -37,6 +37,7 @@ NodeGpus = Annotated[Whole, Field(ge=1, le=100_000)]
 Tokens = Annotated[Whole, Field(ge=1, le=MAX_TOKENS)]
 StepTokens = Annotated[Whole, Field(ge=16, le=10_000_000)]
 Requests = Annotated[Whole, Field(ge=1, le=MAX_CONCURRENCY)]
+LogFile = Annotated[str, Field(min_length=1, max_length=4096)]
 GpuName = Annotated[str, Field(min_length=1, max_length=200)]
 Distinct = AfterValidator(lambda values: tuple(sorted(set(values))))
 """Without repetitions, in a fixed order: the order in which a study lists its choices means nothing."""

@@ -13,7 +13,17 @@ from autotune.study.question import Study
 from costmodel.calibration.data_files import data_digest, kernel_file, residual_file
 from costmodel.version import MODEL_VERSION
 
-_NOT_ASKED = ("path", "overrides", "assumptions", "operation_assumptions", "sources", "switch", "retune")
+_NOT_ASKED = (
+    "path",
+    "overrides",
+    "assumptions",
+    "operation_assumptions",
+    "sources",
+    "switch",
+    "retune",
+    "recorded",
+    "traffic",
+)
 """Fields that say nothing about the answer, of a study and of what it holds."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field
@@ -12,6 +12,7 @@ from autotune.study import field_types as ft
 from autotune.study.engine_name import EngineName
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.serving.requests import RequestKind
+from costmodel.simulation.requests import Requests
 
 DEFAULT_BATCHED_TOKENS = (1024, 2048, 8192, 16384)
 """8,192 is what the measured engines start with on large GPUs; its neighbours trade TTFT for TPOT."""
@@ -59,6 +60,11 @@ class WorkloadTable:
         key="arrivals",
         assumed=lambda _: "Poisson arrivals",
     )
+    traffic: ft.LogFile | None = ft.entry(
+        "request log in any form that `retune` reads, relative to the file: lengths, rate and shared prefixes come "
+        "from it, and percentiles are of its requests at their own times. Excludes isl, osl, concurrency and a rate",
+        None,
+    )
     prefix_cache_hit_frac: ft.Share = ft.entry(
         "share of prompt tokens found in the prefix cache, 0 to 1; default 0",
         0.0,
@@ -87,6 +93,10 @@ class Workload(WorkloadTable):
     """
     rate_levels_per_s: tuple[float, ...] = ()
     """Recorded traffic: requests per second in equal shares of the time. Empty: `request_rate_per_s` all the time."""
+    traffic_digest: str = ""
+    """Of the requests of the log that `traffic` names."""
+    recorded: Requests | None = field(default=None, compare=False, repr=False)
+    """Those requests."""
 
     def longer(self, *, prompts: float = 1.0, outputs: float = 1.0) -> Workload:
         """The workload with prompts (the longest too) and outputs so many times as long."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from autotune.simulation import Traffic, recorded_requests
+from autotune.simulation import Traffic, recorded_requests, recorded_traffic
 from autotune.study import Study
-from autotune.traffic.read import read_traffic
+from autotune.traffic.read import TrafficLog, read_traffic
 from costmodel.errors import InputError
+from costmodel.simulation.requests import Requests
 
 LEAST_REQUESTS = 2
 """Of fewer there is no rate."""
@@ -20,23 +21,25 @@ def traffic_of_log(study: Study, source: str) -> Traffic:
     log = read_traffic(source)
     if log.refusal is not None:
         raise InputError.single(source, log.refusal)
+    return recorded_traffic(requests_of_log(source, log, study.workload.prefix_cache_hit_frac))
+
+
+def requests_of_log(source: str, log: TrafficLog, hit_frac: float) -> Requests:
+    """Every request of a log that was not refused; `hit_frac` of a prompt is cached where a line does not say.
+
+    Raises:
+        InputError: it holds no requests with times.
+    """
     held = log.columns
     if held is None:
         raise InputError.single(source, "must be a log of requests: of metrics only distributions are known")
     lasted_s = float(held.times_s[-1] - held.times_s[0]) if held.times_s.size else 0.0
     if held.times_s.size < LEAST_REQUESTS or lasted_s <= 0.0:
         raise InputError.single(source, f"must hold {LEAST_REQUESTS} requests at different times or more")
-    requests = recorded_requests(
+    return recorded_requests(
         held.times_s,
         held.prompt.astype("int64"),
         held.output.astype("int64"),
         None if held.cached is None else held.cached.astype("int64"),
-        study.workload.prefix_cache_hit_frac,
-    )
-    return Traffic(
-        requests=requests,
-        rate_per_s=held.times_s.size / lasted_s,
-        concurrency=None,
-        counted_from=0,
-        recorded=True,
+        hit_frac,
     )

@@ -41,6 +41,7 @@ OF_RANKING = (
 NEAREST = {
     "costmodel/disaggregated": ("tests/costmodel/test_pools.py",),
     "costmodel/estimate": ("tests/costmodel/test_request_mix.py", "tests/costmodel/test_error_model.py"),
+    "costmodel/simulation": ("tests/simulation",),
     "autotune/tuning": ("tests/tuning/test_front.py", "tests/tuning/test_sensitivity.py"),
     "autotune/comparison": (
         "tests/comparison/test_verdict.py",

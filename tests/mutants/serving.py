@@ -43,4 +43,20 @@ SERVING: tuple[Change, ...] = (
         ("through = np.maximum(through, floor * layers)", "through = through + floor * layers"),
         ("width = arch.hidden_size / START_HIDDEN", "width = 1.0 + 0.0 * arch.hidden_size"),
     ),
+    *changes_of(
+        "costmodel/simulation/replica.py",
+        ("free_s[stage] = at = max(at, free_s[stage]) + each", "free_s[stage] = at = at + each"),
+        ("self._unsettled = len(self.lanes)", "self._unsettled = 0"),
+        ("handed = ends + table.handover_steps * self._following_s(lane, finished)", "handed = ends"),
+        ("seats = inf if table.stages == 1 else UNEVEN", "seats = inf if True else UNEVEN"),
+    ),
+    *changes_of(
+        "costmodel/simulation/single_queue.py",
+        ("context += accepted * batch", "context += batch"),
+        ("budget = (rank_tokens - busiest) * ranks", "budget = rank_tokens * ranks"),
+    ),
+    *changes_of(
+        "costmodel/simulation/step_time.py",
+        ("slope *= drafted * sequences * table.accepted_tokens", "slope *= sequences"),
+    ),
 )

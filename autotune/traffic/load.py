@@ -1,0 +1,65 @@
+"""A study whose workload is a request log: `[workload] traffic`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from autotune import study as study_files
+from autotune.study import Study, study_from_document
+from autotune.study.read_and_override import override, read_document
+from autotune.traffic.read import read_traffic
+from autotune.traffic.replayed import requests_of_log
+from autotune.traffic.workload import with_traffic
+from costmodel.errors import InputError, Problem
+
+IN_THE_LOG = ("isl", "osl", "concurrency", "request_rate_per_s", "arrivals", "longest_prompt")
+"""Keys of [workload] that a log says itself."""
+
+
+def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
+    """Read a study file, and the request log that its `workload.traffic` names, if it does.
+
+    With a log, lengths, rate and shared prefixes are the log's: the rate is that of its fullest bin. Percentiles are
+    of its own requests at their own times.
+
+    Args:
+        path: the TOML or JSON file; `model`, `calibration` and `traffic` in it are relative to it.
+        overrides: `a.b.c=VALUE`, applied in order.
+
+    Raises:
+        InputError: every problem of the file, the overrides, the model and the GPU, each with its path; or what is
+            wrong with the log.
+    """
+    file = Path(path)
+    document = override(read_document(file), overrides)
+    workload = document.get("workload")
+    named = workload.get("traffic") if isinstance(workload, Mapping) else None
+    if not isinstance(workload, Mapping) or not isinstance(named, str):
+        return study_files.load_study(path, overrides)
+    given = [key for key in IN_THE_LOG if key in workload]
+    if given:
+        message = "must not be given with workload.traffic, whose log says it itself"
+        raise InputError(Problem(path=f"$.workload.{key}", message=message) for key in given)
+    source = str(file.parent / Path(named).expanduser())
+    log = read_traffic(source)
+    if log.refusal is not None:
+        raise InputError.single("$.workload.traffic", f"{source}: {log.refusal}")
+    profile = log.profile()
+    stand_in = _stand_in(workload, profile.rate.peak_per_s)
+    plain = study_from_document({**document, "workload": stand_in}, file)
+    loaded = with_traffic(plain, profile)
+    recorded = requests_of_log(source, log, loaded.workload.prefix_cache_hit_frac)
+    return replace(
+        loaded,
+        overrides=tuple(overrides),
+        workload=replace(loaded.workload, traffic=named, traffic_digest=log.fingerprint, recorded=recorded),
+        assumptions=(*loaded.assumptions, *log.assumptions),
+    )
+
+
+def _stand_in(workload: Mapping[str, Any], rate_per_s: float) -> dict[str, Any]:
+    """A workload table that reads as one without a log; the log's figures take its place afterwards."""
+    return {**workload, "isl": 1, "osl": 1, "request_rate_per_s": max(rate_per_s, 1e-9)}

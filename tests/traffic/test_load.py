@@ -1,0 +1,84 @@
+"""A study whose workload is a request log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autotune.simulation import study_traffic
+from autotune.study import Study
+from autotune.study.fingerprint import study_fingerprint
+from autotune.traffic import read_traffic
+from autotune.traffic.load import load_study
+from autotune.traffic.workload import with_traffic
+from costmodel.errors import InputError
+from tests.conftest import DATA
+
+LOG = DATA / "azure_llm_2023_conv.csv"
+STUDY = """
+model = "llama-3.1-8b"
+engine = "vllm"
+[cluster]
+gpus = 4
+gpu = "h100_sxm"
+[workload]
+traffic = "requests.csv"
+[constraints]
+ttft_p95_ms = 800
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study file beside its log."""
+    (tmp_path / "requests.csv").write_bytes(LOG.read_bytes())
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY, encoding="utf-8")
+    return path
+
+
+def test_the_log_says_lengths_rate_and_times(study: Path) -> None:
+    """Means are those of the log's profile; percentiles are simulated on its requests, the first at 0 s."""
+    loaded = load_study(study)
+    log = read_traffic(str(LOG))
+    assert log.columns is not None
+    assert loaded.workload.request_rate_per_s == log.profile().rate.peak_per_s
+    assert loaded.workload.isl.mean == pytest.approx(log.profile().prompt_mean)
+    served = study_traffic(loaded)
+    assert served.recorded
+    assert np.array_equal(served.requests.prompt, log.columns.prompt)
+    assert served.requests.arrival_s == pytest.approx(log.columns.times_s - log.columns.times_s[0])
+    assert not study_traffic(loaded, rate_per_s=3.0).recorded
+
+
+def test_the_answer_is_that_of_this_log(study: Path) -> None:
+    """The same log is the same question, under another name too; with a request less it is another one."""
+    stamp = study_fingerprint(load_study(study))
+    moved = study.parent / "other.csv"
+    moved.write_bytes(LOG.read_bytes())
+    assert study_fingerprint(load_study(study, ['workload.traffic="other.csv"'])) == stamp
+    moved.write_bytes(b"".join(LOG.read_bytes().splitlines(keepends=True)[:-1]))
+    assert study_fingerprint(load_study(study, ['workload.traffic="other.csv"'])) != stamp
+
+
+def test_other_traffic_takes_its_place(study: Path) -> None:
+    """A profile of other traffic leaves nothing of the log."""
+    loaded = load_study(study)
+    other: Study = with_traffic(loaded, read_traffic(str(LOG)).profile(), load="mean")
+    assert other.workload.recorded is None
+    assert replace(other.workload, traffic_digest="") == other.workload
+
+
+def test_what_the_log_says_is_not_given_beside_it(study: Path) -> None:
+    """Each key that a log says itself is named; a log that is not there, or of one request, is one clear line."""
+    with pytest.raises(InputError, match=r"(?s)workload\.isl: must not be given.*workload\.request_rate_per_s"):
+        load_study(study, ["workload.isl=7", "workload.request_rate_per_s=3"])
+    with pytest.raises(InputError, match=r"nowhere\.csv: cannot be read"):
+        load_study(study, ['workload.traffic="nowhere.csv"'])
+    one = study.parent / "one.csv"
+    one.write_bytes(b"".join(LOG.read_bytes().splitlines(keepends=True)[:2]))
+    with pytest.raises(InputError, match=r"one\.csv"):
+        load_study(study, ['workload.traffic="one.csv"'])
