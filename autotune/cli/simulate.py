@@ -45,7 +45,7 @@ def simulate(
     from autotune.files import write_file
     from autotune.report.document import finite
     from autotune.report.simulation import simulation_report
-    from autotune.simulation import simulate_plan, simulation_document, study_traffic
+    from autotune.simulation import REQUESTS_OF_ONE, simulate_plan, simulation_document, study_traffic
     from autotune.traffic.load import load_study
     from autotune.traffic.replayed import traffic_of_log
     from autotune.tuning.answer_study import score_named
@@ -63,7 +63,10 @@ def simulate(
         raise InputError.single("--plan", f"cannot be simulated: {why}")
     if traffic is None and rate is None and not (loaded.workload.request_rate_per_s or loaded.workload.concurrency):
         rate = named.result.metrics["requests_per_s"]
-    asked = study_traffic(loaded, rate_per_s=rate) if traffic is None else traffic_of_log(loaded, traffic)
+    if traffic is None:
+        asked = study_traffic(loaded, rate_per_s=rate, count=REQUESTS_OF_ONE)
+    else:
+        asked = traffic_of_log(loaded, traffic)
     found = simulate_plan(loaded, named.result, asked)
     document = finite(simulation_document(loaded, named.result, asked, found, sweep=traffic is None))
     if html is not None:

@@ -3,9 +3,17 @@
 from autotune.simulation.draw_requests import recorded_requests, study_requests
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.simulation.report_simulation import simulation_document
-from autotune.simulation.simulate_plan import PlanSimulation, Traffic, recorded_traffic, simulate_plan, study_traffic
+from autotune.simulation.simulate_plan import (
+    REQUESTS_OF_ONE,
+    PlanSimulation,
+    Traffic,
+    recorded_traffic,
+    simulate_plan,
+    study_traffic,
+)
 
 __all__ = [
+    "REQUESTS_OF_ONE",
     "PercentileLimit",
     "PlanSimulation",
     "Traffic",
