@@ -30,7 +30,6 @@ SERVING: tuple[Change, ...] = (
         "costmodel/serving/step_mix.py",
         ("(self.chunks - 1.0) * self.with_prompts_s", "self.chunks * self.with_prompts_s"),
         ("loaded_share = np.maximum(-np.expm1(-needed), ", "loaded_share = np.maximum(0.5 * needed, "),
-        ("LEAST_LEFT = 0.05", "LEAST_LEFT = 0.25"),
     ),
     *changes_of(
         "costmodel/serving/benchmark_waves.py",
