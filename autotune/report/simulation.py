@@ -24,7 +24,7 @@ def simulation_report(document: Mapping[str, Any]) -> Report:
         if traffic["rate_per_s"] is not None
         else f"{traffic['concurrency']:,} requests in flight"
     )
-    said = "keeps every limit" if not broken else f"breaks {', '.join(LIMITS[row['code']] for row in broken)}"
+    said = "keeps every limit" if not broken else f"breaks {', '.join(limit_title(row['code']) for row in broken)}"
     return Report(
         headline=f"{document['study']}: {document['plan']} under {load}, {traffic['requests']:,} requests simulated",
         reason=f"The plan {said}." if document["limits"] else "The study has no limit on latencies.",
@@ -53,6 +53,12 @@ def _latencies(document: Mapping[str, Any]) -> Block:
     return Block(title="Latencies", table=text_table(header, rows), lines=(line,))
 
 
+def limit_title(code: str) -> str:
+    """A limit as it is held against requests: those on means are means over all of them, whatever their prompts."""
+    means = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2e_ms": "End to end"}
+    return f"{means[code]}, mean over requests" if code in means else LIMITS[code]
+
+
 def _limits(document: Mapping[str, Any]) -> Block:
     loads = {row["code"]: row for row in document["breaking_loads"]}
     rows = []
@@ -62,7 +68,7 @@ def _limits(document: Mapping[str, Any]) -> Block:
         likely = f"{number(row['likely_low'])} to {number(row['likely_high'])}"
         rows.append(
             (
-                LIMITS[row["code"]],
+                limit_title(row["code"]),
                 f"{number(row['limit'])} {row['unit']}",
                 number(row["value"]),
                 likely,

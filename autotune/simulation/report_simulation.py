@@ -35,16 +35,17 @@ class BreakingLoad:
 
 
 def limits_of_requests(study: Study) -> tuple[PercentileLimit, ...]:
-    """The limits that are checked on requests: the study's, or where it has none on percentiles, those on its means."""
+    """The limits that are held against requests: percentiles, and means unless single requests have to keep them."""
     found = percentile_limits(study)
-    if found:
+    if study.constraints.attainment_frac is not None:
         return found
     means = {"ttft": study.constraints.ttft_s, "tpot": study.constraints.tpot_s, "e2e": study.constraints.e2e_s}
-    return tuple(
+    on_means = (
         PercentileLimit(code=f"{name}_ms", latency=name, statistic="mean", bound=bound)
         for name, bound in means.items()
         if bound is not None
     )
+    return (*found, *on_means)
 
 
 def simulation_document(
@@ -139,7 +140,7 @@ def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit]) -> str
     broken = [limit for limit in limits if not limit.kept(limit.figure(found.forecast))]
     if broken:
         return f"{broken[0].title} breaks its limit although the plan serves all that comes."
-    return "Nothing yet: the plan serves all that comes, and every limit has room."
+    return "Nothing limits it yet: the plan serves all that comes, and every limit has room."
 
 
 def _grows(done: Simulated) -> bool:

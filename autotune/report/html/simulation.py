@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
-from autotune.report.simulation import simulation_blocks, simulation_report
+from autotune.report.simulation import limit_title, simulation_blocks, simulation_report
 from autotune.report.svg.distribution import cumulative, over_time
 from autotune.report.svg.shapes import Chart
 from autotune.report.text_blocks import Block
 from autotune.report.verdict import Verdict
-from autotune.report.vocabulary.titles import LIMITS
 from autotune.text.numbers import number
 
-WAITING = Legend((("first", "decoding"), ("base", "waiting or prefilled")))
+WAITING = Legend((("first", "decoding"), ("best", "waiting or prefilled")))
 
 
 def simulation_page(document: Mapping[str, Any]) -> str:
@@ -46,7 +45,7 @@ def simulation_page(document: Mapping[str, Any]) -> str:
 def _tiles(document: Mapping[str, Any]) -> list[Tile]:
     return [
         Tile(
-            title=LIMITS[row["code"]],
+            title=limit_title(row["code"]),
             value=f"{number(row['value'])} {row['unit']}",
             small=f"limit {number(row['limit'])}; likely {number(row['likely_low'])} to {number(row['likely_high'])}",
         )
