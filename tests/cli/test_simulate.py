@@ -32,11 +32,12 @@ def test_json_end_to_end(tmp_path: Path) -> None:
         assert shares[0] > 0.0
         assert shares == sorted(shares)
         assert all(f["low"] <= f["value"] <= f["high"] for f in figures.values())
-    (row,) = found["limits"]
-    assert (row["code"], row["limit"], row["kept"]) == ("ttft_p99_ms", 2000.0, True)
+    assert [row["code"] for row in found["limits"]] == ["ttft_p99_ms", "ttft_ms", "tpot_ms"]
+    row = found["limits"][0]
+    assert (row["limit"], row["kept"]) == (2000.0, True)
     assert row["value"] == pytest.approx(1e3 * found["latencies"]["ttft"]["p99"]["value"])
-    (load,) = found["breaking_loads"]
-    assert load["rate_per_s"] > 2.0
+    assert [load["code"] for load in found["breaking_loads"]] == [row["code"] for row in found["limits"]]
+    assert all(load["rate_per_s"] > 2.0 for load in found["breaking_loads"])
     assert 0.0 < found["utilisation"] <= 1.0
     assert "<svg" in page.read_text(encoding="utf-8")
 

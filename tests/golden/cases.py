@@ -1,4 +1,4 @@
-"""The plans and loads that are recorded: per engine ten plans of every kind, each under three loads."""
+"""The plans and loads that are recorded: per engine ten plans of every kind, each under four loads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def plans(engine: str) -> tuple[PlanEntry, ...]:
 
 
 def loads() -> dict[str, Load]:
-    """Few requests with long prompts; many of the same lengths with cached prefixes; drafts and a full cache."""
+    """Few requests with long prompts; many of the same lengths with cached prefixes; drafts and a full cache; short
+    outputs of a benchmark that begins with all requests at once.
+    """
     few = load(7.0, isl=13_001.0, osl=211.0, batched_tokens=2048.0)
     many = replace(
         load(389.0, isl=1009.0, osl=499.0),
@@ -65,7 +67,8 @@ def loads() -> dict[str, Load]:
         accepted_tokens=np.array([2.3]),
         draft_frac=np.array([0.11]),
     )
-    return {"few": few, "many": many, "full": full}
+    benchmark = replace(load(97.0, isl=2003.0, osl=31.0), waves=np.array([7.0]))
+    return {"few": few, "many": many, "full": full, "benchmark": benchmark}
 
 
 ANSWERS = (
