@@ -53,7 +53,10 @@ class Replica:
         self.counters = Counters()
         self.timeline: list[tuple[float, int, int, float]] = []
         """After every event: seconds, requests that decode, that wait or are prefilled, cache tokens held."""
-        self._free_s = [0.0] * table.stages
+        self._free_s = 0.0
+        """When the first stage can take a micro-batch."""
+        self._leaves_s = 0.0
+        """When the last micro-batch leaves the last stage."""
         self._unsettled = 0
         """Steps of single micro-batches until those behind the last prompts are through, and rounds repeat."""
         self._on_finish = on_finish
@@ -88,7 +91,7 @@ class Replica:
             if lane.ready_s >= until_s:
                 return
             self._arrive(lane.ready_s)
-            now = max(lane.ready_s, self._free_s[0])
+            now = max(lane.ready_s, self._free_s)
             finished = self._compose(lane)
             if finished is not None:
                 self._prompt_step(lane, now, finished)
@@ -103,7 +106,7 @@ class Replica:
         event = self._coming[0][0] if self._coming else inf
         behind = min(others, default=inf)
         if any(cell.prefilling for cell in self.cells):
-            behind = min(behind, self._free_s[0])
+            behind = min(behind, self._free_s)
         if min(event, behind) >= until_s:
             return False
         lane.ready_s = event if event <= behind else max(behind, now) + 1e-9
@@ -165,14 +168,13 @@ class Replica:
         return self._behind_s(now, slowest, step_s(self.table, lane.cells, decodes=decodes, through=True))
 
     def _behind_s(self, now: float, slowest: float, through: float) -> float:
-        """Seconds of a micro-batch behind those that are in the pipeline; the last stage is the slowest one."""
-        others = self.table.stages - 1
-        each = (through - slowest) / others
-        free_s, at = self._free_s, now
-        for stage in range(others):
-            free_s[stage] = at = max(at, free_s[stage]) + each
-        free_s[others] = at = max(at, free_s[others]) + slowest
-        return at - now
+        """Seconds of a micro-batch behind those that are in the pipeline; the last stage is the slowest one.
+
+        Whoever catches up with another one on its way leaves behind it, on whichever stage that is.
+        """
+        self._free_s = now + (through - slowest) / (self.table.stages - 1)
+        self._leaves_s = max(now + through, self._leaves_s + slowest)
+        return self._leaves_s - now
 
     def _prompt_step(self, lane: Lane, now: float, finished: list[tuple[Cell, Request]]) -> None:
         """One step with prompts in it."""
@@ -181,7 +183,7 @@ class Replica:
         ends = now + seconds
         # further chunks of a prompt follow through the stages one behind the other
         chunked = any(request.computed < request.to_compute for cell in lane.cells for request in cell.prefilling)
-        lane.ready_s = self._free_s[0] if chunked and table.stages > 1 and not lane.decoding else ends
+        lane.ready_s = self._free_s if chunked and table.stages > 1 and not lane.decoding else ends
         counters = self.counters
         counters.steps += 1
         counters.prompt_steps += 1
@@ -256,7 +258,8 @@ class Replica:
             lane.ready_s = now
         elif table.stages > 1:
             # rounds of all lanes: everything repeats so much later
-            self._free_s = [free_s + seconds for free_s in self._free_s]
+            self._free_s += seconds
+            self._leaves_s += seconds
         for each in lanes:
             each.ready_s += seconds
             self._decoded(each, count, each.ready_s + table.handover_steps * last)

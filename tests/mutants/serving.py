@@ -44,7 +44,7 @@ SERVING: tuple[Change, ...] = (
     ),
     *changes_of(
         "costmodel/simulation/replica.py",
-        ("free_s[stage] = at = max(at, free_s[stage]) + each", "free_s[stage] = at = at + each"),
+        ("max(now + through, self._leaves_s + slowest)", "now + through"),
         ("self._unsettled = len(self.lanes)", "self._unsettled = 0"),
         ("handed = ends + table.handover_steps * self._following_s(lane, finished)", "handed = ends"),
         ("seats = inf if table.stages == 1 else UNEVEN", "seats = inf if True else UNEVEN"),

@@ -65,3 +65,16 @@ def test_a_request_alone_is_exact(engine: str) -> None:
     found = both(entry("llama-3.1-70b", engine, attn_tp=8), _load(1.0, 8000.0, 200.0, 0.0))
     assert found.formula.tpot_s[0] == pytest.approx(found.tpot_s, rel=0.005)
     assert found.formula.ttft_s[0] == pytest.approx(found.ttft_s, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("engine", "load"), [("sglang", (115.0, 694.0, 191.0, 0.0)), ("trtllm", (60.0, 3000.0, 400.0, 0.0))]
+)
+def test_a_pipeline_is_as_slow_as_its_slowest_micro_batch(engine: str, load: tuple[float, ...]) -> None:
+    """Prompts many times as long as a decode step: the others queue behind them, by the formula and event by event."""
+    found = both(entry("llama-3.1-70b", engine, pp=4, attn_tp=2), _load(*load))
+    assert found.formula.tpot_s[0] == pytest.approx(found.tpot_s, rel=0.09)
+    assert found.formula.ttft_s[0] == pytest.approx(found.ttft_s, rel=0.25)
+    # without bubbles a sequence would wait for the other micro-batches alone
+    steps = found.formula.micro_batches * found.formula.decode.stage_s
+    assert found.tpot_s > 1.8 * steps[0]
