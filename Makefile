@@ -38,6 +38,7 @@ pages: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.growth
+	@$(BIN)/python -m benchmarks.simulation
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture
