@@ -64,9 +64,13 @@ def _references(field: Schema) -> list[str]:
 
 def _section(heading: str, prefix: str, table: Schema) -> str:
     required = table.get("required", ())
+    # the first of two ways to give a table, without which there is the other
+    either = [way["required"] for way in table.get("anyOf", ())]
     lines = [f"## {heading}", "", _sentence(table["description"]), "", "| key | takes | meaning |", "|---|---|---|"]
     for key, field in table["properties"].items():
         takes = ("*required*; " if key in required else "") + _takes(field, prefix + key)
+        if either and key in either[0]:
+            takes = f"*required without `{either[1][0]}`*; {takes}"
         meaning = _sentence(field["description"]).replace("|", "\\|") + _default(field)
         lines.append(f"| `{key}` | {takes} | {meaning} |")
     return "\n".join([*lines, ""])

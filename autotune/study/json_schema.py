@@ -21,6 +21,8 @@ def json_schema() -> dict[str, Any]:
     for name, field in gpu["properties"].items():
         field.setdefault("description", name.replace("_us", ", microseconds").replace("_", " "))
     schema["$defs"]["GpuTable"] = gpu
+    workload = schema["$defs"]["WorkloadTable"]
+    workload["anyOf"] = [{"required": workload.pop("required")}, {"required": ["traffic"]}]
     arms = schema["$defs"]["ClusterTable"]["properties"]["gpu"]["oneOf"]
     arms[:] = [a if a.get("type") != "object" else {"$ref": "#/$defs/GpuTable"} for a in arms]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "autotune study"}

@@ -364,6 +364,8 @@ def test_json_schema_describes_every_field():
         for name, field in table["properties"].items():
             assert field.get("description"), (table["title"], name)
     assert set(schema["required"]) == {"model", "cluster", "workload"}
+    ways = [set(way["required"]) for way in schema["$defs"]["WorkloadTable"]["anyOf"]]
+    assert ways == [{"isl", "osl"}, {"traffic"}]
 
 
 def test_schema_and_overrides_know_the_same_fields():
