@@ -135,6 +135,12 @@ def _left_out(result: TuneResult) -> Block:
             f"disaggregated: {found.plans:,} pairs of pool layouts over every split, all covered ({how}); the best "
             f"{found.kept:,} are in the ranking"
         )
+    if result.by_percentile is not None:
+        seen = result.by_percentile
+        lines.append(
+            f"percentiles: {seen.simulated:,} plans simulated, {len(seen.ranked):,} of them keep every limit; "
+            f"{seen.left:,} more could at best come behind them"
+        )
     binding = sorted(result.infeasible_counts.items(), key=lambda item: -item[1])
     lines += [Line(text=f"infeasible {n:>4,}  {LIMITS[code]} is what binds", tone="dim") for code, n in binding]
     lines += [] if result.storage is None else [f"Trials are in {result.storage}"]

@@ -207,16 +207,17 @@ def _stored(name: str, dtype: str | None, gpu: str, kv_dtype: str | None = None)
     return replace(member, arch=arch, kv_dtype=kv_dtype)
 
 
-@given(name=st.sampled_from(CHECKPOINTS), isl=st.integers(8_000, 20_000), concurrency=st.integers(1, 16))
+@given(name=st.sampled_from(CHECKPOINTS), isl=st.integers(8_000, 20_000), concurrency=st.integers(1, 256))
 @settings(max_examples=30, deadline=None)
 def test_the_same_plan_in_four_bits_of_two_kinds(name: str, isl: int, concurrency: int) -> None:
     """Whatever the checkpoint stores: on Blackwell long prompts in nvfp4 are multiplied in FP4, in int4 in 16 bits.
 
-    With many in flight that shows in the decoding that prompts hold up, and no longer in the first token.
+    A wait for KV room is left out: the two kinds do not take the same memory.
     """
     work = load(float(concurrency), float(isl), 300.0)
     floats, integers = (estimate([_stored(name, d, "b200")], work, formulas=True) for d in ("nvfp4", "int4"))
-    assert integers.ttft_s[0] > floats.ttft_s[0] * 1.05
+    first = [e.ttft_s[0] - e.kv_wait_s[0] for e in (floats, integers)]
+    assert first[1] > first[0] * 1.05
 
 
 @given(name=st.sampled_from([c for c in CHECKPOINTS if c != "kimi-k2.5"]), concurrency=st.integers(1, 256))

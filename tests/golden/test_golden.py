@@ -23,7 +23,7 @@ def computed() -> dict[str, dict[str, Any]]:
 
 
 def test_the_table_is_whole(computed: dict[str, dict[str, Any]]) -> None:
-    """Ten plans, three loads, with and without residuals, for each engine, some answers, and nothing else."""
+    """Ten plans, four loads, with and without residuals, for each engine, some answers, and nothing else."""
     assert list(RECORDED) == list(computed)
     assert len(RECORDED) == COSTS + SHOWN * len(ANSWERS)
     assert VERSION == MODEL_VERSION, "python -m tests.golden records the table of this version"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from autotune.report.tune_text import tune_report
 from autotune.scoring.objective import ranking_value
 from autotune.simulation import percentile_limits, study_traffic
 from autotune.study import Study
@@ -53,6 +54,9 @@ def test_the_winner_is_the_winner_of_all(limits: dict[str, float], objective: di
         assert [p.plan for p in found.ranked] == [p.plan for p in kept[:wanted]]
         assert found.simulated + found.left == len(means)
     whole = tune(study)
+    assert whole.by_percentile is not None
+    said = f"percentiles: {whole.by_percentile.simulated:,} plans simulated"
+    assert any(said in str(line) for block in tune_report(whole, top=3).blocks for line in block.lines)
     assert [p.plan for p in whole.ranked] == [p.plan for p in kept[:10]]
     for plan in whole.ranked:
         for limit in checks:
