@@ -20,6 +20,7 @@ COMMANDS = {
     "calibrate": "calibrate",
     "evaluate": "evaluate",
     "simulate": "simulate",
+    "plan-day": "plan_day:plan_day",
     "compare": "compare",
     "retune": "retune",
     "schedule": "schedule",

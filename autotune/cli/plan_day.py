@@ -1,0 +1,140 @@
+"""How many replicas run when: `autotune plan-day`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
+
+
+@click.command(name="plan-day")
+@QUESTION
+@click.option(
+    "--traffic", required=True, metavar="FILE", help="Request log, best of several days; - for standard input."
+)
+@click.option("--step", default="1h", show_default=True, metavar="TIME", help="How often the number may change.")
+@click.option("--plans", default=3, show_default=True, type=click.IntRange(1, 8), help="Plans that may take turns.")
+@click.option("--min-replicas", default=1, show_default=True, type=click.IntRange(1, 10_000), help="Always running.")
+@click.option(
+    "--min-saving",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0.0, 1e6),
+    metavar="GPU-HOURS",
+    help="What a change has to save, at least.",
+)
+@click.option(
+    "--risk",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(1e-4, 0.5),
+    help="Probability with which a step's load may exceed what it has room for.",
+)
+@click.option(
+    "--forecast-error",
+    type=click.FloatRange(0.0, 3.0),
+    metavar="SHARE",
+    help="Relative error of a step's forecast. Default: what past days say; 0.21 where the log has one day.",
+)
+@click.option("--html", type=click.Path(dir_okay=False), help="Page with load, capacity and attainment by the hour.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Folder for schedule files: KEDA cron triggers, a crontab, bounds for Dynamo's planner, day.svg, day.json.",
+)
+@SHOWN
+def plan_day(
+    study: str,
+    overrides: tuple[str, ...],
+    traffic: str,
+    step: str,
+    plans: int,
+    min_replicas: int,
+    min_saving: float,
+    risk: float,
+    forecast_error: float | None,
+    html: str | None,
+    out: str | None,
+    as_json: bool,
+    as_table: bool,
+) -> None:  # one parameter for each option
+    """Plan a day: at each time of day the plan and the replicas that keep the limits with the fewest GPU-hours.
+
+    The load of each step is forecast from the same time of past days in the log, with its error. A replica takes what
+    closed form and simulation both allow within the study's limits; the study's cluster is the most that may run.
+    Starting, loading weights and draining hold GPUs that serve nothing ([switch] of the study). The schedule is exact:
+    none has fewer GPU-hours. The last day of the log is then served by simulation, as it came and with surges of twice
+    the load, beside a fixed number, a threshold scaler, and a schedule that knew the load.
+
+    \b
+    autotune plan-day studies/day-llama-70b-64xh100.toml --traffic requests.csv --table
+    autotune plan-day studies/day-llama-70b-64xh100.toml --traffic requests.csv --step 30m --out day --html day.html
+
+    Exit code 0: every step has room; 3: the cluster is too small for some; 2: the input is wrong.
+    """
+    from pathlib import Path
+
+    from autotune.cli.output import show
+    from autotune.cli.times import duration_s
+    from autotune.files import OutFile, write_file
+    from autotune.planning import DayQuestion
+    from autotune.planning import plan_day as planned
+    from autotune.planning.document import day_document
+    from autotune.planning.schedule_files import schedule_files
+    from autotune.report.day import day_report
+    from autotune.report.document import finite
+    from autotune.report.svg.day_plot import day_svg
+    from autotune.traffic import read_traffic
+    from autotune.traffic.load import load_study
+
+    question = DayQuestion(
+        step_s=duration_s(step, "--step"),
+        plans=plans,
+        min_replicas=min_replicas,
+        change_gpu_h=min_saving,
+        risk=risk,
+        forecast_log_sd=forecast_error,
+    )
+    if out is not None:
+        _check_folder(Path(out))
+    found = planned(load_study(Path(study), overrides), traffic, read_traffic(traffic), question)
+    document = finite(day_document(found))
+    if html is not None:
+        from autotune.report.html.day import day_page
+
+        write_file(Path(html), day_page(document))
+        sys.stderr.write(f"report: {html}\n")
+    if out is not None:
+        from autotune.files import write_folder
+
+        content = schedule_files(document, study=study, traffic=traffic)
+        write_folder(Path(out).absolute(), {**content, "day.svg": OutFile(text=day_svg(document))})
+    show(document, day_report, as_json=as_json, as_table=as_table)
+    sys.exit(0 if document["keeps"] else EXIT_INFEASIBLE)
+
+
+def _check_folder(folder: object) -> None:
+    """A folder that is new, empty, or of an earlier day; others are not overwritten.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    import json
+    from pathlib import Path
+
+    from autotune.planning.document import WRITTEN_BY
+    from costmodel.errors import InputError
+    from costmodel.files import read_file
+
+    target = Path(str(folder))
+    if not target.is_symlink() and (not target.exists() or (target.is_dir() and not any(target.iterdir()))):
+        return
+    try:
+        ours = json.loads(read_file(target / "day.json", 50_000_000)).get("written_by") == WRITTEN_BY
+    except (ValueError, AttributeError, RecursionError):  # an InputError is a ValueError
+        ours = False
+    if target.is_symlink() or not ours:
+        raise InputError.single("--out", f"must be new, empty, or written by an earlier plan-day, got {target}")

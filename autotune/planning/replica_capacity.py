@@ -1,0 +1,197 @@
+"""Plans as what a day scales: the load that one replica takes within the limits, at every time of the day.
+
+Two say how much that is, and the lesser counts: the closed form that `tune` ranks by, for the lengths of each time of
+day, and a simulation of one replica that serves requests of the log, which knows of bursts and of percentiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autotune.comparison.best import SHORTLIST, at_capacity, capacity_study
+from autotune.comparison.capacity import drawn_capacities
+from autotune.comparison.replicas_in_transition import fleet_of
+from autotune.comparison.switching import load_s, longest_request_s
+from autotune.planning.day_program import ReplicaKind
+from autotune.planning.loads import DayLoads
+from autotune.scoring.best_knobs import score
+from autotune.simulation import PercentileLimit, PlanSimulation, Traffic, recorded_requests, simulate_plan
+from autotune.simulation.report_simulation import limits_of_requests
+from autotune.study import Study, in_place
+from autotune.traffic import WorkloadProfile
+from autotune.traffic.workload import with_traffic
+from autotune.tuning import PlanResult, tune
+from autotune.tuning.answer_study import rank
+from costmodel.errors import InputError
+from costmodel.plan.columns import Floats
+from costmodel.simulation.forecast import forecast
+from costmodel.simulation.requests import Requests, arrivals
+
+SIMULATED_REQUESTS = 1000
+HALVINGS = 5
+"""Of the rate at which a simulated replica's limits break: to 1 part in 32."""
+SEED = 23
+WARM_UP_FRAC = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaledPlan:
+    """One plan that may run in a day."""
+
+    result: PlanResult
+    """On the whole cluster."""
+    kind: ReplicaKind
+    simulated_frac: float
+    """What a simulated replica takes within the limits, over what the closed form says; at most 1 counts."""
+    capacity_log_sd: float
+    """How sure the capacity is: spread of its logarithm over the calibration's errors."""
+    simulation: PlanSimulation
+    """Of one of its replicas."""
+
+    @property
+    def plan(self) -> str:
+        """The full plan string on the whole cluster."""
+        return self.result.plan
+
+
+def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floats) -> tuple[ScaledPlan, ...]:
+    """The plans that are worth scaling through a day, the best alone first.
+
+    The first takes the fewest GPU-hours if it runs all day; each further one is what saves most beside those before,
+    if a change cost nothing, or else what is next best alone: the closed form has not the last word.
+
+    Args:
+        study: from `load_study`; its cluster is the most that may run.
+        loads: of the log.
+        wanted: plans at most.
+        load_per_s: of each step, shape `(steps,)`.
+
+    Raises:
+        InputError: no plan keeps the limits at any load.
+    """
+    profiles, mix = loads.mixes()
+    whole = with_traffic(study, _whole(profiles), load="mean")
+    asked = capacity_study(replace(in_place(whole), baseline=None))
+    rough = tune(replace(asked, workload=replace(asked.workload, points=())))
+    ranked, _ = rank(asked, score(asked, [p.candidate for p in rough.ranked[:SHORTLIST]]))
+    found = [plan for plan in ranked if plan.metrics["requests_per_s"] > 0.0]
+    if not found:
+        raise InputError.single("STUDY", "no plan keeps the limits on such traffic at any load")
+    gpus = np.array([_replica_gpus(plan) for plan in found])
+    each = np.array([plan.metrics["requests_per_s"] / plan.layout.replicas for plan in found])
+    held = np.ceil(load_per_s[None, :] / each[:, None] - 1e-9) * gpus[:, None]
+    chosen = _cheapest_together(np.where(held > study.cluster.gpus, held * 1e6, held), wanted)
+    plans = [found[i] for i in chosen]
+    drawn = drawn_capacities(asked, plans)
+    requests = sampled_requests(loads, whole.workload.prefix_cache_hit_frac, whole.workload.arrival_cv)
+    limits = limits_of_requests(study)
+    return tuple(
+        _scaled(study, plan, profiles, mix, limits, requests, capacities=drawn[row]) for row, plan in enumerate(plans)
+    )
+
+
+def sampled_requests(loads: DayLoads, hit_frac: float, arrival_cv: float) -> Requests:
+    """Requests of the log in random order, one per second: lengths as recorded, gaps as the study has them."""
+    held, random = loads.requests, np.random.default_rng(SEED)
+    index = random.integers(0, held.times_s.size, SIMULATED_REQUESTS)
+    cached = None if held.cached is None else held.cached[index].astype(np.int64)
+    times = arrivals(SIMULATED_REQUESTS, 1.0, arrival_cv, random)
+    return recorded_requests(
+        times, held.prompt[index].astype(np.int64), held.output[index].astype(np.int64), cached, hit_frac
+    )
+
+
+def _whole(profiles: Sequence[WorkloadProfile]) -> WorkloadProfile:
+    """The kind of traffic that holds most requests stands for the day where one is looked for."""
+    return max(profiles, key=lambda profile: profile.num_requests)
+
+
+def _cheapest_together(held: Floats, wanted: int) -> list[int]:
+    """Rows of GPUs held in each step, chosen one after the other to make the sum of the least of each step small."""
+    chosen = [int(held.sum(axis=1).argmin())]
+    alone = held.sum(axis=1)
+    while len(chosen) < min(wanted, alone.size):
+        least = held[chosen].min(axis=0)
+        saved = np.maximum(least[None, :] - held, 0.0).sum(axis=1)
+        others = [i for i in range(alone.size) if i not in chosen]
+        chosen.append(min(others, key=lambda i: (-saved[i], alone[i])))
+    return chosen
+
+
+def _replica_gpus(plan: PlanResult) -> int:
+    return plan.layout.pp * plan.layout.width
+
+
+def _scaled(
+    study: Study,
+    plan: PlanResult,
+    profiles: Sequence[WorkloadProfile],
+    mix: np.ndarray[tuple[int], np.dtype[np.int64]],
+    limits: Sequence[PercentileLimit],
+    requests: Requests,
+    *,
+    capacities: Floats,
+) -> ScaledPlan:
+    """One plan with its capacity at every kind of traffic."""
+    whole = with_traffic(study, _whole(profiles), load="mean")
+    simulation = _one_replica(whole, plan)
+    share = _simulated_per_s(simulation, limits, requests, plan) / (
+        plan.metrics["requests_per_s"] / plan.layout.replicas
+    )
+    most = [at_capacity(with_traffic(study, profile, load="mean"), plan) for profile in profiles]
+    each = np.array([0.0 if p is None else p.metrics["requests_per_s"] / plan.layout.replicas for p in most])
+    starting = fleet_of(study, plan).replicas[:1]
+    started = load_s(study, plan, starting, peers=True) + study.switch.startup_s[plan.engine] + study.switch.warmup_s
+    drain = longest_request_s(whole, plan)
+    if study.switch.drain_s is not None:
+        drain = min(drain, study.switch.drain_s)
+    positive = capacities[capacities > 0.0]
+    return ScaledPlan(
+        result=plan,
+        kind=ReplicaKind(
+            gpus=_replica_gpus(plan),
+            start_s=started,
+            drain_s=drain,
+            capacity_per_s=(each * min(share, 1.0))[mix],
+        ),
+        simulated_frac=share,
+        capacity_log_sd=float(np.log(positive).std()) if positive.size else 0.0,
+        simulation=simulation,
+    )
+
+
+def _one_replica(study: Study, plan: PlanResult) -> PlanSimulation:
+    """A simulation of the plan, cut down to one replica, with a single request: for its model and its errors."""
+    one = np.ones(1, dtype=np.int64)
+    nothing = Requests(arrival_s=np.zeros(1), prompt=one, cached=one * 0, output=one)
+    traffic = Traffic(requests=nothing, rate_per_s=1.0, concurrency=None, counted_from=0, recorded=True)
+    found = simulate_plan(study, plan, traffic, with_range=False)
+    return replace(found, model=replace(found.model, replicas=1))
+
+
+def _simulated_per_s(
+    simulation: PlanSimulation, limits: Sequence[PercentileLimit], requests: Requests, plan: PlanResult
+) -> float:
+    """The highest rate at which one simulated replica keeps every limit, at most that of the closed form."""
+    closed = plan.metrics["requests_per_s"] / plan.layout.replicas
+    if not limits:
+        return closed
+    count = int(WARM_UP_FRAC * len(requests))
+    errors = replace(simulation.forecast.errors, pace_log_sd=0.0)
+
+    def kept(rate: float) -> bool:
+        sooner = replace(requests, arrival_s=requests.arrival_s / rate)
+        traffic = Traffic(requests=sooner, rate_per_s=rate, concurrency=None, counted_from=count, recorded=True)
+        found = forecast(simulation.model, errors, traffic.serve)
+        return all(limit.kept(limit.figure(found)) for limit in limits)
+
+    if kept(closed):
+        return closed
+    low, high = 0.0, closed
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if kept(middle) else (low, middle)
+    return low

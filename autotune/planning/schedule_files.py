@@ -1,0 +1,195 @@
+"""A day's plan as files that scalers read: KEDA's cron triggers, a crontab, bounds for Dynamo's planner.
+
+KEDA's scaler takes the most that any trigger asks for (keda.sh, scalers/cron): each trigger begins as much earlier as
+a replica takes to start. Names of Dynamo's bounds are those of its planner's defaults (`min_endpoint`,
+`max_gpu_budget`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import yaml
+
+from autotune.files import OutFile
+from autotune.planning.loads import DAY_S
+
+MINUTE_S = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """A time of day in which at least so many replicas of a plan run."""
+
+    start_s: int
+    """Of the day; when the replicas begin to start."""
+    end_s: int
+    replicas: int
+
+
+def schedule_files(document: Mapping[str, Any], *, study: str, traffic: str) -> dict[str, OutFile]:
+    """Files by name: `day.json`, `keda.yaml`, `crontab`, `dynamo-planner.yaml`.
+
+    Args:
+        document: of `day_document`, without NaN.
+        study: the file, for the crontab's line that plans the next day.
+        traffic: the log, likewise.
+    """
+    return {
+        "day.json": OutFile(text=json.dumps(document, indent=1, ensure_ascii=False) + "\n"),
+        "keda.yaml": OutFile(text=keda_objects(document)),
+        "crontab": OutFile(text=crontab(document, study=study, traffic=traffic)),
+        "dynamo-planner.yaml": OutFile(text=dynamo_bounds(document)),
+    }
+
+
+def deployment_name(document: Mapping[str, Any], index: int) -> str:
+    """Of the Deployment that runs a plan's replicas: a DNS label of the study's name and the replica's shape."""
+    text = f"{document['study']}-{document['plans'][index]['replica']}".lower()
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[-52:].strip("-")
+
+
+def triggers(document: Mapping[str, Any], index: int) -> tuple[int, list[Trigger]]:
+    """The least replicas of a plan at any time of day, and the times in which there are more.
+
+    Stretches of the same number are one trigger, also over midnight where the schedule is of a whole day.
+    """
+    steps, step_s = document["steps"], int(document["step_s"])
+    lead = ceil(document["plans"][index]["start_s"] / MINUTE_S) * MINUTE_S
+    counts = [s["replicas"] if s["plan_index"] == index else 0 for s in steps]
+    least = min(counts) if document["whole_day"] else 0
+    runs: list[list[int]] = []
+    for i, count in enumerate(counts):
+        follows = i > 0 and steps[i]["start_s"] == steps[i - 1]["start_s"] + step_s
+        if runs and follows and counts[runs[-1][-1]] == count:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    if document["whole_day"] and len(runs) > 1 and counts[runs[0][0]] == counts[runs[-1][0]]:
+        runs[0] = runs.pop() + runs[0]
+    found = [
+        Trigger(
+            start_s=(steps[run[0]]["start_s"] - lead) % DAY_S,
+            end_s=(steps[run[-1]]["start_s"] + step_s) % DAY_S,
+            replicas=counts[run[0]],
+        )
+        for run in runs
+        if counts[run[0]] > least
+    ]
+    return least, found
+
+
+def keda_objects(document: Mapping[str, Any]) -> str:
+    """A ScaledObject for each plan that runs at some time."""
+    objects = []
+    for index in _running(document):
+        least, found = triggers(document, index)
+        name = deployment_name(document, index)
+        most = max([least, *(t.replicas for t in found)])
+        objects.append(
+            {
+                "apiVersion": "keda.sh/v1alpha1",
+                "kind": "ScaledObject",
+                "metadata": {"name": name},
+                "spec": {
+                    "scaleTargetRef": {"name": name},
+                    "minReplicaCount": least,
+                    "maxReplicaCount": most,
+                    "cooldownPeriod": 0,
+                    # a constant number needs no cron, and a ScaledObject at least one trigger
+                    "triggers": [_cron_trigger(t) for t in found or [_whole_day(most)]],
+                },
+            }
+        )
+    return yaml.safe_dump_all(objects, sort_keys=False)
+
+
+def crontab(document: Mapping[str, Any], *, study: str, traffic: str) -> str:
+    """Lines that scale with `kubectl` without KEDA, and that look at the traffic of the day once it is over."""
+    lines = ["# times are UTC: CRON_TZ is read by cronie, other crons take the machine's zone", "CRON_TZ=UTC"]
+    for index in _running(document):
+        least, found = triggers(document, index)
+        name = deployment_name(document, index)
+        for at, replicas in _moments(least, found):
+            lines.append(f"{_cron(at)} kubectl scale deployment/{name} --replicas={replicas}")
+    words = [
+        "autotune",
+        "plan-day",
+        study,
+        "--traffic",
+        traffic,
+        "--step",
+        f"{int(document['step_s'])}s",
+        "--out",
+        "day",
+    ]
+    lines.append("# the next day's schedule, and whether the traffic is worth another plan")
+    lines.append(f"55 23 * * * {shlex.join(words)}".replace("%", "\\%"))
+    again = ["autotune", "retune", study, "--traffic", traffic, "--state", "state"]
+    lines.append(f"50 23 * * * {shlex.join(again)}".replace("%", "\\%"))
+    return "\n".join(lines) + "\n"
+
+
+def dynamo_bounds(document: Mapping[str, Any]) -> str:
+    """For each step the least workers and the most GPUs between which Dynamo's planner may scale."""
+    bounds = [
+        {
+            "from": clock(step["start_s"]),
+            "min_endpoint": step["replicas"],
+            "max_gpu_budget": document["gpus"],
+            "decode_engine_num_gpu": document["plans"][step["plan_index"]]["gpus_per_replica"],
+            "plan": step["plan"],
+        }
+        for step in document["steps"]
+    ]
+    return yaml.safe_dump({"timezone": "UTC", "bounds": bounds}, sort_keys=False)
+
+
+def clock(seconds: float) -> str:
+    """A time of day: `06:30`."""
+    minutes = int(seconds) // MINUTE_S
+    return f"{minutes // 60:02d}:{minutes % 60:02d}"
+
+
+def _running(document: Mapping[str, Any]) -> list[int]:
+    return sorted({step["plan_index"] for step in document["steps"]})
+
+
+def _whole_day(replicas: int) -> Trigger:
+    return Trigger(start_s=0, end_s=DAY_S - MINUTE_S, replicas=replicas)
+
+
+def _moments(least: int, found: Sequence[Trigger]) -> list[tuple[int, int]]:
+    """Times of day at which the most of all triggers changes, and to what."""
+    at = sorted({t.start_s for t in found} | {t.end_s for t in found})
+    wanted = [(when, max([least, *(t.replicas for t in found if _holds(t, when))])) for when in at]
+    return [(when, n) for i, (when, n) in enumerate(wanted) if n != wanted[i - 1][1] or len(wanted) == 1]
+
+
+def _holds(trigger: Trigger, when: int) -> bool:
+    if trigger.start_s < trigger.end_s:
+        return trigger.start_s <= when < trigger.end_s
+    return when >= trigger.start_s or when < trigger.end_s
+
+
+def _cron(at_s: int) -> str:
+    minutes = at_s // MINUTE_S
+    return f"{minutes % 60} {minutes // 60} * * *"
+
+
+def _cron_trigger(trigger: Trigger) -> dict[str, Any]:
+    return {
+        "type": "cron",
+        "metadata": {
+            "timezone": "UTC",
+            "start": _cron(trigger.start_s),
+            "end": _cron(trigger.end_s),
+            "desiredReplicas": str(trigger.replicas),
+        },
+    }

@@ -1,0 +1,120 @@
+"""What `autotune plan-day` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autotune.planning.schedule_files import clock
+from autotune.report.text_blocks import Block, Line, Report, text_table
+from autotune.report.tune_text import assumed_block
+from autotune.report.vocabulary.words import probability
+from autotune.text.numbers import number
+
+
+def day_report(document: Mapping[str, Any]) -> Report:
+    """The schedule, the plans that it is made of, and what it was worth on a recorded day."""
+    total, fixed, risk = document["total"], document["fixed"], document["p_break"]
+    cost = "" if total["cost_usd"] is None else f", {number(total['cost_usd'])} US dollars"
+    said = (
+        f"{number(total['gpu_hours'])} GPU-hours{cost}, {document['saved_frac']:.0%} less than the "
+        f"{number(fixed['gpu_hours'])} of replicas that are enough all day; {total['changes']} changes."
+    )
+    short = [s for s in document["steps"] if s["short_frac"] > 0.0]
+    if short:
+        most = max(s["short_frac"] for s in short)
+        said = f"The cluster is too small in {len(short)} steps: up to {most:.0%} of the load finds no room. {said}"
+    return Report(
+        headline=f"{document['study']}: a day of {len(document['steps'])} steps, by {document['traffic']['days']} days",
+        reason=said,
+        tone="bad" if short else "good",
+        lines=(
+            (
+                f"P(a limit breaks in any step) {probability(risk['of_day'])} by the forecast, "
+                f"{probability(risk['of_day_with_calibration'])} with the cost model's own errors"
+            ),
+        ),
+        blocks=(*day_blocks(document), assumed_block(tuple(document["assumptions"]))),
+    )
+
+
+def day_blocks(document: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Schedule, plans, replay."""
+    return _schedule(document), _plans(document), _replay(document)
+
+
+def _schedule(document: Mapping[str, Any]) -> Block:
+    rows = [
+        (
+            clock(s["start_s"]),
+            f"{document['plans'][s['plan_index']]['replica']} x {s['replicas']}",
+            s["change"] or "–",
+            f"{s['gpus']:,}",
+            f"{number(s['load_per_s'])} ({number(s['load_low_per_s'])} to {number(s['load_high_per_s'])})",
+            number(s["planned_per_s"]),
+            number(s["capacity_per_s"]),
+            probability(s["p_break"]),
+        )
+        for s in document["steps"]
+    ]
+    header = ("from, UTC", "plan x replicas", "change", "GPUs", "load (80 % range)", "planned", "capacity", "P(break)")
+    lines = (
+        (
+            "load, planned and capacity in requests/s, of the fullest minute; there is room for what is planned, "
+            f"which a step's load exceeds with probability {document['risk_of_step']:g}"
+        ),
+        (
+            f"a replica starts before the step that needs it; a change is made where it saves "
+            f"{document['change_gpu_hours']:g} GPU-hours or more"
+        ),
+    )
+    return Block(title="Schedule", table=text_table(header, rows, texts=(0, 1, 2)), lines=lines)
+
+
+def _plans(document: Mapping[str, Any]) -> Block:
+    rows = [
+        (
+            p["replica"],
+            p["engine"],
+            str(p["gpus_per_replica"]),
+            f"{number(p['capacity_per_replica_per_s']['least'])} to {number(p['capacity_per_replica_per_s']['most'])}",
+            f"{p['simulated_over_closed_form']:.0%}",
+            f"{p['start_s']:,.0f} s",
+            f"{p['drain_s']:,.0f} s",
+            f"{p['steps']}",
+        )
+        for p in document["plans"]
+    ]
+    header = ("replica", "engine", "GPUs", "requests/s", "simulated", "starts in", "drains in", "steps")
+    lines = (
+        (
+            "requests/s: what one replica takes within the limits, over the traffic of a day; simulated: what it "
+            "keeps of the closed form's figure once single requests are served"
+        ),
+    )
+    return Block(title="Plans", table=text_table(header, rows, texts=(0, 1)), lines=lines)
+
+
+def _replay(document: Mapping[str, Any]) -> Block:
+    replay = document["replay"]
+    rows = [_strategy(name, s) for name, part in _parts(replay) for s in part]
+    header = ("traffic", "strategy", "GPU-hours", "US dollars", "within limits", "steps that break one")
+    surges = ", ".join(clock(start) for start, _ in replay["surges_s"])
+    seen = "by a schedule made from the days before" if replay["unseen"] else "by a schedule made from that day"
+    lines: list[str | Line] = [
+        (
+            f"day {replay['day'] + 1} of the log, {replay['requests']:,} requests, simulated {seen}; surges: twice the "
+            f"load from {surges} on"
+        ),
+        *(f"{s['strategy']}: {s['is']}" for s in replay["strategies"]),
+    ]
+    return Block(title="Replay", table=text_table(header, rows, texts=(0, 1)), lines=tuple(lines))
+
+
+def _parts(replay: Mapping[str, Any]) -> tuple[tuple[str, Sequence[Mapping[str, Any]]], ...]:
+    return ("as it came", replay["strategies"]), ("with surges", replay["with_surges"])
+
+
+def _strategy(traffic: str, s: Mapping[str, Any]) -> tuple[str, ...]:
+    share = "–" if s["attainment_frac"] is None else f"{s['attainment_frac']:.2%}"
+    return traffic, s["strategy"], number(s["gpu_hours"]), number(s["cost_usd"]), share, str(s["steps_broken"])
