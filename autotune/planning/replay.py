@@ -22,7 +22,7 @@ from costmodel.simulation.requests import Requests
 from costmodel.simulation.served import Served
 from costmodel.simulation.simulate import Simulated, simulate
 
-MOST_REQUESTS = 12_000
+MOST_REQUESTS = 8_000
 """Simulated for each strategy."""
 JUDGED_REQUESTS = 20
 """Of a step, at least, for its limits to be judged."""

@@ -21,6 +21,7 @@ from autotune.scoring.best_knobs import score
 from autotune.simulation import PercentileLimit, PlanSimulation, Traffic, recorded_requests, simulate_plan
 from autotune.simulation.report_simulation import limits_of_requests
 from autotune.study import Study, in_place
+from autotune.study.sections import PERCENTILE_FIELDS
 from autotune.traffic import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult, tune
@@ -73,7 +74,8 @@ def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floa
         InputError: no plan keeps the limits at any load.
     """
     profiles, mix = loads.mixes()
-    whole = with_traffic(study, _whole(profiles), load="mean")
+    means = on_means(study)
+    whole = with_traffic(means, _whole(profiles), load="mean")
     asked = capacity_study(replace(in_place(whole), baseline=None))
     rough = tune(replace(asked, workload=replace(asked.workload, points=())))
     ranked, _ = rank(asked, score(asked, [p.candidate for p in rough.ranked[:SHORTLIST]]))
@@ -89,8 +91,22 @@ def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floa
     requests = sampled_requests(loads, whole.workload.prefix_cache_hit_frac, whole.workload.arrival_cv)
     limits = limits_of_requests(study)
     return tuple(
-        _scaled(study, plan, profiles, mix, limits, requests, capacities=drawn[row]) for row, plan in enumerate(plans)
+        _scaled(means, plan, profiles, mix, limits, requests, capacities=drawn[row]) for row, plan in enumerate(plans)
     )
+
+
+def on_means(study: Study) -> Study:
+    """The study with limits on means alone, for the closed form: single requests are held against theirs by simulation.
+
+    The mean is to keep what nine requests in ten or all of them together have to keep.
+    """
+    given = study.constraints
+    means: dict[str, float | None] = {}
+    for name in ("ttft", "tpot", "e2e"):
+        fields = (f"{name}_s", f"{name}_p90_s", f"{name}_p95_s", f"{name}_p99_s")
+        means[f"{name}_s"] = min((b for f in fields if (b := getattr(given, f)) is not None), default=None)
+    dropped = dict.fromkeys((f"{name}_{share}_s" for name, share in PERCENTILE_FIELDS), None)
+    return replace(study, constraints=replace(given, **dropped, **means, attainment_frac=None))
 
 
 def sampled_requests(loads: DayLoads, hit_frac: float, arrival_cv: float) -> Requests:

@@ -1,0 +1,39 @@
+"""Whole days and whole clusters, stated with their sizes: `python -m benchmarks.planning`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from autotune.planning import DayQuestion, DayShape, joined_days, plan_day
+from autotune.traffic import read_traffic
+from autotune.traffic.load import load_study
+
+ROOT = Path(__file__).parent.parent
+TRACE = ROOT / "tests" / "data" / "azure_llm_2023_conv.csv"
+DAY = ROOT / "studies" / "day-llama-70b-64xh100.toml"
+
+
+def main() -> None:
+    """Print every figure."""
+    quick = "--quick" in sys.argv
+    day(days=2 if quick else 7, peak_per_s=1.0 if quick else 4.0)
+
+
+def day(*, days: int, peak_per_s: float) -> None:
+    """CPU seconds of `plan-day` on a log of days, reading it included."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.csv"
+        content = joined_days(read_traffic(str(TRACE)), DayShape(peak_per_s=peak_per_s), days=days)
+        log.write_text(content, encoding="utf-8")
+        start = time.process_time()
+        found = plan_day(load_study(DAY), str(log), read_traffic(str(log)), DayQuestion())
+        cpu_s = time.process_time() - start
+    requests = found.loads.requests.times_s.size
+    print(f"plan-day: {days} days, {requests:,} requests, {len(found.plans)} plans deep: {cpu_s:.1f} CPU-s")
+
+
+if __name__ == "__main__":
+    main()

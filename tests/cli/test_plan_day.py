@@ -1,0 +1,97 @@
+"""`autotune plan-day` end to end, and what it says of input that it cannot plan by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autotune.cli.options import EXIT_INFEASIBLE, EXIT_INPUT
+from autotune.planning import DayShape, joined_days
+from autotune.traffic import read_traffic
+from tests.command import autotune
+from tests.studies import FOLDER
+
+STUDY = str(FOLDER / "day-llama-70b-64xh100.toml")
+TRACE = "tests/data/azure_llm_2023_conv.csv"
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two days of up to two requests a second."""
+    file = tmp_path_factory.mktemp("days") / "days.csv"
+    file.write_text(joined_days(read_traffic(TRACE), DayShape(peak_per_s=2.0), days=2), encoding="utf-8")
+    return str(file)
+
+
+def planned(log: str, *words: str) -> dict[str, Any]:
+    """The answer as JSON."""
+    done = autotune("plan-day", STUDY, "--traffic", log, "--json", *words)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_end_to_end(log: str, tmp_path: Path) -> None:
+    """Every step has room for what is planned; totals are sums of the steps; the files say what the answer says."""
+    page, folder = tmp_path / "page.html", tmp_path / "day"
+    found = planned(log, "--html", str(page), "--out", str(folder))
+    steps = found["steps"]
+    assert [s["start_s"] for s in steps] == [3600 * i for i in range(24)]
+    assert all(s["capacity_per_s"] >= s["planned_per_s"] * (1 - 1e-9) for s in steps)
+    assert all(s["load_low_per_s"] < s["load_per_s"] < s["load_high_per_s"] for s in steps)
+    assert found["total"]["gpu_hours"] >= sum(s["gpus"] for s in steps)
+    assert found["total"]["cost_usd"] == pytest.approx(2.5 * found["total"]["gpu_hours"])
+    assert found["total"]["gpu_hours"] < found["fixed"]["gpu_hours"]
+    assert max(s["p_break"] for s in steps) <= found["p_break"]["of_day"] < 1.0
+    names = [s["strategy"] for s in found["replay"]["strategies"]]
+    assert (
+        names == [s["strategy"] for s in found["replay"]["with_surges"]] == ["planned", "fixed", "reactive", "oracle"]
+    )
+    hours = {s["strategy"]: s["gpu_hours"] for s in found["replay"]["strategies"]}
+    assert hours["oracle"] <= hours["fixed"]
+    assert hours["planned"] <= hours["fixed"]
+    assert all(0.9 < s["attainment_frac"] <= 1.0 for s in found["replay"]["strategies"])
+    assert found["replay"]["unseen"]
+    assert "<svg" in page.read_text(encoding="utf-8")
+    assert json.loads((folder / "day.json").read_text(encoding="utf-8")) == found
+    scaled = list(yaml.safe_load_all((folder / "keda.yaml").read_text(encoding="utf-8")))
+    assert len(scaled) == len({s["plan_index"] for s in steps})
+    bounds = yaml.safe_load((folder / "dynamo-planner.yaml").read_text(encoding="utf-8"))["bounds"]
+    assert [b["min_endpoint"] for b in bounds] == [s["replicas"] for s in steps]
+    assert (folder / "day.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_a_cluster_that_is_too_small(log: str) -> None:
+    """Where two GPUs are all there are, the answer is there and says in which steps load finds no room."""
+    done = autotune("plan-day", STUDY, "--traffic", log, "--set", "cluster.gpus=2", "--json")
+    assert done.returncode == EXIT_INFEASIBLE, done.stderr
+    found = json.loads(done.stdout)
+    assert not found["keeps"]
+    assert all((s["short_frac"] > 0.0) == (s["capacity_per_s"] < s["planned_per_s"]) for s in found["steps"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--step", "7m"), "divide a day"),
+        (("--step", "2m"), "to start or drain"),
+        (("--set", "constraints.tpot_ms=0.1"), "at any load"),
+    ],
+)
+def test_mistakes(log: str, words: tuple[str, ...], message: str) -> None:
+    """A step that does not fit, one too short to start in, and limits that nothing keeps are errors that say so."""
+    done = autotune("plan-day", STUDY, "--traffic", log, *words)
+    assert done.returncode == EXIT_INPUT
+    assert message in done.stderr
+
+
+def test_a_folder_of_others_is_left_alone(log: str, tmp_path: Path) -> None:
+    """Files that no earlier plan-day wrote are not overwritten."""
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    done = autotune("plan-day", STUDY, "--traffic", log, "--out", str(tmp_path))
+    assert done.returncode == EXIT_INPUT
+    assert "--out" in done.stderr
+    assert (tmp_path / "mine.txt").read_text(encoding="utf-8") == "mine"
