@@ -20,6 +20,7 @@ COMMANDS = {
     "calibrate": "calibrate",
     "evaluate": "evaluate",
     "simulate": "simulate",
+    "traffic": "traffic",
     "compare": "compare",
     "retune": "retune",
     "schedule": "schedule",
