@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, SHOWN
+from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, READING, SHOWN
 
 if TYPE_CHECKING:
+    from autotune.study import Study
     from autotune.traffic import WorkloadProfile
+    from autotune.traffic.options import ReadOptions
 
 
 @click.command()
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="The plan to compare with; best: the first of the ranking.",
 )
-@click.option("--traffic", metavar="FILE", help="A request log; its traffic replaces the study's workload.")
+@click.option(
+    "--traffic", metavar="FILE", help="A request log or metrics; their traffic replaces the study's workload."
+)
+@READING
 @FORMAT
 @OUT_FILE
 @SHOWN
@@ -32,6 +37,7 @@ def compare(
     current: str | None,
     candidate: str,
     traffic: str | None,
+    reading: ReadOptions,
     form: str | None,
     out: str | None,
     as_json: bool,
@@ -57,16 +63,18 @@ def compare(
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     question = load_study(Path(study), overrides)
-    profile = None if traffic is None else _profile(traffic)
+    profile = None if traffic is None else _profile(traffic, reading, question)
     document = comparison_document(compared(question, current, candidate, traffic=profile, source=traffic))
     publish(document, comparison_report, _page, form=form, out=out)
 
 
-def _profile(source: str) -> WorkloadProfile:
+def _profile(source: str, reading: ReadOptions, study: Study) -> WorkloadProfile:
+    from dataclasses import replace
+
     from autotune.traffic import read_traffic
     from costmodel.errors import InputError
 
-    log = read_traffic(source)
+    log = read_traffic(source, options=replace(reading, model=study.arch.name))
     if log.refusal is not None:
         raise InputError.single(source, f"cannot be compared on: {log.refusal}")
     return log.profile()

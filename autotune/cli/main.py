@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "simulate": "simulate",
     "plan-day": "plan_day:plan_day",
+    "traffic": "traffic",
     "compare": "compare",
     "retune": "retune",
     "schedule": "schedule",

@@ -13,6 +13,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_INPUT = 2
 EXIT_INFEASIBLE = 3
+EXIT_REFUSED = 4
 EXIT_INTERRUPTED = 130
 
 STUDY = click.argument("study", type=click.Path(dir_okay=False, path_type=str))
@@ -68,6 +69,38 @@ def QUESTION(command: Command) -> Command:  # noqa: N802  # an option like the o
 def SHOWN(command: Command) -> Command:  # noqa: N802
     """JSON, or tables for people."""
     return JSON(TABLE(command))
+
+
+def READING(command: Command) -> Command:  # noqa: N802
+    """What a request log or metrics leave open: passed on as `reading`, an `autotune.traffic.options.ReadOptions`."""
+
+    @click.option(
+        "--time-unit",
+        type=click.Choice(["s", "ms", "us", "ns"]),
+        help="Of times that are numbers. Default: recognised.",
+    )
+    @click.option(
+        "--block-tokens", type=click.IntRange(1, 1 << 20), help="Prompt tokens per block hash. Default: recognised."
+    )
+    @click.option(
+        "--max-bad", type=float, default=0.05, show_default=True, help="Share of unusable lines that is borne."
+    )
+    @click.option(
+        "--match",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Only requests with this label or field, as model_name=my-model. Repeatable.",
+    )
+    @wraps(command)
+    def reading(
+        *args: Any, time_unit: str | None, block_tokens: int | None, max_bad: float, match: tuple[str, ...], **rest: Any
+    ) -> Any:
+        from autotune.traffic.options import read_options
+
+        options = read_options(time_unit=time_unit, block_tokens=block_tokens, max_bad_frac=max_bad, match=match)
+        return command(*args, reading=options, **rest)
+
+    return cast("Command", reading)
 
 
 def wants_json(as_json: bool, as_table: bool) -> bool:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from autotune.cli.options import QUESTION, SHOWN, wants_json
+from autotune.cli.options import QUESTION, READING, SHOWN, wants_json
+
+if TYPE_CHECKING:
+    from autotune.traffic.options import ReadOptions
 
 MIN_LOAD, MAX_LOAD = 0.01, 10.0
 
@@ -14,6 +19,7 @@ MIN_LOAD, MAX_LOAD = 0.01, 10.0
 @click.option(
     "--traffic", required=True, multiple=True, metavar="FILE", help="Request log; several follow each other in order."
 )
+@READING
 @click.option("--step", default="10m", show_default=True, metavar="TIME", help="How often is decided.")
 @click.option("--window", default="30m", show_default=True, metavar="TIME", help="How far back each decision looks.")
 @click.option(
@@ -37,6 +43,7 @@ def replay(
     study: str,
     overrides: tuple[str, ...],
     traffic: tuple[str, ...],
+    reading: ReadOptions,
     step: str,
     window: str,
     load: str,
@@ -72,7 +79,7 @@ def replay(
         raise InputError.single("--window", f"must be at least a step, {step_s:g} s, got {window_s:g} s")
     load_frac = _load_frac(load)
     loaded = load_study(Path(study), overrides)
-    logs = [read_traffic(source) for source in traffic]
+    logs = [read_traffic(source, options=reading) for source in traffic]
     quiet = wants_json(as_json, as_table)
     with progress_bar(quiet=quiet) as report:
         found = walk(

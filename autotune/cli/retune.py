@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from autotune.cli.lazy_group import LazyGroup
-from autotune.cli.options import QUESTION, SHOWN, wants_json
+from autotune.cli.options import EXIT_REFUSED, QUESTION, READING, SHOWN, wants_json
 
 if TYPE_CHECKING:
     from autotune.retuning.lock import BusyError
     from autotune.retuning.retune_once import Outcome
+    from autotune.traffic.options import ReadOptions
 
 TIMEOUT = "30s"
-EXIT_REFUSED = 4
 EXIT_SWITCH = 10
 EXIT_BUSY = 75
 
@@ -51,8 +51,16 @@ def retune() -> None:
 @retune.command(name="run", hidden=True)
 @QUESTION
 @click.option("--traffic", required=True, metavar="FILE|URL", help="Request log, or metrics of a running server.")
+@READING
 @STATE
 @click.option("--window", default="24h", show_default=True, metavar="TIME", help="How far back: 90m, 24h, 7d.")
+@click.option(
+    "--min-cover",
+    type=float,
+    default=0.01,
+    show_default=True,
+    help="Share of the window that a log has to cover; below, nothing is decided (exit code 4).",
+)
 @NOW
 @click.option(
     "--timeout",
@@ -69,8 +77,10 @@ def run(
     study: str,
     overrides: tuple[str, ...],
     traffic: str,
+    reading: ReadOptions,
     state: str,
     window: str,
+    min_cover: float,
     now: str | None,
     timeout: str,
     apply: bool,
@@ -81,6 +91,7 @@ def run(
 ) -> None:
     """Decide on the window that ends now."""
     import time
+    from dataclasses import replace
     from pathlib import Path
 
     from autotune.cli.output import progress_bar
@@ -104,6 +115,7 @@ def run(
                 window_s=window_s,
                 now_s=now_s,
                 timeout_s=timeout_s,
+                options=replace(reading, least_cover_frac=min_cover),
                 apply=apply,
                 progress=report,
             )

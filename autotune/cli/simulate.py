@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, READING, SHOWN
+
+if TYPE_CHECKING:
+    from autotune.traffic.options import ReadOptions
 
 
 @click.command()
 @QUESTION
 @click.option("--plan", help="Plan to simulate, as a short or a full plan string. Default: the study's baseline.")
 @click.option("--traffic", help="Request log to serve, in any form that `retune` reads; - for standard input.")
+@READING
 @click.option("--rate", type=float, help="Requests per second, in place of the study's.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a page with the distributions and the timeline.")
 @SHOWN
@@ -21,6 +26,7 @@ def simulate(
     overrides: tuple[str, ...],
     plan: str | None,
     traffic: str | None,
+    reading: ReadOptions,
     rate: float | None,
     html: str | None,
     as_json: bool,
@@ -66,7 +72,7 @@ def simulate(
     if traffic is None:
         asked = study_traffic(loaded, rate_per_s=rate, count=REQUESTS_OF_ONE)
     else:
-        asked = traffic_of_log(loaded, traffic)
+        asked = traffic_of_log(loaded, traffic, reading)
     found = simulate_plan(loaded, named.result, asked)
     document = finite(simulation_document(loaded, named.result, asked, found, sweep=traffic is None))
     if html is not None:

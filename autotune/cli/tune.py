@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from autotune.cli.options import BACKEND, EXIT_INFEASIBLE, JOBS, QUESTION, SCHEDULER, SHOWN, STORAGE, wants_json
+from autotune.cli.options import (
+    BACKEND,
+    EXIT_INFEASIBLE,
+    JOBS,
+    QUESTION,
+    READING,
+    SCHEDULER,
+    SHOWN,
+    STORAGE,
+    wants_json,
+)
 from autotune.cli.shard import SHARD, read_shard, run_shard, shard_report
 
 if TYPE_CHECKING:
     from autotune.report.text_blocks import Report
     from autotune.storage import Store
     from autotune.study import Study
+    from autotune.traffic.options import ReadOptions
     from autotune.tuning.executor import Executor
 
 Progress = Callable[[int, int], None]
@@ -38,6 +49,12 @@ POOLED_WIDTH = 32
     is_flag=True,
     help="The Pareto front of throughput, TTFT, TPOT and (where prices are given) cost, instead of a ranking.",
 )
+@click.option(
+    "--traffic",
+    metavar="FILE|URL",
+    help="Request log, or metrics of a server, whose lengths, rate and arrivals take the place of [workload]'s.",
+)
+@READING
 @STORAGE
 @click.option("--no-storage", is_flag=True, help="Keep nothing; score everything again.")
 @SHARD
@@ -53,6 +70,8 @@ def tune(
     out: str | None,
     html: str | None,
     pareto: bool,
+    traffic: str | None,
+    reading: ReadOptions,
     storage: str | None,
     no_storage: bool,
     shard: str | None,
@@ -76,7 +95,7 @@ def tune(
     from autotune.tuning.executor import open_executor
     from costmodel.errors import InputError
 
-    loaded = load_study(Path(study), overrides)
+    loaded = load_study(Path(study), overrides, traffic=traffic, options=reading)
     if pareto and html is not None:
         raise InputError.single("--html", "must go without --pareto: the page is of a ranking, and draws its front")
     share = None

@@ -47,15 +47,20 @@ class ServerMetrics:
     prefix: str
     """Of all its own metrics."""
     prompt_tokens: str
-    """Histogram of requests by prompt tokens."""
+    """Histogram of requests by prompt tokens; empty: there is none."""
     output_tokens: str
-    """Histogram of requests by output tokens."""
+    """Histogram of requests by output tokens; empty: there is none."""
     ttft_s: str
     """Histogram of requests by time to first token."""
     cache_hits: tuple[str, ...]
     """Prompt tokens found in the prefix cache; names of several versions, of which a server has one."""
     cache_queries: tuple[str, ...]
     """Prompt tokens looked for in the prefix cache."""
+    prompt_total: tuple[str, ...] = ()
+    """Counter of prompt tokens, which gives their mean where there is no histogram."""
+    output_total: tuple[str, ...] = ()
+    requests_total: tuple[str, ...] = ()
+    """Counter of requests that were served."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

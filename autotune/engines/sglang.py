@@ -14,7 +14,7 @@ from typing import ClassVar
 from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, facts, middle, shared_prefix
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
-from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, Router
+from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, Router, ServerMetrics
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList, option_list, versions
 from autotune.engines.service import BenchLoad, Service
@@ -144,6 +144,17 @@ class Sglang(Engine):
     bench_client = "sglang_bench"
     bench_result = "result.jsonl"
     router = SglangRouter()
+    metrics = ServerMetrics(
+        prefix="sglang:",
+        prompt_tokens="sglang:prompt_tokens_histogram",
+        output_tokens="sglang:generation_tokens_histogram",
+        ttft_s="sglang:time_to_first_token_seconds",
+        cache_hits=("sglang:cached_tokens_total",),
+        cache_queries=("sglang:prompt_tokens_total",),
+        prompt_total=("sglang:prompt_tokens_total",),
+        output_total=("sglang:generation_tokens_total",),
+        requests_total=("sglang:num_requests_total",),
+    )
 
     def longer_stages(self, pp: int, remainder: int) -> range:
         """The last."""

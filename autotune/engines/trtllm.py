@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine, FilePath, HostSlots
-from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes
+from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, ServerMetrics
 from autotune.engines.layout_rules import Rule
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
@@ -112,6 +112,17 @@ class Trtllm(Engine):
     image_name = "tensorrt-llm/release"
     bench_client = VLLM.bench_client  # its server speaks OpenAI's API, as vLLM's client does
     bench_result = VLLM.bench_result
+    metrics = ServerMetrics(
+        prefix="trtllm_",
+        prompt_tokens="",
+        output_tokens="",
+        ttft_s="trtllm_time_to_first_token_seconds",
+        cache_hits=("trtllm_prompt_cached_tokens_total",),
+        cache_queries=("trtllm_prompt_tokens_total",),
+        prompt_total=("trtllm_prompt_tokens_total",),
+        output_total=("trtllm_generation_tokens_total",),
+        requests_total=("trtllm_request_success_total",),
+    )
 
     def longer_stages(self, pp: int, remainder: int) -> range:  # noqa: ARG002  # of any number alike
         """The first."""

@@ -150,6 +150,9 @@ class Vllm(Engine):
         ttft_s="vllm:time_to_first_token_seconds",
         cache_hits=("vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total"),
         cache_queries=("vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total"),
+        prompt_total=("vllm:prompt_tokens_total",),
+        output_total=("vllm:generation_tokens_total",),
+        requests_total=("vllm:request_success_total",),
     )
     dynamo = DynamoBackend(
         framework="vllm",

@@ -39,6 +39,9 @@ def retune_paragraph(document: dict[str, Any]) -> str:
         f"{document['decision'].upper()} ({document['rule']}): {document['reason']}.",
         f"Window {window['start']} to {window['end']}; {document['drift']['reason']}.",
     ]
+    covered = document["traffic"].get("covered_frac", 1.0)
+    if covered < 0.95:
+        parts.append(f"The log covers {covered:.1%} of the window: its rate is that of the time covered.")
     current, candidate = document["current"], document["candidate"]
     if candidate is not None:
         parts.append(

@@ -21,6 +21,8 @@ from autotune.retuning.lock import locked
 from autotune.retuning.state import apply_decision, launch_of, open_state, past_switches
 from autotune.retuning.window import TIMEOUT_S, Drift, Window, compare_profiles, read_window
 from autotune.study import Baseline, Study, study_fingerprint
+from autotune.traffic.options import ReadOptions
+from autotune.traffic.read import AS_THEY_SAY
 from costmodel.errors import InputError
 
 WARM_PLANS = 8
@@ -48,6 +50,7 @@ def retune(
     window_s: float,
     now_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
+    options: ReadOptions = AS_THEY_SAY,
     apply: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
@@ -60,6 +63,7 @@ def retune(
         window_s: length of the window that ends now, seconds.
         now_s: the end of the window, Unix time; None: the log's last request, or the clock where there is none.
         timeout_s: of an address.
+        options: what the log does not say of itself.
         apply: whether a switch is put into `current.json` at once.
         progress: of the tuning, as in `tune`.
 
@@ -77,6 +81,7 @@ def retune(
             now_s=now_s,
             warm_from_s=_warm_from_s(study, ledger),
             timeout_s=timeout_s,
+            options=options,
         )
         inputs = _inputs(study, window)
         known = ledger.decision(inputs["id"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autotune.comparison.compare_plans import on_traffic
 from autotune.study import Study
 from autotune.traffic import WorkloadProfile, profile_from_json, read_traffic
 from autotune.traffic.drift import traffic_drift
+from autotune.traffic.options import ReadOptions
+from autotune.traffic.read import AS_THEY_SAY
 
 TIMEOUT_S = 30.0
 """Of an address, unless told otherwise."""
@@ -52,6 +54,7 @@ def read_window(
     now_s: float | None,
     warm_from_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
+    options: ReadOptions = AS_THEY_SAY,
 ) -> Window:
     """Read and profile a window.
 
@@ -62,11 +65,18 @@ def read_window(
         now_s: its end, Unix time; None: the last request.
         warm_from_s: requests before are dropped: a plan that was just started served them cold.
         timeout_s: of an address.
+        options: what the log does not say of itself.
 
     Raises:
         InputError: the traffic cannot be read.
     """
-    log = read_traffic(traffic, window_s=window_s, now_s=now_s, timeout_s=timeout_s)
+    log = read_traffic(
+        traffic,
+        window_s=window_s,
+        now_s=now_s,
+        timeout_s=timeout_s,
+        options=replace(options, model=options.model or study.arch.name),
+    )
     refusal, profile = log.refusal, None
     start = log.start_s if warm_from_s is None else max(log.start_s, warm_from_s)
     if refusal is None:

@@ -7,70 +7,91 @@ an unusual time) is parsed alone, and counted by kind where that fails.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.traffic import names
 from autotune.traffic.lines import whole_lines
+from autotune.traffic.names import canonical
+from autotune.traffic.options import TIME_UNITS, ReadOptions
 from autotune.traffic.problems import MALFORMED, MAX_TOKENS, NO_TIME, TRUNCATED, token_problem
-from autotune.traffic.requests import Gathered
-from autotune.traffic.times import believable, iso_seconds, unit_of
+from autotune.traffic.requests import UNKNOWN, Gathered, Tokens
+from autotune.traffic.times import believable, iso_seconds, recognised_unit
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
 
-TIME_NAMES = ("timestamp", "time", "ts", "arrival_time", "arrived_at", "start_time", "created", "created_at")
-PROMPT_NAMES = (
-    "contexttokens",
-    "context_tokens",
-    "input_length",
-    "prompt_tokens",
-    "input_tokens",
-    "request tokens",
-    "request_tokens",
-    "isl",
-)
-OUTPUT_NAMES = (
-    "generatedtokens",
-    "generated_tokens",
-    "output_length",
-    "completion_tokens",
-    "output_tokens",
-    "response tokens",
-    "response_tokens",
-    "osl",
-)
 Bytes = NDArray[np.uint8]
-_NEWLINE, _RETURN, _COMMA, _POINT, _ZERO = 10, 13, 44, 46, 48
+_NEWLINE, _RETURN, _POINT, _ZERO = 10, 13, 46, 48
+DELIMITERS = (",", "\t", ";")
+SAMPLE = 5_000
+"""Lines by which the unit of times is recognised."""
 _MAX_DIGITS = 8
 _FRACTION_DIGITS = 9
+_DIGITS = re.compile(r"\d{1,8}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """Which columns matter, and how times are written."""
+    """Which columns matter, and how times are written. A column that there is not is -1."""
 
     width: int
     time: int
     prompt: int
     output: int
+    cached: int = -1
+    status: int = -1
+    error: int = -1
+    kind: int = -1
+    model: int = -1
+    usual: tuple[tuple[int, bytes], ...] = ()
+    """Columns, and what they hold in a request that was served; lines with anything else are looked at alone."""
+    wanted: tuple[tuple[int, str], ...] = ()
+    """Columns whose value a request must have to count."""
+    delimiter: str = ","
+    expected_unit: str | None = None
+    """That logs with such columns are known for."""
     iso: bool = True
     unit_s: float = 1.0
 
 
 def read_header(line: bytes) -> Header | None:
     """Columns by their names; None: it names no time, prompt and output tokens."""
-    names = [name.strip().strip('"').lower() for name in line.decode("utf-8-sig", "replace").strip().split(",")]
-    found = [
-        next((names.index(n) for n in known if n in names), -1) for known in (TIME_NAMES, PROMPT_NAMES, OUTPUT_NAMES)
-    ]
-    if min(found) < 0:
+    text = line.decode("utf-8-sig", "replace").strip()
+    delimiter = max(DELIMITERS, key=text.count)
+    titles = [canonical(title) for title in text.split(delimiter)]
+    times = [(i, found) for i, title in enumerate(titles) if (found := names.time_name(title)) is not None]
+    if not times:
         return None
-    return Header(width=len(names), time=found[0], prompt=found[1], output=found[2])
+    time, (_, unit) = min(times, key=lambda found: names.TIME.index(found[1][0]))
+
+    def column(known: tuple[str, ...]) -> int:
+        return next((titles.index(name) for name in known if name in titles), -1)
+
+    header = Header(
+        width=len(titles),
+        time=time,
+        prompt=column(names.SHORT_PROMPT),
+        output=column(names.SHORT_OUTPUT),
+        cached=column(names.CACHED),
+        status=column(names.STATUS),
+        error=column(names.ERROR),
+        kind=column(names.KIND),
+        model=column(names.MODEL),
+        delimiter=delimiter,
+        expected_unit=unit or ("s" if _KNOWN_IN_SECONDS & set(titles) else None),
+    )
+    return header if min(header.prompt, header.output) >= 0 else None
 
 
-def read_csv(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathered) -> tuple[str, ...]:
+_KNOWN_IN_SECONDS = frozenset(("arrivedat", "logtype", "arrivaltimestamp"))
+"""Columns of logs whose times are seconds: Vidur's, BurstGPT's, Splitwise's."""
+
+
+def read_csv(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathered, options: ReadOptions) -> list[str]:
     """Read a log into `gathered`; returns what was assumed.
 
     Args:
@@ -78,46 +99,86 @@ def read_csv(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathere
         first: its beginning, the header's line at least.
         pieces: the rest.
         gathered: what is filled.
+        options: what the log does not say of itself.
 
     Raises:
-        InputError: the header names no time, prompt tokens or output tokens.
+        InputError: the header names no time, prompt tokens or output tokens, or not what is to be matched; or times
+            may be in several units.
     """
     head, _, rest = first.partition(b"\n")
     header = read_header(head)
     if header is None:
         raise InputError.single(name, "must have a header with a time, prompt tokens and output tokens")
-    assumption: str | None = None
+    header = _with_wanted(header, name, head, options)
+    said: list[str] = []
     started = False
     for block, cut_off in whole_lines(pieces, rest):
         if not started:
-            header, assumption, started = _with_times(header, block)
+            rows = [cells for line in block.split(b"\n", SAMPLE)[:SAMPLE] if (cells := _cells(line, header.delimiter))]
+            rows = [cells for cells in rows if len(cells) == header.width]
+            gathered.models.update(cells[header.model] for cells in rows if header.model >= 0)
+            header, said, started = _with_times(_with_usual(header, rows), name, rows, options)
         _read_block(header, block, gathered, cut_off=cut_off)
-    return () if assumption is None else (assumption,)
+    return said
 
 
-def _with_times(header: Header, block: bytes) -> tuple[Header, str | None, bool]:
-    """How times are written, by the first line that has one; without any the block says nothing."""
-    for line in block.split(b"\n", 64)[:64]:
-        cells = _cells(line)
-        if len(cells) != header.width:
-            continue
+def _with_wanted(header: Header, name: str, head: bytes, options: ReadOptions) -> Header:
+    titles = [canonical(t) for t in head.decode("utf-8-sig", "replace").strip().split(header.delimiter)]
+    wanted = []
+    for field, value in options.match.items():
+        column = header.model if canonical(field) in names.MODEL else -1
+        column = titles.index(canonical(field)) if canonical(field) in titles else column
+        if column < 0:
+            raise InputError.single("--match", f"must name a column of {name}: it has no {field!r}")
+        wanted.append((column, value))
+    return replace(header, wanted=tuple(wanted))
+
+
+def _with_usual(header: Header, rows: list[list[str]]) -> Header:
+    """With what the columns hold that say whether a line is a request, and whether it was served."""
+    usual = [(column, value.encode()) for column, value in header.wanted]
+    if header.error >= 0:
+        usual.append((header.error, b""))
+    for cells in rows:
+        failed = header.status >= 0 and names.has_failed(_outcome(cells[header.status]), None)
+        if not failed and not (header.kind >= 0 and names.is_other(cells[header.kind], None)):
+            usual += [(column, cells[column].encode()) for column in (header.status, header.kind) if column >= 0]
+            break
+    return replace(header, usual=tuple(usual))
+
+
+def _with_times(
+    header: Header, name: str, rows: list[list[str]], options: ReadOptions
+) -> tuple[Header, list[str], bool]:
+    """How times are written, by the first lines that have them; without any they say nothing."""
+    numbers: list[float] = []
+    for cells in rows:
         text = cells[header.time]
-        if iso_seconds(text) is not None and not text.isdigit():
-            return header, None, True
+        if not numbers and iso_seconds(text) is not None and not text.isdigit():
+            return header, [], True
         try:
-            unit_s, assumption = unit_of(float(text), relative_s=1.0)
+            numbers.append(float(text))
         except ValueError:
             continue
-        return replace(header, iso=False, unit_s=unit_s), assumption, True
-    return header, None, False
+    finite = np.array([number for number in numbers if np.isfinite(number)])
+    if finite.size == 0:
+        return header, [], False
+    if options.time_unit is not None:
+        return replace(header, iso=False, unit_s=TIME_UNITS[options.time_unit]), [], True
+    unit_s, said = recognised_unit(name, finite, expected=header.expected_unit)
+    return replace(header, iso=False, unit_s=unit_s), list(said), True
 
 
-def _cells(line: bytes) -> list[str]:
+def _outcome(text: str) -> str | bool:
+    return text.lower() == "true" if text.lower() in ("true", "false") else text
+
+
+def _cells(line: bytes, delimiter: str) -> list[str]:
     text = line.decode("utf-8", "replace").strip("\r\n")
     if '"' not in text:
-        return [cell.strip() for cell in text.split(",")]
+        return [cell.strip() for cell in text.split(delimiter)]
     try:
-        return [cell.strip() for cell in next(csv.reader([text], strict=True), [])]
+        return [cell.strip() for cell in next(csv.reader([text], strict=True, delimiter=delimiter), [])]
     except csv.Error:
         return []
 
@@ -132,27 +193,38 @@ def _read_block(header: Header, block: bytes, gathered: Gathered, *, cut_off: bo
     starts, ends = starts[filled], ends[filled]
     times, tokens, plain = _parse(header, data, starts, ends)
     gathered.lines += starts.size
+    cached = tokens[2] if header.cached >= 0 else None
     if plain.all():
-        gathered.add(times, tokens[0], tokens[1])
+        gathered.add(times, tokens[0], tokens[1], cached)
         return
     good = plain.copy()
-    odd = np.flatnonzero(~plain)
-    for i in odd:
-        line = block[starts[i] : ends[i]]
-        parsed = _parse_line(header, line, cut_off=cut_off and i == starts.size - 1)
+    for i in np.flatnonzero(~plain):
+        parsed = _parse_line(header, block[starts[i] : ends[i]], gathered, cut_off=cut_off and i == starts.size - 1)
         if isinstance(parsed, str):
             gathered.problems[parsed] += 1
-            continue
-        times[i], tokens[0][i], tokens[1][i] = parsed
-        good[i] = True
-    gathered.add(times[good], tokens[0][good], tokens[1][good])
+        elif parsed is not None:
+            times[i], tokens[0][i], tokens[1][i], tokens[2][i] = parsed
+            good[i] = True
+    gathered.add(times[good], tokens[0][good], tokens[1][good], None if cached is None else cached[good])
 
 
-def _parse_line(header: Header, line: bytes, *, cut_off: bool) -> tuple[float, int, int] | str:
-    """One line alone; the kind of its problem where it has one."""
-    cells = _cells(line)
+def _parse_line(
+    header: Header, line: bytes, gathered: Gathered, *, cut_off: bool
+) -> tuple[float, int, int, int] | str | None:
+    """One line alone; the kind of its problem where it has one, None where it is no request that counts."""
+    cells = _cells(line, header.delimiter)
     if len(cells) != header.width:
         return TRUNCATED if cut_off or 0 < len(cells) < header.width else MALFORMED
+    if header.kind >= 0 and names.is_other(cells[header.kind], None):
+        gathered.other += 1
+        return None
+    if any(cells[column] != value for column, value in header.wanted):
+        gathered.unmatched += 1
+        return None
+    status = _outcome(cells[header.status]) if header.status >= 0 else None
+    if names.has_failed(status, cells[header.error] if header.error >= 0 else None):
+        gathered.failed += 1
+        return None
     seconds = _seconds(header, cells[header.time])
     if seconds is None:
         return NO_TIME
@@ -162,7 +234,13 @@ def _parse_line(header: Header, line: bytes, *, cut_off: bool) -> tuple[float, i
         return TRUNCATED if cut_off or not cells[-1] else MALFORMED
     if prompt != prompt or output != output:  # NaN
         return MALFORMED
-    return token_problem(prompt, output) or (seconds, int(prompt), int(output))
+    if output == 0 and prompt >= 1:
+        gathered.failed += 1
+        return None
+    cached = cells[header.cached] if header.cached >= 0 else ""
+    return token_problem(prompt, output) or (
+        seconds, int(prompt), int(output), min(int(cached), int(prompt)) if _DIGITS.fullmatch(cached) else UNKNOWN
+    )  # fmt: skip
 
 
 def _seconds(header: Header, text: str) -> float | None:
@@ -177,9 +255,9 @@ def _seconds(header: Header, text: str) -> float | None:
 
 def _parse(
     header: Header, data: Bytes, starts: Ints, ends: Ints
-) -> tuple[Floats, tuple[NDArray[np.int32], NDArray[np.int32]], NDArray[np.bool_]]:
-    """All lines at once: times, prompts and outputs, and which lines were plain enough for that."""
-    commas = np.append(np.flatnonzero(data == _COMMA), data.size)
+) -> tuple[Floats, tuple[Tokens, Tokens, Tokens], NDArray[np.bool_]]:
+    """All lines at once: times; prompt, output and cached tokens; and which lines were plain enough for that."""
+    commas = np.append(np.flatnonzero(data == ord(header.delimiter)), data.size)
     first = np.searchsorted(commas, starts)
     fits = np.searchsorted(commas, ends) - first == header.width - 1
 
@@ -196,8 +274,23 @@ def _parse(
         times = times * header.unit_s
         times_plain &= times < 253402300800.0
     plain = fits & prompt_plain & output_plain & times_plain
+    for column, word in header.usual:
+        plain &= _equal(data, *bounds(column), word)
     plain &= (prompt >= 1) & (prompt <= MAX_TOKENS) & (output >= 1) & (output <= MAX_TOKENS)
-    return times, (prompt.astype(np.int32), output.astype(np.int32)), plain
+    cached = np.zeros_like(prompt)
+    if header.cached >= 0:
+        cached, cached_plain = _whole(data, *bounds(header.cached))
+        plain &= cached_plain
+    found = (prompt.astype(np.int32), output.astype(np.int32), np.minimum(cached, prompt).astype(np.int32))
+    return times, found, plain
+
+
+def _equal(data: Bytes, begin: Ints, end: Ints, word: bytes) -> NDArray[np.bool_]:
+    """Cells that hold just the word."""
+    same = end - begin == len(word)
+    for place, byte in enumerate(word):
+        same &= data[np.minimum(begin + place, data.size - 1)] == byte
+    return same
 
 
 def _whole(data: Bytes, begin: Ints, end: Ints) -> tuple[Ints, NDArray[np.bool_]]:
@@ -294,8 +387,3 @@ def _days(year: Ints, month: Ints, day: Ints) -> Ints:
 def looks_like_csv(first: bytes) -> bool:
     """Whether the beginning of a log is a header that `read_csv` takes."""
     return read_header(first.partition(b"\n")[0]) is not None
-
-
-def needed_columns() -> Sequence[str]:
-    """One line per column that a header must name, for messages."""
-    return [" | ".join(names) for names in (TIME_NAMES, PROMPT_NAMES, OUTPUT_NAMES)]

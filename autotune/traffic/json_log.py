@@ -1,81 +1,202 @@
-"""Request logs as JSON lines: Mooncake's traces, and access logs of OpenAI-compatible servers with usage fields."""
+"""Request logs as JSON: traces with block hashes, proxies' and gateways' logs, spans, sessions of agents.
+
+A line is a request, or holds lists of them. Fields are found by what they mean (`autotune.traffic.names`), wherever
+they lie in the line.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
+from autotune.traffic import names
+from autotune.traffic.blocks import Blocks, BoundedCaches, block_tokens
 from autotune.traffic.lines import whole_lines
+from autotune.traffic.names import canonical, first_of
+from autotune.traffic.options import TIME_UNITS, ReadOptions
 from autotune.traffic.problems import MALFORMED, NO_TIME, NO_TOKENS, TRUNCATED, token_problem
-from autotune.traffic.requests import UNKNOWN, Gathered
-from autotune.traffic.times import believable, iso_seconds, unit_of
+from autotune.traffic.requests import MAX_MODELS, UNKNOWN, Gathered
+from autotune.traffic.times import believable, iso_seconds, recognised_unit
 
-TIME_NAMES = ("timestamp", "time", "ts", "@timestamp", "created", "created_at", "start_time", "arrival_time")
-PROMPT_NAMES = ("input_length", "prompt_tokens", "input_tokens", "context_tokens")
-OUTPUT_NAMES = ("output_length", "completion_tokens", "output_tokens", "generated_tokens")
-STATUS_NAMES = ("status", "status_code")
-NESTED = ("response", "body", "usage", "request", "data")
-"""Objects within a line in which the fields may lie, as in `{"response": {"body": {"usage": {…}}}}`."""
-DEPTH = 4
-BLOCK_TOKENS = 512
-"""Prompt tokens per entry of `hash_ids` in Mooncake's traces (Qin et al. 2024, arXiv:2407.00079, appendix)."""
-MAX_BLOCKS = 4_000_000
-"""Distinct blocks that are remembered; a cache that holds more is larger than a cluster's."""
+DEPTH = 5
+NODES = 2_000
+"""Objects of a line that are looked into."""
 BATCH = 50_000
-FAILED_FROM = 400
-"""HTTP status from which a request was not served."""
+FIRST_BATCH = 5_000
+"""Requests by which units are recognised."""
+MAX_CALLS = 100_000
+"""Requests of one line."""
+WITHIN = frozenset(
+    ("usage", "response", "body", "request", "attributes", "metadata", "metrics", "data", "result", "payload",
+     "usageobject", "usagedetails", "prompttokensdetails", "inputtokensdetails", "message", "llm", "tokens", "token",
+     "resource", "fields", "jsonpayload", "properties", "standardloggingobject", "log", "record", "event", "params",
+     "stats", "timing", "timings", "usagemetadata", "http", "labels", "ai", "meta", "tokenusage", "genai", "value")
+)  # fmt: skip
+"""Objects within a line in which fields may lie, as in `{"response": {"body": {"usage": {…}}}}`."""
 
 
-@dataclass(slots=True)
-class _Reader:
+Moment = tuple[float, bool]
+"""A time, and whether it is in seconds; else it is in the log's unit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    time: float
+    known_s: bool
+    prompt: int
+    output: int
+    cached: int
+    ids: tuple[Hashable, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class JsonRequests:
+    """Requests out of objects, one after the other."""
+
+    name: str
     gathered: Gathered
-    unit_s: float | None = None
+    options: ReadOptions
     assumptions: list[str] = field(default_factory=list)
-    rows: list[tuple[float, int, int, int]] = field(default_factory=list)
-    blocks: set[int] = field(default_factory=set)
+    _unit_s: float | None = None
+    _block_tokens: int | None = None
+    _settled: bool = False
+    _expected: str | None = None
+    _rows: list[_Row] = field(default_factory=list)
+    _blocks: Blocks = field(default_factory=Blocks)
+    _caches: BoundedCaches | None = None
 
     def line(self, raw: bytes, *, cut_off: bool) -> None:
-        self.gathered.lines += 1
+        """One line."""
         try:
             content = json.loads(raw)
         except (ValueError, RecursionError):
+            self.gathered.lines += 1
             self.gathered.problems[TRUNCATED if cut_off or not raw.rstrip().endswith(b"}") else MALFORMED] += 1
             return
+        self.value(content)
+
+    def value(self, content: Any) -> None:
+        """One object, or a list of them."""
+        if isinstance(content, dict) and "resourceSpans" in content:
+            content = _requests_of(content)
+        if isinstance(content, list):
+            for item in content:
+                self.value(item)
+            return
+        self.gathered.lines += 1
         if not isinstance(content, dict):
             self.gathered.problems[MALFORMED] += 1
             return
-        status = _found(content, STATUS_NAMES)
-        if isinstance(status, int) and status >= FAILED_FROM:
-            self.gathered.failed += 1
-            return
-        problem = self._request(content)
+        problem = self._object(content, None, 0)
         if problem is not None:
             self.gathered.problems[problem] += 1
 
-    def _request(self, content: Mapping[str, Any]) -> str | None:
-        prompt, output = (_number(_found(content, names)) for names in (PROMPT_NAMES, OUTPUT_NAMES))
+    def _object(self, content: Mapping[str, Any], session: Moment | None, depth: int) -> str | None:
+        """A request, or a session of requests; what is wrong with it. `session`: when what is around it began."""
+        fields, lists = _flat(content)
+        calls = [item for inner in lists for item in inner if _counts(item)][:MAX_CALLS] if depth < DEPTH else []
+        prompt, output = _count(names.SHORT_PROMPT, fields), _count(names.SHORT_OUTPUT, fields)
+        if calls and (prompt is None or output is None or not depth):
+            return self._session(fields, calls, session, depth)
+        problem = self._request(fields, prompt, output, session)
+        for call in calls:  # of a subagent
+            self._object(call, session, depth + 1)
+        return problem
+
+    def _session(
+        self, fields: Mapping[str, Any], calls: list[Mapping[str, Any]], session: Moment | None, depth: int
+    ) -> str | None:
+        began = self._time(fields, session)
+        at, found = began, False
+        for call in calls:
+            inner = {canonical(k): v for k, v in call.items()}
+            delay = _number(first_of(names.DELAY, inner))
+            if delay is not None and at is not None:
+                at = (at[0] + delay * (1e-3 if at[1] else 1.0), at[1])
+            since = at if delay is not None else began
+            self.gathered.lines += found
+            problem = self._object(call, since, depth + 1)
+            found = True
+            if problem not in (None, NO_TOKENS):
+                self.gathered.problems[problem] += 1
+        return None
+
+    def _request(
+        self, fields: Mapping[str, Any], prompt: float | None, output: float | None, session: Moment | None
+    ) -> str | None:
+        if names.is_other(first_of(names.KIND, fields), first_of(names.PATH, fields)):
+            self.gathered.other += 1
+            return None
+        if not self._matches(fields):
+            return None
+        if names.has_failed(first_of(names.STATUS, fields), first_of(names.ERROR, fields)):
+            self.gathered.failed += 1
+            return None
         if prompt is None or output is None:
             return NO_TOKENS
-        seconds = self._seconds(_found(content, TIME_NAMES))
-        if seconds is None:
+        time = self._time(fields, session)
+        if time is None:
             return NO_TIME
+        if "inputtokens" in fields and prompt == _number(fields["inputtokens"]):
+            prompt += sum(_number(fields.get(name)) or 0.0 for name in names.BESIDE_INPUT)
+        if output == 0 and prompt >= 1:
+            self.gathered.failed += 1
+            return None
         problem = token_problem(prompt, output)
         if problem is None:
-            self.rows.append((seconds, int(prompt), int(output), self._cached(content, int(prompt))))
-            if len(self.rows) >= BATCH:
+            cached = _count(names.CACHED, fields)
+            ids = fields.get("hashids") or fields.get("blockhashes")
+            self._expected = self._expected or _expected_unit(fields)
+            self._rows.append(
+                _Row(
+                    time=time[0], known_s=time[1], prompt=int(prompt), output=int(output),
+                    cached=UNKNOWN if cached is None else int(min(max(cached, 0.0), prompt)),
+                    ids=tuple(i for i in ids if isinstance(i, int | str)) if isinstance(ids, list) else (),
+                )
+            )  # fmt: skip
+            size = _number(fields.get("blocksize"))
+            if size is not None and size >= 1 and self.options.block_tokens is None:
+                self._block_tokens = int(min(size, 1 << 20))
+            if len(self._rows) >= (BATCH if self._settled else FIRST_BATCH):
                 self.flush()
         return problem
 
-    def _seconds(self, value: Any) -> float | None:
+    def _matches(self, fields: Mapping[str, Any]) -> bool:
+        for name, value in self.options.match.items():
+            given = fields.get(canonical(name))
+            if given is None and canonical(name) in names.MODEL:
+                given = first_of(names.MODEL, fields)
+            if str(given) != value:
+                self.gathered.unmatched += 1
+                return False
+        model = first_of(names.MODEL, fields)
+        if isinstance(model, str) and (model in self.gathered.models or len(self.gathered.models) < MAX_MODELS):
+            self.gathered.models[model] += 1
+        return True
+
+    def _time(self, fields: Mapping[str, Any], session: Moment | None) -> Moment | None:
+        for name in names.TIME:
+            if fields.get(name) is not None:
+                return self._moment(fields[name], None)
+        for name, value in fields.items():
+            found = names.time_name(name)
+            if found is not None and value is not None:
+                return self._moment(value, found[1])
+        since = _number(first_of(names.SINCE_SESSION, fields))
+        if session is None:
+            return None
+        return session[0] + (since or 0.0), session[1]
+
+    def _moment(self, value: Any, unit: str | None) -> Moment | None:
         if isinstance(value, str):
             seconds = iso_seconds(value)
-            if seconds is not None:
-                return seconds
+            if seconds is not None and not value.strip().isdigit():
+                return seconds, True
             try:
                 value = float(value)
             except ValueError:
@@ -83,77 +204,200 @@ class _Reader:
         number = _number(value)
         if number is None:
             return None
-        if self.unit_s is None:
-            self.unit_s, words = unit_of(number, relative_s=1e-3)
-            self.assumptions += [] if words is None else [words]
-        seconds = number * self.unit_s
-        return seconds if believable(seconds) else None
-
-    def _cached(self, content: Mapping[str, Any], prompt: int) -> int:
-        """Prompt tokens that an earlier request had computed: as the server says, or by its blocks' hashes."""
-        cached = _number(_found(content, ("cached_tokens",), (*NESTED, "prompt_tokens_details")))
-        if cached is not None:
-            return int(min(max(cached, 0.0), prompt))
-        ids = content.get("hash_ids")
-        if not isinstance(ids, list):
-            return UNKNOWN
-        known = 0
-        for block in ids:
-            if not isinstance(block, int) or block not in self.blocks:
-                break
-            known += 1
-        if len(self.blocks) < MAX_BLOCKS:
-            self.blocks.update(block for block in ids if isinstance(block, int))
-        return min(known * BLOCK_TOKENS, prompt)
+        unit = self.options.time_unit or unit
+        return (number, False) if unit is None else (number * TIME_UNITS[unit], True)
 
     def flush(self) -> None:
-        if not self.rows:
+        """Hand over what was read so far."""
+        if not self._rows:
             return
-        times, prompt, output, cached = zip(*self.rows, strict=True)
-        held = np.array(cached, dtype=np.int32)
+        rows, self._rows = self._rows, []
+        if not self._settled:
+            self._settle(rows)
+        unit_s = self._unit_s or 1.0
+        held = []
+        for row in rows:
+            seconds = row.time if row.known_s else row.time * unit_s
+            if not believable(seconds):
+                self.gathered.problems[NO_TIME] += 1
+                continue
+            held.append((seconds, row.prompt, row.output, self._cached(row)))
+        if not held:
+            return
+        times, prompt, output, cached = zip(*held, strict=True)
+        known = np.array(cached, dtype=np.int32)
         self.gathered.add(
             np.array(times),
             np.array(prompt, dtype=np.int32),
             np.array(output, dtype=np.int32),
-            None if bool(np.all(held == UNKNOWN)) else held,
+            None if bool(np.all(known == UNKNOWN)) else known,
         )
-        self.rows.clear()
+
+    def _settle(self, rows: list[_Row]) -> None:
+        """Recognise the units by the first requests."""
+        self._settled = True
+        numeric = np.array([row.time for row in rows if not row.known_s])
+        if numeric.size:
+            self._unit_s, said = recognised_unit(self.name, numeric, expected=self._expected)
+            self.assumptions += said
+        hashed = [(row.prompt, len(row.ids)) for row in rows if row.ids]
+        if not hashed:
+            return
+        size = self.options.block_tokens or self._block_tokens
+        if size is None:
+            prompts, counts = np.array(hashed, dtype=np.int32).T
+            size = block_tokens(prompts, counts)
+            if size is not None:
+                self.assumptions.append(f"block hashes are of {size} tokens each, as prompts and their blocks say")
+        if size is None:
+            self.assumptions.append(
+                "how many tokens a block hash stands for is not clear: shared prefixes are left out (--block-tokens)"
+            )
+        self._block_tokens = size
+        if size is not None and self.options.caches:
+            self._caches = self.gathered.caches = BoundedCaches(tokens_each=size)
+
+    def _cached(self, row: _Row) -> int:
+        """Prompt tokens that an earlier request had computed: as the server says, or by its blocks' hashes."""
+        if row.cached != UNKNOWN or not row.ids or self._block_tokens is None:
+            return row.cached
+        if self._caches is not None:
+            self._caches.take(row.ids, row.prompt)
+        return min(self._blocks.known(row.ids) * self._block_tokens, row.prompt)
 
 
-def read_jsonl(first: bytes, pieces: Iterator[bytes], gathered: Gathered) -> tuple[str, ...]:
-    """Read a log into `gathered`; returns what was assumed.
+def read_jsonl(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathered, options: ReadOptions) -> list[str]:
+    """Read a log of one object per line into `gathered`; returns what was assumed.
 
     Args:
+        name: of the log, for messages.
         first: its beginning.
         pieces: the rest.
         gathered: what is filled; lines that are no request are counted in its problems.
+        options: what the log does not say of itself.
+
+    Raises:
+        InputError: its times may be in several units.
     """
-    reader = _Reader(gathered)
+    reader = JsonRequests(name=name, gathered=gathered, options=options)
     for block, cut_off in whole_lines(pieces, first):
         lines = [line for line in block.split(b"\n") if line.strip()]
         for i, line in enumerate(lines):
             reader.line(line, cut_off=cut_off and i == len(lines) - 1)
     reader.flush()
-    return tuple(reader.assumptions)
+    return reader.assumptions
 
 
-def _found(content: Mapping[str, Any], names: tuple[str, ...], nested: tuple[str, ...] = NESTED, depth: int = 0) -> Any:
-    """The first field of one of the names, here or in an object within; None: there is none."""
-    for name in names:
-        if content.get(name) is not None:
-            return content[name]
-    if depth < DEPTH:
-        for key in nested:
+def read_document(name: str, content: Any, gathered: Gathered, options: ReadOptions) -> list[str]:
+    """Read one JSON document, a list of requests or an object that holds lists of them, as `read_jsonl` does."""
+    reader = JsonRequests(name=name, gathered=gathered, options=options)
+    for item in _requests_of(content):
+        reader.value(item)
+    reader.flush()
+    return reader.assumptions
+
+
+_WRAPPERS = ("data", "requests", "records", "logs", "rows", "items", "results", "hits", "generations", "traces")
+
+
+def _requests_of(content: Any, depth: int = 0) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    if isinstance(content, dict) and depth < DEPTH:
+        spans = [
+            span
+            for resource in content.get("resourceSpans") or ()
+            if isinstance(resource, dict)
+            for scope in resource.get("scopeSpans") or ()
+            if isinstance(scope, dict)
+            for span in scope.get("spans") or ()
+        ]
+        if spans:
+            return [span for span in spans if isinstance(span, dict) and _counts(span)]
+        for key in _WRAPPERS:
             inner = content.get(key)
-            if isinstance(inner, dict):
-                value = _found(inner, names, nested, depth + 1)
-                if value is not None:
-                    return value
+            if isinstance(inner, list | dict):
+                return _requests_of(inner, depth + 1)
+    return [content]
+
+
+_SHORT = frozenset(("input", "output", "in", "out"))
+"""Names that mostly hold texts: only numbers are counts."""
+
+
+def _counts(call: Mapping[str, Any]) -> bool:
+    """Whether a call says how many tokens it had, or holds calls."""
+    fields, lists = _flat(call)
+    return bool(lists) or _count(names.SHORT_PROMPT, fields) is not None
+
+
+def _count(known: tuple[str, ...], fields: Mapping[str, Any]) -> float | None:
+    """The first field of these names that holds a number."""
+    for name in known:
+        number = _number(fields.get(name))
+        if number is not None:
+            return number
     return None
 
 
+def _flat(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Mapping[str, Any]]]]:
+    """Fields by canonical name, those outside before those within, and the lists of further requests."""
+    fields: dict[str, Any] = {}
+    lists: list[list[Mapping[str, Any]]] = []
+    level, visited = [content], 0
+    for _ in range(DEPTH):
+        below: list[Mapping[str, Any]] = []
+        for node in level:
+            visited += 1
+            if visited > NODES:
+                return fields, lists
+            for key, value in node.items():
+                name = canonical(key)
+                if name in _SHORT:
+                    if _number(value) is not None:
+                        fields.setdefault(name, value)
+                elif isinstance(value, dict):
+                    if "value" in value and (name in names.PROMPT or name in names.OUTPUT):
+                        fields.setdefault(name, value["value"])
+                    elif name in WITHIN:
+                        below.append(value)
+                    elif name in ("error", "status"):
+                        fields.setdefault(name, value)
+                elif isinstance(value, list):
+                    if name == "attributes":
+                        below.append(_attributes(value))
+                    elif name in names.CALLS and (inner := [i for i in value if isinstance(i, dict)]):
+                        lists.append([*inner])
+                    else:
+                        fields.setdefault(name, value)
+                elif value is not None:
+                    fields.setdefault(name, value)
+        level = below
+    return fields, lists
+
+
+def _attributes(pairs: list[Any]) -> dict[str, Any]:
+    """OpenTelemetry's attributes, `{"key": …, "value": {"intValue": "5"}}`, as an object."""
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        if isinstance(pair, dict) and isinstance(pair.get("key"), str):
+            value = pair.get("value")
+            inner = next(iter(value.values()), None) if isinstance(value, dict) else value
+            out[pair["key"]] = int(inner) if isinstance(inner, str) and inner.isdigit() and len(inner) < 19 else inner
+    return out
+
+
+def _expected_unit(fields: Mapping[str, Any]) -> str | None:
+    """The unit that logs with such fields are known for."""
+    if "hashids" not in fields:
+        return "s" if "arrivedat" in fields or "elapsedtime" in fields else None
+    return "s" if "chatid" in fields or "parentchatid" in fields else "ms"
+
+
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, str) and len(value) < 20 and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         number = float(value)

@@ -10,7 +10,8 @@ from typing import Any
 from autotune import study as study_files
 from autotune.study import Study, study_from_document
 from autotune.study.read_and_override import override, read_document
-from autotune.traffic.read import read_traffic
+from autotune.traffic.options import ReadOptions
+from autotune.traffic.read import AS_THEY_SAY, read_traffic
 from autotune.traffic.replayed import requests_of_log
 from autotune.traffic.workload import with_traffic
 from costmodel.errors import InputError, Problem
@@ -19,7 +20,13 @@ IN_THE_LOG = ("isl", "osl", "concurrency", "request_rate_per_s", "arrivals", "lo
 """Keys of [workload] that a log says itself."""
 
 
-def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
+def load_study(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    traffic: str | None = None,
+    options: ReadOptions = AS_THEY_SAY,
+) -> Study:
     """Read a study file, and the request log that its `workload.traffic` names, if it does.
 
     With a log, lengths, rate and shared prefixes are the log's: the rate is that of its fullest bin. Percentiles are
@@ -28,6 +35,8 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     Args:
         path: the TOML or JSON file; `model`, `calibration` and `traffic` in it are relative to it.
         overrides: `a.b.c=VALUE`, applied in order.
+        traffic: a log, or metrics, in place of what [workload] says of lengths, rate and arrivals.
+        options: what the log does not say of itself.
 
     Raises:
         InputError: every problem of the file, the overrides, the model and the GPU, each with its path; or what is
@@ -37,26 +46,35 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
     document = override(read_document(file), overrides)
     workload = document.get("workload")
     named = workload.get("traffic") if isinstance(workload, Mapping) else None
+    if traffic is not None:
+        table = workload if isinstance(workload, Mapping) else {}
+        kept = {key: value for key, value in table.items() if key not in (*IN_THE_LOG, "traffic")}
+        return _with_log(file, overrides, {**document, "workload": kept}, traffic, traffic, options)
     if not isinstance(workload, Mapping) or not isinstance(named, str):
         return study_files.load_study(path, overrides)
     given = [key for key in IN_THE_LOG if key in workload]
     if given:
         message = "must not be given with workload.traffic, whose log says it itself"
         raise InputError(Problem(path=f"$.workload.{key}", message=message) for key in given)
-    source = str(file.parent / Path(named).expanduser())
-    log = read_traffic(source)
+    return _with_log(file, overrides, document, named, str(file.parent / Path(named).expanduser()), options)
+
+
+def _with_log(
+    file: Path, overrides: Sequence[str], document: Mapping[str, Any], named: str, source: str, options: ReadOptions
+) -> Study:
+    """A study of `document` with the traffic of `source`, which it calls `named`."""
+    plain = study_from_document({**document, "workload": _stand_in(document["workload"], 1.0)}, file)
+    log = read_traffic(source, options=replace(options, model=options.model or plain.arch.name))
     if log.refusal is not None:
         raise InputError.single("$.workload.traffic", f"{source}: {log.refusal}")
     profile = log.profile()
-    stand_in = _stand_in(workload, profile.rate.peak_per_s)
-    plain = study_from_document({**document, "workload": stand_in}, file)
-    loaded = with_traffic(plain, profile)
+    loaded = replace(with_traffic(plain, profile), overrides=tuple(overrides))
+    if log.columns is None:
+        return loaded
     recorded = requests_of_log(source, log, loaded.workload.prefix_cache_hit_frac)
     return replace(
         loaded,
-        overrides=tuple(overrides),
         workload=replace(loaded.workload, traffic=named, traffic_digest=log.fingerprint, recorded=recorded),
-        assumptions=(*loaded.assumptions, *log.assumptions),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune.traffic.covered import without_gaps
 from autotune.traffic.grid import Grid
 from autotune.traffic.points import representative_points
 from autotune.traffic.rates import Rate, rate_of_times
@@ -66,6 +67,7 @@ def profile_of_arrays(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
+    gaps_s: tuple[tuple[float, float], ...] = (),
     shared_prefix_frac: float | None = None,
     requests_each: float = 1.0,
     assumptions: tuple[str, ...] = (),
@@ -78,6 +80,7 @@ def profile_of_arrays(
         output_tokens: the same.
         start_s: of the window; None: the first request.
         end_s: of the window, later than its start; None: the last request.
+        gaps_s: time in the window that the log does not cover, which counts for no rate.
         shared_prefix_frac: where the log has it.
         requests_each: how many requests each row stands for, where a log was thinned.
         assumptions: what was filled in so far.
@@ -91,7 +94,8 @@ def profile_of_arrays(
     end = float(times_s.max()) if end_s is None else end_s
     if not end > start:
         raise ValueError(f"a window must end after it starts, got {start=}, {end=}")
-    rate = rate_of_times(times_s, start_s=start, end_s=end, requests_each=requests_each)
+    missing = sum(until - since for since, until in gaps_s)
+    rate = rate_of_times(without_gaps(times_s, gaps_s), start_s=start, end_s=end - missing, requests_each=requests_each)
     return profile_of_lengths(
         prompt_tokens,
         output_tokens,

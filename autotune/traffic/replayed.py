@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from autotune.simulation import Traffic, recorded_requests, recorded_traffic
 from autotune.study import Study
-from autotune.traffic.read import TrafficLog, read_traffic
+from autotune.traffic.options import ReadOptions
+from autotune.traffic.read import AS_THEY_SAY, TrafficLog, read_traffic
 from costmodel.errors import InputError
 from costmodel.simulation.requests import Requests
 
@@ -12,13 +15,13 @@ LEAST_REQUESTS = 2
 """Of fewer there is no rate."""
 
 
-def traffic_of_log(study: Study, source: str) -> Traffic:
+def traffic_of_log(study: Study, source: str, options: ReadOptions = AS_THEY_SAY) -> Traffic:
     """The requests of a log, at their own times; where it does not say what was cached, the study does.
 
     Raises:
         InputError: the log cannot be read or is not to be decided on, or it holds no requests with times.
     """
-    log = read_traffic(source)
+    log = read_traffic(source, options=replace(options, model=options.model or study.arch.name))
     if log.refusal is not None:
         raise InputError.single(source, log.refusal)
     return recorded_traffic(requests_of_log(source, log, study.workload.prefix_cache_hit_frac))

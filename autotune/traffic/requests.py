@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.traffic.blocks import BoundedCaches
 from autotune.traffic.problems import CLOCK_JUMP, CLOCK_STEP_S, STRAY
 from costmodel.plan.columns import Floats
 
 MAX_ROWS = 16_000_000
 """Rows that are held: 20 bytes each, 320 MB. Beyond, what lies before the window is dropped, then rows are thinned."""
+MAX_MODELS = 1_000
+"""Models that are told apart."""
 STRAY_GAP_S = 30 * 86400.0
 """A log with a hole of a month is two logs."""
 SEED = 7
@@ -62,7 +65,17 @@ class Gathered:
     lines: int = 0
     """Read so far, those with problems as well; neither headers nor blank lines."""
     failed: int = 0
-    """Requests that the log says were not served."""
+    """Requests that the log says were not served, or that got no token."""
+    other: int = 0
+    """Lines about something else than text that was asked for."""
+    unmatched: int = 0
+    """Requests that were let go because they are not of what was asked for."""
+    models: Counter[str] = field(default_factory=Counter)
+    """Requests by model, where the log names it."""
+    caches: BoundedCaches | None = None
+    """What caches of bounded size would have found, where that is counted."""
+    earliest_s: float = np.inf
+    """Of all requests, those before the window as well."""
     dropped: int = 0
     """Rows that were let go because they lie before the window."""
     _pieces: list[tuple[Floats, Tokens, Tokens, Tokens | None]] = field(default_factory=list)
@@ -77,6 +90,7 @@ class Gathered:
             return
         self.problems[CLOCK_JUMP] += int((np.diff(times_s, prepend=max(self._last_s, -1e300)) < -CLOCK_STEP_S).sum())
         self._last_s = float(times_s[-1])
+        self.earliest_s = min(self.earliest_s, float(times_s.min()))
         if self.between_s is not None:
             inside = (times_s >= self.between_s[0]) & (times_s <= self.between_s[1])
             self.dropped += int(times_s.size - inside.sum())

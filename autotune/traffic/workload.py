@@ -7,6 +7,7 @@ from typing import Literal
 
 from autotune.scoring.limits import LIMITS
 from autotune.study import IntRange, Study
+from autotune.traffic.plausible import question
 from autotune.traffic.profile import QUANTILES, WorkloadProfile
 
 Load = Literal["peak", "mean"]
@@ -30,7 +31,9 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
     hit = profile.shared_prefix_frac
     bin_words = f"fullest {profile.rate.bin_s:g} s" if load == "peak" else "mean of the window"
     served = f"{profile.num_requests:,} requests, {rate:,.4g} requests/s ({bin_words})"
+    asked = question(study, profile)
     assumptions = [
+        *([] if asked is None else [asked]),
         *(text for text in study.assumptions if not text.startswith("workload.")),
         *profile.assumptions,
         f"traffic: {served}, by {len(profile.points)} kinds",

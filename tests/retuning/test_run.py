@@ -19,6 +19,7 @@ from autotune.retuning.metrics import metrics_text, write_metrics
 from autotune.retuning.retune_once import Outcome, accept, retune
 from autotune.retuning.window import Drift, Window
 from autotune.study import Study, study_from_document
+from autotune.traffic.options import ReadOptions
 from costmodel.errors import InputError
 
 HOUR_S = 3600.0
@@ -65,6 +66,7 @@ class Traffic:
         now_s: float | None,
         warm_from_s: float | None,
         timeout_s: float,
+        options: ReadOptions,  # noqa: ARG002  # nothing is read
     ) -> Window:
         self.warm_from_s, self.timeout_s = warm_from_s, timeout_s
         self.reads += 1

@@ -1,0 +1,42 @@
+"""Request logs as Parquet files, where pyarrow is installed: columns by the names that CSV and JSON logs have."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from autotune.traffic.json_log import JsonRequests
+from autotune.traffic.options import ReadOptions
+from autotune.traffic.requests import Gathered
+from costmodel.errors import InputError
+
+PARQUET_MAGIC = b"PAR1"
+ROWS = 10_000
+"""Rows that are taken at once."""
+
+
+def read_parquet(name: str, content: bytes, gathered: Gathered, options: ReadOptions) -> list[str]:
+    """Read a Parquet file into `gathered`, a row as `read_jsonl` reads a line.
+
+    Raises:
+        InputError: pyarrow is not installed, or the file is damaged.
+    """
+    try:
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise InputError.single(name, "is a Parquet file: pip install 'autotune[parquet]' to read it") from error
+    reader = JsonRequests(name=name, gathered=gathered, options=options)
+    try:
+        for batch in parquet.ParquetFile(BytesIO(content)).iter_batches(batch_size=ROWS):
+            for row in batch.to_pylist():
+                reader.value({key: _plain(value) for key, value in row.items()})
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise InputError.single(name, f"is a damaged Parquet file: {error}") from error
+    reader.flush()
+    return reader.assumptions
+
+
+def _plain(value: Any) -> Any:
+    """Times as ISO text, as they stand in logs of text."""
+    return value.isoformat() if hasattr(value, "isoformat") else value
