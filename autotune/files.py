@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ELOOP
 from pathlib import Path
 
 from costmodel.errors import InputError
@@ -40,20 +41,24 @@ def writing(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError.single(str(path), f"cannot be written: {error.strerror}") from error
+        why = "it is a symbolic link, which is not followed" if error.errno == ELOOP else error.strerror
+        raise InputError.single(str(path), f"cannot be written: {why}") from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise
         raise InputError.single(repr(str(path)), f"is not a file name: {error}") from error  # a NUL in it
 
 
-def write_file(path: Path, content: str | bytes | Iterable[bytes], *, durable: bool = True) -> None:
+def write_file(
+    path: Path, content: str | bytes | Iterable[bytes], *, durable: bool = True, private: bool = False
+) -> None:
     """Replace a file's content in one step, so that no reader sees half of it; missing folders are made.
 
     Args:
         path: of the file.
         content: text is written as UTF-8.
         durable: wait until it is on the disk and not in its cache alone.
+        private: nobody but the owner may read it, whatever the umask allows.
 
     Raises:
         InputError: the folder cannot be written.
@@ -63,7 +68,7 @@ def write_file(path: Path, content: str | bytes | Iterable[bytes], *, durable: b
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = _beside(path)
         try:
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _mode(private=private))
             try:
                 for piece in _gathered(pieces):
                     _write_all(handle, piece)
@@ -79,19 +84,27 @@ def write_file(path: Path, content: str | bytes | Iterable[bytes], *, durable: b
             _sync_folder(path.parent)
 
 
-def append_file(path: Path, data: bytes, *, create: bool = True) -> None:
+def append_file(path: Path, data: bytes, *, create: bool = True, private: bool = False) -> None:
     """Append to a file and wait until it is on the disk. What a full disk cuts short is taken back.
 
     A crash may leave a part of `data` at the end.
 
+    Args:
+        path: of the file.
+        data: what to append.
+        create: make the file where it is missing.
+        private: as for `write_file`, also where the file is there already.
+
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or is a symbolic link, which is not followed.
     """
     with writing(path):
         new = create and not path.exists()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        handle = os.open(path, flags, 0o666)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+        handle = os.open(path, flags, _mode(private=private))
         try:
+            if private and os.fstat(handle).st_mode & 0o077:
+                os.fchmod(handle, 0o600)
             before = os.fstat(handle).st_size
             try:
                 _write_all(handle, data)
@@ -112,7 +125,7 @@ def cut_file(path: Path, size: int) -> None:
         InputError: the file cannot be written.
     """
     with writing(path):
-        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             os.ftruncate(handle, size)
             os.fsync(handle)
@@ -185,7 +198,9 @@ def _flock(path: Path, handle: int, deadline_s: float) -> None:
                 raise LockedError(str(path)) from error
             time.sleep(_POLL_S)
         except OSError as error:
-            raise InputError.single(str(path), f"cannot be locked on its file system: {error.strerror}") from error
+            raise InputError.single(
+                str(path), f"cannot be locked on its file system: {error.strerror}; a folder on a local disk can"
+            ) from error
         else:
             return
 
@@ -196,6 +211,11 @@ def _is_at(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except OSError:
         return False
+
+
+def _mode(*, private: bool) -> int:
+    """Permissions of a new file, from which the umask takes more."""
+    return 0o600 if private else 0o666
 
 
 def _beside(path: Path) -> Path:

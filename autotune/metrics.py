@@ -65,8 +65,6 @@ class Metric:
     """What it is in the words of a report's claim; empty: `autotune evaluate` has no quantity of this name."""
     uses: Use = NOT_USED
     """Where it is asked for or shown."""
-    fewer_in_flight: bool = False
-    """Whether fewer requests in flight only ever improve it; of all others, more never hurts within the limits."""
     priced: bool = False
     """Whether it is in US dollars, so that it is known only where every GPU has a price."""
 
@@ -136,7 +134,6 @@ def _latency(name: str, title: str, log_sd: str, heading: str, meaning: str, use
         log_sd=log_sd,
         meaning=meaning,
         uses=uses,
-        fewer_in_flight=True,
     )
 
 

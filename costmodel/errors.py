@@ -19,7 +19,20 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return visible(f"{self.path}: {self.message}")
+        return visible(f"{_shortened(self.path, MOST_PATH)}: {_shortened(self.message, MOST_MESSAGE)}")
+
+
+MOST_PATH, MOST_MESSAGE = 600, 2_000
+"""Characters that are told of a problem: an input of megabytes is not echoed."""
+MOST_PROBLEMS = 100
+"""Problems that are told of at once."""
+
+
+def _shortened(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end]} ({len(text) - most:,} more characters) {text[-end:]}"
 
 
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -40,7 +53,13 @@ class InputError(ValueError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(p) for p in self.problems))
+        super().__init__("\n".join(self.told()))
+
+    def told(self) -> list[str]:
+        """A line for each problem, as many as can be read."""
+        lines = [str(problem) for problem in self.problems[:MOST_PROBLEMS]]
+        more = len(self.problems) - MOST_PROBLEMS
+        return lines if more <= 0 else [*lines, f"and {more:,} more problems of this kind"]
 
     @classmethod
     def single(cls, path: str, message: str) -> InputError:

@@ -66,8 +66,8 @@ def main() -> None:
 
         if not isinstance(error, InputError):
             raise
-        for problem in error.problems:
-            click.echo(f"error: {problem}", err=True)
+        for line in error.told():
+            click.echo(f"error: {line}", err=True)
         sys.exit(EXIT_INPUT)
     except BrokenPipeError:
         sys.stderr.close()

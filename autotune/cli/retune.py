@@ -36,7 +36,7 @@ def retune() -> None:
     The window's traffic is compared with what the current plan was chosen for. Without drift nothing is tuned. Else
     the current plan and the best one are put on the same traffic, and a switch is recommended when its gain over a
     horizon, less what it costs, is large and sure enough (table `retune` of the study; `switch` says what it costs).
-    Every decision is a line of the ledger; the same window decides once.
+    Every decision is a line of the ledger; the same window decides once, and a switch that was made is `keep` after.
 
     \b
     autotune retune studies/deepseek-v3-128xh200.toml --traffic requests.csv --state state
@@ -70,7 +70,7 @@ def retune() -> None:
     help="Of an address: for each answer, 20 times it in all.",
 )
 @click.option("--apply", is_flag=True, help="Make a recommended switch the current plan at once.")
-@click.option("--detailed-exitcode", is_flag=True, help="0: keep, 10: a switch is recommended.")
+@click.option("--detailed-exitcode", is_flag=True, help="0: keep, 10: a switch is recommended, or made now.")
 @click.option("--metrics", type=click.Path(dir_okay=False), help="Prometheus text file to replace.")
 @SHOWN
 def run(
@@ -123,7 +123,8 @@ def run(
         _busy(error)
     if metrics is not None:
         write_metrics(Path(metrics), outcome, duration_s=time.perf_counter() - started)
-    _show(outcome, as_json=quiet)
+    # a window that is read again has a document only for who asks for it: cron mails what is printed
+    _show(outcome, as_json=as_json or (quiet and not outcome.already_decided))
     decision = outcome.entry["decision"]
     if decision == "refuse":
         sys.exit(EXIT_REFUSED)
@@ -169,11 +170,11 @@ def history(state: str, last: int, as_json: bool, as_table: bool) -> None:
     folder = Path(state)
     if not folder.is_dir():
         raise InputError.single("--state", f"must be a folder that `autotune retune` made, got {state}")
-    document = history_document(read_ledger(folder))
+    document = history_document(read_ledger(folder), last=last)
     if wants_json(as_json, as_table):
-        click.echo(to_json({**document, "entries": document["entries"][-last:]}), nl=False)
+        click.echo(to_json(document), nl=False)
         return
-    table = history_table(document, last=last)
+    table = history_table(document)
     if table is None:
         print_line(stdout_console(), f"nothing was decided yet in {document['ledger']}")
     else:

@@ -158,6 +158,8 @@ def _sides(study: Study) -> Iterator[tuple[OperatingPoints, OperatingPoints, lis
         for weight, kv in product(search.weight_dtype, search.kv_dtype):
             known: dict[tuple[str, str], OperatingPoints] = {}
             for first, second, splits in _clusters(study):
+                if not all(pool_layouts(study, engine, _sizes(study, cluster)) for cluster in (first, second)):
+                    continue  # so few GPUs hold no two pools, or the engine runs no pool of these sizes
                 for role, cluster in (("prefill", first), ("decode", second)):
                     if (role, cluster.gpu.name) not in known:
                         layouts = pool_layouts(study, engine, _sizes(study, cluster))

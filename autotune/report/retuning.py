@@ -9,7 +9,8 @@ from autotune.report.document import finite
 from autotune.report.text_blocks import Cell, Line, Table, text_table, toned
 from autotune.report.vocabulary.titles import TONES
 from autotune.report.vocabulary.words import probability, signed
-from autotune.retuning.ledger import DECISION, Ledger
+from autotune.retuning.entry import DECISION, SUMMARY
+from autotune.retuning.ledger import Entry, Ledger
 from autotune.retuning.retune_once import Outcome
 from autotune.text.numbers import number
 
@@ -24,7 +25,9 @@ def retune_document(outcome: Outcome) -> dict[str, Any]:
         {
             **{k: entry[k] for k in _FIRST},
             **rest,
-            "repeated": outcome.repeated,
+            "already_decided": outcome.already_decided,
+            "current_plan": outcome.current_plan,
+            "noticed": list(outcome.ledger.noticed),
             "applied": outcome.applied,
             "ledger": str(outcome.ledger.path),
             "set_aside": None if outcome.ledger.set_aside is None else str(outcome.ledger.set_aside),
@@ -49,9 +52,7 @@ def retune_paragraph(document: dict[str, Any]) -> str:
             f"{_serves(candidate)}."
         )
         parts += _switch_words(document)
-    parts += [f"{text[:1].upper()}{text[1:]}." for text in document.get("left_out", ())]
-    if document["repeated"]:
-        parts.append("These inputs were decided on before; nothing was added to the ledger.")
+    parts += [f"{text[:1].upper()}{text[1:]}." for text in (*document.get("left_out", ()), *document["noticed"])]
     if document["applied"]:
         parts.append("current.json says the new plan.")
     elif document["decision"] == "switch":
@@ -78,8 +79,21 @@ def _switch_words(document: dict[str, Any]) -> list[str]:
     return [takes]
 
 
+def repeated_line(document: dict[str, Any]) -> Line:
+    """A window that was decided on before, in one line."""
+    before = document.get("decided_before", document)
+    said = f"decided on before, at {before['at']}: {before['decision']} ({before['rule']})"
+    by_now = "" if before is document else f", by now {document['decision']} ({document['rule']}: {document['reason']})"
+    todo = "; `autotune retune accept` or --apply makes it the current plan" if document["decision"] == "switch" else ""
+    done = "; current.json says the new plan" if document["applied"] and todo else ""
+    text = f"window to {document['inputs']['window']['end']} was {said}{by_now}; {document['current_plan']} runs"
+    return Line(text=" ".join([text + (done or todo), *document["noticed"]]), tone=TONES[document["decision"]])
+
+
 def retune_lines(document: dict[str, Any]) -> list[Line]:
-    """The paragraph, and where it is recorded."""
+    """The paragraph, and where it is recorded; one line where the window had been decided on before."""
+    if document["already_decided"]:
+        return [repeated_line(document)]
     out = [Line(text=retune_paragraph(document), tone=TONES[document["decision"]])]
     out += [Line(text=f"  {line}") for line in document.get("launch_difference") or []]
     if document["set_aside"] is not None:
@@ -87,44 +101,41 @@ def retune_lines(document: dict[str, Any]) -> list[Line]:
     return [*out, Line(text=f"decision {document['id'][:12]} in {document['ledger']}", tone="dim")]
 
 
-def history_document(ledger: Ledger) -> dict[str, Any]:
-    """The ledger's entries in short, oldest first."""
-    rows: list[dict[str, Any]] = []
-    for entry in ledger.entries:
-        if entry["kind"] == DECISION:
-            rows.append(
-                {
-                    "at": entry["at"],
-                    "kind": entry["kind"],
-                    "id": entry["id"],
-                    "decision": entry["decision"],
-                    "rule": entry["rule"],
-                    "reason": entry["reason"],
-                    "from": entry["current"]["plan"],
-                    "to": None if entry["candidate"] is None else entry["candidate"]["plan"],
-                    "net_gain_frac": entry["figures"]["net_gain_frac"],
-                    "p_better": entry["p_better"],
-                    "applied": ledger.is_applied(entry["id"]),
-                }
-            )
-        else:
-            rows.append(
-                {
-                    "at": entry["at"],
-                    "kind": entry["kind"],
-                    "id": entry["id"],
-                    "by": entry["by"],
-                    "from": entry["from"]["plan"],
-                    "to": entry["to"]["plan"],
-                }
-            )
+def history_document(ledger: Ledger, *, last: int = 0) -> dict[str, Any]:
+    """The ledger's entries in short, oldest first; the `last` of them, 0: all."""
+    rows = [_history_row(ledger, line.entry) for line in ledger.lines[-last:]]
     return finite({"ledger": str(ledger.path), "entries": rows})
 
 
-def history_table(document: dict[str, Any], *, last: int) -> Table | None:
-    """The ledger as a table, newest last; `last` 0: all. None: it is empty."""
+def _history_row(ledger: Ledger, entry: Entry) -> dict[str, Any]:
+    if entry["kind"] == SUMMARY:
+        return {name: entry[name] for name in ("at", "until", "kind", "id", "decisions", "archive")}
+    if entry["kind"] != DECISION:
+        sides = {"from": entry["from"]["plan"], "to": entry["to"]["plan"]}
+        return {name: entry[name] for name in ("at", "kind", "id", "by")} | sides
+    return {
+        "at": entry["at"],
+        "kind": entry["kind"],
+        "id": entry["id"],
+        "decision": entry["decision"],
+        "rule": entry["rule"],
+        "reason": entry["reason"],
+        "from": entry["current"]["plan"],
+        "to": None if entry["candidate"] is None else entry["candidate"]["plan"],
+        "net_gain_frac": entry["figures"].get("net_gain_frac"),
+        "p_better": entry.get("p_better"),
+        "applied": ledger.is_applied(entry["id"]),
+    }
+
+
+def history_table(document: dict[str, Any]) -> Table | None:
+    """The ledger as a table, newest last. None: it is empty."""
     rows: list[tuple[str | Cell, ...]] = []
-    for row in document["entries"][-last:]:
+    for row in document["entries"]:
+        if row["kind"] == SUMMARY:
+            counts = ", ".join(f"{count} {decision}" for decision, count in row["decisions"].items())
+            rows.append((row["at"] or "", row["id"][:12], "archived", counts, row["archive"], "", "", ""))
+            continue
         if row["kind"] != DECISION:
             rows.append((row["at"], row["id"][:12], f"applied by {row['by']}", "", row["from"], row["to"], "", ""))
             continue

@@ -1,14 +1,14 @@
-"""The ledger: a line of JSON for everything that was decided or put into production, in order, never rewritten.
+"""The ledger: a line of JSON for everything that was decided or put into production, in order.
 
-Two kinds of entries: `decision` (what a window's traffic led to) and `applied` (a switch that was made). A line is
+Three kinds of entries: `decision` (what a window's traffic led to), `applied` (a switch that was made, or a plan that
+was changed by hand) and `summary` (older entries, which lie in archives beside: `autotune.retuning.archive`). A line is
 whole when it ends in a newline and is JSON; what a crash leaves of the last one is set aside, and the ledger goes on
-before it. Every line begins with the same few fields, so that years of entries are looked through without parsing them.
+before it. Every line begins with the same few fields, so that many entries are looked through without parsing them.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,19 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from autotune.files import append_file, cut_file, write_file
+from autotune.retuning.archive import shorten
+from autotune.retuning.entry import APPLIED, DECISION, HEAD, KINDS, LINE_HEAD, SCHEMA, entry_problem
 from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
 
-SCHEMA = 1
-"""Of every entry; entries of a later schema are refused, not guessed at."""
 LEDGER_NAME = "ledger.jsonl"
 MAX_LEDGER_BYTES = 200_000_000
-DECISION, APPLIED = "decision", "applied"
-HEAD = ("schema", "kind", "id", "decision", "rule")
-"""What every line begins with, in this order; null where an entry has none."""
-_HEAD = re.compile(
-    rb'\{"schema":(\d+),"kind":"([a-z]+)","id":"([^"\\]+)","decision":(?:"([a-z]+)"|null),"rule":(?:"([a-z_]+)"|null)[,}]'
-)
+ANEW = "move the ledger away to start anew"
 
 Entry = Mapping[str, Any]
 
@@ -53,14 +48,16 @@ class Line:
             InputError: the line is damaged beyond its first fields.
         """
         try:
-            found = json.loads(self.raw)
-        except ValueError as error:
-            raise InputError.single(self.path, f"must be a line of JSON, got {error}") from error
-        entry: Entry = found
+            entry: Entry = json.loads(self.raw)
+        except (ValueError, RecursionError) as error:
+            what = "deeply nested" if isinstance(error, RecursionError) else str(error)[:200]
+            raise InputError.single(self.path, f"must be a line of JSON, got {what}") from error
+        if problem := entry_problem(entry):
+            raise InputError.single(self.path, f"{problem}; {ANEW}")
         return entry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Ledger:
     """What a state folder holds, read once under its lock."""
 
@@ -68,6 +65,8 @@ class Ledger:
     lines: tuple[Line, ...]
     set_aside: Path | None = None
     """Where the torn end of the file went, if it had one."""
+    noticed: tuple[str, ...] = ()
+    """What was found changed since the last entry, in sentences."""
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -79,10 +78,14 @@ class Ledger:
         """Decisions alone, oldest first."""
         return tuple(line for line in self.lines if line.kind == DECISION)
 
-    @property
+    @cached_property
     def applied(self) -> tuple[Entry, ...]:
-        """Switches that were made, oldest first."""
+        """Switches that were made and changes by hand, oldest first."""
         return tuple(line.entry for line in self.lines if line.kind == APPLIED)
+
+    @cached_property
+    def _applied_ids(self) -> frozenset[str]:
+        return frozenset(line.id for line in self.lines if line.kind == APPLIED)
 
     def decision(self, inputs: str) -> Entry | None:
         """The decision that these inputs led to, if they were decided on."""
@@ -90,7 +93,7 @@ class Ledger:
 
     def is_applied(self, inputs: str) -> bool:
         """Whether a decision was put into production."""
-        return any(line.id == inputs for line in self.lines if line.kind == APPLIED)
+        return inputs in self._applied_ids
 
     def with_entry(self, entry: Entry) -> Ledger:
         """Append an entry to the file, and the ledger that holds it.
@@ -103,7 +106,7 @@ class Ledger:
         message, line = _line(raw, f"{self.path}:{len(self.lines) + 1}")
         if line is None:
             raise ValueError(f"an entry {message}")
-        append_file(self.path, raw)
+        append_file(self.path, raw, private=True)
         return replace(self, lines=(*self.lines, line))
 
 
@@ -125,15 +128,25 @@ def open_ledger(folder: Path) -> Ledger:
         InputError: as `read_ledger`, and where the folder cannot be written.
     """
     path = folder / LEDGER_NAME
+    shorten(path)
     whole, torn = _split(_content(path))
     lines = _lines(path, whole)
     aside: Path | None = None
     if torn:
         # kept first, cut second: a crash in between sets the same bytes aside under the same name again
-        aside = folder / f"{LEDGER_NAME}.torn-at-{len(whole)}"
-        write_file(aside, torn)
+        aside = _unused(folder / f"{LEDGER_NAME}.torn-at-{len(whole)}", torn)
+        write_file(aside, torn, private=True)
         cut_file(path, len(whole))
     return Ledger(path=path, lines=lines, set_aside=aside)
+
+
+def _unused(path: Path, content: bytes) -> Path:
+    """The name, with a number behind it where it holds something else already."""
+    for number in range(1, 1000):
+        name = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        if not name.exists() or read_file(name, MAX_LEDGER_BYTES) == content:
+            return name
+    raise InputError.single(str(path), "a thousand torn ends are there already: move them away")
 
 
 def _content(path: Path) -> bytes:
@@ -157,6 +170,8 @@ def _is_json(line: bytes) -> bool:
         json.loads(line)
     except ValueError:
         return False
+    except RecursionError:
+        pass  # its end closes what it opens: whole, if not an entry
     return True
 
 
@@ -179,14 +194,14 @@ def _lines(path: Path, whole: bytes) -> tuple[Line, ...]:
 
 def _line(raw: bytes, where: str) -> tuple[str, Line | None]:
     """The line, or what is wrong with it."""
-    found = _HEAD.match(raw)
+    found = LINE_HEAD.match(raw)
     if found is None or not raw.rstrip().endswith(b"}"):
-        return f"must be JSON that begins with {', '.join(HEAD)}; move the ledger away to start anew", None
+        return f"must be JSON that begins with {', '.join(HEAD)}; {ANEW}", None
     schema, kind, name, decision, rule = found.groups()
-    if int(schema) != SCHEMA:
-        return f"must have schema {SCHEMA}, got {int(schema)}: written by another version", None
-    if kind.decode() not in (DECISION, APPLIED):
-        return f"must be a {DECISION} or {APPLIED}, got kind {kind.decode()!r}", None
+    if schema != b"%d" % SCHEMA:
+        return f"must have schema {SCHEMA}, got {schema[:20].decode()}: written by another version", None
+    if kind.decode() not in KINDS:
+        return f"must be one of {', '.join(KINDS)}, got kind {kind.decode()[:40]!r}", None
     return "", Line(
         path=where,
         raw=raw,

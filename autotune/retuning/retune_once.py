@@ -6,20 +6,29 @@ the window's traffic together are the decision's id.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autotune.comparison import Comparison
-from autotune.retuning.decide import SETTLED, SWITCH, Decision, as_baseline
+from autotune.retuning.decide import KEEP, REFUSE, SETTLED, SWITCH, Decision
 from autotune.retuning.decide_window import in_production, judge
-from autotune.retuning.entry import digest, iso, side_entry, switch_entry
+from autotune.retuning.entry import APPLIED, DECISION, SCHEMA, digest, iso, side_entry, switch_entry
 from autotune.retuning.launching import launch_difference
-from autotune.retuning.ledger import DECISION, SCHEMA, Entry, Ledger
+from autotune.retuning.ledger import Entry, Ledger
 from autotune.retuning.lock import locked
-from autotune.retuning.state import apply_decision, launch_of, open_state, past_switches
-from autotune.retuning.window import TIMEOUT_S, Drift, Window, compare_profiles, read_window
+from autotune.retuning.running import (
+    baseline_entry,
+    current_baseline,
+    ledger_in_step,
+    resolved_side,
+    running_side,
+    same_launch,
+)
+from autotune.retuning.state import HAND, apply_decision, open_state, past_switches
+from autotune.retuning.window import TIMEOUT_S, Drift, Window, compare_profiles, is_ahead, read_window
 from autotune.study import Baseline, Study, study_fingerprint
 from autotune.traffic.options import ReadOptions
 from autotune.traffic.read import AS_THEY_SAY
@@ -34,11 +43,13 @@ class Outcome:
     """What a run led to."""
 
     entry: Entry
-    """The decision as it stands in the ledger."""
-    repeated: bool
-    """Whether it had been decided before, on the same inputs."""
+    """The decision as it stands in the ledger, or as it stands by now (`as_it_stands`)."""
+    already_decided: bool
+    """Whether the window had been decided on before, on the same inputs."""
     applied: bool
-    """Whether the candidate is what `current.json` says."""
+    """Whether the candidate was put into production."""
+    current_plan: str
+    """What runs after it."""
     ledger: Ledger
 
 
@@ -49,6 +60,7 @@ def retune(
     *,
     window_s: float,
     now_s: float | None = None,
+    clock_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
     options: ReadOptions = AS_THEY_SAY,
     apply: bool = False,
@@ -62,6 +74,7 @@ def retune(
         folder: of the state; made where it does not exist.
         window_s: length of the window that ends now, seconds.
         now_s: the end of the window, Unix time; None: the log's last request, or the clock where there is none.
+        clock_s: the present, Unix time; None: the clock.
         timeout_s: of an address.
         options: what the log does not say of itself.
         apply: whether a switch is put into `current.json` at once.
@@ -72,28 +85,72 @@ def retune(
         InputError: traffic, study or state cannot be read.
     """
     given, study = study, in_production(study)
+    clock_s = time.time() if clock_s is None else clock_s
     with locked(folder):
-        ledger = open_state(folder)
+        ledger = ledger_in_step(study, folder, open_state(folder))
         window = read_window(
             study,
             traffic,
             window_s=window_s,
             now_s=now_s,
             warm_from_s=_warm_from_s(study, ledger),
+            clock_s=clock_s,
             timeout_s=timeout_s,
             options=options,
         )
         inputs = _inputs(study, window)
         known = ledger.decision(inputs["id"])
-        entry = known
-        if entry is None:
-            entry = _decided(study, window, inputs, ledger, progress)
-            if left_out := [text for text in study.assumptions if text not in given.assumptions]:
-                entry["left_out"] = left_out
+        if known is None:
+            entry: Entry = _decided(study, window, inputs, ledger, clock_s, progress)
+            left_out = [text for text in study.assumptions if text not in given.assumptions]
+            extra = {"left_out": left_out, "noticed": list(ledger.noticed)}
+            entry = {**entry, **{name: said for name, said in extra.items() if said}}
             ledger = ledger.with_entry(entry)
+        else:
+            entry = as_it_stands(ledger, known)
         if apply and entry["decision"] == SWITCH:
             ledger = apply_decision(folder, ledger, entry, at=entry["at"], at_s=entry["at_s"], by="apply")
-        return Outcome(entry=entry, repeated=known is not None, applied=ledger.is_applied(entry["id"]), ledger=ledger)
+        return Outcome(
+            entry=entry,
+            already_decided=known is not None,
+            applied=ledger.is_applied(entry["id"]),
+            current_plan=running_side(ledger, entry)["plan"],
+            ledger=ledger,
+        )
+
+
+ALREADY_APPLIED, OVERTAKEN = "already_applied", "overtaken"
+"""Rules of a window that is read again after its decision was carried out, or was made void by what came after it."""
+
+
+def as_it_stands(ledger: Ledger, known: Entry) -> Entry:
+    """An earlier decision as it stands by now: a switch that was made, or that is not wanted any more, is none.
+
+    A recommendation is void once a later window was decided on, or where another plan runs than it was to leave.
+    """
+    if known["decision"] != SWITCH:
+        return known
+    runs = running_side(ledger, known)["plan"]
+    if ledger.is_applied(known["id"]):
+        rule, reason = ALREADY_APPLIED, f"the switch to {known['candidate']['plan']} was made before; {runs} runs"
+    elif (later := _later(ledger, known)) is not None:
+        rule, reason = OVERTAKEN, f"a later window was decided on, that of {later['at']}; {runs} runs"
+    elif not same_launch(running_side(ledger, known), known["current"]):
+        rule, reason = OVERTAKEN, f"it was to leave {known['current']['plan']}, and {runs} runs by now"
+    else:
+        return known
+    before = {name: known[name] for name in ("at", "decision", "rule", "reason")}
+    return {**known, "decision": KEEP, "rule": rule, "reason": reason, "decided_before": before}
+
+
+def _later(ledger: Ledger, known: Entry) -> Entry | None:
+    """A decision on a later window that came after this one."""
+    for line in reversed(ledger.decisions):
+        if line.id == known["id"]:
+            return None
+        if line.decision != REFUSE and line.entry["at_s"] > known["at_s"]:
+            return line.entry
+    return None
 
 
 def accept(folder: Path, decision: str | None, *, now_s: float) -> Outcome:
@@ -108,7 +165,8 @@ def accept(folder: Path, decision: str | None, *, now_s: float) -> Outcome:
         entry = _accepted(folder, ledger, decision)
         known = ledger.is_applied(entry["id"])
         ledger = apply_decision(folder, ledger, entry, at=iso(now_s), at_s=now_s, by="accept")
-        return Outcome(entry=entry, repeated=known, applied=True, ledger=ledger)
+        runs = running_side(ledger, entry)["plan"]
+        return Outcome(entry=entry, already_decided=known, applied=True, current_plan=runs, ledger=ledger)
 
 
 def _accepted(folder: Path, ledger: Ledger, decision: str | None) -> Entry:
@@ -123,9 +181,8 @@ def _accepted(folder: Path, ledger: Ledger, decision: str | None) -> Entry:
         raise InputError.single(
             str(folder), f"the decision of {entry['at']} is {entry['decision']} ({entry['rule']}): nothing to accept"
         )
-    left, runs = entry["current"], ledger.applied[-1]["to"] if ledger.applied else entry["current"]
-    same = launch_of(runs) == launch_of(left) if left["knobs"] else runs["plan"] == left["plan"]
-    if not ledger.is_applied(entry["id"]) and not same:
+    left, runs = entry["current"], running_side(ledger, entry)
+    if not ledger.is_applied(entry["id"]) and not same_launch(runs, left):
         how = " with other settings" if runs["plan"] == left["plan"] else ""
         raise InputError.single(
             str(folder),
@@ -135,10 +192,10 @@ def _accepted(folder: Path, ledger: Ledger, decision: str | None) -> Entry:
 
 
 def _warm_from_s(study: Study, ledger: Ledger) -> float | None:
-    """When the plan that runs had been started and warmed up; None: it was there before the ledger."""
-    if not ledger.applied:
+    """When the plan that runs had been started and warmed up; None: nobody knows, or it was there before the ledger."""
+    last = ledger.applied[-1] if ledger.applied else None
+    if last is None or last["by"] == HAND or last["to"]["engine"] not in study.switch.startup_s:
         return None
-    last = ledger.applied[-1]
     return float(last["at_s"] + study.switch.startup_s[last["to"]["engine"]] + study.switch.warmup_s)
 
 
@@ -160,19 +217,20 @@ def _decided(
     window: Window,
     inputs: Mapping[str, Any],
     ledger: Ledger,
+    clock_s: float,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
     """The entry of a window that was not decided on before."""
-    current = _current(study, ledger)
+    current = current_baseline(study, ledger)
     reference = _reference(ledger)
     drift = compare_profiles(window, None if reference is None else reference["profile"])
     fresh = reference is None or reference["inputs"]["study"] != inputs["study"]
     decision, found = judge(
         replace(window.study, baseline=current),
-        now_s=window.end_s,
+        now_s=window.at_s,
         refusal=window.refusal,
         changed=drift.drifted or fresh,
-        history=past_switches(ledger),
+        history=[past for past in past_switches(ledger) if not is_ahead(past.at_s, clock_s, window.at_s)],
         also=_earlier(ledger),
         progress=progress,
     )
@@ -180,28 +238,19 @@ def _decided(
         "schema": SCHEMA,
         "kind": DECISION,
         "id": inputs["id"],
-        "at": iso(window.end_s),
-        "at_s": window.end_s,
+        "at": iso(window.at_s),
+        "at_s": window.at_s,
         "study_name": study.name,
+        "model": study.arch.name,
+        "baseline": None if study.baseline is None else baseline_entry(study.baseline),
         "inputs": {k: v for k, v in inputs.items() if k != "id"},
         "traffic": window.document,
         "profile": window.profile,
         "drift": _drift_document(drift, reference, study_changed=reference is not None and fresh),
         **_decision_document(decision),
-        **_sides(current, found),
+        **_sides(study, current, found),
         "launch_difference": _launching(window.study, found) if decision.decision == SWITCH else [],
     }
-
-
-def _current(study: Study, ledger: Ledger) -> Baseline:
-    """What runs: the last switch that was made, or the study's baseline."""
-    if ledger.applied:
-        last = ledger.applied[-1]["to"]
-        return replace(as_baseline(launch_of(last)), engine=last["engine"])
-    if study.baseline is None:
-        raise InputError.single("$.baseline", "must name the plan in production: that is what may be kept or left")
-    # the window says the load; a number in flight from before says nothing of it
-    return replace(study.baseline, concurrency=None)
 
 
 def _reference(ledger: Ledger) -> Entry | None:
@@ -210,9 +259,10 @@ def _reference(ledger: Ledger) -> Entry | None:
     That is the one which chose it, or a later one that kept it for what both plans do on that traffic, not for the time
     of the day; None: nobody ever looked. Windows without drift are no reference, so that a slow drift adds up.
     """
-    chosen = ledger.applied[-1]["id"] if ledger.applied else None
-    for line in reversed(ledger.decisions):
-        if line.id == chosen or line.rule in SETTLED:
+    for line in reversed(ledger.lines):
+        if line.kind == APPLIED:
+            return ledger.decision(line.id)
+        if line.kind == DECISION and line.rule in SETTLED:
             return line.entry
     return None
 
@@ -259,10 +309,9 @@ def _drift_document(drift: Drift, reference: Entry | None, *, study_changed: boo
     }
 
 
-def _sides(current: Baseline, found: Comparison | None) -> dict[str, Any]:
+def _sides(study: Study, current: Baseline, found: Comparison | None) -> dict[str, Any]:
     if found is None:
-        known = {"plan": current.plan, "engine": current.engine, "knobs": None}
-        return {"current": known, "candidate": None, "switch": None, "p_better": None}
+        return {"current": resolved_side(study, current), "candidate": None, "switch": None, "p_better": None}
     return {
         "current": side_entry(found.current),
         "candidate": None if found.candidate is None else side_entry(found.candidate),

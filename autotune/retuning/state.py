@@ -1,5 +1,7 @@
 """The state of re-tuning: the ledger, and `current.json`, which says what runs and follows from the ledger.
 
+Who changes the plan by hand says so in `current.json` or in the study's baseline; the ledger takes note of it.
+
 Putting a plan into production is one appended line (`applied`); `current.json` is written after it. A crash in between
 is mended by the next run, which finds the line without its file.
 """
@@ -8,31 +10,100 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from autotune.engines import ENGINES
 from autotune.files import write_file
 from autotune.retuning.decide import PastSwitch
-from autotune.retuning.ledger import APPLIED, SCHEMA, Entry, Ledger, open_ledger
+from autotune.retuning.entry import APPLIED, SCHEMA, SUMMARY, digest, iso
+from autotune.retuning.ledger import Entry, Ledger, open_ledger
 from autotune.scoring.plan_result import Launch
+from autotune.space import parse_plan
+from costmodel.errors import InputError
 from costmodel.files import read_file
 
 CURRENT_NAME = "current.json"
 MAX_CURRENT_BYTES = 1_000_000
+HAND = "hand"
+"""What a change is made by that no decision led to."""
 
 
 def open_state(folder: Path) -> Ledger:
     """The ledger, mended, with `current.json` as it says. The caller holds the folder's lock.
 
+    A plan that somebody wrote into `current.json` is what runs: it becomes a line of the ledger, and is said.
+
     Raises:
-        InputError: the ledger is damaged before its last line, or the folder cannot be written.
+        InputError: the ledger is damaged before its last line, the folder cannot be written, or `current.json` was
+            changed into what is no plan.
     """
-    ledger = open_ledger(folder)
-    if ledger.applied:
-        wanted = current_document(ledger.applied[-1])
-        if read_current(folder) != wanted:
-            write_current(folder, wanted)
+    ledger, found = open_ledger(folder), read_current(folder)
+    wanted = current_document(ledger.applied[-1]) if ledger.applied else None
+    before = None if wanted is None else _side(wanted)
+    named = found is not None and isinstance(found.get("plan"), str)
+    if found is not None and named and _side(found) != before and not _left_by_crash(ledger, found):
+        to = _by_hand(folder, found, wanted)
+        was = "" if wanted is None else f", not {wanted['plan']}"
+        said = f"{CURRENT_NAME} was changed by hand: {to['plan']} runs{was}"
+        return change_by_hand(folder, ledger, before or to, to, said)
+    if wanted is not None and found != wanted:
+        write_current(folder, wanted)
     return ledger
+
+
+def _left_by_crash(ledger: Ledger, found: Mapping[str, Any]) -> bool:
+    """Whether the file is that of the switch before the last one, and nothing was done since the last: it is late."""
+    return (
+        len(ledger.applied) > 1 and ledger.lines[-1].kind == APPLIED and found == current_document(ledger.applied[-2])
+    )
+
+
+def change_by_hand(
+    folder: Path, ledger: Ledger, before: Mapping[str, Any], after: Mapping[str, Any], said: str
+) -> Ledger:
+    """Record that another plan runs than the ledger knew, from the last window that was decided on."""
+    times = [(line.entry["at"], line.entry["at_s"]) for line in reversed(ledger.lines) if line.kind != SUMMARY][:1]
+    at, at_s = times[0] if times else (iso(0.0), 0.0)
+    entry = {
+        "schema": SCHEMA,
+        "kind": APPLIED,
+        "id": digest([len(ledger.lines), at_s, before, after]),
+        "at": at,
+        "at_s": at_s,
+        "by": HAND,
+        "from": _launch(before),
+        "to": _launch(after),
+    }
+    ledger = ledger.with_entry(entry)
+    write_current(folder, current_document(entry))
+    return replace(ledger, noticed=(*ledger.noticed, said))
+
+
+def _by_hand(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The plan that somebody wrote into `current.json`.
+
+    Raises:
+        InputError: it is none.
+    """
+    plan, engine, knobs = str(found["plan"]), found.get("engine"), found.get("knobs")
+    path = str(folder / CURRENT_NAME)
+    back = "" if wanted is None else f", or remove the file to go on with {wanted['plan']}"
+    if not isinstance(engine, str | None) or not isinstance(knobs, dict | None):
+        raise InputError.single(path, f"must say engine and knobs of the plan, or null: mend it{back}")
+    try:
+        named = parse_plan(plan).engine
+    except InputError as error:
+        raise InputError.single(path, f"{error.problems[0].message}: mend it{back}") from error
+    engine = named or engine
+    if engine is not None and engine not in ENGINES:
+        raise InputError.single(path, f"engine must be one of {', '.join(ENGINES)}, got {engine[:40]!r}: mend it{back}")
+    return {"plan": plan, "engine": engine, "knobs": knobs}
+
+
+def _side(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: document.get(name) for name in ("plan", "engine", "knobs")}
 
 
 def read_current(folder: Path) -> dict[str, Any] | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from autotune.comparison.compare_plans import on_traffic
+from autotune.retuning.entry import iso
 from autotune.study import Study
 from autotune.traffic import WorkloadProfile, profile_from_json, read_traffic
 from autotune.traffic.drift import traffic_drift
@@ -15,6 +17,10 @@ from autotune.traffic.read import AS_THEY_SAY
 
 TIMEOUT_S = 30.0
 """Of an address, unless told otherwise."""
+DATED_FROM_S = 1e9
+"""Times of a log below count from its own start: no Unix time of a request (2001)."""
+CLOCK_SLACK_S = 3600.0
+"""By how much clocks may differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +30,8 @@ class Window:
     start_s: float
     """Unix time."""
     end_s: float
+    at_s: float
+    """When the decision is made, Unix time: at its end, or now where the log's times have no date."""
     refusal: str | None
     """Why it cannot be judged; None: it can."""
     fingerprint: str
@@ -53,6 +61,7 @@ def read_window(
     window_s: float,
     now_s: float | None,
     warm_from_s: float | None = None,
+    clock_s: float | None = None,
     timeout_s: float = TIMEOUT_S,
     options: ReadOptions = AS_THEY_SAY,
 ) -> Window:
@@ -64,6 +73,7 @@ def read_window(
         window_s: length of the window that ends now, seconds.
         now_s: its end, Unix time; None: the last request.
         warm_from_s: requests before are dropped: a plan that was just started served them cold.
+        clock_s: the present, Unix time; None: the clock.
         timeout_s: of an address.
         options: what the log does not say of itself.
 
@@ -77,8 +87,19 @@ def read_window(
         timeout_s=timeout_s,
         options=replace(options, model=options.model or study.arch.name),
     )
+    clock_s = time.time() if clock_s is None else clock_s
+    dated = log.end_s >= DATED_FROM_S
     refusal, profile = log.refusal, None
-    start = log.start_s if warm_from_s is None else max(log.start_s, warm_from_s)
+    start = log.start_s
+    if dated and warm_from_s is not None and not is_ahead(warm_from_s, clock_s, log.end_s):
+        start = max(start, warm_from_s)
+    if refusal is None and dated and now_s is None and log.end_s > clock_s + CLOCK_SLACK_S:
+        refusal = (
+            f"the last request is dated {iso(log.end_s)}, ahead of the clock: times in another unit or zone, or a "
+            "clock that is wrong; --now TIME says where the window ends"
+        )
+    if refusal is None and start >= log.end_s:
+        refusal = f"the window ends at {iso(log.end_s)}, before the last switch had warmed up: a later one will do"
     if refusal is None:
         try:
             profile = log.profile(since_s=start)
@@ -87,12 +108,18 @@ def read_window(
     return Window(
         start_s=log.start_s,
         end_s=log.end_s,
+        at_s=log.end_s if dated else clock_s,
         refusal=refusal,
         fingerprint=log.fingerprint,
         document={**log.to_json(), "refusal": refusal, "warm_up_dropped_s": start - log.start_s},
         profile={} if profile is None else profile.to_json(),
         study=study if profile is None else on_traffic(study, profile),
     )
+
+
+def is_ahead(at_s: float, clock_s: float, end_s: float) -> bool:
+    """Whether a time lies ahead of the clock and of the window's end as well: it was written under a wrong clock."""
+    return at_s > max(clock_s, end_s) + CLOCK_SLACK_S
 
 
 def compare_profiles(window: Window, reference: Mapping[str, Any] | None) -> Drift:

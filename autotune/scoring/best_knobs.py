@@ -8,12 +8,11 @@ from itertools import product
 import numpy as np
 
 from autotune.engines.service import Knobs
-from autotune.metrics import METRICS
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult, ScoredRows, plan_key
-from autotune.scoring.solve_concurrency import bounds, in_range, solve_concurrency
+from autotune.scoring.solve_concurrency import solve_concurrency
 from autotune.space import Candidate
-from autotune.study import IntRange, Study
+from autotune.study import Study
 from costmodel.plan.columns import Floats, Ints
 
 
@@ -41,29 +40,8 @@ def candidate_grid(study: Study, candidates: Sequence[Candidate]) -> tuple[KnobG
 
 
 def _best(grid: KnobGrid, owner: Ints) -> list[PlanResult]:
-    tried = KnobGridAtLoad.each(grid, loads(grid, STEPS_BACK))
+    tried = KnobGridAtLoad(grid, solve_concurrency(grid))
     return [tried.result(entry) for entry in tried.best_of_each(owner).tolist()]
-
-
-STEPS_BACK = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.25)
-"""Shares of the solved concurrency that are tried: at the limit itself keeping it is a coin toss, and where prompts
-ride on decode steps, throughput is highest while there is a step for each."""
-
-
-def loads(grid: KnobGrid, shares: Sequence[float]) -> list[Floats]:
-    """Requests in flight over all replicas that every row is tried at: those that the study lists, or else shares of
-    the solved number, at least one per replica."""
-    study = grid.study
-    asked, work = study.search.concurrency, study.workload
-    if work.concurrency is None and work.request_rate_per_s is None:
-        if asked is not None and not isinstance(asked, IntRange):
-            return [np.full(grid.variant.shape[0], float(value)) for value in asked]
-        if not METRICS[study.objective.metric].fewer_in_flight:
-            replicas = grid.batch.layout.replicas
-            solved, least = solve_concurrency(grid), bounds(study, replicas)[0] * replicas
-            tried = [np.maximum(np.floor(solved * share / replicas) * replicas, least) for share in shares]
-            return [in_range(study, concurrency) for concurrency in tried]
-    return [solve_concurrency(grid)]
 
 
 class KnobGridAtLoad:

@@ -51,8 +51,7 @@ class LimitKind:
     bound: Callable[[Study], float | None] | None = None
     """What gives the bound, where that is no field or not a field alone; None as its value: no limit."""
     more_in_flight: str = ""
-    """`worse`: more requests in flight only ever take room from it, so that concurrency is solved against it;
-    `better`: where the fewest are sought, as many as keep it; empty: it says nothing of how many."""
+    """`worse`: more requests in flight only ever take room from it; `better`: they give it room; empty: neither."""
 
     @property
     def log_sd(self) -> str:
@@ -155,7 +154,6 @@ LIMITS: tuple[LimitKind, ...] = (
         rests_on="how sure the estimate is on this model, GPU and engine",
         least=True,
         bound=lambda study: study.search.min_p_meets or None,
-        more_in_flight="better",
     ),
     LimitKind(
         code=LOAD_SERVED,

@@ -106,6 +106,8 @@ class Standing:
 
     worst: Floats
     """Excess over the limit that is broken most, relative to it; 0 where every limit is kept."""
+    broken: Floats
+    """The same of the limits themselves, whatever the probability is to keep them all."""
     gain: Floats
     """What can be expected of the objective, larger is better; no figure counts as nothing at all."""
 
@@ -118,14 +120,17 @@ class Standing:
         gain = METRICS[study.objective.metric].sign * expected(study, figures, check.p_meets)
         over = np.maximum(check.excess, 0.0) / np.array([limit.size for limit in limits])[:, None]
         own = np.array([limit.code != JOINT_PROBABILITY for limit in limits])
-        worst = over[own].max(axis=0)
-        worst = np.where(worst > 0.0, worst, over.max(axis=0))
+        broken = over[own].max(axis=0)
+        worst = np.where(broken > 0.0, broken, over.max(axis=0))
         mantissa, exponent = np.frexp(np.where(np.isnan(gain), -np.inf, gain))
-        return cls(worst=worst, gain=np.ldexp(np.rint(mantissa * 2.0**GAIN_BITS), exponent - GAIN_BITS))
+        return cls(worst=worst, broken=broken, gain=np.ldexp(np.rint(mantissa * 2.0**GAIN_BITS), exponent - GAIN_BITS))
 
     def in_rows(self, size: int) -> Standing:
         """As a table with so many plans in a row, shape `(rows, size)`."""
-        return Standing(worst=self.worst.reshape(-1, size), gain=self.gain.reshape(-1, size))
+        shape = (-1, size)
+        return Standing(
+            worst=self.worst.reshape(shape), broken=self.broken.reshape(shape), gain=self.gain.reshape(shape)
+        )
 
     def first_of_each(self, owner: Ints) -> Ints:
         """The best entry of each owner, as an index into the flattened table; ties go to the first plan, then row.

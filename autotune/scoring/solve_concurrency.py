@@ -1,11 +1,13 @@
-"""Solving for concurrency: the knob whose effect is known, found by bisection for all rows at once.
+"""Solving for concurrency: the knob whose effect is known, found for all rows at once.
 
-More requests in flight never shorten TTFT or TPOT, never free memory, and never lower throughput as long as
-every request has KV room; so the most that keeps those constraints is the best for throughput, and the
-fewest that reaches a wanted rate is the best for latency.
+More requests in flight lengthen TTFT and TPOT and take memory; they raise throughput until prompts crowd out decode
+steps. So what keeps every limit is a range of loads, and what can be expected of a plan rises to one best load in it
+and falls behind, but for small steps. The search looks at loads over the whole range first and then ever closer
+around the best of them, down to single requests: what it compares is the order that plans are ranked by
+(`Standing`), so the load is the best under the rule itself. `tests/tuning/test_solve.py` holds it against every load.
 
 A call of the cost model takes nearly as long for one row as for a thousand. So the numbers that the next steps of a
-bisection may come to are all asked for in one call, and the steps then follow from the answers.
+search may come to are all asked for in one call, and the steps then follow from the answers.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.metrics import METRICS
 from autotune.scoring.knob_grid import KnobGrid
 from autotune.scoring.limits import check_limits, study_limits
+from autotune.scoring.plan_result import ScoredRows
 from autotune.study import IntRange, Study
 from costmodel.estimate.result import Estimate
 from costmodel.plan.columns import Floats, Ints
@@ -29,31 +31,35 @@ ROWS_AT_ONCE = 6_000
 
 
 def solve_concurrency(grid: KnobGrid) -> Floats:
-    """Requests in flight over all replicas for every row, shape `(num_rows,)`."""
-    study = grid.study
+    """Requests in flight over all replicas for every row, shape `(num_rows,)`: those under which the row stands best.
+
+    A row that breaks a limit at every load is taken where it is the least off; of equal loads the least is taken.
+    """
+    study, rows = grid.study, grid.variant.size
     if study.workload.concurrency is not None:
-        return np.full(grid.variant.shape[0], float(study.workload.concurrency))
-    replicas, limits = grid.batch.layout.replicas, study_limits(study)
+        return np.full(rows, float(study.workload.concurrency))
+    rate, asked = study.workload.request_rate_per_s, study.search.concurrency
+    if rate is None and asked is not None and not isinstance(asked, IntRange):
+        table = np.repeat(np.sort(np.array(asked, dtype=np.float64))[:, None], rows, axis=1)
+        return table[_Search(grid).best_of(table), np.arange(rows)]
+    replicas = grid.batch.layout.replicas
     low, high = bounds(study, replicas)
-    rate = study.workload.request_rate_per_s
-    if rate is not None:
-        return in_range(study, _fewest(grid, low, high, lambda e: e.requests_per_s >= rate * (1.0 - 1e-9)) * replicas)
-    if METRICS[study.objective.metric].fewer_in_flight:
-        better = np.array([limit.kind.more_in_flight == "better" for limit in limits])
-        return in_range(
-            study,
-            _fewest(grid, low, high, lambda e: (check_limits(limits, e).excess[better] <= 0.0).all(axis=0)) * replicas,
-        )
-    worse = tuple(limit for limit in limits if limit.kind.more_in_flight == "worse")
+    room = _most(grid, low, high, lambda e: np.asarray(e.kv_wait_s <= 0.0))
+    solved = _best(_Search(grid), low, room) if rate is None else _fewest(grid, low, room, rate)
+    return in_range(study, solved * replicas)
+
+
+def most_within_limits(grid: KnobGrid) -> Floats:
+    """The most requests in flight over all replicas that keep the limits which more of them only ever break."""
+    study, replicas = grid.study, grid.batch.layout.replicas
+    worse = tuple(limit for limit in study_limits(study) if limit.kind.more_in_flight == "worse")
 
     def keeps(estimate: Estimate) -> Bools:
         check = check_limits(worse, estimate)
-        # the share of `min_p_meets` that only falls with more in flight; without it a plan whose probability
-        # needs far fewer would be called infeasible
         likely = check.p_meets >= study.search.min_p_meets
         return np.asarray((estimate.kv_wait_s <= 0.0) & likely & check.kept())
 
-    return in_range(study, _most(grid, low, high, keeps) * replicas)
+    return in_range(study, _most(grid, *bounds(study, replicas), keeps) * replicas)
 
 
 def in_range(study: Study, concurrency: Floats) -> Floats:
@@ -77,10 +83,123 @@ def _most(grid: KnobGrid, low: Floats, high: Floats, keeps: Callable[[Estimate],
     return _bisect(question, low, _grow(question, low, high))[0]
 
 
-def _fewest(grid: KnobGrid, low: Floats, high: Floats, enough: Callable[[Estimate], Bools]) -> Floats:
-    """Smallest whole number per replica that is `enough`; the most with KV room where none is."""
-    room = _most(grid, low, high, lambda e: np.asarray(e.kv_wait_s <= 0.0))
-    return _bisect(_Question(grid, lambda e: ~enough(e)), low - 1.0, room)[1]
+def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Floats:
+    """Smallest whole number per replica that serves the rate; where none does, the most with KV room.
+
+    Where the most serve less than the rate, fewer may serve more: then it is reached below the load that serves most.
+    """
+    wanted = rate_per_s * (1.0 - 1e-9)
+
+    def served(rows: Ints, values: Floats) -> Floats:
+        taken = grid.take(rows)
+        return taken.evaluate(values * taken.batch.layout.replicas).requests_per_s
+
+    reach = room.copy()
+    short = np.flatnonzero(served(np.arange(room.size), room) < wanted)
+    if short.size:
+        peak = _best(_Search(grid.take(short), by_rate=True), low[short], room[short])
+        enough = served(short, peak) >= wanted
+        reach[short[enough]] = peak[enough]
+    return _bisect(_Question(grid, lambda e: e.requests_per_s < wanted), low - 1.0, reach)[1]
+
+
+MOST_OFF = 1e300
+"""What an infinite excess or loss counts as, so that a load which was looked at is better than one which was not."""
+FIRST_LOOK = 17
+"""Loads between the least and the most that a search begins with, evenly spaced in their logarithm."""
+
+
+class _Search:
+    """How rows of a grid stand at loads, for finding the best of them."""
+
+    def __init__(self, grid: KnobGrid, *, by_rate: bool = False) -> None:
+        """`by_rate`: look for the most requests per second, whatever the limits and the objective are."""
+        self.grid, self.by_rate = grid, by_rate
+        self.most_rows = ROWS_AT_ONCE // max(len(grid.study.workload.points), 1)
+
+    def keys(self, rows: Ints, values: Floats, wanted: Bools) -> Floats:
+        """How far off rows stand at requests in flight per replica, most weighty first, all smaller is better.
+
+        Args:
+            rows: of the grid, shape `(rows,)`.
+            values: shape `(loads, rows)`.
+            wanted: which of them to look at, same shape; the others stand infinitely bad.
+
+        Returns:
+            Shape `(3, loads, rows)`: the excess over the limit that is broken most, but for the probability of keeping
+            them all; then with it; then the loss.
+        """
+        out = np.full((3, *values.shape), np.inf)
+        if not wanted.any():
+            return out
+        asked = np.broadcast_to(rows, values.shape)[wanted]
+        grid = self.grid.take(asked)
+        concurrency = in_range(grid.study, values[wanted] * grid.batch.layout.replicas)
+        if self.by_rate:
+            out[:, wanted] = 0.0
+            out[2, wanted] = -grid.evaluate(concurrency).requests_per_s
+            return out
+        standing = ScoredRows.of(grid.study, grid.evaluate(concurrency), grid.price_per_hour).standing
+        found = np.stack([standing.broken, standing.worst, np.where(standing.worst > 0.0, 0.0, -standing.gain)])
+        out[:, wanted] = np.clip(found, -MOST_OFF, MOST_OFF)
+        return out
+
+    def best_of(self, values: Floats) -> Ints:
+        """Which load of each row is the best, shape `(rows,)`; `values` over all replicas, ascending by row."""
+        rows = np.arange(values.shape[1])
+        keys = self.keys(rows, values / self.grid.batch.layout.replicas, np.ones(values.shape, dtype=bool))
+        return _first_best(keys)
+
+
+def _first_best(keys: Floats) -> Ints:
+    """The first of the best loads of each row, shape `(rows,)`; `keys` as of `_Search.keys`."""
+    good = np.ones(keys.shape[1:], dtype=bool)
+    for key in keys:
+        least = np.where(good, key, np.inf).min(axis=0)
+        good &= key <= least
+    return good.argmax(axis=0)
+
+
+def _best(search: _Search, low: Floats, high: Floats) -> Floats:
+    """The whole number per replica between the bounds under which each row stands best, shape `(rows,)`."""
+    rows = np.arange(low.size)
+    shares = np.linspace(0.0, 1.0, FIRST_LOOK)[:, None]
+    values = np.floor(low * (high / low) ** shares + 0.5)
+    values[0], values[-1] = low, high
+    values = np.maximum.accumulate(values, axis=0)
+    fresh = np.diff(values, axis=0, prepend=(low - 1.0)[None]) > 0.0
+    keys = search.keys(rows, values, fresh)
+    out = low.copy()
+    edges, best = _around(values, keys)
+    known = keys[:, best, rows]
+    while True:
+        out[rows] = edges[1]
+        wide = np.flatnonzero(np.diff(edges, axis=0).max(axis=0) > 1.0)
+        if not wide.size:
+            return out
+        rows, edges, known = rows[wide], edges[:, wide], known[:, wide]
+        between = max(min(search.most_rows // (2 * rows.size), 8), 1)
+        shares = np.arange(1, between + 1)[:, None] / (between + 1.0)
+        parts = [np.floor(edges[i] + (edges[i + 1] - edges[i]) * shares) for i in (0, 1)]
+        values = np.concatenate([edges[:1], parts[0], edges[1:2], parts[1], edges[2:]])
+        fresh = np.diff(values, axis=0, prepend=-1.0) > 0.0
+        fresh[[0, between + 1, -1]] = False
+        keys = search.keys(rows, values, fresh)
+        keys[:, between + 1] = known
+        edges, best = _around(values, keys)
+        known = keys[:, best, np.arange(rows.size)]
+
+
+def _around(values: Floats, keys: Floats) -> tuple[Floats, Ints]:
+    """The best load of each row between the nearest smaller and larger ones, shape `(3, rows)`, and its place.
+
+    At an end of the range nothing is beyond: there the best load stands for its own neighbour.
+    """
+    best = _first_best(keys)
+    at = values[best, np.arange(values.shape[1])]
+    below = np.where(values < at, values, -np.inf).max(axis=0)
+    above = np.where(values > at, values, np.inf).min(axis=0)
+    return np.stack([np.where(np.isinf(below), at, below), at, np.where(np.isinf(above), at, above)]), best
 
 
 class _Question:

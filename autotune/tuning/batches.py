@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from autotune.scoring.best_knobs import STEPS_BACK, score
+from autotune.scoring.best_knobs import score
 from autotune.scoring.plan_result import PlanResult
+from autotune.scoring.solve_concurrency import FIRST_LOOK
 from autotune.scoring.trial_record import Goals, Recorder
 from autotune.space import Candidate
 from autotune.storage import Store
@@ -33,7 +34,7 @@ def evaluations(study: Study) -> int:
     """Rows that are evaluated for one plan: its choices of dtypes, token budgets and concurrencies."""
     search, fixed = study.search, study.workload.concurrency or study.workload.request_rate_per_s
     asked = search.concurrency
-    several = len(STEPS_BACK) if asked is None or isinstance(asked, IntRange) else len(asked)
+    several = FIRST_LOOK if asked is None or isinstance(asked, IntRange) else len(asked)
     return (
         len(search.weight_dtype) * len(search.kv_dtype) * len(search.max_num_batched_tokens) * (1 if fixed else several)
     )

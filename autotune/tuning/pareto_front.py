@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autotune.metrics import COST, MAXIMIZE, METRICS, MINIMIZE, PER_GPU
-from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, loads
+from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid
 from autotune.scoring.dominance import nondominated
+from autotune.scoring.knob_grid import KnobGrid
 from autotune.scoring.objective import figure
 from autotune.scoring.plan_result import VARIANT, PlanResult, plan_key
+from autotune.scoring.solve_concurrency import bounds, in_range, most_within_limits, solve_concurrency
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.space import Candidate, Space
 from autotune.storage import Store, TrialRecord
-from autotune.study import Objective, Study, cluster_choices
+from autotune.study import IntRange, Study, cluster_choices
 from autotune.tuning.batches import sample_missing, score_missing
 from autotune.tuning.executor import Executor
 from autotune.tuning.study_space import covered, study_space
@@ -191,9 +193,7 @@ def front_rows(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult
         return []
     goals = study_goals(study)
     grid, owner = candidate_grid(study, candidates)
-    # the most within the limits, whatever the study's objective: what is least depends on the goal
-    most = replace(study, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
-    tried = KnobGridAtLoad.each(grid, loads(replace(grid, study=most), LOADS))
+    tried = KnobGridAtLoad.each(grid, front_loads(grid))
     columns = [figure(tried.scored.estimate, name, tried.scored.price_per_hour) for name, _ in goals]
     values = _larger_is_better(np.stack(columns, axis=1), goals)
     wanted = np.flatnonzero(tried.scored.check.kept())
@@ -202,6 +202,21 @@ def front_rows(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult
     extra = [_named(tried.result(at)) for at in wanted.tolist() if at != best[owner[at % owner.size]]]
     unique = {p.key: p for p in extra}
     return [*unique.values(), *(tried.result(at) for at in best.tolist())]
+
+
+def front_loads(grid: KnobGrid) -> list[Floats]:
+    """Requests in flight over all replicas that every row is looked at under: those that the study gives or lists, or
+    else shares of the most within its limits, at least one per replica."""
+    study, rows = grid.study, grid.variant.size
+    asked, work = study.search.concurrency, study.workload
+    if work.concurrency is not None or work.request_rate_per_s is not None:
+        return [solve_concurrency(grid)]
+    if asked is not None and not isinstance(asked, IntRange):
+        return [np.full(rows, float(value)) for value in asked]
+    replicas, most = grid.batch.layout.replicas, most_within_limits(grid)
+    least = bounds(study, replicas)[0] * replicas
+    tried = [np.maximum(np.floor(most * share / replicas) * replicas, least) for share in LOADS]
+    return [in_range(study, concurrency) for concurrency in tried]
 
 
 def _named(plan: PlanResult) -> PlanResult:

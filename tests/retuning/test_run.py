@@ -65,10 +65,11 @@ class Traffic:
         window_s: float,
         now_s: float | None,
         warm_from_s: float | None,
+        clock_s: float | None,
         timeout_s: float,
         options: ReadOptions,  # noqa: ARG002  # nothing is read
     ) -> Window:
-        self.warm_from_s, self.timeout_s = warm_from_s, timeout_s
+        self.warm_from_s, self.clock_s, self.timeout_s = warm_from_s, clock_s, timeout_s
         self.reads += 1
         end = 1e9 if now_s is None else now_s
         profile = {"rate": self.rate, "isl": self.isl}
@@ -78,6 +79,7 @@ class Traffic:
         return Window(
             start_s=end - window_s,
             end_s=end,
+            at_s=end,
             refusal=self.refusal,
             fingerprint=digest(profile),
             document={"source": traffic},
@@ -109,7 +111,7 @@ def test_the_same_window_decides_once(tmp_path: Path, traffic: Traffic) -> None:
     first = once(tmp_path)
     content = (tmp_path / "ledger.jsonl").read_bytes()
     second = once(tmp_path)
-    assert (first.repeated, second.repeated) == (False, True)
+    assert (first.already_decided, second.already_decided) == (False, True)
     assert second.entry == json.loads(content)
     assert (tmp_path / "ledger.jsonl").read_bytes() == content
     assert traffic.tunes == 1
@@ -119,7 +121,7 @@ def test_the_same_window_decides_once(tmp_path: Path, traffic: Traffic) -> None:
 def test_a_changed_policy_decides_anew(tmp_path: Path) -> None:
     """The policy is one of the inputs: with another horizon the window is decided on again."""
     once(tmp_path)
-    assert not once(tmp_path, study=question(retune={"horizon_h": 1.0})).repeated
+    assert not once(tmp_path, study=question(retune={"horizon_h": 1.0})).already_decided
     assert len(read_ledger(tmp_path).entries) == 2
 
 
@@ -130,11 +132,11 @@ def test_a_recommended_switch_changes_nothing_until_it_is_accepted(tmp_path: Pat
     assert (found.entry["decision"], found.applied) == ("switch", False)
     assert not (tmp_path / "current.json").exists()
     taken = accept(tmp_path, None, now_s=1e9 + 60.0)
-    assert (taken.applied, taken.repeated) == (True, False)
+    assert (taken.applied, taken.already_decided) == (True, False)
     current = json.loads((tmp_path / "current.json").read_text())
     assert current["plan"] == found.entry["candidate"]["plan"]
     assert current["since"] == "2001-09-09T01:47:40Z"
-    assert accept(tmp_path, found.entry["id"][:8], now_s=2e9).repeated
+    assert accept(tmp_path, found.entry["id"][:8], now_s=2e9).already_decided
     assert len(read_ledger(tmp_path).applied) == 1
 
 
@@ -142,7 +144,7 @@ def test_apply_puts_the_switch_into_production_at_once(tmp_path: Path, traffic: 
     """With --apply the next window's current plan is the candidate; a run that was cut off before is completed."""
     once(tmp_path)
     found = once(tmp_path, apply=True)
-    assert (found.repeated, found.applied) == (True, True)
+    assert (found.already_decided, found.applied) == (True, True)
     traffic.rate = 160.0
     after = once(tmp_path, hour=3.0)
     assert after.entry["current"]["plan"] == found.entry["candidate"]["plan"]
@@ -228,3 +230,125 @@ def test_disaggregated_plans_are_left_out_in_plain_words(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r'^\$\.search\.disaggregated: must be "off" or "auto" to tune again'):
         once(tmp_path / "only", study=only)
     assert not (tmp_path / "only").exists()
+
+
+def test_a_window_read_again_after_its_switch_is_kept(tmp_path: Path, traffic: Traffic) -> None:
+    """`already_applied`: a cron job that acts on a switch acts once, and the switch is made once."""
+    first = once(tmp_path, apply=True)
+    again = once(tmp_path, apply=True)
+    assert (first.entry["decision"], first.applied, first.already_decided) == ("switch", True, False)
+    assert (again.entry["decision"], again.entry["rule"]) == ("keep", "already_applied")
+    assert (again.applied, again.already_decided) == (True, True)
+    assert again.current_plan == first.entry["candidate"]["plan"]
+    assert again.entry["decided_before"]["decision"] == "switch"
+    assert len(read_ledger(tmp_path).lines) == 2
+    assert traffic.tunes == 1
+
+
+def test_a_recommendation_that_was_overtaken_is_not_applied(tmp_path: Path, traffic: Traffic) -> None:
+    """Read again with --apply after a later window was decided on, or when another plan runs, it changes nothing."""
+    first = once(tmp_path)
+    assert first.entry["decision"] == "switch"
+    traffic.rate, traffic.isl = 5.0, 900
+    second = once(tmp_path, hour=2.0, apply=True)
+    traffic.rate, traffic.isl = 150.0, 1000
+    late = once(tmp_path, apply=True)
+    assert (late.entry["decision"], late.entry["rule"]) == ("keep", "overtaken")
+    assert late.current_plan == second.current_plan
+    assert len(read_ledger(tmp_path).applied) == int(second.applied)
+    assert once(tmp_path, hour=1.0).already_decided is False
+
+
+def test_a_plan_changed_in_current_json_is_what_runs(tmp_path: Path, traffic: Traffic) -> None:
+    """It is said, becomes a line of the ledger, and is what the next window's plan is compared with."""
+    once(tmp_path, apply=True)
+    current = tmp_path / "current.json"
+    document = json.loads(current.read_text())
+    traffic.rate = 160.0
+    once(tmp_path, hour=2.0)
+    current.write_text(json.dumps({**document, "plan": "vllm:R4/PP1/ATP4/ADP1/MTP1/EP1", "knobs": None}))
+    traffic.rate = 170.0
+    found = once(tmp_path, hour=4.0)
+    assert found.entry["current"]["plan"] == "vllm:R4/PP1/ATP4/ADP1/MTP1/EP1"
+    (said,) = found.entry["noticed"]
+    assert "vllm:R4/PP1/ATP4" in said
+    assert read_ledger(tmp_path).applied[-1]["by"] == "hand"
+    current.write_text(json.dumps({**document, "plan": "nonsense"}))
+    with pytest.raises(InputError, match=r"current\.json: .* or remove the file to go on with vllm:R4/PP1/ATP4"):
+        once(tmp_path, hour=5.0)
+    current.unlink()
+    assert once(tmp_path, hour=5.0).current_plan == found.current_plan
+
+
+def test_a_plan_changed_in_the_study_is_what_runs(tmp_path: Path, traffic: Traffic) -> None:
+    """After a switch the study's baseline counts again once it is written anew, and not when it follows the switch."""
+    first = once(tmp_path, apply=True)
+    follows = question(baseline={"plan": first.entry["candidate"]["plan"]})
+    traffic.rate = 160.0
+    assert once(tmp_path, hour=2.0, study=follows).entry.get("noticed") is None
+    assert len(read_ledger(tmp_path).applied) == 1
+    traffic.rate = 170.0
+    found = once(tmp_path, hour=4.0, study=question(baseline={"plan": "TP4"}))
+    assert found.entry["current"]["plan"] == "vllm:R4/PP1/ATP4/ADP1/MTP1/EP1"
+    assert "baseline was changed by hand" in found.entry["noticed"][0]
+    assert once(tmp_path, hour=5.0, study=question(baseline={"plan": "TP4"})).entry.get("noticed") is None
+
+
+def test_another_number_of_gpus_after_a_switch_goes_on_from_the_baseline(tmp_path: Path, traffic: Traffic) -> None:
+    """The plan of the ledger cannot run there: the study's counts, which is said once."""
+    once(tmp_path, apply=True)
+    traffic.rate = 170.0
+    wider = question(cluster={"gpus": 24, "gpu": "h100_sxm", "gpus_per_node": 8}, baseline={"plan": "TP8"})
+    ledger = read_ledger(tmp_path)
+    assert "R8/PP1/ATP2" in ledger.applied[-1]["to"]["plan"]
+    found = once(tmp_path, hour=2.0, study=wider)
+    assert found.entry["current"]["plan"] == "vllm:R3/PP1/ATP8/ADP1/MTP1/EP1"
+    assert len(found.entry["noticed"]) == 1
+    assert once(tmp_path, hour=3.0, study=wider).entry.get("noticed") is None
+
+
+@pytest.mark.usefixtures("traffic")
+def test_a_state_belongs_to_one_model(tmp_path: Path) -> None:
+    """Another model's study decides nothing on it, and leaves it as it was."""
+    once(tmp_path, apply=True)
+    content = (tmp_path / "ledger.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"is the state of .*8B.*, and the study is about .*Mixtral"):
+        once(tmp_path, hour=2.0, study=question(model="mixtral-8x7b"))
+    assert (tmp_path / "ledger.jsonl").read_bytes() == content
+
+
+def test_a_switch_under_a_wrong_clock_does_not_stop_the_next(tmp_path: Path, traffic: Traffic) -> None:
+    """Dated days ahead of the clock and of the log, it counts as made long ago: the next window is decided on."""
+    once(tmp_path, hour=120.0, apply=True, clock_s=1e9)
+    traffic.rate, traffic.isl = 20.0, 6000
+    found = once(tmp_path, hour=1.0, clock_s=1e9 + HOUR_S)
+    assert found.entry["rule"] not in ("input", "max_switches", "cooldown")
+
+
+def log_of(path: Path, start_s: float, *, count: int = 13500, isl: int = 1000) -> str:
+    """A CSV log of 150 requests a second."""
+    lines = ["timestamp,prompt_tokens,completion_tokens"]
+    lines += [f"{start_s + k / 150.0:.3f},{isl + k % 7},{200 + k % 5}" for k in range(count)]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_logs_whose_times_have_no_date_go_on_after_a_switch(tmp_path: Path) -> None:
+    """Times that count from each log's own start say nothing of when the last switch was."""
+    first = retune(question(), log_of(tmp_path / "a.csv", 0.0), tmp_path / "s", window_s=90.0, clock_s=2e9, apply=True)
+    assert (first.entry["decision"], first.entry["at_s"]) == ("switch", 2e9)
+    second = retune(
+        question(), log_of(tmp_path / "b.csv", 0.0, isl=1010), tmp_path / "s", window_s=90.0, clock_s=2e9 + 3600.0
+    )
+    assert second.entry["decision"] == "keep"
+    assert second.current_plan == first.entry["candidate"]["plan"]
+
+
+def test_a_log_dated_ahead_of_the_clock_is_refused_until_it_is_mended(tmp_path: Path) -> None:
+    """A day ahead nothing is decided, so that nothing is dated then; the next log with good times is."""
+    ahead = retune(
+        question(), log_of(tmp_path / "a.csv", 1.5e9 + 86400.0), tmp_path / "s", window_s=90.0, clock_s=1.5e9
+    )
+    assert (ahead.entry["decision"], "ahead of the clock" in ahead.entry["reason"]) == ("refuse", True)
+    good = retune(question(), log_of(tmp_path / "b.csv", 1.5e9), tmp_path / "s", window_s=90.0, clock_s=1.5e9 + 90.0)
+    assert good.entry["decision"] == "switch"

@@ -37,9 +37,8 @@ def test_what_can_be_expected() -> None:
 
 def test_the_first_of_each_owner() -> None:
     """Of plans that keep every limit the larger gain, before any that breaks one; among those the one least off."""
-    table = Standing(
-        worst=np.array([[0.0, 0.2, 0.3], [0.0, 0.0, 0.1]]), gain=np.array([[5.0, 9.0, 1.0], [7.0, 2.0, 8.0]])
-    )
+    worst = np.array([[0.0, 0.2, 0.3], [0.0, 0.0, 0.1]])
+    table = Standing(worst=worst, broken=worst, gain=np.array([[5.0, 9.0, 1.0], [7.0, 2.0, 8.0]]))
     assert table.first_of_each(np.array([0, 1, 2])).tolist() == [3, 4, 5]
     assert table.first_of_each(np.array([0, 0, 0])).tolist() == [3]
 

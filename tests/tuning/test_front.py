@@ -13,14 +13,13 @@ from click.testing import CliRunner
 from autotune.cli.main import cli
 from autotune.cli.stores import front_store
 from autotune.report.pareto_front import front_document, shown_points
-from autotune.scoring.best_knobs import loads
 from autotune.scoring.dominance import nondominated
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.storage import Store
 from autotune.study import Study
 from autotune.tuning import tune
-from autotune.tuning.pareto_front import LOADS, Front, goal_values, pareto, study_goals
+from autotune.tuning.pareto_front import Front, front_loads, goal_values, pareto, study_goals
 from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
 from tests.tuning.brute import question
@@ -61,7 +60,7 @@ def _all_rows(study: Study) -> np.ndarray[Any, Any]:
     variants = [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in study_space(study).candidates]
     rows = KnobGrid.of(study, variants, study.search.max_num_batched_tokens)
     out = []
-    for load in loads(rows, LOADS):
+    for load in front_loads(rows):
         e = rows.serving(load)
         cost = rows.price_per_hour / 3600.0 / e.total_tokens_per_s * 1e6
         table = np.stack([e.total_tokens_per_s_per_gpu, -e.ttft_s, -e.tpot_s, -cost], axis=1)

@@ -203,3 +203,12 @@ def test_a_wider_link_never_hurts() -> None:
     assert slow
     best = [plan_expected(replace(study), p) for p in (next(iter(slow.values())), tune(study).ranked[0])]
     assert best[1] >= best[0]
+
+
+def test_a_gpu_count_that_holds_no_two_pools_has_none() -> None:
+    """Beside counts that do: the answer is theirs and that of plans without pools."""
+    search = {"disaggregated": "auto", "gpus": [1, 2, 4], "max_num_batched_tokens": [8192]}
+    study = question("qwen3-30b-a3b", cluster={"gpus": 2, "gpu": "h20"}, search=search)
+    result = tune(study)
+    assert {round(p.metrics["gpus"]) for p in result.ranked if p.pools is not None} <= {2, 4}
+    assert {round(p.metrics["gpus"]) for p in result.ranked if p.pools is None} == {1, 2, 4}

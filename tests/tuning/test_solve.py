@@ -11,7 +11,7 @@ import pytest
 from autotune.scoring.best_knobs import score
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult
-from autotune.scoring.solve_concurrency import solve_concurrency
+from autotune.scoring.solve_concurrency import most_within_limits
 from autotune.scoring.trial_record import Recorder, plan_of, study_header
 from autotune.space import Candidate, enumerate_space
 from autotune.storage import open_store
@@ -28,12 +28,12 @@ def variants(engine: str = "vllm", gpus: int = 8, model: str = "mixtral-8x7b") -
 
 @pytest.mark.parametrize("min_p_meets", [0.0, 0.6])
 def test_one_more_per_replica_breaks_a_limit(min_p_meets: float) -> None:
-    """The solved number keeps what more load can break; the next one does not, or has no KV room."""
+    """The most within the limits keeps what more load can break; one more does not, or has no KV room."""
     study = question(
         engine="any", constraints={"tpot_ms": 25, "ttft_ms": 900}, search={"min_p_meets": min_p_meets, "trials": 9}
     )
     rows = KnobGrid.of(study, variants("any"), [2048])
-    solved = solve_concurrency(rows)
+    solved = most_within_limits(rows)
     assert (solved % rows.batch.layout.replicas == 0).all()
     tried = 0
     for variant, most in zip(rows.variants, solved, strict=True):

@@ -69,15 +69,14 @@ def test_exhaustive_truth() -> None:
     truth = best_by_plan(loaded, range(1, 700))
     best, name = max((value, plan) for plan, value in truth.items())
     top = result.ranked[0]
-    # concurrency is tried in steps of a twentieth and more below its bound
-    assert plan_expected(loaded, top) >= 0.97 * best
-    assert _values(loaded, result)[name] >= 0.97 * best
+    assert plan_expected(loaded, top) == pytest.approx(best, rel=1e-9)
+    assert _values(loaded, result)[name] == pytest.approx(best, rel=1e-9)
 
 
-def test_solved_concurrency_is_the_most_that_keeps_the_limits() -> None:
+def test_the_most_within_the_limits_leaves_no_room() -> None:
     """One request more per replica breaks a limit or waits for KV room."""
     from autotune.scoring.knob_grid import KnobGrid, Variant
-    from autotune.scoring.solve_concurrency import solve_concurrency
+    from autotune.scoring.solve_concurrency import most_within_limits
 
     loaded = study("deepseek-v3-128xh200", *SMALL, "search.min_p_meets=0.0")
     space = tune(loaded).space
@@ -85,7 +84,7 @@ def test_solved_concurrency_is_the_most_that_keeps_the_limits() -> None:
         loaded, [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in space.candidates], [8192]
     )
     limits = tuple(x for x in study_limits(loaded) if x.kind.more_in_flight == "worse")
-    solved = solve_concurrency(rows)
+    solved = most_within_limits(rows)
     replicas = rows.batch.layout.replicas
     here, beyond = rows.evaluate(solved), rows.evaluate(solved + replicas)
     kept = check_limits(limits, here).kept() & (here.kv_wait_s <= 0)

@@ -1,0 +1,113 @@
+"""What runs, and who said so: the ledger's last switch, the study's baseline, or somebody's hand.
+
+A state belongs to one model. What the study says of the plan in production counts until a switch is made, and again
+when it is changed: then somebody put another plan into production, and the ledger takes note of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from autotune.retuning.decide import as_baseline
+from autotune.retuning.ledger import Entry, Ledger
+from autotune.retuning.state import change_by_hand, launch_of
+from autotune.space import format_plan, parse_plan, resolve
+from autotune.study import Baseline, Study
+from costmodel.errors import InputError
+
+
+def ledger_in_step(study: Study, folder: Path, ledger: Ledger) -> Ledger:
+    """The ledger with a line more where the plan in production was changed by hand, or cannot be on these GPUs.
+
+    Raises:
+        InputError: the state is of another model, or the study names no plan that can run.
+    """
+    last = next((line.entry for line in reversed(ledger.decisions)), None)
+    model = None if last is None else last.get("model")
+    if model is not None and model != study.arch.name:
+        raise InputError.single(
+            str(folder),
+            f"is the state of {str(model)[:200]}, and the study is about {study.arch.name}: give it a state of its own",
+        )
+    if study.baseline is None or last is None:
+        return ledger
+    runs = running_side(ledger, last)
+    told = study.baseline
+    if isinstance(last.get("baseline"), dict) and last["baseline"] != baseline_entry(told):
+        side = resolved_side(study, told)
+        if not _same(side, runs):
+            said = f"the study's baseline was changed by hand: {side['plan']} runs, not {runs['plan']}"
+            return change_by_hand(folder, ledger, runs, side, said)
+    if ledger.applied and not _has_reading(study, runs):
+        side = resolved_side(study, told)
+        said = (
+            f"{runs['plan']} has no reading on {study.cluster.gpus} GPUs: the study's baseline counts as what runs, "
+            f"{side['plan']}; if it is another, write it into baseline.plan"
+        )
+        return change_by_hand(folder, ledger, runs, side, said)
+    return ledger
+
+
+def running_side(ledger: Ledger, last: Entry) -> Entry:
+    """The plan that runs, as entries have it: after the last switch, or as the last decision found it."""
+    side: Entry = ledger.applied[-1]["to"] if ledger.applied else last["current"]
+    return side
+
+
+def current_baseline(study: Study, ledger: Ledger) -> Baseline:
+    """What runs: the last switch that was made, or the study's baseline.
+
+    Raises:
+        InputError: neither is known.
+    """
+    if ledger.applied:
+        last = ledger.applied[-1]["to"]
+        return replace(as_baseline(launch_of(last)), engine=last["engine"])
+    if study.baseline is None:
+        raise InputError.single("$.baseline", "must name the plan in production: that is what may be kept or left")
+    # the window says the load; a number in flight from before says nothing of it
+    return replace(study.baseline, concurrency=None)
+
+
+def baseline_entry(told: Baseline) -> dict[str, Any]:
+    """The baseline as the study writes it, as JSON content."""
+    return {name: value for name, value in asdict(told).items() if name != "concurrency"}
+
+
+def same_launch(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two sides of entries are one launch; where one has no knobs, whether they are one plan."""
+    return launch_of(one) == launch_of(other) if one["knobs"] and other["knobs"] else one["plan"] == other["plan"]
+
+
+def _same(side: Mapping[str, Any], runs: Mapping[str, Any]) -> bool:
+    given = {name: value for name, value in (side["knobs"] or {}).items() if value is not None}
+    known = runs["knobs"] or {}
+    return side["plan"] == runs["plan"] and all(known.get(name, value) == value for name, value in given.items())
+
+
+def resolved_side(study: Study, told: Baseline) -> dict[str, Any]:
+    """A plan that is named, as entries have it: with its whole plan string.
+
+    Raises:
+        InputError: it has no reading on the study's GPUs.
+    """
+    try:
+        found = resolve(
+            parse_plan(told.plan), arch=study.arch, gpus=study.cluster.gpus, engine=told.engine or study.engine
+        ).candidate
+    except InputError as error:
+        message = f"{error.problems[0].message}; write the plan that runs now into it"
+        raise InputError.single("$.baseline.plan", message) from error
+    knobs = {name: value for name, value in baseline_entry(told).items() if name not in ("plan", "engine")}
+    return {"plan": format_plan(found.layout, found.engine, found.gpu), "engine": found.engine, "knobs": knobs}
+
+
+def _has_reading(study: Study, side: Mapping[str, Any]) -> bool:
+    try:
+        resolve(parse_plan(side["plan"]), arch=study.arch, gpus=study.cluster.gpus, engine=side["engine"] or "any")
+    except InputError:
+        return False
+    return True
