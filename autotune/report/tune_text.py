@@ -83,7 +83,7 @@ def _sure(result: TuneResult) -> str:
     alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
     others = "1 other plan (≈)" if alike == 1 else f"{alike or 'no'} other plans (≈)"
     ends = ", ".join(f"{m.title[:4]} {m.shown_interval(best, ' to ')} {m.unit}" for m in (TTFT, TPOT))
-    return f"Of rank 1, 80 % intervals: {ends}; {others} cannot be told apart from it with 90 % confidence."
+    return f"Of rank 1, 80 % intervals: {ends}; {others} cannot be told apart from it with 80 % confidence."
 
 
 def _baseline(result: TuneResult, baseline: BaselineResult) -> tuple[Line, ...]:
@@ -98,11 +98,11 @@ def _baseline(result: TuneResult, baseline: BaselineResult) -> tuple[Line, ...]:
         said, tone = f"rank {baseline_rank(baseline, result)} of {len(result.ranked):,}", "base"
     else:
         said = f"infeasible: {'; '.join(broken(v) for v in known.violations)}"
-    out = [Line(text=f"baseline {baseline.text} = {engine_title(engine)} {plan}: {said}", tone=tone)]
+    out = [Line(text=f"baseline {baseline.text} = {engine}:{plan.removeprefix(f'{engine}:')}: {said}", tone=tone)]
     if resolution.alternatives:
         several = {c.engine for c in resolution.alternatives} != {engine}
         others = [
-            f"{engine_title(c.engine)} {short_plan(c.layout)}" if several else short_plan(c.layout)
+            f"{c.engine}:{short_plan(c.layout)}" if several else short_plan(c.layout)
             for c in resolution.alternatives[:MOST_READINGS]
         ]
         more = len(resolution.alternatives) - MOST_READINGS

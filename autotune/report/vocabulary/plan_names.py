@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from autotune.engines import engine_title
 from autotune.space import short_plan
 from autotune.space.pooled_planstring import short_pooled
 from autotune.tuning import PlanResult
@@ -12,15 +11,18 @@ MOST_STAGES = 4
 
 
 def plan_name(plan: PlanResult, *, dense: bool, several_engines: bool = False) -> str:
-    """`R8 TP2 DP8 EP16`: both pools of a disaggregated plan; the GPU type and the engine where they matter."""
-    engine = f"{engine_title(plan.engine)} " if several_engines else ""
+    """`R8 TP2 DP8 EP16`: both pools of a disaggregated plan; the GPU type and the engine (`vllm:`) where they matter.
+
+    Every command takes it back.
+    """
+    engine = f"{plan.engine}:" if several_engines else ""
     if plan.pools is not None:
         first, second = (short_plan(side.layout, dense=dense) for side in (plan.pools.prefill, plan.pools.decode))
         return engine + short_pooled(plan.pools, (first, second))
     split = ""
     if "SPLIT" in plan.plan:
         stages = plan.layout.stage_layers
-        split = f" SPLIT{'-'.join(map(str, stages))}" if len(stages) <= MOST_STAGES else " SPLIT…"
+        split = f" SPLIT{'-'.join(map(str, stages))}" if len(stages) <= MOST_STAGES else " SPLIT…"  # too long for a table: the full string has it
     return engine + short_plan(plan.layout, dense=dense) + split + (f" @{plan.gpu}" if plan.gpu else "")
 
 
