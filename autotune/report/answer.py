@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from autotune.engines import ENGINES
 from autotune.report.answer_table import answer_table, key_words
 from autotune.report.document import assumptions
+from autotune.report.study_words import study_headline
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.tune_tables import nearest_table, ranked_plans
 from autotune.report.verdict import Verdict, tune_verdict
@@ -30,11 +32,9 @@ MATTER = (
 
 def answer_report(result: TuneResult, *, top: int) -> Report:
     """The verdict, what was never measured, `top` plans (0: all) and the one in production, and the next commands."""
-    from autotune.report.tune_text import study_headline
-
     subject = next(iter(result.ranked or result.infeasible), None)
     verdict = tune_verdict(result, "" if subject is None else subject_name(result, subject))
-    blocks = [_plans(result, top, verdict), _next(result)]
+    blocks = [_plans(result, top, verdict), next_block(result)]
     return Report(
         headline=study_headline(result.study, _question(result.study)),
         reason=verdict.headline,
@@ -52,7 +52,8 @@ def subject_name(result: TuneResult, plan: PlanResult) -> str:
 
 def command(study: Study, name: str, *options: str, settings: Sequence[str] = ()) -> Line:
     """A command about a study that runs as it stands, with every `--set` that made the study."""
-    changes = [word for text in (*study.overrides, *settings) for word in ("--set", text)]
+    last = {text.partition("=")[0]: text for text in (*study.overrides, *settings)}
+    changes = [word for text in last.values() for word in ("--set", text)]
     return Line(text=shlex.join(["autotune", name, str(study.path), *options, *changes]), whole=True)
 
 
@@ -80,18 +81,21 @@ def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:
         if alike > 0:
             notes.append(f"≈: {count(alike, 'plan')} cannot be told apart from the first.")
     if result.baseline is not None:
-        notes.append(f"now: {result.baseline.text}, read as {_reading(result)}.")
+        notes.append(f"now: {_in_production(result)}.")
     notes.append(f"{verdict.lines[-1]} Assumed: {_assumed(result)}; all with -v.")
     return Block(title=title, table=table, lines=(" ".join(notes[:-1]), notes[-1]) if notes[1:] else tuple(notes))
 
 
-def _reading(result: TuneResult) -> str:
+def _in_production(result: TuneResult) -> str:
+    """`EP16/PP2/TP4/DP4, read as vllm:R4 PP2 TP4 DP4 EP16`, or what it breaks."""
     baseline = result.baseline
     if baseline is None:
         return ""
-    if baseline.result is not None:
-        return plan_name(baseline.result, dense=not result.study.arch.is_moe, several_engines=True)
-    return baseline.resolution.candidate.engine
+    if baseline.result is None:
+        return f"{baseline.text} breaks {baseline.resolution.violations[0].rule}"
+    read = plan_name(baseline.result, dense=not result.study.arch.is_moe, several_engines=True)
+    same = read.partition(":")[2] == baseline.text
+    return read if same else f"{baseline.text}, read as {read}"
 
 
 def _assumed(result: TuneResult) -> str:
@@ -104,7 +108,7 @@ def _assumed(result: TuneResult) -> str:
     return ", ".join(known[:3]) or "nothing that the study leaves open"
 
 
-def _next(result: TuneResult) -> Block | None:
+def next_block(result: TuneResult) -> Block | None:
     """The commands that follow from the answer, each of which runs as it stands."""
     study = result.study
     if not result.ranked:
@@ -125,5 +129,6 @@ def _next(result: TuneResult) -> Block | None:
         steps.append(command(study, "evaluate", "--plan", name))
         export = ("--plan", plan, "--target", best.engine, "--out", "launch")
         steps.append(command(study, "export", *export, settings=engine))
-        steps.append(Line(text="autotune verify launch/result.json    (after ./launch/bench.sh)", whole=True))
+        measured = f"launch/{ENGINES[best.engine].bench_result}"
+        steps.append(Line(text=f"autotune verify {measured}    # after launch/bench.sh", whole=True))
     return Block(title="Next", lines=tuple(steps)) if steps else None

@@ -25,21 +25,23 @@ RANGE_DIGITS = 2
 def answer_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
     """A row per plan: rank, name, what it is ranked by, how sure the limits are, latencies with their likely ranges."""
     study = result.study
-    metric = METRICS[study.objective.metric]
     base = None if result.baseline is None else result.baseline.result
     several = len({p.engine for _, p, _ in shown}) > 1
     columns = [Column(title="#"), Column(title="plan", numeric=False, wraps=True), *_key_columns(study)]
     columns += [] if base is None else [Column(title="vs\nnow")]
     columns += [_latency(TTFT, study.constraints.ttft_s), _latency(TPOT, study.constraints.tpot_s)]
-    columns += [Column(title=f"{limit.title} {limit.unit if limit.latency else ''}".strip()) for limit in percentile_limits(study)]
+    columns += [
+        Column(title=f"{limit.title} {limit.unit if limit.latency else ''}".strip())
+        for limit in percentile_limits(study)
+    ]
     columns += [] if base is None else [Column(title="better\nthan now")]
     columns += [
+        Column(title="measured", numeric=False),
         Column(title="tok/s\nper user"),
         Column(title="in\nflight"),
         Column(title="chunk"),
         Column(title="memory\nneeded"),
         Column(title="GPU\nbusy"),
-        Column(title="measured", numeric=False),
         Column(title="bottleneck", numeric=False),
     ]
     rows = []
@@ -51,7 +53,7 @@ def answer_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
         place = "✗" if rank is None else f"{'≈' if alike else ''}{rank:,}"
         cells = [Cell(text=place), Cell(text=name), *_key_cells(study, plan)]
         if base is not None:
-            share = versus(plan, base).get(f"{metric.name}_frac")
+            share = _share(study, plan, base)
             cells.append(Cell(text="now" if runs else signed(share)))
         cells += [Cell(text=f"{m.text(plan.metrics[m.name])} {likely(m, plan)}") for m in (TTFT, TPOT)]
         for limit in percentile_limits(study):
@@ -62,15 +64,23 @@ def answer_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
             cells.append(Cell(text=probability(better)))
         tpot_s = plan.metrics["tpot_s"]
         cells += [
+            Cell(text=short_reach(study, plan)),
             Cell(text=number(1.0 / tpot_s) if tpot_s else "–"),
             Cell(text=f"{plan.knobs.concurrency:,}"),
             Cell(text=f"{plan.knobs.max_num_batched_tokens:,}"),
             *(Cell(text=percent(plan.metrics[n])) for n in ("memory_util_frac", "gpu_util_frac")),
-            Cell(text=short_reach(study, plan)),
             Cell(text=OPERATORS[plan.breakdown["bottleneck"]]),
         ]
         rows.append(Row(cells=tuple(cells), plan=plan.plan, role=role, engine=plan.engine, alike=alike))
     return Table(columns=tuple(columns), rows=tuple(rows))
+
+
+def _share(study: Study, plan: PlanResult, base: PlanResult) -> float | None:
+    """By how much the plan differs from the one in production: in the ranked metric, in time where a rate is given."""
+    metric = METRICS[study.objective.metric]
+    if study.workload.request_rate_per_s is not None and metric.better == "maximize":
+        return plan.metrics["e2e_s"] / base.metrics["e2e_s"] - 1.0
+    return versus(plan, base).get(f"{metric.name}_frac")
 
 
 def likely(metric: Metric, plan: PlanResult) -> str:

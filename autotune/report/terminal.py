@@ -20,6 +20,8 @@ WIDTH = 156
 """Columns where no terminal says how many: in a file or a pipe."""
 MANY = 8
 """A table of more columns leaves one blank between them instead of two."""
+MOST_NAMED = 3
+"""Columns without room that are named."""
 PROSE = 24
 """Columns that a last column of sentences needs at least."""
 NAME = 20
@@ -89,9 +91,10 @@ def print_table(console: Console, table: Table) -> None:
         cells = [Text(visible(cell.text), style=STYLES.get(cell.tone, "")) for cell in row.cells[: len(widths)]]
         shown.add_row(*cells, style=STYLES.get(row.role, ""))
     console.print(shown)
-    left = ", ".join(title.replace("\n", " ") for title in titles[len(widths) :] if title)
+    left = [title.replace("\n", " ") for title in titles[len(widths) :] if title]
     if left:
-        print_line(console, Line(text=f"no room here for: {left}", tone="dim"), indent="  ")
+        named = ", ".join(left[:MOST_NAMED]) + (f" and {len(left) - MOST_NAMED} more" if left[MOST_NAMED:] else "")
+        print_line(console, Line(text=f"a wider terminal shows: {named}", tone="dim"), indent="  ")
 
 
 def _widths(table: Table, titles: Sequence[str], width: int) -> tuple[list[int], int]:
@@ -104,7 +107,9 @@ def _widths(table: Table, titles: Sequence[str], width: int) -> tuple[list[int],
         wraps = column.wraps or i == 0 or (i == len(titles) - 1 and not column.numeric)
         words = [cell_len(word) for text in texts for word in text.split()] or [0]
         floor = NAME if i < len(titles) - 1 else PROSE
-        least.append(min(natural[i], max(*words, floor) if len(words) > 1 else max(words[0], floor)) if wraps else natural[i])
+        least.append(
+            min(natural[i], max(*words, floor) if len(words) > 1 else max(words[0], floor)) if wraps else natural[i]
+        )
     count = len(titles)
     while count > 1 and sum(least[:count]) + blanks * (count - 1) > width:
         count -= 1

@@ -8,13 +8,14 @@ from autotune.report.document import baseline_rank
 from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.pair_words import against
-from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.words import asked, count, measure, percent, probability, united
+from autotune.report.vocabulary.violations import broken
+from autotune.report.vocabulary.words import count, percent, probability
 from autotune.scoring.limits import JOINT_PROBABILITY
-from autotune.scoring.plan_result import relative_excess
 from autotune.scoring.reach import unmeasured
-from autotune.tuning import PlanResult, TuneResult, Violation
+from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import Remedy, find_remedy
+
+STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,9 @@ class Verdict:
     """One of `Best plan`, `Switch`, `Keep`, `Measure first`, `No plan fits`, `No plan`."""
     headline: str
     lines: tuple[str, ...]
-    reach: str
+    place: str = ""
+    """The rank of the plan in production, as a sentence; empty: it has none, or it is said above."""
+    reach: str = ""
     """What of the plans was never measured."""
 
 
@@ -51,7 +54,7 @@ def tune_verdict(result: TuneResult, name: str) -> Verdict:
     return _against(result, name, base)
 
 
-def _say(result: TuneResult, kind: str, badge: str, text: str, *lines: str) -> Verdict:
+def _say(result: TuneResult, kind: str, badge: str, text: str, *lines: str, place: str = "") -> Verdict:
     first = next(iter(result.ranked or result.infeasible), None)
     base = None if result.baseline is None else result.baseline.result
     return Verdict(
@@ -59,6 +62,7 @@ def _say(result: TuneResult, kind: str, badge: str, text: str, *lines: str) -> V
         badge=badge,
         headline=text,
         lines=tuple(line for line in (*lines, _scope(result)) if line),
+        place=place,
         reach=reach_line(result.study, first, base),
     )
 
@@ -70,11 +74,11 @@ def beyond_reach(result: TuneResult) -> bool:
     return any(unmeasured(result.study, plan) for plan in plans)
 
 
-def _towards(result: TuneResult, text: str, badge: str, *lines: str) -> Verdict:
+def _towards(result: TuneResult, text: str, badge: str, *lines: str, place: str = "") -> Verdict:
     """An answer that asks for a plan: to be measured first where it or what it is held against was never measured."""
     if beyond_reach(result):
-        return _say(result, "open", "Measure first", f"Measure before you {_DOES[badge]}: {text}", *lines)
-    return _say(result, "good", badge, text if badge == "Best plan" else f"{badge}: {text}", *lines)
+        return _say(result, "open", "Measure first", f"Measure before you {_DOES[badge]}: {text}", *lines, place=place)
+    return _say(result, "good", badge, text if badge == "Best plan" else f"{badge}: {text}", *lines, place=place)
 
 
 _DOES = {"Switch": "switch", "Best plan": "commit"}
@@ -102,17 +106,25 @@ def _against(result: TuneResult, name: str, base: PlanResult) -> Verdict:
     sure = "" if p is None else f"better with probability {probability(p)}"
     if p is not None and p < least:
         text = f"Measure both: {name} {words}; {sure}, and {percent(least)} would be sure."
-        return _say(result, "open", "Measure first", text, place)
+        return _say(result, "open", "Measure first", text, place=place)
     if beyond_reach(result):
         sure = f"{sure} at most" if sure else "how sure is not known"
-    return _towards(result, f"{name} {words}; {sure}.", "Switch", place)
+    return _towards(result, f"{name} {words}; {sure}.", "Switch", place=place)
 
 
 def _baseline_breaks(result: TuneResult, name: str, base: PlanResult) -> Verdict:
     given = [v for v in base.violations if v.code != JOINT_PROBABILITY] or list(base.violations)
     words = against(result.study, result.ranked[0], base)
     text = f"{name} keeps every limit, the plan in production does not; it {words}."
-    return _towards(result, text, "Switch", f"In production: {'; '.join(broken(v) for v in given)}.")
+    said = f"In production: {'; '.join(broken(v) for v in given)}."
+    first = result.ranked[0]
+    fewer = first.metrics["total_tokens_per_s"] < base.metrics["total_tokens_per_s"]
+    if fewer and any(v.code == STAGE_RATE for v in given):
+        said += (
+            " Every token passes every stage, so that this limit is kept by cutting the model into "
+            f"{count(first.layout.pp, 'stage')} as well as by serving more."
+        )
+    return _towards(result, text, "Switch", said)
 
 
 def _nothing(result: TuneResult, name: str) -> Verdict:
@@ -134,24 +146,6 @@ def remedy_lines(found: Remedy) -> tuple[str, ...]:
     if found.fewest_gpus is not None:
         return (f"The fewest of these GPUs that hold it: --set cluster.gpus={found.fewest_gpus}",)
     return ("No change of its limits makes a plan feasible: change the model, the GPUs or the lengths.",)
-
-
-def broken(violation: Violation) -> str:
-    """`TTFT at the longest prompt 4,294 ms against 50 ms, 86 times the limit`; a shortfall is at most all of it."""
-    value = measure(violation.value, violation.unit)
-    limit = united(asked(violation.limit, violation.unit), violation.unit)
-    return f"{LIMITS[violation.code]} {value} against {limit}, {off_by(violation)}"
-
-
-def off_by(violation: Violation) -> str:
-    """`over by 12%`, `86 times the limit`, `short by 40%`, `none at all`, `just over`."""
-    share = relative_excess(violation)
-    if violation.value < violation.limit:
-        share = min(share, 1.0)
-        return "none at all" if violation.value <= 0.0 else "just short" if share < 0.005 else f"short by {share:.0%}"
-    if share >= 10.0:
-        return f"{share + 1.0:,.0f} times the limit"
-    return "just over" if share < 0.005 else f"over by {share:.0%}"
 
 
 def _plans(result: TuneResult) -> str:

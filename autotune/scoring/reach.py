@@ -52,7 +52,7 @@ def unmeasured(study: Study, plan: PlanResult) -> tuple[str, ...]:
 
 
 def bounded(probability: float, *plans: Iterable[str]) -> float:
-    """A probability about plans, given what of each was not measured: pulled in to `SURE_BEYOND_REACH` where any was."""
+    """A probability about plans, given what of each was not measured: at most `SURE_BEYOND_REACH` where any was."""
     if not any(plans):
         return probability
     return min(max(probability, 1.0 - SURE_BEYOND_REACH), SURE_BEYOND_REACH)

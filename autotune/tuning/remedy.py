@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from autotune.scoring.best_knobs import score
-from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, hard_limit, study_limits
+from autotune.scoring.limits import LOAD_SERVED, study_limits
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation import percentile_limits, study_traffic
 from autotune.study import Objective, Study
@@ -47,7 +47,7 @@ class Remedy:
 def find_remedy(result: TuneResult) -> Remedy:
     """The smallest change of limits, each scored again with it, that makes one of the nearest plans feasible."""
     study = result.study
-    fitting = [p for p in result.infeasible if all(_may_give(study, v.code) for v in p.violations)]
+    fitting = [p for p in result.infeasible if all(_may_give(v.code) for v in p.violations)]
     for plan in fitting[:MOST_PLANS]:
         for settings, changed in _loosened(study, plan):
             if settings and _feasible(changed, plan):
@@ -57,55 +57,59 @@ def find_remedy(result: TuneResult) -> Remedy:
     return Remedy(too_large=_too_large(study), fewest_gpus=fewest_gpus(study))
 
 
-def _may_give(study: Study, code: str) -> bool:
-    """Whether a limit is the study's own, so that it can be loosened: memory that is not there cannot."""
-    if code == "memory_util_frac":
-        return False
-    return code in (JOINT_PROBABILITY, LOAD_SERVED) or not hard_limit_or_none(code) or code.startswith("min_")
-
-
-def hard_limit_or_none(code: str) -> bool:
-    """`hard_limit`; a limit on percentiles is none."""
-    try:
-        return hard_limit(code)
-    except StopIteration:
-        return False
+def _may_give(code: str) -> bool:
+    """Whether breaking a limit can be mended by loosening it: memory that is not there cannot be had."""
+    return code not in ("kv_capacity", "memory_util_frac")
 
 
 def _loosened(study: Study, plan: PlanResult) -> Iterator[tuple[tuple[str, ...], Study]]:
     """Settings by growing slack, each with the study that they make."""
     for slack in SLACK:
-        settings, limits, rate = [], {}, None
-        for limit in study_limits(study):
-            kind = limit.kind
-            if not kind.field or kind.code == "memory_util_frac":
-                continue
-            value = limit.value(plan.metrics, plan.p_meets)
-            wanted = _rounded(value / slack if kind.least else value * slack, up=not kind.least)
-            if (wanted < limit.limit) == kind.least and wanted > 0.0 and wanted != limit.limit:
-                settings.append(f"constraints.{kind.code}={wanted:.12g}")
-                limits[kind.field] = wanted / kind.factor
-        for found in percentile_limits(study):
-            value = plan.breakdown.get("simulated", {}).get(found.code, {}).get("value")
-            if value is None:
-                continue
-            wanted = _rounded(value * slack if found.latency else value / slack, up=bool(found.latency))
-            if found.latency and wanted > found.bound * found.factor:
-                settings.append(f"constraints.{found.code}={wanted:.12g}")
-                limits[found.code.removesuffix("_ms") + "_s"] = wanted / found.factor
-            elif not found.latency and 0.0 < wanted < found.bound:
-                settings.append(f"constraints.{found.code}={wanted:.12g}")
-                limits[found.code] = wanted
-        asked = study.workload.request_rate_per_s
-        if asked is not None and any(v.code == LOAD_SERVED for v in plan.violations):
-            rate = _rounded(plan.metrics["requests_per_s"] / slack, up=False)
-            if 0.0 < rate < asked:
-                settings.append(f"workload.request_rate_per_s={rate:.12g}")
-            else:
-                rate = None
-        constraints: Constraints = replace(study.constraints, **limits)
+        wanted = {**_means(study, plan, slack), **_percentiles(study, plan, slack)}
+        settings = [f"constraints.{code}={value:.12g}" for code, (_, value, _) in wanted.items()]
+        limits = {field: value / factor for field, value, factor in wanted.values()}
+        rate = _rate(study, plan, slack)
         work = study.workload if rate is None else replace(study.workload, request_rate_per_s=rate)
-        yield tuple(settings), replace(study, constraints=constraints, workload=work)
+        settings += [] if rate is None else [f"workload.request_rate_per_s={rate:.12g}"]
+        yield tuple(settings), replace(study, constraints=replace(study.constraints, **limits), workload=work)
+
+
+Wanted = dict[str, tuple[str, float, float]]
+"""Limit -> its field of `Constraints`, a looser bound in the limit's unit, and the factor from SI to that."""
+
+
+def _means(study: Study, plan: PlanResult, slack: float) -> Wanted:
+    out: Wanted = {}
+    for limit in study_limits(study):
+        kind = limit.kind
+        if kind.field and _may_give(kind.code):
+            value = limit.value(plan.metrics, plan.p_meets)
+            bound = _rounded(value / slack, up=False) if kind.least else _rounded(value * slack, up=True)
+            if 0.0 < bound < limit.limit if kind.least else bound > limit.limit:
+                out[kind.code] = (kind.field, bound, kind.factor)
+    return out
+
+
+def _percentiles(study: Study, plan: PlanResult, slack: float) -> Wanted:
+    out: Wanted = {}
+    for limit in percentile_limits(study):
+        value, asked = plan.breakdown.get("simulated", {}).get(limit.code, {}).get("value"), limit.bound * limit.factor
+        if value is None:
+            continue
+        if limit.latency and (bound := _rounded(value * slack, up=True)) > asked:
+            out[limit.code] = (limit.code.removesuffix("_ms") + "_s", bound, limit.factor)
+        elif not limit.latency and 0.0 < (bound := _rounded(value / slack, up=False)) < asked:
+            out[limit.code] = (limit.code, bound, limit.factor)
+    return out
+
+
+def _rate(study: Study, plan: PlanResult, slack: float) -> float | None:
+    """A rate that the plan takes, where it does not take the study's."""
+    asked = study.workload.request_rate_per_s
+    if asked is None or all(v.code != LOAD_SERVED for v in plan.violations):
+        return None
+    rate = _rounded(plan.metrics["requests_per_s"] / slack, up=False)
+    return rate if 0.0 < rate < asked else None
 
 
 def _rounded(value: float, *, up: bool) -> float:
@@ -143,13 +147,14 @@ def _too_large(study: Study) -> str:
     """`the weights take 627 GiB, and 4 x h200_sxm have 564 GiB in all, of which the engine may fill 90%`."""
     cluster, share = study.cluster, study.engine_options.gpu_memory_utilization
     weights, room = weight_bytes(study.arch), cluster.gpus * cluster.gpu.hbm_bytes
-    have = f"{cluster.gpus:,} x {cluster.gpu.name} have {room / 2**30:,.0f} GiB in all, {share:.0%} of it for the engine"
+    have = (
+        f"{cluster.gpus:,} x {cluster.gpu.name} have {room / 2**30:,.0f} GiB in all, {share:.0%} of it for the engine"
+    )
     if weights > room * share:
         return f"the weights take {weights / 2**30:,.0f} GiB, and {have}."
     longest = study.workload.longest_prompt + study.workload.osl.max
-    return (
-        f"beside weights of {weights / 2**30:,.0f} GiB no plan has KV room for one request of {longest:,} tokens; {have}."
-    )
+    weights_gib = f"{weights / 2**30:,.0f} GiB"
+    return f"beside weights of {weights_gib} no plan has KV room for one request of {longest:,} tokens; {have}."
 
 
 def fewest_gpus(study: Study) -> int | None:

@@ -17,8 +17,9 @@ SAME_CHANCE = 0.02
 
 
 def against(study: Study, plan: PlanResult, other: PlanResult) -> str:
-    """`65 % more output throughput, and keeps the limits with 88% against 76%`: what is won first, then what is lost."""
-    won, lost = [], []
+    """`65 % more output throughput, and keeps the limits with 88% against 76%`: what is won, then what is lost."""
+    won: list[str] = []
+    lost: list[str] = []
     chance = plan.p_meets - other.p_meets
     kept = f"keeps the limits with {probability(plan.p_meets)} against {probability(other.p_meets)}"
     figures = _figures(study, plan, other)
@@ -35,8 +36,6 @@ def change_words(metric: Metric, share: float) -> str:
     """`serves 65% more output tokens`, `needs 12% less TPOT`: a relative change of a metric as a sentence's verb."""
     size = f"{abs(share):.0%}" if abs(share) < 10.0 else f"{abs(share) + (1.0 if share > 0.0 else 0.0):,.0f} times"
     more = "more" if share > 0.0 else "less"
-    if metric.name == "gpus":
-        return f"needs {size} {'more' if share > 0.0 else 'fewer'} GPUs"
     if metric.priced:
         return f"costs {size} {more}"
     if metric.better == "minimize":
@@ -63,6 +62,8 @@ def _figures(study: Study, plan: PlanResult, other: PlanResult) -> list[tuple[bo
         return []
     share = now / before - 1.0
     better = (share > 0.0) == (metric.better == "maximize")
+    if metric.name == "gpus":
+        return [(better, f"needs {now:,.0f} GPUs instead of {before:,.0f}")] if share else []
     return [(better, change_words(metric, share))] if abs(share) >= SAME_FRAC else []
 
 
