@@ -12,7 +12,7 @@ from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SH
 
 @click.command()
 @QUESTION
-@click.option("--plan", help="Plan to evaluate, as a short or a full plan string. Default: the study's baseline.")
+@click.option("--plan", help="Plan to evaluate: a plan string, its rank, `best` or `baseline` (the default).")
 @click.option(
     "--claims",
     type=click.Path(dir_okay=False),

@@ -22,7 +22,7 @@ MAX_NAME = 250
 @QUESTION
 @click.option(
     "--plan",
-    help="Plan string as `autotune tune` prints it, `baseline`, or `best` (the default) of the target's engine.",
+    help="Plan as `autotune tune` prints it, its rank, `baseline`, or `best` (the default) of the target's engine.",
 )
 @click.option(
     "--target",

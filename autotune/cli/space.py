@@ -18,8 +18,9 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
     from autotune.cli.output import show
     from autotune.engines import engine_title
     from autotune.report.document import candidate_document, counts_document
+    from autotune.report.study_words import study_headline
     from autotune.report.text_blocks import Block, Line, Report, text_table
-    from autotune.report.tune_text import rejected_lines, study_headline
+    from autotune.report.tune_text import rejected_lines
     from autotune.space import short_plan
     from autotune.traffic.load import load_study
     from autotune.tuning.study_space import study_space

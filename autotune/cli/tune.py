@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from autotune.tuning.executor import Executor
 
 Progress = Callable[[int, int], None]
+FEW, MANY = 5, 15
+"""Plans that are shown where nobody says how many: in the short answer, and elsewhere."""
 POOLED_WIDTH = 32
 """Columns more where plans have two layouts."""
 
@@ -37,7 +39,13 @@ POOLED_WIDTH = 32
 @click.command()
 @QUESTION
 @SHOWN
-@click.option("--top", default=15, show_default=True, type=click.IntRange(0), help="Plans to show; 0 for all.")
+@click.option("--top", type=click.IntRange(0), help="Plans to show; 0 for all. Default: 5; 15 with -v and in JSON.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Everything: 15 plans with all figures, what was left out and why, every assumption.",
+)
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for result.json, plans.csv and the storage.")
 @click.option(
     "--html",
@@ -66,7 +74,8 @@ def tune(
     overrides: tuple[str, ...],
     as_json: bool,
     as_table: bool,
-    top: int,
+    top: int | None,
+    verbose: bool,
     out: str | None,
     html: str | None,
     pareto: bool,
@@ -122,9 +131,11 @@ def tune(
         if not as_json:
             sys.stderr.write(f"report: {html}\n")
     if wants_json(as_json, as_table):
-        sys.stdout.write(to_json(answer.document(top)))
+        sys.stdout.write(to_json(answer.document(MANY if top is None else top)))
+    elif verbose or answer.short is None:
+        print_report(stdout_console(WIDTH + answer.wider), answer.report(MANY if top is None else top))
     else:
-        print_report(stdout_console(WIDTH + answer.wider), answer.report(top))
+        print_report(stdout_console(), answer.short(FEW if top is None else top))
     sys.exit(0 if answer.feasible else EXIT_INFEASIBLE)
 
 
@@ -138,11 +149,14 @@ class _Answer(NamedTuple):  # no dataclass: --help does without what those impor
     files: tuple[str, str]
     """Names of its document and of its table in --out."""
     feasible: bool
+    short: Callable[[int], Report] | None = None
+    """What a terminal shows without --verbose; None: the report."""
     wider: int = 0
     """Columns that its table needs beyond the usual."""
 
 
 def _ranking(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
+    from autotune.report.answer import answer_report
     from autotune.report.document import tune_document
     from autotune.report.tune_text import tune_report
     from autotune.tuning import tune as answer
@@ -158,6 +172,7 @@ def _ranking(study: Study, store: Store | None, executor: Executor, progress: Pr
     return _Answer(
         document=lambda top: tune_document(result, top=top),
         report=lambda top: tune_report(result, top=top),
+        short=lambda top: answer_report(result, top=top),
         page=page,
         files=("result.json", "plans.csv"),
         feasible=bool(result.ranked),

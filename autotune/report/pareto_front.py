@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from autotune.report.document import counts_document, finite, plan_document
+from autotune.report.study_words import study_headline
 from autotune.report.text_blocks import Block, Report, text_table
-from autotune.report.tune_text import assumed_block, space_line, study_headline
-from autotune.report.verdict import broken
+from autotune.report.tune_text import assumed_block, space_line
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.plan_names import plan_name
+from autotune.report.vocabulary.violations import broken
 from autotune.report.vocabulary.words import percent, probability
 from autotune.scoring.plan_result import PlanResult
 from autotune.text.numbers import within

@@ -19,6 +19,8 @@ class Column:
     first: str = "ascending"
     """Direction of the first click on its heading."""
     hint: str = ""
+    wraps: bool = False
+    """Text that may take several lines on a terminal, as the first and the last column may."""
     wide: bool = False
     """Holds sentences: on a phone it keeps a width in which they can be read."""
 
@@ -63,6 +65,8 @@ class Line:
 
     text: str
     tone: str = ""
+    whole: bool = False
+    """A command: never broken, so that it can be copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

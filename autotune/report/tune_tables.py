@@ -11,6 +11,7 @@ from autotune.report.text_blocks import Cell, Column, Row, Table
 from autotune.report.vocabulary.metrics import COST, METRICS, OUT_PER_GPU, PER_GPU, TPOT, TTFT, Metric
 from autotune.report.vocabulary.plan_names import plan_name, same_run
 from autotune.report.vocabulary.titles import LIMITS, OPERATORS
+from autotune.report.vocabulary.violations import off_by
 from autotune.report.vocabulary.words import asked, measure, percent, probability, signed
 from autotune.scoring.plan_result import relative_excess
 from autotune.simulation import percentile_limits
@@ -110,7 +111,7 @@ def nearest_table(result: TuneResult, plans: Sequence[PlanResult]) -> Table:
             Cell(text=LIMITS[worst.code], by=worst.code),
             Cell(text=measure(worst.value, worst.unit), by=_by(worst.value), small=worst.unit),
             Cell(text=asked(worst.limit, worst.unit), by=worst.limit),
-            Cell(text=f"{relative_excess(worst):,.0%}", by=_by(relative_excess(worst))),
+            Cell(text=off_by(worst), by=_by(relative_excess(worst))),
             *(_metric_cell(m, plan, interval=True) for m in (TTFT, TPOT)),
             Cell(text=", ".join(LIMITS[v.code] for v in others) or "–", by=float(len(others))),
         ]
@@ -122,7 +123,7 @@ def nearest_table(result: TuneResult, plans: Sequence[PlanResult]) -> Table:
         Column(title="Breaks most", heading="breaks most", numeric=False),
         Column(title="Value", heading="value"),
         Column(title="Limit", heading="limit"),
-        Column(title="Off by", heading="off by"),
+        Column(title="Off by", heading="off by", numeric=False),
         Column(title="TTFT", unit="s", heading="TTFT s"),
         Column(title="TPOT", unit="ms", heading="TPOT ms"),
         Column(title="Also breaks", heading="also breaks", numeric=False),

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from autotune.engines import engine_title, rule_texts
+from autotune.engines import rule_texts
+from autotune.report.answer import next_block, subject_name
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_rank
+from autotune.report.study_words import study_headline
 from autotune.report.text_blocks import Block, Line, Report, Table
 from autotune.report.tune_tables import nearest_table, ranked_plans, ranked_table
-from autotune.report.verdict import broken, tune_verdict
+from autotune.report.verdict import tune_verdict
 from autotune.report.vocabulary.metrics import METRICS, TPOT, TTFT
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.titles import LIMITS
+from autotune.report.vocabulary.violations import broken
 from autotune.space import Space, short_plan
-from autotune.study import Study
 from autotune.text.numbers import within
 from autotune.tuning import TuneResult
 from autotune.tuning.answer_study import BaselineResult
@@ -30,25 +32,20 @@ def tune_report(result: TuneResult, *, top: int) -> Report:
     `top` plans, 0 for all.
     """
     subject = next(iter(result.ranked or result.infeasible), None)
-    dense, several = not result.study.arch.is_moe, len({p.engine for p in result.ranked}) > 1
-    name = "" if subject is None else plan_name(subject, dense=dense, several_engines=several)
-    verdict = tune_verdict(result, name)
-    study = result.study
+    verdict, study = tune_verdict(result, "" if subject is None else subject_name(result, subject)), result.study
     metric = METRICS[study.objective.metric]
     found = [_plans(result, top), clusters_block(result), _left_out(result), assumed_block(assumptions(result))]
     return Report(
         headline=study_headline(study, f"ranked by {within(metric.label)} ({study.objective.direction})"),
         reason=verdict.headline,
         tone=verdict.kind,
-        lines=verdict.lines[:-1],  # the last line counts plans, as a block does
-        blocks=tuple(block for block in (*found, _next(result)) if block is not None),
+        lines=(
+            verdict.reach,
+            *verdict.lines[:-1],
+            *([verdict.place] if verdict.place else []),
+        ),  # the last counts plans
+        blocks=tuple(block for block in (*found, next_block(result)) if block is not None),
     )
-
-
-def study_headline(study: Study, about: str) -> str:
-    """What a study is about, on one line."""
-    gpus = f"{study.cluster.gpus} x {study.cluster.gpu.name}"
-    return f"{study.name}: {study.arch.name} on {gpus}, {engine_title(study.engine)}; {about}"
 
 
 def assumed_block(said: tuple[str, ...]) -> Block:
@@ -83,7 +80,7 @@ def _sure(result: TuneResult) -> str:
     alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
     others = "1 other plan (≈)" if alike == 1 else f"{alike or 'no'} other plans (≈)"
     ends = ", ".join(f"{m.title[:4]} {m.shown_interval(best, ' to ')} {m.unit}" for m in (TTFT, TPOT))
-    return f"Of rank 1, 80 % intervals: {ends}; {others} cannot be told apart from it with 90 % confidence."
+    return f"Of rank 1, 80 % intervals: {ends}; {others} cannot be told apart from it with 80 % confidence."
 
 
 def _baseline(result: TuneResult, baseline: BaselineResult) -> tuple[Line, ...]:
@@ -98,11 +95,11 @@ def _baseline(result: TuneResult, baseline: BaselineResult) -> tuple[Line, ...]:
         said, tone = f"rank {baseline_rank(baseline, result)} of {len(result.ranked):,}", "base"
     else:
         said = f"infeasible: {'; '.join(broken(v) for v in known.violations)}"
-    out = [Line(text=f"baseline {baseline.text} = {engine_title(engine)} {plan}: {said}", tone=tone)]
+    out = [Line(text=f"baseline {baseline.text} = {engine}:{plan.removeprefix(f'{engine}:')}: {said}", tone=tone)]
     if resolution.alternatives:
         several = {c.engine for c in resolution.alternatives} != {engine}
         others = [
-            f"{engine_title(c.engine)} {short_plan(c.layout)}" if several else short_plan(c.layout)
+            f"{c.engine}:{short_plan(c.layout)}" if several else short_plan(c.layout)
             for c in resolution.alternatives[:MOST_READINGS]
         ]
         more = len(resolution.alternatives) - MOST_READINGS
@@ -145,16 +142,3 @@ def _left_out(result: TuneResult) -> Block:
     lines += [Line(text=f"infeasible {n:>4,}  {LIMITS[code]} is what binds", tone="dim") for code, n in binding]
     lines += [] if result.storage is None else [f"Trials are in {result.storage}"]
     return Block(title="What was left out, and why", lines=tuple(lines))
-
-
-def _next(result: TuneResult) -> Block | None:
-    """The commands that follow from the answer."""
-    if not result.ranked:
-        return None
-    best, baseline, study = result.ranked[0], result.baseline, result.study.path
-    steps = [f"autotune evaluate {study} --plan {best.plan}"]
-    if baseline is not None and baseline.result is not None and baseline.result.plan != best.plan:
-        steps = [f"autotune compare {study} (what the switch costs and when it has paid)", *steps]
-    if best.pools is None:
-        steps.append(f"autotune export {study} --plan best --target {best.engine} --out launch")
-    return Block(title="Next (with the same --set, if any)", lines=tuple(steps))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autotune.report.document import baseline_rank, versus
+from autotune.report.document import baseline_rank
+from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.words import asked, count, measure, percent, probability, signed, united
-from autotune.scoring.joint_uncertainty import TOLD_APART
+from autotune.report.vocabulary.pair_words import against
+from autotune.report.vocabulary.violations import broken
+from autotune.report.vocabulary.words import count, percent, probability
 from autotune.scoring.limits import JOINT_PROBABILITY
-from autotune.scoring.plan_result import relative_excess
-from autotune.text.numbers import number, within
-from autotune.tuning import PlanResult, TuneResult, Violation
+from autotune.scoring.reach import unmeasured
+from autotune.tuning import PlanResult, TuneResult
+from autotune.tuning.remedy import Remedy, find_remedy
+
+STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,109 +23,133 @@ class Verdict:
     """What to do."""
 
     kind: str
-    """`good`: there is an answer; `open`: it cannot be told apart from what runs; `bad`: nothing fits."""
+    """`good`: there is an answer; `open`: it has to be measured first; `bad`: nothing fits."""
     badge: str
+    """One of `Best plan`, `Switch`, `Keep`, `Measure first`, `No plan fits`, `No plan`."""
     headline: str
     lines: tuple[str, ...]
+    place: str = ""
+    """The rank of the plan in production, as a sentence; empty: it has none, or it is said above."""
+    reach: str = ""
+    """What of the plans was never measured."""
 
 
 def tune_verdict(result: TuneResult, name: str) -> Verdict:
     """`name`: how the first plan (or the nearest, where none is feasible) is called."""
     if not result.ranked:
         return _nothing(result, name)
-    first, baseline, plans = result.ranked[0], result.baseline, count(len(result.ranked), "plan")
-    scope = _scope(result)
+    first, baseline = result.ranked[0], result.baseline
+    base = None if baseline is None else baseline.result
     if baseline is None:
-        text = f"{name} is first of {count(len(result.ranked), 'plan')} that keep every limit."
-        return Verdict(kind="good", badge="Best plan", headline=text, lines=("The study names no baseline.", scope))
-    if baseline.result is None:
+        return _unopposed(result, name)
+    if base is None:
         rules = "; ".join(v.message for v in baseline.resolution.violations)
-        return Verdict(
-            kind="good",
-            badge="Switch",
-            headline=f"The plan in production cannot be launched; {name} is the best that can.",
-            lines=(rules, scope),
-        )
-    if not baseline.result.feasible:
-        return _baseline_breaks(result, name, baseline.result, scope)
-    if first.plan == baseline.result.plan:
-        text = f"Keep the plan in production: {name} is first of {plans} that keep every limit."
-        return Verdict(kind="good", badge="Keep", headline=text, lines=(*_knobs(first, baseline.result), scope))
-    return _against(result, name, baseline.result, scope)
+        text = f"{name} is the best of {_plans(result)}; the plan in production cannot be launched: {rules}."
+        return _towards(result, text, "Switch")
+    if not base.feasible:
+        return _baseline_breaks(result, name, base)
+    if first.plan == base.plan:
+        text = f"Keep the plan in production: {name} is first of {_plans(result)}."
+        return _say(result, "good", "Keep", text, *_knobs(first, base))
+    return _against(result, name, base)
 
 
-def _against(result: TuneResult, name: str, base: PlanResult, scope: str) -> Verdict:
-    first, metric = result.ranked[0], METRICS[result.study.objective.metric]
-    change = versus(first, base).get(f"{metric.name}_frac")
-    p = result.confidence[first.plan].p_better_than_baseline
-    gain = f"{signed(change)} {within(metric.title)}"
-    if result.study.workload.request_rate_per_s is not None and result.study.objective.direction == "maximize":
-        outputs = max(result.study.workload.osl.mean - 1.0, 0.0)
-        took = [x.metrics["ttft_s"] + outputs * x.metrics["tpot_s"] for x in (base, first)]
-        gain = f"{signed(took[1] / took[0] - 1.0)} time a request takes, at the same load"
-    rank = baseline_rank(result.baseline, result) if result.baseline is not None else None
-    place = f"The plan in production is rank {rank} of {len(result.ranked):,}." if rank else ""
-    if p is not None and p >= TOLD_APART:
-        text = f"Switch to {name}: {gain}."
-        said = f"{probability(p)} likely to be better than the plan in production, model uncertainty included."
-        return Verdict(kind="good", badge="Switch", headline=text, lines=(f"{said} {place}".strip(), scope))
-    if rank == 1:  # it is none of the ranked plans: of another engine, or outside of what was sampled
-        plans = count(len(result.ranked), "plan")
-        text = f"Keep the plan in production: none of the {plans} that keep every limit is before it."
-        said = f"The first of them, {name}: {gain}, better with probability {'–' if p is None else probability(p)}."
-        return Verdict(kind="good", badge="Keep", headline=text, lines=(said, scope))
-    text = f"{name} is ahead of the plan in production by {gain}, but not surely."
-    said = f"P(better) is {probability(p)}; below {percent(TOLD_APART)} the two cannot be told apart. Measure both."
-    return Verdict(kind="open", badge="Undecided", headline=text, lines=(f"{said} {place}".strip(), scope))
-
-
-def _baseline_breaks(result: TuneResult, name: str, base: PlanResult, scope: str) -> Verdict:
-    metric = METRICS[result.study.objective.metric]
-    change = versus(result.ranked[0], base).get(f"{metric.name}_frac")
-    given = [v for v in base.violations if v.code != JOINT_PROBABILITY] or list(base.violations)
-    against = f"{metric.title} of {name} against it: {signed(change)}."
+def _say(result: TuneResult, kind: str, badge: str, text: str, *lines: str, place: str = "") -> Verdict:
+    first = next(iter(result.ranked or result.infeasible), None)
+    base = None if result.baseline is None else result.baseline.result
     return Verdict(
-        kind="good",
-        badge="Switch",
-        headline=f"{name} keeps every limit; the plan in production does not.",
-        lines=(
-            f"In production: {'; '.join(broken(v) for v in given)}.",
-            f"{against} It is first among the plans that keep every limit.",
-            scope,
-        ),
+        kind=kind,
+        badge=badge,
+        headline=text,
+        lines=tuple(line for line in (*lines, _scope(result)) if line),
+        place=place,
+        reach=reach_line(result.study, first, base),
     )
+
+
+def beyond_reach(result: TuneResult) -> bool:
+    """Whether the first plan or the plan in production is of a kind that was never measured."""
+    base = None if result.baseline is None else result.baseline.result
+    plans = (*result.ranked[:1], *(() if base is None else (base,)))
+    return any(unmeasured(result.study, plan) for plan in plans)
+
+
+def _towards(result: TuneResult, text: str, badge: str, *lines: str, place: str = "") -> Verdict:
+    """An answer that asks for a plan: to be measured first where it or what it is held against was never measured."""
+    if beyond_reach(result):
+        return _say(result, "open", "Measure first", f"Measure before you {_DOES[badge]}: {text}", *lines, place=place)
+    return _say(result, "good", badge, text if badge == "Best plan" else f"{badge}: {text}", *lines, place=place)
+
+
+_DOES = {"Switch": "switch", "Best plan": "commit"}
+
+
+def _unopposed(result: TuneResult, name: str) -> Verdict:
+    first, metric = result.ranked[0], METRICS[result.study.objective.metric]
+    value = f"{metric.text(first.metrics[metric.name])} {metric.unit}"
+    text = f"{name} is first of {_plans(result)}: {value}."
+    if metric.name == "gpus":
+        text = f"{value} are the fewest: {name} is first of {_plans(result)}."
+    return _towards(result, text, "Best plan", "The study names no baseline.")
+
+
+def _against(result: TuneResult, name: str, base: PlanResult) -> Verdict:
+    first = result.ranked[0]
+    p = result.confidence[first.plan].p_better_than_baseline
+    words = against(result.study, first, base)
+    rank = baseline_rank(result.baseline, result) if result.baseline is not None else None
+    if rank == 1:  # it is none of the ranked plans: of another engine, or outside of what was sampled
+        text = f"Keep the plan in production: none of {_plans(result)} is before it."
+        return _say(result, "good", "Keep", text, f"The first of them, {name}, {words}.")
+    place = f"The plan in production is rank {rank} of {len(result.ranked):,}." if rank else ""
+    least = result.study.retune.min_p_better
+    sure = "" if p is None else f"better with probability {probability(p)}"
+    if p is not None and p < least:
+        text = f"Measure both: {name} {words}; {sure}, and {percent(least)} would be sure."
+        return _say(result, "open", "Measure first", text, place=place)
+    if beyond_reach(result):
+        sure = f"{sure} at most" if sure else "how sure is not known"
+    return _towards(result, f"{name} {words}; {sure}.", "Switch", place=place)
+
+
+def _baseline_breaks(result: TuneResult, name: str, base: PlanResult) -> Verdict:
+    given = [v for v in base.violations if v.code != JOINT_PROBABILITY] or list(base.violations)
+    words = against(result.study, result.ranked[0], base)
+    text = f"{name} keeps every limit, the plan in production does not; it {words}."
+    said = f"In production: {'; '.join(broken(v) for v in given)}."
+    first = result.ranked[0]
+    fewer = first.metrics["total_tokens_per_s"] < base.metrics["total_tokens_per_s"]
+    if fewer and any(v.code == STAGE_RATE for v in given):
+        said += (
+            " Every token passes every stage, so that this limit is kept by cutting the model into "
+            f"{count(first.layout.pp, 'stage')} as well as by serving more."
+        )
+    return _towards(result, text, "Switch", said)
 
 
 def _nothing(result: TuneResult, name: str) -> Verdict:
     if not result.infeasible:
-        return Verdict(kind="bad", badge="No plan", headline="No valid plan was scored.", lines=(_scope(result),))
+        return _say(result, "bad", "No plan", "No valid plan was scored.")
+    found = find_remedy(result)
+    if found.too_large is not None:
+        return _say(result, "bad", "No plan fits", f"No plan fits: {found.too_large}", *remedy_lines(found))
     nearest = result.infeasible[0]
     given = [v for v in nearest.violations if v.code != JOINT_PROBABILITY] or list(nearest.violations)
-    return Verdict(
-        kind="bad",
-        badge="No plan fits",
-        headline="No plan keeps every limit.",
-        lines=(
-            f"The nearest is {name}: {'; '.join(broken(v) for v in given)}.",
-            f"To make it feasible: {'; '.join(_remedy(v) for v in given)}.",
-            _scope(result),
-        ),
-    )
+    near = f"The nearest is {name}: {'; '.join(broken(v) for v in given)}."
+    return _say(result, "bad", "No plan fits", "No plan keeps every limit.", near, *remedy_lines(found))
 
 
-def _remedy(violation: Violation) -> str:
-    """`raise ttft_ms from 50 to 4,457 ms`: the field of the study, and what it would have to say."""
-    verb = "lower" if violation.value < violation.limit else "raise"
-    return f"{verb} {violation.code} from {number(violation.limit, 6)} to {number(violation.value, 4)} {violation.unit}"
+def remedy_lines(found: Remedy) -> tuple[str, ...]:
+    """What would have to give, and how many GPUs hold the model, as sentences."""
+    if found.settings:
+        return (f"What would have to give: --set {' --set '.join(found.settings)}",)
+    if found.fewest_gpus is not None:
+        return (f"The fewest of these GPUs that hold it: --set cluster.gpus={found.fewest_gpus}",)
+    return ("No change of its limits makes a plan feasible: change the model, the GPUs or the lengths.",)
 
 
-def broken(violation: Violation) -> str:
-    """`TTFT at the longest prompt 4,294 ms against 50 ms, over by 8,488%`."""
-    side = "short" if violation.value < violation.limit else "over"
-    return (
-        f"{LIMITS[violation.code]} {measure(violation.value, violation.unit)} against "
-        f"{united(asked(violation.limit, violation.unit), violation.unit)}, {side} by {relative_excess(violation):,.0%}"
-    )
+def _plans(result: TuneResult) -> str:
+    return f"{count(len(result.ranked), 'plan')} that {'keeps' if len(result.ranked) == 1 else 'keep'} every limit"
 
 
 def _knobs(first: PlanResult, base: PlanResult) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from autotune.scoring.knob_grid import weights
 from autotune.scoring.limits import Limit, probable
 from autotune.scoring.objective import expected, looked_at
 from autotune.scoring.plan_result import PlanResult
+from autotune.scoring.reach import bounded, unmeasured
 from autotune.study import Study
 from costmodel.calibration.residual import Residual, residual_columns
 from costmodel.estimate.error_model import Latencies, Situation, draw_factors
@@ -27,7 +28,7 @@ from costmodel.plan.columns import Floats, LayoutColumns
 
 DRAWS = 1000
 SEED = 20
-TOLD_APART = 0.9
+TOLD_APART = 0.8
 """A plan that the best beats with less than this probability cannot be told apart from it."""
 
 
@@ -55,6 +56,7 @@ def confidence(study: Study, plans: Sequence[PlanResult], baseline: PlanResult |
         better = None
         if baseline is not None:
             better = 0.5 if plan.plan == baseline.plan else float((drawn[i] > drawn[-1]).mean())
+            better = bounded(better, unmeasured(study, plan), unmeasured(study, baseline))
         out[plan.plan] = Confidence(
             p_better_than_baseline=better, p_best_is_better=beaten, among_best=beaten < TOLD_APART
         )

@@ -23,7 +23,7 @@ _NAMES = {
     "dp": "dp",
     "adp": "attn_dp", "attndp": "attn_dp",
     "ep": "ep", "moeep": "ep",
-    "mtp": "moe_tp", "moetp": "moe_tp",
+    "mtp": "moe_tp", "moetp": "moe_tp", "etp": "moe_tp",
     "cp": "attn_cp", "pcp": "attn_cp", "attncp": "attn_cp",
     "dcp": "dcp",
     "re": "redundant_experts", "redundantexperts": "redundant_experts",
@@ -144,7 +144,7 @@ def short_plan(layout: Layout, *, dense: bool = False) -> str:
     """What fits a table: `R4 PP2 TP4 DP4 EP16`, axes of 1 left out."""
     parts = [("R", layout.replicas), ("PP", layout.pp), ("TP", layout.attn_tp), ("DP", layout.attn_dp)]
     if not dense:
-        parts += [("MTP", layout.moe_tp), ("EP", layout.moe_ep)]
+        parts += [("ETP", layout.moe_tp), ("EP", layout.moe_ep)]
     parts += [("CP", layout.attn_cp), ("DCP", layout.dcp), ("RE", layout.redundant_experts)]
     shown = [f"{name}{value}" for name, value in parts if value > 1]
     return " ".join(shown) or "TP1"

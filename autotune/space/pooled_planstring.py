@@ -88,6 +88,6 @@ def format_pooled(engine: str, prefill: tuple[str | None, Layout], decode: tuple
 
 
 def short_pooled(pools: Pools, short: tuple[str, str]) -> str:
-    """What fits a table: `P32 DP32 EP32 + D96 R3 DP32 EP32`; `short` are the two layouts' own short strings."""
+    """What fits a table: `P32:DP32 EP32 + D96:R3 DP32 EP32`; `short` are the two layouts' own short strings."""
     types = ("", "") if pools.prefill.gpu == pools.decode.gpu else (f"@{pools.prefill.gpu}", f"@{pools.decode.gpu}")
-    return f"P{pools.prefill.gpus}{types[0]} {short[0]} + D{pools.decode.gpus}{types[1]} {short[1]}"
+    return f"P{pools.prefill.gpus}{types[0]}:{short[0]} + D{pools.decode.gpus}{types[1]}:{short[1]}"

@@ -94,7 +94,7 @@ class RetunePolicy:
     min_p_better: ft.Fraction = ft.entry(
         "probability of being better that a candidate needs, 0 to 1; default 0.8", 0.8, assumed="{:g}"
     )
-    """Odds of four to one. Less than the 0.9 that tells plans of a ranking apart: a switch can be taken back, and the
+    """Odds of four to one. What tells plans of a ranking apart, too: a switch can be taken back, and the
     expected gain, not the odds, has to pay for it. On measured hardware it hardly matters, on hardware that nobody
     measured it does (`docs/replay.md` says what hangs on it)."""
     min_gain_frac: ft.NotNegative = ft.entry(

@@ -26,6 +26,10 @@ from autotune.tuning.simulate_ranking import SimulatedRanking, simulate_ranking,
 from autotune.tuning.study_space import covered, study_space
 from costmodel.errors import InputError, Problem
 
+PRODUCTION = ("baseline", "now")
+"""Names of the plan in production, where a plan is asked for."""
+MAX_DIGITS = 9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineResult:
@@ -207,11 +211,16 @@ def score_plan(
 ) -> BaselineResult:  # one parameter for each knob
     """Resolve a plan string within a study and score it; knobs that are not given are the study's best.
 
+    `best` and a number mean the plan of that rank, `baseline` and `now` the plan in production.
+
     Raises:
-        InputError: the string has no reading on the study's GPUs; `path` says where it stands.
+        InputError: the string has no reading on the study's GPUs, or no plan has that rank; `path` says where it
+            stands.
     """
+    if text.strip().lower() in PRODUCTION and (known := score_baseline(study)) is not None:
+        return known
     given = Baseline(
-        plan=text,
+        plan=_of_rank(study, text, path),
         engine=engine,
         concurrency=concurrency,
         max_num_batched_tokens=batched_tokens,
@@ -219,6 +228,23 @@ def score_plan(
         kv_dtype=kv_dtype,
     )
     return _scored(study, given, path=path)
+
+
+def _of_rank(study: Study, text: str, path: str) -> str:
+    """The full string of the plan of a rank; what is no rank is given back as it is.
+
+    Raises:
+        InputError: fewer plans keep every limit.
+    """
+    word = text.strip().lower().removeprefix("rank").removeprefix("#").strip()
+    if word != "best" and not (word.isdecimal() and len(word) < MAX_DIGITS):
+        return text
+    place, ranked = 1 if word == "best" else int(word), tune(replace(study, baseline=None)).ranked
+    if not 1 <= place <= len(ranked):
+        raise InputError.single(
+            path, f"must be a rank from 1 to {len(ranked):,}, as `autotune tune` shows, got {text!r}"
+        )
+    return ranked[place - 1].plan
 
 
 def score_named(study: Study, text: str | None, *, path: str, missing: str) -> BaselineResult:

@@ -31,7 +31,7 @@ RANKING: tuple[Change, ...] = (
     *changes_of(
         "autotune/scoring/joint_uncertainty.py",
         ("else values / self.throughput_factor", "else values * self.throughput_factor"),
-        ("TOLD_APART = 0.9", "TOLD_APART = 0.5"),
+        ("TOLD_APART = 0.8", "TOLD_APART = 0.5"),
     ),
     *changes_of(
         "autotune/scoring/dominance.py",

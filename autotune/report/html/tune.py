@@ -256,7 +256,7 @@ def _plans(view: _View) -> Section | None:
     alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
     if alike > 0:
         said[0] += (
-            f" {count(alike, 'other plan')} cannot be told apart from the first with 90 % confidence (≈); choose among "
+            f" {count(alike, 'other plan')} cannot be told apart from the first with 80 % confidence (≈); choose among "
             "them by other criteria."
         )
     if len(result.ranked) > len(shown):

@@ -1,0 +1,71 @@
+"""What one plan wins and loses against another, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autotune.report.vocabulary.metrics import METRICS, Metric
+from autotune.report.vocabulary.words import probability
+from autotune.study import Study
+from autotune.text.numbers import within
+from autotune.tuning import PlanResult
+
+SAME_FRAC = 0.005
+"""Differences below this are none."""
+SAME_CHANCE = 0.02
+"""The same of probabilities."""
+
+
+def against(study: Study, plan: PlanResult, other: PlanResult) -> str:
+    """`65 % more output throughput, and keeps the limits with 88% against 76%`: what is won, then what is lost."""
+    won: list[str] = []
+    lost: list[str] = []
+    chance = plan.p_meets - other.p_meets
+    kept = f"keeps the limits with {probability(plan.p_meets)} against {probability(other.p_meets)}"
+    figures = _figures(study, plan, other)
+    for better, words in (*figures, *([(chance > 0.0, kept)] if abs(chance) >= SAME_CHANCE else [])):
+        (won if better else lost).append(words)
+    if not won and not lost:
+        return "as good by its figures"
+    if won and lost:
+        return f"{_and(won)}, but {_and(lost)}"
+    return _and(won or lost)
+
+
+def change_words(metric: Metric, share: float) -> str:
+    """`serves 65% more output tokens`, `needs 12% less TPOT`: a relative change of a metric as a sentence's verb."""
+    size = f"{abs(share):.0%}" if abs(share) < 10.0 else f"{abs(share) + (1.0 if share > 0.0 else 0.0):,.0f} times"
+    more = "more" if share > 0.0 else "less"
+    if metric.priced:
+        return f"costs {size} {more}"
+    if metric.better == "minimize":
+        return f"has {size} {'longer' if share > 0.0 else 'shorter'} {within(metric.title)}"
+    if metric.name == "requests_per_s":
+        return f"serves {size} {more if share > 0.0 else 'fewer'} requests"
+    return f"serves {size} {more if share > 0.0 else 'fewer'} {_tokens(metric)}"
+
+
+def _tokens(metric: Metric) -> str:
+    return "output tokens" if metric.name.startswith("output") else "tokens"
+
+
+def _figures(study: Study, plan: PlanResult, other: PlanResult) -> list[tuple[bool, str]]:
+    """(whether it is better, in words) of the ranked metric; at a given rate, of the time of a request."""
+    metric = METRICS[study.objective.metric]
+    if study.workload.request_rate_per_s is not None and metric.better == "maximize":
+        share = plan.metrics["e2e_s"] / other.metrics["e2e_s"] - 1.0
+        longer = "more" if share > 0.0 else "less"
+        words = f"takes {abs(share):.0%} {longer} time for a request at the same load"
+        return [(share < 0.0, words)] if abs(share) >= SAME_FRAC else []
+    before, now = metric.of(other), metric.of(plan)
+    if not before:
+        return []
+    share = now / before - 1.0
+    better = (share > 0.0) == (metric.better == "maximize")
+    if metric.name == "gpus":
+        return [(better, f"needs {now:,.0f} GPUs instead of {before:,.0f}")] if share else []
+    return [(better, change_words(metric, share))] if abs(share) >= SAME_FRAC else []
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(words)

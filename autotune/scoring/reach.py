@@ -1,0 +1,97 @@
+"""How far the measurements reach: what of a plan no run behind the calibration has seen.
+
+The serving runs that the calibration was fitted on are of one kind of replica, of one stage, on the GPUs of one node
+and at most eight of them. What lies beyond is computed by the same formulas and was never held against a server, so
+that no probability about it is surer than `SURE_BEYOND_REACH`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from autotune.engines import ENGINES
+from autotune.scoring.plan_result import PlanResult
+from autotune.space.pool_plan import Pools
+from autotune.study import Study
+from costmodel.calibration.residual import not_measured, own_key
+from costmodel.hardware import Cluster
+from costmodel.plan.layout import Layout
+
+MOST_GPUS = 8
+"""GPUs of the largest replica that was measured."""
+SURE_BEYOND_REACH = 0.8
+"""A comparison that rests on what was never measured is never called surer than this."""
+KINDS: Mapping[str, str] = {
+    "pools": "separate pools for prefill and decode",
+    "pipeline": "pipeline stages",
+    "nodes": "replicas over several nodes",
+    "wide": f"replicas of more than {MOST_GPUS} GPUs",
+    "attention_dp": "attention data parallelism",
+    "context": "context parallelism",
+    "spares": "redundant experts",
+    "speculative": "speculative decoding",
+    "engine": "this engine",
+    "gpu": "this GPU",
+    "model": "this model",
+}
+"""What may be missing in the measurements -> its name in sentences."""
+ATTENTION_DP_ON = ("trtllm",)
+"""Engines on which attention data parallelism was measured, if on nine runs."""
+OF_STUDY = ("engine", "gpu", "model", "speculative")
+"""Kinds that are the study's, whatever the plan."""
+
+
+def unmeasured(study: Study, plan: PlanResult) -> tuple[str, ...]:
+    """What of a plan no run has measured, as keys of `KINDS` in their order; empty: it lies within the measurements."""
+    found = {*(["speculative"] if study.axes.speculative is not None else []), *_cell(study, plan)}
+    if plan.pools is not None:
+        found |= {"pools", *_of_pools(study, plan.pools, plan.engine)}
+    else:
+        found |= _of_layout(plan.layout, _cluster(study, plan.gpu), plan.engine)
+    return tuple(kind for kind in KINDS if kind in found)
+
+
+def bounded(probability: float, *plans: Iterable[str]) -> float:
+    """A probability about plans, given what of each was not measured: at most `SURE_BEYOND_REACH` where any was."""
+    if not any(plans):
+        return probability
+    return min(max(probability, 1.0 - SURE_BEYOND_REACH), SURE_BEYOND_REACH)
+
+
+def _cell(study: Study, plan: PlanResult) -> set[str]:
+    """What of engine, GPU and model was not measured, by the shipped runs or by the user's own."""
+    traits = ENGINES[plan.engine].traits
+    names = {plan.gpu} if plan.pools is None else {plan.pools.prefill.gpu, plan.pools.decode.gpu}
+    profile = study.calibration
+    own = {} if profile is None else profile.values()
+    found: set[str] = set()
+    for gpu in (_cluster(study, name).gpu for name in names):
+        if own_key(plan.engine, gpu.name, study.arch) in own:
+            continue
+        for said in not_measured(study.arch, gpu, traits):
+            found.add("gpu" if said.startswith(gpu.name) else "engine" if said.startswith(traits.name) else "model")
+    return found
+
+
+def _cluster(study: Study, gpu: str | None) -> Cluster:
+    """The study's cluster of a GPU type; None is its own."""
+    others = {c.gpu.name: c for c in (*study.axes.gpu_types, *study.axes.other_gpus)}
+    return others.get(gpu or "", study.cluster)
+
+
+def _of_pools(study: Study, pools: Pools, engine: str) -> set[str]:
+    sides = (pools.prefill, pools.decode)
+    return set().union(*(_of_layout(side.layout, _cluster(study, side.gpu), engine) for side in sides))
+
+
+def _of_layout(layout: Layout, cluster: Cluster, engine: str) -> set[str]:
+    size = layout.pp * layout.width
+    found = {
+        "pipeline": layout.pp > 1,
+        "nodes": size > max(cluster.gpus_per_node, cluster.gpu.scaleup_gpus),
+        "wide": MOST_GPUS < size <= max(cluster.gpus_per_node, cluster.gpu.scaleup_gpus),
+        "attention_dp": layout.attn_dp > 1 and ENGINES[engine].traits.calibration not in ATTENTION_DP_ON,
+        "context": layout.attn_cp > 1 or layout.dcp > 1,
+        "spares": layout.redundant_experts > 0,
+    }
+    return {kind for kind, beyond in found.items() if beyond}

@@ -1,0 +1,183 @@
+"""What would have to give where no plan keeps every limit: settings that were tried, or the GPUs that a model needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, floor, log10
+from typing import TYPE_CHECKING
+
+from autotune.scoring.best_knobs import score
+from autotune.scoring.limits import LOAD_SERVED, study_limits
+from autotune.scoring.plan_result import PlanResult
+from autotune.simulation import percentile_limits, study_traffic
+from autotune.study import Objective, Study
+from autotune.study.clusters import on_cluster
+from autotune.study.sections import Constraints
+from autotune.tuning.simulate_ranking import with_percentiles
+from autotune.tuning.study_space import study_space
+from costmodel.arch import weight_bytes
+from costmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from autotune.tuning.answer_study import TuneResult
+
+SLACK = (1.0, 1.02, 1.05, 1.1, 1.2, 1.35, 1.6, 2.0, 3.0)
+"""By how much more than its figure a limit is loosened: keeping one at its very edge is a coin toss."""
+MOST_PLANS = 6
+"""Nearest plans for which a remedy is looked for."""
+MOST_TIMES = 4
+"""The fewest GPUs are looked for up to so many times those that the weights alone fill."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """What makes a study feasible."""
+
+    plan: PlanResult | None = None
+    """The plan that the settings make feasible."""
+    settings: tuple[str, ...] = ()
+    """Values of `--set` that do."""
+    too_large: str | None = None
+    """Why the model does not fit, where it does not."""
+    fewest_gpus: int | None = None
+    """GPUs of the study's type that hold the model and its longest request; None: not looked for, or not found."""
+
+
+def find_remedy(result: TuneResult) -> Remedy:
+    """The smallest change of limits, each scored again with it, that makes one of the nearest plans feasible."""
+    study = result.study
+    fitting = [p for p in result.infeasible if all(_may_give(v.code) for v in p.violations)]
+    for plan in fitting[:MOST_PLANS]:
+        for settings, changed in _loosened(study, plan):
+            if settings and _feasible(changed, plan):
+                return Remedy(plan=plan, settings=settings)
+    if fitting or any(p.pools is not None for p in result.infeasible):
+        return Remedy()
+    return Remedy(too_large=_too_large(study), fewest_gpus=fewest_gpus(study))
+
+
+def _may_give(code: str) -> bool:
+    """Whether breaking a limit can be mended by loosening it: memory that is not there cannot be had."""
+    return code not in ("kv_capacity", "memory_util_frac")
+
+
+def _loosened(study: Study, plan: PlanResult) -> Iterator[tuple[tuple[str, ...], Study]]:
+    """Settings by growing slack, each with the study that they make."""
+    for slack in SLACK:
+        wanted = {**_means(study, plan, slack), **_percentiles(study, plan, slack)}
+        settings = [f"constraints.{code}={value:.12g}" for code, (_, value, _) in wanted.items()]
+        limits = {field: value / factor for field, value, factor in wanted.values()}
+        rate = _rate(study, plan, slack)
+        work = study.workload if rate is None else replace(study.workload, request_rate_per_s=rate)
+        settings += [] if rate is None else [f"workload.request_rate_per_s={rate:.12g}"]
+        yield tuple(settings), replace(study, constraints=replace(study.constraints, **limits), workload=work)
+
+
+Wanted = dict[str, tuple[str, float, float]]
+"""Limit -> its field of `Constraints`, a looser bound in the limit's unit, and the factor from SI to that."""
+
+
+def _means(study: Study, plan: PlanResult, slack: float) -> Wanted:
+    out: Wanted = {}
+    for limit in study_limits(study):
+        kind = limit.kind
+        if kind.field and _may_give(kind.code):
+            value = limit.value(plan.metrics, plan.p_meets)
+            bound = _rounded(value / slack, up=False) if kind.least else _rounded(value * slack, up=True)
+            if 0.0 < bound < limit.limit if kind.least else bound > limit.limit:
+                out[kind.code] = (kind.field, bound, kind.factor)
+    return out
+
+
+def _percentiles(study: Study, plan: PlanResult, slack: float) -> Wanted:
+    out: Wanted = {}
+    for limit in percentile_limits(study):
+        value, asked = plan.breakdown.get("simulated", {}).get(limit.code, {}).get("value"), limit.bound * limit.factor
+        if value is None:
+            continue
+        if limit.latency and (bound := _rounded(value * slack, up=True)) > asked:
+            out[limit.code] = (limit.code.removesuffix("_ms") + "_s", bound, limit.factor)
+        elif not limit.latency and 0.0 < (bound := _rounded(value / slack, up=False)) < asked:
+            out[limit.code] = (limit.code, bound, limit.factor)
+    return out
+
+
+def _rate(study: Study, plan: PlanResult, slack: float) -> float | None:
+    """A rate that the plan takes, where it does not take the study's."""
+    asked = study.workload.request_rate_per_s
+    if asked is None or all(v.code != LOAD_SERVED for v in plan.violations):
+        return None
+    rate = _rounded(plan.metrics["requests_per_s"] / slack, up=False)
+    return rate if 0.0 < rate < asked else None
+
+
+def _rounded(value: float, *, up: bool) -> float:
+    """To three digits that count, away from what is asked now."""
+    if value <= 0.0:
+        return 0.0
+    digit = 10.0 ** (floor(log10(value)) - 2)
+    turn: Callable[[float], int] = ceil if up else floor
+    return turn(value / digit * (1.0 - 1e-12 if up else 1.0 + 1e-12)) * digit
+
+
+def _feasible(study: Study, plan: PlanResult) -> bool:
+    """Whether the plan, its knobs chosen anew, keeps every limit of a study."""
+    found = _scored(study, plan)
+    if found is None:
+        return False
+    limits = percentile_limits(study)
+    if limits and found.feasible:
+        found = with_percentiles(study, found, limits, study_traffic(study))
+    return found.feasible
+
+
+def _scored(study: Study, plan: PlanResult) -> PlanResult | None:
+    if plan.pools is None:
+        return score(study, [plan.candidate])[0]
+    from autotune.disaggregated.plan_results import disaggregated_plan
+
+    try:
+        return disaggregated_plan(study, plan.plan, engine=plan.engine)[1]
+    except InputError:
+        return None
+
+
+def _too_large(study: Study) -> str:
+    """`the weights take 627 GiB, and 4 x h200_sxm have 564 GiB in all, of which the engine may fill 90%`."""
+    cluster, share = study.cluster, study.engine_options.gpu_memory_utilization
+    weights, room = weight_bytes(study.arch), cluster.gpus * cluster.gpu.hbm_bytes
+    have = (
+        f"{cluster.gpus:,} x {cluster.gpu.name} have {room / 2**30:,.0f} GiB in all, {share:.0%} of it for the engine"
+    )
+    if weights > room * share:
+        return f"the weights take {weights / 2**30:,.0f} GiB, and {have}."
+    longest = study.workload.longest_prompt + study.workload.osl.max
+    weights_gib = f"{weights / 2**30:,.0f} GiB"
+    return f"beside weights of {weights_gib} no plan has KV room for one request of {longest:,} tokens; {have}."
+
+
+def fewest_gpus(study: Study) -> int | None:
+    """The fewest GPUs of the study's type on which a plan holds the model and one longest request; None: not found."""
+    cluster, share = study.cluster, study.engine_options.gpu_memory_utilization
+    least = max(ceil(weight_bytes(study.arch) / (cluster.gpu.hbm_bytes * share)), 1)
+    free = replace(
+        study,
+        constraints=Constraints(),
+        workload=replace(study.workload, concurrency=1, request_rate_per_s=None),
+        search=replace(study.search, min_p_meets=0.0),
+        objective=Objective(metric="total_tokens_per_s_per_gpu", direction="maximize"),
+        axes=replace(study.axes, disaggregated="off"),
+        baseline=None,
+    )
+    for gpus in range(least, MOST_TIMES * least + 1):
+        node = min(max(cluster.gpus_per_node, cluster.gpu.gpus_per_node), gpus)
+        own = on_cluster(free, replace(cluster, gpus=gpus, gpus_per_node=node))
+        if _any_fits(own):
+            return gpus
+    return None
+
+
+def _any_fits(study: Study) -> bool:
+    found: Sequence[PlanResult] = score(study, study_space(study).candidates)
+    return any(p.feasible for p in found)

@@ -1,0 +1,77 @@
+"""What would have to give, done as it is said."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from autotune.study import load_study
+from autotune.tuning import TuneResult, tune
+from autotune.tuning.remedy import fewest_gpus, find_remedy
+from tests.studies import FOLDER
+
+STUDIES = ("llama-70b-16xh100.toml", "deepseek-v3-128xh200.toml", "reference-128.toml", "infeasible-example.toml")
+GPUS = {"llama-70b-16xh100.toml": (4, 8, 16), "deepseek-v3-128xh200.toml": (16, 32)}
+
+
+def infeasible(seed: int) -> tuple[str, tuple[str, ...], TuneResult]:
+    """A random study that no plan answers: its file, what was changed, and the answer."""
+    draw = random.Random(seed)  # noqa: S311  # no secret
+    while True:
+        name = draw.choice(STUDIES)
+        settings = [
+            f"constraints.ttft_ms={draw.choice((20, 100, 400, 1000))}",
+            f"constraints.tpot_ms={draw.choice((2, 5, 8, 15, 30))}",
+            f"workload.isl={draw.choice((500, 2000, 8000))}",
+            "baseline=",
+        ]
+        settings += [f"cluster.gpus={draw.choice(GPUS[name])}"] if name in GPUS else []
+        load = draw.choice(("", f"workload.concurrency={draw.choice((1, 32, 500))}", "workload.request_rate_per_s=300"))
+        settings += ["workload.concurrency=", load] if load.endswith("300") else [load] if load else []
+        if draw.random() < 0.3:
+            settings.append(f"constraints.min_total_tokens_per_s_per_gpu={draw.choice((3000, 90_000))}")
+        if draw.random() < 0.2:
+            settings.append("constraints.e2e_ms=900")
+        result = tune(load_study(FOLDER / name, settings))
+        if not result.ranked:
+            return name, tuple(settings), result
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_what_would_have_to_give_does(seed: int) -> None:
+    """The settings that an answer names make the study feasible when it is asked again with them."""
+    name, settings, result = infeasible(seed)
+    found = find_remedy(result)
+    assert found.settings or found.fewest_gpus is not None, (name, settings)
+    change = found.settings or (f"cluster.gpus={found.fewest_gpus}",)
+    again = tune(load_study(FOLDER / name, [*settings, *change]))
+    if found.settings:
+        assert again.ranked, (name, settings, change)
+        assert any(plan.plan == found.plan.plan for plan in again.ranked) if found.plan is not None else False
+    else:
+        assert all(v.code != "kv_capacity" for p in again.infeasible[:1] for v in p.violations), (name, settings)
+
+
+def test_the_fewest_gpus_hold_the_model_and_fewer_do_not() -> None:
+    """DeepSeek-V3 takes 627 GiB: six H200 hold it beside a request, and five do not."""
+    study = load_study(FOLDER / "deepseek-v3-128xh200.toml", ["cluster.gpus=4", "baseline="])
+    result = tune(study)
+    found = find_remedy(result)
+    assert found.plan is None
+    assert found.too_large is not None
+    assert "627 GiB" in found.too_large
+    assert found.fewest_gpus == 6
+    five = replace(study, cluster=replace(study.cluster, gpus=5))
+    assert not tune(five).ranked
+    assert fewest_gpus(five) == 6
+
+
+def test_a_limit_on_percentiles_gives_too() -> None:
+    """A percentile is loosened like a mean, and the simulation agrees."""
+    settings = ["constraints.ttft_p95_ms=20", "workload.request_rate_per_s=4", "cluster.gpus=8", "baseline="]
+    result = tune(load_study(FOLDER / "llama-70b-16xh100.toml", settings))
+    found = find_remedy(result)
+    assert any(setting.startswith("constraints.ttft_p95_ms=") for setting in found.settings)
+    assert tune(load_study(FOLDER / "llama-70b-16xh100.toml", [*settings, *found.settings])).ranked
