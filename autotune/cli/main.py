@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "simulate": "simulate",
     "plan-day": "plan_day:plan_day",
+    "divide": "divide",
     "compare": "compare",
     "retune": "retune",
     "schedule": "schedule",
