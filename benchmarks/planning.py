@@ -7,19 +7,30 @@ import tempfile
 import time
 from pathlib import Path
 
-from autotune.planning import DayQuestion, DayShape, joined_days, plan_day
+from autotune.planning import DayQuestion, DayShape, divide_cluster, joined_days, load_models_study, plan_day
 from autotune.traffic import read_traffic
 from autotune.traffic.load import load_study
 
 ROOT = Path(__file__).parent.parent
 TRACE = ROOT / "tests" / "data" / "azure_llm_2023_conv.csv"
+CLUSTER = ROOT / "studies" / "clusters" / "four-models-256xh100.toml"
 DAY = ROOT / "studies" / "day-llama-70b-64xh100.toml"
 
 
 def main() -> None:
     """Print every figure."""
     quick = "--quick" in sys.argv
+    division()
     day(days=2 if quick else 7, peak_per_s=1.0 if quick else 4.0)
+
+
+def division() -> None:
+    """CPU seconds of `divide`."""
+    start = time.process_time()
+    found = divide_cluster(load_models_study(CLUSTER))
+    cpu_s = time.process_time() - start
+    gpus = sum(kind.units * kind.unit_gpus for kind in found.study.types)
+    print(f"divide: {len(found.study.models)} models on {gpus} GPUs: {cpu_s:.1f} CPU-s")
 
 
 def day(*, days: int, peak_per_s: float) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "simulate": "simulate",
     "plan-day": "plan_day:plan_day",
     "traffic": "traffic",
+    "divide": "divide",
     "compare": "compare",
     "retune": "retune",
     "schedule": "schedule",

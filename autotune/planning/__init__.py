@@ -1,6 +1,18 @@
-"""Whole days and whole clusters: how many replicas run when, planned for the load that a log lets expect."""
+"""Whole days and whole clusters: how many replicas run when, and how models share GPUs."""
 
+from autotune.planning.divide_cluster import Division, divide_cluster
 from autotune.planning.joined_days import DayShape, joined_days
+from autotune.planning.models_study import ClusterStudy, load_models_study
 from autotune.planning.plan_day import DayPlan, DayQuestion, plan_day
 
-__all__ = ["DayPlan", "DayQuestion", "DayShape", "joined_days", "plan_day"]
+__all__ = [
+    "ClusterStudy",
+    "DayPlan",
+    "DayQuestion",
+    "DayShape",
+    "Division",
+    "divide_cluster",
+    "joined_days",
+    "load_models_study",
+    "plan_day",
+]

@@ -18,7 +18,7 @@ from autotune.comparison.switching import load_s, longest_request_s
 from autotune.planning.day_program import ReplicaKind
 from autotune.planning.loads import DayLoads
 from autotune.scoring.best_knobs import score
-from autotune.simulation import PercentileLimit, PlanSimulation, Traffic, recorded_requests, simulate_plan
+from autotune.simulation import PlanSimulation, Traffic, recorded_requests, simulate_plan, study_requests
 from autotune.simulation.report_simulation import limits_of_requests
 from autotune.study import Study, in_place
 from autotune.study.sections import PERCENTILE_FIELDS
@@ -27,7 +27,7 @@ from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult, tune
 from autotune.tuning.answer_study import rank
 from costmodel.errors import InputError
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.forecast import forecast
 from costmodel.simulation.requests import Requests, arrivals
 
@@ -89,9 +89,8 @@ def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floa
     plans = [found[i] for i in chosen]
     drawn = drawn_capacities(asked, plans)
     requests = sampled_requests(loads, whole.workload.prefix_cache_hit_frac, whole.workload.arrival_cv)
-    limits = limits_of_requests(study)
     return tuple(
-        _scaled(means, plan, profiles, mix, limits, requests, capacities=drawn[row]) for row, plan in enumerate(plans)
+        _scaled(means, study, plan, profiles, mix, requests, capacities=drawn[row]) for row, plan in enumerate(plans)
     )
 
 
@@ -143,20 +142,19 @@ def _replica_gpus(plan: PlanResult) -> int:
 
 def _scaled(
     study: Study,
+    limited: Study,
     plan: PlanResult,
     profiles: Sequence[WorkloadProfile],
-    mix: np.ndarray[tuple[int], np.dtype[np.int64]],
-    limits: Sequence[PercentileLimit],
+    mix: Ints,
     requests: Requests,
     *,
     capacities: Floats,
 ) -> ScaledPlan:
-    """One plan with its capacity at every kind of traffic."""
+    """One plan with its capacity at every kind of traffic. `study` has limits on means, `limited` those on requests."""
     whole = with_traffic(study, _whole(profiles), load="mean")
-    simulation = _one_replica(whole, plan)
-    share = _simulated_per_s(simulation, limits, requests, plan) / (
-        plan.metrics["requests_per_s"] / plan.layout.replicas
-    )
+    simulation = one_replica(whole, plan)
+    closed = plan.metrics["requests_per_s"] / plan.layout.replicas
+    share = replica_rate_per_s(simulation, limited, requests, closed) / closed
     most = [at_capacity(with_traffic(study, profile, load="mean"), plan) for profile in profiles]
     each = np.array([0.0 if p is None else p.metrics["requests_per_s"] / plan.layout.replicas for p in most])
     starting = fleet_of(study, plan).replicas[:1]
@@ -179,7 +177,7 @@ def _scaled(
     )
 
 
-def _one_replica(study: Study, plan: PlanResult) -> PlanSimulation:
+def one_replica(study: Study, plan: PlanResult) -> PlanSimulation:
     """A simulation of the plan, cut down to one replica, with a single request: for its model and its errors."""
     one = np.ones(1, dtype=np.int64)
     nothing = Requests(arrival_s=np.zeros(1), prompt=one, cached=one * 0, output=one)
@@ -188,13 +186,16 @@ def _one_replica(study: Study, plan: PlanResult) -> PlanSimulation:
     return replace(found, model=replace(found.model, replicas=1))
 
 
-def _simulated_per_s(
-    simulation: PlanSimulation, limits: Sequence[PercentileLimit], requests: Requests, plan: PlanResult
-) -> float:
-    """The highest rate at which one simulated replica keeps every limit, at most that of the closed form."""
-    closed = plan.metrics["requests_per_s"] / plan.layout.replicas
-    if not limits:
-        return closed
+def replica_rate_per_s(simulation: PlanSimulation, study: Study, requests: Requests, most_per_s: float) -> float:
+    """The highest rate up to one at which a simulated replica keeps every limit on requests.
+
+    Args:
+        simulation: of `one_replica`.
+        study: with the limits.
+        requests: arriving at one per second.
+        most_per_s: what the closed form says, which is not exceeded.
+    """
+    limits = limits_of_requests(study)
     count = int(WARM_UP_FRAC * len(requests))
     errors = replace(simulation.forecast.errors, pace_log_sd=0.0)
 
@@ -204,10 +205,20 @@ def _simulated_per_s(
         found = forecast(simulation.model, errors, traffic.serve)
         return all(limit.kept(limit.figure(found)) for limit in limits)
 
-    if kept(closed):
-        return closed
-    low, high = 0.0, closed
+    if not limits or kept(most_per_s):
+        return most_per_s
+    low, high = 0.0, most_per_s
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if kept(middle) else (low, middle)
     return low
+
+
+def study_sample(study: Study) -> Requests:
+    """Requests as the study describes them, or of its log in random order, arriving at one per second."""
+    recorded = study.workload.recorded
+    drawn = study_requests(study, count=SIMULATED_REQUESTS, rate_per_s=1.0)
+    if recorded is None:
+        return drawn
+    index = np.random.default_rng(SEED).integers(0, len(recorded), SIMULATED_REQUESTS)
+    return replace(recorded.take(index), arrival_s=drawn.arrival_s)

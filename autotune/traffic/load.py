@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autotune import study as study_files
 from autotune.study import Study, study_from_document
 from autotune.study.read_and_override import override, read_document
 from autotune.traffic.options import ReadOptions
@@ -43,7 +42,18 @@ def load_study(
             wrong with the log.
     """
     file = Path(path)
-    document = override(read_document(file), overrides)
+    document = read_document(file)
+    if "models" in document:
+        raise InputError.single("$.models", "makes it a study of several models on one cluster: see `autotune divide`")
+    return replace(study_at(override(document, overrides), file), overrides=tuple(overrides))
+
+
+def study_at(document: Mapping[str, Any], file: Path) -> Study:
+    """The study that the content of a file at this place makes, with the log that it names.
+
+    Raises:
+        InputError: as `load_study`.
+    """
     workload = document.get("workload")
     named = workload.get("traffic") if isinstance(workload, Mapping) else None
     if traffic is not None:
@@ -51,7 +61,7 @@ def load_study(
         kept = {key: value for key, value in table.items() if key not in (*IN_THE_LOG, "traffic")}
         return _with_log(file, overrides, {**document, "workload": kept}, traffic, traffic, options)
     if not isinstance(workload, Mapping) or not isinstance(named, str):
-        return study_files.load_study(path, overrides)
+        return study_from_document(document, file)
     given = [key for key in IN_THE_LOG if key in workload]
     if given:
         message = "must not be given with workload.traffic, whose log says it itself"

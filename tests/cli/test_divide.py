@@ -1,0 +1,49 @@
+"""`autotune divide` end to end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from autotune.cli.options import EXIT_INFEASIBLE, EXIT_INPUT
+from tests.command import autotune
+from tests.studies import FOLDER
+
+STUDY = str(FOLDER / "clusters" / "four-models-256xh100.toml")
+
+
+def test_end_to_end() -> None:
+    """GPUs are handed out in whole nodes and no more than there are; shares and rates agree; the present loses something."""
+    done = autotune("divide", STUDY, "--json")
+    assert done.returncode == EXIT_INFEASIBLE, done.stderr
+    found = json.loads(done.stdout)
+    for period in found["periods"]:
+        held = [m["gpus"]["h100_sxm"] for m in period["models"]]
+        assert all(n % 8 == 0 for n in held)
+        assert sum(held) + period["spare_gpus"]["h100_sxm"] == 256
+        for m in (m for m in period["models"] if m["awake"]):
+            room = sum(p["capacity_requests_per_s"] for p in m["plans"])
+            asked = m["asked_requests_per_s"]
+            assert m["served_requests_per_s"] == pytest.approx(min(room, asked))
+            assert m["served_frac"] == pytest.approx(m["served_requests_per_s"] / asked)
+            assert all(p["gpus_in_use"] <= m["gpus"][p["gpu"]] for p in m["plans"])
+    assert found["present"]["lost_value"] == pytest.approx(found["value"] - found["present"]["value"])
+    assert found["present"]["lost_value"] > 0.0
+
+
+def test_a_cluster_that_is_large_enough() -> None:
+    """With four times the GPUs every model is served whole, and GPUs are spare."""
+    done = autotune("divide", STUDY, "--set", "cluster.gpus=1024", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["serves_all"]
+    assert found["value"] == pytest.approx(found["most_value"])
+    assert all(p["spare_gpus"]["h100_sxm"] > 0 for p in found["periods"])
+
+
+def test_other_commands_say_where_to_go() -> None:
+    """`tune` has no answer to several models and names the command that has."""
+    done = autotune("tune", STUDY)
+    assert done.returncode == EXIT_INPUT
+    assert "autotune divide" in done.stderr
