@@ -14,7 +14,7 @@ from autotune.engines.options import version_key
 from autotune.launch.files import is_export
 from autotune.launch.reading.containers import Container, containers
 from autotune.launch.reading.parse import find_engine, parse_command, programs_in_words, split_command
-from autotune.launch.reading.safe_yaml import MAX_BYTES, read_yaml
+from autotune.text.safe_yaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
 from costmodel.files import read_file
 
