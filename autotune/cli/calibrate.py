@@ -30,8 +30,9 @@ def calibrate(
     """Make the model yours with a handful of your own runs.
 
     RUNS are CSV files as `autotune validate` reads them, or results of a benchmark (.json, .jsonl, .yaml): `vllm bench
-    serve`, SGLang's bench_serving, AIPerf, GuideLLM, inference-perf, InferenceX, llm-d-benchmark. At least five runs of each model, GPU and engine. They shift what is known of that
-    cell and narrow its interval; a study uses the profile through its `calibration` field.
+    serve`, SGLang's bench_serving, AIPerf, GuideLLM, inference-perf, InferenceX, llm-d-benchmark. At least five runs of
+    each model, GPU and engine. They shift what is known of that cell and narrow its interval; a study uses the profile
+    through its `calibration` field.
     """
     from dataclasses import asdict
     from pathlib import Path
