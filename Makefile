@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/reference-128.toml
 
-.PHONY: help tune test lint docs pages bench torture fuzz lock clean
+.PHONY: help tune test cases lint docs pages bench torture fuzz lock clean
 help:
 	@echo "make tune    set up, then answer the reference study (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
+	@echo "make cases   files that were read wrong once, right or wrong (CASES=folder; ../shared/cases if it is there)"
 	@echo "make lint    formatter, linter, types, layers"
 	@echo "make docs    the documentation as a site in site/; a dead link is an error"
 	@echo "make pages   write anew the pages and pictures that are made from the code"
@@ -22,6 +23,9 @@ tune: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 2
+
+cases: $(VENV)/.dev
+	@$(BIN)/python -m tests.cases $(CASES)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

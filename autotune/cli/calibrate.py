@@ -29,9 +29,10 @@ def calibrate(
 ) -> None:
     """Make the model yours with a handful of your own runs.
 
-    RUNS are CSV files as `autotune validate` reads them, results of `vllm bench serve --save-result` (.json) or of
-    SGLang's bench_serving (.jsonl). At least five runs of each model, GPU and engine. They shift what is known of that
-    cell and narrow its interval; a study uses the profile through its `calibration` field.
+    RUNS are CSV files as `autotune validate` reads them, or results of a benchmark (.json, .jsonl, .yaml): `vllm bench
+    serve`, SGLang's bench_serving, AIPerf, GuideLLM, inference-perf, InferenceX, llm-d-benchmark. At least five runs of
+    each model, GPU and engine. They shift what is known of that cell and narrow its interval; a study uses the profile
+    through its `calibration` field.
     """
     from dataclasses import asdict
     from pathlib import Path

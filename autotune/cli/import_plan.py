@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from autotune.cli.options import SET, SHOWN
+from autotune.cli.options import SET, SHOWN, VARIABLES, given_variables
 
 
 @click.command(name="import")
@@ -14,6 +14,7 @@ from autotune.cli.options import SET, SHOWN
 @click.option(
     "--model", "model_name", help="Model that it serves: a catalog name or a config.json. Default: as it says."
 )
+@VARIABLES
 @click.option("--engine-version", help="Version of the engine that runs. Default: the newest whose options are known.")
 @SHOWN
 def import_plan(
@@ -21,15 +22,18 @@ def import_plan(
     study: str | None,
     overrides: tuple[str, ...],
     model_name: str | None,
+    variables: tuple[str, ...],
     engine_version: str | None,
     as_json: bool,
     as_table: bool,
 ) -> None:
     """Read what runs today as a plan: the `current` of compare and retune.
 
-    Reads a command line of `vllm serve`, `sglang.launch_server` or `trtllm-serve` (quoted, or after `--`), a shell
-    script, a Compose file, Kubernetes manifests, or a folder that `autotune export` wrote. Options that the engine's
-    version does not know are listed, and the defaults of what was not said.
+    Reads a command line of `vllm serve`, `sglang.launch_server`, `trtllm-serve` or Dynamo's workers, as such or in
+    `docker run` (quoted, or after `--`), a shell or Slurm script, a Compose file, Kubernetes manifests, values of Helm
+    charts, KServe and Ray Serve resources, or a folder that `autotune export` wrote. How many GPUs that are comes
+    first. Options that the engine's version does not know are listed, and the defaults of what was not said; a
+    variable that nothing sets is asked for (--var).
 
     \b
     autotune import "vllm serve deepseek-ai/DeepSeek-V3 -tp 8 -dp 2 --enable-expert-parallel"
@@ -48,5 +52,5 @@ def import_plan(
         raise InputError.single("--set", "changes fields of a study: name it with --study")
     loaded = None if study is None else load_study(Path(study), overrides)
     text = source[0] if len(source) == 1 else shlex.join(source)
-    imported = read_plan(text, version=engine_version, study=loaded, model=model_name)
+    imported = read_plan(text, version=engine_version, study=loaded, model=model_name, given=given_variables(variables))
     show(import_document(imported), import_report, as_json=as_json, as_table=as_table)

@@ -61,6 +61,25 @@ MODELS = click.option(
 )
 
 
+VARIABLES = click.option(
+    "--var",
+    "variables",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A variable of the script or manifest that is set elsewhere, as TP=8. Repeatable.",
+)
+
+
+def given_variables(variables: tuple[str, ...]) -> dict[str, str]:
+    """What `VARIABLES` holds, by name. Raises `InputError` where one is not NAME=VALUE."""
+    from costmodel.errors import InputError
+
+    for text in variables:
+        if not text.partition("=")[0].isidentifier() or "=" not in text:
+            raise InputError.single("--var", f"must read NAME=VALUE, as in TP=8, got {text!r}")
+    return {name: value for name, _, value in (text.partition("=") for text in variables)}
+
+
 def QUESTION(command: Command) -> Command:  # noqa: N802  # an option like the others
     """A study, and changes to it."""
     return STUDY(SET(command))

@@ -57,7 +57,7 @@ def retune() -> None:
 @click.option(
     "--min-cover",
     type=float,
-    default=0.01,
+    default=0.001,
     show_default=True,
     help="Share of the window that a log has to cover; below, nothing is decided (exit code 4).",
 )

@@ -20,10 +20,10 @@ def verify(
 ) -> None:
     """Hold a benchmark of a plan against its prediction, and say whether the ranking would change.
 
-    RESULT is what the benchmark script of an export wrote: `vllm bench serve` JSON or SGLang's JSONL. For each run:
-    TTFT, TPOT and throughput, predicted with their 80 % interval (p10 to p90) and measured. Then the run is learnt, as
-    `autotune calibrate` would, and the study ranked again: does the same plan lead? The exit code is 0 whatever comes
-    out; 2: the input is wrong.
+    RESULT is what a benchmark wrote: that of an export, `vllm bench serve`, SGLang's bench_serving, AIPerf, GuideLLM,
+    inference-perf, InferenceX or llm-d-benchmark. For each run: TTFT, TPOT, percentiles and throughput, predicted with
+    their 80 % interval (p10 to p90) and measured. Then the run is learnt, as `autotune calibrate` would, and the study
+    ranked again: does the same plan lead? The exit code is 0 whatever comes out; 2: the input is wrong.
 
     \b
     autotune verify out/launch/result.json

@@ -6,6 +6,7 @@ subclass, and nothing outside this package names an engine.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,19 @@ class Engine(ABC):
     worker_option: ClassVar[str | None] = None
     """Flag of processes that do not answer requests."""
     config_option: ClassVar[str | None] = None
-    """Option that names a YAML file whose fields override options."""
+    """Option that names a YAML file with fields that stand for options."""
+    config_overrides: ClassVar[bool] = True
+    """Whether the file's fields go before the options of the command line."""
+    config_is_options: ClassVar[bool] = False
+    """Whether the file's fields are the options of the command line; else they are those of `OptionList.fields`."""
+    other_spellings: ClassVar[Mapping[str, str]] = {}
+    """Options of other programs that start it (Dynamo's workers) -> ours."""
+    programs_own_options: ClassVar[tuple[str, ...]] = (
+        "--is-prefill-worker", "--is-decode-worker", "--disaggregation-mode", "--connector", "--endpoint",
+        "--namespace", "--store-kv", "--request-plane", "--event-plane", "--publish-events-and-metrics",
+        "--migration-limit", "--custom-jinja-template", "--modality", "--dyn-", "--router-", "--kv-router",
+    )  # fmt: skip
+    """Beginnings of options that Dynamo's workers take for themselves."""
     config_tables: ClassVar[tuple[str, ...]] = ()
     """Fields of that file that hold fields."""
     length_option: ClassVar[str]
@@ -276,6 +289,28 @@ class Engine(ABC):
         """Image that has the client; None: the server's."""
         return None
 
+    def config_values(self, table: Mapping[Any, Any], options: OptionList) -> dict[str, Any]:
+        """The fields of a configuration file as options: name -> text, list of texts, or a truth value."""
+        if not self.config_is_options:
+            return _flat(table)
+        out: dict[str, Any] = {}
+        for key, value in table.items():
+            option = options.find(f"--{str(key).replace('_', '-')}")
+            name = str(key) if option is None else option.name
+            if isinstance(value, Mapping):
+                out[name] = json.dumps(value, default=str)
+            elif isinstance(value, list):
+                out[name] = [str(item) for item in value]
+            elif value is not None:
+                out[name] = value if isinstance(value, bool) else str(value)
+        return out
+
+    def knows_field(self, name: str, options: OptionList) -> bool:
+        """Whether a field of a configuration file means something."""
+        if self.config_is_options:
+            return name in options.options or name in ("model", "model_tag")
+        return name in options.fields or name.partition(".")[0] in self.config_tables
+
     def is_worker(self, command: Command) -> bool:
         """Whether a command is no server's head; a rank that only the cluster fills in counts as the first."""
         ranks = (command.values.get(name) for name in self.later_node_options)
@@ -342,3 +377,17 @@ class Engine(ABC):
                 f"in {dtype}: name a checkpoint that is stored so with --model",
             )
         return self.weight_names[dtype]
+
+
+def _flat(table: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables within tables as one, names joined by dots."""
+    out: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{name}.")
+        elif isinstance(value, list):
+            out[name] = ",".join(map(str, value))
+        elif value is not None:
+            out[name] = value if isinstance(value, bool) else str(value)
+    return out

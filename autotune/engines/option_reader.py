@@ -28,6 +28,8 @@ class Command:
     unknown: tuple[str, ...]
     """What this version does not know, as it was written."""
     assumptions: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    """Options that the program which starts the engine takes for itself."""
 
 
 @dataclass(slots=True)
@@ -63,6 +65,14 @@ class OptionReader:
             )
             return fallback
         return number
+
+    def limit(self, name: str) -> int | None:
+        """As `number`, of an option that -1 turns off; None: off, or not said."""
+        if (self.text(name) or "").strip() == "-1":
+            option = self.command.options.options.get(name)
+            self.assumptions.append(f"{name if option is None else option.flags[0]} -1: off")
+            return None
+        return self.number(name)
 
     def one(self, name: str) -> int:
         """A degree: what was said, or the default, or 1."""

@@ -123,9 +123,12 @@ class Sglang(Engine):
     weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8", "mxfp8": "mxfp8", "mxfp4": "mxfp4"}
     speculative_option = "--speculative-algorithm"
 
-    programs = (("sglang.launch_server",), ("sglang", "serve"))
+    programs = (("sglang.launch_server",), ("sglang", "serve"), ("dynamo.sglang",))
     model_is_positional = False
     abbreviations = True
+    config_option = "config"
+    config_overrides = False
+    config_is_options = True
     length_option = "context_length"
     sequences_option = "max_running_requests"
     tokens_option = "chunked_prefill_size"

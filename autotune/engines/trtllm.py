@@ -92,7 +92,12 @@ class Trtllm(Engine):
     weight_names: ClassVar[Mapping[str, str]] = {}
     speculative_option = "speculative_config"
 
-    programs = (("trtllm-serve",), ("trtllm-serve", "serve"))
+    programs = (("trtllm-serve",), ("trtllm-serve", "serve"), ("dynamo.trtllm",))
+    other_spellings: ClassVar[Mapping[str, str]] = {
+        "--extra-engine-args": "--extra_llm_api_options",
+        "--expert-parallel-size": "--ep_size",
+        "--free-gpu-memory-fraction": "--kv_cache_free_gpu_memory_fraction",
+    }
     config_option = "extra_llm_api_options"
     config_tables = (
         "kv_cache_config", "moe_config", "cuda_graph_config", "scheduler_config", "attention_dp_config",

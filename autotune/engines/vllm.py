@@ -125,6 +125,9 @@ class Vllm(Engine):
     dotted_options = True
     later_node_options = ("data_parallel_start_rank", "data_parallel_rank", "node_rank")
     worker_option = "headless"
+    config_option = "config"
+    config_overrides = False
+    config_is_options = True
     length_option = "max_model_len"
     sequences_option = "max_num_seqs"
     tokens_option = "max_num_batched_tokens"

@@ -59,10 +59,19 @@ def export_report(document: Mapping[str, Any]) -> Report:
 def import_document(imported: Imported) -> dict[str, Any]:
     """What was understood of a command, for programs."""
     return {
+        "gpus": imported.gpus,
         "engine": imported.engine,
         "engine_version": imported.engine_version,
         "model": imported.model,
         "plan": imported.plan,
+        "pools": (
+            None
+            if imported.pools is None
+            else {
+                role: {"gpus": pool.layout.gpus, "layout": layout_values(pool.layout), "knobs": dict(pool.knobs)}
+                for role, pool in imported.pools.items()
+            }
+        ),
         "layout": layout_values(imported.layout),
         "knobs": dict(imported.knobs),
         "unknown": list(imported.unknown),
@@ -74,10 +83,9 @@ def import_document(imported: Imported) -> dict[str, Any]:
 
 def import_report(document: Mapping[str, Any]) -> Report:
     """What was understood of a command, for people."""
-    rows = []
-    for name, value in {**document["layout"], **document["knobs"]}.items():
-        missing = "the checkpoint's" if name.endswith("_dtype") else "not said"
-        rows.append((name, missing if value is None else str(value)))
+    sides = document["pools"] or {"value": document}
+    tables = [{**side["layout"], **side["knobs"]} for side in sides.values()]
+    rows = [(name, *(_shown(name, table[name]) for table in tables)) for name in tables[0]]
     taken = {n: "found at start" if v is None else v for n, v in document["defaults"].items()}
     defaults = ", ".join(f"{name}={value}" for name, value in taken.items())
     lines: list[str | Line] = [
@@ -87,10 +95,19 @@ def import_report(document: Mapping[str, Any]) -> Report:
     ]
     engine = f"{engine_title(document['engine'])} {document['engine_version']}"
     return Report(
-        headline=str(document["plan"]),
+        headline=f"{count(document['gpus'], 'GPU')}: {document['plan']}",
         lines=(f"{engine}, model {document['model']}",),
         blocks=(
-            Block(title="Understood", table=text_table(("", "value"), rows, texts=(0, 1)), lines=tuple(lines)),
+            Block(
+                title="Understood",
+                table=text_table(("", *sides), rows, texts=tuple(range(len(sides) + 1))),
+                lines=tuple(lines),
+            ),
             Block(title="Assumed", lines=tuple(document["assumptions"])),
         ),
     )
+
+
+def _shown(name: str, value: Any) -> str:
+    missing = "the checkpoint's" if name.endswith("_dtype") else "not said"
+    return missing if value is None else str(value)

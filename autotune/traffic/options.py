@@ -12,7 +12,7 @@ TIME_UNITS: Mapping[str, float] = MappingProxyType({"s": 1.0, "ms": 1e-3, "us": 
 """Spelling -> seconds."""
 MAX_BAD_FRAC = 0.05
 """Share of unusable lines above which a log is not decided on."""
-LEAST_COVER_FRAC = 0.01
+LEAST_COVER_FRAC = 0.001
 """Share of a window that its log has to cover, unless told otherwise."""
 
 

@@ -334,8 +334,8 @@ def _refusal(
     share = covered.share(*window)
     if share < options.least_cover_frac:
         return (
-            f"the log covers {share:.2%} of the window, less than {options.least_cover_frac:.0%} (--min-cover): give "
-            "the window that it covers"
+            f"the log covers {share:.2%} of the window, less than {100 * options.least_cover_frac:g} % (--min-cover): "
+            "give the window that it covers"
         )
     return None
 

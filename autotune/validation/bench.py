@@ -1,4 +1,4 @@
-"""Results of the engines' own benchmarks as measured runs: `vllm bench serve` JSON, SGLang's bench_serving JSONL.
+"""Results of benchmarks as measured runs of a study's plan.
 
 Such a file says what was measured but not on what: the study gives model, GPU and engine, the plan the layout. What
 an exported benchmark drove it says in the result itself (`--metadata`, `--tag`): plan, replicas, lengths.
@@ -17,14 +17,18 @@ from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import weights
 from autotune.space import Candidate, format_plan
 from autotune.study import Study, cluster_of
+from autotune.text.safe_yaml import read_yaml
+from autotune.traffic.options import same_model
 from autotune.tuning import score_plan
+from autotune.validation.bench_tools import reported_runs
+from autotune.validation.reported import Reported
 from costmodel.errors import InputError, Problem
 from costmodel.estimate.batch import PlanEntry
 from costmodel.files import read_file
 from costmodel.measured.runs import BATCHED_TOKENS, MAX_NUM_SEQS, Run
 
 MAX_BENCH_BYTES = 200_000_000
-SUFFIXES = (".json", ".jsonl")
+SUFFIXES = (".json", ".jsonl", ".yaml", ".yml")
 _FACTS = ("autotune_plan", "autotune_replicas", "autotune_lengths")
 
 
@@ -52,6 +56,15 @@ class BenchResult:
     """Requests without an answer."""
     replicas: int
     """That were driven."""
+    reported: Reported
+    """As the tool has it, of what was driven."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of how it was measured."""
+
+    @property
+    def share(self) -> float:
+        """Whole plan over what was driven."""
+        return self.run.entry.layout.replicas / self.replicas
 
 
 def read_bench(path: Path, study: Study, plan: str | None) -> tuple[Run, ...]:
@@ -77,11 +90,10 @@ def read_results(
     """
     problems: list[Problem] = []
     results = []
-    for number, record in _records(path):
-        at = f"{path}:{number}"
+    for at, record, reported in reported_runs(_values(path), str(path)):
         facts = _facts(record)
         candidate = _candidate(study, plan, facts.get("autotune_plan"), fallback, at)
-        result = _result(record, at, study, candidate, facts, knobs or BenchKnobs(), problems)
+        result = _result(reported, at, study, candidate, facts, knobs or BenchKnobs(), problems)
         if result is not None:
             results.append(result)
     if not results and not problems:
@@ -91,23 +103,20 @@ def read_results(
     return tuple(results)
 
 
-def _records(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
-    """Objects of the file: one JSON document, a list of them, or one per line."""
+def _values(path: Path) -> list[Any]:
+    """What a file holds: one JSON or YAML document, a list of them, or one per line."""
     try:
         text = read_file(path, MAX_BENCH_BYTES).decode("utf-8-sig")
         if path.suffix == ".jsonl":
-            values = [(i, json.loads(line)) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
-        else:
-            read = json.loads(text)
-            values = list(enumerate(read if isinstance(read, list) else [read], start=1))
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        if path.suffix in (".yaml", ".yml"):
+            return read_yaml(text, str(path))
+        read = json.loads(text)
+        return read if isinstance(read, list) else [read]
     except InputError:
         raise
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         raise InputError.single(str(path), f"is not JSON: {error}") from error
-    wrong = [Problem(path=f"{path}:{i}", message="must be an object") for i, v in values if not isinstance(v, dict)]
-    if wrong:
-        raise InputError(wrong)
-    return values
 
 
 def _facts(record: Mapping[str, Any]) -> dict[str, str]:
@@ -135,7 +144,7 @@ def _candidate(study: Study, given: str | None, named: str | None, fallback: str
 
 
 def _result(
-    record: Mapping[str, Any],
+    reported: Reported,
     at: str,
     study: Study,
     candidate: Candidate,
@@ -143,57 +152,72 @@ def _result(
     knobs: BenchKnobs,
     problems: list[Problem],
 ) -> BenchResult | None:
-    run = _run(record, at, study, candidate, knobs, problems)
-    if run is None:
-        return None
     driven = facts.get("autotune_replicas", str(candidate.layout.replicas))
     if not driven.isdigit() or not 1 <= int(driven) <= candidate.layout.replicas:
-        problems.append(
-            Problem(path=at, message=f"must drive 1 to {candidate.layout.replicas} replicas, says {driven!r}")
-        )
+        message = f"must drive 1 to {candidate.layout.replicas} replicas, says {driven!r}"
+        problems.append(Problem(path=at, message=message))
         return None
     share = candidate.layout.replicas / int(driven)
-    duration_s = _number(record, "duration")
-    per_s = share / duration_s if duration_s > 0 else math.nan
-    outputs = _number(record, "total_output_tokens")
+    outputs, total = _throughput(reported, candidate.layout.gpus / share)
+    requests_per_s = outputs / reported.osl if reported.osl > 0 else math.nan
+    in_flight, said = reported.in_flight(requests_per_s)
+    run = _run(reported, in_flight, at, study, candidate, knobs, problems)
+    if run is None:
+        return None
     if "autotune_lengths" in facts:
         run = replace(run, same_lengths=facts["autotune_lengths"] == "fixed")
     if _FACTS[0] in facts:
         run = replace(run, prefix_hit_frac=study.workload.prefix_cache_hit_frac)
-    failed = _number(record, "failed")
+    notes = [*reported.notes, *([] if said is None else [said])]
+    if reported.model is not None and not same_model(reported.model, study.arch.name):
+        notes.append(f"the result is of {reported.model}, the study of {study.arch.name}")
     return BenchResult(
-        run=replace(run, concurrency=run.concurrency * share),
+        run=replace(run, concurrency=in_flight * share),
         plan=format_plan(candidate.layout, candidate.engine),
-        output_tokens_per_s=outputs * per_s,
-        total_tokens_per_s=(outputs + _number(record, "total_input_tokens")) * per_s,
-        failed=int(failed) if failed > 0 else 0,
+        output_tokens_per_s=outputs * share,
+        total_tokens_per_s=total * share,
+        failed=int(reported.failed) if reported.failed > 0 else 0,
         replicas=int(driven),
+        reported=reported,
+        notes=tuple(notes),
     )
 
 
-def _number(record: Mapping[str, Any], name: str) -> float:
-    value = record.get(name)
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable else math.nan  # type: ignore[arg-type]
+def _throughput(reported: Reported, gpus: float) -> tuple[float, float]:
+    """Output and all tokens per second of what was driven."""
+    if reported.duration_s > 0 and reported.completed > 0:
+        outputs = reported.completed * reported.osl / reported.duration_s
+        return outputs, outputs * (reported.isl + reported.osl) / reported.osl
+    each = gpus if reported.per_gpu else 1.0
+    outputs = reported.output_tokens_per_s * each
+    if not outputs > 0 and reported.requests_per_s > 0:
+        outputs = reported.requests_per_s * reported.osl
+    total = reported.total_tokens_per_s * each
+    return outputs, total if total > 0 else outputs * (reported.isl + reported.osl) / reported.osl
 
 
 def _run(
-    record: Mapping[str, Any], at: str, study: Study, candidate: Candidate, knobs: BenchKnobs, problems: list[Problem]
+    reported: Reported,
+    in_flight: float,
+    at: str,
+    study: Study,
+    candidate: Candidate,
+    knobs: BenchKnobs,
+    problems: list[Problem],
 ) -> Run | None:
-    completed = _number(record, "completed") or math.nan
-    isl = _number(record, "total_input_tokens") / completed
-    osl = _number(record, "total_output_tokens") / completed
-    ttft_s, tpot_s = _number(record, "mean_ttft_ms") * 1e-3, _number(record, "mean_tpot_ms") * 1e-3
-    if not (isl >= 1 and osl >= 1 and tpot_s > 0):
-        names = "completed, total_input_tokens, total_output_tokens, mean_tpot_ms"
-        problems.append(Problem(path=at, message=f"must have positive {names}"))
-        return None
-    concurrency = _number(record, "max_concurrency")
-    if not concurrency > 0 and _number(record, "duration") > 0:
-        # open arrivals: Little's law over the whole run
-        concurrency = completed / _number(record, "duration") * (ttft_s + (osl - 1.0) * tpot_s)
-    if not concurrency > 0:
-        problems.append(Problem(path=at, message="must have max_concurrency, or duration and mean_ttft_ms"))
+    ttft_s, tpot_s = (by.get("mean", by.get("p50", math.nan)) for by in (reported.ttft_s, reported.tpot_s))
+    lacking = [
+        name
+        for name, value in (
+            ("prompt tokens", reported.isl),
+            ("output tokens", reported.osl),
+            ("a time per output token", tpot_s),
+            ("requests in flight, or a duration and a TTFT", in_flight),
+        )
+        if not value > 0 or (name.endswith("tokens") and value < 1)
+    ]
+    if lacking:
+        problems.append(Problem(path=at, message=f"must have {', '.join(lacking)} ({reported.tool})"))
         return None
     entry = PlanEntry(
         arch=weights(study.arch, knobs.weight_dtype),
@@ -210,20 +234,15 @@ def _run(
         engine_version=study.engine_version or "",
         model=study.arch.name,
         precision="",
-        isl=isl,
-        osl=osl,
-        concurrency=concurrency,
+        isl=reported.isl,
+        osl=reported.osl,
+        concurrency=in_flight,
         entry=entry,
-        same_lengths=_all_equal(record.get("input_lens")) and _all_equal(record.get("output_lens")),
-        mean_isl=isl,
-        mean_osl=osl,
+        same_lengths=reported.same_lengths,
+        mean_isl=reported.isl,
+        mean_osl=reported.osl,
         ttft_s=ttft_s if ttft_s > 0 else math.nan,
         tpot_s=tpot_s,
         batched_tokens=knobs.batched_tokens,
         max_num_seqs=knobs.max_num_seqs,
     )
-
-
-def _all_equal(lengths: Any) -> bool:
-    """Whether detailed results list one length for every request; without the list, lengths are taken to vary."""
-    return isinstance(lengths, list) and len(lengths) > 0 and all(length == lengths[0] for length in lengths)

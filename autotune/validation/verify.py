@@ -11,6 +11,7 @@ from autotune.study import Study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import place
 from autotune.validation.bench import BenchResult
+from autotune.validation.percentiles import predicted_percentiles
 from costmodel.calibration.profile import LEAST_RUNS, Profile
 from costmodel.calibration.residual import own_key, residual_columns
 from costmodel.errors import InputError
@@ -181,12 +182,16 @@ def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[C
             )
             for name, value, sd, measured in rows
         )
-        out.append(CheckedRun(result=result, quantities=quantities))
+        simulated = tuple(
+            Checked(name=name, predicted=likely.value, p10=likely.low, p90=likely.high, measured=measured)
+            for name, likely, measured in predicted_percentiles(result, profile)
+        )
+        out.append(CheckedRun(result=result, quantities=(*quantities, *simulated)))
     return tuple(out)
 
 
 def _said(study: Study, results: Sequence[BenchResult]) -> tuple[str, ...]:
-    assumptions = []
+    assumptions = list(dict.fromkeys(note for r in results for note in r.notes))
     replicas = results[0].run.entry.layout.replicas
     driven = sorted({r.replicas for r in results})
     if driven != [replicas]:

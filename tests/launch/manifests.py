@@ -57,7 +57,7 @@ def documents(text: str) -> list[dict[str, Any]]:
 def understood(found: list[Any], plan: LaunchPlan, folder: Path, arch: Arch) -> tuple[Layout, dict[str, Any]]:
     """Layout and knobs that documents say, from their content alone."""
     commands = [
-        (parse_command(c.words, env=c.env, version=plan.service.version), c.copies)
+        (parse_command(c.words, env=c.env, version=plan.service.version), c.place.copies)
         for c in containers(found, "manifest")
     ]
     return understood_commands(commands, plan, folder, arch)

@@ -15,10 +15,10 @@ from autotune.launch.document import plan_document, read_plan
 from autotune.launch.files import write_export
 from autotune.launch.quoting import check_image, check_launch_text, dns_label, one_line
 from autotune.launch.reading.parse import parse_command, split_command
-from autotune.launch.reading.safe_yaml import read_yaml
 from autotune.launch.targets.container import mounted_model
 from autotune.launch.targets.registry import find_target, target_files
 from autotune.launch.targets.scripts import bench_script, script_files
+from autotune.text.safe_yaml import read_yaml
 from costmodel.arch import load_model
 from costmodel.errors import InputError
 from tests.launch import manifests

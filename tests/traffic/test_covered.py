@@ -32,9 +32,9 @@ def test_a_log_shorter_than_the_window_is_judged_by_itself(tmp_path: Path) -> No
 
 
 def test_too_small_a_share_is_refused(tmp_path: Path) -> None:
-    """Half an hour of two weeks, or of a day where more was asked for."""
+    """Half an hour of a month, or of a day where more was asked for."""
     source = written(tmp_path, log_of(0.0))
-    for window_s, least in ((14 * DAY_S, 0.01), (DAY_S, 0.5)):
+    for window_s, least in ((30 * DAY_S, 0.001), (DAY_S, 0.5)):
         refusal = read_traffic(source, window_s=window_s, options=ReadOptions(least_cover_frac=least)).refusal
         assert refusal is not None
         assert "of the window, less than" in refusal

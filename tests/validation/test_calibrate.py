@@ -117,8 +117,8 @@ def test_benchmark_results(tmp_path: Path) -> None:
     first, second = read_bench(lines, study, "tp8")
     assert first.concurrency == 8
     assert second.concurrency == pytest.approx(100 / 30 * (0.21 + 511 * 0.017))
-    lines.write_text('{"completed": 0}\n', encoding="utf-8")
-    with pytest.raises(InputError, match=r"sglang\.jsonl:1: must have positive completed"):
+    lines.write_text('{"completed": 0, "total_output_tokens": 5}\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"sglang\.jsonl:1: must have prompt tokens"):
         read_bench(lines, study, "tp8")
 
 

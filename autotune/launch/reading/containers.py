@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from autotune.engines import ENGINES
-from autotune.launch.reading.parse import find_engine, split_command
+from autotune.launch.reading.charts import expanded
+from autotune.launch.reading.parse import find_engine
+from autotune.launch.reading.words import plain_text, plain_words
 from costmodel.errors import InputError
 
 MAX_CONTAINERS = 2_000
 MAX_VISITED = 200_000
 MAX_REPLICAS = 100_000
+GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu")
+ROLES = ("prefill", "decode")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What the mappings around a container say of it."""
+
+    copies: int = 1
+    """Replicas of what it stands in."""
+    grouped: bool = False
+    """Whether such a copy is a whole group of pods, of which this container is the head."""
+    pods: int = 1
+    """Pods of each copy."""
+    role: str | None = None
+    """`prefill` or `decode`, by a name or a label."""
+    gpus: int | None = None
+    """That its pod asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +42,7 @@ class Container:
 
     words: tuple[str, ...]
     env: Mapping[str, str]
-    copies: int
-    """Replicas of what it stands in."""
+    place: Place
     version: str | None
     """Of the engine, where the image's tag says it."""
 
@@ -32,33 +51,87 @@ def containers(documents: list[Any], path: str) -> list[Container]:
     """Every container that starts a server, in file order.
 
     Takes any mapping with a `command`, `entrypoint` or `args`: services of Compose, containers of every kind of
-    Kubernetes workload, LeaderWorkerSet and DynamoGraphDeployment alike. `replicas` of the mappings around it multiply.
+    Kubernetes workload, LeaderWorkerSet and DynamoGraphDeployment alike, and what `charts` turns into such. `replicas`
+    of the mappings around it multiply.
 
     Raises:
         InputError: more than can be meant.
     """
     found: list[Container] = []
     visited = 0
-    stack: list[tuple[Any, int]] = [(d, 1) for d in reversed(documents)]
+    stack = [(d, Place()) for whole in reversed(documents) for d in reversed(expanded(whole, path))]
     while stack:
-        node, copies = stack.pop()
+        node, place = stack.pop()
         visited += 1
         if visited > MAX_VISITED or len(found) > MAX_CONTAINERS:
             raise InputError.single(
                 path, f"must hold at most {MAX_CONTAINERS:,} containers in a plain file, holds more"
             )
         if isinstance(node, list):
-            stack += [(item, copies) for item in reversed(node)]
+            stack += [(item, place) for item in reversed(node)]
         if not isinstance(node, Mapping):
             continue
-        copies = _multiplied(copies, node, path)
+        place = _within(place, node, path)
         if "leaderTemplate" in node:  # of a LeaderWorkerSet, whose workers are further nodes of the same server
             node = {key: value for key, value in node.items() if key != "workerTemplate"}
-        container = _container(node, copies)
+        container = container_of(node, place)
         if container is not None:
             found.append(container)
-        stack += [(value, copies) for value in reversed(list(node.values()))]
+        stack += [(value, _named(place, str(key))) for key, value in reversed(list(node.items()))]
     return found
+
+
+def config_maps(documents: list[Any]) -> dict[str, str]:
+    """Files that ConfigMaps among the documents hold: name -> content."""
+    out: dict[str, str] = {}
+    for document in documents:
+        if isinstance(document, Mapping) and document.get("kind") == "ConfigMap":
+            data = document.get("data")
+            out.update(
+                {str(k): v for k, v in (data if isinstance(data, Mapping) else {}).items() if isinstance(v, str)}
+            )
+    return out
+
+
+def _within(place: Place, node: Mapping[Any, Any], path: str) -> Place:
+    place = replace(place, copies=_multiplied(place.copies, node, path))
+    if "leaderWorkerTemplate" in node or "leaderTemplate" in node or isinstance(node.get("multinode"), Mapping):
+        place = replace(place, grouped=True)
+    if node.get("autotune-grouped") is True:
+        place = replace(place, grouped=True)
+    multinode = node.get("multinode")
+    size = multinode.get("nodeCount") if isinstance(multinode, Mapping) else node.get("size") if place.grouped else None
+    if isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= MAX_REPLICAS:
+        place = replace(place, pods=size)
+    gpus = _gpus(node)
+    if gpus is not None:
+        place = replace(place, gpus=gpus)
+    metadata = node.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
+    hints = [node.get("autotune-role"), node.get("subComponentType"), node.get("componentType")]
+    hints += [metadata.get("name")] if isinstance(metadata, Mapping) else []
+    hints += list(labels.values()) if isinstance(labels, Mapping) else []
+    for hint in hints:
+        place = _named(place, str(hint))
+    return place
+
+
+def _named(place: Place, name: str) -> Place:
+    """With the role that a name says, if it says one."""
+    said = [role for role in ROLES if role in name.lower()]
+    return replace(place, role=said[0]) if len(said) == 1 else place
+
+
+def _gpus(node: Mapping[Any, Any]) -> int | None:
+    """GPUs that a container or a service asks for."""
+    resources = node.get("resources")
+    for kind in ("limits", "requests"):
+        table = resources.get(kind) if isinstance(resources, Mapping) else None
+        for name in GPU_RESOURCES if isinstance(table, Mapping) else ():
+            value = str(table.get(name, ""))
+            if value.isdigit() and 0 < int(value[:6]) <= MAX_REPLICAS:
+                return int(value[:6])
+    return None
 
 
 def _multiplied(copies: int, node: Mapping[Any, Any], path: str) -> int:
@@ -71,11 +144,12 @@ def _multiplied(copies: int, node: Mapping[Any, Any], path: str) -> int:
     return copies * given
 
 
-def _container(node: Mapping[Any, Any], copies: int) -> Container | None:
-    lines = [part for key in ("entrypoint", "command", "args") for part in _words(node.get(key))]
+def container_of(node: Mapping[Any, Any], place: Place) -> Container | None:
+    """What a mapping with a command starts; None: no server."""
+    lines = [part for key in ("entrypoint", "command", "args") for part in plain_words(node.get(key))]
     if not lines:
         return None
-    image = str(node.get("image", ""))
+    image = str(node.get("image") or "")
     if find_engine(lines) is None and not _shell(lines):
         # Compose's `command` is the arguments of the image's program, Kubernetes' replaces it
         replaced = "entrypoint" in node or ("command" in node and ("args" in node or "name" in node))
@@ -83,7 +157,7 @@ def _container(node: Mapping[Any, Any], copies: int) -> Container | None:
         if not program:
             return None
         lines = [*program, *lines]
-    return Container(words=tuple(lines), env=_environment(node), copies=copies, version=_tag(image))
+    return Container(words=tuple(lines), env=_environment(node), place=place, version=_tag(image))
 
 
 def _image_program(image: str) -> list[str]:
@@ -103,29 +177,16 @@ def _shell(lines: list[str]) -> bool:
     return any(find_engine(line.replace("\\\n", " ").split()) is not None for line in lines)
 
 
-def _words(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return split_command(value.replace("$$", "$"))
-    if isinstance(value, list):
-        return [_text(item) for item in value if not isinstance(item, (list, dict))]
-    return []
-
-
-def _text(value: Any) -> str:
-    """As the process gets it: both systems take `$$` for a dollar sign."""
-    return str(value).lower() if isinstance(value, bool) else str(value).replace("$$", "$")
-
-
 def _environment(node: Mapping[Any, Any]) -> dict[str, str]:
     out: dict[str, str] = {}
     for key in ("environment", "env", "envs"):
         given = node.get(key)
         if isinstance(given, Mapping):
-            out.update({str(k): _text(v) for k, v in given.items() if not isinstance(v, (list, dict))})
+            out.update({str(k): plain_text(v) for k, v in given.items() if not isinstance(v, list | dict)})
         for item in given if isinstance(given, list) else ():
             if isinstance(item, str):
                 name, _, value = item.partition("=")
-                out[name] = _text(value)
-            elif isinstance(item, Mapping) and isinstance(item.get("value"), (str, int, float, bool)):
-                out[str(item.get("name"))] = _text(item["value"])
+                out[name] = plain_text(value)
+            elif isinstance(item, Mapping) and isinstance(item.get("value"), str | int | float | bool):
+                out[str(item.get("name"))] = plain_text(item["value"])
     return out

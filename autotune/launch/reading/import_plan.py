@@ -12,14 +12,17 @@ from autotune.engines import ENGINES
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, is_export
+from autotune.launch.reading.containers import ROLES
 from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
-from autotune.launch.reading.sources import read_source, read_text
+from autotune.launch.reading.shell import unknown_variables
+from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of
 from autotune.space import format_plan, violations
-from autotune.study import Study, load_study
+from autotune.space.pooled_planstring import format_pooled
+from autotune.study import Baseline, Study, load_study
 from autotune.study.portable import STUDY_FILE
 from costmodel.arch import Arch, load_model, read_config_file
 from costmodel.arch.catalog import find_model
-from costmodel.errors import InputError
+from costmodel.errors import InputError, Problem
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 DEFAULT_GPU_GIB = 80.0
@@ -30,14 +33,17 @@ DEFAULT_GPU_GIB = 80.0
 class Imported:
     """A plan as it runs today."""
 
+    gpus: int
+    """Of everything that was read."""
     engine: str
     engine_version: str
     model: str | None
     plan: str
     """Plan string, fit for --plan, --from and `baseline.plan`."""
     layout: Layout
-    """No `stage_layers` where the layers of the model are not known."""
+    """No `stage_layers` where the layers of the model are not known; of a disaggregated plan, that of decode."""
     knobs: Mapping[str, Any]
+    """Likewise."""
     unknown: tuple[str, ...]
     """Options and fields that the engine's version does not know."""
     defaults: Mapping[str, Any]
@@ -45,19 +51,47 @@ class Imported:
     rules_broken: tuple[str, ...]
     """Rules of the engine that the layout breaks for the model; empty where the model is not known."""
     assumptions: tuple[str, ...]
+    pools: Mapping[str, ImportedPool] | None = None
+    """By role, of a disaggregated plan."""
+
+    def baseline(self) -> Baseline:
+        """The plan in production as a study has it, with what it says of the knobs."""
+        weights = {value: dtype for dtype, value in ENGINES[self.engine].weight_names.items()}
+        kv, tokens = self.knobs["kv_dtype"], self.knobs["max_num_batched_tokens"]
+        return Baseline(
+            plan=self.plan,
+            engine=self.engine,
+            max_num_batched_tokens=tokens,
+            weight_dtype=weights.get(str(self.knobs["weight_dtype"])),
+            kv_dtype=kv if kv in ENGINES[self.engine].kv_names else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedPool:
+    """One side of a disaggregated plan as it runs today."""
+
+    layout: Layout
+    knobs: Mapping[str, Any]
 
 
 def import_plan(
-    source: str, *, version: str | None = None, study: Study | None = None, model: str | None = None
+    source: str,
+    *,
+    version: str | None = None,
+    study: Study | None = None,
+    model: str | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> Imported:
     """Read what runs.
 
     Args:
-        source: a command, or the path of a script, a Compose file, manifests or an exported folder.
+        source: a command, or the path of a script, a Compose file, manifests, values of a chart or an exported folder.
         version: of the engine that runs; None: what the export says, or the newest whose options are known.
         study: completes what the flags leave open: the model's layers, whether it has experts, the GPU's memory. None:
             that of an exported folder.
         model: the same by a catalog name or a config.json, and instead of the study's.
+        given: variables that are set elsewhere.
 
     Raises:
         InputError: every problem of the source.
@@ -68,33 +102,129 @@ def import_plan(
         version = str(document.get("engine_version"))
     if folder is not None and study is None and model is None and (folder / STUDY_FILE).is_file():
         study = load_study(folder / STUDY_FILE)
-    commands = read_source(source, version)
-    command, servers = _server(commands)
+    processes = [p for p in read_source(source, version, given) if servers_of(p)]
+    _ask_for_variables(processes)
+    heads = _heads(processes)
+    command = heads[-1][1][0].command
     arch, assumptions = _arch(command, study, model)
     if arch is None and document is not None:
         arch, assumptions = _arch_named(str(document.get("model"))), []
     gpu_gib = DEFAULT_GPU_GIB if study is None else study.cluster.gpu.hbm_bytes / 2**30
-    options = OptionReader(command=command, gpu_gib=gpu_gib)
-    layout = layout_of(options, arch, servers)
-    knobs = knobs_of(options, layout)
-    if options.problems:
-        raise InputError(options.problems)
+    parts = [(role, _part(servers, arch, gpu_gib)) for role, servers in heads]
+    problems = [problem for _, part in parts for problem in part.options.problems]
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     if study is None:
         assumptions.append(f"GPU not known: defaults as on one of {DEFAULT_GPU_GIB:g} GiB")
-    broken = violations(arch, command.engine, layout) if layout.stage_layers and arch is not None else ()
+    whole = parts[-1][1]  # decode, where there are two
+    gpus = sum(part.layout.gpus for _, part in parts)
     read = Imported(
+        gpus=gpus,
         engine=command.engine,
         engine_version=command.options.version,
         model=command.model,
-        plan=_plan(layout, command.engine),
-        layout=layout,
-        knobs=knobs,
-        unknown=tuple(dict.fromkeys(text for c, _ in commands for text in c.unknown)),
-        defaults=defaults_of(options),
-        rules_broken=tuple(f"{v.rule}: {v.message}" for v in broken),
-        assumptions=(*command.assumptions, *assumptions, *options.assumptions),
+        plan=_plan(whole.layout, command.engine),
+        layout=whole.layout,
+        knobs=whole.knobs,
+        unknown=tuple(dict.fromkeys(text for p in processes for text in p.command.unknown)),
+        defaults=defaults_of(whole.options),
+        rules_broken=tuple(dict.fromkeys(text for _, part in parts for text in _broken(part, arch, command.engine))),
+        assumptions=tuple(
+            dict.fromkeys(
+                (
+                    *command.assumptions,
+                    *assumptions,
+                    *(t for _, part in parts for t in part.options.assumptions),
+                    *_said(heads, gpus),
+                )
+            )
+        ),
     )
+    if len(parts) > 1:
+        sides = [(None, _with_stages(part.layout)) for _, part in parts]
+        pools = {str(role): ImportedPool(layout=part.layout, knobs=part.knobs) for role, part in parts}
+        return replace(read, plan=format_pooled(command.engine, sides[0], sides[1]), pools=pools)
     return read if folder is None or document is None else _as_exported(read, document, folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    options: OptionReader
+    layout: Layout
+    knobs: Mapping[str, Any]
+
+
+def _part(servers: list[Process], arch: Arch | None, gpu_gib: float) -> _Part:
+    """Servers that are copies of one."""
+    options = OptionReader(command=servers[0].command, gpu_gib=gpu_gib)
+    layout = layout_of(options, arch, sum(servers_of(p) for p in servers))
+    return _Part(options=options, layout=layout, knobs=knobs_of(options, layout))
+
+
+def _heads(processes: list[Process]) -> list[tuple[str | None, list[Process]]]:
+    """The servers by role, prefill first; one entry without a role where they all do both.
+
+    Raises:
+        InputError: there is no server, or those of a role are no copies of one.
+    """
+    heads = [p for p in processes if not ENGINES[p.command.engine].is_worker(p.command)]
+    if not heads:
+        raise InputError.single("FILE|COMMAND", "must start a server: it holds only further nodes of one (--headless)")
+    by_role = {role: [p for p in heads if role_of(p) == role] for role in ROLES}
+    neither = [p for p in heads if role_of(p) is None]
+    if not neither and all(by_role.values()):
+        for servers in by_role.values():
+            same_servers([p.command for p in servers])
+        engines = {p.command.engine for p in heads}
+        if len(engines) > 1:
+            raise InputError.single(
+                "FILE", f"prefill and decode must run on one engine, got {', '.join(sorted(engines))}"
+            )
+        return [(role, by_role[role]) for role in ROLES]
+    same_servers([p.command for p in heads])
+    return [(None, heads)]
+
+
+def _broken(part: _Part, arch: Arch | None, engine: str) -> list[str]:
+    if arch is None or not part.layout.stage_layers:
+        return []
+    return [f"{v.rule}: {v.message}" for v in violations(arch, engine, part.layout)]
+
+
+def _said(heads: list[tuple[str | None, list[Process]]], gpus: int) -> list[str]:
+    """What is to be said of how many GPUs there are and of servers that stand alone."""
+    processes = [p for _, servers in heads for p in servers]
+    said = []
+    if len(heads) == 1 and (roles := {role_of(p) for p in processes} - {None}):
+        role = sorted(map(str, roles))[0]
+        said.append(
+            f"servers for {role} alone: taken as a plan of their own, the others of a disaggregated plan are not here"
+        )
+    asked = [p.place.gpus * p.place.copies * p.place.pods for p in processes if p.place.gpus is not None]
+    if len(asked) == len(processes) and sum(asked) != gpus:
+        said.append(f"{sum(asked)} GPUs are asked for, the options use {gpus}")
+    return said
+
+
+def _ask_for_variables(processes: list[Process]) -> None:
+    """Raises `InputError`: an option that decides about the plan is a variable that nothing sets."""
+    problems = {}
+    for command in (p.command for p in processes):
+        for name in ENGINES[command.engine].shown_options:
+            value = command.values.get(name)
+            if not isinstance(value, str) or "$" not in value or name == "nnodes":
+                continue
+            for variable in unknown_variables(value):
+                flag = command.options.options[name].flags[0] if name in command.options.options else name
+                problems.setdefault(
+                    variable,
+                    Problem(
+                        path=f"--var {variable}",
+                        message=f"is required: {flag} is {value[:60]}, set elsewhere; as in --var {variable}=8",
+                    ),
+                )
+    if problems:
+        raise InputError(problems.values())
 
 
 def _exported(source: str) -> bool:
@@ -102,15 +232,6 @@ def _exported(source: str) -> bool:
         return Path(source).is_dir() and is_export(Path(source))
     except (OSError, ValueError):
         return False
-
-
-def _server(commands: list[tuple[Command, int]]) -> tuple[Command, int]:
-    """The command of the servers, which have to be copies of one, and how many of them run."""
-    heads = [(c, n) for c, n in commands if not ENGINES[c.engine].is_worker(c)]
-    if not heads:
-        raise InputError.single("FILE|COMMAND", "must start a server: it holds only further nodes of one (--headless)")
-    same_servers([c for c, _ in heads])
-    return heads[0][0], sum(n for _, n in heads)
 
 
 def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arch | None, list[str]]:
@@ -132,7 +253,11 @@ def _arch_named(name: str) -> Arch | None:
 
 def _plan(layout: Layout, engine: str) -> str:
     """The plan string; where the model's layers are not known, without them: the engine's own split."""
-    return format_plan(layout if layout.stage_layers else replace(layout, stage_layers=(1,) * layout.pp), engine)
+    return format_plan(_with_stages(layout), engine)
+
+
+def _with_stages(layout: Layout) -> Layout:
+    return layout if layout.stage_layers else replace(layout, stage_layers=(1,) * layout.pp)
 
 
 def _as_exported(read: Imported, document: Mapping[str, Any], folder: Path) -> Imported:

@@ -12,11 +12,13 @@ from typing import Any
 from autotune.engines import ENGINES, Engine, listed
 from autotune.engines.option_reader import Command
 from autotune.engines.options import Option, OptionList
+from autotune.launch.reading.shell import expand, read_script, without_comments
 from costmodel.errors import InputError
 
 MAX_COMMAND = 100_000
 _ASSIGN = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)=(.*)$", re.DOTALL)
 _SHELLS = ("sh", "bash", "dash", "zsh")
+_TRUTH = {"true": True, "false": False}
 _ENDS = ("&", "|", ";", "&&", "||", ">", ">>", "2>", "2>&1", "&>")
 """What ends a command in a shell."""
 
@@ -30,7 +32,7 @@ def split_command(text: str) -> list[str]:
     if len(text) > MAX_COMMAND:
         raise InputError.single("COMMAND", f"must be at most {MAX_COMMAND:,} characters, got {len(text):,}")
     try:
-        return shlex.split(text.replace("\\\n", " "), comments=False, posix=True)
+        return shlex.split(without_comments(text).replace("\\\n", " "), comments=False, posix=True)
     except ValueError as error:
         raise InputError.single("COMMAND", f"cannot be split into words: {error}") from error
 
@@ -62,9 +64,9 @@ def parse_command(words: Sequence[str], *, env: Mapping[str, str] | None = None,
     Raises:
         InputError: no server is started, or the version's options are not known.
     """
-    inner = _inner(words)
+    inner = _inner(words, env or {})
     if inner is not None:
-        return parse_command(inner, env=env, version=version)
+        return parse_command(inner[0], env=inner[1], version=version)
     found = find_engine(words)
     if found is None:
         raise InputError.single("COMMAND", f"must start {programs_in_words()}, got {' '.join(words)[:120]!r}")
@@ -84,21 +86,24 @@ def parse_command(words: Sequence[str], *, env: Mapping[str, str] | None = None,
         model=model,
         values=read.values,
         env=variables,
-        unknown=(*read.unknown, *read.positional),
+        unknown=(*read.unknown, *([" ".join(read.positional)] if read.positional else ())),
         assumptions=assumed,
+        own=tuple(read.own),
     )
 
 
-def _inner(words: Sequence[str]) -> list[str] | None:
-    """What `sh -c TEXT` runs: the part of it that starts a server."""
+def _inner(words: Sequence[str], env: Mapping[str, str]) -> tuple[list[str], dict[str, str]] | None:
+    """What `sh -c TEXT` runs: the part of it that starts a server, and the variables by then."""
     for i, word in enumerate(words[:-1]):
         runs = re.fullmatch(r"-[a-z]*c[a-z]*", word) is not None
         if runs and i and any(w.rpartition("/")[2] in _SHELLS for w in words[:i]):
-            parts = re.split(r"&&|\|\||;|\n(?!\s*--)", words[i + 1].replace("\\\n", " "))
-            for part in parts:
-                inner = split_command(part)
-                if find_engine(inner) is not None:
-                    return inner
+            text = re.sub(r"\n(?=\s*--)", " ", words[i + 1].replace("\\\n", " "))
+            script = read_script(re.sub(r"(?:&&|;)(?=\s)", "\n", text), env)
+            for line, _ in script.lines:
+                for part in re.split(r"&&|\|\||;", line):
+                    inner = split_command(part)
+                    if find_engine(inner) is not None:
+                        return inner, script.env
     return None
 
 
@@ -113,6 +118,7 @@ class _Reading:
     values: dict[str, Any] = field(default_factory=dict)
     positional: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    own: list[str] = field(default_factory=list)
 
     def everything(self) -> None:
         """Read all words, up to the end of the command."""
@@ -122,24 +128,26 @@ class _Reading:
                 self.positional += self.rest
                 return
             if not _is_flag(word):
-                self.positional.append(_expand(word, self.env))
+                self.positional.append(expand(word, self.env))
                 continue
             flag, equals, attached = word.partition("=")
             option, key = self._find(flag)
             if option is None:
                 follows = [self.rest.pop(0)] if not equals and self._value_follows() else []
-                self.unknown.append(" ".join((word, *follows)))
+                own = flag.startswith(self.engine.programs_own_options)
+                (self.own if own else self.unknown).append(" ".join((word, *follows)))
             else:
-                self._take(option, flag, _expand(attached, self.env) if equals else None, key)
+                self._take(option, flag, expand(attached, self.env) if equals else None, key)
 
     def _value_follows(self) -> bool:
         return bool(self.rest) and not _is_flag(self.rest[0])
 
     def _next(self) -> str:
-        return _expand(self.rest.pop(0), self.env)
+        return expand(self.rest.pop(0), self.env)
 
     def _find(self, flag: str) -> tuple[Option | None, str | None]:
         """The option that a spelling means (itself, or the one it is an abbreviation of), and the key after its dot."""
+        flag = self.engine.other_spellings.get(flag, flag)
         option = self.options.find(flag)
         if option is not None:
             return option, None
@@ -155,8 +163,10 @@ class _Reading:
 
     def _take(self, option: Option, flag: str, attached: str | None, key: str | None) -> None:
         if option.kind == "flag" and key is None:
-            on = flag not in option.off if attached is None else attached.lower() in ("true", "1", "yes")
-            self.values[option.name] = on
+            if attached is None and self.rest and self.rest[0].lower() in _TRUTH:
+                attached = self.rest.pop(0)
+            on = attached is None or attached.lower() in ("true", "1", "yes")
+            self.values[option.name] = on != (flag in option.off)
         elif option.kind == "list" and attached is None:
             taken = self.values[option.name] = list[str]()
             while self._value_follows():
@@ -181,13 +191,3 @@ class _Reading:
 
 def _is_flag(word: str) -> bool:
     return word.startswith("-") and len(word) > 1 and re.fullmatch(r"-\d+(\.\d+)?", word) is None
-
-
-def _expand(text: str, env: Mapping[str, str]) -> str:
-    """Text with the variables that are known; others stay as they are."""
-
-    def known(match: re.Match[str]) -> str:
-        name, default = match[1] or match[3], match[2]
-        return env.get(name, match[0] if default is None else default)
-
-    return re.sub(r"\$(?:\{([A-Za-z_]\w*)(?::-([^}]*))?\}|([A-Za-z_]\w*))", known, text)

@@ -29,7 +29,7 @@ def knobs_of(options: OptionReader, layout: Layout) -> dict[str, Any]:
     """Token budget, sequences, lengths and dtypes, per attention-DP rank; None where the engine decides at start."""
     engine = ENGINES[options.command.engine]
     ranks = layout.attn_dp if engine.limits_over_ranks else 1
-    seqs, tokens = options.number(engine.sequences_option), options.number(engine.tokens_option)
+    seqs, tokens = options.limit(engine.sequences_option), options.limit(engine.tokens_option)
     kv, length = options.text(engine.cache_option), engine.length_option
     memory = [text for name in engine.memory_options if (text := options.text(name)) is not None]
     usual = options.command.options.default(engine.memory_options[-1], gpu_gib=options.gpu_gib)

@@ -1,0 +1,329 @@
+"""Shell scripts without running them: comments, variables, arithmetic, arrays, loops, files written in place.
+
+Only what is known without running anything is expanded; the rest stays as it stands.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from costmodel.errors import InputError
+
+MAX_EXPRESSION = 200
+MAX_LOOP = 100_000
+MAX_VALUE = 20_000
+"""Characters of a variable's value."""
+_NAME = r"[A-Za-z_]\w*"
+_VARIABLE = re.compile(
+    rf"\$\(\((?P<sum>[^()]{{0,80}}(?:\([^()]{{0,80}}\)[^()]{{0,80}}){{0,4}})\)\)"
+    rf"|\$\{{(?P<braced>{_NAME})(?:\[[@*]\])?(?::?-(?P<default>[^{{}}]*))?\}}|\$\((?P<parenthesised>{_NAME})\)|\$(?P<plain>{_NAME})"
+)
+_BARE = re.compile(rf"(?:(?<=\s)|^)(?:\$\{{?(?P<name>{_NAME})\}}?|\"\$\{{(?P<array>{_NAME})\[@\]\}}\")(?=\s|$)")
+_ASSIGNMENT = re.compile(
+    rf"(?:(?:export|readonly|local|declare)\s+(?:-\w+\s+)?)?(?P<name>{_NAME})(?P<more>\+?)=(?P<value>.*)$"
+)
+_HEREDOC = re.compile(r"<<-?\s*(?P<quote>['\"]?)(?P<word>\w+)(?P=quote)")
+_WRITTEN = re.compile(r"(?:>\s*|\btee\s+)(?P<file>[^\s<>|&;]+)")
+_FOR = re.compile(rf"^for\s+(?P<name>{_NAME})\s+in\s+(?P<items>.*?)\s*(?:;\s*do\b.*)?$")
+_FOR_SUM = re.compile(r"^for\s*\(\(\s*\w+\s*=\s*(?P<low>\d+)\s*;\s*\w+\s*(?P<how><=?)\s*(?P<high>[^;]+);")
+_SBATCH = re.compile(r"^#SBATCH\s+(?P<option>-\w|--[\w-]+)(?:[=\s]+(?P<value>\S+))?")
+_SLURM: Mapping[str, tuple[str, ...]] = {
+    "--nodes": ("SLURM_NNODES", "SLURM_JOB_NUM_NODES"),
+    "-N": ("SLURM_NNODES", "SLURM_JOB_NUM_NODES"),
+    "--gpus-per-node": ("SLURM_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE"),
+    "--gres": ("SLURM_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE"),
+    "--ntasks-per-node": ("SLURM_NTASKS_PER_NODE",),
+    "--ntasks": ("SLURM_NTASKS",),
+    "-n": ("SLURM_NTASKS",),
+}
+"""Options of a job -> variables that Slurm sets by them."""
+_OPERATORS: Mapping[type, Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.floordiv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+
+
+@dataclass(slots=True)
+class Script:
+    """What a script says, line by line."""
+
+    lines: list[tuple[str, int]] = field(default_factory=list)
+    """Logical lines, expanded, and how many times each is run."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Variables at its end."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Name of each file that it writes in place -> content."""
+
+
+def read_script(text: str, given: Mapping[str, str]) -> Script:
+    """Read a script; `given` are variables that hold whatever it sets."""
+    script = Script(env={**_slurm(text), **given})
+    loops: list[int] = []
+    for line in _logical_lines(text, script):
+        stripped = line.strip()
+        loop = _loop(stripped, script.env)
+        if loop is not None:
+            loops.append(loop)
+            if not re.search(r";\s*done\b", stripped):
+                _, do, rest = stripped.partition("; do ")
+                stripped = rest.strip() if do else ""
+                if not stripped:
+                    continue
+        if stripped == "done" or stripped.startswith(("done ", "done;", "done&")):
+            if loops:
+                loops.pop()
+            continue
+        if _assigned(stripped, script.env, given):
+            continue
+        times = 1
+        for count in loops:
+            times = min(times * count, MAX_LOOP)
+        script.lines.append((expanded_words(stripped, script.env), times))
+        if loop is not None and loops and re.search(r";\s*done\b", stripped):
+            loops.pop()
+    return script
+
+
+def without_comments(text: str) -> str:
+    """A script without what follows a `#` that begins a word outside of quotes."""
+    if "#" not in text:
+        return text
+    out, quote, escaped, begins = [], "", False, True
+    skipping = False
+    for c in text:
+        if skipping:
+            if c != "\n":
+                continue
+            skipping = False
+        elif not quote and not escaped and c == "#" and begins:
+            skipping = True
+            continue
+        out.append(c)
+        if escaped:
+            escaped = False
+        elif c == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        begins = c.isspace() or c in ";&|("
+    return "".join(out)
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """Text with the variables that are known and the sums of them; others stay as they are."""
+
+    def known(match: re.Match[str]) -> str:
+        if match["sum"] is not None:
+            value = arithmetic(match["sum"], env)
+            return match[0] if value is None else str(value)
+        name = match["braced"] or match["parenthesised"] or match["plain"]
+        fallback = match["default"]
+        if name in env and (env[name] or fallback is None):
+            return env[name]
+        return match[0] if fallback is None else expand(fallback, env) if "$" in fallback else fallback
+
+    return _VARIABLE.sub(known, text)
+
+
+def unknown_variables(text: str) -> list[str]:
+    """Names of the variables that are left in a text."""
+    names = [m["braced"] or m["plain"] for m in _VARIABLE.finditer(text) if m["braced"] or m["plain"]]
+    for sum_ in (m["sum"] for m in _VARIABLE.finditer(text) if m["sum"]):
+        names += re.findall(_NAME, sum_)
+    return list(dict.fromkeys([*names, *(m["parenthesised"] for m in _VARIABLE.finditer(text) if m["parenthesised"])]))
+
+
+def arithmetic(expression: str, env: Mapping[str, str]) -> int | None:
+    """The value of a sum such as `TP * NODES / 2`; None: a variable is not known, or it is something else."""
+    if len(expression) > MAX_EXPRESSION:
+        return None
+    filled = re.sub(rf"\$?\{{?({_NAME})\}}?", lambda m: env.get(m[1], "?"), expression)
+    try:
+        return _value(ast.parse(filled.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
+        return None
+
+
+def _value(node: ast.AST) -> int:
+    if isinstance(node, ast.Constant) and type(node.value) is int and abs(node.value) < 10**12:
+        return node.value
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        found = _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
+        if abs(found) < 10**12:
+            return found
+    raise ValueError("no sum of whole numbers")
+
+
+def expanded_words(line: str, env: Mapping[str, str]) -> str:
+    """A line in which variables that stand alone, outside of quotes, are the words that they hold."""
+
+    def words(match: re.Match[str]) -> str:
+        name = match["name"] or match["array"]
+        return env[name] if name in env and _splits(env[name]) else match[0]
+
+    return _BARE.sub(words, line) if "$" in line else line
+
+
+def _splits(text: str) -> bool:
+    try:
+        shlex.split(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
+    """Take `A=1`, `export A=1 B=2`, `A+=" more"` or `A=(a b)` into the variables; whether it was nothing else."""
+    found = _ASSIGNMENT.match(line)
+    if found is None:
+        return False
+    value = found["value"]
+    name = found["name"]
+    if value.startswith("("):
+        held = expanded_words(value.strip("() \t;"), env)
+        held = _without_newlines(held)
+    else:
+        parts = _parts(value)
+        if parts is None:
+            return False
+        for other in parts[1:]:
+            more = re.fullmatch(rf"({_NAME})=(.*)", other, re.DOTALL)
+            if more is None:
+                return False  # `A=1 command`
+            env[more[1]] = given.get(more[1], expand(more[2], env)[:MAX_VALUE])
+        held = expand(parts[0], env) if parts else ""
+        if re.fullmatch(r"\$\(.*\)|`.*`", held):
+            held = env.get(name, held)
+    before = env.get(name, "") if found["more"] else ""
+    joined = f"{before} {held}" if found["more"] and value.startswith("(") else before + held
+    if name not in given:
+        env[name] = joined[:MAX_VALUE]
+    return True
+
+
+def _without_newlines(text: str) -> str:
+    return " ".join(text.split("\n"))
+
+
+def _parts(text: str) -> list[str] | None:
+    try:
+        return shlex.split(text.rstrip("; \t"))
+    except ValueError:
+        return None
+
+
+def _logical_lines(text: str, script: Script) -> list[str]:
+    """Lines joined where they go on, without files that are written in place, which are kept."""
+    out: list[str] = []
+    waiting, pending, body = "", "", list[str]()
+    target, literal, open_array = None, False, False
+    for raw in without_comments(text.replace("\r\n", "\n")).split("\n"):
+        if waiting:
+            if raw.strip() == waiting:
+                if target is not None:
+                    content = "\n".join(body)
+                    script.files[target] = content if literal else expand(content, script.env)
+                waiting, body = "", []
+            else:
+                body.append(raw)
+            continue
+        line = pending + raw
+        if line.endswith("\\"):
+            pending = line[:-1] + " "
+            continue
+        open_array = bool(re.match(rf"^\s*(?:\w+\s+)*{_NAME}\+?=\([^)]*$", line))
+        if open_array and len(line) < MAX_VALUE:
+            pending = line + " "
+            continue
+        pending = ""
+        heredoc = _HEREDOC.search(line)
+        if heredoc is not None:
+            waiting, literal = heredoc["word"], bool(heredoc["quote"])
+            written = _WRITTEN.search(line)
+            target = None if written is None else expand(written["file"].strip("'\""), script.env).rpartition("/")[2]
+            continue
+        if line.strip():
+            out.append(line)
+    return [*out, pending] if pending.strip() else out
+
+
+def _slurm(text: str) -> dict[str, str]:
+    """What Slurm sets by the options in a script's head."""
+    out: dict[str, str] = {}
+    for line in text.split("\n")[:500]:
+        found = _SBATCH.match(line.strip())
+        if found is None or found["value"] is None:
+            continue
+        value = found["value"].rpartition(":")[2]
+        for name in _SLURM.get(found["option"], ()) if value.isdigit() else ():
+            out[name] = value
+    return out
+
+
+def _loop(line: str, env: Mapping[str, str]) -> int | None:
+    """How often a loop runs that a line begins; None: it begins none."""
+    counted = _FOR_SUM.match(line)
+    if counted is not None:
+        high = arithmetic(counted["high"], env)
+        return 1 if high is None else max(min(high - int(counted["low"]) + (counted["how"] == "<="), MAX_LOOP), 0)
+    found = _FOR.match(line)
+    if found is None:
+        return 1 if line.startswith(("while ", "until ")) else None
+    items = expand(found["items"], env)
+    bounds = re.fullmatch(r"\{(\d{1,6})\.\.(\d{1,6})\}", items) or re.fullmatch(r"\$\(seq (\d{1,6}) (\d{1,6})\)", items)
+    if bounds is not None:
+        return max(int(bounds[2]) - int(bounds[1]) + 1, 0)
+    one = re.fullmatch(r"\$\(seq (\d{1,6})\)", items)
+    if one is not None:
+        return int(one[1])
+    return 1 if "$" in items else max(len(items.split()), 1)
+
+
+_TAKES_NOTHING = frozenset(
+    ("--rm", "--privileged", "--init", "--detach", "--tty", "--interactive", "--read-only", "--publish-all",
+     "--no-healthcheck", "--oom-kill-disable", "--sig-proxy", "--quiet", "--disable-content-trust")
+)  # fmt: skip
+_RUNNERS = ("docker", "podman", "nerdctl")
+
+
+def container_of_run(words: list[str]) -> dict[str, object] | None:
+    """What `docker run` starts, as a Compose service says it; None: the words are no such command.
+
+    Raises:
+        InputError: no image is named.
+    """
+    at = next((i for i, word in enumerate(words) if word.rpartition("/")[2] in _RUNNERS), None)
+    if at is None or "run" not in words[at + 1 : at + 3]:
+        return None
+    rest = words[words.index("run", at) + 1 :]
+    env: dict[str, str] = {}
+    node: dict[str, object] = {"environment": env}
+    while rest and rest[0].startswith("-"):
+        option, equals, value = rest.pop(0).partition("=")
+        if not equals:
+            if option in _TAKES_NOTHING or re.fullmatch(r"-[ditPq]+", option):
+                continue
+            value = rest.pop(0) if rest else ""
+        if option in ("-e", "--env"):
+            name, _, said = value.partition("=")
+            env[name] = said
+        elif option == "--entrypoint":
+            node["entrypoint"] = [value]
+        elif option == "--gpus":
+            devices = re.search(r"device=([\d,]+)", value)
+            count = value if value.isdigit() else str(len(devices[1].split(","))) if devices else ""
+            node |= {"resources": {"limits": {"nvidia.com/gpu": count}}} if count else {}
+    if not rest:
+        raise InputError.single("COMMAND", "docker run must name an image")
+    return {**node, "image": rest[0], "command": rest[1:]}

@@ -1,0 +1,365 @@
+"""Results of benchmarks as the tools write them, each read into what it reports.
+
+vLLM's `bench serve`, SGLang's `bench_serving`, AIPerf and GenAI-Perf, GuideLLM, inference-perf, InferenceX's aggregates
+and llm-d-benchmark's reports. What is no serving run is an error that says what it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from autotune.validation.reported import Reported, mean_of, number, of_requests, statistics
+from costmodel.errors import InputError
+
+Record = Mapping[str, Any]
+TOOLS = (
+    "vllm bench serve, SGLang's bench_serving, AIPerf, GenAI-Perf, GuideLLM, inference-perf, InferenceX or "
+    "llm-d-benchmark"
+)
+MAX_REQUESTS = 1_000_000
+DEPTH = 8
+
+
+def reported_runs(values: Sequence[Any], at: str) -> Iterator[tuple[str, Record, Reported]]:
+    """Every run in a file's objects: where it stands, its object, what it reports.
+
+    Raises:
+        InputError: an object is no result of a known tool, or is no serving run.
+    """
+    requests = [value for value in values if isinstance(value, Mapping) and _request(value)]
+    if requests and len(requests) == len(values):
+        yield at, {}, _of_requests(requests)
+        return
+    for i, value in enumerate(values, start=1):
+        where = f"{at}:{i}"
+        if not isinstance(value, Mapping):
+            raise InputError.single(where, "must be an object")
+        several = value.get("benchmarks")
+        if isinstance(several, list):
+            for j, one in enumerate(several, start=1):
+                if isinstance(one, Mapping):
+                    yield f"{where}:{j}", one, _guidellm(one)
+            continue
+        yield where, value, _reported(value, where)
+
+
+def _reported(record: Record, at: str) -> Reported:
+    _refuse_what_serves_nobody(record, at)
+    for fits, read in _TOOLS:
+        if fits(record):
+            return read(record)
+    raise InputError.single(at, f"must be a result of {TOOLS}: its fields are of none of them")
+
+
+def _refuse_what_serves_nobody(record: Record, at: str) -> None:
+    """Raises `InputError` where a result is of one batch, or of requests without latencies."""
+    serves = "no serving run: measure with `vllm bench serve` or `sglang.bench_serving`"
+    if "mean_ttft_ms" in record:
+        return
+    if "batch_size" in record and {"overall_throughput", "last_ttft", "prefill_latency"} & record.keys():
+        count = record["batch_size"]
+        raise InputError.single(at, f"is of one batch of {count} requests that start and end together, {serves}")
+    if "avg_latency" in record and "latencies" in record:
+        raise InputError.single(at, f"is the latency of one batch (`vllm bench latency`), {serves}")
+    offline = None
+    if {"elapsed_time", "num_requests", "tokens_per_second"} <= record.keys():
+        offline = "vllm bench throughput"
+    elif {"total_latency", "successful_requests"} <= record.keys():
+        offline = "sglang.bench_offline_throughput"
+    if offline is not None:
+        raise InputError.single(at, f"is an offline throughput result (`{offline}`) without latencies, {serves}")
+
+
+def _classic(record: Record) -> Reported:
+    """vLLM's and SGLang's clients, which have one family of names."""
+    completed = number(record, "completed")
+    rate = record.get("request_rate")
+    finite = isinstance(rate, int | float) and not isinstance(rate, bool) and math.isfinite(rate) and 0 < rate < 1e9
+    burstiness = number(record, "burstiness")
+    prompts, outputs = record.get("input_lens"), record.get("output_lens")
+    return Reported(
+        tool="SGLang's bench_serving" if "mean_e2e_latency_ms" in record else "vllm bench serve",
+        completed=completed,
+        failed=number(record, "failed"),
+        isl=number(record, "total_input_tokens") / completed if completed > 0 else math.nan,
+        osl=number(record, "total_output_tokens") / completed if completed > 0 else math.nan,
+        ttft_s=_spelt(record, "ttft_ms"),
+        tpot_s=_spelt(record, "tpot_ms"),
+        e2e_s=_spelt(record, "e2el_ms") or _spelt(record, "e2e_latency_ms"),
+        duration_s=number(record, "duration"),
+        asked_in_flight=number(record, "max_concurrency"),
+        seen_in_flight=number(record, "concurrency"),
+        request_rate_per_s=float(rate) if finite else math.nan,  # type: ignore[arg-type]  # checked
+        arrival_cv=1.0 / math.sqrt(burstiness) if burstiness > 0 else 1.0,
+        same_lengths=_all_equal(prompts) and _all_equal(outputs),
+        model=_name(record.get("model_id")),
+    )
+
+
+def _spelt(record: Record, name: str) -> dict[str, float]:
+    spellings = {"mean": f"mean_{name}", "p50": f"median_{name}"} | {p: f"{p}_{name}" for p in ("p90", "p95", "p99")}
+    found = {statistic: number(record, spelling, f"{statistic}_{name}") for statistic, spelling in spellings.items()}
+    return {statistic: 1e-3 * value for statistic, value in found.items() if value > 0}
+
+
+def _all_equal(lengths: Any) -> bool:
+    """Whether detailed results list one length for every request; without the list, lengths are taken to vary."""
+    return isinstance(lengths, list) and len(lengths) > 0 and all(length == lengths[0] for length in lengths)
+
+
+def _inferencex(record: Record) -> Reported:
+    def seconds(name: str) -> dict[str, float]:
+        spelt = {"mean": f"mean_{name}", "p50": f"median_{name}", "p90": f"p90_{name}", "p99": f"p99_{name}"}
+        return {s: value for s, field in spelt.items() if (value := number(record, field)) > 0}
+
+    outputs, osl = number(record, "output_tput_per_gpu"), number(record, "osl")
+    conc = number(record, "conc")
+    return Reported(
+        tool="InferenceX",
+        completed=10.0 * conc,  # what its client sends; the aggregate does not say
+        isl=number(record, "isl"),
+        osl=osl,
+        ttft_s=seconds("ttft"),
+        tpot_s=seconds("tpot"),
+        e2e_s=seconds("e2el"),
+        asked_in_flight=conc,
+        output_tokens_per_s=outputs,
+        total_tokens_per_s=number(record, "tput_per_gpu"),
+        per_gpu=True,
+        model=_name(record.get("model")),
+        notes=("InferenceX's aggregate has no count of requests: 10 for each in flight, as its client sends",),
+    )
+
+
+def _aiperf(record: Record) -> Reported:
+    inner = record.get("records")
+    table = {**inner, **record} if isinstance(inner, Mapping) else record
+    config = record.get("input_config")
+    rate = mean_of(table.get("request_throughput"))
+    completed = mean_of(table.get("request_count"))
+    lengths = [statistics(table.get(f"{side}_sequence_length")) for side in ("input", "output")]
+    spread = [number(table.get(f"{side}_sequence_length"), "std") for side in ("input", "output")]
+    return Reported(
+        tool="AIPerf",
+        completed=completed,
+        failed=mean_of(table.get("error_request_count")),
+        isl=lengths[0].get("mean", math.nan),
+        osl=lengths[1].get("mean", math.nan),
+        ttft_s=statistics(table.get("time_to_first_token"), unit_s=1e-3),
+        tpot_s=statistics(table.get("inter_token_latency"), unit_s=1e-3),
+        e2e_s=statistics(table.get("request_latency"), unit_s=1e-3),
+        duration_s=_duration(table, completed, rate),
+        asked_in_flight=_within(config, "concurrency"),
+        seen_in_flight=mean_of(table.get("effective_concurrency")),
+        request_rate_per_s=_within(config, "request_rate"),
+        requests_per_s=rate,
+        output_tokens_per_s=mean_of(table.get("output_token_throughput")),
+        total_tokens_per_s=mean_of(table.get("total_token_throughput")),
+        same_lengths=spread == [0.0, 0.0],
+        model=_model_in(config),
+    )
+
+
+def _duration(table: Record, completed: float, rate: float) -> float:
+    measured = statistics(table.get("benchmark_duration")).get("mean", math.nan)
+    return measured if measured > 0 else completed / rate if rate > 0 else math.nan
+
+
+def _guidellm(record: Record) -> Reported:
+    metrics = record.get("metrics")
+    table = metrics if isinstance(metrics, Mapping) else {}
+    strategy = _find(record, "strategy") or {}
+    kind = str(strategy.get("type_", strategy.get("type", "")))
+    totals = table.get("request_totals") or record.get("request_totals") or record.get("run_stats")
+    counts = totals.get("requests_made", totals) if isinstance(totals, Mapping) else {}
+    rate = mean_of(table.get("requests_per_second"))
+    completed = number(counts, "successful", "completed")
+    duration = number(record, "duration", "duration_seconds")
+    if math.isnan(duration):
+        duration = number(record, "end_time") - number(record, "start_time")
+    return Reported(
+        tool="GuideLLM",
+        completed=completed if completed > 0 else rate * duration,
+        failed=number(counts, "errored"),
+        isl=mean_of(table.get("prompt_token_count")),
+        osl=mean_of(table.get("output_token_count")),
+        ttft_s=statistics(table.get("time_to_first_token_ms"), unit_s=1e-3),
+        # its time per output token counts the first one as well
+        tpot_s=statistics(table.get("inter_token_latency_ms"), unit_s=1e-3),
+        e2e_s=statistics(table.get("request_latency")),
+        duration_s=duration,
+        asked_in_flight=number(strategy, "streams", "max_concurrency"),
+        seen_in_flight=mean_of(table.get("request_concurrency")),
+        request_rate_per_s=number(strategy, "rate") if kind in ("constant", "poisson", "async") else math.nan,
+        arrival_cv=0.0 if kind == "constant" else 1.0,
+        requests_per_s=rate,
+        output_tokens_per_s=mean_of(table.get("output_tokens_per_second")),
+        total_tokens_per_s=mean_of(table.get("tokens_per_second")),
+    )
+
+
+def _inference_perf(record: Record) -> Reported:
+    served, load = record["successes"], record.get("load_summary") or {}
+    latency = served.get("latency") or {}
+    throughput = served.get("throughput") or {}
+    failures = record.get("failures")
+    rate = number(throughput, "requests_per_sec")
+    completed = number(served, "count")
+    per_token = statistics(latency.get("time_per_output_token")) or statistics(latency.get("inter_token_latency"))
+    asked = number(load, "concurrency")
+    return Reported(
+        tool="inference-perf",
+        completed=completed,
+        failed=number(failures, "count"),
+        isl=mean_of(served.get("prompt_len")),
+        osl=mean_of(served.get("output_len")),
+        ttft_s=statistics(latency.get("time_to_first_token")),
+        tpot_s=per_token,
+        e2e_s=statistics(latency.get("request_latency")),
+        duration_s=completed / rate if rate > 0 else number(load, "send_duration"),
+        asked_in_flight=asked,
+        request_rate_per_s=math.nan if asked > 0 else number(load, "requested_rate", "achieved_rate"),
+        requests_per_s=rate,
+        output_tokens_per_s=number(throughput, "output_tokens_per_sec"),
+        total_tokens_per_s=number(throughput, "total_tokens_per_sec"),
+    )
+
+
+def _llm_d(record: Record) -> Reported:
+    found = _with_latency(record) or {}
+    requests, latency = found.get("requests") or {}, found.get("latency") or {}
+    throughput = found.get("throughput") or {}
+    times = _find(record, "time") or {}
+    scenario = record.get("scenario")
+    rate = _rate(throughput, "requests_per_sec", "request_rate")
+    total, failures = number(requests, "total"), number(requests, "failures")
+    duration = number(times, "duration")
+    per_token = statistics(latency.get("time_per_output_token")) or statistics(latency.get("inter_token_latency"))
+    return Reported(
+        tool="llm-d-benchmark",
+        completed=total - (failures if failures > 0 else 0.0),
+        failed=failures,
+        isl=mean_of(requests.get("input_length")),
+        osl=mean_of(requests.get("output_length")),
+        ttft_s=statistics(latency.get("time_to_first_token")),
+        tpot_s=per_token,
+        e2e_s=statistics(latency.get("request_latency")),
+        duration_s=duration,
+        asked_in_flight=_within(scenario, "concurrency", "max_concurrency"),
+        request_rate_per_s=_within(scenario, "rate_qps", "request_rate", "qps"),
+        requests_per_s=rate,
+        output_tokens_per_s=_rate(throughput, "output_tokens_per_sec", "output_token_rate"),
+        total_tokens_per_s=_rate(throughput, "total_tokens_per_sec", "total_token_rate"),
+        model=_model_in(scenario),
+    )
+
+
+def _rate(table: Any, *names: str) -> float:
+    for name in names:
+        value = table.get(name) if isinstance(table, Mapping) else None
+        found = mean_of(value) if isinstance(value, Mapping) else number(table, name)
+        if not math.isnan(found):
+            return found
+    return math.nan
+
+
+def _with_latency(value: Any, depth: int = 0) -> Record | None:
+    """The table that has latencies by name, wherever it lies."""
+    if not isinstance(value, Mapping) or depth > DEPTH:
+        return None
+    latency = value.get("latency")
+    if isinstance(latency, Mapping) and "time_to_first_token" in latency:
+        return value
+    return next((found for inner in value.values() if (found := _with_latency(inner, depth + 1)) is not None), None)
+
+
+def _find(value: Any, name: str, depth: int = 0) -> Record | None:
+    if not isinstance(value, Mapping) or depth > DEPTH:
+        return None
+    inner = value.get(name)
+    if isinstance(inner, Mapping):
+        return inner
+    return next((f for v in value.values() if (f := _find(v, name, depth + 1)) is not None), None)
+
+
+def _within(value: Any, *names: str, depth: int = 0) -> float:
+    """The first number of these names in tables within tables, also as the one entry of a list."""
+    if not isinstance(value, Mapping) or depth > DEPTH:
+        return math.nan
+    for name in names:
+        inner = value.get(name)
+        found = number({name: inner[0]} if isinstance(inner, list) and len(inner) == 1 else value, name)
+        if not math.isnan(found):
+            return found
+    return next((f for v in value.values() if not math.isnan(f := _within(v, *names, depth=depth + 1))), math.nan)
+
+
+def _model_in(value: Any) -> str | None:
+    table = _find({"": value}, "endpoint") or _find({"": value}, "model") or {}
+    names = table.get("model_names")
+    return _name(names[0]) if isinstance(names, list) and names else _name(table.get("name"))
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _request(value: Record) -> bool:
+    """Whether an object is one request of a log that a client wrote."""
+    info = value.get("info")
+    per_token = isinstance(info, Mapping) and ("output_token_times" in info or "input_tokens" in info)
+    return ("metrics" in value and isinstance(value.get("metadata"), Mapping)) or (per_token and "start_time" in value)
+
+
+def _of_requests(values: Sequence[Record]) -> Reported:
+    """AIPerf's records, or inference-perf's requests, one by one."""
+    rows, failed = [], 0
+    for value in values[:MAX_REQUESTS]:
+        row = _aiperf_request(value) if "metrics" in value else _inference_perf_request(value)
+        failed += row is None
+        rows += [] if row is None else [row]
+    tool = "AIPerf's records" if "metrics" in values[0] else "inference-perf's requests"
+    return of_requests(tool, rows, failed)
+
+
+Row = tuple[float, float, float, float, float]
+"""Start, first token, end; prompt and output tokens."""
+
+
+def _aiperf_request(value: Record) -> Row | None:
+    metrics, meta = value["metrics"], value["metadata"]
+    if value.get("error") or not isinstance(metrics, Mapping):
+        return None
+    start, end = (1e-9 * number(meta, f"request_{side}_ns") for side in ("start", "end"))
+    ttft = metrics.get("time_to_first_token")
+    isl, osl = (metrics.get(f"{side}_sequence_length") for side in ("input", "output"))
+    first = start + 1e-3 * number(ttft, "value")
+    return _row(start, first, end, number(isl, "value"), number(osl, "value"))
+
+
+def _inference_perf_request(value: Record) -> Row | None:
+    info = value["info"]
+    times = info.get("output_token_times")
+    first = times[0] if isinstance(times, list) and times and isinstance(times[0], int | float) else math.nan
+    if value.get("error") or value.get("exception"):
+        return None
+    isl, osl = number(info, "input_tokens"), number(info, "output_tokens")
+    return _row(number(value, "start_time"), float(first), number(value, "end_time"), isl, osl)
+
+
+def _row(*values: float) -> Row | None:
+    usable = all(math.isfinite(v) for v in values) and values[2] >= values[1] >= values[0] and min(values[3:]) >= 1
+    return (values[0], values[1], values[2], values[3], values[4]) if usable else None
+
+
+_TOOLS: tuple[tuple[Callable[[Record], bool], Callable[[Record], Reported]], ...] = (
+    (lambda r: "mean_tpot_ms" in r or "mean_ttft_ms" in r or "total_output_tokens" in r, _classic),
+    (lambda r: {"conc", "isl", "osl"} <= r.keys() and ("mean_tpot" in r or "median_tpot" in r), _inferencex),
+    (lambda r: isinstance(r.get("successes"), Mapping), _inference_perf),
+    (lambda r: isinstance(r.get("metrics"), Mapping) and "time_to_first_token_ms" in r["metrics"], _guidellm),
+    (lambda r: _with_latency(r) is not None, _llm_d),
+    (lambda r: _find(r, "time_to_first_token") is not None, _aiperf),
+)
+"""What a tool's result is known by -> what reads it."""

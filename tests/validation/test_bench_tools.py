@@ -1,0 +1,245 @@
+"""Results of every tool that measures serving: the same run, as each of them writes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autotune.study import Study, load_study
+from autotune.validation.bench import BenchResult, read_results
+from autotune.validation.percentiles import predicted_percentiles
+from costmodel.errors import InputError
+from tests.studies import FOLDER
+
+PER_S, ISL, OSL, TTFT_S, TPOT_S = 2.5, 2000, 500, 0.9, 0.042
+E2E_S = TTFT_S + (OSL - 1) * TPOT_S
+REQUESTS, FAILED = 640, 3
+DURATION_S = REQUESTS / PER_S
+IN_FLIGHT = PER_S * E2E_S
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    """Four GPUs."""
+    return load_study(FOLDER / "llama-70b-16xh100.toml", ["cluster.gpus=4"])
+
+
+def results(folder: Path, study: Study, content: Any, name: str = "result.json") -> tuple[BenchResult, ...]:
+    """What is read of a file."""
+    path = folder / name
+    text = yaml.safe_dump(content) if name.endswith(".yaml") else json.dumps(content)
+    path.write_text(text, encoding="utf-8")
+    return read_results(path, study, "TP4")
+
+
+def table(mean: float, unit: str, *, mean_name: str = "mean", p50_name: str = "p50") -> dict[str, Any]:
+    """Statistics as tools write them."""
+    return {"units" if unit.startswith("c") else "unit": unit, mean_name: mean, p50_name: 0.9 * mean, "p99": 2 * mean}
+
+
+CLASSIC = {
+    "completed": REQUESTS, "failed": FAILED, "duration": DURATION_S, "total_input_tokens": REQUESTS * ISL,
+    "total_output_tokens": REQUESTS * OSL, "mean_ttft_ms": 1e3 * TTFT_S, "median_ttft_ms": 900 * TTFT_S,
+    "p99_ttft_ms": 2e3 * TTFT_S, "mean_tpot_ms": 1e3 * TPOT_S, "max_concurrency": 60, "request_rate": "inf",
+}  # fmt: skip
+GUIDELLM = {
+    "benchmarks": [
+        {
+            "duration": DURATION_S,
+            "config": {"strategy": {"type_": "concurrent", "streams": 60}},
+            "metrics": {
+                "request_totals": {"successful": REQUESTS, "errored": FAILED},
+                "requests_per_second": {"successful": {"mean": PER_S}},
+                "request_concurrency": {"successful": {"mean": IN_FLIGHT}},
+                "prompt_token_count": {"successful": {"mean": ISL}},
+                "output_token_count": {"successful": {"mean": OSL}},
+                "time_to_first_token_ms": {
+                    "successful": {
+                        "mean": 1e3 * TTFT_S, "median": 900 * TTFT_S, "percentiles": {"p99": 2e3 * TTFT_S},
+                    }
+                },
+                "inter_token_latency_ms": {"successful": {"mean": 1e3 * TPOT_S}},
+                "time_per_output_token_ms": {"successful": {"mean": 1e3 * E2E_S / OSL}},
+                "request_latency": {"successful": {"mean": E2E_S}},
+            },
+        }
+    ]
+}  # fmt: skip
+LATENCY = {
+    "time_to_first_token": {"mean": TTFT_S, "median": 0.9 * TTFT_S, "p99": 2 * TTFT_S},
+    "time_per_output_token": {"mean": TPOT_S},
+    "request_latency": {"mean": E2E_S},
+}
+LLM_D = {
+    "version": "0.1",
+    "scenario": {"model": {"name": "meta-llama/Llama-3.1-70B"}, "load": {"args": {"max_concurrency": 60}}},
+    "metrics": {
+        "time": {"duration": DURATION_S},
+        "requests": {
+            "total": REQUESTS + FAILED, "failures": FAILED, "input_length": table(ISL, "count"),
+            "output_length": table(OSL, "count"),
+        },
+        "latency": {
+            "time_to_first_token": {"units": "ms", "mean": 1e3 * TTFT_S, "p50": 900 * TTFT_S, "p99": 2e3 * TTFT_S},
+            "time_per_output_token": {"units": "ms/token", "mean": 1e3 * TPOT_S},
+            "request_latency": {"units": "ms", "mean": 1e3 * E2E_S},
+        },
+        "throughput": {"requests_per_sec": PER_S},
+    },
+}  # fmt: skip
+AIPERF = {
+    "request_throughput": {"unit": "requests/sec", "avg": PER_S},
+    "request_count": {"unit": "requests", "avg": REQUESTS},
+    "error_request_count": {"unit": "requests", "avg": FAILED},
+    "request_latency": table(1e3 * E2E_S, "ms", mean_name="avg"),
+    "time_to_first_token": table(1e3 * TTFT_S, "ms", mean_name="avg"),
+    "inter_token_latency": table(1e3 * TPOT_S, "ms", mean_name="avg"),
+    "output_sequence_length": {"unit": "tokens", "avg": OSL},
+    "input_sequence_length": {"unit": "tokens", "avg": ISL},
+    "input_config": {"loadgen": {"concurrency": 60}, "endpoint": {"model_names": ["meta-llama/Llama-3.1-70B"]}},
+}
+FILES = {
+    "vllm": ("result.json", CLASSIC),
+    "sglang": ("result.jsonl", {**CLASSIC, "concurrency": IN_FLIGHT, "mean_e2e_latency_ms": 1e3 * E2E_S}),
+    "aiperf": ("profile_export_aiperf.json", AIPERF),
+    "genai_perf": (
+        "profile_export_genai_perf.json",
+        {**AIPERF, "input_config": {"perf_analyzer": {"stimulus": {"concurrency": 60}}}},
+    ),
+    "guidellm": ("benchmarks.json", GUIDELLM),
+    "inference_perf": (
+        "summary_lifecycle_metrics.json",
+        {
+            "load_summary": {"count": REQUESTS + FAILED, "requested_rate": PER_S},
+            "successes": {
+                "count": REQUESTS, "latency": LATENCY, "throughput": {"requests_per_sec": PER_S},
+                "prompt_len": {"mean": ISL}, "output_len": {"mean": OSL},
+            },
+            "failures": {"count": FAILED},
+        },
+    ),
+    "llm_d_benchmark": ("benchmark_report.json", LLM_D),
+    "llm_d_benchmark_yaml": ("benchmark_report.yaml", LLM_D),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tool", FILES)
+def test_a_run_is_the_same_by_every_tool(tool: str, study: Study, tmp_path: Path) -> None:
+    """Lengths, latencies, percentiles, throughput, failures and what was in flight."""
+    name, content = FILES[tool]
+    (found,) = results(tmp_path, study, content, name)
+    assert (found.run.mean_isl, found.run.mean_osl) == (ISL, OSL)
+    assert (found.run.ttft_s, found.run.tpot_s) == pytest.approx((TTFT_S, TPOT_S))
+    assert found.reported.ttft_s["p50"] == pytest.approx(0.9 * TTFT_S)
+    assert found.reported.ttft_s["p99"] == pytest.approx(2 * TTFT_S)
+    assert found.output_tokens_per_s == pytest.approx(PER_S * OSL)
+    assert found.total_tokens_per_s == pytest.approx(PER_S * (OSL + ISL))
+    assert found.failed == FAILED
+    assert found.reported.open_loop == (tool == "inference_perf")
+    assert found.run.concurrency == pytest.approx(IN_FLIGHT if tool == "inference_perf" else 60, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"completed": 100, "duration": 40.0, "max_concurrency": 1024}, {"max_concurrency": 512}]
+)
+def test_what_was_in_flight_is_what_counts(changes: dict[str, Any], study: Study, tmp_path: Path) -> None:
+    """Fewer requests than were asked for in flight, or fewer in flight than asked for: Little's law, and it is said."""
+    scaled = {"total_input_tokens": ISL, "total_output_tokens": OSL}
+    count = changes.get("completed", REQUESTS)
+    content = CLASSIC | changes | {name: tokens * count for name, tokens in scaled.items()}
+    (found,) = results(tmp_path, study, content)
+    assert found.run.concurrency == pytest.approx(IN_FLIGHT)
+    assert any("were asked for" in note for note in found.notes)
+
+
+def test_arrivals_at_a_rate_are_an_open_loop(study: Study, tmp_path: Path) -> None:
+    """A finite request rate; the limit on what is in flight is not what was."""
+    (found,) = results(tmp_path, study, CLASSIC | {"request_rate": PER_S, "max_concurrency": None, "burstiness": 0.25})
+    assert found.reported.open_loop
+    assert found.reported.arrival_cv == 2.0
+    assert found.run.concurrency == pytest.approx(IN_FLIGHT)
+
+
+def test_inferencex_counts_per_gpu_and_in_seconds(study: Study, tmp_path: Path) -> None:
+    """Its aggregates have seconds, and throughput for each GPU."""
+    content = {
+        "hw": "h100", "tp": 4, "conc": 60, "model": "x/Llama-3.1-70B", "isl": ISL, "osl": OSL,
+        "tput_per_gpu": PER_S * (ISL + OSL) / 4, "output_tput_per_gpu": PER_S * OSL / 4, "mean_ttft": TTFT_S,
+        "mean_tpot": TPOT_S, "p99_ttft": 2 * TTFT_S, "mean_e2el": E2E_S,
+    }  # fmt: skip
+    (found,) = results(tmp_path, study, [content])
+    assert (found.run.ttft_s, found.run.tpot_s, found.run.concurrency) == (TTFT_S, TPOT_S, 60)
+    assert found.output_tokens_per_s == pytest.approx(PER_S * OSL)
+    assert found.total_tokens_per_s == pytest.approx(PER_S * (ISL + OSL))
+
+
+def logged(i: int, form: str) -> dict[str, Any]:
+    """One request of a client's log."""
+    start, end = i / PER_S, i / PER_S + E2E_S
+    if form == "aiperf":
+        return {
+            "metadata": {"request_start_ns": int(1e9 * start), "request_end_ns": int(1e9 * end)},
+            "metrics": {
+                "time_to_first_token": {"value": 1e3 * TTFT_S, "unit": "ms"},
+                "input_sequence_length": {"value": ISL}, "output_sequence_length": {"value": OSL},
+            },
+            "error": None,
+        }  # fmt: skip
+    return {
+        "start_time": start, "end_time": end, "error": None,
+        "info": {"input_tokens": ISL, "output_tokens": OSL, "output_token_times": [start + TTFT_S, end]},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["aiperf", "inference_perf"])
+def test_a_log_of_requests_is_a_run(form: str, study: Study, tmp_path: Path) -> None:
+    """Means, percentiles and what was in flight, by requests one by one; those with an error have failed."""
+    rows = [logged(i, form) for i in range(REQUESTS)] + [{**logged(0, form), "error": {"message": "x"}}]
+    path = tmp_path / "requests.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    (found,) = read_results(path, study, "TP4")
+    assert (found.run.ttft_s, found.run.tpot_s) == pytest.approx((TTFT_S, TPOT_S), rel=1e-6)
+    assert found.reported.e2e_s["p99"] == pytest.approx(E2E_S)
+    assert found.run.concurrency == pytest.approx(IN_FLIGHT, rel=0.1)
+    assert (found.failed, found.run.same_lengths) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (
+            {"batch_size": 64, "input_len": 5, "output_len": 5, "latency": 2.0, "overall_throughput": 7.0},
+            "of one batch",
+        ),
+        ({"avg_latency": 2.0, "latencies": [2.0], "percentiles": {"50": 2.0}}, "the latency of one batch"),
+        ({"elapsed_time": 4.0, "num_requests": 9, "requests_per_second": 2.0, "tokens_per_second": 5.0}, "offline"),
+        ({"backend": "engine", "successful_requests": 9, "total_latency": 5.0}, "offline throughput"),
+        ({"hello": 1}, "must be a result of vllm bench serve"),
+        (5, "must be an object"),
+    ],
+)
+def test_what_is_no_serving_run_is_called_so(content: Any, why: str, study: Study, tmp_path: Path) -> None:
+    """Static batches and offline throughput are named, and so is what is none of the tools'."""
+    with pytest.raises(InputError, match=why):
+        results(tmp_path, study, content)
+
+
+def test_another_model_is_said(study: Study, tmp_path: Path) -> None:
+    """A result that names a model which is not the study's."""
+    (found,) = results(tmp_path, study, CLASSIC | {"model_id": "Qwen/Qwen3-8B"})
+    assert any("Qwen/Qwen3-8B" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"request_rate": PER_S, "max_concurrency": None}])
+def test_percentiles_are_held_against_a_simulation(changes: dict[str, Any], study: Study, tmp_path: Path) -> None:
+    """Those that the result has get a prediction with its interval, open loop or closed."""
+    (found,) = results(tmp_path, study, CLASSIC | changes)
+    rows = {name: (likely, measured) for name, likely, measured in predicted_percentiles(found, None)}
+    assert rows.keys() == {"ttft_p50_s", "ttft_p99_s"}
+    assert all(0.0 < likely.low < likely.value < likely.high for likely, _ in rows.values())
+    assert rows["ttft_p50_s"][1] == pytest.approx(0.9 * TTFT_S)
+    assert rows["ttft_p50_s"][0].value <= rows["ttft_p99_s"][0].value
