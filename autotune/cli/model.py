@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @SHOWN
 def model(name: str, approximate: bool, as_json: bool, as_table: bool) -> None:
     """Show what is understood of a model: a config.json, the folder it lies in, or a name of the catalog."""
+    import os  # whose checks take a name of any length
     from pathlib import Path
 
     from autotune.cli.output import show
@@ -25,7 +26,7 @@ def model(name: str, approximate: bool, as_json: bool, as_table: bool) -> None:
     from costmodel.arch import load_model, read_config_file
 
     path = Path(name)
-    is_path = name.endswith(".json") or path.is_file() or path.is_dir()
+    is_path = name.endswith(".json") or os.path.isfile(name) or os.path.isdir(name)
     arch = read_config_file(path, approximate=approximate) if is_path else load_model(name)
     show(model_document(arch), _report, as_json=as_json, as_table=as_table)
 

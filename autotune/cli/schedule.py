@@ -57,6 +57,7 @@ def schedule(
     """
     from autotune.cli.times import duration_s
     from autotune.retuning.scheduler_units import EMIT, job
+    from autotune.traffic.source import AUTHORIZATION, holds_secret
     from costmodel.errors import InputError
 
     if (emit is None) != loop:
@@ -68,6 +69,9 @@ def schedule(
         if value is None:
             click.echo(f"assumed: {word} not given: {STANDS[word]}", err=True)
     study, traffic, state = (value or STANDS[word] for word, value in given.items())
+    if holds_secret(traffic):
+        message = f"must hold no password or token, which units and process lists show: give it in {AUTHORIZATION}"
+        raise InputError.single("--traffic", message)
     seconds = duration_s(every, "--every")
     duration_s(window, "--window")
     place = _absolute if emit in ("systemd", "cron") else str

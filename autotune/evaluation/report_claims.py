@@ -38,7 +38,7 @@ class Claim(BaseModel):
     """In the report's words."""
     quantity: Annotated[str, Field(min_length=1, max_length=100)]
     """What of the evaluation it is about: `autotune evaluate STUDY --json` lists them under `quantities`."""
-    equals: float | int | str | bool | None = None
+    equals: Figure | int | str | bool | None = None
     about: Figure | int | None = None
     at_most: Figure | int | None = None
     below: Figure | int | None = None

@@ -13,6 +13,7 @@ from math import inf
 from autotune.comparison.value_and_gain import gain_over
 from autotune.scoring.plan_result import Launch
 from autotune.study import Baseline, RetunePolicy
+from autotune.traffic import WorkloadProfile
 
 DAY_S = 24 * 3600.0
 
@@ -38,6 +39,8 @@ class PastSwitch:
     """Unix time."""
     before: Launch
     after: Launch
+    profile: WorkloadProfile | None = None
+    """The traffic that it was made for; None: it was made by hand."""
 
 
 def as_baseline(launch: Launch) -> Baseline:
@@ -80,6 +83,8 @@ class Inputs:
     """From the first replica that drains to the last that serves."""
     switch_loss: float = 0.0
     """What is lost meanwhile, in the values' unit times seconds."""
+    earlier: str = ""
+    """In words: traffic that came before and counts beside the window's; empty: the window's alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +147,7 @@ def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) 
         rule = "hysteresis" if back else "gain_too_small"
         extra = f", and this would be a switch back (x {policy.switch_back_factor:g})" if back else ""
         return decision(KEEP, rule, f"the net gain over {over} is {share}, below the {need:.1%} that is asked{extra}")
-    figures_in_words = f"net gain {share} over {over}, P(better) {inputs.p_better:.0%}"
+    figures_in_words = f"net gain {share} over {over}, P(better) {inputs.p_better:.0%}{inputs.earlier}"
     if not inputs.current_keeps:
         broken = f"the current plan breaks {inputs.current_breaks or 'a limit'}"
         other = "" if inputs.candidate_keeps else ", the candidate does more within the limits, not everything"
@@ -159,7 +164,7 @@ def _settled(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]
     if inputs.candidate is None:
         return _keep("no_candidate", "no other plan can be launched")
     if inputs.candidate == inputs.current:
-        return _keep("same_plan", "the current plan is the best for this traffic as well")
+        return _keep("same_plan", f"the current plan is the best for this traffic as well{inputs.earlier}")
     if not inputs.candidate_keeps and inputs.current_keeps:
         return _keep("candidate_breaks_limit", "the candidate breaks a limit that the current plan keeps")
     ages = [max(inputs.now_s - past.at_s, 0.0) for past in history]
@@ -179,8 +184,9 @@ def _keep(rule: str, reason: str) -> Decision:
 
 
 def _is_back(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) -> bool:
-    """Whether the candidate is what was left within the horizon: the same layout with other settings is another."""
-    return any(past.before == inputs.candidate and inputs.now_s - past.at_s < policy.horizon_s for past in history)
+    """Whether the candidate's layout was left within the horizon, whatever settings it had."""
+    plan = None if inputs.candidate is None else inputs.candidate.plan
+    return any(past.before.plan == plan and inputs.now_s - past.at_s < policy.horizon_s for past in history)
 
 
 def _percent(frac: float | None) -> str:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from autotune.comparison import ComparedPlan, Comparison, compare
 from autotune.comparison.best import best_plan
+from autotune.comparison.compare_plans import on_traffic
+from autotune.comparison.robustness import rescored
+from autotune.comparison.several_windows import WeighedWindow, best_over
 from autotune.comparison.verdict import worst_broken
-from autotune.retuning.decide import Decision, Inputs, PastSwitch, decide
+from autotune.retuning.decide import DAY_S, Decision, Inputs, PastSwitch, decide
+from autotune.retuning.entry import iso
 from autotune.scoring.plan_result import Launch
 from autotune.study import Study, in_place
+from autotune.traffic import WorkloadProfile
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
 
@@ -61,10 +67,70 @@ def judge(
     if refusal is None and changed:
         best = best_plan(study, also=also, progress=progress) if find is None else find(study)
         found = compare(study, candidate="best" if best is None else best, scenarios=False)
-    return decide(_inputs(now_s, refusal, changed, found), study.retune, history), found
+        left = None if best is None else _left_lately(best, now_s, history)
+        if best is not None and left is not None:
+            return _judged_together(study, now_s, (best, found), left, history)
+    return decide(_inputs(now_s, found, refusal=refusal, changed=changed), study.retune, history), found
 
 
-def _inputs(now_s: float, refusal: str | None, changed: bool, found: Comparison | None) -> Inputs:
+REMEMBERED_S = 7 * DAY_S
+"""How long a plan that was left is known as one that other traffic spoke against: a week, for weekends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Left:
+    """A plan that was left, and for which traffic."""
+
+    profile: WorkloadProfile
+    since_s: float
+    """How long ago: about as long there was traffic of that kind."""
+    ran_s: float
+    """How long it ran before, on traffic that it was right for."""
+
+
+def _left_lately(best: PlanResult, now_s: float, history: Sequence[PastSwitch]) -> _Left | None:
+    """When and for what the best plan's layout was left last; None: not within a week, or by hand."""
+    ordered = sorted(history, key=lambda past: past.at_s)
+    for place, past in reversed(list(enumerate(ordered))):
+        age = max(now_s - past.at_s, 0.0)
+        if past.before.plan == best.plan and past.profile is not None and age < REMEMBERED_S:
+            ran = past.at_s - ordered[place - 1].at_s if place else REMEMBERED_S
+            return _Left(profile=past.profile, since_s=max(age, LEAST_S), ran_s=min(max(ran, LEAST_S), REMEMBERED_S))
+    return None
+
+
+LEAST_S = 600.0
+"""Shorter stretches of traffic count as long as this."""
+
+
+def _judged_together(
+    study: Study, now_s: float, alone: tuple[PlanResult, Comparison], left: _Left, history: Sequence[PastSwitch]
+) -> tuple[Decision, Comparison]:
+    """Decide where the best plan for the window was left for other traffic lately: which may come back.
+
+    Both kinds of traffic count, in proportion to how long they lasted, so that traffic which alternates leads to one
+    plan that serves both. Switching each time would gain in every window and lose all that the switches cost.
+    """
+    other = on_traffic(study, left.profile)
+    share = left.ran_s / (left.ran_s + left.since_s)
+    windows = (WeighedWindow(study=study, share=share), WeighedWindow(study=other, share=1.0 - share))
+    current = alone[1].current.result
+    plan = best_over(windows, [alone[0], *([] if current is None else [current])])
+    if plan is None:
+        return decide(_inputs(now_s, alone[1]), study.retune, history), alone[1]
+    here, there = (compare(s, candidate=rescored(s, plan), scenarios=False) for s in (study, other))
+    mine, others = (_inputs(now_s, found) for found in (here, there))
+    both = replace(
+        mine,
+        current_value_per_s=share * mine.current_value_per_s + (1.0 - share) * others.current_value_per_s,
+        candidate_value_per_s=share * mine.candidate_value_per_s + (1.0 - share) * others.candidate_value_per_s,
+        p_better=share * mine.p_better + (1.0 - share) * others.p_better,
+        earlier=f", together with the traffic of {iso(now_s - left.since_s)} ({1.0 - share:.0%}), which may come back",
+    )
+    return decide(both, study.retune, history), here
+
+
+def _inputs(now_s: float, found: Comparison | None, *, refusal: str | None = None, changed: bool = True) -> Inputs:
     if found is None:
         return Inputs(now_s=now_s, refusal=refusal, changed=changed, current_keeps=True)
     current, candidate, cost = found.current, found.candidate, found.switch

@@ -61,7 +61,9 @@ class Retuner:
         if decision.decision == SWITCH and found is not None and found.candidate is not None:
             result = found.candidate.result
             if result is not None:
-                self.history.append(PastSwitch(at_s=now_s, before=self.current.launch, after=result.launch))
+                self.history.append(
+                    PastSwitch(at_s=now_s, before=self.current.launch, after=result.launch, profile=profile)
+                )
                 self.current, self.reference = result, profile
                 switch = self.player.study.switch
                 self.warm_from_s = now_s + switch.startup_s[result.engine] + switch.warmup_s

@@ -21,6 +21,7 @@ from autotune.retuning.entry import APPLIED, SCHEMA, SUMMARY, digest, iso
 from autotune.retuning.ledger import Entry, Ledger, open_ledger
 from autotune.scoring.plan_result import Launch
 from autotune.space import parse_plan
+from autotune.traffic import WorkloadProfile, profile_from_json
 from costmodel.errors import InputError
 from costmodel.files import read_file
 
@@ -163,8 +164,19 @@ def apply_decision(folder: Path, ledger: Ledger, decision: Entry, *, at: str, at
 def past_switches(ledger: Ledger) -> tuple[PastSwitch, ...]:
     """What the decision needs to know of switches that were made, oldest first."""
     return tuple(
-        PastSwitch(at_s=e["at_s"], before=launch_of(e["from"]), after=launch_of(e["to"])) for e in ledger.applied
+        PastSwitch(
+            at_s=e["at_s"], before=launch_of(e["from"]), after=launch_of(e["to"]), profile=_profile(ledger, e["id"])
+        )
+        for e in ledger.applied
     )
+
+
+def _profile(ledger: Ledger, decision: str) -> WorkloadProfile | None:
+    entry = ledger.decision(decision)
+    try:
+        return None if entry is None else profile_from_json(entry["profile"])
+    except InputError:
+        return None  # of an earlier version
 
 
 def launch_of(side: Mapping[str, Any]) -> Launch:

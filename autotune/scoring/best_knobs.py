@@ -30,6 +30,16 @@ def score_variant(study: Study, variant: Variant, batched_tokens: Sequence[int])
     return _best(grid, np.zeros(len(batched_tokens), dtype=np.int64))[0]
 
 
+def score_launches(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
+    """Plans with their own dtypes and token budgets under a study, each at the load that is best for it there."""
+    if not plans:
+        return []
+    budgets = sorted({plan.knobs.max_num_batched_tokens for plan in plans})
+    grid = KnobGrid.of(study, [Variant.of(plan) for plan in plans], budgets)
+    own = [i * len(budgets) + budgets.index(plan.knobs.max_num_batched_tokens) for i, plan in enumerate(plans)]
+    return _best(grid.take(np.array(own)), np.arange(len(plans)))
+
+
 def candidate_grid(study: Study, candidates: Sequence[Candidate]) -> tuple[KnobGrid, Ints]:
     """Every choice of dtypes and token budget of each candidate, and the candidate of each row, ascending from 0."""
     search = study.search

@@ -19,6 +19,8 @@ from costmodel.files import read_file
 from costmodel.hardware.catalog import GpuTable, PeakTable
 
 MAX_STUDY_BYTES = 1_000_000
+_DEEP_KEY = re.compile(r"""(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
+"""A dotted key of 64 parts and more: a study has four, and reading it takes memory by the square of their number."""
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def read_document(path: Path) -> dict[str, Any]:
     form = "JSON" if path.suffix == ".json" else "TOML"
     try:
         text = raw.decode("utf-8-sig")
-        return _json(text) if form == "JSON" else tomllib.loads(text)
+        return _json(text) if form == "JSON" else _toml(text)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError.single(
@@ -43,8 +45,17 @@ def read_document(path: Path) -> dict[str, Any]:
         raise InputError.single(str(path), f"is not {form}: {error}") from error
 
 
+def _toml(text: str) -> dict[str, Any]:
+    if _DEEP_KEY.search(text):
+        raise RecursionError
+    read = tomllib.loads(text)
+    copy.deepcopy(read)  # goes deeper on the stack than reading
+    return read
+
+
 def _json(text: str) -> dict[str, Any]:
     read = json.loads(text)
+    copy.deepcopy(read)
     if not isinstance(read, dict):
         raise ValueError("must be an object")
     return read
@@ -127,7 +138,7 @@ def _from_here(where: str, value: Any) -> Any:
 
 def _value(text: str) -> Any:
     try:
-        read = tomllib.loads(f"value = {text}")
+        read = _toml(f"value = {text}")
     except (ValueError, RecursionError):
         return text
     return read["value"] if set(read) == {"value"} else text

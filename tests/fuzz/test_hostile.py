@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.report.terminal import Terminal
@@ -97,3 +98,66 @@ def test_sizes_are_bounded(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**6}), encoding="utf-8")
     with pytest.raises(InputError, match=r"num_hidden_layers: must lie between 1 and 10000, got 1000000"):
         load_study(STUDY, [f"model={tmp_path / 'config.json'}"])
+
+
+def _deep(kind: str) -> str:
+    """A study that nests far deeper than any table does."""
+    return {
+        "dotted key": "a" + ".a" * 20_000 + " = 1",
+        "dotted key in a table": "x = {" + "a." * 500 + "a = 1}",
+        "tables": "x = " + "{a = " * 600 + "1" + "}" * 600,
+        "JSON": '{"a":' * 600 + "1" + "}" * 600,
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["dotted key", "dotted key in a table", "tables", "JSON"])
+def test_a_deep_study_is_an_error(kind: str, tmp_path: Path) -> None:
+    """No recursion without end, and no memory by the square of the depth."""
+    path = tmp_path / f"study.{'json' if kind == 'JSON' else 'toml'}"
+    path.write_text(_deep(kind))
+    with pytest.raises(InputError, match="nested too deeply"):
+        load_study(path)
+
+
+def test_a_name_that_is_too_long_for_a_file_is_no_model() -> None:
+    """Of five thousand characters, with and without the ending of a file."""
+    for name in ("x" * 5000, "x" * 5000 + ".json"):
+        done = CliRunner().invoke(cli, ["model", name])
+        assert isinstance(done.exception, InputError)
+        assert len(str(done.exception)) < 3_000
+
+
+def test_messages_are_bounded() -> None:
+    """A value of a megabyte is not echoed, and ten thousand problems are not listed."""
+    many = InputError(Problem(path="$." + "p" * 5_000, message="m" * 1_000_000) for _ in range(10_000))
+    assert len(str(many)) < 300_000
+    assert len(many.problems) == 10_000
+    assert str(many).endswith("and 9,900 more problems of this kind")
+
+
+HEAD = '{"schema":1,"kind":"decision","id":"a","decision":"switch","rule":"gain"'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        HEAD + "}",
+        HEAD + ',"x":' + "[" * 100_000 + "]" * 100_000 + "}",
+        HEAD + ',"at":"t","at_s":1e999}',
+        HEAD + ',"at":"t","at_s":1.0,"reason":"","inputs":{},"drift":{},"figures":{},"profile":{}}',
+        HEAD.replace("decision", "applied", 1) + ',"at":"t","at_s":1.0,"from":{"plan":"a"},"to":{"plan":1}}',
+        HEAD.replace("decision", "applied", 1)
+        + ',"at":"t","at_s":1.0,"from":{"plan":"a"},"to":{"plan":"a","engine":"zzz","knobs":null}}',
+    ],
+    ids=range(6),
+)
+@pytest.mark.parametrize("command", ["history", "accept", "run"])
+def test_a_crafted_ledger_ends_in_a_message(line: str, command: str, tmp_path: Path) -> None:
+    """Good beginnings with anything behind them; what is wrong is told in few words."""
+    (tmp_path / "ledger.jsonl").write_bytes(line.encode("latin-1") + b"\n")
+    log = tmp_path / "log.csv"
+    log.write_text("timestamp,prompt_tokens,completion_tokens\n" + "".join(f"{1.5e9 + k},9,9\n" for k in range(50)))
+    words = [str(STUDY), "--traffic", str(log)] if command == "run" else [command]
+    done = CliRunner().invoke(cli, ["retune", *words, "--state", str(tmp_path)])
+    assert isinstance(done.exception, InputError)
+    assert len(str(done.exception)) < 3_000

@@ -123,12 +123,12 @@ def test_a_switch_back_needs_more() -> None:
 
 
 def test_a_switch_back_to_the_same_layout_with_other_settings_needs_more() -> None:
-    """What was left counts with its settings: going back to them is a switch back, and to any others it is none."""
+    """What was left counts whatever its settings: the same layout with others is a switch back as well."""
     settings_of = {tokens: Launch(plan="A", max_num_batched_tokens=tokens) for tokens in (2048, 4096, 8192)}
     inputs = replace(GOOD, current=settings_of[8192], candidate=settings_of[4096], switch_loss=4_000.0)
     assert decide(inputs, POLICY, []).rule == "gain"
     assert decide(inputs, POLICY, [switched(5_000.0, "A", batched_tokens=4096)]).rule == "hysteresis"
-    assert decide(inputs, POLICY, [switched(5_000.0, "A", batched_tokens=2048)]).rule == "gain"
+    assert decide(inputs, POLICY, [switched(5_000.0, "A", batched_tokens=2048)]).rule == "hysteresis"
     assert decide(replace(inputs, candidate=settings_of[8192]), POLICY, []).rule == "same_plan"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autotune.retuning import archive
 from autotune.retuning.ledger import LEDGER_NAME, Ledger, open_ledger, read_ledger
 from autotune.retuning.lock import BusyError, locked
 from autotune.retuning.state import CURRENT_NAME, apply_decision, current_document, open_state, past_switches
@@ -222,3 +224,47 @@ def test_a_folder_that_cannot_be_made_is_wrong_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"), locked(tmp_path / "file"):
         pytest.fail("locked a file")
+
+
+def test_a_long_ledger_goes_into_archives_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounded in size; every decision is in it or in an archive, once; switches stay, and what is gone on from."""
+    monkeypatch.setattr(archive, "SHORTEN_BYTES", 60_000)
+    monkeypatch.setattr(archive, "KEPT_BYTES", 20_000)
+    sizes = []
+    for window in range(100):
+        decide_once(tmp_path, window)
+        sizes.append((tmp_path / LEDGER_NAME).stat().st_size)
+    ledger = read_ledger(tmp_path)
+    assert max(sizes) < 120_000
+    assert len(ledger.applied) == 100
+    files = sorted((tmp_path / archive.ARCHIVE_NAME).glob("*.gz"))
+    archived = [json.loads(line)["id"] for f in files for line in gzip.decompress(f.read_bytes()).splitlines()]
+    here = [line.id for line in ledger.decisions]
+    assert sorted(archived + here) == sorted(f"window-{i}" for i in range(100))
+    assert here[-1] == "window-99"
+    summaries = [line.entry for line in ledger.lines if line.kind == "summary"]
+    assert sum(e["decisions"]["switch"] for e in summaries) == len(archived)
+    assert {tmp_path / e["archive"] for e in summaries} == set(files)
+    assert (tmp_path / LEDGER_NAME).stat().st_mode & 0o077 == 0
+    assert all(f.stat().st_mode & 0o077 == 0 for f in files)
+
+
+@pytest.mark.parametrize("name", [LEDGER_NAME, "lock"])
+def test_planted_links_are_not_followed(tmp_path: Path, name: str) -> None:
+    """A link in the folder to another file: a message, and that file is as it was."""
+    victim, folder = tmp_path / "victim", tmp_path / "state"
+    victim.write_text("precious")
+    folder.mkdir()
+    (folder / name).symlink_to(victim)
+    with pytest.raises(InputError, match=r"symbolic link|must be JSON"):
+        decide_once(folder, 0)
+    assert victim.read_text() == "precious"
+
+
+def test_a_second_torn_end_leaves_the_first_one(tmp_path: Path) -> None:
+    """Two crashes at the same place: both ends are kept."""
+    for torn in (b"one", b"two"):
+        with (tmp_path / LEDGER_NAME).open("ab") as file:
+            file.write(torn)
+        open_ledger(tmp_path)
+    assert sorted(p.read_bytes() for p in tmp_path.glob("*torn*")) == [b"one", b"two"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def checkpoint_config(path: Path) -> tuple[dict[str, Any], str]:
 
 def _checkpoint(path: Path, said: list[str]) -> tuple[Path, dict[str, Any], str]:
     """The file itself, its content with the settings of quantisation beside it, and the model's name."""
-    if path.is_dir():
+    if os.path.isdir(path):  # also of a name that is too long for one
         path = _config_of(path)
     config = _read_object(path, MAX_CONFIG_BYTES)
     given = config.get("_name_or_path")
