@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
+from autotune.simulation.goodput import goodput, served_per_s
+from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits, request_bounds
 from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
 from autotune.study import Study
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Likely
@@ -37,7 +38,7 @@ class BreakingLoad:
 def limits_of_requests(study: Study) -> tuple[PercentileLimit, ...]:
     """The limits that are held against requests: percentiles, and means unless single requests have to keep them."""
     found = percentile_limits(study)
-    if study.constraints.attainment_frac is not None:
+    if study.limits_single_requests:
         return found
     means = {"ttft": study.constraints.ttft_s, "tpot": study.constraints.tpot_s, "e2e": study.constraints.e2e_s}
     on_means = (
@@ -54,9 +55,9 @@ def simulation_document(
     """Everything that `autotune simulate` says, as one document; latencies in seconds."""
     forecast, limits = found.forecast, limits_of_requests(study)
     done = forecast.expected
-    kept_s = {name: getattr(study.constraints, f"{name}_s") for name in ("ttft", "tpot", "e2e")}
-    share = forecast.attainment(ttft_s=kept_s["ttft"], tpot_s=kept_s["tpot"], e2e_s=kept_s["e2e"])
-    rate = _served_per_s(done) if traffic.rate_per_s is None or _grows(done) else traffic.rate_per_s
+    share = forecast.attainment(**request_bounds(study))
+    good = goodput(study, traffic, found, gpus=1)
+    rate = served_per_s(done) if traffic.rate_per_s is None or _grows(done) else traffic.rate_per_s
     return {
         "study": study.name,
         "plan": plan.plan,
@@ -84,8 +85,8 @@ def simulation_document(
         ],
         "attainment": asdict(share),
         "served_requests_per_s": rate,
-        "goodput_requests_per_s": rate * share.value,
-        "goodput_requests_per_s_per_gpu": rate * share.value / plan.layout.gpus,
+        "goodput_requests_per_s": good.value,
+        "goodput_requests_per_s_per_gpu": good.value / plan.layout.gpus,
         "utilisation": found.utilisation,
         "preemptions": found.preemptions,
         "limited_by": _limited_by(found, limits),
@@ -122,13 +123,6 @@ def breaking_loads(study: Study, plan: PlanResult, limits: Sequence[PercentileLi
 
 def _scaled(likely: Likely, factor: float) -> dict[str, float]:
     return {"value": likely.value * factor, "likely_low": likely.low * factor, "likely_high": likely.high * factor}
-
-
-def _served_per_s(done: Simulated) -> float:
-    served = done.served
-    ends = served.finish_s[np.isfinite(served.finish_s)]
-    lasted = float(ends.max(initial=0.0) - served.requests.arrival_s.min(initial=0.0))
-    return ends.size / lasted if lasted > 0.0 else 0.0
 
 
 def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit]) -> str:

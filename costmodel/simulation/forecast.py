@@ -15,11 +15,14 @@ import numpy as np
 from costmodel.estimate.error_model import TARGET_CORRELATION, Correction
 from costmodel.estimate.normal import Z90
 from costmodel.plan.columns import Floats
-from costmodel.simulation.served import PERCENTILES, Served, percentile
+from costmodel.simulation.served import PERCENTILES, Figures, Served
 from costmodel.simulation.simulate import ServerModel, Simulated
 
 STATISTICS = ("mean", *(f"p{share}" for share in PERCENTILES))
-LATENCIES = ("ttft", "tpot", "e2e")
+REQUEST_LATENCIES = ("ttft", "tpot", "e2e")
+"""Those that each request has one of."""
+LATENCIES = ("ttft", "tpot", "itl", "e2e")
+"""`itl` is of the gaps between tokens, of which a request has many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,21 +78,22 @@ class Forecast:
     errors: StepErrors
 
     def latency(self, name: str, statistic: str) -> Likely:
-        """Mean or percentile over requests of `ttft`, `tpot` or `e2e`, seconds."""
+        """Mean or percentile of one of `LATENCIES`, seconds: over requests; of `itl` over the gaps between tokens."""
         value, low, high = (
-            _statistic(_values(run.served, name, self.errors.first), statistic)
+            _figures(run, name, self.errors.first).statistic(statistic)
             for run in (self.expected, self.quick, self.slow)
         )
-        own = {"ttft": 1.0, "tpot": 0.0, "e2e": 0.0}[name]
+        own = 1.0 if name == "ttft" else 0.0
         if name == "e2e":
-            own = _statistic(_values(self.expected.served, "ttft", self.errors.first), statistic) / max(value, 1e-12)
-        return _widened(value, low, high, Z90 * self.errors.first_log_sd * min(own, 1.0))
+            first = _figures(self.expected, "ttft", self.errors.first).statistic(statistic)
+            own = min(first / max(value, 1e-12), 1.0)
+        return _widened(value, low, high, Z90 * self.errors.first_log_sd * own)
 
     def attainment(self, *, ttft_s: float | None, tpot_s: float | None, e2e_s: float | None) -> Likely:
         """Share of requests that keep all limits at once; None is no limit."""
 
         def kept(run: Simulated, first: float) -> float:
-            ttft, tpot, e2e = (_values(run.served, name, first) for name in LATENCIES)
+            ttft, tpot, e2e = (_latency(run.served, name, first) for name in REQUEST_LATENCIES)
             good = np.isfinite(run.served.finish_s)
             for values, limit in ((ttft, ttft_s), (tpot, tpot_s), (e2e, e2e_s)):
                 if limit is not None:
@@ -111,16 +115,21 @@ def forecast(model: ServerModel, errors: StepErrors, run: Callable[[ServerModel]
     return Forecast(expected=expected, quick=quick, slow=slow, errors=errors)
 
 
-def _values(served: Served, name: str, first: float) -> Floats:
-    """One latency of every request, seconds."""
+def _latency(served: Served, name: str, first: float) -> Floats:
+    """One latency of every request, seconds; TPOT of a request of one token is 0."""
     if name == "tpot":
-        return served.tpot_s[served.requests.output > 1]
+        return served.tpot_s
     moved = served.ttft_s * first
     return moved if name == "ttft" else served.e2e_s + (moved - served.ttft_s)
 
 
-def _statistic(values: Floats, statistic: str) -> float:
-    return float(values.mean()) if statistic == "mean" else percentile(values, float(statistic[1:]))
+def _figures(run: Simulated, name: str, first: float) -> Figures:
+    """One latency of whatever has it, seconds."""
+    if name == "itl":
+        lengths, counts, _ = run.gaps.pieces()
+        return Figures(values=lengths, weights=counts)
+    values = _latency(run.served, name, first)
+    return Figures(values=values[run.served.requests.output > 1] if name == "tpot" else values)
 
 
 def _widened(value: float, low: float, high: float, own: float) -> Likely:

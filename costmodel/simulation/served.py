@@ -49,9 +49,31 @@ class Served:
         return kept
 
 
-def percentile(values: Floats, share: float) -> float:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Values of which a mean or a percentile is asked."""
+
+    values: Floats
+    weights: Floats | None = None
+    """How many there are of each, same shape; None: one."""
+
+    def statistic(self, name: str) -> float:
+        """`mean`, or a percentile such as `p95`; NaN where there are no values."""
+        if self.values.size == 0:
+            return float("nan")
+        if name == "mean":
+            return float(np.average(self.values, weights=self.weights))
+        return percentile(self.values, float(name[1:]), self.weights)
+
+
+def percentile(values: Floats, share: float, weights: Floats | None = None) -> float:
     """The value that `share` per cent of the values do not exceed (nearest rank, no interpolation)."""
     if values.size == 0:
         return float("nan")
-    place = min(max(int(np.ceil(share / 100.0 * values.size)) - 1, 0), values.size - 1)
-    return float(np.partition(values, place)[place])
+    if weights is None:
+        place = min(max(int(np.ceil(share / 100.0 * values.size)) - 1, 0), values.size - 1)
+        return float(np.partition(values, place)[place])
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    place = int(np.searchsorted(reached, share / 100.0 * reached[-1] * (1.0 - 1e-12)))
+    return float(values[order[min(place, values.size - 1)]])
