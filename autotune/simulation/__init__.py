@@ -3,6 +3,7 @@
 from autotune.simulation.draw_requests import recorded_requests, study_requests
 from autotune.simulation.goodput import goodput
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits, request_bounds
+from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.report_simulation import simulation_document
 from autotune.simulation.simulate_plan import (
     REQUESTS_OF_ONE,
@@ -20,6 +21,7 @@ __all__ = [
     "Traffic",
     "goodput",
     "percentile_limits",
+    "queue_grows",
     "recorded_requests",
     "recorded_traffic",
     "request_bounds",

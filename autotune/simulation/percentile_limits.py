@@ -56,6 +56,13 @@ class PercentileLimit:
         ttft_s, tpot_s, e2e_s = self.bounds_s
         return forecast.attainment(ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=e2e_s)
 
+    def sampling_error(self, forecast: Forecast) -> float | None:
+        """Half the 80 % interval that sampling a log leaves open of its figure, SI; None: the log was not sampled."""
+        if self.latency:
+            return forecast.sampling_error(self.latency, self.statistic)
+        ttft_s, tpot_s, e2e_s = self.bounds_s
+        return forecast.attainment_sampling_error(ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=e2e_s)
+
     def kept(self, likely: Likely) -> bool:
         """Whether the expected figure keeps it; where no request has one (TPOT of single tokens), it is kept."""
         return not (likely.value > self.bound if self.latency else likely.value < self.bound)

@@ -18,10 +18,20 @@ from autotune.metrics import GOODPUT
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED
 from autotune.scoring.objective import ranking_value
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, relative_excess
-from autotune.simulation import PercentileLimit, Traffic, goodput, percentile_limits, simulate_plan, study_traffic
+from autotune.simulation import (
+    PercentileLimit,
+    Traffic,
+    goodput,
+    percentile_limits,
+    queue_grows,
+    simulate_plan,
+    study_traffic,
+)
 from autotune.study import Study
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Forecast, Likely
 
+LONG_REQUESTS = 0.9
+"""Share of the plans whose requests take at most what a sample's warm-up is measured by."""
 WANTED = 10
 """Plans that are ranked under limits on percentiles."""
 
@@ -37,6 +47,8 @@ class SimulatedRanking:
     simulated: int
     left: int
     """Plans that were not simulated, as what they reach at best is less than what the last of `ranked` does."""
+    sampled: str = ""
+    """What of a long log was simulated; empty: all of it."""
 
 
 def is_simulated(study: Study) -> bool:
@@ -65,7 +77,7 @@ def simulate_ranking(
 
     A plan that was simulated before is taken as it is; `keep` is called with every other as soon as it is simulated.
     """
-    limits, traffic = percentile_limits(study), study_traffic(study)
+    limits, traffic = percentile_limits(study), search_traffic(study, plans)
     at_best = {plan.key: _at_best(study, plan, traffic) for plan in plans}
     kept: list[PlanResult] = []
     broken: list[PlanResult] = []
@@ -82,12 +94,34 @@ def simulate_ranking(
         (kept if checked.feasible else broken).append(checked)
         kept.sort(key=lambda p: (_order(study, p), p.plan))
     done = len(kept) + len(broken)
-    return SimulatedRanking(ranked=tuple(kept[:wanted]), broken=tuple(broken), simulated=done, left=len(plans) - done)
+    return SimulatedRanking(
+        ranked=tuple(kept[:wanted]),
+        broken=tuple(broken),
+        simulated=done,
+        left=len(plans) - done,
+        sampled="" if traffic.sample is None else traffic.sample.words(),
+    )
+
+
+def search_traffic(study: Study, plans: Sequence[PlanResult]) -> Traffic:
+    """What every plan of a search is simulated under: of a long log windows that stand for it."""
+    taken = sorted(plan.metrics["e2e_s"] for plan in plans)
+    return study_traffic(study).sampled(taken[int(LONG_REQUESTS * (len(taken) - 1))] if taken else 0.0)
 
 
 def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[PercentileLimit], traffic: Traffic) -> PlanResult:
-    """The plan held against what is simulated: its figures, what it breaks, and how probably it keeps all."""
+    """The plan held against what is simulated: its figures, what it breaks, and how probably it keeps all.
+
+    A sample of a log says too little of a plan whose queue grows in a window: it begins each with an empty server. What
+    such a plan breaks it breaks; where it seems to keep all, the whole log is simulated.
+    """
     simulation = simulate_plan(study, plan, traffic)
+    if (
+        traffic.sample is not None
+        and queue_grows(simulation.forecast.expected)
+        and all(limit.kept(limit.figure(simulation.forecast)) for limit in limits)
+    ):
+        return with_percentiles(study, plan, limits, replace(traffic, sample=None))
     figures = {limit.code: limit.figure(simulation.forecast) for limit in limits}
     waived = LOAD_SERVED if may_keep(study, plan) and not plan.feasible else ""
     p_kept, violations = plan.p_meets, [v for v in plan.violations if v.code != waived]
@@ -106,6 +140,9 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
     if JOINT_PROBABILITY in margins:
         margins[JOINT_PROBABILITY] = least - p_kept
     shown = {limit.code: _shown(figures[limit.code], limit.factor) for limit in limits}
+    for limit in limits:
+        if (error := limit.sampling_error(simulation.forecast)) is not None:
+            shown[limit.code]["sampling_error"] = error * limit.factor
     metrics: Mapping[str, float] = plan.metrics
     if study.objective.metric == GOODPUT:
         good = goodput(study, traffic, simulation, gpus=round(plan.metrics["gpus"]))

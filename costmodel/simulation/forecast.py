@@ -92,19 +92,30 @@ class Forecast:
     def attainment(self, *, ttft_s: float | None, tpot_s: float | None, e2e_s: float | None) -> Likely:
         """Share of requests that keep all limits at once; None is no limit."""
 
-        def kept(run: Simulated, first: float) -> float:
-            ttft, tpot, e2e = (_latency(run.served, name, first) for name in REQUEST_LATENCIES)
-            good = np.isfinite(run.served.finish_s)
-            for values, limit in ((ttft, ttft_s), (tpot, tpot_s), (e2e, e2e_s)):
-                if limit is not None:
-                    good = good & (values <= limit)
-            return float(good.mean()) if good.size else float("nan")
-
-        own = np.exp(Z90 * self.errors.first_log_sd)
-        first = self.errors.first
-        return Likely(
-            value=kept(self.expected, first), low=kept(self.slow, first * own), high=kept(self.quick, first / own)
+        limits = (ttft_s, tpot_s, e2e_s)
+        first, own = self.errors.first, float(np.exp(Z90 * self.errors.first_log_sd))
+        value, low, high = (
+            _kept(run, moved, limits).statistic("mean")
+            for run, moved in ((self.expected, first), (self.slow, first * own), (self.quick, first / own))
         )
+        return Likely(value=value, low=low, high=high)
+
+    def sampling_error(self, name: str, statistic: str) -> float | None:
+        """Half the 80 % interval that sampling a log leaves open of `latency`, seconds; None: nothing was sampled."""
+        found, sample = _figures(self.expected, name, self.errors.first), self.expected.sample
+        if sample is None or found.window is None or found.weights is None:
+            return None
+        return sample.error(found.window, found.weights, found.values, statistic)
+
+    def attainment_sampling_error(
+        self, *, ttft_s: float | None, tpot_s: float | None, e2e_s: float | None
+    ) -> float | None:
+        """The same of `attainment`, as a share."""
+        found = _kept(self.expected, self.errors.first, (ttft_s, tpot_s, e2e_s))
+        sample = self.expected.sample
+        if sample is None or found.window is None or found.weights is None:
+            return None
+        return sample.error(found.window, found.weights, found.values, "mean")
 
 
 def forecast(model: ServerModel, errors: StepErrors, run: Callable[[ServerModel], Simulated]) -> Forecast:
@@ -126,10 +137,31 @@ def _latency(served: Served, name: str, first: float) -> Floats:
 def _figures(run: Simulated, name: str, first: float) -> Figures:
     """One latency of whatever has it, seconds."""
     if name == "itl":
-        lengths, counts, _ = run.gaps.pieces()
-        return Figures(values=lengths, weights=counts)
-    values = _latency(run.served, name, first)
-    return Figures(values=values[run.served.requests.output > 1] if name == "tpot" else values)
+        lengths, counts, ends_s = run.gaps.pieces()
+        if run.sample is None:
+            return Figures(values=lengths, weights=counts)
+        window = run.sample.window_at(ends_s)
+        kept = window >= 0
+        window = window[kept]
+        return Figures(values=lengths[kept], weights=counts[kept] * run.sample.weight[window], window=window)
+    found = _of_requests(run, _latency(run.served, name, first))
+    return found.where(run.served.requests.output > 1) if name == "tpot" else found
+
+
+def _kept(run: Simulated, first: float, limits_s: tuple[float | None, ...]) -> Figures:
+    """1 for every request that keeps the limits on `REQUEST_LATENCIES`, 0 for the others; None is no limit."""
+    good = np.isfinite(run.served.finish_s)
+    for name, limit in zip(REQUEST_LATENCIES, limits_s, strict=True):
+        if limit is not None:
+            good = good & (_latency(run.served, name, first) <= limit)
+    return _of_requests(run, good.astype(np.float64))
+
+
+def _of_requests(run: Simulated, values: Floats) -> Figures:
+    """A figure of every request, with what it stands for."""
+    if run.sample is None or run.window is None:
+        return Figures(values=values)
+    return Figures(values=values, weights=run.sample.weight[run.window], window=run.window)
 
 
 def _widened(value: float, low: float, high: float, own: float) -> Likely:

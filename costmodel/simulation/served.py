@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.requests import Requests
 
 PERCENTILES = (50, 90, 95, 99)
@@ -56,6 +56,16 @@ class Figures:
     values: Floats
     weights: Floats | None = None
     """How many there are of each, same shape; None: one."""
+    window: Ints | None = None
+    """Of each, where windows of a log were sampled."""
+
+    def where(self, chosen: NDArray[np.bool_]) -> Figures:
+        """Some of them."""
+        return Figures(
+            values=self.values[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+            window=None if self.window is None else self.window[chosen],
+        )
 
     def statistic(self, name: str) -> float:
         """`mean`, or a percentile such as `p95`; NaN where there are no values."""

@@ -13,6 +13,7 @@ from costmodel.simulation.policies import Policy
 from costmodel.simulation.policies.base import BLOCK
 from costmodel.simulation.replica import Replica
 from costmodel.simulation.requests import Requests
+from costmodel.simulation.sampled_windows import SampledWindows
 from costmodel.simulation.served import Served
 from costmodel.simulation.single_queue import run_single_queue
 from costmodel.simulation.state import CellLimits, Request
@@ -82,20 +83,36 @@ class Simulated:
     timeline: tuple[Floats, ...]
     """Per replica, an array of shape `(num_events, 4)`: seconds, requests that decode, that wait or are prefilled, and
     cache tokens held. Empty where it was not asked for."""
+    sample: SampledWindows | None = None
+    """Of a log of which windows alone were simulated: those."""
+    window: Ints | None = None
+    """Of each request, where there is a sample. Shape `(num_requests,)`."""
+
+    def sampled(self, sample: SampledWindows) -> Simulated:
+        """The same without the warm-ups of a sample, with what each request stands for."""
+        return replace(
+            self._of(np.flatnonzero(sample.window >= 0)), sample=sample, window=sample.window[sample.window >= 0]
+        )
 
     def counted_from(self, number: int) -> Simulated:
         """The same without the first requests, which found servers that were filling up."""
         if not number:
             return self
-        kept = np.arange(number, len(self.served.requests))
+        arrival_s = self.served.requests.arrival_s
+        begins_s = float(arrival_s[min(number, arrival_s.size - 1)])
+        return replace(self._of(np.arange(number, arrival_s.size)), gaps=self.gaps.after(begins_s))
+
+    def _of(self, kept: Ints) -> Simulated:
+        """Some of the requests."""
         served = self.served
-        rest = Served(
-            requests=served.requests.take(kept),
-            first_token_s=served.first_token_s[kept],
-            finish_s=served.finish_s[kept],
+        return replace(
+            self,
+            served=Served(
+                requests=served.requests.take(kept),
+                first_token_s=served.first_token_s[kept],
+                finish_s=served.finish_s[kept],
+            ),
         )
-        begins_s = float(served.requests.arrival_s[min(number, len(served.requests) - 1)])
-        return replace(self, served=rest, gaps=self.gaps.after(begins_s))
 
     def slowed(self, factor: float) -> Simulated:
         """The same with every time so many times as long."""
