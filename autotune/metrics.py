@@ -67,6 +67,8 @@ class Metric:
     """Where it is asked for or shown."""
     priced: bool = False
     """Whether it is in US dollars, so that it is known only where every GPU has a price."""
+    simulated: bool = False
+    """Whether it is known only of plans whose requests were simulated one by one."""
 
     @property
     def sign(self) -> float:
@@ -103,6 +105,7 @@ class Metric:
 
 
 PER_GPU, GPUS = "total_tokens_per_s_per_gpu", "gpus"
+GOODPUT = "goodput_requests_per_s_per_gpu"
 COST, OUTPUT_COST = "usd_per_million_tokens", "usd_per_million_output_tokens"
 _OBJECTIVE, _EVERYWHERE = Use.OBJECTIVE | Use.COMPARED, Use.OBJECTIVE | Use.COMPARED | Use.BASELINE | Use.LEDGER
 
@@ -152,6 +155,15 @@ METRICS: Mapping[str, Metric] = {
         _throughput("total_tokens_per_s", "Total throughput", "tok/s", "tok/s", _OBJECTIVE),
         _throughput("output_tokens_per_s", "Output throughput", "tok/s", "out/s", _OBJECTIVE),
         _throughput("requests_per_s", "Requests served", "requests/s", "req/s", _EVERYWHERE, "requests/s"),
+        Metric(
+            name=GOODPUT,
+            title="Goodput",
+            unit="requests/s/GPU",
+            heading="good req/s/GPU",
+            better=MAXIMIZE,
+            uses=Use.OBJECTIVE | Use.BASELINE,
+            simulated=True,
+        ),
         _throughput("stage_tokens_per_s_per_gpu", "Throughput per GPU of a stage", "tok/s", "", Use.COMPARED),
         _latency("ttft_s", "Mean TTFT", TTFT_SD, "TTFT s", "mean TTFT, s", _EVERYWHERE),
         _latency(
@@ -210,5 +222,5 @@ OBJECTIVES: Mapping[str, str] = {metric.name: metric.better for metric in used(U
 """Metric that a study may be about -> the direction in which it is better; the first is the default."""
 OF_CLUSTERS = (COST, GPUS)
 """Objectives that tell clusters apart: on one cluster both order plans as throughput per GPU does, or not at all."""
-ESTIMATED = tuple(metric.name for metric in METRICS.values() if not metric.priced)
-"""Metrics that an `Estimate` holds; the others follow from them and the price of the GPUs."""
+ESTIMATED = tuple(metric.name for metric in METRICS.values() if not metric.priced and not metric.simulated)
+"""Metrics that an `Estimate` holds; the others follow from the price of the GPUs, or from a simulation."""

@@ -6,18 +6,21 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 
-from autotune.simulation import Traffic, simulate_plan
-from autotune.study import load_study
-from autotune.tuning import tune
+from autotune.simulation import PlanSimulation, Traffic, simulate_plan
+from autotune.study import Study, load_study
+from autotune.tuning import PlanResult, tune
 from costmodel.simulation.requests import Requests, arrivals
 
 STUDIES = Path(__file__).parent.parent / "studies"
 REQUESTS = 350_000
 DAY_S = 86_400.0
+LEADING = 20
 
 
 def main() -> None:
@@ -32,19 +35,42 @@ def main() -> None:
     found = tune(limited)
     print(f"tune with a limit on p95: {time.process_time() - began:.2f} s, {len(found.ranked)} plans ranked")
     day = _day(np.random.default_rng(5))
+    wholes = {}
     for plan in [p for p in ranked if p.layout.pp == 1][:2]:
         began = time.process_time()
-        done = simulate_plan(study, plan, day, with_range=False)
+        wholes[plan.plan] = done = simulate_plan(study, plan, day, with_range=False)
         spent = time.process_time() - began
         print(f"{plan.plan}: {REQUESTS:,} requests of a day in {spent:.2f} s, {done.preemptions} preemptions")
+    _sampled(study, list(islice(cycle(ranked), LEADING)), day, wholes)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
+def _sampled(study: Study, plans: Sequence[PlanResult], day: Traffic, wholes: dict[str, PlanSimulation]) -> None:
+    """Leading plans over windows of the day, with likely ranges; figures beside those of the whole day."""
+    began = time.process_time()
+    traffic = day.sampled(max(plan.metrics["e2e_s"] for plan in plans))
+    found = [simulate_plan(study, plan, traffic) for plan in plans]
+    spent = time.process_time() - began
+    said = "whole" if traffic.sample is None else traffic.sample.words()
+    print(f"{len(plans)} plans over the day in {spent:.2f} s: {said}")
+    for plan, one in zip(plans, found, strict=True):
+        whole = wholes.pop(plan.plan, None)
+        if whole is None:
+            continue
+        for name, statistic in (("ttft", "mean"), ("ttft", "p95"), ("ttft", "p99"), ("tpot", "p95"), ("itl", "p99")):
+            ours, theirs = (1e3 * x.forecast.latency(name, statistic).value for x in (one, whole))
+            error = 1e3 * (one.forecast.sampling_error(name, statistic) or 0.0)
+            print(f"  {plan.plan} {name} {statistic}: {ours:.1f} ± {error:.1f} ms sampled, {theirs:.1f} ms whole")
+
+
 def _day(random: np.random.Generator) -> Traffic:
-    """Poisson arrivals of one rate, with lengths of a broad spread."""
+    """Poisson arrivals at a third of the mean rate by night and five thirds by day, with lengths of a broad spread."""
     rate = REQUESTS / DAY_S
+    even = arrivals(REQUESTS, 1.0, 1.0, random) / REQUESTS
+    hours = np.linspace(0.0, 1.0, 1441)
+    come = hours - np.sin(2.0 * np.pi * hours) / (3.0 * np.pi)  # share of the day's requests by share of the day
     requests = Requests(
-        arrival_s=arrivals(REQUESTS, rate, 1.0, random),
+        arrival_s=DAY_S * np.interp(even, come, hours),
         prompt=random.integers(100, 3900, REQUESTS),
         cached=np.zeros(REQUESTS, dtype=np.int64),
         output=random.integers(20, 480, REQUESTS),

@@ -11,7 +11,12 @@ from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.words import probability
 from autotune.text.numbers import number
 
-LATENCIES = {"ttft": ("TTFT", "ms", 1e3), "tpot": ("TPOT of a request", "ms", 1e3), "e2e": ("End to end", "s", 1.0)}
+LATENCIES = {
+    "ttft": ("TTFT", "ms", 1e3),
+    "tpot": ("TPOT of a request", "ms", 1e3),
+    "itl": ("ITL, over the gaps between tokens", "ms", 1e3),
+    "e2e": ("End to end", "s", 1.0),
+}
 """Latency -> title, unit, factor from seconds."""
 
 

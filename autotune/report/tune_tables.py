@@ -45,7 +45,7 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
     columns += [Column(title="Engine", heading="engine", numeric=False)] if several else []
     columns += [
         Column(title=m.title, unit=m.unit, heading=m.heading, first="descending")
-        for m in (PER_GPU, OUT_PER_GPU, METRICS["total_tokens_per_s"])
+        for m in (PER_GPU, OUT_PER_GPU, METRICS["total_tokens_per_s"], *([metric] if metric.simulated else []))
     ]
     columns += [
         Column(title="TTFT", unit="s", heading="TTFT s", hint="mean at the longest prompt; below it p10 to p90"),
@@ -81,6 +81,7 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
         cells = [_plan_cell(result, plan), _rank_cell(rank, runs=runs, alike=alike)]
         cells += [Cell(text=engine_title(plan.engine), by=plan.engine)] if several else []
         cells += [_metric_cell(m, plan) for m in (PER_GPU, OUT_PER_GPU, METRICS["total_tokens_per_s"])]
+        cells += [_simulated_cell(plan, metric.name)] if metric.simulated else []
         cells += [_metric_cell(m, plan, interval=True) for m in (TTFT, TPOT)]
         cells += [_simulated_cell(plan, limit.code) for limit in simulated]
         cells.append(Cell(text=probability(plan.p_meets), by=_by(plan.p_meets)))

@@ -18,7 +18,7 @@ from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.violations import broken
 from autotune.space import Space, short_plan
-from autotune.text.numbers import within
+from autotune.text.numbers import number, within
 from autotune.tuning import TuneResult
 from autotune.tuning.answer_study import BaselineResult
 
@@ -138,7 +138,21 @@ def _left_out(result: TuneResult) -> Block:
             f"percentiles: {seen.simulated:,} plans simulated, {len(seen.ranked):,} of them keep every limit; "
             f"{seen.left:,} more could at best come behind them"
         )
+        lines += _sampled(result, seen.sampled)
     binding = sorted(result.infeasible_counts.items(), key=lambda item: -item[1])
     lines += [Line(text=f"infeasible {n:>4,}  {LIMITS[code]} is what binds", tone="dim") for code, n in binding]
     lines += [] if result.storage is None else [f"Trials are in {result.storage}"]
     return Block(title="What was left out, and why", lines=tuple(lines))
+
+
+def _sampled(result: TuneResult, what: str) -> list[str]:
+    """What of a long log was simulated, and what that leaves open of the first plan's figures."""
+    if not what:
+        return []
+    plan = next(iter(result.ranked or result.infeasible), None)
+    shown = {} if plan is None else plan.breakdown.get("simulated", {})
+    errors = [
+        f"{LIMITS[code]} ± {number(row['sampling_error'], 2)}" for code, row in shown.items() if "sampling_error" in row
+    ]
+    of_first = f"; sampling error of the first plan (80 %): {', '.join(errors)}" if errors else ""
+    return [f"sampled: {what}{of_first}"]

@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.engines import ENGINES
-from autotune.metrics import METRICS, TPOT_SD, TTFT_SD
+from autotune.metrics import GOODPUT, METRICS, TPOT_SD, TTFT_SD
 from autotune.scoring.knob_grid import weights
 from autotune.scoring.limits import Limit, probable
-from autotune.scoring.objective import expected, looked_at
+from autotune.scoring.objective import expected, looked_at, plan_figure
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.reach import bounded, unmeasured
 from autotune.study import Study
 from costmodel.calibration.residual import Residual, residual_columns
 from costmodel.estimate.error_model import Latencies, Situation, draw_factors
+from costmodel.estimate.normal import Z90
 from costmodel.hardware import Gpu
 from costmodel.plan.columns import Floats, LayoutColumns
 
@@ -102,12 +103,14 @@ class Draws:
 
 def estimates(plans: Sequence[PlanResult]) -> Callable[[str], Floats]:
     """Metric -> its estimate of each plan, shape `(len(plans), 1)`."""
-    return lambda name: np.array([plan.metrics[name] for plan in plans])[:, None]
+    return lambda name: np.array([plan_figure(plan, name) for plan in plans])[:, None]
 
 
 def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
     """Draws of the objective, larger is better, shape `(len(plans), DRAWS)`."""
     drawn, values = joint_draws(study, plans), estimates(plans)
+    if study.objective.metric == GOODPUT:
+        return _goodput(plans, drawn)
     sign = METRICS[study.objective.metric].sign
     if study.workload.request_rate_per_s is not None and sign > 0.0:
         # what comes is served by each that can, so that the time a request takes decides between equals
@@ -115,6 +118,25 @@ def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
         return np.asarray(values(study.objective.metric) * (1.0 - 1e-6 * took / took.max()))
     figures = {name: drawn.metric(name, values(name)) for name in looked_at(study)}
     return sign * expected(study, figures, np.ones(1))
+
+
+def _goodput(plans: Sequence[PlanResult], drawn: Draws) -> Floats:
+    """Draws of goodput: as its likely range says, more of it where steps turn out quicker, and at most what comes.
+
+    Between plans that serve all in time the time of a request decides.
+    """
+    quick = np.log(drawn.throughput_factor)
+    quick = (quick - quick.mean(axis=1, keepdims=True)) / np.maximum(quick.std(axis=1, keepdims=True), 1e-300)
+    values = estimates(plans)(GOODPUT)
+    found = [plan.breakdown.get("simulated", {}).get(GOODPUT) for plan in plans]
+    low, high = (
+        np.array([plan_figure(p, GOODPUT) if x is None else x[end] for p, x in zip(plans, found, strict=True)])[:, None]
+        for end in ("likely_low", "likely_high")
+    )
+    moved = values + quick / Z90 * np.where(quick > 0.0, high - values, values - low)
+    most = np.array([p.metrics["requests_per_s"] / p.metrics["gpus"] for p in plans])[:, None]
+    took = drawn.latencies.e2e_s
+    return np.asarray(np.clip(moved, 0.0, np.maximum(most, high)) * (1.0 - 1e-6 * took / took.max()))
 
 
 def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:

@@ -72,11 +72,11 @@ def _memory_bound(study: Study) -> float:
 
 
 def _mean_bound(field: str) -> Callable[[Study], float | None]:
-    """A limit on a latency: on its mean, unless the study asks for a share of single requests that keep it."""
+    """A limit on a latency: on its mean, unless the study is about single requests that keep it."""
 
     def bound(study: Study) -> float | None:
         limit: float | None = getattr(study.constraints, field)
-        return None if study.constraints.attainment_frac is not None else limit
+        return None if study.limits_single_requests else limit
 
     return bound
 

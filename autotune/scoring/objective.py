@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from autotune.metrics import COST, GPUS, METRICS, MINIMIZE, PER_GPU
+from autotune.metrics import COST, GOODPUT, GPUS, METRICS, MINIMIZE, PER_GPU
 from autotune.scoring.limits import JOINT_PROBABILITY, Limit, LimitCheck
 from autotune.study import Study
 from costmodel.estimate.result import Service
@@ -23,9 +23,14 @@ def usd_per_million(price_per_hour: Floats, tokens_per_s: Floats) -> Floats:
 
 
 def figure(service: Service, name: str, price_per_hour: Floats) -> Floats:
-    """A metric as a column, shape `(num_plans,)`; the price is of all GPUs of each plan, NaN where it is not known."""
+    """A metric as a column, shape `(num_plans,)`; the price is of all GPUs of each plan, NaN where it is not known.
+
+    Goodput is what it is if every request keeps the limits: only a simulation knows how many do.
+    """
     if name == COST:
         return usd_per_million(price_per_hour, service.total_tokens_per_s)
+    if name == GOODPUT:
+        return np.asarray(service.requests_per_s / service.gpus)
     column: Floats = getattr(service, name)
     return column
 
@@ -66,9 +71,16 @@ class Scored(Protocol):
     def p_meets(self) -> float: ...  # noqa: D102
 
 
+def plan_figure(plan: Scored, name: str) -> float:
+    """A metric of one plan; goodput that was not simulated is what it is if every request keeps the limits."""
+    if name == GOODPUT and name not in plan.metrics:
+        return plan.metrics["requests_per_s"] / plan.metrics["gpus"]
+    return plan.metrics[name]
+
+
 def plan_expected(study: Study, plan: Scored) -> float:
     """`expected` of one plan."""
-    figures = {name: np.array([plan.metrics[name]]) for name in looked_at(study)}
+    figures = {name: np.array([plan_figure(plan, name)]) for name in looked_at(study)}
     return float(expected(study, figures, np.array([plan.p_meets]))[0])
 
 
@@ -92,6 +104,8 @@ def ranking_value(study: Study, plan: Scored) -> float:
     return coarse + digit / (1.0 + plan.metrics["e2e_s"])
 
 
+QUICKER_FRAC = 1e-6
+"""By how much goodput counts as less for each second of a request's time: between knobs that gain alike it decides."""
 GAIN_BITS = 46
 """Of a gain that count, fourteen digits: where a rate is given all that serve it gain alike but for rounding, and then
 the first knobs are taken, not those with the luckier last digit."""
@@ -118,6 +132,9 @@ class Standing:
         """The standing of plans that were held against limits; prices as `figure`'s."""
         figures = {name: figure(service, name, price_per_hour) for name in looked_at(study)}
         gain = METRICS[study.objective.metric].sign * expected(study, figures, check.p_meets)
+        if study.objective.metric == GOODPUT:
+            # whoever takes the load may serve all of it in time: then the quicker knobs are taken
+            gain = gain / (1.0 + QUICKER_FRAC * service.e2e_s)
         over = np.maximum(check.excess, 0.0) / np.array([limit.size for limit in limits])[:, None]
         own = np.array([limit.code != JOINT_PROBABILITY for limit in limits])
         broken = over[own].max(axis=0)

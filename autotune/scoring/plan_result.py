@@ -44,6 +44,8 @@ class Violation:
     unit: str
 
 
+PERCENTILES = "percentiles"
+"""Part of a simulated plan's breakdown: every statistic of every latency, ms, by name (`ttft_p99_ms`)."""
 VARIANT = "|"
 """What begins the part of a key that tells results of one plan apart; no plan string has it."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from autotune.engines import engines_of
 from autotune.engines.service import Knobs
 from autotune.scoring.objective import ranking_name, ranking_value
-from autotune.scoring.plan_result import PlanResult, Violation
+from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation
 from autotune.space import Candidate
 from autotune.space.pool_plan import pools_from
 from autotune.storage import StudyHeader, TrialRecord
@@ -88,6 +88,7 @@ class Recorder:
                 "knobs": _fields(plan.knobs),
                 "violations": [_fields(v) for v in plan.violations],
                 "breakdown": dict(plan.breakdown),
+                **plan.breakdown.get(PERCENTILES, {}),
                 **({} if plan.gpu is None else {"gpu": plan.gpu}),
                 **({} if not plan.variant else {"variant": plan.variant}),
                 **({} if plan.pools is None else {"pools": asdict(plan.pools)}),

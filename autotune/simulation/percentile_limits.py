@@ -6,16 +6,16 @@ They are not the limits on means (`autotune.scoring.limits`): they are checked b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, log
+from math import isnan, log
 
 from autotune.scoring.plan_result import Violation
 from autotune.study import Study
-from autotune.study.sections import PERCENTILE_FIELDS
+from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
 from costmodel.estimate.normal import Z90, normal_cdf
 from costmodel.simulation.forecast import Forecast, Likely
 
 ATTAINMENT = "attainment_frac"
-TITLES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "end to end"}
+TITLES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class PercentileLimit:
     code: str
     """Its name in studies and results: `ttft_p99_ms`, `attainment_frac`."""
     latency: str
-    """`ttft`, `tpot` or `e2e`; empty: the share of requests that keep `bounds_s`."""
+    """`ttft`, `tpot`, `itl` or `e2e`; empty: the share of requests that keep `bounds_s`."""
     statistic: str
     bound: float
     """Seconds, or a share."""
@@ -56,14 +56,21 @@ class PercentileLimit:
         ttft_s, tpot_s, e2e_s = self.bounds_s
         return forecast.attainment(ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=e2e_s)
 
+    def sampling_error(self, forecast: Forecast) -> float | None:
+        """Half the 80 % interval that sampling a log leaves open of its figure, SI; None: the log was not sampled."""
+        if self.latency:
+            return forecast.sampling_error(self.latency, self.statistic)
+        ttft_s, tpot_s, e2e_s = self.bounds_s
+        return forecast.attainment_sampling_error(ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=e2e_s)
+
     def kept(self, likely: Likely) -> bool:
-        """Whether the expected figure keeps it."""
-        return likely.value <= self.bound if self.latency else likely.value >= self.bound
+        """Whether the expected figure keeps it; where no request has one (TPOT of single tokens), it is kept."""
+        return not (likely.value > self.bound if self.latency else likely.value < self.bound)
 
     def p_kept(self, likely: Likely) -> float:
         """Probability that it is kept, given the figure's likely range."""
         kept, end = self.kept(likely), likely.high if self.latency else likely.low
-        if likely.value == end or likely.value <= 0.0:
+        if likely.value == end or not likely.value > 0.0:
             return float(kept)
         if not self.latency:
             # a share that is the same at both ends of the likely range is sure; between them it is taken as linear
@@ -78,8 +85,13 @@ class PercentileLimit:
         if self.kept(likely):
             return None
         value, bound = likely.value * self.factor, self.bound * self.factor
-        excess = value - bound if self.latency else bound - value
-        return Violation(code=self.code, value=value, limit=bound, excess=min(excess, inf), unit=self.unit)
+        return Violation(code=self.code, value=value, limit=bound, excess=self.excess(likely), unit=self.unit)
+
+    def excess(self, likely: Likely) -> float:
+        """By how much it is broken, in `unit`; at most 0 where it is kept."""
+        if isnan(likely.value):
+            return 0.0
+        return (likely.value - self.bound) * self.factor * (1.0 if self.latency else -1.0)
 
 
 def _normal(z: float) -> float:
@@ -101,3 +113,17 @@ def percentile_limits(study: Study) -> tuple[PercentileLimit, ...]:
         share = PercentileLimit(code=ATTAINMENT, latency="", statistic="", bound=given.attainment_frac, bounds_s=bounds)
         found.append(share)
     return tuple(found)
+
+
+def request_bounds(study: Study) -> dict[str, float | None]:
+    """What a single request is held to, seconds by latency (`ttft_s`, `tpot_s`, `e2e_s`); None: to nothing.
+
+    The limit of that name, or else the bound of its highest percentile that is given: of the others nearly all are
+    asked to keep that.
+    """
+    found: dict[str, float | None] = {}
+    for latency in REQUEST_LATENCIES:
+        fields = (f"{latency}_s", *(f"{n}_{share}_s" for n, share in reversed(PERCENTILE_FIELDS) if n == latency))
+        given = (getattr(study.constraints, field) for field in fields)
+        found[f"{latency}_s"] = next((bound for bound in given if bound is not None), None)
+    return found

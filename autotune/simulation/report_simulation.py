@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
+from autotune.simulation.goodput import goodput, served_per_s
+from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits, request_bounds
+from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
 from autotune.study import Study
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Likely
@@ -19,8 +21,6 @@ TIMELINE_POINTS = 120
 CDF_POINTS = 101
 SWEEP_HALVINGS = 6
 """Of the interval in which a limit breaks: to 1 part in 64 of the rate at which a plan is full."""
-GROWN = 1.5
-"""TTFT of the last quarter of the requests over that of the first from which on the queue is said to grow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class BreakingLoad:
 def limits_of_requests(study: Study) -> tuple[PercentileLimit, ...]:
     """The limits that are held against requests: percentiles, and means unless single requests have to keep them."""
     found = percentile_limits(study)
-    if study.constraints.attainment_frac is not None:
+    if study.limits_single_requests:
         return found
     means = {"ttft": study.constraints.ttft_s, "tpot": study.constraints.tpot_s, "e2e": study.constraints.e2e_s}
     on_means = (
@@ -54,9 +54,9 @@ def simulation_document(
     """Everything that `autotune simulate` says, as one document; latencies in seconds."""
     forecast, limits = found.forecast, limits_of_requests(study)
     done = forecast.expected
-    kept_s = {name: getattr(study.constraints, f"{name}_s") for name in ("ttft", "tpot", "e2e")}
-    share = forecast.attainment(ttft_s=kept_s["ttft"], tpot_s=kept_s["tpot"], e2e_s=kept_s["e2e"])
-    rate = _served_per_s(done) if traffic.rate_per_s is None or _grows(done) else traffic.rate_per_s
+    share = forecast.attainment(**request_bounds(study))
+    good = goodput(study, traffic, found, gpus=1)
+    rate = served_per_s(done) if traffic.rate_per_s is None or queue_grows(done) else traffic.rate_per_s
     return {
         "study": study.name,
         "plan": plan.plan,
@@ -84,8 +84,8 @@ def simulation_document(
         ],
         "attainment": asdict(share),
         "served_requests_per_s": rate,
-        "goodput_requests_per_s": rate * share.value,
-        "goodput_requests_per_s_per_gpu": rate * share.value / plan.layout.gpus,
+        "goodput_requests_per_s": good.value,
+        "goodput_requests_per_s_per_gpu": good.value / plan.layout.gpus,
         "utilisation": found.utilisation,
         "preemptions": found.preemptions,
         "limited_by": _limited_by(found, limits),
@@ -106,7 +106,7 @@ def breaking_loads(study: Study, plan: PlanResult, limits: Sequence[PercentileLi
         return simulate_plan(own, plan, study_traffic(own, rate_per_s=rate), with_range=False)
 
     full = max(float(plan.metrics["requests_per_s"]), 1e-3)
-    while not _grows(at(full).forecast.expected):
+    while not queue_grows(at(full).forecast.expected):
         full *= 1.5
     out = []
     for limit in limits:
@@ -124,16 +124,9 @@ def _scaled(likely: Likely, factor: float) -> dict[str, float]:
     return {"value": likely.value * factor, "likely_low": likely.low * factor, "likely_high": likely.high * factor}
 
 
-def _served_per_s(done: Simulated) -> float:
-    served = done.served
-    ends = served.finish_s[np.isfinite(served.finish_s)]
-    lasted = float(ends.max(initial=0.0) - served.requests.arrival_s.min(initial=0.0))
-    return ends.size / lasted if lasted > 0.0 else 0.0
-
-
 def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit]) -> str:
     """What limits the plan under this traffic, in one sentence."""
-    if _grows(found.forecast.expected):
+    if queue_grows(found.forecast.expected):
         return "The plan is full: more requests come than it serves, and the queue in front of it grows."
     if found.preemptions:
         return f"KV cache runs out: {found.preemptions:,} requests were thrown out and computed again."
@@ -141,14 +134,6 @@ def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit]) -> str
     if broken:
         return f"{broken[0].title} breaks its limit although the plan serves all that comes."
     return "Nothing limits it yet: the plan serves all that comes, and every limit has room."
-
-
-def _grows(done: Simulated) -> bool:
-    """Whether first tokens take ever longer as requests come: more arrive than are served."""
-    ttft_s = done.served.ttft_s
-    part = max(ttft_s.size // 4, 1)
-    first, last = float(ttft_s[:part].mean()), float(ttft_s[-part:].mean())
-    return not last <= GROWN * first + GROWN * float(np.median(done.served.tpot_s))
 
 
 def _cdf(found: PlanSimulation, name: str) -> list[list[float]]:

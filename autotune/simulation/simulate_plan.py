@@ -14,6 +14,7 @@ from autotune.study import Study
 from costmodel.estimate.error_model import Correction, Situation
 from costmodel.simulation.forecast import Forecast, StepErrors, forecast
 from costmodel.simulation.requests import Requests
+from costmodel.simulation.sampled_windows import SampledWindows, sample_windows
 from costmodel.simulation.server import server_model
 from costmodel.simulation.simulate import Routing, ServerModel, Simulated, simulate, simulate_closed
 
@@ -21,6 +22,9 @@ REQUESTS = 2000
 """Requests that a search simulates for each plan where no log gives them: 16 that count lie beyond p99."""
 REQUESTS_OF_ONE = 4000
 """The same of a plan that is looked at alone."""
+LONG_LOG = 20_000
+"""Requests of a log from which on a search simulates a sample of it."""
+LEAST_WARM_UP_S, MOST_WARM_UP_S = 10.0, 300.0
 WARM_UP_FRAC = 0.2
 """Share of drawn requests that fill the servers first and are not counted."""
 
@@ -39,9 +43,24 @@ class Traffic:
     """The first request that counts: those before it fill the servers."""
     recorded: bool
     """Whether a log gives the requests, so that their times and lengths are not drawn."""
+    sample: SampledWindows | None = None
+    """Of a long log, what of it is simulated."""
+
+    def sampled(self, request_s: float) -> Traffic:
+        """A long log by windows that stand for it; anything else as it is.
+
+        Args:
+            request_s: seconds that requests take, of most plans: twice that is each window's warm-up.
+        """
+        if not self.recorded or len(self.requests) < LONG_LOG:
+            return self
+        warm_up_s = min(max(2.0 * request_s, LEAST_WARM_UP_S), MOST_WARM_UP_S)
+        return replace(self, sample=sample_windows(self.requests, warm_up_s))
 
     def serve(self, model: ServerModel, *, timeline: bool = False) -> Simulated:
         """All requests through a plan; those that count are kept."""
+        if self.sample is not None:
+            return simulate(model, self.sample.requests).sampled(self.sample)
         own = self.requests
         if self.rate_per_s is None:
             done = simulate_closed(
@@ -123,7 +142,7 @@ def simulate_plan(
     found = forecast(model, errors, traffic.serve)
     done = found.expected
     begin, end = done.served.requests.arrival_s.min(initial=np.inf), np.nanmax(done.served.finish_s, initial=0.0)
-    lasted = max(float(end - min(begin, 0.0)), 1e-9)
+    lasted = max(float(end - min(begin, 0.0)), 1e-9) if traffic.sample is None else traffic.sample.simulated_s
     return PlanSimulation(
         forecast=found,
         utilisation=min(done.busy_s / lasted / model.replicas, 1.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autotune.metrics import MAXIMIZE, OF_CLUSTERS, PER_GPU
+from autotune.metrics import GOODPUT, MAXIMIZE, OF_CLUSTERS, PER_GPU
 from autotune.study.question import Study
 from autotune.study.sections import Objective
 from costmodel.errors import InputError
@@ -63,6 +63,9 @@ def in_place(study: Study, *, pools: bool = False) -> Study:
     own = on_cluster(study, study.cluster)
     if study.objective.metric in OF_CLUSTERS:
         said.append(f"{study.objective.metric} is throughput per GPU here: all plans have the same GPUs at one price")
+        own = replace(own, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
+    if study.objective.metric == GOODPUT:
+        said.append(f"{GOODPUT} is throughput per GPU here, and the limits are on means")
         own = replace(own, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
     return replace(
         own,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotune.metrics import GOODPUT
 from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.sections import Baseline, Constraints, EngineOptions, Objective, Search, Workload
 from autotune.study.wider_search import WiderSearch
@@ -42,3 +43,8 @@ class Study:
     """The same of `switch` and `retune`, which say nothing about how plans are ranked."""
     overrides: tuple[str, ...] = ()
     """The `--set` settings that made it of its file, as they were given."""
+
+    @property
+    def limits_single_requests(self) -> bool:
+        """Whether `ttft_ms`, `tpot_ms` and `e2e_ms` are limits that single requests keep or not, and none on means."""
+        return self.constraints.attainment_frac is not None or self.objective.metric == GOODPUT

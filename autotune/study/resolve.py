@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autotune.engines import ANY, ENGINES, engines_of, listed
-from autotune.metrics import OBJECTIVES
+from autotune.metrics import GOODPUT, OBJECTIVES
 from autotune.study.engine_hardware import engines_that_run, multiplied_in
 from autotune.study.field_types import IntRange, assumptions
 from autotune.study.operation import Switch
@@ -118,7 +118,9 @@ def longest_prompt(workload: WorkloadTable) -> int:
 def _workload(table: StudyTable, given: Mapping[str, Any], arch: Arch, said: list[str]) -> Workload:
     workload = _as(Workload, table.workload, longest_prompt=longest_prompt(table.workload))
     constraints = table.constraints
-    simulated = any(getattr(constraints, f"{name}_{share}_s") is not None for name, share in PERCENTILE_FIELDS)
+    simulated = table.objective.maximize == GOODPUT or any(
+        getattr(constraints, f"{name}_{share}_s") is not None for name, share in PERCENTILE_FIELDS
+    )
     counts = (simulated or constraints.attainment_frac is not None) and workload.request_rate_per_s is not None
     skipped = (*(() if arch.is_moe else ("expert_skew",)), *(() if counts else ("arrival_cv",)))
     said += assumptions("workload", workload, given, skipped)
@@ -143,7 +145,9 @@ def _objective(table: StudyTable, said: list[str]) -> Objective:
     if metric is None:
         metric = next(iter(OBJECTIVES))
         said.append(f"objective not given: maximize {metric}")
-    if table.workload.request_rate_per_s is not None and OBJECTIVES[metric] == "maximize":
+    if metric == GOODPUT:
+        said.append(f"objective {metric}: ttft_ms, tpot_ms and e2e_ms are limits on single requests, not on means")
+    elif table.workload.request_rate_per_s is not None and OBJECTIVES[metric] == "maximize":
         said.append(
             f"objective {metric} at a given request rate: every plan that takes the load serves alike; ranked by "
             "P(meets), then by the time a request takes"

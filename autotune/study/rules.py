@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from autotune.study.sections import PERCENTILE_FIELDS
+from autotune.metrics import GOODPUT
+from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
 from costmodel.arch import Arch
 from costmodel.errors import Problem
 
@@ -52,22 +53,28 @@ def between_fields(document: Mapping[str, Any]) -> list[Problem]:
 
 
 def _percentiles(document: Mapping[str, Any]) -> list[Problem]:
-    """Percentiles are of requests that come in some way, and are simulated on one kind of replica."""
+    """Percentiles and goodput are of requests that come in some way, and are simulated on one kind of replica."""
     constraints, workload = _table(document, "constraints"), _table(document, "workload")
     names = [f"{latency}_{share}_ms" for latency, share in PERCENTILE_FIELDS]
-    given = [name for name in (*names, "attainment_frac") if name in constraints]
+    given = [f"constraints.{name}" for name in (*names, "attainment_frac") if name in constraints]
+    goodput = _table(document, "objective").get("maximize") == GOODPUT
+    given += ["objective.maximize"] if goodput else []
     problems = []
     if given and not {"request_rate_per_s", "concurrency"} & workload.keys():
-        message = (
-            "needs workload.request_rate_per_s or workload.concurrency: percentiles are over requests under a load"
-        )
-        problems.append(_problem(f"constraints.{given[0]}", message))
-    if "attainment_frac" in constraints and not {"ttft_ms", "tpot_ms", "e2e_ms"} & constraints.keys():
+        message = "needs workload.request_rate_per_s or workload.concurrency: it is about requests under a load"
+        problems.append(_problem(given[0], message))
+    means = {f"{latency}_ms" for latency in REQUEST_LATENCIES}
+    if "attainment_frac" in constraints and not means & constraints.keys():
         message = "needs ttft_ms, tpot_ms or e2e_ms: the share is of requests that keep them"
         problems.append(_problem("constraints.attainment_frac", message))
+    bounds = means | {f"{latency}_{share}_ms" for latency, share in PERCENTILE_FIELDS if latency in REQUEST_LATENCIES}
+    if goodput and not bounds & constraints.keys():
+        message = f"needs ttft_ms, tpot_ms or e2e_ms in constraints: {GOODPUT} counts requests that keep them"
+        problems.append(_problem("objective.maximize", message))
     if given and _table(document, "search").get("disaggregated", "off") != "off":
-        message = f"must be off with constraints.{given[0]}: disaggregated plans are not simulated"
-        problems.append(_problem("search.disaggregated", message))
+        problems.append(
+            _problem("search.disaggregated", f"must be off with {given[0]}: disaggregated plans are not simulated")
+        )
     if "arrivals" in workload and "request_rate_per_s" not in workload:
         problems.append(_problem("workload.arrivals", "needs workload.request_rate_per_s"))
     return problems

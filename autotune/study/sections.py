@@ -21,8 +21,12 @@ DEFAULT_MEMORY_UTILIZATION = 0.9
 DEFAULT_MAX_NUM_SEQS = 1024
 """What vLLM's server starts with on GPUs of 70 GiB and more."""
 MAX_CLUSTERS = 64
-PERCENTILE_FIELDS = tuple((name, share) for name in ("ttft", "tpot", "e2e") for share in ("p50", "p90", "p95", "p99"))
+PERCENTILE_FIELDS = tuple(
+    (name, share) for name in ("ttft", "tpot", "itl", "e2e") for share in ("p50", "p90", "p95", "p99")
+)
 """Latency and percentile of the limits that are simulated: fields `{latency}_{percentile}_s` of `Constraints`."""
+REQUEST_LATENCIES = ("ttft", "tpot", "e2e")
+"""Latencies that each request has one of."""
 
 if TYPE_CHECKING:
     Maximized: TypeAlias = str
@@ -112,7 +116,8 @@ class Workload(WorkloadTable):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
     """Limits of a plan, each optional. `ttft_ms`, `tpot_ms` and `e2e_ms` are on means over requests, unless
-    `attainment_frac` is given; those with p50, p90, p95 or p99 in their name are on percentiles over requests."""
+    `attainment_frac` is given or goodput is maximized; those with p50, p90, p95 or p99 in their name are on percentiles
+    over requests, or, of `itl`, over the gaps between the tokens of all requests."""
 
     __pydantic_config__ = ft.TABLE
     ttft_s: ft.PositiveMs | None = ft.entry(
@@ -144,6 +149,18 @@ class Constraints:
     )
     tpot_p99_s: ft.PositiveMs | None = ft.entry(
         "time per output token of a request of 99 % of the requests at most, ms; simulated", None, key="tpot_p99_ms"
+    )
+    itl_p50_s: ft.PositiveMs | None = ft.entry(
+        "gap between two tokens of a request of 50 % of all gaps at most, ms; simulated", None, key="itl_p50_ms"
+    )
+    itl_p90_s: ft.PositiveMs | None = ft.entry(
+        "gap between two tokens of a request of 90 % of all gaps at most, ms; simulated", None, key="itl_p90_ms"
+    )
+    itl_p95_s: ft.PositiveMs | None = ft.entry(
+        "gap between two tokens of a request of 95 % of all gaps at most, ms; simulated", None, key="itl_p95_ms"
+    )
+    itl_p99_s: ft.PositiveMs | None = ft.entry(
+        "gap between two tokens of a request of 99 % of all gaps at most, ms; simulated", None, key="itl_p99_ms"
     )
     e2e_p50_s: ft.PositiveMs | None = ft.entry(
         "time from arrival to the last token of 50 % of the requests at most, ms; simulated", None, key="e2e_p50_ms"
@@ -186,7 +203,10 @@ class ObjectiveTable:
 
     __pydantic_config__ = ft.TABLE
     maximize: Maximized | None = ft.entry(
-        "metric to make as large as possible; the default is total_tokens_per_s_per_gpu", None
+        "metric to make as large as possible; the default is total_tokens_per_s_per_gpu. "
+        "goodput_requests_per_s_per_gpu counts the requests that keep all of ttft_ms, tpot_ms and e2e_ms at once "
+        "(where one is not given, the bound of its highest percentile that is); simulated, so that it needs a load",
+        None,
     )
     minimize: Minimized | None = ft.entry(
         "metric to make as small as possible: seconds, US dollars (every GPU type needs a price), or the GPU count "

@@ -13,7 +13,7 @@ from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
 from autotune.scoring.objective import ranking_value
-from autotune.scoring.plan_result import PlanResult, plan_key, relative_excess
+from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key, relative_excess
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.simulation import percentile_limits, study_traffic
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
@@ -22,7 +22,13 @@ from autotune.storage import Store
 from autotune.study import Baseline, Study, cluster_of
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
 from autotune.tuning.executor import Executor
-from autotune.tuning.simulate_ranking import SimulatedRanking, simulate_ranking, with_percentiles
+from autotune.tuning.simulate_ranking import (
+    SimulatedRanking,
+    is_simulated,
+    may_keep,
+    simulate_ranking,
+    with_percentiles,
+)
 from autotune.tuning.study_space import covered, study_space
 from costmodel.errors import InputError, Problem
 
@@ -109,19 +115,26 @@ def tune(
     recorder = Recorder.of(study, space.candidates)
     pooled, pools = disaggregated_plans(study, records, store, recorder)
     missing = [c for c in space.candidates if plan_key(c) not in plans]
+    simulated = is_simulated(study)
     keep, scored = keeper(store, recorder), 0
-    for batch, _ in _batches(study, missing, plans, keep, executor or Executor(jobs=jobs), progress):
+    # a trial appears whole and once: where plans are simulated, none is stored before it is known which of them
+    batches = _batches(study, missing, plans, len if simulated else keep, executor or Executor(jobs=jobs), progress)
+    for batch, _ in batches:
         plans.update((p.key, p) for p in batch)
         scored += len(batch)
     ranked, infeasible = rank(study, [*plans.values(), *pooled.values()])
     by_percentile: SimulatedRanking | None = None
-    if limits := percentile_limits(study):
-        by_percentile = simulate_ranking(study, ranked, progress=progress)
-        ranked, (_, infeasible) = by_percentile.ranked, rank(study, [*by_percentile.broken, *infeasible])
+    if simulated:
+        asked = [p for p in plans.values() if PERCENTILES in p.breakdown or may_keep(study, p)]
+        by_percentile = simulate_ranking(study, asked, keep=lambda plan: keep([plan]), progress=progress)
+        keep(list(plans.values()))
+        known = {p.key for p in asked}
+        others = [p for p in infeasible if p.key not in known]
+        ranked, (_, infeasible) = by_percentile.ranked, rank(study, [*by_percentile.broken, *others])
         if baseline is not None and baseline.result is not None:
-            own = with_percentiles(study, baseline.result, limits, study_traffic(study))
+            own = with_percentiles(study, baseline.result, percentile_limits(study), study_traffic(study))
             baseline = replace(baseline, result=own)
-    known = None if baseline is None else baseline.result
+    base = None if baseline is None else baseline.result
     return TuneResult(
         study=study,
         complete=len(plans) == len(space.candidates),
@@ -129,7 +142,7 @@ def tune(
         ranked=ranked,
         infeasible=infeasible,
         baseline=baseline,
-        confidence=confidence(study, ranked or infeasible, known),
+        confidence=confidence(study, ranked or infeasible, base),
         scored_now=scored + (0 if pools is None else pools.scored_now),
         elapsed_s=time.perf_counter() - start,
         storage=None if store is None else store.location,

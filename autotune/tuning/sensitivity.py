@@ -112,6 +112,7 @@ def sensitivity(
     """How the winner of `result` fares when the study is off.
 
     None where no plan is feasible, or the winner is none of `result.space`: nothing to score it by is known here.
+    None, too, where the ranking was simulated: points are scored by means.
 
     Args:
         result: from `tune`.
@@ -124,7 +125,7 @@ def sensitivity(
     if list(factors) != sorted(set(factors)) or min(factors, default=0.0) <= 0.0 or 1.0 not in factors:
         raise ValueError(f"factors must be positive, ascending and hold 1, got {tuple(factors)}")
     known = {plan_key(c): c for c in result.space.candidates}
-    if not result.ranked or result.ranked[0].plan not in known:
+    if not result.ranked or result.ranked[0].plan not in known or result.by_percentile is not None:
         return None
     scored = (known[p.plan] for p in (*result.ranked, *result.infeasible) if p.plan in known)
     pool = tuple(islice(scored, MOST_PLANS))

@@ -1,21 +1,37 @@
-"""Limits on percentiles, kept by the search exactly: plans are simulated in the order of what they can at best reach.
+"""Limits on percentiles, and goodput, kept by the search exactly: plans are simulated in the order of what they can at
+best reach.
 
-A simulation can only lower what a plan stands for: it may break a limit on percentiles, and the probability to keep
-them multiplies what can be expected of it. So the place of a plan by means is a bound, and once so many plans as are
-wanted stand above the bound of the next one, no plan that is left can be among them.
+A simulation can only lower what a plan stands for: it may break a limit on percentiles, the probability to keep them
+multiplies what can be expected of it, and of the requests that come not all may keep their limits. So the place of a
+plan by means is a bound, and once so many plans as are wanted stand above the bound of the next one, no plan that is
+left can be among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
+from typing import Any
 
-from autotune.scoring.limits import JOINT_PROBABILITY
+from autotune.metrics import GOODPUT
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED
 from autotune.scoring.objective import ranking_value
-from autotune.scoring.plan_result import PlanResult, Violation, relative_excess
-from autotune.simulation import PercentileLimit, Traffic, percentile_limits, simulate_plan, study_traffic
+from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, relative_excess
+from autotune.simulation import (
+    PercentileLimit,
+    Traffic,
+    goodput,
+    percentile_limits,
+    queue_grows,
+    simulate_plan,
+    study_traffic,
+)
 from autotune.study import Study
+from costmodel.simulation.forecast import LATENCIES, STATISTICS, Forecast, Likely
 
+LONG_REQUESTS = 0.9
+"""Share of the plans whose requests take at most what a sample's warm-up is measured by."""
 WANTED = 10
 """Plans that are ranked under limits on percentiles."""
 
@@ -31,36 +47,84 @@ class SimulatedRanking:
     simulated: int
     left: int
     """Plans that were not simulated, as what they reach at best is less than what the last of `ranked` does."""
+    sampled: str = ""
+    """What of a long log was simulated; empty: all of it."""
+
+
+def is_simulated(study: Study) -> bool:
+    """Whether plans have to be simulated to be ranked."""
+    return bool(percentile_limits(study)) or study.objective.metric == GOODPUT
+
+
+def may_keep(study: Study, plan: PlanResult) -> bool:
+    """Whether a plan is worth simulating: it keeps every limit on means.
+
+    Under a log it may also fall short of the log's fullest bin: how that ends for its requests is what is simulated.
+    """
+    over_bin = study.workload.recorded is not None and {v.code for v in plan.violations} == {LOAD_SERVED}
+    return plan.feasible or over_bin
 
 
 def simulate_ranking(
     study: Study,
-    ranked: Sequence[PlanResult],
+    plans: Sequence[PlanResult],
     *,
     wanted: int = WANTED,
+    keep: Callable[[PlanResult], object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulatedRanking:
-    """The best `wanted` of plans that keep the limits on means, best first, under the limits on percentiles too."""
-    limits, traffic = percentile_limits(study), study_traffic(study)
+    """The best `wanted` of plans that `may_keep` every limit, best first, under what is simulated too.
+
+    A plan that was simulated before is taken as it is; `keep` is called with every other as soon as it is simulated.
+    """
+    limits, traffic = percentile_limits(study), search_traffic(study, plans)
+    at_best = {plan.key: _at_best(study, plan, traffic) for plan in plans}
     kept: list[PlanResult] = []
     broken: list[PlanResult] = []
-    for number, plan in enumerate(ranked):
-        if len(kept) >= wanted and _order(study, kept[wanted - 1]) <= _order(study, plan):
+    for number, plan in enumerate(sorted(plans, key=lambda p: (at_best[p.key], p.plan))):
+        if len(kept) >= wanted and _order(study, kept[wanted - 1]) <= at_best[plan.key]:
             break
         if progress is not None:
-            progress(number, len(ranked))
-        checked = with_percentiles(study, plan, limits, traffic)
+            progress(number, len(plans))
+        checked = plan
+        if PERCENTILES not in plan.breakdown:
+            checked = with_percentiles(study, plan, limits, traffic)
+            if keep is not None:
+                keep(checked)
         (kept if checked.feasible else broken).append(checked)
         kept.sort(key=lambda p: (_order(study, p), p.plan))
     done = len(kept) + len(broken)
-    return SimulatedRanking(ranked=tuple(kept[:wanted]), broken=tuple(broken), simulated=done, left=len(ranked) - done)
+    return SimulatedRanking(
+        ranked=tuple(kept[:wanted]),
+        broken=tuple(broken),
+        simulated=done,
+        left=len(plans) - done,
+        sampled="" if traffic.sample is None else traffic.sample.words(),
+    )
+
+
+def search_traffic(study: Study, plans: Sequence[PlanResult]) -> Traffic:
+    """What every plan of a search is simulated under: of a long log windows that stand for it."""
+    taken = sorted(plan.metrics["e2e_s"] for plan in plans)
+    return study_traffic(study).sampled(taken[int(LONG_REQUESTS * (len(taken) - 1))] if taken else 0.0)
 
 
 def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[PercentileLimit], traffic: Traffic) -> PlanResult:
-    """The plan held against limits on percentiles too: its figures, what it breaks, and how probably it keeps all."""
+    """The plan held against what is simulated: its figures, what it breaks, and how probably it keeps all.
+
+    A sample of a log says too little of a plan whose queue grows in a window: it begins each with an empty server. What
+    such a plan breaks it breaks; where it seems to keep all, the whole log is simulated.
+    """
     simulation = simulate_plan(study, plan, traffic)
+    if (
+        traffic.sample is not None
+        and queue_grows(simulation.forecast.expected)
+        and all(limit.kept(limit.figure(simulation.forecast)) for limit in limits)
+    ):
+        return with_percentiles(study, plan, limits, replace(traffic, sample=None))
     figures = {limit.code: limit.figure(simulation.forecast) for limit in limits}
-    p_kept, violations = plan.p_meets, list(plan.violations)
+    waived = LOAD_SERVED if may_keep(study, plan) and not plan.feasible else ""
+    p_kept, violations = plan.p_meets, [v for v in plan.violations if v.code != waived]
     for limit in limits:
         p_kept *= limit.p_kept(figures[limit.code])
         found = limit.violation(figures[limit.code])
@@ -71,26 +135,50 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
         violations.append(
             Violation(code=JOINT_PROBABILITY, value=p_kept, limit=least, excess=excess, unit="probability")
         )
-    margins = {
-        limit.code: (figures[limit.code].value - limit.bound) * limit.factor * (1.0 if limit.latency else -1.0)
-        for limit in limits
-    }
-    shown = {
-        limit.code: {
-            "value": figures[limit.code].value * limit.factor,
-            "likely_low": figures[limit.code].low * limit.factor,
-            "likely_high": figures[limit.code].high * limit.factor,
-        }
-        for limit in limits
-    }
+    margins = {code: excess for code, excess in plan.margins.items() if code != waived}
+    margins |= {limit.code: limit.excess(figures[limit.code]) for limit in limits}
+    if JOINT_PROBABILITY in margins:
+        margins[JOINT_PROBABILITY] = least - p_kept
+    shown = {limit.code: _shown(figures[limit.code], limit.factor) for limit in limits}
+    for limit in limits:
+        if (error := limit.sampling_error(simulation.forecast)) is not None:
+            shown[limit.code]["sampling_error"] = error * limit.factor
+    metrics: Mapping[str, float] = plan.metrics
+    if study.objective.metric == GOODPUT:
+        good = goodput(study, traffic, simulation, gpus=round(plan.metrics["gpus"]))
+        metrics, shown = {**metrics, GOODPUT: good.value}, {**shown, GOODPUT: _shown(good, 1.0)}
     return replace(
         plan,
         feasible=not violations,
         violations=tuple(sorted(violations, key=lambda v: (v.code == JOINT_PROBABILITY, -relative_excess(v), v.code))),
-        margins={**plan.margins, **margins},
+        margins=margins,
+        metrics=metrics,
         p_meets=p_kept,
-        breakdown={**plan.breakdown, "simulated": shown},
+        breakdown={**plan.breakdown, "simulated": shown, PERCENTILES: _percentiles(simulation.forecast)},
     )
+
+
+def _shown(likely: Likely, factor: float) -> dict[str, float]:
+    return {"value": likely.value * factor, "likely_low": likely.low * factor, "likely_high": likely.high * factor}
+
+
+def _percentiles(forecast: Forecast) -> dict[str, Any]:
+    """Every statistic of every latency as expected, ms: `ttft_p99_ms`."""
+    return {
+        f"{name}_{statistic}_ms": 1e3 * forecast.latency(name, statistic).value
+        for name in LATENCIES
+        for statistic in STATISTICS
+    }
+
+
+def _at_best(study: Study, plan: PlanResult, traffic: Traffic) -> float:
+    """What sorts a plan before it is simulated: its place can only be behind it."""
+    if study.objective.metric != GOODPUT:
+        return _order(study, plan)
+    if traffic.rate_per_s is None:
+        return -inf  # how many a closed loop serves is known once it is simulated
+    best = traffic.rate_per_s / plan.metrics["gpus"]
+    return _order(study, replace(plan, metrics={**plan.metrics, GOODPUT: best}))
 
 
 def _order(study: Study, plan: PlanResult) -> float:

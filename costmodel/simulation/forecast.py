@@ -15,11 +15,14 @@ import numpy as np
 from costmodel.estimate.error_model import TARGET_CORRELATION, Correction
 from costmodel.estimate.normal import Z90
 from costmodel.plan.columns import Floats
-from costmodel.simulation.served import PERCENTILES, Served, percentile
+from costmodel.simulation.served import PERCENTILES, Figures, Served
 from costmodel.simulation.simulate import ServerModel, Simulated
 
 STATISTICS = ("mean", *(f"p{share}" for share in PERCENTILES))
-LATENCIES = ("ttft", "tpot", "e2e")
+REQUEST_LATENCIES = ("ttft", "tpot", "e2e")
+"""Those that each request has one of."""
+LATENCIES = ("ttft", "tpot", "itl", "e2e")
+"""`itl` is of the gaps between tokens, of which a request has many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,32 +78,44 @@ class Forecast:
     errors: StepErrors
 
     def latency(self, name: str, statistic: str) -> Likely:
-        """Mean or percentile over requests of `ttft`, `tpot` or `e2e`, seconds."""
+        """Mean or percentile of one of `LATENCIES`, seconds: over requests; of `itl` over the gaps between tokens."""
         value, low, high = (
-            _statistic(_values(run.served, name, self.errors.first), statistic)
+            _figures(run, name, self.errors.first).statistic(statistic)
             for run in (self.expected, self.quick, self.slow)
         )
-        own = {"ttft": 1.0, "tpot": 0.0, "e2e": 0.0}[name]
+        own = 1.0 if name == "ttft" else 0.0
         if name == "e2e":
-            own = _statistic(_values(self.expected.served, "ttft", self.errors.first), statistic) / max(value, 1e-12)
-        return _widened(value, low, high, Z90 * self.errors.first_log_sd * min(own, 1.0))
+            first = _figures(self.expected, "ttft", self.errors.first).statistic(statistic)
+            own = min(first / max(value, 1e-12), 1.0)
+        return _widened(value, low, high, Z90 * self.errors.first_log_sd * own)
 
     def attainment(self, *, ttft_s: float | None, tpot_s: float | None, e2e_s: float | None) -> Likely:
         """Share of requests that keep all limits at once; None is no limit."""
 
-        def kept(run: Simulated, first: float) -> float:
-            ttft, tpot, e2e = (_values(run.served, name, first) for name in LATENCIES)
-            good = np.isfinite(run.served.finish_s)
-            for values, limit in ((ttft, ttft_s), (tpot, tpot_s), (e2e, e2e_s)):
-                if limit is not None:
-                    good = good & (values <= limit)
-            return float(good.mean()) if good.size else float("nan")
-
-        own = np.exp(Z90 * self.errors.first_log_sd)
-        first = self.errors.first
-        return Likely(
-            value=kept(self.expected, first), low=kept(self.slow, first * own), high=kept(self.quick, first / own)
+        limits = (ttft_s, tpot_s, e2e_s)
+        first, own = self.errors.first, float(np.exp(Z90 * self.errors.first_log_sd))
+        value, low, high = (
+            _kept(run, moved, limits).statistic("mean")
+            for run, moved in ((self.expected, first), (self.slow, first * own), (self.quick, first / own))
         )
+        return Likely(value=value, low=low, high=high)
+
+    def sampling_error(self, name: str, statistic: str) -> float | None:
+        """Half the 80 % interval that sampling a log leaves open of `latency`, seconds; None: nothing was sampled."""
+        found, sample = _figures(self.expected, name, self.errors.first), self.expected.sample
+        if sample is None or found.window is None or found.weights is None:
+            return None
+        return sample.error(found.window, found.weights, found.values, statistic)
+
+    def attainment_sampling_error(
+        self, *, ttft_s: float | None, tpot_s: float | None, e2e_s: float | None
+    ) -> float | None:
+        """The same of `attainment`, as a share."""
+        found = _kept(self.expected, self.errors.first, (ttft_s, tpot_s, e2e_s))
+        sample = self.expected.sample
+        if sample is None or found.window is None or found.weights is None:
+            return None
+        return sample.error(found.window, found.weights, found.values, "mean")
 
 
 def forecast(model: ServerModel, errors: StepErrors, run: Callable[[ServerModel], Simulated]) -> Forecast:
@@ -111,16 +126,42 @@ def forecast(model: ServerModel, errors: StepErrors, run: Callable[[ServerModel]
     return Forecast(expected=expected, quick=quick, slow=slow, errors=errors)
 
 
-def _values(served: Served, name: str, first: float) -> Floats:
-    """One latency of every request, seconds."""
+def _latency(served: Served, name: str, first: float) -> Floats:
+    """One latency of every request, seconds; TPOT of a request of one token is 0."""
     if name == "tpot":
-        return served.tpot_s[served.requests.output > 1]
+        return served.tpot_s
     moved = served.ttft_s * first
     return moved if name == "ttft" else served.e2e_s + (moved - served.ttft_s)
 
 
-def _statistic(values: Floats, statistic: str) -> float:
-    return float(values.mean()) if statistic == "mean" else percentile(values, float(statistic[1:]))
+def _figures(run: Simulated, name: str, first: float) -> Figures:
+    """One latency of whatever has it, seconds."""
+    if name == "itl":
+        lengths, counts, ends_s = run.gaps.pieces()
+        if run.sample is None:
+            return Figures(values=lengths, weights=counts)
+        window = run.sample.window_at(ends_s)
+        kept = window >= 0
+        window = window[kept]
+        return Figures(values=lengths[kept], weights=counts[kept] * run.sample.weight[window], window=window)
+    found = _of_requests(run, _latency(run.served, name, first))
+    return found.where(run.served.requests.output > 1) if name == "tpot" else found
+
+
+def _kept(run: Simulated, first: float, limits_s: tuple[float | None, ...]) -> Figures:
+    """1 for every request that keeps the limits on `REQUEST_LATENCIES`, 0 for the others; None is no limit."""
+    good = np.isfinite(run.served.finish_s)
+    for name, limit in zip(REQUEST_LATENCIES, limits_s, strict=True):
+        if limit is not None:
+            good = good & (_latency(run.served, name, first) <= limit)
+    return _of_requests(run, good.astype(np.float64))
+
+
+def _of_requests(run: Simulated, values: Floats) -> Figures:
+    """A figure of every request, with what it stands for."""
+    if run.sample is None or run.window is None:
+        return Figures(values=values)
+    return Figures(values=values, weights=run.sample.weight[run.window], window=run.window)
 
 
 def _widened(value: float, low: float, high: float, own: float) -> Likely:

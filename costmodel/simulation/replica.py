@@ -19,6 +19,7 @@ from costmodel.simulation.policies import Policy
 from costmodel.simulation.state import Cell, CellLimits, Lane, Request
 from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.step_time import decode_pace, step_s, until_bend
+from costmodel.simulation.token_gaps import GapRecorder
 
 UNEVEN = 1.05
 """Requests of a micro-batch over those of the mean one, at most: another one takes who waits."""
@@ -34,6 +35,19 @@ class Counters:
     preemptions: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Steps of decoding that follow each other, each longer than the one before."""
+
+    count: int
+    first_s: float
+    slope_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.count * self.first_s + 0.5 * self.slope_s * self.count * (self.count - 1)
+
+
 class Replica:
     """A server of one plan: `offer` it requests in the order of their arrival, then `advance`."""
 
@@ -43,6 +57,8 @@ class Replica:
         policy: Policy,
         limits: CellLimits,
         on_finish: Callable[[Request], object] | None = None,
+        *,
+        timeline: bool = False,
     ) -> None:
         self.table, self.policy, self.limits = table, policy, limits
         # whoever waits is taken by the next micro-batch of its rank
@@ -51,8 +67,11 @@ class Replica:
         self.cells = [cell for lane in self.lanes for cell in lane.cells]
         self._ranks = [[lane.cells[rank] for lane in self.lanes] for rank in range(table.ranks)]
         self.counters = Counters()
+        self.gaps = GapRecorder()
         self.timeline: list[tuple[float, int, int, float]] = []
-        """After every event: seconds, requests that decode, that wait or are prefilled, cache tokens held."""
+        """After every event, where it is asked for: seconds, requests that decode, that wait or are prefilled, cache
+        tokens held."""
+        self._keeps_timeline = timeline
         self._free_s = 0.0
         """When the first stage can take a micro-batch."""
         self._leaves_s = 0.0
@@ -194,9 +213,9 @@ class Replica:
             cell.tokens = cell.sampled = 0
         handed = ends + table.handover_steps * self._following_s(lane, finished)
         if mixes:
-            self._decoded(lane, 1, handed)
+            self._decoded(lane, now, _Steps(1, seconds), handed)
         for cell, request in finished:
-            self._begin(lane, cell, request, handed)
+            self._begin(lane, cell, request, ends, handed)
         self._note(ends)
 
     def _following_s(self, lane: Lane, finished: list[tuple[Cell, Request]]) -> float:
@@ -261,8 +280,8 @@ class Replica:
             self._free_s += seconds
             self._leaves_s += seconds
         for each in lanes:
-            each.ready_s += seconds
-            self._decoded(each, count, each.ready_s + table.handover_steps * last)
+            began, each.ready_s = each.ready_s, each.ready_s + seconds
+            self._decoded(each, began, _Steps(count, first, slope), each.ready_s + table.handover_steps * last)
         self._note(now + seconds)
 
     def _pace(self, lanes: list[Lane]) -> tuple[float, float]:
@@ -274,10 +293,11 @@ class Replica:
             return stages
         return max(stages, max(decode_pace(table, lane.cells, through=True) for lane in lanes))
 
-    def _decoded(self, lane: Lane, steps: int, handed_s: float) -> None:
-        """A lane's sequences have decoded so many steps; those that are through leave."""
-        grown = steps * self.table.accepted_tokens
-        lane.decoded += steps
+    def _decoded(self, lane: Lane, began_s: float, steps: _Steps, handed_s: float) -> None:
+        """A lane's sequences have decoded for some steps; those that are through leave."""
+        self._note_gaps(lane, began_s, steps)
+        grown = steps.count * self.table.accepted_tokens
+        lane.decoded += steps.count
         for cell in lane.cells:
             if cell.decoding:
                 cell.context += grown * cell.decoding
@@ -289,6 +309,17 @@ class Replica:
             if request.epoch == epoch:
                 self._leave(lane, cell, request)
                 self._finish(request, handed_s)
+        left = lane.decoding
+        lane.since = [(left, began_s + steps.seconds)] if left else []
+
+    def _note_gaps(self, lane: Lane, began_s: float, steps: _Steps) -> None:
+        """What the lane's sequences waited for the tokens of these steps."""
+        ends_s = began_s + steps.first_s
+        for count, since_s in lane.since:
+            self.gaps.add(ends_s, ends_s - since_s, ends_s - since_s, count)
+        if steps.count > 1:
+            second, last = steps.first_s + steps.slope_s, steps.first_s + steps.slope_s * (steps.count - 1)
+            self.gaps.add(began_s + steps.seconds, second, last, (steps.count - 1) * lane.decoding)
 
     def _finish(self, request: Request, handed_s: float) -> None:
         request.finish_s = handed_s
@@ -305,8 +336,12 @@ class Replica:
             cell.context = 0.0
             cell.admitted.clear()
 
-    def _begin(self, lane: Lane, cell: Cell, request: Request, handed_s: float) -> None:
+    def _begin(self, lane: Lane, cell: Cell, request: Request, ends_s: float, handed_s: float) -> None:
         """A prompt is computed: its first token goes out, and it decodes from now on."""
+        if request.last_token_s < inf:
+            self.gaps.add(ends_s, ends_s - request.last_token_s, ends_s - request.last_token_s, 1)
+            request.last_token_s = inf
+            request.rounds_left -= 1  # the pass that computes it again yields its next token
         cell.prefilling.remove(request)
         request.first_token_s = min(request.first_token_s, handed_s)
         if request.rounds_left == 0:
@@ -315,6 +350,7 @@ class Replica:
             return
         request.context = float(request.cached + request.to_compute)
         request.began = lane.decoded
+        lane.since.append((1, ends_s))
         cell.decoding += 1
         cell.context += request.context
         cell.admitted.append((request, request.epoch))
@@ -326,6 +362,10 @@ class Replica:
         while cell.admitted:
             request, epoch = cell.admitted.pop()
             if request.epoch == epoch and request.finish_s == inf:
+                # whoever came last is the first to go
+                count, request.last_token_s = lane.since.pop()
+                if count > 1:
+                    lane.since.append((count - 1, request.last_token_s))
                 ran = lane.decoded - request.began
                 self._leave(lane, cell, request)
                 request.epoch += 1
@@ -336,6 +376,8 @@ class Replica:
                 return
 
     def _note(self, now: float) -> None:
+        if not self._keeps_timeline:
+            return
         decoding = waiting = 0
         held = 0.0
         for cell in self.cells:

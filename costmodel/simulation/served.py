@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.requests import Requests
 
 PERCENTILES = (50, 90, 95, 99)
@@ -49,9 +49,41 @@ class Served:
         return kept
 
 
-def percentile(values: Floats, share: float) -> float:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Values of which a mean or a percentile is asked."""
+
+    values: Floats
+    weights: Floats | None = None
+    """How many there are of each, same shape; None: one."""
+    window: Ints | None = None
+    """Of each, where windows of a log were sampled."""
+
+    def where(self, chosen: NDArray[np.bool_]) -> Figures:
+        """Some of them."""
+        return Figures(
+            values=self.values[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+            window=None if self.window is None else self.window[chosen],
+        )
+
+    def statistic(self, name: str) -> float:
+        """`mean`, or a percentile such as `p95`; NaN where there are no values."""
+        if self.values.size == 0:
+            return float("nan")
+        if name == "mean":
+            return float(np.average(self.values, weights=self.weights))
+        return percentile(self.values, float(name[1:]), self.weights)
+
+
+def percentile(values: Floats, share: float, weights: Floats | None = None) -> float:
     """The value that `share` per cent of the values do not exceed (nearest rank, no interpolation)."""
     if values.size == 0:
         return float("nan")
-    place = min(max(int(np.ceil(share / 100.0 * values.size)) - 1, 0), values.size - 1)
-    return float(np.partition(values, place)[place])
+    if weights is None:
+        place = min(max(int(np.ceil(share / 100.0 * values.size)) - 1, 0), values.size - 1)
+        return float(np.partition(values, place)[place])
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    place = int(np.searchsorted(reached, share / 100.0 * reached[-1] * (1.0 - 1e-12)))
+    return float(values[order[min(place, values.size - 1)]])

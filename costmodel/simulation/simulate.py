@@ -13,10 +13,12 @@ from costmodel.simulation.policies import Policy
 from costmodel.simulation.policies.base import BLOCK
 from costmodel.simulation.replica import Replica
 from costmodel.simulation.requests import Requests
+from costmodel.simulation.sampled_windows import SampledWindows
 from costmodel.simulation.served import Served
 from costmodel.simulation.single_queue import run_single_queue
 from costmodel.simulation.state import CellLimits, Request
 from costmodel.simulation.step_table import StepTable
+from costmodel.simulation.token_gaps import TokenGaps
 
 
 class Routing(StrEnum):
@@ -74,25 +76,43 @@ class Simulated:
     """What came out of a simulation."""
 
     served: Served
+    gaps: TokenGaps
     preemptions: int
     busy_s: float
     """Seconds in which replicas ran steps, all of them together."""
     timeline: tuple[Floats, ...]
     """Per replica, an array of shape `(num_events, 4)`: seconds, requests that decode, that wait or are prefilled, and
     cache tokens held. Empty where it was not asked for."""
+    sample: SampledWindows | None = None
+    """Of a log of which windows alone were simulated: those."""
+    window: Ints | None = None
+    """Of each request, where there is a sample. Shape `(num_requests,)`."""
+
+    def sampled(self, sample: SampledWindows) -> Simulated:
+        """The same without the warm-ups of a sample, with what each request stands for."""
+        return replace(
+            self._of(np.flatnonzero(sample.window >= 0)), sample=sample, window=sample.window[sample.window >= 0]
+        )
 
     def counted_from(self, number: int) -> Simulated:
         """The same without the first requests, which found servers that were filling up."""
         if not number:
             return self
-        kept = np.arange(number, len(self.served.requests))
+        arrival_s = self.served.requests.arrival_s
+        begins_s = float(arrival_s[min(number, arrival_s.size - 1)])
+        return replace(self._of(np.arange(number, arrival_s.size)), gaps=self.gaps.after(begins_s))
+
+    def _of(self, kept: Ints) -> Simulated:
+        """Some of the requests."""
         served = self.served
-        rest = Served(
-            requests=served.requests.take(kept),
-            first_token_s=served.first_token_s[kept],
-            finish_s=served.finish_s[kept],
+        return replace(
+            self,
+            served=Served(
+                requests=served.requests.take(kept),
+                first_token_s=served.first_token_s[kept],
+                finish_s=served.finish_s[kept],
+            ),
         )
-        return replace(self, served=rest)
 
     def slowed(self, factor: float) -> Simulated:
         """The same with every time so many times as long."""
@@ -103,6 +123,7 @@ class Simulated:
                 first_token_s=served.first_token_s * factor,
                 finish_s=served.finish_s * factor,
             ),
+            gaps=self.gaps.slowed(factor),
             preemptions=self.preemptions,
             busy_s=self.busy_s * factor,
             timeline=tuple(events * np.array([factor, 1.0, 1.0, 1.0]) for events in self.timeline),
@@ -121,7 +142,7 @@ def simulate(
         return simulate(model.unpaced(), sooner, groups=groups, timeline=timeline).slowed(model.pace)
     if model.routing is Routing.ROUND_ROBIN:
         return _independent(model, requests, timeline=timeline)
-    replicas = [Replica(model.table, model.policy, model.limits) for _ in range(model.replicas)]
+    replicas = [Replica(model.table, model.policy, model.limits, timeline=timeline) for _ in range(model.replicas)]
     flying = _flying(requests)
     homes: dict[int, int] = {}
     for i, request in enumerate(flying):
@@ -157,7 +178,7 @@ def simulate_closed(
             for i in range(number, prompt.size, used)
         ]
         slots = len(range(number, concurrency, used))
-        replicas.append(_closed_replica(model, own, slots))
+        replicas.append(_closed_replica(model, own, slots, timeline=timeline))
         flying += own
     flying.sort(key=lambda request: (request.arrival_s, request.number))
     order = np.array([request.number for request in flying], dtype=np.int64)
@@ -170,7 +191,7 @@ def simulate_closed(
     return _gathered(requests, flying, replicas, timeline=timeline)
 
 
-def _closed_replica(model: ServerModel, requests: Sequence[Request], slots: int) -> Replica:
+def _closed_replica(model: ServerModel, requests: Sequence[Request], slots: int, *, timeline: bool) -> Replica:
     """A replica that has served `requests`, of which `slots` were in flight; their arrivals are written into them."""
     coming = iter(requests)
 
@@ -180,7 +201,7 @@ def _closed_replica(model: ServerModel, requests: Sequence[Request], slots: int)
             request.arrival_s = at_s
             replica.offer(request)
 
-    replica = Replica(model.table, model.policy, model.limits, lambda done: send(done.finish_s))
+    replica = Replica(model.table, model.policy, model.limits, lambda done: send(done.finish_s), timeline=timeline)
     for _ in range(slots):
         send(0.0)
     replica.advance()
@@ -211,6 +232,7 @@ def _gathered(
             first_token_s=np.array([request.first_token_s for request in flying]),
             finish_s=np.array([request.finish_s for request in flying]),
         ),
+        gaps=TokenGaps.joined([replica.gaps.gaps() for replica in replicas]),
         preemptions=sum(replica.counters.preemptions for replica in replicas),
         busy_s=sum(replica.counters.busy_s for replica in replicas),
         timeline=tuple(np.array(replica.timeline).reshape(-1, 4) for replica in replicas) if timeline else (),
@@ -221,27 +243,34 @@ def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> S
     """Round robin: every replica has its requests, whatever the others do."""
     first, finish = np.empty(len(requests)), np.empty(len(requests))
     busy_s, preemptions, timelines = 0.0, 0, []
+    gaps: list[TokenGaps] = []
     for number in range(model.replicas):
         index = np.arange(number, len(requests), model.replicas)
         own = requests.take(index)
         if not timeline and model.table.stages == 1:
-            first[index], finish[index], busy = run_single_queue(
+            first[index], finish[index], busy, found = run_single_queue(
                 model.table, own, limits=model.limits, mixes=model.policy.mixes
             )
             if model.sufficed(own, finish[index]):
                 busy_s += busy
+                gaps.append(found)
                 continue
-        replica = Replica(model.table, model.policy, model.limits)
+        replica = Replica(model.table, model.policy, model.limits, timeline=timeline)
         flying = _flying(own)
         for request in flying:
             replica.offer(request)
         replica.advance()
         first[index] = [request.first_token_s for request in flying]
         finish[index] = [request.finish_s for request in flying]
+        gaps.append(replica.gaps.gaps())
         busy_s += replica.counters.busy_s
         preemptions += replica.counters.preemptions
         timelines.append(np.array(replica.timeline).reshape(-1, 4))
     served = Served(requests=requests, first_token_s=first, finish_s=finish)
     return Simulated(
-        served=served, preemptions=preemptions, busy_s=busy_s, timeline=tuple(timelines) if timeline else ()
+        served=served,
+        gaps=TokenGaps.joined(gaps),
+        preemptions=preemptions,
+        busy_s=busy_s,
+        timeline=tuple(timelines) if timeline else (),
     )

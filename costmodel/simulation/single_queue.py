@@ -17,12 +17,13 @@ from costmodel.plan.columns import Floats
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.state import CellLimits
 from costmodel.simulation.step_table import PartTables, StepTable
+from costmodel.simulation.token_gaps import GapRecorder, TokenGaps
 
 
 def run_single_queue(
     table: StepTable, requests: Requests, *, limits: CellLimits, mixes: bool
-) -> tuple[Floats, Floats, float]:
-    """First token and end of every request, shape `(num_requests,)`, and the time in which steps ran. Seconds.
+) -> tuple[Floats, Floats, float, TokenGaps]:
+    """First token and end of every request, shape `(num_requests,)`, the time in which steps ran, and gaps. Seconds.
 
     One function of many statements, and everything in local variables: that is what makes it quick.
     """
@@ -59,6 +60,11 @@ def run_single_queue(
     rest, logits = table.slowest.rest_s, table.slowest.logits_s.at
     experts = None if table.slowest.experts_s is None else table.slowest.experts_s.at
     following = 0.0
+    gaps = GapRecorder()
+    gap_ends, gap_firsts, gap_lasts, gap_counts = (
+        column.append for column in (gaps.end_s, gaps.first_s, gaps.last_s, gaps.count)
+    )
+    held_back: list[tuple[int, float]] = []  # sequences that prompts keep waiting, and when they had their last token
 
     while True:
         while seen[arrived] <= now:
@@ -97,7 +103,21 @@ def run_single_queue(
             seconds = k * a + 0.5 * b * k * (k - 1)
             decoded += k
             context += k * accepted * batch
-            now += seconds
+            if held_back:
+                # their first gap began before the prompts that went before them
+                for count, since in held_back:
+                    gap = now + a - since
+                    gaps.add(now + a, gap, gap, count)
+                held_back.clear()
+                if k > 1:
+                    gaps.add(now + seconds, a + b, a + b * (k - 1), (k - 1) * batch)
+                now += seconds
+            else:
+                now += seconds
+                gap_ends(now)
+                gap_firsts(a)
+                gap_lasts(a + b * (k - 1))
+                gap_counts(k * batch)
             handed = now + handover * (a + b * (k - 1))
         else:
             # a step with prompts
@@ -154,6 +174,8 @@ def run_single_queue(
             if tokens > capture and seconds < floor:
                 seconds = floor
             seconds += hosted
+            if batch and not mixes and not held_back:
+                held_back.append((batch, now))
             now += seconds
             if batch:
                 following = max(a, prepared) + step_host + seq_host * per
@@ -168,6 +190,10 @@ def run_single_queue(
             if mixes and batch:
                 decoded += 1
                 context += accepted * batch
+                gap_ends(now)
+                gap_firsts(seconds)
+                gap_lasts(seconds)
+                gap_counts(batch)
             for i in done:
                 first[i] = handed
                 if rounds[i] == 0:
@@ -175,6 +201,10 @@ def run_single_queue(
                     continue
                 began[i] = decoded
                 joined[i] = cached[i] + to_compute[i]
+            if not mixes:
+                joining = sum(1 for i in done if rounds[i])
+                if joining:
+                    held_back.append((joining, now))
         busy += seconds
         # who is through leaves
         while heap and heap[0][0] <= decoded:
@@ -192,7 +222,7 @@ def run_single_queue(
             context = 0.0
     first_s, finish_s = np.empty(n), np.empty(n)
     first_s[order], finish_s[order] = first, finish
-    return first_s, finish_s, busy
+    return first_s, finish_s, busy, gaps.gaps()
 
 
 def _batch_seconds(table: StepTable, part: PartTables, most: int) -> list[float]:

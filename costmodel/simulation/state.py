@@ -29,6 +29,8 @@ class Request:
     """Rounds of decoding that the replica had run then."""
     reserved: float = 0.0
     """Cache tokens that it took when it was admitted."""
+    last_token_s: float = inf
+    """When it had its last token, where it was preempted since."""
     epoch: int = 0
     """How often it was preempted."""
     first_token_s: float = inf
@@ -70,6 +72,8 @@ class Lane:
     """Steps of decoding that it has run."""
     ends: list[tuple[int, int, int, Cell, Request]] = field(default_factory=list)
     """Heap of what decodes: the count of steps at which it ends, a number, its epoch, where, and which."""
+    since: list[tuple[int, float]] = field(default_factory=list)
+    """Sequences that decode, by when they had their last token, ascending: how many, and when."""
 
     @property
     def decoding(self) -> int:

@@ -55,7 +55,7 @@ def test_every_code_has_a_title() -> None:
     assert len({engine_title(name) for name in ENGINES}) == len(ENGINES)
     study = load_study(STUDIES / "llama-70b-16xh100.toml", [*LIMITED, "workload.request_rate_per_s=1"])
     percentiles = {
-        f"{metric}_{share}_ms" for metric in ("ttft", "tpot", "e2e") for share in ("p50", "p90", "p95", "p99")
+        f"{metric}_{share}_ms" for metric in ("ttft", "tpot", "itl", "e2e") for share in ("p50", "p90", "p95", "p99")
     }
     assert set(LIMITS) == {limit.code for limit in study_limits(study)} | percentiles | {"e2e_ms", "attainment_frac"}
     titles = [(m.title, m.unit) for m in METRICS.values()]

@@ -99,7 +99,7 @@ class _View:
     @property
     def throughput(self) -> Metric:
         """What is plotted against latencies: the objective, unless it is a latency itself."""
-        return PER_GPU if self.objective.name in ("ttft_s", "tpot_s") else self.objective
+        return PER_GPU if self.objective.name in ("ttft_s", "tpot_s") or self.objective.simulated else self.objective
 
     @property
     def side(self) -> Named:

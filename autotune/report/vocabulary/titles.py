@@ -12,8 +12,13 @@ __all__ = [
 ]  # fmt: skip
 
 LIMITS = {kind.code: kind.title for kind in limits.LIMITS} | {
-    f"{latency}_{share}_ms": f"{title} {share} over requests"
-    for latency, title in (("ttft", "TTFT"), ("tpot", "TPOT"), ("e2e", "End to end"))
+    f"{latency}_{share}_ms": f"{title} {share} over {whose}"
+    for latency, title, whose in (
+        ("ttft", "TTFT", "requests"),
+        ("tpot", "TPOT", "requests"),
+        ("itl", "ITL", "tokens"),
+        ("e2e", "End to end", "requests"),
+    )
     for share in ("p50", "p90", "p95", "p99")
 }
 LIMITS["attainment_frac"] = "Share of requests within all limits"

@@ -1,0 +1,34 @@
+"""Whether a plan is full: first tokens take ever longer as requests come."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from costmodel.plan.columns import Floats
+from costmodel.simulation.simulate import Simulated
+
+GROWN = 1.5
+"""TTFT of the last quarter of the requests over that of the first from which on the queue is said to grow."""
+GROWN_IN_WINDOWS = 2.0
+"""The same in the windows of a sample, of which each has few requests."""
+
+
+def queue_grows(done: Simulated) -> bool:
+    """Whether more requests arrive than are served: in all, or in the windows of one level of load of a sample."""
+    ttft_s, tpot_s = done.served.ttft_s, float(np.median(done.served.tpot_s)) if done.served.tpot_s.size else 0.0
+    if done.sample is None or done.window is None:
+        return _longer([ttft_s], tpot_s, GROWN)
+    found: dict[int, list[Floats]] = {}
+    for window, stratum in enumerate(done.sample.stratum.tolist()):
+        own = ttft_s[done.window == window]
+        if own.size:
+            found.setdefault(stratum, []).append(own)
+    return any(_longer(runs, tpot_s, GROWN_IN_WINDOWS) for runs in found.values())
+
+
+def _longer(runs: list[Floats], tpot_s: float, grown: float) -> bool:
+    """Whether the last quarters of runs took far longer than the first."""
+    sizes = [max(run.size // 4, 1) for run in runs]
+    first = float(np.concatenate([run[:size] for run, size in zip(runs, sizes, strict=True)]).mean())
+    last = float(np.concatenate([run[-size:] for run, size in zip(runs, sizes, strict=True)]).mean())
+    return not last <= grown * (first + tpot_s)

@@ -1,0 +1,166 @@
+"""A long log by windows of it at every level of load, each behind a warm-up, weighted by what they stand for.
+
+Windows of one length are ordered by the work that comes in them and before them, and cut into strata; of each stratum
+a few are simulated. A request stands for as many as its stratum has for each that was simulated. The error of that is
+estimated from how the windows of a stratum differ (ratio estimator of a stratified sample of clusters; for percentiles
+Woodruff's interval, J. Am. Stat. Assoc. 47 (1952) 635: the share's error, read off the distribution).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from costmodel.estimate.normal import Z90
+from costmodel.plan.columns import Floats, Ints
+from costmodel.simulation.requests import Requests
+from costmodel.simulation.served import percentile
+
+STRATA = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0)
+"""Shares of the log's time, by load: the fullest, where percentiles are decided, are looked at most."""
+WINDOWS_OF_EACH = 4
+WINDOW_REQUESTS = 80
+"""Requests of a window, on average."""
+LEAST_WINDOW_S = 10.0
+OUTPUT_WORK = 8.0
+"""Work of an output token over a prompt token's, about: it orders the windows, and decides nothing else."""
+IDLE_S = 1e6
+"""Between two windows as they are simulated: whatever waits is served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledWindows:
+    """Windows of a log, one behind the other, with long pauses between them."""
+
+    requests: Requests
+    """Of all windows with their warm-ups."""
+    window: Ints
+    """Of each request; -1 in a warm-up. Shape `(num_requests,)`."""
+    begin_s: Floats
+    end_s: Floats
+    """Of each window without its warm-up, as it is simulated. Shape `(num_windows,)`."""
+    stratum: Ints
+    weight: Floats
+    """Requests of the log that each of a window's stands for."""
+    left_frac: Floats
+    """Share of the windows of its stratum that were not simulated."""
+    of_requests: int
+    """Requests of the log."""
+    warm_up_s: float
+
+    @property
+    def simulated_s(self) -> float:
+        """Time that is simulated, without the pauses."""
+        return float((self.end_s - self.begin_s).sum()) + self.warm_up_s * self.begin_s.size
+
+    def words(self) -> str:
+        """What was simulated of what, for an answer."""
+        return (
+            f"{len(self.requests):,} of the log's {self.of_requests:,} requests, in {self.begin_s.size} windows at all "
+            "levels of load"
+        )
+
+    def window_at(self, times_s: Floats) -> Ints:
+        """The window that a time lies in; -1: none."""
+        found = np.searchsorted(self.begin_s, times_s, side="right") - 1
+        inside = (found >= 0) & (times_s <= self.end_s[np.maximum(found, 0)])
+        return np.where(inside, found, -1)
+
+    def share_sd(self, window: Ints, weights: Floats, values: Floats) -> float:
+        """Standard deviation of the weighted mean of values; arrays of one shape, `window` of each value."""
+        whole = float(weights.sum())
+        mean = float((weights * values).sum()) / whole
+        residual = np.bincount(window, weights * (values - mean), minlength=self.stratum.size)
+        variance = 0.0
+        for stratum in np.unique(self.stratum):
+            own = self.stratum == stratum
+            if own.sum() > 1:
+                variance += float(self.left_frac[own][0] * own.sum() * residual[own].var(ddof=1))
+        return float(np.sqrt(variance)) / whole
+
+    def error(self, window: Ints, weights: Floats, values: Floats, statistic: str) -> float:
+        """Half the 80 % interval of a mean or a percentile that sampling leaves open, in the unit of the values."""
+        if values.size == 0:
+            return float("nan")
+        if statistic == "mean":
+            return Z90 * self.share_sd(window, weights, values)
+        share = float(statistic[1:])
+        found = percentile(values, share, weights)
+        off = 100.0 * Z90 * self.share_sd(window, weights, (values <= found).astype(np.float64))
+        ends = (percentile(values, min(max(x, 0.0), 100.0), weights) for x in (share - off, share + off))
+        low, high = ends
+        return 0.5 * (high - low)
+
+
+def sample_windows(requests: Requests, warm_up_s: float) -> SampledWindows | None:
+    """Windows of a log that stand for all of it; None where they would be a third of it or more.
+
+    Servers fill up in the warm-up: it should be longer than a request takes.
+    """
+    times = requests.arrival_s
+    begin_s, lasted_s = float(times[0]), float(times[-1] - times[0])
+    window_s = max(WINDOW_REQUESTS * lasted_s / len(requests), LEAST_WINDOW_S)
+    count = int(lasted_s / window_s)
+    wanted = WINDOWS_OF_EACH * (len(STRATA) - 1)
+    if count * window_s < 3.0 * wanted * (window_s + warm_up_s):
+        return None
+    edges = np.linspace(begin_s, begin_s + lasted_s, count + 1)
+    window_s = lasted_s / count
+    place = np.minimum(((times - begin_s) / window_s).astype(np.int64), count - 1)
+    work = np.bincount(place, requests.prompt - requests.cached + OUTPUT_WORK * requests.output, minlength=count)
+    before = max(int(np.ceil(warm_up_s / window_s)), 1)
+    reached = np.convolve(work, np.ones(before + 1), mode="full")[:count]
+    strata, chosen = _chosen(reached)
+    return _laid_out(requests, edges, np.bincount(place, minlength=count), (strata, chosen), warm_up_s)
+
+
+def _chosen(load: Floats) -> tuple[Ints, Ints]:
+    """The stratum of every window, and the windows that are simulated, ascending: at equal distances by load."""
+    order = np.argsort(load, kind="stable")
+    bounds = np.round(np.array(STRATA) * load.size).astype(np.int64)
+    strata = np.empty(load.size, dtype=np.int64)
+    chosen = []
+    for number, (low, high) in enumerate(pairwise(bounds.tolist())):
+        strata[order[low:high]] = number
+        places = low + ((np.arange(WINDOWS_OF_EACH) + 0.5) * (high - low) / WINDOWS_OF_EACH).astype(np.int64)
+        chosen.append(order[np.unique(places)])
+    return strata, np.sort(np.concatenate(chosen))
+
+
+def _laid_out(
+    requests: Requests, edges: Floats, sizes: Ints, picked: tuple[Ints, Ints], warm_up_s: float
+) -> SampledWindows:
+    """The chosen windows behind their warm-ups, moved together."""
+    strata, chosen = picked
+    times = requests.arrival_s
+    parts, windows, arrivals = [], [], []
+    begin_s, end_s = np.empty(chosen.size), np.empty(chosen.size)
+    for number, window in enumerate(chosen.tolist()):
+        start, last = float(edges[window]), float(edges[window + 1])
+        low, first, high = np.searchsorted(times, (start - warm_up_s, start, last))
+        moved = number * IDLE_S - (start - warm_up_s)
+        index = np.arange(low, high)
+        parts.append(index)
+        windows.append(np.where(index >= first, number, -1))
+        arrivals.append(times[index] + moved)
+        begin_s[number], end_s[number] = start + moved, last + moved
+    found = requests.take(np.concatenate(parts))
+    stratum = strata[chosen]
+    whole = np.bincount(strata, sizes)
+    sampled = np.bincount(stratum, sizes[chosen], minlength=whole.size)
+    in_stratum, taken = np.bincount(strata), np.bincount(stratum, minlength=whole.size)
+    return SampledWindows(
+        requests=Requests(
+            arrival_s=np.concatenate(arrivals), prompt=found.prompt, cached=found.cached, output=found.output
+        ),
+        window=np.concatenate(windows),
+        begin_s=begin_s,
+        end_s=end_s,
+        stratum=stratum,
+        weight=(whole / np.maximum(sampled, 1))[stratum],
+        left_frac=(1.0 - taken / np.maximum(in_stratum, 1))[stratum],
+        of_requests=len(requests),
+        warm_up_s=warm_up_s,
+    )
