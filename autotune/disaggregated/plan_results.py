@@ -11,6 +11,7 @@ from autotune.disaggregated.operating_points import (
     Dtypes,
     OperatingPoints,
     operating_points,
+    pair_price,
     pool_rows,
     served_together,
 )
@@ -22,8 +23,9 @@ from autotune.space import Resolution, resolve
 from autotune.space.pool_plan import PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study
+from costmodel.disaggregated.closed_loop import settle
 from costmodel.disaggregated.pairing import PairService, pair_estimate
-from costmodel.disaggregated.pools import PoolPoint
+from costmodel.disaggregated.pools import DecodePool, PoolPoint, PrefillPool
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
 
@@ -44,10 +46,8 @@ def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[Plan
 def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]:
     """Plans of pairs that share both tables of points."""
     first, second = pairs[0].prefill, pairs[0].decode
-    prefill = first.detailed(np.array([p.prefill_at for p in pairs]))
-    decode = second.detailed(np.array([p.decode_at for p in pairs]))
-    clusters = first.rows.cluster, second.rows.cluster
-    pair, price = served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)
+    prefill, decode, pair = _served(study, pairs)
+    price = pair_price(first.rows.cluster, prefill.columns.gpus, second.rows.cluster, decode.columns.gpus)
     scored = ScoredRows.of(study, pair_estimate(prefill, decode, pair), price)
     engine, dtypes = first.rows.engine, first.rows.dtypes
     out = []
@@ -72,6 +72,25 @@ def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]
             )
         )
     return out
+
+
+def _served(study: Study, pairs: Sequence[Pair]) -> tuple[PoolPoint, PoolPoint, PairService]:
+    """Both pools of each pair and what they do together: at its points, or where the requests in flight settle it."""
+    first, second = pairs[0].prefill, pairs[0].decode
+    p_at, d_at = np.array([p.prefill_at for p in pairs]), np.array([p.decode_at for p in pairs])
+    if study.workload.concurrency is None:
+        prefill, decode = first.detailed(p_at), second.detailed(d_at)
+        clusters = first.rows.cluster, second.rows.cluster
+        return prefill, decode, served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)[0]
+    # a pool admits what keeps its limit on latency, which is its last point
+    admitted = np.array([second.at[second.row == second.row[at]].max() for at in d_at])
+    loop = settle(
+        first.pool(p_at, PrefillPool),
+        second.pool(d_at, DecodePool),
+        np.full(len(pairs), float(study.workload.concurrency)),
+        admitted=admitted,
+    )
+    return loop.prefill, loop.decode, loop.pair
 
 
 def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolPoint, together: PairService) -> Pools:

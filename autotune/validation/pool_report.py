@@ -54,9 +54,7 @@ def pool_runs_document(runs: Sequence[PoolRun], settled: ClosedLoop) -> dict[str
     }
 
 
-def slo_pools(
-    runs: Sequence[PoolRun], *, ttft_s: Floats, tpot_s: Floats, tpot_log_sd: Floats
-) -> dict[str, SloScore]:
+def slo_pools(runs: Sequence[PoolRun], *, ttft_s: Floats, tpot_s: Floats, tpot_log_sd: Floats) -> dict[str, SloScore]:
     """What choosing by these predictions, of shape `(num_runs,)`, loses under a TPOT limit."""
     return slo_task(_columns(runs, ttft_s, tpot_s, tpot_log_sd), groups_of(runs))
 

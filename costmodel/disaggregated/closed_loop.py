@@ -23,7 +23,7 @@ from costmodel.disaggregated.pairing import PairService, joined_service
 from costmodel.disaggregated.pools import DecodePool, PoolPoint, PrefillPool
 from costmodel.plan.columns import Floats
 
-BISECTIONS = 40
+BISECTIONS = 32
 LEAST_DECODING = 1e-3
 MOST_UTILISED = 0.999
 """Highest utilisation of a prefill pool: its queue is bounded by the requests in flight, not by this."""
@@ -44,14 +44,28 @@ class ClosedLoop:
     """Rate over what the prefill pool can do."""
 
 
-def settle(prefill: PrefillPool, decode: DecodePool, concurrency: Floats, *, waves: float = 0.0) -> ClosedLoop:
-    """Pairs of pools with so many requests in flight, shape `(num_pairs,)`.
+def settle(
+    prefill: PrefillPool,
+    decode: DecodePool,
+    concurrency: Floats,
+    *,
+    admitted: Floats | None = None,
+    waves: float = 0.0,
+) -> ClosedLoop:
+    """Pairs of pools, entry `i` with entry `i`, with requests in flight of shape `(num_pairs,)`.
 
-    `waves`: requests that each slot of a benchmark sends, all slots beginning at once; 0 is the steady state.
+    Args:
+        prefill: the pools that prefill.
+        decode: the pools that decode.
+        concurrency: requests in flight.
+        admitted: sequences that are let into the decode pool at most; None: as many as it has slots for.
+        waves: requests that each slot of a benchmark sends, all slots beginning at once; 0 is the steady state.
     """
     layout, load = decode.batch.layout, decode.load
     outputs = np.maximum(load.osl - 1.0, 1.0)
     slots = decode.slots(concurrency)
+    if admitted is not None:
+        slots = np.minimum(slots, admitted)
     low, high = np.full(concurrency.shape, LEAST_DECODING), np.minimum(concurrency, slots)
 
     def at(decoding: Floats) -> tuple[PoolPoint, Floats, PoolPoint, Floats]:

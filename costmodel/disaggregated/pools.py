@@ -1,11 +1,12 @@
 """What a pool of replicas does that only prefills, or only decodes: disaggregated serving.
 
-Prefill pool: a worker's passes follow each other, and a pass takes all prompts that came during the one before. Its
-attention-DP ranks are in lock-step: a pass is as long as its fullest rank makes it. With `a` the pass of a lone prompt,
-`f` that of a full budget and `u` the share of the pool's rate that is asked for, passes settle at a / (1 - u (1 - a/f)).
-A prompt waits for the half of a running pass with probability `u`, then for its own; and close to saturation, where
-passes are full, for prompts before it, as in a queue of service time `S` per prompt: u^4 S (1 + cv^2) / (2 (1 - u))
-(Pollaczek and Khinchine, with `cv` the coefficient of variation of prompt lengths; u^3 is how often passes are full).
+Prefill pool: a worker's passes follow each other, and a pass takes all prompts that came during the one before.
+Its attention-DP ranks are in lock-step: a pass is as long as its fullest rank makes it. With `a` the pass of a lone
+prompt, `f` that of a full budget and `u` the share of the pool's rate that is asked for, passes settle at
+a / (1 - u (1 - a/f)). A prompt waits for the half of a running pass with probability `u`, then for its own; and close
+to saturation, where passes are full, for prompts before it, as in a queue of service time `S` per prompt:
+u^4 S (1 + cv^2) / (2 (1 - u)) (Pollaczek and Khinchine, with `cv` the coefficient of variation of prompt lengths; u^3
+stands for how often passes are full).
 
 Decode pool: `c` sequences per replica step together and no prompt comes between, so that TPOT is the round of a decode
 step and, by Little's law, requests/s = c / (transfer + hand-over + (L - 1) TPOT). A sequence takes a slot as soon as
@@ -156,16 +157,22 @@ class PrefillPool(Pool):
         """Requests per second of all replicas with every pass full."""
         return self.batch.layout.replicas / self.marginal_s
 
-    def at(self, utilisation: Floats) -> PoolPoint:
-        """The pool at a share, shape `(num_plans,)` and below 1, of the rate that it could just sustain."""
-        batch, load, layout = self.batch, self.load, self.batch.layout
-        engine, marginal = batch.columns.engine, self.marginal_s
+    def waits_s(self, utilisation: Floats) -> tuple[Floats, Floats, Floats]:
+        """Front end, own pass and queue of a prompt."""
+        load, marginal = self.load, self.marginal_s
+        engine, layout = self.batch.columns.engine, self.batch.layout
         full = self.full.pipelined_s(self.chunks) * self.factors.prefill
         lone = np.minimum(self.lone.pipelined_s(self.chunks), full)
         front = engine.frontend_s + engine.token_s * load.isl
         own = lone / (1.0 - utilisation * (1.0 - lone / full))
         behind = utilisation ** (FULL_PASSES + 1.0) * marginal * layout.attn_dp * (1.0 + self.length_cv2)
         queue = utilisation * own / 2.0 + behind / (2.0 * (1.0 - utilisation))
+        return front, own, queue
+
+    def at(self, utilisation: Floats) -> PoolPoint:
+        """The pool at a share, shape `(num_plans,)` and below 1, of the rate that it could just sustain."""
+        batch, layout, marginal = self.batch, self.batch.layout, self.marginal_s
+        front, own, queue = self.waits_s(utilisation)
         latency = front + own + queue
         offered = layout.replicas * utilisation / marginal
         rate = np.minimum(offered, layout.replicas * layout.attn_dp / np.maximum(self.wire_s, 1e-12))
@@ -222,7 +229,9 @@ class DecodePool(Pool):
 
     def _held(self, memory: Memory) -> Floats:
         """Sequences that a replica's limit and its KV room admit, at least one per rank."""
-        return np.maximum(np.minimum(memory.sequences_per_rank, self.load.max_num_seqs), 1.0) * self.batch.layout.attn_dp
+        return (
+            np.maximum(np.minimum(memory.sequences_per_rank, self.load.max_num_seqs), 1.0) * self.batch.layout.attn_dp
+        )
 
     def at(self, in_flight: Floats) -> PoolPoint:
         """The pool with so many sequences over all replicas, shape `(num_plans,)`, at most what its memory holds."""

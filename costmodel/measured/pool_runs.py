@@ -65,7 +65,17 @@ class PoolRun:
         """What runs share that differ in the requests in flight alone."""
         limits = (self.prefill_batched_tokens, self.prefill_max_num_seqs, self.decode_max_num_seqs)
         layouts = (self.prefill.layout, self.decode.layout)
-        return (self.gpu, self.engine, self.engine_version, self.model, self.precision, self.isl, self.osl, layouts, limits)
+        return (
+            self.gpu,
+            self.engine,
+            self.engine_version,
+            self.model,
+            self.precision,
+            self.isl,
+            self.osl,
+            layouts,
+            limits,
+        )
 
 
 def predict_pool_runs(runs: Sequence[PoolRun], calibration: PoolCalibration | None = None) -> ClosedLoop:

@@ -1,6 +1,6 @@
 """Reading files of measured disaggregated runs: CSV, columns by name.
 
-gpu, engine, model, isl, osl, concurrency        which deployment and load; required, with prefill_attn_tp, decode_attn_tp
+gpu, engine, model, isl, osl, concurrency        which deployment and load; required, with both pools' attn_tp
 lengths, precision, gemm_dtype, moe_dtype, kv_dtype, engine_version              as in files of single servers
 {prefill,decode}_workers                         engine instances of the pool; default 1
 {prefill,decode}_{pp,attn_tp,attn_dp,moe_tp,moe_ep}                              layout of one worker

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from costmodel.disaggregated.pool_calibration import (
     PoolFactors,
     decode_features,
 )
+from costmodel.disaggregated.pools import DecodePool, PoolPoint, PrefillPool
 from costmodel.measured.pool_runs import PoolRun, run_pools, throughput_per_gpu
 from costmodel.measured.pool_runs_csv import read_pool_runs
 from costmodel.measured.runs import BENCHMARK_WAVES
@@ -49,6 +51,8 @@ NOT_FITTED = ("router", "wave", "unexplained")
 NOISE, PRIOR = 0.08, 0.2
 """Standard deviation of a run's log decode step, and of each coefficient before any run is seen."""
 SOFT = 0.2
+GRID = 1.25 ** np.arange(46)
+"""Sequences per worker at which decode steps are computed; between them they are interpolated."""
 PRIORS = {
     "handover_s": (0.03, 0.001),
     "handover_steps": (22.0, 10.0),
@@ -66,6 +70,46 @@ Z_INSIDE = 1.2815515655446004
 Bools = NDArray[np.bool_]
 
 
+class _QuickPool:
+    """Pools of which a fit asks for latencies alone: everything else stays as it is at full load."""
+
+    def __init__(self, pool: PrefillPool | DecodePool, concurrency: Floats) -> None:
+        self.pool, self.batch, self.load, self.link = pool, pool.batch, pool.load, pool.link
+        self.factors = pool.factors
+        if isinstance(pool, DecodePool):
+            self.most = pool.slots(concurrency)
+            alone = replace(pool, factors=replace(pool.factors, applies=False))
+            layout = pool.batch.layout
+            self.point = alone.at(concurrency)
+            self.steps = np.stack([alone.at(g * layout.replicas).columns.latency_s for g in GRID])
+        else:
+            self.point = pool.at(np.full(concurrency.shape, 0.5))
+
+    def slots(self, _: Floats) -> Floats:
+        """As `DecodePool.slots`."""
+        return self.most
+
+    @property
+    def most_per_s(self) -> Floats:
+        """As `PrefillPool.most_per_s`."""
+        return replace(self.pool, factors=self.factors).most_per_s  # type: ignore[union-attr]
+
+    def at(self, load: Floats) -> PoolPoint:
+        """As the pools', of latencies."""
+        columns = self.point.columns
+        if isinstance(self.pool, PrefillPool):
+            latency = sum(replace(self.pool, factors=self.factors).waits_s(load))
+            return replace(self.point, columns=replace(columns, latency_s=np.asarray(latency)))
+        layout = self.batch.layout
+        each = np.maximum(load, 1.0) / np.minimum(layout.replicas, np.maximum(load, 1.0))
+        place = np.clip(np.log(each) / np.log(GRID[1]), 0.0, len(GRID) - 1.001)
+        below, rows = place.astype(int), np.arange(place.size)
+        step = self.steps[below, rows] * (1.0 - place + below) + self.steps[below + 1, rows] * (place - below)
+        latency = step * self.factors.decode(self.batch, each / layout.attn_dp)
+        entry = self.factors.calibration.handover_s + self.factors.handover_steps * latency + self.pool.start_s
+        return replace(self.point, columns=replace(columns, latency_s=latency, entry_s=entry))
+
+
 class PoolFit:
     """Measured runs, prepared for being fitted again and again."""
 
@@ -74,6 +118,7 @@ class PoolFit:
         self.ttft, self.tpot = np.array([r.ttft_s for r in runs]), np.array([r.tpot_s for r in runs])
         self.concurrency = np.array([r.concurrency for r in runs])
         self.prefill, self.decode = run_pools(runs)
+        self.quick = [_QuickPool(pool, self.concurrency) for pool in (self.prefill, self.decode)]
         outputs = np.maximum(np.array([r.mean_osl for r in runs]) - 1.0, 1.0)
         decoding = self.concurrency * outputs * self.tpot / (self.ttft + outputs * self.tpot)
         alone = replace(self.decode, factors=replace(self.decode.factors, applies=False))
@@ -128,10 +173,9 @@ class PoolFit:
 
     def predict(self, calibration: PoolCalibration) -> tuple[Floats, Floats]:
         """TTFT and TPOT of every run."""
-        prefill, decode = (
-            replace(pool, factors=_with(pool.factors, PoolFactors.figures(pool.batch, calibration)))
-            for pool in (self.prefill, self.decode)
-        )
+        for quick, pool in zip(self.quick, (self.prefill, self.decode), strict=True):
+            quick.factors = replace(pool.factors, **PoolFactors.figures(pool.batch, calibration))
+        prefill, decode = (cast("Any", quick) for quick in self.quick)
         found = settle(prefill, decode, self.concurrency, waves=BENCHMARK_WAVES).pair
         return found.ttft_s, found.tpot_s
 
@@ -144,10 +188,6 @@ class PoolFit:
             first, rest = self.predict(self.fit(~held))
             ttft[held], tpot[held] = first[held], rest[held]
         return ttft, tpot
-
-
-def _with(factors: PoolFactors, figures: dict[str, Any]) -> PoolFactors:
-    return replace(factors, **figures)
 
 
 def _prior(name: str) -> tuple[float, float]:
@@ -184,11 +224,19 @@ def main() -> None:
     if given.write:
         path = Path(str(DATA / FILE))
         path.write_text(json.dumps(_document(runs, everything, spread), indent=1) + "\n", encoding="utf-8")
-        print(path)
+        _say(path)
+
+
+def _say(line: object) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _judge(fit: PoolFit, left_out: str, ttft: Floats, tpot: Floats) -> dict[str, float]:
-    """Print one split's errors; the spread of the logs by latency, such that `INSIDE` of the runs lie in the interval."""
+    """Print one split's errors.
+
+    Returns the spread of the logs by latency, such that `INSIDE` of the runs lie in the 80 % interval.
+    """
     pairs = {
         "ttft": (ttft, fit.ttft),
         "tpot": (tpot, fit.tpot),
@@ -197,22 +245,20 @@ def _judge(fit: PoolFit, left_out: str, ttft: Floats, tpot: Floats) -> dict[str,
             throughput_per_gpu(fit.runs, fit.ttft, fit.tpot),
         ),
     }
-    print(f"{left_out} left out")
+    _say(f"{left_out} left out")
     spread = {}
     for name, (predicted, measured) in pairs.items():
         spread[name] = float(np.quantile(np.abs(np.log(predicted / measured)), INSIDE)) / Z_INSIDE
         e = errors_of(predicted, np.full(predicted.shape, spread[name]), measured)
         if e is not None:
-            print(f"  {name}: {e.mape:.1%} mean, {e.median:.1%} median, {e.bias:+.1%} bias; log sd {spread[name]:.3f}")
+            _say(f"  {name}: {e.mape:.1%} mean, {e.median:.1%} median, {e.bias:+.1%} bias; log sd {spread[name]:.3f}")
     regret = slo_pools(fit.runs, ttft_s=ttft, tpot_s=tpot, tpot_log_sd=np.full(tpot.shape, spread["tpot"]))
     for name, score in regret.items():
-        print(f"  {name}: regret {score.strict_regret:.1%} strict, {score.lenient_regret:.1%} lenient")
+        _say(f"  {name}: regret {score.strict_regret:.1%} strict, {score.lenient_regret:.1%} lenient")
     return spread
 
 
-def _document(
-    runs: Sequence[PoolRun], found: PoolCalibration, spread: dict[str, dict[str, float]]
-) -> dict[str, Any]:
+def _document(runs: Sequence[PoolRun], found: PoolCalibration, spread: dict[str, dict[str, float]]) -> dict[str, Any]:
     base = spread["deployment"]
     further = {
         reach: {name: round(max(spread[reach][name] ** 2 - base[name] ** 2, 0.0) ** 0.5, 4) for name in LATENCIES}
