@@ -14,6 +14,7 @@ from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import speculation, weights
 from autotune.space import Candidate, enumerate_space
 from autotune.study import IntRange, Study
+from costmodel.disaggregated.closed_loop import ClosedLoop, settle
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pairing import Demand, PairService, pair_service
 from costmodel.disaggregated.pools import (
@@ -232,6 +233,15 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
     row = np.tile(np.arange(count), len(tried))[order]
     at = np.concatenate(tried)[order]
     return OperatingPoints(rows=rows, row=row, at=at, columns=together, layout=rows.row_layout[row])
+
+
+def settled(prefill: OperatingPoints, p_at: Ints, decode: OperatingPoints, d_at: Ints, in_flight: Floats) -> ClosedLoop:
+    """Where the layouts of some points settle, entry `i` with entry `i`, with so many requests in flight over both.
+
+    A decode pool admits what keeps its limit on latency, which is its last point; the rest waits in front.
+    """
+    admitted = np.array([decode.at[decode.row == decode.row[at]].max() for at in d_at])
+    return settle(prefill.pool(p_at, PrefillPool), decode.pool(d_at, DecodePool), in_flight, admitted=admitted)
 
 
 class Evaluator:

@@ -14,6 +14,7 @@ from autotune.disaggregated.operating_points import (
     pair_price,
     pool_rows,
     served_together,
+    settled,
 )
 from autotune.disaggregated.search import Pair, best_pair
 from autotune.engines import Violation, engines_of
@@ -23,9 +24,8 @@ from autotune.space import Resolution, resolve
 from autotune.space.pool_plan import PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study
-from costmodel.disaggregated.closed_loop import settle
 from costmodel.disaggregated.pairing import PairService, pair_estimate
-from costmodel.disaggregated.pools import DecodePool, PoolPoint, PrefillPool
+from costmodel.disaggregated.pools import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
 
@@ -82,14 +82,7 @@ def _served(study: Study, pairs: Sequence[Pair]) -> tuple[PoolPoint, PoolPoint, 
         prefill, decode = first.detailed(p_at), second.detailed(d_at)
         clusters = first.rows.cluster, second.rows.cluster
         return prefill, decode, served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)[0]
-    # a pool admits what keeps its limit on latency, which is its last point
-    admitted = np.array([second.at[second.row == second.row[at]].max() for at in d_at])
-    loop = settle(
-        first.pool(p_at, PrefillPool),
-        second.pool(d_at, DecodePool),
-        np.full(len(pairs), float(study.workload.concurrency)),
-        admitted=admitted,
-    )
+    loop = settled(first, p_at, second, d_at, np.full(len(pairs), float(study.workload.concurrency)))
     return loop.prefill, loop.decode, loop.pair
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from costmodel.calibration.data_files import BORROWED_FROM, DATA
+from costmodel.calibration.load import Cell
 from costmodel.calibration.residual import arch_key
 from costmodel.dtypes import storage
 from costmodel.estimate.batch import PlanBatch
@@ -25,9 +26,6 @@ FILE = "pools.json"
 DECODE_FEATURES = ("one", "plain_tp", "tp_with_ep", "crosses_domains", "batch_dp", "batch_tp")
 """Of a decode step: a constant; attention on tensor parallelism with the experts split likewise, or by expert; stages
 over several scale-up domains; and the doublings of the sequences per rank, with attention-DP and without."""
-PREFILL_FEATURES = ("one", "attn_dp", "attn_dp_fp8_block")
-"""Of a full prefill pass: a constant; ranks of attention-DP that wait for the fullest of them; and such ranks with
-experts in FP8 blocks on Blackwell, whose kernels do better on long prompts than the kernel tables say."""
 USUAL_BATCH, MOST_BATCH_LOG = 32.0, 1.5
 """Sequences per rank at which the batch features are 0, and how far they go on (in powers of `USUAL_BATCH`)."""
 LATENCIES = ("ttft", "tpot", "throughput")
@@ -42,7 +40,10 @@ class EngineFit:
     handover_steps: float
     """Decode steps from the arrival of a prompt's cache until the client has its first token."""
     prefill_attn_dp: float
-    """Log of a full prefill pass over the formula's, of ranks of attention-DP."""
+    """Log of a full prefill pass over the formula's, of ranks of attention-DP: they wait for the fullest of them."""
+    prefill_fp8_block: float
+    """What such ranks add with experts in FP8 blocks on Blackwell, whose kernels do better on long prompts than the
+    kernel tables say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,8 @@ class PoolCalibration:
 
     decode_log: Floats
     """Shape `(len(DECODE_FEATURES),)`."""
-    prefill_log: Floats
-    """Shape `(len(PREFILL_FEATURES),)`."""
+    prefill_log: float
+    """Of a full prefill pass, whatever the layout."""
     handover_s: float
     """From the end of a prompt's prefill until a decode worker asks for its cache, beside the engine's steps."""
     opening_queue: float
@@ -71,7 +72,7 @@ class PoolCalibration:
         """Of the data file's content."""
         return cls(
             decode_log=np.array([document["decode_log"][name] for name in DECODE_FEATURES]),
-            prefill_log=np.array([document["prefill_log"][name] for name in PREFILL_FEATURES]),
+            prefill_log=document["prefill_log"],
             handover_s=document["handover_s"],
             opening_queue=document["opening_queue"],
             engines={name: EngineFit(**values) for name, values in document["engines"].items()},
@@ -102,22 +103,12 @@ def decode_features(batch: PlanBatch, sequences_per_rank: Floats) -> Floats:
     return np.stack([np.broadcast_to(np.asarray(row, dtype=np.float64), size) for row in rows])
 
 
-def prefill_features(batch: PlanBatch) -> Floats:
-    """Features of full prefill passes, shape `(len(PREFILL_FEATURES), num_plans)`."""
-    blocks = _by_cell(
-        batch,
-        lambda cell: float(
-            BORROWED_FROM[cell[1].gpu.generation] == "blackwell" and _experts_in_blocks(cell[0].dtypes.experts)
-        ),
-    )
-    dp = (batch.layout.attn_dp > 1.0).astype(np.float64)
-    rows = (np.ones(1), dp, dp * blocks)
-    size = np.broadcast_shapes(*(row.shape for row in rows))
-    return np.stack([np.broadcast_to(row, size) for row in rows])
-
-
-def _experts_in_blocks(dtype: str) -> bool:
-    return storage(dtype).base == "fp8_block"
+def _prefill_ranks_log(engine: EngineFit, cell: Cell) -> float:
+    """Log of a full pass of attention-DP ranks over the formula's, beside what all layouts share."""
+    arch, cluster, _, _ = cell
+    blackwell = BORROWED_FROM[cluster.gpu.generation] == "blackwell"
+    blocks = blackwell and storage(arch.dtypes.experts).base == "fp8_block"
+    return engine.prefill_attn_dp + (engine.prefill_fp8_block if blocks else 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +147,8 @@ class PoolFactors:
     @classmethod
     def figures(cls, batch: PlanBatch, found: PoolCalibration) -> dict[str, Any]:
         """What a calibration makes of plans, by field; not how sure it is."""
-        own = _by_cell(batch, lambda cell: found.engine(cell[2].calibration).prefill_attn_dp)
-        phi = prefill_features(batch)
-        slowdown = np.asarray(sum(w * row for w, row in zip(found.prefill_log, phi, strict=True))) + own * phi[1]
+        ranks = _by_cell(batch, lambda cell: _prefill_ranks_log(found.engine(cell[2].calibration), cell))
+        slowdown = found.prefill_log + ranks * (batch.layout.attn_dp > 1.0)
         steps = _by_cell(batch, lambda cell: found.engine(cell[2].calibration).handover_steps)
         return {"calibration": found, "prefill": np.exp(slowdown), "handover_steps": steps}
 
@@ -170,13 +160,13 @@ class PoolFactors:
         return np.exp(np.asarray(sum(w * row for w, row in zip(self.calibration.decode_log, phi, strict=True))))
 
 
-def _log_sd(found: PoolCalibration, cell: Any, name: str) -> float:
+def _log_sd(found: PoolCalibration, cell: Cell, name: str) -> float:
     arch, cluster, engine, _ = cell
     here = {"gpu": cluster.gpu.name, "model": arch_key(arch), "engine": engine.name}
     beyond = (found.further_log_sd[reach][name] for reach in REACHES if here[reach] not in found.measured[reach])
     return float(np.sqrt(found.log_sd[name] ** 2 + sum(sd**2 for sd in beyond)))
 
 
-def _by_cell(batch: PlanBatch, value: Callable[[Any], float]) -> Floats:
+def _by_cell(batch: PlanBatch, value: Callable[[Cell], float]) -> Floats:
     values = np.array([value(cell) for cell in batch.cells])
     return values if values.size == 1 else values[batch.cell_index]

@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +29,6 @@ from costmodel.disaggregated.pool_calibration import (
     DECODE_FEATURES,
     FILE,
     LATENCIES,
-    PREFILL_FEATURES,
     EngineFit,
     PoolCalibration,
     PoolFactors,
@@ -51,19 +50,21 @@ NOT_FITTED = ("router", "wave", "unexplained")
 NOISE, PRIOR = 0.08, 0.2
 """Standard deviation of a run's log decode step, and of each coefficient before any run is seen."""
 SOFT = 0.2
+SLOWER = 0.4
 GRID = 1.25 ** np.arange(46)
 """Sequences per worker at which decode steps are computed; between them they are interpolated."""
 PRIORS = {
     "handover_s": (0.03, 0.001),
     "handover_steps": (22.0, 10.0),
-    "one": (0.1, 0.3),
-    "attn_dp": (0.1, 0.3),
-    "attn_dp_fp8_block": (-0.3, 0.3),
-    "engine_attn_dp": (0.0, 0.3),
+    "prefill_log": (0.1, 0.3),
+    "prefill_attn_dp": (0.1, 0.3),
+    "prefill_fp8_block": (0.0, 0.3),
     "opening_queue": (1.5, 0.5),
 }
 """Mean and standard deviation of each figure of prefill and hand-over before any run is seen."""
 PRIOR_WEIGHT = 0.3
+DIFFERENCE = 1e-3
+"""Relative step of derivatives, far above what the bisections of a closed loop leave open."""
 FOLDS, SEED = 6, 0
 INSIDE = 0.8
 Z_INSIDE = 1.2815515655446004
@@ -127,8 +128,8 @@ class PoolFit:
         self.phi = decode_features(self.decode.batch, decoding / layout.replicas / layout.attn_dp).T
         self.engines = tuple(sorted({r.prefill.engine.calibration for r in runs}))
         self.names = (
-            *("handover_s", "opening_queue", *PREFILL_FEATURES),
-            *(f"{name} {engine}" for engine in self.engines for name in ("handover_steps", "engine_attn_dp")),
+            *("handover_s", "opening_queue", "prefill_log"),
+            *(f"{f.name} {engine}" for engine in self.engines for f in fields(EngineFit)),
         )
 
     def fit(self, chosen: Bools) -> PoolCalibration:
@@ -145,24 +146,34 @@ class PoolFit:
             soft = np.sign(gap) * np.sqrt(2.0 * SOFT**2 * (np.sqrt(1.0 + (gap / SOFT) ** 2) - 1.0))
             return np.concatenate([soft, (values - prior[:, 0]) / prior[:, 1] * PRIOR_WEIGHT * SOFT])
 
-        found = least_squares(misses, prior[:, 0], x_scale=prior[:, 1], max_nfev=12)
-        return self._calibration(decode, found.x, chosen)
+        found = [
+            least_squares(misses, start, x_scale=prior[:, 1], diff_step=DIFFERENCE, max_nfev=20)
+            for start in self._starts(prior[:, 0])
+        ]
+        return self._calibration(decode, min(found, key=lambda f: float(f.cost)).x, chosen)
+
+    def _starts(self, prior: Floats) -> list[Floats]:
+        """Where a fit begins: whether a pool is saturated divides the errors into valleys."""
+        starts = [prior]
+        for engine in self.engines:
+            start = prior.copy()
+            start[self.names.index(f"prefill_attn_dp {engine}")] += SLOWER
+            start[self.names.index(f"prefill_fp8_block {engine}")] -= SLOWER
+            starts.append(start)
+        return starts
 
     def _calibration(self, decode: Floats, values: Floats, chosen: Bools) -> PoolCalibration:
         at = dict(zip(self.names, values.tolist(), strict=True))
         seen = {r.prefill.engine.calibration for r, c in zip(self.runs, chosen, strict=True) if c}
         engines = {
-            e: EngineFit(handover_steps=at[f"handover_steps {e}"], prefill_attn_dp=at[f"engine_attn_dp {e}"])
-            for e in self.engines
-            if e in seen
+            e: EngineFit(**{f.name: at[f"{f.name} {e}"] for f in fields(EngineFit)}) for e in self.engines if e in seen
         }
         other = EngineFit(
-            handover_steps=float(np.mean([e.handover_steps for e in engines.values()])),
-            prefill_attn_dp=float(np.mean([e.prefill_attn_dp for e in engines.values()])),
+            **{f.name: float(np.mean([getattr(e, f.name) for e in engines.values()])) for f in fields(EngineFit)}
         )
         return PoolCalibration(
             decode_log=decode,
-            prefill_log=np.array([at[name] for name in PREFILL_FEATURES]),
+            prefill_log=at["prefill_log"],
             handover_s=at["handover_s"],
             opening_queue=at["opening_queue"],
             engines={**engines, "other": other},
@@ -267,13 +278,10 @@ def _document(runs: Sequence[PoolRun], found: PoolCalibration, spread: dict[str,
     return {
         "about": {"source": SOURCE, "runs": len(runs), "deployments": len({r.deployment for r in runs})},
         "decode_log": _rounded(dict(zip(DECODE_FEATURES, found.decode_log.tolist(), strict=True))),
-        "prefill_log": _rounded(dict(zip(PREFILL_FEATURES, found.prefill_log.tolist(), strict=True))),
+        "prefill_log": round(found.prefill_log, 4),
         "handover_s": round(found.handover_s, 4),
         "opening_queue": round(found.opening_queue, 4),
-        "engines": {
-            name: {"handover_steps": round(e.handover_steps, 2), "prefill_attn_dp": round(e.prefill_attn_dp, 4)}
-            for name, e in found.engines.items()
-        },
+        "engines": {name: _rounded(asdict(e)) for name, e in found.engines.items()},
         "log_sd": _rounded(base),
         "further_log_sd": further,
         "measured": {
