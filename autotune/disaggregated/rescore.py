@@ -45,6 +45,13 @@ def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
     return settled(prefill, same, decode, same, loads).pair
 
 
+def pool_capacities(study: Study, plan: PlanResult) -> tuple[float, float]:
+    """Requests per second that each pool could do within the limits on its own latency, whatever is asked for."""
+    open_study = replace(study, workload=replace(study.workload, concurrency=None, request_rate_per_s=None))
+    first, second = (operating_points(rows) for rows in _rows(open_study, plan))
+    return float(first.columns.requests_per_s.max()), float(second.columns.requests_per_s.max())
+
+
 def pool_weight_bytes(study: Study, plan: PlanResult) -> tuple[float, float]:
     """Weights on the GPU that fills first, of the prefill pool and of the decode pool."""
     first, second = (
