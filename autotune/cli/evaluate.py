@@ -48,16 +48,23 @@ def evaluate(
     from autotune.cli.output import chosen_form, progress_bar, publish
     from autotune.evaluation import evaluate as evaluated
     from autotune.evaluation import read_claims
+    from autotune.evaluation.evaluate_pools import PoolEvaluation
     from autotune.report.evaluation import evaluation_document
     from autotune.report.evaluation_text import evaluation_report
+    from autotune.report.pool_evaluation import pool_evaluation_document, pool_evaluation_report
     from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     loaded = load_study(Path(study), overrides)
     known = None if claims is None else read_claims(Path(claims))
     with progress_bar(quiet=as_json) as report:
-        document = evaluation_document(evaluated(loaded, plan, known, progress=report))
-    publish(document, evaluation_report, _page, form=form, out=out)
+        found = evaluated(loaded, plan, known, progress=report)
+    if isinstance(found, PoolEvaluation):
+        document = pool_evaluation_document(found)
+        publish(document, pool_evaluation_report, _pool_page, form=form, out=out)
+    else:
+        document = evaluation_document(found)
+        publish(document, evaluation_report, _page, form=form, out=out)
     sys.exit(0 if document["verdict"] == "PASSED" else EXIT_INFEASIBLE)
 
 
@@ -65,3 +72,9 @@ def _page(document: dict[str, Any]) -> str:
     from autotune.report.html.evaluation import evaluation_page  # the template engine is for those who want a page
 
     return evaluation_page(document)
+
+
+def _pool_page(document: dict[str, Any]) -> str:
+    from autotune.report.html.pool_evaluation import pool_evaluation_page
+
+    return pool_evaluation_page(document)

@@ -33,6 +33,10 @@ def validate(
     coefficient of variation), requests, duration_s, isl_mean, isl_p5, isl_p50, isl_p95, osl_... alike,
     shared_prefix_tokens, distinct_prefixes, max_num_batched_tokens, max_num_seqs, and what was measured: ttft_..._ms
     and e2e_..._ms (mean, p50, p90, p95, p99), tpot_mean_ms. Any but gpu, engine and model may be empty.
+
+    Disaggregated runs have the layout of both pools: prefill_attn_tp, decode_attn_tp, ... alike, prefill_workers,
+    decode_workers, prefill_max_num_seqs, decode_max_num_seqs, prefill_max_num_batched_tokens,
+    decode_redundant_experts.
     """
     from dataclasses import asdict
     from pathlib import Path
@@ -43,13 +47,16 @@ def validate(
     from autotune.files import write_file
     from autotune.report.document import finite
     from autotune.report.text_blocks import Report
-    from autotune.report.validation import load_blocks, published_block, validation_blocks
+    from autotune.report.validation import load_blocks, pool_run_blocks, published_block, validation_blocks
     from autotune.validation.load_report import load_predictions_csv, load_runs_document, predict_load_runs
+    from autotune.validation.pool_report import pool_runs_document
     from autotune.validation.published import published_points, published_pools
     from autotune.validation.report import predictions_csv, validation_document
     from costmodel.calibration.profile import read_profile
     from costmodel.errors import InputError
     from costmodel.measured.load_runs_csv import has_percentiles, read_load_runs
+    from costmodel.measured.pool_runs import predict_pool_runs
+    from costmodel.measured.pool_runs_csv import has_pools, read_pool_runs
     from costmodel.measured.runs import prepare_runs
     from costmodel.measured.runs_csv import read_runs
 
@@ -59,7 +66,14 @@ def validate(
     blocks = []
     profile = None if calibration is None else read_profile(Path(calibration))
     folder = None if models is None else Path(models)
-    if runs is not None and has_percentiles(Path(runs)):
+    if runs is not None and has_pools(Path(runs)):
+        pool_runs = read_pool_runs(Path(runs), traits_by_name(), folder)
+        settled = predict_pool_runs(pool_runs)
+        if predictions is not None:
+            write_file(Path(predictions), predictions_csv(pool_runs, settled.pair))
+        document = pool_runs_document(pool_runs, settled)
+        blocks = pool_run_blocks(document)
+    elif runs is not None and has_percentiles(Path(runs)):
         load_runs = read_load_runs(Path(runs), traits_by_name(), folder)
         forecasts = predict_load_runs(load_runs, profile)
         if predictions is not None:

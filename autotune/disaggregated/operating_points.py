@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import nan
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,18 @@ from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import speculation, weights
 from autotune.space import Candidate, enumerate_space
 from autotune.study import IntRange, Study
+from costmodel.disaggregated.closed_loop import ClosedLoop, settle
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pairing import Demand, PairService, pair_service
-from costmodel.disaggregated.pools import MOST_UTILISED, PoolColumns, PoolPoint, decode_pool, prefill_pool
+from costmodel.disaggregated.pools import (
+    MOST_UTILISED,
+    DecodePool,
+    PoolColumns,
+    PoolPoint,
+    PrefillPool,
+    decode_pool,
+    prefill_pool,
+)
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.normal import p_below
 from costmodel.hardware import Cluster
@@ -24,8 +34,12 @@ from costmodel.plan.columns import Floats, Ints
 from costmodel.plan.layout import Layout
 from costmodel.serving.load import Load
 
+_Role = TypeVar("_Role", PrefillPool, DecodePool)
 SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 """Of the most that a pool can take within the limits on latency: what it is tried at."""
+LOADS = 24
+"""Loads that a decode pool is tried at where the study fixes the requests in flight: from one sequence of a replica on
+in equal ratios, as the pair may settle at any of them."""
 BISECTIONS = 24
 
 
@@ -69,6 +83,13 @@ class OperatingPoints:
     def layout_at(self, index: int) -> Layout:
         """The layout of one point."""
         return self.rows.layouts[int(self.layout[index])].layout
+
+    def pool(self, index: Ints, role: type[_Role]) -> _Role:
+        """The pools of some of the points, ready for any other; `role` is what this table holds."""
+        found = Evaluator(self.rows, self.row[index]).pool
+        if not isinstance(found, role):
+            raise TypeError(f"must be a table of {role.__name__}, is one of {type(found).__name__}")
+        return found
 
     def detailed(self, index: Ints) -> PoolPoint:
         """Some of the points with what they are made of, evaluated again."""
@@ -155,7 +176,9 @@ def pool_rows(
     if budgets is None:
         budgets = study.search.max_num_batched_tokens
         if role == "decode":
-            budgets = (max(min(budgets), study.engine_options.max_num_seqs),)
+            budgets = (max(min(budgets), pool_seats(study, role)),)
+        elif study.axes.prefill_max_num_batched_tokens is not None:
+            budgets = (study.axes.prefill_max_num_batched_tokens,)
     return PoolRows(
         study=study,
         role=role,
@@ -168,7 +191,14 @@ def pool_rows(
     )
 
 
-def pool_load(study: Study, budget: Floats) -> Load:
+def pool_seats(study: Study, role: str) -> int:
+    """Sequences that a pool runs at once, at most, per attention-DP rank."""
+    axes = study.axes
+    own = axes.prefill_max_num_seqs if role == "prefill" else axes.decode_max_num_seqs
+    return study.engine_options.max_num_seqs if own is None else own
+
+
+def pool_load(study: Study, budget: Floats, role: str = "decode") -> Load:
     """The study's workload as a pool sees it; concurrency is not read."""
     work = study.workload
     return Load(
@@ -177,7 +207,7 @@ def pool_load(study: Study, budget: Floats) -> Load:
         prefix_hit_frac=np.array([work.prefix_cache_hit_frac]),
         concurrency=np.ones(1),
         batched_tokens=budget,
-        max_num_seqs=np.array([float(study.engine_options.max_num_seqs)]),
+        max_num_seqs=np.array([float(pool_seats(study, role))]),
         **speculation(study),
     )
 
@@ -186,8 +216,11 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
     """Every row at each share of the most that keeps the limits on its own latency."""
     evaluate = Evaluator(rows, np.arange(rows.budget.size))
     count, most = rows.budget.size, _most(rows, evaluate)
-    shares = SHARES if rows.study.workload.request_rate_per_s is None else (1.0,)
-    if rows.role == "decode":
+    work = rows.study.workload
+    shares = SHARES if work.request_rate_per_s is None else (1.0,)
+    if rows.role == "decode" and work.concurrency is not None:
+        tried = [most ** (load / (LOADS - 1)) * evaluate.replicas for load in range(LOADS)]
+    elif rows.role == "decode":
         tried = [np.maximum(np.floor(most * share), 1.0) * evaluate.replicas for share in shares]
     else:
         tried = [most * share for share in shares]
@@ -200,6 +233,15 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
     row = np.tile(np.arange(count), len(tried))[order]
     at = np.concatenate(tried)[order]
     return OperatingPoints(rows=rows, row=row, at=at, columns=together, layout=rows.row_layout[row])
+
+
+def settled(prefill: OperatingPoints, p_at: Ints, decode: OperatingPoints, d_at: Ints, in_flight: Floats) -> ClosedLoop:
+    """Where the layouts of some points settle, entry `i` with entry `i`, with so many requests in flight over both.
+
+    A decode pool admits what keeps its limit on latency, which is its last point; the rest waits in front.
+    """
+    admitted = np.array([decode.at[decode.row == decode.row[at]].max() for at in d_at])
+    return settle(prefill.pool(p_at, PrefillPool), decode.pool(d_at, DecodePool), in_flight, admitted=admitted)
 
 
 class Evaluator:
@@ -221,22 +263,23 @@ class Evaluator:
             for i in used.tolist()
         ]
         batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration).take(back)
-        load, isl = pool_load(study, rows.budget[index]), study.workload.isl
-        shared = {
-            "longest_prompt": np.array([float(study.workload.longest_prompt)]),
-            "memory_fraction": np.array([study.engine_options.gpu_memory_utilization]),
-        }
+        load, isl = pool_load(study, rows.budget[index], rows.role), study.workload.isl
+        longest = np.array([float(study.workload.longest_prompt)])
+        fraction = np.array([study.engine_options.gpu_memory_utilization])
         link = transfer_link(study, rows.cluster.gpu, rows.cluster.gpu)
+        self.pool: PrefillPool | DecodePool
         if rows.role == "prefill":
             spread = (isl.max - isl.min) ** 2 / 12.0 / isl.mean**2  # of a uniform distribution
-            self._at: Callable[[Floats], PoolPoint] = prefill_pool(batch, load, link, length_cv2=spread, **shared).at
+            self.pool = prefill_pool(
+                batch, load, link, longest_prompt=longest, memory_fraction=fraction, length_cv2=spread
+            )
         else:
-            self._at = decode_pool(batch, load, link, **shared).at
+            self.pool = decode_pool(batch, load, link, longest_prompt=longest, memory_fraction=fraction)
         self.replicas = batch.layout.replicas
 
     def __call__(self, at: Floats) -> PoolPoint:
         """Every row at its utilisation (prefill pools) or its requests in flight (decode pools)."""
-        return self._at(at)
+        return self.pool.at(at)
 
 
 def _most(rows: PoolRows, evaluate: Evaluator) -> Floats:
@@ -250,7 +293,7 @@ def _most(rows: PoolRows, evaluate: Evaluator) -> Floats:
     if whole:
         low = np.ones(rows.budget.size)
         ranks = np.array([float(c.layout.attn_dp) for c in rows.layouts])[rows.row_layout]
-        high = study.engine_options.max_num_seqs * ranks
+        high = pool_seats(study, "decode") * ranks
     scale = evaluate.replicas if whole else np.ones(1)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2.0

@@ -11,8 +11,10 @@ from autotune.disaggregated.operating_points import (
     Dtypes,
     OperatingPoints,
     operating_points,
+    pair_price,
     pool_rows,
     served_together,
+    settled,
 )
 from autotune.disaggregated.search import Pair, best_pair
 from autotune.engines import Violation, engines_of
@@ -44,10 +46,8 @@ def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[Plan
 def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]:
     """Plans of pairs that share both tables of points."""
     first, second = pairs[0].prefill, pairs[0].decode
-    prefill = first.detailed(np.array([p.prefill_at for p in pairs]))
-    decode = second.detailed(np.array([p.decode_at for p in pairs]))
-    clusters = first.rows.cluster, second.rows.cluster
-    pair, price = served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)
+    prefill, decode, pair = _served(study, pairs)
+    price = pair_price(first.rows.cluster, prefill.columns.gpus, second.rows.cluster, decode.columns.gpus)
     scored = ScoredRows.of(study, pair_estimate(prefill, decode, pair), price)
     engine, dtypes = first.rows.engine, first.rows.dtypes
     out = []
@@ -72,6 +72,18 @@ def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]
             )
         )
     return out
+
+
+def _served(study: Study, pairs: Sequence[Pair]) -> tuple[PoolPoint, PoolPoint, PairService]:
+    """Both pools of each pair and what they do together: at its points, or where the requests in flight settle it."""
+    first, second = pairs[0].prefill, pairs[0].decode
+    p_at, d_at = np.array([p.prefill_at for p in pairs]), np.array([p.decode_at for p in pairs])
+    if study.workload.concurrency is None:
+        prefill, decode = first.detailed(p_at), second.detailed(d_at)
+        clusters = first.rows.cluster, second.rows.cluster
+        return prefill, decode, served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)[0]
+    loop = settled(first, p_at, second, d_at, np.full(len(pairs), float(study.workload.concurrency)))
+    return loop.prefill, loop.decode, loop.pair
 
 
 def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolPoint, together: PairService) -> Pools:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,10 +10,9 @@ from autotune.disaggregated.operating_points import (
     Dtypes,
     Evaluator,
     PoolRows,
-    demand,
     operating_points,
     pool_rows,
-    served_together,
+    settled,
 )
 from autotune.disaggregated.plan_results import pair_results, pool_cluster
 from autotune.disaggregated.search import best_pair
@@ -42,17 +41,15 @@ def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
     """
     open_study = replace(study, workload=replace(study.workload, concurrency=None, request_rate_per_s=None))
     prefill, decode = (operating_points(rows) for rows in _rows(open_study, plan))
-    count = prefill.row.size, decode.row.size
-    first = prefill.columns.take(np.repeat(np.arange(count[0]), count[1]))
-    second = decode.columns.take(np.tile(np.arange(count[1]), count[0]))
-    settled: list[list[float]] = []
-    for load in loads.tolist():
-        asked = replace(demand(open_study), in_flight=load)
-        pair, _ = served_together(study, prefill.rows.cluster, first, decode.rows.cluster, second, asked)
-        at = int(pair.requests_per_s.argmax())
-        settled.append([getattr(pair, f.name)[at] for f in fields(PairService)])
-    columns = np.array(settled).T
-    return PairService(**{f.name: column for f, column in zip(fields(PairService), columns, strict=True)})
+    same = np.zeros(loads.size, dtype=np.int64)
+    return settled(prefill, same, decode, same, loads).pair
+
+
+def pool_capacities(study: Study, plan: PlanResult) -> tuple[float, float]:
+    """Requests per second that each pool could do within the limits on its own latency, whatever is asked for."""
+    open_study = replace(study, workload=replace(study.workload, concurrency=None, request_rate_per_s=None))
+    first, second = (operating_points(rows) for rows in _rows(open_study, plan))
+    return float(first.columns.requests_per_s.max()), float(second.columns.requests_per_s.max())
 
 
 def pool_weight_bytes(study: Study, plan: PlanResult) -> tuple[float, float]:

@@ -4,7 +4,7 @@ Most operating points are joined with nothing, as no best plan can contain them.
 point of a prefill pool with one of a decode pool. By `costmodel.disaggregated.pairing` and the limits:
 
     requests/s = min(rate_p, rate_d)                     TPOT = latency_d
-    TTFT       = latency_p + max(wire_p, wire_d) (1 - overlap) + entry_d,     entry_d = start + JOIN_STEPS latency_d
+    TTFT       = latency_p + max(wire_p, wire_d) (1 - overlap) + entry_d,     entry_d = start + hand-over(latency_d)
 
 With the pools' GPUs given, every objective is non-decreasing in the rates and non-increasing in each of latency,
 longest prompt's extra, wire and log_sd of either side, and so is the worst excess over the limits:
@@ -32,7 +32,7 @@ order of their bounds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -63,6 +63,8 @@ KEPT = 50
 """Disaggregated plans that a result holds: the best ones, in exact order."""
 FIRST_LAYOUTS = 2
 """Layouts that may dominate a point in the first round, whose plans bound what the second one joins."""
+ALIKE = 1e-9
+"""Relative distance within which two pairs of points count as ranking alike."""
 JOIN_ROWS = 400_000
 """Pairs of points joined at once, for memory."""
 
@@ -143,7 +145,7 @@ def _search(study: Study, keep: int, *, prune: bool, feasible: bool) -> PoolSear
                     best[pair.layouts] = pair
         skipped += first.skipped + second.skipped
     return PoolSearchResult(
-        pairs=tuple(sorted(best.values(), key=lambda p: -p.key)[:keep]),
+        pairs=tuple(chosen_points(study, p) for p in sorted(best.values(), key=lambda p: -p.key)[:keep]),
         plans=count_plans(study),
         joined=joined,
         skipped_points=skipped,
@@ -209,12 +211,28 @@ def count_plans(study: Study) -> int:
 
 def best_pair(study: Study, prefill: OperatingPoints, decode: OperatingPoints) -> Pair:
     """The best pair of points of one layout each, feasible or not."""
-    p_index, d_index = np.arange(prefill.row.size), np.arange(decode.row.size)
     for feasible in (True, False):
+        p_index, d_index = np.arange(prefill.row.size), np.arange(decode.row.size)
         found = _best_of_split(study, prefill, p_index, decode, d_index, 1, -np.inf, feasible=feasible)
         if found:
-            return found[0]
+            return chosen_points(study, found[0])
     raise ValueError("a pair of layouts must have points to join, got none")
+
+
+def chosen_points(study: Study, pair: Pair) -> Pair:
+    """The points at which a pair of layouts runs: of those that rank alike, the ones that answer soonest.
+
+    All points of both layouts are looked at, whatever was pruned, so that a plan is the same however it was found.
+    """
+    p_index, d_index = (
+        np.flatnonzero(points.layout == points.layout[at])
+        for points, at in ((pair.prefill, pair.prefill_at), (pair.decode, pair.decode_at))
+    )
+    settles, key, e2e_s = _join(study, pair.prefill, p_index, pair.decode, d_index, feasible=pair.feasible)
+    best = settles.max()
+    alike = settles >= best - ALIKE * abs(best)
+    row, column = divmod(int(np.where(alike, e2e_s, np.inf).argmin()), d_index.size)
+    return replace(pair, prefill_at=int(p_index[row]), decode_at=int(d_index[column]), key=float(key[row, column]))
 
 
 class RoleCandidates:
@@ -326,7 +344,7 @@ def _best_of_split(
         while end < p_starts.size and (p_ends[end] - p_starts[begin]) * d_index.size <= JOIN_ROWS:
             end += 1
         low, high = int(p_starts[begin]), p_ends[end - 1]
-        settles, key = _join(study, prefill, p_index[low:high], decode, d_index, feasible=feasible)
+        settles, key, _ = _join(study, prefill, p_index[low:high], decode, d_index, feasible=feasible)
         best = np.maximum.reduceat(np.maximum.reduceat(settles, p_starts[begin:end] - low, axis=0), d_starts, axis=1)
         for flat in np.argsort(-best, axis=None, kind="stable")[:keep].tolist():
             i, j = divmod(flat, d_starts.size)
@@ -354,14 +372,16 @@ def _key(study: Study, pair: Service, price_per_hour: Floats, *, feasible: bool)
 
 def _join(
     study: Study, prefill: OperatingPoints, p_index: Ints, decode: OperatingPoints, d_index: Ints, *, feasible: bool
-) -> tuple[Floats, Floats]:
-    """What chooses the points of a pair of layouts, and what ranks the pair; shape `(len(p_index), len(d_index))`.
+) -> tuple[Floats, Floats, Floats]:
+    """What chooses the points of a pair of layouts, what ranks the pair, and the time of a request.
 
-    The same, unless the study fixes the requests in flight: then a pair runs at the point that they settle it into.
+    Each of shape `(len(p_index), len(d_index))`. The first two are the same, unless the study fixes the requests in
+    flight: then a pair runs at the point that they settle it into.
     """
     shape = (p_index.size, d_index.size)
     first = prefill.columns.take(np.repeat(p_index, d_index.size))
     second = decode.columns.take(np.tile(d_index, p_index.size))
     pair, price = served_together(study, prefill.rows.cluster, first, decode.rows.cluster, second)
     key = _key(study, pair, price, feasible=feasible).reshape(shape)
-    return (key if study.workload.concurrency is None else pair.requests_per_s.reshape(shape)), key
+    settles = key if study.workload.concurrency is None else pair.requests_per_s.reshape(shape)
+    return settles, key, pair.e2e_s.reshape(shape)

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 
+from autotune.disaggregated.rescore import pool_capacities
 from autotune.engines import Violation
 from autotune.evaluation.balance import balance
 from autotune.evaluation.compatibility import compatibility
 from autotune.evaluation.conclusion import conclusion, failures
+from autotune.evaluation.evaluate_pools import (
+    PoolEvaluation,
+    rate_match,
+    sections,
+    transfer_section,
+)
 from autotune.evaluation.memory import capacity, stage_bytes
 from autotune.evaluation.performance import performance
 from autotune.evaluation.plan import EvaluatedPlan
@@ -20,6 +27,7 @@ from autotune.scoring.joint_uncertainty import confidence
 from autotune.scoring.limits import LOAD_SERVED, Limit, study_limits
 from autotune.scoring.objective import plan_expected
 from autotune.space import Candidate
+from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
 from autotune.study import Study, in_place
 from autotune.tuning import PlanResult, TuneResult, tune
@@ -39,8 +47,8 @@ def evaluate(
     *,
     store: Store | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
-    """What a plan does and why.
+) -> Evaluation | PoolEvaluation:
+    """What a plan does and why; of a disaggregated plan, what each of its pools does.
 
     Args:
         study: from `load_study`.
@@ -52,7 +60,8 @@ def evaluate(
     Raises:
         InputError: no plan is given, the string has no reading on the study's GPUs, or a claim is about nothing known.
     """
-    study = in_place(study)
+    text = plan if plan is not None else "" if study.baseline is None else study.baseline.plan
+    study = in_place(study, pools=is_pooled(text))
     missing = "must name a plan, or give one with --plan"
     if plan is None and study.baseline is None:
         raise InputError.single("$.baseline", missing)
@@ -62,18 +71,52 @@ def evaluate(
     if scored is None:
         raise InputError.single("$.baseline", missing)
     if scored.result is not None and scored.result.pools is not None:
-        raise InputError.single(
-            "--plan", "a disaggregated plan has two layouts: evaluate takes one (tune shows both pools)"
-        )
+        if claims is not None:
+            raise InputError.single(
+                "--claims", "must not be given with a disaggregated plan: claims are about one layout"
+            )
+        return _pool_evaluation(study, scored, scored.result, tuned)
     return _evaluation(study, scored, tuned, claims)
+
+
+def _pool_evaluation(study: Study, scored: BaselineResult, result: PlanResult, tuned: TuneResult) -> PoolEvaluation:
+    checks, capacities = _checks(study, result, scored.resolution.violations), pool_capacities(study, result)
+    best = tuned.ranked[0] if tuned.ranked else None
+    passed = all(c.passed for c in checks)
+    distance = None if best is None or not passed else _distance(study, result, best)
+    assumed = (
+        *study.assumptions,
+        *study.arch.assumptions,
+        *(f"plan: {text}" for text in scored.resolution.assumed),
+        *_searched(tuned),
+        "what a GPU more brings: at its pool's rate per GPU, though workers come whole",
+    )
+    return PoolEvaluation(
+        **sections(result, capacities),
+        study=study,
+        text=scored.text,
+        result=result,
+        tuned=tuned,
+        passed=passed,
+        binding=_binding(checks),
+        best=best,
+        best_aggregated=next((p for p in tuned.ranked if p.pools is None), None),
+        distance_frac=distance,
+        p_better_than_best=_p_better(study, result, best) if passed else None,
+        checks=checks,
+        transfer=transfer_section(result),
+        rate_match=rate_match(result, capacities),
+        conclusion=conclusion(study, result, best, checks, distance),
+        assumptions=tuple(dict.fromkeys(assumed)),
+    )
 
 
 def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims: Claims | None) -> Evaluation:
     candidate, result = scored.resolution.candidate, scored.result
     checks = _checks(study, result, scored.resolution.violations)
-    sections = _sections(study, candidate, result, tuned)
+    found = _sections(study, candidate, result, tuned)
     best = tuned.ranked[0] if tuned.ranked else None
-    figures = quantities(study, candidate, result, sections, [c.name for c in checks if not c.passed])
+    figures = quantities(study, candidate, result, found, [c.name for c in checks if not c.passed])
     passed = all(c.passed for c in checks)
     distance = None if result is None or best is None or not passed else _distance(study, result, best)
     assumed = [
@@ -85,7 +128,7 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
         "saturation: powers of two in flight per replica, the study's token budgets, KV room for all",
     ]
     return Evaluation(
-        **{f.name: getattr(sections, f.name) for f in fields(Sections)},
+        **{f.name: getattr(found, f.name) for f in fields(Sections)},
         study=study,
         text=scored.text,
         candidate=candidate,
@@ -133,13 +176,16 @@ def _checks(study: Study, result: PlanResult | None, broken: tuple[Violation, ..
             Check(name=v.rule, value=None, limit=None, unit="", passed=False, margin_frac=None, rests_on=v.message)
             for v in broken
         )
-    used = result.layout.gpus
+    used = round(result.metrics["gpus"])
+    types = (study.cluster, *(study.axes.other_gpus if result.pools is not None else ()))
+    named = {result.pools.prefill.gpu, result.pools.decode.gpu} if result.pools is not None else set()
+    there = sum(c.gpus for c in types if c.gpu.name in named) or study.cluster.gpus
     gpus = Check(
         name="gpus",
         value=float(used),
-        limit=float(study.cluster.gpus),
+        limit=float(there),
         unit="GPUs",
-        passed=used == study.cluster.gpus,
+        passed=used == there,
         margin_frac=None,
         rests_on="replicas x stages x GPUs of a stage",
     )

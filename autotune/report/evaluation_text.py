@@ -36,7 +36,7 @@ def evaluation_report(document: Mapping[str, Any]) -> Report:
 
 def evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
     """The sections in their order."""
-    out = [_summary(document), _compatibility(document["compatibility"])]
+    out = [summary_block(document), _compatibility(document["compatibility"])]
     if document["performance"]:
         out += [_performance(document["performance"], document["checks"]), time_block(document["time"])]
     out += [strategy_block(document["strategy"]), alternatives_block(document["strategy"])]
@@ -48,7 +48,8 @@ def evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
     return [*out, Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"]))]
 
 
-def _summary(document: Mapping[str, Any]) -> Block:
+def summary_block(document: Mapping[str, Any]) -> Block:
+    """The checks, and how the plan stands against the best."""
     rows = [
         (
             named(c["name"], CHECKS),

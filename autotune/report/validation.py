@@ -28,14 +28,6 @@ def validation_blocks(document: Mapping[str, Any]) -> list[Block]:
     errors = [(name, *_cells(found["tpot"]), *_cells(found["ttft"])) for name, found in parts]
     tau = document["kendall_tau"]
     agree = f"throughput per GPU {tau['throughput_per_gpu']:.3f}, TPOT {tau['tpot']:.3f}"
-    picks = [
-        (
-            PICKS[name],
-            str(score["groups"]),
-            *(f"{score[n]:.1%}" for n in ("strict_regret", "lenient_regret", "over_by_a_tenth")),
-        )
-        for name, score in document["slo_task"].items()
-    ]
     return [
         Block(
             title=f"{document['runs']:,} runs, {document['coverage']:.1%} predicted",
@@ -45,14 +37,7 @@ def validation_blocks(document: Mapping[str, Any]) -> list[Block]:
                 f"Kendall tau within {tau['groups']} groups (gpu, engine, model, precision, isl, osl): {agree}",
             ),
         ),
-        Block(
-            title="SLO task",
-            table=text_table(("picked by", "groups", "regret strict", "regret lenient", "over by > 10 %"), picks),
-            lines=(
-                "The limit is a group's median measured TPOT. Regret: throughput lost against the best that keeps it.",
-                "A broken limit is a total loss (strict), or only when broken by more than 10 % (lenient).",
-            ),
-        ),
+        _picks(document["slo_task"]),
         _reliability(
             document["reliability"],
             "Statements that a run meets, or breaks, a TPOT limit between 0.7 and 1.4 times its group's median",
@@ -63,6 +48,51 @@ def validation_blocks(document: Mapping[str, Any]) -> list[Block]:
         ),
         Block(title="Assumed", lines=tuple(document["assumptions"])),
     ]
+
+
+def pool_run_blocks(document: Mapping[str, Any]) -> list[Block]:
+    """Errors of disaggregated runs by part of the file, and what choosing by them loses."""
+    parts = [("all", document["overall"])]
+    for name in ("by_gpu", "by_engine", "by_model", "by_lengths", "by_decode_layout", "by_ttft_note"):
+        parts += list(document[name].items())
+    quantities = {"tpot": "TPOT", "ttft": "TTFT", "throughput_per_gpu": "throughput"}
+    header = [f"{quantity}\n{title}" for quantity in quantities.values() for title in ERRORS]
+    errors = [(name, *(cell for q in quantities for cell in _cells(found[q]))) for name, found in parts]
+    tau = document["kendall_tau"]
+    agree = f"throughput per GPU {tau['throughput_per_gpu']:.3f}, TPOT {tau['tpot']:.3f}"
+    return [
+        Block(
+            title=f"{document['disaggregated_runs']:,} disaggregated runs, {document['coverage']:.1%} predicted",
+            table=text_table(("runs of", *header), errors),
+            lines=(
+                "Errors are |predicted / measured - 1|; bias is the median of predicted / measured, less 1.",
+                "Throughput is per GPU of both pools, by Little's law.",
+                f"Kendall tau within {tau['groups']} groups (gpu, engine, model, precision, isl, osl): {agree}",
+            ),
+        ),
+        _picks(document["slo_task"]),
+        Block(title="Assumed", lines=tuple(document["assumptions"])),
+    ]
+
+
+def _picks(scores: Mapping[str, Mapping[str, Any]]) -> Block:
+    """What choosing by the predictions loses under a TPOT limit."""
+    picks = [
+        (
+            PICKS[name],
+            str(score["groups"]),
+            *(f"{score[n]:.1%}" for n in ("strict_regret", "lenient_regret", "over_by_a_tenth")),
+        )
+        for name, score in scores.items()
+    ]
+    return Block(
+        title="SLO task",
+        table=text_table(("picked by", "groups", "regret strict", "regret lenient", "over by > 10 %"), picks),
+        lines=(
+            "The limit is a group's median measured TPOT. Regret: throughput lost against the best that keeps it.",
+            "A broken limit is a total loss (strict), or only when broken by more than 10 % (lenient).",
+        ),
+    )
 
 
 def load_blocks(document: Mapping[str, Any]) -> list[Block]:

@@ -37,6 +37,20 @@ class Disaggregation:
     pool_gpus_multiple_of: ft.NodeGpus = ft.entry(
         "pool sizes are multiples of this, GPUs; default 1, any split", 1, assumed="1 (any split of the GPUs)"
     )
+    prefill_max_num_batched_tokens: ft.Whole | None = ft.entry(
+        "prompt tokens of a pass of the prefill pool, per attention-DP rank; default: search.max_num_batched_tokens",
+        None,
+        ge=1,
+    )
+    prefill_max_num_seqs: ft.Whole | None = ft.entry(
+        "prompts of a pass of the prefill pool, per attention-DP rank; default: engine_options.max_num_seqs", None, ge=1
+    )
+    decode_max_num_seqs: ft.Whole | None = ft.entry(
+        "slots: sequences that the decode pool runs at once, per attention-DP rank, beyond which requests wait; "
+        "default: engine_options.max_num_seqs",
+        None,
+        ge=1,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

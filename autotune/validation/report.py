@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.metrics import errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
 from costmodel.estimate.normal import Z90
-from costmodel.estimate.result import Estimate
+from costmodel.estimate.result import Estimate, Service
 from costmodel.measured.benchmark_recipes import recipe_source
+from costmodel.measured.pool_runs import PoolRun
 from costmodel.measured.runs import Run, RunBatch
 from costmodel.plan.columns import Floats
 
@@ -30,10 +31,11 @@ HEADER = (
 )
 
 
-def predictions_csv(runs: Sequence[Run], estimate: Estimate) -> str:
+def predictions_csv(runs: Sequence[Run | PoolRun], estimate: Service) -> str:
     """One row per run, in the file's order."""
     rows: list[Sequence[str]] = [HEADER]
-    ttft, tpot = np.exp(Z90 * estimate.ttft_log_sd), np.exp(Z90 * estimate.tpot_log_sd)
+    shape = estimate.tpot_s.shape
+    ttft, tpot = (np.exp(Z90 * np.broadcast_to(sd, shape)) for sd in (estimate.ttft_log_sd, estimate.tpot_log_sd))
     for i, run in enumerate(runs):
         first, rest = estimate.ttft_s[i] * 1e3, estimate.tpot_s[i] * 1e3
         figures = (first, rest, first / ttft[i], first * ttft[i], rest / tpot[i], rest * tpot[i])
@@ -57,32 +59,43 @@ def _assumptions(runs: Sequence[Run]) -> list[str]:
 def validation_document(batch: RunBatch, estimate: Estimate) -> dict[str, Any]:
     """Coverage, errors by GPU, engine and model, rankings, and the SLO task."""
     runs = batch.runs
-    measured = {"ttft": np.array([r.ttft_s for r in runs]), "tpot": np.array([r.tpot_s for r in runs])}
-    predicted = {"ttft": estimate.ttft_s, "tpot": estimate.tpot_s}
-    spread = {"ttft": estimate.ttft_log_sd, "tpot": estimate.tpot_log_sd}
-
-    def errors(rows: Sequence[int]) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for name, values in measured.items():
-            found = errors_of(predicted[name][rows], spread[name][rows], values[rows])
-            out[name] = None if found is None else asdict(found)
-        return out
-
-    def by(key: Callable[[Run], str]) -> dict[str, Any]:
-        names = sorted({key(r) for r in runs})
-        return {n: errors([i for i, r in enumerate(runs) if key(r) == n]) for n in names}
-
+    targets = {
+        "ttft": Target(np.array([r.ttft_s for r in runs]), estimate.ttft_s, estimate.ttft_log_sd),
+        "tpot": Target(np.array([r.tpot_s for r in runs]), estimate.tpot_s, estimate.tpot_log_sd),
+    }
     done = np.isfinite(estimate.ttft_s) & np.isfinite(estimate.tpot_s)
     return {
         "runs": len(runs),
         "coverage": float(done.mean()),
         "assumptions": _assumptions(runs),
-        "overall": errors(list(range(len(runs)))),
-        "by_gpu": by(lambda r: r.gpu),
-        "by_engine": by(lambda r: r.engine),
-        "by_model": by(lambda r: r.model),
+        "overall": errors_over(targets, list(range(len(runs)))),
+        **{f"by_{name}": errors_by(targets, [getattr(r, name) for r in runs]) for name in ("gpu", "engine", "model")},
         **_ranking(batch, estimate),
     }
+
+
+class Target(NamedTuple):
+    """One quantity of some runs, shape `(num_runs,)` each."""
+
+    measured: Floats
+    predicted: Floats
+    log_sd: Floats
+    """Standard deviation of log(measured / predicted)."""
+
+
+def errors_over(targets: Mapping[str, Target], rows: Sequence[int]) -> dict[str, Any]:
+    """Errors of each quantity over some runs; None where none of them was measured."""
+    out: dict[str, Any] = {}
+    for name, target in targets.items():
+        spread = np.broadcast_to(target.log_sd, target.predicted.shape)
+        found = errors_of(target.predicted[rows], spread[rows], target.measured[rows])
+        out[name] = None if found is None else asdict(found)
+    return out
+
+
+def errors_by(targets: Mapping[str, Target], keys: Sequence[str]) -> dict[str, Any]:
+    """The same of each group of runs that share a key."""
+    return {k: errors_over(targets, [i for i, key in enumerate(keys) if key == k]) for k in sorted(set(keys))}
 
 
 def _throughput(runs: Sequence[Run], ttft_s: Floats, tpot_s: Floats) -> Floats:
@@ -93,7 +106,7 @@ def _throughput(runs: Sequence[Run], ttft_s: Floats, tpot_s: Floats) -> Floats:
     return np.asarray(flight * osl / time_s / np.array([float(r.gpus) for r in runs]))
 
 
-def groups_of(runs: Sequence[Run]) -> list[list[int]]:
+def groups_of(runs: Sequence[Run | PoolRun]) -> list[list[int]]:
     """Indices of the runs that differ in layout and concurrency alone."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, r in enumerate(runs):

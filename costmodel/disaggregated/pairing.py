@@ -85,13 +85,27 @@ def pair_service(
         rate = np.minimum(rate, limit / inside)
     if demand.in_flight is not None:
         outside = np.maximum(demand.in_flight / able - inside, 0.0)
-    ttft, gpus = first + outside, prefill.gpus + decode.gpus
+    return joined_service(prefill, decode, load, link, rate=rate, ttft_s=first + outside, wait_s=outside)
+
+
+def joined_service(
+    prefill: PoolColumns,
+    decode: PoolColumns,
+    load: Load,
+    link: TransferLink,
+    *,
+    rate: Floats,
+    ttft_s: Floats,
+    wait_s: Floats,
+) -> PairService:  # one parameter for each thing that nothing else follows from
+    """What pools do together at a rate, where TTFT, of which `wait_s` is the wait in front of the pools, is known."""
+    gpus = prefill.gpus + decode.gpus
     return PairService(
-        ttft_s=ttft,
-        ttft_longest_s=ttft + prefill.longest_extra_s,
+        ttft_s=ttft_s,
+        ttft_longest_s=ttft_s + prefill.longest_extra_s,
         tpot_s=decode.latency_s,
-        e2e_s=inside + outside,
-        kv_wait_s=outside,
+        e2e_s=ttft_s + np.maximum(load.osl - 1.0, 0.0) * decode.latency_s,
+        kv_wait_s=wait_s,
         **throughputs(rate, load.isl, load.osl, stage_gpus=prefill.stage_gpus + decode.stage_gpus),
         gpus=gpus,
         memory_util_frac=np.maximum(prefill.memory_util_frac, decode.memory_util_frac),
@@ -99,8 +113,8 @@ def pair_service(
         gpu_util_frac=np.minimum(rate * (prefill.busy_s + decode.busy_s) / gpus, 1.0),
         ttft_log_sd=prefill.log_sd,
         tpot_log_sd=decode.log_sd,
-        throughput_log_sd=np.maximum(prefill.log_sd, decode.log_sd),
-        transfer_s=transfer,
+        throughput_log_sd=np.maximum(prefill.rate_log_sd, decode.rate_log_sd),
+        transfer_s=exposed_s(link, prefill.wire_s, decode.wire_s),
     )
 
 
@@ -113,7 +127,6 @@ def pair_estimate(prefill: PoolPoint, decode: PoolPoint, pair: PairService) -> E
     first, second, size = prefill.columns, decode.columns, pair.gpus.shape[0]
     rate, gpus = pair.requests_per_s, pair.gpus
     math_s, hbm_s = first.math_s + second.math_s, first.hbm_s + second.hbm_s
-    transfer = pair.transfer_s + (second.entry_s - decode.parts_s["running_step"])
     held = [table(pool.memory.by_kind(pool.kv_bytes), MEMORY_KINDS, size) for pool in (prefill, decode)]
     return build_estimate(
         pair,
@@ -126,7 +139,7 @@ def pair_estimate(prefill: PoolPoint, decode: PoolPoint, pair: PairService) -> E
         },
         waits_for_kv=np.zeros(size, dtype=bool),  # what waits in front of the pools waits for their latency limits
         memory_bytes=np.where(first.memory_util_frac >= second.memory_util_frac, *held),
-        ttft_parts_s={**prefill.parts_s, **decode.parts_s, "kv_transfer": transfer, "kv_wait": pair.kv_wait_s},
+        ttft_parts_s={**prefill.parts_s, "kv_transfer": pair.transfer_s + second.entry_s, "kv_wait": pair.kv_wait_s},
         compute_util_frac=np.minimum(rate * math_s / gpus, 1.0),
         bandwidth_util_frac=np.minimum(rate * hbm_s / gpus, 1.0),
         kv_capacity_sequences=second.kv_capacity_sequences,

@@ -1,14 +1,18 @@
 """What a pool of replicas does that only prefills, or only decodes: disaggregated serving.
 
-Prefill pool: requests arrive at random, each attention-DP rank is a queue of its own with service time `S` per
-prompt, so that at utilisation `u` a request waits `u S (1 + cv^2) / (2 (1 - u))` before its own prefill (Pollaczek
-and Khinchine; `cv` is the coefficient of variation of prompt lengths). Decode pool: `c` sequences per replica step
-together and no prompt comes between, so that TPOT is the round of a decode step and, by Little's law,
-requests/s = c / (transfer + wait + (L - 1) TPOT).
+Prefill pool: a worker's passes follow each other, and a pass takes all prompts that came during the one before.
+Its attention-DP ranks are in lock-step: a pass is as long as its fullest rank makes it. With `a` the pass of a lone
+prompt, `f` that of a full budget and `u` the share of the pool's rate that is asked for, passes settle at
+a / (1 - u (1 - a/f)). A prompt waits for the half of a running pass with probability `u`, then for its own; and close
+to saturation, where passes are full, for prompts before it, as in a queue of service time `S` per prompt:
+u^4 S (1 + cv^2) / (2 (1 - u)) (Pollaczek and Khinchine, with `cv` the coefficient of variation of prompt lengths; u^3
+stands for how often passes are full).
 
-Both keep the calibration's residuals of the engine on the service's own lengths: that of TPOT scales the decode
-pool's time, that of TTFT the prefill pool's, and lowers its rate where it is above 1. No disaggregated run was
-measured.
+Decode pool: `c` sequences per replica step together and no prompt comes between, so that TPOT is the round of a decode
+step and, by Little's law, requests/s = c / (transfer + hand-over + (L - 1) TPOT). A sequence takes a slot as soon as
+its cache is on its way.
+
+What measured pools say about these formulas stands in `costmodel.disaggregated.pool_calibration`.
 """
 
 from __future__ import annotations
@@ -18,21 +22,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.disaggregated.kv_transfer import TransferLink, sequence_bytes_per_rank, start_s, wire_s
+from costmodel.disaggregated.pool_calibration import PoolCalibration, PoolFactors
 from costmodel.estimate.batch import PlanBatch
-from costmodel.estimate.error_model import Correction, Situation
 from costmodel.plan.columns import Columns, Floats
 from costmodel.serving.load import Load
 from costmodel.serving.steady_state import longest_extra_s
 from costmodel.step.memory import Memory, plan_memory
-from costmodel.step.pipeline_pass import Pass, front_end_s, step_pass
+from costmodel.step.pipeline_pass import Pass, step_pass
 from costmodel.step.step_work import decode_work, prompt_work
 
 MOST_UTILISED = 0.95
 """Highest utilisation of a prefill pool that is considered: beyond it the queue grows without bound."""
 
-JOIN_STEPS = 1.0
-"""Decode steps from the arrival of a prompt's cache until its sequence takes part: assumed, half a step until the
-scheduler looks again and half a step until the next one begins."""
+FULL_PASSES = 3.0
+"""Power of the utilisation that stands for how often a pass leaves prompts behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +51,13 @@ class PoolColumns(Columns):
     longest_extra_s: Floats
     """What a request with the longest prompt takes beyond that; 0 in a decode pool."""
     entry_s: Floats
-    """Decode: start of the transfer and wait for the running step, which TTFT includes; 0 in a prefill pool."""
+    """Decode: start of the transfer and hand-over, which TTFT includes; 0 in a prefill pool."""
     wire_s: Floats
     """Sending or receiving one prompt's cache."""
     log_sd: Floats
     """Standard deviation of log(measured / estimate) of the latency."""
+    rate_log_sd: Floats
+    """The same of the rate."""
     gpus: Floats
     stage_gpus: Floats
     """GPUs of one stage, all replicas."""
@@ -106,6 +111,8 @@ class Pool:
     wire_s: Floats
     longest_prompt: Floats
     memory_fraction: Floats
+    factors: PoolFactors
+    """What measured pools say about the formulas."""
     length_cv2: float
     """Squared coefficient of variation of prompt lengths."""
 
@@ -125,10 +132,6 @@ class Pool:
             fraction_is_of_free=batch.fraction_is_of_free,
         )
 
-    def _correction(self, per_replica: Floats) -> Correction:
-        batch, load = self.batch, self.load
-        return Correction.of(batch.residual, Situation.of(batch.layout, per_replica, load.isl, load.osl))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefillPool(Pool):
@@ -146,25 +149,34 @@ class PrefillPool(Pool):
     def marginal_s(self) -> Floats:
         """What one more prompt takes of a replica whose passes are full."""
         # unlike where prompts interrupt decoding, every attention-DP rank has prompts of its own in a full pass
-        return self.chunks * self.full.stage_s / self.packed / self.batch.layout.attn_dp
+        full_s = self.full.stage_s * self.factors.prefill
+        return self.chunks * full_s / self.packed / self.batch.layout.attn_dp
+
+    @property
+    def most_per_s(self) -> Floats:
+        """Requests per second of all replicas with every pass full."""
+        return self.batch.layout.replicas / self.marginal_s
+
+    def waits_s(self, utilisation: Floats) -> tuple[Floats, Floats, Floats]:
+        """Front end, own pass and queue of a prompt."""
+        load, marginal = self.load, self.marginal_s
+        engine, layout = self.batch.columns.engine, self.batch.layout
+        full = self.full.pipelined_s(self.chunks) * self.factors.prefill
+        lone = np.minimum(self.lone.pipelined_s(self.chunks), full)
+        front = engine.frontend_s + engine.token_s * load.isl
+        own = lone / (1.0 - utilisation * (1.0 - lone / full))
+        behind = utilisation ** (FULL_PASSES + 1.0) * marginal * layout.attn_dp * (1.0 + self.length_cv2)
+        queue = utilisation * own / 2.0 + behind / (2.0 * (1.0 - utilisation))
+        return front, own, queue
 
     def at(self, utilisation: Floats) -> PoolPoint:
         """The pool at a share, shape `(num_plans,)` and below 1, of the rate that it could just sustain."""
-        batch, load, layout = self.batch, self.load, self.batch.layout
-        engine, marginal = batch.columns.engine, self.marginal_s
-        lone, full = self.lone.pipelined_s(self.chunks), self.full.pipelined_s(self.chunks)
-        front = front_end_s(engine, batch.arch, load.isl)
-        own = lone + utilisation * (full - lone)  # the busier, the fuller the pass that a prompt rides in
-        queue = utilisation * marginal * layout.attn_dp * (1.0 + self.length_cv2) / (2.0 * (1.0 - utilisation))
-        took = front + own + queue
-        correction = self._correction(np.maximum(utilisation * took / marginal, 1.0))
-        factor = correction.ttft_factor
-        # TTFT's residual is of waits on one node that a busy pool does not repeat for every prompt (front end, polling,
-        # launches): it moves the latency. The published pools bear that out (`autotune validate --published`)
+        batch, layout, marginal = self.batch, self.batch.layout, self.marginal_s
+        front, own, queue = self.waits_s(utilisation)
+        latency = front + own + queue
         offered = layout.replicas * utilisation / marginal
         rate = np.minimum(offered, layout.replicas * layout.attn_dp / np.maximum(self.wire_s, 1e-12))
-        latency = took * factor
-        holding = rate * (own * factor + self.wire_s) / layout.replicas / layout.attn_dp
+        holding = rate * (own + self.wire_s) / layout.replicas / layout.attn_dp
         memory = self._memory(np.maximum(holding, 1.0), outputs=np.ones(1))
         gpus = layout.replicas * layout.pp * layout.width
         busy = marginal * self.full.kernel_s / self.full.stage_s * layout.width * layout.pp
@@ -175,10 +187,11 @@ class PrefillPool(Pool):
             requests_per_s=rate,
             residence_s=latency,
             latency_s=latency,
-            longest_extra_s=self.longest_extra_s * factor,
+            longest_extra_s=self.longest_extra_s,
             entry_s=np.zeros(1),
             wire_s=self.wire_s,
-            log_sd=correction.ttft_log_sd,
+            log_sd=self.factors.ttft_log_sd,
+            rate_log_sd=self.factors.throughput_log_sd,
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
             busy_s=busy,
@@ -192,7 +205,7 @@ class PrefillPool(Pool):
         )
         return PoolPoint(
             columns=columns,
-            parts_s={"front_end": front * factor, "own_prefill": own * factor, "queue": queue * factor},
+            parts_s={"front_end": front, "own_prefill": own, "queue": queue},
             passes=self.lone,
             passes_per_request=marginal / np.maximum(self.lone.stage_s, 1e-12),
             chunks=self.chunks,
@@ -208,6 +221,18 @@ class DecodePool(Pool):
 
     start_s: Floats
 
+    def slots(self, in_flight: Floats) -> Floats:
+        """Sequences that all replicas run at once, at most, with so many requests in flight."""
+        layout = self.batch.layout
+        memory = self._memory(np.maximum(in_flight / layout.replicas, 1.0) / layout.attn_dp, outputs=self.load.osl)
+        return self._held(memory) * layout.replicas
+
+    def _held(self, memory: Memory) -> Floats:
+        """Sequences that a replica's limit and its KV room admit, at least one per rank."""
+        return (
+            np.maximum(np.minimum(memory.sequences_per_rank, self.load.max_num_seqs), 1.0) * self.batch.layout.attn_dp
+        )
+
     def at(self, in_flight: Floats) -> PoolPoint:
         """The pool with so many sequences over all replicas, shape `(num_plans,)`, at most what its memory holds."""
         batch, load, layout = self.batch, self.load, self.batch.layout
@@ -215,20 +240,18 @@ class DecodePool(Pool):
         active = np.minimum(layout.replicas, np.maximum(in_flight, 1.0))
         wanted = np.maximum(in_flight, 1.0) / active
         memory = self._memory(wanted / layout.attn_dp, outputs=load.osl)
-        held = np.maximum(np.minimum(memory.sequences_per_rank, load.max_num_seqs), 1.0) * layout.attn_dp
-        running = np.minimum(wanted, held)
+        running = np.minimum(wanted, self._held(memory))
         slots = np.minimum(layout.pp, running)
         batch_size = np.maximum(running / (slots * layout.attn_dp), 1.0 / layout.attn_dp)
         work = decode_work(batch_size, load.isl + load.osl / 2.0, load.step_tokens)
         drafting = 1.0 + load.draft_frac
         step = step_pass(batch.machine(), batch.stages, engine, work)
         round_s = np.maximum(step.through_s, slots * step.stage_s)
-        correction = self._correction(running)
-        factor = correction.tpot_factor
+        factor = self.factors.decode(batch, running / layout.attn_dp)
         outputs = np.maximum(load.osl - 1.0, 0.0)
         tpot = round_s * factor / load.accepted_tokens
-        wait = JOIN_STEPS * round_s * factor
-        residence = self.wire_s + wait + np.maximum(outputs, 1.0) * tpot
+        handover = self.factors.calibration.handover_s + self.factors.handover_steps * round_s * factor
+        residence = self.wire_s + handover + np.maximum(outputs, 1.0) * tpot
         # what has no KV room waits outside, and takes no cache
         rate = active * running / residence
         rate = np.minimum(rate, layout.replicas * layout.attn_dp / np.maximum(self.wire_s, 1e-12))
@@ -240,9 +263,10 @@ class DecodePool(Pool):
             residence_s=residence,
             latency_s=tpot,
             longest_extra_s=np.zeros(1),
-            entry_s=self.start_s + wait,
+            entry_s=self.start_s + handover,
             wire_s=self.wire_s,
-            log_sd=correction.tpot_log_sd,
+            log_sd=self.factors.tpot_log_sd,
+            rate_log_sd=self.factors.throughput_log_sd,
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
             busy_s=steps * step.kernel_s * factor * layout.width * layout.pp,
@@ -256,7 +280,7 @@ class DecodePool(Pool):
         )
         return PoolPoint(
             columns=columns,
-            parts_s={"running_step": wait},
+            parts_s={},
             passes=step,
             passes_per_request=steps * drafting,
             chunks=np.ones(1),
@@ -274,12 +298,16 @@ def prefill_pool(
     longest_prompt: Floats,
     memory_fraction: Floats,
     length_cv2: float = 0.0,
+    calibration: PoolCalibration | None = None,
 ) -> PrefillPool:
-    """Plans as prefill pools. Of `load`, concurrency is not read. Arguments as `PlanBatch.evaluate`'s."""
+    """Plans as prefill pools. Of `load`, concurrency is not read. Arguments as `PlanBatch.evaluate`'s.
+
+    `calibration` stands in for the shipped one.
+    """
     machine, engine = batch.machine(), batch.columns.engine
     new = np.maximum(load.isl * (1.0 - load.prefix_hit_frac), 1.0)
     cached, chunks = load.isl - new, np.ceil(new / load.batched_tokens)
-    packed = np.maximum(np.floor(load.batched_tokens * chunks / new), 1.0)
+    packed = np.maximum(np.minimum(np.floor(load.batched_tokens * chunks / new), load.max_num_seqs), 1.0)
 
     def passed(prompts: Floats, ranks: Floats) -> Pass:
         work = prompt_work(
@@ -301,6 +329,7 @@ def prefill_pool(
         wire_s=wire_s(batch.columns.links, link, held),
         longest_prompt=longest_prompt,
         memory_fraction=memory_fraction,
+        factors=PoolFactors.of(batch, calibration),
         length_cv2=length_cv2,
         lone=lone,
         full=passed(packed, batch.layout.attn_dp),
@@ -311,9 +340,15 @@ def prefill_pool(
 
 
 def decode_pool(
-    batch: PlanBatch, load: Load, link: TransferLink, *, longest_prompt: Floats, memory_fraction: Floats
+    batch: PlanBatch,
+    load: Load,
+    link: TransferLink,
+    *,
+    longest_prompt: Floats,
+    memory_fraction: Floats,
+    calibration: PoolCalibration | None = None,
 ) -> DecodePool:
-    """Plans as decode pools. Of `load`, concurrency is not read. Arguments as `PlanBatch.evaluate`'s."""
+    """Plans as decode pools. Arguments as `prefill_pool`'s."""
     return DecodePool(
         batch=batch,
         load=load,
@@ -322,6 +357,7 @@ def decode_pool(
         wire_s=wire_s(batch.columns.links, link, held),
         longest_prompt=longest_prompt,
         memory_fraction=memory_fraction,
+        factors=PoolFactors.of(batch, calibration),
         length_cv2=0.0,
         start_s=start_s(batch.columns.links, link),
     )

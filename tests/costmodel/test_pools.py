@@ -20,23 +20,26 @@ def _batch() -> PlanBatch:
 
 
 def test_the_queue_of_prompts_by_hand() -> None:
-    """Half used, a queue for each rank: 0.5 x service x (1 + cv^2) / (2 x 0.5); the prefill between alone and full."""
+    """Half used: half a running pass with probability 0.5, and 0.5^4 x service x (1 + cv^2) / (2 x 0.5) behind it."""
     pool = prefill_pool(
         _batch(), load(), TransferLink(), longest_prompt=LONGEST, memory_fraction=FRACTION, length_cv2=0.25
     )
     parts = pool.at(np.array([0.5])).parts_s
     service = 8.0 * pool.marginal_s[0]
-    assert parts["queue"][0] == pytest.approx(0.5 * service * 1.25 / (2.0 * 0.5))
     lone, full = (step.pipelined_s(pool.chunks)[0] for step in (pool.lone, pool.full))
     assert lone < full
-    assert parts["own_prefill"][0] == pytest.approx(0.5 * (lone + full))
+    settled = lone / (1.0 - 0.5 * (1.0 - lone / full))
+    assert parts["own_prefill"][0] == pytest.approx(settled)
+    assert parts["queue"][0] == pytest.approx(0.5 * settled / 2.0 + 0.5**4 * service * 1.25 / (2.0 * 0.5))
 
 
-def test_a_sequence_joins_a_step_later() -> None:
-    """From the arrival of its cache to its taking part: one step, which is TPOT where a step yields one token."""
-    pool = decode_pool(_batch(), load(), TransferLink(), longest_prompt=LONGEST, memory_fraction=FRACTION)
-    point = pool.at(np.array([64.0]))
-    assert point.parts_s["running_step"][0] == pytest.approx(point.columns.latency_s[0])
+def test_the_hand_over_takes_steps() -> None:
+    """From a prompt's last pass to its first token: a set-up time, and as many decode steps as the engine takes."""
+    pool = decode_pool(_batch(), load(), TransferLink(start_s=0.25), longest_prompt=LONGEST, memory_fraction=FRACTION)
+    columns, factors = pool.at(np.array([64.0])).columns, pool.factors
+    wanted = factors.calibration.handover_s + factors.handover_steps[0] * columns.latency_s[0]
+    assert columns.entry_s[0] - pool.start_s[0] == pytest.approx(wanted)
+    assert pool.start_s[0] >= 0.25
 
 
 def test_the_slower_side_of_a_transfer_decides() -> None:

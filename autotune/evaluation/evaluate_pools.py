@@ -1,0 +1,169 @@
+"""Evaluate a disaggregated plan: both pools, the transfer between them, how their rates match, what a GPU more brings.
+
+A disaggregated plan has two layouts, so that the verdicts on single axes of `evaluate` have no meaning for it; its
+checks and its distance to the best plan are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autotune.evaluation.values import Check
+from autotune.scoring.gpu_time import gpu_s_per_request
+from autotune.space.pool_plan import ROLES, Pools
+from autotune.study import Study
+from autotune.tuning import PlanResult, TuneResult
+from costmodel.plan.layout import Layout
+
+TRANSFER_PARTS = ("kv_transfer",)
+"""Parts of TTFT that the way from one pool to the other takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSection:
+    """One pool of an evaluated plan."""
+
+    role: str
+    gpu: str
+    gpus: int
+    layout: Layout
+    workers: int
+    max_num_seqs: int
+    """Sequences at once, per attention-DP rank: in a decode pool its slots."""
+    slots: int
+    """The same over the whole pool."""
+    max_num_batched_tokens: int
+    in_flight: float
+    requests_per_s: float
+    """What the pool can do within the limits."""
+    used_frac: float
+    """The plan's rate over that."""
+    gpu_util_frac: float
+    memory_util_frac: float
+    gpu_s: Mapping[str, float]
+    """GPU-seconds of a request by operator group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferSection:
+    """From the end of a prompt's prefill to its first token."""
+
+    kv_bytes_per_request: float
+    """On one receiving rank."""
+    bytes_s: float
+    """What TTFT waits for of the bytes."""
+    handover_s: float
+    """Set-up, and the engine's steps until the client has the first token."""
+    ttft_frac: float
+    """Share of TTFT that both take."""
+    hidden_frac: float
+    """Share of the bytes taken as hidden behind the prompt's own prefill."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateMatch:
+    """How the pools' rates fit each other."""
+
+    prefill_requests_per_s: float
+    decode_requests_per_s: float
+    slower: str
+    idle_frac: float
+    """Share of the faster pool's rate that nothing asks for."""
+    balanced_prefill_gpus: float
+    """GPUs of the prefill pool at which both pools would do as much, layouts scaled evenly over the same GPUs."""
+    one_more_prefill_gpu_requests_per_s: float
+    """What one more GPU there adds to the plan's rate, at the pool's rate per GPU."""
+    one_more_decode_gpu_requests_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolEvaluation:
+    """What a disaggregated plan does and why."""
+
+    study: Study
+    text: str
+    result: PlanResult
+    tuned: TuneResult
+    passed: bool
+    binding: str
+    best: PlanResult | None
+    best_aggregated: PlanResult | None
+    """The best plan of one kind of replica; None: the study has none within the limits."""
+    distance_frac: float | None
+    p_better_than_best: float | None
+    checks: tuple[Check, ...]
+    prefill: PoolSection
+    decode: PoolSection
+    transfer: TransferSection
+    rate_match: RateMatch
+    conclusion: str
+    assumptions: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """`PASSED` or `FAILED`."""
+        return "PASSED" if self.passed else "FAILED"
+
+
+def pools_of(plan: PlanResult) -> Pools:
+    """The pools of a plan that has them."""
+    if plan.pools is None:
+        raise ValueError(f"plan must be disaggregated, got {plan.plan}")
+    return plan.pools
+
+
+def pool_section(plan: PlanResult, role: str, able: float) -> PoolSection:
+    """One pool of a plan, which could do `able` requests per second."""
+    pool = getattr(pools_of(plan), role)
+    rate = plan.metrics["requests_per_s"]
+    return PoolSection(
+        role=role,
+        gpu=pool.gpu,
+        gpus=pool.gpus,
+        layout=pool.layout,
+        workers=pool.layout.replicas,
+        max_num_seqs=pool.max_num_seqs,
+        slots=pool.max_num_seqs * pool.layout.attn_dp * pool.layout.replicas,
+        max_num_batched_tokens=pool.max_num_batched_tokens,
+        in_flight=pool.in_flight,
+        requests_per_s=able,
+        used_frac=min(rate / able, 1.0) if able > 0.0 else 0.0,
+        gpu_util_frac=pool.gpu_util_frac,
+        memory_util_frac=pool.memory_util_frac,
+        gpu_s={group: s for (phase, group), s in gpu_s_per_request(plan).items() if phase == role and s},
+    )
+
+
+def transfer_section(plan: PlanResult) -> TransferSection:
+    """The way from one pool of a plan to the other."""
+    pools, parts = pools_of(plan), plan.breakdown["ttft_parts_s"]
+    taken = sum(parts.get(name, 0.0) for name in TRANSFER_PARTS)
+    return TransferSection(
+        kv_bytes_per_request=pools.kv_bytes_per_request,
+        bytes_s=pools.transfer_s,
+        handover_s=max(taken - pools.transfer_s, 0.0),
+        ttft_frac=taken / plan.metrics["ttft_s"],
+        hidden_frac=pools.overlap_frac,
+    )
+
+
+def rate_match(plan: PlanResult, capacities: tuple[float, float]) -> RateMatch:
+    """How the rates of a plan's pools, which could do `capacities`, fit each other."""
+    pools, (p, d) = pools_of(plan), capacities
+    a, b = pools.prefill.gpus, pools.decode.gpus
+    able, each = min(p, d), (p / a, d / b)
+    return RateMatch(
+        prefill_requests_per_s=p,
+        decode_requests_per_s=d,
+        slower=ROLES[0] if p <= d else ROLES[1],
+        idle_frac=1.0 - able / max(p, d) if max(p, d) > 0.0 else 0.0,
+        balanced_prefill_gpus=(a + b) * each[1] / (each[0] + each[1]) if each[0] + each[1] > 0.0 else 0.0,
+        one_more_prefill_gpu_requests_per_s=min(p + each[0], d) - able,
+        one_more_decode_gpu_requests_per_s=min(p, d + each[1]) - able,
+    )
+
+
+def sections(plan: PlanResult, capacities: tuple[float, float]) -> dict[str, PoolSection]:
+    """Both pools of a plan, by role."""
+    return {role: pool_section(plan, role, able) for role, able in zip(ROLES, capacities, strict=True)}

@@ -1,0 +1,154 @@
+"""The evaluation of a disaggregated plan: its JSON document, whose fields are a contract, and the text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from autotune.evaluation.evaluate_pools import PoolEvaluation, PoolSection
+from autotune.report.document import confidence_document, layout_document
+from autotune.report.evaluation_text import summary_block
+from autotune.report.text_blocks import Block, Report, text_table
+from autotune.report.vocabulary.titles import TONES
+from autotune.report.vocabulary.words import percent
+from autotune.scoring.gpu_time import OPERATORS
+from autotune.space import short_plan
+from autotune.space.pool_plan import ROLES
+from autotune.text.numbers import number
+
+
+def pool_evaluation_document(found: PoolEvaluation) -> dict[str, Any]:
+    """What `autotune evaluate --json` writes of a disaggregated plan."""
+    result, best, metric = found.result, found.best, found.study.objective.metric
+    other = found.best_aggregated
+    dense = not found.study.arch.is_moe
+    return {
+        "study": found.study.name,
+        "verdict": found.verdict,
+        "plan": result.plan,
+        "plan_text": found.text,
+        "engine": result.engine,
+        "knobs": asdict(result.knobs),
+        "summary": {
+            "binding": found.binding,
+            "best_plan": None if best is None else best.plan,
+            "metric": metric,
+            "value": result.metrics[metric],
+            "best_value": None if best is None else best.metrics[metric],
+            "best_aggregated_plan": None if other is None else other.plan,
+            "best_aggregated_value": None if other is None else other.metrics[metric],
+            "loses_against_best_frac": found.distance_frac,
+            "p_better_than_best": found.p_better_than_best,
+            "p_meets": result.p_meets,
+        },
+        "confidence": confidence_document(result, None),
+        "metrics": dict(result.metrics),
+        "checks": [asdict(c) for c in found.checks],
+        "pools": {role: _pool(getattr(found, role), dense=dense) for role in ROLES},
+        "ttft_parts_s": dict(result.breakdown["ttft_parts_s"]),
+        "transfer": asdict(found.transfer),
+        "rate_match": asdict(found.rate_match),
+        "conclusion": found.conclusion,
+        "assumptions": list(found.assumptions),
+    }
+
+
+def _pool(section: PoolSection, *, dense: bool) -> dict[str, Any]:
+    layout = layout_document(section.layout)
+    return {**asdict(section), "layout": layout, "short": short_plan(section.layout, dense=dense)}
+
+
+def pool_evaluation_report(document: Mapping[str, Any]) -> Report:
+    """The verdict, the conclusion and every section."""
+    return Report(
+        headline=f"{document['study']}: {document['plan_text']} = {document['plan']}",
+        verdict=document["verdict"],
+        reason=f". {document['conclusion']}",
+        tone=TONES[document["verdict"]],
+        blocks=(
+            *pool_evaluation_blocks(document),
+            Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"])),
+        ),
+    )
+
+
+def pool_evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
+    """The sections in their order."""
+    return [
+        summary_block(document),
+        _pools(document["pools"]),
+        _transfer(document),
+        _match(document["rate_match"]),
+        *(_time(document["pools"][role], role) for role in ROLES),
+    ]
+
+
+def _pools(pools: Mapping[str, Any]) -> Block:
+    figures = (
+        ("GPUs", lambda p: f"{p['gpus']:,} {p['gpu']}"),
+        ("layout", lambda p: p["short"]),
+        ("workers", lambda p: f"{p['workers']:,}"),
+        ("sequences at once, per rank", lambda p: f"{p['max_num_seqs']:,}"),
+        ("sequences at once, whole pool", lambda p: f"{p['slots']:,}"),
+        ("token budget, per rank", lambda p: f"{p['max_num_batched_tokens']:,}"),
+        ("requests in the pool", lambda p: number(p["in_flight"])),
+        ("can do, requests/s", lambda p: number(p["requests_per_s"])),
+        ("of that in use", lambda p: percent(p["used_frac"])),
+        ("GPUs busy", lambda p: percent(p["gpu_util_frac"])),
+        ("memory in use", lambda p: percent(p["memory_util_frac"])),
+    )
+    rows = [(title, *(cell(pools[role]) for role in ROLES)) for title, cell in figures]
+    return Block(key="pools", title="Pools", table=text_table(("", *ROLES), rows))
+
+
+def _transfer(document: Mapping[str, Any]) -> Block:
+    t = document["transfer"]
+    rows = [(name.replace("_", " "), f"{s * 1e3:,.1f}") for name, s in document["ttft_parts_s"].items()]
+    return Block(
+        key="transfer",
+        title="First token",
+        table=text_table(("part", "ms"), rows),
+        lines=(
+            (
+                f"KV cache: {t['kv_bytes_per_request'] / 1e6:,.1f} MB of a prompt to each receiving rank in "
+                f"{t['bytes_s'] * 1e3:,.1f} ms, {percent(t['hidden_frac'])} of it hidden; hand-over "
+                f"{t['handover_s'] * 1e3:,.1f} ms; both are {percent(t['ttft_frac'])} of TTFT"
+            ),
+        ),
+    )
+
+
+def _match(match: Mapping[str, Any]) -> Block:
+    faster = next(role for role in ROLES if role != match["slower"])
+    rows = [
+        (
+            role,
+            number(match[f"{role}_requests_per_s"]),
+            f"{match[f'one_more_{role}_gpu_requests_per_s']:+.4g}",
+        )
+        for role in ROLES
+    ]
+    return Block(
+        key="rate_match",
+        title="Rate match",
+        table=text_table(("pool", "can do, requests/s", "one more GPU adds, requests/s"), rows),
+        lines=(
+            (
+                f"The {match['slower']} pool sets the rate; {percent(match['idle_frac'])} of what the {faster} pool "
+                "can do is not asked for."
+            ),
+            f"Both would do as much with {number(match['balanced_prefill_gpus'])} GPUs that prefill.",
+        ),
+    )
+
+
+def _time(pool: Mapping[str, Any], role: str) -> Block:
+    whole = sum(pool["gpu_s"].values()) or 1.0
+    ordered = sorted(pool["gpu_s"].items(), key=lambda item: -item[1])
+    rows = [(OPERATORS[group], f"{s * 1e3:,.2f}", percent(s / whole)) for group, s in ordered]
+    return Block(
+        key=f"time_{role}",
+        title=f"GPU time of a request in the {role} pool",
+        table=text_table(("operator", "GPU ms", "share"), rows),
+    )

@@ -1,0 +1,172 @@
+"""What measured deployments of two pools say about the formulas: few figures, fitted on such deployments alone.
+
+Runs of one node that prefills and decodes say nothing here: no prompt interrupts a pool that decodes, and a pool that
+prefills does nothing else. `python -m tools.fit_calibration.pools` fits the data file and states how well it predicts
+deployments, GPUs, models and engines that were left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from costmodel.calibration.data_files import BORROWED_FROM, DATA
+from costmodel.calibration.load import Cell
+from costmodel.calibration.residual import arch_key
+from costmodel.dtypes import storage
+from costmodel.estimate.batch import PlanBatch
+from costmodel.plan.columns import Floats
+
+FILE = "pools.json"
+DECODE_FEATURES = ("one", "plain_tp", "tp_with_ep", "crosses_domains", "batch_dp", "batch_tp")
+"""Of a decode step: a constant; attention on tensor parallelism with the experts split likewise, or by expert; stages
+over several scale-up domains; and the doublings of the sequences per rank, with attention-DP and without."""
+USUAL_BATCH, MOST_BATCH_LOG = 32.0, 1.5
+"""Sequences per rank at which the batch features are 0, and how far they go on (in powers of `USUAL_BATCH`)."""
+LATENCIES = ("ttft", "tpot", "throughput")
+REACHES = ("gpu", "model", "engine")
+"""What of a plan may lie beyond the measured deployments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFit:
+    """What an engine adds to the way from one pool to the other."""
+
+    handover_steps: float
+    """Decode steps from the arrival of a prompt's cache until the client has its first token."""
+    prefill_attn_dp: float
+    """Log of a full prefill pass over the formula's, of ranks of attention-DP: they wait for the fullest of them."""
+    prefill_fp8_block: float
+    """What such ranks add with experts in FP8 blocks on Blackwell, whose kernels do better on long prompts than the
+    kernel tables say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolCalibration:
+    """Figures of `pools.json`. Logs are of measured / formula."""
+
+    decode_log: Floats
+    """Shape `(len(DECODE_FEATURES),)`."""
+    prefill_log: float
+    """Of a full prefill pass, whatever the layout."""
+    handover_s: float
+    """From the end of a prompt's prefill until a decode worker asks for its cache, beside the engine's steps."""
+    opening_queue: float
+    """Mean queue of a benchmark's opening burst and of the rounds that stay bunched, over that of the burst alone."""
+    engines: Mapping[str, EngineFit]
+    """By name of the calibration (`EngineTraits.calibration`); `other` stands for those that were not measured."""
+    log_sd: Mapping[str, float]
+    """By latency of `LATENCIES`: standard deviation of log(measured / estimate) of a deployment that was left out."""
+    further_log_sd: Mapping[str, Mapping[str, float]]
+    """By reach of `REACHES` and latency: what one that was not measured adds."""
+    measured: Mapping[str, tuple[str, ...]]
+    """By reach: GPUs, models (`arch_key`) and engines that were measured."""
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> PoolCalibration:
+        """Of the data file's content."""
+        return cls(
+            decode_log=np.array([document["decode_log"][name] for name in DECODE_FEATURES]),
+            prefill_log=document["prefill_log"],
+            handover_s=document["handover_s"],
+            opening_queue=document["opening_queue"],
+            engines={name: EngineFit(**values) for name, values in document["engines"].items()},
+            log_sd=document["log_sd"],
+            further_log_sd=document["further_log_sd"],
+            measured={name: tuple(values) for name, values in document["measured"].items()},
+        )
+
+    def engine(self, name: str) -> EngineFit:
+        """Of a calibration, or of engines at large where it was not measured."""
+        return self.engines.get(name, self.engines["other"])
+
+
+@lru_cache(maxsize=1)
+def pool_calibration() -> PoolCalibration:
+    """The shipped figures."""
+    return PoolCalibration.read(json.loads((DATA / FILE).read_text(encoding="utf-8")))
+
+
+def decode_features(batch: PlanBatch, sequences_per_rank: Floats) -> Floats:
+    """Features of decode steps, shape `(len(DECODE_FEATURES), num_plans)`."""
+    layout, domains = batch.layout, batch.placement.stage_domains
+    dp, by_expert = layout.attn_dp > 1.0, layout.moe_ep > 1.0
+    size = np.broadcast_shapes(dp.shape, sequences_per_rank.shape, domains.shape)
+    log = np.log(np.maximum(sequences_per_rank, 1.0) / USUAL_BATCH) / np.log(USUAL_BATCH)
+    log = np.minimum(log, MOST_BATCH_LOG)
+    rows = (1.0, ~dp & ~by_expert, ~dp & by_expert, domains > 1.0, log * dp, log * ~dp)
+    return np.stack([np.broadcast_to(np.asarray(row, dtype=np.float64), size) for row in rows])
+
+
+def _prefill_ranks_log(engine: EngineFit, cell: Cell) -> float:
+    """Log of a full pass of attention-DP ranks over the formula's, beside what all layouts share."""
+    arch, cluster, _, _ = cell
+    blackwell = BORROWED_FROM[cluster.gpu.generation] == "blackwell"
+    blocks = blackwell and storage(arch.dtypes.experts).base == "fp8_block"
+    return engine.prefill_attn_dp + (engine.prefill_fp8_block if blocks else 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFactors:
+    """The calibration for the plans of a batch. Arrays of shape `(num_plans,)` or `(1,)`."""
+
+    calibration: PoolCalibration
+    applies: bool
+    """False where the formulas alone are asked for: every factor is 1, and nothing uncertain."""
+    prefill: Floats
+    """A full prefill pass over the formula's."""
+    handover_steps: Floats
+    ttft_log_sd: Floats
+    tpot_log_sd: Floats
+    throughput_log_sd: Floats
+
+    @classmethod
+    def of(cls, batch: PlanBatch, calibration: PoolCalibration | None = None) -> PoolFactors:
+        """Of plans; of the shipped calibration where none is given."""
+        found, applies = calibration or pool_calibration(), batch.residual is not None
+        figures = cls.figures(batch, found)
+        if not applies:
+            figures["prefill"] = np.ones(1)
+
+        def spread(name: str) -> Floats:
+            return _by_cell(batch, lambda cell: _log_sd(found, cell, name)) if applies else np.zeros(1)
+
+        return cls(
+            applies=applies,
+            ttft_log_sd=spread("ttft"),
+            tpot_log_sd=spread("tpot"),
+            throughput_log_sd=spread("throughput"),
+            **figures,
+        )
+
+    @classmethod
+    def figures(cls, batch: PlanBatch, found: PoolCalibration) -> dict[str, Any]:
+        """What a calibration makes of plans, by field; not how sure it is."""
+        ranks = _by_cell(batch, lambda cell: _prefill_ranks_log(found.engine(cell[2].calibration), cell))
+        slowdown = found.prefill_log + ranks * (batch.layout.attn_dp > 1.0)
+        steps = _by_cell(batch, lambda cell: found.engine(cell[2].calibration).handover_steps)
+        return {"calibration": found, "prefill": np.exp(slowdown), "handover_steps": steps}
+
+    def decode(self, batch: PlanBatch, sequences_per_rank: Floats) -> Floats:
+        """A decode step over the formula's."""
+        if not self.applies:
+            return np.ones(1)
+        phi = decode_features(batch, sequences_per_rank)
+        return np.exp(np.asarray(sum(w * row for w, row in zip(self.calibration.decode_log, phi, strict=True))))
+
+
+def _log_sd(found: PoolCalibration, cell: Cell, name: str) -> float:
+    arch, cluster, engine, _ = cell
+    here = {"gpu": cluster.gpu.name, "model": arch_key(arch), "engine": engine.name}
+    beyond = (found.further_log_sd[reach][name] for reach in REACHES if here[reach] not in found.measured[reach])
+    return float(np.sqrt(found.log_sd[name] ** 2 + sum(sd**2 for sd in beyond)))
+
+
+def _by_cell(batch: PlanBatch, value: Callable[[Cell], float]) -> Floats:
+    values = np.array([value(cell) for cell in batch.cells])
+    return values if values.size == 1 else values[batch.cell_index]

@@ -1,0 +1,150 @@
+"""Reading files of measured disaggregated runs: CSV, columns by name.
+
+gpu, engine, model, isl, osl, concurrency        which deployment and load; required, with both pools' attn_tp
+lengths, precision, gemm_dtype, moe_dtype, kv_dtype, engine_version              as in files of single servers
+{prefill,decode}_workers                         engine instances of the pool; default 1
+{prefill,decode}_{pp,attn_tp,attn_dp,moe_tp,moe_ep}                              layout of one worker
+{prefill,decode}_max_num_seqs                    sequences at once, per attention-DP rank; empty: not known, no limit
+prefill_max_num_batched_tokens                   prompt tokens of a pass, per attention-DP rank
+decode_redundant_experts                         expert replicas over a worker, beyond the model's own
+ttft_ms, tpot_ms, ttft_note                      what was measured, means; what TTFT is made of
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from costmodel.arch import Arch
+from costmodel.dtypes import KV_BYTES
+from costmodel.engine import EngineTraits
+from costmodel.errors import InputError, Problem
+from costmodel.estimate.batch import PlanEntry
+from costmodel.hardware import Cluster, Gpu
+from costmodel.measured.csv_fields import (
+    ModelFolder,
+    inferred_kv_dtype,
+    read_arch,
+    read_gpu,
+    read_layout,
+    read_ms,
+    read_number,
+    read_rows,
+)
+from costmodel.measured.pool_runs import PoolRun
+from costmodel.measured.runs import BATCHED_TOKENS
+from costmodel.measured.runs_csv import UNIFORM_MEAN
+from costmodel.plan.layout import Layout
+
+REQUIRED = ("gpu", "engine", "model", "isl", "osl", "concurrency", "prefill_attn_tp", "decode_attn_tp")
+
+
+def has_pools(path: Path) -> bool:
+    """Whether a file's columns are those of disaggregated runs. Raises `InputError` where it cannot be read."""
+    return any(name.startswith(("prefill_attn_", "decode_attn_")) for name in read_rows(path, ())[0])
+
+
+def read_pool_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | None = None) -> tuple[PoolRun, ...]:
+    """Read a CSV with the columns of `REQUIRED` and more; unknown columns are ignored.
+
+    Args:
+        path: of the file.
+        engines: that its rows may name.
+        models: a folder of config.json files, matched by name, that goes before the catalog.
+
+    Raises:
+        InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
+    """
+    rows = read_rows(path, REQUIRED)
+    problems: list[Problem] = []
+    known = ModelFolder(models)
+    cells: dict[tuple[str, str, str], Arch | None] = {}
+    gpus: dict[str, Gpu | None] = {}
+    out = []
+    for line, row in enumerate(rows, start=2):
+        at = f"{path}:{line}"
+        arch, gpu = read_arch(row, known, cells, problems), read_gpu(row["gpu"], gpus, problems)
+        run = _run(row, at, engines, arch, gpu, problems)
+        if run is not None:
+            out.append(run)
+    if problems:
+        raise InputError(problems)
+    return tuple(out)
+
+
+def _run(
+    row: Mapping[str, str],
+    at: str,
+    engines: Mapping[str, EngineTraits],
+    arch: Arch | None,
+    gpu: Gpu | None,
+    problems: list[Problem],
+) -> PoolRun | None:
+    before = len(problems)
+    engine = engines.get(row["engine"])
+    if engine is None:
+        problems.append(Problem(path=at, message=f"engine must be one of {', '.join(engines)}, got {row['engine']!r}"))
+    isl, osl, concurrency = (read_number(row, name, at, problems) for name in ("isl", "osl", "concurrency"))
+    ttft_s, tpot_s = read_ms(row, "ttft_ms", at, problems), read_ms(row, "tpot_ms", at, problems)
+    budget = read_number(row, "prefill_max_num_batched_tokens", at, problems, BATCHED_TOKENS)
+    seats = [read_number(row, f"{role}_max_num_seqs", at, problems, math.inf) for role in ("prefill", "decode")]
+    kv_dtype = row.get("kv_dtype") or None
+    if kv_dtype not in (None, *KV_BYTES):
+        problems.append(Problem(path=at, message=f"kv_dtype must be one of {', '.join(KV_BYTES)}, got {kv_dtype!r}"))
+    if arch is None or gpu is None or engine is None or len(problems) > before:
+        return None
+    layouts = [_layout(row, role, at, arch, problems) for role in ("prefill", "decode")]
+    if len(problems) > before:
+        return None
+    precision = row.get("precision", "") or "bf16"
+    mean = UNIFORM_MEAN if row.get("lengths") == "uniform" else 1.0
+    prefill, decode = (
+        PlanEntry(
+            arch=arch,
+            cluster=Cluster(gpus=layout.gpus, gpu=gpu, gpus_per_node=gpu.gpus_per_node),
+            engine=engine,
+            layout=layout,
+            kv_dtype=kv_dtype or inferred_kv_dtype(arch, gpu, engine, precision),
+            engine_version=row.get("engine_version", ""),
+        )
+        for layout in layouts
+        if layout is not None
+    )
+    return PoolRun(
+        id=row.get("id", "") or at,
+        gpu=row["gpu"],
+        engine=engine.name,
+        engine_version=row.get("engine_version", ""),
+        model=row["model"],
+        precision=precision,
+        isl=isl,
+        osl=osl,
+        concurrency=concurrency,
+        prefill=prefill,
+        decode=decode,
+        same_lengths=row.get("lengths") == "fixed",
+        mean_isl=isl * mean,
+        mean_osl=max(osl * mean, 1.0),
+        ttft_s=ttft_s,
+        tpot_s=tpot_s,
+        prefill_batched_tokens=budget,
+        prefill_max_num_seqs=seats[0],
+        decode_max_num_seqs=seats[1],
+        ttft_note=row.get("ttft_note", ""),
+    )
+
+
+def _layout(row: Mapping[str, str], role: str, at: str, arch: Arch, problems: list[Problem]) -> Layout | None:
+    """All workers of a pool: replicas of the layout of one."""
+    own = {name.removeprefix(f"{role}_"): value for name, value in row.items() if name.startswith(f"{role}_")}
+    found = read_layout(own, f"{at}: {role}", arch, problems)
+    workers = read_number(own, "workers", f"{at}: {role}", problems, 1.0)
+    spare = own.get("redundant_experts") or "0"
+    if not spare.isdigit():
+        problems.append(Problem(path=at, message=f"{role}_redundant_experts must be a whole number, got {spare!r}"))
+        return None
+    if found is None:
+        return None
+    return replace(found, replicas=found.replicas * int(workers), redundant_experts=int(spare))

@@ -1,0 +1,113 @@
+"""Evaluating a disaggregated plan: its pools, the transfer, how the rates match, what a GPU more brings."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from autotune.evaluation import evaluate, read_claims
+from autotune.evaluation.evaluate_pools import PoolEvaluation
+from autotune.report.html.pool_evaluation import pool_evaluation_page
+from autotune.report.markdown import markdown_report
+from autotune.report.pool_evaluation import pool_evaluation_document, pool_evaluation_report
+from autotune.study import Study
+from autotune.tuning import tune
+from costmodel.errors import InputError
+from tests.command import autotune
+from tests.studies import FOLDER
+from tests.tuning.brute import question
+
+PLAN = "P4:TP4+D4:TP4"
+
+
+def _study(**tables: object) -> Study:
+    return question(
+        "llama-3.1-70b",
+        cluster={"gpus": 8, "gpu": "h100_sxm", "gpus_per_node": 8},
+        workload={"isl": 2003, "osl": 251},
+        constraints={"ttft_ms": 4000, "tpot_ms": 40},
+        search={"max_num_batched_tokens": [8192], "disaggregated": "only"},
+        **tables,
+    )
+
+
+def _found(study: Study, plan: str = PLAN) -> PoolEvaluation:
+    found = evaluate(study, plan)
+    assert isinstance(found, PoolEvaluation)
+    return found
+
+
+def test_a_plan_is_worth_the_same_everywhere() -> None:
+    """Ranked, as baseline and evaluated, a disaggregated plan has the same figures to the last digits."""
+    study = _study()
+    best = tune(study).ranked[0]
+    evaluated = _found(study, best.plan)
+    assert evaluated.result.metrics == pytest.approx(dict(best.metrics), rel=1e-12)
+    assert evaluated.result.pools == best.pools
+    result = tune(_study(baseline={"plan": best.plan})).baseline
+    assert result is not None
+    assert result.result is not None
+    assert result.result.metrics == pytest.approx(dict(best.metrics), rel=1e-12)
+
+
+def test_rates_match_by_hand() -> None:
+    """One more GPU helps the slower pool alone, by its rate per GPU at most; the faster one idles by the difference."""
+    match = _found(_study()).rate_match
+    p, d = match.prefill_requests_per_s, match.decode_requests_per_s
+    able = {"prefill": p, "decode": d}
+    gains = {
+        "prefill": match.one_more_prefill_gpu_requests_per_s,
+        "decode": match.one_more_decode_gpu_requests_per_s,
+    }
+    slower, faster = match.slower, "decode" if match.slower == "prefill" else "prefill"
+    assert able[slower] <= able[faster]
+    assert gains[faster] == 0.0
+    assert gains[slower] == pytest.approx(min(able[slower] / 4.0, able[faster] - able[slower]))
+    assert match.idle_frac == pytest.approx(1.0 - able[slower] / able[faster])
+    assert match.balanced_prefill_gpus == pytest.approx(8.0 * d / (p + d))
+
+
+def test_sections_agree_with_the_plan() -> None:
+    """Parts of the first token sum to TTFT, slots to what the pool runs at once, GPU time to the pools' use."""
+    found = _found(_study())
+    metrics = found.result.metrics
+    document = pool_evaluation_document(found)
+    assert sum(document["ttft_parts_s"].values()) == pytest.approx(metrics["ttft_s"], rel=1e-9)
+    transfer = found.transfer
+    assert (transfer.bytes_s + transfer.handover_s) / metrics["ttft_s"] == pytest.approx(transfer.ttft_frac)
+    assert found.decode.slots >= found.decode.in_flight * (1.0 - 1e-9)
+    assert found.prefill.gpus + found.decode.gpus == 8
+    for section in (found.prefill, found.decode):
+        assert 0.0 < section.used_frac <= 1.0
+        assert sum(section.gpu_s.values()) * metrics["requests_per_s"] <= section.gpus * 1.3
+
+
+def test_every_form_shows_it() -> None:
+    """Text and page name both pools, the plan and the verdict."""
+    document = pool_evaluation_document(_found(_study()))
+    text, page = markdown_report(pool_evaluation_report(document)), pool_evaluation_page(document)
+    for shown in (text, page):
+        assert document["plan"] in shown
+        assert document["verdict"] in shown
+        assert "prefill" in shown
+
+
+def test_claims_are_about_one_layout() -> None:
+    """A file of claims is refused beside a disaggregated plan."""
+    claims = FOLDER / "reference-128.claims.toml"
+    with pytest.raises(InputError, match="must not be given with a disaggregated plan"):
+        evaluate(_study(), PLAN, read_claims(claims))
+
+
+def test_the_command() -> None:
+    """The JSON of the command has both pools' sections, the transfer and the rate match."""
+    found = autotune(
+        "evaluate", str(FOLDER / "llama-70b-16xh100.toml"), "--set", "cluster.gpus=8", "--set", "baseline.plan=tp8",
+        "--set", "workload.request_rate_per_s=0.5", "--plan", PLAN, "--json",
+    )  # fmt: skip
+    assert found.returncode in (0, 3), found.stderr
+    document = json.loads(found.stdout)
+    assert set(document["pools"]) == {"prefill", "decode"}
+    assert document["rate_match"]["slower"] in ("prefill", "decode")
+    assert document["transfer"]["handover_s"] > 0.0
