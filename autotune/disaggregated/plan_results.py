@@ -193,7 +193,7 @@ def _gpus(study: Study, spec: PooledSpec) -> tuple[int, int]:
 
 
 def _side(study: Study, side: PoolSpec, gpus: int, engine: str) -> Resolution:
-    return resolve(side.plan, arch=study.arch, gpus=gpus, engine=engine)
+    return resolve(side.plan, arch=study.arch, gpus=gpus, engine=engine, version=study.engine_version)
 
 
 def _together(first: Resolution, second: Resolution) -> Resolution:

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine
 from autotune.engines.layout_rules import Rule
+from autotune.engines.low_latency import buffer_bytes, padded_hidden
+from autotune.engines.model_classes import has
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import DATA, OptionList, choose_version, option_list, versions
 from autotune.engines.service import Service
@@ -245,6 +247,32 @@ class Engine(ABC):
         Raises:
             InputError: the version has no option for something in the plan, or the plan cannot be placed so.
         """
+
+    def environment(self, service: Service) -> Mapping[str, str]:  # noqa: ARG002  # none by itself
+        """Variables that a replica's processes need for the plan, the layers of stages aside."""
+        return {}
+
+    def low_latency_tokens(self, service: Service) -> int | None:  # noqa: ARG002  # none by itself
+        """Tokens that a rank may send to experts in a step by low-latency kernels; None: it is started without them."""
+        return None
+
+    def exchange_buffer_bytes(self, service: Service) -> int:
+        """Memory on each GPU that low-latency kernels keep for the exchange with experts."""
+        tokens = self.low_latency_tokens(service)
+        hidden = padded_hidden(service.arch.hidden_size)
+        if tokens is None or hidden is None:
+            return 0
+        experts = service.arch.num_experts + service.layout.redundant_experts
+        return buffer_bytes(experts=experts, hidden_size=hidden, tokens=tokens)
+
+    def write_code(self, line: CommandLine, service: Service) -> None:
+        """The option that runs code which lies with the model, where the engine has no class of its own for it.
+
+        Raises:
+            InputError: the version has no such option.
+        """
+        if has(self.name, "code_with_the_model", service.arch, service.version):
+            line.flag("trust_remote_code")
 
     def check_nodes(self, service: Service, nodes: int) -> None:  # noqa: B027  # most take any
         """Raises `InputError`, by a rule's name, where replicas cannot lie on so many nodes each."""

@@ -7,7 +7,7 @@ an engine that does not list it; a candidate is counted under the first rule of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.engines.integer_groups import cut_inputs, cuts_groups, grouped_inputs
+from autotune.engines.model_classes import has
 from costmodel.arch import Arch
-from costmodel.arch.attention import GroupedQuery, Linear, Recurrent, StateSpace
+from costmodel.arch.attention import GroupedQuery, Latent, Linear, Recurrent, StateSpace
 from costmodel.arch.block import DENSE, SHARED, Size
 from costmodel.dtypes import storage
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+
+LEAST_BLOCK = 32
+"""Elements that a block of scales is refined to at least (vLLM, `refine_fp8_moe_block_shape`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,8 @@ class Candidates:
     moe_ep: Ints
     dcp: Ints
     redundant_experts: Ints
+    version: str | None = None
+    """Of the engine that would be launched; None: the newest whose rules are known."""
 
     @property
     def width(self) -> Ints:
@@ -120,6 +126,39 @@ def _expert_blocks(arch: Arch, c: Candidates) -> Bools:
     return (c.moe_tp > 1) & cuts_badly(padded, c.moe_tp, block)
 
 
+def _unrefined_blocks(arch: Arch, c: Candidates) -> Bools:
+    """As `_expert_blocks`, where blocks of FP8 that a shard cuts may be refined to as few as 32 elements."""
+    if not arch.is_moe or storage(arch.dtypes.experts).base != "fp8_block":
+        return _expert_blocks(arch, c)
+    out, block = nowhere(c), scale_block(arch.dtypes.experts)
+    for width in {int(e.width) for e in arch.expert_shapes}:
+        shard = np.maximum(-(-width // block) * block // c.moe_tp, 1)
+        out |= (shard % block != 0) & (np.gcd(np.gcd(shard, block), arch.hidden_size) < LEAST_BLOCK)
+    return (c.moe_tp > 1) & out
+
+
+def _attention_blocks(arch: Arch, c: Candidates) -> Bools:
+    """Outputs of the projections that are cut by heads, and the output projection's input."""
+    block, out = scale_block(arch.dtypes.attention), nowhere(c)
+    if block == 1:
+        return out
+    for a in arch.attentions:
+        if isinstance(a, Latent):
+            sizes = [a.heads * (a.nope_dim + a.rope_dim), a.heads * (a.nope_dim + a.value_dim), a.heads * a.value_dim]
+            out |= cuts_badly(sizes, c.attn_tp, block)
+        elif isinstance(a, GroupedQuery):
+            heads = np.maximum(int(a.kv_heads) // c.attn_tp, 1)
+            out |= cuts_badly((a.heads * a.head_dim, a.heads * a.value_dim), c.attn_tp, block)
+            out |= (heads * int(a.head_dim) % block != 0) | (heads * int(a.value_dim) % block != 0)
+    return (c.attn_tp > 1) & out
+
+
+def shared_experts_cut(arch: Arch, shards: Ints) -> Bools:
+    """Whether shared experts cannot be cut into so many shards of whole scale blocks; never without any."""
+    widths = (e.shared_width for e in arch.expert_shapes if e.shared_width)
+    return cuts_badly(widths, shards, scale_block(arch.dtypes.shared_experts))
+
+
 def _dense_shards(arch: Arch, c: Candidates) -> Bools:
     return cuts_badly((d.width for d in arch.dense_shapes), c.attn_tp, scale_block(arch.dtypes.dense_ffn))
 
@@ -194,6 +233,12 @@ EXPERT_BLOCKS = Rule(
     fields=("moe_tp", "moe_intermediate_size", "quant_block"),
     broken=_expert_blocks,
 )
+ATTENTION_BLOCKS = Rule(
+    name="attention_quant_blocks",
+    text="a shard of attention's projections must hold whole scale blocks of their quantisation",
+    fields=("attn_tp", "num_attention_heads", "attention_quant_block"),
+    broken=_attention_blocks,
+)
 DENSE_SHARDS = Rule(
     name="dense_ffn_shards",
     text="a dense layer's shard must be whole, in whole scale blocks: attn_tp against intermediate_size",
@@ -204,29 +249,91 @@ DENSE_MODEL_SHARDS = replace(DENSE_SHARDS, broken=lambda arch, c: nowhere(c) if 
 """Of engines that can keep the dense layers of a mixture of experts whole on every rank."""
 
 
-def pipeline_model_class(families: Collection[str]) -> Rule:
-    """The rule for an engine whose classes of these families (`model_type`) have no pipeline stages."""
+def pipeline_model_class(engine: str) -> Rule:
+    """The rule for an engine that has classes of models without pipeline stages."""
     return Rule(
         name="pipeline_model_class",
         text="the engine's class of this model has no pipeline stages: pp must be 1",
         fields=("pp", "model_type"),
-        broken=lambda arch, c: (c.pp > 1) & _is_of(arch, families),
+        broken=lambda arch, c: (c.pp > 1) & has(engine, "no_pipeline_stages", arch, c.version),
     )
 
 
-def kv_head_copies(families: Collection[str]) -> Rule:
-    """The rule for an engine whose classes of these families do not hold a KV head on more than one rank."""
+def kv_head_copies(engine: str) -> Rule:
+    """The rule for an engine that has classes of models which do not hold a KV head on more than one rank."""
     return Rule(
         name="kv_head_copies",
         text="the engine's class of this model copies no KV heads: attn_tp must be at most num_key_value_heads",
         fields=("attn_tp", "num_key_value_heads", "model_type"),
-        broken=lambda arch, c: (c.attn_tp > min(kv_head_counts(arch), default=c.attn_tp)) & _is_of(arch, families),
+        broken=lambda arch, c: (
+            (c.attn_tp > min(kv_head_counts(arch), default=1_000_000))
+            & has(engine, "no_kv_head_copies", arch, c.version)
+        ),
     )
 
 
-def _is_of(arch: Arch, families: Collection[str]) -> bool:
-    """Whether a model is of one of these families; that of a text model within another counts as the family's."""
-    return arch.model_type.removesuffix("_text") in families
+def attention_dp_class(engine: str) -> Rule:
+    """The rule for an engine that has classes of models which cut attention over the whole stage."""
+    return Rule(
+        name="attention_dp_class",
+        text="the engine's class of this model cuts attention over the whole stage: attn_dp must be 1",
+        fields=("attn_dp", "model_type"),
+        broken=lambda arch, c: (c.attn_dp > 1) & has(engine, "no_attention_dp", arch, c.version),
+    )
+
+
+def redundant_experts_class(engine: str) -> Rule:
+    """The rule for an engine that balances no experts of some classes of models."""
+    return Rule(
+        name="redundant_experts_class",
+        text="the engine balances no experts of this model's class or dtype: redundant_experts must be 0",
+        fields=("redundant_experts", "model_type"),
+        broken=lambda arch, c: (c.redundant_experts > 0) & has(engine, "no_redundant_experts", arch, c.version),
+    )
+
+
+def ranks_within_experts(engine: str) -> Rule:
+    """The rule for an engine whose classes of some models want no more ranks of a kind than experts."""
+    kinds: dict[str, Callable[[Candidates], Ints]] = {
+        "attention_tp_within_experts": lambda c: c.attn_tp,
+        "stage_within_experts": lambda c: c.width,
+        "expert_tp_within_experts": lambda c: c.moe_tp,
+    }
+
+    def broken(arch: Arch, c: Candidates) -> Bools:
+        out = nowhere(c)
+        for feature, ranks in kinds.items():
+            if arch.is_moe and has(engine, feature, arch, c.version):
+                out |= ranks(c) > arch.num_experts
+        return out
+
+    return Rule(
+        name="tp_exceeds_experts",
+        text="the engine's class of this model wants no more tensor-parallel ranks than experts",
+        fields=("attn_tp", "width", "moe_tp", "num_experts", "model_type"),
+        broken=broken,
+    )
+
+
+def refined_expert_blocks(engine: str) -> Rule:
+    """The rule for an engine that refines blocks of FP8 experts in its newer versions."""
+
+    def broken(arch: Arch, c: Candidates) -> Bools:
+        refines = has(engine, "refined_expert_blocks", arch, c.version)
+        return _unrefined_blocks(arch, c) if refines else _expert_blocks(arch, c)
+
+    return replace(EXPERT_BLOCKS, broken=broken)
+
+
+def shared_expert_shards(broken: Callable[[Arch, Candidates], Bools]) -> Rule:
+    """The rule for shards of shared experts, with what breaks it in an engine."""
+    return Rule(
+        name="shared_expert_shards",
+        text="the shared experts' shard must be whole, in whole scale blocks: of attention TP, or where the engine "
+        "cuts them over the stage, of its width",
+        fields=("attn_tp", "width", "shared_intermediate_size", "quant_block"),
+        broken=broken,
+    )
 
 
 INTEGER_GROUPS = Rule(
@@ -280,6 +387,7 @@ _MODEL_VALUES: dict[str, Callable[[Arch], set[Any]]] = {
     "moe_intermediate_size": lambda a: {int(e.width) for e in a.expert_shapes},
     "shared_intermediate_size": lambda a: {int(e.shared_width) for e in a.expert_shapes},
     "intermediate_size": lambda a: {int(d.width) for d in a.dense_shapes},
+    "attention_quant_block": lambda a: {scale_block(a.dtypes.attention)},
     "quant_block": lambda a: {scale_block(d) for d in (a.dtypes.experts, a.dtypes.dense_ffn, a.dtypes.shared_experts)},
 }
 """What a rule shows of a model: the values of all its layers."""

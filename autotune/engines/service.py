@@ -47,6 +47,8 @@ class StartLimits:
     """Of `max_num_seqs` sequences of mean length, or of one of `max_model_len` where that is more."""
     weight_bytes: float
     """On the fullest GPU."""
+    exchange_buffer_bytes: float = 0.0
+    """Of the kernels that send tokens to their experts, on each GPU; not part of the KV room."""
     assumptions: tuple[str, ...] = ()
 
     @property

@@ -11,10 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, facts, middle, shared_prefix
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, Router, ServerMetrics
+from autotune.engines.layout_rules import Bools, Candidates
+from autotune.engines.low_latency import refusal
+from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList, option_list, versions
 from autotune.engines.service import BenchLoad, Service
@@ -28,26 +33,31 @@ from costmodel.plan.layout import Layout
 from costmodel.simulation.policies import PREFILL_FIRST
 
 DIST_PORT = 20000
+DISPATCH_VARIABLE, DISPATCH_TOKENS = "SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK", 128
+"""Tokens that a rank may send in a decode step by DeepEP, and their number unless it is set (sglang/srt/environ.py)."""
+SHARED_EXPERTS_WHOLE = "SGLANG_SHARED_EXPERT_TP1"
+"""Keeps shared experts whole on every rank (sglang/srt/environ.py), as all-to-all backends do by themselves."""
 ROUTER_LISTS = "sglang_router"
 SPANNING_EXCHANGES = (
     "ascend_fuseep", "deepep", "deepep_v2", "flashinfer", "flashinfer_megamoe", "megamoe", "mooncake", "mori", "nixl",
     "pplx",
 )  # fmt: skip
 """All-to-all backends that set EP to the width of a stage (`_A2A_EP_SPANNING_BACKENDS`)."""
-WITHOUT_STAGES = frozenset(
-    (
-        "afmoe", "baichuan", "chatglm", "cohere", "cohere2", "cohere2_moe", "dbrx", "deepseek", "ernie4_5",
-        "ernie4_5_moe", "ernie4_5_moe_vl", "ernie4_5_vl_moe", "exaone", "falcon_h1", "gemma", "gemma2", "gemma3",
-        "gemma3n", "gpt2", "gpt_bigcode", "gptj", "granite", "granite_swa", "granitemoe", "granitemoe_swa",
-        "granitemoeshared", "grok", "grok-1", "hrm_text", "hunyuan", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3",
-        "hy_v4", "internlm2", "jet_nemotron", "lfm2", "lfm2_moe", "llama4", "longcat_flash", "mimo", "minicpm",
-        "minicpm3", "olmo", "olmo2", "olmo3", "olmoe", "orion", "persimmon", "phi", "phi4mm", "phimoe", "qwen",
-        "qwen2_vl", "qwen3_next", "stablelm", "starcoder2", "step3", "step3p7", "step3_vl", "xverse",
-    )
-)  # fmt: skip
-"""Families (`model_type`) that cannot be cut into pipeline stages. 0.5.23: classes of sglang/srt/models whose `forward`
-takes no `pp_proxy_tensors`, for which sglang/srt/model_executor/model_runner.py asserts "Pipeline Parallel is not
-compatible with this model"."""
+
+
+def _decode_context(arch: Arch, c: Candidates) -> Bools:
+    """sglang/srt/arg_groups/fields/parallel.py: `--dcp-size`, which needs the same KV heads on its ranks; not with
+    prompts cut over ranks."""
+    if not has("sglang", "decode_context_parallel", arch, c.version):
+        return c.dcp > 1
+    most = c.attn_tp // max(shared.kv_head_counts(arch), default=1)
+    return (c.dcp > 1) & ((c.attn_tp % c.dcp != 0) | (c.dcp > most) | (c.attn_cp > 1))
+
+
+def _shared_expert_shards(arch: Arch, c: Candidates) -> Bools:
+    """Cut over the stage, unless the engine can keep them whole (`SHARED_EXPERTS_WHOLE`)."""
+    whole = has("sglang", "shared_experts_may_be_whole", arch, c.version)
+    return shared.nowhere(c) if whole else shared.shared_experts_cut(arch, c.width)
 
 
 class SglangRouter(Router):
@@ -91,19 +101,23 @@ class Sglang(Engine):
     title = "SGLang"
     rules = (
         shared.STAGES_HAVE_LAYERS,
-        shared.pipeline_model_class(WITHOUT_STAGES),
+        shared.pipeline_model_class("sglang"),
         shared.DENSE_HAS_NO_EXPERTS,
         shared.ATTENTION_HEADS,
         shared.KV_HEADS,
         shared.LINEAR_ATTENTION_HEADS,
+        shared.attention_dp_class("sglang"),
         shared.ENOUGH_EXPERTS,
         shared.EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
+        shared.ranks_within_experts("sglang"),
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,
         shared.DENSE_MODEL_SHARDS,  # of mixtures of experts `--moe-dense-tp-size 1` keeps dense layers whole
+        shared.shared_expert_shards(_shared_expert_shards),
+        shared.ATTENTION_BLOCKS,
         shared.EXPERT_MODEL_INTEGER_GROUPS,
-        shared.NO_DECODE_CONTEXT_PARALLEL,
+        shared.decode_context_parallel(_decode_context),
     )
     tp_may_be_stage_width = True
     startup_s = 120.0
@@ -192,14 +206,18 @@ class Sglang(Engine):
         if layout.attn_dp > 1:
             _attention_dp(line, layout.attn_dp)
         line.degree("attn_cp_size", layout.attn_cp)
+        if layout.attn_cp > 1 and "enable_prefill_cp" in options.options:
+            line.flag("enable_prefill_cp").value("cp_strategy", "interleave")
+        line.degree("dcp_size", layout.dcp)
         if service.arch.is_moe:
-            _experts(line, service)
+            _experts(line, service, routed=self.low_latency_tokens(service) is not None)
         tokens, sequences = limits.max_num_batched_tokens * layout.attn_dp, limits.max_num_seqs * layout.attn_dp
         line.value("chunked_prefill_size", tokens, meaning=over_ranks)
         line.value("max_running_requests", sequences, meaning=over_ranks)
         line.value("mem_fraction_static", limits.static_fraction, meaning="of_total")
         line.value("context_length", limits.max_model_len)
         self.write_dtypes(line, service)
+        self.write_code(line, service)
         if not service.cuda_graphs and "cuda_graph_backend_decode" in options.options:
             line.value("cuda_graph_backend_decode", "disabled")
         elif not service.cuda_graphs:
@@ -209,6 +227,19 @@ class Sglang(Engine):
             line.value("dist_init_addr", NodeHost(node=place.nodes[0], port=DIST_PORT))
         return line.done()
 
+    def environment(self, service: Service) -> Mapping[str, str]:
+        """DeepEP's room for tokens, and whole shared experts where they cannot be cut over the stage."""
+        tokens, out = self.low_latency_tokens(service), {}
+        if tokens is not None and tokens > DISPATCH_TOKENS:
+            out[DISPATCH_VARIABLE] = str(tokens)
+        if tokens is None and shared.shared_experts_cut(service.arch, np.array([service.layout.width]))[0]:
+            out[SHARED_EXPERTS_WHOLE] = "1"
+        return out
+
+    def low_latency_tokens(self, service: Service) -> int | None:
+        """The sequences of a rank, or DeepEP's usual room where that is more."""
+        return None if _no_low_latency(service) is not None else _dispatch_tokens(service)
+
     def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:  # noqa: ARG002  # of any number alike
         """What the memory fraction is of, that DeepEP is there, and the router's version."""
         limits = service.limits
@@ -217,15 +248,19 @@ class Sglang(Engine):
             f"graphs and buffers beside it the GPU is filled to {limits.gpu_memory_utilization:g}, as scored"
         )
         out = [memory]
-        if service.exchange == "routed" and service.layout.moe_tp > 1:
-            out.append(
-                "scored with tokens sent only to the ranks of their experts, for which SGLang sets EP to a stage's "
-                "width: no --moe-a2a-backend is written, expect slower exchange"
-            )
+        scored, why = "scored with tokens sent only to the ranks of their experts: ", _no_low_latency(service)
+        if service.exchange == "routed" and why is not None:
+            out.append(f"{scored}not by DeepEP ({why}), so that no --moe-a2a-backend is written, which is slower")
         elif service.exchange == "routed":
+            size = self.exchange_buffer_bytes(service) / 2**30
             out.append(
-                "scored with tokens sent only to the ranks of their experts: --moe-a2a-backend deepep, which needs "
-                "DeepEP in the image; without it take the option out, and expect slower exchange"
+                f"{scored}--moe-a2a-backend deepep, which needs DeepEP in the image and {size:.1f} GiB of buffer on "
+                "each GPU; without it take the option out, and expect slower exchange"
+            )
+        if SHARED_EXPERTS_WHOLE in self.environment(service):
+            out.append(
+                f"{SHARED_EXPERTS_WHOLE}=1 keeps the shared experts whole on every rank: their shards over a stage of "
+                f"{service.layout.width} GPUs would not hold whole scale blocks"
             )
         if service.layout.replicas > 1:
             out.append(f"the router's options are those of {ROUTER_LISTS} {versions(ROUTER_LISTS)[0]}")
@@ -254,6 +289,7 @@ class Sglang(Engine):
             attn_tp=options.divided(width, dp * cp, "attention-DP x attention-CP must divide --tp-size"),
             attn_dp=dp,
             attn_cp=cp,
+            dcp=options.one("dcp_size") if "dcp_size" in options.command.options.options else 1,
             moe_tp=options.divided(width, ep, "--ep-size must divide --tp-size") if is_moe else 1,
             moe_ep=ep if is_moe else 1,
             redundant_experts=options.number("ep_num_redundant_experts", 0, least=0) or 0,
@@ -300,10 +336,32 @@ def _attention_dp(line: CommandLine, attn_dp: int) -> None:
     line.flag("enable_dp_lm_head")  # the head is scored as split over attention TP
 
 
-def _experts(line: CommandLine, service: Service) -> None:
+def _no_low_latency(service: Service) -> str | None:
+    if service.exchange != "routed":
+        return "low_latency_unscored: the plan was scored without"
+    arch, limits = service.arch, service.limits
+    if has("sglang", "no_low_latency_experts", arch, service.version):
+        return f"low_latency_model_class: SGLang's class of {arch.model_type} has none"
+    weights = service.knobs.weight_dtype or arch.dtypes.experts
+    if weights in ("bf16", "fp16"):
+        return f"low_latency_expert_dtype: SGLang sends no prompts to experts in {weights} by DeepEP"
+    return refusal(
+        arch,
+        service.layout,
+        tokens=_dispatch_tokens(service),
+        room_bytes=limits.kv_room_bytes + limits.exchange_buffer_bytes - limits.kv_needed_bytes,
+        pads=False,
+    )
+
+
+def _dispatch_tokens(service: Service) -> int:
+    return max(service.limits.max_num_seqs, DISPATCH_TOKENS)
+
+
+def _experts(line: CommandLine, service: Service, *, routed: bool) -> None:
     layout = service.layout
     line.value("ep_size", layout.moe_ep, meaning="expert_parallel")
-    if service.exchange == "routed" and layout.moe_tp == 1:
+    if routed:
         line.value("moe_a2a_backend", "deepep")
     if layout.redundant_experts:
         line.value("ep_num_redundant_experts", layout.redundant_experts).flag("enable_eplb")

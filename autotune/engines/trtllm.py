@@ -168,6 +168,7 @@ class Trtllm(Engine):
         line.value("max_batch_size", limits.max_num_seqs, meaning="per_attention_dp_rank")
         line.value("max_num_tokens", limits.max_num_batched_tokens, meaning="per_attention_dp_rank")
         line.value("max_seq_len", limits.max_model_len).value(self.config_option, FilePath(name=CONFIG))
+        self.write_code(line, service)
         if len(place.nodes) == 1:
             return line.done()
         ranks, hosts = len(place.gpus) * len(place.nodes), HostSlots(nodes=place.nodes, slots=len(place.gpus))

@@ -17,11 +17,13 @@ from autotune.engines.benchmark import READY_S, BenchCommand, Drive, facts, midd
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, DynamoBackend, Engine, ReplicaNodes, ServerMetrics
 from autotune.engines.layout_rules import Bools, Candidates, Rule
+from autotune.engines.low_latency import refusal
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.service import Service
 from autotune.engines.weight_dtypes import lacking_dtype
 from costmodel.arch import Arch
+from costmodel.arch.attention import GroupedQuery, Latent
 from costmodel.dtypes import storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
@@ -31,26 +33,24 @@ from costmodel.simulation.policies import CHUNKED
 
 RPC_PORT = 29550
 MASTER_PORT = 29501
-EXCHANGES = {"routed": "deepep_low_latency", "gather": "allgather_reducescatter"}
-"""How the plan's experts were scored to get their tokens -> `--all2all-backend`."""
-
-
-WITHOUT_STAGES = frozenset(("aria", "gemma3n", "hrm_text", "iquestloopcoder", "mamba2", "phi4mm", "zamba2"))
-"""Families (`model_type`) that cannot be cut into pipeline stages. 0.33: classes of vllm/model_executor/models without
-the `SupportsPP` interface, for which vllm/config/model.py raises "Pipeline parallelism is not supported for this
-model"."""
-WITHOUT_KV_COPIES = frozenset(("gpt_oss",))
-"""0.33, vllm/model_executor/models/gpt_oss.py: KV heads // tensor-parallel size, which is 0 beyond the heads."""
-
-
-def _shared_expert_shards(arch: Arch, c: Candidates) -> Bools:
-    widths = (e.shared_width for e in arch.expert_shapes if e.shared_width)
-    return shared.cuts_badly(widths, c.attn_tp, shared.scale_block(arch.dtypes.shared_experts))
+LOW_LATENCY, GATHER = "deepep_low_latency", "allgather_reducescatter"
+"""Of `--all2all-backend`. `deepep_high_throughput` is not written: it turns CUDA graphs off (0.33,
+vllm/config/compilation.py)."""
 
 
 def _decode_context(arch: Arch, c: Candidates) -> Bools:
-    most = c.attn_tp // max(shared.kv_head_counts(arch), default=1)
-    return (c.dcp > 1) & ((c.attn_tp % c.dcp != 0) | (c.dcp > most))
+    """vllm/config/parallel.py and model.py: within attention TP; with grouped queries, ranks that share a KV head."""
+    kv = max(shared.kv_head_counts(arch), default=1)
+    out = (c.attn_tp % c.dcp != 0) | (c.dcp > c.attn_tp // kv)
+    if grouped := [a for a in arch.attentions if isinstance(a, GroupedQuery)]:
+        out |= (min(int(a.heads) // int(a.kv_heads) for a in grouped) % c.dcp) != 0
+    return (c.dcp > 1) & out
+
+
+def _prefill_context(arch: Arch, c: Candidates) -> Bools:
+    """vllm/v1/attention/backend.py, mla_attention.py: only attention over a latent, and not with DCP."""
+    latent = all(isinstance(a, Latent) for a in arch.attentions)
+    return (c.attn_cp > 1) & ((c.dcp > 1) | (not latent))
 
 
 class Vllm(Engine):
@@ -70,11 +70,11 @@ class Vllm(Engine):
     title = "vLLM"
     rules = (
         shared.STAGES_HAVE_LAYERS,
-        shared.pipeline_model_class(WITHOUT_STAGES),
+        shared.pipeline_model_class("vllm"),
         shared.DENSE_HAS_NO_EXPERTS,
         shared.ATTENTION_HEADS,
         shared.KV_HEADS,
-        shared.kv_head_copies(WITHOUT_KV_COPIES),
+        shared.kv_head_copies("vllm"),
         shared.LINEAR_ATTENTION_HEADS,
         Rule(
             name="moe_tp_or_ep",
@@ -85,16 +85,20 @@ class Vllm(Engine):
         shared.ENOUGH_EXPERTS,
         shared.REDUNDANT_EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
+        shared.redundant_experts_class("vllm"),
+        shared.ranks_within_experts("vllm"),
         shared.EXPERT_SHARDS,
-        shared.EXPERT_BLOCKS,
+        shared.refined_expert_blocks("vllm"),
         shared.DENSE_SHARDS,
-        Rule(
-            name="shared_expert_shards",
-            text="the shared experts' shard must be whole, in whole scale blocks: attn_tp against their width",
-            fields=("attn_tp", "shared_intermediate_size", "quant_block"),
-            broken=_shared_expert_shards,
-        ),
+        shared.shared_expert_shards(lambda arch, c: shared.shared_experts_cut(arch, c.attn_tp)),
+        shared.ATTENTION_BLOCKS,
         shared.INTEGER_GROUPS,
+        Rule(
+            name="prefill_context_parallel",
+            text="vLLM cuts prompts over ranks only for attention over a latent, without dcp: attn_cp must be 1",
+            fields=("attn_cp", "dcp"),
+            broken=_prefill_context,
+        ),
         shared.decode_context_parallel(_decode_context),
     )
     tp_may_be_stage_width = False
@@ -213,8 +217,8 @@ class Vllm(Engine):
         _join_nodes(line, service, place, node_rank)
         if layout.moe_ep > 1:
             line.flag("enable_expert_parallel")
-            if service.exchange in EXCHANGES:
-                line.value("all2all_backend", EXCHANGES[service.exchange])
+            if service.exchange in ("routed", "gather"):
+                line.value("all2all_backend", GATHER if self.low_latency_tokens(service) is None else LOW_LATENCY)
         if layout.redundant_experts:
             line.flag("enable_eplb")
             line.value("eplb_config", json.dumps({"num_redundant_experts": layout.redundant_experts}))
@@ -223,17 +227,31 @@ class Vllm(Engine):
         line.value("max_num_batched_tokens", limits.max_num_batched_tokens, meaning="per_attention_dp_rank")
         line.value("gpu_memory_utilization", limits.gpu_memory_utilization, meaning="of_total")
         self.write_dtypes(line, service)
+        self.write_code(line, service)
         if not service.cuda_graphs:
             line.flag("enforce_eager")
         return line.done()
 
+    def environment(self, service: Service) -> Mapping[str, str]:
+        """PCP's runner (0.33, vllm/config/vllm.py: "implemented only by the V2 model runner")."""
+        return {"VLLM_USE_V2_MODEL_RUNNER": "1"} if service.layout.attn_cp > 1 else {}
+
+    def low_latency_tokens(self, service: Service) -> int | None:
+        """The token budget: every token of a step may be sent."""
+        return None if _no_low_latency(service) is not None else service.limits.max_num_batched_tokens
+
     def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:  # noqa: ARG002  # of any number alike
-        """That DeepEP is there."""
+        """How tokens reach experts, where that is not as scored or needs something in the image."""
         if service.layout.moe_ep == 1 or service.exchange != "routed":
             return ()
+        scored = "scored with tokens sent only to the ranks of their experts: "
+        why = _no_low_latency(service)
+        if why is not None:
+            return (f"{scored}not by DeepEP ({why}), so that --all2all-backend is {GATHER}, which is slower",)
+        size = self.exchange_buffer_bytes(service) / 2**30
         exchange = (
-            "scored with tokens sent only to the ranks of their experts: --all2all-backend deepep_low_latency, which "
-            "needs DeepEP in the image; without it take the option out, and expect slower exchange"
+            f"{scored}--all2all-backend {LOW_LATENCY}, which needs DeepEP in the image and {size:.1f} GiB of buffer on "
+            "each GPU; without it take the option out, and expect slower exchange"
         )
         return (exchange,)
 
@@ -266,6 +284,19 @@ class Vllm(Engine):
     def benchmark(self, service: Service, options: OptionList, drive: Drive) -> BenchCommand:
         """`vllm bench serve`."""
         return bench_serve(self, service, options, drive, backend="vllm")
+
+
+def _no_low_latency(service: Service) -> str | None:
+    if service.exchange != "routed" or service.layout.moe_ep == 1:
+        return "low_latency_unscored: the plan was scored without"
+    limits = service.limits
+    return refusal(
+        service.arch,
+        service.layout,
+        tokens=limits.max_num_batched_tokens,
+        room_bytes=limits.kv_room_bytes + limits.exchange_buffer_bytes - limits.kv_needed_bytes,
+        pads=True,
+    )
 
 
 def _join_nodes(line: CommandLine, service: Service, place: ReplicaNodes, node_rank: int) -> None:
@@ -318,7 +349,9 @@ def bench_serve(engine: Engine, service: Service, options: OptionList, drive: Dr
     """
     load = service.load
     line = CommandLine(options).value("backend", backend).value("base_url", drive.base_url)
-    line.value("model", service.model).value("dataset_name", "random")
+    line.value("model", service.model)
+    engine.write_code(line, service)
+    line.value("dataset_name", "random")
     prefix, cut = shared_prefix(load)
     prompt = (load.isl[0] - prefix, load.isl[1] - prefix)
     line.value("random_input_len", middle(prompt)).value("random_output_len", middle(load.osl))

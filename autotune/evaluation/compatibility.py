@@ -65,7 +65,8 @@ def _kv_heads(study: Study, layout: Layout) -> dict[str, Any]:
 
 
 def _engine(study: Study, candidate: Candidate, engine: str) -> dict[str, Any]:
-    broken = violations(study.arch, engine, candidate.layout)
+    version = study.engine_version if engine == study.engine else None
+    broken = violations(study.arch, engine, candidate.layout, version)
     return {
         "engine": engine,
         "launches": not broken,

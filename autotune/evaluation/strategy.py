@@ -64,7 +64,12 @@ class _Axis:
             firsts=firsts,
             infeasible=infeasible,
             rules=rejected_by_value(
-                study.arch, gpus=study.cluster.gpus, engine=study.engine, axis=field, attn_cp=study.search.attn_cp
+                study.arch,
+                gpus=study.cluster.gpus,
+                engine=study.engine,
+                axis=field,
+                attn_cp=study.search.attn_cp,
+                version=study.engine_version,
             ),
         )
 

@@ -116,6 +116,17 @@ def _limits(study: Study, plan: PlanResult, memory: Memory, seqs: int, length: i
     )
 
 
+def with_exchange_buffer(limits: StartLimits, buffer_bytes: float) -> StartLimits:
+    """The same with a buffer of the exchange with experts, which takes from the KV room."""
+    filled = limits.weight_bytes + limits.kv_room_bytes
+    return replace(
+        limits,
+        kv_room_bytes=limits.kv_room_bytes - buffer_bytes,
+        static_fraction=_floor(limits.static_fraction * (1.0 - buffer_bytes / filled)),
+        exchange_buffer_bytes=buffer_bytes,
+    )
+
+
 def _floor(fraction: float) -> float:
     """Three digits, rounded down: never more memory than is meant."""
     return int(fraction * 1000.0) / 1000.0

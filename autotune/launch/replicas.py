@@ -20,7 +20,7 @@ def launch_plan(service: Service, options: OptionList) -> LaunchPlan:
             option for, or that its nodes do not allow.
     """
     engine = ENGINES[service.engine]
-    broken = violations(service.arch, engine.name, service.layout)
+    broken = violations(service.arch, engine.name, service.layout, service.version)
     if broken:
         raise InputError(Problem(path="plan", message=f"{v.rule}: {v.message}") for v in broken)
     if service.hybrid_lb and not engine.every_node_may_answer:
@@ -44,7 +44,7 @@ def launch_plan(service: Service, options: OptionList) -> LaunchPlan:
 def _replica(service: Service, engine: Engine, options: OptionList, index: int, place: ReplicaNodes) -> Replica:
     servers_per_node, many = service.cluster.gpus_per_node // len(place.gpus), len(place.nodes) > 1
     port = engine.http_port + engine.ports_apart * (index % servers_per_node)
-    env = {}
+    env = dict(engine.environment(service))
     if servers_per_node > 1:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, place.gpus))
     if engine.partition_variable is not None and len(set(service.layout.stage_layers)) > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,15 +51,18 @@ def enumerate_space(
     attn_cp: Sequence[int] = (1,),
     dcp: Sequence[int] = (1,),
     redundant_experts: Sequence[int] = (0,),
+    version: str | None = None,
 ) -> Space:
     """All layouts of exactly `gpus` GPUs for `engine` ("any": every one), in a fixed order.
+
+    `version` is of the engine, whose rules it decides about; None: the newest that is known.
 
     Raises:
         InputError: `gpus` is not between 1 and `MAX_GPUS`.
     """
     if not 1 <= gpus <= MAX_GPUS:
         raise InputError.single("$.cluster.gpus", f"must lie between 1 and {MAX_GPUS}, got {gpus}")
-    everything = _factorisations(arch, gpus, attn_cp, dcp, redundant_experts)
+    everything = replace(_factorisations(arch, gpus, attn_cp, dcp, redundant_experts), version=version)
     rejected: dict[str, int] = {}
     candidates: list[Candidate] = []
     engines = engines_of(engine)
@@ -81,13 +84,14 @@ def rejected_by_value(
     attn_cp: Sequence[int] = (1,),
     dcp: Sequence[int] = (1,),
     redundant_experts: Sequence[int] = (0,),
+    version: str | None = None,
 ) -> dict[int, dict[str, int]]:
     """Value of a layout's `axis` (one of `LAYOUT_AXES`) -> rule -> candidates with it that the rule forbids.
 
     Of the same candidates as `enumerate_space`; every value that was enumerated has an entry, ascending. A candidate
     counts under each rule that it breaks, so that the rule with the most is the one that stands against the value.
     """
-    everything = _factorisations(arch, gpus, attn_cp, dcp, redundant_experts)
+    everything = replace(_factorisations(arch, gpus, attn_cp, dcp, redundant_experts), version=version)
     column = getattr(everything, axis)
     out: dict[int, dict[str, int]] = {int(value): {} for value in np.unique(column)}
     for name in engines_of(engine):
@@ -132,7 +136,8 @@ def _factorisations(
     knobs = np.array([(d, r) for d in dcp for r in redundant], dtype=np.int64)
     index = np.repeat(np.arange(len(table)), len(knobs))
     table = np.hstack([table[index], np.tile(knobs, (len(table), 1))])
-    return Candidates(**{name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(LAYOUT_AXES)})
+    columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(LAYOUT_AXES)}
+    return Candidates(**columns, version=None)
 
 
 def _build(
@@ -169,7 +174,8 @@ def _build(
     return out
 
 
-def violations(arch: Arch, engine: str, layout: Layout) -> tuple[Violation, ...]:
-    """Every rule of `engine` that one layout breaks."""
-    one = Candidates(**{name: np.array([getattr(layout, name)], dtype=np.int64) for name in LAYOUT_AXES})
+def violations(arch: Arch, engine: str, layout: Layout, version: str | None = None) -> tuple[Violation, ...]:
+    """Every rule of `engine` that one layout breaks; `version` None: the newest that is known."""
+    columns = {name: np.array([getattr(layout, name)], dtype=np.int64) for name in LAYOUT_AXES}
+    one = Candidates(**columns, version=version)
     return tuple(explain(rule, arch, one, 0) for rule in ENGINES[engine].rules if rule.broken(arch, one)[0])

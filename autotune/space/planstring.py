@@ -150,7 +150,7 @@ def short_plan(layout: Layout, *, dense: bool = False) -> str:
     return " ".join(shown) or "TP1"
 
 
-def resolve(spec: PlanSpec, *, arch: Arch, gpus: int, engine: str) -> Resolution:
+def resolve(spec: PlanSpec, *, arch: Arch, gpus: int, engine: str, version: str | None = None) -> Resolution:
     """Find what a plan string means on `gpus` GPUs of `engine` ("any": the first engine that accepts it).
 
     Readings are preferred in this order: valid for the engine; `TP` as attention TP and `DP` as attention-DP;
@@ -163,7 +163,7 @@ def resolve(spec: PlanSpec, *, arch: Arch, gpus: int, engine: str) -> Resolution
     engines = (spec.engine,) if spec.engine else engines_of(engine)
     for order, name in enumerate(engines):
         for rank, (layout, assumed) in enumerate(_readings(spec, arch, gpus, name)):
-            broken = violations(arch, name, layout)
+            broken = violations(arch, name, layout, version)
             key = (bool(broken), order, rank)
             found.append((key, Candidate(engine=name, layout=layout, gpu=spec.gpu), assumed, broken))
     if not found:

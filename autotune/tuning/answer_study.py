@@ -307,7 +307,7 @@ def _resolved(study: Study, text: str, engine: str) -> Resolution:
     for gpus in counts:
         cluster_of(study, spec.gpu, gpus)
         try:
-            found = resolve(spec, arch=study.arch, gpus=gpus, engine=engine)
+            found = resolve(spec, arch=study.arch, gpus=gpus, engine=engine, version=study.engine_version)
         except InputError as error:
             problem = problem or error
             continue

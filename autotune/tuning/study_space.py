@@ -23,6 +23,7 @@ def study_space(study: Study) -> Space:
             attn_cp=search.attn_cp,
             dcp=search.dcp,
             redundant_experts=search.redundant_experts,
+            version=study.engine_version,
         )
         own = on_cluster(study, cluster)
         name = None if cluster.gpu.name == study.cluster.gpu.name else cluster.gpu.name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from autotune.launch.targets.scripts import script_files
 from costmodel.arch import load_model
 from costmodel.errors import InputError
 from costmodel.plan.layout import LAYOUT_AXES, Layout
-from tests.launch.helpers import MODELS, expressible, launched, plans, read_back, service
+from tests.launch.helpers import LIMITS, MODELS, expressible, launched, plans, read_back, service
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,7 +129,8 @@ def test_an_exchange_that_would_change_the_plan_is_not_written(tmp_path):
         base = next(
             c for c in plans("deepseek-v3", "sglang", 16) if c.layout.attn_dp == 8 and c.layout.moe_tp == shards
         )
-        plan = launched(service(base, arch, exchange="routed"))
+        room = replace(LIMITS, kv_room_bytes=8e9)
+        plan = launched(service(base, arch, exchange="routed", limits=room))
         assert ("--moe-a2a-backend" in plan.processes[0].argv) is (shards == 1)
         read, _ = read_back(plan, tmp_path, arch)
         assert read == base.layout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import product
+from math import gcd
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,18 @@ from costmodel.plan.layout import Layout
 
 CATALOG = Path(costmodel.arch.__file__).parent / "catalog_data"
 COUNTS = {
-    "deepseek-v3": (176, 464, 206),
-    "kimi-k2": (176, 459, 201),
-    "Qwen/Qwen3-235B-A22B-FP8": (150, 326, 158),
-    "mixtral-8x22b": (156, 364, 162),
-    "llama-3.1-405b": (35, 35, 35),
+    ("deepseek-v3", None): (201, 459, 206),
+    ("kimi-k2", None): (201, 444, 201),
+    ("Qwen/Qwen3-235B-A22B-FP8", None): (190, 326, 158),
+    ("mixtral-8x22b", None): (156, 72, 162),
+    ("llama-3.1-405b", None): (35, 35, 35),
+    ("deepseek-v3", "older"): (176, 264, 206),
+    ("kimi-k2", "older"): (176, 264, 201),
+    ("Qwen/Qwen3-235B-A22B-FP8", "older"): (150, 326, 158),
 }
+"""Model and version -> layouts of 128 GPUs per engine, counted from what the engines' own classes build."""
+OLDER = {"vllm": "0.28.0", "sglang": "0.5.9", "trtllm": "1.1.0"}
+"""vLLM that keeps whole blocks of experts; SGLang that cannot keep shared experts whole."""
 REFERENCE = read_config(
     {
         "num_hidden_layers": 16,
@@ -47,12 +54,22 @@ REFERENCE = read_config(
 )
 
 
-@pytest.mark.parametrize("name", COUNTS)
-def test_independent_counts(name: str) -> None:
-    """Layouts of 128 GPUs per engine, counted by someone else from the same rules."""
+@pytest.mark.parametrize(("name", "age"), COUNTS)
+def test_independent_counts(name: str, age: str | None) -> None:
+    """Layouts of 128 GPUs per engine and version, counted by someone else."""
     arch = load_model(name)
-    found = tuple(len(enumerate_space(arch, gpus=128, engine=e).candidates) for e in ENGINES)
-    assert found == COUNTS[name]
+    versions = dict.fromkeys(OLDER) if age is None else OLDER
+    found = tuple(len(enumerate_space(arch, gpus=128, engine=e, version=versions[e]).candidates) for e in ENGINES)
+    assert found == COUNTS[name, age]
+
+
+def test_the_version_decides_when_blocks_are_refined() -> None:
+    """From vLLM 0.30 on; without a version the newest is taken."""
+    arch = load_model("deepseek-v3")
+    found = {
+        v: len(enumerate_space(arch, gpus=128, engine="vllm", version=v).candidates) for v in (None, "0.29.9", "0.30.0")
+    }
+    assert found == {None: 201, "0.29.9": 176, "0.30.0": 201}
 
 
 @given(
@@ -104,7 +121,12 @@ def _naive(arch: Arch, gpus: int, engine: str) -> set[tuple[int, ...]]:
             continue
         if engine != "vllm" and arch.num_experts % ep:
             continue
-        if block and moe_tp > 1 and (routed[0] // moe_tp) % block:
+        if engine == "sglang" and arch.model_type == "mixtral" and dp > 1:
+            continue
+        shard = routed[0] // moe_tp
+        if engine == "vllm" and block and shard % block and gcd(shard, block) < 32:
+            continue
+        if engine != "vllm" and block and moe_tp > 1 and shard % block:
             continue
         whole = not any(width % tp or width // tp % block for width in (dense[0], shared_width)) if block else True
         if engine == "vllm" and not whole:
@@ -213,12 +235,17 @@ BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
     "experts_divisible": ("mixtral-8x7b", "sglang", {"attn_dp": 3, "moe_ep": 3}),
     "redundant_experts_need_ep": ("deepseek-v3", "vllm", {"redundant_experts": 8}),
     "moe_intermediate_divisible": ("deepseek-v3", "vllm", {"attn_dp": 3, "moe_tp": 3}),
-    "expert_quant_blocks": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_tp": 32}),
+    "expert_quant_blocks": ("deepseek-v3", "vllm", {"attn_dp": 128, "moe_tp": 128}),
+    "attention_dp_class": ("mixtral-8x22b", "sglang", {"attn_dp": 2, "moe_ep": 2}),
+    "redundant_experts_class": ("gpt-oss-120b", "vllm", {"attn_dp": 8, "moe_ep": 8, "redundant_experts": 8}),
+    "tp_exceeds_experts": ("deepseek-v3", "sglang", {"attn_tp": 4, "attn_dp": 128, "moe_ep": 256, "moe_tp": 2}),
+    "attention_quant_blocks": ("deepseek-v3", "sglang", {"attn_tp": 128, "moe_ep": 128}),
+    "prefill_context_parallel": ("qwen3-235b", "vllm", {"attn_cp": 2, "moe_ep": 2}),
     "dense_ffn_shards": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_ep": 32}),
     "shared_expert_shards": ("deepseek-v3", "vllm", {"attn_tp": 32, "moe_ep": 32}),
     "integer_groups": ("kimi-k2.5", "vllm", {"attn_dp": 128, "moe_tp": 128}),
     "context_parallel_support": ("deepseek-v3", "trtllm", {"attn_cp": 2, "moe_ep": 2}),
-    "decode_context_parallel": ("deepseek-v3", "sglang", {"dcp": 2, "attn_tp": 2, "moe_tp": 2}),
+    "decode_context_parallel": ("deepseek-v3", "sglang", {"dcp": 4, "attn_tp": 2, "moe_tp": 2}),
 }
 
 
@@ -315,3 +342,48 @@ def test_classes_without_stages() -> None:
     assert [breaks("google/gemma-3-27b-it", e) for e in ENGINES] == [False, True, False]
     assert [breaks("meta-llama/Llama-4-Scout-17B-16E-Instruct", e) for e in ENGINES] == [False, True, False]
     assert not any(breaks("Qwen/Qwen3-32B", e) for e in ENGINES)
+
+
+def _broken(name: str, engine: str, version: str | None = None, **degrees: int) -> set[str]:
+    """Names of the rules that a layout breaks."""
+    arch = load_model(name)
+    neutral = {"replicas": 1, "pp": 1, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 1}
+    layout = Layout(stage_layers=(arch.num_hidden_layers,), **{**neutral, **degrees})  # type: ignore[arg-type]  # mixed
+    return {v.rule for v in violations(arch, engine, layout, version)}
+
+
+def test_attention_projections_hold_whole_blocks() -> None:
+    """DeepSeek-V3's queries, 24,576 wide, leave 192 elements at TP128, Kimi-K2's 12,288 the same at TP64."""
+    for engine in ("vllm", "sglang"):
+        assert "attention_quant_blocks" in _broken("deepseek-v3", engine, attn_tp=128, moe_ep=128)
+        assert "attention_quant_blocks" not in _broken("deepseek-v3", engine, attn_tp=64, moe_ep=64)
+        assert "attention_quant_blocks" in _broken("kimi-k2", engine, attn_tp=64, moe_ep=64)
+        assert "attention_quant_blocks" not in _broken("kimi-k2", engine, attn_tp=32, moe_ep=32)
+
+
+def test_kv_heads_are_copied_by_class() -> None:
+    """vLLM's gpt-oss stops at its 8 KV heads; SGLang's copies them."""
+    assert "kv_head_copies" in _broken("gpt-oss-120b", "vllm", attn_tp=16, moe_ep=16)
+    assert not _broken("gpt-oss-120b", "vllm", attn_tp=8, moe_ep=8)
+    assert not _broken("gpt-oss-120b", "sglang", attn_tp=16, moe_ep=16)
+
+
+def test_prompts_and_caches_cut_over_ranks() -> None:
+    """vLLM: prompts only over a latent and never with DCP, heads a KV head has must divide; SGLang: from 0.5.22 on."""
+    assert not _broken("deepseek-v3", "vllm", attn_cp=2, attn_tp=4, moe_ep=8)
+    assert "prefill_context_parallel" in _broken("deepseek-v3", "vllm", attn_cp=2, attn_tp=4, dcp=2, moe_ep=8)
+    assert "prefill_context_parallel" in _broken("llama-3.1-70b", "vllm", attn_cp=2)
+    assert not _broken("qwen3-235b", "vllm", attn_tp=16, dcp=4, moe_ep=16) & {"decode_context_parallel"}
+    assert "decode_context_parallel" in _broken("Qwen/Qwen2.5-32B-Instruct", "vllm", attn_tp=16, dcp=2)
+    assert not _broken("deepseek-v3", "sglang", attn_tp=4, dcp=4, moe_ep=4)
+    assert "decode_context_parallel" in _broken("deepseek-v3", "sglang", "0.5.9", attn_tp=4, dcp=4, moe_ep=4)
+    assert "decode_context_parallel" in _broken("deepseek-v3", "sglang", attn_cp=2, attn_tp=4, dcp=2, moe_ep=8)
+
+
+def test_no_more_ranks_than_experts() -> None:
+    """Qwen3's class counts attention TP in vLLM and the experts' TP in SGLang, DeepSeek's in SGLang the whole stage."""
+    wide = {"attn_tp": 64, "attn_dp": 2, "moe_ep": 128}
+    assert "tp_exceeds_experts" not in _broken("qwen3-235b", "vllm", **wide)
+    assert "tp_exceeds_experts" in _broken("Qwen/Qwen3.5-397B-A17B", "vllm", attn_tp=1024, moe_ep=1024)
+    assert "tp_exceeds_experts" in _broken("deepseek-v3", "sglang", attn_tp=2, attn_dp=256, moe_tp=2, moe_ep=256)
+    assert "tp_exceeds_experts" not in _broken("deepseek-v3", "sglang", attn_dp=256, moe_ep=256)

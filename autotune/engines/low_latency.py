@@ -1,0 +1,61 @@
+"""DeepEP's low-latency kernels: the buffer that they keep on each GPU, and what they do not take.
+
+Each rank keeps room for what every rank may send to every expert in one step, so that the buffer grows with the tokens
+of a step and not with those that are sent.
+"""
+
+from __future__ import annotations
+
+from costmodel.arch import Arch
+from costmodel.plan.layout import Layout
+
+GIB = 2**30
+MOST_BYTES = 32 * GIB
+"""Of one buffer (vllm-project/vllm#57894)."""
+MOST_TOKENS = 1024
+"""Of one rank to another in a step: `FINISHED_SUM_TAG` of DeepEP (sglang/srt/layers/moe/token_dispatcher/deepep.py)."""
+HIDDEN_SIZES = (2048, 2560, 3072, 4096, 5120, 6144, 7168, 8192)
+"""For which the kernels are compiled (vllm/model_executor/layers/fused_moe/prepare_finalize/deepep_ll.py)."""
+SCALE_BLOCK = 128
+"""Elements of a token that share a scale of 4 bytes on the way back."""
+
+
+def padded_hidden(hidden_size: int) -> int | None:
+    """The next hidden size that the kernels are compiled for; None: it is larger than all of them."""
+    return next((size for size in HIDDEN_SIZES if size >= hidden_size), None)
+
+
+def buffer_bytes(*, experts: int, hidden_size: int, tokens: int) -> int:
+    """The buffer of one GPU: two of sending and two of receiving, each with room for every expert and token.
+
+    `get_low_latency_rdma_size_hint` of DeepEP, whose counters of 4 bytes an expert are left out.
+    """
+    message = 2 * hidden_size + 4 * (hidden_size // SCALE_BLOCK)
+    return 4 * experts * tokens * message
+
+
+def refusal(arch: Arch, layout: Layout, *, tokens: int, room_bytes: float, pads: bool) -> str | None:
+    """Why a plan cannot exchange its experts' tokens with these kernels, by the name of a rule; None: it can.
+
+    Args:
+        arch: the model.
+        layout: the plan's.
+        tokens: that a rank may dispatch in one step.
+        room_bytes: free for the buffer on each GPU.
+        pads: whether the engine pads tokens to the next hidden size of the kernels.
+    """
+    experts = arch.num_experts + layout.redundant_experts
+    padded = padded_hidden(arch.hidden_size)
+    if layout.moe_tp > 1:
+        return f"low_latency_whole_experts: they send tokens to whole experts, the plan cuts each in {layout.moe_tp}"
+    if experts % layout.moe_ep:
+        return f"low_latency_even_experts: {experts} experts on {layout.moe_ep} ranks are not the same number on each"
+    if padded is None or (padded != arch.hidden_size and not pads):
+        return f"low_latency_hidden_size: there is no kernel for a hidden size of {arch.hidden_size:,}"
+    if tokens > MOST_TOKENS:
+        return f"low_latency_tokens: a rank may send {MOST_TOKENS:,} tokens a step, the plan has {tokens:,}"
+    size = buffer_bytes(experts=experts, hidden_size=padded, tokens=tokens)
+    if size > min(room_bytes, MOST_BYTES):
+        free = min(max(room_bytes, 0.0), MOST_BYTES)
+        return f"low_latency_buffer: it takes {size / GIB:.1f} GiB on each GPU, of which {free / GIB:.1f} GiB are free"
+    return None

@@ -1,0 +1,145 @@
+"""The table of what engines' classes of models can do, and how tokens reach experts when a plan is started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from autotune.engines import ENGINES
+from autotune.engines.low_latency import GIB, MOST_TOKENS, buffer_bytes, padded_hidden, refusal
+from autotune.engines.model_classes import facts, has
+from autotune.engines.options import version_key
+from autotune.engines.service import Service
+from costmodel.arch import load_model
+from tests.launch.helpers import LIMITS, launched, plans, service
+
+DISPATCH = "SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK"
+WHOLE = "SGLANG_SHARED_EXPERT_TP1"
+
+
+def routed(engine: str, model: str, *, gpus: int = 32, **limits: float) -> Service:
+    """A plan with attention-DP over the whole stage, scored with tokens sent to the ranks of their experts."""
+    candidate = next(
+        c for c in plans(model, engine, gpus) if c.layout.attn_dp == c.layout.moe_ep == gpus and c.layout.pp == 1
+    )
+    given = replace(LIMITS, kv_room_bytes=60e9, **limits)
+    return service(candidate, load_model(model), exchange="routed", limits=given)
+
+
+def words(made: Service) -> list[str]:
+    """Arguments of the first process that are plain text."""
+    return [a for a in launched(made).processes[0].argv if isinstance(a, str)]
+
+
+def test_each_fact_says_where_it_was_read() -> None:
+    """Of a known engine, with a source and a version that orders; no family twice under one feature."""
+    seen = set[tuple[str, str, str]]()
+    for fact in facts():
+        assert fact.engine in ENGINES
+        assert len(fact.source) > 40
+        assert fact.since is None or version_key(fact.since)
+        keys = {(fact.engine, fact.feature, family) for family in fact.families}
+        assert not keys & seen
+        seen |= keys
+
+
+def test_a_fact_begins_with_a_version() -> None:
+    """Without a version the newest counts; a text model within another is of the other's family."""
+    arch = load_model("deepseek-v3")
+    feature = "refined_expert_blocks"
+    assert [has("vllm", feature, arch, v) for v in (None, "0.29.0", "0.30.0", "0.33.0")] == [True, False, True, True]
+    assert not has("sglang", feature, arch, None)
+    assert has("vllm", "attention_tp_within_experts", load_model("Qwen/Qwen3.5-397B-A17B"), None)
+
+
+@pytest.mark.parametrize(("model", "gib"), [("deepseek-v3", 227.5), ("kimi-k2", 341.25)])
+def test_the_buffer_of_a_large_token_budget(model: str, gib: float) -> None:
+    """What DeepEP's own hint says for 16,384 tokens: far more than any GPU has."""
+    arch = load_model(model)
+    size = buffer_bytes(experts=arch.num_experts, hidden_size=arch.hidden_size, tokens=16_384)
+    assert size / GIB == pytest.approx(gib)
+
+
+def test_hidden_sizes_are_padded_to_a_kernels() -> None:
+    """gpt-oss's 2,880 to 3,072; nothing above 8,192."""
+    assert [padded_hidden(size) for size in (2048, 2880, 7168, 8192, 8193)] == [2048, 3072, 7168, 8192, None]
+
+
+def test_what_low_latency_kernels_do_not_take() -> None:
+    """Each refusal by the name of its rule, and none for a plan that fits."""
+    arch = load_model("deepseek-v3")
+    layout = routed("vllm", "deepseek-v3").layout
+
+    def said(**changes: object) -> str | None:
+        values = {"tokens": 256, "room_bytes": 20e9, "pads": True, **changes}
+        why = refusal(values.pop("arch", arch), values.pop("layout", layout), **values)  # type: ignore[arg-type]  # mixed
+        return None if why is None else why.partition(":")[0]
+
+    assert said() is None
+    assert said(tokens=MOST_TOKENS) is None
+    assert said(tokens=MOST_TOKENS + 1) == "low_latency_tokens"
+    assert said(room_bytes=3e9) == "low_latency_buffer"
+    assert said(layout=replace(layout, moe_tp=2, moe_ep=16)) == "low_latency_whole_experts"
+    assert said(layout=replace(layout, redundant_experts=1)) == "low_latency_even_experts"
+    assert said(arch=replace(arch, hidden_size=2880), pads=False) == "low_latency_hidden_size"
+    assert said(arch=replace(arch, hidden_size=2880)) is None
+    assert said(arch=replace(arch, hidden_size=9216)) == "low_latency_hidden_size"
+
+
+def test_vllm_takes_the_backend_that_the_token_budget_allows() -> None:
+    """DeepEP up to 1,024 tokens with its buffer in the memory, otherwise the gather, and the reason is said."""
+    small, large = (routed("vllm", "deepseek-v3", max_num_batched_tokens=n) for n in (512, 2048))
+    assert ENGINES["vllm"].exchange_buffer_bytes(small) == 4 * 256 * 512 * 14_560
+    assert ENGINES["vllm"].exchange_buffer_bytes(large) == 0
+    for made, backend in ((small, "deepep_low_latency"), (large, "allgather_reducescatter")):
+        argv = words(made)
+        assert argv[argv.index("--all2all-backend") + 1] == backend
+    assert any("low_latency_tokens" in a for a in launched(large).assumptions)
+
+
+def test_sglang_gives_deepep_room_for_the_sequences() -> None:
+    """128 tokens a rank unless it is told, so that more sequences are told, and none above 1,024 are sent by it."""
+    few, many, most = (routed("sglang", "deepseek-v3", max_num_seqs=n) for n in (37, 300, 1100))
+    assert [launched(made).processes[0].env.get(DISPATCH) for made in (few, many, most)] == [None, "300", None]
+    assert ["--moe-a2a-backend" in words(made) for made in (few, many, most)] == [True, True, False]
+    assert not any(WHOLE in launched(made).processes[0].env for made in (few, many))
+    assert launched(most).processes[0].env[WHOLE] == "1"
+
+
+@pytest.mark.parametrize(
+    ("model", "rule"), [("gpt-oss-120b", "low_latency_model_class"), ("qwen3-235b", "low_latency_expert_dtype")]
+)
+def test_sglang_has_no_deepep_for_some_experts(model: str, rule: str) -> None:
+    """gpt-oss's class, and experts in 16 bits."""
+    made = routed("sglang", model, gpus=8)
+    assert "--moe-a2a-backend" not in words(made)
+    assert any(rule in a for a in launched(made).assumptions)
+
+
+def test_shared_experts_stay_whole_only_where_they_must() -> None:
+    """DeepSeek-V3's 2,048 over 16 GPUs are whole blocks, over 32 half a block."""
+    arch = load_model("deepseek-v3")
+    for candidate in plans("deepseek-v3", "sglang", 32):
+        env = launched(service(candidate, arch, cluster=service(candidate, arch, per_node=32).cluster)).processes[0].env
+        assert (env.get(WHOLE) == "1") is (candidate.layout.width == 32)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_code_of_the_models_own_is_allowed_where_it_is_needed(engine: str) -> None:
+    """Kimi-K2's tokenizer is code of its own, DeepSeek-V3's is not; the benchmark's client reads it too."""
+    for model, needed in (("kimi-k2", True), ("deepseek-v3", False)):
+        candidate = next(c for c in plans(model, engine, 8) if c.layout.pp == 1)
+        argv = words(service(candidate, load_model(model)))
+        assert bool({"--trust-remote-code", "--trust_remote_code"} & set(argv)) is needed
+
+
+def test_prompts_cut_over_ranks_need_more_than_their_option() -> None:
+    """SGLang does nothing with the degree alone; vLLM's newer runner has it."""
+    arch = load_model("deepseek-v3")
+    for engine, sign in (("sglang", "--enable-prefill-cp"), ("vllm", "VLLM_USE_V2_MODEL_RUNNER")):
+        base = next(c for c in plans("deepseek-v3", engine, 8) if c.layout.attn_tp == c.layout.moe_ep == 8)
+        whole = launched(service(base, arch)).processes[0]
+        cut = launched(service(base, arch, layout=replace(base.layout, attn_tp=4, attn_cp=2))).processes[0]
+        assert sign not in (*whole.argv, *whole.env)
+        assert sign in (*cut.argv, *cut.env)
