@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from costmodel.arch import Arch
-from costmodel.calibration.data_files import BORROWED_FROM
 from costmodel.dtypes import KV_BYTES
 from costmodel.engine import EngineTraits
 from costmodel.errors import InputError, Problem
@@ -103,7 +102,7 @@ def _run(
         recipe = recipe_settings(
             engine=engine.name,
             model=row["model"],
-            generation=BORROWED_FROM[gpu.generation],
+            gpu=gpu.name,
             precision=precision,
             isl=isl,
             osl=osl,
