@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.calibration.residual import UNRECORDED
 from costmodel.dtypes import storage
 from costmodel.measured.runs import Run
 from tools.fit_calibration.residual import Place, place_of
@@ -35,13 +36,13 @@ def splits_of(runs: Sequence[Run]) -> dict[str, tuple[Fold, ...]]:
     version that is left out may be hidden among them, which only makes such a fold easier.
     """
     places = [place_of(run) for run in runs]
-    versions = {(p.engine, p.version) for p in places if p.version}
+    versions = {(p.engine, p.version) for p in places if p.version != UNRECORDED}
     newest = {engine: max((v for e, v in versions if e == engine), key=_order) for engine, _ in versions}
     return {
         "deployment": _deployments(places),
         "model": _by(places, lambda p: p.model),
         "gpu": _by(places, lambda p: p.gpu),
-        "version": _by(places, lambda p: f"{p.engine} {p.version}" if p.version else None),
+        "version": _by(places, lambda p: f"{p.engine} {p.version}" if p.version != UNRECORDED else None),
         "newest version": _by(places, lambda p: p.engine if p.version == newest.get(p.engine) else None),
         "gpu and version": _gpu_and_version(places),
         "precision": _by(runs, lambda r: storage(_main_dtype(r)).base.removesuffix("_block")),
@@ -81,11 +82,11 @@ def _deployments(places: Sequence[Place]) -> tuple[Fold, ...]:
 
 
 def _gpu_and_version(places: Sequence[Place]) -> tuple[Fold, ...]:
-    """Each GPU with each version: neither the GPU's other versions nor the version's other GPUs are fitted on."""
-    pairs = sorted({(p.gpu, p.engine, p.version) for p in places if p.version})
+    """An engine's named versions on each GPU: none of the GPU's runs and none of these versions' are fitted on."""
     out = []
-    for gpu, engine, version in pairs:
+    for gpu, engine in sorted({(p.gpu, p.engine) for p in places if p.version != UNRECORDED}):
+        of = {p.version for p in places if (p.gpu, p.engine) == (gpu, engine)} - {UNRECORDED}
         on_gpu = np.array([p.gpu == gpu for p in places])
-        of_version = np.array([(p.engine, p.version) == (engine, version) for p in places])
-        out.append(Fold(name=f"{gpu} {engine} {version}", test=on_gpu & of_version, train=~on_gpu & ~of_version))
+        of_version = np.array([p.engine == engine and p.version in of for p in places])
+        out.append(Fold(name=f"{gpu} {engine}", test=on_gpu & of_version, train=~on_gpu & ~of_version))
     return tuple(out)
