@@ -215,6 +215,13 @@ class ExpectedError:
     inside_p10_p90_tpot: float
     inside_p10_p90_ttft: float
 
+    @property
+    def sentence(self) -> str:
+        """What was measured, and what that makes of the errors."""
+        tpot = f"TPOT off by {self.tpot_median:.0%} at the median and {self.tpot_mean:.0%} on average"
+        ttft = f"TTFT by {self.ttft_median:.0%} and {self.ttft_mean:.0%}"
+        return f"{REACHES[self.reach]}; runs left out in the same way were predicted with {tpot}, {ttft}"
+
 
 def expected_error(arch: Arch, gpu: Gpu, engine: EngineTraits, version: str | None) -> ExpectedError:
     """The error to expect of plans of a cell, as measured on runs that were left out of the fit."""
@@ -234,7 +241,7 @@ def not_measured(arch: Arch, gpu: Gpu, engine: EngineTraits) -> tuple[str, ...]:
     out = []
     if engine.calibration != engine.name:
         out.append(f"{engine.name} was not measured: times of {engine.calibration}, with wider intervals")
-    if gpu.measured_as not in raw["gpus"]:
+    if gpu.measured_as not in {name.split("|")[0] for name in raw["cells"]}:
         borrowed = BORROWED_FROM[gpu.generation]
         out.append(f"{gpu.name} was not measured: efficiencies of {borrowed} GPUs, with wider intervals")
     if arch_key(arch) not in raw["models"]:

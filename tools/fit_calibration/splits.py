@@ -59,7 +59,8 @@ def _order(version: str) -> tuple[int, ...]:
     """Versions in the order of their numbers; one that begins with none comes before all others."""
     if not version[:1].isdigit():
         return ()
-    parts = version.replace("rc", ".-1.").replace("post", "").split(".")
+    # a candidate comes before its release, which ends where the candidate has a -1
+    parts = f"{version}.0".replace("rc", ".-1.").replace("post", "").split(".")
     return tuple(int(p) for p in parts if p.lstrip("-").isdigit())
 
 
