@@ -1,31 +1,50 @@
 """Accuracy out of sample, as tables: `python -m benchmarks.accuracy RUNS.csv SPLITS.csv`.
 
-SPLITS.csv is what `python -m tools.fit_calibration --runs RUNS.csv --splits SPLITS.csv` writes: a prediction of each
-run by formulas and residuals fitted without its deployment, its model, or its GPU.
+SPLITS.csv is what `python -m tools.fit_calibration --runs RUNS.csv --splits SPLITS.csv` writes: predictions of runs by
+formulas, residuals and widths fitted without them, by what else was left out with them. `--load LOAD.csv` adds runs in
+which requests arrive at a rate; they are in no fit.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from autotune.engines import traits_by_name
 from autotune.validation.comparisons import comparison_reliability
+from autotune.validation.load_report import load_runs_document, predict_load_runs
 from autotune.validation.metrics import errors_of, mean_tau
 from autotune.validation.report import groups_of, slo_columns
-from autotune.validation.slo import Reliability, reliability, slo_task
-from costmodel.calibration.residual import TARGETS, residual_columns
+from autotune.validation.slo import Reliability, SloRuns, reliability, slo_task
+from costmodel.calibration.residual import REACHES, TARGETS, residual_columns
+from costmodel.measured.implausible import plausible
 from costmodel.measured.learn_profile import run_situation
+from costmodel.measured.load_runs_csv import read_load_runs
 from costmodel.measured.runs import Run, RunBatch, prepare_runs
 from costmodel.measured.runs_csv import read_runs
 from costmodel.plan.columns import Floats
 
 COLUMNS = ("ttft_s", "tpot_s", "ttft_log_sd", "tpot_log_sd")
+RANKED = ("deployment", "model", "gpu")
+"""Splits that predict every run, so that plans of a group can be ranked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The predicted runs of a split, in the order of the file."""
+
+    runs: tuple[Run, ...]
+    fold: tuple[str, ...]
+    reach: tuple[str, ...]
+    columns: dict[str, Floats]
+    """By the names of `COLUMNS`, shape `(num_runs,)`."""
 
 
 def main() -> None:
@@ -33,37 +52,102 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("splits", type=Path)
+    parser.add_argument("--models", type=Path, help="folder of config.json files for models outside the catalog")
+    parser.add_argument("--load", type=Path, help="runs in which requests arrive at a rate, CSV")
     given = parser.parse_args()
-    runs = read_runs(given.runs, traits_by_name())
-    for name, split in _read(given.splits, len(runs)).items():
+    runs, left_out = plausible(read_runs(given.runs, traits_by_name(), given.models))
+    for reason, ids in left_out.items():
+        print(f"left out, as their {reason}: {', '.join(ids)}")
+    splits = _read(given.splits, runs)
+    print("\nleft out | target | mean | median | mean over folds | worst fold | inside p10 to p90 | folds | runs")
+    for name, split in splits.items():
+        _errors(name, split)
+    for name, split in splits.items():
         print(f"\n{name} left out")
-        _errors(runs, split)
-        _ranking(runs, split, name)
-    _anatomy(runs, _read(given.splits, len(runs)))
+        _say("keeps the limit", _reliability(split))
+        if name in RANKED:
+            _ranking(split)
+    _anatomy(splits)
+    _measured(runs)
+    if given.load is not None:
+        _under_arrivals(given.load, given.models)
 
 
-def _read(path: Path, count: int) -> dict[str, dict[str, Floats]]:
-    rows: dict[str, list[list[float]]] = {}
+def _read(path: Path, runs: Sequence[Run]) -> dict[str, Split]:
+    by_id = {run.id: run for run in runs}
+    rows: dict[str, list[dict[str, str]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            rows.setdefault(row["split"], []).append([float(row[c]) for c in COLUMNS])
-    found = {name: dict(zip(COLUMNS, np.array(values).T, strict=True)) for name, values in rows.items()}
-    if any(split["ttft_s"].size != count for split in found.values()):
-        raise SystemExit(f"{path}: must hold every run once per split")
-    return found
+            rows.setdefault(row["split"], []).append(row)
+    unknown = {row["id"] for found in rows.values() for row in found} - by_id.keys()
+    if unknown:
+        raise SystemExit(f"{path}: must name runs of the file of runs, got {', '.join(sorted(unknown)[:5])}")
+    return {
+        name: Split(
+            runs=tuple(by_id[row["id"]] for row in found),
+            fold=tuple(row["fold"] for row in found),
+            reach=tuple(row["reach"] for row in found),
+            columns={c: np.array([float(row[c]) for row in found]) for c in COLUMNS},
+        )
+        for name, found in rows.items()
+    }
 
 
-def _errors(runs: Sequence[Run], split: dict[str, Floats]) -> None:
+def _errors(name: str, split: Split) -> None:
+    folds = np.array(split.fold)
     for target in ("tpot", "ttft"):
-        measured = np.array([getattr(r, f"{target}_s") for r in runs])
-        e = errors_of(split[f"{target}_s"], split[f"{target}_log_sd"], measured)
-        if e is not None:
-            print(f"  {target}: {e.mape:.1%} mean, {e.median:.1%} median, {e.inside_p10_p90:.0%} inside p10 to p90")
+        predicted, spread = split.columns[f"{target}_s"], split.columns[f"{target}_log_sd"]
+        measured = np.array([getattr(r, f"{target}_s") for r in split.runs])
+        e = errors_of(predicted, spread, measured)
+        if e is None:
+            continue
+        error = np.abs(predicted / measured - 1.0)
+        of_folds = [float(np.nanmean(error[folds == f])) for f in sorted(set(split.fold)) if _any(error[folds == f])]
+        print(
+            f"{name} | {target.upper()} | {e.mape:.1%} | {e.median:.1%} | {np.mean(of_folds):.1%} | "
+            f"{max(of_folds):.0%} | {e.inside_p10_p90:.0%} | {len(of_folds)} | {int(np.isfinite(error).sum())}"
+        )
+        reaches = np.array(split.reach)
+        for reach in REACHES:
+            here = errors_of(predicted[reaches == reach], spread[reaches == reach], measured[reaches == reach])
+            if here is not None and len(set(split.reach)) > 1:
+                print(
+                    f"  of these, {reach} | {target.upper()} | {here.mape:.1%} | {here.median:.1%} | | | "
+                    f"{here.inside_p10_p90:.0%} | | {int((reaches == reach).sum())}"
+                )
 
 
-def _ranking(runs: Sequence[Run], split: dict[str, Floats], left_out: str) -> None:
-    groups = groups_of(runs)
-    columns = slo_columns(runs, ttft_s=split["ttft_s"], tpot_s=split["tpot_s"], tpot_log_sd=split["tpot_log_sd"])
+def _any(error: Floats) -> bool:
+    return bool(np.isfinite(error).any())
+
+
+def _reliability(split: Split) -> list[Reliability]:
+    return reliability(_slo(split), groups_of(split.runs))
+
+
+def _slo(split: Split) -> SloRuns:
+    c = split.columns
+    return slo_columns(split.runs, ttft_s=c["ttft_s"], tpot_s=c["tpot_s"], tpot_log_sd=c["tpot_log_sd"])
+
+
+def _measured(runs: Sequence[Run]) -> None:
+    """What was measured: runs by GPU, engine, version, model and precision."""
+    found = Counter((r.engine, r.engine_version or "not recorded", r.model, r.precision, r.gpu) for r in runs)
+    gpus = sorted({r.gpu for r in runs})
+    print("\nengine | version | model | precision | " + " | ".join(gpus))
+    for cell in sorted({key[:4] for key in found}):
+        print(" | ".join([*cell, *(str(found[*cell, gpu] or "") for gpu in gpus)]))
+
+
+def _under_arrivals(path: Path, models: Path | None) -> None:
+    runs = read_load_runs(path, traits_by_name(), models)
+    document = load_runs_document(runs, predict_load_runs(runs))
+    print(f"\nunder arrivals: {json.dumps({k: v for k, v in document.items() if k != 'runs'})}")
+
+
+def _ranking(found: Split) -> None:
+    runs, split = found.runs, found.columns
+    groups, columns = groups_of(runs), _slo(found)
     for name, s in slo_task(columns, groups).items():
         print(
             f"  {name}: regret {s.strict_regret:.1%} strict, {s.lenient_regret:.1%} lenient, {s.over_by_a_tenth:.1%} over"
@@ -71,8 +155,7 @@ def _ranking(runs: Sequence[Run], split: dict[str, Floats], left_out: str) -> No
     speed, _ = mean_tau(columns.predicted_throughput, columns.throughput, groups)
     tpot, _ = mean_tau(columns.predicted_tpot_s, columns.tpot_s, groups)
     print(f"  Kendall tau: throughput {speed:.3f}, TPOT {tpot:.3f}")
-    _say("keeps the limit", reliability(columns, groups))
-    batch = _as_left_out(prepare_runs(runs), split, left_out)
+    batch = _as_left_out(prepare_runs(runs), found)
     estimate = batch.evaluate()
     outputs = np.array([r.mean_osl for r in runs])
     flight = np.array([r.concurrency for r in runs])
@@ -86,27 +169,26 @@ def _ranking(runs: Sequence[Run], split: dict[str, Floats], left_out: str) -> No
     )
 
 
-def _as_left_out(batch: RunBatch, split: dict[str, Floats], left_out: str) -> RunBatch:
-    """The runs with what the calibration would know of them without what was left out.
+def _as_left_out(batch: RunBatch, found: Split) -> RunBatch:
+    """The runs with what the calibration would know of them without what was left out: each in the cell of its reach.
 
-    Of a model or a GPU: what it knows of one that nobody measured. Every deployment here it has seen, so that what the
-    split's interval is wider by is the run's own.
+    Every deployment here it has seen, so that what an interval of the split is wider by is the run's own.
     """
     cells = [
         (
-            replace(c.arch, hidden_size=0) if left_out == "model" else c.arch,
-            replace(c.cluster.gpu, name="unmeasured") if left_out == "gpu" else c.cluster.gpu,
-            c.engine,
-            c.engine_version,
+            replace(r.entry.arch, hidden_size=0) if reach == "model" else r.entry.arch,
+            replace(r.entry.cluster.gpu, name="unmeasured") if reach == "gpu" else r.entry.cluster.gpu,
+            r.entry.engine,
+            None if reach == "version" else r.entry.engine_version,
         )
-        for c in (r.entry for r in batch.runs)
+        for r, reach in zip(batch.runs, found.reach, strict=True)
     ]
     residual = residual_columns(cells)
     phi = run_situation(batch.runs).phi
-    for name in TARGETS if left_out == "deployment" else ():
+    for name in TARGETS:
         target = getattr(residual, name)
         known = target.shared_variance(phi) + target.own_variance(phi)
-        more = np.maximum(split[f"{name}_log_sd"] ** 2 - known, 0.0)
+        more = np.maximum(found.columns[f"{name}_log_sd"] ** 2 - known, 0.0)
         residual = replace(residual, **{name: replace(target, noise=target.noise + more)})
     return replace(batch, batch=replace(batch.batch, residual=residual))
 
@@ -116,7 +198,7 @@ def _say(what: str, rows: Sequence[Reliability]) -> None:
     print(f"  {what}: {said}")
 
 
-def _anatomy(runs: Sequence[Run], splits: dict[str, dict[str, Floats]]) -> None:
+def _anatomy(splits: dict[str, Split]) -> None:
     parts: dict[str, Callable[[Run], str]] = {
         "engine": lambda r: r.engine,
         "GPU": lambda r: r.gpu,
@@ -124,12 +206,12 @@ def _anatomy(runs: Sequence[Run], splits: dict[str, dict[str, Floats]]) -> None:
         "lengths": lambda r: "fixed" if r.same_lengths else "drawn",
         "requests per GPU": lambda r: str(2 ** int(np.log2(max(r.concurrency / r.gpus, 1.0)))),
     }
-    measured = np.array([r.ttft_s for r in runs])
     print("\nTTFT errors by part, mean / median (runs)")
     for name, split in splits.items():
-        error = np.abs(split["ttft_s"] / measured - 1.0)
+        measured = np.array([r.ttft_s for r in split.runs])
+        error = np.abs(split.columns["ttft_s"] / measured - 1.0)
         for part, key in parts.items():
-            keys = np.array([key(r) for r in runs])
+            keys = np.array([key(r) for r in split.runs])
             said = []
             for value in sorted(set(keys), key=lambda v: (len(v), v)):
                 rows = (keys == value) & np.isfinite(measured)

@@ -26,7 +26,7 @@ from autotune.study.study_table import StudyTable
 from autotune.study.wider_search import DRAFT_FRAC_PER_TOKEN, Speculative, WiderSearch
 from costmodel.arch import Arch
 from costmodel.calibration.profile import Profile
-from costmodel.calibration.residual import not_measured
+from costmodel.calibration.residual import expected_error, not_measured
 from costmodel.errors import InputError, Problem
 from costmodel.hardware import Cluster, load_gpu
 
@@ -80,6 +80,9 @@ def study(
     gpu = cluster.gpu
     unknown = [text for name in engines_of(engine) for text in not_measured(arch, gpu, ENGINES[name].traits)]
     said += dict.fromkeys(f"calibration: {text}" for text in unknown)
+    for name in engines_of(engine):
+        expected = expected_error(arch, gpu, ENGINES[name].traits, table.engine_version)
+        said.append(f"accuracy with {ENGINES[name].title}: {expected.sentence}")
     options = _engine_options(table, _given(document, "engine_options"), said)
     switch, operation = _switch(table, _given(document, "switch"), cluster)
     return Study(

@@ -1,10 +1,13 @@
 """What the formulas miss: the expected error of a cell, and how sure the estimate is.
 
-Log(measured / formula) of TPOT and of TTFT is a random-effects model: at each level that runs share (engine,
-GPU, engine version, model, and their combinations) a linear function of a few features and some of their products,
-drawn around zero with a variance fitted by marginal likelihood. What is known of a cell is the posterior of the sum
-of its levels' functions: a mean and a covariance over the features. Plans of one cell share it, so their errors move
-together; each deployment adds an error of its own. Unknown levels keep their prior variance, which widens the interval.
+Log(measured / formula) of TPOT and of TTFT is a random-effects model: at each level that runs share (engine, model and
+precision; the engine's version with them; the GPU with them; all together) a linear function of a few features and some
+of their products, drawn around zero with a variance fitted by marginal likelihood. What is known of a cell is the
+posterior of the sum of its levels' functions: a mean and a covariance over the features. Plans of one cell share it, so
+their errors move together; each deployment adds an error of its own.
+
+What was learnt reaches as far as its engine, version, model and precision. Beyond them, where it was found to mislead,
+the formulas stand alone, with the variance that all levels together have.
 """
 
 from __future__ import annotations
@@ -67,18 +70,21 @@ def precision_key(arch: Arch) -> str:
 
 
 def features(
-    concurrency: Floats, gpus: Floats, isl: Floats, osl: Floats, expert_parallel: Floats, attn_dp: Floats
+    concurrency: Floats, gpus: Floats, isl: Floats, osl: Floats, expert_parallel: Floats, unmeasured: Sequence[Floats]
 ) -> tuple[Floats, Floats]:
     """Features of shape `(len(FEATURES), num_plans)`, and doublings beyond the measured range, `(num_plans,)`.
 
-    `concurrency` is per replica, `gpus` of one replica. Attention data parallelism counts as out of range, once for
-    itself and once per doubling: of nine such runs, all on TensorRT-LLM, TPOT was up to 1.3 times off and TTFT 2.8.
+    `concurrency` is per replica, `gpus` of one replica. `unmeasured` holds degrees of parallelism that no run, or next
+    to none, has above 1: each counts as out of range, once for itself and once per doubling. Of nine runs with
+    attention data parallelism, all on TensorRT-LLM, TPOT was up to 1.3 times off and TTFT 2.8; pipelines are in none.
     """
-    size = np.broadcast_shapes(*(x.shape for x in (concurrency, gpus, isl, osl, expert_parallel, attn_dp)))[0]
+    size = np.broadcast_shapes(*(x.shape for x in (concurrency, gpus, isl, osl, expert_parallel, *unmeasured)))[0]
     out = np.empty((len(FEATURES), size))
     out[0] = 1.0
     at = {name: row for row, name in enumerate(LINEAR)}
-    beyond = np.where(attn_dp > 1.0, 1.0 + np.log2(np.maximum(attn_dp, 1.0)), 0.0) + np.zeros(size)
+    beyond: Floats = np.zeros(size)
+    for degree in unmeasured:
+        beyond = beyond + np.where(degree > 1.0, 1.0 + np.log2(np.maximum(degree, 1.0)), 0.0)
     for name, values in (("concurrency", concurrency), ("gpus", gpus), ("isl", isl), ("osl", osl)):
         log = np.log2(np.maximum(values, 1.0))
         low, high = _RANGE[name]
@@ -168,22 +174,60 @@ def _cell(raw: dict[str, Any], name: str, target: str) -> list[float]:
     return values.tolist()
 
 
+UNRECORDED = "unrecorded"
+"""Version of the runs of a benchmark whose records name none: one of its own, which no study can ask for."""
+REACHES = {
+    "cell": "this model, precision and engine version were measured on this GPU",
+    "gpu": "this model, precision and engine version were measured, on other GPUs",
+    "version": "this model was measured, in another precision or under other versions of the engine",
+    "model": "this model was not measured",
+}
+"""How far a plan lies from what was measured, nearest first, and what that says."""
+
+
 def cell_name(gpu: str, model: str, precision: str, version: str) -> str:
-    """Key of a cell in the file; `*` stands for what was not measured, and for any precision of such a model."""
+    """Key of a cell in the file; `*` as the GPU stands for all that its model was not measured on."""
     return f"{gpu}|{model}|{precision}|{version}"
 
 
 @lru_cache(maxsize=4096)
-def find_cell(engine: str, gpu: str, generation: str, model: str, precision: str, version: str) -> str:
-    """The most specific entry of the file that covers a cell.
-
-    An unmeasured GPU of a measured generation takes its generation's part, `*hopper`.
-    """
+def find_cell(engine: str, gpu: str, model: str, precision: str, version: str) -> tuple[str, str]:
+    """How far a cell lies from what was measured (`REACHES`), and the key of the file's entry that covers it."""
     raw = _read(engine)
-    place = gpu if gpu in raw["gpus"] else f"*{generation}"
-    shape = model if model in raw["models"] else "*"
-    known = version if version in raw["versions"] else "*"
-    return cell_name(place, shape, precision if shape != "*" else "*", known)
+    for reach, place in (("cell", gpu), ("gpu", "*")):
+        name = cell_name(place, model, precision, version)
+        if name in raw["cells"]:
+            return reach, name
+    reach = "version" if model in raw["models"] else "model"
+    return reach, reach
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedError:
+    """|predicted / measured - 1| of runs that lay as far from what was fitted on as a plan does."""
+
+    reach: str
+    """A key of `REACHES`."""
+    tpot_mean: float
+    tpot_median: float
+    ttft_mean: float
+    ttft_median: float
+    inside_p10_p90_tpot: float
+    inside_p10_p90_ttft: float
+
+    @property
+    def sentence(self) -> str:
+        """What was measured, and what that makes of the errors."""
+        tpot = f"TPOT off by {self.tpot_median:.0%} at the median and {self.tpot_mean:.0%} on average"
+        ttft = f"TTFT by {self.ttft_median:.0%} and {self.ttft_mean:.0%}"
+        return f"{REACHES[self.reach]}; runs left out in the same way were predicted with {tpot}, {ttft}"
+
+
+def expected_error(arch: Arch, gpu: Gpu, engine: EngineTraits, version: str | None) -> ExpectedError:
+    """The error to expect of plans of a cell, as measured on runs that were left out of the fit."""
+    raw = _read(engine.calibration)
+    reach, _ = find_cell(engine.calibration, gpu.measured_as, arch_key(arch), precision_key(arch), version or "")
+    return ExpectedError(reach=reach, **raw["about"]["expected_error"][reach])
 
 
 def own_key(engine: str, gpu: str, arch: Arch) -> str:
@@ -197,7 +241,7 @@ def not_measured(arch: Arch, gpu: Gpu, engine: EngineTraits) -> tuple[str, ...]:
     out = []
     if engine.calibration != engine.name:
         out.append(f"{engine.name} was not measured: times of {engine.calibration}, with wider intervals")
-    if gpu.measured_as not in raw["gpus"]:
+    if gpu.measured_as not in {name.split("|")[0] for name in raw["cells"]}:
         borrowed = BORROWED_FROM[gpu.generation]
         out.append(f"{gpu.name} was not measured: efficiencies of {borrowed} GPUs, with wider intervals")
     if arch_key(arch) not in raw["models"]:
@@ -217,7 +261,7 @@ def residual_columns(
     for arch, gpu, engine, version in cells:
         raw, measured = _read(engine.calibration), BORROWED_FROM[gpu.generation]
         shape, precision = arch_key(arch), precision_key(arch)
-        name = find_cell(engine.calibration, gpu.measured_as, measured, shape, precision, version or "")
+        _, name = find_cell(engine.calibration, gpu.measured_as, shape, precision, version or "")
         found = (own or {}).get(own_key(engine.name, gpu.name, arch)) or {t: _cell(raw, name, t) for t in TARGETS}
         borrows = measured != gpu.generation or engine.calibration != engine.name
         rows.append(

@@ -40,7 +40,7 @@ class Situation:
     def of(cls, layout: LayoutColumns, in_flight_per_replica: Floats, isl: Floats, osl: Floats) -> Situation:
         """Of plans under a load; columns have shape `(num_plans,)` or `(1,)`."""
         gpus, experts = layout.width * layout.pp, (layout.moe_ep > 1.0).astype(np.float64)
-        phi, beyond = features(in_flight_per_replica, gpus, isl, osl, experts, layout.attn_dp)
+        phi, beyond = features(in_flight_per_replica, gpus, isl, osl, experts, (layout.attn_dp, layout.pp))
         return cls(phi=phi, beyond=beyond)
 
     def reach_variance(self, target: str) -> Floats:

@@ -42,26 +42,27 @@ def recipe_source() -> str:
 
 
 def recipe_settings(
-    *, engine: str, model: str, generation: str, precision: str, isl: float, osl: float, gpus: int, concurrency: float
+    *, engine: str, model: str, gpu: str, precision: str, isl: float, osl: float, gpus: int, concurrency: float
 ) -> ServerSettings:
     """What InferenceMAX's launch scripts set for such a run.
 
     Args:
         engine: its name (`EngineTraits.name`).
         model: name as the run has it.
-        generation: measured generation whose scripts serve the GPU, `hopper` or `blackwell`.
-        precision: `bf16`, `fp8` or `fp4`.
+        gpu: its type's name; a script sets nothing on another type.
+        precision: as its scripts are named, `bf16`, `fp8`, `fp4` or `int4`; a script sets nothing for another one.
         isl: nominal prompt tokens.
         osl: nominal output tokens.
         gpus: of the server.
         concurrency: requests in flight.
     """
-    run = {"engine": engine, "generation": generation, "precision": precision, "isl": isl, "osl": osl}
+    run = {"engine": engine, "isl": isl, "osl": osl}
     name = model.lower()
     found: dict[str, Any] = {}
     for server in _recipe()["server"]:
         fits = (
             all(server.get(key, value) == value for key, value in run.items())
+            and f"{precision} {gpu}" in server["scripts"]
             and any(part in name for part in server["models"])
             and gpus < server.get("gpus_below", gpus + 1)
             and server.get("concurrency_from", 0) <= concurrency < server.get("concurrency_below", concurrency + 1)

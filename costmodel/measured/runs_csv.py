@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from costmodel.arch import Arch
-from costmodel.calibration.data_files import BORROWED_FROM
+from costmodel.calibration.residual import UNRECORDED
 from costmodel.dtypes import KV_BYTES
 from costmodel.engine import EngineTraits
 from costmodel.errors import InputError, Problem
@@ -85,7 +85,10 @@ def _run(
     layout = read_layout(row, at, arch, problems)
     if layout is None:
         return None
-    mean = UNIFORM_MEAN if row.get("lengths") == "uniform" else 1.0
+    version = row.get("engine_version", "")
+    # the benchmark whose lengths are drawn so left versions out of its records at first, and the fit has such runs
+    drawn = row.get("lengths") == "uniform"
+    mean = UNIFORM_MEAN if drawn else 1.0
     precision = row.get("precision", "") or "bf16"
     said = ServerSettings(
         max_num_batched_tokens=read_setting(row, "max_num_batched_tokens", at, problems),
@@ -99,11 +102,11 @@ def _run(
     if len(problems) > before:
         return None
     recipe = ServerSettings()
-    if row.get("lengths") == "uniform":
+    if drawn:
         recipe = recipe_settings(
             engine=engine.name,
             model=row["model"],
-            generation=BORROWED_FROM[gpu.generation],
+            gpu=gpu.name,
             precision=precision,
             isl=isl,
             osl=osl,
@@ -116,7 +119,7 @@ def _run(
         id=row.get("id", "") or at,
         gpu=row["gpu"],
         engine=engine.name,
-        engine_version=row.get("engine_version", ""),
+        engine_version=version,
         model=row["model"],
         precision=precision,
         isl=isl,
@@ -128,7 +131,7 @@ def _run(
             engine=engine,
             layout=layout,
             kv_dtype=None if kv_dtype == AS_CHECKPOINT else kv_dtype,
-            engine_version=row.get("engine_version", ""),
+            engine_version=version or (UNRECORDED if drawn else None),
         ),
         same_lengths=row.get("lengths") == "fixed",
         mean_isl=isl * mean,

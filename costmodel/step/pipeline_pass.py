@@ -41,6 +41,8 @@ class EngineColumns(Columns):
     moe_start_s: Floats
     """What a first token waits for in a layer of experts beyond its kernels, `START_EXPERTS` experts of a hidden size
     of `START_HIDDEN`; it grows with both. Measured, not explained: it may be compiling, tuning and launching."""
+    moe_start_most: Floats
+    """The most of such layers that the engine was measured with: beyond them the wait is not taken to grow."""
     handover_steps: Floats
     """Steps from a token's computation until the client has it: results are handed on while later steps run."""
     together: Floats
@@ -51,9 +53,14 @@ class EngineColumns(Columns):
 
 def front_end_s(engine: EngineColumns, arch: ArchColumns, isl: Floats) -> Floats:
     """What a request waits for that neither load nor plan changes, shape `(num_plans,)`."""
-    width = arch.hidden_size / START_HIDDEN
-    starts = sum((g.layers * (e.experts / START_EXPERTS) * width for g, e in arch.experts), np.zeros(1))
+    starts = np.minimum(moe_starts(arch), engine.moe_start_most)
     return np.asarray(engine.frontend_s + engine.token_s * isl + engine.moe_start_s * starts)
+
+
+def moe_starts(arch: ArchColumns) -> Floats:
+    """Layers of experts as `EngineColumns.moe_start_s` counts them, shape `(num_models,)`."""
+    width = arch.hidden_size / START_HIDDEN
+    return sum((g.layers * (e.experts / START_EXPERTS) * width for g, e in arch.experts), np.zeros(1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -428,3 +428,19 @@ def test_torchao_of_older_releases() -> None:
             "quantization_config": {"quant_method": "torchao", "quant_type": "int4_weight_only", **table},
         }
         assert read_config(config, name="x").dtypes.attention == "int4_g32z"
+
+
+@given(st.sampled_from(("gpt-oss-120b", "kimi-k2.5", "llama-3.1-8b")), st.sampled_from(("int4", "nvfp4", "mxfp4")))
+def test_four_bits_asked_for_cost_the_same_whatever_is_stored(name: str, asked: str) -> None:
+    """A format that is asked for is read and multiplied in its own way, over a checkpoint of another one as over bf16.
+
+    Integers without activations are multiplied in 16 bits, NVFP4 and MXFP4 in four: never the one for the other.
+    """
+    arch = load_model(name)
+    stored = next(d for d in ("int4", "nvfp4", "mxfp4") if d != asked)
+    plain = with_dtypes(arch, gemm_dtype="bf16", moe_dtype="bf16")
+    over = with_dtypes(with_dtypes(plain, gemm_dtype=stored, moe_dtype=stored), gemm_dtype=asked, moe_dtype=asked)
+    assert over == with_dtypes(plain, gemm_dtype=asked, moe_dtype=asked)
+    peaks = {"bf16": 1.0, "fp8": 2.0, "fp4": 4.0, "int8": 2.0}
+    kind = over.dtypes.experts if over.is_moe else over.dtypes.dense_ffn
+    assert compute_dtype(kind, peaks) == ("bf16" if asked == "int4" else "fp4")

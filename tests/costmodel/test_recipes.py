@@ -21,7 +21,7 @@ def settings(**changed: object) -> ServerSettings:
     run: dict[str, object] = {
         "engine": "trtllm",
         "model": "meta-llama/Llama-3.1-70B",
-        "generation": "hopper",
+        "gpu": "h200_sxm",
         "precision": "fp8",
         "isl": 1024.0,
         "osl": 1024.0,
@@ -36,14 +36,20 @@ def test_recipe_conditions() -> None:
     assert settings() == ServerSettings(max_num_batched_tokens=2248.0, kv_dtype="fp8", hold_steps=20)
     assert settings(gpus=8).hold_steps is None
     assert settings(osl=8192.0).hold_steps is None
-    assert settings(generation="blackwell").max_num_batched_tokens == 16384.0
+    assert settings(gpu="b200_sxm").max_num_batched_tokens == 16384.0
     assert settings(model="a model that nobody benchmarked") == ServerSettings()
+
+
+@pytest.mark.parametrize("elsewhere", [{"gpu": "h100_sxm"}, {"precision": "bf16"}, {"precision": "fp4"}])
+def test_a_recipe_ends_where_its_script_does(elsewhere: dict[str, str]) -> None:
+    """On another type of GPU of the same generation, or in another precision, the engine's defaults hold."""
+    assert settings(**elsewhere) == ServerSettings()
 
 
 @pytest.mark.parametrize(("concurrency", "steps"), [(4.0, 10), (15.0, 10), (16.0, 30), (128.0, 30)])
 def test_recipe_ranges(concurrency: float, steps: int) -> None:
     """Ranges of concurrency include their lower end and not their upper one."""
-    found = settings(engine="sglang", model="deepseek-ai/DeepSeek-R1", generation="blackwell", concurrency=concurrency)
+    found = settings(engine="sglang", model="deepseek-ai/DeepSeek-R1", gpu="b200_sxm", concurrency=concurrency)
     assert found.poll_steps == steps
 
 

@@ -8,22 +8,26 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from costmodel.arch import load_model
+from costmodel.arch import Arch, load_model, with_dtypes
 from costmodel.calibration.residual import (
     COVARIANCE_UNIT,
     FEATURES,
     LINEAR,
     PRODUCTS,
     PRODUCTS_REACH,
+    REACHES,
     TARGETS,
     TRIANGLE,
     TargetResidual,
+    arch_key,
+    expected_error,
     features,
     find_cell,
     full_covariance,
+    precision_key,
     residual_columns,
 )
-from costmodel.hardware import load_gpu
+from costmodel.hardware import Gpu, load_gpu
 from costmodel.plan.columns import Floats
 from tests.costmodel.helpers import TRAITS
 
@@ -33,7 +37,7 @@ COUNT = 7
 def _features() -> Floats:
     random = np.random.default_rng(3)
     drawn = [2.0 ** random.uniform(0.0, top, COUNT) for top in (12.0, 5.0, 14.0, 13.0)]
-    return features(*drawn, random.integers(0, 2, COUNT).astype(float), np.ones(COUNT))[0]
+    return features(*drawn, random.integers(0, 2, COUNT).astype(float), (np.ones(COUNT),))[0]
 
 
 def test_products_are_of_the_features_beside_them() -> None:
@@ -78,15 +82,65 @@ def test_every_cell_has_a_covariance(engine: str) -> None:
         assert roots.min() > -len(FEATURES), f"in units of {COVARIANCE_UNIT}"
 
 
-def test_an_unmeasured_model_is_known_by_its_formulas_alone() -> None:
-    """Whatever its precision, its cell moves nothing and is wider than a measured one's."""
-    names = {find_cell("vllm", "h100_sxm", "hopper", "h1-l1-a1-e0", p, "") for p in ("bf16", "fp8", "fp4")}
-    assert names == {"h100_sxm|*|*|*"}
-    here = (load_gpu("h100_sxm"), TRAITS["vllm"], None)
-    unknown, known = (residual_columns([(load_model(name), *here)]) for name in ("mixtral-8x7b", "llama-3.1-70b"))
-    centre = np.zeros((len(FEATURES), 1))
-    centre[0] = 1.0
+CENTRE = np.zeros((len(FEATURES), 1))
+CENTRE[0] = 1.0
+H100, VLLM = load_gpu("h100_sxm"), TRAITS["vllm"]
+QWEN, MEASURED = load_model("qwen3-32b"), "0.12.0"
+"""A model, and the version of vLLM that it was measured under on H100 alone."""
+
+
+def cell_of(arch: Arch, gpu: Gpu = H100, version: str | None = None) -> str:
+    """How far a cell of vLLM lies from what was measured."""
+    return find_cell("vllm", gpu.measured_as, arch_key(arch), precision_key(arch), version or "")[0]
+
+
+@pytest.mark.parametrize(
+    ("reach", "arch", "gpu", "version"),
+    [
+        ("cell", QWEN, "h100_sxm", MEASURED),
+        ("gpu", QWEN, "h200_sxm", MEASURED),
+        ("version", QWEN, "h100_sxm", "99.0"),
+        ("version", QWEN, "h100_sxm", None),
+        ("version", with_dtypes(QWEN, gemm_dtype="nvfp4"), "h100_sxm", MEASURED),
+        ("version", QWEN, "b200_sxm", None),
+        ("model", load_model("mixtral-8x7b"), "h100_sxm", MEASURED),
+    ],
+)
+def test_reach_is_what_a_plan_has_in_common_with_the_runs(
+    reach: str, arch: Arch, gpu: str, version: str | None
+) -> None:
+    """A version that is not named is one that was not measured, whatever other versions were."""
+    assert cell_of(arch, load_gpu(gpu), version) == reach
+
+
+@pytest.mark.parametrize("version", [None, "99.0", "0.19.0"])
+def test_what_was_learnt_of_other_versions_moves_nothing(version: str | None) -> None:
+    """The formulas alone, and surer of the version that was measured than of any other."""
+    unknown, known = (residual_columns([(QWEN, H100, VLLM, v)]) for v in (version, MEASURED))
     for target in TARGETS:
         there, measured = getattr(unknown, target), getattr(known, target)
         assert there.mean.tolist() == [[0.0] * len(FEATURES)]
-        assert there.shared_variance(centre) > measured.shared_variance(centre)
+        assert measured.mean.any()
+        assert there.shared_variance(CENTRE) > measured.shared_variance(CENTRE)
+
+
+def test_an_unmeasured_model_is_known_by_its_formulas_alone() -> None:
+    """Whatever its precision and version, its cell moves nothing and is wider than a measured one's."""
+    stranger = load_model("mixtral-8x7b")
+    unknown, known = (residual_columns([(arch, H100, VLLM, MEASURED)]) for arch in (stranger, QWEN))
+    for target in TARGETS:
+        there, measured = getattr(unknown, target), getattr(known, target)
+        assert there.mean.tolist() == [[0.0] * len(FEATURES)]
+        assert there.shared_variance(CENTRE) > measured.shared_variance(CENTRE)
+
+
+@pytest.mark.parametrize("reach", REACHES)
+def test_every_reach_has_the_error_to_expect(reach: str) -> None:
+    """Means lie above medians, as errors have long tails, and intervals hold about what they say."""
+    arch = {"model": load_model("mixtral-8x7b")}.get(reach, QWEN)
+    gpu = load_gpu("h200_sxm") if reach == "gpu" else H100
+    found = expected_error(arch, gpu, VLLM, None if reach == "version" else MEASURED)
+    assert found.reach == reach
+    assert 0.0 < found.tpot_median < found.tpot_mean
+    assert 0.0 < found.ttft_median < found.ttft_mean
+    assert min(found.inside_p10_p90_tpot, found.inside_p10_p90_ttft) > 0.7

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
-from autotune.engines import ENGINES
 from costmodel.calibration.data_files import BORROWED_FROM
 from costmodel.calibration.residual import (
     FEATURES,
-    LINEAR,
     TRIANGLE,
+    UNRECORDED,
     arch_key,
     cell_name,
+    full_covariance,
     precision_key,
 )
 from costmodel.measured.learn_profile import run_situation
@@ -28,29 +30,28 @@ from costmodel.plan.columns import Floats
 Ints = NDArray[np.int64]
 Key = tuple[str, ...]
 
-SHARED_LEVELS = (
-    "engine",
-    "engine generation",
-    "engine gpu",
-    "engine version",
-    "model",
-    "model precision generation",
-    "engine model",
-    "engine model gpu precision",
-    "engine model gpu precision version",
-)
+ALL = tuple(range(len(FEATURES)))
+LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
+    "engine model precision": {"tpot": (0,), "ttft": (0,)},
+    "engine model precision version": {"tpot": (0, 1), "ttft": (0, 1, 3)},
+    "engine model precision gpu": {"tpot": ALL, "ttft": ALL},
+    "engine model precision gpu version": {"tpot": (0, 1), "ttft": (0, 1)},
+    "deployment": {"tpot": (0, 1, 2, 3), "ttft": ALL},
+    "deployment workload": {"tpot": (0, 1), "ttft": (0, 1, 3)},
+}
+"""Levels, and which of the features their functions have for each target. Each earns its place on runs that were
+left out of the fit (docs/accuracy.md)."""
 OWN_LEVELS = ("deployment", "deployment workload")
-WORKLOAD_FEATURES = 2
-"""One deployment under one pair of lengths differs from its others in level and in growth with load only."""
-PRODUCT_LEVELS = ("engine model gpu precision", "deployment")
-"""Levels whose functions have products of features too: what they say of one cell misleads in another."""
+SHARED_LEVELS = tuple(level for level in LEVELS if level not in OWN_LEVELS)
+KNOWN_LEVEL = "engine model precision version"
+"""Where a place has this in common with no run, what was learnt elsewhere was found to mislead: the formulas alone."""
 START_SD, START_SLOPE_SD = 0.05, 0.02
 PRIOR_LOG_SD = 2.0
 LOG_SD_BOUNDS = (float(np.log(1e-4)), float(np.log(0.7)))
 LOG_NOISE_BOUNDS = (float(np.log(0.01)), float(np.log(0.7)))
 """Outside of what the runs show; beyond them rounding leaves covariances indefinite in a line search."""
 ITERATIONS = 40
-ROBUST_ROUNDS = 3
+ROBUST_ROUNDS = 2
 OUTLIER = 2.5
 JITTER = 1e-9
 
@@ -77,7 +78,7 @@ def place_of(run: Run) -> Place:
         engine=run.engine,
         generation=BORROWED_FROM[entry.cluster.gpu.generation],
         gpu=entry.cluster.gpu.name,
-        version=run.engine_version,
+        version=run.engine_version or UNRECORDED,
         model=arch_key(entry.arch),
         precision=precision_key(entry.arch),
         layout=f"{plan.replicas}.{plan.pp}.{plan.attn_tp}.{plan.attn_dp}.{plan.moe_tp}.{plan.moe_ep}",
@@ -87,29 +88,17 @@ def place_of(run: Run) -> Place:
 
 def level_key(level: str, p: Place) -> Key | None:
     """What two places must share to share a level's function; None where it is not known."""
-    cell = (p.engine, p.model, p.gpu, p.precision)
+    kind = (p.engine, p.model, p.precision)
     keys: dict[str, Key] = {
-        "engine": (p.engine,),
-        "engine generation": (p.engine, p.generation),
-        "engine gpu": (p.engine, p.gpu),
-        "engine version": (p.engine, p.version or "unnamed"),
-        "model": (p.model,),
-        "model precision generation": (p.model, p.precision, p.generation),
-        "engine model": (p.engine, p.model),
-        "engine model gpu precision": cell,
-        "engine model gpu precision version": (*cell, p.version or "unnamed"),
-        "deployment": (*cell, p.version, p.layout),
-        "deployment workload": (*cell, p.version, p.layout, p.workload),
+        "engine model precision": kind,
+        "engine model precision version": (*kind, p.version),
+        "engine model precision gpu": (*kind, p.gpu),
+        "engine model precision gpu version": (*kind, p.gpu, p.version),
+        "deployment": (*kind, p.gpu, p.version, p.layout),
+        "deployment workload": (*kind, p.gpu, p.version, p.layout, p.workload),
     }
     key = keys[level]
     return None if "?" in key else key
-
-
-def _width(level: str, products: bool) -> int:
-    """How many of the features a level's function has."""
-    if level == "deployment workload":
-        return WORKLOAD_FEATURES
-    return len(FEATURES if products and level in PRODUCT_LEVELS else LINEAR)
 
 
 def _codes(keys: Sequence[Key | None], known: dict[Key, int]) -> Ints:
@@ -119,15 +108,16 @@ def _codes(keys: Sequence[Key | None], known: dict[Key, int]) -> Ints:
 class ResidualFit:
     """The model of one target over a set of runs."""
 
-    def __init__(self, runs: Sequence[Run], y: Floats, *, products: bool) -> None:
+    def __init__(self, runs: Sequence[Run], y: Floats, levels: Mapping[str, Sequence[int]]) -> None:
         self.phi = np.ascontiguousarray(run_situation(runs).phi.T)
         self.places = [place_of(r) for r in runs]
+        self.models = np.unique([p.model for p in self.places], return_inverse=True)[1]
         self.y = y
-        self.index: dict[str, dict[Key, int]] = {level: {} for level in (*SHARED_LEVELS, *OWN_LEVELS)}
+        self.index: dict[str, dict[Key, int]] = {level: {} for level in LEVELS}
         self.codes = {
             level: _codes([level_key(level, p) for p in self.places], known) for level, known in self.index.items()
         }
-        self.terms = [(level, f) for level in (*SHARED_LEVELS, *OWN_LEVELS) for f in range(_width(level, products))]
+        self.terms = [(level, f) for level, used in levels.items() for f in used]
         self.start = np.log([START_SD if f == 0 else START_SLOPE_SD for _, f in self.terms] + [START_SD])
         self.log_sd = self.start.copy()
         self.inflation = np.ones(len(runs))
@@ -159,8 +149,9 @@ class ResidualFit:
             k = np.tensordot(variances[:count], kernels, 1).astype(np.float64)
             k[np.diag_indices_from(k)] += variances[count] * inflation + JITTER
             lower = np.linalg.cholesky(k)
-            half = np.linalg.inv(lower)
-            inverse = half.T @ half
+            # of LAPACK's the inverse by its triangle: a quarter of the work of two general products
+            inverse = np.tril(dpotri(lower, lower=1)[0])
+            inverse += np.tril(inverse, -1).T
             a = inverse @ y
             value = 0.5 * float(y @ a) + float(np.log(np.diag(lower)).sum())
             gap = (inverse - np.outer(a, a)).astype(np.float32)
@@ -181,42 +172,64 @@ class ResidualFit:
         factor = cho_factor(k)
         return factor, cho_solve(factor, self.y[rows])
 
+    def taught_by(self, y: Floats) -> ResidualFit:
+        """The same model with the errors of other formulas."""
+        other = copy(self)
+        other.y = y
+        return other
+
+    def reach(self, train: Ints, test: Ints) -> NDArray[np.str_]:
+        """How far each of `test` lies from the runs of `train` (`REACHES`), as `find_cell` looks it up."""
+        cell, kind, model = (
+            np.isin(codes[test], codes[train])
+            for codes in (self.codes["engine model precision gpu version"], self.codes[KNOWN_LEVEL], self.models)
+        )
+        return np.where(cell, "cell", np.where(kind, "gpu", np.where(model, "version", "model")))
+
+    def knows(self, train: Ints, test: Ints) -> NDArray[np.bool_]:
+        """Whether the runs of `train` teach anything of a run's place, shape `(num_test,)`."""
+        codes = self.codes[KNOWN_LEVEL]
+        return np.isin(codes[test], codes[train])
+
     def predict(self, train: Ints, test: Ints) -> tuple[Floats, Floats]:
         """Mean and variance of a new run of each place of `test`, from the runs of `train`."""
         factor, weights = self._solver(train)
         variances = np.exp(2.0 * self.log_sd)
         cross = np.asarray(sum(v * self._kernel(t, test, train) for v, t in zip(variances, self.terms, strict=False)))
-        prior = sum(v * self.phi[test, f] ** 2 for v, (_, f) in zip(variances, self.terms, strict=False))
+        prior = np.asarray(sum(v * self.phi[test, f] ** 2 for v, (_, f) in zip(variances, self.terms, strict=False)))
+        cross = cross * self.knows(train, test)[:, None]
         explained = np.einsum("ij,ji->i", cross, cho_solve(factor, cross.T))
-        # of a model that was never measured, the other levels' means were found to mislead: the formulas alone
-        known = np.isin(self.codes["model"][test], self.codes["model"][train])
-        return (cross @ weights) * known, np.asarray(prior) - explained + variances[-1]
+        return cross @ weights, prior - explained + variances[-1]
 
-    def cells(self, engine: str, rows: Ints, places: dict[str, Place]) -> dict[str, list[float]]:
+    def prior(self) -> list[float]:
+        """Of a place that no run teaches anything of: means, all zero, then the lower triangle of the covariance."""
+        variance = np.zeros(len(FEATURES))
+        for v, (level, f) in zip(np.exp(2.0 * self.log_sd), self.terms, strict=False):
+            if level in SHARED_LEVELS:
+                variance[f] += v
+        return [0.0] * len(FEATURES) + [float(variance[a]) if a == b else 0.0 for a, b in TRIANGLE]
+
+    def cells(self, rows: Ints, places: Mapping[str, Place]) -> dict[str, list[float]]:
         """Posterior of the shared levels' sum for each place: means, then the lower triangle of the covariance."""
         factor, weights = self._solver(rows)
         variances = np.exp(2.0 * self.log_sd)
         width = len(FEATURES)
         shared = [(v, t) for v, t in zip(variances, self.terms, strict=False) if t[0] in SHARED_LEVELS]
-        prior = np.zeros(width)
-        for v, (_, f) in shared:
-            prior[f] += v
-        names = [n for n, p in places.items() if p.engine == engine]
-        cross = np.zeros((len(names) * width, rows.size))
-        for i, name in enumerate(names):
+        prior = np.diag(full_covariance(np.array(self.prior()[width:])))
+        cross = np.zeros((len(places) * width, rows.size))
+        for i, place in enumerate(places.values()):
             for v, (level, f) in shared:
-                key = level_key(level, places[name])
+                key = level_key(level, place)
                 code = self.index[level].get(key, -2) if key is not None else -2
                 cross[i * width + f] += v * (self.codes[level][rows] == code) * self.phi[rows, f]
         means = cross @ weights
         solved = cho_solve(factor, cross.T)
         out = {}
-        for i, name in enumerate(names):
+        for i, name in enumerate(places):
             part = slice(i * width, (i + 1) * width)
             covariance = np.diag(prior) - cross[part] @ solved[:, part]
             triangle = [float(covariance[a, b]) for a, b in TRIANGLE]
-            known = places[name].model != "?"
-            out[name] = [_round(float(m)) if known else 0.0 for m in means[part]] + [_round(c) for c in triangle]
+            out[name] = [_round(float(m)) for m in means[part]] + [_round(c) for c in triangle]
         return out
 
     def own(self) -> tuple[list[float], float]:
@@ -229,28 +242,13 @@ class ResidualFit:
         return [_round(float(v)) for v in own], _round(float(variances[-1]))
 
 
-def query_places(runs: Sequence[Run]) -> dict[str, Place]:
-    """Every cell that the files answer for: known or unknown GPU, model, precision and version of each engine."""
-    seen = [place_of(r) for r in runs]
-    gpus = {p.gpu: p.generation for p in seen} | {f"*{g}": g for g in {p.generation for p in seen}}
-    models = [*sorted({p.model for p in seen}), "*"]
+def query_places(runs: Sequence[Run], engine: str) -> dict[str, Place]:
+    """Every cell that an engine's file has an entry for: those that were measured, and each on any other GPU."""
     out = {}
-    for engine in ENGINES:
-        versions = [*sorted({p.version for p in seen if p.engine == engine and p.version}), "*"]
-        for gpu, generation in sorted(gpus.items()):
-            for model in models:
-                # of an unmeasured model no level tells its precisions apart
-                for precision in ("bf16", "fp8", "fp4") if model != "*" else ("*",):
-                    for version in versions:
-                        name = f"{engine}:{cell_name(gpu, model, precision, version)}"
-                        out[name] = Place(
-                            engine=engine,
-                            generation=generation,
-                            gpu="?" if gpu.startswith("*") else gpu,
-                            version="unnamed" if version == "*" else version,
-                            model="?" if model == "*" else model,
-                            precision=precision,
-                        )
+    for p in sorted({place_of(r) for r in runs if r.engine == engine}, key=astuple):
+        for gpu, known in ((p.gpu, p.gpu), ("*", "?")):
+            name = cell_name(gpu, p.model, p.precision, p.version)
+            out[name] = replace(p, gpu=known, layout="", workload="")
     return out
 
 

@@ -28,6 +28,7 @@ from costmodel.estimate.result import Estimate
 from costmodel.measured.runs import Run, RunBatch, prepare_runs
 from costmodel.plan.columns import Floats
 from costmodel.step.kernel_rates import Rates
+from costmodel.step.pipeline_pass import moe_starts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,18 @@ PARAMETERS = (
     Parameter(name="math", start=1.0, shared_sd=0.1, engine_sd=0.15, version_sd=0.1),
     Parameter(name="hbm", start=1.0, shared_sd=0.1, engine_sd=0.1, version_sd=0.08),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """What a fit finds."""
+
+    log: Floats
+    """Log factors of `PARAMETERS`: shared, then by engine, then by version."""
+    moe_start_most: Floats
+    """`EngineColumns.moe_start_most` of each engine: not fitted, the most among the runs fitted on."""
+
+
 ENGINES = tuple(REGISTERED)
 NAMES = tuple(p.name for p in PARAMETERS)
 OF_VERSION = tuple(i for i, p in enumerate(PARAMETERS) if p.version_sd > 0)
@@ -73,7 +86,7 @@ Of 0.05, 0.3, 1 and 3 the one with the least error on models left out of the fit
 TTFT_WEIGHT = 0.5
 ROBUST = 0.1
 STEP = 1e-4
-ITERATIONS, ITERATIONS_ON = 25, 6
+ITERATIONS, ITERATIONS_ON = 25, 4
 """From neutral values, and from those of all runs where some are left out: they move little from there."""
 
 
@@ -91,6 +104,7 @@ class ServingFit:
         # a run without a version teaches its engine's typical behaviour
         self.version = np.array([place.get((r.engine, r.engine_version), -1) for r in runs])
         self.neutral = _without_factors(self.prepared)
+        self.starts = np.broadcast_to(moe_starts(self.prepared.batch.arch), (len(runs),))
         self.sizes = (len(PARAMETERS), len(ENGINES) * len(PARAMETERS), len(self.versions) * len(OF_VERSION))
         self.spread = np.concatenate(
             [
@@ -113,9 +127,9 @@ class ServingFit:
         log[rows[:, None], np.array(OF_VERSION)] += version[self.version[known]]
         return {p.name: np.clip(p.start * np.exp(log[:, i]), p.least, p.most) for i, p in enumerate(PARAMETERS)}
 
-    def predict(self, x: Floats) -> Estimate:
+    def predict(self, parameters: Parameters) -> Estimate:
         """The formulas' estimate, without residuals."""
-        v = self.values(x)
+        v = self.values(parameters.log)
         batch = self.neutral.batch
         columns = batch.columns
         rates = columns.rates
@@ -131,7 +145,8 @@ class ServingFit:
             "experts": rates.experts.slowed(v["experts"], v["math"], v["hbm"]),
             "small": replace(rates.small, t0_s=small_kernels_s(batch.arch, v)),
         }
-        engine = replace(columns.engine, **{n: v[n] for n in NAMES if n not in (*FACTORS, *SMALL_KERNELS)})
+        fitted_here = {n: v[n] for n in NAMES if n not in (*FACTORS, *SMALL_KERNELS)}
+        engine = replace(columns.engine, **fitted_here, moe_start_most=parameters.moe_start_most[self.engine])
         changed = replace(
             columns,
             rates=Rates(**{**_fields(rates), **slowed}),
@@ -141,13 +156,14 @@ class ServingFit:
         fitted = replace(self.neutral, batch=replace(batch, columns=changed, residual=None))
         return fitted.evaluate()
 
-    def fit(self, train: NDArray[np.bool_], start: Floats | None = None) -> Floats:
+    def fit(self, train: NDArray[np.bool_], start: Parameters | None = None) -> Parameters:
         """Parameters from the runs of `train`; `start` is where to look first, the neutral values without it."""
         with_ttft = train & np.isfinite(self.ttft)
         count, first = int(train.sum()), int(train.sum() + with_ttft.sum())
+        most = np.array([self.starts[train & (self.engine == e)].max(initial=0.0) for e in range(len(ENGINES))])
 
         def residuals(x: Floats) -> Floats:
-            e = self.predict(x)
+            e = self.predict(Parameters(log=x, moe_start_most=most))
             tpot = np.log(e.tpot_s / self.tpot)[train]
             ttft = TTFT_WEIGHT * np.log(e.ttft_s[with_ttft] / self.ttft[with_ttft])
             pull = STRENGTH * np.sqrt(count) * 0.15 * x / self.spread
@@ -174,14 +190,14 @@ class ServingFit:
             out[first + places, places] = STRENGTH * np.sqrt(count) * 0.15 / self.spread
             return out
 
-        first_guess = np.zeros(sum(self.sizes)) if start is None else start
-        most = ITERATIONS if start is None else ITERATIONS_ON
-        found = least_squares(residuals, first_guess, jac=jacobian, method="trf", x_scale=self.spread, max_nfev=most)
-        return np.asarray(found.x)
+        first_guess = np.zeros(sum(self.sizes)) if start is None else start.log
+        rounds = ITERATIONS if start is None else ITERATIONS_ON
+        found = least_squares(residuals, first_guess, jac=jacobian, method="trf", x_scale=self.spread, max_nfev=rounds)
+        return Parameters(log=np.asarray(found.x), moe_start_most=most)
 
-    def document(self, x: Floats, engine: str) -> dict[str, Any]:
+    def document(self, parameters: Parameters, engine: str) -> dict[str, Any]:
         """Parameters of one engine as the calibration files hold them."""
-        shared, by_engine, by_version = self._parts(x)
+        shared, by_engine, by_version = self._parts(parameters.log)
         log = shared + by_engine[ENGINES.index(engine)]
         values = {p.name: float(np.clip(p.start * np.exp(log[i]), p.least, p.most)) for i, p in enumerate(PARAMETERS)}
         versions = {}
@@ -194,6 +210,7 @@ class ServingFit:
                     own[p.name] = _round(float(clipped / values[p.name]))
                 versions[version] = own
         serving = {n: _round(values[n]) for n in NAMES if n not in FACTORS}
+        serving["moe_start_most"] = float(parameters.moe_start_most[ENGINES.index(engine)])
         return {"serving": serving, "factors": {n: _round(values[n]) for n in FACTORS}, "versions": versions}
 
 
@@ -213,7 +230,7 @@ def _without_factors(prepared: RunBatch) -> RunBatch:
 
 def _start(engine: EngineTraits) -> dict[str, float]:
     values = {p.name: p.start for p in PARAMETERS if p.name not in FACTORS}
-    return {**values, **engine_facts(engine)}
+    return {**values, **engine_facts(engine), "moe_start_most": np.inf}
 
 
 def _fields(columns: Any) -> dict[str, Any]:

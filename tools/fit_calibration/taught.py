@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from costmodel.measured.learn_profile import run_situation
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
-from tools.fit_calibration.residual import Ints, ResidualFit, place_of
+from tools.fit_calibration.residual import Ints, ResidualFit
 
 TAUGHT = 8
 DRAWS = 10
@@ -33,9 +32,7 @@ class TaughtScore:
         self._before: dict[str, list[float]] = {t: [] for t in TARGETS}
         self._after: dict[str, list[float]] = {t: [] for t in TARGETS}
 
-    def add(
-        self, test: Ints, train: Mapping[str, Ints], formula: Mapping[str, Floats], of: Mapping[str, ResidualFit]
-    ) -> None:
+    def add(self, test: Ints, formula: Mapping[str, Floats], of: Mapping[str, ResidualFit]) -> None:
         """One fold: `formula` is the estimate of all runs from parameters fitted without `test`."""
         cells: dict[str, list[int]] = {}
         for i in test:
@@ -47,13 +44,12 @@ class TaughtScore:
             if len(members) < LEAST_MEMBERS:
                 continue
             for target in TARGETS:
-                prior = self._prior(of[target], train[target], self._runs[members[0]])
-                self._judge(target, prior, members, formula[target])
+                self._judge(target, self._prior(of[target]), members, formula[target])
 
-    def _prior(self, model: ResidualFit, train: Ints, run: Run) -> TargetResidual:
-        """What is known of the run's cell where its model was never measured."""
-        place = replace(place_of(run), model="?")
-        values = np.array(model.cells(run.engine, train, {"it": place})["it"])
+    @staticmethod
+    def _prior(model: ResidualFit) -> TargetResidual:
+        """What is known of a cell whose model was never measured."""
+        values = np.array(model.prior())
         own, noise = model.own()
         return TargetResidual(
             mean=values[None, : len(FEATURES)],
