@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, SHOWN
+from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, SHOWN, VERBOSE
 
 if TYPE_CHECKING:
     from autotune.traffic import WorkloadProfile
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--traffic", metavar="FILE", help="A request log; its traffic replaces the study's workload.")
 @FORMAT
 @OUT_FILE
+@VERBOSE
 @SHOWN
 def compare(
     study: str,
@@ -34,6 +35,7 @@ def compare(
     traffic: str | None,
     form: str | None,
     out: str | None,
+    verbose: bool,
     as_json: bool,
     as_table: bool,
 ) -> None:
@@ -52,14 +54,17 @@ def compare(
     from autotune.cli.output import chosen_form, publish
     from autotune.comparison import compare as compared
     from autotune.report.comparison import comparison_document
-    from autotune.report.comparison_text import comparison_report
+    from autotune.report.comparison_text import BRIEF, comparison_report
+    from autotune.report.text_blocks import brief
     from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     question = load_study(Path(study), overrides)
     profile = None if traffic is None else _profile(traffic)
     document = comparison_document(compared(question, current, candidate, traffic=profile, source=traffic))
-    publish(document, comparison_report, _page, form=form, out=out)
+    short = form == "terminal" and out is None and not verbose
+    report = (lambda known: brief(comparison_report(known), BRIEF)) if short else comparison_report
+    publish(document, report, _page, form=form, out=out)
 
 
 def _profile(source: str) -> WorkloadProfile:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SHOWN, VERBOSE
 
 
 @click.command()
@@ -20,6 +20,7 @@ from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SH
 )
 @FORMAT
 @OUT_FILE
+@VERBOSE
 @SHOWN
 def evaluate(
     study: str,
@@ -28,6 +29,7 @@ def evaluate(
     claims: str | None,
     form: str | None,
     out: str | None,
+    verbose: bool,
     as_json: bool,
     as_table: bool,
 ) -> None:
@@ -49,7 +51,8 @@ def evaluate(
     from autotune.evaluation import evaluate as evaluated
     from autotune.evaluation import read_claims
     from autotune.report.evaluation import evaluation_document
-    from autotune.report.evaluation_text import evaluation_report
+    from autotune.report.evaluation_text import BRIEF, evaluation_report
+    from autotune.report.text_blocks import brief
     from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
@@ -57,7 +60,9 @@ def evaluate(
     known = None if claims is None else read_claims(Path(claims))
     with progress_bar(quiet=as_json) as report:
         document = evaluation_document(evaluated(loaded, plan, known, progress=report))
-    publish(document, evaluation_report, _page, form=form, out=out)
+    short = form == "terminal" and out is None and not verbose
+    report = (lambda known: brief(evaluation_report(known), BRIEF)) if short else evaluation_report
+    publish(document, report, _page, form=form, out=out)
     sys.exit(0 if document["verdict"] == "PASSED" else EXIT_INFEASIBLE)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from autotune.report.document import baseline_rank
 from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.pair_words import against
 from autotune.report.vocabulary.violations import broken
 from autotune.report.vocabulary.words import count, percent, probability
 from autotune.scoring.limits import JOINT_PROBABILITY
+from autotune.scoring.pair_words import against
 from autotune.scoring.reach import unmeasured
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import Remedy, find_remedy
