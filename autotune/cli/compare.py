@@ -55,16 +55,14 @@ def compare(
     from autotune.comparison import compare as compared
     from autotune.report.comparison import comparison_document
     from autotune.report.comparison_text import BRIEF, comparison_report
-    from autotune.report.text_blocks import brief
     from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     question = load_study(Path(study), overrides)
     profile = None if traffic is None else _profile(traffic)
     document = comparison_document(compared(question, current, candidate, traffic=profile, source=traffic))
-    short = form == "terminal" and out is None and not verbose
-    report = (lambda known: brief(comparison_report(known), BRIEF)) if short else comparison_report
-    publish(document, report, _page, form=form, out=out)
+    short = None if verbose or out is not None else BRIEF
+    publish(document, comparison_report, _page, form=form, out=out, short=short)
 
 
 def _profile(source: str) -> WorkloadProfile:

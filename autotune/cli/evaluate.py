@@ -52,7 +52,6 @@ def evaluate(
     from autotune.evaluation import read_claims
     from autotune.report.evaluation import evaluation_document
     from autotune.report.evaluation_text import BRIEF, evaluation_report
-    from autotune.report.text_blocks import brief
     from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
@@ -60,9 +59,8 @@ def evaluate(
     known = None if claims is None else read_claims(Path(claims))
     with progress_bar(quiet=as_json) as report:
         document = evaluation_document(evaluated(loaded, plan, known, progress=report))
-    short = form == "terminal" and out is None and not verbose
-    report = (lambda known: brief(evaluation_report(known), BRIEF)) if short else evaluation_report
-    publish(document, report, _page, form=form, out=out)
+    short = None if verbose or out is not None else BRIEF
+    publish(document, evaluation_report, _page, form=form, out=out, short=short)
     sys.exit(0 if document["verdict"] == "PASSED" else EXIT_INFEASIBLE)
 
 

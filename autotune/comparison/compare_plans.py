@@ -73,7 +73,8 @@ def compare(
     both = None if after is None or before.result is None or after.result is None else (before.result, after.result)
     same = both is not None and both[0].launch == both[1].launch
     p = 0.5 if after is None or after.result is None else 1.0
-    switch, gain, beyond, drawn = None, None, (), p
+    switch, gain, drawn = None, None, p
+    beyond: tuple[str, ...] = ()
     if both is not None and after is not None:
         beyond = tuple(dict.fromkeys(kind for plan in both for kind in unmeasured(study, plan)))
         drawn = p_better(study, *both, served=served)

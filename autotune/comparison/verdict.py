@@ -8,7 +8,6 @@ from autotune.comparison.value_and_gain import Gain, ratio_of
 from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, ComparedPlan, Verdict
 from autotune.metrics import METRICS
 from autotune.scoring.pair_words import against, change_words
-from autotune.scoring.reach import KINDS
 from autotune.study import Study
 from autotune.text.numbers import number, probability
 from autotune.tuning import Violation
@@ -53,8 +52,7 @@ def verdict(
     found = _estimated(study, current, candidate, same=same, p_better=p_better, gain=gain)
     if found.verdict != SWITCH or not beyond or candidate is None or current.result is None:
         return found
-    kinds = ", ".join(KINDS[kind] for kind in beyond)
-    return _say(UNDECIDED, "not_measured", f"measure both before you switch: {found.reason}; never measured: {kinds}")
+    return _say(UNDECIDED, "not_measured", f"measure both before you switch: {found.reason}")
 
 
 def _estimated(

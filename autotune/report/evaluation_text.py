@@ -70,7 +70,8 @@ def _summary(document: Mapping[str, Any]) -> Block:
     if c is not None:
         ends = [number(c[f"{name}_{end}"]) for name in ("ttft", "tpot") for end in ("p10_s", "p90_s")]
         lines.append(
-            f"keeps every limit with probability {probability(c['p_meets'])}; likely ranges (80 %): TTFT {ends[0]} to {ends[1]} s, TPOT "
+            f"keeps every limit with probability {probability(c['p_meets'])}; likely ranges (80 %): "
+            f"TTFT {ends[0]} to {ends[1]} s, TPOT "
             f"{number(c['tpot_p10_s'] * 1e3)} to {number(c['tpot_p90_s'] * 1e3)} ms, "
             f"{number(c['requests_per_s_p10'])} to {number(c['requests_per_s_p90'])} requests/s"
         )

@@ -129,7 +129,7 @@ def test_a_baseline_that_cannot_be_launched_is_said() -> None:
     assert result.baseline is not None
     assert result.baseline.result is None
     seen = outline(tune_page(result))
-    assert "The plan in production cannot be launched" in seen.text
+    assert "the plan in production cannot be launched" in seen.text
     assert result.baseline.resolution.violations[0].message in seen.text
 
 
