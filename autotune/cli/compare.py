@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, READING, SHOWN
+from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, READING, SHOWN, VERBOSE
 
 if TYPE_CHECKING:
     from autotune.study import Study
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @READING
 @FORMAT
 @OUT_FILE
+@VERBOSE
 @SHOWN
 def compare(
     study: str,
@@ -40,6 +41,7 @@ def compare(
     reading: ReadOptions,
     form: str | None,
     out: str | None,
+    verbose: bool,
     as_json: bool,
     as_table: bool,
 ) -> None:
@@ -58,14 +60,15 @@ def compare(
     from autotune.cli.output import chosen_form, publish
     from autotune.comparison import compare as compared
     from autotune.report.comparison import comparison_document
-    from autotune.report.comparison_text import comparison_report
+    from autotune.report.comparison_text import BRIEF, comparison_report
     from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     question = load_study(Path(study), overrides)
     profile = None if traffic is None else _profile(traffic, reading, question)
     document = comparison_document(compared(question, current, candidate, traffic=profile, source=traffic))
-    publish(document, comparison_report, _page, form=form, out=out)
+    short = None if verbose or out is not None else BRIEF
+    publish(document, comparison_report, _page, form=form, out=out, short=short)
 
 
 def _profile(source: str, reading: ReadOptions, study: Study) -> WorkloadProfile:

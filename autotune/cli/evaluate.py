@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SHOWN, VERBOSE
 
 
 @click.command()
@@ -20,6 +20,7 @@ from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SH
 )
 @FORMAT
 @OUT_FILE
+@VERBOSE
 @SHOWN
 def evaluate(
     study: str,
@@ -28,6 +29,7 @@ def evaluate(
     claims: str | None,
     form: str | None,
     out: str | None,
+    verbose: bool,
     as_json: bool,
     as_table: bool,
 ) -> None:
@@ -50,7 +52,7 @@ def evaluate(
     from autotune.evaluation import read_claims
     from autotune.evaluation.evaluate_pools import PoolEvaluation
     from autotune.report.evaluation import evaluation_document
-    from autotune.report.evaluation_text import evaluation_report
+    from autotune.report.evaluation_text import BRIEF, evaluation_report
     from autotune.report.pool_evaluation import pool_evaluation_document, pool_evaluation_report
     from autotune.traffic.load import load_study
 
@@ -64,7 +66,8 @@ def evaluate(
         publish(document, pool_evaluation_report, _pool_page, form=form, out=out)
     else:
         document = evaluation_document(found)
-        publish(document, evaluation_report, _page, form=form, out=out)
+        short = None if verbose or out is not None else BRIEF
+        publish(document, evaluation_report, _page, form=form, out=out, short=short)
     sys.exit(0 if document["verdict"] == "PASSED" else EXIT_INFEASIBLE)
 
 

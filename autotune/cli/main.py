@@ -11,6 +11,7 @@ from autotune.cli.lazy_group import LazyGroup
 from autotune.cli.options import EXIT_INPUT, EXIT_INTERRUPTED
 
 COMMANDS = {
+    "init": "init",
     "tune": "tune",
     "space": "space",
     "model": "model",
@@ -44,10 +45,10 @@ def cli() -> None:
     A study is a TOML file: the model, the cluster, the traffic, the limits, and the plan in production.
 
     \b
-    autotune tune studies/reference-128.toml     rank every valid plan against the current one
-    autotune space studies/reference-128.toml    list the plans without scoring them
-    autotune model deepseek-v3                   what we understood of a model
-    autotune catalog                             models and GPUs known by name
+    autotune tune --model deepseek-v3 --gpus 128 --gpu h200 --isl 4000 --osl 1000 --tpot 50
+    autotune init --out my-study.toml      a commented study file to start from
+    autotune tune my-study.toml            rank every valid plan against the current one
+    autotune catalog                       models and GPUs known by name
     """
 
 

@@ -55,6 +55,7 @@ FORMAT = click.option(
     type=click.Choice(["terminal", "markdown", "html", "json"]),
     help="Default: what the name of --out ends in, else terminal, JSON in a pipe.",
 )
+VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Everything, on a terminal.")
 OUT_FILE = click.option("--out", type=click.Path(dir_okay=False), help="File to write instead of standard output.")
 MODELS = click.option(
     "--models", type=click.Path(file_okay=False), help="Folder of config.json files, matched by model name."

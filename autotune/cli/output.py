@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -15,7 +15,7 @@ from autotune.files import write_file
 from autotune.report.files import to_json
 from autotune.report.markdown import markdown_report
 from autotune.report.terminal import WIDTH, Terminal, print_report, stdout_console
-from autotune.report.text_blocks import Report
+from autotune.report.text_blocks import Report, brief
 from costmodel.errors import InputError
 
 SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json"}
@@ -41,10 +41,15 @@ def publish(
     *,
     form: str,
     out: str | None,
+    short: Sequence[str] | None = None,
 ) -> None:
-    """A document in a form of `chosen_form`, on standard output or into a file."""
+    """A document in a form of `chosen_form`, on standard output or into a file.
+
+    `short`: keys of the blocks that standard output shows alone; None: all.
+    """
     if form == "terminal" and out is None:
-        print_report(stdout_console(), report(document))
+        shown = report(document)
+        print_report(stdout_console(), shown if short is None else brief(shown, short))
         return
     if form == "terminal":
         buffer = StringIO()

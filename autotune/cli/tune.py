@@ -13,13 +13,14 @@ from autotune.cli.options import (
     BACKEND,
     EXIT_INFEASIBLE,
     JOBS,
-    QUESTION,
     READING,
     SCHEDULER,
+    SET,
     SHOWN,
     STORAGE,
     wants_json,
 )
+from autotune.cli.quick import QUICK_OPTIONS, study_file
 from autotune.cli.shard import SHARD, read_shard, run_shard, shard_report
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ POOLED_WIDTH = 32
 
 
 @click.command()
-@QUESTION
+@click.argument("study", type=click.Path(dir_okay=False, path_type=str), required=False)
+@SET
+@QUICK_OPTIONS
 @SHOWN
 @click.option("--top", type=click.IntRange(0), help="Plans to show; 0 for all. Default: 5; 15 with -v and in JSON.")
 @click.option(
@@ -70,8 +73,9 @@ POOLED_WIDTH = 32
 @BACKEND
 @SCHEDULER
 def tune(
-    study: str,
+    study: str | None,
     overrides: tuple[str, ...],
+    quick: dict[str, Any],
     as_json: bool,
     as_table: bool,
     top: int | None,
@@ -90,6 +94,8 @@ def tune(
 ) -> None:
     """Score every valid plan of STUDY and rank them against its baseline.
 
+    Without a file, --model, --gpus, --gpu, --isl and --osl say what is asked; the file that they stand for is kept.
+
     Exit code 0: at least one plan keeps every constraint; 3: none does (the nearest ones are shown); 2: the
     input is wrong. Running the same study again answers from its storage. Several machines share the work on a Dask or
     Ray cluster (--backend), or by taking a fixed share each (--shard) into one storage.
@@ -99,12 +105,14 @@ def tune(
     from autotune.files import write_file
     from autotune.report.document import plans_csv
     from autotune.report.files import to_json
-    from autotune.report.terminal import WIDTH, print_report, stdout_console
+    from autotune.report.study_words import file_block
+    from autotune.report.terminal import WIDTH, print_blocks, print_report, stdout_console
     from autotune.traffic.load import load_study
     from autotune.tuning.executor import open_executor
     from costmodel.errors import InputError
 
-    loaded = load_study(Path(study), overrides, traffic=traffic, options=reading)
+    named, text = study_file(study, quick)
+    loaded = load_study(Path(named), overrides, traffic=traffic, options=reading)
     if pareto and html is not None:
         raise InputError.single("--html", "must go without --pareto: the page is of a ranking, and draws its front")
     share = None
@@ -136,6 +144,8 @@ def tune(
         print_report(stdout_console(WIDTH + answer.wider), answer.report(MANY if top is None else top))
     else:
         print_report(stdout_console(), answer.short(FEW if top is None else top))
+    if text and not wants_json(as_json, as_table):
+        print_blocks(stdout_console(), [file_block(named, text)])
     sys.exit(0 if answer.feasible else EXIT_INFEASIBLE)
 
 

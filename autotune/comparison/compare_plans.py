@@ -17,6 +17,7 @@ from autotune.metrics import COST, MAXIMIZE, MINIMIZE, OUTPUT_COST, Use, used
 from autotune.scoring.joint_uncertainty import joint_draws
 from autotune.scoring.limits import study_limits
 from autotune.scoring.plan_result import plan_key
+from autotune.scoring.reach import bounded, unmeasured
 from autotune.space import Resolution
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, in_place
@@ -72,9 +73,12 @@ def compare(
     both = None if after is None or before.result is None or after.result is None else (before.result, after.result)
     same = both is not None and both[0].launch == both[1].launch
     p = 0.5 if after is None or after.result is None else 1.0
-    switch, gain = None, None
+    switch, gain, drawn = None, None, p
+    beyond: tuple[str, ...] = ()
     if both is not None and after is not None:
-        p = p_better(study, *both, served=served)
+        beyond = tuple(dict.fromkeys(kind for plan in both for kind in unmeasured(study, plan)))
+        drawn = p_better(study, *both, served=served)
+        p = bounded(drawn, beyond)
         switch = _switch(study, (before, after), both)
         gain = gain_over(
             current_per_s=before.value_per_s,
@@ -96,12 +100,13 @@ def compare(
         memory_bytes={} if both is None else _memory(*both),
         time=rows,
         where_from=where_from(rows),
-        robustness=robustness(study, *both, p) if scenarios and both is not None and not same else None,
+        robustness=robustness(study, *both, drawn) if scenarios and both is not None and not same else None,
         price_per_million_tokens=None if both is None else _prices(*both, COST),
         price_per_million_output_tokens=None if both is None else _prices(*both, OUTPUT_COST),
         switch=switch,
         gain=gain,
-        verdict=verdict(study, before, after, same=same, p_better=p, gain=gain),
+        verdict=verdict(study, before, after, same=same, p_better=p, gain=gain, beyond=beyond),
+        beyond=beyond,
         assumptions=_assumptions(study, before, after, switch),
     )
 

@@ -231,4 +231,6 @@ class Comparison:
     gain: Gain | None
     """What the switch brings over the horizon of `[retune]`; None where there is none to make."""
     verdict: Verdict
+    beyond: tuple[str, ...] = ()
+    """What of the two plans was never measured: keys of `autotune.scoring.reach.KINDS`."""
     assumptions: tuple[str, ...]

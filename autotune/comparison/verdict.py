@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from autotune.comparison.value_and_gain import Gain, ratio_of
 from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, ComparedPlan, Verdict
+from autotune.metrics import METRICS
+from autotune.scoring.pair_words import against, change_words
 from autotune.study import Study
-from autotune.text.numbers import number
+from autotune.text.numbers import number, probability
 from autotune.tuning import Violation
 
 
@@ -39,8 +43,28 @@ def verdict(
     same: bool,
     p_better: float,
     gain: Gain | None,
+    beyond: Sequence[str] = (),
 ) -> Verdict:
-    """The answer to: should the candidate replace the current plan?"""
+    """The answer to: should the candidate replace the current plan?
+
+    `beyond`: what of the two was never measured (`autotune.scoring.reach.KINDS`): it is measured before a switch.
+    """
+    found = _estimated(study, current, candidate, same=same, p_better=p_better, gain=gain)
+    if found.verdict != SWITCH or not beyond or candidate is None or current.result is None:
+        return found
+    return _say(UNDECIDED, "not_measured", f"measure both before you switch: {found.reason}")
+
+
+def _estimated(
+    study: Study,
+    current: ComparedPlan,
+    candidate: ComparedPlan | None,
+    *,
+    same: bool,
+    p_better: float,
+    gain: Gain | None,
+) -> Verdict:
+    """The verdict by the estimates."""
     plain = _plain(current, candidate, same=same)
     if plain is not None:
         return plain
@@ -88,7 +112,9 @@ def _out_of_limits(
             f"{p_better:.0%} ({policy.min_p_better:.0%} is asked)"
         )
         return _say(UNDECIDED, "not_sure", reason)
-    reason = f"the current plan breaks {broken}, the candidate keeps every limit (P(better) {p_better:.0%})"
+    reason = (
+        f"the current plan breaks {broken}, the candidate keeps every limit; better with probability {p_better:.0%}"
+    )
     return _say(SWITCH, "limit_broken", reason + _price_of_limits(study, current, candidate))
 
 
@@ -99,7 +125,7 @@ def _price_of_limits(study: Study, current: ComparedPlan, candidate: ComparedPla
     metric = study.objective.metric
     change = ratio_of(candidate.result.metrics[metric], current.result.metrics[metric]) - 1.0
     worse = change > 0.0 if study.objective.direction == "minimize" else change < 0.0
-    return f", at the price of {change:+.1%} {metric}" if worse else ""
+    return f", but {change_words(METRICS[metric], change)}" if worse else ""
 
 
 def _by_arithmetic(
@@ -108,14 +134,14 @@ def _by_arithmetic(
     policy = study.retune
     over, words = duration_words(policy.horizon_s), _gain_words(study, current, candidate)
     if p_better <= 1.0 - policy.min_p_better or candidate.value_per_s <= current.value_per_s:
-        reason = f"the candidate gains nothing: {words}; better with probability {p_better:.0%}"
+        reason = f"the candidate gains nothing: it {words}; better with probability {p_better:.0%}"
         return _say(KEEP, "no_gain", reason)
     if gain.net <= 0.0:
-        reason = f"the gain ({words}) does not pay for the switch within {over}"
+        reason = f"the candidate {words}, which does not pay for the switch within {over}"
         return _say(KEEP, "switch_costs_more", reason)
     if p_better < policy.min_p_better:
         reason = (
-            f"the candidate promises {words} but is better with a probability of only {p_better:.0%} "
+            f"measure both: the candidate {words}, and is better with a probability of only {p_better:.0%} "
             f"({policy.min_p_better:.0%} is asked)"
         )
         return _say(UNDECIDED, "not_sure", reason)
@@ -124,22 +150,20 @@ def _by_arithmetic(
         reason = f"over {over} the switch brings {net:+.1%} net, below the {policy.min_gain_frac:.1%} that is asked"
         return _say(KEEP, "gain_too_small", reason)
     paid = "at once" if gain.payback_s is None else f"after {duration_words(gain.payback_s)}"
-    reason = f"the candidate promises {words} (P(better) {p_better:.0%}) and has paid for the switch {paid}"
+    reason = f"the candidate {words}; better with probability {p_better:.0%}, it has paid for the switch {paid}"
     return _say(SWITCH, "gain", reason)
 
 
 def _gain_words(study: Study, current: ComparedPlan, candidate: ComparedPlan) -> str:
-    """The ranked metric's change, and what it is worth with P(meets) weighed where that says more."""
-    metric = study.objective.metric
+    """What the candidate wins and loses, and under an open load what it is worth."""
     if current.result is None or candidate.result is None or current.value_per_s <= 0.0:
-        return "what the current plan cannot do"
-    change = ratio_of(candidate.result.metrics[metric], current.result.metrics[metric]) - 1.0
+        return "does what the current plan cannot do"
     worth = candidate.value_per_s / current.value_per_s - 1.0
     if study.workload.request_rate_per_s is not None and study.objective.direction == "maximize":
-        chances = f"P(meets) {current.result.p_meets:.0%} -> {candidate.result.p_meets:.0%}"
-        return f"{worth:+.1%} requests within the limits ({chances})"
-    weighed = "" if abs(worth - change) < 0.005 else f" ({worth:+.1%} with the requests within the limits weighed in)"
-    return f"{change:+.1%} {metric}{weighed}"
+        more = "more" if worth >= 0.0 else "fewer"
+        chances = f"keeps the limits with {probability(candidate.result.p_meets)} against"
+        return f"serves {abs(worth):.1%} {more} requests within them, {chances} {probability(current.result.p_meets)}"
+    return against(study, candidate.result, current.result)
 
 
 def _say(what: str, rule: str, reason: str) -> Verdict:

@@ -98,7 +98,7 @@ def _axes(study: Study, candidate: Candidate) -> list[dict[str, Any]]:
     stage = spread(layout.width, one(place.stage_local), one(place.stage_domains))
     sends = "none: one stage" if layout.pp == 1 else "scale-out" if one(place.pp_crosses) else "scale-up"
     rows: list[tuple[str, int, str, dict[str, Any]]] = [
-        ("DP", layout.replicas, "replicas of the whole model, which exchange nothing", {"tier": "none: no traffic"}),
+        ("R", layout.replicas, "replicas of the whole model, which exchange nothing", {"tier": "none: no traffic"}),
         ("PP", layout.pp, "pipeline stages; activations are handed on", {"tier": sends}),
         (
             "TP",
@@ -122,5 +122,5 @@ def _axes(study: Study, candidate: Candidate) -> list[dict[str, Any]]:
                 stage if layout.moe_ep > 1 else alone,
             )
         )
-        rows.append(("MoE TP", layout.moe_tp, "shards of every expert", stage if layout.moe_tp > 1 else alone))
+        rows.append(("ETP", layout.moe_tp, "shards of every expert", stage if layout.moe_tp > 1 else alone))
     return [{"axis": axis, "value": value, "maps_to": words, **more} for axis, value, words, more in rows]

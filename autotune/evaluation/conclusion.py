@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from autotune.evaluation.values import Check
 from autotune.scoring.limits import JOINT_PROBABILITY
+from autotune.scoring.pair_words import against
 from autotune.space import short_plan
 from autotune.study import Study
-from autotune.text.numbers import number, room_words
+from autotune.text.numbers import number, probability
 from autotune.tuning import PlanResult
 
 STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
@@ -38,42 +39,33 @@ def conclusion(
         return f"Do not proceed: {'; '.join(_off(c) for c in failed)}. {instead}{_mind(failed, result, best)}"
     if best is None or distance is None or distance <= CLOSE_FRAC or best.plan == result.plan:
         return f"Proceed: every limit is kept, and no plan is better by more than {CLOSE_FRAC:.0%}."
-    return (
-        f"Proceed, or do better: every limit is kept, but counting the probability of keeping them it is "
-        f"{distance:.1%} behind the best plan. {instead}"
-    )
+    return f"Every limit is kept, but another plan is better. {instead}"
 
 
 def plan_words(study: Study, plan: PlanResult) -> str:
-    """`R8 TP2 DP8 EP16 (vllm)`; of two pools the full plan string, which names the engine."""
+    """`vllm:R8 TP2 DP8 EP16`; of two pools the full plan string, which names the engine."""
     if plan.pools is not None:
         return plan.plan
-    return f"{short_plan(plan.layout, dense=not study.arch.is_moe)} ({plan.engine})"
+    return f"{plan.engine}:{short_plan(plan.layout, dense=not study.arch.is_moe)}"
 
 
 def _off(check: Check) -> str:
     if check.value is None or check.limit is None:
         return check.name
-    side = "short by" if check.value < check.limit else "over by"
-    by = "" if check.margin_frac is None else f", {side} {room_words(abs(check.margin_frac)).removeprefix('+')}"
+    share = abs(check.margin_frac or 0.0)
+    by = f", short by {min(share, 1.0):.0%}" if check.value < check.limit else f", over by {share:.0%}"
+    by = "" if share < 0.005 else by if share < 10.0 else f", {share + 1.0:,.0f} times the limit"
     return f"{check.name} is {number(check.value, 4)} against {number(check.limit, 4)} {check.unit}{by}"
 
 
 def _instead(study: Study, result: PlanResult | None, best: PlanResult | None) -> str:
     if best is None:
         return "No plan of this study keeps every limit: loosen the one that binds, or change the model, GPUs or load."
-    metric = study.objective.metric
-    value = best.metrics[metric]
-    against, own = "", ""
-    if result is not None:
-        own_value = result.metrics[metric]
-        change = f"{number(own_value, 4)} ({value / own_value - 1.0:+.1%})" if own_value > 0.0 else ""
-        against = f" against this plan's {change}" if change else ""
-        own = f" (this plan: {result.p_meets:.0%})"
-    return (
-        f"Instead: {plan_words(study, best)}, {metric} {number(value, 4)}{against}, "
-        f"keeps every limit with probability {best.p_meets:.0%}{own}."
-    )
+    if result is None:
+        return (
+            f"Instead: {plan_words(study, best)}, which keeps every limit with probability {probability(best.p_meets)}."
+        )
+    return f"Instead: {plan_words(study, best)}, which {against(study, best, result)}."
 
 
 def _mind(failed: Sequence[Check], result: PlanResult, best: PlanResult | None) -> str:

@@ -12,6 +12,7 @@ from autotune.evaluation.values import (
     HARMFUL,
     INFEASIBLE,
     OPTIMAL,
+    UNDECIDED,
     Alternative,
     AxisVerdict,
 )
@@ -25,7 +26,7 @@ from autotune.study import Study
 from autotune.text.numbers import number, within
 from autotune.tuning import PlanResult, TuneResult
 
-AXES = {"EP": "moe_ep", "PP": "pp", "TP": "attn_tp", "DP": "replicas", "attention-DP": "attn_dp"}
+AXES = {"EP": "moe_ep", "PP": "pp", "TP": "attn_tp", "R": "replicas", "attention-DP": "attn_dp"}
 """Name of an axis -> field of a layout."""
 COSTS = {"EP": "ep_exchange", "PP": "pp_send", "TP": "tp_all_reduce"}
 """Axis -> the operators that it costs each decode step."""
@@ -86,7 +87,7 @@ def strategy(
     study: Study, candidate: Candidate, result: PlanResult | None, tuned: TuneResult
 ) -> tuple[AxisVerdict, ...]:
     """Verdicts on all axes that the model has: without experts there is no EP and no attention-DP."""
-    axes = AXES if study.arch.is_moe else {"PP": "pp", "TP": "attn_tp", "DP": "replicas"}
+    axes = AXES if study.arch.is_moe else {"PP": "pp", "TP": "attn_tp", "R": "replicas"}
     return tuple(_verdict(_Axis.of(study, tuned, *named), candidate, result) for named in axes.items())
 
 
@@ -127,7 +128,7 @@ def _against_the_best(axis: _Axis, own: PlanResult, best: PlanResult) -> tuple[s
     if p_best < TOLD_APART:
         apart = f"better with probability {p_best:.0%}, {TOLD_APART:.0%} would be sure{_less_sure(study, own, best)}"
         return (
-            OPTIMAL,
+            UNDECIDED,
             loss,
             f"{loses} {loss:.1%}, which cannot be told apart from the best ({axis.words(best)}, {apart})",
         )
@@ -140,7 +141,7 @@ def _against_the_best(axis: _Axis, own: PlanResult, best: PlanResult) -> tuple[s
 
 def _cost(axis: str, value: int, plan: PlanResult) -> str:
     """What the axis costs each decode step of a plan."""
-    if axis == "DP":
+    if axis == "R":
         return f"{value} replicas hold the weights {value} times and exchange nothing" if value > 1 else ""
     if axis == "attention-DP":
         gathered = plan.breakdown["decode_s"].get("ep_exchange", 0.0) if plan.layout.moe_ep == 1 else 0.0

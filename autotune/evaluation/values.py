@@ -11,7 +11,7 @@ from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
 
 PASSED, FAILED = "PASSED", "FAILED"
-OPTIMAL, ACCEPTABLE, HARMFUL, INFEASIBLE = "OPTIMAL", "ACCEPTABLE", "HARMFUL", "INFEASIBLE"
+OPTIMAL, UNDECIDED, ACCEPTABLE, HARMFUL, INFEASIBLE = "OPTIMAL", "UNDECIDED", "ACCEPTABLE", "HARMFUL", "INFEASIBLE"
 CONFIRMED, REFUTED, UNDECIDABLE = "confirmed", "refuted", "undecidable"
 
 
@@ -50,7 +50,7 @@ class AxisVerdict:
     """Whether the plan's value of an axis is the right one."""
 
     axis: str
-    """EP, PP, TP, DP (replicas) or attention-DP."""
+    """EP, PP, TP, R (replicas) or attention-DP."""
     value: int
     verdict: str
     loss_frac: float | None

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
-
 from autotune.engines import ENGINES
 from autotune.report.answer_table import answer_table, key_words
 from autotune.report.document import assumptions
-from autotune.report.study_words import study_headline
+from autotune.report.study_words import command, study_headline
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.tune_tables import nearest_table, ranked_plans
 from autotune.report.verdict import Verdict, tune_verdict
@@ -48,13 +45,6 @@ def subject_name(result: TuneResult, plan: PlanResult) -> str:
     """A plan as every command takes it back, with the engine where several compete."""
     several = len({p.engine for p in (*result.ranked, *result.infeasible)}) > 1
     return plan_name(plan, dense=not result.study.arch.is_moe, several_engines=several)
-
-
-def command(study: Study, name: str, *options: str, settings: Sequence[str] = ()) -> Line:
-    """A command about a study that runs as it stands, with every `--set` that made the study."""
-    last = {text.partition("=")[0]: text for text in (*study.overrides, *settings)}
-    changes = [word for text in last.values() for word in ("--set", text)]
-    return Line(text=shlex.join(["autotune", name, str(study.path), *options, *changes]), whole=True)
 
 
 def _question(study: Study) -> str:

@@ -7,8 +7,13 @@ from typing import Any
 
 from autotune.comparison import ComparedPlan, Comparison, SwitchCost
 from autotune.comparison.value_and_gain import Gain
-from autotune.comparison.values import Robustness
+from autotune.comparison.values import KEEP, Robustness
+from autotune.engines import ENGINES
 from autotune.report.document import finite, plan_document
+from autotune.report.study_words import command
+from autotune.report.vocabulary.plan_names import plan_name
+from autotune.scoring.reach import KINDS
+from autotune.study import Study
 
 
 def comparison_document(found: Comparison) -> dict[str, Any]:
@@ -28,8 +33,10 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
             "reason": found.verdict.reason,
             "p_better": found.p_better,
             "same_plan": found.same_plan,
-            "current": side_document(found.current),
-            "candidate": None if found.candidate is None else side_document(found.candidate),
+            "never_measured": [KINDS[kind] for kind in found.beyond],
+            "next": _next(found),
+            "current": side_document(found.current, study),
+            "candidate": None if found.candidate is None else side_document(found.candidate, study),
             "metrics": [
                 _metric(row.name, row.current, row.candidate, row.better, row.p_better) for row in found.metrics
             ],
@@ -56,9 +63,23 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
     )
 
 
-def side_document(side: ComparedPlan) -> dict[str, Any]:
+def _next(found: Comparison) -> list[str]:
+    """The commands that follow: launch files of both plans to measure, or of the candidate to start."""
+    side = found.candidate
+    if side is None or side.result is None or side.result.pools is not None or found.verdict.verdict == KEEP:
+        return []
+    study, plan = found.study, side.result
+    engine = () if study.engine == plan.engine else (f"engine={plan.engine}",)
+    options = ("--plan", plan_name(plan, dense=not study.arch.is_moe), "--target", plan.engine, "--out", "launch")
+    export = command(study, "export", *options, settings=engine)
+    return [export.text, f"autotune verify launch/{ENGINES[plan.engine].bench_result}    # after launch/bench.sh"]
+
+
+def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:
     """One plan of the two."""
+    named = None if side.result is None else plan_name(side.result, dense=not study.arch.is_moe, several_engines=True)
     out: dict[str, Any] = {
+        "name": named or side.plan,
         "text": side.text,
         "plan": side.plan,
         "engine": side.engine,

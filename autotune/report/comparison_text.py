@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.comparison.verdict import duration_words
-from autotune.report.text_blocks import Block, Cell, Report, named, text_table
+from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_table
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES
 from autotune.report.vocabulary.words import GIB, asked, gib, measure, percent, probability, signed, united
@@ -29,17 +29,26 @@ def comparison_report(document: Mapping[str, Any]) -> Report:
         verdict=document["verdict"].upper(),
         reason=f": {document['reason']}.",
         tone=TONES[document["verdict"]],
+        lines=(_reach(document),) if document["never_measured"] else (),
         blocks=tuple(comparison_blocks(document)),
     )
+
+
+BRIEF = ("metrics", "limits", "switch", "next")
+"""Blocks that a terminal shows without --verbose."""
+
+
+def _reach(document: Mapping[str, Any]) -> str:
+    return f"Never measured: {', '.join(document['never_measured'])}."
 
 
 def headline(document: Mapping[str, Any]) -> str:
     """What is compared, on one line."""
     candidate = document["candidate"]
-    other = "no candidate" if candidate is None else candidate["plan"]
+    other = "no candidate" if candidate is None else candidate["name"]
     name = "" if document["traffic"] is None else f", traffic of {document['traffic']}"
     return (
-        f"{document['study']}: {document['current']['plan']} (current) against {other}, "
+        f"{document['study']}: {document['current']['name']} (current) against {other} (candidate), "
         f"{document['model']} on {document['gpus']} x {document['gpu']}{name}"
     )
 
@@ -55,6 +64,8 @@ def comparison_blocks(document: Mapping[str, Any]) -> list[Block]:
         out.append(_cost(document["cost"]))
     if document["switch"] is not None:
         out.append(_switch(document["switch"]))
+    if document["next"]:
+        out.append(Block(key="next", title="Next", lines=tuple(Line(text=x, whole=True) for x in document["next"])))
     return [*out, Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"]))]
 
 
@@ -76,7 +87,7 @@ def _metrics(document: Mapping[str, Any]) -> Block:
             )
         )
     meets = [document[side]["confidence"]["p_meets"] for side in SIDES]
-    rows.append(("P(meets)", *(probability(p) for p in meets), "", ""))
+    rows.append(("Keeps every limit", *(probability(p) for p in meets), "", ""))
     sure = probability(document["p_better"])
     return Block(
         key="metrics",

@@ -7,8 +7,10 @@ from typing import Any
 
 from autotune.evaluation.values import Evaluation
 from autotune.report.document import confidence_document, layout_document
+from autotune.report.reach import reach_of_one
+from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.gpu_time import gpu_s_per_request
-from autotune.space import format_plan
+from autotune.space import format_plan, short_plan
 from autotune.tuning import PlanResult
 
 
@@ -20,12 +22,17 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
         "verdict": found.verdict,
         "plan": format_plan(found.candidate.layout, found.candidate.engine, found.candidate.gpu),
         "plan_text": found.text,
+        "name": _name(found),
+        "never_measured": "" if result is None else reach_of_one(found.study, result),
         "engine": found.candidate.engine,
         "layout": layout_document(found.candidate.layout),
         "knobs": None if result is None else asdict(result.knobs),
         "summary": {
             "binding": found.binding,
             "best_plan": None if best is None else best.plan,
+            "best_name": None
+            if best is None
+            else plan_name(best, dense=not found.study.arch.is_moe, several_engines=True),
             "metric": metric,
             "value": None if result is None else result.metrics[metric],
             "best_value": None if best is None else best.metrics[metric],
@@ -47,6 +54,14 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
         "conclusion": found.conclusion,
         "assumptions": list(found.assumptions),
     }
+
+
+def _name(found: Evaluation) -> str:
+    """The plan as people write it, and as every command takes it back."""
+    dense = not found.study.arch.is_moe
+    if found.result is not None:
+        return plan_name(found.result, dense=dense, several_engines=True)
+    return f"{found.candidate.engine}:{short_plan(found.candidate.layout, dense=dense)}"
 
 
 def _time(result: PlanResult | None, best: PlanResult | None) -> list[dict[str, Any]]:

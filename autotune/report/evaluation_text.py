@@ -26,12 +26,17 @@ CHECKS = {**LIMITS, "gpus": "GPUs"}
 def evaluation_report(document: Mapping[str, Any]) -> Report:
     """The verdict, the conclusion and every section."""
     return Report(
-        headline=f"{document['study']}: {document['plan_text']} = {document['plan']}",
+        headline=f"{document['study']}: {document['plan_text']}, which is {document['name']}",
         verdict=document["verdict"],
         reason=f". {document['conclusion']}",
         tone=TONES[document["verdict"]],
+        lines=(document["never_measured"],) if document["never_measured"] else (),
         blocks=tuple(evaluation_blocks(document)),
     )
+
+
+BRIEF = ("summary", "strategy", "claims")
+"""Blocks that a terminal shows without --verbose."""
 
 
 def evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
@@ -66,7 +71,8 @@ def summary_block(document: Mapping[str, Any]) -> Block:
     if c is not None:
         ends = [number(c[f"{name}_{end}"]) for name in ("ttft", "tpot") for end in ("p10_s", "p90_s")]
         lines.append(
-            f"P(meets) {probability(c['p_meets'])}; 80 % intervals: TTFT {ends[0]} to {ends[1]} s, TPOT "
+            f"keeps every limit with probability {probability(c['p_meets'])}; likely ranges (80 %): "
+            f"TTFT {ends[0]} to {ends[1]} s, TPOT "
             f"{number(c['tpot_p10_s'] * 1e3)} to {number(c['tpot_p90_s'] * 1e3)} ms, "
             f"{number(c['requests_per_s_p10'])} to {number(c['requests_per_s_p90'])} requests/s"
         )
@@ -80,7 +86,7 @@ def _against_best(s: Mapping[str, Any]) -> list[str]:
         return ["the study has no plan that keeps every limit"]
     metric = METRICS[s["metric"]]
     best, mine = (metric.text(s[name]) for name in ("best_value", "value"))
-    out = f"best plan of the study: {s['best_plan']}, {within(metric.title)} {best} {metric.unit} (this plan: {mine})"
+    out = f"best plan of the study: {s['best_name']}, {within(metric.title)} {best} {metric.unit} (this plan: {mine})"
     if s["loses_against_best_frac"] is None:
         return [f"{out}; this plan has no rank: it breaks a limit"]
     if s["loses_against_best_frac"] <= 0.0:
@@ -125,7 +131,11 @@ def _kv_heads(part: Mapping[str, Any]) -> str:
 def _performance(part: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]) -> Block:
     load, full, target = (part[n] for n in ("tokens_per_ms", "tokens_per_ms_at_saturation", "tokens_per_ms_target"))
     rows = [
-        (words, number(load[name], 4), number(full[name], 4), "" if target is None else number(target[name], 4))
+        (
+            words,
+            *(number(x[name] * 1e3, 4) for x in (load, full)),
+            "" if target is None else number(target[name] * 1e3, 4),
+        )
         for name, words in (
             ("per_gpu_of_a_stage", "one GPU of a stage"),
             ("per_pipeline", f"one pipeline (x {part['gpus_of_a_stage']})"),
@@ -150,7 +160,7 @@ def _performance(part: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]) -
             f"{shares['bandwidth']}, of memory {shares['memory']}"
         ),
     )
-    table = text_table(("tokens/ms through", "at the load", "at saturation", "target"), rows)
+    table = text_table(("tokens/s through", "at the load", "at saturation", "target"), rows)
     return Block(key="performance", title="Performance", table=table, lines=lines)
 
 

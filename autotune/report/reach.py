@@ -30,6 +30,12 @@ def reach_line(study: Study, first: PlanResult | None, base: PlanResult | None) 
     return f"Never measured: {'; '.join(parts)}." if parts else WITHIN
 
 
+def reach_of_one(study: Study, plan: PlanResult) -> str:
+    """The same of one plan: `Never measured: pipeline stages.`"""
+    found = [_named(kind, study, plan) for kind in unmeasured(study, plan)]
+    return f"Never measured: {_and(found)}." if found else WITHIN
+
+
 def short_reach(study: Study, plan: PlanResult) -> str:
     """What fits a column: `yes`, or what was not measured."""
     short = {"nodes": "nodes", "pipeline": "stages", "pools": "pools", "attention_dp": "DP", "wide": "width"}

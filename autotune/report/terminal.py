@@ -124,7 +124,8 @@ def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
     """Blocks, each after an empty line."""
     for block in blocks:
         console.print()
-        print_line(console, block.title, style="bold")
+        if block.title:
+            print_line(console, block.title, style="bold")
         if block.table is not None and block.table.rows:
             print_table(console, block.table)
         for line in block.lines:

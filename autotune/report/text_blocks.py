@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +91,16 @@ class Report:
     tone: str = ""
     lines: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = ()
+
+
+def brief(report: Report, keys: Sequence[str]) -> Report:
+    """The report with the blocks of these keys alone, and a line on what it leaves out."""
+    kept = tuple(block for block in report.blocks if block.key in keys)
+    left = ", ".join(
+        block.title.split(":")[0].split(",")[0].lower() for block in report.blocks if block.key not in keys
+    )
+    more = Block(title="", lines=(Line(text=f"With -v: {left}.", tone="dim"),))
+    return replace(report, blocks=(*kept, more) if left else kept)
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str | Cell]], texts: Sequence[int] = (0,)) -> Table:

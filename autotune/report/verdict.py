@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from autotune.report.document import baseline_rank
 from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.pair_words import against
 from autotune.report.vocabulary.violations import broken
 from autotune.report.vocabulary.words import count, percent, probability
 from autotune.scoring.limits import JOINT_PROBABILITY
+from autotune.scoring.pair_words import against
 from autotune.scoring.reach import unmeasured
+from autotune.text.numbers import within
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import Remedy, find_remedy
 
@@ -87,7 +88,7 @@ _DOES = {"Switch": "switch", "Best plan": "commit"}
 def _unopposed(result: TuneResult, name: str) -> Verdict:
     first, metric = result.ranked[0], METRICS[result.study.objective.metric]
     value = f"{metric.text(first.metrics[metric.name])} {metric.unit}"
-    text = f"{name} is first of {_plans(result)}: {value}."
+    text = f"{name} is first of {_plans(result)}: {within(metric.title)} {value}."
     if metric.name == "gpus":
         text = f"{value} are the fewest: {name} is first of {_plans(result)}."
     return _towards(result, text, "Best plan", "The study names no baseline.")

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Strict, Tag
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag
 
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 
@@ -33,6 +33,19 @@ PositiveHours = Annotated[Positive, AfterValidator(lambda hours: hours * 3600.0)
 NotNegativeHours = Annotated[NotNegative, AfterValidator(lambda hours: hours * 3600.0)]
 GbPerS = Annotated[Positive, AfterValidator(lambda gb_per_s: gb_per_s * 1e9)]
 Gpus = Annotated[Whole, Field(ge=1, le=MAX_GPUS)]
+
+
+def _counts(value: Any) -> Any:
+    """A range as the list that it stands for; what is none is left for the schema to refuse."""
+    if not isinstance(value, Mapping) or not {"min", "max"} <= set(value) <= {"min", "max", "step"}:
+        return value
+    least, most, step = value["min"], value["max"], value.get("step", value["min"])
+    if not all(isinstance(n, int) and 0 < n <= MAX_GPUS for n in (least, most, step)) or least > most:
+        return value
+    return tuple(range(least, min(most, least + step * MAX_CHOICES) + 1, step))
+
+
+GpuCounts = Annotated[tuple[Gpus, ...], BeforeValidator(_counts)]
 NodeGpus = Annotated[Whole, Field(ge=1, le=100_000)]
 Tokens = Annotated[Whole, Field(ge=1, le=MAX_TOKENS)]
 StepTokens = Annotated[Whole, Field(ge=16, le=10_000_000)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autotune.engines import ANY, ENGINES, engines_of, listed
-from autotune.metrics import GOODPUT, OBJECTIVES
+from autotune.metrics import GOODPUT, GPUS, OBJECTIVES
 from autotune.study.engine_hardware import engines_that_run, multiplied_in
 from autotune.study.field_types import IntRange, assumptions
 from autotune.study.operation import Switch
@@ -218,11 +218,26 @@ def _wider_search(
         table.disaggregation,
         disaggregated=search.disaggregated,
         other_gpus=others,
-        gpu_counts=tuple(sorted({*search.gpus, cluster.gpus})) if search.gpus else (),
+        gpu_counts=_gpu_counts(table, cluster, said),
         gpu_types=types,
         speculative=_speculative(table, said),
         balanced_stages=search.stage_layers == "balanced",
     )
+
+
+MOST_COUNTS = 16
+"""GPU counts that are looked at where the fewest are asked for and none is named."""
+
+
+def _gpu_counts(table: StudyTable, cluster: Cluster, said: list[str]) -> tuple[int, ...]:
+    """GPU counts beside the cluster's own, ascending; empty: its own alone."""
+    given = table.search.gpus
+    if not given and table.objective.minimize == GPUS:
+        node = min(cluster.gpu.gpus_per_node, cluster.gpus)
+        step = node * -(-cluster.gpus // (node * MOST_COUNTS))
+        given = (*(n for n in (1, 2, 4) if n < node), *range(step, cluster.gpus + 1, step))
+        said.append(f"search.gpus not given: {', '.join(f'{n:,}' for n in given)}")
+    return tuple(sorted({*given, cluster.gpus})) if given else ()
 
 
 def _pool_assumptions(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -> list[str]:

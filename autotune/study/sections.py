@@ -282,8 +282,9 @@ class SearchTable(Search):
         "it can be (where the engine can be told)",
         "engine",
     )
-    gpus: tuple[ft.Gpus, ...] = ft.entry(
-        "other GPU counts to look at beside cluster.gpus: all plans compete; count; default: none",
+    gpus: ft.GpuCounts = ft.entry(
+        "other GPU counts to look at beside cluster.gpus, a list or {min=, max=, step=} (step: default min): all plans "
+        'compete; count; default: none, and with minimize = "gpus" one node and every multiple up to cluster.gpus',
         (),
         min_length=1,
         max_length=MAX_CLUSTERS,

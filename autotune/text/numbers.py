@@ -22,6 +22,15 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value + 0.0:,.{digits}g}"
 
 
+def probability(value: float | None) -> str:
+    """A probability; never 0 % or 100 % for what is merely close."""
+    if value is None:
+        return "–"
+    if value >= 0.995:
+        return "> 99%"
+    return "< 1%" if value < 0.005 else f"{value:.0%}"
+
+
 def room_words(margin_frac: float) -> str:
     """Room to a limit as a share of it: `+23.7%`; where that is ten times the limit or more, the multiple: `+321x`."""
     return f"{margin_frac:+,.0f}x" if abs(margin_frac) >= 10.0 else f"{margin_frac:+.1%}"

@@ -80,11 +80,13 @@ Wanted = dict[str, tuple[str, float, float]]
 
 def _means(study: Study, plan: PlanResult, slack: float) -> Wanted:
     out: Wanted = {}
+    # what is served shrinks with the rate, where that has to give as well
+    floor = slack if _rate(study, plan, slack) is None else slack * slack
     for limit in study_limits(study):
         kind = limit.kind
         if kind.field and _may_give(kind.code):
             value = limit.value(plan.metrics, plan.p_meets)
-            bound = _rounded(value / slack, up=False) if kind.least else _rounded(value * slack, up=True)
+            bound = _rounded(value / floor, up=False) if kind.least else _rounded(value * slack, up=True)
             if 0.0 < bound < limit.limit if kind.least else bound > limit.limit:
                 out[kind.code] = (kind.field, bound, kind.factor)
     return out

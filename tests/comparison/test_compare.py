@@ -20,6 +20,7 @@ from autotune.comparison.value_and_gain import served_within_limits, value_per_s
 from autotune.comparison.verdict import duration_words
 from autotune.scoring.gpu_time import operator_words
 from autotune.scoring.joint_uncertainty import confidence, joint_draws
+from autotune.scoring.reach import SURE_BEYOND_REACH
 from autotune.study import Study, load_study
 from autotune.text.numbers import number
 from autotune.tuning.answer_study import score_plan
@@ -68,8 +69,8 @@ def test_tensor_parallelism_less_shows_as_all_reduce() -> None:
 
 
 def test_the_reference_study_switches_for_its_limits(of_reference: Comparison) -> None:
-    """The baseline breaks the tokens per stage, the winner keeps them, and the price is named."""
-    assert (of_reference.verdict.verdict, of_reference.verdict.rule) == ("switch", "limit_broken")
+    """The baseline breaks the tokens per stage, the winner keeps them, and neither kind of plan was ever measured."""
+    assert (of_reference.verdict.verdict, of_reference.verdict.rule) == ("undecided", "not_measured")
     assert "min_stage_tokens_per_s_per_gpu" in of_reference.verdict.reason
     current, candidate = of_reference.current.result, of_reference.candidate and of_reference.candidate.result
     assert current is not None
@@ -232,7 +233,7 @@ def test_beyond_both_capacities_the_one_that_takes_more_is_better() -> None:
     assert not found.current.keeps
     assert not found.candidate.keeps
     assert found.candidate.capacity_requests_per_s > 1.5 * found.current.capacity_requests_per_s
-    assert found.p_better > 0.95
+    assert found.p_better == SURE_BEYOND_REACH  # a plan of two stages: surer than anybody measured
     # more comes than either takes in any draw, so that values are mean capacities
     plans = (found.current.at_capacity, found.candidate.at_capacity)
     for side, drawn in zip(

@@ -139,12 +139,12 @@ def test_quantities_by_hand(reference: Evaluation) -> None:
 
 
 def test_the_conclusion_says_what_the_other_plan_costs(reference: Evaluation) -> None:
-    """The plan that keeps the limit serves fewer tokens; both figures stand there, and why that can be."""
+    """The plan that keeps the limit serves fewer tokens; by how much stands there, and why that can be."""
     assert reference.best is not None
     assert reference.result is not None
     best, mine = (p.metrics["total_tokens_per_s_per_gpu"] for p in (reference.best, reference.result))
     assert best < mine
-    assert f"{best:,.0f} against this plan's {mine:,.0f} ({best / mine - 1.0:+.1%})" in reference.conclusion
+    assert f"serves {1.0 - best / mine:.0%} fewer tokens" in reference.conclusion
     assert f"into {reference.best.layout.pp} stages" in reference.conclusion
 
 
@@ -162,7 +162,7 @@ def test_heads_of_the_cache(study: str, plan: str, heads: float, copies: float) 
     candidate = score_plan(loaded, plan).resolution.candidate
     found = compatibility(loaded, candidate)
     assert (found["kv_heads_per_rank"], found["kv_copies"]) == (heads, copies)
-    alone = [a["tier"] for a in found["axes"] if a["value"] == 1 and a["axis"] not in ("DP", "PP")]
+    alone = [a["tier"] for a in found["axes"] if a["value"] == 1 and a["axis"] not in ("R", "PP")]
     assert all(tier.startswith("none") for tier in alone)
 
 
@@ -198,7 +198,7 @@ def test_every_shipped_study(path: Path) -> None:
     assert document.keys() >= FIELDS
     assert {v["axis"] for v in document["strategy"]} <= AXES.keys()
     for v in document["strategy"]:
-        assert v["verdict"] in {"OPTIMAL", "ACCEPTABLE", "HARMFUL", "INFEASIBLE"}
+        assert v["verdict"] in {"OPTIMAL", "UNDECIDED", "ACCEPTABLE", "HARMFUL", "INFEASIBLE"}
         assert (v["loss_frac"] is None) == (v["verdict"] == "INFEASIBLE")
         assert v["reason"]
     assert all(c["passed"] == (c["value"] is not None and c["passed"]) for c in document["checks"])

@@ -22,23 +22,24 @@ def _printed(name: str, *overrides: str) -> str:
 def test_the_answer_comes_first_and_the_commands_last() -> None:
     """A plan in production that breaks a limit is named with it, then what the best costs against it."""
     lines = _printed("reference-128.toml").splitlines()
-    assert lines[1].endswith("keeps every limit; the plan in production does not.")
-    assert "short by" in lines[2]
-    assert [line.split()[1] for line in lines[-3:]] == ["compare", "evaluate", "export"]
-    assert "--plan best --target vllm" in lines[-1]
+    assert lines[1].startswith("Measure before you switch: R2 PP16 TP4 ETP4 keeps every limit")
+    assert lines[2].strip().startswith("Never measured: reference GPU")
+    assert "short by" in lines[3]
+    assert [line.split()[1] for line in lines[-4:]] == ["compare", "evaluate", "export", "verify"]
+    assert "--plan 'R2 PP16 TP4 ETP4' --target vllm" in lines[-2]
 
 
 def test_equal_service_is_told_apart_by_time() -> None:
     """At a given request rate no gain of throughput is claimed."""
     shown = _printed("deepseek-v3-128xh200.toml", "workload.request_rate_per_s=20")
-    assert "time a request takes, at the same load" in shown.splitlines()[1]
+    assert "time for a request at the same load" in shown.splitlines()[1]
 
 
 def test_other_readings_name_their_engine() -> None:
     """With several engines the same short plan means different things."""
     shown = _printed("deepseek-v3-128xh200.toml", "engine=any", "baseline.plan=ADP8+EP8+R16")
     (line,) = [x for x in shown.splitlines() if "could also have meant" in x]
-    assert "SGLang R16 DP8 EP8" in line
+    assert "sglang:R16 DP8 EP8" in line
 
 
 def test_small_figures_keep_their_digits() -> None:

@@ -191,7 +191,7 @@ def test_the_reference_plan() -> None:
 @pytest.mark.parametrize(
     ("text", "meaning"),
     [
-        ("tp8", "R16 TP8 MTP8"),
+        ("tp8", "R16 TP8 ETP8"),
         ("TP4xPP2xDP4/EP", "R4 PP2 TP4 DP4 EP16"),
         ("tp=4,pp=2,dp=4,ep=16", "R4 PP2 TP4 DP4 EP16"),
         ("TP4 PP2 DP4 EP16", "R4 PP2 TP4 DP4 EP16"),

@@ -53,7 +53,7 @@ MEMORY_PARTS = {
 """What a bar of memory is made of: weights but those of the experts together."""
 TONES = {
     **dict.fromkeys(("switch", "keep", "PASSED", "ok", "OPTIMAL", "confirmed", "inside"), "good"),
-    **dict.fromkeys(("undecided", "ACCEPTABLE", "undecidable"), "open"),
+    **dict.fromkeys(("undecided", "UNDECIDED", "ACCEPTABLE", "undecidable"), "open"),
     **dict.fromkeys(("refuse", "FAILED", "FAILS", "HARMFUL", "INFEASIBLE", "refuted", "OUTSIDE"), "bad"),
 }
 """Verdict -> `good`, `open` or `bad`: its colour, beside what it says."""

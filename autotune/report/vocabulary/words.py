@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from math import isfinite
 
-from autotune.text.numbers import number
+from autotune.text.numbers import number, probability
+
+__all__ = ["GIB", "SHARES", "asked", "count", "gib", "measure", "percent", "probability", "signed", "times", "united"]
 
 SHARES = frozenset({"of GPU memory", "of time", "probability"})
 """Units of figures from 0 to 1, which are written as per cent."""
@@ -25,15 +27,6 @@ def signed(value: float | None) -> str:
     if abs(value) < 5e-4:
         return "0.0%"
     return f"{value:+,.0%}" if abs(value) >= 10.0 else f"{value:+.1%}".replace("-", "−")
-
-
-def probability(value: float | None) -> str:
-    """A probability; never 0 % or 100 % for what is merely close."""
-    if value is None:
-        return "–"
-    if value >= 0.995:
-        return "> 99%"
-    return "< 1%" if value < 0.005 else f"{value:.0%}"
 
 
 def times(factor: float) -> str:

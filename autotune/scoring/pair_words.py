@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotune.report.vocabulary.metrics import METRICS, Metric
-from autotune.report.vocabulary.words import probability
+from autotune.metrics import METRICS, Metric
+from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
-from autotune.text.numbers import within
-from autotune.tuning import PlanResult
+from autotune.text.numbers import probability, within
 
 SAME_FRAC = 0.005
 """Differences below this are none."""
