@@ -21,6 +21,7 @@ from costmodel.simulation.forecast import Forecast
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.served import Served
 from costmodel.simulation.simulate import Simulated, simulate
+from costmodel.simulation.token_gaps import TokenGaps
 
 MOST_REQUESTS = 8_000
 """Simulated for each strategy."""
@@ -93,19 +94,21 @@ def replayed(
         bounds_s: TTFT, TPOT and end to end that one request has to keep; None: no limit.
     """
     first, finish = np.full(len(day.requests), np.inf), np.full(len(day.requests), np.inf)
+    gaps = []
     for kind, index in _routed(fleet, day.requests):
         simulation = plans[kind].simulation
         model = simulation.model.paced(simulation.forecast.errors.pace)
-        served = simulate(model, day.requests.take(index)).served
-        first[index], finish[index] = served.first_token_s, served.finish_s
-    served = Served(requests=day.requests, first_token_s=first, finish_s=finish)
+        run = simulate(model, day.requests.take(index))
+        first[index], finish[index] = run.served.first_token_s, run.served.finish_s
+        gaps.append(run.gaps)
+    served, all_gaps = Served(requests=day.requests, first_token_s=first, finish_s=finish), TokenGaps.joined(gaps)
     kept = served.keeps(ttft_s=bounds_s[0], tpot_s=bounds_s[1], e2e_s=bounds_s[2])
     steps = day.weight.size
     came = np.bincount(day.step, minlength=steps)
     with np.errstate(invalid="ignore"):
         attainment = np.bincount(day.step, weights=kept, minlength=steps) / came
     broken = tuple(
-        _broken(served, np.flatnonzero(day.step == k), limits, plans) if came[k] >= JUDGED_REQUESTS else ()
+        _broken(served, all_gaps, np.flatnonzero(day.step == k), limits, plans) if came[k] >= JUDGED_REQUESTS else ()
         for k in range(steps)
     )
     some = came > 0
@@ -151,12 +154,15 @@ def _routed(fleet: Fleet, requests: Requests) -> list[tuple[int, Ints]]:
 
 
 def _broken(
-    served: Served, index: Ints, limits: Sequence[PercentileLimit], plans: Sequence[ScaledPlan]
+    served: Served, gaps: TokenGaps, index: Ints, limits: Sequence[PercentileLimit], plans: Sequence[ScaledPlan]
 ) -> tuple[str, ...]:
     own = Served(
         requests=served.requests.take(index), first_token_s=served.first_token_s[index], finish_s=served.finish_s[index]
     )
-    run = Simulated(served=own, preemptions=0, busy_s=0.0, timeline=())
+    # tokens that came while requests of the step arrived; its last requests' later ones count in the next step
+    arrived_s = own.requests.arrival_s
+    meanwhile = gaps.after(float(arrived_s[0]), float(arrived_s[-1]))
+    run = Simulated(served=own, gaps=meanwhile, preemptions=0, busy_s=0.0, timeline=())
     # requests that come whatever the servers do: no plan's first tokens are moved
     found = Forecast(expected=run, quick=run, slow=run, errors=plans[0].simulation.forecast.errors)
     return tuple(limit.code for limit in limits if not limit.kept(limit.figure(found)))

@@ -45,11 +45,16 @@ def load_study(
     document = read_document(file)
     if "models" in document:
         raise InputError.single("$.models", "makes it a study of several models on one cluster: see `autotune divide`")
-    return replace(study_at(override(document, overrides), file), overrides=tuple(overrides))
+    loaded = study_at(override(document, overrides), file, traffic=traffic, options=options)
+    return replace(loaded, overrides=tuple(overrides))
 
 
-def study_at(document: Mapping[str, Any], file: Path) -> Study:
+def study_at(
+    document: Mapping[str, Any], file: Path, *, traffic: str | None = None, options: ReadOptions = AS_THEY_SAY
+) -> Study:
     """The study that the content of a file at this place makes, with the log that it names.
+
+    `traffic` and `options` as in `load_study`.
 
     Raises:
         InputError: as `load_study`.
@@ -59,26 +64,24 @@ def study_at(document: Mapping[str, Any], file: Path) -> Study:
     if traffic is not None:
         table = workload if isinstance(workload, Mapping) else {}
         kept = {key: value for key, value in table.items() if key not in (*IN_THE_LOG, "traffic")}
-        return _with_log(file, overrides, {**document, "workload": kept}, traffic, traffic, options)
+        return _with_log(file, {**document, "workload": kept}, traffic, traffic, options)
     if not isinstance(workload, Mapping) or not isinstance(named, str):
         return study_from_document(document, file)
     given = [key for key in IN_THE_LOG if key in workload]
     if given:
         message = "must not be given with workload.traffic, whose log says it itself"
         raise InputError(Problem(path=f"$.workload.{key}", message=message) for key in given)
-    return _with_log(file, overrides, document, named, str(file.parent / Path(named).expanduser()), options)
+    return _with_log(file, document, named, str(file.parent / Path(named).expanduser()), options)
 
 
-def _with_log(
-    file: Path, overrides: Sequence[str], document: Mapping[str, Any], named: str, source: str, options: ReadOptions
-) -> Study:
+def _with_log(file: Path, document: Mapping[str, Any], named: str, source: str, options: ReadOptions) -> Study:
     """A study of `document` with the traffic of `source`, which it calls `named`."""
     plain = study_from_document({**document, "workload": _stand_in(document["workload"], 1.0)}, file)
     log = read_traffic(source, options=replace(options, model=options.model or plain.arch.name))
     if log.refusal is not None:
         raise InputError.single("$.workload.traffic", f"{source}: {log.refusal}")
     profile = log.profile()
-    loaded = replace(with_traffic(plain, profile), overrides=tuple(overrides))
+    loaded = with_traffic(plain, profile)
     if log.columns is None:
         return loaded
     recorded = requests_of_log(source, log, loaded.workload.prefix_cache_hit_frac)

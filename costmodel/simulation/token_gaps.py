@@ -70,9 +70,9 @@ class TokenGaps:
             count=np.concatenate([part.count for part in parts]),
         )
 
-    def after(self, time_s: float) -> TokenGaps:
-        """Those that end later."""
-        kept = self.end_s > time_s
+    def after(self, time_s: float, until_s: float = np.inf) -> TokenGaps:
+        """Those that end later, and no later than `until_s`."""
+        kept = (self.end_s > time_s) & (self.end_s <= until_s)
         return TokenGaps(
             end_s=self.end_s[kept], first_s=self.first_s[kept], last_s=self.last_s[kept], count=self.count[kept]
         )

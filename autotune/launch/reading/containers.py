@@ -126,7 +126,7 @@ def _gpus(node: Mapping[Any, Any]) -> int | None:
     """GPUs that a container or a service asks for."""
     resources = node.get("resources")
     for kind in ("limits", "requests"):
-        table = resources.get(kind) if isinstance(resources, Mapping) else None
+        table: Any = resources.get(kind) if isinstance(resources, Mapping) else None
         for name in GPU_RESOURCES if isinstance(table, Mapping) else ():
             value = str(table.get(name, ""))
             if value.isdigit() and 0 < int(value[:6]) <= MAX_REPLICAS:
