@@ -22,6 +22,7 @@ COMMANDS = {
     "simulate": "simulate",
     "plan-day": "plan_day:plan_day",
     "divide": "divide",
+    "survive": "survive",
     "compare": "compare",
     "retune": "retune",
     "schedule": "schedule",
