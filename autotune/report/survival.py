@@ -239,7 +239,7 @@ def _peak_block(document: Mapping[str, Any]) -> Block:
     lines = (
         f"within limits: {without} without the loss, {loss} with it",
         (
-            f"{peak['lost_replicas']} replicas are lost after {peak['lost_at_s']:,.0f} s of {peak['length_s']:,.0f} s and "
+            f"{peak['lost_replicas']} replicas are lost at {peak['lost_at_s']:,.0f} of {peak['length_s']:,.0f} s and "
             f"{back}; {peak['retried']:,} requests are sent again"
         ),
         (
