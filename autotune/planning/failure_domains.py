@@ -72,8 +72,8 @@ class Place:
 def worst_loss(place: Place, domain: str, count: int) -> int:
     """Replicas that are down at most when `count` failure domains are lost at once, exactly.
 
-    Domains in their order touch slots in theirs. So what a domain adds depends on the last one chosen before it alone,
-    and the best choice is found from left to right.
+    Domains that share no replica are chosen by their size. Else domains in their order touch slots in theirs, so that
+    what one adds depends on the last one chosen before it alone, and the best choice is found from left to right.
     """
     running = np.zeros(place.slots + 1, dtype=np.int64)
     running[np.array(place.running(), dtype=np.int64) + 1] = 1
@@ -83,10 +83,12 @@ def worst_loss(place: Place, domain: str, count: int) -> int:
     ends = [(int(before[r.start]), int(before[r.stop])) for r in touched if before[r.start] < before[r.stop]]
     if not ends:
         return 0
-    starts, stops = (np.array(column, dtype=np.int64) for column in zip(*ends, strict=True))
+    starts, stops = (np.array(column, dtype=np.int64) for column in zip(*dict.fromkeys(ends), strict=True))
+    if (stops[:-1] <= starts[1:]).all():
+        return int(np.sort(stops - starts)[-count:].sum())
     most: Ints = stops - starts
-    for _ in range(min(count, len(ends)) - 1):
+    for _ in range(min(count, starts.size) - 1):
         added = stops[None, :] - np.maximum(starts[None, :], stops[:, None])
-        reached = np.where(np.arange(len(ends))[:, None] < np.arange(len(ends))[None, :], most[:, None] + added, -1)
+        reached = np.where(np.tri(starts.size, k=-1, dtype=bool).T, most[:, None] + added, -1)
         most = np.maximum(most, reached.max(axis=0))
     return int(most.max())

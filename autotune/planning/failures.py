@@ -111,6 +111,8 @@ class _Cluster:
         self.broken = [0] * place.slots
         """Failed domains under each slot."""
         self.serving = set(place.running())
+        self.free = sorted(set(range(place.slots)) - self.serving)
+        """Slots that may be free and whole, a heap; whether they are is looked at when one is taken."""
         self.starting: dict[int, float] = {}
         """Slot -> when it serves."""
         self.waiting: list[float] = []
@@ -146,6 +148,7 @@ class _Cluster:
         self.advance(at_s)
         for slot in self.place.slots_of(domain, number):
             self.broken[slot] -= 1
+            heappush(self.free, slot)
         return self._start(at_s)
 
     def serve(self, at_s: float, slot: int) -> None:
@@ -161,12 +164,10 @@ class _Cluster:
     def _start(self, from_s: float) -> list[tuple[float, int]]:
         """Replicas that wait take slots that are whole and free."""
         out = []
-        if self.waiting:
-            for slot in range(self.place.slots):
-                if not self.waiting:
-                    break
-                if not self.broken[slot] and slot not in self.serving and slot not in self.starting:
-                    self.lost_at[slot] = self.waiting.pop(0)
-                    self.starting[slot] = from_s + self.rates.start_s
-                    out.append((self.starting[slot], slot))
+        while self.waiting and self.free:
+            slot = heappop(self.free)
+            if not self.broken[slot] and slot not in self.serving and slot not in self.starting:
+                self.lost_at[slot] = self.waiting.pop(0)
+                self.starting[slot] = from_s + self.rates.start_s
+                out.append((self.starting[slot], slot))
         return out
