@@ -24,6 +24,7 @@ COMMANDS = {
     "plan-day": "plan_day:plan_day",
     "traffic": "traffic",
     "divide": "divide",
+    "survive": "survive",
     "compare": "compare",
     "retune": "retune",
     "schedule": "schedule",

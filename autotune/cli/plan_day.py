@@ -43,7 +43,7 @@ from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
     "--out",
     type=click.Path(file_okay=False),
     metavar="DIR",
-    help="Folder for schedule files: KEDA cron triggers, a crontab, bounds for Dynamo's planner, day.svg, day.json.",
+    help="Folder for schedule files: KEDA cron triggers, a crontab, bounds for Dynamo's planner, pictures, day.json.",
 )
 @SHOWN
 def plan_day(
@@ -86,7 +86,7 @@ def plan_day(
     from autotune.planning.schedule_files import schedule_files
     from autotune.report.day import day_report
     from autotune.report.document import finite
-    from autotune.report.svg.day_plot import day_svg
+    from autotune.report.svg.day_plot import day_pictures
     from autotune.traffic import read_traffic
     from autotune.traffic.load import load_study
 
@@ -111,7 +111,8 @@ def plan_day(
         from autotune.files import write_folder
 
         content = schedule_files(document, study=study, traffic=traffic)
-        write_folder(Path(out).absolute(), {**content, "day.svg": OutFile(text=day_svg(document))})
+        pictures = {name: OutFile(text=text) for name, text in day_pictures(document).items()}
+        write_folder(Path(out).absolute(), content | pictures)
     show(document, day_report, as_json=as_json, as_table=as_table)
     sys.exit(0 if document["keeps"] else EXIT_INFEASIBLE)
 

@@ -79,6 +79,8 @@ def _plan(found: DayPlan, plan: ScaledPlan) -> dict[str, Any]:
         "start_s": plan.kind.start_s,
         "drain_s": plan.kind.drain_s,
         "max_num_batched_tokens": plan.result.knobs.max_num_batched_tokens,
+        "weight_dtype": plan.result.knobs.weight_dtype,
+        "kv_dtype": plan.result.knobs.kv_dtype,
         "steps": int(used.sum()),
     }
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.comparison.best import capacity_study
+from autotune.comparison.best import at_capacity, capacity_study
 from autotune.planning.replica_capacity import on_means, one_replica, replica_rate_per_s, study_sample
 from autotune.scoring.best_knobs import score
-from autotune.simulation import percentile_limits
+from autotune.simulation import PlanSimulation, percentile_limits
 from autotune.study import Study, cluster_of, in_place, on_cluster
 from autotune.tuning import PlanResult
 from autotune.tuning.study_space import study_space
@@ -62,9 +62,8 @@ def replica_offers(study: Study, *, most_gpus: int) -> tuple[ReplicaOffer, ...]:
 
     Where single requests have limits, a simulated replica has the last word.
     """
-    asked = capacity_study(replace(in_place(on_means(study)), baseline=None))
     sizes = tuple(size for size in SIZES if size <= min(most_gpus, study.cluster.gpus))
-    own = replace(asked, axes=replace(asked.axes, gpu_counts=sizes))
+    own = _of_sizes(study, sizes)
     plans = score(own, [c for c in study_space(own).candidates if c.layout.replicas == 1])
     kept = [plan for plan in plans if plan.feasible]
     found = []
@@ -74,11 +73,37 @@ def replica_offers(study: Study, *, most_gpus: int) -> tuple[ReplicaOffer, ...]:
             continue
         rate = best.metrics["requests_per_s"]
         if percentile_limits(study):
-            simulation = one_replica(on_cluster(own, cluster_of(own, None, size)), best)
-            rate = replica_rate_per_s(simulation, study, study_sample(study), rate)
+            rate = replica_rate_per_s(_simulation(own, best), study, study_sample(study), rate)
         if rate > 0.0:
             found.append(ReplicaOffer(gpus=size, result=best, capacity_per_s=rate))
     return tuple(found)
+
+
+def offer_capacity_per_s(study: Study, offer: ReplicaOffer) -> float:
+    """What a replica takes under the limits of another study of the same model and cluster."""
+    own = _of_sizes(study, (offer.gpus,))
+    found = at_capacity(on_cluster(own, cluster_of(own, None, offer.gpus)), offer.result)
+    if found is None:
+        return 0.0
+    rate = found.metrics["requests_per_s"]
+    if percentile_limits(study):
+        rate = replica_rate_per_s(_simulation(own, found), study, study_sample(study), rate)
+    return rate
+
+
+def offer_simulation(study: Study, offer: ReplicaOffer) -> PlanSimulation:
+    """A simulation of one replica."""
+    return _simulation(_of_sizes(study, (offer.gpus,)), offer.result)
+
+
+def _of_sizes(study: Study, sizes: tuple[int, ...]) -> Study:
+    """The study that asks for the most requests per second, with limits on means, on clusters of these sizes."""
+    asked = capacity_study(replace(in_place(on_means(study)), baseline=None))
+    return replace(asked, axes=replace(asked.axes, gpu_counts=sizes))
+
+
+def _simulation(own: Study, plan: PlanResult) -> PlanSimulation:
+    return one_replica(on_cluster(own, cluster_of(own, None, plan.layout.gpus)), plan)
 
 
 def table_of(offers: Sequence[ReplicaOffer], *, units: int, unit_gpus: int) -> ModelTable:

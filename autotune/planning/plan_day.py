@@ -195,7 +195,8 @@ def _replay(
         None if held.cached is None else held.cached.astype(np.int64),
         study.workload.prefix_cache_hit_frac,
     )
-    requests = replace(requests, arrival_s=held.times_s)
+    # of a thinned log every row stands for several requests
+    requests = surged(replace(requests, arrival_s=held.times_s), [(0.0, DAY_S)], round(held.requests_each))
     steady = np.nan_to_num(loads.mean_per_s[number], nan=0.0)
     length = min(SURGE_S, question.step_s)
     surges = tuple(
@@ -203,7 +204,7 @@ def _replay(
     )
 
     def outcomes(served: Requests) -> tuple[Floats, tuple[Outcome, ...]]:
-        counts = minute_counts(served.arrival_s, DAY_S) * held.requests_each
+        counts = minute_counts(served.arrival_s, DAY_S)
         came = _fullest(counts, loads.starts_s, int(question.step_s // BIN_S))
         fleets = _fleets(plans, planned, came, counts, loads, rules)
         day = recorded_day(served, loads.starts_s, question.step_s)

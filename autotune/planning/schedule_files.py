@@ -19,6 +19,7 @@ import yaml
 
 from autotune.files import OutFile
 from autotune.planning.loads import DAY_S
+from costmodel.errors import InputError
 
 MINUTE_S = 60
 
@@ -51,7 +52,8 @@ def schedule_files(document: Mapping[str, Any], *, study: str, traffic: str) -> 
 
 def deployment_name(document: Mapping[str, Any], index: int) -> str:
     """Of the Deployment that runs a plan's replicas: a DNS label of the study's name and the replica's shape."""
-    text = f"{document['study']}-{document['plans'][index]['replica']}".lower()
+    plan = document["plans"][index]
+    text = f"{document['study']}-{plan['engine']}-{plan['replica']}".lower()
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[-52:].strip("-")
 
 
@@ -111,13 +113,22 @@ def keda_objects(document: Mapping[str, Any]) -> str:
 
 
 def crontab(document: Mapping[str, Any], *, study: str, traffic: str) -> str:
-    """Lines that scale with `kubectl` without KEDA, and that look at the traffic of the day once it is over."""
+    """Lines that scale with `kubectl` without KEDA, and that look at the traffic of the day once it is over.
+
+    Raises:
+        InputError: a name holds what no line of a crontab can.
+    """
     lines = ["# times are UTC: CRON_TZ is read by cronie, other crons take the machine's zone", "CRON_TZ=UTC"]
     for index in _running(document):
         least, found = triggers(document, index)
         name = deployment_name(document, index)
         for at, replicas in _moments(least, found):
             lines.append(f"{_cron(at)} kubectl scale deployment/{name} --replicas={replicas}")
+    if traffic == "-":  # there is nothing to read again
+        return "\n".join(lines) + "\n"
+    for text in (study, traffic):
+        if not text.isprintable():
+            raise InputError.single("--out", f"names in a crontab must hold no control characters, got {text!r}")
     words = [
         "autotune",
         "plan-day",

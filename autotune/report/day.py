@@ -25,7 +25,7 @@ def day_report(document: Mapping[str, Any]) -> Report:
         most = max(s["short_frac"] for s in short)
         said = f"The cluster is too small in {len(short)} steps: up to {most:.0%} of the load finds no room. {said}"
     return Report(
-        headline=f"{document['study']}: a day of {len(document['steps'])} steps, by {document['traffic']['days']} days",
+        headline=f"{document['study']}: a day of {len(document['steps'])} steps, by {_days(document)}",
         reason=said,
         tone="bad" if short else "good",
         lines=(
@@ -36,6 +36,11 @@ def day_report(document: Mapping[str, Any]) -> Report:
         ),
         blocks=(*day_blocks(document), assumed_block(tuple(document["assumptions"]))),
     )
+
+
+def _days(document: Mapping[str, Any]) -> str:
+    days = document["traffic"]["days"]
+    return f"{days} day{'' if days == 1 else 's'} of traffic"
 
 
 def day_blocks(document: Mapping[str, Any]) -> tuple[Block, ...]:

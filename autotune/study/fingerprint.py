@@ -18,9 +18,11 @@ _NOT_ASKED = (
     "overrides",
     "assumptions",
     "operation_assumptions",
+    "resilience_assumptions",
     "sources",
     "switch",
     "retune",
+    "resilience",
     "recorded",
     "traffic",
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autotune.metrics import GOODPUT
 from autotune.study.operation import RetunePolicy, Switch
+from autotune.study.resilience import Resilience
 from autotune.study.sections import Baseline, Constraints, EngineOptions, Objective, Search, Workload
 from autotune.study.wider_search import WiderSearch
 from costmodel.arch import Arch
@@ -35,12 +36,15 @@ class Study:
     axes: WiderSearch
     switch: Switch
     retune: RetunePolicy
+    resilience: Resilience
     calibration: Profile | None
     """The user's own calibration."""
     assumptions: tuple[str, ...]
     """What the study, the model and the GPU left open and how it was filled in, in plain sentences."""
     operation_assumptions: tuple[str, ...] = ()
     """The same of `switch` and `retune`, which say nothing about how plans are ranked."""
+    resilience_assumptions: tuple[str, ...] = ()
+    """The same of `resilience`."""
     overrides: tuple[str, ...] = ()
     """The `--set` settings that made it of its file, as they were given."""
 

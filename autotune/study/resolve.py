@@ -13,6 +13,7 @@ from autotune.study.engine_hardware import engines_that_run, multiplied_in
 from autotune.study.field_types import IntRange, assumptions
 from autotune.study.operation import Switch
 from autotune.study.question import Study
+from autotune.study.resilience import DEFAULT_NODES_PER_RACK, Resilience
 from autotune.study.sections import (
     DEFAULT_MAX_NUM_SEQS,
     PERCENTILE_FIELDS,
@@ -85,6 +86,7 @@ def study(
         said.append(f"accuracy with {ENGINES[name].title}: {expected.sentence}")
     options = _engine_options(table, _given(document, "engine_options"), said)
     switch, operation = _switch(table, _given(document, "switch"), cluster)
+    resilience, broken = _resilience(table, _given(document, "resilience"), cluster)
     return Study(
         name=table.name or path.stem,
         path=path,
@@ -101,9 +103,11 @@ def study(
         axes=opened,
         switch=switch,
         retune=table.retune,
+        resilience=resilience,
         calibration=calibration,
         assumptions=(*said, *arch.assumptions, *gpu.assumptions),
         operation_assumptions=(*operation, *assumptions("retune", table.retune, _given(document, "retune"))),
+        resilience_assumptions=tuple(broken),
     )
 
 
@@ -180,6 +184,14 @@ def _switch(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -> tu
         switch = replace(switch, startup_s={name: engine.startup_s for name, engine in ENGINES.items()})
     unused = "peer_bytes_per_s" if switch.weights_from == "storage" else "storage_bytes_per_s"
     return switch, assumptions("switch", switch, given, (unused,))
+
+
+def _resilience(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -> tuple[Resilience, list[str]]:
+    found = table.resilience
+    if "nodes_per_rack" not in given:
+        together = cluster.gpu.scaleup_gpus // cluster.gpus_per_node
+        found = replace(found, nodes_per_rack=together if together > 1 else DEFAULT_NODES_PER_RACK)
+    return found, assumptions("resilience", found, given)
 
 
 def _wider_search(

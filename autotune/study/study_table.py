@@ -13,6 +13,7 @@ from autotune.engines import ANY
 from autotune.study import field_types as ft
 from autotune.study.engine_name import EngineOrAny
 from autotune.study.operation import RetunePolicy, Switch
+from autotune.study.resilience import Resilience
 from autotune.study.sections import Baseline, Constraints, EngineOptions, ObjectiveTable, SearchTable, WorkloadTable
 from autotune.study.wider_search import Disaggregation, OtherGpusTable, Speculative
 
@@ -80,6 +81,7 @@ class StudyTable:
     )
     switch: Switch = ft.entry("what putting another plan into production takes", Switch())
     retune: RetunePolicy = ft.entry("when another plan is worth a switch", RetunePolicy())
+    resilience: Resilience = ft.entry("what has to be survived, and how often things break", Resilience())
     assumptions: tuple[Sentence, ...] = ft.entry(
         "what the author of the file filled in; printed with the result", (), max_length=100
     )

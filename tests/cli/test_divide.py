@@ -14,7 +14,7 @@ STUDY = str(FOLDER / "clusters" / "four-models-256xh100.toml")
 
 
 def test_end_to_end() -> None:
-    """GPUs are handed out in whole nodes, no more than there are; shares and rates agree; the present loses."""
+    """GPUs are handed out in whole nodes and no more than there are; shares and rates agree; the present loses."""
     done = autotune("divide", STUDY, "--json")
     assert done.returncode == EXIT_INFEASIBLE, done.stderr
     found = json.loads(done.stdout)

@@ -138,7 +138,7 @@ def document(replicas: list[int], *, start_s: float = 100.0) -> dict[str, object
     steps = [
         {"start_s": 21_600 * i, "replicas": n, "plan_index": 0, "plan": "vllm:TP2"} for i, n in enumerate(replicas)
     ]
-    plan = {"replica": "PP2 TP2", "start_s": start_s, "gpus_per_replica": 4}
+    plan = {"replica": "PP2 TP2", "start_s": start_s, "gpus_per_replica": 4, "engine": "vllm"}
     return {"study": "a Study", "step_s": 21_600, "whole_day": True, "steps": steps, "plans": [plan], "gpus": 16}
 
 
@@ -152,10 +152,17 @@ def test_triggers_start_early_and_cross_midnight() -> None:
 def test_keda_objects_are_read_back() -> None:
     """A constant number has its least and a trigger all the same; names are DNS labels."""
     (scaled,) = yaml.safe_load_all(keda_objects(document([2, 2, 2, 2])))
-    assert scaled["metadata"]["name"] == "a-study-pp2-tp2"
+    assert scaled["metadata"]["name"] == "a-study-vllm-pp2-tp2"
     assert scaled["spec"]["minReplicaCount"] == scaled["spec"]["maxReplicaCount"] == 2
     (trigger,) = scaled["spec"]["triggers"]
     assert trigger["metadata"]["start"] != trigger["metadata"]["end"]
+
+
+def test_a_crontab_of_standard_input_plans_no_next_day() -> None:
+    """What came in a pipe cannot be read again, and a name with a line break is refused."""
+    assert "plan-day" not in crontab(document([1, 2, 2, 2]), study="s.toml", traffic="-")
+    with pytest.raises(InputError, match="control characters"):
+        crontab(document([1, 2, 2, 2]), study="s\n.toml", traffic="t.csv")
 
 
 def test_crontab_replays_the_schedule() -> None:

@@ -45,7 +45,8 @@ def test_shipped_studies(path: Path) -> None:
     result = tune(loaded)
     assert result.complete
     valid = len(result.space.candidates)
-    assert valid == len(result.ranked) + len(result.infeasible)
+    left = 0 if result.by_percentile is None else result.by_percentile.left  # not simulated, as they cannot rank
+    assert valid == len(result.ranked) + len(result.infeasible) + left
     assert sum(result.infeasible_counts.values()) == len(result.infeasible)
     assert result.space.enumerated == valid + sum(result.space.rejected.values())
     assert all(p.feasible and not p.violations for p in result.ranked)

@@ -9,8 +9,8 @@ from autotune.report.svg.file import svg_file
 from autotune.report.svg.scale import Scale, linear
 from autotune.report.svg.shapes import Chart, Shape, frame, path, text
 
-WIDTH, HEIGHT = 860, 320
-LEFT, RIGHT, TOP, BOTTOM = 66, 844, 34, 250
+WIDTH, HEIGHT = 560, 320
+LEFT, RIGHT, TOP, BOTTOM = 66, 544, 34, 250
 STYLE = """
 text { font: 12px sans-serif; fill: #444; } .grid { stroke: #e3e3e3; } .axis { stroke: #444; }
 .trend { fill: none; stroke-width: 2.25; } .trend.first { stroke: #0a5fb4; }
@@ -64,9 +64,14 @@ def attainment_chart(document: Mapping[str, Any], *, surges: bool) -> Chart:
     )
 
 
-def day_svg(document: Mapping[str, Any]) -> str:
-    """Load and capacity as a file of its own."""
-    return svg_file(load_chart(document), STYLE)
+def day_pictures(document: Mapping[str, Any]) -> dict[str, str]:
+    """Load and capacity, and what the replay met, as files of their own by name."""
+    charts = {
+        "day.svg": load_chart(document),
+        "attainment.svg": attainment_chart(document, surges=False),
+        "attainment-with-surges.svg": attainment_chart(document, surges=True),
+    }
+    return {name: svg_file(chart, STYLE) for name, chart in charts.items()}
 
 
 def _hours(document: Mapping[str, Any]) -> Scale:
@@ -93,4 +98,4 @@ def _stairs(document: Mapping[str, Any], xs: Scale, ys: Scale, values: Sequence[
 
 
 def _key(items: Sequence[tuple[str, str]]) -> list[Shape]:
-    return [text(LEFT + 220 * i, HEIGHT - 6, words, css) for i, (words, css) in enumerate(items)]
+    return [text(LEFT + 170 * i, HEIGHT - 6, words, css) for i, (words, css) in enumerate(items)]

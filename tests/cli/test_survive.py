@@ -1,0 +1,54 @@
+"""`autotune survive` end to end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from autotune.cli.options import EXIT_INFEASIBLE, EXIT_INPUT
+from tests.command import autotune
+from tests.studies import FOLDER
+
+STUDY = str(FOLDER / "survive-llama-70b-64xh100.toml")
+
+
+def test_end_to_end() -> None:
+    """What is left serves the load, places lie on the hosts that they name, shares sum to 1, a loss lengthens tails."""
+    done = autotune("survive", STUDY, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    best = found["best"]
+    left = best["replicas"] - best["lost_at_worst"]
+    assert left * best["capacity_per_replica_per_s"] >= found["load_requests_per_s"] * (1 - 1e-9)
+    assert best["gpus"] <= found["cluster_gpus"]
+    assert {w["way"] for w in found["ways"]} <= {"as it is", "more replicas", "smaller replicas", "headroom"}
+    for place in found["placement"]["replicas"]:
+        first, last = place["gpus"]
+        assert place["nodes"] == list(range(first // 8, last // 8 + 1))
+        assert place["racks"] == list(range(first // 16, last // 16 + 1))
+    years = found["years"]
+    assert sum(years["up_frac"]) == pytest.approx(1.0)
+    assert years["availability"] <= years["availability_degraded"] <= 1.0
+    peak = found["peak_loss"]
+    assert peak["retried"] > 0
+    assert peak["with_loss"]["latencies"]["ttft"]["p99"] > peak["without"]["latencies"]["ttft"]["p99"]
+    assert peak["with_loss"]["attainment_frac"] <= peak["without"]["attainment_frac"]
+    assert found["mtbf_h"]["gpu"] == pytest.approx(79_200)
+
+
+def test_a_cluster_that_is_too_small() -> None:
+    """Where nothing survives, the ways are there with the GPUs that they would take."""
+    done = autotune("survive", STUDY, "--set", "resilience.survive=rack", "--set", "resilience.k=4", "--json")
+    assert done.returncode == EXIT_INFEASIBLE, done.stderr
+    found = json.loads(done.stdout)
+    assert found["best"] is None
+    assert not any(w["fits"] for w in found["ways"])
+    assert all(w["gpus"] > found["cluster_gpus"] for w in found["ways"])
+
+
+def test_a_word_that_is_none() -> None:
+    """What may be lost is a GPU, a host or a rack."""
+    done = autotune("survive", STUDY, "--set", "resilience.survive=region")
+    assert done.returncode == EXIT_INPUT
+    assert "resilience.survive" in done.stderr

@@ -1,0 +1,231 @@
+"""Losses: the worst is the worst of all, years of failures agree with formulas, requests that are lost are served."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from math import ceil, comb, inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autotune.planning.failure_domains import DOMAINS, Place, worst_loss
+from autotune.planning.failures import FailureRates, expected_failures_per_year, years_of_failures
+from autotune.planning.model_tables import offer_simulation, replica_offers
+from autotune.planning.replica_loss import LossEvent, LossRun, run_loss
+from autotune.planning.survive import placed, survive
+from autotune.simulation import study_requests
+from autotune.study import Study, study_from_document
+from costmodel.errors import InputError
+
+HOUR_S = 3600.0
+NEVER_S = 1e15
+
+
+def random_place(seed: int) -> Place:
+    """A small cluster, sizes that divide each other or do not."""
+    random = np.random.default_rng(seed)
+    node = int(random.choice([2, 4, 6]))
+    size = int(random.choice([1, 2, 3, 4, 8]))
+    gpus = node * int(random.integers(2, 6))
+    most = max(gpus // size, 1)
+    return Place(
+        gpus=max(gpus, size),
+        replica_gpus=size,
+        replicas=int(random.integers(1, most + 1)),
+        node_gpus=node,
+        rack_gpus=2 * node,
+    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_no_loss_is_worse(seed: int, count: int) -> None:
+    """Over all choices of so many GPUs, hosts or racks, none takes more replicas down."""
+    place = random_place(seed)
+    running = set(place.running())
+    assert len(running) == place.replicas
+    for domain in DOMAINS:
+        touched = [set(place.slots_of(domain, i)) & running for i in range(place.domains(domain))]
+        worst = max(len(set().union(*chosen)) for chosen in combinations(touched, min(count, len(touched))))
+        assert worst_loss(place, domain, count) == worst
+
+
+@pytest.mark.parametrize("replicas", range(1, 17))
+def test_replicas_are_spread(replicas: int) -> None:
+    """Of replicas that fill half a host a host or a rack holds no more than it must."""
+    place = Place(gpus=64, replica_gpus=4, replicas=replicas, node_gpus=8, rack_gpus=16)
+    assert worst_loss(place, "gpu", 1) == 1
+    assert worst_loss(place, "node", 1) == ceil(replicas / 8)
+    assert worst_loss(place, "rack", 1) == ceil(replicas / 4)
+
+
+def rates(**changes: float) -> FailureRates:
+    """GPUs fail every 100 h and are repaired within 10; nothing else fails."""
+    given = {"gpu": 100 * HOUR_S, "node": NEVER_S, "rack": NEVER_S}
+    return FailureRates(
+        mtbf_s={**given, **{d: s for d, s in changes.items() if d in given}},
+        repair_s=dict.fromkeys(DOMAINS, 10 * HOUR_S),
+        detect_s=changes.get("detect_s", 0.0),
+        start_s=changes.get("start_s", 0.0),
+    )
+
+
+def test_gpus_without_spares_are_binomial() -> None:
+    """Four replicas of one GPU each are up as often as four coins that are fair in 10 of 11 throws."""
+    place = Place(gpus=4, replica_gpus=1, replicas=4, node_gpus=4, rack_gpus=4)
+    found = years_of_failures(place, rates())
+    up = 100.0 / 110.0
+    binomial = [comb(4, j) * up**j * (1 - up) ** (4 - j) for j in range(5)]
+    assert found.up_frac == pytest.approx(binomial, abs=0.005)
+    assert found.up_frac.sum() == pytest.approx(1.0)
+    assert found.down_s == pytest.approx(10 * HOUR_S, rel=1e-6)
+    assert found.failures_per_year == pytest.approx(expected_failures_per_year(place, rates()), rel=0.03)
+
+
+def test_hosts_take_all_their_replicas() -> None:
+    """Where hosts alone fail, both replicas of the one host are up or down together."""
+    place = Place(gpus=8, replica_gpus=4, replicas=2, node_gpus=8, rack_gpus=8)
+    found = years_of_failures(place, rates(gpu=NEVER_S, node=100 * HOUR_S))
+    assert found.up_frac == pytest.approx([10 / 110, 0.0, 100 / 110], abs=0.01)
+
+
+def test_a_spare_shortens_the_outage() -> None:
+    """With room to start in, a replica is down for as long as noticing and starting take, and almost always up."""
+    alone = Place(gpus=4, replica_gpus=2, replicas=2, node_gpus=4, rack_gpus=4)
+    with_spare = replace(alone, gpus=8)
+    slow = rates(gpu=10_000 * HOUR_S, detect_s=60.0, start_s=240.0)
+    without, spared = (years_of_failures(place, slow) for place in (alone, with_spare))
+    assert without.down_s >= 10 * HOUR_S
+    assert spared.down_s == pytest.approx(300.0, rel=0.1)
+    assert spared.up_frac[2] > without.up_frac[2]
+
+
+def dense(**tables: Any) -> Study:
+    """A dense model on four nodes of H100."""
+    document: dict[str, Any] = {
+        "engine": "vllm",
+        "model": "llama-3.1-70b",
+        "cluster": {"gpus": 32, "gpu": "h100_sxm"},
+        "workload": {"isl": 1000, "osl": 100, "request_rate_per_s": 12},
+        "constraints": {"ttft_ms": 1000, "tpot_ms": 40},
+        "search": {"max_num_batched_tokens": [8192]},
+        **tables,
+    }
+    return study_from_document(document, Path("dense.toml"))
+
+
+@pytest.mark.parametrize(
+    "resilience",
+    [
+        {"survive": "gpu"},
+        {"survive": "node"},
+        {"survive": "node", "k": 2},
+        {"survive": "rack", "nodes_per_rack": 2},
+        {"survive": "node", "degraded_load_frac": 0.5},
+        {"survive": "node", "degraded_latency_factor": 2.0},
+    ],
+)
+def test_no_fewer_replicas_survive(resilience: dict[str, Any]) -> None:
+    """Of every kind of replica one less would not do, and the cheapest kind that fits is chosen."""
+    study = dense(resilience=resilience)
+    found = survive(study)
+    asked = study.resilience
+    for way in found.ways:
+
+        def enough(replicas: int, way: Any = way) -> bool:
+            left = replicas - worst_loss(placed(study, way.offer, replicas), asked.survive, asked.k)
+            kept = left * way.degraded_per_s >= asked.degraded_load_frac * found.load_per_s * (1 - 1e-9)
+            return kept and replicas * way.offer.capacity_per_s >= found.load_per_s * (1 - 1e-9)
+
+        assert enough(way.replicas)
+        assert not any(enough(n) for n in range(1, way.replicas))
+        assert way.fits == (way.gpus <= 32)
+        assert way.degraded_per_s >= way.offer.capacity_per_s
+    fitting = [w.gpus for w in found.ways if w.fits]
+    assert (found.best is None) == (not fitting)
+    assert found.best is None or found.best.gpus == min(fitting)
+    assert found.best is None or found.best.gpus >= found.plain.gpus_without
+
+
+def test_asking_for_more_takes_no_fewer_gpus() -> None:
+    """A host is worse than a GPU, two are worse than one, half the load is less than all of it."""
+
+    def gpus(**asked: Any) -> float:
+        best = survive(dense(resilience=asked)).best
+        return inf if best is None else best.gpus
+
+    assert gpus(survive="gpu") <= gpus(survive="node") <= gpus(survive="node", k=2)
+    assert gpus(survive="node", degraded_load_frac=0.5) <= gpus(survive="node")
+
+
+def test_more_replicas_are_more_available() -> None:
+    """The plan that survives is up at least as much as the replicas that are just enough."""
+    found = survive(dense(resilience={"survive": "node"}))
+    assert found.years is not None
+    assert found.years_plain is not None
+    assert found.years.availability >= found.years_plain.availability
+    assert 0.99 < found.years_plain.availability < 1.0
+    assert found.years.goodput_per_year >= found.years_plain.goodput_per_year
+
+
+def lost(at_s: float, *, back_s: float = inf, detect_s: float = 5.0) -> LossRun:
+    """Three replicas at 6 requests a second for 200 s, of which one is lost."""
+    study = dense()
+    offer = next(o for o in replica_offers(study, most_gpus=32) if o.gpus == 4)
+    requests = study_requests(study, count=1200, rate_per_s=6.0)
+    event = LossEvent(at_s=at_s, lost=1, detect_s=detect_s, back_s=back_s)
+    return run_loss(offer_simulation(study, offer), requests, 3, event)
+
+
+def test_a_loss_after_the_end_changes_nothing() -> None:
+    """Without a loss in the traffic both runs are the same."""
+    run = lost(1e6)
+    assert run.retried == 0
+    assert run.with_loss.finish_s == pytest.approx(run.without.finish_s)
+
+
+def test_requests_of_a_lost_replica_are_sent_again() -> None:
+    """All requests are served; those that were held or sent in vain begin anew once the loss is noticed."""
+    run = lost(100.0)
+    served, arrival = run.with_loss, run.with_loss.requests.arrival_s
+    assert np.isfinite(served.finish_s).all()
+    doomed = np.arange(1200) % 3 == 2
+    held = doomed & (arrival < 100.0) & (run.without.finish_s > 100.0)
+    in_vain = doomed & (arrival >= 100.0) & (arrival < 105.0)
+    assert run.retried == (held | in_vain).sum() > 0
+    assert (served.first_token_s[held | in_vain] > 105.0).all()
+    before = run.without.finish_s < 100.0
+    assert served.finish_s[before] == pytest.approx(run.without.finish_s[before])
+    assert served.ttft_s.max() > run.without.ttft_s.max()
+
+
+def test_coming_back_helps() -> None:
+    """Requests that come once the replica is back are served sooner than if it stayed away."""
+    stays, returns = lost(60.0), lost(60.0, back_s=40.0)
+    late = stays.with_loss.requests.arrival_s > 130.0
+    assert returns.with_loss.e2e_s[late].mean() < stays.with_loss.e2e_s[late].mean()
+
+
+def test_a_load_is_required() -> None:
+    """Without a load nothing says how many replicas have to be left."""
+    with pytest.raises(InputError, match="request_rate_per_s"):
+        survive(dense(workload={"isl": 1000, "osl": 100}))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"survive": "datacenter"}, r"resilience.survive"),
+        ({"k": 0}, r"resilience.k"),
+        ({"gpu_mtbf_h": 0}, r"resilience.gpu_mtbf_h"),
+        ({"degraded_load_frac": 1.5}, r"resilience.degraded_load_frac"),
+        ({"mtbf": 3}, r"resilience.mtbf"),
+    ],
+)
+def test_mistakes(table: dict[str, Any], message: str) -> None:
+    """Every mistake is named by its key."""
+    with pytest.raises(InputError, match=message):
+        dense(resilience=table)
