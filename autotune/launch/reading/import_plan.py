@@ -208,7 +208,7 @@ def _said(heads: list[tuple[str | None, list[Process]]], gpus: int) -> list[str]
 
 def _ask_for_variables(processes: list[Process]) -> None:
     """Raises `InputError`: an option that decides about the plan is a variable that nothing sets."""
-    problems = {}
+    problems: dict[str, Problem] = {}
     for command in (p.command for p in processes):
         for name in ENGINES[command.engine].shown_options:
             value = command.values.get(name)
