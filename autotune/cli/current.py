@@ -35,6 +35,5 @@ def with_current(study: Study, text: str | None, given: Mapping[str, str]) -> tu
     plan, filled = all_servers(study, imported)
     said = f"current plan: {imported.plan} on {imported.gpus} GPUs, as imported"
     taken = (said, *filled, *(f"current plan: {what} is not known and left out" for what in imported.unknown))
-    return replace(
-        study, baseline=replace(imported.baseline(), plan=plan), assumptions=(*study.assumptions, *taken)
-    ), None
+    baseline = replace(imported.baseline(), plan=plan)
+    return replace(study, baseline=baseline, assumptions=(*study.assumptions, *taken)), None

@@ -144,13 +144,8 @@ def all_servers(study: Study, imported: Imported) -> tuple[str, tuple[str, ...]]
     layout = imported.layout
     size = layout.pp * layout.width
     servers = study.cluster.gpus // size
-    if (
-        layout.replicas != 1
-        or imported.pools is not None
-        or servers < 2
-        or study.cluster.gpus % size
-        or not layout.stage_layers
-    ):
+    one = layout.replicas == 1 and imported.pools is None and bool(layout.stage_layers)
+    if not one or servers < 2 or study.cluster.gpus % size:
         return imported.plan, ()
     assumption = f"what runs is one server of {size} GPUs; {servers} of them taken, which is all GPUs of the study"
     return format_plan(replace(layout, replicas=servers), imported.engine), (assumption,)

@@ -134,6 +134,9 @@ class _Reading:
             option, key = self._find(flag)
             if option is None:
                 follows = [self.rest.pop(0)] if not equals and self._value_follows() else []
+                if flag == "--model-path" and self.engine.model_is_positional:  # as Dynamo's workers are told
+                    self.positional.append(expand(attached if equals else "".join(follows), self.env))
+                    continue
                 own = flag.startswith(self.engine.programs_own_options)
                 (self.own if own else self.unknown).append(" ".join((word, *follows)))
             else:
