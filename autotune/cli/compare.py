@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, READING, SHOWN, VERBOSE
+from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, READING, SHOWN, VARIABLES, VERBOSE, given_variables
 
 if TYPE_CHECKING:
     from autotune.study import Study
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @QUESTION
-@click.option("--current", metavar="PLAN", help="The plan that runs today. Default: the study's baseline.")
+@click.option(
+    "--current",
+    metavar="PLAN|FILE|COMMAND",
+    help="What runs today: a plan string, or what `autotune import` reads. Default: the study's baseline.",
+)
+@VARIABLES
 @click.option(
     "--candidate",
     metavar="PLAN|best",
@@ -36,6 +41,7 @@ def compare(
     study: str,
     overrides: tuple[str, ...],
     current: str | None,
+    variables: tuple[str, ...],
     candidate: str,
     traffic: str | None,
     reading: ReadOptions,
@@ -57,6 +63,7 @@ def compare(
     """
     from pathlib import Path
 
+    from autotune.cli.current import with_current
     from autotune.cli.output import chosen_form, publish
     from autotune.comparison import compare as compared
     from autotune.report.comparison import comparison_document
@@ -66,6 +73,7 @@ def compare(
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     question = load_study(Path(study), overrides)
     profile = None if traffic is None else _profile(traffic, reading, question)
+    question, current = with_current(question, current, given_variables(variables))
     document = comparison_document(compared(question, current, candidate, traffic=profile, source=traffic))
     short = None if verbose or out is not None else BRIEF
     publish(document, comparison_report, _page, form=form, out=out, short=short)

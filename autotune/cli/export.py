@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, VARIABLES, given_variables
 
 if TYPE_CHECKING:
     from autotune.engines.service import Service
     from autotune.study import Study
 
-MAX_NAME = 250
 """Longer than this, `--from` is no file name on any system."""
 
 
@@ -43,6 +42,7 @@ MAX_NAME = 250
     help="What runs now, for the way from there: a plan string, `baseline`, or what `autotune import` reads (an "
     "exported folder, a file, a command).",
 )
+@VARIABLES
 @click.option("--image", help="Container image for compose, k8s and dynamo. Default: the engine's published one.")
 @click.option(
     "--hybrid-lb", is_flag=True, help="Every node of a replica answers HTTP for its own ranks, where the engine can."
@@ -57,6 +57,7 @@ def export(
     engine_version: str | None,
     model: str | None,
     current: str | None,
+    variables: tuple[str, ...],
     image: str | None,
     hybrid_lb: bool,
     as_json: bool,
@@ -90,7 +91,7 @@ def export(
     if result is None:
         click.echo("error: no plan of the target's engine keeps every limit; name one with --plan", err=True)
         sys.exit(EXIT_INFEASIBLE)
-    now = None if current is None else _current(loaded, current)
+    now = None if current is None else _current(loaded, current, variables)
     launch = make_export(
         loaded,
         result,
@@ -105,13 +106,10 @@ def export(
     show(document, export_report, as_json=as_json, as_table=as_table)
 
 
-def _current(study: Study, text: str) -> Service:
+def _current(study: Study, text: str, variables: tuple[str, ...]) -> Service:
     """What runs now: of a file, folder or command as `autotune import` reads it, else a plan string or `baseline`."""
+    from autotune.cli.current import imported_current
     from autotune.launch.export import current_service, imported_service
-    from autotune.launch.reading.import_plan import import_plan
-    from autotune.launch.reading.parse import find_engine
 
-    path = Path(text)
-    if find_engine(text.split()) is not None or (len(text) < MAX_NAME and "\x00" not in text and path.exists()):
-        return imported_service(study, import_plan(text, study=study))
-    return current_service(study, text)
+    imported = imported_current(study, text, given_variables(variables))
+    return current_service(study, text) if imported is None else imported_service(study, imported)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from autotune.cli.lazy_group import LazyGroup
-from autotune.cli.options import EXIT_REFUSED, QUESTION, READING, SHOWN, wants_json
+from autotune.cli.options import EXIT_REFUSED, QUESTION, READING, SHOWN, VARIABLES, given_variables, wants_json
 
 if TYPE_CHECKING:
     from autotune.retuning.lock import BusyError
@@ -52,6 +52,12 @@ def retune() -> None:
 @QUESTION
 @click.option("--traffic", required=True, metavar="FILE|URL", help="Request log, or metrics of a running server.")
 @READING
+@click.option(
+    "--current",
+    metavar="PLAN|FILE|COMMAND",
+    help="What runs today, for the first decision; later the ledger says it. Default: the study's baseline.",
+)
+@VARIABLES
 @STATE
 @click.option("--window", default="24h", show_default=True, metavar="TIME", help="How far back: 90m, 24h, 7d.")
 @click.option(
@@ -78,6 +84,8 @@ def run(
     overrides: tuple[str, ...],
     traffic: str,
     reading: ReadOptions,
+    current: str | None,
+    variables: tuple[str, ...],
     state: str,
     window: str,
     min_cover: float,
@@ -94,17 +102,21 @@ def run(
     from dataclasses import replace
     from pathlib import Path
 
+    from autotune.cli.current import with_current
     from autotune.cli.output import progress_bar
     from autotune.cli.times import duration_s, time_s
     from autotune.retuning.lock import BusyError
     from autotune.retuning.metrics import write_metrics
     from autotune.retuning.retune_once import retune as decide
+    from autotune.study import Baseline
     from autotune.traffic.load import load_study
 
     started = time.perf_counter()
     window_s, now_s = duration_s(window, "--window"), None if now is None else time_s(now, "--now")
     timeout_s = duration_s(timeout, "--timeout")
-    loaded = load_study(Path(study), overrides)
+    loaded, plan = with_current(load_study(Path(study), overrides), current, given_variables(variables))
+    if plan is not None:
+        loaded = replace(loaded, baseline=Baseline(plan=plan))
     quiet = wants_json(as_json, as_table)
     try:
         with progress_bar(quiet=quiet) as report:

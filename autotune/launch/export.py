@@ -118,7 +118,7 @@ def imported_service(study: Study, imported: Imported) -> Service:
         InputError: it has no reading on the study's GPUs, or breaks a rule of its engine.
     """
     knobs = imported.knobs
-    plan, assumptions = _all_servers(study, imported)
+    plan, assumptions = all_servers(study, imported)
     scored = score_plan(
         study,
         plan,
@@ -139,12 +139,13 @@ def imported_service(study: Study, imported: Imported) -> Service:
     return replace(service, limits=limits, assumptions=assumptions)
 
 
-def _all_servers(study: Study, imported: Imported) -> tuple[str, tuple[str, ...]]:
+def all_servers(study: Study, imported: Imported) -> tuple[str, tuple[str, ...]]:
     """The plan of as many servers as fill the study's GPUs, where what was read is one of them."""
     layout = imported.layout
     size = layout.pp * layout.width
     servers = study.cluster.gpus // size
-    if layout.replicas != 1 or servers < 2 or study.cluster.gpus % size or not layout.stage_layers:
+    one = layout.replicas == 1 and imported.pools is None and bool(layout.stage_layers)
+    if not one or servers < 2 or study.cluster.gpus % size:
         return imported.plan, ()
-    assumption = f"--from: it starts one server of {size} GPUs; {servers} of them taken, which is all GPUs of the study"
+    assumption = f"what runs is one server of {size} GPUs; {servers} of them taken, which is all GPUs of the study"
     return format_plan(replace(layout, replicas=servers), imported.engine), (assumption,)

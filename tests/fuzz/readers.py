@@ -21,6 +21,7 @@ from autotune.retuning.state import read_current
 from autotune.space import parse_plan
 from autotune.study import Study, load_study
 from autotune.traffic import read_traffic
+from autotune.traffic.options import ReadOptions
 from autotune.validation.bench import read_bench
 from costmodel.arch import read_config_file
 from costmodel.calibration.profile import SCHEMA_VERSION, VALUES, read_profile
@@ -109,10 +110,45 @@ vllm:request_prompt_tokens_bucket{le="+Inf",model_name="m"} 9
 vllm:request_prompt_tokens_sum{model_name="m"} 1200
 vllm:request_prompt_tokens_count{model_name="m"} 9
 """
+AGENTS = b"""{"start_time": "2026-01-01T00:00:00Z", "requests": [{"t": 0.5, "in": 900, "out": 30}, {"t": 2, "in": 9, "out": 3}]}
+{"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": "1770000000000000000", "attributes": [
+"""
+PROXY = b"""{"startTime": 1770000000.5, "status": "success", "prompt_tokens": 100, "completion_tokens": 5, "model": "m"}
+{"startTime": 1770000001.5, "status": "failure", "usage": {"input_tokens": 4, "cache_read_input_tokens": 7}}
+"""
+ACCESS_LOG = b"""[2026-01-01T00:00:00.5Z] "POST /v1/completions HTTP/1.1" 200 model_name=m tokens=150/75 timings=5ms(1+2+3)
+[2026-01-01T00:00:01.5Z] "POST /v1/completions HTTP/1.1" 504 model_name=m tokens=150/0
+"""
+STATUS_CSV = b"""time;model;prompt tokens;completion tokens;cached tokens;status;error
+2026-01-01T00:00:00;m;100;5;50;200;
+2026-01-01T00:00:09;m;100;0;0;500;timeout
+"""
+ANSWER = json.dumps(
+    {"status": "success", "data": {"resultType": "matrix", "result": [
+        {"metric": {"__name__": f"vllm:request_{n}_tokens_{part}", "le": le}, "values": [[60, "1"], [120, "9"], [180, "3"]]}
+        for n in ("prompt", "generation") for part, le in (("bucket", "100"), ("bucket", "+Inf"), ("sum", ""))
+    ]}}
+).encode()  # fmt: skip
 RUNS = b"gpu,engine,model,isl,osl,concurrency,attn_tp,ttft_ms,tpot_ms\nh100,vllm,llama-3.1-70b,1000,1000,64,8,120,20\n"
 BENCH = json.dumps(
     {"model_id": "x", "max_concurrency": 8, "completed": 9, "total_input_tokens": 900, "total_output_tokens": 90,
      "mean_ttft_ms": 100.0, "mean_tpot_ms": 20.0, "input_lens": [100] * 9, "output_lens": [10] * 9}
+).encode()  # fmt: skip
+AIPERF = json.dumps(
+    {"request_throughput": {"unit": "requests/sec", "avg": 2.5}, "request_count": {"avg": 100},
+     "request_latency": {"unit": "ms", "avg": 9e3}, "time_to_first_token": {"unit": "ms", "avg": 900, "p99": 1350},
+     "inter_token_latency": {"unit": "ms", "avg": 42}, "output_sequence_length": {"avg": 500},
+     "input_sequence_length": {"avg": 2000}, "input_config": {"loadgen": {"concurrency": 64}}}
+).encode()  # fmt: skip
+GUIDELLM = json.dumps(
+    {"benchmarks": [{"duration": 9.0, "config": {"strategy": {"type_": "constant", "rate": 2}}, "metrics": {
+        "request_totals": {"successful": 9}, "prompt_token_count": {"successful": {"mean": 9}},
+        "output_token_count": {"successful": {"mean": 9}}, "inter_token_latency_ms": {"successful": {"mean": 9}},
+        "time_to_first_token_ms": {"successful": {"mean": 9, "percentiles": {"p99": 99}}}}}]}
+).encode()  # fmt: skip
+LLM_D = json.dumps(
+    {"metrics": {"time": {"duration": 9}, "requests": {"total": 9, "input_length": {"mean": 9}, "output_length": {"mean": 9}},
+     "latency": {"time_to_first_token": {"units": "ms", "mean": 9}, "time_per_output_token": {"units": "ms/token", "mean": 9}}}}
 ).encode()  # fmt: skip
 PROFILE = (
     f'schema_version = {SCHEMA_VERSION}\n[cells."h100/vllm/llama"]\nruns = 3\n'
@@ -138,6 +174,14 @@ QUANTISATION = (
     b'{"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "W4A16_AWQ", "group_size": 128}}',
 )
 
+
+def _sources(suffix: str) -> tuple[bytes, ...]:
+    """What people start servers with."""
+    folder = FOLDER.parent / "tests" / "launch" / "sources"
+    return tuple(path.read_bytes() for path in sorted(folder.glob(f"*{suffix}")))
+
+
+TRAFFIC = (CSV_TRAFFIC, STATUS_CSV, JSON_TRAFFIC, AGENTS, PROXY, ACCESS_LOG, METRICS, ANSWER)
 READERS: Mapping[str, Reader] = {
     "study": Reader(load_study, tuple(p.read_bytes() for p in sorted(FOLDER.glob("*-*.toml"))[:3]), ".toml"),
     "settings": Reader(
@@ -152,9 +196,14 @@ READERS: Mapping[str, Reader] = {
     "index": Reader(
         _beside("model.safetensors.index.json"), (b'{"metadata": {"total_size": 61064245248}, "weight_map": {}}',)
     ),
-    "traffic": Reader(lambda path: read_traffic(str(path)), (CSV_TRAFFIC, JSON_TRAFFIC, METRICS)),
+    "traffic": Reader(lambda path: read_traffic(str(path)), TRAFFIC),
+    "traffic_document": Reader(
+        lambda path: read_traffic(str(path), options=ReadOptions(caches=True, time_unit="ms", match={"model": "m"})),
+        (b'{\n"data": [{"ts": "2026-01-01T00:00:00Z", "prompt_tokens": 5, "output_tokens": 5, "model": "m"}]}', PROXY),
+    ),
     "runs": Reader(lambda path: read_runs(path, traits_by_name()), (RUNS,), ".csv"),
-    "bench": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), (BENCH,), ".json"),
+    "bench": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), (BENCH, AIPERF, GUIDELLM, LLM_D), ".json"),
+    "bench_report": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), (LLM_D,), ".yaml"),
     "command": Reader(
         _command,
         (
@@ -163,8 +212,8 @@ READERS: Mapping[str, Reader] = {
             b"trtllm-serve x --tp_size 8 --ep_size 4 --max_batch_size 64",
         ),
     ),
-    "script": Reader(lambda path: import_plan(str(path)), (SCRIPT,), ".sh"),
-    "manifest": Reader(lambda path: import_plan(str(path)), (COMPOSE,), ".yaml"),
+    "script": Reader(lambda path: import_plan(str(path)), (SCRIPT, *_sources(".sh")), ".sh"),
+    "manifest": Reader(lambda path: import_plan(str(path)), (COMPOSE, *_sources(".yaml")), ".yaml"),
     "claims": Reader(read_claims, ((FOLDER / "reference-128.claims.toml").read_bytes(),), ".toml"),
     "profile": Reader(read_profile, (PROFILE,), ".toml"),
     "ledger": Reader(_ledger, (LEDGER,), "ledger.jsonl"),

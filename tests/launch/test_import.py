@@ -205,7 +205,7 @@ def test_the_way_from_a_command(tmp_path: Path) -> None:
     assert re.search(r"\| max_num_seqs \| 77 \| \d+ \|", text)
     assert "| max_model_len | 9000 | 5376 |" in text
     assert "| gpu_memory_utilization | 0.92 | 0.9 |" in text
-    assert "--from: it starts one server of 16 GPUs; 8 of them taken" in text
+    assert "what runs is one server of 16 GPUs; 8 of them taken" in text
 
 
 @pytest.mark.parametrize("plan", ["baseline", "vllm:R8/PP1/ATP8/ADP1/MTP1/EP8"])

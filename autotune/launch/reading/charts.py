@@ -102,8 +102,9 @@ def _pods(model: str, part: Node, containers: Any, role: str | None) -> Iterator
     command = [*given, *more] if whole else [*SERVE, model, *flags, *given, *more]
     local, data = degrees.get("dataLocal"), degrees.get("data")
     several = isinstance(local, int) and isinstance(data, int) and 0 < local < data
+    pods = data // local if several and isinstance(local, int) and isinstance(data, int) else 1
     replicas = part.get("replicas", _table(part.get("scaling")).get("minReplicas", 1))
-    yield _service(command, {**main, "env": env}, role=role, gpus=None, replicas=replicas, grouped=bool(several))
+    yield _service(command, {**main, "env": env}, role=role, gpus=None, replicas=replicas, pods=pods)
 
 
 def _said(flags: list[str], i: int, given: list[str]) -> bool:
@@ -128,9 +129,9 @@ def _inference_service(spec: Node, document: Node) -> Iterator[Node]:
     sizes = {name: workers[name] for name in ("tensorParallelSize", "pipelineParallelSize") if name in workers}
     uri = re.sub(r"^\w+://", "", str(model.get("storageUri", "")))
     command = [*SERVE, *([named[0]] if named else [uri] if uri else []), *_flags(sizes), *kept]
-    yield _service(
-        command, model, role=None, gpus=None, replicas=predictor.get("minReplicas", 1), grouped=bool(workers)
-    )
+    stages, replicas = workers.get("pipelineParallelSize"), predictor.get("minReplicas", 1)
+    pods = stages if isinstance(stages, int) else 1
+    yield _service(command, model, role=None, gpus=None, replicas=replicas, pods=pods)
 
 
 def _ray_serve(applications: list[Any]) -> Iterator[Node]:
@@ -138,7 +139,7 @@ def _ray_serve(applications: list[Any]) -> Iterator[Node]:
     for application in applications:
         args = _table(_table(application).get("args"))
         configs = args.get("llm_configs")
-        parts = [(None, c) for c in (configs if isinstance(configs, list) else ())]
+        parts: list[tuple[str | None, Any]] = [(None, c) for c in (configs if isinstance(configs, list) else ())]
         parts += [(role, args[f"{role}_config"]) for role in ("prefill", "decode") if f"{role}_config" in args]
         for role, config in parts:
             if not isinstance(config, Mapping):
@@ -154,9 +155,7 @@ def _ray_serve(applications: list[Any]) -> Iterator[Node]:
             yield _service(command, {"environment": environment}, role=role, gpus=None, replicas=replicas)
 
 
-def _service(
-    command: list[str], about: Node, *, role: str | None, gpus: Any, replicas: Any, grouped: bool = False
-) -> Node:
+def _service(command: list[str], about: Node, *, role: str | None, gpus: Any, replicas: Any, pods: int = 1) -> Node:
     """A service as Compose has it, in a mapping that says its role."""
     if isinstance(replicas, str) and replicas.isdigit():
         replicas = int(replicas)
@@ -167,7 +166,7 @@ def _service(
         "environment": about.get("environment"),
         "resources": about.get("resources") or ({} if gpus is None else {"limits": {"nvidia.com/gpu": gpus}}),
     }
-    return {"replicas": replicas, "autotune-role": role, "autotune-grouped": grouped, "service": node}
+    return {"replicas": replicas, "autotune-role": role, "autotune-pods": pods, "service": node}
 
 
 def _image(about: Node) -> str:

@@ -97,8 +97,9 @@ def _within(place: Place, node: Mapping[Any, Any], path: str) -> Place:
     place = replace(place, copies=_multiplied(place.copies, node, path))
     if "leaderWorkerTemplate" in node or "leaderTemplate" in node or isinstance(node.get("multinode"), Mapping):
         place = replace(place, grouped=True)
-    if node.get("autotune-grouped") is True:
-        place = replace(place, grouped=True)
+    pods = node.get("autotune-pods")
+    if isinstance(pods, int) and 1 < pods <= MAX_REPLICAS:
+        place = replace(place, grouped=True, pods=pods)
     multinode = node.get("multinode")
     size = multinode.get("nodeCount") if isinstance(multinode, Mapping) else node.get("size") if place.grouped else None
     if isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= MAX_REPLICAS:
@@ -126,8 +127,10 @@ def _gpus(node: Mapping[Any, Any]) -> int | None:
     """GPUs that a container or a service asks for."""
     resources = node.get("resources")
     for kind in ("limits", "requests"):
-        table: Any = resources.get(kind) if isinstance(resources, Mapping) else None
-        for name in GPU_RESOURCES if isinstance(table, Mapping) else ():
+        table = resources.get(kind) if isinstance(resources, Mapping) else None
+        if not isinstance(table, Mapping):
+            continue
+        for name in GPU_RESOURCES:
             value = str(table.get(name, ""))
             if value.isdigit() and 0 < int(value[:6]) <= MAX_REPLICAS:
                 return int(value[:6])
@@ -157,7 +160,10 @@ def container_of(node: Mapping[Any, Any], place: Place) -> Container | None:
         if not program:
             return None
         lines = [*program, *lines]
-    return Container(words=tuple(lines), env=_environment(node), place=place, version=_tag(image))
+    env = _environment(node)
+    if place.grouped:
+        env.setdefault("LWS_GROUP_SIZE", str(place.pods))
+    return Container(words=tuple(lines), env=env, place=place, version=_tag(image))
 
 
 def _image_program(image: str) -> list[str]:

@@ -134,13 +134,16 @@ class _Reading:
             option, key = self._find(flag)
             if option is None:
                 follows = [self.rest.pop(0)] if not equals and self._value_follows() else []
+                if flag == "--model-path" and self.engine.model_is_positional:  # as Dynamo's workers are told
+                    self.positional.append(expand(attached if equals else "".join(follows), self.env))
+                    continue
                 own = flag.startswith(self.engine.programs_own_options)
                 (self.own if own else self.unknown).append(" ".join((word, *follows)))
             else:
                 self._take(option, flag, expand(attached, self.env) if equals else None, key)
 
     def _value_follows(self) -> bool:
-        return bool(self.rest) and not _is_flag(self.rest[0])
+        return bool(self.rest) and not _is_flag(self.rest[0]) and self.rest[0] not in _ENDS
 
     def _next(self) -> str:
         return expand(self.rest.pop(0), self.env)
@@ -150,6 +153,8 @@ class _Reading:
         flag = self.engine.other_spellings.get(flag, flag)
         option = self.options.find(flag)
         if option is not None:
+            return option, None
+        if flag.startswith("--no-") and (option := self.options.find(f"--{flag[5:]}")) and option.kind == "flag":
             return option, None
         stem, dot, key = flag.partition(".")
         if dot and self.engine.dotted_options and (option := self.options.find(stem)) is not None:
@@ -166,7 +171,8 @@ class _Reading:
             if attached is None and self.rest and self.rest[0].lower() in _TRUTH:
                 attached = self.rest.pop(0)
             on = attached is None or attached.lower() in ("true", "1", "yes")
-            self.values[option.name] = on != (flag in option.off)
+            turns_off = flag in option.off or (flag.startswith("--no-") and flag not in option.flags)
+            self.values[option.name] = on != turns_off
         elif option.kind == "list" and attached is None:
             taken = self.values[option.name] = list[str]()
             while self._value_follows():

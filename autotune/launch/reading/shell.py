@@ -166,13 +166,25 @@ def _value(node: ast.AST) -> int:
 
 
 def expanded_words(line: str, env: Mapping[str, str]) -> str:
-    """A line in which variables that stand alone, outside of quotes, are the words that they hold."""
+    """A line with its sums, in which variables that stand alone, outside of quotes, are the words that they hold."""
 
     def words(match: re.Match[str]) -> str:
         name = match["name"] or match["array"]
         return env[name] if name in env and _splits(env[name]) else match[0]
 
-    return _BARE.sub(words, line) if "$" in line else line
+    return _BARE.sub(words, _summed(line, env)) if "$" in line else line
+
+
+def _summed(line: str, env: Mapping[str, str]) -> str:
+    """A line with the sums that are known; others without spaces, so that each is one word."""
+
+    def known(match: re.Match[str]) -> str:
+        if match["sum"] is None:
+            return match[0]
+        value = arithmetic(match["sum"], env)
+        return f"$(({''.join(match['sum'].split())}))" if value is None else str(value)
+
+    return _VARIABLE.sub(known, line)
 
 
 def _splits(text: str) -> bool:
@@ -188,7 +200,7 @@ def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
     found = _ASSIGNMENT.match(line)
     if found is None:
         return False
-    value = found["value"]
+    value = _summed(found["value"], env)
     name = found["name"]
     if value.startswith("("):
         held = expanded_words(value.strip("() \t;"), env)
