@@ -10,6 +10,7 @@ from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, SHOWN
 
 if TYPE_CHECKING:
     from autotune.traffic import WorkloadProfile
+    from costmodel.simulation.requests import Requests
 
 
 @click.command()
@@ -57,19 +58,24 @@ def compare(
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     question = load_study(Path(study), overrides)
-    profile = None if traffic is None else _profile(traffic)
-    document = comparison_document(compared(question, current, candidate, traffic=profile, source=traffic))
+    profile, requests = (None, None) if traffic is None else _traffic(traffic, question.workload.prefix_cache_hit_frac)
+    document = comparison_document(
+        compared(question, current, candidate, traffic=profile, source=traffic, requests=requests)
+    )
     publish(document, comparison_report, _page, form=form, out=out)
 
 
-def _profile(source: str) -> WorkloadProfile:
+def _traffic(source: str, hit_frac: float) -> tuple[WorkloadProfile, Requests | None]:
+    """The profile of a log, and its requests where it holds any."""
     from autotune.traffic import read_traffic
+    from autotune.traffic.replayed import LEAST_REQUESTS, requests_of_log
     from costmodel.errors import InputError
 
     log = read_traffic(source)
     if log.refusal is not None:
         raise InputError.single(source, f"cannot be compared on: {log.refusal}")
-    return log.profile()
+    single = log.columns is not None and log.columns.times_s.size >= LEAST_REQUESTS
+    return log.profile(), requests_of_log(source, log, hit_frac) if single else None
 
 
 def _page(document: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ from autotune.comparison.value_and_gain import Gain
 from autotune.comparison.values import Robustness
 from autotune.report.document import finite, plan_document
 
+SIDES = ("current", "candidate")
+
 
 def comparison_document(found: Comparison) -> dict[str, Any]:
     """The whole comparison. Shares are 0 to 1, `_frac` differences are of the current plan's value."""
@@ -30,6 +32,11 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
             "same_plan": found.same_plan,
             "current": side_document(found.current),
             "candidate": None if found.candidate is None else side_document(found.candidate),
+            **(
+                {}
+                if not found.simulated
+                else {"simulated": dict(zip(SIDES, map(asdict, found.simulated), strict=True))}
+            ),
             "metrics": [
                 _metric(row.name, row.current, row.candidate, row.better, row.p_better) for row in found.metrics
             ],
