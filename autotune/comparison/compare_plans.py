@@ -51,7 +51,8 @@ def compare(
             where none keeps every limit.
         traffic: replaces the study's workload (`with_traffic`).
         source: where the traffic came from, for the report.
-        requests: those of the traffic, one by one: plans are judged by how many of them keep the limits, simulated.
+        requests: those of the traffic, one by one, where the study holds none itself: plans are judged by how many of
+            them keep the limits, simulated.
         scenarios: whether to look at other traffic and other loads as well (`Comparison.robustness`), most of the time.
 
     Raises:
@@ -60,6 +61,8 @@ def compare(
     """
     if traffic is not None:
         study = on_traffic(study, traffic)
+    requests = requests or study.workload.recorded  # traffic that is given replaces the study's own log
+    study = replace(study, workload=replace(study.workload, recorded=requests))
     study = in_place(study, pools=not study.workload.points)
     production = score_named(
         study, current, path="--current", missing="must name the plan in production, or give --current PLAN"
