@@ -41,7 +41,8 @@ def main() -> None:
         wholes[plan.plan] = done = simulate_plan(study, plan, day, with_range=False)
         spent = time.process_time() - began
         print(f"{plan.plan}: {REQUESTS:,} requests of a day in {spent:.2f} s, {done.preemptions} preemptions")
-    _sampled(study, list(islice(cycle(ranked), LEADING)), day, wholes)
+    _sampled(study, list(islice(cycle(p for p in ranked if p.layout.pp == 1), LEADING)), day, wholes)
+    _sampled(study, [p for p in ranked if p.layout.pp > 1][:1], day, {})
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from autotune.study import Study
     from autotune.traffic import WorkloadProfile
     from autotune.traffic.options import ReadOptions
+    from costmodel.simulation.requests import Requests
 
 
 @click.command()
@@ -72,23 +73,28 @@ def compare(
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     question = load_study(Path(study), overrides)
-    profile = None if traffic is None else _profile(traffic, reading, question)
+    profile, requests = (None, None) if traffic is None else _traffic(traffic, reading, question)
     question, current = with_current(question, current, given_variables(variables))
-    document = comparison_document(compared(question, current, candidate, traffic=profile, source=traffic))
+    document = comparison_document(
+        compared(question, current, candidate, traffic=profile, source=traffic, requests=requests)
+    )
     short = None if verbose or out is not None else BRIEF
     publish(document, comparison_report, _page, form=form, out=out, short=short)
 
 
-def _profile(source: str, reading: ReadOptions, study: Study) -> WorkloadProfile:
+def _traffic(source: str, reading: ReadOptions, study: Study) -> tuple[WorkloadProfile, Requests | None]:
+    """The profile of a log, and its requests where it holds any."""
     from dataclasses import replace
 
     from autotune.traffic import read_traffic
+    from autotune.traffic.replayed import LEAST_REQUESTS, requests_of_log
     from costmodel.errors import InputError
 
     log = read_traffic(source, options=replace(reading, model=study.arch.name))
     if log.refusal is not None:
         raise InputError.single(source, f"cannot be compared on: {log.refusal}")
-    return log.profile()
+    single = log.columns is not None and log.columns.times_s.size >= LEAST_REQUESTS
+    return log.profile(), requests_of_log(source, log, study.workload.prefix_cache_hit_frac) if single else None
 
 
 def _page(document: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.operators import time_rows, where_from
 from autotune.comparison.probability_better import metric_p_better, p_better
 from autotune.comparison.robustness import robustness
+from autotune.comparison.simulated_requests import SimulatedRequests, simulated_requests
 from autotune.comparison.switching import switch_cost
 from autotune.comparison.value_and_gain import gain_over, served_within_limits, value_per_s
 from autotune.comparison.values import ComparedPlan, Comparison, MarginRow, MetricRow, SwitchCost
@@ -27,6 +28,7 @@ from autotune.tuning import BaselineResult, PlanResult, score_named, score_plan
 from costmodel.errors import InputError
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.plan.columns import Floats
+from costmodel.simulation.requests import Requests
 
 BEST = "best"
 
@@ -38,8 +40,9 @@ def compare(
     traffic: WorkloadProfile | None = None,
     *,
     source: str | None = None,
+    requests: Requests | None = None,
     scenarios: bool = True,
-) -> Comparison:
+) -> Comparison:  # one parameter for each thing that may be given
     """Put the plan in production beside a candidate.
 
     Args:
@@ -49,6 +52,8 @@ def compare(
             where none keeps every limit.
         traffic: replaces the study's workload (`with_traffic`).
         source: where the traffic came from, for the report.
+        requests: those of the traffic, one by one, where the study holds none itself: plans are judged by how many of
+            them keep the limits, simulated.
         scenarios: whether to look at other traffic and other loads as well (`Comparison.robustness`), most of the time.
 
     Raises:
@@ -57,6 +62,8 @@ def compare(
     """
     if traffic is not None:
         study = on_traffic(study, traffic)
+    requests = requests or study.workload.recorded  # traffic that is given replaces the study's own log
+    study = replace(study, workload=replace(study.workload, recorded=requests))
     study = in_place(study, pools=not study.workload.points)
     production = score_named(
         study, current, path="--current", missing="must name the plan in production, or give --current PLAN"
@@ -66,7 +73,12 @@ def compare(
     _scored_alike(study, proposed, "--candidate")
     before = _compared(study, production, reference=production.result)
     after = None if proposed is None else _compared(study, proposed, reference=production.result)
-    served = _served(study, before, after)
+    simulated: tuple[SimulatedRequests, ...] = ()
+    counted = None if requests is None else _counted(study, requests, before, after)
+    if counted is None:
+        served = _served(study, before, after)
+    else:
+        simulated, served = counted
     if served is not None and after is not None:
         before = replace(before, value_per_s=float(served[0].mean()))
         after = replace(after, value_per_s=float(served[1].mean()))
@@ -95,6 +107,7 @@ def compare(
         candidate=after,
         same_plan=same,
         p_better=p,
+        simulated=simulated,
         metrics=() if both is None else _metrics(study, *both),
         margins=() if both is None else _margins(study, *both),
         memory_bytes={} if both is None else _memory(*both),
@@ -165,6 +178,14 @@ def _served(study: Study, current: ComparedPlan, candidate: ComparedPlan | None)
         return None
     plans = (current.at_capacity, candidate.at_capacity)
     return served_within_limits(study, drawn_capacities(capacity_study(study), plans))
+
+
+def _counted(
+    study: Study, requests: Requests, current: ComparedPlan, candidate: ComparedPlan | None
+) -> tuple[tuple[SimulatedRequests, ...], Floats] | None:
+    """What the log's requests meet at both plans; None where one of them serves none, or no limit says what counts."""
+    plans = [side.result for side in (current, candidate) if side is not None and side.result is not None]
+    return simulated_requests(study, requests, plans) if len(plans) == 2 else None
 
 
 def _switch(

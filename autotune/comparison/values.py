@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from autotune.comparison.simulated_requests import SimulatedRequests
 from autotune.comparison.value_and_gain import Gain
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -213,6 +214,8 @@ class Comparison:
     candidate: ComparedPlan | None
     """None: no plan can be launched at all."""
     same_plan: bool
+    simulated: tuple[SimulatedRequests, ...]
+    """What the requests of a log meet at the current plan and at the candidate; empty: they were not simulated."""
     p_better: float
     """Probability that the candidate is better: limits first, then the ranked metric."""
     metrics: tuple[MetricRow, ...]

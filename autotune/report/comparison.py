@@ -15,6 +15,8 @@ from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.reach import KINDS
 from autotune.study import Study
 
+SIDES = ("current", "candidate")
+
 
 def comparison_document(found: Comparison) -> dict[str, Any]:
     """The whole comparison. Shares are 0 to 1, `_frac` differences are of the current plan's value."""
@@ -37,6 +39,11 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
             "next": _next(found),
             "current": side_document(found.current, study),
             "candidate": None if found.candidate is None else side_document(found.candidate, study),
+            **(
+                {}
+                if not found.simulated
+                else {"simulated": dict(zip(SIDES, map(asdict, found.simulated), strict=True))}
+            ),
             "metrics": [
                 _metric(row.name, row.current, row.candidate, row.better, row.p_better) for row in found.metrics
             ],

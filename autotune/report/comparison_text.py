@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.comparison.verdict import duration_words
+from autotune.report.comparison import SIDES
 from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_table
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES
@@ -13,7 +14,6 @@ from autotune.report.vocabulary.words import GIB, asked, gib, measure, percent, 
 from autotune.scoring.gpu_time import operator_words
 from autotune.text.numbers import number
 
-SIDES = ("current", "candidate")
 _SHOWN_FRAC = 0.005
 """Operators whose change is below this share of a request's GPU time are summed up in one row."""
 _SHOWN_BYTES = 5e6
@@ -34,7 +34,7 @@ def comparison_report(document: Mapping[str, Any]) -> Report:
     )
 
 
-BRIEF = ("metrics", "limits", "switch", "next")
+BRIEF = ("simulated", "metrics", "limits", "switch", "next")
 """Blocks that a terminal shows without --verbose."""
 
 
@@ -56,6 +56,8 @@ def headline(document: Mapping[str, Any]) -> str:
 def comparison_blocks(document: Mapping[str, Any]) -> list[Block]:
     """The parts in the order of a decision."""
     out: list[Block] = []
+    if "simulated" in document:
+        out.append(_simulated(document["simulated"]))
     if document["metrics"]:
         out += [_metrics(document), _margins(document["margins"]), _time(document), _memory(document["memory_bytes"])]
     if document["robustness"] is not None:
@@ -95,6 +97,20 @@ def _metrics(document: Mapping[str, Any]) -> Block:
         table=text_table(("metric", *SIDES, "difference", "P(better)"), rows),
         lines=(f"* ranked by; the candidate is better with probability {sure}, limits counted",),
     )
+
+
+def _simulated(found: Mapping[str, Any]) -> Block:
+    """The requests of the log, served one by one by both plans."""
+    rows = []
+    for side in SIDES:
+        share, latencies = found[side]["within_limits_frac"], found[side]["latencies_s"]
+        kept = f"{percent(share['value'])} ({percent(share['low'])} to {percent(share['high'])})"
+        cells = [number(1e3 * latencies[name][s]) for name in ("ttft", "tpot", "itl") for s in ("p95", "p99")]
+        rows.append((side, kept, *cells))
+    header = ("plan", "within limits", *(f"{n} {s} ms" for n in ("TTFT", "TPOT", "ITL") for s in ("p95", "p99")))
+    what = {found[side]["sampled"] or f"all {found[side]['requests']:,} requests" for side in SIDES}
+    line = f"Simulated: {' / '.join(sorted(what))}. Within limits: share of requests that keep all of them at once."
+    return Block(key="simulated", title="The log's requests", table=text_table(header, rows), lines=(line,))
 
 
 def _margins(margins: Sequence[Mapping[str, Any]]) -> Block:

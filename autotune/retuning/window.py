@@ -13,7 +13,8 @@ from autotune.study import Study
 from autotune.traffic import WorkloadProfile, profile_from_json, read_traffic
 from autotune.traffic.drift import traffic_drift
 from autotune.traffic.options import ReadOptions
-from autotune.traffic.read import AS_THEY_SAY
+from autotune.traffic.read import AS_THEY_SAY, TrafficLog
+from autotune.traffic.replayed import LEAST_REQUESTS, requests_of_log
 
 TIMEOUT_S = 30.0
 """Of an address, unless told otherwise."""
@@ -113,13 +114,24 @@ def read_window(
         fingerprint=log.fingerprint,
         document={**log.to_json(), "refusal": refusal, "warm_up_dropped_s": start - log.start_s},
         profile={} if profile is None else profile.to_json(),
-        study=study if profile is None else on_traffic(study, profile),
+        study=study if profile is None else _with_requests(on_traffic(study, profile), traffic, log, start),
     )
 
 
 def is_ahead(at_s: float, clock_s: float, end_s: float) -> bool:
     """Whether a time lies ahead of the clock and of the window's end as well: it was written under a wrong clock."""
     return at_s > max(clock_s, end_s) + CLOCK_SLACK_S
+
+
+def _with_requests(study: Study, traffic: str, log: TrafficLog, start_s: float) -> Study:
+    """The study with the window's requests, so that they are simulated one by one; as it is where it holds too few."""
+    columns = None if log.columns is None else log.columns.between(start_s, log.end_s)
+    if columns is None or columns.requests_each > 1.0 or columns.times_s.size < LEAST_REQUESTS:
+        return study
+    if columns.times_s[-1] <= columns.times_s[0]:
+        return study
+    held = requests_of_log(traffic, replace(log, columns=columns), study.workload.prefix_cache_hit_frac)
+    return replace(study, workload=replace(study.workload, recorded=held, traffic_digest=log.fingerprint))
 
 
 def compare_profiles(window: Window, reference: Mapping[str, Any] | None) -> Drift:

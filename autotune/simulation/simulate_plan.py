@@ -24,7 +24,9 @@ REQUESTS_OF_ONE = 4000
 """The same of a plan that is looked at alone."""
 LONG_LOG = 20_000
 """Requests of a log from which on a search simulates a sample of it."""
-LEAST_WARM_UP_S, MOST_WARM_UP_S = 10.0, 300.0
+LEAST_WARM_UP_S, MOST_WARM_UP_S = 5.0, 300.0
+WARM_UP_REQUESTS = 1.25
+"""Times that a request takes, of the warm-up of a window."""
 WARM_UP_FRAC = 0.2
 """Share of drawn requests that fill the servers first and are not counted."""
 
@@ -50,11 +52,11 @@ class Traffic:
         """A long log by windows that stand for it; anything else as it is.
 
         Args:
-            request_s: seconds that requests take, of most plans: twice that is each window's warm-up.
+            request_s: seconds that requests take, of most plans, which a window's warm-up is measured by.
         """
         if not self.recorded or len(self.requests) < LONG_LOG:
             return self
-        warm_up_s = min(max(2.0 * request_s, LEAST_WARM_UP_S), MOST_WARM_UP_S)
+        warm_up_s = min(max(WARM_UP_REQUESTS * request_s, LEAST_WARM_UP_S), MOST_WARM_UP_S)
         return replace(self, sample=sample_windows(self.requests, warm_up_s))
 
     def serve(self, model: ServerModel, *, timeline: bool = False) -> Simulated:

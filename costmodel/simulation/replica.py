@@ -13,7 +13,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, inf, sqrt
+from math import ceil, inf, nextafter, sqrt
 
 from costmodel.simulation.policies import Policy
 from costmodel.simulation.state import Cell, CellLimits, Lane, Request
@@ -128,7 +128,8 @@ class Replica:
             behind = min(behind, self._free_s)
         if min(event, behind) >= until_s:
             return False
-        lane.ready_s = event if event <= behind else max(behind, now) + 1e-9
+        later = max(behind, now)
+        lane.ready_s = event if event <= behind else max(later + 1e-9, nextafter(later, inf))
         return True
 
     def _arrive(self, now: float) -> None:

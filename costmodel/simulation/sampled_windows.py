@@ -21,12 +21,12 @@ from costmodel.simulation.served import percentile
 STRATA = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0)
 """Shares of the log's time, by load: the fullest, where percentiles are decided, are looked at most."""
 WINDOWS_OF_EACH = 4
-WINDOW_REQUESTS = 80
+WINDOW_REQUESTS = 40
 """Requests of a window, on average."""
-LEAST_WINDOW_S = 10.0
+LEAST_WINDOW_S = 5.0
 OUTPUT_WORK = 8.0
 """Work of an output token over a prompt token's, about: it orders the windows, and decides nothing else."""
-IDLE_S = 1e6
+IDLE_S = 1e4
 """Between two windows as they are simulated: whatever waits is served."""
 
 

@@ -1,0 +1,72 @@
+"""Two plans by the requests of a log, served one by one: how many keep the limits, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotune.scoring.joint_uncertainty import drawn_in_range, joint_draws
+from autotune.scoring.plan_result import PlanResult
+from autotune.simulation import goodput, queue_grows, recorded_traffic, request_bounds, simulate_plan
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic
+from autotune.study import Study
+from costmodel.plan.columns import Floats
+from costmodel.simulation.forecast import LATENCIES, Likely
+from costmodel.simulation.requests import Requests
+
+SHOWN = ("p50", "p95", "p99")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedRequests:
+    """What the requests of a log meet at one plan."""
+
+    requests: int
+    """Of the log."""
+    sampled: str
+    """What of them was simulated; empty: all."""
+    within_limits_frac: Likely
+    """Share that keeps every limit of a single request at once."""
+    within_limits_per_s: Likely
+    latencies_s: dict[str, dict[str, float]]
+    """Latency -> statistic -> seconds, as expected."""
+
+
+def simulated_requests(
+    study: Study, requests: Requests, plans: Sequence[PlanResult]
+) -> tuple[tuple[SimulatedRequests, ...], Floats] | None:
+    """Serve a log by plans of one kind of replica each: what its requests meet, and requests per second in the limits.
+
+    The second are draws of the calibration's errors, shape `(len(plans), draws)`, as those of `served_within_limits`.
+    None where the study limits no latency: then every request that is served is within the limits.
+    """
+    if not any(bound is not None for bound in request_bounds(study).values()):
+        return None
+    whole = recorded_traffic(requests)
+    sampled = whole.sampled(max(plan.metrics["e2e_s"] for plan in plans))
+    found = [_simulated(study, plan, sampled, whole) for plan in plans]
+    values, low, high = (
+        np.array([[getattr(one.within_limits_per_s, end)] for one in found]) for end in ("value", "low", "high")
+    )
+    drawn = joint_draws(study, plans).throughput_factor
+    served = np.clip(drawn_in_range(values, low, high, drawn), 0.0, np.maximum(high, whole.rate_per_s or 0.0))
+    return tuple(found), served
+
+
+def _simulated(study: Study, plan: PlanResult, traffic: Traffic, whole: Traffic) -> SimulatedRequests:
+    done = simulate_plan(study, plan, traffic)
+    if traffic.sample is not None and queue_grows(done.forecast.expected):
+        return _simulated(study, plan, whole, whole)
+    return SimulatedRequests(
+        requests=len(whole.requests),
+        sampled="" if traffic.sample is None else traffic.sample.words(),
+        within_limits_frac=done.forecast.attainment(**request_bounds(study)),
+        within_limits_per_s=goodput(study, traffic, done, gpus=1),
+        latencies_s=_latencies(done),
+    )
+
+
+def _latencies(done: PlanSimulation) -> dict[str, dict[str, float]]:
+    return {name: {s: done.forecast.latency(name, s).value for s in SHOWN} for name in LATENCIES}

@@ -1,0 +1,53 @@
+"""Two plans on a log: requests within the limits are counted one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autotune.comparison import compare
+from autotune.report.comparison import comparison_document
+from autotune.report.comparison_text import comparison_report
+from autotune.simulation import recorded_traffic, simulate_plan
+from autotune.traffic import read_traffic
+from autotune.traffic.replayed import requests_of_log
+from tests.tuning.brute import question
+
+TTFT_S, TPOT_S = 0.15, 0.009
+
+
+def test_requests_within_the_limits_are_counted(tmp_path: Path) -> None:
+    """What both plans are worth is the requests per second of the log that keep the limits, simulated."""
+    random = np.random.default_rng(8)
+    times = np.sort(np.concatenate([random.uniform(0.0, 60.0, 150), random.uniform(30.0, 32.0, 80)]))
+    rows = [f"{t:.3f},{random.integers(500, 2500)},{random.integers(20, 90)}" for t in times]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["timestamp,input_tokens,output_tokens", *rows]) + "\n")
+    study = question(
+        "llama-3.1-8b",
+        4,
+        workload={"isl": 1500, "osl": 55, "request_rate_per_s": 4.0},
+        constraints={"ttft_ms": 1e3 * TTFT_S, "tpot_ms": 1e3 * TPOT_S},
+    )
+    log = read_traffic(str(path))
+    requests = requests_of_log(str(path), log, 0.0)
+    found = compare(study, "R4/TP1", "TP4", traffic=log.profile(), requests=requests, scenarios=False)
+    assert len(found.simulated) == 2
+    for side, simulated in zip((found.current, found.candidate), found.simulated, strict=True):
+        assert side is not None
+        assert side.result is not None
+        done = simulate_plan(found.study, side.result, recorded_traffic(requests), with_range=False).forecast.expected
+        kept = (done.served.ttft_s <= TTFT_S) & (done.served.tpot_s <= TPOT_S)
+        assert simulated.within_limits_frac.value == pytest.approx(kept.mean())
+        assert simulated.within_limits_per_s.value == pytest.approx(kept.sum() / (times[-1] - times[0]), rel=1e-4)
+        low, high = simulated.within_limits_per_s.low, simulated.within_limits_per_s.high
+        assert low - 1e-9 <= side.value_per_s <= high + 1e-9
+    document = comparison_document(found)
+    assert document["simulated"]["current"]["requests"] == len(times)
+    assert any(block.key == "simulated" for block in comparison_report(document).blocks)
+    # without a limit on latencies every request that is served counts, as before
+    free = replace(study, constraints=type(study.constraints)())
+    assert not compare(free, "R4/TP1", "TP4", traffic=log.profile(), requests=requests, scenarios=False).simulated
