@@ -15,10 +15,9 @@ from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
 @click.option("--plan", help="Plan to draw, as a short or a full plan string. Default: the study's baseline.")
 @click.option(
     "--phase",
-    type=click.Choice(["prefill", "decode"]),
-    default="decode",
-    show_default=True,
-    help="One prompt in its chunks, or one token for every running sequence.",
+    type=click.Choice(["prefill", "decode", "both"]),
+    help="One prompt in its chunks, or one token for every running sequence; of a disaggregated plan also both, with "
+    "the KV transfer between the pools. Default: decode, of a disaggregated plan both.",
 )
 @click.option(
     "--format",
@@ -46,7 +45,7 @@ def dag(
     study: str,
     overrides: tuple[str, ...],
     plan: str | None,
-    phase: str,
+    phase: str | None,
     form: str,
     out: str | None,
     replicas: int,
@@ -63,6 +62,7 @@ def dag(
     autotune dag STUDY --collapse layer --format dot | dot -Tsvg > plan.svg
     autotune dag STUDY --phase prefill --format perfetto --out prefill.json
     autotune dag STUDY --plan "EP16/PP2/TP4/DP4" --format chakra --out traces/
+    autotune dag STUDY --plan "P8:TP8+D8:TP8" --phase both --format perfetto --out pools.json
 
     Exit code 3: the engine's rules forbid the plan (each is named); 2: the input is wrong.
     """
@@ -81,7 +81,7 @@ def dag(
         raise InputError.single("--collapse", "chakra writes a file per GPU: leave it out")
     loaded = load_study(Path(study), overrides)
     try:
-        with _working(f"drawing {phase}"):
+        with _working(f"drawing {phase or 'the plan'}"):
             graph = plan_graph(loaded, plan, phase, replicas, collapse)
     except InvalidPlanError as error:
         for violation in error.violations:

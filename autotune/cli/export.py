@@ -67,9 +67,10 @@ def export(
 
     vllm, sglang, trtllm: a script per node, host names as parameters. compose: Docker Compose, for a plan of one node.
     k8s: a Kustomize base, a Deployment or, where replicas span nodes, a LeaderWorkerSet. dynamo: a
-    DynamoGraphDeployment with vLLM. Every option is checked against the option list of the engine's version, and the
-    lengths and counts fit the memory model. A plan that the target, the engine or the version cannot express is an
-    error (exit code 2) that names the rule; exit code 3: no plan keeps every limit, name one with --plan.
+    DynamoGraphDeployment with vLLM. A disaggregated plan is written by vllm, sglang, trtllm and dynamo: both pools,
+    what joins them, and the front before them. Every option is checked against the option list of the engine's
+    version, and the lengths and counts fit the memory model. A plan that the target, the engine or the version cannot
+    express is an error (exit code 2) that names the rule; exit code 3: no plan keeps every limit, name one with --plan.
 
     \b
     autotune export studies/deepseek-v3-128xh200.toml --target vllm --out out/launch
@@ -80,11 +81,14 @@ def export(
     from autotune.files import OutFile
     from autotune.launch.export import choose_plan, make_export
     from autotune.launch.files import write_export
+    from autotune.launch.pools.files import pool_files
+    from autotune.launch.pools.make import make_pool_launch
     from autotune.launch.service import LaunchOptions
     from autotune.launch.targets.registry import find_target, target_files
     from autotune.report.launch import export_document, export_report
     from autotune.study.portable import portable_study
     from autotune.traffic.load import load_study
+    from costmodel.errors import InputError
 
     loaded, chosen = load_study(Path(study), overrides), find_target(target)
     result, said = choose_plan(loaded, chosen, plan)
@@ -92,14 +96,15 @@ def export(
         click.echo("error: no plan of the target's engine keeps every limit; name one with --plan", err=True)
         sys.exit(EXIT_INFEASIBLE)
     now = None if current is None else _current(loaded, current, variables)
-    launch = make_export(
-        loaded,
-        result,
-        asked=LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image),
-        assumptions=said,
-        usual_version=chosen.version,
-    )
-    files = target_files(chosen, launch, current=now)
+    asked = LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image)
+    if result.pools is not None:
+        if now is not None:
+            raise InputError.single("--from", "must not be given with a disaggregated plan")
+        both = make_pool_launch(loaded, result, asked=asked, assumptions=said, usual_version=chosen.version)
+        launch, files = both.joined, pool_files(both, result.pools, chosen)
+    else:
+        launch = make_export(loaded, result, asked=asked, assumptions=said, usual_version=chosen.version)
+        files = target_files(chosen, launch, current=now)
     files |= {name: OutFile(text=text) for name, text in portable_study(Path(study), overrides).items()}
     write_export(Path(out), files)
     document = export_document(launch, target=target, folder=out, files=sorted(files))

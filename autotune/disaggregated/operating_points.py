@@ -37,7 +37,7 @@ from costmodel.serving.load import Load
 _Role = TypeVar("_Role", PrefillPool, DecodePool)
 SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 """Of the most that a pool can take within the limits on latency: what it is tried at."""
-LOADS = 24
+LOADS = 14
 """Loads that a decode pool is tried at where the study fixes the requests in flight: from one sequence of a replica on
 in equal ratios, as the pair may settle at any of them."""
 BISECTIONS = 24

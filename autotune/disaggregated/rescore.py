@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from autotune.disaggregated.operating_points import (
     operating_points,
     pool_rows,
     settled,
+    transfer_link,
 )
 from autotune.disaggregated.plan_results import pair_results, pool_cluster
 from autotune.disaggregated.search import best_pair
@@ -21,7 +22,12 @@ from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
 from autotune.study import Study
 from costmodel.disaggregated.pairing import PairService
+from costmodel.disaggregated.pools import DecodePool, PrefillPool
+from costmodel.estimate.batch import PlanBatch
+from costmodel.hardware import Cluster
 from costmodel.plan.columns import Floats
+from costmodel.plan.layout import Layout
+from costmodel.step.pipeline_pass import Pass
 
 
 def rescored_pools(study: Study, plan: PlanResult) -> PlanResult:
@@ -80,3 +86,79 @@ def _rows(study: Study, plan: PlanResult) -> tuple[PoolRows, PoolRows]:
         for role, pool in zip(ROLES, pools, strict=True)
     )
     return first, second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSide:
+    """What a worker of one pool runs in a step."""
+
+    batch: PlanBatch
+    layout: Layout
+    cluster: Cluster
+    passes: Pass
+    count: float
+    """Passes that follow each other: chunks of a prompt, or micro-batches of a decode step."""
+    drafted: float
+    """What drafting makes of the step that verifies: 1 without."""
+    round_s: float | None
+    """Decoding: from one token of a sequence to its next, by the formulas."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolCosts:
+    """A disaggregated plan at its load, with what its steps are made of."""
+
+    prefill: PoolSide
+    decode: PoolSide
+    kv_bytes: float
+    """Cache of a prompt on the sending rank that holds most of it."""
+    transfer_s: float
+    """Of the slower side, start included, nothing hidden."""
+    handover_s: float
+    crosses: bool
+    """Whether the cache leaves the scale-up domain."""
+
+    def side(self, role: str) -> PoolSide:
+        """One pool, by role."""
+        return self.prefill if role == "prefill" else self.decode
+
+
+def pool_costs(study: Study, plan: PlanResult) -> PoolCosts:
+    """The steps of both pools of a plan, as its graph and its export need them."""
+    first, second = (Evaluator(rows, np.zeros(1, dtype=np.int64)).pool for rows in _rows(study, plan))
+    if not isinstance(first, PrefillPool) or not isinstance(second, DecodePool):
+        raise TypeError("pools must stand in the order of their roles")
+    outputs = max(study.workload.osl.mean - 1.0, 1.0)
+    decoding = np.array([max(plan.metrics["requests_per_s"] * outputs * plan.metrics["tpot_s"], 1.0)])
+    point = second.at(decoding)
+    layouts = [rows.layouts[0].layout for rows in _rows(study, plan)]
+    clusters = [rows.cluster for rows in _rows(study, plan)]
+    running = float(decoding[0]) / min(layouts[1].replicas, max(float(decoding[0]), 1.0))
+    slots = min(float(layouts[1].pp), running)
+    step, link = point.passes, transfer_link(study, clusters[0].gpu, clusters[1].gpu)
+    round_s = max(float(step.through_s[0]), slots * float(step.stage_s[0]))
+    start_s = float(second.start_s[0])
+    return PoolCosts(
+        prefill=PoolSide(
+            batch=first.batch,
+            layout=layouts[0],
+            cluster=clusters[0],
+            passes=first.lone,
+            count=float(first.chunks[0]),
+            drafted=1.0,
+            round_s=None,
+        ),
+        decode=PoolSide(
+            batch=second.batch,
+            layout=layouts[1],
+            cluster=clusters[1],
+            passes=step,
+            count=slots,
+            drafted=float(1.0 + second.load.draft_frac[0]),
+            round_s=round_s,
+        ),
+        kv_bytes=float(first.prompt_bytes[0]),
+        transfer_s=float(max(first.wire_s[0], second.wire_s[0])) + start_s,
+        handover_s=float(point.columns.entry_s[0]) - start_s,
+        crosses=not link.same_domain,
+    )

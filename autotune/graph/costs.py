@@ -11,6 +11,7 @@ from autotune.graph.layers import STEPS, Step
 from autotune.graph.values import COMMUNICATION, COMPUTE, Task
 from autotune.scoring.knob_grid import KnobGrid
 from costmodel.arch.arch import group_kind
+from costmodel.estimate.batch import PlanBatch
 from costmodel.plan.columns import Floats
 from costmodel.step.operators import Operator
 from costmodel.step.pipeline_pass import Pass
@@ -49,8 +50,6 @@ def phase_costs(rows: KnobGrid, concurrency: float, phase: str) -> PhaseCosts:
     """Costs of `phase` for the one plan in `rows` with so many requests in flight over all replicas."""
     state = rows.steady(np.array([concurrency]))
     whole = state.prefill if phase == "prefill" else state.decode
-    work = whole.work
-    step = rows.batch.step(work, record=True)
     # drafting lengthens a decode step by a share of it
     factor = (
         1.0
@@ -59,7 +58,16 @@ def phase_costs(rows: KnobGrid, concurrency: float, phase: str) -> PhaseCosts:
     )
     # a share of a micro-batch comes from requests over replicas that do not divide: it takes a pass of its own
     count = _one(state.prefill_chunks if phase == "prefill" else state.micro_batches)
-    decoding = phase == "decode"
+    round_s = _one(state.round_s) if phase == "decode" else None
+    return pass_costs(rows.batch, whole, decoding=phase == "decode", count=count, drafted=factor, round_s=round_s)
+
+
+def pass_costs(
+    batch: PlanBatch, whole: Pass, *, decoding: bool, count: float, drafted: float, round_s: float | None
+) -> PhaseCosts:
+    """Costs of a step of `count` passes like `whole`, of the one plan in `batch`; fields as those of `PhaseCosts`."""
+    work, factor = whole.work, drafted
+    step = batch.step(work, record=True)
     return PhaseCosts(
         steps=_steps(step.operators or [], factor),
         host_s=_one(whole.host_s) * factor,
@@ -70,7 +78,7 @@ def phase_costs(rows: KnobGrid, concurrency: float, phase: str) -> PhaseCosts:
         tokens=_one(work.decode_sequences if decoding else work.prefill_tokens),
         context=_one(work.decode_context if decoding else work.prefill_context),
         each=_one(work.decode_tokens) if decoding else 1.0,
-        round_s=_one(state.round_s) if decoding else None,
+        round_s=round_s,
         whole=whole,
         drafted=factor,
     )

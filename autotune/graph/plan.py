@@ -6,6 +6,7 @@ from autotune.engines import ENGINES
 from autotune.graph.build import build
 from autotune.graph.collapse import collapsed
 from autotune.graph.costs import PhaseCosts, phase_costs
+from autotune.graph.pool_plan import BOTH, pool_graph
 from autotune.graph.schedule import list_schedule
 from autotune.graph.values import COLLAPSES, PHASES, InvalidPlanError, PlanGraph
 from autotune.scoring.knob_grid import KnobGrid, Variant
@@ -23,7 +24,7 @@ PATIENT_NODES = 400_000
 def plan_graph(
     study: Study,
     plan: str | None = None,
-    phase: str = "decode",
+    phase: str | None = None,
     replicas: int = 1,
     collapse: str | None = None,
     *,
@@ -35,7 +36,8 @@ def plan_graph(
         study: from `load_study`.
         plan: a plan string; None is the study's baseline with its knobs.
         phase: `prefill` (one prompt of mean length, alone in its replica) or `decode` (one token for every
-            running sequence).
+            running sequence); of a disaggregated plan also `both`, with the KV transfer between the pools. None:
+            `decode`, of a disaggregated plan `both`.
         replicas: how many of the plan's replicas to draw; they are identical and share nothing.
         collapse: `rank` joins the ranks of a stage, `layer` the operators of a layer as well; None: neither.
         micro_batches: of the step; None: as many as the plan runs, or fewer where the graph would become too large.
@@ -48,7 +50,10 @@ def plan_graph(
     if scored.result is None:
         raise InvalidPlanError(scored.text, scored.resolution.violations)
     if scored.result.pools is not None:
-        raise InputError.single("plan", "a disaggregated plan has two graphs: draw each pool's plan on its own GPUs")
+        return pool_graph(
+            study, scored, scored.result, phase or BOTH, collapse, micro_batches=micro_batches, replicas=replicas
+        )
+    phase = phase or "decode"
     _check(scored.result, phase, replicas, collapse, micro_batches)
     return _graph(study, scored.result, scored, phase, replicas, collapse, micro_batches)
 

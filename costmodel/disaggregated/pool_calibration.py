@@ -8,7 +8,7 @@ deployments, GPUs, models and engines that were left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -52,6 +52,9 @@ class PoolCalibration:
 
     decode_log: Floats
     """Shape `(len(DECODE_FEATURES),)`."""
+    crossing_engines: tuple[str, ...]
+    """Engines whose decode workers were measured over several scale-up domains: what `crosses_domains` says is theirs,
+    as each has an exchange of its own there; of others the formula stands."""
     prefill_log: float
     """Of a full prefill pass, whatever the layout."""
     handover_s: float
@@ -72,6 +75,7 @@ class PoolCalibration:
         """Of the data file's content."""
         return cls(
             decode_log=np.array([document["decode_log"][name] for name in DECODE_FEATURES]),
+            crossing_engines=tuple(document["crossing_engines"]),
             prefill_log=document["prefill_log"],
             handover_s=document["handover_s"],
             opening_queue=document["opening_queue"],
@@ -92,14 +96,18 @@ def pool_calibration() -> PoolCalibration:
     return PoolCalibration.read(json.loads((DATA / FILE).read_text(encoding="utf-8")))
 
 
-def decode_features(batch: PlanBatch, sequences_per_rank: Floats) -> Floats:
-    """Features of decode steps, shape `(len(DECODE_FEATURES), num_plans)`."""
+def decode_features(batch: PlanBatch, sequences_per_rank: Floats, crossing: Collection[str] | None = None) -> Floats:
+    """Features of decode steps, shape `(len(DECODE_FEATURES), num_plans)`.
+
+    `crossing`: engines that `crosses_domains` is marked of; None: all.
+    """
     layout, domains = batch.layout, batch.placement.stage_domains
+    measured = _by_cell(batch, lambda cell: float(crossing is None or cell[2].calibration in crossing))
     dp, by_expert = layout.attn_dp > 1.0, layout.moe_ep > 1.0
     size = np.broadcast_shapes(dp.shape, sequences_per_rank.shape, domains.shape)
     log = np.log(np.maximum(sequences_per_rank, 1.0) / USUAL_BATCH) / np.log(USUAL_BATCH)
     log = np.minimum(log, MOST_BATCH_LOG)
-    rows = (1.0, ~dp & ~by_expert, ~dp & by_expert, domains > 1.0, log * dp, log * ~dp)
+    rows = (1.0, ~dp & ~by_expert, ~dp & by_expert, (domains > 1.0) * measured, log * dp, log * ~dp)
     return np.stack([np.broadcast_to(np.asarray(row, dtype=np.float64), size) for row in rows])
 
 
@@ -156,7 +164,7 @@ class PoolFactors:
         """A decode step over the formula's."""
         if not self.applies:
             return np.ones(1)
-        phi = decode_features(batch, sequences_per_rank)
+        phi = decode_features(batch, sequences_per_rank, self.calibration.crossing_engines)
         return np.exp(np.asarray(sum(w * row for w, row in zip(self.calibration.decode_log, phi, strict=True))))
 
 

@@ -49,12 +49,6 @@ def test_drafted_tokens_are_drawn() -> None:
     assert flops[1] > 2.0 * flops[0]
 
 
-def test_two_pools_are_two_graphs() -> None:
-    """A disaggregated plan is not drawn as if its decode pool were all of it."""
-    with pytest.raises(InputError, match="a disaggregated plan has two graphs"):
-        plan_graph(study(REFERENCE), "P64:TP4+D64:TP4")
-
-
 def test_flops_of_a_dense_prompt() -> None:
     """Kernels of all ranks do 2 FLOPs per token and weight of a layer: the model's parameters come back."""
     isl = 1024

@@ -221,7 +221,7 @@ def test_a_plan_of_another_engine_is_not_the_targets(plan: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (("--target", "vllm", "--plan", POOLED), "one_kind_of_replica"),
+        (("--target", "compose", "--plan", POOLED), "pools: compose is not written for two pools"),
         (("--target", "compose"), "one_node"),
         (("--target", "vllm", "--plan", "R1/PP4/TP8/DP4/EP32", "--hybrid-lb"), "dp_rank_nodes"),
         (("--target", "dynamo", "--hybrid-lb"), "dynamo_hybrid_lb"),

@@ -93,8 +93,13 @@ PHYSICS: tuple[Change, ...] = (
     *changes_of(
         "costmodel/disaggregated/pools.py",
         ("(1.0 + self.length_cv2)", "(1.0 - self.length_cv2)"),
-        ("JOIN_STEPS = 1.0", "JOIN_STEPS = 0.5"),
-        ("own = lone + utilisation * (full - lone)", "own = lone"),
+        ("self.factors.handover_steps * round_s", "round_s"),
+        ("own = lone / (1.0 - utilisation * (1.0 - lone / full))", "own = lone"),
+    ),
+    *changes_of(
+        "costmodel/disaggregated/closed_loop.py",
+        ("middle + rate * before_s > concurrency", "middle > concurrency"),
+        ("(held > slots)", "(held > 2.0 * slots)"),
     ),
     *changes_of(
         "costmodel/disaggregated/pairing.py",

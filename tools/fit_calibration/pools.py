@@ -126,7 +126,8 @@ class PoolFit:
         self.log = np.log(self.tpot / alone.at(decoding).columns.latency_s)
         layout = self.decode.batch.layout
         self.phi = decode_features(self.decode.batch, decoding / layout.replicas / layout.attn_dp).T
-        self.engines = tuple(sorted({r.prefill.engine.calibration for r in runs}))
+        self.of_engine = [r.prefill.engine.calibration for r in runs]
+        self.engines = tuple(sorted(set(self.of_engine)))
         self.names = (
             *("handover_s", "opening_queue", "prefill_log"),
             *(f"{f.name} {engine}" for engine in self.engines for f in fields(EngineFit)),
@@ -164,6 +165,7 @@ class PoolFit:
 
     def _calibration(self, decode: Floats, values: Floats, chosen: Bools) -> PoolCalibration:
         at = dict(zip(self.names, values.tolist(), strict=True))
+        crosses = chosen & (self.phi[:, DECODE_FEATURES.index("crosses_domains")] > 0.0)
         seen = {r.prefill.engine.calibration for r, c in zip(self.runs, chosen, strict=True) if c}
         engines = {
             e: EngineFit(**{f.name: at[f"{f.name} {e}"] for f in fields(EngineFit)}) for e in self.engines if e in seen
@@ -173,6 +175,7 @@ class PoolFit:
         )
         return PoolCalibration(
             decode_log=decode,
+            crossing_engines=tuple(sorted({e for e, c in zip(self.of_engine, crosses, strict=True) if c})),
             prefill_log=at["prefill_log"],
             handover_s=at["handover_s"],
             opening_queue=at["opening_queue"],
@@ -278,6 +281,7 @@ def _document(runs: Sequence[PoolRun], found: PoolCalibration, spread: dict[str,
     return {
         "about": {"source": SOURCE, "runs": len(runs), "deployments": len({r.deployment for r in runs})},
         "decode_log": _rounded(dict(zip(DECODE_FEATURES, found.decode_log.tolist(), strict=True))),
+        "crossing_engines": list(found.crossing_engines),
         "prefill_log": round(found.prefill_log, 4),
         "handover_s": round(found.handover_s, 4),
         "opening_queue": round(found.opening_queue, 4),

@@ -1,0 +1,104 @@
+"""What makes servers of an engine a pool that prefills or one that decodes: options, files and the front.
+
+Read in vLLM's docs/features/nixl_connector_usage.md, SGLang 0.5.23 (srt/arg_groups) with sglang-router 0.3.2, and
+TensorRT-LLM's docs/source/features/disagg-serving.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from autotune.engines.command_line import Arg, CommandLine, NodeHost
+from autotune.engines.options import OptionList
+from autotune.space.pool_plan import ROLES
+from costmodel.errors import InputError
+
+PREFILL = ROLES[0]
+SIDE_CHANNEL_PORT = 5600
+"""Of vLLM's NIXL connector; a server takes one port from it on for each data-parallel rank."""
+BOOTSTRAP_PORT = 8998
+"""At which SGLang's prefill servers tell decode servers where a prompt's cache lies."""
+FRONT_PORT = 8100
+KV_ROLES = dict(zip(ROLES, ("kv_producer", "kv_consumer"), strict=True))
+
+
+def pool_argv(options: OptionList, role: str, argv: Sequence[Arg], index: int) -> tuple[Arg, ...]:
+    """A server's command as one of its pool; `index` is its place among the servers of its node.
+
+    Raises:
+        InputError: the engine's version has no option for it.
+    """
+    line = CommandLine(options)
+    line.argv = list(argv)
+    if options.engine == "vllm":
+        config = {"kv_connector": "NixlConnector", "kv_role": KV_ROLES[role], "kv_load_failure_policy": "fail"}
+        line.value("kv_transfer_config", json.dumps(config, separators=(",", ":")))
+    elif options.engine == "sglang":
+        line.value("disaggregation_mode", role)
+        line.value("disaggregation_transfer_backend", "nixl")
+        if role == PREFILL:
+            line.value("disaggregation_bootstrap_port", BOOTSTRAP_PORT + index)
+    return line.done()
+
+
+def side_channel(argv: Sequence[Arg], node: int, index: int, ranks: int) -> tuple[Arg, ...]:
+    """A vLLM command with where its NIXL side channel listens, which only the node's own address can say."""
+    port = SIDE_CHANNEL_PORT + index * max(ranks, 1)
+    host = NodeHost(node=node, scheme="VLLM_NIXL_SIDE_CHANNEL_HOST=")
+    return ("env", host, f"VLLM_NIXL_SIDE_CHANNEL_PORT={port}", *argv)
+
+
+def pool_config(options: OptionList, role: str, content: dict[str, Any], longest_prompt: int) -> dict[str, Any]:
+    """A configuration file of TensorRT-LLM as one of its pool's.
+
+    Raises:
+        InputError: the engine's version has no field for it.
+    """
+    options.require("cache_transceiver_config", in_file=True)
+    out = {**content, "cache_transceiver_config": {"backend": "NIXL", "max_tokens_in_buffer": longest_prompt}}
+    if role == PREFILL:
+        options.require("disable_overlap_scheduler", in_file=True)
+        out["disable_overlap_scheduler"] = True
+    return out
+
+
+def front_argv(engine: str, prefill: Sequence[NodeHost], decode: Sequence[NodeHost]) -> tuple[Arg, ...]:
+    """What spreads requests over both pools; of TensorRT-LLM it reads a file that names them (`front_config`)."""
+    if engine == "sglang":
+        out: list[Arg] = ["python3", "-m", "sglang_router.launch_router", "--pd-disaggregation"]
+        ports = bootstrap_ports(prefill)
+        for host, port in zip(prefill, ports, strict=True):
+            out += ["--prefill", host, str(port)]
+        for host in decode:
+            out += ["--decode", host]
+        return (*out, "--host", "0.0.0.0", "--port", str(FRONT_PORT))  # noqa: S104 - a front answers on every address
+    if engine == "vllm":
+        out = ["python3", "tests/v1/kv_connector/nixl_integration/toy_proxy_server.py", "--port", str(FRONT_PORT)]
+        for name, hosts in (("prefiller", prefill), ("decoder", decode)):
+            out += [f"--{name}-hosts", *(NodeHost(node=h.node) for h in hosts)]
+            out += [f"--{name}-ports", *(str(h.port) for h in hosts)]
+        return tuple(out)
+    raise InputError.single("--target", f"disaggregated_front: none is written for {engine}")
+
+
+def bootstrap_ports(prefill: Sequence[NodeHost]) -> list[int]:
+    """Of each prefill server: one apart for each on the same node."""
+    seen: dict[int, int] = {}
+    out = []
+    for host in prefill:
+        out.append(BOOTSTRAP_PORT + seen.get(host.node, 0))
+        seen[host.node] = seen.get(host.node, 0) + 1
+    return out
+
+
+def front_config(prefill: Sequence[str], decode: Sequence[str]) -> dict[str, Any]:
+    """What TensorRT-LLM's front reads; servers as HOST:PORT."""
+    return {
+        "hostname": "0.0.0.0",  # noqa: S104 - a front answers on every address
+        "port": FRONT_PORT,
+        "backend": "pytorch",
+        "context_servers": {"num_instances": len(prefill), "urls": list(prefill)},
+        "generation_servers": {"num_instances": len(decode), "urls": list(decode)},
+    }

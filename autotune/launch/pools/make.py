@@ -1,0 +1,236 @@
+"""A disaggregated plan as the processes of both pools: two launch plans, joined into one whose nodes they share out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+
+from autotune.engines import ENGINES
+from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost
+from autotune.engines.options import OptionList
+from autotune.engines.service import BenchLoad
+from autotune.launch.plan import LaunchPlan, NodeProcess, Replica
+from autotune.launch.pools.connect import FRONT_PORT, front_argv, pool_argv, pool_config, side_channel
+from autotune.launch.replicas import launch_plan
+from autotune.launch.service import LaunchOptions, make_service
+from autotune.space import format_plan
+from autotune.space.pool_plan import ROLES, PoolPlan, Pools
+from autotune.study import Study, on_cluster
+from autotune.tuning import PlanResult, score_plan
+from costmodel.errors import InputError
+from costmodel.hardware import Cluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLaunch:
+    """The processes of a disaggregated plan."""
+
+    pools: Mapping[str, LaunchPlan]
+    """By role, each with nodes of its own and the options that make it a pool."""
+    joined: LaunchPlan
+    """All processes with names, nodes, GPUs and ports of the whole, and the front as its router."""
+
+
+def make_pool_launch(
+    study: Study, plan: PlanResult, *, asked: LaunchOptions, assumptions: tuple[str, ...], usual_version: str | None
+) -> PoolLaunch:
+    """The processes of a disaggregated plan; arguments as those of `make_export`.
+
+    Raises:
+        InputError: what the engine or its version cannot express, by the name of the rule; pools that share a node
+            without fitting it together.
+    """
+    pools = plan.pools
+    if pools is None:
+        raise ValueError(f"plan must be disaggregated, got {plan.plan}")
+    version = asked.version or (study.engine_version if study.engine == plan.engine else None)
+    options, assumed = ENGINES[plan.engine].choose_version(version or usual_version)
+    asked = replace(asked, version=version or usual_version)
+    sides = {role: _side(study, plan, role, getattr(pools, role), options, asked) for role in ROLES}
+    _check_nodes(pools, {role: side.service.cluster for role, side in sides.items()})
+    joined = _joined(study, plan, sides, options)
+    said = tuple(dict.fromkeys((*assumptions, *assumed, *joined.assumptions)))
+    return PoolLaunch(pools=sides, joined=replace(joined, assumptions=said))
+
+
+def _side(
+    study: Study, plan: PlanResult, role: str, pool: PoolPlan, options: OptionList, asked: LaunchOptions
+) -> LaunchPlan:
+    """One pool by itself: its layout as a plan of its own GPUs, started with the pool's limits."""
+    own = next(c for c in (study.cluster, *study.axes.other_gpus) if c.gpu.name == pool.gpu)
+    alone = on_cluster(study, replace(own, gpus=pool.gpus))
+    alone = replace(alone, axes=replace(alone.axes, disaggregated="off", other_gpus=()), baseline=None)
+    scored = score_plan(
+        alone,
+        format_plan(pool.layout, plan.engine),
+        concurrency=max(round(pool.in_flight), 1),
+        batched_tokens=pool.max_num_batched_tokens,
+        weight_dtype=plan.knobs.weight_dtype,
+        kv_dtype=plan.knobs.kv_dtype,
+        path=f"--plan, {role} pool",
+    )
+    if scored.result is None:
+        broken = "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations)
+        raise InputError.single("--plan", f"{role} pool: {broken}")
+    service = make_service(alone, scored.result, options, asked)
+    seats = pool.max_num_seqs
+    if role == "prefill":
+        # a full pass, and a prompt whose cache is still on its way: a tight limit lets prompts wait for nothing
+        seats = max(seats, 1 + ceil(pool.max_num_batched_tokens / study.workload.isl.min))
+    budget = max(pool.max_num_batched_tokens, seats)
+    limits = replace(service.limits, max_num_seqs=seats, max_num_batched_tokens=budget)
+    made = launch_plan(replace(service, limits=limits), options)
+    longest = study.workload.longest_prompt
+    files = {name: pool_config(options, role, dict(content), longest) for name, content in made.files.items()}
+    replicas = tuple(_connected(made, replica, role, options) for replica in made.replicas)
+    return replace(made, replicas=replicas, files=files, router=None)
+
+
+def _connected(plan: LaunchPlan, replica: Replica, role: str, options: OptionList) -> Replica:
+    index = sum(other.nodes[0] == replica.nodes[0] for other in plan.replicas[: replica.index])
+    processes = tuple(replace(p, argv=pool_argv(options, role, p.argv, index)) for p in replica.processes)
+    return replace(replica, processes=processes)
+
+
+def _check_nodes(pools: Pools, clusters: Mapping[str, Cluster]) -> None:
+    nodes = {role: cluster.gpus_per_node for role, cluster in clusters.items()}
+    whole = all(getattr(pools, role).gpus % nodes[role] == 0 for role in ROLES)
+    one = nodes["prefill"] == nodes["decode"] and pools.prefill.gpus + pools.decode.gpus <= nodes["prefill"]
+    if not whole and not (one and pools.prefill.gpu == pools.decode.gpu):
+        raise InputError.single(
+            "--plan",
+            f"pool_nodes: pools must fill whole nodes of {nodes['prefill']} GPUs, or fit one together, got "
+            f"{pools.prefill.gpus} and {pools.decode.gpus} GPUs; see disaggregation.pool_gpus_multiple_of",
+        )
+
+
+def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan], options: OptionList) -> LaunchPlan:
+    first, second = (sides[role] for role in ROLES)
+    shares = first.service.cluster.gpus % first.gpus_per_node != 0
+    moves = {
+        "prefill": _Move(role="prefill", nodes=0, gpus=0, ports=0, replicas=0),
+        "decode": _Move(
+            role="decode",
+            nodes=0 if shares else len(first.nodes),
+            gpus=first.service.cluster.gpus if shares else 0,
+            ports=PORTS_APART if shares else 0,
+            replicas=len(first.replicas),
+        ),
+    }
+    replicas = tuple(_moved(r, moves[role], sides[role]) for role in ROLES for r in sides[role].replicas)
+    heads = {
+        role: [
+            NodeHost(node=r.head.node, port=r.head.http_port, scheme="http://")
+            for r in replicas
+            if r.head.name.startswith(role)
+        ]
+        for role in ROLES
+    }
+    engine = plan.engine
+    front = (
+        (*options.command.split()[:1], "disaggregated", "-c", FilePath(name=FRONT_FILE))
+        if engine == "trtllm"
+        else front_argv(engine, heads["prefill"], heads["decode"])
+    )
+    router = NodeProcess(
+        name="front",
+        replica=0,
+        node=replicas[0].head.node,
+        node_rank=0,
+        role="router",
+        gpus=(),
+        argv=front,
+        http_port=FRONT_PORT,
+    )
+    count = len(first.nodes) if shares else len(first.nodes) + len(second.nodes)
+    service = replace(second.service, plan=plan.plan, knobs=plan.knobs, load=_load(study, plan))
+    return replace(
+        second,
+        service=service,
+        nodes=tuple(f"NODE_{i}" for i in range(count)),
+        replicas=replicas,
+        router=router,
+        files={f"{role}-{name}": content for role in ROLES for name, content in sides[role].files.items()},
+        assumptions=tuple(f"{role} pool: {text}" for role in ROLES for text in sides[role].assumptions),
+    )
+
+
+PORTS_APART = 200
+"""Between the ports of pools that share a node."""
+FRONT_FILE = "disagg_config.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Move:
+    """How a pool's processes move when they become part of the whole."""
+
+    role: str
+    nodes: int
+    gpus: int
+    ports: int
+    replicas: int
+
+
+def _moved(replica: Replica, move: _Move, plan: LaunchPlan) -> Replica:
+    def argument(arg: Arg) -> Arg:
+        if isinstance(arg, NodeHost):
+            return replace(arg, node=arg.node + move.nodes, port=None if arg.port is None else arg.port + move.ports)
+        if isinstance(arg, HostSlots):
+            return replace(arg, nodes=tuple(n + move.nodes for n in arg.nodes))
+        return FilePath(name=f"{move.role}-{arg.name}") if isinstance(arg, FilePath) else arg
+
+    processes = []
+    for p in replica.processes:
+        argv = [argument(a) for a in p.argv]
+        port = None if p.http_port is None else p.http_port + move.ports
+        if p.http_port is not None and move.ports:
+            argv = [str(port) if a == str(p.http_port) else a for a in argv]
+        gpus = tuple(g + move.gpus for g in p.gpus)
+        env = dict(p.env)
+        if move.gpus or "CUDA_VISIBLE_DEVICES" in env or len(gpus) < plan.gpus_per_node:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        index = sum(other.nodes[0] == replica.nodes[0] for other in plan.replicas[: replica.index])
+        if plan.service.engine == "vllm":
+            channel = index + (len(plan.replicas) if move.ports else 0)
+            argv = list(side_channel(argv, p.node + move.nodes, channel, plan.service.layout.attn_dp))
+            env |= {"UCX_TLS": "all", "UCX_NET_DEVICES": "all"}
+        if plan.service.engine == "trtllm":
+            env |= {"TRTLLM_NIXL_KVCACHE_BACKEND": "UCX", "TRTLLM_ENABLE_KVCACHE_RECEIVE_PARALLEL": "1"}
+        processes.append(
+            replace(
+                p,
+                name=f"{move.role}-{p.name}",
+                replica=p.replica + move.replicas,
+                node=p.node + move.nodes,
+                gpus=gpus,
+                argv=tuple(argv),
+                env=env,
+                http_port=port,
+                other_ports=tuple(q + move.ports for q in p.other_ports),
+            )
+        )
+    return replace(
+        replica,
+        index=replica.index + move.replicas,
+        nodes=tuple(n + move.nodes for n in replica.nodes),
+        processes=tuple(processes),
+        ranks=tuple(replace(r, node=r.node + move.nodes, gpu=r.gpu + move.gpus) for r in replica.ranks),
+    )
+
+
+def _load(study: Study, plan: PlanResult) -> BenchLoad:
+    """The study's workload at the plan's operating point."""
+    work, metrics = study.workload, plan.metrics
+    return BenchLoad(
+        isl=(work.isl.min, work.isl.max),
+        osl=(work.osl.min, work.osl.max),
+        concurrency=plan.knobs.concurrency,
+        request_rate_per_s=work.request_rate_per_s,
+        prefix_hit_frac=work.prefix_cache_hit_frac,
+        requests_per_s=metrics["requests_per_s"],
+        ttft_s=metrics["ttft_s"],
+        ttft_steady_s=metrics["ttft_s"],
+        tpot_s=metrics["tpot_s"],
+        output_tokens_per_s=metrics["output_tokens_per_s"],
+    )
