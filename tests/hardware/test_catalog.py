@@ -80,11 +80,11 @@ def test_tables() -> None:
 @pytest.mark.parametrize("more", [{}, {"name": "h200 with less memory"}])
 def test_a_changed_gpu_is_measured_as_what_it_was(more: dict[str, str]) -> None:
     """Whatever it is called, its errors are those of the GPU whose figures it changes; one of its own has none."""
-    arch, h200, vllm = load_model("llama-3.1-8b"), load_gpu("h200"), traits_by_name()["vllm"]
+    arch, h200, vllm = load_model("gpt-oss-120b"), load_gpu("h200"), traits_by_name()["vllm"]
     changed = gpu_from_table({"base": "h200", "hbm_gib": 96.0, **more}, "$.cluster.gpu")
     own = gpu_from_table({**TABLE, "generation": h200.generation}, "$.cluster.gpu")
     assert (changed.base, own.base, h200.base) == (h200.name, None, None)
-    of_type = {gpu.name: residual_columns([(arch, gpu, vllm, None)]).tpot for gpu in (h200, changed, own)}
+    of_type = {gpu.name: residual_columns([(arch, gpu, vllm, "0.18.0")]).tpot for gpu in (h200, changed, own)}
     assert of_type[changed.name].mean.tolist() == of_type[h200.name].mean.tolist()
     assert of_type[own.name].mean.tolist() != of_type[h200.name].mean.tolist()
     assert len(not_measured(arch, own, vllm)) == len(not_measured(arch, changed, vllm)) + 1

@@ -20,8 +20,16 @@ from tools.fit_calibration.taught import TaughtScore
 
 WAITING = 0.1
 INSIDE = 0.8
-JUDGED_BY = {"cell": "deployment", "gpu": "gpu", "version": "version", "model": "model"}
-"""The split that shows what lies so far from what was measured: it sets the width, and is the error to expect."""
+SHOWN_BY = {"cell": "deployment", "gpu": "gpu", "version": "version", "model": "model"}
+"""The split whose runs of a reach show the error to expect of it."""
+WIDTHS_BY = {
+    "cell": ("deployment",),
+    "gpu": ("gpu",),
+    "version": ("version", "newest version", "gpu", "gpu and version"),
+    "model": ("model", "precision"),
+}
+"""The splits whose runs of a reach set its width. Where more than a version or a model is new the errors are larger,
+and an answer cannot tell: its width is that of all such runs together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +60,7 @@ def cross_validate(
     out = {}
     for name, folds in splits_of(fit.runs).items():
         out[name] = tuple(
-            _judge(fit, fold, parameters, residuals, taught if name == JUDGED_BY["model"] else None) for fold in folds
+            _judge(fit, fold, parameters, residuals, taught if name == SHOWN_BY["model"] else None) for fold in folds
         )
         print(name, flush=True)  # noqa: T201  # a long-running development tool
     return out
@@ -86,28 +94,28 @@ class Widths:
     """Factors on the standard deviations that make intervals hold what they say.
 
     Errors have longer tails than a normal distribution, and misses are shared by what is new. A factor for each target
-    and reach, from the split that shows that reach, brings p10 and p90 to where 80 % lie between them.
+    and reach, from the splits that show that reach, brings p10 and p90 to where 80 % lie between them.
     """
 
     def __init__(self, runs: Sequence[Run], judged: Mapping[str, Sequence[Judged]]) -> None:
-        self._far: dict[tuple[str, str], Floats] = {}
+        self._far: dict[tuple[str, str], tuple[Ints, Floats]] = {}
         measured = {t: np.array([getattr(r, f"{t}_s") for r in runs]) for t in TARGETS}
-        for reach, split in JUDGED_BY.items():
+        for reach, splits in WIDTHS_BY.items():
+            parts = [part for split in splits for part in judged[split]]
             for target in TARGETS:
-                far = np.full(len(runs), np.nan)
-                for part in judged[split]:
+                rows, far = [], []
+                for part in parts:
                     here = part.reach == reach
-                    rows = part.test[here]
-                    error = np.log(measured[target][rows] / part.predicted[target][here])
-                    far[rows] = np.abs(error) / (Z90 * part.log_sd[target][here])
-                self._far[target, reach] = far
+                    rows.append(part.test[here])
+                    error = np.log(measured[target][rows[-1]] / part.predicted[target][here])
+                    far.append(np.abs(error) / (Z90 * part.log_sd[target][here]))
+                self._far[target, reach] = np.concatenate(rows), np.concatenate(far)
 
     def of(self, target: str, reach: str, left_out: Ints | None = None) -> float:
         """The factor; without the runs `left_out`, whose own intervals are to be scored."""
-        far = self._far[target, reach].copy()
-        if left_out is not None:
-            far[left_out] = np.nan
-        return float(np.nanquantile(far, INSIDE))
+        rows, far = self._far[target, reach]
+        counted = far if left_out is None else far[~np.isin(rows, left_out)]
+        return float(np.nanquantile(counted, INSIDE))
 
 
 def score(
@@ -164,7 +172,7 @@ def expected_errors(
     for reach in REACHES:
         out[reach] = {}
         for target in TARGETS:
-            found = score(runs, judged[JUDGED_BY[reach]], widths, target, reach)
+            found = score(runs, judged[SHOWN_BY[reach]], widths, target, reach)
             out[reach] |= {
                 f"{target}_mean": found["mape"],
                 f"{target}_median": found["median"],

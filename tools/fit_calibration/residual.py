@@ -32,16 +32,15 @@ Key = tuple[str, ...]
 
 ALL = tuple(range(len(FEATURES)))
 LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
-    "engine model precision": {"tpot": (0,), "ttft": (0,)},
-    "engine model precision version": {"tpot": (0, 1), "ttft": (0, 1, 3)},
+    "engine model precision": {"tpot": (), "ttft": (0,)},
+    "engine model precision version": {"tpot": (0, 1), "ttft": ()},
     "engine model precision gpu": {"tpot": ALL, "ttft": ALL},
-    "engine model precision gpu version": {"tpot": (0, 1), "ttft": (0, 1)},
-    "deployment": {"tpot": (0, 1, 2, 3), "ttft": ALL},
-    "deployment workload": {"tpot": (0, 1), "ttft": (0, 1, 3)},
+    "engine model precision gpu version": {"tpot": (), "ttft": (0, 1)},
+    "deployment": {"tpot": (0, 1), "ttft": (0, 1)},
 }
-"""Levels, and which of the features their functions have for each target. Each earns its place on runs that were
-left out of the fit (docs/accuracy.md)."""
-OWN_LEVELS = ("deployment", "deployment workload")
+"""Levels, and which of the features their functions have for each target, none where the level is not used. Each earns
+its place on runs that were left out of the fit (docs/accuracy.md)."""
+OWN_LEVELS = ("deployment",)
 SHARED_LEVELS = tuple(level for level in LEVELS if level not in OWN_LEVELS)
 KNOWN_LEVEL = "engine model precision version"
 """Where a place has this in common with no run, what was learnt elsewhere was found to mislead: the formulas alone."""
@@ -67,7 +66,6 @@ class Place:
     model: str
     precision: str
     layout: str = ""
-    workload: str = ""
 
 
 def place_of(run: Run) -> Place:
@@ -82,7 +80,6 @@ def place_of(run: Run) -> Place:
         model=arch_key(entry.arch),
         precision=precision_key(entry.arch),
         layout=f"{plan.replicas}.{plan.pp}.{plan.attn_tp}.{plan.attn_dp}.{plan.moe_tp}.{plan.moe_ep}",
-        workload=f"{run.isl:g}.{run.osl:g}",
     )
 
 
@@ -95,7 +92,6 @@ def level_key(level: str, p: Place) -> Key | None:
         "engine model precision gpu": (*kind, p.gpu),
         "engine model precision gpu version": (*kind, p.gpu, p.version),
         "deployment": (*kind, p.gpu, p.version, p.layout),
-        "deployment workload": (*kind, p.gpu, p.version, p.layout, p.workload),
     }
     key = keys[level]
     return None if "?" in key else key
@@ -248,7 +244,7 @@ def query_places(runs: Sequence[Run], engine: str) -> dict[str, Place]:
     for p in sorted({place_of(r) for r in runs if r.engine == engine}, key=astuple):
         for gpu, known in ((p.gpu, p.gpu), ("*", "?")):
             name = cell_name(gpu, p.model, p.precision, p.version)
-            out[name] = replace(p, gpu=known, layout="", workload="")
+            out[name] = replace(p, gpu=known, layout="")
     return out
 
 
