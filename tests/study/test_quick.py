@@ -50,5 +50,5 @@ def test_the_fewest_gpus_are_looked_for_by_themselves() -> None:
 @pytest.mark.parametrize("given", ["{min=9,max=3}", "{min=0,max=3}", "{min=1}", "{min=1,max=2000000}"])
 def test_a_range_that_is_none_is_refused(given: str) -> None:
     """Nothing is searched under a range without meaning."""
-    with pytest.raises(InputError, match="search.gpus"):
+    with pytest.raises(InputError, match=r"search\.gpus"):
         load_study(FOLDER / "llama-70b-16xh100.toml", [f"search.gpus={given}"])
