@@ -44,12 +44,12 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
     columns = [Column(title="Plan", heading="plan", numeric=False), Column(title="Rank", heading="rank")]
     columns += [Column(title="Engine", heading="engine", numeric=False)] if several else []
     columns += [
-        Column(title=m.title, unit=m.unit, heading=m.heading, first="descending")
+        Column(title=m.title, unit=m.unit, heading=m.heading, first="descending", minor=m is not metric)
         for m in (PER_GPU, OUT_PER_GPU, METRICS["total_tokens_per_s"])
     ]
     columns += [
-        Column(title="TTFT", unit="s", heading="TTFT s", hint="mean at the longest prompt; below it p10 to p90"),
-        Column(title="TPOT", unit="ms", heading="TPOT ms", hint="mean; below it p10 to p90"),
+        Column(title="TTFT", unit="s", heading="TTFT s", hint="mean at the longest prompt; below it the likely range"),
+        Column(title="TPOT", unit="ms", heading="TPOT ms", hint="mean; below it the likely range"),
         *(
             Column(
                 title=limit.title,
@@ -66,12 +66,14 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
         columns.append(Column(title="vs base", first="descending", hint=hint))
         columns.append(Column(title="P(> base)", first="descending", hint="better than the plan in production"))
     columns += [
-        Column(title="In flight", unit="requests", heading="in flight", first="descending"),
-        Column(title="Chunk", unit="tokens", heading="chunk", first="descending", hint="token budget of a step"),
-        Column(title="Memory", unit="of GPU", heading="mem", hint="fullest GPU"),
-        Column(title="GPU busy", heading="GPU", first="descending"),
+        Column(title="In flight", unit="requests", heading="in flight", first="descending", minor=True),
+        Column(
+            title="Chunk", unit="tokens", heading="chunk", first="descending", hint="token budget of a step", minor=True
+        ),
+        Column(title="Memory", unit="of GPU", heading="mem", hint="fullest GPU", minor=True),
+        Column(title="GPU busy", heading="GPU", first="descending", minor=True),
         *([Column(title=COST.title, unit=COST.unit, heading=COST.heading)] if priced else []),
-        Column(title="Bottleneck", heading="bottleneck", numeric=False),
+        Column(title="Bottleneck", heading="bottleneck", numeric=False, minor=True),
     ]
     rows = []
     for rank, plan, role in shown:
