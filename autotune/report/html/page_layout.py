@@ -147,6 +147,10 @@ def render_page(page: Page) -> str:
     return render("document.html.jinja", page=page)
 
 
+FOLDED = ("alternatives", "balance", "compatibility", "memory", "robustness")
+"""Blocks of reports that a click opens."""
+
+
 def block_section(block: Block, charts: Sequence[Chart] = (), legend: Legend | None = None) -> Section:
     """A block of a report with its charts."""
     parts: list[Part] = [] if legend is None else [legend]
@@ -155,7 +159,7 @@ def block_section(block: Block, charts: Sequence[Chart] = (), legend: Legend | N
     lines = [line.text if isinstance(line, Line) else line for line in block.lines]
     parts += [Lines(lines)] if lines else []
     nav = block.title.split(":")[0].split(",")[0]
-    return Section(key=block.key, title=block.title, nav=nav, parts=tuple(parts))
+    return Section(key=block.key, title=block.title, nav=nav, parts=tuple(parts), folded=block.key in FOLDED)
 
 
 def assumed_section(assumptions: Sequence[str]) -> Section:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autotune.engines import engine_title
-from autotune.report.answer import next_block
+from autotune.report.answer import next_block, subject_name
 from autotune.report.document import assumptions, plan_string
 from autotune.report.html.flips import sensitivity_section
 from autotune.report.html.page_layout import (
@@ -71,7 +71,7 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
             title=study.name,
             facts=_facts(study),
             verdict=tune_verdict(result, view.name(view.subject) if view.subject else ""),
-            subject=None if view.subject is None else (view.subject_words, view.subject.plan),
+            subject=None if view.subject is None else (view.subject_words, subject_name(result, view.subject)),
             tiles=_tiles(view),
             sections=[section for section in sections if section is not None],
             steps=[] if steps is None else [line.text for line in steps.lines if isinstance(line, Line)],
