@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STUDY ?= studies/reference-128.toml
+STUDY ?= studies/deepseek-v3-128xh200.toml
 
 .PHONY: help tune test cases lint docs pages bench torture fuzz lock clean
 help:
-	@echo "make tune    set up, then answer the reference study (STUDY=path for another)"
+	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
 	@echo "make cases   files that were read wrong once, right or wrong (CASES=folder; ../shared/cases if it is there)"
 	@echo "make lint    formatter, linter, types, layers"

@@ -9,6 +9,7 @@ import click
 
 from autotune.cli.lazy_group import LazyGroup
 from autotune.cli.options import EXIT_INPUT, EXIT_INTERRUPTED
+from autotune.version import VERSION
 
 COMMANDS = {
     "init": "init",
@@ -39,7 +40,7 @@ COMMANDS = {
 @click.group(
     cls=LazyGroup, homes=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(package_name="autotune")
+@click.version_option(VERSION, prog_name="autotune")
 def cli() -> None:
     """Choose how to spread an LLM over a GPU cluster for serving.
 

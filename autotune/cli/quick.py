@@ -58,7 +58,8 @@ def study_file(study: str | None, quick: dict[str, Any]) -> tuple[str, str]:
             raise InputError.single(f"--{asked[0]}", message)
         return study, ""
     if not asked:
-        raise InputError.single("STUDY", "must name a study file, or give --model, --gpus, --gpu, --isl and --osl")
+        message = "missing argument 'STUDY': name a study file, or give --model, --gpus, --gpu, --isl and --osl"
+        raise click.UsageError(message, click.get_current_context(silent=True))
     text = quick_study(_absolute(quick))
     name = text.partition("\n")[0].partition("=")[2].strip().strip('"')
     path = default_location().parent / "studies" / f"{_digest(name, text)}.toml"

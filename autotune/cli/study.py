@@ -166,6 +166,7 @@ def _row(trial: TrialView) -> dict[str, Any]:
 
 def _list_report(document: dict[str, Any]) -> Report:
     from autotune.report.text_blocks import Block, Line, Report, text_table
+    from autotune.report.vocabulary.words import count
 
     rows, notes = [], []
     for s in document["studies"]:
@@ -182,7 +183,7 @@ def _list_report(document: dict[str, Any]) -> Report:
     titles = ("study", "trials", "feasible", "best", "plan", "first stored", "--set")
     table = text_table(titles, rows, texts=(0, 4, 5, 6))
     return Report(
-        headline=f"{len(rows)} studies in {document['storage']}",
+        headline=f"{count(len(rows), 'study', 'studies')} in {document['storage']}",
         blocks=(Block(title="Studies", table=table, lines=tuple(notes)),),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from autotune.comparison.best import at_capacity, best_plan, capacity_study
@@ -108,7 +109,7 @@ def compare(
         same_plan=same,
         p_better=p,
         simulated=simulated,
-        metrics=() if both is None else _metrics(study, *both),
+        metrics=() if both is None else _metrics(study, *both, beyond),
         margins=() if both is None else _margins(study, *both),
         memory_bytes={} if both is None else _memory(*both),
         time=rows,
@@ -209,7 +210,7 @@ def _switch(
     )
 
 
-def _metrics(study: Study, current: PlanResult, candidate: PlanResult) -> tuple[MetricRow, ...]:
+def _metrics(study: Study, current: PlanResult, candidate: PlanResult, beyond: Sequence[str]) -> tuple[MetricRow, ...]:
     draws = joint_draws(study, (current, candidate))
     return tuple(
         MetricRow(
@@ -217,10 +218,14 @@ def _metrics(study: Study, current: PlanResult, candidate: PlanResult) -> tuple[
             current=current.metrics[metric.name],
             candidate=candidate.metrics[metric.name],
             better={MAXIMIZE: "higher", MINIMIZE: "lower"}.get(metric.better),
-            p_better=metric_p_better(metric.name, current, candidate, draws),
+            p_better=_bounded(metric_p_better(metric.name, current, candidate, draws), beyond),
         )
         for metric in used(Use.COMPARED)
     )
+
+
+def _bounded(probability: float | None, beyond: Sequence[str]) -> float | None:
+    return None if probability is None else bounded(probability, beyond)
 
 
 def _margins(study: Study, current: PlanResult, candidate: PlanResult) -> tuple[MarginRow, ...]:

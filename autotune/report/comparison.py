@@ -37,6 +37,7 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
             "same_plan": found.same_plan,
             "never_measured": [KINDS[kind] for kind in found.beyond],
             "next": _next(found),
+            "command": _command(found),
             "current": side_document(found.current, study),
             "candidate": None if found.candidate is None else side_document(found.candidate, study),
             **(
@@ -68,6 +69,17 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
             "assumptions": list(found.assumptions),
         }
     )
+
+
+def _command(found: Comparison) -> str:
+    """What is typed to see the comparison again."""
+    options = [
+        word
+        for side, name in ((found.current, "--current"), (found.candidate, "--candidate"))
+        if side is not None
+        for word in (name, side.text)
+    ]
+    return command(found.study, "compare", *options).text
 
 
 def _next(found: Comparison) -> list[str]:

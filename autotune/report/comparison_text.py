@@ -11,7 +11,7 @@ from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_t
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES
 from autotune.report.vocabulary.words import GIB, asked, gib, measure, percent, probability, signed, united
-from autotune.scoring.gpu_time import operator_words
+from autotune.scoring.gpu_time import operator_title
 from autotune.text.numbers import number
 
 _SHOWN_FRAC = 0.005
@@ -138,7 +138,7 @@ def _time(document: Mapping[str, Any]) -> Block:
     every = document["time"]
     rows = [
         (
-            OPERATORS[r["operator"]] if r["phase"] == "rest" else operator_title(r),
+            OPERATORS[r["operator"]] if r["phase"] == "rest" else operator_title(r["operator"], r["phase"]),
             *(_gpu_ms(r[f"{side}_gpu_s"]) for side in SIDES),
             "" if r["phase"] == "rest" else signed(r["difference_frac"]),
             signed(-r["gain_frac"]),
@@ -159,12 +159,6 @@ def _time(document: Mapping[str, Any]) -> Block:
         table=text_table(("operator and phase", *SIDES, "difference", "of all"), rows),
         lines=tuple(document["where_from"]),
     )
-
-
-def operator_title(row: Mapping[str, Any]) -> str:
-    """`Routed experts in decode`."""
-    words = operator_words(row["operator"], row["phase"])
-    return words[:1].upper() + words[1:]
 
 
 def _gpu_ms(seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from autotune.evaluation.values import Evaluation
 from autotune.report.document import confidence_document, layout_document
 from autotune.report.reach import reach_of_one
+from autotune.report.study_words import command
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.space import format_plan, short_plan
@@ -23,6 +24,7 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
         "plan": format_plan(found.candidate.layout, found.candidate.engine, found.candidate.gpu),
         "plan_text": found.text,
         "name": _name(found),
+        "command": command(found.study, "evaluate", "--plan", found.text).text,
         "never_measured": "" if result is None else reach_of_one(found.study, result),
         "engine": found.candidate.engine,
         "layout": layout_document(found.candidate.layout),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autotune.report.comparison_text import operator_title
 from autotune.report.text_blocks import Block, Cell, named, text_table, toned
 from autotune.report.vocabulary.titles import MEMORY, TONES
 from autotune.report.vocabulary.words import gib
+from autotune.scoring.gpu_time import operator_title
 
 MOST_STAGES = 8
 """Stages shown one by one; of more, the fullest."""
@@ -55,7 +55,7 @@ def time_block(rows: Sequence[Mapping[str, Any]]) -> Block:
     def ms(seconds: float | None) -> str:
         return "" if seconds is None else f"{seconds * 1e3:,.2f}".replace("-", "−")
 
-    shown = [(operator_title(r), ms(r["gpu_s"]), ms(r["best_gpu_s"])) for r in rows]
+    shown = [(operator_title(r["operator"], r["phase"]), ms(r["gpu_s"]), ms(r["best_gpu_s"])) for r in rows]
     mine, best = (sum(r[n] or 0.0 for r in rows) for n in ("gpu_s", "best_gpu_s"))
     shown.append(("All", ms(mine), ms(best) if best else ""))
     table = text_table(("GPU-ms of a request", "this plan", "best plan"), shown)

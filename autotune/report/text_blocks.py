@@ -21,6 +21,8 @@ class Column:
     hint: str = ""
     wraps: bool = False
     """Text that may take several lines on a terminal, as the first and the last column may."""
+    minor: bool = False
+    """Left out on a phone."""
     wide: bool = False
     """Holds sentences: on a phone it keeps a width in which they can be read."""
 

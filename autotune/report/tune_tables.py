@@ -22,6 +22,10 @@ Ranked = tuple[int | None, PlanResult, str]
 """Rank (None: the baseline, where it breaks a limit), plan, and its role: `first`, `base` or nothing."""
 
 
+WHOLE_RATES = ("total_tokens_per_s", "output_tokens_per_s", "requests_per_s")
+"""Rates of all GPUs together, which have a column where plans are ranked by them."""
+
+
 def ranked_plans(result: TuneResult, most: int | None) -> list[Ranked]:
     """The first plans, all where `most` is None, and the baseline: in its place, else behind them."""
     base = None if result.baseline is None else result.baseline.result
@@ -41,15 +45,16 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
     base = None if result.baseline is None else result.baseline.result
     metric = METRICS[result.study.objective.metric]
     simulated = percentile_limits(result.study)
+    rates = (PER_GPU, OUT_PER_GPU, *((metric,) if metric.name in WHOLE_RATES else ()))
     columns = [Column(title="Plan", heading="plan", numeric=False), Column(title="Rank", heading="rank")]
     columns += [Column(title="Engine", heading="engine", numeric=False)] if several else []
     columns += [
-        Column(title=m.title, unit=m.unit, heading=m.heading, first="descending")
-        for m in (PER_GPU, OUT_PER_GPU, METRICS["total_tokens_per_s"], *([metric] if metric.simulated else []))
+        Column(title=m.title, unit=m.unit, heading=m.heading, first="descending", minor=m is not metric)
+        for m in (*rates, *([metric] if metric.simulated else []))
     ]
     columns += [
-        Column(title="TTFT", unit="s", heading="TTFT s", hint="mean at the longest prompt; below it p10 to p90"),
-        Column(title="TPOT", unit="ms", heading="TPOT ms", hint="mean; below it p10 to p90"),
+        Column(title="TTFT", unit="s", heading="TTFT s", hint="mean at the longest prompt; below it the likely range"),
+        Column(title="TPOT", unit="ms", heading="TPOT ms", hint="mean; below it the likely range"),
         *(
             Column(
                 title=limit.title,
@@ -66,12 +71,14 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
         columns.append(Column(title="vs base", first="descending", hint=hint))
         columns.append(Column(title="P(> base)", first="descending", hint="better than the plan in production"))
     columns += [
-        Column(title="In flight", unit="requests", heading="in flight", first="descending"),
-        Column(title="Chunk", unit="tokens", heading="chunk", first="descending", hint="token budget of a step"),
-        Column(title="Memory", unit="of GPU", heading="mem", hint="fullest GPU"),
-        Column(title="GPU busy", heading="GPU", first="descending"),
+        Column(title="In flight", unit="requests", heading="in flight", first="descending", minor=True),
+        Column(
+            title="Chunk", unit="tokens", heading="chunk", first="descending", hint="token budget of a step", minor=True
+        ),
+        Column(title="Memory", unit="of GPU", heading="mem", hint="fullest GPU", minor=True),
+        Column(title="GPU busy", heading="GPU", first="descending", minor=True),
         *([Column(title=COST.title, unit=COST.unit, heading=COST.heading)] if priced else []),
-        Column(title="Bottleneck", heading="bottleneck", numeric=False),
+        Column(title="Bottleneck", heading="bottleneck", numeric=False, minor=True),
     ]
     rows = []
     for rank, plan, role in shown:
@@ -80,7 +87,7 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
         runs = base is not None and same_run(plan, base)
         cells = [_plan_cell(result, plan), _rank_cell(rank, runs=runs, alike=alike)]
         cells += [Cell(text=engine_title(plan.engine), by=plan.engine)] if several else []
-        cells += [_metric_cell(m, plan) for m in (PER_GPU, OUT_PER_GPU, METRICS["total_tokens_per_s"])]
+        cells += [_metric_cell(m, plan) for m in rates]
         cells += [_simulated_cell(plan, metric.name)] if metric.simulated else []
         cells += [_metric_cell(m, plan, interval=True) for m in (TTFT, TPOT)]
         cells += [_simulated_cell(plan, limit.code) for limit in simulated]

@@ -32,6 +32,12 @@ def operator_words(group: str, phase: str) -> str:
     return within(OPERATORS[group]) + ("" if phase == "rest" else f" in {phase}")
 
 
+def operator_title(group: str, phase: str) -> str:
+    """The same as a title: `Routed experts in decode`."""
+    words = operator_words(group, phase)
+    return words[:1].upper() + words[1:]
+
+
 def gpu_s_per_request(plan: PlanResult) -> dict[tuple[str, str], float]:
     """GPU-seconds of one request by (phase, operator group); their sum is GPUs over requests per second."""
     parts, pools = plan.breakdown, plan.pools

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from autotune.storage.urls import hide, is_url, scrub
+from autotune.version import DISTRIBUTION
 from costmodel.errors import InputError
 
 DAMAGED = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, RecursionError)
@@ -38,7 +39,7 @@ def storage_errors(location: str, refusals: tuple[type[Exception], ...] = ()) ->
 def _reason(error: Exception, location: str) -> str:
     if isinstance(error, ImportError):
         driver = (location.partition("://")[0].partition("+")[2] or "its driver").partition("_")[0]
-        extra = ': pip install "autotune[postgresql]", and name no driver in the URL or this one'
+        extra = f': pip install "{DISTRIBUTION}[postgresql]", and name no driver in the URL or this one'
         return f"{driver} is not installed{extra if location.startswith('postgres') else ''}"
     # Optuna wraps what a database says into a sentence that says nothing
     cause = error.__cause__ or error

@@ -19,6 +19,7 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.study.fingerprint import model_stamp
+from autotune.version import DISTRIBUTION
 from costmodel.errors import InputError
 
 Scorer = Callable[[Study, Sequence[Candidate]], list[PlanResult]]
@@ -158,4 +159,6 @@ def _import(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise InputError.single("--backend", f'{extra} is not installed: pip install "autotune[{extra}]"') from error
+        raise InputError.single(
+            "--backend", f'{extra} is not installed: pip install "{DISTRIBUTION}[{extra}]"'
+        ) from error

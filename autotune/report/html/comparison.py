@@ -24,17 +24,19 @@ TOLD_IN_TILES = ("ttft_longest_s", "ttft_s", "tpot_s")
 def comparison_page(document: Mapping[str, Any]) -> str:
     """The page of a document of `comparison_document`."""
     current, candidate, verdict = document["current"], document["candidate"], document["verdict"]
-    other = "no candidate" if candidate is None else candidate["plan"]
-    facts = [f"{document['model']} on {document['gpus']:,} × {document['gpu']}", f"current {current['plan']}"]
+    other = "no candidate" if candidate is None else candidate["name"]
+    facts = [f"{document['model']} on {document['gpus']:,} × {document['gpu']}", f"current {current['name']}"]
     facts.append(f"candidate {other}")
     facts += [] if document["traffic"] is None else [f"traffic of {document['traffic']}"]
     badge, reason = verdict.capitalize(), document["reason"]
-    headline = f"{badge}: {current['plan']} or {'no other plan' if candidate is None else other}."
+    headline = f"{badge}: {current['name']} or {'no other plan' if candidate is None else other}."
+    if document["rule"] == "not_measured":
+        headline, badge = f"Measure {other} before you switch from {current['name']}.", "Measure first"
     if verdict == "keep":
-        headline = f"Keep {current['plan']}."
+        headline = f"Keep {current['name']}."
     elif verdict == "switch" and candidate is not None:
         headline = f"Switch to {other}."
-    charts = _charts(document)
+    never, charts = document["never_measured"], _charts(document)
     legends = {key: LEGEND for key in ("time", "memory") if charts.get(key)}
     return render_page(
         Page(
@@ -42,17 +44,23 @@ def comparison_page(document: Mapping[str, Any]) -> str:
             title=document["study"],
             facts=facts,
             verdict=Verdict(
-                kind=TONES[verdict], badge=badge, headline=headline, lines=(f"{reason[:1].upper()}{reason[1:]}.",)
+                kind=TONES[verdict],
+                badge=badge,
+                headline=headline,
+                lines=(f"{reason[:1].upper()}{reason[1:]}.",),
+                reach=f"Never measured: {', '.join(never)}." if never else "",
             ),
             tiles=_tiles(document),
             sections=[
                 *(
                     block_section(block, charts.get(block.key, ()), legends.get(block.key))
                     for block in comparison_blocks(document)
-                    if block.key != "assumed"
+                    if block.key not in ("assumed", "next")
                 ),
                 assumed_section(document["assumptions"]),
             ],
+            steps=document["next"],
+            made_by=document["command"],
         )
     )
 

@@ -25,7 +25,7 @@ def evaluation_page(document: Mapping[str, Any]) -> str:
     checks, knobs, verdict = document["checks"], document["knobs"], document["verdict"]
     kept = f"{sum(c['passed'] for c in checks)} of {len(checks)} checks pass"
     binding = document["summary"]["binding"]
-    facts = [document["plan"], f"{document['compatibility']['gpus_used']:,} GPUs"]
+    facts = [document["name"], f"{document['compatibility']['gpus_used']:,} GPUs"]
     if knobs is not None:
         facts.append(f"{knobs['concurrency']:,} requests in flight")
         facts.append(f"chunks of {knobs['max_num_batched_tokens']:,} tokens")
@@ -40,6 +40,7 @@ def evaluation_page(document: Mapping[str, Any]) -> str:
                 badge=verdict,
                 headline=f"{document['plan_text']}: {verdict}, {kept}.",
                 lines=(document["conclusion"], f"What binds: {CHECKS.get(binding, binding)}."),
+                reach=document["never_measured"],
             ),
             tiles=_tiles(checks),
             sections=[
@@ -50,6 +51,7 @@ def evaluation_page(document: Mapping[str, Any]) -> str:
                 ),
                 assumed_section(document["assumptions"]),
             ],
+            made_by=document["command"],
         )
     )
 

@@ -39,6 +39,7 @@ def sensitivity_section(found: Sensitivity, study: Study, name: Callable[[str], 
     note = f"Expected {within(metric.title)}{weighed}. A line ends where no plan, or not that plan, keeps every limit."
     return Section(
         key="sensitivity",
+        folded=True,
         title="Does the choice flip?",
         nav="Sensitivity",
         parts=(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 from autotune.report.html.page import render
 from autotune.report.svg.shapes import Chart, Shape
 from autotune.report.text_blocks import Block, Line, Table
 from autotune.report.verdict import Verdict
+from autotune.version import VERSION
+from costmodel.version import MODEL_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,8 @@ class Section:
     nav: str = ""
     """Its title in the list of sections; empty: the same."""
     parts: tuple[Part, ...]
+    folded: bool = False
+    """Whether a click opens it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +128,27 @@ class Page:
     """What the verdict is about: (words, plan string)."""
     tiles: Sequence[Tile] = ()
     sections: Sequence[Section]
+    steps: Sequence[str] = ()
+    """Commands that follow from it."""
+    made_by: str = ""
+    """The command that makes the page."""
+
+    @property
+    def foot(self) -> tuple[str, ...]:
+        """When it was made, by what and how, so that a printout can be traced."""
+        when = (
+            f"Made {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by autotune {VERSION}, cost model {MODEL_VERSION}."
+        )
+        return (when, *([self.made_by] if self.made_by else []))
 
 
 def render_page(page: Page) -> str:
     """The page as HTML."""
     return render("document.html.jinja", page=page)
+
+
+FOLDED = ("alternatives", "balance", "compatibility", "memory", "robustness")
+"""Blocks of reports that a click opens."""
 
 
 def block_section(block: Block, charts: Sequence[Chart] = (), legend: Legend | None = None) -> Section:
@@ -138,11 +159,11 @@ def block_section(block: Block, charts: Sequence[Chart] = (), legend: Legend | N
     lines = [line.text if isinstance(line, Line) else line for line in block.lines]
     parts += [Lines(lines)] if lines else []
     nav = block.title.split(":")[0].split(",")[0]
-    return Section(key=block.key, title=block.title, nav=nav, parts=tuple(parts))
+    return Section(key=block.key, title=block.title, nav=nav, parts=tuple(parts), folded=block.key in FOLDED)
 
 
 def assumed_section(assumptions: Sequence[str]) -> Section:
     """What was left open, and what was taken instead."""
     lead = "What the study, the model and the baseline leave open, and what was taken instead."
     lines = assumptions or ("Nothing: the study says everything.",)
-    return Section(key="assumed", title="Assumed", parts=(Words((lead,)), Lines(lines, "assumed")))
+    return Section(key="assumed", title="Assumed", folded=True, parts=(Words((lead,)), Lines(lines, "assumed")))

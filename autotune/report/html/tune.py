@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autotune.engines import engine_title
+from autotune.report.answer import next_block, subject_name
 from autotune.report.document import assumptions, plan_string
 from autotune.report.html.flips import sensitivity_section
 from autotune.report.html.page_layout import (
@@ -21,9 +22,11 @@ from autotune.report.html.page_layout import (
     render_page,
 )
 from autotune.report.html.tune_sections import Named, left_out_section, limits_table, memory_section, time_section
+from autotune.report.study_words import command
 from autotune.report.svg.intervals import interval_chart
 from autotune.report.svg.scatter import Marked, Scatter, ScatterLimit, scatter
 from autotune.report.svg.shapes import Shape, circle, path, plan_mark, rect
+from autotune.report.text_blocks import Line
 from autotune.report.tune_tables import ranked_plans, ranked_table
 from autotune.report.verdict import tune_verdict
 from autotune.report.vocabulary.metrics import METRICS, PER_GPU, TPOT, TTFT, Metric
@@ -43,7 +46,7 @@ MOST_READINGS = 6
 LIMIT_SAMPLE = (rect(10, 1, 9, 18, "beyond"), path("M10 1V19", "limit"))
 WHISKER_SAMPLE = (path("M2 10H18M2 7V13M18 7V13", "whisker first"),)
 FRONT_SAMPLE = (path("M2 16V10H10V4H18", "front"),)
-READING = Section(key="reading", title="How to read it", parts=(Prose("reading.html.jinja"),))
+READING = Section(key="reading", title="How to read it", folded=True, parts=(Prose("reading.html.jinja"),))
 
 
 def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
@@ -53,7 +56,7 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
         result: from `tune`.
         found: from `autotune.tuning.sensitivity.sensitivity`; None leaves that section out.
     """
-    view, study = _View(result), result.study
+    view, study, steps = _View(result), result.study, next_block(result)
     sections = [_limits(view), _tradeoff(view), _plans(view)]
     if view.side:
         kinds = ((view.subject_words, "first"), ("in production", "base"))
@@ -68,9 +71,11 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
             title=study.name,
             facts=_facts(study),
             verdict=tune_verdict(result, view.name(view.subject) if view.subject else ""),
-            subject=None if view.subject is None else (view.subject_words, view.subject.plan),
+            subject=None if view.subject is None else (view.subject_words, subject_name(result, view.subject)),
             tiles=_tiles(view),
             sections=[section for section in sections if section is not None],
+            steps=[] if steps is None else [line.text for line in steps.lines if isinstance(line, Line)],
+            made_by=f"{command(study, 'tune').text} --html PAGE.html",
         )
     )
 
@@ -169,7 +174,7 @@ def _tiles(view: _View) -> list[Tile]:
             title=m.title,
             value=number(m.of(plan)),
             unit=m.unit,
-            small=f"p10 to p90: {m.shown_interval(plan)}",
+            small=f"likely range: {m.shown_interval(plan)}",
             change="" if other is None else f"{signed(m.of(plan) / m.of(other) - 1.0)} vs production",
         )
         for m in dict.fromkeys([view.throughput, TTFT, TPOT])
@@ -220,7 +225,7 @@ def _tradeoff(view: _View) -> Section | None:
         legend += [((circle(10, 10, "mark plan"),), "keeps every limit"), (FRONT_SAMPLE, "Pareto front")]
     if result.infeasible:
         legend.append(((circle(10, 10, "dot-sample"),), "breaks a limit"))
-    legend += [(WHISKER_SAMPLE, "p10 to p90"), (LIMIT_SAMPLE, "limit, and beyond it")]
+    legend += [(WHISKER_SAMPLE, "likely range, 80 %"), (LIMIT_SAMPLE, "limit, and beyond it")]
     y = view.objective if result.study.objective.direction == "maximize" else PER_GPU
     charts = [
         scatter(
@@ -268,8 +273,8 @@ def _plans(view: _View) -> Section | None:
         *(interval_chart(metric, rows, view.limit(metric)) for metric in (TPOT, TTFT)),
     )
     sure = (
-        "p10 to p90 of the first plans. Errors of plans for one model on one cluster move together: whiskers that "
-        "overlap do not mean that two plans cannot be told apart; P(better) and ≈ take that into account."
+        "Likely ranges (80 %) of the first plans. Errors of plans for one model on one cluster move together: whiskers "
+        "that overlap do not mean that two plans cannot be told apart; P(better) and ≈ take that into account."
     )
     parts = (
         Words(tuple(said)),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 
 from autotune.engines import rule_texts
-from autotune.report.html.page_layout import Grid, Heading, Legend, Part, Section, Sortable, Words
+from autotune.report.html.page_layout import Grid, Legend, Part, Plain, Section, Sortable, Words
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.shapes import Chart
 from autotune.report.text_blocks import Cell, Column, Row, Table, text_table
@@ -15,12 +15,11 @@ from autotune.report.vocabulary.titles import (
     LIMITS,
     MEMORY,
     MEMORY_PARTS,
-    OPERATORS,
     TTFT_PARTS,
     memory_parts,
 )
 from autotune.report.vocabulary.words import GIB, asked, gib, measure, united
-from autotune.scoring.gpu_time import gpu_s_per_request
+from autotune.scoring.gpu_time import gpu_s_per_request, operator_title
 from autotune.scoring.limits import Limit, study_limits
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
@@ -57,33 +56,35 @@ def _kept(limit: Limit, plan: PlanResult) -> Cell:
 
 def time_section(plans: Named, legend: Legend) -> Section:
     """GPU time of a request, and time of a pass, by operator; what TTFT is made of."""
-    requests, steps = [], []
-    served = all(plan.metrics["requests_per_s"] > 0.0 for _, _, plan in plans)
-    for phase in ("prefill", "decode"):
-        passes = {"prefill": "One prefill pass", "decode": "One decode step"}
-        steps.append(_operators(passes[phase], "ms", plans, [plan.breakdown[f"{phase}_s"] for _, _, plan in plans]))
-        if served:
-            taken = [
-                {group: s for (p, group), s in gpu_s_per_request(plan).items() if p == phase} for _, _, plan in plans
-            ]
-            requests.append(_operators(f"{phase.capitalize()} of one request", "GPU-ms", plans, taken))
-    parts: list[Part] = [legend]
-    if requests:
-        lead = "GPU time that one request takes, summed over the GPUs that work for it: less of it is more throughput."
-        parts += [Words((lead,)), Grid(tuple(requests)), Heading("Step by step")]
-    parts += [
-        Words(("Time of one pass through the model: it makes up TTFT and TPOT.",)),
-        Grid((*steps, _passes(plans), _ttft(plans))),
+    lead = "GPU time that one request takes, summed over the GPUs that work for it: less of it is more throughput."
+    charts = [_ttft(plans)]
+    if all(plan.metrics["requests_per_s"] > 0.0 for _, _, plan in plans):
+        taken = [gpu_s_per_request(plan) for _, _, plan in plans]
+        charts.insert(0, _operators("One request", "GPU-ms", plans, taken))
+    parts: list[Part] = [
+        legend,
+        Words((lead,)),
+        Grid(tuple(charts)),
+        Plain(_passes(plans)),
     ]
     return Section(key="time", title="Where the time goes", nav="Time", parts=tuple(parts))
 
 
-def _operators(title: str, unit: str, plans: Named, seconds: Sequence[Mapping[str, float]]) -> Chart:
-    series = [
-        Series(name=name, role=role, values={group: s * 1e3 for group, s in values.items()})
-        for (name, role, _), values in zip(plans, seconds, strict=True)
-    ]
-    return grouped_bars(title, unit=unit, words=OPERATORS, series=series)
+MOST_OPERATORS = 5
+REST = "others"
+
+
+def _operators(title: str, unit: str, plans: Named, seconds: Sequence[Mapping[tuple[str, str], float]]) -> Chart:
+    """The operators that take most of either plan's time, and all others together."""
+    names = {key: max(taken.get(key, 0.0) for taken in seconds) for taken in seconds for key in taken}
+    most = sorted(names, key=lambda key: -names[key])[:MOST_OPERATORS]
+    words = {f"{phase} {group}": operator_title(group, phase) for phase, group in most} | {REST: "All others"}
+    series = []
+    for (name, role, _), taken in zip(plans, seconds, strict=True):
+        values = {f"{phase} {group}": taken.get((phase, group), 0.0) * 1e3 for phase, group in most}
+        others = sum(s for key, s in taken.items() if key not in most)
+        series.append(Series(name=name, role=role, values={**values, REST: max(others, 0.0) * 1e3}))
+    return grouped_bars(title, unit=unit, words=words, series=series)
 
 
 def _ttft(plans: Named) -> Chart:
@@ -151,7 +152,13 @@ def left_out_section(result: TuneResult) -> Section:
         parts.append(Sortable(nearest_table(result, nearest), "nearest", folded=folded))
     if len(nearest) < len(result.infeasible):
         parts.append(Words((f"The nearest {len(nearest)} of {len(result.infeasible):,} are listed.",), "note"))
-    return Section(key="left-out", title="What was left out, and why", nav="Left out", parts=tuple(parts))
+    return Section(
+        key="left-out",
+        title="What was left out, and why",
+        nav="Left out",
+        folded=bool(result.ranked),
+        parts=tuple(parts),
+    )
 
 
 def _counted(caption: str, header: tuple[str, str], counts: Mapping[str, int], titles: Mapping[str, str]) -> Table:
