@@ -43,6 +43,7 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.growth
 	@$(BIN)/python -m benchmarks.simulation
+	@$(BIN)/python -m benchmarks.planning
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture

@@ -13,7 +13,7 @@ from autotune.engines import traits_by_name
 from autotune.space import enumerate_space
 from autotune.study import load_study
 from benchmarks import __main__ as speed
-from benchmarks import gpu, growth
+from benchmarks import gpu, growth, planning
 from costmodel.arch import load_model
 from costmodel.calibration.load import cell_columns, load_calibration
 from costmodel.hardware import Cluster, load_gpu
@@ -54,3 +54,13 @@ def test_gemms_of_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("vllm bf16: mean error 0.0%, median measured / predicted 1.00")
     assert not any("mean error 0.0%" in line for line in lines[2:])
+
+
+def test_planning(capsys: pytest.CaptureFixture[str]) -> None:
+    """A day of few requests is planned and a cluster divided, each in one line with its size and its CPU seconds."""
+    planning.division()
+    planning.day(days=1, peak_per_s=0.3)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["divide", "plan-day"]
+    assert "4 models on 256 GPUs" in lines[0]
+    assert all(float(re.findall(r"([\d.]+) CPU-s", line)[0]) > 0.0 for line in lines)
