@@ -44,6 +44,7 @@ def cli() -> None:
     \b
     autotune tune studies/reference-128.toml     rank every valid plan against the current one
     autotune space studies/reference-128.toml    list the plans without scoring them
+    autotune traffic requests.csv                what a log or metrics say
     autotune model deepseek-v3                   what we understood of a model
     autotune catalog                             models and GPUs known by name
     """
