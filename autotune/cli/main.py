@@ -50,6 +50,7 @@ def cli() -> None:
     autotune tune --model deepseek-v3 --gpus 128 --gpu h200 --isl 4000 --osl 1000 --tpot 50
     autotune init --out my-study.toml      a commented study file to start from
     autotune tune my-study.toml            rank every valid plan against the current one
+    autotune traffic requests.csv          what a log or metrics say
     autotune catalog                       models and GPUs known by name
     """
 

@@ -110,13 +110,13 @@ vllm:request_prompt_tokens_bucket{le="+Inf",model_name="m"} 9
 vllm:request_prompt_tokens_sum{model_name="m"} 1200
 vllm:request_prompt_tokens_count{model_name="m"} 9
 """
-AGENTS = b"""{"start_time": "2026-01-01T00:00:00Z", "requests": [{"t": 0.5, "in": 900, "out": 30}, {"t": 2, "in": 9}]}
+AGENTS = b"""{"start_time": "2026-01-01T00:00:00Z", "requests": [{"t": 0.5, "in": 900, "out": 30}, {"in": 9, "out": 3}]}
 {"resourceSpans": [{"scopeSpans": [{"spans": [{"startTimeUnixNano": "1770000000000000000", "attributes": [
 """
 PROXY = b"""{"startTime": 1770000000.5, "status": "success", "prompt_tokens": 100, "completion_tokens": 5, "model": "m"}
 {"startTime": 1770000001.5, "status": "failure", "usage": {"input_tokens": 4, "cache_read_input_tokens": 7}}
 """
-ACCESS_LOG = b"""[2026-01-01T00:00:00.5Z] "POST /v1/completions HTTP/1.1" 200 model_name=m tokens=9/7 timings=5ms(1+2)
+ACCESS_LOG = b"""[2026-01-01T00:00:00.5Z] "POST /v1/completions HTTP/1.1" 200 tokens=150/75 timings=5ms(1+2+3)
 [2026-01-01T00:00:01.5Z] "POST /v1/completions HTTP/1.1" 504 model_name=m tokens=150/0
 """
 STATUS_CSV = b"""time;model;prompt tokens;completion tokens;cached tokens;status;error
@@ -125,9 +125,8 @@ STATUS_CSV = b"""time;model;prompt tokens;completion tokens;cached tokens;status
 """
 ANSWER = json.dumps(
     {"status": "success", "data": {"resultType": "matrix", "result": [
-        {"metric": {"__name__": f"vllm:request_{n}_tokens_{part}", "le": le}, "values": [[60, "1"], [120, "9"]]}
-        for n in ("prompt", "generation")
-        for part, le in (("bucket", "100"), ("bucket", "+Inf"), ("sum", ""))
+        {"metric": {"__name__": f"vllm:request_{n}_tokens_{part}", "le": le}, "values": [[6, "1"], [9, "9"], [12, 3]]}
+        for n in ("prompt", "generation") for part, le in (("bucket", "100"), ("bucket", "+Inf"), ("sum", ""))
     ]}}
 ).encode()  # fmt: skip
 RUNS = b"gpu,engine,model,isl,osl,concurrency,attn_tp,ttft_ms,tpot_ms\nh100,vllm,llama-3.1-70b,1000,1000,64,8,120,20\n"
@@ -149,11 +148,8 @@ GUIDELLM = json.dumps(
 ).encode()  # fmt: skip
 LLM_D = json.dumps(
     {"metrics": {
-        "time": {"duration": 9},
-        "requests": {"total": 9, "input_length": {"mean": 9}, "output_length": {"mean": 9}},
-        "latency": {
-            "time_to_first_token": {"units": "ms", "mean": 9},
-            "time_per_output_token": {"units": "ms/token", "mean": 9}}}}
+        "time": {"duration": 9}, "requests": {"total": 9, "input_length": {"mean": 9}, "output_length": {"mean": 9}},
+        "latency": {"time_to_first_token": {"units": "ms", "mean": 9}, "time_per_output_token": {"mean": 9}}}}
 ).encode()  # fmt: skip
 PROFILE = (
     f'schema_version = {SCHEMA_VERSION}\n[cells."h100/vllm/llama"]\nruns = 3\n'

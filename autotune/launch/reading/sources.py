@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from autotune.engines import ENGINES
@@ -38,6 +39,7 @@ class Process:
 
 Files = Mapping[str, str]
 """Name -> content of files that stand within a source."""
+NO_FILES: Files = MappingProxyType({})
 
 
 def read_source(source: str, version: str | None, given: Mapping[str, str] | None = None) -> list[Process]:
@@ -206,7 +208,7 @@ def servers_of(process: Process) -> int:
     return place.copies // each if each > 1 and place.copies % each == 0 else place.copies
 
 
-def with_config(command: Command, folder: Path, files: Files) -> Command:
+def with_config(command: Command, folder: Path, files: Files = NO_FILES) -> Command:
     """A command with the fields of the file that it names (`Engine.config_option`).
 
     Raises:
