@@ -148,12 +148,18 @@ def drawn_in_range(values: Floats, low: Floats, high: Floats, throughput_factor:
 
 
 def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:
-    """What the plans may really do: one set of draws of the error that a cell's plans share, one more for each plan."""
+    """What the plans may really do: one set of draws of the error that a cell's plans share, one more for each plan.
+
+    A plan's own draws are those of its place by name, so that it does not matter in which order plans are asked about.
+    """
     work = study.workload
-    layout = LayoutColumns.of([p.layout for p in plans], [ENGINES[p.engine].traits for p in plans])
-    in_flight = np.array([float(p.knobs.concurrency) for p in plans]) / layout.replicas
+    order = sorted(range(len(plans)), key=lambda i: (plans[i].key, plans[i].knobs.concurrency))
+    ordered = [plans[i] for i in order]
+    layout = LayoutColumns.of([p.layout for p in ordered], [ENGINES[p.engine].traits for p in ordered])
+    in_flight = np.array([float(p.knobs.concurrency) for p in ordered]) / layout.replicas
     situation = Situation.of(layout, in_flight, np.array([work.isl.mean]), np.array([work.osl.mean]))
-    factors = draw_factors(_cells(study, plans), situation, draws=DRAWS, seed=SEED)
+    drawn = draw_factors(_cells(study, ordered), situation, draws=DRAWS, seed=SEED)
+    factors = tuple(factor[np.argsort(order)] for factor in drawn)
     values = estimates(plans)
     wait = np.array([p.breakdown["ttft_parts_s"].get("kv_wait", 0.0) for p in plans])[:, None]
     latencies = Latencies(
@@ -163,7 +169,7 @@ def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:
         tpot_s=values("tpot_s"),
         outputs=max(work.osl.mean - 1.0, 0.0),
     )
-    return Draws.of(latencies, *factors)
+    return Draws.of(latencies, factors[0], factors[1])
 
 
 def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, list[int]]]:

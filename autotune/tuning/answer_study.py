@@ -187,8 +187,8 @@ def place(study: Study, plan: PlanResult, ranked: Sequence[PlanResult]) -> int |
     """Where a plan with its own knobs stands, or would stand, among ranked plans; None: it breaks a limit."""
     if not plan.feasible:
         return None
-    own = _order(study, plan)
-    return 1 + sum(p.plan != plan.plan and _order(study, p) < own for p in ranked)
+    own = (_order(study, plan), plan.plan)
+    return 1 + sum(p.plan != plan.plan and (_order(study, p), p.plan) < own for p in ranked)
 
 
 def _distance(plan: PlanResult) -> float:

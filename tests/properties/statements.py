@@ -1,0 +1,288 @@
+"""What must be true of every study, each as a function that says where it is not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import inf, isfinite
+
+import numpy as np
+
+from autotune.comparison.probability_better import p_better
+from autotune.metrics import METRICS, Measured
+from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, score, score_launches
+from autotune.scoring.objective import ranking_value
+from autotune.scoring.plan_result import PlanResult
+from autotune.scoring.solve_concurrency import bounds, solve_concurrency
+from autotune.space import Candidate
+from autotune.study import Study
+from autotune.tuning.answer_study import rank, score_plan
+from costmodel.hardware import Gpu
+from tests.properties.studies import FIELDS
+
+REL = 1e-6
+"""What rounding may leave."""
+Found = Iterator[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A study, some of its plans, and what they scored."""
+
+    study: Study
+    candidates: Sequence[Candidate]
+    plans: Sequence[PlanResult]
+
+
+def value(study: Study, plan: PlanResult) -> float:
+    """What ranks a plan, larger is better; minus infinity where it breaks a limit."""
+    sign = -1.0 if study.objective.direction == "minimize" else 1.0
+    return sign * ranking_value(study, plan) if plan.feasible else -inf
+
+
+def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult]) -> Found:
+    """Plans that are lost, or worth less than before, and the best if it is worse."""
+    pairs = [(value(study, a), value(study, b), a.plan) for a, b in zip(before, after, strict=True)]
+    yield from (f"{name}: {old:.9g} -> {new:.9g}" for old, new, name in pairs if new < old - REL * abs(old))
+    best = [max((pair[side] for pair in pairs), default=-inf) for side in (0, 1)]
+    if best[1] < best[0] - REL * abs(best[0]):
+        yield f"the best: {best[0]:.9g} -> {best[1]:.9g}"
+
+
+def relaxed(given: Given) -> Found:
+    """A limit that asks for less loses no plan that kept it, and makes none worse."""
+    for name in (
+        "ttft_s",
+        "tpot_s",
+        "e2e_s",
+        "memory_util_frac",
+        "min_gpu_util_frac",
+        "min_output_tokens_per_s_per_gpu",
+    ):
+        limit = getattr(given.study.constraints, name)
+        if limit is None:
+            continue
+        looser = (
+            limit / 1.5 if name.startswith("min_") else min(limit * 1.5, 1.0) if name.endswith("frac") else limit * 1.5
+        )
+        other = replace(given.study, constraints=replace(given.study.constraints, **{name: looser}))
+        yield from (f"{name}: {found}" for found in no_worse(other, given.plans, score(other, given.candidates)))
+
+
+def better_gpu(gpu: Gpu, field: str) -> Gpu:
+    """A GPU with half more of one figure."""
+    if field == "peak_flops_per_s":
+        return replace(
+            gpu, peak_flops_per_s={k: v * 1.5 for k, v in gpu.peak_flops_per_s.items()}, base=gpu.measured_as
+        )
+    return replace(gpu, base=gpu.measured_as, **{field: getattr(gpu, field) * 1.5})
+
+
+def better_hardware(given: Given) -> Found:
+    """More memory, bandwidth or arithmetic makes no plan worse, with the same layers in each stage.
+
+    With a minimised metric or cost the plans under a floor are left out: faster hardware is busy for less of the time.
+    """
+    kept = replace(given.study, constraints=replace(given.study.constraints, min_gpu_util_frac=None))
+    before = given.plans if kept.constraints == given.study.constraints else score(kept, given.candidates)
+    own = replace(given.study.cluster.gpu, base=given.study.cluster.gpu.measured_as)
+    before = before if own == given.study.cluster.gpu else score(_on(kept, own), given.candidates)
+    for field in FIELDS:
+        other = _on(kept, better_gpu(own, field))
+        yield from (f"{field}: {found}" for found in no_worse(other, before, score(other, given.candidates)))
+
+
+def _on(study: Study, gpu: Gpu) -> Study:
+    return replace(study, cluster=replace(study.cluster, gpu=gpu))
+
+
+def shares(given: Given) -> Found:
+    """Shares lie between 0 and 1, every figure is a number, and none that counts is below 0."""
+    for plan in given.plans:
+        for name, figure in plan.metrics.items():
+            # weights beyond the memory leave less room than none: by how much orders what is infeasible
+            least = -inf if name == "kv_fits_longest" and not plan.feasible else 0.0
+            if np.isnan(figure) or figure < least:
+                yield f"{plan.plan} {name} = {figure}"
+            is_share = name in ("gpu_util_frac", "compute_util_frac", "bandwidth_util_frac")
+            if is_share and figure > 1.0 + REL:
+                yield f"{plan.plan} {name} = {figure}"
+        if plan.feasible and plan.metrics["memory_util_frac"] > 1.0 + REL:
+            yield f"{plan.plan} memory_util_frac = {plan.metrics['memory_util_frac']}"
+        if not 0.0 <= plan.p_meets <= 1.0:
+            yield f"{plan.plan} p_meets = {plan.p_meets}"
+
+
+def conservation(given: Given) -> Found:
+    """Tokens in and out are those of the requests, all of them and per GPU, and Little's law holds."""
+    work = given.study.workload
+    for plan in given.plans:
+        m, gpus = plan.metrics, plan.metrics["gpus"]
+        wanted = {
+            "output_tokens_per_s": m["requests_per_s"] * work.osl.mean,
+            "total_tokens_per_s": m["requests_per_s"] * (work.isl.mean + work.osl.mean),
+            "total_tokens_per_s_per_gpu": m["total_tokens_per_s"] / gpus,
+            "output_tokens_per_s_per_gpu": m["output_tokens_per_s"] / gpus,
+            "e2e_s": m["ttft_s"] + m["tpot_s"] * max(work.osl.mean - 1.0, 0.0),
+        }
+        for name, figure in wanted.items():
+            if abs(m[name] - figure) > 1e-9 * abs(figure):
+                yield f"{plan.plan} {name} = {m[name]}, not {figure}"
+        if work.request_rate_per_s is None and plan.pools is None:
+            flight = m["requests_per_s"] * m["e2e_s"]
+            if abs(flight - plan.knobs.concurrency) > 1e-6 * plan.knobs.concurrency:
+                yield f"{plan.plan}: {flight} in flight by Little's law, not {plan.knobs.concurrency}"
+        if sum(plan.breakdown["memory_bytes"].values()) < 0.0:
+            yield f"{plan.plan}: negative bytes"
+        ttft = sum(plan.breakdown["ttft_parts_s"].values())
+        if abs(ttft - m["ttft_s"]) > 1e-9 * ttft:
+            yield f"{plan.plan}: parts of TTFT sum to {ttft}, not {m['ttft_s']}"
+
+
+def intervals(given: Given) -> Found:
+    """p10 <= p50 <= p90 of every metric."""
+    for plan in given.plans:
+        measured: Measured = plan
+        for name in plan.metrics:
+            metric = METRICS.get(name)
+            if metric is None or not isfinite(plan.metrics[name]):
+                continue
+            low, high = metric.interval(measured)
+            if not low <= metric.of(measured) <= high:
+                yield f"{plan.plan} {name}: {low}, {metric.of(measured)}, {high}"
+
+
+def margins(given: Given) -> Found:
+    """A plan is feasible exactly where no limit is broken."""
+    for plan in given.plans:
+        if plan.feasible != all(excess <= 0.0 for excess in plan.margins.values()):
+            yield f"{plan.plan}: feasible is {plan.feasible}, margins are {dict(plan.margins)}"
+
+
+def ranking(given: Given) -> Found:
+    """Best first by the value that is stated, ties by name, in whatever order plans come."""
+    ranked, others = rank(given.study, given.plans)
+    stated = sorted((-value(given.study, p), p.plan) for p in given.plans if p.feasible)
+    if [(p.plan) for p in ranked] != [name for _, name in stated]:
+        yield f"{[p.plan for p in ranked][:5]} is not {[name for _, name in stated][:5]}"
+    if rank(given.study, list(given.plans)[::-1]) != (ranked, others):
+        yield "another order of given.plans, another ranking"
+
+
+def pairs(given: Given) -> Found:
+    """One of two plans is better: the probabilities of either sum to 1."""
+    for one, other in pairwise(given.plans):
+        total = p_better(given.study, one, other) + p_better(given.study, other, one)
+        if abs(total - 1.0) > 1e-9:
+            yield f"{one.plan}, {other.plan}: {total}"
+
+
+def alone(given: Given) -> Found:
+    """A plan that is named has the value that it has in the ranking."""
+    for plan in given.plans[:2]:
+        named = score_plan(given.study, plan.plan).result
+        if named is None or named.metrics != plan.metrics or named.knobs != plan.knobs:
+            yield f"{plan.plan}: {None if named is None else named.knobs} alone, {plan.knobs} in the ranking"
+
+
+def batches(given: Given) -> Found:
+    """Plans come out as they are whatever is scored beside them: permuted, doubled or split."""
+    half = len(given.candidates) // 2
+    variants: dict[str, list[PlanResult]] = {
+        "permuted": score(given.study, given.candidates[::-1])[::-1],
+        "doubled": score(given.study, [*given.candidates, *given.candidates])[: len(given.candidates)],
+        "split": [*score(given.study, given.candidates[:half]), *score(given.study, given.candidates[half:])],
+    }
+    for name, found in variants.items():
+        for a, b in zip(given.plans, found, strict=True):
+            if a.knobs != b.knobs or any(abs(a.metrics[m] - b.metrics[m]) > REL * abs(a.metrics[m]) for m in a.metrics):
+                yield f"{name}: {a.plan} {a.knobs} is {b.knobs}"
+
+
+def scaled(given: Given) -> Found:
+    """Twice the replicas under twice the load serve twice as much at the same latency."""
+    cluster = replace(given.study.cluster, gpus=given.study.cluster.gpus * 2)
+    for plan in given.plans[:2]:
+        work = given.study.workload
+        rate = work.request_rate_per_s
+        doubled = replace(work, concurrency=plan.knobs.concurrency * 2, request_rate_per_s=None)
+        single = replace(doubled, concurrency=plan.knobs.concurrency)
+        two = replace(plan, layout=replace(plan.layout, replicas=plan.layout.replicas * 2))
+        if plan.knobs.concurrency % plan.layout.replicas:
+            continue
+        (one,) = score_launches(replace(given.study, workload=single), [plan])
+        (both,) = score_launches(replace(given.study, workload=doubled, cluster=cluster), [two])
+        for name, factor in (("requests_per_s", 2.0), ("ttft_s", 1.0), ("tpot_s", 1.0)):
+            wanted = one.metrics[name] * factor
+            if abs(both.metrics[name] - wanted) > 1e-9 * abs(wanted):
+                yield f"{plan.plan} at {rate}: {name} is {both.metrics[name]} for two, {wanted} by one"
+
+
+def global_load(given: Given) -> Found:
+    """No other number of requests in flight is better than the solved one, by the rule that ranks: brute force."""
+    if given.study.workload.concurrency is not None or given.study.workload.request_rate_per_s is not None:
+        return
+    grid, _ = candidate_grid(given.study, given.candidates[:3])
+    replicas = grid.batch.layout.replicas
+    solved = solve_concurrency(grid)
+    for row in range(0, solved.size, max(solved.size // 3, 1)):
+        own = grid.take(np.array([row]))
+        most = float(_room(own))
+        tried = np.unique(np.r_[np.arange(1.0, min(most, 600.0) + 1.0), np.geomspace(1.0, most, 400).round()])
+        tried = tried[tried >= bounds(given.study, replicas[row : row + 1])[0][0]]
+        rows = KnobGridAtLoad(grid.take(np.full(tried.size, row)), tried * replicas[row])
+        here = KnobGridAtLoad(own, solved[row : row + 1]).scored.standing
+        worst, gain = rows.scored.standing.worst, rows.scored.standing.gain
+        kept = worst <= 0.0
+        name = f"{grid.variants[grid.variant[row]].candidate} with {solved[row] / replicas[row]:g} a replica"
+        if kept.any() and here.worst[0] > 0.0:
+            yield f"{name} breaks a limit, {tried[kept][0]:g} keeps all"
+        elif kept.any() and gain[kept].max() > here.gain[0] + REL * abs(here.gain[0]):
+            yield f"{name}: {here.gain[0]:.9g}, {tried[kept][gain[kept].argmax()]:g}: {gain[kept].max():.9g}"
+
+
+def _room(row: object) -> float:
+    """Most requests in flight of one row's replica that have KV room, by doubling and halving."""
+    from autotune.scoring.knob_grid import KnobGrid
+
+    assert isinstance(row, KnobGrid)
+    replicas = float(row.batch.layout.replicas[0])
+    low, high = 1.0, 2.0**20
+    while high - low > max(low * 1e-3, 1.0):
+        middle = np.floor((low + high) / 2.0)
+        if row.evaluate(np.array([middle * replicas])).kv_wait_s[0] <= 0.0:
+            low = float(middle)
+        else:
+            high = float(middle)
+    return low
+
+
+Statement = Callable[[Given], Found]
+STATEMENTS: dict[str, Statement] = {
+    f.__name__: f
+    for f in (
+        relaxed,
+        better_hardware,
+        shares,
+        conservation,
+        intervals,
+        margins,
+        ranking,
+        pairs,
+        alone,
+        batches,
+        scaled,
+        global_load,
+    )
+}
+
+
+COSTLY = ("relaxed", "better_hardware", "batches", "scaled", "global_load", "alone")
+"""Statements that score plans again, by which a study takes a second and not a tenth of one."""
+
+
+def chosen(rng: random.Random, candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Some of the candidates."""
+    return list(candidates) if len(candidates) <= count else rng.sample(list(candidates), count)
