@@ -12,40 +12,16 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import ceil, inf, nextafter, sqrt
 
 from costmodel.simulation.policies import Policy
-from costmodel.simulation.state import Cell, CellLimits, Lane, Request
+from costmodel.simulation.state import Cell, CellLimits, Counters, Lane, Request, Steps
 from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.step_time import decode_pace, step_s, until_bend
 from costmodel.simulation.token_gaps import GapRecorder
 
 UNEVEN = 1.05
 """Requests of a micro-batch over those of the mean one, at most: another one takes who waits."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What happened in a replica."""
-
-    steps: int = 0
-    prompt_steps: int = 0
-    busy_s: float = 0.0
-    preemptions: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Steps:
-    """Steps of decoding that follow each other, each longer than the one before."""
-
-    count: int
-    first_s: float
-    slope_s: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return self.count * self.first_s + 0.5 * self.slope_s * self.count * (self.count - 1)
 
 
 class Replica:
@@ -214,7 +190,7 @@ class Replica:
             cell.tokens = cell.sampled = 0
         handed = ends + table.handover_steps * self._following_s(lane, finished)
         if mixes:
-            self._decoded(lane, now, _Steps(1, seconds), handed)
+            self._decoded(lane, now, Steps(1, seconds), handed)
         for cell, request in finished:
             self._begin(lane, cell, request, ends, handed)
         self._note(ends)
@@ -282,7 +258,7 @@ class Replica:
             self._leaves_s += seconds
         for each in lanes:
             began, each.ready_s = each.ready_s, each.ready_s + seconds
-            self._decoded(each, began, _Steps(count, first, slope), each.ready_s + table.handover_steps * last)
+            self._decoded(each, began, Steps(count, first, slope), each.ready_s + table.handover_steps * last)
         self._note(now + seconds)
 
     def _pace(self, lanes: list[Lane]) -> tuple[float, float]:
@@ -294,7 +270,7 @@ class Replica:
             return stages
         return max(stages, max(decode_pace(table, lane.cells, through=True) for lane in lanes))
 
-    def _decoded(self, lane: Lane, began_s: float, steps: _Steps, handed_s: float) -> None:
+    def _decoded(self, lane: Lane, began_s: float, steps: Steps, handed_s: float) -> None:
         """A lane's sequences have decoded for some steps; those that are through leave."""
         self._note_gaps(lane, began_s, steps)
         grown = steps.count * self.table.accepted_tokens
@@ -313,7 +289,7 @@ class Replica:
         left = lane.decoding
         lane.since = [(left, began_s + steps.seconds)] if left else []
 
-    def _note_gaps(self, lane: Lane, began_s: float, steps: _Steps) -> None:
+    def _note_gaps(self, lane: Lane, began_s: float, steps: Steps) -> None:
         """What the lane's sequences waited for the tokens of these steps."""
         ends_s = began_s + steps.first_s
         for count, since_s in lane.since:

@@ -90,3 +90,27 @@ class CellLimits:
     max_num_seqs: int
     kv_tokens: float
     """Tokens for which there is cache."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened in a replica."""
+
+    steps: int = 0
+    prompt_steps: int = 0
+    busy_s: float = 0.0
+    preemptions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Steps of decoding that follow each other, each longer than the one before."""
+
+    count: int
+    first_s: float
+    slope_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of them."""
+        return self.count * self.first_s + 0.5 * self.slope_s * self.count * (self.count - 1)

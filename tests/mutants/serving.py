@@ -53,6 +53,12 @@ SERVING: tuple[Change, ...] = (
         "costmodel/simulation/single_queue.py",
         ("context += accepted * batch", "context += batch"),
         ("budget = (rank_tokens - busiest) * ranks", "budget = rank_tokens * ranks"),
+        ("held_back.append((joining, now))", "held_back.append((joining, now - seconds))"),
+    ),
+    *changes_of(
+        "costmodel/simulation/sampled_windows.py",
+        ("weight=(whole / np.maximum(sampled, 1))[stratum]", "weight=np.ones(stratum.size)"),
+        ("start - warm_up_s, start, last", "start, start, last"),
     ),
     *changes_of(
         "costmodel/simulation/step_time.py",
