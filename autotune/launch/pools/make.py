@@ -128,7 +128,7 @@ def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan], opt
         for role in ROLES
     }
     engine = plan.engine
-    front = (
+    front: tuple[Arg, ...] = (
         (*options.command.split()[:1], "disaggregated", "-c", FilePath(name=FRONT_FILE))
         if engine == "trtllm"
         else front_argv(engine, heads["prefill"], heads["decode"])
