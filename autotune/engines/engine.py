@@ -132,6 +132,10 @@ class Engine(ABC):
     """Ports of a replica's head that its other nodes reach."""
     process_per_node: ClassVar[bool] = True
     """Whether every node of a replica gets a command; otherwise the head's starts the others."""
+    package: ClassVar[str]
+    """Name of its Python package, whose version is checked before it is started."""
+    host_variable: ClassVar[str | None] = None
+    """Environment variable with the address by which other nodes reach a node; None: it finds it."""
     partition_variable: ClassVar[str | None] = None
     """Environment variable with the layers of each stage; None: they stand elsewhere."""
     ready_s: ClassVar[float] = 3600.0

@@ -123,6 +123,8 @@ class Sglang(Engine):
     startup_s = 120.0
     """Graph capture "can take up to several minutes" by its own log."""
 
+    package = "sglang"
+    host_variable = "SGLANG_HOST_IP"
     http_port = 30000
     ports_apart = 300
     """Each server uses ports up to about 260 above its own (`ZMQ_TCP_PORT_DELTA` is 233)."""

@@ -85,6 +85,7 @@ class Trtllm(Engine):
     startup_s = 180.0
     """Assumed: no public figure found."""
 
+    package = "tensorrt_llm"
     http_port = 8000
     process_per_node = False
     kv_names: ClassVar[Mapping[str, tuple[str, ...]]] = {"fp8": ("fp8",), "nvfp4": ("nvfp4",)}

@@ -109,6 +109,8 @@ class Vllm(Engine):
     (vllm-project/vllm#20264), some 30 s around it; large mixtures of experts take up to 8 min
     (vllm-project/vllm#43189)."""
 
+    package = "vllm"
+    host_variable = "VLLM_HOST_IP"
     http_port = 8000
     peer_ports = (MASTER_PORT, RPC_PORT)
     partition_variable = "VLLM_PP_LAYER_PARTITION"

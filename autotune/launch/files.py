@@ -16,7 +16,7 @@ from costmodel.files import read_file
 MARK = "plan.json"
 MAX_MARK_BYTES = 10_000_000
 WRITTEN_BY = "autotune export"
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99})?$")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99})?$")
 
 
 def write_export(folder: Path, content: Mapping[str, OutFile]) -> None:

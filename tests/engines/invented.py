@@ -64,6 +64,7 @@ class Lantern(Engine):
     )
     tp_may_be_stage_width = True
     startup_s = 61.0
+    package = "lantern"
     http_port = 7000
     kv_names: ClassVar[Mapping[str, tuple[str, ...]]] = {"bf16": ("half",), "fp8": ("quarter",)}
     weight_names: ClassVar[Mapping[str, str]] = {}

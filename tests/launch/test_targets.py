@@ -222,7 +222,14 @@ def test_readmes_say_what_starts_and_how_to_check():
         files = target_files(find_target(target), plan, current=plan.service)
         text = files["README.md"].text
         headings = [line for line in text.splitlines() if line.startswith("## ")]
-        assert headings[1:] == ["## Start it", "## Check it", "## Measure it", "## Roll it out", "## Taken for granted"]
+        assert headings[1:] == [
+            "## Start it",
+            "## Check it",
+            "## Measure it",
+            "## Roll it out",
+            "## Not checked",
+            "## Taken for granted",
+        ]
         assert said.get(target, "nodes.env") in text
         assert "autotune verify result.json" in text
         assert "Nothing differs" in text

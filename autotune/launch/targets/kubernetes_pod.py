@@ -14,10 +14,12 @@ from autotune.launch.targets.container import (
     Spot,
     container_argv,
     device,
+    download_s,
     environment,
     image_of,
     instance_name,
     mounted_model,
+    needs_rdma,
     own_network,
 )
 
@@ -29,6 +31,8 @@ LEADER = "$(LWS_LEADER_ADDRESS)"
 CPUS_PER_GPU = 4
 MEMORY_GIB_PER_GPU = 16
 PROBE_S = 10
+RDMA = "rdma/ib"
+"""Resource by which device plugins hand out RDMA; clusters name it as they like."""
 CACHE_ON_NODE = "/var/lib/huggingface"
 """Where a node keeps what it has loaded from the hub, so that a pod that is started again need not."""
 
@@ -61,8 +65,11 @@ def server_container(plan: LaunchPlan, process: NodeProcess) -> dict[str, Any]:
         "resources": resources(plan.service, len(process.gpus)),
         "volumeMounts": _mounts(plan),
     }
-    if many:
-        container["securityContext"] = {"capabilities": {"add": ["IPC_LOCK"]}}  # RDMA pins memory
+    # RDMA pins memory
+    capabilities = {"drop": ["ALL"], "add": ["IPC_LOCK"]} if many else {"drop": ["ALL"]}
+    container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": capabilities}
+    if needs_rdma(plan):
+        container["resources"]["limits"][RDMA] = "1"
     if process.http_port is not None:
         container |= {"ports": [{"name": PORT_NAME, "containerPort": port}]} | _probes(plan)
         # requests still come for a moment after the pod has left the Service
@@ -82,6 +89,11 @@ def hf_token() -> dict[str, Any]:
     return {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}}
 
 
+def start_s(plan: LaunchPlan) -> int:
+    """Time that a pod is given until it is ready: fetching the model, loading it, and what else a start takes."""
+    return int(plan.engine.ready_s + download_s(plan.service))
+
+
 def _probes(plan: LaunchPlan) -> dict[str, Any]:
     get = {"path": plan.engine.health_path, "port": PORT_NAME}
 
@@ -89,7 +101,7 @@ def _probes(plan: LaunchPlan) -> dict[str, Any]:
         return {"httpGet": get, "periodSeconds": period_s, "timeoutSeconds": PROBE_S, "failureThreshold": failures}
 
     return {
-        "startupProbe": probe(PROBE_S, int(plan.engine.ready_s) // PROBE_S),
+        "startupProbe": probe(PROBE_S, start_s(plan) // PROBE_S),
         "readinessProbe": probe(PROBE_S, 3),
         "livenessProbe": probe(30, 6),
     }
@@ -97,7 +109,10 @@ def _probes(plan: LaunchPlan) -> dict[str, Any]:
 
 def pod_spec(plan: LaunchPlan, container: dict[str, Any]) -> dict[str, Any]:
     """The pod around a server's container."""
+    network = {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if needs_rdma(plan) else {}
     return {
+        **network,
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "terminationGracePeriodSeconds": STOP_S,
         "tolerations": [toleration(plan.service)],
         "containers": [container],

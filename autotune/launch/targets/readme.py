@@ -36,6 +36,7 @@ def readme(plan: LaunchPlan, *, current: Service | None, template: str, words: M
         "limits": plan.service.limits,
         "load": load,
         "engine": plan.engine,
+        "options_version": plan.engine.choose_version(plan.service.version)[0].version,
         "size": plan.service.layout.pp * plan.service.layout.width,
         "result": plan.engine.bench_result,
         "reached": reached(plan),

@@ -13,30 +13,78 @@ from autotune.files import OutFile
 from autotune.launch.bench import RATE_S, ROUNDS, bench_command, share_of_load
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import to_yaml
+from autotune.launch.targets.container import SHM_GIB, STOP_S, amd, download_s, needs_rdma
 from autotune.launch.template import filled
 
 _NODES_HEAD = """\
 # Host names or addresses by which the nodes reach each other. Fill in all; the scripts read this file.
 # IPv6 addresses in brackets.
 """
+_NODES_TAIL = """\
+# The network interface between the nodes, as eth0 (`ip route get ADDRESS` names it). Empty: NCCL and Gloo choose.
+INTERFACE=
+# A token of the Hugging Face hub, for models that need one, and the folder for what is fetched. Empty: none, the usual.
+HF_TOKEN=
+HF_HOME=
+"""
+BALANCER_PORT = 8080
+"""Where the load balancer over independent servers listens."""
+FOLDER = "/opt/autotune"
+"""Where systemd's units look for the scripts."""
 
 
 def script_files(plan: LaunchPlan) -> dict[str, OutFile]:
     """Scripts, node list, rank map and endpoints of a plan, without its README."""
     files = {f"{p.name}.sh": OutFile(text=process_script(plan, p), executable=True) for p in plan.processes}
     files |= config_files(plan)
-    files["nodes.env"] = OutFile(text=_NODES_HEAD + "".join(f"{name}=\n" for name in plan.nodes))
+    files["nodes.env"] = OutFile(text=_NODES_HEAD + "".join(f"{name}=\n" for name in plan.nodes) + _NODES_TAIL)
     files["nodes.txt"] = OutFile(text=nodes_list(plan))
     files["ranks.json"] = rank_file(plan)
     files["endpoints.txt"] = OutFile(text="".join(f"{line}\n" for line in endpoints(plan)))
     files["health.sh"] = OutFile(text=filled("health.sh", {"plan": plan}), executable=True)
+    files |= {f"{name}.sh": OutFile(text=text, executable=True) for name, text in _operation(plan).items()}
+    files["autotune@.service"] = OutFile(
+        text=filled("unit.service", {"service": plan.service, "folder": FOLDER, "stop_s": STOP_S})
+    )
+    if plan.router is None and len(_entrances(plan)) > 1:
+        files["nginx.conf.template"] = OutFile(text=_load_balancer(plan))
     files["bench.sh"] = OutFile(text=bench_script(plan), executable=True)
     return files
 
 
+def _operation(plan: LaunchPlan) -> dict[str, str]:
+    """What checks, starts and stops all nodes: name -> script."""
+    servers = [p for p in plan.processes if p.role != "router"]
+    ports: dict[str, list[int]] = {}
+    for process in plan.processes:
+        own = () if process.http_port is None else (process.http_port,)
+        ports.setdefault(f"NODE_{process.node}", []).extend((*own, *process.other_ports))
+    values = {
+        "plan": plan,
+        "service": plan.service,
+        "package": plan.engine.package,
+        "ports": ports,
+        "servers": servers,
+        "stopped": [*([] if plan.router is None else [plan.router]), *servers],
+        "ready_s": int(plan.engine.ready_s + download_s(plan.service)),
+        "shm_mib": SHM_GIB * 1024,
+        "stop_s": STOP_S,
+        "needs_rdma": needs_rdma(plan),
+        "list_gpus": "rocm-smi --showid --csv" if amd(plan.service) else "nvidia-smi --list-gpus",
+    }
+    named = {"check": "check", "start-all": "start_all", "stop-all": "stop_all", "slurm": "slurm"}
+    return {name: filled(f"{template}.sh", values) for name, template in named.items()}
+
+
+def _load_balancer(plan: LaunchPlan) -> str:
+    entrances = _entrances(plan)
+    variables = " ".join(f"$NODE_{n}" for n in sorted({p.node for p in entrances}))
+    return filled("nginx.conf", {"entrances": entrances, "variables": variables, "balancer_port": BALANCER_PORT})
+
+
 def words(plan: LaunchPlan) -> dict[str, Any]:
     """What the README's template asks for."""
-    return {"endpoints": endpoints(plan), "in_place": True}
+    return {"endpoints": endpoints(plan), "in_place": True, "folder": FOLDER, "balancer_port": BALANCER_PORT}
 
 
 def config_files(plan: LaunchPlan) -> dict[str, OutFile]:
@@ -48,7 +96,14 @@ def process_script(plan: LaunchPlan, process: NodeProcess) -> str:
     """What starts one process; it refuses to run where a host it needs has no name."""
     hosts = {process.node, *(a.node for a in process.argv if isinstance(a, NodeHost))}
     hosts.update(node for a in process.argv if isinstance(a, HostSlots) for node in a.nodes)
-    return filled("process.sh", {"service": plan.service, "process": process, "hosts": sorted(hosts)})
+    values = {
+        "service": plan.service,
+        "process": process,
+        "hosts": sorted(hosts),
+        "many": len(plan.replicas[0].nodes) > 1 and process.role != "router",
+        "host_variable": plan.engine.host_variable,
+    }
+    return filled("process.sh", values)
 
 
 def script_command(plan: LaunchPlan) -> BenchCommand:
