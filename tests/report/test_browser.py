@@ -79,7 +79,7 @@ BUTTON = "[...document.querySelectorAll('#ranked thead button')].find(b => b.tex
 def test_charts_are_drawn_and_nothing_is_complained_of(tab: Browser, page: Page, study: tuple[str, ...]) -> None:
     """Every picture has marks with a size, inside its frame; the console stays empty; only the file is read."""
     tab.open(page(*study), width=1280)
-    assert tab.value("document.querySelectorAll('svg[role=img]').length") >= 6
+    assert tab.value("document.querySelectorAll('svg[role=img]').length") >= 5
     assert tab.value(UNDRAWN) == []
     assert tab.value(OUTSIDE) == []
     assert tab.problems == []

@@ -245,5 +245,5 @@ def test_a_comparison_is_a_whole_page(name: str) -> None:
     )
     seen = outline(comparison_page(document))
     assert document["reason"][1:] in seen.text
-    assert document["current"]["plan"] in seen.text
+    assert document["current"]["name"] in seen.text
     assert not re.search(r"\bnan\b|\binf\b|None|Undefined", seen.text)
