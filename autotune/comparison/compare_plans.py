@@ -12,7 +12,7 @@ from autotune.comparison.probability_better import metric_p_better, p_better
 from autotune.comparison.robustness import robustness
 from autotune.comparison.simulated_requests import SimulatedRequests, simulated_requests
 from autotune.comparison.switching import switch_cost
-from autotune.comparison.value_and_gain import gain_over, served_within_limits, value_per_s
+from autotune.comparison.value_and_gain import gain_over, ratio_of, served_within_limits, value_per_s
 from autotune.comparison.values import ComparedPlan, Comparison, MarginRow, MetricRow, SwitchCost
 from autotune.comparison.verdict import verdict
 from autotune.metrics import COST, MAXIMIZE, MINIMIZE, OUTPUT_COST, Use, used
@@ -80,6 +80,13 @@ def compare(
         served = _served(study, before, after)
     else:
         simulated, served = counted
+        if study.objective.direction == MINIMIZE and after is not None:
+            # requests in the limits, each worth the more the less it has of what is minimised
+            served, metric = None, study.objective.metric
+            kept = [one.within_limits_per_s.value for one in simulated]
+            old, new = (side.result.metrics[metric] for side in (before, after) if side.result is not None)
+            before = replace(before, value_per_s=kept[0])
+            after = replace(after, value_per_s=kept[1] * ratio_of(old, new))
     if served is not None and after is not None:
         before = replace(before, value_per_s=float(served[0].mean()))
         after = replace(after, value_per_s=float(served[1].mean()))

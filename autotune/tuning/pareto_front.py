@@ -61,7 +61,8 @@ class Front:
 
 def study_goals(study: Study) -> tuple[tuple[str, str], ...]:
     """Throughput (the study's own, if its objective is one), TTFT, TPOT, and the cost where every GPU has a price."""
-    metric = study.objective.metric if study.objective.direction == MAXIMIZE else PER_GPU
+    own = study.objective
+    metric = own.metric if own.direction == MAXIMIZE and not METRICS[own.metric].simulated else PER_GPU
     goals = [(metric, MAXIMIZE), ("ttft_s", MINIMIZE), ("tpot_s", MINIMIZE)]
     if all(c.gpu.price_per_hour is not None for c in cluster_choices(study)):
         goals.append((COST, MINIMIZE))
@@ -77,6 +78,9 @@ def front_study(study: Study) -> Study:
     if study.axes.disaggregated == "only":
         raise InputError.single("--pareto", 'must go with plans of one kind of replica, got disaggregated="only"')
     said = []
+    if METRICS[study.objective.metric].simulated:
+        said.append(f"{study.objective.metric} is throughput per GPU in the Pareto front, and the limits are on means")
+        study = replace(study, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
     if study.axes.disaggregated != "off":
         said.append("search.disaggregated is left out of the Pareto front: plans of one kind of replica alone")
     if len(study_goals(study)) < 4:

@@ -48,6 +48,13 @@ def test_requests_within_the_limits_are_counted(tmp_path: Path) -> None:
     document = comparison_document(found)
     assert document["simulated"]["current"]["requests"] == len(times)
     assert any(block.key == "simulated" for block in comparison_report(document).blocks)
+    # where a latency is minimised, requests in the limits count the more the less they have of it
+    quick = replace(study, objective=question(objective={"minimize": "tpot_s"}).objective)
+    least = compare(quick, "R4/TP1", "TP4", traffic=log.profile(), requests=requests, scenarios=False)
+    assert least.candidate is not None
+    tpot = [side.result.metrics["tpot_s"] for side in (least.current, least.candidate) if side.result is not None]
+    kept = [one.within_limits_per_s.value for one in least.simulated]
+    assert least.candidate.value_per_s == pytest.approx(kept[1] * tpot[0] / tpot[1])
     # without a limit on latencies every request that is served counts, as before
     free = replace(study, constraints=type(study.constraints)())
     assert not compare(free, "R4/TP1", "TP4", traffic=log.profile(), requests=requests, scenarios=False).simulated

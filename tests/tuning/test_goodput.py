@@ -10,12 +10,13 @@ import pytest
 
 from autotune.metrics import GOODPUT
 from autotune.report.tune_text import tune_report
-from autotune.scoring.limits import LOAD_SERVED
+from autotune.scoring.limits import LOAD_SERVED, study_limits
 from autotune.simulation import percentile_limits, simulate_plan, study_traffic
 from autotune.storage import open_store
-from autotune.study import Study
+from autotune.study import Study, in_place
 from autotune.traffic.load import load_study
 from autotune.tuning import PlanResult, Violation, tune
+from autotune.tuning.pareto_front import front_study, study_goals
 from autotune.tuning.simulate_ranking import may_keep, with_percentiles
 from costmodel.errors import InputError
 from tests.tuning.brute import question
@@ -91,6 +92,17 @@ def test_a_limit_on_single_requests_is_none_on_the_mean() -> None:
     first = tune(asked({"tpot_ms": 3.75})).ranked[0]
     assert first.breakdown["percentiles"]["tpot_mean_ms"] > 3.75
     assert 0.0 < first.metrics[GOODPUT] < 1.0
+
+
+def test_a_front_and_commands_on_means_take_throughput() -> None:
+    """What looks at means alone answers by throughput per GPU and limits on means, and says so."""
+    study = asked({"ttft_ms": 45.0})
+    for own in (front_study(study), in_place(study)):
+        assert own.objective.metric == "total_tokens_per_s_per_gpu"
+        assert any(GOODPUT in text for text in own.assumptions if "throughput per GPU" in text)
+        assert any(limit.code == "ttft_ms" for limit in study_limits(own))
+    assert all(metric != GOODPUT for metric, _ in study_goals(study))
+    assert not any(limit.code == "ttft_ms" for limit in study_limits(study))
 
 
 def test_goodput_needs_a_load_and_limits() -> None:
