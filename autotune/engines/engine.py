@@ -346,7 +346,7 @@ class Engine(ABC):
     def is_worker(self, command: Command) -> bool:
         """Whether a command is no server's head; a rank that only the cluster fills in counts as the first."""
         ranks = (command.values.get(name) for name in self.later_node_options)
-        later = any(isinstance(r, str) and r.isdigit() and int(r) > 0 for r in ranks)
+        later = any(isinstance(r, str) and r.isdecimal() and int(r) > 0 for r in ranks)
         return later or (self.worker_option is not None and command.values.get(self.worker_option) is True)
 
     def versions(self) -> tuple[str, ...]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from autotune.traffic import names
 from autotune.traffic.blocks import Blocks, BoundedCaches, block_tokens
+from autotune.traffic.fields import DEPTH, count, counts, flat, number
 from autotune.traffic.lines import whole_lines
 from autotune.traffic.names import canonical, first_of
 from autotune.traffic.options import TIME_UNITS, ReadOptions
@@ -23,21 +23,11 @@ from autotune.traffic.problems import MALFORMED, NO_TIME, NO_TOKENS, TRUNCATED, 
 from autotune.traffic.requests import MAX_MODELS, UNKNOWN, Gathered
 from autotune.traffic.times import believable, iso_seconds, recognised_unit
 
-DEPTH = 5
-NODES = 2_000
-"""Objects of a line that are looked into."""
 BATCH = 50_000
 FIRST_BATCH = 5_000
 """Requests by which units are recognised."""
 MAX_CALLS = 100_000
 """Requests of one line."""
-WITHIN = frozenset(
-    ("usage", "response", "body", "request", "attributes", "metadata", "metrics", "data", "result", "payload",
-     "usageobject", "usagedetails", "prompttokensdetails", "inputtokensdetails", "message", "llm", "tokens", "token",
-     "resource", "fields", "jsonpayload", "properties", "standardloggingobject", "log", "record", "event", "params",
-     "stats", "timing", "timings", "usagemetadata", "http", "labels", "ai", "meta", "tokenusage", "genai", "value")
-)  # fmt: skip
-"""Objects within a line in which fields may lie, as in `{"response": {"body": {"usage": {…}}}}`."""
 
 
 Moment = tuple[float, bool]
@@ -98,9 +88,9 @@ class JsonRequests:
 
     def _object(self, content: Mapping[str, Any], session: Moment | None, depth: int) -> str | None:
         """A request, or a session of requests; what is wrong with it. `session`: when what is around it began."""
-        fields, lists = _flat(content)
-        calls = [item for inner in lists for item in inner if _counts(item)][:MAX_CALLS] if depth < DEPTH else []
-        prompt, output = _count(names.SHORT_PROMPT, fields), _count(names.SHORT_OUTPUT, fields)
+        fields, lists = flat(content)
+        calls = [item for inner in lists for item in inner if counts(item)][:MAX_CALLS] if depth < DEPTH else []
+        prompt, output = count(names.SHORT_PROMPT, fields), count(names.SHORT_OUTPUT, fields)
         if calls and (prompt is None or output is None or not depth):
             return self._session(fields, calls, session, depth)
         problem = self._request(fields, prompt, output, session)
@@ -115,7 +105,7 @@ class JsonRequests:
         at, found = began, False
         for call in calls:
             inner = {canonical(k): v for k, v in call.items()}
-            delay = _number(first_of(names.DELAY, inner))
+            delay = number(first_of(names.DELAY, inner))
             if delay is not None and at is not None:
                 at = (at[0] + delay * (1e-3 if at[1] else 1.0), at[1])
             since = at if delay is not None else began
@@ -142,14 +132,14 @@ class JsonRequests:
         time = self._time(fields, session)
         if time is None:
             return NO_TIME
-        if "inputtokens" in fields and prompt == _number(fields["inputtokens"]):
-            prompt += sum(_number(fields.get(name)) or 0.0 for name in names.BESIDE_INPUT)
+        if "inputtokens" in fields and prompt == number(fields["inputtokens"]):
+            prompt += sum(number(fields.get(name)) or 0.0 for name in names.BESIDE_INPUT)
         if output == 0 and prompt >= 1:
             self.gathered.failed += 1
             return None
         problem = token_problem(prompt, output)
         if problem is None:
-            cached = _count(names.CACHED, fields)
+            cached = count(names.CACHED, fields)
             ids = fields.get("hashids") or fields.get("blockhashes")
             self._expected = self._expected or _expected_unit(fields)
             self._rows.append(
@@ -159,7 +149,7 @@ class JsonRequests:
                     ids=tuple(i for i in ids if isinstance(i, int | str)) if isinstance(ids, list) else (),
                 )
             )  # fmt: skip
-            size = _number(fields.get("blocksize"))
+            size = number(fields.get("blocksize"))
             if size is not None and size >= 1 and self.options.block_tokens is None:
                 self._block_tokens = int(min(size, 1 << 20))
             if len(self._rows) >= (BATCH if self._settled else FIRST_BATCH):
@@ -187,7 +177,7 @@ class JsonRequests:
             found = names.time_name(name)
             if found is not None and value is not None:
                 return self._moment(value, found[1])
-        since = _number(first_of(names.SINCE_SESSION, fields))
+        since = number(first_of(names.SINCE_SESSION, fields))
         if session is None:
             return None
         return session[0] + (since or 0.0), session[1]
@@ -201,11 +191,11 @@ class JsonRequests:
                 value = float(value)
             except ValueError:
                 return None
-        number = _number(value)
-        if number is None:
+        found = number(value)
+        if found is None:
             return None
         unit = self.options.time_unit or unit
-        return (number, False) if unit is None else (number * TIME_UNITS[unit], True)
+        return (found, False) if unit is None else (found * TIME_UNITS[unit], True)
 
     def flush(self) -> None:
         """Hand over what was read so far."""
@@ -313,7 +303,7 @@ def _requests_of(content: Any, depth: int = 0) -> list[Any]:
             for span in scope.get("spans") or ()
         ]
         if spans:
-            return [span for span in spans if isinstance(span, dict) and _counts(span)]
+            return [span for span in spans if isinstance(span, dict) and counts(span)]
         for key in _WRAPPERS:
             inner = content.get(key)
             if isinstance(inner, list | dict):
@@ -321,86 +311,8 @@ def _requests_of(content: Any, depth: int = 0) -> list[Any]:
     return [content]
 
 
-_SHORT = frozenset(("input", "output", "in", "out"))
-"""Names that mostly hold texts: only numbers are counts."""
-
-
-def _counts(call: Mapping[str, Any]) -> bool:
-    """Whether a call says how many tokens it had, or holds calls."""
-    fields, lists = _flat(call)
-    return bool(lists) or _count(names.SHORT_PROMPT, fields) is not None
-
-
-def _count(known: tuple[str, ...], fields: Mapping[str, Any]) -> float | None:
-    """The first field of these names that holds a number."""
-    for name in known:
-        number = _number(fields.get(name))
-        if number is not None:
-            return number
-    return None
-
-
-def _flat(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Mapping[str, Any]]]]:
-    """Fields by canonical name, those outside before those within, and the lists of further requests."""
-    fields: dict[str, Any] = {}
-    lists: list[list[Mapping[str, Any]]] = []
-    level, visited = [content], 0
-    for _ in range(DEPTH):
-        below: list[Mapping[str, Any]] = []
-        for node in level:
-            visited += 1
-            if visited > NODES:
-                return fields, lists
-            for key, value in node.items():
-                name = canonical(key)
-                if name in _SHORT:
-                    if _number(value) is not None:
-                        fields.setdefault(name, value)
-                elif isinstance(value, dict):
-                    if "value" in value and (name in names.PROMPT or name in names.OUTPUT):
-                        fields.setdefault(name, value["value"])
-                    elif name in WITHIN:
-                        below.append(value)
-                    elif name in ("error", "status"):
-                        fields.setdefault(name, value)
-                elif isinstance(value, list):
-                    if name == "attributes":
-                        below.append(_attributes(value))
-                    elif name in names.CALLS and (inner := [i for i in value if isinstance(i, dict)]):
-                        lists.append([*inner])
-                    else:
-                        fields.setdefault(name, value)
-                elif value is not None:
-                    fields.setdefault(name, value)
-        level = below
-    return fields, lists
-
-
-def _attributes(pairs: list[Any]) -> dict[str, Any]:
-    """OpenTelemetry's attributes, `{"key": …, "value": {"intValue": "5"}}`, as an object."""
-    out: dict[str, Any] = {}
-    for pair in pairs:
-        if isinstance(pair, dict) and isinstance(pair.get("key"), str):
-            value = pair.get("value")
-            inner = next(iter(value.values()), None) if isinstance(value, dict) else value
-            out[pair["key"]] = int(inner) if isinstance(inner, str) and inner.isdigit() and len(inner) < 19 else inner
-    return out
-
-
 def _expected_unit(fields: Mapping[str, Any]) -> str | None:
     """The unit that logs with such fields are known for."""
     if "hashids" not in fields:
         return "s" if "arrivedat" in fields or "elapsedtime" in fields else None
     return "s" if "chatid" in fields or "parentchatid" in fields else "ms"
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, str) and len(value) < 20 and value.strip().isdigit():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if isfinite(number) else None

@@ -121,7 +121,7 @@ def has_failed(status: Any, error: Any) -> bool:
         return not status
     if isinstance(status, str):
         word = status.strip()
-        if word.isdigit():
+        if word.isdecimal():
             return len(word) < 10 and int(word) >= FAILED_FROM
         if canonical(word) in _FAILED:
             return True

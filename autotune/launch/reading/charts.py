@@ -157,7 +157,7 @@ def _ray_serve(applications: list[Any]) -> Iterator[Node]:
 
 def _service(command: list[str], about: Node, *, role: str | None, gpus: Any, replicas: Any, pods: int = 1) -> Node:
     """A service as Compose has it, in a mapping that says its role."""
-    if isinstance(replicas, str) and replicas.isdigit():
+    if isinstance(replicas, str) and replicas.isdecimal():
         replicas = int(replicas)
     node: dict[str, Any] = {
         "entrypoint": command,

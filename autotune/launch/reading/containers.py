@@ -132,7 +132,7 @@ def _gpus(node: Mapping[Any, Any]) -> int | None:
             continue
         for name in GPU_RESOURCES:
             value = str(table.get(name, ""))
-            if value.isdigit() and 0 < int(value[:6]) <= MAX_REPLICAS:
+            if value.isdecimal() and 0 < int(value[:6]) <= MAX_REPLICAS:
                 return int(value[:6])
     return None
 

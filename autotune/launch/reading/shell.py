@@ -278,7 +278,7 @@ def _slurm(text: str) -> dict[str, str]:
         if found is None or found["value"] is None:
             continue
         value = found["value"].rpartition(":")[2]
-        for name in _SLURM.get(found["option"], ()) if value.isdigit() else ():
+        for name in _SLURM.get(found["option"], ()) if value.isdecimal() else ():
             out[name] = value
     return out
 
@@ -334,7 +334,7 @@ def container_of_run(words: list[str]) -> dict[str, object] | None:
             node["entrypoint"] = [value]
         elif option == "--gpus":
             devices = re.search(r"device=([\d,]+)", value)
-            count = value if value.isdigit() else str(len(devices[1].split(","))) if devices else ""
+            count = value if value.isdecimal() else str(len(devices[1].split(","))) if devices else ""
             node |= {"resources": {"limits": {"nvidia.com/gpu": count}}} if count else {}
     if not rest:
         raise InputError.single("COMMAND", "docker run must name an image")

@@ -171,7 +171,7 @@ def _expanded(value: Any, env: Mapping[str, str]) -> Any:
 def _stated_gpus(node: Mapping[str, Any]) -> int | None:
     limits = node.get("resources", {}).get("limits", {})
     count = str(limits.get("nvidia.com/gpu", ""))
-    return int(count) if count.isdigit() and len(count) < 7 else None
+    return int(count) if count.isdecimal() and len(count) < 7 else None
 
 
 def role_of(process: Process) -> str | None:
@@ -200,10 +200,10 @@ def servers_of(process: Process) -> int:
     if place.grouped or place.copies < 2:
         return place.copies
     nodes = str(values.get("nnodes", ""))
-    each = int(nodes) if nodes.isdigit() and len(nodes) < 6 else 1
+    each = int(nodes) if nodes.isdecimal() and len(nodes) < 6 else 1
     if each <= 1:
         whole, local = (str(values.get(f"data_parallel_size{part}", "")) for part in ("", "_local"))
-        both = whole.isdigit() and local.isdigit() and 0 < int(local[:6]) < int(whole[:6])
+        both = whole.isdecimal() and local.isdecimal() and 0 < int(local[:6]) < int(whole[:6])
         each = int(whole[:6]) // int(local[:6]) if both else 1
     return place.copies // each if each > 1 and place.copies % each == 0 else place.copies
 
