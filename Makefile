@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/deepseek-v3-128xh200.toml
 
-.PHONY: help tune test cases lint docs pages bench torture fuzz lock clean
+.PHONY: help tune test cases lint docs pages bench torture fuzz properties lock clean
 help:
 	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
@@ -14,6 +14,7 @@ help:
 	@echo "make pages   write anew the pages and pictures that are made from the code"
 	@echo "make bench   speed of the model and of whole commands"
 	@echo "make torture faults by the hundred (kills, full disks, lost storage), counted; five minutes at most"
+	@echo "make properties  statements that are true of every study, against 5,000 random ones; hours"
 	@echo "make fuzz    every reader under atheris (coverage-guided), four minutes"
 	@echo "make lock    pin the dependencies anew"
 	@echo "make clean   remove .venv and caches"
@@ -47,6 +48,9 @@ bench: $(VENV)/.dev
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture
+
+properties: $(VENV)/.dev
+	@$(BIN)/python -m tests.properties
 
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: "atheris>=3,<4" || true

@@ -208,6 +208,12 @@ def steady_estimate(
         tpot_s=state.tpot_s,
         outputs=np.maximum(load.osl - 1.0, 0.0),
     )
+    _, throughput_factor = formula.moved(correction.ttft_factor, correction.tpot_factor)
+    # residuals that are fitted elsewhere may ask for more arithmetic than the GPU has: its peak bounds them
+    slower = np.maximum(throughput_factor * state.compute_util_frac, 1.0)
+    correction = replace(
+        correction, ttft_factor=correction.ttft_factor * slower, tpot_factor=correction.tpot_factor * slower
+    )
     moved, throughput_factor = formula.moved(correction.ttft_factor, correction.tpot_factor)
     parts = {name: s * correction.ttft_factor for name, s in state.ttft_parts_s.items()} | {"kv_wait": moved.kv_wait_s}
     ttft = np.asarray(sum(parts.values()))
