@@ -23,7 +23,7 @@ from autotune.scoring.solve_concurrency import bounds, in_range, most_within_lim
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.space import Candidate, Space
 from autotune.storage import Store, TrialRecord
-from autotune.study import IntRange, Study, cluster_choices
+from autotune.study import IntRange, Objective, Study, cluster_choices
 from autotune.tuning.batches import sample_missing, score_missing
 from autotune.tuning.executor import Executor
 from autotune.tuning.study_space import covered, study_space
