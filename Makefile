@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/deepseek-v3-128xh200.toml
 
-.PHONY: help tune test cases lint docs pages bench torture fuzz properties lock clean
+.PHONY: help tune test cases lint docs pages bench torture fuzz properties engines lock clean
 help:
 	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
@@ -16,6 +16,7 @@ help:
 	@echo "make torture faults by the hundred (kills, full disks, lost storage), counted; five minutes at most"
 	@echo "make properties  statements that are true of every study, against 5,000 random ones; hours"
 	@echo "make fuzz    every reader under atheris (coverage-guided), four minutes"
+	@echo "make engines  what is exported, read by vLLM's and SGLang's own code in .engines (2 GB)"
 	@echo "make lock    pin the dependencies anew"
 	@echo "make clean   remove .venv and caches"
 
@@ -56,6 +57,19 @@ fuzz: $(VENV)/.dev
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: "atheris>=3,<4" || true
 	@$(BIN)/python -m tests.fuzz
 
+# CPU torch stands for the engines' own; what they compile for GPUs is stood in for and deleted
+ENGINES := .engines
+ENGINES_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
+engines: $(VENV)/.dev $(ENGINES)/.ready
+	@$(BIN)/python -m tools.engines
+
+$(ENGINES)/.ready: tools/engines/requirements.txt
+	@$(PYTHON) -m venv $(ENGINES)
+	@$(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check $(ENGINES_INDEX) torch==2.13.0+cpu
+	@$(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r tools/engines/requirements.txt
+	@find $(ENGINES) -path '*/vllm/*' -name '*.so' -delete
+	@touch $@
+
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "autotune needs python3 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=")'
 	@echo "setting up $(VENV) (once)"
@@ -77,4 +91,4 @@ lock: $(VENV)/.dev
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --extra build --extra dev --output-file requirements-dev.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(ENGINES) site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

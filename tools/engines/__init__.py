@@ -1,0 +1,1 @@
+"""What we export, read by the engines' own code: `make engines`."""

@@ -1,0 +1,53 @@
+"""Run by the engines' own Python: SGLang's parser over commands in JSON. What it resolves later needs GPU libraries.
+
+As `read_vllm`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from typing import Any
+
+from stand_ins import stand_in
+
+NAMES = ("triton", "sgl_kernel", "flashinfer", "deep_gemm", "deep_ep")
+
+
+def _seen(case: dict[str, Any]) -> dict[str, Any]:
+    from sglang.srt.server_args import prepare_server_args
+
+    words = list(case["argv"])
+    words[words.index("--model-path") + 1] = case["config"]
+    args = prepare_server_args([*words, "--load-format", "dummy", "--skip-tokenizer-init", "--device", "cuda"])
+    return {
+        "gpus": args.tp_size * args.pp_size,
+        "exchange": args.moe_a2a_backend,
+        "experts": args.ep_size,
+        "tokens": args.chunked_prefill_size,
+    }
+
+
+def main() -> None:
+    """Reads cases, writes verdicts."""
+    cases, out = json.load(sys.stdin), []
+    stand_in(*NAMES)
+    for case in cases:
+        os.environ.update(case["env"])
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                seen, error = _seen(case), None
+        except (Exception, SystemExit) as raised:  # whatever it says is the verdict
+            seen, error = None, f"{type(raised).__name__}: {raised} {said.getvalue()[-300:]}"
+        for name in case["env"]:
+            os.environ.pop(name, None)
+        out.append({"id": case["id"], "error": error, "seen": seen})
+    json.dump(out, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
