@@ -196,7 +196,7 @@ JOBS = (
     ),
     Job(name="help", words=("--help",), sees=("autotune init", "tune")),
     Job(name="version", words=("--version",), sees=("autotune, version",)),
-    Job(name="study-list", words=("study", "list", "--table"), sees=("0 studies",)),
+    Job(name="study-help", words=("study", "--help"), sees=("export", "delete")),
     Job(name="page", words=("tune", LLAMA, "--no-storage", "--table", "--html", "page.html"), sees=("Next",)),
 )
 
