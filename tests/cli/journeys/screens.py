@@ -226,10 +226,7 @@ MISTAKES = (
     Mistake(words=("tune", LLAMA, "--set", "workload.isl=200000"), sees=("max_position_embeddings",)),
     Mistake(words=("tune", LLAMA, "--set", "workload.isl={min=9,max=3}"), sees=("isl",)),
     Mistake(words=("tune", LLAMA, "--set", "constraints.memory_util_frac=90"), sees=("memory_util_frac",)),
-    Mistake(
-        words=("tune", LLAMA, "--set", "objective.minimize=usd_per_million_tokens", "--set", "cluster.gpu=mi325x"),
-        sees=("prices",),
-    ),
+    Mistake(words=("tune", LLAMA, "--set", "prices.h1000=3"), sees=("h1000",)),
     Mistake(words=("tune", LLAMA, "--top", "-1"), sees=("--top",)),
     Mistake(words=("tune", LLAMA, "--pareto", "--html", "x.html"), sees=("--html",)),
     Mistake(words=("evaluate", LLAMA, "--plan", "9999"), sees=("must be a rank from 1 to",)),
