@@ -29,7 +29,7 @@ def infeasible(seed: int) -> tuple[str, tuple[str, ...], TuneResult]:
         ]
         settings += [f"cluster.gpus={draw.choice(GPUS[name])}"] if name in GPUS else []
         load = draw.choice(("", f"workload.concurrency={draw.choice((1, 32, 500))}", "workload.request_rate_per_s=300"))
-        settings += ["workload.concurrency=", load] if load.endswith("300") else [load] if load else []
+        settings += ["workload.concurrency=", "workload.request_rate_per_s=", load] if load else []
         if draw.random() < 0.3:
             settings.append(f"constraints.min_total_tokens_per_s_per_gpu={draw.choice((3000, 90_000))}")
         if draw.random() < 0.2:
