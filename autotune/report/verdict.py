@@ -167,7 +167,12 @@ def _knobs(first: PlanResult, base: PlanResult) -> tuple[str, ...]:
 def _scope(result: TuneResult) -> str:
     space = result.space
     scored = len(result.ranked) + len(result.infeasible)
-    text = f"{space.enumerated:,} layouts enumerated, {len(space.candidates):,} valid"
+    found = [f"{space.enumerated:,} layouts enumerated, {len(space.candidates):,} valid"] if space.enumerated else []
+    found += [] if result.pools is None else [f"{result.pools.plans:,} pairs of pools covered"]
+    kept = f"{len(result.ranked):,} keep every limit"
+    if result.by_percentile is not None:
+        seen = result.by_percentile
+        kept += f"; {seen.simulated:,} simulated{f', by {seen.sampled}' if seen.sampled else ''}"
     if result.complete:
-        return f"{text}, all scored; {len(result.ranked):,} keep every limit."
-    return f"{text}, {scored:,} sampled and scored: a better one may exist. {len(result.ranked):,} keep every limit."
+        return f"{', '.join(found)}, all scored; {kept}."
+    return f"{', '.join(found)}, {scored:,} sampled and scored: a better one may exist. {kept}."
