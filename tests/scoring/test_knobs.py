@@ -24,7 +24,7 @@ def test_sequences_of_a_rank() -> None:
 
 
 def test_who_cannot_be_told_apart() -> None:
-    """A plan that the first one beats with less than four in five is among the best, one that it beats with more not."""
+    """A plan that the first one beats with less than four in five is among the best, others are not."""
     study = question(engine="any", workload=WORK)
     ranked = tune(study).ranked
     found = confidence(study, ranked, None)
