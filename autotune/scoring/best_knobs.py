@@ -50,7 +50,7 @@ def candidate_grid(study: Study, candidates: Sequence[Candidate]) -> tuple[KnobG
 
 
 def _best(grid: KnobGrid, owner: Ints) -> list[PlanResult]:
-    tried = KnobGridAtLoad(grid, solve_concurrency(grid))
+    tried = KnobGridAtLoad(grid, solve_concurrency(grid, owner))
     return [tried.result(entry) for entry in tried.best_of_each(owner).tolist()]
 
 

@@ -14,7 +14,7 @@ from autotune.space import Candidate
 from autotune.study import Study, cluster_of
 from costmodel.arch import Arch, with_dtypes
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.request_mix import combined, point_loads
+from costmodel.estimate.request_mix import combined, point_loads, with_shared_cache
 from costmodel.estimate.result import Estimate, at_rate
 from costmodel.plan.columns import Floats, Ints
 from costmodel.serving.load import Load
@@ -111,6 +111,11 @@ class KnobGrid:
         rows = len(self.batched_tokens)
         spread = self.batch.take(np.tile(np.arange(rows), len(points)))
         return combined(spread.evaluate(point_loads(load, points, rows), **self._bounds()), points)
+
+    def admitted(self, concurrency: Floats) -> Floats:
+        """Requests of a replica that have KV cache and a seat with so many in flight over all replicas."""
+        load, points = self.load(concurrency), self.study.workload.points
+        return self.batch.admitted(with_shared_cache(load, points) if points else load, **self._bounds())
 
     def serving(self, concurrency: Floats) -> Estimate:
         """The same where no more is served than arrives, if the study gives a request rate."""

@@ -13,27 +13,30 @@ search may come to are all asked for in one call, and the steps then follow from
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autotune.metrics import METRICS, RATE_SD
 from autotune.scoring.knob_grid import KnobGrid
-from autotune.scoring.limits import check_limits, study_limits
+from autotune.scoring.limits import JOINT_PROBABILITY, check_limits, study_limits
 from autotune.scoring.plan_result import ScoredRows
 from autotune.study import IntRange, Study
-from costmodel.estimate.result import Estimate
-from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.columns import Bools, Floats, Ints
 
-Bools = NDArray[np.bool_]
+Test = Callable[[KnobGrid, Floats], Bools]
+"""What is asked of rows with so many requests in flight over all replicas."""
 MOST_PER_REPLICA = 1 << 20
 ROWS_AT_ONCE = 6_000
 """Rows of one call that looks ahead, about, kinds of requests counted apart: beyond, a call takes in proportion."""
 
 
-def solve_concurrency(grid: KnobGrid) -> Floats:
+def solve_concurrency(grid: KnobGrid, owner: Ints | None = None) -> Floats:
     """Requests in flight over all replicas for every row, shape `(num_rows,)`: those under which the row stands best.
 
     A row that breaks a limit at every load is taken where it is the least off; of equal loads the least is taken.
+    With `owner`, whose row each is (ascending from 0), only the best row of each owner is at its best load: others are
+    left at a load of theirs once it is sure that they stay behind.
     """
     study, rows = grid.study, grid.variant.size
     if study.workload.concurrency is not None:
@@ -44,8 +47,8 @@ def solve_concurrency(grid: KnobGrid) -> Floats:
         return table[_Search(grid).best_of(table), np.arange(rows)]
     replicas = grid.batch.layout.replicas
     low, high = bounds(study, replicas)
-    room = _most(grid, low, high, lambda e: np.asarray(e.kv_wait_s <= 0.0))
-    solved = _best(_Search(grid), low, room) if rate is None else _fewest(grid, low, room, rate)
+    room = _room(grid, low, high)
+    solved = _best(_Search(grid), low, room, owner) if rate is None else _fewest(grid, low, room, rate)
     return in_range(study, solved * replicas)
 
 
@@ -54,7 +57,8 @@ def most_within_limits(grid: KnobGrid) -> Floats:
     study, replicas = grid.study, grid.batch.layout.replicas
     worse = tuple(limit for limit in study_limits(study) if limit.kind.more_in_flight == "worse")
 
-    def keeps(estimate: Estimate) -> Bools:
+    def keeps(grid: KnobGrid, concurrency: Floats) -> Bools:
+        estimate = grid.evaluate(concurrency)
         check = check_limits(worse, estimate)
         likely = check.p_meets >= study.search.min_p_meets
         return np.asarray((estimate.kv_wait_s <= 0.0) & likely & check.kept())
@@ -77,7 +81,31 @@ def bounds(study: Study, replicas: Floats) -> tuple[Floats, Floats]:
     return low, np.maximum(np.floor(asked.max / replicas), low)
 
 
-def _most(grid: KnobGrid, low: Floats, high: Floats, keeps: Callable[[Estimate], Bools]) -> Floats:
+def _room(grid: KnobGrid, low: Floats, high: Floats) -> Floats:
+    """Largest whole number per replica that all have KV cache and a seat; `low` where not even that many have.
+
+    Requests in flight take little memory beside their own cache, so what is admitted at one number is nearly the
+    answer, and no less than it where all of them are admitted.
+    """
+    inside, outside, tried = low.copy(), high + 1.0, low.copy()
+    rows = np.arange(low.size)
+    for turn in count():
+        if not rows.size:
+            return inside
+        taken = grid.take(rows)
+        admitted = taken.admitted(tried * taken.batch.layout.replicas)
+        fits = tried <= admitted
+        inside[rows[fits]] = tried[fits]
+        outside[rows] = np.where(fits, np.minimum(outside[rows], admitted + 1.0), np.maximum(tried, low[rows] + 1.0))
+        wide = outside[rows] - inside[rows] > 1.0
+        rows, admitted = rows[wide], admitted[wide]
+        # every fourth step halves what is left, so that they are few however the memory changes
+        wanted = np.floor((inside[rows] + outside[rows]) / 2.0) if turn % 4 == 3 else admitted
+        tried = np.clip(wanted, inside[rows] + 1.0, outside[rows] - 1.0)
+    raise AssertionError("unreachable")
+
+
+def _most(grid: KnobGrid, low: Floats, high: Floats, keeps: Test) -> Floats:
     """Largest whole number per replica that `keeps`; `low` where not even that does."""
     question = _Question(grid, keeps)
     return _bisect(question, low, _grow(question, low, high))[0]
@@ -100,13 +128,16 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
         peak = _best(_Search(grid.take(short), by_rate=True), low[short], room[short])
         enough = served(short, peak) >= wanted
         reach[short[enough]] = peak[enough]
-    return _bisect(_Question(grid, lambda e: e.requests_per_s < wanted), low - 1.0, reach)[1]
+    return _bisect(_Question(grid, lambda g, c: g.evaluate(c).requests_per_s < wanted), low - 1.0, reach)[1]
 
 
 MOST_OFF = 1e300
 """What an infinite excess or loss counts as, so that a load which was looked at is better than one which was not."""
 FIRST_LOOK = 17
 """Loads between the least and the most that a search begins with, evenly spaced in their logarithm."""
+
+SMALL_STEPS = 1.02
+"""By how much a plan may be worth more than its rise with the load allows: steps and chunks are whole ones."""
 
 
 class _Search:
@@ -160,8 +191,11 @@ def _first_best(keys: Floats) -> Ints:
     return good.argmax(axis=0)
 
 
-def _best(search: _Search, low: Floats, high: Floats) -> Floats:
-    """The whole number per replica between the bounds under which each row stands best, shape `(rows,)`."""
+def _best(search: _Search, low: Floats, high: Floats, owner: Ints | None = None) -> Floats:
+    """The whole number per replica between the bounds under which each row stands best, shape `(rows,)`.
+
+    `owner` as of `solve_concurrency`.
+    """
     rows = np.arange(low.size)
     shares = np.linspace(0.0, 1.0, FIRST_LOOK)[:, None]
     values = np.floor(low * (high / low) ** shares + 0.5)
@@ -172,9 +206,10 @@ def _best(search: _Search, low: Floats, high: Floats) -> Floats:
     out = low.copy()
     edges, best = _around(values, keys)
     known = keys[:, best, rows]
+    rivals = _Rivals(search.grid.study, owner)
     while True:
         out[rows] = edges[1]
-        wide = np.flatnonzero(np.diff(edges, axis=0).max(axis=0) > 1.0)
+        wide = np.flatnonzero((np.diff(edges, axis=0).max(axis=0) > 1.0) & ~rivals.lost(rows, edges, known))
         if not wide.size:
             return out
         rows, edges, known = rows[wide], edges[:, wide], known[:, wide]
@@ -202,10 +237,35 @@ def _around(values: Floats, keys: Floats) -> tuple[Floats, Ints]:
     return np.stack([np.where(np.isinf(below), at, below), at, np.where(np.isinf(above), at, above)]), best
 
 
+class _Rivals:
+    """Which rows of a search stay behind another of their owner, whatever is found between the loads next to theirs.
+
+    More requests in flight never make one of them quicker, but for small steps: so a plan's throughput rises by no
+    more than they do, and limits that only take harm from them are kept no better. Nothing is said of other limits and
+    of objectives that are no throughput or its price.
+    """
+
+    def __init__(self, study: Study, owner: Ints | None) -> None:
+        by_rate = METRICS[study.objective.metric].log_sd == RATE_SD
+        harmed = all(x.kind.more_in_flight == "worse" or x.code == JOINT_PROBABILITY for x in study_limits(study))
+        self.owner = owner if by_rate and harmed else None
+        self.gain = np.full(0 if owner is None else int(owner[-1]) + 1, -np.inf)
+        """The best that some row of each owner is known to be worth within every limit."""
+
+    def lost(self, rows: Ints, edges: Floats, keys: Floats) -> Bools:
+        """Shape `(rows,)`, of rows at their best loads so far; `edges` as of `_around`, `keys` as of `_Search.keys`."""
+        if self.owner is None:
+            return np.zeros(rows.size, dtype=bool)
+        gain = np.where(keys[1] <= 0.0, -keys[2], -np.inf)
+        np.maximum.at(self.gain, self.owner[rows], gain)
+        more = SMALL_STEPS * np.maximum(edges[2] / edges[1], edges[1] / edges[0])
+        return np.asarray(np.maximum(gain * more, gain / more) < self.gain[self.owner[rows]])
+
+
 class _Question:
     """Whether something holds of an estimate, for some rows of a grid at several loads in one call."""
 
-    def __init__(self, grid: KnobGrid, test: Callable[[Estimate], Bools]) -> None:
+    def __init__(self, grid: KnobGrid, test: Test) -> None:
         self.grid, self.test = grid, test
         self.most_rows = ROWS_AT_ONCE // max(len(grid.study.workload.points), 1)
 
@@ -214,9 +274,7 @@ class _Question:
         out = np.full(values.shape, otherwise)
         if wanted.any():
             asked = np.broadcast_to(rows, values.shape)[wanted]
-            out[wanted] = self.test(
-                self.grid.take(asked).evaluate(values[wanted] * self.grid.batch.layout.replicas[asked])
-            )
+            out[wanted] = self.test(self.grid.take(asked), values[wanted] * self.grid.batch.layout.replicas[asked])
         return out
 
 

@@ -27,6 +27,7 @@ from costmodel.plan.placement import Placement
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import StageTable
 from costmodel.serving.load import Load
+from costmodel.serving.replica_share import admitted
 from costmodel.serving.steady_state import SteadyState, steady_state
 from costmodel.step.expert_routing import popularity_cv2
 from costmodel.step.memory import Memory, plan_memory
@@ -159,6 +160,13 @@ class PlanBatch:
     def memory(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Memory:
         """Memory of the fullest GPU under `load`; arguments as `evaluate`'s."""
         return _memory(self, load, longest_prompt, memory_fraction)
+
+    def admitted(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Floats:
+        """Requests that each replica's cache and seats hold under `load`, shape `(size,)`; others in flight wait.
+
+        Arguments as `evaluate`'s.
+        """
+        return admitted(self.layout, load, _memory(self, load, longest_prompt, memory_fraction))
 
     def evaluate(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Estimate:
         """Estimate every plan under `load` (columns of shape `(size,)` or `(1,)`).

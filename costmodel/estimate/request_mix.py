@@ -38,17 +38,22 @@ BY_TIME = (
 )
 
 
-def point_loads(load: Load, points: Sequence[RequestKind], rows: int) -> Load:
-    """The load of each kind alone, with the cache of the mixture: shape `(len(points) * rows,)`, kind after kind."""
+def with_shared_cache(load: Load, points: Sequence[RequestKind]) -> Load:
+    """The load with the lengths that are in flight of the mixture, by which its cache is counted."""
     stay = np.array([p.weight * p.osl for p in points])
-    kv_isl = np.array([float(np.array([p.isl for p in points]) @ stay / stay.sum())])
-    kv_osl = np.array([float(np.array([p.osl for p in points]) @ stay / stay.sum())])
     return replace(
         load,
+        kv_isl=np.array([float(np.array([p.isl for p in points]) @ stay / stay.sum())]),
+        kv_osl=np.array([float(np.array([p.osl for p in points]) @ stay / stay.sum())]),
+    )
+
+
+def point_loads(load: Load, points: Sequence[RequestKind], rows: int) -> Load:
+    """The load of each kind alone, with the cache of the mixture: shape `(len(points) * rows,)`, kind after kind."""
+    return replace(
+        with_shared_cache(load, points),
         isl=np.repeat(np.array([p.isl for p in points]), rows),
         osl=np.repeat(np.array([p.osl for p in points]), rows),
-        kv_isl=kv_isl,
-        kv_osl=kv_osl,
         concurrency=np.tile(np.broadcast_to(load.concurrency, rows), len(points)),
         batched_tokens=np.tile(np.broadcast_to(load.batched_tokens, rows), len(points)),
     )

@@ -246,7 +246,7 @@ def steady_estimate(
         memory_bytes=memory.by_kind(kv),
         ttft_parts_s=parts,
         compute_util_frac=state.compute_util_frac * pace,
-        bandwidth_util_frac=np.minimum(state.bandwidth_util_frac * pace, 1.0),
+        bandwidth_util_frac=state.bandwidth_util_frac * pace,
         kv_capacity_sequences=memory.sequences_per_rank * layout.attn_dp,
         running_per_rank=state.running_per_rank,
         prefill_chunks=state.prefill_chunks,

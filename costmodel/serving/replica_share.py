@@ -45,14 +45,17 @@ class ReplicaShare:
         return self.micro_batches * self.ranks
 
 
+def admitted(layout: LayoutColumns, load: Load, memory: Memory) -> Floats:
+    """Requests of a replica that its cache and seats hold, at least one per attention rank; shape `(num_plans,)`."""
+    return np.maximum(np.minimum(memory.sequences_per_rank, load.max_num_seqs), 1.0) * layout.attn_dp
+
+
 def replica_share(layout: LayoutColumns, load: Load, memory: Memory) -> ReplicaShare:
     """Divide a load over the replicas, as far as their cache and seats go."""
     concurrency = np.maximum(load.concurrency, 1.0)
     active = np.minimum(layout.replicas, concurrency)
     in_flight = concurrency / active
-    room = np.maximum(memory.kv_room_bytes, 0.0) / memory.kv_bytes_per_sequence
-    admitted = np.maximum(np.minimum(np.floor(room), load.max_num_seqs), 1.0) * layout.attn_dp
-    running = np.minimum(in_flight, admitted)
+    running = np.minimum(in_flight, admitted(layout, load, memory))
     return ReplicaShare(
         active=active,
         in_flight=in_flight,

@@ -128,7 +128,7 @@ def steady_state(
         decoding_per_rank=decoding / share.ranks,
         gpu_busy_frac=np.minimum(served * used.kernel_s, 1.0),
         compute_util_frac=served * used.math_s / layout.pp,
-        bandwidth_util_frac=np.minimum(served * used.hbm_bytes / layout.pp / hbm_bytes_per_s, 1.0),
+        bandwidth_util_frac=served * used.hbm_bytes / layout.pp / hbm_bytes_per_s,
         ttft_parts_s=parts,
         prefill=lone,
         prefill_loaded=step_pass(machine, stages, engine, mix.prompts),

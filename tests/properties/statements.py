@@ -227,10 +227,10 @@ def global_load(given: Given) -> Found:
     grid, _ = candidate_grid(given.study, given.candidates[:3])
     replicas = grid.batch.layout.replicas
     solved = solve_concurrency(grid)
-    for row in range(0, solved.size, max(solved.size // 3, 1)):
+    for row in range(0, solved.size, max(solved.size // 2, 1)):
         own = grid.take(np.array([row]))
         most = float(_room(own))
-        tried = np.unique(np.r_[np.arange(1.0, min(most, 600.0) + 1.0), np.geomspace(1.0, most, 400).round()])
+        tried = np.unique(np.r_[np.arange(1.0, min(most, 300.0) + 1.0), np.geomspace(1.0, most, 200).round()])
         tried = tried[tried >= bounds(given.study, replicas[row : row + 1])[0][0]]
         rows = KnobGridAtLoad(grid.take(np.full(tried.size, row)), tried * replicas[row])
         here = KnobGridAtLoad(own, solved[row : row + 1]).scored.standing

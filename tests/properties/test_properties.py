@@ -6,7 +6,7 @@ import pytest
 
 from tests.properties.run import violations_of
 
-STUDIES, CHUNKS, PLANS = 200, 20, 3
+STUDIES, CHUNKS, PLANS = 200, 20, 2
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

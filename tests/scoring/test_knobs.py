@@ -24,11 +24,11 @@ def test_sequences_of_a_rank() -> None:
 
 
 def test_who_cannot_be_told_apart() -> None:
-    """A plan that the first one beats with less than nine in ten is among the best, one that it beats with more not."""
+    """A plan that the first one beats with less than four in five is among the best, others are not."""
     study = question(engine="any", workload=WORK)
     ranked = tune(study).ranked
     found = confidence(study, ranked, None)
     chances = [found[plan.plan].p_best_is_better for plan in ranked]
-    assert [found[plan.plan].among_best for plan in ranked] == [p < 0.9 for p in chances]
-    assert any(0.5 < p < 0.9 for p in chances)
+    assert [found[plan.plan].among_best for plan in ranked] == [p < 0.8 for p in chances]
+    assert any(0.5 < p < 0.8 for p in chances)
     assert any(p > 0.9 for p in chances)
