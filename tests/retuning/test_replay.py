@@ -257,6 +257,15 @@ def test_the_requests_of_a_step_are_counted() -> None:
     assert scaled.goodput_per_s(1, whole) == pytest.approx(scaled.offered_per_s(1))
 
 
+def test_a_replay_says_how_it_judged(logs: tuple[TrafficLog, TrafficLog], from_baseline: Replay) -> None:
+    """Traffic as it came is counted, and scaled traffic is not; no strategy exceeds the oracle."""
+    came = replay(question(), logs[:1], step_s=1300.0, window_s=1300.0, load_frac=None)
+    assert [replay_document(found)["counted"] for found in (came, from_baseline)] == [True, False]
+    oracle = next(w for w in came.walks if w.strategy == ORACLE)
+    for walk in came.walks:
+        assert all(m <= b * (1 + 1e-9) for m, b in zip(walk.goodput_per_s, oracle.goodput_per_s, strict=True))
+
+
 def test_counted_requests_decide_for_the_oracle() -> None:
     """Of two plans that take all by their means the one is chosen under which more requests keep the limits."""
     study = question(constraints={"ttft_ms": 600, "tpot_ms": 100})
