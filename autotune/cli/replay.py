@@ -27,7 +27,8 @@ MIN_LOAD, MAX_LOAD = 0.01, 10.0
     default="0.9",
     show_default=True,
     metavar="SHARE|as-is",
-    help="Mean load of each log, as a share of what the best plan takes of it within the limits; as-is: as it came.",
+    help="Mean load of each log, as a share of what the best plan takes of it within the limits; as-is: as it came, "
+    "each request simulated.",
 )
 @click.option(
     "--begin",

@@ -36,6 +36,7 @@ def replay_document(found: Replay) -> dict[str, Any]:
             "step_s": found.step_s,
             "window_s": found.window_s,
             "load_frac": found.load_frac,
+            "counted": found.counted,
             "first_plan": found.first_plan,
             "requests": found.offered,
             "starts_s": list(found.starts_s),
@@ -103,10 +104,13 @@ def replay_blocks(document: Mapping[str, Any]) -> list[Block]:
     scaled = "as it came"
     if document["load_frac"] is not None:
         scaled = f"each scaled to {document['load_frac']:.0%} of what the best plan takes of it"
+    judged = "what a plan cannot take within the limits is turned away"
+    if document["counted"]:
+        judged = "every request is simulated, and those within the limits are counted"
     lines = (
         f"{document['requests']:,.0f} requests: {parts}; {scaled}",
         f"a decision every {document['step_s'] / 60:g} min on the last {document['window_s'] / 60:g} min",
-        f"all begin with {document['first_plan']}; what a plan cannot take within the limits is turned away",
+        f"all begin with {document['first_plan']}; {judged}",
         "switches: in all (in each log); SLO attainment: requests served within the limits, of all that came",
         *(f"{s['strategy']}: {s['is']}" for s in document["strategies"]),
     )

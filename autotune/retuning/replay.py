@@ -65,6 +65,8 @@ class Replay:
     window_s: float
     load_frac: float | None
     """None: the traffic as it came."""
+    counted: bool
+    """Whether requests within the limits were counted in simulation; else they follow from means."""
     first_plan: str
     starts_s: tuple[float, ...]
     """Of the steps."""
@@ -124,6 +126,7 @@ def replay(
         step_s=step_s,
         window_s=window_s,
         load_frac=load_frac,
+        counted=any(player.counted_per_s(k, first) is not None for k in range(count)),
         first_plan=first.plan,
         starts_s=tuple(player.starts),
         offered_per_s=tuple(player.offered_per_s(k) for k in range(count)),

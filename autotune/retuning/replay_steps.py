@@ -1,14 +1,17 @@
 """The steps of a trace, what plans do in each, and what a rolling change serves on its way: computed once for all.
 
-Requests are taken as the cost model serves them: a plan's goodput in a step is what arrives, up to what the plan takes
-of that step's traffic within the limits; the rest is turned away. During a rolling change the replicas that serve,
-old and new, take what they can.
+Where traffic is replayed as it came, a plan serves the requests of a step one by one in simulation, and its goodput is
+those that keep every limit. Traffic that is scaled has no requests of its own, and where no latency is limited all
+count: there a plan's goodput is what arrives, up to what it takes of that step's traffic within the limits by its
+means; the rest is turned away. During a rolling change the replicas that serve, old and new, take what they can.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+
+import numpy as np
 
 from autotune.comparison.best import at_capacity, best_plan
 from autotune.comparison.compare_plans import on_traffic
@@ -16,10 +19,15 @@ from autotune.comparison.robustness import rescored
 from autotune.comparison.switching import switch_cost
 from autotune.retuning.replay_trace import Trace
 from autotune.scoring.plan_result import Launch
+from autotune.simulation import goodput, recorded_traffic, request_bounds, simulate_plan
 from autotune.study import Study
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
+from costmodel.simulation.requests import Requests
+
+FILL_S = 60.0
+"""Of the trace before a step, which fills the servers and is not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +70,7 @@ class Player:
         self.profiles = [trace.profile(s, s + step_s) for s in self.starts]
         self.seen: dict[Launch, PlanResult] = {}
         """Every launch that any strategy came upon."""
+        self._counted: dict[tuple[int, Launch], float | None] = {}
         self._most: dict[tuple[int, Launch], PlanResult | None] = {}
         self._best: dict[tuple[float, float, tuple[str, ...]], PlanResult | None] = {}
 
@@ -94,13 +103,37 @@ class Player:
     def goodput_per_s(self, k: int, plan: PlanResult) -> float:
         """What a plan serves of a step within the limits."""
         self.seen.setdefault(plan.launch, plan)
-        return min(self.most_per_s(k, plan), self.offered_per_s(k))
+        counted = self.counted_per_s(k, plan)
+        return min(self.most_per_s(k, plan), self.offered_per_s(k)) if counted is None else counted
+
+    def counted_per_s(self, k: int, plan: PlanResult) -> float | None:
+        """Requests per second of a step that keep every limit, simulated one by one; None: they cannot be counted."""
+        key = (k, plan.launch)
+        if key not in self._counted:
+            self._counted[key] = self._count(k, plan)
+        return self._counted[key]
+
+    def _count(self, k: int, plan: PlanResult) -> float | None:
+        own, start = self.step_study(k), self.starts[k]
+        if own is None or all(bound is None for bound in request_bounds(own).values()):
+            return None
+        requests = self.requests(max(start - FILL_S, 0.0), start + self.step_s)
+        if requests is None:
+            return None
+        before = int(np.diff(np.searchsorted(self.trace.times_s, (max(start - FILL_S, 0.0), start)))[0])
+        traffic = replace(recorded_traffic(requests), rate_per_s=self.offered_per_s(k), counted_from=before)
+        return goodput(own, traffic, simulate_plan(own, plan, traffic, with_range=False), gpus=1).value
+
+    def requests(self, start_s: float, end_s: float) -> Requests | None:
+        """The trace's requests of a stretch; None where it is scaled, or holds too few."""
+        return self.trace.requests(start_s, end_s, self.study.workload.prefix_cache_hit_frac)
 
     def changing_per_s(self, k: int, segment: Segment) -> float:
-        """What serves of a step within the limits in a stretch of a rolling change."""
+        """What serves of a step within the limits in a stretch of a rolling change: no more than a whole plan would."""
         serving = segment.before_frac * self.most_per_s(k, segment.before)
         serving += segment.after_frac * self.most_per_s(k, segment.after)
-        return min(serving, self.offered_per_s(k))
+        whole = max(self.goodput_per_s(k, segment.before), self.goodput_per_s(k, segment.after))
+        return min(serving, self.offered_per_s(k), whole)
 
     def best(self, start_s: float, end_s: float, also: tuple[str, ...] = ()) -> PlanResult | None:
         """The best plan for a window; None: too little came, or nothing can be launched. `also` as in `best_plan`."""

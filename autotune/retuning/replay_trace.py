@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotune.comparison.best import at_capacity, best_plan
+from autotune.simulation import recorded_requests
 from autotune.study import Study
 from autotune.traffic import TrafficLog, WorkloadProfile, profile_of_arrays
 from autotune.traffic.workload import with_traffic
 from costmodel.errors import InputError
+from costmodel.simulation.requests import Requests
 
 MIN_REQUESTS = 20
 """Steps and windows with fewer are no traffic to judge."""
@@ -29,6 +31,23 @@ class Trace:
     output: np.ndarray[tuple[int], np.dtype[np.float64]]
     each: np.ndarray[tuple[int], np.dtype[np.float64]]
     """Requests that each row stands for: the scale of its part."""
+    cached: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None
+    """Prompt tokens that were cached; -1 where a log does not say. None: none of them does."""
+
+    def requests(self, start_s: float, end_s: float, hit_frac: float) -> Requests | None:
+        """Every request of a stretch; `hit_frac` of a prompt is cached where its log does not say.
+
+        None where rows stand for more or fewer requests than one, or there are too few to judge.
+        """
+        low, high = np.searchsorted(self.times_s, (start_s, end_s))
+        part = slice(int(low), int(high))
+        times_s = self.times_s[part]
+        if times_s.size < MIN_REQUESTS or times_s[-1] <= times_s[0] or np.any(self.each[part] != 1.0):
+            return None
+        cached = None if self.cached is None else self.cached[part]
+        return recorded_requests(
+            times_s, self.prompt[part].astype(np.int64), self.output[part].astype(np.int64), cached, hit_frac
+        )
 
     def profile(self, start_s: float, end_s: float) -> WorkloadProfile | None:
         """Of a window; None where it holds too little. A window over two parts is scaled by their mean."""
@@ -58,7 +77,7 @@ def join(study: Study, logs: Sequence[TrafficLog], load_frac: float | None) -> T
     Raises:
         InputError: a log was refused, or nothing can serve it within the limits.
     """
-    times, prompts, outputs, each, ends, at = [], [], [], [], [], 0.0
+    times, prompts, outputs, each, cached, ends, at = [], [], [], [], [], [], 0.0
     scales: dict[str, float] = {}
     for log in logs:
         if log.refusal is not None or log.columns is None:
@@ -73,6 +92,7 @@ def join(study: Study, logs: Sequence[TrafficLog], load_frac: float | None) -> T
         prompts.append(held.prompt.astype(np.float64))
         outputs.append(held.output.astype(np.float64))
         each.append(np.full(held.times_s.size, scales[log.fingerprint] * held.requests_each))
+        cached.append(np.full(held.times_s.size, -1) if held.cached is None else held.cached.astype(np.int64))
         at += log.end_s - log.start_s
         ends.append(at)
     return Trace(
@@ -82,6 +102,7 @@ def join(study: Study, logs: Sequence[TrafficLog], load_frac: float | None) -> T
         prompt=np.concatenate(prompts),
         output=np.concatenate(outputs),
         each=np.concatenate(each),
+        cached=np.concatenate(cached),
     )
 
 

@@ -46,6 +46,7 @@ class Retuner:
         drift = None if self.reference is None else drift_of(profile, self.reference)
         changed = drift is None or drift.drifted
         study = replace(on_traffic(self.player.study, profile), baseline=as_baseline(self.current.launch))
+        study = replace(study, workload=replace(study.workload, recorded=self.player.requests(start, now_s)))
         decision, found = judge(
             study,
             now_s=now_s,

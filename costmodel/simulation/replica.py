@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil, inf, nextafter, sqrt
 
 from costmodel.simulation.policies import Policy
 from costmodel.simulation.state import Cell, CellLimits, Counters, Lane, Request, Steps
 from costmodel.simulation.step_table import StepTable
-from costmodel.simulation.step_time import decode_pace, step_s, until_bend
+from costmodel.simulation.step_time import decode_pace, step_s
 from costmodel.simulation.token_gaps import GapRecorder
 
 UNEVEN = 1.05
@@ -124,6 +124,8 @@ class Replica:
         none.
         """
         policy, limits, table = self.policy, self.limits, self.table
+        if len(self._ranks) == 1 and not lane.cells[0].waiting and not any(c.prefilling for c in self.cells):
+            return None
         finished: list[tuple[Cell, Request]] = []
         tokens = 0
         for cell, rank in zip(lane.cells, self._ranks, strict=True):
@@ -213,12 +215,10 @@ class Replica:
         together = quiet and not self._unsettled
         if not together:
             lanes = [lane]
-        count, event = inf, until_s
-        for each in lanes:
-            while each.ends[0][4].epoch != each.ends[0][2]:
-                heapq.heappop(each.ends)
-            count = min(count, each.ends[0][0] - each.decoded, max(ceil(until_bend(table, each.cells)), 1))
-            if not policy.reserves_whole:
+        event = until_s
+        count, first, slope = self._rounds(lanes) if together else (1, inf, 0.0)
+        if not policy.reserves_whole:
+            for each in lanes:
                 for cell in each.cells:
                     if cell.decoding:
                         room = int((self.limits.kv_tokens - cell.held) / (cell.decoding * table.accepted_tokens))
@@ -226,12 +226,9 @@ class Replica:
                             self._preempt(each, cell)
                             return
                         count = min(count, max(room, 1))
-        if not together:
-            count = 1
-        if self._coming and not all(policy.blocked(cell, self.limits) for cell in self.cells):
-            event = min(event, self._coming[0][0])
-        first, slope = self._pace(lanes) if together or table.stages == 1 else (inf, 0.0)
-        if event < inf and first < inf:
+        if self._coming and self._coming[0][0] < event and not all(policy.blocked(c, self.limits) for c in self.cells):
+            event = self._coming[0][0]
+        if together and event < inf and (count > 1 or len(lanes) > 1):
             # the first count with count * first + slope * count (count - 1) / 2 >= left
             left = max(event - now, 0.0)
             half = first - 0.5 * slope
@@ -242,10 +239,9 @@ class Replica:
         if count < 1:
             together, lanes, count = False, [lane], 1
         if not together and table.stages > 1:
-            alone = (decode_pace(table, lane.cells, through=through)[0] for through in (False, True))
-            first, slope = self._behind_s(now, *alone), 0.0
+            stage, through = (decode_pace(table, lane.cells, through=through).first_s for through in (False, True))
+            first, slope = self._behind_s(now, stage, through), 0.0
             self._unsettled = max(self._unsettled - 1, 0)
-        count = int(count)
         seconds = count * first + 0.5 * slope * count * (count - 1)
         last = (first + slope * (count - 1)) / len(self.lanes) if table.stages > 1 else first + slope * (count - 1)
         self.counters.steps += count
@@ -261,14 +257,23 @@ class Replica:
             self._decoded(each, began, Steps(count, first, slope), each.ready_s + table.handover_steps * last)
         self._note(now + seconds)
 
-    def _pace(self, lanes: list[Lane]) -> tuple[float, float]:
-        """Seconds until every lane has run a step of decoding, and by how much each further round is longer."""
+    def _rounds(self, lanes: Sequence[Lane]) -> tuple[int, float, float]:
+        """Rounds in which every lane runs a step of decoding: how many there are until a sequence is through or they
+        bend; seconds of the first; and by how much each further one is longer.
+        """
         table = self.table
-        each = [decode_pace(table, lane.cells) for lane in lanes]
-        stages = sum(first for first, _ in each), sum(slope for _, slope in each)
+        for lane in lanes:
+            while lane.ends[0][4].epoch != lane.ends[0][2]:
+                heapq.heappop(lane.ends)
+        count = min(lane.ends[0][0] - lane.decoded for lane in lanes)
+        paces = [decode_pace(table, lane.cells) for lane in lanes]
+        straight = min(pace.straight for pace in paces)
+        if straight < count:
+            count = max(ceil(straight), 1)
         if table.stages == 1:
-            return stages
-        return max(stages, max(decode_pace(table, lane.cells, through=True) for lane in lanes))
+            return count, paces[0].first_s, paces[0].slope_s
+        stages = sum(pace.first_s for pace in paces), sum(pace.slope_s for pace in paces)
+        return count, *max(stages, max(decode_pace(table, lane.cells, through=True)[:2] for lane in lanes))
 
     def _decoded(self, lane: Lane, began_s: float, steps: Steps, handed_s: float) -> None:
         """A lane's sequences have decoded for some steps; those that are through leave."""

@@ -1,4 +1,7 @@
-"""A long log by windows of it at every level of load, each behind a warm-up, weighted by what they stand for.
+"""A long log by windows of it at every level of load, weighted by what they stand for.
+
+Before each window come the requests that fill the servers, and behind it those that keep them full until its own are
+through: without these the last requests of a window would decode in a server that empties.
 
 Windows of one length are ordered by the work that comes in them and before them, and cut into strata; of each stratum
 a few are simulated. A request stands for as many as its stratum has for each that was simulated. The error of that is
@@ -13,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from costmodel.estimate.normal import Z90
+from costmodel.estimate.normal import student90
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.served import percentile
@@ -22,8 +25,7 @@ STRATA = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0)
 """Shares of the log's time, by load: the fullest, where percentiles are decided, are looked at most."""
 WINDOWS_OF_EACH = 4
 WINDOW_REQUESTS = 40
-"""Requests of a window, on average."""
-LEAST_WINDOW_S = 5.0
+"""Requests of a window, on average, at least; and it lasts at least as long as its warm-up."""
 OUTPUT_WORK = 8.0
 """Work of an output token over a prompt token's, about: it orders the windows, and decides nothing else."""
 IDLE_S = 1e4
@@ -32,15 +34,18 @@ IDLE_S = 1e4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledWindows:
-    """Windows of a log, one behind the other, with long pauses between them."""
+    """Windows of a log, one behind the other, with long pauses between them.
+
+    On either side of a window as much of the log is simulated as requests take, and not counted.
+    """
 
     requests: Requests
-    """Of all windows with their warm-ups."""
+    """Of all windows with what goes before and behind them."""
     window: Ints
-    """Of each request; -1 in a warm-up. Shape `(num_requests,)`."""
+    """Of each request; -1: it is not counted. Shape `(num_requests,)`."""
     begin_s: Floats
     end_s: Floats
-    """Of each window without its warm-up, as it is simulated. Shape `(num_windows,)`."""
+    """Of each window alone, as it is simulated. Shape `(num_windows,)`."""
     stratum: Ints
     weight: Floats
     """Requests of the log that each of a window's stands for."""
@@ -53,7 +58,7 @@ class SampledWindows:
     @property
     def simulated_s(self) -> float:
         """Time that is simulated, without the pauses."""
-        return float((self.end_s - self.begin_s).sum()) + self.warm_up_s * self.begin_s.size
+        return float((self.end_s - self.begin_s).sum()) + 2.0 * self.warm_up_s * self.begin_s.size
 
     def words(self) -> str:
         """What was simulated of what, for an answer."""
@@ -68,27 +73,34 @@ class SampledWindows:
         inside = (found >= 0) & (times_s <= self.end_s[np.maximum(found, 0)])
         return np.where(inside, found, -1)
 
-    def share_sd(self, window: Ints, weights: Floats, values: Floats) -> float:
-        """Standard deviation of the weighted mean of values; arrays of one shape, `window` of each value."""
+    def half_width(self, window: Ints, weights: Floats, values: Floats) -> float:
+        """Half the 80 % interval of the weighted mean of values; arrays of one shape, `window` of each value.
+
+        Few windows say how much they differ with an error of their own: Student's quantile, with as many degrees of
+        freedom as Satterthwaite (Biometrics Bull. 2 (1946) 110) gives a sum of variances.
+        """
         whole = float(weights.sum())
         mean = float((weights * values).sum()) / whole
         residual = np.bincount(window, weights * (values - mean), minlength=self.stratum.size)
-        variance = 0.0
+        variance = spread = 0.0
         for stratum in np.unique(self.stratum):
             own = self.stratum == stratum
-            if own.sum() > 1:
-                variance += float(self.left_frac[own][0] * own.sum() * residual[own].var(ddof=1))
-        return float(np.sqrt(variance)) / whole
+            if (count := int(own.sum())) > 1:
+                part = float(self.left_frac[own][0] * count * residual[own].var(ddof=1))
+                variance, spread = variance + part, spread + part * part / (count - 1)
+        if variance == 0.0:
+            return 0.0
+        return student90(variance * variance / spread) * float(np.sqrt(variance)) / whole
 
     def error(self, window: Ints, weights: Floats, values: Floats, statistic: str) -> float:
         """Half the 80 % interval of a mean or a percentile that sampling leaves open, in the unit of the values."""
         if values.size == 0:
             return float("nan")
         if statistic == "mean":
-            return Z90 * self.share_sd(window, weights, values)
+            return self.half_width(window, weights, values)
         share = float(statistic[1:])
         found = percentile(values, share, weights)
-        off = 100.0 * Z90 * self.share_sd(window, weights, (values <= found).astype(np.float64))
+        off = 100.0 * self.half_width(window, weights, (values <= found).astype(np.float64))
         ends = (percentile(values, min(max(x, 0.0), 100.0), weights) for x in (share - off, share + off))
         low, high = ends
         return 0.5 * (high - low)
@@ -97,14 +109,14 @@ class SampledWindows:
 def sample_windows(requests: Requests, warm_up_s: float) -> SampledWindows | None:
     """Windows of a log that stand for all of it; None where they would be a third of it or more.
 
-    Servers fill up in the warm-up: it should be longer than a request takes.
+    Servers fill up in the warm-up, and stay full for as long behind a window: it should be longer than a request takes.
     """
     times = requests.arrival_s
     begin_s, lasted_s = float(times[0]), float(times[-1] - times[0])
-    window_s = max(WINDOW_REQUESTS * lasted_s / len(requests), LEAST_WINDOW_S)
+    window_s = max(WINDOW_REQUESTS * lasted_s / len(requests), warm_up_s)
     count = int(lasted_s / window_s)
     wanted = WINDOWS_OF_EACH * (len(STRATA) - 1)
-    if count * window_s < 3.0 * wanted * (window_s + warm_up_s):
+    if count * window_s < 3.0 * wanted * (window_s + 2.0 * warm_up_s):
         return None
     edges = np.linspace(begin_s, begin_s + lasted_s, count + 1)
     window_s = lasted_s / count
@@ -132,18 +144,18 @@ def _chosen(load: Floats) -> tuple[Ints, Ints]:
 def _laid_out(
     requests: Requests, edges: Floats, sizes: Ints, picked: tuple[Ints, Ints], warm_up_s: float
 ) -> SampledWindows:
-    """The chosen windows behind their warm-ups, moved together."""
+    """The chosen windows with what goes before and behind them, moved together."""
     strata, chosen = picked
     times = requests.arrival_s
     parts, windows, arrivals = [], [], []
     begin_s, end_s = np.empty(chosen.size), np.empty(chosen.size)
     for number, window in enumerate(chosen.tolist()):
         start, last = float(edges[window]), float(edges[window + 1])
-        low, first, high = np.searchsorted(times, (start - warm_up_s, start, last))
+        low, first, behind, high = np.searchsorted(times, (start - warm_up_s, start, last, last + warm_up_s))
         moved = number * IDLE_S - (start - warm_up_s)
         index = np.arange(low, high)
         parts.append(index)
-        windows.append(np.where(index >= first, number, -1))
+        windows.append(np.where((index >= first) & (index < behind), number, -1))
         arrivals.append(times[index] + moved)
         begin_s[number], end_s[number] = start + moved, last + moved
     found = requests.take(np.concatenate(parts))

@@ -2,22 +2,27 @@
 
 For a replica of one cell these are the events of `Replica`, to the last digit but rounding. Attention-DP ranks are
 taken to be balanced, as a router that looks at outstanding requests keeps them: the busiest has the mean number of
-sequences, rounded up. Pipelines are left to `Replica`. Ten to twenty times as quick as it; tests hold the two against
+sequences, rounded up. Pipelines are left to `Replica`. Some thirty times as quick as it; tests hold the two against
 each other.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil, inf, sqrt
 
 import numpy as np
 
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.state import CellLimits
-from costmodel.simulation.step_table import PartTables, StepTable
+from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.token_gaps import GapRecorder, TokenGaps
+
+NEVER = 1 << 62
+"""A count of steps that is never reached."""
 
 
 def run_single_queue(
@@ -25,82 +30,81 @@ def run_single_queue(
 ) -> tuple[Floats, Floats, float, TokenGaps]:
     """First token and end of every request, shape `(num_requests,)`, the time in which steps ran, and gaps. Seconds.
 
-    One function of many statements, and everything in local variables: that is what makes it quick.
+    One function of many statements, and everything in local variables and lists: that is what makes it quick. Each
+    round of its loop is either a run of decode steps in which nothing else happens, or one step with prompts; then
+    those that are through leave, and those whose prompts are computed begin to decode.
     """
-    # in the order in which the scheduler sees them, which is another one where a longer prompt is tokenised longer
-    seen_s = requests.arrival_s + table.frontend_s + table.token_s * requests.prompt
-    order = np.argsort(seen_s, kind="stable")
-    ordered = requests.take(order)
-    computed = np.maximum(ordered.prompt - ordered.cached, 1)
-    to_compute, cached = computed.tolist(), ordered.cached.tolist()
-    ranks = table.ranks
-    rounds = np.ceil((ordered.output - 1) / table.accepted_tokens).astype(np.int64).tolist()
-    attention_s = table.slowest.prompt_s.of(ordered.cached, computed).tolist()
-    seen = [*seen_s[order].tolist(), inf]
+    queue = _Queue.of(table, requests)
+    seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
     n = len(to_compute)
     first, finish = [inf] * n, [inf] * n
-    joined = [0] * n  # tokens that it attended to when it began to decode
-    began = [0] * n  # slots of decoding that had been run then
-    prompt_at, piece = table.slowest.prompt_s.at, table.slowest.decode_s.piece
-    step_host, seq_host = table.step_s, table.sequence_s
-    preparing = table.scheduling_sequence_s
-    floor, capture, handover = table.slowest.floor_s, table.capture_tokens, table.handover_steps
-    accepted, verified = table.accepted_tokens, table.step_tokens
-    draft, drafted = table.draft_frac, 1.0 + table.draft_frac
-    seats_most, rank_tokens = limits.max_num_seqs * ranks, limits.batched_tokens
-    now, busy, context = 0.0, 0.0, 0.0
-    decoded, batch = 0, 0
-    heap: list[tuple[int, int]] = []
-    arrived = 0  # requests that the scheduler has seen
-    head = 0  # the first that has not been admitted
-    open_, left = -1, 0  # a prompt that is computed in part, and its tokens that are not
-    done: list[int] = []
-    # without attention: by the number of decoding sequences, of all ranks
-    batch_s = _batch_seconds(table, table.slowest, min(seats_most, n) + 1)
-    rest, logits = table.slowest.rest_s, table.slowest.logits_s.at
+    began = [0] * n  # steps of decoding that had been run when a request began to decode
+    seats_most, rank_tokens, ranks = limits.max_num_seqs * table.ranks, limits.batched_tokens, table.ranks
+    by_batch = _BatchTimes.of(table, min(seats_most, n) + 1)
+    alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
+    prepared_s, host_s, verified, group_verified = by_batch.limits
+    knots, values, slopes = table.slowest.decode_s.knots, table.slowest.decode_s.values, table.slowest.decode_s.slopes
+    ends = [*knots[1:], inf]
+    rest, prompt_at = table.slowest.rest_s, table.slowest.prompt_s.at
+    logits = table.slowest.logits_s.of(np.arange(len(rest))).tolist()
     experts = None if table.slowest.experts_s is None else table.slowest.experts_s.at
-    following = 0.0
+    step_host, floor, capture = table.step_s, table.slowest.floor_s, table.capture_tokens
+    accepted, handover = table.accepted_tokens, table.handover_steps
     gaps = GapRecorder()
     gap_ends, gap_firsts, gap_lasts, gap_counts = (
         column.append for column in (gaps.end_s, gaps.first_s, gaps.last_s, gaps.count)
     )
     held_back: list[tuple[int, float]] = []  # sequences that prompts keep waiting, and when they had their last token
+    now = busy = 0.0
+    decoded, batch, context = 0, 0, 0.0  # steps of decoding so far; sequences that decode, and what they attend to
+    # heap of what decodes: the count of steps at which it ends, times n, and its number; and the first such count
+    heap: list[int] = []
+    next_end = NEVER
+    arrived = head = 0  # requests that the scheduler has seen; the first that has not been admitted
+    open_, left = -1, 0  # a prompt that is computed in part, and its tokens that are not
+    done: list[int] = []  # prompts that end with a step
+    knot, bend = inf, -inf  # the piece of decoding attention that the mean context lies in
+    value = slope = 0.0
 
     while True:
         while seen[arrived] <= now:
             arrived += 1
         if batch:
-            per = -(-batch // ranks)
             mean = context / batch
-            value, slope, bend = piece(mean)
-            a = drafted * (batch_s[batch] + per * value)
-            b = drafted * slope * per * accepted
-            prepared = preparing * per
+            if not knot <= mean < bend:
+                i = bisect_right(knots, mean) - 1
+                knot, bend, value, slope = knots[i], ends[i], values[i], slopes[i]
+            # kernels of a step of decoding, and by how much each further one is longer
+            per_context = per_context_s[batch]
+            a = kernels_s[batch] + per_context * (value + slope * (mean - knot))
+            b = per_context * slope * accepted
         if open_ < 0 and (head >= arrived or batch >= seats_most):
-            if batch == 0:
+            if not batch:
                 if arrived >= n:
                     break
                 now = seen[arrived]
                 continue
-            # decoding alone, until something ends or comes
+            # decoding alone, until something ends or comes, or attention bends
             limit = (bend - mean) / accepted
-            if a < prepared:
+            if a < prepared_s[batch]:
+                prepared = prepared_s[batch]
                 if b > 0.0 and (prepared - a) / b < limit:
                     limit = (prepared - a) / b
                 a, b = prepared, 0.0
-            a += step_host + seq_host * per
-            k = heap[0][0] - decoded
+            a += host_s[batch]
+            k = next_end - decoded
             if limit < k:
-                k = max(ceil(limit), 1)
+                k = ceil(limit) or 1
+            seconds = k * a + 0.5 * b * k * (k - 1)
             if batch < seats_most:
-                event = seen[arrived]
-                if event < inf:
-                    gap = event - now
+                gap = seen[arrived] - now
+                if seconds > gap:
                     half = a - 0.5 * b
                     exact = gap / a if b <= 1e-12 * a else (sqrt(half * half + 2.0 * b * gap) - half) / b
                     if exact < k:
-                        k = max(ceil(exact - 1e-9), 1)
-            seconds = k * a + 0.5 * b * k * (k - 1)
+                        k = ceil(exact - 1e-9) or 1
+                        seconds = k * a + 0.5 * b * k * (k - 1)
+            last = a + b * (k - 1)
             decoded += k
             context += k * accepted * batch
             if held_back:
@@ -110,128 +114,209 @@ def run_single_queue(
                     gaps.add(now + a, gap, gap, count)
                 held_back.clear()
                 if k > 1:
-                    gaps.add(now + seconds, a + b, a + b * (k - 1), (k - 1) * batch)
+                    gaps.add(now + seconds, a + b, last, (k - 1) * batch)
                 now += seconds
             else:
                 now += seconds
                 gap_ends(now)
                 gap_firsts(a)
-                gap_lasts(a + b * (k - 1))
+                gap_lasts(last)
                 gap_counts(k * batch)
-            handed = now + handover * (a + b * (k - 1))
+            handed = now + handover * last
         else:
-            # a step with prompts
-            busiest = int(-(-batch // ranks) * verified) if mixes and batch else 0
-            budget = (rank_tokens - busiest) * ranks
-            prompts, most, attention, widest = 0, 0, 0.0, 0.0
+            # a step with prompts: who is open goes on, then whoever waits, while the budget and the seats last
+            busiest = verified[batch] if mixes else 0
+            room = rank_tokens - busiest
+            budget = room * ranks
+            prompts = most = 0
+            attention = widest = 0.0
             seats = batch
             while budget > 0:
                 if open_ >= 0:
-                    i = open_
-                    chunk = min(left, budget, rank_tokens - busiest)
-                    took = prompt_at(cached[i] + to_compute[i] - left, chunk)
-                    left -= chunk
-                    seats += 1
-                    budget -= chunk
-                    prompts += chunk
-                    attention += took
-                    widest, most = max(widest, took), max(most, chunk)
-                    if left:
-                        break
-                    done.append(i)
-                    open_ = -1
+                    i, chunk = open_, left
+                    if chunk > room:
+                        chunk = room
+                    if chunk > budget:
+                        chunk = budget
                 elif head < arrived and seats < seats_most:
                     i = head
                     head += 1
-                    chunk = to_compute[i]
-                    if chunk > budget or chunk > rank_tokens - busiest:
-                        open_, left = i, chunk
+                    left = chunk = to_compute[i]
+                    if chunk > budget or chunk > room:
+                        open_ = i
                         continue
-                    seats += 1
-                    budget -= chunk
-                    prompts += chunk
-                    took = attention_s[i]
-                    attention += took
-                    widest, most = max(widest, took), max(most, chunk)
-                    done.append(i)
                 else:
                     break
-            if ranks > 1:
-                widest, most = max(widest, attention / ranks), max(most, -(-prompts // ranks))
+                took = prompt_at(whole[i] - left, chunk)
+                left -= chunk
+                seats += 1
+                budget -= chunk
+                prompts += chunk
+                attention += took
+                if took > widest:
+                    widest = took
+                if chunk > most:
+                    most = chunk
+                if left:
+                    break
+                done.append(i)
+                open_ = -1
+            if ranks == 1:
+                tokens, sampled = busiest + prompts, busiest + len(done)
+                seconds = rest[tokens] + logits[sampled] + attention
             else:
-                widest, most = attention, prompts
-            tokens = busiest + most
-            sampled = busiest + -(-len(done) // ranks)
-            seconds = rest[tokens] + logits(sampled) + widest
-            group = max(prompts + (int(batch * verified) if mixes else 0), tokens)
+                # ranks share prompts out, but for what one of them has alone
+                tokens, sampled = busiest + max(most, -(-prompts // ranks)), busiest + -(-len(done) // ranks)
+                seconds = rest[tokens] + logits[sampled] + max(widest, attention / ranks)
             if experts is not None:
-                seconds += experts(tokens, group)
-            hosted = step_host
-            if mixes and batch:
-                seconds += per * value + draft * (batch_s[batch] + per * value)
-                seconds = max(seconds, prepared)
-                hosted += seq_host * per
-            if tokens > capture and seconds < floor:
-                seconds = floor
-            seconds += hosted
-            if batch and not mixes and not held_back:
-                held_back.append((batch, now))
-            now += seconds
-            if batch:
-                following = max(a, prepared) + step_host + seq_host * per
-            elif done:
+                seconds += experts(tokens, max(prompts + (group_verified[batch] if mixes else 0), tokens))
+            if not batch:
+                if tokens > capture and seconds < floor:
+                    seconds = floor
+                seconds += step_host
+                now += seconds
                 # tokens are handed on while those that were prefilled take their first step of decoding
-                count = len(done)
-                each = -(-count // ranks)
-                begun = sum(cached[i] + to_compute[i] for i in done) / count
-                following = drafted * (batch_s[count] + each * piece(begun)[0])
-                following = max(following, preparing * each) + step_host + seq_host * each
-            handed = now + handover * following
-            if mixes and batch:
-                decoded += 1
-                context += accepted * batch
-                gap_ends(now)
-                gap_firsts(seconds)
-                gap_lasts(seconds)
-                gap_counts(batch)
+                handed = now + handover * _first_step_s(table, by_batch, done, whole) if done else now
+            else:
+                following = (a if a > prepared_s[batch] else prepared_s[batch]) + host_s[batch]
+                if mixes:
+                    # attention of what decodes, and its drafts
+                    seconds += a - alone_s[batch]
+                    if seconds < prepared_s[batch]:
+                        seconds = prepared_s[batch]
+                    if tokens > capture and seconds < floor:
+                        seconds = floor
+                    seconds += host_s[batch]
+                    now += seconds
+                    decoded += 1
+                    context += accepted * batch
+                    gap_ends(now)
+                    gap_firsts(seconds)
+                    gap_lasts(seconds)
+                    gap_counts(batch)
+                else:
+                    if tokens > capture and seconds < floor:
+                        seconds = floor
+                    if not held_back:
+                        held_back.append((batch, now))
+                    seconds += step_host
+                    now += seconds
+                handed = now + handover * following
+        busy += seconds
+        if decoded >= next_end:
+            # who is through leaves
+            through = (decoded + 1) * n
+            while heap and heap[0] < through:
+                i = heappop(heap) % n
+                finish[i] = handed
+                batch -= 1
+                context -= whole[i] + (decoded - began[i]) * accepted
+            next_end = heap[0] // n if heap else NEVER
+            if not batch:
+                context = 0.0
+        if done:
+            joining = batch
             for i in done:
                 first[i] = handed
-                if rounds[i] == 0:
+                if rounds[i]:
+                    began[i] = decoded
+                    heappush(heap, (decoded + rounds[i]) * n + i)
+                    context += whole[i]
+                    batch += 1
+                else:
                     finish[i] = handed
-                    continue
-                began[i] = decoded
-                joined[i] = cached[i] + to_compute[i]
-            if not mixes:
-                joining = sum(1 for i in done if rounds[i])
-                if joining:
-                    held_back.append((joining, now))
-        busy += seconds
-        # who is through leaves
-        while heap and heap[0][0] <= decoded:
-            i = heappop(heap)[1]
-            finish[i] = handed
-            batch -= 1
-            context -= joined[i] + (decoded - began[i]) * accepted
-        for i in done:
-            if rounds[i]:
-                heappush(heap, (decoded + rounds[i], i))
-                context += joined[i]
-                batch += 1
-        done.clear()
-        if batch == 0:
-            context = 0.0
-    first_s, finish_s = np.empty(n), np.empty(n)
-    first_s[order], finish_s[order] = first, finish
-    return first_s, finish_s, busy, gaps.gaps()
+            if batch > joining:
+                next_end = heap[0] // n
+                if not mixes:
+                    held_back.append((batch - joining, now))
+            done.clear()
+    return queue.by_request(first), queue.by_request(finish), busy, gaps.gaps()
 
 
-def _batch_seconds(table: StepTable, part: PartTables, most: int) -> list[float]:
-    """Kernels of a step of decoding, its attention left out, by the sequences that decode on all ranks of a replica."""
-    batch = np.arange(most)
-    per = -(-batch // table.ranks)
-    tokens = (per * table.step_tokens).astype(np.int64)
-    seconds = np.array(part.rest_s)[tokens] + part.logits_s.of(tokens)
-    if part.experts_s is not None:
-        group = np.maximum((batch * table.step_tokens).astype(np.int64), tokens)
-        seconds = seconds + part.experts_s.of(tokens, group)
-    return np.where(batch > 0, seconds, 0.0).tolist()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Queue:
+    """Requests in the order in which the scheduler sees them: another one where a longer prompt is tokenised longer."""
+
+    order: Ints
+    seen_s: list[float]
+    """When it sees them, and an end that never comes."""
+    to_compute: list[int]
+    """Prompt tokens that are not cached."""
+    context: list[int]
+    """Tokens that a request attends to once its prompt is computed."""
+    rounds: list[int]
+    """Steps of decoding that it needs then."""
+
+    @classmethod
+    def of(cls, table: StepTable, requests: Requests) -> _Queue:
+        seen_s = requests.arrival_s + table.frontend_s + table.token_s * requests.prompt
+        order = np.argsort(seen_s, kind="stable")
+        ordered = requests.take(order)
+        computed = np.maximum(ordered.prompt - ordered.cached, 1)
+        return cls(
+            order=order,
+            seen_s=[*seen_s[order].tolist(), inf],
+            to_compute=computed.tolist(),
+            context=(ordered.cached + computed).tolist(),
+            rounds=np.ceil((ordered.output - 1) / table.accepted_tokens).astype(np.int64).tolist(),
+        )
+
+    def by_request(self, values: list[float]) -> Floats:
+        """Values in this order, in that of the requests."""
+        found = np.empty(len(values))
+        found[self.order] = values
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BatchTimes:
+    """What depends on how many sequences decode on all ranks of a replica alone, listed by their number. Seconds."""
+
+    alone_s: list[float]
+    """Kernels of a step without attention and drafts."""
+    kernels_s: list[float]
+    """The same with drafts."""
+    per_context_s: list[float]
+    """What a second of one sequence's attention adds to a step, drafts included."""
+    prepared_s: list[float]
+    """What the host takes to prepare a step beside the GPU."""
+    host_s: list[float]
+    """What the GPU waits for the host in each step."""
+    verified: list[int]
+    """Tokens that a step runs on the busiest rank."""
+    group_verified: list[int]
+    """The same on all ranks."""
+
+    @property
+    def limits(self) -> tuple[list[float], list[float], list[int], list[int]]:
+        """Preparation, host time, and tokens on the busiest rank and on all."""
+        return self.prepared_s, self.host_s, self.verified, self.group_verified
+
+    @classmethod
+    def of(cls, table: StepTable, most: int) -> _BatchTimes:
+        """For up to `most` - 1 sequences."""
+        part, drafted = table.slowest, 1.0 + table.draft_frac
+        batch = np.arange(most)
+        per = -(-batch // table.ranks)
+        tokens, group = ((count * table.step_tokens).astype(np.int64) for count in (per, batch))
+        seconds = np.array(part.rest_s)[tokens] + part.logits_s.of(tokens)
+        if part.experts_s is not None:
+            seconds = seconds + part.experts_s.of(tokens, np.maximum(group, tokens))
+        seconds = np.where(batch > 0, seconds, 0.0)
+        return cls(
+            alone_s=seconds.tolist(),
+            kernels_s=(drafted * seconds).tolist(),
+            per_context_s=(drafted * per).tolist(),
+            prepared_s=(table.scheduling_sequence_s * per).tolist(),
+            host_s=(table.step_s + table.sequence_s * per).tolist(),
+            verified=tokens.tolist(),
+            group_verified=group.tolist(),
+        )
+
+
+def _first_step_s(table: StepTable, by_batch: _BatchTimes, begun: list[int], context: list[int]) -> float:
+    """A step of decoding of requests that begin together in an empty batch."""
+    count = len(begun)
+    mean = sum(context[i] for i in begun) / count
+    kernels = by_batch.kernels_s[count] + by_batch.per_context_s[count] * table.slowest.decode_s.at(mean)
+    return max(kernels, by_batch.prepared_s[count]) + by_batch.host_s[count]

@@ -78,7 +78,8 @@ class Lane:
     @property
     def decoding(self) -> int:
         """Sequences that decode."""
-        return sum(cell.decoding for cell in self.cells)
+        cells = self.cells
+        return cells[0].decoding if len(cells) == 1 else sum(cell.decoding for cell in cells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

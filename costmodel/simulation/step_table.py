@@ -114,6 +114,32 @@ class Plane:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkTable:
+    """A function of the tokens of a chunk, listed for each number of them, and of those before it, linear between
+    knots; beyond the last knot it goes on as before it.
+    """
+
+    before: Sequence[float]
+    rows: Sequence[Sequence[float]]
+    """For each knot, by the tokens of a chunk."""
+
+    @classmethod
+    def through(cls, before: Floats, tokens: Floats, values: Floats) -> ChunkTable:
+        """The function with `values[i, j]` at `(before[i], tokens[j])`; `tokens` begin at 0 and end at the most."""
+        every = np.arange(tokens[-1] + 1.0)
+        return cls(before=before.tolist(), rows=[np.interp(every, tokens, row).tolist() for row in values])
+
+    def at(self, before: float, tokens: int) -> float:
+        """Value at a chunk of `tokens` behind `before` others."""
+        i = bisect_right(self.before, before, 1, len(self.before) - 1) - 1
+        low = self.rows[i][tokens]
+        from_knot = before - self.before[i]
+        if not from_knot:
+            return low
+        return low + (self.rows[i + 1][tokens] - low) * from_knot / (self.before[i + 1] - self.before[i])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartTables:
     """The parts of a step on some of a plan's layers: its slowest stage's, or all of them. Seconds."""
 
@@ -124,7 +150,7 @@ class PartTables:
     logits_s: Line
     decode_s: Line
     """Attention of one decoding sequence, by its context."""
-    prompt_s: Plane
+    prompt_s: ChunkTable
     """Attention of a chunk, by the tokens before it and its own."""
     floor_s: float
     """What launching the kernels of these layers takes at least."""
@@ -264,7 +290,7 @@ class _Probes:
         seconds = self._parts(work)["experts"] + np.zeros_like(first)
         return Plane.through(busiest, group, seconds.reshape(busiest.size, group.size))
 
-    def _prompts(self, most_tokens: int, idle: float) -> Plane:
+    def _prompts(self, most_tokens: int, idle: float) -> ChunkTable:
         """By tokens before a chunk (rows) and tokens of it."""
         before = geometric(MOST_CONTEXT, PRIOR_RATIO)
         chunk = geometric(most_tokens, CHUNK_RATIO)[1:]
@@ -273,7 +299,7 @@ class _Probes:
         work = prompt_work(prompts=one, tokens=second, cached=first, chunks=one, ranks=one)
         seconds = self._parts(work)["attention"] - idle + np.zeros_like(first)
         values = np.hstack([np.zeros((before.size, 1)), seconds.reshape(before.size, chunk.size)])
-        return Plane.through(before, np.concatenate([[0.0], chunk]), values)
+        return ChunkTable.through(before, np.concatenate([[0.0], chunk]), values)
 
 
 _PART_OF = {"attention_core": "attention", "experts": "experts", "ep_exchange": "experts", "lm_head": "logits"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
+from typing import NamedTuple
 
 from costmodel.simulation.state import Cell
 from costmodel.simulation.step_table import StepTable
@@ -14,8 +15,12 @@ def step_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: b
 
     On the slowest stage, or `through` all of them.
     """
-    sequences = max(cell.decoding for cell in cells) if decodes else 0
-    busiest = max(int(cell.decoding * table.step_tokens) * decodes + cell.tokens for cell in cells)
+    if len(cells) == 1:
+        sequences = cells[0].decoding if decodes else 0
+        busiest = int(sequences * table.step_tokens) + cells[0].tokens
+    else:
+        sequences = max(cell.decoding for cell in cells) if decodes else 0
+        busiest = max(int(cell.decoding * table.step_tokens) * decodes + cell.tokens for cell in cells)
     if busiest == 0:
         return 0.0
     seconds = kernels_s(table, cells, decodes=decodes, through=through)
@@ -29,25 +34,40 @@ def step_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: b
     return seconds + table.step_s + table.sequence_s * sequences
 
 
-def decode_pace(table: StepTable, cells: Sequence[Cell], *, through: bool = False) -> tuple[float, float]:
-    """Seconds of a step of decoding alone, and by how much each further one is longer, up to `until_bend`."""
+class Pace(NamedTuple):
+    """Steps of decoding alone that follow each other."""
+
+    first_s: float
+    """The first of them."""
+    slope_s: float
+    """By how much each further one is longer."""
+    straight: float
+    """Steps for which that holds; a fraction."""
+
+
+def decode_pace(table: StepTable, cells: Sequence[Cell], *, through: bool = False) -> Pace:
+    """Steps of decoding alone, of cells that have no prompt tokens."""
     if len(cells) > 1:
         later = [Cell(decoding=c.decoding, context=c.context + c.decoding * table.accepted_tokens) for c in cells]
-        now = [Cell(decoding=c.decoding, context=c.context) for c in cells]
-        first = step_s(table, now, decodes=True, through=through)
-        return first, step_s(table, later, decodes=True, through=through) - first
+        first = step_s(table, cells, decodes=True, through=through)
+        slope = step_s(table, later, decodes=True, through=through) - first
+        return Pace(first, slope, _until_bend(table, cells, later))
     # the same for one attention rank, where most of a simulation's time goes
     part, cell, drafted = table.through if through else table.slowest, cells[0], 1.0 + table.draft_frac
     sequences = cell.decoding
     if not sequences:
-        return 0.0, 0.0
-    tokens = int(sequences * table.step_tokens)
-    value, slope, _ = part.decode_s.piece(cell.context / sequences)
+        return Pace(0.0, 0.0, inf)
+    tokens, mean, accepted = int(sequences * table.step_tokens), cell.context / sequences, table.accepted_tokens
+    value, slope, bend = part.decode_s.piece(mean)
     seconds = drafted * (part.rest_s[tokens] + part.logits_s.at(tokens) + sequences * value)
-    slope *= drafted * sequences * table.accepted_tokens
-    if seconds < table.scheduling_sequence_s * sequences:
-        seconds, slope = table.scheduling_sequence_s * sequences, 0.0
-    return seconds + table.step_s + table.sequence_s * sequences, slope
+    slope *= drafted * sequences * accepted
+    straight, prepared = (bend - mean) / accepted, table.scheduling_sequence_s * sequences
+    if seconds < prepared:
+        # kernels that are quicker than the host prepares steps show once the context has grown enough
+        if slope > 0.0:
+            straight = min(straight, (prepared - seconds) / slope)
+        seconds, slope = prepared, 0.0
+    return Pace(seconds + table.step_s + table.sequence_s * sequences, slope, straight)
 
 
 def kernels_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: bool) -> float:
@@ -71,19 +91,17 @@ def kernels_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through
     return slowest
 
 
-def until_bend(table: StepTable, cells: Sequence[Cell]) -> float:
-    """Steps of decoding for which their length stays linear in the context."""
+def _until_bend(table: StepTable, cells: Sequence[Cell], later: Sequence[Cell]) -> float:
+    """Steps of decoding for which their length stays linear in the context; `later` are the cells a step on."""
     most = inf
     for cell in cells:
         if cell.decoding:
             mean = cell.context / cell.decoding
             most = min(most, (table.slowest.decode_s.piece(mean)[2] - mean) / table.accepted_tokens)
-    # kernels that are quicker than the host prepares steps show once the context has grown enough
     prepared = table.scheduling_sequence_s * max(cell.decoding for cell in cells)
     drafted = 1.0 + table.draft_frac
     kernels = drafted * kernels_s(table, cells, decodes=True, through=False)
     if kernels < prepared:
-        later = [Cell(decoding=c.decoding, context=c.context + c.decoding * table.accepted_tokens) for c in cells]
         slope = drafted * kernels_s(table, later, decodes=True, through=False) - kernels
         if slope > 0.0:
             most = min(most, (prepared - kernels) / slope)

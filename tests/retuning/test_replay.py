@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from autotune.cli.main import cli
 from autotune.report.replay import replay_document, replay_markdown
 from autotune.report.svg.replay_plot import replay_svg
-from autotune.retuning.replay import ALWAYS, NEVER, ORACLE, OURS, Move, Replay, _served, replay
+from autotune.retuning.replay import ALWAYS, NEVER, ORACLE, OURS, Move, Replay, _oracle, _served, replay
 from autotune.retuning.replay_steps import Change, Player, Segment, overlaps
 from autotune.retuning.replay_trace import Trace, join, most_per_s
+from autotune.simulation import recorded_traffic, request_bounds, simulate_plan
 from autotune.study import Study, study_from_document
 from autotune.traffic import TrafficLog, read_traffic
 from autotune.tuning import PlanResult
@@ -103,6 +104,10 @@ class Simple(Player):
     def most_per_s(self, k: int, plan: PlanResult) -> float:  # noqa: ARG002
         """By the plan alone."""
         return 4.0 if plan.plan == self._old.plan else 20.0
+
+    def counted_per_s(self, k: int, plan: PlanResult) -> float | None:  # noqa: ARG002
+        """No request is simulated."""
+        return None
 
     def change(self, at_s: float, before: PlanResult, after: PlanResult) -> Change | None:  # noqa: ARG002
         """As it was given, from the time on that is asked for."""
@@ -215,6 +220,63 @@ def test_steps_without_traffic_are_waited_through() -> None:
     plan = player.best(0.0, 600.0)
     assert plan is not None
     assert (player.goodput_per_s(1, plan), player.change(650.0, plan, plan)) == (0.0, None)
+
+
+def _in_bursts() -> Trace:
+    """Twenty minutes in which 120 long prompts come within a second, every half minute."""
+    times = np.sort(np.concatenate([at + np.linspace(0.0, 1.0, 120) for at in np.arange(2.0, 1200.0, 30.0)]))
+    return Trace(
+        names=("bursts",),
+        ends_s=(1200.0,),
+        times_s=times,
+        prompt=np.full(times.size, 3000.0),
+        output=np.full(times.size, 60.0),
+        each=np.full(times.size, 1.0),
+    )
+
+
+def test_the_requests_of_a_step_are_counted() -> None:
+    """Bursts that a plan takes by its means break the limit on TTFT of many requests: those that keep it count."""
+    study, trace = question(constraints={"ttft_ms": 600, "tpot_ms": 100}), _in_bursts()
+    player = Player(study, trace, step_s=600.0, window_s=600.0)
+    whole, parts = (score_plan(study, text).result for text in ("TP4", "R4/TP1"))
+    assert whole is not None
+    assert parts is not None
+    for k, plan in ((0, whole), (1, whole), (1, parts)):
+        offered = player.offered_per_s(k)
+        assert player.most_per_s(k, plan) > offered
+        own, requests = player.step_study(k), trace.requests(600.0 * k, 600.0 * (k + 1), 0.0)
+        assert own is not None
+        assert requests is not None
+        # a burst is over long before the next one comes, so that servers are empty when a step begins
+        done = simulate_plan(own, plan, recorded_traffic(requests), with_range=False)
+        kept = done.forecast.attainment(**request_bounds(own)).value
+        assert 0.05 < kept < 0.95
+        assert player.goodput_per_s(k, plan) == pytest.approx(kept * offered, rel=1e-6)
+    scaled = Player(study, replace(trace, each=2.0 * trace.each), step_s=600.0, window_s=600.0)
+    assert scaled.goodput_per_s(1, whole) == pytest.approx(scaled.offered_per_s(1))
+
+
+def test_a_replay_says_how_it_judged(logs: tuple[TrafficLog, TrafficLog], from_baseline: Replay) -> None:
+    """Traffic as it came is counted, and scaled traffic is not; no strategy exceeds the oracle."""
+    came = replay(question(), logs[:1], step_s=1300.0, window_s=1300.0, load_frac=None)
+    assert [replay_document(found)["counted"] for found in (came, from_baseline)] == [True, False]
+    oracle = next(w for w in came.walks if w.strategy == ORACLE)
+    for walk in came.walks:
+        assert all(m <= b * (1 + 1e-9) for m, b in zip(walk.goodput_per_s, oracle.goodput_per_s, strict=True))
+
+
+def test_counted_requests_decide_for_the_oracle() -> None:
+    """Of two plans that take all by their means the one is chosen under which more requests keep the limits."""
+    study = question(constraints={"ttft_ms": 600, "tpot_ms": 100})
+    player = Player(study, _in_bursts(), step_s=600.0, window_s=600.0)
+    plans = [p for p in (score_plan(study, text).result for text in ("TP4", "R4/TP1")) if p is not None]
+    kept = [player.goodput_per_s(1, plan) for plan in plans]
+    assert kept[0] != pytest.approx(kept[1], rel=0.02)
+    worse, better = (plans[i] for i in np.argsort(kept))
+    assert min(player.most_per_s(1, plan) for plan in plans) > player.offered_per_s(1)
+    chosen = _oracle(player, 1, worse)
+    assert player.goodput_per_s(1, chosen) >= player.goodput_per_s(1, better) > player.goodput_per_s(1, worse)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from costmodel.simulation.policies import Policy
 from costmodel.simulation.server import server_model
 from costmodel.simulation.simulate import ServerModel, Simulated, simulate_closed
 from costmodel.simulation.state import CellLimits
-from costmodel.simulation.step_table import Line, PartTables, Plane, StepTable
+from costmodel.simulation.step_table import ChunkTable, Line, PartTables, StepTable
 
 POLICIES = policies_by_name()
 FRACTION = np.array([0.9])
@@ -28,13 +28,13 @@ def line(slope: float, most: float = 1e6) -> Line:
 
 def small_table(*, prompt_token_s: float = 0.0, context_s: float = 0.0, step_s: float = 0.0) -> StepTable:
     """One GPU of which only the named figures take time: a computed token, a token of context, and a step."""
-    edges = np.array([0.0, 1e6])
+    edges = np.array([0.0, 10_000.0])
     parts = PartTables(
         rest_s=[0.0] * 10_001,
         experts_s=None,
         logits_s=line(0.0),
         decode_s=line(context_s),
-        prompt_s=Plane.through(edges, edges, np.array([[0.0, prompt_token_s * 1e6]] * 2)),
+        prompt_s=ChunkTable.through(np.array([0.0, 1e6]), edges, np.array([[0.0, prompt_token_s * edges[1]]] * 2)),
         floor_s=0.0,
     )
     return StepTable(

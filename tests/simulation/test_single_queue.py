@@ -48,7 +48,7 @@ def test_a_further_step_is_longer_by_the_tokens_of_the_step_before(decoding: dic
     table = replace(small_table(context_s=CONTEXT_S, step_s=0.002), **decoding)
     now = Cell(decoding=7, context=7 * 300.0)
     later = Cell(decoding=7, context=7 * (300.0 + table.accepted_tokens))
-    first, slope = decode_pace(table, [now])
+    first, slope, _ = decode_pace(table, [now])
     assert first == pytest.approx(step_s(table, [now], decodes=True), rel=1e-12)
     assert slope == pytest.approx(step_s(table, [later], decodes=True) - first, rel=1e-9)
     assert slope == pytest.approx((1.0 + table.draft_frac) * 7 * table.accepted_tokens * CONTEXT_S, rel=1e-9)
