@@ -185,6 +185,8 @@ class Engine(ABC):
     """Longest request, tokens."""
     sequences_option: ClassVar[str]
     tokens_option: ClassVar[str]
+    sequences_within_tokens: ClassVar[bool] = False
+    """Whether the usual number of sequences is no larger than the tokens of a step."""
     limits_over_ranks: ClassVar[bool] = False
     """Whether the two count all attention-DP ranks together, not one."""
     cache_option: ClassVar[str]
@@ -295,6 +297,10 @@ class Engine(ABC):
 
         `arch` None: the model is not known, and what its kind decides is guessed and said.
         """
+
+    def exchange_backend(self, command: Command) -> str | None:  # noqa: ARG002  # no default goes by it
+        """The backend of the exchange with experts by which a command's defaults go; None: they do not."""
+        return None
 
     def stated_stages(self, options: OptionReader, pp: int) -> tuple[int, ...]:
         """Layers of each stage by the environment of a command; none where it does not say them."""

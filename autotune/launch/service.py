@@ -13,6 +13,7 @@ from autotune.launch.limits import plan_rows, scored_exchange, start_limits, wit
 from autotune.launch.quoting import check_image, check_launch_text
 from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
+from costmodel.arch.catalog import model_names
 from costmodel.errors import InputError
 from costmodel.measured.runs import BENCHMARK_WAVES
 
@@ -30,6 +31,18 @@ class LaunchOptions:
 
 
 NOTHING_ASKED = LaunchOptions()
+
+
+def check_model(study: Study, asked: LaunchOptions) -> None:
+    """Raises `InputError` where nobody says what the engine loads: a model that the study holds as a config.json has
+    no name that an engine finds anything by.
+    """
+    if asked.model is None and study.arch.name not in model_names():
+        raise InputError.single(
+            "--model",
+            f"is required: the study's model is a config.json of its own, {study.arch.name!r:.100}, by which no engine "
+            "finds weights; give its name on the Hugging Face hub or its folder on the nodes",
+        )
 
 
 def make_service(study: Study, plan: PlanResult, options: OptionList, asked: LaunchOptions = NOTHING_ASKED) -> Service:
