@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine
 from autotune.engines.layout_rules import Rule
-from autotune.engines.low_latency import buffer_bytes, padded_hidden
+from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels, buffer_bytes, padded_hidden
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import DATA, OptionList, choose_version, option_list, versions
@@ -257,6 +257,20 @@ class Engine(ABC):
     def environment(self, service: Service) -> Mapping[str, str]:  # noqa: ARG002  # none by itself
         """Variables that a replica's processes need for the plan, the layers of stages aside."""
         return {}
+
+    def exchange_kernels(
+        self,
+        arch: Arch,  # noqa: ARG002  # whatever is fastest, where it is not known
+        layout: Layout,  # noqa: ARG002
+        *,
+        version: str | None,  # noqa: ARG002
+        budget: int,  # noqa: ARG002
+    ) -> ExchangeKernels:
+        """How a plan is started to send tokens to the ranks of their experts, if the buffer finds room.
+
+        `budget` is that of tokens of a step; `version` None is the newest.
+        """
+        return ANY_KERNELS
 
     def low_latency_tokens(self, service: Service) -> int | None:  # noqa: ARG002  # none by itself
         """Tokens that a rank may send to experts in a step by low-latency kernels; None: it is started without them."""

@@ -17,7 +17,7 @@ from autotune.engines.benchmark import READY_S, BenchCommand, Drive, facts, midd
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, DynamoBackend, Engine, ReplicaNodes, ServerMetrics
 from autotune.engines.layout_rules import Bools, Candidates, Rule
-from autotune.engines.low_latency import refusal
+from autotune.engines.low_latency import ExchangeKernels, kernels_of, refusal
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.service import Service
@@ -241,6 +241,17 @@ class Vllm(Engine):
     def environment(self, service: Service) -> Mapping[str, str]:
         """PCP's runner (0.33, vllm/config/vllm.py: "implemented only by the V2 model runner")."""
         return {"VLLM_USE_V2_MODEL_RUNNER": "1"} if service.layout.attn_cp > 1 else {}
+
+    def exchange_kernels(
+        self,
+        arch: Arch,
+        layout: Layout,
+        *,
+        version: str | None,  # noqa: ARG002  # the same in every known one
+        budget: int,
+    ) -> ExchangeKernels:
+        """Low-latency kernels with room for every token of a step."""
+        return kernels_of(arch, layout, tokens=budget, pads=True, throughput=False)
 
     def low_latency_tokens(self, service: Service) -> int | None:
         """The token budget: every token of a step may be sent."""

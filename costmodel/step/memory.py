@@ -14,6 +14,7 @@ from costmodel.arch.attention import Attention
 from costmodel.arch.block import HEAD
 from costmodel.arch.ffn import Experts
 from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats, LayoutColumns
+from costmodel.plan.exchange_backend import ExchangeBackend
 from costmodel.plan.matrices import RankMatrix, rank_matrices
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import EMBED, HEAD_STAGE, StageTable, over_layers
@@ -140,6 +141,7 @@ def plan_memory(
     precision: PrecisionColumns,
     cluster: ClusterColumns,
     stages: StageTable,
+    backend: ExchangeBackend,
     batched_tokens: Floats,
     sequences_per_rank: Floats,
     mean_tokens: Floats,
@@ -167,7 +169,7 @@ def plan_memory(
     fullest = stages.worst_stage(with_kv)
     weights = {name: over_layers(fullest, layers) for name, layers in by_layer.items()}
     activations = activation_bytes(arch, layout, batched_tokens, sequences_per_rank)
-    buffers = GROUP_BUFFER_BYTES * (layout.width * layout.pp > 1)
+    buffers = GROUP_BUFFER_BYTES * (layout.width * layout.pp > 1) + backend.buffer_bytes(sequences_per_rank)
     reserve = np.full_like(activations, CONTEXT_BYTES + GRAPH_BYTES)
     fixed = np.asarray(sum(weights.values())) + activations + buffers + reserve
     of_total = memory_fraction * cluster.hbm_bytes - fixed
