@@ -272,6 +272,16 @@ class Engine(ABC):
         """
         return ANY_KERNELS
 
+    def shared_expert_shards(
+        self,
+        arch: Arch,  # noqa: ARG002  # as attention, by itself
+        layout: Layout,
+        *,
+        routed: bool,  # noqa: ARG002
+    ) -> int:
+        """Shards of the shared experts' weights; `routed`: tokens are sent only to the ranks of their experts."""
+        return layout.attn_tp
+
     def low_latency_tokens(self, service: Service) -> int | None:  # noqa: ARG002  # none by itself
         """Tokens that a rank may send to experts in a step by low-latency kernels; None: it is started without them."""
         return None

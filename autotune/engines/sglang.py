@@ -251,6 +251,11 @@ class Sglang(Engine):
             return NO_KERNELS
         return kernels_of(arch, layout, tokens=DISPATCH_TOKENS, pads=False, throughput=True)
 
+    def shared_expert_shards(self, arch: Arch, layout: Layout, *, routed: bool) -> int:
+        """Over the stage; whole with an all-to-all, and where they would not be cut into whole scale blocks."""
+        whole = routed or bool(shared.shared_experts_cut(arch, np.array([layout.width]))[0])
+        return 1 if whole else layout.width
+
     def low_latency_tokens(self, service: Service) -> int | None:
         """The sequences of a rank, or DeepEP's usual room where that is more."""
         return None if _no_low_latency(service) is not None else _dispatch_tokens(service)

@@ -11,7 +11,7 @@ from autotune.engines import ENGINES
 from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.plan.columns import Floats, Ints
-from costmodel.plan.exchange_backend import ANY_BACKEND, ExchangeBackend
+from costmodel.plan.exchange_backend import ExchangeBackend
 from costmodel.serving.load import Load
 
 
@@ -38,9 +38,11 @@ def with_backend(
         if key not in known:
             known[key] = _kernels(entries[place], int(budget))
         rows.append(known[key])
-    if all(found is ANY_KERNELS for found in known.values()):
+    shards = [_shards(entry) for entry in entries]
+    if all(found is ANY_KERNELS for found in known.values()) and not any(map(any, shards)):
         return batch
-    backend = _columns(rows)
+    gathered, routed = np.array(shards, dtype=np.float64)[index].T
+    backend = _columns(rows, routed)
     one_each = replace(load, concurrency=batch.layout.replicas * batch.layout.attn_dp)
     asked = replace(batch, backend=backend)
     fits = asked.memory(one_each, **bounds).kv_fits_longest >= 1.0
@@ -48,7 +50,13 @@ def with_backend(
     for exchange in asked.machine().exchanges.values():
         fits = fits & exchange.routing_pays(full)
     fits = np.where(fits | (backend.bytes_per_token == 0.0), 1.0, 0.0)
-    kept = replace(backend, low_latency=backend.low_latency * fits, throughput=backend.throughput * fits)
+    sends = backend.bytes_per_token * fits > 0.0
+    kept = replace(
+        backend,
+        low_latency=backend.low_latency * fits,
+        throughput=backend.throughput * fits,
+        shared_shards=np.where(sends, routed, gathered),
+    )
     return replace(batch, backend=kept)
 
 
@@ -60,7 +68,17 @@ def _kernels(entry: PlanEntry, budget: int) -> ExchangeKernels:
     return engine.exchange_kernels(entry.arch, layout, version=entry.engine_version, budget=budget)
 
 
-def _columns(rows: Sequence[ExchangeKernels]) -> ExchangeBackend:
+def _shards(entry: PlanEntry) -> tuple[int, int]:
+    """Shards of the shared experts where tokens are gathered, and where they are sent; 0: as attention, or none."""
+    if not any(e.shared_width for e in entry.arch.expert_shapes):
+        return 0, 0
+    own = ENGINES[entry.engine.name].shared_expert_shards
+    found = [own(entry.arch, entry.layout, routed=routed) for routed in (False, True)]
+    gathered, routed = (0 if n == entry.layout.attn_tp else n for n in found)
+    return gathered, routed
+
+
+def _columns(rows: Sequence[ExchangeKernels], shared_shards: Floats) -> ExchangeBackend:
     def column(name: str) -> Floats:
         return np.array([float(getattr(row, name)) for row in rows])
 
@@ -69,9 +87,10 @@ def _columns(rows: Sequence[ExchangeKernels]) -> ExchangeBackend:
         throughput=column("throughput"),
         bytes_per_token=column("bytes_per_token"),
         tokens=column("tokens"),
+        shared_shards=shared_shards,
     )
 
 
 def without_exchange_buffer(batch: PlanBatch) -> PlanBatch:
     """The same, where nothing is started that keeps a buffer."""
-    return replace(batch, backend=ANY_BACKEND)
+    return replace(batch, backend=replace(batch.backend, bytes_per_token=0.0 * batch.backend.bytes_per_token))

@@ -24,6 +24,8 @@ class ExchangeBackend(Columns):
     """Of the buffer of the low-latency kernels on each GPU, for each token that a rank may send in a step."""
     tokens: Floats
     """That there is room for at least; more where a rank decodes more sequences."""
+    shared_shards: Floats
+    """Shards that the shared experts' weights are cut into; 0: as attention."""
 
     def buffer_bytes(self, sequences_per_rank: Floats) -> Floats:
         """Buffer on each GPU with so many sequences on a rank; 0 without the low-latency kernels."""
@@ -31,6 +33,10 @@ class ExchangeBackend(Columns):
 
 
 ANY_BACKEND = ExchangeBackend(
-    low_latency=np.ones(1), throughput=np.ones(1), bytes_per_token=np.zeros(1), tokens=np.zeros(1)
+    low_latency=np.ones(1),
+    throughput=np.ones(1),
+    bytes_per_token=np.zeros(1),
+    tokens=np.zeros(1),
+    shared_shards=np.zeros(1),
 )
 """Whatever is fastest, in no memory: of plans of which nobody knows how they are started, as measured runs are."""

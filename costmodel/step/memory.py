@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.arch.attention import Attention
-from costmodel.arch.block import HEAD
+from costmodel.arch.block import HEAD, SHARED
 from costmodel.arch.ffn import Experts
 from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats, LayoutColumns
 from costmodel.plan.exchange_backend import ExchangeBackend
@@ -156,6 +156,9 @@ def plan_memory(
     """
     matrices = rank_matrices(arch, layout)
     by_layer = weight_bytes_by_layer(arch, matrices, precision, layout)
+    if SHARED in by_layer:
+        shards = np.where(backend.shared_shards > 0.0, backend.shared_shards, layout.attn_tp)
+        by_layer[SHARED] = {layer: size * (layout.attn_tp / shards) for layer, size in by_layer[SHARED].items()}
     kv_mean = kv_sequence_bytes(arch, layout, precision, mean_tokens)
     kv_longest = kv_sequence_bytes(arch, layout, precision, longest_tokens)
     whole: dict[str, Floats] = {}

@@ -86,3 +86,22 @@ def test_a_buffer_without_room_is_not_started() -> None:
     assert grid.batch.backend.low_latency[0] == 0.0
     argv = make_export(asked, result).replicas[0].head.argv
     assert argv[argv.index("--all2all-backend") + 1] == "allgather_reducescatter"
+
+
+@pytest.mark.parametrize(
+    ("engine", "plan", "shards"),
+    [
+        ("vllm", "R2/PP1/ATP2/ADP8/MTP1/EP16", 2),
+        ("sglang", "R2/PP1/ATP2/ADP8/MTP1/EP16", 1),
+        ("sglang", "R2/PP1/ATP2/ADP8/MTP2/EP8", 16),
+        ("sglang", "R4/PP1/ATP8/ADP1/MTP1/EP8", 8),
+        ("sglang", "R1/PP1/ATP1/ADP32/MTP2/EP16", 1),
+    ],
+)
+def test_shared_experts_are_held_as_the_engine_cuts_them(engine: str, plan: str, shards: int) -> None:
+    """SGLang cuts them over the stage, and keeps them whole with DeepEP and where a shard would be half a block."""
+    asked = study(engine, gpus=32)
+    _, grid = scored(asked, plan, 16_384)
+    bounds = {"longest_prompt": np.array([1000.0]), "memory_fraction": np.array([0.9])}
+    held = grid.batch.memory(grid.load(np.array([64.0])), **bounds).weights_bytes["shared_experts"]
+    assert held[0] == pytest.approx(58 * 3 * 7168 * 2048 / shards, rel=0.01)
