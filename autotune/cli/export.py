@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 )
 @click.option("--engine-version", help="Version of the engine, as 0.33.0. Default: the newest whose options are known.")
 @click.option(
-    "--model", help="What the engine loads: a Hugging Face name or a path on the nodes. Default: the study's."
+    "--model",
+    help="What the engine loads: a Hugging Face name or a path on the nodes. Default: the study's, by its "
+    "name in the catalog; a model that is a config.json of your own has none.",
 )
 @click.option(
     "--from",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.engines import ENGINES
+from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.knob_grid import speculation, weights
 from autotune.space import Candidate, enumerate_space
 from autotune.study import IntRange, Study
@@ -268,6 +269,8 @@ class Evaluator:
         longest = np.array([float(study.workload.longest_prompt)])
         fraction = np.array([study.engine_options.gpu_memory_utilization])
         link = transfer_link(study, rows.cluster.gpu, rows.cluster.gpu)
+        bounds = {"longest_prompt": longest, "memory_fraction": fraction}
+        batch = with_backend(batch, entries, back, load, bounds)
         self.pool: PrefillPool | DecodePool
         if rows.role == "prefill":
             spread = (isl.max - isl.min) ** 2 / 12.0 / isl.mean**2  # of a uniform distribution

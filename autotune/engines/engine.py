@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine
 from autotune.engines.layout_rules import Rule
-from autotune.engines.low_latency import buffer_bytes, padded_hidden
+from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels, buffer_bytes, padded_hidden
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import DATA, OptionList, choose_version, option_list, versions
@@ -185,6 +185,8 @@ class Engine(ABC):
     """Longest request, tokens."""
     sequences_option: ClassVar[str]
     tokens_option: ClassVar[str]
+    sequences_within_tokens: ClassVar[bool] = False
+    """Whether the usual number of sequences is no larger than the tokens of a step."""
     limits_over_ranks: ClassVar[bool] = False
     """Whether the two count all attention-DP ranks together, not one."""
     cache_option: ClassVar[str]
@@ -256,6 +258,30 @@ class Engine(ABC):
         """Variables that a replica's processes need for the plan, the layers of stages aside."""
         return {}
 
+    def exchange_kernels(
+        self,
+        arch: Arch,  # noqa: ARG002  # whatever is fastest, where it is not known
+        layout: Layout,  # noqa: ARG002
+        *,
+        version: str | None,  # noqa: ARG002
+        budget: int,  # noqa: ARG002
+    ) -> ExchangeKernels:
+        """How a plan is started to send tokens to the ranks of their experts, if the buffer finds room.
+
+        `budget` is that of tokens of a step; `version` None is the newest.
+        """
+        return ANY_KERNELS
+
+    def shared_expert_shards(
+        self,
+        arch: Arch,  # noqa: ARG002  # as attention, by itself
+        layout: Layout,
+        *,
+        routed: bool,  # noqa: ARG002
+    ) -> int:
+        """Shards of the shared experts' weights; `routed`: tokens are sent only to the ranks of their experts."""
+        return layout.attn_tp
+
     def low_latency_tokens(self, service: Service) -> int | None:  # noqa: ARG002  # none by itself
         """Tokens that a rank may send to experts in a step by low-latency kernels; None: it is started without them."""
         return None
@@ -295,6 +321,10 @@ class Engine(ABC):
 
         `arch` None: the model is not known, and what its kind decides is guessed and said.
         """
+
+    def exchange_backend(self, command: Command) -> str | None:  # noqa: ARG002  # no default goes by it
+        """The backend of the exchange with experts by which a command's defaults go; None: they do not."""
+        return None
 
     def stated_stages(self, options: OptionReader, pp: int) -> tuple[int, ...]:
         """Layers of each stage by the environment of a command; none where it does not say them."""

@@ -6,6 +6,9 @@ of a step and not with those that are sent.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import inf
+
 from costmodel.arch import Arch
 from costmodel.plan.layout import Layout
 
@@ -18,6 +21,32 @@ HIDDEN_SIZES = (2048, 2560, 3072, 4096, 5120, 6144, 7168, 8192)
 """For which the kernels are compiled (vllm/model_executor/layers/fused_moe/prepare_finalize/deepep_ll.py)."""
 SCALE_BLOCK = 128
 """Elements of a token that share a scale of 4 bytes on the way back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeKernels:
+    """What a server is started with to send tokens to the ranks of their experts; else it gathers all of a stage."""
+
+    low_latency: bool
+    throughput: bool
+    """Whether it also has kernels that send a token once to each domain."""
+    bytes_per_token: float
+    """Buffer of the low-latency kernels on each GPU, for each token that a rank may send in a step."""
+    tokens: int
+    """That there is room for at least."""
+
+
+ANY_KERNELS = ExchangeKernels(low_latency=True, throughput=True, bytes_per_token=0.0, tokens=0)
+NO_KERNELS = ExchangeKernels(low_latency=False, throughput=False, bytes_per_token=0.0, tokens=0)
+
+
+def kernels_of(arch: Arch, layout: Layout, *, tokens: int, pads: bool, throughput: bool) -> ExchangeKernels:
+    """DeepEP's kernels where they take the plan, arguments as those of `refusal`; none of them otherwise."""
+    hidden = padded_hidden(arch.hidden_size)
+    if hidden is None or refusal(arch, layout, tokens=tokens, room_bytes=inf, pads=pads) is not None:
+        return NO_KERNELS
+    size = buffer_bytes(experts=arch.num_experts + layout.redundant_experts, hidden_size=hidden, tokens=1)
+    return ExchangeKernels(low_latency=True, throughput=throughput, bytes_per_token=float(size), tokens=tokens)
 
 
 def padded_hidden(hidden_size: int) -> int | None:

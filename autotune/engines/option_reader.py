@@ -39,6 +39,10 @@ class OptionReader:
     command: Command
     gpu_gib: float
     """Memory of the GPU, by which servers choose some defaults."""
+    gpu_name: str = ""
+    """The same; empty: not known."""
+    backend: str | None = None
+    """Of the exchange with experts, by which too; None: there is none, or it chooses none."""
     assumptions: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -49,11 +53,15 @@ class OptionReader:
             return " ".join(map(str, value))
         return None if value is None else str(value)
 
+    def default(self, name: str) -> str | int | float | bool | None:
+        """What the version takes where nothing is said; None: it finds it when it starts."""
+        return self.command.options.default(name, gpu_gib=self.gpu_gib, gpu_name=self.gpu_name, backend=self.backend)
+
     def number(self, name: str, fallback: int | None = None, *, least: int = 1) -> int | None:
         """A whole number that was said, or the version's default, or `fallback`."""
         value = self.text(name)
         if value is None:
-            default = self.command.options.default(name, gpu_gib=self.gpu_gib)
+            default = self.default(name)
             return default if isinstance(default, int) and not isinstance(default, bool) else fallback
         match = re.fullmatch(r"(\d{1,12})([kKmMgG]?)", value)
         number = int(match[1]) * _HUMAN.get(match[2], 1) if match else -1

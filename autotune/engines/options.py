@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -56,10 +56,21 @@ class OptionList:
     """Every spelling of every option -> its name."""
     server_defaults: tuple[tuple[int, Mapping[str, int]], ...] = ()
     """Least GPU memory, GiB -> what a server takes where an option has no default, ascending."""
+    gpu_defaults: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Part of a GPU's name -> the same where it does not go by the memory."""
+    backend_defaults: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Backend of the exchange with experts -> the same, whatever the GPU."""
 
-    def default(self, name: str, *, gpu_gib: float) -> str | int | float | bool | None:
-        """What an option is where nobody says; None: the engine finds it when it starts."""
+    def default(
+        self, name: str, *, gpu_gib: float, gpu_name: str = "", backend: str | None = None
+    ) -> str | int | float | bool | None:
+        """What an option is where nobody says; None: the engine finds it when it starts.
+
+        `backend` is that of the exchange with experts, where there is one.
+        """
         known = [table for least, table in self.server_defaults if least <= gpu_gib and name in table]
+        known += [table for part, table in self.gpu_defaults.items() if part in gpu_name.lower() and name in table]
+        known += [table for part, table in self.backend_defaults.items() if part == backend and name in table]
         option = self.options.get(name)
         return known[-1][name] if known else None if option is None else option.default
 
@@ -147,6 +158,8 @@ def option_list(name: str, version: str, folder: Path = DATA) -> OptionList:
         options=options,
         fields={name: _option(name, entry) for name, entry in table.get("fields", {}).items()},
         spellings={_hyphens(flag): name for flag, name in spelt} | dict(spelt),
+        gpu_defaults=table.get("gpu_defaults", {}),
+        backend_defaults=table.get("backend_defaults", {}),
         server_defaults=tuple(sorted((int(k), v) for k, v in table.get("server_defaults", {}).items())),
     )
 

@@ -18,7 +18,7 @@ from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, fact
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, Router, ServerMetrics
 from autotune.engines.layout_rules import Bools, Candidates
-from autotune.engines.low_latency import refusal
+from autotune.engines.low_latency import NO_KERNELS, ExchangeKernels, kernels_of, refusal
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList, option_list, versions
@@ -238,6 +238,24 @@ class Sglang(Engine):
             out[SHARED_EXPERTS_WHOLE] = "1"
         return out
 
+    def exchange_kernels(
+        self,
+        arch: Arch,
+        layout: Layout,
+        *,
+        version: str | None,
+        budget: int,  # noqa: ARG002  # prompts go by the throughput kernels
+    ) -> ExchangeKernels:
+        """Both kernels, of which the low-latency ones have room for the sequences of a rank."""
+        if _no_deepep(arch, version, None) is not None:
+            return NO_KERNELS
+        return kernels_of(arch, layout, tokens=DISPATCH_TOKENS, pads=False, throughput=True)
+
+    def shared_expert_shards(self, arch: Arch, layout: Layout, *, routed: bool) -> int:
+        """Over the stage; whole with an all-to-all, and where they would not be cut into whole scale blocks."""
+        whole = routed or bool(shared.shared_experts_cut(arch, np.array([layout.width]))[0])
+        return 1 if whole else layout.width
+
     def low_latency_tokens(self, service: Service) -> int | None:
         """The sequences of a rank, or DeepEP's usual room where that is more."""
         return None if _no_low_latency(service) is not None else _dispatch_tokens(service)
@@ -342,18 +360,23 @@ def _no_low_latency(service: Service) -> str | None:
     if service.exchange != "routed":
         return "low_latency_unscored: the plan was scored without"
     arch, limits = service.arch, service.limits
-    if has("sglang", "no_low_latency_experts", arch, service.version):
-        return f"low_latency_model_class: SGLang's class of {arch.model_type} has none"
-    weights = service.knobs.weight_dtype or arch.dtypes.experts
-    if weights in ("bf16", "fp16"):
-        return f"low_latency_expert_dtype: SGLang sends no prompts to experts in {weights} by DeepEP"
-    return refusal(
+    return _no_deepep(arch, service.version, service.knobs.weight_dtype) or refusal(
         arch,
         service.layout,
         tokens=_dispatch_tokens(service),
         room_bytes=limits.kv_room_bytes + limits.exchange_buffer_bytes - limits.kv_needed_bytes,
         pads=False,
     )
+
+
+def _no_deepep(arch: Arch, version: str | None, weight_dtype: str | None) -> str | None:
+    """Why the engine's class of a model or its experts' dtype take no DeepEP, by the name of a rule."""
+    if has("sglang", "no_low_latency_experts", arch, version):
+        return f"low_latency_model_class: SGLang's class of {arch.model_type} has none"
+    weights = weight_dtype or arch.dtypes.experts
+    if weights in ("bf16", "fp16"):
+        return f"low_latency_expert_dtype: SGLang sends no prompts to experts in {weights} by DeepEP"
+    return None
 
 
 def _dispatch_tokens(service: Service) -> int:

@@ -17,8 +17,8 @@ from autotune.engines.benchmark import READY_S, BenchCommand, Drive, facts, midd
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, DynamoBackend, Engine, ReplicaNodes, ServerMetrics
 from autotune.engines.layout_rules import Bools, Candidates, Rule
-from autotune.engines.low_latency import refusal
-from autotune.engines.option_reader import OptionReader
+from autotune.engines.low_latency import ExchangeKernels, kernels_of, refusal
+from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.service import Service
 from autotune.engines.weight_dtypes import lacking_dtype
@@ -137,6 +137,7 @@ class Vllm(Engine):
     length_option = "max_model_len"
     sequences_option = "max_num_seqs"
     tokens_option = "max_num_batched_tokens"
+    sequences_within_tokens = True
     cache_option = "kv_cache_dtype"
     memory_options = ("gpu_memory_utilization",)
     memory_is_of_everything = True
@@ -170,6 +171,7 @@ class Vllm(Engine):
         version="0.31.0",  # docs.nvidia.com/dynamo/v1.6.1/reference/compatibility
         annotations={"nvidia.com/vllm-distributed-executor-backend": "mp"},
         operator_options={
+            "--api-server-count": 1,  # Dynamo's frontend takes the requests
             "--data-parallel-size-local": 1,
             "--data-parallel-address": 1,
             "--data-parallel-rpc-port": 1,
@@ -211,6 +213,8 @@ class Vllm(Engine):
         line = CommandLine(options).positional(service.model)
         if node_rank == 0 or service.hybrid_lb:
             line.value("host", ANY_HOST).value("port", port)
+            if layout.attn_dp > 1:
+                line.value("api_server_count", _api_servers(layout.attn_dp, len(place.nodes)))
         line.value("tensor_parallel_size", layout.attn_tp, meaning="attention_tp")
         line.value("pipeline_parallel_size", layout.pp)
         line.degree("data_parallel_size", layout.attn_dp, meaning="attention_dp")
@@ -238,6 +242,17 @@ class Vllm(Engine):
         """PCP's runner (0.33, vllm/config/vllm.py: "implemented only by the V2 model runner")."""
         return {"VLLM_USE_V2_MODEL_RUNNER": "1"} if service.layout.attn_cp > 1 else {}
 
+    def exchange_kernels(
+        self,
+        arch: Arch,
+        layout: Layout,
+        *,
+        version: str | None,  # noqa: ARG002  # the same in every known one
+        budget: int,
+    ) -> ExchangeKernels:
+        """Low-latency kernels with room for every token of a step."""
+        return kernels_of(arch, layout, tokens=budget, pads=True, throughput=False)
+
     def low_latency_tokens(self, service: Service) -> int | None:
         """The token budget: every token of a step may be sent."""
         return None if _no_low_latency(service) is not None else service.limits.max_num_batched_tokens
@@ -256,6 +271,13 @@ class Vllm(Engine):
             "each GPU; without it take the option out, and expect slower exchange"
         )
         return (exchange,)
+
+    def exchange_backend(self, command: Command) -> str | None:
+        """That of `--all2all-backend`, with experts over data-parallel ranks (`use_batched_dp_moe`)."""
+        options = OptionReader(command=command, gpu_gib=0.0)
+        if not options.on("enable_expert_parallel") or options.one("data_parallel_size") == 1:
+            return None
+        return options.text("all2all_backend")
 
     def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:
         """Data parallelism of a dense model is replicas, EP is TP x PCP x DP or 1."""
@@ -286,6 +308,15 @@ class Vllm(Engine):
     def benchmark(self, service: Service, options: OptionList, drive: Drive) -> BenchCommand:
         """`vllm bench serve`."""
         return bench_serve(self, service, options, drive, backend="vllm")
+
+
+def _api_servers(ranks: int, nodes: int) -> int:
+    """Processes that take requests on a node: as many as it has data-parallel ranks.
+
+    One alone tokenises for all ranks and is the bottleneck of large numbers of them; by itself vLLM starts one for
+    each rank of the whole server on the head (0.33, vllm/entrypoints/cli/serve.py), beyond what a node's cores carry.
+    """
+    return max(ranks // nodes, 1)
 
 
 def _no_low_latency(service: Service) -> str | None:

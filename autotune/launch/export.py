@@ -9,7 +9,7 @@ from autotune.engines.service import Service
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.reading.import_plan import Imported
 from autotune.launch.replicas import launch_plan
-from autotune.launch.service import NOTHING_ASKED, LaunchOptions, make_service
+from autotune.launch.service import NOTHING_ASKED, LaunchOptions, check_model, make_service
 from autotune.launch.targets.registry import Target
 from autotune.space import format_plan
 from autotune.study import Study
@@ -86,8 +86,9 @@ def make_export(
         usual_version: of the engine where neither the user nor the study says one (`Target.version`).
 
     Raises:
-        InputError: what the engine cannot express, by the name of the rule.
+        InputError: what the engine cannot express, by the name of the rule; no model to load (`check_model`).
     """
+    check_model(study, asked)
     version = asked.version or (study.engine_version if study.engine == plan.engine else None)
     options, assumed = ENGINES[plan.engine].choose_version(version or usual_version)
     if version is None and usual_version is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from autotune.engines import ENGINES
 from autotune.engines.service import StartLimits
+from autotune.scoring.exchange_choice import without_exchange_buffer
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -31,14 +32,16 @@ def plan_rows(study: Study, plan: PlanResult) -> KnobGrid:
     return KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
 
 
-def start_limits(study: Study, plan: PlanResult) -> StartLimits:
-    """What the server of a plan is started with.
+def start_limits(study: Study, plan: PlanResult, exchange: str) -> StartLimits:
+    """What the server of a plan is started with, whose tokens reach their experts as `scored_exchange` says.
 
     Raises:
         InputError: `kv_fits_longest`: one request of the study's longest prompt and output does not fit in the KV
             room, so that no server would start with that length.
     """
     rows = plan_rows(study, plan)
+    if exchange != "routed":
+        rows = replace(rows, batch=without_exchange_buffer(rows.batch))
     longest = max(study.workload.longest_prompt, study.workload.isl.max) + study.workload.osl.max
     wanted = min(_with_peaks(plan.knobs.max_num_seqs), study.engine_options.max_num_seqs)
     memory = _memory(study, rows, wanted, longest)
@@ -57,7 +60,9 @@ def start_limits(study: Study, plan: PlanResult) -> StartLimits:
     seqs = max(min(wanted, int(room / (1.0 + MARGIN_FRAC) // mean)), 1)
     final = _memory(study, rows, seqs, length)
     assumptions = _assumptions(plan, wanted, seqs, longest, length)
-    return replace(_limits(study, plan, final, seqs, length), assumptions=assumptions)
+    buffer = float(rows.batch.backend.buffer_bytes(np.array([float(seqs)]))[0])
+    limits = _limits(study, plan, final, seqs, length)
+    return replace(limits, exchange_buffer_bytes=buffer, assumptions=assumptions)
 
 
 def _with_peaks(seqs: int) -> int:
@@ -113,17 +118,6 @@ def _limits(study: Study, plan: PlanResult, memory: Memory, seqs: int, length: i
         kv_room_bytes=room,
         kv_needed_bytes=needed,
         weight_bytes=weights,
-    )
-
-
-def with_exchange_buffer(limits: StartLimits, buffer_bytes: float) -> StartLimits:
-    """The same with a buffer of the exchange with experts, which takes from the KV room."""
-    filled = limits.weight_bytes + limits.kv_room_bytes
-    return replace(
-        limits,
-        kv_room_bytes=limits.kv_room_bytes - buffer_bytes,
-        static_fraction=_floor(limits.static_fraction * (1.0 - buffer_bytes / filled)),
-        exchange_buffer_bytes=buffer_bytes,
     )
 
 

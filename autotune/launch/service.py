@@ -9,10 +9,11 @@ import numpy as np
 from autotune.engines import ENGINES
 from autotune.engines.options import OptionList
 from autotune.engines.service import BenchLoad, Service
-from autotune.launch.limits import plan_rows, scored_exchange, start_limits, with_exchange_buffer
+from autotune.launch.limits import plan_rows, scored_exchange, start_limits
 from autotune.launch.quoting import check_image, check_launch_text
 from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
+from costmodel.arch.catalog import model_names
 from costmodel.errors import InputError
 from costmodel.measured.runs import BENCHMARK_WAVES
 
@@ -30,6 +31,18 @@ class LaunchOptions:
 
 
 NOTHING_ASKED = LaunchOptions()
+
+
+def check_model(study: Study, asked: LaunchOptions) -> None:
+    """Raises `InputError` where nobody says what the engine loads: a model that the study holds as a config.json has
+    no name that an engine finds anything by.
+    """
+    if asked.model is None and study.arch.name not in model_names():
+        raise InputError.single(
+            "--model",
+            f"is required: the study's model is a config.json of its own, {study.arch.name!r:.100}, by which no engine "
+            "finds weights; give its name on the Hugging Face hub or its folder on the nodes",
+        )
 
 
 def make_service(study: Study, plan: PlanResult, options: OptionList, asked: LaunchOptions = NOTHING_ASKED) -> Service:
@@ -50,8 +63,9 @@ def make_service(study: Study, plan: PlanResult, options: OptionList, asked: Lau
     if asked.model is None:
         assumptions.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
     named = check_launch_text("$.model" if asked.model is None else "--model", asked.model or study.arch.name)
-    limits = start_limits(study, plan)
-    service = Service(
+    exchange = scored_exchange(study, plan)
+    limits = start_limits(study, plan, exchange)
+    return Service(
         name=study.name,
         engine=plan.engine,
         version=asked.version or options.version,
@@ -64,14 +78,12 @@ def make_service(study: Study, plan: PlanResult, options: OptionList, asked: Lau
         plan=plan.plan,
         limits=limits,
         load=bench_load(study, plan),
-        exchange=scored_exchange(study, plan),
+        exchange=exchange,
         cuda_graphs=study.engine_options.cuda_graphs,
         hybrid_lb=asked.hybrid_lb,
         image=None if asked.image is None else check_image(asked.image),
         assumptions=(*assumptions, *limits.assumptions),
     )
-    buffer = float(ENGINES[plan.engine].exchange_buffer_bytes(service))
-    return replace(service, limits=with_exchange_buffer(limits, buffer)) if buffer else service
 
 
 def _speculative(study: Study, engine: str) -> list[str]:

@@ -9,6 +9,7 @@ from math import nan
 import numpy as np
 
 from autotune.engines import ENGINES
+from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.study import Study, cluster_of
@@ -70,7 +71,7 @@ class KnobGrid:
         batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration)
         index = np.repeat(np.arange(len(variants)), len(batched_tokens))
         price = np.array([nan if (p := e.cluster.gpu.price_per_hour) is None else p * e.layout.gpus for e in entries])
-        return cls(
+        grid = cls(
             study=study,
             variants=tuple(variants),
             variant=index,
@@ -78,6 +79,8 @@ class KnobGrid:
             batch=batch.take(index) if len(batched_tokens) > 1 else batch,
             price_per_hour=price[index],
         )
+        load = grid.load(np.ones(1))
+        return replace(grid, batch=with_backend(grid.batch, entries, index, load, grid._bounds()))
 
     def take(self, index: Ints) -> KnobGrid:
         """Gather rows, with repetition: one row at several loads is several rows."""

@@ -124,6 +124,7 @@ class Pool:
             precision=batch.precision,
             cluster=batch.columns.cluster,
             stages=batch.stages,
+            backend=batch.backend,
             batched_tokens=load.batched_tokens,
             sequences_per_rank=np.minimum(sequences_per_rank, load.max_num_seqs),
             mean_tokens=load.isl + outputs * np.where(batch.reserves_whole_output > 0, 1.0, 0.5),

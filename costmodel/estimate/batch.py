@@ -21,6 +21,7 @@ from costmodel.estimate.error_model import Correction, Situation
 from costmodel.estimate.result import Estimate, steady_estimate
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import ArchColumns, Floats, Ints, LayoutColumns
+from costmodel.plan.exchange_backend import ANY_BACKEND, ExchangeBackend
 from costmodel.plan.layout import Layout
 from costmodel.plan.matrices import rank_matrices
 from costmodel.plan.placement import Placement
@@ -70,6 +71,8 @@ class PlanBatch:
     popularity_cv2: Floats
     fraction_is_of_free: Floats
     reserves_whole_output: Floats
+    backend: ExchangeBackend
+    """How tokens may be sent to the ranks of their experts."""
     residual: Residual | None
     """What the calibration adds to the formulas; None evaluates the formulas alone."""
 
@@ -111,6 +114,7 @@ class PlanBatch:
             popularity_cv2=_popularity(entries, expert_skew),
             fraction_is_of_free=of_free,
             reserves_whole_output=whole,
+            backend=ANY_BACKEND,
             residual=residual if len(firsts) == 1 else residual.take(index),
         )
 
@@ -133,6 +137,7 @@ class PlanBatch:
             popularity_cv2=_pick(self.popularity_cv2, index),
             fraction_is_of_free=_pick(self.fraction_is_of_free, index),
             reserves_whole_output=_pick(self.reserves_whole_output, index),
+            backend=gather(self.backend),
             residual=None if self.residual is None else gather(self.residual),
         )
 
@@ -147,6 +152,7 @@ class PlanBatch:
             rates=self.columns.rates,
             matrices=rank_matrices(self.arch, self.layout),
             popularity_cv2=self.popularity_cv2,
+            backend=self.backend,
         )
 
     def step(self, work: StepWork, *, record: bool = False) -> StepTime:
@@ -234,6 +240,7 @@ def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fractio
         precision=batch.precision,
         cluster=batch.columns.cluster,
         stages=batch.stages,
+        backend=batch.backend,
         batched_tokens=load.batched_tokens,
         sequences_per_rank=np.minimum(wanted, load.max_num_seqs),
         mean_tokens=np.where(load.kv_isl > 0.0, load.kv_isl, load.isl)

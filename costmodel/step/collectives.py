@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.plan.columns import Columns, Floats, LayoutColumns
+from costmodel.plan.exchange_backend import ANY_BACKEND, ExchangeBackend
 from costmodel.plan.placement import Placement, TokenCopies
 
 
@@ -104,6 +106,8 @@ def gather(links: Links, ranks: Floats, domains: Floats) -> Law:
 
 EXCHANGES = ("dp_gather", "ep_dispatch", "dp_scatter", "ep_combine", "moe_all_reduce")
 """Collectives around the experts; the first two come before them."""
+NEVER_S = 1e6
+"""Of an exchange by kernels that a server is not started with: longer than any other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +116,7 @@ class Exchange:
 
     Without attention-DP every rank holds all tokens and the partial sums are all-reduced over the stage. With
     it, the engine either gathers all tokens and scatters the sums (any `moe_tp`), or sends each token only to
-    the ranks of its experts (`moe_tp` = 1): whichever is faster, since the backend is a launch flag.
+    the ranks of its experts (`moe_tp` = 1) by the kernels of its backend: whichever is faster.
 
     Of the latter, low-latency kernels send a copy per expert, throughput kernels one per domain and forward it inside
     (DeepEP); the two tiers overlap, since a token is forwarded while others still arrive.
@@ -137,6 +141,7 @@ class Exchange:
     """The hidden state of a token, as it is combined."""
     dispatch_bytes: Floats
     """The same as it is dispatched."""
+    backend: ExchangeBackend
 
     @classmethod
     def of(
@@ -147,6 +152,7 @@ class Exchange:
         experts_per_token: Floats,
         token_bytes: Floats,
         dispatch_bytes: Floats,
+        backend: ExchangeBackend = ANY_BACKEND,
     ) -> Exchange:
         """What of it does not change from step to step."""
         ranks, domains = layout.width, placement.stage_domains
@@ -165,6 +171,7 @@ class Exchange:
             forwards=copies.to_ranks,
             token_bytes=token_bytes,
             dispatch_bytes=dispatch_bytes,
+            backend=backend,
         )
 
     def seconds(self, group_tokens: Floats, busiest_share: Floats) -> Floats:
@@ -177,6 +184,10 @@ class Exchange:
         with_dp = np.where(layout.moe_tp > 1.0, gathered, np.minimum(gathered, routed))
         reduced = self.reduce.seconds(group_tokens * self.token_bytes)
         return np.where(layout.width > 1.0, np.where(layout.attn_dp > 1.0, with_dp, reduced), 0.0)
+
+    def routing_pays(self, group_tokens: Floats) -> NDArray[np.bool_]:
+        """Whether sending so many tokens to the ranks of their experts is faster than gathering all of them."""
+        return np.asarray(self._routed_s(self._volume(group_tokens, np.ones(1))) < self._gathered_s(group_tokens))
 
     def phases(self, group_tokens: Floats, busiest_share: Floats) -> tuple[tuple[str, Floats, Floats], ...]:
         """The same by collective: name (of `EXCHANGES`), seconds (0 where the plan has none), bytes of one rank."""
@@ -211,12 +222,18 @@ class Exchange:
         )
 
     def _routed_s(self, volume: Floats) -> Floats:
-        copied, forwarded = volume * self.copies_s_per_byte, volume * self.forwards_s_per_byte
-        return self.start_s + np.minimum(copied, forwarded + self.forwards_start_s)
+        return self.start_s + np.minimum(*self._by_kernels_s(volume))
 
     def _copied(self, volume: Floats) -> Floats:
         """Where the low-latency kernels are the faster ones."""
-        return np.asarray(volume * self.copies_s_per_byte <= volume * self.forwards_s_per_byte + self.forwards_start_s)
+        copied, forwarded = self._by_kernels_s(volume)
+        return np.asarray(copied <= forwarded)
+
+    def _by_kernels_s(self, volume: Floats) -> tuple[Floats, Floats]:
+        """Of the low-latency and of the throughput kernels, what both start with left out."""
+        copied, forwarded = volume * self.copies_s_per_byte, volume * self.forwards_s_per_byte + self.forwards_start_s
+        has = self.backend
+        return np.where(has.low_latency > 0, copied, NEVER_S), np.where(has.throughput > 0, forwarded, NEVER_S)
 
 
 def pipeline_send(links: Links, layout: LayoutColumns, placement: Placement) -> Law:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.arch.attention import Attention
-from costmodel.arch.block import HEAD
+from costmodel.arch.block import HEAD, SHARED
 from costmodel.arch.ffn import Experts
 from costmodel.plan.columns import ArchColumns, ClusterColumns, Floats, LayoutColumns
+from costmodel.plan.exchange_backend import ExchangeBackend
 from costmodel.plan.matrices import RankMatrix, rank_matrices
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import EMBED, HEAD_STAGE, StageTable, over_layers
@@ -140,6 +141,7 @@ def plan_memory(
     precision: PrecisionColumns,
     cluster: ClusterColumns,
     stages: StageTable,
+    backend: ExchangeBackend,
     batched_tokens: Floats,
     sequences_per_rank: Floats,
     mean_tokens: Floats,
@@ -154,6 +156,9 @@ def plan_memory(
     """
     matrices = rank_matrices(arch, layout)
     by_layer = weight_bytes_by_layer(arch, matrices, precision, layout)
+    if SHARED in by_layer:
+        shards = np.where(backend.shared_shards > 0.0, backend.shared_shards, layout.attn_tp)
+        by_layer[SHARED] = {layer: size * (layout.attn_tp / shards) for layer, size in by_layer[SHARED].items()}
     kv_mean = kv_sequence_bytes(arch, layout, precision, mean_tokens)
     kv_longest = kv_sequence_bytes(arch, layout, precision, longest_tokens)
     whole: dict[str, Floats] = {}
@@ -167,7 +172,7 @@ def plan_memory(
     fullest = stages.worst_stage(with_kv)
     weights = {name: over_layers(fullest, layers) for name, layers in by_layer.items()}
     activations = activation_bytes(arch, layout, batched_tokens, sequences_per_rank)
-    buffers = GROUP_BUFFER_BYTES * (layout.width * layout.pp > 1)
+    buffers = GROUP_BUFFER_BYTES * (layout.width * layout.pp > 1) + backend.buffer_bytes(sequences_per_rank)
     reserve = np.full_like(activations, CONTEXT_BYTES + GRAPH_BYTES)
     fixed = np.asarray(sum(weights.values())) + activations + buffers + reserve
     of_total = memory_fraction * cluster.hbm_bytes - fixed

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from costmodel.arch.block import EXPERTS
 from costmodel.arch.ffn import Experts
 from costmodel.plan.columns import ArchColumns, Floats, LayoutColumns
+from costmodel.plan.exchange_backend import ANY_BACKEND, ExchangeBackend
 from costmodel.plan.matrices import RankMatrix
 from costmodel.plan.placement import Placement
 from costmodel.plan.precision import PrecisionColumns
@@ -48,6 +49,9 @@ class Machine:
     popularity_cv2: Floats
     """Squared coefficient of variation of the experts' popularity; 0 is balanced (`costmodel.step.expert_routing`)."""
 
+    backend: ExchangeBackend = ANY_BACKEND
+    """How tokens may be sent to the ranks of their experts."""
+
     @cached_property
     def gemms(self) -> tuple[Gemm, ...]:
         """`2 m n k` FLOPs; weights, inputs and outputs through HBM once."""
@@ -69,7 +73,8 @@ class Machine:
         stored = self.precision.bytes_at(layer, EXPERTS, EXPERTS)
         narrow = np.where(stored < 1.5, 0.5, 1.0)
         picked = np.asarray(experts.routed)
-        return Exchange.of(self.links, self.layout, self.placement, picked, token_bytes, token_bytes * narrow)
+        narrowed = token_bytes * narrow
+        return Exchange.of(self.links, self.layout, self.placement, picked, token_bytes, narrowed, self.backend)
 
     @cached_property
     def send(self) -> Law:

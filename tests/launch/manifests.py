@@ -49,6 +49,29 @@ def check_pod(template: dict[str, Any]) -> None:
     kubernetes_validate.validate(pod | {"spec": template["spec"]}, KUBERNETES, strict=True)
 
 
+def beyond_restricted(spec: dict[str, Any]) -> set[str]:
+    """What the pod of a specification does that the Pod Security Standard `restricted` does not allow."""
+    pod, out = spec.get("securityContext", {}), set()
+    if any(spec.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")):
+        out.add("host namespaces")
+    if any("hostPath" in volume for volume in spec.get("volumes", [])):
+        out.add("hostPath")
+    for container in spec["containers"]:
+        own = container.get("securityContext", {})
+        both = pod | own
+        if both.get("runAsNonRoot") is not True or both.get("runAsUser") == 0:
+            out.add("root")
+        if own.get("allowPrivilegeEscalation") is not False:
+            out.add("privilege escalation")
+        if own.get("capabilities", {}).get("drop") != ["ALL"]:
+            out.add("capabilities kept")
+        if set(own.get("capabilities", {}).get("add", [])) - {"NET_BIND_SERVICE"}:
+            out.add("capabilities added")
+        if both.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+            out.add("seccomp")
+    return out
+
+
 def documents(text: str) -> list[dict[str, Any]]:
     """Every document of a file, by another reader than ours."""
     return [d for d in yaml.load_all(text, Loader=yaml.CSafeLoader) if d is not None]

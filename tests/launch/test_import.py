@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import costmodel.arch
 from autotune.cli.main import cli
 from autotune.launch.reading.import_plan import import_plan
+from autotune.study import load_study
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 
@@ -153,9 +155,9 @@ EXPORTS = [
     ("deepseek-v3-128xh200", "dynamo", "0.24.0", ()),
     ("qwen3-235b-64xh100", "sglang", "0.5.9", ("--set", "engine=any")),
     ("qwen3-235b-64xh100", "trtllm", "1.1.0", ("--set", "engine=any")),
-    ("reference-128", "k8s", "0.24.0", ()),
-    ("reference-128", "dynamo", "0.24.0", ()),
-    ("reference-128", "vllm", "0.33.0", ("--plan", "baseline")),
+    ("reference-128", "k8s", "0.24.0", ("--model", "/models/own")),
+    ("reference-128", "dynamo", "0.24.0", ("--model", "org/own")),
+    ("reference-128", "vllm", "0.33.0", ("--plan", "baseline", "--model", "org/own")),
     ("llama-70b-16xh100", "compose", "0.24.0", ("--set", "cluster.gpus=8", "--set", "baseline=", "--plan", "TP4")),
 ]
 
@@ -206,6 +208,47 @@ def test_the_way_from_a_command(tmp_path: Path) -> None:
     assert "| max_model_len | 9000 | 5376 |" in text
     assert "| gpu_memory_utilization | 0.92 | 0.9 |" in text
     assert "what runs is one server of 16 GPUs; 8 of them taken" in text
+
+
+@pytest.mark.parametrize(
+    ("gpu", "more", "tokens", "seqs"),
+    [
+        ("h100", "", 8192, 1024),
+        ("a100", "", 2048, 256),
+        ("h100", "--all2all-backend deepep_low_latency", 256, 256),
+        ("h100", "--all2all-backend deepep_high_throughput", 8192, 1024),
+    ],
+)
+def test_defaults_go_by_gpu_and_backend(gpu: str, more: str, tokens: int, seqs: int, tmp_path: Path) -> None:
+    """What vLLM takes where nothing is said: less on A100s, and 256 tokens with low-latency kernels between ranks."""
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'model = "qwen3-235b"\nengine = "vllm"\ncluster = { gpus = 16, gpu = "' + gpu + '" }\n'
+        "workload = { isl = 1000, osl = 200, concurrency = 16 }\n"
+    )
+    command = f"vllm serve Qwen/Qwen3-235B-A22B -tp 2 -dp 8 --enable-expert-parallel {more}"
+    knobs = import_plan(command, study=load_study(study)).knobs
+    assert (knobs["max_num_batched_tokens"], knobs["max_num_seqs"]) == (tokens, seqs)
+
+
+@pytest.mark.parametrize("plan", ["R1/TP8", "P4:TP4+D4:TP4"])
+def test_a_model_of_ones_own_has_to_be_named(plan: str, tmp_path: Path) -> None:
+    """A study of a config.json asks what to load, once, and writes nothing; with a name it writes that."""
+    catalog = Path(costmodel.arch.__file__).parent / "catalog_data" / "meta-llama--Meta-Llama-3.1-70B.json"
+    (tmp_path / "my-llama.json").write_text(catalog.read_text())
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'model = "my-llama.json"\nengine = "vllm"\ncluster = { gpus = 8, gpu = "h100" }\n'
+        "workload = { isl = 1000, osl = 200, request_rate_per_s = 0.5 }\n"
+    )
+    command = ["export", str(study), "--target", "vllm", "--plan", plan, "--out", str(tmp_path / "out")]
+    with pytest.raises(InputError, match=r"^--model: is required") as raised:
+        CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert len(raised.value.problems) == 1
+    assert not (tmp_path / "out").exists()
+    found = CliRunner().invoke(cli, [*command, "--model", "org/my-llama"], catch_exceptions=False)
+    assert found.exit_code == 0
+    assert any("serve org/my-llama" in p.read_text() for p in (tmp_path / "out").glob("*.sh"))
 
 
 @pytest.mark.parametrize("plan", ["baseline", "vllm:R8/PP1/ATP8/ADP1/MTP1/EP8"])

@@ -23,6 +23,9 @@ def test_known_facts_of_the_lists():
     assert option_list("vllm", "0.24.0").options["enable_expert_parallel"].off == ("--no-enable-expert-parallel",)
     assert vllm.default("max_num_batched_tokens", gpu_gib=80) == 8192
     assert vllm.default("max_num_batched_tokens", gpu_gib=180) == 16384
+    assert vllm.default("max_num_batched_tokens", gpu_gib=80, gpu_name="a100_80_sxm") == 2048
+    assert vllm.default("max_num_seqs", gpu_gib=80, gpu_name="a100_80_sxm") == 256
+    assert vllm.default("max_num_batched_tokens", gpu_gib=180, backend="deepep_low_latency") == 256
     sglang = option_list("sglang", "0.5.23")
     assert sglang.find("--tensor-parallel-size") is sglang.options["tp_size"]
     assert sglang.options["enable_dp_attention"].deprecated

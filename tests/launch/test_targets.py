@@ -20,7 +20,7 @@ from costmodel.arch import load_model
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster, load_gpu
 from tests.launch.helpers import MODELS, NODE_RULES, expressible, launched, plans, service
-from tests.launch.manifests import check, documents, kubelet, schema, understood
+from tests.launch.manifests import beyond_restricted, check, documents, kubelet, schema, understood
 
 RULES = (*NODE_RULES, "one_node", "mpi_over_containers", "dynamo_context_parallel", "dynamo_backend")
 
@@ -210,6 +210,52 @@ def test_dynamo_leaves_to_the_operator_what_it_adds():
     assert not set(args) & set(ENGINES["vllm"].dynamo.operator_options)
     assert "--eplb-config.num_redundant_experts=32" in args
     assert args[args.index("--data-parallel-size") + 1] == "16"
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        (None, dynamo.RELEASE),
+        ("registry.example:5000/vllm-runtime:v1.5.2", "1.5.2"),
+        ("registry.example/vllm@sha256:00", dynamo.RELEASE),
+    ],
+)
+def test_the_operator_is_told_dynamos_version(image, version):
+    """Every component says it: by the image's tag, else the release that is written for."""
+    arch = load_model("llama-3.1-70b")
+    made = service(plans("llama-3.1-70b", "vllm", 8)[0], arch, image=image)
+    components = dynamo.document(launched(made))["spec"]["components"]
+    assert [c["runtimeVersionOverride"] for c in components] == [version, version]
+
+
+def test_pods_keep_to_pod_security_but_for_what_is_said():
+    """Router and benchmark keep to `restricted`; of servers the README names everything that goes beyond it."""
+    arch = load_model("qwen3-235b")
+    by_nodes = {1: {"root", "hostPath"}, 2: {"root", "hostPath", "capabilities added"}}
+    for nodes, beyond in by_nodes.items():
+        base = next(c for c in plans("qwen3-235b", "sglang", 32) if c.layout.width * c.layout.pp == 8 * nodes)
+        files = target_files(find_target("k8s"), launched(service(base, arch)), current=None)
+        router = documents(files["router.yaml"].text)[-1]["spec"]["template"]["spec"]
+        bench = documents(files["bench-job.yaml"].text)[0]["spec"]["template"]["spec"]
+        assert beyond_restricted(router) == beyond_restricted(bench) == set()
+        spec = documents(files["servers.yaml"].text)[0]["spec"]
+        pods = [spec["leaderWorkerTemplate"]["leaderTemplate"]] if nodes > 1 else [spec["template"]]
+        assert beyond_restricted(pods[0]["spec"]) == beyond
+        text = files["README.md"].text
+        assert ("IPC_LOCK" in text) == (nodes > 1)
+        assert "hostPath" in text
+
+
+@pytest.mark.parametrize(("ranks", "gpus", "said"), [(1, 8, None), (8, 8, "8"), (32, 32, "8")])
+def test_servers_with_many_ranks_take_requests_in_several_processes(ranks, gpus, said):
+    """As many as the head's node has data-parallel ranks, and none on nodes that do not answer."""
+    arch = load_model("deepseek-v3")
+    model = "deepseek-v3" if ranks > 1 else "llama-3.1-70b"
+    base = next(c for c in plans(model, "vllm", gpus) if c.layout.attn_dp == ranks and c.layout.replicas == 1)
+    head, *others = launched(service(base, arch if ranks > 1 else load_model(model))).replicas[0].processes
+    name = "--api-server-count"
+    assert (head.argv[head.argv.index(name) + 1] if name in head.argv else None) == said
+    assert not any(name in p.argv for p in others)
 
 
 def test_readmes_say_what_starts_and_how_to_check():

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from autotune.engines import split_layers, traits_by_name
+from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.limits import p_meets, study_limits
 from autotune.space import format_plan, violations
 from autotune.study import Study, study_from_document
@@ -78,12 +79,13 @@ def evaluate(study: Study, engine: str, layout: Layout, in_flight: Floats, budge
         batched_tokens=np.repeat(np.array(budgets, dtype=np.float64), in_flight.size),
         max_num_seqs=np.array([float(study.engine_options.max_num_seqs)]),
     )
-    batch = PlanBatch.of([entry], expert_skew=work.expert_skew).take(np.zeros(rows, dtype=np.int64))
-    return batch.evaluate(
-        load,
-        longest_prompt=np.array([float(work.longest_prompt)]),
-        memory_fraction=np.array([study.engine_options.gpu_memory_utilization]),
-    )
+    index = np.zeros(rows, dtype=np.int64)
+    bounds = {
+        "longest_prompt": np.array([float(work.longest_prompt)]),
+        "memory_fraction": np.array([study.engine_options.gpu_memory_utilization]),
+    }
+    batch = PlanBatch.of([entry], expert_skew=work.expert_skew).take(index)
+    return with_backend(batch, [entry], index, load, bounds).evaluate(load, **bounds)
 
 
 def keeps(study: Study, e: Estimate) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -13,7 +13,7 @@ from autotune.engines.service import BenchLoad
 from autotune.launch.plan import LaunchPlan, NodeProcess, Replica
 from autotune.launch.pools.connect import FRONT_PORT, front_argv, pool_argv, pool_config, side_channel
 from autotune.launch.replicas import launch_plan
-from autotune.launch.service import LaunchOptions, make_service
+from autotune.launch.service import LaunchOptions, check_model, make_service
 from autotune.space import format_plan
 from autotune.space.pool_plan import ROLES, PoolPlan, Pools
 from autotune.study import Study, on_cluster
@@ -41,6 +41,7 @@ def make_pool_launch(
         InputError: what the engine or its version cannot express, by the name of the rule; pools that share a node
             without fitting it together.
     """
+    check_model(study, asked)
     pools = plan.pools
     if pools is None:
         raise ValueError(f"plan must be disaggregated, got {plan.plan}")

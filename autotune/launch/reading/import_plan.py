@@ -23,6 +23,7 @@ from autotune.study.portable import STUDY_FILE
 from costmodel.arch import Arch, load_model, read_config_file
 from costmodel.arch.catalog import find_model
 from costmodel.errors import InputError, Problem
+from costmodel.hardware import Gpu
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 DEFAULT_GPU_GIB = 80.0
@@ -109,8 +110,7 @@ def import_plan(
     arch, assumptions = _arch(command, study, model)
     if arch is None and document is not None:
         arch, assumptions = _arch_named(str(document.get("model"))), []
-    gpu_gib = DEFAULT_GPU_GIB if study is None else study.cluster.gpu.hbm_bytes / 2**30
-    parts = [(role, _part(servers, arch, gpu_gib)) for role, servers in heads]
+    parts = [(role, _part(servers, arch, None if study is None else study.cluster.gpu)) for role, servers in heads]
     problems = [problem for _, part in parts for problem in part.options.problems]
     if problems:
         raise InputError(dict.fromkeys(problems))
@@ -154,9 +154,15 @@ class _Part:
     knobs: Mapping[str, Any]
 
 
-def _part(servers: list[Process], arch: Arch | None, gpu_gib: float) -> _Part:
+def _part(servers: list[Process], arch: Arch | None, gpu: Gpu | None) -> _Part:
     """Servers that are copies of one."""
-    options = OptionReader(command=servers[0].command, gpu_gib=gpu_gib)
+    command = servers[0].command
+    options = OptionReader(
+        command=command,
+        gpu_gib=DEFAULT_GPU_GIB if gpu is None else gpu.hbm_bytes / 2**30,
+        gpu_name="" if gpu is None else gpu.name,
+        backend=ENGINES[command.engine].exchange_backend(command),
+    )
     layout = layout_of(options, arch, sum(servers_of(p) for p in servers))
     return _Part(options=options, layout=layout, knobs=knobs_of(options, layout))
 

@@ -30,9 +30,11 @@ def knobs_of(options: OptionReader, layout: Layout) -> dict[str, Any]:
     engine = ENGINES[options.command.engine]
     ranks = layout.attn_dp if engine.limits_over_ranks else 1
     seqs, tokens = options.limit(engine.sequences_option), options.limit(engine.tokens_option)
+    if engine.sequences_within_tokens and options.text(engine.sequences_option) is None and seqs and tokens:
+        seqs = min(seqs, tokens)
     kv, length = options.text(engine.cache_option), engine.length_option
     memory = [text for name in engine.memory_options if (text := options.text(name)) is not None]
-    usual = options.command.options.default(engine.memory_options[-1], gpu_gib=options.gpu_gib)
+    usual = options.default(engine.memory_options[-1])
     return {
         "concurrency": None,
         "max_num_batched_tokens": None if tokens is None else max(tokens // ranks, 1),
@@ -49,7 +51,7 @@ def defaults_of(options: OptionReader) -> dict[str, Any]:
     command = options.command
     given = {*command.values, *(name.rpartition(".")[2] for name in command.values)}
     return {
-        name: command.options.default(name, gpu_gib=options.gpu_gib)
+        name: options.default(name)
         for name in ENGINES[command.engine].shown_options
         if name in command.options.options and name not in given
     }

@@ -6,8 +6,16 @@ from typing import Any
 
 from autotune.launch.bench import fixed_command
 from autotune.launch.plan import LaunchPlan
-from autotune.launch.targets.container import instance_name, literal, plain
-from autotune.launch.targets.kubernetes_pod import NAME, hf_token, model_mount, model_volume
+from autotune.launch.targets.container import instance_name, literal, mounted_model, plain
+from autotune.launch.targets.kubernetes_pod import (
+    HOME_OF_NOBODY,
+    NAME,
+    RESTRICTED_CONTAINER,
+    RESTRICTED_POD,
+    hf_token,
+    model_mount,
+    model_volume,
+)
 
 FILE = "bench-job.yaml"
 RESULT_MARK = "autotune-result: "
@@ -21,16 +29,19 @@ def bench_job(plan: LaunchPlan, *, base_url: str, image: str) -> dict[str, Any]:
     replicas = len(plan.replicas)
     command = fixed_command(plan.service, base_url=base_url, folder=FOLDER, replicas=replicas, of=replicas)
     result = f"{FOLDER}/{plan.engine.bench_result}"
-    container = {
+    container: dict[str, Any] = {
         "name": "bench",
         "image": image,
         "command": ["bash", "-c", f'"$$@" >&2 && printf \'{RESULT_MARK}%s\\n\' "$$(cat {result})"', "bench"],
         "args": [literal(a) for a in command.argv if isinstance(a, str)],
-        "env": [hf_token()],
+        "env": [hf_token(), HOME_OF_NOBODY],
         "resources": {"requests": {"cpu": "4", "memory": "16Gi"}},
-        "volumeMounts": [model_mount(plan.service)],
+        "securityContext": RESTRICTED_CONTAINER,
     }
-    spec = {"restartPolicy": "Never", "containers": [container], "volumes": [model_volume(plan.service)]}
+    spec: dict[str, Any] = {"restartPolicy": "Never", "securityContext": RESTRICTED_POD, "containers": [container]}
+    if mounted_model(plan.service) is not None:  # of the hub it fetches the tokenizer alone, which takes no time
+        container["volumeMounts"] = [model_mount(plan.service)]
+        spec["volumes"] = [model_volume(plan.service)]
     labels = {NAME: name, "app.kubernetes.io/component": "bench"}
     return plain(
         {

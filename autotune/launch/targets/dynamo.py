@@ -29,6 +29,8 @@ RELEASE = "1.6.1"
 PORT = 8000
 _SAFE = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._/@:+=, -]*")
 """Names that every operator with this API hands on whole: its quoting leaves `;`, `&` and `|` to the shell."""
+_VERSION = re.compile(r"v?(\d+\.\d+\.\d+)(?![\w.])")
+"""A tag that says Dynamo's version, as NVIDIA's do; of others the operator needs it said."""
 
 
 def dynamo_files(plan: LaunchPlan) -> dict[str, OutFile]:
@@ -82,10 +84,18 @@ def image_of(service: Service) -> str:
     return backend(service).image.format(release=RELEASE)
 
 
+def runtime_version(image: str) -> str:
+    """Dynamo's version in an image, which the operator needs to know: by its tag, else the release written for."""
+    tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
+    found = _VERSION.match(tag)
+    return RELEASE if found is None else found[1]
+
+
 def image_assumptions(service: Service) -> tuple[str, ...]:
     """What was assumed of the image."""
     if service.image is not None:
-        return ()
+        version = runtime_version(service.image)
+        return (f"Dynamo in the image: {version} (`runtimeVersionOverride`)",)
     title = ENGINES[service.engine].title
     return (f"image not given: {image_of(service)}, which has {title} {backend(service).version}",)
 
@@ -116,6 +126,7 @@ def document(plan: LaunchPlan) -> dict[str, Any]:
     worker: dict[str, Any] = {
         "name": "worker",
         "type": "worker",
+        "runtimeVersionOverride": runtime_version(image),
         "replicas": len(plan.replicas),
         "sharedMemorySize": f"{SHM_GIB}Gi",
         "podTemplate": {"spec": _worker_pod(plan, image)},
@@ -125,6 +136,7 @@ def document(plan: LaunchPlan) -> dict[str, Any]:
     frontend = {
         "name": "Frontend",
         "type": "frontend",
+        "runtimeVersionOverride": runtime_version(image),
         "replicas": 1,
         "podTemplate": {"spec": {"containers": [{"name": "main", "image": image, "env": [hf_token()]}]}},
     }

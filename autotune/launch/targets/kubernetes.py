@@ -14,7 +14,14 @@ from autotune.launch.plan import LaunchPlan
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.bench_job import FILE as BENCH
 from autotune.launch.targets.bench_job import RESULT_MARK, bench_job
-from autotune.launch.targets.container import bench_image, image_of, instance_name, plain
+from autotune.launch.targets.container import (
+    bench_image,
+    image_of,
+    instance_name,
+    mounted_model,
+    needs_rdma,
+    plain,
+)
 from autotune.launch.targets.kubernetes_pod import (
     INDEX_LABEL,
     NAME,
@@ -228,6 +235,8 @@ def words(plan: LaunchPlan) -> dict[str, Any]:
     name, instance = instance_name(plan.service)
     return {
         "many": spans_nodes(plan),
+        "privileges": _privileges(plan),
+        "mounted": mounted_model(plan.service) is not None,
         "name": name,
         "instance": instance,
         "address": _address(plan),
@@ -236,6 +245,17 @@ def words(plan: LaunchPlan) -> dict[str, Any]:
         "in_place": False,
         "result_mark": RESULT_MARK,
     }
+
+
+def _privileges(plan: LaunchPlan) -> list[str]:
+    """What servers do that the Pod Security Standards `baseline` and `restricted` do not allow."""
+    out = ["run as root, the user of the engine's image, which writes caches and compiled kernels below `/root`"]
+    out.append("have the model from the node (`hostPath`)")
+    if spans_nodes(plan):
+        out.append("pin memory for RDMA (`IPC_LOCK`)")
+    if needs_rdma(plan):
+        out.append("use the network of the node (`hostNetwork`)")
+    return out
 
 
 def _address(plan: LaunchPlan) -> str:

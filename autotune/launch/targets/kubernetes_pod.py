@@ -37,6 +37,19 @@ CACHE_ON_NODE = "/var/lib/huggingface"
 """Where a node keeps what it has loaded from the hub, so that a pod that is started again need not."""
 
 
+NOBODY = 65534
+"""User of pods that need no root."""
+RESTRICTED_POD = {
+    "runAsNonRoot": True,
+    "runAsUser": NOBODY,
+    "runAsGroup": NOBODY,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+"""The security contexts that Kubernetes' Pod Security Standard `restricted` asks for."""
+HOME_OF_NOBODY = {"name": "HOME", "value": "/tmp"}  # noqa: S108  # of the container
+
+
 def labels(plan: LaunchPlan, component: str | None = None) -> dict[str, str]:
     """Labels of a plan's objects; `component` of its pods: `server` answers requests, `worker` does not."""
     name, instance = instance_name(plan.service)
@@ -65,7 +78,7 @@ def server_container(plan: LaunchPlan, process: NodeProcess) -> dict[str, Any]:
         "resources": resources(plan.service, len(process.gpus)),
         "volumeMounts": _mounts(plan),
     }
-    # RDMA pins memory
+    # RDMA pins memory; the images keep caches and compile kernels below /root, so that their user stays root
     capabilities = {"drop": ["ALL"], "add": ["IPC_LOCK"]} if many else {"drop": ["ALL"]}
     container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": capabilities}
     if needs_rdma(plan):

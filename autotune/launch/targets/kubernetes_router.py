@@ -7,7 +7,14 @@ from typing import Any
 from autotune.engines import Router
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.targets.container import image_of, instance_name
-from autotune.launch.targets.kubernetes_pod import NAME, PORT_NAME, labels
+from autotune.launch.targets.kubernetes_pod import (
+    HOME_OF_NOBODY,
+    NAME,
+    PORT_NAME,
+    RESTRICTED_CONTAINER,
+    RESTRICTED_POD,
+    labels,
+)
 
 
 def router_documents(plan: LaunchPlan, router: Router) -> list[dict[str, Any]]:
@@ -51,7 +58,11 @@ def _deployment(plan: LaunchPlan, router: Router, metadata: dict[str, Any]) -> d
         "image": image,
         "command": words[:1],
         "args": words[1:],
-        "env": [{"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}],
+        "env": [
+            {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            HOME_OF_NOBODY,
+        ],
+        "securityContext": RESTRICTED_CONTAINER,
         "ports": [{"name": PORT_NAME, "containerPort": router.port}],
         "readinessProbe": {"httpGet": {"path": router.ready_path, "port": PORT_NAME}, "periodSeconds": 10},
         "livenessProbe": probe,
@@ -66,7 +77,11 @@ def _deployment(plan: LaunchPlan, router: Router, metadata: dict[str, Any]) -> d
             "selector": {"matchLabels": own},
             "template": {
                 "metadata": {"labels": own},
-                "spec": {"serviceAccountName": metadata["name"], "containers": [container]},
+                "spec": {
+                    "serviceAccountName": metadata["name"],
+                    "securityContext": RESTRICTED_POD,
+                    "containers": [container],
+                },
             },
         },
     }

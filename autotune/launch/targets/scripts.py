@@ -47,7 +47,7 @@ def script_files(plan: LaunchPlan) -> dict[str, OutFile]:
         text=filled("unit.service", {"service": plan.service, "folder": FOLDER, "stop_s": STOP_S})
     )
     if plan.router is None and len(_entrances(plan)) > 1:
-        files["nginx.conf.template"] = OutFile(text=_load_balancer(plan))
+        files |= {f"{name}.template": OutFile(text=text) for name, text in _load_balancers(plan).items()}
     files["bench.sh"] = OutFile(text=bench_script(plan), executable=True)
     return files
 
@@ -76,10 +76,16 @@ def _operation(plan: LaunchPlan) -> dict[str, str]:
     return {name: filled(f"{template}.sh", values) for name, template in named.items()}
 
 
-def _load_balancer(plan: LaunchPlan) -> str:
+def _load_balancers(plan: LaunchPlan) -> dict[str, str]:
+    """The same for two programs: name of the configuration -> text with host names as parameters."""
     entrances = _entrances(plan)
-    variables = " ".join(f"$NODE_{n}" for n in sorted({p.node for p in entrances}))
-    return filled("nginx.conf", {"entrances": entrances, "variables": variables, "balancer_port": BALANCER_PORT})
+    values = {
+        "entrances": entrances,
+        "variables": " ".join(f"$NODE_{n}" for n in sorted({p.node for p in entrances})),
+        "balancer_port": BALANCER_PORT,
+        "health_path": plan.engine.health_path,
+    }
+    return {name: filled(name, values) for name in ("nginx.conf", "envoy.yaml")}
 
 
 def words(plan: LaunchPlan) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""How a server is started to send tokens to the ranks of their experts: which kernels it has, and their buffer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.plan.columns import Columns, Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeBackend(Columns):
+    """Kernels of an all-to-all. Shape `(num_plans,)` or `(1,)`.
+
+    A plan with neither gathers all tokens of a stage on every rank.
+    """
+
+    low_latency: Floats
+    """1 where a copy of a token may be sent to each of its experts, else 0."""
+    throughput: Floats
+    """1 where a token may be sent once to each domain and forwarded inside, else 0."""
+    bytes_per_token: Floats
+    """Of the buffer of the low-latency kernels on each GPU, for each token that a rank may send in a step."""
+    tokens: Floats
+    """That there is room for at least; more where a rank decodes more sequences."""
+    shared_shards: Floats
+    """Shards that the shared experts' weights are cut into; 0: as attention."""
+
+    def buffer_bytes(self, sequences_per_rank: Floats) -> Floats:
+        """Buffer on each GPU with so many sequences on a rank; 0 without the low-latency kernels."""
+        return self.low_latency * self.bytes_per_token * np.maximum(self.tokens, sequences_per_rank)
+
+
+ANY_BACKEND = ExchangeBackend(
+    low_latency=np.ones(1),
+    throughput=np.ones(1),
+    bytes_per_token=np.zeros(1),
+    tokens=np.zeros(1),
+    shared_shards=np.zeros(1),
+)
+"""Whatever is fastest, in no memory: of plans of which nobody knows how they are started, as measured runs are."""
