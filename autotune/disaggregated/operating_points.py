@@ -154,6 +154,7 @@ def pool_layouts(study: Study, engine: str, sizes: Sequence[int]) -> tuple[Candi
             attn_cp=search.attn_cp,
             dcp=search.dcp,
             redundant_experts=search.redundant_experts,
+            two_batch_overlap=search.two_batch_overlap,
             version=study.engine_version,
         )
         out += space.candidates

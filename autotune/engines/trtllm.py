@@ -64,6 +64,7 @@ class Trtllm(Engine):
         shared.ENOUGH_EXPERTS,
         shared.EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
+        shared.NO_TWO_BATCH_OVERLAP,
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,
         shared.DENSE_MODEL_SHARDS,  # of mixtures of experts attention-DP keeps dense layers whole

@@ -33,9 +33,9 @@ from costmodel.simulation.policies import CHUNKED
 
 RPC_PORT = 29550
 MASTER_PORT = 29501
-LOW_LATENCY, GATHER = "deepep_low_latency", "allgather_reducescatter"
-"""Of `--all2all-backend`. `deepep_high_throughput` is not written: it turns CUDA graphs off (0.33,
-vllm/config/compilation.py)."""
+LOW_LATENCY, THROUGHPUT, GATHER = "deepep_low_latency", "deepep_high_throughput", "allgather_reducescatter"
+"""Of `--all2all-backend`. The second turns CUDA graphs off (0.33, vllm/config/compilation.py), so that it is written
+only where two-batch overlap needs an all-to-all for more tokens than low-latency kernels take."""
 
 
 def _decode_context(arch: Arch, c: Candidates) -> Bools:
@@ -64,6 +64,8 @@ class Vllm(Engine):
         reserves_whole_output=False,
         prompts_ride_on_decode_steps=True,
         captured_prompt_tokens=512,
+        overlap_prompt_tokens=512,
+        overlap_decode_tokens=32,
         quantised_cache=CacheDtype.CHECKPOINT,
     )
     policy = CHUNKED
@@ -85,6 +87,7 @@ class Vllm(Engine):
         shared.ENOUGH_EXPERTS,
         shared.REDUNDANT_EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
+        shared.OVERLAP_NEEDS_EXCHANGE,
         shared.redundant_experts_class("vllm"),
         shared.ranks_within_experts("vllm"),
         shared.EXPERT_SHARDS,
@@ -142,9 +145,9 @@ class Vllm(Engine):
     memory_is_of_everything = True
     shown_options = (
         "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size",
-        "decode_context_parallel_size", "enable_expert_parallel", "all2all_backend", "enable_eplb", "max_num_seqs",
-        "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization", "kv_cache_dtype", "enforce_eager",
-        "nnodes", "data_parallel_backend",
+        "decode_context_parallel_size", "enable_expert_parallel", "all2all_backend", "enable_eplb", "enable_dbo",
+        "max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization", "kv_cache_dtype",
+        "enforce_eager", "nnodes", "data_parallel_backend",
     )  # fmt: skip
 
     image = "vllm/vllm-openai:v{version}"
@@ -220,7 +223,10 @@ class Vllm(Engine):
         if layout.moe_ep > 1:
             line.flag("enable_expert_parallel")
             if service.exchange in ("routed", "gather"):
-                line.value("all2all_backend", GATHER if self.low_latency_tokens(service) is None else LOW_LATENCY)
+                line.value("all2all_backend", self._exchange_backend(service))
+        if layout.two_batch_overlap:
+            line.flag("enable_dbo").value("dbo_prefill_token_threshold", self.traits.overlap_prompt_tokens)
+            line.value("dbo_decode_token_threshold", self.traits.overlap_decode_tokens)
         if layout.redundant_experts:
             line.flag("enable_eplb")
             line.value("eplb_config", json.dumps({"num_redundant_experts": layout.redundant_experts}))
@@ -238,6 +244,11 @@ class Vllm(Engine):
         """PCP's runner (0.33, vllm/config/vllm.py: "implemented only by the V2 model runner")."""
         return {"VLLM_USE_V2_MODEL_RUNNER": "1"} if service.layout.attn_cp > 1 else {}
 
+    def _exchange_backend(self, service: Service) -> str:
+        if self.low_latency_tokens(service) is not None:
+            return LOW_LATENCY
+        return THROUGHPUT if service.layout.two_batch_overlap else GATHER
+
     def low_latency_tokens(self, service: Service) -> int | None:
         """The token budget: every token of a step may be sent."""
         return None if _no_low_latency(service) is not None else service.limits.max_num_batched_tokens
@@ -248,6 +259,9 @@ class Vllm(Engine):
             return ()
         scored = "scored with tokens sent only to the ranks of their experts: "
         why = _no_low_latency(service)
+        if why is not None and service.layout.two_batch_overlap:
+            backend = f"--all2all-backend {THROUGHPUT} ({why})"
+            return (f"{scored}{backend}, which needs DeepEP in the image and runs without CUDA graphs",)
         if why is not None:
             return (f"{scored}not by DeepEP ({why}), so that --all2all-backend is {GATHER}, which is slower",)
         size = self.exchange_buffer_bytes(service) / 2**30
@@ -280,6 +294,7 @@ class Vllm(Engine):
             moe_ep=width if is_moe and expert else 1,
             dcp=dcp,
             redundant_experts=_redundant_experts(options) if options.on("enable_eplb") else 0,
+            two_batch_overlap=_two_batch_overlap(options),
             stage_layers=self.stated_stages(options, pp),
         )
 
@@ -330,6 +345,18 @@ def _join_nodes(line: CommandLine, service: Service, place: ReplicaNodes, node_r
         )
     if node_rank and not service.hybrid_lb:
         line.flag("headless")
+
+
+def _two_batch_overlap(options: OptionReader) -> int:
+    """1 with `--enable-dbo`, with a note where its thresholds are not those that are priced."""
+    if not options.on("enable_dbo"):
+        return 0
+    priced = {"prefill": VLLM.traits.overlap_prompt_tokens, "decode": VLLM.traits.overlap_decode_tokens}
+    for kind, tokens in priced.items():
+        name = f"dbo_{kind}_token_threshold"
+        if options.number(name, tokens, least=0) != tokens:
+            options.assumptions.append(f"--{name.replace('_', '-')} is priced as {tokens}")
+    return 1
 
 
 def _redundant_experts(options: OptionReader) -> int:
