@@ -290,12 +290,13 @@ class RoleCandidates:
     def _coordinates(self, index: Ints) -> Floats:
         """What a plan can be better by, larger is better, shape `(points, coordinates)`."""
         c, own = self.study.constraints, self.points.columns
-        columns = [own.requests_per_s, -own.latency_s, -own.longest_extra_s, -own.log_sd, -own.wire_s, -self.excess]
+        smaller = [own.latency_s, own.longest_extra_s, own.log_sd, own.wire_s, self.excess]
+        larger = [own.requests_per_s]
         if c.min_stage_tokens_per_s_per_gpu is not None:
-            columns.append(-own.stage_gpus)
+            smaller.append(own.stage_gpus)
         if c.min_gpu_util_frac is not None:
-            columns.append(own.busy_s)
-        return np.stack([column[index] for column in columns], axis=1)
+            larger.append(own.busy_s)
+        return np.stack([*(column[index] for column in larger), *(-column[index] for column in smaller)], axis=1)
 
 
 def _best_first(first: RoleCandidates, second: RoleCandidates, splits: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -2,8 +2,8 @@
 
 Each batch runs every kernel on half of the tokens, so that weights are read and collectives started twice. In a layer
 the exchange of both batches and the computation of both take turns: what of the one is longer than the other stays
-visible. That is what schedules such as DeepSeek's (github.com/deepseek-ai/profile-data) come to where no phase is longer
-than what lies beside it. The processors that communication kernels take from the others are not counted.
+visible. That is what schedules such as DeepSeek's (github.com/deepseek-ai/profile-data) come to where no phase is
+longer than what lies beside it. The processors that communication kernels take from the others are not counted.
 """
 
 from __future__ import annotations
