@@ -63,6 +63,9 @@ KEPT = 50
 """Disaggregated plans that a result holds: the best ones, in exact order."""
 FIRST_LAYOUTS = 2
 """Layouts that may dominate a point in the first round, whose plans bound what the second one joins."""
+FIRST_SETTLED = 8
+"""Layouts of a split that are joined in the first round where the study fixes the requests in flight: those that could
+do most, more where several could do as much."""
 ALIKE = 1e-9
 """Relative distance within which two pairs of points count as ranking alike."""
 JOIN_ROWS = 400_000
@@ -128,14 +131,13 @@ def _search(study: Study, keep: int, *, prune: bool, feasible: bool) -> PoolSear
         first = RoleCandidates(study, prefill, decode.rows.cluster, feasible=feasible)
         second = RoleCandidates(study, decode, prefill.rows.cluster, feasible=feasible)
         everything += prefill.row.size + decode.row.size
-        # what only few layouts dominate goes first, so that the bounds are good before the rest is looked at
-        banded = prune and study.workload.concurrency is None
-        rounds = (min(FIRST_LAYOUTS, keep), keep) if banded else (keep,)
+        # the most promising goes first, so that the bounds are good before the rest is looked at
+        rounds = (True, False) if prune else (False,)
         ordered = _best_first(first, second, splits) if prune else splits
-        for band, (p_gpus, d_gpus) in product(rounds, ordered):
+        for opening, (p_gpus, d_gpus) in product(rounds, ordered):
             least = sorted((p.key for p in best.values()), reverse=True)[keep - 1] if len(best) >= keep else -np.inf
-            p_index = first.undominated(p_gpus, d_gpus, band, least, prune=prune)
-            d_index = second.undominated(d_gpus, p_gpus, band, least, prune=prune)
+            p_index = first.undominated(p_gpus, d_gpus, keep, least, prune=prune, opening=opening)
+            d_index = second.undominated(d_gpus, p_gpus, keep, least, prune=prune, opening=opening)
             if not p_index.size or not d_index.size:
                 continue
             joined += p_index.size * d_index.size
@@ -272,18 +274,27 @@ class RoleCandidates:
             self._bounds[gpus, others] = _key(self.study, pair, price, feasible=self.feasible)
         return self._bounds[gpus, others]
 
-    def undominated(self, gpus: int, others: int, keep: int, least: float, *, prune: bool) -> Ints:
-        """Points of a pool size that can be part of one of the `keep` best plans, of which `least` is the worst."""
+    def undominated(
+        self, gpus: int, others: int, keep: int, least: float, *, prune: bool, opening: bool
+    ) -> Ints:  # what is kept of which split, and two switches
+        """Points of a pool size that can be part of one of the `keep` best plans, of which `least` is the worst.
+
+        `opening` leaves only the most promising of them.
+        """
         index = self.by_gpus.get(gpus, np.zeros(0, dtype=np.int64))
         if prune and index.size:
             bounds, layout = self.bounds(gpus, others), self.points.layout[index]
             if self.study.workload.concurrency is None:
                 index = index[(bounds >= least) & (bounds > -np.inf)]
-                index = index[skyband(self._coordinates(index), self.points.layout[index], keep)]
+                band = min(FIRST_LAYOUTS, keep) if opening else keep
+                index = index[skyband(self._coordinates(index), self.points.layout[index], band)]
             else:  # where the pair settles is not ours to choose: all points of a layout, or none
                 starts = _firsts(layout)
-                most = np.repeat(np.maximum.reduceat(bounds, starts), np.diff([*starts, index.size]))
-                index = index[(most >= least) & (most > -np.inf)]
+                most = np.maximum.reduceat(bounds, starts)
+                good = (most >= least) & (most > -np.inf)
+                if opening:  # enough that their pairs are as many plans as are kept
+                    good &= most >= np.sort(most)[-min(FIRST_SETTLED, most.size)]
+                index = index[np.repeat(good, np.diff([*starts, index.size]))]
         self.joined.update(index.tolist())
         return index
 
