@@ -82,6 +82,11 @@ class OperatingPoints:
     layout: Ints
     """Index into `rows.layouts`."""
 
+    @property
+    def attn_tp(self) -> Ints:
+        """Attention TP of each of `rows.layouts`."""
+        return np.array([c.layout.attn_tp for c in self.rows.layouts], dtype=np.int64)
+
     def layout_at(self, index: int) -> Layout:
         """The layout of one point."""
         return self.rows.layouts[int(self.layout[index])].layout

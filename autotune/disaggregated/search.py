@@ -37,6 +37,7 @@ from itertools import product
 
 import numpy as np
 
+from autotune.disaggregated.allowed_pairs import barred, pair_coordinates
 from autotune.disaggregated.operating_points import (
     Dtypes,
     OperatingPoints,
@@ -49,7 +50,8 @@ from autotune.disaggregated.operating_points import (
     served_together,
     transfer_link,
 )
-from autotune.engines import engines_of
+from autotune.disaggregated.splits import count_plans, pool_sizes, pool_splits
+from autotune.engines import ENGINES, engines_of
 from autotune.scoring.dominance import skyband
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import Standing
@@ -161,54 +163,15 @@ def _sides(study: Study) -> Iterator[tuple[OperatingPoints, OperatingPoints, lis
     for engine in engines_of(study.engine):
         for weight, kv in product(search.weight_dtype, search.kv_dtype):
             known: dict[tuple[str, str], OperatingPoints] = {}
-            for first, second, splits in _clusters(study):
-                if not all(pool_layouts(study, engine, _sizes(study, cluster)) for cluster in (first, second)):
+            for first, second, splits in pool_splits(study):
+                if not all(pool_layouts(study, engine, pool_sizes(study, cluster)) for cluster in (first, second)):
                     continue  # so few GPUs hold no two pools, or the engine runs no pool of these sizes
                 for role, cluster in (("prefill", first), ("decode", second)):
                     if (role, cluster.gpu.name) not in known:
-                        layouts = pool_layouts(study, engine, _sizes(study, cluster))
+                        layouts = pool_layouts(study, engine, pool_sizes(study, cluster))
                         rows = pool_rows(study, role, cluster, Dtypes(weight=weight, kv=kv), layouts, engine)
                         known[role, cluster.gpu.name] = operating_points(rows)
                 yield known["prefill", first.gpu.name], known["decode", second.gpu.name], splits
-
-
-def _clusters(study: Study) -> Iterator[tuple[Cluster, Cluster, list[tuple[int, int]]]]:
-    """GPUs of the prefill pool, of the decode pool, and how many of them each takes.
-
-    Of one type: every split that uses all of them. Of two types: all of the one and all of the other.
-    """
-    clusters, step = (study.cluster, *study.axes.other_gpus), study.axes.pool_gpus_multiple_of
-    for first, second in product(clusters, repeat=2):
-        if first is not second:
-            yield first, second, [(first.gpus, second.gpus)]
-            continue
-        cuts = range(step, first.gpus, step)
-        yield first, second, [(n, first.gpus - n) for n in cuts if (first.gpus - n) % step == 0]
-
-
-def _sizes(study: Study, cluster: Cluster) -> list[int]:
-    """Pool sizes that splits ask of a type of GPUs."""
-    found = {
-        n
-        for a, b, splits in _clusters(study)
-        for split in splits
-        for c, n in zip((a, b), split, strict=True)
-        if c is cluster
-    }
-    return sorted(found)
-
-
-def count_plans(study: Study) -> int:
-    """Pairs of layouts over all splits and engines; storage dtypes are knobs."""
-    total = 0
-    for engine in engines_of(study.engine):
-        counts = {
-            c.gpu.name: {n: len(pool_layouts(study, engine, [n])) for n in _sizes(study, c)}
-            for c in (study.cluster, *study.axes.other_gpus)
-        }
-        for first, second, splits in _clusters(study):
-            total += sum(counts[first.gpu.name][p] * counts[second.gpu.name][d] for p, d in splits)
-    return total
 
 
 def best_pair(study: Study, prefill: OperatingPoints, decode: OperatingPoints) -> Pair:
@@ -248,6 +211,7 @@ class RoleCandidates:
         of_point = gpus[points.layout]
         allowed = (self.excess <= 0.0) | (not feasible)
         self.by_gpus = {n: np.flatnonzero(allowed & (of_point == n)) for n in np.unique(gpus).tolist()}
+        self._degrees = pair_coordinates(points)
         self.joined: set[int] = set()
         self._bounds: dict[tuple[int, int], Floats] = {}
 
@@ -307,7 +271,8 @@ class RoleCandidates:
             smaller.append(own.stage_gpus)
         if c.min_gpu_util_frac is not None:
             larger.append(own.busy_s)
-        return np.stack([*(column[index] for column in larger), *(-column[index] for column in smaller)], axis=1)
+        columns = [*(column[index] for column in larger), *(-column[index] for column in smaller)]
+        return np.stack([*columns, *(degree[index] for degree in self._degrees)], axis=1)
 
 
 def _best_first(first: RoleCandidates, second: RoleCandidates, splits: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -396,4 +361,7 @@ def _join(
     pair, price = served_together(study, prefill.rows.cluster, first, decode.rows.cluster, second)
     key = _key(study, pair, price, feasible=feasible).reshape(shape)
     settles = key if study.workload.concurrency is None else pair.requests_per_s.reshape(shape)
+    if ENGINES[prefill.rows.engine].pair_rules:
+        forbidden = barred(prefill, p_index, decode, d_index)
+        settles, key = (np.where(forbidden, -np.inf, values) for values in (settles, key))
     return settles, key, pair.e2e_s.reshape(shape)

@@ -222,20 +222,6 @@ REDUNDANT_EXPERTS_NEED_EP = Rule(
     fields=("redundant_experts", "moe_ep"),
     broken=lambda _, c: (c.redundant_experts > 0) & (c.moe_ep == 1),
 )
-OVERLAP_NEEDS_EXCHANGE = Rule(
-    name="two_batch_overlap_exchange",
-    text="two-batch overlap hides an all-to-all between attention-DP ranks and whole experts: attn_dp and moe_ep must "
-    "be above 1, moe_tp 1",
-    fields=("two_batch_overlap", "attn_dp", "moe_tp", "moe_ep"),
-    broken=lambda _, c: (c.two_batch_overlap > 0) & ((c.attn_dp == 1) | (c.moe_ep == 1) | (c.moe_tp > 1)),
-)
-"""vLLM, docs/design/dbo.md; SGLang, srt/arg_groups: with `--moe-a2a-backend none` it is refused."""
-NO_TWO_BATCH_OVERLAP = Rule(
-    name="two_batch_overlap_engine",
-    text="the engine runs a step as one batch: two_batch_overlap must be 0",
-    fields=("two_batch_overlap",),
-    broken=lambda _, c: c.two_batch_overlap > 0,
-)
 EXPERT_SHARDS = Rule(
     name="moe_intermediate_divisible",
     text="`moe_tp` must divide moe_intermediate_size",
@@ -304,16 +290,6 @@ def redundant_experts_class(engine: str) -> Rule:
         text="the engine balances no experts of this model's class or dtype: redundant_experts must be 0",
         fields=("redundant_experts", "model_type"),
         broken=lambda arch, c: (c.redundant_experts > 0) & has(engine, "no_redundant_experts", arch, c.version),
-    )
-
-
-def two_batch_overlap_class(engine: str) -> Rule:
-    """The rule for an engine that has classes of models whose layers it can run as two batches."""
-    return Rule(
-        name="two_batch_overlap_class",
-        text="the engine's class of this model runs a step as one batch: two_batch_overlap must be 0",
-        fields=("two_batch_overlap", "model_type"),
-        broken=lambda arch, c: (c.two_batch_overlap > 0) & (not has(engine, "two_batch_overlap", arch, c.version)),
     )
 
 

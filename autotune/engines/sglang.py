@@ -22,6 +22,7 @@ from autotune.engines.low_latency import refusal
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList, option_list, versions
+from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, two_batch_overlap_class
 from autotune.engines.service import BenchLoad, Service
 from autotune.engines.weight_dtypes import lacking_dtype
 from costmodel.arch import Arch
@@ -110,8 +111,8 @@ class Sglang(Engine):
         shared.ENOUGH_EXPERTS,
         shared.EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
-        shared.OVERLAP_NEEDS_EXCHANGE,
-        shared.two_batch_overlap_class("sglang"),
+        OVERLAP_NEEDS_EXCHANGE,
+        two_batch_overlap_class("sglang"),
         shared.ranks_within_experts("sglang"),
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,

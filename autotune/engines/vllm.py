@@ -20,6 +20,8 @@ from autotune.engines.layout_rules import Bools, Candidates, Rule
 from autotune.engines.low_latency import refusal
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
+from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, dual_batches
+from autotune.engines.pair_rules import NIXL_EQUAL_STATES, NIXL_KV_HEAD_COPIES
 from autotune.engines.service import Service
 from autotune.engines.weight_dtypes import lacking_dtype
 from costmodel.arch import Arch
@@ -87,7 +89,7 @@ class Vllm(Engine):
         shared.ENOUGH_EXPERTS,
         shared.REDUNDANT_EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
-        shared.OVERLAP_NEEDS_EXCHANGE,
+        OVERLAP_NEEDS_EXCHANGE,
         shared.redundant_experts_class("vllm"),
         shared.ranks_within_experts("vllm"),
         shared.EXPERT_SHARDS,
@@ -104,6 +106,7 @@ class Vllm(Engine):
         ),
         shared.decode_context_parallel(_decode_context),
     )
+    pair_rules = (NIXL_KV_HEAD_COPIES, NIXL_EQUAL_STATES)
     tp_may_be_stage_width = False
     quick_experts: ClassVar[Mapping[str, str]] = {"mxfp4": "VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1"}
     """What InferenceMAX's launch scripts set on B200."""
@@ -294,7 +297,7 @@ class Vllm(Engine):
             moe_ep=width if is_moe and expert else 1,
             dcp=dcp,
             redundant_experts=_redundant_experts(options) if options.on("enable_eplb") else 0,
-            two_batch_overlap=_two_batch_overlap(options),
+            two_batch_overlap=dual_batches(options, self.traits),
             stage_layers=self.stated_stages(options, pp),
         )
 
@@ -345,18 +348,6 @@ def _join_nodes(line: CommandLine, service: Service, place: ReplicaNodes, node_r
         )
     if node_rank and not service.hybrid_lb:
         line.flag("headless")
-
-
-def _two_batch_overlap(options: OptionReader) -> int:
-    """1 with `--enable-dbo`, with a note where its thresholds are not those that are priced."""
-    if not options.on("enable_dbo"):
-        return 0
-    priced = {"prefill": VLLM.traits.overlap_prompt_tokens, "decode": VLLM.traits.overlap_decode_tokens}
-    for kind, tokens in priced.items():
-        name = f"dbo_{kind}_token_threshold"
-        if options.number(name, tokens, least=0) != tokens:
-            options.assumptions.append(f"--{name.replace('_', '-')} is priced as {tokens}")
-    return 1
 
 
 def _redundant_experts(options: OptionReader) -> int:
