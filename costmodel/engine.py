@@ -44,5 +44,9 @@ class EngineTraits:
     captured_prompt_tokens: int
     """Steps with prompts of at most so many tokens are launched as captured graphs, as steps of decoding are; 0: such
     steps are always launched kernel by kernel."""
+    overlap_prompt_tokens: int = 2
+    """With two-batch overlap, tokens of a rank's step with prompts from which on it runs as two batches."""
+    overlap_decode_tokens: int = 2
+    """The same of a step of decoding alone."""
     quantised_cache: CacheDtype
     """Dtype of the cache of a measured run on quantised weights whose file does not say it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from math import nan
 from typing import TypeVar
 
@@ -14,7 +15,8 @@ from autotune.engines import ENGINES
 from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.knob_grid import speculation, weights
 from autotune.space import Candidate, enumerate_space
-from autotune.study import IntRange, Study
+from autotune.study import IntRange, Search, Study
+from costmodel.arch import Arch
 from costmodel.disaggregated.closed_loop import ClosedLoop, settle
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pairing import Demand, PairService, pair_service
@@ -81,6 +83,11 @@ class OperatingPoints:
     layout: Ints
     """Index into `rows.layouts`."""
 
+    @property
+    def attn_tp(self) -> Ints:
+        """Attention TP of each of `rows.layouts`."""
+        return np.array([c.layout.attn_tp for c in self.rows.layouts], dtype=np.int64)
+
     def layout_at(self, index: int) -> Layout:
         """The layout of one point."""
         return self.rows.layouts[int(self.layout[index])].layout
@@ -145,20 +152,27 @@ def demand(study: Study) -> Demand:
 
 def pool_layouts(study: Study, engine: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
     """Every layout of every pool size, by size, with the rules and degrees of the study."""
-    search = study.search
-    out: list[Candidate] = []
-    for gpus in sizes:
-        space = enumerate_space(
-            study.arch,
-            gpus=gpus,
-            engine=engine,
-            attn_cp=search.attn_cp,
-            dcp=search.dcp,
-            redundant_experts=search.redundant_experts,
-            version=study.engine_version,
-        )
-        out += space.candidates
-    return tuple(out)
+    return tuple(
+        candidate
+        for gpus in sizes
+        for candidate in _of_size(study.arch, study.search, engine, gpus, study.engine_version)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _of_size(arch: Arch, search: Search, engine: str, gpus: int, version: str | None) -> tuple[Candidate, ...]:
+    """Layouts of one pool size, which many splits share."""
+    space = enumerate_space(
+        arch,
+        gpus=gpus,
+        engine=engine,
+        attn_cp=search.attn_cp,
+        dcp=search.dcp,
+        redundant_experts=search.redundant_experts,
+        two_batch_overlap=search.two_batch_overlap,
+        version=version,
+    )
+    return space.candidates
 
 
 def pool_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -17,7 +18,8 @@ from autotune.disaggregated.operating_points import (
     settled,
 )
 from autotune.disaggregated.search import Pair, best_pair
-from autotune.engines import Violation, engines_of
+from autotune.engines import ENGINES, Violation, engines_of
+from autotune.engines.pair_rules import pair_violations
 from autotune.engines.service import Knobs
 from autotune.scoring.plan_result import PlanResult, ScoredRows
 from autotune.space import Resolution, resolve
@@ -139,6 +141,10 @@ def disaggregated_plan(study: Study, text: str, *, engine: str | None = None) ->
     # one engine runs both pools: the first that accepts both, else the first
     first, second = next((r for r in read if not (r[0].violations or r[1].violations)), read[0])
     resolution = _together(first, second)
+    if not resolution.violations:
+        engine_rules, degrees = ENGINES[first.candidate.engine].pair_rules, (first.candidate, second.candidate)
+        broken = pair_violations(engine_rules, study.arch, *(c.layout.attn_tp for c in degrees))
+        resolution = replace(resolution, violations=broken)
     if resolution.violations:
         return resolution, None
     pairs = []

@@ -37,6 +37,7 @@ from itertools import product
 
 import numpy as np
 
+from autotune.disaggregated.allowed_pairs import barred, pair_coordinates
 from autotune.disaggregated.operating_points import (
     Dtypes,
     OperatingPoints,
@@ -49,7 +50,8 @@ from autotune.disaggregated.operating_points import (
     served_together,
     transfer_link,
 )
-from autotune.engines import engines_of
+from autotune.disaggregated.splits import count_plans, pool_sizes, pool_splits
+from autotune.engines import ENGINES, engines_of
 from autotune.scoring.dominance import skyband
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import Standing
@@ -63,6 +65,9 @@ KEPT = 50
 """Disaggregated plans that a result holds: the best ones, in exact order."""
 FIRST_LAYOUTS = 2
 """Layouts that may dominate a point in the first round, whose plans bound what the second one joins."""
+FIRST_SETTLED = 8
+"""Layouts of a split that are joined in the first round where the study fixes the requests in flight: those that could
+do most, more where several could do as much."""
 ALIKE = 1e-9
 """Relative distance within which two pairs of points count as ranking alike."""
 JOIN_ROWS = 400_000
@@ -128,14 +133,13 @@ def _search(study: Study, keep: int, *, prune: bool, feasible: bool) -> PoolSear
         first = RoleCandidates(study, prefill, decode.rows.cluster, feasible=feasible)
         second = RoleCandidates(study, decode, prefill.rows.cluster, feasible=feasible)
         everything += prefill.row.size + decode.row.size
-        # what only few layouts dominate goes first, so that the bounds are good before the rest is looked at
-        banded = prune and study.workload.concurrency is None
-        rounds = (min(FIRST_LAYOUTS, keep), keep) if banded else (keep,)
+        # the most promising goes first, so that the bounds are good before the rest is looked at
+        rounds = (True, False) if prune else (False,)
         ordered = _best_first(first, second, splits) if prune else splits
-        for band, (p_gpus, d_gpus) in product(rounds, ordered):
+        for opening, (p_gpus, d_gpus) in product(rounds, ordered):
             least = sorted((p.key for p in best.values()), reverse=True)[keep - 1] if len(best) >= keep else -np.inf
-            p_index = first.undominated(p_gpus, d_gpus, band, least, prune=prune)
-            d_index = second.undominated(d_gpus, p_gpus, band, least, prune=prune)
+            p_index = first.undominated(p_gpus, d_gpus, keep, least, prune=prune, opening=opening)
+            d_index = second.undominated(d_gpus, p_gpus, keep, least, prune=prune, opening=opening)
             if not p_index.size or not d_index.size:
                 continue
             joined += p_index.size * d_index.size
@@ -159,54 +163,15 @@ def _sides(study: Study) -> Iterator[tuple[OperatingPoints, OperatingPoints, lis
     for engine in engines_of(study.engine):
         for weight, kv in product(search.weight_dtype, search.kv_dtype):
             known: dict[tuple[str, str], OperatingPoints] = {}
-            for first, second, splits in _clusters(study):
-                if not all(pool_layouts(study, engine, _sizes(study, cluster)) for cluster in (first, second)):
+            for first, second, splits in pool_splits(study):
+                if not all(pool_layouts(study, engine, pool_sizes(study, cluster)) for cluster in (first, second)):
                     continue  # so few GPUs hold no two pools, or the engine runs no pool of these sizes
                 for role, cluster in (("prefill", first), ("decode", second)):
                     if (role, cluster.gpu.name) not in known:
-                        layouts = pool_layouts(study, engine, _sizes(study, cluster))
+                        layouts = pool_layouts(study, engine, pool_sizes(study, cluster))
                         rows = pool_rows(study, role, cluster, Dtypes(weight=weight, kv=kv), layouts, engine)
                         known[role, cluster.gpu.name] = operating_points(rows)
                 yield known["prefill", first.gpu.name], known["decode", second.gpu.name], splits
-
-
-def _clusters(study: Study) -> Iterator[tuple[Cluster, Cluster, list[tuple[int, int]]]]:
-    """GPUs of the prefill pool, of the decode pool, and how many of them each takes.
-
-    Of one type: every split that uses all of them. Of two types: all of the one and all of the other.
-    """
-    clusters, step = (study.cluster, *study.axes.other_gpus), study.axes.pool_gpus_multiple_of
-    for first, second in product(clusters, repeat=2):
-        if first is not second:
-            yield first, second, [(first.gpus, second.gpus)]
-            continue
-        cuts = range(step, first.gpus, step)
-        yield first, second, [(n, first.gpus - n) for n in cuts if (first.gpus - n) % step == 0]
-
-
-def _sizes(study: Study, cluster: Cluster) -> list[int]:
-    """Pool sizes that splits ask of a type of GPUs."""
-    found = {
-        n
-        for a, b, splits in _clusters(study)
-        for split in splits
-        for c, n in zip((a, b), split, strict=True)
-        if c is cluster
-    }
-    return sorted(found)
-
-
-def count_plans(study: Study) -> int:
-    """Pairs of layouts over all splits and engines; storage dtypes are knobs."""
-    total = 0
-    for engine in engines_of(study.engine):
-        counts = {
-            c.gpu.name: {n: len(pool_layouts(study, engine, [n])) for n in _sizes(study, c)}
-            for c in (study.cluster, *study.axes.other_gpus)
-        }
-        for first, second, splits in _clusters(study):
-            total += sum(counts[first.gpu.name][p] * counts[second.gpu.name][d] for p, d in splits)
-    return total
 
 
 def best_pair(study: Study, prefill: OperatingPoints, decode: OperatingPoints) -> Pair:
@@ -246,6 +211,7 @@ class RoleCandidates:
         of_point = gpus[points.layout]
         allowed = (self.excess <= 0.0) | (not feasible)
         self.by_gpus = {n: np.flatnonzero(allowed & (of_point == n)) for n in np.unique(gpus).tolist()}
+        self._degrees = pair_coordinates(points)
         self.joined: set[int] = set()
         self._bounds: dict[tuple[int, int], Floats] = {}
 
@@ -272,30 +238,41 @@ class RoleCandidates:
             self._bounds[gpus, others] = _key(self.study, pair, price, feasible=self.feasible)
         return self._bounds[gpus, others]
 
-    def undominated(self, gpus: int, others: int, keep: int, least: float, *, prune: bool) -> Ints:
-        """Points of a pool size that can be part of one of the `keep` best plans, of which `least` is the worst."""
+    def undominated(
+        self, gpus: int, others: int, keep: int, least: float, *, prune: bool, opening: bool
+    ) -> Ints:  # what is kept of which split, and two switches
+        """Points of a pool size that can be part of one of the `keep` best plans, of which `least` is the worst.
+
+        `opening` leaves only the most promising of them.
+        """
         index = self.by_gpus.get(gpus, np.zeros(0, dtype=np.int64))
         if prune and index.size:
             bounds, layout = self.bounds(gpus, others), self.points.layout[index]
             if self.study.workload.concurrency is None:
                 index = index[(bounds >= least) & (bounds > -np.inf)]
-                index = index[skyband(self._coordinates(index), self.points.layout[index], keep)]
+                band = min(FIRST_LAYOUTS, keep) if opening else keep
+                index = index[skyband(self._coordinates(index), self.points.layout[index], band)]
             else:  # where the pair settles is not ours to choose: all points of a layout, or none
                 starts = _firsts(layout)
-                most = np.repeat(np.maximum.reduceat(bounds, starts), np.diff([*starts, index.size]))
-                index = index[(most >= least) & (most > -np.inf)]
+                most = np.maximum.reduceat(bounds, starts)
+                good = (most >= least) & (most > -np.inf)
+                if opening:  # enough that their pairs are as many plans as are kept
+                    good &= most >= np.sort(most)[-min(FIRST_SETTLED, most.size)]
+                index = index[np.repeat(good, np.diff([*starts, index.size]))]
         self.joined.update(index.tolist())
         return index
 
     def _coordinates(self, index: Ints) -> Floats:
         """What a plan can be better by, larger is better, shape `(points, coordinates)`."""
         c, own = self.study.constraints, self.points.columns
-        columns = [own.requests_per_s, -own.latency_s, -own.longest_extra_s, -own.log_sd, -own.wire_s, -self.excess]
+        smaller = [own.latency_s, own.longest_extra_s, own.log_sd, own.wire_s, self.excess]
+        larger = [own.requests_per_s]
         if c.min_stage_tokens_per_s_per_gpu is not None:
-            columns.append(-own.stage_gpus)
+            smaller.append(own.stage_gpus)
         if c.min_gpu_util_frac is not None:
-            columns.append(own.busy_s)
-        return np.stack([column[index] for column in columns], axis=1)
+            larger.append(own.busy_s)
+        columns = [*(column[index] for column in larger), *(-column[index] for column in smaller)]
+        return np.stack([*columns, *(degree[index] for degree in self._degrees)], axis=1)
 
 
 def _best_first(first: RoleCandidates, second: RoleCandidates, splits: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -384,4 +361,7 @@ def _join(
     pair, price = served_together(study, prefill.rows.cluster, first, decode.rows.cluster, second)
     key = _key(study, pair, price, feasible=feasible).reshape(shape)
     settles = key if study.workload.concurrency is None else pair.requests_per_s.reshape(shape)
+    if ENGINES[prefill.rows.engine].pair_rules:
+        forbidden = barred(prefill, p_index, decode, d_index)
+        settles, key = (np.where(forbidden, -np.inf, values) for values in (settles, key))
     return settles, key, pair.e2e_s.reshape(shape)

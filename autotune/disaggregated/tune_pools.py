@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autotune.disaggregated.plan_results import pair_results
-from autotune.disaggregated.search import count_plans, search_pools
+from autotune.disaggregated.search import search_pools
+from autotune.disaggregated.splits import count_plans
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.storage import Store, TrialRecord

@@ -20,6 +20,7 @@ from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels, buffer_by
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import DATA, OptionList, choose_version, option_list, versions
+from autotune.engines.pair_rules import PairRule
 from autotune.engines.service import Service
 from costmodel.arch import Arch
 from costmodel.engine import EngineTraits
@@ -115,6 +116,8 @@ class Engine(ABC):
     # Which plans it takes.
     rules: ClassVar[tuple[Rule, ...]]
     """What a layout must hold so that the engine can be launched with it, all of it listed: nothing is inherited."""
+    pair_rules: ClassVar[tuple[PairRule, ...]] = ()
+    """What the pools of a disaggregated plan must hold together, by the connector that it is exported with."""
     tp_may_be_stage_width: ClassVar[bool]
     """Whether `TP` in a short plan string may mean the width of a stage, as the engine's own option does."""
     quick_experts: ClassVar[Mapping[str, str]] = {}

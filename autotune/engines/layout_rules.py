@@ -41,6 +41,7 @@ class Candidates:
     moe_ep: Ints
     dcp: Ints
     redundant_experts: Ints
+    two_batch_overlap: Ints
     version: str | None = None
     """Of the engine that would be launched; None: the newest whose rules are known."""
 

@@ -22,6 +22,7 @@ from autotune.engines.low_latency import NO_KERNELS, ExchangeKernels, kernels_of
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList, option_list, versions
+from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, two_batch_overlap_class
 from autotune.engines.service import BenchLoad, Service
 from autotune.engines.weight_dtypes import lacking_dtype
 from costmodel.arch import Arch
@@ -110,6 +111,8 @@ class Sglang(Engine):
         shared.ENOUGH_EXPERTS,
         shared.EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
+        OVERLAP_NEEDS_EXCHANGE,
+        two_batch_overlap_class("sglang"),
         shared.ranks_within_experts("sglang"),
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,
@@ -154,8 +157,8 @@ class Sglang(Engine):
     memory_is_of_everything = False
     shown_options = (
         "tp_size", "pp_size", "attn_dp_size", "dp_size", "attn_cp_size", "ep_size", "moe_a2a_backend",
-        "ep_num_redundant_experts", "enable_eplb", "chunked_prefill_size", "max_running_requests",
-        "mem_fraction_static", "context_length", "kv_cache_dtype", "nnodes",
+        "ep_num_redundant_experts", "enable_eplb", "enable_two_batch_overlap", "chunked_prefill_size",
+        "max_running_requests", "mem_fraction_static", "context_length", "kv_cache_dtype", "nnodes",
     )  # fmt: skip
 
     image = "lmsysorg/sglang:v{version}"
@@ -212,7 +215,7 @@ class Sglang(Engine):
             line.flag("enable_prefill_cp").value("cp_strategy", "interleave")
         line.degree("dcp_size", layout.dcp)
         if service.arch.is_moe:
-            _experts(line, service, routed=self.low_latency_tokens(service) is not None)
+            _experts(line, service, refused=_no_low_latency(service))
         tokens, sequences = limits.max_num_batched_tokens * layout.attn_dp, limits.max_num_seqs * layout.attn_dp
         line.value("chunked_prefill_size", tokens, meaning=over_ranks)
         line.value("max_running_requests", sequences, meaning=over_ranks)
@@ -313,6 +316,7 @@ class Sglang(Engine):
             moe_tp=options.divided(width, ep, "--ep-size must divide --tp-size") if is_moe else 1,
             moe_ep=ep if is_moe else 1,
             redundant_experts=options.number("ep_num_redundant_experts", 0, least=0) or 0,
+            two_batch_overlap=int(options.on("enable_two_batch_overlap")),
             stage_layers=self.stated_stages(options, pp),
         )
 
@@ -383,11 +387,16 @@ def _dispatch_tokens(service: Service) -> int:
     return max(service.limits.max_num_seqs, DISPATCH_TOKENS)
 
 
-def _experts(line: CommandLine, service: Service, *, routed: bool) -> None:
+def _experts(line: CommandLine, service: Service, *, refused: str | None) -> None:
+    """`refused` says why tokens cannot be sent to experts by DeepEP."""
     layout = service.layout
     line.value("ep_size", layout.moe_ep, meaning="expert_parallel")
-    if routed:
+    if refused is None:
         line.value("moe_a2a_backend", "deepep")
+    if layout.two_batch_overlap:
+        if refused is not None:
+            raise InputError.single("plan", f"two_batch_overlap_exchange: SGLang overlaps with DeepEP alone: {refused}")
+        line.flag("enable_two_batch_overlap")
     if layout.redundant_experts:
         line.value("ep_num_redundant_experts", layout.redundant_experts).flag("enable_eplb")
     if not shared.dense_shards_whole(service.arch, layout.width):

@@ -18,6 +18,7 @@ from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, ServerMetric
 from autotune.engines.layout_rules import Rule
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
+from autotune.engines.overlap_rules import NO_TWO_BATCH_OVERLAP
 from autotune.engines.service import Service
 from autotune.engines.vllm import VLLM, bench_serve
 from autotune.engines.weight_dtypes import lacking_dtype
@@ -64,6 +65,7 @@ class Trtllm(Engine):
         shared.ENOUGH_EXPERTS,
         shared.EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
+        NO_TWO_BATCH_OVERLAP,
         shared.EXPERT_SHARDS,
         shared.EXPERT_BLOCKS,
         shared.DENSE_MODEL_SHARDS,  # of mixtures of experts attention-DP keeps dense layers whole

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from autotune.engines import layout_rules as shared
@@ -20,6 +21,8 @@ from autotune.engines.layout_rules import Bools, Candidates, Rule
 from autotune.engines.low_latency import ExchangeKernels, kernels_of, refusal
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import OptionList
+from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, dual_batches
+from autotune.engines.pair_rules import NIXL_EQUAL_STATES, NIXL_KV_HEAD_COPIES
 from autotune.engines.service import Service
 from autotune.engines.weight_dtypes import lacking_dtype
 from costmodel.arch import Arch
@@ -33,9 +36,9 @@ from costmodel.simulation.policies import CHUNKED
 
 RPC_PORT = 29550
 MASTER_PORT = 29501
-LOW_LATENCY, GATHER = "deepep_low_latency", "allgather_reducescatter"
-"""Of `--all2all-backend`. `deepep_high_throughput` is not written: it turns CUDA graphs off (0.33,
-vllm/config/compilation.py)."""
+LOW_LATENCY, THROUGHPUT, GATHER = "deepep_low_latency", "deepep_high_throughput", "allgather_reducescatter"
+"""Of `--all2all-backend`. The second turns CUDA graphs off (0.33, vllm/config/compilation.py), so that it is written
+only where two-batch overlap needs an all-to-all for more tokens than low-latency kernels take."""
 
 
 def _decode_context(arch: Arch, c: Candidates) -> Bools:
@@ -64,6 +67,8 @@ class Vllm(Engine):
         reserves_whole_output=False,
         prompts_ride_on_decode_steps=True,
         captured_prompt_tokens=512,
+        overlap_prompt_tokens=512,
+        overlap_decode_tokens=32,
         quantised_cache=CacheDtype.CHECKPOINT,
     )
     policy = CHUNKED
@@ -85,6 +90,7 @@ class Vllm(Engine):
         shared.ENOUGH_EXPERTS,
         shared.REDUNDANT_EXPERTS_DIVISIBLE,
         shared.REDUNDANT_EXPERTS_NEED_EP,
+        OVERLAP_NEEDS_EXCHANGE,
         shared.redundant_experts_class("vllm"),
         shared.ranks_within_experts("vllm"),
         shared.EXPERT_SHARDS,
@@ -101,6 +107,7 @@ class Vllm(Engine):
         ),
         shared.decode_context_parallel(_decode_context),
     )
+    pair_rules = (NIXL_KV_HEAD_COPIES, NIXL_EQUAL_STATES)
     tp_may_be_stage_width = False
     quick_experts: ClassVar[Mapping[str, str]] = {"mxfp4": "VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1"}
     """What InferenceMAX's launch scripts set on B200."""
@@ -143,9 +150,9 @@ class Vllm(Engine):
     memory_is_of_everything = True
     shown_options = (
         "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "prefill_context_parallel_size",
-        "decode_context_parallel_size", "enable_expert_parallel", "all2all_backend", "enable_eplb", "max_num_seqs",
-        "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization", "kv_cache_dtype", "enforce_eager",
-        "nnodes", "data_parallel_backend",
+        "decode_context_parallel_size", "enable_expert_parallel", "all2all_backend", "enable_eplb", "enable_dbo",
+        "max_num_seqs", "max_num_batched_tokens", "max_model_len", "gpu_memory_utilization", "kv_cache_dtype",
+        "enforce_eager", "nnodes", "data_parallel_backend",
     )  # fmt: skip
 
     image = "vllm/vllm-openai:v{version}"
@@ -224,7 +231,10 @@ class Vllm(Engine):
         if layout.moe_ep > 1:
             line.flag("enable_expert_parallel")
             if service.exchange in ("routed", "gather"):
-                line.value("all2all_backend", GATHER if self.low_latency_tokens(service) is None else LOW_LATENCY)
+                line.value("all2all_backend", self._exchange_backend(service))
+        if layout.two_batch_overlap:
+            line.flag("enable_dbo").value("dbo_prefill_token_threshold", self.traits.overlap_prompt_tokens)
+            line.value("dbo_decode_token_threshold", self.traits.overlap_decode_tokens)
         if layout.redundant_experts:
             line.flag("enable_eplb")
             line.value("eplb_config", json.dumps({"num_redundant_experts": layout.redundant_experts}))
@@ -250,8 +260,15 @@ class Vllm(Engine):
         version: str | None,  # noqa: ARG002  # the same in every known one
         budget: int,
     ) -> ExchangeKernels:
-        """Low-latency kernels with room for every token of a step."""
-        return kernels_of(arch, layout, tokens=budget, pads=True, throughput=False)
+        """Low-latency kernels with room for every token of a step; where dual batches ask for it, the throughput ones."""
+        overlap = bool(layout.two_batch_overlap)
+        found = kernels_of(arch, layout, tokens=budget, pads=True, throughput=overlap)
+        return replace(found, throughput=True) if overlap else found
+
+    def _exchange_backend(self, service: Service) -> str:
+        if self.low_latency_tokens(service) is not None:
+            return LOW_LATENCY
+        return THROUGHPUT if service.layout.two_batch_overlap else GATHER
 
     def low_latency_tokens(self, service: Service) -> int | None:
         """The token budget: every token of a step may be sent."""
@@ -263,6 +280,9 @@ class Vllm(Engine):
             return ()
         scored = "scored with tokens sent only to the ranks of their experts: "
         why = _no_low_latency(service)
+        if why is not None and service.layout.two_batch_overlap:
+            backend = f"--all2all-backend {THROUGHPUT} ({why})"
+            return (f"{scored}{backend}, which needs DeepEP in the image and runs without CUDA graphs",)
         if why is not None:
             return (f"{scored}not by DeepEP ({why}), so that --all2all-backend is {GATHER}, which is slower",)
         size = self.exchange_buffer_bytes(service) / 2**30
@@ -302,6 +322,7 @@ class Vllm(Engine):
             moe_ep=width if is_moe and expert else 1,
             dcp=dcp,
             redundant_experts=_redundant_experts(options) if options.on("enable_eplb") else 0,
+            two_batch_overlap=dual_batches(options, self.traits),
             stage_layers=self.stated_stages(options, pp),
         )
 

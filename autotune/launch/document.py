@@ -80,7 +80,7 @@ def read_plan(document: Mapping[str, Any], path: str) -> tuple[Layout, Knobs]:
         Problem(path=f"{path}: $.{table}.{name}", message=f"must be at least {least}")
         for table, values in numbers.items()
         for name, value in values.items()
-        if value < (least := 0 if name == "redundant_experts" else 1)
+        if value < (least := 0 if name in ("redundant_experts", "two_batch_overlap") else 1)
     ]
     if low:
         raise InputError(low)

@@ -136,6 +136,8 @@ def scored_exchange(study: Study, plan: PlanResult) -> str:
         return "none"
     if plan.layout.attn_dp == 1:
         return "reduce"
+    if plan.layout.two_batch_overlap:
+        return "routed"
     rows = plan_rows(study, plan)
     state = rows.steady(np.array([float(plan.knobs.concurrency)]))
     step = rows.batch.step(state.decode.work, record=True)

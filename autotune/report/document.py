@@ -21,7 +21,7 @@ from autotune.tuning.simulate_ranking import SimulatedRanking
 from costmodel.estimate.normal import Z90
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 
-UNOPENED = {"dcp": 1, "redundant_experts": 0}
+UNOPENED = {"dcp": 1, "redundant_experts": 0, "two_batch_overlap": 0}
 """Axes that only a study that opens them has, and the value at which a layout leaves them out."""
 CSV_COLUMNS = ("rank", "plan", "engine", "feasible", "violations", "gpu", "stage_layers", *LAYOUT_AXES)
 

@@ -29,6 +29,7 @@ KINDS: Mapping[str, str] = {
     "attention_dp": "attention data parallelism",
     "context": "context parallelism",
     "spares": "redundant experts",
+    "overlap": "two-batch overlap",
     "speculative": "speculative decoding",
     "engine": "this engine",
     "gpu": "this GPU",
@@ -93,5 +94,6 @@ def _of_layout(layout: Layout, cluster: Cluster, engine: str) -> set[str]:
         "attention_dp": layout.attn_dp > 1 and ENGINES[engine].traits.calibration not in ATTENTION_DP_ON,
         "context": layout.attn_cp > 1 or layout.dcp > 1,
         "spares": layout.redundant_experts > 0,
+        "overlap": layout.two_batch_overlap > 0,
     }
     return {kind for kind, beyond in found.items() if beyond}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,7 @@ def enumerate_space(
     attn_cp: Sequence[int] = (1,),
     dcp: Sequence[int] = (1,),
     redundant_experts: Sequence[int] = (0,),
+    two_batch_overlap: Sequence[bool] = (False,),
     version: str | None = None,
 ) -> Space:
     """All layouts of exactly `gpus` GPUs for `engine` ("any": every one), in a fixed order.
@@ -62,7 +64,8 @@ def enumerate_space(
     """
     if not 1 <= gpus <= MAX_GPUS:
         raise InputError.single("$.cluster.gpus", f"must lie between 1 and {MAX_GPUS}, got {gpus}")
-    everything = replace(_factorisations(arch, gpus, attn_cp, dcp, redundant_experts), version=version)
+    knobs = list(product(dcp, redundant_experts, map(int, two_batch_overlap)))
+    everything = replace(_factorisations(arch, gpus, attn_cp, knobs), version=version)
     rejected: dict[str, int] = {}
     candidates: list[Candidate] = []
     engines = engines_of(engine)
@@ -84,6 +87,7 @@ def rejected_by_value(
     attn_cp: Sequence[int] = (1,),
     dcp: Sequence[int] = (1,),
     redundant_experts: Sequence[int] = (0,),
+    two_batch_overlap: Sequence[bool] = (False,),
     version: str | None = None,
 ) -> dict[int, dict[str, int]]:
     """Value of a layout's `axis` (one of `LAYOUT_AXES`) -> rule -> candidates with it that the rule forbids.
@@ -91,7 +95,8 @@ def rejected_by_value(
     Of the same candidates as `enumerate_space`; every value that was enumerated has an entry, ascending. A candidate
     counts under each rule that it breaks, so that the rule with the most is the one that stands against the value.
     """
-    everything = replace(_factorisations(arch, gpus, attn_cp, dcp, redundant_experts), version=version)
+    knobs = list(product(dcp, redundant_experts, map(int, two_batch_overlap)))
+    everything = replace(_factorisations(arch, gpus, attn_cp, knobs), version=version)
     column = getattr(everything, axis)
     out: dict[int, dict[str, int]] = {int(value): {} for value in np.unique(column)}
     for name in engines_of(engine):
@@ -116,10 +121,11 @@ def _counts(numbers: NDArray[np.int64]) -> dict[int, int]:
     return {int(n): int(c) for n, c in zip(found, counts, strict=True)}
 
 
-def _factorisations(
-    arch: Arch, gpus: int, attn_cp: Sequence[int], dcp: Sequence[int], redundant: Sequence[int]
-) -> Candidates:
-    """Columns of every candidate. Dense models keep `moe_tp = moe_ep = 1`: they have no second reading of W."""
+def _factorisations(arch: Arch, gpus: int, attn_cp: Sequence[int], knobs: Sequence[tuple[int, ...]]) -> Candidates:
+    """Columns of every candidate. Dense models keep `moe_tp = moe_ep = 1`: they have no second reading of W.
+
+    `knobs` are values of the last `LAYOUT_AXES`, which no factorisation decides.
+    """
     rows: list[tuple[int, ...]] = []
     for pp in divisors(gpus):
         for width in divisors(gpus // pp):
@@ -133,9 +139,8 @@ def _factorisations(
                 for moe_tp, moe_ep in experts
             ]
     table = np.array(rows, dtype=np.int64)
-    knobs = np.array([(d, r) for d in dcp for r in redundant], dtype=np.int64)
     index = np.repeat(np.arange(len(table)), len(knobs))
-    table = np.hstack([table[index], np.tile(knobs, (len(table), 1))])
+    table = np.hstack([table[index], np.tile(np.array(knobs, dtype=np.int64), (len(table), 1))])
     columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(LAYOUT_AXES)}
     return Candidates(**columns, version=None)
 
@@ -153,9 +158,10 @@ def _build(
         c.moe_ep,
         c.dcp,
         c.redundant_experts,
+        c.two_batch_overlap,
     )
     out = []
-    for replicas, pp, tp, dp, cp, moe_tp, moe_ep, dcp, redundant in zip(
+    for replicas, pp, tp, dp, cp, moe_tp, moe_ep, dcp, redundant, overlap in zip(
         *(column[chosen].tolist() for column in columns), strict=True
     ):
         layout = Layout(
@@ -168,6 +174,7 @@ def _build(
             moe_ep=moe_ep,
             dcp=dcp,
             redundant_experts=redundant,
+            two_batch_overlap=overlap,
             stage_layers=split_layers(engine, arch.num_hidden_layers, pp),
         )
         out.append(Candidate(engine=engine, layout=layout))

@@ -54,6 +54,7 @@ class PlanSpec:
     attn_cp: int | None = None
     dcp: int | None = None
     redundant_experts: int | None = None
+    two_batch_overlap: bool = False
     stage_layers: tuple[int, ...] | None = None
 
 
@@ -106,6 +107,9 @@ def _token(token: str, values: dict[str, object], problems: list[Problem], text:
     if token == "ep":  # noqa: S105
         values["expert_parallel"] = True
         return
+    if token == "tbo":  # noqa: S105
+        values["two_batch_overlap"] = True
+        return
     split = _SPLIT.match(token)
     if split:
         values["stage_layers"] = tuple(int(x) for x in re.split(r"[-.]", split[1]))
@@ -134,6 +138,7 @@ def format_plan(layout: Layout, engine: str | None = None, gpu: str | None = Non
     parts += [f"CP{layout.attn_cp}"] if layout.attn_cp > 1 else []
     parts += [f"DCP{layout.dcp}"] if layout.dcp > 1 else []
     parts += [f"RE{layout.redundant_experts}"] if layout.redundant_experts else []
+    parts += ["TBO"] if layout.two_batch_overlap else []
     if engine is None or split_layers(engine, sum(layout.stage_layers), layout.pp) != layout.stage_layers:
         parts.append("SPLIT" + "-".join(map(str, layout.stage_layers)))
     text = "/".join(parts) + ("" if gpu is None else f"@{gpu}")
@@ -146,7 +151,7 @@ def short_plan(layout: Layout, *, dense: bool = False) -> str:
     if not dense:
         parts += [("ETP", layout.moe_tp), ("EP", layout.moe_ep)]
     parts += [("CP", layout.attn_cp), ("DCP", layout.dcp), ("RE", layout.redundant_experts)]
-    shown = [f"{name}{value}" for name, value in parts if value > 1]
+    shown = [f"{name}{value}" for name, value in parts if value > 1] + ["TBO"] * layout.two_batch_overlap
     return " ".join(shown) or "TP1"
 
 
@@ -206,6 +211,7 @@ def _readings(spec: PlanSpec, arch: Arch, gpus: int, engine: str) -> list[tuple[
             f"SPLIT must give {pp} stages that sum to {arch.num_hidden_layers} layers, got {list(stages)}",
         )
     fixed = {"pp": pp, "stage_layers": stages, "dcp": spec.dcp or 1, "redundant_experts": spec.redundant_experts or 0}
+    fixed["two_batch_overlap"] = int(spec.two_batch_overlap)
     cp = spec.attn_cp or 1
     scored = []
     for width in (w for w in divisors(gpus // pp) if w % cp == 0):

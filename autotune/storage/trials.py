@@ -11,11 +11,12 @@ from autotune.engines import ENGINES
 from autotune.storage.record import TrialRecord
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.hardware import gpu_names
+from costmodel.plan.layout import LAYOUT_AXES
 
 LISTED_ATTR = "constraints"
 """System attribute in which Optuna before 5 kept a trial's constraints, a list without names. optuna-dashboard 0.21
 reads no other: without it, it would draw what breaks a limit as if it kept all."""
-LAYOUT_PARAMS = ("replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep", "dcp", "redundant_experts")
+LAYOUT_PARAMS = LAYOUT_AXES
 POOL_PARAMS = tuple(f"prefill_{name}" for name in ("gpus", "replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep"))
 """The prefill pool of a disaggregated plan, whose other layout parameters are those of its decode pool."""
 KNOB_PARAMS = ("concurrency", "max_num_batched_tokens", "weight_dtype", "kv_dtype", "gpus", "gpu")
@@ -34,6 +35,7 @@ def _distributions(gpus: int, engines: tuple[str, ...]) -> dict[str, BaseDistrib
     found: dict[str, BaseDistribution] = dict.fromkeys(PARAMS, degree)
     found["gpu"] = CategoricalDistribution(("cluster", *gpu_names()))
     found["engine"] = CategoricalDistribution(engines)
+    found["two_batch_overlap"] = IntDistribution(0, 1)
     found["redundant_experts"] = IntDistribution(0, 100_000)
     found["concurrency"] = IntDistribution(1, 100_000_000, log=True)
     found["max_num_batched_tokens"] = IntDistribution(16, 10_000_000, log=True)

@@ -37,6 +37,7 @@ else:
 Many = Field(min_length=1, max_length=ft.MAX_CHOICES)
 Degrees = Annotated[tuple[Annotated[ft.Whole, Field(ge=1, le=1024)], ...], Many, ft.Distinct]
 Spares = Annotated[tuple[Annotated[ft.Whole, Field(ge=0, le=100_000)], ...], Many, ft.Distinct]
+Overlaps = Annotated[tuple[ft.Truth, ...], Many, ft.Distinct]
 StepChoices = Annotated[tuple[ft.StepTokens, ...], Many, ft.Distinct]
 
 
@@ -243,6 +244,11 @@ class Search:
     dcp: Degrees = ft.entry("context-parallel degrees of decode attention, GPUs; default [1]", (1,), assumed=_listed)
     redundant_experts: Spares = ft.entry(
         "redundant expert instances per layer (EPLB), count; default [0]", (0,), assumed=_listed
+    )
+    two_batch_overlap: Overlaps = ft.entry(
+        "whether steps run as two batches, the exchange of one's tokens with experts behind the other's computation, "
+        "where the engine can: false, true or both; default [false]",
+        (False,),
     )
     weight_dtype: ft.WeightDtypes = ft.entry(
         f"storage dtypes of the weights: {', '.join(BYTES_PER_WEIGHT)}; default: the checkpoint's",

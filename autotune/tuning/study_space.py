@@ -23,6 +23,7 @@ def study_space(study: Study) -> Space:
             attn_cp=search.attn_cp,
             dcp=search.dcp,
             redundant_experts=search.redundant_experts,
+            two_batch_overlap=search.two_batch_overlap,
             version=study.engine_version,
         )
         own = on_cluster(study, cluster)

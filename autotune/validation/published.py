@@ -13,13 +13,12 @@ import numpy as np
 from autotune.engines import ENGINES, Engine
 from costmodel.arch import load_model
 from costmodel.disaggregated.kv_transfer import TransferLink
+from costmodel.disaggregated.pool_calibration import PoolCalibration
 from costmodel.disaggregated.pools import MOST_UTILISED, decode_pool, prefill_pool
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.result import COMMUNICATION
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.plan.layout import Layout
 from costmodel.serving.load import Load
-from costmodel.step.operators import StepTime
 from costmodel.step.step_work import StepWork, decode_work, mean_context
 
 PROFILE = "DeepSeek, profile-data (2025-02), github.com/deepseek-ai/profile-data"
@@ -93,15 +92,18 @@ def published_points() -> tuple[PublishedPoint, ...]:
     )
 
 
-def published_pools() -> tuple[PublishedPoint, ...]:
-    """The same deployments as the pools of a disaggregated plan, as `tune` ranks them."""
+def published_pools(calibration: PoolCalibration | None = None) -> tuple[PublishedPoint, ...]:
+    """The same deployments as the pools of a disaggregated plan, as `tune` ranks them with two-batch overlap.
+
+    `calibration` stands in for the shipped one.
+    """
     stand_in = f"{_engine().title}'s schedule and calibration"
-    alone = f"pool model of search.disaggregated: one micro-batch at a time, nothing overlapped; {stand_in}"
+    alone = f"pool model of search.disaggregated with two_batch_overlap; {stand_in}"
     full = f"{alone}; {MOST_UTILISED:.0%} utilised"
-    prefill = _prefill_pool(ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.0)
-    cached = _prefill_pool(ranks=32, spare=32, tokens=16384.0, prompt=DAY_PROMPT, hit=DAY_HITS)
-    decode = _decode_pool(ranks=128, sequences=128.0, context=4096.0)
-    day, at_speed = _pool_at_speed(ranks=144, context=DAY_CONTEXT, tokens_per_s_per_user=21.0)
+    prefill = _prefill_pool(calibration, ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.0)
+    cached = _prefill_pool(calibration, ranks=32, spare=32, tokens=16384.0, prompt=DAY_PROMPT, hit=DAY_HITS)
+    decode = _decode_pool(calibration, ranks=128, sequences=128.0, context=4096.0)
+    day, at_speed = _pool_at_speed(calibration, ranks=144, context=DAY_CONTEXT, tokens_per_s_per_user=21.0)
     return (
         PublishedPoint(
             name="prefill pool EP32, 4K prompts",
@@ -158,27 +160,37 @@ def _load(prompt: float, hit: float, tokens: float) -> Load:
     )
 
 
-def _prefill_pool(*, ranks: int, spare: int, tokens: float, prompt: float, hit: float) -> float:
+def _prefill_pool(
+    calibration: PoolCalibration | None, *, ranks: int, spare: int, tokens: float, prompt: float, hit: float
+) -> float:
     """Tokens/s per GPU, cached ones not counted."""
     load, longest = _load(prompt, hit, tokens), np.array([prompt])
     batch = _batch(ranks, spare)
-    pool = prefill_pool(batch, load, TransferLink(), longest_prompt=longest, memory_fraction=MEMORY_FRACTION)
+    pool = prefill_pool(
+        batch, load, TransferLink(), longest_prompt=longest, memory_fraction=MEMORY_FRACTION, calibration=calibration
+    )
     rate = float(pool.at(np.array([MOST_UTILISED])).columns.requests_per_s[0])
     return rate * prompt * (1.0 - hit) / ranks
 
 
-def _decode_pool(*, ranks: int, sequences: float, context: float) -> float:
+def _decode_pool(calibration: PoolCalibration | None, *, ranks: int, sequences: float, context: float) -> float:
     """Output tokens/s per GPU."""
     prompt = context - OUTPUTS / 2.0
     load, longest = _load(prompt, 0.0, 1024.0), np.array([prompt])
     batch = _batch(ranks, 0 if 256 % ranks == 0 else -256 % ranks)
-    pool = decode_pool(batch, load, TransferLink(), longest_prompt=longest, memory_fraction=MEMORY_FRACTION)
+    pool = decode_pool(
+        batch, load, TransferLink(), longest_prompt=longest, memory_fraction=MEMORY_FRACTION, calibration=calibration
+    )
     return sequences / float(pool.at(np.array([sequences * ranks])).columns.latency_s[0])
 
 
-def _pool_at_speed(*, ranks: int, context: float, tokens_per_s_per_user: float) -> tuple[float, float]:
+def _pool_at_speed(
+    calibration: PoolCalibration | None, *, ranks: int, context: float, tokens_per_s_per_user: float
+) -> tuple[float, float]:
     """As `_decode_at_speed`."""
-    return _at_speed(lambda n: _decode_pool(ranks=ranks, sequences=n, context=context), tokens_per_s_per_user)
+    return _at_speed(
+        lambda n: _decode_pool(calibration, ranks=ranks, sequences=n, context=context), tokens_per_s_per_user
+    )
 
 
 @lru_cache(maxsize=1)
@@ -198,47 +210,44 @@ def _batch(ranks: int, spare: int) -> PlanBatch:
         moe_tp=1,
         moe_ep=ranks,
         redundant_experts=spare,
+        two_batch_overlap=1,
         stage_layers=(arch.num_hidden_layers,),
     )
     cluster = Cluster(gpus=ranks, gpu=load_gpu("h800"), gpus_per_node=NODE_GPUS)
     return PlanBatch.of([PlanEntry(arch=arch, cluster=cluster, engine=_engine().traits, layout=layout)])
 
 
-def _overlapped_s(batch: PlanBatch, half: StepWork) -> float:
-    """Two halves of a step, each one's communication behind the other's computation."""
-    step: StepTime = batch.step(half)
-    groups = {name: float(np.asarray(value)[0]) for name, value in step.group_s.items()}
-    communication = sum(groups.get(name, 0.0) for name in COMMUNICATION)
-    computation = sum(groups.values()) - communication
-    return 2.0 * max(computation, communication)
+def _step_s(batch: PlanBatch, work: StepWork) -> float:
+    """Kernels and collectives of a step."""
+    return float(np.asarray(sum(batch.step(work).group_s.values()))[0])
 
 
 def _prefill(*, ranks: int, spare: int, tokens: float, prompt: float, hit: float) -> float:
     """Tokens/s per GPU of a prefill step, cached ones not counted."""
     batch = _batch(ranks, spare)
-    half = np.array([tokens / 2.0])
+    mine = np.array([tokens])
     new = np.array([prompt * (1.0 - hit)])
     cached = prompt - new
     work = StepWork(
-        prefill_tokens=half,
-        prefill_tokens_group=half * ranks,
+        prefill_tokens=mine,
+        prefill_tokens_group=mine * ranks,
         prefill_context=mean_context(new, cached),
         prompt_tokens=new + cached,
-        prefill_kv_tokens=half / new * prompt,
+        prefill_kv_tokens=mine / new * prompt,
         decode_sequences=np.zeros(1),
         decode_context=new,
-        sampled=half / new,
+        sampled=mine / new,
     )
-    return tokens / (_overlapped_s(batch, work) + float(batch.columns.engine.step_s[0]))
+    return tokens / (_step_s(batch, work) + float(batch.columns.engine.step_s[0]))
 
 
 def _decode(*, ranks: int, sequences: float, context: float) -> float:
     """Tokens/s per GPU of a decode step."""
     batch = _batch(ranks, 0 if 256 % ranks == 0 else -256 % ranks)
     engine = batch.columns.engine
-    work = decode_work(np.array([sequences / 2.0]), np.array([context]))
+    work = decode_work(np.array([sequences]), np.array([context]))
     host_s = float(engine.step_s[0] + engine.sequence_s[0] * sequences)
-    return sequences / (_overlapped_s(batch, work) + host_s)
+    return sequences / (_step_s(batch, work) + host_s)
 
 
 def _decode_at_speed(*, ranks: int, context: float, tokens_per_s_per_user: float) -> tuple[float, float]:

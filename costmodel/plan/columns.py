@@ -162,6 +162,11 @@ class LayoutColumns(Columns):
     moe_ep: Floats
     dcp: Floats
     redundant_experts: Floats
+    two_batch_overlap: Floats
+    overlap_prompt_tokens: Floats
+    """Tokens of a rank's step with prompts from which the engine makes two batches of it."""
+    overlap_decode_tokens: Floats
+    """The same of a step of decoding alone."""
     width: Floats
     stages_strided: Floats
     """1 where a stage's ranks are not neighbours (`EngineTraits.stages_strided`)."""
@@ -181,6 +186,9 @@ class LayoutColumns(Columns):
                     p.moe_ep,
                     p.dcp,
                     p.redundant_experts,
+                    p.two_batch_overlap,
+                    engine.overlap_prompt_tokens,
+                    engine.overlap_decode_tokens,
                     p.width,
                     engine.stages_strided,
                 )

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LAYOUT_AXES = ("replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep", "dcp", "redundant_experts")
+LAYOUT_AXES = (
+    "replicas", "pp", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep", "dcp", "redundant_experts",
+    "two_batch_overlap",
+)  # fmt: skip
 """Fields of a layout that are whole numbers."""
 
 
@@ -25,6 +28,8 @@ class Layout:
     attn_cp: int = 1
     dcp: int = 1
     redundant_experts: int = 0
+    two_batch_overlap: int = 0
+    """1: a step runs as two batches, the exchange of one's tokens with experts behind the other's computation."""
     stage_layers: tuple[int, ...]
     """Layers on each pipeline stage, first to last; its sum is the model's layers."""
 

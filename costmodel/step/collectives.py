@@ -116,7 +116,8 @@ class Exchange:
 
     Without attention-DP every rank holds all tokens and the partial sums are all-reduced over the stage. With
     it, the engine either gathers all tokens and scatters the sums (any `moe_tp`), or sends each token only to
-    the ranks of its experts (`moe_tp` = 1) by the kernels of its backend: whichever is faster.
+    the ranks of its experts (`moe_tp` = 1) by the kernels of its backend: whichever is faster. Two-batch overlap needs
+    the latter.
 
     Of the latter, low-latency kernels send a copy per expert, throughput kernels one per domain and forward it inside
     (DeepEP); the two tiers overlap, since a token is forwarded while others still arrive.
@@ -181,7 +182,8 @@ class Exchange:
         """
         layout = self.layout
         gathered, routed = self._gathered_s(group_tokens), self._routed_s(self._volume(group_tokens, busiest_share))
-        with_dp = np.where(layout.moe_tp > 1.0, gathered, np.minimum(gathered, routed))
+        best = np.where(layout.two_batch_overlap > 0.0, routed, np.minimum(gathered, routed))
+        with_dp = np.where(layout.moe_tp > 1.0, gathered, best)
         reduced = self.reduce.seconds(group_tokens * self.token_bytes)
         return np.where(layout.width > 1.0, np.where(layout.attn_dp > 1.0, with_dp, reduced), 0.0)
 
@@ -196,7 +198,8 @@ class Exchange:
         routed, copied = self._routed_s(volume), self._copied(volume)
         many = layout.width > 1.0
         with_dp = many & (layout.attn_dp > 1.0)
-        gathers = with_dp & ((layout.moe_tp > 1.0) | (self._gathered_s(group_tokens) <= routed))
+        slower = (self._gathered_s(group_tokens) <= routed) & (layout.two_batch_overlap == 0.0)
+        gathers = with_dp & ((layout.moe_tp > 1.0) | slower)
         routes = with_dp & ~gathers
         sent = self.dispatch_bytes / (self.dispatch_bytes + self.token_bytes)
         start = self.start_s + np.where(copied, 0.0, self.forwards_start_s)

@@ -20,6 +20,7 @@ from costmodel.arch.ffn import Dense, Experts
 from costmodel.plan.columns import ArchColumns, Floats
 from costmodel.plan.stages import HEAD_STAGE
 from costmodel.step.attention_cores import attention_kernels
+from costmodel.step.batch_overlap import exposed_frac, step_batches
 from costmodel.step.expert_routing import rank_load
 from costmodel.step.kernel_laws import Rate
 from costmodel.step.step_inputs import Machine
@@ -67,7 +68,9 @@ class Operator:
 class StepTime:
     """Seconds of one step, by group of layers (one layer) and by operator group (the whole model)."""
 
-    def __init__(self, arch: ArchColumns, *, record: bool = False) -> None:
+    def __init__(self, arch: ArchColumns, *, record: bool = False, batches: Floats | None = None) -> None:
+        self.batches = batches
+        """Batches that the pass runs as, each of which takes what is booked; None: one, in all plans."""
         self.layers = {g.name: g.layers for g in arch.groups} | {HEAD_STAGE: np.ones(1)}
         self.per_layer_s: dict[str, Floats] = {}
         self.group_s: dict[str, Floats] = {}
@@ -94,9 +97,14 @@ class StepTime:
 
     def add(self, layer: str, group: str, seconds: Floats, **about: Any) -> None:
         """Book one operator's seconds in one layer; `about`: fields of `Operator` that are not its default."""
+        seconds = self.of_all_batches(seconds)
         self._book(layer, group, seconds)
         if self.operators is not None:
             self.operators.append(Operator(**{"name": group, **about}, layer=layer, group=group, seconds=seconds))
+
+    def of_all_batches(self, of_one: Floats) -> Floats:
+        """Of the whole pass, what one of its batches takes."""
+        return of_one if self.batches is None else of_one * self.batches
 
     def _book(self, layer: str, group: str, seconds: Floats) -> None:
         self.per_layer_s[layer] = self.per_layer_s.get(layer, 0.0) + seconds
@@ -122,7 +130,8 @@ class StepTime:
         `present` marks the plans whose model has the kernel at all, where a batch mixes models.
         """
         seconds = rate.seconds(flops if issued is None else issued, hbm_bytes)
-        seconds = seconds if present is None else np.where(present, seconds, 0.0)
+        seconds = self.of_all_batches(seconds if present is None else np.where(present, seconds, 0.0))
+        flops, hbm_bytes = self.of_all_batches(flops), self.of_all_batches(hbm_bytes)
         self._book(layer, group, seconds)
         if self.operators is not None:
             self.operators.append(
@@ -144,7 +153,9 @@ def step_time(machine: Machine, work: StepWork, *, record: bool = False) -> Step
 
 def rank_time(machine: Machine, work: StepWork, *, record: bool = False) -> StepTime:
     """What a rank does of a pass for its own tokens: all but the routed experts."""
-    out = StepTime(machine.arch, record=record)
+    batches = step_batches(machine.layout, work)
+    out = StepTime(machine.arch, record=record, batches=batches)
+    work = work if batches is None else work.part(batches)
     tokens = (work.prefill_tokens + work.decoded) / machine.layout.attn_cp
     _projections(out, machine, tokens, work.sampled)
     _attention(out, machine, work)
@@ -155,6 +166,7 @@ def rank_time(machine: Machine, work: StepWork, *, record: bool = False) -> Step
 def with_experts(machine: Machine, own: StepTime, work: StepWork) -> StepTime:
     """A pass of which `own` is `rank_time`, with the routed experts of `work`'s group; `own` stays as it is."""
     out = own.copy()
+    work = work if own.batches is None else work.part(own.batches)
     for group, experts in machine.arch.experts:
         _experts(out, machine, work, group.name, experts)
     return out
@@ -208,11 +220,23 @@ def _experts(out: StepTime, machine: Machine, work: StepWork, layer: str, expert
     )
     exchange = machine.exchanges[layer]
     busiest = (work.prefill_tokens + work.decoded) * layout.attn_dp / np.maximum(group_tokens, 1e-9)
+    whole = exchange.seconds(group_tokens, busiest)
+    exposed: Floats | float = 1.0
+    if out.batches is not None:
+        computation_s = _mean_attention_s(out, machine) + out.per_layer_s[layer]
+        exposed = exposed_frac(out.of_all_batches(whole), computation_s, out.batches)
     if out.operators is None:
-        out.add(layer, "ep_exchange", exchange.seconds(group_tokens, busiest))
+        out.add(layer, "ep_exchange", whole * exposed)
         return
     for name, seconds, message_bytes in exchange.phases(group_tokens, busiest):
-        out.add(layer, "ep_exchange", seconds, name=name, message_bytes=message_bytes)
+        out.add(layer, "ep_exchange", seconds * exposed, name=name, message_bytes=message_bytes)
+
+
+def _mean_attention_s(out: StepTime, machine: Machine) -> Floats:
+    """Attention of a layer, mean over the model's."""
+    groups = machine.arch.attention
+    whole = sum((out.layers[g.name] * out.per_layer_s[g.name] for g in groups), np.zeros(1))
+    return whole / np.maximum(sum(out.layers[g.name] for g in groups), 1.0)
 
 
 def _between(out: StepTime, machine: Machine, tokens: Floats) -> None:
@@ -231,7 +255,7 @@ def _between(out: StepTime, machine: Machine, tokens: Floats) -> None:
             share = group.norm_share
             out.add(group.name, "norms", normed * share, hbm_bytes=passed * share)
     if (layout.pp > 1).any():
-        handed = stream * arch.residual_streams
+        handed = out.of_all_batches(stream * arch.residual_streams)
         out.send_s = machine.send.seconds(handed)
         out.send_bytes = handed / layout.attn_tp
         out.group_s["pp_send"] = out.send_s * (layout.pp - 1.0)

@@ -112,7 +112,7 @@ def step_pass(
     kernels, total = _slowest_stage_s(stages, step), np.asarray(sum(step.group_s.values()))
     host = engine.step_s + engine.sequence_s * work.decode_sequences
     eager = (work.prefill_tokens > 0.0) & (work.prefill_tokens + work.decoded > engine.capture_tokens)
-    floor = np.where(eager, engine.layer_launch_s, 0.0)
+    floor = step.of_all_batches(np.where(eager, engine.layer_launch_s, 0.0))
     prepared = engine.scheduling_sequence_s * work.decode_sequences
     slowest, through = np.maximum(kernels, prepared), np.maximum(total, prepared)
     if eager.any():

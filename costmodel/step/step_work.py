@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,6 +36,17 @@ class StepWork:
     def decoded(self) -> Floats:
         """Tokens of all decoding sequences of an attention rank."""
         return self.decode_sequences * self.decode_tokens
+
+    def part(self, batches: Floats) -> StepWork:
+        """One of so many equal batches of it."""
+        return replace(
+            self,
+            prefill_tokens=self.prefill_tokens / batches,
+            prefill_tokens_group=self.prefill_tokens_group / batches,
+            prefill_kv_tokens=self.prefill_kv_tokens / batches,
+            decode_sequences=self.decode_sequences / batches,
+            sampled=self.sampled / batches,
+        )
 
 
 def decode_work(sequences_per_rank: Floats, context: Floats, tokens: Floats | None = None) -> StepWork:

@@ -47,6 +47,8 @@ def test_both_pools_start_as_what_they_are(tmp_path: Path, engine: str) -> None:
         assert all('"kv_role":"kv_consumer"' in text for text in decode)
         ports = [text.partition("SIDE_CHANNEL_PORT=")[2].split()[0] for text in decode]
         assert len(set(ports)) == 2
+    staged = ["SGLANG_DISAGG_STAGING_BUFFER" in text for text in (prefill, *decode)]
+    assert staged == [engine == "sglang"] * 3  # TP8 and TP4 of a model with KV heads
     if engine == "sglang":
         assert "--disaggregation-mode prefill" in prefill
         assert "--disaggregation-bootstrap-port 8998" in prefill

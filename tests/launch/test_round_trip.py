@@ -76,6 +76,29 @@ def test_redundant_experts_of_the_others_read_back(tmp_path):
         assert read == layout
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("tokens", [512, 8192])
+def test_two_batch_overlap_reads_back(engine, tokens, tmp_path):
+    """The overlap stands in the command with an all-to-all that takes the step's tokens, and reads back."""
+    arch = load_model("deepseek-v3")
+    base = next(c for c in plans("deepseek-v3", engine, 16) if c.layout.moe_ep == c.layout.attn_dp == 16)
+    layout = replace(base.layout, two_batch_overlap=1)
+    limits = replace(LIMITS, kv_room_bytes=60e9, max_num_batched_tokens=tokens)
+    plan = launched(service(base, arch, layout=layout, exchange="routed", limits=limits))
+    assert {"--enable-dbo", "--enable-two-batch-overlap"} & set(plan.processes[0].argv)
+    assert {"deepep", "deepep_low_latency", "deepep_high_throughput"} & set(plan.processes[0].argv)
+    read, _ = read_back(plan, tmp_path, arch)
+    assert read == layout
+
+
+def test_sglang_overlaps_only_with_deepep():
+    """Experts in 16 bits are not sent by DeepEP: the export is refused by the rule's name."""
+    arch = load_model("qwen3-235b")
+    base = next(c for c in plans("qwen3-235b", "sglang", 8) if c.layout.moe_ep == c.layout.attn_dp == 8)
+    with pytest.raises(InputError, match="two_batch_overlap_exchange"):
+        launched(service(base, arch, layout=replace(base.layout, two_batch_overlap=1), exchange="routed"))
+
+
 def test_hybrid_load_balancing_is_the_same_plan(tmp_path):
     """With --data-parallel-hybrid-lb every node answers, none is headless, and the plan reads back the same."""
     arch = load_model("deepseek-v3")

@@ -198,6 +198,7 @@ def test_the_reference_plan() -> None:
         ("DP8+EP", "R16 DP8 EP8"),
         ("attn_tp=4 attn_dp=4 moe_ep=16 pp=2", "R4 PP2 TP4 DP4 EP16"),
         ("SPLIT9-7/TP4/DP4/EP16", "R4 PP2 TP4 DP4 EP16"),
+        ("PP2/TP4/DP4/EP16/TBO", "R4 PP2 TP4 DP4 EP16 TBO"),
     ],
 )
 def test_short_strings(text: str, meaning: str) -> None:
@@ -234,6 +235,9 @@ BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
     "more_ranks_than_experts": ("mixtral-8x7b", "vllm", {"attn_dp": 16, "moe_ep": 16}),
     "experts_divisible": ("mixtral-8x7b", "sglang", {"attn_dp": 3, "moe_ep": 3}),
     "redundant_experts_need_ep": ("deepseek-v3", "vllm", {"redundant_experts": 8}),
+    "two_batch_overlap_exchange": ("deepseek-v3", "sglang", {"attn_tp": 4, "moe_ep": 4, "two_batch_overlap": 1}),
+    "two_batch_overlap_class": ("mixtral-8x7b", "sglang", {"attn_dp": 2, "moe_ep": 2, "two_batch_overlap": 1}),
+    "two_batch_overlap_engine": ("deepseek-v3", "trtllm", {"attn_dp": 4, "moe_ep": 4, "two_batch_overlap": 1}),
     "moe_intermediate_divisible": ("deepseek-v3", "vllm", {"attn_dp": 3, "moe_tp": 3}),
     "expert_quant_blocks": ("deepseek-v3", "vllm", {"attn_dp": 128, "moe_tp": 128}),
     "attention_dp_class": ("mixtral-8x22b", "sglang", {"attn_dp": 2, "moe_ep": 2}),

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autotune.disaggregated.plan_results import pair_results
+from autotune.disaggregated.operating_points import pool_layouts
+from autotune.disaggregated.plan_results import disaggregated_plan, pair_results
 from autotune.disaggregated.search import search_pools
 from autotune.report.document import tune_document
 from autotune.report.vocabulary.plan_names import plan_name
@@ -70,6 +71,40 @@ def test_pruning_loses_nothing_on_16_gpus(case: Mapping[str, Any]) -> None:
     found, truth = ({p.plan for p in pair_results(study, s.pairs, home="h200_sxm")} for s in (pruned, brute))
     tied = {p.key for p in brute.pairs if sum(q.key == p.key for q in brute.pairs) > 1} | {brute.pairs[-1].key}
     assert len(found ^ truth) <= 2 * sum(p.key in tied for p in brute.pairs)
+
+
+@pytest.mark.parametrize("model", ["qwen3-235b", "qwen3.5-397b"])
+def test_pair_rules_of_vllm(model: str) -> None:
+    """Copied KV heads and recurrent states bar pairs: no plan is one, the best of the others is found, and counted."""
+    base = {"cluster": {"gpus": 16, "gpu": "h200_sxm", "gpus_per_node": 8}, "constraints": LIMITS, "engine": "vllm"}
+    study = question(
+        model,
+        workload={"isl": 2003, "osl": 251},
+        search={"max_num_batched_tokens": [8192], "disaggregated": "only"},
+        disaggregation={"pool_gpus_multiple_of": 8},
+        **base,
+    )
+    pruned, brute = search_pools(study, keep=40), search_pools(study, keep=100_000, prune=False)
+    assert [p.key for p in pruned.pairs] == pytest.approx([p.key for p in brute.pairs[:40]], rel=1e-12)
+    heads = min(int(a.kv_heads) for a in study.arch.attentions if hasattr(a, "kv_heads"))
+    states = any(not hasattr(a, "kv_heads") for a in study.arch.attentions)
+    layouts = pool_layouts(study, "vllm", [8])
+    degrees = [c.layout.attn_tp for c in layouts]
+    allowed = [(p, d) for p in degrees for d in degrees if (p == d if states else p <= max(d, heads))]
+    assert 0 < pruned.plans == len(allowed) < len(degrees) ** 2
+    for pair in brute.pairs:
+        p, d = pair.prefill.layout_at(pair.prefill_at).attn_tp, pair.decode.layout_at(pair.decode_at).attn_tp
+        assert (p, d) in allowed
+
+
+def test_a_barred_pair_is_refused_by_its_rule() -> None:
+    """The plan string of a barred pair has no score, and the rule's name and source."""
+    study = question("qwen3-235b", cluster={"gpus": 16, "gpu": "h200_sxm", "gpus_per_node": 8}, engine="vllm")
+    resolution, plan = disaggregated_plan(study, "vllm:P8:ATP8/ADP1/EP8+D8:ATP4/ADP2/EP8")
+    assert plan is None
+    assert [v.rule for v in resolution.violations] == ["nixl_kv_head_copies"]
+    assert "base_worker.py" in resolution.violations[0].message
+    assert disaggregated_plan(study, "vllm:P8:ATP4/ADP2/EP8+D8:ATP8/ADP1/EP8")[1] is not None
 
 
 def test_each_pair_of_layouts_is_kept_once_with_its_better_dtype() -> None:

@@ -15,6 +15,8 @@ from autotune.validation import errors_of, kendall_tau, published_points, slo_ta
 from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.published import published_pools
 from autotune.validation.slo import SloRuns, reliability
+from costmodel.disaggregated.pool_calibration import DECODE_FEATURES, EngineFit, pool_calibration
+from costmodel.disaggregated.pools import MOST_UTILISED
 from costmodel.errors import InputError
 from costmodel.measured.runs import prepare_runs
 from costmodel.measured.runs_csv import read_runs
@@ -200,12 +202,19 @@ def test_profiled_steps_of_deepseek() -> None:
     assert decode.ratio == pytest.approx(1.0, abs=0.25)
 
 
-def test_pools_overlap_nothing() -> None:
-    """As pools of a disaggregated plan, which overlap no micro-batches, the same deployments do less."""
-    overlapped, alone = published_points(), published_pools()
-    assert [p.published for p in overlapped] == [p.published for p in alone]
-    for whole, pool in zip(overlapped, alone, strict=True):
-        assert 0.3 * whole.predicted < pool.predicted < whole.predicted
+def test_published_pools() -> None:
+    """Pools with two-batch overlap run the published steps: to 1 % with a calibration that changes no formula."""
+    neutral = replace(
+        pool_calibration(),
+        decode_log=np.zeros(len(DECODE_FEATURES)),
+        prefill_log=0.0,
+        engines={"other": EngineFit(handover_steps=0.0, prefill_attn_dp=0.0, prefill_fp8_block=0.0)},
+    )
+    steps, pools = published_points(), published_pools(neutral)
+    assert [p.published for p in steps] == [p.published for p in pools]
+    profiled, *others = [pool.predicted / step.predicted for step, pool in zip(steps, pools, strict=True)]
+    assert profiled == pytest.approx(MOST_UTILISED, rel=0.01)  # the others are said at that utilisation, or decode
+    assert others == pytest.approx([1.0] * 3, rel=0.02)
 
 
 ERRORS = {  # of the extract as the shipped calibration has it: mean and median, TPOT and then TTFT

@@ -13,6 +13,8 @@ from typing import Any
 from autotune.engines.command_line import Arg, CommandLine, NodeHost
 from autotune.engines.options import OptionList
 from autotune.space.pool_plan import ROLES
+from costmodel.arch import Arch
+from costmodel.arch.attention import Latent
 from costmodel.errors import InputError
 
 PREFILL = ROLES[0]
@@ -48,6 +50,19 @@ def side_channel(argv: Sequence[Arg], node: int, index: int, ranks: int) -> tupl
     port = SIDE_CHANNEL_PORT + index * max(ranks, 1)
     host = NodeHost(node=node, scheme="VLLM_NIXL_SIDE_CHANNEL_HOST=")
     return ("env", host, f"VLLM_NIXL_SIDE_CHANNEL_PORT={port}", *argv)
+
+
+def pair_environment(engine: str, arch: Arch, prefill_tp: int, decode_tp: int) -> dict[str, str]:
+    """Variables of both pools' servers: how caches travel, and SGLang's buffer between unequal attention TP.
+
+    The latter is for caches of KV heads: a latent is the same on every rank.
+    """
+    if engine == "vllm":
+        return {"UCX_TLS": "all", "UCX_NET_DEVICES": "all"}
+    if engine == "trtllm":
+        return {"TRTLLM_NIXL_KVCACHE_BACKEND": "UCX", "TRTLLM_ENABLE_KVCACHE_RECEIVE_PARALLEL": "1"}
+    unequal = prefill_tp != decode_tp and not all(isinstance(a, Latent) for a in arch.attentions)
+    return {"SGLANG_DISAGG_STAGING_BUFFER": "1"} if engine == "sglang" and unequal else {}
 
 
 def pool_config(options: OptionList, role: str, content: dict[str, Any], longest_prompt: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost
 from autotune.engines.options import OptionList
 from autotune.engines.service import BenchLoad
 from autotune.launch.plan import LaunchPlan, NodeProcess, Replica
-from autotune.launch.pools.connect import FRONT_PORT, front_argv, pool_argv, pool_config, side_channel
+from autotune.launch.pools.connect import FRONT_PORT, front_argv, pair_environment, pool_argv, pool_config, side_channel
 from autotune.launch.replicas import launch_plan
 from autotune.launch.service import LaunchOptions, check_model, make_service
 from autotune.space import format_plan
@@ -109,14 +109,16 @@ def _check_nodes(pools: Pools, clusters: Mapping[str, Cluster]) -> None:
 def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan], options: OptionList) -> LaunchPlan:
     first, second = (sides[role] for role in ROLES)
     shares = first.service.cluster.gpus % first.gpus_per_node != 0
+    env = pair_environment(plan.engine, study.arch, *(sides[role].service.layout.attn_tp for role in ROLES))
     moves = {
-        "prefill": _Move(role="prefill", nodes=0, gpus=0, ports=0, replicas=0),
+        "prefill": _Move(role="prefill", nodes=0, gpus=0, ports=0, replicas=0, env=env),
         "decode": _Move(
             role="decode",
             nodes=0 if shares else len(first.nodes),
             gpus=first.service.cluster.gpus if shares else 0,
             ports=PORTS_APART if shares else 0,
             replicas=len(first.replicas),
+            env=env,
         ),
     }
     replicas = tuple(_moved(r, moves[role], sides[role]) for role in ROLES for r in sides[role].replicas)
@@ -171,6 +173,8 @@ class _Move:
     gpus: int
     ports: int
     replicas: int
+    env: Mapping[str, str]
+    """What both pools' servers need beside their own."""
 
 
 def _moved(replica: Replica, move: _Move, plan: LaunchPlan) -> Replica:
@@ -188,16 +192,13 @@ def _moved(replica: Replica, move: _Move, plan: LaunchPlan) -> Replica:
         if p.http_port is not None and move.ports:
             argv = [str(port) if a == str(p.http_port) else a for a in argv]
         gpus = tuple(g + move.gpus for g in p.gpus)
-        env = dict(p.env)
+        env = {**p.env, **move.env}
         if move.gpus or "CUDA_VISIBLE_DEVICES" in env or len(gpus) < plan.gpus_per_node:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
         index = sum(other.nodes[0] == replica.nodes[0] for other in plan.replicas[: replica.index])
         if plan.service.engine == "vllm":
             channel = index + (len(plan.replicas) if move.ports else 0)
             argv = list(side_channel(argv, p.node + move.nodes, channel, plan.service.layout.attn_dp))
-            env |= {"UCX_TLS": "all", "UCX_NET_DEVICES": "all"}
-        if plan.service.engine == "trtllm":
-            env |= {"TRTLLM_NIXL_KVCACHE_BACKEND": "UCX", "TRTLLM_ENABLE_KVCACHE_RECEIVE_PARALLEL": "1"}
         processes.append(
             replace(
                 p,

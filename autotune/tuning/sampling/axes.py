@@ -39,6 +39,7 @@ def _decisions(candidate: Candidate) -> dict[str, Any]:
         "moe_ep": layout.moe_ep,
         "dcp": layout.dcp,
         "redundant_experts": layout.redundant_experts,
+        "two_batch_overlap": layout.two_batch_overlap,
         "last_stage_fewer": split_layers(candidate.engine, sum(stages), layout.pp)[-1] - stages[-1],
     }
 

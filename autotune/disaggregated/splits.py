@@ -1,0 +1,55 @@
+"""Splits of a cluster's GPUs into two pools, and how many plans they hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+
+from autotune.disaggregated.allowed_pairs import allowed_pairs
+from autotune.disaggregated.operating_points import pool_layouts
+from autotune.engines import engines_of
+from autotune.study import Study
+from costmodel.hardware import Cluster
+
+
+def pool_splits(study: Study) -> Iterator[tuple[Cluster, Cluster, list[tuple[int, int]]]]:
+    """GPUs of the prefill pool, of the decode pool, and how many of them each takes.
+
+    Of one type: every split that uses all of them. Of two types: all of the one and all of the other.
+    """
+    clusters, step = (study.cluster, *study.axes.other_gpus), study.axes.pool_gpus_multiple_of
+    for first, second in product(clusters, repeat=2):
+        if first is not second:
+            yield first, second, [(first.gpus, second.gpus)]
+            continue
+        cuts = range(step, first.gpus, step)
+        yield first, second, [(n, first.gpus - n) for n in cuts if (first.gpus - n) % step == 0]
+
+
+def pool_sizes(study: Study, cluster: Cluster) -> list[int]:
+    """Pool sizes that splits ask of a type of GPUs."""
+    found = {
+        n
+        for a, b, splits in pool_splits(study)
+        for split in splits
+        for c, n in zip((a, b), split, strict=True)
+        if c is cluster
+    }
+    return sorted(found)
+
+
+def count_plans(study: Study) -> int:
+    """Pairs of layouts over all splits and engines that the engine's rules allow; storage dtypes are knobs."""
+    total = 0
+    for engine in engines_of(study.engine):
+        degrees = {
+            c.gpu.name: {
+                n: Counter(p.layout.attn_tp for p in pool_layouts(study, engine, [n])) for n in pool_sizes(study, c)
+            }
+            for c in (study.cluster, *study.axes.other_gpus)
+        }
+        for first, second, splits in pool_splits(study):
+            sides = ((degrees[first.gpu.name][p], degrees[second.gpu.name][d]) for p, d in splits)
+            total += sum(allowed_pairs(study.arch, engine, *pair) for pair in sides)
+    return total
