@@ -2,7 +2,7 @@
 
 For a replica of one cell these are the events of `Replica`, to the last digit but rounding. Attention-DP ranks are
 taken to be balanced, as a router that looks at outstanding requests keeps them: the busiest has the mean number of
-sequences, rounded up. Pipelines are left to `Replica`. Some thirty times as quick as it; tests hold the two against
+sequences, rounded up. Pipelines are left to `Replica`. Twenty times as quick, about; tests hold the two against
 each other.
 """
 
