@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/deepseek-v3-128xh200.toml
 
-.PHONY: help tune test cases lint docs pages bench torture fuzz properties engines lock clean
+.PHONY: help tune test cases lint docs pages bench torture fuzz properties engines engines-best engines-diff lock clean
 help:
 	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
@@ -17,6 +17,8 @@ help:
 	@echo "make properties  statements that are true of every study, against 5,000 random ones; hours"
 	@echo "make fuzz    every reader under atheris (coverage-guided), four minutes"
 	@echo "make engines  what is exported, read by vLLM's and SGLang's own code in .engines (2 GB)"
+	@echo "make engines-best  the best plans of 48 studies, held against the same code"
+	@echo "make engines-diff  options and defaults of the engines in .engines that differ from our lists (NEWER=vllm==VERSION)"
 	@echo "make lock    pin the dependencies anew"
 	@echo "make clean   remove .venv and caches"
 
@@ -62,6 +64,16 @@ ENGINES := .engines
 ENGINES_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
 engines: $(VENV)/.dev $(ENGINES)/.ready
 	@$(BIN)/python -m tools.engines
+
+engines-best: $(VENV)/.dev $(ENGINES)/.ready
+	@$(BIN)/python -m tools.engines.best
+
+# NEWER=vllm==0.34.0 sets that wheel up beside the ones in .engines; without it those are compared
+engines-diff: $(VENV)/.dev $(ENGINES)/.ready
+	@rm -rf $(ENGINES)/newer
+	@test -z "$(NEWER)" || $(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --target $(ENGINES)/newer $(NEWER)
+	@find $(ENGINES)/newer -path '*/vllm/*' -name '*.so' -delete 2>/dev/null || true
+	@$(BIN)/python -m tools.engines.diff $(firstword $(subst ==, ,$(NEWER)))
 
 $(ENGINES)/.ready: tools/engines/requirements.txt
 	@$(PYTHON) -m venv $(ENGINES)

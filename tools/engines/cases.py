@@ -10,6 +10,7 @@ from typing import Any
 import costmodel.arch
 from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost, NodeRank, Variable
 from autotune.launch.export import make_export
+from autotune.launch.plan import LaunchPlan
 from autotune.launch.service import LaunchOptions
 from autotune.space import format_plan
 from autotune.study import study_from_document
@@ -76,14 +77,19 @@ def exported(engine: str, model: str, version: str) -> Iterator[Case]:
         except InputError:
             continue  # `kv_fits_longest`, `whole_nodes` and their like: said to the user, nothing is exported
         made += 1
-        head = plan.replicas[0].head
-        yield Case(
-            id=f"{model} {plan.service.plan}",
-            config=MODELS[model],
-            argv=tuple(_text(a) for a in head.argv[plan.program_words :]),
-            env={k: v for k, v in head.env.items() if k != "CUDA_VISIBLE_DEVICES"},
-            gpus=plan.service.layout.gpus // plan.service.layout.replicas,
-        )
+        yield case_of(f"{model} {plan.service.plan}", model, plan)
+
+
+def case_of(name: str, model: str, plan: LaunchPlan) -> Case:
+    """The command of the head of an exported plan."""
+    head = plan.replicas[0].head
+    return Case(
+        id=name,
+        config=MODELS[model],
+        argv=tuple(_text(a) for a in head.argv[plan.program_words :]),
+        env={k: v for k, v in head.env.items() if k != "CUDA_VISIBLE_DEVICES"},
+        gpus=plan.service.layout.gpus // plan.service.layout.replicas,
+    )
 
 
 def _text(arg: Arg) -> str:
