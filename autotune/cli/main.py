@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "validate",
     "calibrate": "calibrate",
     "evaluate": "evaluate",
+    "explain": "explain",
     "simulate": "simulate",
     "plan-day": "plan_day:plan_day",
     "traffic": "traffic",
