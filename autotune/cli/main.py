@@ -35,6 +35,7 @@ COMMANDS = {
     "import": "import_plan:import_plan",
     "verify": "verify",
     "study": "study",
+    "sample": "sample",
 }
 
 

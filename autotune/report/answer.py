@@ -77,7 +77,7 @@ def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:
         alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
         if alike > 0:
             notes.append(f"≈: {count(alike, 'plan')} cannot be told apart from the first.")
-        notes += refused_lines(result, [plan for rank, plan, _ in shown if rank is not None])
+        notes += refused_lines(result, [(rank, plan) for rank, plan, _ in shown if rank is not None])
     if result.baseline is not None:
         notes.append(f"now: {_in_production(result)}.")
     notes.append(f"{verdict.lines[-1]} Assumed: {_assumed(result)}; -v: all.")
@@ -138,11 +138,11 @@ def _export(result: TuneResult, plan: PlanResult) -> list[Line]:
     ]
 
 
-def refused_lines(result: TuneResult, shown: Sequence[PlanResult]) -> list[str]:
-    """Plans for which no launch files can be written, by the rule that says so, with the first's reason."""
+def refused_lines(result: TuneResult, shown: Sequence[tuple[int, PlanResult]]) -> list[str]:
+    """The ranks of plans that no launch files can be written for, by the rule that says so, with the first's reason."""
     found: dict[str, tuple[str, list[str]]] = {}
-    for plan in shown:
+    for rank, plan in shown:
         why = export_refusal(result.study, plan)
         if why:
-            found.setdefault(why.partition(":")[0], (why, []))[1].append(subject_name(result, plan))
-    return [f"Export refuses {', '.join(names)}: {why}." for why, names in found.values()]
+            found.setdefault(why.partition(":")[0], (why, []))[1].append(f"{rank:,}")
+    return [f"Export refuses # {', '.join(ranks)}: {why}." for why, ranks in found.values()]

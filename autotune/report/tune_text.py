@@ -67,7 +67,7 @@ def _plans(result: TuneResult, top: int) -> Block:
         nearest = nearest_table(result, result.infeasible[: top or None])
         return Block(title="Plans that break a limit, nearest first", table=nearest, lines=lines)
     table = _rank_first(ranked_table(result, ranked_plans(result, top or None)))
-    refused = refused_lines(result, result.ranked[: top or MANY])
+    refused = refused_lines(result, tuple(enumerate(result.ranked[: top or MANY], start=1)))
     return Block(title="Plans that keep every limit, best first", table=table, lines=(_sure(result), *refused, *lines))
 
 
