@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, VARIABLES, given_variables
 
 if TYPE_CHECKING:
-    from autotune.engines.service import Service
-    from autotune.study import Study
+    from collections.abc import Mapping
 
-"""Longer than this, `--from` is no file name on any system."""
+    from autotune.engines.service import Service
+    from autotune.files import OutFile
+    from autotune.launch.plan import LaunchPlan
+    from autotune.launch.service import LaunchOptions
+    from autotune.launch.targets.registry import Target
+    from autotune.study import Study
+    from autotune.tuning import PlanResult
+MOST_REFUSED = 50
+"""Plans that a target refuses before no more are tried."""
 
 
 @click.command()
@@ -22,6 +29,11 @@ if TYPE_CHECKING:
 @click.option(
     "--plan",
     help="Plan as `autotune tune` prints it, its rank, `baseline`, or `best` (the default) of the target's engine.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(1, 50),
+    help="The best plans instead of one, each in a folder of its own: top1, top2, …",
 )
 @click.option(
     "--target",
@@ -54,6 +66,7 @@ def export(
     study: str,
     overrides: tuple[str, ...],
     plan: str | None,
+    top: int | None,
     target: str,
     out: str,
     engine_version: str | None,
@@ -77,40 +90,96 @@ def export(
     \b
     autotune export studies/deepseek-v3-128xh200.toml --target vllm --out out/launch
     autotune export studies/qwen3-235b-64xh100.toml --target sglang --set engine=any --from baseline --out out/sg
+    autotune export studies/deepseek-v3-128xh200.toml --top 5 --target vllm --out out/top
     autotune export studies/deepseek-v3-128xh200.toml --target k8s --model /models/deepseek-v3 --out out/k8s
     """
     from autotune.cli.output import show
     from autotune.files import OutFile
-    from autotune.launch.export import choose_plan, make_export
+    from autotune.launch.export import choose_plan
     from autotune.launch.files import write_export
-    from autotune.launch.pools.files import pool_files
-    from autotune.launch.pools.make import make_pool_launch
     from autotune.launch.service import LaunchOptions
-    from autotune.launch.targets.registry import find_target, target_files
-    from autotune.report.launch import export_document, export_report
+    from autotune.launch.targets.registry import find_target
+    from autotune.report.launch import export_document, export_report, exports_report
     from autotune.study.portable import portable_study
     from autotune.traffic.load import load_study
     from costmodel.errors import InputError
 
     loaded, chosen = load_study(Path(study), overrides), find_target(target)
+    asked = LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image)
+    own = {name: OutFile(text=text) for name, text in portable_study(Path(study), overrides).items()}
+    if top is not None:
+        if plan is not None or current is not None:
+            raise InputError.single("--top", "must not be given with --plan or --from")
+        document = _export_top(loaded, chosen, asked, own, Path(out), top)
+        show(document, exports_report, as_json=as_json, as_table=as_table)
+        sys.exit(0 if document["plans"] else EXIT_INFEASIBLE)
     result, said = choose_plan(loaded, chosen, plan)
     if result is None:
         click.echo("error: no plan of the target's engine keeps every limit; name one with --plan", err=True)
         sys.exit(EXIT_INFEASIBLE)
     now = None if current is None else _current(loaded, current, variables)
-    asked = LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image)
-    if result.pools is not None:
-        if now is not None:
-            raise InputError.single("--from", "must not be given with a disaggregated plan")
-        both = make_pool_launch(loaded, result, asked=asked, assumptions=said, usual_version=chosen.version)
-        launch, files = both.joined, pool_files(both, result.pools, chosen)
-    else:
-        launch = make_export(loaded, result, asked=asked, assumptions=said, usual_version=chosen.version)
-        files = target_files(chosen, launch, current=now)
-    files |= {name: OutFile(text=text) for name, text in portable_study(Path(study), overrides).items()}
+    launch, files = _launch_files(loaded, result, chosen, asked, said, now)
+    files |= own
     write_export(Path(out), files)
     document = export_document(launch, target=target, folder=out, files=sorted(files))
     show(document, export_report, as_json=as_json, as_table=as_table)
+
+
+def _launch_files(  # one parameter for each thing that decides what is written
+    study: Study,
+    result: PlanResult,
+    target: Target,
+    asked: LaunchOptions,
+    said: tuple[str, ...],
+    now: Service | None = None,
+) -> tuple[LaunchPlan, dict[str, OutFile]]:
+    """The processes of a plan, and the files that start them."""
+    from autotune.launch.export import make_export
+    from autotune.launch.pools.files import pool_files
+    from autotune.launch.pools.make import make_pool_launch
+    from autotune.launch.targets.registry import target_files
+    from costmodel.errors import InputError
+
+    if result.pools is not None:
+        if now is not None:
+            raise InputError.single("--from", "must not be given with a disaggregated plan")
+        both = make_pool_launch(study, result, asked=asked, assumptions=said, usual_version=target.version)
+        return both.joined, pool_files(both, result.pools, target)
+    launch = make_export(study, result, asked=asked, assumptions=said, usual_version=target.version)
+    return launch, target_files(target, launch, current=now)
+
+
+def _export_top(
+    study: Study, target: Target, asked: LaunchOptions, own: Mapping[str, OutFile], out: Path, top: int
+) -> dict[str, Any]:
+    """Write the best plans that the target takes, a folder each; those that it refuses are named with the rule.
+
+    Nothing is written where a folder of an earlier, longer list would stay beside the new ones.
+    """
+    from autotune.launch.export import best_plans
+    from autotune.launch.files import check_tops, write_export
+    from autotune.report.launch import export_document
+    from costmodel.errors import InputError
+
+    made: list[tuple[int, LaunchPlan, dict[str, OutFile]]] = []
+    refused = []
+    for rank, plan in enumerate(best_plans(study, target), start=1):
+        try:
+            said = (f"plan: rank {rank} of those of {plan.engine} that keep every limit",)
+            launch, files = _launch_files(study, plan, target, asked, said)
+            made.append((rank, launch, files | dict(own)))
+        except InputError as error:
+            refused.append({"rank": rank, "plan": plan.plan, "why": "; ".join(p.message for p in error.problems)})
+        if len(made) == top or len(refused) > MOST_REFUSED:
+            break
+    check_tops(out, [rank for rank, _, _ in made])
+    documents = []
+    for rank, launch, files in made:
+        folder = out / f"top{rank}"
+        write_export(folder, files)
+        document = export_document(launch, target=target.name, folder=str(folder), files=sorted(files))
+        documents.append({"rank": rank, **document})
+    return {"study": study.name, "target": target.name, "out": str(out), "plans": documents, "refused": refused}
 
 
 def _current(study: Study, text: str, variables: tuple[str, ...]) -> Service:

@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "validate",
     "calibrate": "calibrate",
     "evaluate": "evaluate",
+    "explain": "explain",
     "simulate": "simulate",
     "plan-day": "plan_day:plan_day",
     "traffic": "traffic",
@@ -34,6 +35,7 @@ COMMANDS = {
     "import": "import_plan:import_plan",
     "verify": "verify",
     "study": "study",
+    "sample": "sample",
 }
 
 

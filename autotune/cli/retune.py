@@ -135,8 +135,7 @@ def run(
         _busy(error)
     if metrics is not None:
         write_metrics(Path(metrics), outcome, duration_s=time.perf_counter() - started)
-    # a window that is read again has a document only for who asks for it: cron mails what is printed
-    _show(outcome, as_json=as_json or (quiet and not outcome.already_decided))
+    _show(outcome, as_json=as_json, one_line=quiet)  # cron mails what is printed: a document is for who asks for it
     decision = outcome.entry["decision"]
     if decision == "refuse":
         sys.exit(EXIT_REFUSED)
@@ -193,16 +192,16 @@ def history(state: str, last: int, as_json: bool, as_table: bool) -> None:
         print_table(stdout_console(), table)
 
 
-def _show(outcome: Outcome, *, as_json: bool) -> None:
+def _show(outcome: Outcome, *, as_json: bool, one_line: bool = False) -> None:
     from autotune.report.files import to_json
-    from autotune.report.retuning import retune_document, retune_lines
+    from autotune.report.retuning import retune_document, retune_line, retune_lines
     from autotune.report.terminal import print_line, stdout_console
 
     document = retune_document(outcome)
     if as_json:
         click.echo(to_json(document), nl=False)
         return
-    for line in retune_lines(document):
+    for line in [retune_line(document)] if one_line else retune_lines(document):
         print_line(stdout_console(), line)
 
 

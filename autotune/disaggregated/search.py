@@ -31,7 +31,7 @@ order of their bounds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -112,7 +112,9 @@ class PoolSearchResult:
     all_points: int
 
 
-def search_pools(study: Study, *, keep: int = KEPT, prune: bool = True) -> PoolSearchResult:
+def search_pools(
+    study: Study, *, keep: int = KEPT, prune: bool = True, progress: Callable[[int, int], None] | None = None
+) -> PoolSearchResult:
     """The `keep` best disaggregated plans of a study, or the nearest where none keeps every limit.
 
     Exact up to ties: what is left out is dominated (see the head of this file).
@@ -121,14 +123,20 @@ def search_pools(study: Study, *, keep: int = KEPT, prune: bool = True) -> PoolS
         study: the question.
         keep: plans to find.
         prune: False joins every point with every other, for tests.
+        progress: called with (splits of the GPUs looked at, splits in all), from none anew for each engine and dtype.
     """
-    found = _search(study, keep, prune=prune, feasible=True)
-    return found if found.pairs else _search(study, keep, prune=prune, feasible=False)
+    found = _search(study, keep, prune=prune, feasible=True, progress=progress)
+    return found if found.pairs else _search(study, keep, prune=prune, feasible=False, progress=progress)
 
 
-def _search(study: Study, keep: int, *, prune: bool, feasible: bool) -> PoolSearchResult:
+def _search(
+    study: Study, keep: int, *, prune: bool, feasible: bool, progress: Callable[[int, int], None] | None
+) -> PoolSearchResult:
     best: dict[tuple[object, ...], Pair] = {}
     joined = skipped = everything = 0
+    # what only few layouts dominate goes first, so that the bounds are good before the rest is looked at
+    banded = prune and study.workload.concurrency is None
+    rounds = (min(FIRST_LAYOUTS, keep), keep) if banded else (keep,)
     for prefill, decode, splits in _sides(study):
         first = RoleCandidates(study, prefill, decode.rows.cluster, feasible=feasible)
         second = RoleCandidates(study, decode, prefill.rows.cluster, feasible=feasible)
@@ -136,7 +144,9 @@ def _search(study: Study, keep: int, *, prune: bool, feasible: bool) -> PoolSear
         # the most promising goes first, so that the bounds are good before the rest is looked at
         rounds = (True, False) if prune else (False,)
         ordered = _best_first(first, second, splits) if prune else splits
-        for opening, (p_gpus, d_gpus) in product(rounds, ordered):
+        for done, (opening, (p_gpus, d_gpus)) in enumerate(product(rounds, ordered)):
+            if progress is not None:
+                progress(done, len(rounds) * len(ordered))
             least = sorted((p.key for p in best.values()), reverse=True)[keep - 1] if len(best) >= keep else -np.inf
             p_index = first.undominated(p_gpus, d_gpus, keep, least, prune=prune, opening=opening)
             d_index = second.undominated(d_gpus, p_gpus, keep, least, prune=prune, opening=opening)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autotune.disaggregated.plan_results import pair_results
@@ -33,7 +33,11 @@ class PoolSearch:
 
 
 def disaggregated_plans(
-    study: Study, stored: Sequence[TrialRecord], store: Store | None, recorder: Recorder
+    study: Study,
+    stored: Sequence[TrialRecord],
+    store: Store | None,
+    recorder: Recorder,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, PlanResult], PoolSearch | None]:
     """The best disaggregated plans by key, and what was looked at; nothing where the study opens none.
 
@@ -60,7 +64,7 @@ def disaggregated_plans(
     counted = joined = 0
     for cluster in cluster_choices(study):
         own = on_cluster(study, cluster)
-        found = search_pools(own)
+        found = search_pools(own, progress=progress)
         counted, joined = counted + found.plans, joined + found.joined
         plans.update((p.key, p) for p in pair_results(own, found.pairs, home=study.cluster.gpu.name))
     if store is not None:

@@ -260,7 +260,7 @@ class Vllm(Engine):
         version: str | None,  # noqa: ARG002  # the same in every known one
         budget: int,
     ) -> ExchangeKernels:
-        """Low-latency kernels with room for every token of a step; where dual batches ask for it, the throughput ones."""
+        """Low-latency kernels with room for every token of a step; throughput ones where dual batches need them."""
         overlap = bool(layout.two_batch_overlap)
         found = kernels_of(arch, layout, tokens=budget, pads=True, throughput=overlap)
         return replace(found, throughput=True) if overlap else found

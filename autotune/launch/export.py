@@ -27,12 +27,7 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
     Raises:
         InputError: the study is about another engine, or the string has no meaning, or breaks a rule of the engine.
     """
-    if target.engine is not None and target.engine not in engines_of(study.engine):
-        raise InputError.single(
-            "--target",
-            f"is {target.engine}, the study is about {study.engine}; change it with --set engine={target.engine}",
-        )
-    own = study if target.engine is None else replace(study, engine=target.engine)
+    own = _of_target(study, target)
     if text in (None, BEST):
         ranked = tune(own).ranked
         if not ranked:
@@ -49,6 +44,25 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
         worst = plan.violations[0]
         assumptions.append(f"--plan breaks {worst.code}: {worst.value:.4g} {worst.unit}, limit {worst.limit:.4g}")
     return plan, tuple(assumptions)
+
+
+def best_plans(study: Study, target: Target) -> tuple[PlanResult, ...]:
+    """Every plan of the target's engine that keeps every limit, best first.
+
+    Raises:
+        InputError: the study is about another engine.
+    """
+    return tune(_of_target(study, target)).ranked
+
+
+def _of_target(study: Study, target: Target) -> Study:
+    """The study about the target's engine alone."""
+    if target.engine is not None and target.engine not in engines_of(study.engine):
+        raise InputError.single(
+            "--target",
+            f"is {target.engine}, the study is about {study.engine}; change it with --set engine={target.engine}",
+        )
+    return study if target.engine is None else replace(study, engine=target.engine)
 
 
 def _scored(study: Study, text: str, path: str, engine: str | None = None) -> tuple[PlanResult, tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autotune import files
@@ -31,6 +31,23 @@ def write_export(folder: Path, content: Mapping[str, OutFile]) -> None:
     target = Path(os.path.abspath(folder))
     _check_replaceable(target)
     files.write_folder(target, content)
+
+
+def check_tops(folder: Path, ranks: Sequence[int]) -> None:
+    """Refuse a folder of plans in which one that is not of these ranks would stay.
+
+    Raises:
+        InputError: it holds something else than exports named `top1`, `top2`, ..., or one of another rank.
+    """
+    names = {f"top{rank}" for rank in ranks}
+    try:
+        left = [p.name for p in sorted(folder.iterdir()) if p.name not in names] if folder.exists() else []
+    except OSError as error:
+        raise InputError.single(str(folder), f"cannot be read: {error.strerror}") from error
+    if left:
+        raise InputError.single(
+            str(folder), f"must be new, empty or hold only {', '.join(sorted(names))}: it holds {left[0]}"
+        )
 
 
 def _check_replaceable(target: Path) -> None:

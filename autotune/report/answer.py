@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from autotune.engines import ENGINES
+from collections.abc import Sequence
+
+from autotune.engines import ENGINES, engine_title
+from autotune.launch.refusal import export_refusal
 from autotune.report.answer_table import answer_table, key_words
 from autotune.report.document import assumptions
-from autotune.report.study_words import command, study_headline
+from autotune.report.study_words import command
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.tune_tables import nearest_table, ranked_plans
 from autotune.report.verdict import Verdict, tune_verdict
@@ -18,13 +21,15 @@ from autotune.tuning.remedy import find_remedy
 MATTER = (
     ("calibration: ", ""),
     ("approximated: ", ""),
-    ("workload.prefix_cache_hit_frac not given", "no prompt is cached"),
+    ("workload.prefix_cache_hit_frac not given", "no prompt cached"),
     ("workload.expert_skew not given", "balanced routing"),
-    ("workload.longest_prompt not given", "no prompt longer than the longest isl"),
+    ("workload.longest_prompt not given", "no prompt above the longest isl"),
     ("engine_options.gpu_memory_utilization not given", "the engine fills 90 % of memory"),
 )
 """How assumptions that move an answer begin, and what they are in a few words; those without words are said elsewhere.
 """
+MOST_TRIED = 15
+"""Plans among which the first that export takes is looked for."""
 
 
 def answer_report(result: TuneResult, *, top: int) -> Report:
@@ -33,7 +38,7 @@ def answer_report(result: TuneResult, *, top: int) -> Report:
     verdict = tune_verdict(result, "" if subject is None else subject_name(result, subject))
     blocks = [_plans(result, top, verdict), next_block(result)]
     return Report(
-        headline=study_headline(result.study, _question(result.study)),
+        headline=_question(result.study),
         reason=verdict.headline,
         tone=verdict.kind,
         lines=(verdict.reach, *verdict.lines[:-1]),  # the last line counts plans, as the block below does
@@ -48,14 +53,16 @@ def subject_name(result: TuneResult, plan: PlanResult) -> str:
 
 
 def _question(study: Study) -> str:
-    work = study.workload
+    """What is asked, on one line of 80 columns: the commands below name the study."""
+    work, cluster = study.workload, study.cluster
     prompts, outputs = (f"{x.min:,}" if x.min == x.max else f"{x.min:,} to {x.max:,}" for x in (work.isl, work.osl))
-    load = "as much as the limits allow"
+    load = "up to the limits"
     if work.request_rate_per_s is not None:
         load = f"{work.request_rate_per_s:g} requests/s"
     elif work.concurrency is not None:
         load = f"{work.concurrency:,} in flight"
-    return f"{prompts} + {outputs} tokens, {load}"
+    model, gpus = study.arch.name.rpartition("/")[2], f"{cluster.gpus} x {cluster.gpu.name}"
+    return f"{model} on {gpus}, {engine_title(study.engine)}; {prompts} + {outputs} tokens, {load}"
 
 
 def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:
@@ -66,26 +73,25 @@ def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:
     else:
         shown = ranked_plans(result, top or None)
         table = answer_table(result, shown)
-        title = f"The best of {count(len(result.ranked), 'plan')} that keep every limit, {key_words(result.study)}"
+        title = f"Best first, {key_words(result.study)}"
         alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
         if alike > 0:
             notes.append(f"≈: {count(alike, 'plan')} cannot be told apart from the first.")
+        notes += refused_lines(result, [(rank, plan) for rank, plan, _ in shown if rank is not None])
     if result.baseline is not None:
         notes.append(f"now: {_in_production(result)}.")
-    notes.append(f"{verdict.lines[-1]} Assumed: {_assumed(result)}; all with -v.")
+    notes.append(f"{verdict.lines[-1]} Assumed: {_assumed(result)}; -v: all.")
     return Block(title=title, table=table, lines=(" ".join(notes[:-1]), notes[-1]) if notes[1:] else tuple(notes))
 
 
 def _in_production(result: TuneResult) -> str:
-    """`EP16/PP2/TP4/DP4, read as vllm:R4 PP2 TP4 DP4 EP16`, or what it breaks."""
+    """What the study calls the plan in production, whose row says how that was read, or what it breaks."""
     baseline = result.baseline
     if baseline is None:
         return ""
     if baseline.result is None:
         return f"{baseline.text} breaks {baseline.resolution.violations[0].rule}"
-    read = plan_name(baseline.result, dense=not result.study.arch.is_moe, several_engines=True)
-    same = read.partition(":")[2] == baseline.text
-    return read if same else f"{baseline.text}, read as {read}"
+    return baseline.text
 
 
 def _assumed(result: TuneResult) -> str:
@@ -107,18 +113,36 @@ def next_block(result: TuneResult) -> Block | None:
         if not settings and found.fewest_gpus is not None:
             settings = (f"cluster.gpus={found.fewest_gpus}",)
         lines = (command(study, "tune", settings=settings),) if settings else ()
-        return Block(title="Next", lines=lines) if lines else None
+        return Block(title="Next", lines=lines, tight=True) if lines else None
     best, baseline = result.ranked[0], result.baseline
-    name = subject_name(result, best)
-    steps = []
     if baseline is not None and baseline.result is not None and baseline.result.plan != best.plan:
-        steps.append(command(study, "compare"))
-    if best.pools is None:
-        engine = () if study.engine == best.engine else (f"engine={best.engine}",)
-        plan = name.partition(":")[2] or name
-        steps.append(command(study, "evaluate", "--plan", name))
-        export = ("--plan", plan, "--target", best.engine, "--out", "launch")
-        steps.append(command(study, "export", *export, settings=engine))
-        measured = f"launch/{ENGINES[best.engine].bench_result}"
-        steps.append(Line(text=f"autotune verify {measured}    # after launch/bench.sh", whole=True))
-    return Block(title="Next", lines=tuple(steps)) if steps else None
+        steps = [command(study, "compare")]
+    else:
+        steps = [command(study, "evaluate", "--plan", subject_name(result, best))]
+    taken = next((plan for plan in result.ranked[:MOST_TRIED] if not export_refusal(study, plan)), None)
+    if taken is not None:
+        steps += _export(result, taken)
+    return Block(title="Next", lines=tuple(steps), tight=True)
+
+
+def _export(result: TuneResult, plan: PlanResult) -> list[Line]:
+    """The commands that write the launch files of a plan, and that hold a benchmark of it against the prediction."""
+    study = result.study
+    engine = () if study.engine == plan.engine else (f"engine={plan.engine}",)
+    first = plan is next(p for p in result.ranked if p.engine == plan.engine)
+    named = () if first else ("--plan", subject_name(result, plan).removeprefix(f"{plan.engine}:"))
+    measured = f"launch/{ENGINES[plan.engine].bench_result}"
+    return [
+        command(study, "export", *named, "--target", plan.engine, "--out", "launch", settings=engine),
+        Line(text=f"autotune verify {measured}    # after launch/bench.sh", whole=True),
+    ]
+
+
+def refused_lines(result: TuneResult, shown: Sequence[tuple[int, PlanResult]]) -> list[str]:
+    """The ranks of plans that no launch files can be written for, by the rule that says so, with the first's reason."""
+    found: dict[str, tuple[str, list[str]]] = {}
+    for rank, plan in shown:
+        why = export_refusal(result.study, plan)
+        if why:
+            found.setdefault(why.partition(":")[0], (why, []))[1].append(f"{rank:,}")
+    return [f"Export refuses # {', '.join(ranks)}: {why}." for why, ranks in found.values()]

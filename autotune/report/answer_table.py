@@ -96,10 +96,10 @@ def key_words(study: Study) -> str:
     if study.workload.request_rate_per_s is not None and metric.better == "maximize":
         return "by keeps limits, as all serve the same load, then by request s"
     if metric.name == COST.name:
-        return f"by expected, {metric.heading} / keeps limits"
+        return f"by expected ({metric.heading} / keeps limits)"
     if metric.better == "minimize":
         return f"by {metric.heading}"
-    return f"by expected, {metric.heading} x keeps limits"
+    return f"by expected ({metric.heading} x keeps limits)"
 
 
 def _key_columns(study: Study) -> list[Column]:

@@ -56,6 +56,28 @@ def export_report(document: Mapping[str, Any]) -> Report:
     )
 
 
+def exports_report(document: Mapping[str, Any]) -> Report:
+    """The plans that were written, a folder each, and those that the target refuses."""
+    rows = [
+        (
+            str(own["rank"]),
+            own["plan"],
+            count(own["nodes"], "node"),
+            own["out"],
+            f"{own['started_with']['max_num_seqs']:,}",
+        )
+        for own in document["plans"]
+    ]
+    refused = tuple(f"refused: rank {p['rank']}, {p['plan']}: {p['why']}" for p in document["refused"])
+    table = text_table(("rank", "plan", "", "folder", "max_num_seqs"), rows, texts=(1, 2, 3))
+    written = count(len(rows), "plan")
+    how = ("Each folder has a README.md that says how it is started and measured.",) if rows else ()
+    return Report(
+        headline=f"{document['study']}: launch files of {written} for {document['target']} in {document['out']}",
+        blocks=(Block(title="Written", table=table, lines=(*refused, *how)),),
+    )
+
+
 def import_document(imported: Imported) -> dict[str, Any]:
     """What was understood of a command, for programs."""
     return {

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autotune.report.document import counts_document, finite, plan_document
+from autotune.report.front_plot import front_plot
 from autotune.report.study_words import study_headline
 from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.tune_text import assumed_block, space_line
@@ -58,6 +59,7 @@ def front_report(front: Front, *, top: int) -> Report:
         reason="" if front.points else "No plan keeps every limit: the front is empty.",
         tone="bad",
         blocks=(
+            *([front_plot(front.points)] if front.points else []),
             _points(front, shown_points(front, top)),
             Block(title="What was looked at", lines=tuple(left)),
             assumed_block(front.study.assumptions),

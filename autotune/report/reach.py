@@ -13,27 +13,27 @@ WITHIN = "Measured: servers of this model, GPU and engine, of one stage on one n
 
 
 def reach_line(study: Study, first: PlanResult | None, base: PlanResult | None) -> str:
-    """`Never measured: pipeline stages and replicas over several nodes (the plan in production).`"""
+    """`Never measured: pipeline stages, several nodes (in production).`"""
     if first is None:
         return WITHIN
     mine = unmeasured(study, first)
     other = base is not None and not same_run(first, base)
     theirs = unmeasured(study, base) if base is not None and other else ()
     whole = [_named(kind, study, first) for kind in KINDS if kind in OF_STUDY and kind in {*mine, *theirs}]
-    parts = [_and(whole)] if whole else []
+    parts = [_list(whole)] if whole else []
     own, its = ([kind for kind in kinds if kind not in OF_STUDY] for kinds in (mine, theirs))
     if own and own == its:
-        parts.append(f"{_and(_names(own))} (both plans)")
+        parts.append(f"{_list(_names(own))} (both plans)")
     else:
-        parts += [f"{_and(_names(own))} (the first plan)"] if own else []
-        parts += [f"{_and(_names(its))} (the plan in production)"] if its else []
+        parts += [f"{_list(_names(own))} (the first plan)"] if own else []
+        parts += [f"{_list(_names(its))} (in production)"] if its else []
     return f"Never measured: {'; '.join(parts)}." if parts else WITHIN
 
 
 def reach_of_one(study: Study, plan: PlanResult) -> str:
     """The same of one plan: `Never measured: pipeline stages.`"""
     found = [_named(kind, study, plan) for kind in unmeasured(study, plan)]
-    return f"Never measured: {_and(found)}." if found else WITHIN
+    return f"Never measured: {_list(found)}." if found else WITHIN
 
 
 def short_reach(study: Study, plan: PlanResult) -> str:
@@ -52,5 +52,5 @@ def _names(kinds: Sequence[str]) -> list[str]:
     return [KINDS[kind] for kind in kinds]
 
 
-def _and(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+def _list(words: Sequence[str]) -> str:
+    return ", ".join(words)

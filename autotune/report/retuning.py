@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from autotune.comparison.verdict import duration_words
@@ -88,6 +89,19 @@ def repeated_line(document: dict[str, Any]) -> Line:
     done = "; current.json says the new plan" if document["applied"] and todo else ""
     text = f"window to {document['inputs']['window']['end']} was {said}{by_now}; {document['current_plan']} runs"
     return Line(text=" ".join([text + (done or todo), *document["noticed"]]), tone=TONES[document["decision"]])
+
+
+def retune_line(document: dict[str, Any]) -> Line:
+    """A run in one line, as a log or a mail of cron has it: when, what, why, and what runs."""
+    if document["already_decided"]:
+        return replace(repeated_line(document), whole=True)
+    todo = ""
+    if document["decision"] == "switch" and not document["applied"]:
+        todo = f" to {document['candidate']['plan']}; `autotune retune accept` makes it the current plan"
+    runs = document["candidate" if document["applied"] else "current"]["plan"]
+    said = f"{document['at']} {document['decision']} ({document['rule']}): {document['reason']}{todo}; {runs} runs"
+    text = " ".join([said, *document["noticed"]])
+    return Line(text=f"{text}; decision {document['id'][:12]}", tone=TONES[document["decision"]], whole=True)
 
 
 def retune_lines(document: dict[str, Any]) -> list[Line]:

@@ -121,9 +121,10 @@ def _widths(table: Table, titles: Sequence[str], width: int) -> tuple[list[int],
 
 
 def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
-    """Blocks, each after an empty line."""
+    """Blocks, each after an empty line, unless it is tight."""
     for block in blocks:
-        console.print()
+        if not block.tight:
+            console.print()
         if block.title:
             print_line(console, block.title, style="bold")
         if block.table is not None and block.table.rows:

@@ -80,6 +80,8 @@ class Block:
     """Name of the block, for who adds to it: a page its charts."""
     table: Table | None = None
     lines: tuple[str | Line, ...] = ()
+    tight: bool = False
+    """On a terminal, no empty line stands before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from autotune.engines import rule_texts
-from autotune.report.answer import next_block, subject_name
+from autotune.report.answer import next_block, refused_lines, subject_name
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_rank
 from autotune.report.study_words import study_headline
@@ -22,6 +22,8 @@ from autotune.text.numbers import number, within
 from autotune.tuning import TuneResult
 from autotune.tuning.answer_study import BaselineResult
 
+MANY = 15
+"""Plans that export is asked about where all are shown."""
 MOST_READINGS = 4
 """Other readings of a baseline's string that are named."""
 
@@ -65,7 +67,8 @@ def _plans(result: TuneResult, top: int) -> Block:
         nearest = nearest_table(result, result.infeasible[: top or None])
         return Block(title="Plans that break a limit, nearest first", table=nearest, lines=lines)
     table = _rank_first(ranked_table(result, ranked_plans(result, top or None)))
-    return Block(title="Plans that keep every limit, best first", table=table, lines=(_sure(result), *lines))
+    refused = refused_lines(result, tuple(enumerate(result.ranked[: top or MANY], start=1)))
+    return Block(title="Plans that keep every limit, best first", table=table, lines=(_sure(result), *refused, *lines))
 
 
 def _rank_first(table: Table) -> Table:
@@ -110,7 +113,7 @@ def _baseline(result: TuneResult, baseline: BaselineResult) -> tuple[Line, ...]:
 def space_line(space: Space, what: str, *, complete: bool, elapsed_s: float) -> str:
     """How many layouts there are, how many of them `what`, and how they were scored."""
     scope = "every valid plan was scored" if complete else "sampled: not every plan was scored"
-    counts = f"{space.enumerated:,} layouts enumerated, {len(space.candidates):,} valid"
+    counts = f"{len(space.candidates):,} valid of {space.enumerated:,} layouts"
     return f"{counts}, {what}; {scope} in {elapsed_s:.2f} s"
 
 

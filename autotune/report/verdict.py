@@ -167,7 +167,7 @@ def _knobs(first: PlanResult, base: PlanResult) -> tuple[str, ...]:
 def _scope(result: TuneResult) -> str:
     space = result.space
     scored = len(result.ranked) + len(result.infeasible)
-    found = [f"{space.enumerated:,} layouts enumerated, {len(space.candidates):,} valid"] if space.enumerated else []
+    found = [f"{len(space.candidates):,} valid of {space.enumerated:,} layouts"] if space.enumerated else []
     found += [] if result.pools is None else [f"{result.pools.plans:,} pairs of pools covered"]
     kept = f"{len(result.ranked):,} keep every limit"
     if result.by_percentile is not None:

@@ -24,9 +24,9 @@ SURE_BEYOND_REACH = 0.8
 KINDS: Mapping[str, str] = {
     "pools": "separate pools for prefill and decode",
     "pipeline": "pipeline stages",
-    "nodes": "replicas over several nodes",
+    "nodes": "several nodes",
     "wide": f"replicas of more than {MOST_GPUS} GPUs",
-    "attention_dp": "attention data parallelism",
+    "attention_dp": "attention DP",
     "context": "context parallelism",
     "spares": "redundant experts",
     "overlap": "two-batch overlap",

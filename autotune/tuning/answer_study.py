@@ -113,7 +113,7 @@ def tune(
     stored = {r.key: r for r in records}
     plans = {key: plan_of(stored[key]) for c in space.candidates if (key := plan_key(c)) in stored}
     recorder = Recorder.of(study, space.candidates)
-    pooled, pools = disaggregated_plans(study, records, store, recorder)
+    pooled, pools = disaggregated_plans(study, records, store, recorder, progress)
     missing = [c for c in space.candidates if plan_key(c) not in plans]
     simulated = is_simulated(study)
     keep, scored = keeper(store, recorder), 0

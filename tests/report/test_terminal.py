@@ -25,8 +25,8 @@ def test_the_answer_comes_first_and_the_commands_last() -> None:
     assert lines[1].startswith("Measure before you switch: R2 PP16 TP4 ETP4 keeps every limit")
     assert lines[2].strip().startswith("Never measured: reference GPU")
     assert "short by" in lines[3]
-    assert [line.split()[1] for line in lines[-4:]] == ["compare", "evaluate", "export", "verify"]
-    assert "--plan 'R2 PP16 TP4 ETP4' --target vllm" in lines[-2]
+    assert [line.split()[1] for line in lines[-3:]] == ["compare", "export", "verify"]
+    assert lines[-2].endswith("reference-128.toml --target vllm --out launch")
 
 
 def test_equal_service_is_told_apart_by_time() -> None:

@@ -59,7 +59,7 @@ def test_next_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     code, answer = run(asked)
     assert code == 0
     steps = [line.strip() for line in answer.partition("\nNext\n")[2].splitlines() if line.strip()]
-    assert [step.split()[1] for step in steps] == ["compare", "evaluate", "export", "verify"]
+    assert [step.split()[1] for step in steps] == ["compare", "export", "verify"]
     for step in steps[:-1]:
         assert "--set engine=" in step
         assert run(step)[0] == 0, step

@@ -1,0 +1,51 @@
+"""Another tool's ranking beside ours: `autotune explain`."""
+
+from __future__ import annotations
+
+import click
+
+from autotune.cli.options import QUESTION, SHOWN
+
+
+@click.command()
+@QUESTION
+@click.option(
+    "--against",
+    required=True,
+    type=(click.Choice(["aiconfigurator"]), click.Path(exists=True, file_okay=False)),
+    metavar="TOOL FOLDER",
+    help="The tool, aiconfigurator, and the folder that its --save-dir wrote: of a run, or of one experiment.",
+)
+@SHOWN
+def explain(study: str, overrides: tuple[str, ...], against: tuple[str, str], as_json: bool, as_table: bool) -> None:
+    """Find another tool's picks in the ranking of STUDY, and say operator by operator why the two differ.
+
+    NVIDIA AIConfigurator's picks are read from best_config_topn.csv of every experiment. Each is scored here twice:
+    with the tool's own load, so that TTFT, TPOT and throughput are of the same thing, and with the load that we find
+    best within the limits, which gives its rank. STUDY has to ask what the tool was asked; where it does not, the
+    answer says so. Its times of single operators are not in the folder; which of them it measured is, and is said.
+
+    \b
+    autotune explain --against aiconfigurator results/run studies/deepseek-v3-128xh200.toml --table
+
+    Exit code 0: the picks were compared; 2: the input is wrong.
+    """
+    from pathlib import Path
+
+    from autotune.cli.options import wants_json
+    from autotune.cli.output import progress_bar
+    from autotune.comparison.aiconfigurator import read_picks
+    from autotune.comparison.peer_picks import explain_picks
+    from autotune.report.files import to_json
+    from autotune.report.peer_picks import explanation_document, explanation_report
+    from autotune.report.terminal import print_report, stdout_console
+    from autotune.traffic.load import load_study
+
+    loaded, picks = load_study(Path(study), overrides), read_picks(Path(against[1]))
+    json = wants_json(as_json, as_table)
+    with progress_bar(quiet=json) as report:
+        found = explain_picks(loaded, picks, progress=report)
+    if json:
+        click.echo(to_json(explanation_document(found)), nl=False)
+    else:
+        print_report(stdout_console(), explanation_report(found))

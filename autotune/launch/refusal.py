@@ -1,0 +1,27 @@
+"""Why launch files of a plan cannot be written, without writing them."""
+
+from __future__ import annotations
+
+from autotune.launch.export import make_export
+from autotune.launch.pools.make import make_pool_launch
+from autotune.launch.service import NOTHING_ASKED
+from autotune.study import Study
+from autotune.tuning import PlanResult
+from costmodel.errors import InputError
+
+
+def export_refusal(study: Study, plan: PlanResult) -> str:
+    """What `autotune export` with the plan's engine as target would say against it; empty: it writes the files.
+
+    A model without a name that can be loaded is not the plan's fault and is not said here.
+    """
+    asked = NOTHING_ASKED
+    try:
+        if plan.pools is None:
+            make_export(study, plan, asked=asked)
+        else:
+            make_pool_launch(study, plan, asked=asked, assumptions=(), usual_version=None)
+    except InputError as error:
+        said = [problem.message for problem in error.problems if problem.path not in ("--model", "$.model")]
+        return "; ".join(said)
+    return ""
