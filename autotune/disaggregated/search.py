@@ -134,9 +134,6 @@ def _search(
 ) -> PoolSearchResult:
     best: dict[tuple[object, ...], Pair] = {}
     joined = skipped = everything = 0
-    # what only few layouts dominate goes first, so that the bounds are good before the rest is looked at
-    banded = prune and study.workload.concurrency is None
-    rounds = (min(FIRST_LAYOUTS, keep), keep) if banded else (keep,)
     for prefill, decode, splits in _sides(study):
         first = RoleCandidates(study, prefill, decode.rows.cluster, feasible=feasible)
         second = RoleCandidates(study, decode, prefill.rows.cluster, feasible=feasible)
