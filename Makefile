@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/deepseek-v3-128xh200.toml
 
+<<<<<<< HEAD
 .PHONY: help tune test cases lint docs pages bench torture fuzz properties engines engines-best engines-diff lock clean
+=======
+.PHONY: help tune test cases lint docs pages bench torture fuzz properties installed year engines lock clean
+>>>>>>> w25
 help:
 	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
@@ -15,6 +19,8 @@ help:
 	@echo "make bench   speed of the model and of whole commands"
 	@echo "make torture faults by the hundred (kills, full disks, lost storage), counted; five minutes at most"
 	@echo "make properties  statements that are true of every study, against 5,000 random ones; hours"
+	@echo "make year    hourly re-tuning over a year on a fake clock, counted"
+	@echo "make installed  a wheel in an empty environment starts every command, without HOME and terminal"
 	@echo "make fuzz    every reader under atheris (coverage-guided), four minutes"
 	@echo "make engines  what is exported, read by vLLM's and SGLang's own code in .engines (2 GB)"
 	@echo "make engines-best  the best plans of 48 studies, held against the same code"
@@ -54,6 +60,12 @@ torture: $(VENV)/.dev
 
 properties: $(VENV)/.dev
 	@$(BIN)/python -m tests.properties
+
+year: $(VENV)/.dev
+	@$(BIN)/python -m tests.year
+
+installed: $(VENV)/.dev
+	@$(BIN)/python -m tests.installed
 
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: "atheris>=3,<4" || true
