@@ -14,7 +14,7 @@ _OPTIONS = (
     click.option("--model", help="Catalog name, or the path of a config.json."),
     click.option("--gpus", type=click.IntRange(1), help="How many."),
     click.option("--gpu", help="Catalog name, as h200."),
-    click.option("--engine", help="vllm (the default), sglang, trtllm or any."),
+    click.option("--engine", help="Name of an engine, as in a study file, or any."),
     click.option("--isl", type=click.IntRange(1), help="Prompt tokens."),
     click.option("--osl", type=click.IntRange(1), help="Output tokens."),
     click.option("--ttft", type=click.FloatRange(0, min_open=True), help="Most ms to the first token, mean."),

@@ -118,6 +118,8 @@ class Engine(ABC):
     """What a layout must hold so that the engine can be launched with it, all of it listed: nothing is inherited."""
     pair_rules: ClassVar[tuple[PairRule, ...]] = ()
     """What the pools of a disaggregated plan must hold together, by the connector that it is exported with."""
+    attention_dp_measured: ClassVar[bool] = False
+    """Whether runs of the calibration have attention data parallelism."""
     tp_may_be_stage_width: ClassVar[bool]
     """Whether `TP` in a short plan string may mean the width of a stage, as the engine's own option does."""
     quick_experts: ClassVar[Mapping[str, str]] = {}

@@ -10,6 +10,7 @@ from autotune.evaluation.evaluate_pools import PoolEvaluation, PoolSection
 from autotune.report.document import confidence_document, layout_document
 from autotune.report.evaluation_text import summary_block
 from autotune.report.text_blocks import Block, Report, text_table
+from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.titles import TONES
 from autotune.report.vocabulary.words import percent
 from autotune.scoring.gpu_time import OPERATORS
@@ -33,6 +34,7 @@ def pool_evaluation_document(found: PoolEvaluation) -> dict[str, Any]:
         "summary": {
             "binding": found.binding,
             "best_plan": None if best is None else best.plan,
+            "best_name": None if best is None else plan_name(best, dense=dense, several_engines=True),
             "metric": metric,
             "value": result.metrics[metric],
             "best_value": None if best is None else best.metrics[metric],

@@ -36,8 +36,6 @@ KINDS: Mapping[str, str] = {
     "model": "this model",
 }
 """What may be missing in the measurements -> its name in sentences."""
-ATTENTION_DP_ON = ("trtllm",)
-"""Engines on which attention data parallelism was measured, if on nine runs."""
 OF_STUDY = ("engine", "gpu", "model", "speculative")
 """Kinds that are the study's, whatever the plan."""
 
@@ -91,7 +89,7 @@ def _of_layout(layout: Layout, cluster: Cluster, engine: str) -> set[str]:
         "pipeline": layout.pp > 1,
         "nodes": size > max(cluster.gpus_per_node, cluster.gpu.scaleup_gpus),
         "wide": MOST_GPUS < size <= max(cluster.gpus_per_node, cluster.gpu.scaleup_gpus),
-        "attention_dp": layout.attn_dp > 1 and ENGINES[engine].traits.calibration not in ATTENTION_DP_ON,
+        "attention_dp": layout.attn_dp > 1 and not ENGINES[engine].attention_dp_measured,
         "context": layout.attn_cp > 1 or layout.dcp > 1,
         "spares": layout.redundant_experts > 0,
         "overlap": layout.two_batch_overlap > 0,

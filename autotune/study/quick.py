@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from autotune.engines import ANY, ENGINES, listed
 from costmodel.errors import InputError, Problem
 
 NEEDED = ("model", "gpus", "gpu", "isl", "osl")
@@ -29,7 +30,7 @@ def quick_study(given: Mapping[str, Any]) -> str:
     name = f"{str(model).rstrip('/').rpartition('/')[2].removesuffix('.json')}-{gpus}x{gpu}"
     lines = [
         f"name = {_text(name)}",
-        _line("engine", given.get("engine") or "vllm", "vllm, sglang, trtllm, or any"),
+        _line("engine", given.get("engine") or next(iter(ENGINES)), listed([*ENGINES, ANY], "or")),
         _line("model", model, "catalog name (autotune catalog), or the path of a config.json"),
         "",
         "[cluster]",

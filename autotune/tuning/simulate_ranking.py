@@ -42,6 +42,8 @@ class SimulatedRanking:
 
     ranked: tuple[PlanResult, ...]
     """Those that keep every limit, best first: the best of all plans, as many as were wanted."""
+    behind: int
+    """Plans that were simulated and keep every limit behind the last of `ranked`: others may come before them."""
     broken: tuple[PlanResult, ...]
     """Those that were simulated and break one."""
     simulated: int
@@ -96,6 +98,7 @@ def simulate_ranking(
     done = len(kept) + len(broken)
     return SimulatedRanking(
         ranked=tuple(kept[:wanted]),
+        behind=len(kept[wanted:]),
         broken=tuple(broken),
         simulated=done,
         left=len(plans) - done,

@@ -45,7 +45,8 @@ def test_shipped_studies(path: Path) -> None:
     result = tune(loaded)
     assert result.complete
     valid = len(result.space.candidates)
-    left = 0 if result.by_percentile is None else result.by_percentile.left  # not simulated, as they cannot rank
+    seen = result.by_percentile
+    left = 0 if seen is None else seen.left + seen.behind  # not simulated, or not among those that are wanted
     assert valid == len(result.ranked) + len(result.infeasible) + left
     assert sum(result.infeasible_counts.values()) == len(result.infeasible)
     assert result.space.enumerated == valid + sum(result.space.rejected.values())
