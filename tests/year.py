@@ -164,7 +164,7 @@ def _run(study: Study, log: Path, state: Path, now_s: float, year: Year) -> Outc
 def main() -> int:
     """0 where no month ended in refusals."""
     parser = argparse.ArgumentParser(prog="python -m tests.year")
-    parser.add_argument("--hours", type=int, default=24, help="runs of each of the twelve months; a whole one: 730")
+    parser.add_argument("--hours", type=int, default=8, help="runs of each of the twelve months; a whole one: 730")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         year = play(given.hours, Path(folder))

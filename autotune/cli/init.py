@@ -38,4 +38,4 @@ def init(quick: dict[str, Any], out: str | None) -> None:
     if Path(out).exists():
         raise InputError.single("--out", f"must not be there yet, got {out}")
     write_file(Path(out), text)
-    sys.stderr.write(f"study: {out}\n")
+    sys.stdout.write(f"study: {out}\n")

@@ -159,7 +159,7 @@ def test_json_in_a_pipe(arguments: list[str], tmp_path: Path) -> None:
     """Programs get JSON without asking."""
     document = json.loads(autotune(*arguments, data=tmp_path, code=0).stdout)
     if arguments[0] == "space":
-        assert document["counts"]["valid"] == len(document["layouts"]) == 176
+        assert document["counts"]["valid"] == len(document["layouts"]) == 201
         assert {"plan", "replicas", "pp", "stage_layers", "attn_tp", "attn_dp", "attn_cp", "moe_tp", "moe_ep"} <= set(
             document["layouts"][0]
         )

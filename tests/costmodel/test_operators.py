@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from costmodel.arch import read_config
+from costmodel.plan.exchange_backend import ANY_BACKEND
 from costmodel.plan.columns import ArchColumns, ClusterColumns, LayoutColumns
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import StageTable
@@ -197,6 +198,7 @@ def test_memory_adds_up(of_free: float) -> None:
         precision=PrecisionColumns.of([arch], ["bf16"]),
         cluster=ClusterColumns.of([cluster("h200", 4)]),
         stages=StageTable.of([arch], [plan]),
+        backend=ANY_BACKEND,
         batched_tokens=one(53),
         sequences_per_rank=one(3),
         mean_tokens=one(101),

@@ -175,7 +175,7 @@ def test_long_prompts_are_cut_to_what_can_be_drawn() -> None:
         "workload.longest_prompt=100000",
         "search.max_num_batched_tokens=[512]",
     )
-    graph = plan_graph(asked, "sglang:R1/PP1/ATP128/ADP1/MTP1/EP128", "prefill", micro_batches=2)
+    graph = plan_graph(asked, "sglang:R2/PP1/ATP64/ADP1/MTP1/EP64", "prefill", micro_batches=2)
     assert graph.micro_batches == 2
     assert any("2 micro-batches are drawn where the step has 196" in a for a in graph.assumptions)
     assert graph.gap_frac == pytest.approx(0.0, abs=0.05)

@@ -40,7 +40,7 @@ PHYSICS: tuple[Change, ...] = (
         ("2.0 * (local - 1.0) / local / links.all_reduce", "(local - 1.0) / local / links.all_reduce"),
         ("np.maximum(local - 2.0, 0.0)", "np.maximum(local - 1.0, 0.0)"),
         ("2.0 * (domains - 1.0) / domains / local / links", "2.0 * (domains - 1.0) / domains / links"),
-        ("np.minimum(copied, forwarded + self.forwards_start_s)", "np.maximum(copied, forwarded)"),
+        ("np.minimum(*self._by_kernels_s(volume))", "np.maximum(*self._by_kernels_s(volume))"),
         ("1.0 / (rate * layout.attn_tp)", "1.0 / rate"),
     ),
     *changes_of(

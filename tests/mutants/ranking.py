@@ -11,7 +11,7 @@ RANKING: tuple[Change, ...] = (
         ("figures[COST] / np.maximum(p_meets, 1e-300)", "figures[COST] * p_meets"),
         ("figures[GPUS] - useful / (1.0 + useful)", "figures[GPUS] + useful / (1.0 + useful)"),
         ("np.lexsort((-gain, worst, owners))", "np.lexsort((gain, worst, owners))"),
-        ("worst = over[own].max(axis=0)", "worst = over[own].min(axis=0)"),
+        ("broken = over[own].max(axis=0)", "broken = over[own].min(axis=0)"),
     ),
     *changes_of(
         "autotune/scoring/limits.py",
@@ -20,7 +20,7 @@ RANKING: tuple[Change, ...] = (
     ),
     *changes_of(
         "autotune/scoring/solve_concurrency.py",
-        ("rate * (1.0 - 1e-9)", "rate * 0.9"),
+        ("rate_per_s * (1.0 - 1e-9)", "rate_per_s * 0.9"),
         ("(estimate.kv_wait_s <= 0.0) & likely & check.kept()", "(estimate.kv_wait_s <= 0.0) & check.kept()"),
         ("np.ceil(asked.min / replicas)", "np.floor(asked.min / replicas)"),
     ),

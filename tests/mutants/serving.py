@@ -8,7 +8,7 @@ SERVING: tuple[Change, ...] = (
     *changes_of(
         "costmodel/serving/replica_share.py",
         ("context=load.isl + load.osl / 2.0", "context=load.isl + load.osl / 3.0"),
-        ("* layout.attn_dp\n    running", "\n    running"),
+        ("load.max_num_seqs), 1.0) * layout.attn_dp", "load.max_num_seqs), 1.0)"),
     ),
     *changes_of(
         "costmodel/serving/steady_state.py",
@@ -52,8 +52,8 @@ SERVING: tuple[Change, ...] = (
     *changes_of(
         "costmodel/simulation/single_queue.py",
         ("context += accepted * batch", "context += batch"),
-        ("budget = (rank_tokens - busiest) * ranks", "budget = rank_tokens * ranks"),
-        ("held_back.append((joining, now))", "held_back.append((joining, now - seconds))"),
+        ("budget = room * ranks", "budget = room"),
+        ("held_back.append((batch - joining, now))", "held_back.append((batch, now))"),
     ),
     *changes_of(
         "costmodel/simulation/sampled_windows.py",
@@ -62,6 +62,6 @@ SERVING: tuple[Change, ...] = (
     ),
     *changes_of(
         "costmodel/simulation/step_time.py",
-        ("slope *= drafted * sequences * table.accepted_tokens", "slope *= sequences"),
+        ("slope *= drafted * sequences * accepted", "slope *= sequences"),
     ),
 )

@@ -132,7 +132,7 @@ def test_plan_strings_with_a_gpu_type() -> None:
     [
         ("redundant_experts", [0, 8], "deepseek-v3"),
         ("two_batch_overlap", [False, True], "deepseek-v3"),
-        ("attn_cp", [1, 2], "mixtral-8x7b"),
+        ("attn_cp", [1, 2], "deepseek-v3"),
         ("dcp", [1, 2], "deepseek-v3"),
         ("weight_dtype", ["bf16", "fp8"], "mixtral-8x7b"),
         ("kv_dtype", ["bf16", "fp8"], "mixtral-8x7b"),
