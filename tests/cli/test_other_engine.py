@@ -70,4 +70,4 @@ def test_a_better_plan_in_production_is_kept() -> None:
     assert found["plans"][0]["plan"].startswith("sglang:")
     code, text = run("tune", *better, "--table", "--top", "1")
     assert code == 0
-    assert "Keep the plan in production: none of the" in " ".join(text.split())
+    assert "Keep the plan in production: none of" in " ".join(text.split())

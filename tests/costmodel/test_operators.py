@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from costmodel.arch import read_config
-from costmodel.plan.exchange_backend import ANY_BACKEND
 from costmodel.plan.columns import ArchColumns, ClusterColumns, LayoutColumns
+from costmodel.plan.exchange_backend import ANY_BACKEND
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import StageTable
 from costmodel.step.expert_routing import rank_load

@@ -110,7 +110,8 @@ def replayed(name: str) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "study": name, "traffic": [{"source": f"/logs/{name.replace('/', ':')}", "ends_s": 120.0}], "step_s": 60.0,
-        "window_s": 60.0, "load_frac": None, "counted": False, "first_plan": name, "requests": 9.0, "starts_s": [0.0, 60.0],
+        "window_s": 60.0, "load_frac": None,
+        "counted": False, "first_plan": name, "requests": 9.0, "starts_s": [0.0, 60.0],
         "offered_per_s": [1.0, 2.0], "strategies": strategies,
     }  # fmt: skip
 
