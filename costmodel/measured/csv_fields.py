@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 from costmodel.arch import Arch, load_model, read_config_file, with_dtypes
 from costmodel.dtypes import BYTES_PER_WEIGHT, storage
@@ -16,6 +17,10 @@ from costmodel.files import read_file
 from costmodel.hardware import Gpu, load_gpu
 from costmodel.plan.layout import Layout
 
+Measured = TypeVar("Measured")
+ReadRow: TypeAlias = Callable[
+    [Mapping[str, str], str, EngineTraits | None, Arch | None, Gpu | None, list[Problem]], Measured | None
+]
 MAX_ROWS = 100_000
 MAX_RUNS_BYTES = 50_000_000
 """About 1 kB of memory for every row, and ten times the file for its fields."""
@@ -112,6 +117,39 @@ def read_gpu(name: str, clusters: dict[str, Gpu | None], problems: list[Problem]
         except InputError as error:
             problems += error.problems
     return clusters[name]
+
+
+def read_servers(
+    path: Path,
+    required: Sequence[str],
+    engines: Mapping[str, EngineTraits],
+    models: Path | None,
+    read: ReadRow[Measured],
+) -> tuple[Measured, ...]:
+    """What `read` makes of each row of a CSV, given its place in the file and the engine, model and GPU that it names.
+
+    Of these three, what is not known is None and a problem: `read` says what else is wrong and returns None.
+
+    Raises:
+        InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
+    """
+    problems: list[Problem] = []
+    known = ModelFolder(models)
+    cells: dict[tuple[str, str, str], Arch | None] = {}
+    gpus: dict[str, Gpu | None] = {}
+    out = []
+    for line, row in enumerate(read_rows(path, required), start=2):
+        at, engine = f"{path}:{line}", engines.get(row["engine"])
+        arch, gpu = read_arch(row, known, cells, problems), read_gpu(row["gpu"], gpus, problems)
+        if engine is None:
+            message = f"engine must be one of {', '.join(engines)}, got {row['engine']!r}"
+            problems.append(Problem(path=at, message=message))
+        found = read(row, at, engine, arch, gpu, problems)
+        if found is not None:
+            out.append(found)
+    if problems:
+        raise InputError(problems)
+    return tuple(out)
 
 
 def read_number(

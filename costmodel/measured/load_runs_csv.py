@@ -19,19 +19,17 @@ from pathlib import Path
 
 from costmodel.arch import Arch
 from costmodel.engine import EngineTraits
-from costmodel.errors import InputError, Problem
+from costmodel.errors import Problem
 from costmodel.estimate.batch import PlanEntry
 from costmodel.hardware import Cluster, Gpu
 from costmodel.measured.benchmark_recipes import AS_CHECKPOINT
 from costmodel.measured.csv_fields import (
-    ModelFolder,
     inferred_kv_dtype,
-    read_arch,
-    read_gpu,
     read_layout,
     read_ms,
     read_number,
     read_rows,
+    read_servers,
     read_setting,
 )
 from costmodel.measured.load_runs import REPORTED, Lengths, LoadRun
@@ -56,34 +54,29 @@ def has_percentiles(path: Path) -> bool:
 
 def read_load_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | None = None) -> tuple[LoadRun, ...]:
     """Read a file of such runs; arguments and errors as those of `read_runs`."""
-    problems: list[Problem] = []
-    known = ModelFolder(models)
-    cells: dict[tuple[str, str, str], Arch | None] = {}
-    clusters: dict[str, Gpu | None] = {}
-    out = []
-    for line, row in enumerate(read_rows(path, REQUIRED), start=2):
-        at = f"{path}:{line}"
-        arch, gpu = read_arch(row, known, cells, problems), read_gpu(row["gpu"], clusters, problems)
-        entry = _entry(row, at, engines, arch, gpu, problems)
-        run = None if entry is None else _run(row, at, entry, problems)
-        if run is not None:
-            out.append(run)
-    if problems:
-        raise InputError(problems)
-    return tuple(out)
+    return read_servers(path, REQUIRED, engines, models, _load_run)
+
+
+def _load_run(
+    row: Mapping[str, str],
+    at: str,
+    engine: EngineTraits | None,
+    arch: Arch | None,
+    gpu: Gpu | None,
+    problems: list[Problem],
+) -> LoadRun | None:
+    entry = _entry(row, at, engine, arch, gpu, problems)
+    return None if entry is None else _run(row, at, entry, problems)
 
 
 def _entry(
     row: Mapping[str, str],
     at: str,
-    engines: Mapping[str, EngineTraits],
+    engine: EngineTraits | None,
     arch: Arch | None,
     gpu: Gpu | None,
     problems: list[Problem],
 ) -> PlanEntry | None:
-    engine = engines.get(row["engine"])
-    if engine is None:
-        problems.append(Problem(path=at, message=f"engine must be one of {', '.join(engines)}, got {row['engine']!r}"))
     if arch is None or gpu is None or engine is None:
         return None
     layout = read_layout(row, at, arch, problems)

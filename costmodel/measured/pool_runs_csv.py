@@ -20,18 +20,16 @@ from pathlib import Path
 from costmodel.arch import Arch
 from costmodel.dtypes import KV_BYTES
 from costmodel.engine import EngineTraits
-from costmodel.errors import InputError, Problem
+from costmodel.errors import Problem
 from costmodel.estimate.batch import PlanEntry
 from costmodel.hardware import Cluster, Gpu
 from costmodel.measured.csv_fields import (
-    ModelFolder,
     inferred_kv_dtype,
-    read_arch,
-    read_gpu,
     read_layout,
     read_ms,
     read_number,
     read_rows,
+    read_servers,
 )
 from costmodel.measured.pool_runs import PoolRun
 from costmodel.measured.runs import BATCHED_TOKENS
@@ -57,35 +55,18 @@ def read_pool_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
     """
-    rows = read_rows(path, REQUIRED)
-    problems: list[Problem] = []
-    known = ModelFolder(models)
-    cells: dict[tuple[str, str, str], Arch | None] = {}
-    gpus: dict[str, Gpu | None] = {}
-    out = []
-    for line, row in enumerate(rows, start=2):
-        at = f"{path}:{line}"
-        arch, gpu = read_arch(row, known, cells, problems), read_gpu(row["gpu"], gpus, problems)
-        run = _run(row, at, engines, arch, gpu, problems)
-        if run is not None:
-            out.append(run)
-    if problems:
-        raise InputError(problems)
-    return tuple(out)
+    return read_servers(path, REQUIRED, engines, models, _run)
 
 
 def _run(
     row: Mapping[str, str],
     at: str,
-    engines: Mapping[str, EngineTraits],
+    engine: EngineTraits | None,
     arch: Arch | None,
     gpu: Gpu | None,
     problems: list[Problem],
 ) -> PoolRun | None:
     before = len(problems)
-    engine = engines.get(row["engine"])
-    if engine is None:
-        problems.append(Problem(path=at, message=f"engine must be one of {', '.join(engines)}, got {row['engine']!r}"))
     isl, osl, concurrency = (read_number(row, name, at, problems) for name in ("isl", "osl", "concurrency"))
     ttft_s, tpot_s = read_ms(row, "ttft_ms", at, problems), read_ms(row, "tpot_ms", at, problems)
     budget = read_number(row, "prefill_max_num_batched_tokens", at, problems, BATCHED_TOKENS)

@@ -14,19 +14,16 @@ from costmodel.arch import Arch
 from costmodel.calibration.residual import UNRECORDED
 from costmodel.dtypes import KV_BYTES
 from costmodel.engine import EngineTraits
-from costmodel.errors import InputError, Problem
+from costmodel.errors import Problem
 from costmodel.estimate.batch import PlanEntry
 from costmodel.hardware import Cluster, Gpu
 from costmodel.measured.benchmark_recipes import AS_CHECKPOINT, ServerSettings, recipe_settings
 from costmodel.measured.csv_fields import (
-    ModelFolder,
     inferred_kv_dtype,
-    read_arch,
-    read_gpu,
     read_layout,
     read_ms,
     read_number,
-    read_rows,
+    read_servers,
     read_setting,
 )
 from costmodel.measured.runs import BATCHED_TOKENS, Run
@@ -47,36 +44,18 @@ def read_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | No
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
     """
-    rows = read_rows(path, REQUIRED)
-    problems: list[Problem] = []
-    known = ModelFolder(models)
-    cells: dict[tuple[str, str, str], Arch | None] = {}
-    clusters: dict[str, Gpu | None] = {}
-    out = []
-    for line, row in enumerate(rows, start=2):
-        at = f"{path}:{line}"
-        arch = read_arch(row, known, cells, problems)
-        gpu = read_gpu(row["gpu"], clusters, problems)
-        run = _run(row, at, engines, arch, gpu, problems)
-        if run is not None:
-            out.append(run)
-    if problems:
-        raise InputError(problems)
-    return tuple(out)
+    return read_servers(path, REQUIRED, engines, models, _run)
 
 
 def _run(
     row: Mapping[str, str],
     at: str,
-    engines: Mapping[str, EngineTraits],
+    engine: EngineTraits | None,
     arch: Arch | None,
     gpu: Gpu | None,
     problems: list[Problem],
 ) -> Run | None:
     before = len(problems)
-    engine = engines.get(row["engine"])
-    if engine is None:
-        problems.append(Problem(path=at, message=f"engine must be one of {', '.join(engines)}, got {row['engine']!r}"))
     isl, osl = read_number(row, "isl", at, problems), read_number(row, "osl", at, problems)
     concurrency = read_number(row, "concurrency", at, problems)
     ttft_s, tpot_s = read_ms(row, "ttft_ms", at, problems), read_ms(row, "tpot_ms", at, problems)
