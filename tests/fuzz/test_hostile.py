@@ -129,7 +129,8 @@ def test_a_name_that_is_too_long_for_a_file_is_no_model() -> None:
 
 def test_messages_are_bounded() -> None:
     """A value of a megabyte is not echoed, and ten thousand problems are not listed."""
-    many = InputError(Problem(path="$." + "p" * 5_000, message="m" * 1_000_000) for _ in range(10_000))
+    problem = Problem(path="$." + "p" * 5_000, message="m" * 1_000_000)
+    many = InputError([problem] * 10_000)
     assert len(str(many)) < 300_000
     assert len(many.problems) == 10_000
     assert str(many).endswith("and 9,900 more problems of this kind")
