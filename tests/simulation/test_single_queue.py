@@ -52,3 +52,16 @@ def test_a_further_step_is_longer_by_the_tokens_of_the_step_before(decoding: dic
     assert first == pytest.approx(step_s(table, [now], decodes=True), rel=1e-12)
     assert slope == pytest.approx(step_s(table, [later], decodes=True) - first, rel=1e-9)
     assert slope == pytest.approx((1.0 + table.draft_frac) * 7 * table.accepted_tokens * CONTEXT_S, rel=1e-9)
+
+
+@pytest.mark.parametrize("engine", list(POLICIES))
+def test_every_rank_fills_a_budget_of_its_own(engine: str) -> None:
+    """Four prompts that each fill a rank's budget begin together on four ranks, and one after the other on one."""
+    together = Requests(
+        arrival_s=np.zeros(4), prompt=np.full(4, 64), cached=np.zeros(4, dtype=np.int64), output=np.full(4, 5)
+    )
+    for ranks, steps in ((1, 4), (4, 1)):
+        table = replace(small_table(prompt_token_s=2e-5, step_s=0.002), ranks=ranks)
+        model = small_server(table, POLICIES[engine], budget=64, seats=12)
+        served = simulate(model, together).served
+        assert np.unique(served.first_token_s.round(9)).size == steps
