@@ -14,7 +14,6 @@ from autotune.cli.options import wants_json
 from autotune.files import write_file
 from autotune.report.files import to_json
 from autotune.report.markdown import markdown_report
-from autotune.report.terminal import WIDTH, Terminal, print_report, stdout_console
 from autotune.report.text_blocks import Report, brief
 from costmodel.errors import InputError
 
@@ -31,6 +30,8 @@ def show(
     if wants_json(as_json, as_table):
         sys.stdout.write(to_json(document))
     else:
+        from autotune.report.terminal import print_report, stdout_console  # rich is for those who read a table
+
         print_report(stdout_console(), report(document))
 
 
@@ -47,11 +48,13 @@ def publish(
 
     `short`: keys of the blocks that standard output shows alone; None: all.
     """
-    if form == "terminal" and out is None:
-        shown = report(document)
-        print_report(stdout_console(), shown if short is None else brief(shown, short))
-        return
     if form == "terminal":
+        from autotune.report.terminal import WIDTH, Terminal, print_report, stdout_console
+
+        if out is None:
+            shown = report(document)
+            print_report(stdout_console(), shown if short is None else brief(shown, short))
+            return
         buffer = StringIO()
         print_report(Terminal(width=WIDTH, file=buffer), report(document))
         text = buffer.getvalue()
@@ -85,6 +88,8 @@ def progress_bar(*, quiet: bool, title: str = "scoring plans") -> Iterator[Calla
         yield lambda *_: None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from autotune.report.terminal import Terminal
 
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Terminal(stderr=True), transient=True)

@@ -57,7 +57,7 @@ def schedule(
     """
     from autotune.cli.times import duration_s
     from autotune.retuning.scheduler_units import EMIT, job
-    from autotune.traffic.source import AUTHORIZATION, holds_secret
+    from autotune.traffic.address import AUTHORIZATION, holds_secret
     from costmodel.errors import InputError
 
     if (emit is None) != loop:

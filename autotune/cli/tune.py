@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +24,7 @@ from autotune.cli.quick import QUICK_OPTIONS, study_file
 from autotune.cli.shard import SHARD, read_shard, run_shard, shard_report
 
 if TYPE_CHECKING:
-    from autotune.report.text_blocks import Report
+    from autotune.report.text_blocks import Block, Report
     from autotune.storage import Store
     from autotune.study import Study
     from autotune.traffic.options import ReadOptions
@@ -106,7 +106,6 @@ def tune(
     from autotune.report.document import plans_csv
     from autotune.report.files import to_json
     from autotune.report.study_words import file_block
-    from autotune.report.terminal import WIDTH, print_blocks, print_report, stdout_console
     from autotune.traffic.load import load_study
     from autotune.tuning.executor import open_executor
     from costmodel.errors import InputError
@@ -140,13 +139,20 @@ def tune(
             sys.stderr.write(f"report: {html}\n")
     if wants_json(as_json, as_table):
         sys.stdout.write(to_json(answer.document(MANY if top is None else top)))
-    elif verbose or answer.short is None:
+    else:
+        _print(answer, top, verbose=verbose, after=[file_block(named, text)] if text else [])
+    sys.exit(0 if answer.feasible else EXIT_INFEASIBLE)
+
+
+def _print(answer: _Answer, top: int | None, *, verbose: bool, after: Sequence[Block]) -> None:
+    """The answer on standard output, short or whole, and what comes after it."""
+    from autotune.report.terminal import WIDTH, print_blocks, print_report, stdout_console
+
+    if verbose or answer.short is None:
         print_report(stdout_console(WIDTH + answer.wider), answer.report(MANY if top is None else top))
     else:
         print_report(stdout_console(), answer.short(FEW if top is None else top))
-    if text and not wants_json(as_json, as_table):
-        print_blocks(stdout_console(), [file_block(named, text)])
-    sys.exit(0 if answer.feasible else EXIT_INFEASIBLE)
+    print_blocks(stdout_console(), after)
 
 
 class _Answer(NamedTuple):  # no dataclass: --help does without what those import

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from autotune.engines import ENGINES, engines_of
 from autotune.engines.service import Service
 from autotune.launch.plan import LaunchPlan
-from autotune.launch.reading.import_plan import Imported
 from autotune.launch.replicas import launch_plan
 from autotune.launch.service import NOTHING_ASKED, LaunchOptions, check_model, make_service
 from autotune.launch.targets.registry import Target
@@ -16,6 +16,9 @@ from autotune.study import Study
 from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_plan, tune
 from costmodel.dtypes import KV_BYTES
 from costmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from autotune.launch.reading.import_plan import Imported
 
 BEST = "best"
 BASELINE = "baseline"

@@ -7,13 +7,10 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost, NodeRank, Variable
 from costmodel.errors import InputError, Problem
 
 MAX_TEXT = 4096
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 MAX_IMAGE = 500
 _WORD = re.compile(r"[^A-Za-z0-9]+")
 _IMAGE = re.compile(
@@ -48,10 +45,11 @@ def shell_command(argv: Sequence[Arg], *, indent: str = "    ") -> str:
 
 def to_yaml(document: Any) -> str:
     """YAML of plain values, in the given order, by a safe dumper: strings that look like something else are quoted."""
+    import yaml  # for those who write files
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     return str(
-        yaml.dump(
-            document, Dumper=_DUMPER, sort_keys=False, default_flow_style=False, allow_unicode=True, width=100_000
-        )
+        yaml.dump(document, Dumper=dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=100_000)
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from typing import TYPE_CHECKING, Any
 
 from autotune.launch.quoting import one_line, shell_command
 from autotune.text.escaping import markdown_cell, markdown_code, markdown_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def filled(template: str, values: Mapping[str, Any]) -> str:
@@ -20,6 +21,8 @@ def filled(template: str, values: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # for those who write files
+
     made = Environment(  # noqa: S701  # no HTML
         loader=PackageLoader("autotune.launch"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -13,7 +13,6 @@ from time import time
 from typing import Any
 
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
 
 from autotune.engines import listed
 from autotune.traffic.metric_names import MODEL_LABELS, STARTED, TokenMetrics, known_metrics
@@ -219,6 +218,8 @@ def _rate(
 
 
 def _scrape(name: str, text: str, now_s: float | None) -> SampledMetrics:
+    from prometheus_client.parser import text_string_to_metric_families  # brings an HTTP server along
+
     out = SampledMetrics()
     at = time() if now_s is None else now_s
     try:

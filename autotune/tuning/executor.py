@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +55,7 @@ class Executor:
                 for index, results in self._parallel(study, left, scorer):
                     del left[index]
                     yield results
-            except BrokenProcessPool:
+            except BrokenExecutor:
                 continue
             return
         raise InputError.single("--jobs", f"the scoring processes were killed {ATTEMPTS} times (out of memory?)")

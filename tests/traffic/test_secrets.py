@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.traffic import read_traffic
-from autotune.traffic.source import AUTHORIZATION, holds_secret, shown_source
+from autotune.traffic.address import AUTHORIZATION, holds_secret, shown_source
 from costmodel.errors import InputError
 
 SECRET = "s3cr3t-Pa55"  # noqa: S105  # made up
