@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autotune.comparison.probability_better import p_better, wins
 from autotune.comparison.values import Flip, Robustness, Scenario
 from autotune.disaggregated.rescore import pools_at, rescored_pools
-from autotune.scoring.best_knobs import score_variant
+from autotune.scoring.best_knobs import score_launches
 from autotune.scoring.joint_uncertainty import DRAWS
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, check_limits, study_limits
@@ -34,9 +34,13 @@ TIE_FRAC = 0.005
 
 def rescored(study: Study, plan: PlanResult) -> PlanResult:
     """The same launch under another study's traffic and limits."""
-    if plan.pools is not None:
-        return rescored_pools(study, plan)
-    return score_variant(study, Variant.of(plan), (plan.knobs.max_num_batched_tokens,))
+    return rescored_each(study, [plan])[0]
+
+
+def rescored_each(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
+    """Launches under another study's traffic and limits, in their order; one call of the cost model for all."""
+    launches = iter(score_launches(study, [plan for plan in plans if plan.pools is None]))
+    return [next(launches) if plan.pools is None else rescored_pools(study, plan) for plan in plans]
 
 
 def robustness(study: Study, current: PlanResult, candidate: PlanResult, p_candidate: float) -> Robustness:
@@ -52,7 +56,7 @@ def robustness(study: Study, current: PlanResult, candidate: PlanResult, p_candi
             skipped += 1
             continue
         own = replace(study, workload=workload)
-        first, second = rescored(own, current), rescored(own, candidate)
+        first, second = rescored_each(own, [current, candidate])
         scenarios.append(
             Scenario(changes=changes, candidate_wins=wins(own, first, second), p_better=p_better(own, first, second))
         )

@@ -24,12 +24,6 @@ def score(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult]:
     return _best(grid, owner)
 
 
-def score_variant(study: Study, variant: Variant, batched_tokens: Sequence[int]) -> PlanResult:
-    """One plan with given dtypes and token budgets to choose from."""
-    grid = KnobGrid.of(study, [variant], batched_tokens)
-    return _best(grid, np.zeros(len(batched_tokens), dtype=np.int64))[0]
-
-
 def score_launches(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
     """Plans with their own dtypes and token budgets under a study, each at the load that is best for it there."""
     if not plans:
