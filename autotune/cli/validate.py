@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, NamedTuple
+
 import click
 
 from autotune.cli.options import MODELS, SHOWN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from autotune.report.text_blocks import Block
+    from costmodel.calibration.profile import Profile
 
 
 @click.command()
@@ -38,62 +46,104 @@ def validate(
     decode_workers, prefill_max_num_seqs, decode_max_num_seqs, prefill_max_num_batched_tokens,
     decode_redundant_experts.
     """
-    from dataclasses import asdict
     from pathlib import Path
-    from typing import Any
 
     from autotune.cli.output import show
-    from autotune.engines import traits_by_name
     from autotune.files import write_file
     from autotune.report.document import finite
     from autotune.report.text_blocks import Report
-    from autotune.report.validation import load_blocks, pool_run_blocks, published_block, validation_blocks
-    from autotune.validation.load_report import load_predictions_csv, load_runs_document, predict_load_runs
-    from autotune.validation.pool_report import pool_runs_document
-    from autotune.validation.published import published_points, published_pools
-    from autotune.validation.report import predictions_csv, validation_document
-    from costmodel.calibration.profile import read_profile
     from costmodel.errors import InputError
-    from costmodel.measured.load_runs_csv import has_percentiles, read_load_runs
-    from costmodel.measured.pool_runs import predict_pool_runs
-    from costmodel.measured.pool_runs_csv import has_pools, read_pool_runs
-    from costmodel.measured.runs import prepare_runs
-    from costmodel.measured.runs_csv import read_runs
 
     if runs is None and not published:
         raise InputError.single("RUNS.csv", "is required, or --published")
-    document: dict[str, Any] = {}
-    blocks = []
-    profile = None if calibration is None else read_profile(Path(calibration))
-    folder = None if models is None else Path(models)
-    if runs is not None and has_pools(Path(runs)):
-        pool_runs = read_pool_runs(Path(runs), traits_by_name(), folder)
-        settled = predict_pool_runs(pool_runs)
+    judged = _Judged(document={}, blocks=(), predictions="")
+    if runs is not None:
+        folder = None if models is None else Path(models)
+        judged = _judged(Path(runs), folder, None if calibration is None else Path(calibration))
         if predictions is not None:
-            write_file(Path(predictions), predictions_csv(pool_runs, settled.pair))
-        document = pool_runs_document(pool_runs, settled)
-        blocks = pool_run_blocks(document)
-    elif runs is not None and has_percentiles(Path(runs)):
-        load_runs = read_load_runs(Path(runs), traits_by_name(), folder)
-        forecasts = predict_load_runs(load_runs, profile)
-        if predictions is not None:
-            write_file(Path(predictions), load_predictions_csv(load_runs, forecasts))
-        document = load_runs_document(load_runs, forecasts)
-        blocks = load_blocks(document)
-    elif runs is not None:
-        read = read_runs(Path(runs), traits_by_name(), folder)
-        batch = prepare_runs(read, profile)
-        estimate = batch.evaluate()
-        if predictions is not None:
-            write_file(Path(predictions), predictions_csv(read, estimate))
-        document = validation_document(batch, estimate)
-        blocks = validation_blocks(document)
+            write_file(Path(predictions), judged.predictions)
+    document, blocks = judged.document, judged.blocks
     if published:
-        for key, title, points in (
-            ("published", "DeepSeek-V3 on H800", published_points()),
-            ("published_pools", "The same as pools of a disaggregated plan", published_pools()),
-        ):
-            document[key] = [{**asdict(p), "ratio": p.ratio} for p in points]
-            blocks.append(published_block(points, title))
-    report = Report(headline="Predictions against measurements", blocks=tuple(blocks))
+        more = _published()
+        document, blocks = {**document, **more.document}, (*blocks, *more.blocks)
+    report = Report(headline="Predictions against measurements", blocks=blocks)
     show(finite(document), lambda _: report, as_json=as_json, as_table=as_table)
+
+
+class _Judged(NamedTuple):
+    """Runs against their predictions: as a document, for people, and the predictions alone as CSV."""
+
+    document: dict[str, Any]
+    blocks: tuple[Block, ...]
+    predictions: str
+
+
+def _judged(runs: Path, models: Path | None, calibration: Path | None) -> _Judged:
+    """A file of runs of whichever kind its columns say."""
+    from costmodel.calibration.profile import read_profile
+    from costmodel.errors import InputError
+    from costmodel.measured.load_runs_csv import has_percentiles
+    from costmodel.measured.pool_runs_csv import has_pools
+
+    if has_pools(runs):
+        if calibration is not None:
+            raise InputError.single("--calibration", f"is of single servers, and {runs} holds disaggregated runs")
+        return _of_pools(runs, models)
+    profile = None if calibration is None else read_profile(calibration)
+    return (_with_percentiles if has_percentiles(runs) else _of_means)(runs, models, profile)
+
+
+def _of_pools(runs: Path, models: Path | None) -> _Judged:
+    from autotune.engines import traits_by_name
+    from autotune.report.validation import pool_run_blocks
+    from autotune.validation.pool_report import pool_runs_document
+    from autotune.validation.report import predictions_csv
+    from costmodel.measured.pool_runs import predict_pool_runs
+    from costmodel.measured.pool_runs_csv import read_pool_runs
+
+    read = read_pool_runs(runs, traits_by_name(), models)
+    settled = predict_pool_runs(read)
+    document = pool_runs_document(read, settled)
+    return _Judged(document, tuple(pool_run_blocks(document)), predictions_csv(read, settled.pair))
+
+
+def _with_percentiles(runs: Path, models: Path | None, profile: Profile | None) -> _Judged:
+    from autotune.engines import traits_by_name
+    from autotune.report.validation import load_blocks
+    from autotune.validation.load_report import load_predictions_csv, load_runs_document, predict_load_runs
+    from costmodel.measured.load_runs_csv import read_load_runs
+
+    read = read_load_runs(runs, traits_by_name(), models)
+    forecasts = predict_load_runs(read, profile)
+    document = load_runs_document(read, forecasts)
+    return _Judged(document, tuple(load_blocks(document)), load_predictions_csv(read, forecasts))
+
+
+def _of_means(runs: Path, models: Path | None, profile: Profile | None) -> _Judged:
+    from autotune.engines import traits_by_name
+    from autotune.report.validation import validation_blocks
+    from autotune.validation.report import predictions_csv, validation_document
+    from costmodel.measured.runs import prepare_runs
+    from costmodel.measured.runs_csv import read_runs
+
+    read = read_runs(runs, traits_by_name(), models)
+    batch = prepare_runs(read, profile)
+    estimate = batch.evaluate()
+    document = validation_document(batch, estimate)
+    return _Judged(document, tuple(validation_blocks(document)), predictions_csv(read, estimate))
+
+
+def _published() -> _Judged:
+    from dataclasses import asdict
+
+    from autotune.report.validation import published_block
+    from autotune.validation.published import published_points, published_pools
+
+    document, blocks = {}, []
+    for key, title, points in (
+        ("published", "DeepSeek-V3 on H800", published_points()),
+        ("published_pools", "The same as pools of a disaggregated plan", published_pools()),
+    ):
+        document[key] = [{**asdict(p), "ratio": p.ratio} for p in points]
+        blocks.append(published_block(points, title))
+    return _Judged(document, tuple(blocks), "")
