@@ -13,7 +13,7 @@ from autotune.launch.limits import plan_rows, scored_exchange, start_limits
 from autotune.launch.quoting import check_image, check_launch_text
 from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
-from costmodel.arch.catalog import model_names
+from costmodel.arch.catalog import find_model
 from costmodel.errors import InputError
 from costmodel.measured.runs import BENCHMARK_WAVES
 
@@ -34,15 +34,21 @@ NOTHING_ASKED = LaunchOptions()
 
 
 def check_model(study: Study, asked: LaunchOptions) -> None:
-    """Raises `InputError` where nobody says what the engine loads: a model that the study holds as a config.json has
-    no name that an engine finds anything by.
+    """Raises `InputError` where nobody says what the engine loads: a model that the study holds as a config.json, or
+    names as a variant of one of the catalog, has no name that an engine finds anything by.
     """
-    if asked.model is None and study.arch.name not in model_names():
-        raise InputError.single(
-            "--model",
-            f"is required: the study's model is a config.json of its own, {study.arch.name!r:.100}, by which no engine "
-            "finds weights; give its name on the Hugging Face hub or its folder on the nodes",
-        )
+    name = study.arch.name
+    found = find_model(name)
+    if asked.model is not None or (found is not None and found.hub == name):
+        return
+    if found is None or "/" in name:
+        whose = f"is a config.json of its own, {name!r:.100}, by which no engine finds weights"
+    else:
+        whose = f"is {name!r:.100}, which has the config of {found.catalog}, and its own name on the hub is not known"
+    raise InputError.single(
+        "--model",
+        f"is required: the study's model {whose}; give its name on the Hugging Face hub or its folder on the nodes",
+    )
 
 
 def make_service(study: Study, plan: PlanResult, options: OptionList, asked: LaunchOptions = NOTHING_ASKED) -> Service:

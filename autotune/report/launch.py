@@ -10,6 +10,7 @@ from autotune.launch.document import layout_values
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.reading.import_plan import Imported
 from autotune.report.text_blocks import Block, Line, Report, text_table
+from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.words import count
 
 
@@ -47,7 +48,7 @@ def export_report(document: Mapping[str, Any]) -> Report:
     takes = f"requests of up to {limits['max_model_len']:,} tokens"
     spare = f"{limits['kv_margin_frac']:.0%} of the KV cache needed to spare"
     return Report(
-        headline=f"{document['plan']} for {engine_title(document['engine'])} {document['engine_version']}",
+        headline=f"{name_of_key(document['plan'])} for {engine_title(document['engine'])} {document['engine_version']}",
         lines=(
             f"{where}, {count(document['processes'], 'process', 'processes')}; {takes}, {spare}",
             f"{count(len(document['files']), 'file')} in {folder}: begin with {folder}/README.md",
@@ -61,14 +62,14 @@ def exports_report(document: Mapping[str, Any]) -> Report:
     rows = [
         (
             str(own["rank"]),
-            own["plan"],
+            name_of_key(own["plan"]),
             count(own["nodes"], "node"),
             own["out"],
             f"{own['started_with']['max_num_seqs']:,}",
         )
         for own in document["plans"]
     ]
-    refused = tuple(f"refused: rank {p['rank']}, {p['plan']}: {p['why']}" for p in document["refused"])
+    refused = tuple(f"refused: rank {p['rank']}, {name_of_key(p['plan'])}: {p['why']}" for p in document["refused"])
     table = text_table(("rank", "plan", "", "folder", "max_num_seqs"), rows, texts=(1, 2, 3))
     written = count(len(rows), "plan")
     how = ("Each folder has a README.md that says how it is started and measured.",) if rows else ()

@@ -8,6 +8,7 @@ from typing import Any
 from autotune.comparison.verdict import duration_words
 from autotune.report.document import finite
 from autotune.report.text_blocks import Cell, Line, Table, text_table, toned
+from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import TONES
 from autotune.report.vocabulary.words import probability, signed
 from autotune.retuning.entry import DECISION, SUMMARY
@@ -49,7 +50,8 @@ def retune_paragraph(document: dict[str, Any]) -> str:
     current, candidate = document["current"], document["candidate"]
     if candidate is not None:
         parts.append(
-            f"Today {current['plan']}{_serves(current)}; the best for this traffic is {candidate['plan']}"
+            f"Today {name_of_key(current['plan'])}{_serves(current)}; the best for this traffic is "
+            f"{name_of_key(candidate['plan'])}"
             f"{_serves(candidate)}."
         )
         parts += _switch_words(document)
@@ -87,7 +89,8 @@ def repeated_line(document: dict[str, Any]) -> Line:
     by_now = "" if before is document else f", by now {document['decision']} ({document['rule']}: {document['reason']})"
     todo = "; `autotune retune accept` or --apply makes it the current plan" if document["decision"] == "switch" else ""
     done = "; current.json says the new plan" if document["applied"] and todo else ""
-    text = f"window to {document['inputs']['window']['end']} was {said}{by_now}; {document['current_plan']} runs"
+    runs = name_of_key(document["current_plan"])
+    text = f"window to {document['inputs']['window']['end']} was {said}{by_now}; {runs} runs"
     return Line(text=" ".join([text + (done or todo), *document["noticed"]]), tone=TONES[document["decision"]])
 
 
@@ -97,8 +100,8 @@ def retune_line(document: dict[str, Any]) -> Line:
         return replace(repeated_line(document), whole=True)
     todo = ""
     if document["decision"] == "switch" and not document["applied"]:
-        todo = f" to {document['candidate']['plan']}; `autotune retune accept` makes it the current plan"
-    runs = document["candidate" if document["applied"] else "current"]["plan"]
+        todo = f" to {name_of_key(document['candidate']['plan'])}; `autotune retune accept` makes it the current plan"
+    runs = name_of_key(document["candidate" if document["applied"] else "current"]["plan"])
     said = f"{document['at']} {document['decision']} ({document['rule']}): {document['reason']}{todo}; {runs} runs"
     text = " ".join([said, *document["noticed"]])
     return Line(text=f"{text}; decision {document['id'][:12]}", tone=TONES[document["decision"]], whole=True)

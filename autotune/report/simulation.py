@@ -7,6 +7,7 @@ from typing import Any
 
 from autotune.report.text_blocks import Block, Line, Report, text_table
 from autotune.report.tune_text import assumed_block
+from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.words import probability
 from autotune.text.numbers import number
@@ -31,7 +32,8 @@ def simulation_report(document: Mapping[str, Any]) -> Report:
     )
     said = "keeps every limit" if not broken else f"breaks {', '.join(limit_title(row['code']) for row in broken)}"
     return Report(
-        headline=f"{document['study']}: {document['plan']} under {load}, {traffic['requests']:,} requests simulated",
+        headline=f"{document['study']}: {name_of_key(document['plan'])} under {load}, "
+        f"{traffic['requests']:,} requests simulated",
         reason=f"The plan {said}." if document["limits"] else "The study has no limit on latencies.",
         tone="bad" if broken else "good",
         lines=(document["limited_by"],),

@@ -8,6 +8,7 @@ from typing import Any
 from autotune.report.document import finite
 from autotune.report.text_blocks import Block, Cell, Report, text_table, toned
 from autotune.report.vocabulary.metrics import METRICS, Metric
+from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import TONES
 from autotune.report.vocabulary.words import probability, signed
 from autotune.validation.verify import CheckedRun, Verification
@@ -79,13 +80,13 @@ def verification_report(document: Mapping[str, Any]) -> Report:
         (
             _place(row["after"]),
             _place(row["before"]),
-            row["plan"] + (" (measured)" if row["plan"] == document["plan"] else ""),
+            name_of_key(row["plan"]) + (" (measured)" if row["plan"] == document["plan"] else ""),
         )
         for row in document["ranking"]["plans"]
     ]
     ranking = text_table(("after", "before", "plan"), places, texts=(0, 1, 2))
     return Report(
-        headline=f"{document['plan']} of {document['study']}",
+        headline=f"{name_of_key(document['plan'])} of {document['study']}",
         blocks=(
             *runs,
             Block(title="What the runs say", table=ranking, lines=_verdict(document)),
@@ -122,7 +123,9 @@ def _verdict(document: Mapping[str, Any]) -> tuple[str, ...]:
         if document["inside"]
         else "Something measured lies outside its interval: the prediction was surer than it should have been."
     )
-    before, after = ranking["best_before"], ranking["best_after"]
+    before, after = (
+        None if plan is None else name_of_key(plan) for plan in (ranking["best_before"], ranking["best_after"])
+    )
     if not ranking["changes"]:
         second = (
             "With this learnt, no plan keeps every limit." if after is None else "With this learnt, the same leads."

@@ -6,9 +6,11 @@ import difflib
 import json
 import re
 import tomllib
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 from costmodel.arch.arch import Arch, Layer
 from costmodel.arch.block import ATTENTION, DENSE, EXPERTS, SHARED, B, Matrix
@@ -49,23 +51,34 @@ def model_names() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
+def _aliases() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((_DATA / "aliases.toml").read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
 def _index() -> dict[str, str]:
-    """Lower-case keys a user may write -> catalog name; exact names win over shortened ones."""
-    names = model_names()
+    """Lower-case keys a user may write -> the model's name on the hub; exact names win over shortened ones."""
+    names = (*model_names(), *_aliases()["same_config"])
     index: dict[str, str] = {}
     for name in names:
         index.setdefault(_simple(name), name)
-    index.update(tomllib.loads((_DATA / "aliases.toml").read_text(encoding="utf-8")))
+    index.update(_aliases()["short"])
     for name in names:
         index[_short(name)] = name
     return index
+
+
+def _entry(name: str) -> tuple[str, dict[str, Any]]:
+    """The catalog's model that one on the hub is like, and the fields of its config that differ."""
+    like = _aliases()["same_config"].get(name, name)
+    return (like, {}) if isinstance(like, str) else (like["of"], {k: v for k, v in like.items() if k != "of"})
 
 
 def short_names() -> dict[str, tuple[str, ...]]:
     """Catalog name -> what may be written for it, shortest first."""
     found: dict[str, list[str]] = {name: [] for name in model_names()}
     for key, name in _index().items():
-        found[name].append(key)
+        found[_entry(name)[0]].append(key)
     return {name: tuple(sorted(keys, key=lambda k: (len(k), k))) for name, keys in found.items()}
 
 
@@ -80,21 +93,40 @@ def _simple(name: str) -> str:
     return re.sub(_SAME, "", short)
 
 
-def find_model(name: str) -> tuple[str, str | None] | None:
-    """Catalog name and the dtype that a quantised repack's suffix names, or None when unknown."""
-    index = _index()
-    for key in (_short(name), _short(name).removeprefix("meta-"), _simple(name)):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a model's name means."""
+
+    catalog: str
+    """The model of the catalog whose config it has."""
+    hub: str | None
+    """Its name on the Hugging Face hub; None: it is a variant of the catalog's whose name nobody gave."""
+    changes: Mapping[str, Any]
+    """Fields of its config that differ from the catalog's."""
+    dtype: str | None = None
+    """Of its weights, as a quantised repack's suffix says; None: the catalog's."""
+
+
+def find_model(name: str) -> Found | None:
+    """What a name means, or None when it is unknown. A name with an organisation is the hub's, whoever made it."""
+    index, short = _index(), _short(name)
+    given = name.strip() if "/" in name.strip("/") else None
+    for key in (short, short.removeprefix("meta-"), _simple(name)):
         if key in index:
-            return index[key], None
+            known, exact = index[key], key in (short, short.removeprefix("meta-"))
+            catalog, changes = _entry(known)
+            hub = known if exact and (given is None or given.lower() == known.lower()) else given
+            return Found(catalog=catalog, hub=hub, changes=changes)
     for suffix in sorted(_SUFFIX_DTYPES, key=len, reverse=True):
-        if _short(name).endswith("-" + suffix):
-            found = find_model(_short(name)[: -len(suffix) - 1])
-            return None if found is None else (found[0], _SUFFIX_DTYPES[suffix])
+        if short.endswith("-" + suffix):
+            found = find_model(short[: -len(suffix) - 1])
+            return None if found is None else replace(found, hub=given, dtype=_SUFFIX_DTYPES[suffix])
     return None
 
 
 def load_model(name: str) -> Arch:
-    """Architecture of a model of the catalog.
+    """Architecture of a model of the catalog, or of one with the same config; its name is the hub's where that is
+    known, else as it is given.
 
     Raises:
         InputError: unknown name; lists the nearest ones and how else to give a model.
@@ -108,10 +140,12 @@ def load_model(name: str) -> Arch:
             f"{name!r} is not in the catalog{hint}. Give the path of its config.json; `autotune validate` "
             "and `calibrate` take a folder of them with --models",
         )
-    known, dtype = found
-    config = json.loads((_DATA / (known.replace("/", "--") + ".json")).read_text(encoding="utf-8"))
-    arch = read_config(config, name=known)
-    return arch if dtype is None else with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)
+    config = json.loads((_DATA / (found.catalog.replace("/", "--") + ".json")).read_text(encoding="utf-8"))
+    arch = read_config({**config, **found.changes}, name=found.hub or name.strip())
+    if arch.name != found.catalog:
+        said = f"config of {arch.name} taken to be that of {found.catalog}"
+        arch = replace(arch, assumptions=(*arch.assumptions, said))
+    return arch if found.dtype is None else with_dtypes(arch, gemm_dtype=found.dtype, moe_dtype=found.dtype)
 
 
 def with_dtypes(

@@ -20,6 +20,7 @@ from costmodel.arch import (
     with_dtypes,
 )
 from costmodel.arch.attention import GroupedQuery
+from costmodel.arch.catalog import find_model
 from costmodel.arch.weights import block_params
 from costmodel.errors import InputError
 
@@ -46,20 +47,30 @@ def test_every_catalog_entry_loads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "found", "dtype"),
+    ("written", "config", "name", "dtype"),
     [
-        ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B", "bf16"),
-        ("nvidia/Llama-3.1-8B-Instruct-FP8", "meta-llama/Meta-Llama-3.1-8B", "fp8"),
-        ("deepseek-ai/DeepSeek-R1-0528", "deepseek-ai/DeepSeek-R1", "fp8_block"),
-        ("nvidia/DeepSeek-R1-FP4", "deepseek-ai/DeepSeek-R1", "nvfp4"),
-        ("Qwen/Qwen3-235B-A22B-Instruct-2507", "Qwen/Qwen3-235B-A22B", "bf16"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Meta-Llama-3.1-8B", None, "bf16"),
+        ("nvidia/Llama-3.1-8B-Instruct-FP8", "meta-llama/Meta-Llama-3.1-8B", None, "fp8"),
+        ("deepseek-ai/DeepSeek-R1-0528", "deepseek-ai/DeepSeek-R1", None, "fp8_block"),
+        ("nvidia/DeepSeek-R1-FP4", "deepseek-ai/DeepSeek-R1", None, "nvfp4"),
+        ("Qwen/Qwen3-235B-A22B-Instruct-2507", "Qwen/Qwen3-235B-A22B", None, "bf16"),
+        ("llama-3.3-70b", "meta-llama/Meta-Llama-3.1-70B", "meta-llama/Llama-3.3-70B-Instruct", "bf16"),
+        ("deepseek-ai/deepseek-v3", "deepseek-ai/DeepSeek-V3", "deepseek-ai/DeepSeek-V3", "fp8_block"),
+        ("llama-3.1-8b-fp8", "meta-llama/Meta-Llama-3.1-8B", None, "fp8"),
     ],
 )
-def test_names_people_write(written: str, found: str, dtype: str) -> None:
-    """Repacks and instruction-tuned variants have the architecture of their base."""
-    arch = load_model(written)
-    assert arch.name == found
-    assert arch.dtypes.attention == dtype
+def test_names_people_write(written: str, config: str, name: str | None, dtype: str) -> None:
+    """Repacks, tuned variants and later releases have the config of their base, and keep their own names."""
+    arch, found = load_model(written), find_model(written)
+    assert found is not None
+    assert (found.catalog, arch.name, arch.dtypes.attention) == (config, name or written, dtype)
+    assert any(config in said for said in arch.assumptions) is (arch.name != config)
+
+
+def test_fields_that_differ_from_the_entry_are_read() -> None:
+    """A model that is like one of the catalog but for its context has its own."""
+    assert load_model("llama-3-8b").max_position_embeddings == 8192
+    assert load_model("llama-3.1-8b").max_position_embeddings == 131072
 
 
 def test_unknown_name_says_what_is_near() -> None:

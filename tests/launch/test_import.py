@@ -251,6 +251,18 @@ def test_a_model_of_ones_own_has_to_be_named(plan: str, tmp_path: Path) -> None:
     assert any("serve org/my-llama" in p.read_text() for p in (tmp_path / "out").glob("*.sh"))
 
 
+def test_what_is_served_is_what_was_asked_for(tmp_path: Path) -> None:
+    """A later release with the config of another is served by its own name; of a variant without one, it is asked."""
+    study = str(FOLDER / "llama-70b-16xh100.toml")
+    command = ["export", study, "--target", "vllm", "--plan", "R2 TP8", "--out", str(tmp_path / "out"), "--set"]
+    assert CliRunner().invoke(cli, [*command, "model=llama-3.3-70b"], catch_exceptions=False).exit_code == 0
+    served = [script.read_text() for script in (tmp_path / "out").glob("replica*.sh")]
+    assert served
+    assert all("serve meta-llama/Llama-3.3-70B-Instruct" in script for script in served)
+    with pytest.raises(InputError, match=r"^--model: is required.*config of meta-llama/Meta-Llama-3.1-70B"):
+        CliRunner().invoke(cli, [*command, "model=llama-3.1-70b-fp8"], catch_exceptions=False)
+
+
 @pytest.mark.parametrize("plan", ["baseline", "vllm:R8/PP1/ATP8/ADP1/MTP1/EP8"])
 def test_a_plan_of_another_engine_is_not_the_targets(plan: str, tmp_path: Path) -> None:
     """A plan that runs on vLLM is no plan for SGLang's launch files: an error, and no folder."""

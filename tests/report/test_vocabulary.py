@@ -20,10 +20,12 @@ from autotune.report.markdown import markdown_report
 from autotune.report.svg.scale import linear
 from autotune.report.terminal import Terminal, print_report
 from autotune.report.tune_text import tune_report
+from autotune.report.vocabulary.plan_names import name_of_key, plan_name
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES, TTFT_PARTS, memory_parts
 from autotune.report.vocabulary.words import measure, percent, probability, signed
 from autotune.scoring.limits import study_limits
 from autotune.study import load_study
+from autotune.tuning import tune
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.estimate.result import TTFT_PARTS as PARTS
 from costmodel.plan.layout import LAYOUT_AXES
@@ -162,3 +164,13 @@ def test_axes_have_round_ticks(top: float, count: int, step: float) -> None:
     assert ticks[0] == 0.0
     assert ticks[-1] >= top
     assert [b - a for a, b in itertools.pairwise(ticks)] == pytest.approx([step] * (len(ticks) - 1))
+
+
+@pytest.mark.parametrize("study", ["llama-70b-16xh100", "qwen3-235b-64xh100"])
+def test_a_full_string_is_read_as_its_plan_is_called(study: str) -> None:
+    """What is shown of a document's plan is what the table calls the plan."""
+    result = tune(load_study(STUDIES / f"{study}.toml", ["search.stage_layers=balanced"]))
+    plans = (*result.ranked, *result.infeasible)
+    assert plans
+    for plan in plans:
+        assert name_of_key(plan.plan) == plan_name(plan, dense=not result.study.arch.is_moe, several_engines=True)

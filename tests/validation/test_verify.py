@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
+from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.study import load_study
 from autotune.study.portable import portable_study
 from autotune.tuning import tune
@@ -205,7 +206,7 @@ def test_a_result_in_an_exports_folder_needs_nothing_else(exported: Path) -> Non
     assert run["metrics"]["ttft_s"]["predicted"] == pytest.approx(load["ttft_s"], rel=1e-6)
     shown = CliRunner().invoke(cli, ["verify", str(exported / "result.json"), "--table"], catch_exceptions=False)
     assert shown.exit_code == 0
-    assert plan in shown.stdout
+    assert name_of_key(plan) in shown.stdout
 
 
 def test_calibrate_takes_the_same_files(exported: Path, tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def import_plan(
     command = heads[-1][1][0].command
     arch, assumptions = _arch(command, study, model)
     if arch is None and document is not None:
-        arch, assumptions = _arch_named(str(document.get("model"))), []
+        exported = str(document.get("model"))
+        arch = load_model(exported) if find_model(exported) is not None else None
+        assumptions = []
     parts = [(role, _part(servers, arch, None if study is None else study.cluster.gpu)) for role, servers in heads]
     problems = [problem for _, part in parts for problem in part.options.problems]
     if problems:
@@ -247,14 +249,10 @@ def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arc
     if study is not None:
         taken = [] if command.model is None else [f"model {command.model!r} taken for the study's, {study.arch.name}"]
         return study.arch, taken
-    named = None if command.model is None else _arch_named(command.model)
-    if named is not None:
-        return named, [f"model {command.model!r} read as {named.name} of the catalog"]
+    found = None if command.model is None else find_model(command.model)
+    if command.model is not None and found is not None:
+        return load_model(command.model), [f"model {command.model!r} read as {found.catalog} of the catalog"]
     return None, [f"model {command.model!r} is not known: name it with --model or --study to complete the plan"]
-
-
-def _arch_named(name: str) -> Arch | None:
-    return load_model(name) if find_model(name) is not None else None
 
 
 def _plan(layout: Layout, engine: str) -> str:
