@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +25,24 @@ from autotune.storage.store import Session, Store, StudyHeader, find_study, make
 from costmodel.errors import InputError
 
 T = TypeVar("T")
+_TRIAL = re.compile(rb'\{"op_code":4,"worker_id":"[^"]*","study_id":(\d+)[,}]')
+"""A line that makes a whole trial, and the study that it is of: Optuna's `JournalOperation.CREATE_TRIAL`."""
+_CHANGE = re.compile(rb'\{"op_code":(?:[5-9]|\d\d)')
+"""A line that changes a trial made before, by its number among the trials of all studies. None of ours does."""
 LOCK_GRACE_S = 30.0
 """Age from which a lock of Optuna's is abandoned: its own default grace period."""
 
 
+class ChangedTrialsError(Exception):
+    """Somebody changes trials of the file one by one, counted over all studies: it has to be read whole."""
+
+
 class JournalFile(BaseJournalBackend):
-    """A journal file as Optuna's `JournalFileBackend` writes it, to which a batch of changes is appended at once."""
+    """A journal file as Optuna's `JournalFileBackend` writes it, to which a batch of changes is appended at once.
+
+    It is read whole, or without the trials of other studies (`read_one`): a file keeps every study that was ever asked,
+    and reading them all would take each command longer than the last.
+    """
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         """Nothing is read yet.
@@ -45,7 +58,36 @@ class JournalFile(BaseJournalBackend):
         self._file = self._path.stat()
         self._number = self._offset = 0  # logs that were read from the file, and where the next one begins
         self._batch: list[dict[str, Any]] | None = None
+        self._only: bytes | None = None  # number of the study whose trials are read; None: all
         self._end = 0  # of the file, while a batch is under way: nobody else writes then
+
+    def read_one(self, study_id: int | None) -> None:
+        """From here on read the trials of one study alone, of none for None, and number the logs without the others."""
+        self._only = b"" if study_id is None else str(study_id).encode()
+        self._number = self._offset = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether the trials of every study are read."""
+        return self._only is None
+
+    def read_whole(self) -> None:
+        """From here on read the trials of every study."""
+        self._only = None
+        self._number = self._offset = 0
+
+    def _skipped(self, line: bytes) -> bool:
+        """Whether a line is the trial of a study that is not read.
+
+        Raises:
+            ChangedTrialsError: it changes a trial by its number among those of all studies.
+        """
+        if self._only is None:
+            return False
+        if _CHANGE.match(line):
+            raise ChangedTrialsError(self._path)
+        made = _TRIAL.match(line)
+        return made is not None and made[1] != self._only
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Changes from a number on: those of the file, then those of a batch under way."""
@@ -58,6 +100,8 @@ class JournalFile(BaseJournalBackend):
                     if not line.endswith(b"\n"):  # torn, or being written
                         break
                     self._offset += len(line)
+                    if self._skipped(line):
+                        continue
                     self._number += 1
                     if self._number > log_number_from:
                         yield json.loads(line)
@@ -168,6 +212,23 @@ class JournalStore(Store):
             self._study_id = self._open()
 
     def _open(self) -> int:
+        self._journal.read_one(None)
+        study_id = self._whole_if_changed(self._found_or_made)
+        if not self._journal.whole:
+            self._journal.read_one(study_id)
+            self._opened = None
+        return study_id
+
+    def _whole_if_changed(self, work: Callable[[], T]) -> T:
+        """Do something; once more on the file as a whole where somebody else changes trials in it."""
+        try:
+            return work()
+        except ChangedTrialsError:
+            self._journal.read_whole()
+            self._opened = None
+            return work()
+
+    def _found_or_made(self) -> int:
         study_id = find_study(self._optuna, self._header)
         if study_id is not None:
             return study_id
@@ -197,16 +258,19 @@ class JournalStore(Store):
 
     def _look(self, work: Callable[[Session], T]) -> T:
         with storage_errors(self.location):
-            return work(self)
+            return self._whole_if_changed(lambda: work(self))
 
     def _change(self, work: Callable[[Session], T]) -> T:
-        with storage_errors(self.location):
+        def in_one() -> T:
             try:
                 with self._journal.batch():
                     return work(self)
             except BaseException:
                 self._opened = None  # it knows trials that were not written
                 raise
+
+        with storage_errors(self.location):
+            return self._whole_if_changed(in_one)
 
 
 def refuse_foreign_journal(path: Path) -> None:

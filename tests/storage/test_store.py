@@ -215,6 +215,37 @@ def test_killed_writers_leave_a_storage_to_go_on_from(path: Path) -> None:
     assert all(t.state.is_finished() for t in optuna_study(path).trials)
 
 
+def test_trials_of_other_studies_are_not_read(tmp_path: Path) -> None:
+    """A file that holds many studies costs a command the trials of its own: those of others may be anything."""
+    path = tmp_path / "journal.log"
+    other = replace(HEADER, name="other", question="b" * 64)
+    store_at(path, other).add([record(i) for i in range(3)])
+    store_at(path).add([record("own")])
+    lines = path.read_bytes().splitlines(keepends=True)
+    made = [i for i, line in enumerate(lines) if b'"op_code":4' in line]
+    lines[made[1]] = lines[made[1]][:200] + b"\n"
+    path.write_bytes(b"".join(lines))
+    store = store_at(path)
+    assert [r.key for r in store.records()] == ["own"]
+    assert store.add([record("next")]) == 1
+    assert [r.key for r in store_at(path).records()] == ["own", "next"]
+    with pytest.raises(InputError, match="is not a readable Optuna storage"):
+        store_at(path, other).records()
+
+
+def test_trials_that_somebody_changes_are_read_with_all_others(tmp_path: Path) -> None:
+    """Optuna's own trials are changed by their number over all studies; such a file is read as Optuna reads it."""
+    path = tmp_path / "journal.log"
+    store_at(path, replace(HEADER, name="other", question="b" * 64)).add([record(i) for i in range(3)])
+    store = store_at(path)
+    store.add([record("own")])
+    optuna_study(path).optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=2)
+    assert store.known_keys() == {"own"}
+    assert store.add([record("next")]) == 1
+    assert [r.key for r in store_at(path).records()] == ["own", "next"]
+    assert len(optuna_study(path).trials) == 4
+
+
 @pytest.mark.parametrize("cut", [1, 7, 400])
 def test_a_torn_last_line_is_cut(tmp_path: Path, cut: int) -> None:
     """What a writer did not finish is cut off by the next one, and written again."""
