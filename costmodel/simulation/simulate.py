@@ -9,14 +9,16 @@ from enum import StrEnum
 import numpy as np
 
 from costmodel.plan.columns import Floats, Ints
+from costmodel.simulation.pipeline_queue import run_pipeline_queue
 from costmodel.simulation.policies import Policy
 from costmodel.simulation.policies.base import BLOCK
+from costmodel.simulation.queue_inputs import QueueRun
 from costmodel.simulation.replica import Replica
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.sampled_windows import SampledWindows
 from costmodel.simulation.served import Served
 from costmodel.simulation.single_queue import run_single_queue
-from costmodel.simulation.state import CellLimits, Request
+from costmodel.simulation.state import RankLimits, Request
 from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.token_gaps import TokenGaps
 
@@ -42,7 +44,7 @@ class ServerModel:
 
     table: StepTable
     policy: Policy
-    limits: CellLimits
+    limits: RankLimits
     replicas: int
     routing: Routing = Routing.ROUND_ROBIN
     pace: float = 1.0
@@ -57,13 +59,13 @@ class ServerModel:
         front_s, token_s = self.table.frontend_s / self.pace, self.table.token_s / self.pace
         return replace(self, table=replace(self.table, frontend_s=front_s, token_s=token_s), pace=1.0)
 
-    def sufficed(self, requests: Requests, finish_s: Floats) -> bool:
-        """Whether the cache of one replica held every request that it had, whole, from its arrival to its end.
+    def sufficed(self, requests: Requests, run: QueueRun) -> bool:
+        """Whether the cache of one replica held every request that it had, whole, from its admission to its end.
 
         So nothing ever waited for cache or was preempted. Ranks share it out as they do requests.
         """
         tokens = (requests.prompt + requests.output + BLOCK).astype(np.float64)
-        times = np.concatenate([requests.arrival_s, finish_s])
+        times = np.concatenate([run.admitted_s, run.finish_s])
         # who leaves as another comes does so first
         order = np.lexsort((np.repeat([1, 0], tokens.size), times))
         held = np.cumsum(np.concatenate([tokens, -tokens])[order])
@@ -247,13 +249,13 @@ def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> S
     for number in range(model.replicas):
         index = np.arange(number, len(requests), model.replicas)
         own = requests.take(index)
-        if not timeline and model.table.stages == 1:
-            first[index], finish[index], busy, found = run_single_queue(
-                model.table, own, limits=model.limits, mixes=model.policy.mixes
-            )
-            if model.sufficed(own, finish[index]):
-                busy_s += busy
-                gaps.append(found)
+        if not timeline:
+            run = run_single_queue if model.table.stages == 1 else run_pipeline_queue
+            quick = run(model.table, own, limits=model.limits, mixes=model.policy.mixes)
+            if model.sufficed(own, quick):
+                first[index], finish[index] = quick.first_token_s, quick.finish_s
+                busy_s += quick.busy_s
+                gaps.append(quick.gaps)
                 continue
         replica = Replica(model.table, model.policy, model.limits, timeline=timeline)
         flying = _flying(own)
