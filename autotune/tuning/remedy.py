@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from autotune.scoring.best_knobs import score
 from autotune.scoring.limits import LOAD_SERVED, study_limits
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation import percentile_limits, study_traffic
+from autotune.simulation import percentile_limits
 from autotune.study import Objective, Study
 from autotune.study.clusters import on_cluster
 from autotune.study.sections import Constraints
-from autotune.tuning.simulate_ranking import with_percentiles
+from autotune.tuning.simulate_ranking import search_traffic, with_percentiles
 from autotune.tuning.study_space import study_space
 from costmodel.arch import weight_bytes
 from costmodel.errors import InputError
@@ -135,7 +135,7 @@ def _feasible(study: Study, plan: PlanResult) -> bool:
         return False
     limits = percentile_limits(study)
     if limits and found.feasible:
-        found = with_percentiles(study, found, limits, study_traffic(study))
+        found = with_percentiles(study, found, limits, search_traffic(study, [found]))
     return found.feasible
 
 

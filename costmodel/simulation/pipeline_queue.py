@@ -11,32 +11,27 @@ from bisect import bisect_right
 from heapq import heappop, heappush
 from math import ceil, inf, nextafter, sqrt
 
-import numpy as np
-
-from costmodel.simulation.queue_inputs import NEVER, BatchTimes, QueueRun, RequestQueue, first_step_s
+from costmodel.simulation.queue_inputs import NEVER, QueueTables, ReplicaRun, RequestQueue
 from costmodel.simulation.replica import UNEVEN
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.state import RankLimits
-from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.token_gaps import GapRecorder
 
 
-def run_pipeline_queue(table: StepTable, requests: Requests, *, limits: RankLimits, mixes: bool) -> QueueRun:
+def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankLimits, mixes: bool) -> ReplicaRun:
     """Serve requests; arguments and result as those of `run_single_queue`.
 
     One function of many statements for the sake of speed. Each round of its loop is what the micro-batch that is ready
     first does: a step with prompts, a step of decoding (or rounds of all micro-batches, where nothing else happens in
     them), or waiting for the next request or behind another micro-batch.
     """
+    table, by_batch, through_batch = tables.table, tables.slowest, tables.through
     queue = RequestQueue.of(table, requests)
     seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
     n, stages, ranks = len(to_compute), table.stages, table.ranks
     first, finish, admitted = [inf] * n, [inf] * n, [inf] * n
     began = [0] * n
     seats_most, rank_tokens = limits.max_num_seqs * ranks, limits.batched_tokens
-    by_batch, through_batch = (
-        BatchTimes.of(table, part, min(seats_most, n) + 1) for part in (table.slowest, table.through)
-    )
     alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
     through_alone_s, through_kernels_s = through_batch.alone_s, through_batch.kernels_s
     prepared_s, host_s, verified, group_verified = by_batch.limits
@@ -45,8 +40,7 @@ def run_pipeline_queue(table: StepTable, requests: Requests, *, limits: RankLimi
     through_knots, through_values, through_slopes = through_line.knots, through_line.values, through_line.slopes
     rest, through_rest = table.slowest.rest_s, table.through.rest_s
     prompt_at, through_prompt_at = table.slowest.prompt_s.at, table.through.prompt_s.at
-    counts = np.arange(len(rest))
-    logits, through_logits = table.slowest.logits_s.of(counts).tolist(), table.through.logits_s.of(counts).tolist()
+    logits, through_logits, first_step_s = tables.logits_s, tables.through_logits_s, tables.first_step_s
     experts, through_experts = table.slowest.experts_s, table.through.experts_s
     floor, through_floor, capture = table.slowest.floor_s, table.through.floor_s, table.capture_tokens
     accepted, handover, step_host = table.accepted_tokens, table.handover_steps, table.step_s
@@ -174,7 +168,7 @@ def run_pipeline_queue(table: StepTable, requests: Requests, *, limits: RankLimi
             if own:
                 handed = ends + handover * ((a if a > prepared else prepared) + host)
             elif done:
-                handed = ends + handover * first_step_s(table, by_batch, done, whole)
+                handed = ends + handover * first_step_s(done, whole)
             else:
                 handed = ends
             if beside:

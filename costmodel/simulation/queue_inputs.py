@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
@@ -17,16 +17,19 @@ NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueRun:
+class ReplicaRun:
     """What came of the requests of one replica. Arrays have shape `(num_requests,)`; seconds."""
 
     first_token_s: Floats
     finish_s: Floats
-    admitted_s: Floats
-    """When the first step with tokens of a request began."""
     busy_s: float
     """Time in which steps ran."""
     gaps: TokenGaps
+    admitted_s: Floats = field(default_factory=lambda: np.zeros(0))
+    """When the first step with tokens of a request began; empty where nobody asks."""
+    preemptions: int = 0
+    timeline: Floats = field(default_factory=lambda: np.zeros((0, 4)))
+    """As that of `Simulated`, where it is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +63,11 @@ class RequestQueue:
 
     def run(
         self, first: list[float], finish: list[float], admitted: list[float], busy_s: float, gaps: GapRecorder
-    ) -> QueueRun:
+    ) -> ReplicaRun:
         """What came of them, listed in this order, in that of the requests."""
         columns = np.empty((3, self.order.size))
         columns[:, self.order] = (first, finish, admitted)
-        return QueueRun(
+        return ReplicaRun(
             first_token_s=columns[0], finish_s=columns[1], admitted_s=columns[2], busy_s=busy_s, gaps=gaps.gaps()
         )
 
@@ -115,9 +118,37 @@ class BatchTimes:
         )
 
 
-def first_step_s(table: StepTable, by_batch: BatchTimes, begun: list[int], context: list[int]) -> float:
-    """A step of decoding of requests that begin together in an empty batch."""
-    count = len(begun)
-    mean = sum(context[i] for i in begun) / count
-    kernels = by_batch.kernels_s[count] + by_batch.per_context_s[count] * table.slowest.decode_s.at(mean)
-    return max(kernels, by_batch.prepared_s[count]) + by_batch.host_s[count]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueTables:
+    """Times of one plan's steps as the quick forms look them up."""
+
+    table: StepTable
+    slowest: BatchTimes
+    """On the slowest stage."""
+    through: BatchTimes
+    """Through all stages."""
+    logits_s: list[float]
+    """By the tokens that are sampled, on the slowest stage."""
+    through_logits_s: list[float]
+
+    @classmethod
+    def of(cls, table: StepTable, seats: int) -> QueueTables:
+        """For up to so many sequences on all ranks."""
+        counts = np.arange(len(table.slowest.rest_s))
+        slowest, logits = BatchTimes.of(table, table.slowest, seats + 1), table.slowest.logits_s.of(counts).tolist()
+        if table.stages == 1:
+            return cls(table=table, slowest=slowest, through=slowest, logits_s=logits, through_logits_s=logits)
+        return cls(
+            table=table,
+            slowest=slowest,
+            through=BatchTimes.of(table, table.through, seats + 1),
+            logits_s=logits,
+            through_logits_s=table.through.logits_s.of(counts).tolist(),
+        )
+
+    def first_step_s(self, begun: list[int], context: list[int]) -> float:
+        """A step of decoding of requests that begin together in an empty batch."""
+        count, times = len(begun), self.slowest
+        mean = sum(context[i] for i in begun) / count
+        kernels = times.kernels_s[count] + times.per_context_s[count] * self.table.slowest.decode_s.at(mean)
+        return max(kernels, times.prepared_s[count]) + times.host_s[count]

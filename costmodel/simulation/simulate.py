@@ -12,7 +12,7 @@ from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.pipeline_queue import run_pipeline_queue
 from costmodel.simulation.policies import Policy
 from costmodel.simulation.policies.base import BLOCK
-from costmodel.simulation.queue_inputs import QueueRun
+from costmodel.simulation.queue_inputs import QueueTables, ReplicaRun
 from costmodel.simulation.replica import Replica
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.sampled_windows import SampledWindows
@@ -34,6 +34,8 @@ class Routing(StrEnum):
 
 BALANCED = 0.9
 """Share of a replica's cache that may be in use while none of its ranks runs out of its part."""
+PAUSE_S = 5e3
+"""Between two requests of a replica, from which on it is worth looking whether it had nothing left to do."""
 AFFINITY_MOST = 1.25
 """Outstanding requests of the replica that a prefix belongs to, over those of the one that has least, at most."""
 
@@ -59,7 +61,7 @@ class ServerModel:
         front_s, token_s = self.table.frontend_s / self.pace, self.table.token_s / self.pace
         return replace(self, table=replace(self.table, frontend_s=front_s, token_s=token_s), pace=1.0)
 
-    def sufficed(self, requests: Requests, run: QueueRun) -> bool:
+    def sufficed(self, requests: Requests, run: ReplicaRun) -> bool:
         """Whether the cache of one replica held every request that it had, whole, from its admission to its end.
 
         So nothing ever waited for cache or was preempted. Ranks share it out as they do requests.
@@ -243,36 +245,58 @@ def _gathered(
 
 def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> Simulated:
     """Round robin: every replica has its requests, whatever the others do."""
+    tables = QueueTables.of(model.table, min(model.limits.max_num_seqs * model.table.ranks, len(requests)))
     first, finish = np.empty(len(requests)), np.empty(len(requests))
-    busy_s, preemptions, timelines = 0.0, 0, []
-    gaps: list[TokenGaps] = []
+    runs: list[ReplicaRun] = []
     for number in range(model.replicas):
         index = np.arange(number, len(requests), model.replicas)
-        own = requests.take(index)
-        if not timeline:
-            run = run_single_queue if model.table.stages == 1 else run_pipeline_queue
-            quick = run(model.table, own, limits=model.limits, mixes=model.policy.mixes)
-            if model.sufficed(own, quick):
-                first[index], finish[index] = quick.first_token_s, quick.finish_s
-                busy_s += quick.busy_s
-                gaps.append(quick.gaps)
-                continue
-        replica = Replica(model.table, model.policy, model.limits, timeline=timeline)
-        flying = _flying(own)
-        for request in flying:
-            replica.offer(request)
-        replica.advance()
-        first[index] = [request.first_token_s for request in flying]
-        finish[index] = [request.finish_s for request in flying]
-        gaps.append(replica.gaps.gaps())
-        busy_s += replica.counters.busy_s
-        preemptions += replica.counters.preemptions
-        timelines.append(np.array(replica.timeline).reshape(-1, 4))
-    served = Served(requests=requests, first_token_s=first, finish_s=finish)
+        if timeline:
+            found = [(index, _by_event(model, requests.take(index), timeline=True))]
+        else:
+            found = _replica_runs(model, tables, requests, index)
+        for part, run in found:
+            first[part], finish[part] = run.first_token_s, run.finish_s
+            runs.append(run)
     return Simulated(
-        served=served,
-        gaps=TokenGaps.joined(gaps),
-        preemptions=preemptions,
-        busy_s=busy_s,
-        timeline=tuple(timelines) if timeline else (),
+        served=Served(requests=requests, first_token_s=first, finish_s=finish),
+        gaps=TokenGaps.joined([run.gaps for run in runs]),
+        preemptions=sum(run.preemptions for run in runs),
+        busy_s=sum(run.busy_s for run in runs),
+        timeline=tuple(run.timeline for run in runs) if timeline else (),
+    )
+
+
+def _replica_runs(
+    model: ServerModel, tables: QueueTables, requests: Requests, index: Ints
+) -> list[tuple[Ints, ReplicaRun]]:
+    """What one replica does with the requests of `index`, in parts between which it has nothing to do."""
+    arrival_s = requests.arrival_s[index]
+    parts = np.split(index, np.flatnonzero(np.diff(arrival_s) > PAUSE_S) + 1)
+    runs = [(part, _served(model, tables, requests.take(part))) for part in parts]
+    ends = [float(run.finish_s.max(initial=-np.inf)) for _, run in runs]
+    if all(end <= requests.arrival_s[part[0]] for end, part in zip(ends, parts[1:], strict=False)):
+        return runs
+    return [(index, _served(model, tables, requests.take(index)))]
+
+
+def _served(model: ServerModel, tables: QueueTables, requests: Requests) -> ReplicaRun:
+    """By the quick form where the cache suffices, otherwise event by event."""
+    quick_form = run_single_queue if model.table.stages == 1 else run_pipeline_queue
+    quick = quick_form(tables, requests, limits=model.limits, mixes=model.policy.mixes)
+    return quick if model.sufficed(requests, quick) else _by_event(model, requests)
+
+
+def _by_event(model: ServerModel, requests: Requests, *, timeline: bool = False) -> ReplicaRun:
+    replica = Replica(model.table, model.policy, model.limits, timeline=timeline)
+    flying = _flying(requests)
+    for request in flying:
+        replica.offer(request)
+    replica.advance()
+    return ReplicaRun(
+        first_token_s=np.array([request.first_token_s for request in flying]),
+        finish_s=np.array([request.finish_s for request in flying]),
+        busy_s=replica.counters.busy_s,
+        gaps=replica.gaps.gaps(),
+        preemptions=replica.counters.preemptions,
+        timeline=np.array(replica.timeline).reshape(-1, 4),
     )

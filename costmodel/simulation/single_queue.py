@@ -12,35 +12,32 @@ from bisect import bisect_right
 from heapq import heappop, heappush
 from math import ceil, inf, sqrt
 
-import numpy as np
-
-from costmodel.simulation.queue_inputs import NEVER, BatchTimes, QueueRun, RequestQueue, first_step_s
+from costmodel.simulation.queue_inputs import NEVER, QueueTables, ReplicaRun, RequestQueue
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.state import RankLimits
-from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.token_gaps import GapRecorder
 
 
-def run_single_queue(table: StepTable, requests: Requests, *, limits: RankLimits, mixes: bool) -> QueueRun:
+def run_single_queue(tables: QueueTables, requests: Requests, *, limits: RankLimits, mixes: bool) -> ReplicaRun:
     """Serve requests that find cache whenever they find a seat.
 
     One function of many statements, and everything in local variables and lists: that is what makes it quick. Each
     round of its loop is either a run of decode steps in which nothing else happens, or one step with prompts; then
     those that are through leave, and those whose prompts are computed begin to decode.
     """
+    table, by_batch = tables.table, tables.slowest
     queue = RequestQueue.of(table, requests)
     seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
     n = len(to_compute)
     first, finish, admitted = [inf] * n, [inf] * n, [inf] * n
     began = [0] * n  # steps of decoding that had been run when a request began to decode
     seats_most, rank_tokens, ranks = limits.max_num_seqs * table.ranks, limits.batched_tokens, table.ranks
-    by_batch = BatchTimes.of(table, table.slowest, min(seats_most, n) + 1)
     alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
     prepared_s, host_s, verified, group_verified = by_batch.limits
     knots, values, slopes = table.slowest.decode_s.knots, table.slowest.decode_s.values, table.slowest.decode_s.slopes
     ends = [*knots[1:], inf]
     rest, prompt_at = table.slowest.rest_s, table.slowest.prompt_s.at
-    logits = table.slowest.logits_s.of(np.arange(len(rest))).tolist()
+    logits, first_step_s = tables.logits_s, tables.first_step_s
     experts = None if table.slowest.experts_s is None else table.slowest.experts_s.at
     step_host, floor, capture = table.step_s, table.slowest.floor_s, table.capture_tokens
     accepted, handover = table.accepted_tokens, table.handover_steps
@@ -171,7 +168,7 @@ def run_single_queue(table: StepTable, requests: Requests, *, limits: RankLimits
                 seconds += step_host
                 now += seconds
                 # tokens are handed on while those that were prefilled take their first step of decoding
-                handed = now + handover * first_step_s(table, by_batch, done, whole) if done else now
+                handed = now + handover * first_step_s(done, whole) if done else now
             else:
                 following = (a if a > prepared_s[batch] else prepared_s[batch]) + host_s[batch]
                 if mixes:
