@@ -62,7 +62,7 @@ class Traffic:
     def serve(self, model: ServerModel, *, timeline: bool = False) -> Simulated:
         """All requests through a plan; those that count are kept."""
         if self.sample is not None:
-            return simulate(model, self.sample.requests).sampled(self.sample)
+            return simulate(model, self.sample.requests, counted=self.sample.window >= 0).sampled(self.sample)
         own = self.requests
         if self.rate_per_s is None:
             done = simulate_closed(

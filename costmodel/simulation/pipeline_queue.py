@@ -13,12 +13,14 @@ from math import ceil, inf, nextafter, sqrt
 
 from costmodel.simulation.queue_inputs import NEVER, QueueTables, ReplicaRun, RequestQueue
 from costmodel.simulation.replica import UNEVEN
-from costmodel.simulation.requests import Requests
+from costmodel.simulation.requests import Flags, Requests
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
 
 
-def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankLimits, mixes: bool) -> ReplicaRun:
+def run_pipeline_queue(
+    tables: QueueTables, requests: Requests, *, limits: RankLimits, mixes: bool, counted: Flags | None = None
+) -> ReplicaRun:
     """Serve requests; arguments and result as those of `run_single_queue`.
 
     One function of many statements for the sake of speed. Each round of its loop is what the micro-batch that is ready
@@ -26,9 +28,10 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
     them), or waiting for the next request or behind another micro-batch.
     """
     table, by_batch, through_batch = tables.table, tables.slowest, tables.through
-    queue = RequestQueue.of(table, requests)
+    queue = RequestQueue.of(table, requests, counted)
     seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
     n, stages, ranks = len(to_compute), table.stages, table.ranks
+    counts, remaining = queue.counts, queue.remaining
     first, finish, admitted = [inf] * n, [inf] * n, [inf] * n
     began = [0] * n
     seats_most, rank_tokens = limits.max_num_seqs * ranks, limits.batched_tokens
@@ -38,6 +41,8 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
     line, through_line = table.slowest.decode_s, table.through.decode_s
     knots, values, slopes, bends = line.knots, line.values, line.slopes, [*line.knots[1:], inf]
     through_knots, through_values, through_slopes = through_line.knots, through_line.values, through_line.slopes
+    bend, through_bend = bends[0], through_line.knots[1]
+    fresh, through_fresh = table.slowest.prompt_s.rows[0], table.through.prompt_s.rows[0]
     rest, through_rest = table.slowest.rest_s, table.through.rest_s
     prompt_at, through_prompt_at = table.slowest.prompt_s.at, table.through.prompt_s.at
     logits, through_logits, first_step_s = tables.logits_s, tables.through_logits_s, tables.first_step_s
@@ -62,7 +67,7 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
     done: list[int] = []
     between = stages - 1
 
-    while True:
+    while remaining:
         at = min(ready)
         m = ready.index(at)
         while seen[arrived] <= at:
@@ -99,7 +104,11 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
                         continue
                 else:
                     break
-                took, took_through = prompt_at(whole[i] - left, chunk), through_prompt_at(whole[i] - left, chunk)
+                before = whole[i] - left
+                if before:
+                    took, took_through = prompt_at(before, chunk), through_prompt_at(before, chunk)
+                else:
+                    took, took_through = fresh[chunk], through_fresh[chunk]
                 left -= chunk
                 seats += 1
                 budget -= chunk
@@ -115,17 +124,15 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
                 done.append(i)
                 open_ = -1
         if own:
-            mean = context[m] / own
-            k = bisect_right(knots, mean) - 1
-            per_context = per_context_s[own]
-            slope = per_context * slopes[k] * accepted
+            mean, per_context = context[m] / own, per_context_s[own]
+            k = 0 if mean < bend else bisect_right(knots, mean) - 1
+            slope, limit = per_context * slopes[k] * accepted, (bends[k] - mean) / accepted
             a = kernels_s[own] + per_context * (values[k] + slopes[k] * (mean - knots[k]))
-            bend = bends[k]
-            k = bisect_right(through_knots, mean) - 1
+            k = 0 if mean < through_bend else bisect_right(through_knots, mean) - 1
+            through_slope = per_context * through_slopes[k] * accepted
             a_through = through_kernels_s[own] + per_context * (
                 through_values[k] + through_slopes[k] * (mean - through_knots[k])
             )
-            slope_through = per_context * through_slopes[k] * accepted
             prepared, host = prepared_s[own], host_s[own]
         if prompts:
             if ranks == 1:
@@ -185,6 +192,7 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
                     while heap and heap[0] < through_count:
                         i = heappop(heap) % n
                         finish[i] = handed
+                        remaining -= counts[i]
                         batch[m] -= 1
                         decoding -= 1
                         context[m] -= whole[i] + (decoded[m] - began[i]) * accepted
@@ -203,6 +211,7 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
                         batch[m] += 1
                     else:
                         finish[i] = handed
+                        remaining -= counts[i]
                 if batch[m] > joining:
                     decoding += batch[m] - joining
                     next_end[m] = heaps[m][0] // n
@@ -231,16 +240,16 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
         if not unsettled and (alone or (open_ < 0 and (head >= arrived or full))):
             # rounds of all micro-batches, until something ends or comes, or attention bends
             count = next_end[m] - decoded[m]
-            limit = (bend - mean) / accepted
-            b, b_through = slope, slope_through
+            step, through = (
+                (a if a > prepared else prepared) + host,
+                (a_through if a_through > prepared else prepared) + host,
+            )
             if a < prepared:
-                if b > 0.0 and (prepared - a) / b < limit:
-                    limit = (prepared - a) / b
-                a, b = prepared, 0.0
+                if slope > 0.0 and (prepared - a) / slope < limit:
+                    limit = (prepared - a) / slope
+                slope = 0.0
             if a_through < prepared:
-                a_through, b_through = prepared, 0.0
-            a += host
-            a_through += host
+                through_slope = 0.0
             if not alone:
                 lanes = [x for x in every if batch[x]]
                 for x in lanes:
@@ -249,45 +258,44 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
                     if next_end[x] - decoded[x] < count:
                         count = next_end[x] - decoded[x]
                     size = batch[x]
-                    mean = context[x] / size
-                    k = bisect_right(knots, mean) - 1
-                    per_context = per_context_s[size]
-                    slope = per_context * slopes[k] * accepted
+                    mean, per_context, other_prepared = context[x] / size, per_context_s[size], prepared_s[size]
+                    k = 0 if mean < bend else bisect_right(knots, mean) - 1
+                    other_slope = per_context * slopes[k] * accepted
                     other = kernels_s[size] + per_context * (values[k] + slopes[k] * (mean - knots[k]))
                     if (bends[k] - mean) / accepted < limit:
                         limit = (bends[k] - mean) / accepted
-                    if other < prepared_s[size]:
-                        if slope > 0.0 and (prepared_s[size] - other) / slope < limit:
-                            limit = (prepared_s[size] - other) / slope
-                        other, slope = prepared_s[size], 0.0
-                    a += other + host_s[size]
-                    b += slope
-                    k = bisect_right(through_knots, mean) - 1
-                    slope = per_context * through_slopes[k] * accepted
+                    if other < other_prepared:
+                        if other_slope > 0.0 and (other_prepared - other) / other_slope < limit:
+                            limit = (other_prepared - other) / other_slope
+                        other, other_slope = other_prepared, 0.0
+                    step += other + host_s[size]
+                    slope += other_slope
+                    k = 0 if mean < through_bend else bisect_right(through_knots, mean) - 1
+                    other_slope = per_context * through_slopes[k] * accepted
                     other = through_kernels_s[size] + per_context * (
                         through_values[k] + through_slopes[k] * (mean - through_knots[k])
                     )
-                    if other < prepared_s[size]:
-                        other, slope = prepared_s[size], 0.0
+                    if other < other_prepared:
+                        other, other_slope = other_prepared, 0.0
                     other += host_s[size]
-                    if other > a_through or (other == a_through and slope > b_through):
-                        a_through, b_through = other, slope
-            if a_through > a or (a_through == a and b_through > b):
-                a, b = a_through, b_through
+                    if other > through or (other == through and other_slope > through_slope):
+                        through, through_slope = other, other_slope
+            if through > step or (through == step and through_slope > slope):
+                step, slope = through, through_slope
             if limit < count:
                 count = ceil(limit) or 1
             event = seen[arrived]
             if event < inf and (count > 1 or not alone) and not full:
                 gap = event - now if event > now else 0.0
-                half = a - 0.5 * b
-                exact = gap / a if b <= 1e-12 * a else (sqrt(half * half + 2.0 * b * gap) - half) / b
+                half = step - 0.5 * slope
+                exact = gap / step if slope <= 1e-12 * step else (sqrt(half * half + 2.0 * slope * gap) - half) / slope
                 by_event = (ceil(exact - 1e-9) or 1) if alone else int(exact)
                 if by_event < count:
                     count = by_event
             if count:
                 together = True
-                seconds = count * a + 0.5 * b * count * (count - 1)
-                last = (a + b * (count - 1)) / stages
+                seconds = count * step + 0.5 * slope * count * (count - 1)
+                longest = step + slope * (count - 1)
                 if alone:
                     ready[m] = now
                 else:
@@ -296,19 +304,11 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
         if not together:
             # one step of this micro-batch
             lanes, count = [m], 1
-            per_context, mean = per_context_s[own], context[m] / own
-            k = bisect_right(knots, mean) - 1
-            slowest = kernels_s[own] + per_context * (values[k] + slopes[k] * (mean - knots[k]))
-            k = bisect_right(through_knots, mean) - 1
-            through = through_kernels_s[own] + per_context * (
-                through_values[k] + through_slopes[k] * (mean - through_knots[k])
-            )
-            slowest = (slowest if slowest > prepared else prepared) + host
-            through = (through if through > prepared else prepared) + host
-            free = now + (through - slowest) / between
-            leaves = leaves + slowest if leaves + slowest > now + through else now + through
-            seconds = leaves - now
-            a, b, last = seconds, 0.0, seconds / stages
+            step = (a if a > prepared else prepared) + host
+            through = (a_through if a_through > prepared else prepared) + host
+            free = now + (through - step) / between
+            leaves = leaves + step if leaves + step > now + through else now + through
+            seconds = step = longest = leaves - now
             if unsettled:
                 unsettled -= 1
             ready[m] = now
@@ -316,28 +316,36 @@ def run_pipeline_queue(tables: QueueTables, requests: Requests, *, limits: RankL
         for x in lanes:
             begins = ready[x]
             ends = ready[x] = begins + seconds
-            token_s = begins + a
-            for size, since_s in since[x]:
-                gap_ends(token_s)
-                gap_firsts(token_s - since_s)
-                gap_lasts(token_s - since_s)
-                gap_counts(size)
-            size = batch[x]
-            if count > 1:
+            size, held_back = batch[x], since[x]
+            if held_back[-1][1] == begins and len(held_back) == 1:
                 gap_ends(ends)
-                gap_firsts(a + b)
-                gap_lasts(a + b * (count - 1))
-                gap_counts((count - 1) * size)
+                gap_firsts(step)
+                gap_lasts(longest)
+                gap_counts(count * size)
+            else:
+                # a first gap began before what kept these sequences waiting
+                token_s = begins + step
+                for waited, since_s in held_back:
+                    gap_ends(token_s)
+                    gap_firsts(token_s - since_s)
+                    gap_lasts(token_s - since_s)
+                    gap_counts(waited)
+                if count > 1:
+                    gap_ends(ends)
+                    gap_firsts(step + slope)
+                    gap_lasts(longest)
+                    gap_counts((count - 1) * size)
             decoded[x] += count
             context[x] += count * accepted * size
             if decoded[x] >= next_end[x]:
-                handed = ends + handover * last
+                handed = ends + handover * longest / stages
                 heap, through_count = heaps[x], (decoded[x] + 1) * n
                 while heap and heap[0] < through_count:
                     i = heappop(heap) % n
                     finish[i] = handed
                     batch[x] -= 1
                     decoding -= 1
+                    remaining -= counts[i]
                     context[x] -= whole[i] + (decoded[x] - began[i]) * accepted
                 next_end[x] = heap[0] // n if heap else NEVER
                 if not batch[x]:

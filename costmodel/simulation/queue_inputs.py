@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 
 from costmodel.plan.columns import Floats, Ints
-from costmodel.simulation.requests import Requests
+from costmodel.simulation.requests import Flags, Requests
 from costmodel.simulation.step_table import PartTables, StepTable
 from costmodel.simulation.token_gaps import GapRecorder, TokenGaps
 
@@ -45,13 +45,18 @@ class RequestQueue:
     """Tokens that a request attends to once its prompt is computed."""
     rounds: list[int]
     """Steps of decoding that it needs then."""
+    counts: list[int]
+    """1 for those whose times are asked for, otherwise 0."""
+    remaining: int
+    """How many these are."""
 
     @classmethod
-    def of(cls, table: StepTable, requests: Requests) -> RequestQueue:
+    def of(cls, table: StepTable, requests: Requests, counted: Flags | None) -> RequestQueue:
         """In the order in which the scheduler of a plan sees them."""
         seen_s = requests.arrival_s + table.frontend_s + table.token_s * requests.prompt
         order = np.argsort(seen_s, kind="stable")
         ordered = requests.take(order)
+        counts = np.ones(order.size, dtype=np.int64) if counted is None else counted[order].astype(np.int64)
         computed = np.maximum(ordered.prompt - ordered.cached, 1)
         return cls(
             order=order,
@@ -59,6 +64,8 @@ class RequestQueue:
             to_compute=computed.tolist(),
             context=(ordered.cached + computed).tolist(),
             rounds=np.ceil((ordered.output - 1) / table.accepted_tokens).astype(np.int64).tolist(),
+            counts=counts.tolist(),
+            remaining=int(counts.sum()),
         )
 
     def run(

@@ -14,7 +14,7 @@ from costmodel.simulation.policies import Policy
 from costmodel.simulation.policies.base import BLOCK
 from costmodel.simulation.queue_inputs import QueueTables, ReplicaRun
 from costmodel.simulation.replica import Replica
-from costmodel.simulation.requests import Requests
+from costmodel.simulation.requests import Flags, Requests
 from costmodel.simulation.sampled_windows import SampledWindows
 from costmodel.simulation.served import Served
 from costmodel.simulation.single_queue import run_single_queue
@@ -135,17 +135,23 @@ class Simulated:
 
 
 def simulate(
-    model: ServerModel, requests: Requests, *, groups: Ints | None = None, timeline: bool = False
+    model: ServerModel,
+    requests: Requests,
+    *,
+    groups: Ints | None = None,
+    counted: Flags | None = None,
+    timeline: bool = False,
 ) -> Simulated:
     """Requests that arrive whatever the server does (open loop).
 
-    `groups` says which requests share a prefix, for `Routing.PREFIX_AFFINITY`.
+    `groups` says which requests share a prefix, for `Routing.PREFIX_AFFINITY`. Where `counted` says which requests
+    count (shape `(num_requests,)`), the others may be left unfinished: their ends are infinite.
     """
     if model.pace != 1.0:
         sooner = replace(requests, arrival_s=requests.arrival_s / model.pace)
-        return simulate(model.unpaced(), sooner, groups=groups, timeline=timeline).slowed(model.pace)
+        return simulate(model.unpaced(), sooner, groups=groups, counted=counted, timeline=timeline).slowed(model.pace)
     if model.routing is Routing.ROUND_ROBIN:
-        return _independent(model, requests, timeline=timeline)
+        return _independent(model, requests, counted, timeline=timeline)
     replicas = [Replica(model.table, model.policy, model.limits, timeline=timeline) for _ in range(model.replicas)]
     flying = _flying(requests)
     homes: dict[int, int] = {}
@@ -243,7 +249,7 @@ def _gathered(
     )
 
 
-def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> Simulated:
+def _independent(model: ServerModel, requests: Requests, counted: Flags | None, *, timeline: bool) -> Simulated:
     """Round robin: every replica has its requests, whatever the others do."""
     tables = QueueTables.of(model.table, min(model.limits.max_num_seqs * model.table.ranks, len(requests)))
     first, finish = np.empty(len(requests)), np.empty(len(requests))
@@ -253,7 +259,7 @@ def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> S
         if timeline:
             found = [(index, _by_event(model, requests.take(index), timeline=True))]
         else:
-            found = _replica_runs(model, tables, requests, index)
+            found = _replica_runs(model, tables, requests, counted, index)
         for part, run in found:
             first[part], finish[part] = run.first_token_s, run.finish_s
             runs.append(run)
@@ -267,22 +273,26 @@ def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> S
 
 
 def _replica_runs(
-    model: ServerModel, tables: QueueTables, requests: Requests, index: Ints
+    model: ServerModel, tables: QueueTables, requests: Requests, counted: Flags | None, index: Ints
 ) -> list[tuple[Ints, ReplicaRun]]:
     """What one replica does with the requests of `index`, in parts between which it has nothing to do."""
     arrival_s = requests.arrival_s[index]
     parts = np.split(index, np.flatnonzero(np.diff(arrival_s) > PAUSE_S) + 1)
-    runs = [(part, _served(model, tables, requests.take(part))) for part in parts]
-    ends = [float(run.finish_s.max(initial=-np.inf)) for _, run in runs]
+
+    def served(part: Ints) -> ReplicaRun:
+        return _served(model, tables, requests.take(part), None if counted is None else counted[part])
+
+    runs = [(part, served(part)) for part in parts]
+    ends = [float(run.finish_s.max(initial=-np.inf, where=np.isfinite(run.finish_s))) for _, run in runs]
     if all(end <= requests.arrival_s[part[0]] for end, part in zip(ends, parts[1:], strict=False)):
         return runs
-    return [(index, _served(model, tables, requests.take(index)))]
+    return [(index, served(index))]
 
 
-def _served(model: ServerModel, tables: QueueTables, requests: Requests) -> ReplicaRun:
+def _served(model: ServerModel, tables: QueueTables, requests: Requests, counted: Flags | None) -> ReplicaRun:
     """By the quick form where the cache suffices, otherwise event by event."""
     quick_form = run_single_queue if model.table.stages == 1 else run_pipeline_queue
-    quick = quick_form(tables, requests, limits=model.limits, mixes=model.policy.mixes)
+    quick = quick_form(tables, requests, limits=model.limits, mixes=model.policy.mixes, counted=counted)
     return quick if model.sufficed(requests, quick) else _by_event(model, requests)
 
 

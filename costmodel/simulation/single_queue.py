@@ -13,12 +13,14 @@ from heapq import heappop, heappush
 from math import ceil, inf, sqrt
 
 from costmodel.simulation.queue_inputs import NEVER, QueueTables, ReplicaRun, RequestQueue
-from costmodel.simulation.requests import Requests
+from costmodel.simulation.requests import Flags, Requests
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
 
 
-def run_single_queue(tables: QueueTables, requests: Requests, *, limits: RankLimits, mixes: bool) -> ReplicaRun:
+def run_single_queue(
+    tables: QueueTables, requests: Requests, *, limits: RankLimits, mixes: bool, counted: Flags | None = None
+) -> ReplicaRun:
     """Serve requests that find cache whenever they find a seat.
 
     One function of many statements, and everything in local variables and lists: that is what makes it quick. Each
@@ -26,9 +28,10 @@ def run_single_queue(tables: QueueTables, requests: Requests, *, limits: RankLim
     those that are through leave, and those whose prompts are computed begin to decode.
     """
     table, by_batch = tables.table, tables.slowest
-    queue = RequestQueue.of(table, requests)
+    queue = RequestQueue.of(table, requests, counted)
     seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
     n = len(to_compute)
+    counts, remaining = queue.counts, queue.remaining
     first, finish, admitted = [inf] * n, [inf] * n, [inf] * n
     began = [0] * n  # steps of decoding that had been run when a request began to decode
     seats_most, rank_tokens, ranks = limits.max_num_seqs * table.ranks, limits.batched_tokens, table.ranks
@@ -36,7 +39,7 @@ def run_single_queue(tables: QueueTables, requests: Requests, *, limits: RankLim
     prepared_s, host_s, verified, group_verified = by_batch.limits
     knots, values, slopes = table.slowest.decode_s.knots, table.slowest.decode_s.values, table.slowest.decode_s.slopes
     ends = [*knots[1:], inf]
-    rest, prompt_at = table.slowest.rest_s, table.slowest.prompt_s.at
+    rest, prompt_at, fresh = table.slowest.rest_s, table.slowest.prompt_s.at, table.slowest.prompt_s.rows[0]
     logits, first_step_s = tables.logits_s, tables.first_step_s
     experts = None if table.slowest.experts_s is None else table.slowest.experts_s.at
     step_host, floor, capture = table.step_s, table.slowest.floor_s, table.capture_tokens
@@ -57,7 +60,7 @@ def run_single_queue(tables: QueueTables, requests: Requests, *, limits: RankLim
     knot, bend = inf, -inf  # the piece of decoding attention that the mean context lies in
     value = slope = 0.0
 
-    while True:
+    while remaining:
         while seen[arrived] <= now:
             arrived += 1
         if batch:
@@ -139,7 +142,8 @@ def run_single_queue(tables: QueueTables, requests: Requests, *, limits: RankLim
                         continue
                 else:
                     break
-                took = prompt_at(whole[i] - left, chunk)
+                before = whole[i] - left
+                took = prompt_at(before, chunk) if before else fresh[chunk]
                 left -= chunk
                 seats += 1
                 budget -= chunk
@@ -201,6 +205,7 @@ def run_single_queue(tables: QueueTables, requests: Requests, *, limits: RankLim
             while heap and heap[0] < through:
                 i = heappop(heap) % n
                 finish[i] = handed
+                remaining -= counts[i]
                 batch -= 1
                 context -= whole[i] + (decoded - began[i]) * accepted
             next_end = heap[0] // n if heap else NEVER
@@ -217,6 +222,7 @@ def run_single_queue(tables: QueueTables, requests: Requests, *, limits: RankLim
                     batch += 1
                 else:
                     finish[i] = handed
+                    remaining -= counts[i]
             if batch > joining:
                 next_end = heap[0] // n
                 if not mixes:
