@@ -75,7 +75,7 @@ def _sampled(study: Study, plans: Sequence[PlanResult], wholes: dict[str, PlanSi
     """Leading plans over windows of the day, with likely ranges; figures beside those of the whole day."""
     began = time.process_time()
     traffic = search_traffic(study, plans)
-    found = [simulate_plan(study, plan, traffic) for plan in plans]
+    found = [simulate_plan(study, plan, traffic.for_plan(plan.metrics["e2e_s"])) for plan in plans]
     spent = time.process_time() - began
     said = "whole" if traffic.sample is None else traffic.sample.words()
     print(f"simulated: {', '.join(plan.plan for plan in plans)}")
