@@ -42,7 +42,7 @@ def validate(
     from pathlib import Path
     from typing import Any
 
-    from autotune.cli.output import show
+    from autotune.cli.output import progress_bar, show
     from autotune.engines import traits_by_name
     from autotune.files import write_file
     from autotune.report.document import finite
@@ -75,7 +75,8 @@ def validate(
         blocks = pool_run_blocks(document)
     elif runs is not None and has_percentiles(Path(runs)):
         load_runs = read_load_runs(Path(runs), traits_by_name(), folder)
-        forecasts = predict_load_runs(load_runs, profile)
+        with progress_bar(quiet=as_json, title="simulating runs") as report_progress:
+            forecasts = predict_load_runs(load_runs, profile, progress=report_progress)
         if predictions is not None:
             write_file(Path(predictions), load_predictions_csv(load_runs, forecasts))
         document = load_runs_document(load_runs, forecasts)
