@@ -12,13 +12,13 @@ from autotune.report.document import assumptions, baseline_rank
 from autotune.report.study_words import study_headline
 from autotune.report.text_blocks import Block, Line, Report, Table
 from autotune.report.tune_tables import nearest_table, ranked_plans, ranked_table
-from autotune.report.verdict import tune_verdict
+from autotune.report.verdict import sampling_errors, tune_verdict
 from autotune.report.vocabulary.metrics import METRICS, TPOT, TTFT
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.violations import broken
 from autotune.space import Space, short_plan
-from autotune.text.numbers import number, within
+from autotune.text.numbers import within
 from autotune.tuning import TuneResult
 from autotune.tuning.answer_study import BaselineResult
 
@@ -150,12 +150,4 @@ def _left_out(result: TuneResult) -> Block:
 
 def _sampled(result: TuneResult, what: str) -> list[str]:
     """What of a long log was simulated, and what that leaves open of the first plan's figures."""
-    if not what:
-        return []
-    plan = next(iter(result.ranked or result.infeasible), None)
-    shown = {} if plan is None else plan.breakdown.get("simulated", {})
-    errors = [
-        f"{LIMITS[code]} ± {number(row['sampling_error'], 2)}" for code, row in shown.items() if "sampling_error" in row
-    ]
-    of_first = f"; sampling error of the first plan (80 %): {', '.join(errors)}" if errors else ""
-    return [f"sampled: {what}{of_first}"]
+    return [f"sampled: {what}{sampling_errors(result)}"] if what else []

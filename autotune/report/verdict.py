@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from autotune.report.document import baseline_rank
 from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
+from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.violations import broken
 from autotune.report.vocabulary.words import count, percent, probability
 from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.scoring.pair_words import against
 from autotune.scoring.reach import unmeasured
-from autotune.text.numbers import within
+from autotune.text.numbers import number, within
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import Remedy, find_remedy
 
@@ -164,6 +165,18 @@ def _knobs(first: PlanResult, base: PlanResult) -> tuple[str, ...]:
     return (text,)
 
 
+def sampling_errors(result: TuneResult) -> str:
+    """What sampling a log leaves open of the first plan's figures: the end of a sentence on the sample, or nothing."""
+    plan = next(iter(result.ranked or result.infeasible), None)
+    shown = {} if plan is None else plan.breakdown.get("simulated", {})
+    errors = [
+        f"{LIMITS[code]} ± {number(row['sampling_error'], 2)}{' ms' if code.endswith('_ms') else ''}"
+        for code, row in shown.items()
+        if "sampling_error" in row
+    ]
+    return f"; sampling error of the first plan (80 %): {', '.join(errors)}" if errors else ""
+
+
 def _scope(result: TuneResult) -> str:
     space = result.space
     scored = len(result.ranked) + len(result.infeasible)
@@ -172,7 +185,8 @@ def _scope(result: TuneResult) -> str:
     kept = f"{len(result.ranked):,} keep every limit"
     if result.by_percentile is not None:
         seen = result.by_percentile
-        kept += f"; {seen.simulated:,} simulated{f', by {seen.sampled}' if seen.sampled else ''}"
+        kept += f"; {seen.simulated:,} simulated"
+        kept += f", by {seen.sampled}{sampling_errors(result)}" if seen.sampled else ""
     if result.complete:
         return f"{', '.join(found)}, all scored; {kept}."
     return f"{', '.join(found)}, {scored:,} sampled and scored: a better one may exist. {kept}."

@@ -47,6 +47,8 @@ class Traffic:
     """Whether a log gives the requests, so that their times and lengths are not drawn."""
     sample: SampledWindows | None = None
     """Of a long log, what of it is simulated."""
+    warm_up_s: float = 0.0
+    """What the length of its windows was chosen by."""
 
     def sampled(self, request_s: float) -> Traffic:
         """A long log by windows that stand for it; anything else as it is.
@@ -56,13 +58,19 @@ class Traffic:
         """
         if not self.recorded or len(self.requests) < LONG_LOG:
             return self
-        warm_up_s = min(max(WARM_UP_REQUESTS * request_s, LEAST_WARM_UP_S), MOST_WARM_UP_S)
-        return replace(self, sample=sample_windows(self.requests, warm_up_s))
+        warm_up_s = _warm_up_s(request_s)
+        return replace(self, sample=sample_windows(self.requests, warm_up_s), warm_up_s=warm_up_s)
+
+    def for_plan(self, request_s: float) -> Traffic:
+        """The same windows of a sample for a plan whose requests take so long: with shorter warm-ups if they may be."""
+        if self.sample is None or (own_s := _warm_up_s(request_s)) >= self.warm_up_s:
+            return self
+        return replace(self, sample=sample_windows(self.requests, self.warm_up_s, own_s))
 
     def serve(self, model: ServerModel, *, timeline: bool = False) -> Simulated:
         """All requests through a plan; those that count are kept."""
         if self.sample is not None:
-            return simulate(model, self.sample.requests).sampled(self.sample)
+            return simulate(model, self.sample.requests, counted=self.sample.window >= 0).sampled(self.sample)
         own = self.requests
         if self.rate_per_s is None:
             done = simulate_closed(
@@ -71,6 +79,10 @@ class Traffic:
         else:
             done = simulate(model, own, timeline=timeline)
         return done.counted_from(self.counted_from)
+
+
+def _warm_up_s(request_s: float) -> float:
+    return min(max(WARM_UP_REQUESTS * request_s, LEAST_WARM_UP_S), MOST_WARM_UP_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from autotune.scoring.joint_uncertainty import Confidence, confidence
 from autotune.scoring.objective import ranking_value
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key, relative_excess
 from autotune.scoring.trial_record import Recorder, plan_of
-from autotune.simulation import percentile_limits, study_traffic
+from autotune.simulation import percentile_limits
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
@@ -26,6 +26,7 @@ from autotune.tuning.simulate_ranking import (
     SimulatedRanking,
     is_simulated,
     may_keep,
+    search_traffic,
     simulate_ranking,
     with_percentiles,
 )
@@ -132,7 +133,8 @@ def tune(
         others = [p for p in infeasible if p.key not in known]
         ranked, (_, infeasible) = by_percentile.ranked, rank(study, [*by_percentile.broken, *others])
         if baseline is not None and baseline.result is not None:
-            own = with_percentiles(study, baseline.result, percentile_limits(study), study_traffic(study))
+            traffic = search_traffic(study, asked or [baseline.result])
+            own = with_percentiles(study, baseline.result, percentile_limits(study), traffic)
             baseline = replace(baseline, result=own)
     base = None if baseline is None else baseline.result
     return TuneResult(

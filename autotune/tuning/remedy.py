@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from autotune.scoring.best_knobs import score
 from autotune.scoring.limits import LOAD_SERVED, study_limits
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation import percentile_limits, study_traffic
+from autotune.simulation import percentile_limits
 from autotune.study import Objective, Study
 from autotune.study.clusters import on_cluster
 from autotune.study.sections import Constraints
-from autotune.tuning.simulate_ranking import with_percentiles
+from autotune.tuning.simulate_ranking import search_traffic, with_percentiles
 from autotune.tuning.study_space import study_space
 from costmodel.arch import weight_bytes
 from costmodel.errors import InputError
@@ -48,18 +48,14 @@ def find_remedy(result: TuneResult) -> Remedy:
     """The smallest change of limits, each scored again with it, that makes one of the nearest plans feasible."""
     study = result.study
     fitting = [p for p in result.infeasible if all(_may_give(v.code) for v in p.violations)]
-    for plan in [p for p in fitting if _quick(study, p)][:MOST_PLANS]:
+    limits = percentile_limits(study)
+    for plan in [p for p in fitting if not limits or "simulated" in p.breakdown][:MOST_PLANS]:
         for settings, changed in _loosened(study, plan):
             if settings and _feasible(changed, plan):
                 return Remedy(plan=plan, settings=settings)
     if fitting or any(p.pools is not None for p in result.infeasible):
         return Remedy()
     return Remedy(too_large=_too_large(study), fewest_gpus=fewest_gpus(study))
-
-
-def _quick(study: Study, plan: PlanResult) -> bool:
-    """Whether scoring the plan again takes no minutes: at the edge of what it serves, a pipeline's simulation does."""
-    return not percentile_limits(study) or (plan.layout.pp == 1 and "simulated" in plan.breakdown)
 
 
 def _may_give(code: str) -> bool:
@@ -135,7 +131,7 @@ def _feasible(study: Study, plan: PlanResult) -> bool:
         return False
     limits = percentile_limits(study)
     if limits and found.feasible:
-        found = with_percentiles(study, found, limits, study_traffic(study))
+        found = with_percentiles(study, found, limits, search_traffic(study, [found]))
     return found.feasible
 
 

@@ -31,7 +31,7 @@ from autotune.study import Study
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Forecast, Likely
 
 LONG_REQUESTS = 0.9
-"""Share of the plans whose requests take at most what a sample's warm-up is measured by."""
+"""Share of the leading plans whose requests take at most what a sample's windows are measured by."""
 WANTED = 10
 """Plans that are ranked under limits on percentiles."""
 
@@ -108,8 +108,10 @@ def simulate_ranking(
 
 def search_traffic(study: Study, plans: Sequence[PlanResult]) -> Traffic:
     """What every plan of a search is simulated under: of a long log windows that stand for it."""
-    taken = sorted(plan.metrics["e2e_s"] for plan in plans)
-    return study_traffic(study).sampled(taken[int(LONG_REQUESTS * (len(taken) - 1))] if taken else 0.0)
+    whole = study_traffic(study)
+    leading = sorted(plans, key=lambda p: (_at_best(study, p, whole), p.plan))[:WANTED]
+    taken = sorted(plan.metrics["e2e_s"] for plan in leading)
+    return whole.sampled(taken[int(LONG_REQUESTS * (len(taken) - 1))] if taken else 0.0)
 
 
 def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[PercentileLimit], traffic: Traffic) -> PlanResult:
@@ -118,7 +120,7 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
     A sample of a log says too little of a plan whose queue grows in a window: it begins each with an empty server. What
     such a plan breaks it breaks; where it seems to keep all, the whole log is simulated.
     """
-    simulation = simulate_plan(study, plan, traffic)
+    simulation = simulate_plan(study, plan, traffic.for_plan(plan.metrics["e2e_s"]))
     if (
         traffic.sample is not None
         and queue_grows(simulation.forecast.expected)

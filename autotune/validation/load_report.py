@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,19 @@ from costmodel.measured.load_runs import REPORTED, LoadRun, predict_run
 from costmodel.simulation.forecast import Forecast, Likely
 
 
-def predict_load_runs(runs: Sequence[LoadRun], profile: Profile | None = None) -> list[Forecast]:
-    """Simulate every run by its engine's scheduler."""
-    policies = policies_by_name()
-    return [predict_run(run, policies[run.entry.engine.name], profile) for run in runs]
+def predict_load_runs(
+    runs: Sequence[LoadRun],
+    profile: Profile | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Forecast]:
+    """Simulate every run by its engine's scheduler; `progress` is called with (runs done, runs in all)."""
+    policies, found = policies_by_name(), []
+    for number, run in enumerate(runs):
+        if progress is not None:
+            progress(number, len(runs))
+        found.append(predict_run(run, policies[run.entry.engine.name], profile))
+    return found
 
 
 def load_predictions_csv(runs: Sequence[LoadRun], forecasts: Sequence[Forecast]) -> str:

@@ -123,7 +123,7 @@ def _in_flight(run: LoadRun, model: ServerModel) -> float:
     """Requests that are served at once, which the calibration's errors depend on: by Little's law where they arrive."""
     if run.rate_per_s is None:
         return float(run.concurrency or 1)
-    seats = float(model.limits.max_num_seqs * model.table.ranks * model.table.stages * model.replicas)
+    seats = float(model.limits.max_num_seqs * model.table.ranks * model.replicas)
     served = run.serve(model).served
     through = np.isfinite(served.finish_s)
     mean_s = float(served.e2e_s[through].mean()) if through.any() else 0.0

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from math import ceil, inf, nextafter, sqrt
 
 from costmodel.simulation.policies import Policy
-from costmodel.simulation.state import Cell, CellLimits, Counters, Lane, Request, Steps
+from costmodel.simulation.state import Cell, Counters, Lane, Rank, RankLimits, Request, Steps
 from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.step_time import decode_pace, step_s
 from costmodel.simulation.token_gaps import GapRecorder
@@ -31,17 +31,15 @@ class Replica:
         self,
         table: StepTable,
         policy: Policy,
-        limits: CellLimits,
+        limits: RankLimits,
         on_finish: Callable[[Request], object] | None = None,
         *,
         timeline: bool = False,
     ) -> None:
         self.table, self.policy, self.limits = table, policy, limits
-        # whoever waits is taken by the next micro-batch of its rank
-        waiting: list[deque[Request]] = [deque() for _ in range(table.ranks)]
-        self.lanes = [Lane([Cell(waiting=queue) for queue in waiting]) for _ in range(table.stages)]
+        self._ranks = [Rank() for _ in range(table.ranks)]
+        self.lanes = [Lane([Cell(rank) for rank in self._ranks]) for _ in range(table.stages)]
         self.cells = [cell for lane in self.lanes for cell in lane.cells]
-        self._ranks = [[lane.cells[rank] for lane in self.lanes] for rank in range(table.ranks)]
         self.counters = Counters()
         self.gaps = GapRecorder()
         self.timeline: list[tuple[float, int, int, float]] = []
@@ -76,7 +74,7 @@ class Replica:
     @property
     def outstanding(self) -> int:
         """Requests that were offered and have not ended."""
-        return len(self._coming) + sum(map(_outstanding, self._ranks))
+        return len(self._coming) + sum(rank.outstanding for rank in self._ranks)
 
     def advance(self, until_s: float = inf) -> None:
         """Run until nothing is left to do, or until every step that could start before `until_s` has."""
@@ -116,27 +114,28 @@ class Replica:
             if len(ranks) > 1:
                 start = self._next_rank
                 self._next_rank = (start + 1) % len(ranks)
-                rank = min(ranks[start:] + ranks[:start], key=_outstanding)
-            rank[0].waiting.append(request)
+                rank = min(ranks[start:] + ranks[:start], key=lambda x: x.outstanding)
+            rank.waiting.append(request)
 
     def _compose(self, lane: Lane) -> list[tuple[Cell, Request]] | None:
         """Give the lane's cells their prompt tokens of the next step; the prompts that end with it. None: there are
         none.
         """
         policy, limits, table = self.policy, self.limits, self.table
-        if len(self._ranks) == 1 and not lane.cells[0].waiting and not any(c.prefilling for c in self.cells):
+        if len(self._ranks) == 1 and not self._ranks[0].waiting and not any(c.prefilling for c in self.cells):
             return None
         finished: list[tuple[Cell, Request]] = []
         tokens = 0
-        for cell, rank in zip(lane.cells, self._ranks, strict=True):
+        for place_of_rank, cell in enumerate(lane.cells):
+            rank = cell.rank
             cell.tokens = cell.sampled = 0
             cell.attention_s = cell.through_s = 0.0
             if table.stages > 1:
-                _take_over(cell, rank)
-            if not cell.prefilling and not cell.waiting:
+                _take_over(cell, [x.cells[place_of_rank] for x in self.lanes])
+            if not cell.prefilling and not rank.waiting:
                 continue
             budget = policy.budget(cell, limits, table.step_tokens)
-            seats = inf if table.stages == 1 else UNEVEN * _outstanding(rank) / table.stages + 1.0
+            seats = inf if table.stages == 1 else UNEVEN * rank.outstanding / table.stages + 1.0
             place = 0
             while budget > 0 and (
                 place < len(cell.prefilling)
@@ -211,22 +210,26 @@ class Replica:
         """As many steps of decoding alone as nothing else happens in: of all lanes, where none has prompts."""
         table, policy = self.table, self.policy
         lanes = [x for x in self.lanes if x.decoding]
-        quiet = len(lanes) == 1 or not any(cell.waiting or cell.prefilling for cell in self.cells)
+        blocked = [policy.blocked(rank, self.limits) for rank in self._ranks]
+        quiet = len(lanes) == 1 or not (
+            any(cell.prefilling for cell in self.cells)
+            or any(rank.waiting and not full for rank, full in zip(self._ranks, blocked, strict=True))
+        )
         together = quiet and not self._unsettled
         if not together:
             lanes = [lane]
         event = until_s
         count, first, slope = self._rounds(lanes) if together else (1, inf, 0.0)
         if not policy.reserves_whole:
-            for each in lanes:
-                for cell in each.cells:
-                    if cell.decoding:
-                        room = int((self.limits.kv_tokens - cell.held) / (cell.decoding * table.accepted_tokens))
-                        if room < 1 and cell.decoding > 1:
-                            self._preempt(each, cell)
-                            return
-                        count = min(count, max(room, 1))
-        if self._coming and self._coming[0][0] < event and not all(policy.blocked(c, self.limits) for c in self.cells):
+            for number, rank in enumerate(self._ranks):
+                cell = lane.cells[number]
+                if grows := sum(each.cells[number].decoding for each in lanes):
+                    room = int((self.limits.kv_tokens - rank.held) / (grows * table.accepted_tokens))
+                    if room < 1 and rank.running > 1 and cell.decoding:
+                        self._preempt(lane, cell)
+                        return
+                    count = min(count, max(room, 1))
+        if self._coming and self._coming[0][0] < event and not all(blocked):
             event = self._coming[0][0]
         if together and event < inf and (count > 1 or len(lanes) > 1):
             # the first count with count * first + slope * count (count - 1) / 2 >= left
@@ -284,7 +287,7 @@ class Replica:
             if cell.decoding:
                 cell.context += grown * cell.decoding
                 if not self.policy.reserves_whole:
-                    cell.held += grown * cell.decoding
+                    cell.rank.held += grown * cell.decoding
         ends, now = lane.ends, lane.decoded
         while ends and ends[0][0] <= now:
             _, _, epoch, cell, request = heapq.heappop(ends)
@@ -313,7 +316,8 @@ class Replica:
         grown = (lane.decoded - request.began) * self.table.accepted_tokens
         cell.decoding -= 1
         cell.context -= request.context + grown
-        cell.held -= request.reserved + (0.0 if self.policy.reserves_whole else grown)
+        cell.rank.held -= request.reserved + (0.0 if self.policy.reserves_whole else grown)
+        cell.rank.running -= 1
         if not cell.decoding:
             cell.context = 0.0
             cell.admitted.clear()
@@ -327,7 +331,8 @@ class Replica:
         cell.prefilling.remove(request)
         request.first_token_s = min(request.first_token_s, handed_s)
         if request.rounds_left == 0:
-            cell.held -= request.reserved
+            cell.rank.held -= request.reserved
+            cell.rank.running -= 1
             self._finish(request, handed_s)
             return
         request.context = float(request.cached + request.to_compute)
@@ -353,33 +358,24 @@ class Replica:
                 request.epoch += 1
                 request.rounds_left -= ran
                 request.to_compute = int(request.context + ran * self.table.accepted_tokens) - request.cached
-                cell.waiting.appendleft(request)
+                cell.rank.waiting.appendleft(request)
                 self.counters.preemptions += 1
                 return
 
     def _note(self, now: float) -> None:
         if not self._keeps_timeline:
             return
-        decoding = waiting = 0
-        held = 0.0
+        decoding = prefilling = 0
         for cell in self.cells:
             decoding += cell.decoding
-            waiting += len(cell.prefilling)
-            held += cell.held
-        waiting += sum(len(rank[0].waiting) for rank in self._ranks)
-        self.timeline.append((now, decoding, waiting, held))
+            prefilling += len(cell.prefilling)
+        waiting = sum(len(rank.waiting) for rank in self._ranks)
+        self.timeline.append((now, decoding, waiting + prefilling, sum(rank.held for rank in self._ranks)))
 
 
-def _take_over(cell: Cell, rank: list[Cell]) -> None:
+def _take_over(cell: Cell, of_rank: Sequence[Cell]) -> None:
     """The next chunk of a prompt goes with the next micro-batch of its rank, behind the one before."""
-    for other in rank:
+    for other in of_rank:
         if other.prefilling and other is not cell:
             cell.prefilling += other.prefilling
-            moved = sum(request.reserved for request in other.prefilling)
-            cell.held, other.held = cell.held + moved, other.held - moved
             other.prefilling.clear()
-
-
-def _outstanding(cells: list[Cell]) -> int:
-    """Requests of one rank, in all its micro-batches and in front of them."""
-    return len(cells[0].waiting) + sum(cell.decoding + len(cell.prefilling) for cell in cells)

@@ -9,7 +9,7 @@ from costmodel.plan.columns import Floats
 from costmodel.serving.load import Load
 from costmodel.simulation.policies import Policy
 from costmodel.simulation.simulate import Routing, ServerModel
-from costmodel.simulation.state import CellLimits
+from costmodel.simulation.state import RankLimits
 from costmodel.simulation.step_table import step_table
 
 
@@ -39,7 +39,7 @@ def server_model(
         accepted_tokens=float(load.accepted_tokens[0]),
         draft_frac=float(load.draft_frac[0]),
     )
-    limits = CellLimits(batched_tokens=tokens, max_num_seqs=seats, kv_tokens=float(room[0]))
+    limits = RankLimits(batched_tokens=tokens, max_num_seqs=seats, kv_tokens=float(room[0]))
     return ServerModel(
         table=table, policy=policy, limits=limits, replicas=int(batch.layout.replicas[0]), routing=routing
     )

@@ -9,14 +9,16 @@ from enum import StrEnum
 import numpy as np
 
 from costmodel.plan.columns import Floats, Ints
+from costmodel.simulation.pipeline_queue import run_pipeline_queue
 from costmodel.simulation.policies import Policy
 from costmodel.simulation.policies.base import BLOCK
+from costmodel.simulation.queue_inputs import QueueTables, ReplicaRun
 from costmodel.simulation.replica import Replica
-from costmodel.simulation.requests import Requests
+from costmodel.simulation.requests import Flags, Requests
 from costmodel.simulation.sampled_windows import SampledWindows
 from costmodel.simulation.served import Served
 from costmodel.simulation.single_queue import run_single_queue
-from costmodel.simulation.state import CellLimits, Request
+from costmodel.simulation.state import RankLimits, Request
 from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.token_gaps import TokenGaps
 
@@ -32,6 +34,8 @@ class Routing(StrEnum):
 
 BALANCED = 0.9
 """Share of a replica's cache that may be in use while none of its ranks runs out of its part."""
+PAUSE_S = 5e3
+"""Between two requests of a replica, from which on it is worth looking whether it had nothing left to do."""
 AFFINITY_MOST = 1.25
 """Outstanding requests of the replica that a prefix belongs to, over those of the one that has least, at most."""
 
@@ -42,7 +46,7 @@ class ServerModel:
 
     table: StepTable
     policy: Policy
-    limits: CellLimits
+    limits: RankLimits
     replicas: int
     routing: Routing = Routing.ROUND_ROBIN
     pace: float = 1.0
@@ -57,13 +61,13 @@ class ServerModel:
         front_s, token_s = self.table.frontend_s / self.pace, self.table.token_s / self.pace
         return replace(self, table=replace(self.table, frontend_s=front_s, token_s=token_s), pace=1.0)
 
-    def sufficed(self, requests: Requests, finish_s: Floats) -> bool:
-        """Whether the cache of one replica held every request that it had, whole, from its arrival to its end.
+    def sufficed(self, requests: Requests, run: ReplicaRun) -> bool:
+        """Whether the cache of one replica held every request that it had, whole, from its admission to its end.
 
         So nothing ever waited for cache or was preempted. Ranks share it out as they do requests.
         """
         tokens = (requests.prompt + requests.output + BLOCK).astype(np.float64)
-        times = np.concatenate([requests.arrival_s, finish_s])
+        times = np.concatenate([run.admitted_s, run.finish_s])
         # who leaves as another comes does so first
         order = np.lexsort((np.repeat([1, 0], tokens.size), times))
         held = np.cumsum(np.concatenate([tokens, -tokens])[order])
@@ -131,17 +135,23 @@ class Simulated:
 
 
 def simulate(
-    model: ServerModel, requests: Requests, *, groups: Ints | None = None, timeline: bool = False
+    model: ServerModel,
+    requests: Requests,
+    *,
+    groups: Ints | None = None,
+    counted: Flags | None = None,
+    timeline: bool = False,
 ) -> Simulated:
     """Requests that arrive whatever the server does (open loop).
 
-    `groups` says which requests share a prefix, for `Routing.PREFIX_AFFINITY`.
+    `groups` says which requests share a prefix, for `Routing.PREFIX_AFFINITY`. Where `counted` says which requests
+    count (shape `(num_requests,)`), the others may be left unfinished: their ends are infinite.
     """
     if model.pace != 1.0:
         sooner = replace(requests, arrival_s=requests.arrival_s / model.pace)
-        return simulate(model.unpaced(), sooner, groups=groups, timeline=timeline).slowed(model.pace)
+        return simulate(model.unpaced(), sooner, groups=groups, counted=counted, timeline=timeline).slowed(model.pace)
     if model.routing is Routing.ROUND_ROBIN:
-        return _independent(model, requests, timeline=timeline)
+        return _independent(model, requests, counted, timeline=timeline)
     replicas = [Replica(model.table, model.policy, model.limits, timeline=timeline) for _ in range(model.replicas)]
     flying = _flying(requests)
     homes: dict[int, int] = {}
@@ -239,38 +249,64 @@ def _gathered(
     )
 
 
-def _independent(model: ServerModel, requests: Requests, *, timeline: bool) -> Simulated:
+def _independent(model: ServerModel, requests: Requests, counted: Flags | None, *, timeline: bool) -> Simulated:
     """Round robin: every replica has its requests, whatever the others do."""
+    tables = QueueTables.of(model.table, min(model.limits.max_num_seqs * model.table.ranks, len(requests)))
     first, finish = np.empty(len(requests)), np.empty(len(requests))
-    busy_s, preemptions, timelines = 0.0, 0, []
-    gaps: list[TokenGaps] = []
+    runs: list[ReplicaRun] = []
     for number in range(model.replicas):
         index = np.arange(number, len(requests), model.replicas)
-        own = requests.take(index)
-        if not timeline and model.table.stages == 1:
-            first[index], finish[index], busy, found = run_single_queue(
-                model.table, own, limits=model.limits, mixes=model.policy.mixes
-            )
-            if model.sufficed(own, finish[index]):
-                busy_s += busy
-                gaps.append(found)
-                continue
-        replica = Replica(model.table, model.policy, model.limits, timeline=timeline)
-        flying = _flying(own)
-        for request in flying:
-            replica.offer(request)
-        replica.advance()
-        first[index] = [request.first_token_s for request in flying]
-        finish[index] = [request.finish_s for request in flying]
-        gaps.append(replica.gaps.gaps())
-        busy_s += replica.counters.busy_s
-        preemptions += replica.counters.preemptions
-        timelines.append(np.array(replica.timeline).reshape(-1, 4))
-    served = Served(requests=requests, first_token_s=first, finish_s=finish)
+        if timeline:
+            found = [(index, _by_event(model, requests.take(index), timeline=True))]
+        else:
+            found = _replica_runs(model, tables, requests, counted, index)
+        for part, run in found:
+            first[part], finish[part] = run.first_token_s, run.finish_s
+            runs.append(run)
     return Simulated(
-        served=served,
-        gaps=TokenGaps.joined(gaps),
-        preemptions=preemptions,
-        busy_s=busy_s,
-        timeline=tuple(timelines) if timeline else (),
+        served=Served(requests=requests, first_token_s=first, finish_s=finish),
+        gaps=TokenGaps.joined([run.gaps for run in runs]),
+        preemptions=sum(run.preemptions for run in runs),
+        busy_s=sum(run.busy_s for run in runs),
+        timeline=tuple(run.timeline for run in runs) if timeline else (),
+    )
+
+
+def _replica_runs(
+    model: ServerModel, tables: QueueTables, requests: Requests, counted: Flags | None, index: Ints
+) -> list[tuple[Ints, ReplicaRun]]:
+    """What one replica does with the requests of `index`, in parts between which it has nothing to do."""
+    arrival_s = requests.arrival_s[index]
+    parts = np.split(index, np.flatnonzero(np.diff(arrival_s) > PAUSE_S) + 1)
+
+    def served(part: Ints) -> ReplicaRun:
+        return _served(model, tables, requests.take(part), None if counted is None else counted[part])
+
+    runs = [(part, served(part)) for part in parts]
+    ends = [float(run.finish_s.max(initial=-np.inf, where=np.isfinite(run.finish_s))) for _, run in runs]
+    if all(end <= requests.arrival_s[part[0]] for end, part in zip(ends, parts[1:], strict=False)):
+        return runs
+    return [(index, served(index))]
+
+
+def _served(model: ServerModel, tables: QueueTables, requests: Requests, counted: Flags | None) -> ReplicaRun:
+    """By the quick form where the cache suffices, otherwise event by event."""
+    quick_form = run_single_queue if model.table.stages == 1 else run_pipeline_queue
+    quick = quick_form(tables, requests, limits=model.limits, mixes=model.policy.mixes, counted=counted)
+    return quick if model.sufficed(requests, quick) else _by_event(model, requests)
+
+
+def _by_event(model: ServerModel, requests: Requests, *, timeline: bool = False) -> ReplicaRun:
+    replica = Replica(model.table, model.policy, model.limits, timeline=timeline)
+    flying = _flying(requests)
+    for request in flying:
+        replica.offer(request)
+    replica.advance()
+    return ReplicaRun(
+        first_token_s=np.array([request.first_token_s for request in flying]),
+        finish_s=np.array([request.finish_s for request in flying]),
+        busy_s=replica.counters.busy_s,
+        gaps=replica.gaps.gaps(),
+        preemptions=replica.counters.preemptions,
+        timeline=np.array(replica.timeline).reshape(-1, 4),
     )

@@ -9,44 +9,38 @@ each other.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil, inf, sqrt
 
-import numpy as np
-
-from costmodel.plan.columns import Floats, Ints
-from costmodel.simulation.requests import Requests
-from costmodel.simulation.state import CellLimits
-from costmodel.simulation.step_table import StepTable
-from costmodel.simulation.token_gaps import GapRecorder, TokenGaps
-
-NEVER = 1 << 62
-"""A count of steps that is never reached."""
+from costmodel.simulation.queue_inputs import NEVER, QueueTables, ReplicaRun, RequestQueue
+from costmodel.simulation.requests import Flags, Requests
+from costmodel.simulation.state import RankLimits
+from costmodel.simulation.token_gaps import GapRecorder
 
 
 def run_single_queue(
-    table: StepTable, requests: Requests, *, limits: CellLimits, mixes: bool
-) -> tuple[Floats, Floats, float, TokenGaps]:
-    """First token and end of every request, shape `(num_requests,)`, the time in which steps ran, and gaps. Seconds.
+    tables: QueueTables, requests: Requests, *, limits: RankLimits, mixes: bool, counted: Flags | None = None
+) -> ReplicaRun:
+    """Serve requests that find cache whenever they find a seat.
 
     One function of many statements, and everything in local variables and lists: that is what makes it quick. Each
     round of its loop is either a run of decode steps in which nothing else happens, or one step with prompts; then
     those that are through leave, and those whose prompts are computed begin to decode.
     """
-    queue = _Queue.of(table, requests)
+    table, by_batch = tables.table, tables.slowest
+    queue = RequestQueue.of(table, requests, counted)
     seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
     n = len(to_compute)
-    first, finish = [inf] * n, [inf] * n
+    counts, remaining = queue.counts, queue.remaining
+    first, finish, admitted = [inf] * n, [inf] * n, [inf] * n
     began = [0] * n  # steps of decoding that had been run when a request began to decode
     seats_most, rank_tokens, ranks = limits.max_num_seqs * table.ranks, limits.batched_tokens, table.ranks
-    by_batch = _BatchTimes.of(table, min(seats_most, n) + 1)
     alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
     prepared_s, host_s, verified, group_verified = by_batch.limits
     knots, values, slopes = table.slowest.decode_s.knots, table.slowest.decode_s.values, table.slowest.decode_s.slopes
     ends = [*knots[1:], inf]
-    rest, prompt_at = table.slowest.rest_s, table.slowest.prompt_s.at
-    logits = table.slowest.logits_s.of(np.arange(len(rest))).tolist()
+    rest, prompt_at, fresh = table.slowest.rest_s, table.slowest.prompt_s.at, table.slowest.prompt_s.rows[0]
+    logits, first_step_s = tables.logits_s, tables.first_step_s
     experts = None if table.slowest.experts_s is None else table.slowest.experts_s.at
     step_host, floor, capture = table.step_s, table.slowest.floor_s, table.capture_tokens
     accepted, handover = table.accepted_tokens, table.handover_steps
@@ -66,7 +60,7 @@ def run_single_queue(
     knot, bend = inf, -inf  # the piece of decoding attention that the mean context lies in
     value = slope = 0.0
 
-    while True:
+    while remaining:
         while seen[arrived] <= now:
             arrived += 1
         if batch:
@@ -141,13 +135,15 @@ def run_single_queue(
                 elif head < arrived and seats < seats_most:
                     i = head
                     head += 1
+                    admitted[i] = now
                     left = chunk = to_compute[i]
                     if chunk > budget or chunk > room:
                         open_ = i
                         continue
                 else:
                     break
-                took = prompt_at(whole[i] - left, chunk)
+                before = whole[i] - left
+                took = prompt_at(before, chunk) if before else fresh[chunk]
                 left -= chunk
                 seats += 1
                 budget -= chunk
@@ -176,7 +172,7 @@ def run_single_queue(
                 seconds += step_host
                 now += seconds
                 # tokens are handed on while those that were prefilled take their first step of decoding
-                handed = now + handover * _first_step_s(table, by_batch, done, whole) if done else now
+                handed = now + handover * first_step_s(done, whole) if done else now
             else:
                 following = (a if a > prepared_s[batch] else prepared_s[batch]) + host_s[batch]
                 if mixes:
@@ -209,6 +205,7 @@ def run_single_queue(
             while heap and heap[0] < through:
                 i = heappop(heap) % n
                 finish[i] = handed
+                remaining -= counts[i]
                 batch -= 1
                 context -= whole[i] + (decoded - began[i]) * accepted
             next_end = heap[0] // n if heap else NEVER
@@ -225,98 +222,10 @@ def run_single_queue(
                     batch += 1
                 else:
                     finish[i] = handed
+                    remaining -= counts[i]
             if batch > joining:
                 next_end = heap[0] // n
                 if not mixes:
                     held_back.append((batch - joining, now))
             done.clear()
-    return queue.by_request(first), queue.by_request(finish), busy, gaps.gaps()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Queue:
-    """Requests in the order in which the scheduler sees them: another one where a longer prompt is tokenised longer."""
-
-    order: Ints
-    seen_s: list[float]
-    """When it sees them, and an end that never comes."""
-    to_compute: list[int]
-    """Prompt tokens that are not cached."""
-    context: list[int]
-    """Tokens that a request attends to once its prompt is computed."""
-    rounds: list[int]
-    """Steps of decoding that it needs then."""
-
-    @classmethod
-    def of(cls, table: StepTable, requests: Requests) -> _Queue:
-        seen_s = requests.arrival_s + table.frontend_s + table.token_s * requests.prompt
-        order = np.argsort(seen_s, kind="stable")
-        ordered = requests.take(order)
-        computed = np.maximum(ordered.prompt - ordered.cached, 1)
-        return cls(
-            order=order,
-            seen_s=[*seen_s[order].tolist(), inf],
-            to_compute=computed.tolist(),
-            context=(ordered.cached + computed).tolist(),
-            rounds=np.ceil((ordered.output - 1) / table.accepted_tokens).astype(np.int64).tolist(),
-        )
-
-    def by_request(self, values: list[float]) -> Floats:
-        """Values in this order, in that of the requests."""
-        found = np.empty(len(values))
-        found[self.order] = values
-        return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _BatchTimes:
-    """What depends on how many sequences decode on all ranks of a replica alone, listed by their number. Seconds."""
-
-    alone_s: list[float]
-    """Kernels of a step without attention and drafts."""
-    kernels_s: list[float]
-    """The same with drafts."""
-    per_context_s: list[float]
-    """What a second of one sequence's attention adds to a step, drafts included."""
-    prepared_s: list[float]
-    """What the host takes to prepare a step beside the GPU."""
-    host_s: list[float]
-    """What the GPU waits for the host in each step."""
-    verified: list[int]
-    """Tokens that a step runs on the busiest rank."""
-    group_verified: list[int]
-    """The same on all ranks."""
-
-    @property
-    def limits(self) -> tuple[list[float], list[float], list[int], list[int]]:
-        """Preparation, host time, and tokens on the busiest rank and on all."""
-        return self.prepared_s, self.host_s, self.verified, self.group_verified
-
-    @classmethod
-    def of(cls, table: StepTable, most: int) -> _BatchTimes:
-        """For up to `most` - 1 sequences."""
-        part, drafted = table.slowest, 1.0 + table.draft_frac
-        batch = np.arange(most)
-        per = -(-batch // table.ranks)
-        tokens, group = ((count * table.step_tokens).astype(np.int64) for count in (per, batch))
-        seconds = np.array(part.rest_s)[tokens] + part.logits_s.of(tokens)
-        if part.experts_s is not None:
-            seconds = seconds + part.experts_s.of(tokens, np.maximum(group, tokens))
-        seconds = np.where(batch > 0, seconds, 0.0)
-        return cls(
-            alone_s=seconds.tolist(),
-            kernels_s=(drafted * seconds).tolist(),
-            per_context_s=(drafted * per).tolist(),
-            prepared_s=(table.scheduling_sequence_s * per).tolist(),
-            host_s=(table.step_s + table.sequence_s * per).tolist(),
-            verified=tokens.tolist(),
-            group_verified=group.tolist(),
-        )
-
-
-def _first_step_s(table: StepTable, by_batch: _BatchTimes, begun: list[int], context: list[int]) -> float:
-    """A step of decoding of requests that begin together in an empty batch."""
-    count = len(begun)
-    mean = sum(context[i] for i in begun) / count
-    kernels = by_batch.kernels_s[count] + by_batch.per_context_s[count] * table.slowest.decode_s.at(mean)
-    return max(kernels, by_batch.prepared_s[count]) + by_batch.host_s[count]
+    return queue.run(first, finish, admitted, busy, gaps)

@@ -38,16 +38,30 @@ class Request:
 
 
 @dataclass(slots=True)
+class Rank:
+    """What the micro-batches of one attention rank share: whoever waits is taken by the next of them."""
+
+    waiting: deque[Request] = field(default_factory=deque)
+    held: float = 0.0
+    """Cache tokens that are taken."""
+    running: int = 0
+    """Requests that have a seat: they decode, or their prompts are computed."""
+
+    @property
+    def outstanding(self) -> int:
+        """Requests in front of the rank and in it."""
+        return len(self.waiting) + self.running
+
+
+@dataclass(slots=True)
 class Cell:
     """What one attention rank runs in one micro-batch."""
 
+    rank: Rank = field(default_factory=Rank)
     decoding: int = 0
     context: float = 0.0
     """Tokens that its decoding sequences attend to, all together."""
-    held: float = 0.0
-    """Cache tokens that are taken."""
     prefilling: list[Request] = field(default_factory=list)
-    waiting: deque[Request] = field(default_factory=deque)
     admitted: list[tuple[Request, int]] = field(default_factory=list)
     """Requests that decode, with their epochs, in the order of their admission; some of them may have ended."""
     # of the step that is composed:
@@ -83,12 +97,13 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellLimits:
-    """What a cell may hold."""
+class RankLimits:
+    """What an attention rank may hold, in all its micro-batches."""
 
     batched_tokens: int
     """Token budget of a step."""
     max_num_seqs: int
+    """Seats."""
     kv_tokens: float
     """Tokens for which there is cache."""
 

@@ -56,6 +56,12 @@ SERVING: tuple[Change, ...] = (
         ("held_back.append((batch - joining, now))", "held_back.append((batch, now))"),
     ),
     *changes_of(
+        "costmodel/simulation/pipeline_queue.py",
+        ("else now + through\n            seconds = step", "else leaves\n            seconds = step"),
+        ("unsettled = stages\n", "unsettled = 0\n"),
+        ("running < seats_most", "running <= seats_most"),
+    ),
+    *changes_of(
         "costmodel/simulation/sampled_windows.py",
         ("weight=(whole / np.maximum(sampled, 1))[stratum]", "weight=np.ones(stratum.size)"),
         ("start - warm_up_s, start, last", "start, start, last"),

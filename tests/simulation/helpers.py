@@ -14,7 +14,7 @@ from costmodel.serving.steady_state import SteadyState
 from costmodel.simulation.policies import Policy
 from costmodel.simulation.server import server_model
 from costmodel.simulation.simulate import ServerModel, Simulated, simulate_closed
-from costmodel.simulation.state import CellLimits
+from costmodel.simulation.state import RankLimits
 from costmodel.simulation.step_table import ChunkTable, Line, PartTables, StepTable
 
 POLICIES = policies_by_name()
@@ -64,7 +64,7 @@ def small_server(
     kv_tokens: float = 1e9,
 ) -> ServerModel:
     """One replica with these limits."""
-    limits = CellLimits(batched_tokens=budget, max_num_seqs=seats, kv_tokens=kv_tokens)
+    limits = RankLimits(batched_tokens=budget, max_num_seqs=seats, kv_tokens=kv_tokens)
     return ServerModel(table=table, policy=policy, limits=limits, replicas=1)
 
 

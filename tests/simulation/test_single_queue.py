@@ -1,4 +1,4 @@
-"""The quick queue against the replica: the same first tokens and ends, to rounding."""
+"""The quick forms against the replica: the same first tokens, ends and gaps, to rounding."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from costmodel.simulation.requests import Requests, arrivals
 from costmodel.simulation.simulate import simulate
 from costmodel.simulation.state import Cell
+from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.step_time import decode_pace, step_s
 from tests.simulation.helpers import POLICIES, small_server, small_table
 
@@ -40,6 +41,72 @@ def test_both_forms_are_the_same_replica(engine: str, budget: int, decoding: dic
     assert np.isfinite(events.finish_s).all()
     assert np.abs(quick.first_token_s - events.first_token_s).max() < 1e-6
     assert np.abs(quick.finish_s - events.finish_s).max() < 1e-6
+
+
+def _pipeline(stages: int) -> StepTable:
+    """Stages of which each takes a share of what a prompt's tokens and the context take, beside a figure of its own."""
+    table = replace(
+        small_table(prompt_token_s=2e-5, context_s=CONTEXT_S, step_s=0.002), token_s=1e-6, handover_steps=1.0
+    )
+    rest = np.arange(len(table.slowest.rest_s))
+    whole = small_table(prompt_token_s=2e-5 * stages, context_s=CONTEXT_S * stages).through
+    return replace(
+        table,
+        stages=stages,
+        slowest=replace(table.slowest, rest_s=(1e-3 + 3e-6 * rest).tolist()),
+        through=replace(whole, rest_s=(1e-3 * stages + 1e-5 * rest).tolist()),
+    )
+
+
+@pytest.mark.parametrize("rate_per_s", [3.0, 60.0], ids=["quiet", "full"])
+@pytest.mark.parametrize("budget", [64, 2048], ids=["binding", "ample"])
+@pytest.mark.parametrize("engine", list(POLICIES))
+def test_both_forms_are_the_same_pipeline(engine: str, budget: int, rate_per_s: float) -> None:
+    """With micro-batches that follow each other, each behind the one before, and with all seats taken."""
+    for stages, decoding in ((2, SPECULATIVE), (4, PLAIN)):
+        table = replace(_pipeline(stages), **decoding)
+        model = small_server(table, POLICIES[engine], budget=budget, seats=12)
+        quick, events = (simulate(model, _requests(rate_per_s), timeline=timeline) for timeline in (False, True))
+        assert np.isfinite(events.served.finish_s).all()
+        assert np.abs(quick.served.first_token_s - events.served.first_token_s).max() < 1e-9
+        assert np.abs(quick.served.finish_s - events.served.finish_s).max() < 1e-9
+        assert quick.busy_s == pytest.approx(events.busy_s, rel=1e-12)
+        lengths, counts, _ = quick.gaps.pieces()
+        others, of_others, _ = events.gaps.pieces()
+        assert counts.sum() == pytest.approx(of_others.sum(), rel=1e-12)
+        assert (lengths * counts).sum() == pytest.approx((others * of_others).sum(), rel=1e-9)
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_micro_batches_share_the_cache_and_the_seats_of_their_rank(stages: int) -> None:
+    """However many micro-batches there are, no more sequences run than there are seats, nor hold more than there is."""
+    table = small_table(step_s=0.002) if stages == 1 else _pipeline(stages)
+    crowd = replace(_requests(22.0), arrival_s=np.zeros(COUNT))
+    for seats, kv_tokens in ((12, 1e9), (COUNT, 4000.0)):
+        model = small_server(table, POLICIES["trtllm"], seats=seats, kv_tokens=kv_tokens)
+        timeline = simulate(model, crowd, timeline=True).timeline[0]
+        assert 1 < timeline[:, 1].max() <= seats
+        assert 0.0 < timeline[:, 3].max() <= kv_tokens
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_what_does_not_count_is_left_and_what_a_pause_parts_is_served_apart(stages: int) -> None:
+    """Requests that count end as they do among all others, in each part of a log and whether or not others end."""
+    table = small_table(prompt_token_s=2e-5, step_s=0.002) if stages == 1 else _pipeline(stages)
+    once = _requests(5.0)
+    twice = Requests(
+        arrival_s=np.concatenate([once.arrival_s, once.arrival_s + 2e4]),
+        prompt=np.tile(once.prompt, 2),
+        cached=np.tile(once.cached, 2),
+        output=np.tile(once.output, 2),
+    )
+    counted = np.tile((np.arange(COUNT) > 50) & (np.arange(COUNT) < 120), 2)
+    for kv_tokens in (1e9, 3000.0):
+        model = replace(small_server(table, seats=12, kv_tokens=kv_tokens), replicas=2)
+        whole, some = simulate(model, twice, timeline=True).served, simulate(model, twice, counted=counted).served
+        assert np.abs(whole.finish_s - some.finish_s)[counted].max() < 1e-6
+        assert np.abs(whole.first_token_s - some.first_token_s)[counted].max() < 1e-6
+        assert kv_tokens < 1e9 or np.isinf(some.finish_s[~counted]).any()
 
 
 @pytest.mark.parametrize("decoding", [PLAIN, SPECULATIVE], ids=["plain", "speculative"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from costmodel.simulation.state import Cell, CellLimits, Request
+from costmodel.simulation.state import Cell, Rank, RankLimits, Request
 
 BLOCK = 16
 """Tokens of a block of cache, as all three engines allocate it."""
@@ -20,7 +20,7 @@ class Policy(ABC):
     """Whether a request takes cache for all its output when it is admitted, so that nothing is ever preempted."""
 
     @abstractmethod
-    def fits(self, cell: Cell, request: Request, limits: CellLimits) -> bool:
+    def fits(self, rank: Rank, request: Request, limits: RankLimits) -> bool:
         """Whether there is cache to admit a request now."""
 
     def reserved(self, request: Request) -> float:
@@ -28,23 +28,25 @@ class Policy(ABC):
         tokens = request.to_compute + request.cached + (request.output if self.reserves_whole else 0)
         return float(-(-tokens // BLOCK) * BLOCK)
 
-    def blocked(self, cell: Cell, limits: CellLimits) -> bool:
+    def blocked(self, rank: Rank, limits: RankLimits) -> bool:
         """Whether whoever comes now has to wait until a request ends."""
-        if cell.decoding + len(cell.prefilling) >= limits.max_num_seqs:
+        if rank.running >= limits.max_num_seqs:
             return True
-        return bool(cell.waiting) and not self.fits(cell, cell.waiting[0], limits)
+        return bool(rank.waiting) and not self.fits(rank, rank.waiting[0], limits)
 
-    def admit(self, cell: Cell, limits: CellLimits) -> bool:
+    def admit(self, cell: Cell, limits: RankLimits) -> bool:
         """Give the first waiting request a seat and cache; False where that cannot be."""
-        if not cell.waiting or self.blocked(cell, limits):
+        rank = cell.rank
+        if not rank.waiting or self.blocked(rank, limits):
             return False
-        request = cell.waiting.popleft()
+        request = rank.waiting.popleft()
         request.computed = 0
         request.reserved = self.reserved(request)
-        cell.held += request.reserved
+        rank.held += request.reserved
+        rank.running += 1
         cell.prefilling.append(request)
         return True
 
-    def budget(self, cell: Cell, limits: CellLimits, step_tokens: float) -> int:
+    def budget(self, cell: Cell, limits: RankLimits, step_tokens: float) -> int:
         """Prompt tokens that a step has room for."""
         return limits.batched_tokens - (int(cell.decoding * step_tokens) if self.mixes else 0)

@@ -7,7 +7,7 @@ computed again (`vllm/v1/core/sched/scheduler.py`).
 from __future__ import annotations
 
 from costmodel.simulation.policies.base import Policy
-from costmodel.simulation.state import Cell, CellLimits, Request
+from costmodel.simulation.state import Rank, RankLimits, Request
 
 
 class Chunked(Policy):
@@ -16,9 +16,9 @@ class Chunked(Policy):
     mixes = True
     reserves_whole = False
 
-    def fits(self, cell: Cell, request: Request, limits: CellLimits) -> bool:
+    def fits(self, rank: Rank, request: Request, limits: RankLimits) -> bool:
         """Blocks for the whole prompt; with nothing running, anything starts."""
-        return cell.held + self.reserved(request) <= limits.kv_tokens or not (cell.decoding or cell.prefilling)
+        return rank.held + self.reserved(request) <= limits.kv_tokens or not rank.running
 
 
 CHUNKED = Chunked()

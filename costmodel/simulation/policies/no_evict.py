@@ -6,7 +6,7 @@ A request is admitted once the cache has room for its prompt and all its output 
 from __future__ import annotations
 
 from costmodel.simulation.policies.base import Policy
-from costmodel.simulation.state import Cell, CellLimits, Request
+from costmodel.simulation.state import Rank, RankLimits, Request
 
 
 class NoEvict(Policy):
@@ -15,9 +15,9 @@ class NoEvict(Policy):
     mixes = True
     reserves_whole = True
 
-    def fits(self, cell: Cell, request: Request, limits: CellLimits) -> bool:
+    def fits(self, rank: Rank, request: Request, limits: RankLimits) -> bool:
         """Room for the whole request; with nothing running, anything starts."""
-        return cell.held + self.reserved(request) <= limits.kv_tokens or not (cell.decoding or cell.prefilling)
+        return rank.held + self.reserved(request) <= limits.kv_tokens or not rank.running
 
 
 NO_EVICT = NoEvict()

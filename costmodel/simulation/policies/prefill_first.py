@@ -8,7 +8,7 @@ A prompt is admitted where the cache has room for it and for a share of what the
 from __future__ import annotations
 
 from costmodel.simulation.policies.base import Policy
-from costmodel.simulation.state import Cell, CellLimits, Request
+from costmodel.simulation.state import Rank, RankLimits, Request
 
 MIN_NEW_TOKEN_RATIO = 0.098
 """0.7 x 0.14: SGLANG_INIT_NEW_TOKEN_RATIO times SGLANG_MIN_NEW_TOKEN_RATIO_FACTOR (`environ.py`)."""
@@ -22,11 +22,11 @@ class PrefillFirst(Policy):
     mixes = False
     reserves_whole = False
 
-    def fits(self, cell: Cell, request: Request, limits: CellLimits) -> bool:
+    def fits(self, rank: Rank, request: Request, limits: RankLimits) -> bool:
         """Room for the prompt and a share of everybody's output; with nothing running, anything starts."""
-        running = cell.decoding + len(cell.prefilling)
+        running = rank.running
         more = MIN_NEW_TOKEN_RATIO * min(request.output, MOST_NEW_TOKENS) * (running + 1)
-        return cell.held + self.reserved(request) + more <= limits.kv_tokens or not running
+        return rank.held + self.reserved(request) + more <= limits.kv_tokens or not running
 
 
 PREFILL_FIRST = PrefillFirst()

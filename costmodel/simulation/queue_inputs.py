@@ -1,0 +1,161 @@
+"""What the quick forms of a replica are given and give: requests in order, times of a step by its sequences, a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+
+from costmodel.plan.columns import Floats, Ints
+from costmodel.simulation.requests import Flags, Requests
+from costmodel.simulation.step_table import PartTables, StepTable
+from costmodel.simulation.token_gaps import GapRecorder, TokenGaps
+
+NEVER = 1 << 62
+"""A count of steps that is never reached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaRun:
+    """What came of the requests of one replica. Arrays have shape `(num_requests,)`; seconds."""
+
+    first_token_s: Floats
+    finish_s: Floats
+    busy_s: float
+    """Time in which steps ran."""
+    gaps: TokenGaps
+    admitted_s: Floats = field(default_factory=lambda: np.zeros(0))
+    """When the first step with tokens of a request began; empty where nobody asks."""
+    preemptions: int = 0
+    timeline: Floats = field(default_factory=lambda: np.zeros((0, 4)))
+    """As that of `Simulated`, where it is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestQueue:
+    """Requests in the order in which the scheduler sees them: another one where a longer prompt is tokenised longer."""
+
+    order: Ints
+    seen_s: list[float]
+    """When it sees them, and an end that never comes."""
+    to_compute: list[int]
+    """Prompt tokens that are not cached."""
+    context: list[int]
+    """Tokens that a request attends to once its prompt is computed."""
+    rounds: list[int]
+    """Steps of decoding that it needs then."""
+    counts: list[int]
+    """1 for those whose times are asked for, otherwise 0."""
+    remaining: int
+    """How many these are."""
+
+    @classmethod
+    def of(cls, table: StepTable, requests: Requests, counted: Flags | None) -> RequestQueue:
+        """In the order in which the scheduler of a plan sees them."""
+        seen_s = requests.arrival_s + table.frontend_s + table.token_s * requests.prompt
+        order = np.argsort(seen_s, kind="stable")
+        ordered = requests.take(order)
+        counts = np.ones(order.size, dtype=np.int64) if counted is None else counted[order].astype(np.int64)
+        computed = np.maximum(ordered.prompt - ordered.cached, 1)
+        return cls(
+            order=order,
+            seen_s=[*seen_s[order].tolist(), inf],
+            to_compute=computed.tolist(),
+            context=(ordered.cached + computed).tolist(),
+            rounds=np.ceil((ordered.output - 1) / table.accepted_tokens).astype(np.int64).tolist(),
+            counts=counts.tolist(),
+            remaining=int(counts.sum()),
+        )
+
+    def run(
+        self, first: list[float], finish: list[float], admitted: list[float], busy_s: float, gaps: GapRecorder
+    ) -> ReplicaRun:
+        """What came of them, listed in this order, in that of the requests."""
+        columns = np.empty((3, self.order.size))
+        columns[:, self.order] = (first, finish, admitted)
+        return ReplicaRun(
+            first_token_s=columns[0], finish_s=columns[1], admitted_s=columns[2], busy_s=busy_s, gaps=gaps.gaps()
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchTimes:
+    """What depends on how many sequences decode on all ranks of a replica alone, listed by their number. Seconds."""
+
+    alone_s: list[float]
+    """Kernels of a step without attention and drafts."""
+    kernels_s: list[float]
+    """The same with drafts."""
+    per_context_s: list[float]
+    """What a second of one sequence's attention adds to a step, drafts included."""
+    prepared_s: list[float]
+    """What the host takes to prepare a step beside the GPU."""
+    host_s: list[float]
+    """What the GPU waits for the host in each step."""
+    verified: list[int]
+    """Tokens that a step runs on the busiest rank."""
+    group_verified: list[int]
+    """The same on all ranks."""
+
+    @property
+    def limits(self) -> tuple[list[float], list[float], list[int], list[int]]:
+        """Preparation, host time, and tokens on the busiest rank and on all."""
+        return self.prepared_s, self.host_s, self.verified, self.group_verified
+
+    @classmethod
+    def of(cls, table: StepTable, part: PartTables, most: int) -> BatchTimes:
+        """On some of the layers, for up to `most` - 1 sequences."""
+        drafted = 1.0 + table.draft_frac
+        batch = np.arange(most)
+        per = -(-batch // table.ranks)
+        tokens, group = ((count * table.step_tokens).astype(np.int64) for count in (per, batch))
+        seconds = np.array(part.rest_s)[tokens] + part.logits_s.of(tokens)
+        if part.experts_s is not None:
+            seconds = seconds + part.experts_s.of(tokens, np.maximum(group, tokens))
+        seconds = np.where(batch > 0, seconds, 0.0)
+        return cls(
+            alone_s=seconds.tolist(),
+            kernels_s=(drafted * seconds).tolist(),
+            per_context_s=(drafted * per).tolist(),
+            prepared_s=(table.scheduling_sequence_s * per).tolist(),
+            host_s=(table.step_s + table.sequence_s * per).tolist(),
+            verified=tokens.tolist(),
+            group_verified=group.tolist(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueTables:
+    """Times of one plan's steps as the quick forms look them up."""
+
+    table: StepTable
+    slowest: BatchTimes
+    """On the slowest stage."""
+    through: BatchTimes
+    """Through all stages."""
+    logits_s: list[float]
+    """By the tokens that are sampled, on the slowest stage."""
+    through_logits_s: list[float]
+
+    @classmethod
+    def of(cls, table: StepTable, seats: int) -> QueueTables:
+        """For up to so many sequences on all ranks."""
+        counts = np.arange(len(table.slowest.rest_s))
+        slowest, logits = BatchTimes.of(table, table.slowest, seats + 1), table.slowest.logits_s.of(counts).tolist()
+        if table.stages == 1:
+            return cls(table=table, slowest=slowest, through=slowest, logits_s=logits, through_logits_s=logits)
+        return cls(
+            table=table,
+            slowest=slowest,
+            through=BatchTimes.of(table, table.through, seats + 1),
+            logits_s=logits,
+            through_logits_s=table.through.logits_s.of(counts).tolist(),
+        )
+
+    def first_step_s(self, begun: list[int], context: list[int]) -> float:
+        """A step of decoding of requests that begin together in an empty batch."""
+        count, times = len(begun), self.slowest
+        mean = sum(context[i] for i in begun) / count
+        kernels = times.kernels_s[count] + times.per_context_s[count] * self.table.slowest.decode_s.at(mean)
+        return max(kernels, times.prepared_s[count]) + times.host_s[count]
