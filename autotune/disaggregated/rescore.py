@@ -6,17 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.disaggregated.operating_points import (
-    Dtypes,
-    Evaluator,
-    PoolRows,
-    operating_points,
-    pool_rows,
-    settled,
-    transfer_link,
-)
+from autotune.disaggregated.operating_points import operating_points, settled
+from autotune.disaggregated.pairs import best_pair
 from autotune.disaggregated.plan_results import pair_results, pool_cluster
-from autotune.disaggregated.search import best_pair
+from autotune.disaggregated.pool_rows import Dtypes, Evaluator, PoolRows, pool_rows, transfer_link
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
@@ -47,8 +40,8 @@ def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
     """
     open_study = replace(study, workload=replace(study.workload, concurrency=None, request_rate_per_s=None))
     prefill, decode = (operating_points(rows) for rows in _rows(open_study, plan))
-    same = np.zeros(loads.size, dtype=np.int64)
-    return settled(prefill, same, decode, same, loads).pair
+    same, once = np.zeros(loads.size, dtype=np.int64), np.ones(loads.size, dtype=np.int64)
+    return settled(prefill, decode, (same, same), (once, once), loads).pair
 
 
 def pool_capacities(study: Study, plan: PlanResult) -> tuple[float, float]:
