@@ -60,6 +60,14 @@ def pool_weight_bytes(study: Study, plan: PlanResult) -> tuple[float, float]:
     return first, second
 
 
+def both_pools(study: Study, plan: PlanResult) -> tuple[PrefillPool, DecodePool]:
+    """Both pools of a plan as the cost model has them, ready for any load."""
+    first, second = (Evaluator(rows, np.zeros(1, dtype=np.int64)).pool for rows in _rows(study, plan))
+    if not isinstance(first, PrefillPool) or not isinstance(second, DecodePool):
+        raise TypeError("pools must stand in the order of their roles")
+    return first, second
+
+
 def _rows(study: Study, plan: PlanResult) -> tuple[PoolRows, PoolRows]:
     """Both pools with the plan's own layouts, dtypes and token budgets."""
     if plan.pools is None:
@@ -118,9 +126,7 @@ class PoolCosts:
 
 def pool_costs(study: Study, plan: PlanResult) -> PoolCosts:
     """The steps of both pools of a plan, as its graph and its export need them."""
-    first, second = (Evaluator(rows, np.zeros(1, dtype=np.int64)).pool for rows in _rows(study, plan))
-    if not isinstance(first, PrefillPool) or not isinstance(second, DecodePool):
-        raise TypeError("pools must stand in the order of their roles")
+    first, second = both_pools(study, plan)
     outputs = max(study.workload.osl.mean - 1.0, 1.0)
     decoding = np.array([max(plan.metrics["requests_per_s"] * outputs * plan.metrics["tpot_s"], 1.0)])
     point = second.at(decoding)
