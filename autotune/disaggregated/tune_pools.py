@@ -17,7 +17,7 @@ from autotune.study import Study, cluster_choices, on_cluster
 COUNT_ATTR = "disaggregated_plans"
 """Attribute of a stored disaggregated plan: how many were stored in one step."""
 
-KEPT_BESIDE = 20
+KEPT_BESIDE = 25
 """Disaggregated plans that a result holds beside those of one kind of replica."""
 
 
