@@ -24,6 +24,7 @@ def verification_document(found: Verification, *, source: str, said: tuple[str, 
             "inside": found.inside,
             "runs": [_run(run) for run in found.runs],
             "ranking": {
+                "learnt": found.learnt,
                 "changes": found.changes,
                 "best_before": found.best_before,
                 "best_after": found.best_after,
@@ -123,7 +124,9 @@ def _verdict(document: Mapping[str, Any]) -> tuple[str, ...]:
         else "Something measured lies outside its interval: the prediction was surer than it should have been."
     )
     before, after = ranking["best_before"], ranking["best_after"]
-    if not ranking["changes"]:
+    if not ranking["learnt"]:
+        second = "The ranking learns nothing from a run of a disaggregated plan."
+    elif not ranking["changes"]:
         second = (
             "With this learnt, no plan keeps every limit." if after is None else "With this learnt, the same leads."
         )
