@@ -24,8 +24,6 @@ from tests.studies import FOLDER
 
 STUDY = FOLDER / "deepseek-v3-128xh200.toml"
 PLAN = "vllm:R8/PP1/ATP2/ADP8/MTP1/EP16"
-OFF = ["search.disaggregated=off"]
-"""Plans of one kind of replica alone."""
 RESULT = {
     "completed": 3050,
     "total_input_tokens": 3050 * 4000,
@@ -50,7 +48,7 @@ def write(path: Path, **changes: Any) -> Path:
 
 def test_one_replica_stands_for_all(tmp_path: Path) -> None:
     """A benchmark of one replica of eight is eight times the load and the throughput of the plan."""
-    study = load_study(STUDY, OFF)
+    study = load_study(STUDY)
     (one,) = read_results(write(tmp_path / "one.json"), study, None)
     eight = {name: 8 * RESULT[name] for name in ("completed", "total_input_tokens", "total_output_tokens")}
     every = write(tmp_path / "all.json", max_concurrency=2440, autotune_replicas="8", **eight)
@@ -90,12 +88,12 @@ def test_sglang_says_the_same_in_its_tag(tmp_path: Path) -> None:
 def test_results_that_cannot_be_meant(tmp_path: Path, changes: dict[str, Any], plan: str | None, why: str) -> None:
     """Another plan, more replicas than there are, no plan at all: an error, not a figure."""
     with pytest.raises(InputError, match=why):
-        read_results(write(tmp_path / "r.json", **changes), load_study(STUDY, OFF), plan)
+        read_results(write(tmp_path / "r.json", **changes), load_study(STUDY), plan)
 
 
 def test_what_was_predicted_is_inside_and_changes_nothing(tmp_path: Path) -> None:
     """A benchmark that measures the prediction itself lies inside at ratio 1, and the same plan leads."""
-    study = load_study(STUDY, OFF)
+    study = load_study(STUDY)
     knobs = BenchKnobs(batched_tokens=16384.0, max_num_seqs=58.0)
     (blank,) = read_results(write(tmp_path / "r.json"), study, None, knobs)
     estimate = prepare_runs([blank.run]).evaluate()
@@ -115,7 +113,7 @@ def test_what_was_predicted_is_inside_and_changes_nothing(tmp_path: Path) -> Non
 
 def test_the_prediction_is_the_plans_own(tmp_path: Path) -> None:
     """But for a benchmark's beginning, in which all wait, verify predicts at the plan's load what the ranking holds."""
-    study = load_study(STUDY, OFF)
+    study = load_study(STUDY)
     best = tune(study).ranked[0]
     changes = {
         "max_concurrency": best.knobs.concurrency,
@@ -162,7 +160,7 @@ def test_a_slow_measurement_is_outside_and_changes_the_ranking(tmp_path: Path) -
 
 def test_runs_of_several_plans_are_not_mixed(tmp_path: Path) -> None:
     """Two plans in one file have no one prediction: an error that names both."""
-    study = load_study(STUDY, OFF)
+    study = load_study(STUDY)
     path = tmp_path / "r.json"
     other = RESULT | {"autotune_plan": "vllm:R8/PP1/ATP4/ADP4/MTP1/EP16"}
     path.write_text(json.dumps([RESULT, other]), encoding="utf-8")
@@ -174,9 +172,7 @@ def test_runs_of_several_plans_are_not_mixed(tmp_path: Path) -> None:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that export wrote."""
     out = tmp_path_factory.mktemp("verify") / "launch"
-    done = CliRunner().invoke(
-        cli, ["export", str(STUDY), "--target", "vllm", "--out", str(out), "--json", "--set", *OFF]
-    )
+    done = CliRunner().invoke(cli, ["export", str(STUDY), "--target", "vllm", "--out", str(out), "--json"])
     assert done.exit_code == 0, done.output
     return out
 
@@ -217,7 +213,7 @@ def test_calibrate_takes_the_same_files(exported: Path, tmp_path: Path) -> None:
     names = []
     for load in (50, 100, 200, 305, 400):
         path = write(exported / f"result-{load}.json", max_concurrency=load, duration=None)
-        run = read_results(path, load_study(STUDY, OFF), None)[0].run
+        run = read_results(path, load_study(STUDY), None)[0].run
         slower = 1.4e3 * float(prepare_runs([run]).evaluate().tpot_s[0])
         names.append(str(write(path, max_concurrency=load, duration=None, mean_tpot_ms=slower)))
     done = CliRunner().invoke(cli, ["calibrate", *names, "--out", str(tmp_path / "p.toml"), "--json"])
@@ -232,9 +228,7 @@ def test_a_result_alone_asks_for_its_study(tmp_path: Path) -> None:
     path = write(tmp_path / "r.json")
     with pytest.raises(InputError, match="--study: is required"):
         CliRunner().invoke(cli, ["verify", str(path)], catch_exceptions=False)
-    done = CliRunner().invoke(
-        cli, ["verify", str(path), "--study", str(STUDY), "--json", "--set", *OFF], catch_exceptions=False
-    )
+    done = CliRunner().invoke(cli, ["verify", str(path), "--study", str(STUDY), "--json"], catch_exceptions=False)
     assert json.loads(done.stdout)["plan"] == PLAN
 
 
