@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from autotune.disaggregated.plan_results import pair_results
-from autotune.disaggregated.search import KEPT, search_pools
+from autotune.disaggregated.search import search_pools
 from autotune.disaggregated.splits import count_plans
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.trial_record import Recorder, plan_of
@@ -16,9 +16,6 @@ from autotune.study import Study, cluster_choices, on_cluster
 
 COUNT_ATTR = "disaggregated_plans"
 """Attribute of a stored disaggregated plan: how many were stored in one step."""
-
-KEPT_BESIDE = 25
-"""Disaggregated plans that a result holds beside those of one kind of replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +64,7 @@ def disaggregated_plans(
     counted = joined = 0
     for cluster in cluster_choices(study):
         own = on_cluster(study, cluster)
-        keep = KEPT_BESIDE if study.axes.disaggregated == "auto" else KEPT
-        found = search_pools(own, keep=keep, progress=progress)
+        found = search_pools(own, progress=progress)
         counted, joined = counted + found.plans, joined + found.joined
         plans.update((p.key, p) for p in pair_results(own, found.pairs, home=study.cluster.gpu.name))
     if store is not None:
