@@ -45,6 +45,7 @@ def calibrate(
     from autotune.report.validation import calibration_report
     from autotune.validation.bench import SUFFIXES
     from costmodel.calibration.profile import profile_text
+    from costmodel.errors import InputError
     from costmodel.measured.learn_profile import calibrate as learn
     from costmodel.measured.runs_csv import read_runs
 
@@ -52,6 +53,9 @@ def calibrate(
     for path in map(Path, runs):
         if path.suffix in SUFFIXES:
             _, results = bench_results(path, study, plan)
+            if pooled := next((r.plan for r in results if r.pooled is not None), None):
+                why = f"must be of servers that prefill and decode, is of the disaggregated plan {pooled}"
+                raise InputError.single(str(path), why)
             read += [result.run for result in results]
         else:
             read += read_runs(path, traits_by_name(), None if models is None else Path(models))

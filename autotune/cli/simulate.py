@@ -64,8 +64,8 @@ def simulate(
     loaded = load_study(Path(study), overrides)
     missing = "is required where the study has no [baseline]: say which plan with --plan"
     named = score_named(loaded, plan, path="--plan", missing=missing)
-    if named.result is None or named.result.pools is not None:
-        why = "; ".join(v.message for v in named.resolution.violations) or "is disaggregated, which is not simulated"
+    if named.result is None:
+        why = "; ".join(v.message for v in named.resolution.violations)
         raise InputError.single("--plan", f"cannot be simulated: {why}")
     if traffic is None and rate is None and not (loaded.workload.request_rate_per_s or loaded.workload.concurrency):
         rate = named.result.metrics["requests_per_s"]

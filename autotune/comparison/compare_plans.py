@@ -59,7 +59,7 @@ def compare(
 
     Raises:
         InputError: no current plan is given, a string has no meaning on this many GPUs, or a plan is disaggregated
-            and traffic is recorded.
+            and the traffic is a summary without single requests.
     """
     if traffic is not None:
         study = on_traffic(study, traffic)
@@ -70,8 +70,9 @@ def compare(
         study, current, path="--current", missing="must name the plan in production, or give --current PLAN"
     )
     proposed = _candidate(study, candidate)
-    _scored_alike(study, production, "$.baseline.plan" if current is None else "--current")
-    _scored_alike(study, proposed, "--candidate")
+    if requests is None:
+        _scored_alike(study, production, "$.baseline.plan" if current is None else "--current")
+        _scored_alike(study, proposed, "--candidate")
     before = _compared(study, production, reference=production.result)
     after = None if proposed is None else _compared(study, proposed, reference=production.result)
     simulated: tuple[SimulatedRequests, ...] = ()
@@ -141,8 +142,8 @@ def _scored_alike(study: Study, side: BaselineResult | None, path: str) -> None:
     if study.workload.points and side is not None and is_pooled(side.text if side.result is None else side.result.plan):
         raise InputError.single(
             path,
-            "must be a plan of one kind of replica: disaggregated plans are scored at mean lengths, recorded traffic "
-            f"at every kind of request, got {side.text[:200]!r} (`autotune compare` without --traffic takes it)",
+            "must be a plan of one kind of replica: disaggregated plans are scored at mean lengths, a summary of "
+            f"traffic at every kind of request, got {side.text[:200]!r} (a log of single requests takes it)",
         )
 
 
@@ -275,4 +276,8 @@ def _assumptions(
     for name, side in (("current plan", current), ("candidate", candidate)):
         if side is not None and side.result is not None and not side.capacity_keeps_limits:
             assumptions.append(f"{name}: no load keeps its limits; its capacity is what it serves at its own load")
+        if study.workload.points and side is not None and side.result is not None and side.result.pools is not None:
+            assumptions.append(
+                f"{name}: means are at the traffic's mean lengths; its requests are simulated one by one"
+            )
     return tuple(assumptions)

@@ -9,15 +9,14 @@ from itertools import product
 import numpy as np
 
 from autotune.disaggregated.operating_points import (
-    Dtypes,
     OperatingPoints,
     operating_points,
     pair_price,
-    pool_rows,
     served_together,
     settled,
 )
-from autotune.disaggregated.search import Pair, best_pair
+from autotune.disaggregated.pairs import Pair, best_pair
+from autotune.disaggregated.pool_rows import Dtypes, pool_rows
 from autotune.engines import ENGINES, Violation, engines_of
 from autotune.engines.pair_rules import pair_violations
 from autotune.engines.service import Knobs
@@ -30,6 +29,7 @@ from costmodel.disaggregated.pairing import PairService, pair_estimate
 from costmodel.disaggregated.pools import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
+from costmodel.plan.layout import Layout
 
 
 def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:
@@ -80,21 +80,23 @@ def _served(study: Study, pairs: Sequence[Pair]) -> tuple[PoolPoint, PoolPoint, 
     """Both pools of each pair and what they do together: at its points, or where the requests in flight settle it."""
     first, second = pairs[0].prefill, pairs[0].decode
     p_at, d_at = np.array([p.prefill_at for p in pairs]), np.array([p.decode_at for p in pairs])
+    copies = np.array([p.prefill_copies for p in pairs]), np.array([p.decode_copies for p in pairs])
     if study.workload.concurrency is None:
-        prefill, decode = first.detailed(p_at), second.detailed(d_at)
+        prefill, decode = first.detailed(p_at, copies[0]), second.detailed(d_at, copies[1])
         clusters = first.rows.cluster, second.rows.cluster
         return prefill, decode, served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)[0]
-    loop = settled(first, p_at, second, d_at, np.full(len(pairs), float(study.workload.concurrency)))
+    in_flight = np.full(len(pairs), float(study.workload.concurrency))
+    loop = settled(first, second, (p_at, d_at), copies, in_flight)
     return loop.prefill, loop.decode, loop.pair
 
 
 def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolPoint, together: PairService) -> Pools:
     rate = float(together.requests_per_s[row])
     sides = [
-        _pool(points, at, row, point, rate)
-        for points, at, point in (
-            (pair.prefill, pair.prefill_at, prefill),
-            (pair.decode, pair.decode_at, decode),
+        _pool(points, points.layout_at(at, copies), at, row, point, rate)
+        for points, at, copies, point in (
+            (pair.prefill, pair.prefill_at, pair.prefill_copies, prefill),
+            (pair.decode, pair.decode_at, pair.decode_copies, decode),
         )
     ]
     return Pools(
@@ -107,14 +109,14 @@ def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolP
     )
 
 
-def _pool(points: OperatingPoints, at: int, row: int, point: PoolPoint, rate: float) -> PoolPlan:
+def _pool(points: OperatingPoints, layout: Layout, at: int, row: int, point: PoolPoint, rate: float) -> PoolPlan:
     rows, own = points.rows, point.columns
     able = float(own.requests_per_s[row])
     share = rate / able if able > 0.0 else 0.0
     return PoolPlan(
         gpu=rows.cluster.gpu.name,
-        gpus=rows.layouts[int(points.layout[at])].layout.gpus,
-        layout=rows.layouts[int(points.layout[at])].layout,
+        gpus=layout.gpus,
+        layout=layout,
         max_num_batched_tokens=round(float(rows.budget[points.row[at]])),
         max_num_seqs=max(int(np.ceil(own.sequences_per_rank[row])), 1),
         in_flight=float(own.residence_s[row]) * rate,

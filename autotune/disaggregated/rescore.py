@@ -6,17 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.disaggregated.operating_points import (
-    Dtypes,
-    Evaluator,
-    PoolRows,
-    operating_points,
-    pool_rows,
-    settled,
-    transfer_link,
-)
+from autotune.disaggregated.operating_points import operating_points, settled
+from autotune.disaggregated.pairs import best_pair
 from autotune.disaggregated.plan_results import pair_results, pool_cluster
-from autotune.disaggregated.search import best_pair
+from autotune.disaggregated.pool_rows import Dtypes, Evaluator, PoolRows, pool_rows, transfer_link
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
@@ -47,8 +40,8 @@ def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
     """
     open_study = replace(study, workload=replace(study.workload, concurrency=None, request_rate_per_s=None))
     prefill, decode = (operating_points(rows) for rows in _rows(open_study, plan))
-    same = np.zeros(loads.size, dtype=np.int64)
-    return settled(prefill, same, decode, same, loads).pair
+    same, once = np.zeros(loads.size, dtype=np.int64), np.ones(loads.size, dtype=np.int64)
+    return settled(prefill, decode, (same, same), (once, once), loads).pair
 
 
 def pool_capacities(study: Study, plan: PlanResult) -> tuple[float, float]:
@@ -64,6 +57,14 @@ def pool_weight_bytes(study: Study, plan: PlanResult) -> tuple[float, float]:
         float(Evaluator(rows, np.zeros(1, dtype=np.int64))(np.full(1, at)).memory.weight_bytes[0])
         for rows, at in zip(_rows(study, plan), (0.5, 1.0), strict=True)
     )
+    return first, second
+
+
+def both_pools(study: Study, plan: PlanResult) -> tuple[PrefillPool, DecodePool]:
+    """Both pools of a plan as the cost model has them, ready for any load."""
+    first, second = (Evaluator(rows, np.zeros(1, dtype=np.int64)).pool for rows in _rows(study, plan))
+    if not isinstance(first, PrefillPool) or not isinstance(second, DecodePool):
+        raise TypeError("pools must stand in the order of their roles")
     return first, second
 
 
@@ -125,9 +126,7 @@ class PoolCosts:
 
 def pool_costs(study: Study, plan: PlanResult) -> PoolCosts:
     """The steps of both pools of a plan, as its graph and its export need them."""
-    first, second = (Evaluator(rows, np.zeros(1, dtype=np.int64)).pool for rows in _rows(study, plan))
-    if not isinstance(first, PrefillPool) or not isinstance(second, DecodePool):
-        raise TypeError("pools must stand in the order of their roles")
+    first, second = both_pools(study, plan)
     outputs = max(study.workload.osl.mean - 1.0, 1.0)
     decoding = np.array([max(plan.metrics["requests_per_s"] * outputs * plan.metrics["tpot_s"], 1.0)])
     point = second.at(decoding)

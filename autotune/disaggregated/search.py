@@ -24,77 +24,39 @@ ties) are among the points that fewer than `k` other layouts dominate, the k-sky
 holds for the decode side, and for both sides one after the other. Points of one layout that another point of the same
 layout dominates go first: a plan is a pair of layouts with its best knobs.
 
-By the same monotonicity, V(a, ideal) with a partner that does everything at once bounds V(a, d) for every `d`: points
-whose bound lies below the `k`-th best plan found so far are joined with nothing (`search`), and splits are tried in the
-order of their bounds.
+By the same monotonicity, V(a, ideal) with a partner that is in every coordinate as good as the best of its size bounds
+V(a, d) for every `d`, and V(ideal, ideal) all plans of a split. Splits are tried in the order of their bounds; points
+and splits whose bound lies below the `k`-th best plan found so far are joined with nothing.
+
+Replicas of a pool do not touch each other, so that pools of `n` GPUs are those of one replica on a divisor of `n`, so
+many times: each layout of a replica is evaluated once, whatever the split.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
-from autotune.disaggregated.allowed_pairs import barred, pair_coordinates
-from autotune.disaggregated.operating_points import (
-    Dtypes,
-    OperatingPoints,
-    demand,
-    operating_points,
-    pair_price,
-    pool_layouts,
-    pool_load,
-    pool_rows,
-    served_together,
-    transfer_link,
-)
+from autotune.disaggregated.operating_points import OperatingPoints, operating_points
+from autotune.disaggregated.pairs import Pair, best_pairs, chosen_points
+from autotune.disaggregated.pool_rows import Dtypes, pool_layouts, pool_rows, replica_layouts
+from autotune.disaggregated.role_candidates import RoleCandidates, bounds
 from autotune.disaggregated.splits import count_plans, pool_sizes, pool_splits
-from autotune.engines import ENGINES, engines_of
-from autotune.scoring.dominance import skyband
-from autotune.scoring.limits import check_limits, study_limits
-from autotune.scoring.objective import Standing
+from autotune.engines import engines_of
+from autotune.space.pool_plan import ROLES
 from autotune.study import Study
-from costmodel.disaggregated.pairing import Demand, ideal_pool, pair_service
-from costmodel.estimate.result import Service
-from costmodel.hardware import Cluster
-from costmodel.plan.columns import Floats, Ints
+from costmodel.disaggregated.pools import PoolColumns
+from costmodel.plan.columns import Floats
 
 KEPT = 50
 """Disaggregated plans that a result holds: the best ones, in exact order."""
-FIRST_LAYOUTS = 2
-"""Layouts that may dominate a point in the first round, whose plans bound what the second one joins."""
-FIRST_SETTLED = 8
-"""Layouts of a split that are joined in the first round where the study fixes the requests in flight: those that could
-do most, more where several could do as much."""
-ALIKE = 1e-9
-"""Relative distance within which two pairs of points count as ranking alike."""
-JOIN_ROWS = 400_000
-"""Pairs of points joined at once, for memory."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """One disaggregated plan: a point of each pool."""
-
-    prefill: OperatingPoints
-    prefill_at: int
-    decode: OperatingPoints
-    decode_at: int
-    feasible: bool
-    key: float
-    """Place among all feasible pairs or among all others, higher is better."""
-
-    @property
-    def layouts(self) -> tuple[object, ...]:
-        """What makes two pairs the same plan: both sides' GPU type and layout."""
-        sides = ((self.prefill, self.prefill_at), (self.decode, self.decode_at))
-        return (self.prefill.rows.engine, *((p.rows.cluster.gpu.name, p.layout_at(i)) for p, i in sides))
-
-    def shares_tables(self, other: Pair) -> bool:
-        """Whether both pairs are of the same two tables of points."""
-        return self.prefill is other.prefill and self.decode is other.decode
+OPENED = 2
+"""Splits whose most promising points are joined first, so that the bounds are good before the rest is looked at."""
+Split = tuple[int, int]
+"""GPUs of the prefill pool and of the decode pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,38 +87,87 @@ def search_pools(
         prune: False joins every point with every other, for tests.
         progress: called with (splits of the GPUs looked at, splits in all), from none anew for each engine and dtype.
     """
-    found = _search(study, keep, prune=prune, feasible=True, progress=progress)
-    return found if found.pairs else _search(study, keep, prune=prune, feasible=False, progress=progress)
+    sides = list(_sides(study))
+    found = _search(study, sides, keep, prune=prune, feasible=True, progress=progress)
+    if not found.pairs:
+        found = _search(study, sides, keep, prune=prune, feasible=False, progress=progress)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sides:
+    """Points of both roles of one engine, with the same dtypes, and the splits to try."""
+
+    prefill: OperatingPoints
+    decode: OperatingPoints
+    splits: list[Split]
+
+
+class _Best:
+    """The best plans found so far."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self._pairs: dict[tuple[object, ...], Pair] = {}
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Best first, no more than are kept."""
+        return sorted(self._pairs.values(), key=lambda p: -p.key)[: self.keep]
+
+    @property
+    def least(self) -> float:
+        """What a plan must come to: the key of the last that is kept."""
+        return -np.inf if len(self._pairs) < self.keep else self.pairs[-1].key
+
+    def add(self, pair: Pair) -> None:
+        """Keep the better of the plans with the same layouts."""
+        old = self._pairs.get(pair.layouts)
+        if old is None or pair.key > old.key:
+            self._pairs[pair.layouts] = pair
 
 
 def _search(
-    study: Study, keep: int, *, prune: bool, feasible: bool, progress: Callable[[int, int], None] | None
-) -> PoolSearchResult:
-    best: dict[tuple[object, ...], Pair] = {}
+    study: Study,
+    sides: list[_Sides],
+    keep: int,
+    *,
+    prune: bool,
+    feasible: bool,
+    progress: Callable[[int, int], None] | None,
+) -> PoolSearchResult:  # what is searched, what is kept, and two switches
+    best = _Best(keep)
     joined = skipped = everything = 0
-    for prefill, decode, splits in _sides(study):
-        first = RoleCandidates(study, prefill, decode.rows.cluster, feasible=feasible)
-        second = RoleCandidates(study, decode, prefill.rows.cluster, feasible=feasible)
-        everything += prefill.row.size + decode.row.size
-        # the most promising goes first, so that the bounds are good before the rest is looked at
-        rounds = (True, False) if prune else (False,)
-        ordered = _best_first(first, second, splits) if prune else splits
-        for done, (opening, (p_gpus, d_gpus)) in enumerate(product(rounds, ordered)):
+    for side in sides:
+        everything += side.prefill.row.size + side.decode.row.size
+        first, second = (RoleCandidates(study, points, feasible=feasible) for points in (side.prefill, side.decode))
+        promises = _promises(study, first, second, side.splits, feasible=feasible)
+        steps = [(False, split) for split in promises]
+        if prune:
+            steps = [*((True, split) for split in list(promises)[:OPENED]), *steps]
+        for done, (opening, split) in enumerate(steps):
             if progress is not None:
-                progress(done, len(rounds) * len(ordered))
-            least = sorted((p.key for p in best.values()), reverse=True)[keep - 1] if len(best) >= keep else -np.inf
-            p_index = first.undominated(p_gpus, d_gpus, keep, least, prune=prune, opening=opening)
-            d_index = second.undominated(d_gpus, p_gpus, keep, least, prune=prune, opening=opening)
-            if not p_index.size or not d_index.size:
+                progress(done, len(steps))
+            if prune and promises[split] < best.least:
                 continue
-            joined += p_index.size * d_index.size
-            for pair in _best_of_split(study, prefill, p_index, decode, d_index, keep, least, feasible=feasible):
-                old = best.get(pair.layouts)
-                if old is None or pair.key > old.key:
-                    best[pair.layouts] = pair
+            p, d = first.of_size(split[0]), second.of_size(split[1])
+            if prune:
+                with_ideal = _point_bounds(study, first, second, split, feasible=feasible)
+                if opening:
+                    p, d = first.most_promising(p, with_ideal[0]), second.most_promising(d, with_ideal[1])
+                else:
+                    p = first.undominated(p, with_ideal[0], keep, best.least)
+                    d = second.undominated(d, with_ideal[1], keep, best.least)
+            if not p.index.size or not d.index.size:
+                continue
+            first.joined.update(p.index.tolist())
+            second.joined.update(d.index.tolist())
+            joined += p.index.size * d.index.size
+            for pair in best_pairs(study, p, d, keep, best.least, feasible=feasible):
+                best.add(pair)
         skipped += first.skipped + second.skipped
     return PoolSearchResult(
-        pairs=tuple(chosen_points(study, p) for p in sorted(best.values(), key=lambda p: -p.key)[:keep]),
+        pairs=tuple(chosen_points(study, p) for p in best.pairs),
         plans=count_plans(study),
         joined=joined,
         skipped_points=skipped,
@@ -164,211 +175,50 @@ def _search(
     )
 
 
-def _sides(study: Study) -> Iterator[tuple[OperatingPoints, OperatingPoints, list[tuple[int, int]]]]:
+def _promises(
+    study: Study, first: RoleCandidates, second: RoleCandidates, splits: list[Split], *, feasible: bool
+) -> dict[Split, float]:
+    """The best that both pools of each split could do, best first, of splits with points on both sides."""
+    known = [split for split in splits if first.has(split[0]) and second.has(split[1])]
+    if not known:
+        return {}
+    p = PoolColumns.joined([first.ideal(gpus) for gpus, _ in known])
+    d = PoolColumns.joined([second.ideal(gpus) for _, gpus in known])
+    found = bounds(study, (first.cluster, p), (second.cluster, d), feasible=feasible)
+    ordered = sorted(zip(known, found.tolist(), strict=True), key=lambda item: (-item[1], item[0]))
+    return dict(ordered)
+
+
+def _point_bounds(
+    study: Study, first: RoleCandidates, second: RoleCandidates, split: Split, *, feasible: bool
+) -> tuple[Floats, Floats]:
+    """Of each point of either side of a split, what no plan with it comes before."""
+    p, d = first.of_size(split[0]).columns, second.of_size(split[1]).columns
+    p_best, d_best = (
+        side.ideal(gpus).take(np.zeros(size, dtype=np.int64))
+        for side, gpus, size in ((first, split[0], d.gpus.size), (second, split[1], p.gpus.size))
+    )
+    return (
+        bounds(study, (first.cluster, p), (second.cluster, d_best), feasible=feasible),
+        bounds(study, (first.cluster, p_best), (second.cluster, d), feasible=feasible),
+    )
+
+
+def _sides(study: Study) -> Iterator[_Sides]:
     """Points of both roles and the splits to try, by engine, dtypes and GPU types."""
-    search = study.search
+    search, whole = study.search, study.workload.request_rate_per_s is not None
+    layouts_of = pool_layouts if whole else replica_layouts  # a rate is asked of all replicas of a pool together
     for engine in engines_of(study.engine):
         for weight, kv in product(search.weight_dtype, search.kv_dtype):
+            dtypes = Dtypes(weight=weight, kv=kv)
             known: dict[tuple[str, str], OperatingPoints] = {}
             for first, second, splits in pool_splits(study):
-                if not all(pool_layouts(study, engine, pool_sizes(study, cluster)) for cluster in (first, second)):
+                layouts = [layouts_of(study, engine, pool_sizes(study, cluster)) for cluster in (first, second)]
+                if not all(layouts):
                     continue  # so few GPUs hold no two pools, or the engine runs no pool of these sizes
-                for role, cluster in (("prefill", first), ("decode", second)):
+                for role, cluster, own in zip(ROLES, (first, second), layouts, strict=True):
                     if (role, cluster.gpu.name) not in known:
-                        layouts = pool_layouts(study, engine, pool_sizes(study, cluster))
-                        rows = pool_rows(study, role, cluster, Dtypes(weight=weight, kv=kv), layouts, engine)
+                        rows = pool_rows(study, role, cluster, dtypes, own, engine)
                         known[role, cluster.gpu.name] = operating_points(rows)
-                yield known["prefill", first.gpu.name], known["decode", second.gpu.name], splits
-
-
-def best_pair(study: Study, prefill: OperatingPoints, decode: OperatingPoints) -> Pair:
-    """The best pair of points of one layout each, feasible or not."""
-    for feasible in (True, False):
-        p_index, d_index = np.arange(prefill.row.size), np.arange(decode.row.size)
-        found = _best_of_split(study, prefill, p_index, decode, d_index, 1, -np.inf, feasible=feasible)
-        if found:
-            return chosen_points(study, found[0])
-    raise ValueError("a pair of layouts must have points to join, got none")
-
-
-def chosen_points(study: Study, pair: Pair) -> Pair:
-    """The points at which a pair of layouts runs: of those that rank alike, the ones that answer soonest.
-
-    All points of both layouts are looked at, whatever was pruned, so that a plan is the same however it was found.
-    """
-    p_index, d_index = (
-        np.flatnonzero(points.layout == points.layout[at])
-        for points, at in ((pair.prefill, pair.prefill_at), (pair.decode, pair.decode_at))
-    )
-    settles, key, e2e_s = _join(study, pair.prefill, p_index, pair.decode, d_index, feasible=pair.feasible)
-    best = settles.max()
-    alike = settles >= best - ALIKE * abs(best)
-    row, column = divmod(int(np.where(alike, e2e_s, np.inf).argmin()), d_index.size)
-    return replace(pair, prefill_at=int(p_index[row]), decode_at=int(d_index[column]), key=float(key[row, column]))
-
-
-class RoleCandidates:
-    """The points of one role, by pool size, with what can rule them out."""
-
-    def __init__(self, study: Study, points: OperatingPoints, partner: Cluster, *, feasible: bool) -> None:
-        """`partner` are the GPUs of the other pool; `feasible` leaves only points that plans within the limits have."""
-        self.study, self.points, self.partner, self.feasible = study, points, partner, feasible
-        self.excess = _memory_excess(study, points)
-        gpus = np.array([c.layout.gpus for c in points.rows.layouts], dtype=np.int64)
-        of_point = gpus[points.layout]
-        allowed = (self.excess <= 0.0) | (not feasible)
-        self.by_gpus = {n: np.flatnonzero(allowed & (of_point == n)) for n in np.unique(gpus).tolist()}
-        self._degrees = pair_coordinates(points)
-        self.joined: set[int] = set()
-        self._bounds: dict[tuple[int, int], Floats] = {}
-
-    @property
-    def skipped(self) -> int:
-        """Points that were joined with nothing."""
-        return self.points.row.size - len(self.joined)
-
-    def bounds(self, gpus: int, others: int) -> Floats:
-        """Ranking key of each point of a pool size with a partner of `others` GPUs that does everything at once.
-
-        No real partner is better in any coordinate, so that no plan with the point comes before this.
-        """
-        if (gpus, others) not in self._bounds:
-            index = self.by_gpus.get(gpus, np.zeros(0, dtype=np.int64))
-            own, ideal = self.points.columns.take(index), ideal_pool(float(others), index.size)
-            cluster, asked = self.points.rows.cluster, demand(self.study)
-            if asked.in_flight is not None:  # the wait in front of both pools depends on both
-                asked = Demand(most_in_flight=asked.in_flight)
-            pools = (own, ideal) if self.points.rows.role == "prefill" else (ideal, own)
-            link = transfer_link(self.study, cluster.gpu, cluster.gpu)
-            pair = pair_service(*pools, pool_load(self.study, np.ones(1)), link, asked)
-            price = pair_price(cluster, own.gpus, self.partner, ideal.gpus)
-            self._bounds[gpus, others] = _key(self.study, pair, price, feasible=self.feasible)
-        return self._bounds[gpus, others]
-
-    def undominated(
-        self, gpus: int, others: int, keep: int, least: float, *, prune: bool, opening: bool
-    ) -> Ints:  # what is kept of which split, and two switches
-        """Points of a pool size that can be part of one of the `keep` best plans, of which `least` is the worst.
-
-        `opening` leaves only the most promising of them.
-        """
-        index = self.by_gpus.get(gpus, np.zeros(0, dtype=np.int64))
-        if prune and index.size:
-            bounds, layout = self.bounds(gpus, others), self.points.layout[index]
-            if self.study.workload.concurrency is None:
-                index = index[(bounds >= least) & (bounds > -np.inf)]
-                band = min(FIRST_LAYOUTS, keep) if opening else keep
-                index = index[skyband(self._coordinates(index), self.points.layout[index], band)]
-            else:  # where the pair settles is not ours to choose: all points of a layout, or none
-                starts = _firsts(layout)
-                most = np.maximum.reduceat(bounds, starts)
-                good = (most >= least) & (most > -np.inf)
-                if opening:  # enough that their pairs are as many plans as are kept
-                    good &= most >= np.sort(most)[-min(FIRST_SETTLED, most.size)]
-                index = index[np.repeat(good, np.diff([*starts, index.size]))]
-        self.joined.update(index.tolist())
-        return index
-
-    def _coordinates(self, index: Ints) -> Floats:
-        """What a plan can be better by, larger is better, shape `(points, coordinates)`."""
-        c, own = self.study.constraints, self.points.columns
-        smaller = [own.latency_s, own.longest_extra_s, own.log_sd, own.wire_s, self.excess]
-        larger = [own.requests_per_s]
-        if c.min_stage_tokens_per_s_per_gpu is not None:
-            smaller.append(own.stage_gpus)
-        if c.min_gpu_util_frac is not None:
-            larger.append(own.busy_s)
-        columns = [*(column[index] for column in larger), *(-column[index] for column in smaller)]
-        return np.stack([*columns, *(degree[index] for degree in self._degrees)], axis=1)
-
-
-def _best_first(first: RoleCandidates, second: RoleCandidates, splits: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Splits by the best that their pools could do, so that the good ones rule out the others."""
-
-    def promise(split: tuple[int, int]) -> float:
-        found = [first.bounds(*split), second.bounds(*split[::-1])]
-        return min(float(b.max()) if b.size else -np.inf for b in found)
-
-    return sorted(splits, key=lambda split: (-promise(split), split))
-
-
-def _memory_excess(study: Study, points: OperatingPoints) -> Floats:
-    """Worst relative excess over the limits on the pool's own memory, shape `(points,)`."""
-    worst = np.zeros(points.row.size)
-    for limit in study_limits(study):
-        if limit.code in ("kv_capacity", "memory_util_frac"):
-            worst = np.maximum(worst, limit.excess(getattr(points.columns, limit.kind.metric)) / limit.size)
-    return worst
-
-
-def _firsts(layout: Ints) -> Ints:
-    """Where the points of each layout begin."""
-    return np.flatnonzero(np.r_[True, layout[1:] != layout[:-1]])
-
-
-def _best_of_split(
-    study: Study,
-    prefill: OperatingPoints,
-    p_index: Ints,
-    decode: OperatingPoints,
-    d_index: Ints,
-    keep: int,
-    least: float,
-    *,
-    feasible: bool,
-) -> list[Pair]:  # both tables, the points of each that are joined, and what is kept
-    """The best pair of points of each of the best pairs of layouts, no worse than `least`."""
-    p_starts, d_starts = _firsts(prefill.layout[p_index]), _firsts(decode.layout[d_index])
-    p_ends, d_ends = [*p_starts[1:].tolist(), p_index.size], [*d_starts[1:].tolist(), d_index.size]
-    out: list[Pair] = []
-    begin = 0
-    while begin < p_starts.size:
-        # whole layouts of the prefill side, as many as fit
-        end = begin + 1
-        while end < p_starts.size and (p_ends[end] - p_starts[begin]) * d_index.size <= JOIN_ROWS:
-            end += 1
-        low, high = int(p_starts[begin]), p_ends[end - 1]
-        settles, key, _ = _join(study, prefill, p_index[low:high], decode, d_index, feasible=feasible)
-        best = np.maximum.reduceat(np.maximum.reduceat(settles, p_starts[begin:end] - low, axis=0), d_starts, axis=1)
-        for flat in np.argsort(-best, axis=None, kind="stable")[:keep].tolist():
-            i, j = divmod(flat, d_starts.size)
-            if not np.isfinite(best[i, j]):
-                break
-            rows = slice(int(p_starts[begin + i]) - low, p_ends[begin + i] - low)
-            columns = slice(int(d_starts[j]), d_ends[j])
-            block = settles[rows, columns]
-            row, column = divmod(int(block.argmax()), block.shape[1])
-            own = float(key[rows, columns][row, column])
-            if own >= least:
-                p_at, d_at = int(p_index[low + rows.start + row]), int(d_index[columns.start + column])
-                pair = Pair(prefill=prefill, prefill_at=p_at, decode=decode, decode_at=d_at, feasible=feasible, key=own)
-                out.append(pair)
-        begin = end
-    return out
-
-
-def _key(study: Study, pair: Service, price_per_hour: Floats, *, feasible: bool) -> Floats:
-    """What ranks pairs, higher is better: feasible ones by their gain, the others out of it; or all by their excess."""
-    limits = study_limits(study)
-    standing = Standing.of(study, limits, check_limits(limits, pair), pair, price_per_hour)
-    return np.where(standing.worst <= 0.0, standing.gain, -np.inf) if feasible else -standing.worst
-
-
-def _join(
-    study: Study, prefill: OperatingPoints, p_index: Ints, decode: OperatingPoints, d_index: Ints, *, feasible: bool
-) -> tuple[Floats, Floats, Floats]:
-    """What chooses the points of a pair of layouts, what ranks the pair, and the time of a request.
-
-    Each of shape `(len(p_index), len(d_index))`. The first two are the same, unless the study fixes the requests in
-    flight: then a pair runs at the point that they settle it into.
-    """
-    shape = (p_index.size, d_index.size)
-    first = prefill.columns.take(np.repeat(p_index, d_index.size))
-    second = decode.columns.take(np.tile(d_index, p_index.size))
-    pair, price = served_together(study, prefill.rows.cluster, first, decode.rows.cluster, second)
-    key = _key(study, pair, price, feasible=feasible).reshape(shape)
-    settles = key if study.workload.concurrency is None else pair.requests_per_s.reshape(shape)
-    if ENGINES[prefill.rows.engine].pair_rules:
-        forbidden = barred(prefill, p_index, decode, d_index)
-        settles, key = (np.where(forbidden, -np.inf, values) for values in (settles, key))
-    return settles, key, pair.e2e_s.reshape(shape)
+                points = [known[role, cluster.gpu.name] for role, cluster in zip(ROLES, (first, second), strict=True)]
+                yield _Sides(prefill=points[0], decode=points[1], splits=splits)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 from autotune.disaggregated.allowed_pairs import allowed_pairs
-from autotune.disaggregated.operating_points import pool_layouts
+from autotune.disaggregated.pool_rows import replica_layouts
 from autotune.engines import engines_of
 from autotune.study import Study
 from costmodel.hardware import Cluster
@@ -44,12 +44,22 @@ def count_plans(study: Study) -> int:
     total = 0
     for engine in engines_of(study.engine):
         degrees = {
-            c.gpu.name: {
-                n: Counter(p.layout.attn_tp for p in pool_layouts(study, engine, [n])) for n in pool_sizes(study, c)
-            }
-            for c in (study.cluster, *study.axes.other_gpus)
+            cluster.gpu.name: _degrees(study, engine, pool_sizes(study, cluster))
+            for cluster in (study.cluster, *study.axes.other_gpus)
         }
         for first, second, splits in pool_splits(study):
             sides = ((degrees[first.gpu.name][p], degrees[second.gpu.name][d]) for p, d in splits)
             total += sum(allowed_pairs(study.arch, engine, *pair) for pair in sides)
     return total
+
+
+def _degrees(study: Study, engine: str, sizes: Sequence[int]) -> dict[int, Counter[int]]:
+    """How many layouts of each pool size have which attention TP."""
+    single = [(c.layout.gpus, c.layout.attn_tp) for c in replica_layouts(study, engine, sizes)]
+    by_gpus: dict[int, Counter[int]] = {}
+    for gpus, degree in single:
+        by_gpus.setdefault(gpus, Counter())[degree] += 1
+    out = {}
+    for n in sizes:
+        out[n] = sum((count for gpus, count in by_gpus.items() if n % gpus == 0), Counter[int]())
+    return out

@@ -8,6 +8,7 @@ from autotune.engines import ENGINES, engine_title
 from autotune.launch.refusal import export_refusal
 from autotune.report.answer_table import answer_table, key_words
 from autotune.report.document import assumptions
+from autotune.report.kinds import kinds_line
 from autotune.report.study_words import command
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.tune_tables import nearest_table, ranked_plans
@@ -77,6 +78,7 @@ def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:
         alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
         if alike > 0:
             notes.append(f"≈: {count(alike, 'plan')} cannot be told apart from the first.")
+        notes += [line] if (line := kinds_line(result)) else []
         notes += refused_lines(result, [(rank, plan) for rank, plan, _ in shown if rank is not None])
     if result.baseline is not None:
         notes.append(f"now: {_in_production(result)}.")

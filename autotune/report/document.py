@@ -11,6 +11,7 @@ from autotune.disaggregated.tune_pools import PoolSearch
 from autotune.metrics import Use, used
 from autotune.report.clusters import clusters_document
 from autotune.report.files import table_csv
+from autotune.report.kinds import kinds_document
 from autotune.scoring.joint_uncertainty import Confidence
 from autotune.space import Candidate, Space, format_plan
 from autotune.space.pool_plan import ROLES, Pools
@@ -158,6 +159,7 @@ def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
             **({} if result.by_percentile is None else {"simulated": _simulated(result.by_percentile)}),
             **clusters_document(result),
             **({} if result.pools is None else {"disaggregated": _pool_search(result.pools)}),
+            **kinds_document(result),
             "scored_now": result.scored_now,
             "storage": result.storage,
         }

@@ -7,6 +7,7 @@ from math import isfinite
 
 from autotune.engines import engine_title
 from autotune.report.document import baseline_rank, versus
+from autotune.report.kinds import BestOfKinds
 from autotune.report.text_blocks import Cell, Column, Row, Table
 from autotune.report.vocabulary.metrics import COST, METRICS, OUT_PER_GPU, PER_GPU, TPOT, TTFT, Metric
 from autotune.report.vocabulary.plan_names import plan_name, same_run
@@ -27,12 +28,16 @@ WHOLE_RATES = ("total_tokens_per_s", "output_tokens_per_s", "requests_per_s")
 
 
 def ranked_plans(result: TuneResult, most: int | None) -> list[Ranked]:
-    """The first plans, all where `most` is None, and the baseline: in its place, else behind them."""
+    """The first plans, all where `most` is None, then the best of the other kind and the baseline, where they lack."""
     base = None if result.baseline is None else result.baseline.result
     out: list[Ranked] = []
     for rank, plan in enumerate(result.ranked[:most], start=1):
         role = "first" if rank == 1 else "base" if base is not None and same_run(base, plan) else ""
         out.append((rank, plan, role))
+    kinds = BestOfKinds.of(result)
+    if most is not None and kinds is not None and kinds.second is not None and kinds.second[0] > most:
+        rank, plan = kinds.second
+        out.append((rank, plan, "base" if base is not None and same_run(base, plan) else ""))
     if result.baseline is not None and base is not None and not any(same_run(base, p) for _, p, _ in out):
         out.append((baseline_rank(result.baseline, result), base, "base"))
     return out

@@ -9,6 +9,7 @@ from autotune.engines import rule_texts
 from autotune.report.answer import next_block, refused_lines, subject_name
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_rank
+from autotune.report.kinds import kinds_line
 from autotune.report.study_words import study_headline
 from autotune.report.text_blocks import Block, Line, Report, Table
 from autotune.report.tune_tables import nearest_table, ranked_plans, ranked_table
@@ -68,7 +69,9 @@ def _plans(result: TuneResult, top: int) -> Block:
         return Block(title="Plans that break a limit, nearest first", table=nearest, lines=lines)
     table = _rank_first(ranked_table(result, ranked_plans(result, top or None)))
     refused = refused_lines(result, tuple(enumerate(result.ranked[: top or MANY], start=1)))
-    return Block(title="Plans that keep every limit, best first", table=table, lines=(_sure(result), *refused, *lines))
+    kinds = [line] if (line := kinds_line(result)) else []
+    said = (_sure(result), *kinds, *refused, *lines)
+    return Block(title="Plans that keep every limit, best first", table=table, lines=said)
 
 
 def _rank_first(table: Table) -> Table:

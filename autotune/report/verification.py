@@ -25,6 +25,7 @@ def verification_document(found: Verification, *, source: str, said: tuple[str, 
             "inside": found.inside,
             "runs": [_run(run) for run in found.runs],
             "ranking": {
+                "learnt": found.learnt,
                 "changes": found.changes,
                 "best_before": found.best_before,
                 "best_after": found.best_after,
@@ -127,6 +128,10 @@ def _verdict(document: Mapping[str, Any]) -> tuple[str, ...]:
         None if plan is None else name_of_key(plan) for plan in (ranking["best_before"], ranking["best_after"])
     )
     if not ranking["changes"]:
+    before, after = ranking["best_before"], ranking["best_after"]
+    if not ranking["learnt"]:
+        second = "The ranking learns nothing from a run of a disaggregated plan."
+    elif not ranking["changes"]:
         second = (
             "With this learnt, no plan keeps every limit." if after is None else "With this learnt, the same leads."
         )

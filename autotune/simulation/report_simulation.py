@@ -85,7 +85,7 @@ def simulation_document(
         "attainment": asdict(share),
         "served_requests_per_s": rate,
         "goodput_requests_per_s": good.value,
-        "goodput_requests_per_s_per_gpu": good.value / plan.layout.gpus,
+        "goodput_requests_per_s_per_gpu": good.value / plan.metrics["gpus"],
         "utilisation": found.utilisation,
         "preemptions": found.preemptions,
         "limited_by": _limited_by(found, limits),

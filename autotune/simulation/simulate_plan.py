@@ -10,9 +10,11 @@ from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.draw_requests import study_requests
+from autotune.simulation.simulate_pools import pools_model
 from autotune.study import Study
 from costmodel.estimate.error_model import Correction, Situation
 from costmodel.simulation.forecast import Forecast, StepErrors, forecast
+from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.sampled_windows import SampledWindows, sample_windows
 from costmodel.simulation.server import server_model
@@ -67,8 +69,10 @@ class Traffic:
             return self
         return replace(self, sample=sample_windows(self.requests, self.warm_up_s, own_s))
 
-    def serve(self, model: ServerModel, *, timeline: bool = False) -> Simulated:
+    def serve(self, model: ServerModel | PoolsModel, *, timeline: bool = False) -> Simulated:
         """All requests through a plan; those that count are kept."""
+        if isinstance(model, PoolsModel):
+            return self._through_pools(model, timeline=timeline)
         if self.sample is not None:
             return simulate(model, self.sample.requests, counted=self.sample.window >= 0).sampled(self.sample)
         own = self.requests
@@ -78,6 +82,18 @@ class Traffic:
             )
         else:
             done = simulate(model, own, timeline=timeline)
+        return done.counted_from(self.counted_from)
+
+    def _through_pools(self, model: PoolsModel, *, timeline: bool) -> Simulated:
+        """The same of a disaggregated plan."""
+        if self.sample is not None:
+            return model.open_loop(self.sample.requests).sampled(self.sample)
+        own = self.requests
+        if self.rate_per_s is not None:
+            done = model.open_loop(own, timeline=timeline)
+        else:
+            in_flight = self.concurrency or 1
+            done = model.closed_loop(own.prompt, own.cached, own.output, concurrency=in_flight, timeline=timeline)
         return done.counted_from(self.counted_from)
 
 
@@ -93,7 +109,7 @@ class PlanSimulation:
     utilisation: float
     """Share of the time in which replicas ran steps, mean."""
     preemptions: int
-    model: ServerModel
+    model: ServerModel | PoolsModel
 
 
 def study_traffic(study: Study, *, rate_per_s: float | None = None, count: int = REQUESTS) -> Traffic:
@@ -137,7 +153,11 @@ def simulate_plan(
 
     Engines let in as many sequences as `engine_options.max_num_seqs` says, whatever concurrency the plan was ranked
     for: in a burst there are more of them than on average. Without a range it is simulated once, as it is expected.
+    A disaggregated plan has the seats and token budgets of its pools, and its own routing.
     """
+    if plan.pools is not None:
+        pools, errors = pools_model(study, plan)
+        return _simulated(pools, errors if with_range else replace(errors, pace_log_sd=0.0), traffic)
     grid = KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
     concurrency = np.array([float(plan.knobs.concurrency)])
     load, longest = grid.load(concurrency), np.array([float(study.workload.longest_prompt)])
@@ -153,6 +173,11 @@ def simulate_plan(
     errors = StepErrors.of(Correction.of(grid.batch.residual, situation), open_loop=traffic.rate_per_s is not None)
     if not with_range:
         errors = replace(errors, pace_log_sd=0.0)
+    return _simulated(model, errors, traffic)
+
+
+def _simulated(model: ServerModel | PoolsModel, errors: StepErrors, traffic: Traffic) -> PlanSimulation:
+    """What a model makes of the traffic, at its expected and its likely paces."""
     found = forecast(model, errors, traffic.serve)
     done = found.expected
     begin, end = done.served.requests.arrival_s.min(initial=np.inf), np.nanmax(done.served.finish_s, initial=0.0)

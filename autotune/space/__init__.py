@@ -1,6 +1,13 @@
 """The plan space: layouts an engine accepts, and the rules that forbid the others."""
 
-from autotune.space.enumerate import Candidate, Space, enumerate_space, rejected_by_value, violations
+from autotune.space.enumerate import (
+    Candidate,
+    Space,
+    enumerate_replicas,
+    enumerate_space,
+    rejected_by_value,
+    violations,
+)
 from autotune.space.planstring import PlanSpec, Resolution, format_plan, parse_plan, resolve, short_plan
 
 __all__ = [
@@ -8,6 +15,7 @@ __all__ = [
     "PlanSpec",
     "Resolution",
     "Space",
+    "enumerate_replicas",
     "enumerate_space",
     "format_plan",
     "parse_plan",

@@ -65,7 +65,7 @@ def enumerate_space(
     if not 1 <= gpus <= MAX_GPUS:
         raise InputError.single("$.cluster.gpus", f"must lie between 1 and {MAX_GPUS}, got {gpus}")
     knobs = list(product(dcp, redundant_experts, map(int, two_batch_overlap)))
-    everything = replace(_factorisations(arch, gpus, attn_cp, knobs), version=version)
+    everything = replace(_factorisations(arch, _replicas_of(gpus), attn_cp, knobs), version=version)
     rejected: dict[str, int] = {}
     candidates: list[Candidate] = []
     engines = engines_of(engine)
@@ -76,6 +76,29 @@ def enumerate_space(
             rejected[rules[number].name] = rejected.get(rules[number].name, 0) + count
         candidates += _build(arch, name, everything, np.flatnonzero(first < 0))
     return Space(enumerated=len(engines) * int(everything.pp.size), rejected=rejected, candidates=tuple(candidates))
+
+
+def enumerate_replicas(
+    arch: Arch,
+    *,
+    most_gpus: int,
+    engine: str,
+    attn_cp: Sequence[int] = (1,),
+    dcp: Sequence[int] = (1,),
+    redundant_experts: Sequence[int] = (0,),
+    two_batch_overlap: Sequence[bool] = (False,),
+    version: str | None = None,
+) -> tuple[Candidate, ...]:
+    """All layouts of one replica on at most so many GPUs that the rules of one engine accept.
+
+    Those of any number of GPUs are these, repeated, in the order of `enumerate_space`: no rule looks at replicas.
+    """
+    knobs = list(product(dcp, redundant_experts, map(int, two_batch_overlap)))
+    shapes = [(1, pp, width) for pp in range(1, most_gpus + 1) for width in range(1, most_gpus // pp + 1)]
+    everything = replace(_factorisations(arch, shapes, attn_cp, knobs), version=version)
+    return tuple(
+        _build(arch, engine, everything, np.flatnonzero(_first_broken(arch, ENGINES[engine].rules, everything) < 0))
+    )
 
 
 def rejected_by_value(
@@ -96,7 +119,7 @@ def rejected_by_value(
     counts under each rule that it breaks, so that the rule with the most is the one that stands against the value.
     """
     knobs = list(product(dcp, redundant_experts, map(int, two_batch_overlap)))
-    everything = replace(_factorisations(arch, gpus, attn_cp, knobs), version=version)
+    everything = replace(_factorisations(arch, _replicas_of(gpus), attn_cp, knobs), version=version)
     column = getattr(everything, axis)
     out: dict[int, dict[str, int]] = {int(value): {} for value in np.unique(column)}
     for name in engines_of(engine):
@@ -121,23 +144,23 @@ def _counts(numbers: NDArray[np.int64]) -> dict[int, int]:
     return {int(n): int(c) for n, c in zip(found, counts, strict=True)}
 
 
-def _factorisations(arch: Arch, gpus: int, attn_cp: Sequence[int], knobs: Sequence[tuple[int, ...]]) -> Candidates:
+def _replicas_of(gpus: int) -> list[tuple[int, int, int]]:
+    """Replicas, stages and width that make up so many GPUs."""
+    return [(gpus // pp // width, pp, width) for pp in divisors(gpus) for width in divisors(gpus // pp)]
+
+
+def _factorisations(
+    arch: Arch, shapes: Sequence[tuple[int, int, int]], attn_cp: Sequence[int], knobs: Sequence[tuple[int, ...]]
+) -> Candidates:
     """Columns of every candidate. Dense models keep `moe_tp = moe_ep = 1`: they have no second reading of W.
 
-    `knobs` are values of the last `LAYOUT_AXES`, which no factorisation decides.
+    `shapes` are replicas, stages and W; `knobs` values of the last `LAYOUT_AXES`, which no factorisation decides.
     """
     rows: list[tuple[int, ...]] = []
-    for pp in divisors(gpus):
-        for width in divisors(gpus // pp):
-            experts = [(width // ep, ep) for ep in divisors(width)] if arch.is_moe else [(1, 1)]
-            attention = [
-                (width // cp // dp, dp, cp) for cp in attn_cp if width % cp == 0 for dp in divisors(width // cp)
-            ]
-            rows += [
-                (gpus // pp // width, pp, tp, dp, cp, moe_tp, moe_ep)
-                for tp, dp, cp in attention
-                for moe_tp, moe_ep in experts
-            ]
+    for replicas, pp, width in shapes:
+        experts = [(width // ep, ep) for ep in divisors(width)] if arch.is_moe else [(1, 1)]
+        attention = [(width // cp // dp, dp, cp) for cp in attn_cp if width % cp == 0 for dp in divisors(width // cp)]
+        rows += [(replicas, pp, tp, dp, cp, moe_tp, moe_ep) for tp, dp, cp in attention for moe_tp, moe_ep in experts]
     table = np.array(rows, dtype=np.int64)
     index = np.repeat(np.arange(len(table)), len(knobs))
     table = np.hstack([table[index], np.tile(np.array(knobs, dtype=np.int64), (len(table), 1))])

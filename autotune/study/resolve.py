@@ -74,7 +74,8 @@ def study(
         said.append("engine_version not given: the version whose rules are modelled")
     if table.cluster.gpus_per_node is None:
         said.append(f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, as in {cluster.gpu.name} servers")
-    opened = _wider_search(table, _given(document, "disaggregation"), cluster, prices, said)
+    asked = replace(table, search=replace(table.search, disaggregated=_pools_looked_at(table, workload, arch, cluster)))
+    opened = _wider_search(asked, _given(document, "disaggregation"), cluster, prices, said)
     clusters = (cluster, *opened.gpu_types, *opened.other_gpus)
     engine = engines_that_run(table.engine, arch, clusters, search, said)
     said += multiplied_in(arch, clusters, search)
@@ -124,16 +125,20 @@ def longest_prompt(workload: WorkloadTable) -> int:
 
 def _workload(table: StudyTable, given: Mapping[str, Any], arch: Arch, said: list[str]) -> Workload:
     workload = _as(Workload, table.workload, longest_prompt=longest_prompt(table.workload))
-    constraints = table.constraints
-    simulated = table.objective.maximize == GOODPUT or any(
-        getattr(constraints, f"{name}_{share}_s") is not None for name, share in PERCENTILE_FIELDS
-    )
-    counts = (simulated or constraints.attainment_frac is not None) and workload.request_rate_per_s is not None
+    counts = _is_simulated(table) and workload.request_rate_per_s is not None
     skipped = (*(() if arch.is_moe else ("expert_skew",)), *(() if counts else ("arrival_cv",)))
     said += assumptions("workload", workload, given, skipped)
     if workload.expert_skew and not arch.is_moe:
         said.append(f"workload.expert_skew {workload.expert_skew:g} has no effect: the model has no routed experts")
     return workload
+
+
+def _is_simulated(table: StudyTable) -> bool:
+    """Whether the study is about single requests: percentiles, shares of them, goodput."""
+    limits = table.constraints
+    percentiles = (getattr(limits, f"{name}_{share}_s") for name, share in PERCENTILE_FIELDS)
+    one_by_one = (limits.attainment_frac, *percentiles)
+    return table.objective.maximize == GOODPUT or any(bound is not None for bound in one_by_one)
 
 
 def _search(table: StudyTable, given: Mapping[str, Any], cluster: Cluster, said: list[str]) -> Search:
@@ -192,6 +197,21 @@ def _resilience(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -
         together = cluster.gpu.scaleup_gpus // cluster.gpus_per_node
         found = replace(found, nodes_per_rack=together if together > 1 else DEFAULT_NODES_PER_RACK)
     return found, assumptions("resilience", found, given)
+
+
+def _pools_looked_at(table: StudyTable, workload: Workload, arch: Arch, cluster: Cluster) -> str:
+    """Whether disaggregated plans are looked at: as the study says, or where they pay and their like was measured.
+
+    They keep prompts from making tokens wait, which matters where TTFT and TPOT are both limited; and every measured
+    deployment serves a model with experts.
+    """
+    if table.search.disaggregated is not None:
+        return table.search.disaggregated
+    limits = table.constraints
+    both = limits.ttft_s is not None and limits.tpot_s is not None
+    at_means = workload.traffic is None and not workload.points and not _is_simulated(table)
+    fits = bool(table.cluster.also) or cluster.gpus >= 2 * table.disaggregation.pool_gpus_multiple_of
+    return "auto" if arch.is_moe and both and at_means and fits else "off"
 
 
 def _wider_search(

@@ -73,7 +73,7 @@ def _percentiles(document: Mapping[str, Any]) -> list[Problem]:
         problems.append(_problem("objective.maximize", message))
     if given and _table(document, "search").get("disaggregated", "off") != "off":
         problems.append(
-            _problem("search.disaggregated", f"must be off with {given[0]}: disaggregated plans are not simulated")
+            _problem("search.disaggregated", f"must be off with {given[0]}: disaggregated plans are ranked by means")
         )
     if "arrivals" in workload and "request_rate_per_s" not in workload:
         problems.append(_problem("workload.arrivals", "needs workload.request_rate_per_s"))

@@ -278,10 +278,11 @@ class Search:
 class SearchTable(Search):
     """What may be varied, and how far to look. A list holds the values to choose from."""
 
-    disaggregated: Literal["off", "auto", "only"] = ft.entry(
+    disaggregated: Literal["off", "auto", "only"] | None = ft.entry(
         "plans with one pool of GPUs that prefills and one that decodes: not looked at, ranked among the others "
-        "(auto), or alone (only)",
-        "off",
+        "(auto), or alone (only); default: auto where the model has experts, TTFT and TPOT are both limited, lengths "
+        "are not recorded and percentiles not limited; else off",
+        None,
     )
     stage_layers: Literal["engine", "balanced"] = ft.entry(
         "layers of each pipeline stage: as the engine splits them, or chosen so that the slowest stage is as fast as "

@@ -16,10 +16,11 @@ from typing import Any
 from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import weights
 from autotune.space import Candidate, format_plan
+from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, cluster_of
 from autotune.text.safe_yaml import read_yaml
 from autotune.traffic.options import same_model
-from autotune.tuning import score_plan
+from autotune.tuning import PlanResult, score_plan
 from autotune.validation.bench_tools import reported_runs
 from autotune.validation.reported import Reported
 from costmodel.errors import InputError, Problem
@@ -60,6 +61,8 @@ class BenchResult:
     """As the tool has it, of what was driven."""
     notes: tuple[str, ...] = ()
     """What is to be said of how it was measured."""
+    pooled: PlanResult | None = None
+    """The plan, where it is disaggregated: then `run` is of its decode pool alone."""
 
     @property
     def share(self) -> float:
@@ -92,8 +95,8 @@ def read_results(
     results = []
     for at, record, reported in reported_runs(_values(path), str(path)):
         facts = _facts(record)
-        candidate = _candidate(study, plan, facts.get("autotune_plan"), fallback, at)
-        result = _result(reported, at, study, candidate, facts, knobs or BenchKnobs(), problems)
+        candidate, pooled = _candidate(study, plan, facts.get("autotune_plan"), fallback, at)
+        result = _result(reported, at, study, candidate, pooled, facts, knobs or BenchKnobs(), problems)
         if result is not None:
             results.append(result)
     if not results and not problems:
@@ -127,20 +130,35 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     return {name: found[name] for name in _FACTS if name in found}
 
 
-def _candidate(study: Study, given: str | None, named: str | None, fallback: str | None, at: str) -> Candidate:
-    def read(text: str, path: str) -> Candidate:
-        return score_plan(study, text, path=path).resolution.candidate
+_Measured = tuple[Candidate, PlanResult | None]
+"""What a result is of; of a disaggregated plan its decode pool, and the plan."""
+
+
+def _candidate(study: Study, given: str | None, named: str | None, fallback: str | None, at: str) -> _Measured:
+    def read(text: str, path: str) -> _Measured:
+        found = score_plan(study, text, path=path)
+        pooled = found.result is not None and found.result.pools is not None
+        if is_pooled(text) and not pooled:
+            rules = "; ".join(v.message for v in found.resolution.violations)
+            raise InputError.single(path, f"must be a plan that can run: {rules}")
+        return found.resolution.candidate, found.result if pooled else None
 
     if given is None and named is None and fallback is None:
         raise InputError.single("--plan", f"is required: {at} does not say which plan it measured")
     if given is None:
         return read(named, at) if named is not None else read(str(fallback), "plan")
     wanted = read(given, "--plan")
-    if named is not None and read(named, at) != wanted:
-        raise InputError.single(
-            "--plan", f"must be what was measured: {at} says {named}, got {format_plan(wanted.layout, wanted.engine)}"
-        )
+    if named is not None and not _same(read(named, at), wanted):
+        raise InputError.single("--plan", f"must be what was measured: {at} says {named}, got {_named(*wanted)}")
     return wanted
+
+
+def _same(first: _Measured, second: _Measured) -> bool:
+    return first[0] == second[0] and _named(*first) == _named(*second)
+
+
+def _named(candidate: Candidate, pooled: PlanResult | None) -> str:
+    return format_plan(candidate.layout, candidate.engine) if pooled is None else pooled.plan
 
 
 def _result(
@@ -148,20 +166,22 @@ def _result(
     at: str,
     study: Study,
     candidate: Candidate,
+    pooled: PlanResult | None,
     facts: Mapping[str, str],
     knobs: BenchKnobs,
     problems: list[Problem],
-) -> BenchResult | None:
+) -> BenchResult | None:  # what was measured, of what, and what is wrong with it
     driven = facts.get("autotune_replicas", str(candidate.layout.replicas))
     if not driven.isdigit() or not 1 <= int(driven) <= candidate.layout.replicas:
         message = f"must drive 1 to {candidate.layout.replicas} replicas, says {driven!r}"
         problems.append(Problem(path=at, message=message))
         return None
     share = candidate.layout.replicas / int(driven)
-    outputs, total = _throughput(reported, candidate.layout.gpus / share)
+    gpus = candidate.layout.gpus / share if pooled is None else pooled.metrics["gpus"]
+    outputs, total = _throughput(reported, gpus)
     requests_per_s = outputs / reported.osl if reported.osl > 0 else math.nan
     in_flight, said = reported.in_flight(requests_per_s)
-    run = _run(reported, in_flight, at, study, candidate, knobs, problems)
+    run = _run(reported, in_flight, at, study, candidate, knobs, problems, pooled=pooled is not None)
     if run is None:
         return None
     if "autotune_lengths" in facts:
@@ -173,7 +193,8 @@ def _result(
         notes.append(f"the result is of {reported.model}, the study of {study.arch.name}")
     return BenchResult(
         run=replace(run, concurrency=in_flight * share),
-        plan=format_plan(candidate.layout, candidate.engine),
+        plan=_named(candidate, pooled),
+        pooled=pooled,
         output_tokens_per_s=outputs * share,
         total_tokens_per_s=total * share,
         failed=int(reported.failed) if reported.failed > 0 else 0,
@@ -204,7 +225,9 @@ def _run(
     candidate: Candidate,
     knobs: BenchKnobs,
     problems: list[Problem],
-) -> Run | None:
+    *,
+    pooled: bool,
+) -> Run | None:  # what was measured, of what, and what is wrong with it
     ttft_s, tpot_s = (by.get("mean", by.get("p50", math.nan)) for by in (reported.ttft_s, reported.tpot_s))
     lacking = [
         name
@@ -221,7 +244,7 @@ def _run(
         return None
     entry = PlanEntry(
         arch=weights(study.arch, knobs.weight_dtype),
-        cluster=cluster_of(study, candidate.gpu, candidate.layout.gpus),
+        cluster=study.cluster if pooled else cluster_of(study, candidate.gpu, candidate.layout.gpus),
         engine=ENGINES[candidate.engine].traits,
         layout=candidate.layout,
         kv_dtype=knobs.kv_dtype,

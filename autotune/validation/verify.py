@@ -12,6 +12,7 @@ from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import place
 from autotune.validation.bench import BenchResult
 from autotune.validation.percentiles import predicted_percentiles
+from autotune.validation.verify_pools import predicted_means, predicted_pool_percentiles
 from costmodel.calibration.profile import LEAST_RUNS, Profile
 from costmodel.calibration.residual import own_key, residual_columns
 from costmodel.errors import InputError
@@ -80,6 +81,11 @@ class Verification:
         return all(q.inside is not False for run in self.runs for q in run.quantities)
 
     @property
+    def learnt(self) -> bool:
+        """Whether the ranking learnt from the runs: those of disaggregated plans teach it nothing."""
+        return all(run.result.pooled is None for run in self.runs)
+
+    @property
     def changes(self) -> bool:
         """Whether another plan leads once the run is learnt."""
         return self.best_before != self.best_after
@@ -102,6 +108,10 @@ def verify(
     if len(plans) != 1:
         raise InputError.single("RESULT", f"must hold runs of one plan, got {', '.join(plans) or 'none'}")
     profile = study.calibration
+    if results[0].pooled is not None:
+        # a calibration of one's own is of servers that prefill and decode: pools teach it nothing
+        answer = tune(study, progress=progress)
+        return _verification(study, results, profile, answer, answer)
     learned = learn(results, profile)
 
     def part_of_progress(offset: int) -> Callable[[int, int], None] | None:
@@ -142,7 +152,7 @@ def _verification(
     return Verification(
         study=study,
         plan=plan,
-        runs=_checked(results, profile),
+        runs=_checked(results, profile) if results[0].pooled is None else _checked_pools(study, results),
         best_before=None if first is None else first.plan,
         best_after=None if last is None else last.plan,
         places=tuple(places),
@@ -190,8 +200,37 @@ def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[C
     return tuple(out)
 
 
+def _checked_pools(study: Study, results: Sequence[BenchResult]) -> tuple[CheckedRun, ...]:
+    """The same of a disaggregated plan."""
+    out = []
+    for result in results:
+        if result.pooled is None:
+            raise ValueError(f"runs must be of a disaggregated plan, got {result.plan}")
+        measured = {
+            "ttft_s": result.run.ttft_s,
+            "tpot_s": result.run.tpot_s,
+            "output_tokens_per_s": result.output_tokens_per_s,
+            "total_tokens_per_s": result.total_tokens_per_s,
+        }
+        means = predicted_means(study, result.pooled, result)
+        rows = [(name, likely, measured[name]) for name, likely in means.items()]
+        rows += predicted_pool_percentiles(study, result.pooled, result)
+        checked = (
+            Checked(name=name, predicted=likely.value, p10=likely.low, p90=likely.high, measured=value)
+            for name, likely, value in rows
+        )
+        out.append(CheckedRun(result=result, quantities=tuple(checked)))
+    return tuple(out)
+
+
 def _said(study: Study, results: Sequence[BenchResult]) -> tuple[str, ...]:
     assumptions = list(dict.fromkeys(note for r in results for note in r.notes))
+    if results[0].pooled is not None:
+        assumptions.append(
+            "disaggregated: the run is held against the prediction alone; the ranking learns nothing from it, as a "
+            "calibration of one's own is of servers that prefill and decode"
+        )
+        return tuple(assumptions)
     replicas = results[0].run.entry.layout.replicas
     driven = sorted({r.replicas for r in results})
     if driven != [replicas]:

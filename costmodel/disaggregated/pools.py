@@ -17,7 +17,8 @@ What measured pools say about these formulas stands in `costmodel.disaggregated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -80,6 +81,20 @@ class PoolColumns(Columns):
         """Pools whose columns have shape `(num_plans,)`, or `(1,)` where all share a value."""
         shape = np.broadcast_shapes(*(column.shape for column in columns.values()))
         return cls(**{name: np.broadcast_to(column, shape) for name, column in columns.items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[PoolColumns]) -> PoolColumns:
+        """Pools one after the other."""
+        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+    def times(self, copies: Floats) -> PoolColumns:
+        """The same pools with so many times the replicas, shape `(num_plans,)`: each works as it did alone."""
+        return replace(
+            self,
+            requests_per_s=self.requests_per_s * copies,
+            gpus=self.gpus * copies,
+            stage_gpus=self.stage_gpus * copies,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +172,11 @@ class PrefillPool(Pool):
     def most_per_s(self) -> Floats:
         """Requests per second of all replicas with every pass full."""
         return self.batch.layout.replicas / self.marginal_s
+
+    def latency_s(self, utilisation: Floats) -> Floats:
+        """From the arrival of a prompt to the end of its prefill."""
+        front, own, queue = self.waits_s(utilisation)
+        return front + own + queue
 
     def waits_s(self, utilisation: Floats) -> tuple[Floats, Floats, Floats]:
         """Front end, own pass and queue of a prompt."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from costmodel.estimate.error_model import TARGET_CORRELATION, Correction
 from costmodel.estimate.normal import Z90
 from costmodel.plan.columns import Floats
+from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.served import PERCENTILES, Figures, Served
 from costmodel.simulation.simulate import ServerModel, Simulated
 
+_Model = TypeVar("_Model", ServerModel, PoolsModel)
 STATISTICS = ("mean", *(f"p{share}" for share in PERCENTILES))
 REQUEST_LATENCIES = ("ttft", "tpot", "e2e")
 """Those that each request has one of."""
@@ -118,7 +121,7 @@ class Forecast:
         return sample.error(found.window, found.weights, found.values, "mean")
 
 
-def forecast(model: ServerModel, errors: StepErrors, run: Callable[[ServerModel], Simulated]) -> Forecast:
+def forecast(model: _Model, errors: StepErrors, run: Callable[[_Model], Simulated]) -> Forecast:
     """Simulate a plan three times; `run` serves the same requests by whatever model it is given."""
     ends = [model.paced(errors.pace * float(np.exp(z * errors.pace_log_sd))) for z in (0.0, -Z90, Z90)]
     expected = run(ends[0])

@@ -28,6 +28,7 @@ from autotune.tuning import PlanResult, tune
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
 from costmodel.serving.requests import RequestKind
+from costmodel.simulation.requests import Requests
 from tests.comparison.helpers import scored
 from tests.tuning.brute import question
 
@@ -183,7 +184,7 @@ def recorded(study: Study) -> Study:
     return replace(study, workload=replace(study.workload, points=points, request_rate_per_s=2.0))
 
 
-def test_recorded_traffic_takes_one_kind_of_replica() -> None:
+def test_a_summary_of_traffic_takes_one_kind_of_replica() -> None:
     """Under it pools are left out of the search, and named ones are refused in plain words."""
     study = recorded(pooled())
     best = best_plan(study)
@@ -197,6 +198,24 @@ def test_recorded_traffic_takes_one_kind_of_replica() -> None:
     with pytest.raises(InputError, match=r"^--current: must be a plan of one kind"):
         compare(study, current=PLAN)
     assert score_plan(pooled(), PLAN).result is not None
+
+
+def test_single_requests_are_served_by_both_kinds() -> None:
+    """Requests of a log go through a disaggregated plan too, one by one, and it is said what its means are of."""
+    study = recorded(pooled(model="llama-3.1-8b"))
+    random = np.random.default_rng(3)
+    log = Requests(
+        arrival_s=np.cumsum(random.exponential(0.5, 200)),
+        prompt=random.integers(1000, 5000, 200),
+        cached=np.zeros(200, dtype=np.int64),
+        output=random.integers(50, 400, 200),
+    )
+    found = compare(study, candidate=PLAN, requests=log, scenarios=False)
+    current, candidate = found.simulated
+    assert current.requests == candidate.requests == 200
+    assert candidate.within_limits_frac.value > 0.9
+    assert 0.0 < candidate.latencies_s["tpot"]["p50"] <= candidate.latencies_s["tpot"]["p99"]
+    assert any(text.startswith("candidate: means are at the traffic's mean lengths") for text in found.assumptions)
 
 
 def test_the_command_takes_what_tune_names(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def question(model: str = "mixtral-8x7b", gpus: int = 8, **tables: Any) -> Study
         "search": {"max_num_batched_tokens": [1024, 4096], "min_p_meets": 0.0},
     }
     document.update(tables)
+    document["search"] = {"disaggregated": "off", **document["search"]}
     return study_from_document(document, Path("brute.toml"))
 
 

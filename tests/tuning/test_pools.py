@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autotune.disaggregated.operating_points import pool_layouts
 from autotune.disaggregated.plan_results import disaggregated_plan, pair_results
+from autotune.disaggregated.pool_rows import pool_layouts
 from autotune.disaggregated.search import search_pools
 from autotune.report.document import tune_document
 from autotune.report.vocabulary.plan_names import plan_name
@@ -93,7 +93,7 @@ def test_pair_rules_of_vllm(model: str) -> None:
     allowed = [(p, d) for p in degrees for d in degrees if (p == d if states else p <= max(d, heads))]
     assert 0 < pruned.plans == len(allowed) < len(degrees) ** 2
     for pair in brute.pairs:
-        p, d = pair.prefill.layout_at(pair.prefill_at).attn_tp, pair.decode.layout_at(pair.decode_at).attn_tp
+        p, d = pair.prefill.layout_at(pair.prefill_at, 1).attn_tp, pair.decode.layout_at(pair.decode_at, 1).attn_tp
         assert (p, d) in allowed
 
 

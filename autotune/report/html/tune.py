@@ -22,6 +22,7 @@ from autotune.report.html.page_layout import (
     render_page,
 )
 from autotune.report.html.tune_sections import Named, left_out_section, limits_table, memory_section, time_section
+from autotune.report.kinds import kinds_line
 from autotune.report.study_words import command
 from autotune.report.svg.intervals import interval_chart
 from autotune.report.svg.scatter import Marked, Scatter, ScatterLimit, scatter
@@ -267,6 +268,7 @@ def _plans(view: _View) -> Section | None:
     if len(result.ranked) > len(shown):
         said[0] += f" The first {len(shown):,} of {len(result.ranked):,} are listed; "
         said += ["result.json", " and ", "plans.csv", " (", "--out", ") hold them all."]
+    said[0] += f" {line}" if (line := kinds_line(result)) else ""
     rows = [(m, _row_name(m, i, view)) for i, m in enumerate(view.marked(INTERVAL_ROWS), start=1)]
     charts = (
         interval_chart(view.throughput, rows, None),

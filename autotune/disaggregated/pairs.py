@@ -1,0 +1,197 @@
+"""Pairs of pools: operating points of either side joined, and the best pair of points of each pair of layouts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autotune.disaggregated.allowed_pairs import barred
+from autotune.disaggregated.operating_points import OperatingPoints, served_together
+from autotune.engines import ENGINES
+from autotune.scoring.limits import check_limits, study_limits
+from autotune.scoring.objective import Standing
+from autotune.study import Study
+from costmodel.disaggregated.pools import PoolColumns
+from costmodel.estimate.result import Service
+from costmodel.plan.columns import Floats, Ints
+
+ALIKE = 1e-9
+"""Relative distance within which two pairs of points count as ranking alike."""
+JOIN_ROWS = 400_000
+"""Pairs of points joined at once, for memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Some points of one side, each with as many times its layout's replicas as fill the pool."""
+
+    points: OperatingPoints
+    index: Ints
+    """Ascending, so that points of a layout lie together. Shape `(chosen,)`."""
+    copies: Ints
+    """Times the replicas of each, shape `(chosen,)`."""
+
+    @classmethod
+    def of(cls, points: OperatingPoints, index: Ints, gpus: int) -> Choice:
+        """Points whose layouts fill a pool of so many GPUs."""
+        return cls(points=points, index=index, copies=gpus // points.gpus[index])
+
+    @property
+    def columns(self) -> PoolColumns:
+        """What the pools do."""
+        return self.points.columns.take(self.index).times(self.copies.astype(np.float64))
+
+    @property
+    def layout(self) -> Ints:
+        """Which layout each point is of."""
+        return self.points.layout[self.index]
+
+    def slice(self, part: slice) -> Choice:
+        """Those of one part."""
+        return replace(self, index=self.index[part], copies=self.copies[part])
+
+    @property
+    def firsts(self) -> Ints:
+        """Where the points of each layout begin."""
+        return firsts(self.layout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One disaggregated plan: a point of each pool."""
+
+    prefill: OperatingPoints
+    prefill_at: int
+    prefill_copies: int
+    """Times that the replicas of the point's layout are in the pool."""
+    decode: OperatingPoints
+    decode_at: int
+    decode_copies: int
+    feasible: bool
+    key: float
+    """Place among all feasible pairs or among all others, higher is better."""
+
+    @property
+    def layouts(self) -> tuple[object, ...]:
+        """What makes two pairs the same plan: both sides' GPU type and layout."""
+        sides = (
+            (self.prefill, self.prefill_at, self.prefill_copies),
+            (self.decode, self.decode_at, self.decode_copies),
+        )
+        return (self.prefill.rows.engine, *((p.rows.cluster.gpu.name, p.layout_at(i, n)) for p, i, n in sides))
+
+    def shares_tables(self, other: Pair) -> bool:
+        """Whether both pairs are of the same two tables of points."""
+        return self.prefill is other.prefill and self.decode is other.decode
+
+
+def best_pair(study: Study, prefill: OperatingPoints, decode: OperatingPoints) -> Pair:
+    """The best pair of points of one layout each, as the layouts are, feasible or not."""
+    first, second = (
+        Choice(points=points, index=(every := np.arange(points.row.size)), copies=np.ones_like(every))
+        for points in (prefill, decode)
+    )
+    for feasible in (True, False):
+        found = best_pairs(study, first, second, 1, -np.inf, feasible=feasible)
+        if found:
+            return chosen_points(study, found[0])
+    raise ValueError("a pair of layouts must have points to join, got none")
+
+
+def chosen_points(study: Study, pair: Pair) -> Pair:
+    """The points at which a pair of layouts runs: of those that rank alike, the ones that answer soonest.
+
+    All points of both layouts are looked at, whatever was pruned, so that a plan is the same however it was found.
+    """
+    first, second = (
+        Choice(
+            points=points,
+            index=(own := np.flatnonzero(points.layout == points.layout[at])),
+            copies=np.full(own.size, copies),
+        )
+        for points, at, copies in (
+            (pair.prefill, pair.prefill_at, pair.prefill_copies),
+            (pair.decode, pair.decode_at, pair.decode_copies),
+        )
+    )
+    settles, key, e2e_s = _join(study, first, second, feasible=pair.feasible)
+    best = settles.max()
+    alike = settles >= best - ALIKE * abs(best)
+    row, column = divmod(int(np.where(alike, e2e_s, np.inf).argmin()), second.index.size)
+    at = int(first.index[row]), int(second.index[column])
+    return replace(pair, prefill_at=at[0], decode_at=at[1], key=float(key[row, column]))
+
+
+def best_pairs(
+    study: Study, first: Choice, second: Choice, keep: int, least: float, *, feasible: bool
+) -> list[Pair]:  # both sides, and what is kept
+    """The best pair of points of each of the best pairs of layouts, no worse than `least`."""
+    p_starts, d_starts = first.firsts, second.firsts
+    p_size, d_size = first.index.size, second.index.size
+    p_ends, d_ends = [*p_starts[1:].tolist(), p_size], [*d_starts[1:].tolist(), d_size]
+    out: list[Pair] = []
+    begin = 0
+    while begin < p_starts.size:
+        # whole layouts of the prefill side, as many as fit
+        end = begin + 1
+        while end < p_starts.size and (p_ends[end] - p_starts[begin]) * d_size <= JOIN_ROWS:
+            end += 1
+        low = int(p_starts[begin])
+        settles, key, _ = _join(study, first.slice(slice(low, p_ends[end - 1])), second, feasible=feasible)
+        best = np.maximum.reduceat(np.maximum.reduceat(settles, p_starts[begin:end] - low, axis=0), d_starts, axis=1)
+        for flat in np.argsort(-best, axis=None, kind="stable")[:keep].tolist():
+            i, j = divmod(flat, d_starts.size)
+            if not np.isfinite(best[i, j]):
+                break
+            rows = slice(int(p_starts[begin + i]) - low, p_ends[begin + i] - low)
+            columns = slice(int(d_starts[j]), d_ends[j])
+            block = settles[rows, columns]
+            row, column = divmod(int(block.argmax()), block.shape[1])
+            own = float(key[rows, columns][row, column])
+            if own >= least:
+                p_at, d_at = low + rows.start + row, columns.start + column
+                pair = Pair(
+                    prefill=first.points,
+                    prefill_at=int(first.index[p_at]),
+                    prefill_copies=int(first.copies[p_at]),
+                    decode=second.points,
+                    decode_at=int(second.index[d_at]),
+                    decode_copies=int(second.copies[d_at]),
+                    feasible=feasible,
+                    key=own,
+                )
+                out.append(pair)
+        begin = end
+    return out
+
+
+def firsts(layout: Ints) -> Ints:
+    """Where the points of each layout begin."""
+    return np.flatnonzero(np.r_[True, layout[1:] != layout[:-1]])
+
+
+def ranking_key(study: Study, pair: Service, price_per_hour: Floats, *, feasible: bool) -> Floats:
+    """What ranks pairs, higher is better: feasible ones by their gain, the others out of it; or all by their excess."""
+    limits = study_limits(study)
+    standing = Standing.of(study, limits, check_limits(limits, pair), pair, price_per_hour)
+    return np.where(standing.worst <= 0.0, standing.gain, -np.inf) if feasible else -standing.worst
+
+
+def _join(study: Study, first: Choice, second: Choice, *, feasible: bool) -> tuple[Floats, Floats, Floats]:
+    """What chooses the points of a pair of layouts, what ranks the pair, and the time of a request.
+
+    Each of shape `(prefill points, decode points)`. The first two are the same, unless the study fixes the requests in
+    flight: then a pair runs at the point that they settle it into.
+    """
+    shape = (first.index.size, second.index.size)
+    prefill = first.columns.take(np.repeat(np.arange(shape[0]), shape[1]))
+    decode = second.columns.take(np.tile(np.arange(shape[1]), shape[0]))
+    clusters = first.points.rows.cluster, second.points.rows.cluster
+    pair, price = served_together(study, clusters[0], prefill, clusters[1], decode)
+    key = ranking_key(study, pair, price, feasible=feasible).reshape(shape)
+    settles = key if study.workload.concurrency is None else pair.requests_per_s.reshape(shape)
+    if ENGINES[first.points.rows.engine].pair_rules:
+        forbidden = barred(first.points, first.index, second.points, second.index)
+        settles, key = (np.where(forbidden, -np.inf, values) for values in (settles, key))
+    return settles, key, pair.e2e_s.reshape(shape)

@@ -1,0 +1,191 @@
+"""The pools that a study may have, as rows: a layout with a token budget, under the study's rules and traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from autotune.engines import ENGINES
+from autotune.scoring.exchange_choice import with_backend
+from autotune.scoring.knob_grid import speculation, weights
+from autotune.space import Candidate, enumerate_replicas
+from autotune.study import Search, Study
+from costmodel.arch import Arch
+from costmodel.disaggregated.kv_transfer import TransferLink
+from costmodel.disaggregated.pools import DecodePool, PoolPoint, PrefillPool, decode_pool, prefill_pool
+from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.hardware import Cluster
+from costmodel.hardware.gpu import Gpu
+from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.layout import Layout
+from costmodel.serving.load import Load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dtypes:
+    """Storage dtypes that both pools share; None is the checkpoint's."""
+
+    weight: str | None
+    kv: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRows:
+    """Pools of one role, engine, GPU type and dtypes: a row is a layout with a token budget."""
+
+    study: Study
+    role: str
+    engine: str
+    cluster: Cluster
+    """Whose GPUs the pool takes; `gpus` is how many there are of them."""
+    dtypes: Dtypes
+    layouts: tuple[Candidate, ...]
+    row_layout: Ints
+    """Index into `layouts`, shape `(rows,)`."""
+    budget: Floats
+    """Token budget of each row."""
+
+
+def replica_layouts(study: Study, engine: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
+    """Every layout of one replica, by the study's rules and degrees, that fills a pool of one of the sizes."""
+    if not sizes:
+        return ()
+    found = _replicas(study.arch, study.search, engine, max(sizes), study.engine_version)
+    gpus = [c.layout.gpus for c in found]
+    filling = {g for g in set(gpus) if any(n % g == 0 for n in sizes)}
+    return tuple(c for c, g in zip(found, gpus, strict=True) if g in filling)
+
+
+def pool_layouts(study: Study, engine: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
+    """Every layout of every pool size, by size, with the rules and degrees of the study."""
+    single = [(c, c.layout.gpus) for c in replica_layouts(study, engine, sizes)]
+    return tuple(replace(c, layout=times(c.layout, n // gpus)) for n in sizes for c, gpus in single if n % gpus == 0)
+
+
+def times(layout: Layout, copies: int) -> Layout:
+    """The layout with so many times the replicas."""
+    return layout if copies == 1 else replace(layout, replicas=layout.replicas * copies)
+
+
+@lru_cache(maxsize=64)
+def _replicas(arch: Arch, search: Search, engine: str, most_gpus: int, version: str | None) -> tuple[Candidate, ...]:
+    return enumerate_replicas(
+        arch,
+        most_gpus=most_gpus,
+        engine=engine,
+        attn_cp=search.attn_cp,
+        dcp=search.dcp,
+        redundant_experts=search.redundant_experts,
+        two_batch_overlap=search.two_batch_overlap,
+        version=version,
+    )
+
+
+def pool_rows(
+    study: Study,
+    role: str,
+    cluster: Cluster,
+    dtypes: Dtypes,
+    layouts: tuple[Candidate, ...],
+    engine: str,
+    *,
+    budgets: tuple[int, ...] | None = None,
+) -> PoolRows:
+    """Rows of a role: with given token budgets, or the study's.
+
+    Of the study's, prefill pools take each, decode pools the smallest that holds their step.
+    """
+    if budgets is None:
+        budgets = study.search.max_num_batched_tokens
+        if role == "decode":
+            budgets = (max(min(budgets), pool_seats(study, role)),)
+        elif study.axes.prefill_max_num_batched_tokens is not None:
+            budgets = (study.axes.prefill_max_num_batched_tokens,)
+    return PoolRows(
+        study=study,
+        role=role,
+        engine=engine,
+        cluster=cluster,
+        dtypes=dtypes,
+        layouts=layouts,
+        row_layout=np.repeat(np.arange(len(layouts)), len(budgets)),
+        budget=np.tile(np.array(budgets, dtype=np.float64), len(layouts)),
+    )
+
+
+def pool_seats(study: Study, role: str) -> int:
+    """Sequences that a pool runs at once, at most, per attention-DP rank."""
+    axes = study.axes
+    own = axes.prefill_max_num_seqs if role == "prefill" else axes.decode_max_num_seqs
+    return study.engine_options.max_num_seqs if own is None else own
+
+
+def pool_load(study: Study, budget: Floats, role: str = "decode") -> Load:
+    """The study's workload as a pool sees it; concurrency is not read."""
+    work = study.workload
+    return Load(
+        isl=np.array([work.isl.mean]),
+        osl=np.array([work.osl.mean]),
+        prefix_hit_frac=np.array([work.prefix_cache_hit_frac]),
+        concurrency=np.ones(1),
+        batched_tokens=budget,
+        max_num_seqs=np.array([float(pool_seats(study, role))]),
+        **speculation(study),
+    )
+
+
+def transfer_link(study: Study, first: Gpu, second: Gpu) -> TransferLink:
+    """What carries the cache: the scale-up links where one domain holds the whole cluster, else the network."""
+    axes = study.axes
+    return TransferLink(
+        bytes_per_s=axes.link_bytes_per_s,
+        start_s=axes.start_s,
+        hidden_frac=axes.overlap_frac,
+        same_domain=not axes.other_gpus and study.cluster.gpus <= min(first.scaleup_gpus, second.scaleup_gpus),
+    )
+
+
+class Evaluator:
+    """Rows of a table at any operating point."""
+
+    def __init__(self, rows: PoolRows, index: Ints, copies: Ints | None = None) -> None:
+        """`copies` of each row: times that its layout's replicas are there; None: once."""
+        study = rows.study
+        arch = weights(study.arch, rows.dtypes.weight)
+        repeated = np.ones_like(index) if copies is None else copies
+        pools, back = np.unique(np.stack([rows.row_layout[index], repeated]), axis=1, return_inverse=True)
+        entries = [
+            PlanEntry(
+                arch=arch,
+                cluster=rows.cluster,
+                engine=ENGINES[rows.engine].traits,
+                layout=times(rows.layouts[layout].layout, count),
+                kv_dtype=rows.dtypes.kv,
+                engine_version=study.engine_version,
+            )
+            for layout, count in pools.T.tolist()
+        ]
+        back = back.ravel()
+        batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration).take(back)
+        load, isl = pool_load(study, rows.budget[index], rows.role), study.workload.isl
+        longest = np.array([float(study.workload.longest_prompt)])
+        fraction = np.array([study.engine_options.gpu_memory_utilization])
+        link = transfer_link(study, rows.cluster.gpu, rows.cluster.gpu)
+        bounds = {"longest_prompt": longest, "memory_fraction": fraction}
+        batch = with_backend(batch, entries, back, load, bounds)
+        self.pool: PrefillPool | DecodePool
+        if rows.role == "prefill":
+            spread = (isl.max - isl.min) ** 2 / 12.0 / isl.mean**2  # of a uniform distribution
+            self.pool = prefill_pool(
+                batch, load, link, longest_prompt=longest, memory_fraction=fraction, length_cv2=spread
+            )
+        else:
+            self.pool = decode_pool(batch, load, link, longest_prompt=longest, memory_fraction=fraction)
+        self.replicas = batch.layout.replicas
+
+    def __call__(self, at: Floats) -> PoolPoint:
+        """Every row at its utilisation (prefill pools) or its requests in flight (decode pools)."""
+        return self.pool.at(at)

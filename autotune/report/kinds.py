@@ -1,0 +1,70 @@
+"""Plans with pools beside plans of one kind of replica: the better of each, and what it wins over the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from autotune.report.vocabulary.plan_names import plan_name
+from autotune.scoring.pair_words import against
+from autotune.tuning import PlanResult, TuneResult
+
+Placed = tuple[int, PlanResult]
+"""Rank among all plans that keep every limit, and the plan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestOfKinds:
+    """The first plan with pools and the first of one kind of replica; None: none of them keeps every limit."""
+
+    pooled: Placed | None
+    single: Placed | None
+
+    @classmethod
+    def of(cls, result: TuneResult) -> BestOfKinds | None:
+        """Of an answer that looked at both kinds and found a plan; None of any other."""
+        if result.pools is None or not result.space.enumerated or not result.ranked:
+            return None
+        places = list(enumerate(result.ranked, start=1))
+        pooled, single = (
+            next(((rank, p) for rank, p in places if (p.pools is not None) is wanted), None) for wanted in (True, False)
+        )
+        return cls(pooled=pooled, single=single)
+
+    @property
+    def second(self) -> Placed | None:
+        """The better plan of the kind that the first plan is not of."""
+        both = [placed for placed in (self.pooled, self.single) if placed is not None]
+        return max(both, key=lambda placed: placed[0]) if len(both) == 2 else None
+
+
+def kinds_line(result: TuneResult) -> str:
+    """Which kind is ahead, and by what; empty where only one was looked at."""
+    best = BestOfKinds.of(result)
+    if best is None:
+        return ""
+    if best.pooled is None:
+        return "Pools: no plan with separate pools keeps every limit."
+    if best.single is None:
+        return "Pools: only plans with separate pools keep every limit."
+    several = len({p.engine for p in result.ranked}) > 1
+    named = {
+        rank: f"{plan_name(plan, dense=not result.study.arch.is_moe, several_engines=several)} (# {rank:,})"
+        for rank, plan in (best.pooled, best.single)
+    }
+    words = against(result.study, result.ranked[0], best.single[1] if best.pooled[0] == 1 else best.pooled[1])
+    kinds = f"Best with separate pools: {named[best.pooled[0]]}; best of one kind of replica: {named[best.single[0]]}"
+    return f"{kinds}. The former {words}." if best.pooled[0] == 1 else f"{kinds}. The latter {words}."
+
+
+def kinds_document(result: TuneResult) -> dict[str, Any]:
+    """The better plan of each kind, by what it is called; empty where only one kind was looked at."""
+    best = BestOfKinds.of(result)
+    if best is None:
+        return {}
+    out: dict[str, Any] = {
+        name: None if placed is None else {"rank": placed[0], "plan": placed[1].plan}
+        for name, placed in (("disaggregated", best.pooled), ("one_kind_of_replica", best.single))
+    }
+    better = "disaggregated" if result.ranked[0].pools is not None else "one_kind_of_replica"
+    return {"best_of_each_kind": {**out, "better": better}}

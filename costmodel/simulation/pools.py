@@ -1,0 +1,182 @@
+"""Requests through two pools in series: a queue in front of those that prefill, and one in front of those that decode.
+
+A prompt is served by a prefill worker as a request of one token. When it is through, its cache travels; a decode worker
+takes it up as a request whose prompt is cached, once it has a seat and room for it, and its first step yields the first
+token that the client sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import cycle
+from typing import TypeVar
+
+import numpy as np
+
+from costmodel.plan.columns import Floats, Ints
+from costmodel.simulation.replica import Replica
+from costmodel.simulation.requests import Requests
+from costmodel.simulation.served import Served
+from costmodel.simulation.simulate import ServerModel, Simulated, simulate
+from costmodel.simulation.state import Request
+from costmodel.simulation.step_table import ChunkTable, Line, PartTables, Plane, StepTable
+from costmodel.simulation.token_gaps import TokenGaps
+
+OWN_STEPS = 1.5
+"""Decode steps of the hand-over that a request waits for in the decode pool anyway: the rest of the one that runs when
+it comes, and its first."""
+_Table = TypeVar("_Table", Line, Plane, ChunkTable, PartTables, StepTable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolsModel:
+    """A plan of two pools as it is simulated."""
+
+    prefill: ServerModel
+    decode: ServerModel
+    between_s: float
+    """From the end of a prompt's prefill until a decode worker may take it up: transfer and hand-over."""
+
+    @property
+    def replicas(self) -> int:
+        """Workers of both pools."""
+        return self.prefill.replicas + self.decode.replicas
+
+    def paced(self, pace: float) -> PoolsModel:
+        """The plan with every step, and the hand-over, so many times as long."""
+        sides = (replace(side, table=slowed(side.table, pace)) for side in (self.prefill, self.decode))
+        return PoolsModel(prefill=next(sides), decode=next(sides), between_s=self.between_s * pace)
+
+    def open_loop(self, requests: Requests, *, timeline: bool = False) -> Simulated:
+        """Serve requests that arrive whatever the pools do."""
+        prompts = simulate(self.prefill, _prompts_of(requests), timeline=timeline)
+        ready_s = prompts.served.finish_s + self.between_s
+        order = np.argsort(ready_s, kind="stable")
+        handed = replace(requests, arrival_s=ready_s, cached=requests.prompt).take(order)
+        tokens = simulate(self.decode, handed, timeline=timeline)
+        back = np.argsort(order, kind="stable")
+        return Simulated(
+            served=Served(
+                requests=requests,
+                first_token_s=tokens.served.first_token_s[back],
+                finish_s=tokens.served.finish_s[back],
+            ),
+            gaps=tokens.gaps,
+            preemptions=prompts.preemptions + tokens.preemptions,
+            busy_s=prompts.busy_s + tokens.busy_s,
+            timeline=(*prompts.timeline, *tokens.timeline),
+        )
+
+    def closed_loop(
+        self, prompt: Ints, cached: Ints, output: Ints, *, concurrency: int, timeline: bool = False
+    ) -> Simulated:
+        """Serve requests of which `concurrency` are in flight, each sent as another ends; all slots begin at once.
+
+        Both pools go forward in turns as long as the way between them, within which nothing that the one does reaches
+        the other: the decode pool first, whose ends send the prompts.
+        """
+        loop = _ClosedLoop(self, prompt, cached, output, timeline=timeline)
+        for _ in range(min(concurrency, prompt.size)):
+            loop.send(0.0)
+        now = 0.0
+        while loop.ended < prompt.size:
+            now += self.between_s
+            for replica in (*loop.decode, *loop.prefill):
+                replica.advance(now)
+        return loop.gathered(timeline=timeline)
+
+
+class _ClosedLoop:
+    """Workers of both pools, each finished request of which sends another."""
+
+    def __init__(self, model: PoolsModel, prompt: Ints, cached: Ints, output: Ints, *, timeline: bool) -> None:
+        self._model = model
+        self._lengths = list(zip(prompt.tolist(), cached.tolist(), output.tolist(), strict=True))
+        self.sent: list[Request] = []
+        """Prompts, in the order in which they were sent."""
+        self._handed: dict[int, Request] = {}
+        self.ended = 0
+        self.prefill, self.decode = (
+            [Replica(side.table, side.policy, side.limits, on_finish, timeline=timeline) for _ in range(side.replicas)]
+            for side, on_finish in ((model.prefill, self._hand_over), (model.decode, self._end))
+        )
+        self._next = cycle(self.prefill), cycle(self.decode)
+
+    def send(self, at_s: float) -> None:
+        """Send the next request, if there is one."""
+        number = len(self.sent)
+        if number < len(self._lengths):
+            prompt, cached, _ = self._lengths[number]
+            request = Request(arrival_s=at_s, prompt=prompt, cached=cached, output=1, number=number)
+            self.sent.append(request)
+            next(self._next[0]).offer(request)
+
+    def _hand_over(self, done: Request) -> None:
+        output = self._lengths[done.number][2]
+        ready_s = done.finish_s + self._model.between_s
+        taken = Request(arrival_s=ready_s, prompt=done.prompt, cached=done.prompt, output=output, number=done.number)
+        self._handed[done.number] = taken
+        next(self._next[1]).offer(taken)
+
+    def _end(self, done: Request) -> None:
+        self.ended += 1
+        self.send(done.finish_s)
+
+    def gathered(self, *, timeline: bool) -> Simulated:
+        """All requests in the order of their arrival."""
+        flying = sorted(self.sent, key=lambda request: (request.arrival_s, request.number))
+        order = [request.number for request in flying]
+        lengths = np.array([self._lengths[number] for number in order], dtype=np.int64).reshape(-1, 3)
+        arrival_s = np.array([request.arrival_s for request in flying])
+        taken, replicas = [self._handed[number] for number in order], [*self.prefill, *self.decode]
+        return Simulated(
+            served=Served(
+                requests=Requests(
+                    arrival_s=arrival_s, prompt=lengths[:, 0], cached=lengths[:, 1], output=lengths[:, 2]
+                ),
+                first_token_s=np.array([request.first_token_s for request in taken]),
+                finish_s=np.array([request.finish_s for request in taken]),
+            ),
+            gaps=TokenGaps.joined([replica.gaps.gaps() for replica in self.decode]),
+            preemptions=sum(replica.counters.preemptions for replica in replicas),
+            busy_s=sum(replica.counters.busy_s for replica in replicas),
+            timeline=tuple(np.array(r.timeline).reshape(-1, 4) for r in replicas) if timeline else (),
+        )
+
+
+def _prompts_of(requests: Requests) -> Requests:
+    return replace(requests, output=np.ones_like(requests.output))
+
+
+def slowed(table: _Table, factor: float) -> _Table:
+    """A table of seconds with every entry so many times as large."""
+    if isinstance(table, Line):
+        return replace(table, values=_times(table.values, factor), slopes=_times(table.slopes, factor))
+    if isinstance(table, Plane):
+        return replace(table, rows=[slowed(row, factor) for row in table.rows])
+    if isinstance(table, ChunkTable):
+        return replace(table, rows=[_times(row, factor) for row in table.rows])
+    if isinstance(table, PartTables):
+        return replace(
+            table,
+            rest_s=_times(table.rest_s, factor),
+            experts_s=None if table.experts_s is None else slowed(table.experts_s, factor),
+            logits_s=slowed(table.logits_s, factor),
+            decode_s=slowed(table.decode_s, factor),
+            prompt_s=slowed(table.prompt_s, factor),
+            floor_s=table.floor_s * factor,
+        )
+    slowest = slowed(table.slowest, factor)
+    return replace(
+        table,
+        slowest=slowest,
+        through=slowest if table.through is table.slowest else slowed(table.through, factor),
+        step_s=table.step_s * factor,
+        sequence_s=table.sequence_s * factor,
+        scheduling_sequence_s=table.scheduling_sequence_s * factor,
+    )
+
+
+def _times(values: object, factor: float) -> list[float]:
+    column: Floats = np.asarray(values, dtype=np.float64) * factor
+    return [float(value) for value in column]
