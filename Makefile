@@ -68,9 +68,12 @@ fuzz: $(VENV)/.dev
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: "atheris>=3,<4" || true
 	@$(BIN)/python -m tests.fuzz
 
-# CPU torch stands for the engines' own; what they compile for GPUs is stood in for and deleted
+# CPU torch stands for the engines' own; what they compile for GPUs is stood in for and deleted. Its wheel comes from
+# WHEELS (a folder) or where pip looks on this machine, else from PyTorch's index
 ENGINES := .engines
+ENGINES_TORCH := torch==2.13.0+cpu
 ENGINES_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
+ENGINES_PIP = $(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check $(addprefix --find-links ,$(WHEELS))
 engines: $(VENV)/.dev $(ENGINES)/.ready
 	@$(BIN)/python -m tools.engines
 
@@ -85,9 +88,13 @@ engines-diff: $(VENV)/.dev $(ENGINES)/.ready
 	@$(BIN)/python -m tools.engines.diff $(firstword $(subst ==, ,$(NEWER)))
 
 $(ENGINES)/.ready: tools/engines/requirements.txt
+	@echo "setting up $(ENGINES) (once, some minutes)"
 	@$(PYTHON) -m venv $(ENGINES)
-	@$(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check $(ENGINES_INDEX) torch==2.13.0+cpu
-	@$(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r tools/engines/requirements.txt
+	@$(ENGINES_PIP) --no-deps $(ENGINES_TORCH) 2>/dev/null || \
+	  $(ENGINES_PIP) --no-deps --retries 1 $(ENGINES_INDEX) $(ENGINES_TORCH) 2>/dev/null || \
+	  { echo "no wheel of $(ENGINES_TORCH) for this Python could be had: give a folder that holds one as WHEELS=FOLDER, or another index as ENGINES_INDEX='--index-url URL'"; exit 1; }
+	@$(ENGINES_PIP) --no-deps -r tools/engines/requirements.txt || \
+	  { echo "a wheel of tools/engines/requirements.txt could not be had (above): give a folder that holds it as WHEELS=FOLDER"; exit 1; }
 	@find $(ENGINES) -path '*/vllm/*' -name '*.so' -delete
 	@touch $@
 
