@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STUDY ?= studies/deepseek-v3-128xh200.toml
 
 .PHONY: help tune test cases lint docs pages bench torture fuzz properties installed year engines engines-best \
-  engines-diff lock clean
+  engines-build engines-diff lock clean
 help:
 	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
@@ -21,6 +21,7 @@ help:
 	@echo "make fuzz    every reader under atheris (coverage-guided), four minutes"
 	@echo "make engines  what is exported, read by vLLM's and SGLang's own code in .engines (2 GB)"
 	@echo "make engines-best  the best plans of 48 studies, held against the same code"
+	@echo "make engines-build  every stage of six models built by the engines' own classes; writes tests/engines/verdicts"
 	@echo "make engines-diff  options and defaults of the engines in .engines that differ from our lists (NEWER=vllm==VERSION)"
 	@echo "make lock    pin the dependencies anew"
 	@echo "make clean   remove .venv and caches"
@@ -79,6 +80,9 @@ engines: $(VENV)/.dev $(ENGINES)/.ready
 
 engines-best: $(VENV)/.dev $(ENGINES)/.ready
 	@$(BIN)/python -m tools.engines.best
+
+engines-build: $(VENV)/.dev $(ENGINES)/.ready
+	@$(BIN)/python -m tools.engines.build
 
 # NEWER=vllm==0.34.0 sets that wheel up beside the ones in .engines; without it those are compared
 engines-diff: $(VENV)/.dev $(ENGINES)/.ready
