@@ -79,15 +79,19 @@ def document(engine: str, version: str) -> str:
         f"# with which a server of up to {MOST_GPUS} GPUs starts (powers of two), or what is said against the stage.",
         f'version = "{version}"',
     ]
-    model = None
+    model, needs = None, list[str]()
     for shape, verdict in zip(asked, build(engine, asked), strict=True):
         if shape["model"] != model:
             model = shape["model"]
-            lines += ["", f'["{model}"]']
+            lines += [*needs, "", f'["{model}"]']
+            needs = ["", f'["{model}".needs]'] if engine == "sglang" else []
         stages = [int(pp) for pp, said in verdict["stages"].items() if said is None]
         refusal = verdict["built"] or next((said for said in verdict["stages"].values() if said is not None), "")
         value = json.dumps(refusal if verdict["built"] or not stages else stages)
-        lines.append(f'"{shape["attn_tp"]}x{shape["attn_dp"]} {shape["moe_tp"]}x{shape["moe_ep"]}" = {value}')
+        stage = f"{shape['attn_tp']}x{shape['attn_dp']} {shape['moe_tp']}x{shape['moe_ep']}"
+        lines.append(f'"{stage}" = {value}')
+        needs += [f'"{stage}" = {json.dumps(words)}'] if (words := verdict.get("needs")) else []
+    lines += needs
     return "\n".join(lines) + "\n"
 
 

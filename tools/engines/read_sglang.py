@@ -11,10 +11,31 @@ import json
 import os
 import sys
 from typing import Any
+from unittest.mock import MagicMock
 
 from stand_ins import stand_in
 
-NAMES = ("triton", "sgl_kernel", "flashinfer", "deep_gemm", "deep_ep")
+NAMES = (
+    "triton", "sgl_kernel", "flashinfer", "deep_gemm", "deep_ep", "torchvision", "sglang.kernels.ops.gemm.cutedsl_dual_gemm",
+)  # fmt: skip
+
+
+def pretend_h100() -> None:
+    """Eight H100s of one node for whoever asks PyTorch."""
+    import torch
+    from sglang.srt.distributed import parallel_state
+
+    properties = MagicMock(total_memory=80 * 2**30, major=9, minor=0, multi_processor_count=132)
+    properties.name = "NVIDIA H100 80GB HBM3"
+    torch.version.cuda = "13.0"
+    for name, value in {
+        "is_available": True, "device_count": 8, "current_device": 0, "get_device_capability": (9, 0),
+        "get_device_name": properties.name, "get_device_properties": properties,
+        "mem_get_info": (79 * 2**30, 80 * 2**30),
+    }.items():  # fmt: skip
+        setattr(torch.cuda, name, lambda *_, value=value, **__: value)
+    torch.cuda.Stream = torch.cuda.Event = MagicMock()
+    parallel_state.in_the_same_node_as = lambda group, **_: [rank < 8 for rank in range(group.size())]
 
 
 def _seen(case: dict[str, Any]) -> dict[str, Any]:

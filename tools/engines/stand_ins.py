@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import sys
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from unittest.mock import MagicMock
@@ -41,7 +42,9 @@ def first_line(raised: BaseException) -> str:
     said = next((line for line in lines if line.startswith(("Value error, ", "Assertion failed, "))), None)
     if said is not None:
         return said.partition(", ")[2].partition(" [type=")[0]
-    return f"{type(raised).__name__}: {lines[0] if lines else ''}"[:200]
+    if not lines:  # an assertion without a message: its line
+        lines = [traceback.extract_tb(raised.__traceback__)[-1].line or ""]
+    return f"{type(raised).__name__}: {lines[0]}"[:200]
 
 
 def stand_in(*names: str) -> None:
