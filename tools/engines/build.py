@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def shapes(engine: str, model: str) -> Iterator[Shape]:
                 }
 
 
-def build(engine: str, asked: Sequence[Shape]) -> list[dict[str, Any]]:
+def build(engine: str, asked: Sequence[Shape]) -> Iterator[dict[str, Any]]:
     """The engine's verdict on each shape, as `build_vllm` has it."""
     with tempfile.TemporaryDirectory() as folder:
         models = {}
@@ -59,19 +60,35 @@ def build(engine: str, asked: Sequence[Shape]) -> list[dict[str, Any]]:
             layers = write_config(whole, file)
             write_config(short, file, one_of_each=True)
             models[model] = {"whole": str(whole), "short": str(short), "layers": layers}
+        question = Path(folder) / "asked.json"
+        question.write_text(json.dumps({"models": models, "shapes": list(asked)}), encoding="utf-8")
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-        done = subprocess.run(  # noqa: S603  # our own script
-            [PYTHON, Path(__file__).with_name(f"build_{engine}.py")],
-            input=json.dumps({"models": models, "shapes": list(asked)}),
-            capture_output=True, text=True, env=env, cwd=folder, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(f"{engine} could not be run: {done.stderr[-2000:]}")
-        return json.loads(done.stdout[done.stdout.index('[{"built"') :])
+        script, said = Path(__file__).with_name(f"build_{engine}.py"), Path(folder) / "said"
+        with question.open() as given, said.open("w") as log:
+            process = subprocess.Popen(  # noqa: S603  # our own script
+                [PYTHON, script], stdin=given, stdout=subprocess.PIPE, stderr=log, text=True, env=env, cwd=folder
+            )
+            assert process.stdout is not None  # noqa: S101  # a pipe was asked for
+            yield from (json.loads(line) for line in process.stdout if line.startswith('{"built"'))
+        if process.wait():
+            raise RuntimeError(f"{engine} could not be run: {said.read_text()[-2000:]}")
 
 
-def document(engine: str, version: str) -> str:
-    """The verdicts as TOML: the numbers of stages with which a stage starts, or why it never does."""
+def section(model: str, verdicts: Sequence[tuple[Shape, dict[str, Any]]]) -> list[str]:
+    """A model's verdicts as TOML, and what stages took to be built."""
+    lines, needs = ["", f'["{model}"]'], list[str]()
+    for shape, verdict in verdicts:
+        stages = [int(pp) for pp, said in verdict["stages"].items() if said is None]
+        refusal = verdict["built"] or next((said for said in verdict["stages"].values() if said is not None), "")
+        value = json.dumps(refusal if verdict["built"] or not stages else stages)
+        stage = f"{shape['attn_tp']}x{shape['attn_dp']} {shape['moe_tp']}x{shape['moe_ep']}"
+        lines.append(f'"{stage}" = {value}')
+        needs += [f'"{stage}" = {json.dumps(words)}'] if (words := verdict.get("needs")) else []
+    return [*lines, *(["", f'["{model}".needs]', *needs] if needs else [])]
+
+
+def write(engine: str, version: str, path: Path) -> None:
+    """The file of an engine, model by model: the numbers of stages with which a stage starts, or why it never does."""
     asked = [shape for model in MODELS for shape in shapes(engine, model)]
     lines = [
         f"# What {engine} {version} builds, written by `make engines-build` from the engine's own classes and its",
@@ -79,20 +96,10 @@ def document(engine: str, version: str) -> str:
         f"# with which a server of up to {MOST_GPUS} GPUs starts (powers of two), or what is said against the stage.",
         f'version = "{version}"',
     ]
-    model, needs = None, list[str]()
-    for shape, verdict in zip(asked, build(engine, asked), strict=True):
-        if shape["model"] != model:
-            model = shape["model"]
-            lines += [*needs, "", f'["{model}"]']
-            needs = ["", f'["{model}".needs]'] if engine == "sglang" else []
-        stages = [int(pp) for pp, said in verdict["stages"].items() if said is None]
-        refusal = verdict["built"] or next((said for said in verdict["stages"].values() if said is not None), "")
-        value = json.dumps(refusal if verdict["built"] or not stages else stages)
-        stage = f"{shape['attn_tp']}x{shape['attn_dp']} {shape['moe_tp']}x{shape['moe_ep']}"
-        lines.append(f'"{stage}" = {value}')
-        needs += [f'"{stage}" = {json.dumps(words)}'] if (words := verdict.get("needs")) else []
-    lines += needs
-    return "\n".join(lines) + "\n"
+    pairs = zip(asked, build(engine, asked), strict=True)
+    for model, of_model in groupby(pairs, key=lambda pair: str(pair[0]["model"])):
+        lines += section(model, list(of_model))
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -101,7 +108,7 @@ def main() -> None:
     for engine in sys.argv[1:] or ("vllm", "sglang"):
         version = installed(engine)
         path = VERDICTS / f"{engine}-{version}.toml"
-        path.write_text(document(engine, version), encoding="utf-8")
+        write(engine, version, path)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")  # noqa: T201
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from read_sglang import NAMES, pretend_h100
@@ -100,7 +101,8 @@ def _said(call: Any) -> str | None:
 
 
 def _verdict(model: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
-    for needs in NEEDS:
+    config = Path(model["whole"], "config.json").read_text(encoding="utf-8")
+    for needs in NEEDS if "n_shared_experts" in config else NEEDS[:1]:
         built = _said(partial(_build, model["short"], shape, needs))
         if built is None:
             break
@@ -113,12 +115,12 @@ def _verdict(model: dict[str, Any], shape: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Reads shapes, writes verdicts."""
     asked = json.load(sys.stdin)
-    import torch._inductor.compile_fx  # noqa: F401  # what of PyTorch looks into Triton has to look before it is stood in for
+    import torch._inductor.compile_fx  # noqa: F401  # what looks into Triton has to look before it is stood in for
 
     stand_in(*NAMES)
     pretend_h100()
-    out = [_verdict(asked["models"][shape["model"]], shape) for shape in asked["shapes"]]
-    json.dump(out, sys.stdout)
+    for shape in asked["shapes"]:
+        print(json.dumps(_verdict(asked["models"][shape["model"]], shape)), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

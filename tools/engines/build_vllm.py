@@ -2,9 +2,9 @@
 
 Standard input holds `{"models": {name: {"whole", "short", "layers"}}, "shapes": [...]}`: folders of a model's
 `config.json`, as it is and with one layer of each kind, and shapes `{"model", "attn_tp", "attn_dp", "moe_tp",
-"moe_ep", "pp": [...]}`. Standard output gets, for each shape, `{"built", "stages"}`: what the class says of one stage
-(null: it is built), and for each `pp` what the validation of the configuration and the engine's own division of layers
-say (null: they take it).
+"moe_ep", "pp": [...]}`. Standard output gets a line for each shape, `{"built", "stages"}`: what the class says of one
+stage (null: it is built), and for each `pp` what the validation of the configuration and the engine's own division of
+layers say (null: they take it).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _said(call: Any, *args: Any) -> str | None:
 def main() -> None:
     """Reads shapes, writes verdicts."""
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
-    asked, out = json.load(sys.stdin), []
+    asked = json.load(sys.stdin)
     stand_in(*NAMES)
     pretend_h100()
     import torch
@@ -93,8 +93,7 @@ def main() -> None:
         model = asked["models"][shape["model"]]
         built = _said(_build, model["short"], shape)
         stages = {pp: _said(_stages, model["whole"], model["layers"], shape, pp) for pp in shape["pp"]}
-        out.append({"built": built, "stages": stages})
-    json.dump(out, sys.stdout)
+        print(json.dumps({"built": built, "stages": stages}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -134,6 +134,8 @@ WRONG: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("deepseek-v3", ("--ep-num-redundant-experts", "some")),
         ("deepseek-v3", ("--context-length", "1.5")),
         ("deepseek-v3", ("--cuda-graph-backend-decode", "sometimes")),
+        ("deepseek-v3", ("--tp-size", "8", "--attn-dp-size", "3")),
+        ("deepseek-v3", ("--tp-size", "8", "--enable-prefill-cp", "--attn-cp-size", "2", "--dcp-size", "2")),
     ),
 }
 """Engine -> model and options that its own code refuses."""

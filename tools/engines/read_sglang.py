@@ -1,4 +1,4 @@
-"""Run by the engines' own Python: SGLang's parser over commands in JSON. What it resolves later needs GPU libraries.
+"""Run by the engines' own Python: SGLang's parser, resolution and check of options over commands in JSON.
 
 As `read_vllm`.
 """
@@ -16,7 +16,8 @@ from unittest.mock import MagicMock
 from stand_ins import stand_in
 
 NAMES = (
-    "triton", "sgl_kernel", "flashinfer", "deep_gemm", "deep_ep", "torchvision", "sglang.kernels.ops.gemm.cutedsl_dual_gemm",
+    "triton", "sgl_kernel", "flashinfer", "deep_gemm", "deep_ep", "torchvision",
+    "sglang.kernels.ops.gemm.cutedsl_dual_gemm",
 )  # fmt: skip
 
 
@@ -44,6 +45,8 @@ def _seen(case: dict[str, Any]) -> dict[str, Any]:
     words = list(case["argv"])
     words[words.index("--model-path") + 1] = case["config"]
     args = prepare_server_args([*words, "--load-format", "dummy", "--skip-tokenizer-init", "--device", "cuda"])
+    args.resolve_once()
+    args.check_server_args()
     return {
         "gpus": args.tp_size * args.pp_size,
         "exchange": args.moe_a2a_backend,
@@ -55,7 +58,10 @@ def _seen(case: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Reads cases, writes verdicts."""
     cases, out = json.load(sys.stdin), []
+    import torch._inductor.compile_fx  # noqa: F401  # what looks into Triton has to look before it is stood in for
+
     stand_in(*NAMES)
+    pretend_h100()
     for case in cases:
         os.environ.update(case["env"])
         said = io.StringIO()
