@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STUDY ?= studies/deepseek-v3-128xh200.toml
 
 .PHONY: help tune test cases lint docs pages bench torture fuzz properties installed year engines engines-best \
-  engines-diff lock clean
+  engines-build engines-diff lock clean
 help:
 	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
@@ -21,6 +21,7 @@ help:
 	@echo "make fuzz    every reader under atheris (coverage-guided), four minutes"
 	@echo "make engines  what is exported, read by vLLM's and SGLang's own code in .engines (2 GB)"
 	@echo "make engines-best  the best plans of 48 studies, held against the same code"
+	@echo "make engines-build  every stage of six models built by the engines' own classes; writes tests/engines/verdicts"
 	@echo "make engines-diff  options and defaults of the engines in .engines that differ from our lists (NEWER=vllm==VERSION)"
 	@echo "make lock    pin the dependencies anew"
 	@echo "make clean   remove .venv and caches"
@@ -68,14 +69,20 @@ fuzz: $(VENV)/.dev
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: "atheris>=3,<4" || true
 	@$(BIN)/python -m tests.fuzz
 
-# CPU torch stands for the engines' own; what they compile for GPUs is stood in for and deleted
+# CPU torch stands for the engines' own; what they compile for GPUs is stood in for and deleted. Its wheel comes from
+# WHEELS (a folder) or where pip looks on this machine, else from PyTorch's index
 ENGINES := .engines
+ENGINES_TORCH := torch==2.13.0+cpu
 ENGINES_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
+ENGINES_PIP = $(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check $(addprefix --find-links ,$(WHEELS))
 engines: $(VENV)/.dev $(ENGINES)/.ready
 	@$(BIN)/python -m tools.engines
 
 engines-best: $(VENV)/.dev $(ENGINES)/.ready
 	@$(BIN)/python -m tools.engines.best
+
+engines-build: $(VENV)/.dev $(ENGINES)/.ready
+	@$(BIN)/python -m tools.engines.build
 
 # NEWER=vllm==0.34.0 sets that wheel up beside the ones in .engines; without it those are compared
 engines-diff: $(VENV)/.dev $(ENGINES)/.ready
@@ -85,9 +92,13 @@ engines-diff: $(VENV)/.dev $(ENGINES)/.ready
 	@$(BIN)/python -m tools.engines.diff $(firstword $(subst ==, ,$(NEWER)))
 
 $(ENGINES)/.ready: tools/engines/requirements.txt
+	@echo "setting up $(ENGINES) (once, some minutes)"
 	@$(PYTHON) -m venv $(ENGINES)
-	@$(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check $(ENGINES_INDEX) torch==2.13.0+cpu
-	@$(ENGINES)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r tools/engines/requirements.txt
+	@$(ENGINES_PIP) --no-deps $(ENGINES_TORCH) 2>/dev/null || \
+	  $(ENGINES_PIP) --no-deps --retries 1 $(ENGINES_INDEX) $(ENGINES_TORCH) 2>/dev/null || \
+	  { echo "no wheel of $(ENGINES_TORCH) for this Python could be had: give a folder that holds one as WHEELS=FOLDER, or another index as ENGINES_INDEX='--index-url URL'"; exit 1; }
+	@$(ENGINES_PIP) --no-deps -r tools/engines/requirements.txt || \
+	  { echo "a wheel of tools/engines/requirements.txt could not be had (above): give a folder that holds it as WHEELS=FOLDER"; exit 1; }
 	@find $(ENGINES) -path '*/vllm/*' -name '*.so' -delete
 	@touch $@
 

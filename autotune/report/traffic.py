@@ -10,8 +10,8 @@ from autotune.report.text_blocks import Block, Line, Report, text_table
 from autotune.report.vocabulary.words import count
 from autotune.traffic.problems import problem_words
 from autotune.traffic.profile import QUANTILES
-from autotune.traffic.read import TrafficLog
 from autotune.traffic.times import UNIX_FROM
+from autotune.traffic.traffic_log import TrafficLog
 
 SHOWN_BINS = 48
 """Of the rate over time, in a table."""

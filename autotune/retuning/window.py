@@ -13,8 +13,9 @@ from autotune.study import Study
 from autotune.traffic import WorkloadProfile, profile_from_json, read_traffic
 from autotune.traffic.drift import traffic_drift
 from autotune.traffic.options import ReadOptions
-from autotune.traffic.read import AS_THEY_SAY, TrafficLog
+from autotune.traffic.read import AS_THEY_SAY
 from autotune.traffic.replayed import LEAST_REQUESTS, requests_of_log
+from autotune.traffic.traffic_log import TrafficLog
 
 TIMEOUT_S = 30.0
 """Of an address, unless told otherwise."""

@@ -2,6 +2,7 @@
 
 from autotune.traffic.profile import WorkloadProfile, profile_from_json, profile_of_arrays
 from autotune.traffic.rates import Rate
-from autotune.traffic.read import TrafficLog, read_traffic
+from autotune.traffic.read import read_traffic
+from autotune.traffic.traffic_log import TrafficLog
 
 __all__ = ["Rate", "TrafficLog", "WorkloadProfile", "profile_from_json", "profile_of_arrays", "read_traffic"]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from autotune.simulation import Traffic, recorded_requests, recorded_traffic
 from autotune.study import Study
 from autotune.traffic.options import ReadOptions
-from autotune.traffic.read import AS_THEY_SAY, TrafficLog, read_traffic
+from autotune.traffic.read import AS_THEY_SAY, read_traffic
+from autotune.traffic.traffic_log import TrafficLog
 from costmodel.errors import InputError
 from costmodel.simulation.requests import Requests
 

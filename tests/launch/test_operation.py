@@ -24,6 +24,10 @@ PROGRAMS = {
     "df": "echo Size; echo 65536",
     "curl": 'for last; do :; done; echo "curl $last" >>"$LOG"; [ -e "$STATE/ready" ]',
     "getent": 'echo "10.1.2.3 STREAM $2"',
+    "scontrol": 'printf "%s\\n" ${3//,/ }',
+    # runs what a node would run, here, as the process whose end is the step's
+    "srun": 'out=/dev/null; while [ "${1#--}" != "$1" ]; do case "$1" in --nodelist=*) echo "srun ${1#*=}" >>"$LOG";; '
+    '--output=*) out="${1#*=}";; esac; shift; done; echo "step $*" >>"$LOG"; exec "$@" >"$out"',
     "vllm": 'echo "vllm $* IF=${NCCL_SOCKET_IFNAME:-} HOST=${VLLM_HOST_IP:-} TOKEN=${HF_TOKEN-unset}" >>"$LOG"\n'
     'case "$*" in *headless*) [ -e "$STATE/worker-fails" ] && exit 7;; esac\ntouch "$STATE/ready"; exec sleep 60',
     "python3": 'case "$*" in *importlib*) echo "$VERSION"; exit;; esac\n'
@@ -182,6 +186,74 @@ def test_the_router_starts_when_the_servers_are_ready(tmp_path: Path, nodes: dic
     assert run(folder, "health.sh", nodes).returncode == 0
     assert "curl http://node0:8000" in Path(nodes["LOG"]).read_text()
     assert run(folder, "stop-all.sh", nodes).returncode == 0
+
+
+def logged(nodes: dict[str, str], start: str, count: int) -> list[str]:
+    """Lines of the log that begin with `start`, once there are so many or ten seconds are over."""
+    found: list[str] = []
+    deadline = time.monotonic() + 10.0
+    while len(found) < count and time.monotonic() < deadline:
+        log = Path(nodes["LOG"])
+        found = [line for line in log.read_text().splitlines() if line.startswith(start)] if log.exists() else []
+        time.sleep(0.05)
+    return found
+
+
+def slurm(folder: Path, nodes: dict[str, str]) -> subprocess.Popen[bytes]:
+    """The job's script as Slurm starts it on its first node."""
+    env = {**nodes, "SLURM_SUBMIT_DIR": str(folder), "SLURM_JOB_NODELIST": "gpu7,gpu8,gpu9,gpu10"}
+    return subprocess.Popen(["bash", str(folder / "slurm.sh")], env=env)
+
+
+def test_slurm_checks_starts_and_stops(tmp_path: Path, nodes: dict[str, str]) -> None:
+    """Nodes come from the job; each is checked first and runs its own process; the end of the job ends them all."""
+    folder = exported(tmp_path / "out")
+    unlimited(folder)
+    fill(folder, {"NODE_0": "stale", "INTERFACE": "lo", "HF_TOKEN": "secret"})
+    job = slurm(folder, nodes)
+    started = logged(nodes, "vllm serve", 4)
+    assert len(started) == 4
+    assert all("IF=lo HOST=10.1.2.3 TOKEN=secret" in line for line in started)
+    steps = logged(nodes, "step ", 8)
+    assert steps[:4] == [f"step ./check.sh NODE_{i}" for i in range(4)]
+    assert set(steps[4:]) == {f"step ./replica{r}-node{n}.sh" for r in (0, 1) for n in (0, 1)}
+    assert logged(nodes, "srun", 8)[:4] == [f"srun gpu{i}" for i in range(7, 11)]
+    assert "NODE_0=gpu7\nNODE_1=gpu8\nNODE_2=gpu9\nNODE_3=gpu10\n" in (folder / "nodes.env").read_text()
+    children = [int(p) for p in Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()]
+    assert len(children) == 4
+    job.terminate()
+    assert job.wait(timeout=20) != 0
+    deadline = time.monotonic() + 10.0
+    while any(runs(pid) for pid in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(runs(pid) for pid in children)
+
+
+def test_slurm_ends_when_a_node_fails(tmp_path: Path, nodes: dict[str, str]) -> None:
+    """With the failed process's code where one ends, and before any starts where a check fails."""
+    folder = exported(tmp_path / "out")
+    unlimited(folder)
+    (Path(nodes["STATE"]) / "worker-fails").touch()
+    assert slurm(folder, nodes).wait(timeout=30) == 7
+    Path(nodes["LOG"]).unlink()
+    assert slurm(folder, {**nodes, "VERSION": "0.32.0"}).wait(timeout=30) == 1
+    assert not any("vllm serve" in line for line in Path(nodes["LOG"]).read_text().splitlines())
+
+
+def test_systemd_starts_each_script_of_a_node(tmp_path: Path, nodes: dict[str, str]) -> None:
+    """The unit's command, with the name of a process in place of `%i`, is a script that starts it; it is restarted."""
+    folder = exported(tmp_path / "out")
+    fill(folder, HOSTS)
+    unit = dict(
+        line.split("=", 1) for line in (folder / "autotune@.service").read_text().splitlines() if "=" in line[1:]
+    )
+    command = unit["ExecStart"].replace("%i", "replica0-node1").replace(unit["WorkingDirectory"], str(folder))
+    assert (unit["Restart"], unit["KillMode"], unit["LimitMEMLOCK"]) == ("on-failure", "control-group", "infinity")
+    process = subprocess.Popen([command], env=nodes)
+    (line,) = logged(nodes, "vllm serve", 1)
+    assert "--headless" in line
+    process.terminate()
+    assert process.wait(timeout=20) == -15
 
 
 def test_independent_servers_get_a_load_balancer(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from autotune.traffic.drift import traffic_drift
 from autotune.traffic.requests import Gathered
 from costmodel.errors import InputError
 from tests.conftest import DATA
+from tests.traffic.helpers import iso
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 
@@ -328,6 +329,29 @@ def test_rows_that_are_not_plain_read_the_same(tmp_path: Path) -> None:
     plain = HEADER + "".join(f"{s},{p},{o}\n" for s, (_, p, o) in zip(stamp, rows, strict=True))
     quoted = HEADER + "".join(f'"{s}"," {p}","{o}"\n' for s, (_, p, o) in zip(stamp, rows, strict=True))
     assert read_traffic(written(tmp_path, plain)).fingerprint == read_traffic(written(tmp_path, quoted)).fingerprint
+
+
+TEXTS = ("plain", 'says ""no"", then\nleaves', "a\r\nb,c\n\nd", "")
+
+
+def test_a_quoted_cell_may_hold_newlines(tmp_path: Path) -> None:
+    """Prompts of several lines, with commas and quotes in them, are one request each, in pieces of a file as well."""
+    rows = [(10.0 + i, 100 + i, 5 + i % 7, TEXTS[i % 4]) for i in range(8_000)]
+    plain = HEADER + "".join(f"{iso(t)},{p},{o}\n" for t, p, o, _ in rows)
+    quoted = "text," + HEADER + "".join(f'"{text}",{iso(t)},{p},{o}\n' for t, p, o, text in rows)
+    found = read_traffic(written(tmp_path, quoted))
+    assert found.fingerprint == read_traffic(written(tmp_path, plain)).fingerprint
+    assert (found.lines, dict(found.problems)) == (8_000, {})
+
+
+def test_a_torn_quote_costs_its_own_line(tmp_path: Path) -> None:
+    """A line that ends within quotes is one bad line, whatever follows; the last of a file may be cut off there."""
+    good = "".join(f'"a\nb",{iso(10.0 + i)},100,5\n' for i in range(200))
+    torn = f'"tor\n"c\nd",{iso(300.0)},100,5\n'
+    later = "".join(f'"e",{iso(400.0 + i)},100,5\n' for i in range(200))
+    found = read_traffic(written(tmp_path, "text," + HEADER + good + torn + later + '"f\ng'))
+    assert found.num_requests == 401
+    assert sum(found.problems.values()) == 3
 
 
 def test_thinned_traffic_that_never_changes_shows_no_burstiness() -> None:

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.engines.cases import ARCHITECTURES, CATALOG, MODELS, Case, exported, wrong
+from tools.engines.cases import MODELS, Case, exported, wrong
+from tools.engines.configs import write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".engines" / "bin" / "python"
@@ -31,10 +32,7 @@ def read(engine: str, cases: Sequence[Case]) -> list[dict[str, Any]]:
     """The engine's verdict on each command."""
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS.values():
-            place = Path(folder) / name
-            place.mkdir()
-            config = json.loads((CATALOG / f"{name}.json").read_text(encoding="utf-8"))
-            (place / "config.json").write_text(json.dumps({**config, "architectures": [ARCHITECTURES[name]]}))
+            write_config(Path(folder) / name, name)
         given = [{**case.plain(), "config": str(Path(folder) / case.config)} for case in cases]
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
         done = subprocess.run(  # noqa: S603  # our own script

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import costmodel.arch
 from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost, NodeRank, Variable
 from autotune.launch.export import make_export
 from autotune.launch.plan import LaunchPlan
@@ -18,7 +17,6 @@ from autotune.tuning import score_plan
 from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
 
-CATALOG = Path(costmodel.arch.__file__).parent / "catalog_data"
 MODELS = {
     "deepseek-v3": "deepseek-ai--DeepSeek-V3",
     "Qwen/Qwen3-235B-A22B-FP8": "Qwen--Qwen3-235B-A22B-FP8",
@@ -26,13 +24,6 @@ MODELS = {
     "llama-3.1-70b": "meta-llama--Meta-Llama-3.1-70B",
 }
 """Models of the studies -> their files in the catalog."""
-ARCHITECTURES = {
-    "deepseek-ai--DeepSeek-V3": "DeepseekV3ForCausalLM",
-    "Qwen--Qwen3-235B-A22B-FP8": "Qwen3MoeForCausalLM",
-    "openai--gpt-oss-120b": "GptOssForCausalLM",
-    "meta-llama--Meta-Llama-3.1-70B": "LlamaForCausalLM",
-}
-"""The class that each file asks for: the catalog keeps no word of it."""
 PLANS = 30
 """Of each study and engine, spread over all that are valid."""
 
@@ -143,6 +134,8 @@ WRONG: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("deepseek-v3", ("--ep-num-redundant-experts", "some")),
         ("deepseek-v3", ("--context-length", "1.5")),
         ("deepseek-v3", ("--cuda-graph-backend-decode", "sometimes")),
+        ("deepseek-v3", ("--tp-size", "8", "--attn-dp-size", "3")),
+        ("deepseek-v3", ("--tp-size", "8", "--enable-prefill-cp", "--attn-cp-size", "2", "--dcp-size", "2")),
     ),
 }
 """Engine -> model and options that its own code refuses."""

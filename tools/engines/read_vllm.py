@@ -19,7 +19,7 @@ from stand_ins import stand_in
 NAMES = ("vllm._C", "vllm._C_stable_libtorch", "vllm._moe_C", "vllm._moe_C_stable_libtorch", "vllm.vllm_flash_attn")
 
 
-def _pretend_h100() -> None:
+def pretend_h100() -> None:
     """Eight H100s for whoever asks the platform."""
     import torch
     import vllm.platforms
@@ -76,7 +76,7 @@ def main() -> None:
     """Reads cases, writes verdicts."""
     cases, out = json.load(sys.stdin), []
     stand_in(*NAMES)
-    _pretend_h100()
+    pretend_h100()
     for case in cases:
         os.environ.update(case["env"])
         said = io.StringIO()
