@@ -85,7 +85,7 @@ def _judge(
         predicted[target] = formulas[target][test] * np.exp(moved)
         log_sd[target] = np.sqrt(variance)
     if taught is not None:
-        taught.add(test, formulas, without)
+        taught.add(test, formulas, {t: (without[t], train[t]) for t in TARGETS})
     reach = without["tpot"].reach(np.flatnonzero(fold.train), test)
     return Judged(fold=fold.name, test=test, reach=reach, predicted=predicted, log_sd=log_sd)
 

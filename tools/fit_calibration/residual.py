@@ -16,11 +16,11 @@ from scipy.optimize import minimize
 from costmodel.calibration.data_files import BORROWED_FROM
 from costmodel.calibration.residual import (
     FEATURES,
+    LINEAR,
     TRIANGLE,
     UNRECORDED,
     arch_key,
     cell_name,
-    full_covariance,
     precision_key,
 )
 from costmodel.measured.learn_profile import run_situation
@@ -30,8 +30,9 @@ from costmodel.plan.columns import Floats
 Ints = NDArray[np.int64]
 Key = tuple[str, ...]
 
-ALL = tuple(range(len(FEATURES)))
+ALL, WITHOUT_PRODUCTS = tuple(range(len(FEATURES))), tuple(range(len(LINEAR)))
 LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
+    "all": {"tpot": ALL, "ttft": WITHOUT_PRODUCTS},
     "engine model precision": {"tpot": (), "ttft": (0,)},
     "engine model precision version": {"tpot": (0, 1), "ttft": ()},
     "engine model precision gpu": {"tpot": ALL, "ttft": ALL},
@@ -41,9 +42,12 @@ LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
 """Levels, and which of the features their functions have for each target, none where the level is not used. Each earns
 its place on runs that were left out of the fit (docs/accuracy.md)."""
 OWN_LEVELS = ("deployment",)
+FAR_LEVEL = "all"
+"""The only level that reaches a place that has nothing in common with the runs."""
 SHARED_LEVELS = tuple(level for level in LEVELS if level not in OWN_LEVELS)
 KNOWN_LEVEL = "engine model precision version"
-"""Where a place has this in common with no run, what was learnt elsewhere was found to mislead: the formulas alone."""
+"""Where a place has this in common with no run, what was learnt of other places was found to mislead: the formulas with
+what all runs have in common."""
 START_SD, START_SLOPE_SD = 0.05, 0.02
 PRIOR_LOG_SD = 2.0
 LOG_SD_BOUNDS = (float(np.log(1e-4)), float(np.log(0.7)))
@@ -68,6 +72,10 @@ class Place:
     layout: str = ""
 
 
+NOWHERE = Place(engine="?", generation="?", gpu="?", version="?", model="?", precision="?")
+"""A place of which nothing was measured."""
+
+
 def place_of(run: Run) -> Place:
     """Keys of a measured run."""
     entry = run.entry
@@ -87,6 +95,7 @@ def level_key(level: str, p: Place) -> Key | None:
     """What two places must share to share a level's function; None where it is not known."""
     kind = (p.engine, p.model, p.precision)
     keys: dict[str, Key] = {
+        "all": (),
         "engine model precision": kind,
         "engine model precision version": (*kind, p.version),
         "engine model precision gpu": (*kind, p.gpu),
@@ -191,19 +200,18 @@ class ResidualFit:
         """Mean and variance of a new run of each place of `test`, from the runs of `train`."""
         factor, weights = self._solver(train)
         variances = np.exp(2.0 * self.log_sd)
-        cross = np.asarray(sum(v * self._kernel(t, test, train) for v, t in zip(variances, self.terms, strict=False)))
+        cross = np.zeros((len(test), len(train)))
+        known = self.knows(train, test)[:, None]
+        for v, term in zip(variances, self.terms, strict=False):
+            reaches = True if term[0] == FAR_LEVEL else known
+            cross += v * self._kernel(term, test, train) * reaches
         prior = np.asarray(sum(v * self.phi[test, f] ** 2 for v, (_, f) in zip(variances, self.terms, strict=False)))
-        cross = cross * self.knows(train, test)[:, None]
         explained = np.einsum("ij,ji->i", cross, cho_solve(factor, cross.T))
         return cross @ weights, prior - explained + variances[-1]
 
-    def prior(self) -> list[float]:
-        """Of a place that no run teaches anything of: means, all zero, then the lower triangle of the covariance."""
-        variance = np.zeros(len(FEATURES))
-        for v, (level, f) in zip(np.exp(2.0 * self.log_sd), self.terms, strict=False):
-            if level in SHARED_LEVELS:
-                variance[f] += v
-        return [0.0] * len(FEATURES) + [float(variance[a]) if a == b else 0.0 for a, b in TRIANGLE]
+    def far(self, rows: Ints) -> list[float]:
+        """What `rows` teach of a place that they have nothing in common with, as an entry of `cells`."""
+        return self.cells(rows, {"": NOWHERE})[""]
 
     def cells(self, rows: Ints, places: Mapping[str, Place]) -> dict[str, list[float]]:
         """Posterior of the shared levels' sum for each place: means, then the lower triangle of the covariance."""
@@ -211,7 +219,9 @@ class ResidualFit:
         variances = np.exp(2.0 * self.log_sd)
         width = len(FEATURES)
         shared = [(v, t) for v, t in zip(variances, self.terms, strict=False) if t[0] in SHARED_LEVELS]
-        prior = np.diag(full_covariance(np.array(self.prior()[width:])))
+        prior = np.zeros(width)
+        for v, (_, f) in shared:
+            prior[f] += v
         cross = np.zeros((len(places) * width, rows.size))
         for i, place in enumerate(places.values()):
             for v, (level, f) in shared:
