@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import astuple, dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
-from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
 from costmodel.calibration.data_files import BORROWED_FROM
@@ -26,8 +23,8 @@ from costmodel.calibration.residual import (
 from costmodel.measured.learn_profile import run_situation
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
+from tools.fit_calibration.covariance import Covariance, Ints, Inverse, blocks_of, stacked
 
-Ints = NDArray[np.int64]
 Key = tuple[str, ...]
 
 ALL, WITHOUT_PRODUCTS = tuple(range(len(FEATURES))), tuple(range(len(LINEAR)))
@@ -45,6 +42,8 @@ OWN_LEVELS = ("deployment",)
 FAR_LEVEL = "all"
 """The only level that reaches a place that has nothing in common with the runs."""
 SHARED_LEVELS = tuple(level for level in LEVELS if level not in OWN_LEVELS)
+BLOCK_LEVEL = "engine model precision"
+"""All levels but the far one are parts of this one."""
 KNOWN_LEVEL = "engine model precision version"
 """Where a place has this in common with no run, what was learnt of other places was found to mislead: the formulas with
 what all runs have in common."""
@@ -122,7 +121,8 @@ class ResidualFit:
         self.codes = {
             level: _codes([level_key(level, p) for p in self.places], known) for level, known in self.index.items()
         }
-        self.terms = [(level, f) for level, used in levels.items() for f in used]
+        far_first = sorted(levels.items(), key=lambda item: item[0] != FAR_LEVEL)
+        self.terms = [(level, f) for level, used in far_first for f in used]
         self.start = np.log([START_SD if f == 0 else START_SLOPE_SD for _, f in self.terms] + [START_SD])
         self.log_sd = self.start.copy()
         self.inflation = np.ones(len(runs))
@@ -132,50 +132,48 @@ class ResidualFit:
         same = self.codes[level][a][:, None] == self.codes[level][b][None, :]
         return same * (self.phi[a, f][:, None] * self.phi[b, f][None, :])
 
+    def _covariance(self, rows: Ints) -> Covariance:
+        blocks = blocks_of(self.codes[BLOCK_LEVEL][rows])
+        near = [term for term in self.terms if term[0] != FAR_LEVEL]
+        return Covariance(
+            blocks=blocks,
+            kernels=tuple(stacked([self._kernel(t, rows[b], rows[b]) for t in near], len(b)) for b in blocks),
+            shared=self.phi[rows][:, [f for level, f in self.terms if level == FAR_LEVEL]],
+        )
+
+    def _inverse(self, covariance: Covariance, log_sd: Floats, inflation: Floats) -> Inverse:
+        variances = np.exp(2.0 * log_sd)
+        far = covariance.shared.shape[1]
+        return covariance.inverse(variances[far:-1], variances[:far], variances[-1] * inflation + JITTER)
+
     def learn(self, rows: Ints) -> None:
         """Variances by marginal likelihood; runs far from what their neighbours say count less."""
-        kernels = np.stack([self._kernel(t, rows, rows) for t in self.terms]).astype(np.float32)
-        y = self.y[rows]
+        covariance, y = self._covariance(rows), self.y[rows]
         for _ in range(ROBUST_ROUNDS):
-            self.log_sd = self._maximise(kernels, y, self.inflation[rows])
-            variances = np.exp(2.0 * self.log_sd)
-            k = np.tensordot(variances[:-1], kernels, 1).astype(np.float64)
-            k[np.diag_indices_from(k)] += variances[-1] * self.inflation[rows] + JITTER
-            inverse = np.linalg.inv(k)
-            left_out = (inverse @ y) / np.diag(inverse)
+            self.log_sd = self._maximise(covariance, y, self.inflation[rows])
+            inverse = self._inverse(covariance, self.log_sd, self.inflation[rows])
+            left_out = inverse.times(y) / inverse.diagonal
             scale = 1.4826 * np.median(np.abs(left_out))
             self.inflation[rows] = np.maximum(1.0, (np.abs(left_out) / (OUTLIER * scale)) ** 2)
 
-    def _maximise(self, kernels: NDArray[np.float32], y: Floats, inflation: Floats) -> Floats:
-        count = len(self.terms)
-
+    def _maximise(self, covariance: Covariance, y: Floats, inflation: Floats) -> Floats:
         def cost(x: Floats) -> tuple[float, Floats]:
-            variances = np.exp(2.0 * x)
-            k = np.tensordot(variances[:count], kernels, 1).astype(np.float64)
-            k[np.diag_indices_from(k)] += variances[count] * inflation + JITTER
-            lower = np.linalg.cholesky(k)
-            # of LAPACK's the inverse by its triangle: a quarter of the work of two general products
-            inverse = np.tril(dpotri(lower, lower=1)[0])
-            inverse += np.tril(inverse, -1).T
-            a = inverse @ y
-            value = 0.5 * float(y @ a) + float(np.log(np.diag(lower)).sum())
-            gap = (inverse - np.outer(a, a)).astype(np.float32)
-            slopes = [float(np.vdot(gap, kernels[i])) for i in range(count)]
-            gradient = np.array([*slopes, float(np.diag(gap) @ inflation)]) * variances
+            inverse = self._inverse(covariance, x, inflation)
+            weights = inverse.times(y)
+            of_terms, of_shared = covariance.slopes(inverse, weights)
+            of_noise = float((inverse.diagonal - weights**2) @ inflation)
+            gradient = np.array([*of_shared, *of_terms, of_noise]) * np.exp(2.0 * x)
             away = (x - self.start) / PRIOR_LOG_SD
-            return value + 0.5 * float(away @ away), gradient + away / PRIOR_LOG_SD
+            value = 0.5 * (float(y @ weights) + inverse.log_determinant + float(away @ away))
+            return value, gradient + away / PRIOR_LOG_SD
 
-        bounds = [*[LOG_SD_BOUNDS] * count, LOG_NOISE_BOUNDS]
+        bounds = [*[LOG_SD_BOUNDS] * len(self.terms), LOG_NOISE_BOUNDS]
         found = minimize(cost, self.log_sd, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS})
         return np.asarray(found.x)
 
-    def _solver(self, rows: Ints) -> tuple[Any, Floats]:
-        variances = np.exp(2.0 * self.log_sd)
-        k = sum(v * self._kernel(t, rows, rows) for v, t in zip(variances, self.terms, strict=False))
-        k = np.asarray(k)
-        k[np.diag_indices_from(k)] += variances[-1] * self.inflation[rows] + JITTER
-        factor = cho_factor(k)
-        return factor, cho_solve(factor, self.y[rows])
+    def _solver(self, rows: Ints) -> tuple[Inverse, Floats]:
+        inverse = self._inverse(self._covariance(rows), self.log_sd, self.inflation[rows])
+        return inverse, inverse.times(self.y[rows])
 
     def taught_by(self, y: Floats) -> ResidualFit:
         """The same model with the errors of other formulas."""
@@ -198,7 +196,7 @@ class ResidualFit:
 
     def predict(self, train: Ints, test: Ints) -> tuple[Floats, Floats]:
         """Mean and variance of a new run of each place of `test`, from the runs of `train`."""
-        factor, weights = self._solver(train)
+        inverse, weights = self._solver(train)
         variances = np.exp(2.0 * self.log_sd)
         cross = np.zeros((len(test), len(train)))
         known = self.knows(train, test)[:, None]
@@ -206,7 +204,7 @@ class ResidualFit:
             reaches = True if term[0] == FAR_LEVEL else known
             cross += v * self._kernel(term, test, train) * reaches
         prior = np.asarray(sum(v * self.phi[test, f] ** 2 for v, (_, f) in zip(variances, self.terms, strict=False)))
-        explained = np.einsum("ij,ji->i", cross, cho_solve(factor, cross.T))
+        explained = np.einsum("ij,ji->i", cross, inverse.times(cross.T))
         return cross @ weights, prior - explained + variances[-1]
 
     def far(self, rows: Ints) -> list[float]:
@@ -215,7 +213,7 @@ class ResidualFit:
 
     def cells(self, rows: Ints, places: Mapping[str, Place]) -> dict[str, list[float]]:
         """Posterior of the shared levels' sum for each place: means, then the lower triangle of the covariance."""
-        factor, weights = self._solver(rows)
+        inverse, weights = self._solver(rows)
         variances = np.exp(2.0 * self.log_sd)
         width = len(FEATURES)
         shared = [(v, t) for v, t in zip(variances, self.terms, strict=False) if t[0] in SHARED_LEVELS]
@@ -229,7 +227,7 @@ class ResidualFit:
                 code = self.index[level].get(key, -2) if key is not None else -2
                 cross[i * width + f] += v * (self.codes[level][rows] == code) * self.phi[rows, f]
         means = cross @ weights
-        solved = cho_solve(factor, cross.T)
+        solved = inverse.times(cross.T)
         out = {}
         for i, name in enumerate(places):
             part = slice(i * width, (i + 1) * width)
