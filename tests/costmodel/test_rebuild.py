@@ -24,7 +24,7 @@ FEW, MANY = 2, 20
 def runs(tmp_path: Path) -> Path:
     """Runs of every reach in several folds, and of one server as many as the score of eight runs asks for."""
     rows = [
-        f"{i}-{n},{gpu},vllm,{version},{model},bf16,1024,512,{LENGTHS[n % 2]},{4 + n},{1 + n % 2},{160 + n},{30 + n % 3}"
+        f"{i}-{n},{gpu},vllm,{version},{model},bf16,1024,512,{LENGTHS[n % 2]},{4 + n},{1 + n % 2},{160 + n},{30 + n}"
         for i, (gpu, version, model) in enumerate(SERVERS)
         for n in range(FEW if i else MANY)
     ]
