@@ -13,7 +13,8 @@ from costmodel.calibration.residual import REACHES, TARGETS
 from costmodel.estimate.normal import Z90
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
-from tools.fit_calibration.residual import Ints, ResidualFit
+from tools.fit_calibration.covariance import Ints
+from tools.fit_calibration.residual import ResidualFit
 from tools.fit_calibration.serving import Parameters, ServingFit
 from tools.fit_calibration.splits import Fold, splits_of
 from tools.fit_calibration.taught import TaughtScore

@@ -20,8 +20,9 @@ from costmodel.measured.implausible import plausible
 from costmodel.measured.runs import Run
 from costmodel.measured.runs_csv import read_runs
 from costmodel.plan.columns import Floats
+from tools.fit_calibration.covariance import Ints
 from tools.fit_calibration.cross_validation import log_errors
-from tools.fit_calibration.residual import LEVELS, Ints, ResidualFit
+from tools.fit_calibration.residual import LEVELS, ResidualFit
 from tools.fit_calibration.serving import ServingFit
 from tools.fit_calibration.splits import splits_of
 

@@ -40,7 +40,8 @@ LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
 its place on runs that were left out of the fit (docs/accuracy.md)."""
 OWN_LEVELS = ("deployment",)
 FAR_LEVEL = "all"
-"""The only level that reaches a place that has nothing in common with the runs."""
+"""The only level that reaches a place that has nothing in common with the runs. What staggered runs have in common is a
+function of their own, and reaches none."""
 SHARED_LEVELS = tuple(level for level in LEVELS if level not in OWN_LEVELS)
 BLOCK_LEVEL = "engine model precision"
 """All levels but the far one are parts of this one."""
@@ -69,6 +70,8 @@ class Place:
     model: str
     precision: str
     layout: str = ""
+    staggered: bool = False
+    """Measured by a client whose ways the formulas do not know (`Run.staggered`)."""
 
 
 NOWHERE = Place(engine="?", generation="?", gpu="?", version="?", model="?", precision="?")
@@ -87,6 +90,7 @@ def place_of(run: Run) -> Place:
         model=arch_key(entry.arch),
         precision=precision_key(entry.arch),
         layout=f"{plan.replicas}.{plan.pp}.{plan.attn_tp}.{plan.attn_dp}.{plan.moe_tp}.{plan.moe_ep}",
+        staggered=run.staggered,
     )
 
 
@@ -94,7 +98,7 @@ def level_key(level: str, p: Place) -> Key | None:
     """What two places must share to share a level's function; None where it is not known."""
     kind = (p.engine, p.model, p.precision)
     keys: dict[str, Key] = {
-        "all": (),
+        "all": ("staggered",) if p.staggered else (),
         "engine model precision": kind,
         "engine model precision version": (*kind, p.version),
         "engine model precision gpu": (*kind, p.gpu),
@@ -138,13 +142,20 @@ class ResidualFit:
         return Covariance(
             blocks=blocks,
             kernels=tuple(stacked([self._kernel(t, rows[b], rows[b]) for t in near], len(b)) for b in blocks),
-            shared=self.phi[rows][:, [f for level, f in self.terms if level == FAR_LEVEL]],
+            shared=self._far(self.codes[FAR_LEVEL][rows], rows),
         )
+
+    def _far(self, clients: Ints, rows: Ints) -> Floats:
+        """Functions of the far level, one after the other, each in a column for every client."""
+        features = self.phi[rows][:, [f for level, f in self.terms if level == FAR_LEVEL]]
+        own = clients[:, None] == np.arange(len(self.index[FAR_LEVEL]))
+        return (features[:, :, None] * own[:, None, :]).reshape(len(rows), features.shape[1] * own.shape[1])
 
     def _inverse(self, covariance: Covariance, log_sd: Floats, inflation: Floats) -> Inverse:
         variances = np.exp(2.0 * log_sd)
-        far = covariance.shared.shape[1]
-        return covariance.inverse(variances[far:-1], variances[:far], variances[-1] * inflation + JITTER)
+        far = sum(level == FAR_LEVEL for level, _ in self.terms)
+        of_shared = np.repeat(variances[:far], len(self.index[FAR_LEVEL]))
+        return covariance.inverse(variances[far:-1], of_shared, variances[-1] * inflation + JITTER)
 
     def learn(self, rows: Ints) -> None:
         """Variances by marginal likelihood; runs far from what their neighbours say count less."""
@@ -162,7 +173,8 @@ class ResidualFit:
             weights = inverse.times(y)
             of_terms, of_shared = covariance.slopes(inverse, weights)
             of_noise = float((inverse.diagonal - weights**2) @ inflation)
-            gradient = np.array([*of_shared, *of_terms, of_noise]) * np.exp(2.0 * x)
+            of_far = of_shared.reshape(-1, len(self.index[FAR_LEVEL])).sum(axis=1)
+            gradient = np.array([*of_far, *of_terms, of_noise]) * np.exp(2.0 * x)
             away = (x - self.start) / PRIOR_LOG_SD
             value = 0.5 * (float(y @ weights) + inverse.log_determinant + float(away @ away))
             return value, gradient + away / PRIOR_LOG_SD
@@ -198,11 +210,15 @@ class ResidualFit:
         """Mean and variance of a new run of each place of `test`, from the runs of `train`."""
         inverse, weights = self._solver(train)
         variances = np.exp(2.0 * self.log_sd)
-        cross = np.zeros((len(test), len(train)))
-        known = self.knows(train, test)[:, None]
+        known, clients = self.knows(train, test), self.codes[FAR_LEVEL]
+        # whose client a run was measured by no user can say of a place that was not measured
+        asked = np.where(known, clients[test], self.index[FAR_LEVEL].get((), -1))
+        count = len(self.index[FAR_LEVEL])
+        far = np.repeat([v for v, (level, _) in zip(variances, self.terms, strict=False) if level == FAR_LEVEL], count)
+        cross = (self._far(asked, test) * far) @ self._far(clients[train], train).T
         for v, term in zip(variances, self.terms, strict=False):
-            reaches = True if term[0] == FAR_LEVEL else known
-            cross += v * self._kernel(term, test, train) * reaches
+            if term[0] != FAR_LEVEL:
+                cross += v * self._kernel(term, test, train) * known[:, None]
         prior = np.asarray(sum(v * self.phi[test, f] ** 2 for v, (_, f) in zip(variances, self.terms, strict=False)))
         explained = np.einsum("ij,ji->i", cross, inverse.times(cross.T))
         return cross @ weights, prior - explained + variances[-1]

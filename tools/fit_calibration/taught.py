@@ -12,7 +12,8 @@ from costmodel.measured.learn_profile import run_situation
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
-from tools.fit_calibration.residual import Ints, ResidualFit
+from tools.fit_calibration.covariance import Ints
+from tools.fit_calibration.residual import ResidualFit
 
 TAUGHT = 8
 DRAWS = 10
