@@ -3,6 +3,10 @@
 SPLITS.csv is what `python -m tools.fit_calibration --runs RUNS.csv --splits SPLITS.csv` writes: predictions of runs by
 formulas, residuals and widths fitted without them, by what else was left out with them. `--load LOAD.csv` adds runs in
 which requests arrive at a rate; they are in no fit.
+
+Forms, levels and features of the calibration are chosen on one half of each split's folds, every second of them by name
+beginning with the first (`python -m tools.fit_calibration.levels` compares them there). The errors of the other half
+stand beside, which no choice has seen.
 """
 
 from __future__ import annotations
@@ -59,7 +63,10 @@ def main() -> None:
     for reason, ids in left_out.items():
         print(f"left out, as their {reason}: {', '.join(ids)}")
     splits = _read(given.splits, runs)
-    print("\nleft out | target | mean | median | mean over folds | worst fold | inside p10 to p90 | folds | runs")
+    print(
+        "\nleft out | target | mean | median | mean over folds | worst fold | inside p10 to p90 | folds | runs | "
+        "folds chosen on: mean, median | the others"
+    )
     for name, split in splits.items():
         _errors(name, split)
     for name, split in splits.items():
@@ -102,10 +109,13 @@ def _errors(name: str, split: Split) -> None:
         if e is None:
             continue
         error = np.abs(predicted / measured - 1.0)
-        of_folds = [float(np.nanmean(error[folds == f])) for f in sorted(set(split.fold)) if _any(error[folds == f])]
+        names = list(dict.fromkeys(split.fold))
+        of_folds = [float(np.nanmean(error[folds == f])) for f in names if _any(error[folds == f])]
+        halves = [error[np.isin(folds, names[first::2]) & np.isfinite(error)] for first in (0, 1)]
+        said = " | ".join(f"{np.mean(half):.1%}, {np.median(half):.1%}" if half.size else "" for half in halves)
         print(
             f"{name} | {target.upper()} | {e.mape:.1%} | {e.median:.1%} | {np.mean(of_folds):.1%} | "
-            f"{max(of_folds):.0%} | {e.inside_p10_p90:.0%} | {len(of_folds)} | {int(np.isfinite(error).sum())}"
+            f"{max(of_folds):.0%} | {e.inside_p10_p90:.0%} | {len(of_folds)} | {int(np.isfinite(error).sum())} | {said}"
         )
         reaches = np.array(split.reach)
         for reach in REACHES:

@@ -1,13 +1,13 @@
 """What the formulas miss: the expected error of a cell, and how sure the estimate is.
 
-Log(measured / formula) of TPOT and of TTFT is a random-effects model: at each level that runs share (engine, model and
-precision; the engine's version with them; the GPU with them; all together) a linear function of a few features and some
-of their products, drawn around zero with a variance fitted by marginal likelihood. What is known of a cell is the
-posterior of the sum of its levels' functions: a mean and a covariance over the features. Plans of one cell share it, so
-their errors move together; each deployment adds an error of its own.
+Log(measured / formula) of TPOT and of TTFT is a random-effects model: at each level that runs share (all runs; those of
+an engine, model and precision; the engine's version with them; the GPU with them; all together) a linear function of a
+few features and some of their products, drawn around zero with a variance fitted by marginal likelihood. What is known
+of a cell is the posterior of the sum of its levels' functions: a mean and a covariance over the features. Plans of one
+cell share it, so their errors move together; each deployment adds an error of its own.
 
 What was learnt reaches as far as its engine, version, model and precision. Beyond them, where it was found to mislead,
-the formulas stand alone, with the variance that all levels together have.
+the formulas are moved by what all runs have in common alone, with the variance that all other levels together have.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ def not_measured(arch: Arch, gpu: Gpu, engine: EngineTraits) -> tuple[str, ...]:
         borrowed = BORROWED_FROM[gpu.generation]
         out.append(f"{gpu.name} was not measured: efficiencies of {borrowed} GPUs, with wider intervals")
     if arch_key(arch) not in raw["models"]:
-        out.append(f"{arch.name} was not measured: formulas alone, with wider intervals")
+        out.append(f"{arch.name} was not measured: nothing is known of its own errors, wider intervals")
     return tuple(out)
 
 

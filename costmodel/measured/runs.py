@@ -56,6 +56,8 @@ class Run:
     """Steps between the scheduler's looks at new requests; 0: every step."""
     hold_steps: float = 0.0
     """Steps for which a first waiting prompt waits for others; 0: none."""
+    staggered: bool = False
+    """Requests of the same lengths do not begin together, so that they do not end together either."""
     by_recipe: bool = False
     """Whether some of the server's settings are those of the benchmark that such lengths are known from."""
 
@@ -89,7 +91,7 @@ def prepare_runs(runs: Sequence[Run], profile: Profile | None = None) -> RunBatc
         concurrency=np.array([r.concurrency for r in runs]),
         batched_tokens=np.array([r.batched_tokens for r in runs]),
         max_num_seqs=np.array([r.max_num_seqs for r in runs]),
-        same_lengths=np.array([float(r.same_lengths) for r in runs]),
+        same_lengths=np.array([float(r.same_lengths and not r.staggered) for r in runs]),
         waves=np.full(len(runs), BENCHMARK_WAVES),
         poll_steps=np.array([r.poll_steps for r in runs]),
         hold_steps=np.array([r.hold_steps for r in runs]),

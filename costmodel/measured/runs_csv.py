@@ -8,7 +8,10 @@ has other settings gives them in columns of their own, `max_num_batched_tokens`,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from costmodel.arch import Arch
 from costmodel.calibration.residual import UNRECORDED
@@ -44,7 +47,22 @@ def read_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | No
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
     """
-    return read_servers(path, REQUIRED, engines, models, _run)
+    return _with_clients(read_servers(path, REQUIRED, engines, models, _run))
+
+
+def _with_clients(runs: tuple[Run, ...]) -> tuple[Run, ...]:
+    """The runs, and whose client sends requests that do not stay in step (`Run.staggered`).
+
+    Benchmarks that begin with all their requests at once step through powers of two. Where a server was measured at
+    other numbers in flight too, another client sent the requests: TPOTs of such runs have prompts of others in them,
+    which those of requests that begin and end together do not have.
+    """
+
+    def server(run: Run) -> tuple[str, ...]:
+        return run.gpu, run.engine, run.engine_version, run.model, run.precision
+
+    others = {server(r) for r in runs if r.same_lengths and not np.log2(r.concurrency).is_integer()}
+    return tuple(replace(r, staggered=r.same_lengths and server(r) in others) for r in runs)
 
 
 def _run(

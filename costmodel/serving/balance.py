@@ -40,25 +40,25 @@ def balance(running: Floats, residence: Residence) -> tuple[Floats, Floats]:
     length.
     """
     r = residence
-
-    def queue(d: Floats) -> Floats:
-        served = d / (r.undisturbed_s + r.per_decoding_s * d) * r.service_s
-        use = np.minimum(np.where(np.isfinite(r.most_decoding), d / r.most_decoding, served), MOST_UTILISED)
-        return r.queue_weight * r.service_s * use / (2.0 * (1.0 - use))
+    half_queue_s = 0.5 * r.queue_weight * r.service_s
+    budget = np.isfinite(r.most_decoding)
 
     def excess(d: Floats) -> Floats:
-        return d * (r.before_decode_s + queue(d)) - (running - d) * (r.undisturbed_s + r.per_decoding_s * d)
+        stays = r.undisturbed_s + r.per_decoding_s * d
+        use = d / r.most_decoding
+        if not budget.all():
+            use = np.where(budget, use, d / stays * r.service_s)
+        use = np.minimum(use, MOST_UTILISED)
+        return d * (r.before_decode_s + half_queue_s * use / (1.0 - use)) - (running - d) * stays
 
     low = np.zeros_like(running + r.before_decode_s + r.undisturbed_s)
-    high = np.minimum(running, r.most_decoding) + low
+    width = np.minimum(running, r.most_decoding) + low
     for _ in range(BISECTIONS):
-        middle = 0.5 * (low + high)
-        over = excess(middle) > 0.0
-        high = np.where(over, middle, high)
-        low = np.where(over, low, middle)
+        width = 0.5 * width
+        low += width * (excess(low + width) <= 0.0)
     # what a halving leaves of the decoding shows in the queue many times over, where outputs are long
-    below, above = np.minimum(excess(low), 0.0), np.maximum(excess(high), 0.0)
-    decoding = low + (high - low) * below / np.minimum(below - above, -1e-300)
+    below, above = np.minimum(excess(low), 0.0), np.maximum(excess(low + width), 0.0)
+    decoding = low + width * below / np.minimum(below - above, -1e-300)
     stays = r.undisturbed_s + r.per_decoding_s * decoding
     waits = (running - decoding) * stays / np.maximum(decoding, 1e-12) - r.before_decode_s
     return decoding, np.maximum(waits, 0.0)

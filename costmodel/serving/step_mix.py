@@ -133,7 +133,7 @@ def _any_loaded(mix: StepMix) -> Floats:
     chance = -np.expm1(-per_turn)
     for _ in range(TURNS):
         per_s = per_turn / (round_s + chance * (with_one_s - round_s))
-        after_none = -np.expm1(-per_s * round_s)
+        after_none = 1.0 - np.exp(-per_s * round_s)
         chance = 0.5 * (chance + after_none / (after_none + np.exp(-per_s * with_one_s)))
     return np.where(many > 1.0, chance, loaded)
 

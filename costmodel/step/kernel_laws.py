@@ -47,7 +47,29 @@ class Rate(Columns):
 
     def seconds(self, flops: Floats, hbm_bytes: Floats) -> Floats:
         """Seconds of one call."""
-        math_s = flops / self.flops_per_s
-        hbm_s = hbm_bytes / self.bytes_per_s
-        longer = np.maximum(math_s, hbm_s)
-        return self.t0_s + longer + self.overlap_loss * (math_s + hbm_s - longer)
+        return _law_s(self.t0_s, flops / self.flops_per_s, hbm_bytes / self.bytes_per_s, self.overlap_loss)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowLaw:
+    """The law of a kernel over rows, what a row costs already divided by the rates. Shape `(num_plans,)` or `(1,)`."""
+
+    t0_s: Floats
+    math_s_per_row: Floats
+    hbm_s: Floats
+    """Of the weights, whatever the rows."""
+    hbm_s_per_row: Floats
+    overlap_loss: Floats
+
+    def seconds(self, rows: Floats) -> Floats:
+        """Seconds of one call."""
+        return _law_s(self.t0_s, rows * self.math_s_per_row, self.hbm_s + rows * self.hbm_s_per_row, self.overlap_loss)
+
+
+def _law_s(t0_s: Floats, math_s: Floats, hbm_s: Floats, overlap_loss: Floats) -> Floats:
+    # in place: most of a search's time goes into moving such columns through the caches
+    total, shorter = np.maximum(math_s, hbm_s), np.minimum(math_s, hbm_s)
+    shorter *= overlap_loss
+    total += shorter
+    total += t0_s
+    return total

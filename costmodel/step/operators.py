@@ -23,7 +23,7 @@ from costmodel.step.attention_cores import attention_kernels
 from costmodel.step.batch_overlap import exposed_frac, step_batches
 from costmodel.step.expert_routing import rank_load
 from costmodel.step.kernel_laws import Rate
-from costmodel.step.step_inputs import Machine
+from costmodel.step.step_inputs import Machine, layers_of
 from costmodel.step.step_work import StepWork
 
 GROUPS = (
@@ -71,9 +71,12 @@ class StepTime:
     def __init__(self, arch: ArchColumns, *, record: bool = False, batches: Floats | None = None) -> None:
         self.batches = batches
         """Batches that the pass runs as, each of which takes what is booked; None: one, in all plans."""
-        self.layers = {g.name: g.layers for g in arch.groups} | {HEAD_STAGE: np.ones(1)}
+        self.layers = layers_of(arch)
         self.per_layer_s: dict[str, Floats] = {}
-        self.group_s: dict[str, Floats] = {}
+        self.sends_s: Floats = np.zeros(1)
+        """All hand-overs from stage to stage."""
+        self._booked: dict[tuple[str, str], Floats] = {}
+        """Seconds in one layer, by its group of layers and by operator group."""
         self.math_s: Floats = np.zeros(1)
         """What the FLOPs of one rank take at the dense peak, whole model; of experts, those of the mean rank."""
         self.hbm_bytes: Floats = np.zeros(1)
@@ -91,9 +94,22 @@ class StepTime:
     def copy(self) -> StepTime:
         """Another one that goes on from here."""
         out = copy(self)
-        out.per_layer_s, out.group_s = dict(self.per_layer_s), dict(self.group_s)
+        out.per_layer_s, out._booked = dict(self.per_layer_s), dict(self._booked)  # noqa: SLF001  # of its own class
         out.operators = None if self.operators is None else list(self.operators)
         return out
+
+    @property
+    def total_s(self) -> Floats:
+        """Of the whole model, from the first stage to the last."""
+        return sum((s * self.layers[layer] for layer, s in self.per_layer_s.items()), self.sends_s)
+
+    @property
+    def group_s(self) -> dict[str, Floats]:
+        """Seconds of the whole model by operator group; they sum to `total_s`."""
+        out: dict[str, Floats] = {}
+        for (layer, group), seconds in self._booked.items():
+            out[group] = out.get(group, 0.0) + seconds * self.layers[layer]
+        return {**out, "pp_send": self.sends_s} if self.sends_s.any() else out
 
     def add(self, layer: str, group: str, seconds: Floats, **about: Any) -> None:
         """Book one operator's seconds in one layer; `about`: fields of `Operator` that are not its default."""
@@ -107,8 +123,10 @@ class StepTime:
         return of_one if self.batches is None else of_one * self.batches
 
     def _book(self, layer: str, group: str, seconds: Floats) -> None:
-        self.per_layer_s[layer] = self.per_layer_s.get(layer, 0.0) + seconds
-        self.group_s[group] = self.group_s.get(group, 0.0) + seconds * self.layers[layer]
+        booked = self._booked.get((layer, group))
+        self._booked[layer, group] = seconds if booked is None else booked + seconds
+        before = self.per_layer_s.get(layer)
+        self.per_layer_s[layer] = seconds if before is None else before + seconds
 
     def add_kernel(
         self,
@@ -175,15 +193,15 @@ def with_experts(machine: Machine, own: StepTime, work: StepWork) -> StepTime:
 def _projections(out: StepTime, machine: Machine, tokens: Floats, sampled: Floats) -> None:
     for gemm in machine.gemms:
         rows = sampled if gemm.layer == HEAD_STAGE else tokens
-        out.add_kernel(
-            gemm.layer,
-            _GROUP_OF_WEIGHTS[gemm.weights],
-            machine.rates.of_matrix(gemm.layer, gemm.name, gemm.weights),
-            rows * gemm.flops_per_row,
-            gemm.weight_bytes + rows * gemm.row_bytes,
-            name=gemm.name,
-            present=gemm.present,
-        )
+        about: dict[str, Any] = {"name": gemm.name}
+        if out.operators is not None:
+            about["flops"] = out.of_all_batches(rows * gemm.flops_per_row)
+            about["hbm_bytes"] = out.of_all_batches(gemm.weight_bytes + rows * gemm.row_bytes)
+        out.add(gemm.layer, _GROUP_OF_WEIGHTS[gemm.weights], gemm.law.seconds(rows), **about)
+    for head, total in machine.gemm_totals.items():
+        rows = sampled if head else tokens
+        out.math_s = out.math_s + out.of_all_batches(rows * total.math_s_per_row)
+        out.hbm_bytes = out.hbm_bytes + out.of_all_batches(total.weight_bytes + rows * total.row_bytes)
 
 
 def _attention(out: StepTime, machine: Machine, work: StepWork) -> None:
@@ -258,4 +276,4 @@ def _between(out: StepTime, machine: Machine, tokens: Floats) -> None:
         handed = out.of_all_batches(stream * arch.residual_streams)
         out.send_s = machine.send.seconds(handed)
         out.send_bytes = handed / layout.attn_tp
-        out.group_s["pp_send"] = out.send_s * (layout.pp - 1.0)
+        out.sends_s = out.send_s * (layout.pp - 1.0)

@@ -109,7 +109,7 @@ def step_pass(
 ) -> Pass:
     """A pass of `work`, launched as a graph where the engine has captured one; `own`: its `rank_time`, if known."""
     step = with_experts(machine, rank_time(machine, work) if own is None else own, work)
-    kernels, total = _slowest_stage_s(stages, step), np.asarray(sum(step.group_s.values()))
+    kernels, total = _slowest_stage_s(stages, step), step.total_s
     host = engine.step_s + engine.sequence_s * work.decode_sequences
     eager = (work.prefill_tokens > 0.0) & (work.prefill_tokens + work.decoded > engine.capture_tokens)
     floor = step.of_all_batches(np.where(eager, engine.layer_launch_s, 0.0))

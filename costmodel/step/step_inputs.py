@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from costmodel.arch.block import EXPERTS
 from costmodel.arch.ffn import Experts
@@ -15,13 +14,18 @@ from costmodel.plan.exchange_backend import ANY_BACKEND, ExchangeBackend
 from costmodel.plan.matrices import RankMatrix
 from costmodel.plan.placement import Placement
 from costmodel.plan.precision import PrecisionColumns
+from costmodel.plan.stages import HEAD_STAGE
 from costmodel.step.collectives import Exchange, Law, Links, all_reduce, pipeline_send
+from costmodel.step.kernel_laws import RowLaw
 from costmodel.step.kernel_rates import Rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gemm:
-    """A plain GEMM of one layer over a step's rows: what of it does not change from step to step."""
+    """A plain GEMM of one layer over a step's rows: what of it does not change from step to step.
+
+    All of it is 0 in plans whose model does not have the matrix.
+    """
 
     name: str
     layer: str
@@ -31,8 +35,16 @@ class Gemm:
     weight_bytes: Floats
     row_bytes: Floats
     """Inputs and outputs of one row."""
-    present: NDArray[np.bool_] | None
-    """Plans whose model has it; None: all."""
+    law: RowLaw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GemmTotals:
+    """What a model's GEMMs over the same rows take at the peaks. Arrays have shape `(num_plans,)` or `(1,)`."""
+
+    math_s_per_row: Floats
+    weight_bytes: Floats
+    row_bytes: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +68,22 @@ class Machine:
     def gemms(self) -> tuple[Gemm, ...]:
         """`2 m n k` FLOPs; weights, inputs and outputs through HBM once."""
         return tuple(self._gemm(m) for m in self.matrices if m.multiplied)
+
+    @cached_property
+    def gemm_totals(self) -> dict[bool, GemmTotals]:
+        """Of the GEMMs over sampled tokens, which the head has (True), and of those over all tokens (False)."""
+        layers = layers_of(self.arch)
+        zero = GemmTotals(math_s_per_row=np.zeros(1), weight_bytes=np.zeros(1), row_bytes=np.zeros(1))
+        out = {True: zero, False: zero}
+        for gemm in self.gemms:
+            head, count = gemm.layer == HEAD_STAGE, layers[gemm.layer]
+            peak = self.rates.of_matrix(gemm.layer, gemm.name, gemm.weights).peak_flops_per_s
+            out[head] = GemmTotals(
+                math_s_per_row=out[head].math_s_per_row + gemm.flops_per_row * (count / peak),
+                weight_bytes=out[head].weight_bytes + gemm.weight_bytes * count,
+                row_bytes=out[head].row_bytes + gemm.row_bytes * count,
+            )
+        return out
 
     @cached_property
     def tp_reduce(self) -> Law:
@@ -83,14 +111,27 @@ class Machine:
 
     def _gemm(self, m: RankMatrix) -> Gemm:
         weights = np.asarray(m.n * m.k)
-        present = None if weights.all() else weights > 0.0
-        row_bytes = np.asarray((m.n + m.k) * self.arch.activation_bytes)
+        present = 1.0 if weights.all() else np.asarray(weights > 0.0, dtype=np.float64)
+        row_bytes = (m.n + m.k) * self.arch.activation_bytes * present
+        weight_bytes, flops = weights * self.precision.bytes_of(m), 2.0 * weights
+        rate = self.rates.of_matrix(m.layer, m.name, m.weights)
         return Gemm(
             name=m.name,
             layer=m.layer,
             weights=m.weights,
-            flops_per_row=2.0 * weights,
-            weight_bytes=weights * self.precision.bytes_of(m),
-            row_bytes=row_bytes if present is None else row_bytes * present,
-            present=present,
+            flops_per_row=flops,
+            weight_bytes=weight_bytes,
+            row_bytes=np.asarray(row_bytes),
+            law=RowLaw(
+                t0_s=rate.t0_s * present,
+                math_s_per_row=flops / rate.flops_per_s,
+                hbm_s=weight_bytes / rate.bytes_per_s,
+                hbm_s_per_row=row_bytes / rate.bytes_per_s,
+                overlap_loss=rate.overlap_loss,
+            ),
         )
+
+
+def layers_of(arch: ArchColumns) -> dict[str, Floats]:
+    """Layers of each group of a whole model, and its one head, by name."""
+    return {g.name: g.layers for g in arch.groups} | {HEAD_STAGE: np.ones(1)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autotune.engines import traits_by_name
-from costmodel.measured.runs import Run
+from costmodel.measured.runs import Run, prepare_runs
 from costmodel.measured.runs_csv import read_runs
 from tools.fit_calibration.splits import splits_of
 
@@ -66,3 +66,14 @@ def test_a_gpu_and_its_versions_are_left_out_together(runs: tuple[Run, ...]) -> 
 
 def _of(runs: tuple[Run, ...], mask: np.ndarray) -> list[Run]:
     return [run for run, there in zip(runs, mask, strict=True) if there]
+
+
+def test_a_ladder_of_powers_of_two_begins_all_at_once(tmp_path: Path) -> None:
+    """Requests of a server that was measured at other numbers in flight too do not stay in step."""
+    cells = [("h100_sxm", n) for n in (8, 16)] + [("h200_sxm", n) for n in (8, 12)]
+    rows = [f"{gpu},vllm,0.9.2,Qwen/Qwen3-32B,bf16,1024,512,fixed,{n},2,100,20" for gpu, n in cells]
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join([HEADER, *rows]), encoding="utf-8")
+    runs = read_runs(path, traits_by_name())
+    assert [r.staggered for r in runs] == [False, False, True, True]
+    assert prepare_runs(runs).load.same_lengths.tolist() == [1.0, 1.0, 0.0, 0.0]

@@ -33,7 +33,7 @@ PHYSICS: tuple[Change, ...] = (
     ),
     *changes_of(
         "costmodel/step/kernel_laws.py",
-        ("longer + self.overlap_loss * (", "longer - self.overlap_loss * ("),
+        ("total += shorter", "total -= shorter"),
     ),
     *changes_of(
         "costmodel/step/collectives.py",

@@ -106,7 +106,7 @@ def _residual_document(
             "width_factors": {reach: _round(factor) for reach, factor in factors.items()},
         }
         cells = model.cells(rows, places)
-        far = {reach: model.prior() for reach in ("version", "model")}
+        far = dict.fromkeys(("version", "model"), model.far(rows))
         for name, cell in {**cells, **far}.items():
             reach = name if name in far else "gpu" if name.startswith("*") else "cell"
             whole = factors[reach] ** 2

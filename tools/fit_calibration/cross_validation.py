@@ -13,7 +13,8 @@ from costmodel.calibration.residual import REACHES, TARGETS
 from costmodel.estimate.normal import Z90
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
-from tools.fit_calibration.residual import Ints, ResidualFit
+from tools.fit_calibration.covariance import Ints
+from tools.fit_calibration.residual import ResidualFit
 from tools.fit_calibration.serving import Parameters, ServingFit
 from tools.fit_calibration.splits import Fold, splits_of
 from tools.fit_calibration.taught import TaughtScore
@@ -85,7 +86,7 @@ def _judge(
         predicted[target] = formulas[target][test] * np.exp(moved)
         log_sd[target] = np.sqrt(variance)
     if taught is not None:
-        taught.add(test, formulas, without)
+        taught.add(test, formulas, {t: (without[t], train[t]) for t in TARGETS})
     reach = without["tpot"].reach(np.flatnonzero(fold.train), test)
     return Judged(fold=fold.name, test=test, reach=reach, predicted=predicted, log_sd=log_sd)
 

@@ -5,33 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import astuple, dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
-from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
 from costmodel.calibration.data_files import BORROWED_FROM
 from costmodel.calibration.residual import (
     FEATURES,
+    LINEAR,
     TRIANGLE,
     UNRECORDED,
     arch_key,
     cell_name,
-    full_covariance,
     precision_key,
 )
 from costmodel.measured.learn_profile import run_situation
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
+from tools.fit_calibration.covariance import Covariance, Ints, Inverse, blocks_of, stacked
 
-Ints = NDArray[np.int64]
 Key = tuple[str, ...]
 
-ALL = tuple(range(len(FEATURES)))
+ALL, WITHOUT_PRODUCTS = tuple(range(len(FEATURES))), tuple(range(len(LINEAR)))
 LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
+    "all": {"tpot": ALL, "ttft": WITHOUT_PRODUCTS},
     "engine model precision": {"tpot": (), "ttft": (0,)},
     "engine model precision version": {"tpot": (0, 1), "ttft": ()},
     "engine model precision gpu": {"tpot": ALL, "ttft": ALL},
@@ -41,9 +39,15 @@ LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
 """Levels, and which of the features their functions have for each target, none where the level is not used. Each earns
 its place on runs that were left out of the fit (docs/accuracy.md)."""
 OWN_LEVELS = ("deployment",)
+FAR_LEVEL = "all"
+"""The only level that reaches a place that has nothing in common with the runs. What staggered runs have in common is a
+function of their own, and reaches none."""
 SHARED_LEVELS = tuple(level for level in LEVELS if level not in OWN_LEVELS)
+BLOCK_LEVEL = "engine model precision"
+"""All levels but the far one are parts of this one."""
 KNOWN_LEVEL = "engine model precision version"
-"""Where a place has this in common with no run, what was learnt elsewhere was found to mislead: the formulas alone."""
+"""Where a place has this in common with no run, what was learnt of other places was found to mislead: the formulas with
+what all runs have in common."""
 START_SD, START_SLOPE_SD = 0.05, 0.02
 PRIOR_LOG_SD = 2.0
 LOG_SD_BOUNDS = (float(np.log(1e-4)), float(np.log(0.7)))
@@ -66,6 +70,12 @@ class Place:
     model: str
     precision: str
     layout: str = ""
+    staggered: bool = False
+    """Measured by a client whose ways the formulas do not know (`Run.staggered`)."""
+
+
+NOWHERE = Place(engine="?", generation="?", gpu="?", version="?", model="?", precision="?")
+"""A place of which nothing was measured."""
 
 
 def place_of(run: Run) -> Place:
@@ -80,6 +90,7 @@ def place_of(run: Run) -> Place:
         model=arch_key(entry.arch),
         precision=precision_key(entry.arch),
         layout=f"{plan.replicas}.{plan.pp}.{plan.attn_tp}.{plan.attn_dp}.{plan.moe_tp}.{plan.moe_ep}",
+        staggered=run.staggered,
     )
 
 
@@ -87,6 +98,7 @@ def level_key(level: str, p: Place) -> Key | None:
     """What two places must share to share a level's function; None where it is not known."""
     kind = (p.engine, p.model, p.precision)
     keys: dict[str, Key] = {
+        "all": ("staggered",) if p.staggered else (),
         "engine model precision": kind,
         "engine model precision version": (*kind, p.version),
         "engine model precision gpu": (*kind, p.gpu),
@@ -113,7 +125,8 @@ class ResidualFit:
         self.codes = {
             level: _codes([level_key(level, p) for p in self.places], known) for level, known in self.index.items()
         }
-        self.terms = [(level, f) for level, used in levels.items() for f in used]
+        far_first = sorted(levels.items(), key=lambda item: item[0] != FAR_LEVEL)
+        self.terms = [(level, f) for level, used in far_first for f in used]
         self.start = np.log([START_SD if f == 0 else START_SLOPE_SD for _, f in self.terms] + [START_SD])
         self.log_sd = self.start.copy()
         self.inflation = np.ones(len(runs))
@@ -123,50 +136,56 @@ class ResidualFit:
         same = self.codes[level][a][:, None] == self.codes[level][b][None, :]
         return same * (self.phi[a, f][:, None] * self.phi[b, f][None, :])
 
+    def _covariance(self, rows: Ints) -> Covariance:
+        blocks = blocks_of(self.codes[BLOCK_LEVEL][rows])
+        near = [term for term in self.terms if term[0] != FAR_LEVEL]
+        return Covariance(
+            blocks=blocks,
+            kernels=tuple(stacked([self._kernel(t, rows[b], rows[b]) for t in near], len(b)) for b in blocks),
+            shared=self._far(self.codes[FAR_LEVEL][rows], rows),
+        )
+
+    def _far(self, clients: Ints, rows: Ints) -> Floats:
+        """Functions of the far level, one after the other, each in a column for every client."""
+        features = self.phi[rows][:, [f for level, f in self.terms if level == FAR_LEVEL]]
+        own = clients[:, None] == np.arange(len(self.index[FAR_LEVEL]))
+        return (features[:, :, None] * own[:, None, :]).reshape(len(rows), features.shape[1] * own.shape[1])
+
+    def _inverse(self, covariance: Covariance, log_sd: Floats, inflation: Floats) -> Inverse:
+        variances = np.exp(2.0 * log_sd)
+        far = sum(level == FAR_LEVEL for level, _ in self.terms)
+        of_shared = np.repeat(variances[:far], len(self.index[FAR_LEVEL]))
+        return covariance.inverse(variances[far:-1], of_shared, variances[-1] * inflation + JITTER)
+
     def learn(self, rows: Ints) -> None:
         """Variances by marginal likelihood; runs far from what their neighbours say count less."""
-        kernels = np.stack([self._kernel(t, rows, rows) for t in self.terms]).astype(np.float32)
-        y = self.y[rows]
+        covariance, y = self._covariance(rows), self.y[rows]
         for _ in range(ROBUST_ROUNDS):
-            self.log_sd = self._maximise(kernels, y, self.inflation[rows])
-            variances = np.exp(2.0 * self.log_sd)
-            k = np.tensordot(variances[:-1], kernels, 1).astype(np.float64)
-            k[np.diag_indices_from(k)] += variances[-1] * self.inflation[rows] + JITTER
-            inverse = np.linalg.inv(k)
-            left_out = (inverse @ y) / np.diag(inverse)
+            self.log_sd = self._maximise(covariance, y, self.inflation[rows])
+            inverse = self._inverse(covariance, self.log_sd, self.inflation[rows])
+            left_out = inverse.times(y) / inverse.diagonal
             scale = 1.4826 * np.median(np.abs(left_out))
             self.inflation[rows] = np.maximum(1.0, (np.abs(left_out) / (OUTLIER * scale)) ** 2)
 
-    def _maximise(self, kernels: NDArray[np.float32], y: Floats, inflation: Floats) -> Floats:
-        count = len(self.terms)
-
+    def _maximise(self, covariance: Covariance, y: Floats, inflation: Floats) -> Floats:
         def cost(x: Floats) -> tuple[float, Floats]:
-            variances = np.exp(2.0 * x)
-            k = np.tensordot(variances[:count], kernels, 1).astype(np.float64)
-            k[np.diag_indices_from(k)] += variances[count] * inflation + JITTER
-            lower = np.linalg.cholesky(k)
-            # of LAPACK's the inverse by its triangle: a quarter of the work of two general products
-            inverse = np.tril(dpotri(lower, lower=1)[0])
-            inverse += np.tril(inverse, -1).T
-            a = inverse @ y
-            value = 0.5 * float(y @ a) + float(np.log(np.diag(lower)).sum())
-            gap = (inverse - np.outer(a, a)).astype(np.float32)
-            slopes = [float(np.vdot(gap, kernels[i])) for i in range(count)]
-            gradient = np.array([*slopes, float(np.diag(gap) @ inflation)]) * variances
+            inverse = self._inverse(covariance, x, inflation)
+            weights = inverse.times(y)
+            of_terms, of_shared = covariance.slopes(inverse, weights)
+            of_noise = float((inverse.diagonal - weights**2) @ inflation)
+            of_far = of_shared.reshape(-1, len(self.index[FAR_LEVEL])).sum(axis=1)
+            gradient = np.array([*of_far, *of_terms, of_noise]) * np.exp(2.0 * x)
             away = (x - self.start) / PRIOR_LOG_SD
-            return value + 0.5 * float(away @ away), gradient + away / PRIOR_LOG_SD
+            value = 0.5 * (float(y @ weights) + inverse.log_determinant + float(away @ away))
+            return value, gradient + away / PRIOR_LOG_SD
 
-        bounds = [*[LOG_SD_BOUNDS] * count, LOG_NOISE_BOUNDS]
+        bounds = [*[LOG_SD_BOUNDS] * len(self.terms), LOG_NOISE_BOUNDS]
         found = minimize(cost, self.log_sd, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": ITERATIONS})
         return np.asarray(found.x)
 
-    def _solver(self, rows: Ints) -> tuple[Any, Floats]:
-        variances = np.exp(2.0 * self.log_sd)
-        k = sum(v * self._kernel(t, rows, rows) for v, t in zip(variances, self.terms, strict=False))
-        k = np.asarray(k)
-        k[np.diag_indices_from(k)] += variances[-1] * self.inflation[rows] + JITTER
-        factor = cho_factor(k)
-        return factor, cho_solve(factor, self.y[rows])
+    def _solver(self, rows: Ints) -> tuple[Inverse, Floats]:
+        inverse = self._inverse(self._covariance(rows), self.log_sd, self.inflation[rows])
+        return inverse, inverse.times(self.y[rows])
 
     def taught_by(self, y: Floats) -> ResidualFit:
         """The same model with the errors of other formulas."""
@@ -189,29 +208,34 @@ class ResidualFit:
 
     def predict(self, train: Ints, test: Ints) -> tuple[Floats, Floats]:
         """Mean and variance of a new run of each place of `test`, from the runs of `train`."""
-        factor, weights = self._solver(train)
+        inverse, weights = self._solver(train)
         variances = np.exp(2.0 * self.log_sd)
-        cross = np.asarray(sum(v * self._kernel(t, test, train) for v, t in zip(variances, self.terms, strict=False)))
+        known, clients = self.knows(train, test), self.codes[FAR_LEVEL]
+        # whose client a run was measured by no user can say of a place that was not measured
+        asked = np.where(known, clients[test], self.index[FAR_LEVEL].get((), -1))
+        count = len(self.index[FAR_LEVEL])
+        far = np.repeat([v for v, (level, _) in zip(variances, self.terms, strict=False) if level == FAR_LEVEL], count)
+        cross = (self._far(asked, test) * far) @ self._far(clients[train], train).T
+        for v, term in zip(variances, self.terms, strict=False):
+            if term[0] != FAR_LEVEL:
+                cross += v * self._kernel(term, test, train) * known[:, None]
         prior = np.asarray(sum(v * self.phi[test, f] ** 2 for v, (_, f) in zip(variances, self.terms, strict=False)))
-        cross = cross * self.knows(train, test)[:, None]
-        explained = np.einsum("ij,ji->i", cross, cho_solve(factor, cross.T))
+        explained = np.einsum("ij,ji->i", cross, inverse.times(cross.T))
         return cross @ weights, prior - explained + variances[-1]
 
-    def prior(self) -> list[float]:
-        """Of a place that no run teaches anything of: means, all zero, then the lower triangle of the covariance."""
-        variance = np.zeros(len(FEATURES))
-        for v, (level, f) in zip(np.exp(2.0 * self.log_sd), self.terms, strict=False):
-            if level in SHARED_LEVELS:
-                variance[f] += v
-        return [0.0] * len(FEATURES) + [float(variance[a]) if a == b else 0.0 for a, b in TRIANGLE]
+    def far(self, rows: Ints) -> list[float]:
+        """What `rows` teach of a place that they have nothing in common with, as an entry of `cells`."""
+        return self.cells(rows, {"": NOWHERE})[""]
 
     def cells(self, rows: Ints, places: Mapping[str, Place]) -> dict[str, list[float]]:
         """Posterior of the shared levels' sum for each place: means, then the lower triangle of the covariance."""
-        factor, weights = self._solver(rows)
+        inverse, weights = self._solver(rows)
         variances = np.exp(2.0 * self.log_sd)
         width = len(FEATURES)
         shared = [(v, t) for v, t in zip(variances, self.terms, strict=False) if t[0] in SHARED_LEVELS]
-        prior = np.diag(full_covariance(np.array(self.prior()[width:])))
+        prior = np.zeros(width)
+        for v, (_, f) in shared:
+            prior[f] += v
         cross = np.zeros((len(places) * width, rows.size))
         for i, place in enumerate(places.values()):
             for v, (level, f) in shared:
@@ -219,7 +243,7 @@ class ResidualFit:
                 code = self.index[level].get(key, -2) if key is not None else -2
                 cross[i * width + f] += v * (self.codes[level][rows] == code) * self.phi[rows, f]
         means = cross @ weights
-        solved = cho_solve(factor, cross.T)
+        solved = inverse.times(cross.T)
         out = {}
         for i, name in enumerate(places):
             part = slice(i * width, (i + 1) * width)

@@ -12,7 +12,8 @@ from costmodel.measured.learn_profile import run_situation
 from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
-from tools.fit_calibration.residual import Ints, ResidualFit
+from tools.fit_calibration.covariance import Ints
+from tools.fit_calibration.residual import ResidualFit
 
 TAUGHT = 8
 DRAWS = 10
@@ -32,8 +33,10 @@ class TaughtScore:
         self._before: dict[str, list[float]] = {t: [] for t in TARGETS}
         self._after: dict[str, list[float]] = {t: [] for t in TARGETS}
 
-    def add(self, test: Ints, formula: Mapping[str, Floats], of: Mapping[str, ResidualFit]) -> None:
-        """One fold: `formula` is the estimate of all runs from parameters fitted without `test`."""
+    def add(self, test: Ints, formula: Mapping[str, Floats], of: Mapping[str, tuple[ResidualFit, Ints]]) -> None:
+        """One fold: `formula` is the estimate of all runs from parameters fitted without `test`; `of` holds by target
+        the model of its errors, and the runs that teach it.
+        """
         cells: dict[str, list[int]] = {}
         for i in test:
             run = self._runs[i]
@@ -44,12 +47,12 @@ class TaughtScore:
             if len(members) < LEAST_MEMBERS:
                 continue
             for target in TARGETS:
-                self._judge(target, self._prior(of[target]), members, formula[target])
+                self._judge(target, self._prior(*of[target]), members, formula[target])
 
     @staticmethod
-    def _prior(model: ResidualFit) -> TargetResidual:
+    def _prior(model: ResidualFit, taught_by: Ints) -> TargetResidual:
         """What is known of a cell whose model was never measured."""
-        values = np.array(model.prior())
+        values = np.array(model.far(taught_by))
         own, noise = model.own()
         return TargetResidual(
             mean=values[None, : len(FEATURES)],
@@ -67,9 +70,9 @@ class TaughtScore:
             layouts: dict[Layout, int] = {}
             deployments = np.array([layouts.setdefault(self._runs[i].entry.layout, len(layouts)) for i in taught])
             learnt = posterior(prior, self._phi[:, taught], deployments, np.log(measured[taught] / formula[taught]))
-            moved = np.exp(self._phi[:, rest].T @ np.array(learnt[: len(FEATURES)]))
-            before.append(np.mean(np.abs(formula[rest] / measured[rest] - 1.0)))
-            after.append(np.mean(np.abs(formula[rest] * moved / measured[rest] - 1.0)))
+            for errors, means in ((before, prior.mean[0]), (after, np.array(learnt[: len(FEATURES)]))):
+                moved = np.exp(self._phi[:, rest].T @ means)
+                errors.append(np.mean(np.abs(formula[rest] * moved / measured[rest] - 1.0)))
         self._before[target].append(float(np.mean(before)))
         self._after[target].append(float(np.mean(after)))
 
