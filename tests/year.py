@@ -64,15 +64,15 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 def question(budget: int = 4096) -> Study:
-    """An 8B model on eight GPUs, served by the plan that is right for it."""
+    """An 8B model on eight H100, served by the plan that is right for it."""
     return study_from_document(
         {
             "name": "year",
             "engine": "vllm",
             "model": "llama-3.1-8b",
-            "cluster": {"gpus": 8, "gpu": "l40s"},
+            "cluster": {"gpus": 8, "gpu": "h100"},
             "workload": {"isl": 400, "osl": 150},
-            "constraints": {"ttft_ms": 800, "tpot_ms": 50},
+            "constraints": {"ttft_ms": 500, "tpot_ms": 50},
             "search": {"max_num_batched_tokens": [budget]},
             "baseline": {"plan": "TP1"},
         },
@@ -144,7 +144,7 @@ def rate_at(hour: int, event: str, progress: float) -> tuple[float, int]:
     if event == "slow drift":
         isl = int(400 * (1.0 + progress))
     if event == "long prompts" or (event == "alternating every two hours" and hour // 2 % 2):
-        rate, isl = 0.5, 8000
+        rate, isl = 0.4, 16000
     return rate, isl
 
 
@@ -209,7 +209,7 @@ def _trouble(event: str, log: Path, state: Path, now_s: float) -> float:
             file.write(b'{"schema": "autotune.')
     if event == "plan changed by hand":
         current = json.loads((state / "current.json").read_text(encoding="utf-8"))
-        changed = {**current, "plan": "vllm:R1/PP1/ATP8/ADP1/MTP1/EP1"}
+        changed = {**current, "plan": "vllm:R8/PP1/ATP1/ADP1/MTP1/EP1"}
         (state / "current.json").write_text(json.dumps(changed), encoding="utf-8")
     return now_s - HOUR_S if event == "clock back an hour" else now_s
 
