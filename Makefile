@@ -6,6 +6,8 @@ STUDY ?= studies/deepseek-v3-128xh200.toml
 
 .PHONY: help tune test cases lint docs pages bench torture fuzz properties installed year engines engines-best \
   engines-build engines-diff lock clean
+.PHONY: help tune test cases lint docs pages bench torture fuzz properties installed audit year engines engines-best \
+  engines-diff lock clean
 help:
 	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"
@@ -17,13 +19,14 @@ help:
 	@echo "make torture faults by the hundred (kills, full disks, lost storage), counted; five minutes at most"
 	@echo "make properties  statements that are true of every study, against 5,000 random ones; hours"
 	@echo "make year    hourly re-tuning over a year on a fake clock, counted"
-	@echo "make installed  a wheel in an empty environment starts every command, without HOME and terminal"
+	@echo "make installed  a wheel in empty environments runs every command, without HOME and terminal, on each Python"
+	@echo "make audit   pinned dependencies against the advisories that PyPI publishes"
 	@echo "make fuzz    every reader under atheris (coverage-guided), four minutes"
 	@echo "make engines  what is exported, read by vLLM's and SGLang's own code in .engines (2 GB)"
 	@echo "make engines-best  the best plans of 48 studies, held against the same code"
 	@echo "make engines-build  every stage of six models built by the engines' own classes; writes tests/engines/verdicts"
 	@echo "make engines-diff  options and defaults of the engines in .engines that differ from our lists (NEWER=vllm==VERSION)"
-	@echo "make lock    pin the dependencies anew"
+	@echo "make lock    pin the dependencies anew, with their hashes"
 	@echo "make clean   remove .venv and caches"
 
 tune: $(VENV)/.runtime
@@ -64,6 +67,11 @@ year: $(VENV)/.dev
 
 installed: $(VENV)/.dev
 	@$(BIN)/python -m tests.installed
+
+# what cannot be looked up fails as well: no answer is no all-clear
+audit: $(VENV)/.dev
+	@$(BIN)/uvx --quiet pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
+	@$(BIN)/uvx --quiet pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-dev.lock
 
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: "atheris>=3,<4" || true
@@ -119,8 +127,8 @@ $(VENV)/.dev: $(VENV)/.python requirements-dev.lock pyproject.toml
 	@touch $@ $(VENV)/.runtime
 
 lock: $(VENV)/.dev
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --extra build --output-file requirements.lock pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-emit-index-url --extra build --extra dev --output-file requirements-dev.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url --extra build --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-emit-index-url --extra build --extra dev --output-file requirements-dev.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) $(ENGINES) site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -41,13 +41,16 @@ def QUICK_OPTIONS(command: Command) -> Command:  # noqa: N802  # an option like 
 def study_file(study: str | None, quick: dict[str, Any]) -> tuple[str, str]:
     """The path of the study that is asked about, and, where options stand for it, the text of its file.
 
-    Such a file is kept in the user's data folder, so that the next command can name it.
+    Such a file is kept in the user's data folder, or here where that cannot be written, so that the next command can
+    name it.
 
     Raises:
         InputError: there is neither a study nor a model, or both; or what is needed is missing.
     """
+    from pathlib import Path
+
     from autotune.files import write_file
-    from autotune.storage import default_location
+    from autotune.storage import can_be_written, default_location
     from autotune.study.quick import quick_study
     from costmodel.errors import InputError
 
@@ -63,6 +66,8 @@ def study_file(study: str | None, quick: dict[str, Any]) -> tuple[str, str]:
     text = quick_study(_absolute(quick))
     name = text.partition("\n")[0].partition("=")[2].strip().strip('"')
     path = default_location().parent / "studies" / f"{_digest(name, text)}.toml"
+    if not can_be_written(path):
+        path = Path(path.name)
     write_file(path, text, durable=False)
     return str(path), text
 

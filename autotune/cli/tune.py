@@ -119,6 +119,8 @@ def tune(
         other = "--html" if html is not None else "--pareto" if pareto else None
         share = read_shard(shard, no_storage=no_storage, other=other)
     store = None if no_storage else (front_store if pareto else study_store)(loaded, storage, out)
+    if share is not None and store is None:
+        raise InputError.single("--shard", "needs --storage, where the other shares are: yours cannot be written")
     quiet = wants_json(as_json, as_table)
     with open_executor(backend, jobs=jobs, scheduler=scheduler) as executor, progress_bar(quiet=quiet) as report:
         if share is not None and store is not None:

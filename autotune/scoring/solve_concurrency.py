@@ -2,9 +2,10 @@
 
 More requests in flight lengthen TTFT and TPOT and take memory; they raise throughput until prompts crowd out decode
 steps. So what keeps every limit is a range of loads, and what can be expected of a plan rises to one best load in it
-and falls behind, but for small steps. The search looks at loads over the whole range first and then ever closer
-around the best of them, down to single requests: what it compares is the order that plans are ranked by
-(`Standing`), so the load is the best under the rule itself. `tests/tuning/test_solve.py` holds it against every load.
+and falls behind, but for small steps and for batches that outgrow what an engine has captured. The search looks at
+loads over the whole range first and then ever closer around the best of them, and around a second peak that may be
+higher, down to single requests: what it compares is the order that plans are ranked by (`Standing`), so the load is
+the best under the rule itself. `tests/tuning/test_brute_force.py` holds it against every load.
 
 A call of the cost model takes nearly as long for one row as for a thousand. So the numbers that the next steps of a
 search may come to are all asked for in one call, and the steps then follow from the answers.
@@ -203,16 +204,18 @@ def _best(search: _Search, low: Floats, high: Floats, owner: Ints | None = None)
     values = np.maximum.accumulate(values, axis=0)
     fresh = np.diff(values, axis=0, prepend=(low - 1.0)[None]) > 0.0
     keys = search.keys(rows, values, fresh)
-    out = low.copy()
-    edges, best = _around(values, keys)
-    known = keys[:, best, rows]
     rivals = _Rivals(search.grid.study, owner)
+    best = _first_best(keys)
+    second, worth = _second_peak(values, keys, fresh, best, rivals)
+    rows, peaks = np.r_[rows, rows[worth]], np.r_[best, second[worth]]
+    edges, known = _around(values[:, rows], peaks), keys[:, peaks, rows]
+    found, standing = edges[1].copy(), known.copy()
+    starts = np.arange(rows.size)
     while True:
-        out[rows] = edges[1]
         wide = np.flatnonzero((np.diff(edges, axis=0).max(axis=0) > 1.0) & ~rivals.lost(rows, edges, known))
         if not wide.size:
-            return out
-        rows, edges, known = rows[wide], edges[:, wide], known[:, wide]
+            break
+        starts, rows, edges, known = starts[wide], rows[wide], edges[:, wide], known[:, wide]
         between = max(min(search.most_rows // (2 * rows.size), 8), 1)
         shares = np.arange(1, between + 1)[:, None] / (between + 1.0)
         parts = [np.floor(edges[i] + (edges[i + 1] - edges[i]) * shares) for i in (0, 1)]
@@ -221,20 +224,45 @@ def _best(search: _Search, low: Floats, high: Floats, owner: Ints | None = None)
         fresh[[0, between + 1, -1]] = False
         keys = search.keys(rows, values, fresh)
         keys[:, between + 1] = known
-        edges, best = _around(values, keys)
-        known = keys[:, best, np.arange(rows.size)]
+        best = _first_best(keys)
+        edges, known = _around(values, best), keys[:, best, np.arange(rows.size)]
+        found[starts], standing[:, starts] = edges[1], known
+    out, size = found[: low.size], low.size
+    better = _first_best(np.stack([standing[:, :size][:, worth], standing[:, size:]], axis=1)) > 0
+    out[worth[better]] = found[size:][better]
+    return out
 
 
-def _around(values: Floats, keys: Floats) -> tuple[Floats, Ints]:
-    """The best load of each row between the nearest smaller and larger ones, shape `(3, rows)`, and its place.
+def _around(values: Floats, best: Ints) -> Floats:
+    """The load at a place of each column between the nearest smaller and larger ones, shape `(3, columns)`.
 
-    At an end of the range nothing is beyond: there the best load stands for its own neighbour.
+    At an end of the range nothing is beyond: there the load stands for its own neighbour.
     """
-    best = _first_best(keys)
     at = values[best, np.arange(values.shape[1])]
     below = np.where(values < at, values, -np.inf).max(axis=0)
     above = np.where(values > at, values, np.inf).min(axis=0)
-    return np.stack([np.where(np.isinf(below), at, below), at, np.where(np.isinf(above), at, above)]), best
+    return np.stack([np.where(np.isinf(below), at, below), at, np.where(np.isinf(above), at, above)])
+
+
+def _second_peak(values: Floats, keys: Floats, fresh: Bools, best: Ints, rivals: _Rivals) -> tuple[Ints, Ints]:
+    """The next best load of each row that its neighbours are worse than, and for which rows it may lead to the best.
+
+    What a plan is worth falls at once where a batch outgrows the graphs that are captured, and rises again behind: the
+    higher peak may lie between two loads of the first look.
+    """
+    loads, rows = np.arange(values.shape[0])[:, None], np.arange(values.shape[1])
+    rank = np.argsort(np.lexsort(keys[::-1], axis=0), axis=0)
+    padded = np.vstack([rank, np.full((1, rows.size), rank.size)])
+    before = np.maximum.accumulate(np.where(fresh, loads, -1), axis=0)
+    before = np.vstack([np.full((1, rows.size), -1), before[:-1]])
+    after = np.minimum.accumulate(np.where(fresh, loads, loads.size)[::-1], axis=0)[::-1]
+    after = np.vstack([after[1:], np.full((1, rows.size), loads.size)])
+    peak = fresh & (rank < padded[before, rows]) & (rank < padded[after, rows]) & (loads != best)
+    second = np.where(peak, rank, rank.size).argmin(axis=0)
+    some = peak[second, rows]
+    edges = _around(values, second)
+    more = rivals.most(edges, keys[:, second, rows]) > -keys[2, best, rows]
+    return second, np.flatnonzero(some & (more | (keys[1, best, rows] > 0.0)))
 
 
 class _Rivals:
@@ -248,18 +276,25 @@ class _Rivals:
     def __init__(self, study: Study, owner: Ints | None) -> None:
         by_rate = METRICS[study.objective.metric].log_sd == RATE_SD
         harmed = all(x.kind.more_in_flight == "worse" or x.code == JOINT_PROBABILITY for x in study_limits(study))
-        self.owner = owner if by_rate and harmed else None
+        self.bounded = by_rate and harmed
+        self.owner = owner if self.bounded else None
         self.gain = np.full(0 if owner is None else int(owner[-1]) + 1, -np.inf)
         """The best that some row of each owner is known to be worth within every limit."""
+
+    def most(self, edges: Floats, keys: Floats) -> Floats:
+        """What rows may be worth within every limit between the loads next to theirs; infinite: nothing is known."""
+        if not self.bounded:
+            return np.full(edges.shape[1], np.inf)
+        gain = np.where(keys[1] <= 0.0, -keys[2], -np.inf)
+        more = SMALL_STEPS * np.maximum(edges[2] / edges[1], edges[1] / edges[0])
+        return np.asarray(np.maximum(gain * more, gain / more))
 
     def lost(self, rows: Ints, edges: Floats, keys: Floats) -> Bools:
         """Shape `(rows,)`, of rows at their best loads so far; `edges` as of `_around`, `keys` as of `_Search.keys`."""
         if self.owner is None:
             return np.zeros(rows.size, dtype=bool)
-        gain = np.where(keys[1] <= 0.0, -keys[2], -np.inf)
-        np.maximum.at(self.gain, self.owner[rows], gain)
-        more = SMALL_STEPS * np.maximum(edges[2] / edges[1], edges[1] / edges[0])
-        return np.asarray(np.maximum(gain * more, gain / more) < self.gain[self.owner[rows]])
+        np.maximum.at(self.gain, self.owner[rows], np.where(keys[1] <= 0.0, -keys[2], -np.inf))
+        return np.asarray(self.most(edges, keys) < self.gain[self.owner[rows]])
 
 
 class _Question:

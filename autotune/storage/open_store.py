@@ -30,8 +30,22 @@ def default_location(out: Path | None = None) -> Path:
         return out / JOURNAL_NAME
     data = os.environ.get("XDG_DATA_HOME", "")
     # the specification has relative paths ignored
-    root = Path(data) if data.startswith("/") else Path.home() / ".local" / "share"
+    root = Path(data) if data.startswith("/") else _home() / ".local" / "share"
     return root / "autotune" / JOURNAL_NAME
+
+
+def _home() -> Path:
+    """The user's own folder; for one who has none a folder that nobody can make."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
+
+
+def can_be_written(location: Path) -> bool:
+    """Whether this user may write a file, or make it with its folders."""
+    there = next(path for path in (location, *location.absolute().parents) if path.exists())
+    return os.access(there, os.W_OK if there == location else os.W_OK | os.X_OK)
 
 
 def open_store(location: Path | str, header: StudyHeader, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Store:

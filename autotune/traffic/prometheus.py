@@ -24,6 +24,8 @@ from costmodel.errors import InputError
 from costmodel.plan.columns import Floats
 
 MAX_METRICS_BYTES = 64 << 20
+MAX_SCRAPE_LINES, MAX_SERIES = 40_000, 100_000
+"""Of one scrape and of all answers: what is read in two seconds. A server has about a thousand lines."""
 MIN_SCRAPES = 3
 """Fewer do not tell bursts from a steady rate."""
 SHOWN_MODELS = 6
@@ -220,6 +222,13 @@ def _rate(
 def _scrape(name: str, text: str, now_s: float | None) -> SampledMetrics:
     from prometheus_client.parser import text_string_to_metric_families  # brings an HTTP server along
 
+    lines = text.count("\n")
+    if lines > MAX_SCRAPE_LINES:
+        raise InputError.single(
+            name,
+            f"must be a scrape of at most {MAX_SCRAPE_LINES:,} lines, has {lines:,}: leave the metrics that are read, "
+            f"those of {servers_with_metrics()}",
+        )
     out = SampledMetrics()
     at = time() if now_s is None else now_s
     try:
@@ -232,12 +241,15 @@ def _scrape(name: str, text: str, now_s: float | None) -> SampledMetrics:
 
 
 def _answers(name: str, text: str) -> SampledMetrics:
-    out = SampledMetrics()
+    out, series = SampledMetrics(), 0
     try:
         for answer in _documents(text):
             if answer.get("status") == "error":
                 raise InputError.single(name, f"holds a query's error: {answer.get('error')}")
             data = answer["data"]
+            series += len(data["result"])
+            if series > MAX_SERIES:
+                raise InputError.single(name, f"must hold at most {MAX_SERIES:,} series: ask for sums over pods")
             for found in data["result"]:
                 labels = found["metric"]
                 samples = found["values"] if data["resultType"] == "matrix" else [found["value"]]

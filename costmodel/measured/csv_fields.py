@@ -21,9 +21,9 @@ Measured = TypeVar("Measured")
 ReadRow: TypeAlias = Callable[
     [Mapping[str, str], str, EngineTraits | None, Arch | None, Gpu | None, list[Problem]], Measured | None
 ]
-MAX_ROWS = 100_000
+MAX_ROWS = 5_000
 MAX_RUNS_BYTES = 50_000_000
-"""About 1 kB of memory for every row, and ten times the file for its fields."""
+"""Every run is held against every other: memory and time rise with the square of their number."""
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "w4a16_mxfp4": "mxfp4", "int4_wo": "int4"}
 
 
@@ -44,7 +44,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
                     {k: (v or "").strip() for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)}
                 )
                 if len(rows) > MAX_ROWS:
-                    raise InputError.single(str(path), f"must have at most {MAX_ROWS} rows")
+                    raise InputError.single(str(path), f"must have at most {MAX_ROWS:,} rows; give fewer repeats of a run")
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError.single(str(path), f"is not CSV: {error}") from error
     if not rows:

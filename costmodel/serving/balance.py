@@ -62,3 +62,21 @@ def balance(running: Floats, residence: Residence) -> tuple[Floats, Floats]:
     stays = r.undisturbed_s + r.per_decoding_s * decoding
     waits = (running - decoding) * stays / np.maximum(decoding, 1e-12) - r.before_decode_s
     return decoding, np.maximum(waits, 0.0)
+
+
+def prefill_queue_s(running: Floats, residence: Residence) -> Floats:
+    """Seconds in the queue in front of prefill where nothing decodes: requests of one token; shape `(num_plans,)`.
+
+    With b for `before_decode_s`, s for `service_s`, w for `queue_weight` and u for the share of the time in which
+    prefill works, Little's law over the `running` requests and the queue of Pollaczek and Khinchine are
+
+        running = u / s (b + w s u / (2 (1 - u)))
+
+    which is quadratic in u and has one root between 0 and 1. Without variability the server may be busy all the time.
+    """
+    r = residence
+    before = r.before_decode_s / r.service_s
+    square, linear = 0.5 * r.queue_weight - before, before + running
+    root = np.sqrt(np.maximum(linear**2 + 4.0 * square * running, 0.0))
+    use = np.minimum(2.0 * running / (linear + root), 1.0)
+    return np.maximum(running * r.service_s / use - r.before_decode_s, 0.0)

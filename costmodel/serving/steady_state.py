@@ -17,7 +17,7 @@ import numpy as np
 
 from costmodel.plan.columns import Floats
 from costmodel.plan.stages import StageTable
-from costmodel.serving.balance import Residence, balance
+from costmodel.serving.balance import Residence, balance, prefill_queue_s
 from costmodel.serving.benchmark_waves import waves
 from costmodel.serving.load import Load
 from costmodel.serving.replica_share import ReplicaShare, replica_share
@@ -110,6 +110,7 @@ def steady_state(
             queue_s=queue_s,
         )
         decode_s, queue_s = benchmark.residence_s, benchmark.queue_s
+    queue_s = np.where(load.osl > 1.0, queue_s, prefill_queue_s(share.running, residence))
     decode_s = np.where(load.osl > 1.0, decode_s, 0.0)
     parts = ttft_parts(engine, load, share, mix, front_s, queue_s, decode_s)
     ttft_s = np.asarray(sum(parts.values()))
@@ -126,7 +127,7 @@ def steady_state(
         requests_per_s=share.active * per_replica,
         running_per_rank=share.running / share.ranks,
         decoding_per_rank=decoding / share.ranks,
-        gpu_busy_frac=np.minimum(served * used.kernel_s, 1.0),
+        gpu_busy_frac=served * used.kernel_s,
         compute_util_frac=served * used.math_s / layout.pp,
         bandwidth_util_frac=served * used.hbm_bytes / layout.pp / hbm_bytes_per_s,
         ttft_parts_s=parts,

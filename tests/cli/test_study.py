@@ -17,6 +17,7 @@ from autotune.cli.main import cli
 from autotune.report.files import table_csv
 from autotune.storage.trials import named_constraints
 from costmodel.errors import InputError
+from tests.command import autotune
 
 STUDY = Path(__file__).parents[2] / "studies" / "reference-128.toml"
 
@@ -218,3 +219,17 @@ def _storage(folder: Path) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
     return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+
+
+def test_a_user_without_a_data_folder_is_answered(tmp_path: Path) -> None:
+    """Where nothing can be kept, that is said and the question answered; its file is written here."""
+    words = ("tune", "--model", "llama-3.1-8b", "--gpus", "2", "--gpu", "h100", "--isl", "1000", "--osl", "200")
+    (tmp_path / "file").touch()  # no folder can be made in it
+    done = autotune(*words, "--table", cwd=tmp_path, data=tmp_path / "file")
+    assert done.returncode == 0, done.stderr
+    assert "--storage" in done.stderr
+    (study,) = tmp_path.glob("*.toml")
+    assert study.name in done.stdout
+    refused = autotune("tune", study.name, "--shard", "1/2", cwd=tmp_path, data=tmp_path / "file")
+    assert refused.returncode == 2
+    assert "--storage" in refused.stderr

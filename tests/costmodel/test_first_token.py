@@ -10,7 +10,7 @@ import pytest
 from costmodel.calibration.load import load_calibration
 from costmodel.estimate.batch import PlanBatch
 from costmodel.estimate.result import TTFT_PARTS
-from costmodel.serving.balance import Residence, balance
+from costmodel.serving.balance import Residence, balance, prefill_queue_s
 from costmodel.serving.load import Load
 from costmodel.serving.steady_state import SteadyState
 from tests.costmodel.helpers import TRAITS, entry, estimate, load
@@ -90,6 +90,30 @@ def test_a_request_of_one_token_alone(engine: str) -> None:
     assert parts["own_prefill"] == pytest.approx(found.prefill.through_s[0], rel=0.25)
     assert parts["running_step"] < 2.0 * parts["own_prefill"]
     assert (parts["queue"], parts["kv_wait"]) == pytest.approx((0.0, 0.0), abs=1e-12)
+
+
+def test_requests_of_one_token_queue_for_prefill_alone() -> None:
+    """Little's law and the queue of Pollaczek and Khinchine hold, and no more is served than prefill takes."""
+    for running, weight in ((1.0, 0.0), (2.0, 0.5), (3.0, 1.0), (50.0, 0.7), (7.0, 0.0)):
+        residence = _residence(before_decode_s=0.3, undisturbed_s=1e-5, service_s=0.1, queue_weight=weight)
+        queue = prefill_queue_s(np.array([running]), residence)[0]
+        use = running / (0.3 + queue) * 0.1
+        assert 0.0 < use < 1.0 + 1e-12
+        if weight:
+            assert queue == pytest.approx(weight * 0.1 * use / (2.0 * (1.0 - use)))
+        else:
+            assert queue == pytest.approx(max(running * 0.1 - 0.3, 0.0))
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_more_requests_of_one_token_are_served_no_slower(engine: str) -> None:
+    """Twice as many in flight lower no rate, and the GPU is busy for no more than all of the time."""
+    rates = []
+    for running in (2.0, 4.0, 8.0, 64.0):
+        found = _settled(engine, load(running, isl=3011.0, osl=1.0))
+        rates.append(found.requests_per_s[0])
+        assert found.gpu_busy_frac[0] <= 1.0
+    assert rates == sorted(rates)
 
 
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])
