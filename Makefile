@@ -4,10 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/deepseek-v3-128xh200.toml
 
-.PHONY: help tune test cases lint docs pages bench torture fuzz properties installed year engines engines-best \
-  engines-build engines-diff lock clean
 .PHONY: help tune test cases lint docs pages bench torture fuzz properties installed audit year engines engines-best \
-  engines-diff lock clean
+  engines-build engines-diff lock clean
 help:
 	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
 	@echo "make test    set up, then run the tests"

@@ -49,8 +49,6 @@ def validate(
     from pathlib import Path
 
     from autotune.cli.output import show
-    from autotune.cli.output import progress_bar, show
-    from autotune.engines import traits_by_name
     from autotune.files import write_file
     from autotune.report.document import finite
     from autotune.report.text_blocks import Report
@@ -65,25 +63,6 @@ def validate(
         if predictions is not None:
             write_file(Path(predictions), judged.predictions)
     document, blocks = judged.document, judged.blocks
-            write_file(Path(predictions), predictions_csv(pool_runs, settled.pair))
-        document = pool_runs_document(pool_runs, settled)
-        blocks = pool_run_blocks(document)
-    elif runs is not None and has_percentiles(Path(runs)):
-        load_runs = read_load_runs(Path(runs), traits_by_name(), folder)
-        with progress_bar(quiet=as_json, title="simulating runs") as report_progress:
-            forecasts = predict_load_runs(load_runs, profile, progress=report_progress)
-        if predictions is not None:
-            write_file(Path(predictions), load_predictions_csv(load_runs, forecasts))
-        document = load_runs_document(load_runs, forecasts)
-        blocks = load_blocks(document)
-    elif runs is not None:
-        read = read_runs(Path(runs), traits_by_name(), folder)
-        batch = prepare_runs(read, profile)
-        estimate = batch.evaluate()
-        if predictions is not None:
-            write_file(Path(predictions), predictions_csv(read, estimate))
-        document = validation_document(batch, estimate)
-        blocks = validation_blocks(document)
     if published:
         more = _published()
         document, blocks = {**document, **more.document}, (*blocks, *more.blocks)
@@ -129,13 +108,15 @@ def _of_pools(runs: Path, models: Path | None) -> _Judged:
 
 
 def _with_percentiles(runs: Path, models: Path | None, profile: Profile | None) -> _Judged:
+    from autotune.cli.output import progress_bar
     from autotune.engines import traits_by_name
     from autotune.report.validation import load_blocks
     from autotune.validation.load_report import load_predictions_csv, load_runs_document, predict_load_runs
     from costmodel.measured.load_runs_csv import read_load_runs
 
     read = read_load_runs(runs, traits_by_name(), models)
-    forecasts = predict_load_runs(read, profile)
+    with progress_bar(quiet=False, title="simulating runs") as progress:
+        forecasts = predict_load_runs(read, profile, progress=progress)
     document = load_runs_document(read, forecasts)
     return _Judged(document, tuple(load_blocks(document)), load_predictions_csv(read, forecasts))
 

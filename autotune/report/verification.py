@@ -127,8 +127,6 @@ def _verdict(document: Mapping[str, Any]) -> tuple[str, ...]:
     before, after = (
         None if plan is None else name_of_key(plan) for plan in (ranking["best_before"], ranking["best_after"])
     )
-    if not ranking["changes"]:
-    before, after = ranking["best_before"], ranking["best_after"]
     if not ranking["learnt"]:
         second = "The ranking learns nothing from a run of a disaggregated plan."
     elif not ranking["changes"]:
