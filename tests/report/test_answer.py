@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from autotune.report.answer import answer_report
 from autotune.report.terminal import Terminal, print_report
+from autotune.report.verdict import sampling_errors
 from autotune.traffic.load import load_study
 from autotune.tuning import tune
 
@@ -39,3 +41,12 @@ def test_a_plan_without_launch_files_says_so(gpus: int, refused: bool) -> None:
     said = " ".join(shown("deepseek-v3-128xh200", f"cluster.gpus={gpus}", "baseline=").split())
     assert ("Export refuses" in said and "whole_nodes" in said) == refused
     assert ("autotune export" in said) == (not refused)
+
+
+def test_a_sampled_answer_says_the_error_of_sampling() -> None:
+    """What windows of a log leave open of the first plan's figures stands beside what was sampled, with its unit."""
+    result = tune(load_study(STUDIES / "llama-70b-16xh100.toml"))
+    assert sampling_errors(result) == ""
+    shown = {"ttft_p95_ms": {"value": 230.0, "sampling_error": 6.4}, "attainment_frac": {"value": 0.99}}
+    first = replace(result.ranked[0], breakdown={"simulated": shown})
+    assert "± 6.4 ms" in sampling_errors(replace(result, ranked=(first, *result.ranked[1:])))

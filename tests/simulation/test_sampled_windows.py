@@ -41,6 +41,22 @@ def server() -> ServerModel:
     return small_server(small_table(prompt_token_s=2e-5, context_s=1e-7, step_s=0.004), budget=512)
 
 
+def test_a_quicker_plan_has_the_same_windows_with_shorter_warm_ups() -> None:
+    """What counts is the same requests, and fewer others are simulated; a slower plan keeps the sample as it is."""
+    requests = day_of(40_000, 4.0, seed=1)
+    traffic = Traffic(requests=requests, rate_per_s=4.0, concurrency=None, counted_from=0, recorded=True)
+    sampled = traffic.sampled(8.0)
+    quicker = sampled.for_plan(4.0)
+    assert sampled.for_plan(9.0) is sampled
+    assert sampled.sample is not None
+    assert quicker.sample is not None
+    counted, also = (one.requests.take(np.flatnonzero(one.window >= 0)) for one in (sampled.sample, quicker.sample))
+    assert np.array_equal(counted.prompt, also.prompt)
+    assert np.array_equal(sampled.sample.weight, quicker.sample.weight)
+    assert quicker.sample.warm_up_s == sampled.sample.warm_up_s / 2.0
+    assert len(quicker.sample.requests) < 0.8 * len(sampled.sample.requests)
+
+
 def test_windows_stand_for_the_whole_log() -> None:
     """Weights add up to the log's requests, windows keep their length, and each has its warm-up before it."""
     requests = day_of(40_000, 20.0, seed=1)
