@@ -31,7 +31,7 @@ tune: $(VENV)/.runtime
 	@$(BIN)/autotune tune --table $(STUDY)
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 cases: $(VENV)/.dev
 	@$(BIN)/python -m tests.cases $(CASES)
