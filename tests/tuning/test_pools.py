@@ -26,6 +26,7 @@ from autotune.storage import open_store
 from autotune.study import Study, study_from_document
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import rank, score_plan
+from autotune.tuning.remedy import find_remedy
 from costmodel.errors import InputError
 from tests.tuning.brute import question
 
@@ -163,7 +164,10 @@ def test_pools_rank_beside_other_plans() -> None:
     # the better plan of the other kind has a row, however few are shown, and both are named
     (_, other, _), *_ = reversed(ranked_plans(result, 1))
     assert (other.pools is None) != (result.ranked[0].pools is None)
-    assert f"(# {max(best[kind]['rank'] for kind in ('disaggregated', 'one_kind_of_replica')):,})" in kinds_line(result)
+    named = plan_name(other, dense=False, several_engines=False)
+    assert f"# {max(best[kind]['rank'] for kind in ('disaggregated', 'one_kind_of_replica')):,}, {named}" in kinds_line(
+        result
+    )
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
@@ -295,3 +299,14 @@ def test_a_gpu_count_that_holds_no_two_pools_has_none() -> None:
     result = tune(study)
     assert {round(p.metrics["gpus"]) for p in result.ranked if p.pools is not None} <= {2, 4}
     assert {round(p.metrics["gpus"]) for p in result.ranked if p.pools is None} == {1, 2, 4}
+
+
+def test_too_few_gpus_are_said_beside_pools_too() -> None:
+    """Where neither kind of plan holds the model, the answer says how many GPUs do."""
+    study = question(
+        "deepseek-v3", cluster={"gpus": 4, "gpu": "h200"}, constraints=LIMITS, search={"disaggregated": "auto"}
+    )
+    found = find_remedy(tune(study))
+    assert "weights take" in (found.too_large or "")
+    assert found.fewest_gpus is not None
+    assert found.fewest_gpus > 4
