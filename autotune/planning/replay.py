@@ -97,7 +97,7 @@ def replayed(
     gaps = []
     for kind, index in _routed(fleet, day.requests):
         simulation = plans[kind].simulation
-        model = simulation.model.paced(simulation.forecast.errors.pace)
+        model = simulation.server.paced(simulation.forecast.errors.pace)
         run = simulate(model, day.requests.take(index))
         first[index], finish[index] = run.served.first_token_s, run.served.finish_s
         gaps.append(run.gaps)

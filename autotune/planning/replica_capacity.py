@@ -183,7 +183,7 @@ def one_replica(study: Study, plan: PlanResult) -> PlanSimulation:
     nothing = Requests(arrival_s=np.zeros(1), prompt=one, cached=one * 0, output=one)
     traffic = Traffic(requests=nothing, rate_per_s=1.0, concurrency=None, counted_from=0, recorded=True)
     found = simulate_plan(study, plan, traffic, with_range=False)
-    return replace(found, model=replace(found.model, replicas=1))
+    return replace(found, model=replace(found.server, replicas=1))
 
 
 def replica_rate_per_s(simulation: PlanSimulation, study: Study, requests: Requests, most_per_s: float) -> float:
@@ -202,7 +202,7 @@ def replica_rate_per_s(simulation: PlanSimulation, study: Study, requests: Reque
     def kept(rate: float) -> bool:
         sooner = replace(requests, arrival_s=requests.arrival_s / rate)
         traffic = Traffic(requests=sooner, rate_per_s=rate, concurrency=None, counted_from=count, recorded=True)
-        found = forecast(simulation.model, errors, traffic.serve)
+        found = forecast(simulation.server, errors, traffic.serve)
         return all(limit.kept(limit.figure(found)) for limit in limits)
 
     if not limits or kept(most_per_s):

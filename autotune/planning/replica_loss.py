@@ -76,7 +76,7 @@ def run_loss(simulation: PlanSimulation, requests: Requests, replicas: int, even
 
 def _serve(simulation: PlanSimulation, requests: Requests, replica: Ints, replicas: int) -> Served:
     """Each replica with its own requests."""
-    model = simulation.model.paced(simulation.forecast.errors.pace)
+    model = simulation.server.paced(simulation.forecast.errors.pace)
     first: Floats = np.full(len(requests), np.inf)
     finish: Floats = np.full(len(requests), np.inf)
     for i in range(replicas):

@@ -47,14 +47,13 @@ def kinds_line(result: TuneResult) -> str:
         return "Pools: no plan with separate pools keeps every limit."
     if best.single is None:
         return "Pools: only plans with separate pools keep every limit."
+    (rank, plan), pools_lead = best.second or best.single, best.pooled[0] == 1
     several = len({p.engine for p in result.ranked}) > 1
-    named = {
-        rank: f"{plan_name(plan, dense=not result.study.arch.is_moe, several_engines=several)} (# {rank:,})"
-        for rank, plan in (best.pooled, best.single)
-    }
-    words = against(result.study, result.ranked[0], best.single[1] if best.pooled[0] == 1 else best.pooled[1])
-    kinds = f"Best with separate pools: {named[best.pooled[0]]}; best of one kind of replica: {named[best.single[0]]}"
-    return f"{kinds}. The former {words}." if best.pooled[0] == 1 else f"{kinds}. The latter {words}."
+    name = plan_name(plan, dense=not result.study.arch.is_moe, several_engines=several)
+    words = against(result.study, result.ranked[0], plan)
+    if pools_lead:
+        return f"Best with pools: # 1; best of one kind of replica: # {rank:,}, {name}. The first {words}."
+    return f"Best of one kind of replica: # 1; best with pools: # {rank:,}, {name}. The first {words}."
 
 
 def kinds_document(result: TuneResult) -> dict[str, Any]:

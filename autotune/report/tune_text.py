@@ -70,7 +70,7 @@ def _plans(result: TuneResult, top: int) -> Block:
     table = _rank_first(ranked_table(result, ranked_plans(result, top or None)))
     refused = refused_lines(result, tuple(enumerate(result.ranked[: top or MANY], start=1)))
     kinds = [line] if (line := kinds_line(result)) else []
-    said = (_sure(result), *kinds, *refused, *lines)
+    said: tuple[str | Line, ...] = (_sure(result), *kinds, *refused, *lines)
     return Block(title="Plans that keep every limit, best first", table=table, lines=said)
 
 

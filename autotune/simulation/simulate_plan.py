@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from costmodel.simulation.sampled_windows import SampledWindows, sample_windows
 from costmodel.simulation.server import server_model
 from costmodel.simulation.simulate import Routing, ServerModel, Simulated, simulate, simulate_closed
 
+_Model = TypeVar("_Model", ServerModel, PoolsModel)
 REQUESTS = 2000
 """Requests that a search simulates for each plan where no log gives them: 16 that count lie beyond p99."""
 REQUESTS_OF_ONE = 4000
@@ -111,6 +113,17 @@ class PlanSimulation:
     preemptions: int
     model: ServerModel | PoolsModel
 
+    @property
+    def server(self) -> ServerModel:
+        """The model of a plan of one kind of replica.
+
+        Raises:
+            TypeError: the plan is disaggregated.
+        """
+        if not isinstance(self.model, ServerModel):
+            raise TypeError("must be the simulation of a plan of one kind of replica")
+        return self.model
+
 
 def study_traffic(study: Study, *, rate_per_s: float | None = None, count: int = REQUESTS) -> Traffic:
     """The study's own traffic: that of its log; else drawn at its rate, or in a closed loop of its concurrency.
@@ -176,7 +189,7 @@ def simulate_plan(
     return _simulated(model, errors, traffic)
 
 
-def _simulated(model: ServerModel | PoolsModel, errors: StepErrors, traffic: Traffic) -> PlanSimulation:
+def _simulated(model: _Model, errors: StepErrors, traffic: Traffic) -> PlanSimulation:
     """What a model makes of the traffic, at its expected and its likely paces."""
     found = forecast(model, errors, traffic.serve)
     done = found.expected

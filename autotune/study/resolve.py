@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from autotune.engines import ANY, ENGINES, engines_of, listed
 from autotune.metrics import GOODPUT, GPUS, OBJECTIVES
@@ -199,7 +199,9 @@ def _resilience(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -
     return found, assumptions("resilience", found, given)
 
 
-def _pools_looked_at(table: StudyTable, workload: Workload, arch: Arch, cluster: Cluster) -> str:
+def _pools_looked_at(
+    table: StudyTable, workload: Workload, arch: Arch, cluster: Cluster
+) -> Literal["off", "auto", "only"]:
     """Whether disaggregated plans are looked at: as the study says, or where they pay and their like was measured.
 
     They keep prompts from making tokens wait, which matters where TTFT and TPOT are both limited; and every measured

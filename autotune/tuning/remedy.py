@@ -53,7 +53,8 @@ def find_remedy(result: TuneResult) -> Remedy:
         for settings, changed in _loosened(study, plan):
             if settings and _feasible(changed, plan):
                 return Remedy(plan=plan, settings=settings)
-    if fitting or any(p.pools is not None for p in result.infeasible):
+    pooled = [p.pools is not None for p in result.infeasible]
+    if fitting or (pooled and all(pooled)):  # of separate pools alone it is not known what holds the model
         return Remedy()
     return Remedy(too_large=_too_large(study), fewest_gpus=fewest_gpus(study))
 

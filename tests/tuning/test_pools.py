@@ -15,14 +15,18 @@ from autotune.disaggregated.plan_results import disaggregated_plan, pair_results
 from autotune.disaggregated.pool_rows import pool_layouts
 from autotune.disaggregated.search import search_pools
 from autotune.report.document import tune_document
+from autotune.report.kinds import kinds_line
+from autotune.report.tune_tables import ranked_plans
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.dominance import skyband
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.trial_record import study_header
+from autotune.space import enumerate_space
 from autotune.storage import open_store
-from autotune.study import Study
+from autotune.study import Study, study_from_document
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import rank, score_plan
+from autotune.tuning.remedy import find_remedy
 from costmodel.errors import InputError
 from tests.tuning.brute import question
 
@@ -152,6 +156,54 @@ def test_pools_rank_beside_other_plans() -> None:
     pooled = next(p for p in document["plans"] if "pools" in p)
     assert pooled["pools"]["prefill"]["gpus"] + pooled["pools"]["decode"]["gpus"] == 16
     assert pooled["pools"]["overlap_frac"] == 0.0
+    best, plans = document["best_of_each_kind"], document["plans"]
+    for kind, pooled in (("disaggregated", True), ("one_kind_of_replica", False)):
+        first = next(plan for plan in plans if ("pools" in plan) is pooled)
+        assert best[kind] == {"rank": first["rank"], "plan": first["plan"]}
+    assert best[best["better"]]["rank"] == 1
+    # the better plan of the other kind has a row, however few are shown, and both are named
+    (_, other, _), *_ = reversed(ranked_plans(result, 1))
+    assert (other.pools is None) != (result.ranked[0].pools is None)
+    named = plan_name(other, dense=False, several_engines=False)
+    assert f"# {max(best[kind]['rank'] for kind in ('disaggregated', 'one_kind_of_replica')):,}, {named}" in kinds_line(
+        result
+    )
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_pools_are_replicas_repeated(engine: str) -> None:
+    """Layouts of one replica, so many times, are all layouts of a pool size, in their order."""
+    for model in ("deepseek-v3", "llama-3.1-70b"):
+        study = question(model, gpus=24, engine=engine, search={"redundant_experts": [0, 32]})
+        options = {"attn_cp": (1,), "dcp": (1,), "redundant_experts": (0, 32), "two_batch_overlap": (False,)}
+        whole = enumerate_space(study.arch, gpus=24, engine=engine, **options).candidates
+        assert pool_layouts(study, engine, [24]) == whole
+
+
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        ({}, "auto"),
+        ({"search": {"disaggregated": "only"}}, "only"),
+        ({"search": {"disaggregated": "off"}}, "off"),
+        ({"model": "llama-3.1-8b"}, "off"),
+        ({"constraints": {"ttft_ms": 2000}}, "off"),
+        ({"constraints": {"ttft_ms": 2000, "tpot_ms": 50, "ttft_p99_ms": 4000}}, "off"),
+        ({"cluster": {"gpus": 1, "gpu": "h200"}}, "off"),
+        ({"disaggregation": {"pool_gpus_multiple_of": 16}}, "off"),
+    ],
+)
+def test_pools_are_looked_at_where_they_may_pay(tables: Mapping[str, Any], expected: str) -> None:
+    """Where a study does not say: with experts, limits on TTFT and TPOT, and means alone."""
+    document = {
+        "model": "qwen3-235b",
+        "engine": "vllm",
+        "cluster": {"gpus": 16, "gpu": "h200"},
+        "workload": {"isl": 2003, "osl": 251, "request_rate_per_s": 1.0},
+        "constraints": {"ttft_ms": 2000, "tpot_ms": 50},
+        **tables,
+    }
+    assert study_from_document(document, Path("pools.toml")).axes.disaggregated == expected
 
 
 def test_the_slower_pool_sets_the_rate() -> None:
@@ -247,3 +299,14 @@ def test_a_gpu_count_that_holds_no_two_pools_has_none() -> None:
     result = tune(study)
     assert {round(p.metrics["gpus"]) for p in result.ranked if p.pools is not None} <= {2, 4}
     assert {round(p.metrics["gpus"]) for p in result.ranked if p.pools is None} == {1, 2, 4}
+
+
+def test_too_few_gpus_are_said_beside_pools_too() -> None:
+    """Where neither kind of plan holds the model, the answer says how many GPUs do."""
+    study = question(
+        "deepseek-v3", cluster={"gpus": 4, "gpu": "h200"}, constraints=LIMITS, search={"disaggregated": "auto"}
+    )
+    found = find_remedy(tune(study))
+    assert "weights take" in (found.too_large or "")
+    assert found.fewest_gpus is not None
+    assert found.fewest_gpus > 4

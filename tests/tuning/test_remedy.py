@@ -26,6 +26,7 @@ def infeasible(seed: int) -> tuple[str, tuple[str, ...], TuneResult]:
             f"constraints.tpot_ms={draw.choice((2, 5, 8, 15, 30))}",
             f"workload.isl={draw.choice((500, 2000, 8000))}",
             "baseline=",
+            "search.disaggregated=off",
         ]
         settings += [f"cluster.gpus={draw.choice(GPUS[name])}"] if name in GPUS else []
         load = draw.choice(("", f"workload.concurrency={draw.choice((1, 32, 500))}", "workload.request_rate_per_s=300"))
