@@ -188,14 +188,17 @@ def _guidellm(record: Record) -> Reported:
     metrics = record.get("metrics")
     table = metrics if isinstance(metrics, Mapping) else {}
     strategy = _find(record, "strategy") or {}
-    kind = str(strategy.get("type_", strategy.get("type", "")))
-    totals = table.get("request_totals") or record.get("request_totals") or record.get("run_stats")
+    kind = str(strategy.get("kind", strategy.get("type_", strategy.get("type", ""))))
+    clock = record.get("scheduler_metrics")  # since 0.4
+    totals = table.get("request_totals") or record.get("request_totals") or record.get("run_stats") or clock
     counts = totals.get("requests_made", totals) if isinstance(totals, Mapping) else {}
     rate = mean_of(table.get("requests_per_second"))
     completed = number(counts, "successful", "completed")
     duration = number(record, "duration", "duration_seconds")
     if math.isnan(duration):
         duration = number(record, "end_time") - number(record, "start_time")
+    if math.isnan(duration):
+        duration = number(clock, "end_time") - number(clock, "start_time")
     return Reported(
         tool="GuideLLM",
         completed=completed if completed > 0 else rate * duration,

@@ -257,3 +257,20 @@ def test_requests_one_by_one_give_the_percentiles_that_are_left_out(study: Study
     assert found.reported.tpot_s["p99"] == pytest.approx(0.0991)
     assert found.reported.e2e_s["mean"] == pytest.approx(0.55 + 4 * 0.055)
     assert found.reported.ttft_s["mean"] == pytest.approx(TTFT_S)
+
+
+def test_guidellm_counts_where_its_scheduler_does(study: Study, tmp_path: Path) -> None:
+    """Later versions have counts and times among the scheduler's metrics, and call a strategy's type its kind."""
+    whole = GUIDELLM["benchmarks"][0]
+    later = {
+        "config": {"strategy": {"kind": "concurrent", "streams": 60}},
+        "scheduler_metrics": {
+            "start_time": 10.0, "end_time": 10.0 + DURATION_S,
+            "requests_made": {"successful": REQUESTS, "errored": FAILED},
+        },
+        "metrics": {name: value for name, value in whole["metrics"].items() if name != "request_totals"},
+    }  # fmt: skip
+    (found,) = results(tmp_path, study, {"benchmarks": [later]})
+    assert (found.reported.completed, found.reported.failed) == (REQUESTS, FAILED)
+    assert found.reported.duration_s == pytest.approx(DURATION_S)
+    assert not found.reported.open_loop
