@@ -16,8 +16,8 @@ from autotune.engines.options import version_key
 from autotune.launch.files import is_export
 from autotune.launch.reading.containers import ROLES, Container, Place, config_maps, container_of, containers
 from autotune.launch.reading.parse import find_engine, parse_command, programs_in_words, split_command
+from autotune.launch.reading.router_file import file_of_router, is_pools, pools
 from autotune.launch.reading.shell import container_of_run, expand, read_script
-from autotune.launch.reading.trtllm_pools import is_pools, pools, router_file
 from autotune.text.safe_yaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
 from costmodel.files import read_file
@@ -118,7 +118,7 @@ def _behind_routers(
     found: list[Process], folder: Path, version: str | None, env: Mapping[str, str], files: dict[str, str]
 ) -> list[Process]:
     """Without TensorRT-LLM's routers, which are no servers; the file of one that stands alone says what is behind."""
-    named = [router_file(process.command) for process in found]
+    named = [file_of_router(process.command) for process in found]
     servers = [process for process, file in zip(found, named, strict=True) if file is None]
     if servers or not found:
         return servers

@@ -20,7 +20,7 @@ _OF_THE_ROUTER = frozenset((
 ))  # fmt: skip
 
 
-def router_file(command: Command) -> str | None:
+def file_of_router(command: Command) -> str | None:
     """The file that a command of such a router names; empty where it names none, None where it is another command."""
     if command.engine != "trtllm" or command.model not in ROUTERS:
         return None
