@@ -6,14 +6,37 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
+from autotune.cli.retune import retune, run
+
+PASSED = (
+    "overrides",
+    "approximate",
+    "time_unit",
+    "block_tokens",
+    "max_bad",
+    "match",
+    "current",
+    "variables",
+    "min_cover",
+)
+"""Parameters of `autotune retune` that are given to every run as they stand."""
 STANDS = {"STUDY": "study.toml", "--traffic": "traffic.csv", "--state": "state"}
 """What a unit names where nothing is given: files to put in place."""
 
 
+def _passed_on(command: click.Command) -> click.Command:
+    """With the options of `PASSED`, said as `autotune retune` says them."""
+    command.params += [parameter for parameter in run.params if parameter.name in PASSED]
+    return command
+
+
+@_passed_on
 @click.command()
 @click.argument("study", required=False, type=click.Path(dir_okay=False))
 @click.option("--traffic", metavar="FILE|URL", help="As for `autotune retune`.")
@@ -46,6 +69,7 @@ def schedule(
     image: str,
     volume_claim: str,
     mount: str,
+    **_passed: object,
 ) -> None:
     """Run `autotune retune STUDY` at an interval: print units for systemd, cron or Kubernetes, or loop.
 
@@ -78,6 +102,7 @@ def schedule(
     command = ["retune", place(study), "--traffic", traffic if "://" in traffic else place(traffic)]
     command += ["--state", place(state), "--window", window]
     command += ["--apply"] if apply else []
+    command += _said(click.get_current_context(), place)
     command += ["--metrics", place(metrics)] if metrics is not None else []
     if emit is None:
         _loop(seconds, study, command[1:])
@@ -89,13 +114,28 @@ def schedule(
     click.echo(EMIT[emit](made), nl=False)
 
 
+def _said(context: click.Context, place: Callable[[str], str]) -> list[str]:
+    """Options of `PASSED` that were given, as words."""
+    words: list[str] = []
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+        if parameter.name not in PASSED or not given:
+            continue
+        value = context.params[parameter.name]
+        if isinstance(value, bool):
+            words += [parameter.opts[0]] if value else []
+        else:
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [parameter.opts[0], place(str(one)) if Path(str(one)).is_file() else str(one)]
+    return words
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).absolute())
 
 
 def _loop(seconds: float, study: str, arguments: list[str]) -> None:
     """`autotune retune` with these arguments again and again, until a signal."""
-    from autotune.cli.retune import retune
     from autotune.retuning.loop import run_every
     from autotune.traffic.load import load_study
     from costmodel.errors import InputError

@@ -79,15 +79,16 @@ def _classic(record: Record) -> Reported:
     finite = isinstance(rate, int | float) and not isinstance(rate, bool) and math.isfinite(rate) and 0 < rate < 1e9
     burstiness = number(record, "burstiness")
     prompts, outputs = record.get("input_lens"), record.get("output_lens")
+    each = _of_details(record)
     return Reported(
         tool="SGLang's bench_serving" if "mean_e2e_latency_ms" in record else "vllm bench serve",
         completed=completed,
         failed=number(record, "failed"),
         isl=number(record, "total_input_tokens") / completed if completed > 0 else math.nan,
         osl=number(record, "total_output_tokens") / completed if completed > 0 else math.nan,
-        ttft_s=_spelt(record, "ttft_ms"),
-        tpot_s=_spelt(record, "tpot_ms"),
-        e2e_s=_spelt(record, "e2el_ms") or _spelt(record, "e2e_latency_ms"),
+        ttft_s=each.get("ttft", {}) | _spelt(record, "ttft_ms"),
+        tpot_s=each.get("tpot", {}) | _spelt(record, "tpot_ms"),
+        e2e_s=each.get("e2e", {}) | (_spelt(record, "e2el_ms") or _spelt(record, "e2e_latency_ms")),
         duration_s=number(record, "duration"),
         asked_in_flight=number(record, "max_concurrency"),
         seen_in_flight=number(record, "concurrency"),
@@ -96,6 +97,22 @@ def _classic(record: Record) -> Reported:
         same_lengths=_all_equal(prompts) and _all_equal(outputs),
         model=_name(record.get("model_id")),
     )
+
+
+def _of_details(record: Record) -> dict[str, dict[str, float]]:
+    """Statistics of the requests one by one, which detailed results hold (`--save-detailed`, `--output-details`)."""
+    first, gaps, outputs = (record.get(name) for name in ("ttfts", "itls", "output_lens"))
+    if not (isinstance(first, list) and isinstance(gaps, list) and isinstance(outputs, list)):
+        return {}
+    rows = []
+    for ttft, between, tokens in zip(first[:MAX_REQUESTS], gaps, outputs, strict=False):
+        served = isinstance(ttft, int | float) and isinstance(between, list) and isinstance(tokens, int) and tokens >= 1
+        if served and ttft > 0 and all(isinstance(gap, int | float) for gap in between):
+            rows.append((0.0, float(ttft), float(ttft) + float(sum(between)), 1.0, float(tokens)))
+    if not rows:
+        return {}
+    found = of_requests("details", rows, 0)
+    return {"ttft": dict(found.ttft_s), "tpot": dict(found.tpot_s), "e2e": dict(found.e2e_s)}
 
 
 def _spelt(record: Record, name: str) -> dict[str, float]:
@@ -171,14 +188,17 @@ def _guidellm(record: Record) -> Reported:
     metrics = record.get("metrics")
     table = metrics if isinstance(metrics, Mapping) else {}
     strategy = _find(record, "strategy") or {}
-    kind = str(strategy.get("type_", strategy.get("type", "")))
-    totals = table.get("request_totals") or record.get("request_totals") or record.get("run_stats")
+    kind = str(strategy.get("kind", strategy.get("type_", strategy.get("type", ""))))
+    clock = record.get("scheduler_metrics")  # since 0.4
+    totals = table.get("request_totals") or record.get("request_totals") or record.get("run_stats") or clock
     counts = totals.get("requests_made", totals) if isinstance(totals, Mapping) else {}
     rate = mean_of(table.get("requests_per_second"))
     completed = number(counts, "successful", "completed")
     duration = number(record, "duration", "duration_seconds")
     if math.isnan(duration):
         duration = number(record, "end_time") - number(record, "start_time")
+    if math.isnan(duration):
+        duration = number(clock, "end_time") - number(clock, "start_time")
     return Reported(
         tool="GuideLLM",
         completed=completed if completed > 0 else rate * duration,

@@ -30,6 +30,8 @@ PLANS = {
     "ray_prefill_and_decode.yaml": (16, "vllm:P8:R2/PP1/ATP4/ADP1/MTP1/EP1+D8:R1/PP1/ATP8/ADP1/MTP1/EP1"),
     "compose_with_entrypoint.yaml": (8, "sglang:R1/PP1/ATP8/ADP1/MTP1/EP8"),
     "production_stack_values.yaml": (4, "vllm:P1:R1/PP1/ATP1/ADP1/MTP1/EP1+D3:R3/PP1/ATP1/ADP1/MTP1/EP1"),
+    "trtllm_disaggregated.yaml": (24, "trtllm:P16:R2/PP1/ATP8/ADP1/MTP8/EP1+D8:R1/PP1/ATP8/ADP1/MTP1/EP8"),
+    "trtllm_disaggregated.sh": (24, "trtllm:P16:R2/PP1/ATP8/ADP1/MTP8/EP1+D8:R1/PP1/ATP8/ADP1/MTP1/EP8"),
 }
 """File -> GPUs and plan of what it starts."""
 SGLANG = "python3 -m sglang.launch_server --model-path x"
@@ -43,6 +45,21 @@ def test_a_file_is_the_plan_that_it_starts(name: str) -> None:
     assert read.unknown == ()
     assert (read.pools is not None) == ("+" in read.plan)
     assert not any("are asked for" in text for text in read.assumptions)
+
+
+def test_a_router_beside_its_servers_is_no_server(tmp_path: Path) -> None:
+    """TensorRT-LLM's; alone it needs the file that says what is behind it, and a file of addresses does not."""
+    script, addresses = tmp_path / "start.sh", tmp_path / "urls.yaml"
+    addresses.write_text("context_servers: {urls: [a]}\ngeneration_servers: {urls: [b]}\n")
+    router = "trtllm-serve disaggregated -c urls.yaml\n"
+    script.write_text("trtllm-serve meta-llama/Llama-3.1-70B-Instruct --tp_size 4 &\n" * 2 + router)
+    assert import_plan(str(script)).plan == "trtllm:R2/PP1/ATP4/ADP1/MTP1/EP1"
+    script.write_text(router)
+    with pytest.raises(InputError, match="says where servers are"):
+        import_plan(str(script))
+    addresses.unlink()
+    with pytest.raises(InputError, match="is not here"):
+        import_plan(str(script))
 
 
 def test_a_file_written_in_place_says_the_knobs() -> None:

@@ -91,6 +91,24 @@ def test_the_command(target: str) -> None:
     assert "--traffic not given: traffic.csv" in found.stderr
 
 
+def test_what_retune_is_told_is_passed_on() -> None:
+    """Options that say how to read traffic, and what runs today, are those of each run; what is not given is not."""
+    words = [
+        "--time-unit", "ms", "--match", "model=a", "--match", "route=b", "--max-bad", "0.1", "--min-cover", "0.2",
+        "--block-tokens", "16", "--set", "constraints.ttft_ms=800", "--approximate", "--current", "vllm serve x",
+        "--var", "TP=8",
+    ]  # fmt: skip
+    command = ["schedule", STUDY, "--traffic", "log.csv", "--state", "state", "--emit", "cron"]
+    plain, told = (
+        CliRunner().invoke(cli, given, catch_exceptions=False).stdout for given in (command, command + words)
+    )
+    line = told.replace("\\%", "%")
+    before, after = shlex.split(plain), shlex.split(line)
+    assert before == after[: len(before)]
+    assert sorted(after[len(before) :]) == sorted(words)
+    assert CliRunner().invoke(cli, [*command, "--time-unit", "weeks"]).exit_code == 2
+
+
 def test_the_loop_stops_on_sigterm(tmp_path: Path) -> None:
     """A run at once, another after the interval; SIGTERM ends it with exit code 0 and no traceback."""
     log = tmp_path / "requests.csv"

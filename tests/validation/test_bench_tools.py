@@ -243,3 +243,34 @@ def test_percentiles_are_held_against_a_simulation(changes: dict[str, Any], stud
     assert all(0.0 < likely.low < likely.value < likely.high for likely, _ in rows.values())
     assert rows["ttft_p50_s"][1] == pytest.approx(0.9 * TTFT_S)
     assert rows["ttft_p50_s"][0].value <= rows["ttft_p99_s"][0].value
+
+
+def test_requests_one_by_one_give_the_percentiles_that_are_left_out(study: Study, tmp_path: Path) -> None:
+    """Detailed results hold each request's first token and gaps; one that failed has none, and what is said stands."""
+    each = [(0.1 * (i + 1), [0.01 * (i + 1)] * 4) for i in range(10)]
+    details = {
+        "ttfts": [*(ttft for ttft, _ in each), 0.0], "itls": [*(gaps for _, gaps in each), []],
+        "input_lens": [ISL] * 11, "output_lens": [5] * 10 + [0],
+    }  # fmt: skip
+    (found,) = results(tmp_path, study, CLASSIC | details)
+    assert found.reported.ttft_s["p90"] == pytest.approx(0.91)
+    assert found.reported.tpot_s["p99"] == pytest.approx(0.0991)
+    assert found.reported.e2e_s["mean"] == pytest.approx(0.55 + 4 * 0.055)
+    assert found.reported.ttft_s["mean"] == pytest.approx(TTFT_S)
+
+
+def test_guidellm_counts_where_its_scheduler_does(study: Study, tmp_path: Path) -> None:
+    """Later versions have counts and times among the scheduler's metrics, and call a strategy's type its kind."""
+    whole = GUIDELLM["benchmarks"][0]
+    later = {
+        "config": {"strategy": {"kind": "concurrent", "streams": 60}},
+        "scheduler_metrics": {
+            "start_time": 10.0, "end_time": 10.0 + DURATION_S,
+            "requests_made": {"successful": REQUESTS, "errored": FAILED},
+        },
+        "metrics": {name: value for name, value in whole["metrics"].items() if name != "request_totals"},
+    }  # fmt: skip
+    (found,) = results(tmp_path, study, {"benchmarks": [later]})
+    assert (found.reported.completed, found.reported.failed) == (REQUESTS, FAILED)
+    assert found.reported.duration_s == pytest.approx(DURATION_S)
+    assert not found.reported.open_loop

@@ -16,6 +16,7 @@ from autotune.engines.options import version_key
 from autotune.launch.files import is_export
 from autotune.launch.reading.containers import ROLES, Container, Place, config_maps, container_of, containers
 from autotune.launch.reading.parse import find_engine, parse_command, programs_in_words, split_command
+from autotune.launch.reading.router_file import file_of_router, is_pools, pools
 from autotune.launch.reading.shell import container_of_run, expand, read_script
 from autotune.text.safe_yaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
@@ -68,6 +69,7 @@ def read_source(source: str, version: str | None, given: Mapping[str, str] | Non
     else:
         found, folder = _script(source, version, env, files), Path()
         found = found or [Process(command=parse_command(split_command(source), env=env, version=version))]
+    found = _behind_routers(found, folder, version, env, files)
     if not found:
         raise InputError.single(str(path), f"must start {programs_in_words()}; it starts none ({READ} are read)")
     return [replace(p, command=with_config(p.command, folder, files)) for p in found]
@@ -95,6 +97,8 @@ def _file(path: Path, version: str | None, env: Mapping[str, str], files: dict[s
     if path.suffix.lower() in (".yaml", ".yml") or (keys is not None and not text.startswith("#!")):
         documents = read_yaml(text, str(path))
         files.update(config_maps(documents))
+        if len(documents) == 1 and is_pools(documents[0]):
+            return _pools(documents[0], str(path), version, env, files)
         found = containers(documents, str(path))
         return [_of_container(c, version, env) for c in found if c.place.copies]
     return _script(text, version, env, files)
@@ -108,6 +112,32 @@ def _exported(folder: Path, version: str | None, env: Mapping[str, str], files: 
     return [found for path in scripts for found in _file(path, version, env, files)] or [
         found for path in manifests if path.is_file() for found in _file(path, version, env, files)
     ]
+
+
+def _behind_routers(
+    found: list[Process], folder: Path, version: str | None, env: Mapping[str, str], files: dict[str, str]
+) -> list[Process]:
+    """Without TensorRT-LLM's routers, which are no servers; the file of one that stands alone says what is behind."""
+    named = [file_of_router(process.command) for process in found]
+    servers = [process for process, file in zip(found, named, strict=True) if file is None]
+    if servers or not found:
+        return servers
+    where = str(named[0])
+    path = next((p for p in (Path(where), folder / Path(where).name) if _kind(p) == "file"), None)
+    if path is None:
+        raise InputError.single(where[:200] or "-c", "is not here, and says which servers there are: put it beside")
+    documents = read_yaml(read_text(path), where)
+    if len(documents) != 1 or not is_pools(documents[0]):
+        raise InputError.single(where, "must be one mapping with context_servers and generation_servers")
+    return _pools(documents[0], where, version, env, files)
+
+
+def _pools(
+    document: Mapping[str, Any], where: str, version: str | None, env: Mapping[str, str], files: dict[str, str]
+) -> list[Process]:
+    made, named = pools(document, where)
+    files.update(named)
+    return [_of_container(container, version, env) for container in made]
 
 
 def _of_container(container: Container, version: str | None, given: Mapping[str, str]) -> Process:
