@@ -218,9 +218,9 @@ def test_published_pools() -> None:
 
 
 ERRORS = {  # of the extract as the shipped calibration has it: mean and median, TPOT and then TTFT
-    "vllm": (0.0303, 0.0231, 0.0783, 0.0408),
-    "sglang": (0.0435, 0.0300, 0.1044, 0.0385),
-    "trtllm": (0.0348, 0.0202, 0.0959, 0.0627),
+    "vllm": (0.0305, 0.0199, 0.0874, 0.0541),
+    "sglang": (0.0508, 0.0278, 0.1306, 0.0724),
+    "trtllm": (0.0341, 0.0261, 0.1022, 0.0728),
 }
 
 
