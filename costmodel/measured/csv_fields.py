@@ -44,7 +44,9 @@ def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
                     {k: (v or "").strip() for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)}
                 )
                 if len(rows) > MAX_ROWS:
-                    raise InputError.single(str(path), f"must have at most {MAX_ROWS:,} rows; give fewer repeats of a run")
+                    raise InputError.single(
+                        str(path), f"must have at most {MAX_ROWS:,} rows; give fewer repeats of a run"
+                    )
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError.single(str(path), f"is not CSV: {error}") from error
     if not rows:
