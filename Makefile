@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/deepseek-v3-128xh200.toml
 
-.PHONY: help tune test cases lint docs pages bench torture fuzz properties installed audit year engines engines-best \
+.PHONY: help tune test cases lint docs pages bench torture fuzz properties installed audit bombs year engines engines-best \
   engines-build engines-diff lock clean
 help:
 	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
@@ -18,6 +18,7 @@ help:
 	@echo "make properties  statements that are true of every study, against 5,000 random ones; hours"
 	@echo "make year    hourly re-tuning over a year on a fake clock, counted"
 	@echo "make installed  a wheel in empty environments runs every command, without HOME and terminal, on each Python"
+	@echo "make bombs   files made to take time and memory, measured, one command each"
 	@echo "make audit   pinned dependencies against the advisories that PyPI publishes"
 	@echo "make fuzz    every reader under atheris (coverage-guided), four minutes"
 	@echo "make engines  what is exported, read by vLLM's and SGLang's own code in .engines (2 GB)"
@@ -65,6 +66,9 @@ year: $(VENV)/.dev
 
 installed: $(VENV)/.dev
 	@$(BIN)/python -m tests.installed
+
+bombs: $(VENV)/.dev
+	@$(BIN)/python -m tests.bombs
 
 # what cannot be looked up fails as well: no answer is no all-clear
 audit: $(VENV)/.dev

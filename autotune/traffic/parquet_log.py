@@ -25,7 +25,9 @@ def read_parquet(name: str, content: bytes, gathered: Gathered, options: ReadOpt
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise InputError.single(name, "is a Parquet file: pip install 'autotune[parquet]' to read it") from error
+        raise InputError.single(
+            name, "is a Parquet file: pip install 'autotune-serving[parquet]' to read it"
+        ) from error
     reader = JsonRequests(name=name, gathered=gathered, options=options)
     try:
         for batch in parquet.ParquetFile(BytesIO(content)).iter_batches(batch_size=ROWS):

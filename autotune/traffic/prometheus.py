@@ -254,6 +254,8 @@ def _answers(name: str, text: str) -> SampledMetrics:
                 labels = found["metric"]
                 samples = found["values"] if data["resultType"] == "matrix" else [found["value"]]
                 out.add(str(labels["__name__"]), labels, [(float(t), float(v)) for t, v in samples])
+    except InputError:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError.single(
             name, f"is no answer of Prometheus' query API with metric names (resultType vector or matrix): {error!r}"
