@@ -137,6 +137,8 @@ MOST_OFF = 1e300
 FIRST_LOOK = 17
 """Loads between the least and the most that a search begins with, evenly spaced in their logarithm."""
 
+BEHIND = 1.05
+"""A load just behind another: what decodes is a little less than what is in flight."""
 SMALL_STEPS = 1.02
 """By how much a plan may be worth more than its rise with the load allows: steps and chunks are whole ones."""
 
@@ -201,7 +203,7 @@ def _best(search: _Search, low: Floats, high: Floats, owner: Ints | None = None)
     shares = np.linspace(0.0, 1.0, FIRST_LOOK)[:, None]
     values = np.floor(low * (high / low) ** shares + 0.5)
     values[0], values[-1] = low, high
-    values = np.maximum.accumulate(values, axis=0)
+    values = np.sort(np.vstack([values, np.clip(np.ceil(_behind_a_chunk(search.grid)), low, high)]), axis=0)
     fresh = np.diff(values, axis=0, prepend=(low - 1.0)[None]) > 0.0
     keys = search.keys(rows, values, fresh)
     rivals = _Rivals(search.grid.study, owner)
@@ -231,6 +233,17 @@ def _best(search: _Search, low: Floats, high: Floats, owner: Ints | None = None)
     better = _first_best(np.stack([standing[:, :size][:, worth], standing[:, size:]], axis=1)) > 0
     out[worth[better]] = found[size:][better]
     return out
+
+
+def _behind_a_chunk(grid: KnobGrid) -> Floats:
+    """Requests in flight per replica just behind those at which a prompt no longer fits one step, shape `(rows,)`.
+
+    Decode tokens take their part of the token budget. Two steps of half a prompt may be quicker than one of a whole,
+    where they fit the captured graphs: a plan may then be worth more behind this load than for long before it.
+    """
+    work, layout = grid.study.workload, grid.batch.layout
+    room = grid.batched_tokens - work.isl.mean * (1.0 - work.prefix_cache_hit_frac)
+    return np.asarray(BEHIND * room * layout.pp * layout.attn_dp)
 
 
 def _around(values: Floats, best: Ints) -> Floats:

@@ -68,8 +68,9 @@ def test_tensor_parallelism_less_shows_as_all_reduce() -> None:
     assert any(f"no {operator_words('tp_all_reduce', 'decode')} any more" in text for text in where_from(rows, top=9))
 
 
-def test_the_reference_study_switches_for_its_limits(of_reference: Comparison) -> None:
+def test_the_reference_study_switches_for_its_limits() -> None:
     """The baseline breaks the tokens per stage, the winner keeps them, and neither kind of plan was ever measured."""
+    of_reference = compare(load_study(STUDIES / "reference-128.toml", ["retune.min_p_better=0.7"]))
     assert (of_reference.verdict.verdict, of_reference.verdict.rule) == ("undecided", "not_measured")
     assert "min_stage_tokens_per_s_per_gpu" in of_reference.verdict.reason
     current, candidate = of_reference.current.result, of_reference.candidate and of_reference.candidate.result

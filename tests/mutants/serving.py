@@ -23,7 +23,7 @@ SERVING: tuple[Change, ...] = (
     ),
     *changes_of(
         "costmodel/serving/balance.py",
-        ("use / (2.0 * (1.0 - use))", "use / (1.0 - use)"),
+        ("half_queue_s = 0.5 * r.queue_weight", "half_queue_s = r.queue_weight"),
         ("BISECTIONS = 14", "BISECTIONS = 5"),
     ),
     *changes_of(

@@ -22,7 +22,7 @@ def _printed(name: str, *overrides: str) -> str:
 def test_the_answer_comes_first_and_the_commands_last() -> None:
     """A plan in production that breaks a limit is named with it, then what the best costs against it."""
     lines = _printed("reference-128.toml").splitlines()
-    assert lines[1].startswith("Measure before you switch: R2 PP16 TP4 ETP4 keeps every limit")
+    assert lines[1].startswith("Measure before you switch: R2 PP16 TP4 EP4 keeps every limit")
     assert lines[2].strip().startswith("Never measured: reference GPU")
     assert "short by" in lines[3]
     assert [line.split()[1] for line in lines[-3:]] == ["compare", "export", "verify"]

@@ -301,7 +301,7 @@ def test_parquet_says_what_it_needs(tmp_path: Path) -> None:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        with pytest.raises(InputError, match=r"autotune\[parquet\]"):
+        with pytest.raises(InputError, match=r"autotune-serving\[parquet\]"):
             read_traffic(written(tmp_path, "PAR1 and more"))
         return
     table = pyarrow.table(
