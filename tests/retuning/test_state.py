@@ -134,7 +134,7 @@ def test_kill_9_at_random_points(tmp_path: Path) -> None:
             os.close(reader)
             _decide_forever(tmp_path, done, writer)
         os.close(writer)
-        time.sleep(random.uniform(0.0, 4.0 * one_s))
+        time.sleep(random.uniform(0.0, 2.5 * one_s))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         told = b""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,20 @@ def all_layouts(study: Study) -> Iterator[tuple[str, Layout]]:
                 yield engine, layout
 
 
+_EVALUATED: dict[Hashable, Estimate] = {}
+"""Estimates that do not hang on a study's limits and objective: many tests ask for the same."""
+
+
 def evaluate(study: Study, engine: str, layout: Layout, in_flight: Floats, budgets: Sequence[int]) -> Estimate:
     """One plan with every budget (slow axis) and every number in flight (fast axis)."""
+    said = repr((study.arch.name, study.cluster, study.workload, study.engine_options, study.engine_version))
+    asked = (said, engine, layout, tuple(in_flight.tolist()), tuple(budgets))
+    if asked not in _EVALUATED:
+        _EVALUATED[asked] = _evaluate(study, engine, layout, in_flight, budgets)
+    return _EVALUATED[asked]
+
+
+def _evaluate(study: Study, engine: str, layout: Layout, in_flight: Floats, budgets: Sequence[int]) -> Estimate:
     entry = PlanEntry(
         arch=study.arch,
         cluster=study.cluster,
