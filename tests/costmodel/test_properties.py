@@ -124,11 +124,13 @@ def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: in
 
 
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(["vllm", "sglang", "trtllm"]), isl=st.integers(64, 9_000))
+@example(name="deepseek-v3", engine="vllm", isl=8129)
 @settings(max_examples=30, deadline=None)
 def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
     """In the formulas a request never takes less, and no fewer are served, while every request has KV room.
 
-    A first token alone may come sooner by some percent, where decoding grows more.
+    A first token alone may come sooner by some percent, where decoding grows more; and by more where decode tokens
+    leave a prompt no room in one step: its chunks follow each other through the stages of a pipeline.
     """
     members = [m for m in plans(name, engine, 16) if m.layout.replicas == 1]
     last: Estimate | None = None
@@ -137,7 +139,9 @@ def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
         if last is not None:
             assert (now.e2e_s >= last.e2e_s * (1 - 1e-6)).all()
             assert (now.tpot_s >= last.tpot_s * (1 - 1e-3)).all()
-            assert (now.ttft_s >= last.ttft_s * 0.95).all()
+            as_whole = now.prefill_chunks <= last.prefill_chunks
+            assert as_whole.any()
+            assert (now.ttft_s >= last.ttft_s * 0.95)[as_whole].all()
             free = now.kv_wait_s == 0
             assert free.any() or concurrency > 5.0
             assert (now.requests_per_s[free] >= last.requests_per_s[free] * (1 - 1e-6)).all()
