@@ -171,7 +171,7 @@ def _is_json(line: bytes) -> bool:
     except ValueError:
         return False
     except RecursionError:
-        pass  # its end closes what it opens: whole, if not an entry
+        return True  # its end closes what it opens: whole, if not an entry
     return True
 
 

@@ -46,6 +46,5 @@ def alike(recorded: object, computed: object) -> bool:
             k in computed and alike(v, computed[k]) for k, v in recorded.items()
         )
     if isinstance(recorded, (int, float)) and isinstance(computed, (int, float)):
-        # a queue is a difference of seconds, whose rounding is left of it where there is hardly any
-        return math.isclose(recorded, computed, rel_tol=TOLERANCE, abs_tol=1e-14)
+        return math.isclose(recorded, computed, rel_tol=TOLERANCE, abs_tol=1e-15)
     return recorded == computed
