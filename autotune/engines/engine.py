@@ -6,10 +6,8 @@ subclass, and nothing outside this package names an engine.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,9 +17,11 @@ from autotune.engines.layout_rules import Rule
 from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels, buffer_bytes, padded_hidden
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import Command, OptionReader
-from autotune.engines.options import DATA, OptionList, choose_version, option_list, versions
+from autotune.engines.options import DATA, OptionList, choose_version, flat_fields, option_list, versions
 from autotune.engines.pair_rules import PairRule
 from autotune.engines.service import Service
+from autotune.engines.surroundings import DynamoBackend, ReplicaNodes, Router, ServerMetrics
+from autotune.engines.weight_dtypes import lacking_dtype
 from costmodel.arch import Arch
 from costmodel.engine import EngineTraits
 from costmodel.errors import InputError
@@ -32,76 +32,6 @@ from costmodel.simulation.policies import Policy
 ANY_HOST = "0.0.0.0"  # noqa: S104  # servers are for other machines
 _ALSO_SAID = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "bfloat16": "bf16", "float16": "fp16", "half": "fp16"}
 """What cache options take beside the names that commands are written with -> ours."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaNodes:
-    """Where one replica lies: some GPUs of one node, or all GPUs of several."""
-
-    nodes: tuple[int, ...]
-    """Numbers of the nodes; the first is the replica's head."""
-    gpus: tuple[int, ...]
-    """Numbers of its GPUs, the same on each node."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerMetrics:
-    """Names of what a server counts for Prometheus."""
-
-    prefix: str
-    """Of all its own metrics."""
-    prompt_tokens: str
-    """Histogram of requests by prompt tokens; empty: there is none."""
-    output_tokens: str
-    """Histogram of requests by output tokens; empty: there is none."""
-    ttft_s: str
-    """Histogram of requests by time to first token."""
-    cache_hits: tuple[str, ...]
-    """Prompt tokens found in the prefix cache; names of several versions, of which a server has one."""
-    cache_queries: tuple[str, ...]
-    """Prompt tokens looked for in the prefix cache."""
-    prompt_total: tuple[str, ...] = ()
-    """Counter of prompt tokens, which gives their mean where there is no histogram."""
-    output_total: tuple[str, ...] = ()
-    requests_total: tuple[str, ...] = ()
-    """Counter of requests that were served."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DynamoBackend:
-    """How NVIDIA Dynamo runs an engine."""
-
-    framework: str
-    """`backendFramework` of a DynamoGraphDeployment."""
-    module: str
-    """Python module of its worker."""
-    image: str
-    """What NVIDIA publishes; `{release}` stands for Dynamo's release that is written for."""
-    version: str
-    """Of the engine in that image."""
-    annotations: Mapping[str, str]
-    operator_options: Mapping[str, int]
-    """Options that the operator or the runtime sets by itself -> how many values they take."""
-    table_options: tuple[str, ...]
-    """Options that take JSON, written as one option per key, since the operator hands commands to a shell."""
-
-
-class Router(ABC):
-    """A program of an engine's makers that spreads requests over replicas."""
-
-    port: ClassVar[int]
-    live_path: ClassVar[str]
-    """Answers 200 while the router runs."""
-    ready_path: ClassVar[str]
-    """Answers 200 when it has a server to send requests to."""
-
-    @abstractmethod
-    def command(self, hosts: Sequence[Arg]) -> tuple[Arg, ...]:
-        """What starts it over servers at these addresses."""
-
-    @abstractmethod
-    def discovering_command(self, selector: Sequence[str], server_port: int, namespace: str) -> tuple[Arg, ...]:
-        """What starts it on Kubernetes, where it finds servers by labels (`name=value`)."""
 
 
 class Engine(ABC):
@@ -241,9 +171,18 @@ class Engine(ABC):
         longer = self.longer_stages(pp, remainder)
         return tuple(base + (stage in longer) for stage in range(pp))
 
-    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:  # noqa: ARG002  # any can
+    def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
+        """Whether it has no fast kernels on the GPU for weights that are stored in a dtype."""
+        return False
+
+    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
         """Why it cannot serve the model on this GPU in any of the weight dtypes (None: the checkpoint's)."""
-        return None
+        lacking = lacking_dtype(arch, weights, lambda dtype: self.lacks_kernels(dtype, gpu))
+        return (
+            None
+            if lacking is None
+            else f"{self.title} has no fast kernels for {lacking} weights on {gpu.generation} GPUs"
+        )
 
     def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:
         """Expert-parallel group and shard within it of a place in a stage: an expert's shards are neighbours."""
@@ -259,35 +198,22 @@ class Engine(ABC):
             InputError: the version has no option for something in the plan, or the plan cannot be placed so.
         """
 
-    def environment(self, service: Service) -> Mapping[str, str]:  # noqa: ARG002  # none by itself
+    def environment(self, service: Service) -> Mapping[str, str]:
         """Variables that a replica's processes need for the plan, the layers of stages aside."""
         return {}
 
-    def exchange_kernels(
-        self,
-        arch: Arch,  # noqa: ARG002  # whatever is fastest, where it is not known
-        layout: Layout,  # noqa: ARG002
-        *,
-        version: str | None,  # noqa: ARG002
-        budget: int,  # noqa: ARG002
-    ) -> ExchangeKernels:
+    def exchange_kernels(self, arch: Arch, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
         """How a plan is started to send tokens to the ranks of their experts, if the buffer finds room.
 
         `budget` is that of tokens of a step; `version` None is the newest.
         """
         return ANY_KERNELS
 
-    def shared_expert_shards(
-        self,
-        arch: Arch,  # noqa: ARG002  # as attention, by itself
-        layout: Layout,
-        *,
-        routed: bool,  # noqa: ARG002
-    ) -> int:
+    def shared_expert_shards(self, arch: Arch, layout: Layout, *, routed: bool) -> int:
         """Shards of the shared experts' weights; `routed`: tokens are sent only to the ranks of their experts."""
         return layout.attn_tp
 
-    def low_latency_tokens(self, service: Service) -> int | None:  # noqa: ARG002  # none by itself
+    def low_latency_tokens(self, service: Service) -> int | None:
         """Tokens that a rank may send to experts in a step by low-latency kernels; None: it is started without them."""
         return None
 
@@ -312,11 +238,11 @@ class Engine(ABC):
     def check_nodes(self, service: Service, nodes: int) -> None:  # noqa: B027  # most take any
         """Raises `InputError`, by a rule's name, where replicas cannot lie on so many nodes each."""
 
-    def files(self, service: Service, options: OptionList) -> Mapping[str, Mapping[str, Any]]:  # noqa: ARG002  # none
+    def files(self, service: Service, options: OptionList) -> Mapping[str, Mapping[str, Any]]:
         """Configuration files that commands name: name -> content. Raises `InputError` as `command`."""
         return {}
 
-    def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:  # noqa: ARG002  # nothing by itself
+    def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:
         """What was chosen that the plan does not say, for replicas of so many nodes."""
         return ()
 
@@ -327,7 +253,7 @@ class Engine(ABC):
         `arch` None: the model is not known, and what its kind decides is guessed and said.
         """
 
-    def exchange_backend(self, command: Command) -> str | None:  # noqa: ARG002  # no default goes by it
+    def exchange_backend(self, command: Command) -> str | None:
         """The backend of the exchange with experts by which a command's defaults go; None: they do not."""
         return None
 
@@ -336,7 +262,7 @@ class Engine(ABC):
         variable = self.partition_variable
         return options.stages(None if variable is None else options.command.env.get(variable), pp)
 
-    def same_lengths(self, isl: tuple[int, int], osl: tuple[int, int], prefix_hit_frac: float) -> bool:  # noqa: ARG002
+    def same_lengths(self, isl: tuple[int, int], osl: tuple[int, int], prefix_hit_frac: float) -> bool:
         """Whether the client sends requests of one length: as the study has them, or as it draws them."""
         return isl[0] == isl[1] and osl[0] == osl[1]
 
@@ -358,19 +284,7 @@ class Engine(ABC):
 
     def config_values(self, table: Mapping[Any, Any], options: OptionList) -> dict[str, Any]:
         """The fields of a configuration file as options: name -> text, list of texts, or a truth value."""
-        if not self.config_is_options:
-            return _flat(table)
-        out: dict[str, Any] = {}
-        for key, value in table.items():
-            option = options.find(f"--{str(key).replace('_', '-')}")
-            name = str(key) if option is None else option.name
-            if isinstance(value, Mapping):
-                out[name] = json.dumps(value, default=str)
-            elif isinstance(value, list):
-                out[name] = [str(item) for item in value]
-            elif value is not None:
-                out[name] = value if isinstance(value, bool) else str(value)
-        return out
+        return options.config_values(table) if self.config_is_options else flat_fields(table)
 
     def knows_field(self, name: str, options: OptionList) -> bool:
         """Whether a field of a configuration file means something."""
@@ -444,17 +358,3 @@ class Engine(ABC):
                 f"in {dtype}: name a checkpoint that is stored so with --model",
             )
         return self.weight_names[dtype]
-
-
-def _flat(table: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Tables within tables as one, names joined by dots."""
-    out: dict[str, Any] = {}
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            out |= _flat(value, f"{name}.")
-        elif isinstance(value, list):
-            out[name] = ",".join(map(str, value))
-        elif value is not None:
-            out[name] = value if isinstance(value, bool) else str(value)
-    return out

@@ -23,6 +23,10 @@ SCALE_BLOCK = 128
 """Elements of a token that share a scale of 4 bytes on the way back."""
 
 
+SCORED = "scored with tokens sent only to the ranks of their experts: "
+"""What an assumption about the exchange begins with."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeKernels:
     """What a server is started with to send tokens to the ranks of their experts; else it gathers all of a stage."""
@@ -88,3 +92,11 @@ def refusal(arch: Arch, layout: Layout, *, tokens: int, room_bytes: float, pads:
         free = min(max(room_bytes, 0.0), MOST_BYTES)
         return f"low_latency_buffer: it takes {size / GIB:.1f} GiB on each GPU, of which {free / GIB:.1f} GiB are free"
     return None
+
+
+def needed(option: str, size_bytes: int) -> str:
+    """The assumption that an option which asks for these kernels rests on."""
+    return (
+        f"{SCORED}{option}, which needs DeepEP in the image and {size_bytes / GIB:.1f} GiB of buffer on each GPU; "
+        "without it take the option out, and expect slower exchange"
+    )

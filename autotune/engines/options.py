@@ -8,11 +8,13 @@ where it means replicas is never written for attention data parallelism.
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from costmodel.errors import InputError
 
@@ -78,6 +80,20 @@ class OptionList:
         """The option that a spelling names; underscores stand for hyphens, as the engines' parsers take them."""
         name = self.spellings.get(flag) or self.spellings.get(_hyphens(flag))
         return None if name is None else self.options[name]
+
+    def config_values(self, table: Mapping[Any, Any]) -> dict[str, Any]:
+        """The fields of a file that stand for these options: name -> text, list of texts, or a truth value."""
+        out: dict[str, Any] = {}
+        for key, value in table.items():
+            option = self.find(f"--{str(key).replace('_', '-')}")
+            name = str(key) if option is None else option.name
+            if isinstance(value, Mapping):
+                out[name] = json.dumps(value, default=str)
+            elif isinstance(value, list):
+                out[name] = [str(item) for item in value]
+            elif value is not None:
+                out[name] = value if isinstance(value, bool) else str(value)
+        return out
 
     def require(self, name: str, *, meaning: str | None = None, in_file: bool = False) -> Option:
         """An option by the engine's own name for it.
@@ -162,6 +178,20 @@ def option_list(name: str, version: str, folder: Path = DATA) -> OptionList:
         backend_defaults=table.get("backend_defaults", {}),
         server_defaults=tuple(sorted((int(k), v) for k, v in table.get("server_defaults", {}).items())),
     )
+
+
+def flat_fields(table: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables within tables as one, names joined by dots."""
+    out: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            out |= flat_fields(value, f"{name}.")
+        elif isinstance(value, list):
+            out[name] = ",".join(map(str, value))
+        elif value is not None:
+            out[name] = value if isinstance(value, bool) else str(value)
+    return out
 
 
 def _option(name: str, entry: Mapping[str, object]) -> Option:

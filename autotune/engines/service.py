@@ -52,6 +52,11 @@ class StartLimits:
     assumptions: tuple[str, ...] = ()
 
     @property
+    def exchange_room_bytes(self) -> float:
+        """Memory of each GPU that the buffer of the exchange with experts may take."""
+        return self.kv_room_bytes + self.exchange_buffer_bytes - self.kv_needed_bytes
+
+    @property
     def margin_frac(self) -> float:
         """Room left over what is needed, relative to what is needed."""
         return self.kv_room_bytes / self.kv_needed_bytes - 1.0

@@ -16,15 +16,15 @@ import numpy as np
 from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, facts, middle, shared_prefix
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
-from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, Router, ServerMetrics
+from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates
-from autotune.engines.low_latency import NO_KERNELS, ExchangeKernels, kernels_of, refusal
+from autotune.engines.low_latency import NO_KERNELS, SCORED, ExchangeKernels, kernels_of, needed, refusal
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
-from autotune.engines.options import OptionList, option_list, versions
+from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, two_batch_overlap_class
 from autotune.engines.service import BenchLoad, Service
-from autotune.engines.weight_dtypes import lacking_dtype
+from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
 from costmodel.dtypes import storage
 from costmodel.engine import CacheDtype, EngineTraits
@@ -38,7 +38,6 @@ DISPATCH_VARIABLE, DISPATCH_TOKENS = "SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_
 """Tokens that a rank may send in a decode step by DeepEP, and their number unless it is set (sglang/srt/environ.py)."""
 SHARED_EXPERTS_WHOLE = "SGLANG_SHARED_EXPERT_TP1"
 """Keeps shared experts whole on every rank (sglang/srt/environ.py), as all-to-all backends do by themselves."""
-ROUTER_LISTS = "sglang_router"
 SPANNING_EXCHANGES = (
     "ascend_fuseep", "deepep", "deepep_v2", "flashinfer", "flashinfer_megamoe", "megamoe", "mooncake", "mori", "nixl",
     "pplx",
@@ -64,25 +63,22 @@ def _shared_expert_shards(arch: Arch, c: Candidates) -> Bools:
 class SglangRouter(Router):
     """SGLang's router: requests with a common prefix meet its cache (`cache_aware`)."""
 
+    program = "sglang_router"
     port = 8000
     live_path = "/liveness"
     ready_path = "/readiness"
 
     def command(self, hosts: Sequence[Arg]) -> tuple[Arg, ...]:
         """What starts it over servers at these addresses."""
-        line = _router_line().values("worker_urls", list(hosts)).value("policy", "cache_aware")
+        line = CommandLine(self.options()).values("worker_urls", list(hosts)).value("policy", "cache_aware")
         line.value("worker_startup_timeout_secs", int(Sglang.ready_s))
         return line.value("host", ANY_HOST).value("port", self.port).done()
 
     def discovering_command(self, selector: Sequence[str], server_port: int, namespace: str) -> tuple[Arg, ...]:
         """What starts it on Kubernetes, where it finds servers by labels."""
-        line = _router_line().flag("service_discovery").values("selector", list(selector))
+        line = CommandLine(self.options()).flag("service_discovery").values("selector", list(selector))
         line.value("service_discovery_port", server_port).value("service_discovery_namespace", namespace)
         return line.value("policy", "cache_aware").value("host", ANY_HOST).value("port", self.port).done()
-
-
-def _router_line() -> CommandLine:
-    return CommandLine(option_list(ROUTER_LISTS, versions(ROUTER_LISTS)[0]))
 
 
 class Sglang(Engine):
@@ -182,14 +178,11 @@ class Sglang(Engine):
         """The last."""
         return range(pp - remainder, pp)
 
-    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
-        """On AMD's GPUs with NVFP4 weights: 0.5.23 (modelopt_quant.py) refuses it there. NVIDIA's GPUs without FP4
-        read NVFP4 by Marlin's weight-only kernels.
+    def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
+        """NVFP4 on AMD's GPUs: 0.5.23 (modelopt_quant.py) refuses it there. NVIDIA's GPUs without FP4 read NVFP4 by
+        Marlin's weight-only kernels.
         """
-        if not gpu.generation.startswith("cdna"):
-            return None
-        lacking = lacking_dtype(arch, weights, lambda dtype: storage(dtype).base == "nvfp4")
-        return None if lacking is None else f"SGLang has no kernels for {lacking} weights on {gpu.generation} GPUs"
+        return gpu.generation.startswith("cdna") and storage(dtype).base == "nvfp4"
 
     def check_nodes(self, service: Service, nodes: int) -> None:
         """Raises `InputError`: `stages_per_node`."""
@@ -241,14 +234,7 @@ class Sglang(Engine):
             out[SHARED_EXPERTS_WHOLE] = "1"
         return out
 
-    def exchange_kernels(
-        self,
-        arch: Arch,
-        layout: Layout,
-        *,
-        version: str | None,
-        budget: int,  # noqa: ARG002  # prompts go by the throughput kernels
-    ) -> ExchangeKernels:
+    def exchange_kernels(self, arch: Arch, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
         """Both kernels, of which the low-latency ones have room for the sequences of a rank."""
         if _no_deepep(arch, version, None) is not None:
             return NO_KERNELS
@@ -263,7 +249,7 @@ class Sglang(Engine):
         """The sequences of a rank, or DeepEP's usual room where that is more."""
         return None if _no_low_latency(service) is not None else _dispatch_tokens(service)
 
-    def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:  # noqa: ARG002  # of any number alike
+    def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:
         """What the memory fraction is of, that DeepEP is there, and the router's version."""
         limits = service.limits
         memory = (
@@ -271,22 +257,18 @@ class Sglang(Engine):
             f"graphs and buffers beside it the GPU is filled to {limits.gpu_memory_utilization:g}, as scored"
         )
         out = [memory]
-        scored, why = "scored with tokens sent only to the ranks of their experts: ", _no_low_latency(service)
+        why = _no_low_latency(service)
         if service.exchange == "routed" and why is not None:
-            out.append(f"{scored}not by DeepEP ({why}), so that no --moe-a2a-backend is written, which is slower")
+            out.append(f"{SCORED}not by DeepEP ({why}), so that no --moe-a2a-backend is written, which is slower")
         elif service.exchange == "routed":
-            size = self.exchange_buffer_bytes(service) / 2**30
-            out.append(
-                f"{scored}--moe-a2a-backend deepep, which needs DeepEP in the image and {size:.1f} GiB of buffer on "
-                "each GPU; without it take the option out, and expect slower exchange"
-            )
+            out.append(needed("--moe-a2a-backend deepep", self.exchange_buffer_bytes(service)))
         if SHARED_EXPERTS_WHOLE in self.environment(service):
             out.append(
                 f"{SHARED_EXPERTS_WHOLE}=1 keeps the shared experts whole on every rank: their shards over a stage of "
                 f"{service.layout.width} GPUs would not hold whole scale blocks"
             )
         if service.layout.replicas > 1:
-            out.append(f"the router's options are those of {ROUTER_LISTS} {versions(ROUTER_LISTS)[0]}")
+            out.append(f"the router's options are those of {self.router.program} {self.router.options().version}")
         return tuple(out)
 
     def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:
@@ -299,9 +281,7 @@ class Sglang(Engine):
         ep = options.one("ep_size")
         if options.text("moe_a2a_backend") in SPANNING_EXCHANGES:
             if ep not in (1, width):
-                options.assumptions.append(
-                    f"--moe-a2a-backend sets EP to the width of a stage: {width} instead of {ep}"
-                )
+                options.assumptions.append(f"--moe-a2a-backend sets EP to the stage's width: {width} instead of {ep}")
             ep = width
         if options.one("moe_dp_size") > 1:
             options.assumptions.append("--moe-dp-size is not modelled and left out")
@@ -335,9 +315,7 @@ class Sglang(Engine):
             line.value("gsp_prompts_per_group", drive.prompts).value("gsp_system_prompt_len", prefix)
             line.value("gsp_question_len", middle(load.isl) - prefix).value("gsp_output_len", middle(load.osl))
             if load.isl[0] < load.isl[1] or load.osl[0] < load.osl[1]:
-                assumed.append(
-                    "benchmark: prompts with a shared prefix all have mean lengths, SGLang's client draws none"
-                )
+                assumed.append("benchmark: SGLang's client draws no lengths for prompts with a shared prefix")
         else:
             assumed += _drawn_lengths(line, load)
         line.value("num_prompts", drive.prompts).value("warmup_requests", drive.warmups)
@@ -368,7 +346,7 @@ def _no_low_latency(service: Service) -> str | None:
         arch,
         service.layout,
         tokens=_dispatch_tokens(service),
-        room_bytes=limits.kv_room_bytes + limits.exchange_buffer_bytes - limits.kv_needed_bytes,
+        room_bytes=limits.exchange_room_bytes,
         pads=False,
     )
 

@@ -12,16 +12,17 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from autotune.engines import layout_rules as shared
+from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine, FilePath, HostSlots
-from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, ServerMetrics
+from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Rule
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import NO_TWO_BATCH_OVERLAP
 from autotune.engines.service import Service
-from autotune.engines.vllm import VLLM, bench_serve
-from autotune.engines.weight_dtypes import lacking_dtype
+from autotune.engines.surroundings import ReplicaNodes, ServerMetrics
+from autotune.engines.vllm import VLLM
 from costmodel.arch import Arch
 from costmodel.dtypes import hardware_dtype, storage
 from costmodel.engine import CacheDtype, EngineTraits
@@ -133,23 +134,20 @@ class Trtllm(Engine):
         requests_total=("trtllm_request_success_total",),
     )
 
-    def longer_stages(self, pp: int, remainder: int) -> range:  # noqa: ARG002  # of any number alike
+    def longer_stages(self, pp: int, remainder: int) -> range:
         """The first."""
         return range(remainder)
 
+    def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
+        """Weights of a dtype that the GPU does not multiply in, where there is no kernel that widens them."""
+        base = storage(dtype).base
+        return base in NATIVE_ONLY and hardware_dtype(base) not in gpu.peak_flops_per_s
+
     def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
-        """On other GPUs than NVIDIA's, and with weights of a dtype that the GPU does not multiply in."""
+        """Also on other GPUs than NVIDIA's."""
         if gpu.generation.startswith("cdna"):
             return "TensorRT-LLM runs on NVIDIA GPUs only"
-
-        def lacks(dtype: str) -> bool:
-            base = storage(dtype).base
-            return base in NATIVE_ONLY and hardware_dtype(base) not in gpu.peak_flops_per_s
-
-        lacking = lacking_dtype(arch, weights, lacks)
-        return (
-            None if lacking is None else f"TensorRT-LLM has no kernels for {lacking} weights on {gpu.generation} GPUs"
-        )
+        return super().cannot_run(arch, gpu, weights)
 
     def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:
         """The experts of one shard are neighbours (`mapping.py`)."""
@@ -161,7 +159,7 @@ class Trtllm(Engine):
         service: Service,
         options: OptionList,
         place: ReplicaNodes,
-        node_rank: int,  # noqa: ARG002  # only the head has a process
+        node_rank: int,
         port: int,
     ) -> tuple[Arg, ...]:
         """`trtllm-serve` on the head; over several nodes under MPI, which starts a rank per GPU."""
@@ -257,7 +255,7 @@ class Trtllm(Engine):
         client = f"measured with vLLM's client ({options.command}, {options.version}) over OpenAI's API"
         return replace(made, assumptions=(*made.assumptions, client))
 
-    def bench_options(self, version: str) -> OptionList:  # noqa: ARG002  # the client's version is another engine's
+    def bench_options(self, version: str) -> OptionList:
         """Options of vLLM's newest client."""
         return VLLM.bench_options(VLLM.versions()[0])
 

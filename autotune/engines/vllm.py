@@ -9,22 +9,23 @@ Nodes other than the head run `--headless`. The token budget and the sequences a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
 from autotune.engines import layout_rules as shared
-from autotune.engines.benchmark import READY_S, BenchCommand, Drive, facts, middle, shared_prefix
+from autotune.engines.bench_serve import bench_serve
+from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
-from autotune.engines.engine import ANY_HOST, DynamoBackend, Engine, ReplicaNodes, ServerMetrics
+from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
-from autotune.engines.low_latency import ExchangeKernels, kernels_of, refusal
+from autotune.engines.low_latency import SCORED, ExchangeKernels, kernels_of, needed, refusal
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, dual_batches
 from autotune.engines.pair_rules import NIXL_EQUAL_STATES, NIXL_KV_HEAD_COPIES
 from autotune.engines.service import Service
-from autotune.engines.weight_dtypes import lacking_dtype
+from autotune.engines.surroundings import DynamoBackend, ReplicaNodes, ServerMetrics
 from costmodel.arch import Arch
 from costmodel.arch.attention import GroupedQuery, Latent
 from costmodel.dtypes import storage
@@ -199,18 +200,11 @@ class Vllm(Engine):
         """Those before the last (`get_pp_indices`)."""
         return range(pp - remainder - 1, pp - 1)
 
-    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
-        """On AMD's GPUs with NVFP4 weights: `_POSSIBLE_NVFP4_KERNELS` of 0.33 (vllm/model_executor/kernels/linear)
-        has an emulation there. NVIDIA's GPUs without FP4 read NVFP4 by Marlin's weight-only kernels.
+    def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
+        """NVFP4 on AMD's GPUs: `_POSSIBLE_NVFP4_KERNELS` of 0.33 (vllm/model_executor/kernels/linear) has an emulation
+        there. NVIDIA's GPUs without FP4 read NVFP4 by Marlin's weight-only kernels.
         """
-        if not gpu.generation.startswith("cdna"):
-            return None
-        lacking = lacking_dtype(arch, weights, lambda dtype: storage(dtype).base == "nvfp4")
-        return (
-            None
-            if lacking is None
-            else f"vLLM has only emulated kernels for {lacking} weights on {gpu.generation} GPUs"
-        )
+        return gpu.generation.startswith("cdna") and storage(dtype).base == "nvfp4"
 
     def command(
         self, service: Service, options: OptionList, place: ReplicaNodes, node_rank: int, port: int
@@ -252,14 +246,7 @@ class Vllm(Engine):
         """PCP's runner (0.33, vllm/config/vllm.py: "implemented only by the V2 model runner")."""
         return {"VLLM_USE_V2_MODEL_RUNNER": "1"} if service.layout.attn_cp > 1 else {}
 
-    def exchange_kernels(
-        self,
-        arch: Arch,
-        layout: Layout,
-        *,
-        version: str | None,  # noqa: ARG002  # the same in every known one
-        budget: int,
-    ) -> ExchangeKernels:
+    def exchange_kernels(self, arch: Arch, layout: Layout, *, version: str | None, budget: int) -> ExchangeKernels:
         """Low-latency kernels with room for every token of a step; throughput ones where dual batches need them."""
         overlap = bool(layout.two_batch_overlap)
         found = kernels_of(arch, layout, tokens=budget, pads=True, throughput=overlap)
@@ -274,23 +261,17 @@ class Vllm(Engine):
         """The token budget: every token of a step may be sent."""
         return None if _no_low_latency(service) is not None else service.limits.max_num_batched_tokens
 
-    def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:  # noqa: ARG002  # of any number alike
+    def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:
         """How tokens reach experts, where that is not as scored or needs something in the image."""
         if service.layout.moe_ep == 1 or service.exchange != "routed":
             return ()
-        scored = "scored with tokens sent only to the ranks of their experts: "
         why = _no_low_latency(service)
         if why is not None and service.layout.two_batch_overlap:
             backend = f"--all2all-backend {THROUGHPUT} ({why})"
-            return (f"{scored}{backend}, which needs DeepEP in the image and runs without CUDA graphs",)
+            return (f"{SCORED}{backend}, which needs DeepEP in the image and runs without CUDA graphs",)
         if why is not None:
-            return (f"{scored}not by DeepEP ({why}), so that --all2all-backend is {GATHER}, which is slower",)
-        size = self.exchange_buffer_bytes(service) / 2**30
-        exchange = (
-            f"{scored}--all2all-backend {LOW_LATENCY}, which needs DeepEP in the image and {size:.1f} GiB of buffer on "
-            "each GPU; without it take the option out, and expect slower exchange"
-        )
-        return (exchange,)
+            return (f"{SCORED}not by DeepEP ({why}), so that --all2all-backend is {GATHER}, which is slower",)
+        return (needed(f"--all2all-backend {LOW_LATENCY}", self.exchange_buffer_bytes(service)),)
 
     def exchange_backend(self, command: Command) -> str | None:
         """That of `--all2all-backend`, with experts over data-parallel ranks (`use_batched_dp_moe`)."""
@@ -348,7 +329,7 @@ def _no_low_latency(service: Service) -> str | None:
         service.arch,
         service.layout,
         tokens=limits.max_num_batched_tokens,
-        room_bytes=limits.kv_room_bytes + limits.exchange_buffer_bytes - limits.kv_needed_bytes,
+        room_bytes=limits.exchange_room_bytes,
         pads=True,
     )
 
@@ -393,35 +374,6 @@ def _redundant_experts(options: OptionReader) -> int:
         problem = Problem(path="--eplb-config", message=f"must be a JSON object, got {str(text)[:100]!r}")
         options.problems.append(problem)
         return 0
-
-
-def bench_serve(engine: Engine, service: Service, options: OptionList, drive: Drive, *, backend: str) -> BenchCommand:
-    """`vllm bench serve` against a server of any engine that it has a backend for.
-
-    Lengths (vllm/benchmarks/datasets/utils.py of 0.24 and 0.33): `--random-range-ratio r` draws uniformly from
-    `[length x (1 - r), length x (1 + r)]`, for prompt and output apart.
-    """
-    load = service.load
-    line = CommandLine(options).value("backend", backend).value("base_url", drive.base_url)
-    line.value("model", service.model)
-    engine.write_code(line, service)
-    line.value("dataset_name", "random")
-    prefix, cut = shared_prefix(load)
-    prompt = (load.isl[0] - prefix, load.isl[1] - prefix)
-    line.value("random_input_len", middle(prompt)).value("random_output_len", middle(load.osl))
-    ratios = [round((high - low) / (high + low), 6) for low, high in (prompt, load.osl)]
-    both = f"{ratios[0]:g}" if ratios[0] == ratios[1] else json.dumps({"input": ratios[0], "output": ratios[1]})
-    line.value("random_range_ratio", both)
-    if prefix:
-        line.value("random_prefix_len", prefix)
-    line.flag("ignore_eos").value("num_prompts", drive.prompts).value("num_warmups", drive.warmups)
-    line.value("request_rate" if load.request_rate_per_s is not None else "max_concurrency", drive.load)
-    line.value("percentile_metrics", "ttft,tpot,itl,e2el").value("ready_check_timeout_sec", READY_S)
-    line.value("seed", 1)
-    same = engine.same_lengths(load.isl, load.osl, load.prefix_hit_frac)
-    line.values("metadata", facts(service, drive, same_lengths=same))
-    line.flag("save_result").value("result_filename", drive.result)
-    return BenchCommand(argv=line.done(), assumptions=cut)
 
 
 VLLM = Vllm()

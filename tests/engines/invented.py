@@ -9,13 +9,14 @@ from typing import ClassVar
 
 from autotune.engines import ENGINES, Engine, ReplicaNodes
 from autotune.engines import layout_rules as shared
+from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.layout_rules import Rule
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.service import Service
-from autotune.engines.vllm import VLLM, bench_serve
+from autotune.engines.vllm import VLLM
 from costmodel.arch import Arch
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.plan.layout import Layout
@@ -123,7 +124,7 @@ class Lantern(Engine):
         """vLLM's client, over OpenAI's API."""
         return bench_serve(self, service, options, drive, backend="openai")
 
-    def bench_options(self, version: str) -> OptionList:  # noqa: ARG002  # the client's version is another engine's
+    def bench_options(self, version: str) -> OptionList:  # noqa: ARG002  # another's client
         """Options of vLLM's newest client."""
         return VLLM.bench_options(VLLM.versions()[0])
 

@@ -1,0 +1,87 @@
+"""What stands around a server: the nodes it lies on, the names of its metrics, its router, and Dynamo's runtime."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from autotune.engines.command_line import Arg
+from autotune.engines.options import OptionList, option_list, versions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaNodes:
+    """Where one replica lies: some GPUs of one node, or all GPUs of several."""
+
+    nodes: tuple[int, ...]
+    """Numbers of the nodes; the first is the replica's head."""
+    gpus: tuple[int, ...]
+    """Numbers of its GPUs, the same on each node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerMetrics:
+    """Names of what a server counts for Prometheus."""
+
+    prefix: str
+    """Of all its own metrics."""
+    prompt_tokens: str
+    """Histogram of requests by prompt tokens; empty: there is none."""
+    output_tokens: str
+    """Histogram of requests by output tokens; empty: there is none."""
+    ttft_s: str
+    """Histogram of requests by time to first token."""
+    cache_hits: tuple[str, ...]
+    """Prompt tokens found in the prefix cache; names of several versions, of which a server has one."""
+    cache_queries: tuple[str, ...]
+    """Prompt tokens looked for in the prefix cache."""
+    prompt_total: tuple[str, ...] = ()
+    """Counter of prompt tokens, which gives their mean where there is no histogram."""
+    output_total: tuple[str, ...] = ()
+    requests_total: tuple[str, ...] = ()
+    """Counter of requests that were served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamoBackend:
+    """How NVIDIA Dynamo runs an engine."""
+
+    framework: str
+    """`backendFramework` of a DynamoGraphDeployment."""
+    module: str
+    """Python module of its worker."""
+    image: str
+    """What NVIDIA publishes; `{release}` stands for Dynamo's release that is written for."""
+    version: str
+    """Of the engine in that image."""
+    annotations: Mapping[str, str]
+    operator_options: Mapping[str, int]
+    """Options that the operator or the runtime sets by itself -> how many values they take."""
+    table_options: tuple[str, ...]
+    """Options that take JSON, written as one option per key, since the operator hands commands to a shell."""
+
+
+class Router(ABC):
+    """A program of an engine's makers that spreads requests over replicas."""
+
+    program: ClassVar[str]
+    """Name of its lists of options, of which it is started by the newest."""
+    port: ClassVar[int]
+    live_path: ClassVar[str]
+    """Answers 200 while the router runs."""
+    ready_path: ClassVar[str]
+    """Answers 200 when it has a server to send requests to."""
+
+    def options(self) -> OptionList:
+        """Its newest options."""
+        return option_list(self.program, versions(self.program)[0])
+
+    @abstractmethod
+    def command(self, hosts: Sequence[Arg]) -> tuple[Arg, ...]:
+        """What starts it over servers at these addresses."""
+
+    @abstractmethod
+    def discovering_command(self, selector: Sequence[str], server_port: int, namespace: str) -> tuple[Arg, ...]:
+        """What starts it on Kubernetes, where it finds servers by labels (`name=value`)."""
