@@ -72,16 +72,7 @@ def times(layout: Layout, copies: int) -> Layout:
 
 @lru_cache(maxsize=64)
 def _replicas(arch: Arch, search: Search, engine: str, most_gpus: int, version: str | None) -> tuple[Candidate, ...]:
-    return enumerate_replicas(
-        arch,
-        most_gpus=most_gpus,
-        engine=engine,
-        attn_cp=search.attn_cp,
-        dcp=search.dcp,
-        redundant_experts=search.redundant_experts,
-        two_batch_overlap=search.two_batch_overlap,
-        version=version,
-    )
+    return enumerate_replicas(arch, most_gpus=most_gpus, engine=engine, search=search, version=version)
 
 
 def pool_rows(

@@ -69,7 +69,7 @@ class _Axis:
                 gpus=study.cluster.gpus,
                 engine=study.engine,
                 axis=field,
-                attn_cp=study.search.attn_cp,
+                search=study.search,
                 version=study.engine_version,
             ),
         )

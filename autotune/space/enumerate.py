@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from autotune.engines import ENGINES, engines_of, split_layers
 from autotune.engines.layout_rules import Candidates, Rule, Violation, explain
+from autotune.study import Search
 from costmodel.arch import Arch
 from costmodel.errors import InputError
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 MAX_GPUS = 1_000_000
+ANY_LAYOUT = Search()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,23 +51,20 @@ def enumerate_space(
     *,
     gpus: int,
     engine: str,
-    attn_cp: Sequence[int] = (1,),
-    dcp: Sequence[int] = (1,),
-    redundant_experts: Sequence[int] = (0,),
-    two_batch_overlap: Sequence[bool] = (False,),
+    search: Search = ANY_LAYOUT,
     version: str | None = None,
 ) -> Space:
     """All layouts of exactly `gpus` GPUs for `engine` ("any": every one), in a fixed order.
 
-    `version` is of the engine, whose rules it decides about; None: the newest that is known.
+    `search` has the degrees that no factorisation decides. `version` is of the engine, whose rules it decides about;
+    None: the newest that is known.
 
     Raises:
         InputError: `gpus` is not between 1 and `MAX_GPUS`.
     """
     if not 1 <= gpus <= MAX_GPUS:
         raise InputError.single("$.cluster.gpus", f"must lie between 1 and {MAX_GPUS}, got {gpus}")
-    knobs = list(product(dcp, redundant_experts, map(int, two_batch_overlap)))
-    everything = replace(_factorisations(arch, _replicas_of(gpus), attn_cp, knobs), version=version)
+    everything = _factorisations(arch, _replicas_of(gpus), search, version)
     rejected: dict[str, int] = {}
     candidates: list[Candidate] = []
     engines = engines_of(engine)
@@ -83,19 +82,15 @@ def enumerate_replicas(
     *,
     most_gpus: int,
     engine: str,
-    attn_cp: Sequence[int] = (1,),
-    dcp: Sequence[int] = (1,),
-    redundant_experts: Sequence[int] = (0,),
-    two_batch_overlap: Sequence[bool] = (False,),
+    search: Search = ANY_LAYOUT,
     version: str | None = None,
 ) -> tuple[Candidate, ...]:
     """All layouts of one replica on at most so many GPUs that the rules of one engine accept.
 
     Those of any number of GPUs are these, repeated, in the order of `enumerate_space`: no rule looks at replicas.
     """
-    knobs = list(product(dcp, redundant_experts, map(int, two_batch_overlap)))
     shapes = [(1, pp, width) for pp in range(1, most_gpus + 1) for width in range(1, most_gpus // pp + 1)]
-    everything = replace(_factorisations(arch, shapes, attn_cp, knobs), version=version)
+    everything = _factorisations(arch, shapes, search, version)
     return tuple(
         _build(arch, engine, everything, np.flatnonzero(_first_broken(arch, ENGINES[engine].rules, everything) < 0))
     )
@@ -107,10 +102,7 @@ def rejected_by_value(
     gpus: int,
     engine: str,
     axis: str,
-    attn_cp: Sequence[int] = (1,),
-    dcp: Sequence[int] = (1,),
-    redundant_experts: Sequence[int] = (0,),
-    two_batch_overlap: Sequence[bool] = (False,),
+    search: Search = ANY_LAYOUT,
     version: str | None = None,
 ) -> dict[int, dict[str, int]]:
     """Value of a layout's `axis` (one of `LAYOUT_AXES`) -> rule -> candidates with it that the rule forbids.
@@ -118,8 +110,7 @@ def rejected_by_value(
     Of the same candidates as `enumerate_space`; every value that was enumerated has an entry, ascending. A candidate
     counts under each rule that it breaks, so that the rule with the most is the one that stands against the value.
     """
-    knobs = list(product(dcp, redundant_experts, map(int, two_batch_overlap)))
-    everything = replace(_factorisations(arch, _replicas_of(gpus), attn_cp, knobs), version=version)
+    everything = _factorisations(arch, _replicas_of(gpus), search, version)
     column = getattr(everything, axis)
     out: dict[int, dict[str, int]] = {int(value): {} for value in np.unique(column)}
     for name in engines_of(engine):
@@ -150,57 +141,36 @@ def _replicas_of(gpus: int) -> list[tuple[int, int, int]]:
 
 
 def _factorisations(
-    arch: Arch, shapes: Sequence[tuple[int, int, int]], attn_cp: Sequence[int], knobs: Sequence[tuple[int, ...]]
+    arch: Arch, shapes: Sequence[tuple[int, int, int]], search: Search, version: str | None
 ) -> Candidates:
     """Columns of every candidate. Dense models keep `moe_tp = moe_ep = 1`: they have no second reading of W.
 
-    `shapes` are replicas, stages and W; `knobs` values of the last `LAYOUT_AXES`, which no factorisation decides.
+    `shapes` are replicas, stages and W.
     """
     rows: list[tuple[int, ...]] = []
     for replicas, pp, width in shapes:
         experts = [(width // ep, ep) for ep in divisors(width)] if arch.is_moe else [(1, 1)]
-        attention = [(width // cp // dp, dp, cp) for cp in attn_cp if width % cp == 0 for dp in divisors(width // cp)]
+        attention = [
+            (width // cp // dp, dp, cp) for cp in search.attn_cp if width % cp == 0 for dp in divisors(width // cp)
+        ]
         rows += [(replicas, pp, tp, dp, cp, moe_tp, moe_ep) for tp, dp, cp in attention for moe_tp, moe_ep in experts]
     table = np.array(rows, dtype=np.int64)
+    knobs = list(product(search.dcp, search.redundant_experts, map(int, search.two_batch_overlap)))
     index = np.repeat(np.arange(len(table)), len(knobs))
     table = np.hstack([table[index], np.tile(np.array(knobs, dtype=np.int64), (len(table), 1))])
     columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(LAYOUT_AXES)}
-    return Candidates(**columns, version=None)
+    return Candidates(**columns, version=version)
 
 
 def _build(
     arch: Arch, engine: str, c: Candidates, chosen: np.ndarray[tuple[int], np.dtype[np.int64]]
 ) -> list[Candidate]:
-    columns = (
-        c.replicas,
-        c.pp,
-        c.attn_tp,
-        c.attn_dp,
-        c.attn_cp,
-        c.moe_tp,
-        c.moe_ep,
-        c.dcp,
-        c.redundant_experts,
-        c.two_batch_overlap,
-    )
+    columns = [getattr(c, name)[chosen].tolist() for name in LAYOUT_AXES]
     out = []
-    for replicas, pp, tp, dp, cp, moe_tp, moe_ep, dcp, redundant, overlap in zip(
-        *(column[chosen].tolist() for column in columns), strict=True
-    ):
-        layout = Layout(
-            replicas=replicas,
-            pp=pp,
-            attn_tp=tp,
-            attn_dp=dp,
-            attn_cp=cp,
-            moe_tp=moe_tp,
-            moe_ep=moe_ep,
-            dcp=dcp,
-            redundant_experts=redundant,
-            two_batch_overlap=overlap,
-            stage_layers=split_layers(engine, arch.num_hidden_layers, pp),
-        )
-        out.append(Candidate(engine=engine, layout=layout))
+    for values in zip(*columns, strict=True):
+        degrees = dict(zip(LAYOUT_AXES, values, strict=True))
+        stages = split_layers(engine, arch.num_hidden_layers, degrees["pp"])
+        out.append(Candidate(engine=engine, layout=Layout(**degrees, stage_layers=stages)))
     return out
 
 

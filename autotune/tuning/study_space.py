@@ -13,17 +13,13 @@ def study_space(study: Study) -> Space:
     """Every plan of a study with one kind of replica. Raises `InputError` as `enumerate_space`."""
     if study.axes.disaggregated == "only":
         return Space(enumerated=0, rejected={}, candidates=())
-    search = study.search
     spaces = []
     for cluster in cluster_choices(study):
         found = enumerate_space(
             study.arch,
             gpus=cluster.gpus,
             engine=study.engine,
-            attn_cp=search.attn_cp,
-            dcp=search.dcp,
-            redundant_experts=search.redundant_experts,
-            two_batch_overlap=search.two_batch_overlap,
+            search=study.search,
             version=study.engine_version,
         )
         own = on_cluster(study, cluster)

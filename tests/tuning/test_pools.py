@@ -23,7 +23,7 @@ from autotune.scoring.objective import plan_expected
 from autotune.scoring.trial_record import study_header
 from autotune.space import enumerate_space
 from autotune.storage import open_store
-from autotune.study import Study, study_from_document
+from autotune.study import Search, Study, study_from_document
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import rank, score_plan
 from autotune.tuning.remedy import find_remedy
@@ -175,8 +175,7 @@ def test_pools_are_replicas_repeated(engine: str) -> None:
     """Layouts of one replica, so many times, are all layouts of a pool size, in their order."""
     for model in ("deepseek-v3", "llama-3.1-70b"):
         study = question(model, gpus=24, engine=engine, search={"redundant_experts": [0, 32]})
-        options = {"attn_cp": (1,), "dcp": (1,), "redundant_experts": (0, 32), "two_batch_overlap": (False,)}
-        whole = enumerate_space(study.arch, gpus=24, engine=engine, **options).candidates
+        whole = enumerate_space(study.arch, gpus=24, engine=engine, search=Search(redundant_experts=(0, 32))).candidates
         assert pool_layouts(study, engine, [24]) == whole
 
 
