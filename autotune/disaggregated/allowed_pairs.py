@@ -9,39 +9,45 @@ from numpy.typing import NDArray
 
 from autotune.disaggregated.operating_points import OperatingPoints
 from autotune.engines import ENGINES
-from autotune.engines.pair_rules import ANY_DEGREE
+from autotune.engines.pair_rules import Degrees
 from costmodel.arch import Arch
 from costmodel.plan.columns import Floats, Ints
+
+TpAndStages = tuple[int, int]
+"""Attention TP and stages of a layout, which is what rules for pairs look at."""
 
 
 def barred(prefill: OperatingPoints, p_index: Ints, decode: OperatingPoints, d_index: Ints) -> NDArray[np.bool_]:
     """Pairs of points that a rule of the engine forbids, shape `(len(p_index), len(d_index))`."""
-    arch, out = prefill.rows.study.arch, np.zeros((p_index.size, d_index.size), dtype=bool)
-    first, second = (t.attn_tp[t.layout[index]] for t, index in ((prefill, p_index), (decode, d_index)))
-    for rule in ENGINES[prefill.rows.engine].pair_rules:
-        out |= rule.broken(arch, first[:, None], second[None, :])
-    return out
+    first = prefill.degrees.at(prefill.layout[p_index]).at(np.s_[:, None])
+    second = decode.degrees.at(decode.layout[d_index]).at(np.s_[None, :])
+    return _forbidden(prefill.rows.study.arch, prefill.rows.engine, first, second)
 
 
-def allowed_pairs(arch: Arch, engine: str, prefill: Mapping[int, int], decode: Mapping[int, int]) -> int:
-    """Pairs of layouts that no rule forbids, of so many layouts by attention TP on either side."""
-    first, second = (np.array([*side], dtype=np.int64) for side in (prefill, decode))
-    allowed = np.ones((first.size, second.size), dtype=bool)
-    for rule in ENGINES[engine].pair_rules:
-        allowed &= ~rule.broken(arch, first[:, None], second[None, :])
+def allowed_pairs(
+    arch: Arch, engine: str, prefill: Mapping[TpAndStages, int], decode: Mapping[TpAndStages, int]
+) -> int:
+    """Pairs of layouts that no rule forbids, of so many layouts by attention TP and stages on either side."""
+    if not prefill or not decode:
+        return 0
+    first, second = (Degrees(attn_tp=t, pp=p) for t, p in (np.array([*side]).T for side in (prefill, decode)))
+    allowed = ~_forbidden(arch, engine, first.at(np.s_[:, None]), second.at(np.s_[None, :]))
     counts = np.outer(np.array([*prefill.values()], dtype=np.int64), np.array([*decode.values()], dtype=np.int64))
     return int(counts[allowed].sum())
 
 
 def pair_coordinates(points: OperatingPoints) -> list[Floats]:
     """Columns of shape `(points,)`, larger is better: a point no worse in them can be joined with no fewer others."""
-    arch, tp, out = points.rows.study.arch, points.attn_tp, []
-    for rule in ENGINES[points.rows.engine].pair_rules:
-        if points.rows.role == "prefill":
-            found = [-rule.least(arch, tp), rule.most(arch, tp)]
-        else:
-            bounded_below = rule.least(arch, np.array([ANY_DEGREE]))[0] > 1
-            bounded_above = rule.most(arch, np.ones(1, dtype=np.int64))[0] < ANY_DEGREE
-            found = [tp] * bool(bounded_below) + [-tp] * bool(bounded_above)
+    rows, out = points.rows, list[Floats]()
+    for rule in ENGINES[rows.engine].pair_rules:
+        found = rule.reach(rows.study.arch, points.degrees, prefill=rows.role == "prefill")
         out += [column[points.layout].astype(np.float64) for column in found if np.ptp(column) > 0.0]
+    return out
+
+
+def _forbidden(arch: Arch, engine: str, prefill: Degrees, decode: Degrees) -> NDArray[np.bool_]:
+    """Pairs that a rule forbids, one side along each axis."""
+    out = np.zeros(np.broadcast(prefill.pp, decode.pp).shape, dtype=bool)
+    for rule in ENGINES[engine].pair_rules:
+        out |= rule.broken(arch, prefill, decode)
     return out

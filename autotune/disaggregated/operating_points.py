@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.disaggregated.pool_rows import Evaluator, PoolRows, pool_load, pool_seats, times, transfer_link
+from autotune.engines.pair_rules import Degrees
 from autotune.study import IntRange, Study
 from costmodel.disaggregated.closed_loop import ClosedLoop, settle
 from costmodel.disaggregated.pairing import Demand, PairService, pair_service
@@ -42,8 +43,8 @@ class OperatingPoints:
     columns: PoolColumns
     layout: Ints
     """Index into `rows.layouts`."""
-    attn_tp: Ints
-    """Attention TP of each of `rows.layouts`, shape `(layouts,)`."""
+    degrees: Degrees
+    """Of each of `rows.layouts`."""
 
     @property
     def gpus(self) -> Ints:
@@ -125,7 +126,7 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
         at=at,
         columns=together,
         layout=rows.row_layout[row],
-        attn_tp=np.array([c.layout.attn_tp for c in rows.layouts], dtype=np.int64),
+        degrees=Degrees.of([c.layout for c in rows.layouts]),
     )
 
 

@@ -21,8 +21,8 @@ from autotune.engines import ENGINES, Violation, engines_of
 from autotune.engines.pair_rules import pair_violations
 from autotune.engines.service import Knobs
 from autotune.scoring.plan_result import PlanResult, ScoredRows
-from autotune.space import Resolution, resolve
-from autotune.space.pool_plan import PoolPlan, Pools
+from autotune.space import Resolution, resolve, violations
+from autotune.space.pool_plan import ROLES, PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study
 from costmodel.disaggregated.pairing import PairService, pair_estimate
@@ -137,15 +137,18 @@ def disaggregated_plan(study: Study, text: str, *, engine: str | None = None) ->
     spec = parse_pooled(text)
     p_gpus, d_gpus = _gpus(study, spec)
     read = [
-        (_side(study, spec.prefill, p_gpus, name), _side(study, spec.decode, d_gpus, name))
+        tuple(
+            _side(study, role, side, gpus, name)
+            for role, side, gpus in zip(ROLES, (spec.prefill, spec.decode), (p_gpus, d_gpus), strict=True)
+        )
         for name in engines_of(spec.engine or engine or study.engine)
     ]
     # one engine runs both pools: the first that accepts both, else the first
     first, second = next((r for r in read if not (r[0].violations or r[1].violations)), read[0])
     resolution = _together(first, second)
     if not resolution.violations:
-        engine_rules, degrees = ENGINES[first.candidate.engine].pair_rules, (first.candidate, second.candidate)
-        broken = pair_violations(engine_rules, study.arch, *(c.layout.attn_tp for c in degrees))
+        rules, layouts = ENGINES[first.candidate.engine].pair_rules, (first.candidate.layout, second.candidate.layout)
+        broken = pair_violations(rules, study.arch, *layouts)
         resolution = replace(resolution, violations=broken)
     if resolution.violations:
         return resolution, None
@@ -200,8 +203,12 @@ def _gpus(study: Study, spec: PooledSpec) -> tuple[int, int]:
     return p, d
 
 
-def _side(study: Study, side: PoolSpec, gpus: int, engine: str) -> Resolution:
-    return resolve(side.plan, arch=study.arch, gpus=gpus, engine=engine, version=study.engine_version)
+def _side(study: Study, role: str, side: PoolSpec, gpus: int, engine: str) -> Resolution:
+    found = resolve(side.plan, arch=study.arch, gpus=gpus, engine=engine, version=study.engine_version)
+    return replace(
+        found,
+        violations=violations(study.arch, found.candidate.engine, found.candidate.layout, study.engine_version, role),
+    )
 
 
 def _together(first: Resolution, second: Resolution) -> Resolution:

@@ -49,19 +49,19 @@ class PoolRows:
     """Token budget of each row."""
 
 
-def replica_layouts(study: Study, engine: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
-    """Every layout of one replica, by the study's rules and degrees, that fills a pool of one of the sizes."""
+def replica_layouts(study: Study, engine: str, role: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
+    """Every layout of a role's replica, by the study's rules and degrees, that fills a pool of one of the sizes."""
     if not sizes:
         return ()
-    found = _replicas(study.arch, study.search, engine, max(sizes), study.engine_version)
+    found = _replicas(study.arch, study.search, engine, role, max(sizes), study.engine_version)
     gpus = [c.layout.gpus for c in found]
     filling = {g for g in set(gpus) if any(n % g == 0 for n in sizes)}
     return tuple(c for c, g in zip(found, gpus, strict=True) if g in filling)
 
 
-def pool_layouts(study: Study, engine: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
+def pool_layouts(study: Study, engine: str, role: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
     """Every layout of every pool size, by size, with the rules and degrees of the study."""
-    single = [(c, c.layout.gpus) for c in replica_layouts(study, engine, sizes)]
+    single = [(c, c.layout.gpus) for c in replica_layouts(study, engine, role, sizes)]
     return tuple(replace(c, layout=times(c.layout, n // gpus)) for n in sizes for c, gpus in single if n % gpus == 0)
 
 
@@ -71,8 +71,10 @@ def times(layout: Layout, copies: int) -> Layout:
 
 
 @lru_cache(maxsize=64)
-def _replicas(arch: Arch, search: Search, engine: str, most_gpus: int, version: str | None) -> tuple[Candidate, ...]:
-    return enumerate_replicas(arch, most_gpus=most_gpus, engine=engine, search=search, version=version)
+def _replicas(
+    arch: Arch, search: Search, engine: str, role: str, most_gpus: int, version: str | None
+) -> tuple[Candidate, ...]:
+    return enumerate_replicas(arch, most_gpus=most_gpus, engine=engine, role=role, search=search, version=version)
 
 
 def pool_rows(

@@ -213,7 +213,10 @@ def _sides(study: Study) -> Iterator[_Sides]:
             dtypes = Dtypes(weight=weight, kv=kv)
             known: dict[tuple[str, str], OperatingPoints] = {}
             for first, second, splits in pool_splits(study):
-                layouts = [layouts_of(study, engine, pool_sizes(study, cluster)) for cluster in (first, second)]
+                layouts = [
+                    layouts_of(study, engine, role, pool_sizes(study, cluster))
+                    for role, cluster in zip(ROLES, (first, second), strict=True)
+                ]
                 if not all(layouts):
                     continue  # so few GPUs hold no two pools, or the engine runs no pool of these sizes
                 for role, cluster, own in zip(ROLES, (first, second), layouts, strict=True):

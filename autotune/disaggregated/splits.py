@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-from autotune.disaggregated.allowed_pairs import allowed_pairs
+from autotune.disaggregated.allowed_pairs import TpAndStages, allowed_pairs
 from autotune.disaggregated.pool_rows import replica_layouts
 from autotune.engines import engines_of
+from autotune.space.pool_plan import ROLES
 from autotune.study import Study
 from costmodel.hardware import Cluster
 
@@ -44,22 +45,24 @@ def count_plans(study: Study) -> int:
     total = 0
     for engine in engines_of(study.engine):
         degrees = {
-            cluster.gpu.name: _degrees(study, engine, pool_sizes(study, cluster))
+            (role, cluster.gpu.name): _degrees(study, engine, role, pool_sizes(study, cluster))
+            for role in ROLES
             for cluster in (study.cluster, *study.axes.other_gpus)
         }
         for first, second, splits in pool_splits(study):
-            sides = ((degrees[first.gpu.name][p], degrees[second.gpu.name][d]) for p, d in splits)
+            both = [degrees[role, c.gpu.name] for role, c in zip(ROLES, (first, second), strict=True)]
+            sides = ((both[0][p], both[1][d]) for p, d in splits)
             total += sum(allowed_pairs(study.arch, engine, *pair) for pair in sides)
     return total
 
 
-def _degrees(study: Study, engine: str, sizes: Sequence[int]) -> dict[int, Counter[int]]:
-    """How many layouts of each pool size have which attention TP."""
-    single = [(c.layout.gpus, c.layout.attn_tp) for c in replica_layouts(study, engine, sizes)]
-    by_gpus: dict[int, Counter[int]] = {}
+def _degrees(study: Study, engine: str, role: str, sizes: Sequence[int]) -> dict[int, Counter[TpAndStages]]:
+    """How many layouts of each pool size have which attention TP and stages."""
+    single = [(c.layout.gpus, (c.layout.attn_tp, c.layout.pp)) for c in replica_layouts(study, engine, role, sizes)]
+    by_gpus: dict[int, Counter[TpAndStages]] = {}
     for gpus, degree in single:
         by_gpus.setdefault(gpus, Counter())[degree] += 1
     out = {}
     for n in sizes:
-        out[n] = sum((count for gpus, count in by_gpus.items() if n % gpus == 0), Counter[int]())
+        out[n] = sum((count for gpus, count in by_gpus.items() if n % gpus == 0), Counter[TpAndStages]())
     return out

@@ -46,6 +46,8 @@ class Engine(ABC):
     # Which plans it takes.
     rules: ClassVar[tuple[Rule, ...]]
     """What a layout must hold so that the engine can be launched with it, all of it listed: nothing is inherited."""
+    pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
+    """What a pool of a disaggregated plan must hold besides, by what it does (`prefill`, `decode`)."""
     pair_rules: ClassVar[tuple[PairRule, ...]] = ()
     """What the pools of a disaggregated plan must hold together, by the connector that it is exported with."""
     attention_dp_measured: ClassVar[bool] = False
@@ -154,6 +156,10 @@ class Engine(ABC):
     def name(self) -> str:
         """By which studies, plan strings and files name it."""
         return self.traits.name
+
+    def rules_of(self, role: str | None) -> tuple[Rule, ...]:
+        """The rules of a pool's layout; None: of a replica that does both."""
+        return (*self.rules, *self.pool_rules.get(role or "", ()))
 
     @abstractmethod
     def longer_stages(self, pp: int, remainder: int) -> range:

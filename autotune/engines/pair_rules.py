@@ -1,40 +1,120 @@
-"""Rules for pairs of pools: attention TP degrees between which an engine hands a prompt's cache over.
+"""Rules for pairs of pools: layouts between which an engine hands a prompt's cache over.
 
-A rule is an interval of the decode pool's degree that follows from the prefill pool's. A prefill pool whose interval
-holds another's can thus be joined with whatever the other can, which is what lets a search leave points out by proof.
+A rule also says what a pool can be joined with as columns that can be compared: a pool that is no less in all of them
+can be joined with whatever the other can, which is what lets a search leave points out by proof.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from autotune.engines.layout_rules import Bools, Ints, Violation, kv_head_counts
 from costmodel.arch import Arch
-from costmodel.arch.attention import GroupedQuery, Recurrent, StateSpace
+from costmodel.arch.attention import GroupedQuery, Latent, Recurrent, StateSpace
+from costmodel.plan.layout import Layout
 
 ANY_DEGREE = 2**40
 """Above every degree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairRule:
-    """What one connector of an engine asks of the two pools' attention TP."""
+class Degrees:
+    """What rules for pairs look at, of layouts in any shape."""
+
+    attn_tp: Ints
+    pp: Ints
+
+    @classmethod
+    def of(cls, layouts: Sequence[Layout]) -> Degrees:
+        """Those of some layouts, shape `(layouts,)`."""
+        return cls(attn_tp=np.array([x.attn_tp for x in layouts]), pp=np.array([x.pp for x in layouts]))
+
+    def at(self, index: Ints | tuple[slice | None, ...]) -> Degrees:
+        """Those at an index, as arrays take one."""
+        return Degrees(attn_tp=self.attn_tp[index], pp=self.pp[index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRule(ABC):
+    """What one connector of an engine asks of a prefill pool and the decode pool beside it."""
 
     name: str
     text: str
     source: str
     """Where it was read."""
+
+    @abstractmethod
+    def broken(self, arch: Arch, prefill: Degrees, decode: Degrees) -> Bools:
+        """Whether pools of these degrees, which broadcast, cannot be joined."""
+
+    @abstractmethod
+    def reach(self, arch: Arch, own: Degrees, *, prefill: bool) -> tuple[Ints, ...]:
+        """Columns in which a pool of a role that is nowhere less can be joined with no fewer of the other role's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpInterval(PairRule):
+    """The decode pool's attention TP must lie in an interval that follows from the prefill pool's."""
+
     least: Callable[[Arch, Ints], Ints]
     """Least degree of a decode pool for each degree of a prefill pool."""
     most: Callable[[Arch, Ints], Ints]
     """The same, most."""
 
-    def broken(self, arch: Arch, prefill_tp: Ints, decode_tp: Ints) -> Bools:
-        """Whether pools of these degrees, which broadcast, cannot be joined."""
-        return np.asarray((decode_tp < self.least(arch, prefill_tp)) | (decode_tp > self.most(arch, prefill_tp)))
+    def broken(self, arch: Arch, prefill: Degrees, decode: Degrees) -> Bools:
+        """As of every rule."""
+        least, most = self.least(arch, prefill.attn_tp), self.most(arch, prefill.attn_tp)
+        return np.asarray((decode.attn_tp < least) | (decode.attn_tp > most))
+
+    def reach(self, arch: Arch, own: Degrees, *, prefill: bool) -> tuple[Ints, ...]:
+        """Wider intervals of a prefill pool; for a decode pool the side on which they end anywhere."""
+        tp = own.attn_tp
+        if prefill:
+            return -self.least(arch, tp), self.most(arch, tp)
+        bounded_below = self.least(arch, np.array([ANY_DEGREE]))[0] > 1
+        bounded_above = self.most(arch, np.ones(1, dtype=np.int64))[0] < ANY_DEGREE
+        return (tp,) * bool(bounded_below) + (-tp,) * bool(bounded_above)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillStages(PairRule):
+    """A decode pool has one stage, or those of the prefill pool."""
+
+    def broken(self, arch: Arch, prefill: Degrees, decode: Degrees) -> Bools:
+        """As of every rule."""
+        return np.asarray((decode.pp > 1) & (decode.pp != prefill.pp))
+
+    def reach(self, arch: Arch, own: Degrees, *, prefill: bool) -> tuple[Ints, ...]:
+        """Of several stages only what has the same; of one a prefill pool reaches least, a decode pool all."""
+        return _same_or(-ANY_DEGREE if prefill else ANY_DEGREE, own.pp, own.pp == 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedTp(PairRule):
+    """A prefill pool with stages hands caches of KV heads only to ranks of its own attention TP."""
+
+    def broken(self, arch: Arch, prefill: Degrees, decode: Degrees) -> Bools:
+        """As of every rule."""
+        return np.asarray((prefill.pp > 1) & (prefill.attn_tp != decode.attn_tp) & (not _all_latent(arch)))
+
+    def reach(self, arch: Arch, own: Degrees, *, prefill: bool) -> tuple[Ints, ...]:
+        """Of one stage a prefill pool reaches all; otherwise only what has the same degree."""
+        if _all_latent(arch):
+            return ()
+        return _same_or(ANY_DEGREE, own.attn_tp, (own.pp == 1) & prefill)
+
+
+def _same_or(otherwise: int, degree: Ints, apart: Bools) -> tuple[Ints, ...]:
+    """Columns in which only equal degrees are alike, and `otherwise` where a pool stands apart."""
+    return np.where(apart, otherwise, degree), np.where(apart, otherwise, -degree)
+
+
+def _all_latent(arch: Arch) -> bool:
+    return all(isinstance(a, Latent) for a in arch.attentions)
 
 
 def _has_states(arch: Arch) -> bool:
@@ -52,7 +132,7 @@ def _unbounded(_: Arch, prefill_tp: Ints) -> Ints:
     return np.full_like(prefill_tp, ANY_DEGREE)
 
 
-NIXL_KV_HEAD_COPIES = PairRule(
+NIXL_KV_HEAD_COPIES = TpInterval(
     name="nixl_kv_head_copies",
     text="vLLM's NIXL connector hands copied KV heads to no fewer ranks: where the prefill pool's attn_tp is above "
     "num_key_value_heads, the decode pool's must be at least as large",
@@ -60,7 +140,7 @@ NIXL_KV_HEAD_COPIES = PairRule(
     least=_copied_heads,
     most=_unbounded,
 )
-NIXL_EQUAL_STATES = PairRule(
+NIXL_EQUAL_STATES = TpInterval(
     name="nixl_equal_states",
     text="vLLM's NIXL connector hands recurrent states over between equal ranks alone: both pools' attn_tp must be the "
     "same",
@@ -70,13 +150,25 @@ NIXL_EQUAL_STATES = PairRule(
 )
 
 
-def pair_violations(rules: tuple[PairRule, ...], arch: Arch, prefill_tp: int, decode_tp: int) -> tuple[Violation, ...]:
+SGLANG_PREFILL_STAGES = PrefillStages(
+    name="prefill_stages",
+    text="SGLang's decode pool must have one stage or as many as the prefill pool",
+    source="SGLang 0.5.23, srt/disaggregation/common/conn.py",
+)
+SGLANG_STAGED_TP = StagedTp(
+    name="staged_attention_tp",
+    text="SGLang has no buffer for unequal attention TP with NIXL where prompts run through stages: pp of the prefill "
+    "pool must be 1, or attn_tp of both the same",
+    source="SGLang 0.5.23, srt/disaggregation/prefill.py",
+)
+
+
+def pair_violations(rules: tuple[PairRule, ...], arch: Arch, prefill: Layout, decode: Layout) -> tuple[Violation, ...]:
     """Every rule that a pair of pools breaks, with its source."""
-    first, second = np.array([prefill_tp]), np.array([decode_tp])
+    first, second = Degrees.of([prefill]), Degrees.of([decode])
+    values = ", ".join(f"{role} TP{x.attn_tp} PP{x.pp}" for role, x in (("prefill", prefill), ("decode", decode)))
     return tuple(
-        Violation(
-            rule=rule.name, message=f"{rule.text} (prefill {prefill_tp}, decode {decode_tp}; source: {rule.source})"
-        )
+        Violation(rule=rule.name, message=f"{rule.text} ({values}; source: {rule.source})")
         for rule in rules
         if rule.broken(arch, first, second)[0]
     )

@@ -108,6 +108,12 @@ class Vllm(Engine):
         ),
         shared.decode_context_parallel(_decode_context),
     )
+    # 0.33, nixl/base_worker.py: a consumer with stages is refused; a producer's caches are read as if of one stage.
+    # `NixlPushConnector` takes them of several, by a front that asks both pools at once, which Dynamo's does not.
+    pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = dict.fromkeys(
+        ("prefill", "decode"),
+        (shared.one_stage("NixlConnector hands caches over between servers of one pipeline stage"),),
+    )
     pair_rules = (NIXL_KV_HEAD_COPIES, NIXL_EQUAL_STATES)
     tp_may_be_stage_width = False
     quick_experts: ClassVar[Mapping[str, str]] = {"mxfp4": "VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1"}

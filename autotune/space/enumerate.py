@@ -82,18 +82,18 @@ def enumerate_replicas(
     *,
     most_gpus: int,
     engine: str,
+    role: str | None = None,
     search: Search = ANY_LAYOUT,
     version: str | None = None,
 ) -> tuple[Candidate, ...]:
-    """All layouts of one replica on at most so many GPUs that the rules of one engine accept.
+    """All layouts of one replica on at most so many GPUs that the rules of one engine accept, in a pool of that role.
 
     Those of any number of GPUs are these, repeated, in the order of `enumerate_space`: no rule looks at replicas.
     """
     shapes = [(1, pp, width) for pp in range(1, most_gpus + 1) for width in range(1, most_gpus // pp + 1)]
     everything = _factorisations(arch, shapes, search, version)
-    return tuple(
-        _build(arch, engine, everything, np.flatnonzero(_first_broken(arch, ENGINES[engine].rules, everything) < 0))
-    )
+    broken = _first_broken(arch, ENGINES[engine].rules_of(role), everything)
+    return tuple(_build(arch, engine, everything, np.flatnonzero(broken < 0)))
 
 
 def rejected_by_value(
@@ -174,8 +174,10 @@ def _build(
     return out
 
 
-def violations(arch: Arch, engine: str, layout: Layout, version: str | None = None) -> tuple[Violation, ...]:
-    """Every rule of `engine` that one layout breaks; `version` None: the newest that is known."""
+def violations(
+    arch: Arch, engine: str, layout: Layout, version: str | None = None, role: str | None = None
+) -> tuple[Violation, ...]:
+    """Every rule of `engine` that one layout breaks, in a pool of that role; `version` None: the newest known."""
     columns = {name: np.array([getattr(layout, name)], dtype=np.int64) for name in LAYOUT_AXES}
     one = Candidates(**columns, version=version)
-    return tuple(explain(rule, arch, one, 0) for rule in ENGINES[engine].rules if rule.broken(arch, one)[0])
+    return tuple(explain(rule, arch, one, 0) for rule in ENGINES[engine].rules_of(role) if rule.broken(arch, one)[0])

@@ -20,6 +20,7 @@ def _study() -> Study:
         cluster={"gpus": 8, "gpu": "h100_sxm", "gpus_per_node": 8},
         workload={"isl": 2003, "osl": 251},
         constraints={"ttft_ms": 4000, "tpot_ms": 40},
+        engine="trtllm",
         search={"max_num_batched_tokens": [8192], "disaggregated": "only"},
     )
 

@@ -194,7 +194,7 @@ def test_the_way_from_what_runs(tmp_path: Path) -> None:
     assert "Go in steps of 1 old replica for 4 new ones, until all 16 run." in text
 
 
-POOLED = "vllm:P48:R6/PP8/ATP1/ADP1/MTP1/EP1+D80:R5/PP1/ATP2/ADP8/MTP1/EP16"
+POOLED = "vllm:P64:TP8/DP8/EP64+D64:DP64/EP64"
 
 
 def test_the_way_from_a_command(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from autotune.disaggregated.plan_results import disaggregated_plan, pair_results
-from autotune.disaggregated.pool_rows import pool_layouts
+from autotune.disaggregated.pool_rows import pool_layouts, replica_layouts
 from autotune.disaggregated.search import search_pools
 from autotune.report.document import tune_document
 from autotune.report.kinds import kinds_line
@@ -28,6 +28,7 @@ from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import rank, score_plan
 from autotune.tuning.remedy import find_remedy
 from costmodel.errors import InputError
+from costmodel.plan.layout import Layout
 from tests.tuning.brute import question
 
 LIMITS = {"ttft_ms": 4000, "tpot_ms": 40}
@@ -36,7 +37,7 @@ LIMITS = {"ttft_ms": 4000, "tpot_ms": 40}
 def asked(
     gpus: int = 16, *, disaggregated: str = "auto", also: Mapping[str, Any] | None = None, **tables: Any
 ) -> Study:
-    """DeepSeek-V3 on a few H200, with pools."""
+    """DeepSeek-V3 on a few H200, with pools, of an engine that joins pools with stages."""
     search = {"max_num_batched_tokens": [8192], "disaggregated": disaggregated, **tables.pop("search", {})}
     return question(
         "deepseek-v3",
@@ -45,6 +46,7 @@ def asked(
         constraints=tables.pop("constraints", LIMITS),
         search=search,
         disaggregation=tables.pop("disaggregation", {"pool_gpus_multiple_of": 4}),
+        engine=tables.pop("engine", "sglang"),
         **tables,
     )
 
@@ -92,7 +94,8 @@ def test_pair_rules_of_vllm(model: str) -> None:
     assert [p.key for p in pruned.pairs] == pytest.approx([p.key for p in brute.pairs[:40]], rel=1e-12)
     heads = min(int(a.kv_heads) for a in study.arch.attentions if hasattr(a, "kv_heads"))
     states = any(not hasattr(a, "kv_heads") for a in study.arch.attentions)
-    layouts = pool_layouts(study, "vllm", [8])
+    layouts = pool_layouts(study, "vllm", "decode", [8])
+    assert layouts == pool_layouts(study, "vllm", "prefill", [8])
     degrees = [c.layout.attn_tp for c in layouts]
     allowed = [(p, d) for p in degrees for d in degrees if (p == d if states else p <= max(d, heads))]
     assert 0 < pruned.plans == len(allowed) < len(degrees) ** 2
@@ -109,6 +112,43 @@ def test_a_barred_pair_is_refused_by_its_rule() -> None:
     assert [v.rule for v in resolution.violations] == ["nixl_kv_head_copies"]
     assert "base_worker.py" in resolution.violations[0].message
     assert disaggregated_plan(study, "vllm:P8:ATP4/ADP2/EP8+D8:ATP8/ADP1/EP8")[1] is not None
+
+
+def test_pools_of_vllm_have_one_stage() -> None:
+    """No pool of vLLM has pipeline stages, whichever side it is on, and a plan string that asks for them says why."""
+    study = question("deepseek-v3", cluster={"gpus": 32, "gpu": "h200_sxm", "gpus_per_node": 8}, engine="vllm")
+    for role in ("prefill", "decode"):
+        assert {c.layout.pp for c in replica_layouts(study, "vllm", role, [16])} == {1}
+    for text in ("vllm:P16:PP2/ATP8/EP8+D16:ADP16/EP16", "vllm:P16:ADP16/EP16+D16:PP2/ATP8/EP8"):
+        resolution, plan = disaggregated_plan(study, text)
+        assert plan is None
+        assert [v.rule for v in resolution.violations] == ["pool_stages"]
+
+
+@pytest.mark.parametrize("model", ["qwen3-235b", "deepseek-v3"])
+def test_pair_rules_of_sglang(model: str) -> None:
+    """Stages of a decode pool are the prefill pool's, and staged prompts go to ranks of the same degree but latents."""
+    study = question(
+        model,
+        engine="sglang",
+        cluster={"gpus": 16, "gpu": "b200_sxm", "gpus_per_node": 8},
+        constraints=LIMITS,
+        workload={"isl": 2003, "osl": 251},
+        search={"max_num_batched_tokens": [8192], "disaggregated": "only"},
+        disaggregation={"pool_gpus_multiple_of": 8},
+    )
+    pruned, brute = search_pools(study, keep=40), search_pools(study, keep=100_000, prune=False)
+    assert [p.key for p in pruned.pairs] == pytest.approx([p.key for p in brute.pairs[:40]], rel=1e-12)
+    latent = model == "deepseek-v3"
+
+    def allowed(p: Layout, d: Layout) -> bool:
+        return d.pp in (1, p.pp) and (latent or p.pp == 1 or p.attn_tp == d.attn_tp)
+
+    layouts = [c.layout for c in pool_layouts(study, "sglang", "decode", [8])]
+    count = sum(allowed(p, d) for p in layouts for d in layouts)
+    assert 0 < pruned.plans == count < len(layouts) ** 2
+    for pair in brute.pairs:
+        assert allowed(pair.prefill.layout_at(pair.prefill_at, 1), pair.decode.layout_at(pair.decode_at, 1))
 
 
 def test_each_pair_of_layouts_is_kept_once_with_its_better_dtype() -> None:
@@ -176,7 +216,9 @@ def test_pools_are_replicas_repeated(engine: str) -> None:
     for model in ("deepseek-v3", "llama-3.1-70b"):
         study = question(model, gpus=24, engine=engine, search={"redundant_experts": [0, 32]})
         whole = enumerate_space(study.arch, gpus=24, engine=engine, search=Search(redundant_experts=(0, 32))).candidates
-        assert pool_layouts(study, engine, [24]) == whole
+        assert pool_layouts(study, engine, "prefill", [24]) == tuple(
+            c for c in whole if engine != "vllm" or c.layout.pp == 1
+        )
 
 
 @pytest.mark.parametrize(
