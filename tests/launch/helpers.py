@@ -57,9 +57,9 @@ def cluster(gpus: int, per_node: int = 8) -> Cluster:
 
 
 @lru_cache(maxsize=64)
-def plans(model: str, engine: str, gpus: int) -> tuple[Candidate, ...]:
-    """Every valid plan."""
-    return enumerate_space(load_model(model), gpus=gpus, engine=engine).candidates
+def plans(model: str, engine: str, gpus: int, version: str | None = None) -> tuple[Candidate, ...]:
+    """Every plan that is valid for a version of the engine; None: the newest."""
+    return enumerate_space(load_model(model), gpus=gpus, engine=engine, version=version).candidates
 
 
 def service(candidate: Candidate, arch: Arch, *, per_node: int = 8, **changes: object) -> Service:

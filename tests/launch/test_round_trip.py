@@ -29,11 +29,11 @@ from tests.launch.helpers import LIMITS, MODELS, expressible, launched, plans, r
 def test_any_plan_on_any_nodes_and_version(engine, model, gpus, per_node, data, tmp_path_factory):
     """Odd GPU counts, nodes and engine versions, uneven stages too: read back the same, or refused by a named rule."""
     arch = load_model(model)
-    found = plans(model, engine, gpus)
+    version = data.draw(st.sampled_from(ENGINES[engine].versions()))
+    found = plans(model, engine, gpus, version)
     if not found:
         return
     candidate = data.draw(st.sampled_from(found))
-    version = data.draw(st.sampled_from(ENGINES[engine].versions()))
     made = service(candidate, arch, per_node=per_node, version=version)
     plan = expressible(made)
     if plan is not None:
