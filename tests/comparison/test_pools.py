@@ -55,7 +55,7 @@ def pooled(**tables: Any) -> Study:
 )
 def test_a_launch_looked_at_again_is_itself(workload: dict[str, Any]) -> None:
     """Disaggregated plans from all over a ranking, scored again as they were launched, have the figures they had."""
-    study = pooled(workload=workload, engine="sglang")
+    study = pooled(workload=workload, engine="trtllm")
     result = tune(study)
     plans = [p for p in (*result.ranked, *result.infeasible) if p.pools is not None]
     assert len(plans) > 20
