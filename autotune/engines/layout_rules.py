@@ -90,11 +90,6 @@ def cuts_badly(sizes: Iterable[Size], shards: Ints, block: int = 1) -> Bools:
     return out
 
 
-def one_stage(text: str) -> Rule:
-    """A pool whose connector takes no pipelines; `text` says which."""
-    return Rule(name="pool_stages", text=f"{text}: pp must be 1", fields=("pp",), broken=lambda _, c: c.pp > 1)
-
-
 def nowhere(c: Candidates) -> Bools:
     """False for every candidate."""
     return np.zeros(c.pp.shape, dtype=bool)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotune.engines.layout_rules import Bools, Ints, Violation, kv_head_counts
+from autotune.engines.layout_rules import Bools, Ints, Rule, Violation, kv_head_counts
 from costmodel.arch import Arch
 from costmodel.arch.attention import GroupedQuery, Latent, Recurrent, StateSpace
 from costmodel.plan.layout import Layout
@@ -132,6 +132,21 @@ def _unbounded(_: Arch, prefill_tp: Ints) -> Ints:
     return np.full_like(prefill_tp, ANY_DEGREE)
 
 
+NIXL_ONE_STAGE = Rule(
+    name="pool_stages",
+    text="vLLM's NixlConnector hands caches over between servers of one pipeline stage: pp of each pool must be 1",
+    fields=("pp",),
+    broken=lambda _, c: c.pp > 1,
+)
+"""0.33, nixl/base_worker.py: a consumer with stages is refused, a producer's caches are read as if of one stage.
+`NixlPushConnector` takes those of several, by a front that asks both pools at once, which Dynamo's does not."""
+SGLANG_WHOLE_PROMPTS = Rule(
+    name="decode_prompt_ranks",
+    text="SGLang's decode pool takes caches in without context parallelism of prompts: attn_cp must be 1",
+    fields=("attn_cp",),
+    broken=lambda _, c: c.attn_cp > 1,
+)
+"""0.5.23, srt/disaggregation/common/conn.py."""
 NIXL_KV_HEAD_COPIES = TpInterval(
     name="nixl_kv_head_copies",
     text="vLLM's NIXL connector hands copied KV heads to no fewer ranks: where the prefill pool's attn_tp is above "

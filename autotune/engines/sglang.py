@@ -17,13 +17,13 @@ from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, facts, middle, shared_prefix
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, Engine
-from autotune.engines.layout_rules import Bools, Candidates
+from autotune.engines.layout_rules import Bools, Candidates, Rule
 from autotune.engines.low_latency import NO_KERNELS, SCORED, ExchangeKernels, kernels_of, needed, refusal
 from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, two_batch_overlap_class
-from autotune.engines.pair_rules import SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP
+from autotune.engines.pair_rules import SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP, SGLANG_WHOLE_PROMPTS
 from autotune.engines.service import BenchLoad, Service
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
@@ -119,6 +119,7 @@ class Sglang(Engine):
         shared.EXPERT_MODEL_INTEGER_GROUPS,
         shared.decode_context_parallel(_decode_context),
     )
+    pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"decode": (SGLANG_WHOLE_PROMPTS,)}
     pair_rules = (SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP)
     tp_may_be_stage_width = True
     startup_s = 120.0
@@ -249,7 +250,7 @@ class Sglang(Engine):
 
     def low_latency_tokens(self, service: Service) -> int | None:
         """The sequences of a rank, or DeepEP's usual room where that is more."""
-        return None if _no_low_latency(service) is not None else _dispatch_tokens(service)
+        return None if _no_low_latency(service) is not None else max(service.limits.max_num_seqs, DISPATCH_TOKENS)
 
     def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:
         """What the memory fraction is of, that DeepEP is there, and the router's version."""
@@ -347,7 +348,7 @@ def _no_low_latency(service: Service) -> str | None:
     return _no_deepep(arch, service.version, service.knobs.weight_dtype) or refusal(
         arch,
         service.layout,
-        tokens=_dispatch_tokens(service),
+        tokens=max(service.limits.max_num_seqs, DISPATCH_TOKENS),
         room_bytes=limits.exchange_room_bytes,
         pads=False,
     )
@@ -361,10 +362,6 @@ def _no_deepep(arch: Arch, version: str | None, weight_dtype: str | None) -> str
     if weights in ("bf16", "fp16"):
         return f"low_latency_expert_dtype: SGLang sends no prompts to experts in {weights} by DeepEP"
     return None
-
-
-def _dispatch_tokens(service: Service) -> int:
-    return max(service.limits.max_num_seqs, DISPATCH_TOKENS)
 
 
 def _experts(line: CommandLine, service: Service, *, refused: str | None) -> None:

@@ -23,7 +23,7 @@ from autotune.engines.low_latency import SCORED, ExchangeKernels, kernels_of, ne
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, dual_batches
-from autotune.engines.pair_rules import NIXL_EQUAL_STATES, NIXL_KV_HEAD_COPIES
+from autotune.engines.pair_rules import NIXL_EQUAL_STATES, NIXL_KV_HEAD_COPIES, NIXL_ONE_STAGE
 from autotune.engines.service import Service
 from autotune.engines.surroundings import DynamoBackend, ReplicaNodes, ServerMetrics
 from costmodel.arch import Arch
@@ -108,12 +108,7 @@ class Vllm(Engine):
         ),
         shared.decode_context_parallel(_decode_context),
     )
-    # 0.33, nixl/base_worker.py: a consumer with stages is refused; a producer's caches are read as if of one stage.
-    # `NixlPushConnector` takes them of several, by a front that asks both pools at once, which Dynamo's does not.
-    pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = dict.fromkeys(
-        ("prefill", "decode"),
-        (shared.one_stage("NixlConnector hands caches over between servers of one pipeline stage"),),
-    )
+    pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"prefill": (NIXL_ONE_STAGE,), "decode": (NIXL_ONE_STAGE,)}
     pair_rules = (NIXL_KV_HEAD_COPIES, NIXL_EQUAL_STATES)
     tp_may_be_stage_width = False
     quick_experts: ClassVar[Mapping[str, str]] = {"mxfp4": "VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1"}

@@ -125,6 +125,15 @@ def test_pools_of_vllm_have_one_stage() -> None:
         assert [v.rule for v in resolution.violations] == ["pool_stages"]
 
 
+def test_decode_pools_of_sglang_hold_whole_prompts() -> None:
+    """Ranks that share a prompt's attention are for prefill pools alone."""
+    study = question("qwen3-235b", engine="sglang", search={"attn_cp": [1, 2]})
+    degrees = {
+        role: {c.layout.attn_cp for c in replica_layouts(study, "sglang", role, [8])} for role in ("prefill", "decode")
+    }
+    assert degrees == {"prefill": {1, 2}, "decode": {1}}
+
+
 @pytest.mark.parametrize("model", ["qwen3-235b", "deepseek-v3"])
 def test_pair_rules_of_sglang(model: str) -> None:
     """Stages of a decode pool are the prefill pool's, and staged prompts go to ranks of the same degree but latents."""
