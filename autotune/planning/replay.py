@@ -164,7 +164,7 @@ def _broken(
     meanwhile = gaps.after(float(arrived_s[0]), float(arrived_s[-1]))
     run = Simulated(served=own, gaps=meanwhile, preemptions=0, busy_s=0.0, timeline=())
     # requests that come whatever the servers do: no plan's first tokens are moved
-    found = Forecast(expected=run, quick=run, slow=run, errors=plans[0].simulation.forecast.errors)
+    found = Forecast(expected=run, quick=run, slow=run, base=run, errors=plans[0].simulation.forecast.errors)
     return tuple(limit.code for limit in limits if not limit.kept(limit.figure(found)))
 
 
