@@ -129,10 +129,10 @@ def surged(requests: Requests, windows_s: Sequence[tuple[float, float]], factor:
         moved = times[inside] + (following - times[inside]) * number / factor
         copies.append(replace(requests.take(inside), arrival_s=moved))
     joined = Requests(
-        **{
-            name: np.concatenate([getattr(c, name) for c in copies])
-            for name in ("arrival_s", "prompt", "cached", "output")
-        }
+        arrival_s=np.concatenate([c.arrival_s for c in copies]),
+        prompt=np.concatenate([c.prompt for c in copies]),
+        cached=np.concatenate([c.cached for c in copies]),
+        output=np.concatenate([c.output for c in copies]),
     )
     return joined.take(np.argsort(joined.arrival_s, kind="stable"))
 

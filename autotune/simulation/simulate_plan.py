@@ -75,6 +75,15 @@ class Traffic:
             return self
         return replace(self, sample=sample_windows(self.requests, self.warm_up_s, own_s))
 
+    def with_caches(self, model: ServerModel | PoolsModel) -> Traffic:
+        """The same with what a plan's own caches find of a log's blocks: each attention rank's of what comes to it."""
+        side = model.prefill if isinstance(model, PoolsModel) else model
+        own = self.requests.with_caches(caches=side.replicas * side.table.ranks, tokens=side.limits.kv_tokens)
+        sample = self.sample
+        if sample is not None:
+            sample = replace(sample, requests=replace(sample.requests, cached=own.cached[sample.place]))
+        return replace(self, requests=own, sample=sample)
+
     def of_ends(self, expected: Simulated) -> Traffic:
         """What tells the likely range of what was `expected`: of a long log some windows, unless a queue grows."""
         if self.sample is not None:
@@ -124,6 +133,8 @@ class PlanSimulation:
     """Share of the time in which replicas ran steps, mean."""
     preemptions: int
     model: ServerModel | PoolsModel
+    traffic: Traffic
+    """With what the plan's caches find of it."""
 
     @property
     def server(self) -> ServerModel:
@@ -203,6 +214,7 @@ def simulate_plan(
 
 def _simulated(model: _Model, errors: StepErrors, traffic: Traffic) -> PlanSimulation:
     """What a model makes of the traffic, at its expected and its likely paces."""
+    traffic = traffic.with_caches(model)
     done = traffic.serve(model.paced(errors.pace))
     ends = traffic.of_ends(done) if errors.pace_log_sd else traffic
     base = done
@@ -218,4 +230,5 @@ def _simulated(model: _Model, errors: StepErrors, traffic: Traffic) -> PlanSimul
         utilisation=min(done.busy_s / lasted / model.replicas, 1.0),
         preemptions=done.preemptions,
         model=model,
+        traffic=traffic,
     )

@@ -18,6 +18,11 @@ from costmodel.errors import InputError, Problem
 IN_THE_LOG = ("isl", "osl", "concurrency", "request_rate_per_s", "arrivals", "longest_prompt")
 """Keys of [workload] that a log says itself."""
 
+OWN_CACHE = (
+    "traffic: prompts share what the caches of a plan's own replicas have room for, by the log's block hashes; blocks "
+    "that were used longest ago are dropped"
+)
+
 
 def load_study(
     path: Path | str,
@@ -85,8 +90,10 @@ def _with_log(file: Path, document: Mapping[str, Any], named: str, source: str, 
     if log.columns is None:
         return loaded
     recorded = requests_of_log(source, log, loaded.workload.prefix_cache_hit_frac)
+    cached = () if recorded.blocks is None else (OWN_CACHE,)
     return replace(
         loaded,
+        assumptions=(*loaded.assumptions, *cached),
         workload=replace(loaded.workload, traffic=named, traffic_digest=log.fingerprint, recorded=recorded),
     )
 

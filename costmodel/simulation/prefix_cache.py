@@ -1,7 +1,7 @@
 """What prefix caches of any size find of the prompts of a log, by the hashes of their blocks.
 
-A cache drops the blocks that were used longest ago. Such caches hold one another's content: a block is found in every
-one that has room for at least as many blocks as were used since its last use, its stack distance (Mattson, Gecsei, Slutz
+A cache drops the blocks that were used longest ago. A larger one holds all that a smaller one does: a block is found in
+every cache that has room for as many blocks as were used since its last use, its stack distance (Mattson, Gecsei, Slutz
 and Traiger, IBM Systems Journal 9 (1970) 78). One pass over a log therefore answers for every size, exactly.
 
 Of a prompt the blocks at its beginning are found, up to the first that is not. Its blocks are used when it comes, the
@@ -28,10 +28,12 @@ class PromptBlocks:
     """Of all blocks, prompt after prompt. Equal blocks have equal numbers from 0. Shape `(num_blocks,)`."""
     start: Ints
     """Where the blocks of each prompt begin, and where the last ones end. Shape `(num_prompts + 1,)`."""
+    prompt: Ints
+    """Tokens of each prompt. Shape `(num_prompts,)`."""
     tokens_each: int
-    """Prompt tokens of a block."""
-    _known: dict[int, Ints] = field(default_factory=dict, repr=False, compare=False)
-    """Least room by number of caches: each is worked out once."""
+    """Prompt tokens of a block; the last one of a prompt may have fewer."""
+    _known: dict[int, _Reuse] = field(default_factory=dict, repr=False, compare=False)
+    """By number of caches: each is worked out once."""
 
     def __len__(self) -> int:
         return self.start.size - 1
@@ -42,49 +44,63 @@ class PromptBlocks:
         counts = np.diff(self.start)[index]
         start = np.concatenate([[0], np.cumsum(counts)])
         places = np.arange(start[-1]) - np.repeat(start[:-1] - self.start[:-1][index], counts)
-        return PromptBlocks(ids=self.ids[places], start=start, tokens_each=self.tokens_each)
+        return PromptBlocks(ids=self.ids[places], start=start, prompt=self.prompt[index], tokens_each=self.tokens_each)
 
-    def cached(self, prompt: Ints, *, caches: int, tokens: float) -> Ints:
-        """Tokens of each prompt that are found; shape `(num_prompts,)`.
+    @property
+    def owner(self) -> Ints:
+        """The prompt of each block."""
+        return np.repeat(np.arange(len(self)), np.diff(self.start))
+
+    def cached(self, *, caches: int, tokens: float) -> Ints:
+        """Tokens of each prompt that are found, of which the last is always computed; shape `(num_prompts,)`.
 
         Args:
-            prompt: tokens of each prompt; the last of them is always computed.
             caches: how many there are; prompts go to them in turn.
             tokens: what each holds.
         """
-        found = self._least_room(caches) <= tokens / self.tokens_each
-        owner = np.repeat(np.arange(len(self)), np.diff(self.start))
-        blocks = np.bincount(owner, found, minlength=len(self)).astype(np.int64)
-        return np.minimum(blocks * self.tokens_each, prompt - 1)
+        found = self._reuse(caches).room <= tokens / self.tokens_each
+        blocks = np.bincount(self.owner, found, minlength=len(self)).astype(np.int64)
+        return np.minimum(blocks * self.tokens_each, self.prompt - 1)
 
-    def hit_frac(self, prompt: Ints, *, caches: Ints, tokens: Floats) -> Floats:
+    def hit_frac(self, *, caches: Ints, tokens: Floats) -> Floats:
         """Share of prompt tokens that are found, for several numbers of caches and sizes; arrays of one shape.
 
         A prompt that is found whole counts as whole.
         """
-        owner = np.repeat(np.arange(len(self)), np.diff(self.start))
-        place = np.arange(self.ids.size) - self.start[:-1][owner]
-        part = np.clip(prompt[owner] - place * self.tokens_each, 0, self.tokens_each)
         out = np.empty(tokens.shape)
         for count in np.unique(caches):
-            room = self._least_room(int(count))
-            order = np.argsort(room, kind="stable")
-            reached = np.concatenate([[0], np.cumsum(part[order])])
-            own = caches == count
-            out[own] = reached[np.searchsorted(room[order], tokens[own] / self.tokens_each, side="right")]
-        return out / max(int(prompt.sum()), 1)
+            reuse, own = self._reuse(int(count)), caches == count
+            out[own] = reuse.found[np.searchsorted(reuse.rooms, tokens[own] / self.tokens_each, side="right")]
+        return out / max(int(self.prompt.sum()), 1)
 
-    def _least_room(self, caches: int) -> Ints:
-        """Blocks that a cache has to hold so that a block of a prompt is found with all before it; by block."""
+    def _reuse(self, caches: int) -> _Reuse:
         if caches not in self._known:
-            self._known[caches] = _least_room(self, caches)
+            room, owner = _least_room(self, caches), self.owner
+            place = np.arange(self.ids.size) - self.start[:-1][owner]
+            part = np.clip(self.prompt[owner] - place * self.tokens_each, 0, self.tokens_each)
+            order = np.argsort(room, kind="stable")
+            found = np.concatenate([[0], np.cumsum(part[order])])
+            self._known[caches] = _Reuse(room=room, rooms=room[order], found=found)
         return self._known[caches]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reuse:
+    """What so many caches find, by what each of them holds."""
+
+    room: Ints
+    """Blocks that a cache has to hold so that a block of a prompt is found with all before it. Shape `(num_blocks,)`.
+    """
+    rooms: Ints
+    """The same, ascending."""
+    found: Ints
+    """Prompt tokens that are found where the first so many of `rooms` suffice. Shape `(num_blocks + 1,)`."""
+
+
 def _least_room(blocks: PromptBlocks, caches: int) -> Ints:
+    """`_Reuse.room`."""
     # the uses of one cache after those of the other, and of each prompt's blocks the first one last
-    number = np.arange(len(blocks))
-    order = np.argsort(number % caches, kind="stable")
+    order = np.argsort(np.arange(len(blocks)) % caches, kind="stable")
     counts = np.diff(blocks.start)[order]
     ends = np.cumsum(counts)
     owner = np.repeat(np.arange(order.size), counts)
@@ -102,17 +118,17 @@ def _least_room(blocks: PromptBlocks, caches: int) -> Ints:
     room = np.full(blocks.ids.size, NEVER)
     room[source[known]] = used
     # whatever a block needs, those behind it need as well
-    prompt = np.repeat(number, np.diff(blocks.start))
     most = blocks.ids.size + 1
-    reached = np.maximum.accumulate(prompt * (most + 1) + np.minimum(room, most)) - prompt * (most + 1)
+    begins = blocks.owner * (most + 1)
+    reached = np.maximum.accumulate(begins + np.minimum(room, most)) - begins
     return np.where(reached < most, reached, NEVER)
 
 
 def greater_before(values: Ints) -> Ints:
     """How many of the values before each are greater than it; distinct numbers from 0, shape `(num_values,)`.
 
-    From the highest bit to the lowest: of values whose higher bits are equal, those with a 1 are greater than those with
-    a 0. Values stay in groups of equal higher bits, each in its first order.
+    From the highest bit to the lowest: of values whose higher bits are equal, those with a 1 are greater than those
+    with a 0. Values stay in groups of equal higher bits, each in its first order.
     """
     count = np.zeros(values.size, dtype=np.int64)
     order, begins = np.arange(values.size), np.zeros(values.size, dtype=np.int64)

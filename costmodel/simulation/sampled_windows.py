@@ -41,6 +41,8 @@ class SampledWindows:
 
     requests: Requests
     """Of all windows with what goes before and behind them."""
+    place: Ints
+    """Of each of them in the log. Shape `(num_requests,)`."""
     window: Ints
     """Of each request; -1: it is not counted. Shape `(num_requests,)`."""
     begin_s: Floats
@@ -177,7 +179,8 @@ def _laid_out(
         windows.append(np.where((index >= first) & (index < behind), number, -1))
         arrivals.append(times[index] + moved)
         begin_s[number], end_s[number] = start + moved, last + moved
-    found = requests.take(np.concatenate(parts))
+    place = np.concatenate(parts)
+    found = requests.take(place)
     stratum = strata[chosen]
     whole = np.bincount(strata, sizes)
     sampled = np.bincount(stratum, sizes[chosen], minlength=whole.size)
@@ -186,6 +189,7 @@ def _laid_out(
         requests=Requests(
             arrival_s=np.concatenate(arrivals), prompt=found.prompt, cached=found.cached, output=found.output
         ),
+        place=place,
         window=np.concatenate(windows),
         begin_s=begin_s,
         end_s=end_s,

@@ -29,10 +29,11 @@ def conversations(count: int, seed: int) -> tuple[list[list[int]], np.ndarray]:
     return prompts, tokens
 
 
-def blocks_of(prompts: list[list[int]]) -> PromptBlocks:
+def blocks_of(prompts: list[list[int]], tokens: np.ndarray) -> PromptBlocks:
     """The same as columns."""
     start = np.concatenate([[0], np.cumsum([len(p) for p in prompts])])
-    return PromptBlocks(ids=np.array([i for p in prompts for i in p], dtype=np.int64), start=start, tokens_each=EACH)
+    ids = np.array([i for p in prompts for i in p], dtype=np.int64)
+    return PromptBlocks(ids=ids, start=start, prompt=tokens, tokens_each=EACH)
 
 
 def found_step_by_step(prompts: list[list[int]], caches: int, room: int) -> list[int]:
@@ -60,21 +61,22 @@ def found_step_by_step(prompts: list[list[int]], caches: int, room: int) -> list
 def test_every_size_finds_what_it_holds(caches: int, seed: int) -> None:
     """Prompt by prompt, from a cache of one block to one that drops nothing."""
     prompts, tokens = conversations(400, seed)
-    blocks = blocks_of(prompts)
+    blocks = blocks_of(prompts, tokens)
     for room in (1, 2, 5, 13, 40, 150, 2000):
         known = np.array(found_step_by_step(prompts, caches, room))
-        cached = blocks.cached(tokens, caches=caches, tokens=float(EACH * room))
+        cached = blocks.cached(caches=caches, tokens=float(EACH * room))
         assert np.array_equal(cached, np.minimum(EACH * known, tokens - 1))
-        share = blocks.hit_frac(tokens, caches=np.array([caches]), tokens=np.array([EACH * room + 0.5]))
+        share = blocks.hit_frac(caches=np.array([caches]), tokens=np.array([EACH * room + 0.5]))
         assert share[0] == pytest.approx(np.minimum(EACH * known, tokens).sum() / tokens.sum())
 
 
 def test_some_prompts_keep_their_blocks() -> None:
     """Chosen by a slice or in any order."""
-    prompts, _ = conversations(50, 3)
-    blocks = blocks_of(prompts)
+    prompts, tokens = conversations(50, 3)
+    blocks = blocks_of(prompts, tokens)
     for chosen in (slice(10, 30), np.array([40, 3, 3, 17])):
         found = blocks.rows(chosen)
+        assert np.array_equal(found.prompt, tokens[chosen])
         wanted = [prompts[i] for i in np.arange(50)[chosen]]
         assert [found.ids[a:b].tolist() for a, b in zip(found.start, found.start[1:], strict=False)] == wanted
 
