@@ -12,10 +12,11 @@ from autotune.study.read_and_override import override, read_document
 from autotune.traffic.options import ReadOptions
 from autotune.traffic.read import AS_THEY_SAY, read_traffic
 from autotune.traffic.replayed import requests_of_log
+from autotune.traffic.sessions import with_sessions
 from autotune.traffic.workload import with_traffic
 from costmodel.errors import InputError, Problem
 
-IN_THE_LOG = ("isl", "osl", "concurrency", "request_rate_per_s", "arrivals", "longest_prompt")
+IN_THE_LOG = ("isl", "osl", "concurrency", "request_rate_per_s", "arrivals", "sessions", "longest_prompt")
 """Keys of [workload] that a log says itself."""
 
 OWN_CACHE = (
@@ -70,8 +71,8 @@ def study_at(
         table = workload if isinstance(workload, Mapping) else {}
         kept = {key: value for key, value in table.items() if key not in (*IN_THE_LOG, "traffic")}
         return _with_log(file, {**document, "workload": kept}, traffic, traffic, options)
-    if not isinstance(workload, Mapping) or not isinstance(named, str):
-        return study_from_document(document, file)
+    if not isinstance(workload, Mapping) or not isinstance(named, str) or "sessions" in workload:
+        return with_sessions(study_from_document(document, file))
     given = [key for key in IN_THE_LOG if key in workload]
     if given:
         message = "must not be given with workload.traffic, whose log says it itself"

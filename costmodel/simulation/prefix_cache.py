@@ -32,6 +32,8 @@ class PromptBlocks:
     """Tokens of each prompt. Shape `(num_prompts,)`."""
     tokens_each: int
     """Prompt tokens of a block; the last one of a prompt may have fewer."""
+    warm_up: int = 0
+    """Prompts at the beginning that fill the caches and are not asked for."""
     _known: dict[int, _Reuse] = field(default_factory=dict, repr=False, compare=False)
     """By number of caches: each is worked out once."""
 
@@ -52,7 +54,7 @@ class PromptBlocks:
         return np.repeat(np.arange(len(self)), np.diff(self.start))
 
     def cached(self, *, caches: int, tokens: float) -> Ints:
-        """Tokens of each prompt that are found, of which the last is always computed; shape `(num_prompts,)`.
+        """Tokens of each prompt that are found, of which the last is always computed; without those of the warm-up.
 
         Args:
             caches: how many there are; prompts go to them in turn.
@@ -60,7 +62,7 @@ class PromptBlocks:
         """
         found = self._reuse(caches).room <= tokens / self.tokens_each
         blocks = np.bincount(self.owner, found, minlength=len(self)).astype(np.int64)
-        return np.minimum(blocks * self.tokens_each, self.prompt - 1)
+        return np.minimum(blocks * self.tokens_each, self.prompt - 1)[self.warm_up :]
 
     def hit_frac(self, *, caches: Ints, tokens: Floats) -> Floats:
         """Share of prompt tokens that are found, for several numbers of caches and sizes; arrays of one shape.
@@ -71,13 +73,14 @@ class PromptBlocks:
         for count in np.unique(caches):
             reuse, own = self._reuse(int(count)), caches == count
             out[own] = reuse.found[np.searchsorted(reuse.rooms, tokens[own] / self.tokens_each, side="right")]
-        return out / max(int(self.prompt.sum()), 1)
+        return out / max(int(self.prompt[self.warm_up :].sum()), 1)
 
     def _reuse(self, caches: int) -> _Reuse:
         if caches not in self._known:
             room, owner = _least_room(self, caches), self.owner
             place = np.arange(self.ids.size) - self.start[:-1][owner]
             part = np.clip(self.prompt[owner] - place * self.tokens_each, 0, self.tokens_each)
+            part = np.where(owner < self.warm_up, 0, part)
             order = np.argsort(room, kind="stable")
             found = np.concatenate([[0], np.cumsum(part[order])])
             self._known[caches] = _Reuse(room=room, rooms=room[order], found=found)

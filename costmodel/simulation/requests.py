@@ -48,7 +48,11 @@ class Requests:
         if self.blocks is None:
             return self
         found = self.blocks.cached(caches=caches, tokens=tokens)
-        return replace(self, cached=np.where(np.diff(self.blocks.start) > 0, found, self.cached), blocks=None)
+        return replace(
+            self,
+            cached=np.where(np.diff(self.blocks.start)[self.blocks.warm_up :] > 0, found, self.cached),
+            blocks=None,
+        )
 
 
 def arrivals(count: int, rate_per_s: float, cv: float, random: np.random.Generator) -> Floats:
