@@ -64,7 +64,7 @@ def traffic(
         source,
         window_s=None if window is None else duration_s(window, "--window"),
         now_s=None if now is None else time_s(now, "--now"),
-        options=replace(reading, caches=True, model=None if loaded is None else loaded.arch.name),
+        options=replace(reading, model=None if loaded is None else loaded.arch.name),
     )
     asked = None if loaded is None or log.refusal is not None else question(loaded, log.profile())
     document = finite(traffic_document(log, asked))

@@ -129,10 +129,10 @@ def surged(requests: Requests, windows_s: Sequence[tuple[float, float]], factor:
         moved = times[inside] + (following - times[inside]) * number / factor
         copies.append(replace(requests.take(inside), arrival_s=moved))
     joined = Requests(
-        **{
-            name: np.concatenate([getattr(c, name) for c in copies])
-            for name in ("arrival_s", "prompt", "cached", "output")
-        }
+        arrival_s=np.concatenate([c.arrival_s for c in copies]),
+        prompt=np.concatenate([c.prompt for c in copies]),
+        cached=np.concatenate([c.cached for c in copies]),
+        output=np.concatenate([c.output for c in copies]),
     )
     return joined.take(np.argsort(joined.arrival_s, kind="stable"))
 
@@ -164,7 +164,7 @@ def _broken(
     meanwhile = gaps.after(float(arrived_s[0]), float(arrived_s[-1]))
     run = Simulated(served=own, gaps=meanwhile, preemptions=0, busy_s=0.0, timeline=())
     # requests that come whatever the servers do: no plan's first tokens are moved
-    found = Forecast(expected=run, quick=run, slow=run, errors=plans[0].simulation.forecast.errors)
+    found = Forecast(expected=run, quick=run, slow=run, base=run, errors=plans[0].simulation.forecast.errors)
     return tuple(limit.code for limit in limits if not limit.kept(limit.figure(found)))
 
 

@@ -24,7 +24,7 @@ def traffic_document(log: TrafficLog, question: str | None) -> dict[str, Any]:
     if log.refusal is not None:
         return document
     profile = log.profile()
-    rate = profile.rate
+    rate, caches = profile.rate, log.cache_shares()
     return document | {
         "span_s": profile.span_s,
         "rate": {
@@ -40,7 +40,7 @@ def traffic_document(log: TrafficLog, question: str | None) -> dict[str, Any]:
         "output_tokens": _lengths(profile.output_mean, profile.output_quantiles, profile.longest_output),
         "shared_prefix_frac": profile.shared_prefix_frac,
         "shared_prefix_frac_by_cache_tokens": (
-            None if log.cache_shares is None else {str(size): share for size, share in log.cache_shares.items()}
+            None if caches is None else {str(size): share for size, share in caches.items()}
         ),
         "kinds": [{"isl": p.isl, "osl": p.osl, "share": p.weight} for p in profile.points],
     }

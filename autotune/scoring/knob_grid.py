@@ -50,6 +50,8 @@ class KnobGrid:
     batch: PlanBatch
     price_per_hour: Floats
     """Of all GPUs of each row, US dollars; NaN where the study gives none. Shape `(num_rows,)`."""
+    prefix_hit_frac: Floats
+    """Share of prompt tokens that each row's caches find. Shape `(num_rows,)`."""
 
     @classmethod
     def of(cls, study: Study, variants: Sequence[Variant], batched_tokens: Sequence[int]) -> KnobGrid:
@@ -78,9 +80,19 @@ class KnobGrid:
             batched_tokens=np.tile(np.array(batched_tokens, dtype=np.float64), len(variants)),
             batch=batch.take(index) if len(batched_tokens) > 1 else batch,
             price_per_hour=price[index],
+            prefix_hit_frac=np.full(index.size, study.workload.prefix_cache_hit_frac),
         )
-        load = grid.load(np.ones(1))
-        return replace(grid, batch=with_backend(grid.batch, entries, index, load, grid._bounds()))
+        batch = with_backend(grid.batch, entries, index, grid.load(np.ones(1)), grid._bounds())
+        return replace(grid, batch=batch, prefix_hit_frac=replace(grid, batch=batch).found_frac())
+
+    def found_frac(self) -> Floats:
+        """Share of prompt tokens that each row's caches find: of a log with blocks what they have room for."""
+        recorded = self.study.workload.recorded
+        if recorded is None or recorded.blocks is None:
+            return self.prefix_hit_frac
+        layout, tokens = self.batch.layout, self.batch.kv_tokens(self.load(np.ones(1)), **self._bounds())
+        caches = (layout.replicas * layout.attn_dp).astype(np.int64)
+        return recorded.blocks.hit_frac(caches=caches, tokens=tokens)
 
     def take(self, index: Ints) -> KnobGrid:
         """Gather rows, with repetition: one row at several loads is several rows."""
@@ -90,6 +102,7 @@ class KnobGrid:
             batched_tokens=self.batched_tokens[index],
             batch=self.batch.take(index),
             price_per_hour=self.price_per_hour[index],
+            prefix_hit_frac=self.prefix_hit_frac[index],
         )
 
     def load(self, concurrency: Floats) -> Load:
@@ -98,7 +111,7 @@ class KnobGrid:
         return Load(
             isl=np.array([work.isl.mean]),
             osl=np.array([work.osl.mean]),
-            prefix_hit_frac=np.array([work.prefix_cache_hit_frac]),
+            prefix_hit_frac=self.prefix_hit_frac,
             concurrency=concurrency,
             batched_tokens=self.batched_tokens,
             max_num_seqs=np.array([float(options.max_num_seqs or UNBOUNDED_SEQS)]),

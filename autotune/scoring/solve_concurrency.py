@@ -241,8 +241,8 @@ def _behind_a_chunk(grid: KnobGrid) -> Floats:
     Decode tokens take their part of the token budget. Two steps of half a prompt may be quicker than one of a whole,
     where they fit the captured graphs: a plan may then be worth more behind this load than for long before it.
     """
-    work, layout = grid.study.workload, grid.batch.layout
-    room = grid.batched_tokens - work.isl.mean * (1.0 - work.prefix_cache_hit_frac)
+    layout = grid.batch.layout
+    room = grid.batched_tokens - grid.study.workload.isl.mean * (1.0 - grid.prefix_hit_frac)
     return np.asarray(BEHIND * room * layout.pp * layout.attn_dp)
 
 

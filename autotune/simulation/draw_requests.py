@@ -6,6 +6,7 @@ import numpy as np
 
 from autotune.study import IntRange, Study, Workload
 from costmodel.plan.columns import Floats, Ints
+from costmodel.simulation.prefix_cache import PromptBlocks
 from costmodel.simulation.requests import Requests, arrivals, uniform_lengths
 
 SEED = 23
@@ -29,10 +30,18 @@ def study_requests(study: Study, *, count: int, rate_per_s: float) -> Requests:
     )
 
 
-def recorded_requests(arrival_s: Floats, prompt: Ints, output: Ints, cached: Ints | None, hit_frac: float) -> Requests:
+def recorded_requests(
+    arrival_s: Floats,
+    prompt: Ints,
+    output: Ints,
+    cached: Ints | None,
+    hit_frac: float,
+    blocks: PromptBlocks | None = None,
+) -> Requests:
     """Requests of a log, the first at 0 s; where a line does not say what was cached, a share of its prompt is.
 
-    Arrays have shape `(num_requests,)` and are ordered by time; `cached` may hold -1 for what is not known.
+    Arrays have shape `(num_requests,)` and are ordered by time; `cached` may hold -1 for what is not known. `blocks`
+    are those of the prompts, where the log has their hashes.
     """
     prompt = np.maximum(prompt.astype(np.int64), 1)
     share = _cached(prompt, hit_frac)
@@ -42,6 +51,7 @@ def recorded_requests(arrival_s: Floats, prompt: Ints, output: Ints, cached: Int
         prompt=prompt,
         cached=np.minimum(known, prompt - 1),
         output=np.maximum(output.astype(np.int64), 1),
+        blocks=blocks,
     )
 
 

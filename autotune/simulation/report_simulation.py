@@ -66,6 +66,9 @@ def simulation_document(
             "concurrency": traffic.concurrency if traffic.rate_per_s is None else None,
             "arrival_cv": None if traffic.rate_per_s is None or traffic.recorded else study.workload.arrival_cv,
             "recorded": traffic.recorded,
+            "prefix_cache_hit_frac": float(
+                done.served.requests.cached.sum() / max(done.served.requests.prompt.sum(), 1)
+            ),
         },
         "latencies": {
             name: {statistic: asdict(forecast.latency(name, statistic)) for statistic in STATISTICS}
@@ -91,7 +94,7 @@ def simulation_document(
         "limited_by": _limited_by(found, limits),
         "breaking_loads": [asdict(x) for x in breaking_loads(study, plan, limits)] if sweep else [],
         "cdf": {name: _cdf(found, name) for name in ("ttft", "tpot")},
-        "timeline": _timeline(traffic.serve(found.model.paced(forecast.errors.pace), timeline=True)),
+        "timeline": _timeline(found.traffic.serve(found.model.paced(forecast.errors.pace), timeline=True)),
         "assumptions": list(study.assumptions),
     }
 

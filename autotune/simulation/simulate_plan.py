@@ -11,13 +11,15 @@ from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.draw_requests import study_requests
+from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_pools import pools_model
 from autotune.study import Study
 from costmodel.estimate.error_model import Correction, Situation
-from costmodel.simulation.forecast import Forecast, StepErrors, forecast
+from costmodel.simulation.forecast import Forecast, StepErrors, with_ends
 from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.sampled_windows import SampledWindows, sample_windows
+from costmodel.simulation.served import percentile
 from costmodel.simulation.server import server_model
 from costmodel.simulation.simulate import Routing, ServerModel, Simulated, simulate, simulate_closed
 
@@ -31,6 +33,8 @@ LONG_LOG = 20_000
 LEAST_WARM_UP_S, MOST_WARM_UP_S = 5.0, 300.0
 WARM_UP_REQUESTS = 1.25
 """Times that a request takes, of the warm-up of a window."""
+LONG_SHARE = 90.0
+"""Percentile of the times that requests take by which the windows of a long log are measured."""
 WARM_UP_FRAC = 0.2
 """Share of drawn requests that fill the servers first and are not counted."""
 
@@ -70,6 +74,23 @@ class Traffic:
         if self.sample is None or (own_s := _warm_up_s(request_s)) >= self.warm_up_s:
             return self
         return replace(self, sample=sample_windows(self.requests, self.warm_up_s, own_s))
+
+    def with_caches(self, model: ServerModel | PoolsModel) -> Traffic:
+        """The same with what a plan's own caches find of a log's blocks: each attention rank's of what comes to it."""
+        side = model.prefill if isinstance(model, PoolsModel) else model
+        own = self.requests.with_caches(caches=side.replicas * side.table.ranks, tokens=side.limits.kv_tokens)
+        sample = self.sample
+        if sample is not None:
+            sample = replace(sample, requests=replace(sample.requests, cached=own.cached[sample.place]))
+        return replace(self, requests=own, sample=sample)
+
+    def of_ends(self, expected: Simulated) -> Traffic:
+        """What tells the likely range of what was `expected`: of a long log some windows, unless a queue grows."""
+        if self.sample is not None:
+            return replace(self, sample=self.sample.thinned())
+        if not self.recorded or len(self.requests) < LONG_LOG or queue_grows(expected):
+            return self
+        return self.sampled(percentile(expected.served.e2e_s, LONG_SHARE))
 
     def serve(self, model: ServerModel | PoolsModel, *, timeline: bool = False) -> Simulated:
         """All requests through a plan; those that count are kept."""
@@ -112,6 +133,8 @@ class PlanSimulation:
     """Share of the time in which replicas ran steps, mean."""
     preemptions: int
     model: ServerModel | PoolsModel
+    traffic: Traffic
+    """With what the plan's caches find of it."""
 
     @property
     def server(self) -> ServerModel:
@@ -191,8 +214,15 @@ def simulate_plan(
 
 def _simulated(model: _Model, errors: StepErrors, traffic: Traffic) -> PlanSimulation:
     """What a model makes of the traffic, at its expected and its likely paces."""
-    found = forecast(model, errors, traffic.serve)
-    done = found.expected
+    traffic = traffic.with_caches(model)
+    done = traffic.serve(model.paced(errors.pace))
+    ends = traffic.of_ends(done) if errors.pace_log_sd else traffic
+    base = done
+    if traffic.sample is not None:
+        base = replace(done, sample=ends.sample)
+    elif ends.sample is not None:
+        base = ends.serve(model.paced(errors.pace))
+    found = with_ends(model, errors, ends.serve, expected=done, base=base)
     begin, end = done.served.requests.arrival_s.min(initial=np.inf), np.nanmax(done.served.finish_s, initial=0.0)
     lasted = max(float(end - min(begin, 0.0)), 1e-9) if traffic.sample is None else traffic.sample.simulated_s
     return PlanSimulation(
@@ -200,4 +230,5 @@ def _simulated(model: _Model, errors: StepErrors, traffic: Traffic) -> PlanSimul
         utilisation=min(done.busy_s / lasted / model.replicas, 1.0),
         preemptions=done.preemptions,
         model=model,
+        traffic=traffic,
     )

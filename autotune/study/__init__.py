@@ -14,6 +14,7 @@ from autotune.study.sections import (
     EngineOptions,
     Objective,
     Search,
+    Sessions,
     Workload,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "Objective",
     "RetunePolicy",
     "Search",
+    "Sessions",
     "Study",
     "Switch",
     "Workload",

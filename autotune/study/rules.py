@@ -75,6 +75,12 @@ def _percentiles(document: Mapping[str, Any]) -> list[Problem]:
         problems.append(
             _problem("search.disaggregated", f"must be off with {given[0]}: disaggregated plans are ranked by means")
         )
+    if "sessions" in workload:
+        if "request_rate_per_s" not in workload:
+            problems.append(_problem("workload.sessions", "needs workload.request_rate_per_s"))
+        said = [key for key in ("prefix_cache_hit_frac", "longest_prompt", "traffic") if key in workload]
+        message = "must not be given with workload.sessions, from which it follows"
+        problems += [_problem(f"workload.{key}", message) for key in said]
     if "arrivals" in workload and "request_rate_per_s" not in workload:
         problems.append(_problem("workload.arrivals", "needs workload.request_rate_per_s"))
     return problems

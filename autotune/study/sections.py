@@ -46,6 +46,20 @@ def _listed(values: tuple[int, ...]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sessions:
+    """Conversations of several turns: the prompt of each has all that was said before."""
+
+    __pydantic_config__ = ft.TABLE
+    turns: ft.Whole = ft.entry("requests of a session", ge=1, le=1000)
+    system_tokens: ft.Whole = ft.entry(
+        "tokens at the beginning of every prompt, the same in all sessions; default 0", 0, ge=0, le=1_000_000
+    )
+    pause_s: ft.Positive = ft.entry(
+        "mean time from one request of a session to its next, s; exponentially distributed, default 30", 30.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadTable:
     """What is asked of the service."""
 
@@ -68,6 +82,11 @@ class WorkloadTable:
     traffic: ft.LogFile | None = ft.entry(
         "request log in any form that `retune` reads, relative to the file: lengths, rate and shared prefixes come "
         "from it, and percentiles are of its requests at their own times. Excludes isl, osl, concurrency and a rate",
+        None,
+    )
+    sessions: Sessions | None = ft.entry(
+        "sessions of several turns: isl is a message and osl its answer, `arrivals` are of sessions, and the prefix "
+        "cache finds what it has room for. Needs request_rate_per_s",
         None,
     )
     prefix_cache_hit_frac: ft.Share = ft.entry(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from array import array
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from costmodel.simulation.prefix_cache import PromptBlocks
 
 MAX_BLOCKS = 4_000_000
 """Distinct blocks that are remembered; a cache that holds more is larger than a cluster's."""
@@ -17,7 +19,7 @@ Bailian's 16."""
 FITS_FRAC = 0.9
 """Share of requests whose number of blocks has to fit their prompt."""
 CACHE_TOKENS = (100_000, 1_000_000, 10_000_000, 100_000_000)
-"""Sizes of caches that shared prefixes are counted for."""
+"""Sizes of caches that shared prefixes are shown for."""
 
 
 def block_tokens(prompts: NDArray[np.int32], counts: NDArray[np.int32]) -> int | None:
@@ -40,49 +42,38 @@ def block_tokens(prompts: NDArray[np.int32], counts: NDArray[np.int32]) -> int |
 
 @dataclass(slots=True)
 class Blocks:
-    """Blocks of all prompts so far."""
+    """Blocks of all prompts so far, by numbers in place of hashes."""
 
-    seen: set[Hashable] = field(default_factory=set)
+    _numbers: dict[Hashable, int] = field(default_factory=dict)
+    _ids: array[int] = field(default_factory=lambda: array("i"))
+    _start: array[int] = field(default_factory=lambda: array("q", [0]))
+    _tokens: array[int] = field(default_factory=lambda: array("i"))
+    _following: int = 0
 
-    def known(self, ids: Sequence[Hashable]) -> int:
-        """Blocks at the beginning of a prompt that an earlier one had; all of them are remembered."""
-        known = 0
-        for block in ids:
-            if block not in self.seen:
-                break
-            known += 1
-        if len(self.seen) < MAX_BLOCKS:
-            self.seen.update(ids)
-        return known
+    def take(self, hashes: Sequence[Hashable], prompt: int) -> tuple[int, int]:
+        """Take the next prompt, of so many tokens.
 
+        Returns how many blocks at its beginning an earlier one had, and its place among all prompts.
+        """
+        numbers, known, whole = self._numbers, 0, True
+        for block in hashes:
+            number = numbers.get(block)
+            if number is None:
+                number, whole = self._following, False
+                self._following += 1
+                if len(numbers) < MAX_BLOCKS:
+                    numbers[block] = number
+            known += whole
+            self._ids.append(number)
+        self._start.append(len(self._ids))
+        self._tokens.append(prompt)
+        return known, len(self._start) - 2
 
-@dataclass(slots=True)
-class BoundedCaches:
-    """Caches of `CACHE_TOKENS` that drop what was used longest ago, with the prompt tokens that each found."""
-
-    tokens_each: int
-    """Of a block."""
-    found: list[int] = field(default_factory=lambda: [0] * len(CACHE_TOKENS))
-    prompts: int = 0
-    """Prompt tokens in all."""
-    _held: list[OrderedDict[Hashable, None]] = field(default_factory=lambda: [OrderedDict() for _ in CACHE_TOKENS])
-
-    def take(self, ids: Sequence[Hashable], prompt: int) -> None:
-        """Serve one prompt."""
-        self.prompts += prompt
-        for i, held in enumerate(self._held):
-            known = 0
-            for block in ids:
-                if block not in held:
-                    break
-                known += 1
-            self.found[i] += min(known * self.tokens_each, prompt)
-            for block in reversed(ids):  # the beginning is used last: it is dropped last
-                held[block] = None
-                held.move_to_end(block)
-            while len(held) > CACHE_TOKENS[i] // self.tokens_each:
-                held.popitem(last=False)
-
-    def shares(self) -> dict[int, float]:
-        """Tokens of a cache -> share of prompt tokens that it found."""
-        return {size: found / max(self.prompts, 1) for size, found in zip(CACHE_TOKENS, self.found, strict=True)}
+    def prompts(self, tokens_each: int) -> PromptBlocks:
+        """The blocks of every prompt, of so many tokens each; behind them, as the last, a prompt without any."""
+        return PromptBlocks(
+            ids=np.array(self._ids, dtype=np.int64),
+            start=np.append(np.array(self._start, dtype=np.int64), len(self._ids)),
+            prompt=np.append(np.array(self._tokens, dtype=np.int64), 1),
+            tokens_each=tokens_each,
+        )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autotune.traffic import names
-from autotune.traffic.blocks import Blocks, BoundedCaches, block_tokens
+from autotune.traffic.blocks import Blocks, block_tokens
 from autotune.traffic.fields import DEPTH, count, counts, flat, number
 from autotune.traffic.lines import whole_lines
 from autotune.traffic.names import canonical, first_of
@@ -58,7 +58,6 @@ class JsonRequests:
     _expected: str | None = None
     _rows: list[_Row] = field(default_factory=list)
     _blocks: Blocks = field(default_factory=Blocks)
-    _caches: BoundedCaches | None = None
 
     def line(self, raw: bytes, *, cut_off: bool) -> None:
         """One line."""
@@ -211,16 +210,17 @@ class JsonRequests:
             if not believable(seconds):
                 self.gathered.problems[NO_TIME] += 1
                 continue
-            held.append((seconds, row.prompt, row.output, self._cached(row)))
+            held.append((seconds, row.prompt, row.output, *self._cached(row)))
         if not held:
             return
-        times, prompt, output, cached = zip(*held, strict=True)
-        known = np.array(cached, dtype=np.int32)
+        times, prompt, output, cached, places = zip(*held, strict=True)
+        known, blocks_at = np.array(cached, dtype=np.int32), np.array(places, dtype=np.int32)
         self.gathered.add(
             np.array(times),
             np.array(prompt, dtype=np.int32),
             np.array(output, dtype=np.int32),
             None if bool(np.all(known == UNKNOWN)) else known,
+            None if bool(np.all(blocks_at == UNKNOWN)) else blocks_at,
         )
 
     def _settle(self, rows: list[_Row]) -> None:
@@ -244,16 +244,22 @@ class JsonRequests:
                 "how many tokens a block hash stands for is not clear: shared prefixes are left out (--block-tokens)"
             )
         self._block_tokens = size
-        if size is not None and self.options.caches:
-            self._caches = self.gathered.caches = BoundedCaches(tokens_each=size)
 
-    def _cached(self, row: _Row) -> int:
-        """Prompt tokens that an earlier request had computed: as the server says, or by its blocks' hashes."""
+    def _cached(self, row: _Row) -> tuple[int, int]:
+        """Prompt tokens that an earlier request had computed: as the server says, or by its blocks' hashes; and the
+        place of these among the blocks of all prompts.
+        """
         if row.cached != UNKNOWN or not row.ids or self._block_tokens is None:
-            return row.cached
-        if self._caches is not None:
-            self._caches.take(row.ids, row.prompt)
-        return min(self._blocks.known(row.ids) * self._block_tokens, row.prompt)
+            return row.cached, UNKNOWN
+        known, place = self._blocks.take(row.ids, row.prompt)
+        return min(known * self._block_tokens, row.prompt), place
+
+    def end(self) -> list[str]:
+        """Hand over the last requests; what was assumed."""
+        self.flush()
+        if self._block_tokens is not None:
+            self.gathered.blocks = self._blocks.prompts(self._block_tokens)
+        return self.assumptions
 
 
 def read_jsonl(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathered, options: ReadOptions) -> list[str]:
@@ -274,8 +280,7 @@ def read_jsonl(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathe
         lines = [line for line in block.split(b"\n") if line.strip()]
         for i, line in enumerate(lines):
             reader.line(line, cut_off=cut_off and i == len(lines) - 1)
-    reader.flush()
-    return reader.assumptions
+    return reader.end()
 
 
 def read_document(name: str, content: Any, gathered: Gathered, options: ReadOptions) -> list[str]:
@@ -283,8 +288,7 @@ def read_document(name: str, content: Any, gathered: Gathered, options: ReadOpti
     reader = JsonRequests(name=name, gathered=gathered, options=options)
     for item in _requests_of(content):
         reader.value(item)
-    reader.flush()
-    return reader.assumptions
+    return reader.end()
 
 
 _WRAPPERS = ("data", "requests", "records", "logs", "rows", "items", "results", "hits", "generations", "traces")

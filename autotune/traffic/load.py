@@ -12,11 +12,17 @@ from autotune.study.read_and_override import override, read_document
 from autotune.traffic.options import ReadOptions
 from autotune.traffic.read import AS_THEY_SAY, read_traffic
 from autotune.traffic.replayed import requests_of_log
+from autotune.traffic.sessions import with_sessions
 from autotune.traffic.workload import with_traffic
 from costmodel.errors import InputError, Problem
 
-IN_THE_LOG = ("isl", "osl", "concurrency", "request_rate_per_s", "arrivals", "longest_prompt")
+IN_THE_LOG = ("isl", "osl", "concurrency", "request_rate_per_s", "arrivals", "sessions", "longest_prompt")
 """Keys of [workload] that a log says itself."""
+
+OWN_CACHE = (
+    "traffic: prompts share what the caches of a plan's own replicas have room for, by the log's block hashes; blocks "
+    "that were used longest ago are dropped"
+)
 
 
 def load_study(
@@ -65,8 +71,8 @@ def study_at(
         table = workload if isinstance(workload, Mapping) else {}
         kept = {key: value for key, value in table.items() if key not in (*IN_THE_LOG, "traffic")}
         return _with_log(file, {**document, "workload": kept}, traffic, traffic, options)
-    if not isinstance(workload, Mapping) or not isinstance(named, str):
-        return study_from_document(document, file)
+    if not isinstance(workload, Mapping) or not isinstance(named, str) or "sessions" in workload:
+        return with_sessions(study_from_document(document, file))
     given = [key for key in IN_THE_LOG if key in workload]
     if given:
         message = "must not be given with workload.traffic, whose log says it itself"
@@ -85,8 +91,10 @@ def _with_log(file: Path, document: Mapping[str, Any], named: str, source: str, 
     if log.columns is None:
         return loaded
     recorded = requests_of_log(source, log, loaded.workload.prefix_cache_hit_frac)
+    cached = () if recorded.blocks is None else (OWN_CACHE,)
     return replace(
         loaded,
+        assumptions=(*loaded.assumptions, *cached),
         workload=replace(loaded.workload, traffic=named, traffic_digest=log.fingerprint, recorded=recorded),
     )
 

@@ -30,8 +30,6 @@ class ReadOptions:
     """Label or field -> the value that requests must have to count."""
     model: str | None = None
     """Name of the model in question: chosen where a source has several and `match` names none."""
-    caches: bool = False
-    """Whether shared prefixes are also counted as caches of bounded size would find them."""
 
 
 def read_options(
@@ -41,7 +39,6 @@ def read_options(
     max_bad_frac: float = MAX_BAD_FRAC,
     least_cover_frac: float = LEAST_COVER_FRAC,
     match: tuple[str, ...] = (),
-    caches: bool = False,
 ) -> ReadOptions:
     """Options as a command line has them.
 
@@ -63,7 +60,6 @@ def read_options(
         max_bad_frac=max_bad_frac,
         least_cover_frac=least_cover_frac,
         match=wanted,
-        caches=caches,
     )
 
 

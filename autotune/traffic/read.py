@@ -165,7 +165,7 @@ def _log(
         assumptions=(*assumptions, *left_out(gathered, held, options), *uncovered(covered, start, end)),
         columns=held,
         covered=covered,
-        cache_shares=None if gathered.caches is None else gathered.caches.shares(),
+        all_blocks=gathered.blocks,
     )
 
 

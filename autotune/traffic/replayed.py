@@ -46,4 +46,5 @@ def requests_of_log(source: str, log: TrafficLog, hit_frac: float) -> Requests:
         held.output.astype("int64"),
         None if held.cached is None else held.cached.astype("int64"),
         hit_frac,
+        log.blocks(),
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.traffic.blocks import BoundedCaches
 from autotune.traffic.problems import CLOCK_JUMP, CLOCK_STEP_S, STRAY
 from costmodel.plan.columns import Floats
+from costmodel.simulation.prefix_cache import PromptBlocks
 
 MAX_ROWS = 16_000_000
 """Rows that are held: 20 bytes each, 320 MB. Beyond, what lies before the window is dropped, then rows are thinned."""
@@ -35,6 +36,8 @@ class Columns:
     """Prompt tokens that were computed before; `UNKNOWN` where a line does not say, None where none does."""
     requests_each: float
     """Requests that each row stands for."""
+    blocks_at: Tokens | None = None
+    """Place of a prompt's blocks among those of the log; `UNKNOWN` where a line has none, None where none has."""
 
     def between(self, start_s: float, end_s: float) -> Columns:
         """Requests from `start_s` up to and including `end_s`."""
@@ -49,6 +52,7 @@ class Columns:
             output=self.output[chosen],
             cached=None if self.cached is None else self.cached[chosen],
             requests_each=self.requests_each,
+            blocks_at=None if self.blocks_at is None else self.blocks_at[chosen],
         )
 
 
@@ -72,36 +76,43 @@ class Gathered:
     """Requests that were let go because they are not of what was asked for."""
     models: Counter[str] = field(default_factory=Counter)
     """Requests by model, where the log names it."""
-    caches: BoundedCaches | None = None
-    """What caches of bounded size would have found, where that is counted."""
+    blocks: PromptBlocks | None = None
+    """The blocks of all prompts, where the log has their hashes."""
     earliest_s: float = np.inf
     """Of all requests, those before the window as well."""
     dropped: int = 0
     """Rows that were let go because they lie before the window."""
-    _pieces: list[tuple[Floats, Tokens, Tokens, Tokens | None]] = field(default_factory=list)
+    _pieces: list[Columns] = field(default_factory=list)
     _rows: int = 0
     _each: float = 1.0
     _last_s: float = -np.inf
     _random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(SEED))
 
-    def add(self, times_s: Floats, prompt: Tokens, output: Tokens, cached: Tokens | None = None) -> None:
+    def add(
+        self,
+        times_s: Floats,
+        prompt: Tokens,
+        output: Tokens,
+        cached: Tokens | None = None,
+        blocks_at: Tokens | None = None,
+    ) -> None:
         """Take requests in the order of the log, all of shape `(num_rows,)`."""
         if times_s.size == 0:
             return
         self.problems[CLOCK_JUMP] += int((np.diff(times_s, prepend=max(self._last_s, -1e300)) < -CLOCK_STEP_S).sum())
         self._last_s = float(times_s[-1])
         self.earliest_s = min(self.earliest_s, float(times_s.min()))
+        piece = Columns(
+            times_s=times_s, prompt=prompt, output=output, cached=cached, requests_each=self._each, blocks_at=blocks_at
+        )
         if self.between_s is not None:
-            inside = (times_s >= self.between_s[0]) & (times_s <= self.between_s[1])
-            self.dropped += int(times_s.size - inside.sum())
-            times_s, prompt, output = times_s[inside], prompt[inside], output[inside]
-            cached = None if cached is None else cached[inside]
+            inside = np.flatnonzero((times_s >= self.between_s[0]) & (times_s <= self.between_s[1]))
+            self.dropped += int(times_s.size - inside.size)
+            piece = piece.rows(inside)
         if self._each > 1.0:
-            kept = self._random.random(times_s.size) < 1.0 / self._each
-            times_s, prompt, output = times_s[kept], prompt[kept], output[kept]
-            cached = None if cached is None else cached[kept]
-        self._pieces.append((times_s, prompt, output, cached))
-        self._rows += times_s.size
+            piece = piece.rows(np.flatnonzero(self._random.random(piece.times_s.size) < 1.0 / self._each))
+        self._pieces.append(piece)
+        self._rows += piece.times_s.size
         if self._rows > self.max_rows:
             self._shrink()
 
@@ -110,19 +121,16 @@ class Gathered:
         return self._without_strays(self._joined())
 
     def _joined(self) -> Columns:
-        cached = None
-        if any(piece[3] is not None for piece in self._pieces):
-            cached = np.concatenate(
-                [np.full(p[0].size, UNKNOWN, dtype=np.int32) if p[3] is None else p[3] for p in self._pieces]
-            )
-        times = np.concatenate([np.empty(0), *(p[0] for p in self._pieces)])
-        prompt = np.concatenate([np.empty(0, dtype=np.int32), *(p[1] for p in self._pieces)])
-        output = np.concatenate([np.empty(0, dtype=np.int32), *(p[2] for p in self._pieces)])
-        if np.any(times[1:] < times[:-1]):
-            order = np.argsort(times, kind="stable")
-            times, prompt, output = times[order], prompt[order], output[order]
-            cached = None if cached is None else cached[order]
-        return Columns(times_s=times, prompt=prompt, output=output, cached=cached, requests_each=self._each)
+        joined = Columns(
+            times_s=np.concatenate([np.empty(0), *(p.times_s for p in self._pieces)]),
+            prompt=np.concatenate([np.empty(0, dtype=np.int32), *(p.prompt for p in self._pieces)]),
+            output=np.concatenate([np.empty(0, dtype=np.int32), *(p.output for p in self._pieces)]),
+            cached=_optional([(p.times_s.size, p.cached) for p in self._pieces]),
+            requests_each=self._each,
+            blocks_at=_optional([(p.times_s.size, p.blocks_at) for p in self._pieces]),
+        )
+        times = joined.times_s
+        return joined.rows(np.argsort(times, kind="stable")) if np.any(times[1:] < times[:-1]) else joined
 
     def _without_strays(self, columns: Columns) -> Columns:
         """The largest group of requests with no hole of a month in it."""
@@ -149,4 +157,11 @@ class Gathered:
             chosen = np.flatnonzero(self._random.random(kept.times_s.size) < 0.5)
             kept = kept.rows(chosen)
             self._each *= 2.0
-        self._pieces, self._rows = [(kept.times_s, kept.prompt, kept.output, kept.cached)], kept.times_s.size
+        self._pieces, self._rows = [kept], kept.times_s.size
+
+
+def _optional(columns: Sequence[tuple[int, Tokens | None]]) -> Tokens | None:
+    """A column that pieces of so many rows have or have not, one behind the other; None: none has it."""
+    if all(column is None for _, column in columns):
+        return None
+    return np.concatenate([np.full(n, UNKNOWN, dtype=np.int32) if c is None else c for n, c in columns])

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from autotune.traffic.blocks import CACHE_TOKENS
 from autotune.traffic.covered import Covered
 from autotune.traffic.profile import WorkloadProfile, profile_of_arrays
 from autotune.traffic.requests import UNKNOWN, Columns
+from costmodel.simulation.prefix_cache import PromptBlocks
 
 SHOWN_BINS_S = (3600.0, 600.0, 60.0, 10.0, 1.0)
 LEAST_SHOWN_BINS, MOST_SHOWN_BINS = 6, 2_000
@@ -44,8 +46,24 @@ class TrafficLog:
     """The profile, where the source holds distributions and no requests."""
     covered: Covered | None = None
     """What of the window the log covers; None: all of it."""
-    cache_shares: Mapping[int, float] | None = None
-    """Tokens of a prefix cache -> share of prompt tokens that it would find, where that was counted."""
+    all_blocks: PromptBlocks | None = None
+    """The blocks of all prompts of the log, which `columns` says the places of; None: it has no hashes of them."""
+
+    def blocks(self) -> PromptBlocks | None:
+        """The blocks of each request of the window; None: they are not known, or requests are left out between them."""
+        held = self.columns
+        if self.all_blocks is None or held is None or held.blocks_at is None or held.requests_each != 1.0:
+            return None
+        return self.all_blocks.rows(held.blocks_at.astype(np.int64))
+
+    def cache_shares(self) -> dict[int, float] | None:
+        """Tokens of a prefix cache -> share of prompt tokens that it would find; None: blocks are not known."""
+        blocks = self.blocks()
+        if blocks is None:
+            return None
+        sizes = np.array(CACHE_TOKENS)
+        shares = blocks.hit_frac(caches=np.ones_like(sizes), tokens=sizes.astype(np.float64))
+        return dict(zip(CACHE_TOKENS, shares.tolist(), strict=True))
 
     def profile(self, *, since_s: float | None = None) -> WorkloadProfile:
         """The window's profile.

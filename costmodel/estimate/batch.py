@@ -167,6 +167,14 @@ class PlanBatch:
         """Memory of the fullest GPU under `load`; arguments as `evaluate`'s."""
         return _memory(self, load, longest_prompt, memory_fraction)
 
+    def kv_tokens(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Floats:
+        """Tokens for which a rank has cache under `load`, if each takes as much as in a sequence of mean length.
+
+        Shape `(size,)`; arguments as `evaluate`'s.
+        """
+        memory = _memory(self, load, longest_prompt, memory_fraction)
+        return np.maximum(memory.kv_room_bytes, 0.0) / (memory.kv_bytes_per_sequence / _mean_tokens(self, load))
+
     def admitted(self, load: Load, *, longest_prompt: Floats, memory_fraction: Floats) -> Floats:
         """Requests that each replica's cache and seats hold under `load`, shape `(size,)`; others in flight wait.
 
@@ -232,6 +240,12 @@ def _evaluate(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fract
     return steady_estimate(batch.layout, load, memory, state, Correction.of(batch.residual, situation))
 
 
+def _mean_tokens(batch: PlanBatch, load: Load) -> Floats:
+    """Tokens that a sequence holds cache for, mean: of its output half, unless the engine reserves all of it."""
+    isl, osl = np.where(load.kv_isl > 0.0, load.kv_isl, load.isl), np.where(load.kv_osl > 0.0, load.kv_osl, load.osl)
+    return np.asarray(isl + osl * np.where(batch.reserves_whole_output > 0, 1.0, 0.5))
+
+
 def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fraction: Floats) -> Memory:
     wanted = np.maximum(load.concurrency / batch.layout.replicas, 1.0) / batch.layout.attn_dp
     return plan_memory(
@@ -243,8 +257,7 @@ def _memory(batch: PlanBatch, load: Load, longest_prompt: Floats, memory_fractio
         backend=batch.backend,
         batched_tokens=load.batched_tokens,
         sequences_per_rank=np.minimum(wanted, load.max_num_seqs),
-        mean_tokens=np.where(load.kv_isl > 0.0, load.kv_isl, load.isl)
-        + np.where(load.kv_osl > 0.0, load.kv_osl, load.osl) * np.where(batch.reserves_whole_output > 0, 1.0, 0.5),
+        mean_tokens=_mean_tokens(batch, load),
         longest_tokens=longest_prompt + load.osl,
         memory_fraction=memory_fraction,
         fraction_is_of_free=batch.fraction_is_of_free,

@@ -54,6 +54,7 @@ def point_loads(load: Load, points: Sequence[RequestKind], rows: int) -> Load:
         with_shared_cache(load, points),
         isl=np.repeat(np.array([p.isl for p in points]), rows),
         osl=np.repeat(np.array([p.osl for p in points]), rows),
+        prefix_hit_frac=np.tile(np.broadcast_to(load.prefix_hit_frac, rows), len(points)),
         concurrency=np.tile(np.broadcast_to(load.concurrency, rows), len(points)),
         batched_tokens=np.tile(np.broadcast_to(load.batched_tokens, rows), len(points)),
     )

@@ -82,11 +82,15 @@ def _dtype(name: str) -> str | None:
 
 def read_arch(
     row: Mapping[str, str],
+    at: str,
     known: ModelFolder,
     cells: dict[tuple[str, str, str], Arch | None],
     problems: list[Problem],
 ) -> Arch | None:
-    """The model of a row with the dtypes that it names; None, and a problem, where it is not known."""
+    """The model of a row with the dtypes that it names; None, and a problem, where it is empty or not known."""
+    if not row["model"]:
+        problems.append(Problem(path=at, message="model must not be empty"))
+        return None
     key = (row["model"], row.get("gemm_dtype", ""), row.get("moe_dtype", ""))
     if key in cells:
         return cells[key]
@@ -94,13 +98,15 @@ def read_arch(
     try:
         arch = known.load(row["model"])
     except InputError as error:
-        problems += [p for p in error.problems if p not in problems]
+        said = {p.message for p in problems}
+        found = [Problem(path=at, message=f"{p.path}: {p.message}") for p in error.problems]
+        problems += [p for p in found if p.message not in said]
         return None
     gemm, moe = _dtype(key[1]), _dtype(key[2])
     bad = [d for d in (gemm, moe) if d is not None and d not in BYTES_PER_WEIGHT]
     if bad:
         problems.append(
-            Problem(path="dtype", message=f"must be one of {', '.join(BYTES_PER_WEIGHT)}, got {', '.join(bad)}")
+            Problem(path=at, message=f"dtype must be one of {', '.join(BYTES_PER_WEIGHT)}, got {', '.join(bad)}")
         )
         return None
     if moe == "nvfp4" and storage(arch.dtypes.experts).base == "mxfp4":
@@ -110,14 +116,17 @@ def read_arch(
     return cells[key]
 
 
-def read_gpu(name: str, clusters: dict[str, Gpu | None], problems: list[Problem]) -> Gpu | None:
-    """The GPU of that name; None, and a problem, where it is not known."""
+def read_gpu(name: str, at: str, clusters: dict[str, Gpu | None], problems: list[Problem]) -> Gpu | None:
+    """The GPU of that name; None, and a problem, where there is none or it is not known."""
+    if not name:
+        problems.append(Problem(path=at, message="gpu must not be empty"))
+        return None
     if name not in clusters:
         clusters[name] = None
         try:
             clusters[name] = load_gpu(name)
         except InputError as error:
-            problems += error.problems
+            problems += [Problem(path=at, message=f"{p.path}: {p.message}") for p in error.problems]
     return clusters[name]
 
 
@@ -133,7 +142,7 @@ def read_servers(
     Of these three, what is not known is None and a problem: `read` says what else is wrong and returns None.
 
     Raises:
-        InputError: every row and column that cannot be read; unknown models and GPUs are named once each.
+        InputError: every row and column that cannot be read; unknown models and GPUs once each, where they come first.
     """
     problems: list[Problem] = []
     known = ModelFolder(models)
@@ -142,7 +151,7 @@ def read_servers(
     out = []
     for line, row in enumerate(read_rows(path, required), start=2):
         at, engine = f"{path}:{line}", engines.get(row["engine"])
-        arch, gpu = read_arch(row, known, cells, problems), read_gpu(row["gpu"], gpus, problems)
+        arch, gpu = read_arch(row, at, known, cells, problems), read_gpu(row["gpu"], at, gpus, problems)
         if engine is None:
             message = f"engine must be one of {', '.join(engines)}, got {row['engine']!r}"
             problems.append(Problem(path=at, message=message))

@@ -2,7 +2,9 @@
 
 The calibration knows how much longer steps are than the formulas say, and how sure that is. Waiting answers to it more
 than in proportion, so that the error is drawn through the simulation: it runs with steps of the length that is
-expected, and at both ends of the 80 % likely range. What a first token is off by beyond its steps is a factor.
+expected, and at both ends of the 80 % likely range. What a first token is off by beyond its steps is a factor. The ends
+may serve fewer requests, of a long log: how much slower these are than the same ones at the expected pace says it for
+all.
 """
 
 from __future__ import annotations
@@ -79,29 +81,32 @@ class Forecast:
     quick: Simulated
     slow: Simulated
     errors: StepErrors
+    base: Simulated
+    """The requests of `quick` and `slow` as expected: all of them, or some."""
 
     def latency(self, name: str, statistic: str) -> Likely:
         """Mean or percentile of one of `LATENCIES`, seconds: over requests; of `itl` over the gaps between tokens."""
-        value, low, high = (
-            _figures(run, name, self.errors.first).statistic(statistic)
-            for run in (self.expected, self.quick, self.slow)
-        )
+        runs = (self.expected, self.base, self.quick, self.slow)
+        value, base, low, high = (_figures(run, name, self.errors.first).statistic(statistic) for run in runs)
         own = 1.0 if name == "ttft" else 0.0
         if name == "e2e":
             first = _figures(self.expected, "ttft", self.errors.first).statistic(statistic)
             own = min(first / max(value, 1e-12), 1.0)
-        return _widened(value, low, high, Z90 * self.errors.first_log_sd * own)
+        down, up = (float(np.log(max(end, 1e-12) / max(base, 1e-12))) for end in (low, high))
+        return _widened(value, (down, up), Z90 * self.errors.first_log_sd * own)
 
     def attainment(self, *, ttft_s: float | None, tpot_s: float | None, e2e_s: float | None) -> Likely:
         """Share of requests that keep all limits at once; None is no limit."""
 
         limits = (ttft_s, tpot_s, e2e_s)
         first, own = self.errors.first, float(np.exp(Z90 * self.errors.first_log_sd))
-        value, low, high = (
+        value, base, low, high = (
             _kept(run, moved, limits).statistic("mean")
-            for run, moved in ((self.expected, first), (self.slow, first * own), (self.quick, first / own))
-        )
-        return Likely(value=value, low=low, high=high)
+            for run, moved in (
+                (self.expected, first), (self.base, first), (self.slow, first * own), (self.quick, first / own),
+            )
+        )  # fmt: skip
+        return Likely(value=value, low=max(value + low - base, 0.0), high=min(value + high - base, 1.0))
 
     def sampling_error(self, name: str, statistic: str) -> float | None:
         """Half the 80 % interval that sampling a log leaves open of `latency`, seconds; None: nothing was sampled."""
@@ -121,12 +126,21 @@ class Forecast:
         return sample.error(found.window, found.weights, found.values, "mean")
 
 
-def forecast(model: _Model, errors: StepErrors, run: Callable[[_Model], Simulated]) -> Forecast:
-    """Simulate a plan three times; `run` serves the same requests by whatever model it is given."""
-    ends = [model.paced(errors.pace * float(np.exp(z * errors.pace_log_sd))) for z in (0.0, -Z90, Z90)]
-    expected = run(ends[0])
-    quick, slow = (run(end) for end in ends[1:]) if errors.pace_log_sd else (expected, expected)
-    return Forecast(expected=expected, quick=quick, slow=slow, errors=errors)
+def forecast(model: _Model, errors: StepErrors, serve: Callable[[_Model], Simulated]) -> Forecast:
+    """Simulate a plan three times; `serve` serves the same requests by whatever model it is given."""
+    expected = serve(model.paced(errors.pace))
+    return with_ends(model, errors, serve, expected=expected, base=expected)
+
+
+def with_ends(
+    model: _Model, errors: StepErrors, serve: Callable[[_Model], Simulated], *, expected: Simulated, base: Simulated
+) -> Forecast:
+    """What a plan that was simulated at its expected pace makes of the requests of `base` at both ends of its range."""
+    if not errors.pace_log_sd:
+        return Forecast(expected=expected, quick=base, slow=base, errors=errors, base=base)
+    paces = (errors.pace * float(np.exp(z * errors.pace_log_sd)) for z in (-Z90, Z90))
+    quick, slow = (serve(model.paced(pace)) for pace in paces)
+    return Forecast(expected=expected, quick=quick, slow=slow, errors=errors, base=base)
 
 
 def _latency(served: Served, name: str, first: float) -> Floats:
@@ -167,9 +181,7 @@ def _of_requests(run: Simulated, values: Floats) -> Figures:
     return Figures(values=values, weights=run.sample.weight[run.window], window=run.window)
 
 
-def _widened(value: float, low: float, high: float, own: float) -> Likely:
-    """Two independent errors of a logarithm: one by what it makes of the figure, one by its half width."""
-    down, up = (abs(float(np.log(max(end, 1e-12) / max(value, 1e-12)))) for end in (low, high))
-    return Likely(
-        value=value, low=value * float(np.exp(-np.hypot(down, own))), high=value * float(np.exp(np.hypot(up, own)))
-    )
+def _widened(value: float, ends: tuple[float, float], own: float) -> Likely:
+    """Two independent errors of a logarithm: one by both ends that it makes, one by its half width."""
+    down, up = (float(np.hypot(end, own)) for end in ends)
+    return Likely(value=value, low=value * float(np.exp(-down)), high=value * float(np.exp(up)))

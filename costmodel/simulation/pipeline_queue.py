@@ -11,16 +11,13 @@ from bisect import bisect_right
 from heapq import heappop, heappush
 from math import ceil, inf, nextafter, sqrt
 
-from costmodel.simulation.queue_inputs import NEVER, QueueTables, ReplicaRun, RequestQueue
+from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue
 from costmodel.simulation.replica import UNEVEN
-from costmodel.simulation.requests import Flags, Requests
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
 
 
-def run_pipeline_queue(
-    tables: QueueTables, requests: Requests, *, limits: RankLimits, mixes: bool, counted: Flags | None = None
-) -> ReplicaRun:
+def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun:
     """Serve requests; arguments and result as those of `run_single_queue`.
 
     One function of many statements for the sake of speed. Each round of its loop is what the micro-batch that is ready
@@ -28,7 +25,6 @@ def run_pipeline_queue(
     them), or waiting for the next request or behind another micro-batch.
     """
     table, by_batch, through_batch = tables.table, tables.slowest, tables.through
-    queue = RequestQueue.of(table, requests, counted)
     seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
     n, stages, ranks = len(to_compute), table.stages, table.ranks
     counts, remaining = queue.counts, queue.remaining
@@ -44,7 +40,7 @@ def run_pipeline_queue(
     bend, through_bend = bends[0], through_line.knots[1]
     fresh, through_fresh = table.slowest.prompt_s.rows[0], table.through.prompt_s.rows[0]
     rest, through_rest = table.slowest.rest_s, table.through.rest_s
-    prompt_at, through_prompt_at = table.slowest.prompt_s.at, table.through.prompt_s.at
+    prompt_at = tables.prompt_s
     logits, through_logits, first_step_s = tables.logits_s, tables.through_logits_s, tables.first_step_s
     experts, through_experts = table.slowest.experts_s, table.through.experts_s
     floor, through_floor, capture = table.slowest.floor_s, table.through.floor_s, table.capture_tokens
@@ -106,7 +102,7 @@ def run_pipeline_queue(
                     break
                 before = whole[i] - left
                 if before:
-                    took, took_through = prompt_at(before, chunk), through_prompt_at(before, chunk)
+                    took, took_through = prompt_at(before, chunk)
                 else:
                     took, took_through = fresh[chunk], through_fresh[chunk]
                 left -= chunk
@@ -351,4 +347,4 @@ def run_pipeline_queue(
                 if not batch[x]:
                     context[x] = 0.0
             since[x] = [(batch[x], ends)] if batch[x] else []
-    return queue.run(first, finish, admitted, busy, gaps)
+    return QueueRun(first=first, finish=finish, admitted=admitted, busy_s=busy, gaps=gaps)

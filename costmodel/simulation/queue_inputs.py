@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 
-from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.columns import Ints
 from costmodel.simulation.requests import Flags, Requests
 from costmodel.simulation.step_table import PartTables, StepTable
-from costmodel.simulation.token_gaps import GapRecorder, TokenGaps
+from costmodel.simulation.token_gaps import GapRecorder
 
 NEVER = 1 << 62
 """A count of steps that is never reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaRun:
-    """What came of the requests of one replica. Arrays have shape `(num_requests,)`; seconds."""
+class QueueRun:
+    """What came of the requests of a queue, in its order. Seconds; infinite for what was left unfinished."""
 
-    first_token_s: Floats
-    finish_s: Floats
+    first: list[float]
+    finish: list[float]
+    admitted: list[float]
+    """When the first step with tokens of a request began."""
     busy_s: float
     """Time in which steps ran."""
-    gaps: TokenGaps
-    admitted_s: Floats = field(default_factory=lambda: np.zeros(0))
-    """When the first step with tokens of a request began; empty where nobody asks."""
-    preemptions: int = 0
-    timeline: Floats = field(default_factory=lambda: np.zeros((0, 4)))
-    """As that of `Simulated`, where it is asked for."""
+    gaps: GapRecorder
+
+    @property
+    def ends_s(self) -> float:
+        """When the last of those that were finished ends."""
+        return max((end for end in self.finish if end < inf), default=-inf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +70,17 @@ class RequestQueue:
             remaining=int(counts.sum()),
         )
 
-    def run(
-        self, first: list[float], finish: list[float], admitted: list[float], busy_s: float, gaps: GapRecorder
-    ) -> ReplicaRun:
-        """What came of them, listed in this order, in that of the requests."""
-        columns = np.empty((3, self.order.size))
-        columns[:, self.order] = (first, finish, admitted)
-        return ReplicaRun(
-            first_token_s=columns[0], finish_s=columns[1], admitted_s=columns[2], busy_s=busy_s, gaps=gaps.gaps()
+    def part(self, begin: int, end: int) -> RequestQueue:
+        """Some of them, one behind the other."""
+        counts = self.counts[begin:end]
+        return RequestQueue(
+            order=self.order[begin:end],
+            seen_s=[*self.seen_s[begin:end], inf],
+            to_compute=self.to_compute[begin:end],
+            context=self.context[begin:end],
+            rounds=self.rounds[begin:end],
+            counts=counts,
+            remaining=sum(counts),
         )
 
 
@@ -152,6 +157,13 @@ class QueueTables:
             logits_s=logits,
             through_logits_s=table.through.logits_s.of(counts).tolist(),
         )
+
+    def prompt_s(self, before: int, tokens: int) -> tuple[float, float]:
+        """Attention of a chunk of `tokens` behind `before` others: on the slowest stage, and through all of them."""
+        slowest, through = self.table.slowest.prompt_s, self.table.through.prompt_s
+        i, share = slowest.place(before)
+        row, above, rows = slowest.rows[i][tokens], slowest.rows[i + 1][tokens], through.rows
+        return row + (above - row) * share, rows[i][tokens] + (rows[i + 1][tokens] - rows[i][tokens]) * share
 
     def first_step_s(self, begun: list[int], context: list[int]) -> float:
         """A step of decoding of requests that begin together in an empty batch."""

@@ -12,9 +12,10 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from math import ceil, inf, nextafter, sqrt
+from math import ceil, inf, nextafter
 
 from costmodel.simulation.policies import Policy
+from costmodel.simulation.queue_inputs import NEVER
 from costmodel.simulation.state import Cell, Counters, Lane, Rank, RankLimits, Request, Steps
 from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.step_time import decode_pace, step_s
@@ -208,56 +209,67 @@ class Replica:
 
     def _decode_steps(self, lane: Lane, now: float, until_s: float) -> None:
         """As many steps of decoding alone as nothing else happens in: of all lanes, where none has prompts."""
-        table, policy = self.table, self.policy
+        table = self.table
         lanes = [x for x in self.lanes if x.decoding]
-        blocked = [policy.blocked(rank, self.limits) for rank in self._ranks]
-        quiet = len(lanes) == 1 or not (
-            any(cell.prefilling for cell in self.cells)
-            or any(rank.waiting and not full for rank, full in zip(self._ranks, blocked, strict=True))
-        )
-        together = quiet and not self._unsettled
+        blocked = [self.policy.blocked(rank, self.limits) for rank in self._ranks]
+        together = not self._unsettled and (len(lanes) == 1 or self._quiet(blocked))
         if not together:
             lanes = [lane]
-        event = until_s
         count, first, slope = self._rounds(lanes) if together else (1, inf, 0.0)
-        if not policy.reserves_whole:
-            for number, rank in enumerate(self._ranks):
-                cell = lane.cells[number]
-                if grows := sum(each.cells[number].decoding for each in lanes):
-                    room = int((self.limits.kv_tokens - rank.held) / (grows * table.accepted_tokens))
-                    if room < 1 and rank.running > 1 and cell.decoding:
-                        self._preempt(lane, cell)
-                        return
-                    count = min(count, max(room, 1))
-        if self._coming and self._coming[0][0] < event and not all(blocked):
-            event = self._coming[0][0]
-        if together and event < inf and (count > 1 or len(lanes) > 1):
-            # the first count with count * first + slope * count (count - 1) / 2 >= left
-            left = max(event - now, 0.0)
-            half = first - 0.5 * slope
-            exact = left / first if slope <= 1e-12 * first else (sqrt(half * half + 2.0 * slope * left) - half) / slope
-            # a step of one lane is under way when the event comes; of all lanes, rounds that are through by then
-            whole = max(ceil(exact - 1e-9), 1) if len(lanes) == 1 else int(exact)
-            count = min(count, whole)
+        room = self._room(lane, lanes)
+        if room < 1:
+            return
+        event = self._coming[0][0] if self._coming and not all(blocked) else inf
+        if together:
+            left_s = max(min(event, until_s) - now, 0.0)
+            count = Steps(min(count, room), first, slope).until(left_s, whole=len(lanes) > 1)
         if count < 1:
             together, lanes, count = False, [lane], 1
         if not together and table.stages > 1:
             stage, through = (decode_pace(table, lane.cells, through=through).first_s for through in (False, True))
             first, slope = self._behind_s(now, stage, through), 0.0
             self._unsettled = max(self._unsettled - 1, 0)
-        seconds = count * first + 0.5 * slope * count * (count - 1)
-        last = (first + slope * (count - 1)) / len(self.lanes) if table.stages > 1 else first + slope * (count - 1)
-        self.counters.steps += count
+        self._advance(lanes, now, Steps(count, first, slope))
+
+    def _quiet(self, blocked: Sequence[bool]) -> bool:
+        """Whether no prompt is computed, and none that waits finds room."""
+        return not (
+            any(cell.prefilling for cell in self.cells)
+            or any(rank.waiting and not full for rank, full in zip(self._ranks, blocked, strict=True))
+        )
+
+    def _room(self, lane: Lane, lanes: Sequence[Lane]) -> int:
+        """Steps of `lanes` for which there is cache; 0: there was not, and a request of `lane` has been preempted."""
+        most = NEVER
+        if self.policy.reserves_whole:
+            return most
+        for number, rank in enumerate(self._ranks):
+            cell = lane.cells[number]
+            if grows := sum(each.cells[number].decoding for each in lanes):
+                room = int((self.limits.kv_tokens - rank.held) / (grows * self.table.accepted_tokens))
+                if room < 1 and rank.running > 1 and cell.decoding:
+                    self._preempt(lane, cell)
+                    return 0
+                most = min(most, max(room, 1))
+        return most
+
+    def _advance(self, lanes: Sequence[Lane], now: float, steps: Steps) -> None:
+        """Some lanes run steps of decoding, of which the first begins now."""
+        table, seconds = self.table, steps.seconds
+        last = steps.first_s + steps.slope_s * (steps.count - 1)
+        if table.stages > 1:
+            last /= len(self.lanes)
+        self.counters.steps += steps.count
         self.counters.busy_s += seconds
         if len(lanes) == 1:
-            lane.ready_s = now
+            lanes[0].ready_s = now
         elif table.stages > 1:
             # rounds of all lanes: everything repeats so much later
             self._free_s += seconds
             self._leaves_s += seconds
         for each in lanes:
             began, each.ready_s = each.ready_s, each.ready_s + seconds
-            self._decoded(each, began, Steps(count, first, slope), each.ready_s + table.handover_steps * last)
+            self._decoded(each, began, steps, each.ready_s + table.handover_steps * last)
         self._note(now + seconds)
 
     def _rounds(self, lanes: Sequence[Lane]) -> tuple[int, float, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.plan.columns import Floats, Ints
+from costmodel.simulation.prefix_cache import PromptBlocks
 
 Flags = NDArray[np.bool_]
 
@@ -24,17 +25,33 @@ class Requests:
     """Those of them that are found in the prefix cache."""
     output: Ints
     """Tokens, at least 1."""
+    blocks: PromptBlocks | None = None
+    """Of their prompts, where a log has hashes of them: what is `cached` then follows from the size of the cache."""
 
     def __len__(self) -> int:
         return int(self.arrival_s.size)
 
     def take(self, index: Ints) -> Requests:
-        """Some of them, in the order of `index`."""
+        """Some of them, in the order of `index`, with what was cached of each; their blocks say nothing any more."""
         return Requests(
             arrival_s=self.arrival_s[index],
             prompt=self.prompt[index],
             cached=self.cached[index],
             output=self.output[index],
+        )
+
+    def with_caches(self, *, caches: int, tokens: float) -> Requests:
+        """The same with what so many caches, to which they go in turn and which hold so many tokens each, find of them.
+
+        Without blocks, and of prompts that have none, that is what it was.
+        """
+        if self.blocks is None:
+            return self
+        found = self.blocks.cached(caches=caches, tokens=tokens)
+        return replace(
+            self,
+            cached=np.where(np.diff(self.blocks.start)[self.blocks.warm_up :] > 0, found, self.cached),
+            blocks=None,
         )
 
 

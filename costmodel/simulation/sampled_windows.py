@@ -11,7 +11,7 @@ Woodruff's interval, J. Am. Stat. Assoc. 47 (1952) 635: the share's error, read 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -41,6 +41,8 @@ class SampledWindows:
 
     requests: Requests
     """Of all windows with what goes before and behind them."""
+    place: Ints
+    """Of each of them in the log. Shape `(num_requests,)`."""
     window: Ints
     """Of each request; -1: it is not counted. Shape `(num_requests,)`."""
     begin_s: Floats
@@ -72,6 +74,22 @@ class SampledWindows:
         found = np.searchsorted(self.begin_s, times_s, side="right") - 1
         inside = (found >= 0) & (times_s <= self.end_s[np.maximum(found, 0)])
         return np.where(inside, found, -1)
+
+    def thinned(self) -> SampledWindows:
+        """Every second window of each stratum in place of all of them; the others have no weight."""
+        sizes = np.bincount(self.window[self.window >= 0], minlength=self.stratum.size)
+        kept = np.zeros(self.stratum.size, dtype=bool)
+        for stratum in np.unique(self.stratum):
+            # not always the first of them, which is the earliest
+            own = np.flatnonzero(self.stratum == stratum)
+            kept[own[stratum % 2 if own.size > 1 else 0 :: 2]] = True
+        stood_for, taken = (np.bincount(self.stratum, part) for part in (sizes * self.weight, sizes * kept))
+        weight = (stood_for / np.maximum(taken, 1))[self.stratum]
+        return replace(
+            self,
+            window=np.where((self.window >= 0) & kept[self.window], self.window, -1),
+            weight=np.where(kept, weight, 0.0),
+        )
 
     def half_width(self, window: Ints, weights: Floats, values: Floats) -> float:
         """Half the 80 % interval of the weighted mean of values; arrays of one shape, `window` of each value.
@@ -161,7 +179,8 @@ def _laid_out(
         windows.append(np.where((index >= first) & (index < behind), number, -1))
         arrivals.append(times[index] + moved)
         begin_s[number], end_s[number] = start + moved, last + moved
-    found = requests.take(np.concatenate(parts))
+    place = np.concatenate(parts)
+    found = requests.take(place)
     stratum = strata[chosen]
     whole = np.bincount(strata, sizes)
     sampled = np.bincount(stratum, sizes[chosen], minlength=whole.size)
@@ -170,6 +189,7 @@ def _laid_out(
         requests=Requests(
             arrival_s=np.concatenate(arrivals), prompt=found.prompt, cached=found.cached, output=found.output
         ),
+        place=place,
         window=np.concatenate(windows),
         begin_s=begin_s,
         end_s=end_s,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from costmodel.estimate.batch import PlanBatch
 from costmodel.plan.columns import Floats
 from costmodel.serving.load import Load
@@ -27,9 +25,7 @@ def server_model(
     Of `load` counts what the engine was started with, and the mean lengths that its cache is shared out by: a plan's
     cache per token is that of a sequence of mean length.
     """
-    memory = batch.memory(load, longest_prompt=longest_prompt, memory_fraction=memory_fraction)
-    held = load.isl + load.osl * (1.0 if policy.reserves_whole else 0.5)
-    room = np.maximum(memory.kv_room_bytes, 0.0) / (memory.kv_bytes_per_sequence / held)
+    room = batch.kv_tokens(load, longest_prompt=longest_prompt, memory_fraction=memory_fraction)
     tokens, seats = int(load.batched_tokens[0]), int(load.max_num_seqs[0])
     verified = float(load.step_tokens[0])
     table = step_table(

@@ -9,15 +9,13 @@ from enum import StrEnum
 import numpy as np
 
 from costmodel.plan.columns import Floats, Ints
-from costmodel.simulation.pipeline_queue import run_pipeline_queue
 from costmodel.simulation.policies import Policy
-from costmodel.simulation.policies.base import BLOCK
-from costmodel.simulation.queue_inputs import QueueTables, ReplicaRun
+from costmodel.simulation.queue_inputs import QueueTables
 from costmodel.simulation.replica import Replica
+from costmodel.simulation.replica_run import ReplicaRun, requests_in_flight, run_events, run_replica
 from costmodel.simulation.requests import Flags, Requests
 from costmodel.simulation.sampled_windows import SampledWindows
 from costmodel.simulation.served import Served
-from costmodel.simulation.single_queue import run_single_queue
 from costmodel.simulation.state import RankLimits, Request
 from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.token_gaps import TokenGaps
@@ -32,10 +30,6 @@ class Routing(StrEnum):
     """Requests of one prefix (`groups`) to one replica, unless it has far more to do than another."""
 
 
-BALANCED = 0.9
-"""Share of a replica's cache that may be in use while none of its ranks runs out of its part."""
-PAUSE_S = 5e3
-"""Between two requests of a replica, from which on it is worth looking whether it had nothing left to do."""
 AFFINITY_MOST = 1.25
 """Outstanding requests of the replica that a prefix belongs to, over those of the one that has least, at most."""
 
@@ -60,19 +54,6 @@ class ServerModel:
         """The same in units of `pace` seconds: a step lasts as the table says, and all else is so much shorter."""
         front_s, token_s = self.table.frontend_s / self.pace, self.table.token_s / self.pace
         return replace(self, table=replace(self.table, frontend_s=front_s, token_s=token_s), pace=1.0)
-
-    def sufficed(self, requests: Requests, run: ReplicaRun) -> bool:
-        """Whether the cache of one replica held every request that it had, whole, from its admission to its end.
-
-        So nothing ever waited for cache or was preempted. Ranks share it out as they do requests.
-        """
-        tokens = (requests.prompt + requests.output + BLOCK).astype(np.float64)
-        times = np.concatenate([run.admitted_s, run.finish_s])
-        # who leaves as another comes does so first
-        order = np.lexsort((np.repeat([1, 0], tokens.size), times))
-        held = np.cumsum(np.concatenate([tokens, -tokens])[order])
-        ranks = self.table.ranks
-        return float(held.max(initial=0.0)) <= self.limits.kv_tokens * ranks * (1.0 if ranks == 1 else BALANCED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +134,7 @@ def simulate(
     if model.routing is Routing.ROUND_ROBIN:
         return _independent(model, requests, counted, timeline=timeline)
     replicas = [Replica(model.table, model.policy, model.limits, timeline=timeline) for _ in range(model.replicas)]
-    flying = _flying(requests)
+    flying = requests_in_flight(requests)
     homes: dict[int, int] = {}
     for i, request in enumerate(flying):
         for replica in replicas:
@@ -218,20 +199,6 @@ def _closed_replica(model: ServerModel, requests: Sequence[Request], slots: int,
     return replica
 
 
-def _flying(requests: Requests) -> list[Request]:
-    columns = zip(
-        requests.arrival_s.tolist(),
-        requests.prompt.tolist(),
-        requests.cached.tolist(),
-        requests.output.tolist(),
-        strict=True,
-    )
-    return [
-        Request(arrival_s=arrival, prompt=prompt, cached=cached, output=output, number=i)
-        for i, (arrival, prompt, cached, output) in enumerate(columns)
-    ]
-
-
 def _gathered(
     requests: Requests, flying: Sequence[Request], replicas: Sequence[Replica], *, timeline: bool
 ) -> Simulated:
@@ -256,57 +223,17 @@ def _independent(model: ServerModel, requests: Requests, counted: Flags | None, 
     runs: list[ReplicaRun] = []
     for number in range(model.replicas):
         index = np.arange(number, len(requests), model.replicas)
+        own = requests.take(index)
         if timeline:
-            found = [(index, _by_event(model, requests.take(index), timeline=True))]
+            run = run_events(model.table, model.policy, model.limits, own, timeline=True)
         else:
-            found = _replica_runs(model, tables, requests, counted, index)
-        for part, run in found:
-            first[part], finish[part] = run.first_token_s, run.finish_s
-            runs.append(run)
+            run = run_replica(tables, model.policy, model.limits, own, None if counted is None else counted[index])
+        first[index], finish[index] = run.first_token_s, run.finish_s
+        runs.append(run)
     return Simulated(
         served=Served(requests=requests, first_token_s=first, finish_s=finish),
         gaps=TokenGaps.joined([run.gaps for run in runs]),
         preemptions=sum(run.preemptions for run in runs),
         busy_s=sum(run.busy_s for run in runs),
         timeline=tuple(run.timeline for run in runs) if timeline else (),
-    )
-
-
-def _replica_runs(
-    model: ServerModel, tables: QueueTables, requests: Requests, counted: Flags | None, index: Ints
-) -> list[tuple[Ints, ReplicaRun]]:
-    """What one replica does with the requests of `index`, in parts between which it has nothing to do."""
-    arrival_s = requests.arrival_s[index]
-    parts = np.split(index, np.flatnonzero(np.diff(arrival_s) > PAUSE_S) + 1)
-
-    def served(part: Ints) -> ReplicaRun:
-        return _served(model, tables, requests.take(part), None if counted is None else counted[part])
-
-    runs = [(part, served(part)) for part in parts]
-    ends = [float(run.finish_s.max(initial=-np.inf, where=np.isfinite(run.finish_s))) for _, run in runs]
-    if all(end <= requests.arrival_s[part[0]] for end, part in zip(ends, parts[1:], strict=False)):
-        return runs
-    return [(index, served(index))]
-
-
-def _served(model: ServerModel, tables: QueueTables, requests: Requests, counted: Flags | None) -> ReplicaRun:
-    """By the quick form where the cache suffices, otherwise event by event."""
-    quick_form = run_single_queue if model.table.stages == 1 else run_pipeline_queue
-    quick = quick_form(tables, requests, limits=model.limits, mixes=model.policy.mixes, counted=counted)
-    return quick if model.sufficed(requests, quick) else _by_event(model, requests)
-
-
-def _by_event(model: ServerModel, requests: Requests, *, timeline: bool = False) -> ReplicaRun:
-    replica = Replica(model.table, model.policy, model.limits, timeline=timeline)
-    flying = _flying(requests)
-    for request in flying:
-        replica.offer(request)
-    replica.advance()
-    return ReplicaRun(
-        first_token_s=np.array([request.first_token_s for request in flying]),
-        finish_s=np.array([request.finish_s for request in flying]),
-        busy_s=replica.counters.busy_s,
-        gaps=replica.gaps.gaps(),
-        preemptions=replica.counters.preemptions,
-        timeline=np.array(replica.timeline).reshape(-1, 4),
     )

@@ -12,15 +12,12 @@ from bisect import bisect_right
 from heapq import heappop, heappush
 from math import ceil, inf, sqrt
 
-from costmodel.simulation.queue_inputs import NEVER, QueueTables, ReplicaRun, RequestQueue
-from costmodel.simulation.requests import Flags, Requests
+from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
 
 
-def run_single_queue(
-    tables: QueueTables, requests: Requests, *, limits: RankLimits, mixes: bool, counted: Flags | None = None
-) -> ReplicaRun:
+def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun:
     """Serve requests that find cache whenever they find a seat.
 
     One function of many statements, and everything in local variables and lists: that is what makes it quick. Each
@@ -28,7 +25,6 @@ def run_single_queue(
     those that are through leave, and those whose prompts are computed begin to decode.
     """
     table, by_batch = tables.table, tables.slowest
-    queue = RequestQueue.of(table, requests, counted)
     seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
     n = len(to_compute)
     counts, remaining = queue.counts, queue.remaining
@@ -228,4 +224,4 @@ def run_single_queue(
                 if not mixes:
                     held_back.append((batch - joining, now))
             done.clear()
-    return queue.run(first, finish, admitted, busy, gaps)
+    return QueueRun(first=first, finish=finish, admitted=admitted, busy_s=busy, gaps=gaps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import inf
+from math import ceil, inf, sqrt
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,3 +130,13 @@ class Steps:
     def seconds(self) -> float:
         """All of them."""
         return self.count * self.first_s + 0.5 * self.slope_s * self.count * (self.count - 1)
+
+    def until(self, left_s: float, *, whole: bool) -> int:
+        """How many of them begin before an event, or end by then (`whole`)."""
+        if left_s == inf or (self.count <= 1 and not whole):
+            return self.count
+        # the first count with count * first + slope * count (count - 1) / 2 >= left
+        first, slope = self.first_s, self.slope_s
+        half = first - 0.5 * slope
+        exact = left_s / first if slope <= 1e-12 * first else (sqrt(half * half + 2.0 * slope * left_s) - half) / slope
+        return min(self.count, int(exact) if whole else max(ceil(exact - 1e-9), 1))

@@ -131,12 +131,14 @@ class ChunkTable:
 
     def at(self, before: float, tokens: int) -> float:
         """Value at a chunk of `tokens` behind `before` others."""
-        i = bisect_right(self.before, before, 1, len(self.before) - 1) - 1
+        i, share = self.place(before)
         low = self.rows[i][tokens]
-        from_knot = before - self.before[i]
-        if not from_knot:
-            return low
-        return low + (self.rows[i + 1][tokens] - low) * from_knot / (self.before[i + 1] - self.before[i])
+        return low + (self.rows[i + 1][tokens] - low) * share
+
+    def place(self, before: float) -> tuple[int, float]:
+        """The last knot before so many tokens, and how far they are from it to the next, as a share."""
+        i = bisect_right(self.before, before, 1, len(self.before) - 1) - 1
+        return i, (before - self.before[i]) / (self.before[i + 1] - self.before[i])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 
 from autotune.engines import policies_by_name
-from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.plan.columns import Ints
-from costmodel.serving.load import Load
-from costmodel.serving.steady_state import SteadyState
 from costmodel.simulation.policies import Policy
-from costmodel.simulation.server import server_model
-from costmodel.simulation.simulate import ServerModel, Simulated, simulate_closed
+from costmodel.simulation.simulate import ServerModel
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.step_table import ChunkTable, Line, PartTables, StepTable
 
@@ -66,49 +59,3 @@ def small_server(
     """One replica with these limits."""
     limits = RankLimits(batched_tokens=budget, max_num_seqs=seats, kv_tokens=kv_tokens)
     return ServerModel(table=table, policy=policy, limits=limits, replicas=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Both:
-    """A plan by its closed form and by simulation."""
-
-    formula: SteadyState
-    ttft_s: float
-    tpot_s: float
-    requests_per_s: float
-    simulated: Simulated
-
-
-def drawn(mean: float, count: int, random: np.random.Generator) -> Ints:
-    """Lengths around a mean, from half of it to half more."""
-    return np.maximum(np.round(mean * random.uniform(0.5, 1.5, count)), 1.0).astype(np.int64)
-
-
-def both(entry: PlanEntry, load: Load, *, waves: int = 12, seed: int = 2) -> Both:
-    """Serve a closed loop whose lengths vary; its first third and its last wave are not counted."""
-    batch = replace(PlanBatch.of([entry]), residual=None)
-    formula = batch.steady(load, longest_prompt=load.isl, memory_fraction=FRACTION)
-    model = server_model(
-        batch,
-        load,
-        policy=POLICIES[entry.engine.name],
-        longest_prompt=load.isl,
-        memory_fraction=FRACTION,
-    )
-    concurrency, random = int(load.concurrency[0]), np.random.default_rng(seed)
-    count = min(max(waves * concurrency, 200), 4000)
-    prompt, output = drawn(float(load.isl[0]), count, random), drawn(float(load.osl[0]), count, random)
-    cached = (prompt * load.prefix_hit_frac[0]).astype(np.int64)
-    simulated = simulate_closed(model, prompt, cached, output, concurrency=concurrency)
-    served = simulated.served
-    kept = slice(count // 3, count - concurrency)
-    outputs = served.requests.output[kept]
-    ttft, e2e = served.ttft_s[kept], served.e2e_s[kept]
-    arrivals = served.requests.arrival_s[kept]
-    return Both(
-        formula=formula,
-        ttft_s=float(ttft.mean()),
-        tpot_s=float((e2e - ttft).sum() / np.maximum(outputs - 1, 0).sum()),
-        requests_per_s=float((arrivals.size - 1) / (arrivals[-1] - arrivals[0])),
-        simulated=simulated,
-    )

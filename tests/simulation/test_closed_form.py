@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from benchmarks.closed_form import Both, both
 from costmodel.serving.load import Load
 from tests.costmodel.helpers import entry
-from tests.simulation.helpers import Both, both
 
 PLANS = (
     ("llama-3.1-70b", {"attn_tp": 8}),

@@ -9,7 +9,7 @@ import pytest
 
 from autotune.simulation import Traffic
 from costmodel.estimate.normal import Z90, student90
-from costmodel.simulation.forecast import LATENCIES, STATISTICS, StepErrors, forecast
+from costmodel.simulation.forecast import LATENCIES, STATISTICS, StepErrors, forecast, with_ends
 from costmodel.simulation.requests import Requests, arrivals
 from costmodel.simulation.sampled_windows import WINDOWS_OF_EACH, sample_windows
 from costmodel.simulation.simulate import ServerModel
@@ -75,6 +75,42 @@ def test_windows_stand_for_the_whole_log() -> None:
         assert np.any((others < begin_s) & (others > begin_s - WARM_UP_S))
         assert np.any((others > end_s) & (others < end_s + WARM_UP_S))
     assert len(sample.requests) < len(requests) / 5
+
+
+def test_half_of_the_windows_stand_for_as_many_requests() -> None:
+    """Two windows of each stratum in place of four, each for twice as much, and not always the earliest."""
+    sample = sample_windows(day_of(40_000, 20.0, seed=1), WARM_UP_S)
+    assert sample is not None
+    half = sample.thinned()
+    kept = half.weight > 0.0
+    assert np.all(np.bincount(half.stratum[kept]) == WINDOWS_OF_EACH // 2)
+    counted, all_counted = half.window >= 0, sample.window >= 0
+    assert np.all(kept[half.window[counted]])
+    for stratum in range(half.stratum.max() + 1):
+        ours, theirs = (
+            one.weight[one.window[one.window >= 0]][one.stratum[one.window[one.window >= 0]] == stratum].sum()
+            for one in (half, sample)
+        )
+        assert ours == pytest.approx(theirs, rel=1e-12)
+    assert counted.sum() < 0.7 * all_counted.sum()
+
+
+def test_the_likely_range_is_told_by_half_of_the_windows() -> None:
+    """Much as all of them say it; the expected figures are those of all."""
+    requests = day_of(22_000, 20.0, seed=3)
+    traffic = Traffic(requests=requests, rate_per_s=20.0, concurrency=None, counted_from=0, recorded=True)
+    sampled = traffic.sampled(WARM_UP_S)
+    errors = replace(KNOWN, pace_log_sd=0.1)
+    every = forecast(server(), errors, sampled.serve)
+    ends = sampled.of_ends(every.expected)
+    base = replace(every.expected, sample=ends.sample)
+    half = with_ends(server(), errors, ends.serve, expected=every.expected, base=base)
+    assert len(half.slow.served.requests) < 0.7 * len(every.slow.served.requests)
+    for name, statistic in (("ttft", "mean"), ("tpot", "p50"), ("itl", "mean"), ("e2e", "p95")):
+        ours, theirs = (one.latency(name, statistic) for one in (half, every))
+        assert ours.value == theirs.value
+        assert ours.low == pytest.approx(theirs.low, rel=0.05)
+        assert ours.high == pytest.approx(theirs.high, rel=0.05)
 
 
 def test_a_short_log_is_not_sampled() -> None:

@@ -240,10 +240,11 @@ def test_the_size_of_a_block_is_recognised(each: int, tmp_path: Path) -> None:
             ids[:same] = rows[-1]["hash_ids"][:same]
             shared += same * each
         rows.append({"timestamp": iso(r.at_s), "input_length": r.prompt, "output_length": r.output, "hash_ids": ids})
-    log = read_traffic(written(tmp_path, lines(rows)), options=ReadOptions(caches=True))
+    log = read_traffic(written(tmp_path, lines(rows)))
     assert log.profile().shared_prefix_frac == pytest.approx(shared / sum(r.prompt for r in REQUESTS))
-    assert log.cache_shares is not None
-    shares = list(log.cache_shares.values())
+    found = log.cache_shares()
+    assert found is not None
+    shares = list(found.values())
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(log.profile().shared_prefix_frac)
 

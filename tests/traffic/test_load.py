@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autotune.simulation import study_traffic
+from autotune.scoring.knob_grid import KnobGrid, Variant
+from autotune.simulation import simulate_plan, study_traffic
 from autotune.study import Study
 from autotune.study.fingerprint import study_fingerprint
 from autotune.traffic import read_traffic
 from autotune.traffic.load import load_study
 from autotune.traffic.workload import with_traffic
+from autotune.tuning.answer_study import score_named
 from costmodel.errors import InputError
 from tests.conftest import DATA
+from tests.traffic.helpers import lines
 
 LOG = DATA / "azure_llm_2023_conv.csv"
 STUDY = """
@@ -82,3 +85,30 @@ def test_what_the_log_says_is_not_given_beside_it(study: Path) -> None:
     one.write_bytes(b"".join(LOG.read_bytes().splitlines(keepends=True)[:2]))
     with pytest.raises(InputError, match=r"one\.csv"):
         load_study(study, ['workload.traffic="one.csv"'])
+
+
+def test_each_plan_finds_what_its_own_caches_hold(tmp_path: Path, study: Path) -> None:
+    """Of a log with block hashes, in the closed form and in the simulation, and less in several small caches."""
+    random, prompts = np.random.default_rng(4), list[list[int]]()
+    for i in range(600):
+        shared = prompts[int(random.integers(max(i - 200, 0), i))] if i and random.random() < 0.8 else []
+        prompts.append([*shared[:60], *range(10_000 * i, 10_000 * i + int(random.integers(1, 6)))])
+    rows = [
+        {"timestamp": 150 * i, "input_length": 512 * len(p), "output_length": 100, "hash_ids": p}
+        for i, p in enumerate(prompts)
+    ]
+    (tmp_path / "requests.csv").write_text(lines(rows), encoding="utf-8")
+    loaded = load_study(study)
+    found = {}
+    for replicas, name in ((1, "TP4"), (4, "R4/TP1")):
+        plan = score_named(loaded, name, path="--plan", missing="").result
+        assert plan is not None
+        grid = KnobGrid.of(loaded, [Variant.of(plan)], [2048])
+        served = simulate_plan(loaded, plan, study_traffic(loaded), with_range=False)
+        requests = served.forecast.expected.served.requests
+        found[replicas] = float(grid.prefix_hit_frac[0])
+        assert requests.cached.sum() / requests.prompt.sum() == pytest.approx(found[replicas], abs=0.01)
+    shared_frac = loaded.workload.prefix_cache_hit_frac
+    assert 0.05 < found[4] < found[1] - 0.05
+    assert found[1] <= shared_frac + 1e-9
+    assert any("longest ago" in text for text in loaded.assumptions)

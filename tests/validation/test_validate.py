@@ -147,12 +147,14 @@ def test_every_row_is_predicted(tmp_path: Path) -> None:
         (HEADER, "at least one run"),
         (HEADER + ROWS.replace("vllm", "llamacpp", 1), "engine must be one of"),
         (HEADER + ROWS.replace("1024", "-3", 1), "isl must be a positive number, got '-3'"),
-        (HEADER + ROWS.replace("h200_sxm", "h2000", 1), "'h2000' is not in the catalog"),
-        (HEADER + ROWS.replace("openai/gpt-oss-120b", "acme/secret-9b"), r"'acme/secret-9b'.*--models"),
+        (HEADER + ROWS.replace("h200_sxm", "h2000", 1), r"runs\.csv:2: gpu: 'h2000' is not in the catalog"),
+        (HEADER + ROWS.replace("openai/gpt-oss-120b", "acme/secret-9b"), r"runs\.csv:3: .*'acme/secret-9b'.*--models"),
+        (HEADER + ROWS.replace("mi300x", ""), r"runs\.csv:4: gpu must not be empty"),
+        (HEADER + ROWS.replace("openai/gpt-oss-120b", ""), r"runs\.csv:3: model must not be empty"),
     ],
 )
 def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
-    """What is wrong is named, with the line or the name."""
+    """What is wrong is named, with its line."""
     with pytest.raises(InputError, match=message):
         read_runs(_file(tmp_path, text), traits_by_name())
 

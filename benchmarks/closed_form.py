@@ -1,0 +1,176 @@
+"""The closed form against the simulation: `python -m benchmarks.closed_form [--plans 300] [--seed 1]`.
+
+Random valid plans of models of the catalog under random closed loops, a third of the plans on each engine: by how much
+mean TTFT and TPOT of the closed form differ from those of requests that are simulated one by one. Regions in which the
+two part are printed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autotune.engines import ENGINES, policies_by_name
+from autotune.space import enumerate_space
+from costmodel.arch import load_model
+from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.hardware import Cluster, load_gpu
+from costmodel.plan.columns import Floats, Ints
+from costmodel.serving.load import Load
+from costmodel.serving.steady_state import SteadyState
+from costmodel.simulation.server import server_model
+from costmodel.simulation.simulate import Simulated, simulate_closed
+
+MODELS = ("llama-3.1-8b", "llama-3.1-70b", "qwen3-32b", "qwen3-30b-a3b", "qwen3-235b", "mixtral-8x22b",
+          "gpt-oss-120b", "deepseek-v3", "gemma-3-27b", "glm-4.5")  # fmt: skip
+ENGINE_NAMES = ("vllm", "sglang", "trtllm")
+GPUS = ("h100_sxm", "h200_sxm")
+NODES = (8, 16, 32)
+HITS = (0.0, 0.0, 0.3, 0.7, 0.9, 0.97)
+FRACTION = np.array([0.9])
+MOST_REQUESTS = 4000
+SHORT_OUTPUT = 50.0
+PROMPT_BOUND = 0.5
+"""Share of the time that prompts take on a pipeline's slowest stage, from which on it is said to be bound by them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Both:
+    """A plan by its closed form and by simulation."""
+
+    formula: SteadyState
+    ttft_s: float
+    tpot_s: float
+    requests_per_s: float
+    simulated: Simulated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A plan under a load."""
+
+    entry: PlanEntry
+    load: Load
+    found: Both
+
+    def error(self, name: str) -> float:
+        """Of the closed form, as a share of what was simulated."""
+        return abs(float(getattr(self.found.formula, name)[0]) / float(getattr(self.found, name)) - 1.0)
+
+
+def drawn(mean: float, count: int, random: np.random.Generator) -> Ints:
+    """Lengths around a mean, from half of it to half more."""
+    return np.maximum(np.round(mean * random.uniform(0.5, 1.5, count)), 1.0).astype(np.int64)
+
+
+def both(entry: PlanEntry, load: Load, *, waves: int = 12, seed: int = 2) -> Both:
+    """Serve a closed loop whose lengths vary; its first third and its last wave are not counted."""
+    batch = replace(PlanBatch.of([entry]), residual=None)
+    formula = batch.steady(load, longest_prompt=load.isl, memory_fraction=FRACTION)
+    policy = policies_by_name()[entry.engine.name]
+    model = server_model(batch, load, policy=policy, longest_prompt=load.isl, memory_fraction=FRACTION)
+    concurrency, random = int(load.concurrency[0]), np.random.default_rng(seed)
+    count = min(max(waves * concurrency, 200), MOST_REQUESTS)
+    prompt, output = drawn(float(load.isl[0]), count, random), drawn(float(load.osl[0]), count, random)
+    cached = (prompt * load.prefix_hit_frac[0]).astype(np.int64)
+    simulated = simulate_closed(model, prompt, cached, output, concurrency=concurrency)
+    served = simulated.served
+    kept = slice(count // 3, count - concurrency)
+    outputs = served.requests.output[kept]
+    ttft, e2e = served.ttft_s[kept], served.e2e_s[kept]
+    arrivals = served.requests.arrival_s[kept]
+    return Both(
+        formula=formula,
+        ttft_s=float(ttft.mean()),
+        tpot_s=float((e2e - ttft).sum() / np.maximum(outputs - 1, 0).sum()),
+        requests_per_s=float((arrivals.size - 1) / (arrivals[-1] - arrivals[0])),
+        simulated=simulated,
+    )
+
+
+def cases(count: int, seed: int) -> Iterator[Case]:
+    """Random plans that fit their memory, as many on each engine, each under a random load."""
+    random = np.random.default_rng(seed)
+    found = 0
+    while found < count:
+        engine = ENGINE_NAMES[found % 3]
+        arch, gpus = load_model(str(random.choice(MODELS))), int(random.choice(NODES))
+        cluster = Cluster(gpu=load_gpu(str(random.choice(GPUS))), gpus=gpus, gpus_per_node=8)
+        space = enumerate_space(arch, gpus=gpus, engine=engine).candidates
+        if not space:
+            continue
+        layout = space[int(random.integers(len(space)))].layout
+        entry = PlanEntry(arch=arch, cluster=cluster, engine=ENGINES[engine].traits, layout=layout)
+        load = _load(random, layout.replicas)
+        batch = PlanBatch.of([entry])
+        if batch.memory(load, longest_prompt=2.0 * load.isl, memory_fraction=FRACTION).kv_fits_longest[0] < 1.0:
+            continue
+        found += 1
+        yield Case(entry=entry, load=load, found=both(entry, load))
+
+
+def _load(random: np.random.Generator, replicas: int) -> Load:
+    def between(least: float, most: float) -> Floats:
+        return np.array([np.round(least * (most / least) ** random.random())])
+
+    in_flight = min(float(between(1.0, 400.0)[0]) * replicas, MOST_REQUESTS / 3)
+    return Load(
+        isl=between(128.0, 16_384.0),
+        osl=between(16.0, 1024.0),
+        prefix_hit_frac=np.array([random.choice(HITS)]),
+        concurrency=np.array([np.round(in_flight)]),
+        batched_tokens=np.array([float(random.choice((2048, 8192)))]),
+        max_num_seqs=np.array([float(random.choice((256, 1024)))]),
+    )
+
+
+def prompt_frac(case: Case) -> float:
+    """Share of the time in which the slowest stage of a replica runs prompts, were each a pass of its own."""
+    formula = case.found.formula
+    return float(formula.prefill.stage_s[0] * formula.requests_per_s[0] / case.entry.layout.replicas)
+
+
+def _engine(name: str) -> Callable[[Case], bool]:
+    return lambda case: case.entry.engine.name == name
+
+
+REGIONS: dict[str, Callable[[Case], bool]] = {
+    "all": lambda _: True,
+    **{engine: _engine(engine) for engine in ENGINE_NAMES},
+    f"outputs under {SHORT_OUTPUT:g} tokens": lambda case: case.load.osl[0] < SHORT_OUTPUT,
+    f"outputs of {SHORT_OUTPUT:g} tokens and more": lambda case: case.load.osl[0] >= SHORT_OUTPUT,
+    "  of these, attention-DP": lambda case: case.load.osl[0] >= SHORT_OUTPUT and case.entry.layout.attn_dp > 1,
+    "  of these, pipelines": lambda case: case.load.osl[0] >= SHORT_OUTPUT and case.entry.layout.pp > 1,
+    "  of these, bound by prompts": lambda case: (
+        case.load.osl[0] >= SHORT_OUTPUT and case.entry.layout.pp > 1 and prompt_frac(case) >= PROMPT_BOUND
+    ),
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plans", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    began = time.process_time()
+    found = list(cases(options.plans, options.seed))
+    print(f"{'':<42} {'plans':>5} {'TTFT median':>12} {'p90':>7} {'TPOT median':>12} {'p90':>7}")
+    for name, inside in REGIONS.items():
+        own = [case for case in found if inside(case)]
+        if not own:
+            continue
+        ttft, tpot = ([case.error(error) for case in own] for error in ("ttft_s", "tpot_s"))
+        print(
+            f"{name:<42} {len(own):>5} {np.median(ttft):>12.1%} {np.quantile(ttft, 0.9):>7.1%} "
+            f"{np.median(tpot):>12.1%} {np.quantile(tpot, 0.9):>7.1%}"
+        )
+    print(f"{time.process_time() - began:.0f} CPU-s")
+
+
+if __name__ == "__main__":
+    main()
