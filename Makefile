@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/deepseek-v3-128xh200.toml
+# predictions of runs that were left out of the fit, and what they say of its errors beside them
+SPLITS ?= splits.csv
 
-.PHONY: help tune test cases lint docs pages bench torture fuzz properties installed audit bombs year engines engines-best \
+.PHONY: help tune test cases lint docs pages bench refit torture fuzz properties installed audit bombs year engines engines-best \
   engines-build engines-diff lock clean
 help:
 	@echo "make tune    set up, then answer a study of DeepSeek-V3 (STUDY=path for another)"
@@ -14,6 +16,8 @@ help:
 	@echo "make docs    the documentation as a site in site/; a dead link is an error"
 	@echo "make pages   write anew the pages and pictures that are made from the code"
 	@echo "make bench   speed of the model and of whole commands"
+	@echo "make refit   every calibration file from MEASURED (a folder: kernels/, serving_runs.csv, disagg_runs.csv, load_runs.csv)"
+	@echo "             and MODELS (config.json files), and what is made from them; half an hour"
 	@echo "make torture faults by the hundred (kills, full disks, lost storage), counted; five minutes at most"
 	@echo "make properties  statements that are true of every study, against 5,000 random ones; hours"
 	@echo "make year    hourly re-tuning over a year on a fake clock, counted"
@@ -54,6 +58,16 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.growth
 	@$(BIN)/python -m benchmarks.simulation
 	@$(BIN)/python -m benchmarks.planning
+
+# in this order: pools are fitted on the servers' formulas, and the rest shows what both say
+refit: $(VENV)/.dev
+	@test -d "$(MEASURED)" -a -d "$(MODELS)" || { echo "give the folders as MEASURED=FOLDER MODELS=FOLDER"; exit 1; }
+	$(BIN)/python -m tools.fit_calibration --tables $(MEASURED)/kernels --runs $(MEASURED)/serving_runs.csv --models $(MODELS) --splits $(SPLITS)
+	$(BIN)/python -m tools.fit_calibration.pools $(MEASURED)/disagg_runs.csv --write
+	$(BIN)/python -m benchmarks.accuracy $(MEASURED)/serving_runs.csv $(SPLITS) --models $(MODELS) --load $(MEASURED)/load_runs.csv | tee $(SPLITS:.csv=.txt)
+	$(BIN)/python -m tests.golden
+	$(BIN)/python -m tools.pages
+	$(BIN)/python -m tests.cli.journeys
 
 torture: $(VENV)/.dev
 	@$(BIN)/python -m tests.torture

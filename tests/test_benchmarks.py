@@ -13,7 +13,7 @@ from autotune.engines import traits_by_name
 from autotune.space import enumerate_space
 from autotune.study import load_study
 from benchmarks import __main__ as speed
-from benchmarks import gpu, growth, planning
+from benchmarks import gpu, growth, planning, replays
 from costmodel.arch import load_model
 from costmodel.calibration.load import cell_columns, load_calibration
 from costmodel.hardware import Cluster, load_gpu
@@ -64,3 +64,16 @@ def test_planning(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split(":")[0] for line in lines] == ["divide", "plan-day"]
     assert "4 models on 256 GPUs" in lines[0]
     assert all(float(re.findall(r"([\d.]+) CPU-s", line)[0]) > 0.0 for line in lines)
+
+
+def test_replayed_requests_wait_as_they_did(
+    shared_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one factor on steps per run, TTFT and end to end of overloaded servers are within 5 % at p50 and p95."""
+    monkeypatch.setattr("sys.argv", ["replays", str(shared_dir / "measurements" / "requests")])
+    replays.main()
+    header, *rows = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
+    assert len(rows) == 2
+    for row in rows:
+        errors = {name: float(cell.rstrip("%")) for name, cell in zip(header[2:], row[2:], strict=True)}
+        assert max(abs(errors[name]) for name in ("TTFT p50", "TTFT p95", "E2E p50", "E2E p95")) < 5.0, row

@@ -98,6 +98,9 @@ def _picks(scores: Mapping[str, Mapping[str, Any]]) -> Block:
 def load_blocks(document: Mapping[str, Any]) -> list[Block]:
     """Errors of simulated percentiles, by model."""
     parts = [("all", document["overall"]), *document["by_model"].items()]
+    apart = document["overloaded_ids"]
+    if apart:
+        parts.append(("overloaded", document["overloaded"]))
     header = ("runs of", "runs", *(f"{name.upper()}\n{statistic}" for name, statistic in REPORTED))
     columns = [f"{name}_{statistic}" for name, statistic in REPORTED]
 
@@ -118,6 +121,9 @@ def load_blocks(document: Mapping[str, Any]) -> list[Block]:
         Block(title=title, table=text_table(header, [row(name, part, figure) for name, part in parts]), lines=(line,))
         for title, figure, line in tables
     ]
+    if apart:
+        line = f"More requests were under way than twice the seats, in no other row: {', '.join(apart)}."
+        blocks.append(Block(title="Overloaded", lines=(line,)))
     return [*blocks, Block(title="Assumed", lines=tuple(document["assumptions"]))]
 
 

@@ -130,6 +130,7 @@ def _rate(gpu: Gpu, law: Mapping[str, Any], dtype: str) -> dict[str, float]:
         "bytes_per_s": gpu.hbm_bytes_per_s * hbm_eff,
         "overlap_loss": law["overlap_loss"],
         "pad_rows": law.get("pad_rows", 0.0),
+        "row_passes": law.get("row_passes", 0.0),
         "peak_flops_per_s": peak,
         "peak_bytes_per_s": gpu.hbm_bytes_per_s,
     }

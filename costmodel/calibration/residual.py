@@ -1,13 +1,14 @@
 """What the formulas miss: the expected error of a cell, and how sure the estimate is.
 
-Log(measured / formula) of TPOT and of TTFT is a random-effects model: at each level that runs share (all runs; those of
-an engine, model and precision; the engine's version with them; the GPU with them; all together) a linear function of a
-few features and some of their products, drawn around zero with a variance fitted by marginal likelihood. What is known
-of a cell is the posterior of the sum of its levels' functions: a mean and a covariance over the features. Plans of one
-cell share it, so their errors move together; each deployment adds an error of its own.
+Log(measured / formula) of TPOT and of TTFT is a random-effects model: at each level that runs share (all runs, and for
+TTFT those of dense models or those of models of experts; those of an engine, model and precision with the engine's
+version, with the GPU, and with both) a linear function of a few features and some of their products, drawn around zero
+with a variance fitted by marginal likelihood. What is known of a cell is the posterior of the sum of its levels'
+functions: a mean and a covariance over the features. Plans of one cell share it, so their errors move together; each
+deployment adds an error of its own.
 
 What was learnt reaches as far as its engine, version, model and precision. Beyond them, where it was found to mislead,
-the formulas are moved by what all runs have in common alone, with the variance that all other levels together have.
+the formulas are moved by the first level alone, with the variance that all other levels together have.
 """
 
 from __future__ import annotations
@@ -190,6 +191,20 @@ def cell_name(gpu: str, model: str, precision: str, version: str) -> str:
     return f"{gpu}|{model}|{precision}|{version}"
 
 
+NETWORKS = ("dense", "experts")
+"""What first tokens of models that were not measured, or not so, are moved by: what these kinds have in common."""
+
+
+def network_of(model: str) -> str:
+    """Of `NETWORKS`, the one of an architecture by its `arch_key`."""
+    return "dense" if model.endswith("-e0") else "experts"
+
+
+def far_name(reach: str, network: str) -> str:
+    """Key of the entry of all cells beyond what was measured."""
+    return f"{reach} {network}"
+
+
 @lru_cache(maxsize=4096)
 def find_cell(engine: str, gpu: str, model: str, precision: str, version: str) -> tuple[str, str]:
     """How far a cell lies from what was measured (`REACHES`), and the key of the file's entry that covers it."""
@@ -199,7 +214,7 @@ def find_cell(engine: str, gpu: str, model: str, precision: str, version: str) -
         if name in raw["cells"]:
             return reach, name
     reach = "version" if model in raw["models"] else "model"
-    return reach, reach
+    return reach, far_name(reach, network_of(model))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

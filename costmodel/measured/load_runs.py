@@ -47,6 +47,11 @@ class Lengths:
             return np.full(count, max(round(self.mean), 1), dtype=np.int64)
         return quantile_lengths(dict(self.quantiles), self.mean, count, random)
 
+    def at_least_median(self) -> Lengths:
+        """The same without its shorter half; the median must be among the quantiles."""
+        median = self.quantiles[0.5]
+        return Lengths(mean=median, quantiles={share: v for share, v in self.quantiles.items() if share >= 0.5})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRun:

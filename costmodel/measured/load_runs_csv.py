@@ -32,6 +32,7 @@ from costmodel.measured.csv_fields import (
     read_servers,
     read_setting,
 )
+from costmodel.measured.implausible import counted_short
 from costmodel.measured.load_runs import REPORTED, Lengths, LoadRun
 from costmodel.measured.runs import BATCHED_TOKENS, MAX_NUM_SEQS
 
@@ -116,7 +117,16 @@ def _run(row: Mapping[str, str], at: str, entry: PlanEntry, problems: list[Probl
         assumptions.append(f"steps of at most {BATCHED_TOKENS:,.0f} tokens")
     if seats is None:
         assumptions.append(f"at most {MAX_NUM_SEQS:,.0f} sequences at once")
-    measured = {(name, statistic): read_ms(row, f"{name}_{statistic}_ms", at, problems) for name, statistic in REPORTED}
+    measured = {
+        key: value for key in REPORTED if math.isfinite(value := read_ms(row, f"{'_'.join(key)}_ms", at, problems))
+    }
+    if counted_short(output, measured):
+        output = output.at_least_median()
+        # it was divided by the tokens that were counted
+        measured.pop(("tpot", "mean"), None)
+        assumptions.append(
+            "no output shorter than the median: requests took no less time where fewer tokens were counted"
+        )
     count = _count(row, at, rate, concurrency, problems)
     if len(problems) > before:
         return None
@@ -134,7 +144,7 @@ def _run(row: Mapping[str, str], at: str, entry: PlanEntry, problems: list[Probl
         distinct_prompts=int(distinct or 0),
         batched_tokens=int(tokens or BATCHED_TOKENS),
         max_num_seqs=int(seats or MAX_NUM_SEQS),
-        measured={key: value for key, value in measured.items() if math.isfinite(value)},
+        measured=measured,
         assumptions=tuple(assumptions),
     )
 

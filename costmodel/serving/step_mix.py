@@ -125,17 +125,22 @@ def _any_loaded(mix: StepMix) -> Floats:
 
     Those that come during a long turn share the next one, so that fewer turns are long than prompts are many.
     """
-    loaded, many = mix.share_loaded, mix.micro_batches
-    if np.all(many <= 1.0):
-        return loaded
-    per_turn = -many * np.log1p(-np.minimum(loaded / np.minimum(mix.chunks, many), MOST_LOADED))
-    round_s, with_one_s = mix.round_s, mix.turn_with_one_s
+    whole = mix.share_loaded
+    size = np.broadcast_shapes(whole.shape, mix.micro_batches.shape)
+    pipelines = np.flatnonzero(np.broadcast_to(mix.micro_batches > 1.0, size))
+    if not pipelines.size:
+        return whole
+    columns = (whole, mix.micro_batches, mix.chunks, mix.round_s, mix.turn_with_one_s)
+    loaded, many, chunks, round_s, with_one_s = (np.broadcast_to(c, size)[pipelines] for c in columns)
+    per_turn = -many * np.log1p(-np.minimum(loaded / np.minimum(chunks, many), MOST_LOADED))
     chance = -np.expm1(-per_turn)
     for _ in range(TURNS):
         per_s = per_turn / (round_s + chance * (with_one_s - round_s))
         after_none = 1.0 - np.exp(-per_s * round_s)
         chance = 0.5 * (chance + after_none / (after_none + np.exp(-per_s * with_one_s)))
-    return np.where(many > 1.0, chance, loaded)
+    out = np.broadcast_to(whole, size).copy()
+    out[pipelines] = chance
+    return out
 
 
 def chunk_work(share: ReplicaShare, chunks: Floats, on_busiest: Floats, in_all: Floats) -> StepWork:

@@ -31,6 +31,9 @@ class Rate(Columns):
     overlap_loss: Floats
     pad_rows: Floats
     """Grouped GEMMs: rows of padding that each expert hit costs (tiles that its rows do not fill); else 0."""
+    row_passes: Floats
+    """Grouped GEMMs: times that a row of the model's width goes through HBM (gathered, quantised, read, written,
+    scattered, summed); else 0. Tensor parallelism spares no rank any of it."""
     peak_flops_per_s: Floats
     """The dense peak itself, for utilisation."""
     peak_bytes_per_s: Floats

@@ -230,8 +230,8 @@ def _experts(out: StepTime, machine: Machine, work: StepWork, layer: str, expert
     inner = experts.projections * experts.width / layout.moe_tp
     weights = inner * width
     stored = machine.precision.bytes_at(layer, EXPERTS, EXPERTS)
-    hbm_bytes = hit * weights * stored + rows * ((2.0 * width + inner) * arch.activation_bytes)
     rate = machine.rates.of_matrix(layer, EXPERTS, EXPERTS)
+    hbm_bytes = hit * weights * stored + rows * ((rate.row_passes * width + inner) * arch.activation_bytes)
     padded = (rows + rate.pad_rows * hit) * (2.0 * weights)
     out.add_kernel(
         layer, "experts", rate, rows * (2.0 * weights), hbm_bytes, name="experts", issued=padded, mean=1.0 / load

@@ -18,7 +18,7 @@ from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import StepWork
 from tests.costmodel.helpers import TRAITS, cluster, layout
 
-START, FLOPS, BYTES = 0.125, 1009.0, 13.0
+START, FLOPS, BYTES, ROW_PASSES = 0.125, 1009.0, 13.0, 5.0
 """Law of the kernel under test: seconds, FLOPs/s and bytes/s. No overlap, so that every term shows."""
 KERNELS = tuple(f.name for f in fields(Rates) if f.default is MISSING and f.default_factory is MISSING)
 PROMPT = {"prefill_tokens": 11.0, "prefill_context": 17.0, "prompt_tokens": 29.0, "prefill_kv_tokens": 19.0}
@@ -32,7 +32,7 @@ def one(value: float) -> Floats:
 def law(*, silent: bool, pad_rows: float = 0.0) -> Rate:
     """A kernel that takes no time at all, or the law under test."""
     rate = (0.0, np.inf, np.inf) if silent else (START, FLOPS, BYTES)
-    values = (*rate, 1.0, pad_rows, 1e3, 1e3)
+    values = (*rate, 1.0, pad_rows, ROW_PASSES, 1e3, 1e3)
     return Rate(**{f.name: one(v) for f, v in zip(fields(Rate), values, strict=True)})
 
 

@@ -92,6 +92,7 @@ def test_roofline() -> None:
         bytes_per_s=7 * one,
         overlap_loss=0.25 * one,
         pad_rows=0 * one,
+        row_passes=0 * one,
         peak_flops_per_s=11 * one,
         peak_bytes_per_s=13 * one,
     )

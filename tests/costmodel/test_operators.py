@@ -17,7 +17,7 @@ from costmodel.step.memory import plan_memory
 from costmodel.step.operators import StepTime, step_time
 from costmodel.step.step_work import decode_work, mean_chunk_context
 from tests.costmodel.helpers import BASE, EXPERTS, MLA, TRAITS, cluster, layout
-from tests.costmodel.machines import KERNELS, machine, one, prompt_work, seconds
+from tests.costmodel.machines import KERNELS, ROW_PASSES, machine, one, prompt_work, seconds
 
 LINEAR = {
     **BASE,
@@ -113,7 +113,7 @@ def test_routed_experts() -> None:
     rows = tokens * 2 / ranks * rank_load(m.arch.experts[0][1], m.layout, one(tokens), one(0.0))[0]
     hit = held * (1 - np.exp(-tokens * 2 / 6))
     weights = 3 * 10 * 37
-    moved = hit * weights * 2 + rows * (2 * 37 + 3 * 10) * 2
+    moved = hit * weights * 2 + rows * (ROW_PASSES * 37 + 3 * 10) * 2
     hand = seconds((rows + 7 * hit) * 2 * weights, moved)
     assert step.group_s["experts"][0] == pytest.approx(5 * hand)
     assert step.per_layer_s["moe"][0] == pytest.approx(hand)
@@ -125,7 +125,7 @@ def test_expert_slices_carry_fewer_weights() -> None:
     step = step_time(m, decode_work(one(5), one(101)))
     hit, weights = 6 * (1 - np.exp(-5 * 2 / 6)), 3 * 5 * 37
     assert step.group_s["experts"][0] == pytest.approx(
-        5 * seconds(5 * 2 * 2 * weights, hit * weights * 2 + 10 * (2 * 37 + 15) * 2)
+        5 * seconds(5 * 2 * 2 * weights, hit * weights * 2 + 10 * (ROW_PASSES * 37 + 15) * 2)
     )
 
 

@@ -31,7 +31,7 @@ def test_the_roofline_lies_between_its_bounds(
     """max(math, memory) <= t - t0 <= math + memory; more work is never faster, better rates never slower."""
 
     def seconds(f: float, b: float, per_s: tuple[float, float]) -> float:
-        values = (0.5, per_s[0], per_s[1], loss, 0.0, per_s[0], per_s[1])
+        values = (0.5, per_s[0], per_s[1], loss, 0.0, 0.0, per_s[0], per_s[1])
         rate = Rate(**{x.name: np.array([v]) for x, v in zip(fields(Rate), values, strict=True)})
         return float(rate.seconds(np.array([f]), np.array([b]))[0])
 

@@ -224,6 +224,17 @@ def test_the_same_plan_in_four_bits_of_two_kinds(name: str, isl: int, concurrenc
     assert first[1] > first[0] * 1.05
 
 
+@pytest.mark.parametrize("name", ["deepseek-v3", "llama-3.1-70b"])
+@pytest.mark.parametrize(("dtype", "least", "most"), [("nvfp4", 0.6, 0.98), ("fp8", 1.0, 1.0), ("int8", 1.5, 30.0)])
+def test_a_variant_of_a_generation_has_its_own_figures(name: str, dtype: str, least: float, most: float) -> None:
+    """B300 borrows B200's efficiencies and nothing else: FP4 at 1.5 times the rate, FP8 alike, INT8 at a 30th."""
+    work = load(4.0, 16_000.0, 300.0)
+    old, new = (estimate([_stored(name, dtype, gpu)], work, formulas=True) for gpu in ("b200", "b300"))
+    first = [float(e.ttft_s[0] - e.kv_wait_s[0]) for e in (new, old)]
+    assert least * (1 - 1e-9) <= first[0] / first[1] <= most * (1 + 1e-9)
+    assert new.kv_capacity_sequences[0] > 1.3 * old.kv_capacity_sequences[0]
+
+
 @given(name=st.sampled_from([c for c in CHECKPOINTS if c != "kimi-k2.5"]), concurrency=st.integers(1, 256))
 @settings(max_examples=20, deadline=None)
 def test_a_dtype_asked_for_costs_what_it_costs_from_any_checkpoint(name: str, concurrency: int) -> None:

@@ -87,8 +87,8 @@ CENTRE[0] = 1.0
 H100, VLLM = load_gpu("h100_sxm"), TRAITS["vllm"]
 QWEN, MEASURED = load_model("qwen3-32b"), "0.12.0"
 """A model, and the version of vLLM that it was measured under on H100 alone."""
-STRANGER = load_model("mixtral-8x7b")
-"""A model that no run is of."""
+STRANGER, DENSE_STRANGER = load_model("mixtral-8x7b"), load_model("mistral-7b")
+"""Models that no run is of."""
 
 
 def cell_of(arch: Arch, gpu: Gpu = H100, version: str | None = None) -> str:
@@ -117,10 +117,10 @@ def test_reach_is_what_a_plan_has_in_common_with_the_runs(
 
 @pytest.mark.parametrize("version", [None, "99.0", "0.19.0"])
 def test_what_was_learnt_of_other_versions_moves_nothing(version: str | None) -> None:
-    """What all runs have in common stays; the version that was measured is surer than any other."""
+    """What dense models have in common stays; the version that was measured is surer than any other."""
     unknown, known, strange = (
         residual_columns([(arch, H100, VLLM, v)])
-        for arch, v in ((QWEN, version), (QWEN, MEASURED), (STRANGER, MEASURED))
+        for arch, v in ((QWEN, version), (QWEN, MEASURED), (DENSE_STRANGER, MEASURED))
     )
     for target in TARGETS:
         there, measured = getattr(unknown, target), getattr(known, target)
@@ -129,15 +129,23 @@ def test_what_was_learnt_of_other_versions_moves_nothing(version: str | None) ->
         assert there.shared_variance(CENTRE) > measured.shared_variance(CENTRE)
 
 
-def test_what_all_runs_have_in_common_is_one_function() -> None:
+@pytest.mark.parametrize("arch", [STRANGER, DENSE_STRANGER], ids=lambda arch: arch.name)
+def test_what_all_runs_have_in_common_is_one_function(arch: Arch) -> None:
     """Whatever the engine, an unmeasured model is moved alike, and less than the formulas may be wrong by."""
-    found = [residual_columns([(STRANGER, H100, TRAITS[name], None)]) for name in ("vllm", "sglang", "trtllm")]
+    found = [residual_columns([(arch, H100, TRAITS[name], None)]) for name in ("vllm", "sglang", "trtllm")]
     for target in TARGETS:
         means = [getattr(residual, target).mean.tolist() for residual in found]
         assert means[0] == means[1] == means[2]
         there = getattr(found[0], target)
         assert np.any(there.mean)
         assert np.all(np.abs(there.mean_log(CENTRE)) < np.sqrt(there.shared_variance(CENTRE)))
+
+
+def test_first_tokens_of_experts_err_in_a_way_of_their_own() -> None:
+    """The TTFT of an unknown model is moved by what its kind of network has in common, its TPOT by all runs."""
+    experts, dense = (residual_columns([(arch, H100, VLLM, None)]) for arch in (STRANGER, DENSE_STRANGER))
+    assert experts.tpot.mean.tolist() == dense.tpot.mean.tolist()
+    assert experts.ttft.mean.tolist() != dense.ttft.mean.tolist()
 
 
 @pytest.mark.parametrize("reach", REACHES)

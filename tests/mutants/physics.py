@@ -10,6 +10,7 @@ PHYSICS: tuple[Change, ...] = (
         ("passed = 8.0 * stream", "passed = 4.0 * stream"),
         ("np.exp(-group_tokens * experts.routed / experts.experts)", "np.exp(-group_tokens / experts.experts)"),
         ("(rows + rate.pad_rows * hit) * (2.0 * weights)", "rows * (2.0 * weights)"),
+        ("rate.row_passes * width", "2.0 * width"),
         ("mean=1.0 / load\n", "mean=load\n"),
         ("out.send_s * (layout.pp - 1.0)", "out.send_s * layout.pp"),
     ),

@@ -15,9 +15,11 @@ from costmodel.calibration.residual import (
     COVARIANCE_UNIT,
     FEATURES,
     MEAN_UNIT,
+    NETWORKS,
     REACHES,
     TARGETS,
     TRIANGLE,
+    far_name,
     full_covariance,
 )
 from costmodel.measured.implausible import plausible
@@ -106,9 +108,9 @@ def _residual_document(
             "width_factors": {reach: _round(factor) for reach, factor in factors.items()},
         }
         cells = model.cells(rows, places)
-        far = dict.fromkeys(("version", "model"), model.far(rows))
+        far = {far_name(reach, n): model.far(rows, n) for n in NETWORKS for reach in ("version", "model")}
         for name, cell in {**cells, **far}.items():
-            reach = name if name in far else "gpu" if name.startswith("*") else "cell"
+            reach = name.split()[0] if name in far else "gpu" if name.startswith("*") else "cell"
             whole = factors[reach] ** 2
             # what a deployment and a run add is stored once: the rest of a cell's own width goes to its shared part
             rest = (whole - known) * np.array(own)

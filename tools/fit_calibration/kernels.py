@@ -18,23 +18,23 @@ Floats = NDArray[np.float64]
 SEED = 20251123
 LIMIT = 6000
 GRAPH_BACKENDS = {"trtllm": "", "vllm": "vllm_graph", "sglang": "sglang_graph"}
-START = {"t0_s": 5e-6, "math_eff": 0.6, "hbm_eff": 0.7, "overlap_loss": 0.3, "pad_rows": 16.0}
+START = {"t0_s": 5e-6, "math_eff": 0.6, "hbm_eff": 0.7, "overlap_loss": 0.3, "pad_rows": 16.0, "row_passes": 4.0}
 
 
-def predict(values: Floats, math_s: Floats, hbm_s: Floats, pad_s: Floats) -> Floats:
-    """The law of `costmodel.step.kernel_laws` for (t0, math_eff, hbm_eff, overlap_loss, pad_rows)."""
-    math, hbm = (math_s + values[4] * pad_s) / values[1], hbm_s / values[2]
+def predict(values: Floats, math_s: Floats, hbm_s: Floats, pad_s: Floats, pass_s: Floats) -> Floats:
+    """The law of `costmodel.step.kernel_laws` for (t0, math_eff, hbm_eff, overlap_loss, pad_rows, row_passes)."""
+    math, hbm = (math_s + values[4] * pad_s) / values[1], (hbm_s + values[5] * pass_s) / values[2]
     longer = np.maximum(math, hbm)
     return values[0] + longer + values[3] * (math + hbm - longer)
 
 
 def _unpack(x: Floats) -> Floats:
-    return np.array([np.exp(x[0]), expit(x[1]), expit(x[2]), expit(x[3]), np.exp(x[4])])
+    return np.array([np.exp(x[0]), expit(x[1]), expit(x[2]), expit(x[3]), np.exp(x[4]), np.exp(x[5])])
 
 
 def fit_law(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Four parameters of one kernel, with its error on the samples and on every third shape left out."""
-    names = ("seconds", "math_s", "hbm_s", "pad_s")
+    """The parameters of one kernel, with its error on the samples and on every third shape left out."""
+    names = ("seconds", "math_s", "hbm_s", "pad_s", "pass_s")
     table = np.array([[getattr(s, f) for f in names] for s in samples])
     rows = np.arange(len(samples))
     held = rows % 3 == 2
@@ -45,7 +45,7 @@ def fit_law(samples: Sequence[Sample]) -> dict[str, Any]:
         "math_eff": _round(values[1]),
         "hbm_eff": _round(values[2]),
         "overlap_loss": _round(values[3]),
-        **({"pad_rows": _round(values[4])} if table[:, 3].any() else {}),
+        **({"pad_rows": _round(values[4]), "row_passes": _round(values[5])} if table[:, 3].any() else {}),
         "rows": len(samples),
         "held_out_mape": _round(float(tested.mean())),
         "held_out_median": _round(float(np.median(tested))),
@@ -53,13 +53,13 @@ def fit_law(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _solve(table: Floats) -> Floats:
-    seconds, math_s, hbm_s, pad_s = table.T
+    seconds, *parts_s = table.T
     efficiencies = (logit(START[k]) for k in ("math_eff", "hbm_eff", "overlap_loss"))
-    start = np.array([np.log(START["t0_s"]), *efficiencies, np.log(START["pad_rows"])])
+    start = np.array([np.log(START["t0_s"]), *efficiencies, np.log(START["pad_rows"]), np.log(START["row_passes"])])
     weak = 0.02  # keeps a parameter that the rows say nothing about at its starting value
 
     def residuals(x: Floats) -> Floats:
-        error = np.log(predict(_unpack(x), math_s, hbm_s, pad_s) / seconds)
+        error = np.log(predict(_unpack(x), *parts_s) / seconds)
         return np.concatenate([error / np.sqrt(len(seconds)), weak * (x - start)])
 
     low, high = start - 6.0, start + 6.0
@@ -69,8 +69,8 @@ def _solve(table: Floats) -> Floats:
 
 
 def _errors(values: Floats, table: Floats) -> Floats:
-    seconds, math_s, hbm_s, pad_s = table.T
-    return np.abs(predict(values, math_s, hbm_s, pad_s) / seconds - 1.0)
+    seconds, *parts_s = table.T
+    return np.abs(predict(values, *parts_s) / seconds - 1.0)
 
 
 def _round(value: float) -> float:

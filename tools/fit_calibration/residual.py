@@ -18,6 +18,7 @@ from costmodel.calibration.residual import (
     UNRECORDED,
     arch_key,
     cell_name,
+    network_of,
     precision_key,
 )
 from costmodel.measured.learn_profile import run_situation
@@ -29,19 +30,19 @@ Key = tuple[str, ...]
 
 ALL, WITHOUT_PRODUCTS = tuple(range(len(FEATURES))), tuple(range(len(LINEAR)))
 LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
-    "all": {"tpot": ALL, "ttft": WITHOUT_PRODUCTS},
-    "engine model precision": {"tpot": (), "ttft": (0,)},
+    "all": {"tpot": ALL, "ttft": ()},
+    "network": {"tpot": (), "ttft": WITHOUT_PRODUCTS},
     "engine model precision version": {"tpot": (0, 1), "ttft": ()},
     "engine model precision gpu": {"tpot": ALL, "ttft": ALL},
     "engine model precision gpu version": {"tpot": (), "ttft": (0, 1)},
-    "deployment": {"tpot": (0, 1), "ttft": (0, 1)},
+    "deployment": {"tpot": (0, 1), "ttft": (0,)},
 }
 """Levels, and which of the features their functions have for each target, none where the level is not used. Each earns
 its place on runs that were left out of the fit (docs/accuracy.md)."""
 OWN_LEVELS = ("deployment",)
-FAR_LEVEL = "all"
-"""The only level that reaches a place that has nothing in common with the runs. What staggered runs have in common is a
-function of their own, and reaches none."""
+FAR_LEVELS = ("all", "network")
+"""Of these each target has one at most, the only one that reaches a place of an engine, model and precision that no run
+is of. What staggered runs have in common is a function of their own, and reaches none."""
 SHARED_LEVELS = tuple(level for level in LEVELS if level not in OWN_LEVELS)
 BLOCK_LEVEL = "engine model precision"
 """All levels but the far one are parts of this one."""
@@ -70,6 +71,8 @@ class Place:
     model: str
     precision: str
     layout: str = ""
+    network: str = "?"
+    """Of `NETWORKS`."""
     staggered: bool = False
     """Measured by a client whose ways the formulas do not know (`Run.staggered`)."""
 
@@ -89,6 +92,7 @@ def place_of(run: Run) -> Place:
         version=run.engine_version or UNRECORDED,
         model=arch_key(entry.arch),
         precision=precision_key(entry.arch),
+        network=network_of(arch_key(entry.arch)),
         layout=f"{plan.replicas}.{plan.pp}.{plan.attn_tp}.{plan.attn_dp}.{plan.moe_tp}.{plan.moe_ep}",
         staggered=run.staggered,
     )
@@ -96,9 +100,10 @@ def place_of(run: Run) -> Place:
 
 def level_key(level: str, p: Place) -> Key | None:
     """What two places must share to share a level's function; None where it is not known."""
-    kind = (p.engine, p.model, p.precision)
+    kind, client = (p.engine, p.model, p.precision), ("staggered",) if p.staggered else ()
     keys: dict[str, Key] = {
-        "all": ("staggered",) if p.staggered else (),
+        "all": client,
+        "network": (p.network, *client),
         "engine model precision": kind,
         "engine model precision version": (*kind, p.version),
         "engine model precision gpu": (*kind, p.gpu),
@@ -121,11 +126,14 @@ class ResidualFit:
         self.places = [place_of(r) for r in runs]
         self.models = np.unique([p.model for p in self.places], return_inverse=True)[1]
         self.y = y
-        self.index: dict[str, dict[Key, int]] = {level: {} for level in LEVELS}
+        self.index: dict[str, dict[Key, int]] = {level: {} for level in (BLOCK_LEVEL, *LEVELS)}
         self.codes = {
             level: _codes([level_key(level, p) for p in self.places], known) for level, known in self.index.items()
         }
-        far_first = sorted(levels.items(), key=lambda item: item[0] != FAR_LEVEL)
+        self.far_level = next((level for level in FAR_LEVELS if levels.get(level)), FAR_LEVELS[0])
+        elsewhere = [level_key(self.far_level, replace(p, staggered=False)) for p in self.places]
+        self.codes_elsewhere = _codes(elsewhere, self.index[self.far_level])
+        far_first = sorted(levels.items(), key=lambda item: item[0] != self.far_level)
         self.terms = [(level, f) for level, used in far_first for f in used]
         self.start = np.log([START_SD if f == 0 else START_SLOPE_SD for _, f in self.terms] + [START_SD])
         self.log_sd = self.start.copy()
@@ -138,23 +146,23 @@ class ResidualFit:
 
     def _covariance(self, rows: Ints) -> Covariance:
         blocks = blocks_of(self.codes[BLOCK_LEVEL][rows])
-        near = [term for term in self.terms if term[0] != FAR_LEVEL]
+        near = [term for term in self.terms if term[0] != self.far_level]
         return Covariance(
             blocks=blocks,
             kernels=tuple(stacked([self._kernel(t, rows[b], rows[b]) for t in near], len(b)) for b in blocks),
-            shared=self._far(self.codes[FAR_LEVEL][rows], rows),
+            shared=self._far(self.codes[self.far_level][rows], rows),
         )
 
-    def _far(self, clients: Ints, rows: Ints) -> Floats:
-        """Functions of the far level, one after the other, each in a column for every client."""
-        features = self.phi[rows][:, [f for level, f in self.terms if level == FAR_LEVEL]]
-        own = clients[:, None] == np.arange(len(self.index[FAR_LEVEL]))
+    def _far(self, codes: Ints, rows: Ints) -> Floats:
+        """Functions of the far level, one after the other, each in a column for every place of that level."""
+        features = self.phi[rows][:, [f for level, f in self.terms if level == self.far_level]]
+        own = codes[:, None] == np.arange(len(self.index[self.far_level]))
         return (features[:, :, None] * own[:, None, :]).reshape(len(rows), features.shape[1] * own.shape[1])
 
     def _inverse(self, covariance: Covariance, log_sd: Floats, inflation: Floats) -> Inverse:
         variances = np.exp(2.0 * log_sd)
-        far = sum(level == FAR_LEVEL for level, _ in self.terms)
-        of_shared = np.repeat(variances[:far], len(self.index[FAR_LEVEL]))
+        far = sum(level == self.far_level for level, _ in self.terms)
+        of_shared = np.repeat(variances[:far], len(self.index[self.far_level]))
         return covariance.inverse(variances[far:-1], of_shared, variances[-1] * inflation + JITTER)
 
     def learn(self, rows: Ints) -> None:
@@ -173,7 +181,7 @@ class ResidualFit:
             weights = inverse.times(y)
             of_terms, of_shared = covariance.slopes(inverse, weights)
             of_noise = float((inverse.diagonal - weights**2) @ inflation)
-            of_far = of_shared.reshape(-1, len(self.index[FAR_LEVEL])).sum(axis=1)
+            of_far = of_shared.reshape(-1, len(self.index[self.far_level])).sum(axis=1)
             gradient = np.array([*of_far, *of_terms, of_noise]) * np.exp(2.0 * x)
             away = (x - self.start) / PRIOR_LOG_SD
             value = 0.5 * (float(y @ weights) + inverse.log_determinant + float(away @ away))
@@ -210,22 +218,25 @@ class ResidualFit:
         """Mean and variance of a new run of each place of `test`, from the runs of `train`."""
         inverse, weights = self._solver(train)
         variances = np.exp(2.0 * self.log_sd)
-        known, clients = self.knows(train, test), self.codes[FAR_LEVEL]
+        known, codes = self.knows(train, test), self.codes[self.far_level]
         # whose client a run was measured by no user can say of a place that was not measured
-        asked = np.where(known, clients[test], self.index[FAR_LEVEL].get((), -1))
-        count = len(self.index[FAR_LEVEL])
-        far = np.repeat([v for v, (level, _) in zip(variances, self.terms, strict=False) if level == FAR_LEVEL], count)
-        cross = (self._far(asked, test) * far) @ self._far(clients[train], train).T
+        asked = np.where(known, codes[test], self.codes_elsewhere[test])
+        of_far = [v for v, (level, _) in zip(variances, self.terms, strict=False) if level == self.far_level]
+        far = np.repeat(of_far, len(self.index[self.far_level]))
+        cross = (self._far(asked, test) * far) @ self._far(codes[train], train).T
         for v, term in zip(variances, self.terms, strict=False):
-            if term[0] != FAR_LEVEL:
+            if term[0] != self.far_level:
                 cross += v * self._kernel(term, test, train) * known[:, None]
         prior = np.asarray(sum(v * self.phi[test, f] ** 2 for v, (_, f) in zip(variances, self.terms, strict=False)))
         explained = np.einsum("ij,ji->i", cross, inverse.times(cross.T))
         return cross @ weights, prior - explained + variances[-1]
 
-    def far(self, rows: Ints) -> list[float]:
-        """What `rows` teach of a place that they have nothing in common with, as an entry of `cells`."""
-        return self.cells(rows, {"": NOWHERE})[""]
+    def far(self, rows: Ints, network: str) -> list[float]:
+        """What `rows` teach of a place that they have no more in common with than its network (`NETWORKS`).
+
+        As an entry of `cells`.
+        """
+        return self.cells(rows, {"": replace(NOWHERE, network=network)})[""]
 
     def cells(self, rows: Ints, places: Mapping[str, Place]) -> dict[str, list[float]]:
         """Posterior of the shared levels' sum for each place: means, then the lower triangle of the covariance."""

@@ -51,7 +51,7 @@ PARAMETERS = (
     Parameter(name="layer_launch_s", start=400e-6, shared_sd=1.0, engine_sd=1.0, version_sd=0.5),
     Parameter(name="frontend_s", start=8e-3, shared_sd=1.0, engine_sd=2.0, version_sd=0.7),
     Parameter(name="token_s", start=3.25e-6, shared_sd=0.5, engine_sd=0.5),
-    Parameter(name="moe_start_s", start=400e-6, shared_sd=1.0, engine_sd=0.5),
+    Parameter(name="moe_start_s", start=400e-6, shared_sd=1.0, engine_sd=1.5),
     Parameter(name="handover_steps", start=1.0, shared_sd=0.3, engine_sd=0.5, version_sd=0.5),
     Parameter(name="together", start=6.0, shared_sd=0.5, engine_sd=1.0, least=1.0),
     Parameter(name="layer_s", start=5e-6, shared_sd=1.0, engine_sd=0.5, version_sd=0.3),

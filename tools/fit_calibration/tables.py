@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -47,6 +47,8 @@ class Sample:
     hbm_s: float
     pad_s: float = 0.0
     """Grouped GEMMs: seconds at the peak of one row for each expert hit, the unit of tile padding."""
+    pass_s: float = 0.0
+    """Grouped GEMMs: seconds at the HBM peak of all rows of the model's width once, not in `hbm_s`."""
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -61,7 +63,6 @@ def _sample(
     hbm_bytes: float,
     storage: str,
     shape: tuple[float, ...],
-    pad_flops: float = 0.0,
 ) -> Sample:
     gpu = _gpu(row["gpu"])
     peak = gpu.peak_flops_per_s[compute_dtype(storage, gpu.peak_flops_per_s)]
@@ -74,7 +75,6 @@ def _sample(
         seconds=float(row["latency_ms"]) * 1e-3,
         math_s=flops / peak,
         hbm_s=hbm_bytes / gpu.hbm_bytes_per_s,
-        pad_s=pad_flops / peak,
     )
 
 
@@ -109,9 +109,11 @@ def _moe(row: Row) -> Sample | None:
     rows = tokens * top_k
     hit = experts * (1.0 - np.exp(-tokens * top_k / experts))
     weights = 3.0 * hidden * inter / tp
-    moved = hit * weights * BYTES_PER_WEIGHT[storage] + rows * (2.0 * hidden + 3.0 * inter / tp) * 2.0
+    moved = hit * weights * BYTES_PER_WEIGHT[storage] + rows * (3.0 * inter / tp) * 2.0
     shape = (tokens, hidden, inter, top_k, experts, tp)
-    return _sample(row, f"moe_{storage}", 2.0 * rows * weights, moved, storage, shape, 2.0 * hit * weights)
+    sample = _sample(row, f"moe_{storage}", 2.0 * rows * weights, moved, storage, shape)
+    pass_s = 2.0 * rows * hidden / _gpu(row["gpu"]).hbm_bytes_per_s
+    return replace(sample, pad_s=sample.math_s * hit / rows, pass_s=pass_s)
 
 
 def _widens(row: Row) -> bool:

@@ -13,7 +13,7 @@ from costmodel.measured.runs import Run
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
 from tools.fit_calibration.covariance import Ints
-from tools.fit_calibration.residual import ResidualFit
+from tools.fit_calibration.residual import ResidualFit, place_of
 
 TAUGHT = 8
 DRAWS = 10
@@ -47,12 +47,13 @@ class TaughtScore:
             if len(members) < LEAST_MEMBERS:
                 continue
             for target in TARGETS:
-                self._judge(target, self._prior(*of[target]), members, formula[target])
+                prior = self._prior(*of[target], place_of(self._runs[members[0]]).network)
+                self._judge(target, prior, members, formula[target])
 
     @staticmethod
-    def _prior(model: ResidualFit, taught_by: Ints) -> TargetResidual:
+    def _prior(model: ResidualFit, taught_by: Ints, network: str) -> TargetResidual:
         """What is known of a cell whose model was never measured."""
-        values = np.array(model.far(taught_by))
+        values = np.array(model.far(taught_by, network))
         own, noise = model.own()
         return TargetResidual(
             mean=values[None, : len(FEATURES)],
