@@ -108,9 +108,7 @@ class StepMix:
 
     def _loaded_in_turn(self, any_loaded: Floats) -> Floats:
         """Micro-batches that carry prompts in a turn in which some do, mean."""
-        return np.clip(
-            self.micro_batches * self.share_loaded / np.maximum(any_loaded, 1e-300), 1.0, self.micro_batches
-        )
+        return np.clip(self.micro_batches * self.share_loaded / np.maximum(any_loaded, 1e-300), 1.0, self.micro_batches)
 
     @property
     def mean_step_s(self) -> Floats:
