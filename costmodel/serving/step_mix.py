@@ -141,7 +141,8 @@ def _any_loaded(mix: StepMix) -> Floats:
         per_s = per_turn / (round_s + chance * (with_one_s - round_s))
         after_none = 1.0 - np.exp(-per_s * round_s)
         chance = 0.5 * (chance + after_none / (after_none + np.exp(-per_s * with_one_s)))
-    return np.where(many > 1.0, chance, loaded)
+    # chunks of one prompt may be on several micro-batches, but any of them is loaded as often as one of them at least
+    return np.where(many > 1.0, np.maximum(chance, loaded), loaded)
 
 
 def chunk_work(share: ReplicaShare, chunks: Floats, on_busiest: Floats, in_all: Floats) -> StepWork:
