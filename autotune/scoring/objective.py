@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor, log10
 from typing import Protocol
 
 import numpy as np
@@ -96,12 +95,17 @@ def ranking_value(study: Study, plan: Scored) -> float:
     At a given request rate all plans that take it serve alike: throughput counts to three digits, and of plans that
     are equal in them the time of a request decides, in the digits behind.
     """
-    value = plan_expected(study, plan)
+    value, e2e_s = np.array([plan_expected(study, plan)]), np.array([plan.metrics["e2e_s"]])
+    return float(_ranking_values(study, value, e2e_s)[0])
+
+
+def _ranking_values(study: Study, value: Floats, e2e_s: Floats) -> Floats:
+    """`ranking_value` of columns, shape `(num_plans,)`."""
     if study.objective.direction == MINIMIZE or study.workload.request_rate_per_s is None:
         return value
-    coarse = float(f"{value:.3g}")
-    digit = 10.0 ** (floor(log10(coarse)) - 2) if coarse > 0.0 else 1e-300
-    return coarse + digit / (1.0 + plan.metrics["e2e_s"])
+    digit = np.where(value > 0.0, 10.0 ** (np.floor(np.log10(np.maximum(value, 1e-300))) - 2.0), 1e-300)
+    coarse = np.rint(value / digit) * digit
+    return np.asarray(coarse + digit / (1.0 + e2e_s))
 
 
 QUICKER_FRAC = 1e-6
@@ -123,7 +127,7 @@ class Standing:
     broken: Floats
     """The same of the limits themselves, whatever the probability is to keep them all."""
     gain: Floats
-    """What can be expected of the objective, larger is better; no figure counts as nothing at all."""
+    """`ranking_value`, larger is better; no figure counts as nothing at all."""
 
     @classmethod
     def of(
@@ -131,7 +135,8 @@ class Standing:
     ) -> Standing:
         """The standing of plans that were held against limits; prices as `figure`'s."""
         figures = {name: figure(service, name, price_per_hour) for name in looked_at(study)}
-        gain = METRICS[study.objective.metric].sign * expected(study, figures, check.p_meets)
+        value = _ranking_values(study, expected(study, figures, check.p_meets), service.e2e_s)
+        gain = METRICS[study.objective.metric].sign * value
         if study.objective.metric == GOODPUT:
             # whoever takes the load may serve all of it in time: then the quicker knobs are taken
             gain = gain / (1.0 + QUICKER_FRAC * service.e2e_s)

@@ -60,6 +60,8 @@ class StepMix:
     """A step with prompts, until the slowest stage takes the next."""
     with_prompts_through_s: Floats
     """The same step through all stages."""
+    slowest_through_s: Floats
+    """The step with the most prompts of a turn, through all stages."""
     any_loaded: Floats
     """Probability that any micro-batch of a turn carries prompts."""
 
@@ -81,9 +83,8 @@ class StepMix:
         A pass with prompts is longer than the others, which queue behind it from stage to stage and cannot start their
         next turn before they are through: a pipeline runs as slowly as the slowest micro-batch in it.
         """
-        further = self.micro_batches * self.share_loaded - self.any_loaded
-        more_s = np.maximum(self.with_prompts_s - self.base_s, 0.0)
-        return self.round_s + self.any_loaded * (self.turn_with_one_s - self.round_s) + further * more_s
+        long_s = self.long_turn_s(self.any_loaded)
+        return self.round_s + self.any_loaded * (long_s - self.round_s)
 
     @property
     def held_up_s(self) -> Floats:
@@ -99,11 +100,15 @@ class StepMix:
             self.mixes > 0.0, np.minimum(self.loaded_share, 1.0), self.loaded_share / (1.0 + self.loaded_share)
         )
 
-    @property
-    def turn_with_one_s(self) -> Floats:
-        """A turn in which one micro-batch carries prompts."""
-        others_s = (self.micro_batches - 1.0) * self.base_s
-        return np.maximum(self.with_prompts_through_s, others_s + self.with_prompts_s)
+    def long_turn_s(self, any_loaded: Floats) -> Floats:
+        """A turn in which some micro-batches carry prompts."""
+        loaded = self._loaded_in_turn(any_loaded)
+        queued_s = (self.micro_batches - loaded) * self.base_s + loaded * self.with_prompts_s
+        return np.maximum(self.slowest_through_s, queued_s)
+
+    def _loaded_in_turn(self, any_loaded: Floats) -> Floats:
+        """Micro-batches that carry prompts in a turn in which some do, mean."""
+        return np.clip(self.micro_batches * self.share_loaded / np.maximum(any_loaded, 1e-300), 1.0, self.micro_batches)
 
     @property
     def mean_step_s(self) -> Floats:
@@ -113,9 +118,10 @@ class StepMix:
     @property
     def met_step_s(self) -> Floats:
         """Mean length of the step that a random instant falls into: long ones are met more often."""
-        without_s = self.round_s / self.micro_batches
-        with_one_s = self.turn_with_one_s - (self.micro_batches - 1.0) * without_s
-        share = self.any_loaded / self.micro_batches
+        many, loaded = self.micro_batches, self._loaded_in_turn(self.any_loaded)
+        without_s = self.round_s / many
+        with_one_s = (self.long_turn_s(self.any_loaded) - (many - loaded) * without_s) / loaded
+        share = self.any_loaded * loaded / many
         squares = without_s**2 + share * (with_one_s**2 - without_s**2)
         return squares / (without_s + share * (with_one_s - without_s))
 
@@ -125,22 +131,18 @@ def _any_loaded(mix: StepMix) -> Floats:
 
     Those that come during a long turn share the next one, so that fewer turns are long than prompts are many.
     """
-    whole = mix.share_loaded
-    size = np.broadcast_shapes(whole.shape, mix.micro_batches.shape)
-    pipelines = np.flatnonzero(np.broadcast_to(mix.micro_batches > 1.0, size))
-    if not pipelines.size:
-        return whole
-    columns = (whole, mix.micro_batches, mix.chunks, mix.round_s, mix.turn_with_one_s)
-    loaded, many, chunks, round_s, with_one_s = (np.broadcast_to(c, size)[pipelines] for c in columns)
-    per_turn = -many * np.log1p(-np.minimum(loaded / np.minimum(chunks, many), MOST_LOADED))
-    chance = -np.expm1(-per_turn)
+    loaded, many = mix.share_loaded, mix.micro_batches
+    if np.all(many <= 1.0):
+        return loaded
+    per_turn = -many * np.log1p(-np.minimum(loaded / np.minimum(mix.chunks, many), MOST_LOADED))
+    round_s, chance = mix.round_s, -np.expm1(-per_turn)
     for _ in range(TURNS):
+        with_one_s = mix.long_turn_s(chance)
         per_s = per_turn / (round_s + chance * (with_one_s - round_s))
         after_none = 1.0 - np.exp(-per_s * round_s)
         chance = 0.5 * (chance + after_none / (after_none + np.exp(-per_s * with_one_s)))
-    out = np.broadcast_to(whole, size).copy()
-    out[pipelines] = chance
-    return out
+    # chunks of one prompt may be on several micro-batches, but any of them is loaded as often as one of them at least
+    return np.where(many > 1.0, np.maximum(chance, loaded), loaded)
 
 
 def chunk_work(share: ReplicaShare, chunks: Floats, on_busiest: Floats, in_all: Floats) -> StepWork:
@@ -179,6 +181,7 @@ def step_mix(
     work = joint_work(prompts, decode.work, beside=engine.mixes)
     loaded = step_pass(machine, stages, engine, work)
     drafting = load.draft_frac
+    with_prompts_through_s = loaded.through_s + engine.mixes * drafting * decode.through_s
     mix = StepMix(
         mixes=engine.mixes,
         micro_batches=share.micro_batches,
@@ -194,7 +197,31 @@ def step_mix(
         base_s=decode.stage_s * (1.0 + drafting),
         base_through_s=decode.through_s * (1.0 + drafting),
         with_prompts_s=loaded.stage_s + engine.mixes * drafting * decode.stage_s,
-        with_prompts_through_s=loaded.through_s + engine.mixes * drafting * decode.through_s,
+        with_prompts_through_s=with_prompts_through_s,
+        slowest_through_s=with_prompts_through_s,
         any_loaded=np.zeros(1),
     )
+    mix = replace(mix, any_loaded=_any_loaded(mix))
+    return mix if np.all(share.micro_batches <= 1.0) else _in_pipeline(machine, stages, engine, share, mix)
+
+
+def _in_pipeline(
+    machine: Machine, stages: StageTable, engine: EngineColumns, share: ReplicaShare, mix: StepMix
+) -> StepMix:
+    """The same steps where several micro-batches share a turn, with the step that is the longest of them.
+
+    Prompts fall on the M micro-batches of a turn at random, `n` on each in the mean, so that the most of them are about
+    `n + sqrt(2 n ln M)`, which bounds the mean of the largest of M normal variates with the variance of a Poisson one.
+    """
+    many, ranks = mix.micro_batches, share.ranks
+    mean = mix.prompts.prefill_tokens / mix.chunk
+    in_turn = many * mix.share_loaded * mix.prompts_per_step / np.maximum(mix.any_loaded, 1e-300)
+    most = in_turn / many + np.sqrt(2.0 * in_turn / many * np.log(many))
+    more = np.clip(most, mix.prompts_per_step, np.maximum(in_turn, mix.prompts_per_step)) / mix.prompts_per_step
+    on_busiest = np.maximum(np.minimum(mean * more, mix.left / mix.chunk), mean)
+    in_all = np.clip(mix.prompts_per_step * more, on_busiest, on_busiest * ranks)
+    prompts = chunk_work(share, mix.chunks, on_busiest, in_all)
+    slowest = step_pass(machine, stages, engine, joint_work(prompts, mix.decode.work, beside=engine.mixes))
+    through_s = mix.with_prompts_through_s + np.maximum(slowest.through_s - mix.loaded.through_s, 0.0)
+    mix = replace(mix, slowest_through_s=np.where(many > 1.0, through_s, mix.with_prompts_through_s))
     return replace(mix, any_loaded=_any_loaded(mix))

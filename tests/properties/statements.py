@@ -42,6 +42,17 @@ def value(study: Study, plan: PlanResult) -> float:
     return sign * ranking_value(study, plan) if plan.feasible else -inf
 
 
+def traded(before: PlanResult, after: PlanResult) -> bool:
+    """Whether as many requests in flight take no longer in all, and only the parts of their time have moved.
+
+    Faster prefill or more room for cache lets more sequences decode at once: with the same requests in flight first
+    tokens come sooner and each further one later. That a request takes no longer in all bounds it.
+    """
+    same = before.knobs.concurrency == after.knobs.concurrency and before.pools is None
+    parts = [after.metrics[name] / max(before.metrics[name], 1e-300) for name in ("ttft_s", "tpot_s")]
+    return same and min(parts) < 1.0 and after.metrics["e2e_s"] <= before.metrics["e2e_s"] * (1.0 + REL)
+
+
 def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult]) -> Found:
     """Plans that are lost, or worth less than before, and the best if it is worse."""
     pairs = [(value(study, a), value(study, b), a.plan) for a, b in zip(before, after, strict=True)]
@@ -91,7 +102,10 @@ def better_hardware(given: Given) -> Found:
     before = before if own == given.study.cluster.gpu else score(_on(kept, own), given.candidates)
     for field in FIELDS:
         other = _on(kept, better_gpu(own, field))
-        yield from (f"{field}: {found}" for found in no_worse(other, before, score(other, given.candidates)))
+        after = score(other, given.candidates)
+        rows = [row for row, (a, b) in enumerate(zip(before, after, strict=True)) if not traded(a, b)]
+        found = no_worse(other, [before[row] for row in rows], [after[row] for row in rows])
+        yield from (f"{field}: {text}" for text in found)
 
 
 def _on(study: Study, gpu: Gpu) -> Study:
