@@ -157,7 +157,7 @@ def _scaled(
     share = replica_rate_per_s(simulation, limited, requests, closed) / closed
     most = [at_capacity(with_traffic(study, profile, load="mean"), plan) for profile in profiles]
     each = np.array([0.0 if p is None else p.metrics["requests_per_s"] / plan.layout.replicas for p in most])
-    starting = fleet_of(study, plan).replicas[:1]
+    starting = fleet_of(study, plan)[:1]
     started = load_s(study, plan, starting, peers=True) + study.switch.startup_s[plan.engine] + study.switch.warmup_s
     drain = longest_request_s(whole, plan)
     if study.switch.drain_s is not None:

@@ -276,7 +276,7 @@ def score_named(study: Study, text: str | None, *, path: str, missing: str) -> B
 
 def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
     """A plan with the knobs that it is given, of the others the best."""
-    own = _with_knobs(study, given)
+    own = _with_knobs(study, given, pooled=is_pooled(given.plan))
     try:
         if is_pooled(given.plan):
             resolution, result = disaggregated_plan(own, given.plan, engine=given.engine)
@@ -289,8 +289,8 @@ def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
     return BaselineResult(text=given.plan, resolution=resolution, result=result)
 
 
-def _with_knobs(study: Study, given: Baseline) -> Study:
-    work, search = study.workload, study.search
+def _with_knobs(study: Study, given: Baseline, *, pooled: bool) -> Study:
+    work, search, axes = study.workload, study.search, study.axes
     if given.concurrency is not None:
         work = replace(work, concurrency=given.concurrency, request_rate_per_s=None)
     chosen: dict[str, Any] = {
@@ -298,7 +298,9 @@ def _with_knobs(study: Study, given: Baseline) -> Study:
         for name in ("max_num_batched_tokens", "weight_dtype", "kv_dtype")
         if (value := getattr(given, name)) is not None
     }
-    return replace(study, workload=work, search=replace(search, **chosen))
+    if pooled and "max_num_batched_tokens" in chosen:  # of two pools it is the one that prefills whose budget is given
+        axes = replace(axes, prefill_max_num_batched_tokens=chosen.pop("max_num_batched_tokens")[0])
+    return replace(study, workload=work, search=replace(search, **chosen), axes=axes)
 
 
 def _resolved(study: Study, text: str, engine: str) -> Resolution:
