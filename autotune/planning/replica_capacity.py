@@ -21,7 +21,6 @@ from autotune.scoring.best_knobs import score
 from autotune.simulation import PlanSimulation, Traffic, recorded_requests, simulate_plan, study_requests
 from autotune.simulation.report_simulation import limits_of_requests
 from autotune.study import Study, in_place
-from autotune.study.sections import PERCENTILE_FIELDS
 from autotune.traffic import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult, tune
@@ -95,17 +94,8 @@ def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floa
 
 
 def on_means(study: Study) -> Study:
-    """The study with limits on means alone, for the closed form: single requests are held against theirs by simulation.
-
-    The mean is to keep what nine requests in ten or all of them together have to keep.
-    """
-    given = study.constraints
-    means: dict[str, float | None] = {}
-    for name in ("ttft", "tpot", "e2e"):
-        fields = (f"{name}_s", f"{name}_p90_s", f"{name}_p95_s", f"{name}_p99_s")
-        means[f"{name}_s"] = min((b for f in fields if (b := getattr(given, f)) is not None), default=None)
-    dropped = dict.fromkeys((f"{name}_{share}_s" for name, share in PERCENTILE_FIELDS), None)
-    return replace(study, constraints=replace(given, **dropped, **means, attainment_frac=None))
+    """The study with limits on means alone, for the closed form: single requests are held against theirs by simulation."""
+    return replace(study, constraints=study.constraints.on_means())
 
 
 def sampled_requests(loads: DayLoads, hit_frac: float, arrival_cv: float) -> Requests:

@@ -114,10 +114,10 @@ def tune(
     stored = {r.key: r for r in records}
     plans = {key: plan_of(stored[key]) for c in space.candidates if (key := plan_key(c)) in stored}
     recorder = Recorder.of(study, space.candidates)
-    pooled, pools = disaggregated_plans(study, records, store, recorder, progress)
-    missing = [c for c in space.candidates if plan_key(c) not in plans]
     simulated = is_simulated(study)
-    keep, scored = keeper(store, recorder), 0
+    pooled, pools = disaggregated_plans(study, records, None if simulated else store, recorder, progress)
+    missing = [c for c in space.candidates if plan_key(c) not in plans]
+    keep, scored = keeper(store, recorder, kept_pools=len(pooled)), 0
     # a trial appears whole and once: where plans are simulated, none is stored before it is known which of them
     batches = _batches(study, missing, plans, len if simulated else keep, executor or Executor(jobs=jobs), progress)
     for batch, _ in batches:
@@ -126,9 +126,10 @@ def tune(
     ranked, infeasible = rank(study, [*plans.values(), *pooled.values()])
     by_percentile: SimulatedRanking | None = None
     if simulated:
-        asked = [p for p in plans.values() if PERCENTILES in p.breakdown or may_keep(study, p)]
+        both = [*plans.values(), *pooled.values()]
+        asked = [p for p in both if PERCENTILES in p.breakdown or may_keep(study, p)]
         by_percentile = simulate_ranking(study, asked, keep=lambda plan: keep([plan]), progress=progress)
-        keep(list(plans.values()))
+        keep(both)
         known = {p.key for p in asked}
         others = [p for p in infeasible if p.key not in known]
         ranked, (_, infeasible) = by_percentile.ranked, rank(study, [*by_percentile.broken, *others])
