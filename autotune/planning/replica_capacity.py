@@ -94,7 +94,7 @@ def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floa
 
 
 def on_means(study: Study) -> Study:
-    """The study with limits on means alone, for the closed form: single requests are held against theirs by simulation."""
+    """The study with `Constraints.on_means`."""
     return replace(study, constraints=study.constraints.on_means())
 
 
