@@ -292,8 +292,8 @@ class SearchTable(Search):
 
     disaggregated: Literal["off", "auto", "only"] | None = ft.entry(
         "plans with one pool of GPUs that prefills and one that decodes: not looked at, ranked among the others "
-        "(auto), or alone (only); default: auto where the model has experts, TTFT and TPOT are both limited, lengths "
-        "are not recorded and percentiles not limited; else off",
+        "(auto), or alone (only); default: auto where the model has experts and TTFT and TPOT are both limited, else "
+        "off",
         None,
     )
     stage_layers: Literal["engine", "balanced"] = ft.entry(
