@@ -140,12 +140,13 @@ def _launch_files(  # one parameter for each thing that decides what is written
     from autotune.launch.targets.registry import target_files
     from costmodel.errors import InputError
 
+    version = target.versions.get(result.engine)
     if result.pools is not None:
         if now is not None:
             raise InputError.single("--from", "must not be given with a disaggregated plan")
-        both = make_pool_launch(study, result, asked=asked, assumptions=said, usual_version=target.version)
+        both = make_pool_launch(study, result, asked=asked, assumptions=said, usual_version=version)
         return both.joined, pool_files(both, result.pools, target)
-    launch = make_export(study, result, asked=asked, assumptions=said, usual_version=target.version)
+    launch = make_export(study, result, asked=asked, assumptions=said, usual_version=version)
     return launch, target_files(target, launch, current=now)
 
 

@@ -1,6 +1,7 @@
 """The serving engines, a file each: layouts, hardware, the commands that start them and how those are read back."""
 
-from autotune.engines.engine import DynamoBackend, Engine, ReplicaNodes, Router, ServerMetrics
+from autotune.engines.dynamo import DynamoBackend
+from autotune.engines.engine import Engine, ReplicaNodes, Router, ServerMetrics
 from autotune.engines.layout_rules import Violation
 from autotune.engines.registry import (
     ANY,

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine
+from autotune.engines.dynamo import DynamoBackend
 from autotune.engines.layout_rules import Rule
 from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels, buffer_bytes, padded_hidden
 from autotune.engines.model_classes import has
@@ -65,25 +66,6 @@ class ServerMetrics:
     output_total: tuple[str, ...] = ()
     requests_total: tuple[str, ...] = ()
     """Counter of requests that were served."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DynamoBackend:
-    """How NVIDIA Dynamo runs an engine."""
-
-    framework: str
-    """`backendFramework` of a DynamoGraphDeployment."""
-    module: str
-    """Python module of its worker."""
-    image: str
-    """What NVIDIA publishes; `{release}` stands for Dynamo's release that is written for."""
-    version: str
-    """Of the engine in that image."""
-    annotations: Mapping[str, str]
-    operator_options: Mapping[str, int]
-    """Options that the operator or the runtime sets by itself -> how many values they take."""
-    table_options: tuple[str, ...]
-    """Options that take JSON, written as one option per key, since the operator hands commands to a shell."""
 
 
 class Router(ABC):

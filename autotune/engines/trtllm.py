@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine, FilePath, HostSlots
@@ -121,6 +122,7 @@ class Trtllm(Engine):
     image_name = "tensorrt-llm/release"
     bench_client = VLLM.bench_client  # its server speaks OpenAI's API, as vLLM's client does
     bench_result = VLLM.bench_result
+    dynamo = on_dynamo.TRTLLM
     metrics = ServerMetrics(
         prefix="trtllm_",
         prompt_tokens="",

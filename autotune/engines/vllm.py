@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, facts, middle, shared_prefix
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
-from autotune.engines.engine import ANY_HOST, DynamoBackend, Engine, ReplicaNodes, ServerMetrics
+from autotune.engines.engine import ANY_HOST, Engine, ReplicaNodes, ServerMetrics
 from autotune.engines.layout_rules import Bools, Candidates, Rule
 from autotune.engines.low_latency import ExchangeKernels, kernels_of, refusal
 from autotune.engines.option_reader import Command, OptionReader
@@ -171,29 +172,7 @@ class Vllm(Engine):
         output_total=("vllm:generation_tokens_total",),
         requests_total=("vllm:request_success_total",),
     )
-    dynamo = DynamoBackend(
-        framework="vllm",
-        module="dynamo.vllm",
-        image="nvcr.io/nvidia/ai-dynamo/vllm-runtime:{release}",
-        version="0.31.0",  # docs.nvidia.com/dynamo/v1.6.1/reference/compatibility
-        annotations={"nvidia.com/vllm-distributed-executor-backend": "mp"},
-        operator_options={
-            "--api-server-count": 1,  # Dynamo's frontend takes the requests
-            "--data-parallel-size-local": 1,
-            "--data-parallel-address": 1,
-            "--data-parallel-rpc-port": 1,
-            "--data-parallel-start-rank": 1,
-            "--data-parallel-hybrid-lb": 0,
-            "--nnodes": 1,
-            "--node-rank": 1,
-            "--master-addr": 1,
-            "--master-port": 1,
-            "--headless": 0,
-            "--host": 1,
-            "--port": 1,
-        },
-        table_options=("--eplb-config",),
-    )
+    dynamo = on_dynamo.VLLM
 
     def longer_stages(self, pp: int, remainder: int) -> range:
         """Those before the last (`get_pp_indices`)."""

@@ -100,7 +100,7 @@ def make_export(
         plan: scored under it.
         asked: by the user; without a version the study's is taken, or the newest whose options are known.
         assumptions: made before.
-        usual_version: of the engine where neither the user nor the study says one (`Target.version`).
+        usual_version: of the engine where neither the user nor the study says one (`Target.versions`).
 
     Raises:
         InputError: what the engine cannot express, by the name of the rule; no model to load (`check_model`).

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
 
 from autotune.engines import engine_title
 from autotune.files import OutFile
@@ -28,7 +27,7 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
     """
     plan = launch.joined
     if target.name == "dynamo":
-        files = {dynamo.FILE: OutFile(text=to_yaml(deployment(launch)))}
+        files = dynamo.graph_files(plan, launch.pools)
         how = f"`kubectl apply -f {dynamo.FILE}` with Dynamo {dynamo.RELEASE}'s operator."
     elif target.engine is not None:
         files = scripts.script_files(plan)
@@ -64,25 +63,6 @@ def _front(plan: LaunchPlan) -> dict[str, OutFile]:
     script = scripts.process_script(plan, router)
     command = f'cat > "$HERE/{FRONT_FILE}" <<FRONT\n{content}FRONT\nexec '
     return {f"{router.name}.sh": OutFile(text=script.replace("exec ", command, 1), executable=True)}
-
-
-def deployment(launch: PoolLaunch) -> dict[str, Any]:
-    """Dynamo's DynamoGraphDeployment: a frontend, and a component for each pool."""
-    documents = {role: dynamo.document(plan) for role, plan in launch.pools.items()}
-    out: dict[str, Any] = documents["decode"]
-    components = [out["spec"]["components"][0]]
-    for role in ROLES:
-        worker = documents[role]["spec"]["components"][1]
-        container = worker["podTemplate"]["spec"]["containers"][0]
-        container["args"] = [*container["args"], "--disaggregation-mode", role]
-        container["env"] = [
-            *container["env"],
-            {"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-        ]
-        components.append({**worker, "name": role, "type": role})
-    out["spec"]["components"] = components
-    out["metadata"]["annotations"]["autotune/plan"] = launch.joined.service.plan
-    return out
 
 
 def _readme(launch: PoolLaunch, pools: Pools, how: str) -> str:

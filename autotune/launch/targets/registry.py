@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotune.engines import ENGINES
@@ -33,8 +33,8 @@ class Target:
     """What the template asks for beside the plan."""
     images: Callable[[Service], tuple[str, ...]] = lambda _: ()
     """What was assumed of the container image."""
-    version: str | None = None
-    """Of the engine where nobody says one; None: the newest whose options are known."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of each engine where nobody says one; of others it is the newest whose options are known."""
 
 
 def targets() -> dict[str, Target]:
@@ -49,16 +49,13 @@ def targets() -> dict[str, Target]:
             name="k8s", files=kubernetes.kubernetes_files, template="kubernetes", words=kubernetes.words, images=_image
         ),
     ]
-    backends = [(name, engine.dynamo) for name, engine in ENGINES.items() if engine.dynamo is not None]
-    name, backend = backends[0]
     graph = Target(
         name="dynamo",
-        engine=name,
         files=dynamo.dynamo_files,
         template="dynamo",
         words=dynamo.words,
         images=dynamo.image_assumptions,
-        version=backend.version,
+        versions={name: engine.dynamo.version for name, engine in ENGINES.items() if engine.dynamo is not None},
     )
     return {target.name: target for target in (*own, *systems, graph)}
 
