@@ -106,6 +106,7 @@ class Trtllm(Engine):
     config_option = "extra_llm_api_options"
     config_tables = (
         "kv_cache_config", "moe_config", "cuda_graph_config", "scheduler_config", "attention_dp_config",
+        "cache_transceiver_config",
     )  # fmt: skip
     length_option = "max_seq_len"
     sequences_option = "max_batch_size"

@@ -40,8 +40,9 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
         why = "the study's best" if target.engine is None else of_engine
         return best, (f"plan not given: {best.plan}, {why}",)
     plan, assumed = _scored(own, str(text), "--plan", target.engine)
-    if target.engine not in (None, plan.engine):
-        raise InputError.single("--plan", f"must be of the target's engine, {target.engine}, got {plan.plan} ({text})")
+    if not target.takes(plan.engine):
+        taken = " or ".join(target.engines)
+        raise InputError.single("--plan", f"must be of the target's engine, {taken}, got {plan.plan} ({text})")
     assumptions = [f"--plan: {a}" for a in assumed]
     if not plan.feasible:
         worst = plan.violations[0]

@@ -10,6 +10,7 @@ from autotune.files import OutFile
 from autotune.launch.document import layout_values, plan_document
 from autotune.launch.files import MARK
 from autotune.launch.plan import LaunchPlan, NodeProcess
+from autotune.launch.pools import llm_d
 from autotune.launch.pools.connect import front_config
 from autotune.launch.pools.make import FRONT_FILE, PoolLaunch
 from autotune.launch.quoting import to_yaml
@@ -29,6 +30,10 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
     if target.name == "dynamo":
         files = dynamo.graph_files(plan, launch.pools)
         how = f"`kubectl apply -f {dynamo.FILE}` with Dynamo {dynamo.RELEASE}'s operator."
+    elif target.name == "llm-d":
+        files, how = llm_d.kustomize_files(launch), llm_d.KUSTOMIZE_HOW
+    elif target.name == "disaggregatedset":
+        files, how = llm_d.set_files(launch), llm_d.SET_HOW
     elif target.engine is not None:
         files = scripts.script_files(plan)
         if plan.service.engine == "trtllm":
@@ -39,7 +44,9 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
         )
     else:
         raise InputError.single(
-            "--target", f"pools: {target.name} is not written for two pools: take {plan.service.engine} or dynamo"
+            "--target",
+            f"pools: {target.name} is not written for two pools: take {plan.service.engine}, "
+            "dynamo, llm-d or disaggregatedset",
         )
     document = plan_document(plan, target=target.name)
     document["pools"] = {

@@ -140,6 +140,7 @@ def _gpus(node: Mapping[Any, Any]) -> int | None:
 def _multiplied(copies: int, node: Mapping[Any, Any], path: str) -> int:
     deploy = node.get("deploy")
     given = node.get("replicas", deploy.get("replicas") if isinstance(deploy, Mapping) else None)
+    given = node.get("slices", given) if "roles" in node else given  # of a DisaggregatedSet: each has all roles
     if isinstance(given, bool) or not isinstance(given, int):
         return copies
     if not 0 <= given * copies <= MAX_REPLICAS:
