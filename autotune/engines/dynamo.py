@@ -34,6 +34,10 @@ class DynamoBackend:
     """Arguments that the worker needs beside the server's."""
     roles_are_the_servers: bool = False
     """Whether the server's own options say which pool it is of; else the worker has one for it."""
+    address_variable: str = ""
+    """Variable of a pool's workers with the pod's address, where caches are handed over."""
+    counts_degrees: bool = False
+    """Whether the operator counts tensor x pipeline x data parallelism when it joins nodes, and nothing else."""
 
 
 VLLM = DynamoBackend(
@@ -59,6 +63,8 @@ VLLM = DynamoBackend(
     },
     annotations={"nvidia.com/vllm-distributed-executor-backend": "mp"},
     table_options=("--eplb-config",),
+    address_variable="VLLM_NIXL_SIDE_CHANNEL_HOST",
+    counts_degrees=True,
 )
 SGLANG = DynamoBackend(
     framework="sglang",

@@ -144,7 +144,10 @@ def _role(launch: PoolLaunch, role: str) -> dict[str, Any]:
         "spec": {
             "replicas": len(plan.replicas),
             "groupIdentity": "Hash",
-            "rolloutStrategy": {"rollingUpdateConfiguration": {"maxSurge": 0, "maxUnavailable": 1}},
+            "rolloutStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdateConfiguration": {"maxSurge": 0, "maxUnavailable": 1},
+            },
             "leaderWorkerTemplate": {
                 "size": len(replica.nodes),
                 **({"leaderTemplate": template(0)} if many else {}),

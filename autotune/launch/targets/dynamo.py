@@ -70,7 +70,7 @@ def _check(service: Service, nodes: int) -> None:
             "dynamo_shell_names: the operator runs the command of several nodes through a shell, so that a model's "
             f"name must hold letters, digits, spaces and ._/@:+=,- only, got {one_line(service.model)!r}",
         )
-    if backend(service).framework == "vllm" and service.layout.attn_cp > 1 and nodes > 1:
+    if backend(service).counts_degrees and service.layout.attn_cp > 1 and nodes > 1:
         raise InputError.single(
             "plan",
             "dynamo_context_parallel: the operator counts tensor x pipeline x data parallelism when it joins nodes, "
@@ -196,8 +196,8 @@ def _worker_pod(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[
         process, argv=tuple(FilePath(name=_file(role, a.name)) if isinstance(a, FilePath) else a for a in process.argv)
     )
     env: list[dict[str, Any]] = [{"name": k, "value": v} for k, v in process.env.items() if k != "CUDA_VISIBLE_DEVICES"]
-    if role != WORKER and service.engine == "vllm":
-        env.append({"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
+    if role != WORKER and (variable := backend(service).address_variable):
+        env.append({"name": variable, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
     container = {
         "name": "main",
         "image": image,

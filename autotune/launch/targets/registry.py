@@ -74,7 +74,6 @@ def targets() -> dict[str, Target]:
     llm_d = [
         Target(
             name=name,
-            engines=("vllm", "sglang"),
             files=_pools_alone,
             template="kubernetes",
             words=kubernetes.words,
