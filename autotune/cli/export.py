@@ -82,10 +82,11 @@ def export(
 
     vllm, sglang, trtllm: a script per node, host names as parameters. compose: Docker Compose, for a plan of one node.
     k8s: a Kustomize base, a Deployment or, where replicas span nodes, a LeaderWorkerSet. dynamo: a
-    DynamoGraphDeployment with vLLM. A disaggregated plan is written by vllm, sglang, trtllm and dynamo: both pools,
-    what joins them, and the front before them. Every option is checked against the option list of the engine's
-    version, and the lengths and counts fit the memory model. A plan that the target, the engine or the version cannot
-    express is an error (exit code 2) that names the rule; exit code 3: no plan keeps every limit, name one with --plan.
+    DynamoGraphDeployment. A disaggregated plan is written by vllm, sglang, trtllm and dynamo, and by llm-d (patches of
+    its Kustomize bases) and disaggregatedset: both pools, what joins them, and what stands before them. Every option
+    is checked against the option list of the engine's version, and the lengths and counts fit the memory model. A plan
+    that the target, the engine or the version cannot express is an error (exit code 2) that names the rule; exit code
+    3: no plan keeps every limit, name one with --plan.
 
     \b
     autotune export studies/deepseek-v3-128xh200.toml --target vllm --out out/launch
@@ -140,12 +141,13 @@ def _launch_files(  # one parameter for each thing that decides what is written
     from autotune.launch.targets.registry import target_files
     from costmodel.errors import InputError
 
+    version = target.versions.get(result.engine)
     if result.pools is not None:
         if now is not None:
             raise InputError.single("--from", "must not be given with a disaggregated plan")
-        both = make_pool_launch(study, result, asked=asked, assumptions=said, usual_version=target.version)
+        both = make_pool_launch(study, result, asked=asked, assumptions=said, usual_version=version)
         return both.joined, pool_files(both, result.pools, target)
-    launch = make_export(study, result, asked=asked, assumptions=said, usual_version=target.version)
+    launch = make_export(study, result, asked=asked, assumptions=said, usual_version=version)
     return launch, target_files(target, launch, current=now)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from autotune.comparison.capacity import drawn_capacities
-from autotune.comparison.robustness import rescored
+from autotune.comparison.robustness import rescored, rescored_each
 from autotune.comparison.value_and_gain import served_within_limits
 from autotune.scoring.best_knobs import score
 from autotune.study import IntRange, Objective, Study, in_place
@@ -15,6 +15,8 @@ from autotune.tuning.answer_study import rank
 
 SHORTLIST = 24
 """Plans that are evaluated at every kind of request, the first of a ranking at mean lengths."""
+POOLED_SHORTLIST = 6
+"""The same of disaggregated plans: pools meet the mean lengths in both rankings, so that their order hardly changes."""
 
 Progress = Callable[[int, int], None]
 
@@ -25,27 +27,34 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
     Under recorded traffic (`Workload.points`) with a metric to maximise, the load is what comes, and the best plan is
     the one that can be expected to serve most of it within the limits, over all that the calibration leaves open: what
     `retune` decides by. Those that serve all of it are ordered by how much of such traffic they could take.
-    Disaggregated plans are scored at mean lengths, so that recorded traffic leaves them out.
+    Disaggregated plans are scored at the traffic's mean lengths (`pool_load`).
 
     Args:
         study: its baseline is left out of the search.
         also: full plan strings that are looked at whatever the ranking at mean lengths says of them.
         progress: as in `tune`.
     """
-    own = replace(in_place(study, pools=not study.workload.points), baseline=None)
+    own = replace(in_place(study, pools=True), baseline=None)
     if not study.workload.points:
         found = tune(own, progress=progress)
         return next(iter(found.ranked or found.infeasible), None)
     asked = capacity_study(own) if study.objective.direction == "maximize" else own
     rough = tune(replace(asked, workload=replace(asked.workload, points=())), progress=progress)
     plans = [*rough.ranked, *rough.infeasible]
-    listed = plans[:SHORTLIST] + [p for p in plans[SHORTLIST:] if p.plan in also]
-    ranked, others = rank(asked, score(asked, [p.candidate for p in listed]))
+    whole = _shortlist([p for p in plans if p.pools is None], also, SHORTLIST)
+    pooled = _shortlist([p for p in plans if p.pools is not None], also, POOLED_SHORTLIST)
+    scored = score(asked, [p.candidate for p in whole]) if whole else []
+    ranked, others = rank(asked, [*scored, *rescored_each(asked, pooled)])
     best = next(iter(ranked or others), None)
     served = served_within_limits(study, drawn_capacities(asked, ranked))
     if ranked and served is not None:
         best = ranked[int(served.mean(axis=1).argmax())]
     return None if best is None else rescored(study, best)
+
+
+def _shortlist(plans: Sequence[PlanResult], also: Sequence[str], first: int) -> list[PlanResult]:
+    """The first plans, and those of `also`."""
+    return [*plans[:first], *(p for p in plans[first:] if p.plan in also)]
 
 
 def capacity_study(study: Study) -> Study:

@@ -26,7 +26,6 @@ from autotune.study import Study, in_place
 from autotune.traffic import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import BaselineResult, PlanResult, score_named, score_plan
-from costmodel.errors import InputError
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.plan.columns import Floats
 from costmodel.simulation.requests import Requests
@@ -58,21 +57,17 @@ def compare(
         scenarios: whether to look at other traffic and other loads as well (`Comparison.robustness`), most of the time.
 
     Raises:
-        InputError: no current plan is given, a string has no meaning on this many GPUs, or a plan is disaggregated
-            and the traffic is a summary without single requests.
+        InputError: no current plan is given, or a string has no meaning on this many GPUs.
     """
     if traffic is not None:
         study = on_traffic(study, traffic)
     requests = requests or study.workload.recorded  # traffic that is given replaces the study's own log
     study = replace(study, workload=replace(study.workload, recorded=requests))
-    study = in_place(study, pools=not study.workload.points)
+    study = in_place(study, pools=True)
     production = score_named(
         study, current, path="--current", missing="must name the plan in production, or give --current PLAN"
     )
     proposed = _candidate(study, candidate)
-    if requests is None:
-        _scored_alike(study, production, "$.baseline.plan" if current is None else "--current")
-        _scored_alike(study, proposed, "--candidate")
     before = _compared(study, production, reference=production.result)
     after = None if proposed is None else _compared(study, proposed, reference=production.result)
     simulated: tuple[SimulatedRequests, ...] = ()
@@ -131,20 +126,6 @@ def compare(
         beyond=beyond,
         assumptions=_assumptions(study, before, after, switch),
     )
-
-
-def _scored_alike(study: Study, side: BaselineResult | None, path: str) -> None:
-    """Refuse what cannot be put on recorded traffic.
-
-    Raises:
-        InputError: the plan is disaggregated, and those are scored at mean lengths alone.
-    """
-    if study.workload.points and side is not None and is_pooled(side.text if side.result is None else side.result.plan):
-        raise InputError.single(
-            path,
-            "must be a plan of one kind of replica: disaggregated plans are scored at mean lengths, a summary of "
-            f"traffic at every kind of request, got {side.text[:200]!r} (a log of single requests takes it)",
-        )
 
 
 def on_traffic(study: Study, profile: WorkloadProfile) -> Study:
@@ -278,6 +259,7 @@ def _assumptions(
             assumptions.append(f"{name}: no load keeps its limits; its capacity is what it serves at its own load")
         if study.workload.points and side is not None and side.result is not None and side.result.pools is not None:
             assumptions.append(
-                f"{name}: means are at the traffic's mean lengths; its requests are simulated one by one"
+                f"{name}: its pools are scored at the mean lengths of the traffic's requests, each sequence that "
+                "decodes counted as long as its output lasts"
             )
     return tuple(assumptions)

@@ -9,8 +9,8 @@ import numpy as np
 
 from autotune.comparison.best import SHORTLIST, capacity_study
 from autotune.comparison.capacity import drawn_capacities
+from autotune.comparison.robustness import rescored_each
 from autotune.comparison.value_and_gain import served_within_limits
-from autotune.scoring.best_knobs import score_launches
 from autotune.study import Study
 from autotune.tuning import PlanResult, tune
 
@@ -38,7 +38,7 @@ def best_over(windows: Sequence[WeighedWindow], also: Sequence[PlanResult] = ())
     plans, total = list(launches.values()), 0.0
     for window in windows:
         asked = capacity_study(window.study)
-        found = score_launches(asked, plans)
+        found = rescored_each(asked, plans)
         served = served_within_limits(window.study, drawn_capacities(asked, [p if p.feasible else None for p in found]))
         if served is None:
             return None

@@ -4,17 +4,20 @@ A rolling change, replica by replica: some replicas of the current plan go down,
 candidate needs GPUs at least; those drain, their GPUs load weights, start and warm up; then the next. Of the numbers at
 once that the study allows, the one is taken that turns the fewest requests away: one by one where what remains can
 serve the load, more where the current plan cannot serve it anyway. GPUs are counted, not placed: the freed ones are
-taken to suit the replicas that start on them.
+taken to suit the replicas that start on them. Workers of a pool that both plans have alike go on: where the ratio of
+the pools changes, only those beyond it stop and start.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import inf
 
-from autotune.comparison.replicas_in_transition import Fleet, Replica, fleet_of
+from autotune.comparison.replicas_in_transition import Fleets, Replica, fleet_of, gpus_of
 from autotune.comparison.values import SwitchCost, Wave
 from autotune.scoring.knob_grid import weights
+from autotune.space.pool_plan import ROLES
 from autotune.study import Study
 from autotune.study.operation import DEFAULT_DOWN_FRAC
 from autotune.tuning import PlanResult
@@ -59,36 +62,34 @@ def switch_cost(
         load_requests_per_s: what arrives meanwhile.
     """
     restart = current.launch != candidate.launch
-    old, new = fleet_of(study, current), fleet_of(study, candidate)
-    drain = longest_request_s(study, current)
-    if study.switch.drain_s is not None:
-        drain = min(drain, study.switch.drain_s)
+    old, new = (fleet_of(study, p, most) for p, most in zip((current, candidate), capacities, strict=True))
+    fleets = Fleets.of(old, new)
     startup, warmup = study.switch.startup_s[candidate.engine], study.switch.warmup_s
     waves: tuple[Wave, ...] = ()
     if restart:
-        most = _most_down(study, len(old.replicas))
-        tried = [_waves(study, candidate, old, new, capacities, drain, down) for down in range(1, most + 1)]
+        most, drains = _most_down(study, len(old)), _drains_s(study, current)
+        tried = [_waves(study, candidate, fleets, drains, down) for down in range(1, most + 1)]
         waves = min(tried, key=lambda w: _without_room(w, load_requests_per_s))
     # what the current plan turns away anyway is not lost by the change
     served = min(load_requests_per_s, capacities[0])
-    idle = _idle_gpu_s(old, new, waves)
+    idle = _idle_gpu_s(fleets, waves)
     prices = {c.gpu.name: c.gpu.price_per_hour for c in (study.cluster, *study.axes.other_gpus)}
     costs = [None if (each := prices.get(gpu)) is None else each * s / 3600.0 for gpu, s in idle.items()]
-    starting = new.replicas if restart else ()
-    first = new.replicas[: waves[0].replicas_started] if waves else ()
+    starting = fleets.new if restart else ()
+    first = starting[: waves[0].replicas_started] if waves else ()
     return SwitchCost(
         restart=restart,
         gpus_restarted=sum(r.gpus for r in starting),
         weight_bytes=sum(r.gpus * r.weight_bytes for r in starting),
-        weight_bytes_per_gpu=max(r.weight_bytes for r in new.replicas),
+        weight_bytes_per_gpu=max(r.weight_bytes for r in new),
         weights_from=study.switch.weights_from,
         load_s=load_s(study, candidate, first, peers=_served(waves)) if restart else 0.0,
         startup_s=startup if restart else 0.0,
         warmup_s=warmup if restart else 0.0,
-        drain_s=drain if restart else 0.0,
+        drain_s=max((drains[r.role] for r in fleets.old), default=0.0) if restart else 0.0,
         replicas_down_at_once=max((w.replicas_down for w in waves), default=0),
         waves=waves,
-        requests_drained=current.knobs.concurrency if restart else 0,
+        requests_drained=round(current.knobs.concurrency * len(fleets.old) / len(old)) if restart else 0,
         load_requests_per_s=load_requests_per_s,
         served_requests_per_s=served,
         lost_requests=_without_room(waves, served),
@@ -113,37 +114,39 @@ def _without_room(waves: tuple[Wave, ...], requests_per_s: float) -> float:
     return sum(max(requests_per_s - w.capacity_requests_per_s, 0.0) * w.duration_s for w in waves)
 
 
+def _drains_s(study: Study, plan: PlanResult) -> dict[str, float]:
+    """Seconds in which a replica ends what it has begun, by its pool; of a replica that does both, a whole request."""
+    whole, prefill = longest_request_s(study, plan), plan.metrics["ttft_longest_s"]
+    most = inf if study.switch.drain_s is None else study.switch.drain_s
+    return {role: min(s, most) for role, s in zip(("", *ROLES), (whole, prefill, whole - prefill), strict=True)}
+
+
 def _waves(
-    study: Study,
-    candidate: PlanResult,
-    old: Fleet,
-    new: Fleet,
-    capacities: tuple[float, float],
-    drain_s: float,
-    at_once: int,
+    study: Study, candidate: PlanResult, fleets: Fleets, drains_s: Mapping[str, float], at_once: int
 ) -> tuple[Wave, ...]:
     """The change with so many replicas of the current plan down at once."""
-    runs, started = len(old.replicas), 0
+    old, new = fleets.old, fleets.new
+    runs, started = len(old), 0
     # a candidate on more GPUs than run today starts on those that are added first
-    free = new.gpus() - old.gpus()
+    free = gpus_of(new) - gpus_of(old)
     started_s = study.switch.startup_s[candidate.engine] + study.switch.warmup_s
     out: list[Wave] = []
-    while started < len(new.replicas):
+    while started < len(new):
         down = 0
-        while (runs and not _fits(new.replicas[started], free)) or 0 < down < min(at_once, runs + down):
+        while (runs and not _fits(new[started], free)) or 0 < down < min(at_once, runs + down):
             runs, down = runs - 1, down + 1
-            free[old.replicas[runs].gpu] += old.replicas[runs].gpus
-        serving = old.serving_frac[runs] * capacities[0] + new.serving_frac[started] * capacities[1]
-        first = started
-        while started < len(new.replicas) and _fits(new.replicas[started], free):
-            free[new.replicas[started].gpu] -= new.replicas[started].gpus
+            free[old[runs].gpu] += old[runs].gpus
+        serving, first = fleets.requests_per_s(runs, started), started
+        while started < len(new) and _fits(new[started], free):
+            free[new[started].gpu] -= new[started].gpus
             started += 1
-        loading = load_s(study, candidate, new.replicas[first:started], peers=serving > 0.0)
+        loading = load_s(study, candidate, new[first:started], peers=serving > 0.0)
+        drain = max((drains_s[r.role] for r in old[runs : runs + down]), default=0.0)
         out.append(
             Wave(
                 replicas_down=down,
                 replicas_started=started - first,
-                duration_s=(drain_s if down else 0.0) + loading + started_s,
+                duration_s=drain + loading + started_s,
                 capacity_requests_per_s=serving,
             )
         )
@@ -154,14 +157,15 @@ def _fits(replica: Replica, free: Counter[str]) -> bool:
     return free[replica.gpu] >= replica.gpus
 
 
-def _idle_gpu_s(old: Fleet, new: Fleet, waves: tuple[Wave, ...]) -> dict[str, float]:
+def _idle_gpu_s(fleets: Fleets, waves: tuple[Wave, ...]) -> dict[str, float]:
     """GPU-seconds, by type, of GPUs that are part of no serving replica."""
-    runs, started = len(old.replicas), 0
-    gpus = old.gpus() | new.gpus()
+    old, new = fleets.old, fleets.new
+    runs, started = len(old), 0
+    gpus = gpus_of(old) | gpus_of(new)
     total = dict.fromkeys(gpus, 0.0)
     for wave in waves:
         runs -= wave.replicas_down
-        serving = old.gpus(runs) + new.gpus(started)
+        serving = gpus_of(old[:runs]) + gpus_of(new[:started])
         for gpu, count in gpus.items():
             total[gpu] += (count - serving[gpu]) * wave.duration_s
         started += wave.replicas_started

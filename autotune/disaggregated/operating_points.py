@@ -87,7 +87,7 @@ def served_together(
     `first` and `second` are the GPUs of the prefill pool and of the decode pool; `asked` is the study's demand if None.
     """
     link = transfer_link(study, first.gpu, second.gpu)
-    pair = pair_service(prefill, decode, pool_load(study, np.ones(1)), link, asked or demand(study))
+    pair = pair_service(prefill, decode, pool_load(study, np.ones(1), "prefill"), link, asked or demand(study))
     return pair, pair_price(first, prefill.gpus, second, decode.gpus)
 
 

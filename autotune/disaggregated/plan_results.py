@@ -22,7 +22,7 @@ from autotune.engines.pair_rules import pair_violations
 from autotune.engines.service import Knobs
 from autotune.scoring.plan_result import PlanResult, ScoredRows
 from autotune.space import Resolution, resolve, violations
-from autotune.space.pool_plan import ROLES, PoolPlan, Pools
+from autotune.space.pool_plan import PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study
 from costmodel.disaggregated.pairing import PairService, pair_estimate
@@ -135,16 +135,7 @@ def disaggregated_plan(study: Study, text: str, *, engine: str | None = None) ->
         InputError: a side has no reading on the GPUs that are left for it.
     """
     spec = parse_pooled(text)
-    p_gpus, d_gpus = _gpus(study, spec)
-    read = [
-        tuple(
-            _side(study, role, side, gpus, name)
-            for role, side, gpus in zip(ROLES, (spec.prefill, spec.decode), (p_gpus, d_gpus), strict=True)
-        )
-        for name in engines_of(spec.engine or engine or study.engine)
-    ]
-    # one engine runs both pools: the first that accepts both, else the first
-    first, second = next((r for r in read if not (r[0].violations or r[1].violations)), read[0])
+    first, second = _sides(study, spec, engine)
     resolution = _together(first, second)
     if not resolution.violations:
         rules, layouts = ENGINES[first.candidate.engine].pair_rules, (first.candidate.layout, second.candidate.layout)
@@ -164,6 +155,29 @@ def disaggregated_plan(study: Study, text: str, *, engine: str | None = None) ->
         pairs.append(best_pair(study, prefill, decode))
     best = max(pairs, key=lambda p: (p.feasible, p.key))
     return resolution, pair_results(study, [best], home=study.cluster.gpu.name)[0]
+
+
+def full_pooled(study: Study, text: str, *, engine: str | None = None) -> tuple[str, str]:
+    """The full string that a disaggregated plan string means, and its engine, whatever rules it breaks.
+
+    Raises:
+        InputError: as `disaggregated_plan`.
+    """
+    spec = parse_pooled(text)
+    first, second = (side.candidate for side in _sides(study, spec, engine))
+    home = study.cluster.gpu.name
+    types = [None if side.gpu == home else side.gpu for side in (spec.prefill, spec.decode)]
+    return format_pooled(first.engine, (types[0], first.layout), (types[1], second.layout)), first.engine
+
+
+def _sides(study: Study, spec: PooledSpec, engine: str | None) -> tuple[Resolution, Resolution]:
+    """Both pools by the first engine that accepts both, else by the first: one engine runs both."""
+    p_gpus, d_gpus = _gpus(study, spec)
+    read = [
+        (_side(study, "prefill", spec.prefill, p_gpus, name), _side(study, "decode", spec.decode, d_gpus, name))
+        for name in engines_of(spec.engine or engine or study.engine)
+    ]
+    return next((r for r in read if not (r[0].violations or r[1].violations)), read[0])
 
 
 def pool_cluster(study: Study, gpu: str | None) -> Cluster:

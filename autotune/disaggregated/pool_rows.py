@@ -12,7 +12,7 @@ from autotune.engines import ENGINES
 from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.knob_grid import speculation, weights
 from autotune.space import Candidate, enumerate_replicas
-from autotune.study import Search, Study
+from autotune.study import Search, Study, Workload
 from costmodel.arch import Arch
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pools import DecodePool, PoolPoint, PrefillPool, decode_pool, prefill_pool
@@ -116,11 +116,18 @@ def pool_seats(study: Study, role: str) -> int:
     return study.engine_options.max_num_seqs if own is None else own
 
 
-def pool_load(study: Study, budget: Floats, role: str = "decode") -> Load:
-    """The study's workload as a pool sees it; concurrency is not read."""
+def pool_load(study: Study, budget: Floats, role: str) -> Load:
+    """The study's workload as a pool sees it; concurrency is not read.
+
+    Of several kinds of requests a prefill pool meets the mean prompt. A decode pool holds each as long as its output
+    lasts: its mean prompt is weighted by the outputs.
+    """
     work = study.workload
+    prompt = work.isl.mean
+    if work.points and role == "decode":
+        prompt = sum(p.weight * p.osl * p.isl for p in work.points) / sum(p.weight * p.osl for p in work.points)
     return Load(
-        isl=np.array([work.isl.mean]),
+        isl=np.array([prompt]),
         osl=np.array([work.osl.mean]),
         prefix_hit_frac=np.array([work.prefix_cache_hit_frac]),
         concurrency=np.ones(1),
@@ -139,6 +146,14 @@ def transfer_link(study: Study, first: Gpu, second: Gpu) -> TransferLink:
         hidden_frac=axes.overlap_frac,
         same_domain=not axes.other_gpus and study.cluster.gpus <= min(first.scaleup_gpus, second.scaleup_gpus),
     )
+
+
+def _prompt_cv2(work: Workload) -> float:
+    """Variance of the prompts' lengths over their mean squared: of the kinds of requests, or of uniform lengths."""
+    mean = work.isl.mean
+    if work.points:
+        return sum(p.weight * (p.isl - mean) ** 2 for p in work.points) / mean**2
+    return (work.isl.max - work.isl.min) ** 2 / 12.0 / mean**2
 
 
 class Evaluator:
@@ -163,7 +178,7 @@ class Evaluator:
         ]
         back = back.ravel()
         batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration).take(back)
-        load, isl = pool_load(study, rows.budget[index], rows.role), study.workload.isl
+        load = pool_load(study, rows.budget[index], rows.role)
         longest = np.array([float(study.workload.longest_prompt)])
         fraction = np.array([study.engine_options.gpu_memory_utilization])
         link = transfer_link(study, rows.cluster.gpu, rows.cluster.gpu)
@@ -171,7 +186,7 @@ class Evaluator:
         batch = with_backend(batch, entries, back, load, bounds)
         self.pool: PrefillPool | DecodePool
         if rows.role == "prefill":
-            spread = (isl.max - isl.min) ** 2 / 12.0 / isl.mean**2  # of a uniform distribution
+            spread = _prompt_cv2(study.workload)
             self.pool = prefill_pool(
                 batch, load, link, longest_prompt=longest, memory_fraction=fraction, length_cv2=spread
             )

@@ -87,7 +87,7 @@ def search_pools(
         prune: False joins every point with every other, for tests.
         progress: called with (splits of the GPUs looked at, splits in all), from none anew for each engine and dtype.
     """
-    sides = list(_sides(study))
+    sides = list(pool_sides(study))
     found = _search(study, sides, keep, prune=prune, feasible=True, progress=progress)
     if not found.pairs:
         found = _search(study, sides, keep, prune=prune, feasible=False, progress=progress)
@@ -95,7 +95,7 @@ def search_pools(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sides:
+class PoolSides:
     """Points of both roles of one engine, with the same dtypes, and the splits to try."""
 
     prefill: OperatingPoints
@@ -129,7 +129,7 @@ class _Best:
 
 def _search(
     study: Study,
-    sides: list[_Sides],
+    sides: list[PoolSides],
     keep: int,
     *,
     prune: bool,
@@ -204,7 +204,7 @@ def _point_bounds(
     )
 
 
-def _sides(study: Study) -> Iterator[_Sides]:
+def pool_sides(study: Study) -> Iterator[PoolSides]:
     """Points of both roles and the splits to try, by engine, dtypes and GPU types."""
     search, whole = study.search, study.workload.request_rate_per_s is not None
     layouts_of = pool_layouts if whole else replica_layouts  # a rate is asked of all replicas of a pool together
@@ -224,4 +224,4 @@ def _sides(study: Study) -> Iterator[_Sides]:
                         rows = pool_rows(study, role, cluster, dtypes, own, engine)
                         known[role, cluster.gpu.name] = operating_points(rows)
                 points = [known[role, cluster.gpu.name] for role, cluster in zip(ROLES, (first, second), strict=True)]
-                yield _Sides(prefill=points[0], decode=points[1], splits=splits)
+                yield PoolSides(prefill=points[0], decode=points[1], splits=splits)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from autotune.disaggregated.plan_results import pair_results
 from autotune.disaggregated.search import search_pools
@@ -32,6 +32,11 @@ class PoolSearch:
     elapsed_s: float
 
 
+def pool_records(recorder: Recorder, plans: Iterable[PlanResult], kept: int) -> list[TrialRecord]:
+    """Disaggregated plans as trials, of so many that belong together."""
+    return [recorder.record(p, **{COUNT_ATTR: kept}) for p in plans]
+
+
 def disaggregated_plans(
     study: Study,
     stored: Sequence[TrialRecord],
@@ -41,7 +46,8 @@ def disaggregated_plans(
 ) -> tuple[dict[str, PlanResult], PoolSearch | None]:
     """The best disaggregated plans by key, and what was looked at; nothing where the study opens none.
 
-    Each says how many were stored with it, so that a torn write is seen and the search done again.
+    Each says how many were stored with it, so that a torn write is seen and the search done again. The search is by
+    means: where single requests are limited, those that come first with these limits taken as limits on means.
 
     Raises:
         InputError: the storage fails.
@@ -64,11 +70,12 @@ def disaggregated_plans(
     counted = joined = 0
     for cluster in cluster_choices(study):
         own = on_cluster(study, cluster)
-        found = search_pools(own, progress=progress)
+        found = search_pools(replace(own, constraints=own.constraints.on_means()), progress=progress)
         counted, joined = counted + found.plans, joined + found.joined
         plans.update((p.key, p) for p in pair_results(own, found.pairs, home=study.cluster.gpu.name))
+    plans.update(known)
     if store is not None:
-        store.add([recorder.record(p, **{COUNT_ATTR: len(plans)}) for p in plans.values()])
+        store.add(pool_records(recorder, plans.values(), len(plans)))
     return plans, PoolSearch(
         plans=counted,
         kept=len(plans),

@@ -1,5 +1,6 @@
 """The serving engines, a file each: layouts, hardware, the commands that start them and how those are read back."""
 
+from autotune.engines.dynamo import DynamoBackend
 from autotune.engines.engine import Engine
 from autotune.engines.layout_rules import Violation
 from autotune.engines.registry import (
@@ -14,7 +15,7 @@ from autotune.engines.registry import (
     split_name,
     traits_by_name,
 )
-from autotune.engines.surroundings import DynamoBackend, ReplicaNodes, Router, ServerMetrics
+from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 
 __all__ = [
     "ANY",

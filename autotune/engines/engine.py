@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine
+from autotune.engines.dynamo import DynamoBackend
 from autotune.engines.layout_rules import Rule
 from autotune.engines.low_latency import ANY_KERNELS, ExchangeKernels, buffer_bytes, padded_hidden
 from autotune.engines.model_classes import has
@@ -20,7 +21,7 @@ from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import DATA, OptionList, choose_version, flat_fields, option_list, versions
 from autotune.engines.pair_rules import PairRule
 from autotune.engines.service import Service
-from autotune.engines.surroundings import DynamoBackend, ReplicaNodes, Router, ServerMetrics
+from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from autotune.engines.weight_dtypes import lacking_dtype
 from costmodel.arch import Arch
 from costmodel.engine import EngineTraits

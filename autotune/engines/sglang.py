@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, facts, middle, shared_prefix
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
@@ -165,6 +166,7 @@ class Sglang(Engine):
     bench_client = "sglang_bench"
     bench_result = "result.jsonl"
     router = SglangRouter()
+    dynamo = on_dynamo.SGLANG
     metrics = ServerMetrics(
         prefix="sglang:",
         prompt_tokens="sglang:prompt_tokens_histogram",

@@ -1,9 +1,9 @@
-"""What stands around a server: the nodes it lies on, the names of its metrics, its router, and Dynamo's runtime."""
+"""What stands around a server: the nodes it lies on, the names of its metrics, and its router."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,25 +42,6 @@ class ServerMetrics:
     output_total: tuple[str, ...] = ()
     requests_total: tuple[str, ...] = ()
     """Counter of requests that were served."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DynamoBackend:
-    """How NVIDIA Dynamo runs an engine."""
-
-    framework: str
-    """`backendFramework` of a DynamoGraphDeployment."""
-    module: str
-    """Python module of its worker."""
-    image: str
-    """What NVIDIA publishes; `{release}` stands for Dynamo's release that is written for."""
-    version: str
-    """Of the engine in that image."""
-    annotations: Mapping[str, str]
-    operator_options: Mapping[str, int]
-    """Options that the operator or the runtime sets by itself -> how many values they take."""
-    table_options: tuple[str, ...]
-    """Options that take JSON, written as one option per key, since the operator hands commands to a shell."""
 
 
 class Router(ABC):

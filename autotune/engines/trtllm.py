@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
@@ -106,6 +107,7 @@ class Trtllm(Engine):
     config_option = "extra_llm_api_options"
     config_tables = (
         "kv_cache_config", "moe_config", "cuda_graph_config", "scheduler_config", "attention_dp_config",
+        "cache_transceiver_config",
     )  # fmt: skip
     length_option = "max_seq_len"
     sequences_option = "max_batch_size"
@@ -122,6 +124,7 @@ class Trtllm(Engine):
     image_name = "tensorrt-llm/release"
     bench_client = VLLM.bench_client  # its server speaks OpenAI's API, as vLLM's client does
     bench_result = VLLM.bench_result
+    dynamo = on_dynamo.TRTLLM
     metrics = ServerMetrics(
         prefix="trtllm_",
         prompt_tokens="",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
+from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
@@ -25,7 +26,7 @@ from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, dual_batches
 from autotune.engines.pair_rules import NIXL_EQUAL_STATES, NIXL_KV_HEAD_COPIES, NIXL_ONE_STAGE
 from autotune.engines.service import Service
-from autotune.engines.surroundings import DynamoBackend, ReplicaNodes, ServerMetrics
+from autotune.engines.surroundings import ReplicaNodes, ServerMetrics
 from costmodel.arch import Arch
 from costmodel.arch.attention import GroupedQuery, Latent
 from costmodel.dtypes import storage
@@ -173,29 +174,7 @@ class Vllm(Engine):
         output_total=("vllm:generation_tokens_total",),
         requests_total=("vllm:request_success_total",),
     )
-    dynamo = DynamoBackend(
-        framework="vllm",
-        module="dynamo.vllm",
-        image="nvcr.io/nvidia/ai-dynamo/vllm-runtime:{release}",
-        version="0.31.0",  # docs.nvidia.com/dynamo/v1.6.1/reference/compatibility
-        annotations={"nvidia.com/vllm-distributed-executor-backend": "mp"},
-        operator_options={
-            "--api-server-count": 1,  # Dynamo's frontend takes the requests
-            "--data-parallel-size-local": 1,
-            "--data-parallel-address": 1,
-            "--data-parallel-rpc-port": 1,
-            "--data-parallel-start-rank": 1,
-            "--data-parallel-hybrid-lb": 0,
-            "--nnodes": 1,
-            "--node-rank": 1,
-            "--master-addr": 1,
-            "--master-port": 1,
-            "--headless": 0,
-            "--host": 1,
-            "--port": 1,
-        },
-        table_options=("--eplb-config",),
-    )
+    dynamo = on_dynamo.VLLM
 
     def longer_stages(self, pp: int, remainder: int) -> range:
         """Those before the last (`get_pp_indices`)."""

@@ -40,8 +40,9 @@ def choose_plan(study: Study, target: Target, text: str | None) -> tuple[PlanRes
         why = "the study's best" if target.engine is None else of_engine
         return best, (f"plan not given: {best.plan}, {why}",)
     plan, assumed = _scored(own, str(text), "--plan", target.engine)
-    if target.engine not in (None, plan.engine):
-        raise InputError.single("--plan", f"must be of the target's engine, {target.engine}, got {plan.plan} ({text})")
+    if not target.takes(plan.engine):
+        taken = " or ".join(target.engines)
+        raise InputError.single("--plan", f"must be of the target's engine, {taken}, got {plan.plan} ({text})")
     assumptions = [f"--plan: {a}" for a in assumed]
     if not plan.feasible:
         worst = plan.violations[0]
@@ -100,7 +101,7 @@ def make_export(
         plan: scored under it.
         asked: by the user; without a version the study's is taken, or the newest whose options are known.
         assumptions: made before.
-        usual_version: of the engine where neither the user nor the study says one (`Target.version`).
+        usual_version: of the engine where neither the user nor the study says one (`Target.versions`).
 
     Raises:
         InputError: what the engine cannot express, by the name of the rule; no model to load (`check_model`).

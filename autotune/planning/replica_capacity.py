@@ -21,7 +21,6 @@ from autotune.scoring.best_knobs import score
 from autotune.simulation import PlanSimulation, Traffic, recorded_requests, simulate_plan, study_requests
 from autotune.simulation.report_simulation import limits_of_requests
 from autotune.study import Study, in_place
-from autotune.study.sections import PERCENTILE_FIELDS
 from autotune.traffic import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult, tune
@@ -95,17 +94,8 @@ def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floa
 
 
 def on_means(study: Study) -> Study:
-    """The study with limits on means alone, for the closed form: single requests are held against theirs by simulation.
-
-    The mean is to keep what nine requests in ten or all of them together have to keep.
-    """
-    given = study.constraints
-    means: dict[str, float | None] = {}
-    for name in ("ttft", "tpot", "e2e"):
-        fields = (f"{name}_s", f"{name}_p90_s", f"{name}_p95_s", f"{name}_p99_s")
-        means[f"{name}_s"] = min((b for f in fields if (b := getattr(given, f)) is not None), default=None)
-    dropped = dict.fromkeys((f"{name}_{share}_s" for name, share in PERCENTILE_FIELDS), None)
-    return replace(study, constraints=replace(given, **dropped, **means, attainment_frac=None))
+    """The study with `Constraints.on_means`."""
+    return replace(study, constraints=study.constraints.on_means())
 
 
 def sampled_requests(loads: DayLoads, hit_frac: float, arrival_cv: float) -> Requests:
@@ -157,7 +147,7 @@ def _scaled(
     share = replica_rate_per_s(simulation, limited, requests, closed) / closed
     most = [at_capacity(with_traffic(study, profile, load="mean"), plan) for profile in profiles]
     each = np.array([0.0 if p is None else p.metrics["requests_per_s"] / plan.layout.replicas for p in most])
-    starting = fleet_of(study, plan).replicas[:1]
+    starting = fleet_of(study, plan)[:1]
     started = load_s(study, plan, starting, peers=True) + study.switch.startup_s[plan.engine] + study.switch.warmup_s
     drain = longest_request_s(whole, plan)
     if study.switch.drain_s is not None:

@@ -213,7 +213,7 @@ def placed(study: Study, offer: ReplicaOffer, replicas: int) -> Place:
 
 def replica_start_s(study: Study, offer: ReplicaOffer) -> float:
     """From a replica's start until it counts as capacity: weights, start-up, warm-up."""
-    starting = fleet_of(study, offer.result).replicas[:1]
+    starting = fleet_of(study, offer.result)[:1]
     own = study.switch
     return load_s(study, offer.result, starting, peers=True) + own.startup_s[offer.result.engine] + own.warmup_s
 

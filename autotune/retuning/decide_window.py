@@ -17,21 +17,11 @@ from autotune.scoring.plan_result import Launch
 from autotune.study import Study, in_place
 from autotune.traffic import WorkloadProfile
 from autotune.tuning import PlanResult
-from costmodel.errors import InputError
 
 
 def in_production(study: Study) -> Study:
-    """The study as re-tuning answers it: plans of one kind of replica, on the cluster that the baseline runs on.
-
-    Raises:
-        InputError: the study is about disaggregated plans alone.
-    """
-    if study.axes.disaggregated == "only":
-        raise InputError.single(
-            "$.search.disaggregated",
-            'must be "off" or "auto" to tune again: recorded traffic goes to plans of one kind of replica, got "only"',
-        )
-    return in_place(study)
+    """The study as re-tuning answers it: plans on the cluster that the baseline runs on."""
+    return in_place(study, pools=True)
 
 
 def judge(

@@ -38,9 +38,8 @@ class Segment:
     end_s: float
     before: PlanResult
     after: PlanResult
-    before_frac: float
-    """Of the old plan's replicas that serve."""
-    after_frac: float
+    serving_frac: float
+    """Of the most that the better of both plans takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +129,7 @@ class Player:
 
     def changing_per_s(self, k: int, segment: Segment) -> float:
         """What serves of a step within the limits in a stretch of a rolling change: no more than a whole plan would."""
-        serving = segment.before_frac * self.most_per_s(k, segment.before)
-        serving += segment.after_frac * self.most_per_s(k, segment.after)
+        serving = segment.serving_frac * max(self.most_per_s(k, segment.before), self.most_per_s(k, segment.after))
         whole = max(self.goodput_per_s(k, segment.before), self.goodput_per_s(k, segment.after))
         return min(serving, self.offered_per_s(k), whole)
 
@@ -152,30 +150,27 @@ class Player:
         own = self.step_study(k)
         if own is None:
             return None
+        most = self.most_per_s(k, before), self.most_per_s(k, after)
         # the old plan is run within its limits, the rest turned away; where no load keeps them, as it comes
         cost = switch_cost(
             own,
             self._at_most(k, before) or rescored(own, before),
             self._at_most(k, after) or rescored(own, after),
-            capacities=(self.most_per_s(k, before), self.most_per_s(k, after)),
+            capacities=most,
             load_requests_per_s=self.offered_per_s(k),
         )
-        old, new, time = before.layout.replicas, 0, at_s
-        segments = []
+        time, segments = at_s, []
         for wave in cost.waves:
-            old -= wave.replicas_down
             segments.append(
                 Segment(
                     start_s=time,
                     end_s=time + wave.duration_s,
                     before=before,
                     after=after,
-                    before_frac=old / before.layout.replicas,
-                    after_frac=new / after.layout.replicas,
+                    serving_frac=wave.capacity_requests_per_s / max(most) if max(most) > 0.0 else 0.0,
                 )
             )
             time += wave.duration_s
-            new += wave.replicas_started
         return Change(segments=tuple(segments), gpu_s=cost.gpu_s)
 
 

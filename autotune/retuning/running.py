@@ -11,10 +11,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from autotune.disaggregated.plan_results import full_pooled
 from autotune.retuning.decide import as_baseline
 from autotune.retuning.ledger import Entry, Ledger
 from autotune.retuning.state import change_by_hand, launch_of
 from autotune.space import format_plan, parse_plan, resolve
+from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Baseline, Study
 from costmodel.errors import InputError
 
@@ -95,19 +97,29 @@ def resolved_side(study: Study, told: Baseline) -> dict[str, Any]:
         InputError: it has no reading on the study's GPUs.
     """
     try:
-        found = resolve(
-            parse_plan(told.plan), arch=study.arch, gpus=study.cluster.gpus, engine=told.engine or study.engine
-        ).candidate
+        plan, engine = full_plan(study, told.plan, told.engine)
     except InputError as error:
         message = f"{error.problems[0].message}; write the plan that runs now into it"
         raise InputError.single("$.baseline.plan", message) from error
     knobs = {name: value for name, value in baseline_entry(told).items() if name not in ("plan", "engine")}
-    return {"plan": format_plan(found.layout, found.engine, found.gpu), "engine": found.engine, "knobs": knobs}
+    return {"plan": plan, "engine": engine, "knobs": knobs}
+
+
+def full_plan(study: Study, text: str, engine: str | None) -> tuple[str, str]:
+    """The full string that a plan string means on the study's GPUs, and its engine.
+
+    Raises:
+        InputError: it has no reading there.
+    """
+    if is_pooled(text):
+        return full_pooled(study, text, engine=engine)
+    found = resolve(parse_plan(text), arch=study.arch, gpus=study.cluster.gpus, engine=engine or study.engine).candidate
+    return format_plan(found.layout, found.engine, found.gpu), found.engine
 
 
 def _has_reading(study: Study, side: Mapping[str, Any]) -> bool:
     try:
-        resolve(parse_plan(side["plan"]), arch=study.arch, gpus=study.cluster.gpus, engine=side["engine"] or "any")
+        full_plan(study, side["plan"], side["engine"] or "any")
     except InputError:
         return False
     return True

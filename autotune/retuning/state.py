@@ -21,6 +21,7 @@ from autotune.retuning.entry import APPLIED, SCHEMA, SUMMARY, digest, iso
 from autotune.retuning.ledger import Entry, Ledger, open_ledger
 from autotune.scoring.plan_result import Launch
 from autotune.space import parse_plan
+from autotune.space.pooled_planstring import is_pooled, parse_pooled
 from autotune.traffic import WorkloadProfile, profile_from_json
 from costmodel.errors import InputError
 from costmodel.files import read_file
@@ -94,7 +95,7 @@ def _by_hand(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any] |
     if not isinstance(engine, str | None) or not isinstance(knobs, dict | None):
         raise InputError.single(path, f"must say engine and knobs of the plan, or null: mend it{back}")
     try:
-        named = parse_plan(plan).engine
+        named = (parse_pooled if is_pooled(plan) else parse_plan)(plan).engine
     except InputError as error:
         raise InputError.single(path, f"{error.problems[0].message}: mend it{back}") from error
     engine = named or engine

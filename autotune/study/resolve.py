@@ -80,7 +80,7 @@ def study(
         said.append("engine_version not given: the version whose rules are modelled")
     if table.cluster.gpus_per_node is None:
         said.append(f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, as in {cluster.gpu.name} servers")
-    asked = replace(table, search=replace(table.search, disaggregated=_pools_looked_at(table, workload, arch, cluster)))
+    asked = replace(table, search=replace(table.search, disaggregated=_pools_looked_at(table, arch, cluster)))
     opened = _wider_search(asked, _given(document, "disaggregation"), cluster, prices, said)
     clusters = (cluster, *opened.gpu_types, *opened.other_gpus)
     engine = engines_that_run(table.engine, arch, clusters, search, said)
@@ -207,9 +207,7 @@ def _resilience(table: StudyTable, given: Mapping[str, Any], cluster: Cluster) -
     return found, assumptions("resilience", found, given)
 
 
-def _pools_looked_at(
-    table: StudyTable, workload: Workload, arch: Arch, cluster: Cluster
-) -> Literal["off", "auto", "only"]:
+def _pools_looked_at(table: StudyTable, arch: Arch, cluster: Cluster) -> Literal["off", "auto", "only"]:
     """Whether disaggregated plans are looked at: as the study says, or where they pay and their like was measured.
 
     They keep prompts from making tokens wait, which matters where TTFT and TPOT are both limited; and every measured
@@ -217,11 +215,10 @@ def _pools_looked_at(
     """
     if table.search.disaggregated is not None:
         return table.search.disaggregated
-    limits = table.constraints
+    limits = table.constraints.on_means()
     both = limits.ttft_s is not None and limits.tpot_s is not None
-    at_means = workload.traffic is None and not workload.points and not _is_simulated(table)
     fits = bool(table.cluster.also) or cluster.gpus >= 2 * table.disaggregation.pool_gpus_multiple_of
-    return "auto" if arch.is_moe and both and at_means and fits else "off"
+    return "auto" if arch.is_moe and both and fits else "off"
 
 
 def _wider_search(

@@ -53,7 +53,7 @@ def between_fields(document: Mapping[str, Any]) -> list[Problem]:
 
 
 def _percentiles(document: Mapping[str, Any]) -> list[Problem]:
-    """Percentiles and goodput are of requests that come in some way, and are simulated on one kind of replica."""
+    """Percentiles and goodput are of requests that come in some way, and are simulated."""
     constraints, workload = _table(document, "constraints"), _table(document, "workload")
     names = [f"{latency}_{share}_ms" for latency, share in PERCENTILE_FIELDS]
     given = [f"constraints.{name}" for name in (*names, "attainment_frac") if name in constraints]
@@ -71,10 +71,6 @@ def _percentiles(document: Mapping[str, Any]) -> list[Problem]:
     if goodput and not bounds & constraints.keys():
         message = f"needs ttft_ms, tpot_ms or e2e_ms in constraints: {GOODPUT} counts requests that keep them"
         problems.append(_problem("objective.maximize", message))
-    if given and _table(document, "search").get("disaggregated", "off") != "off":
-        problems.append(
-            _problem("search.disaggregated", f"must be off with {given[0]}: disaggregated plans are ranked by means")
-        )
     if "sessions" in workload:
         if "request_rate_per_s" not in workload:
             problems.append(_problem("workload.sessions", "needs workload.request_rate_per_s"))

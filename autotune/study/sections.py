@@ -216,6 +216,18 @@ class Constraints:
     )
     min_gpu_util_frac: ft.Fraction | None = ft.entry("GPU utilisation, at least; 0 to 1", None)
 
+    def on_means(self) -> Constraints:
+        """Limits on means alone, for the closed form: single requests are held against theirs by simulation.
+
+        The mean is to keep what nine requests in ten or all of them together have to keep.
+        """
+        means: dict[str, float | None] = {}
+        for name in REQUEST_LATENCIES:
+            fields = (f"{name}_s", f"{name}_p90_s", f"{name}_p95_s", f"{name}_p99_s")
+            means[f"{name}_s"] = min((b for f in fields if (b := getattr(self, f)) is not None), default=None)
+        dropped = dict.fromkeys((f"{name}_{share}_s" for name, share in PERCENTILE_FIELDS), None)
+        return replace(self, **dropped, **means, attainment_frac=None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveTable:
@@ -299,8 +311,8 @@ class SearchTable(Search):
 
     disaggregated: Literal["off", "auto", "only"] | None = ft.entry(
         "plans with one pool of GPUs that prefills and one that decodes: not looked at, ranked among the others "
-        "(auto), or alone (only); default: auto where the model has experts, TTFT and TPOT are both limited, lengths "
-        "are not recorded and percentiles not limited; else off",
+        "(auto), or alone (only); default: auto where the model has experts and TTFT and TPOT are both limited, else "
+        "off",
         None,
     )
     stage_layers: Literal["engine", "balanced"] = ft.entry(

@@ -114,10 +114,10 @@ def tune(
     stored = {r.key: r for r in records}
     plans = {key: plan_of(stored[key]) for c in space.candidates if (key := plan_key(c)) in stored}
     recorder = Recorder.of(study, space.candidates)
-    pooled, pools = disaggregated_plans(study, records, store, recorder, progress)
-    missing = [c for c in space.candidates if plan_key(c) not in plans]
     simulated = is_simulated(study)
-    keep, scored = keeper(store, recorder), 0
+    pooled, pools = disaggregated_plans(study, records, None if simulated else store, recorder, progress)
+    missing = [c for c in space.candidates if plan_key(c) not in plans]
+    keep, scored = keeper(store, recorder, kept_pools=len(pooled)), 0
     # a trial appears whole and once: where plans are simulated, none is stored before it is known which of them
     batches = _batches(study, missing, plans, len if simulated else keep, executor or Executor(jobs=jobs), progress)
     for batch, _ in batches:
@@ -126,9 +126,10 @@ def tune(
     ranked, infeasible = rank(study, [*plans.values(), *pooled.values()])
     by_percentile: SimulatedRanking | None = None
     if simulated:
-        asked = [p for p in plans.values() if PERCENTILES in p.breakdown or may_keep(study, p)]
+        both = [*plans.values(), *pooled.values()]
+        asked = [p for p in both if PERCENTILES in p.breakdown or may_keep(study, p)]
         by_percentile = simulate_ranking(study, asked, keep=lambda plan: keep([plan]), progress=progress)
-        keep(list(plans.values()))
+        keep(both)
         known = {p.key for p in asked}
         others = [p for p in infeasible if p.key not in known]
         ranked, (_, infeasible) = by_percentile.ranked, rank(study, [*by_percentile.broken, *others])
@@ -276,7 +277,7 @@ def score_named(study: Study, text: str | None, *, path: str, missing: str) -> B
 
 def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
     """A plan with the knobs that it is given, of the others the best."""
-    own = _with_knobs(study, given)
+    own = _with_knobs(study, given, pooled=is_pooled(given.plan))
     try:
         if is_pooled(given.plan):
             resolution, result = disaggregated_plan(own, given.plan, engine=given.engine)
@@ -289,8 +290,8 @@ def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
     return BaselineResult(text=given.plan, resolution=resolution, result=result)
 
 
-def _with_knobs(study: Study, given: Baseline) -> Study:
-    work, search = study.workload, study.search
+def _with_knobs(study: Study, given: Baseline, *, pooled: bool) -> Study:
+    work, search, axes = study.workload, study.search, study.axes
     if given.concurrency is not None:
         work = replace(work, concurrency=given.concurrency, request_rate_per_s=None)
     chosen: dict[str, Any] = {
@@ -298,7 +299,9 @@ def _with_knobs(study: Study, given: Baseline) -> Study:
         for name in ("max_num_batched_tokens", "weight_dtype", "kv_dtype")
         if (value := getattr(given, name)) is not None
     }
-    return replace(study, workload=work, search=replace(search, **chosen))
+    if pooled and "max_num_batched_tokens" in chosen:  # of two pools it is the one that prefills whose budget is given
+        axes = replace(axes, prefill_max_num_batched_tokens=chosen.pop("max_num_batched_tokens")[0])
+    return replace(study, workload=work, search=replace(search, **chosen), axes=axes)
 
 
 def _resolved(study: Study, text: str, engine: str) -> Resolution:

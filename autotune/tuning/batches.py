@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from autotune.disaggregated.tune_pools import pool_records
 from autotune.scoring.best_knobs import score
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.solve_concurrency import FIRST_LOOK
@@ -25,9 +26,18 @@ Scored = Iterator[tuple[list[PlanResult], int]]
 """Results of a batch, and how many of them were not stored before."""
 
 
-def keeper(store: Store | None, recorder: Recorder) -> Keep:
-    """What keeps results in a store; None: nowhere, and every result is new."""
-    return len if store is None else lambda results: store.add([recorder.record(plan) for plan in results])
+def keeper(store: Store | None, recorder: Recorder, *, kept_pools: int = 0) -> Keep:
+    """What keeps results in a store; None: nowhere, and every result is new.
+
+    `kept_pools` is how many disaggregated plans belong together, where there are any among the results.
+    """
+
+    def keep(results: Sequence[PlanResult]) -> int:
+        pooled = [plan for plan in results if plan.pools is not None]
+        single = [recorder.record(plan) for plan in results if plan.pools is None]
+        return len(results) if store is None else store.add([*single, *pool_records(recorder, pooled, kept_pools)])
+
+    return keep
 
 
 def evaluations(study: Study) -> int:

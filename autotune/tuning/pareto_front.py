@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autotune.disaggregated.front import pool_front
 from autotune.metrics import COST, MAXIMIZE, METRICS, MINIMIZE, PER_GPU
 from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid
 from autotune.scoring.dominance import nondominated
@@ -27,7 +28,6 @@ from autotune.study import IntRange, Objective, Study, cluster_choices
 from autotune.tuning.batches import sample_missing, score_missing
 from autotune.tuning.executor import Executor
 from autotune.tuning.study_space import covered, study_space
-from costmodel.errors import InputError
 from costmodel.plan.columns import Floats
 
 LOADS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
@@ -70,25 +70,16 @@ def study_goals(study: Study) -> tuple[tuple[str, str], ...]:
 
 
 def front_study(study: Study) -> Study:
-    """The study as its front is found, with what that leaves out among the assumptions.
-
-    Raises:
-        InputError: only disaggregated plans are asked for.
-    """
-    if study.axes.disaggregated == "only":
-        raise InputError.single("--pareto", 'must go with plans of one kind of replica, got disaggregated="only"')
+    """The study as its front is found, with what that leaves out among the assumptions."""
     said = []
     if METRICS[study.objective.metric].simulated:
         said.append(f"{study.objective.metric} is throughput per GPU in the Pareto front, and the limits are on means")
         study = replace(study, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
-    if study.axes.disaggregated != "off":
-        said.append("search.disaggregated is left out of the Pareto front: plans of one kind of replica alone")
     if len(study_goals(study)) < 4:
         said.append("no price of every GPU type given: cost is no objective of the Pareto front")
     if study.workload.concurrency is None and study.workload.request_rate_per_s is None:
         said.append(f"Pareto front: every plan is looked at under {len(LOADS)} loads, up to the most within the limits")
-    axes = replace(study.axes, disaggregated="off")
-    return replace(study, axes=axes, assumptions=tuple(dict.fromkeys((*study.assumptions, *said))))
+    return replace(study, assumptions=tuple(dict.fromkeys((*study.assumptions, *said))))
 
 
 def pareto(
@@ -107,7 +98,7 @@ def pareto(
         progress: called with (plans done, plans in all).
 
     Raises:
-        InputError: as `front_study`, or the storage fails.
+        InputError: the storage fails.
     """
     start = time.perf_counter()
     study = front_study(study)
@@ -133,6 +124,10 @@ def pareto(
         found += batch
         found = _kept(found, goals)
         whole |= done
+    pooled = [] if study.axes.disaggregated == "off" else [_named(p) for p in pool_front(study, goals)]
+    if store is not None:
+        store.add([recorder.record(p) for p in pooled])
+    found += {p.key: p for p in pooled}.values()
     feasible = {p.plan for p in found if p.feasible}
     points = [p for p in found if p.feasible]
     mask = nondominated(goal_values(points, goals))

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 from autotune.cli.main import cli
 from autotune.comparison import compare
 from autotune.comparison.best import at_capacity, best_plan
-from autotune.comparison.replicas_in_transition import fleet_of
+from autotune.comparison.replicas_in_transition import Fleets, fleet_of, served_per_s
 from autotune.comparison.robustness import load_order, rescored
-from autotune.comparison.switching import switch_cost
+from autotune.comparison.switching import longest_request_s, switch_cost
+from autotune.disaggregated.pool_rows import pool_load
 from autotune.disaggregated.rescore import pool_weight_bytes, pools_at
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_report
@@ -25,8 +26,6 @@ from autotune.report.markdown import markdown_report
 from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.study import Study
 from autotune.tuning import PlanResult, tune
-from autotune.tuning.answer_study import score_plan
-from costmodel.errors import InputError
 from costmodel.serving.requests import RequestKind
 from costmodel.simulation.requests import Requests
 from tests.comparison.helpers import scored
@@ -111,10 +110,11 @@ def test_pools_start_in_turns() -> None:
     plan = scored(study, PLAN)
     assert plan.pools is not None
     fleet = fleet_of(study, plan)
-    assert [r.gpus for r in fleet.replicas] == [4, 2, 4, 2, 4]
+    assert [r.gpus for r in fleet] == [4, 2, 4, 2, 4]
     p, d = plan.pools.prefill.requests_per_s, plan.pools.decode.requests_per_s
     shares = [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 3)]
-    assert fleet.serving_frac == pytest.approx([min(a / 2 * p, b / 3 * d) / min(p, d) for a, b in shares])
+    served = [served_per_s(fleet[:first]) for first in range(6)]
+    assert served == pytest.approx([min(a / 2 * p, b / 3 * d) / min(p, d) for a, b in shares])
     held = pool_weight_bytes(study, plan)
     assert held[0] == pytest.approx(141.1e9 / 2, rel=0.02)
     assert held[1] == pytest.approx(141.1e9 / 4, rel=0.02)
@@ -126,8 +126,8 @@ def test_the_switch_to_pools_by_hand() -> None:
     before, after = scored(study, "TP8"), scored(study, PLAN)
     cost = switch_cost(study, before, after, capacities=(8.0, 12.0), load_requests_per_s=5.0)
     assert [(w.replicas_down, w.replicas_started) for w in cost.waves] == [(1, 2), (1, 3)]
-    serving = fleet_of(study, after).serving_frac
-    assert [w.capacity_requests_per_s for w in cost.waves] == pytest.approx([4.0, 12.0 * serving[2]])
+    serving = served_per_s(fleet_of(study, after, 12.0)[:2])
+    assert [w.capacity_requests_per_s for w in cost.waves] == pytest.approx([4.0, serving])
     held = pool_weight_bytes(study, after)
     assert cost.weight_bytes == pytest.approx(4 * held[0] + 12 * held[1])
     assert cost.gpus_restarted == 16
@@ -135,6 +135,27 @@ def test_the_switch_to_pools_by_hand() -> None:
     back = switch_cost(study, after, before, capacities=(12.0, 8.0), load_requests_per_s=5.0)
     assert sum(w.replicas_down for w in back.waves) == 5
     assert sum(w.replicas_started for w in back.waves) == 2
+
+
+def test_a_change_of_the_ratio_leaves_the_other_workers_alone() -> None:
+    """From 2 prefill workers and 3 decode workers to 4 and 2: one decode worker stops, two prefill workers start."""
+    study = pooled()
+    before, after = scored(study, PLAN), scored(study, "P8:R4/TP2+D8:R2/TP4")
+    assert before.pools is not None
+    cost = switch_cost(study, before, after, capacities=(8.0, 12.0), load_requests_per_s=5.0)
+    assert [(w.replicas_down, w.replicas_started) for w in cost.waves] == [(1, 2)]
+    assert cost.gpus_restarted == 4
+    assert cost.weight_bytes == pytest.approx(4 * pool_weight_bytes(study, after)[0])
+    p, d = before.pools.prefill.requests_per_s, before.pools.decode.requests_per_s
+    assert cost.waves[0].capacity_requests_per_s == pytest.approx(8.0 * min(p, d * 2 / 3) / min(p, d))
+    assert cost.gpu_s == pytest.approx(4 * cost.duration_s)
+    # of what a decode worker has begun the prefill is done
+    whole = longest_request_s(study, before)
+    assert cost.drain_s == pytest.approx(min(whole - before.metrics["ttft_longest_s"], study.switch.drain_s or whole))
+    shares = Fleets.of(fleet_of(study, before), fleet_of(study, after))
+    assert [len(part) for part in (shares.kept, shares.old, shares.new)] == [4, 1, 2]
+    other = replace(after, knobs=replace(after.knobs, kv_dtype="fp8"))
+    assert not Fleets.of(fleet_of(study, before), fleet_of(study, other)).kept
 
 
 def test_gpus_of_another_type_are_not_freed_by_the_current_plan() -> None:
@@ -184,20 +205,31 @@ def recorded(study: Study) -> Study:
     return replace(study, workload=replace(study.workload, points=points, request_rate_per_s=2.0))
 
 
-def test_a_summary_of_traffic_takes_one_kind_of_replica() -> None:
-    """Under it pools are left out of the search, and named ones are refused in plain words."""
+def test_a_summary_of_traffic_takes_both_kinds() -> None:
+    """Pools meet its mean prompt with its spread, and decode each as long as its output; no plan of theirs is refused.
+
+    A sequence of 4,000 tokens that decodes 400 is there twice as long as one of 2,000 that decodes 200.
+    """
     study = recorded(pooled())
-    best = best_plan(study)
+    loads = [pool_load(study, np.full(1, 8192.0), role) for role in ("prefill", "decode")]
+    assert [float(load.isl[0]) for load in loads] == pytest.approx([3000.0, 4000 * 2 / 3 + 2000 / 3])
+    plan = scored(study, PLAN)
+    same = replace(study, workload=replace(study.workload, points=()))
+    assert plan.metrics["tpot_s"] == pytest.approx(scored(same, PLAN).metrics["tpot_s"], rel=0.02)
+    # the spread makes prompts wait longer for each other
+    assert plan.metrics["ttft_s"] > scored(same, PLAN).metrics["ttft_s"]
+    found = compare(study, candidate=PLAN, scenarios=False)
+    assert found.candidate is not None
+    assert found.candidate.value_per_s > 0.0
+    assert any(text.startswith("candidate: its pools are scored at the mean lengths") for text in found.assumptions)
+
+
+def test_the_best_plan_for_a_summary_of_traffic_may_be_pools() -> None:
+    """Where the study is about pools alone the best of them is found, and it keeps the limits on that traffic."""
+    best = best_plan(recorded(pooled(search={"disaggregated": "only", "max_num_batched_tokens": [4096]})))
     assert isinstance(best, PlanResult)
-    assert best.pools is None
-    assert any("disaggregated is left out" in text for text in compare(study, scenarios=False).assumptions)
-    with pytest.raises(
-        InputError, match=r"^--candidate: must be a plan of one kind of replica: disaggregated plans are"
-    ):
-        compare(study, candidate=PLAN)
-    with pytest.raises(InputError, match=r"^--current: must be a plan of one kind"):
-        compare(study, current=PLAN)
-    assert score_plan(pooled(), PLAN).result is not None
+    assert best.pools is not None
+    assert best.feasible
 
 
 def test_single_requests_are_served_by_both_kinds() -> None:
@@ -215,7 +247,7 @@ def test_single_requests_are_served_by_both_kinds() -> None:
     assert current.requests == candidate.requests == 200
     assert candidate.within_limits_frac.value > 0.9
     assert 0.0 < candidate.latencies_s["tpot"]["p50"] <= candidate.latencies_s["tpot"]["p99"]
-    assert any(text.startswith("candidate: means are at the traffic's mean lengths") for text in found.assumptions)
+    assert any(text.startswith("candidate: its pools are scored at the mean lengths") for text in found.assumptions)
 
 
 def test_the_command_takes_what_tune_names(tmp_path: Path) -> None:

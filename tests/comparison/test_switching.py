@@ -118,7 +118,7 @@ def test_storage_is_read_once_per_node_and_peers_send_to_each_gpu() -> None:
     """Eight GPUs of a node read one checkpoint from storage; from peers each GPU gets its share over its own link."""
     stored = dense()
     plan = scored(stored, "TP1")
-    every = fleet_of(stored, plan).replicas
+    every = fleet_of(stored, plan)
     assert load_s(stored, plan, every, peers=True) == pytest.approx(weight_bytes(stored.arch) / 3.0e9, rel=1e-3)
     peered = dense(switch={"weights_from": "peer", "peer_gb_per_s": 5.0, "storage_gb_per_s": 3.0})
     assert load_s(peered, plan, every, peers=True) == pytest.approx(weight_bytes_per_gpu(plan) / 5.0e9)

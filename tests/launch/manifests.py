@@ -35,6 +35,12 @@ def check(document: dict[str, Any]) -> None:
         template = document["spec"]["leaderWorkerTemplate"]
         check_pod(template["leaderTemplate"])
         check_pod(template["workerTemplate"])
+    elif document["kind"] == "DisaggregatedSet":
+        schema("disaggregatedset-v1").validate(document)
+        for role in document["spec"]["roles"]:
+            template = role["spec"]["leaderWorkerTemplate"]
+            check_pod(template["workerTemplate"])
+            check_pod(template.get("leaderTemplate", template["workerTemplate"]))
     elif document["kind"] == "DynamoGraphDeployment":
         schema("dynamographdeployment-v1beta1").validate(document)
         for component in document["spec"]["components"]:

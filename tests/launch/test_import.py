@@ -283,7 +283,10 @@ def test_a_plan_of_another_engine_is_not_the_targets(plan: str, tmp_path: Path) 
         (("--target", "dynamo", "--model", "/models/$(id)"), "dynamo_shell_names"),
         (("--target", "sglang"), "is sglang, the study is about vllm"),
         (("--target", "sglang", "--set", "engine=sglang", "--hybrid-lb"), "hybrid_lb: with SGLang only the head"),
-        (("--target", "helm"), "--target: must be one of vllm, sglang, trtllm, compose, k8s, dynamo, got 'helm'"),
+        (
+            ("--target", "helm"),
+            "--target: must be one of vllm, sglang, trtllm, compose, k8s, dynamo, llm-d, disaggregatedset, got 'helm'",
+        ),
         (("--target", "vllm", "--engine-version", "0.1"), "must be vllm 0.24.0 or newer"),
         (("--target", "k8s", "--image", "a b"), "must be a container image"),
     ],

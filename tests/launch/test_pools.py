@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import json
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from autotune.engines import ENGINES
+from autotune.launch.files import write_export
+from autotune.launch.pools.files import pool_files
+from autotune.launch.pools.make import make_pool_launch
+from autotune.launch.reading.import_plan import import_plan
+from autotune.launch.service import LaunchOptions
+from autotune.launch.targets.registry import find_target
+from autotune.space.pool_plan import Pools
+from autotune.study import Study
+from autotune.traffic.load import load_study
+from autotune.tuning import PlanResult, score_plan
+from costmodel.errors import InputError
 from tests.command import autotune
+from tests.launch.manifests import check, documents
 from tests.studies import FOLDER
 
 PLAN = "P8:TP8+D8:R2/TP4"
@@ -19,7 +33,7 @@ STUDY = FOLDER / "llama-70b-16xh100.toml"
 
 def _exported(tmp_path: Path, target: str, *more: str, plan: str = PLAN) -> Path:
     out = tmp_path / target
-    engine = "vllm" if target in ("dynamo", "k8s") else target
+    engine = "vllm" if target in ("dynamo", "k8s", "llm-d", "disaggregatedset") else target
     found = autotune(
         "export", str(STUDY), "--set", f"engine={engine}", "--set", "workload.request_rate_per_s=1",
         "--plan", plan, "--target", target, "--out", str(out), *more, "--json",
@@ -95,6 +109,74 @@ def test_dynamo_has_a_component_for_each_pool(tmp_path: Path) -> None:
         assert arguments[arguments.index("--disaggregation-mode") + 1] == role
         assert "--kv-transfer-config" in arguments
         assert container["resources"]["limits"]["nvidia.com/gpu"] == gpus
+
+
+WHOLE = "P32:R4/TP8+D96:R3/EP32"
+FORMS = [
+    *((engine, engine) for engine in ENGINES),
+    *(("dynamo", engine) for engine in ENGINES),
+    *((target, engine) for target in ("llm-d", "disaggregatedset") for engine in ("vllm", "sglang")),
+]
+
+
+@cache
+def _scored(engine: str, plan: str) -> tuple[Study, PlanResult]:
+    """A plan of two pools: of one node each, or over nodes where it is one of DeepSeek-V3."""
+    name, rate = ("deepseek-v3-128xh200", []) if plan == WHOLE else (STUDY.stem, ["workload.request_rate_per_s=1"])
+    study = load_study(FOLDER / f"{name}.toml", [f"engine={engine}", *rate])
+    found = score_plan(study, plan, engine=engine).result
+    assert found is not None
+    return study, found
+
+
+@pytest.mark.parametrize("plan", ["P8:R2/TP4+D8:TP8", WHOLE])
+@pytest.mark.parametrize(("target", "engine"), FORMS)
+def test_every_form_keeps_to_its_schema_and_reads_back(target: str, engine: str, plan: str, tmp_path: Path) -> None:
+    """Scripts, Dynamo's deployment, llm-d's patches and set, of every engine that has them: the same plan again."""
+    study, result = _scored(engine, plan)
+    found = find_target(target)
+    version = found.versions.get(engine)
+    asked = LaunchOptions(version="0.5.22" if (target, engine, plan) == ("dynamo", "sglang", WHOLE) else None)
+    both = make_pool_launch(study, result, asked=asked, assumptions=(), usual_version=version)
+    if target == "llm-d" and plan == WHOLE:
+        with pytest.raises(InputError, match=r"llm_d_single_host: .* workers of 1 and 4 nodes"):
+            pool_files(both, pools_of(result), found)
+        return
+    files = pool_files(both, pools_of(result), found)
+    if target not in ENGINES:
+        for document in (d for name, f in files.items() if name.endswith(".yaml") for d in documents(f.text)):
+            if not (target == "llm-d" and document["kind"] == "Deployment"):  # a patch holds no whole object
+                check(document)
+    write_export(tmp_path / "out", files)
+    read = import_plan(str(tmp_path / "out"))
+    assert (read.plan, read.unknown) == (result.plan, ())
+    assert read.pools is not None
+    for role, pool in read.pools.items():
+        own = getattr(pools_of(result), role)
+        assert pool.layout == own.layout
+        if role == "decode":
+            assert pool.knobs["max_num_seqs"] == own.max_num_seqs
+
+
+def pools_of(result: PlanResult) -> Pools:
+    """The pools of a plan that has some."""
+    assert result.pools is not None
+    return result.pools
+
+
+def test_llm_d_puts_its_routing_proxy_before_decode_alone(tmp_path: Path) -> None:
+    """Prefill answers on 8000, decode on 8200 behind the proxy; the router's labels are on both."""
+    out = _exported(tmp_path, "disaggregatedset")
+    document: dict[str, Any] = yaml.safe_load((out / "disaggregatedset.yaml").read_text(encoding="utf-8"))
+    roles = {r["name"]: r["spec"]["leaderWorkerTemplate"]["workerTemplate"] for r in document["spec"]["roles"]}
+    proxies = {role: template["spec"].get("initContainers", []) for role, template in roles.items()}
+    assert proxies["prefill"] == []
+    assert "--kv-connector=nixlv2" in proxies["decode"][0]["args"]
+    for role, port in (("prefill", "8000"), ("decode", "8200")):
+        words = roles[role]["spec"]["containers"][0]["args"]
+        assert words[words.index("--port") + 1] == port
+        assert roles[role]["metadata"]["labels"]["llm-d.ai/role"] == role
+    assert document["spec"]["roles"][1]["spec"]["replicas"] == 2
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:

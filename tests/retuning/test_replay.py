@@ -122,8 +122,8 @@ def test_a_rolling_change_by_hand() -> None:
     assert old is not None
     assert new is not None
     segments = (
-        Segment(start_s=0.0, end_s=50.0, before=old, after=new, before_frac=0.5, after_frac=0.0),
-        Segment(start_s=50.0, end_s=150.0, before=old, after=new, before_frac=0.0, after_frac=0.5),
+        Segment(start_s=0.0, end_s=50.0, before=old, after=new, serving_frac=0.1),
+        Segment(start_s=50.0, end_s=150.0, before=old, after=new, serving_frac=0.5),
     )
     assert overlaps(segments[1], [0.0, 100.0, 200.0]) == [(0, 50.0), (1, 50.0)]
     player = Simple(Change(segments=segments, gpu_s=77.0), old)
@@ -196,12 +196,18 @@ def test_a_short_trace_and_a_refused_log_are_wrong_input(logs: tuple[TrafficLog,
         join(question(), [replace(logs[0], refusal="half of it is noise")], None)
 
 
-def test_disaggregated_plans_are_refused_in_plain_words(logs: tuple[TrafficLog, TrafficLog]) -> None:
-    """Neither a study of pools alone nor a disaggregated plan in production can be put on recorded traffic."""
-    with pytest.raises(InputError, match=r'^\$\.search\.disaggregated: must be "off" or "auto" to tune again'):
-        played(question(search={"max_num_batched_tokens": [4096], "disaggregated": "only"}), logs)
-    with pytest.raises(InputError, match=r"^\$\.baseline\.plan: must be a plan of one kind of replica"):
-        played(question(baseline={"plan": "P2:TP2+D2:TP2"}), logs)
+def test_pools_are_played_back(logs: tuple[TrafficLog, TrafficLog]) -> None:
+    """A plan of two pools in production is held against others on recorded traffic; none exceeds the oracle."""
+    study = question(
+        search={"max_num_batched_tokens": [4096], "disaggregated": "only"},
+        disaggregation={"pool_gpus_multiple_of": 2},
+        baseline={"plan": "P2:TP2+D2:TP2"},
+    )
+    found = replay(study, logs[:1], step_s=1300.0, window_s=1300.0, load_frac=None)
+    walks = {w.strategy: w for w in found.walks}
+    assert walks[NEVER].moves[0].plan.startswith("vllm:P2:")
+    assert all("+D" in move.plan for walk in found.walks for move in walk.moves)
+    assert 0.0 < found.requests(walks[NEVER]) <= found.requests(walks[ORACLE]) * (1 + 1e-9)
 
 
 def test_steps_without_traffic_are_waited_through() -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from autotune.report.retuning import retune_document, retune_paragraph
 from autotune.retuning import decide_window as judging
 from autotune.retuning import retune_once as flow
 from autotune.retuning.entry import digest
@@ -217,19 +216,23 @@ def test_metrics_are_valid_text_exposition(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("traffic")
-def test_disaggregated_plans_are_left_out_in_plain_words(tmp_path: Path) -> None:
-    """Re-tuning is about one kind of replica: "auto" is left out and said in the ledger, "only" is refused."""
-    auto = question(search={"max_num_batched_tokens": [4096], "disaggregated": "auto"})
-    entry = once(tmp_path / "auto", study=auto).entry
-    said = "search.disaggregated is left out here: plans of one kind of replica alone"
-    assert entry["left_out"] == [said]
-    assert entry["candidate"]["plan"].startswith("vllm:R")
-    assert said[1:] in retune_paragraph(retune_document(once(tmp_path / "auto", study=auto)))
-    assert "left_out" not in once(tmp_path / "plain").entry
-    only = question(search={"max_num_batched_tokens": [4096], "disaggregated": "only"})
-    with pytest.raises(InputError, match=r'^\$\.search\.disaggregated: must be "off" or "auto" to tune again'):
-        once(tmp_path / "only", study=only)
-    assert not (tmp_path / "only").exists()
+def test_the_ratio_of_pools_is_tuned_again(tmp_path: Path, traffic: Traffic) -> None:
+    """Longer prompts ask for more prefill workers: these start, and the commands say how many; then pools run on."""
+    study = question(
+        search={"max_num_batched_tokens": [4096], "disaggregated": "only"},
+        disaggregation={"pool_gpus_multiple_of": 8},
+        baseline={"plan": "P8:R8/TP1+D8:R1/TP8"},
+    )
+    found = once(tmp_path, study=study, apply=True)
+    assert (found.entry["decision"], found.applied) == ("switch", True)
+    assert found.entry["candidate"]["plan"].startswith("vllm:P8:")
+    assert found.entry["switch"]["gpus_restarted"] <= 16
+    assert any(line.startswith("+# decode pool") or "pool" in line for line in found.entry["launch_difference"])
+    assert found.current_plan == json.loads((tmp_path / "current.json").read_text())["plan"]
+    traffic.rate *= 0.5
+    again = once(tmp_path, 1.0, study=study)
+    assert again.entry["current"]["plan"] == found.entry["candidate"]["plan"]
+    assert again.entry["decision"] == "keep"
 
 
 def test_a_window_read_again_after_its_switch_is_kept(tmp_path: Path, traffic: Traffic) -> None:

@@ -12,10 +12,14 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.cli.stores import front_store
+from autotune.disaggregated.operating_points import served_together
+from autotune.disaggregated.search import pool_sides
+from autotune.metrics import METRICS
 from autotune.report.pareto_front import front_document, shown_points
 from autotune.scoring.dominance import nondominated
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.limits import check_limits, study_limits
+from autotune.scoring.objective import figure
 from autotune.storage import Store
 from autotune.study import Study
 from autotune.tuning import tune
@@ -25,6 +29,9 @@ from costmodel.errors import InputError
 from tests.tuning.brute import question
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+SMALL: dict[str, Any] = {"cluster": {"gpus": 4, "gpu": "h100_sxm"}, "model": "llama-3.1-8b"}
 
 
 def asked(**tables: Any) -> Study:
@@ -98,6 +105,40 @@ def test_its_ends_are_at_least_as_good_as_a_ranking() -> None:
             assert not worse.any()
 
 
+def test_the_front_of_pools_is_that_of_all_pairs_of_points() -> None:
+    """Every pair of operating points that keeps the limits, joined without pruning, has no point beyond the front."""
+    study = asked(**SMALL, search={"disaggregated": "only"})
+    goals, front = study_goals(study), pareto(study)
+    assert front.points
+    assert all(p.pools is not None and p.feasible for p in front.points)
+    assert len({p.key for p in front.points}) == len(front.points)
+    every = [np.empty((0, len(goals)))]
+    for sides in pool_sides(study):
+        p, d = sides.prefill.columns, sides.decode.columns
+        for first, second in sides.splits:
+            rows, columns = np.flatnonzero(first % p.gpus == 0), np.flatnonzero(second % d.gpus == 0)
+            i, j = np.repeat(rows, columns.size), np.tile(columns, rows.size)
+            pools = p.take(i).times(first / p.gpus[i]), d.take(j).times(second / d.gpus[j])
+            service, price = served_together(study, study.cluster, pools[0], study.cluster, pools[1])
+            kept = check_limits(study_limits(study), service).kept()
+            own = np.stack([METRICS[name].sign * figure(service, name, price) for name, _ in goals], axis=1)
+            every.append(own[kept])
+    whole = np.concatenate(every)
+    assert len(whole) > 10 * len(front.points)
+    best = {tuple(row) for row in np.round(whole[nondominated(whole)], 9).tolist()}
+    assert {tuple(row) for row in np.round(goal_values(front.points, goals), 9).tolist()} == best
+
+
+def test_pools_with_a_fixed_load_stand_beside_the_others() -> None:
+    """With requests in flight given, the front holds no plan that another of either kind is better than in all."""
+    front = pareto(
+        asked(**SMALL, workload={"isl": 1000, "osl": 200, "concurrency": 32}, search={"disaggregated": "auto"})
+    )
+    values = goal_values(front.points, front.goals)
+    assert nondominated(values).all()
+    assert any(p.pools is not None for p in front.points)
+
+
 def test_goals_follow_the_study() -> None:
     """The study's own throughput, and cost only where every GPU type has a price, which is said."""
     assert [g for g, _ in study_goals(asked())] == [
@@ -106,8 +147,6 @@ def test_goals_follow_the_study() -> None:
     free = asked(prices={}, objective={"maximize": "output_tokens_per_s"})
     assert [g for g, _ in study_goals(free)] == ["output_tokens_per_s", "ttft_s", "tpot_s"]
     assert any("cost is no objective" in text for text in pareto(free).study.assumptions)
-    with pytest.raises(InputError, match="must go with plans of one kind of replica"):
-        pareto(asked(search={"disaggregated": "only"}))
 
 
 def _document(front: Front) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from autotune.cli.stores import study_store
 from autotune.report.tune_text import tune_report
 from autotune.scoring.objective import ranking_value
 from autotune.simulation import percentile_limits, study_traffic
@@ -85,3 +87,18 @@ def test_the_share_within_limits_binds() -> None:
     nobody = tune(asked({"ttft_ms": 1.0, "attainment_frac": 0.5}))
     assert not nobody.ranked
     assert nobody.infeasible[0].violations[0].code == "attainment_frac"
+
+
+def test_pools_are_held_to_percentiles_and_stored_once(tmp_path: Path) -> None:
+    """Plans of two pools are simulated beside the others; those ranked keep the limit, and a second run has them."""
+    study = asked({"ttft_p99_ms": 400.0, "tpot_p90_ms": 8.0}, search={"disaggregated": "auto"})
+    first, second = (tune(study, study_store(study, str(tmp_path / "journal.log"), None)) for _ in range(2))
+    assert any(p.pools is not None for p in (*first.ranked, *first.infeasible) if "simulated" in p.breakdown)
+    for plan in first.ranked:
+        assert plan.breakdown["simulated"]["ttft_p99_ms"]["value"] <= 400.0
+    assert [p.plan for p in second.ranked] == [p.plan for p in first.ranked]
+    assert (first.scored_now > 0, second.scored_now) == (True, 0)
+    free = by_means(study)
+    pooled = next(p for p in free.ranked if p.pools is not None)
+    held = with_percentiles(study, pooled, percentile_limits(study), study_traffic(study))
+    assert held.breakdown["simulated"]["ttft_p99_ms"]["value"] > 1e3 * pooled.metrics["ttft_s"]

@@ -238,13 +238,15 @@ def test_pools_are_replicas_repeated(engine: str) -> None:
         ({"search": {"disaggregated": "off"}}, "off"),
         ({"model": "llama-3.1-8b"}, "off"),
         ({"constraints": {"ttft_ms": 2000}}, "off"),
-        ({"constraints": {"ttft_ms": 2000, "tpot_ms": 50, "ttft_p99_ms": 4000}}, "off"),
+        ({"constraints": {"ttft_ms": 2000, "tpot_ms": 50, "ttft_p99_ms": 4000}}, "auto"),
+        ({"constraints": {"ttft_p99_ms": 4000, "tpot_p90_ms": 50}}, "auto"),
+        ({"constraints": {"ttft_p99_ms": 4000}}, "off"),
         ({"cluster": {"gpus": 1, "gpu": "h200"}}, "off"),
         ({"disaggregation": {"pool_gpus_multiple_of": 16}}, "off"),
     ],
 )
 def test_pools_are_looked_at_where_they_may_pay(tables: Mapping[str, Any], expected: str) -> None:
-    """Where a study does not say: with experts, limits on TTFT and TPOT, and means alone."""
+    """Where a study does not say: with experts, and limits on TTFT and TPOT, of means or of percentiles."""
     document = {
         "model": "qwen3-235b",
         "engine": "vllm",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
 
 from autotune.engines import engine_title
 from autotune.files import OutFile
 from autotune.launch.document import layout_values, plan_document
 from autotune.launch.files import MARK
 from autotune.launch.plan import LaunchPlan, NodeProcess
+from autotune.launch.pools import llm_d
 from autotune.launch.pools.connect import front_config
 from autotune.launch.pools.make import FRONT_FILE, PoolLaunch
 from autotune.launch.quoting import to_yaml
@@ -28,8 +28,12 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
     """
     plan = launch.joined
     if target.name == "dynamo":
-        files = {dynamo.FILE: OutFile(text=to_yaml(deployment(launch)))}
+        files = dynamo.graph_files(plan, launch.pools)
         how = f"`kubectl apply -f {dynamo.FILE}` with Dynamo {dynamo.RELEASE}'s operator."
+    elif target.name == "llm-d":
+        files, how = llm_d.kustomize_files(launch), llm_d.KUSTOMIZE_HOW
+    elif target.name == "disaggregatedset":
+        files, how = llm_d.set_files(launch), llm_d.SET_HOW
     elif target.engine is not None:
         files = scripts.script_files(plan)
         if plan.service.engine == "trtllm":
@@ -40,7 +44,9 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
         )
     else:
         raise InputError.single(
-            "--target", f"pools: {target.name} is not written for two pools: take {plan.service.engine} or dynamo"
+            "--target",
+            f"pools: {target.name} is not written for two pools: take {plan.service.engine}, "
+            "dynamo, llm-d or disaggregatedset",
         )
     document = plan_document(plan, target=target.name)
     document["pools"] = {
@@ -64,25 +70,6 @@ def _front(plan: LaunchPlan) -> dict[str, OutFile]:
     script = scripts.process_script(plan, router)
     command = f'cat > "$HERE/{FRONT_FILE}" <<FRONT\n{content}FRONT\nexec '
     return {f"{router.name}.sh": OutFile(text=script.replace("exec ", command, 1), executable=True)}
-
-
-def deployment(launch: PoolLaunch) -> dict[str, Any]:
-    """Dynamo's DynamoGraphDeployment: a frontend, and a component for each pool."""
-    documents = {role: dynamo.document(plan) for role, plan in launch.pools.items()}
-    out: dict[str, Any] = documents["decode"]
-    components = [out["spec"]["components"][0]]
-    for role in ROLES:
-        worker = documents[role]["spec"]["components"][1]
-        container = worker["podTemplate"]["spec"]["containers"][0]
-        container["args"] = [*container["args"], "--disaggregation-mode", role]
-        container["env"] = [
-            *container["env"],
-            {"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-        ]
-        components.append({**worker, "name": role, "type": role})
-    out["spec"]["components"] = components
-    out["metadata"]["annotations"]["autotune/plan"] = launch.joined.service.plan
-    return out
 
 
 def _readme(launch: PoolLaunch, pools: Pools, how: str) -> str:

@@ -48,7 +48,7 @@ def make_pool_launch(
     version = asked.version or (study.engine_version if study.engine == plan.engine else None)
     options, assumed = ENGINES[plan.engine].choose_version(version or usual_version)
     asked = replace(asked, version=version or usual_version)
-    sides = {role: _side(study, plan, role, getattr(pools, role), options, asked) for role in ROLES}
+    sides = {role: _side(study, plan, role, pools, options, asked) for role in ROLES}
     _check_nodes(pools, {role: side.service.cluster for role, side in sides.items()})
     joined = _joined(study, plan, sides, options)
     said = tuple(dict.fromkeys((*assumptions, *assumed, *joined.assumptions)))
@@ -56,9 +56,10 @@ def make_pool_launch(
 
 
 def _side(
-    study: Study, plan: PlanResult, role: str, pool: PoolPlan, options: OptionList, asked: LaunchOptions
+    study: Study, plan: PlanResult, role: str, pools: Pools, options: OptionList, asked: LaunchOptions
 ) -> LaunchPlan:
     """One pool by itself: its layout as a plan of its own GPUs, started with the pool's limits."""
+    pool: PoolPlan = getattr(pools, role)
     own = next(c for c in (study.cluster, *study.axes.other_gpus) if c.gpu.name == pool.gpu)
     alone = on_cluster(study, replace(own, gpus=pool.gpus))
     alone = replace(alone, axes=replace(alone.axes, disaggregated="off", other_gpus=()), baseline=None)
@@ -83,14 +84,17 @@ def _side(
     limits = replace(service.limits, max_num_seqs=seats, max_num_batched_tokens=budget)
     made = launch_plan(replace(service, limits=limits), options)
     longest = study.workload.longest_prompt
+    env = pair_environment(plan.engine, study.arch, pools.prefill.layout.attn_tp, pools.decode.layout.attn_tp)
     files = {name: pool_config(options, role, dict(content), longest) for name, content in made.files.items()}
-    replicas = tuple(_connected(made, replica, role, options) for replica in made.replicas)
+    replicas = tuple(_connected(made, replica, role, options, env) for replica in made.replicas)
     return replace(made, replicas=replicas, files=files, router=None)
 
 
-def _connected(plan: LaunchPlan, replica: Replica, role: str, options: OptionList) -> Replica:
+def _connected(plan: LaunchPlan, replica: Replica, role: str, options: OptionList, env: Mapping[str, str]) -> Replica:
     index = sum(other.nodes[0] == replica.nodes[0] for other in plan.replicas[: replica.index])
-    processes = tuple(replace(p, argv=pool_argv(options, role, p.argv, index)) for p in replica.processes)
+    processes = tuple(
+        replace(p, argv=pool_argv(options, role, p.argv, index), env={**p.env, **env}) for p in replica.processes
+    )
     return replace(replica, processes=processes)
 
 
@@ -109,16 +113,14 @@ def _check_nodes(pools: Pools, clusters: Mapping[str, Cluster]) -> None:
 def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan], options: OptionList) -> LaunchPlan:
     first, second = (sides[role] for role in ROLES)
     shares = first.service.cluster.gpus % first.gpus_per_node != 0
-    env = pair_environment(plan.engine, study.arch, *(sides[role].service.layout.attn_tp for role in ROLES))
     moves = {
-        "prefill": _Move(role="prefill", nodes=0, gpus=0, ports=0, replicas=0, env=env),
+        "prefill": _Move(role="prefill", nodes=0, gpus=0, ports=0, replicas=0),
         "decode": _Move(
             role="decode",
             nodes=0 if shares else len(first.nodes),
             gpus=first.service.cluster.gpus if shares else 0,
             ports=PORTS_APART if shares else 0,
             replicas=len(first.replicas),
-            env=env,
         ),
     }
     replicas = tuple(_moved(r, moves[role], sides[role]) for role in ROLES for r in sides[role].replicas)
@@ -173,8 +175,6 @@ class _Move:
     gpus: int
     ports: int
     replicas: int
-    env: Mapping[str, str]
-    """What both pools' servers need beside their own."""
 
 
 def _moved(replica: Replica, move: _Move, plan: LaunchPlan) -> Replica:
@@ -192,7 +192,7 @@ def _moved(replica: Replica, move: _Move, plan: LaunchPlan) -> Replica:
         if p.http_port is not None and move.ports:
             argv = [str(port) if a == str(p.http_port) else a for a in argv]
         gpus = tuple(g + move.gpus for g in p.gpus)
-        env = {**p.env, **move.env}
+        env = dict(p.env)
         if move.gpus or "CUDA_VISIBLE_DEVICES" in env or len(gpus) < plan.gpus_per_node:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
         index = sum(other.nodes[0] == replica.nodes[0] for other in plan.replicas[: replica.index])

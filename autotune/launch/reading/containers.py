@@ -77,7 +77,7 @@ def containers(documents: list[Any], path: str) -> list[Container]:
         container = container_of(node, place)
         if container is not None:
             found.append(container)
-        stack += [(value, _named(place, str(key))) for key, value in reversed(list(node.items()))]
+        stack += [(value, named(place, str(key))) for key, value in reversed(list(node.items()))]
     return found
 
 
@@ -113,11 +113,11 @@ def _within(place: Place, node: Mapping[Any, Any], path: str) -> Place:
     hints += [metadata.get("name")] if isinstance(metadata, Mapping) else []
     hints += list(labels.values()) if isinstance(labels, Mapping) else []
     for hint in hints:
-        place = _named(place, str(hint))
+        place = named(place, str(hint))
     return place
 
 
-def _named(place: Place, name: str) -> Place:
+def named(place: Place, name: str) -> Place:
     """With the role that a name says, if it says one."""
     said = [role for role in ROLES if role in name.lower()]
     return replace(place, role=said[0]) if len(said) == 1 else place
@@ -140,6 +140,7 @@ def _gpus(node: Mapping[Any, Any]) -> int | None:
 def _multiplied(copies: int, node: Mapping[Any, Any], path: str) -> int:
     deploy = node.get("deploy")
     given = node.get("replicas", deploy.get("replicas") if isinstance(deploy, Mapping) else None)
+    given = node.get("slices", given) if "roles" in node else given  # of a DisaggregatedSet: each has all roles
     if isinstance(given, bool) or not isinstance(given, int):
         return copies
     if not 0 <= given * copies <= MAX_REPLICAS:

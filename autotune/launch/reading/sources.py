@@ -14,7 +14,7 @@ from autotune.engines import ENGINES
 from autotune.engines.option_reader import Command
 from autotune.engines.options import version_key
 from autotune.launch.files import is_export
-from autotune.launch.reading.containers import ROLES, Container, Place, config_maps, container_of, containers
+from autotune.launch.reading.containers import ROLES, Container, Place, config_maps, container_of, containers, named
 from autotune.launch.reading.parse import find_engine, parse_command, programs_in_words, split_command
 from autotune.launch.reading.router_file import file_of_router, is_pools, pools
 from autotune.launch.reading.shell import container_of_run, expand, read_script
@@ -109,7 +109,9 @@ def _exported(folder: Path, version: str | None, env: Mapping[str, str], files: 
     if not is_export(folder):
         raise InputError.single(str(folder), "must be a folder that `autotune export` wrote, or name a file in it")
     scripts, manifests = sorted(folder.glob("*.sh"))[:MAX_SCRIPTS], sorted(folder.rglob("*.y*ml"))
-    return [found for path in scripts for found in _file(path, version, env, files)] or [
+    started = [(path, found) for path in scripts for found in _file(path, version, env, files)]
+    # the file's name says the pool, where the engine's options do not
+    return [replace(f, place=f.place if f.place.role else named(f.place, path.stem)) for path, f in started] or [
         found for path in manifests if path.is_file() for found in _file(path, version, env, files)
     ]
 
@@ -118,11 +120,11 @@ def _behind_routers(
     found: list[Process], folder: Path, version: str | None, env: Mapping[str, str], files: dict[str, str]
 ) -> list[Process]:
     """Without TensorRT-LLM's routers, which are no servers; the file of one that stands alone says what is behind."""
-    named = [file_of_router(process.command) for process in found]
-    servers = [process for process, file in zip(found, named, strict=True) if file is None]
+    routed = [file_of_router(process.command) for process in found]
+    servers = [process for process, file in zip(found, routed, strict=True) if file is None]
     if servers or not found:
         return servers
-    where = str(named[0])
+    where = str(routed[0])
     path = next((p for p in (Path(where), folder / Path(where).name) if _kind(p) == "file"), None)
     if path is None:
         raise InputError.single(where[:200] or "-c", "is not here, and says which servers there are: put it beside")
@@ -135,8 +137,8 @@ def _behind_routers(
 def _pools(
     document: Mapping[str, Any], where: str, version: str | None, env: Mapping[str, str], files: dict[str, str]
 ) -> list[Process]:
-    made, named = pools(document, where)
-    files.update(named)
+    made, held = pools(document, where)
+    files.update(held)
     return [_of_container(container, version, env) for container in made]
 
 

@@ -1,30 +1,35 @@
-"""NVIDIA Dynamo: a DynamoGraphDeployment of a frontend and the plan's replicas, for engines that it has a backend for.
+"""NVIDIA Dynamo: a DynamoGraphDeployment of a frontend and the plan's replicas, or workers of both pools.
 
-The operator (deploy/operator/internal/dynamo/backend_vllm.go) adds to a worker's command what joins its nodes:
+The operator (deploy/operator/internal/dynamo/backend_*.go) adds to a worker's command what joins its nodes. To vLLM's:
 `--nnodes --node-rank --master-addr` where a data-parallel rank spans nodes, `--data-parallel-size-local
---data-parallel-start-rank --data-parallel-address --data-parallel-hybrid-lb` where several fit one. It reads tensor,
-pipeline and data parallelism from the arguments and runs them through a shell.
+--data-parallel-start-rank --data-parallel-address --data-parallel-hybrid-lb` where several fit one; it reads tensor,
+pipeline and data parallelism from the arguments and runs them through a shell. To SGLang's: `--dist-init-addr --nnodes
+--node-rank`. TensorRT-LLM's it starts by MPI over ssh; sizes and layout stand in a file of a ConfigMap.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from autotune.engines import ENGINES, DynamoBackend
+from autotune.engines.command_line import FilePath
 from autotune.engines.service import Service
 from autotune.files import OutFile
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.bench_job import FILE as BENCH
 from autotune.launch.targets.bench_job import RESULT_MARK, bench_job
-from autotune.launch.targets.container import SHM_GIB, amd, instance_name, plain
+from autotune.launch.targets.container import FILES_AT, SHM_GIB, amd, instance_name, plain
 from autotune.launch.targets.kubernetes_pod import hf_token, model_mount, model_volume, resources, toleration
 from autotune.launch.targets.scripts import rank_file
 from costmodel.errors import InputError
 
 FILE = "dynamographdeployment.yaml"
+WORKER = "worker"
 RELEASE = "1.6.1"
 PORT = 8000
 _SAFE = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._/@:+=, -]*")
@@ -39,12 +44,18 @@ def dynamo_files(plan: LaunchPlan) -> dict[str, OutFile]:
     Raises:
         InputError: `dynamo_backend`, `dynamo_shell_names`, `dynamo_context_parallel` or `container_image`.
     """
-    _check(plan.service, len(plan.replicas[0].nodes))
-    places = {node: f"worker {r.index}, node {i}" for r in plan.replicas for i, node in enumerate(r.nodes)}
-    job = bench_job(plan, base_url=frontend_address(plan), image=image_of(plan.service))
+    return graph_files(plan, {WORKER: plan})
+
+
+def graph_files(whole: LaunchPlan, workers: Mapping[str, LaunchPlan]) -> dict[str, OutFile]:
+    """The same of a plan whose workers are of several kinds; raises the same."""
+    for plan in workers.values():
+        _check(plan.service, len(plan.replicas[0].nodes))
+    places = {node: f"worker {r.index}, node {i}" for r in whole.replicas for i, node in enumerate(r.nodes)}
+    job = bench_job(whole, base_url=frontend_address(whole), image=image_of(whole.service))
     return {
-        "ranks.json": rank_file(plan, places),
-        FILE: OutFile(text=to_yaml(document(plan))),
+        "ranks.json": rank_file(whole, places),
+        FILE: OutFile(text="---\n".join(to_yaml(d) for d in documents(whole.service, workers))),
         BENCH: OutFile(text=to_yaml(job)),
     }
 
@@ -59,7 +70,7 @@ def _check(service: Service, nodes: int) -> None:
             "dynamo_shell_names: the operator runs the command of several nodes through a shell, so that a model's "
             f"name must hold letters, digits, spaces and ._/@:+=,- only, got {one_line(service.model)!r}",
         )
-    if service.layout.attn_cp > 1 and nodes > 1:
+    if backend(service).counts_degrees and service.layout.attn_cp > 1 and nodes > 1:
         raise InputError.single(
             "plan",
             "dynamo_context_parallel: the operator counts tensor x pipeline x data parallelism when it joins nodes, "
@@ -100,39 +111,41 @@ def image_assumptions(service: Service) -> tuple[str, ...]:
     return (f"image not given: {image_of(service)}, which has {title} {backend(service).version}",)
 
 
-def worker_argv(service: Service, process: NodeProcess, program_words: int) -> list[str]:
-    """Arguments of the worker: the server's own, without those that the operator adds."""
-    known = backend(service)
-    own = [a if isinstance(a, str) else "" for a in process.argv][program_words:]
-    out = ["--model", own.pop(0)] if ENGINES[service.engine].model_is_positional else []
+def worker_argv(service: Service, process: NodeProcess, role: str = WORKER) -> list[str]:
+    """Arguments of the worker: the server's own, without those that the operator adds, and its role."""
+    known, engine = backend(service), ENGINES[service.engine]
+    own = list(process.argv)
+    own = own[own.index(engine.programs[0][-1]) + 1 :]
+    out = [known.model_option, str(own.pop(0))] if engine.model_is_positional else []
     rest = iter(own)
     for word in rest:
         if word in known.operator_options:
-            for _ in range(known.operator_options[word]):
+            for _ in range(known.operator_options[str(word)]):
                 next(rest)
         elif word in known.table_options:
-            out += [f"{word}.{key}={value}" for key, value in json.loads(next(rest)).items()]
+            out += [f"{word}.{key}={value}" for key, value in json.loads(str(next(rest))).items()]
+        elif isinstance(word, FilePath):
+            out[-1:] = [known.file_option, f"{FILES_AT}/{word.name}"]
         else:
-            out.append(word)
-    return out
+            out.append(str(word))
+    said = [] if role == WORKER or known.roles_are_the_servers else ["--disaggregation-mode", role]
+    return [*out, *known.own_options, *said]
 
 
 def document(plan: LaunchPlan) -> dict[str, Any]:
-    """The DynamoGraphDeployment, of the API version that the operator stores."""
-    service = plan.service
+    """The DynamoGraphDeployment of a plan of one kind of replica."""
+    return documents(plan.service, {WORKER: plan})[-1]
+
+
+def documents(service: Service, workers: Mapping[str, LaunchPlan]) -> list[dict[str, Any]]:
+    """The DynamoGraphDeployment, of the API version that the operator stores, behind the files that workers read.
+
+    Args:
+        service: the whole plan.
+        workers: of each kind: `worker` where all do everything, else by role.
+    """
     name, instance = instance_name(service)
     image = image_of(service)
-    replica = plan.replicas[0]
-    worker: dict[str, Any] = {
-        "name": "worker",
-        "type": "worker",
-        "runtimeVersionOverride": runtime_version(image),
-        "replicas": len(plan.replicas),
-        "sharedMemorySize": f"{SHM_GIB}Gi",
-        "podTemplate": {"spec": _worker_pod(plan, image)},
-    }
-    if len(replica.nodes) > 1:
-        worker["multinode"] = {"nodeCount": len(replica.nodes)}
     frontend = {
         "name": "Frontend",
         "type": "frontend",
@@ -146,29 +159,59 @@ def document(plan: LaunchPlan) -> dict[str, Any]:
         "annotations": {"autotune/plan": service.plan, "autotune/study": one_line(service.name)}
         | dict(backend(service).annotations),
     }
-    return plain(
-        {
-            "apiVersion": "nvidia.com/v1beta1",
-            "kind": "DynamoGraphDeployment",
-            "metadata": metadata,
-            "spec": {"backendFramework": backend(service).framework, "components": [frontend, worker]},
-        }
-    )
+    components = [frontend, *(_component(role, plan, image, instance) for role, plan in workers.items())]
+    graph = {
+        "apiVersion": "nvidia.com/v1beta1",
+        "kind": "DynamoGraphDeployment",
+        "metadata": metadata,
+        "spec": {"backendFramework": backend(service).framework, "components": components},
+    }
+    files = {_file(role, name): to_yaml(held) for role, plan in workers.items() for name, held in plan.files.items()}
+    held = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{instance}-files"}, "data": files}
+    return [plain(d) for d in ([held] if files else []) + [graph]]
 
 
-def _worker_pod(plan: LaunchPlan, image: str) -> dict[str, Any]:
+def _file(role: str, name: str) -> str:
+    return name if role == WORKER else f"{role}-{name}"
+
+
+def _component(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[str, Any]:
+    replica = plan.replicas[0]
+    worker: dict[str, Any] = {
+        "name": role,
+        "type": role,
+        "runtimeVersionOverride": runtime_version(image),
+        "replicas": len(plan.replicas),
+        "sharedMemorySize": f"{SHM_GIB}Gi",
+        "podTemplate": {"spec": _worker_pod(role, plan, image, instance)},
+    }
+    if len(replica.nodes) > 1:
+        worker["multinode"] = {"nodeCount": len(replica.nodes)}
+    return worker
+
+
+def _worker_pod(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[str, Any]:
     service, process = plan.service, plan.replicas[0].head
-    env = [{"name": k, "value": v} for k, v in process.env.items() if k != "CUDA_VISIBLE_DEVICES"]
+    process = replace(
+        process, argv=tuple(FilePath(name=_file(role, a.name)) if isinstance(a, FilePath) else a for a in process.argv)
+    )
+    env: list[dict[str, Any]] = [{"name": k, "value": v} for k, v in process.env.items() if k != "CUDA_VISIBLE_DEVICES"]
+    if role != WORKER and (variable := backend(service).address_variable):
+        env.append({"name": variable, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
     container = {
         "name": "main",
         "image": image,
         "command": ["python3", "-m", backend(service).module],
-        "args": worker_argv(service, process, plan.program_words),
+        "args": worker_argv(service, process, role),
         "env": [*env, hf_token()],
         "resources": resources(service, len(process.gpus)),
         "volumeMounts": [model_mount(service)],
     }
-    return {"tolerations": [toleration(service)], "containers": [container], "volumes": [model_volume(service)]}
+    volumes = [model_volume(service)]
+    if plan.files:
+        container["volumeMounts"].append({"name": "files", "mountPath": FILES_AT, "readOnly": True})
+        volumes.append({"name": "files", "configMap": {"name": f"{instance}-files"}})
+    return {"tolerations": [toleration(service)], "containers": [container], "volumes": volumes}
 
 
 def frontend_address(plan: LaunchPlan) -> str:

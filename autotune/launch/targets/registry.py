@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotune.engines import ENGINES
@@ -23,8 +23,8 @@ class Target:
     """One kind of launch files."""
 
     name: str
-    engine: str | None = None
-    """The engine it launches; None: the plan's own."""
+    engines: tuple[str, ...] = ()
+    """Those that it launches; empty: any."""
     files: Callable[[LaunchPlan], Mapping[str, OutFile]]
     """Everything but README and plan.json. Raises `InputError` for a plan that it cannot express."""
     template: str
@@ -33,14 +33,26 @@ class Target:
     """What the template asks for beside the plan."""
     images: Callable[[Service], tuple[str, ...]] = lambda _: ()
     """What was assumed of the container image."""
-    version: str | None = None
-    """Of the engine where nobody says one; None: the newest whose options are known."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of each engine where nobody says one; of others it is the newest whose options are known."""
+
+    pools_alone: bool = False
+    """Whether it is for disaggregated plans and no others."""
+
+    @property
+    def engine(self) -> str | None:
+        """The one that it launches; None: the plan's own."""
+        return self.engines[0] if len(self.engines) == 1 else None
+
+    def takes(self, engine: str) -> bool:
+        """Whether it launches an engine."""
+        return not self.engines or engine in self.engines
 
 
 def targets() -> dict[str, Target]:
     """Every target by name: scripts of each engine, and the systems that start containers of any."""
     own = [
-        Target(name=name, engine=name, files=scripts.script_files, template="scripts", words=scripts.words)
+        Target(name=name, engines=(name,), files=scripts.script_files, template="scripts", words=scripts.words)
         for name in ENGINES
     ]
     systems = [
@@ -49,18 +61,33 @@ def targets() -> dict[str, Target]:
             name="k8s", files=kubernetes.kubernetes_files, template="kubernetes", words=kubernetes.words, images=_image
         ),
     ]
-    backends = [(name, engine.dynamo) for name, engine in ENGINES.items() if engine.dynamo is not None]
-    name, backend = backends[0]
+    versions = {name: engine.dynamo.version for name, engine in ENGINES.items() if engine.dynamo is not None}
     graph = Target(
         name="dynamo",
-        engine=name,
+        engines=tuple(versions),
         files=dynamo.dynamo_files,
         template="dynamo",
         words=dynamo.words,
         images=dynamo.image_assumptions,
-        version=backend.version,
+        versions=versions,
     )
-    return {target.name: target for target in (*own, *systems, graph)}
+    llm_d = [
+        Target(
+            name=name,
+            files=_pools_alone,
+            template="kubernetes",
+            words=kubernetes.words,
+            pools_alone=True,
+        )
+        for name in ("llm-d", "disaggregatedset")
+    ]
+    return {target.name: target for target in (*own, *systems, graph, *llm_d)}
+
+
+def _pools_alone(plan: LaunchPlan) -> dict[str, OutFile]:
+    raise InputError.single(
+        "--plan", f"llm_d_pools: llm-d's guide is for pools that prefill and decode, got {plan.service.plan}: take k8s"
+    )
 
 
 def find_target(name: str) -> Target:
