@@ -142,7 +142,12 @@ class Sglang(Engine):
     weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8", "mxfp8": "mxfp8", "mxfp4": "mxfp4"}
     speculative_option = "--speculative-algorithm"
 
-    programs = (("sglang.launch_server",), ("sglang", "serve"), ("dynamo.sglang",))
+    programs = (
+        ("sglang.launch_server",),
+        ("sglang", "serve"),
+        ("sglang_router.launch_server",),
+        ("dynamo.sglang",),
+    )
     model_is_positional = False
     abbreviations = True
     config_option = "config"

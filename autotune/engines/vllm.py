@@ -133,7 +133,12 @@ class Vllm(Engine):
     weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8"}
     speculative_option = "--speculative-config"
 
-    programs = (("vllm", "serve"), ("vllm.entrypoints.openai.api_server",), ("dynamo.vllm",))
+    programs = (
+        ("vllm", "serve"),
+        ("vllm.entrypoints.openai.api_server",),
+        ("vllm.entrypoints.cli.main", "serve"),
+        ("dynamo.vllm",),
+    )
     abbreviations = True
     dotted_options = True
     later_node_options = ("data_parallel_start_rank", "data_parallel_rank", "node_rank")
