@@ -176,8 +176,18 @@ def _result(
         message = f"must drive 1 to {candidate.layout.replicas} replicas, says {driven!r}"
         problems.append(Problem(path=at, message=message))
         return None
+    gpus = float(candidate.layout.gpus) if pooled is None else pooled.metrics["gpus"]
+    each = gpus / candidate.layout.replicas
+    if pooled is None and _FACTS[1] not in facts and reported.gpus == each:
+        driven = "1"
     share = candidate.layout.replicas / int(driven)
-    gpus = candidate.layout.gpus / share if pooled is None else pooled.metrics["gpus"]
+    gpus = gpus / share
+    if reported.gpus > 0 and reported.gpus != gpus:
+        message = (
+            f"was measured on {reported.gpus:g} GPUs, {_named(candidate, pooled)} has {gpus:g}: give the plan that ran"
+        )
+        problems.append(Problem(path=at, message=message))
+        return None
     outputs, total = _throughput(reported, gpus)
     requests_per_s = outputs / reported.osl if reported.osl > 0 else math.nan
     in_flight, said = reported.in_flight(requests_per_s)
