@@ -69,7 +69,7 @@ def flat(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Mapping[
                         fields.setdefault(name, value)
                 elif isinstance(value, list):
                     if name == "attributes":
-                        below.append(_attributes(value))
+                        below.append(attributes(value))
                     elif name in names.CALLS and (inner := [i for i in value if isinstance(i, dict)]):
                         lists.append([*inner])
                     else:
@@ -89,10 +89,12 @@ def _read(text: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _attributes(pairs: list[Any]) -> dict[str, Any]:
+def attributes(pairs: Any) -> dict[str, Any]:
     """OpenTelemetry's attributes, `{"key": …, "value": {"intValue": "5"}}`, as an object."""
+    if isinstance(pairs, Mapping):
+        return dict(pairs)
     out: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in pairs if isinstance(pairs, list) else ():
         if isinstance(pair, dict) and isinstance(pair.get("key"), str):
             value = pair.get("value")
             inner = next(iter(value.values()), None) if isinstance(value, dict) else value
