@@ -238,7 +238,8 @@ def _run(
     *,
     pooled: bool,
 ) -> Run | None:  # what was measured, of what, and what is wrong with it
-    ttft_s, tpot_s = (by.get("mean", by.get("p50", math.nan)) for by in (reported.ttft_s, reported.tpot_s))
+    ttft_s = reported.ttft_s.get("mean", math.nan)  # its median is another thing (`run_by_percentiles`)
+    tpot_s = reported.tpot_s.get("mean", reported.tpot_s.get("p50", math.nan))
     lacking = [
         name
         for name, value in (

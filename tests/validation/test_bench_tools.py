@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from autotune.study import Study, load_study
 from autotune.validation.bench import BenchResult, read_results
-from autotune.validation.percentiles import predicted_percentiles
+from autotune.validation.percentiles import predicted_percentiles, run_by_percentiles
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 
@@ -274,6 +275,31 @@ def test_percentiles_are_held_against_a_simulation(changes: dict[str, Any], stud
     assert all(0.0 < likely.low < likely.value < likely.high for likely, _ in rows.values())
     assert rows["ttft_p50_s"][1] == pytest.approx(0.9 * TTFT_S)
     assert rows["ttft_p50_s"][0].value <= rows["ttft_p99_s"][0].value
+
+
+def test_a_median_is_no_mean(study: Study, tmp_path: Path) -> None:
+    """A run with percentiles alone has the mean that they say: the further from the simulation's, the further."""
+    plain = {name: value for name, value in CLASSIC.items() if "ttft" not in name}
+    (given,) = results(tmp_path, study, plain | {"median_ttft_ms": 1000.0, "p90_ttft_ms": 2000.0})
+    simulated = {name: likely.value for name, likely, _ in predicted_percentiles(given, None)}
+    assert math.isnan(given.run.ttft_s)
+    means = []
+    for factor in (1.0, 1.3):
+        p50_ms, p90_ms = (1e3 * factor * simulated[f"ttft_{p}_s"] for p in ("p50", "p90"))
+        (found,) = results(tmp_path, study, plain | {"median_ttft_ms": p50_ms, "p90_ttft_ms": p90_ms})
+        run, percentiles = run_by_percentiles(found)
+        assert percentiles == 2
+        means.append(run.ttft_s)
+    assert means[1] == pytest.approx(1.3 * means[0])
+    assert abs(means[0] / simulated["ttft_p50_s"] - 1.0) > 0.05
+
+
+def test_a_percentile_needs_requests_beyond_it(study: Study, tmp_path: Path) -> None:
+    """Of 640 requests six lie beyond the 99th percentile, too few to count; a mean alone stays as it is."""
+    (found,) = results(tmp_path, study, CLASSIC)
+    assert run_by_percentiles(found)[1] == 1
+    (alone,) = results(tmp_path, study, {k: v for k, v in CLASSIC.items() if k[:3] not in ("med", "p99")})
+    assert run_by_percentiles(alone) == (alone.run, 0)
 
 
 def test_requests_one_by_one_give_the_percentiles_that_are_left_out(study: Study, tmp_path: Path) -> None:
