@@ -167,6 +167,7 @@ class Sglang(Engine):
     )  # fmt: skip
 
     image = "lmsysorg/sglang:v{version}"
+    image_tags = "https://hub.docker.com/r/lmsysorg/sglang/tags"
     image_name = "sglang"
     bench_client = "sglang_bench"
     bench_result = "result.jsonl"

@@ -161,6 +161,7 @@ class Vllm(Engine):
     )  # fmt: skip
 
     image = "vllm/vllm-openai:v{version}"
+    image_tags = "https://hub.docker.com/r/vllm/vllm-openai/tags"
     image_name = "vllm-openai"
     image_program = ("vllm", "serve")
     bench_client = "vllm_bench"

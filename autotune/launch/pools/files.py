@@ -15,6 +15,7 @@ from autotune.launch.pools.connect import front_config
 from autotune.launch.pools.make import FRONT_FILE, PoolLaunch
 from autotune.launch.quoting import to_yaml
 from autotune.launch.targets import dynamo, scripts
+from autotune.launch.targets.kubernetes_pod import with_device
 from autotune.launch.targets.registry import Target
 from autotune.space.pool_plan import ROLES, Pools
 from costmodel.errors import InputError
@@ -73,7 +74,10 @@ def deployment(launch: PoolLaunch) -> dict[str, Any]:
     components = [out["spec"]["components"][0]]
     for role in ROLES:
         worker = documents[role]["spec"]["components"][1]
-        container = worker["podTemplate"]["spec"]["containers"][0]
+        spec = worker["podTemplate"]["spec"]
+        # caches go from pool to pool by RDMA; pods may share a node, and so have networks of their own
+        container = with_device(spec["containers"][0])
+        spec["containers"] = [container]
         container["args"] = [*container["args"], "--disaggregation-mode", role]
         container["env"] = [
             *container["env"],

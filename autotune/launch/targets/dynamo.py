@@ -19,14 +19,26 @@ from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.bench_job import FILE as BENCH
 from autotune.launch.targets.bench_job import RESULT_MARK, bench_job
-from autotune.launch.targets.container import SHM_GIB, amd, instance_name, plain
-from autotune.launch.targets.kubernetes_pod import hf_token, model_mount, model_volume, resources, toleration
+from autotune.launch.targets.container import SHM_GIB, amd, instance_name, needs_rdma, plain
+from autotune.launch.targets.kubernetes_pod import (
+    MAY_PIN,
+    PROBE_S,
+    hf_token,
+    model_mount,
+    model_volume,
+    resources,
+    start_s,
+    toleration,
+    with_rdma,
+)
 from autotune.launch.targets.scripts import rank_file
 from costmodel.errors import InputError
 
 FILE = "dynamographdeployment.yaml"
 RELEASE = "1.6.1"
 PORT = 8000
+SYSTEM_PORT = "system"
+"""Name of the port at which the operator's workers say that they live (deploy/operator/internal/consts/consts.go)."""
 _SAFE = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._/@:+=, -]*")
 """Names that every operator with this API hands on whole: its quoting leaves `;`, `&` and `|` to the shell."""
 _VERSION = re.compile(r"v?(\d+\.\d+\.\d+)(?![\w.])")
@@ -159,7 +171,7 @@ def document(plan: LaunchPlan) -> dict[str, Any]:
 def _worker_pod(plan: LaunchPlan, image: str) -> dict[str, Any]:
     service, process = plan.service, plan.replicas[0].head
     env = [{"name": k, "value": v} for k, v in process.env.items() if k != "CUDA_VISIBLE_DEVICES"]
-    container = {
+    container: dict[str, Any] = {
         "name": "main",
         "image": image,
         "command": ["python3", "-m", backend(service).module],
@@ -168,7 +180,17 @@ def _worker_pod(plan: LaunchPlan, image: str) -> dict[str, Any]:
         "resources": resources(service, len(process.gpus)),
         "volumeMounts": [model_mount(service)],
     }
-    return {"tolerations": [toleration(service)], "containers": [container], "volumes": [model_volume(service)]}
+    # the operator's own gives up after two hours, which fetching a large model may take
+    container["startupProbe"] = {
+        "httpGet": {"path": "/live", "port": SYSTEM_PORT},
+        "periodSeconds": PROBE_S,
+        "timeoutSeconds": PROBE_S,
+        "failureThreshold": start_s(plan) // PROBE_S,
+    }
+    if len(plan.replicas[0].nodes) > 1:
+        container["securityContext"] = MAY_PIN
+    spec = {"tolerations": [toleration(service)], "containers": [container], "volumes": [model_volume(service)]}
+    return with_rdma(spec, plan) if needs_rdma(plan) else spec
 
 
 def frontend_address(plan: LaunchPlan) -> str:
@@ -184,6 +206,7 @@ def words(plan: LaunchPlan) -> dict[str, Any]:
         "release": RELEASE,
         "manifest": FILE,
         "address": frontend_address(plan),
+        "rdma": needs_rdma(plan),
         "in_place": False,
         "result_mark": RESULT_MARK,
     }
