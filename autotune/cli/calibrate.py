@@ -32,7 +32,7 @@ def calibrate(
     RUNS are CSV files as `autotune validate` reads them, or results of a benchmark (.json, .jsonl, .yaml): `vllm bench
     serve`, SGLang's bench_serving, AIPerf, GuideLLM, inference-perf, InferenceX, llm-d-benchmark. At least five runs of
     each model, GPU and engine. They shift what is known of that cell and narrow its interval; a study uses the profile
-    through its `calibration` field.
+    through its `calibration` field. Percentiles of TTFT that a result has count beside its mean.
     """
     from dataclasses import asdict
     from pathlib import Path
@@ -44,22 +44,25 @@ def calibrate(
     from autotune.report.document import finite
     from autotune.report.validation import calibration_report
     from autotune.validation.bench import SUFFIXES
+    from autotune.validation.percentiles import run_by_percentiles
     from costmodel.calibration.profile import profile_text
     from costmodel.errors import InputError
     from costmodel.measured.learn_profile import calibrate as learn
     from costmodel.measured.runs_csv import read_runs
 
-    read = []
+    read, by_percentiles = [], 0
     for path in map(Path, runs):
         if path.suffix in SUFFIXES:
             _, results = bench_results(path, study, plan)
             if pooled := next((r.plan for r in results if r.pooled is not None), None):
                 why = f"must be of servers that prefill and decode, is of the disaggregated plan {pooled}"
                 raise InputError.single(str(path), why)
-            read += [result.run for result in results]
+            for run, percentiles in map(run_by_percentiles, results):
+                read.append(run)
+                by_percentiles += percentiles > 0
         else:
             read += read_runs(path, traits_by_name(), None if models is None else Path(models))
     profile, changes = learn(read)
     write_file(Path(out), profile_text(profile))
-    document = finite({"profile": out, "cells": [asdict(c) for c in changes]})
-    show(document, lambda _: calibration_report(changes, out), as_json=as_json, as_table=as_table)
+    document = finite({"profile": out, "runs_by_percentiles": by_percentiles, "cells": [asdict(c) for c in changes]})
+    show(document, lambda _: calibration_report(changes, out, by_percentiles), as_json=as_json, as_table=as_table)

@@ -140,6 +140,8 @@ class Engine(ABC):
     # What stands around a server.
     image: ClassVar[str]
     """What its makers publish for NVIDIA GPUs; `{version}` stands for the version."""
+    image_tags: ClassVar[str]
+    """Where the tags are listed that the image has."""
     image_name: ClassVar[str]
     """End of that image's name, by which it is known in any registry."""
     image_program: ClassVar[tuple[str, ...]] = ()

@@ -142,7 +142,12 @@ class Sglang(Engine):
     weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8", "mxfp8": "mxfp8", "mxfp4": "mxfp4"}
     speculative_option = "--speculative-algorithm"
 
-    programs = (("sglang.launch_server",), ("sglang", "serve"), ("dynamo.sglang",))
+    programs = (
+        ("sglang.launch_server",),
+        ("sglang", "serve"),
+        ("sglang_router.launch_server",),
+        ("dynamo.sglang",),
+    )
     model_is_positional = False
     abbreviations = True
     config_option = "config"
@@ -162,6 +167,7 @@ class Sglang(Engine):
     )  # fmt: skip
 
     image = "lmsysorg/sglang:v{version}"
+    image_tags = "https://hub.docker.com/r/lmsysorg/sglang/tags"
     image_name = "sglang"
     bench_client = "sglang_bench"
     bench_result = "result.jsonl"

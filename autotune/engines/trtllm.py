@@ -121,6 +121,7 @@ class Trtllm(Engine):
     )  # fmt: skip
 
     image = "nvcr.io/nvidia/tensorrt-llm/release:{version}"
+    image_tags = "https://catalog.ngc.nvidia.com/orgs/nvidia/teams/tensorrt-llm/containers/release/tags"
     image_name = "tensorrt-llm/release"
     bench_client = VLLM.bench_client  # its server speaks OpenAI's API, as vLLM's client does
     bench_result = VLLM.bench_result

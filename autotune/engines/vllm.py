@@ -136,7 +136,12 @@ class Vllm(Engine):
     weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8"}
     speculative_option = "--speculative-config"
 
-    programs = (("vllm", "serve"), ("vllm.entrypoints.openai.api_server",), ("dynamo.vllm",))
+    programs = (
+        ("vllm", "serve"),
+        ("vllm.entrypoints.openai.api_server",),
+        ("vllm.entrypoints.cli.main", "serve"),
+        ("dynamo.vllm",),
+    )
     abbreviations = True
     dotted_options = True
     later_node_options = ("data_parallel_start_rank", "data_parallel_rank", "node_rank")
@@ -159,6 +164,7 @@ class Vllm(Engine):
     )  # fmt: skip
 
     image = "vllm/vllm-openai:v{version}"
+    image_tags = "https://hub.docker.com/r/vllm/vllm-openai/tags"
     image_name = "vllm-openai"
     image_program = ("vllm", "serve")
     bench_client = "vllm_bench"

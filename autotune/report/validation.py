@@ -165,8 +165,8 @@ def published_block(points: Sequence[PublishedPoint], title: str) -> Block:
     )
 
 
-def calibration_report(changes: Sequence[CellChange], profile: str) -> Report:
-    """What a profile that was learnt changes."""
+def calibration_report(changes: Sequence[CellChange], profile: str, by_percentiles: int) -> Report:
+    """What a profile that was learnt changes; `by_percentiles`: runs whose TTFT percentiles counted."""
     rows = [
         (c.name, str(c.runs), *(percent(e, 1) for e in (c.tpot_before, c.tpot_after, c.ttft_before, c.ttft_after)))
         for c in changes
@@ -174,6 +174,9 @@ def calibration_report(changes: Sequence[CellChange], profile: str) -> Report:
     header = ("engine | GPU | model | precision", "runs", "TPOT error", "with profile", "TTFT error", "with profile")
     return Report(
         headline=f"{count(len(changes), 'cell')} learnt",
-        lines=(f'Errors are of the runs given. Written to {profile}; in a study: calibration = "{profile}"',),
+        lines=(
+            f'Errors are of the runs given. Written to {profile}; in a study: calibration = "{profile}"',
+            *([f"TTFT of {count(by_percentiles, 'run')} by percentiles as well."] if by_percentiles else []),
+        ),
         blocks=(Block(title="Errors", table=text_table(header, rows)),),
     )

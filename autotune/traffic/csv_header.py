@@ -13,7 +13,7 @@ from autotune.traffic.options import TIME_UNITS, ReadOptions
 from autotune.traffic.times import iso_seconds, recognised_unit
 from costmodel.errors import InputError
 
-DELIMITERS = (",", "\t", ";")
+DELIMITERS = (",", "\t", ";", "|")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ _NEWLINE, _RETURN = 10, 13
 SAMPLE = 5_000
 """Lines by which the unit of times is recognised."""
 _DIGITS = re.compile(r"\d{1,8}")
+_THOUSANDS = re.compile(r",(?=\d{3}(?:,\d{3})*$)")
 
 
 def read_csv(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathered, options: ReadOptions) -> list[str]:
@@ -107,7 +108,7 @@ def _parse_line(
     if seconds is None:
         return NO_TIME
     try:
-        prompt, output = (float(cells[at]) for at in (header.prompt, header.output))
+        prompt, output = (float(_THOUSANDS.sub("", cells[at])) for at in (header.prompt, header.output))
     except ValueError:
         return TRUNCATED if cut_off or not cells[-1] else MALFORMED
     if prompt != prompt or output != output:  # NaN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
@@ -16,11 +17,14 @@ WITHIN = frozenset(
     ("usage", "response", "body", "request", "attributes", "metadata", "metrics", "data", "result", "payload",
      "usageobject", "usagedetails", "prompttokensdetails", "inputtokensdetails", "message", "llm", "tokens", "token",
      "resource", "fields", "jsonpayload", "properties", "standardloggingobject", "log", "record", "event", "params",
-     "stats", "timing", "timings", "usagemetadata", "http", "labels", "ai", "meta", "tokenusage", "genai", "value")
+     "stats", "timing", "out", "metainfo", "aiproxy", "proxy", "timings", "usagemetadata", "http", "labels", "ai",
+     "meta", "tokenusage", "genai", "value")
 )  # fmt: skip
 """Objects within a line in which fields may lie, as in `{"response": {"body": {"usage": {…}}}}`."""
 _SHORT = frozenset(("input", "output", "in", "out"))
 """Names that mostly hold texts: only numbers are counts."""
+_TEXTS = frozenset(("log", "message", "msg", "body", "line"))
+"""In which collectors of logs keep the line that was written."""
 
 
 def counts(call: Mapping[str, Any]) -> bool:
@@ -51,9 +55,11 @@ def flat(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Mapping[
                 return fields, lists
             for key, value in node.items():
                 name = canonical(key)
-                if name in _SHORT:
+                if name in _SHORT and not isinstance(value, dict):
                     if number(value) is not None:
                         fields.setdefault(name, value)
+                elif name in _TEXTS and isinstance(value, str) and value[:1] == "{":
+                    below.append(_read(value))
                 elif isinstance(value, dict):
                     if "value" in value and (name in names.PROMPT or name in names.OUTPUT):
                         fields.setdefault(name, value["value"])
@@ -63,7 +69,7 @@ def flat(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Mapping[
                         fields.setdefault(name, value)
                 elif isinstance(value, list):
                     if name == "attributes":
-                        below.append(_attributes(value))
+                        below.append(attributes(value))
                     elif name in names.CALLS and (inner := [i for i in value if isinstance(i, dict)]):
                         lists.append([*inner])
                     else:
@@ -74,10 +80,21 @@ def flat(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Mapping[
     return fields, lists
 
 
-def _attributes(pairs: list[Any]) -> dict[str, Any]:
+def _read(text: str) -> Mapping[str, Any]:
+    """The object that a text holds; empty where it holds none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def attributes(pairs: Any) -> dict[str, Any]:
     """OpenTelemetry's attributes, `{"key": …, "value": {"intValue": "5"}}`, as an object."""
+    if isinstance(pairs, Mapping):
+        return dict(pairs)
     out: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in pairs if isinstance(pairs, list) else ():
         if isinstance(pair, dict) and isinstance(pair.get("key"), str):
             value = pair.get("value")
             inner = next(iter(value.values()), None) if isinstance(value, dict) else value

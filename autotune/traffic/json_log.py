@@ -104,9 +104,10 @@ class JsonRequests:
         at, found = began, False
         for call in calls:
             inner = {canonical(k): v for k, v in call.items()}
-            delay = number(first_of(names.DELAY, inner))
+            given, unit = names.with_unit(names.DELAY, inner)
+            delay = number(given)
             if delay is not None and at is not None:
-                at = (at[0] + delay * (1e-3 if at[1] else 1.0), at[1])
+                at = _later(at, delay, unit or ("ms" if at[1] else None))
             since = at if delay is not None else began
             self.gathered.lines += found
             problem = self._object(call, since, depth + 1)
@@ -176,10 +177,10 @@ class JsonRequests:
             found = names.time_name(name)
             if found is not None and value is not None:
                 return self._moment(value, found[1])
-        since = number(first_of(names.SINCE_SESSION, fields))
         if session is None:
             return None
-        return session[0] + (since or 0.0), session[1]
+        since, unit = names.with_unit(names.SINCE_SESSION, fields)
+        return _later(session, number(since) or 0.0, unit)
 
     def _moment(self, value: Any, unit: str | None) -> Moment | None:
         if isinstance(value, str):
@@ -260,6 +261,12 @@ class JsonRequests:
         if self._block_tokens is not None:
             self.gathered.blocks = self._blocks.prompts(self._block_tokens)
         return self.assumptions
+
+
+def _later(moment: Moment, delay: float, unit: str | None) -> Moment:
+    """A moment so much later; without a unit in that of the moment."""
+    at, known_s = moment
+    return at + delay * (TIME_UNITS[unit] if unit is not None and known_s else 1.0), known_s
 
 
 def read_jsonl(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathered, options: ReadOptions) -> list[str]:

@@ -92,6 +92,16 @@ _OPEN = (
         ttft_s=("gen_ai_server_time_to_first_token_seconds",),
     ),
     TokenMetrics(
+        title="LiteLLM's proxy",
+        prompt=(),
+        output=(),
+        prompt_total=("litellm_input_tokens_metric_total",),
+        output_total=("litellm_output_tokens_metric_total",),
+        requests_total=("litellm_proxy_total_requests_metric_total",),
+        cache_hits=("litellm_input_cached_tokens_metric_total",),
+        cache_queries=("litellm_input_tokens_metric_total",),
+    ),
+    TokenMetrics(
         title="TGI",
         prompt=("tgi_request_input_length",),
         output=("tgi_request_generated_tokens",),

@@ -56,7 +56,7 @@ MODEL = (
     "genairesponsemodel",
     "servedmodelname",
 )
-KIND = ("calltype", "genaioperationname", "operation", "operationname", "method", "requestmethod")
+KIND = ("calltype", "genaioperationname", "operation", "operationname", "method", "requestmethod", "event")
 """What a line is about."""
 PATH = ("path", "requestpath", "url", "uri", "endpoint", "route", "xenvoyoriginalpath")
 CALLS = (
@@ -64,10 +64,10 @@ CALLS = (
     "data", "records", "logs", "rows", "items", "results", "generations", "traces",
 )  # fmt: skip
 """Lists of further requests within a line, as sessions of agents have them."""
-SINCE_SESSION = ("t", "offset", "timeoffset", "relativetime", "elapsed")
-"""When a call came, counted from its session's start."""
-DELAY = ("delay", "thinktime", "delayms")
-"""How long after the call before."""
+SINCE_SESSION = ("t", "offset", "timeoffset", "relativetime", "elapsed", "startoffset")
+"""When a call came, counted from its session's start; also with a unit at their end, as in `offset_ms`."""
+DELAY = ("delay", "thinktime")
+"""How long after the call before, likewise."""
 
 _FAILED = frozenset(
     (
@@ -78,7 +78,7 @@ _FAILED = frozenset(
 FAILED_FROM = 400
 """HTTP status from which a request was not served."""
 _OTHER_KINDS = re.compile(
-    r"embed|rerank|moderation|image|speech|transcription|health|tool|agent|retriev|^(get|head|options|put|delete)$"
+    r"request\.received|embed|rerank|moderation|image|speech|transcription|health|tool|agent|retriev|^(get|head|options|put|delete)$"
 )
 _OTHER_PATHS = re.compile(r"/(health|ping|metrics|models|version|embeddings|rerank|score|tokenize|detokenize)\b")
 _UNIT = re.compile(r"(?P<base>.*?)_?(?P<unit>unixnanos?|ms|us|ns|millis|milliseconds|seconds|secs?|s)$")
@@ -101,6 +101,19 @@ def time_name(name: str) -> tuple[str, str | None] | None:
         return None
     unit = _UNIT_NAMES.get(found["unit"], found["unit"])
     return found["base"], unit if unit in TIME_UNITS else "s"
+
+
+def with_unit(known: tuple[str, ...], fields: Mapping[str, Any]) -> tuple[Any, str | None]:
+    """The first field of these names, with or without a unit at its end, and the unit; None: there is none."""
+    found = first_of(known, fields)
+    if found is not None:
+        return found, None
+    for name, value in fields.items():
+        said = _UNIT.match(name)
+        if said is not None and said["base"] in known and value is not None:
+            unit = _UNIT_NAMES.get(said["unit"], said["unit"])
+            return value, unit if unit in TIME_UNITS else "s"
+    return None, None
 
 
 def first_of(names: Iterable[str], fields: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""A server's metrics as traffic: one scrape in Prometheus' text format, or results of Prometheus' query API.
+"""A server's metrics as traffic: a scrape in Prometheus' text format, results of its query API, OpenTelemetry's JSON.
 
 Servers count requests by prompt and output tokens in histograms, so that lengths are known by bucket and not together:
 they are taken as independent. Servers without such histograms count tokens and requests, which gives their means.
@@ -17,6 +17,7 @@ import numpy as np
 from autotune.engines import listed
 from autotune.traffic.metric_names import MODEL_LABELS, STARTED, TokenMetrics, known_metrics
 from autotune.traffic.options import ReadOptions, chosen_model
+from autotune.traffic.otlp import looks_like_otlp, take_otlp
 from autotune.traffic.profile import WorkloadProfile, profile_of_lengths
 from autotune.traffic.rates import Rate, levels, rate_of_counts
 from autotune.traffic.series import Histogram, Labels, SampledMetrics
@@ -26,6 +27,7 @@ from costmodel.plan.columns import Floats
 MAX_METRICS_BYTES = 64 << 20
 MAX_SCRAPE_LINES, MAX_SERIES = 40_000, 100_000
 """Of one scrape and of all answers: what is read in two seconds. A server has about a thousand lines."""
+MAX_POINTS = 500_000
 MIN_SCRAPES = 3
 """Fewer do not tell bursts from a steady rate."""
 SHOWN_MODELS = 6
@@ -35,8 +37,11 @@ def looks_like_metrics(first: bytes) -> bool:
     """Whether the beginning of a source is metrics in text or a query's answer."""
     head = first.lstrip(b"\xef\xbb\xbf \t\r\n")
     if head.startswith((b"{", b"[")):
-        return b'"resultType"' in head or (
-            head[:64].replace(b" ", b"").startswith(b'{"status":"') and b'"data"' in head
+        return (
+            b'"resultType"' in head
+            or looks_like_otlp(head[:4096].decode("utf-8", "replace"))
+            or (head[:64].replace(b" ", b"").startswith(b'{"status":"') and b'"data"' in head)
+            or head[:64].replace(b" ", b"").startswith(b'{"metric":{')
         )
     if head.startswith((b"# HELP", b"# TYPE", b"# EOF", b"# UNIT", b"python_", b"process_")):
         return True
@@ -66,7 +71,10 @@ def profile_of_metrics(
         InputError: neither text format nor a query's answer, or it is of several models and none is chosen.
     """
     text = content.decode("utf-8", "replace").lstrip("\ufeff")
-    metrics = _answers(name, text) if text.lstrip().startswith(("{", "[")) else _scrape(name, text, now_s)
+    if looks_like_otlp(text):
+        metrics = _otlp(name, text)
+    else:
+        metrics = _answers(name, text) if text.lstrip().startswith(("{", "[")) else _scrape(name, text, now_s)
     metrics.keep(options.match)
     times = metrics.times()
     if not times:
@@ -136,13 +144,14 @@ Span = tuple[float, float]
 def _profile(metrics: SampledMetrics, names: TokenMetrics, span: Span, assumptions: list[str]) -> WorkloadProfile | str:
     since = (span[0] if metrics.times_known else -inf, span[1])
     if _counted(metrics, names) == "lengths":
+        apart = _leave_out_prefill(metrics, names, since)
         prompt_histograms = _histograms(metrics, names.prompt, names.prompt_labels)
         lengths = [
             _lengths(h, since) for h in (prompt_histograms, _histograms(metrics, names.output, names.output_labels))
         ]
         known = "prompt and output lengths are taken as independent, spread within their histograms' buckets"
     else:
-        prompt_histograms = []
+        apart, prompt_histograms = [], []
         lengths = _means(metrics, names, since)
         known = "only mean lengths are known, from counters: all requests are taken to be of them"
     (prompts, prompt_requests), (outputs, output_requests) = lengths
@@ -165,8 +174,26 @@ def _profile(metrics: SampledMetrics, names: TokenMetrics, span: Span, assumptio
         start_s=span[0],
         end_s=span[1],
         shared_prefix_frac=min(hits / queries, 1.0) if has_cache else None,
-        assumptions=(*assumptions, *more, known, *served),
+        assumptions=(*assumptions, *apart, *more, known, *served),
     )
+
+
+def _leave_out_prefill(metrics: SampledMetrics, names: TokenMetrics, since: Span) -> list[str]:
+    """Leave out the requests of servers for prefill, which those for decode count as well, and say so.
+
+    They are known by their outputs, of one token each at most. What they found in their prefix caches stays; what
+    decode servers looked for does not.
+    """
+    servers = {} if names.output_labels else {h.labels: h for h in _histograms(metrics, names.output, ())}
+    means = {labels: mean for labels, h in servers.items() if (mean := h.mean(*since)) is not None}
+    prefill = {labels for labels, mean in means.items() if mean <= 1.0}
+    decode = means.keys() - prefill
+    if not prefill or not decode:
+        return []
+    parts = [f"{name}_{part}" for name in (*names.prompt, *names.output) for part in ("bucket", "sum", "count")]
+    metrics.leave_out(parts, prefill)
+    metrics.leave_out((*names.cache_hits, *names.cache_queries), decode)
+    return [f"{len(prefill)} of {len(means)} servers answer with one token: they prefill for the others, which count"]
 
 
 def _histograms(metrics: SampledMetrics, names: tuple[str, ...], labels: Labels) -> list[Histogram]:
@@ -234,10 +261,21 @@ def _scrape(name: str, text: str, now_s: float | None) -> SampledMetrics:
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                out.add(sample.name, sample.labels, [(at, float(sample.value))])
+                moment = at if sample.timestamp is None else float(sample.timestamp)
+                out.add(sample.name, sample.labels, [(moment, float(sample.value))])
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise InputError.single(name, f"is not Prometheus' text format: {error}") from error
     return out
+
+
+def _otlp(name: str, text: str) -> SampledMetrics:
+    out = SampledMetrics()
+    try:
+        if take_otlp(_documents(text), out, MAX_POINTS):
+            return out
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise InputError.single(name, f"is no JSON of OpenTelemetry's metrics: {error!r}") from error
+    raise InputError.single(name, f"must hold at most {MAX_POINTS:,} points of metrics: leave those that are read")
 
 
 def _answers(name: str, text: str) -> SampledMetrics:
@@ -246,7 +284,12 @@ def _answers(name: str, text: str) -> SampledMetrics:
         for answer in _documents(text):
             if answer.get("status") == "error":
                 raise InputError.single(name, f"holds a query's error: {answer.get('error')}")
-            data = answer["data"]
+            if "metric" in answer and "timestamps" in answer:  # VictoriaMetrics' export, a series
+                series += 1
+                times = [1e-3 * float(t) for t in answer["timestamps"]]
+                out.add(answer["metric"]["__name__"], answer["metric"], zip(times, answer["values"], strict=True))
+                continue
+            data = answer.get("data", answer)
             series += len(data["result"])
             if series > MAX_SERIES:
                 raise InputError.single(name, f"must hold at most {MAX_SERIES:,} series: ask for sums over pods")

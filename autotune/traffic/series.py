@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isfinite
@@ -51,6 +51,12 @@ class SampledMetrics:
                 if all(dict(key).get(_label(label), value) == value for label, value in wanted.items())
             }
 
+    def leave_out(self, names: Iterable[str], servers: Collection[Labels]) -> None:
+        """Forget the series of some metrics that are of some servers, which are named by all labels but `le`."""
+        for name in names:
+            by_labels = self.series.get(name, {})
+            self.series[name] = {key: samples for key, samples in by_labels.items() if _server(key) not in servers}
+
     def values_of(self, label: str, names: Iterable[str]) -> set[str]:
         """Values of a label in the series of some metrics."""
         return {
@@ -82,11 +88,11 @@ class SampledMetrics:
             except ValueError:
                 continue
             if bound > 0.0:
-                groups[tuple(pair for pair in key if pair[0] != "le")][bound] = samples
+                groups[_server(key)][bound] = samples
         for key, buckets in groups.items():
             total, count = (self.series.get(f"{name}_{part}", {}).get(key, {}) for part in ("sum", "count"))
             anew = frozenset().union(*(_falls(samples) for samples in (*buckets.values(), total, count)))
-            yield Histogram(metrics=self, buckets=buckets, total=total, count=count, anew=anew)
+            yield Histogram(metrics=self, labels=key, buckets=buckets, total=total, count=count, anew=anew)
 
     def steps(self, samples: Samples, anew: frozenset[float], start_s: float, end_s: float) -> tuple[Floats, Floats]:
         """Times of one counter in a window, and its growth up to each; `anew`: when its server was new."""
@@ -114,6 +120,8 @@ class Histogram:
     """A histogram of one server over time."""
 
     metrics: SampledMetrics
+    labels: Labels
+    """Of its server, and whatever else it is told apart by."""
     buckets: Mapping[float, Samples]
     """Upper bound -> requests up to it."""
     total: Samples
@@ -128,6 +136,11 @@ class Histogram:
 
     def _increase(self, samples: Samples, start_s: float, end_s: float) -> float:
         return float(self.metrics.steps(samples, self.anew, start_s, end_s)[1].sum())
+
+    def mean(self, start_s: float, end_s: float) -> float | None:
+        """Mean of what was counted in a window; None: nothing was, or it is not known."""
+        count = self._increase(self.count, start_s, end_s)
+        return self._increase(self.total, start_s, end_s) / count if count > 0.0 and self.total else None
 
     def lengths(self, start_s: float, end_s: float) -> tuple[Floats, Floats]:
         """Lengths of a window's requests and how many have them, spread within buckets so that the mean is right."""
@@ -173,6 +186,10 @@ def _falls(samples: Samples) -> frozenset[float]:
     """When a counter is less than it was."""
     times = sorted(samples)
     return frozenset(after for before, after in pairwise(times) if samples[after] < samples[before])
+
+
+def _server(key: Labels) -> Labels:
+    return tuple(pair for pair in key if pair[0] != "le")
 
 
 def _label(name: str) -> str:

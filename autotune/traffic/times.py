@@ -88,8 +88,6 @@ def recognised_unit(name: str, times: Floats, *, expected: str | None) -> tuple[
         unit = expected or "s"
         return TIME_UNITS[unit], (f"times are taken as {_WORDS[unit]} from the log's start",)
     per_s = {unit: times.size / (span * seconds) for unit, seconds in TIME_UNITS.items()}
-    if expected is None and bool(np.any(times % 1.0)):
-        expected = "s"  # other units are fine enough without a fraction
     fitting = _fitting(per_s, expected)
     if fitting is None:
         possible = {unit: rate for unit, rate in per_s.items() if QUIET_PER_S < rate < FOR_ANY_PER_S}

@@ -176,8 +176,18 @@ def _result(
         message = f"must drive 1 to {candidate.layout.replicas} replicas, says {driven!r}"
         problems.append(Problem(path=at, message=message))
         return None
+    gpus = float(candidate.layout.gpus) if pooled is None else pooled.metrics["gpus"]
+    each = gpus / candidate.layout.replicas
+    if pooled is None and _FACTS[1] not in facts and reported.gpus == each:
+        driven = "1"
     share = candidate.layout.replicas / int(driven)
-    gpus = candidate.layout.gpus / share if pooled is None else pooled.metrics["gpus"]
+    gpus = gpus / share
+    if reported.gpus > 0 and reported.gpus != gpus:
+        message = (
+            f"was measured on {reported.gpus:g} GPUs, {_named(candidate, pooled)} has {gpus:g}: give the plan that ran"
+        )
+        problems.append(Problem(path=at, message=message))
+        return None
     outputs, total = _throughput(reported, gpus)
     requests_per_s = outputs / reported.osl if reported.osl > 0 else math.nan
     in_flight, said = reported.in_flight(requests_per_s)
@@ -228,7 +238,8 @@ def _run(
     *,
     pooled: bool,
 ) -> Run | None:  # what was measured, of what, and what is wrong with it
-    ttft_s, tpot_s = (by.get("mean", by.get("p50", math.nan)) for by in (reported.ttft_s, reported.tpot_s))
+    ttft_s = reported.ttft_s.get("mean", math.nan)  # its median is another thing (`run_by_percentiles`)
+    tpot_s = reported.tpot_s.get("mean", reported.tpot_s.get("p50", math.nan))
     lacking = [
         name
         for name, value in (

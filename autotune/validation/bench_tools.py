@@ -7,10 +7,12 @@ and llm-d-benchmark's reports. What is no serving run is an error that says what
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from autotune.validation.reported import Reported, mean_of, number, of_requests, statistics
+from autotune.validation.request_records import MAX_REQUESTS, is_request, run_of_requests
 from costmodel.errors import InputError
 
 Record = Mapping[str, Any]
@@ -18,8 +20,8 @@ TOOLS = (
     "vllm bench serve, SGLang's bench_serving, AIPerf, GenAI-Perf, GuideLLM, inference-perf, InferenceX or "
     "llm-d-benchmark"
 )
-MAX_REQUESTS = 1_000_000
 DEPTH = 8
+_DURATION = re.compile(r"P(?:(\d{1,4})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,8})M)?(?:(\d{1,10}(?:\.\d{1,9})?)S)?)?")
 
 
 def reported_runs(values: Sequence[Any], at: str) -> Iterator[tuple[str, Record, Reported]]:
@@ -28,9 +30,9 @@ def reported_runs(values: Sequence[Any], at: str) -> Iterator[tuple[str, Record,
     Raises:
         InputError: an object is no result of a known tool, or is no serving run.
     """
-    requests = [value for value in values if isinstance(value, Mapping) and _request(value)]
+    requests = [value for value in values if isinstance(value, Mapping) and is_request(value)]
     if requests and len(requests) == len(values):
-        yield at, {}, _of_requests(requests)
+        yield at, {}, run_of_requests(requests)
         return
     for i, value in enumerate(values, start=1):
         where = f"{at}:{i}"
@@ -63,8 +65,14 @@ def _refuse_what_serves_nobody(record: Record, at: str) -> None:
         raise InputError.single(at, f"is of one batch of {count} requests that start and end together, {serves}")
     if "avg_latency" in record and "latencies" in record:
         raise InputError.single(at, f"is the latency of one batch (`vllm bench latency`), {serves}")
+    if isinstance(record.get("experiments"), list):
+        raise InputError.single(
+            at, "is GenAI-Perf's raw export without token counts: give profile_export_genai_perf.json"
+        )
     offline = None
-    if {"elapsed_time", "num_requests", "tokens_per_second"} <= record.keys():
+    if isinstance(record.get("performance"), Mapping) and "request_info" in record:
+        offline = "trtllm-bench"
+    elif {"elapsed_time", "num_requests", "tokens_per_second"} <= record.keys():
         offline = "vllm bench throughput"
     elif {"total_latency", "successful_requests"} <= record.keys():
         offline = "sglang.bench_offline_throughput"
@@ -132,7 +140,15 @@ def _inferencex(record: Record) -> Reported:
         return {s: value for s, field in spelt.items() if (value := number(record, field)) > 0}
 
     outputs, osl = number(record, "output_tput_per_gpu"), number(record, "osl")
-    conc = number(record, "conc")
+    conc, total = number(record, "conc"), number(record, "tput_per_gpu")
+    prefill, decode = number(record, "num_prefill_gpu"), number(record, "num_decode_gpu")
+    gpus = prefill + decode if prefill > 0 else number(record, "tp")
+    if gpus > 0:  # output tokens are per GPU that decodes
+        outputs, total = outputs * (decode if decode > 0 else gpus), total * gpus
+    drafts = str(record.get("spec_decoding", record.get("mtp", "none"))).lower()
+    notes = ["InferenceX's aggregate has no count of requests: 10 for each in flight, as its client sends"]
+    if drafts not in ("none", "false", "off", ""):
+        notes.append(f"measured with speculative decoding ({drafts}), which predictions leave out")
     return Reported(
         tool="InferenceX",
         completed=10.0 * conc,  # what its client sends; the aggregate does not say
@@ -143,10 +159,11 @@ def _inferencex(record: Record) -> Reported:
         e2e_s=seconds("e2el"),
         asked_in_flight=conc,
         output_tokens_per_s=outputs,
-        total_tokens_per_s=number(record, "tput_per_gpu"),
-        per_gpu=True,
+        total_tokens_per_s=total,
+        per_gpu=not gpus > 0,
+        gpus=gpus,
         model=_name(record.get("model")),
-        notes=("InferenceX's aggregate has no count of requests: 10 for each in flight, as its client sends",),
+        notes=tuple(notes),
     )
 
 
@@ -253,13 +270,16 @@ def _llm_d(record: Record) -> Reported:
     throughput = found.get("throughput") or {}
     times = _find(record, "time") or {}
     scenario = record.get("scenario")
-    rate = _rate(throughput, "requests_per_sec", "request_rate")
-    total, failures = number(requests, "total"), number(requests, "failures")
+    rate = _rate(throughput, "requests_per_sec", "request_rate", "requests_rate")
+    lost = [number(requests, name) for name in ("failures", "incomplete")]
+    failures = sum(count for count in lost if count > 0)
     duration = number(times, "duration")
+    if math.isnan(duration):
+        duration = _iso_duration(times.get("duration"))
     per_token = statistics(latency.get("time_per_output_token")) or statistics(latency.get("inter_token_latency"))
     return Reported(
         tool="llm-d-benchmark",
-        completed=total - (failures if failures > 0 else 0.0),
+        completed=number(requests, "total") - failures,
         failed=failures,
         isl=mean_of(requests.get("input_length")),
         osl=mean_of(requests.get("output_length")),
@@ -274,6 +294,14 @@ def _llm_d(record: Record) -> Reported:
         total_tokens_per_s=_rate(throughput, "total_tokens_per_sec", "total_token_rate"),
         model=_model_in(scenario),
     )
+
+
+def _iso_duration(text: Any) -> float:
+    """Seconds of a duration as ISO 8601 has it, `PT1H2M3.5S`; NaN: it is none."""
+    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        return math.nan
+    return sum(float(part or 0) * unit for part, unit in zip(found.groups(), (86400.0, 3600.0, 60.0, 1.0), strict=True))
 
 
 def _rate(table: Any, *names: str) -> float:
@@ -324,54 +352,6 @@ def _model_in(value: Any) -> str | None:
 
 def _name(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _request(value: Record) -> bool:
-    """Whether an object is one request of a log that a client wrote."""
-    info = value.get("info")
-    per_token = isinstance(info, Mapping) and ("output_token_times" in info or "input_tokens" in info)
-    return ("metrics" in value and isinstance(value.get("metadata"), Mapping)) or (per_token and "start_time" in value)
-
-
-def _of_requests(values: Sequence[Record]) -> Reported:
-    """AIPerf's records, or inference-perf's requests, one by one."""
-    rows, failed = [], 0
-    for value in values[:MAX_REQUESTS]:
-        row = _aiperf_request(value) if "metrics" in value else _inference_perf_request(value)
-        failed += row is None
-        rows += [] if row is None else [row]
-    tool = "AIPerf's records" if "metrics" in values[0] else "inference-perf's requests"
-    return of_requests(tool, rows, failed)
-
-
-Row = tuple[float, float, float, float, float]
-"""Start, first token, end; prompt and output tokens."""
-
-
-def _aiperf_request(value: Record) -> Row | None:
-    metrics, meta = value["metrics"], value["metadata"]
-    if value.get("error") or not isinstance(metrics, Mapping):
-        return None
-    start, end = (1e-9 * number(meta, f"request_{side}_ns") for side in ("start", "end"))
-    ttft = metrics.get("time_to_first_token")
-    isl, osl = (metrics.get(f"{side}_sequence_length") for side in ("input", "output"))
-    first = start + 1e-3 * number(ttft, "value")
-    return _row(start, first, end, number(isl, "value"), number(osl, "value"))
-
-
-def _inference_perf_request(value: Record) -> Row | None:
-    info = value["info"]
-    times = info.get("output_token_times")
-    first = times[0] if isinstance(times, list) and times and isinstance(times[0], int | float) else math.nan
-    if value.get("error") or value.get("exception"):
-        return None
-    isl, osl = number(info, "input_tokens"), number(info, "output_tokens")
-    return _row(number(value, "start_time"), float(first), number(value, "end_time"), isl, osl)
-
-
-def _row(*values: float) -> Row | None:
-    usable = all(math.isfinite(v) for v in values) and values[2] >= values[1] >= values[0] and min(values[3:]) >= 1
-    return (values[0], values[1], values[2], values[3], values[4]) if usable else None
 
 
 _TOOLS: tuple[tuple[Callable[[Record], bool], Callable[[Record], Reported]], ...] = (

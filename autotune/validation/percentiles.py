@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import exp, isfinite, log
+
 from autotune.engines import ENGINES
 from autotune.validation.bench import BenchResult
 from costmodel.calibration.profile import Profile
 from costmodel.measured.load_runs import REPORTED, Lengths, LoadRun, predict_run
-from costmodel.simulation.forecast import Likely
+from costmodel.measured.runs import Run
+from costmodel.simulation.forecast import Forecast, Likely
 
 MOST_REQUESTS = 2_000
 """That are simulated of one run: enough for a 99th percentile."""
 COMPARED = tuple(key for key in REPORTED if key[1] != "mean")
 """Latency and percentile; means are compared by formula."""
+
+
+LEAST_BEYOND = 10.0
+"""Requests that lie beyond a percentile, at least, for it to say something of a run."""
+_BEYOND_FRAC = {"mean": 1.0, "p50": 0.5, "p90": 0.1, "p95": 0.05, "p99": 0.01}
 
 
 def predicted_percentiles(result: BenchResult, profile: Profile | None) -> list[tuple[str, Likely, float]]:
@@ -20,11 +29,41 @@ def predicted_percentiles(result: BenchResult, profile: Profile | None) -> list[
     Empty where it has none. All requests are simulated with the run's mean lengths: results do not say how theirs are
     spread.
     """
-    measured = {key: value for key in COMPARED if (value := result.reported.latencies.get(key, 0.0)) > 0.0}
+    measured = _measured(result)
     if not measured:
         return []
+    forecast = _simulated(result, profile)
+    return [(f"{name}_{p}_s", forecast.latency(name, p), value) for (name, p), value in measured.items()]
+
+
+def run_by_percentiles(result: BenchResult) -> tuple[Run, int]:
+    """The run of a result, its TTFT the mean that its percentiles say as well, and how many percentiles said so.
+
+    Each statistic is held against the simulation's; the geometric mean of their ratios, on the simulation's mean, is
+    the TTFT. A percentile counts if `LEAST_BEYOND` requests lie beyond it. TPOT stays as it is measured.
+    """
+    by = {
+        s: value
+        for (name, s), value in result.reported.latencies.items()
+        if name == "ttft" and (s == "mean" or _BEYOND_FRAC[s] * result.reported.completed >= LEAST_BEYOND)
+    }
+    percentiles = len(by.keys() - {"mean"})
+    if not percentiles:
+        return result.run, 0
+    forecast = _simulated(result, None)
+    ratios = [value / forecast.latency("ttft", s).value for s, value in by.items()]
+    ttft_s = forecast.latency("ttft", "mean").value * exp(sum(map(log, ratios)) / len(ratios))
+    return (replace(result.run, ttft_s=ttft_s), percentiles) if isfinite(ttft_s) else (result.run, 0)
+
+
+def _measured(result: BenchResult) -> dict[tuple[str, str], float]:
+    return {key: value for key in COMPARED if (value := result.reported.latencies.get(key, 0.0)) > 0.0}
+
+
+def _simulated(result: BenchResult, profile: Profile | None) -> Forecast:
+    """The run of a result, request by request."""
     run, reported = result.run, result.reported
-    forecast = predict_run(
+    return predict_run(
         LoadRun(
             id=run.id,
             model=run.model,
@@ -39,9 +78,8 @@ def predicted_percentiles(result: BenchResult, profile: Profile | None) -> list[
             distinct_prompts=0,
             batched_tokens=int(run.batched_tokens),
             max_num_seqs=int(run.max_num_seqs),
-            measured=measured,
+            measured=_measured(result),
         ),
         ENGINES[run.engine].policy,
         profile,
     )
-    return [(f"{name}_{p}_s", forecast.latency(name, p), value) for (name, p), value in measured.items()]

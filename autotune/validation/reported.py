@@ -16,7 +16,7 @@ STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 _SPELT = {"mean": ("mean", "avg", "average"), "p50": ("p50", "median", "50")}
 LESS_THAN_ASKED = 0.8
 """Share of the requests in flight that were asked for below which they were not what ran."""
-_SECONDS = {
+SECONDS = {
     "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "milliseconds": 1e-3,
     "us": 1e-6, "microseconds": 1e-6, "ns": 1e-9, "nanoseconds": 1e-9, "s/token": 1.0, "ms/token": 1e-3,
 }  # fmt: skip
@@ -48,6 +48,8 @@ class Reported:
     total_tokens_per_s: float = math.nan
     per_gpu: bool = False
     """Whether the two are of one GPU."""
+    gpus: float = math.nan
+    """That were measured, as the file says."""
     arrival_cv: float = 1.0
     """Coefficient of variation of the gaps between arrivals."""
     same_lengths: bool = False
@@ -112,7 +114,7 @@ def statistics(table: Any, *, unit_s: float = 1.0) -> dict[str, float]:
     if isinstance(within, Mapping):  # GuideLLM: those that failed stand beside them
         table = within
     unit = table.get("unit", table.get("units"))
-    factor = _SECONDS.get(str(unit).lower(), unit_s) if unit is not None else unit_s
+    factor = SECONDS.get(str(unit).lower(), unit_s) if unit is not None else unit_s
     percentiles = table.get("percentiles")
     found = {}
     for statistic in STATISTICS:

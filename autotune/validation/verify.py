@@ -11,7 +11,7 @@ from autotune.study import Study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import place
 from autotune.validation.bench import BenchResult
-from autotune.validation.percentiles import predicted_percentiles
+from autotune.validation.percentiles import predicted_percentiles, run_by_percentiles
 from autotune.validation.verify_pools import predicted_means, predicted_pool_percentiles
 from costmodel.calibration.profile import LEAST_RUNS, Profile
 from costmodel.calibration.residual import own_key, residual_columns
@@ -124,7 +124,7 @@ def verify(
 
 def learn(results: Sequence[BenchResult], profile: Profile | None) -> Profile:
     """The study's calibration with the cell of the runs moved by them: Bayes' rule, however few they are."""
-    runs = [r.run for r in results]
+    runs = [run_by_percentiles(r)[0] for r in results]
     first = runs[0].entry
     gpu = first.cluster.gpu
     known = None if profile is None else profile.values()

@@ -81,6 +81,7 @@ class Lantern(Engine):
     memory_is_of_everything = True
     shown_options = ("tensor", "stages", "experts", "length", "sequences", "budget", "memory")
     image = "example.org/lantern/server:{version}"
+    image_tags = "https://example.org/lantern/tags"
     image_name = "lantern/server"
     bench_client = VLLM.bench_client
     bench_result = VLLM.bench_result

@@ -119,6 +119,11 @@ PROXY = b"""{"startTime": 1770000000.5, "status": "success", "prompt_tokens": 10
 ACCESS_LOG = b"""[2026-01-01T00:00:00.5Z] "POST /v1/completions HTTP/1.1" 200 tokens=150/75 timings=5ms(1+2+3)
 [2026-01-01T00:00:01.5Z] "POST /v1/completions HTTP/1.1" 504 model_name=m tokens=150/0
 """
+OTLP = b"""{"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "gen_ai.client.token.usage", "histogram": {
+"aggregationTemporality": 2, "dataPoints": [{"attributes": [{"key": "gen_ai.token.type", "value": {"stringValue":
+"input"}}], "startTimeUnixNano": "1", "timeUnixNano": "9000000000", "count": "9", "sum": 99.5, "explicitBounds": [5],
+"bucketCounts": ["4", "5"]}]}}]}]}]}
+"""
 STATUS_CSV = b"""time;model;prompt tokens;completion tokens;cached tokens;status;error
 2026-01-01T00:00:00;m;100;5;50;200;
 2026-01-01T00:00:09;m;100;0;0;500;timeout
@@ -182,7 +187,7 @@ def _sources(suffix: str) -> tuple[bytes, ...]:
     return tuple(path.read_bytes() for path in sorted(folder.glob(f"*{suffix}")))
 
 
-TRAFFIC = (CSV_TRAFFIC, STATUS_CSV, JSON_TRAFFIC, AGENTS, PROXY, ACCESS_LOG, METRICS, ANSWER)
+TRAFFIC = (CSV_TRAFFIC, STATUS_CSV, JSON_TRAFFIC, AGENTS, PROXY, ACCESS_LOG, METRICS, ANSWER, OTLP)
 READERS: Mapping[str, Reader] = {
     "study": Reader(load_study, tuple(p.read_bytes() for p in sorted(FOLDER.glob("*-*.toml"))[:3]), ".toml"),
     "settings": Reader(

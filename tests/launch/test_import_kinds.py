@@ -32,6 +32,27 @@ PLANS = {
     "production_stack_values.yaml": (4, "vllm:P1:R1/PP1/ATP1/ADP1/MTP1/EP1+D3:R3/PP1/ATP1/ADP1/MTP1/EP1"),
     "trtllm_disaggregated.yaml": (24, "trtllm:P16:R2/PP1/ATP8/ADP1/MTP8/EP1+D8:R1/PP1/ATP8/ADP1/MTP1/EP8"),
     "trtllm_disaggregated.sh": (24, "trtllm:P16:R2/PP1/ATP8/ADP1/MTP8/EP1+D8:R1/PP1/ATP8/ADP1/MTP1/EP8"),
+    "compose_merged_services.yml": (4, "sglang:R2/PP1/ATP2/ADP1/MTP1/EP1"),
+    "systemd_unit.service": (8, "vllm:R1/PP1/ATP8/ADP1/MTP1/EP1"),
+    "slurm_nested_shell.sbatch": (32, "sglang:R1/PP1/ATP8/ADP4/MTP32/EP1"),
+    "kserve_container.yaml": (12, "vllm:R3/PP1/ATP4/ADP1/MTP1/EP1"),
+    "ray_data_parallel.yaml": (16, "vllm:R1/PP1/ATP1/ADP16/MTP1/EP16"),
+    "containers_over_ssh.sh": (16, "sglang:R1/PP1/ATP16/ADP1/MTP16/EP1"),
+    "skypilot_nodes.yaml": (16, "vllm:R1/PP2/ATP8/ADP1/MTP1/EP1"),
+    "podman_unit.container": (2, "vllm:R1/PP1/ATP2/ADP1/MTP1/EP1"),
+    "compose_scale.yaml": (8, "vllm:R4/PP1/ATP2/ADP1/MTP1/EP1"),
+    "docker_inspect.json": (4, "vllm:R1/PP1/ATP4/ADP1/MTP1/EP1"),
+    "slurm_task_per_server.sh": (32, "vllm:R4/PP1/ATP8/ADP1/MTP1/EP1"),
+    "deployment_with_autoscaler.yaml": (8, "vllm:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "options_file_alone.yaml": (8, "vllm:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "two_servers_in_a_pod.yaml": (8, "vllm:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "branches_of_one_server.sh": (16, "sglang:R1/PP1/ATP16/ADP1/MTP16/EP1"),
+    "stateful_set_of_ray_nodes.yaml": (16, "vllm:R1/PP2/ATP8/ADP1/MTP8/EP1"),
+    "function_called_twice.sh": (8, "vllm:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "slurm_quoted_lines.sh": (16, "vllm:R1/PP1/ATP1/ADP16/MTP1/EP16"),
+    "router_with_its_workers.sh": (8, "sglang:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "kubeai_model.yaml": (4, "vllm:R1/PP1/ATP4/ADP1/MTP1/EP1"),
+    "job_set_of_nodes.yaml": (16, "sglang:R1/PP1/ATP16/ADP1/MTP16/EP1"),
 }
 """File -> GPUs and plan of what it starts."""
 SGLANG = "python3 -m sglang.launch_server --model-path x"
@@ -164,17 +185,19 @@ def test_sums(text: str, value: int | None) -> None:
         ("for i in {0..3}; do\nrun $i\ndone\nrest\n", [("run $i", 4), ("rest", 1)]),
         ("for ((i=0;i<N;i++)); do\nrun\ndone\n", [("run", 3)]),
         ("A=$((N*2)) B=x\nrun $A\n", [("run 6", 1)]),
+        ("X='--a 1\n --b 2'\nrun $X\n", [("run --a 1\n --b 2", 1)]),
+        ("f() {\n run\n}\nfor i in 1 2; do\n f\ndone\nf\n", [("run", 3), ("f", 2), ("f", 1)]),
     ],
 )
 def test_scripts(script: str, lines: list[tuple[str, int]]) -> None:
     """Comments, assignments, arithmetic and loops, without running anything."""
     found = read_script(script, {"N": "3"})
-    assert [(line.strip(), times) for line, times in found.lines] == lines
+    assert [(line.text.strip(), line.times) for line in found.lines] == lines
 
 
 def test_a_given_variable_holds_against_the_script() -> None:
     """`--var` goes before what a script sets."""
-    assert read_script("TP=4\nrun $TP\n", {"TP": "8"}).lines == [("run 8", 1)]
+    assert [line.text for line in read_script("TP=4\nrun $TP\n", {"TP": "8"}).lines] == ["run 8"]
 
 
 def test_text_without_variables_is_left_alone() -> None:

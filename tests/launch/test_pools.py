@@ -108,7 +108,8 @@ def test_dynamo_has_a_component_for_each_pool(tmp_path: Path) -> None:
         arguments = container["args"]
         assert arguments[arguments.index("--disaggregation-mode") + 1] == role
         assert "--kv-transfer-config" in arguments
-        assert container["resources"]["limits"]["nvidia.com/gpu"] == gpus
+        assert container["resources"]["limits"] == {"nvidia.com/gpu": gpus, "rdma/ib": "1"}
+        assert "IPC_LOCK" in container["securityContext"]["capabilities"]["add"]
 
 
 WHOLE = "P32:R4/TP8+D96:R3/EP32"

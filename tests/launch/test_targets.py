@@ -245,6 +245,28 @@ def test_pods_keep_to_pod_security_but_for_what_is_said():
         assert "hostPath" in text
 
 
+def test_pods_that_write_into_other_nodes_have_what_that_needs():
+    """DeepEP over nodes: the node's network and device, the interface, time to fetch the model; the README says so."""
+    arch = load_model("deepseek-v3")
+    base = next(c for c in plans("deepseek-v3", "vllm", 32) if c.layout.attn_dp == 32 and c.layout.moe_ep == 32)
+    knobs = replace(service(base, arch).knobs, max_num_batched_tokens=256)
+    limits = replace(service(base, arch).limits, max_num_batched_tokens=256, kv_room_bytes=1e12)
+    plan = launched(service(base, arch, exchange="routed", knobs=knobs, limits=limits))
+    leader = kubernetes.servers(plan)["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]
+    worker = dynamo.document(plan)["spec"]["components"][1]["podTemplate"]["spec"]
+    for target, pod in (("k8s", leader), ("dynamo", worker)):
+        (container,) = pod["containers"]
+        assert pod["hostNetwork"] is True
+        assert container["resources"]["limits"]["rdma/ib"] == "1"
+        assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
+        names = {item["name"] for item in container["env"]}
+        assert names >= {"NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "VLLM_HOST_IP"}
+        probe = container["startupProbe"]
+        assert probe["failureThreshold"] * probe["periodSeconds"] > 7200
+        text = target_files(find_target(target), plan, current=None)["README.md"].text
+        assert "configmap network" in text
+
+
 @pytest.mark.parametrize(("ranks", "gpus", "said"), [(1, 8, None), (8, 8, "8"), (32, 32, "8")])
 def test_servers_with_many_ranks_take_requests_in_several_processes(ranks, gpus, said):
     """As many as the head's node has data-parallel ranks, and none on nodes that do not answer."""

@@ -162,6 +162,43 @@ FORMATS = {
         for i, first in enumerate(REQUESTS)
         if i % 3 == 0
     ),
+    "calls_since_the_session_in_milliseconds": lines(
+        {
+            "start_time": iso(first.at_s),
+            "calls": [
+                {"offset_ms": 1e3 * (r.at_s - first.at_s), "prompt_tokens": r.prompt, "completion_tokens": r.output}
+                for r in REQUESTS[i : i + 3]
+            ],
+        }
+        for i, first in enumerate(REQUESTS)
+        if i % 3 == 0
+    ),
+    "bars": csv("time|prompt_tokens|completion_tokens", lambda r: f"{iso(r.at_s)}|{r.prompt}|{r.output}"),
+    "thousands": csv("time,prompt_tokens,output_tokens", lambda r: f'{iso(r.at_s)},"{r.prompt:,}",{r.output}'),
+    "log_of_a_container": jsonl(
+        lambda _, r: {
+            "log": json.dumps({"ts": iso(r.at_s), "prompt_tokens": r.prompt, "completion_tokens": r.output}),
+            "stream": "stdout",
+        }
+    ),
+    "sglang_requests": "".join(
+        lines(
+            [
+                {"timestamp": iso(r.at_s - 2), "event": "request.received", "rid": "a", "obj": {"text": "b"}},
+                {
+                    "timestamp": iso(r.at_s), "event": "request.finished", "rid": "a",
+                    "out": {"meta_info": {"prompt_tokens": r.prompt, "completion_tokens": r.output}},
+                },
+            ]
+        )
+        for r in REQUESTS
+    ),
+    "kong": jsonl(
+        lambda _, r: {
+            "started_at": int((START_S + r.at_s) * 1e3), "response": {"status": 200},
+            "ai": {"proxy": {"usage": {"prompt_tokens": r.prompt, "completion_tokens": r.output}}},
+        }
+    ),
 }  # fmt: skip
 
 
@@ -218,9 +255,10 @@ def test_lines_about_something_else(tmp_path: Path) -> None:
     assert (log.num_requests, log.failed, dict(log.problems)) == (len(REQUESTS), 0, {})
 
 
-def test_a_unit_that_is_not_clear_is_asked_for(tmp_path: Path) -> None:
-    """Whole numbers that may be seconds or milliseconds: asked for, and taken as they are said to be."""
-    rows = "".join(f"{r.at_s * 1e3:.0f},{r.prompt},{r.output}\n" for r in REQUESTS)
+@pytest.mark.parametrize("digits", [0, 2])
+def test_a_unit_that_is_not_clear_is_asked_for(digits: int, tmp_path: Path) -> None:
+    """Numbers that may be seconds or milliseconds: asked for, and taken as they are said to be."""
+    rows = "".join(f"{r.at_s * 1e3:.{digits}f},{r.prompt},{r.output}\n" for r in REQUESTS)
     source = written(tmp_path, "timestamp,prompt_tokens,output_tokens\n" + rows)
     with pytest.raises(InputError, match=r"--time-unit: is required.*seconds or .*milliseconds"):
         read_traffic(source)

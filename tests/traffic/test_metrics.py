@@ -168,6 +168,31 @@ def test_samples_that_cover_a_part_of_the_window(tmp_path: Path) -> None:
     assert any("of the window" in text for text in log.assumptions)
 
 
+def test_servers_for_prefill_do_not_count_twice(tmp_path: Path) -> None:
+    """A request that one server prefills and another answers is one; prefixes are found where prompts are computed."""
+    prompt, output = NAMES["vllm"]
+    text = STARTED
+    for pod, outputs, total, hits in (("p", {"1": 1000, "+Inf": 1000}, 1000, 900_000), ("d", OUTPUTS, 190_000, 0)):
+        text += histogram(prompt, PROMPTS, 1_800_000, f'pod="{pod}"') + histogram(
+            output, outputs, total, f'pod="{pod}"'
+        )
+        text += f'vllm:prefix_cache_hits_total{{pod="{pod}"}} {hits}\n'
+        text += f'vllm:prefix_cache_queries_total{{pod="{pod}"}} 1800000\n'
+    profile = profile_of(tmp_path, text)
+    assert (profile.num_requests, profile.output_mean) == (1000, pytest.approx(190.0))
+    assert profile.shared_prefix_frac == pytest.approx(0.5)
+
+
+def test_series_as_victoriametrics_exports_them(tmp_path: Path) -> None:
+    """A series per line, times in milliseconds."""
+    rows = [
+        {"metric": labels, "values": list(values), "timestamps": [int(1.77e12 + 3e5 * i) for i in range(len(values))]}
+        for labels, values in both([0, 300, 600, 900, 1200])
+    ]
+    log = read_traffic(written(tmp_path, "\n".join(json.dumps(row) for row in rows)))
+    assert log.profile().rate.mean_per_s == pytest.approx(1.0)
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     """Metrics without lengths or counters say whose are read."""
     refusal = read_traffic(written(tmp_path, "# TYPE x counter\nx 5\n")).refusal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from autotune.study import Study, load_study
 from autotune.validation.bench import BenchResult, read_results
-from autotune.validation.percentiles import predicted_percentiles
+from autotune.validation.percentiles import predicted_percentiles, run_by_percentiles
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 
@@ -175,6 +176,12 @@ def test_inferencex_counts_per_gpu_and_in_seconds(study: Study, tmp_path: Path) 
     assert (found.run.ttft_s, found.run.tpot_s, found.run.concurrency) == (TTFT_S, TPOT_S, 60)
     assert found.output_tokens_per_s == pytest.approx(PER_S * OSL)
     assert found.total_tokens_per_s == pytest.approx(PER_S * (ISL + OSL))
+    with pytest.raises(InputError, match="was measured on 8 GPUs"):
+        results(tmp_path, study, {**content, "tp": 8})
+    (one,) = read_results(tmp_path / "result.json", load_study(FOLDER / "llama-70b-16xh100.toml"), "TP8")
+    assert (one.replicas, one.run.concurrency) == (1, 120)
+    with pytest.raises(InputError, match="was measured on 12 GPUs"):
+        results(tmp_path, study, {**content, "num_prefill_gpu": 4, "num_decode_gpu": 8})
 
 
 def logged(i: int, form: str) -> dict[str, Any]:
@@ -208,6 +215,29 @@ def test_a_log_of_requests_is_a_run(form: str, study: Study, tmp_path: Path) -> 
     assert (found.failed, found.run.same_lengths) == (1, True)
 
 
+def test_requests_that_warm_up_or_are_cancelled_do_not_count(study: Study, tmp_path: Path) -> None:
+    """By what AIPerf's records say of themselves, and their latencies in the unit that they name."""
+    rows = [logged(i, "aiperf") for i in range(10)]
+    rows[0]["metadata"]["benchmark_phase"] = "warmup"
+    rows[1]["metadata"]["was_cancelled"] = True
+    for row in rows[2:]:
+        row["metrics"]["time_to_first_token"] = {"value": TTFT_S, "unit": "s"}
+    path = tmp_path / "profile_export.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    (found,) = read_results(path, study, "TP4")
+    assert (found.reported.completed, found.failed) == (8, 1)
+    assert found.run.ttft_s == pytest.approx(TTFT_S)
+
+
+def test_llm_d_benchmark_counts_lost_requests_and_durations_in_words(study: Study, tmp_path: Path) -> None:
+    """Requests that are incomplete are none that were served; its second version writes `PT4M16S`."""
+    metrics = {**LLM_D["metrics"], "requests": {**LLM_D["metrics"]["requests"], "incomplete": 5}, "throughput": {}}  # type: ignore[dict-item]  # a table
+    content = {"run": {"time": {"duration": "PT4M16S"}}, "results": {**metrics, "time": None}}
+    (found,) = results(tmp_path, study, content)
+    assert found.failed == FAILED + 5
+    assert found.output_tokens_per_s == pytest.approx((REQUESTS - 5) * OSL / 256.0)
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -218,6 +248,8 @@ def test_a_log_of_requests_is_a_run(form: str, study: Study, tmp_path: Path) -> 
         ({"avg_latency": 2.0, "latencies": [2.0], "percentiles": {"50": 2.0}}, "the latency of one batch"),
         ({"elapsed_time": 4.0, "num_requests": 9, "requests_per_second": 2.0, "tokens_per_second": 5.0}, "offline"),
         ({"backend": "engine", "successful_requests": 9, "total_latency": 5.0}, "offline throughput"),
+        ({"performance": {"request_throughput_req_s": 2.0}, "request_info": {}}, "trtllm-bench"),
+        ({"experiments": []}, "raw export"),
         ({"hello": 1}, "must be a result of vllm bench serve"),
         (5, "must be an object"),
     ],
@@ -243,6 +275,31 @@ def test_percentiles_are_held_against_a_simulation(changes: dict[str, Any], stud
     assert all(0.0 < likely.low < likely.value < likely.high for likely, _ in rows.values())
     assert rows["ttft_p50_s"][1] == pytest.approx(0.9 * TTFT_S)
     assert rows["ttft_p50_s"][0].value <= rows["ttft_p99_s"][0].value
+
+
+def test_a_median_is_no_mean(study: Study, tmp_path: Path) -> None:
+    """A run with percentiles alone has the mean that they say: the further from the simulation's, the further."""
+    plain = {name: value for name, value in CLASSIC.items() if "ttft" not in name}
+    (given,) = results(tmp_path, study, plain | {"median_ttft_ms": 1000.0, "p90_ttft_ms": 2000.0})
+    simulated = {name: likely.value for name, likely, _ in predicted_percentiles(given, None)}
+    assert math.isnan(given.run.ttft_s)
+    means = []
+    for factor in (1.0, 1.3):
+        p50_ms, p90_ms = (1e3 * factor * simulated[f"ttft_{p}_s"] for p in ("p50", "p90"))
+        (found,) = results(tmp_path, study, plain | {"median_ttft_ms": p50_ms, "p90_ttft_ms": p90_ms})
+        run, percentiles = run_by_percentiles(found)
+        assert percentiles == 2
+        means.append(run.ttft_s)
+    assert means[1] == pytest.approx(1.3 * means[0])
+    assert abs(means[0] / simulated["ttft_p50_s"] - 1.0) > 0.05
+
+
+def test_a_percentile_needs_requests_beyond_it(study: Study, tmp_path: Path) -> None:
+    """Of 640 requests six lie beyond the 99th percentile, too few to count; a mean alone stays as it is."""
+    (found,) = results(tmp_path, study, CLASSIC)
+    assert run_by_percentiles(found)[1] == 1
+    (alone,) = results(tmp_path, study, {k: v for k, v in CLASSIC.items() if k[:3] not in ("med", "p99")})
+    assert run_by_percentiles(alone) == (alone.run, 0)
 
 
 def test_requests_one_by_one_give_the_percentiles_that_are_left_out(study: Study, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from stand_ins import stand_in
 def _parser(engine: str) -> argparse.ArgumentParser:
     if engine == "vllm":
         stand_in(*read_vllm.NAMES)
-        read_vllm._pretend_h100()  # noqa: SLF001  # the same machine
+        read_vllm.pretend_h100()
         from vllm.entrypoints.common.cli_args import make_arg_parser
         from vllm.utils.argparse_utils import FlexibleArgumentParser
 

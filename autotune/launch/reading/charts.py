@@ -27,6 +27,30 @@ _PARALLEL: Mapping[str, str] = {
 Node = Mapping[str, Any]
 
 
+def with_autoscaling(documents: list[Any]) -> list[Any]:
+    """Documents one by one, where lists hold them, with the least replicas that an autoscaler among them keeps."""
+    single = [
+        item
+        for whole in documents
+        for part in (whole if isinstance(whole, list) else [whole])
+        for item in (part["items"] if isinstance(part, Mapping) and isinstance(part.get("items"), list) else [part])
+    ]
+    least: dict[str, Any] = {}
+    for document in single:
+        spec = _table(_table(document).get("spec"))
+        target = _table(spec.get("scaleTargetRef")).get("name")
+        if target is not None:
+            least[str(target)] = spec.get("minReplicas", spec.get("minReplicaCount", 1))
+    return [_scaled(document, least) for document in single] if least else single
+
+
+def _scaled(document: Any, least: Node) -> Any:
+    name = str(_table(_table(document).get("metadata")).get("name"))
+    if name not in least or "scaleTargetRef" in _table(document["spec"]):
+        return document
+    return {**document, "spec": {"replicas": least[name], **document["spec"]}}
+
+
 def expanded(document: Any, path: str) -> list[Any]:
     """A document as services with commands, where it is one of these; else the document itself."""
     if not isinstance(document, Mapping):
@@ -37,6 +61,12 @@ def expanded(document: Any, path: str) -> list[Any]:
         return list(_model_service(document))
     kind = document.get("kind")
     spec = _table(document.get("spec"))
+    if kind == "Model" and "kubeai" in str(document.get("apiVersion")):
+        return list(_kubeai(spec))
+    if isinstance(_table(document.get("Config")).get("Image"), str):
+        return [_inspected(document)]
+    if isinstance(document.get("run"), str) or (isinstance(document.get("commands"), list) and "resources" in document):
+        return [_task(document)]
     if kind == "LLMInferenceService":
         return list(_llm_inference_service(spec))
     if kind == "InferenceService":
@@ -59,7 +89,11 @@ def _production_stack(values: Node) -> Iterator[Node]:
         command = [*SERVE, str(spec["modelURL"]), *_flags(named), *plain_words(config.get("extraArgs"))]
         cache = _table(spec.get("lmcacheConfig"))
         role = {"kv_producer": "prefill", "kv_consumer": "decode"}.get(str(cache.get("kvRole")))
-        yield _service(command, spec, role=role, gpus=spec.get("requestGPU"), replicas=spec.get("replicaCount", 1))
+        replicas, pods = spec.get("replicaCount", 1), 1
+        head = _table(spec.get("raySpec")).get("headNode")
+        if isinstance(head, Mapping) and isinstance(replicas, int):  # a cluster of Ray, of which these are the workers
+            replicas, pods = 1, replicas + 1
+        yield _service(command, spec, role=role, gpus=spec.get("requestGPU"), replicas=replicas, pods=pods)
 
 
 def _model_service(values: Node) -> Iterator[Node]:
@@ -118,7 +152,7 @@ def _inference_service(spec: Node, document: Node) -> Iterator[Node]:
     predictor = _table(spec.get("predictor"))
     model = _table(predictor.get("model"))
     if not model:
-        yield document
+        yield {**document, "spec": {**spec, "predictor": {"replicas": predictor.get("minReplicas", 1), **predictor}}}
         return
     args = plain_words(model.get("args"))
     named = [word.partition("=")[2] for word in args if word.startswith("--model_id=")]
@@ -138,7 +172,7 @@ def _ray_serve(applications: list[Any]) -> Iterator[Node]:
     """Ray Serve's LLM applications, with or without apart prefill and decode."""
     for application in applications:
         args = _table(_table(application).get("args"))
-        configs = args.get("llm_configs")
+        configs = args.get("llm_configs", [args.get("llm_config")])
         parts: list[tuple[str | None, Any]] = [(None, c) for c in (configs if isinstance(configs, list) else ())]
         parts += [(role, args[f"{role}_config"]) for role in ("prefill", "decode") if f"{role}_config" in args]
         for role, config in parts:
@@ -153,6 +187,58 @@ def _ray_serve(applications: list[Any]) -> Iterator[Node]:
             command = [*SERVE, str(name), *_flags(_table(config.get("engine_kwargs")))]
             environment = _table(_table(config.get("runtime_env")).get("env_vars"))
             yield _service(command, {"environment": environment}, role=role, gpus=None, replicas=replicas)
+
+
+def _kubeai(spec: Node) -> Iterator[Node]:
+    """KubeAI's Model, as vLLM serves it."""
+    if spec.get("engine") != "VLLM":
+        return
+    count = str(spec.get("resourceProfile", "")).rpartition(":")[2]
+    command = [*SERVE, _model_of({"uri": spec.get("url")}), *plain_words(spec.get("args"))]
+    replicas = spec.get("replicas", spec.get("minReplicas", 1))
+    yield _service(command, spec, role=None, gpus=count if count.isdecimal() else None, replicas=replicas)
+
+
+def _inspected(document: Node) -> Node:
+    """A container as `docker inspect` shows it."""
+    config = document["Config"]
+    requests = _table(document.get("HostConfig")).get("DeviceRequests")
+    asked = _table(requests[0]) if isinstance(requests, list) and requests else {}
+    count = len(asked["DeviceIDs"]) if isinstance(asked.get("DeviceIDs"), list) else asked.get("Count")
+    command = [*plain_words(config.get("Entrypoint")), *plain_words(config.get("Cmd"))]
+    return {
+        "entrypoint" if config.get("Entrypoint") else "command": command,
+        "image": config["Image"],
+        "environment": config.get("Env"),
+        "resources": {"limits": {"nvidia.com/gpu": count}},
+    }
+
+
+def _task(document: Node) -> Node:
+    """A task of SkyPilot or dstack: a script on so many nodes, as a service of so many replicas."""
+    resources, service = _table(document.get("resources")), _table(document.get("service"))
+    wanted = resources.get("accelerators", resources.get("gpu"))
+    each = next(iter(wanted.values()), None) if isinstance(wanted, Mapping) and "count" not in wanted else wanted
+    each = str(each.get("count") if isinstance(each, Mapping) else each).rpartition(":")[2]
+    nodes = document.get("num_nodes", document.get("nodes", 1))
+    replicas = service.get("replicas", _table(service.get("replica_policy")).get("min_replicas"))
+    replicas = document.get("replicas", 1) if replicas is None else replicas
+    commands = document.get("commands")
+    script = document["run"] if commands is None else "\n".join(plain_words(commands))
+    sizes = {"SKYPILOT_NUM_NODES": nodes, "DSTACK_NODES_NUM": nodes}
+    if each.isdecimal():
+        sizes |= {"SKYPILOT_NUM_GPUS_PER_NODE": each, "DSTACK_GPUS_PER_NODE": each, "DSTACK_GPUS_NUM": each}
+    given = document.get("envs", document.get("env"))
+    pairs = [str(item).partition("=") for item in given] if isinstance(given, list) else []
+    environment = {name: value for name, _, value in pairs} or _table(given)
+    return _service(
+        ["bash", "-c", script],
+        {"environment": {**sizes, **environment}, "image": document.get("image")},
+        role=None,
+        gpus=each if each.isdecimal() else None,
+        replicas=int(str(replicas).partition("..")[0]) if str(replicas).partition("..")[0].isdecimal() else 1,
+        pods=nodes if isinstance(nodes, int) else 1,
+    )
 
 
 def _service(command: list[str], about: Node, *, role: str | None, gpus: Any, replicas: Any, pods: int = 1) -> Node:

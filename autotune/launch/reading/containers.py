@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autotune.engines import ENGINES
-from autotune.launch.reading.charts import expanded
-from autotune.launch.reading.parse import find_engine
+from autotune.launch.reading.charts import expanded, with_autoscaling
+from autotune.launch.reading.parse import find_engine, starts_something
 from autotune.launch.reading.words import plain_text, plain_words
 from costmodel.errors import InputError
 
@@ -43,8 +43,8 @@ class Container:
     words: tuple[str, ...]
     env: Mapping[str, str]
     place: Place
-    version: str | None
-    """Of the engine, where the image's tag says it."""
+    version: tuple[str, str] | None
+    """Engine and its version, where the image's tag says it."""
 
 
 def containers(documents: list[Any], path: str) -> list[Container]:
@@ -59,7 +59,7 @@ def containers(documents: list[Any], path: str) -> list[Container]:
     """
     found: list[Container] = []
     visited = 0
-    stack = [(d, Place()) for whole in reversed(documents) for d in reversed(expanded(whole, path))]
+    stack = [(d, Place()) for whole in reversed(with_autoscaling(documents)) for d in reversed(expanded(whole, path))]
     while stack:
         node, place = stack.pop()
         visited += 1
@@ -77,7 +77,9 @@ def containers(documents: list[Any], path: str) -> list[Container]:
         container = container_of(node, place)
         if container is not None:
             found.append(container)
-        stack += [(value, named(place, str(key))) for key, value in reversed(list(node.items()))]
+        inner = [(str(key), value) for key, value in reversed(list(node.items()))]
+        # what Compose files keep to be merged into services
+        stack += [(value, named(place, key)) for key, value in inner if not ("services" in node and key[:2] == "x-")]
     return found
 
 
@@ -125,13 +127,19 @@ def named(place: Place, name: str) -> Place:
 
 def _gpus(node: Mapping[Any, Any]) -> int | None:
     """GPUs that a container or a service asks for."""
-    resources = node.get("resources")
-    for kind in ("limits", "requests"):
+    deploy = node.get("deploy")
+    resources = node.get("resources", deploy.get("resources") if isinstance(deploy, Mapping) else None)
+    for kind in ("limits", "requests", "reservations"):
         table = resources.get(kind) if isinstance(resources, Mapping) else None
         if not isinstance(table, Mapping):
             continue
-        for name in GPU_RESOURCES:
-            value = str(table.get(name, ""))
+        devices = table.get("devices")  # of Compose
+        wanted = [table.get(name) for name in GPU_RESOURCES]
+        for device in devices if isinstance(devices, list) else ():
+            if isinstance(device, Mapping):
+                ids = device.get("device_ids")
+                wanted.append(len(ids) if isinstance(ids, list) else device.get("count"))
+        for value in map(str, wanted):
             if value.isdecimal() and 0 < int(value[:6]) <= MAX_REPLICAS:
                 return int(value[:6])
     return None
@@ -139,8 +147,10 @@ def _gpus(node: Mapping[Any, Any]) -> int | None:
 
 def _multiplied(copies: int, node: Mapping[Any, Any], path: str) -> int:
     deploy = node.get("deploy")
-    given = node.get("replicas", deploy.get("replicas") if isinstance(deploy, Mapping) else None)
+    given = node.get("replicas", node.get("scale", deploy.get("replicas") if isinstance(deploy, Mapping) else None))
     given = node.get("slices", given) if "roles" in node else given  # of a DisaggregatedSet: each has all roles
+    if given is None and "template" in node:
+        given = node.get("parallelism")  # of a Job
     if isinstance(given, bool) or not isinstance(given, int):
         return copies
     if not 0 <= given * copies <= MAX_REPLICAS:
@@ -168,20 +178,22 @@ def container_of(node: Mapping[Any, Any], place: Place) -> Container | None:
 
 
 def _image_program(image: str) -> list[str]:
-    """What an image that an engine's makers publish runs by itself."""
+    """What an image that runs an engine runs by itself."""
     last = image.rpartition("/")[2]
-    return [word for engine in ENGINES.values() if last.startswith(engine.image_name) for word in engine.image_program]
+    return next((list(e.image_program) for e in ENGINES.values() if e.image_program and e.name in last), [])
 
 
-def _tag(image: str) -> str | None:
-    """The engine's version, where the tag of such an image says it."""
-    names = "|".join(re.escape(engine.image_name) for engine in ENGINES.values())
-    found = re.search(rf"(?:{names}):v?(\d{{1,5}}\.\d{{1,5}}\.\d{{1,5}})\b", image)
-    return None if found is None else found[1]
+def _tag(image: str) -> tuple[str, str] | None:
+    """The engine and its version, where the tag of such an image says it."""
+    for engine in ENGINES.values():
+        found = re.search(rf"{re.escape(engine.image_name)}:v?(\d{{1,5}}\.\d{{1,5}}\.\d{{1,5}})\b", image)
+        if found is not None:
+            return engine.name, found[1]
+    return None
 
 
 def _shell(lines: list[str]) -> bool:
-    return any(find_engine(line.replace("\\\n", " ").split()) is not None for line in lines)
+    return any(starts_something(line) for line in lines if re.search(r"\s", line))
 
 
 def _environment(node: Mapping[Any, Any]) -> dict[str, str]:

@@ -165,7 +165,8 @@ def _part(servers: list[Process], arch: Arch | None, gpu: Gpu | None) -> _Part:
         gpu_name="" if gpu is None else gpu.name,
         backend=ENGINES[command.engine].exchange_backend(command),
     )
-    layout = layout_of(options, arch, sum(servers_of(p) for p in servers))
+    one = layout_of(options, arch, 1)
+    layout = layout_of(options, arch, sum(servers_of(p, one.gpus) for p in servers))
     return _Part(options=options, layout=layout, knobs=knobs_of(options, layout))
 
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from autotune.engines import ENGINES, Engine, listed
 from autotune.engines.option_reader import Command
 from autotune.engines.options import Option, OptionList
-from autotune.launch.reading.shell import expand, read_script, without_comments
+from autotune.launch.reading.shell import expand, without_comments
 from costmodel.errors import InputError
 
 MAX_COMMAND = 100_000
 _ASSIGN = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*)=(.*)$", re.DOTALL)
 _SHELLS = ("sh", "bash", "dash", "zsh")
 _TRUTH = {"true": True, "false": False}
-_ENDS = ("&", "|", ";", "&&", "||", ">", ">>", "2>", "2>&1", "&>")
+_BETWEEN = ("&", "&&", "||", ";")
+_ENDS = (*_BETWEEN, "|", ">", ">>", "2>", "2>&1", "&>")
 """What ends a command in a shell."""
+_CONTAINER = re.compile(r"\b(docker|podman|nerdctl)\b.*\brun\b")
 
 
 def split_command(text: str) -> list[str]:
@@ -57,16 +59,13 @@ def parse_command(words: Sequence[str], *, env: Mapping[str, str] | None = None,
     """Read a command line.
 
     Args:
-        words: of the command, with what stands before the engine (`exec`, `FOO=1`, `mpirun …`, `sh -c …`).
+        words: of the command, with what stands before the engine (`exec`, `FOO=1`, `mpirun …`).
         env: variables set elsewhere.
         version: of the engine that runs; None: the newest whose options are known.
 
     Raises:
         InputError: no server is started, or the version's options are not known.
     """
-    inner = _inner(words, env or {})
-    if inner is not None:
-        return parse_command(inner[0], env=inner[1], version=version)
     found = find_engine(words)
     if found is None:
         raise InputError.single("COMMAND", f"must start {programs_in_words()}, got {' '.join(words)[:120]!r}")
@@ -92,19 +91,41 @@ def parse_command(words: Sequence[str], *, env: Mapping[str, str] | None = None,
     )
 
 
-def _inner(words: Sequence[str], env: Mapping[str, str]) -> tuple[list[str], dict[str, str]] | None:
-    """What `sh -c TEXT` runs: the part of it that starts a server, and the variables by then."""
+def inner_script(words: Sequence[str]) -> str | None:
+    """The script in a command, as of `sh -c SCRIPT`, `ssh HOST SCRIPT` or `tmux new SCRIPT`; None: there is none."""
     for i, word in enumerate(words[:-1]):
         runs = re.fullmatch(r"-[a-z]*c[a-z]*", word) is not None
         if runs and i and any(w.rpartition("/")[2] in _SHELLS for w in words[:i]):
-            text = re.sub(r"\n(?=\s*--)", " ", words[i + 1].replace("\\\n", " "))
-            script = read_script(re.sub(r"(?:&&|;)(?=\s)", "\n", text), env)
-            for line, _ in script.lines:
-                for part in re.split(r"&&|\|\||;", line):
-                    inner = split_command(part)
-                    if find_engine(inner) is not None:
-                        return inner, script.env
-    return None
+            rest = [w for w in words[i + 1 :] if w != "--"]
+            return _by_line(rest[0]) if rest else None
+    if find_engine(words) is not None:
+        return None
+    return next((_by_line(word) for word in words[1:] if re.search(r"\s", word) and starts_something(word)), None)
+
+
+def starts_something(text: str) -> bool:
+    """Whether a text may start a server, in a container or by itself."""
+    return _CONTAINER.search(text) is not None or find_engine(text.replace("\\\n", " ").split()) is not None
+
+
+def _by_line(text: str) -> str:
+    """A script with one command per line."""
+    return re.sub(r"(?:&&|;)(?=\s)", "\n", re.sub(r"\n(?=\s*--)", " ", text.replace("\\\n", " ")))
+
+
+def parts_of(words: Sequence[str]) -> Iterator[list[str]]:
+    """The commands of one line, which `&`, `&&`, `||` or `;` part."""
+    part: list[str] = []
+    for word in words:
+        if word in _BETWEEN:
+            yield part
+            part = []
+        elif word.endswith(";"):
+            yield [*part, word[:-1]]
+            part = []
+        else:
+            part.append(word)
+    yield part
 
 
 @dataclass(slots=True, kw_only=True)

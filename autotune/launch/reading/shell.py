@@ -12,10 +12,10 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from costmodel.errors import InputError
-
 MAX_EXPRESSION = 200
 MAX_LOOP = 100_000
+DEEPEST = 20
+"""Conditions within conditions that are told apart."""
 MAX_VALUE = 20_000
 """Characters of a variable's value."""
 _NAME = r"[A-Za-z_]\w*"
@@ -25,10 +25,12 @@ _VARIABLE = re.compile(
 )
 _BARE = re.compile(rf"(?:(?<=\s)|^)(?:\$\{{?(?P<name>{_NAME})\}}?|\"\$\{{(?P<array>{_NAME})\[@\]\}}\")(?=\s|$)")
 _ASSIGNMENT = re.compile(
-    rf"(?:(?:export|readonly|local|declare)\s+(?:-\w+\s+)?)?(?P<name>{_NAME})(?P<more>\+?)=(?P<value>.*)$"
+    rf"(?:(?:export|readonly|local|declare)\s+(?:-\w+\s+)?)?(?P<name>{_NAME})(?P<more>\+?)=(?P<value>.*)$",
+    re.DOTALL,
 )
 _HEREDOC = re.compile(r"<<-?\s*(?P<quote>['\"]?)(?P<word>\w+)(?P=quote)")
 _WRITTEN = re.compile(r"(?:>\s*|\btee\s+)(?P<file>[^\s<>|&;]+)")
+_FUNCTION = re.compile(rf"^(?:function\s+)?(?P<name>{_NAME})\s*(?:\(\s*\))?\s*\{{$")
 _FOR = re.compile(rf"^for\s+(?P<name>{_NAME})\s+in\s+(?P<items>.*?)\s*(?:;\s*do\b.*)?$")
 _FOR_SUM = re.compile(r"^for\s*\(\(\s*\w+\s*=\s*(?P<low>\d+)\s*;\s*\w+\s*(?P<how><=?)\s*(?P<high>[^;]+);")
 _SBATCH = re.compile(r"^#SBATCH\s+(?P<option>-\w|--[\w-]+)(?:[=\s]+(?P<value>\S+))?")
@@ -52,12 +54,25 @@ _OPERATORS: Mapping[type, Callable[[int, int], int]] = {
 }
 
 
+Branches = Mapping[int, int]
+"""Conditions that a line stands in -> which of their branches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A logical line, expanded."""
+
+    text: str
+    times: int
+    """How often it is run."""
+    branches: Branches
+
+
 @dataclass(slots=True)
 class Script:
     """What a script says, line by line."""
 
-    lines: list[tuple[str, int]] = field(default_factory=list)
-    """Logical lines, expanded, and how many times each is run."""
+    lines: list[Line] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     """Variables at its end."""
     files: dict[str, str] = field(default_factory=dict)
@@ -67,30 +82,69 @@ class Script:
 def read_script(text: str, given: Mapping[str, str]) -> Script:
     """Read a script; `given` are variables that hold whatever it sets."""
     script = Script(env={**_slurm(text), **given})
-    loops: list[int] = []
-    for line in _logical_lines(text, script):
+    lines = _logical_lines(text, script)
+    functions = [found["name"] for line in lines if (found := _FUNCTION.match(line.strip())) is not None]
+    if not functions:
+        return _read(lines, script, given, {})
+    once = _read(lines, Script(env=dict(script.env)), given, dict.fromkeys(functions, 1))
+    words = [(line.text.split(maxsplit=1)[0].rstrip(";&"), line.times) for line in once.lines if line.text.strip()]
+    calls = {name: sum(times for word, times in words if word == name) for name in functions}
+    return _read(lines, script, given, {name: count or 1 for name, count in calls.items()})
+
+
+def _read(lines: list[str], script: Script, given: Mapping[str, str], calls: Mapping[str, int]) -> Script:
+    """Read logical lines into `script`; `calls`: how often each function that it defines is called."""
+    times: list[int] = [1]
+    conditions = _Conditions()
+    for line in lines:
         stripped = line.strip()
+        function = _FUNCTION.match(stripped)
+        if function is not None and function["name"] in calls:
+            times.append(min(times[-1] * calls[function["name"]], MAX_LOOP))
+            continue
+        conditions.meet(stripped)
         loop = _loop(stripped, script.env)
         if loop is not None:
-            loops.append(loop)
+            times.append(min(times[-1] * loop, MAX_LOOP))
             if not re.search(r";\s*done\b", stripped):
                 _, do, rest = stripped.partition("; do ")
                 stripped = rest.strip() if do else ""
                 if not stripped:
                     continue
-        if stripped == "done" or stripped.startswith(("done ", "done;", "done&")):
-            if loops:
-                loops.pop()
+        if stripped in ("done", "}") or stripped.startswith(("done ", "done;", "done&")):
+            if len(times) > 1 and (stripped != "}" or calls):
+                times.pop()
             continue
         if _assigned(stripped, script.env, given):
             continue
-        times = 1
-        for count in loops:
-            times = min(times * count, MAX_LOOP)
-        script.lines.append((expanded_words(stripped, script.env), times))
-        if loop is not None and loops and re.search(r";\s*done\b", stripped):
-            loops.pop()
+        script.lines.append(Line(expanded_words(stripped, script.env), times[-1], conditions.now()))
+        if loop is not None and re.search(r";\s*done\b", stripped):
+            times.pop()
     return script
+
+
+class _Conditions:
+    """The conditions that lines stand in."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[int, int]] = []
+        self._met = 0
+
+    def meet(self, line: str) -> None:
+        """Take a line that may begin, end or turn one."""
+        word = re.split(r"[\s;]", line, maxsplit=1)[0]
+        if word in ("if", "case") and not re.search(r"[\s;](fi|esac)$", line):
+            self._met += 1
+            self._open.append((self._met, 0))
+        elif word in ("fi", "esac") and self._open:
+            self._open.pop()
+        elif self._open and (word in ("else", "elif") or re.match(r"^[^\s()]+\)", line)):
+            condition, branch = self._open[-1]
+            self._open[-1] = (condition, branch + 1)
+
+    def now(self) -> Branches:
+        """The innermost ones that are open."""
+        return dict(self._open[-DEEPEST:])
 
 
 def without_comments(text: str) -> str:
@@ -236,10 +290,10 @@ def _parts(text: str) -> list[str] | None:
 
 
 def _logical_lines(text: str, script: Script) -> list[str]:
-    """Lines joined where they go on, without files that are written in place, which are kept."""
+    """Lines joined where they or a quotation go on, without files that are written in place, which are kept."""
     out: list[str] = []
     waiting, pending, body = "", "", list[str]()
-    target, literal, open_array = None, False, False
+    target, literal, quote = None, False, ""
     for raw in without_comments(text.replace("\r\n", "\n")).split("\n"):
         if waiting:
             if raw.strip() == waiting:
@@ -251,15 +305,19 @@ def _logical_lines(text: str, script: Script) -> list[str]:
                 body.append(raw)
             continue
         line = pending + raw
+        quote = _quote_after(raw, quote)
         if line.endswith("\\"):
             pending = line[:-1] + " "
             continue
-        open_array = bool(re.match(rf"^\s*(?:\w+\s+)*{_NAME}\+?=\([^)]*$", line))
-        if open_array and len(line) < MAX_VALUE:
+        heredoc = None if quote else _HEREDOC.search(raw)
+        if quote and heredoc is None and len(line) < MAX_VALUE:
+            pending = line + "\n"
+            continue
+        quote = ""
+        if re.match(rf"^\s*(?:\w+\s+)*{_NAME}\+?=\([^)]*$", line) and len(line) < MAX_VALUE:
             pending = line + " "
             continue
         pending = ""
-        heredoc = _HEREDOC.search(line)
         if heredoc is not None:
             waiting, literal = heredoc["word"], bool(heredoc["quote"])
             written = _WRITTEN.search(line)
@@ -268,6 +326,21 @@ def _logical_lines(text: str, script: Script) -> list[str]:
         if line.strip():
             out.append(line)
     return [*out, pending] if pending.strip() else out
+
+
+def _quote_after(line: str, quote: str) -> str:
+    """The quotation that is open after a line; `quote`: the one that is open before; empty: none."""
+    escaped = False
+    for c in line:
+        if escaped:
+            escaped = False
+        elif c == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+    return quote
 
 
 def _slurm(text: str) -> dict[str, str]:
@@ -300,42 +373,3 @@ def _loop(line: str, env: Mapping[str, str]) -> int | None:
     if one is not None:
         return int(one[1])
     return 1 if "$" in items else max(len(items.split()), 1)
-
-
-_TAKES_NOTHING = frozenset(
-    ("--rm", "--privileged", "--init", "--detach", "--tty", "--interactive", "--read-only", "--publish-all",
-     "--no-healthcheck", "--oom-kill-disable", "--sig-proxy", "--quiet", "--disable-content-trust")
-)  # fmt: skip
-_RUNNERS = ("docker", "podman", "nerdctl")
-
-
-def container_of_run(words: list[str]) -> dict[str, object] | None:
-    """What `docker run` starts, as a Compose service says it; None: the words are no such command.
-
-    Raises:
-        InputError: no image is named.
-    """
-    at = next((i for i, word in enumerate(words) if word.rpartition("/")[2] in _RUNNERS), None)
-    if at is None or "run" not in words[at + 1 : at + 3]:
-        return None
-    rest = words[words.index("run", at) + 1 :]
-    env: dict[str, str] = {}
-    node: dict[str, object] = {"environment": env}
-    while rest and rest[0].startswith("-"):
-        option, equals, value = rest.pop(0).partition("=")
-        if not equals:
-            if option in _TAKES_NOTHING or re.fullmatch(r"-[ditPq]+", option):
-                continue
-            value = rest.pop(0) if rest else ""
-        if option in ("-e", "--env"):
-            name, _, said = value.partition("=")
-            env[name] = said
-        elif option == "--entrypoint":
-            node["entrypoint"] = [value]
-        elif option == "--gpus":
-            devices = re.search(r"device=([\d,]+)", value)
-            count = value if value.isdecimal() else str(len(devices[1].split(","))) if devices else ""
-            node |= {"resources": {"limits": {"nvidia.com/gpu": count}}} if count else {}
-    if not rest:
-        raise InputError.single("COMMAND", "docker run must name an image")
-    return {**node, "image": rest[0], "command": rest[1:]}

@@ -15,15 +15,24 @@ from autotune.engines.option_reader import Command
 from autotune.engines.options import version_key
 from autotune.launch.files import is_export
 from autotune.launch.reading.containers import ROLES, Container, Place, config_maps, container_of, containers, named
-from autotune.launch.reading.parse import find_engine, parse_command, programs_in_words, split_command
+from autotune.launch.reading.parse import (
+    find_engine,
+    inner_script,
+    parse_command,
+    parts_of,
+    programs_in_words,
+    split_command,
+    starts_something,
+)
 from autotune.launch.reading.router_file import file_of_router, is_pools, pools
-from autotune.launch.reading.shell import container_of_run, expand, read_script
+from autotune.launch.reading.shell import Branches, expand, read_script
+from autotune.launch.reading.units import container_of_run, script_of_unit, tasks_of_srun
 from autotune.text.safe_yaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
 from costmodel.files import read_file
 
 MAX_SCRIPTS = 20_000
-_CONTAINER = re.compile(r"\b(docker|podman|nerdctl)\b.*\brun\b")
+ALONE = Place()
 READ = (
     "a shell script, a Compose file, Kubernetes manifests, values of the Helm charts of vLLM's production stack or "
     "llm-d, KServe or Ray Serve resources"
@@ -94,14 +103,16 @@ def read_text(path: Path) -> str:
 def _file(path: Path, version: str | None, env: Mapping[str, str], files: dict[str, str]) -> list[Process]:
     text = read_text(path)
     keys = re.search(r"^(apiVersion|services|version|kind|applications|servingEngineSpec):", text, re.MULTILINE)
-    if path.suffix.lower() in (".yaml", ".yml") or (keys is not None and not text.startswith("#!")):
+    if path.suffix.lower() in (".yaml", ".yml", ".json") or (keys is not None and not text.startswith("#!")):
         documents = read_yaml(text, str(path))
         files.update(config_maps(documents))
         if len(documents) == 1 and is_pools(documents[0]):
             return _pools(documents[0], str(path), version, env, files)
         found = containers(documents, str(path))
-        return [_of_container(c, version, env) for c in found if c.place.copies]
-    return _script(text, version, env, files)
+        if not found and len(documents) == 1 and (words := command_of_config(documents[0], path)) is not None:
+            return [Process(command=parse_command(words, env=env, version=version))]
+        return [p for c in found if c.place.copies for p in _of_container(c, version, env, files)]
+    return _script(script_of_unit(text) or text, version, env, files)
 
 
 def _exported(folder: Path, version: str | None, env: Mapping[str, str], files: dict[str, str]) -> list[Process]:
@@ -139,24 +150,28 @@ def _pools(
 ) -> list[Process]:
     made, held = pools(document, where)
     files.update(held)
-    return [_of_container(container, version, env) for container in made]
+    return [p for container in made for p in _of_container(container, version, env, files)]
 
 
-def _of_container(container: Container, version: str | None, given: Mapping[str, str]) -> Process:
-    """Its command, as the version reads it that is given, or that the image's tag says and whose options are known."""
+def _of_container(
+    container: Container, version: str | None, given: Mapping[str, str], files: dict[str, str]
+) -> list[Process]:
+    """Its commands, as the version reads them that is given, else that of the image's tag if its options are known."""
     env = {**container.env, **given}
-    command = parse_command(container.words, env=env, version=version)
-    tag = container.version
-    if version is not None or tag is None:
-        return Process(command=command, place=container.place)
-    oldest = ENGINES[command.engine].versions()[-1]
-    if version_key(tag) < version_key(oldest):
-        assumption = f"the image has {command.engine} {tag}, older than any whose options are known ({oldest})"
-        command = replace(command, assumptions=(*command.assumptions, assumption))
-        return Process(command=command, place=container.place)
-    read = parse_command(container.words, env=env, version=tag)
-    command = replace(read, assumptions=(f"engine version {tag}: of the image's tag", *read.assumptions))
-    return Process(command=command, place=container.place)
+    said: tuple[str, ...] = ()
+    if version is None and container.version is not None:
+        engine, tag = container.version
+        oldest = ENGINES[engine].versions()[-1]
+        if version_key(tag) < version_key(oldest):
+            said = (f"the image has {engine} {tag}, older than any whose options are known ({oldest})",)
+        else:
+            version, said = tag, (f"engine version {tag}: of the image's tag",)
+    text = inner_script(container.words)
+    found = [] if text is None else _script(text, version, env, files, container.place)
+    found = found or [Process(command=parse_command(container.words, env=env, version=version), place=container.place)]
+    if sum(not ENGINES[p.command.engine].is_worker(p.command) for p in found) > 1:  # they share the container's GPUs
+        found = [replace(p, place=replace(p.place, gpus=None)) for p in found]
+    return [replace(p, command=replace(p.command, assumptions=(*said, *p.command.assumptions))) for p in found]
 
 
 def script_commands(text: str, version: str | None) -> list[Command]:
@@ -164,30 +179,70 @@ def script_commands(text: str, version: str | None) -> list[Command]:
     return [found.command for found in _script(text, version, {}, {})]
 
 
-def _script(text: str, version: str | None, given: Mapping[str, str], files: dict[str, str]) -> list[Process]:
-    """Every server that a shell script starts, with the variables it sets before. Nothing is run."""
+def _script(
+    text: str, version: str | None, given: Mapping[str, str], files: dict[str, str], place: Place = ALONE
+) -> list[Process]:
+    """Every server that a shell script starts, with the variables it sets before. Nothing is run.
+
+    `place`: where the script is run.
+    """
     script = read_script(text, given)
     files.update(script.files)
     found: list[Process] = []
-    for line, times in script.lines:
-        if not times or not (_CONTAINER.search(line) or _names_a_program(line)):
+    first: dict[tuple[int, str | None], int] = {}
+    left_out = False
+    for line in script.lines:
+        if not line.times or not _names_a_program(line.text):
             continue
-        words = split_command(line)
-        node = container_of_run(words)
-        if node is not None:
-            node = {key: _expanded(value, script.env) for key, value in node.items()}
-            container = container_of(node, Place(copies=times, gpus=_stated_gpus(node)))
-            if container is not None:
-                known = replace(container, env={**script.env, **container.env})
-                found.append(_of_container(known, version, given))
-        elif find_engine(words) is not None:
-            command = parse_command(words, env=script.env, version=version)
-            found.append(Process(command=command, place=Place(copies=times)))
-    return found
+        for words in parts_of(split_command(line.text)):
+            tasks, gpus = tasks_of_srun(words, script.env)
+            where = replace(place, copies=place.copies * line.times * tasks, gpus=place.gpus if gpus is None else gpus)
+            for process in _started(words, version, (script.env, given), files, where):
+                other = _in_another_branch(process, line.branches, first)
+                left_out = left_out or other
+                found += [] if other else [process]
+    said = ("of servers in several branches of a condition the first counts",) if left_out else ()
+    return [replace(p, command=replace(p.command, assumptions=(*p.command.assumptions, *said))) for p in found]
+
+
+def _in_another_branch(process: Process, branches: Branches, first: dict[tuple[int, str | None], int]) -> bool:
+    """Whether a server stands where only one of several is started: the same is in an earlier branch of a condition.
+
+    `first`: condition and role -> the branch in which such a server stood first.
+    """
+    if not branches or ENGINES[process.command.engine].is_worker(process.command):
+        return False
+    role = role_of(process)
+    return any(first.setdefault((condition, role), branch) != branch for condition, branch in branches.items())
+
+
+def _started(
+    words: list[str],
+    version: str | None,
+    variables: tuple[Mapping[str, str], Mapping[str, str]],
+    files: dict[str, str],
+    place: Place,
+) -> list[Process]:
+    """What one command of a script starts; `variables`: those of the script, and those that hold whatever it sets."""
+    env, given = variables
+    node = container_of_run(words)
+    if node is not None:
+        node = {key: _expanded(value, env) for key, value in node.items()}
+        stated = _stated_gpus(node)
+        container = container_of(node, place if stated is None else replace(place, gpus=stated))
+        if container is None:
+            return []
+        return _of_container(replace(container, env={**env, **container.env}), version, given, files)
+    text = inner_script(words)
+    if text is not None:
+        return _script(text, version, {**env, **given}, files, place)
+    if find_engine(words) is None:
+        return []
+    return [Process(command=parse_command(words, env=env, version=version), place=place)]
 
 
 def _names_a_program(line: str) -> bool:
-    return any(program[0] in line for engine in ENGINES.values() for program in engine.programs)
+    return starts_something(line) or any(program[0] in line for e in ENGINES.values() for program in e.programs)
 
 
 def _expanded(value: Any, env: Mapping[str, str]) -> Any:
@@ -226,8 +281,11 @@ def role_of(process: Process) -> str | None:
     return process.place.role
 
 
-def servers_of(process: Process) -> int:
-    """Servers that a process and its copies are: where copies are nodes or ranks of one server, fewer than those."""
+def servers_of(process: Process, gpus: int = 1) -> int:
+    """Servers that a process and its copies are: where copies are nodes or ranks of one server, fewer than those.
+
+    `gpus`: of one server, where they are known. More than a copy has make several copies its nodes.
+    """
     place, values = process.place, process.command.values
     if place.grouped or place.copies < 2:
         return place.copies
@@ -237,7 +295,22 @@ def servers_of(process: Process) -> int:
         whole, local = (str(values.get(f"data_parallel_size{part}", "")) for part in ("", "_local"))
         both = whole.isdecimal() and local.isdecimal() and 0 < int(local[:6]) < int(whole[:6])
         each = int(whole[:6]) // int(local[:6]) if both else 1
+    if each <= 1 and place.gpus is not None and gpus > place.gpus:
+        each = -(-gpus // place.gpus)
     return place.copies // each if each > 1 and place.copies % each == 0 else place.copies
+
+
+def command_of_config(document: Any, path: Path) -> list[str] | None:
+    """The command of a server whose options are a file of their own (`vllm serve --config FILE`); None: it is none."""
+    if not isinstance(document, Mapping) or not {"model", "model-path", "model_path"} & document.keys():
+        return None
+    for engine in ENGINES.values():
+        options, _ = engine.choose_version(None)
+        if engine.config_is_options and all(
+            engine.knows_field(name, options) for name in engine.config_values(document, options)
+        ):
+            return [*engine.programs[0], f"--{engine.config_option}", str(path)]
+    return None
 
 
 def with_config(command: Command, folder: Path, files: Files = NO_FILES) -> Command:

@@ -63,8 +63,9 @@ def image_of(service: Service) -> tuple[str, tuple[str, ...]]:
             f"container_image: no image of {service.engine} {service.version} is known for AMD GPUs, got "
             f"{service.cluster.gpu.name}: name one",
         )
-    image = ENGINES[service.engine].image.format(version=service.version)
-    return image, (f"image not given: {image}",)
+    engine = ENGINES[service.engine]
+    image = engine.image.format(version=service.version)
+    return image, (f"image not given: {image}; tags that there are: {engine.image_tags}",)
 
 
 def bench_image(service: Service) -> str:

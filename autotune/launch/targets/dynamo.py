@@ -23,8 +23,19 @@ from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.bench_job import FILE as BENCH
 from autotune.launch.targets.bench_job import RESULT_MARK, bench_job
-from autotune.launch.targets.container import FILES_AT, SHM_GIB, amd, instance_name, plain
-from autotune.launch.targets.kubernetes_pod import hf_token, model_mount, model_volume, resources, toleration
+from autotune.launch.targets.container import FILES_AT, SHM_GIB, amd, instance_name, needs_rdma, plain
+from autotune.launch.targets.kubernetes_pod import (
+    MAY_PIN,
+    PROBE_S,
+    hf_token,
+    model_mount,
+    model_volume,
+    resources,
+    start_s,
+    toleration,
+    with_device,
+    with_rdma,
+)
 from autotune.launch.targets.scripts import rank_file
 from costmodel.errors import InputError
 
@@ -32,6 +43,8 @@ FILE = "dynamographdeployment.yaml"
 WORKER = "worker"
 RELEASE = "1.6.1"
 PORT = 8000
+SYSTEM_PORT = "system"
+"""Name of the port at which the operator's workers say that they live (deploy/operator/internal/consts/consts.go)."""
 _SAFE = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._/@:+=, -]*")
 """Names that every operator with this API hands on whole: its quoting leaves `;`, `&` and `|` to the shell."""
 _VERSION = re.compile(r"v?(\d+\.\d+\.\d+)(?![\w.])")
@@ -198,7 +211,7 @@ def _worker_pod(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[
     env: list[dict[str, Any]] = [{"name": k, "value": v} for k, v in process.env.items() if k != "CUDA_VISIBLE_DEVICES"]
     if role != WORKER and (variable := backend(service).address_variable):
         env.append({"name": variable, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
-    container = {
+    container: dict[str, Any] = {
         "name": "main",
         "image": image,
         "command": ["python3", "-m", backend(service).module],
@@ -207,11 +220,23 @@ def _worker_pod(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[
         "resources": resources(service, len(process.gpus)),
         "volumeMounts": [model_mount(service)],
     }
+    # the operator's own gives up after two hours, which fetching a large model may take
+    container["startupProbe"] = {
+        "httpGet": {"path": "/live", "port": SYSTEM_PORT},
+        "periodSeconds": PROBE_S,
+        "timeoutSeconds": PROBE_S,
+        "failureThreshold": start_s(plan) // PROBE_S,
+    }
+    if len(plan.replicas[0].nodes) > 1:
+        container["securityContext"] = MAY_PIN
+    if role != WORKER:  # caches go from pool to pool by RDMA; pods may share a node, and so have networks of their own
+        container = with_device(container)
     volumes = [model_volume(service)]
     if plan.files:
         container["volumeMounts"].append({"name": "files", "mountPath": FILES_AT, "readOnly": True})
         volumes.append({"name": "files", "configMap": {"name": f"{instance}-files"}})
-    return {"tolerations": [toleration(service)], "containers": [container], "volumes": volumes}
+    spec = {"tolerations": [toleration(service)], "containers": [container], "volumes": volumes}
+    return with_rdma(spec, plan) if needs_rdma(plan) else spec
 
 
 def frontend_address(plan: LaunchPlan) -> str:
@@ -227,6 +252,7 @@ def words(plan: LaunchPlan) -> dict[str, Any]:
         "release": RELEASE,
         "manifest": FILE,
         "address": frontend_address(plan),
+        "rdma": needs_rdma(plan),
         "in_place": False,
         "result_mark": RESULT_MARK,
     }

@@ -236,6 +236,7 @@ def words(plan: LaunchPlan) -> dict[str, Any]:
     return {
         "many": spans_nodes(plan),
         "privileges": _privileges(plan),
+        "rdma": needs_rdma(plan),
         "mounted": mounted_model(plan.service) is not None,
         "name": name,
         "instance": instance,

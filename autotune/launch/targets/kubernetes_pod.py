@@ -47,6 +47,10 @@ RESTRICTED_POD = {
 }
 RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 """The security contexts that Kubernetes' Pod Security Standard `restricted` asks for."""
+MAY_PIN = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]}}
+"""Of a container whose NCCL and RDMA pin memory."""
+NETWORK = "network"
+_INTERFACES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 HOME_OF_NOBODY = {"name": "HOME", "value": "/tmp"}  # noqa: S108  # of the container
 
 
@@ -78,11 +82,8 @@ def server_container(plan: LaunchPlan, process: NodeProcess) -> dict[str, Any]:
         "resources": resources(plan.service, len(process.gpus)),
         "volumeMounts": _mounts(plan),
     }
-    # RDMA pins memory; the images keep caches and compile kernels below /root, so that their user stays root
-    capabilities = {"drop": ["ALL"], "add": ["IPC_LOCK"]} if many else {"drop": ["ALL"]}
-    container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": capabilities}
-    if needs_rdma(plan):
-        container["resources"]["limits"][RDMA] = "1"
+    # the images keep caches and compile kernels below /root, so that their user stays root
+    container["securityContext"] = MAY_PIN if many else RESTRICTED_CONTAINER
     if process.http_port is not None:
         container |= {"ports": [{"name": PORT_NAME, "containerPort": port}]} | _probes(plan)
         # requests still come for a moment after the pod has left the Service
@@ -122,15 +123,34 @@ def _probes(plan: LaunchPlan) -> dict[str, Any]:
 
 def pod_spec(plan: LaunchPlan, container: dict[str, Any]) -> dict[str, Any]:
     """The pod around a server's container."""
-    network = {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if needs_rdma(plan) else {}
-    return {
-        **network,
+    spec = {
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "terminationGracePeriodSeconds": STOP_S,
         "tolerations": [toleration(plan.service)],
         "containers": [container],
         "volumes": _volumes(plan),
     }
+    return with_rdma(spec, plan) if needs_rdma(plan) else spec
+
+
+def with_rdma(spec: dict[str, Any], plan: LaunchPlan) -> dict[str, Any]:
+    """A pod that writes into other nodes' memory: in its node's network, with the device, and told its address.
+
+    The interface is what the cluster's ConfigMap `network` names, where there is one.
+    """
+    (container,) = spec["containers"]
+    interface = {"name": NETWORK, "key": "interface", "optional": True}
+    env = [{"name": name, "valueFrom": {"configMapKeyRef": interface}} for name in _INTERFACES]
+    if plan.engine.host_variable is not None:
+        env.append({"name": plan.engine.host_variable, "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}})
+    container = with_device({**container, "env": [*container["env"], *env]})
+    return {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet", **spec, "containers": [container]}
+
+
+def with_device(container: dict[str, Any]) -> dict[str, Any]:
+    """A container with an RDMA device, which may pin memory."""
+    limits = {**container["resources"]["limits"], RDMA: "1"}
+    return {**container, "resources": {**container["resources"], "limits": limits}, "securityContext": MAY_PIN}
 
 
 def toleration(service: Service) -> dict[str, Any]:

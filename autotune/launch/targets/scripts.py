@@ -52,18 +52,23 @@ def script_files(plan: LaunchPlan) -> dict[str, OutFile]:
     return files
 
 
+def ports(plan: LaunchPlan) -> dict[str, list[int]]:
+    """Ports that each node listens at, by the node's name in `nodes.env`."""
+    out: dict[str, list[int]] = {}
+    for process in plan.processes:
+        own = () if process.http_port is None else (process.http_port,)
+        out.setdefault(f"NODE_{process.node}", []).extend((*own, *process.other_ports))
+    return out
+
+
 def _operation(plan: LaunchPlan) -> dict[str, str]:
     """What checks, starts and stops all nodes: name -> script."""
     servers = [p for p in plan.processes if p.role != "router"]
-    ports: dict[str, list[int]] = {}
-    for process in plan.processes:
-        own = () if process.http_port is None else (process.http_port,)
-        ports.setdefault(f"NODE_{process.node}", []).extend((*own, *process.other_ports))
     values = {
         "plan": plan,
         "service": plan.service,
         "package": plan.engine.package,
-        "ports": ports,
+        "ports": ports(plan),
         "servers": servers,
         "stopped": [*([] if plan.router is None else [plan.router]), *servers],
         "ready_s": int(plan.engine.ready_s + download_s(plan.service)),
@@ -90,7 +95,14 @@ def _load_balancers(plan: LaunchPlan) -> dict[str, str]:
 
 def words(plan: LaunchPlan) -> dict[str, Any]:
     """What the README's template asks for."""
-    return {"endpoints": endpoints(plan), "in_place": True, "folder": FOLDER, "balancer_port": BALANCER_PORT}
+    listening = [f"{node} {', '.join(map(str, found))}" for node, found in ports(plan).items() if found]
+    return {
+        "endpoints": endpoints(plan),
+        "ports": listening,
+        "in_place": True,
+        "folder": FOLDER,
+        "balancer_port": BALANCER_PORT,
+    }
 
 
 def config_files(plan: LaunchPlan) -> dict[str, OutFile]:
