@@ -174,8 +174,7 @@ class _Answer(NamedTuple):  # no dataclass: --help does without what those impor
 
 
 def _ranking(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
-    from autotune.report.answer import answer_report
-    from autotune.report.document import tune_document
+    from autotune.report.answer import answer_document, answer_report
     from autotune.report.tune_text import tune_report
     from autotune.tuning import tune as answer
 
@@ -188,7 +187,7 @@ def _ranking(study: Study, store: Store | None, executor: Executor, progress: Pr
         return tune_page(result, sensitivity(result, progress=progress))
 
     return _Answer(
-        document=lambda top: tune_document(result, top=top),
+        document=lambda top: answer_document(result, top=top),
         report=lambda top: tune_report(result, top=top),
         short=lambda top: answer_report(result, top=top),
         page=page,
