@@ -51,7 +51,7 @@ def tune_report(result: TuneResult, *, top: int) -> Report:
 
 def assumed_block(said: tuple[str, ...]) -> Block:
     """What a study leaves open, and what was taken instead."""
-    return Block(title="Assumed (the study leaves these open)", lines=said)
+    return Block(key="assumed", title="Assumed (the study leaves these open)", lines=said)
 
 
 def rejected_lines(rejected: Mapping[str, int]) -> tuple[Line, ...]:

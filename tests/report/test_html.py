@@ -119,7 +119,7 @@ def test_without_a_baseline_nothing_is_compared() -> None:
     page = tune_page(replace(result, study=replace(result.study, baseline=None), baseline=None))
     seen = outline(page)
     assert "The study names no baseline." in seen.text
-    assert "vs base" not in seen.text.partition("How to read it")[0]
+    assert "vs now" not in seen.text.partition("How to read it")[0]
     assert "in production" not in seen.text
 
 

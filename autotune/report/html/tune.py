@@ -278,7 +278,7 @@ def _plans(view: _View) -> Section | None:
     )
     sure = (
         "Likely ranges (80 %) of the first plans. Errors of plans for one model on one cluster move together: whiskers "
-        "that overlap do not mean that two plans cannot be told apart; P(better) and ≈ take that into account."
+        "that overlap do not mean that two plans cannot be told apart; better than now and ≈ take that into account."
     )
     parts = (
         Words(tuple(said)),
