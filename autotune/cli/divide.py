@@ -6,13 +6,14 @@ import sys
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, HTML, QUESTION, SHOWN
 
 
 @click.command()
 @QUESTION
+@HTML
 @SHOWN
-def divide(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool) -> None:
+def divide(study: str, overrides: tuple[str, ...], html: str | None, as_json: bool, as_table: bool) -> None:
     """Divide the GPUs of a cluster among the models of STUDY, each with its own traffic, limits and importance.
 
     STUDY has a table [[models]] for each model. What stands outside them holds for all; a table within a model takes
@@ -26,16 +27,22 @@ def divide(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool
 
     \b
     autotune divide studies/clusters/four-models-256xh100.toml --table
-    autotune divide studies/clusters/four-models-256xh100.toml --set cluster.gpus=320
+    autotune divide studies/clusters/four-models-256xh100.toml --set cluster.gpus=320 --html page.html
 
     Exit code 0: every model is served whole; 3: some are not; 2: the input is wrong.
     """
     from pathlib import Path
 
-    from autotune.cli.output import show
+    from autotune.cli.output import show, write_page
     from autotune.planning import divide_cluster, load_models_study
     from autotune.report.division import division_document, division_report
+    from autotune.report.study_words import asked
 
     found = divide_cluster(load_models_study(Path(study), overrides))
-    show(division_document(found), division_report, as_json=as_json, as_table=as_table)
+    document = division_document(found)
+    if html is not None:
+        from autotune.report.html.cluster_pages import division_page
+
+        write_page(html, division_page(document, made_by=asked("divide", study, settings=overrides)))
+    show(document, division_report, as_json=as_json, as_table=as_table)
     sys.exit(0 if found.serves_all else EXIT_INFEASIBLE)

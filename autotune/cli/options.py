@@ -57,6 +57,7 @@ FORMAT = click.option(
 )
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Everything, on a terminal.")
 OUT_FILE = click.option("--out", type=click.Path(dir_okay=False), help="File to write instead of standard output.")
+HTML = click.option("--html", type=click.Path(dir_okay=False), help="Page for people: one self-contained file.")
 MODELS = click.option(
     "--models", type=click.Path(file_okay=False), help="Folder of config.json files, matched by model name."
 )

@@ -68,6 +68,12 @@ def publish(
         write_file(Path(out), text)
 
 
+def write_page(path: str, page: str) -> None:
+    """A page into a file, and where it lies on standard error."""
+    write_file(Path(path), page)
+    sys.stderr.write(f"report: {path}\n")
+
+
 def chosen_form(form: str | None, out: str | None, *, as_json: bool, as_table: bool) -> str:
     """The form that is asked for, else the one that the file's name says, else terminal, or JSON in a pipe.
 

@@ -77,15 +77,16 @@ def plan_day(
     """
     from pathlib import Path
 
-    from autotune.cli.output import show
+    from autotune.cli.output import show, write_page
     from autotune.cli.times import duration_s
-    from autotune.files import OutFile, write_file
+    from autotune.files import OutFile
     from autotune.planning import DayQuestion
     from autotune.planning import plan_day as planned
     from autotune.planning.document import day_document
     from autotune.planning.schedule_files import schedule_files
     from autotune.report.day import day_report
     from autotune.report.document import finite
+    from autotune.report.study_words import asked
     from autotune.report.svg.day_plot import day_pictures
     from autotune.traffic import read_traffic
     from autotune.traffic.load import load_study
@@ -105,8 +106,8 @@ def plan_day(
     if html is not None:
         from autotune.report.html.day import day_page
 
-        write_file(Path(html), day_page(document))
-        sys.stderr.write(f"report: {html}\n")
+        made_by = asked("plan-day", study, "--traffic", traffic, "--step", step, settings=overrides)
+        write_page(html, day_page(document, made_by=made_by))
     if out is not None:
         from autotune.files import write_folder
 

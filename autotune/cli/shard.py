@@ -50,10 +50,18 @@ def read_shard(text: str, *, no_storage: bool, other: str | None) -> Shard:
 
 
 def run_shard(
-    study: Study, store: Store, shard: Shard, executor: Executor, progress: Callable[[int, int], None]
+    study: Study, store: Store | None, shard: Shard, executor: Executor, progress: Callable[[int, int], None]
 ) -> dict[str, Any]:
-    """Score a share; what was done of it, as JSON content."""
+    """Score a share; what was done of it, as JSON content.
+
+    Raises:
+        InputError: there is no storage.
+    """
     from autotune.tuning.shard import tune_shard
+    from costmodel.errors import InputError
+
+    if store is None:
+        raise InputError.single("--shard", "needs --storage, where the other shares are: yours cannot be written")
 
     start = time.perf_counter()
     result = tune_shard(study, store, shard, executor=executor, progress=progress)

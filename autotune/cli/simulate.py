@@ -47,8 +47,7 @@ def simulate(
     from math import isfinite
     from pathlib import Path
 
-    from autotune.cli.output import show
-    from autotune.files import write_file
+    from autotune.cli.output import show, write_page
     from autotune.report.document import finite
     from autotune.report.simulation import simulation_report
     from autotune.simulation import REQUESTS_OF_ONE, simulate_plan, simulation_document, study_traffic
@@ -78,7 +77,6 @@ def simulate(
     if html is not None:
         from autotune.report.html.simulation import simulation_page
 
-        write_file(Path(html), simulation_page(document))
-        sys.stderr.write(f"report: {html}\n")
+        write_page(html, simulation_page(document))
     show(document, simulation_report, as_json=as_json, as_table=as_table)
     sys.exit(0 if all(row["kept"] for row in document["limits"]) else EXIT_INFEASIBLE)

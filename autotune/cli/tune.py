@@ -100,7 +100,7 @@ def tune(
     input is wrong. Running the same study again answers from its storage. Several machines share the work on a Dask or
     Ray cluster (--backend), or by taking a fixed share each (--shard) into one storage.
     """
-    from autotune.cli.output import progress_bar, show
+    from autotune.cli.output import progress_bar, show, write_page
     from autotune.cli.stores import damage_warning, front_store, study_store
     from autotune.files import write_file
     from autotune.report.document import plans_csv
@@ -114,16 +114,12 @@ def tune(
     loaded = load_study(Path(named), overrides, traffic=traffic, options=reading)
     if pareto and html is not None:
         raise InputError.single("--html", "must go without --pareto: the page is of a ranking, and draws its front")
-    share = None
-    if shard is not None:
-        other = "--html" if html is not None else "--pareto" if pareto else None
-        share = read_shard(shard, no_storage=no_storage, other=other)
+    other = "--html" if html is not None else "--pareto" if pareto else None
+    share = None if shard is None else read_shard(shard, no_storage=no_storage, other=other)
     store = None if no_storage else (front_store if pareto else study_store)(loaded, storage, out)
-    if share is not None and store is None:
-        raise InputError.single("--shard", "needs --storage, where the other shares are: yours cannot be written")
     quiet = wants_json(as_json, as_table)
     with open_executor(backend, jobs=jobs, scheduler=scheduler) as executor, progress_bar(quiet=quiet) as report:
-        if share is not None and store is not None:
+        if share is not None:
             document = run_shard(loaded, store, share, executor, report)
             damage_warning(store)
             show(document, shard_report, as_json=as_json, as_table=as_table)
@@ -136,9 +132,8 @@ def tune(
         write_file(Path(out) / answer.files[1], plans_csv(everything, gpu=loaded.cluster.gpu.name))
     if html is not None and answer.page is not None:
         with progress_bar(quiet=as_json, title="changing the study") as report:
-            write_file(Path(html), answer.page(report))
-        if not as_json:
-            sys.stderr.write(f"report: {html}\n")
+            page = answer.page(report)
+        write_page(html, page)
     if wants_json(as_json, as_table):
         sys.stdout.write(to_json(answer.document(MANY if top is None else top)))
     else:
@@ -174,8 +169,7 @@ class _Answer(NamedTuple):  # no dataclass: --help does without what those impor
 
 
 def _ranking(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
-    from autotune.report.answer import answer_report
-    from autotune.report.document import tune_document
+    from autotune.report.answer import answer_document, answer_report
     from autotune.report.tune_text import tune_report
     from autotune.tuning import tune as answer
 
@@ -188,7 +182,7 @@ def _ranking(study: Study, store: Store | None, executor: Executor, progress: Pr
         return tune_page(result, sensitivity(result, progress=progress))
 
     return _Answer(
-        document=lambda top: tune_document(result, top=top),
+        document=lambda top: answer_document(result, top=top),
         report=lambda top: tune_report(result, top=top),
         short=lambda top: answer_report(result, top=top),
         page=page,

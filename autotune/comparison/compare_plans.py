@@ -93,7 +93,9 @@ def compare(
     beyond: tuple[str, ...] = ()
     if both is not None and after is not None:
         beyond = tuple(dict.fromkeys(kind for plan in both for kind in unmeasured(study, plan)))
-        drawn = p_better(study, *both, served=served)
+        # at one rate as rankings have it; under rates that change or that neither takes, by what each serves of them
+        by_served = counted or study.workload.rate_levels_per_s or not (before.keeps or after.keeps)
+        drawn = p_better(study, *both, served=served if by_served else None)
         p = bounded(drawn, beyond)
         switch = _switch(study, (before, after), both)
         gain = gain_over(

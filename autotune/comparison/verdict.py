@@ -150,7 +150,7 @@ def _by_arithmetic(
         reason = f"over {over} the switch brings {net:+.1%} net, below the {policy.min_gain_frac:.1%} that is asked"
         return _say(KEEP, "gain_too_small", reason)
     paid = "at once" if gain.payback_s is None else f"after {duration_words(gain.payback_s)}"
-    reason = f"the candidate {words}; better with probability {p_better:.0%}, it has paid for the switch {paid}"
+    reason = f"the candidate {words}; better with probability {p_better:.0%}; the switch has paid for itself {paid}"
     return _say(SWITCH, "gain", reason)
 
 
@@ -161,8 +161,8 @@ def _gain_words(study: Study, current: ComparedPlan, candidate: ComparedPlan) ->
     worth = candidate.value_per_s / current.value_per_s - 1.0
     if study.workload.request_rate_per_s is not None and study.objective.direction == "maximize":
         more = "more" if worth >= 0.0 else "fewer"
-        chances = f"keeps the limits with {probability(candidate.result.p_meets)} against"
-        return f"serves {abs(worth):.1%} {more} requests within them, {chances} {probability(current.result.p_meets)}"
+        chances = f"{probability(candidate.result.p_meets)} against {probability(current.result.p_meets)}"
+        return f"serves {abs(worth):.1%} {more} requests within the limits, which it keeps with {chances}"
     return against(study, candidate.result, current.result)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotune.evaluation.values import Check
-from autotune.scoring.limits import JOINT_PROBABILITY
+from autotune.scoring.limits import JOINT_PROBABILITY, LIMITS
 from autotune.scoring.pair_words import against
+from autotune.scoring.reach import unmeasured
 from autotune.space import short_plan
 from autotune.study import Study
-from autotune.text.numbers import number, probability
+from autotune.text.numbers import number, probability, within
 from autotune.tuning import PlanResult
 
+TITLES = {kind.code: kind.title for kind in LIMITS}
 STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
 CLOSE_FRAC = 0.01
 """A plan that loses less than this is as good as the best."""
@@ -38,7 +40,8 @@ def conclusion(
     if failed:
         return f"Do not proceed: {'; '.join(_off(c) for c in failed)}. {instead}{_mind(failed, result, best)}"
     if best is None or distance is None or distance <= CLOSE_FRAC or best.plan == result.plan:
-        return f"Proceed: every limit is kept, and no plan is better by more than {CLOSE_FRAC:.0%}."
+        what = "Measure before you proceed" if unmeasured(study, result) else "Proceed"
+        return f"{what}: every limit is kept, and no plan is better by more than {CLOSE_FRAC:.0%}."
     return f"Every limit is kept, but another plan is better. {instead}"
 
 
@@ -55,7 +58,8 @@ def _off(check: Check) -> str:
     share = abs(check.margin_frac or 0.0)
     by = f", short by {min(share, 1.0):.0%}" if check.value < check.limit else f", over by {share:.0%}"
     by = "" if share < 0.005 else by if share < 10.0 else f", {share + 1.0:,.0f} times the limit"
-    return f"{check.name} is {number(check.value, 4)} against {number(check.limit, 4)} {check.unit}{by}"
+    title = within(TITLES.get(check.name, check.name))
+    return f"{title} is {number(check.value, 4)} against {number(check.limit, 4)} {check.unit}{by}"
 
 
 def _instead(study: Study, result: PlanResult | None, best: PlanResult | None) -> str:

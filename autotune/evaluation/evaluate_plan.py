@@ -232,4 +232,4 @@ def _p_better(study: Study, result: PlanResult | None, best: PlanResult | None) 
         return None
     if result.plan == best.plan:
         return 0.5
-    return 1.0 - confidence(study, [best, result], None)[result.plan].p_best_is_better
+    return confidence(study, [result], best)[result.plan].p_better_than_baseline

@@ -37,6 +37,7 @@ def day_document(found: DayPlan) -> dict[str, Any]:
             "day_log_sd": found.forecast.day_log_sd,
             "step_log_sd": found.forecast.step_log_sd,
             "assumed": found.forecast.assumed,
+            "weekend_factor": found.forecast.weekend_factor,
         },
         "plans": [_plan(found, plan) for plan in found.plans],
         "steps": [_step(found, k) for k in range(found.planned_per_s.size)],
@@ -156,6 +157,10 @@ def _assumptions(found: DayPlan) -> list[str]:
     said = ["a step's load is that of its fullest minute; a replica takes what both closed form and simulation allow"]
     if found.forecast.assumed:
         said.append(f"the forecast of a step is off by {found.forecast.log_sd:.0%}: one day alone says nothing of that")
+    if found.forecast.weekend_factor is not None:
+        day = "a weekend day" if found.loads.weekend()[-1] else "a weekday"
+        factor = found.forecast.weekend_factor
+        said.append(f"the day that is planned is {day} (UTC); weekends have {factor:.2f} times the load of weekdays")
     if not found.loads.whole_day:
         said.append("the log does not cover a whole day: the steps that it covers are planned, and nothing around them")
     if not found.replay.unseen:

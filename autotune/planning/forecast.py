@@ -1,8 +1,9 @@
 """Tomorrow's load by the same time of past days, and how sure that is.
 
-The logarithm of a step's load is the mean of past days plus an error of the whole day and one of the step. Both
-spreads are pooled over the steps, as a week gives seven figures for each of them; that the mean is of few days counts
-too. Normal quantiles are widened as Student's t is, by the Cornish-Fisher expansion to the second order.
+The logarithm of a step's load is the mean of past days, moved by one figure on weekends, plus an error of the whole day
+and one of the step. Both spreads are pooled over the steps, as a week gives seven figures for each of them; that the
+mean is of few days counts too. Normal quantiles are widened as Student's t is, by the Cornish-Fisher expansion to the
+second order.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autotune.planning.loads import BIN_S, DayLoads
 from costmodel.plan.columns import Floats
 
 ASSUMED_LOG_SD = 0.15
 """Where one day alone is known: a day's load is taken to differ from the next by so much, and a step's as much."""
+LEAST_OF_KIND = 2
+"""Weekend days and weekdays that a log has to hold for their loads to be told apart."""
 LEAST_PER_S = 1.0 / BIN_S
 """A step in which nothing came is taken as one request in its fullest minute."""
 
@@ -33,6 +37,8 @@ class Forecast:
     """That it rests on."""
     assumed: bool
     """Whether the spreads are assumed, as of one day there is none."""
+    weekend_factor: float | None = None
+    """Load of a weekend day by that of a weekday; None: the log does not tell them apart."""
 
     @property
     def log_sd(self) -> float:
@@ -52,7 +58,7 @@ class Forecast:
 
     @property
     def _freedom(self) -> float:
-        return np.inf if self.assumed else float(self.days - 1)
+        return np.inf if self.assumed else float(self.days - (1 if self.weekend_factor is None else 2))
 
 
 def forecast_day(loads: DayLoads, *, log_sd: float | None = None) -> Forecast:
@@ -64,10 +70,16 @@ def forecast_day(loads: DayLoads, *, log_sd: float | None = None) -> Forecast:
     """
     logs = np.log(np.maximum(loads.peak_per_s, LEAST_PER_S))
     days = int((~np.isnan(logs)).any(axis=1).sum())
-    median = np.exp(np.nanmean(logs, axis=0))
+    weekend = loads.weekend()
+    shift = _weekend_shift(logs, weekend[:-1])
+    logs = logs - (shift or 0.0) * weekend[:-1, None]
+    factor = None if shift is None else float(np.exp(shift))
+    median = np.exp(np.nanmean(logs, axis=0) + (shift or 0.0) * weekend[-1])
     if log_sd is not None or days < 2:
         each = ASSUMED_LOG_SD if log_sd is None else log_sd / np.sqrt(2.0)
-        return Forecast(median_per_s=median, day_log_sd=each, step_log_sd=each, days=days, assumed=True)
+        return Forecast(
+            median_per_s=median, day_log_sd=each, step_log_sd=each, days=days, assumed=True, weekend_factor=factor
+        )
     rest = logs - np.nanmean(logs, axis=0)
     held = ~np.isnan(rest)
     by_day = np.array([row[seen].mean() for row, seen in zip(rest, held, strict=True) if seen.any()])
@@ -80,15 +92,28 @@ def forecast_day(loads: DayLoads, *, log_sd: float | None = None) -> Forecast:
     step_var = float(np.nansum(each[:, repeated] ** 2)) / freedom
     # the mean of a day's steps still holds their own errors
     steps = max(float(held.sum() / days), 1.0)
-    day_var = max(float(by_day.var(ddof=1)) - step_var / steps, 0.0)
-    of_mean = 1.0 + 1.0 / days
+    day_var = max(float(by_day.var(ddof=1 if shift is None else 2)) - step_var / steps, 0.0)
+    alike = days if shift is None else int((weekend[:-1] == weekend[-1])[held.any(axis=1)].sum())
+    of_mean = 1.0 + 1.0 / alike
     return Forecast(
         median_per_s=median,
         day_log_sd=float(np.sqrt(day_var * of_mean)),
         step_log_sd=float(np.sqrt(step_var * of_mean)),
         days=days,
         assumed=False,
+        weekend_factor=factor,
     )
+
+
+def _weekend_shift(logs: Floats, weekend: NDArray[np.bool_]) -> float | None:
+    """By how much the logarithm of a weekend day's load differs from a weekday's; None: too few days of a kind."""
+    with_load = ~np.isnan(logs).all(axis=1)
+    kinds = [with_load & weekend, with_load & ~weekend]
+    if min(kind.sum() for kind in kinds) < LEAST_OF_KIND:
+        return None
+    rest = logs - np.nanmean(logs, axis=0)
+    of_weekend, of_weekday = (np.nanmean(rest[kind]) for kind in kinds)
+    return float(of_weekend - of_weekday)
 
 
 def normal_quantile(share: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autotune.traffic import TrafficLog, WorkloadProfile, profile_of_arrays
 from autotune.traffic.requests import Columns
@@ -20,6 +21,12 @@ MIN_REQUESTS = 20
 """Of a step over all days; fewer are no traffic to judge lengths by."""
 MOST_MIXES = 8
 """Kinds of traffic in a day: steps shorter than three hours share lengths."""
+
+
+EPOCH_WEEKDAY, SATURDAY = 3, 5
+"""Days of the week from Monday on: 1 January 1970 was a Thursday."""
+FIRST_DATE_S = 86_400 * 365.0
+"""A clock that has less is a log's own and not the date."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +52,14 @@ class DayLoads:
     def whole_day(self) -> bool:
         """Whether the steps fill a day, so that its end is the beginning of the next."""
         return len(self.starts_s) * self.step_s == DAY_S
+
+    def weekend(self) -> NDArray[np.bool_]:
+        """Whether the days of the log, and the one that follows, are Saturdays or Sundays in UTC.
+
+        No day is one where times are counted from the log's own zero.
+        """
+        of_week = (self.midnight_s // DAY_S + np.arange(self.days + 1) + EPOCH_WEEKDAY) % 7
+        return np.asarray((of_week >= SATURDAY) & (self.midnight_s >= FIRST_DATE_S))
 
     def first_days(self, count: int) -> DayLoads:
         """The same without later days."""

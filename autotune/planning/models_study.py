@@ -11,48 +11,19 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from autotune.study import Study
-from autotune.study import field_types as ft
+from autotune.study.division import DivisionTable, ModelShare
 from autotune.study.read_and_override import override, read_document
 from autotune.study.validation_messages import problems_of
 from autotune.traffic.load import study_at
 from costmodel.errors import InputError, Problem
 
-Hour = Annotated[ft.Real, Field(ge=0, le=24)]
 MOST_STATES = 5000
 """Ways to hand out units of all GPU types together; the program's work is their square."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelShare:
-    """What a model of a cluster has beside its study."""
-
-    __pydantic_config__ = ft.TABLE
-    name: str = ft.entry("what the model is called in tables", min_length=1, max_length=60)
-    weight: ft.Positive = ft.entry("importance: what it is worth to serve all of its requests; default 1", 1.0)
-    gpus: ft.Whole | None = ft.entry("GPUs of the cluster's own type that it has today", None, ge=0, le=ft.MAX_GPUS)
-    also_gpus: Mapping[str, Annotated[ft.Whole, Field(ge=0, le=ft.MAX_GPUS)]] = ft.entry(
-        "GPUs of other types that it has today, by catalog name", {}
-    )
-    min_gpus: ft.Whole = ft.entry("GPUs that it gets at least while it is awake", 0, ge=0, le=ft.MAX_GPUS)
-    awake_h: tuple[Hour, Hour] | None = ft.entry(
-        "hours of the day, from and to, in which it has traffic; others may have its GPUs otherwise; default: always",
-        None,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DivisionTable:
-    """How a cluster is divided."""
-
-    __pydantic_config__ = ft.TABLE
-    unit: Literal["node", "domain", "gpu"] = ft.entry(
-        "what is handed out whole: a host, an NVLink domain, or single GPUs; default node", "node"
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

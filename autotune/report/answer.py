@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from autotune.engines import ENGINES, engine_title
 from autotune.launch.refusal import export_refusal
 from autotune.report.answer_table import answer_table, key_words
-from autotune.report.document import assumptions
+from autotune.report.document import assumptions, tune_document
 from autotune.report.kinds import kinds_line
 from autotune.report.study_words import command
 from autotune.report.text_blocks import Block, Line, Report
@@ -140,11 +141,31 @@ def _export(result: TuneResult, plan: PlanResult) -> list[Line]:
     ]
 
 
+def refusals(result: TuneResult, shown: Sequence[tuple[int, PlanResult]]) -> list[dict[str, Any]]:
+    """The plans that no launch files can be written for: rank, full plan string, and why, beginning with the rule."""
+    found = ((rank, plan, export_refusal(result.study, plan)) for rank, plan in shown)
+    return [{"rank": rank, "plan": plan.plan, "why": why} for rank, plan, why in found if why]
+
+
 def refused_lines(result: TuneResult, shown: Sequence[tuple[int, PlanResult]]) -> list[str]:
     """The ranks of plans that no launch files can be written for, by the rule that says so, with the first's reason."""
     found: dict[str, tuple[str, list[str]]] = {}
-    for rank, plan in shown:
-        why = export_refusal(result.study, plan)
-        if why:
-            found.setdefault(why.partition(":")[0], (why, []))[1].append(f"{rank:,}")
+    for row in refusals(result, shown):
+        found.setdefault(row["why"].partition(":")[0], (row["why"], []))[1].append(f"{row['rank']:,}")
     return [f"Export refuses # {', '.join(ranks)}: {why}." for why, ranks in found.values()]
+
+
+def answer_document(result: TuneResult, *, top: int) -> dict[str, Any]:
+    """What `autotune tune --json` writes: the verdict, the plans (`top` of them; 0: all) and the next commands.
+
+    Export is asked about the plans that are shown, at most the first `MOST_TRIED`.
+    """
+    subject = next(iter(result.ranked or result.infeasible), None)
+    verdict, steps = tune_verdict(result, "" if subject is None else subject_name(result, subject)), next_block(result)
+    tried = min(top or MOST_TRIED, MOST_TRIED)
+    said = {"answer": verdict.badge, "sentence": verdict.headline, "lines": verdict.lines, "reach": verdict.reach}
+    return tune_document(result, top=top) | {
+        "verdict": said,
+        "export_refuses": refusals(result, tuple(enumerate(result.ranked[:tried], start=1))),
+        "next": [] if steps is None else [line.text for line in steps.lines if isinstance(line, Line)],
+    }

@@ -10,7 +10,7 @@ from autotune.report.comparison import SIDES
 from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_table
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES
-from autotune.report.vocabulary.words import GIB, asked, gib, measure, percent, probability, signed, united
+from autotune.report.vocabulary.words import GIB, asked, count, gib, measure, percent, probability, signed, united
 from autotune.scoring.gpu_time import operator_title
 from autotune.text.numbers import number
 
@@ -118,7 +118,7 @@ def _margins(margins: Sequence[Mapping[str, Any]]) -> Block:
         (
             named(row["code"], LIMITS),
             united(asked(row["limit"], row["unit"]), row["unit"]),
-            *(_room(row[f"{side}_excess"], row["unit"]) for side in SIDES),
+            *(_room(row[f"{side}_excess"], row["unit"], row["limit"]) for side in SIDES),
         )
         for row in margins
     ]
@@ -126,12 +126,13 @@ def _margins(margins: Sequence[Mapping[str, Any]]) -> Block:
     return Block(key="limits", title="Limits, and the room left under each", table=table)
 
 
-def _room(excess: float | None, unit: str) -> str | Cell:
+def _room(excess: float | None, unit: str, limit: float) -> str | Cell:
     if excess is None:
         return Cell(text="broken", tone="bad")
-    if excess <= 0.0:
-        return measure(-excess, "of time" if unit == "probability" else unit)
-    return Cell(text=f"broken by {measure(excess, 'of time' if unit == 'probability' else unit)}", tone="bad")
+    amount = measure(
+        abs(excess) if abs(excess) > 1e-5 * abs(limit) else 0.0, "of time" if unit == "probability" else unit
+    )
+    return amount if excess <= 0.0 else Cell(text=f"broken by {amount}", tone="bad")
 
 
 def _time(document: Mapping[str, Any]) -> Block:
@@ -229,8 +230,8 @@ def _switch(cost: Mapping[str, Any]) -> Block:
     if not cost["restart"]:
         lines: tuple[str, ...] = ("nothing restarts: both plans are started by the same command",)
         return Block(key="switch", title="The switch", lines=lines)
-    down = f"{cost['replicas_down_at_once']} replica(s) of the current plan down at a time"
-    steps = f"in {len(cost['waves'])} step(s): {duration_words(cost['duration_s'])} in all"
+    down = f"{count(cost['replicas_down_at_once'], 'replica')} of the current plan down at a time"
+    steps = f"in {count(len(cost['waves']), 'step')}: {duration_words(cost['duration_s'])} in all"
     each = ", ".join(f"{words} {cost[f'{name}_s']:.0f} s" for name, words in STEP_PARTS.items())
     size = f"{cost['weight_bytes'] / 1e9:,.0f} GB of weights to load from {cost['weights_from']}"
     room, load = (number(cost[f"{name}_requests_per_s"], 4) for name in ("least_capacity", "load"))

@@ -137,7 +137,7 @@ def division_report(document: Mapping[str, Any]) -> Report:
         blocks=(
             *(_period_block(document, p) for p in document["periods"]),
             *([] if document["present"] is None else [_present_block(document)]),
-            Block(title="Assumed", lines=tuple(document["assumptions"])),
+            Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"])),
         ),
     )
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from autotune.evaluation.values import Evaluation
+from autotune.launch.refusal import export_refusal
 from autotune.report.document import confidence_document, layout_document
 from autotune.report.reach import reach_of_one
 from autotune.report.study_words import command
@@ -26,6 +27,7 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
         "name": _name(found),
         "command": command(found.study, "evaluate", "--plan", found.text).text,
         "never_measured": "" if result is None else reach_of_one(found.study, result),
+        "export_refuses": "" if result is None else export_refusal(found.study, result),
         "engine": found.candidate.engine,
         "layout": layout_document(found.candidate.layout),
         "knobs": None if result is None else asdict(result.knobs),

@@ -26,13 +26,26 @@ CHECKS = {**LIMITS, "gpus": "GPUs"}
 def evaluation_report(document: Mapping[str, Any]) -> Report:
     """The verdict, the conclusion and every section."""
     return Report(
-        headline=f"{document['study']}: {document['plan_text']}, which is {document['name']}",
+        headline=evaluation_headline(document),
         verdict=document["verdict"],
         reason=f". {document['conclusion']}",
         tone=TONES[document["verdict"]],
-        lines=(document["never_measured"],) if document["never_measured"] else (),
+        lines=stands_lines(document),
         blocks=tuple(evaluation_blocks(document)),
     )
+
+
+def evaluation_headline(document: Mapping[str, Any]) -> str:
+    """The study and the plan, and what it was asked for by where that is another way to write it."""
+    asked, name = document["plan_text"], document["name"]
+    same = asked in (name, document["plan"]) or asked == name.partition(":")[2]
+    return f"{document['study']}: {name}" if same else f"{document['study']}: {asked}, which is {name}"
+
+
+def stands_lines(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of the plan was never measured, and why no launch files of it can be written."""
+    refused = f"Export refuses it: {document['export_refuses']}." if document["export_refuses"] else ""
+    return tuple(line for line in (document["never_measured"], refused) if line)
 
 
 BRIEF = ("summary", "strategy", "claims")

@@ -72,7 +72,14 @@ def _points(front: Front, shown: Sequence[PlanResult]) -> Block:
         near = front.nearest
         lines = [] if near is None else [f"{near.plan}: {broken(near.violations[0])}"]
         return Block(title="The nearest", lines=(*lines, "`autotune tune` without --pareto ranks the nearest plans"))
-    header = ["plan", "in flight", "chunk", *(METRICS[name].heading for name, _ in front.goals), "P(meets)", "mem"]
+    header = [
+        "plan",
+        "in flight",
+        "chunk",
+        *(METRICS[name].heading for name, _ in front.goals),
+        "keeps limits",
+        "memory",
+    ]
     which = "All points of the front are shown"
     if len(shown) < len(front.points):
         which = f"{len(shown):,} of {len(front.points):,} points shown, evenly along the front"

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from autotune.evaluation.evaluate_pools import PoolEvaluation, PoolSection
+from autotune.launch.refusal import export_refusal
 from autotune.report.document import confidence_document, layout_document
-from autotune.report.evaluation_text import summary_block
+from autotune.report.evaluation_text import evaluation_headline, stands_lines, summary_block
+from autotune.report.reach import reach_of_one
 from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.titles import TONES
@@ -29,6 +31,9 @@ def pool_evaluation_document(found: PoolEvaluation) -> dict[str, Any]:
         "verdict": found.verdict,
         "plan": result.plan,
         "plan_text": found.text,
+        "name": plan_name(result, dense=dense, several_engines=True),
+        "never_measured": reach_of_one(found.study, result),
+        "export_refuses": export_refusal(found.study, result),
         "engine": result.engine,
         "knobs": asdict(result.knobs),
         "summary": {
@@ -64,10 +69,11 @@ def _pool(section: PoolSection, *, dense: bool) -> dict[str, Any]:
 def pool_evaluation_report(document: Mapping[str, Any]) -> Report:
     """The verdict, the conclusion and every section."""
     return Report(
-        headline=f"{document['study']}: {document['plan_text']} = {document['plan']}",
+        headline=evaluation_headline(document),
         verdict=document["verdict"],
         reason=f". {document['conclusion']}",
         tone=TONES[document["verdict"]],
+        lines=stands_lines(document),
         blocks=(
             *pool_evaluation_blocks(document),
             Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"])),

@@ -66,7 +66,7 @@ def retune_paragraph(document: dict[str, Any]) -> str:
 def _serves(side: dict[str, Any]) -> str:
     if side["breaks"] is not None:
         return f" (breaks {side['breaks']})"
-    chance = "" if side.get("p_meets") is None else f", P(meets) {probability(side['p_meets'])}"
+    chance = "" if side.get("p_meets") is None else f", keeps them with {probability(side['p_meets'])}"
     return f" (worth {number(side['value_per_s'], 4)} requests/s within the limits{chance})"
 
 

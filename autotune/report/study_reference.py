@@ -30,7 +30,7 @@ def study_reference() -> str:
     sections = [_section("Top level", "", schema)]
     for name, found in paths.items():
         heading = ", ".join(f"`[{path}]`" for path in found)
-        sections.append(_section(heading, f"{found[0]}.", schema["$defs"][name]))
+        sections.append(_section(heading, f"{found[0].strip('[]')}.", schema["$defs"][name]))
     return "\n".join([HEAD, *sections])
 
 
@@ -39,18 +39,18 @@ def _tables(schema: Schema, definitions: Schema) -> Iterator[tuple[str, str]]:
     level = [("", schema)]
     while level:
         inner = [
-            (f"{prefix}{key}", name)
+            (f"[{prefix}{key}]" if field.get("type") == "array" else f"{prefix}{key}", name)
             for prefix, table in level
             for key, field in table["properties"].items()
             for name in _references(field)
         ]
         yield from inner
-        level = [(f"{path}.", definitions[name]) for path, name in inner]
+        level = [(f"{path.strip('[]')}.", definitions[name]) for path, name in inner]
 
 
 def _arms(field: Schema) -> list[Schema]:
     """The kinds of values that a field may hold; null stands for a key that is left out."""
-    arms = [*field.get("anyOf", ()), *field.get("oneOf", ())]
+    arms = [*field.get("anyOf", ()), *field.get("oneOf", ()), *(x for x in field.get("allOf", ()) if "$ref" in x)]
     return [arm for arm in arms if arm.get("type") != "null"]
 
 
@@ -69,7 +69,9 @@ def _section(heading: str, prefix: str, table: Schema) -> str:
     lines = [f"## {heading}", "", _sentence(table["description"]), "", "| key | takes | meaning |", "|---|---|---|"]
     for key, field in table["properties"].items():
         takes = ("*required*; " if key in required else "") + _takes(field, prefix + key)
-        if either and key in either[0]:
+        if either and all(key in way for way in either):
+            takes = f"*required*; {takes}"
+        elif either and key in either[0]:
             takes = f"*required without `{either[1][0]}`*; {takes}"
         meaning = _sentence(field["description"]).replace("|", "\\|") + _default(field)
         lines.append(f"| `{key}` | {takes} | {meaning} |")
@@ -84,8 +86,11 @@ def _takes(field: Schema, path: str) -> str:
         return ", or ".join(_takes(arm, path) for arm in arms)
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
+    if "prefixItems" in field:
+        return f"list of {len(field['prefixItems'])}: {_takes(field['prefixItems'][0], path)}"
     if field["type"] == "array":
-        return f"list of: {_takes(field['items'], path)}"
+        each = field["items"]
+        return f"list of: {_takes(each, f'[{path}]' if _references(each) and 'anyOf' not in each else path)}"
     if field["type"] == "object":
         values = field["additionalProperties"]
         return f"table of: {_takes(values, path)}" if isinstance(values, dict) else "table"

@@ -18,9 +18,13 @@ def study_headline(study: Study, about: str) -> str:
 
 def command(study: Study, name: str, *options: str, settings: Sequence[str] = ()) -> Line:
     """A command about a study that runs as it stands, with every `--set` that made the study."""
-    last = {text.partition("=")[0]: text for text in (*study.overrides, *settings)}
-    changes = [word for text in last.values() for word in ("--set", text)]
-    return Line(text=shlex.join(["autotune", name, str(study.path), *options, *changes]), whole=True)
+    return Line(text=asked(name, str(study.path), *options, settings=(*study.overrides, *settings)), whole=True)
+
+
+def asked(name: str, *words: str, settings: Sequence[str]) -> str:
+    """A command line with its settings, the last of each field."""
+    last = {text.partition("=")[0]: text for text in settings}
+    return shlex.join(["autotune", name, *words, *(word for text in last.values() for word in ("--set", text))])
 
 
 def file_block(path: str, text: str) -> Block:

@@ -122,8 +122,8 @@ def _widths(table: Table, titles: Sequence[str], width: int) -> tuple[list[int],
 
 
 def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
-    """Blocks, each after an empty line, unless it is tight."""
-    for block in blocks:
+    """Blocks that hold something, each after an empty line, unless it is tight."""
+    for block in (b for b in blocks if b.lines or (b.table is not None and b.table.rows)):
         if not block.tight:
             console.print()
         if block.title:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from autotune.text.numbers import within
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
@@ -101,7 +103,7 @@ def brief(report: Report, keys: Sequence[str]) -> Report:
     """The report with the blocks of these keys alone, and a line on what it leaves out."""
     kept = tuple(block for block in report.blocks if block.key in keys)
     left = ", ".join(
-        block.title.split(":")[0].split(",")[0].lower() for block in report.blocks if block.key not in keys
+        within(block.title.split(":")[0].split(",")[0]) for block in report.blocks if block.key not in keys
     )
     more = Block(title="", lines=(Line(text=f"With -v: {left}.", tone="dim"),))
     return replace(report, blocks=(*kept, more) if left else kept)

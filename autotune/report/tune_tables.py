@@ -69,12 +69,18 @@ def ranked_table(result: TuneResult, shown: Sequence[Ranked]) -> Table:
             )
             for limit in simulated
         ),
-        Column(title="P(meets)", first="descending", hint="probability that every limit is kept"),
+        Column(
+            title="Keeps limits",
+            heading="keeps\nlimits",
+            first="descending",
+            hint="probability that every limit is kept",
+        ),
     ]
     if base is not None:
         hint = f"{metric.title}, against the plan in production"
-        columns.append(Column(title="vs base", first="descending", hint=hint))
-        columns.append(Column(title="P(> base)", first="descending", hint="better than the plan in production"))
+        columns.append(Column(title="vs now", heading="vs\nnow", first="descending", hint=hint))
+        said = "probability to be better than the plan in production"
+        columns.append(Column(title="Better than now", heading="better\nthan now", first="descending", hint=said))
     columns += [
         Column(title="In flight", unit="requests", heading="in flight", first="descending", minor=True),
         Column(
@@ -152,7 +158,7 @@ def _rank_cell(rank: int | None, *, runs: bool, alike: bool) -> Cell:
     """`runs`: it is the baseline, the plan in production; `alike`: it cannot be told apart from the first."""
     place = "✗" if rank is None else f"{'≈' if alike and rank > 1 else ''}{rank:,}"
     small = "breaks a limit" if rank is None else "production" if runs else "first" if rank == 1 else ""
-    return Cell(text=f"base {place}" if runs else place, by=rank, small=small)
+    return Cell(text=f"now {place}" if runs else place, by=rank, small=small)
 
 
 def _metric_cell(metric: Metric, plan: PlanResult, *, interval: bool = False) -> Cell:

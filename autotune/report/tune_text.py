@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from autotune.engines import rule_texts
-from autotune.report.answer import next_block, refused_lines, subject_name
+from autotune.report.answer import MOST_TRIED, next_block, refused_lines, subject_name
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_rank
 from autotune.report.kinds import kinds_line
@@ -23,8 +23,6 @@ from autotune.text.numbers import within
 from autotune.tuning import TuneResult
 from autotune.tuning.answer_study import BaselineResult
 
-MANY = 15
-"""Plans that export is asked about where all are shown."""
 MOST_READINGS = 4
 """Other readings of a baseline's string that are named."""
 
@@ -53,7 +51,7 @@ def tune_report(result: TuneResult, *, top: int) -> Report:
 
 def assumed_block(said: tuple[str, ...]) -> Block:
     """What a study leaves open, and what was taken instead."""
-    return Block(title="Assumed (the study leaves these open)", lines=said)
+    return Block(key="assumed", title="Assumed (the study leaves these open)", lines=said)
 
 
 def rejected_lines(rejected: Mapping[str, int]) -> tuple[Line, ...]:
@@ -68,7 +66,7 @@ def _plans(result: TuneResult, top: int) -> Block:
         nearest = nearest_table(result, result.infeasible[: top or None])
         return Block(title="Plans that break a limit, nearest first", table=nearest, lines=lines)
     table = _rank_first(ranked_table(result, ranked_plans(result, top or None)))
-    refused = refused_lines(result, tuple(enumerate(result.ranked[: top or MANY], start=1)))
+    refused = refused_lines(result, tuple(enumerate(result.ranked[: min(top or MOST_TRIED, MOST_TRIED)], start=1)))
     kinds = [line] if (line := kinds_line(result)) else []
     said: tuple[str | Line, ...] = (_sure(result), *kinds, *refused, *lines)
     return Block(title="Plans that keep every limit, best first", table=table, lines=said)

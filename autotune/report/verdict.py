@@ -109,6 +109,11 @@ def _against(result: TuneResult, name: str, base: PlanResult) -> Verdict:
     if p is not None and p < least:
         text = f"Measure both: {name} {words}; {sure}, and {percent(least)} would be sure."
         return _say(result, "open", "Measure first", text, place=place)
+    if result.study.workload.request_rate_per_s is not None and result.study.objective.direction == "maximize":
+        served = first.p_meets / base.p_meets - 1.0 if base.p_meets else 1.0
+        if served < result.study.retune.min_gain_frac:  # `compare` finds the switch too small a gain as well
+            text = f"Keep the plan in production, which serves as much: {name} {words}; {sure}."
+            return _say(result, "good", "Keep", text, place=place)
     if beyond_reach(result):
         sure = f"{sure} at most" if sure else "how sure is not known"
     return _towards(result, f"{name} {words}; {sure}.", "Switch", place=place)

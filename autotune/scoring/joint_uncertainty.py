@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from autotune.engines import ENGINES
 from autotune.metrics import GOODPUT, METRICS, TPOT_SD, TTFT_SD
 from autotune.scoring.knob_grid import weights
-from autotune.scoring.limits import Limit, probable
+from autotune.scoring.limits import LOAD_SERVED, Limit, hard_limit, probable, study_limits
 from autotune.scoring.objective import expected, looked_at, plan_figure
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.reach import bounded, unmeasured
@@ -49,15 +50,13 @@ def confidence(study: Study, plans: Sequence[PlanResult], baseline: PlanResult |
     if not plans:
         return {}
     together = [*plans, *([] if baseline is None else [baseline])]
-    drawn = _draw(study, together)
-    first = drawn[0]
+    drawn = Worth.of(study, together, joint_draws(study, together))
     out = {}
     for i, plan in enumerate(plans):
-        beaten = 0.0 if i == 0 else float((first > drawn[i]).mean())
+        beaten = 0.0 if i == 0 else drawn.p_better(0, i)
         better = None
         if baseline is not None:
-            better = 0.5 if plan.plan == baseline.plan else float((drawn[i] > drawn[-1]).mean())
-            better = bounded(better, unmeasured(study, plan), unmeasured(study, baseline))
+            better = bounded(drawn.p_better(i, -1), unmeasured(study, plan), unmeasured(study, baseline))
         out[plan.plan] = Confidence(
             p_better_than_baseline=better, p_best_is_better=beaten, among_best=beaten < TOLD_APART
         )
@@ -106,9 +105,52 @@ def estimates(plans: Sequence[PlanResult]) -> Callable[[str], Floats]:
     return lambda name: np.array([plan_figure(plan, name) for plan in plans])[:, None]
 
 
-def _draw(study: Study, plans: Sequence[PlanResult]) -> Floats:
+def p_greater(first: Floats, second: Floats) -> float:
+    """P(first > second) over draws; a tie counts half."""
+    return float((first > second).mean() + 0.5 * (first == second).mean())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worth:
+    """Which of two plans is better: keeping the limits first, the ranked metric second.
+
+    In each draw of the errors a plan that breaks a limit is worth less than any that keeps them all, and two that break
+    limits count half. Where the number in flight is free and both plans keep the limits at their own, the metric alone
+    decides, as in rankings: a plan that turns out slower than estimated is run with fewer in flight.
+    """
+
+    plans: Sequence[PlanResult]
+    ranked: Floats
     """Draws of the objective, larger is better, shape `(len(plans), DRAWS)`."""
-    drawn, values = joint_draws(study, plans), estimates(plans)
+    kept: NDArray[np.bool_]
+    """Whether every limit is kept, of the same shape."""
+    free: bool
+    """Whether the study leaves open how many are in flight."""
+
+    @classmethod
+    def of(cls, study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Worth:
+        """What plans are worth in each draw."""
+        # some errors let a plan keep every limit: those that have none are kept, and it takes the load
+        able = [not any(hard_limit(v.code) or v.code == LOAD_SERVED for v in plan.violations) for plan in plans]
+        within = drawn.within(study_limits(study), estimates(plans))
+        work = study.workload
+        free = work.concurrency is None and work.request_rate_per_s is None
+        return cls(plans=plans, ranked=_ranked(study, plans, drawn), kept=np.array(able)[:, None] & within, free=free)
+
+    def p_better(self, one: int, other: int) -> float:
+        """Probability that a plan is better than another, by their places; one half of a plan and itself."""
+        mine, theirs = self.plans[one], self.plans[other]
+        if mine.plan == theirs.plan and mine.knobs == theirs.knobs:
+            return 0.5
+        if self.free and mine.feasible and theirs.feasible:
+            return p_greater(self.ranked[one], self.ranked[other])
+        first, second = (np.where(self.kept[i], self.ranked[i], -np.inf) for i in (one, other))
+        return p_greater(first, second)
+
+
+def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
+    """Draws of the objective, larger is better, shape `(len(plans), DRAWS)`."""
+    values = estimates(plans)
     if study.objective.metric == GOODPUT:
         return _goodput(plans, drawn)
     sign = METRICS[study.objective.metric].sign
@@ -150,16 +192,13 @@ def drawn_in_range(values: Floats, low: Floats, high: Floats, throughput_factor:
 def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:
     """What the plans may really do: one set of draws of the error that a cell's plans share, one more for each plan.
 
-    A plan's own draws are those of its place by name, so that it does not matter in which order plans are asked about.
+    A plan's own draws are those of its name, so that two plans are told apart alike wherever they are asked about.
     """
     work = study.workload
-    order = sorted(range(len(plans)), key=lambda i: (plans[i].key, plans[i].knobs.concurrency))
-    ordered = [plans[i] for i in order]
-    layout = LayoutColumns.of([p.layout for p in ordered], [ENGINES[p.engine].traits for p in ordered])
-    in_flight = np.array([float(p.knobs.concurrency) for p in ordered]) / layout.replicas
+    layout = LayoutColumns.of([p.layout for p in plans], [ENGINES[p.engine].traits for p in plans])
+    in_flight = np.array([float(p.knobs.concurrency) for p in plans]) / layout.replicas
     situation = Situation.of(layout, in_flight, np.array([work.isl.mean]), np.array([work.osl.mean]))
-    drawn = draw_factors(_cells(study, ordered), situation, draws=DRAWS, seed=SEED)
-    factors = tuple(factor[np.argsort(order)] for factor in drawn)
+    factors = draw_factors(_cells(study, plans), situation, draws=DRAWS, seed=SEED, own_seeds=_own_seeds(plans))
     values = estimates(plans)
     wait = np.array([p.breakdown["ttft_parts_s"].get("kv_wait", 0.0) for p in plans])[:, None]
     latencies = Latencies(
@@ -170,6 +209,20 @@ def joint_draws(study: Study, plans: Sequence[PlanResult]) -> Draws:
         outputs=max(work.osl.mean - 1.0, 0.0),
     )
     return Draws.of(latencies, factors[0], factors[1])
+
+
+def _own_seeds(plans: Sequence[PlanResult]) -> list[tuple[int, int]]:
+    """Of each plan its name's, and its place among those of that name with other knobs."""
+    knobs: dict[str, list[tuple[int, int, str, str]]] = {}
+    for plan in plans:
+        knobs.setdefault(plan.plan, []).append(_by_knobs(plan))
+    sorted_knobs = {name: sorted(set(found)) for name, found in knobs.items()}
+    return [(crc32(p.plan.encode()), sorted_knobs[p.plan].index(_by_knobs(p))) for p in plans]
+
+
+def _by_knobs(plan: PlanResult) -> tuple[int, int, str, str]:
+    knobs = plan.knobs
+    return knobs.concurrency, knobs.max_num_batched_tokens, knobs.weight_dtype or "", knobs.kv_dtype or ""
 
 
 def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, list[int]]]:

@@ -170,7 +170,7 @@ def _objective(table: StudyTable, said: list[str]) -> Objective:
     elif table.workload.request_rate_per_s is not None and OBJECTIVES[metric] == "maximize":
         said.append(
             f"objective {metric} at a given request rate: every plan that takes the load serves alike; ranked by "
-            "P(meets), then by the time a request takes"
+            "the probability to keep the limits, then by the time a request takes"
         )
     return Objective(metric=metric, direction=OBJECTIVES[metric])
 

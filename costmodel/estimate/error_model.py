@@ -129,7 +129,12 @@ class Correction:
 
 
 def draw_factors(
-    cells: Sequence[tuple[Residual, Sequence[int]]], situation: Situation, *, draws: int, seed: int
+    cells: Sequence[tuple[Residual, Sequence[int]]],
+    situation: Situation,
+    *,
+    draws: int,
+    seed: int,
+    own_seeds: Sequence[Sequence[int]] | None = None,
 ) -> tuple[Floats, Floats]:
     """Joint draws of measured / estimate of TTFT and of TPOT, each of shape `(num_plans, draws)`.
 
@@ -139,12 +144,18 @@ def draw_factors(
         cells: the residual of each cell, and the plans that lie in it.
         situation: of all plans.
         draws: how many.
-        seed: the same draws for the same seed and number of plans.
+        seed: of what plans share.
+        own_seeds: of what each plan has of its own, which is the same whatever others it stands among; None: its place.
     """
-    random = np.random.default_rng(seed)
     count = situation.beyond.size
+    each = [(i,) for i in range(count)] if own_seeds is None else own_seeds
+    random = np.random.default_rng(seed)
     shared = {target: random.standard_normal((len(FEATURES), draws)) for target in TARGETS}
-    own = {target: random.standard_normal((count, draws)) for target in TARGETS}
+    # (seed, 0) would be the generator of what they share: numpy pads a short seed with zeros
+    drawn_alone = np.array(
+        [np.random.default_rng((seed, 1, *one)).standard_normal((len(TARGETS), draws)) for one in each]
+    )
+    own = {target: drawn_alone[:, i] for i, target in enumerate(TARGETS)}
     for drawn in (shared, own):
         drawn["ttft"] = TARGET_CORRELATION * drawn["tpot"] + np.sqrt(1.0 - TARGET_CORRELATION**2) * drawn["ttft"]
     error = {target: np.empty((count, draws)) for target in TARGETS}

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from autotune.cli.options import EXIT_INFEASIBLE, EXIT_INPUT
 from tests.command import autotune
+from tests.report.helpers import outline
 from tests.studies import FOLDER
 
 STUDY = str(FOLDER / "clusters" / "four-models-256xh100.toml")
 
 
-def test_end_to_end() -> None:
+def test_end_to_end(tmp_path: Path) -> None:
     """GPUs are handed out in whole nodes and no more than there are; shares and rates agree; the present loses."""
-    done = autotune("divide", STUDY, "--json")
+    page = tmp_path / "page.html"
+    done = autotune("divide", STUDY, "--json", "--html", str(page))
     assert done.returncode == EXIT_INFEASIBLE, done.stderr
     found = json.loads(done.stdout)
+    seen = outline(page.read_text(encoding="utf-8"))
+    assert "one node more in the cluster" in seen.text
+    assert f"autotune divide {STUDY}" in seen.text
     for period in found["periods"]:
         held = [m["gpus"]["h100_sxm"] for m in period["models"]]
         assert all(n % 8 == 0 for n in held)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from autotune.cli.options import EXIT_INFEASIBLE, EXIT_INPUT
 from tests.command import autotune
+from tests.report.helpers import outline
 from tests.studies import FOLDER
 
 STUDY = str(FOLDER / "survive-llama-70b-64xh100.toml")
 
 
-def test_end_to_end() -> None:
+def test_end_to_end(tmp_path: Path) -> None:
     """What is left serves the load, places lie on the hosts that they name, shares sum to 1, a loss lengthens tails."""
-    done = autotune("survive", STUDY, "--json")
+    page = tmp_path / "page.html"
+    done = autotune("survive", STUDY, "--json", "--html", str(page))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    seen = outline(page.read_text(encoding="utf-8"))
+    assert "Ways to survive" in seen.text
+    assert f"autotune survive {STUDY}" in seen.text
     best = found["best"]
     left = best["replicas"] - best["lost_at_worst"]
     assert left * best["capacity_per_replica_per_s"] >= found["load_requests_per_s"] * (1 - 1e-9)

@@ -14,12 +14,12 @@ from autotune.comparison import Comparison, compare
 from autotune.comparison.best import capacity_study
 from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.operators import gpu_s_per_request, time_rows, where_from
-from autotune.comparison.probability_better import p_better, p_greater
+from autotune.comparison.probability_better import p_better
 from autotune.comparison.robustness import load_order, rescored
 from autotune.comparison.value_and_gain import served_within_limits, value_per_s
 from autotune.comparison.verdict import duration_words
 from autotune.scoring.gpu_time import operator_words
-from autotune.scoring.joint_uncertainty import confidence, joint_draws
+from autotune.scoring.joint_uncertainty import confidence, p_greater
 from autotune.scoring.reach import SURE_BEYOND_REACH
 from autotune.study import Study, load_study
 from autotune.text.numbers import number
@@ -169,14 +169,14 @@ def test_cost_of_a_million_tokens_by_hand() -> None:
     assert found.price_per_million_tokens[0] == pytest.approx(16 * 2.5 / 3600.0 / tokens * 1e6)
 
 
-def test_draws_agree_with_the_ranking() -> None:
-    """P(better) of a metric is the ranking's own where the load is free: one set of draws, one answer."""
-    study = dense(workload={"isl": 1009, "osl": 211})
-    before, after = scored(study, "TP8"), scored(study, "TP2")
-    ranked = confidence(study, [after], before)[after.plan].p_better_than_baseline
-    swapped = joint_draws(study, (before, after))
-    assert p_better(study, before, after, swapped) == pytest.approx(ranked, abs=0.03)
-    assert p_better(study, before, after) + p_better(study, after, before) == pytest.approx(1.0, abs=0.03)
+@pytest.mark.parametrize("load", [{}, {"request_rate_per_s": 20.0}, {"concurrency": 64}], ids=str)
+def test_draws_agree_with_the_ranking(load: dict[str, float]) -> None:
+    """P(better) of a pair is one figure: in the ranking, among other plans, and in the comparison of the two."""
+    study = dense(workload={"isl": 1009, "osl": 211, **load}, constraints={"tpot_ms": 30.0})
+    before, after, other = (scored(study, plan) for plan in ("TP8", "TP2", "TP4"))
+    ranked = confidence(study, [other, after], before)[after.plan].p_better_than_baseline
+    assert ranked == p_better(study, before, after) == compare(study, "TP8", after, scenarios=False).p_better
+    assert p_better(study, before, after) + p_better(study, after, before) == pytest.approx(1.0)
 
 
 @settings(max_examples=50, deadline=None)

@@ -51,7 +51,7 @@ def test_the_reference_fails_for_its_throughput(reference: Evaluation) -> None:
     assert reference.binding == "min_stage_tokens_per_s_per_gpu"
     failed = {c.name for c in reference.checks if not c.passed}
     assert failed == {"min_stage_tokens_per_s_per_gpu", "min_p_meets"}
-    assert reference.conclusion.startswith("Do not proceed: min_stage_tokens_per_s_per_gpu")
+    assert reference.conclusion.startswith("Do not proceed: throughput per GPU of a stage")
     assert "Instead: " in reference.conclusion
 
 
@@ -177,7 +177,7 @@ def test_a_plan_that_does_not_fit() -> None:
     assert memory > 1.0
     assert (found.capacity["largest_batch_requests"], found.capacity["longest_prompt_tokens"]) == (0.0, 0)
     assert markdown_report(evaluation_report(evaluation_document(found)))
-    assert "kv_capacity" in found.conclusion
+    assert "KV room for the longest request" in found.conclusion
 
 
 def test_harm_at_a_given_rate() -> None:

@@ -88,7 +88,7 @@ def test_every_form_shows_it() -> None:
     document = pool_evaluation_document(_found(_study()))
     text, page = markdown_report(pool_evaluation_report(document)), pool_evaluation_page(document)
     for shown in (text, page):
-        assert document["plan"] in shown
+        assert document["name"] in shown
         assert document["verdict"] in shown
         assert "prefill" in shown
 

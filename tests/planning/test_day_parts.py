@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -73,6 +74,21 @@ def test_forecast_finds_the_spread_that_days_have() -> None:
     assert found.median_per_s == pytest.approx(median, rel=0.1)
     assert (found.day_log_sd, found.step_log_sd) == pytest.approx((0.3, 0.1), rel=0.1)
     assert found.quantile(0.9) / found.median_per_s == pytest.approx(np.exp(1.2816 * np.hypot(0.3, 0.1)), rel=0.05)
+
+
+def test_weekends_are_forecast_by_weekends() -> None:
+    """Quiet weekends are no error of days: after a Sunday comes a weekday's load, after a Friday a weekend's."""
+    random = np.random.default_rng(4)
+    monday = 20_577 * DAY_S  # 4 May 2026
+    quiet = np.where(np.arange(28) % 7 >= 5, 0.5, 1.0)
+    days = quiet[:, None] * 3.0 * np.exp(random.normal(0.0, 0.1, (28, 1)) + random.normal(0.0, 0.05, (28, 24)))
+    month = replace(loads_of(days), midnight_s=float(monday))
+    after_sunday, after_friday = forecast_day(month), forecast_day(month.first_days(26))
+    assert after_sunday.median_per_s == pytest.approx(3.0, rel=0.15)
+    assert after_friday.median_per_s == pytest.approx(1.5, rel=0.15)
+    assert after_sunday.weekend_factor == pytest.approx(0.5, rel=0.1)
+    assert after_sunday.day_log_sd < 0.2 < forecast_day(loads_of(days)).day_log_sd
+    assert forecast_day(month.first_days(6)).weekend_factor is None
 
 
 def test_quantiles_hold_in_draws() -> None:

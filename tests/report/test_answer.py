@@ -8,27 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from autotune.report.answer import answer_report
+from autotune.evaluation import evaluate
+from autotune.report.answer import answer_document, answer_report
+from autotune.report.evaluation import evaluation_document
+from autotune.report.html.tune import tune_page
 from autotune.report.terminal import Terminal, print_report
 from autotune.report.verdict import sampling_errors
 from autotune.traffic.load import load_study
-from autotune.tuning import tune
+from autotune.tuning import TuneResult, tune
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
 
-def shown(name: str, *overrides: str, width: int = 80) -> str:
-    """What `autotune tune` prints on a terminal of so many columns."""
+def screen(result: TuneResult) -> str:
+    """What `autotune tune` prints on a terminal of 80 columns."""
     out = StringIO()
-    console = Terminal(file=out, width=width)
+    console = Terminal(file=out, width=80)
     console.wraps = True
-    print_report(console, answer_report(tune(load_study(STUDIES / f"{name}.toml", overrides)), top=5))
+    print_report(console, answer_report(result, top=5))
     return out.getvalue()
 
 
 def test_an_answer_takes_a_screen() -> None:
     """Verdict, reach, five plans, the one in production and the next commands take 22 lines of 80 columns."""
-    lines = shown("deepseek-v3-128xh200").splitlines()
+    lines = screen(tune(load_study(STUDIES / "deepseek-v3-128xh200.toml"))).splitlines()
     assert len(lines) <= 22
     steps = [line for line in lines if line.startswith("  autotune ")]
     assert max(len(line) for line in lines if line not in steps) <= 80
@@ -37,10 +40,21 @@ def test_an_answer_takes_a_screen() -> None:
 
 @pytest.mark.parametrize(("gpus", "refused"), [(31, True), (32, False)])
 def test_a_plan_without_launch_files_says_so(gpus: int, refused: bool) -> None:
-    """A replica of 31 GPUs on nodes of 8 is ranked with the rule that export refuses it by; no export is advised."""
-    said = " ".join(shown("deepseek-v3-128xh200", f"cluster.gpus={gpus}", "baseline=").split())
-    assert ("Export refuses" in said and "whole_nodes" in said) == refused
-    assert ("autotune export" in said) == (not refused)
+    """A replica of 31 GPUs on nodes of 8 is ranked with the rule that export refuses it by; no export is advised.
+
+    Terminal, page and JSON say the same, and so does the evaluation of the plan.
+    """
+    study = load_study(STUDIES / "deepseek-v3-128xh200.toml", [f"cluster.gpus={gpus}", "baseline="])
+    result = tune(study)
+    document = answer_document(result, top=5)
+    assert ([1, "whole_nodes"] in [[r["rank"], r["why"][:11]] for r in document["export_refuses"]]) == refused
+    said = " ".join(screen(result).split())
+    for text in (said, tune_page(result)):
+        assert ("Export refuses # 1" in text and "whole_nodes" in text) == refused
+    assert ("autotune export" in said) == ("autotune export" in " ".join(document["next"])) == (not refused)
+    assert document["verdict"]["sentence"] in said
+    first = evaluation_document(evaluate(study, result.ranked[0].plan))
+    assert first["export_refuses"].startswith("whole_nodes") == refused
 
 
 def test_a_sampled_answer_says_the_error_of_sampling() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from autotune.space import parse_plan, resolve
 from autotune.study import IntRange, field_paths, json_schema, load_study
 from costmodel.errors import InputError
+from tests.studies import FOLDER
 from tests.studies import STUDIES as SHIPPED
 
 MINIMAL = """
@@ -359,11 +362,15 @@ def test_json_schema_describes_every_field():
     """Every field of the schema, of the GPU table too, has a description; nothing unknown is allowed."""
     schema = json_schema()
     assert schema["$schema"].endswith("2020-12/schema")
+    models = schema["properties"]["models"]["items"]
+    assert models["unevaluatedProperties"] is False
     for table in (schema, *schema["$defs"].values()):
-        assert table["additionalProperties"] is False
+        # what a model has beside its own keys stands beside the reference to its table
+        assert table.get("additionalProperties") is (None if table["title"] == "ModelShare" else False)
         for name, field in table["properties"].items():
             assert field.get("description"), (table["title"], name)
-    assert set(schema["required"]) == {"model", "cluster", "workload"}
+    of_study = [set(way["required"]) for way in schema["anyOf"]]
+    assert of_study == [{"model", "cluster", "workload"}, {"models", "cluster"}]
     ways = [set(way["required"]) for way in schema["$defs"]["WorkloadTable"]["anyOf"]]
     assert ways == [{"isl", "osl"}, {"traffic"}]
 
@@ -372,10 +379,24 @@ def test_schema_and_overrides_know_the_same_fields():
     """Every field of the JSON Schema's tables can be set by `--set`."""
     schema, paths = json_schema(), set(field_paths())
     for name, field in schema["properties"].items():
+        if name in ("models", "division"):  # `--set` changes what stands in a file for all of its models
+            continue
         assert name in paths
         if "$ref" in field:
             table = schema["$defs"][field["$ref"].rpartition("/")[2]]
             assert {f"{name}.{key}" for key in table["properties"]} <= paths
+
+
+@pytest.mark.parametrize("path", [*SHIPPED, FOLDER / "clusters" / "four-models-256xh100.toml"], ids=lambda p: p.stem)
+def test_shipped_files_keep_the_schema(path):
+    """Every file that ships is valid by the JSON Schema, that of several models too, and a strange key is not."""
+    valid = jsonschema.Draft202012Validator(json_schema())
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    valid.validate(document)
+    strange = document["models"][0] if "models" in document else document
+    assert not valid.is_valid(document | {"modles": []})
+    strange["wieght"] = 1.0
+    assert not valid.is_valid(document)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)

@@ -14,7 +14,7 @@ from autotune.report.vocabulary.words import probability
 from autotune.text.numbers import number
 
 
-def day_page(document: Mapping[str, Any]) -> str:
+def day_page(document: Mapping[str, Any], *, made_by: str = "") -> str:
     """The page of a document of `day_document`."""
     report, total = day_report(document), document["total"]
     schedule, plans, replay = day_blocks(document)
@@ -46,5 +46,6 @@ def day_page(document: Mapping[str, Any]) -> str:
                 block_section(replay, charts),
                 assumed_section(document["assumptions"]),
             ],
+            made_by=made_by,
         )
     )

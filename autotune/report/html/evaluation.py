@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from autotune.report.evaluation_tables import memory_by_stage
-from autotune.report.evaluation_text import CHECKS, evaluation_blocks
+from autotune.report.evaluation_text import CHECKS, evaluation_blocks, stands_lines
 from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.shapes import Chart
@@ -22,9 +22,7 @@ LEGEND = Legend((("first", "best plan of the study"), ("base", "this plan")))
 
 def evaluation_page(document: Mapping[str, Any]) -> str:
     """The page of a document of `evaluation_document`."""
-    checks, knobs, verdict = document["checks"], document["knobs"], document["verdict"]
-    kept = f"{sum(c['passed'] for c in checks)} of {len(checks)} checks pass"
-    binding = document["summary"]["binding"]
+    checks, knobs = document["checks"], document["knobs"]
     facts = [document["name"], f"{document['compatibility']['gpus_used']:,} GPUs"]
     if knobs is not None:
         facts.append(f"{knobs['concurrency']:,} requests in flight")
@@ -35,13 +33,7 @@ def evaluation_page(document: Mapping[str, Any]) -> str:
             kind="evaluation",
             title=document["study"],
             facts=facts,
-            verdict=Verdict(
-                kind=TONES[verdict],
-                badge=verdict,
-                headline=f"{document['plan_text']}: {verdict}, {kept}.",
-                lines=(document["conclusion"], f"What binds: {CHECKS.get(binding, binding)}."),
-                reach=document["never_measured"],
-            ),
+            verdict=evaluation_verdict(document),
             tiles=_tiles(checks),
             sections=[
                 *(
@@ -53,6 +45,18 @@ def evaluation_page(document: Mapping[str, Any]) -> str:
             ],
             made_by=document["command"],
         )
+    )
+
+
+def evaluation_verdict(document: Mapping[str, Any]) -> Verdict:
+    """The verdict on one plan, of one kind of replica or of two."""
+    checks, binding = document["checks"], document["summary"]["binding"]
+    return Verdict(
+        kind=TONES[document["verdict"]],
+        badge=document["verdict"],
+        headline=f"{document['name']}: {sum(c['passed'] for c in checks)} of {len(checks)} checks pass.",
+        lines=(document["conclusion"], f"What binds: {CHECKS.get(binding, binding)}."),
+        reach=" ".join(stands_lines(document)),
     )
 
 

@@ -109,7 +109,7 @@ def _flip_words(flip: Flip, name: Callable[[str], str]) -> str:
     rival = "" if end.best == flip.to else f" to {name(end.best)}"
     return (
         f"{where} {name(flip.to)} is first; at {times(end.factor)} keeping the choice loses "
-        f"{percent(end.loss_frac, 1)}{rival}, {sure} (P(better) {probability(end.p_best_is_better)})."
+        f"{percent(end.loss_frac, 1)}{rival}, {sure} (better with probability {probability(end.p_best_is_better)})."
     )
 
 

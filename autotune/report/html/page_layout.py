@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -147,7 +148,7 @@ def render_page(page: Page) -> str:
     return render("document.html.jinja", page=page)
 
 
-FOLDED = ("alternatives", "balance", "compatibility", "memory", "robustness")
+FOLDED = ("alternatives", "assumed", "balance", "compatibility", "memory", "robustness")
 """Blocks of reports that a click opens."""
 
 
@@ -159,7 +160,8 @@ def block_section(block: Block, charts: Sequence[Chart] = (), legend: Legend | N
     lines = [line.text if isinstance(line, Line) else line for line in block.lines]
     parts += [Lines(lines)] if lines else []
     nav = block.title.split(":")[0].split(",")[0]
-    return Section(key=block.key, title=block.title, nav=nav, parts=tuple(parts), folded=block.key in FOLDED)
+    key = block.key or re.sub(r"[^a-z0-9]+", "-", nav.lower())
+    return Section(key=key, title=block.title, nav=nav, parts=tuple(parts), folded=key in FOLDED)
 
 
 def assumed_section(assumptions: Sequence[str]) -> Section:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autotune.engines import engine_title
-from autotune.report.answer import next_block, subject_name
+from autotune.report.answer import MOST_TRIED, next_block, refused_lines, subject_name
 from autotune.report.document import assumptions, plan_string
 from autotune.report.html.flips import sensitivity_section
 from autotune.report.html.page_layout import (
@@ -268,7 +268,9 @@ def _plans(view: _View) -> Section | None:
     if len(result.ranked) > len(shown):
         said[0] += f" The first {len(shown):,} of {len(result.ranked):,} are listed; "
         said += ["result.json", " and ", "plans.csv", " (", "--out", ") hold them all."]
-    said[0] += f" {line}" if (line := kinds_line(result)) else ""
+    also = [line] if (line := kinds_line(result)) else []
+    also += refused_lines(result, tuple(enumerate(result.ranked[:MOST_TRIED], start=1)))
+    said[-1] += "".join(f" {line}" for line in also)
     rows = [(m, _row_name(m, i, view)) for i, m in enumerate(view.marked(INTERVAL_ROWS), start=1)]
     charts = (
         interval_chart(view.throughput, rows, None),
@@ -276,7 +278,7 @@ def _plans(view: _View) -> Section | None:
     )
     sure = (
         "Likely ranges (80 %) of the first plans. Errors of plans for one model on one cluster move together: whiskers "
-        "that overlap do not mean that two plans cannot be told apart; P(better) and ≈ take that into account."
+        "that overlap do not mean that two plans cannot be told apart; better than now and ≈ take that into account."
     )
     parts = (
         Words(tuple(said)),

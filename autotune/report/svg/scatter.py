@@ -30,7 +30,7 @@ class Marked:
         """What is said when it is pointed at: what the chart plots comes first."""
         metrics = dict.fromkeys((*plotted, PER_GPU, TTFT, TPOT))
         figures = [f"{m.title}: {m.shown(self.plan)}" for m in metrics]
-        meets = f"P(meets) {probability(self.plan.p_meets)}, {self.plan.knobs.concurrency:,} in flight"
+        meets = f"keeps limits {probability(self.plan.p_meets)}, {self.plan.knobs.concurrency:,} in flight"
         return "\n".join([self.name, *figures, meets])
 
 

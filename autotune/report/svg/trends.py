@@ -66,4 +66,6 @@ def _tip(p: Point, metric: Metric, name: Callable[[str], str]) -> str:
     mine = f"the study's winner: {metric.text(p.chosen_expected)} {metric.unit}"
     if not p.loss_frac:
         return f"{first}\n{mine}"
-    return f"{first}\n{mine}, loses {percent(p.loss_frac, 1)} (P(better) {probability(p.p_best_is_better)})"
+    return (
+        f"{first}\n{mine}, loses {percent(p.loss_frac, 1)} (better with probability {probability(p.p_best_is_better)})"
+    )

@@ -59,4 +59,5 @@ def asked(limit: float | None, unit: str) -> str:
 
 def united(text: str, unit: str) -> str:
     """A figure with its unit; a share has one already."""
-    return text if unit in ("", *SHARES) else f"{text} {unit}"
+    one = text == "1" and unit.endswith("requests")
+    return text if unit in ("", *SHARES) else f"{text} {unit.removesuffix('s') if one else unit}"
