@@ -52,7 +52,7 @@ class Columns:
 
 
 @lru_cache(maxsize=64)
-def _names(columns: type[Columns]) -> tuple[str, ...]:
+def _names(columns: type[Any]) -> tuple[str, ...]:
     # looked up once: reading the fields of a dataclass takes as long as slicing a column
     return tuple(f.name for f in fields(columns))
 
