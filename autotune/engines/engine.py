@@ -101,6 +101,8 @@ class Engine(ABC):
     """Whether its parser takes `--option.key value` for a key of an option that is a JSON object."""
     later_node_options: ClassVar[tuple[str, ...]] = ("node_rank",)
     """Options whose value is above 0 on nodes of a replica that are not its head."""
+    rank_launcher: ClassVar[str | None] = None
+    """Program that makes the tasks of a job the ranks of one server."""
     worker_option: ClassVar[str | None] = None
     """Flag of processes that do not answer requests."""
     config_option: ClassVar[str | None] = None

@@ -121,6 +121,7 @@ class Trtllm(Engine):
     )  # fmt: skip
 
     image = "nvcr.io/nvidia/tensorrt-llm/release:{version}"
+    rank_launcher = "trtllm-llmapi-launch"
     image_tags = "https://catalog.ngc.nvidia.com/orgs/nvidia/teams/tensorrt-llm/containers/release/tags"
     image_name = "tensorrt-llm/release"
     bench_client = VLLM.bench_client  # its server speaks OpenAI's API, as vLLM's client does
@@ -178,7 +179,7 @@ class Trtllm(Engine):
         if len(place.nodes) == 1:
             return line.done()
         ranks, hosts = len(place.gpus) * len(place.nodes), HostSlots(nodes=place.nodes, slots=len(place.gpus))
-        return ("mpirun", "-n", str(ranks), "--host", hosts, "trtllm-llmapi-launch", *line.done())
+        return ("mpirun", "-n", str(ranks), "--host", hosts, self.rank_launcher, *line.done())
 
     def files(self, service: Service, options: OptionList) -> Mapping[str, Mapping[str, Any]]:
         """The LLM-API file."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from autotune.engines import ENGINES, ServerMetrics
 
@@ -44,6 +45,7 @@ _BEFORE = re.compile(
 )
 
 
+@lru_cache(maxsize=4096)
 def plain_name(name: str) -> str:
     """A metric's name without punctuation and what a collector put before it."""
     return _BEFORE.sub("", re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_"))
@@ -113,3 +115,22 @@ def known_metrics() -> list[TokenMetrics]:
     """Every program whose counts are read, those first that see each request once."""
     engines = [_of_engine(engine.title, engine.metrics) for engine in ENGINES.values() if engine.metrics is not None]
     return [*_IN_FRONT, *engines, *_OPEN]
+
+
+def is_read(name: str) -> bool:
+    """Whether a metric is one that is read, by a name without the endings that Prometheus gives."""
+    return plain_name(name).removesuffix("_total") in _stems()
+
+
+@lru_cache(maxsize=1)
+def _stems() -> frozenset[str]:
+    names = {
+        name
+        for known in known_metrics()
+        for part in (
+            known.prompt, known.output, known.prompt_total, known.output_total, known.requests_total, known.ttft_s,
+            known.cache_hits, known.cache_queries,
+        )
+        for name in part
+    }  # fmt: skip
+    return frozenset(name.removesuffix("_total").removesuffix("_sum") for name in (*names, STARTED))

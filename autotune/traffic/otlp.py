@@ -12,6 +12,7 @@ from math import inf
 from typing import Any
 
 from autotune.traffic.fields import attributes, number
+from autotune.traffic.metric_names import is_read
 from autotune.traffic.series import SampledMetrics
 
 MAX_BUCKETS = 2_000
@@ -39,7 +40,7 @@ def looks_like_otlp(text: str) -> bool:
 
 
 def take_otlp(documents: Iterable[Node], out: SampledMetrics, max_points: int) -> bool:
-    """Take all points of some documents into `out`; False where there are more than `max_points`.
+    """Take the points of metrics that are read into `out`; False where there are more than `max_points`.
 
     A file of one moment has totals since the servers' start.
 
@@ -73,6 +74,8 @@ def _points(document: Node) -> Iterator[_Point]:
 
 def _of_metric(metric: Node, about: Node) -> Iterator[_Point]:
     name = str(_field(metric, "name"))
+    if not is_read(name):
+        return
     kinds = ("histogram", "exponentialHistogram", "sum", "data")
     table = next((found for kind in kinds if isinstance(found := _field(metric, kind), Mapping)), {})
     added = str(_field(table, "aggregationTemporality")) in _DELTA

@@ -27,7 +27,7 @@ from costmodel.plan.columns import Floats
 MAX_METRICS_BYTES = 64 << 20
 MAX_SCRAPE_LINES, MAX_SERIES = 40_000, 100_000
 """Of one scrape and of all answers: what is read in two seconds. A server has about a thousand lines."""
-MAX_POINTS = 500_000
+MAX_POINTS = 100_000
 MIN_SCRAPES = 3
 """Fewer do not tell bursts from a steady rate."""
 SHOWN_MODELS = 6

@@ -68,10 +68,10 @@ def test_a_choice_outside_the_list_is_refused():
 
 
 def test_versions_between_are_checked_against_the_older_one():
-    """0.30.1 takes the list of 0.24.0 and says so; older than all, and nonsense, are errors."""
+    """0.30.1 takes the list of 0.29.0 and says so; older than all, and nonsense, are errors."""
     options, said = choose_version("vllm", "0.30.1")
-    assert options.version == "0.24.0"
-    assert "0.24.0" in said[0]
+    assert options.version == "0.29.0"
+    assert "0.29.0" in said[0]
     assert choose_version("vllm", "0.33.0") == (option_list("vllm", "0.33.0"), ())
     for bad in ("0.1.0", "latest", "", "../x"):
         with pytest.raises(InputError, match=r"must be vllm 0\.24\.0 or newer"):

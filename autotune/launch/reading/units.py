@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from autotune.engines import ENGINES
 from costmodel.errors import InputError
 
 _TAKES_NOTHING = frozenset(
@@ -50,7 +51,6 @@ _SRUN_VALUES = {
     "-n": "tasks", "--ntasks": "tasks", "-N": "nodes", "--nodes": "nodes", "--ntasks-per-node": "each",
     "--gpus-per-node": "gpus", "--gres": "gpus", "--gpus-per-task": "gpus_each",
 }  # fmt: skip
-_MPI_LAUNCHER = "trtllm-llmapi-launch"
 
 
 def tasks_of_srun(words: Sequence[str], env: Mapping[str, str]) -> tuple[int, int | None]:
@@ -58,7 +58,7 @@ def tasks_of_srun(words: Sequence[str], env: Mapping[str, str]) -> tuple[int, in
 
     Tasks that are ranks of one MPI program count as one.
     """
-    if "srun" not in words or _MPI_LAUNCHER in words:
+    if "srun" not in words or any(engine.rank_launcher in words for engine in ENGINES.values()):
         return 1, None
     said: dict[str, int] = {}
     for i, word in enumerate(words[words.index("srun") :], start=words.index("srun")):
