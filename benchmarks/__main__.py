@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +40,7 @@ def batch_speed(study: Study) -> None:
         study, [Variant(candidate=c, weight_dtype=None, kv_dtype=None) for c in space.candidates], [4096]
     )
     index = np.repeat(np.arange(len(space.candidates)), 200)
-    many: KnobGrid = replace(
-        rows, batch=rows.batch.take(index), variant=index, batched_tokens=np.full(len(index), 4096.0)
-    )
+    many = rows.take(index)
     concurrency = np.tile(np.geomspace(8, 8000, 200), len(space.candidates))
     many.evaluate(concurrency)
     rates = []
