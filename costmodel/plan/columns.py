@@ -35,7 +35,7 @@ class Columns:
     @property
     def shape_is_shared(self) -> bool:
         """Whether all plans share one row."""
-        first = getattr(self, _names(type(self))[0])
+        first = getattr(self, self._names()[0])
         return first.shape_is_shared if isinstance(first, Columns) else bool(first.shape[0] == 1)
 
     def take(self, index: Ints) -> Self:
@@ -48,13 +48,13 @@ class Columns:
 
     def map_arrays(self, gather: Callable[[Floats], Floats]) -> Self:
         """Every array changed."""
-        return type(self)(**{name: _gathered(getattr(self, name), gather) for name in _names(type(self))})
+        return type(self)(**{name: _gathered(getattr(self, name), gather) for name in self._names()})
 
-
-@lru_cache(maxsize=64)
-def _names(columns: type[Any]) -> tuple[str, ...]:
-    # looked up once: reading the fields of a dataclass takes as long as slicing a column
-    return tuple(f.name for f in fields(columns))
+    @classmethod
+    @lru_cache(maxsize=64)
+    def _names(cls) -> tuple[str, ...]:
+        # looked up once: reading the fields of a dataclass takes as long as slicing a column
+        return tuple(f.name for f in fields(cls))
 
 
 def _gathered(value: Any, gather: Callable[[Floats], Floats]) -> Any:
