@@ -147,8 +147,10 @@ class PoolFit:
             soft = np.sign(gap) * np.sqrt(2.0 * SOFT**2 * (np.sqrt(1.0 + (gap / SOFT) ** 2) - 1.0))
             return np.concatenate([soft, (values - prior[:, 0]) / prior[:, 1] * PRIOR_WEIGHT * SOFT])
 
+        # ranks that wait for each other are no quicker than one by itself
+        least = np.array([0.0 if name.startswith("prefill_attn_dp") else -np.inf for name in self.names])
         found = [
-            least_squares(misses, start, x_scale=prior[:, 1], diff_step=DIFFERENCE, max_nfev=20)
+            least_squares(misses, start, bounds=(least, np.inf), x_scale=prior[:, 1], diff_step=DIFFERENCE, max_nfev=20)
             for start in self._starts(prior[:, 0])
         ]
         return self._calibration(decode, min(found, key=lambda f: float(f.cost)).x, chosen)
