@@ -139,7 +139,13 @@ def best_pairs(
             end += 1
         low = int(p_starts[begin])
         settles, key, _ = _join(study, first.slice(slice(low, p_ends[end - 1])), second, feasible=feasible)
-        best = np.maximum.reduceat(np.maximum.reduceat(settles, p_starts[begin:end] - low, axis=0), d_starts, axis=1)
+        starts = p_starts[begin:end] - low, d_starts
+        if settles is not key:  # a pair is ranked by its key where it settles
+            most = _best_of_each(settles, *starts)
+            sizes = [np.diff([*own, size]) for own, size in zip(starts, settles.shape, strict=True)]
+            most = most.repeat(sizes[0], axis=0).repeat(sizes[1], axis=1)
+            settles = np.where(settles >= most * (1.0 - ALIKE), key, -np.inf)
+        best = _best_of_each(settles, *starts)
         for flat in np.argsort(-best, axis=None, kind="stable")[:keep].tolist():
             i, j = divmod(flat, d_starts.size)
             if not np.isfinite(best[i, j]):
@@ -164,6 +170,11 @@ def best_pairs(
                 out.append(pair)
         begin = end
     return out
+
+
+def _best_of_each(values: Floats, p_starts: Ints, d_starts: Ints) -> Floats:
+    """The largest value of each pair of layouts, shape `(prefill layouts, decode layouts)`."""
+    return np.asarray(np.maximum.reduceat(np.maximum.reduceat(values, p_starts, axis=0), d_starts, axis=1))
 
 
 def firsts(layout: Ints) -> Ints:
@@ -193,5 +204,6 @@ def _join(study: Study, first: Choice, second: Choice, *, feasible: bool) -> tup
     settles = key if study.workload.concurrency is None else pair.requests_per_s.reshape(shape)
     if ENGINES[first.points.rows.engine].pair_rules:
         forbidden = barred(first.points, first.index, second.points, second.index)
-        settles, key = (np.where(forbidden, -np.inf, values) for values in (settles, key))
+        same, key = settles is key, np.where(forbidden, -np.inf, key)
+        settles = key if same else np.where(forbidden, -np.inf, settles)
     return settles, key, pair.e2e_s.reshape(shape)

@@ -58,7 +58,7 @@ PRIORS = {
     "handover_steps": (22.0, 10.0),
     "prefill_log": (0.1, 0.3),
     "prefill_attn_dp": (0.1, 0.3),
-    "prefill_fp8_block": (0.0, 0.3),
+    "prefill_fp4": (0.0, 0.3),
     "opening_queue": (1.5, 0.5),
 }
 """Mean and standard deviation of each figure of prefill and hand-over before any run is seen."""
@@ -147,8 +147,10 @@ class PoolFit:
             soft = np.sign(gap) * np.sqrt(2.0 * SOFT**2 * (np.sqrt(1.0 + (gap / SOFT) ** 2) - 1.0))
             return np.concatenate([soft, (values - prior[:, 0]) / prior[:, 1] * PRIOR_WEIGHT * SOFT])
 
+        # ranks that wait for each other are no quicker than one by itself
+        least = np.array([0.0 if name.startswith("prefill_attn_dp") else -np.inf for name in self.names])
         found = [
-            least_squares(misses, start, x_scale=prior[:, 1], diff_step=DIFFERENCE, max_nfev=20)
+            least_squares(misses, start, bounds=(least, np.inf), x_scale=prior[:, 1], diff_step=DIFFERENCE, max_nfev=20)
             for start in self._starts(prior[:, 0])
         ]
         return self._calibration(decode, min(found, key=lambda f: float(f.cost)).x, chosen)
@@ -158,8 +160,7 @@ class PoolFit:
         starts = [prior]
         for engine in self.engines:
             start = prior.copy()
-            start[self.names.index(f"prefill_attn_dp {engine}")] += SLOWER
-            start[self.names.index(f"prefill_fp8_block {engine}")] -= SLOWER
+            start[self.names.index(f"prefill_fp4 {engine}")] += SLOWER
             starts.append(start)
         return starts
 
@@ -167,6 +168,7 @@ class PoolFit:
         at = dict(zip(self.names, values.tolist(), strict=True))
         crosses = chosen & (self.phi[:, DECODE_FEATURES.index("crosses_domains")] > 0.0)
         seen = {r.prefill.engine.calibration for r, c in zip(self.runs, chosen, strict=True) if c}
+        models = {arch_key(r.prefill.arch) for r, c in zip(self.runs, chosen, strict=True) if c}
         engines = {
             e: EngineFit(**{f.name: at[f"{f.name} {e}"] for f in fields(EngineFit)}) for e in self.engines if e in seen
         }
@@ -182,7 +184,7 @@ class PoolFit:
             engines={**engines, "other": other},
             log_sd=dict.fromkeys(LATENCIES, 0.1),
             further_log_sd={},
-            measured={"gpu": (), "model": (), "engine": ()},
+            measured={"gpu": (), "model": tuple(sorted(models)), "engine": ()},
         )
 
     def predict(self, calibration: PoolCalibration) -> tuple[Floats, Floats]:
