@@ -60,6 +60,7 @@ def screen(words: tuple[str, ...], width: int) -> Screen:
     out, errors, before = StringIO(), StringIO(), Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "studies").symlink_to(ROOT / "studies")
+        (Path(folder) / "data").symlink_to(ROOT / "tests" / "data")
         given = {"COLUMNS": str(width), "XDG_DATA_HOME": f"{folder}/data", "HOME": folder}
         changed = (patch.dict(os.environ, given), patch.object(sys, "argv", ["autotune", *words]))
         with changed[0], changed[1], redirect_stdout(out), redirect_stderr(errors):
@@ -193,6 +194,18 @@ JOBS = (
         name="range",
         words=_tune(LLAMA, "--set", "objective.minimize=gpus", "--set", "search.gpus={min=4,max=12}"),
         sees=("GPUs",),
+    ),
+    Job(
+        name="explain",
+        words=("explain", DEEPSEEK, "--against", "aiconfigurator", "data/aiconfigurator", "--table"),
+        sees=("The first plan is the peer's too", "Routed experts in decode", "Next"),
+        recorded=True,
+    ),
+    Job(name="sample", words=("sample", "traffic"), sees=("timestamp,",)),
+    Job(
+        name="export-top",
+        words=("export", LLAMA, "--target", "vllm", "--top", "2", "--out", "launch", "--table"),
+        sees=("launch/top1", "launch/top2", "R4 TP4"),
     ),
     Job(name="help", words=("--help",), sees=("autotune init", "tune")),
     Job(name="version", words=("--version",), sees=("autotune, version",)),
