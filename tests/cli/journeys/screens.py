@@ -135,7 +135,7 @@ JOBS = (
         words=_tune(LLAMA, "--set", "cluster.gpu=mi300x", "--set", "engine=any"),
         sees=("Never measured: mi300x",),
     ),
-    Job(name="pareto", words=_tune(LLAMA, "--pareto"), sees=("Pareto front",)),
+    Job(name="pareto", words=_tune(DEEPSEEK, "--pareto"), sees=("is first as `tune` ranks", "Next"), recorded=True),
     Job(name="json", words=("tune", LLAMA, "--no-storage", "--json", "--top", "1"), sees=('"plans"', '"assumptions"')),
     Job(name="evaluate", words=("evaluate", LLAMA, "--table"), sees=("PASSED", "With -v"), recorded=True),
     Job(name="evaluate-best", words=("evaluate", LLAMA, "--plan", "best", "--table"), sees=("PASSED",)),
