@@ -107,9 +107,10 @@ def schedule(
     if emit is None:
         _loop(seconds, study, command[1:])
         return
-    program = "autotune" if emit == "k8s" else shutil.which("autotune") or _absolute(sys.argv[0])
+    found = shutil.which("autotune")
+    program = ("autotune",) if emit == "k8s" else (found,) if found else (sys.executable, "-m", "autotune")
     made = job(
-        name=name, command=(program, *command), every_s=seconds, image=image, volume_claim=volume_claim, mount=mount
+        name=name, command=(*program, *command), every_s=seconds, image=image, volume_claim=volume_claim, mount=mount
     )
     click.echo(EMIT[emit](made), nl=False)
 

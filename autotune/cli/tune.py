@@ -145,7 +145,7 @@ def _print(answer: _Answer, top: int | None, *, verbose: bool, after: Sequence[B
     """The answer on standard output, short or whole, and what comes after it."""
     from autotune.report.terminal import WIDTH, print_blocks, print_report, stdout_console
 
-    if verbose or answer.short is None:
+    if verbose:
         print_report(stdout_console(WIDTH + answer.wider), answer.report(MANY if top is None else top))
     else:
         print_report(stdout_console(), answer.short(FEW if top is None else top))
@@ -162,8 +162,8 @@ class _Answer(NamedTuple):  # no dataclass: --help does without what those impor
     files: tuple[str, str]
     """Names of its document and of its table in --out."""
     feasible: bool
-    short: Callable[[int], Report] | None = None
-    """What a terminal shows without --verbose; None: the report."""
+    short: Callable[[int], Report]
+    """What a terminal shows without --verbose."""
     wider: int = 0
     """Columns that its table needs beyond the usual."""
 
@@ -193,13 +193,15 @@ def _ranking(study: Study, store: Store | None, executor: Executor, progress: Pr
 
 
 def _front(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
-    from autotune.report.pareto_front import front_document, front_report
+    from autotune.report.pareto_front import BRIEF, front_document, front_report
+    from autotune.report.text_blocks import brief
     from autotune.tuning.pareto_front import pareto
 
     front = pareto(study, store, executor=executor, progress=progress)
     return _Answer(
         document=lambda top: front_document(front, top=top),
         report=lambda top: front_report(front, top=top),
+        short=lambda top: brief(front_report(front, top=top), BRIEF),
         page=None,
         files=("pareto.json", "pareto.csv"),
         feasible=bool(front.points),

@@ -22,7 +22,7 @@ def verify(
 
     RESULT is what a benchmark wrote: that of an export, `vllm bench serve`, SGLang's bench_serving, AIPerf, GuideLLM,
     inference-perf, InferenceX or llm-d-benchmark. For each run: TTFT, TPOT, percentiles and throughput, predicted with
-    their 80 % interval (p10 to p90) and measured. Then the run is learnt, as `autotune calibrate` would, and the study
+    their likely range (80 %) and measured. Then the run is learnt, as `autotune calibrate` would, and the study
     ranked again: does the same plan lead? The exit code is 0 whatever comes out; 2: the input is wrong.
 
     \b

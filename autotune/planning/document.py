@@ -157,6 +157,8 @@ def _assumptions(found: DayPlan) -> list[str]:
     said = ["a step's load is that of its fullest minute; a replica takes what both closed form and simulation allow"]
     if found.forecast.assumed:
         said.append(f"the forecast of a step is off by {found.forecast.log_sd:.0%}: one day alone says nothing of that")
+    if found.study.axes.disaggregated != "off":
+        said.append("plans with separate pools for prefill and decode are not looked at: a day is planned in replicas")
     if found.forecast.weekend_factor is not None:
         day = "a weekend day" if found.loads.weekend()[-1] else "a weekday"
         factor = found.forecast.weekend_factor

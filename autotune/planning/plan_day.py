@@ -116,8 +116,10 @@ def plan_day(study: Study, source: str, log: TrafficLog, question: DayQuestion) 
 
     Raises:
         InputError: the log cannot be planned by, no plan keeps the limits at any load, or a step is shorter than a
-            replica takes to start.
+            replica takes to start, or the study asks for disaggregated plans alone.
     """
+    if study.axes.disaggregated == "only":
+        raise InputError.single("$.search.disaggregated", "must not be only: a day is planned in replicas of one kind")
     loads = day_loads(source, log, step_s=question.step_s)
     forecast = forecast_day(loads, log_sd=question.forecast_log_sd)
     planned = forecast.quantile(1.0 - question.risk)

@@ -8,7 +8,7 @@ from typing import Any
 from autotune.planning.schedule_files import clock
 from autotune.report.text_blocks import Block, Line, Report, text_table
 from autotune.report.tune_text import assumed_block
-from autotune.report.vocabulary.words import probability
+from autotune.report.vocabulary.words import count, probability
 from autotune.text.numbers import number
 
 
@@ -25,7 +25,7 @@ def day_report(document: Mapping[str, Any]) -> Report:
         most = max(s["short_frac"] for s in short)
         said = f"The cluster is too small in {len(short)} steps: up to {most:.0%} of the load finds no room. {said}"
     return Report(
-        headline=f"{document['study']}: a day of {len(document['steps'])} steps, by {_days(document)}",
+        headline=f"{document['study']}: a day of {count(len(document['steps']), 'step')}, by {_days(document)}",
         reason=said,
         tone="bad" if short else "good",
         lines=(
@@ -39,8 +39,7 @@ def day_report(document: Mapping[str, Any]) -> Report:
 
 
 def _days(document: Mapping[str, Any]) -> str:
-    days = document["traffic"]["days"]
-    return f"{days} day{'' if days == 1 else 's'} of traffic"
+    return f"{count(document['traffic']['days'], 'day')} of traffic"
 
 
 def day_blocks(document: Mapping[str, Any]) -> tuple[Block, ...]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from autotune.report.document import counts_document, finite, plan_document
 from autotune.report.front_plot import front_plot
-from autotune.report.study_words import study_headline
+from autotune.report.study_words import command, study_headline
 from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.tune_text import assumed_block, space_line
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.violations import broken
 from autotune.report.vocabulary.words import percent, probability
+from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult
 from autotune.text.numbers import within
 from autotune.tuning.pareto_front import Front
@@ -59,12 +61,33 @@ def front_report(front: Front, *, top: int) -> Report:
         reason="" if front.points else "No plan keeps every limit: the front is empty.",
         tone="bad",
         blocks=(
-            *([front_plot(front.points)] if front.points else []),
+            *([replace(front_plot(front.points), key="plot")] if front.points else []),
             _points(front, shown_points(front, top)),
+            *([_next(front)] if front.points else []),
             Block(title="What was looked at", lines=tuple(left)),
             assumed_block(front.study.assumptions),
         ),
     )
+
+
+BRIEF = ("plot", "points", "next")
+"""Blocks that a terminal shows without --verbose."""
+
+
+def first_point(front: Front) -> PlanResult:
+    """The point that a ranking by the study's objective would put first."""
+    sign = -1.0 if front.study.objective.direction == "minimize" else 1.0
+    return max(front.points, key=lambda plan: sign * plan_expected(front.study, plan))
+
+
+def _name(front: Front, plan: PlanResult) -> str:
+    return plan_name(plan, dense=not front.study.arch.is_moe, several_engines=True)
+
+
+def _next(front: Front) -> Block:
+    """The commands that follow."""
+    steps = (command(front.study, "evaluate", "--plan", _name(front, first_point(front))), command(front.study, "tune"))
+    return Block(key="next", title="Next", lines=steps, tight=True)
 
 
 def _points(front: Front, shown: Sequence[PlanResult]) -> Block:
@@ -83,10 +106,13 @@ def _points(front: Front, shown: Sequence[PlanResult]) -> Block:
     which = "All points of the front are shown"
     if len(shown) < len(front.points):
         which = f"{len(shown):,} of {len(front.points):,} points shown, evenly along the front"
+    first = first_point(front)
+    ranked = f"Of the front, {_name(front, first)} with {first.knobs.concurrency:,} in flight is first as `tune` ranks."
     return Block(
+        key="points",
         title="Pareto front",
         table=text_table(header, [_cells(front, plan) for plan in shown]),
-        lines=(f"{which}; a plan may stand several times, with other knobs.",),
+        lines=(f"{which}; a plan may stand several times, with other knobs.", ranked),
     )
 
 

@@ -160,7 +160,7 @@ def survival_report(document: Mapping[str, Any]) -> Report:
         headline=f"{document['study']}: {number(document['load_requests_per_s'])} requests/s with {what} lost",
         reason=reason,
         tone="bad" if best is None else "good",
-        lines=(f"With so much lost {level}.",),
+        lines=(f"Asked for meanwhile: {level}.",),
         blocks=(*blocks, assumed_block(tuple(document["assumptions"]))),
     )
 

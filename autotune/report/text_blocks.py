@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,6 +86,11 @@ class Block:
     tight: bool = False
     """On a terminal, no empty line stands before it."""
 
+    @property
+    def short_title(self) -> str:
+        """The title up to its first comma, colon or parenthesis."""
+        return re.split(r"[:,(]", self.title)[0].strip()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -102,9 +108,7 @@ class Report:
 def brief(report: Report, keys: Sequence[str]) -> Report:
     """The report with the blocks of these keys alone, and a line on what it leaves out."""
     kept = tuple(block for block in report.blocks if block.key in keys)
-    left = ", ".join(
-        within(block.title.split(":")[0].split(",")[0]) for block in report.blocks if block.key not in keys
-    )
+    left = ", ".join(within(block.short_title) for block in report.blocks if block.key not in keys)
     more = Block(title="", lines=(Line(text=f"With -v: {left}.", tone="dim"),))
     return replace(report, blocks=(*kept, more) if left else kept)
 

@@ -84,7 +84,7 @@ def _sure(result: TuneResult) -> str:
     alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
     others = "1 other plan (≈)" if alike == 1 else f"{alike or 'no'} other plans (≈)"
     ends = ", ".join(f"{m.title[:4]} {m.shown_interval(best, ' to ')} {m.unit}" for m in (TTFT, TPOT))
-    return f"Of rank 1, 80 % intervals: {ends}; {others} cannot be told apart from it with 80 % confidence."
+    return f"Of rank 1, likely ranges (80 %): {ends}; {others} cannot be told apart from it with 80 % confidence."
 
 
 def _baseline(result: TuneResult, baseline: BaselineResult) -> tuple[Line, ...]:

@@ -70,7 +70,7 @@ def verification_report(document: Mapping[str, Any]) -> Report:
             title=f"{run['id']}: {run['concurrency']:,.0f} in flight, {run['isl']:,.0f} prompt and {run['osl']:,.0f} "
             "output tokens",
             table=text_table(
-                ("", "predicted", "p10 to p90", "measured", "", ""),
+                ("", "predicted", "likely range", "measured", "", ""),
                 [_cells(_metric(name), row) for name, row in run["metrics"].items()],
                 texts=(0, 4, 5),
             ),

@@ -38,7 +38,9 @@ def between_fields(document: Mapping[str, Any]) -> list[Problem]:
             )
             break
     if "maximize" in objective and "minimize" in objective:
-        problems.append(_problem("objective", "must give `maximize` or `minimize`, not both"))
+        problems.append(
+            _problem("objective", "must give `maximize` or `minimize`, not both (`objective.minimize=` takes one back)")
+        )
     for section, name in (("workload", "isl"), ("workload", "osl"), ("search", "concurrency")):
         problems += _ordered(f"{section}.{name}", _table(document, section).get(name))
     isl, longest = _most(workload.get("isl")), _number(workload.get("longest_prompt"))

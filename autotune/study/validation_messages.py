@@ -87,7 +87,9 @@ def _message(found: Mapping[str, Any], parts: list[Any], table: type) -> str:
         listed = "" if not known else f" (known: {', '.join(known)})"
         return f"is not a field{nearest(str(parts[-1]), known) or listed}, got {got}"
     if kind in _KINDS:
-        return f"must be {_KINDS[kind]}, got {got}"
+        also = ", or {min = …, max = …} for a range" if parts[-1:] in (["isl"], ["osl"]) else ""
+        also = f", as [{got}]" if kind == "tuple_type" and isinstance(found["input"], (int, float, str)) else also
+        return f"must be {_KINDS[kind]}{also}, got {got}"
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
         return f"must be {words} {_limit(context[key])}, got {got}"

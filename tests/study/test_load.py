@@ -139,7 +139,7 @@ max_num_batched_tokens = [8192, "x"]
     assert found["$.nmae"] == "is not a field; the nearest is name, got 'x'"
     assert found["$.constraints.ttft"] == "is not a field; the nearest is ttft_ms, got 1"
     assert found["$.cluster.gpus"] == "must be at least 1, got 0"
-    assert found["$.workload.isl"] == "must be a whole number, got 1000.5"
+    assert found["$.workload.isl"] == "must be a whole number, or {min = …, max = …} for a range, got 1000.5"
     assert found["$.workload.osl"] == "must have min <= max, got min=9, max=3"
     assert found["$.workload.request_rate_per_s"] == "must be a finite number, got nan"
     assert found["$.engine"].startswith("must be one of 'vllm', 'sglang', 'trtllm' or 'any', got 'vlm'")
@@ -163,7 +163,7 @@ max_num_batched_tokens = [8192, "x"]
             r"cannot be read: No such file",
         ),
         ('"mistralai/Mixtral-8x7B-v0.1"', "2020-01-01", "$.model", r"must be a string"),
-        ("isl = 1000", "isl = [1, 2]", "$.workload.isl", r"whole number, got \[1, 2\]"),
+        ("isl = 1000", "isl = [1, 2]", "$.workload.isl", r"whole number, or .* for a range, got \[1, 2\]"),
         ("isl = 1000", "isl = {min = 1}", "$.workload.isl.max", r"is required"),
         ("isl = 1000", "isl = 0", "$.workload.isl", r"at least 1, got 0"),
         ("isl = 1000", "isl = 40000", "$.workload", r"max_position_embeddings, got 40,100 and 32,768"),
@@ -191,7 +191,7 @@ max_num_batched_tokens = [8192, "x"]
             "osl = 100",
             "osl = 100\n[search]\nconcurrency = 5",
             "$.search.concurrency",
-            r"must be a list, got 5",
+            r"must be a list, as \[5\], got 5",
         ),
         ("osl = 100", "osl = 100\n[search]\nkv_dtype = ['fp9']", "$.search.kv_dtype[0]", r"must be one of"),
         ("osl = 100", "osl = 100\n[search]\nmin_p_meets = 2", "$.search.min_p_meets", r"at most 1"),

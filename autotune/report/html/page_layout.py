@@ -159,7 +159,7 @@ def block_section(block: Block, charts: Sequence[Chart] = (), legend: Legend | N
     parts += [Plain(block.table)] if block.table is not None and block.table.rows else []
     lines = [line.text if isinstance(line, Line) else line for line in block.lines]
     parts += [Lines(lines)] if lines else []
-    nav = block.title.split(":")[0].split(",")[0]
+    nav = block.short_title
     key = block.key or re.sub(r"[^a-z0-9]+", "-", nav.lower())
     return Section(key=key, title=block.title, nav=nav, parts=tuple(parts), folded=key in FOLDED)
 

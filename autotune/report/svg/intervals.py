@@ -36,7 +36,7 @@ def interval_chart(metric: Metric, rows: Sequence[tuple[Marked, str]], limit: Sc
     note = "" if limit is None else f"{limit.label[0].upper()}{limit.label[1:]}{'' if shown else ', off the axis'}."
     return Chart(
         title=metric.label,
-        description=f"{metric.title} of the first plans with the interval from p10 to p90, in {metric.unit}.",
+        description=f"{metric.title} of the first plans with their likely ranges (80 %), in {metric.unit}.",
         width=WIDTH,
         height=bottom + 26,
         shapes=tuple(out),

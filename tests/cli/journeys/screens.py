@@ -60,6 +60,7 @@ def screen(words: tuple[str, ...], width: int) -> Screen:
     out, errors, before = StringIO(), StringIO(), Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "studies").symlink_to(ROOT / "studies")
+        (Path(folder) / "data").symlink_to(ROOT / "tests" / "data")
         given = {"COLUMNS": str(width), "XDG_DATA_HOME": f"{folder}/data", "HOME": folder}
         changed = (patch.dict(os.environ, given), patch.object(sys, "argv", ["autotune", *words]))
         with changed[0], changed[1], redirect_stdout(out), redirect_stderr(errors):
@@ -134,7 +135,7 @@ JOBS = (
         words=_tune(LLAMA, "--set", "cluster.gpu=mi300x", "--set", "engine=any"),
         sees=("Never measured: mi300x",),
     ),
-    Job(name="pareto", words=_tune(LLAMA, "--pareto"), sees=("Pareto front",)),
+    Job(name="pareto", words=_tune(DEEPSEEK, "--pareto"), sees=("is first as `tune` ranks", "Next"), recorded=True),
     Job(name="json", words=("tune", LLAMA, "--no-storage", "--json", "--top", "1"), sees=('"plans"', '"assumptions"')),
     Job(name="evaluate", words=("evaluate", LLAMA, "--table"), sees=("PASSED", "With -v"), recorded=True),
     Job(name="evaluate-best", words=("evaluate", LLAMA, "--plan", "best", "--table"), sees=("PASSED",)),
@@ -193,6 +194,18 @@ JOBS = (
         name="range",
         words=_tune(LLAMA, "--set", "objective.minimize=gpus", "--set", "search.gpus={min=4,max=12}"),
         sees=("GPUs",),
+    ),
+    Job(
+        name="explain",
+        words=("explain", DEEPSEEK, "--against", "aiconfigurator", "data/aiconfigurator", "--table"),
+        sees=("The first plan is the peer's too", "Routed experts in decode", "Next"),
+        recorded=True,
+    ),
+    Job(name="sample", words=("sample", "traffic"), sees=("timestamp,",)),
+    Job(
+        name="export-top",
+        words=("export", LLAMA, "--target", "vllm", "--top", "2", "--out", "launch", "--table"),
+        sees=("launch/top1", "launch/top2", "R4 TP4"),
     ),
     Job(name="help", words=("--help",), sees=("autotune init", "tune")),
     Job(name="version", words=("--version",), sees=("autotune, version",)),
