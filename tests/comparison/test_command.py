@@ -46,7 +46,7 @@ def test_a_pipe_gets_the_whole_comparison(document: dict[str, Any]) -> None:
     """Every part of the contract is there."""
     for name in ("verdict", "rule", "reason", "p_better", "metrics", "margins", "memory_bytes", "time", "where_from"):
         assert document[name] not in (None, [], {}), name
-    assert (document["verdict"], document["rule"]) == ("undecided", "not_sure")
+    assert (document["verdict"], document["rule"]) == ("undecided", "not_measured")
     assert "pipeline stages" in document["never_measured"]
     assert document["cost"] is None
     assert document["switch"]["gpus_restarted"] == 128
