@@ -86,7 +86,7 @@ def both(entry: PlanEntry, load: Load, *, waves: int = 12, seed: int = 2) -> Bot
     return Both(
         formula=formula,
         ttft_s=float(ttft.mean()),
-        tpot_s=float((e2e - ttft).sum() / np.maximum(outputs - 1, 0).sum()),
+        tpot_s=float((e2e - ttft).sum() / max(int(np.maximum(outputs - 1, 0).sum()), 1)),
         requests_per_s=float((arrivals.size - 1) / (arrivals[-1] - arrivals[0])),
         simulated=simulated,
     )

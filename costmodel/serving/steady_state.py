@@ -184,8 +184,9 @@ def _step_wait_s(engine: EngineColumns, load: Load, share: ReplicaShare, mix: St
     free_s = mix.base_s * np.minimum(share.running / share.stages, 1.0)
     full = np.clip(share.running / share.stages - 1.0, 0.0, 1.0)
     step_s = np.where(share.stages > 1.0, free_s + full * (step_s - free_s), step_s)
-    # nobody runs beside a request that is alone
-    running_s = 0.5 * step_s * np.clip(share.running - 1.0 + load.open_loop, 0.0, 1.0)
+    # nobody runs beside a request that is alone; where nothing decodes the step that runs is the queue's first
+    beside = np.clip(share.running - 1.0 + load.open_loop, 0.0, 1.0) * (load.osl > 1.0)
+    running_s = 0.5 * step_s * beside
     held_steps, _ = held_back(load.poll_steps, load.hold_steps, share.running / np.maximum(share.rounds, 1.0))
     return running_s + held_steps * mix.round_s + engine.handover_steps * mix.base_s
 
@@ -199,7 +200,9 @@ def _most_decoding(engine: EngineColumns, load: Load, share: ReplicaShare) -> Fl
 def _residence(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, front_s: Floats) -> Residence:
     """What a request meets while steps are as in `mix`."""
     others = np.where(load.open_loop > 0.0, 1.0, (share.running - 1.0) / share.running)
-    weight = np.where(load.same_lengths > 0.0, 0.0, load.arrival_cv2 * others)
+    # whoever has a single token comes back as soon as it is served: in a closed loop prefill always finds work
+    steady = (load.same_lengths > 0.0) | ((load.osl <= 1.0) & (load.open_loop <= 0.0))
+    weight = np.where(steady, 0.0, load.arrival_cv2 * others)
     return Residence(
         before_decode_s=front_s + _step_wait_s(engine, load, share, mix) + mix.own_prefill_s,
         undisturbed_s=share.rounds * mix.round_s,

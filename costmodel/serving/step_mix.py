@@ -170,12 +170,13 @@ def step_mix(
 
     arriving = batch * ranks / share.rounds
     needed = arriving * chunks
-    # no more prompts meet in a step than the budget has room for, nor than there are requests
-    least_share = np.maximum(arriving * share.new / (ranks * left), needed / share.running)
+    # no more prompts meet in a step than the budget has room for, nor than its micro-batch has requests
+    requests = share.running / share.micro_batches
+    least_share = np.maximum(arriving * share.new / (ranks * left), needed / requests)
     loaded_share = np.maximum(-np.expm1(-needed), least_share)
     per_rank = needed / ranks
     on_busiest = np.maximum(needed / loaded_share / ranks, per_rank / -np.expm1(-per_rank))
-    on_busiest = np.minimum(np.maximum(on_busiest, 1.0), np.maximum(np.minimum(left / chunk, share.running), 1.0))
+    on_busiest = np.minimum(np.maximum(on_busiest, 1.0), np.maximum(np.minimum(left / chunk, requests), 1.0))
     in_all = np.maximum(needed / loaded_share, on_busiest)
     prompts = chunk_work(share, chunks, on_busiest, in_all)
     work = joint_work(prompts, decode.work, beside=engine.mixes)

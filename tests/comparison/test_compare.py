@@ -73,13 +73,6 @@ def test_the_reference_study_switches_for_its_limits() -> None:
     of_reference = compare(load_study(STUDIES / "reference-128.toml", ["retune.min_p_better=0.7"]))
     assert (of_reference.verdict.verdict, of_reference.verdict.rule) == ("undecided", "not_measured")
     assert "min_stage_tokens_per_s_per_gpu" in of_reference.verdict.reason
-    current, candidate = of_reference.current.result, of_reference.candidate and of_reference.candidate.result
-    assert current is not None
-    assert candidate is not None
-    metric = of_reference.study.objective.metric
-    assert candidate.metrics[metric] < current.metrics[metric]
-    lost = 1.0 - candidate.metrics[metric] / current.metrics[metric]
-    assert f"{lost:.0%} fewer tokens" in of_reference.verdict.reason
     margins = {m.code: m for m in of_reference.margins}["min_stage_tokens_per_s_per_gpu"]
     assert margins.current_excess > 0.0 > margins.candidate_excess
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -113,7 +114,8 @@ def test_more_requests_of_one_token_are_served_no_slower(engine: str) -> None:
         found = _settled(engine, load(running, isl=3011.0, osl=1.0))
         rates.append(found.requests_per_s[0])
         assert found.gpu_busy_frac[0] <= 1.0
-    assert rates == sorted(rates)
+    # rounding may show where prefill works all the time
+    assert all(more >= fewer * (1.0 - 1e-12) for fewer, more in pairwise(rates))
 
 
 @pytest.mark.parametrize("engine", ["sglang", "vllm"])

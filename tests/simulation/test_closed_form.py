@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.closed_form import Both, both
+from costmodel.estimate.batch import PlanBatch
 from costmodel.serving.load import Load
 from tests.costmodel.helpers import entry
 
@@ -78,3 +80,25 @@ def test_a_pipeline_is_as_slow_as_its_slowest_micro_batch(engine: str, load: tup
     # without bubbles a sequence would wait for the other micro-batches alone
     steps = found.formula.micro_batches * found.formula.decode.stage_s
     assert found.tpot_s > 1.8 * steps[0]
+
+
+@pytest.mark.parametrize(("pp", "in_flight"), [(1, 2.0), (1, 8.0), (4, 2.0)])
+def test_requests_of_one_token_wait_once(pp: int, in_flight: float) -> None:
+    """A prompt waits for those before it, and not for the step that runs as well; each has a micro-batch of its own."""
+    found = both(entry("llama-3.1-70b", "vllm", pp=pp, attn_tp=4 // pp), _load(in_flight, 3000.0, 1.0, 0.0))
+    assert found.formula.ttft_s[0] == pytest.approx(found.ttft_s, rel=0.12)
+
+
+@pytest.mark.parametrize("load", [(100.0, 351.0, 9.0, 0.0), (16.0, 2000.0, 20.0, 0.0)])
+def test_the_step_with_the_most_prompts_paces_a_pipeline(load: tuple[float, ...]) -> None:
+    """Prompts fall on the micro-batches of a turn unevenly: the mean of them would be a quarter too quick."""
+    found = both(entry("llama-3.1-70b", "trtllm", pp=4, attn_tp=2), _load(*load))
+    assert found.formula.requests_per_s[0] == pytest.approx(found.requests_per_s, rel=0.08)
+
+
+def test_pipelines_do_no_more_than_they_have_time_for() -> None:
+    """Chunks that fill every step of both stages keep them busy, and not for more than all of the time."""
+    load = replace(_load(256.0, 1610.0, 211.0, 0.0), batched_tokens=np.array([512.0]))
+    batch = replace(PlanBatch.of([entry("llama-3.1-70b", "trtllm", pp=2, attn_tp=1)]), residual=None)
+    busy = batch.steady(load, longest_prompt=load.isl, memory_fraction=np.array([0.9])).gpu_busy_frac[0]
+    assert 0.9 < busy <= 1.0 + 1e-9
