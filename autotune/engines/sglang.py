@@ -142,12 +142,7 @@ class Sglang(Engine):
     weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8", "mxfp8": "mxfp8", "mxfp4": "mxfp4"}
     speculative_option = "--speculative-algorithm"
 
-    programs = (
-        ("sglang.launch_server",),
-        ("sglang", "serve"),
-        ("sglang_router.launch_server",),
-        ("dynamo.sglang",),
-    )
+    programs = (("sglang.launch_server",), ("sglang", "serve"), ("sglang_router.launch_server",), ("dynamo.sglang",))
     model_is_positional = False
     abbreviations = True
     config_option = "config"
@@ -190,9 +185,7 @@ class Sglang(Engine):
         return range(pp - remainder, pp)
 
     def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
-        """NVFP4 on AMD's GPUs: 0.5.23 (modelopt_quant.py) refuses it there. NVIDIA's GPUs without FP4 read NVFP4 by
-        Marlin's weight-only kernels.
-        """
+        """NVFP4 on AMD's GPUs (0.5.23, modelopt_quant.py); NVIDIA's without FP4 read it by weight-only kernels."""
         return gpu.generation.startswith("cdna") and storage(dtype).base == "nvfp4"
 
     def check_nodes(self, service: Service, nodes: int) -> None:
