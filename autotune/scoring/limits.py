@@ -259,6 +259,9 @@ def check_limits(limits: Sequence[Limit], service: Service) -> LimitCheck:
 
 
 def hard_limit(code: str) -> bool:
-    """Whether breaking the limit is no matter of probability or of load: memory, room for a request, utilisation."""
-    kind = next(kind for kind in LIMITS if kind.code == code)
-    return not kind.log_sd and code != JOINT_PROBABILITY
+    """Whether breaking the limit is no matter of probability or of load: memory, room for a request, utilisation.
+
+    Limits that are of simulated requests are none of these.
+    """
+    kind = next((kind for kind in LIMITS if kind.code == code), None)
+    return kind is not None and not kind.log_sd and code != JOINT_PROBABILITY

@@ -204,7 +204,7 @@ READERS: Mapping[str, Reader] = {
     ),
     "traffic": Reader(lambda path: read_traffic(str(path)), TRAFFIC),
     "traffic_document": Reader(
-        lambda path: read_traffic(str(path), options=ReadOptions(caches=True, time_unit="ms", match={"model": "m"})),
+        lambda path: read_traffic(str(path), options=ReadOptions(time_unit="ms", match={"model": "m"})),
         (b'{\n"data": [{"ts": "2026-01-01T00:00:00Z", "prompt_tokens": 5, "output_tokens": 5, "model": "m"}]}', PROXY),
     ),
     "runs": Reader(lambda path: read_runs(path, traits_by_name()), (RUNS,), ".csv"),
