@@ -54,7 +54,7 @@ RANKING: tuple[Change, ...] = (
         ("np.minimum(capacities, load)", "np.maximum(capacities, load)"),
     ),
     *changes_of(
-        "autotune/comparison/probability_better.py",
+        "autotune/scoring/joint_uncertainty.py",
         ("0.5 * (first == second).mean()", "0.0 * (first == second).mean()"),
     ),
     *changes_of("autotune/comparison/verdict.py", ("if net < policy.min_gain_frac", "if net < 0.0")),

@@ -17,7 +17,7 @@ SERVING: tuple[Change, ...] = (
             "running_s + held_steps * mix.round_s + 2.0 * engine.handover_steps",
         ),
         ("running_s = 0.5 * step_s", "running_s = 0.25 * step_s"),
-        ("ROUNDS = 3", "ROUNDS = 1"),
+        ("ROUNDS = 4", "ROUNDS = 1"),
         ("(share.in_flight - share.running) * (unloaded_s + decode_s)", "(share.in_flight - share.running) * decode_s"),
         ("tokens = share.new + share.rounds * load.step_tokens", "tokens = share.new + share.rounds"),
     ),
