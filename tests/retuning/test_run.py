@@ -303,7 +303,7 @@ def test_another_number_of_gpus_after_a_switch_goes_on_from_the_baseline(tmp_pat
     traffic.rate = 170.0
     wider = question(cluster={"gpus": 24, "gpu": "h100_sxm", "gpus_per_node": 8}, baseline={"plan": "TP8"})
     ledger = read_ledger(tmp_path)
-    assert "R16/PP1/ATP1" in ledger.applied[-1]["to"]["plan"]
+    assert "R8/PP1/ATP2" in ledger.applied[-1]["to"]["plan"]
     found = once(tmp_path, hour=2.0, study=wider)
     assert found.entry["current"]["plan"] == "vllm:R3/PP1/ATP8/ADP1/MTP1/EP1"
     assert len(found.entry["noticed"]) == 1
