@@ -77,6 +77,18 @@ def test_the_reference_study_switches_for_its_limits() -> None:
     assert margins.current_excess > 0.0 > margins.candidate_excess
 
 
+def test_a_switch_for_the_limits_says_what_it_costs() -> None:
+    """The plan that keeps the limit serves fewer tokens than the one that breaks it, and the reason says how many."""
+    found = compare(load_study(STUDIES / "reference-128.toml"), "R16/TP8/EP8", scenarios=False)
+    current, candidate = found.current.result, found.candidate and found.candidate.result
+    assert current is not None
+    assert candidate is not None
+    metric = found.study.objective.metric
+    lost = 1.0 - candidate.metrics[metric] / current.metrics[metric]
+    assert lost > 0.0
+    assert f"{lost:.0%} fewer tokens" in found.verdict.reason
+
+
 def test_robustness_counts_scenarios_and_draws(of_reference: Comparison) -> None:
     """Lengths and load in 27 combinations, one other skew, one other share of prefix hits: 29; shares are shares."""
     found = of_reference.robustness
