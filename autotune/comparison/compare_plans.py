@@ -33,7 +33,7 @@ from costmodel.simulation.requests import Requests
 BEST = "best"
 
 
-def compare(
+def compare(  # noqa: PLR0913  # one for each thing that may be given
     study: Study,
     current: str | None = None,
     candidate: str | PlanResult = BEST,
@@ -42,7 +42,7 @@ def compare(
     source: str | None = None,
     requests: Requests | None = None,
     scenarios: bool = True,
-) -> Comparison:  # one parameter for each thing that may be given
+) -> Comparison:
     """Put the plan in production beside a candidate.
 
     Args:

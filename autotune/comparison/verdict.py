@@ -35,7 +35,7 @@ def duration_words(seconds: float) -> str:
     return f"{seconds / 86400.0:,.0f} days"
 
 
-def verdict(
+def verdict(  # noqa: PLR0913  # one for each thing that decides
     study: Study,
     current: ComparedPlan,
     candidate: ComparedPlan | None,

@@ -77,7 +77,7 @@ def _replicas(
     return enumerate_replicas(arch, most_gpus=most_gpus, engine=engine, role=role, search=search, version=version)
 
 
-def pool_rows(
+def pool_rows(  # noqa: PLR0913  # what a pool is made of
     study: Study,
     role: str,
     cluster: Cluster,

@@ -43,7 +43,7 @@ class _Stage:
     sends: Places
 
 
-def build(
+def build(  # noqa: PLR0913  # what is drawn, and how much of it
     arch: Arch,
     cluster: Cluster,
     engine: EngineTraits,
@@ -93,7 +93,7 @@ def build(
     )
 
 
-def _stage(
+def _stage(  # noqa: PLR0913  # what all stages share, and which it is
     arch: Arch,
     layout: Layout,
     ranks: ReplicaRanks,

@@ -73,7 +73,7 @@ def _check(plan: PlanResult, phase: str, replicas: int, collapse: str | None, mi
         raise InputError(problems)
 
 
-def _graph(
+def _graph(  # noqa: PLR0913  # those of `plan_graph`
     study: Study,
     plan: PlanResult,
     scored: BaselineResult,

@@ -39,7 +39,7 @@ KV_TRANSFER, HAND_OVER = "kv_transfer", "hand_over"
 MOST_NODES = 1_500_000
 
 
-def pool_graph(
+def pool_graph(  # noqa: PLR0913  # those of `plan_graph`
     study: Study,
     scored: BaselineResult,
     plan: PlanResult,

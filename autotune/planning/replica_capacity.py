@@ -130,7 +130,7 @@ def _replica_gpus(plan: PlanResult) -> int:
     return plan.layout.pp * plan.layout.width
 
 
-def _scaled(
+def _scaled(  # noqa: PLR0913  # what replicas are counted for
     study: Study,
     limited: Study,
     plan: PlanResult,

@@ -24,7 +24,7 @@ def in_production(study: Study) -> Study:
     return in_place(study, pools=True)
 
 
-def judge(
+def judge(  # noqa: PLR0913  # what is known of a window
     study: Study,
     *,
     now_s: float,

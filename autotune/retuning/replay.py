@@ -83,7 +83,7 @@ class Replay:
         return sum(self.offered_per_s) * self.step_s
 
 
-def replay(
+def replay(  # noqa: PLR0913  # how a trace is cut and begun
     study: Study,
     logs: Sequence[TrafficLog],
     *,

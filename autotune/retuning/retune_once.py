@@ -53,7 +53,7 @@ class Outcome:
     ledger: Ledger
 
 
-def retune(
+def retune(  # noqa: PLR0913  # one for each thing that may be asked
     study: Study,
     traffic: str,
     folder: Path,

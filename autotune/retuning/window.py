@@ -56,7 +56,7 @@ class Drift:
     """The statistics, as JSON content."""
 
 
-def read_window(
+def read_window(  # noqa: PLR0913  # one for each thing that may be asked
     study: Study,
     traffic: str,
     *,

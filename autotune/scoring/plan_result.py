@@ -145,7 +145,7 @@ class ScoredRows:
         standing = Standing.of(study, limits, check, estimate, price_per_hour)
         return cls(limits=limits, estimate=estimate, check=check, standing=standing, price_per_hour=price_per_hour)
 
-    def result(
+    def result(  # noqa: PLR0913  # one for each field that no row holds
         self,
         row: int,
         *,
@@ -155,7 +155,7 @@ class ScoredRows:
         knobs: Knobs,
         gpu: str | None = None,
         pools: Pools | None = None,
-    ) -> PlanResult:  # one parameter for each field that no row holds
+    ) -> PlanResult:
         """The plan of one row."""
         broken = _broken(self.limits, self.check, row)
         return PlanResult(

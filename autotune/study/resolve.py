@@ -46,7 +46,7 @@ def _as(kind: type[T], table: Any, **more: Any) -> T:
     return kind(**{**shared, **more})
 
 
-def study(
+def study(  # noqa: PLR0913  # one for each part that is read apart
     table: StudyTable,
     document: Mapping[str, Any],
     *,

@@ -49,7 +49,7 @@ def uncovered(covered: Covered | None, start_s: float, end_s: float) -> list[str
     return said
 
 
-def refusal_of(
+def refusal_of(  # noqa: PLR0913  # what is known of a log
     opened: Source,
     gathered: Gathered,
     held: Columns,

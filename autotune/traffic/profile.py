@@ -60,7 +60,7 @@ class WorkloadProfile:
         return {"schema": SCHEMA, **content, "quantiles": list(QUANTILES), "grid": self.grid.to_json()}
 
 
-def profile_of_arrays(
+def profile_of_arrays(  # noqa: PLR0913  # one for each thing that may be known
     times_s: Floats,
     prompt_tokens: Floats,
     output_tokens: Floats,
@@ -108,7 +108,7 @@ def profile_of_arrays(
     )
 
 
-def profile_of_lengths(
+def profile_of_lengths(  # noqa: PLR0913  # one for each thing that may be known
     prompt_tokens: Floats,
     output_tokens: Floats,
     requests: Floats,

@@ -82,7 +82,7 @@ def levels(per_s: Floats, weights: Floats | None = None) -> tuple[float, ...]:
     return tuple((np.diff(at) * LEVELS / time[-1]).tolist())
 
 
-def rate_of_counts(
+def rate_of_counts(  # noqa: PLR0913  # one for each figure of a rate
     *,
     total: float,
     span_s: float,

@@ -130,7 +130,7 @@ def _head(pieces: Iterator[bytes]) -> bytes:
     return first
 
 
-def _log(
+def _log(  # noqa: PLR0913  # what was gathered, and for which window
     opened: Source,
     form: str,
     assumptions: list[str],

@@ -214,7 +214,7 @@ def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult
     return _scored(study, replace(given, engine=given.engine or engine), path="$.baseline.plan")
 
 
-def score_plan(
+def score_plan(  # noqa: PLR0913  # one for each knob
     study: Study,
     text: str,
     *,
@@ -224,7 +224,7 @@ def score_plan(
     weight_dtype: str | None = None,
     kv_dtype: str | None = None,
     path: str = "plan",
-) -> BaselineResult:  # one parameter for each knob
+) -> BaselineResult:
     """Resolve a plan string within a study and score it; knobs that are not given are the study's best.
 
     `best` and a number mean the plan of that rank, `baseline` and `now` the plan in production.

@@ -83,7 +83,7 @@ def score_missing(
     yield from _kept(executor.scored(study, batches, scorer), keep, progress)
 
 
-def sample_missing(
+def sample_missing(  # noqa: PLR0913  # one for each thing that may be asked
     study: Study,
     missing: Sequence[Candidate],
     known: Sequence[PlanResult],

@@ -161,7 +161,7 @@ def _named(candidate: Candidate, pooled: PlanResult | None) -> str:
     return format_plan(candidate.layout, candidate.engine) if pooled is None else pooled.plan
 
 
-def _result(
+def _result(  # noqa: PLR0913  # what was measured, of what, and what is wrong
     reported: Reported,
     at: str,
     study: Study,
@@ -170,7 +170,7 @@ def _result(
     facts: Mapping[str, str],
     knobs: BenchKnobs,
     problems: list[Problem],
-) -> BenchResult | None:  # what was measured, of what, and what is wrong with it
+) -> BenchResult | None:
     driven = facts.get("autotune_replicas", str(candidate.layout.replicas))
     if not driven.isdigit() or not 1 <= int(driven) <= candidate.layout.replicas:
         message = f"must drive 1 to {candidate.layout.replicas} replicas, says {driven!r}"
@@ -227,7 +227,7 @@ def _throughput(reported: Reported, gpus: float) -> tuple[float, float]:
     return outputs, total if total > 0 else outputs * (reported.isl + reported.osl) / reported.osl
 
 
-def _run(
+def _run(  # noqa: PLR0913  # what was measured, of what, and what is wrong
     reported: Reported,
     in_flight: float,
     at: str,
@@ -237,7 +237,7 @@ def _run(
     problems: list[Problem],
     *,
     pooled: bool,
-) -> Run | None:  # what was measured, of what, and what is wrong with it
+) -> Run | None:
     ttft_s = reported.ttft_s.get("mean", math.nan)  # its median is another thing (`run_by_percentiles`)
     tpot_s = reported.tpot_s.get("mean", reported.tpot_s.get("p50", math.nan))
     lacking = [

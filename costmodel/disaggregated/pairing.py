@@ -88,7 +88,7 @@ def pair_service(
     return joined_service(prefill, decode, load, link, rate=rate, ttft_s=first + outside, wait_s=outside)
 
 
-def joined_service(
+def joined_service(  # noqa: PLR0913  # one for each thing that nothing else follows from
     prefill: PoolColumns,
     decode: PoolColumns,
     load: Load,
@@ -97,7 +97,7 @@ def joined_service(
     rate: Floats,
     ttft_s: Floats,
     wait_s: Floats,
-) -> PairService:  # one parameter for each thing that nothing else follows from
+) -> PairService:
     """What pools do together at a rate, where TTFT, of which `wait_s` is the wait in front of the pools, is known."""
     gpus = prefill.gpus + decode.gpus
     return PairService(

@@ -311,7 +311,7 @@ class DecodePool(Pool):
         )
 
 
-def prefill_pool(
+def prefill_pool(  # noqa: PLR0913  # what a pool is asked
     batch: PlanBatch,
     load: Load,
     link: TransferLink,

@@ -146,7 +146,7 @@ def throughputs(
     }
 
 
-def build_estimate(
+def build_estimate(  # noqa: PLR0913  # one for each thing that nothing else follows from
     service: Service,
     *,
     prefill: PhaseCost,
@@ -156,7 +156,7 @@ def build_estimate(
     memory_bytes: Mapping[str, Floats] | Floats,
     ttft_parts_s: Mapping[str, Floats],
     **columns: Floats,
-) -> Estimate:  # one parameter for each thing that nothing else follows from
+) -> Estimate:
     """The estimate of plans, what they share spread out to `(num_plans,)`.
 
     Args:

@@ -41,7 +41,7 @@ def recipe_source() -> str:
     return str(_recipe()["source"])
 
 
-def recipe_settings(
+def recipe_settings(  # noqa: PLR0913  # one for each column of a run
     *, engine: str, model: str, gpu: str, precision: str, isl: float, osl: float, gpus: int, concurrency: float
 ) -> ServerSettings:
     """What InferenceMAX's launch scripts set for such a run.

@@ -38,7 +38,7 @@ class Waves:
     """Decoding, mean over all requests of the benchmark."""
 
 
-def waves(
+def waves(  # noqa: PLR0913  # one for each time that a wave is made of
     machine: Machine,
     stages: StageTable,
     engine: EngineColumns,

@@ -77,7 +77,7 @@ class SteadyState:
     """Per request: host time that the GPU waits for."""
 
 
-def steady_state(
+def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot say
     machine: Machine,
     stages: StageTable,
     engine: EngineColumns,
@@ -149,7 +149,7 @@ def steady_state(
     )
 
 
-def ttft_parts(
+def ttft_parts(  # noqa: PLR0913  # one for each part's source
     engine: EngineColumns,
     load: Load,
     share: ReplicaShare,

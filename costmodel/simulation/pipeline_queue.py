@@ -17,7 +17,7 @@ from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
 
 
-def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun:
+def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun:  # noqa: PLR0915  # one loop, too hot for calls
     """Serve requests; arguments and result as those of `run_single_queue`.
 
     One function of many statements for the sake of speed. Each round of its loop is what the micro-batch that is ready

@@ -17,7 +17,7 @@ from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
 
 
-def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun:
+def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun:  # noqa: PLR0915  # one loop, too hot for calls
     """Serve requests that find cache whenever they find a seat.
 
     One function of many statements, and everything in local variables and lists: that is what makes it quick. Each

@@ -145,7 +145,7 @@ class Exchange:
     backend: ExchangeBackend
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913  # one for each thing that messages follow from
         cls,
         links: Links,
         layout: LayoutColumns,

@@ -134,7 +134,7 @@ def activation_bytes(
     return stream + sequences_per_rank * arch.vocab_size * LOGITS_BYTES
 
 
-def plan_memory(
+def plan_memory(  # noqa: PLR0913  # one for each column that memory follows from
     *,
     arch: ArchColumns,
     layout: LayoutColumns,

@@ -128,7 +128,7 @@ class StepTime:
         before = self.per_layer_s.get(layer)
         self.per_layer_s[layer] = seconds if before is None else before + seconds
 
-    def add_kernel(
+    def add_kernel(  # noqa: PLR0913  # one for each column of a kernel
         self,
         layer: str,
         group: str,
