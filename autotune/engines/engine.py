@@ -183,7 +183,7 @@ class Engine(ABC):
         return tuple(base + (stage in longer) for stage in range(pp))
 
     def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
-        """Whether it has no fast kernels on the GPU for weights that are stored in a dtype."""
+        """Whether it has no native kernels on the GPU for weights that are stored in a dtype."""
         return False
 
     def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
@@ -192,7 +192,7 @@ class Engine(ABC):
         return (
             None
             if lacking is None
-            else f"{self.title} has no fast kernels for {lacking} weights on {gpu.generation} GPUs"
+            else f"{self.title} has no native kernels for {lacking} weights on {gpu.generation} GPUs"
         )
 
     def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:

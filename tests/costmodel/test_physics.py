@@ -154,7 +154,7 @@ def test_longer_prompts_never_start_sooner(name: str, engine: str, isl: int, mor
     concurrency=st.integers(1, 2_000),
     more=st.integers(1, 2_000),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_load_and_latency(name: str, engine: str, isl: int, osl: int, concurrency: int, more: int) -> None:
     """With KV room a request never takes less with load, in the formulas; TTFT and TPOT fall by a tenth at most.
 

@@ -104,7 +104,7 @@ def test_better_hardware_is_never_slower(name: str, engine: str, figure: str, is
     concurrency=st.integers(1, 4_000),
 )
 @example(name="qwen3-235b", engine="vllm", figure="hbm_bytes_per_s", isl=64, osl=237, concurrency=1148)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: int, osl: int, concurrency: int) -> None:
     """Under load a request takes no longer in all, and no fewer are served, but for what a cliff of launching costs.
 
@@ -125,7 +125,7 @@ def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: in
 
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(["vllm", "sglang", "trtllm"]), isl=st.integers(64, 9_000))
 @example(name="deepseek-v3", engine="vllm", isl=8129)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
     """In the formulas a request never takes less, and no fewer are served, while every request has KV room.
 

@@ -20,7 +20,7 @@ from autotune.retuning.lock import BusyError, locked
 from autotune.retuning.state import CURRENT_NAME, apply_decision, current_document, open_state, past_switches
 from costmodel.errors import InputError
 
-KILLS = 80
+KILLS = 40
 FEW = 8
 """Decisions that say how long one takes."""
 
@@ -121,7 +121,7 @@ def test_the_end_at_every_change_of_the_disk(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_kill_9_at_random_points(tmp_path: Path) -> None:
-    """A process that decides window after window, killed 80 times: nothing it reported is lost, nothing is twice."""
+    """A process that decides window after window, killed 40 times: nothing it reported is lost, nothing is twice."""
     random, done = np.random.default_rng(20261124), FEW
     before = time.monotonic()
     for window in range(FEW):

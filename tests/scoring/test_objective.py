@@ -51,7 +51,7 @@ def test_plans_stand_by_the_limit_that_they_break_most() -> None:
     over = {"tpot_ms": [4.0, -1.0, -1.0], "ttft_ms": [40.0, -1.0, -1.0], JOINT_PROBABILITY: [0.25, 0.25, -0.1]}
     excess = np.array([over.get(limit.code, [-0.5] * 3) for limit in limits])
     check = LimitCheck(values=np.zeros_like(excess), excess=excess, p_meets=np.array([0.25, 0.25, 0.6]))
-    service: Any = SimpleNamespace(**{PER_GPU: np.full(3, 8.0)})
+    service: Any = SimpleNamespace(**{PER_GPU: np.full(3, 8.0), "e2e_s": np.full(3, 2.0)})
     standing = Standing.of(study, limits, check, service, np.full(3, np.nan))
     assert standing.worst == pytest.approx([0.2, 0.5, 0.0])
     assert standing.gain == pytest.approx([2.0, 2.0, 4.8])

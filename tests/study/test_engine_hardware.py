@@ -15,7 +15,7 @@ SMALL = ["cluster.gpus=32", "baseline.plan=ADP8+EP8"]
 
 @pytest.mark.parametrize(
     ("gpu", "why"),
-    [("mi300x", "NVIDIA GPUs only"), ("a100_80_sxm", "no kernels for fp8_block weights on ampere GPUs")],
+    [("mi300x", "NVIDIA GPUs only"), ("a100_80_sxm", "no native kernels for fp8_block weights on ampere GPUs")],
 )
 def test_an_engine_that_does_not_run(gpu: str, why: str) -> None:
     """TensorRT-LLM asked for where it does not run is wrong input; with any engine the others are searched."""
@@ -31,14 +31,17 @@ def test_an_engine_that_does_not_run(gpu: str, why: str) -> None:
 def test_nvfp4_is_no_ones_on_amd_and_marlins_on_hopper() -> None:
     """On ROCm vLLM emulates NVFP4 and SGLang refuses it; on Hopper both widen it, and TensorRT-LLM refuses it."""
     asked = [*SMALL, 'search.weight_dtype=["nvfp4"]']
-    for engine, why in (("vllm", "only emulated kernels for nvfp4"), ("sglang", "SGLang has no kernels for nvfp4")):
+    for engine, why in (
+        ("vllm", "vLLM has no native kernels for nvfp4"),
+        ("sglang", "SGLang has no native kernels for nvfp4"),
+    ):
         with pytest.raises(InputError, match=rf"\$\.engine: .*{why}"):
             load_study(DEEPSEEK, [*asked, "cluster.gpu=mi300x", f"engine={engine}"])
     with pytest.raises(InputError, match=r"\$\.engine: must be able to serve the model here: .*NVIDIA GPUs only"):
         load_study(DEEPSEEK, [*asked, "cluster.gpu=mi300x", "engine=any"])
     study = load_study(DEEPSEEK, [*asked, "engine=any"])
     assert {c.engine for c in study_space(study).candidates} == {"vllm", "sglang"}
-    assert any("TensorRT-LLM has no kernels for nvfp4 weights on hopper" in a for a in study.assumptions)
+    assert any("TensorRT-LLM has no native kernels for nvfp4 weights on hopper" in a for a in study.assumptions)
 
 
 def test_an_engine_that_runs_with_one_of_the_dtypes() -> None:

@@ -79,8 +79,8 @@ def test_a_cluster_answers_as_one_process(backend: str, script: str) -> None:
     with cluster(script) as address:
         found = tuned("--backend", backend, "--scheduler", address)
     assert found["scored_now"] == found["counts"]["valid"] > 0
-    alone = tune_document(tune(load_study(STUDY, OVERRIDES)), top=0)
-    assert answer(found) == answer(json.loads(to_json(alone)))
+    alone = answer(json.loads(to_json(tune_document(tune(load_study(STUDY, OVERRIDES)), top=0))))
+    assert {name: found[name] for name in alone} == alone
 
 
 def test_a_cluster_that_is_not_there() -> None:

@@ -34,13 +34,13 @@ def small(**search: object) -> Study:
 
 
 def test_tpe_comes_near_the_optimum_and_random_search_does_not() -> None:
-    """With 6 % of the space, over five seeds, TPE ends within 1 % of the best of all plans, random search does not."""
+    """With a tenth of the space, TPE ends within 1 % of the best of all plans at the median; random search does not."""
     study = small()
     space = Space.__new__(Space)
     space.name, space.study, space.candidates, space.known = "small", study, study_space(study).candidates, {}
     optimum = space.optimum()
     assert optimum["value"] == pytest.approx(plan_expected(study, tune(study).ranked[0]), rel=1e-12)
-    budget = len(space.candidates) * 6 // 100
+    budget = len(space.candidates) // 10
     gaps = {
         sampler: [run(space, sampler, seed, optimum["value"], budget=budget).gap_frac for seed in range(5)]
         for sampler in ("tpe", "random")
