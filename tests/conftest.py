@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,12 @@ from hypothesis import HealthCheck, settings
 # how fast examples are made says how busy the machine is, not whether the code is right
 settings.register_profile("autotune", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("autotune")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than processors: many tests wait for processes that they start, stop or kill."""
+    return (os.cpu_count() or 1) + 1
+
 
 DATA = Path(__file__).resolve().parent / "data"
 """Extracts of public data; its README names the sources."""

@@ -38,8 +38,10 @@ def check(study: Study, wanted: dict[str, float], rel: float = 1e-9) -> TuneResu
     return result
 
 
-@pytest.mark.parametrize(("engine", "gpus"), [("vllm", 4), ("any", 8)])
-@pytest.mark.parametrize("model", ["mixtral-8x7b", "llama-3.1-8b"])
+@pytest.mark.parametrize(
+    ("model", "engine", "gpus"),
+    [("mixtral-8x7b", "vllm", 4), ("mixtral-8x7b", "any", 4), ("llama-3.1-8b", "vllm", 4), ("llama-3.1-8b", "any", 8)],
+)
 def test_most_throughput_without_limits(model: str, engine: str, gpus: int) -> None:
     """With no limit but the KV room, the most in flight that it holds is the best, or as good as any.
 
