@@ -24,7 +24,7 @@ SLACK = 1.0 + 1e-9
 
 
 @given(flops=positive, moved=positive, rates=st.tuples(positive, positive), loss=st.floats(0, 1), more=st.floats(1, 10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_the_roofline_lies_between_its_bounds(
     flops: float, moved: float, rates: tuple[float, float], loss: float, more: float
 ) -> None:
@@ -54,7 +54,7 @@ def test_the_roofline_lies_between_its_bounds(
     concurrency=st.integers(1, 20_000),
     budget=st.sampled_from([256.0, 2048.0, 16384.0]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_nothing_beats_the_hardware(
     name: str, engine: str, gpu: str, isl: int, osl: int, concurrency: int, budget: float
 ) -> None:
@@ -85,7 +85,7 @@ def test_nothing_beats_the_hardware(
     osl=st.integers(100, 8_000),
     concurrency=st.integers(1, 20_000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_peaks_are_peaks(name: str, engine: str, isl: int, osl: int, concurrency: int) -> None:
     """The formulas use at most the peaks; residuals, which know no peak, leave them by half at most.
 

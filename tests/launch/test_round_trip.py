@@ -18,7 +18,7 @@ from costmodel.plan.layout import LAYOUT_AXES, Layout
 from tests.launch.helpers import LIMITS, MODELS, expressible, launched, plans, read_back, service
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     engine=st.sampled_from(sorted(ENGINES)),
     model=st.sampled_from(MODELS),

@@ -77,7 +77,7 @@ def test_the_version_decides_when_blocks_are_refined() -> None:
     name=st.sampled_from(["deepseek-v3", "gpt-oss-120b", "mixtral-8x7b", "llama-3.1-8b", "qwen3.5-397b"]),
     engine=st.sampled_from([*ENGINES, "any"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_layout_uses_all_gpus_and_all_layers(gpus: int, name: str, engine: str) -> None:
     """Products are N, stages sum to the layers, nothing is lost between enumerated, valid and rejected."""
     arch = load_model(name)
