@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from autotune.metrics import METRICS
 from autotune.study import Study
+from autotune.study.sections import PERCENTILE_FIELDS
 from costmodel.estimate.normal import p_below
 from costmodel.estimate.result import Service
 from costmodel.plan.columns import Floats
@@ -258,10 +259,16 @@ def check_limits(limits: Sequence[Limit], service: Service) -> LimitCheck:
     return LimitCheck(values=values, excess=np.where(np.isnan(excess), np.inf, excess), p_meets=meets)
 
 
+SIMULATED = frozenset({"attainment_frac", *(f"{latency}_{statistic}_ms" for latency, statistic in PERCENTILE_FIELDS)})
+"""Codes of limits on simulated requests."""
+
+
 def hard_limit(code: str) -> bool:
     """Whether breaking the limit is no matter of probability or of load: memory, room for a request, utilisation.
 
     Limits that are of simulated requests are none of these.
     """
-    kind = next((kind for kind in LIMITS if kind.code == code), None)
-    return kind is not None and not kind.log_sd and code != JOINT_PROBABILITY
+    if code in SIMULATED:
+        return False
+    kind = next(kind for kind in LIMITS if kind.code == code)
+    return not kind.log_sd and code != JOINT_PROBABILITY

@@ -162,14 +162,7 @@ def without_comments(text: str) -> str:
             skipping = True
             continue
         out.append(c)
-        if escaped:
-            escaped = False
-        elif c == "\\" and quote != "'":
-            escaped = True
-        elif quote:
-            quote = "" if c == quote else quote
-        elif c in "'\"":
-            quote = c
+        quote, escaped = _after(c, quote, escaped)
         begins = c.isspace() or c in ";&|("
     return "".join(out)
 
@@ -332,15 +325,19 @@ def _quote_after(line: str, quote: str) -> str:
     """The quotation that is open after a line; `quote`: the one that is open before; empty: none."""
     escaped = False
     for c in line:
-        if escaped:
-            escaped = False
-        elif c == "\\" and quote != "'":
-            escaped = True
-        elif quote:
-            quote = "" if c == quote else quote
-        elif c in "'\"":
-            quote = c
+        quote, escaped = _after(c, quote, escaped)
     return quote
+
+
+def _after(c: str, quote: str, escaped: bool) -> tuple[str, bool]:
+    """The open quotation behind a character, and whether the next one is escaped."""
+    if escaped:
+        return quote, False
+    if c == "\\" and quote != "'":
+        return quote, True
+    if quote:
+        return ("" if c == quote else quote), False
+    return (c if c in "'\"" else ""), False
 
 
 def _slurm(text: str) -> dict[str, str]:
