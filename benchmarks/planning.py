@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from autotune.planning import DayQuestion, DayShape, divide_cluster, joined_days, load_models_study, plan_day
-from autotune.traffic import read_traffic
 from autotune.traffic.load import load_study
+from autotune.traffic.read import read_traffic
 
 ROOT = Path(__file__).parent.parent
 TRACE = ROOT / "tests" / "data" / "azure_llm_2023_conv.csv"

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from autotune.simulation import PlanSimulation, simulate_plan, study_traffic
+from autotune.simulation.simulate_plan import PlanSimulation, simulate_plan, study_traffic
 from autotune.study import Study, load_study
 from autotune.traffic.load import load_study as load_logged
 from autotune.tuning import PlanResult, tune

@@ -17,7 +17,7 @@ from autotune.retuning.replay_steps import Player
 from autotune.retuning.replay_trace import Trace, most_per_s
 from autotune.retuning.retuner import Retuner
 from autotune.study import load_study
-from autotune.traffic import read_traffic
+from autotune.traffic.read import read_traffic
 
 HOURS_S, STEP_S, WINDOW_S = 3 * 3600.0, 600.0, 1800.0
 

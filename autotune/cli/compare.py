@@ -10,8 +10,8 @@ from autotune.cli.options import FORMAT, OUT_FILE, QUESTION, READING, SHOWN, VAR
 
 if TYPE_CHECKING:
     from autotune.study import Study
-    from autotune.traffic import WorkloadProfile
     from autotune.traffic.options import ReadOptions
+    from autotune.traffic.profile import WorkloadProfile
     from costmodel.simulation.requests import Requests
 
 
@@ -86,7 +86,7 @@ def _traffic(source: str, reading: ReadOptions, study: Study) -> tuple[WorkloadP
     """The profile of a log, and its requests where it holds any."""
     from dataclasses import replace
 
-    from autotune.traffic import read_traffic
+    from autotune.traffic.read import read_traffic
     from autotune.traffic.replayed import LEAST_REQUESTS, requests_of_log
     from costmodel.errors import InputError
 

@@ -88,8 +88,8 @@ def plan_day(
     from autotune.report.document import finite
     from autotune.report.study_words import asked
     from autotune.report.svg.day_plot import day_pictures
-    from autotune.traffic import read_traffic
     from autotune.traffic.load import load_study
+    from autotune.traffic.read import read_traffic
 
     question = DayQuestion(
         step_s=duration_s(step, "--step"),

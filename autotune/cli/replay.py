@@ -71,8 +71,8 @@ def replay(
     from autotune.report.svg.replay_plot import replay_svg
     from autotune.report.terminal import print_blocks, stdout_console
     from autotune.retuning.replay import replay as walk
-    from autotune.traffic import read_traffic
     from autotune.traffic.load import load_study
+    from autotune.traffic.read import read_traffic
     from costmodel.errors import InputError
 
     step_s, window_s = duration_s(step, "--step"), duration_s(window, "--window")

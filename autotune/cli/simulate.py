@@ -50,7 +50,8 @@ def simulate(
     from autotune.cli.output import show, write_page
     from autotune.report.document import finite
     from autotune.report.simulation import simulation_report
-    from autotune.simulation import REQUESTS_OF_ONE, simulate_plan, simulation_document, study_traffic
+    from autotune.simulation.report_simulation import simulation_document
+    from autotune.simulation.simulate_plan import REQUESTS_OF_ONE, simulate_plan, study_traffic
     from autotune.traffic.load import load_study
     from autotune.traffic.replayed import traffic_of_log
     from autotune.tuning.answer_study import score_named

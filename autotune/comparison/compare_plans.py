@@ -23,7 +23,7 @@ from autotune.scoring.reach import bounded, unmeasured
 from autotune.space import Resolution
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, in_place
-from autotune.traffic import WorkloadProfile
+from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import BaselineResult, PlanResult, score_named, score_plan
 from costmodel.estimate.result import MEMORY_KINDS

@@ -9,8 +9,10 @@ import numpy as np
 
 from autotune.scoring.joint_uncertainty import drawn_in_range, joint_draws
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation import goodput, queue_grows, recorded_traffic, request_bounds, simulate_plan
-from autotune.simulation.simulate_plan import PlanSimulation, Traffic
+from autotune.simulation.goodput import goodput
+from autotune.simulation.percentile_limits import request_bounds
+from autotune.simulation.queue_growth import queue_grows
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, recorded_traffic, simulate_plan
 from autotune.study import Study
 from costmodel.plan.columns import Floats
 from costmodel.simulation.forecast import LATENCIES, Likely

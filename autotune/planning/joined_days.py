@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from autotune.planning.loads import DAY_S
-from autotune.traffic import TrafficLog
+from autotune.traffic.traffic_log import TrafficLog
 from costmodel.errors import InputError
 
 HOURS = 24

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.traffic import TrafficLog, WorkloadProfile, profile_of_arrays
+from autotune.traffic.profile import WorkloadProfile, profile_of_arrays
 from autotune.traffic.requests import Columns
+from autotune.traffic.traffic_log import TrafficLog
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
 

@@ -14,7 +14,8 @@ import numpy as np
 from autotune.comparison.best import at_capacity, capacity_study
 from autotune.planning.replica_capacity import on_means, one_replica, replica_rate_per_s, study_sample
 from autotune.scoring.best_knobs import score
-from autotune.simulation import PlanSimulation, percentile_limits
+from autotune.simulation.percentile_limits import percentile_limits
+from autotune.simulation.simulate_plan import PlanSimulation
 from autotune.study import Study, cluster_of, in_place, on_cluster
 from autotune.tuning import PlanResult
 from autotune.tuning.study_space import study_space

@@ -13,10 +13,10 @@ from autotune.planning.loads import BIN_S, DAY_S, DayLoads, day_loads, minute_co
 from autotune.planning.replay import Replayed, recorded_day, replayed, surged
 from autotune.planning.replica_capacity import ScaledPlan, scaled_plans
 from autotune.planning.strategies import FIXED, ORACLE, PLANNED, Fleet, fixed_at_peak, reactive, scheduled
-from autotune.simulation import recorded_requests
+from autotune.simulation.draw_requests import recorded_requests
 from autotune.simulation.report_simulation import limits_of_requests
 from autotune.study import Study
-from autotune.traffic import TrafficLog
+from autotune.traffic.traffic_log import TrafficLog
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.requests import Requests

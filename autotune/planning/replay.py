@@ -15,7 +15,7 @@ import numpy as np
 from autotune.planning.loads import BIN_S
 from autotune.planning.replica_capacity import ScaledPlan
 from autotune.planning.strategies import Fleet
-from autotune.simulation import PercentileLimit
+from autotune.simulation.percentile_limits import PercentileLimit
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.forecast import Forecast
 from costmodel.simulation.requests import Requests

@@ -18,10 +18,11 @@ from autotune.comparison.switching import load_s, longest_request_s
 from autotune.planning.day_program import ReplicaKind
 from autotune.planning.loads import DayLoads
 from autotune.scoring.best_knobs import score
-from autotune.simulation import PlanSimulation, Traffic, recorded_requests, simulate_plan, study_requests
+from autotune.simulation.draw_requests import recorded_requests, study_requests
 from autotune.simulation.report_simulation import limits_of_requests
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan
 from autotune.study import Study, in_place
-from autotune.traffic import WorkloadProfile
+from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult, tune
 from autotune.tuning.answer_study import rank

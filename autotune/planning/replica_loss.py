@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.simulation import PlanSimulation
+from autotune.simulation.simulate_plan import PlanSimulation
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.served import Served

@@ -18,7 +18,7 @@ from autotune.planning.failure_domains import DOMAINS, Place, worst_loss
 from autotune.planning.failures import YEAR_S, FailureRates, YearsOfFailures, years_of_failures
 from autotune.planning.model_tables import ReplicaOffer, offer_capacity_per_s, offer_simulation, replica_offers
 from autotune.planning.replica_loss import LossEvent, LossRun, run_loss
-from autotune.simulation import study_requests
+from autotune.simulation.draw_requests import study_requests
 from autotune.study import Study
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats

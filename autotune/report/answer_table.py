@@ -14,7 +14,7 @@ from autotune.report.vocabulary.titles import OPERATORS
 from autotune.report.vocabulary.words import percent, probability, signed
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation import percentile_limits
+from autotune.simulation.percentile_limits import percentile_limits
 from autotune.study import Study
 from autotune.text.numbers import number
 from autotune.tuning import TuneResult

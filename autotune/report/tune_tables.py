@@ -15,7 +15,7 @@ from autotune.report.vocabulary.titles import LIMITS, OPERATORS
 from autotune.report.vocabulary.violations import off_by
 from autotune.report.vocabulary.words import asked, measure, percent, probability, signed
 from autotune.scoring.plan_result import relative_excess
-from autotune.simulation import percentile_limits
+from autotune.simulation.percentile_limits import percentile_limits
 from autotune.text.numbers import number
 from autotune.tuning import PlanResult, TuneResult
 

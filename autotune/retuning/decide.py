@@ -13,7 +13,7 @@ from math import inf
 from autotune.comparison.value_and_gain import gain_over
 from autotune.scoring.plan_result import Launch
 from autotune.study import Baseline, RetunePolicy
-from autotune.traffic import WorkloadProfile
+from autotune.traffic.profile import WorkloadProfile
 
 DAY_S = 24 * 3600.0
 

@@ -15,7 +15,7 @@ from autotune.retuning.decide import DAY_S, Decision, Inputs, PastSwitch, decide
 from autotune.retuning.entry import iso
 from autotune.scoring.plan_result import Launch
 from autotune.study import Study, in_place
-from autotune.traffic import WorkloadProfile
+from autotune.traffic.profile import WorkloadProfile
 from autotune.tuning import PlanResult
 
 

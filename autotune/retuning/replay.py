@@ -17,7 +17,7 @@ from autotune.retuning.replay_steps import Player, overlaps
 from autotune.retuning.replay_trace import Trace, join
 from autotune.retuning.retuner import Move, Retuner
 from autotune.study import Study
-from autotune.traffic import TrafficLog
+from autotune.traffic.traffic_log import TrafficLog
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
 

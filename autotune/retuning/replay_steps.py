@@ -19,7 +19,9 @@ from autotune.comparison.robustness import rescored
 from autotune.comparison.switching import switch_cost
 from autotune.retuning.replay_trace import Trace
 from autotune.scoring.plan_result import Launch
-from autotune.simulation import goodput, recorded_traffic, request_bounds, simulate_plan
+from autotune.simulation.goodput import goodput
+from autotune.simulation.percentile_limits import request_bounds
+from autotune.simulation.simulate_plan import recorded_traffic, simulate_plan
 from autotune.study import Study
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotune.comparison.best import at_capacity, best_plan
-from autotune.simulation import recorded_requests
+from autotune.simulation.draw_requests import recorded_requests
 from autotune.study import Study
-from autotune.traffic import TrafficLog, WorkloadProfile, profile_of_arrays
+from autotune.traffic.profile import WorkloadProfile, profile_of_arrays
+from autotune.traffic.traffic_log import TrafficLog
 from autotune.traffic.workload import with_traffic
 from costmodel.errors import InputError
 from costmodel.simulation.requests import Requests

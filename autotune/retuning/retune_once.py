@@ -30,8 +30,7 @@ from autotune.retuning.running import (
 from autotune.retuning.state import HAND, apply_decision, open_state, past_switches
 from autotune.retuning.window import TIMEOUT_S, Drift, Window, compare_profiles, is_ahead, read_window
 from autotune.study import Baseline, Study, study_fingerprint
-from autotune.traffic.options import ReadOptions
-from autotune.traffic.read import AS_THEY_SAY
+from autotune.traffic.options import AS_THEY_SAY, ReadOptions
 from costmodel.errors import InputError
 
 WARM_PLANS = 8

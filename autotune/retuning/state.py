@@ -22,7 +22,7 @@ from autotune.retuning.ledger import Entry, Ledger, open_ledger
 from autotune.scoring.plan_result import Launch
 from autotune.space import parse_plan
 from autotune.space.pooled_planstring import is_pooled, parse_pooled
-from autotune.traffic import WorkloadProfile, profile_from_json
+from autotune.traffic.profile import WorkloadProfile, profile_from_json
 from costmodel.errors import InputError
 from costmodel.files import read_file
 

@@ -10,10 +10,10 @@ from typing import Any
 from autotune.comparison.compare_plans import on_traffic
 from autotune.retuning.entry import iso
 from autotune.study import Study
-from autotune.traffic import WorkloadProfile, profile_from_json, read_traffic
 from autotune.traffic.drift import traffic_drift
-from autotune.traffic.options import ReadOptions
-from autotune.traffic.read import AS_THEY_SAY
+from autotune.traffic.options import AS_THEY_SAY, ReadOptions
+from autotune.traffic.profile import WorkloadProfile, profile_from_json
+from autotune.traffic.read import read_traffic
 from autotune.traffic.replayed import LEAST_REQUESTS, requests_of_log
 from autotune.traffic.traffic_log import TrafficLog
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isnan, log
+from typing import TYPE_CHECKING
 
 from autotune.scoring.plan_result import Violation
 from autotune.study import Study
 from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
 from costmodel.estimate.normal import Z90, normal_cdf
-from costmodel.simulation.forecast import Forecast, Likely
+
+if TYPE_CHECKING:
+    from costmodel.simulation.forecast import Forecast, Likely
 
 ATTAINMENT = "attainment_frac"
 TITLES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end"}

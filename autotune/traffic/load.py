@@ -9,11 +9,7 @@ from typing import Any
 
 from autotune.study import Study, study_from_document
 from autotune.study.read_and_override import override, read_document
-from autotune.traffic.options import ReadOptions
-from autotune.traffic.read import AS_THEY_SAY, read_traffic
-from autotune.traffic.replayed import requests_of_log
-from autotune.traffic.sessions import with_sessions
-from autotune.traffic.workload import with_traffic
+from autotune.traffic.options import AS_THEY_SAY, ReadOptions
 from costmodel.errors import InputError, Problem
 
 IN_THE_LOG = ("isl", "osl", "concurrency", "request_rate_per_s", "arrivals", "sessions", "longest_prompt")
@@ -71,8 +67,12 @@ def study_at(
         table = workload if isinstance(workload, Mapping) else {}
         kept = {key: value for key, value in table.items() if key not in (*IN_THE_LOG, "traffic")}
         return _with_log(file, {**document, "workload": kept}, traffic, traffic, options)
-    if not isinstance(workload, Mapping) or not isinstance(named, str) or "sessions" in workload:
+    if isinstance(workload, Mapping) and "sessions" in workload:
+        from autotune.traffic.sessions import with_sessions
+
         return with_sessions(study_from_document(document, file))
+    if not isinstance(workload, Mapping) or not isinstance(named, str):
+        return study_from_document(document, file)
     given = [key for key in IN_THE_LOG if key in workload]
     if given:
         message = "must not be given with workload.traffic, whose log says it itself"
@@ -82,6 +82,11 @@ def study_at(
 
 def _with_log(file: Path, document: Mapping[str, Any], named: str, source: str, options: ReadOptions) -> Study:
     """A study of `document` with the traffic of `source`, which it calls `named`."""
+    # the readers of logs: half a second of imports on a busy machine, which most studies do without
+    from autotune.traffic.read import read_traffic
+    from autotune.traffic.replayed import requests_of_log
+    from autotune.traffic.workload import with_traffic
+
     plain = study_from_document({**document, "workload": _stand_in(document["workload"], 1.0)}, file)
     log = read_traffic(source, options=replace(options, model=options.model or plain.arch.name))
     if log.refusal is not None:

@@ -32,6 +32,10 @@ class ReadOptions:
     """Name of the model in question: chosen where a source has several and `match` names none."""
 
 
+AS_THEY_SAY = ReadOptions()
+"""Nothing is said about a log but by the log."""
+
+
 def read_options(
     *,
     time_unit: str | None = None,

@@ -14,7 +14,7 @@ from autotune.traffic.csv_header import looks_like_csv
 from autotune.traffic.csv_log import read_csv
 from autotune.traffic.json_log import read_document, read_jsonl
 from autotune.traffic.judgement import left_out, refusal_of, uncovered
-from autotune.traffic.options import ReadOptions
+from autotune.traffic.options import AS_THEY_SAY, ReadOptions
 from autotune.traffic.parquet_log import PARQUET_MAGIC, read_parquet
 from autotune.traffic.problems import TRUNCATED
 from autotune.traffic.prometheus import (
@@ -32,7 +32,6 @@ HEAD_BYTES = 1 << 16
 """Enough of a log's beginning to tell what it is."""
 MAX_DOCUMENT_BYTES = 256 << 20
 """Of a log that is one JSON document or a Parquet file, which have to be held as a whole."""
-AS_THEY_SAY = ReadOptions()
 
 
 def read_traffic(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autotune.simulation import Traffic, recorded_requests, recorded_traffic
+from autotune.simulation.draw_requests import recorded_requests
+from autotune.simulation.simulate_plan import Traffic, recorded_traffic
 from autotune.study import Study
-from autotune.traffic.options import ReadOptions
-from autotune.traffic.read import AS_THEY_SAY, read_traffic
+from autotune.traffic.options import AS_THEY_SAY, ReadOptions
+from autotune.traffic.read import read_traffic
 from autotune.traffic.traffic_log import TrafficLog
 from costmodel.errors import InputError
 from costmodel.simulation.requests import Requests

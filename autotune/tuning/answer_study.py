@@ -15,7 +15,7 @@ from autotune.scoring.joint_uncertainty import Confidence, confidence
 from autotune.scoring.objective import ranking_value
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key, relative_excess
 from autotune.scoring.trial_record import Recorder, plan_of
-from autotune.simulation import percentile_limits
+from autotune.simulation.percentile_limits import percentile_limits
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autotune.scoring.best_knobs import score
 from autotune.scoring.limits import LOAD_SERVED, study_limits
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation import percentile_limits
+from autotune.simulation.percentile_limits import percentile_limits
 from autotune.study import Objective, Study
 from autotune.study.clusters import on_cluster
 from autotune.study.sections import Constraints

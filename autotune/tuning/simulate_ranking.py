@@ -18,15 +18,10 @@ from autotune.metrics import GOODPUT
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED
 from autotune.scoring.objective import ranking_value
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, relative_excess
-from autotune.simulation import (
-    PercentileLimit,
-    Traffic,
-    goodput,
-    percentile_limits,
-    queue_grows,
-    simulate_plan,
-    study_traffic,
-)
+from autotune.simulation.goodput import goodput
+from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
+from autotune.simulation.queue_growth import queue_grows
+from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Forecast, Likely
 

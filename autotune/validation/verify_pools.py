@@ -8,7 +8,7 @@ import numpy as np
 
 from autotune.disaggregated.rescore import pools_at
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation import simulate_plan, study_traffic
+from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.study import IntRange, Study
 from autotune.validation.bench import BenchResult
 from autotune.validation.percentiles import COMPARED, MOST_REQUESTS

@@ -11,7 +11,7 @@ from typing import Any
 from autotune.launch.reading.import_plan import import_plan
 from autotune.space import enumerate_space, parse_plan, resolve
 from autotune.study import load_study
-from autotune.traffic import read_traffic
+from autotune.traffic.read import read_traffic
 from autotune.validation.bench import read_results
 from costmodel.arch import Arch, active_params, kv_bytes_per_token, read_config_file, total_params, weight_bytes
 from costmodel.errors import InputError

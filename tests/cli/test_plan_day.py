@@ -11,7 +11,7 @@ import yaml
 
 from autotune.cli.options import EXIT_INFEASIBLE, EXIT_INPUT
 from autotune.planning import DayShape, joined_days
-from autotune.traffic import read_traffic
+from autotune.traffic.read import read_traffic
 from tests.command import autotune
 from tests.studies import FOLDER
 

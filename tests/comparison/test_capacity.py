@@ -16,7 +16,7 @@ from autotune.comparison.compare_plans import on_traffic
 from autotune.comparison.robustness import swept
 from autotune.scoring.joint_uncertainty import DRAWS, Draws, joint_draws
 from autotune.study import Study, study_from_document
-from autotune.traffic import profile_of_arrays
+from autotune.traffic.profile import profile_of_arrays
 from autotune.tuning import PlanResult
 from autotune.tuning.answer_study import score_plan
 from costmodel.plan.columns import Floats

@@ -11,8 +11,8 @@ import pytest
 from autotune.comparison import compare
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_report
-from autotune.simulation import recorded_traffic, simulate_plan
-from autotune.traffic import read_traffic
+from autotune.simulation.simulate_plan import recorded_traffic, simulate_plan
+from autotune.traffic.read import read_traffic
 from autotune.traffic.replayed import requests_of_log
 from tests.tuning.brute import question
 

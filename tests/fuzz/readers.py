@@ -20,8 +20,8 @@ from autotune.retuning.ledger import open_ledger, read_ledger
 from autotune.retuning.state import read_current
 from autotune.space import parse_plan
 from autotune.study import Study, load_study
-from autotune.traffic import read_traffic
 from autotune.traffic.options import ReadOptions
+from autotune.traffic.read import read_traffic
 from autotune.validation.bench import read_bench
 from costmodel.arch import read_config_file
 from costmodel.calibration.profile import SCHEMA_VERSION, VALUES, read_profile

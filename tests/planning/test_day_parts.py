@@ -16,7 +16,7 @@ from autotune.planning.loads import DAY_S, DayLoads, day_loads
 from autotune.planning.replay import recorded_day, surged
 from autotune.planning.schedule_files import crontab, keda_objects, triggers
 from autotune.planning.strategies import reactive
-from autotune.traffic import read_traffic
+from autotune.traffic.read import read_traffic
 from autotune.traffic.requests import Columns
 from costmodel.errors import InputError
 from costmodel.simulation.requests import Requests

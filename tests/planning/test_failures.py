@@ -16,7 +16,7 @@ from autotune.planning.failures import FailureRates, expected_failures_per_year,
 from autotune.planning.model_tables import offer_simulation, replica_offers
 from autotune.planning.replica_loss import LossEvent, LossRun, run_loss
 from autotune.planning.survive import placed, survive
-from autotune.simulation import study_requests
+from autotune.simulation.draw_requests import study_requests
 from autotune.study import Study, study_from_document
 from costmodel.errors import InputError
 

@@ -18,9 +18,11 @@ from autotune.report.svg.replay_plot import replay_svg
 from autotune.retuning.replay import ALWAYS, NEVER, ORACLE, OURS, Move, Replay, _oracle, _served, replay
 from autotune.retuning.replay_steps import Change, Player, Segment, overlaps
 from autotune.retuning.replay_trace import Trace, join, most_per_s
-from autotune.simulation import recorded_traffic, request_bounds, simulate_plan
+from autotune.simulation.percentile_limits import request_bounds
+from autotune.simulation.simulate_plan import recorded_traffic, simulate_plan
 from autotune.study import Study, study_from_document
-from autotune.traffic import TrafficLog, read_traffic
+from autotune.traffic.read import read_traffic
+from autotune.traffic.traffic_log import TrafficLog
 from autotune.tuning import PlanResult
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError

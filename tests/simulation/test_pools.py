@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation import PlanSimulation, Traffic, simulate_plan, simulation_document, study_traffic
+from autotune.simulation.report_simulation import simulation_document
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
 from autotune.simulation.simulate_pools import pools_model
 from autotune.study import Study
 from autotune.tuning.answer_study import score_plan

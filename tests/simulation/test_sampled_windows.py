@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autotune.simulation import Traffic
+from autotune.simulation.simulate_plan import Traffic
 from costmodel.estimate.normal import Z90, student90
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, StepErrors, forecast, with_ends
 from costmodel.simulation.requests import Requests, arrivals

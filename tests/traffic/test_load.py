@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from autotune.scoring.knob_grid import KnobGrid, Variant
-from autotune.simulation import simulate_plan, study_traffic
+from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.study import Study
 from autotune.study.fingerprint import study_fingerprint
-from autotune.traffic import read_traffic
 from autotune.traffic.load import load_study
+from autotune.traffic.read import read_traffic
 from autotune.traffic.workload import with_traffic
 from autotune.tuning.answer_study import score_named
 from costmodel.errors import InputError

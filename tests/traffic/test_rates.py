@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autotune.traffic import profile_from_json, profile_of_arrays
+from autotune.traffic.profile import profile_from_json, profile_of_arrays
 
 
 def test_levels_of_the_rate_keep_its_mean() -> None:

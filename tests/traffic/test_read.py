@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.traffic import profile_from_json, profile_of_arrays, read_traffic
 from autotune.traffic.drift import traffic_drift
+from autotune.traffic.profile import profile_from_json, profile_of_arrays
+from autotune.traffic.read import read_traffic
 from autotune.traffic.requests import Gathered
 from costmodel.errors import InputError
 from tests.conftest import DATA

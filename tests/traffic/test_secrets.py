@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
-from autotune.traffic import read_traffic
 from autotune.traffic.address import AUTHORIZATION, holds_secret, shown_source
+from autotune.traffic.read import read_traffic
 from costmodel.errors import InputError
 
 SECRET = "s3cr3t-Pa55"  # noqa: S105  # made up

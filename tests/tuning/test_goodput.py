@@ -11,7 +11,8 @@ import pytest
 from autotune.metrics import GOODPUT
 from autotune.report.tune_text import tune_report
 from autotune.scoring.limits import LOAD_SERVED, study_limits
-from autotune.simulation import percentile_limits, simulate_plan, study_traffic
+from autotune.simulation.percentile_limits import percentile_limits
+from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.storage import open_store
 from autotune.study import Study, in_place
 from autotune.traffic.load import load_study

@@ -10,7 +10,8 @@ import pytest
 from autotune.cli.stores import study_store
 from autotune.report.tune_text import tune_report
 from autotune.scoring.objective import ranking_value
-from autotune.simulation import percentile_limits, study_traffic
+from autotune.simulation.percentile_limits import percentile_limits
+from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import Study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.simulate_ranking import simulate_ranking, with_percentiles
