@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from autotune.engines import ENGINES
 from autotune.graph.build import build
-from autotune.graph.collapse import collapsed
 from autotune.graph.costs import PhaseCosts, phase_costs
+from autotune.graph.drawing import MOST_NODES, Drawing, scheduled
 from autotune.graph.pool_plan import BOTH, pool_graph
-from autotune.graph.schedule import list_schedule
-from autotune.graph.values import COLLAPSES, PHASES, InvalidPlanError, PlanGraph
+from autotune.graph.values import PHASES, InvalidPlanError, PlanGraph
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study, cluster_of
-from autotune.tuning.answer_study import BaselineResult, score_named
-from costmodel.errors import InputError, Problem
+from autotune.tuning.answer_study import score_named
+from costmodel.errors import InputError
 
-MOST_NODES = 1_500_000
-"""A graph beyond this is refused: with all its exports it takes about 1 GB and half a minute."""
 PATIENT_NODES = 400_000
 """Once the pipeline is full, further micro-batches are drawn up to here: all exports take about 10 s."""
 
@@ -49,43 +49,18 @@ def plan_graph(
     scored = score_named(study, plan, path="--plan", missing="the study has none: name the plan to draw")
     if scored.result is None:
         raise InvalidPlanError(scored.text, scored.resolution.violations)
-    if scored.result.pools is not None:
-        return pool_graph(
-            study, scored, scored.result, phase or BOTH, collapse, micro_batches=micro_batches, replicas=replicas
-        )
-    phase = phase or "decode"
-    _check(scored.result, phase, replicas, collapse, micro_batches)
-    return _graph(study, scored.result, scored, phase, replicas, collapse, micro_batches)
+    pooled = scored.result.pools is not None
+    usual = BOTH if pooled else "decode"
+    drawing = Drawing(phase=phase or usual, replicas=replicas, collapse=collapse, micro_batches=micro_batches)
+    return (pool_graph if pooled else _graph)(study, scored.result, drawing, scored.resolution.assumed)
 
 
-def _check(plan: PlanResult, phase: str, replicas: int, collapse: str | None, micro_batches: int | None) -> None:
-    problems = []
-    if phase not in PHASES:
-        problems.append(Problem(path="phase", message=f"must be one of {', '.join(PHASES)}, got {phase!r}"))
-    if collapse is not None and collapse not in COLLAPSES:
-        problems.append(Problem(path="collapse", message=f"must be one of {', '.join(COLLAPSES)}, got {collapse!r}"))
-    most = plan.layout.replicas
-    if not 1 <= replicas <= most:
-        problems.append(Problem(path="replicas", message=f"must be from 1 to the plan's {most}, got {replicas}"))
-    if micro_batches is not None and micro_batches < 1:
-        problems.append(Problem(path="micro_batches", message=f"must be at least 1, got {micro_batches}"))
-    if problems:
-        raise InputError(problems)
-
-
-def _graph(  # noqa: PLR0913  # those of `plan_graph`
-    study: Study,
-    plan: PlanResult,
-    scored: BaselineResult,
-    phase: str,
-    replicas: int,
-    collapse: str | None,
-    micro_batches: int | None,
-) -> PlanGraph:
-    knobs = plan.knobs
+def _graph(study: Study, plan: PlanResult, drawing: Drawing, assumed: Sequence[str]) -> PlanGraph:
+    drawing.check(PHASES, plan.layout.replicas)
+    knobs, phase = plan.knobs, drawing.phase
     rows = KnobGrid.of(study, [Variant.of(plan)], [knobs.max_num_batched_tokens])
     costs = phase_costs(rows, float(knobs.concurrency), phase)
-    count = _count(study, plan, costs, replicas, micro_batches)
+    count = _count(study, plan, costs, drawing)
     built = build(
         study.arch,
         cluster_of(study, plan.gpu, plan.layout.gpus),
@@ -94,45 +69,24 @@ def _graph(  # noqa: PLR0913  # those of `plan_graph`
         costs,
         phase=phase,
         micro_batches=count,
-        replicas=replicas,
+        replicas=drawing.replicas,
     )
-    start, end = list_schedule(built.tasks, built.groups, built.nodes, built.edges, len(built.ranks))
-    graph = PlanGraph(
-        study=study.name,
-        model=study.arch.name,
-        engine=plan.engine,
-        plan=plan.plan,
-        phase=phase,
-        collapse=None,
-        micro_batches=count,
-        replicas=replicas,
-        tasks=built.tasks,
-        groups=built.groups,
-        ranks=built.ranks,
-        nodes=built.nodes,
-        edges=built.edges,
-        start_s=start,
-        end_s=end,
-        scheduled_step_s=float(end.max()),
-        model_step_s=costs.model_step_s(count),
-        model_round_s=costs.round_s,
-        violations=tuple(
-            f"{v.code}: {v.value:.6g} against a limit of {v.limit:.6g} {v.unit}".rstrip() for v in plan.violations
-        ),
-        assumptions=(*study.assumptions, *scored.resolution.assumed, *_assumed(plan, costs, phase, count)),
+    return scheduled(
+        study,
+        plan,
+        built,
+        replace(drawing, micro_batches=count),
+        model_s=(costs.model_step_s(count), costs.round_s),
+        assumptions=(*assumed, *_assumed(plan, costs, phase, count)),
     )
-    return graph if collapse is None else collapsed(graph, collapse)
 
 
-def _nodes_per_micro_batch(study: Study, plan: PlanResult, costs: PhaseCosts) -> int:
-    return plan.layout.width * sum(len(costs.steps[g.name]) * g.count for g in study.arch.groups)
-
-
-def _count(study: Study, plan: PlanResult, costs: PhaseCosts, replicas: int, asked: int | None) -> int:
+def _count(study: Study, plan: PlanResult, costs: PhaseCosts, drawing: Drawing) -> int:
     """Micro-batches to draw."""
-    each = _nodes_per_micro_batch(study, plan, costs) * replicas
+    replicas, asked, width = drawing.replicas, drawing.micro_batches, plan.layout.width
+    each = width * sum(len(costs.steps[g.name]) * g.count for g in study.arch.groups) * replicas
     if each * (asked or 1) > MOST_NODES:
-        gpus = plan.layout.pp * plan.layout.width * replicas
+        gpus = plan.layout.pp * width * replicas
         raise InputError.single(
             "micro_batches" if asked else "replicas" if replicas > 1 else "plan",
             f"the graph of {gpus} GPUs has about {each} nodes for each micro-batch, and may have {MOST_NODES} in all",

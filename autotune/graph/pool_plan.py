@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,9 @@ from numpy.typing import NDArray
 from autotune.disaggregated.rescore import PoolCosts, pool_costs
 from autotune.engines import ENGINES
 from autotune.graph.build import HOST, Built, build
-from autotune.graph.collapse import collapsed
 from autotune.graph.costs import PhaseCosts, pass_costs
-from autotune.graph.schedule import list_schedule
+from autotune.graph.drawing import MOST_NODES, Drawing, scheduled
 from autotune.graph.values import (
-    COLLAPSES,
     COMMUNICATION,
     COMPUTE,
     PHASES,
@@ -28,86 +27,44 @@ from autotune.graph.values import (
 from autotune.scoring.plan_result import PlanResult
 from autotune.space.pool_plan import ROLES
 from autotune.study import Study
-from autotune.tuning.answer_study import BaselineResult
-from costmodel.errors import InputError, Problem
+from costmodel.errors import InputError
 from costmodel.hardware import Cluster
 from costmodel.plan.layout import Layout
 
 BOTH = "both"
 """The phase that draws both pools, and what lies between them."""
 KV_TRANSFER, HAND_OVER = "kv_transfer", "hand_over"
-MOST_NODES = 1_500_000
 
 
-def pool_graph(  # noqa: PLR0913  # those of `plan_graph`
-    study: Study,
-    scored: BaselineResult,
-    plan: PlanResult,
-    phase: str,
-    collapse: str | None,
-    *,
-    micro_batches: int | None,
-    replicas: int,
-) -> PlanGraph:
+def pool_graph(study: Study, plan: PlanResult, drawing: Drawing, assumed: Sequence[str]) -> PlanGraph:
     """Draw and schedule a worker of one pool, or one of each with the KV transfer between them.
+
+    Args:
+        study: that the plan was scored under.
+        plan: disaggregated.
+        drawing: `plan_graph`'s arguments; replicas must be 1, which is a worker of each pool.
+        assumed: in reading the plan.
 
     Raises:
         InputError: an argument is malformed, or the graph would be too large.
     """
-    _check(phase, collapse, micro_batches, replicas)
-    costs = pool_costs(study, plan)
+    drawing.check((*PHASES, BOTH), 1)
+    phase, costs = drawing.phase, pool_costs(study, plan)
     steps = {role: _costs(costs, role) for role in ROLES}
-    counts = {role: micro_batches or steps[role].micro_batches for role in ROLES}
+    counts = {role: drawing.micro_batches or steps[role].micro_batches for role in ROLES}
     drawn = [role for role in ROLES if phase in (role, BOTH)]
     built = {role: _built(study, plan, costs, role, steps[role], counts[role]) for role in drawn}
-    whole = _joined(costs, built["prefill"], built["decode"]) if phase == BOTH else built[phase]
-    start, end = list_schedule(whole.tasks, whole.groups, whole.nodes, whole.edges, len(whole.ranks))
     model_s = sum(steps[role].model_step_s(counts[role]) for role in drawn)
     if phase == BOTH:
         model_s += costs.transfer_s + costs.handover_s
-    graph = PlanGraph(
-        study=study.name,
-        model=study.arch.name,
-        engine=plan.engine,
-        plan=plan.plan,
-        phase=phase,
-        collapse=None,
-        micro_batches=max(counts[role] for role in drawn),
-        replicas=len(drawn),
-        tasks=whole.tasks,
-        groups=whole.groups,
-        ranks=whole.ranks,
-        nodes=whole.nodes,
-        edges=whole.edges,
-        start_s=start,
-        end_s=end,
-        scheduled_step_s=float(end.max()),
-        model_step_s=model_s,
-        model_round_s=steps["decode"].round_s if "decode" in drawn else None,
-        violations=tuple(
-            f"{v.code}: {v.value:.6g} against a limit of {v.limit:.6g} {v.unit}".rstrip() for v in plan.violations
-        ),
-        assumptions=(*study.assumptions, *scored.resolution.assumed, *_assumed(steps, drawn, phase)),
+    return scheduled(
+        study,
+        plan,
+        _joined(costs, built["prefill"], built["decode"]) if phase == BOTH else built[phase],
+        replace(drawing, micro_batches=max(counts[role] for role in drawn), replicas=len(drawn)),
+        model_s=(model_s, steps["decode"].round_s if "decode" in drawn else None),
+        assumptions=(*assumed, *_assumed(steps, drawn, phase)),
     )
-    return graph if collapse is None else collapsed(graph, collapse)
-
-
-def _check(phase: str, collapse: str | None, micro_batches: int | None, replicas: int) -> None:
-    problems = []
-    if phase not in (*PHASES, BOTH):
-        problems.append(Problem(path="phase", message=f"must be one of {', '.join((*PHASES, BOTH))}, got {phase!r}"))
-    if collapse is not None and collapse not in COLLAPSES:
-        problems.append(Problem(path="collapse", message=f"must be one of {', '.join(COLLAPSES)}, got {collapse!r}"))
-    if replicas != 1:
-        problems.append(
-            Problem(
-                path="replicas", message=f"must be 1 of a disaggregated plan: a worker of each pool, got {replicas}"
-            )
-        )
-    if micro_batches is not None and micro_batches < 1:
-        problems.append(Problem(path="micro_batches", message=f"must be at least 1, got {micro_batches}"))
-    if problems:
-        raise InputError(problems)
 
 
 def _costs(costs: PoolCosts, role: str) -> PhaseCosts:

@@ -49,7 +49,10 @@ def solve_concurrency(grid: KnobGrid, owner: Ints | None = None) -> Floats:
     replicas = grid.batch.layout.replicas
     low, high = bounds(study, replicas)
     room = _room(grid, low, high)
-    solved = _best(_Search(grid), low, room, owner) if rate is None else _fewest(grid, low, room, rate)
+    if rate is not None:
+        solved = _fewest(grid, low, room, rate)
+    else:
+        solved = _best(_Search(grid), low, room, _Rivals(study, owner))[0]
     return in_range(study, solved * replicas)
 
 
@@ -126,8 +129,8 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
     reach = room.copy()
     short = np.flatnonzero(served(np.arange(room.size), room) < wanted)
     if short.size:
-        peak = _best(_Search(grid.take(short), by_rate=True), low[short], room[short])
-        enough = served(short, peak) >= wanted
+        peak, keys = _best(_Search(grid.take(short), by_rate=True), low[short], room[short], _Goal(wanted))
+        enough = -keys[2] >= wanted
         reach[short[enough]] = peak[enough]
     return _bisect(_Question(grid, lambda g, c: g.evaluate(c).requests_per_s < wanted), low - 1.0, reach)[1]
 
@@ -194,10 +197,10 @@ def _first_best(keys: Floats) -> Ints:
     return good.argmax(axis=0)
 
 
-def _best(search: _Search, low: Floats, high: Floats, owner: Ints | None = None) -> Floats:
-    """The whole number per replica between the bounds under which each row stands best, shape `(rows,)`.
+def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -> tuple[Floats, Floats]:
+    """The whole number per replica between the bounds under which each row stands best, shape `(rows,)`, and its keys.
 
-    `owner` as of `solve_concurrency`.
+    Rows that `rivals` give up are left at a load of theirs; keys as of `_Search.keys`, shape `(3, rows)`.
     """
     rows = np.arange(low.size)
     shares = np.linspace(0.0, 1.0, FIRST_LOOK)[:, None]
@@ -206,7 +209,6 @@ def _best(search: _Search, low: Floats, high: Floats, owner: Ints | None = None)
     values = np.sort(np.vstack([values, np.clip(np.ceil(_behind_a_chunk(search.grid)), low, high)]), axis=0)
     fresh = np.diff(values, axis=0, prepend=(low - 1.0)[None]) > 0.0
     keys = search.keys(rows, values, fresh)
-    rivals = _Rivals(search.grid.study, owner)
     best = _first_best(keys)
     second, worth = _second_peak(values, keys, fresh, best, rivals)
     rows, peaks = np.r_[rows, rows[worth]], np.r_[best, second[worth]]
@@ -232,7 +234,8 @@ def _best(search: _Search, low: Floats, high: Floats, owner: Ints | None = None)
     out, size = found[: low.size], low.size
     better = _first_best(np.stack([standing[:, :size][:, worth], standing[:, size:]], axis=1)) > 0
     out[worth[better]] = found[size:][better]
-    return out
+    standing[:, worth[better]] = standing[:, size:][:, better]
+    return out, standing[:, :size]
 
 
 def _behind_a_chunk(grid: KnobGrid) -> Floats:
@@ -257,7 +260,7 @@ def _around(values: Floats, best: Ints) -> Floats:
     return np.stack([np.where(np.isinf(below), at, below), at, np.where(np.isinf(above), at, above)])
 
 
-def _second_peak(values: Floats, keys: Floats, fresh: Bools, best: Ints, rivals: _Rivals) -> tuple[Ints, Ints]:
+def _second_peak(values: Floats, keys: Floats, fresh: Bools, best: Ints, rivals: _Rivals | _Goal) -> tuple[Ints, Ints]:
     """The next best load of each row that its neighbours are worse than, and for which rows it may lead to the best.
 
     What a plan is worth falls at once where a batch outgrows the graphs that are captured, and rises again behind: the
@@ -299,7 +302,7 @@ class _Rivals:
         if not self.bounded:
             return np.full(edges.shape[1], np.inf)
         gain = np.where(keys[1] <= 0.0, -keys[2], -np.inf)
-        more = SMALL_STEPS * np.maximum(edges[2] / edges[1], edges[1] / edges[0])
+        more = _rise(edges)
         return np.asarray(np.maximum(gain * more, gain / more))
 
     def lost(self, rows: Ints, edges: Floats, keys: Floats) -> Bools:
@@ -308,6 +311,26 @@ class _Rivals:
             return np.zeros(rows.size, dtype=bool)
         np.maximum.at(self.gain, self.owner[rows], np.where(keys[1] <= 0.0, -keys[2], -np.inf))
         return np.asarray(self.most(edges, keys) < self.gain[self.owner[rows]])
+
+
+class _Goal:
+    """Rates to reach: a row is done with where it serves as many requests, and given up where it never can."""
+
+    def __init__(self, wanted_per_s: float) -> None:
+        self.wanted_per_s = wanted_per_s
+
+    def most(self, edges: Floats, keys: Floats) -> Floats:
+        """Requests per second that rows may serve between the loads next to theirs; arguments as of `_Rivals.most`."""
+        return np.asarray(-keys[2] * _rise(edges))
+
+    def lost(self, _rows: Ints, edges: Floats, keys: Floats) -> Bools:
+        """Of which rows nothing more has to be known, shape `(rows,)`; arguments as of `_Rivals.lost`."""
+        return np.asarray((-keys[2] >= self.wanted_per_s) | (self.most(edges, keys) < self.wanted_per_s))
+
+
+def _rise(edges: Floats) -> Floats:
+    """By how much the throughput at a load may be exceeded between the loads next to it; `edges` as of `_around`."""
+    return np.asarray(SMALL_STEPS * np.maximum(edges[2] / edges[1], edges[1] / edges[0]))
 
 
 class _Question:
