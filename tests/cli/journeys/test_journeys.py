@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from autotune.cli.main import main
-from tests.cli.journeys.screens import JOBS, MISTAKES, ROOT, SCREENS, WIDTHS, Job, Mistake, screen
+from tests.cli.journeys.screens import JOBS, MISTAKES, ROOT, SCREENS, WIDTHS, Job, Mistake, Screen, screen
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+@pytest.mark.parametrize("job", [job for job in JOBS if not job.recorded], ids=lambda job: job.name)
 def test_a_job_is_done(job: Job) -> None:
     """A person sees what the job is about, with the exit code that the manual names."""
-    seen = screen(job.words, 120)
+    is_done(job, screen(job.words, 120))
+
+
+def is_done(job: Job, seen: Screen) -> None:
+    """What any job must show, at a width at which nothing is cut."""
     assert seen.code == job.code, seen.errors
     words = " ".join(seen.shown.split())
     assert all(part in words for part in job.sees), seen.shown
@@ -34,8 +38,11 @@ def test_a_mistake_is_told(mistake: Mistake) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("job", [job for job in JOBS if job.recorded], ids=lambda job: job.name)
 def test_a_screen_is_as_recorded(job: Job, width: int) -> None:
-    """The screen is the one that was reviewed; `python -m tests.cli.journeys` records them anew."""
-    shown = screen(job.words, width).shown
+    """The job is done, on the screen that was reviewed; `python -m tests.cli.journeys` records them anew."""
+    seen = screen(job.words, width)
+    shown = seen.shown
+    if width == 120:
+        is_done(job, seen)
     assert shown == (SCREENS / f"{job.name}-{width}.txt").read_text(encoding="utf-8")
     wide = [line for line in shown.splitlines() if len(line) > width and not line.strip().startswith("autotune ")]
     assert not wide
