@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 
@@ -18,10 +18,16 @@ from costmodel.plan.columns import Floats, Ints
 
 def score(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult]:
     """One result per candidate, in their order, with the best of the knobs that the study leaves open."""
-    if not candidates:
-        return []
-    grid, owner = candidate_grid(study, candidates)
-    return _best(grid, owner)
+    return score_asked([(study, candidates)])[0]
+
+
+def score_asked(asked: Sequence[tuple[Study, Sequence[Candidate]]]) -> list[list[PlanResult]]:
+    """`score` of several studies at once, which may differ in their clusters and in their requests' lengths alone."""
+    if not any(candidates for _, candidates in asked):
+        return [[] for _ in asked]
+    grid, owner = _grid(asked)
+    results = iter(_best(grid, owner))
+    return [list(islice(results, len(candidates))) for _, candidates in asked]
 
 
 def score_launches(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
@@ -36,11 +42,21 @@ def score_launches(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult
 
 def candidate_grid(study: Study, candidates: Sequence[Candidate]) -> tuple[KnobGrid, Ints]:
     """Every choice of dtypes and token budget of each candidate, and the candidate of each row, ascending from 0."""
-    search = study.search
+    return _grid([(study, candidates)])
+
+
+def _grid(asked: Sequence[tuple[Study, Sequence[Candidate]]]) -> tuple[KnobGrid, Ints]:
+    search = asked[0][0].search
     choices = list(product(search.weight_dtype, search.kv_dtype))
-    variants = [Variant(candidate=c, weight_dtype=w, kv_dtype=kv) for c in candidates for w, kv in choices]
-    owner = np.repeat(np.arange(len(candidates)), len(choices) * len(search.max_num_batched_tokens))
-    return KnobGrid.of(study, variants, search.max_num_batched_tokens), owner
+    variants = [
+        Variant(candidate=c, weight_dtype=w, kv_dtype=kv, study=place)
+        for place, (_, candidates) in enumerate(asked)
+        for c in candidates
+        for w, kv in choices
+    ]
+    grid = KnobGrid.of_studies(tuple(study for study, _ in asked), variants, search.max_num_batched_tokens)
+    per_candidate = len(choices) * len(search.max_num_batched_tokens)
+    return grid, np.repeat(np.arange(len(variants) // len(choices)), per_candidate)
 
 
 def _best(grid: KnobGrid, owner: Ints) -> list[PlanResult]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 
@@ -15,7 +15,7 @@ from autotune.space import Candidate
 from autotune.study import Study, cluster_of
 from costmodel.arch import Arch, with_dtypes
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.request_mix import combined, point_loads, with_shared_cache
+from costmodel.estimate.request_mix import Kinds, combined, point_loads, with_shared_cache
 from costmodel.estimate.result import Estimate, at_rate
 from costmodel.plan.columns import Floats, Ints
 from costmodel.serving.load import Load
@@ -31,6 +31,8 @@ class Variant:
     candidate: Candidate
     weight_dtype: str | None
     kv_dtype: str | None
+    study: int = 0
+    """Index into the studies of a grid."""
 
     @classmethod
     def of(cls, plan: PlanResult) -> Variant:
@@ -42,7 +44,8 @@ class Variant:
 class KnobGrid:
     """Rows of (variant, token budget), prepared for evaluation."""
 
-    study: Study
+    studies: tuple[Study, ...]
+    """Of the rows: alike in all but their clusters, their requests' lengths and their prompts' longest."""
     variants: tuple[Variant, ...]
     variant: Ints
     """Index into `variants`, shape `(num_rows,)`."""
@@ -53,16 +56,29 @@ class KnobGrid:
     prefix_hit_frac: Floats
     """Share of prompt tokens that each row's caches find. Shape `(num_rows,)`."""
 
+    @property
+    def study(self) -> Study:
+        """The question, in which all studies of the rows are alike."""
+        return self.studies[0]
+
     @classmethod
     def of(cls, study: Study, variants: Sequence[Variant], batched_tokens: Sequence[int]) -> KnobGrid:
         """Every variant with every token budget."""
+        return cls.of_studies((study,), variants, batched_tokens)
+
+    @classmethod
+    def of_studies(
+        cls, studies: tuple[Study, ...], variants: Sequence[Variant], batched_tokens: Sequence[int]
+    ) -> KnobGrid:
+        """Every variant, under a study of its own, with every token budget; see `studies`."""
+        study = studies[0]
         archs = {d: weights(study.arch, d) for d in dict.fromkeys(v.weight_dtype for v in variants)}
-        asked = dict.fromkeys((v.candidate.gpu, v.candidate.layout.gpus) for v in variants)
-        clusters = {(gpu, gpus): cluster_of(study, gpu, gpus) for gpu, gpus in asked}
+        asked = dict.fromkeys((v.study, v.candidate.gpu, v.candidate.layout.gpus) for v in variants)
+        clusters = {(place, gpu, gpus): cluster_of(studies[place], gpu, gpus) for place, gpu, gpus in asked}
         entries = [
             PlanEntry(
                 arch=archs[v.weight_dtype],
-                cluster=clusters[v.candidate.gpu, v.candidate.layout.gpus],
+                cluster=clusters[v.study, v.candidate.gpu, v.candidate.layout.gpus],
                 engine=ENGINES[v.candidate.engine].traits,
                 layout=v.candidate.layout,
                 kv_dtype=v.kv_dtype,
@@ -74,7 +90,7 @@ class KnobGrid:
         index = np.repeat(np.arange(len(variants)), len(batched_tokens))
         price = np.array([nan if (p := e.cluster.gpu.price_per_hour) is None else p * e.layout.gpus for e in entries])
         grid = cls(
-            study=study,
+            studies=studies,
             variants=tuple(variants),
             variant=index,
             batched_tokens=np.tile(np.array(batched_tokens, dtype=np.float64), len(variants)),
@@ -107,10 +123,10 @@ class KnobGrid:
 
     def load(self, concurrency: Floats) -> Load:
         """What is asked of every row with so many requests in flight over all replicas."""
-        work, options = self.study.workload, self.study.engine_options
+        options = self.study.engine_options
         return Load(
-            isl=np.array([work.isl.mean]),
-            osl=np.array([work.osl.mean]),
+            isl=self.asked(lambda study: study.workload.isl.mean),
+            osl=self.asked(lambda study: study.workload.osl.mean),
             prefix_hit_frac=self.prefix_hit_frac,
             concurrency=concurrency,
             batched_tokens=self.batched_tokens,
@@ -120,18 +136,19 @@ class KnobGrid:
 
     def evaluate(self, concurrency: Floats) -> Estimate:
         """Estimate every row with so many requests in flight over all replicas, whatever the study says arrives."""
-        load, points = self.load(concurrency), self.study.workload.points
-        if not points:
+        load, kinds = self.load(concurrency), self._kinds()
+        if kinds is None:
             return self.batch.evaluate(load, **self._bounds())
         # all kinds in one batch: what an evaluation takes is mostly numpy's overhead per call
-        rows = len(self.batched_tokens)
-        spread = self.batch.take(np.tile(np.arange(rows), len(points)))
-        return combined(spread.evaluate(point_loads(load, points, rows), **self._bounds()), points)
+        rows, count = len(self.batched_tokens), len(kinds.isl)
+        spread = self.batch.take(np.tile(np.arange(rows), count))
+        bounds = {name: np.tile(b, count) if b.size > 1 else b for name, b in self._bounds().items()}
+        return combined(spread.evaluate(point_loads(load, kinds, rows), **bounds), kinds)
 
     def admitted(self, concurrency: Floats) -> Floats:
         """Requests of a replica that have KV cache and a seat with so many in flight over all replicas."""
-        load, points = self.load(concurrency), self.study.workload.points
-        return self.batch.admitted(with_shared_cache(load, points) if points else load, **self._bounds())
+        load, kinds = self.load(concurrency), self._kinds()
+        return self.batch.admitted(load if kinds is None else with_shared_cache(load, kinds), **self._bounds())
 
     def serving(self, concurrency: Floats) -> Estimate:
         """The same where no more is served than arrives, if the study gives a request rate."""
@@ -142,9 +159,25 @@ class KnobGrid:
         """The same before the calibration's residuals: the steps that every row settles into."""
         return self.batch.steady(self.load(concurrency), **self._bounds())
 
+    def asked(self, figure: Callable[[Study], float]) -> Floats:
+        """A figure of every row's study, shape `(num_rows,)`; of a single study `(1,)`."""
+        values = np.array([figure(study) for study in self.studies])
+        return values if len(self.studies) == 1 else values[self._places()]
+
+    def _places(self) -> Ints:
+        """The study of each row, as index into `studies`."""
+        return np.array([variant.study for variant in self.variants])[self.variant]
+
+    def _kinds(self) -> Kinds | None:
+        """Kinds of requests that rows are asked for; None: all of a study's requests have its mean lengths."""
+        if not self.study.workload.points:
+            return None
+        kinds = Kinds.of([study.workload.points for study in self.studies])
+        return kinds if len(self.studies) == 1 else kinds.take(self._places())
+
     def _bounds(self) -> dict[str, Floats]:
         return {
-            "longest_prompt": np.array([float(self.study.workload.longest_prompt)]),
+            "longest_prompt": self.asked(lambda study: float(study.workload.longest_prompt)),
             "memory_fraction": np.array([self.study.engine_options.gpu_memory_utilization]),
         }
 

@@ -245,7 +245,7 @@ def _behind_a_chunk(grid: KnobGrid) -> Floats:
     where they fit the captured graphs: a plan may then be worth more behind this load than for long before it.
     """
     layout = grid.batch.layout
-    room = grid.batched_tokens - grid.study.workload.isl.mean * (1.0 - grid.prefix_hit_frac)
+    room = grid.batched_tokens - grid.asked(lambda study: study.workload.isl.mean) * (1.0 - grid.prefix_hit_frac)
     return np.asarray(BEHIND * room * layout.pp * layout.attn_dp)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from math import sqrt
 
-from autotune.scoring.best_knobs import score
+from autotune.scoring.best_knobs import score_asked
 from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult, plan_key
@@ -117,7 +117,7 @@ def sensitivity(
     Args:
         result: from `tune`.
         factors: positive, ascending, 1 among them.
-        progress: called with (axes done, axes in all).
+        progress: called with (steps done, steps in all): the ends of every axis, what is between them, the flips.
 
     Raises:
         ValueError: `factors` are not ascending, not positive, or lack 1.
@@ -129,15 +129,9 @@ def sensitivity(
         return None
     scored = (known[p.plan] for p in (*result.ranked, *result.infeasible) if p.plan in known)
     pool = tuple(islice(scored, MOST_PLANS))
-    axes = _axes(result)
-    done = []
-    for i, axis in enumerate(axes, start=1):
-        done.append(_along(result, axis, pool, factors))
-        if progress is not None:
-            progress(i, len(axes))
     return Sensitivity(
         chosen=result.ranked[0].plan,
-        axes=tuple(done),
+        axes=_along(result, pool, factors, progress or (lambda _done, _steps: None)),
         plans_scored=len(pool),
         plans_valid=len(result.space.candidates),
     )
@@ -207,43 +201,63 @@ def _with_load(study: Study, load: float, factor: float) -> Study:
     return replace(study, workload=fixed, search=replace(study.search, concurrency=None))
 
 
-def _along(result: TuneResult, axis: _Axis, pool: Sequence[Candidate], factors: Sequence[float]) -> AxisSensitivity:
-    chosen = result.ranked[0].plan
-    studies = {f: s for f in factors if (s := axis.change(f)) is not None}
-    ends = {f: _answer(studies[f], pool) for f in {min(studies), max(studies)} if f != 1.0}
-    near = {p.plan for answer in (result.ranked, *ends.values()) for p in answer[:NEAR_THE_TOP]} | {chosen}
-    few = tuple(c for c in pool if plan_key(c) in near)
+def _along(
+    result: TuneResult, pool: Sequence[Candidate], factors: Sequence[float], progress: Callable[[int, int], None]
+) -> tuple[AxisSensitivity, ...]:
+    """Every axis, step by step together: a call of the cost model takes as long for one of them as for all."""
+    chosen, axes, steps = result.ranked[0].plan, _axes(result), 3
+    studies = [{f: s for f in factors if (s := axis.change(f)) is not None} for axis in axes]
+    ends = [(i, f) for i, known in enumerate(studies) for f in sorted({min(known), max(known)}) if f != 1.0]
+    answers = dict(zip(ends, _answers([(studies[i][f], pool) for i, f in ends]), strict=True))
+    progress(1, steps)
+    few = []
+    for i in range(len(axes)):
+        seen = (result.ranked, *(answer for (axis, _), answer in answers.items() if axis == i))
+        near = {p.plan for answer in seen for p in answer[:NEAR_THE_TOP]} | {chosen}
+        few.append(tuple(c for c in pool if plan_key(c) in near))
+    between = [(i, f) for i, known in enumerate(studies) for f in known if (i, f) not in answers]
+    answers |= zip(between, _answers([(studies[i][f], few[i]) for i, f in between]), strict=True)
+    points = [
+        tuple(_point(study, f, chosen, answers[i, f]) for f, study in known.items()) for i, known in enumerate(studies)
+    ]
+    progress(2, steps)
 
-    def at(factor: float, study: Study) -> Point:
-        return _point(study, factor, chosen, ends.get(factor) or _answer(study, few))
+    def at(asked: Sequence[tuple[int, float]]) -> list[Point]:
+        changed = [(i, f, study) for i, f in asked if (study := axes[i].change(f)) is not None]
+        found = _answers([(study, few[i]) for i, _, study in changed])
+        return [_point(study, f, chosen, answer) for (_, f, study), answer in zip(changed, found, strict=True)]
 
-    def between(factor: float) -> Point:
-        study = axis.change(factor)
-        if study is None:  # cannot be: it lies between two factors that the context holds
-            raise ValueError(f"{axis.name} must be changeable by {factor}, it lies between factors that are")
-        return at(factor, study)
-
-    points = tuple(at(f, s) for f, s in studies.items())
-    middle = next(i for i, p in enumerate(points) if p.factor == 1.0)
-    if points[middle].best != chosen:
-        here = points[middle]
-        flips: tuple[Flip, ...] = (Flip(factor=1.0, to=here.best, breaks=here.chosen_breaks, end=here),)
-    else:
-        sides = (points[middle::-1], points[middle:])
-        flips = tuple(flip for side in sides if (flip := _flip(side, chosen, between)) is not None)
+    flips = _flips(points, chosen, at)
+    progress(3, steps)
     work = result.study.workload
-    return AxisSensitivity(
-        name=axis.name,
-        base=axis.base,
-        load_is_chosen=axis.name == "load" and work.concurrency is None and work.request_rate_per_s is None,
-        points=points,
-        flips=flips,
+    return tuple(
+        AxisSensitivity(
+            name=axis.name,
+            base=axis.base,
+            load_is_chosen=axis.name == "load" and work.concurrency is None and work.request_rate_per_s is None,
+            points=own,
+            flips=turns,
+        )
+        for axis, own, turns in zip(axes, points, flips, strict=True)
     )
 
 
-def _answer(study: Study, candidates: Sequence[Candidate]) -> tuple[PlanResult, ...]:
-    ranked, infeasible = rank(study, score(study, candidates))
-    return (*ranked, *infeasible)
+def _answers(asked: Sequence[tuple[Study, Sequence[Candidate]]]) -> list[tuple[PlanResult, ...]]:
+    """The plans of each study, best first; studies under one load are scored together, as many as memory allows."""
+    groups: list[list[int]] = []
+    for i, (study, candidates) in enumerate(asked):
+        held = 0 if not groups else sum(len(asked[k][1]) for k in groups[-1])
+        if groups and _load(asked[groups[-1][0]][0]) == _load(study) and held + len(candidates) <= MOST_PLANS:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    scored = [results for group in groups for results in score_asked([asked[i] for i in group])]
+    ranked = [rank(study, results) for (study, _), results in zip(asked, scored, strict=True)]
+    return [(*feasible, *infeasible) for feasible, infeasible in ranked]
+
+
+def _load(study: Study) -> tuple[float | None, float | None]:
+    return study.workload.concurrency, study.workload.request_rate_per_s
 
 
 def _point(study: Study, factor: float, chosen: str, answer: Sequence[PlanResult]) -> Point:
@@ -267,14 +281,44 @@ def _point(study: Study, factor: float, chosen: str, answer: Sequence[PlanResult
     )
 
 
-def _flip(side: Sequence[Point], chosen: str, at: Callable[[float], Point]) -> Flip | None:
-    """The first change of the first place along points that start at a factor of 1 and go away from it."""
-    for held, lost in pairwise(side):
-        if lost.best == chosen:
+@dataclass(slots=True, kw_only=True)
+class _Turn:
+    """Between two points next to each other the first place changes hands."""
+
+    axis: int
+    held: Point
+    lost: Point
+    side: Sequence[Point]
+
+
+def _flips(
+    points: Sequence[Sequence[Point]], chosen: str, at: Callable[[Sequence[tuple[int, float]]], list[Point]]
+) -> list[tuple[Flip, ...]]:
+    """The first change of the first place on each side of a factor of 1, of every axis."""
+    found: list[list[Flip]] = [[] for _ in points]
+    turns = []
+    for axis, own in enumerate(points):
+        middle = next(i for i, p in enumerate(own) if p.factor == 1.0)
+        if own[middle].best != chosen:
+            here = own[middle]
+            found[axis].append(Flip(factor=1.0, to=here.best, breaks=here.chosen_breaks, end=here))
             continue
-        while max(held.factor, lost.factor) / min(held.factor, lost.factor) > 1.0 + FLIP_PRECISION_FRAC:
-            middle = at(sqrt(held.factor * lost.factor))
-            held, lost = (middle, lost) if middle.best == chosen else (held, middle)
-        end = next(p for p in reversed(side) if p.best != chosen)
-        return Flip(factor=lost.factor, to=lost.best, breaks=lost.chosen_breaks, end=end)
-    return None
+        for side in (own[middle::-1], own[middle:]):
+            change = next(((held, lost) for held, lost in pairwise(side) if lost.best != chosen), None)
+            if change is not None:
+                turns.append(_Turn(axis=axis, held=change[0], lost=change[1], side=side))
+    while wide := [t for t in turns if _apart(t.held, t.lost) > 1.0 + FLIP_PRECISION_FRAC]:
+        middles = at([(t.axis, sqrt(t.held.factor * t.lost.factor)) for t in wide])
+        for turn, point in zip(wide, middles, strict=True):
+            if point.best == chosen:
+                turn.held = point
+            else:
+                turn.lost = point
+    for turn in turns:
+        lost, end = turn.lost, next(p for p in reversed(turn.side) if p.best != chosen)
+        found[turn.axis].append(Flip(factor=lost.factor, to=lost.best, breaks=lost.chosen_breaks, end=end))
+    return [tuple(flips) for flips in found]
+
+
+def _apart(one: Point, other: Point) -> float:
+    return max(one.factor, other.factor) / min(one.factor, other.factor)

@@ -15,14 +15,14 @@ flight, to which a request counts as long as it stays, in proportion to its outp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.estimate.result import Estimate, throughputs
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, Ints
 from costmodel.serving.load import Load
 from costmodel.serving.requests import RequestKind
 
@@ -38,43 +38,67 @@ BY_TIME = (
 )
 
 
-def with_shared_cache(load: Load, points: Sequence[RequestKind]) -> Load:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kinds:
+    """Kinds of requests as columns, shape `(kinds, 1)`; where plans are asked for different ones, `(kinds, plans)`."""
+
+    isl: Floats
+    osl: Floats
+    weight: Floats
+    """Shares of all requests, summing to 1 over kinds."""
+
+    @classmethod
+    def of(cls, mixes: Sequence[Sequence[RequestKind]]) -> Kinds:
+        """A column for each mix; all have as many kinds."""
+        table = np.array([[(k.isl, k.osl, k.weight) for k in mix] for mix in mixes]).T
+        return cls(isl=table[0], osl=table[1], weight=table[2])
+
+    def take(self, index: Ints) -> Kinds:
+        """The columns at these places."""
+        return Kinds(isl=self.isl[:, index], osl=self.osl[:, index], weight=self.weight[:, index])
+
+    def mean(self, values: Floats, weight: Floats) -> Floats:
+        """Mean over kinds, shape `(1,)` or `(plans,)`."""
+        return np.asarray((values * weight).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300))
+
+
+def with_shared_cache(load: Load, kinds: Kinds) -> Load:
     """The load with the lengths that are in flight of the mixture, by which its cache is counted."""
-    stay = np.array([p.weight * p.osl for p in points])
+    stay = kinds.weight * kinds.osl
+    return replace(load, kv_isl=kinds.mean(kinds.isl, stay), kv_osl=kinds.mean(kinds.osl, stay))
+
+
+def point_loads(load: Load, kinds: Kinds, rows: int) -> Load:
+    """The load of each kind alone, with the cache of the mixture: shape `(kinds * rows,)`, kind after kind."""
+    count = len(kinds.isl)
+
+    def spread(values: Floats) -> Floats:
+        return np.broadcast_to(values, (count, rows)).ravel()
+
+    shared = with_shared_cache(load, kinds)
+    names = ("isl", "osl")
+    tiled = ("kv_isl", "kv_osl", "prefix_hit_frac", "concurrency", "batched_tokens")
     return replace(
-        load,
-        kv_isl=np.array([float(np.array([p.isl for p in points]) @ stay / stay.sum())]),
-        kv_osl=np.array([float(np.array([p.osl for p in points]) @ stay / stay.sum())]),
+        shared,
+        **{name: spread(getattr(kinds, name)) for name in names},
+        **{name: spread(getattr(shared, name)) for name in tiled},
     )
 
 
-def point_loads(load: Load, points: Sequence[RequestKind], rows: int) -> Load:
-    """The load of each kind alone, with the cache of the mixture: shape `(len(points) * rows,)`, kind after kind."""
-    return replace(
-        with_shared_cache(load, points),
-        isl=np.repeat(np.array([p.isl for p in points]), rows),
-        osl=np.repeat(np.array([p.osl for p in points]), rows),
-        prefix_hit_frac=np.tile(np.broadcast_to(load.prefix_hit_frac, rows), len(points)),
-        concurrency=np.tile(np.broadcast_to(load.concurrency, rows), len(points)),
-        batched_tokens=np.tile(np.broadcast_to(load.batched_tokens, rows), len(points)),
-    )
-
-
-def combined(spread: Estimate, points: Sequence[RequestKind]) -> Estimate:
+def combined(spread: Estimate, kinds: Kinds) -> Estimate:
     """One estimate of the mixture, per plan, by the rule above.
 
     Args:
         spread: of every plan under every kind alone, laid out as `point_loads` does.
-        points: kinds of requests, weights summing to 1.
+        kinds: of requests.
     """
-    weight = np.array([p.weight for p in points])[:, None]
-    isl, osl = (float(weight[:, 0] @ np.array([getattr(p, n) for p in points])) for n in ("isl", "osl"))
-    outputs = weight * np.maximum(np.array([p.osl for p in points])[:, None] - 1.0, 0.0)
+    weight, outputs = kinds.weight, kinds.weight * np.maximum(kinds.osl - 1.0, 0.0)
+    isl, osl = kinds.mean(kinds.isl, weight), kinds.mean(kinds.osl, weight)
 
     def stacked(name: str) -> NDArray[Any]:
-        """Shape `(points, plans)`, or `(points, rows, plans)` of a table."""
+        """Shape `(kinds, plans)`, or `(kinds, rows, plans)` of a table."""
         values = getattr(spread, name)
-        return np.moveaxis(values.reshape(*values.shape[:-1], len(points), -1), -2, 0)
+        return np.moveaxis(values.reshape(*values.shape[:-1], len(weight), -1), -2, 0)
 
     taken = weight / stacked("requests_per_s")
     rate = 1.0 / taken.sum(axis=0)
@@ -92,7 +116,7 @@ def combined(spread: Estimate, points: Sequence[RequestKind]) -> Estimate:
         **{name: _mean(weight, stacked(name)) for name in BY_REQUEST},
         **{name: _mean(time, stacked(name)) for name in BY_TIME},
         **throughputs(rate, isl, osl, stage_gpus=stage_gpus),
-        tpot_s=np.asarray((outputs * stacked("tpot_s")).sum(axis=0) / max(float(outputs.sum()), 1e-300)),
+        tpot_s=kinds.mean(stacked("tpot_s"), outputs),
         gpus=stacked("gpus")[0],
         kv_capacity_sequences=stacked("kv_capacity_sequences")[0],
         kv_fits_longest=stacked("kv_fits_longest").min(axis=0),
@@ -108,7 +132,7 @@ def combined(spread: Estimate, points: Sequence[RequestKind]) -> Estimate:
 
 
 def _mean(shares: Floats, values: Floats) -> Floats:
-    """Over points; values of shape `(points, plans)` or `(points, rows, plans)`, shares summing to 1."""
+    """Over kinds; values of shape `(kinds, plans)` or `(kinds, rows, plans)`, shares summing to 1."""
     return np.asarray((_across(shares, values) * values).sum(axis=0))
 
 

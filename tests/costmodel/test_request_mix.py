@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from costmodel.estimate.batch import PlanBatch
-from costmodel.estimate.request_mix import combined, point_loads
+from costmodel.estimate.request_mix import Kinds, combined, point_loads
 from costmodel.serving.requests import RequestKind
 from tests.costmodel.helpers import entry, estimate, load
 
@@ -17,8 +17,8 @@ KINDS = (RequestKind(isl=100.0, osl=10.0, weight=0.75), RequestKind(isl=700.0, o
 
 def test_the_cache_is_shared_by_how_long_requests_stay() -> None:
     """Shares of 0.75 x 10 and 0.25 x 90 tokens of output: a quarter and three quarters of the sequences in flight."""
-    loads = point_loads(load(np.array([3.0, 5.0])), KINDS, 2)
-    assert (loads.kv_isl.tolist(), loads.kv_osl.tolist()) == ([550.0], [70.0])
+    loads = point_loads(load(np.array([3.0, 5.0])), Kinds.of([KINDS]), 2)
+    assert (loads.kv_isl.tolist(), loads.kv_osl.tolist()) == ([550.0] * 4, [70.0] * 4)
     assert (loads.isl.tolist(), loads.osl.tolist()) == ([100.0, 100.0, 700.0, 700.0], [10.0, 10.0, 90.0, 90.0])
     assert loads.concurrency.tolist() == [3.0, 5.0, 3.0, 5.0]
 
@@ -26,11 +26,11 @@ def test_the_cache_is_shared_by_how_long_requests_stay() -> None:
 def test_what_kinds_take_adds_up() -> None:
     """Requests/s are the harmonic mean, TTFT the mean by requests, TPOT that by output tokens; Little's law holds."""
     batch = replace(PlanBatch.of([entry("llama-3.1-8b", attn_tp=2)]), residual=None)
-    work = point_loads(load(64.0), KINDS, 1)
+    work = point_loads(load(64.0), Kinds.of([KINDS]), 1)
     spread = batch.take(np.zeros(2, dtype=np.int64)).evaluate(
         work, longest_prompt=np.array([700.0]), memory_fraction=np.array([0.9])
     )
-    mixed = combined(spread, KINDS)
+    mixed = combined(spread, Kinds.of([KINDS]))
     first, second = spread.requests_per_s
     assert mixed.requests_per_s[0] == pytest.approx(1.0 / (0.75 / first + 0.25 / second))
     assert mixed.ttft_s[0] == pytest.approx(0.75 * spread.ttft_s[0] + 0.25 * spread.ttft_s[1])
