@@ -32,14 +32,19 @@ def plan_rows(study: Study, plan: PlanResult) -> KnobGrid:
     return KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
 
 
-def start_limits(study: Study, plan: PlanResult, exchange: str) -> StartLimits:
+def start_limits(rows: KnobGrid, plan: PlanResult, exchange: str) -> StartLimits:
     """What the server of a plan is started with, whose tokens reach their experts as `scored_exchange` says.
+
+    Args:
+        rows: of the plan (`plan_rows`).
+        plan: that is started.
+        exchange: from `scored_exchange`.
 
     Raises:
         InputError: `kv_fits_longest`: one request of the study's longest prompt and output does not fit in the KV
             room, so that no server would start with that length.
     """
-    rows = plan_rows(study, plan)
+    study = rows.study
     if exchange != "routed":
         rows = replace(rows, batch=without_exchange_buffer(rows.batch))
     longest = max(study.workload.longest_prompt, study.workload.isl.max) + study.workload.osl.max
@@ -126,19 +131,18 @@ def _floor(fraction: float) -> float:
     return int(fraction * 1000.0) / 1000.0
 
 
-def scored_exchange(study: Study, plan: PlanResult) -> str:
+def scored_exchange(rows: KnobGrid, plan: PlanResult) -> str:
     """How the cost model took tokens to their experts in decode steps of the plan, the way that was fastest.
 
     `routed`: an all-to-all sends each token to the ranks of its experts; `gather`: all tokens are gathered;
     `reduce`: without attention-DP, partial sums are all-reduced; `none`: one rank, or no experts.
     """
-    if not study.arch.is_moe or plan.layout.width == 1:
+    if not rows.study.arch.is_moe or plan.layout.width == 1:
         return "none"
     if plan.layout.attn_dp == 1:
         return "reduce"
     if plan.layout.two_batch_overlap:
         return "routed"
-    rows = plan_rows(study, plan)
     state = rows.steady(np.array([float(plan.knobs.concurrency)]))
     step = rows.batch.step(state.decode.work, record=True)
     taken = {o.name for o in step.operators or () if o.name in EXCHANGES and float(np.max(o.seconds)) > 0.0}

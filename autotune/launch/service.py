@@ -11,6 +11,7 @@ from autotune.engines.options import OptionList
 from autotune.engines.service import BenchLoad, Service
 from autotune.launch.limits import plan_rows, scored_exchange, start_limits
 from autotune.launch.quoting import check_image, check_launch_text
+from autotune.scoring.knob_grid import KnobGrid
 from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
 from costmodel.arch.catalog import find_model
@@ -69,8 +70,9 @@ def make_service(study: Study, plan: PlanResult, options: OptionList, asked: Lau
     if asked.model is None:
         assumptions.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
     named = check_launch_text("$.model" if asked.model is None else "--model", asked.model or study.arch.name)
-    exchange = scored_exchange(study, plan)
-    limits = start_limits(study, plan, exchange)
+    rows = plan_rows(study, plan)
+    exchange = scored_exchange(rows, plan)
+    limits = start_limits(rows, plan, exchange)
     return Service(
         name=study.name,
         engine=plan.engine,
@@ -83,7 +85,7 @@ def make_service(study: Study, plan: PlanResult, options: OptionList, asked: Lau
         knobs=plan.knobs,
         plan=plan.plan,
         limits=limits,
-        load=bench_load(study, plan),
+        load=bench_load(rows, plan),
         exchange=exchange,
         cuda_graphs=study.engine_options.cuda_graphs,
         hybrid_lb=asked.hybrid_lb,
@@ -103,11 +105,11 @@ def _speculative(study: Study, engine: str) -> list[str]:
     return [f"{scored}, so that {option} is not written; add it, or the plan is slower than predicted"]
 
 
-def bench_load(study: Study, plan: PlanResult) -> BenchLoad:
+def bench_load(rows: KnobGrid, plan: PlanResult) -> BenchLoad:
     """The study's workload at the point at which the plan was scored, with what is predicted for a benchmark of it."""
+    study = rows.study
     workload, concurrency = study.workload, float(plan.knobs.concurrency)
     isl, osl = (workload.isl.min, workload.isl.max), (workload.osl.min, workload.osl.max)
-    rows = plan_rows(study, plan)
     fixed = ENGINES[plan.engine].same_lengths(isl, osl, workload.prefix_cache_hit_frac)
     load = replace(
         rows.load(np.array([concurrency])),

@@ -10,6 +10,7 @@ import pytest
 
 from autotune.engines import ENGINES
 from autotune.engines.options import option_list, versions
+from autotune.launch.limits import plan_rows
 from autotune.launch.service import bench_load
 from autotune.launch.targets.scripts import bench_script, script_command
 from autotune.study import load_study
@@ -111,7 +112,7 @@ def test_predicted_is_what_verify_predicts():
     def predicted(*overrides):
         study = load_study(FOLDER / "deepseek-v3-128xh200.toml", list(overrides))
         best = tune(study).ranked[0]
-        load = bench_load(study, best)
+        load = bench_load(plan_rows(study, best), best)
         assert load.ttft_steady_s == best.metrics["ttft_s"]
         return load, best
 
