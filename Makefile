@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STUDY ?= studies/deepseek-v3-128xh200.toml
 # predictions of runs that were left out of the fit, and what they say of its errors beside them
 SPLITS ?= splits.csv
+# bytecode is written once, not compiled anew by each of the processes that a command or a test starts
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help tune test cases lint docs pages bench refit torture fuzz properties installed audit bombs year engines engines-best \
   engines-build engines-diff lock clean
