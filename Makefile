@@ -137,11 +137,13 @@ $(VENV)/.python:
 $(VENV)/.runtime: $(VENV)/.python requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q autotune costmodel
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.python requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q autotune costmodel
 	@touch $@ $(VENV)/.runtime
 
 lock: $(VENV)/.dev
