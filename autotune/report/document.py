@@ -157,6 +157,7 @@ def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
             "baseline": baseline_document(result.baseline, result),
             "plans": feasible + rest,
             **({} if result.by_percentile is None else {"simulated": _simulated(result.by_percentile)}),
+            **({"simulated_means": {"plans": count, "exact": False}} if (count := result.with_simulated_means) else {}),
             **clusters_document(result),
             **({} if result.pools is None else {"disaggregated": _pool_search(result.pools)}),
             **kinds_document(result),
