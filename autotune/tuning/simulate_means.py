@@ -2,8 +2,9 @@
 
 Two kinds of closed loops are (`benchmarks/closed_form.py` measures them): of short outputs, where requests that end
 together come back together and share their prefill, and those in which much of the time goes to prompts. There the
-leading plans are simulated. What comes of it moves the closed form as the calibration's residuals do, so that the load
-is solved for anew, and parts, rates, limits and probabilities follow from one formula.
+leading plans are simulated, the latter where the load is given. What comes of it moves the closed form as the
+calibration's residuals do, so that the load is solved for anew, and parts, rates, limits and probabilities follow from
+one formula.
 """
 
 from __future__ import annotations
@@ -41,13 +42,22 @@ LEAST_FACTOR = 0.01
 
 
 def closed_form_misses(study: Study, plan: PlanResult) -> bool:
-    """Whether the closed form's means of a plan are known to be off."""
+    """Whether the closed form's means of a plan are known to be off, and are taken from a simulation.
+
+    Where the load is searched, prompts fill nearly every plan at its best load; means of outputs that are not short
+    then stay the closed form's, which every load is held against.
+    """
     work = study.workload
     if work.request_rate_per_s is not None or work.recorded is not None or plan.pools is not None:
         return False
+    return work.osl.mean < SHORT_OUTPUT_TOKENS or (work.concurrency is not None and prompts_fill(plan))
+
+
+def prompts_fill(plan: PlanResult) -> bool:
+    """Whether prompts take much of the time of a plan of one kind of replica."""
     passes_s = sum(plan.breakdown["prefill_s"].values()) * plan.breakdown["prefill_passes_per_request"]
     prompt_frac = passes_s / plan.layout.pp * plan.metrics["requests_per_s"] / plan.layout.replicas
-    return work.osl.mean < SHORT_OUTPUT_TOKENS or prompt_frac >= MUCH_PROMPT_FRAC
+    return prompt_frac >= MUCH_PROMPT_FRAC
 
 
 def simulate_means(study: Study, plans: Sequence[PlanResult]) -> tuple[PlanResult, ...]:

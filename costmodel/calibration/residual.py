@@ -260,13 +260,18 @@ def own_key(engine: str, gpu: str, arch: Arch) -> str:
     return f"{engine}|{gpu}|{arch_key(arch)}|{precision_key(arch)}"
 
 
+@lru_cache(maxsize=16)
+def _measured_gpus(engine: str) -> frozenset[str]:
+    return frozenset(name.split("|")[0] for name in _read(engine)["cells"])
+
+
 def not_measured(arch: Arch, gpu: Gpu, engine: EngineTraits) -> tuple[str, ...]:
     """What of a cell no run has measured, in plain sentences."""
     raw = _read(engine.calibration)
     out = []
     if engine.calibration != engine.name:
         out.append(f"{engine.name} was not measured: times of {engine.calibration}, with wider intervals")
-    if gpu.measured_as not in {name.split("|")[0] for name in raw["cells"]}:
+    if gpu.measured_as not in _measured_gpus(engine.calibration):
         borrowed = BORROWED_FROM[gpu.generation]
         out.append(f"{gpu.name} was not measured: efficiencies of {borrowed} GPUs, with wider intervals")
     if arch_key(arch) not in raw["models"]:

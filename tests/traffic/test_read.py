@@ -122,7 +122,7 @@ def test_mooncake(tmp_path: Path) -> None:
 
 
 def test_other_blocks_are_other_traffic(tmp_path: Path) -> None:
-    """Two logs that differ in the blocks of one prompt alone share other prefixes: their trials are not each other's."""
+    """Logs that differ in the blocks of one prompt alone share other prefixes, and no trials."""
 
     def fingerprint(third: list[int]) -> str:
         rows = [
