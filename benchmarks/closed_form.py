@@ -1,8 +1,8 @@
 """The closed form against the simulation: `python -m benchmarks.closed_form [--plans 300] [--seed 1]`.
 
 Random valid plans of models of the catalog under random closed loops, a third of the plans on each engine: by how much
-mean TTFT and TPOT of the closed form differ from those of requests that are simulated one by one. Regions in which the
-two part are printed apart.
+mean TTFT and TPOT of the closed form differ from those of requests that are simulated one by one, where the ranking
+takes the closed form, and where it takes the simulation.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from autotune.engines import ENGINES, policies_by_name
 from autotune.space import enumerate_space
+from autotune.tuning.simulate_means import MUCH_PROMPT_FRAC, SHORT_OUTPUT_TOKENS
 from costmodel.arch import load_model
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster, load_gpu
@@ -33,9 +34,6 @@ NODES = (8, 16, 32)
 HITS = (0.0, 0.0, 0.3, 0.7, 0.9, 0.97)
 FRACTION = np.array([0.9])
 MOST_REQUESTS = 4000
-SHORT_OUTPUT = 50.0
-PROMPT_BOUND = 0.5
-"""Share of the time that prompts take on a pipeline's slowest stage, from which on it is said to be bound by them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +127,20 @@ def _load(random: np.random.Generator, replicas: int) -> Load:
 
 
 def prompt_frac(case: Case) -> float:
-    """Share of the time in which the slowest stage of a replica runs prompts, were each a pass of its own."""
-    formula = case.found.formula
-    return float(formula.prefill.stage_s[0] * formula.requests_per_s[0] / case.entry.layout.replicas)
+    """Share of the time in which a stage runs prompts, mean over stages (`autotune.tuning.simulate_means`)."""
+    formula, layout = case.found.formula, case.entry.layout
+    passes_s = sum(float(seconds[0]) for seconds in formula.prefill_loaded.step.group_s.values())
+    passes_s *= float(formula.prefill_passes_per_request[0])
+    return passes_s / layout.pp * float(formula.requests_per_s[0]) / layout.replicas
+
+
+def simulated_region(case: Case) -> bool:
+    """Whether the ranking takes means from the simulation."""
+    return bool(case.load.osl[0] < SHORT_OUTPUT_TOKENS) or prompt_frac(case) >= MUCH_PROMPT_FRAC
+
+
+def _outside(inside: Callable[[Case], bool]) -> Callable[[Case], bool]:
+    return lambda case: not simulated_region(case) and inside(case)
 
 
 def _engine(name: str) -> Callable[[Case], bool]:
@@ -140,14 +149,13 @@ def _engine(name: str) -> Callable[[Case], bool]:
 
 REGIONS: dict[str, Callable[[Case], bool]] = {
     "all": lambda _: True,
-    **{engine: _engine(engine) for engine in ENGINE_NAMES},
-    f"outputs under {SHORT_OUTPUT:g} tokens": lambda case: case.load.osl[0] < SHORT_OUTPUT,
-    f"outputs of {SHORT_OUTPUT:g} tokens and more": lambda case: case.load.osl[0] >= SHORT_OUTPUT,
-    "  of these, attention-DP": lambda case: case.load.osl[0] >= SHORT_OUTPUT and case.entry.layout.attn_dp > 1,
-    "  of these, pipelines": lambda case: case.load.osl[0] >= SHORT_OUTPUT and case.entry.layout.pp > 1,
-    "  of these, bound by prompts": lambda case: (
-        case.load.osl[0] >= SHORT_OUTPUT and case.entry.layout.pp > 1 and prompt_frac(case) >= PROMPT_BOUND
-    ),
+    "where the ranking takes the simulation": simulated_region,
+    f"  outputs under {SHORT_OUTPUT_TOKENS:g} tokens": lambda case: bool(case.load.osl[0] < SHORT_OUTPUT_TOKENS),
+    f"  prompts take {MUCH_PROMPT_FRAC:.0%} of the time": lambda case: prompt_frac(case) >= MUCH_PROMPT_FRAC,
+    "where it takes the closed form": _outside(lambda _: True),
+    **{f"  {engine}": _outside(_engine(engine)) for engine in ENGINE_NAMES},
+    "  attention-DP": _outside(lambda case: case.entry.layout.attn_dp > 1),
+    "  pipelines": _outside(lambda case: case.entry.layout.pp > 1),
 }
 
 

@@ -11,7 +11,7 @@ from autotune.comparison.value_and_gain import served_within_limits
 from autotune.scoring.best_knobs import score
 from autotune.study import IntRange, Objective, Study, in_place
 from autotune.tuning import PlanResult, tune
-from autotune.tuning.answer_study import rank
+from autotune.tuning.plan_order import rank
 
 SHORTLIST = 24
 """Plans that are evaluated at every kind of request, the first of a ranking at mean lengths."""

@@ -25,7 +25,7 @@ from autotune.study import Study, in_place
 from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult, tune
-from autotune.tuning.answer_study import rank
+from autotune.tuning.plan_order import rank
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.forecast import forecast

@@ -18,15 +18,19 @@ def goodput(study: Study, traffic: Traffic, found: PlanSimulation, *, gpus: int)
     """
     share = found.forecast.attainment(**request_bounds(study))
     runs = (found.forecast.expected, found.forecast.slow, found.forecast.quick)
-    rates = [served_per_s(run) if traffic.rate_per_s is None else traffic.rate_per_s for run in runs]
+    rates = [served_per_s(traffic, run) if traffic.rate_per_s is None else traffic.rate_per_s for run in runs]
     value, low, high = (
         rate * part / gpus for rate, part in zip(rates, (share.value, share.low, share.high), strict=True)
     )
     return Likely(value=value, low=low, high=high)
 
 
-def served_per_s(done: Simulated) -> float:
+def served_per_s(traffic: Traffic, done: Simulated) -> float:
     """Requests that end per second, while they come: from the first arrival that counts to the last."""
-    begin, end = float(done.served.requests.arrival_s[0]), float(done.served.requests.arrival_s[-1])
-    ended = np.count_nonzero((done.served.finish_s > begin) & (done.served.finish_s <= end))
-    return ended / (end - begin) if end > begin else 0.0
+    arrival_s, finish_s = done.served.requests.arrival_s, done.served.finish_s
+    begin, end = float(arrival_s[0]), float(arrival_s[-1])
+    if end <= begin:
+        return 0.0
+    if traffic.rate_per_s is None:  # each is sent as another one ends, which need not count
+        return (arrival_s.size - 1) / (end - begin)
+    return np.count_nonzero((finish_s > begin) & (finish_s <= end)) / (end - begin)

@@ -56,7 +56,7 @@ def simulation_document(
     done = forecast.expected
     share = forecast.attainment(**request_bounds(study))
     good = goodput(study, traffic, found, gpus=1)
-    rate = served_per_s(done) if traffic.rate_per_s is None or queue_grows(done) else traffic.rate_per_s
+    rate = served_per_s(traffic, done) if traffic.rate_per_s is None or queue_grows(done) else traffic.rate_per_s
     return {
         "study": study.name,
         "plan": plan.plan,

@@ -37,6 +37,9 @@ LONG_SHARE = 90.0
 """Percentile of the times that requests take by which the windows of a long log are measured."""
 WARM_UP_FRAC = 0.2
 """Share of drawn requests that fill the servers first and are not counted."""
+WAVES, WARM_UP_WAVES = 9, 3
+"""Requests of a closed loop over those in flight, at least, and those that begin together and are not counted; the last
+of them, beside which others are no more sent, are not either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +108,7 @@ class Traffic:
             )
         else:
             done = simulate(model, own, timeline=timeline)
-        return done.counted_from(self.counted_from)
+        return self._counted(done)
 
     def _through_pools(self, model: PoolsModel, *, timeline: bool) -> Simulated:
         """The same of a disaggregated plan."""
@@ -117,7 +120,12 @@ class Traffic:
         else:
             in_flight = self.concurrency or 1
             done = model.closed_loop(own.prompt, own.cached, own.output, concurrency=in_flight, timeline=timeline)
-        return done.counted_from(self.counted_from)
+        return self._counted(done)
+
+    def _counted(self, done: Simulated) -> Simulated:
+        """Without the requests that fill the servers, and those during which a closed loop empties them."""
+        last = 0 if self.rate_per_s is not None else self.concurrency or 1
+        return done.counted(self.counted_from, len(self.requests) - last)
 
 
 def _warm_up_s(request_s: float) -> float:
@@ -155,12 +163,26 @@ def study_traffic(study: Study, *, rate_per_s: float | None = None, count: int =
     """
     if study.workload.recorded is not None and rate_per_s is None:
         return recorded_traffic(study.workload.recorded)
-    rate = rate_per_s or study.workload.request_rate_per_s
+    rate, in_flight = rate_per_s or study.workload.request_rate_per_s, study.workload.concurrency
+    if rate is None:
+        return closed_loop(study, in_flight or 1, count=count)
     return Traffic(
-        requests=study_requests(study, count=count, rate_per_s=rate or 1.0),
+        requests=study_requests(study, count=count, rate_per_s=rate),
         rate_per_s=rate,
-        concurrency=study.workload.concurrency,
+        concurrency=in_flight,
         counted_from=int(WARM_UP_FRAC * count),
+        recorded=False,
+    )
+
+
+def closed_loop(study: Study, in_flight: int, *, count: int = REQUESTS) -> Traffic:
+    """The study's lengths in a closed loop of so many requests in flight, at least `WAVES` times as many in all."""
+    count = max(count, WAVES * in_flight)
+    return Traffic(
+        requests=study_requests(study, count=count, rate_per_s=1.0),
+        rate_per_s=None,
+        concurrency=in_flight,
+        counted_from=max(int(WARM_UP_FRAC * count), WARM_UP_WAVES * in_flight),
         recorded=False,
     )
 
@@ -194,6 +216,13 @@ def simulate_plan(
     if plan.pools is not None:
         pools, errors = pools_model(study, plan)
         return _simulated(pools, errors if with_range else replace(errors, pace_log_sd=0.0), traffic)
+    model, errors = plan_server(study, plan, open_loop=traffic.rate_per_s is not None)
+    model = replace(model, routing=routing)
+    return _simulated(model, errors if with_range else replace(errors, pace_log_sd=0.0), traffic)
+
+
+def plan_server(study: Study, plan: PlanResult, *, open_loop: bool) -> tuple[ServerModel, StepErrors]:
+    """A plan of one kind of replica as it is simulated, and what the calibration says of its steps."""
     grid = KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
     concurrency = np.array([float(plan.knobs.concurrency)])
     load, longest = grid.load(concurrency), np.array([float(study.workload.longest_prompt)])
@@ -203,13 +232,9 @@ def simulate_plan(
         policy=ENGINES[plan.engine].policy,
         longest_prompt=longest,
         memory_fraction=np.array([study.engine_options.gpu_memory_utilization]),
-        routing=routing,
     )
     situation = Situation.of(grid.batch.layout, concurrency / model.replicas, load.isl, load.osl)
-    errors = StepErrors.of(Correction.of(grid.batch.residual, situation), open_loop=traffic.rate_per_s is not None)
-    if not with_range:
-        errors = replace(errors, pace_log_sd=0.0)
-    return _simulated(model, errors, traffic)
+    return model, StepErrors.of(Correction.of(grid.batch.residual, situation), open_loop=open_loop)
 
 
 def _simulated(model: _Model, errors: StepErrors, traffic: Traffic) -> PlanSimulation:

@@ -27,6 +27,7 @@ from autotune.traffic.requests import Columns, Gathered
 from autotune.traffic.source import Source, open_source
 from autotune.traffic.traffic_log import TrafficLog
 from costmodel.errors import InputError
+from costmodel.simulation.prefix_cache import PromptBlocks
 
 HEAD_BYTES = 1 << 16
 """Enough of a log's beginning to tell what it is."""
@@ -153,7 +154,7 @@ def _log(  # noqa: PLR0913  # what was gathered, and for which window
     return TrafficLog(
         source=opened.name,
         form=form,
-        fingerprint=_fingerprint(held, start, end),
+        fingerprint=_fingerprint(held, start, end, gathered.blocks),
         start_s=start,
         end_s=end,
         num_requests=round(held.times_s.size * held.requests_each),
@@ -221,10 +222,11 @@ def _metrics(
     )
 
 
-def _fingerprint(held: Columns, start_s: float, end_s: float) -> str:
+def _fingerprint(held: Columns, start_s: float, end_s: float, blocks: PromptBlocks | None = None) -> str:
     digest = hashlib.sha256(repr((start_s, end_s, held.requests_each)).encode())
-    for column in (held.times_s, held.prompt, held.output):
-        digest.update(np.ascontiguousarray(column).tobytes())
-    if held.cached is not None:
-        digest.update(np.ascontiguousarray(held.cached).tobytes())
+    columns = [held.times_s, held.prompt, held.output, held.cached, held.blocks_at]
+    columns += [] if blocks is None else [blocks.ids, blocks.start]
+    for column in columns:
+        if column is not None:
+            digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()

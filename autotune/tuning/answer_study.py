@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any
 
 from autotune.disaggregated.plan_results import disaggregated_plan
 from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
-from autotune.scoring.objective import ranking_value
-from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key, relative_excess
+from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
@@ -22,6 +20,13 @@ from autotune.storage import Store
 from autotune.study import Baseline, Study, cluster_of
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
 from autotune.tuning.executor import Executor
+from autotune.tuning.plan_order import order, rank
+from autotune.tuning.simulate_means import (
+    SIMULATED_MEANS,
+    closed_form_misses,
+    simulate_means,
+    with_simulated_means,
+)
 from autotune.tuning.simulate_ranking import (
     SimulatedRanking,
     is_simulated,
@@ -78,6 +83,11 @@ class TuneResult:
         return sum(p.pools is None for p in self.ranked)
 
     @property
+    def with_simulated_means(self) -> int:
+        """Plans whose means are of simulated requests, as the closed form misses them."""
+        return sum(SIMULATED_MEANS in p.breakdown for p in (*self.ranked, *self.infeasible))
+
+    @property
     def infeasible_counts(self) -> dict[str, int]:
         """Plans by the constraint that binds them: the one they break by most, relative to its limit."""
         counts: dict[str, int] = {}
@@ -123,10 +133,10 @@ def tune(
     for batch, _ in batches:
         plans.update((p.key, p) for p in batch)
         scored += len(batch)
-    ranked, infeasible = rank(study, [*plans.values(), *pooled.values()])
+    both = simulate_means(study, [*plans.values(), *pooled.values()])
+    ranked, infeasible = rank(study, both)
     by_percentile: SimulatedRanking | None = None
     if simulated:
-        both = [*plans.values(), *pooled.values()]
         asked = [p for p in both if PERCENTILES in p.breakdown or may_keep(study, p)]
         by_percentile = simulate_ranking(study, asked, keep=lambda plan: keep([plan]), progress=progress)
         keep(both)
@@ -171,31 +181,12 @@ def _batches(
         yield from sample_missing(study, missing, list(plans.values()), keep=keep, progress=told)
 
 
-def rank(study: Study, plans: Sequence[PlanResult]) -> tuple[tuple[PlanResult, ...], tuple[PlanResult, ...]]:
-    """Feasible plans by the objective, the others by how far they are off; ties by the plan string."""
-    feasible = [p for p in plans if p.feasible]
-    others = [p for p in plans if not p.feasible]
-    feasible.sort(key=lambda p: (_order(study, p), p.plan))
-    others.sort(key=lambda p: (_distance(p), p.plan))
-    return tuple(feasible), tuple(others)
-
-
-def _order(study: Study, plan: PlanResult) -> float:
-    """What sorts plans: lower is better."""
-    value = ranking_value(study, plan)
-    return value if study.objective.direction == "minimize" else -value
-
-
 def place(study: Study, plan: PlanResult, ranked: Sequence[PlanResult]) -> int | None:
     """Where a plan with its own knobs stands, or would stand, among ranked plans; None: it breaks a limit."""
     if not plan.feasible:
         return None
-    own = (_order(study, plan), plan.plan)
-    return 1 + sum(p.plan != plan.plan and (_order(study, p), p.plan) < own for p in ranked)
-
-
-def _distance(plan: PlanResult) -> float:
-    return relative_excess(plan.violations[0]) if plan.violations else inf
+    own = (order(study, plan), plan.plan)
+    return 1 + sum(p.plan != plan.plan and (order(study, p), p.plan) < own for p in ranked)
 
 
 def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult | None:
@@ -287,6 +278,7 @@ def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
         raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
     if result is None and not resolution.violations:
         result = score(own, [resolution.candidate])[0]
+        result = with_simulated_means(own, result) if closed_form_misses(own, result) else result
     return BaselineResult(text=given.plan, resolution=resolution, result=result)
 
 

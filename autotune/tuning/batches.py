@@ -32,10 +32,13 @@ def keeper(store: Store | None, recorder: Recorder, *, kept_pools: int = 0) -> K
     `kept_pools` is how many disaggregated plans belong together, where there are any among the results.
     """
 
+    if store is None:
+        return len
+
     def keep(results: Sequence[PlanResult]) -> int:
         pooled = [plan for plan in results if plan.pools is not None]
         single = [recorder.record(plan) for plan in results if plan.pools is None]
-        return len(results) if store is None else store.add([*single, *pool_records(recorder, pooled, kept_pools)])
+        return store.add([*single, *pool_records(recorder, pooled, kept_pools)])
 
     return keep
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from autotune.metrics import GOODPUT
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED
-from autotune.scoring.objective import ranking_value
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, relative_excess
 from autotune.simulation.goodput import goodput
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
+from autotune.tuning.plan_order import order
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Forecast, Likely
 
 LONG_REQUESTS = 0.9
@@ -79,7 +79,7 @@ def simulate_ranking(
     kept: list[PlanResult] = []
     broken: list[PlanResult] = []
     for number, plan in enumerate(sorted(plans, key=lambda p: (at_best[p.key], p.plan))):
-        if len(kept) >= wanted and _order(study, kept[wanted - 1]) <= at_best[plan.key]:
+        if len(kept) >= wanted and order(study, kept[wanted - 1]) <= at_best[plan.key]:
             break
         if progress is not None:
             progress(number, len(plans))
@@ -89,7 +89,7 @@ def simulate_ranking(
             if keep is not None:
                 keep(checked)
         (kept if checked.feasible else broken).append(checked)
-        kept.sort(key=lambda p: (_order(study, p), p.plan))
+        kept.sort(key=lambda p: (order(study, p), p.plan))
     done = len(kept) + len(broken)
     return SimulatedRanking(
         ranked=tuple(kept[:wanted]),
@@ -174,13 +174,8 @@ def _percentiles(forecast: Forecast) -> dict[str, Any]:
 def _at_best(study: Study, plan: PlanResult, traffic: Traffic) -> float:
     """What sorts a plan before it is simulated: its place can only be behind it."""
     if study.objective.metric != GOODPUT:
-        return _order(study, plan)
+        return order(study, plan)
     if traffic.rate_per_s is None:
         return -inf  # how many a closed loop serves is known once it is simulated
     best = traffic.rate_per_s / plan.metrics["gpus"]
-    return _order(study, replace(plan, metrics={**plan.metrics, GOODPUT: best}))
-
-
-def _order(study: Study, plan: PlanResult) -> float:
-    value = ranking_value(study, plan)
-    return value if study.objective.direction == "minimize" else -value
+    return order(study, replace(plan, metrics={**plan.metrics, GOODPUT: best}))

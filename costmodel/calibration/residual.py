@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -157,6 +157,16 @@ class Residual(Columns):
     tpot: TargetResidual
     ttft: TargetResidual
 
+    def moved(self, *, ttft_factor: float, tpot_factor: float) -> Residual:
+        """The same with what is expected so many times as large, everywhere alike: the first feature is a constant."""
+
+        def by(target: TargetResidual, factor: float) -> TargetResidual:
+            mean = target.mean.copy()
+            mean[:, 0] += np.log(factor)
+            return replace(target, mean=mean)
+
+        return Residual(tpot=by(self.tpot, tpot_factor), ttft=by(self.ttft, ttft_factor))
+
 
 @lru_cache(maxsize=4)
 def _read(engine: str) -> dict[str, Any]:
@@ -250,13 +260,18 @@ def own_key(engine: str, gpu: str, arch: Arch) -> str:
     return f"{engine}|{gpu}|{arch_key(arch)}|{precision_key(arch)}"
 
 
+@lru_cache(maxsize=16)
+def _measured_gpus(engine: str) -> frozenset[str]:
+    return frozenset(name.split("|")[0] for name in _read(engine)["cells"])
+
+
 def not_measured(arch: Arch, gpu: Gpu, engine: EngineTraits) -> tuple[str, ...]:
     """What of a cell no run has measured, in plain sentences."""
     raw = _read(engine.calibration)
     out = []
     if engine.calibration != engine.name:
         out.append(f"{engine.name} was not measured: times of {engine.calibration}, with wider intervals")
-    if gpu.measured_as not in {name.split("|")[0] for name in raw["cells"]}:
+    if gpu.measured_as not in _measured_gpus(engine.calibration):
         borrowed = BORROWED_FROM[gpu.generation]
         out.append(f"{gpu.name} was not measured: efficiencies of {borrowed} GPUs, with wider intervals")
     if arch_key(arch) not in raw["models"]:

@@ -79,13 +79,14 @@ class Simulated:
             self._of(np.flatnonzero(sample.window >= 0)), sample=sample, window=sample.window[sample.window >= 0]
         )
 
-    def counted_from(self, number: int) -> Simulated:
-        """The same without the first requests, which found servers that were filling up."""
-        if not number:
-            return self
+    def counted(self, first: int, end: int) -> Simulated:
+        """The same without the requests before `first`, which found servers that were filling up, and from `end` on."""
         arrival_s = self.served.requests.arrival_s
-        begins_s = float(arrival_s[min(number, arrival_s.size - 1)])
-        return replace(self._of(np.arange(number, arrival_s.size)), gaps=self.gaps.after(begins_s))
+        if first <= 0 and end >= arrival_s.size:
+            return self
+        begins_s = float(arrival_s[min(first, arrival_s.size - 1)]) if first > 0 else -np.inf
+        ends_s = float(arrival_s[end]) if end < arrival_s.size else np.inf
+        return replace(self._of(np.arange(first, min(end, arrival_s.size))), gaps=self.gaps.after(begins_s, ends_s))
 
     def _of(self, kept: Ints) -> Simulated:
         """Some of the requests."""

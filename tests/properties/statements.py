@@ -18,7 +18,8 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.solve_concurrency import bounds, solve_concurrency
 from autotune.space import Candidate
 from autotune.study import Study
-from autotune.tuning.answer_study import rank, score_plan
+from autotune.tuning.answer_study import score_plan
+from autotune.tuning.plan_order import rank
 from costmodel.hardware import Gpu
 from tests.properties.studies import FIELDS
 

@@ -122,6 +122,20 @@ def test_mooncake(tmp_path: Path) -> None:
     assert profile.output_mean == 20.0
 
 
+def test_other_blocks_are_other_traffic(tmp_path: Path) -> None:
+    """Logs that differ in the blocks of one prompt alone share other prefixes, and no trials."""
+
+    def fingerprint(third: list[int]) -> str:
+        rows = [
+            {"timestamp": 1000 * i, "input_length": 1024, "output_length": 10, "hash_ids": ids}
+            for i, ids in enumerate(([1, 2], [3, 4], third))
+        ]
+        return read_traffic(written(tmp_path, "\n".join(map(json.dumps, rows)), "log.jsonl")).fingerprint
+
+    assert fingerprint([1, 2]) != fingerprint([3, 4])
+    assert fingerprint([1, 2]) == fingerprint([1, 2])
+
+
 def test_openai_access_log(tmp_path: Path) -> None:
     """Usage fields wherever the server puts them; requests that failed are left out and said."""
     lines = [

@@ -25,7 +25,8 @@ from autotune.space import enumerate_space
 from autotune.storage import open_store
 from autotune.study import Search, Study, study_from_document
 from autotune.tuning import TuneResult, tune
-from autotune.tuning.answer_study import rank, score_plan
+from autotune.tuning.answer_study import score_plan
+from autotune.tuning.plan_order import rank
 from autotune.tuning.remedy import find_remedy
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout

@@ -16,7 +16,7 @@ from autotune.scoring.trial_record import Recorder, plan_of, study_header
 from autotune.space import Candidate, enumerate_space
 from autotune.storage import open_store
 from autotune.tuning import tune
-from autotune.tuning.answer_study import rank
+from autotune.tuning.plan_order import rank
 from tests.tuning.brute import all_layouts, evaluate, keeps, question
 
 
