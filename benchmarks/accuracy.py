@@ -54,7 +54,7 @@ class Split:
 
 
 def main() -> None:
-    """Print every table of docs/accuracy.md."""
+    """Print the tables of docs/accuracy-tables.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("splits", type=Path)

@@ -37,8 +37,8 @@ PRODUCTS = (
     ("concurrency", "expert_parallel"),
     ("gpus", "expert_parallel"),
 )
-"""Of the 14 products five, chosen on the measured runs and for how they go on beyond them (docs/accuracy.md); of TPOT
-alone, as TTFT gains half a point."""
+"""Of the 14 products five, chosen on the measured runs and for how they go on beyond them (docs/accuracy-tables.md); of
+TPOT alone, as TTFT gains half a point."""
 PRODUCTS_REACH = 1.0
 """How far from its centre a feature enters products: in the corners beyond lie few runs, and products grow there."""
 FEATURES = (*LINEAR, *(f"{a} {b}" for a, b in PRODUCTS))

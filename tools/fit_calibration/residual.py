@@ -39,7 +39,7 @@ LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
     "deployment": {"tpot": (0, 1), "ttft": ()},
 }
 """Levels, and which of the features their functions have for each target, none where the level is not used. Each earns
-its place on runs that were left out of the fit (docs/accuracy.md)."""
+its place on runs that were left out of the fit (docs/accuracy-tables.md)."""
 OWN_LEVELS = ("deployment",)
 FAR_LEVELS = ("all", "network")
 """Of these each target has one at most, the only one that reaches a place of an engine, model and precision that no run
