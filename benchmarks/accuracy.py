@@ -38,6 +38,8 @@ from costmodel.plan.columns import Floats
 COLUMNS = ("ttft_s", "tpot_s", "ttft_log_sd", "tpot_log_sd")
 RANKED = ("deployment", "model", "gpu")
 """Splits that predict every run, so that plans of a group can be ranked."""
+NEWER = "999999.0"
+"""A version newer than any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class Split:
 
 
 def main() -> None:
-    """Print every table of docs/accuracy.md."""
+    """Print the tables of docs/accuracy-tables.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("splits", type=Path)
@@ -189,7 +191,7 @@ def _as_left_out(batch: RunBatch, found: Split) -> RunBatch:
             replace(r.entry.arch, hidden_size=0) if reach == "model" else r.entry.arch,
             replace(r.entry.cluster.gpu, name="unmeasured") if reach == "gpu" else r.entry.cluster.gpu,
             r.entry.engine,
-            None if reach == "version" else r.entry.engine_version,
+            {"version": None, "newer": NEWER}.get(reach, r.entry.engine_version),
         )
         for r, reach in zip(batch.runs, found.reach, strict=True)
     ]

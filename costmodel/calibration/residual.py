@@ -37,8 +37,8 @@ PRODUCTS = (
     ("concurrency", "expert_parallel"),
     ("gpus", "expert_parallel"),
 )
-"""Of the 14 products five, chosen on the measured runs and for how they go on beyond them (docs/accuracy.md); of TPOT
-alone, as TTFT gains half a point."""
+"""Of the 14 products five, chosen on the measured runs and for how they go on beyond them (docs/accuracy-tables.md); of
+TPOT alone, as TTFT gains half a point."""
 PRODUCTS_REACH = 1.0
 """How far from its centre a feature enters products: in the corners beyond lie few runs, and products grow there."""
 FEATURES = (*LINEAR, *(f"{a} {b}" for a, b in PRODUCTS))
@@ -190,10 +190,48 @@ UNRECORDED = "unrecorded"
 REACHES = {
     "cell": "this model, precision and engine version were measured on this GPU",
     "gpu": "this model, precision and engine version were measured, on other GPUs",
+    "newer": "this model was measured on this GPU, under earlier versions of the engine",
     "version": "this model was measured, in another precision or under other versions of the engine",
     "model": "this model was not measured",
 }
 """How far a plan lies from what was measured, nearest first, and what that says."""
+FAR_REACHES = ("newer", "version", "model")
+"""Those of which no cell knows more than what all runs have in common."""
+
+
+MOST_DIGITS = 9
+"""Digits of a number of a version; dates have eight."""
+
+
+def version_order(version: str) -> tuple[int, ...]:
+    """Versions in the order of their numbers; one that begins with none comes before all others."""
+    if not version[:1].isdecimal():
+        return ()
+    # a candidate comes before its release, which ends where the candidate has a -1
+    parts = f"{version}.0".replace("rc", ".-1.").replace("post", "").split(".")
+    return tuple(int(p) for p in parts if p.removeprefix("-").isdecimal() and len(p) <= MOST_DIGITS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was measured of an engine."""
+
+    cells: frozenset[tuple[str, str, str, str]]
+    """GPU, model, precision and version."""
+    models: frozenset[str]
+    """Under any engine."""
+
+    def reach(self, gpu: str, model: str, precision: str, version: str) -> str:
+        """How far a cell lies from these, a key of `REACHES`."""
+        if (gpu, model, precision, version) in self.cells:
+            return "cell"
+        if any(cell[1:] == (model, precision, version) for cell in self.cells):
+            return "gpu"
+        if model not in self.models:
+            return "model"
+        newest = max((version_order(cell[3]) for cell in self.cells), default=())
+        there = any(cell[:2] == (gpu, model) for cell in self.cells)
+        return "newer" if there and version_order(version) > newest else "version"
 
 
 def cell_name(gpu: str, model: str, precision: str, version: str) -> str:
@@ -215,16 +253,23 @@ def far_name(reach: str, network: str) -> str:
     return f"{reach} {network}"
 
 
+@lru_cache(maxsize=4)
+def _measured(engine: str) -> Measured:
+    raw = _read(engine)
+    cells = [tuple(name.split("|")) for name in raw["cells"] if "|" in name and not name.startswith("*")]
+    return Measured(
+        cells=frozenset((gpu, model, precision, version) for gpu, model, precision, version in cells),
+        models=frozenset(raw["models"]),
+    )
+
+
 @lru_cache(maxsize=4096)
 def find_cell(engine: str, gpu: str, model: str, precision: str, version: str) -> tuple[str, str]:
     """How far a cell lies from what was measured (`REACHES`), and the key of the file's entry that covers it."""
-    raw = _read(engine)
-    for reach, place in (("cell", gpu), ("gpu", "*")):
-        name = cell_name(place, model, precision, version)
-        if name in raw["cells"]:
-            return reach, name
-    reach = "version" if model in raw["models"] else "model"
-    return reach, far_name(reach, network_of(model))
+    reach = _measured(engine).reach(gpu, model, precision, version)
+    if reach in FAR_REACHES:
+        return reach, far_name(reach, network_of(model))
+    return reach, cell_name(gpu if reach == "cell" else "*", model, precision, version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from tools.fit_calibration.__main__ import main
 
 COLUMNS = "id,gpu,engine,engine_version,model,precision,isl,osl,lengths,concurrency,attn_tp,ttft_ms,tpot_ms"
 MODELS, LENGTHS = ("Qwen/Qwen3-32B", "openai/gpt-oss-120b"), ("fixed", "uniform")
-SERVERS = tuple(itertools.product(("h100_sxm", "h200_sxm"), ("0.9.2", "0.10.0"), MODELS))
+KINDS = ("h100_sxm,vllm", "h200_sxm,vllm", "h100_sxm,sglang")
+SERVERS = tuple(itertools.product(KINDS, ("0.9.2", "0.10.0"), MODELS))
 FEW, MANY = 2, 20
 
 
@@ -24,8 +25,8 @@ FEW, MANY = 2, 20
 def runs(tmp_path: Path) -> Path:
     """Runs of every reach in several folds, and of one server as many as the score of eight runs asks for."""
     rows = [
-        f"{i}-{n},{gpu},vllm,{version},{model},bf16,1024,512,{LENGTHS[n % 2]},{4 + n},{1 + n % 2},{160 + n},{30 + n}"
-        for i, (gpu, version, model) in enumerate(SERVERS)
+        f"{i}-{n},{kind},{version},{model},bf16,1024,512,{LENGTHS[n % 2]},{4 + n},{1 + n % 2},{160 + n},{30 + n}"
+        for i, (kind, version, model) in enumerate(SERVERS)
         for n in range(FEW if i else MANY)
     ]
     path = tmp_path / "runs.csv"

@@ -12,21 +12,23 @@ from costmodel.measured.runs import Run, prepare_runs
 from costmodel.measured.runs_csv import read_runs
 from tools.fit_calibration.splits import splits_of
 
-HEADER = "gpu,engine,engine_version,model,precision,isl,osl,lengths,concurrency,attn_tp,ttft_ms,tpot_ms"
+HEADER = "gpu,engine,engine_version,model,precision,gemm_dtype,isl,osl,lengths,concurrency,attn_tp,ttft_ms,tpot_ms"
 CELLS = (
-    ("h100_sxm", "vllm", "0.9.2", "Qwen/Qwen3-32B"),
-    ("h200_sxm", "vllm", "0.9.2", "Qwen/Qwen3-32B"),
-    ("h100_sxm", "vllm", "0.10.0", "Qwen/Qwen3-32B"),
-    ("h100_sxm", "vllm", "0.10.0rc1", "Qwen/Qwen3-32B"),
-    ("h100_sxm", "vllm", "nightly-1", "Qwen/Qwen3-32B"),
-    ("h100_sxm", "vllm", "", "meta-llama/Llama-3.1-8B-Instruct"),
+    ("h100_sxm", "vllm", "0.9.2", "Qwen/Qwen3-32B", "bf16,"),
+    ("h200_sxm", "vllm", "0.9.2", "Qwen/Qwen3-32B", "bf16,"),
+    ("h100_sxm", "vllm", "0.10.0", "Qwen/Qwen3-32B", "bf16,"),
+    ("h100_sxm", "vllm", "0.10.0rc1", "Qwen/Qwen3-32B", "bf16,"),
+    ("h100_sxm", "vllm", "nightly-1", "Qwen/Qwen3-32B", "bf16,"),
+    ("h100_sxm", "vllm", "", "meta-llama/Llama-3.1-8B-Instruct", "fp8,fp8"),
 )
+
+LOADS = ((8, "fixed"), (16, "uniform"))
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> tuple[Run, ...]:
     """Two runs of each cell."""
-    rows = [f"{','.join(cell)},bf16,1024,512,uniform,{n},2,100,20" for cell in CELLS for n in (8, 16)]
+    rows = [f"{','.join(cell)},1024,512,{lengths},{n},2,100,20" for cell in CELLS for n, lengths in LOADS]
     path = tmp_path / "runs.csv"
     path.write_text("\n".join([HEADER, *rows]), encoding="utf-8")
     return read_runs(path, traits_by_name())
@@ -40,6 +42,13 @@ def test_no_run_is_predicted_by_itself(runs: tuple[Run, ...]) -> None:
         assert np.sum([fold.test for fold in folds], axis=0).max() <= 1
     for name in ("deployment", "model", "gpu", "precision", "source"):
         assert np.sum([fold.test for fold in splits[name]], axis=0).min() == 1, name
+
+
+def test_what_all_runs_have_in_common_is_left_out_nowhere(runs: tuple[Run, ...]) -> None:
+    """Nothing would be left to fit on."""
+    splits = splits_of(runs)
+    assert not {"generation", "kind"} & splits.keys()
+    assert all(fold.train.any() for name in ("model", "gpu", "version", "precision") for fold in splits[name])
 
 
 def test_versions_are_left_out_everywhere(runs: tuple[Run, ...]) -> None:
@@ -71,7 +80,7 @@ def _of(runs: tuple[Run, ...], mask: np.ndarray) -> list[Run]:
 def test_a_ladder_of_powers_of_two_begins_all_at_once(tmp_path: Path) -> None:
     """Requests of a server that was measured at other numbers in flight too do not stay in step."""
     cells = [("h100_sxm", n) for n in (8, 16)] + [("h200_sxm", n) for n in (8, 12)]
-    rows = [f"{gpu},vllm,0.9.2,Qwen/Qwen3-32B,bf16,1024,512,fixed,{n},2,100,20" for gpu, n in cells]
+    rows = [f"{gpu},vllm,0.9.2,Qwen/Qwen3-32B,bf16,,1024,512,fixed,{n},2,100,20" for gpu, n in cells]
     path = tmp_path / "runs.csv"
     path.write_text("\n".join([HEADER, *rows]), encoding="utf-8")
     runs = read_runs(path, traits_by_name())

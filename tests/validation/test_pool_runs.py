@@ -112,7 +112,7 @@ def _errors(runs: tuple[PoolRun, ...]) -> tuple[float, float, float]:
 
 @pytest.mark.skipif(not MEASURED.is_file(), reason="the measured runs are not part of the repository")
 def test_measured_deployments() -> None:
-    """Errors on the runs that the few constants were fitted on; those out of sample are in docs/accuracy.md."""
+    """Errors on the runs that the few constants were fitted on; those out of sample are in docs/accuracy-tables.md."""
     ttft, tpot, speed = _errors(read_pool_runs(MEASURED, traits_by_name()))
     assert ttft < 0.36
     assert tpot < 0.10

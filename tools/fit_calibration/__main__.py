@@ -13,6 +13,7 @@ import numpy as np
 from autotune.engines import ENGINES, traits_by_name
 from costmodel.calibration.residual import (
     COVARIANCE_UNIT,
+    FAR_REACHES,
     FEATURES,
     MEAN_UNIT,
     NETWORKS,
@@ -108,7 +109,7 @@ def _residual_document(
             "width_factors": {reach: _round(factor) for reach, factor in factors.items()},
         }
         cells = model.cells(rows, places)
-        far = {far_name(reach, n): model.far(rows, n) for n in NETWORKS for reach in ("version", "model")}
+        far = {far_name(reach, n): model.far(rows, n) for n in NETWORKS for reach in FAR_REACHES}
         for name, cell in {**cells, **far}.items():
             reach = name.split()[0] if name in far else "gpu" if name.startswith("*") else "cell"
             whole = factors[reach] ** 2

@@ -21,11 +21,12 @@ from tools.fit_calibration.taught import TaughtScore
 
 WAITING = 0.1
 INSIDE = 0.8
-SHOWN_BY = {"cell": "deployment", "gpu": "gpu", "version": "version", "model": "model"}
+SHOWN_BY = {"cell": "deployment", "gpu": "gpu", "newer": "newest version", "version": "version", "model": "model"}
 """The split whose runs of a reach show the error to expect of it."""
 WIDTHS_BY = {
     "cell": ("deployment",),
     "gpu": ("gpu",),
+    "newer": ("newest version",),
     "version": ("version", "newest version", "gpu", "gpu and version"),
     "model": ("model", "precision"),
 }

@@ -16,6 +16,7 @@ from costmodel.calibration.residual import (
     LINEAR,
     TRIANGLE,
     UNRECORDED,
+    Measured,
     arch_key,
     cell_name,
     network_of,
@@ -35,10 +36,10 @@ LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
     "engine model precision version": {"tpot": (0, 1), "ttft": ()},
     "engine model precision gpu": {"tpot": ALL, "ttft": ALL},
     "engine model precision gpu version": {"tpot": (), "ttft": (0, 1)},
-    "deployment": {"tpot": (0, 1), "ttft": (0,)},
+    "deployment": {"tpot": (0, 1), "ttft": ()},
 }
 """Levels, and which of the features their functions have for each target, none where the level is not used. Each earns
-its place on runs that were left out of the fit (docs/accuracy.md)."""
+its place on runs that were left out of the fit (docs/accuracy-tables.md)."""
 OWN_LEVELS = ("deployment",)
 FAR_LEVELS = ("all", "network")
 """Of these each target has one at most, the only one that reaches a place of an engine, model and precision that no run
@@ -124,7 +125,6 @@ class ResidualFit:
     def __init__(self, runs: Sequence[Run], y: Floats, levels: Mapping[str, Sequence[int]]) -> None:
         self.phi = np.ascontiguousarray(run_situation(runs).phi.T)
         self.places = [place_of(r) for r in runs]
-        self.models = np.unique([p.model for p in self.places], return_inverse=True)[1]
         self.y = y
         self.index: dict[str, dict[Key, int]] = {level: {} for level in (BLOCK_LEVEL, *LEVELS)}
         self.codes = {
@@ -202,12 +202,18 @@ class ResidualFit:
         return other
 
     def reach(self, train: Ints, test: Ints) -> NDArray[np.str_]:
-        """How far each of `test` lies from the runs of `train` (`REACHES`), as `find_cell` looks it up."""
-        cell, kind, model = (
-            np.isin(codes[test], codes[train])
-            for codes in (self.codes["engine model precision gpu version"], self.codes[KNOWN_LEVEL], self.models)
-        )
-        return np.where(cell, "cell", np.where(kind, "gpu", np.where(model, "version", "model")))
+        """How far each of `test` lies from the runs of `train` (`REACHES`), as the product looks it up."""
+        known = [self.places[i] for i in train]
+        models = frozenset(p.model for p in known)
+        measured = {
+            engine: Measured(
+                cells=frozenset((p.gpu, p.model, p.precision, p.version) for p in known if p.engine == engine),
+                models=models,
+            )
+            for engine in {p.engine for p in self.places}
+        }
+        asked = [self.places[i] for i in test]
+        return np.array([measured[p.engine].reach(p.gpu, p.model, p.precision, p.version) for p in asked])
 
     def knows(self, train: Ints, test: Ints) -> NDArray[np.bool_]:
         """Whether the runs of `train` teach anything of a run's place, shape `(num_test,)`."""

@@ -86,8 +86,8 @@ Of 0.05, 0.3, 1 and 3 the one with the least error on models left out of the fit
 TTFT_WEIGHT = 0.5
 ROBUST = 0.1
 STEP = 1e-4
-ITERATIONS, ITERATIONS_ON = 25, 4
-"""From neutral values, and from those of all runs where some are left out: they move little from there."""
+ITERATIONS, ITERATIONS_ON = 25, 8
+"""From neutral values, and from those of all runs where some are left out: they settle within six from there."""
 
 
 class ServingFit:
@@ -113,6 +113,8 @@ class ServingFit:
                 np.tile([PARAMETERS[i].version_sd for i in OF_VERSION], len(self.versions)),
             ]
         )
+        self._known: tuple[Parameters, Floats] | None = None
+        """Parameters, and `_slopes` there."""
 
     def _parts(self, x: Floats) -> tuple[Floats, Floats, Floats]:
         shared, engine, version = np.split(x, np.cumsum(self.sizes)[:2])
@@ -156,44 +158,63 @@ class ServingFit:
         fitted = replace(self.neutral, batch=replace(batch, columns=changed, residual=None))
         return fitted.evaluate()
 
-    def fit(self, train: NDArray[np.bool_], start: Parameters | None = None) -> Parameters:
-        """Parameters from the runs of `train`; `start` is where to look first, the neutral values without it."""
-        with_ttft = train & np.isfinite(self.ttft)
-        count, first = int(train.sum()), int(train.sum() + with_ttft.sum())
+    def fit(self, train: NDArray[np.bool_], near: Parameters | None = None) -> Parameters:
+        """Parameters from the runs of `train`, looked for from the neutral values; from `near` on where it is given.
+
+        `near` fits all runs, and what fits most of them lies so close that the derivatives there do for every step.
+        """
         most = np.array([self.starts[train & (self.engine == e)].max(initial=0.0) for e in range(len(ENGINES))])
+        rows = np.concatenate([train, train & np.isfinite(self.ttft)])
+        pull = STRENGTH * np.sqrt(train.sum()) * 0.15 / self.spread
 
         def residuals(x: Floats) -> Floats:
-            e = self.predict(Parameters(log=x, moe_start_most=most))
-            tpot = np.log(e.tpot_s / self.tpot)[train]
-            ttft = TTFT_WEIGHT * np.log(e.ttft_s[with_ttft] / self.ttft[with_ttft])
-            pull = STRENGTH * np.sqrt(count) * 0.15 * x / self.spread
-            return np.concatenate([_robust(tpot), _robust(ttft), pull])
+            return np.concatenate([self._errors(Parameters(log=x, moe_start_most=most))[rows], pull * x])
 
         def jacobian(x: Floats) -> Floats:
-            # a parameter acts on a run the same way at each level, and a run has one engine and one version: one
-            # derivative per parameter fills the columns of all levels
-            base = residuals(x)
-            rows = np.arange(first)
-            engines = np.concatenate([self.engine[train], self.engine[with_ttft]])
-            owners = np.concatenate([self.version[train], self.version[with_ttft]])
-            versioned = np.flatnonzero(owners >= 0)
-            width = len(PARAMETERS)
-            out = np.zeros((base.size, x.size))
-            for i in range(width):
-                change = (residuals(x + STEP * (np.arange(x.size) == i)) - base)[:first] / STEP
-                out[rows, i] = change
-                out[rows, width * (1 + engines) + i] = change
-                if i in OF_VERSION:
-                    columns = sum(self.sizes[:2]) + owners[versioned] * len(OF_VERSION) + OF_VERSION.index(i)
-                    out[versioned, columns] = change[versioned]
-            places = np.arange(x.size)
-            out[first + places, places] = STRENGTH * np.sqrt(count) * 0.15 / self.spread
-            return out
+            errors = self._slopes(Parameters(log=x, moe_start_most=most)) if near is None else self._slopes_near(near)
+            return np.vstack([errors[rows], np.diag(pull)])
 
-        first_guess = np.zeros(sum(self.sizes)) if start is None else start.log
-        rounds = ITERATIONS if start is None else ITERATIONS_ON
-        found = least_squares(residuals, first_guess, jac=jacobian, method="trf", x_scale=self.spread, max_nfev=rounds)
+        found = least_squares(
+            residuals,
+            np.zeros(sum(self.sizes)) if near is None else near.log,
+            jac=jacobian,
+            method="trf",
+            x_scale=self.spread,
+            max_nfev=ITERATIONS if near is None else ITERATIONS_ON,
+        )
         return Parameters(log=np.asarray(found.x), moe_start_most=most)
+
+    def _errors(self, parameters: Parameters) -> Floats:
+        """Robust log errors of all TPOTs, then of all TTFTs (0 where a run has none), shape `(2 num_runs,)`."""
+        e = self.predict(parameters)
+        known = np.isfinite(self.ttft)
+        ttft = np.log(np.where(known, e.ttft_s, 1.0) / np.where(known, self.ttft, 1.0))
+        return np.concatenate([_robust(np.log(e.tpot_s / self.tpot)), _robust(TTFT_WEIGHT * ttft)])
+
+    def _slopes(self, parameters: Parameters) -> Floats:
+        """Derivatives of `_errors`, shape `(2 num_runs, num_logs)`.
+
+        A parameter acts on a run the same way at each level, and a run has one engine and one version: one derivative
+        per parameter fills the columns of all levels.
+        """
+        x, width = parameters.log, len(PARAMETERS)
+        base = self._errors(parameters)
+        engines, owners = np.tile(self.engine, 2), np.tile(self.version, 2)
+        rows, versioned = np.arange(base.size), np.flatnonzero(owners >= 0)
+        out = np.zeros((base.size, x.size))
+        for i in range(width):
+            change = (self._errors(replace(parameters, log=x + STEP * (np.arange(x.size) == i))) - base) / STEP
+            out[rows, i] = change
+            out[rows, width * (1 + engines) + i] = change
+            if i in OF_VERSION:
+                columns = sum(self.sizes[:2]) + owners[versioned] * len(OF_VERSION) + OF_VERSION.index(i)
+                out[versioned, columns] = change[versioned]
+        return out
+
+    def _slopes_near(self, parameters: Parameters) -> Floats:
+        if self._known is None or self._known[0] is not parameters:
+            self._known = (parameters, self._slopes(parameters))
+        return self._known[1]
 
     def document(self, parameters: Parameters, engine: str) -> dict[str, Any]:
         """Parameters of one engine as the calibration files hold them."""

@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.calibration.residual import UNRECORDED
+from costmodel.arch.attention import GroupedQuery
+from costmodel.calibration.residual import UNRECORDED, version_order
 from costmodel.dtypes import storage
 from costmodel.measured.runs import Run
 from tools.fit_calibration.residual import Place, place_of
@@ -37,17 +38,27 @@ def splits_of(runs: Sequence[Run]) -> dict[str, tuple[Fold, ...]]:
     """
     places = [place_of(run) for run in runs]
     versions = {(p.engine, p.version) for p in places if p.version != UNRECORDED}
-    newest = {engine: max((v for e, v in versions if e == engine), key=_order) for engine, _ in versions}
-    return {
+    newest = {engine: max((v for e, v in versions if e == engine), key=version_order) for engine, _ in versions}
+    found = {
         "deployment": _deployments(places),
         "model": _by(places, lambda p: p.model),
         "gpu": _by(places, lambda p: p.gpu),
         "version": _by(places, lambda p: f"{p.engine} {p.version}" if p.version != UNRECORDED else None),
         "newest version": _by(places, lambda p: p.engine if p.version == newest.get(p.engine) else None),
         "gpu and version": _gpu_and_version(places),
+        "generation": _by(places, lambda p: p.generation),
+        "kind": _by(runs, _kind),
         "precision": _by(runs, lambda r: storage(_main_dtype(r)).base.removesuffix("_block")),
         "source": _by(runs, lambda r: "same lengths" if r.same_lengths else "drawn lengths"),
     }
+    return {name: folds for name, folds in found.items() if folds}
+
+
+def _kind(run: Run) -> str:
+    """What a model is built of: its attention where that is not the usual one, or else its networks."""
+    arch = run.entry.arch
+    unusual = [a for a in arch.attentions if not isinstance(a, GroupedQuery)]
+    return type(unusual[0]).__name__ if unusual else "experts" if arch.is_moe else "dense"
 
 
 def _main_dtype(run: Run) -> str:
@@ -55,21 +66,13 @@ def _main_dtype(run: Run) -> str:
     return dtypes.experts if run.entry.arch.is_moe else dtypes.dense_ffn
 
 
-def _order(version: str) -> tuple[int, ...]:
-    """Versions in the order of their numbers; one that begins with none comes before all others."""
-    if not version[:1].isdigit():
-        return ()
-    # a candidate comes before its release, which ends where the candidate has a -1
-    parts = f"{version}.0".replace("rc", ".-1.").replace("post", "").split(".")
-    return tuple(int(p) for p in parts if p.lstrip("-").isdigit())
-
-
 def _by(items: Sequence[T], key: Callable[[T], Hashable | None]) -> tuple[Fold, ...]:
     keys = [key(item) for item in items]
     out = []
     for value in sorted({str(k) for k in keys if k is not None}):
         test = np.array([k is not None and str(k) == value for k in keys])
-        out.append(Fold(name=value, test=test, train=~test))
+        if not test.all():
+            out.append(Fold(name=value, test=test, train=~test))
     return tuple(out)
 
 

@@ -37,12 +37,13 @@ class TaughtScore:
         """One fold: `formula` is the estimate of all runs from parameters fitted without `test`; `of` holds by target
         the model of its errors, and the runs that teach it.
         """
-        cells: dict[str, list[int]] = {}
+        cells: dict[tuple[str, str], list[int]] = {}
         for i in test:
             run = self._runs[i]
             if all(np.isfinite(self._measured[t][i]) for t in TARGETS):
+                # a user's runs are of one version
                 key = own_key(run.engine, run.entry.cluster.gpu.name, run.entry.arch)
-                cells.setdefault(key, []).append(int(i))
+                cells.setdefault((key, run.engine_version), []).append(int(i))
         for members in cells.values():
             if len(members) < LEAST_MEMBERS:
                 continue
