@@ -57,9 +57,11 @@ def _decode_context(arch: Arch, c: Candidates) -> Bools:
 
 
 def _shared_expert_shards(arch: Arch, c: Candidates) -> Bools:
-    """Cut over the stage, unless the engine can keep them whole (`SHARED_EXPERTS_WHOLE`)."""
-    whole = has("sglang", "shared_experts_may_be_whole", arch, c.version)
-    return shared.nowhere(c) if whole else shared.shared_experts_cut(arch, c.width)
+    """Cut over the stage, unless the engine can keep them whole (`SHARED_EXPERTS_WHOLE`), as DeepEP always does."""
+    if has("sglang", "shared_experts_may_be_whole", arch, c.version):
+        return shared.nowhere(c)
+    may_send = (c.attn_dp > 1) & (c.moe_ep == c.width) & (_no_deepep(arch, c.version, None) is None)
+    return shared.shared_experts_cut(arch, c.width) & ~may_send
 
 
 class SglangRouter(Router):
@@ -371,6 +373,12 @@ def _experts(line: CommandLine, service: Service, *, refused: str | None) -> Non
     line.value("ep_size", layout.moe_ep, meaning="expert_parallel")
     if refused is None:
         line.value("moe_a2a_backend", "deepep")
+    elif (
+        not has("sglang", "shared_experts_may_be_whole", service.arch, service.version)
+        and (shared.shared_experts_cut(service.arch, np.array([layout.width]))[0])
+    ):
+        text = f"shared_expert_shards: without DeepEP ({refused}) this version cuts shared experts into parts of blocks"
+        raise InputError.single("plan", text)
     if layout.two_batch_overlap:
         if refused is not None:
             raise InputError.single("plan", f"two_batch_overlap_exchange: SGLang overlaps with DeepEP alone: {refused}")

@@ -286,6 +286,15 @@ def test_each_rule_names_itself_and_its_values(rule: str) -> None:
     assert ", got " in found[rule]
 
 
+@pytest.mark.parametrize(("degrees", "refused"), [({"attn_dp": 32}, False), ({"attn_tp": 32}, True)])
+def test_deepep_keeps_shared_experts_whole_in_every_version(degrees: dict[str, int], refused: bool) -> None:
+    """A version that cuts shared experts over the stage takes one of 32 ranks where DeepEP sends tokens to experts."""
+    neutral = {"replicas": 1, "pp": 1, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 32}
+    layout = Layout(stage_layers=(61,), **{**neutral, **degrees})  # type: ignore[arg-type]
+    found = {v.rule for v in violations(load_model("deepseek-v3"), "sglang", layout, "0.5.21")}
+    assert ("shared_expert_shards" in found) is refused
+
+
 def _quantised(name: str, **quantisation: object) -> Arch:
     """A catalog model's file with quantisation settings of AWQ, which keep the groups they say."""
     config = json.loads((CATALOG / f"{name.replace('/', '--')}.json").read_text(encoding="utf-8"))
