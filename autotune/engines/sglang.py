@@ -24,7 +24,12 @@ from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, two_batch_overlap_class
-from autotune.engines.pair_rules import SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP, SGLANG_WHOLE_PROMPTS
+from autotune.engines.pair_rules import (
+    SGLANG_MULTIPLE_TP,
+    SGLANG_PREFILL_STAGES,
+    SGLANG_STAGED_TP,
+    SGLANG_WHOLE_PROMPTS,
+)
 from autotune.engines.service import BenchLoad, Service
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
@@ -123,7 +128,7 @@ class Sglang(Engine):
         shared.decode_context_parallel(_decode_context),
     )
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"decode": (SGLANG_WHOLE_PROMPTS,)}
-    pair_rules = (SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP)
+    pair_rules = (SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP, SGLANG_MULTIPLE_TP)
     tp_may_be_stage_width = True
     startup_s = 120.0
     """Graph capture "can take up to several minutes" by its own log."""
