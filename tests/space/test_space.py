@@ -38,8 +38,8 @@ COUNTS = {
 OLDER = {"vllm": "0.28.0", "sglang": "0.5.9", "trtllm": "1.1.0"}
 """vLLM that keeps whole blocks of experts; SGLang that keeps shared experts whole with DeepEP alone.
 
-That adds stages of 32, 64 and 128 ranks with attention-DP and whole experts: 3 x 5, 2 x 6 and 7 splits of attention, less
-Kimi's TP64, whose query projection has 192 rows a rank."""
+That adds stages of 32, 64 and 128 ranks with attention-DP and whole experts: 3 x 5, 2 x 6 and 7 splits of attention,
+less Kimi's TP64, whose query projection has 192 rows a rank."""
 REFERENCE = read_config(
     {
         "num_hidden_layers": 16,
