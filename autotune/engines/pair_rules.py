@@ -108,6 +108,22 @@ class StagedTp(PairRule):
         return _same_or(ANY_DEGREE, own.attn_tp, (own.pp == 1) & prefill)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultipleTp(PairRule):
+    """The larger attention TP of the two pools is a multiple of the smaller."""
+
+    def broken(self, arch: Arch, prefill: Degrees, decode: Degrees) -> Bools:
+        """As of every rule."""
+        least = np.minimum(prefill.attn_tp, decode.attn_tp)
+        return np.asarray(np.maximum(prefill.attn_tp, decode.attn_tp) % least > 0)
+
+    def reach(self, arch: Arch, own: Degrees, *, prefill: bool) -> tuple[Ints, ...]:
+        """Powers of two reach each other; otherwise a degree of 1 reaches all, and any other what its own does."""
+        if all(int(a.heads) & (int(a.heads) - 1) == 0 for a in arch.attentions):
+            return ()
+        return _same_or(ANY_DEGREE, own.attn_tp, own.attn_tp == 1)
+
+
 def _same_or(otherwise: int, degree: Ints, apart: Bools) -> tuple[Ints, ...]:
     """Columns in which only equal degrees are alike, and `otherwise` where a pool stands apart."""
     return np.where(apart, otherwise, degree), np.where(apart, otherwise, -degree)
@@ -175,6 +191,12 @@ SGLANG_STAGED_TP = StagedTp(
     text="SGLang has no buffer for unequal attention TP with NIXL where prompts run through stages: pp of the prefill "
     "pool must be 1, or attn_tp of both the same",
     source="SGLang 0.5.23, srt/disaggregation/prefill.py",
+)
+SGLANG_MULTIPLE_TP = MultipleTp(
+    name="multiple_attention_tp",
+    text="SGLang maps ranks of one pool to those of the other by whole multiples: the larger attn_tp of both must "
+    "be a multiple of the smaller",
+    source="SGLang 0.5.23, srt/disaggregation/common/conn.py",
 )
 
 

@@ -24,7 +24,12 @@ from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, two_batch_overlap_class
-from autotune.engines.pair_rules import SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP, SGLANG_WHOLE_PROMPTS
+from autotune.engines.pair_rules import (
+    SGLANG_MULTIPLE_TP,
+    SGLANG_PREFILL_STAGES,
+    SGLANG_STAGED_TP,
+    SGLANG_WHOLE_PROMPTS,
+)
 from autotune.engines.service import BenchLoad, Service
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
@@ -57,9 +62,11 @@ def _decode_context(arch: Arch, c: Candidates) -> Bools:
 
 
 def _shared_expert_shards(arch: Arch, c: Candidates) -> Bools:
-    """Cut over the stage, unless the engine can keep them whole (`SHARED_EXPERTS_WHOLE`)."""
-    whole = has("sglang", "shared_experts_may_be_whole", arch, c.version)
-    return shared.nowhere(c) if whole else shared.shared_experts_cut(arch, c.width)
+    """Cut over the stage, unless the engine can keep them whole (`SHARED_EXPERTS_WHOLE`), as DeepEP always does."""
+    if has("sglang", "shared_experts_may_be_whole", arch, c.version):
+        return shared.nowhere(c)
+    may_send = (c.attn_dp > 1) & (c.moe_ep == c.width) & (_no_deepep(arch, c.version, None) is None)
+    return shared.shared_experts_cut(arch, c.width) & ~may_send
 
 
 class SglangRouter(Router):
@@ -121,7 +128,7 @@ class Sglang(Engine):
         shared.decode_context_parallel(_decode_context),
     )
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"decode": (SGLANG_WHOLE_PROMPTS,)}
-    pair_rules = (SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP)
+    pair_rules = (SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP, SGLANG_MULTIPLE_TP)
     tp_may_be_stage_width = True
     startup_s = 120.0
     """Graph capture "can take up to several minutes" by its own log."""
@@ -371,6 +378,12 @@ def _experts(line: CommandLine, service: Service, *, refused: str | None) -> Non
     line.value("ep_size", layout.moe_ep, meaning="expert_parallel")
     if refused is None:
         line.value("moe_a2a_backend", "deepep")
+    elif (
+        not has("sglang", "shared_experts_may_be_whole", service.arch, service.version)
+        and (shared.shared_experts_cut(service.arch, np.array([layout.width]))[0])
+    ):
+        text = f"shared_expert_shards: without DeepEP ({refused}) this version cuts shared experts into parts of blocks"
+        raise InputError.single("plan", text)
     if layout.two_batch_overlap:
         if refused is not None:
             raise InputError.single("plan", f"two_batch_overlap_exchange: SGLang overlaps with DeepEP alone: {refused}")

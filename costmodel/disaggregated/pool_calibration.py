@@ -20,19 +20,21 @@ from costmodel.calibration.load import Cell
 from costmodel.calibration.residual import arch_key
 from costmodel.dtypes import storage
 from costmodel.estimate.batch import PlanBatch
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, domain_gpus
 
 FILE = "pools.json"
-DECODE_FEATURES = ("one", "plain_tp", "tp_with_ep", "crosses_domains", "batch_dp", "batch_tp")
-"""Of a decode step: a constant; attention on tensor parallelism with the experts split likewise, or by expert; stages
-over several scale-up domains; and the doublings of the sequences per rank, with attention-DP and without."""
+DECODE_FEATURES = ("one", "plain_tp", "crosses_domains", "gathers", "batch_dp", "batch_tp")
+"""Of a decode step: a constant; attention and experts both on tensor parallelism, on Blackwell; stages over several
+scale-up domains; attention-DP where a domain is one host, in which engines gather all tokens through NCCL and no kernel
+stores them straight into the memory of other ranks; and the doublings of the sequences per rank, with attention-DP and
+without."""
 USUAL_BATCH, MOST_BATCH_LOG = 32.0, 1.5
 """Sequences per rank at which the batch features are 0, and how far they go on (in powers of `USUAL_BATCH`)."""
 LATENCIES = ("ttft", "tpot", "throughput")
-DECODE_CARRIED, PREFILL_CARRIED = 0.5, 0.25
-"""Shares of what was learnt of all layouts' decode steps and prefill passes that hold for models not measured. With one
-of the two measured models left out, TTFT is off by 48 % so, 98 % with all of it and 46 % with the formulas alone;
-throughput by 15, 19 and 17 %: much of what a model shows is its own."""
+DECODE_CARRIED, PREFILL_CARRIED = 0.7, 0.25
+"""Shares of what was learnt of decode steps and of prefill passes that hold for models not measured. With one of the
+two measured models left out, TTFT is off by 55 % so, 86 % with all that was learnt of passes and 53 % with the formulas
+alone; TPOT by 11.5 %, and 12.7 % with half of what was learnt of steps: much of what a model shows is its own."""
 REACHES = ("gpu", "model", "engine")
 """What of a plan may lie beyond the measured deployments."""
 
@@ -44,9 +46,11 @@ class EngineFit:
     handover_steps: float
     """Decode steps from the arrival of a prompt's cache until the client has its first token."""
     prefill_attn_dp: float
-    """Log of a full prefill pass over the formula's, of ranks of attention-DP: they wait for the fullest of them."""
+    """Log of a prefill pass over the formula's, of ranks of attention-DP, beside what all layouts share."""
     prefill_fp4: float
     """What such ranks add with experts in FP4, whose GEMMs are so short that what lies between them counts."""
+    decode_fp8: float
+    """Log of a decode step over the formula's with experts in FP8, for which each engine has kernels of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,9 @@ class PoolCalibration:
     """Engines whose decode workers were measured over several scale-up domains: what `crosses_domains` says is theirs,
     as each has an exchange of its own there; of others the formula stands."""
     prefill_log: float
-    """Of a full prefill pass, whatever the layout."""
+    """Of a prefill pass, whatever the layout."""
+    prefill_moe_tp: float
+    """What it adds where experts are cut over ranks: those that hold whole experts wait for the fullest of them."""
     handover_s: float
     """From the end of a prompt's prefill until a decode worker asks for its cache, beside the engine's steps."""
     opening_queue: float
@@ -80,6 +86,7 @@ class PoolCalibration:
             decode_log=np.array([document["decode_log"][name] for name in DECODE_FEATURES]),
             crossing_engines=tuple(document["crossing_engines"]),
             prefill_log=document["prefill_log"],
+            prefill_moe_tp=document["prefill_moe_tp"],
             handover_s=document["handover_s"],
             opening_queue=document["opening_queue"],
             engines={name: EngineFit(**values) for name, values in document["engines"].items()},
@@ -106,18 +113,24 @@ def decode_features(batch: PlanBatch, sequences_per_rank: Floats, crossing: Coll
     """
     layout, domains = batch.layout, batch.placement.stage_domains
     measured = _by_cell(batch, lambda cell: float(crossing is None or cell[2].calibration in crossing))
-    dp, by_expert = layout.attn_dp > 1.0, layout.moe_ep > 1.0
+    blackwell = _by_cell(batch, lambda cell: float(cell[1].gpu.generation == "blackwell"))
+    in_host = _by_cell(batch, lambda cell: float(domain_gpus(cell[1]) <= cell[1].gpus_per_node))
+    dp, plain_tp = layout.attn_dp > 1.0, (layout.attn_dp == 1.0) & (layout.moe_ep == 1.0)
     size = np.broadcast_shapes(dp.shape, sequences_per_rank.shape, domains.shape)
     log = np.log(np.maximum(sequences_per_rank, 1.0) / USUAL_BATCH) / np.log(USUAL_BATCH)
     log = np.minimum(log, MOST_BATCH_LOG)
-    rows = (1.0, ~dp & ~by_expert, ~dp & by_expert, (domains > 1.0) * measured, log * dp, log * ~dp)
+    rows = (1.0, plain_tp * blackwell, (domains > 1.0) * measured, dp * in_host, log * dp, log * ~dp)
     return np.stack([np.broadcast_to(np.asarray(row, dtype=np.float64), size) for row in rows])
 
 
 def _prefill_ranks_log(engine: EngineFit, cell: Cell) -> float:
-    """Log of a full pass of attention-DP ranks over the formula's, beside what all layouts share."""
-    short = storage(cell[0].dtypes.experts).compute == "fp4"
-    return engine.prefill_attn_dp + (engine.prefill_fp4 if short else 0.0)
+    """Log of a pass of attention-DP ranks over the formula's, beside what all layouts share."""
+    return engine.prefill_attn_dp + (engine.prefill_fp4 if experts_compute(cell) == "fp4" else 0.0)
+
+
+def experts_compute(cell: Cell) -> str:
+    """What the experts of a plan compute in, by name of the data type."""
+    return storage(cell[0].dtypes.experts).compute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +141,12 @@ class PoolFactors:
     applies: bool
     """False where the formulas alone are asked for: every factor is 1, and nothing uncertain."""
     prefill: Floats
-    """A full prefill pass over the formula's."""
+    """A prefill pass over the formula's."""
     handover_steps: Floats
     decode_carried: Floats
     """Share of `PoolCalibration.decode_log` that holds: 1 of models that were measured."""
+    decode_fp8: Floats
+    """Log that the engine adds to a decode step with experts in FP8; else 0."""
     ttft_log_sd: Floats
     tpot_log_sd: Floats
     throughput_log_sd: Floats
@@ -160,12 +175,17 @@ class PoolFactors:
         """What a calibration makes of plans, by field; not how sure it is."""
         ranks = _by_cell(batch, lambda cell: _prefill_ranks_log(found.engine(cell[2].calibration), cell))
         known = _by_cell(batch, lambda cell: float(arch_key(cell[0]) in found.measured["model"]))
-        level = found.prefill_log * np.where(known > 0.0, 1.0, PREFILL_CARRIED)
+        layout = batch.layout
+        passes = found.prefill_log + found.prefill_moe_tp * (layout.moe_tp > 1.0) + ranks * (layout.attn_dp > 1.0)
         steps = _by_cell(batch, lambda cell: found.engine(cell[2].calibration).handover_steps)
         return {
             "calibration": found,
-            "prefill": np.exp(level + ranks * (batch.layout.attn_dp > 1.0)),
+            "prefill": np.exp(passes * np.where(known > 0.0, 1.0, PREFILL_CARRIED)),
             "handover_steps": steps,
+            "decode_fp8": _by_cell(
+                batch,
+                lambda cell: found.engine(cell[2].calibration).decode_fp8 if experts_compute(cell) == "fp8" else 0.0,
+            ),
             "decode_carried": np.where(known > 0.0, 1.0, DECODE_CARRIED),
         }
 
@@ -175,7 +195,7 @@ class PoolFactors:
             return np.ones(1)
         phi = decode_features(batch, sequences_per_rank, self.calibration.crossing_engines)
         learnt = np.asarray(sum(w * row for w, row in zip(self.calibration.decode_log, phi, strict=True)))
-        return np.exp(self.decode_carried * learnt)
+        return np.exp(self.decode_carried * (learnt + self.decode_fp8))
 
 
 def _log_sd(found: PoolCalibration, cell: Cell, name: str) -> float:

@@ -183,7 +183,7 @@ class PrefillPool(Pool):
         load, marginal = self.load, self.marginal_s
         engine, layout = self.batch.columns.engine, self.batch.layout
         full = self.full.pipelined_s(self.chunks) * self.factors.prefill
-        lone = np.minimum(self.lone.pipelined_s(self.chunks), full)
+        lone = np.minimum(self.lone.pipelined_s(self.chunks) * self.factors.prefill, full)
         front = engine.frontend_s + engine.token_s * load.isl
         own = lone / (1.0 - utilisation * (1.0 - lone / full))
         behind = utilisation ** (FULL_PASSES + 1.0) * marginal * layout.attn_dp * (1.0 + self.length_cv2)

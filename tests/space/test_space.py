@@ -30,13 +30,16 @@ COUNTS = {
     ("Qwen/Qwen3-235B-A22B-FP8", None): (190, 326, 158),
     ("mixtral-8x22b", None): (156, 72, 162),
     ("llama-3.1-405b", None): (35, 35, 35),
-    ("deepseek-v3", "older"): (176, 264, 206),
-    ("kimi-k2", "older"): (176, 264, 201),
+    ("deepseek-v3", "older"): (176, 264 + 34, 206),
+    ("kimi-k2", "older"): (176, 264 + 33, 201),
     ("Qwen/Qwen3-235B-A22B-FP8", "older"): (150, 326, 158),
 }
 """Model and version -> layouts of 128 GPUs per engine, counted from what the engines' own classes build."""
 OLDER = {"vllm": "0.28.0", "sglang": "0.5.9", "trtllm": "1.1.0"}
-"""vLLM that keeps whole blocks of experts; SGLang that cannot keep shared experts whole."""
+"""vLLM that keeps whole blocks of experts; SGLang that keeps shared experts whole with DeepEP alone.
+
+That adds stages of 32, 64 and 128 ranks with attention-DP and whole experts: 3 x 5, 2 x 6 and 7 splits of attention,
+less Kimi's TP64, whose query projection has 192 rows a rank."""
 REFERENCE = read_config(
     {
         "num_hidden_layers": 16,
@@ -284,6 +287,15 @@ def test_each_rule_names_itself_and_its_values(rule: str) -> None:
     found = {v.rule: v.message for v in violations(arch, engine, layout)}
     assert rule in found
     assert ", got " in found[rule]
+
+
+@pytest.mark.parametrize(("degrees", "refused"), [({"attn_dp": 32}, False), ({"attn_tp": 32}, True)])
+def test_deepep_keeps_shared_experts_whole_in_every_version(degrees: dict[str, int], refused: bool) -> None:
+    """A version that cuts shared experts over the stage takes one of 32 ranks where DeepEP sends tokens to experts."""
+    neutral = {"replicas": 1, "pp": 1, "attn_tp": 1, "attn_dp": 1, "moe_tp": 1, "moe_ep": 32}
+    layout = Layout(stage_layers=(61,), **{**neutral, **degrees})  # type: ignore[arg-type]
+    found = {v.rule for v in violations(load_model("deepseek-v3"), "sglang", layout, "0.5.21")}
+    assert ("shared_expert_shards" in found) is refused
 
 
 def _quantised(name: str, **quantisation: object) -> Arch:

@@ -14,6 +14,8 @@ import pytest
 from autotune.disaggregated.plan_results import disaggregated_plan, pair_results
 from autotune.disaggregated.pool_rows import pool_layouts, replica_layouts
 from autotune.disaggregated.search import search_pools
+from autotune.engines import ENGINES
+from autotune.engines.pair_rules import ANY_DEGREE, Degrees, pair_violations
 from autotune.report.document import tune_document
 from autotune.report.kinds import kinds_line
 from autotune.report.tune_tables import ranked_plans
@@ -28,6 +30,7 @@ from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import score_plan
 from autotune.tuning.plan_order import rank
 from autotune.tuning.remedy import find_remedy
+from costmodel.arch import load_model
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
 from tests.tuning.brute import question
@@ -133,6 +136,24 @@ def test_decode_pools_of_sglang_hold_whole_prompts() -> None:
         role: {c.layout.attn_cp for c in replica_layouts(study, "sglang", role, [8])} for role in ("prefill", "decode")
     }
     assert degrees == {"prefill": {1, 2}, "decode": {1}}
+
+
+@pytest.mark.parametrize(("prefill", "decode"), [(16, 24), (24, 16)])
+def test_ranks_of_sglang_are_mapped_by_whole_multiples(prefill: int, decode: int) -> None:
+    """Pools of 16 and 24 ranks of attention TP are barred by name; of 8 and 24 they are not."""
+    arch, rules = load_model("MiniMaxAI/MiniMax-M2.5"), ENGINES["sglang"].pair_rules
+
+    def rules_broken(*degrees: int) -> list[str]:
+        neutral = {"replicas": 1, "pp": 1, "attn_dp": 1, "moe_ep": 1, "stage_layers": (arch.num_hidden_layers,)}
+        pools = [Layout(**{**neutral, "attn_tp": n, "moe_tp": n}) for n in degrees]  # type: ignore[arg-type]
+        return [v.rule for v in pair_violations(rules, arch, *pools)]
+
+    assert rules_broken(prefill, decode) == ["multiple_attention_tp"]
+    assert rules_broken(8, 24) == []
+    degrees = Degrees(attn_tp=np.array([1, 8, 24]), pp=np.ones(3, dtype=np.int64))
+    reach = rules[-1].reach(arch, degrees, prefill=True)
+    assert [column.tolist() for column in reach] == [[ANY_DEGREE, 8, 24], [ANY_DEGREE, -8, -24]]
+    assert rules[-1].reach(load_model("deepseek-v3"), degrees, prefill=True) == ()
 
 
 @pytest.mark.parametrize("model", ["qwen3-235b", "deepseek-v3"])

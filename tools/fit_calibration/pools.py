@@ -33,6 +33,7 @@ from costmodel.disaggregated.pool_calibration import (
     PoolCalibration,
     PoolFactors,
     decode_features,
+    experts_compute,
 )
 from costmodel.disaggregated.pools import DecodePool, PoolPoint, PrefillPool
 from costmodel.measured.pool_runs import PoolRun, run_pools, throughput_per_gpu
@@ -57,6 +58,7 @@ PRIORS = {
     "handover_s": (0.03, 0.001),
     "handover_steps": (22.0, 10.0),
     "prefill_log": (0.1, 0.3),
+    "prefill_moe_tp": (0.0, 0.3),
     "prefill_attn_dp": (0.1, 0.3),
     "prefill_fp4": (0.0, 0.3),
     "opening_queue": (1.5, 0.5),
@@ -125,12 +127,20 @@ class PoolFit:
         alone = replace(self.decode, factors=replace(self.decode.factors, applies=False))
         self.log = np.log(self.tpot / alone.at(decoding).columns.latency_s)
         layout = self.decode.batch.layout
-        self.phi = decode_features(self.decode.batch, decoding / layout.replicas / layout.attn_dp).T
         self.of_engine = [r.prefill.engine.calibration for r in runs]
         self.engines = tuple(sorted(set(self.of_engine)))
+        fp8 = np.array([experts_compute(cell) == "fp8" for cell in self.decode.batch.cells])[
+            self.decode.batch.cell_index
+        ]
+        self.phi = np.vstack(
+            [
+                decode_features(self.decode.batch, decoding / layout.replicas / layout.attn_dp),
+                *(fp8 * (np.array(self.of_engine) == engine) for engine in self.engines),
+            ]
+        ).T
         self.names = (
-            *("handover_s", "opening_queue", "prefill_log"),
-            *(f"{f.name} {engine}" for engine in self.engines for f in fields(EngineFit)),
+            *("handover_s", "opening_queue", "prefill_log", "prefill_moe_tp"),
+            *(f"{f.name} {engine}" for engine in self.engines for f in fields(EngineFit) if f.name in PRIORS),
         )
 
     def fit(self, chosen: Bools) -> PoolCalibration:
@@ -147,10 +157,8 @@ class PoolFit:
             soft = np.sign(gap) * np.sqrt(2.0 * SOFT**2 * (np.sqrt(1.0 + (gap / SOFT) ** 2) - 1.0))
             return np.concatenate([soft, (values - prior[:, 0]) / prior[:, 1] * PRIOR_WEIGHT * SOFT])
 
-        # ranks that wait for each other are no quicker than one by itself
-        least = np.array([0.0 if name.startswith("prefill_attn_dp") else -np.inf for name in self.names])
         found = [
-            least_squares(misses, start, bounds=(least, np.inf), x_scale=prior[:, 1], diff_step=DIFFERENCE, max_nfev=20)
+            least_squares(misses, start, x_scale=prior[:, 1], diff_step=DIFFERENCE, max_nfev=20)
             for start in self._starts(prior[:, 0])
         ]
         return self._calibration(decode, min(found, key=lambda f: float(f.cost)).x, chosen)
@@ -166,6 +174,8 @@ class PoolFit:
 
     def _calibration(self, decode: Floats, values: Floats, chosen: Bools) -> PoolCalibration:
         at = dict(zip(self.names, values.tolist(), strict=True))
+        shared = len(DECODE_FEATURES)
+        at.update((f"decode_fp8 {e}", float(log)) for e, log in zip(self.engines, decode[shared:], strict=True))
         crosses = chosen & (self.phi[:, DECODE_FEATURES.index("crosses_domains")] > 0.0)
         seen = {r.prefill.engine.calibration for r, c in zip(self.runs, chosen, strict=True) if c}
         models = {arch_key(r.prefill.arch) for r, c in zip(self.runs, chosen, strict=True) if c}
@@ -176,9 +186,10 @@ class PoolFit:
             **{f.name: float(np.mean([getattr(e, f.name) for e in engines.values()])) for f in fields(EngineFit)}
         )
         return PoolCalibration(
-            decode_log=decode,
+            decode_log=decode[:shared],
             crossing_engines=tuple(sorted({e for e, c in zip(self.of_engine, crosses, strict=True) if c})),
             prefill_log=at["prefill_log"],
+            prefill_moe_tp=at["prefill_moe_tp"],
             handover_s=at["handover_s"],
             opening_queue=at["opening_queue"],
             engines={**engines, "other": other},
@@ -285,6 +296,7 @@ def _document(runs: Sequence[PoolRun], found: PoolCalibration, spread: dict[str,
         "decode_log": _rounded(dict(zip(DECODE_FEATURES, found.decode_log.tolist(), strict=True))),
         "crossing_engines": list(found.crossing_engines),
         "prefill_log": round(found.prefill_log, 4),
+        "prefill_moe_tp": round(found.prefill_moe_tp, 4),
         "handover_s": round(found.handover_s, 4),
         "opening_queue": round(found.opening_queue, 4),
         "engines": {name: _rounded(asdict(e)) for name, e in found.engines.items()},
