@@ -65,6 +65,7 @@ def plan_day(
 
     The load of each step is forecast from the same time of past days in the log, with its error. A replica takes what
     closed form and simulation both allow within the study's limits; the study's cluster is the most that may run.
+    Of a disaggregated plan the workers of both pools are counted, so that their ratio follows the hours.
     Starting, loading weights and draining hold GPUs that serve nothing ([switch] of the study). The schedule is exact:
     none has fewer GPU-hours. The last day of the log is then served by simulation, as it came and with surges of twice
     the load, beside a fixed number, a threshold scaler, and a schedule that knew the load.
@@ -111,7 +112,7 @@ def plan_day(
     if out is not None:
         from autotune.files import write_folder
 
-        content = schedule_files(document, study=study, traffic=traffic)
+        content = schedule_files(document, study=study, traffic=traffic, settings=overrides)
         pictures = {name: OutFile(text=text) for name, text in day_pictures(document).items()}
         write_folder(Path(out).absolute(), content | pictures)
     show(document, day_report, as_json=as_json, as_table=as_table)

@@ -40,6 +40,8 @@ class ReplicaKind:
     """Requests per second within the limits that one takes in each step, shape `(steps,)`."""
 
 
+REPLICA = "replica"
+"""The role of what prefills and decodes; those of pools are `ROLES`."""
 Kinds = tuple[ReplicaKind, ...]
 """What a plan is made of: one kind of replica, or a prefill and a decode worker, through both of which requests go."""
 
@@ -125,7 +127,7 @@ def fullest(kinds: Kinds, rules: DayRules) -> tuple[Ints, Floats]:
 
 
 def needed_replicas(plans: Sequence[Kinds], load_per_s: Floats, rules: DayRules) -> tuple[Ints, Floats]:
-    """Replicas that each plan needs in each step, `(plans, steps, 2)`, and the load's share without room, `(plans, steps)`."""
+    """Replicas that each plan needs, `(plans, steps, 2)`, and the share of the load without room, `(plans, steps)`."""
     needed = np.zeros((len(plans), load_per_s.size, 2), dtype=np.int64)
     short = np.zeros((len(plans), load_per_s.size))
     for row, kinds in enumerate(plans):

@@ -60,7 +60,7 @@ def test_end_to_end(log: str, tmp_path: Path) -> None:
     scaled = list(yaml.safe_load_all((folder / "keda.yaml").read_text(encoding="utf-8")))
     assert len(scaled) == len({s["plan_index"] for s in steps})
     bounds = yaml.safe_load((folder / "dynamo-planner.yaml").read_text(encoding="utf-8"))["bounds"]
-    assert [b["min_endpoint"] for b in bounds] == [s["replicas"] for s in steps]
+    assert [b["min_endpoint"] for b in bounds] == [s["replicas"]["replica"] for s in steps]
     assert (folder / "day.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
