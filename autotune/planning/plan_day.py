@@ -198,7 +198,10 @@ def _replay(
         day = recorded_day(served, loads.starts_s, question.step_s)
         limits, given = limits_of_requests(study), study.constraints
         bounds = (given.ttft_s, given.tpot_s, given.e2e_s)
-        return came, tuple(Outcome(fleet=f, replay=replayed(plans, f, day, limits, bounds)) for f in fleets)
+        # what several strategies run alike is served once
+        served_by = {f.stretches: f for f in fleets}
+        met = {serving: replayed(plans, f, day, limits, bounds) for serving, f in served_by.items()}
+        return came, tuple(Outcome(fleet=f, replay=met[f.stretches]) for f in fleets)
 
     came, as_it_came = outcomes(requests)
     _, with_surges = outcomes(surged(requests, surges, SURGE))

@@ -50,13 +50,13 @@ class Fleet:
 
 def scheduled(strategy: str, schedule: Schedule, starts_s: Ints, step_s: float) -> Fleet:
     """A schedule as what serves."""
-    stretches = tuple(
+    stretches = [
         Stretch(start_s=start, end_s=start + step_s, plan=plan, replicas=(first, second))
         for start, plan, (first, second) in zip(
             starts_s.astype(float).tolist(), schedule.plan.tolist(), schedule.replicas.tolist(), strict=True
         )
-    )
-    return Fleet(strategy=strategy, stretches=stretches, gpu_s=schedule.gpu_s)
+    ]
+    return Fleet(strategy=strategy, stretches=tuple(_joined(stretches)), gpu_s=schedule.gpu_s)
 
 
 def reactive(plan: int, kinds: Kinds, counts: Floats, starts_s: Ints, rules: DayRules, load_per_s: float) -> Fleet:
