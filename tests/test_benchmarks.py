@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from autotune.engines import traits_by_name
+from autotune.planning import replay
 from autotune.space import enumerate_space
 from autotune.study import load_study
 from benchmarks import __main__ as speed
-from autotune.planning import replay
 from benchmarks import gpu, growth, planning, replays
 from costmodel.arch import load_model
 from costmodel.calibration.load import cell_columns, load_calibration
