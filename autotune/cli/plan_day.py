@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile
 
 
 @click.command(name="plan-day")
@@ -38,7 +38,7 @@ from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
     metavar="SHARE",
     help="Relative error of a step's forecast. Default: what past days say; 0.21 where the log has one day.",
 )
-@click.option("--html", type=click.Path(dir_okay=False), help="Page with load, capacity and attainment by the hour.")
+@click.option("--html", type=NewFile(), help="Page with load, capacity and attainment by the hour.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False),
