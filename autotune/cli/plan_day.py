@@ -76,6 +76,7 @@ def plan_day(
 
     Exit code 0: every step has room; 3: the cluster is too small for some; 2: the input is wrong.
     """
+    import shlex
     from pathlib import Path
 
     from autotune.cli.output import show, write_page
@@ -108,7 +109,12 @@ def plan_day(
         from autotune.report.html.day import day_page
 
         made_by = asked("plan-day", study, "--traffic", traffic, "--step", step, settings=overrides)
-        write_page(html, day_page(document, made_by=made_by))
+        folder = out or "day"
+        steps = [
+            *([] if out else [f"{made_by} --out day"]),
+            shlex.join(["kubectl", "apply", "-f", f"{folder}/keda.yaml"]),
+        ]
+        write_page(html, day_page(document, made_by=made_by, steps=steps))
     if out is not None:
         from autotune.files import write_folder
 

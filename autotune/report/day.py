@@ -76,6 +76,32 @@ def _schedule(document: Mapping[str, Any]) -> Block:
     return Block(title="Schedule", table=text_table(header, rows, texts=(0, 1, 2)), lines=lines)
 
 
+def stretches_block(document: Mapping[str, Any]) -> Block:
+    """The schedule with a row for each stretch in which the same replicas run: what a page has beside its chart."""
+    stretches: list[list[Mapping[str, Any]]] = []
+    for step in document["steps"]:
+        last = stretches[-1][-1] if stretches else None
+        follows = last is not None and last["start_s"] + document["step_s"] == step["start_s"]
+        if last is not None and follows and last["plan"] == step["plan"]:
+            stretches[-1].append(step)
+        else:
+            stretches.append([step])
+    rows = [
+        (
+            f"{clock(steps[0]['start_s'])}–{clock(steps[-1]['start_s'] + document['step_s'])}",
+            _running(document["plans"][steps[0]["plan_index"]], steps[0]["replicas"]),
+            f"{steps[0]['gpus']:,}",
+            number(max(s["planned_per_s"] for s in steps)),
+            number(min(s["capacity_per_s"] for s in steps)),
+            probability(max(s["p_break"] for s in steps)),
+        )
+        for steps in stretches
+    ]
+    header = ("UTC", "plan x replicas", "GPUs", "planned, at most", "capacity, at least", "P(break), at most")
+    table = text_table(header, rows, texts=(0, 1))
+    return Block(title="Schedule", table=table, lines=_schedule(document).lines)
+
+
 def _running(plan: Mapping[str, Any], replicas: Mapping[str, int]) -> str:
     """`TP2 x 8`, or of pools `P:TP1 x 3 + D:TP4 x 5`."""
     return " + ".join(f"{_pool(k['role'])}{k['replica']} x {replicas[k['role']]}" for k in plan["kinds"])
