@@ -21,7 +21,8 @@ def main() -> None:
     """Print every figure."""
     quick = "--quick" in sys.argv
     division()
-    day(days=2 if quick else 7, peak_per_s=1.0 if quick else 4.0)
+    for overrides in ((), ("search.disaggregated=auto",)):
+        day(days=2 if quick else 7, peak_per_s=1.0 if quick else 4.0, overrides=overrides)
 
 
 def division() -> None:
@@ -33,17 +34,18 @@ def division() -> None:
     print(f"divide: {len(found.study.models)} models on {gpus} GPUs: {cpu_s:.1f} CPU-s")
 
 
-def day(*, days: int, peak_per_s: float) -> None:
+def day(*, days: int, peak_per_s: float, overrides: tuple[str, ...] = ()) -> None:
     """CPU seconds of `plan-day` on a log of days, reading it included."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.csv"
         content = joined_days(read_traffic(str(TRACE)), DayShape(peak_per_s=peak_per_s), days=days)
         log.write_text(content, encoding="utf-8")
         start = time.process_time()
-        found = plan_day(load_study(DAY), str(log), read_traffic(str(log)), DayQuestion())
+        found = plan_day(load_study(DAY, overrides), str(log), read_traffic(str(log)), DayQuestion())
         cpu_s = time.process_time() - start
     requests = found.loads.requests.times_s.size
-    print(f"plan-day: {days} days, {requests:,} requests, {len(found.plans)} plans deep: {cpu_s:.1f} CPU-s")
+    asked = "".join(f", {setting}" for setting in overrides)
+    print(f"plan-day: {days} days, {requests:,} requests{asked}, {len(found.plans)} plans deep: {cpu_s:.1f} CPU-s")
 
 
 if __name__ == "__main__":

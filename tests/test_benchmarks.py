@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from autotune.engines import traits_by_name
+from autotune.planning import replay
 from autotune.space import enumerate_space
 from autotune.study import load_study
 from benchmarks import __main__ as speed
@@ -56,8 +57,9 @@ def test_gemms_of_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert not any("mean error 0.0%" in line for line in lines[2:])
 
 
-def test_planning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_planning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A day of few requests is planned and a cluster divided, each in one line with its size and its CPU seconds."""
+    monkeypatch.setattr(replay, "MOST_REQUESTS", 1_000)
     planning.division()
     planning.day(days=1, peak_per_s=0.3)
     lines = capsys.readouterr().out.splitlines()

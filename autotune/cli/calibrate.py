@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from autotune.cli.options import MODELS, SHOWN
+from autotune.cli.options import MODELS, SHOWN, NewFile
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUNS...", type=click.Path(dir_okay=False))
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Profile to write (TOML).")
+@click.option("--out", required=True, type=NewFile(), help="Profile to write (TOML).")
 @MODELS
 @click.option(
     "--study",

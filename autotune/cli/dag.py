@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile
 
 
 @click.command()
@@ -27,7 +27,7 @@ from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
     show_default=True,
     help="networkx node-link JSON, Graphviz, Chrome trace for ui.perfetto.dev, or MLCommons Chakra traces.",
 )
-@click.option("--out", type=click.Path(), help="File to write, for chakra a folder. Default: the document on stdout.")
+@click.option("--out", type=NewFile(), help="File to write, for chakra a folder. Default: the document on stdout.")
 @click.option(
     "--replicas",
     default=1,

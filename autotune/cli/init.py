@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from autotune.cli.options import NewFile
 from autotune.cli.quick import QUICK_OPTIONS
 
 EXAMPLE = {"model": "deepseek-v3", "gpus": 128, "gpu": "h200", "isl": 4000, "osl": 1000, "ttft": 5000.0, "tpot": 50.0}
@@ -14,7 +15,7 @@ EXAMPLE = {"model": "deepseek-v3", "gpus": 128, "gpu": "h200", "isl": 4000, "osl
 
 @click.command()
 @QUICK_OPTIONS
-@click.option("--out", type=click.Path(dir_okay=False), help="File to write. Default: standard output.")
+@click.option("--out", type=NewFile(), help="File to write. Default: standard output.")
 def init(quick: dict[str, Any], out: str | None) -> None:
     """Write a commented study file, of the options given and of an example where none is.
 

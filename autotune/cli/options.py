@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -15,6 +16,28 @@ EXIT_INPUT = 2
 EXIT_INFEASIBLE = 3
 EXIT_REFUSED = 4
 EXIT_INTERRUPTED = 130
+
+
+class NewFile(click.Path):
+    """The path of a file that a command writes: its folder is there, as a slip in it would make a folder by its name.
+
+    Folders that are asked for (`--out DIR`, `--state`) are made.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as it was given, before anything is computed that could not be written."""
+        path = super().convert(value, param, ctx)
+        folder = os.path.dirname(path) or "."
+        if not os.path.isdir(folder):
+            from costmodel.errors import InputError
+
+            name = "--out" if param is None else param.opts[-1]
+            raise InputError.single(name, f"must lie in a folder that exists, got {path}: there is no {folder}")
+        return path
+
 
 STUDY = click.argument("study", type=click.Path(dir_okay=False, path_type=str))
 _SET = click.option(
@@ -56,8 +79,8 @@ FORMAT = click.option(
     help="Default: what the name of --out ends in, else terminal, JSON in a pipe.",
 )
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Everything, on a terminal.")
-OUT_FILE = click.option("--out", type=click.Path(dir_okay=False), help="File to write instead of standard output.")
-HTML = click.option("--html", type=click.Path(dir_okay=False), help="Page for people: one self-contained file.")
+OUT_FILE = click.option("--out", type=NewFile(), help="File to write instead of standard output.")
+HTML = click.option("--html", type=NewFile(), help="Page for people: one self-contained file.")
 MODELS = click.option(
     "--models", type=click.Path(file_okay=False), help="Folder of config.json files, matched by model name."
 )

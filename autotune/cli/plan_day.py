@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile
 
 
 @click.command(name="plan-day")
@@ -38,7 +38,7 @@ from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN
     metavar="SHARE",
     help="Relative error of a step's forecast. Default: what past days say; 0.21 where the log has one day.",
 )
-@click.option("--html", type=click.Path(dir_okay=False), help="Page with load, capacity and attainment by the hour.")
+@click.option("--html", type=NewFile(), help="Page with load, capacity and attainment by the hour.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False),
@@ -65,6 +65,7 @@ def plan_day(
 
     The load of each step is forecast from the same time of past days in the log, with its error. A replica takes what
     closed form and simulation both allow within the study's limits; the study's cluster is the most that may run.
+    Of a disaggregated plan the workers of both pools are counted, so that their ratio follows the hours.
     Starting, loading weights and draining hold GPUs that serve nothing ([switch] of the study). The schedule is exact:
     none has fewer GPU-hours. The last day of the log is then served by simulation, as it came and with surges of twice
     the load, beside a fixed number, a threshold scaler, and a schedule that knew the load.
@@ -75,6 +76,7 @@ def plan_day(
 
     Exit code 0: every step has room; 3: the cluster is too small for some; 2: the input is wrong.
     """
+    import shlex
     from pathlib import Path
 
     from autotune.cli.output import show, write_page
@@ -107,11 +109,16 @@ def plan_day(
         from autotune.report.html.day import day_page
 
         made_by = asked("plan-day", study, "--traffic", traffic, "--step", step, settings=overrides)
-        write_page(html, day_page(document, made_by=made_by))
+        folder = out or "day"
+        steps = [
+            *([] if out else [f"{made_by} --out day"]),
+            shlex.join(["kubectl", "apply", "-f", f"{folder}/keda.yaml"]),
+        ]
+        write_page(html, day_page(document, made_by=made_by, steps=steps))
     if out is not None:
         from autotune.files import write_folder
 
-        content = schedule_files(document, study=study, traffic=traffic)
+        content = schedule_files(document, study=study, traffic=traffic, settings=overrides)
         pictures = {name: OutFile(text=text) for name, text in day_pictures(document).items()}
         write_folder(Path(out).absolute(), content | pictures)
     show(document, day_report, as_json=as_json, as_table=as_table)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotune.cli.options import QUESTION, READING, SHOWN, wants_json
+from autotune.cli.options import QUESTION, READING, SHOWN, NewFile, wants_json
 
 if TYPE_CHECKING:
     from autotune.traffic.options import ReadOptions
@@ -37,8 +37,8 @@ MIN_LOAD, MAX_LOAD = 0.01, 10.0
     type=click.Choice(["best", "baseline"]),
     help="What runs at first: the study's baseline, or the best plan for the first step.",
 )
-@click.option("--plot", type=click.Path(dir_okay=False), help="SVG file to write.")
-@click.option("--markdown", type=click.Path(dir_okay=False), help="Markdown file to write the tables to.")
+@click.option("--plot", type=NewFile(), help="SVG file to write.")
+@click.option("--markdown", type=NewFile(), help="Markdown file to write the tables to.")
 @SHOWN
 def replay(
     study: str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from autotune.cli.lazy_group import LazyGroup
-from autotune.cli.options import EXIT_REFUSED, QUESTION, READING, SHOWN, VARIABLES, given_variables, wants_json
+from autotune.cli.options import EXIT_REFUSED, QUESTION, READING, SHOWN, VARIABLES, NewFile, given_variables, wants_json
 
 if TYPE_CHECKING:
     from autotune.retuning.lock import BusyError
@@ -77,7 +77,7 @@ def retune() -> None:
 )
 @click.option("--apply", is_flag=True, help="Make a recommended switch the current plan at once.")
 @click.option("--detailed-exitcode", is_flag=True, help="0: keep, 10: a switch is recommended, or made now.")
-@click.option("--metrics", type=click.Path(dir_okay=False), help="Prometheus text file to replace.")
+@click.option("--metrics", type=NewFile(), help="Prometheus text file to replace.")
 @SHOWN
 def run(
     study: str,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
+from autotune.cli.options import NewFile
+
 SAMPLES = {"traffic": "traffic.csv", "runs": "runs.csv", "result": "result.json"}
 
 
 @click.command()
 @click.argument("what", type=click.Choice(list(SAMPLES)))
-@click.option("--out", type=click.Path(dir_okay=False), help="File to write, instead of standard output.")
+@click.option("--out", type=NewFile(), help="File to write, instead of standard output.")
 def sample(what: str, out: str | None) -> None:
     """Print a file to try a command with, until you have one of your own.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, READING, SHOWN
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, READING, SHOWN, NewFile
 
 if TYPE_CHECKING:
     from autotune.traffic.options import ReadOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--traffic", help="Request log to serve, in any form that `retune` reads; - for standard input.")
 @READING
 @click.option("--rate", type=float, help="Requests per second, in place of the study's.")
-@click.option("--html", type=click.Path(dir_okay=False), help="Write a page with the distributions and the timeline.")
+@click.option("--html", type=NewFile(), help="Write a page with the distributions and the timeline.")
 @SHOWN
 def simulate(
     study: str,

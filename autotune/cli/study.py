@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotune.cli.options import SHOWN
+from autotune.cli.options import SHOWN, NewFile
 
 if TYPE_CHECKING:
     from autotune.report.text_blocks import Report
@@ -73,7 +73,7 @@ def show_study(name: str, storage: str | None, top: int, as_json: bool, as_table
 @NAME
 @STORAGE
 @click.option("--format", "form", default="csv", show_default=True, type=click.Choice(["csv", "json"]))
-@click.option("--out", type=click.Path(dir_okay=False), help="File to write; default: stdout.")
+@click.option("--out", type=NewFile(), help="File to write; default: stdout.")
 def export(name: str, storage: str | None, form: str, out: str | None) -> None:
     """Write every trial of a study: parameters, values, excess of each constraint, attributes."""
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotune.cli.options import EXIT_REFUSED, READING, SHOWN
+from autotune.cli.options import EXIT_REFUSED, READING, SHOWN, NewFile
 
 if TYPE_CHECKING:
     from autotune.traffic.options import ReadOptions
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--window", metavar="TIME", help="How far back: 90m, 24h, 7d. Default: everything.")
 @click.option("--now", metavar="TIME", help="End of the window, ISO 8601 or Unix seconds. Default: the last request.")
 @READING
-@click.option("--plot", type=click.Path(dir_okay=False), help="SVG file to write: rate over time and lengths.")
+@click.option("--plot", type=NewFile(), help="SVG file to write: rate over time and lengths.")
 @SHOWN
 def traffic(
     source: str,

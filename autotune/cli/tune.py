@@ -18,6 +18,7 @@ from autotune.cli.options import (
     SET,
     SHOWN,
     STORAGE,
+    NewFile,
     wants_json,
 )
 from autotune.cli.quick import QUICK_OPTIONS, study_file
@@ -52,7 +53,7 @@ POOLED_WIDTH = 32
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for result.json, plans.csv and the storage.")
 @click.option(
     "--html",
-    type=click.Path(dir_okay=False),
+    type=NewFile(),
     help="Report for people: one self-contained page with charts, and up to where the choice holds.",
 )
 @click.option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from autotune.cli.options import MODELS, SHOWN
+from autotune.cli.options import MODELS, SHOWN, NewFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("runs", required=False, metavar="[RUNS.csv]", type=click.Path(dir_okay=False))
 @MODELS
-@click.option("--predictions", type=click.Path(dir_okay=False), help="Write a prediction with interval for each run.")
+@click.option("--predictions", type=NewFile(), help="Write a prediction with interval for each run.")
 @click.option("--calibration", type=click.Path(dir_okay=False), help="Profile written by `autotune calibrate`.")
 @click.option("--published", is_flag=True, help="Compare with published deployments that nothing was fitted on.")
 @SHOWN

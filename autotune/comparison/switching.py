@@ -67,7 +67,7 @@ def switch_cost(
     startup, warmup = study.switch.startup_s[candidate.engine], study.switch.warmup_s
     waves: tuple[Wave, ...] = ()
     if restart:
-        most, drains = _most_down(study, len(old)), _drains_s(study, current)
+        most, drains = _most_down(study, len(old)), drains_s(study, current)
         tried = [_waves(study, candidate, fleets, drains, down) for down in range(1, most + 1)]
         waves = min(tried, key=lambda w: _without_room(w, load_requests_per_s))
     # what the current plan turns away anyway is not lost by the change
@@ -114,7 +114,7 @@ def _without_room(waves: tuple[Wave, ...], requests_per_s: float) -> float:
     return sum(max(requests_per_s - w.capacity_requests_per_s, 0.0) * w.duration_s for w in waves)
 
 
-def _drains_s(study: Study, plan: PlanResult) -> dict[str, float]:
+def drains_s(study: Study, plan: PlanResult) -> dict[str, float]:
     """Seconds in which a replica ends what it has begun, by its pool; of a replica that does both, a whole request."""
     whole, prefill = longest_request_s(study, plan), plan.metrics["ttft_longest_s"]
     most = inf if study.switch.drain_s is None else study.switch.drain_s

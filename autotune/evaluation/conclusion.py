@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from autotune.evaluation.values import Check
 from autotune.scoring.limits import JOINT_PROBABILITY, LIMITS
 from autotune.scoring.pair_words import against
+from autotune.scoring.plan_name import plan_name
 from autotune.scoring.reach import unmeasured
-from autotune.space import short_plan
 from autotune.study import Study
 from autotune.text.numbers import number, probability, within
 from autotune.tuning import PlanResult
@@ -45,13 +45,6 @@ def conclusion(
     return f"Every limit is kept, but another plan is better. {instead}"
 
 
-def plan_words(study: Study, plan: PlanResult) -> str:
-    """`vllm:R8 TP2 DP8 EP16`; of two pools the full plan string, which names the engine."""
-    if plan.pools is not None:
-        return plan.plan
-    return f"{plan.engine}:{short_plan(plan.layout, dense=not study.arch.is_moe)}"
-
-
 def _off(check: Check) -> str:
     if check.value is None or check.limit is None:
         return check.name
@@ -65,11 +58,10 @@ def _off(check: Check) -> str:
 def _instead(study: Study, result: PlanResult | None, best: PlanResult | None) -> str:
     if best is None:
         return "No plan of this study keeps every limit: loosen the one that binds, or change the model, GPUs or load."
+    name = plan_name(best, dense=not study.arch.is_moe, several_engines=True)
     if result is None:
-        return (
-            f"Instead: {plan_words(study, best)}, which keeps every limit with probability {probability(best.p_meets)}."
-        )
-    return f"Instead: {plan_words(study, best)}, which {against(study, best, result)}."
+        return f"Instead: {name}, which keeps every limit with probability {probability(best.p_meets)}."
+    return f"Instead: {name}, which {against(study, best, result)}."
 
 
 def _mind(failed: Sequence[Check], result: PlanResult, best: PlanResult | None) -> str:

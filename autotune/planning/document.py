@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from autotune.planning.plan_day import DayPlan, Outcome, ReplayedDay
 from autotune.planning.replica_capacity import ScaledPlan
 from autotune.planning.strategies import FIXED, PLANNED, STRATEGIES
 from autotune.space import format_plan, short_plan
+from autotune.space.pooled_planstring import format_pooled
 
 HOUR_S = 3600.0
 WRITTEN_BY = "autotune plan-day"
@@ -64,56 +66,80 @@ def _total(found: DayPlan, schedule: Schedule) -> dict[str, Any]:
 
 
 def _plan(found: DayPlan, plan: ScaledPlan) -> dict[str, Any]:
-    one = replace(plan.result.layout, replicas=1)
-    used = found.schedule.kind == found.plans.index(plan)
+    used = found.schedule.plan == found.plans.index(plan)
     return {
-        "replica": short_plan(one, dense=not found.study.arch.is_moe),
-        "plan": format_plan(one, plan.result.engine),
+        "replica": _short(found, plan),
+        "plan": _full(plan, [1] * len(plan.kinds)),
         "engine": plan.result.engine,
-        "gpus_per_replica": plan.kind.gpus,
-        "capacity_per_replica_per_s": {
-            "least": float(plan.kind.capacity_per_s.min()),
-            "most": float(plan.kind.capacity_per_s.max()),
-        },
+        "kinds": [_kind(found, plan, side) for side in range(len(plan.kinds))],
         "simulated_over_closed_form": plan.simulated_frac,
         "capacity_log_sd": plan.capacity_log_sd,
-        "start_s": plan.kind.start_s,
-        "drain_s": plan.kind.drain_s,
-        "max_num_batched_tokens": plan.result.knobs.max_num_batched_tokens,
         "weight_dtype": plan.result.knobs.weight_dtype,
         "kv_dtype": plan.result.knobs.kv_dtype,
         "steps": int(used.sum()),
     }
 
 
+def _kind(found: DayPlan, plan: ScaledPlan, side: int) -> dict[str, Any]:
+    """What is scaled of a plan: `role` is `replica`, or the pool's."""
+    kind, pools = plan.kinds[side], plan.result.pools
+    knobs = plan.result.knobs if pools is None else (pools.prefill, pools.decode)[side]
+    return {
+        "role": plan.roles[side],
+        "replica": short_plan(plan.layouts[side], dense=not found.study.arch.is_moe),
+        "gpus": kind.gpus,
+        "capacity_per_s": {"least": float(kind.capacity_per_s.min()), "most": float(kind.capacity_per_s.max())},
+        "start_s": kind.start_s,
+        "drain_s": kind.drain_s,
+        "max_num_batched_tokens": knobs.max_num_batched_tokens,
+    }
+
+
+def _short(found: DayPlan, plan: ScaledPlan) -> str:
+    """One replica, or one worker of each pool: `TP2`, or `P:TP1 + D:TP4`."""
+    names = [short_plan(layout, dense=not found.study.arch.is_moe) for layout in plan.layouts]
+    return names[0] if len(names) == 1 else " + ".join(f"{letter}:{n}" for letter, n in zip("PD", names, strict=True))
+
+
+def _full(plan: ScaledPlan, counts: Sequence[int]) -> str:
+    """The plan string with so many replicas of each kind."""
+    layouts = [replace(layout, replicas=n) for layout, n in zip(plan.layouts, counts, strict=False)]
+    if len(layouts) == 1:
+        return format_plan(layouts[0], plan.result.engine)
+    return format_pooled(plan.result.engine, (None, layouts[0]), (None, layouts[1]))
+
+
 def _step(found: DayPlan, k: int) -> dict[str, Any]:
-    kind, replicas = int(found.schedule.kind[k]), int(found.schedule.replicas[k])
-    plan = found.plans[kind]
-    layout = replace(plan.result.layout, replicas=replicas)
-    before = k - 1 if k or found.rules.cyclic else k
-    changed = (kind, replicas) != (int(found.schedule.kind[before]), int(found.schedule.replicas[before]))
-    likely = found.forecast
+    schedule, likely = found.schedule, found.forecast
+    plan = found.plans[int(schedule.plan[k])]
+    counts = schedule.replicas[k].tolist()
     return {
         "start_s": int(found.loads.starts_s[k]),
         "load_per_s": float(likely.median_per_s[k]),
         "load_low_per_s": float(likely.quantile(0.1)[k]),
         "load_high_per_s": float(likely.quantile(0.9)[k]),
         "planned_per_s": float(found.planned_per_s[k]),
-        "plan": format_plan(layout, plan.result.engine),
-        "plan_index": kind,
-        "replicas": replicas,
-        "gpus": replicas * plan.kind.gpus,
-        "capacity_per_s": replicas * float(plan.kind.capacity_per_s[k]),
+        "plan": _full(plan, counts),
+        "plan_index": int(schedule.plan[k]),
+        "replicas": dict(zip(plan.roles, counts, strict=False)),
+        "prefill_per_decode": counts[0] / counts[1] if len(plan.kinds) > 1 else None,
+        "gpus": sum(n * kind.gpus for n, kind in zip(counts, plan.kinds, strict=False)),
+        "capacity_per_s": float(schedule.room_per_s[k]),
         "p_break": float(found.risk.of_step[k]),
-        "short_frac": float(found.schedule.short_frac[k]),
-        "change": _change(found, k, before) if changed else "",
+        "short_frac": float(schedule.short_frac[k]),
+        "change": _change(found, k),
     }
 
 
-def _change(found: DayPlan, k: int, before: int) -> str:
-    """How a step differs from the one before: `+2`, `-1`, or `plan`."""
-    kinds, replicas = found.schedule.kind, found.schedule.replicas
-    return "plan" if kinds[k] != kinds[before] else f"{int(replicas[k] - replicas[before]):+d}"
+def _change(found: DayPlan, k: int) -> str:
+    """How a step differs from the one before: `+2`, of pools `P+1 D-2`, or `plan`; empty where it does not."""
+    plan, replicas = found.schedule.plan, found.schedule.replicas
+    before = k - 1 if k or found.rules.cyclic else k
+    if plan[k] != plan[before]:
+        return "plan"
+    letters = ("",) if len(found.plans[int(plan[k])].kinds) == 1 else ("P", "D")
+    moved = zip(letters, (replicas[k] - replicas[before]).tolist(), strict=False)
+    return " ".join(f"{letter}{more:+d}" for letter, more in moved if more)
 
 
 def _replay(found: DayPlan, replay: ReplayedDay) -> dict[str, Any]:
@@ -143,8 +169,8 @@ def _outcome(found: DayPlan, outcome: Outcome) -> dict[str, Any]:
             {
                 "start_s": s.start_s,
                 "end_s": s.end_s,
-                "plan_index": s.kind,
-                "replicas": s.replicas,
+                "plan_index": s.plan,
+                "replicas": dict(zip(found.plans[s.plan].roles, s.replicas, strict=False)),
             }
             for s in outcome.fleet.stretches
         ]
@@ -157,8 +183,8 @@ def _assumptions(found: DayPlan) -> list[str]:
     said = ["a step's load is that of its fullest minute; a replica takes what both closed form and simulation allow"]
     if found.forecast.assumed:
         said.append(f"the forecast of a step is off by {found.forecast.log_sd:.0%}: one day alone says nothing of that")
-    if found.study.axes.disaggregated != "off":
-        said.append("plans with separate pools for prefill and decode are not looked at: a day is planned in replicas")
+    if any(plan.result.pools for plan in found.plans):
+        said.append("of a plan with pools each worker takes what it does beside as much of the other pool as it needs")
     if found.forecast.weekend_factor is not None:
         day = "a weekend day" if found.loads.weekend()[-1] else "a weekday"
         factor = found.forecast.weekend_factor

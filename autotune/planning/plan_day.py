@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.planning.day_program import DayRules, Schedule, best_schedule, schedule_of
+from autotune.planning.day_program import DayRules, Schedule, best_schedule, fixed_schedule
 from autotune.planning.forecast import LEAST_PER_S, Forecast, forecast_day
 from autotune.planning.loads import BIN_S, DAY_S, DayLoads, day_loads, minute_counts
 from autotune.planning.replay import Replayed, recorded_day, replayed, surged
 from autotune.planning.replica_capacity import ScaledPlan, scaled_plans
-from autotune.planning.strategies import FIXED, ORACLE, PLANNED, Fleet, fixed_at_peak, reactive, scheduled
+from autotune.planning.strategies import FIXED, ORACLE, PLANNED, Fleet, reactive, scheduled
 from autotune.simulation.draw_requests import recorded_requests
 from autotune.simulation.report_simulation import limits_of_requests
 from autotune.study import Study
@@ -116,15 +116,13 @@ def plan_day(study: Study, source: str, log: TrafficLog, question: DayQuestion) 
 
     Raises:
         InputError: the log cannot be planned by, no plan keeps the limits at any load, or a step is shorter than a
-            replica takes to start, or the study asks for disaggregated plans alone.
+            replica takes to start.
     """
-    if study.axes.disaggregated == "only":
-        raise InputError.single("$.search.disaggregated", "must not be only: a day is planned in replicas of one kind")
     loads = day_loads(source, log, step_s=question.step_s)
     forecast = forecast_day(loads, log_sd=question.forecast_log_sd)
     planned = forecast.quantile(1.0 - question.risk)
     plans = scaled_plans(study, loads, wanted=question.plans, load_per_s=planned)
-    slowest = max(p.kind.start_s + p.kind.drain_s for p in plans)
+    slowest = max(kind.start_s + kind.drain_s for p in plans for kind in p.kinds)
     if slowest > question.step_s:
         message = f"must be at least the {slowest:,.0f} s that a replica takes to start or drain ([switch] sets them)"
         raise InputError.single("--step", f"{message}, got {question.step_s:g} s")
@@ -135,7 +133,7 @@ def plan_day(study: Study, source: str, log: TrafficLog, question: DayQuestion) 
         change_gpu_s=question.change_gpu_h * 3600.0,
         cyclic=loads.whole_day,
     )
-    kinds = [plan.kind for plan in plans]
+    kinds = [plan.kinds for plan in plans]
     schedule = best_schedule(kinds, planned, rules)
     return DayPlan(
         study=study,
@@ -147,36 +145,24 @@ def plan_day(study: Study, source: str, log: TrafficLog, question: DayQuestion) 
         plans=plans,
         rules=rules,
         schedule=schedule,
-        fixed=_fixed(plans, planned, rules),
+        fixed=fixed_schedule(kinds, planned, rules),
         risk=_risk(plans, schedule, forecast),
         replay=_replay(study, loads, plans, rules, question),
     )
-
-
-def _fixed(plans: Sequence[ScaledPlan], load_per_s: Floats, rules: DayRules) -> Schedule:
-    kinds = [plan.kind for plan in plans]
-    kind, replicas = fixed_at_peak(kinds, load_per_s, rules)
-    every = np.ones(load_per_s.size, dtype=np.int64)
-    return schedule_of(kinds, load_per_s, rules, every * kind, every * replicas)
 
 
 def _risk(plans: Sequence[ScaledPlan], schedule: Schedule, forecast: Forecast) -> Risk:
     """Days drawn from the forecast, against what the schedule has room for."""
     random = np.random.default_rng(SEED)
     loads = forecast.draws(DRAWS, random)
-    room = schedule.replicas * np.stack([p.kind.capacity_per_s for p in plans])[schedule.kind, _steps(schedule)]
-    spread = np.array([p.capacity_log_sd for p in plans])[schedule.kind]
-    beyond = loads > room
-    uncertain = loads > room * np.exp(random.standard_normal((DRAWS, 1)) * spread)
+    spread = np.array([p.capacity_log_sd for p in plans])[schedule.plan]
+    beyond = loads > schedule.room_per_s
+    uncertain = loads > schedule.room_per_s * np.exp(random.standard_normal((DRAWS, 1)) * spread)
     return Risk(
         of_step=beyond.mean(axis=0),
         of_day=float(beyond.any(axis=1).mean()),
         of_day_with_calibration=float(uncertain.any(axis=1).mean()),
     )
-
-
-def _steps(schedule: Schedule) -> Ints:
-    return np.arange(schedule.kind.size)
 
 
 def _replay(
@@ -212,7 +198,10 @@ def _replay(
         day = recorded_day(served, loads.starts_s, question.step_s)
         limits, given = limits_of_requests(study), study.constraints
         bounds = (given.ttft_s, given.tpot_s, given.e2e_s)
-        return came, tuple(Outcome(fleet=f, replay=replayed(plans, f, day, limits, bounds)) for f in fleets)
+        # what several strategies run alike is served once
+        served_by = {f.stretches: f for f in fleets}
+        met = {serving: replayed(plans, f, day, limits, bounds) for serving, f in served_by.items()}
+        return came, tuple(Outcome(fleet=f, replay=met[f.stretches]) for f in fleets)
 
     came, as_it_came = outcomes(requests)
     _, with_surges = outcomes(surged(requests, surges, SURGE))
@@ -236,15 +225,13 @@ def _fullest(counts: Floats, starts_s: Ints, minutes: int) -> Floats:
 def _fleets(
     plans: Sequence[ScaledPlan], planned: Floats, came: Floats, counts: Floats, loads: DayLoads, rules: DayRules
 ) -> tuple[Fleet, ...]:
-    kinds = [plan.kind for plan in plans]
+    kinds = [plan.kinds for plan in plans]
     starts, step = loads.starts_s, rules.step_s
-    fixed = _fixed(plans, planned, rules)
-    kind = int(fixed.kind[0])
-    ours = best_schedule(kinds, planned, rules)
-    begins_with = max(int(np.ceil(came[0] / max(kinds[kind].capacity_per_s[0], 1e-9))), rules.min_replicas)
+    fixed = fixed_schedule(kinds, planned, rules)
+    plan = int(fixed.plan[0])
     return (
-        scheduled(PLANNED, ours, starts, step),
+        scheduled(PLANNED, best_schedule(kinds, planned, rules), starts, step),
         scheduled(FIXED, fixed, starts, step),
-        reactive(kind, kinds[kind], counts, starts, rules, min(begins_with, rules.gpus // kinds[kind].gpus)),
+        reactive(plan, kinds[plan], counts, starts, rules, float(came[0])),
         scheduled(ORACLE, best_schedule(kinds, came, rules), starts, step),
     )

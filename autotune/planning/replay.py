@@ -1,8 +1,9 @@
 """A recorded day through the simulator, by replicas that come and go.
 
-A request goes to the replicas that serve when it comes, one after the other. A replica that is taken away serves its
-requests to their end. Of a day with more requests than are simulated, the fullest stretch of each step is served, so
-that what is said of it errs on the safe side.
+A request goes to the replicas that serve when it comes, one after the other; through pools, to a prefill worker when it
+comes and to a decode worker when its cache has. What is taken away serves its requests to their end. Of a day with more
+requests than are simulated, the fullest stretch of each step is served, so that what is said of it errs on the safe
+side.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import numpy as np
 
 from autotune.planning.loads import BIN_S
 from autotune.planning.replica_capacity import ScaledPlan
-from autotune.planning.strategies import Fleet
+from autotune.planning.strategies import Fleet, Stretch
 from autotune.simulation.percentile_limits import PercentileLimit
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.forecast import Forecast
+from costmodel.simulation.pools import PoolsModel, in_series
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.served import Served
-from costmodel.simulation.simulate import Simulated, simulate
+from costmodel.simulation.simulate import ServerModel, Simulated, simulate
 from costmodel.simulation.token_gaps import TokenGaps
 
 MOST_REQUESTS = 8_000
@@ -95,10 +97,12 @@ def replayed(
     """
     first, finish = np.full(len(day.requests), np.inf), np.full(len(day.requests), np.inf)
     gaps = []
-    for kind, index in _routed(fleet, day.requests):
-        simulation = plans[kind].simulation
-        model = simulation.server.paced(simulation.forecast.errors.pace)
-        run = simulate(model, day.requests.take(index))
+    plan = np.array([s.plan for s in fleet.stretches])[_stretch(fleet.stretches, day.requests.arrival_s)]
+    for number in np.unique(plan).tolist():
+        index = np.flatnonzero(plan == number)
+        simulation = plans[number].simulation
+        model = simulation.model.paced(simulation.forecast.errors.pace)
+        run = _through(model, [s for s in fleet.stretches if s.plan == number], day.requests.take(index))
         first[index], finish[index] = run.served.first_token_s, run.served.finish_s
         gaps.append(run.gaps)
     served, all_gaps = Served(requests=day.requests, first_token_s=first, finish_s=finish), TokenGaps.joined(gaps)
@@ -137,20 +141,45 @@ def surged(requests: Requests, windows_s: Sequence[tuple[float, float]], factor:
     return joined.take(np.argsort(joined.arrival_s, kind="stable"))
 
 
-def _routed(fleet: Fleet, requests: Requests) -> list[tuple[int, Ints]]:
-    """For every replica that served: its plan, and the requests that it had."""
-    starts = np.array([s.start_s for s in fleet.stretches])
-    at = np.clip(np.searchsorted(starts, requests.arrival_s, side="right") - 1, 0, None)
-    kinds = np.array([s.kind for s in fleet.stretches])[at]
-    replicas = np.array([max(s.replicas, 1) for s in fleet.stretches])[at]
-    turn = np.arange(len(requests)) % replicas
-    out = []
-    for kind in np.unique(kinds):
-        for replica in range(int(replicas[kinds == kind].max())):
-            index = np.flatnonzero((kinds == kind) & (turn == replica))
-            if index.size:
-                out.append((int(kind), index))
-    return out
+def _stretch(stretches: Sequence[Stretch], times_s: Floats) -> Ints:
+    """Of each time the last stretch that has begun."""
+    starts = np.array([s.start_s for s in stretches])
+    return np.clip(np.searchsorted(starts, times_s, side="right") - 1, 0, None)
+
+
+def _through(model: ServerModel | PoolsModel, stretches: Sequence[Stretch], requests: Requests) -> Simulated:
+    """Requests of one plan through the replicas that come and go, or through those of its two pools."""
+    if not isinstance(model, PoolsModel):
+        return _replicas(model, stretches, 0, requests)
+
+    def prefill(prompts: Requests) -> Simulated:
+        return _replicas(model.prefill, stretches, 0, prompts)
+
+    def decode(handed: Requests) -> Simulated:
+        return _replicas(model.decode, stretches, 1, handed)
+
+    return in_series(prefill, decode, requests, between_s=model.between_s)
+
+
+def _replicas(model: ServerModel, stretches: Sequence[Stretch], side: int, requests: Requests) -> Simulated:
+    """Requests through as many replicas of one kind as serve when each of them comes."""
+    counts = np.array([max(s.replicas[side], 1) for s in stretches])[_stretch(stretches, requests.arrival_s)]
+    turn = np.arange(len(requests)) % counts
+    first, finish = np.full(len(requests), np.inf), np.full(len(requests), np.inf)
+    runs = []
+    for replica in range(int(counts.max(initial=0))):
+        index = np.flatnonzero(turn == replica)
+        if index.size:
+            run = simulate(model, requests.take(index))
+            first[index], finish[index] = run.served.first_token_s, run.served.finish_s
+            runs.append(run)
+    return Simulated(
+        served=Served(requests=requests, first_token_s=first, finish_s=finish),
+        gaps=TokenGaps.joined([run.gaps for run in runs]),
+        preemptions=sum(run.preemptions for run in runs),
+        busy_s=sum(run.busy_s for run in runs),
+        timeline=(),
+    )
 
 
 def _broken(

@@ -1,7 +1,8 @@
 """Plans as what a day scales: the load that one replica takes within the limits, at every time of the day.
 
 Two say how much that is, and the lesser counts: the closed form that `tune` ranks by, for the lengths of each time of
-day, and a simulation of one replica that serves requests of the log, which knows of bursts and of percentiles.
+day, and a simulation of one replica that serves requests of the log, which knows of bursts and of percentiles. Of a
+disaggregated plan each pool has its own figure, and what is simulated is a few workers of both that suit each other.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.comparison.best import SHORTLIST, at_capacity, capacity_study
+from autotune.comparison.best import POOLED_SHORTLIST, SHORTLIST, at_capacity, capacity_study
 from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.replicas_in_transition import fleet_of
-from autotune.comparison.switching import load_s, longest_request_s
-from autotune.planning.day_program import ReplicaKind
+from autotune.comparison.robustness import rescored_each
+from autotune.comparison.switching import drains_s, load_s
+from autotune.planning.day_program import REPLICA, Kinds, ReplicaKind
 from autotune.planning.loads import DayLoads
 from autotune.scoring.best_knobs import score
 from autotune.simulation.draw_requests import recorded_requests, study_requests
 from autotune.simulation.report_simulation import limits_of_requests
-from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan
+from autotune.space.pool_plan import ROLES
 from autotune.study import Study, in_place
 from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.workload import with_traffic
@@ -28,7 +30,9 @@ from autotune.tuning import PlanResult, tune
 from autotune.tuning.plan_order import rank
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.layout import Layout
 from costmodel.simulation.forecast import forecast
+from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.requests import Requests, arrivals
 
 SIMULATED_REQUESTS = 1000
@@ -36,6 +40,8 @@ HALVINGS = 5
 """Of the rate at which a simulated replica's limits break: to 1 part in 32."""
 SEED = 23
 WARM_UP_FRAC = 0.2
+MOST_WORKERS = 4
+"""Of each pool, in the simulation of a few that suit each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +50,24 @@ class ScaledPlan:
 
     result: PlanResult
     """On the whole cluster."""
-    kind: ReplicaKind
+    kinds: Kinds
+    """What is scaled of it: its replicas, or the workers of its prefill and of its decode pool."""
     simulated_frac: float
     """What a simulated replica takes within the limits, over what the closed form says; at most 1 counts."""
     capacity_log_sd: float
     """How sure the capacity is: spread of its logarithm over the calibration's errors."""
     simulation: PlanSimulation
-    """Of one of its replicas."""
+    """Of one of its replicas, or of one worker of each pool."""
 
     @property
-    def plan(self) -> str:
-        """The full plan string on the whole cluster."""
-        return self.result.plan
+    def roles(self) -> tuple[str, ...]:
+        """Of the kinds: `replica`, or those of the pools."""
+        return (REPLICA,) if self.result.pools is None else ROLES
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """Of one of each kind."""
+        return tuple(replace(layout, replicas=1) for layout in _layouts(self.result))
 
 
 def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floats) -> tuple[ScaledPlan, ...]:
@@ -76,15 +88,19 @@ def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floa
     profiles, mix = loads.mixes()
     means = on_means(study)
     whole = with_traffic(means, _whole(profiles), load="mean")
-    asked = capacity_study(replace(in_place(whole), baseline=None))
-    rough = tune(replace(asked, workload=replace(asked.workload, points=())))
-    ranked, _ = rank(asked, score(asked, [p.candidate for p in rough.ranked[:SHORTLIST]]))
-    found = [plan for plan in ranked if plan.metrics["requests_per_s"] > 0.0]
+    asked = capacity_study(replace(in_place(whole, pools=True), baseline=None))
+    found = [plan for plan in _ranked(asked) if plan.metrics["requests_per_s"] > 0.0]
     if not found:
         raise InputError.single("STUDY", "no plan keeps the limits on such traffic at any load")
-    gpus = np.array([_replica_gpus(plan) for plan in found])
-    each = np.array([plan.metrics["requests_per_s"] / plan.layout.replicas for plan in found])
-    held = np.ceil(load_per_s[None, :] / each[:, None] - 1e-9) * gpus[:, None]
+    held = np.array(
+        [
+            sum(
+                np.ceil(load_per_s / each - 1e-9) * layout.pp * layout.width
+                for each, layout in zip(_each_per_s(plan), _layouts(plan), strict=True)
+            )
+            for plan in found
+        ]
+    )
     chosen = _cheapest_together(np.where(held > study.cluster.gpus, held * 1e6, held), wanted)
     plans = [found[i] for i in chosen]
     drawn = drawn_capacities(asked, plans)
@@ -92,6 +108,35 @@ def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floa
     return tuple(
         _scaled(means, study, plan, profiles, mix, requests, capacities=drawn[row]) for row, plan in enumerate(plans)
     )
+
+
+def _ranked(asked: Study) -> tuple[PlanResult, ...]:
+    """The plans that keep the limits at some load, best first, as looked at with every kind of request."""
+    rough = tune(replace(asked, workload=replace(asked.workload, points=()))).ranked
+    whole = [p.candidate for p in rough if p.pools is None][:SHORTLIST]
+    pooled = _shapes([p for p in rough if p.pools is not None])[:POOLED_SHORTLIST]
+    ranked, _ = rank(asked, [*(score(asked, whole) if whole else []), *rescored_each(asked, pooled)])
+    return tuple(ranked)
+
+
+def _shapes(plans: Sequence[PlanResult]) -> list[PlanResult]:
+    """The first plan of each kind of workers: what scales has no split of the GPUs of its own."""
+    first: dict[object, PlanResult] = {}
+    for plan in plans:
+        first.setdefault((plan.engine, *(replace(layout, replicas=1) for layout in _layouts(plan))), plan)
+    return list(first.values())
+
+
+def _layouts(plan: PlanResult) -> tuple[Layout, ...]:
+    """Of its replicas, or of both pools."""
+    return (plan.layout,) if plan.pools is None else (plan.pools.prefill.layout, plan.pools.decode.layout)
+
+
+def _each_per_s(plan: PlanResult) -> tuple[float, ...]:
+    """Requests per second that one replica, or one worker of each pool, takes within the limits."""
+    if plan.pools is None:
+        return (plan.metrics["requests_per_s"] / plan.layout.replicas,)
+    return tuple(pool.requests_per_s / pool.layout.replicas for pool in (plan.pools.prefill, plan.pools.decode))
 
 
 def on_means(study: Study) -> Study:
@@ -127,10 +172,6 @@ def _cheapest_together(held: Floats, wanted: int) -> list[int]:
     return chosen
 
 
-def _replica_gpus(plan: PlanResult) -> int:
-    return plan.layout.pp * plan.layout.width
-
-
 def _scaled(  # noqa: PLR0913  # what replicas are counted for
     study: Study,
     limited: Study,
@@ -143,38 +184,61 @@ def _scaled(  # noqa: PLR0913  # what replicas are counted for
 ) -> ScaledPlan:
     """One plan with its capacity at every kind of traffic. `study` has limits on means, `limited` those on requests."""
     whole = with_traffic(study, _whole(profiles), load="mean")
-    simulation = one_replica(whole, plan)
-    closed = plan.metrics["requests_per_s"] / plan.layout.replicas
-    share = replica_rate_per_s(simulation, limited, requests, closed) / closed
-    most = [at_capacity(with_traffic(study, profile, load="mean"), plan) for profile in profiles]
-    each = np.array([0.0 if p is None else p.metrics["requests_per_s"] / plan.layout.replicas for p in most])
-    starting = fleet_of(study, plan)[:1]
-    started = load_s(study, plan, starting, peers=True) + study.switch.startup_s[plan.engine] + study.switch.warmup_s
-    drain = longest_request_s(whole, plan)
-    if study.switch.drain_s is not None:
-        drain = min(drain, study.switch.drain_s)
+    simulation, closed = one_replica(whole, plan), _each_per_s(plan)
+    few = np.array(_few_that_suit(closed))
+    most = float((few * closed).min())
+    share = replica_rate_per_s(_of_workers(simulation, few), limited, requests, most) / most
+    at = [at_capacity(with_traffic(study, profile, load="mean"), plan) for profile in profiles]
+    each = np.array([np.zeros(few.size) if p is None else _each_per_s(p) for p in at])
+    fleet, drain = fleet_of(study, plan), drains_s(whole, plan)
+    started_s = study.switch.startup_s[plan.engine] + study.switch.warmup_s
+    kinds = []
+    for side, role in enumerate(ROLES if plan.pools else ("",)):
+        one = next(replica for replica in fleet if replica.role == role)
+        kinds.append(
+            ReplicaKind(
+                gpus=one.gpus,
+                start_s=load_s(study, plan, (one,), peers=True) + started_s,
+                drain_s=drain[role],
+                capacity_per_s=(each[:, side] * min(share, 1.0))[mix],
+            )
+        )
     positive = capacities[capacities > 0.0]
     return ScaledPlan(
         result=plan,
-        kind=ReplicaKind(
-            gpus=_replica_gpus(plan),
-            start_s=started,
-            drain_s=drain,
-            capacity_per_s=(each * min(share, 1.0))[mix],
-        ),
+        kinds=tuple(kinds),
         simulated_frac=share,
         capacity_log_sd=float(np.log(positive).std()) if positive.size else 0.0,
         simulation=simulation,
     )
 
 
+def _few_that_suit(each_per_s: Sequence[float]) -> tuple[int, ...]:
+    """As few workers of both pools as take about the same; of one kind of replica one."""
+    if len(each_per_s) == 1:
+        return (1,)
+    prefill, decode = each_per_s
+    pairs = [(p, d) for p in range(1, MOST_WORKERS + 1) for d in range(1, MOST_WORKERS + 1)]
+    return min(
+        pairs, key=lambda pair: (round(abs(float(np.log(pair[0] * prefill / (pair[1] * decode)))), 2), sum(pair))
+    )
+
+
 def one_replica(study: Study, plan: PlanResult) -> PlanSimulation:
-    """A simulation of the plan, cut down to one replica, with a single request: for its model and its errors."""
+    """A simulation of the plan, cut down to one replica or worker, with one request: for its model and its errors."""
     one = np.ones(1, dtype=np.int64)
     nothing = Requests(arrival_s=np.zeros(1), prompt=one, cached=one * 0, output=one)
     traffic = Traffic(requests=nothing, rate_per_s=1.0, concurrency=None, counted_from=0, recorded=True)
-    found = simulate_plan(study, plan, traffic, with_range=False)
-    return replace(found, model=replace(found.server, replicas=1))
+    return _of_workers(simulate_plan(study, plan, traffic, with_range=False), (1, 1))
+
+
+def _of_workers(simulation: PlanSimulation, counts: Sequence[int] | Ints) -> PlanSimulation:
+    """The same with so many replicas, or workers of each pool."""
+    model = simulation.model
+    if not isinstance(model, PoolsModel):
+        return replace(simulation, model=replace(model, replicas=int(counts[0])))
+    prefill, decode = (replace(s, replicas=int(n)) for s, n in zip((model.prefill, model.decode), counts, strict=True))
+    return replace(simulation, model=replace(model, prefill=prefill, decode=decode))
 
 
 def replica_rate_per_s(simulation: PlanSimulation, study: Study, requests: Requests, most_per_s: float) -> float:
@@ -188,12 +252,15 @@ def replica_rate_per_s(simulation: PlanSimulation, study: Study, requests: Reque
     """
     limits = limits_of_requests(study)
     count = int(WARM_UP_FRAC * len(requests))
-    errors = replace(simulation.forecast.errors, pace_log_sd=0.0)
+    errors, model = replace(simulation.forecast.errors, pace_log_sd=0.0), simulation.model
 
     def kept(rate: float) -> bool:
         sooner = replace(requests, arrival_s=requests.arrival_s / rate)
         traffic = Traffic(requests=sooner, rate_per_s=rate, concurrency=None, counted_from=count, recorded=True)
-        found = forecast(simulation.server, errors, traffic.serve)
+        if isinstance(model, PoolsModel):
+            found = forecast(model, errors, traffic.serve)
+        else:
+            found = forecast(model, errors, traffic.serve)
         return all(limit.kept(limit.figure(found)) for limit in limits)
 
     if not limits or kept(most_per_s):

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from autotune.files import OutFile
+from autotune.planning.day_program import REPLICA
 from autotune.planning.loads import DAY_S
 from costmodel.errors import InputError
 
@@ -34,37 +35,65 @@ class Trigger:
     replicas: int
 
 
-def schedule_files(document: Mapping[str, Any], *, study: str, traffic: str) -> dict[str, OutFile]:
+def schedule_files(
+    document: Mapping[str, Any], *, study: str, traffic: str, settings: Sequence[str] = ()
+) -> dict[str, OutFile]:
     """Files by name: `day.json`, `keda.yaml`, `crontab`, `dynamo-planner.yaml`.
 
     Args:
         document: of `day_document`, without NaN.
         study: the file, for the crontab's line that plans the next day.
         traffic: the log, likewise.
+        settings: of `--set`, likewise.
     """
     return {
         "day.json": OutFile(text=json.dumps(document, indent=1, ensure_ascii=False) + "\n"),
         "keda.yaml": OutFile(text=keda_objects(document)),
-        "crontab": OutFile(text=crontab(document, study=study, traffic=traffic)),
+        "crontab": OutFile(text=crontab(document, study=study, traffic=traffic, settings=settings)),
         "dynamo-planner.yaml": OutFile(text=dynamo_bounds(document)),
     }
 
 
-def deployment_name(document: Mapping[str, Any], index: int) -> str:
-    """Of the Deployment that runs a plan's replicas: a DNS label of the study's name and the replica's shape."""
-    plan = document["plans"][index]
-    text = f"{document['study']}-{plan['engine']}-{plan['replica']}".lower()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What scalers scale: the replicas of a plan, or the workers of one of its pools."""
+
+    plan_index: int
+    role: str
+    """`replica`, or the pool's."""
+
+
+def deployment_name(document: Mapping[str, Any], one: Deployment) -> str:
+    """A DNS label of the study's name, the pool and the replica's shape."""
+    plan = document["plans"][one.plan_index]
+    kind = _kind(document, one)
+    pool = "" if one.role == REPLICA else f"{one.role}-"
+    text = f"{document['study']}-{plan['engine']}-{pool}{kind['replica']}".lower()
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[-52:].strip("-")
 
 
-def triggers(document: Mapping[str, Any], index: int) -> tuple[int, list[Trigger]]:
-    """The least replicas of a plan at any time of day, and the times in which there are more.
+def deployments(document: Mapping[str, Any]) -> list[Deployment]:
+    """Those of every plan that runs at some time."""
+    return [
+        Deployment(plan_index=index, role=kind["role"])
+        for index in sorted({step["plan_index"] for step in document["steps"]})
+        for kind in document["plans"][index]["kinds"]
+    ]
+
+
+def _kind(document: Mapping[str, Any], one: Deployment) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(k for k in document["plans"][one.plan_index]["kinds"] if k["role"] == one.role)
+    return found
+
+
+def triggers(document: Mapping[str, Any], one: Deployment) -> tuple[int, list[Trigger]]:
+    """The least replicas of a deployment at any time of day, and the times in which there are more.
 
     Stretches of the same number are one trigger, also over midnight where the schedule is of a whole day.
     """
     steps, step_s = document["steps"], int(document["step_s"])
-    lead = ceil(document["plans"][index]["start_s"] / MINUTE_S) * MINUTE_S
-    counts = [s["replicas"] if s["plan_index"] == index else 0 for s in steps]
+    lead = ceil(_kind(document, one)["start_s"] / MINUTE_S) * MINUTE_S
+    counts = [s["replicas"][one.role] if s["plan_index"] == one.plan_index else 0 for s in steps]
     least = min(counts) if document["whole_day"] else 0
     runs: list[list[int]] = []
     for i, count in enumerate(counts):
@@ -88,11 +117,11 @@ def triggers(document: Mapping[str, Any], index: int) -> tuple[int, list[Trigger
 
 
 def keda_objects(document: Mapping[str, Any]) -> str:
-    """A ScaledObject for each plan that runs at some time."""
+    """A ScaledObject for each deployment."""
     objects = []
-    for index in _running(document):
-        least, found = triggers(document, index)
-        name = deployment_name(document, index)
+    for one in deployments(document):
+        least, found = triggers(document, one)
+        name = deployment_name(document, one)
         most = max([least, *(t.replicas for t in found)])
         objects.append(
             {
@@ -112,53 +141,51 @@ def keda_objects(document: Mapping[str, Any]) -> str:
     return yaml.safe_dump_all(objects, sort_keys=False)
 
 
-def crontab(document: Mapping[str, Any], *, study: str, traffic: str) -> str:
+def crontab(document: Mapping[str, Any], *, study: str, traffic: str, settings: Sequence[str] = ()) -> str:
     """Lines that scale with `kubectl` without KEDA, and that look at the traffic of the day once it is over.
 
     Raises:
         InputError: a name holds what no line of a crontab can.
     """
     lines = ["# times are UTC: CRON_TZ is read by cronie, other crons take the machine's zone", "CRON_TZ=UTC"]
-    for index in _running(document):
-        least, found = triggers(document, index)
-        name = deployment_name(document, index)
+    for one in deployments(document):
+        least, found = triggers(document, one)
+        name = deployment_name(document, one)
         for at, replicas in _moments(least, found):
             lines.append(f"{_cron(at)} kubectl scale deployment/{name} --replicas={replicas}")
     if traffic == "-":  # there is nothing to read again
         return "\n".join(lines) + "\n"
-    for text in (study, traffic):
+    for text in (study, traffic, *settings):
         if not text.isprintable():
             raise InputError.single("--out", f"names in a crontab must hold no control characters, got {text!r}")
-    words = [
-        "autotune",
-        "plan-day",
-        study,
-        "--traffic",
-        traffic,
-        "--step",
-        f"{int(document['step_s'])}s",
-        "--out",
-        "day",
-    ]
+    asked = [study, "--traffic", traffic, *(word for setting in settings for word in ("--set", setting))]
+    words = ["autotune", "plan-day", *asked, "--step", f"{int(document['step_s'])}s", "--out", "day"]
     lines.append("# the next day's schedule, and whether the traffic is worth another plan")
     lines.append(f"55 23 * * * {shlex.join(words)}".replace("%", "\\%"))
-    again = ["autotune", "retune", study, "--traffic", traffic, "--state", "state"]
+    again = ["autotune", "retune", *asked, "--state", "state"]
     lines.append(f"50 23 * * * {shlex.join(again)}".replace("%", "\\%"))
     return "\n".join(lines) + "\n"
 
 
 def dynamo_bounds(document: Mapping[str, Any]) -> str:
-    """For each step the least workers and the most GPUs between which Dynamo's planner may scale."""
-    bounds = [
-        {
-            "from": clock(step["start_s"]),
-            "min_endpoint": step["replicas"],
-            "max_gpu_budget": document["gpus"],
-            "decode_engine_num_gpu": document["plans"][step["plan_index"]]["gpus_per_replica"],
-            "plan": step["plan"],
-        }
-        for step in document["steps"]
-    ]
+    """For each step the least workers and the most GPUs between which Dynamo's planner may scale.
+
+    Its planner has one least number for both pools; the schedule's own numbers stand beside it.
+    """
+    bounds = []
+    for step in document["steps"]:
+        kinds = document["plans"][step["plan_index"]]["kinds"]
+        workers = {f"{role}_workers": n for role, n in step["replicas"].items() if role != REPLICA}
+        bounds.append(
+            {
+                "from": clock(step["start_s"]),
+                "min_endpoint": min(step["replicas"].values()),
+                "max_gpu_budget": document["gpus"],
+                **{f"{'decode' if k['role'] == REPLICA else k['role']}_engine_num_gpu": k["gpus"] for k in kinds},
+                **workers,
+                "plan": step["plan"],
+            }
+        )
     return yaml.safe_dump({"timezone": "UTC", "bounds": bounds}, sort_keys=False)
 
 
@@ -166,10 +193,6 @@ def clock(seconds: float) -> str:
     """A time of day: `06:30`."""
     minutes = int(seconds) // MINUTE_S
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
-
-
-def _running(document: Mapping[str, Any]) -> list[int]:
-    return sorted({step["plan_index"] for step in document["steps"]})
 
 
 def _whole_day(replicas: int) -> Trigger:

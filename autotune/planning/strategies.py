@@ -9,7 +9,7 @@ from math import ceil
 
 import numpy as np
 
-from autotune.planning.day_program import DayRules, ReplicaKind, Schedule, needed_replicas
+from autotune.planning.day_program import DayRules, Kinds, ReplicaKind, Schedule, fullest
 from autotune.planning.loads import BIN_S
 from costmodel.plan.columns import Floats, Ints
 
@@ -34,8 +34,9 @@ class Stretch:
 
     start_s: float
     end_s: float
-    kind: int
-    replicas: int
+    plan: int
+    replicas: tuple[int, int]
+    """Of each kind of the plan; where it has one kind, the second is 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,46 +50,62 @@ class Fleet:
 
 def scheduled(strategy: str, schedule: Schedule, starts_s: Ints, step_s: float) -> Fleet:
     """A schedule as what serves."""
-    stretches = tuple(
-        Stretch(start_s=float(start), end_s=float(start + step_s), kind=int(kind), replicas=int(replicas))
-        for start, kind, replicas in zip(starts_s, schedule.kind, schedule.replicas, strict=True)
-    )
-    return Fleet(strategy=strategy, stretches=stretches, gpu_s=schedule.gpu_s)
+    stretches = [
+        Stretch(start_s=start, end_s=start + step_s, plan=plan, replicas=(first, second))
+        for start, plan, (first, second) in zip(
+            starts_s.astype(float).tolist(), schedule.plan.tolist(), schedule.replicas.tolist(), strict=True
+        )
+    ]
+    return Fleet(strategy=strategy, stretches=tuple(_joined(stretches)), gpu_s=schedule.gpu_s)
 
 
-def fixed_at_peak(kinds: Sequence[ReplicaKind], load_per_s: Floats, rules: DayRules) -> tuple[int, int]:
-    """The plan and the replicas that hold the fewest GPUs, of those with room for the load of every step."""
-    needed, short = needed_replicas(kinds, load_per_s, rules)
-    order = [(float(short[i].max()), int(needed[i].max()) * kind.gpus, i) for i, kind in enumerate(kinds)]
-    best = min(entry for entry in order if kinds[entry[2]].gpus <= rules.gpus)[2]
-    return best, int(needed[best].max())
-
-
-def reactive(kind_index: int, kind: ReplicaKind, counts: Floats, starts_s: Ints, rules: DayRules, first: int) -> Fleet:
-    """A threshold scaler on one plan.
+def reactive(plan: int, kinds: Kinds, counts: Floats, starts_s: Ints, rules: DayRules, load_per_s: float) -> Fleet:
+    """A threshold scaler on one plan; of a disaggregated plan, one on each pool.
 
     Args:
-        kind_index: of the plan.
-        kind: the plan.
+        plan: its index.
+        kinds: the plan.
         counts: requests in each minute of the day, shape `(minutes,)`.
         starts_s: of the steps.
         rules: of the day.
-        first: replicas at the beginning of the first step.
+        load_per_s: that the first replicas are enough for.
     """
-    most = rules.gpus // kind.gpus
-    stretches: list[Stretch] = []
+    ways, room = fullest(kinds, rules)
+    most = ways[int(room.mean(axis=1).argmax())].tolist()
     gpu_s = 0.0
+    serving: list[list[int]] = []
+    for kind, at_most in zip(kinds, most, strict=False):
+        first = ceil(load_per_s / max(float(kind.capacity_per_s[0]), 1e-9))
+        scaled, held_s = _scaler(kind, counts, starts_s, rules, min(max(first, rules.min_replicas), at_most), at_most)
+        serving.append(scaled)
+        gpu_s += held_s
+    minutes = np.concatenate([_minutes(starts_s, block, rules) for block in _blocks(starts_s, rules.step_s)])
+    by_minute = zip(*(*serving, [0] * minutes.size)[:2], strict=True)
+    stretches = [
+        Stretch(start_s=at, end_s=at + BIN_S, plan=plan, replicas=replicas)
+        for at, replicas in zip(minutes.tolist(), by_minute, strict=True)
+    ]
+    return Fleet(strategy=REACTIVE, stretches=tuple(_joined(stretches)), gpu_s=gpu_s)
+
+
+def _minutes(starts_s: Ints, block: Sequence[int], rules: DayRules) -> Floats:
+    return np.arange(float(starts_s[block[0]]), float(starts_s[block[-1]]) + rules.step_s, BIN_S)
+
+
+def _scaler(
+    kind: ReplicaKind, counts: Floats, starts_s: Ints, rules: DayRules, first: int, most: int
+) -> tuple[list[int], float]:
+    """Replicas that serve in each minute of the steps, and the GPU-seconds that are held."""
+    gpu_s, served = 0.0, []
     for block in _blocks(starts_s, rules.step_s):
-        begin, end = float(starts_s[block[0]]), float(starts_s[block[-1]] + rules.step_s)
-        minutes = np.arange(begin, end, BIN_S)
+        minutes = _minutes(starts_s, block, rules)
         step = np.searchsorted(starts_s, minutes, side="right") - 1
         serving = first
         coming: list[tuple[float, int]] = []
         wanted: list[int] = []
         for i, (at, k) in enumerate(zip(minutes, step, strict=True)):
-            ready = [count for when, count in coming if when <= at]
+            serving += sum(count for when, count in coming if when <= at)
             coming = [(when, count) for when, count in coming if when > at]
-            serving += sum(ready)
             if i:
                 load = counts[min(int(minutes[i - 1] // BIN_S), counts.size - 1)] / BIN_S
                 room = max(kind.capacity_per_s[k], 1e-9) * REACTIVE_TARGET
@@ -102,8 +119,8 @@ def reactive(kind_index: int, kind: ReplicaKind, counts: Floats, starts_s: Ints,
                         gpu_s += (serving - kept) * kind.gpus * kind.drain_s
                         serving = kept
             gpu_s += (serving + sum(count for _, count in coming)) * kind.gpus * BIN_S
-            stretches.append(Stretch(start_s=float(at), end_s=float(at) + BIN_S, kind=kind_index, replicas=serving))
-    return Fleet(strategy=REACTIVE, stretches=tuple(_joined(stretches)), gpu_s=gpu_s)
+            served.append(serving)
+    return served, gpu_s
 
 
 def _blocks(starts_s: Ints, step_s: float) -> list[list[int]]:
@@ -120,8 +137,8 @@ def _joined(stretches: Sequence[Stretch]) -> list[Stretch]:
     out: list[Stretch] = []
     for one in stretches:
         last = out[-1] if out else None
-        if last is not None and (last.kind, last.replicas, last.end_s) == (one.kind, one.replicas, one.start_s):
-            out[-1] = Stretch(start_s=last.start_s, end_s=one.end_s, kind=one.kind, replicas=one.replicas)
+        if last is not None and (last.plan, last.replicas, last.end_s) == (one.plan, one.replicas, one.start_s):
+            out[-1] = Stretch(start_s=last.start_s, end_s=one.end_s, plan=one.plan, replicas=one.replicas)
         else:
             out.append(one)
     return out

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from autotune.engines import ENGINES, engine_title
+from autotune.engines import engine_title
 from autotune.launch.refusal import export_refusal
 from autotune.report.answer_table import answer_table, key_words
 from autotune.report.document import assumptions, tune_document
 from autotune.report.kinds import kinds_line
-from autotune.report.study_words import command
+from autotune.report.study_words import command, launch_steps
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.tune_tables import nearest_table, ranked_plans
 from autotune.report.verdict import Verdict, tune_verdict
@@ -128,17 +128,11 @@ def next_block(result: TuneResult) -> Block | None:
     return Block(title="Next", lines=tuple(steps), tight=True)
 
 
-def _export(result: TuneResult, plan: PlanResult) -> list[Line]:
-    """The commands that write the launch files of a plan, and that hold a benchmark of it against the prediction."""
-    study = result.study
-    engine = () if study.engine == plan.engine else (f"engine={plan.engine}",)
+def _export(result: TuneResult, plan: PlanResult) -> tuple[Line, Line]:
+    """The commands that launch and measure a plan, which is named where it is not the first of its engine."""
     first = plan is next(p for p in result.ranked if p.engine == plan.engine)
     named = () if first else ("--plan", subject_name(result, plan).removeprefix(f"{plan.engine}:"))
-    measured = f"launch/{ENGINES[plan.engine].bench_result}"
-    return [
-        command(study, "export", *named, "--target", plan.engine, "--out", "launch", settings=engine),
-        Line(text=f"autotune verify {measured}    # after launch/bench.sh", whole=True),
-    ]
+    return launch_steps(result.study, plan.engine, *named)
 
 
 def refusals(result: TuneResult, shown: Sequence[tuple[int, PlanResult]]) -> list[dict[str, Any]]:

@@ -8,9 +8,8 @@ from typing import Any
 from autotune.comparison import ComparedPlan, Comparison, SwitchCost
 from autotune.comparison.value_and_gain import Gain
 from autotune.comparison.values import KEEP, Robustness
-from autotune.engines import ENGINES
 from autotune.report.document import finite, plan_document
-from autotune.report.study_words import command
+from autotune.report.study_words import command, launch_steps
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.reach import KINDS
 from autotune.study import Study
@@ -87,11 +86,8 @@ def _next(found: Comparison) -> list[str]:
     side = found.candidate
     if side is None or side.result is None or side.result.pools is not None or found.verdict.verdict == KEEP:
         return []
-    study, plan = found.study, side.result
-    engine = () if study.engine == plan.engine else (f"engine={plan.engine}",)
-    options = ("--plan", plan_name(plan, dense=not study.arch.is_moe), "--target", plan.engine, "--out", "launch")
-    export = command(study, "export", *options, settings=engine)
-    return [export.text, f"autotune verify launch/{ENGINES[plan.engine].bench_result}    # after launch/bench.sh"]
+    name = plan_name(side.result, dense=not found.study.arch.is_moe)
+    return [line.text for line in launch_steps(found.study, side.result.engine, "--plan", name)]
 
 
 def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autotune.planning.day_program import REPLICA
 from autotune.planning.schedule_files import clock
 from autotune.report.text_blocks import Block, Line, Report, text_table
 from autotune.report.tune_text import assumed_block
@@ -51,7 +52,7 @@ def _schedule(document: Mapping[str, Any]) -> Block:
     rows = [
         (
             clock(s["start_s"]),
-            f"{document['plans'][s['plan_index']]['replica']} x {s['replicas']}",
+            _running(document["plans"][s["plan_index"]], s["replicas"]),
             s["change"] or "–",
             f"{s['gpus']:,}",
             f"{number(s['load_per_s'])} ({number(s['load_low_per_s'])} to {number(s['load_high_per_s'])})",
@@ -75,25 +76,65 @@ def _schedule(document: Mapping[str, Any]) -> Block:
     return Block(title="Schedule", table=text_table(header, rows, texts=(0, 1, 2)), lines=lines)
 
 
+def stretches_block(document: Mapping[str, Any]) -> Block:
+    """The schedule with a row for each stretch in which the same replicas run: what a page has beside its chart."""
+    stretches: list[list[Mapping[str, Any]]] = []
+    for step in document["steps"]:
+        last = stretches[-1][-1] if stretches else None
+        follows = last is not None and last["start_s"] + document["step_s"] == step["start_s"]
+        if last is not None and follows and last["plan"] == step["plan"]:
+            stretches[-1].append(step)
+        else:
+            stretches.append([step])
+    rows = [
+        (
+            f"{clock(steps[0]['start_s'])}–{clock(steps[-1]['start_s'] + document['step_s'])}",
+            _running(document["plans"][steps[0]["plan_index"]], steps[0]["replicas"]),
+            f"{steps[0]['gpus']:,}",
+            number(max(s["planned_per_s"] for s in steps)),
+            number(min(s["capacity_per_s"] for s in steps)),
+            probability(max(s["p_break"] for s in steps)),
+        )
+        for steps in stretches
+    ]
+    header = ("UTC", "plan x replicas", "GPUs", "planned, at most", "capacity, at least", "P(break), at most")
+    table = text_table(header, rows, texts=(0, 1))
+    return Block(title="Schedule", table=table, lines=_schedule(document).lines)
+
+
+def _running(plan: Mapping[str, Any], replicas: Mapping[str, int]) -> str:
+    """`TP2 x 8`, or of pools `P:TP1 x 3 + D:TP4 x 5`."""
+    return " + ".join(f"{_pool(k['role'])}{k['replica']} x {replicas[k['role']]}" for k in plan["kinds"])
+
+
+def _pool(role: str) -> str:
+    return "" if role == REPLICA else f"{role[0].upper()}:"
+
+
 def _plans(document: Mapping[str, Any]) -> Block:
     rows = [
         (
-            p["replica"],
+            f"{_pool(kind['role'])}{kind['replica']}",
             p["engine"],
-            str(p["gpus_per_replica"]),
-            f"{number(p['capacity_per_replica_per_s']['least'])} to {number(p['capacity_per_replica_per_s']['most'])}",
+            str(kind["gpus"]),
+            f"{number(kind['capacity_per_s']['least'])} to {number(kind['capacity_per_s']['most'])}",
             f"{p['simulated_over_closed_form']:.0%}",
-            f"{p['start_s']:,.0f} s",
-            f"{p['drain_s']:,.0f} s",
+            f"{kind['start_s']:,.0f} s",
+            f"{kind['drain_s']:,.0f} s",
             f"{p['steps']}",
         )
         for p in document["plans"]
+        for kind in p["kinds"]
     ]
     header = ("replica", "engine", "GPUs", "requests/s", "simulated", "starts in", "drains in", "steps")
     lines = (
         (
             "requests/s: what one replica takes within the limits, over the traffic of a day; simulated: what it "
             "keeps of the closed form's figure once single requests are served"
+        ),
+        *(
+            ["P and D: workers of the prefill and of the decode pool of one plan"]
+            * (len(rows) > len(document["plans"]))
         ),
     )
     return Block(title="Plans", table=text_table(header, rows, texts=(0, 1)), lines=lines)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from autotune.evaluation.values import Evaluation
+from autotune.evaluation.values import PASSED, Evaluation
 from autotune.launch.refusal import export_refusal
 from autotune.report.document import confidence_document, layout_document
 from autotune.report.reach import reach_of_one
-from autotune.report.study_words import command
+from autotune.report.study_words import command, launch_steps
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.space import format_plan, short_plan
+from autotune.study import Study
 from autotune.tuning import PlanResult
 
 
@@ -26,6 +27,7 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
         "plan_text": found.text,
         "name": _name(found),
         "command": command(found.study, "evaluate", "--plan", found.text).text,
+        "next": next_steps(found.study, result, best, passed=found.verdict == PASSED),
         "never_measured": "" if result is None else reach_of_one(found.study, result),
         "export_refuses": "" if result is None else export_refusal(found.study, result),
         "engine": found.candidate.engine,
@@ -58,6 +60,18 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
         "conclusion": found.conclusion,
         "assumptions": list(found.assumptions),
     }
+
+
+def next_steps(study: Study, result: PlanResult | None, best: PlanResult | None, *, passed: bool) -> list[str]:
+    """The commands that follow: what the best plan is worth beside this one, and the launch files of this one."""
+    if result is None:
+        return []
+    name, out = plan_name(result, dense=not study.arch.is_moe), []
+    if best is not None and best.plan != result.plan:
+        out.append(command(study, "compare", "--current", name, "--candidate", "best").text)
+    if passed and not export_refusal(study, result):
+        out += [line.text for line in launch_steps(study, result.engine, "--plan", name)]
+    return out
 
 
 def _name(found: Evaluation) -> str:

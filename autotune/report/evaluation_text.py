@@ -13,7 +13,7 @@ from autotune.report.evaluation_tables import (
     strategy_block,
     time_block,
 )
-from autotune.report.text_blocks import Block, Cell, Report, named, text_table, toned
+from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_table, toned
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, TONES
 from autotune.report.vocabulary.words import SHARES, asked, measure, probability
@@ -48,7 +48,7 @@ def stands_lines(document: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(line for line in (document["never_measured"], refused) if line)
 
 
-BRIEF = ("summary", "strategy", "claims")
+BRIEF = ("summary", "strategy", "claims", "next")
 """Blocks that a terminal shows without --verbose."""
 
 
@@ -63,7 +63,13 @@ def evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
     if document["claims"]:
         out.append(_claims(document["claims"]))
     out.append(Block(key="conclusion", title="Conclusion", lines=(document["conclusion"],)))
-    return [*out, Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"]))]
+    return [*out, Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"])), *next_blocks(document)]
+
+
+def next_blocks(document: Mapping[str, Any]) -> list[Block]:
+    """The commands that follow, where some do."""
+    lines = tuple(Line(text=step, whole=True) for step in document["next"])
+    return [Block(key="next", title="Next", lines=lines)] if lines else []
 
 
 def summary_block(document: Mapping[str, Any]) -> Block:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.pair_words import against
 from autotune.tuning import PlanResult, TuneResult
 
@@ -48,12 +47,8 @@ def kinds_line(result: TuneResult) -> str:
     if best.single is None:
         return "Pools: only plans with separate pools keep every limit."
     (rank, plan), pools_lead = best.second or best.single, best.pooled[0] == 1
-    several = len({p.engine for p in result.ranked}) > 1
-    name = plan_name(plan, dense=not result.study.arch.is_moe, several_engines=several)
-    words = against(result.study, result.ranked[0], plan)
-    if pools_lead:
-        return f"Best with pools: # 1; best of one kind of replica: # {rank:,}, {name}. The first {words}."
-    return f"Best of one kind of replica: # 1; best with pools: # {rank:,}, {name}. The first {words}."
+    first, second = ("pools", "one kind of replica") if pools_lead else ("one kind of replica", "pools")
+    return f"Best of {first}: # 1; of {second}: # {rank:,}. The first {against(result.study, result.ranked[0], plan)}."
 
 
 def kinds_document(result: TuneResult) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def import_report(document: Mapping[str, Any]) -> Report:
     ]
     engine = f"{engine_title(document['engine'])} {document['engine_version']}"
     return Report(
-        headline=f"{count(document['gpus'], 'GPU')}: {document['plan']}",
+        headline=f"{count(document['gpus'], 'GPU')}: {name_of_key(document['plan'])}",
         lines=(f"{engine}, model {document['model']}",),
         blocks=(
             Block(

@@ -7,10 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from autotune.evaluation.evaluate_pools import PoolEvaluation, PoolSection
+from autotune.evaluation.values import PASSED
 from autotune.launch.refusal import export_refusal
 from autotune.report.document import confidence_document, layout_document
-from autotune.report.evaluation_text import evaluation_headline, stands_lines, summary_block
+from autotune.report.evaluation import next_steps
+from autotune.report.evaluation_text import evaluation_headline, next_blocks, stands_lines, summary_block
 from autotune.report.reach import reach_of_one
+from autotune.report.study_words import command
 from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.titles import TONES
@@ -32,6 +35,8 @@ def pool_evaluation_document(found: PoolEvaluation) -> dict[str, Any]:
         "plan": result.plan,
         "plan_text": found.text,
         "name": plan_name(result, dense=dense, several_engines=True),
+        "command": command(found.study, "evaluate", "--plan", found.text).text,
+        "next": next_steps(found.study, result, best, passed=found.verdict == PASSED),
         "never_measured": reach_of_one(found.study, result),
         "export_refuses": export_refusal(found.study, result),
         "engine": result.engine,
@@ -77,6 +82,7 @@ def pool_evaluation_report(document: Mapping[str, Any]) -> Report:
         blocks=(
             *pool_evaluation_blocks(document),
             Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"])),
+            *next_blocks(document),
         ),
     )
 

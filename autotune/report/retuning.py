@@ -41,7 +41,7 @@ def retune_paragraph(document: dict[str, Any]) -> str:
     """The decision in one paragraph."""
     window = document["inputs"]["window"]
     parts = [
-        f"{document['decision'].upper()} ({document['rule']}): {document['reason']}.",
+        f"{document['decision'].upper()}: {document['reason']}.",
         f"Window {window['start']} to {window['end']}; {document['drift']['reason']}.",
     ]
     covered = document["traffic"].get("covered_frac", 1.0)
@@ -85,8 +85,8 @@ def _switch_words(document: dict[str, Any]) -> list[str]:
 def repeated_line(document: dict[str, Any]) -> Line:
     """A window that was decided on before, in one line."""
     before = document.get("decided_before", document)
-    said = f"decided on before, at {before['at']}: {before['decision']} ({before['rule']})"
-    by_now = "" if before is document else f", by now {document['decision']} ({document['rule']}: {document['reason']})"
+    said = f"decided on before, at {before['at']}: {before['decision']}"
+    by_now = "" if before is document else f", by now {document['decision']} ({document['reason']})"
     todo = "; `autotune retune accept` or --apply makes it the current plan" if document["decision"] == "switch" else ""
     done = "; current.json says the new plan" if document["applied"] and todo else ""
     runs = name_of_key(document["current_plan"])
@@ -102,7 +102,7 @@ def retune_line(document: dict[str, Any]) -> Line:
     if document["decision"] == "switch" and not document["applied"]:
         todo = f" to {name_of_key(document['candidate']['plan'])}; `autotune retune accept` makes it the current plan"
     runs = name_of_key(document["candidate" if document["applied"] else "current"]["plan"])
-    said = f"{document['at']} {document['decision']} ({document['rule']}): {document['reason']}{todo}; {runs} runs"
+    said = f"{document['at']} {document['decision']}: {document['reason']}{todo}; {runs} runs"
     text = " ".join([said, *document["noticed"]])
     return Line(text=f"{text}; decision {document['id'][:12]}", tone=TONES[document["decision"]], whole=True)
 

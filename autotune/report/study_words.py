@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import tomllib
 from collections.abc import Sequence
 
-from autotune.engines import engine_title
+from autotune.engines import ENGINES, engine_title
 from autotune.report.text_blocks import Block, Line
 from autotune.study import Study
 
@@ -27,8 +29,25 @@ def asked(name: str, *words: str, settings: Sequence[str]) -> str:
     return shlex.join(["autotune", name, *words, *(word for text in last.values() for word in ("--set", text))])
 
 
+def launch_steps(study: Study, engine: str, *named: str) -> tuple[Line, Line]:
+    """The commands that write the launch files of a plan (`--plan NAME`; none: the first), and that hold a benchmark
+    of it against the prediction."""
+    settings = () if study.engine == engine else (f"engine={engine}",)
+    return (
+        command(study, "export", *named, "--target", engine, "--out", "launch", settings=settings),
+        Line(text=f"autotune verify launch/{ENGINES[engine].bench_result}    # after launch/bench.sh", whole=True),
+    )
+
+
 def file_block(path: str, text: str) -> Block:
-    """The study file that options stand for, without the lines that only comment."""
-    said = [line.partition("#")[0].rstrip() for line in text.splitlines()]
-    lines = tuple(Line(text=line, whole=True, tone="dim") for line in said if line)
-    return Block(title=f"The study file that this stands for: {path}", lines=lines)
+    """The study file that options stand for, a line for each of its tables."""
+    said = (f"{key} = {_inline(value)}" for key, value in tomllib.loads(text).items())
+    lines = tuple(Line(text=line, whole=True, tone="dim") for line in said)
+    return Block(title=f"Study file: {path}", lines=lines, tight=True)
+
+
+def _inline(value: object) -> str:
+    """A TOML value on one line."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_inline(item)}' for key, item in value.items())} }}"
+    return json.dumps(value, ensure_ascii=False)

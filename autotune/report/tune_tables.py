@@ -28,16 +28,22 @@ WHOLE_RATES = ("total_tokens_per_s", "output_tokens_per_s", "requests_per_s")
 
 
 def ranked_plans(result: TuneResult, most: int | None) -> list[Ranked]:
-    """The first plans, all where `most` is None, then the best of the other kind and the baseline, where they lack."""
+    """The first plans, all where `most` is None; and the baseline, where they lack it.
+
+    Where plans with pools or those of one kind of replica all come later, the best of that kind have the last places:
+    what cannot be told apart says less than what is another kind of plan.
+    """
     base = None if result.baseline is None else result.baseline.result
+    places = list(enumerate(result.ranked, start=1))
+    shown, kinds = places[:most], BestOfKinds.of(result)
+    if most is not None and kinds is not None and kinds.second is not None and kinds.second[0] > most:
+        pooled = kinds.second[1].pools is not None
+        others = [placed for placed in places if (placed[1].pools is not None) is pooled][: max(most - 2, 1)]
+        shown = [*shown[: max(most - len(others), 1)], *others]
     out: list[Ranked] = []
-    for rank, plan in enumerate(result.ranked[:most], start=1):
+    for rank, plan in shown:
         role = "first" if rank == 1 else "base" if base is not None and same_run(base, plan) else ""
         out.append((rank, plan, role))
-    kinds = BestOfKinds.of(result)
-    if most is not None and kinds is not None and kinds.second is not None and kinds.second[0] > most:
-        rank, plan = kinds.second
-        out.append((rank, plan, "base" if base is not None and same_run(base, plan) else ""))
     if result.baseline is not None and base is not None and not any(same_run(base, p) for _, p, _ in out):
         out.append((baseline_rank(result.baseline, result), base, "base"))
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from autotune.engines import engine_title
 from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.vocabulary.words import count, percent
 from autotune.validation.published import PublishedPoint
@@ -165,13 +166,23 @@ def published_block(points: Sequence[PublishedPoint], title: str) -> Block:
     )
 
 
+def _cell_words(cell: CellChange) -> str:
+    """`vLLM, h100_sxm, Llama-3.1-70B, bf16` of the key of a cell, which names a model by its shape."""
+    engine, gpu, _, precision = cell.name.split("|")
+    return ", ".join([engine_title(engine), gpu, *(model.rpartition("/")[2] for model in cell.models), precision])
+
+
 def calibration_report(changes: Sequence[CellChange], profile: str, by_percentiles: int) -> Report:
     """What a profile that was learnt changes; `by_percentiles`: runs whose TTFT percentiles counted."""
     rows = [
-        (c.name, str(c.runs), *(percent(e, 1) for e in (c.tpot_before, c.tpot_after, c.ttft_before, c.ttft_after)))
+        (
+            _cell_words(c),
+            str(c.runs),
+            *(percent(e, 1) for e in (c.tpot_before, c.tpot_after, c.ttft_before, c.ttft_after)),
+        )
         for c in changes
     ]
-    header = ("engine | GPU | model | precision", "runs", "TPOT error", "with profile", "TTFT error", "with profile")
+    header = ("servers", "runs", "TPOT error", "with profile", "TTFT error", "with profile")
     return Report(
         headline=f"{count(len(changes), 'cell')} learnt",
         lines=(

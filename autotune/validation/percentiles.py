@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import exp, isfinite, log
 
@@ -23,17 +24,29 @@ LEAST_BEYOND = 10.0
 _BEYOND_FRAC = {"mean": 1.0, "p50": 0.5, "p90": 0.1, "p95": 0.05, "p99": 0.01}
 
 
-def predicted_percentiles(result: BenchResult, profile: Profile | None) -> list[tuple[str, Likely, float]]:
+def predicted_percentiles(
+    result: BenchResult, profile: Profile | None, means_s: Mapping[str, float]
+) -> list[tuple[str, Likely, float]]:
     """Name (`ttft_p99_s`), prediction and measurement of each percentile that a result has, seconds.
 
     Empty where it has none. All requests are simulated with the run's mean lengths: results do not say how theirs are
-    spread.
+    spread. In a closed loop requests of one length go through the servers in step, and wait for each other as those of
+    a real benchmark seldom do: there the simulation says how figures lie about their mean, and `means_s` (by latency)
+    what that is.
     """
     measured = _measured(result)
     if not measured:
         return []
     forecast = _simulated(result, profile)
-    return [(f"{name}_{p}_s", forecast.latency(name, p), value) for (name, p), value in measured.items()]
+
+    def likely(name: str, statistic: str) -> Likely:
+        found = forecast.latency(name, statistic)
+        if result.reported.open_loop or name not in means_s:
+            return found
+        factor = means_s[name] / forecast.latency(name, "mean").value
+        return Likely(value=found.value * factor, low=found.low * factor, high=found.high * factor)
+
+    return [(f"{name}_{p}_s", likely(name, p), value) for (name, p), value in measured.items()]
 
 
 def run_by_percentiles(result: BenchResult) -> tuple[Run, int]:

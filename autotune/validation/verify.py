@@ -192,9 +192,10 @@ def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[C
             )
             for name, value, sd, measured in rows
         )
+        means_s = {"ttft": float(estimate.ttft_s[i]), "tpot": float(estimate.tpot_s[i])}
         simulated = tuple(
             Checked(name=name, predicted=likely.value, p10=likely.low, p90=likely.high, measured=measured)
-            for name, likely, measured in predicted_percentiles(result, profile)
+            for name, likely, measured in predicted_percentiles(result, profile, means_s)
         )
         out.append(CheckedRun(result=result, quantities=(*quantities, *simulated)))
     return tuple(out)

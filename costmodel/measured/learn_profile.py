@@ -21,6 +21,8 @@ class CellChange:
     """What a profile changes in one cell: mean |predicted / measured - 1| of the runs given, and interval widths."""
 
     name: str
+    models: tuple[str, ...]
+    """Names of the models that ran."""
     runs: int
     tpot_before: float
     tpot_after: float
@@ -87,6 +89,7 @@ def _change(name: str, runs: Sequence[Run], profile: Profile) -> CellChange:
 
     return CellChange(
         name=name,
+        models=tuple(dict.fromkeys(r.model for r in runs)),
         runs=len(runs),
         tpot_before=error(before.tpot_s, tpot),
         tpot_after=error(after.tpot_s, tpot),

@@ -7,6 +7,7 @@ token that the client sees.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import TypeVar
@@ -49,22 +50,11 @@ class PoolsModel:
 
     def open_loop(self, requests: Requests, *, timeline: bool = False) -> Simulated:
         """Serve requests that arrive whatever the pools do."""
-        prompts = simulate(self.prefill, _prompts_of(requests), timeline=timeline)
-        ready_s = prompts.served.finish_s + self.between_s
-        order = np.argsort(ready_s, kind="stable")
-        handed = replace(requests, arrival_s=ready_s, cached=requests.prompt).take(order)
-        tokens = simulate(self.decode, handed, timeline=timeline)
-        back = np.argsort(order, kind="stable")
-        return Simulated(
-            served=Served(
-                requests=requests,
-                first_token_s=tokens.served.first_token_s[back],
-                finish_s=tokens.served.finish_s[back],
-            ),
-            gaps=tokens.gaps,
-            preemptions=prompts.preemptions + tokens.preemptions,
-            busy_s=prompts.busy_s + tokens.busy_s,
-            timeline=(*prompts.timeline, *tokens.timeline),
+        return in_series(
+            lambda prompts: simulate(self.prefill, prompts, timeline=timeline),
+            lambda handed: simulate(self.decode, handed, timeline=timeline),
+            requests,
+            between_s=self.between_s,
         )
 
     def closed_loop(
@@ -144,8 +134,30 @@ class _ClosedLoop:
         )
 
 
-def _prompts_of(requests: Requests) -> Requests:
-    return replace(requests, output=np.ones_like(requests.output))
+def in_series(
+    prefill: Callable[[Requests], Simulated],
+    decode: Callable[[Requests], Simulated],
+    requests: Requests,
+    *,
+    between_s: float,
+) -> Simulated:
+    """Requests through one pool and then through the other, whatever workers each has."""
+    prompts = prefill(replace(requests, output=np.ones_like(requests.output)))
+    ready_s = prompts.served.finish_s + between_s
+    order = np.argsort(ready_s, kind="stable")
+    tokens = decode(replace(requests, arrival_s=ready_s, cached=requests.prompt).take(order))
+    back = np.argsort(order, kind="stable")
+    return Simulated(
+        served=Served(
+            requests=requests,
+            first_token_s=tokens.served.first_token_s[back],
+            finish_s=tokens.served.finish_s[back],
+        ),
+        gaps=tokens.gaps,
+        preemptions=prompts.preemptions + tokens.preemptions,
+        busy_s=prompts.busy_s + tokens.busy_s,
+        timeline=(*prompts.timeline, *tokens.timeline),
+    )
 
 
 def slowed(table: _Table, factor: float) -> _Table:

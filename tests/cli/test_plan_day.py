@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from autotune.cli.options import EXIT_INFEASIBLE, EXIT_INPUT
-from autotune.planning import DayShape, joined_days
+from autotune.planning import DayShape, joined_days, replay
 from autotune.traffic.read import read_traffic
 from tests.command import autotune
 from tests.studies import FOLDER
@@ -19,11 +20,19 @@ STUDY = str(FOLDER / "day-llama-70b-64xh100.toml")
 TRACE = "tests/data/azure_llm_2023_conv.csv"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fewer_requests() -> Iterator[None]:
+    """A day is served by two thousand of its requests: what is asked of a replay here needs no more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "MOST_REQUESTS", 2_000)
+        yield
+
+
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Two days of up to two requests a second."""
+    """Two days of up to one request a second."""
     file = tmp_path_factory.mktemp("days") / "days.csv"
-    file.write_text(joined_days(read_traffic(TRACE), DayShape(peak_per_s=2.0), days=2), encoding="utf-8")
+    file.write_text(joined_days(read_traffic(TRACE), DayShape(peak_per_s=1.0), days=2), encoding="utf-8")
     return str(file)
 
 
@@ -60,8 +69,39 @@ def test_end_to_end(log: str, tmp_path: Path) -> None:
     scaled = list(yaml.safe_load_all((folder / "keda.yaml").read_text(encoding="utf-8")))
     assert len(scaled) == len({s["plan_index"] for s in steps})
     bounds = yaml.safe_load((folder / "dynamo-planner.yaml").read_text(encoding="utf-8"))["bounds"]
-    assert [b["min_endpoint"] for b in bounds] == [s["replicas"] for s in steps]
+    assert [b["min_endpoint"] for b in bounds] == [s["replicas"]["replica"] for s in steps]
     assert (folder / "day.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_pools(tmp_path: Path) -> None:
+    """A morning in which long prompts join the answers: both pools are enough for each hour, and their ratio moves."""
+    prompts, answers = (
+        joined_days(read_traffic(f"tests/data/azure_llm_2023_{name}.csv"), shape, days=1).splitlines()
+        for name, shape in (
+            ("code", DayShape(peak_per_s=6.0, quiet_frac=0.02)),
+            ("conv", DayShape(peak_per_s=0.2, quiet_frac=1.0)),
+        )
+    )
+    log = tmp_path / "log.csv"
+    morning = [line for line in prompts[1:] + answers[1:] if "05" <= line.partition(" ")[2][:2] <= "08"]
+    log.write_text("\n".join([prompts[0], *sorted(morning)]), encoding="utf-8")
+    slow = (
+        "cluster.gpu=a100_40gb",
+        "cluster.gpus=24",
+        "constraints.ttft_ms=1500",
+        "constraints.tpot_ms=60",
+        "constraints.tpot_p95_ms=90",
+    )
+    found = planned(str(log), "--plans", "1", *(w for s in ("search.disaggregated=only", *slow) for w in ("--set", s)))
+    assert all(p["kinds"][0]["role"] == "prefill" for p in found["plans"])
+    for step in found["steps"]:
+        kinds, workers = found["plans"][step["plan_index"]]["kinds"], step["replicas"]
+        assert step["gpus"] == sum(kind["gpus"] * workers[kind["role"]] for kind in kinds)
+        most = min(kind["capacity_per_s"]["most"] * workers[kind["role"]] for kind in kinds)
+        assert step["planned_per_s"] * (1 - 1e-9) <= step["capacity_per_s"] <= most
+        assert step["prefill_per_decode"] == workers["prefill"] / workers["decode"]
+    assert len({step["prefill_per_decode"] for step in found["steps"]}) > 1
+    assert all(s["attainment_frac"] > 0.8 for s in found["replay"]["strategies"])
 
 
 def test_a_cluster_that_is_too_small(log: str) -> None:
@@ -77,7 +117,7 @@ def test_a_cluster_that_is_too_small(log: str) -> None:
     ("words", "message"),
     [
         (("--step", "7m"), "divide a day"),
-        (("--step", "2m"), "to start or drain"),
+        (("--step", "2m", "--plans", "1"), "to start or drain"),
         (("--set", "constraints.tpot_ms=0.1"), "at any load"),
     ],
 )

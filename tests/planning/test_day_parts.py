@@ -14,7 +14,7 @@ from autotune.planning.forecast import Forecast, forecast_day
 from autotune.planning.joined_days import DayShape, joined_days
 from autotune.planning.loads import DAY_S, DayLoads, day_loads
 from autotune.planning.replay import recorded_day, surged
-from autotune.planning.schedule_files import crontab, keda_objects, triggers
+from autotune.planning.schedule_files import Deployment, crontab, dynamo_bounds, keda_objects, triggers
 from autotune.planning.strategies import reactive
 from autotune.traffic.read import read_traffic
 from autotune.traffic.requests import Columns
@@ -114,11 +114,22 @@ def test_a_threshold_scaler_follows_late() -> None:
     rules = DayRules(gpus=64, step_s=3600.0, min_replicas=1, change_gpu_s=0.0, cyclic=False)
     counts = np.full(60, 0.6 * 60.0)
     counts[10:20] = 1.3 * 60.0
-    fleet = reactive(0, kind, counts, np.array([0]), rules, 1)
-    served = [(s.start_s / 60.0, s.end_s / 60.0, s.replicas) for s in fleet.stretches]
+    fleet = reactive(0, (kind,), counts, np.array([0]), rules, 0.6)
+    served = [(s.start_s / 60.0, s.end_s / 60.0, s.replicas[0]) for s in fleet.stretches]
     # seen at minute 11, started by 15; the last full minute counts until 25
     assert served == [(0.0, 15.0, 1), (15.0, 25.0, 2), (25.0, 60.0, 1)]
     assert fleet.gpu_s == pytest.approx(2 * 60.0 * (60 + 14))
+
+
+def test_a_threshold_scaler_on_each_pool() -> None:
+    """Of two pools that which the load fills scales, and the other, twice as quick, stays as it is."""
+    prefill = ReplicaKind(gpus=2, start_s=240.0, drain_s=0.0, capacity_per_s=np.array([1.0]))
+    rules = DayRules(gpus=64, step_s=3600.0, min_replicas=1, change_gpu_s=0.0, cyclic=False)
+    counts = np.full(60, 0.6 * 60.0)
+    counts[10:20] = 1.3 * 60.0
+    fleet = reactive(0, (prefill, replace(prefill, capacity_per_s=np.array([2.0]))), counts, np.array([0]), rules, 0.6)
+    assert [s.replicas for s in fleet.stretches] == [(1, 1), (2, 1), (1, 1)]
+    assert fleet.gpu_s == pytest.approx(2 * 60.0 * (60 + 14 + 60))
 
 
 def few(times_s: list[float]) -> Requests:
@@ -149,18 +160,26 @@ def test_a_full_day_is_served_in_its_fullest_stretches() -> None:
     assert day.weight.tolist() == [33_000.0]
 
 
-def document(replicas: list[int], *, start_s: float = 100.0) -> dict[str, object]:
-    """A day of one plan in four steps of six hours."""
+def document(replicas: list[int], *, decode: list[int] | None = None, start_s: float = 100.0) -> dict[str, object]:
+    """A day of one plan in four steps of six hours; with `decode`, of one with two pools."""
+    roles = ["replica"] if decode is None else ["prefill", "decode"]
     steps = [
-        {"start_s": 21_600 * i, "replicas": n, "plan_index": 0, "plan": "vllm:TP2"} for i, n in enumerate(replicas)
+        {
+            "start_s": 21_600 * i,
+            "replicas": dict(zip(roles, counts, strict=False)),
+            "plan_index": 0,
+            "plan": "vllm:TP2",
+        }
+        for i, counts in enumerate(zip(replicas, decode or replicas, strict=True))
     ]
-    plan = {"replica": "PP2 TP2", "start_s": start_s, "gpus_per_replica": 4, "engine": "vllm"}
+    kinds = [{"role": role, "replica": "PP2 TP2", "start_s": start_s, "gpus": 4} for role in roles]
+    plan = {"replica": "PP2 TP2", "kinds": kinds, "engine": "vllm"}
     return {"study": "a Study", "step_s": 21_600, "whole_day": True, "steps": steps, "plans": [plan], "gpus": 16}
 
 
 def test_triggers_start_early_and_cross_midnight() -> None:
     """Replicas begin to start whole minutes before their step; evening and night of the same number are one trigger."""
-    least, found = triggers(document([3, 1, 1, 3]), 0)
+    least, found = triggers(document([3, 1, 1, 3]), Deployment(plan_index=0, role="replica"))
     assert least == 1
     assert [(t.start_s, t.end_s, t.replicas) for t in found] == [(64_800 - 120, 21_600, 3)]
 
@@ -174,11 +193,29 @@ def test_keda_objects_are_read_back() -> None:
     assert trigger["metadata"]["start"] != trigger["metadata"]["end"]
 
 
+def test_pools_scale_as_deployments_of_their_own() -> None:
+    """Each pool has its object and its numbers, and Dynamo's planner the lesser as its least."""
+    day = document([1, 2, 2, 1], decode=[3, 3, 3, 3])
+    scaled = {o["metadata"]["name"]: o["spec"] for o in yaml.safe_load_all(keda_objects(day))}
+    counts = {name: (spec["minReplicaCount"], spec["maxReplicaCount"]) for name, spec in scaled.items()}
+    assert counts == {"a-study-vllm-prefill-pp2-tp2": (1, 2), "a-study-vllm-decode-pp2-tp2": (3, 3)}
+    bounds = yaml.safe_load(dynamo_bounds(day))["bounds"]
+    assert [(b["min_endpoint"], b["prefill_workers"], b["decode_workers"]) for b in bounds] == [
+        (1, 1, 3), (2, 2, 3), (2, 2, 3), (1, 1, 3),
+    ]  # fmt: skip
+
+
 def test_a_crontab_of_standard_input_plans_no_next_day() -> None:
     """What came in a pipe cannot be read again, and a name with a line break is refused."""
     assert "plan-day" not in crontab(document([1, 2, 2, 2]), study="s.toml", traffic="-")
     with pytest.raises(InputError, match="control characters"):
         crontab(document([1, 2, 2, 2]), study="s\n.toml", traffic="t.csv")
+
+
+def test_a_crontab_asks_what_was_asked() -> None:
+    """The next day is planned, and the traffic judged, with every setting of this one."""
+    found = crontab(document([1, 2, 2, 2]), study="s.toml", traffic="t.csv", settings=("cluster.gpus=8",))
+    assert found.count("s.toml --traffic t.csv --set cluster.gpus=8") == 2
 
 
 def test_crontab_replays_the_schedule() -> None:

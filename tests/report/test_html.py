@@ -22,6 +22,7 @@ from autotune.study import load_study
 from autotune.text.numbers import number
 from autotune.tuning import TuneResult
 from autotune.tuning.sensitivity import sensitivity
+from costmodel.errors import InputError
 from tests.report.conftest import EVIL, STUDIES, answered
 from tests.report.documents import evaluation_document
 from tests.report.helpers import outline
@@ -172,7 +173,7 @@ def test_limits_stand_as_they_were_written(value: float, shown: str) -> None:
 
 def test_the_command_writes_the_page(tmp_path: Path) -> None:
     """`tune --html` writes the page with its sensitivity, beside what it prints anyway."""
-    file = tmp_path / "folder" / "page.html"
+    file = tmp_path / "page.html"
     done = CliRunner().invoke(
         cli, ["tune", str(STUDIES / "reference-128.toml"), "--no-storage", "--json", "--html", str(file)]
     )
@@ -182,15 +183,15 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     assert done.stdout.startswith("{")
 
 
-def test_a_page_that_cannot_be_written_is_wrong_input(tmp_path: Path) -> None:
-    """A path below a file cannot be written: it is reported as input, not as a traceback."""
+def test_a_page_is_written_only_into_a_folder_that_exists(tmp_path: Path) -> None:
+    """A path below a file, or below a folder that a slip made up, is wrong input before anything is computed."""
     (tmp_path / "file").write_text("")
-    done = CliRunner().invoke(
-        cli,
-        ["tune", str(STUDIES / "reference-128.toml"), "--no-storage", "--html", str(tmp_path / "file" / "page.html")],
-    )
-    assert done.exit_code != 0
-    assert "cannot be written" in str(done.exception)
+    for folder in ("file", "folder"):
+        words = ["tune", str(STUDIES / "reference-128.toml"), "--html", str(tmp_path / folder / "page.html")]
+        done = CliRunner().invoke(cli, words)
+        assert isinstance(done.exception, InputError)
+        assert "--html: must lie in a folder that exists" in str(done.exception)
+    assert not (tmp_path / "folder").exists()
 
 
 def test_an_evaluation_shows_every_part() -> None:

@@ -232,13 +232,16 @@ def test_pools_rank_beside_other_plans() -> None:
         first = next(plan for plan in plans if ("pools" in plan) is pooled)
         assert best[kind] == {"rank": first["rank"], "plan": first["plan"]}
     assert best[best["better"]]["rank"] == 1
-    # the better plan of the other kind has a row, however few are shown, and both are named
-    (_, other, _), *_ = reversed(ranked_plans(result, 1))
-    assert (other.pools is None) != (result.ranked[0].pools is None)
-    named = plan_name(other, dense=False, several_engines=False)
-    assert f"# {max(best[kind]['rank'] for kind in ('disaggregated', 'one_kind_of_replica')):,}, {named}" in kinds_line(
-        result
-    )
+    # the best plans of the other kind have rows, however few are shown, and a sentence names the ranks of both kinds
+    second = max(best[kind]["rank"] for kind in ("disaggregated", "one_kind_of_replica"))
+    for most in (1, 3):
+        shown = ranked_plans(result, most)
+        others = [rank for rank, plan, _ in shown if (plan.pools is None) != (result.ranked[0].pools is None)]
+        assert others[0] == second
+        assert shown[0][0] == 1
+    assert len(ranked_plans(result, 5)) == 5
+    assert kinds_line(result).count("# ") == 2
+    assert f"# {second:,}." in kinds_line(result)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])

@@ -270,18 +270,30 @@ def test_another_model_is_said(study: Study, tmp_path: Path) -> None:
 def test_percentiles_are_held_against_a_simulation(changes: dict[str, Any], study: Study, tmp_path: Path) -> None:
     """Those that the result has get a prediction with its interval, open loop or closed."""
     (found,) = results(tmp_path, study, CLASSIC | changes)
-    rows = {name: (likely, measured) for name, likely, measured in predicted_percentiles(found, None)}
+    rows = {name: (likely, measured) for name, likely, measured in predicted_percentiles(found, None, {})}
     assert rows.keys() == {"ttft_p50_s", "ttft_p99_s"}
     assert all(0.0 < likely.low < likely.value < likely.high for likely, _ in rows.values())
     assert rows["ttft_p50_s"][1] == pytest.approx(0.9 * TTFT_S)
     assert rows["ttft_p50_s"][0].value <= rows["ttft_p99_s"][0].value
 
 
+def test_percentiles_lie_about_the_mean_of_a_closed_loop(study: Study, tmp_path: Path) -> None:
+    """Twice the mean are twice the percentiles, which lie on both sides of it; those of an open loop are simulated."""
+    closed, opened = (results(tmp_path, study, CLASSIC | c)[0] for c in ({}, {"request_rate": PER_S}))
+
+    def values(run: BenchResult, mean_s: float) -> list[float]:
+        return [likely.value for _, likely, _ in predicted_percentiles(run, None, {"ttft": mean_s})]
+
+    assert values(closed, 2.0) == pytest.approx([2.0 * value for value in values(closed, 1.0)])
+    assert 0.3 < values(closed, 1.0)[0] < 2.0 < values(closed, 2.0)[1]
+    assert values(opened, 2.0) == values(opened, 1.0)
+
+
 def test_a_median_is_no_mean(study: Study, tmp_path: Path) -> None:
     """A run with percentiles alone has the mean that they say: the further from the simulation's, the further."""
     plain = {name: value for name, value in CLASSIC.items() if "ttft" not in name}
     (given,) = results(tmp_path, study, plain | {"median_ttft_ms": 1000.0, "p90_ttft_ms": 2000.0})
-    simulated = {name: likely.value for name, likely, _ in predicted_percentiles(given, None)}
+    simulated = {name: likely.value for name, likely, _ in predicted_percentiles(given, None, {})}
     assert math.isnan(given.run.ttft_s)
     means = []
     for factor in (1.0, 1.3):

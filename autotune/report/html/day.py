@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autotune.report.day import day_blocks, day_report
+from autotune.report.day import day_blocks, day_report, stretches_block
 from autotune.report.html.page_layout import Page, Tile, assumed_section, block_section, render_page
 from autotune.report.svg.day_plot import attainment_chart, load_chart
 from autotune.report.text_blocks import Block
@@ -14,10 +14,10 @@ from autotune.report.vocabulary.words import probability
 from autotune.text.numbers import number
 
 
-def day_page(document: Mapping[str, Any], *, made_by: str = "") -> str:
-    """The page of a document of `day_document`."""
+def day_page(document: Mapping[str, Any], *, made_by: str = "", steps: Sequence[str] = ()) -> str:
+    """The page of a document of `day_document`; `steps`: the commands that follow."""
     report, total = day_report(document), document["total"]
-    schedule, plans, replay = day_blocks(document)
+    _, plans, replay = day_blocks(document)
     charts = [attainment_chart(document, surges=surges) for surges in (False, True)]
     return render_page(
         Page(
@@ -41,11 +41,12 @@ def day_page(document: Mapping[str, Any], *, made_by: str = "") -> str:
             ],
             sections=[
                 block_section(Block(title="Load and capacity"), [load_chart(document)]),
-                block_section(schedule),
+                block_section(stretches_block(document)),
                 block_section(plans),
                 block_section(replay, charts),
                 assumed_section(document["assumptions"]),
             ],
+            steps=steps,
             made_by=made_by,
         )
     )

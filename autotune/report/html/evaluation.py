@@ -34,12 +34,13 @@ def evaluation_page(document: Mapping[str, Any]) -> str:
             title=document["study"],
             facts=facts,
             verdict=evaluation_verdict(document),
+            steps=document["next"],
             tiles=_tiles(checks),
             sections=[
                 *(
                     block_section(_drawn(block), charts.get(block.key, ()), LEGEND if block.key == "time" else None)
                     for block in evaluation_blocks(document)
-                    if block.key not in ("conclusion", "assumed")
+                    if block.key not in ("conclusion", "assumed", "next")
                 ),
                 assumed_section(document["assumptions"]),
             ],

@@ -20,9 +20,11 @@ def pool_evaluation_page(document: Mapping[str, Any]) -> str:
             title=document["study"],
             facts=[*(f"{pools[role]['gpus']:,} GPUs that {role}" for role in ROLES)],
             verdict=evaluation_verdict(document),
+            steps=document["next"],
             sections=[
                 *(block_section(block) for block in pool_evaluation_blocks(document)),
                 assumed_section(document["assumptions"]),
             ],
+            made_by=document["command"],
         )
     )

@@ -18,6 +18,8 @@ text { font: 12px sans-serif; fill: #444; } .grid { stroke: #e3e3e3; } .axis { s
 .limit-text { fill: #a3195b; }
 """
 HOUR_S = 3600.0
+KEY_CHARACTER, KEY_GAP = 10.0, 10.0
+"""Width of a letter of the key where it is largest, on a phone, and what lies between two of its entries."""
 
 
 def load_chart(document: Mapping[str, Any]) -> Chart:
@@ -28,9 +30,7 @@ def load_chart(document: Mapping[str, Any]) -> Chart:
     out = _frame(xs, ys, "requests/s in the fullest minute")
     for field, css in (("load_per_s", "trend best"), ("planned_per_s", "limit"), ("capacity_per_s", "trend first")):
         out.append(path(_stairs(document, xs, ys, [s[field] for s in steps]), css))
-    out += _key(
-        (("solid: room", "tick"), ("dashed green: expected load", "tick"), ("dashed red: planned", "limit-text"))
-    )
+    out += _key((("solid: room", "tick"), ("green: expected", "tick"), ("red: planned", "limit-text")))
     return Chart(
         title="Load and capacity by the hour",
         description="Requests per second that are expected, that are planned for, and that there is room for.",
@@ -98,4 +98,8 @@ def _stairs(document: Mapping[str, Any], xs: Scale, ys: Scale, values: Sequence[
 
 
 def _key(items: Sequence[tuple[str, str]]) -> list[Shape]:
-    return [text(LEFT + 170 * i, HEIGHT - 6, words, css) for i, (words, css) in enumerate(items)]
+    at, out = float(LEFT), []
+    for words, css in items:
+        out.append(text(at, HEIGHT - 6, words, css))
+        at += KEY_CHARACTER * len(words) + KEY_GAP
+    return out

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import re
 
-from autotune.space import short_plan
-from autotune.space.pooled_planstring import short_pooled
+from autotune.scoring.plan_name import plan_name
 from autotune.tuning import PlanResult
 
-
-def plan_name(plan: PlanResult, *, dense: bool, several_engines: bool = False) -> str:
-    """`R8 TP2 DP8 EP16`: both pools of a disaggregated plan; the GPU type and the engine (`vllm:`) where they matter.
-
-    Every command takes it back.
-    """
-    engine = f"{plan.engine}:" if several_engines else ""
-    if plan.pools is not None:
-        first, second = (short_plan(side.layout, dense=dense) for side in (plan.pools.prefill, plan.pools.decode))
-        return engine + short_pooled(plan.pools, (first, second))
-    split = f" SPLIT{'-'.join(map(str, plan.layout.stage_layers))}" if "SPLIT" in plan.plan else ""
-    return engine + short_plan(plan.layout, dense=dense) + split + (f" @{plan.gpu}" if plan.gpu else "")
+__all__ = ["name_of_key", "plan_name", "same_run"]
 
 
 _ENGINE = re.compile(r"[a-z][a-z0-9_]*:")

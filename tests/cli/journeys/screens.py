@@ -91,7 +91,7 @@ JOBS = (
     Job(
         name="quick",
         words=_tune(*QUICK, "--tpot", "30"),
-        sees=("is first of", "The study file that this stands for"),
+        sees=("is first of", "Study file: "),
         recorded=True,
     ),
     Job(name="init", words=("init",), sees=("[cluster]", "[workload]", "[constraints]")),
