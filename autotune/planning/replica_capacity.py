@@ -22,6 +22,7 @@ from autotune.planning.loads import DayLoads
 from autotune.scoring.best_knobs import score
 from autotune.simulation.draw_requests import recorded_requests, study_requests
 from autotune.simulation.report_simulation import limits_of_requests
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan
 from autotune.space.pool_plan import ROLES
 from autotune.study import Study, in_place
 from autotune.traffic.profile import WorkloadProfile
