@@ -139,6 +139,7 @@ class Vllm(Engine):
     programs = (
         ("vllm", "serve"),
         ("vllm.entrypoints.openai.api_server",),
+        ("vllm.entrypoints.api_server",),
         ("vllm.entrypoints.cli.main", "serve"),
         ("dynamo.vllm",),
     )

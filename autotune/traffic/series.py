@@ -51,11 +51,14 @@ class SampledMetrics:
                 if all(dict(key).get(_label(label), value) == value for label, value in wanted.items())
             }
 
-    def leave_out(self, names: Iterable[str], servers: Collection[Labels]) -> None:
-        """Forget the series of some metrics that are of some servers, which are named by all labels but `le`."""
-        for name in names:
-            by_labels = self.series.get(name, {})
-            self.series[name] = {key: samples for key, samples in by_labels.items() if _server(key) not in servers}
+    def without(self, names: Iterable[str], servers: Collection[Labels]) -> SampledMetrics:
+        """Without some metrics of some servers, which are named by labels that all of their series have."""
+        names = frozenset(names)
+        kept = {
+            name: {k: s for k, s in of.items() if name not in names or not any(set(x) <= set(k) for x in servers)}
+            for name, of in self.series.items()
+        }
+        return SampledMetrics(series=kept, times_known=self.times_known, _first=self._first_s())
 
     def values_of(self, label: str, names: Iterable[str]) -> set[str]:
         """Values of a label in the series of some metrics."""
@@ -66,6 +69,11 @@ class SampledMetrics:
     def increase(self, names: Iterable[str], start_s: float, end_s: float) -> float:
         """How much a counter grew, summed over servers. Of several names the first that there is counts."""
         return float(self.growth(names, start_s, end_s)[1].sum())
+
+    def growths(self, names: Iterable[str], start_s: float, end_s: float) -> dict[Labels, float]:
+        """As `increase`, by series."""
+        found = next((series for name in names if (series := self.series.get(name))), {})
+        return {key: float(self.steps(s, _falls(s), start_s, end_s)[1].sum()) for key, s in found.items()}
 
     def growth(self, names: Iterable[str], start_s: float, end_s: float) -> tuple[Floats, Floats]:
         """As `increase`, by the times at which it was sampled: both of shape `(num_samples,)`."""

@@ -98,6 +98,7 @@ def test_a_file_written_in_place_says_the_knobs() -> None:
         ("python3 -m dynamo.trtllm --model-path x --tensor-parallel-size 4", 4, "ATP4"),
         ("vllm serve x/y -tp 2 --enable-expert-parallel=false --no-enable-prefix-caching", 2, "EP1"),
         ("vllm serve x/y -tp 2 --enable-expert-parallel true", 2, "EP2"),
+        ("srun -N 2 --ntasks 16 bash -c 'trtllm-llmapi-launch trtllm-serve x/y --tp_size 16'", 16, "R1/PP1/ATP16"),
     ],
 )
 def test_commands(command: str, gpus: int, plan: str) -> None:

@@ -183,6 +183,21 @@ def test_servers_for_prefill_do_not_count_twice(tmp_path: Path) -> None:
     assert profile.shared_prefix_frac == pytest.approx(0.5)
 
 
+def test_servers_for_prefill_do_not_count_twice_by_counters(tmp_path: Path) -> None:
+    """TensorRT-LLM has counters alone, its requests by why they ended: the prompt's tokens that were found stay."""
+    text = STARTED
+    for pod, outputs, hits in (("c", 1000, 900_000), ("g", 190_000, 0)):
+        text += f'trtllm_prompt_tokens_total{{pod="{pod}"}} 1800000\n'
+        text += f'trtllm_generation_tokens_total{{pod="{pod}"}} {outputs}\n'
+        text += f'trtllm_request_success_total{{pod="{pod}",finished_reason="stop"}} 900\n'
+        text += f'trtllm_request_success_total{{pod="{pod}",finished_reason="length"}} 100\n'
+        text += f'trtllm_prompt_cached_tokens_total{{pod="{pod}"}} {hits}\n'
+    profile = profile_of(tmp_path, STARTED + text)
+    assert (profile.num_requests, profile.prompt_mean, profile.output_mean) == (1000, 1800.0, 190.0)
+    assert profile.shared_prefix_frac == pytest.approx(0.5)
+    assert any("1 of 2 servers answer with one token" in text for text in profile.assumptions)
+
+
 def test_series_as_victoriametrics_exports_them(tmp_path: Path) -> None:
     """A series per line, times in milliseconds."""
     rows = [

@@ -24,6 +24,7 @@ from autotune.launch.reading.parse import (
     split_command,
     starts_something,
 )
+from autotune.launch.reading.python_file import read_python
 from autotune.launch.reading.router_file import file_of_router, is_pools, pools
 from autotune.launch.reading.shell import Branches, expand, read_script
 from autotune.launch.reading.units import container_of_run, script_of_unit, tasks_of_srun
@@ -35,7 +36,7 @@ MAX_SCRIPTS = 20_000
 ALONE = Place()
 READ = (
     "a shell script, a Compose file, Kubernetes manifests, values of the Helm charts of vLLM's production stack or "
-    "llm-d, KServe or Ray Serve resources"
+    "llm-d, KServe or Ray Serve resources, a Python file"
 )
 
 
@@ -102,8 +103,14 @@ def read_text(path: Path) -> str:
 
 def _file(path: Path, version: str | None, env: Mapping[str, str], files: dict[str, str]) -> list[Process]:
     text = read_text(path)
+    if path.suffix == ".py":
+        return _python(text, str(path), version, env, files)
     keys = re.search(r"^(apiVersion|services|version|kind|applications|servingEngineSpec):", text, re.MULTILINE)
     if path.suffix.lower() in (".yaml", ".yml", ".json") or (keys is not None and not text.startswith("#!")):
+        if re.search(r"\{\{-? *(include |template |toYaml |\$?\.(Values|Release|Chart|Capabilities)\b)", text):
+            raise InputError.single(
+                str(path), "is a template of a Helm chart: import what `helm template CHART -f VALUES.yaml` makes of it"
+            )
         documents = read_yaml(text, str(path))
         files.update(config_maps(documents))
         if len(documents) == 1 and is_pools(documents[0]):
@@ -113,6 +120,13 @@ def _file(path: Path, version: str | None, env: Mapping[str, str], files: dict[s
             return [Process(command=parse_command(words, env=env, version=version))]
         return [p for c in found if c.place.copies for p in _of_container(c, version, env, files)]
     return _script(script_of_unit(text) or text, version, env, files)
+
+
+def _python(text: str, path: str, version: str | None, env: Mapping[str, str], files: dict[str, str]) -> list[Process]:
+    read = read_python(text, env, path)
+    files.update(read.files)
+    found = [p for c in containers(read.services, path) for p in _of_container(c, version, env, files)]
+    return found + [p for s, times in read.scripts for p in _script(s, version, env, files, Place(copies=times))]
 
 
 def _exported(folder: Path, version: str | None, env: Mapping[str, str], files: dict[str, str]) -> list[Process]:

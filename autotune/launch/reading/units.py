@@ -58,7 +58,8 @@ def tasks_of_srun(words: Sequence[str], env: Mapping[str, str]) -> tuple[int, in
 
     Tasks that are ranks of one MPI program count as one.
     """
-    if "srun" not in words or any(engine.rank_launcher in words for engine in ENGINES.values()):
+    launchers = [engine.rank_launcher for engine in ENGINES.values() if engine.rank_launcher is not None]
+    if "srun" not in words or any(launcher in word for launcher in launchers for word in words):
         return 1, None
     said: dict[str, int] = {}
     for i, word in enumerate(words[words.index("srun") :], start=words.index("srun")):
