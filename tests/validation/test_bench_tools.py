@@ -103,6 +103,20 @@ AIPERF = {
     "input_sequence_length": {"unit": "tokens", "avg": ISL},
     "input_config": {"loadgen": {"concurrency": 60}, "endpoint": {"model_names": ["meta-llama/Llama-3.1-70B"]}},
 }
+LLMPERF = {
+    "version": "2023-08-31",
+    "num_concurrent_requests": 60,
+    "results_ttft_s_mean": TTFT_S,
+    "results_ttft_s_quantiles_p50": 0.9 * TTFT_S,
+    "results_ttft_s_quantiles_p99": 2 * TTFT_S,
+    "results_end_to_end_latency_s_mean": E2E_S,
+    "results_inter_token_latency_s_mean": E2E_S / OSL,
+    "results_number_input_tokens_mean": ISL,
+    "results_number_output_tokens_mean": OSL,
+    "results_num_completed_requests": REQUESTS,
+    "results_num_completed_requests_per_min": 60 * PER_S,
+    "results_number_errors": FAILED,
+}
 FILES = {
     "vllm": ("result.json", CLASSIC),
     "sglang": ("result.jsonl", {**CLASSIC, "concurrency": IN_FLIGHT, "mean_e2e_latency_ms": 1e3 * E2E_S}),
@@ -123,6 +137,7 @@ FILES = {
             "failures": {"count": FAILED},
         },
     ),
+    "llmperf": ("llama_2000_500_summary.json", LLMPERF),
     "llm_d_benchmark": ("benchmark_report.json", LLM_D),
     "llm_d_benchmark_yaml": ("benchmark_report.yaml", LLM_D),
 }  # fmt: skip
@@ -250,6 +265,7 @@ def test_llm_d_benchmark_counts_lost_requests_and_durations_in_words(study: Stud
         ({"backend": "engine", "successful_requests": 9, "total_latency": 5.0}, "offline throughput"),
         ({"performance": {"request_throughput_req_s": 2.0}, "request_info": {}}, "trtllm-bench"),
         ({"experiments": []}, "raw export"),
+        ([{"ttft_s": 0.2, "end_to_end_latency_s": 2.0, "number_output_tokens": 9}], "one of LLMPerf's responses"),
         ({"hello": 1}, "must be a result of vllm bench serve"),
         (5, "must be an object"),
     ],
