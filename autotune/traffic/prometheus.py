@@ -76,6 +76,7 @@ def profile_of_metrics(
     else:
         metrics = _answers(name, text) if text.lstrip().startswith(("{", "[")) else _scrape(name, text, now_s)
     metrics.keep(options.match)
+    metrics.keep_served()
     times = metrics.times()
     if not times:
         return "no samples" if not options.match else "no samples that --match takes"

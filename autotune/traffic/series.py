@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from autotune.traffic.metric_names import plain_name
+from autotune.traffic.metric_names import STATUS_LABELS, plain_name
+from autotune.traffic.names import has_failed, is_other
 from costmodel.plan.columns import Floats
 
 SPREAD = 4
@@ -50,6 +51,11 @@ class SampledMetrics:
                 for key, samples in by_labels.items()
                 if all(dict(key).get(_label(label), value) == value for label, value in wanted.items())
             }
+
+    def keep_served(self) -> None:
+        """Only series of requests for text that were served, by what labels say of outcome and operation."""
+        for name, by_labels in self.series.items():
+            self.series[name] = {key: samples for key, samples in by_labels.items() if not _is_else(dict(key))}
 
     def without(self, names: Iterable[str], servers: Collection[Labels]) -> SampledMetrics:
         """Without some metrics of some servers, which are named by labels that all of their series have."""
@@ -194,6 +200,12 @@ def _falls(samples: Samples) -> frozenset[float]:
     """When a counter is less than it was."""
     times = sorted(samples)
     return frozenset(after for before, after in pairwise(times) if samples[after] < samples[before])
+
+
+def _is_else(labels: Mapping[str, str]) -> bool:
+    """Whether labels are of requests that failed, or asked for embeddings and their like."""
+    status = next((labels[name] for name in STATUS_LABELS if name in labels), None)
+    return has_failed(status, labels.get("error_type")) or is_other(labels.get("gen_ai_operation_name"), None)
 
 
 def _server(key: Labels) -> Labels:

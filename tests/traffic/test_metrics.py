@@ -80,6 +80,19 @@ def test_counters_alone_give_means(tmp_path: Path) -> None:
     assert any("only mean lengths" in text for text in profile.assumptions)
 
 
+def test_what_was_not_served_is_left_out(tmp_path: Path) -> None:
+    """Requests that a proxy's counter says failed, and embeddings."""
+    text = "litellm_input_tokens_metric_total 1800000\nlitellm_output_tokens_metric_total 190000\n"
+    for status, count in (("200", 1000), ("429", 500)):
+        text += f'litellm_proxy_total_requests_metric_total{{status_code="{status}"}} {count}\n'
+    assert profile_of(tmp_path, STARTED + text).num_requests == 1000
+    name, text = "gen_ai_client_token_usage", ""
+    for kind, operation in (("input", "chat"), ("output", "chat"), ("input", "embeddings")):
+        bounds, total = (OUTPUTS, 190_000) if kind == "output" else (PROMPTS, 1_800_000)
+        text += histogram(name, bounds, total, f'gen_ai_token_type="{kind}",gen_ai_operation_name="{operation}"')
+    assert profile_of(tmp_path, STARTED + text).num_requests == 1000
+
+
 def test_a_frontend_goes_before_the_servers_behind_it(tmp_path: Path) -> None:
     """Prefill and decode servers both count a request, the frontend once."""
     text = "".join(
