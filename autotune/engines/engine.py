@@ -115,8 +115,9 @@ class Engine(ABC):
     """Options of other programs that start it (Dynamo's workers) -> ours."""
     programs_own_options: ClassVar[tuple[str, ...]] = (
         "--is-prefill-worker", "--is-decode-worker", "--disaggregation-mode", "--connector", "--endpoint",
-        "--namespace", "--store-kv", "--request-plane", "--event-plane", "--publish-events-and-metrics",
-        "--migration-limit", "--custom-jinja-template", "--modality", "--dyn-", "--router-", "--kv-router",
+        "--namespace", "--served-model-name", "--store-kv", "--request-plane", "--event-plane",
+        "--publish-events-and-metrics", "--migration-limit", "--custom-jinja-template", "--modality", "--dyn-",
+        "--router-", "--kv-router",
     )  # fmt: skip
     """Beginnings of options that Dynamo's workers take for themselves."""
     config_tables: ClassVar[tuple[str, ...]] = ()

@@ -144,6 +144,7 @@ class Vllm(Engine):
         ("dynamo.vllm",),
     )
     abbreviations = True
+    other_spellings: ClassVar[Mapping[str, str]] = {"-O": "--optimization-level"}
     dotted_options = True
     later_node_options = ("data_parallel_start_rank", "data_parallel_rank", "node_rank")
     worker_option = "headless"

@@ -61,6 +61,9 @@ def expanded(document: Any, path: str) -> list[Any]:
         return list(_model_service(document))
     kind = document.get("kind")
     spec = _table(document.get("spec"))
+    release = _values_of_release(document, spec, path)
+    if release is not None:
+        return [node for inner in release for node in expanded(inner, path)]
     if kind == "Model" and "kubeai" in str(document.get("apiVersion")):
         return list(_kubeai(spec))
     if isinstance(_table(document.get("Config")).get("Image"), str):
@@ -76,6 +79,21 @@ def expanded(document: Any, path: str) -> list[Any]:
     if isinstance(document.get("applications"), list):
         return list(_ray_serve(document["applications"]))
     return [document]
+
+
+def _values_of_release(document: Node, spec: Node, path: str) -> list[Any] | None:
+    """The values in Flux's HelmRelease or Argo CD's Application; None: the document is none of them."""
+    if document.get("kind") == "HelmRelease":
+        return [spec.get("values")]
+    if document.get("kind") != "Application":
+        return None
+    sources = spec.get("sources")
+    found = []
+    for source in sources if isinstance(sources, list) else [spec.get("source")]:
+        helm = _table(_table(source).get("helm"))
+        found += [helm.get("valuesObject")] if helm.get("valuesObject") else []
+        found += read_yaml(helm["values"], path) if isinstance(helm.get("values"), str) else []
+    return found
 
 
 def _production_stack(values: Node) -> Iterator[Node]:

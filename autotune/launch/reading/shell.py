@@ -28,6 +28,7 @@ _ASSIGNMENT = re.compile(
     rf"(?:(?:export|readonly|local|declare)\s+(?:-\w+\s+)?)?(?P<name>{_NAME})(?P<more>\+?)=(?P<value>.*)$",
     re.DOTALL,
 )
+_ARRAY = re.compile(rf"^\s*(?:\w+\s+)*{_NAME}\+?=\(")
 _HEREDOC = re.compile(r"<<-?\s*(?P<quote>['\"]?)(?P<word>\w+)(?P=quote)")
 _WRITTEN = re.compile(r"(?:>\s*|\btee\s+)(?P<file>[^\s<>|&;]+)")
 _FUNCTION = re.compile(rf"^(?:function\s+)?(?P<name>{_NAME})\s*(?:\(\s*\))?\s*\{{$")
@@ -44,6 +45,7 @@ _SLURM: Mapping[str, tuple[str, ...]] = {
     "-n": ("SLURM_NTASKS",),
 }
 """Options of a job -> variables that Slurm sets by them."""
+_JOBS = "SLURM_ARRAY_TASK_COUNT"
 _OPERATORS: Mapping[type, Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -94,7 +96,7 @@ def read_script(text: str, given: Mapping[str, str]) -> Script:
 
 def _read(lines: list[str], script: Script, given: Mapping[str, str], calls: Mapping[str, int]) -> Script:
     """Read logical lines into `script`; `calls`: how often each function that it defines is called."""
-    times: list[int] = [1]
+    times: list[int] = [int(script.env.get(_JOBS, "1"))]
     conditions = _Conditions()
     for line in lines:
         stripped = line.strip()
@@ -250,8 +252,7 @@ def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
     value = _summed(found["value"], env)
     name = found["name"]
     if value.startswith("("):
-        held = expanded_words(value.strip("() \t;"), env)
-        held = _without_newlines(held)
+        held = _without_newlines(expanded_words(value.strip(" \t;")[1:].removesuffix(")"), env))
     else:
         parts = _parts(value)
         if parts is None:
@@ -307,7 +308,7 @@ def _logical_lines(text: str, script: Script) -> list[str]:
             pending = line + "\n"
             continue
         quote = ""
-        if re.match(rf"^\s*(?:\w+\s+)*{_NAME}\+?=\([^)]*$", line) and len(line) < MAX_VALUE:
+        if _ARRAY.match(line) and line.count("(") > line.count(")") and len(line) < MAX_VALUE:
             pending = line + " "
             continue
         pending = ""
@@ -347,10 +348,24 @@ def _slurm(text: str) -> dict[str, str]:
         found = _SBATCH.match(line.strip())
         if found is None or found["value"] is None:
             continue
+        if found["option"] in ("--array", "-a"):
+            out[_JOBS] = str(_jobs_of_array(found["value"]))
         value = found["value"].rpartition(":")[2]
         for name in _SLURM.get(found["option"], ()) if value.isdecimal() else ():
             out[name] = value
     return out
+
+
+def _jobs_of_array(text: str) -> int:
+    """How many jobs `0-3`, `0,2,4` or `1-8%2` are; 1 where that is not known."""
+    jobs = 0
+    for part in text.partition("%")[0].split(","):
+        found = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6})(?::(\d{1,6}))?)?", part)
+        if found is None:
+            return 1
+        low, high, step = int(found[1]), int(found[2] or found[1]), int(found[3] or 1)
+        jobs += max(high - low, 0) // max(step, 1) + 1
+    return min(jobs, MAX_LOOP)
 
 
 def _loop(line: str, env: Mapping[str, str]) -> int | None:

@@ -27,7 +27,13 @@ from autotune.launch.reading.parse import (
 from autotune.launch.reading.python_file import read_python
 from autotune.launch.reading.router_file import file_of_router, is_pools, pools
 from autotune.launch.reading.shell import Branches, expand, read_script
-from autotune.launch.reading.units import container_of_run, script_of_unit, tasks_of_srun
+from autotune.launch.reading.units import (
+    REPEATING,
+    container_of_run,
+    hosts_of_shell,
+    script_of_unit,
+    tasks_of_srun,
+)
 from autotune.text.safe_yaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
 from costmodel.files import read_file
@@ -204,18 +210,21 @@ def _script(
     files.update(script.files)
     found: list[Process] = []
     first: dict[tuple[int, str | None], int] = {}
-    left_out = False
+    left_out = repeated = False
     for line in script.lines:
         if not line.times or not _names_a_program(line.text):
             continue
         for words in parts_of(split_command(line.text)):
             tasks, gpus = tasks_of_srun(words, script.env)
-            where = replace(place, copies=place.copies * line.times * tasks, gpus=place.gpus if gpus is None else gpus)
+            copies = place.copies * line.times * tasks * hosts_of_shell(words)
+            where = replace(place, copies=copies, gpus=place.gpus if gpus is None else gpus)
             for process in _started(words, version, (script.env, given), files, where):
                 other = _in_another_branch(process, line.branches, first)
                 left_out = left_out or other
                 found += [] if other else [process]
-    said = ("of servers in several branches of a condition the first counts",) if left_out else ()
+                repeated = repeated or any(program in words for program in REPEATING)
+    said = ("of servers in several branches of a condition the first counts",) * left_out
+    said += (f"how often {', '.join(REPEATING)} run a command is not known: once is taken",) * repeated
     return [replace(p, command=replace(p.command, assumptions=(*p.command.assumptions, *said))) for p in found]
 
 

@@ -84,6 +84,23 @@ def tasks_of_srun(words: Sequence[str], env: Mapping[str, str]) -> tuple[int, in
     return tasks, None if tasks < 2 else said.get("gpus_each") or (of_node if tasks <= nodes else None)
 
 
+def hosts_of_shell(words: Sequence[str]) -> int:
+    """On how many hosts `pdsh` or `clush` runs a command, as in `-w node[1-4,7],other`; 1 where neither does."""
+    shell = next((i for i, word in enumerate(words) if word in ("pdsh", "clush")), None)
+    at = None if shell is None else next((i for i in range(shell, len(words) - 1) if words[i] == "-w"), None)
+    if at is None:
+        return 1
+    hosts = 0
+    for name in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", words[at + 1]):
+        several = re.search(r"\[([\d,-]{1,200})\]", name)
+        ranges = [part.partition("-") for part in several[1].split(",")] if several is not None else []
+        hosts += sum(int(high or low) - int(low) + 1 for low, _, high in ranges if low.isdecimal()) or 1
+    return max(min(hosts, MOST_HOSTS), 1)
+
+
+REPEATING = ("xargs", "parallel", "ansible")
+"""Programs that run a command so often as what they are given says."""
+MOST_HOSTS = 100_000
 _SECTION = re.compile(r"^\[(Service|Container)\]\s*$", re.MULTILINE)
 _SETTING = re.compile(r"^(?P<name>Environment|ExecStart|Exec|Image)=(?P<value>.*)$")
 
