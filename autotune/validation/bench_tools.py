@@ -71,6 +71,8 @@ def _refuse_what_serves_nobody(record: Record, at: str) -> None:
         )
     if "ttft_s" in record and "end_to_end_latency_s" in record:
         raise InputError.single(at, "is one of LLMPerf's responses, which have no times: give its file _summary.json")
+    if {"request_throughput", "request_latency"} <= record.keys() and "time_to_first_token" not in record:
+        raise InputError.single(at, "was measured without a time to first token: measure with --streaming")
     offline = None
     if isinstance(record.get("performance"), Mapping) and "request_info" in record:
         offline = "trtllm-bench"
