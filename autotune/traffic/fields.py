@@ -19,7 +19,7 @@ WITHIN = frozenset(
      "resource", "fields", "jsonpayload", "properties", "standardloggingobject", "log", "record", "event", "params",
      "stats", "timing", "out", "metainfo", "aiproxy", "proxy", "timings", "usagemetadata", "http", "labels", "ai",
      "meta", "tokenusage", "genai", "value",
-     "fullresponse")
+     "fullresponse", "source", "tags")
 )  # fmt: skip
 """Objects within a line in which fields may lie, as in `{"response": {"body": {"usage": {…}}}}`."""
 _SHORT = frozenset(("input", "output", "in", "out"))
@@ -71,7 +71,7 @@ def flat(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Mapping[
                     elif name in ("error", "status"):
                         fields.setdefault(name, value)
                 elif isinstance(value, list):
-                    if name == "attributes":
+                    if name in ("attributes", "tags"):
                         below.append(attributes(value))
                     elif name in names.CALLS and (inner := [i for i in value if isinstance(i, dict)]):
                         lists.append([*inner])

@@ -19,7 +19,7 @@ TIME = (
 )  # fmt: skip
 """When a request came; the first that is there counts."""
 PROMPT = (
-    "nativetokensprompt",
+    "nativetokensprompt", "attributesllmtokencountprompt",
     "inputlength", "prompttokens", "inputtokens", "contexttokens", "requesttokens", "isl", "numprefilltokens",
     "promptsize", "inputtokencount", "prompttokencount", "numprompttokens", "numinputtokens", "promptlength",
     "promptlen", "inputlen", "usageprompttokens", "inputsequencelength", "genaiusageinputtokens",
@@ -27,7 +27,7 @@ PROMPT = (
     "tokensprompt", "tokensin", "inputtokennum", "prompttoken", "prefilltokens", "promptevalcount",
 )  # fmt: skip
 OUTPUT = (
-    "nativetokenscompletion",
+    "nativetokenscompletion", "attributesllmtokencountcompletion",
     "outputlength", "completiontokens", "outputtokens", "generatedtokens", "responsetokens", "osl", "numdecodetokens",
     "tokensize", "outputtokencount", "completiontokencount", "candidatestokencount", "generationtokens",
     "numoutputtokens", "numgeneratedtokens", "numcompletiontokens", "outputlen", "usagecompletiontokens",

@@ -37,6 +37,8 @@ def looks_like_metrics(first: bytes) -> bool:
     """Whether the beginning of a source is metrics in text or a query's answer."""
     head = first.lstrip(b"\xef\xbb\xbf \t\r\n")
     if head.startswith((b"{", b"[")):
+        if b'"resultType":"streams"' in head[:256].replace(b" ", b""):
+            return False  # Loki's, which are lines of logs
         return (
             b'"resultType"' in head
             or looks_like_otlp(head[:4096].decode("utf-8", "replace"))

@@ -160,6 +160,63 @@ FORMATS = {
     ),
     "a_list": json.dumps([{"ts": iso(r.at_s), "prompt_tokens": r.prompt, "output_tokens": r.output} for r in REQUESTS]),
     "spans": json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span(r) for r in REQUESTS]}]}]}),
+    "spans_of_jaeger": json.dumps(
+        {
+            "data": [
+                {
+                    "traceID": "a",
+                    "spans": [
+                        {
+                            "startTime": int((START_S + r.at_s) * 1e6), "duration": 5,
+                            "tags": [
+                                {"key": "gen_ai.usage.prompt_tokens", "type": "int64", "value": r.prompt},
+                                {"key": "gen_ai.usage.completion_tokens", "type": "int64", "value": r.output},
+                            ],
+                        }
+                    ],
+                }
+                for r in REQUESTS
+            ]
+        }
+    ),
+    "spans_of_tempo": json.dumps({"batches": [{"scopeSpans": [{"spans": [span(r) for r in REQUESTS]}]}]}),
+    "lines_of_loki": json.dumps(
+        {
+            "status": "success",
+            "data": {
+                "resultType": "streams",
+                "result": [
+                    {
+                        "stream": {"app": "gateway"},
+                        "values": [
+                            [
+                                str(int((START_S + r.at_s) * 1e9)),
+                                json.dumps({"prompt_tokens": r.prompt, "completion_tokens": r.output}),
+                            ]
+                            for r in REQUESTS
+                        ],
+                    }
+                ],
+            },
+        }
+    ),
+    "hits_of_elasticsearch": json.dumps(
+        {
+            "hits": {
+                "hits": [
+                    {
+                        "_source": {
+                            "@timestamp": iso(r.at_s),
+                            "usage": {"prompt_tokens": r.prompt, "completion_tokens": r.output},
+                        }
+                    }
+                    for r in REQUESTS
+                ]
+            }
+        }
+    ),
+    "after_comments": "# exported\nsep=;\n"
+    + csv("time;prompt_tokens;output_tokens", lambda r: f"{iso(r.at_s)};{r.prompt};{r.output}"),
     "sessions_of_agents": lines(
         {
             "session_id": i,
