@@ -53,6 +53,10 @@ PLANS = {
     "router_with_its_workers.sh": (8, "sglang:R2/PP1/ATP4/ADP1/MTP1/EP1"),
     "kubeai_model.yaml": (4, "vllm:R1/PP1/ATP4/ADP1/MTP1/EP1"),
     "argo_application.yaml": (8, "vllm:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "dynamo_prefill_flag_alone.sh": (4, "vllm:P2:R1/PP1/ATP2/ADP1/MTP1/EP1+D2:R1/PP1/ATP2/ADP1/MTP1/EP1"),
+    "kserve_serving_runtime.yaml": (8, "vllm:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "environment_of_a_config_map.yaml": (8, "vllm:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "windows_lines.bat": (4, "vllm:R1/PP1/ATP4/ADP1/MTP1/EP1"),
     "job_set_of_nodes.yaml": (16, "sglang:R1/PP1/ATP16/ADP1/MTP16/EP1"),
 }
 """File -> GPUs and plan of what it starts."""

@@ -35,6 +35,7 @@ def with_autoscaling(documents: list[Any]) -> list[Any]:
         for part in (whole if isinstance(whole, list) else [whole])
         for item in (part["items"] if isinstance(part, Mapping) and isinstance(part.get("items"), list) else [part])
     ]
+    single = _with_runtimes(single)
     least: dict[str, Any] = {}
     for document in single:
         spec = _table(_table(document).get("spec"))
@@ -42,6 +43,29 @@ def with_autoscaling(documents: list[Any]) -> list[Any]:
         if target is not None:
             least[str(target)] = spec.get("minReplicas", spec.get("minReplicaCount", 1))
     return [_scaled(document, least) for document in single] if least else single
+
+
+def _with_runtimes(documents: list[Any]) -> list[Any]:
+    """Documents in which KServe's InferenceServices that name a ServingRuntime among them are its container."""
+    runtimes = {
+        str(_table(d.get("metadata")).get("name")): _table(d.get("spec")).get("containers")
+        for d in documents
+        if isinstance(d, Mapping) and str(d.get("kind")).endswith("ServingRuntime")
+    }
+    out, used = [], set()
+    for document in documents:
+        predictor = _table(_table(_table(document).get("spec")).get("predictor"))
+        model = _table(predictor.get("model"))
+        name = str(model.get("runtime"))
+        held = runtimes.get(name)
+        if not isinstance(held, list) or not held or "workerSpec" in predictor:
+            out.append(document)
+            continue
+        used.add(name)
+        args = [*plain_words(held[0].get("args")), *plain_words(model.get("args"))]
+        more = {key: model[key] for key in ("env", "resources") if key in model}
+        out.append({"replicas": predictor.get("minReplicas", 1), "service": {**held[0], "args": args, **more}})
+    return [d for d in out if not used or str(_table(_table(d).get("metadata")).get("name")) not in used]
 
 
 def _scaled(document: Any, least: Node) -> Any:

@@ -109,6 +109,8 @@ def read_text(path: Path) -> str:
 
 def _file(path: Path, version: str | None, env: Mapping[str, str], files: dict[str, str]) -> list[Process]:
     text = read_text(path)
+    if path.suffix.lower() in (".bat", ".cmd", ".ps1"):  # lines of Windows' shells go on after these
+        text = re.sub(r"[\^`][ \t]*\r?\n", " ", text)
     if path.suffix == ".py":
         return _python(text, str(path), version, env, files)
     keys = re.search(r"^(apiVersion|services|version|kind|applications|servingEngineSpec):", text, re.MULTILINE)
@@ -177,7 +179,8 @@ def _of_container(
     container: Container, version: str | None, given: Mapping[str, str], files: dict[str, str]
 ) -> list[Process]:
     """Its commands, as the version reads them that is given, else that of the image's tag if its options are known."""
-    env = {**container.env, **given}
+    shared = {name: value for name, value in files.items() if name.isidentifier() and "\n" not in value}
+    env = {**shared, **container.env, **given}  # of ConfigMaps, as `envFrom` takes them
     said: tuple[str, ...] = ()
     if version is None and container.version is not None:
         engine, tag = container.version
