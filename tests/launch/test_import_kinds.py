@@ -197,6 +197,8 @@ def test_sums(text: str, value: int | None) -> None:
     ("script", "lines"),
     [
         ('A=(--a $((N * 2))\n  --b 2\n)\nrun "${A[@]}"\n', [("run --a 6   --b 2", 1)]),
+        ("f() { run; }\nf\nf\n", [("run;", 2), ("f", 1), ("f", 1)]),
+        ("for i in 1 2; do\nrun &\nkill $!\ndone\nrest\n", [("run &", 1), ("kill $!", 1), ("rest", 1)]),
         ("#SBATCH --array=0-6:2%2\nrun\n", [("run", 4)]),
         ("A=8\nrun --tp $A # comment\n", [("run --tp 8", 1)]),
         ("echo 'a # b' \"# c\" x#y\n", [("echo 'a # b' \"# c\" x#y", 1)]),

@@ -30,6 +30,7 @@ _OPERATORS: Mapping[type, Any] = {
     ast.Mult: lambda a, b: a * b,
     ast.FloorDiv: lambda a, b: a // b,
 }
+MAX_CHARACTERS = 100_000
 _LARGEST = 100_000
 """Of a number or a text that is made from others."""
 
@@ -50,8 +51,10 @@ def read_python(text: str, given: Mapping[str, str], path: str) -> PythonFile:
     """Read a Python file; `given` are variables that hold whatever it sets.
 
     Raises:
-        InputError: it is no Python.
+        InputError: it is no Python, or too large.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise InputError.single(path, f"must be at most {MAX_CHARACTERS:,} characters, got {len(text):,}")
     try:
         nodes = list(_in_order(ast.parse(text)))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
