@@ -105,6 +105,10 @@ class Engine(ABC):
     """Program that makes the tasks of a job the ranks of one server."""
     worker_option: ClassVar[str | None] = None
     """Flag of processes that do not answer requests."""
+    python_package: ClassVar[str | None] = None
+    """That Python files import; None: it is called as the engine is."""
+    python_classes: ClassVar[tuple[str, ...]] = ("LLM", "EngineArgs", "AsyncEngineArgs", "Engine", "ServerArgs")
+    """Of that package, those whose arguments are a server's options."""
     config_option: ClassVar[str | None] = None
     """Option that names a YAML file with fields that stand for options."""
     config_overrides: ClassVar[bool] = True

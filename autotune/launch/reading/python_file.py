@@ -19,9 +19,6 @@ from autotune.engines import ENGINES
 from autotune.launch.reading.parse import starts_something
 from costmodel.errors import InputError
 
-_PACKAGES: Mapping[str, str] = {"vllm": "vllm", "sglang": "sglang", "tensorrt_llm": "trtllm"}
-"""Package -> the engine that its classes start."""
-_CLASSES = frozenset(("LLM", "EngineArgs", "AsyncEngineArgs", "Engine", "ServerArgs"))
 _MODELS = ("model", "model_path")
 _CASTS = ("str", "int", "float", "bool", "Path")
 _OPERATORS: Mapping[type, Any] = {
@@ -75,7 +72,7 @@ def read_python(text: str, given: Mapping[str, str], path: str) -> PythonFile:
             times = min(prod(values.turns(loop) for loop in loops), _LARGEST)
             if name == "LLMConfig":
                 found.services.append({"applications": [{"args": {"llm_configs": [values.keywords(node)]}}]})
-            elif name in _CLASSES and first in engines:
+            elif first in engines and name in ENGINES[engines[first]].python_classes:
                 service = _server(engines[first], values, node, found.files)
                 found.services.append({"replicas": times, "service": service})
             elif node.args and (command := values.command(node.args[0])) is not None:
@@ -103,7 +100,8 @@ def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
     """Names that an import brings -> the engine of the package."""
     package = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
     named = {a.asname or a.name.partition(".")[0]: (package or a.name).partition(".")[0] for a in node.names}
-    return {name: _PACKAGES[of] for name, of in named.items() if of in _PACKAGES}
+    engines = {engine.python_package or name: name for name, engine in ENGINES.items()}
+    return {name: engines[of] for name, of in named.items() if of in engines}
 
 
 def _server(engine: str, values: _Values, node: ast.Call, files: dict[str, str]) -> Any:
