@@ -29,7 +29,7 @@ class NewFile(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path as it was given, before anything is computed that could not be written."""
-        path = super().convert(value, param, ctx)
+        path = os.fsdecode(super().convert(value, param, ctx))
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
             from costmodel.errors import InputError

@@ -105,6 +105,10 @@ class Engine(ABC):
     """Program that makes the tasks of a job the ranks of one server."""
     worker_option: ClassVar[str | None] = None
     """Flag of processes that do not answer requests."""
+    python_package: ClassVar[str | None] = None
+    """That Python files import; None: it is called as the engine is."""
+    python_classes: ClassVar[tuple[str, ...]] = ("LLM", "EngineArgs", "AsyncEngineArgs", "Engine", "ServerArgs")
+    """Of that package, those whose arguments are a server's options."""
     config_option: ClassVar[str | None] = None
     """Option that names a YAML file with fields that stand for options."""
     config_overrides: ClassVar[bool] = True
@@ -115,8 +119,9 @@ class Engine(ABC):
     """Options of other programs that start it (Dynamo's workers) -> ours."""
     programs_own_options: ClassVar[tuple[str, ...]] = (
         "--is-prefill-worker", "--is-decode-worker", "--disaggregation-mode", "--connector", "--endpoint",
-        "--namespace", "--store-kv", "--request-plane", "--event-plane", "--publish-events-and-metrics",
-        "--migration-limit", "--custom-jinja-template", "--modality", "--dyn-", "--router-", "--kv-router",
+        "--namespace", "--served-model-name", "--store-kv", "--request-plane", "--event-plane",
+        "--publish-events-and-metrics", "--migration-limit", "--custom-jinja-template", "--modality", "--dyn-",
+        "--router-", "--kv-router",
     )  # fmt: skip
     """Beginnings of options that Dynamo's workers take for themselves."""
     config_tables: ClassVar[tuple[str, ...]] = ()

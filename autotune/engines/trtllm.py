@@ -104,6 +104,7 @@ class Trtllm(Engine):
         "--expert-parallel-size": "--ep_size",
         "--free-gpu-memory-fraction": "--kv_cache_free_gpu_memory_fraction",
     }
+    python_package = "tensorrt_llm"
     config_option = "extra_llm_api_options"
     config_tables = (
         "kv_cache_config", "moe_config", "cuda_graph_config", "scheduler_config", "attention_dp_config",

@@ -139,10 +139,12 @@ class Vllm(Engine):
     programs = (
         ("vllm", "serve"),
         ("vllm.entrypoints.openai.api_server",),
+        ("vllm.entrypoints.api_server",),
         ("vllm.entrypoints.cli.main", "serve"),
         ("dynamo.vllm",),
     )
     abbreviations = True
+    other_spellings: ClassVar[Mapping[str, str]] = {"-O": "--optimization-level"}
     dotted_options = True
     later_node_options = ("data_parallel_start_rank", "data_parallel_rank", "node_rank")
     worker_option = "headless"

@@ -90,8 +90,11 @@ def repeated_line(document: dict[str, Any]) -> Line:
     todo = "; `autotune retune accept` or --apply makes it the current plan" if document["decision"] == "switch" else ""
     done = "; current.json says the new plan" if document["applied"] and todo else ""
     runs = name_of_key(document["current_plan"])
-    text = f"window to {document['inputs']['window']['end']} was {said}{by_now}; {runs} runs"
-    return Line(text=" ".join([text + (done or todo), *document["noticed"]]), tone=TONES[document["decision"]])
+    window = document["inputs"]["window"]
+    dated = window["end"] >= "2001"  # else the log is empty, or its times count from its own start
+    which = f"window to {window['end']}" if dated else "this window"
+    text = f"{which} was {said}{by_now}; {runs} runs{done or todo}"
+    return Line(text="; ".join([text, *document["noticed"]]), tone=TONES[document["decision"]])
 
 
 def retune_line(document: dict[str, Any]) -> Line:
@@ -103,7 +106,7 @@ def retune_line(document: dict[str, Any]) -> Line:
         todo = f" to {name_of_key(document['candidate']['plan'])}; `autotune retune accept` makes it the current plan"
     runs = name_of_key(document["candidate" if document["applied"] else "current"]["plan"])
     said = f"{document['at']} {document['decision']}: {document['reason']}{todo}; {runs} runs"
-    text = " ".join([said, *document["noticed"]])
+    text = "; ".join([said, *document["noticed"]])
     return Line(text=f"{text}; decision {document['id'][:12]}", tone=TONES[document["decision"]], whole=True)
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 
 from autotune import files
 
@@ -16,7 +17,7 @@ class BusyError(Exception):
     """Another run holds the state folder."""
 
     def __init__(self, folder: Path, holder: str) -> None:
-        """`holder` is its process id as it wrote it, or "" where it has not yet."""
+        """`holder` is its process id and host as it wrote them, or "" where it has not yet."""
         who = f"process {holder}" if holder else "another process"
         super().__init__(f"{folder}: {who} is deciding on this state right now; nothing was done")
 
@@ -35,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         with files.locked(path) as handle:
             os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            os.pwrite(handle, f"{os.getpid()} of {gethostname()}\n".encode(), 0)
             yield
     except files.LockedError as error:
-        raise BusyError(folder, path.read_text(encoding="ascii", errors="replace")[:32].strip()) from error
+        raise BusyError(folder, path.read_text(encoding="ascii", errors="replace")[:300].strip()) from error

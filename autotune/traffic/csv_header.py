@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from autotune.traffic import names
 from autotune.traffic.names import canonical
 from autotune.traffic.options import TIME_UNITS, ReadOptions
-from autotune.traffic.times import iso_seconds, recognised_unit
+from autotune.traffic.times import day_comes_first, iso_seconds, recognised_unit
 from costmodel.errors import InputError
 
 DELIMITERS = (",", "\t", ";", "|")
@@ -36,6 +37,10 @@ class Header:
     delimiter: str = ","
     expected_unit: str | None = None
     """That logs with such columns are known for."""
+    date: int = -1
+    """Of a date that stands apart from its time."""
+    day_first: bool | None = None
+    """Whether dates are `3/11/2026` for the 3rd of November; None: they have no slashes."""
     iso: bool = True
     unit_s: float = 1.0
 
@@ -63,6 +68,7 @@ def read_header(line: bytes) -> Header | None:
         error=column(names.ERROR),
         kind=column(names.KIND),
         model=column(names.MODEL),
+        date=column(("date",)),
         delimiter=delimiter,
         expected_unit=unit or ("s" if _KNOWN_IN_SECONDS & set(titles) else None),
     )
@@ -112,9 +118,14 @@ def with_times(
     header: Header, name: str, rows: list[list[str]], options: ReadOptions
 ) -> tuple[Header, list[str], bool]:
     """How times are written, by the first lines that have them; without any they say nothing."""
+    if not any(re.match(r"\d{1,2}:\d\d", cells[header.time]) for cells in rows):
+        header = replace(header, date=-1)
+    slashed = day_comes_first(when(header, cells) for cells in rows)
+    if slashed is not None:
+        return replace(header, day_first=slashed[0]), list(slashed[1]), True
     numbers: list[float] = []
     for cells in rows:
-        text = cells[header.time]
+        text = when(header, cells)
         if not numbers and iso_seconds(text) is not None and not text.isdigit():
             return header, [], True
         try:
@@ -128,6 +139,11 @@ def with_times(
         return replace(header, iso=False, unit_s=TIME_UNITS[options.time_unit]), [], True
     unit_s, said = recognised_unit(name, finite, expected=header.expected_unit)
     return replace(header, iso=False, unit_s=unit_s), list(said), True
+
+
+def when(header: Header, cells: list[str]) -> str:
+    """A line's time as it is written."""
+    return cells[header.time] if header.date < 0 else f"{cells[header.date]} {cells[header.time]}"
 
 
 def outcome(text: str) -> str | bool:

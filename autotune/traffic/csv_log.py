@@ -14,13 +14,22 @@ from numpy.typing import NDArray
 
 from autotune.traffic import names
 from autotune.traffic.csv_cells import Bytes, decimal, equal, iso_time, whole_number
-from autotune.traffic.csv_header import Header, cells_of, outcome, read_header, with_times, with_usual, with_wanted
+from autotune.traffic.csv_header import (
+    Header,
+    cells_of,
+    outcome,
+    read_header,
+    when,
+    with_times,
+    with_usual,
+    with_wanted,
+)
 from autotune.traffic.csv_records import whole_records
 from autotune.traffic.lines import whole_lines
 from autotune.traffic.options import ReadOptions
 from autotune.traffic.problems import MALFORMED, MAX_TOKENS, NO_TIME, TRUNCATED, token_problem
 from autotune.traffic.requests import UNKNOWN, Gathered, Tokens
-from autotune.traffic.times import believable, iso_seconds
+from autotune.traffic.times import believable, iso_seconds, slashed_seconds
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
 
@@ -104,7 +113,7 @@ def _parse_line(
     if names.has_failed(status, cells[header.error] if header.error >= 0 else None):
         gathered.failed += 1
         return None
-    seconds = _seconds(header, cells[header.time])
+    seconds = _seconds(header, when(header, cells))
     if seconds is None:
         return NO_TIME
     try:
@@ -123,6 +132,8 @@ def _parse_line(
 
 
 def _seconds(header: Header, text: str) -> float | None:
+    if header.day_first is not None:
+        return slashed_seconds(text, day_first=header.day_first)
     if header.iso:
         return iso_seconds(text)
     try:

@@ -18,7 +18,8 @@ WITHIN = frozenset(
      "usageobject", "usagedetails", "prompttokensdetails", "inputtokensdetails", "message", "llm", "tokens", "token",
      "resource", "fields", "jsonpayload", "properties", "standardloggingobject", "log", "record", "event", "params",
      "stats", "timing", "out", "metainfo", "aiproxy", "proxy", "timings", "usagemetadata", "http", "labels", "ai",
-     "meta", "tokenusage", "genai", "value")
+     "meta", "tokenusage", "genai", "value",
+     "fullresponse", "source", "tags")
 )  # fmt: skip
 """Objects within a line in which fields may lie, as in `{"response": {"body": {"usage": {…}}}}`."""
 _SHORT = frozenset(("input", "output", "in", "out"))
@@ -58,6 +59,8 @@ def flat(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Mapping[
                 if name in _SHORT and not isinstance(value, dict):
                     if number(value) is not None:
                         fields.setdefault(name, value)
+                elif name in _SHORT - WITHIN:  # beside what was said, which may hold anything
+                    below.append({k: v for k, v in value.items() if canonical(k) in (*names.PROMPT, *names.OUTPUT)})
                 elif name in _TEXTS and isinstance(value, str) and value[:1] == "{":
                     below.append(_read(value))
                 elif isinstance(value, dict):
@@ -68,7 +71,7 @@ def flat(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Mapping[
                     elif name in ("error", "status"):
                         fields.setdefault(name, value)
                 elif isinstance(value, list):
-                    if name == "attributes":
+                    if name in ("attributes", "tags"):
                         below.append(attributes(value))
                     elif name in names.CALLS and (inner := [i for i in value if isinstance(i, dict)]):
                         lists.append([*inner])

@@ -71,7 +71,7 @@ class JsonRequests:
 
     def value(self, content: Any) -> None:
         """One object, or a list of them."""
-        if isinstance(content, dict) and "resourceSpans" in content:
+        if isinstance(content, dict) and _holds_all(content):
             content = _requests_of(content)
         if isinstance(content, list):
             for item in content:
@@ -301,13 +301,21 @@ def read_document(name: str, content: Any, gathered: Gathered, options: ReadOpti
 _WRAPPERS = ("data", "requests", "records", "logs", "rows", "items", "results", "hits", "generations", "traces")
 
 
+def _holds_all(content: Mapping[str, Any]) -> bool:
+    """Whether an object is what a store of traces or logs answers: of OpenTelemetry, Tempo, Elasticsearch, Loki."""
+    data = content.get("data")
+    return bool(content.keys() & {"resourceSpans", "batches", "hits"}) or (
+        isinstance(data, dict) and data.get("resultType") == "streams"
+    )
+
+
 def _requests_of(content: Any, depth: int = 0) -> list[Any]:
     if isinstance(content, list):
         return content
     if isinstance(content, dict) and depth < DEPTH:
         spans = [
             span
-            for resource in content.get("resourceSpans") or ()
+            for resource in content.get("resourceSpans") or content.get("batches") or ()
             if isinstance(resource, dict)
             for scope in resource.get("scopeSpans") or ()
             if isinstance(scope, dict)
@@ -315,6 +323,10 @@ def _requests_of(content: Any, depth: int = 0) -> list[Any]:
         ]
         if spans:
             return [span for span in spans if isinstance(span, dict) and counts(span)]
+        if content.get("resultType") == "streams":  # of Loki: times in nanoseconds, and the lines as they were logged
+            held = [s.get("values") for s in content.get("result") or () if isinstance(s, dict)]
+            pairs = [pair for values in held for pair in values or () if isinstance(pair, list) and len(pair) >= 2]
+            return [{"timestamp": number(pair[0]), "line": pair[1]} for pair in pairs]
         for key in _WRAPPERS:
             inner = content.get(key)
             if isinstance(inner, list | dict):

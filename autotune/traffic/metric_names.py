@@ -16,6 +16,7 @@ MODEL_LABELS = (
     "model_name", "model", "served_model_name", "gen_ai_request_model", "gen_ai_response_model", "target_model_name",
 )  # fmt: skip
 """Labels that say of which model a series is."""
+STATUS_LABELS = ("status_code", "status", "code")
 STARTED = "process_start_time_seconds"
 
 

@@ -15,10 +15,11 @@ from autotune.traffic.options import TIME_UNITS
 TIME = (
     "arrivaltime", "arrivedat", "arrivaltimestamp", "starttime", "requeststart", "requesttime", "requesttimestamp",
     "requeststarttime", "requestcreatedat", "startedat", "timestamp", "time", "ts", "datetime", "eventtime",
-    "receivedat", "created", "createdat",
+    "receivedat", "created", "createdat", "arrival", "loggingtime",
 )  # fmt: skip
 """When a request came; the first that is there counts."""
 PROMPT = (
+    "nativetokensprompt", "attributesllmtokencountprompt",
     "inputlength", "prompttokens", "inputtokens", "contexttokens", "requesttokens", "isl", "numprefilltokens",
     "promptsize", "inputtokencount", "prompttokencount", "numprompttokens", "numinputtokens", "promptlength",
     "promptlen", "inputlen", "usageprompttokens", "inputsequencelength", "genaiusageinputtokens",
@@ -26,6 +27,7 @@ PROMPT = (
     "tokensprompt", "tokensin", "inputtokennum", "prompttoken", "prefilltokens", "promptevalcount",
 )  # fmt: skip
 OUTPUT = (
+    "nativetokenscompletion", "attributesllmtokencountcompletion",
     "outputlength", "completiontokens", "outputtokens", "generatedtokens", "responsetokens", "osl", "numdecodetokens",
     "tokensize", "outputtokencount", "completiontokencount", "candidatestokencount", "generationtokens",
     "numoutputtokens", "numgeneratedtokens", "numcompletiontokens", "outputlen", "usagecompletiontokens",

@@ -37,6 +37,8 @@ def looks_like_metrics(first: bytes) -> bool:
     """Whether the beginning of a source is metrics in text or a query's answer."""
     head = first.lstrip(b"\xef\xbb\xbf \t\r\n")
     if head.startswith((b"{", b"[")):
+        if b'"resultType":"streams"' in head[:256].replace(b" ", b""):
+            return False  # Loki's, which are lines of logs
         return (
             b'"resultType"' in head
             or looks_like_otlp(head[:4096].decode("utf-8", "replace"))
@@ -76,6 +78,7 @@ def profile_of_metrics(
     else:
         metrics = _answers(name, text) if text.lstrip().startswith(("{", "[")) else _scrape(name, text, now_s)
     metrics.keep(options.match)
+    metrics.keep_served()
     times = metrics.times()
     if not times:
         return "no samples" if not options.match else "no samples that --match takes"
@@ -143,15 +146,15 @@ Span = tuple[float, float]
 
 def _profile(metrics: SampledMetrics, names: TokenMetrics, span: Span, assumptions: list[str]) -> WorkloadProfile | str:
     since = (span[0] if metrics.times_known else -inf, span[1])
+    computing, metrics, apart = _apart(metrics, names, since)
     if _counted(metrics, names) == "lengths":
-        apart = _leave_out_prefill(metrics, names, since)
         prompt_histograms = _histograms(metrics, names.prompt, names.prompt_labels)
         lengths = [
             _lengths(h, since) for h in (prompt_histograms, _histograms(metrics, names.output, names.output_labels))
         ]
         known = "prompt and output lengths are taken as independent, spread within their histograms' buckets"
     else:
-        apart, prompt_histograms = [], []
+        prompt_histograms = []
         lengths = _means(metrics, names, since)
         known = "only mean lengths are known, from counters: all requests are taken to be of them"
     (prompts, prompt_requests), (outputs, output_requests) = lengths
@@ -159,7 +162,7 @@ def _profile(metrics: SampledMetrics, names: TokenMetrics, span: Span, assumptio
         return "no request finished in the window"
     joint = np.outer(prompt_requests, output_requests / output_requests.sum())
     rate, more = _rate(metrics, names, prompt_histograms, span, float(prompt_requests.sum()))
-    hits, queries = (metrics.increase(counters, *since) for counters in (names.cache_hits, names.cache_queries))
+    hits, queries = (computing.increase(counters, *since) for counters in (names.cache_hits, names.cache_queries))
     has_cache = any(name in metrics.series for name in names.cache_hits) and queries > 0.0
     served = []
     for ttft in names.ttft_s:
@@ -178,22 +181,41 @@ def _profile(metrics: SampledMetrics, names: TokenMetrics, span: Span, assumptio
     )
 
 
-def _leave_out_prefill(metrics: SampledMetrics, names: TokenMetrics, since: Span) -> list[str]:
-    """Leave out the requests of servers for prefill, which those for decode count as well, and say so.
+def _apart(
+    metrics: SampledMetrics, names: TokenMetrics, since: Span
+) -> tuple[SampledMetrics, SampledMetrics, list[str]]:
+    """The metrics of the servers that compute prompts, those of the servers that answer, and what is to be said of it.
 
-    They are known by their outputs, of one token each at most. What they found in their prefix caches stays; what
-    decode servers looked for does not.
+    Servers for prefill are known by their outputs, of one token each at most. Those for decode count their requests as
+    well, and look for prefixes that are not to be found there.
     """
-    servers = {} if names.output_labels else {h.labels: h for h in _histograms(metrics, names.output, ())}
-    means = {labels: mean for labels, h in servers.items() if (mean := h.mean(*since)) is not None}
+    means = {} if names.output_labels else _mean_outputs(metrics, names, since)
     prefill = {labels for labels, mean in means.items() if mean <= 1.0}
     decode = means.keys() - prefill
     if not prefill or not decode:
-        return []
-    parts = [f"{name}_{part}" for name in (*names.prompt, *names.output) for part in ("bucket", "sum", "count")]
-    metrics.leave_out(parts, prefill)
-    metrics.leave_out((*names.cache_hits, *names.cache_queries), decode)
-    return [f"{len(prefill)} of {len(means)} servers answer with one token: they prefill for the others, which count"]
+        return metrics, metrics, []
+    counted = [f"{name}_{part}" for name in (*names.prompt, *names.output) for part in ("bucket", "sum", "count")]
+    counted += [*names.prompt_total, *names.output_total, *names.requests_total]
+    said = f"{len(prefill)} of {len(means)} servers answer with one token: they prefill for the others, which count"
+    return (
+        metrics.without((*names.cache_hits, *names.cache_queries), decode),
+        metrics.without(counted, prefill),
+        [said],
+    )
+
+
+def _mean_outputs(metrics: SampledMetrics, names: TokenMetrics, since: Span) -> dict[Labels, float]:
+    """Mean output tokens of each server's requests, by histograms, else by counters; of those that had requests."""
+    histograms = _histograms(metrics, names.output, ())
+    if histograms:
+        return {h.labels: mean for h in histograms if (mean := h.mean(*since)) is not None}
+    requests = metrics.growths(names.requests_total, *since)
+    out = {}
+    for server, tokens in metrics.growths(names.output_total, *since).items():
+        answered = sum(count for labels, count in requests.items() if set(server) <= set(labels))  # by why they ended
+        if answered > 0.0:
+            out[server] = tokens / answered
+    return out
 
 
 def _histograms(metrics: SampledMetrics, names: tuple[str, ...], labels: Labels) -> list[Histogram]:

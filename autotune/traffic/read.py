@@ -90,6 +90,8 @@ def _requests(
         first, pieces = content, iter(())
     if begin.startswith(b"{"):
         return "jsonl", read_jsonl(name, first, pieces, gathered, options)
+    while begin.startswith((b"#", b"sep=")) and not looks_like_csv(first):  # comments, and what Excel writes first
+        first = begin = begin.partition(b"\n")[2].lstrip()
     if looks_like_csv(first):
         return "csv", read_csv(name, first, pieces, gathered, options)
     if looks_like_access_log(begin):

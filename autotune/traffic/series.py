@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from autotune.traffic.metric_names import plain_name
+from autotune.traffic.metric_names import STATUS_LABELS, plain_name
+from autotune.traffic.names import has_failed, is_other
 from costmodel.plan.columns import Floats
 
 SPREAD = 4
@@ -51,11 +52,19 @@ class SampledMetrics:
                 if all(dict(key).get(_label(label), value) == value for label, value in wanted.items())
             }
 
-    def leave_out(self, names: Iterable[str], servers: Collection[Labels]) -> None:
-        """Forget the series of some metrics that are of some servers, which are named by all labels but `le`."""
-        for name in names:
-            by_labels = self.series.get(name, {})
-            self.series[name] = {key: samples for key, samples in by_labels.items() if _server(key) not in servers}
+    def keep_served(self) -> None:
+        """Only series of requests for text that were served, by what labels say of outcome and operation."""
+        for name, by_labels in self.series.items():
+            self.series[name] = {key: samples for key, samples in by_labels.items() if not _is_else(dict(key))}
+
+    def without(self, names: Iterable[str], servers: Collection[Labels]) -> SampledMetrics:
+        """Without some metrics of some servers, which are named by labels that all of their series have."""
+        names = frozenset(names)
+        kept = {
+            name: {k: s for k, s in of.items() if name not in names or not any(set(x) <= set(k) for x in servers)}
+            for name, of in self.series.items()
+        }
+        return SampledMetrics(series=kept, times_known=self.times_known, _first=self._first_s())
 
     def values_of(self, label: str, names: Iterable[str]) -> set[str]:
         """Values of a label in the series of some metrics."""
@@ -66,6 +75,11 @@ class SampledMetrics:
     def increase(self, names: Iterable[str], start_s: float, end_s: float) -> float:
         """How much a counter grew, summed over servers. Of several names the first that there is counts."""
         return float(self.growth(names, start_s, end_s)[1].sum())
+
+    def growths(self, names: Iterable[str], start_s: float, end_s: float) -> dict[Labels, float]:
+        """As `increase`, by series."""
+        found = next((series for name in names if (series := self.series.get(name))), {})
+        return {key: float(self.steps(s, _falls(s), start_s, end_s)[1].sum()) for key, s in found.items()}
 
     def growth(self, names: Iterable[str], start_s: float, end_s: float) -> tuple[Floats, Floats]:
         """As `increase`, by the times at which it was sampled: both of shape `(num_samples,)`."""
@@ -186,6 +200,12 @@ def _falls(samples: Samples) -> frozenset[float]:
     """When a counter is less than it was."""
     times = sorted(samples)
     return frozenset(after for before, after in pairwise(times) if samples[after] < samples[before])
+
+
+def _is_else(labels: Mapping[str, str]) -> bool:
+    """Whether labels are of requests that failed, or asked for embeddings and their like."""
+    status = next((labels[name] for name in STATUS_LABELS if name in labels), None)
+    return has_failed(status, labels.get("error_type")) or is_other(labels.get("gen_ai_operation_name"), None)
 
 
 def _server(key: Labels) -> Labels:

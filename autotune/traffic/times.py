@@ -1,7 +1,9 @@
-"""Times in logs: ISO 8601, or numbers whose unit is recognised by their size and by the rate that it would mean."""
+"""Times in logs: dates as they are written, or numbers, whose unit their size and the rate that it would mean say."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import isfinite
 
@@ -25,17 +27,61 @@ FOR_ANY_PER_S = 1e4
 """Requests per second beyond which a unit is not worth asking about."""
 _ABSOLUTE = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"), (UNIX_FROM, "s"))
 _WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-_OTHER_FORMS = ("%d/%b/%Y:%H:%M:%S %z", "%Y/%m/%d %H:%M:%S", "%a, %d %b %Y %H:%M:%S %Z")
+_OTHER_FORMS = (
+    "%d/%b/%Y:%H:%M:%S %z", "%Y/%m/%d %H:%M:%S", "%a, %d %b %Y %H:%M:%S %Z", "%Y-%m-%d %H:%M:%S %z",
+    "%Y-%m-%d %H:%M:%S.%f %z", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y, %H:%M:%S", "%b %d, %Y @ %H:%M:%S.%f",
+    "%b %d, %Y %H:%M:%S", "%d %b %Y %H:%M:%S",
+)  # fmt: skip
+_SLASHED = re.compile(
+    r"(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>\d{4}|\d\d)[, T]+(?P<hour>\d{1,2}):(?P<minute>\d\d)"
+    r"(?::(?P<seconds>\d\d(?:\.\d{1,9})?))?(?:\s?(?P<half>[AaPp])\.?[Mm]\.?)?(?:\s?(?:UTC|Z|GMT))?"
+)
 
 
 def iso_seconds(text: str) -> float | None:
     """Unix seconds of an ISO 8601 time, or as web servers write it, UTC where it names no zone; None: it is none."""
-    stripped = text.strip().strip("[]")
+    stripped = text.strip().strip("[]").removesuffix(" UTC")
     try:
         read = datetime.fromisoformat(_at_most_microseconds(stripped))
     except (ValueError, OverflowError):
         return _web_seconds(stripped)
     return _unix(read)
+
+
+def slashed_seconds(text: str, *, day_first: bool) -> float | None:
+    """Unix seconds of a time such as `11/3/2026 9:58:00 AM`, UTC; None: it is none.
+
+    `day_first`: whether that is the 11th of March or the 3rd of November.
+    """
+    found = _SLASHED.fullmatch(text.strip())
+    if found is None:
+        return None
+    day, month = (found["first"], found["second"]) if day_first else (found["second"], found["first"])
+    hour, half = int(found["hour"]), found["half"]
+    if half is not None:
+        if not 1 <= hour <= 12:
+            return None
+        hour = hour % 12 + 12 * (half in "pP")
+    year = int(found["year"]) + 2000 * (len(found["year"]) == 2)
+    try:
+        minute = datetime(year, int(month), int(day), hour, int(found["minute"]), tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return minute + float(found["seconds"] or 0.0)
+
+
+def day_comes_first(texts: Iterable[str]) -> tuple[bool, tuple[str, ...]] | None:
+    """Whether slashed dates are day/month/year, and what was taken for granted; None: they are no such times.
+
+    The order in which more of them are dates; where all are in both, that in which they are closest together.
+    """
+    texts = [text for text in texts if _SLASHED.fullmatch(text.strip()) is not None]
+    if not texts:
+        return None
+    read = {day: [s for t in texts if (s := slashed_seconds(t, day_first=day)) is not None] for day in (False, True)}
+    order = min(read, key=lambda day: (-len(read[day]), max(read[day], default=0.0) - min(read[day], default=0.0)))
+    words = "day/month/year" if order else "month/day/year"
+    return order, () if len(read[not order]) < len(read[order]) else (f"dates are taken as {words}",)
 
 
 def _web_seconds(text: str) -> float | None:

@@ -110,16 +110,20 @@ def _values(path: Path) -> list[Any]:
     """What a file holds: one JSON or YAML document, a list of them, or one per line."""
     try:
         text = read_file(path, MAX_BENCH_BYTES).decode("utf-8-sig")
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
         if path.suffix in (".yaml", ".yml"):
             return read_yaml(text, str(path))
-        read = json.loads(text)
-        return read if isinstance(read, list) else [read]
+        values: list[Any] = []
+        decoder, at = json.JSONDecoder(), 0
+        text = text.strip()
+        while at < len(text):  # one value, or one after the other, as `--append-result` writes them
+            value, end = decoder.raw_decode(text, at)
+            values.append(value)
+            at = end + len(text[end : end + 1000]) - len(text[end : end + 1000].lstrip())
+        return values[0] if len(values) == 1 and isinstance(values[0], list) else values
     except InputError:
         raise
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError.single(str(path), f"is not JSON: {error}") from error
+        raise InputError.single(str(path), f"is not JSON, JSON lines or YAML: {error}") from error
 
 
 def _facts(record: Mapping[str, Any]) -> dict[str, str]:

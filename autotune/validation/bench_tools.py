@@ -1,7 +1,7 @@
 """Results of benchmarks as the tools write them, each read into what it reports.
 
-vLLM's `bench serve`, SGLang's `bench_serving`, AIPerf and GenAI-Perf, GuideLLM, inference-perf, InferenceX's aggregates
-and llm-d-benchmark's reports. What is no serving run is an error that says what it is.
+vLLM's `bench serve`, SGLang's `bench_serving`, AIPerf and GenAI-Perf, GuideLLM, inference-perf, InferenceX's
+aggregates, LLMPerf's summaries and llm-d-benchmark's reports. What is no serving run is an error that says what it is.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from autotune.validation.reported import Reported, mean_of, number, of_requests, statistics
+from autotune.validation.reported import STATISTICS, Reported, mean_of, number, of_requests, statistics
 from autotune.validation.request_records import MAX_REQUESTS, is_request, run_of_requests
 from costmodel.errors import InputError
 
 Record = Mapping[str, Any]
 TOOLS = (
-    "vllm bench serve, SGLang's bench_serving, AIPerf, GenAI-Perf, GuideLLM, inference-perf, InferenceX or "
-    "llm-d-benchmark"
+    "vllm bench serve, SGLang's bench_serving, AIPerf, GenAI-Perf, GuideLLM, inference-perf, InferenceX, "
+    "LLMPerf or llm-d-benchmark"
 )
 DEPTH = 8
 _DURATION = re.compile(r"P(?:(\d{1,4})D)?(?:T(?:(\d{1,6})H)?(?:(\d{1,8})M)?(?:(\d{1,10}(?:\.\d{1,9})?)S)?)?")
@@ -69,6 +69,10 @@ def _refuse_what_serves_nobody(record: Record, at: str) -> None:
         raise InputError.single(
             at, "is GenAI-Perf's raw export without token counts: give profile_export_genai_perf.json"
         )
+    if "ttft_s" in record and "end_to_end_latency_s" in record:
+        raise InputError.single(at, "is one of LLMPerf's responses, which have no times: give its file _summary.json")
+    if {"request_throughput", "request_latency"} <= record.keys() and "time_to_first_token" not in record:
+        raise InputError.single(at, "was measured without a time to first token: measure with --streaming")
     offline = None
     if isinstance(record.get("performance"), Mapping) and "request_info" in record:
         offline = "trtllm-bench"
@@ -264,6 +268,34 @@ def _inference_perf(record: Record) -> Reported:
     )
 
 
+def _llmperf(record: Record) -> Reported:
+    def table(name: str) -> dict[str, float]:
+        spelt = {s: f"results_{name}_" + ("mean" if s == "mean" else f"quantiles_{s}") for s in STATISTICS}
+        return {s: value for s, field in spelt.items() if (value := number(record, field)) > 0}
+
+    completed = number(record, "results_num_completed_requests")
+    osl = number(record, "results_number_output_tokens_mean")
+    ttft_s, e2e_s = table("ttft_s"), table("end_to_end_latency_s")
+    # its latency between tokens counts the first token as well, over all tokens
+    per_token = (e2e_s.get("mean", math.nan) - ttft_s.get("mean", math.nan)) / max(osl - 1.0, 1.0)
+    per_minute = number(record, "results_num_completed_requests_per_min")
+    return Reported(
+        tool="LLMPerf",
+        completed=completed,
+        failed=number(record, "results_number_errors"),
+        isl=number(record, "results_number_input_tokens_mean"),
+        osl=osl,
+        ttft_s=ttft_s,
+        tpot_s={"mean": per_token} if per_token > 0 else {},
+        e2e_s=e2e_s,
+        duration_s=60.0 * completed / per_minute if per_minute > 0 else math.nan,
+        asked_in_flight=number(record, "num_concurrent_requests"),
+        output_tokens_per_s=number(record, "results_mean_output_throughput_token_per_s"),
+        model=_name(record.get("model")),
+        notes=("LLMPerf counts tokens with a tokenizer of its own (LLaMA's), whatever the model's is",),
+    )
+
+
 def _llm_d(record: Record) -> Reported:
     found = _with_latency(record) or {}
     requests, latency = found.get("requests") or {}, found.get("latency") or {}
@@ -358,6 +390,7 @@ _TOOLS: tuple[tuple[Callable[[Record], bool], Callable[[Record], Reported]], ...
     (lambda r: "mean_tpot_ms" in r or "mean_ttft_ms" in r or "total_output_tokens" in r, _classic),
     (lambda r: {"conc", "isl", "osl"} <= r.keys() and ("mean_tpot" in r or "median_tpot" in r), _inferencex),
     (lambda r: isinstance(r.get("successes"), Mapping), _inference_perf),
+    (lambda r: "results_ttft_s_mean" in r, _llmperf),
     (lambda r: isinstance(r.get("metrics"), Mapping) and "time_to_first_token_ms" in r["metrics"], _guidellm),
     (lambda r: _with_latency(r) is not None, _llm_d),
     (lambda r: _find(r, "time_to_first_token") is not None, _aiperf),

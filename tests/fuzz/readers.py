@@ -188,6 +188,17 @@ def _sources(suffix: str) -> tuple[bytes, ...]:
 
 
 TRAFFIC = (CSV_TRAFFIC, STATUS_CSV, JSON_TRAFFIC, AGENTS, PROXY, ACCESS_LOG, METRICS, ANSWER, OTLP)
+PYTHON = (
+    b"from vllm import LLM\nN = 2 * 4\nLLM('x/y', tensor_parallel_size=N, max_num_seqs=int(os.getenv('S', 8)))",
+    b"cmd = ['vllm', 'serve', 'x/y']\ncmd += ['-tp', str(4)]\nfor i in range(4):\n    Popen(' '.join(cmd), shell=True)",
+    b"LLMConfig(model_loading_config=dict(model_id='x'), engine_kwargs={'tensor_parallel_size': 4})",
+)
+LLMPERF = (
+    b'{"num_concurrent_requests": 8, "results_ttft_s_mean": 0.2, "results_end_to_end_latency_s_mean": 9.0, '
+    b'"results_number_input_tokens_mean": 500, "results_number_output_tokens_mean": 100, '
+    b'"results_num_completed_requests": 64, "results_num_completed_requests_per_min": 50}'
+)
+RESULTS = (BENCH, AIPERF, GUIDELLM, LLM_D, LLMPERF)
 READERS: Mapping[str, Reader] = {
     "study": Reader(load_study, tuple(p.read_bytes() for p in sorted(FOLDER.glob("*-*.toml"))[:3]), ".toml"),
     "settings": Reader(
@@ -208,7 +219,7 @@ READERS: Mapping[str, Reader] = {
         (b'{\n"data": [{"ts": "2026-01-01T00:00:00Z", "prompt_tokens": 5, "output_tokens": 5, "model": "m"}]}', PROXY),
     ),
     "runs": Reader(lambda path: read_runs(path, traits_by_name()), (RUNS,), ".csv"),
-    "bench": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), (BENCH, AIPERF, GUIDELLM, LLM_D), ".json"),
+    "bench": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), RESULTS, ".json"),
     "bench_report": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), (LLM_D,), ".yaml"),
     "command": Reader(
         _command,
@@ -219,6 +230,7 @@ READERS: Mapping[str, Reader] = {
         ),
     ),
     "script": Reader(lambda path: import_plan(str(path)), (SCRIPT, *_sources(".sh")), ".sh"),
+    "python": Reader(lambda path: import_plan(str(path)), PYTHON, ".py"),
     "manifest": Reader(lambda path: import_plan(str(path)), (COMPOSE, *_sources(".yaml")), ".yaml"),
     "claims": Reader(read_claims, ((FOLDER / "reference-128.claims.toml").read_bytes(),), ".toml"),
     "profile": Reader(read_profile, (PROFILE,), ".toml"),

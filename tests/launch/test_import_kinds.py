@@ -52,6 +52,11 @@ PLANS = {
     "slurm_quoted_lines.sh": (16, "vllm:R1/PP1/ATP1/ADP16/MTP1/EP16"),
     "router_with_its_workers.sh": (8, "sglang:R2/PP1/ATP4/ADP1/MTP1/EP1"),
     "kubeai_model.yaml": (4, "vllm:R1/PP1/ATP4/ADP1/MTP1/EP1"),
+    "argo_application.yaml": (8, "vllm:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "dynamo_prefill_flag_alone.sh": (4, "vllm:P2:R1/PP1/ATP2/ADP1/MTP1/EP1+D2:R1/PP1/ATP2/ADP1/MTP1/EP1"),
+    "kserve_serving_runtime.yaml": (8, "vllm:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "environment_of_a_config_map.yaml": (8, "vllm:R2/PP1/ATP4/ADP1/MTP1/EP1"),
+    "windows_lines.bat": (4, "vllm:R1/PP1/ATP4/ADP1/MTP1/EP1"),
     "job_set_of_nodes.yaml": (16, "sglang:R1/PP1/ATP16/ADP1/MTP16/EP1"),
 }
 """File -> GPUs and plan of what it starts."""
@@ -98,6 +103,9 @@ def test_a_file_written_in_place_says_the_knobs() -> None:
         ("python3 -m dynamo.trtllm --model-path x --tensor-parallel-size 4", 4, "ATP4"),
         ("vllm serve x/y -tp 2 --enable-expert-parallel=false --no-enable-prefix-caching", 2, "EP1"),
         ("vllm serve x/y -tp 2 --enable-expert-parallel true", 2, "EP2"),
+        ("vllm serve x/y -tp 2 -O3", 2, "ATP2"),
+        ("pdsh -w n[1-3],m 'vllm serve x/y -tp 8'", 32, "R4/PP1/ATP8"),
+        ("srun -N 2 --ntasks 16 bash -c 'trtllm-llmapi-launch trtllm-serve x/y --tp_size 16'", 16, "R1/PP1/ATP16"),
     ],
 )
 def test_commands(command: str, gpus: int, plan: str) -> None:
@@ -148,6 +156,15 @@ def test_gpus_that_are_asked_for_and_not_used_are_said(tmp_path: Path) -> None:
     assert "8 GPUs are asked for, the options use 4" in import_plan(str(manifest)).assumptions
 
 
+def test_what_runs_a_command_unknown_times_is_said(tmp_path: Path) -> None:
+    """One server is read."""
+    path = tmp_path / "start.sh"
+    path.write_text("seq 0 3 | xargs -P 4 -I{} sh -c 'vllm serve x/y --port 800{}'\n")
+    read = import_plan(str(path))
+    assert read.gpus == 1
+    assert any("xargs" in text for text in read.assumptions)
+
+
 def test_one_side_alone_is_said() -> None:
     """Prefill servers without their decode servers are a plan of their own."""
     read = import_plan(f"{SGLANG} --tp 8 --disaggregation-mode prefill")
@@ -179,6 +196,10 @@ def test_sums(text: str, value: int | None) -> None:
 @pytest.mark.parametrize(
     ("script", "lines"),
     [
+        ('A=(--a $((N * 2))\n  --b 2\n)\nrun "${A[@]}"\n', [("run --a 6   --b 2", 1)]),
+        ("f() { run; }\nf\nf\n", [("run;", 2), ("f", 1), ("f", 1)]),
+        ("for i in 1 2; do\nrun &\nkill $!\ndone\nrest\n", [("run &", 1), ("kill $!", 1), ("rest", 1)]),
+        ("#SBATCH --array=0-6:2%2\nrun\n", [("run", 4)]),
         ("A=8\nrun --tp $A # comment\n", [("run --tp 8", 1)]),
         ("echo 'a # b' \"# c\" x#y\n", [("echo 'a # b' \"# c\" x#y", 1)]),
         ("X='--a 1'\nX+=' --b 2'\nrun $X\n", [("run --a 1 --b 2", 1)]),

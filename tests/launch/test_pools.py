@@ -91,6 +91,18 @@ def test_pools_that_share_a_node_share_no_gpu_and_no_port(tmp_path: Path) -> Non
         assert len({text.partition(word)[2].split()[0] for text in texts}) == 3
 
 
+def test_a_pool_that_begins_within_a_node_goes_on_in_the_next() -> None:
+    """The first decode server beside the prefill server, the others on the second node: every GPU and port once."""
+    launch = make_pool_launch(
+        *_scored("vllm", "P4:TP4+D12:R3/TP4"), asked=LaunchOptions(), assumptions=(), usual_version=None
+    ).joined
+    placed = [(p.node, gpu) for p in launch.processes if p.role == "head" for gpu in p.gpus]
+    assert placed == [(node, gpu) for node in range(2) for gpu in range(8)]
+    assert len(launch.nodes) == 2
+    ports = [(p.node, p.http_port) for p in launch.processes if p.role == "head"]
+    assert len(set(ports)) == len(ports)
+
+
 def test_dynamo_has_a_component_for_each_pool(tmp_path: Path) -> None:
     """Frontend, prefill and decode, each worker with its role, its connector and the GPUs of one node."""
     out = _exported(tmp_path, "dynamo")
@@ -182,13 +194,13 @@ def test_llm_d_puts_its_routing_proxy_before_decode_alone(tmp_path: Path) -> Non
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A target without pools, and pools that tear a node apart."""
-    for target, plan, message in (
-        ("k8s", PLAN, "pools: k8s is not written for two pools"),
-        ("vllm", "P4:TP4+D12:R3/TP4", "pool_nodes: pools must fill whole nodes of 8 GPUs"),
+    for target, plan, gpus, message in (
+        ("k8s", PLAN, 16, "pools: k8s is not written for two pools"),
+        ("vllm", "P4:TP4+D16:R2/TP8", 20, "pool_nodes: pools must fill whole nodes of 8 GPUs"),
     ):
         found = autotune(
             "export", str(STUDY), "--set", "workload.request_rate_per_s=1", "--plan", plan, "--target", target,
-            "--out", str(tmp_path / "out"), "--json",
+            "--out", str(tmp_path / "out"), "--set", f"cluster.gpus={gpus}", "--set", "baseline.plan=tp4", "--json",
         )  # fmt: skip
         assert found.returncode == 2
         assert message in found.stderr

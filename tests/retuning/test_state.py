@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -218,8 +220,9 @@ def test_applying_twice_is_applying_once(tmp_path: Path) -> None:
 
 
 def test_a_second_run_is_told_who_is_at_work(tmp_path: Path) -> None:
-    """Two runs cannot both hold the folder; the second does not wait, and learns the first one's process."""
-    with locked(tmp_path), pytest.raises(BusyError, match=rf"process {os.getpid()} is deciding"), locked(tmp_path):
+    """Two runs cannot both hold the folder; the second does not wait, and learns the first one's process and host."""
+    who = rf"process {os.getpid()} of {re.escape(gethostname())} is deciding"
+    with locked(tmp_path), pytest.raises(BusyError, match=who), locked(tmp_path):
         pytest.fail("both hold the lock")
     with locked(tmp_path):
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ def attribute(key: str, value: Any) -> dict[str, Any]:
     return {"key": key, "value": {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}}
 
 
+def dated(r: Request, form: str) -> str:
+    """A request's time in another form."""
+    return datetime.fromtimestamp(START_S + r.at_s, UTC).strftime(form)
+
+
 def span(r: Request) -> dict[str, Any]:
     """A span of a chat."""
     return {
@@ -68,6 +74,18 @@ FORMATS = {
     ),
     "milliseconds_by_name": csv(
         "arrival_time_ms,prompt_tokens,output_tokens", lambda r: f"{r.at_s * 1e3:.0f},{r.prompt},{r.output}"
+    ),
+    "american_dates": csv(
+        "time,prompt_tokens,output_tokens", lambda r: f"{dated(r, '%m/%d/%Y %I:%M:%S.%f %p')},{r.prompt},{r.output}"
+    ),
+    "german_dates": csv(
+        "time,prompt_tokens,output_tokens", lambda r: f"{dated(r, '%d.%m.%Y %H:%M:%S')},{r.prompt},{r.output}"
+    ),
+    "a_zone_in_words": csv(
+        "time,prompt_tokens,output_tokens", lambda r: f"{dated(r, '%Y-%m-%d %H:%M:%S.%f UTC')},{r.prompt},{r.output}"
+    ),
+    "date_and_time_apart": csv(
+        "date,time,prompt_tokens,output_tokens", lambda r: f"{dated(r, '%Y-%m-%d,%H:%M:%S.%f')},{r.prompt},{r.output}"
     ),
     "semicolons": csv("start time;input tokens;output tokens", lambda r: f"{iso(r.at_s)};{r.prompt};{r.output}"),
     "mooncake": jsonl(
@@ -142,6 +160,63 @@ FORMATS = {
     ),
     "a_list": json.dumps([{"ts": iso(r.at_s), "prompt_tokens": r.prompt, "output_tokens": r.output} for r in REQUESTS]),
     "spans": json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span(r) for r in REQUESTS]}]}]}),
+    "spans_of_jaeger": json.dumps(
+        {
+            "data": [
+                {
+                    "traceID": "a",
+                    "spans": [
+                        {
+                            "startTime": int((START_S + r.at_s) * 1e6), "duration": 5,
+                            "tags": [
+                                {"key": "gen_ai.usage.prompt_tokens", "type": "int64", "value": r.prompt},
+                                {"key": "gen_ai.usage.completion_tokens", "type": "int64", "value": r.output},
+                            ],
+                        }
+                    ],
+                }
+                for r in REQUESTS
+            ]
+        }
+    ),
+    "spans_of_tempo": json.dumps({"batches": [{"scopeSpans": [{"spans": [span(r) for r in REQUESTS]}]}]}),
+    "lines_of_loki": json.dumps(
+        {
+            "status": "success",
+            "data": {
+                "resultType": "streams",
+                "result": [
+                    {
+                        "stream": {"app": "gateway"},
+                        "values": [
+                            [
+                                str(int((START_S + r.at_s) * 1e9)),
+                                json.dumps({"prompt_tokens": r.prompt, "completion_tokens": r.output}),
+                            ]
+                            for r in REQUESTS
+                        ],
+                    }
+                ],
+            },
+        }
+    ),
+    "hits_of_elasticsearch": json.dumps(
+        {
+            "hits": {
+                "hits": [
+                    {
+                        "_source": {
+                            "@timestamp": iso(r.at_s),
+                            "usage": {"prompt_tokens": r.prompt, "completion_tokens": r.output},
+                        }
+                    }
+                    for r in REQUESTS
+                ]
+            }
+        }
+    ),
+    "after_comments": "# exported\nsep=;\n"
+    + csv("time;prompt_tokens;output_tokens", lambda r: f"{iso(r.at_s)};{r.prompt};{r.output}"),
     "sessions_of_agents": lines(
         {
             "session_id": i,
@@ -193,6 +268,19 @@ FORMATS = {
         )
         for r in REQUESTS
     ),
+    "bedrock": jsonl(
+        lambda _, r: {
+            "timestamp": iso(r.at_s), "operation": "InvokeModel",
+            "input": {"inputBodyJson": {"status": "failed"}, "inputTokenCount": r.prompt},
+            "output": {"outputTokenCount": r.output},
+        }
+    ),
+    "vertex": jsonl(
+        lambda _, r: {
+            "logging_time": iso(r.at_s),
+            "full_response": {"usageMetadata": {"promptTokenCount": r.prompt, "candidatesTokenCount": r.output}},
+        }
+    ),
     "kong": jsonl(
         lambda _, r: {
             "started_at": int((START_S + r.at_s) * 1e3), "response": {"status": 200},
@@ -238,6 +326,25 @@ def test_what_was_not_served_is_no_traffic(failure: dict[str, Any], tmp_path: Pa
     rows = [{"time": iso(r.at_s), "prompt_tokens": r.prompt, "completion_tokens": r.output} for r in REQUESTS]
     log = read_traffic(written(tmp_path, lines([*rows, {**rows[0], **failure}, {"time": iso(9), **failure}])))
     assert (log.num_requests, log.failed) == (len(REQUESTS), 2)
+
+
+@pytest.mark.parametrize(
+    ("dates", "first", "span_s", "said"),
+    [
+        (("12/31/2026 23:00", "1/1/2027 01:00"), "12/31", 7200.0, False),
+        (("31/12/2026 23:00", "1/1/2027 01:00"), "31/12", 7200.0, False),
+        (("3/11/2026 10:00", "4/11/2026 10:00"), "3/11", 86400.0, True),
+        (("3/11/2026 10:00", "3/12/2026 10:00"), "3/11", 86400.0, True),
+    ],
+)
+def test_the_order_of_a_date_is_recognised_or_said(
+    dates: tuple[str, ...], first: str, span_s: float, said: bool, tmp_path: Path
+) -> None:
+    """By what is a date in one order alone; else by the shorter log, which is said."""
+    log = read_traffic(written(tmp_path, "time,prompt_tokens,output_tokens\n" + "".join(f"{d},9,9\n" for d in dates)))
+    assert dates[0].startswith(first)
+    assert log.profile().end_s - log.profile().start_s == pytest.approx(span_s)
+    assert any("dates are taken as" in text for text in log.assumptions) == said
 
 
 def test_a_status_column(tmp_path: Path) -> None:

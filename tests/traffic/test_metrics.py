@@ -80,6 +80,19 @@ def test_counters_alone_give_means(tmp_path: Path) -> None:
     assert any("only mean lengths" in text for text in profile.assumptions)
 
 
+def test_what_was_not_served_is_left_out(tmp_path: Path) -> None:
+    """Requests that a proxy's counter says failed, and embeddings."""
+    text = "litellm_input_tokens_metric_total 1800000\nlitellm_output_tokens_metric_total 190000\n"
+    for status, count in (("200", 1000), ("429", 500)):
+        text += f'litellm_proxy_total_requests_metric_total{{status_code="{status}"}} {count}\n'
+    assert profile_of(tmp_path, STARTED + text).num_requests == 1000
+    name, text = "gen_ai_client_token_usage", ""
+    for kind, operation in (("input", "chat"), ("output", "chat"), ("input", "embeddings")):
+        bounds, total = (OUTPUTS, 190_000) if kind == "output" else (PROMPTS, 1_800_000)
+        text += histogram(name, bounds, total, f'gen_ai_token_type="{kind}",gen_ai_operation_name="{operation}"')
+    assert profile_of(tmp_path, STARTED + text).num_requests == 1000
+
+
 def test_a_frontend_goes_before_the_servers_behind_it(tmp_path: Path) -> None:
     """Prefill and decode servers both count a request, the frontend once."""
     text = "".join(
@@ -181,6 +194,21 @@ def test_servers_for_prefill_do_not_count_twice(tmp_path: Path) -> None:
     profile = profile_of(tmp_path, text)
     assert (profile.num_requests, profile.output_mean) == (1000, pytest.approx(190.0))
     assert profile.shared_prefix_frac == pytest.approx(0.5)
+
+
+def test_servers_for_prefill_do_not_count_twice_by_counters(tmp_path: Path) -> None:
+    """TensorRT-LLM has counters alone, its requests by why they ended: the prompt's tokens that were found stay."""
+    text = STARTED
+    for pod, outputs, hits in (("c", 1000, 900_000), ("g", 190_000, 0)):
+        text += f'trtllm_prompt_tokens_total{{pod="{pod}"}} 1800000\n'
+        text += f'trtllm_generation_tokens_total{{pod="{pod}"}} {outputs}\n'
+        text += f'trtllm_request_success_total{{pod="{pod}",finished_reason="stop"}} 900\n'
+        text += f'trtllm_request_success_total{{pod="{pod}",finished_reason="length"}} 100\n'
+        text += f'trtllm_prompt_cached_tokens_total{{pod="{pod}"}} {hits}\n'
+    profile = profile_of(tmp_path, STARTED + text)
+    assert (profile.num_requests, profile.prompt_mean, profile.output_mean) == (1000, 1800.0, 190.0)
+    assert profile.shared_prefix_frac == pytest.approx(0.5)
+    assert any("1 of 2 servers answer with one token" in text for text in profile.assumptions)
 
 
 def test_series_as_victoriametrics_exports_them(tmp_path: Path) -> None:

@@ -103,6 +103,20 @@ AIPERF = {
     "input_sequence_length": {"unit": "tokens", "avg": ISL},
     "input_config": {"loadgen": {"concurrency": 60}, "endpoint": {"model_names": ["meta-llama/Llama-3.1-70B"]}},
 }
+LLMPERF = {
+    "version": "2023-08-31",
+    "num_concurrent_requests": 60,
+    "results_ttft_s_mean": TTFT_S,
+    "results_ttft_s_quantiles_p50": 0.9 * TTFT_S,
+    "results_ttft_s_quantiles_p99": 2 * TTFT_S,
+    "results_end_to_end_latency_s_mean": E2E_S,
+    "results_inter_token_latency_s_mean": E2E_S / OSL,
+    "results_number_input_tokens_mean": ISL,
+    "results_number_output_tokens_mean": OSL,
+    "results_num_completed_requests": REQUESTS,
+    "results_num_completed_requests_per_min": 60 * PER_S,
+    "results_number_errors": FAILED,
+}
 FILES = {
     "vllm": ("result.json", CLASSIC),
     "sglang": ("result.jsonl", {**CLASSIC, "concurrency": IN_FLIGHT, "mean_e2e_latency_ms": 1e3 * E2E_S}),
@@ -123,6 +137,7 @@ FILES = {
             "failures": {"count": FAILED},
         },
     ),
+    "llmperf": ("llama_2000_500_summary.json", LLMPERF),
     "llm_d_benchmark": ("benchmark_report.json", LLM_D),
     "llm_d_benchmark_yaml": ("benchmark_report.yaml", LLM_D),
 }  # fmt: skip
@@ -250,6 +265,8 @@ def test_llm_d_benchmark_counts_lost_requests_and_durations_in_words(study: Stud
         ({"backend": "engine", "successful_requests": 9, "total_latency": 5.0}, "offline throughput"),
         ({"performance": {"request_throughput_req_s": 2.0}, "request_info": {}}, "trtllm-bench"),
         ({"experiments": []}, "raw export"),
+        ({"request_throughput": {"avg": 2}, "request_latency": {"avg": 9}}, "measure with --streaming"),
+        ([{"ttft_s": 0.2, "end_to_end_latency_s": 2.0, "number_output_tokens": 9}], "one of LLMPerf's responses"),
         ({"hello": 1}, "must be a result of vllm bench serve"),
         (5, "must be an object"),
     ],
@@ -258,6 +275,13 @@ def test_what_is_no_serving_run_is_called_so(content: Any, why: str, study: Stud
     """Static batches and offline throughput are named, and so is what is none of the tools'."""
     with pytest.raises(InputError, match=why):
         results(tmp_path, study, content)
+
+
+def test_results_one_after_the_other(study: Study, tmp_path: Path) -> None:
+    """As `vllm bench serve --append-result` writes them, in one file."""
+    path = tmp_path / "result.json"
+    path.write_text("\n".join(json.dumps(CLASSIC | {"max_concurrency": n}, indent=1) for n in (60, 62)))
+    assert [found.run.concurrency for found in read_results(path, study, "TP4")] == [60, 62]
 
 
 def test_another_model_is_said(study: Study, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """`python -m tools.engines.best`: the best plans of 48 studies, exported and read by the engines in `.engines`.
 
-Four models, three sizes of cluster and four kinds of limits. Each best plan is held against the rules of its engine's
-classes, written out by the export, and read by the engine's own parser and validation. Prints each that cannot be built
-and how many those are; exits with 1 where any is.
+Four models, three sizes of cluster and four kinds of limits. Each best plan, of a disaggregated one both pools, is held
+against the rules of its engine's classes, written out by the export, and read by the engine's own parser and
+validation. Prints each that cannot be built and how many those are; exits with 1 where any is.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from autotune.launch.export import make_export
+from autotune.launch.plan import LaunchPlan
+from autotune.launch.pools.make import make_pool_launch
 from autotune.launch.service import LaunchOptions
 from autotune.space import violations
-from autotune.study import study_from_document
-from autotune.tuning import tune
+from autotune.space.pool_plan import ROLES
+from autotune.study import Study, study_from_document
+from autotune.tuning import PlanResult, tune
 from costmodel.errors import InputError
 from tools.engines.__main__ import installed, read
 from tools.engines.cases import MODELS, Case, case_of
@@ -51,27 +54,39 @@ def check(engine: str) -> tuple[int, int, list[str]]:
     version = installed(engine)
     cases: list[Case] = []
     problems: list[str] = []
-    count = 0
+    count = exported = 0
     for name, document in studies():
         count += 1
         study = study_from_document({**document, "engine": engine, "engine_version": version}, Path("best.toml"))
         ranked = tune(study).ranked
         if not ranked:
             continue
-        broken = violations(study.arch, engine, ranked[0].layout, version)
-        problems += [f"{name}: {ranked[0].plan}: {v.rule}: {v.message}" for v in broken]
+        pools = ranked[0].pools
+        layouts = [(None, ranked[0].layout)] if pools is None else [(r, getattr(pools, r).layout) for r in ROLES]
+        for role, layout in layouts:
+            broken = violations(study.arch, engine, layout, version, role)
+            problems += [f"{name}: {ranked[0].plan}: {v.rule}: {v.message}" for v in broken]
         try:
-            plan = make_export(study, ranked[0], asked=LaunchOptions(version=version))
+            plans = _exported(study, ranked[0], LaunchOptions(version=version))
         except InputError as error:
             problems.append(f"{name}: {ranked[0].plan}: {error}")
             continue
-        cases.append(case_of(f"{name}: {plan.service.plan}", document["model"], plan))
+        cases += [case_of(f"{name}: {ranked[0].plan}{role}", document["model"], plan) for role, plan in plans.items()]
+        exported += 1
     for case, verdict in zip(cases, read(engine, cases), strict=True):
         if verdict["error"] is not None:
             problems.append(f"{case.id}: {verdict['error'][:400]}")
         elif verdict["seen"]["gpus"] != case.gpus:
             problems.append(f"{case.id}: {verdict['seen']['gpus']} GPUs a server, by our reading {case.gpus}")
-    return count, len(cases), problems
+    return count, exported, problems
+
+
+def _exported(study: Study, best: PlanResult, asked: LaunchOptions) -> dict[str, LaunchPlan]:
+    """The servers of a plan, those of a disaggregated one by role."""
+    if best.pools is None:
+        return {"": make_export(study, best, asked=asked)}
+    both = make_pool_launch(study, best, asked=asked, assumptions=(), usual_version=None)
+    return {f", {role}": plan for role, plan in both.pools.items()}
 
 
 def main() -> None:

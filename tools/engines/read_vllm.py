@@ -16,7 +16,10 @@ from unittest.mock import MagicMock
 
 from stand_ins import stand_in
 
-NAMES = ("vllm._C", "vllm._C_stable_libtorch", "vllm._moe_C", "vllm._moe_C_stable_libtorch", "vllm.vllm_flash_attn")
+NAMES = (
+    "vllm._C", "vllm._C_stable_libtorch", "vllm._moe_C", "vllm._moe_C_stable_libtorch", "vllm.vllm_flash_attn",
+    "vllm.model_executor.layers.mamba.ops",  # Triton's kernels, which the connectors of pools bring along
+)  # fmt: skip
 
 
 def pretend_h100() -> None:

@@ -99,31 +99,37 @@ def _connected(plan: LaunchPlan, replica: Replica, role: str, options: OptionLis
 
 
 def _check_nodes(pools: Pools, clusters: Mapping[str, Cluster]) -> None:
+    """Raises `InputError`: a pool begins within a node, and a server of it would lie on two."""
     nodes = {role: cluster.gpus_per_node for role, cluster in clusters.items()}
-    whole = all(getattr(pools, role).gpus % nodes[role] == 0 for role in ROLES)
-    one = nodes["prefill"] == nodes["decode"] and pools.prefill.gpus + pools.decode.gpus <= nodes["prefill"]
-    if not whole and not (one and pools.prefill.gpu == pools.decode.gpu):
+    per_node, begins = nodes["decode"], pools.prefill.gpus % nodes["prefill"]
+    each = pools.decode.gpus // pools.decode.layout.replicas
+    starts = range(begins, begins + pools.decode.gpus, each)
+    fit = all(start % per_node + each <= per_node for start in starts)
+    one_type = pools.prefill.gpu == pools.decode.gpu and nodes["prefill"] == per_node
+    if begins and not (fit and one_type):
         raise InputError.single(
             "--plan",
-            f"pool_nodes: pools must fill whole nodes of {nodes['prefill']} GPUs, or fit one together, got "
-            f"{pools.prefill.gpus} and {pools.decode.gpus} GPUs; see disaggregation.pool_gpus_multiple_of",
+            f"pool_nodes: pools must fill whole nodes of {nodes['prefill']} GPUs, or have servers that fit what is "
+            f"left of one, got {pools.prefill.gpus} and {pools.decode.gpus} GPUs; see "
+            "disaggregation.pool_gpus_multiple_of",
         )
 
 
 def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan], options: OptionList) -> LaunchPlan:
     first, second = (sides[role] for role in ROLES)
-    shares = first.service.cluster.gpus % first.gpus_per_node != 0
-    moves = {
-        "prefill": _Move(role="prefill", nodes=0, gpus=0, ports=0, replicas=0),
-        "decode": _Move(
+    begins, per_node = first.service.cluster.gpus, first.gpus_per_node
+    shares = begins % per_node != 0
+    replicas = tuple(_moved(r, _Move(role="prefill"), first) for r in first.replicas)
+    for r in second.replicas:
+        node, gpu = divmod(begins + r.nodes[0] * per_node + r.head.gpus[0], per_node)
+        move = _Move(
             role="decode",
-            nodes=0 if shares else len(first.nodes),
-            gpus=first.service.cluster.gpus if shares else 0,
+            nodes=node - r.nodes[0] if shares else len(first.nodes),
+            gpus=gpu - r.head.gpus[0] if shares else 0,
             ports=PORTS_APART if shares else 0,
             replicas=len(first.replicas),
-        ),
-    }
-    replicas = tuple(_moved(r, moves[role], sides[role]) for role in ROLES for r in sides[role].replicas)
+        )
+        replicas += (_moved(r, move, second),)
     heads = {
         role: [
             NodeHost(node=r.head.node, port=r.head.http_port, scheme="http://")
@@ -148,7 +154,7 @@ def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan], opt
         argv=front,
         http_port=FRONT_PORT,
     )
-    count = len(first.nodes) if shares else len(first.nodes) + len(second.nodes)
+    count = 1 + max(node for r in replicas for node in r.nodes)
     service = replace(second.service, plan=plan.plan, knobs=plan.knobs, load=_load(study, plan))
     return replace(
         second,
@@ -168,13 +174,13 @@ FRONT_FILE = "disagg_config.yaml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Move:
-    """How a pool's processes move when they become part of the whole."""
+    """How a server of a pool moves when it becomes part of the whole."""
 
     role: str
-    nodes: int
-    gpus: int
-    ports: int
-    replicas: int
+    nodes: int = 0
+    gpus: int = 0
+    ports: int = 0
+    replicas: int = 0
 
 
 def _moved(replica: Replica, move: _Move, plan: LaunchPlan) -> Replica:

@@ -35,6 +35,7 @@ def with_autoscaling(documents: list[Any]) -> list[Any]:
         for part in (whole if isinstance(whole, list) else [whole])
         for item in (part["items"] if isinstance(part, Mapping) and isinstance(part.get("items"), list) else [part])
     ]
+    single = _with_runtimes(single)
     least: dict[str, Any] = {}
     for document in single:
         spec = _table(_table(document).get("spec"))
@@ -42,6 +43,29 @@ def with_autoscaling(documents: list[Any]) -> list[Any]:
         if target is not None:
             least[str(target)] = spec.get("minReplicas", spec.get("minReplicaCount", 1))
     return [_scaled(document, least) for document in single] if least else single
+
+
+def _with_runtimes(documents: list[Any]) -> list[Any]:
+    """Documents in which KServe's InferenceServices that name a ServingRuntime among them are its container."""
+    runtimes = {
+        str(_table(d.get("metadata")).get("name")): _table(d.get("spec")).get("containers")
+        for d in documents
+        if isinstance(d, Mapping) and str(d.get("kind")).endswith("ServingRuntime")
+    }
+    out, used = [], set()
+    for document in documents:
+        predictor = _table(_table(_table(document).get("spec")).get("predictor"))
+        model = _table(predictor.get("model"))
+        name = str(model.get("runtime"))
+        held = runtimes.get(name)
+        if not isinstance(held, list) or not held or "workerSpec" in predictor:
+            out.append(document)
+            continue
+        used.add(name)
+        args = [*plain_words(held[0].get("args")), *plain_words(model.get("args"))]
+        more = {key: model[key] for key in ("env", "resources") if key in model}
+        out.append({"replicas": predictor.get("minReplicas", 1), "service": {**held[0], "args": args, **more}})
+    return [d for d in out if not used or str(_table(_table(d).get("metadata")).get("name")) not in used]
 
 
 def _scaled(document: Any, least: Node) -> Any:
@@ -61,6 +85,9 @@ def expanded(document: Any, path: str) -> list[Any]:
         return list(_model_service(document))
     kind = document.get("kind")
     spec = _table(document.get("spec"))
+    release = _values_of_release(document, spec, path)
+    if release is not None:
+        return [node for inner in release for node in expanded(inner, path)]
     if kind == "Model" and "kubeai" in str(document.get("apiVersion")):
         return list(_kubeai(spec))
     if isinstance(_table(document.get("Config")).get("Image"), str):
@@ -76,6 +103,21 @@ def expanded(document: Any, path: str) -> list[Any]:
     if isinstance(document.get("applications"), list):
         return list(_ray_serve(document["applications"]))
     return [document]
+
+
+def _values_of_release(document: Node, spec: Node, path: str) -> list[Any] | None:
+    """The values in Flux's HelmRelease or Argo CD's Application; None: the document is none of them."""
+    if document.get("kind") == "HelmRelease":
+        return [spec.get("values")]
+    if document.get("kind") != "Application":
+        return None
+    sources = spec.get("sources")
+    found = []
+    for source in sources if isinstance(sources, list) else [spec.get("source")]:
+        helm = _table(_table(source).get("helm"))
+        found += [helm.get("valuesObject")] if helm.get("valuesObject") else []
+        found += read_yaml(helm["values"], path) if isinstance(helm.get("values"), str) else []
+    return found
 
 
 def _production_stack(values: Node) -> Iterator[Node]:

@@ -12,7 +12,7 @@ from autotune.engines import ENGINES
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, is_export
-from autotune.launch.reading.containers import ROLES
+from autotune.launch.reading.containers import ROLES, Place
 from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
 from autotune.launch.reading.shell import unknown_variables
 from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of
@@ -181,6 +181,10 @@ def _heads(processes: list[Process]) -> list[tuple[str | None, list[Process]]]:
         raise InputError.single("FILE|COMMAND", "must start a server: it holds only further nodes of one (--headless)")
     by_role = {role: [p for p in heads if role_of(p) == role] for role in ROLES}
     neither = [p for p in heads if role_of(p) is None]
+    for here, other in (ROLES, ROLES[::-1]):  # Dynamo's workers for decode have no option that says so
+        by_option = any(role_of(replace(p, place=Place())) == here for p in by_role[here])
+        if neither and by_option and not by_role[other]:
+            by_role[other], neither = neither, []
     if not neither and all(by_role.values()):
         for servers in by_role.values():
             same_servers([p.command for p in servers])

@@ -151,7 +151,7 @@ class _Reading:
             if not _is_flag(word):
                 self.positional.append(expand(word, self.env))
                 continue
-            flag, equals, attached = word.partition("=")
+            flag, equals, attached = re.sub(r"^-O(?=\d$)", "-O=", word).partition("=")
             option, key = self._find(flag)
             if option is None:
                 follows = [self.rest.pop(0)] if not equals and self._value_follows() else []

@@ -9,11 +9,16 @@ import ast
 import operator
 import re
 import shlex
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from autotune.launch.reading.units import JOBS, variables_of_job
+
 MAX_EXPRESSION = 200
 MAX_LOOP = 100_000
+LONGEST_LOOP = 60
+"""Lines of a loop that are looked through for what ends its servers."""
 DEEPEST = 20
 """Conditions within conditions that are told apart."""
 MAX_VALUE = 20_000
@@ -28,22 +33,14 @@ _ASSIGNMENT = re.compile(
     rf"(?:(?:export|readonly|local|declare)\s+(?:-\w+\s+)?)?(?P<name>{_NAME})(?P<more>\+?)=(?P<value>.*)$",
     re.DOTALL,
 )
+_ARRAY = re.compile(rf"^\s*(?:\w+\s+)*{_NAME}\+?=\(")
 _HEREDOC = re.compile(r"<<-?\s*(?P<quote>['\"]?)(?P<word>\w+)(?P=quote)")
 _WRITTEN = re.compile(r"(?:>\s*|\btee\s+)(?P<file>[^\s<>|&;]+)")
 _FUNCTION = re.compile(rf"^(?:function\s+)?(?P<name>{_NAME})\s*(?:\(\s*\))?\s*\{{$")
+_FUNCTION_LINE = re.compile(rf"^(?:function\s+)?(?P<name>{_NAME})\s*(?:\(\s*\))?\s*\{{\s(?P<body>.*[;&])\s*\}}$")
+_ENDS = re.compile(r"^\s*(?:sudo )?(?:kill|pkill|killall|(?:docker|podman) (?:stop|kill|rm))\b")
 _FOR = re.compile(rf"^for\s+(?P<name>{_NAME})\s+in\s+(?P<items>.*?)\s*(?:;\s*do\b.*)?$")
 _FOR_SUM = re.compile(r"^for\s*\(\(\s*\w+\s*=\s*(?P<low>\d+)\s*;\s*\w+\s*(?P<how><=?)\s*(?P<high>[^;]+);")
-_SBATCH = re.compile(r"^#SBATCH\s+(?P<option>-\w|--[\w-]+)(?:[=\s]+(?P<value>\S+))?")
-_SLURM: Mapping[str, tuple[str, ...]] = {
-    "--nodes": ("SLURM_NNODES", "SLURM_JOB_NUM_NODES"),
-    "-N": ("SLURM_NNODES", "SLURM_JOB_NUM_NODES"),
-    "--gpus-per-node": ("SLURM_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE"),
-    "--gres": ("SLURM_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE"),
-    "--ntasks-per-node": ("SLURM_NTASKS_PER_NODE",),
-    "--ntasks": ("SLURM_NTASKS",),
-    "-n": ("SLURM_NTASKS",),
-}
-"""Options of a job -> variables that Slurm sets by them."""
 _OPERATORS: Mapping[type, Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -81,8 +78,8 @@ class Script:
 
 def read_script(text: str, given: Mapping[str, str]) -> Script:
     """Read a script; `given` are variables that hold whatever it sets."""
-    script = Script(env={**_slurm(text), **given})
-    lines = _logical_lines(text, script)
+    script = Script(env={**variables_of_job(text), **given})
+    lines = [part for line in _logical_lines(text, script) for part in _functions_line(line)]
     functions = [found["name"] for line in lines if (found := _FUNCTION.match(line.strip())) is not None]
     if not functions:
         return _read(lines, script, given, {})
@@ -94,9 +91,10 @@ def read_script(text: str, given: Mapping[str, str]) -> Script:
 
 def _read(lines: list[str], script: Script, given: Mapping[str, str], calls: Mapping[str, int]) -> Script:
     """Read logical lines into `script`; `calls`: how often each function that it defines is called."""
-    times: list[int] = [1]
+    times: list[int] = [int(script.env.get(JOBS, "1"))]
     conditions = _Conditions()
-    for line in lines:
+    ends = [at for at, line in enumerate(lines) if _ENDS.match(line)]
+    for at, line in enumerate(lines):
         stripped = line.strip()
         function = _FUNCTION.match(stripped)
         if function is not None and function["name"] in calls:
@@ -105,6 +103,10 @@ def _read(lines: list[str], script: Script, given: Mapping[str, str], calls: Map
         conditions.meet(stripped)
         loop = _loop(stripped, script.env)
         if loop is not None:
+            after = bisect_left(ends, at)
+            last = ends[after] if after < len(ends) else at + LONGEST_LOOP
+            if loop > 1 and last < at + LONGEST_LOOP and _ends_its_servers(lines[at : last + 1]):
+                loop = 1
             times.append(min(times[-1] * loop, MAX_LOOP))
             if not re.search(r";\s*done\b", stripped):
                 _, do, rest = stripped.partition("; do ")
@@ -121,6 +123,27 @@ def _read(lines: list[str], script: Script, given: Mapping[str, str], calls: Map
         if loop is not None and re.search(r";\s*done\b", stripped):
             times.pop()
     return script
+
+
+def _functions_line(line: str) -> list[str]:
+    """A line, or the lines of a function that is defined on one."""
+    found = _FUNCTION_LINE.match(line.strip())
+    return [line] if found is None else [f"{found['name']}() {{", found["body"], "}"]
+
+
+def _ends_its_servers(lines: list[str]) -> bool:
+    """Whether a loop, which begins with the first line, ends what it starts: such servers run one after the other."""
+    depth = 0
+    for line in lines:
+        depth += _FOR.match(line.strip()) is not None or line.strip().startswith(
+            ("for ((", "for((", "while ", "until ")
+        )
+        if depth and _ENDS.match(line):
+            return True
+        depth -= re.search(r"(?:^|;)\s*done\b", line) is not None
+        if depth <= 0:
+            return False
+    return False
 
 
 class _Conditions:
@@ -250,8 +273,7 @@ def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
     value = _summed(found["value"], env)
     name = found["name"]
     if value.startswith("("):
-        held = expanded_words(value.strip("() \t;"), env)
-        held = _without_newlines(held)
+        held = _without_newlines(expanded_words(value.strip(" \t;")[1:].removesuffix(")"), env))
     else:
         parts = _parts(value)
         if parts is None:
@@ -307,7 +329,7 @@ def _logical_lines(text: str, script: Script) -> list[str]:
             pending = line + "\n"
             continue
         quote = ""
-        if re.match(rf"^\s*(?:\w+\s+)*{_NAME}\+?=\([^)]*$", line) and len(line) < MAX_VALUE:
+        if _ARRAY.match(line) and line.count("(") > line.count(")") and len(line) < MAX_VALUE:
             pending = line + " "
             continue
         pending = ""
@@ -338,19 +360,6 @@ def _after(c: str, quote: str, escaped: bool) -> tuple[str, bool]:
     if quote:
         return ("" if c == quote else quote), False
     return (c if c in "'\"" else ""), False
-
-
-def _slurm(text: str) -> dict[str, str]:
-    """What Slurm sets by the options in a script's head."""
-    out: dict[str, str] = {}
-    for line in text.split("\n")[:500]:
-        found = _SBATCH.match(line.strip())
-        if found is None or found["value"] is None:
-            continue
-        value = found["value"].rpartition(":")[2]
-        for name in _SLURM.get(found["option"], ()) if value.isdecimal() else ():
-            out[name] = value
-    return out
 
 
 def _loop(line: str, env: Mapping[str, str]) -> int | None:

@@ -24,9 +24,16 @@ from autotune.launch.reading.parse import (
     split_command,
     starts_something,
 )
+from autotune.launch.reading.python_file import read_python
 from autotune.launch.reading.router_file import file_of_router, is_pools, pools
 from autotune.launch.reading.shell import Branches, expand, read_script
-from autotune.launch.reading.units import container_of_run, script_of_unit, tasks_of_srun
+from autotune.launch.reading.units import (
+    REPEATING,
+    container_of_run,
+    hosts_of_shell,
+    script_of_unit,
+    tasks_of_srun,
+)
 from autotune.text.safe_yaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
 from costmodel.files import read_file
@@ -35,7 +42,7 @@ MAX_SCRIPTS = 20_000
 ALONE = Place()
 READ = (
     "a shell script, a Compose file, Kubernetes manifests, values of the Helm charts of vLLM's production stack or "
-    "llm-d, KServe or Ray Serve resources"
+    "llm-d, KServe or Ray Serve resources, a Python file"
 )
 
 
@@ -102,8 +109,16 @@ def read_text(path: Path) -> str:
 
 def _file(path: Path, version: str | None, env: Mapping[str, str], files: dict[str, str]) -> list[Process]:
     text = read_text(path)
+    if path.suffix.lower() in (".bat", ".cmd", ".ps1"):  # lines of Windows' shells go on after these
+        text = re.sub(r"[\^`][ \t]*\r?\n", " ", text)
+    if path.suffix == ".py":
+        return _python(text, str(path), version, env, files)
     keys = re.search(r"^(apiVersion|services|version|kind|applications|servingEngineSpec):", text, re.MULTILINE)
     if path.suffix.lower() in (".yaml", ".yml", ".json") or (keys is not None and not text.startswith("#!")):
+        if re.search(r"\{\{-? *(include |template |toYaml |\$?\.(Values|Release|Chart|Capabilities)\b)", text):
+            raise InputError.single(
+                str(path), "is a template of a Helm chart: import what `helm template CHART -f VALUES.yaml` makes of it"
+            )
         documents = read_yaml(text, str(path))
         files.update(config_maps(documents))
         if len(documents) == 1 and is_pools(documents[0]):
@@ -113,6 +128,13 @@ def _file(path: Path, version: str | None, env: Mapping[str, str], files: dict[s
             return [Process(command=parse_command(words, env=env, version=version))]
         return [p for c in found if c.place.copies for p in _of_container(c, version, env, files)]
     return _script(script_of_unit(text) or text, version, env, files)
+
+
+def _python(text: str, path: str, version: str | None, env: Mapping[str, str], files: dict[str, str]) -> list[Process]:
+    read = read_python(text, env, path)
+    files.update(read.files)
+    found = [p for c in containers(read.services, path) for p in _of_container(c, version, env, files)]
+    return found + [p for s, times in read.scripts for p in _script(s, version, env, files, Place(copies=times))]
 
 
 def _exported(folder: Path, version: str | None, env: Mapping[str, str], files: dict[str, str]) -> list[Process]:
@@ -157,7 +179,8 @@ def _of_container(
     container: Container, version: str | None, given: Mapping[str, str], files: dict[str, str]
 ) -> list[Process]:
     """Its commands, as the version reads them that is given, else that of the image's tag if its options are known."""
-    env = {**container.env, **given}
+    shared = {name: value for name, value in files.items() if name.isidentifier() and "\n" not in value}
+    env = {**shared, **container.env, **given}  # of ConfigMaps, as `envFrom` takes them
     said: tuple[str, ...] = ()
     if version is None and container.version is not None:
         engine, tag = container.version
@@ -190,18 +213,21 @@ def _script(
     files.update(script.files)
     found: list[Process] = []
     first: dict[tuple[int, str | None], int] = {}
-    left_out = False
+    left_out = repeated = False
     for line in script.lines:
         if not line.times or not _names_a_program(line.text):
             continue
         for words in parts_of(split_command(line.text)):
             tasks, gpus = tasks_of_srun(words, script.env)
-            where = replace(place, copies=place.copies * line.times * tasks, gpus=place.gpus if gpus is None else gpus)
+            copies = place.copies * line.times * tasks * hosts_of_shell(words)
+            where = replace(place, copies=copies, gpus=place.gpus if gpus is None else gpus)
             for process in _started(words, version, (script.env, given), files, where):
                 other = _in_another_branch(process, line.branches, first)
                 left_out = left_out or other
                 found += [] if other else [process]
-    said = ("of servers in several branches of a condition the first counts",) if left_out else ()
+                repeated = repeated or any(program in words for program in REPEATING)
+    said = ("of servers in several branches of a condition the first counts",) * left_out
+    said += (f"how often {', '.join(REPEATING)} run a command is not known: once is taken",) * repeated
     return [replace(p, command=replace(p.command, assumptions=(*p.command.assumptions, *said))) for p in found]
 
 

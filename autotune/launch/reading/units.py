@@ -58,7 +58,8 @@ def tasks_of_srun(words: Sequence[str], env: Mapping[str, str]) -> tuple[int, in
 
     Tasks that are ranks of one MPI program count as one.
     """
-    if "srun" not in words or any(engine.rank_launcher in words for engine in ENGINES.values()):
+    launchers = [engine.rank_launcher for engine in ENGINES.values() if engine.rank_launcher is not None]
+    if "srun" not in words or any(launcher in word for launcher in launchers for word in words):
         return 1, None
     said: dict[str, int] = {}
     for i, word in enumerate(words[words.index("srun") :], start=words.index("srun")):
@@ -81,6 +82,64 @@ def tasks_of_srun(words: Sequence[str], env: Mapping[str, str]) -> tuple[int, in
     tasks = said.get("tasks") or (None if "nodes" in said or each else known("SLURM_NTASKS")) or nodes * (each or 1)
     of_node = said.get("gpus") or known("SLURM_GPUS_PER_NODE")
     return tasks, None if tasks < 2 else said.get("gpus_each") or (of_node if tasks <= nodes else None)
+
+
+def hosts_of_shell(words: Sequence[str]) -> int:
+    """On how many hosts `pdsh` or `clush` runs a command, as in `-w node[1-4,7],other`; 1 where neither does."""
+    shell = next((i for i, word in enumerate(words) if word in ("pdsh", "clush")), None)
+    at = None if shell is None else next((i for i in range(shell, len(words) - 1) if words[i] == "-w"), None)
+    if at is None:
+        return 1
+    hosts = 0
+    for name in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", words[at + 1]):
+        several = re.search(r"\[([\d,-]{1,200})\]", name)
+        ranges = [] if several is None else re.findall(r"(\d{1,6})(?:-(\d{1,6}))?", several[1])
+        hosts += sum(max(int(high or low) - int(low), 0) + 1 for low, high in ranges) or 1
+    return max(min(hosts, MOST_HOSTS), 1)
+
+
+REPEATING = ("xargs", "parallel", "ansible")
+"""Programs that run a command so often as what they are given says."""
+MOST_HOSTS = 100_000
+_SBATCH = re.compile(r"^#SBATCH\s+(?P<option>-\w|--[\w-]+)(?:[=\s]+(?P<value>\S+))?")
+_SLURM: Mapping[str, tuple[str, ...]] = {
+    "--nodes": ("SLURM_NNODES", "SLURM_JOB_NUM_NODES"),
+    "-N": ("SLURM_NNODES", "SLURM_JOB_NUM_NODES"),
+    "--gpus-per-node": ("SLURM_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE"),
+    "--gres": ("SLURM_GPUS_PER_NODE", "SLURM_GPUS_ON_NODE"),
+    "--ntasks-per-node": ("SLURM_NTASKS_PER_NODE",),
+    "--ntasks": ("SLURM_NTASKS",),
+    "-n": ("SLURM_NTASKS",),
+}
+"""Options of a job -> variables that Slurm sets by them."""
+JOBS = "SLURM_ARRAY_TASK_COUNT"
+
+
+def variables_of_job(text: str) -> dict[str, str]:
+    """What Slurm sets by the options in a script's head."""
+    out: dict[str, str] = {}
+    for line in text.split("\n")[:500]:
+        found = _SBATCH.match(line.strip())
+        if found is None or found["value"] is None:
+            continue
+        if found["option"] in ("--array", "-a"):
+            out[JOBS] = str(_jobs_of_array(found["value"]))
+        value = found["value"].rpartition(":")[2]
+        for name in _SLURM.get(found["option"], ()) if value.isdecimal() else ():
+            out[name] = value
+    return out
+
+
+def _jobs_of_array(text: str) -> int:
+    """How many jobs `0-3`, `0,2,4` or `1-8%2` are; 1 where that is not known."""
+    jobs = 0
+    for part in text.partition("%")[0].split(","):
+        found = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6})(?::(\d{1,6}))?)?", part)
+        if found is None:
+            return 1
+        low, high, step = int(found[1]), int(found[2] or found[1]), int(found[3] or 1)
+        jobs += max(high - low, 0) // max(step, 1) + 1
+    return min(jobs, MOST_HOSTS)
 
 
 _SECTION = re.compile(r"^\[(Service|Container)\]\s*$", re.MULTILINE)
