@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autotune.engines.command_line import Arg, Variable
+from autotune.engines.command_line import Arg, CommandLine, Variable
 from autotune.engines.service import BenchLoad, Service
 
 READY_S = 600
@@ -69,3 +69,19 @@ def shared_prefix(load: BenchLoad) -> tuple[int, tuple[str, ...]]:
 def middle(span: tuple[int, int]) -> int:
     """Mean of lengths between two, whole tokens."""
     return max(round((span[0] + span[1]) / 2.0), 1)
+
+
+def drawn_lengths(line: CommandLine, load: BenchLoad) -> list[str]:
+    """Lengths from `[length x r, length]`, one r for prompts and outputs (sglang/benchmark/datasets/common.py of
+    0.5.23, bench_serving.py of 0.5.9); what had to differ from the study."""
+    line.value("dataset_name", "random-ids").flag("tokenize_prompt")
+    ratio, outputs, assumed = load.isl[0] / load.isl[1], load.osl[1], []
+    if abs(load.osl[0] / load.osl[1] - ratio) > 0.005:
+        outputs = round(2.0 * middle(load.osl) / (1.0 + ratio))
+        assumed.append(
+            f"benchmark: SGLang's client has one range for prompts and outputs: outputs of "
+            f"{round(outputs * ratio):,} to {outputs:,} tokens, with the study's mean of {middle(load.osl):,}"
+        )
+    line.value("random_input_len", load.isl[1]).value("random_output_len", outputs)
+    line.value("random_range_ratio", f"{ratio:.6g}")
+    return assumed

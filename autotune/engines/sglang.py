@@ -15,7 +15,7 @@ import numpy as np
 
 from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
-from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, facts, middle, shared_prefix
+from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, drawn_lengths, facts, middle, shared_prefix
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
@@ -30,7 +30,7 @@ from autotune.engines.pair_rules import (
     SGLANG_STAGED_TP,
     SGLANG_WHOLE_PROMPTS,
 )
-from autotune.engines.service import BenchLoad, Service
+from autotune.engines.service import Service
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
 from costmodel.dtypes import storage
@@ -328,7 +328,7 @@ class Sglang(Engine):
             if load.isl[0] < load.isl[1] or load.osl[0] < load.osl[1]:
                 assumed.append("benchmark: SGLang's client draws no lengths for prompts with a shared prefix")
         else:
-            assumed += _drawn_lengths(line, load)
+            assumed += drawn_lengths(line, load)
         line.value("num_prompts", drive.prompts).value("warmup_requests", drive.warmups)
         line.value("request_rate" if load.request_rate_per_s is not None else "max_concurrency", drive.load)
         if "ready_check_timeout_sec" in options.options:
@@ -392,22 +392,6 @@ def _experts(line: CommandLine, service: Service, *, refused: str | None) -> Non
         line.value("ep_num_redundant_experts", layout.redundant_experts).flag("enable_eplb")
     if not shared.dense_shards_whole(service.arch, layout.width):
         line.value("moe_dense_tp_size", 1)
-
-
-def _drawn_lengths(line: CommandLine, load: BenchLoad) -> list[str]:
-    """Lengths from `[length x r, length]`, one r for prompts and outputs (sglang/benchmark/datasets/common.py of
-    0.5.23, bench_serving.py of 0.5.9); what had to differ from the study."""
-    line.value("dataset_name", "random-ids").flag("tokenize_prompt")
-    ratio, outputs, assumed = load.isl[0] / load.isl[1], load.osl[1], []
-    if abs(load.osl[0] / load.osl[1] - ratio) > 0.005:
-        outputs = round(2.0 * middle(load.osl) / (1.0 + ratio))
-        assumed.append(
-            f"benchmark: SGLang's client has one range for prompts and outputs: outputs of "
-            f"{round(outputs * ratio):,} to {outputs:,} tokens, with the study's mean of {middle(load.osl):,}"
-        )
-    line.value("random_input_len", load.isl[1]).value("random_output_len", outputs)
-    line.value("random_range_ratio", f"{ratio:.6g}")
-    return assumed
 
 
 SGLANG = Sglang()
