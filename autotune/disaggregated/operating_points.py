@@ -21,8 +21,10 @@ from costmodel.plan.columns import Floats, Ints
 from costmodel.plan.layout import Layout
 
 _Role = TypeVar("_Role", PrefillPool, DecodePool)
-SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
-"""Of the most that a pool can take within the limits on latency: what it is tried at."""
+SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.0)
+"""Of the most that a pool can take within the limits on latency: what it is tried at; 0 stands for the least load."""
+LEAST_UTILISED = 0.01
+"""The least load of a prefill pool, whatever its most is; that of a decode pool is one sequence of each replica."""
 LOADS = 14
 """Loads that a decode pool is tried at where the study fixes the requests in flight: from one sequence of a replica on
 in equal ratios, as the pair may settle at any of them."""
@@ -113,7 +115,7 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
     elif rows.role == "decode":
         tried = [np.maximum(np.floor(most * share), 1.0) * evaluate.replicas for share in shares]
     else:
-        tried = [most * share for share in shares]
+        tried = [np.maximum(most * share, np.minimum(most, LEAST_UTILISED)) for share in shares]
     columns = [evaluate(at).columns for at in tried]
     # by row, then by share, so that points of a layout lie together
     order = np.arange(count * len(tried)).reshape(len(tried), count).T.ravel()

@@ -85,7 +85,9 @@ def _switch_words(document: dict[str, Any]) -> list[str]:
 def repeated_line(document: dict[str, Any]) -> Line:
     """A window that was decided on before, in one line."""
     before = document.get("decided_before", document)
-    said = f"decided on before, at {before['at']}: {before['decision']}"
+    # why a window was refused says what mends it
+    why = f" ({before['reason']})" if before["decision"] == "refuse" else ""
+    said = f"decided on before, at {before['at']}: {before['decision']}{why}"
     by_now = "" if before is document else f", by now {document['decision']} ({document['reason']})"
     todo = "; `autotune retune accept` or --apply makes it the current plan" if document["decision"] == "switch" else ""
     done = "; current.json says the new plan" if document["applied"] and todo else ""

@@ -51,7 +51,7 @@ class Line:
             entry: Entry = json.loads(self.raw)
         except (ValueError, RecursionError) as error:
             what = "deeply nested" if isinstance(error, RecursionError) else str(error)[:200]
-            raise InputError.single(self.path, f"must be a line of JSON, got {what}") from error
+            raise InputError.single(self.path, f"must be a line of JSON, got {what}; {ANEW}") from error
         if problem := entry_problem(entry):
             raise InputError.single(self.path, f"{problem}; {ANEW}")
         return entry

@@ -176,6 +176,9 @@ class Limit:
     kind: LimitKind
     bound: float
     """SI."""
+    probable: bool
+    """Whether it counts in P(meets): a limit on latency or throughput that the study asks for. What is served of a
+    request rate is what comes, which `LOAD_SERVED` binds: then a floor of throughput is kept or it is not."""
 
     @property
     def code(self) -> str:
@@ -229,12 +232,17 @@ class LimitCheck:
 def study_limits(study: Study) -> tuple[Limit, ...]:
     """The study's limits, and those of the hardware and the engine that always hold."""
     bounds = [(kind, kind.bound_of(study)) for kind in LIMITS]
-    return tuple(Limit(kind=kind, bound=bound) for kind, bound in bounds if bound is not None)
+    paced = study.workload.request_rate_per_s is not None
+    return tuple(
+        Limit(kind=kind, bound=bound, probable=bool(kind.field and kind.log_sd) and not (paced and kind.least))
+        for kind, bound in bounds
+        if bound is not None
+    )
 
 
 def probable(limits: Sequence[Limit]) -> tuple[Limit, ...]:
-    """The limits that count in P(meets): on latency and throughput, asked for by the study."""
-    return tuple(limit for limit in limits if limit.kind.field and limit.kind.log_sd)
+    """The limits that count in P(meets)."""
+    return tuple(limit for limit in limits if limit.probable)
 
 
 def p_meets(limits: Sequence[Limit], service: Service) -> Floats:

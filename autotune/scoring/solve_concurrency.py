@@ -137,7 +137,7 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
 
 MOST_OFF = 1e300
 """What an infinite excess or loss counts as, so that a load which was looked at is better than one which was not."""
-FIRST_LOOK = 17
+FIRST_LOOK = 25
 """Loads between the least and the most that a search begins with, evenly spaced in their logarithm."""
 
 BEHIND = 1.05

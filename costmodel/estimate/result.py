@@ -230,7 +230,7 @@ def steady_estimate(
         gpus=layout.replicas * layout.pp * layout.width,
         memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
         kv_fits_longest=memory.kv_fits_longest,
-        gpu_util_frac=np.minimum(state.gpu_busy_frac, 1.0),
+        gpu_util_frac=state.gpu_busy_frac,
         ttft_log_sd=correction.ttft_log_sd,
         tpot_log_sd=correction.tpot_log_sd,
         throughput_log_sd=correction.throughput_log_sd(moved.first_share),

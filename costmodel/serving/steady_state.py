@@ -115,12 +115,13 @@ def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot s
         decode_s, queue_s = benchmark.residence_s, benchmark.queue_s
     queue_s = np.where(load.osl > 1.0, queue_s, prefill_queue_s(share.running, residence))
     decode_s = np.where(load.osl > 1.0, decode_s, 0.0)
+    queue_s = np.maximum(queue_s, _least_s(engine, share, mix) - residence.before_decode_s - decode_s)
     parts = ttft_parts(engine, load, share, mix, front_s, queue_s, decode_s)
     ttft_s = np.asarray(sum(parts.values()))
     per_replica = share.running / (ttft_s - parts["kv_wait"] + decode_s)
     lone = step_pass(machine, stages, engine, chunk_work(share, mix.chunks, np.ones(1), np.ones(1)))
     longest_s = longest_extra_s(machine, stages, engine, load, longest_prompt, lone.pipelined_s(mix.chunks))
-    used = _use(engine, load, share, mix, lone)
+    used = _use(engine, load, share, mix, lone, per_replica)
     layout = machine.layout
     served = per_replica * share.active / layout.replicas
     return SteadyState(
@@ -224,12 +225,33 @@ class _Use:
     hbm_bytes: Floats
 
 
-def _use(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, lone: Pass) -> _Use:
-    """A request's part of the steps that it shares with others."""
-    steps = load.decode_rounds / np.maximum(mix.batch * share.ranks, 1e-9)
-    passes = mix.chunks / mix.prompts_per_step
+def _prefill_s(engine: EngineColumns, mix: StepMix) -> Floats:
+    """Kernels on the slowest stage that a request's prompt adds to steps, its part of what prompts share."""
+    return mix.chunks / mix.prompts_per_step * (mix.loaded.kernel_s - engine.mixes * mix.decode.kernel_s)
+
+
+def _least_s(engine: EngineColumns, share: ReplicaShare, mix: StepMix) -> Floats:
+    """Least time from a request's start to its end: the slowest stage runs the prompts of all, and a step at a time.
+
+    In that time each request that runs is replaced once. Where few are in flight, long prompts follow each other so
+    closely that none of them finds the stage free, however rarely one comes by the number of steps.
+    """
+    return share.running * _prefill_s(engine, mix) + share.rounds * share.micro_batches * mix.decode.kernel_s
+
+
+def _use(  # one for each thing that a step depends on
+    engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, lone: Pass, per_replica: Floats
+) -> _Use:
+    """A request's part of the steps that it shares with others, where a replica serves `per_replica` of them a second.
+
+    More sequences decode in a step than in the mean of the time, part of which passes while prompts alone are run: so
+    no more steps are counted than have room beside the prompts.
+    """
+    passes, prefill_s = mix.chunks / mix.prompts_per_step, _prefill_s(engine, mix)
     beside, loaded = mix.decode, mix.loaded
-    kernel_s = passes * (loaded.kernel_s - engine.mixes * beside.kernel_s) + steps * beside.kernel_s
+    room = np.maximum(1.0 / per_replica - prefill_s, 0.0) / beside.kernel_s
+    steps = np.minimum(load.decode_rounds / np.maximum(mix.batch * share.ranks, 1e-9), room)
+    kernel_s = prefill_s + steps * beside.kernel_s
     moved = passes * (loaded.step.hbm_bytes - engine.mixes * beside.step.hbm_bytes) + steps * beside.step.hbm_bytes
     # a prompt's attention runs on one rank, its experts on all of them
     math_s = (mix.chunks * lone.step.math_s + load.decode_rounds * beside.step.math_s / mix.batch) / share.ranks

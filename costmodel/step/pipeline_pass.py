@@ -111,7 +111,8 @@ def step_pass(
     step = with_experts(machine, rank_time(machine, work) if own is None else own, work)
     kernels, total = _slowest_stage_s(stages, step), step.total_s
     host = engine.step_s + engine.sequence_s * work.decode_sequences
-    eager = (work.prefill_tokens > 0.0) & (work.prefill_tokens + work.decoded > engine.capture_tokens)
+    # prompts that fill a budget as large as the largest graph have just its tokens, but for rounding
+    eager = (work.prefill_tokens > 0.0) & (work.prefill_tokens + work.decoded > engine.capture_tokens * (1.0 + 1e-9))
     floor = step.of_all_batches(np.where(eager, engine.layer_launch_s, 0.0))
     prepared = engine.scheduling_sequence_s * work.decode_sequences
     slowest, through = np.maximum(kernels, prepared), np.maximum(total, prepared)

@@ -36,6 +36,7 @@ def mla(layers: int, size: float = 2) -> float:
 
 
 FAMILIES: dict[str, Figures] = {
+    "01-ai/Yi-34B": _row(34.4, 34.4, TENTH, gqa(60, 8, 128), "safetensors: 34.4B"),
     "deepseek-ai/DeepSeek-V3": _row(671, 37, WHOLE, mla(61), "model card: 671B, 37B activated"),
     "deepseek-ai/DeepSeek-V3.2": _row(671, 37, 0.5e9, mla(61) + 61 * 128, "report of V3.2: V3.1 with an index"),
     "deepseek-ai/DeepSeek-V4-Flash": _row(

@@ -1,4 +1,5 @@
-"""`python -m tests.properties`: 5,000 random studies against every statement; `--cases FILE`: known violations anew."""
+"""`python -m tests.properties`: 5,000 random studies against every statement; `--cases FILE`: known violations anew;
+`--loads 300`: the solved load of so many plans against every load."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from pathlib import Path
 import click
 
 from costmodel.errors import InputError
-from tests.properties.run import case_holds, cases_of, violations_of
+from tests.properties.run import case_holds, cases_of, solved_loads, violations_of
+from tests.properties.statements import REL
 
 
 def main() -> int:
@@ -21,9 +23,12 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="seed of the first study")
     parser.add_argument("--plans", type=int, default=10, help="plans of each study")
     parser.add_argument("--cases", type=Path, help="lines of JSON: kind, detail, and the study as doc")
+    parser.add_argument("--loads", type=int, help="plans whose solved load is held against every other, instead")
     given = parser.parse_args()
     if given.cases is not None:
         return _cases(given.cases)
+    if given.loads is not None:
+        return _loads(given.first, given.loads)
     start, wrong, done = time.monotonic(), Counter[str](), 0
     for seed in range(given.first, given.first + given.studies):
         found = violations_of(seed, given.plans)
@@ -35,6 +40,17 @@ def main() -> int:
     for statement, count in wrong.most_common():
         click.echo(f"  {statement}: {count}")
     return int(bool(wrong))
+
+
+def _loads(first: int, plans: int) -> int:
+    losses: list[float] = []
+    for seed, name, loss in solved_loads(first, plans):
+        losses.append(loss)
+        if loss > REL:
+            click.echo(f"{seed} {name}: {loss:.3g}")
+    missed = [loss for loss in losses if loss > REL]
+    click.echo(f"{len(losses)} plans, {len(missed)} misses of the best load, worst loss {max(losses):.3g}")
+    return int(bool(missed))
 
 
 def _cases(path: Path) -> int:

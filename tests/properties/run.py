@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autotune.scoring.best_knobs import score
+from autotune.scoring.best_knobs import candidate_grid, score
 from autotune.study import Study
 from autotune.tuning import tune
 from autotune.tuning.answer_study import place, score_plan
 from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
-from tests.properties.statements import COSTLY, STATEMENTS, Given, better_gpu, chosen, no_worse
+from tests.properties.statements import COSTLY, STATEMENTS, Given, better_gpu, chosen, load_losses, no_worse
 from tests.properties.studies import random_document, study_of
 
 Violations = list[tuple[str, str]]
@@ -39,6 +39,24 @@ def violations_of(seed: int, plans: int, *, quick: bool = False) -> Violations |
     left_out = {name for turn, name in enumerate(COSTLY) if quick and turn != seed % (2 * len(COSTLY))}
     asked = {name: holds for name, holds in STATEMENTS.items() if name not in left_out}
     return [(name, text) for name, holds in asked.items() for text in holds(given)]
+
+
+def solved_loads(first: int, plans: int) -> Iterator[tuple[int, str, float]]:
+    """Seed, plan and loss (`load_losses`) of so many plans, one of each random study whose load is solved."""
+    seed, found = first, 0
+    while found < plans:
+        rng = random.Random(seed)  # noqa: S311  # made-up studies
+        try:
+            study = study_of(random_document(rng))
+        except InputError:
+            seed += 1
+            continue
+        candidates = chosen(rng, study_space(study).candidates, 1)
+        grid = candidate_grid(study, candidates)[0] if candidates else None
+        for name, loss in load_losses(grid, [0], every=1000) if grid is not None else ():
+            found += 1
+            yield seed, name, loss
+        seed += 1
 
 
 def cases_of(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf, isfinite
@@ -13,6 +13,7 @@ import numpy as np
 from autotune.comparison.probability_better import p_better
 from autotune.metrics import METRICS, Measured
 from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, score, score_launches
+from autotune.scoring.knob_grid import KnobGrid
 from autotune.scoring.objective import ranking_value
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.solve_concurrency import bounds, solve_concurrency
@@ -237,32 +238,50 @@ def scaled(given: Given) -> Found:
 
 def global_load(given: Given) -> Found:
     """No other number of requests in flight is better than the solved one, by the rule that ranks: brute force."""
-    if given.study.workload.concurrency is not None or given.study.workload.request_rate_per_s is not None:
-        return
     grid, _ = candidate_grid(given.study, given.candidates[:3])
-    replicas = grid.batch.layout.replicas
+    rows = range(0, grid.variant.size, max(grid.variant.size // 2, 1))
+    yield from (f"{name}: {loss:.3g}" for name, loss in load_losses(grid, rows, every=300) if loss > REL)
+
+
+def load_losses(grid: KnobGrid, rows: Iterable[int], *, every: int) -> Iterator[tuple[str, float]]:
+    """Of rows whose load is solved, by how much the best of all loads is better, as a share; infinite: by a limit.
+
+    Tried are all numbers per replica up to `every`, and a fine geometric row of them up to the KV room. Where a request
+    rate is given the fewest that serve it are the best.
+    """
+    study, replicas = grid.study, grid.batch.layout.replicas
+    rate = study.workload.request_rate_per_s
+    if study.workload.concurrency is not None:
+        return
     solved = solve_concurrency(grid)
-    for row in range(0, solved.size, max(solved.size // 2, 1)):
-        own = grid.take(np.array([row]))
-        most = float(_room(own))
-        tried = np.unique(np.r_[np.arange(1.0, min(most, 300.0) + 1.0), np.geomspace(1.0, most, 200).round()])
-        tried = tried[tried >= bounds(given.study, replicas[row : row + 1])[0][0]]
-        rows = KnobGridAtLoad(grid.take(np.full(tried.size, row)), tried * replicas[row])
+    for row in rows:
+        own, copies = grid.take(np.array([row])), float(replicas[row])
+        most = _room(own)
+        tried = np.unique(np.r_[np.arange(1.0, min(most, float(every)) + 1.0), np.geomspace(1.0, most, every).round()])
+        tried = tried[tried >= bounds(study, replicas[row : row + 1])[0][0]]
+        rows_tried = grid.take(np.full(tried.size, row))
+        name = f"{grid.variants[grid.variant[row]].candidate} with {solved[row] / copies:g} a replica"
+        if rate is not None:
+            serves = rows_tried.evaluate(tried * copies).requests_per_s >= rate * (1.0 - 1e-9)
+            served = own.evaluate(solved[row : row + 1]).requests_per_s[0] >= rate * (1.0 - 1e-9)
+            if serves.any():
+                fewest = tried[serves.argmax()]
+                loss = solved[row] / copies / fewest - 1.0 if served else inf
+                yield f"{name}, {fewest:g} serve the rate", loss
+            continue
         here = KnobGridAtLoad(own, solved[row : row + 1]).scored.standing
-        worst, gain = rows.scored.standing.worst, rows.scored.standing.gain
-        kept = worst <= 0.0
-        name = f"{grid.variants[grid.variant[row]].candidate} with {solved[row] / replicas[row]:g} a replica"
-        if kept.any() and here.worst[0] > 0.0:
-            yield f"{name} breaks a limit, {tried[kept][0]:g} keeps all"
-        elif kept.any() and gain[kept].max() > here.gain[0] + REL * abs(here.gain[0]):
-            yield f"{name}: {here.gain[0]:.9g}, {tried[kept][gain[kept].argmax()]:g}: {gain[kept].max():.9g}"
+        found = KnobGridAtLoad(rows_tried, tried * copies).scored.standing
+        kept = found.worst <= 0.0
+        if not kept.any():
+            continue
+        best = np.where(kept, found.gain, -inf).argmax()
+        gain = found.gain[best]
+        loss = (gain - here.gain[0]) / max(abs(gain), 1e-300) if here.worst[0] <= 0.0 else inf
+        yield f"{name}, best with {tried[best]:g}", float(loss)
 
 
-def _room(row: object) -> float:
+def _room(row: KnobGrid) -> float:
     """Most requests in flight of one row's replica that have KV room, by doubling and halving."""
-    from autotune.scoring.knob_grid import KnobGrid
-
-    assert isinstance(row, KnobGrid)
     replicas = float(row.batch.layout.replicas[0])
     low, high = 1.0, 2.0**20
     while high - low > max(low * 1e-3, 1.0):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from autotune.report.retuning import repeated_line, retune_document
 from autotune.retuning import decide_window as judging
 from autotune.retuning import retune_once as flow
 from autotune.retuning.entry import digest
@@ -168,11 +169,12 @@ def test_new_calibration_is_a_reason_to_look_again(tmp_path: Path, traffic: Traf
 
 
 def test_a_window_that_cannot_be_judged_is_refused_and_recorded(tmp_path: Path, traffic: Traffic) -> None:
-    """Too many unreadable lines: refused, with the reader's reason, and nothing is tuned."""
+    """Too many unreadable lines: refused, with the reader's reason, also when it is read again; nothing is tuned."""
     traffic.refusal = "7 % of the lines cannot be read"
     found = once(tmp_path)
     assert (found.entry["decision"], found.entry["reason"]) == ("refuse", traffic.refusal)
     assert traffic.tunes == 0
+    assert traffic.refusal in repeated_line(retune_document(once(tmp_path))).text
     with pytest.raises(InputError, match=r"is refuse \(input\): nothing to accept"):
         accept(tmp_path, None, now_s=1e9)
 
