@@ -151,7 +151,7 @@ REGIONS: dict[str, Callable[[Case], bool]] = {
     "all": lambda _: True,
     "where the ranking takes the simulation": simulated_region,
     f"  outputs under {SHORT_OUTPUT_TOKENS:g} tokens": lambda case: bool(case.load.osl[0] < SHORT_OUTPUT_TOKENS),
-    f"  prompts take {MUCH_PROMPT_FRAC:.0%} of the time": lambda case: prompt_frac(case) >= MUCH_PROMPT_FRAC,
+    "  prompts take a third of the time and more": lambda case: prompt_frac(case) >= MUCH_PROMPT_FRAC,
     "where it takes the closed form": _outside(lambda _: True),
     **{f"  {engine}": _outside(_engine(engine)) for engine in ENGINE_NAMES},
     "  attention-DP": _outside(lambda case: case.entry.layout.attn_dp > 1),

@@ -18,7 +18,7 @@ from autotune.space.pool_plan import ROLES, Pools
 from autotune.text.escaping import csv_text
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import BaselineResult, place
-from autotune.tuning.simulate_means import MUCH_PROMPT_FRAC, SIMULATED_MEANS, prompts_fill
+from autotune.tuning.simulate_means import SIMULATED_MEANS, prompts_fill
 from autotune.tuning.simulate_ranking import SimulatedRanking
 from costmodel.estimate.normal import Z90
 from costmodel.plan.layout import LAYOUT_AXES, Layout
@@ -181,7 +181,7 @@ def _pool_search(found: PoolSearch) -> dict[str, Any]:
 
 
 CLOSED_FORM_SEARCHED = (
-    f"workload.concurrency not given, and prompts take {MUCH_PROMPT_FRAC:.0%} of the time and more: mean TTFT is off "
+    "workload.concurrency not given, and prompts take a third of the time and more: mean TTFT is off "
     "by 10 % at the median from a simulation of the same steps, and by 30 % in one of ten plans; where the load is "
     "given the leading plans are simulated"
 )

@@ -25,7 +25,7 @@ from autotune.tuning.plan_order import rank
 
 SHORT_OUTPUT_TOKENS = 50.0
 """Mean output below which requests of a closed loop bunch."""
-MUCH_PROMPT_FRAC = 0.4
+MUCH_PROMPT_FRAC = 1.0 / 3.0
 """Share of the time of a stage in which prompts run, from which on means are off by more than 10 % in many plans."""
 LEADING = 5
 """First places that only plans have whose means are known well enough."""
