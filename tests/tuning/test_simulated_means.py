@@ -86,9 +86,9 @@ def test_elsewhere_the_closed_form_stands(workload: dict[str, float]) -> None:
 
 
 def test_plans_that_prompts_fill_are_simulated() -> None:
-    """Long prompts and enough of them: stages hardly run anything else. A few requests leave time between prompts."""
-    for in_flight, simulated in ((24, True), (2, False)):
-        lengths = {"isl": 8000, "osl": 80, "concurrency": in_flight}
+    """Long prompts and enough of them: stages hardly run anything else. Longer outputs leave time between prompts."""
+    for outputs, in_flight, simulated in ((80, 24, True), (800, 2, False)):
+        lengths = {"isl": 8000, "osl": outputs, "concurrency": in_flight}
         study = question("llama-3.1-8b", 4, workload=lengths, engine="vllm")
         for name in ("PP4", "TP4"):
             plan = score_plan(study, name).result
