@@ -139,9 +139,8 @@ def _left_out(result: TuneResult) -> Block:
         )
     if result.with_simulated_means:
         lines.append(
-            f"means: the closed form is off in closed loops of outputs under {SHORT_OUTPUT_TOKENS:g} tokens, and where "
-            f"prompts take a third of the time and more: {result.with_simulated_means:,} of such plans, "
-            "which would lead, were simulated"
+            f"means: the closed form is off in closed loops of outputs under {SHORT_OUTPUT_TOKENS:g} tokens, so the "
+            f"{result.with_simulated_means:,} plans that would lead were simulated"
         )
     if result.by_percentile is not None:
         seen = result.by_percentile
