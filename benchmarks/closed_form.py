@@ -1,7 +1,8 @@
 """The closed form against the simulation: `python -m benchmarks.closed_form [--plans 300] [--seed 1]`.
 
 Random valid plans of models of the catalog under random closed loops, a third of the plans on each engine: by how much
-mean TTFT and TPOT of the closed form differ from those of requests that are simulated one by one, where it is known to be off, and elsewhere.
+mean TTFT and TPOT of the closed form differ from those of requests that are simulated one by one, where the closed form
+is known to be off, and elsewhere.
 """
 
 from __future__ import annotations
