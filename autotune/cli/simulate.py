@@ -60,7 +60,7 @@ def simulate(
     if traffic is not None and rate is not None:
         raise InputError.single("--rate", "must not be given with --traffic, which has its own times")
     if rate is not None and not (isfinite(rate) and 0.0 < rate <= 1e9):
-        raise InputError.single("--rate", f"must be a positive number of requests per second, got {rate:g}")
+        raise InputError.single("--rate", f"must be above 0 and at most 1e9 requests per second, got {rate:g}")
     loaded = load_study(Path(study), overrides)
     missing = "is required where the study has no [baseline]: say which plan with --plan"
     named = score_named(loaded, plan, path="--plan", missing=missing)

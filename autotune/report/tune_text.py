@@ -22,7 +22,7 @@ from autotune.space import Space, short_plan
 from autotune.text.numbers import within
 from autotune.tuning import TuneResult
 from autotune.tuning.answer_study import BaselineResult
-from autotune.tuning.simulate_means import MUCH_PROMPT_FRAC, SHORT_OUTPUT_TOKENS
+from autotune.tuning.simulate_means import SHORT_OUTPUT_TOKENS
 
 MOST_READINGS = 4
 """Other readings of a baseline's string that are named."""
@@ -139,9 +139,8 @@ def _left_out(result: TuneResult) -> Block:
         )
     if result.with_simulated_means:
         lines.append(
-            f"means: the closed form is off in closed loops of outputs under {SHORT_OUTPUT_TOKENS:g} tokens, and where "
-            f"prompts take {MUCH_PROMPT_FRAC:.0%} of the time and more: {result.with_simulated_means:,} of such plans, "
-            "which would lead, were simulated"
+            f"means: the closed form is off in closed loops of outputs under {SHORT_OUTPUT_TOKENS:g} tokens, so the "
+            f"{result.with_simulated_means:,} plans that would lead were simulated"
         )
     if result.by_percentile is not None:
         seen = result.by_percentile

@@ -1,8 +1,8 @@
 """Means by simulation, where the closed form is known to miss them.
 
 Two kinds of closed loops are (`benchmarks/closed_form.py` measures them): of short outputs, where requests that end
-together come back together and share their prefill, and those in which much of the time goes to prompts. There the
-leading plans are simulated, the latter where the load is given. What comes of it moves the closed form as the
+together come back together and share their prefill, and those in which much of the time goes to prompts. Of the former
+the leading plans are simulated; of the latter the answer says it. What comes of it moves the closed form as the
 calibration's residuals do, so that the load is solved for anew, and parts, rates, limits and probabilities follow from
 one formula.
 """
@@ -25,7 +25,7 @@ from autotune.tuning.plan_order import rank
 
 SHORT_OUTPUT_TOKENS = 50.0
 """Mean output below which requests of a closed loop bunch."""
-MUCH_PROMPT_FRAC = 0.4
+MUCH_PROMPT_FRAC = 1.0 / 3.0
 """Share of the time of a stage in which prompts run, from which on means are off by more than 10 % in many plans."""
 LEADING = 5
 """First places that only plans have whose means are known well enough."""
@@ -42,15 +42,10 @@ LEAST_FACTOR = 0.01
 
 
 def closed_form_misses(study: Study, plan: PlanResult) -> bool:
-    """Whether the closed form's means of a plan are known to be off, and are taken from a simulation.
-
-    Where the load is searched, prompts fill nearly every plan at its best load; means of outputs that are not short
-    then stay the closed form's, which every load is held against.
-    """
+    """Whether the closed form's means of a plan are known to be off, and are taken from a simulation."""
     work = study.workload
-    if work.request_rate_per_s is not None or work.recorded is not None or plan.pools is not None:
-        return False
-    return work.osl.mean < SHORT_OUTPUT_TOKENS or (work.concurrency is not None and prompts_fill(plan))
+    closed = work.request_rate_per_s is None and work.recorded is None
+    return closed and plan.pools is None and work.osl.mean < SHORT_OUTPUT_TOKENS
 
 
 def prompts_fill(plan: PlanResult) -> bool:

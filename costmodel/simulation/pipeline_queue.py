@@ -11,13 +11,13 @@ from bisect import bisect_right
 from heapq import heappop, heappush
 from math import ceil, inf, nextafter, sqrt
 
-from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue
+from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue, room_tokens
 from costmodel.simulation.replica import UNEVEN
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
 
 
-def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun:  # noqa: PLR0915  # one loop, too hot for calls
+def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun | None:  # noqa: PLR0915  # one loop, too hot for calls
     """Serve requests; arguments and result as those of `run_single_queue`.
 
     One function of many statements for the sake of speed. Each round of its loop is what the micro-batch that is ready
@@ -28,7 +28,8 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
     seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
     n, stages, ranks = len(to_compute), table.stages, table.ranks
     counts, remaining = queue.counts, queue.remaining
-    first, finish, admitted = [inf] * n, [inf] * n, [inf] * n
+    first, finish = [inf] * n, [inf] * n
+    tokens, held, most_held = queue.tokens, 0, room_tokens(table, limits)
     began = [0] * n
     seats_most, rank_tokens = limits.max_num_seqs * ranks, limits.batched_tokens
     alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
@@ -93,7 +94,9 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                     i = head
                     running += 1
                     head += 1
-                    admitted[i] = now
+                    held += tokens[i]
+                    if held > most_held:
+                        return None
                     left = chunk = to_compute[i]
                     if chunk > budget or chunk > room:
                         open_ = i
@@ -132,19 +135,19 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             prepared, host = prepared_s[own], host_s[own]
         if prompts:
             if ranks == 1:
-                tokens, sampled = busiest + prompts, busiest + len(done)
-                seconds = rest[tokens] + logits[sampled] + attention
-                through = through_rest[tokens] + through_logits[sampled] + through_attention
+                step_tokens, sampled = busiest + prompts, busiest + len(done)
+                seconds = rest[step_tokens] + logits[sampled] + attention
+                through = through_rest[step_tokens] + through_logits[sampled] + through_attention
             else:
                 # ranks share prompts out, but for what one of them has alone
-                tokens, sampled = busiest + max(most, -(-prompts // ranks)), busiest + -(-len(done) // ranks)
-                seconds = rest[tokens] + logits[sampled] + max(widest, attention / ranks)
-                through = through_rest[tokens] + through_logits[sampled]
+                step_tokens, sampled = busiest + max(most, -(-prompts // ranks)), busiest + -(-len(done) // ranks)
+                seconds = rest[step_tokens] + logits[sampled] + max(widest, attention / ranks)
+                through = through_rest[step_tokens] + through_logits[sampled]
                 through += max(through_widest, through_attention / ranks)
             if experts is not None and through_experts is not None:
-                group = max(prompts + (group_verified[own] if mixes else 0), tokens)
-                seconds += experts.at(tokens, group)
-                through += through_experts.at(tokens, group)
+                group = max(prompts + (group_verified[own] if mixes else 0), step_tokens)
+                seconds += experts.at(step_tokens, group)
+                through += through_experts.at(step_tokens, group)
             beside = mixes and own
             if beside:
                 seconds += a - alone_s[own]
@@ -153,7 +156,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                     seconds = prepared
                 if through < prepared:
                     through = prepared
-            if tokens > capture:
+            if step_tokens > capture:
                 if seconds < floor:
                     seconds = floor
                 if through < through_floor:
@@ -188,6 +191,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                     while heap and heap[0] < through_count:
                         i = heappop(heap) % n
                         finish[i] = handed
+                        held -= tokens[i]
                         remaining -= counts[i]
                         batch[m] -= 1
                         decoding -= 1
@@ -207,6 +211,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                         batch[m] += 1
                     else:
                         finish[i] = handed
+                        held -= tokens[i]
                         remaining -= counts[i]
                 if batch[m] > joining:
                     decoding += batch[m] - joining
@@ -339,6 +344,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                 while heap and heap[0] < through_count:
                     i = heappop(heap) % n
                     finish[i] = handed
+                    held -= tokens[i]
                     batch[x] -= 1
                     decoding -= 1
                     remaining -= counts[i]
@@ -347,4 +353,4 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                 if not batch[x]:
                     context[x] = 0.0
             since[x] = [(batch[x], ends)] if batch[x] else []
-    return QueueRun(first=first, finish=finish, admitted=admitted, busy_s=busy, gaps=gaps)
+    return QueueRun(first=first, finish=finish, busy_s=busy, gaps=gaps)

@@ -8,12 +8,23 @@ from math import inf
 import numpy as np
 
 from costmodel.plan.columns import Ints
+from costmodel.simulation.policies.base import BLOCK
 from costmodel.simulation.requests import Flags, Requests
+from costmodel.simulation.state import RankLimits
 from costmodel.simulation.step_table import PartTables, StepTable
 from costmodel.simulation.token_gaps import GapRecorder
 
 NEVER = 1 << 62
 """A count of steps that is never reached."""
+
+
+BALANCED = 0.9
+"""Share of a replica's cache that may be in use while none of its ranks runs out of its part."""
+
+
+def room_tokens(table: StepTable, limits: RankLimits) -> float:
+    """Cache tokens that requests may hold on all ranks while nothing waits for cache or is preempted."""
+    return limits.kv_tokens * table.ranks * (1.0 if table.ranks == 1 else BALANCED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,16 +33,9 @@ class QueueRun:
 
     first: list[float]
     finish: list[float]
-    admitted: list[float]
-    """When the first step with tokens of a request began."""
     busy_s: float
     """Time in which steps ran."""
     gaps: GapRecorder
-
-    @property
-    def ends_s(self) -> float:
-        """When the last of those that were finished ends."""
-        return max((end for end in self.finish if end < inf), default=-inf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,8 @@ class RequestQueue:
     """Tokens that a request attends to once its prompt is computed."""
     rounds: list[int]
     """Steps of decoding that it needs then."""
+    tokens: list[int]
+    """What it takes of the cache from its admission to its end, at most."""
     counts: list[int]
     """1 for those whose times are asked for, otherwise 0."""
     remaining: int
@@ -66,6 +72,7 @@ class RequestQueue:
             to_compute=computed.tolist(),
             context=(ordered.cached + computed).tolist(),
             rounds=np.ceil((ordered.output - 1) / table.accepted_tokens).astype(np.int64).tolist(),
+            tokens=(ordered.prompt + ordered.output + BLOCK).tolist(),
             counts=counts.tolist(),
             remaining=int(counts.sum()),
         )
@@ -79,6 +86,7 @@ class RequestQueue:
             to_compute=self.to_compute[begin:end],
             context=self.context[begin:end],
             rounds=self.rounds[begin:end],
+            tokens=self.tokens[begin:end],
             counts=counts,
             remaining=sum(counts),
         )

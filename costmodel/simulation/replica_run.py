@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import chain, pairwise
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from costmodel.plan.columns import Floats
 from costmodel.simulation.pipeline_queue import run_pipeline_queue
 from costmodel.simulation.policies import Policy
-from costmodel.simulation.policies.base import BLOCK
 from costmodel.simulation.queue_inputs import QueueTables, RequestQueue
 from costmodel.simulation.replica import Replica
 from costmodel.simulation.requests import Flags, Requests
@@ -19,8 +18,6 @@ from costmodel.simulation.state import RankLimits, Request
 from costmodel.simulation.step_table import StepTable
 from costmodel.simulation.token_gaps import TokenGaps
 
-BALANCED = 0.9
-"""Share of a replica's cache that may be in use while none of its ranks runs out of its part."""
 PAUSE_S = 5e3
 """Between two requests of a replica, from which on it is worth looking whether it had nothing left to do."""
 
@@ -38,6 +35,11 @@ class ReplicaRun:
     timeline: Floats
     """As that of `Simulated`, where it is asked for."""
 
+    @property
+    def ends_s(self) -> float:
+        """When the last of those that were finished ends."""
+        return float(self.finish_s.max(where=np.isfinite(self.finish_s), initial=-np.inf))
+
 
 def run_replica(
     tables: QueueTables, policy: Policy, limits: RankLimits, requests: Requests, counted: Flags | None
@@ -49,54 +51,40 @@ def run_replica(
     """
     queue = RequestQueue.of(tables.table, requests, counted)
     bounds = [0, *(np.flatnonzero(np.diff(queue.seen_s[:-1]) > PAUSE_S) + 1).tolist(), len(requests)]
-    quick_form = run_single_queue if tables.table.stages == 1 else run_pipeline_queue
-    runs = [quick_form(tables, queue.part(*ends), limits=limits, mixes=policy.mixes) for ends in pairwise(bounds)]
+    runs = [_part(tables, policy, limits, requests, queue.part(*ends)) for ends in pairwise(bounds)]
     if any(run.ends_s > queue.seen_s[begin] for run, begin in zip(runs[:-1], bounds[1:-1], strict=True)):
-        bounds, runs = [0, len(requests)], [quick_form(tables, queue, limits=limits, mixes=policy.mixes)]
-    first, finish, admitted = (
-        np.fromiter(chain.from_iterable(column), dtype=np.float64, count=len(requests))
-        for column in ((run.first for run in runs), (run.finish for run in runs), (run.admitted for run in runs))
-    )
-    held = _most_held(requests.take(queue.order), admitted, finish, bounds)
-    ranks = tables.table.ranks
-    enough = held <= limits.kv_tokens * ranks * (1.0 if ranks == 1 else BALANCED)
-    gaps, busy_s, preemptions = [], 0.0, 0
-    for run, (begin, end), suffices in zip(runs, pairwise(bounds), enough.tolist(), strict=True):
-        if suffices:
-            gaps.append(run.gaps.gaps())
-            busy_s += run.busy_s
-            continue
-        events = run_events(tables.table, policy, limits, requests.take(np.sort(queue.order[begin:end])))
-        place = np.argsort(np.argsort(queue.order[begin:end]))
-        first[begin:end], finish[begin:end] = events.first_token_s[place], events.finish_s[place]
-        gaps.append(events.gaps)
-        busy_s += events.busy_s
-        preemptions += events.preemptions
+        runs = [_part(tables, policy, limits, requests, queue)]
     times = np.empty((2, len(requests)))
-    times[:, queue.order] = first, finish
+    times[0, queue.order] = np.concatenate([run.first_token_s for run in runs])
+    times[1, queue.order] = np.concatenate([run.finish_s for run in runs])
     return ReplicaRun(
         first_token_s=times[0],
         finish_s=times[1],
-        busy_s=busy_s,
-        gaps=TokenGaps.joined(gaps),
-        preemptions=preemptions,
+        busy_s=sum(run.busy_s for run in runs),
+        gaps=TokenGaps.joined([run.gaps for run in runs]),
+        preemptions=sum(run.preemptions for run in runs),
         timeline=np.zeros((0, 4)),
     )
 
 
-def _most_held(requests: Requests, admitted_s: Floats, finish_s: Floats, bounds: list[int]) -> Floats:
-    """Cache tokens that the requests of each part hold at once at most, each whole from its admission to its end.
-
-    Where there is room for these nothing ever waited for cache or was preempted. Ranks share it out as requests.
-    """
-    tokens = (requests.prompt + requests.output + BLOCK).astype(np.float64)
-    sizes = np.diff(bounds)
-    part = np.repeat(np.arange(sizes.size), sizes)
-    # who leaves as another comes does so first
-    leaves = np.repeat([1, 0], tokens.size)
-    order = np.lexsort((leaves, np.concatenate([admitted_s, finish_s]), np.concatenate([part, part])))
-    held = np.cumsum(np.concatenate([tokens, -tokens])[order])
-    return np.maximum.reduceat(held, 2 * np.array(bounds[:-1])) if tokens.size else np.zeros(sizes.size)
+def _part(
+    tables: QueueTables, policy: Policy, limits: RankLimits, requests: Requests, queue: RequestQueue
+) -> ReplicaRun:
+    """Serve some of the requests, in the order of `queue`."""
+    quick_form = run_single_queue if tables.table.stages == 1 else run_pipeline_queue
+    run = quick_form(tables, queue, limits=limits, mixes=policy.mixes)
+    if run is not None:
+        return ReplicaRun(
+            first_token_s=np.array(run.first),
+            finish_s=np.array(run.finish),
+            busy_s=run.busy_s,
+            gaps=run.gaps.gaps(),
+            preemptions=0,
+            timeline=np.zeros((0, 4)),
+        )
+    events = run_events(tables.table, policy, limits, requests.take(np.sort(queue.order)))
+    place = np.argsort(np.argsort(queue.order))
+    return replace(events, first_token_s=events.first_token_s[place], finish_s=events.finish_s[place])
 
 
 def run_events(

@@ -12,13 +12,13 @@ from bisect import bisect_right
 from heapq import heappop, heappush
 from math import ceil, inf, sqrt
 
-from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue
+from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue, room_tokens
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
 
 
-def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun:  # noqa: PLR0915  # one loop, too hot for calls
-    """Serve requests that find cache whenever they find a seat.
+def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun | None:  # noqa: PLR0915  # one loop, too hot for calls
+    """Serve requests that find cache whenever they find a seat; None: one of them might not.
 
     One function of many statements, and everything in local variables and lists: that is what makes it quick. Each
     round of its loop is either a run of decode steps in which nothing else happens, or one step with prompts; then
@@ -28,7 +28,8 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
     seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
     n = len(to_compute)
     counts, remaining = queue.counts, queue.remaining
-    first, finish, admitted = [inf] * n, [inf] * n, [inf] * n
+    first, finish = [inf] * n, [inf] * n
+    tokens, held, most_held = queue.tokens, 0, room_tokens(table, limits)
     began = [0] * n  # steps of decoding that had been run when a request began to decode
     seats_most, rank_tokens, ranks = limits.max_num_seqs * table.ranks, limits.batched_tokens, table.ranks
     alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
@@ -131,7 +132,9 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
                 elif head < arrived and seats < seats_most:
                     i = head
                     head += 1
-                    admitted[i] = now
+                    held += tokens[i]
+                    if held > most_held:
+                        return None
                     left = chunk = to_compute[i]
                     if chunk > budget or chunk > room:
                         open_ = i
@@ -154,16 +157,16 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
                 done.append(i)
                 open_ = -1
             if ranks == 1:
-                tokens, sampled = busiest + prompts, busiest + len(done)
-                seconds = rest[tokens] + logits[sampled] + attention
+                step_tokens, sampled = busiest + prompts, busiest + len(done)
+                seconds = rest[step_tokens] + logits[sampled] + attention
             else:
                 # ranks share prompts out, but for what one of them has alone
-                tokens, sampled = busiest + max(most, -(-prompts // ranks)), busiest + -(-len(done) // ranks)
-                seconds = rest[tokens] + logits[sampled] + max(widest, attention / ranks)
+                step_tokens, sampled = busiest + max(most, -(-prompts // ranks)), busiest + -(-len(done) // ranks)
+                seconds = rest[step_tokens] + logits[sampled] + max(widest, attention / ranks)
             if experts is not None:
-                seconds += experts(tokens, max(prompts + (group_verified[batch] if mixes else 0), tokens))
+                seconds += experts(step_tokens, max(prompts + (group_verified[batch] if mixes else 0), step_tokens))
             if not batch:
-                if tokens > capture and seconds < floor:
+                if step_tokens > capture and seconds < floor:
                     seconds = floor
                 seconds += step_host
                 now += seconds
@@ -176,7 +179,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
                     seconds += a - alone_s[batch]
                     if seconds < prepared_s[batch]:
                         seconds = prepared_s[batch]
-                    if tokens > capture and seconds < floor:
+                    if step_tokens > capture and seconds < floor:
                         seconds = floor
                     seconds += host_s[batch]
                     now += seconds
@@ -187,7 +190,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
                     gap_lasts(seconds)
                     gap_counts(batch)
                 else:
-                    if tokens > capture and seconds < floor:
+                    if step_tokens > capture and seconds < floor:
                         seconds = floor
                     if not held_back:
                         held_back.append((batch, now))
@@ -201,6 +204,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
             while heap and heap[0] < through:
                 i = heappop(heap) % n
                 finish[i] = handed
+                held -= tokens[i]
                 remaining -= counts[i]
                 batch -= 1
                 context -= whole[i] + (decoded - began[i]) * accepted
@@ -218,10 +222,11 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
                     batch += 1
                 else:
                     finish[i] = handed
+                    held -= tokens[i]
                     remaining -= counts[i]
             if batch > joining:
                 next_end = heap[0] // n
                 if not mixes:
                     held_back.append((batch - joining, now))
             done.clear()
-    return QueueRun(first=first, finish=finish, admitted=admitted, busy_s=busy, gaps=gaps)
+    return QueueRun(first=first, finish=finish, busy_s=busy, gaps=gaps)

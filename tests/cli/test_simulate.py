@@ -70,9 +70,9 @@ def test_a_trace_is_served_at_its_own_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--rate", "0"], "--rate: must be a positive number of requests per second"),
-        (["--rate", "nan"], "--rate: must be a positive number of requests per second"),
-        (["--rate", "-3"], "--rate: must be a positive number of requests per second"),
+        (["--rate", "0"], "--rate: must be above 0 and at most 1e9 requests per second"),
+        (["--rate", "nan"], "--rate: must be above 0 and at most 1e9 requests per second"),
+        (["--rate", "-3"], "--rate: must be above 0 and at most 1e9 requests per second"),
         (["--rate", "1", "--traffic", "x.csv"], "--rate: must not be given with --traffic"),
         (["--traffic", "{one}"], "all requests came at one instant: there is no rate"),
         (["--traffic", "{nan}"], "nan"),

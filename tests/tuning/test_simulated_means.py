@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autotune.report.document import tune_document
+from autotune.report.document import PROMPTS_FILL, tune_document
 from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.study import Study
 from autotune.tuning import TuneResult, score_plan, tune
 from autotune.tuning.simulate_means import (
     SIMULATED_MEANS,
     closed_form_misses,
+    prompts_fill,
     simulated_means,
     with_simulated_means,
 )
@@ -85,12 +86,10 @@ def test_elsewhere_the_closed_form_stands(workload: dict[str, float]) -> None:
     assert "simulated_means" not in tune_document(answer, top=5)
 
 
-def test_plans_that_prompts_fill_are_simulated() -> None:
-    """Long prompts and enough of them: stages hardly run anything else. A few requests leave time between prompts."""
-    for in_flight, simulated in ((24, True), (2, False)):
-        lengths = {"isl": 8000, "osl": 80, "concurrency": in_flight}
-        study = question("llama-3.1-8b", 4, workload=lengths, engine="vllm")
-        for name in ("PP4", "TP4"):
-            plan = score_plan(study, name).result
-            assert plan is not None
-            assert (SIMULATED_MEANS in plan.breakdown) is simulated
+def test_plans_that_prompts_fill_are_told_apart() -> None:
+    """Long prompts and enough of them: stages hardly run anything else. Longer outputs leave time between prompts."""
+    for outputs, in_flight, fill in ((80, 24, True), (800, 2, False)):
+        lengths = {"isl": 8000, "osl": outputs, "concurrency": in_flight}
+        answer = tune(question("llama-3.1-8b", 4, workload=lengths, engine="vllm"))
+        assert prompts_fill(answer.ranked[0]) is fill
+        assert (PROMPTS_FILL in tune_document(answer, top=1)["assumptions"]) is fill
