@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autotune.engines import ENGINES, policies_by_name
+from autotune.report.document import MUCH_PROMPT_FRAC
 from autotune.space import enumerate_space
-from autotune.tuning.simulate_means import MUCH_PROMPT_FRAC, SHORT_OUTPUT_TOKENS
+from autotune.study.resolve import SHORT_OUTPUT_TOKENS
 from costmodel.arch import load_model
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster, load_gpu
@@ -127,7 +128,7 @@ def _load(random: np.random.Generator, replicas: int) -> Load:
 
 
 def prompt_frac(case: Case) -> float:
-    """Share of the time in which a stage runs prompts, mean over stages (`autotune.tuning.simulate_means`)."""
+    """Share of the time in which a stage runs prompts, mean over stages (`autotune.report.document`)."""
     formula, layout = case.found.formula, case.entry.layout
     passes_s = sum(float(seconds[0]) for seconds in formula.prefill_loaded.step.group_s.values())
     passes_s *= float(formula.prefill_passes_per_request[0])

@@ -18,7 +18,6 @@ from autotune.space.pool_plan import ROLES, Pools
 from autotune.text.escaping import csv_text
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import BaselineResult, place
-from autotune.tuning.simulate_means import SIMULATED_MEANS, prompts_fill
 from autotune.tuning.simulate_ranking import SimulatedRanking
 from costmodel.estimate.normal import Z90
 from costmodel.plan.layout import LAYOUT_AXES, Layout
@@ -158,7 +157,6 @@ def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
             "baseline": baseline_document(result.baseline, result),
             "plans": feasible + rest,
             **({} if result.by_percentile is None else {"simulated": _simulated(result.by_percentile)}),
-            **({"simulated_means": {"plans": count, "exact": False}} if (count := result.with_simulated_means) else {}),
             **clusters_document(result),
             **({} if result.pools is None else {"disaggregated": _pool_search(result.pools)}),
             **kinds_document(result),
@@ -180,10 +178,19 @@ def _pool_search(found: PoolSearch) -> dict[str, Any]:
     return {"pairs_of_layouts": found.plans, "kept": found.kept, "complete": True}
 
 
+MUCH_PROMPT_FRAC = 1.0 / 3.0
+"""Share of the time of a stage in which prompts run, from which on means are off by more than 10 % in many plans."""
 PROMPTS_FILL = (
     "prompts take a third of the time and more: in a closed loop mean TTFT is off by 10 % at the median from a "
     "simulation of the same steps, and by 34 % in one of ten plans; `autotune simulate` serves a plan by requests"
 )
+
+
+def prompts_fill(plan: PlanResult) -> bool:
+    """Whether prompts take much of the time of a plan of one kind of replica."""
+    passes_s = sum(plan.breakdown["prefill_s"].values()) * plan.breakdown["prefill_passes_per_request"]
+    prompt_frac = passes_s / plan.layout.pp * plan.metrics["requests_per_s"] / plan.layout.replicas
+    return prompt_frac >= MUCH_PROMPT_FRAC
 
 
 def assumptions(result: TuneResult) -> tuple[str, ...]:
@@ -198,7 +205,7 @@ def assumptions(result: TuneResult) -> tuple[str, ...]:
         )
     work, first = result.study.workload, next(iter(result.ranked), None)
     if work.request_rate_per_s is None and first is not None and first.pools is None:
-        cut += [PROMPTS_FILL] if prompts_fill(first) and SIMULATED_MEANS not in first.breakdown else []
+        cut += [PROMPTS_FILL] if prompts_fill(first) else []
     return (*result.study.assumptions, *cut, *(f"baseline.plan: {text}" for text in extra))
 
 

@@ -22,7 +22,6 @@ from autotune.space import Space, short_plan
 from autotune.text.numbers import within
 from autotune.tuning import TuneResult
 from autotune.tuning.answer_study import BaselineResult
-from autotune.tuning.simulate_means import SHORT_OUTPUT_TOKENS
 
 MOST_READINGS = 4
 """Other readings of a baseline's string that are named."""
@@ -136,11 +135,6 @@ def _left_out(result: TuneResult) -> Block:
         lines.append(
             f"disaggregated: {found.plans:,} pairs of pool layouts over every split, all covered ({how}); the best "
             f"{found.kept:,} are in the ranking"
-        )
-    if result.with_simulated_means:
-        lines.append(
-            f"means: the closed form is off in closed loops of outputs under {SHORT_OUTPUT_TOKENS:g} tokens, so the "
-            f"{result.with_simulated_means:,} plans that would lead were simulated"
         )
     if result.by_percentile is not None:
         seen = result.by_percentile

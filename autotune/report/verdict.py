@@ -188,7 +188,6 @@ def _scope(result: TuneResult) -> str:
     found = [f"{len(space.candidates):,} valid of {space.enumerated:,} layouts"] if space.enumerated else []
     found += [] if result.pools is None else [f"{result.pools.plans:,} pairs of pools covered"]
     kept = f"{len(result.ranked):,} keep every limit"
-    kept += f"; means of {result.with_simulated_means:,} simulated" if result.with_simulated_means else ""
     if result.by_percentile is not None:
         seen = result.by_percentile
         kept += f"; {seen.simulated:,} simulated"

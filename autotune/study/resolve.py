@@ -32,6 +32,12 @@ from costmodel.errors import InputError, Problem
 from costmodel.hardware import Cluster, load_gpu
 
 T = TypeVar("T")
+SHORT_OUTPUT_TOKENS = 50.0
+"""Mean output below which requests of a closed loop bunch: they end together, and share their prefill."""
+SHORT_OUTPUTS = (
+    "workload.osl is under 50 tokens: in a closed loop the ranking's mean TTFT is off by 10 % at the median from a "
+    "simulation of the same steps, and by 28 % in one of ten plans; `autotune simulate` serves a plan by requests"
+)
 
 
 def _as(kind: type[T], table: Any, **more: Any) -> T:
@@ -128,6 +134,8 @@ def _workload(table: StudyTable, given: Mapping[str, Any], arch: Arch, said: lis
     counts = _is_simulated(table) and workload.request_rate_per_s is not None
     skipped = (*(() if arch.is_moe else ("expert_skew",)), *(() if counts else ("arrival_cv",)))
     said += assumptions("workload", workload, given, skipped)
+    if workload.osl.mean < SHORT_OUTPUT_TOKENS and workload.request_rate_per_s is None:
+        said.append(SHORT_OUTPUTS)
     if workload.expert_skew and not arch.is_moe:
         said.append(f"workload.expert_skew {workload.expert_skew:g} has no effect: the model has no routed experts")
     return workload

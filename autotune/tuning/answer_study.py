@@ -21,12 +21,6 @@ from autotune.study import Baseline, Study, cluster_of
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
 from autotune.tuning.executor import Executor
 from autotune.tuning.plan_order import order, rank
-from autotune.tuning.simulate_means import (
-    SIMULATED_MEANS,
-    closed_form_misses,
-    simulate_means,
-    with_simulated_means,
-)
 from autotune.tuning.simulate_ranking import (
     SimulatedRanking,
     is_simulated,
@@ -83,11 +77,6 @@ class TuneResult:
         return sum(p.pools is None for p in self.ranked)
 
     @property
-    def with_simulated_means(self) -> int:
-        """Plans whose means are of simulated requests, as the closed form misses them."""
-        return sum(SIMULATED_MEANS in p.breakdown for p in (*self.ranked, *self.infeasible))
-
-    @property
     def infeasible_counts(self) -> dict[str, int]:
         """Plans by the constraint that binds them: the one they break by most, relative to its limit."""
         counts: dict[str, int] = {}
@@ -133,7 +122,7 @@ def tune(
     for batch, _ in batches:
         plans.update((p.key, p) for p in batch)
         scored += len(batch)
-    both = simulate_means(study, [*plans.values(), *pooled.values()])
+    both = [*plans.values(), *pooled.values()]
     ranked, infeasible = rank(study, both)
     by_percentile: SimulatedRanking | None = None
     if simulated:
@@ -278,7 +267,6 @@ def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
         raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
     if result is None and not resolution.violations:
         result = score(own, [resolution.candidate])[0]
-        result = with_simulated_means(own, result) if closed_form_misses(own, result) else result
     return BaselineResult(text=given.plan, resolution=resolution, result=result)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -156,16 +156,6 @@ class Residual(Columns):
 
     tpot: TargetResidual
     ttft: TargetResidual
-
-    def moved(self, *, ttft_factor: float, tpot_factor: float) -> Residual:
-        """The same with what is expected so many times as large, everywhere alike: the first feature is a constant."""
-
-        def by(target: TargetResidual, factor: float) -> TargetResidual:
-            mean = target.mean.copy()
-            mean[:, 0] += np.log(factor)
-            return replace(target, mean=mean)
-
-        return Residual(tpot=by(self.tpot, tpot_factor), ttft=by(self.ttft, ttft_factor))
 
 
 @lru_cache(maxsize=4)

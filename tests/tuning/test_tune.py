@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autotune.report.document import tune_document
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.trial_record import Recorder, study_header
@@ -19,7 +18,7 @@ from autotune.study import Study, load_study
 from autotune.tuning import TuneResult, tune
 from costmodel.estimate.normal import normal_cdf, p_below
 from tests.studies import STUDIES
-from tests.tuning.brute import best_by_plan
+from tests.tuning.brute import best_by_plan, question
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -213,3 +212,12 @@ def test_fields_of_the_document() -> None:
         for violation in plan["violations"]:
             assert set(violation) == {"code", "value", "limit", "excess", "unit"}
     json.dumps(document, allow_nan=False)
+
+
+def test_plans_that_prompts_fill_are_told_apart() -> None:
+    """Long prompts and enough of them: stages hardly run anything else. Longer outputs leave time between prompts."""
+    for outputs, in_flight, fill in ((80, 24, True), (800, 2, False)):
+        lengths = {"isl": 8000, "osl": outputs, "concurrency": in_flight}
+        answer = tune(question("llama-3.1-8b", 4, workload=lengths, engine="vllm"))
+        assert prompts_fill(answer.ranked[0]) is fill
+        assert (PROMPTS_FILL in tune_document(answer, top=1)["assumptions"]) is fill
