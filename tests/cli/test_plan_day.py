@@ -87,7 +87,7 @@ def test_pools(tmp_path: Path) -> None:
     log.write_text("\n".join([prompts[0], *sorted(morning)]), encoding="utf-8")
     slow = (
         "cluster.gpu=a100_40gb",
-        "cluster.gpus=24",
+        "cluster.gpus=32",
         "constraints.ttft_ms=1500",
         "constraints.tpot_ms=60",
         "constraints.tpot_p95_ms=90",

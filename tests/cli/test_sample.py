@@ -33,5 +33,5 @@ def test_a_run_of_retune_is_one_line(tmp_path: Path) -> None:
     command = ("retune", STUDY, "--traffic", "requests.csv", "--state", "state")
     first, second = (autotune(*command, cwd=tmp_path).stdout.splitlines() for _ in range(2))
     assert len(first) == len(second) == 1
-    assert " keep (" in first[0]
+    assert " keep: " in first[0]
     assert "decided on before" in second[0]

@@ -20,7 +20,11 @@ from tests.fuzz.readers import CONFIGS, READERS
 from tests.storage.helpers import store_at
 from tests.studies import FOLDER
 
-FILES = [name for name, reader in READERS.items() if name not in ("settings", "plan", "command", "script", "manifest")]
+FILES = [
+    name
+    for name, reader in READERS.items()
+    if name not in ("settings", "plan", "command", "script", "manifest", "python")
+]
 STUDY = FOLDER / "llama-70b-16xh100.toml"
 
 

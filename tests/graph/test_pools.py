@@ -65,7 +65,7 @@ def test_collapsed_graphs_keep_the_length() -> None:
 
 def test_wrong_arguments_are_named() -> None:
     """Replicas beyond one worker of each pool, and the phase of both where there are no pools."""
-    with pytest.raises(InputError, match="must be 1 of a disaggregated plan"):
+    with pytest.raises(InputError, match="must be from 1 to the plan's 1, got 2"):
         plan_graph(_study(), PLANS[0], BOTH, 2)
     with pytest.raises(InputError, match="must be one of prefill, decode, got 'both'"):
         plan_graph(_study(), "TP8", BOTH)

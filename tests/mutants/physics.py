@@ -79,7 +79,7 @@ PHYSICS: tuple[Change, ...] = (
     *changes_of(
         "costmodel/estimate/request_mix.py",
         ("rate = 1.0 / taken.sum(axis=0)", 'rate = (weight * stacked("requests_per_s")).sum(axis=0)'),
-        ("stay = np.array([p.weight * p.osl for p in points])", "stay = np.array([p.weight for p in points])"),
+        ("stay = kinds.weight * kinds.osl", "stay = kinds.weight"),
     ),
     *changes_of(
         "costmodel/estimate/batch.py",

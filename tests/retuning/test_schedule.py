@@ -129,5 +129,5 @@ def test_the_loop_stops_on_sigterm(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert "Traceback" not in err
-    assert [line.split()[1] for line in out.splitlines() if "decided on before" not in line] == ["keep"]
+    assert [line.split()[1] for line in out.splitlines() if "decided on before" not in line] == ["keep:"]
     assert len(ledger.read_text(encoding="utf-8").splitlines()) == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autotune.report.document import PROMPTS_FILL, prompts_fill, tune_document
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.trial_record import Recorder, study_header
