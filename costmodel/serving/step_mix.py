@@ -44,6 +44,8 @@ class StepMix:
     """The prompt tokens of such a step."""
     loaded_share: Floats
     """Steps with prompts per step that decodes: a share where the engine mixes, and otherwise a number."""
+    share_loaded: Floats
+    """Share of a micro-batch's turns that carry prompts."""
     prompts_per_step: Floats
     """Chunks of prompts in a step that has any, over all ranks."""
     chunks: Floats
@@ -92,13 +94,6 @@ class StepMix:
         beyond = np.where(self.mixes > 0.0, self.loaded_share / np.maximum(self.share_loaded, 1e-300), 1.0)
         turns = np.where(self.mixes > 0.0, 1.0, 1.0 + self.loaded_share)
         return beyond * (turns * self.turn_s - self.round_s)
-
-    @property
-    def share_loaded(self) -> Floats:
-        """Share of a micro-batch's turns that carry prompts."""
-        return np.where(
-            self.mixes > 0.0, np.minimum(self.loaded_share, 1.0), self.loaded_share / (1.0 + self.loaded_share)
-        )
 
     def long_turn_s(self, any_loaded: Floats) -> Floats:
         """A turn in which some micro-batches carry prompts."""
@@ -191,6 +186,7 @@ def step_mix(
         loaded=loaded,
         prompts=prompts,
         loaded_share=loaded_share,
+        share_loaded=np.where(mixes, np.minimum(loaded_share, 1.0), loaded_share / (1.0 + loaded_share)),
         prompts_per_step=in_all,
         chunks=chunks,
         chunk=chunk,

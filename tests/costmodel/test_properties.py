@@ -82,7 +82,7 @@ first on which so many sequences decode that more steps are launched kernel by k
 )
 @example(name="mixtral-8x22b", engine="trtllm", figure="hbm_bytes_per_s", isl=321, osl=1)
 @example(name="deepseek-v3", engine="vllm", figure="hbm_bytes_per_s", isl=64, osl=1)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_better_hardware_is_never_slower(name: str, engine: str, figure: str, isl: int, osl: int) -> None:
     """More bandwidth, FLOP/s, memory or link speed slows no plan and makes none infeasible: a request at a time."""
     members = plans(name, engine, 16)
@@ -104,7 +104,7 @@ def test_better_hardware_is_never_slower(name: str, engine: str, figure: str, is
     concurrency=st.integers(1, 4_000),
 )
 @example(name="qwen3-235b", engine="vllm", figure="hbm_bytes_per_s", isl=64, osl=237, concurrency=1148)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: int, osl: int, concurrency: int) -> None:
     """Under load a request takes no longer in all, and no fewer are served, but for what a cliff of launching costs.
 
@@ -189,7 +189,7 @@ def test_models_gpus_and_engines_mix() -> None:
     osl=st.integers(1, 3_000),
 )
 @example(name="deepseek-v3", engine="vllm", concurrency=2_000, osl=1)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_littles_law(name: str, engine: str, concurrency: int, osl: int) -> None:
     """Requests in flight are requests per second times the time each takes."""
     members = plans(name, engine, 8)

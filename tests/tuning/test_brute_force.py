@@ -100,7 +100,7 @@ def test_least_latency_within_limits_on_latency(constraints: dict[str, Any], met
 def test_concurrency_that_the_workload_fixes(in_flight: int) -> None:
     """Nothing is solved: each plan is what it is at that load, waiting for KV room included."""
     study = question(
-        gpus=8,
+        gpus=4,
         engine="any",
         workload={"isl": 1009, "osl": 211, "concurrency": in_flight},
         constraints={"tpot_ms": 40, "ttft_ms": 3000},
