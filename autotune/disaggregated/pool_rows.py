@@ -50,12 +50,15 @@ class PoolRows:
 
 
 def replica_layouts(study: Study, engine: str, role: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
-    """Every layout of a role's replica, by the study's rules and degrees, that fills a pool of one of the sizes."""
+    """Every layout of a role's replica, by the study's rules and degrees, that fills a pool of one of the sizes.
+
+    Workers that would share nodes unevenly are left out: no launch files can be written for them.
+    """
     if not sizes:
         return ()
     found = _replicas(study.arch, study.search, engine, role, max(sizes), study.engine_version)
     gpus = [c.layout.gpus for c in found]
-    filling = {g for g in set(gpus) if any(n % g == 0 for n in sizes)}
+    filling = {g for g in set(gpus) if study.cluster.takes_whole(g) and any(n % g == 0 for n in sizes)}
     return tuple(c for c, g in zip(found, gpus, strict=True) if g in filling)
 
 

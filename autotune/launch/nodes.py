@@ -28,7 +28,7 @@ def replica_nodes(cluster: Cluster, layout: Layout) -> tuple[ReplicaNodes, ...]:
         InputError: `whole_nodes`: replicas would have to share nodes unevenly, for which engines have no command.
     """
     size, per_node = layout.pp * layout.width, cluster.gpus_per_node
-    if (size <= per_node and per_node % size) or (size > per_node and size % per_node):
+    if not cluster.takes_whole(size):
         raise InputError.single(
             "plan",
             "whole_nodes: a replica must fit a node a whole number of times or take whole nodes, got "

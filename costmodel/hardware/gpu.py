@@ -50,3 +50,8 @@ class Cluster:
     gpu: Gpu
     gpus_per_node: int
     """GPUs of one host; link tiers follow `gpu.scaleup_gpus`, launch files follow this."""
+
+    def takes_whole(self, gpus: int) -> bool:
+        """Whether a replica of so many GPUs fits a node a whole number of times, or takes whole nodes."""
+        small, large = sorted((gpus, self.gpus_per_node))
+        return large % small == 0

@@ -246,12 +246,14 @@ def test_pools_rank_beside_other_plans() -> None:
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
 def test_pools_are_replicas_repeated(engine: str) -> None:
-    """Layouts of one replica, so many times, are all layouts of a pool size, in their order."""
+    """Layouts of one replica, so many times, are all layouts of a pool size that nodes hold whole, in their order."""
     for model in ("deepseek-v3", "llama-3.1-70b"):
         study = question(model, gpus=24, engine=engine, search={"redundant_experts": [0, 32]})
         whole = enumerate_space(study.arch, gpus=24, engine=engine, search=Search(redundant_experts=(0, 32))).candidates
         assert pool_layouts(study, engine, "prefill", [24]) == tuple(
-            c for c in whole if engine != "vllm" or c.layout.pp == 1
+            c
+            for c in whole
+            if (engine != "vllm" or c.layout.pp == 1) and study.cluster.takes_whole(c.layout.gpus // c.layout.replicas)
         )
 
 
