@@ -15,7 +15,7 @@ from tests.tuning.brute import all_layouts, best_by_plan, evaluate, keeps, objec
 
 MOST = 3000
 """Requests in flight per replica that brute force tries; beyond the KV room of every plan below."""
-FEW = 1000
+FEW = 600
 """The same where latency or throughput binds: a better plan beyond would be found by `tune` and not by brute force."""
 
 
