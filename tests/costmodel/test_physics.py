@@ -24,7 +24,7 @@ SLACK = 1.0 + 1e-9
 
 
 @given(flops=positive, moved=positive, rates=st.tuples(positive, positive), loss=st.floats(0, 1), more=st.floats(1, 10))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_roofline_lies_between_its_bounds(
     flops: float, moved: float, rates: tuple[float, float], loss: float, more: float
 ) -> None:
