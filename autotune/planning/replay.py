@@ -173,13 +173,7 @@ def _replicas(model: ServerModel, stretches: Sequence[Stretch], side: int, reque
             run = simulate(model, requests.take(index))
             first[index], finish[index] = run.served.first_token_s, run.served.finish_s
             runs.append(run)
-    return Simulated(
-        served=Served(requests=requests, first_token_s=first, finish_s=finish),
-        gaps=TokenGaps.joined([run.gaps for run in runs]),
-        preemptions=sum(run.preemptions for run in runs),
-        busy_s=sum(run.busy_s for run in runs),
-        timeline=(),
-    )
+    return Simulated.of_runs(Served(requests=requests, first_token_s=first, finish_s=finish), runs)
 
 
 def _broken(

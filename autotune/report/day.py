@@ -19,12 +19,13 @@ def day_report(document: Mapping[str, Any]) -> Report:
     cost = "" if total["cost_usd"] is None else f", {number(total['cost_usd'])} US dollars"
     said = (
         f"{number(total['gpu_hours'])} GPU-hours{cost}, {document['saved_frac']:.0%} less than the "
-        f"{number(fixed['gpu_hours'])} of replicas that are enough all day; {total['changes']} changes."
+        f"{number(fixed['gpu_hours'])} of replicas that are enough all day; {count(total['changes'], 'change')}."
     )
     short = [s for s in document["steps"] if s["short_frac"] > 0.0]
     if short:
         most = max(s["short_frac"] for s in short)
-        said = f"The cluster is too small in {len(short)} steps: up to {most:.0%} of the load finds no room. {said}"
+        steps = count(len(short), "step")
+        said = f"The cluster is too small in {steps}: up to {most:.0%} of the load finds no room. {said}"
     return Report(
         headline=f"{document['study']}: a day of {count(len(document['steps']), 'step')}, by {_days(document)}",
         reason=said,

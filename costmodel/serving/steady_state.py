@@ -239,9 +239,7 @@ def _least_s(engine: EngineColumns, share: ReplicaShare, mix: StepMix) -> Floats
     return share.running * _prefill_s(engine, mix) + share.rounds * share.micro_batches * mix.decode.kernel_s
 
 
-def _use(  # one for each thing that a step depends on
-    engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, lone: Pass, per_replica: Floats
-) -> _Use:
+def _use(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, lone: Pass, per_replica: Floats) -> _Use:
     """A request's part of the steps that it shares with others, where a replica serves `per_replica` of them a second.
 
     More sequences decode in a step than in the mean of the time, part of which passes while prompts alone are run: so

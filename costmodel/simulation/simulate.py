@@ -73,6 +73,17 @@ class Simulated:
     window: Ints | None = None
     """Of each request, where there is a sample. Shape `(num_requests,)`."""
 
+    @classmethod
+    def of_runs(cls, served: Served, runs: Sequence[ReplicaRun | Simulated]) -> Simulated:
+        """What came of requests that several replicas served, each of them in a run of its own; no timelines."""
+        return cls(
+            served=served,
+            gaps=TokenGaps.joined([run.gaps for run in runs]),
+            preemptions=sum(run.preemptions for run in runs),
+            busy_s=sum(run.busy_s for run in runs),
+            timeline=(),
+        )
+
     def sampled(self, sample: SampledWindows) -> Simulated:
         """The same without the warm-ups of a sample, with what each request stands for."""
         return replace(
@@ -231,10 +242,5 @@ def _independent(model: ServerModel, requests: Requests, counted: Flags | None, 
             run = run_replica(tables, model.policy, model.limits, own, None if counted is None else counted[index])
         first[index], finish[index] = run.first_token_s, run.finish_s
         runs.append(run)
-    return Simulated(
-        served=Served(requests=requests, first_token_s=first, finish_s=finish),
-        gaps=TokenGaps.joined([run.gaps for run in runs]),
-        preemptions=sum(run.preemptions for run in runs),
-        busy_s=sum(run.busy_s for run in runs),
-        timeline=tuple(run.timeline for run in runs) if timeline else (),
-    )
+    together = Simulated.of_runs(Served(requests=requests, first_token_s=first, finish_s=finish), runs)
+    return replace(together, timeline=tuple(run.timeline for run in runs)) if timeline else together
