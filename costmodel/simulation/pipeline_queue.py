@@ -11,7 +11,8 @@ from bisect import bisect_right
 from heapq import heappop, heappush
 from math import ceil, inf, nextafter, sqrt
 
-from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue, room_tokens
+from costmodel.simulation.prompt_steps import PromptSteps
+from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue
 from costmodel.simulation.replica import UNEVEN
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
@@ -25,13 +26,14 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
     them), or waiting for the next request or behind another micro-batch.
     """
     table, by_batch, through_batch = tables.table, tables.slowest, tables.through
-    seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
-    n, stages, ranks = len(to_compute), table.stages, table.ranks
+    seen, whole, rounds, tokens = queue.seen_s, queue.context, queue.rounds, queue.tokens
+    n, stages, ranks = len(whole), table.stages, table.ranks
     counts, remaining = queue.counts, queue.remaining
     first, finish = [inf] * n, [inf] * n
-    tokens, held, most_held = queue.tokens, 0, room_tokens(table, limits)
     began = [0] * n
-    seats_most, rank_tokens = limits.max_num_seqs * ranks, limits.batched_tokens
+    prompts = PromptSteps(tables, queue, limits)
+    compose, done = prompts.compose, prompts.done
+    seats_most = limits.max_num_seqs * ranks
     alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
     through_alone_s, through_kernels_s = through_batch.alone_s, through_batch.kernels_s
     prepared_s, host_s, verified, group_verified = by_batch.limits
@@ -39,11 +41,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
     knots, values, slopes, bends = line.knots, line.values, line.slopes, [*line.knots[1:], inf]
     through_knots, through_values, through_slopes = through_line.knots, through_line.values, through_line.slopes
     bend, through_bend = bends[0], through_line.knots[1]
-    fresh, through_fresh = table.slowest.prompt_s.rows[0], table.through.prompt_s.rows[0]
-    rest, through_rest = table.slowest.rest_s, table.through.rest_s
-    prompt_at = tables.prompt_s
-    logits, through_logits, first_step_s = tables.logits_s, tables.through_logits_s, tables.first_step_s
-    experts, through_experts = table.slowest.experts_s, table.through.experts_s
+    first_step_s = tables.first_step_s
     floor, through_floor, capture = table.slowest.floor_s, table.through.floor_s, table.capture_tokens
     accepted, handover, step_host = table.accepted_tokens, table.handover_steps, table.step_s
     gaps = GapRecorder()
@@ -59,9 +57,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
     since: list[list[tuple[int, float]]] = [[] for _ in every]
     free = leaves = busy = 0.0  # when the first stage can take a micro-batch, and the last one leaves the last stage
     unsettled = decoding = 0  # steps until rounds repeat; sequences of all micro-batches
-    arrived = head = 0
-    open_, open_at, left = -1, 0, 0
-    done: list[int] = []
+    arrived = open_at = 0  # requests that the scheduler has seen; which micro-batch has prompts in part
     between = stages - 1
 
     while remaining:
@@ -71,57 +67,18 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             arrived += 1
         now = at if at > free else free
         own = batch[m]
-        prompts = 0
-        if open_ >= 0 or head < arrived:
-            # who is open goes on with this micro-batch, then whoever waits, while the budget and the seats last
+        computed = 0
+        partial = len(prompts.opened)
+        if partial or prompts.head < arrived:
+            # this micro-batch takes those that are computed in part, and no more requests than are its part of all
             open_at = m
-            busiest = verified[own] if mixes else 0
-            room = rank_tokens - busiest
-            budget = room * ranks
-            seats = own
-            running = decoding + (open_ >= 0)
-            seats_even = UNEVEN * (arrived - head + running) / stages + ranks
-            most = 0
-            attention = widest = through_attention = through_widest = 0.0
-            while budget > 0:
-                if open_ >= 0:
-                    i, chunk = open_, left
-                    if chunk > room:
-                        chunk = room
-                    if chunk > budget:
-                        chunk = budget
-                elif head < arrived and seats < seats_even and running < seats_most:
-                    i = head
-                    running += 1
-                    head += 1
-                    held += tokens[i]
-                    if held > most_held:
-                        return None
-                    left = chunk = to_compute[i]
-                    if chunk > budget or chunk > room:
-                        open_ = i
-                        continue
-                else:
-                    break
-                before = whole[i] - left
-                if before:
-                    took, took_through = prompt_at(before, chunk)
-                else:
-                    took, took_through = fresh[chunk], through_fresh[chunk]
-                left -= chunk
-                seats += 1
-                budget -= chunk
-                prompts += chunk
-                attention += took
-                through_attention += took_through
-                if took > widest:
-                    widest, through_widest = took, took_through
-                if chunk > most:
-                    most = chunk
-                if left:
-                    break
-                done.append(i)
-                open_ = -1
+            running = decoding + partial
+            even = UNEVEN * (arrived - prompts.head + running) / stages + ranks
+            busiest, group = (verified[own], group_verified[own]) if mixes else (0, 0)
+            composed = compose(arrived, min(even - own - partial, seats_most - running), busiest, group)
+            if composed is None:
+                return None
+            computed, step_tokens, seconds = composed
         if own:
             mean, per_context = context[m] / own, per_context_s[own]
             k = 0 if mean < bend else bisect_right(knots, mean) - 1
@@ -133,21 +90,8 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                 through_values[k] + through_slopes[k] * (mean - through_knots[k])
             )
             prepared, host = prepared_s[own], host_s[own]
-        if prompts:
-            if ranks == 1:
-                step_tokens, sampled = busiest + prompts, busiest + len(done)
-                seconds = rest[step_tokens] + logits[sampled] + attention
-                through = through_rest[step_tokens] + through_logits[sampled] + through_attention
-            else:
-                # ranks share prompts out, but for what one of them has alone
-                step_tokens, sampled = busiest + max(most, -(-prompts // ranks)), busiest + -(-len(done) // ranks)
-                seconds = rest[step_tokens] + logits[sampled] + max(widest, attention / ranks)
-                through = through_rest[step_tokens] + through_logits[sampled]
-                through += max(through_widest, through_attention / ranks)
-            if experts is not None and through_experts is not None:
-                group = max(prompts + (group_verified[own] if mixes else 0), step_tokens)
-                seconds += experts.at(step_tokens, group)
-                through += through_experts.at(step_tokens, group)
+        if computed:
+            through = prompts.through_s(computed, step_tokens, busiest, group)
             beside = mixes and own
             if beside:
                 seconds += a - alone_s[own]
@@ -168,7 +112,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             free = now + (through - seconds) / between
             leaves = leaves + seconds if leaves + seconds > now + through else now + through
             ends = leaves
-            ready[m] = free if open_ >= 0 and not own else ends
+            ready[m] = free if prompts.opened and not own else ends
             unsettled = stages
             busy += ends - now
             if own:
@@ -191,7 +135,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                     while heap and heap[0] < through_count:
                         i = heappop(heap) % n
                         finish[i] = handed
-                        held -= tokens[i]
+                        prompts.held -= tokens[i]
                         remaining -= counts[i]
                         batch[m] -= 1
                         decoding -= 1
@@ -211,7 +155,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                         batch[m] += 1
                     else:
                         finish[i] = handed
-                        held -= tokens[i]
+                        prompts.held -= tokens[i]
                         remaining -= counts[i]
                 if batch[m] > joining:
                     decoding += batch[m] - joining
@@ -223,9 +167,9 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             # without work: until the next request, or behind the micro-batches that have some
             behind = inf
             for x in every:
-                if x != m and (batch[x] or (open_ >= 0 and open_at == x)) and ready[x] < behind:
+                if x != m and (batch[x] or (prompts.opened and open_at == x)) and ready[x] < behind:
                     behind = ready[x]
-            if open_ >= 0 and free < behind:
+            if prompts.opened and free < behind:
                 behind = free
             event = seen[arrived]
             if event <= behind:
@@ -237,8 +181,8 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                 ready[m] = max(later + 1e-9, nextafter(later, inf))
             continue
         lanes, count, together = [m], 1, False
-        alone, full = own == decoding, decoding + (open_ >= 0) >= seats_most
-        if not unsettled and (alone or (open_ < 0 and (head >= arrived or full))):
+        alone, full = own == decoding, decoding + len(prompts.opened) >= seats_most
+        if not unsettled and (alone or (not prompts.opened and (prompts.head >= arrived or full))):
             # rounds of all micro-batches, until something ends or comes, or attention bends
             count = next_end[m] - decoded[m]
             step, through = (
@@ -344,7 +288,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                 while heap and heap[0] < through_count:
                     i = heappop(heap) % n
                     finish[i] = handed
-                    held -= tokens[i]
+                    prompts.held -= tokens[i]
                     batch[x] -= 1
                     decoding -= 1
                     remaining -= counts[i]

@@ -166,13 +166,6 @@ class QueueTables:
             through_logits_s=table.through.logits_s.of(counts).tolist(),
         )
 
-    def prompt_s(self, before: int, tokens: int) -> tuple[float, float]:
-        """Attention of a chunk of `tokens` behind `before` others: on the slowest stage, and through all of them."""
-        slowest, through = self.table.slowest.prompt_s, self.table.through.prompt_s
-        i, share = slowest.place(before)
-        row, above, rows = slowest.rows[i][tokens], slowest.rows[i + 1][tokens], through.rows
-        return row + (above - row) * share, rows[i][tokens] + (rows[i + 1][tokens] - rows[i][tokens]) * share
-
     def first_step_s(self, begun: list[int], context: list[int]) -> float:
         """A step of decoding of requests that begin together in an empty batch."""
         count, times = len(begun), self.slowest

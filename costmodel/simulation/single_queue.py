@@ -12,7 +12,8 @@ from bisect import bisect_right
 from heapq import heappop, heappush
 from math import ceil, inf, sqrt
 
-from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue, room_tokens
+from costmodel.simulation.prompt_steps import PromptSteps
+from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
 
@@ -25,20 +26,19 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
     those that are through leave, and those whose prompts are computed begin to decode.
     """
     table, by_batch = tables.table, tables.slowest
-    seen, to_compute, whole, rounds = queue.seen_s, queue.to_compute, queue.context, queue.rounds
-    n = len(to_compute)
+    seen, whole, rounds, tokens = queue.seen_s, queue.context, queue.rounds, queue.tokens
+    n = len(whole)
     counts, remaining = queue.counts, queue.remaining
     first, finish = [inf] * n, [inf] * n
-    tokens, held, most_held = queue.tokens, 0, room_tokens(table, limits)
     began = [0] * n  # steps of decoding that had been run when a request began to decode
-    seats_most, rank_tokens, ranks = limits.max_num_seqs * table.ranks, limits.batched_tokens, table.ranks
+    prompts = PromptSteps(tables, queue, limits)
+    compose, done = prompts.compose, prompts.done
+    seats_most = limits.max_num_seqs * table.ranks
     alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
     prepared_s, host_s, verified, group_verified = by_batch.limits
     knots, values, slopes = table.slowest.decode_s.knots, table.slowest.decode_s.values, table.slowest.decode_s.slopes
     ends = [*knots[1:], inf]
-    rest, prompt_at, fresh = table.slowest.rest_s, table.slowest.prompt_s.at, table.slowest.prompt_s.rows[0]
-    logits, first_step_s = tables.logits_s, tables.first_step_s
-    experts = None if table.slowest.experts_s is None else table.slowest.experts_s.at
+    first_step_s = tables.first_step_s
     step_host, floor, capture = table.step_s, table.slowest.floor_s, table.capture_tokens
     accepted, handover = table.accepted_tokens, table.handover_steps
     gaps = GapRecorder()
@@ -51,9 +51,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
     # heap of what decodes: the count of steps at which it ends, times n, and its number; and the first such count
     heap: list[int] = []
     next_end = NEVER
-    arrived = head = 0  # requests that the scheduler has seen; the first that has not been admitted
-    open_, left = -1, 0  # a prompt that is computed in part, and its tokens that are not
-    done: list[int] = []  # prompts that end with a step
+    arrived = 0  # requests that the scheduler has seen
     knot, bend = inf, -inf  # the piece of decoding attention that the mean context lies in
     value = slope = 0.0
 
@@ -69,7 +67,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
             per_context = per_context_s[batch]
             a = kernels_s[batch] + per_context * (value + slope * (mean - knot))
             b = per_context * slope * accepted
-        if open_ < 0 and (head >= arrived or batch >= seats_most):
+        if not prompts.opened and (prompts.head >= arrived or batch >= seats_most):
             if not batch:
                 if arrived >= n:
                     break
@@ -115,56 +113,13 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
                 gap_counts(k * batch)
             handed = now + handover * last
         else:
-            # a step with prompts: who is open goes on, then whoever waits, while the budget and the seats last
+            # a step with prompts
             busiest = verified[batch] if mixes else 0
-            room = rank_tokens - busiest
-            budget = room * ranks
-            prompts = most = 0
-            attention = widest = 0.0
-            seats = batch
-            while budget > 0:
-                if open_ >= 0:
-                    i, chunk = open_, left
-                    if chunk > room:
-                        chunk = room
-                    if chunk > budget:
-                        chunk = budget
-                elif head < arrived and seats < seats_most:
-                    i = head
-                    head += 1
-                    held += tokens[i]
-                    if held > most_held:
-                        return None
-                    left = chunk = to_compute[i]
-                    if chunk > budget or chunk > room:
-                        open_ = i
-                        continue
-                else:
-                    break
-                before = whole[i] - left
-                took = prompt_at(before, chunk) if before else fresh[chunk]
-                left -= chunk
-                seats += 1
-                budget -= chunk
-                prompts += chunk
-                attention += took
-                if took > widest:
-                    widest = took
-                if chunk > most:
-                    most = chunk
-                if left:
-                    break
-                done.append(i)
-                open_ = -1
-            if ranks == 1:
-                step_tokens, sampled = busiest + prompts, busiest + len(done)
-                seconds = rest[step_tokens] + logits[sampled] + attention
-            else:
-                # ranks share prompts out, but for what one of them has alone
-                step_tokens, sampled = busiest + max(most, -(-prompts // ranks)), busiest + -(-len(done) // ranks)
-                seconds = rest[step_tokens] + logits[sampled] + max(widest, attention / ranks)
-            if experts is not None:
-                seconds += experts(step_tokens, max(prompts + (group_verified[batch] if mixes else 0), step_tokens))
+            group = group_verified[batch] if mixes else 0
+            step = compose(arrived, seats_most - batch - len(prompts.opened), busiest, group)
+            if step is None:
+                return None
+            _, step_tokens, seconds = step
             if not batch:
                 if step_tokens > capture and seconds < floor:
                     seconds = floor
@@ -204,7 +159,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
             while heap and heap[0] < through:
                 i = heappop(heap) % n
                 finish[i] = handed
-                held -= tokens[i]
+                prompts.held -= tokens[i]
                 remaining -= counts[i]
                 batch -= 1
                 context -= whole[i] + (decoded - began[i]) * accepted
@@ -222,7 +177,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
                     batch += 1
                 else:
                     finish[i] = handed
-                    held -= tokens[i]
+                    prompts.held -= tokens[i]
                     remaining -= counts[i]
             if batch > joining:
                 next_end = heap[0] // n

@@ -132,3 +132,13 @@ def test_every_rank_fills_a_budget_of_its_own(engine: str) -> None:
         model = small_server(table, POLICIES[engine], budget=64, seats=12)
         served = simulate(model, together).served
         assert np.unique(served.first_token_s.round(9)).size == steps
+
+
+@pytest.mark.parametrize("stages", [1, 4])
+@pytest.mark.parametrize("engine", list(POLICIES))
+def test_every_rank_computes_a_long_prompt_of_its_own(engine: str, stages: int) -> None:
+    """Prompts of several token budgets wait on balanced ranks as long as on ranks that are simulated one by one."""
+    table = _pipeline(stages) if stages > 1 else small_table(prompt_token_s=2e-5, context_s=CONTEXT_S, step_s=0.002)
+    model = small_server(replace(table, ranks=8), POLICIES[engine], budget=160, seats=64)
+    quick, events = (simulate(model, _requests(40.0), timeline=timeline).served for timeline in (False, True))
+    assert quick.ttft_s.mean() == pytest.approx(events.ttft_s.mean(), rel=0.1)
