@@ -34,7 +34,7 @@ GPUS = ("h100_sxm", "h200_sxm")
 NODES = (8, 16, 32)
 HITS = (0.0, 0.0, 0.3, 0.7, 0.9, 0.97)
 FRACTION = np.array([0.9])
-MOST_REQUESTS = 4000
+MOST_IN_FLIGHT = 1333
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ def both(entry: PlanEntry, load: Load, *, waves: int = 12, seed: int = 2) -> Bot
     policy = policies_by_name()[entry.engine.name]
     model = server_model(batch, load, policy=policy, longest_prompt=load.isl, memory_fraction=FRACTION)
     concurrency, random = int(load.concurrency[0]), np.random.default_rng(seed)
-    count = min(max(waves * concurrency, 200), MOST_REQUESTS)
+    count = max(waves * concurrency, 200)
     prompt, output = drawn(float(load.isl[0]), count, random), drawn(float(load.osl[0]), count, random)
     cached = (prompt * load.prefix_hit_frac[0]).astype(np.int64)
     simulated = simulate_closed(model, prompt, cached, output, concurrency=concurrency)
@@ -116,7 +116,7 @@ def _load(random: np.random.Generator, replicas: int) -> Load:
     def between(least: float, most: float) -> Floats:
         return np.array([np.round(least * (most / least) ** random.random())])
 
-    in_flight = min(float(between(1.0, 400.0)[0]) * replicas, MOST_REQUESTS / 3)
+    in_flight = min(float(between(1.0, 400.0)[0]) * replicas, MOST_IN_FLIGHT)
     return Load(
         isl=between(128.0, 16_384.0),
         osl=between(16.0, 1024.0),

@@ -91,8 +91,9 @@ def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot s
     share = replica_share(machine.layout, load, memory)
     front_s = front_end_s(engine, machine.arch, load.isl)
     settling = Settling.of(np.minimum(share.running, _most_decoding(engine, load, share)))
+    mix = None
     for turn in count(1):
-        mix = step_mix(machine, stages, engine, load, share, settling.tried)
+        mix = step_mix(machine, stages, engine, load, share, settling.tried, front_s=front_s, before=mix)
         residence = _residence(engine, load, share, mix, front_s)
         decoding, queue_s = balance(share.running, residence)
         if turn == ROUNDS:
@@ -204,11 +205,16 @@ def _residence(engine: EngineColumns, load: Load, share: ReplicaShare, mix: Step
     # whoever has a single token comes back as soon as it is served: in a closed loop prefill always finds work
     steady = (load.same_lengths > 0.0) | ((load.osl <= 1.0) & (load.open_loop <= 0.0))
     weight = np.where(steady, 0.0, load.arrival_cv2 * others)
+    service_s = mix.chunks * mix.with_prompts_s / mix.prompts_per_step
+    # with prefill first, requests end in steps of decoding alone, and come back as far apart as those and the front end
+    free_s = mix.base_s + front_s + engine.handover_steps * mix.base_s
+    alternating = (engine.mixes <= 0.0) & (load.open_loop <= 0.0) & (load.osl > 1.0)
+    weight = np.where(alternating, weight * free_s / (free_s + service_s), weight)
     return Residence(
         before_decode_s=front_s + _step_wait_s(engine, load, share, mix) + mix.own_prefill_s,
         undisturbed_s=share.rounds * mix.round_s,
         per_decoding_s=share.rounds * mix.held_up_s / (mix.batch * share.cells) * others,
-        service_s=mix.chunks * mix.with_prompts_s / mix.prompts_per_step,
+        service_s=service_s,
         queue_weight=weight,
         most_decoding=_most_decoding(engine, load, share),
     )

@@ -2,7 +2,8 @@
 
 Of a request with `R` decode steps, one step in `R` ends it, and the next request's prompt takes its place: `B / R`
 prompts come per step. They come at random, so that a step carries any with probability `1 - exp(-B / R)` (prompts that
-need several steps count as often), unless they fill the token budget: then more steps do.
+need several steps count as often), unless they fill the token budget: then more steps do. Fewer do where steps with
+prompts are longer than others.
 """
 
 from __future__ import annotations
@@ -151,10 +152,60 @@ def chunk_work(share: ReplicaShare, chunks: Floats, on_busiest: Floats, in_all: 
     )
 
 
-def step_mix(
-    machine: Machine, stages: StageTable, engine: EngineColumns, load: Load, share: ReplicaShare, decoding: Floats
+def _steps_with_prompts(
+    engine: EngineColumns, load: Load, needed: Floats, chunks: Floats, before: StepMix | None, front_s: Floats
+) -> Floats:
+    """Steps with prompts per step that decodes, where `needed` chunks come per step.
+
+    Were all steps alike, `1 - exp(-needed)`. Those that carry prompts are longer, so that more prompts come while they
+    run, which share the next one. In a closed loop only so many can: those of the requests that ended while the last
+    ones went through the front end. With prefill first, nothing ends while prompts are computed: passes follow each
+    other until the front end is empty, and then steps decode alone until the first request that ends has been through
+    it again.
+
+    Args:
+        engine: of each plan.
+        load: of each plan.
+        needed: chunks of prompts per step.
+        chunks: of a prompt.
+        before: the steps as they were last found, from which their lengths are taken; None: they are taken to be alike.
+        front_s: what a request spends in the front end.
+    """
+    apart = -np.expm1(-needed)
+    if before is None:
+        return apart
+    base_s, long_s = before.base_s, before.with_prompts_s
+    between_s = front_s + engine.handover_steps * base_s
+    share = apart
+    for _ in range(TURNS):
+        mean_s = base_s + share * (long_s - base_s)
+        most = np.where(load.open_loop > 0.0, np.inf, 1.0 + between_s / mean_s)
+        after_long = needed * np.clip(long_s / mean_s, 1.0, most)
+        after_short = np.maximum(needed - share * after_long, 0.0) / np.maximum(1.0 - share, 1e-12)
+        begins = -np.expm1(-after_short)
+        share = 0.5 * (share + np.minimum(begins / np.maximum(begins + np.exp(-after_long), 1e-300), apart))
+    # half a step more until the scheduler looks
+    steps = np.maximum(between_s / base_s + 0.5, 1.0)
+    further = np.maximum(between_s / long_s, 1.0)
+    passes = 1.0 + further * -np.expm1(-needed * steps / further)
+    first = np.minimum(passes / (1.0 / apart + steps), apart)
+    first = np.where((load.open_loop > 0.0) | (chunks > 1.0), apart, first)
+    alike = before.micro_batches > 1.0  # turns of a pipeline: `_any_loaded`
+    return np.where(alike, apart, np.where(engine.mixes > 0.0, share, first))
+
+
+def step_mix(  # noqa: PLR0913  # one for each table, and what is known of steps before
+    machine: Machine,
+    stages: StageTable,
+    engine: EngineColumns,
+    load: Load,
+    share: ReplicaShare,
+    decoding: Floats,
+    *,
+    front_s: Floats,
+    before: StepMix | None,
 ) -> StepMix:
-    """Steps while `decoding` sequences of a replica decode."""
+    """Steps while `decoding` sequences of a replica decode; `before` and `front_s` as in `_steps_with_prompts`."""
     mixes, ranks = engine.mixes > 0.0, share.ranks
     batch = np.maximum(decoding / share.cells, 1.0 / ranks)
     decode = step_pass(machine, stages, engine, decode_work(batch, share.context, load.step_tokens))
@@ -168,7 +219,7 @@ def step_mix(
     # no more prompts meet in a step than the budget has room for, nor than its micro-batch has requests
     requests = share.running / share.micro_batches
     least_share = np.maximum(arriving * share.new / (ranks * left), needed / requests)
-    loaded_share = np.maximum(-np.expm1(-needed), least_share)
+    loaded_share = np.maximum(_steps_with_prompts(engine, load, needed, chunks, before, front_s), least_share)
     per_rank = needed / ranks
     on_busiest = np.maximum(needed / loaded_share / ranks, per_rank / -np.expm1(-per_rank))
     on_busiest = np.minimum(np.maximum(on_busiest, 1.0), np.maximum(np.minimum(left / chunk, requests), 1.0))
