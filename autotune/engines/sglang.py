@@ -77,10 +77,10 @@ class SglangRouter(Router):
     live_path = "/liveness"
     ready_path = "/readiness"
 
-    def command(self, hosts: Sequence[Arg]) -> tuple[Arg, ...]:
+    def command(self, hosts: Sequence[Arg], start_s: int) -> tuple[Arg, ...]:
         """What starts it over servers at these addresses."""
         line = CommandLine(self.options()).values("worker_urls", list(hosts)).value("policy", "cache_aware")
-        line.value("worker_startup_timeout_secs", int(Sglang.ready_s))
+        line.value("worker_startup_timeout_secs", start_s)
         return line.value("host", ANY_HOST).value("port", self.port).done()
 
     def discovering_command(self, selector: Sequence[str], server_port: int, namespace: str) -> tuple[Arg, ...]:

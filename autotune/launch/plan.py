@@ -91,11 +91,23 @@ class LaunchPlan:
     """Configuration files that commands name by `FilePath`: name -> content, which is written as YAML."""
     assumptions: tuple[str, ...]
     """What was chosen that the plan does not say, in plain sentences."""
+    hands_over: bool = False
+    """Whether servers hand caches to others: those of pools that prefill and decode."""
 
     @property
     def engine(self) -> Engine:
         """What is launched."""
         return ENGINES[self.service.engine]
+
+    @property
+    def reaches_nodes(self) -> bool:
+        """Whether a server exchanges data with another node: its own other nodes, or the other pool."""
+        return self.hands_over or any(len(r.nodes) > 1 for r in self.replicas)
+
+    @property
+    def start_s(self) -> int:
+        """Time that a server is given until it answers: the model is fetched and loaded, graphs are captured."""
+        return int(self.engine.ready_s + self.service.download_s)
 
     @property
     def processes(self) -> tuple[NodeProcess, ...]:

@@ -13,7 +13,7 @@ from autotune.files import OutFile
 from autotune.launch.bench import RATE_S, ROUNDS, bench_command, share_of_load
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import to_yaml
-from autotune.launch.targets.container import SHM_GIB, STOP_S, amd, download_s, needs_rdma
+from autotune.launch.targets.container import SHM_GIB, STOP_S, amd, needs_rdma
 from autotune.launch.template import filled
 
 _NODES_HEAD = """\
@@ -68,10 +68,11 @@ def _operation(plan: LaunchPlan) -> dict[str, str]:
         "plan": plan,
         "service": plan.service,
         "package": plan.engine.package,
+        "router_package": plan.router and plan.engine.router and plan.engine.router.program,
         "ports": ports(plan),
         "servers": servers,
         "stopped": [*([] if plan.router is None else [plan.router]), *servers],
-        "ready_s": int(plan.engine.ready_s + download_s(plan.service)),
+        "ready_s": plan.start_s,
         "shm_mib": SHM_GIB * 1024,
         "stop_s": STOP_S,
         "needs_rdma": needs_rdma(plan),
@@ -118,7 +119,7 @@ def process_script(plan: LaunchPlan, process: NodeProcess) -> str:
         "service": plan.service,
         "process": process,
         "hosts": sorted(hosts),
-        "many": len(plan.replicas[0].nodes) > 1 and process.role != "router",
+        "many": plan.reaches_nodes and process.role != "router",
         "host_variable": plan.engine.host_variable,
     }
     return filled("process.sh", values)
