@@ -35,6 +35,16 @@ class Rank:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """Where a process is started, if not beside its script: whoever starts it says so."""
+
+    variable: str
+    """In which its node finds it."""
+    text: str
+    """What has to lie there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeProcess:
     """One command on one node: what a person would type there."""
 
@@ -54,7 +64,11 @@ class NodeProcess:
     http_port: int | None = None
     """Where it answers requests; None for a worker."""
     other_ports: tuple[int, ...] = ()
-    """Ports that other nodes of the replica reach it at."""
+    """Ports that other servers reach it at."""
+    health_path: str | None = None
+    """Answers 200 when it is ready; None: as the engine's servers do."""
+    folder: Folder | None = None
+    """None: that of the scripts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from autotune.engines import ENGINES
 from autotune.engines.command_line import Arg, CommandLine, FilePath, NodeHost
 from autotune.engines.engine import ANY_HOST
 from autotune.engines.options import OptionList
+from autotune.launch.plan import Folder
 from autotune.space.pool_plan import ROLES
 from costmodel.arch import Arch
 from costmodel.arch.attention import Latent
@@ -29,6 +30,11 @@ FRONT_FILE = "disagg_config.yaml"
 KV_ROLES = dict(zip(ROLES, ("kv_producer", "kv_consumer"), strict=True))
 
 
+TOY_PROXY, TOY_HEALTH_PATH = "tests/v1/kv_connector/nixl_integration/toy_proxy_server.py", "/healthcheck"
+TOY_FOLDER = Folder(
+    variable="VLLM_SOURCE", text="a checkout of vLLM on NODE_0, whose toy proxy spreads requests over both pools"
+)
+"""The proxy lies with vLLM's tests, which no package holds."""
 REQUEST_S = 3600
 """That TensorRT-LLM's front waits for an answer, queueing included; its own 180 s end requests that wait for a slot."""
 
@@ -112,12 +118,7 @@ def front_argv(engine: str, prefill: Sequence[NodeHost], decode: Sequence[NodeHo
         waits = ("--server_start_timeout", str(start_s), "--request_timeout", str(REQUEST_S))
         return ("trtllm-serve", "disaggregated", "-c", FilePath(name=FRONT_FILE), *waits)
     if engine == "vllm":
-        out: list[Arg] = [
-            "python3",
-            "tests/v1/kv_connector/nixl_integration/toy_proxy_server.py",
-            "--port",
-            str(FRONT_PORT),
-        ]
+        out: list[Arg] = ["python3", TOY_PROXY, "--host", ANY_HOST, "--port", str(FRONT_PORT)]
         for name, hosts in (("prefiller", prefill), ("decoder", decode)):
             out += [f"--{name}-hosts", *(NodeHost(node=h.node) for h in hosts)]
             out += [f"--{name}-ports", *(str(h.port) for h in hosts)]

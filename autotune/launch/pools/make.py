@@ -13,6 +13,8 @@ from autotune.engines.service import BenchLoad
 from autotune.launch.plan import LaunchPlan, NodeProcess, Replica
 from autotune.launch.pools.connect import (
     FRONT_PORT,
+    TOY_FOLDER,
+    TOY_HEALTH_PATH,
     front_argv,
     pair_environment,
     pool_argv,
@@ -156,6 +158,8 @@ def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan]) -> 
         gpus=(),
         argv=front_argv(plan.engine, heads["prefill"], heads["decode"], max(first.start_s, second.start_s)),
         http_port=FRONT_PORT,
+        health_path=TOY_HEALTH_PATH if plan.engine == "vllm" else None,
+        folder=TOY_FOLDER if plan.engine == "vllm" else None,
     )
     count = 1 + max(node for r in replicas for node in r.nodes)
     service = replace(second.service, plan=plan.plan, knobs=plan.knobs, load=_load(study, plan))

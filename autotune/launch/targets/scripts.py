@@ -37,7 +37,10 @@ def script_files(plan: LaunchPlan) -> dict[str, OutFile]:
     """Scripts, node list, rank map and endpoints of a plan, without its README."""
     files = {f"{p.name}.sh": OutFile(text=process_script(plan, p), executable=True) for p in plan.processes}
     files |= config_files(plan)
-    files["nodes.env"] = OutFile(text=_NODES_HEAD + "".join(f"{name}=\n" for name in plan.nodes) + _NODES_TAIL)
+    folders = [p.folder for p in plan.processes if p.folder is not None]
+    wanted = "".join(f"# {one.text[0].upper()}{one.text[1:]}.\n{one.variable}=\n" for one in folders)
+    hosts = "".join(f"{name}=\n" for name in plan.nodes)
+    files["nodes.env"] = OutFile(text=_NODES_HEAD + hosts + _NODES_TAIL + wanted)
     files["nodes.txt"] = OutFile(text=nodes_list(plan))
     files["ranks.json"] = rank_file(plan)
     files["endpoints.txt"] = OutFile(text="".join(f"{line}\n" for line in endpoints(plan)))
