@@ -24,12 +24,7 @@ from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, two_batch_overlap_class
-from autotune.engines.pair_rules import (
-    SGLANG_MULTIPLE_TP,
-    SGLANG_PREFILL_STAGES,
-    SGLANG_STAGED_TP,
-    SGLANG_WHOLE_PROMPTS,
-)
+from autotune.engines.pair_rules import SGLANG_CONNECTORS, SGLANG_WHOLE_PROMPTS
 from autotune.engines.service import Service
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
@@ -128,7 +123,9 @@ class Sglang(Engine):
         shared.decode_context_parallel(_decode_context),
     )
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"decode": (SGLANG_WHOLE_PROMPTS,)}
-    pair_rules = (SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP, SGLANG_MULTIPLE_TP)
+    connectors = SGLANG_CONNECTORS
+    connector = "nixl"
+    connector_option = "disaggregation_transfer_backend"
     tp_may_be_stage_width = True
     startup_s = 120.0
     """Graph capture "can take up to several minutes" by its own log."""

@@ -48,11 +48,15 @@ def pool_argv(options: OptionList, role: str, argv: Sequence[Arg], index: int) -
     line = CommandLine(options)
     line.argv = list(argv)
     if options.engine == "vllm":
-        config = {"kv_connector": "NixlConnector", "kv_role": KV_ROLES[role], "kv_load_failure_policy": "fail"}
+        config = {
+            "kv_connector": ENGINES["vllm"].connector,
+            "kv_role": KV_ROLES[role],
+            "kv_load_failure_policy": "fail",
+        }
         line.value("kv_transfer_config", json.dumps(config, separators=(",", ":")))
     elif options.engine == "sglang":
         line.value("disaggregation_mode", role)
-        line.value("disaggregation_transfer_backend", "nixl")
+        line.value("disaggregation_transfer_backend", ENGINES["sglang"].connector or "")
         if role == PREFILL:
             line.value("disaggregation_bootstrap_port", BOOTSTRAP_PORT + index)
     return line.done()
