@@ -47,6 +47,8 @@ class Engine(ABC):
     # Which plans it takes.
     rules: ClassVar[tuple[Rule, ...]]
     """What a layout must hold so that the engine can be launched with it, all of it listed: nothing is inherited."""
+    conditions: ClassVar[tuple[Rule, ...]] = ()
+    """What some of the layouts that hold them start with alone, which `broken` names; exports write it."""
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
     """What a pool of a disaggregated plan must hold besides, by what it does (`prefill`, `decode`)."""
     connectors: ClassVar[Mapping[str, tuple[PairRule, ...]]] = {}
