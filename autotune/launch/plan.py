@@ -116,7 +116,7 @@ class LaunchPlan:
     @property
     def reaches_nodes(self) -> bool:
         """Whether a server exchanges data with another node: its own other nodes, or the other pool."""
-        return self.hands_over or any(len(r.nodes) > 1 for r in self.replicas)
+        return (self.hands_over and len(self.nodes) > 1) or any(len(r.nodes) > 1 for r in self.replicas)
 
     @property
     def start_s(self) -> int:

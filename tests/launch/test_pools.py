@@ -87,6 +87,7 @@ def test_pools_that_share_a_node_share_no_gpu_and_no_port(tmp_path: Path) -> Non
     assert devices == ["0,1,2,3", "4,5", "6,7"]
     for word in ("--port ", "SIDE_CHANNEL_PORT="):
         assert len({text.partition(word)[2].split()[0] for text in texts}) == 3
+    assert "ulimit" not in _script(out, "check.sh")  # nothing leaves the node
 
 
 def test_a_pool_that_begins_within_a_node_goes_on_in_the_next() -> None:
