@@ -21,13 +21,14 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
     from autotune.report.study_words import study_headline
     from autotune.report.text_blocks import Block, Line, Report, text_table
     from autotune.report.tune_text import rejected_lines
-    from autotune.space import short_plan
+    from autotune.space import conditions, short_plan
     from autotune.traffic.load import load_study
     from autotune.tuning.study_space import study_space
 
     loaded = load_study(Path(study), overrides)
     found = study_space(loaded)
     counts = counts_document(found, feasible=0, infeasible={})
+    needs = conditions(loaded.arch, found.candidates, loaded.engine_version)
 
     def report(_: object) -> Report:
         rows = []
@@ -37,7 +38,8 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
             rows.append((engine_title(c.engine), name, ", ".join(f"{n} x {layers}" for layers, n in stages)))
         table = text_table(("engine", "plan", "layers per stage"), rows, texts=(0, 1, 2))
         counted = f"{found.enumerated:,} enumerated, {len(found.candidates):,} valid"
-        lines: tuple[str | Line, ...] = (counted, *rejected_lines(found.rejected))
+        some = tuple(f"{count:,} of these start only with {rule.text}" for rule, count in needs)
+        lines: tuple[str | Line, ...] = (counted, *some, *rejected_lines(found.rejected))
         about = "layouts that the engines' rules allow"
         return Report(
             headline=study_headline(loaded, about),
@@ -50,6 +52,7 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
     document = {
         "study": loaded.name,
         "counts": {k: counts[k] for k in ("enumerated", "valid", "rejected")},
+        "conditions": {rule.name: count for rule, count in needs},
         "assumptions": list(loaded.assumptions),
         "layouts": [candidate_document(c) for c in found.candidates],
     }

@@ -47,10 +47,16 @@ class Engine(ABC):
     # Which plans it takes.
     rules: ClassVar[tuple[Rule, ...]]
     """What a layout must hold so that the engine can be launched with it, all of it listed: nothing is inherited."""
+    conditions: ClassVar[tuple[Rule, ...]] = ()
+    """What some of the layouts that hold them start with alone, which `broken` names; exports write it."""
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {}
     """What a pool of a disaggregated plan must hold besides, by what it does (`prefill`, `decode`)."""
-    pair_rules: ClassVar[tuple[PairRule, ...]] = ()
-    """What the pools of a disaggregated plan must hold together, by the connector that it is exported with."""
+    connectors: ClassVar[Mapping[str, tuple[PairRule, ...]]] = {}
+    """What the pools of a disaggregated plan must hold together, by what hands caches over, as options name it."""
+    connector: ClassVar[str | None] = None
+    """That of exported plans, whose pools alone `pool_rules` are about; None: it has no name."""
+    connector_option: ClassVar[str | None] = None
+    """Option that names it."""
     attention_dp_measured: ClassVar[bool] = False
     """Whether runs of the calibration have attention data parallelism."""
     tp_may_be_stage_width: ClassVar[bool]
@@ -272,6 +278,18 @@ class Engine(ABC):
     def exchange_backend(self, command: Command) -> str | None:
         """The backend of the exchange with experts by which a command's defaults go; None: they do not."""
         return None
+
+    @property
+    def pair_rules(self) -> tuple[PairRule, ...]:
+        """What the pools of a plan that is exported must hold together."""
+        return self.connectors.get(self.connector or "", ())
+
+    def stated_connector(self, options: OptionReader) -> str | None:
+        """By what the server of a command hands caches to another pool."""
+        name = self.connector_option
+        if name is None or name not in options.command.options.options:
+            return self.connector
+        return options.text(name) or str(options.default(name) or self.connector)
 
     def stated_stages(self, options: OptionReader, pp: int) -> tuple[int, ...]:
         """Layers of each stage by the environment of a command; none where it does not say them."""

@@ -179,6 +179,12 @@ NIXL_EQUAL_STATES = TpInterval(
     least=lambda arch, tp: tp if _has_states(arch) else np.ones_like(tp),
     most=lambda arch, tp: tp if _has_states(arch) else np.full_like(tp, ANY_DEGREE),
 )
+MOONCAKE_MULTIPLE_TP = MultipleTp(
+    name="mooncake_multiple_tp",
+    text="vLLM's MooncakeConnector maps ranks of one pool to those of the other by whole multiples: the larger attn_tp "
+    "of both must be a multiple of the smaller",
+    source="vLLM 0.24.0, 0.29.0 and 0.33.0, distributed/kv_transfer/kv_connector/v1/mooncake/mooncake_connector.py",
+)
 
 
 SGLANG_PREFILL_STAGES = PrefillStages(
@@ -198,6 +204,14 @@ SGLANG_MULTIPLE_TP = MultipleTp(
     "be a multiple of the smaller",
     source="SGLang 0.5.23, srt/disaggregation/common/conn.py",
 )
+VLLM_CONNECTORS: dict[str, tuple[PairRule, ...]] = {
+    "NixlConnector": (NIXL_KV_HEAD_COPIES, NIXL_EQUAL_STATES),
+    "MooncakeConnector": (MOONCAKE_MULTIPLE_TP,),
+}
+SGLANG_CONNECTORS: dict[str, tuple[PairRule, ...]] = {
+    "nixl": (SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP, SGLANG_MULTIPLE_TP),
+    "mooncake": (SGLANG_PREFILL_STAGES, SGLANG_MULTIPLE_TP),  # whose buffer knows prompts that run through stages
+}
 
 
 def pair_violations(rules: tuple[PairRule, ...], arch: Arch, prefill: Layout, decode: Layout) -> tuple[Violation, ...]:

@@ -8,6 +8,9 @@ from costmodel.arch import Arch
 from costmodel.hardware import Cluster
 from costmodel.plan.layout import Layout
 
+DOWNLOAD_BYTES_PER_S = 100e6
+"""At which a node is taken to fetch a model that it does not have: 690 GB in two hours."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
@@ -50,6 +53,8 @@ class StartLimits:
     exchange_buffer_bytes: float = 0.0
     """Of the kernels that send tokens to their experts, on each GPU; not part of the KV room."""
     assumptions: tuple[str, ...] = ()
+    of_sequences: tuple[str, ...] = ()
+    """What was assumed of `max_num_seqs` and of the tokens that go with it."""
 
     @property
     def exchange_room_bytes(self) -> float:
@@ -119,3 +124,10 @@ class Service:
     """Container image; None: the one that the engine's makers publish for the version."""
     assumptions: tuple[str, ...] = ()
     """What was filled in to get here."""
+
+    @property
+    def download_s(self) -> float:
+        """Time that a node may need to fetch the model before it loads it; 0 where it is a folder there."""
+        if self.model.startswith("/"):
+            return 0.0
+        return self.limits.weight_bytes * self.layout.pp * self.layout.width / DOWNLOAD_BYTES_PER_S

@@ -24,12 +24,7 @@ from autotune.engines.model_classes import has
 from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, two_batch_overlap_class
-from autotune.engines.pair_rules import (
-    SGLANG_MULTIPLE_TP,
-    SGLANG_PREFILL_STAGES,
-    SGLANG_STAGED_TP,
-    SGLANG_WHOLE_PROMPTS,
-)
+from autotune.engines.pair_rules import SGLANG_CONNECTORS, SGLANG_WHOLE_PROMPTS
 from autotune.engines.service import Service
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
@@ -77,11 +72,11 @@ class SglangRouter(Router):
     live_path = "/liveness"
     ready_path = "/readiness"
 
-    def command(self, hosts: Sequence[Arg]) -> tuple[Arg, ...]:
+    def command(self, hosts: Sequence[Arg], start_s: int) -> tuple[Arg, ...]:
         """What starts it over servers at these addresses."""
         line = CommandLine(self.options()).values("worker_urls", list(hosts)).value("policy", "cache_aware")
-        line.value("worker_startup_timeout_secs", int(Sglang.ready_s))
-        return line.value("host", ANY_HOST).value("port", self.port).done()
+        line.value("worker_startup_timeout_secs", start_s).value("host", ANY_HOST)
+        return line.value("port", self.port).done()
 
     def discovering_command(self, selector: Sequence[str], server_port: int, namespace: str) -> tuple[Arg, ...]:
         """What starts it on Kubernetes, where it finds servers by labels."""
@@ -127,8 +122,18 @@ class Sglang(Engine):
         shared.EXPERT_MODEL_INTEGER_GROUPS,
         shared.decode_context_parallel(_decode_context),
     )
+    conditions = (
+        Rule(
+            name="whole_shared_experts",
+            text=f"shared experts kept whole (DeepEP over the stage, or {SHARED_EXPERTS_WHOLE}=1 in versions with it)",
+            fields=("width", "shared_intermediate_size"),
+            broken=lambda arch, c: shared.shared_experts_cut(arch, c.width),
+        ),
+    )
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"decode": (SGLANG_WHOLE_PROMPTS,)}
-    pair_rules = (SGLANG_PREFILL_STAGES, SGLANG_STAGED_TP, SGLANG_MULTIPLE_TP)
+    connectors = SGLANG_CONNECTORS
+    connector = "nixl"
+    connector_option = "disaggregation_transfer_backend"
     tp_may_be_stage_width = True
     startup_s = 120.0
     """Graph capture "can take up to several minutes" by its own log."""
@@ -262,13 +267,12 @@ class Sglang(Engine):
 
     def assumptions(self, service: Service, nodes: int) -> tuple[str, ...]:
         """What the memory fraction is of, that DeepEP is there, and the router's version."""
-        limits = service.limits
+        limits, why = service.limits, _no_low_latency(service)
         memory = (
             f"--mem-fraction-static {limits.static_fraction:g} is weights and KV cache alone; with activations, CUDA "
             f"graphs and buffers beside it the GPU is filled to {limits.gpu_memory_utilization:g}, as scored"
         )
         out = [memory]
-        why = _no_low_latency(service)
         if service.exchange == "routed" and why is not None:
             out.append(f"{SCORED}not by DeepEP ({why}), so that no --moe-a2a-backend is written, which is slower")
         elif service.exchange == "routed":
@@ -353,12 +357,9 @@ def _no_low_latency(service: Service) -> str | None:
     if service.exchange != "routed":
         return "low_latency_unscored: the plan was scored without"
     arch, limits = service.arch, service.limits
+    tokens, room_bytes = max(limits.max_num_seqs, DISPATCH_TOKENS), limits.exchange_room_bytes
     return _no_deepep(arch, service.version, service.knobs.weight_dtype) or refusal(
-        arch,
-        service.layout,
-        tokens=max(service.limits.max_num_seqs, DISPATCH_TOKENS),
-        room_bytes=limits.exchange_room_bytes,
-        pads=False,
+        arch, service.layout, tokens=tokens, room_bytes=room_bytes, pads=False
     )
 
 

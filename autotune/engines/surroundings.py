@@ -60,8 +60,8 @@ class Router(ABC):
         return option_list(self.program, versions(self.program)[0])
 
     @abstractmethod
-    def command(self, hosts: Sequence[Arg]) -> tuple[Arg, ...]:
-        """What starts it over servers at these addresses."""
+    def command(self, hosts: Sequence[Arg], start_s: int) -> tuple[Arg, ...]:
+        """What starts it over servers at these addresses, for which it waits as long as they may take to start."""
 
     @abstractmethod
     def discovering_command(self, selector: Sequence[str], server_port: int, namespace: str) -> tuple[Arg, ...]:

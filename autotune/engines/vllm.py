@@ -24,7 +24,7 @@ from autotune.engines.low_latency import SCORED, ExchangeKernels, kernels_of, ne
 from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, dual_batches
-from autotune.engines.pair_rules import NIXL_EQUAL_STATES, NIXL_KV_HEAD_COPIES, NIXL_ONE_STAGE
+from autotune.engines.pair_rules import NIXL_ONE_STAGE, VLLM_CONNECTORS
 from autotune.engines.service import Service
 from autotune.engines.surroundings import ReplicaNodes, ServerMetrics
 from costmodel.arch import Arch
@@ -110,7 +110,8 @@ class Vllm(Engine):
         shared.decode_context_parallel(_decode_context),
     )
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"prefill": (NIXL_ONE_STAGE,), "decode": (NIXL_ONE_STAGE,)}
-    pair_rules = (NIXL_KV_HEAD_COPIES, NIXL_EQUAL_STATES)
+    connectors = VLLM_CONNECTORS
+    connector = "NixlConnector"
     tp_may_be_stage_width = False
     quick_experts: ClassVar[Mapping[str, str]] = {"mxfp4": "VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1"}
     """What InferenceMAX's launch scripts set on B200."""
@@ -267,6 +268,14 @@ class Vllm(Engine):
         if not options.on("enable_expert_parallel") or options.one("data_parallel_size") == 1:
             return None
         return options.text("all2all_backend")
+
+    def stated_connector(self, options: OptionReader) -> str | None:
+        """That of `--kv-transfer-config`."""
+        try:
+            given = json.loads(options.text("kv_transfer_config") or "{}")
+        except (ValueError, RecursionError):
+            given = {}
+        return str(given.get("kv_connector", self.connector)) if isinstance(given, dict) else self.connector
 
     def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:
         """Data parallelism of a dense model is replicas, EP is TP x PCP x DP or 1."""

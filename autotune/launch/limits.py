@@ -64,10 +64,12 @@ def start_limits(rows: KnobGrid, plan: PlanResult, exchange: str) -> StartLimits
     mean = float(memory.kv_bytes_per_sequence[0])
     seqs = max(min(wanted, int(room / (1.0 + MARGIN_FRAC) // mean)), 1)
     final = _memory(study, rows, seqs, length)
-    assumptions = _assumptions(plan, wanted, seqs, longest, length)
+    said = f"maximum length {length:,} tokens: the study's longest prompt and output are {longest:,}"
     buffer = float(rows.batch.backend.buffer_bytes(np.array([float(seqs)]))[0])
     limits = _limits(study, plan, final, seqs, length)
-    return replace(limits, exchange_buffer_bytes=buffer, assumptions=assumptions)
+    return replace(
+        limits, exchange_buffer_bytes=buffer, assumptions=(said,), of_sequences=_of_sequences(plan, wanted, seqs)
+    )
 
 
 def _with_peaks(seqs: int) -> int:
@@ -75,8 +77,8 @@ def _with_peaks(seqs: int) -> int:
     return ceil(seqs + PEAK_SD * seqs**0.5)
 
 
-def _assumptions(plan: PlanResult, wanted: int, seqs: int, longest: int, length: int) -> tuple[str, ...]:
-    out = [f"maximum length {length:,} tokens: the study's longest prompt and output are {longest:,}"]
+def _of_sequences(plan: PlanResult, wanted: int, seqs: int) -> tuple[str, ...]:
+    out = []
     if seqs > plan.knobs.max_num_seqs:
         out.append(
             f"sequences per rank {seqs:,}: {plan.knobs.max_num_seqs:,} on average, and {PEAK_SD:g} standard deviations "

@@ -35,6 +35,16 @@ class Rank:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """Where a process is started, if not beside its script: whoever starts it says so."""
+
+    variable: str
+    """In which its node finds it."""
+    text: str
+    """What has to lie there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeProcess:
     """One command on one node: what a person would type there."""
 
@@ -54,7 +64,11 @@ class NodeProcess:
     http_port: int | None = None
     """Where it answers requests; None for a worker."""
     other_ports: tuple[int, ...] = ()
-    """Ports that other nodes of the replica reach it at."""
+    """Ports that other servers reach it at."""
+    health_path: str | None = None
+    """Answers 200 when it is ready; None: as the engine's servers do."""
+    folder: Folder | None = None
+    """None: that of the scripts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +105,23 @@ class LaunchPlan:
     """Configuration files that commands name by `FilePath`: name -> content, which is written as YAML."""
     assumptions: tuple[str, ...]
     """What was chosen that the plan does not say, in plain sentences."""
+    hands_over: bool = False
+    """Whether servers hand caches to others: those of pools that prefill and decode."""
 
     @property
     def engine(self) -> Engine:
         """What is launched."""
         return ENGINES[self.service.engine]
+
+    @property
+    def reaches_nodes(self) -> bool:
+        """Whether a server exchanges data with another node: its own other nodes, or the other pool."""
+        return (self.hands_over and len(self.nodes) > 1) or any(len(r.nodes) > 1 for r in self.replicas)
+
+    @property
+    def start_s(self) -> int:
+        """Time that a server is given until it answers: the model is fetched and loaded, graphs are captured."""
+        return int(self.engine.ready_s + self.service.download_s)
 
     @property
     def processes(self) -> tuple[NodeProcess, ...]:

@@ -34,7 +34,7 @@ def launch_plan(service: Service, options: OptionList) -> LaunchPlan:
         nodes=tuple(f"NODE_{i}" for i in range(node_count(service.cluster))),
         gpus_per_node=service.cluster.gpus_per_node,
         replicas=replicas,
-        router=_router(engine, replicas),
+        router=_router(engine, replicas, int(engine.ready_s + service.download_s)),
         files=engine.files(service, options),
         program_words=len(options.command.split()),
         assumptions=(*service.assumptions, *engine.assumptions(service, nodes)),
@@ -70,7 +70,7 @@ def _replica(service: Service, engine: Engine, options: OptionList, index: int, 
     return Replica(index=index, nodes=place.nodes, processes=tuple(processes), ranks=ranks)
 
 
-def _router(engine: Engine, replicas: tuple[Replica, ...]) -> NodeProcess | None:
+def _router(engine: Engine, replicas: tuple[Replica, ...], start_s: int) -> NodeProcess | None:
     if engine.router is None or len(replicas) == 1:
         return None
     hosts = [NodeHost(node=r.nodes[0], port=r.head.http_port, scheme="http://") for r in replicas]
@@ -81,6 +81,6 @@ def _router(engine: Engine, replicas: tuple[Replica, ...]) -> NodeProcess | None
         node_rank=0,
         role="router",
         gpus=(),
-        argv=engine.router.command(hosts),
+        argv=engine.router.command(hosts, start_s),
         http_port=engine.router.port,
     )

@@ -90,7 +90,7 @@ def make_service(study: Study, plan: PlanResult, options: OptionList, asked: Lau
         cuda_graphs=study.engine_options.cuda_graphs,
         hybrid_lb=asked.hybrid_lb,
         image=None if asked.image is None else check_image(asked.image),
-        assumptions=(*assumptions, *limits.assumptions),
+        assumptions=(*assumptions, *limits.assumptions, *limits.of_sequences),
     )
 
 

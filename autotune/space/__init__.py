@@ -3,6 +3,7 @@
 from autotune.space.enumerate import (
     Candidate,
     Space,
+    conditions,
     enumerate_replicas,
     enumerate_space,
     rejected_by_value,
@@ -15,6 +16,7 @@ __all__ = [
     "PlanSpec",
     "Resolution",
     "Space",
+    "conditions",
     "enumerate_replicas",
     "enumerate_space",
     "format_plan",

@@ -121,6 +121,19 @@ def rejected_by_value(
     return out
 
 
+def conditions(arch: Arch, candidates: Sequence[Candidate], version: str | None = None) -> tuple[tuple[Rule, int], ...]:
+    """What some of the valid candidates start with alone, and how many they are; none that is asked of no one."""
+    found = []
+    for name in dict.fromkeys(c.engine for c in candidates):
+        own = [c.layout for c in candidates if c.engine == name]
+        columns = {axis: np.array([getattr(layout, axis) for layout in own], dtype=np.int64) for axis in LAYOUT_AXES}
+        counts = [
+            (r, int(r.broken(arch, Candidates(**columns, version=version)).sum())) for r in ENGINES[name].conditions
+        ]
+        found += [(rule, count) for rule, count in counts if count]
+    return tuple(found)
+
+
 def _first_broken(arch: Arch, rules: Sequence[Rule], candidates: Candidates) -> NDArray[np.int64]:
     """Index into `rules` of the first that each candidate breaks; -1: none."""
     first = np.full(candidates.pp.shape, -1, dtype=np.int64)

@@ -288,8 +288,9 @@ def _pool_assumptions(table: StudyTable, given: Mapping[str, Any], cluster: Clus
         )
         found = [link, *found]
     what = (
-        "disaggregated plans: both pools run one engine with one KV dtype; the connector can move the cache between "
-        "any two layouts; routers send each prompt to an attention-DP rank of the prefill pool at random; "
+        "disaggregated plans: both pools run one engine with one KV dtype; the connector moves caches between layouts "
+        "that the engine's rules for pools allow; routers send each prompt to an attention-DP rank of the prefill pool "
+        "at random; "
         "intervals are as wide as measured deployments of DeepSeek-R1 and gpt-oss-120b on five GPUs say"
     )
     return [*found, what]

@@ -13,15 +13,21 @@ from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.service import BenchLoad, Knobs, Service, StartLimits
 from autotune.launch.plan import LaunchPlan
+from autotune.launch.pools.make import PoolLaunch, make_pool_launch
 from autotune.launch.reading.plan_of_command import knobs_of, layout_of, same_servers
 from autotune.launch.reading.sources import script_commands, with_config
 from autotune.launch.replicas import launch_plan
+from autotune.launch.service import LaunchOptions
 from autotune.launch.targets.scripts import config_files, process_script
 from autotune.space import Candidate, enumerate_space, format_plan
+from autotune.study import Study
+from autotune.traffic.load import load_study
+from autotune.tuning import PlanResult, score_plan
 from costmodel.arch import Arch, load_model
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.plan.layout import Layout
+from tests.studies import FOLDER
 
 MODELS = ("deepseek-v3", "qwen3-235b", "llama-3.1-70b", "gpt-oss-120b")
 NODE_RULES = ("whole_nodes", "dp_rank_nodes", "stages_per_node")
@@ -138,3 +144,23 @@ def run_script(
     subprocess.run(["bash", str(folder / "script.sh")], check=True, env=env, cwd=folder, timeout=20)
     assert not (folder / "owned").exists()
     return record.read_bytes().decode().split("\0")[:-1]
+
+
+WHOLE = "P32:R4/TP8+D96:R3/EP32"
+"""Pools of DeepSeek-V3 over nodes; those of other strings are of Llama-70B."""
+
+
+@lru_cache
+def scored_pools(engine: str, plan: str) -> tuple[Study, PlanResult]:
+    """A plan of two pools, with the study that it belongs to."""
+    rate = "workload.request_rate_per_s=1"
+    name, more = ("deepseek-v3-128xh200", []) if plan == WHOLE else ("llama-70b-16xh100", [rate])
+    study = load_study(FOLDER / f"{name}.toml", [f"engine={engine}", *more])
+    found = score_plan(study, plan, engine=engine).result
+    assert found is not None
+    return study, found
+
+
+def pool_launch(engine: str, plan: str) -> PoolLaunch:
+    """The processes of a plan of two pools."""
+    return make_pool_launch(*scored_pools(engine, plan), asked=LaunchOptions(), assumptions=(), usual_version=None)

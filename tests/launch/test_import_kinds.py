@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from autotune.cli.main import cli
+from autotune.engines import ENGINES
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.reading.shell import arithmetic, expand, read_script, without_comments
 from costmodel.errors import InputError
@@ -237,3 +239,41 @@ def test_resources_without_servers_are_refused(values: Any, tmp_path: Path) -> N
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(InputError, match="it starts none"):
         import_plan(str(path))
+
+
+@pytest.mark.parametrize(
+    ("engine", "connector", "degrees", "broken"),
+    [
+        ("vllm", "NixlConnector", (8, 4), ["nixl_kv_head_copies"]),
+        ("vllm", "MooncakeConnector", (8, 4), []),
+        ("vllm", "MooncakeConnector", (6, 4), ["mooncake_multiple_tp"]),
+        ("vllm", "P2pNcclConnector", (6, 4), []),
+        ("sglang", "nixl", (2, 4), ["staged_attention_tp"]),
+        ("sglang", "mooncake", (2, 4), []),
+        ("sglang", None, (2, 4), []),
+    ],
+)
+def test_pools_are_held_against_their_own_connector(
+    engine: str, connector: str | None, degrees: tuple[int, int], broken: list[str], tmp_path: Path
+) -> None:
+    """The same pair of pools is barred by one connector and not by another; of an unknown one that is said."""
+    model = "Qwen/Qwen3-235B-A22B-FP8"
+    lines = []
+    for role, kv_role, tp in zip(("prefill", "decode"), ("producer", "consumer"), degrees, strict=True):
+        if engine == "vllm":
+            given = json.dumps({"kv_connector": connector, "kv_role": f"kv_{kv_role}"})
+            lines.append(f"vllm serve {model} --tensor-parallel-size {tp} --kv-transfer-config '{given}' &")
+        else:
+            backend = "" if connector is None else f"--disaggregation-transfer-backend {connector}"
+            stages = 2 if role == "prefill" else 1
+            lines.append(
+                f"python3 -m sglang.launch_server --model-path {model} --tp-size {tp} --pp-size {stages} "
+                f"--disaggregation-mode {role} {backend} &"
+            )
+    script = tmp_path / "pools.sh"
+    script.write_text("\n".join([*lines, "wait"]) + "\n")
+    read = import_plan(str(script))
+    assert read.pools is not None
+    pairs = {rule.name for rules in ENGINES[engine].connectors.values() for rule in rules}
+    assert [name for text in read.rules_broken if (name := text.partition(":")[0]) in pairs] == broken
+    assert any("is not known: they are held" in text for text in read.assumptions) is (connector == "P2pNcclConnector")

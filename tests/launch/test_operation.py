@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from autotune.engines import ENGINES
 from autotune.launch.files import write_export
+from autotune.launch.targets import scripts
 from autotune.launch.targets.registry import find_target, target_files
 from costmodel.arch import load_model
-from tests.launch.helpers import LIMITS, launched, plans, service
+from tests.launch.helpers import LIMITS, launched, plans, pool_launch, service
 
 PROGRAMS = {
     # runs what a node would run, here
@@ -186,6 +188,30 @@ def test_the_router_starts_when_the_servers_are_ready(tmp_path: Path, nodes: dic
     assert run(folder, "health.sh", nodes).returncode == 0
     assert "curl http://node0:8000" in Path(nodes["LOG"]).read_text()
     assert run(folder, "stop-all.sh", nodes).returncode == 0
+
+
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
+def test_the_front_of_pools_starts_when_both_are_ready(engine: str, tmp_path: Path, nodes: dict[str, str]) -> None:
+    """Nothing starts where its folder is missing; else it is the last to start, is asked for its health, and ends."""
+    write_export(tmp_path / "out", scripts.script_files(pool_launch(engine, "P8:TP8+D8:R2/TP4").joined))
+    folder = tmp_path / "out"
+    unlimited(folder)
+    env = {**nodes, "VERSION": ENGINES[engine].versions()[0]}
+    fill(folder, HOSTS)
+    if engine == "vllm":
+        assert "VLLM_SOURCE in nodes.env has to be a checkout" in run(folder, "start-all.sh", env).stderr
+        fill(folder, {"VLLM_SOURCE": str(tmp_path)})
+    done = run(folder, "start-all.sh", env)
+    assert done.returncode == 0, done.stderr
+    front = {"vllm": "python3 tests/v1/", "sglang": "python3 -m sglang_router"}[engine]
+    (line,) = logged(nodes, front, 1)
+    lines = Path(nodes["LOG"]).read_text().splitlines()
+    assert sum("serve" in x or "launch_server" in x for x in lines[: lines.index(line)]) == 3
+    path = {"vllm": "healthcheck", "sglang": "health"}[engine]
+    assert f"curl http://node0:8100/{path}" in lines
+    assert (folder / "logs" / "front.pid").exists()
+    assert run(folder, "stop-all.sh", env).returncode == 0
+    assert list((folder / "logs").glob("*.pid")) == []
 
 
 def logged(nodes: dict[str, str], start: str, count: int) -> list[str]:

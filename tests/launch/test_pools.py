@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.service import LaunchOptions
 from autotune.launch.targets.registry import find_target
 from autotune.space.pool_plan import Pools
-from autotune.study import Study
-from autotune.traffic.load import load_study
-from autotune.tuning import PlanResult, score_plan
+from autotune.tuning import PlanResult
 from costmodel.errors import InputError
 from tests.command import autotune
+from tests.launch.helpers import WHOLE, pool_launch, scored_pools
 from tests.launch.manifests import check, documents
 from tests.studies import FOLDER
 
@@ -89,13 +87,12 @@ def test_pools_that_share_a_node_share_no_gpu_and_no_port(tmp_path: Path) -> Non
     assert devices == ["0,1,2,3", "4,5", "6,7"]
     for word in ("--port ", "SIDE_CHANNEL_PORT="):
         assert len({text.partition(word)[2].split()[0] for text in texts}) == 3
+    assert "ulimit" not in _script(out, "check.sh")  # nothing leaves the node
 
 
 def test_a_pool_that_begins_within_a_node_goes_on_in_the_next() -> None:
     """The first decode server beside the prefill server, the others on the second node: every GPU and port once."""
-    launch = make_pool_launch(
-        *_scored("vllm", "P4:TP4+D12:R3/TP4"), asked=LaunchOptions(), assumptions=(), usual_version=None
-    ).joined
+    launch = pool_launch("vllm", "P4:TP4+D12:R3/TP4").joined
     placed = [(p.node, gpu) for p in launch.processes if p.role == "head" for gpu in p.gpus]
     assert placed == [(node, gpu) for node in range(2) for gpu in range(8)]
     assert len(launch.nodes) == 2
@@ -124,7 +121,6 @@ def test_dynamo_has_a_component_for_each_pool(tmp_path: Path) -> None:
         assert "IPC_LOCK" in container["securityContext"]["capabilities"]["add"]
 
 
-WHOLE = "P32:R4/TP8+D96:R3/EP32"
 FORMS = [
     *((engine, engine) for engine in ENGINES),
     *(("dynamo", engine) for engine in ENGINES),
@@ -132,21 +128,11 @@ FORMS = [
 ]
 
 
-@cache
-def _scored(engine: str, plan: str) -> tuple[Study, PlanResult]:
-    """A plan of two pools: of one node each, or over nodes where it is one of DeepSeek-V3."""
-    name, rate = ("deepseek-v3-128xh200", []) if plan == WHOLE else (STUDY.stem, ["workload.request_rate_per_s=1"])
-    study = load_study(FOLDER / f"{name}.toml", [f"engine={engine}", *rate])
-    found = score_plan(study, plan, engine=engine).result
-    assert found is not None
-    return study, found
-
-
 @pytest.mark.parametrize("plan", ["P8:R2/TP4+D8:TP8", WHOLE])
 @pytest.mark.parametrize(("target", "engine"), FORMS)
 def test_every_form_keeps_to_its_schema_and_reads_back(target: str, engine: str, plan: str, tmp_path: Path) -> None:
     """Scripts, Dynamo's deployment, llm-d's patches and set, of every engine that has them: the same plan again."""
-    study, result = _scored(engine, plan)
+    study, result = scored_pools(engine, plan)
     found = find_target(target)
     version = found.versions.get(engine)
     asked = LaunchOptions(version="0.5.22" if (target, engine, plan) == ("dynamo", "sglang", WHOLE) else None)
@@ -184,11 +170,14 @@ def test_llm_d_puts_its_routing_proxy_before_decode_alone(tmp_path: Path) -> Non
     roles = {r["name"]: r["spec"]["leaderWorkerTemplate"]["workerTemplate"] for r in document["spec"]["roles"]}
     proxies = {role: template["spec"].get("initContainers", []) for role, template in roles.items()}
     assert proxies["prefill"] == []
-    assert "--kv-connector=nixlv2" in proxies["decode"][0]["args"]
+    assert {"--kv-connector=nixlv2", "--vllm-port=8200", "--secure-proxy=false"} < set(proxies["decode"][0]["args"])
     for role, port in (("prefill", "8000"), ("decode", "8200")):
         words = roles[role]["spec"]["containers"][0]["args"]
         assert words[words.index("--port") + 1] == port
         assert roles[role]["metadata"]["labels"]["llm-d.ai/role"] == role
+        container = roles[role]["spec"]["containers"][0]
+        assert container["resources"]["limits"]["rdma/ib"] == "1"
+        assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
     assert document["spec"]["roles"][1]["spec"]["replicas"] == 2
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import costmodel.arch
 from autotune.engines import ENGINES, rule_texts, split_layers
-from autotune.space import enumerate_space, format_plan, parse_plan, resolve, short_plan, violations
+from autotune.space import conditions, enumerate_space, format_plan, parse_plan, resolve, short_plan, violations
 from costmodel.arch import Arch, load_model, read_config
 from costmodel.arch.attention import GroupedQuery
 from costmodel.arch.block import Block
@@ -64,6 +64,17 @@ def test_independent_counts(name: str, age: str | None) -> None:
     versions = dict.fromkeys(OLDER) if age is None else OLDER
     found = tuple(len(enumerate_space(arch, gpus=128, engine=e, version=versions[e]).candidates) for e in ENGINES)
     assert found == COUNTS[name, age]
+
+
+@pytest.mark.parametrize(("model", "count"), [("deepseek-v3", 34), ("kimi-k2", 33), ("Qwen/Qwen3-235B-A22B-FP8", 0)])
+def test_layouts_that_start_under_a_condition_are_counted_apart(model: str, count: int) -> None:
+    """Without shared experts kept whole, 264 layouts are left of the two models that have some."""
+    arch, version = load_model(model), OLDER["sglang"]
+    valid = enumerate_space(arch, gpus=128, engine="sglang", version=version).candidates
+    found = [(rule.name, number) for rule, number in conditions(arch, valid, version)]
+    assert found == ([("whole_shared_experts", count)] if count else [])
+    assert len(valid) - count == (264 if count else 326)
+    assert conditions(arch, enumerate_space(arch, gpus=128, engine="vllm").candidates) == ()
 
 
 def test_the_version_decides_when_blocks_are_refined() -> None:

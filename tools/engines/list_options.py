@@ -39,16 +39,17 @@ def _plain(value: Any) -> str | int | float | bool | None:
 
 
 def main() -> None:
-    """Writes the list."""
-    found = {
-        action.dest: {
+    """Writes the list; a second way to say a value, which the parser keeps under the same name, goes by its own."""
+    found = dict[str, dict[str, Any]]()
+    for action in _parser(sys.argv[1])._actions:  # noqa: SLF001  # argparse has no other list
+        if not action.option_strings or action.dest == "help":
+            continue
+        own = action.option_strings[0].lstrip("-").replace("-", "_")
+        found[own if action.dest in found else action.dest] = {
             "flags": list(action.option_strings),
             "default": _plain(action.default),
             "choices": sorted(map(str, action.choices or ())),
         }
-        for action in _parser(sys.argv[1])._actions  # noqa: SLF001  # argparse has no other list
-        if action.option_strings and action.dest != "help"
-    }
     sys.stdout.write("\n@options " + json.dumps(found))
 
 

@@ -10,8 +10,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from autotune.engines.command_line import Arg, CommandLine, NodeHost
+from autotune.engines import ENGINES
+from autotune.engines.command_line import Arg, CommandLine, FilePath, NodeHost
+from autotune.engines.engine import ANY_HOST
 from autotune.engines.options import OptionList
+from autotune.launch.plan import Folder
 from autotune.space.pool_plan import ROLES
 from costmodel.arch import Arch
 from costmodel.arch.attention import Latent
@@ -23,7 +26,17 @@ SIDE_CHANNEL_PORT = 5600
 BOOTSTRAP_PORT = 8998
 """At which SGLang's prefill servers tell decode servers where a prompt's cache lies."""
 FRONT_PORT = 8100
+FRONT_FILE = "disagg_config.yaml"
 KV_ROLES = dict(zip(ROLES, ("kv_producer", "kv_consumer"), strict=True))
+
+
+TOY_PROXY, TOY_HEALTH_PATH = "tests/v1/kv_connector/nixl_integration/toy_proxy_server.py", "/healthcheck"
+TOY_FOLDER = Folder(
+    variable="VLLM_SOURCE", text="a checkout of vLLM on NODE_0, whose toy proxy spreads requests over both pools"
+)
+"""The proxy lies with vLLM's tests, which no package holds."""
+REQUEST_S = 3600
+"""That TensorRT-LLM's front waits for an answer, queueing included; its own 180 s end requests that wait for a slot."""
 
 
 def pool_argv(options: OptionList, role: str, argv: Sequence[Arg], index: int) -> tuple[Arg, ...]:
@@ -35,19 +48,30 @@ def pool_argv(options: OptionList, role: str, argv: Sequence[Arg], index: int) -
     line = CommandLine(options)
     line.argv = list(argv)
     if options.engine == "vllm":
-        config = {"kv_connector": "NixlConnector", "kv_role": KV_ROLES[role], "kv_load_failure_policy": "fail"}
+        config = {
+            "kv_connector": ENGINES["vllm"].connector,
+            "kv_role": KV_ROLES[role],
+            "kv_load_failure_policy": "fail",
+        }
         line.value("kv_transfer_config", json.dumps(config, separators=(",", ":")))
     elif options.engine == "sglang":
         line.value("disaggregation_mode", role)
-        line.value("disaggregation_transfer_backend", "nixl")
+        line.value("disaggregation_transfer_backend", ENGINES["sglang"].connector or "")
         if role == PREFILL:
             line.value("disaggregation_bootstrap_port", BOOTSTRAP_PORT + index)
     return line.done()
 
 
-def side_channel(argv: Sequence[Arg], node: int, index: int, ranks: int) -> tuple[Arg, ...]:
+def pool_ports(engine: str, role: str, index: int, ranks: int, *, head: bool) -> tuple[int, ...]:
+    """Where the other pool reaches a server's process; `index` is as in `pool_argv`, of servers of so many ranks."""
+    if engine == "vllm":
+        first = SIDE_CHANNEL_PORT + index * max(ranks, 1)
+        return tuple(range(first, first + max(ranks, 1)))
+    return (BOOTSTRAP_PORT + index,) if engine == "sglang" and role == PREFILL and head else ()
+
+
+def side_channel(argv: Sequence[Arg], node: int, port: int) -> tuple[Arg, ...]:
     """A vLLM command with where its NIXL side channel listens, which only the node's own address can say."""
-    port = SIDE_CHANNEL_PORT + index * max(ranks, 1)
     host = NodeHost(node=node, scheme="VLLM_NIXL_SIDE_CHANNEL_HOST=")
     return ("env", host, f"VLLM_NIXL_SIDE_CHANNEL_PORT={port}", *argv)
 
@@ -79,18 +103,26 @@ def pool_config(options: OptionList, role: str, content: dict[str, Any], longest
     return out
 
 
-def front_argv(engine: str, prefill: Sequence[NodeHost], decode: Sequence[NodeHost]) -> tuple[Arg, ...]:
-    """What spreads requests over both pools; of TensorRT-LLM it reads a file that names them (`front_config`)."""
-    if engine == "sglang":
-        out: list[Arg] = ["python3", "-m", "sglang_router.launch_router", "--pd-disaggregation"]
-        ports = bootstrap_ports(prefill)
-        for host, port in zip(prefill, ports, strict=True):
-            out += ["--prefill", host, str(port)]
+def front_argv(engine: str, prefill: Sequence[NodeHost], decode: Sequence[NodeHost], start_s: int) -> tuple[Arg, ...]:
+    """What spreads requests over both pools, whose servers may take so long to start.
+
+    That of TensorRT-LLM reads a file that names them (`front_config`).
+    """
+    router = ENGINES[engine].router
+    if engine == "sglang" and router is not None:
+        line = CommandLine(router.options()).flag("pd_disaggregation")
+        for host, port in zip(prefill, bootstrap_ports(prefill), strict=True):
+            line.values("prefill", [host, str(port)])
         for host in decode:
-            out += ["--decode", host]
-        return (*out, "--host", "0.0.0.0", "--port", str(FRONT_PORT))  # noqa: S104 - a front answers on every address
+            line.value("decode", host)
+        return (
+            line.value("worker_startup_timeout_secs", start_s).value("host", ANY_HOST).value("port", FRONT_PORT).done()
+        )
+    if engine == "trtllm":
+        waits = ("--server_start_timeout", str(start_s), "--request_timeout", str(REQUEST_S))
+        return ("trtllm-serve", "disaggregated", "-c", FilePath(name=FRONT_FILE), *waits)
     if engine == "vllm":
-        out = ["python3", "tests/v1/kv_connector/nixl_integration/toy_proxy_server.py", "--port", str(FRONT_PORT)]
+        out: list[Arg] = ["python3", TOY_PROXY, "--host", ANY_HOST, "--port", str(FRONT_PORT)]
         for name, hosts in (("prefiller", prefill), ("decoder", decode)):
             out += [f"--{name}-hosts", *(NodeHost(node=h.node) for h in hosts)]
             out += [f"--{name}-ports", *(str(h.port) for h in hosts)]
@@ -111,7 +143,7 @@ def bootstrap_ports(prefill: Sequence[NodeHost]) -> list[int]:
 def front_config(prefill: Sequence[str], decode: Sequence[str]) -> dict[str, Any]:
     """What TensorRT-LLM's front reads; servers as HOST:PORT."""
     return {
-        "hostname": "0.0.0.0",  # noqa: S104 - a front answers on every address
+        "hostname": ANY_HOST,
         "port": FRONT_PORT,
         "backend": "pytorch",
         "context_servers": {"num_instances": len(prefill), "urls": list(prefill)},

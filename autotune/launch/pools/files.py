@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 
-from autotune.engines import engine_title
 from autotune.files import OutFile
 from autotune.launch.document import layout_values, plan_document
 from autotune.launch.files import MARK
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.pools import llm_d
-from autotune.launch.pools.connect import front_config
-from autotune.launch.pools.make import FRONT_FILE, PoolLaunch
+from autotune.launch.pools.connect import FRONT_FILE, front_config
+from autotune.launch.pools.make import PoolLaunch
 from autotune.launch.quoting import to_yaml
 from autotune.launch.targets import dynamo, scripts
+from autotune.launch.targets.bench_job import FILE as BENCH
+from autotune.launch.targets.kubernetes_pod import RDMA
+from autotune.launch.targets.readme import where_model
 from autotune.launch.targets.registry import Target
+from autotune.launch.template import filled
 from autotune.space.pool_plan import ROLES, Pools
 from costmodel.errors import InputError
 
@@ -27,6 +31,7 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
         InputError: the target writes nothing for two pools.
     """
     plan = launch.joined
+    how: str | None
     if target.name == "dynamo":
         files = dynamo.graph_files(plan, launch.pools)
         how = f"`kubectl apply -f {dynamo.FILE}` with Dynamo {dynamo.RELEASE}'s operator."
@@ -38,10 +43,7 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
         files = scripts.script_files(plan)
         if plan.service.engine == "trtllm":
             files |= _front(plan)
-        how = (
-            "Fill in nodes.env. Start every script of nodes.txt on its node, prefill first, then front.sh; health.sh "
-            "waits for all of them."
-        )
+        how = None
     else:
         raise InputError.single(
             "--target",
@@ -53,7 +55,7 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
         role: {**asdict(getattr(pools, role)), "layout": layout_values(getattr(pools, role).layout)} for role in ROLES
     }
     files[MARK] = OutFile(text=json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    files["README.md"] = OutFile(text=_readme(launch, pools, how))
+    files["README.md"] = OutFile(text=_readme(launch, pools, how, files))
     return files
 
 
@@ -72,41 +74,23 @@ def _front(plan: LaunchPlan) -> dict[str, OutFile]:
     return {f"{router.name}.sh": OutFile(text=script.replace("exec ", command, 1), executable=True)}
 
 
-def _readme(launch: PoolLaunch, pools: Pools, how: str) -> str:
-    service = launch.joined.service
-    load = service.load
-    rows = "\n".join(
-        f"| {role} | {p.layout.replicas} | {p.gpus} x {p.gpu} | {p.max_num_seqs} | {p.max_num_batched_tokens:,} |"
-        for role, p in ((role, getattr(pools, role)) for role in ROLES)
-    )
-    proxy = (
-        "\nfront.sh starts vLLM's toy proxy from a checkout of vLLM: enough for a smoke test. In production llm-d or "
-        "Dynamo routes (target dynamo).\n"
-        if service.engine == "vllm"
-        else ""
-    )
-    assumed = "\n".join(f"- {text}" for text in launch.joined.assumptions)
-    return f"""# {service.name}: prefill and decode in pools of their own
-
-`{service.plan}` on {engine_title(service.engine)} {service.version}.
-
-| pool | workers | GPUs | sequences at once, per rank | token budget, per rank |
-|---|---|---|---|---|
-{rows}
-
-{how}
-{proxy}
-Both pools must run the same engine version, model, KV dtype and attention backend. The first transfer between a pair of
-workers takes about 5 s: send a few requests for each of the {_pairs(pools)} pairs before you measure.
-
-Predicted at {load.concurrency:,} requests in flight, in steady state: {load.requests_per_s:.4g} requests/s,
-TTFT {load.ttft_s * 1e3:.0f} ms, TPOT {load.tpot_s * 1e3:.1f} ms.
-
-## Assumed
-
-{assumed}
-"""
-
-
-def _pairs(pools: Pools) -> int:
-    return pools.prefill.layout.replicas * pools.decode.layout.replicas
+def _readme(launch: PoolLaunch, pools: Pools, how: str | None, files: Mapping[str, OutFile]) -> str:
+    """`how` it is started; None: by scripts."""
+    plan = launch.joined
+    values = {
+        "plan": plan,
+        "service": plan.service,
+        "engine": plan.engine,
+        "options_version": plan.engine.choose_version(plan.service.version)[0].version,
+        "load": plan.service.load,
+        "pools": [(role, getattr(pools, role)) for role in ROLES],
+        "pairs": pools.prefill.layout.replicas * pools.decode.layout.replicas,
+        "how": how,
+        "scripts": how is None,
+        "toy": plan.service.engine == "vllm",
+        "bench": BENCH if BENCH in files else None,
+        "where_model": where_model(plan.service),
+        "rdma": RDMA,
+        **scripts.words(plan),
+    }
+    return filled("pools.md", values)

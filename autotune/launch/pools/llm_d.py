@@ -13,21 +13,27 @@ from typing import Any
 
 from autotune.files import OutFile
 from autotune.launch.plan import LaunchPlan, Replica
+from autotune.launch.pools.connect import pool_ports
 from autotune.launch.pools.make import PoolLaunch
 from autotune.launch.quoting import dns_label, one_line, to_yaml
 from autotune.launch.targets.container import image_of, instance_name, own_network, plain
-from autotune.launch.targets.kubernetes_pod import pod_spec, server_container
+from autotune.launch.targets.kubernetes_pod import pod_spec, server_container, with_device
 from autotune.space.pool_plan import ROLES
 from costmodel.errors import InputError
 
 ENGINES_TAKEN = ("vllm", "sglang")
 BASE = "https://github.com/llm-d/llm-d//guides/recipes/modelserver/base/single-host/pd/{engine}?ref=main"
 SIDECAR = "ghcr.io/llm-d/llm-d-routing-sidecar:v0.8.0"
+"""Takes `--vllm-port` and `--secure-proxy`, which later ones keep as other names of theirs (llm-d-router, 2142 and
+2908); by itself it looks for the server at 8001."""
+SIDECAR_IMAGE = (
+    "https://github.com/llm-d/llm-d//guides/recipes/modelserver/components/images/routing-sidecar/release?ref=main"
+)
+"""llm-d's choice of it for the base of the same revision, which has a placeholder."""
 GUIDE = "pd-disaggregation"
 NAME = "modelserver"
 """Of the container and of its port, as the bases have them."""
 PORTS = {"prefill": 8000, "decode": 8200}
-NIXL_PORT = 5600
 CONNECTORS = {"vllm": "nixlv2", "sglang": "sglang"}
 """What the routing proxy is told of how the engine moves caches."""
 ENVIRONMENT: dict[str, list[dict[str, Any]]] = {
@@ -70,6 +76,7 @@ def kustomize_files(launch: PoolLaunch) -> dict[str, OutFile]:
         "kind": "Kustomization",
         "resources": [BASE.format(engine=service.engine)],
         "namePrefix": f"{instance_name(service)[1]}-",
+        "components": [SIDECAR_IMAGE],
         "images": [{"name": "REPLACE_MODEL_SERVER_IMAGE", **named}],
         "labels": [{"pairs": labels(launch), "includeSelectors": True, "includeTemplates": True}],
         "patches": [{"path": f"patch-{role}.yaml"} for role in ROLES],
@@ -161,7 +168,12 @@ def _routing_proxy(engine: str) -> dict[str, Any]:
     return {
         "name": "routing-proxy",
         "image": SIDECAR,
-        "args": ["--port=8000", f"--kv-connector={CONNECTORS[engine]}", "--secure-serving=false"],
+        "args": [
+            "--port=8000",
+            f"--vllm-port={PORTS['decode']}",
+            f"--kv-connector={CONNECTORS[engine]}",
+            "--secure-proxy=false",
+        ],
         "ports": [{"name": "sidecar", "containerPort": 8000}],
         "restartPolicy": "Always",
         "securityContext": {"allowPrivilegeEscalation": False, "runAsNonRoot": True},
@@ -191,10 +203,12 @@ def _pod(plan: LaunchPlan, role: str, index: int) -> dict[str, Any]:
     container["name"] = NAME
     container["env"] += ENVIRONMENT[plan.service.engine]
     if "ports" in container:
-        container["ports"] = [
-            {"name": NAME, "containerPort": PORTS[role]},
-            {"name": "nixl", "containerPort": NIXL_PORT},
-        ]
+        container["ports"] = [{"name": NAME, "containerPort": PORTS[role]}, *_pool_port(plan.service.engine, role)]
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             container[probe]["httpGet"] = container[probe]["httpGet"] | {"port": NAME}
-    return pod_spec(plan, container)
+    return pod_spec(plan, with_device(container))
+
+
+def _pool_port(engine: str, role: str) -> list[dict[str, Any]]:
+    """Where the other pool asks for caches."""
+    return [{"name": "caches", "containerPort": port} for port in pool_ports(engine, role, 0, 1, head=True)]

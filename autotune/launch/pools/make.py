@@ -11,7 +11,17 @@ from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost
 from autotune.engines.options import OptionList
 from autotune.engines.service import BenchLoad
 from autotune.launch.plan import LaunchPlan, NodeProcess, Replica
-from autotune.launch.pools.connect import FRONT_PORT, front_argv, pair_environment, pool_argv, pool_config, side_channel
+from autotune.launch.pools.connect import (
+    FRONT_PORT,
+    TOY_FOLDER,
+    TOY_HEALTH_PATH,
+    front_argv,
+    pair_environment,
+    pool_argv,
+    pool_config,
+    pool_ports,
+    side_channel,
+)
 from autotune.launch.replicas import launch_plan
 from autotune.launch.service import LaunchOptions, check_model, make_service
 from autotune.space import format_plan
@@ -50,7 +60,7 @@ def make_pool_launch(
     asked = replace(asked, version=version or usual_version)
     sides = {role: _side(study, plan, role, pools, options, asked) for role in ROLES}
     _check_nodes(pools, {role: side.service.cluster for role, side in sides.items()})
-    joined = _joined(study, plan, sides, options)
+    joined = _joined(study, plan, sides)
     said = tuple(dict.fromkeys((*assumptions, *assumed, *joined.assumptions)))
     return PoolLaunch(pools=sides, joined=replace(joined, assumptions=said))
 
@@ -82,12 +92,13 @@ def _side(
         seats = max(seats, 1 + ceil(pool.max_num_batched_tokens / study.workload.isl.min))
     budget = max(pool.max_num_batched_tokens, seats)
     limits = replace(service.limits, max_num_seqs=seats, max_num_batched_tokens=budget)
-    made = launch_plan(replace(service, limits=limits), options)
+    assumptions = tuple(a for a in service.assumptions if a not in limits.of_sequences)  # a pool has its own
+    made = launch_plan(replace(service, limits=limits, assumptions=assumptions), options)
     longest = study.workload.longest_prompt
     env = pair_environment(plan.engine, study.arch, pools.prefill.layout.attn_tp, pools.decode.layout.attn_tp)
     files = {name: pool_config(options, role, dict(content), longest) for name, content in made.files.items()}
     replicas = tuple(_connected(made, replica, role, options, env) for replica in made.replicas)
-    return replace(made, replicas=replicas, files=files, router=None)
+    return replace(made, replicas=replicas, files=files, router=None, hands_over=True)
 
 
 def _connected(plan: LaunchPlan, replica: Replica, role: str, options: OptionList, env: Mapping[str, str]) -> Replica:
@@ -115,7 +126,7 @@ def _check_nodes(pools: Pools, clusters: Mapping[str, Cluster]) -> None:
         )
 
 
-def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan], options: OptionList) -> LaunchPlan:
+def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan]) -> LaunchPlan:
     first, second = (sides[role] for role in ROLES)
     begins, per_node = first.service.cluster.gpus, first.gpus_per_node
     shares = begins % per_node != 0
@@ -138,12 +149,6 @@ def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan], opt
         ]
         for role in ROLES
     }
-    engine = plan.engine
-    front: tuple[Arg, ...] = (
-        (*options.command.split()[:1], "disaggregated", "-c", FilePath(name=FRONT_FILE))
-        if engine == "trtllm"
-        else front_argv(engine, heads["prefill"], heads["decode"])
-    )
     router = NodeProcess(
         name="front",
         replica=0,
@@ -151,8 +156,10 @@ def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan], opt
         node_rank=0,
         role="router",
         gpus=(),
-        argv=front,
+        argv=front_argv(plan.engine, heads["prefill"], heads["decode"], max(first.start_s, second.start_s)),
         http_port=FRONT_PORT,
+        health_path=TOY_HEALTH_PATH if plan.engine == "vllm" else None,
+        folder=TOY_FOLDER if plan.engine == "vllm" else None,
     )
     count = 1 + max(node for r in replicas for node in r.nodes)
     service = replace(second.service, plan=plan.plan, knobs=plan.knobs, load=_load(study, plan))
@@ -169,7 +176,6 @@ def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan], opt
 
 PORTS_APART = 200
 """Between the ports of pools that share a node."""
-FRONT_FILE = "disagg_config.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,9 +208,12 @@ def _moved(replica: Replica, move: _Move, plan: LaunchPlan) -> Replica:
         if move.gpus or "CUDA_VISIBLE_DEVICES" in env or len(gpus) < plan.gpus_per_node:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
         index = sum(other.nodes[0] == replica.nodes[0] for other in plan.replicas[: replica.index])
+        channel = index + (len(plan.replicas) if move.ports else 0)
+        reached = pool_ports(
+            plan.service.engine, move.role, channel, plan.service.layout.attn_dp, head=p.node_rank == 0
+        )
         if plan.service.engine == "vllm":
-            channel = index + (len(plan.replicas) if move.ports else 0)
-            argv = list(side_channel(argv, p.node + move.nodes, channel, plan.service.layout.attn_dp))
+            argv = list(side_channel(argv, p.node + move.nodes, reached[0]))
         processes.append(
             replace(
                 p,
@@ -215,7 +224,7 @@ def _moved(replica: Replica, move: _Move, plan: LaunchPlan) -> Replica:
                 argv=tuple(argv),
                 env=env,
                 http_port=port,
-                other_ports=tuple(q + move.ports for q in p.other_ports),
+                other_ports=(*(q + move.ports for q in p.other_ports), *reached),
             )
         )
     return replace(

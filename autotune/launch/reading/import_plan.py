@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autotune.engines import ENGINES
 from autotune.engines.option_reader import Command, OptionReader
+from autotune.engines.pair_rules import pair_violations
 from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, is_export
 from autotune.launch.reading.containers import ROLES, Place
@@ -130,7 +131,7 @@ def import_plan(
         knobs=whole.knobs,
         unknown=tuple(dict.fromkeys(text for p in processes for text in p.command.unknown)),
         defaults=defaults_of(whole.options),
-        rules_broken=tuple(dict.fromkeys(text for _, part in parts for text in _broken(part, arch, command.engine))),
+        rules_broken=tuple(dict.fromkeys(_broken(parts, arch, command.engine))),
         assumptions=tuple(
             dict.fromkeys(
                 (
@@ -138,6 +139,7 @@ def import_plan(
                     *assumptions,
                     *(t for _, part in parts for t in part.options.assumptions),
                     *_said(heads, gpus),
+                    *_unknown_connector(parts, command.engine),
                 )
             )
         ),
@@ -198,10 +200,24 @@ def _heads(processes: list[Process]) -> list[tuple[str | None, list[Process]]]:
     return [(None, heads)]
 
 
-def _broken(part: _Part, arch: Arch | None, engine: str) -> list[str]:
-    if arch is None or not part.layout.stage_layers:
+def _broken(parts: Sequence[tuple[str | None, _Part]], arch: Arch | None, name: str) -> list[str]:
+    """Rules that the layouts break: of the engine, and of the connector between two pools."""
+    if arch is None or not all(part.layout.stage_layers for _, part in parts):
         return []
-    return [f"{v.rule}: {v.message}" for v in violations(arch, engine, part.layout)]
+    engine, connector = ENGINES[name], ENGINES[name].stated_connector(parts[0][1].options)
+    own = connector == engine.connector
+    found = [v for role, part in parts for v in violations(arch, name, part.layout, role=role if own else None)]
+    if len(parts) > 1:
+        rules = engine.connectors.get(connector or "", ())
+        found += pair_violations(rules, arch, *(part.layout for _, part in parts))
+    return [f"{v.rule}: {v.message}" for v in found]
+
+
+def _unknown_connector(parts: Sequence[tuple[str | None, _Part]], name: str) -> list[str]:
+    connector = ENGINES[name].stated_connector(parts[0][1].options)
+    if len(parts) == 1 or connector in (ENGINES[name].connector, *ENGINES[name].connectors):
+        return []
+    return [f"what {connector} asks of two pools is not known: they are held against no rule for pairs"]
 
 
 def _said(heads: list[tuple[str | None, list[Process]]], gpus: int) -> list[str]:

@@ -95,7 +95,7 @@ def _server(plan: LaunchPlan, replica: Replica, image: str) -> dict[str, Any]:
                 "interval": "10s",
                 "timeout": "10s",
                 "retries": 6,
-                "start_period": f"{plan.engine.ready_s:.0f}s",
+                "start_period": f"{plan.start_s}s",
             },
             "restart": "unless-stopped",
             "stop_grace_period": f"{STOP_S}s",

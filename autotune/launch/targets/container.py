@@ -22,21 +22,9 @@ STOP_S = 120
 """Time to finish requests after being told to stop."""
 
 
-DOWNLOAD_BYTES_PER_S = 100e6
-"""At which a node is taken to fetch a model that it does not have: 690 GB in two hours."""
-
-
-def download_s(service: Service) -> float:
-    """Time that a node may need to fetch the model before it loads it; 0 where it is a folder there."""
-    if service.model.startswith("/"):
-        return 0.0
-    stored = service.limits.weight_bytes * service.layout.pp * service.layout.width
-    return stored / DOWNLOAD_BYTES_PER_S
-
-
 def needs_rdma(plan: LaunchPlan) -> bool:
     """Whether kernels of a replica over several nodes write into other nodes' memory by themselves."""
-    return len(plan.replicas[0].nodes) > 1 and plan.engine.low_latency_tokens(plan.service) is not None
+    return any(len(r.nodes) > 1 for r in plan.replicas) and plan.engine.low_latency_tokens(plan.service) is not None
 
 
 def amd(service: Service) -> bool:

@@ -31,7 +31,6 @@ from autotune.launch.targets.kubernetes_pod import (
     model_mount,
     model_volume,
     resources,
-    start_s,
     toleration,
     with_device,
     with_rdma,
@@ -225,9 +224,9 @@ def _worker_pod(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[
         "httpGet": {"path": "/live", "port": SYSTEM_PORT},
         "periodSeconds": PROBE_S,
         "timeoutSeconds": PROBE_S,
-        "failureThreshold": start_s(plan) // PROBE_S,
+        "failureThreshold": plan.start_s // PROBE_S,
     }
-    if len(plan.replicas[0].nodes) > 1:
+    if plan.reaches_nodes:
         container["securityContext"] = MAY_PIN
     if role != WORKER:  # caches go from pool to pool by RDMA; pods may share a node, and so have networks of their own
         container = with_device(container)

@@ -29,7 +29,6 @@ from autotune.launch.targets.kubernetes_pod import (
     labels,
     pod_spec,
     server_container,
-    start_s,
 )
 from autotune.launch.targets.kubernetes_router import router_documents
 from autotune.launch.targets.scripts import config_files, rank_file
@@ -117,7 +116,7 @@ def _deployment(plan: LaunchPlan, metadata: dict[str, Any]) -> dict[str, Any]:
         "spec": {
             "replicas": len(plan.replicas),
             # loading weights takes longer than Kubernetes' ten minutes
-            "progressDeadlineSeconds": start_s(plan) + 600,
+            "progressDeadlineSeconds": plan.start_s + 600,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "selector": {"matchLabels": own},
             "template": template,

@@ -14,7 +14,6 @@ from autotune.launch.targets.container import (
     Spot,
     container_argv,
     device,
-    download_s,
     environment,
     image_of,
     instance_name,
@@ -71,7 +70,6 @@ def server_container(plan: LaunchPlan, process: NodeProcess) -> dict[str, Any]:
     if process.node_rank:
         env.append({"name": RANK, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX_LABEL}']"}}})
     env.append(hf_token())
-    many = len(plan.replicas[0].nodes) > 1
     container: dict[str, Any] = {
         "name": "server",
         "image": image,
@@ -83,7 +81,7 @@ def server_container(plan: LaunchPlan, process: NodeProcess) -> dict[str, Any]:
         "volumeMounts": _mounts(plan),
     }
     # the images keep caches and compile kernels below /root, so that their user stays root
-    container["securityContext"] = MAY_PIN if many else RESTRICTED_CONTAINER
+    container["securityContext"] = MAY_PIN if plan.reaches_nodes else RESTRICTED_CONTAINER
     if process.http_port is not None:
         container |= {"ports": [{"name": PORT_NAME, "containerPort": port}]} | _probes(plan)
         # requests still come for a moment after the pod has left the Service
@@ -103,11 +101,6 @@ def hf_token() -> dict[str, Any]:
     return {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}}
 
 
-def start_s(plan: LaunchPlan) -> int:
-    """Time that a pod is given until it is ready: fetching the model, loading it, and what else a start takes."""
-    return int(plan.engine.ready_s + download_s(plan.service))
-
-
 def _probes(plan: LaunchPlan) -> dict[str, Any]:
     get = {"path": plan.engine.health_path, "port": PORT_NAME}
 
@@ -115,7 +108,7 @@ def _probes(plan: LaunchPlan) -> dict[str, Any]:
         return {"httpGet": get, "periodSeconds": period_s, "timeoutSeconds": PROBE_S, "failureThreshold": failures}
 
     return {
-        "startupProbe": probe(PROBE_S, start_s(plan) // PROBE_S),
+        "startupProbe": probe(PROBE_S, plan.start_s // PROBE_S),
         "readinessProbe": probe(PROBE_S, 3),
         "livenessProbe": probe(30, 6),
     }

@@ -42,7 +42,7 @@ def readme(plan: LaunchPlan, *, current: Service | None, template: str, words: M
         "reached": reached(plan),
         "begins_at_once": abs(load.ttft_steady_s / load.ttft_s - 1.0) > 0.02,
         "assumptions": tuple(dict.fromkeys((*plan.assumptions, *bench.assumptions))),
-        "where_model": _where_model(plan.service),
+        "where_model": where_model(plan.service),
         "nodes": len(plan.replicas[0].nodes),
         **_run(load),
         **_from(current, plan.service),
@@ -50,7 +50,7 @@ def readme(plan: LaunchPlan, *, current: Service | None, template: str, words: M
     return filled(f"{template}.md", values | dict(words))
 
 
-def _where_model(service: Service) -> str:
+def where_model(service: Service) -> str:
     """Where containers find the model."""
     if mounted_model(service) is not None:
         return "The model's folder has to be there on every node; containers get it read-only, at the same path."

@@ -13,7 +13,7 @@ from autotune.files import OutFile
 from autotune.launch.bench import RATE_S, ROUNDS, bench_command, share_of_load
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import to_yaml
-from autotune.launch.targets.container import SHM_GIB, STOP_S, amd, download_s, needs_rdma
+from autotune.launch.targets.container import SHM_GIB, STOP_S, amd, needs_rdma
 from autotune.launch.template import filled
 
 _NODES_HEAD = """\
@@ -37,7 +37,10 @@ def script_files(plan: LaunchPlan) -> dict[str, OutFile]:
     """Scripts, node list, rank map and endpoints of a plan, without its README."""
     files = {f"{p.name}.sh": OutFile(text=process_script(plan, p), executable=True) for p in plan.processes}
     files |= config_files(plan)
-    files["nodes.env"] = OutFile(text=_NODES_HEAD + "".join(f"{name}=\n" for name in plan.nodes) + _NODES_TAIL)
+    folders = [p.folder for p in plan.processes if p.folder is not None]
+    wanted = "".join(f"# {one.text[0].upper()}{one.text[1:]}.\n{one.variable}=\n" for one in folders)
+    hosts = "".join(f"{name}=\n" for name in plan.nodes)
+    files["nodes.env"] = OutFile(text=_NODES_HEAD + hosts + _NODES_TAIL + wanted)
     files["nodes.txt"] = OutFile(text=nodes_list(plan))
     files["ranks.json"] = rank_file(plan)
     files["endpoints.txt"] = OutFile(text="".join(f"{line}\n" for line in endpoints(plan)))
@@ -68,10 +71,11 @@ def _operation(plan: LaunchPlan) -> dict[str, str]:
         "plan": plan,
         "service": plan.service,
         "package": plan.engine.package,
+        "router_package": plan.router and plan.engine.router and plan.engine.router.program,
         "ports": ports(plan),
         "servers": servers,
         "stopped": [*([] if plan.router is None else [plan.router]), *servers],
-        "ready_s": int(plan.engine.ready_s + download_s(plan.service)),
+        "ready_s": plan.start_s,
         "shm_mib": SHM_GIB * 1024,
         "stop_s": STOP_S,
         "needs_rdma": needs_rdma(plan),
@@ -118,7 +122,7 @@ def process_script(plan: LaunchPlan, process: NodeProcess) -> str:
         "service": plan.service,
         "process": process,
         "hosts": sorted(hosts),
-        "many": len(plan.replicas[0].nodes) > 1 and process.role != "router",
+        "many": plan.reaches_nodes and process.role != "router",
         "host_variable": plan.engine.host_variable,
     }
     return filled("process.sh", values)
