@@ -50,6 +50,8 @@ NOT_FITTED = ("router", "wave", "unexplained")
 """Runs whose TTFT is made by what no recipe explains, by the file's own notes; they are judged all the same."""
 NOISE, PRIOR = 0.08, 0.2
 """Standard deviation of a run's log decode step, and of each coefficient before any run is seen."""
+FAR, ROBUST_ROUNDS = 0.05, 6
+"""Log error of a decode step beyond which a run counts less, and how often that is settled anew."""
 SOFT = 0.2
 SLOWER = 0.4
 GRID = 1.25 ** np.arange(46)
@@ -135,7 +137,7 @@ class PoolFit:
         self.phi = np.vstack(
             [
                 decode_features(self.decode.batch, decoding / layout.replicas / layout.attn_dp),
-                *(fp8 * (np.array(self.of_engine) == engine) for engine in self.engines),
+                *(has * (np.array(self.of_engine) == e) for has in (np.ones(len(runs)), fp8) for e in self.engines),
             ]
         ).T
         self.names = (
@@ -145,9 +147,7 @@ class PoolFit:
 
     def fit(self, chosen: Bools) -> PoolCalibration:
         """Of some runs."""
-        phi, log = self.phi[chosen], self.log[chosen]
-        precision = phi.T @ phi / NOISE**2 + np.eye(phi.shape[1]) / PRIOR**2
-        decode = np.linalg.solve(precision, phi.T @ log / NOISE**2)
+        decode = self._decode_log(chosen)
         prior = np.array([_prior(name) for name in self.names])
         fitted = chosen & np.array([r.ttft_note not in NOT_FITTED for r in self.runs])
 
@@ -163,6 +163,16 @@ class PoolFit:
         ]
         return self._calibration(decode, min(found, key=lambda f: float(f.cost)).x, chosen)
 
+    def _decode_log(self, chosen: Bools) -> Floats:
+        """Coefficients of `phi`, drawn towards 0; the loss of a run grows no faster than linearly beyond `FAR`."""
+        phi, log, weight = self.phi[chosen], self.log[chosen], np.ones(int(chosen.sum()))
+        found = np.zeros(phi.shape[1])
+        for _ in range(ROBUST_ROUNDS):
+            weighed = phi.T * (weight / NOISE**2)
+            found = np.linalg.solve(weighed @ phi + np.eye(phi.shape[1]) / PRIOR**2, weighed @ log)
+            weight = 1.0 / np.maximum(np.abs(log - phi @ found) / FAR, 1.0)
+        return found
+
     def _starts(self, prior: Floats) -> list[Floats]:
         """Where a fit begins: whether a pool is saturated divides the errors into valleys."""
         starts = [prior]
@@ -175,7 +185,8 @@ class PoolFit:
     def _calibration(self, decode: Floats, values: Floats, chosen: Bools) -> PoolCalibration:
         at = dict(zip(self.names, values.tolist(), strict=True))
         shared = len(DECODE_FEATURES)
-        at.update((f"decode_fp8 {e}", float(log)) for e, log in zip(self.engines, decode[shared:], strict=True))
+        names = [f"{name} {e}" for name in ("decode", "decode_fp8") for e in self.engines]
+        at.update(zip(names, decode[shared:].tolist(), strict=True))
         crosses = chosen & (self.phi[:, DECODE_FEATURES.index("crosses_domains")] > 0.0)
         seen = {r.prefill.engine.calibration for r, c in zip(self.runs, chosen, strict=True) if c}
         models = {arch_key(r.prefill.arch) for r, c in zip(self.runs, chosen, strict=True) if c}
