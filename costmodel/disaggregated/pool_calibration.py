@@ -43,6 +43,8 @@ REACHES = ("gpu", "model", "engine")
 class EngineFit:
     """What an engine adds to the way from one pool to the other."""
 
+    handover_s: float
+    """From the end of a prompt's prefill until a decode worker asks for its cache."""
     handover_steps: float
     """Decode steps from the arrival of a prompt's cache until the client has its first token."""
     prefill_attn_dp: float
@@ -68,8 +70,6 @@ class PoolCalibration:
     """Of a prefill pass, whatever the layout."""
     prefill_moe_tp: float
     """What it adds where experts are cut over ranks: those that hold whole experts wait for the fullest of them."""
-    handover_s: float
-    """From the end of a prompt's prefill until a decode worker asks for its cache, beside the engine's steps."""
     opening_queue: float
     """Mean queue of a benchmark's opening burst and of the rounds that stay bunched, over that of the burst alone."""
     engines: Mapping[str, EngineFit]
@@ -89,7 +89,6 @@ class PoolCalibration:
             crossing_engines=tuple(document["crossing_engines"]),
             prefill_log=document["prefill_log"],
             prefill_moe_tp=document["prefill_moe_tp"],
-            handover_s=document["handover_s"],
             opening_queue=document["opening_queue"],
             engines={name: EngineFit(**values) for name, values in document["engines"].items()},
             log_sd=document["log_sd"],
@@ -150,6 +149,7 @@ class PoolFactors:
     """False where the formulas alone are asked for: every factor is 1, and nothing uncertain."""
     prefill: Floats
     """A prefill pass over the formula's."""
+    handover_s: Floats
     handover_steps: Floats
     decode_carried: Floats
     """Share of `PoolCalibration.decode_log` that holds: 1 of models that were measured."""
@@ -185,11 +185,14 @@ class PoolFactors:
         known = _by_cell(batch, lambda cell: float(arch_key(cell[0]) in found.measured["model"]))
         layout = batch.layout
         passes = found.prefill_log + found.prefill_moe_tp * (layout.moe_tp > 1.0) + ranks * (layout.attn_dp > 1.0)
-        steps = _by_cell(batch, lambda cell: found.engine(cell[2].calibration).handover_steps)
+        of_engine = {
+            name: _by_cell(batch, lambda cell, name=name: getattr(found.engine(cell[2].calibration), name))
+            for name in ("handover_s", "handover_steps")
+        }
         return {
             "calibration": found,
             "prefill": np.exp(passes * np.where(known > 0.0, 1.0, PREFILL_CARRIED)),
-            "handover_steps": steps,
+            **of_engine,
             "decode_engine": _by_cell(batch, lambda cell: _decode_log(found.engine(cell[2].calibration), cell)),
             "decode_carried": np.where(known > 0.0, 1.0, DECODE_CARRIED),
         }

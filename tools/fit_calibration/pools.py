@@ -57,7 +57,7 @@ SLOWER = 0.4
 GRID = 1.25 ** np.arange(46)
 """Sequences per worker at which decode steps are computed; between them they are interpolated."""
 PRIORS = {
-    "handover_s": (0.03, 0.001),
+    "handover_s": (0.05, 0.05),
     "handover_steps": (22.0, 10.0),
     "prefill_log": (0.1, 0.3),
     "prefill_moe_tp": (0.0, 0.3),
@@ -111,7 +111,7 @@ class _QuickPool:
         below, rows = place.astype(int), np.arange(place.size)
         step = self.steps[below, rows] * (1.0 - place + below) + self.steps[below + 1, rows] * (place - below)
         latency = step * self.factors.decode(self.batch, each / layout.attn_dp)
-        entry = self.factors.calibration.handover_s + self.factors.handover_steps * latency + self.pool.start_s
+        entry = self.factors.handover_s + self.factors.handover_steps * latency + self.pool.start_s
         return replace(self.point, columns=replace(columns, latency_s=latency, entry_s=entry))
 
 
@@ -141,7 +141,7 @@ class PoolFit:
             ]
         ).T
         self.names = (
-            *("handover_s", "opening_queue", "prefill_log", "prefill_moe_tp"),
+            *("opening_queue", "prefill_log", "prefill_moe_tp"),
             *(f"{f.name} {engine}" for engine in self.engines for f in fields(EngineFit) if f.name in PRIORS),
         )
 
@@ -201,7 +201,6 @@ class PoolFit:
             crossing_engines=tuple(sorted({e for e, c in zip(self.of_engine, crosses, strict=True) if c})),
             prefill_log=at["prefill_log"],
             prefill_moe_tp=at["prefill_moe_tp"],
-            handover_s=at["handover_s"],
             opening_queue=at["opening_queue"],
             engines={**engines, "other": other},
             log_sd=dict.fromkeys(LATENCIES, 0.1),
@@ -308,7 +307,6 @@ def _document(runs: Sequence[PoolRun], found: PoolCalibration, spread: dict[str,
         "crossing_engines": list(found.crossing_engines),
         "prefill_log": round(found.prefill_log, 4),
         "prefill_moe_tp": round(found.prefill_moe_tp, 4),
-        "handover_s": round(found.handover_s, 4),
         "opening_queue": round(found.opening_queue, 4),
         "engines": {name: _rounded(asdict(e)) for name, e in found.engines.items()},
         "log_sd": _rounded(base),
