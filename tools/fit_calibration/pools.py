@@ -256,8 +256,8 @@ def main() -> None:
     spread: dict[str, dict[str, float]] = {}
     for name, key in folds(runs).items():
         ttft, tpot = fit.left_out(key)
-        spread[name] = _judge(fit, name, ttft, tpot)
-    _judge(fit, "nothing", *fit.predict(everything))
+        spread[name] = _judge(fit, name, ttft, tpot, [key(run) for run in runs])
+    _judge(fit, "nothing", *fit.predict(everything), [0] * len(runs))
     if given.write:
         path = Path(str(DATA / FILE))
         path.write_text(json.dumps(_document(runs, everything, spread), indent=1) + "\n", encoding="utf-8")
@@ -269,10 +269,10 @@ def _say(line: object) -> None:
     sys.stdout.flush()
 
 
-def _judge(fit: PoolFit, left_out: str, ttft: Floats, tpot: Floats) -> dict[str, float]:
-    """Print one split's errors.
+def _judge(fit: PoolFit, left_out: str, ttft: Floats, tpot: Floats, keys: Sequence[object]) -> dict[str, float]:
+    """Print one split's errors; the width of a fold's intervals is that of the other folds, `keys` telling them apart.
 
-    Returns the spread of the logs by latency, such that `INSIDE` of the runs lie in the 80 % interval.
+    Returns the spread of the logs by latency, such that `INSIDE` of all runs lie in the 80 % interval.
     """
     pairs = {
         "ttft": (ttft, fit.ttft),
@@ -285,14 +285,30 @@ def _judge(fit: PoolFit, left_out: str, ttft: Floats, tpot: Floats) -> dict[str,
     _say(f"{left_out} left out")
     spread = {}
     for name, (predicted, measured) in pairs.items():
-        spread[name] = float(np.quantile(np.abs(np.log(predicted / measured)), INSIDE)) / Z_INSIDE
-        e = errors_of(predicted, np.full(predicted.shape, spread[name]), measured)
+        far = np.abs(np.log(predicted / measured))
+        spread[name] = _log_sd(far)
+        e = errors_of(predicted, _widths(far, keys), measured)
         if e is not None:
-            _say(f"  {name}: {e.mape:.1%} mean, {e.median:.1%} median, {e.bias:+.1%} bias; log sd {spread[name]:.3f}")
+            _say(
+                f"  {name}: {e.mape:.1%} mean, {e.median:.1%} median, {e.bias:+.1%} bias; log sd {spread[name]:.3f}, "
+                f"{e.inside_p10_p90:.0%} inside"
+            )
     regret = slo_pools(fit.runs, ttft_s=ttft, tpot_s=tpot, tpot_log_sd=np.full(tpot.shape, spread["tpot"]))
     for name, score in regret.items():
         _say(f"  {name}: regret {score.strict_regret:.1%} strict, {score.lenient_regret:.1%} lenient")
     return spread
+
+
+def _log_sd(far: Floats) -> float:
+    """Standard deviation of logs that lie so far off, such that `INSIDE` of them are within the 80 % interval."""
+    return float(np.quantile(far, INSIDE)) / Z_INSIDE
+
+
+def _widths(far: Floats, keys: Sequence[object]) -> Floats:
+    """Of each run what the runs of other folds give; of a single fold its own."""
+    folds_ = np.array([str(key) for key in keys])
+    several = len(set(folds_)) > 1
+    return np.array([_log_sd(far[folds_ != one] if several else far) for one in folds_])
 
 
 def _document(runs: Sequence[PoolRun], found: PoolCalibration, spread: dict[str, dict[str, float]]) -> dict[str, Any]:
