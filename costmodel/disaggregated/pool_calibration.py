@@ -43,10 +43,8 @@ REACHES = ("gpu", "model", "engine")
 class EngineFit:
     """What an engine adds to the way from one pool to the other."""
 
-    handover_s: float
-    """From the end of a prompt's prefill until a decode worker asks for its cache."""
     handover_steps: float
-    """Decode steps from the arrival of a prompt's cache until the client has its first token."""
+    """Decode steps from the end of a prompt's prefill until the client has its first token, beside the transfer."""
     prefill_attn_dp: float
     """Log of a prefill pass over the formula's, of ranks of attention-DP, beside what all layouts share."""
     prefill_fp4: float
@@ -149,7 +147,6 @@ class PoolFactors:
     """False where the formulas alone are asked for: every factor is 1, and nothing uncertain."""
     prefill: Floats
     """A prefill pass over the formula's."""
-    handover_s: Floats
     handover_steps: Floats
     decode_carried: Floats
     """Share of `PoolCalibration.decode_log` that holds: 1 of models that were measured."""
@@ -185,14 +182,11 @@ class PoolFactors:
         known = _by_cell(batch, lambda cell: float(arch_key(cell[0]) in found.measured["model"]))
         layout = batch.layout
         passes = found.prefill_log + found.prefill_moe_tp * (layout.moe_tp > 1.0) + ranks * (layout.attn_dp > 1.0)
-        of_engine = {
-            name: _by_cell(batch, lambda cell, name=name: getattr(found.engine(cell[2].calibration), name))
-            for name in ("handover_s", "handover_steps")
-        }
+        steps = _by_cell(batch, lambda cell: found.engine(cell[2].calibration).handover_steps)
         return {
             "calibration": found,
             "prefill": np.exp(passes * np.where(known > 0.0, 1.0, PREFILL_CARRIED)),
-            **of_engine,
+            "handover_steps": steps,
             "decode_engine": _by_cell(batch, lambda cell: _decode_log(found.engine(cell[2].calibration), cell)),
             "decode_carried": np.where(known > 0.0, 1.0, DECODE_CARRIED),
         }

@@ -57,7 +57,6 @@ SLOWER = 0.4
 GRID = 1.25 ** np.arange(46)
 """Sequences per worker at which decode steps are computed; between them they are interpolated."""
 PRIORS = {
-    "handover_s": (0.05, 0.05),
     "handover_steps": (22.0, 10.0),
     "prefill_log": (0.1, 0.3),
     "prefill_moe_tp": (0.0, 0.3),
@@ -111,7 +110,7 @@ class _QuickPool:
         below, rows = place.astype(int), np.arange(place.size)
         step = self.steps[below, rows] * (1.0 - place + below) + self.steps[below + 1, rows] * (place - below)
         latency = step * self.factors.decode(self.batch, each / layout.attn_dp)
-        entry = self.factors.handover_s + self.factors.handover_steps * latency + self.pool.start_s
+        entry = self.factors.handover_steps * latency + self.pool.start_s
         return replace(self.point, columns=replace(columns, latency_s=latency, entry_s=entry))
 
 
