@@ -25,16 +25,17 @@ from costmodel.plan.columns import Floats, domain_gpus
 FILE = "pools.json"
 DECODE_FEATURES = ("one", "plain_tp", "tp_on_hopper", "crosses_domains", "gathers", "batch_dp", "batch_tp")
 """Of a decode step: a constant; attention and experts both on tensor parallelism, on Blackwell; attention on tensor
-parallelism, on Hopper; stages over several scale-up domains; attention-DP where a domain is one host, in which engines
-gather all tokens through NCCL and no kernel stores them straight into the memory of other ranks; and the doublings of
-the sequences per rank, with attention-DP and without."""
+parallelism, on Hopper; stages over several scale-up domains; attention-DP within a domain that is one host, in which
+engines gather all tokens through NCCL and no kernel stores them straight into the memory of other ranks; and the
+doublings of the sequences per rank, with attention-DP and without."""
 USUAL_BATCH, MOST_BATCH_LOG = 32.0, 1.5
 """Sequences per rank at which the batch features are 0, and how far they go on (in powers of `USUAL_BATCH`)."""
 LATENCIES = ("ttft", "tpot", "throughput")
 DECODE_CARRIED, PREFILL_CARRIED = 0.7, 0.25
 """Shares of what was learnt of decode steps and of prefill passes that hold for models not measured. With one of the
-two measured models left out, TTFT is off by 55 % so, 86 % with all that was learnt of passes and 53 % with the formulas
-alone; TPOT by 11.5 %, and 12.7 % with half of what was learnt of steps: much of what a model shows is its own."""
+two measured models left out, TTFT was off by 55 % so when they were chosen (50 % now), 86 % with all that was learnt of
+passes and 53 % with the formulas alone; TPOT by 11.5 %, and 12.7 % with half of what was learnt of steps: much of what
+a model shows is its own."""
 REACHES = ("gpu", "model", "engine")
 """What of a plan may lie beyond the measured deployments."""
 
@@ -118,8 +119,8 @@ def decode_features(batch: PlanBatch, sequences_per_rank: Floats, crossing: Coll
     size = np.broadcast_shapes(dp.shape, sequences_per_rank.shape, domains.shape)
     log = np.log(np.maximum(sequences_per_rank, 1.0) / USUAL_BATCH) / np.log(USUAL_BATCH)
     log = np.minimum(log, MOST_BATCH_LOG)
-    on_hopper = ~dp * (1.0 - blackwell)
-    rows = (1.0, plain_tp * blackwell, on_hopper, (domains > 1.0) * measured, dp * in_host, log * dp, log * ~dp)
+    tp_on_hopper, gathers = ~dp * (1.0 - blackwell), dp * in_host * (domains == 1.0)
+    rows = (1.0, plain_tp * blackwell, tp_on_hopper, (domains > 1.0) * measured, gathers, log * dp, log * ~dp)
     return np.stack([np.broadcast_to(np.asarray(row, dtype=np.float64), size) for row in rows])
 
 
