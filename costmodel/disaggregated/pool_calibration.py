@@ -23,11 +23,11 @@ from costmodel.estimate.batch import PlanBatch
 from costmodel.plan.columns import Floats, domain_gpus
 
 FILE = "pools.json"
-DECODE_FEATURES = ("one", "plain_tp", "tp_on_hopper", "crosses_domains", "gathers", "batch_dp", "batch_tp")
+DECODE_FEATURES = ("one", "plain_tp", "tp_ep_on_hopper", "crosses_domains", "gathers", "batch_dp", "batch_tp")
 """Of a decode step: a constant; attention and experts both on tensor parallelism, on Blackwell; attention on tensor
-parallelism, on Hopper; stages over several scale-up domains; attention-DP within a domain that is one host, in which
-engines gather all tokens through NCCL and no kernel stores them straight into the memory of other ranks; and the
-doublings of the sequences per rank, with attention-DP and without."""
+parallelism with whole experts on each rank, on Hopper; stages over several scale-up domains; attention-DP within a
+domain that is one host, in which engines gather all tokens through NCCL and no kernel stores them straight into the
+memory of other ranks; and the doublings of the sequences per rank, with attention-DP and without."""
 USUAL_BATCH, MOST_BATCH_LOG = 32.0, 1.5
 """Sequences per rank at which the batch features are 0, and how far they go on (in powers of `USUAL_BATCH`)."""
 LATENCIES = ("ttft", "tpot", "throughput")
@@ -119,8 +119,16 @@ def decode_features(batch: PlanBatch, sequences_per_rank: Floats, crossing: Coll
     size = np.broadcast_shapes(dp.shape, sequences_per_rank.shape, domains.shape)
     log = np.log(np.maximum(sequences_per_rank, 1.0) / USUAL_BATCH) / np.log(USUAL_BATCH)
     log = np.minimum(log, MOST_BATCH_LOG)
-    tp_on_hopper, gathers = ~dp * (1.0 - blackwell), dp * in_host * (domains == 1.0)
-    rows = (1.0, plain_tp * blackwell, tp_on_hopper, (domains > 1.0) * measured, gathers, log * dp, log * ~dp)
+    tp_ep, gathers = (layout.attn_dp == 1.0) & (layout.moe_ep > 1.0), dp * in_host * (domains == 1.0)
+    rows = (
+        1.0,
+        plain_tp * blackwell,
+        tp_ep * (1.0 - blackwell),
+        (domains > 1.0) * measured,
+        gathers,
+        log * dp,
+        log * ~dp,
+    )
     return np.stack([np.broadcast_to(np.asarray(row, dtype=np.float64), size) for row in rows])
 
 
