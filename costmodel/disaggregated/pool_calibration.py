@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.calibration.data_files import DATA
+from costmodel.calibration.data_files import BORROWED_FROM, DATA
 from costmodel.calibration.load import Cell
 from costmodel.calibration.residual import arch_key
 from costmodel.dtypes import storage
@@ -23,18 +23,19 @@ from costmodel.estimate.batch import PlanBatch
 from costmodel.plan.columns import Floats, domain_gpus
 
 FILE = "pools.json"
-DECODE_FEATURES = ("one", "plain_tp", "crosses_domains", "gathers", "batch_dp", "batch_tp")
-"""Of a decode step: a constant; attention and experts both on tensor parallelism, on Blackwell; stages over several
-scale-up domains; attention-DP where a domain is one host, in which engines gather all tokens through NCCL and no kernel
-stores them straight into the memory of other ranks; and the doublings of the sequences per rank, with attention-DP and
-without."""
+DECODE_FEATURES = ("one", "plain_tp", "tp_ep_on_hopper", "crosses_domains", "gathers", "batch_dp", "batch_tp")
+"""Of a decode step: a constant; attention and experts both on tensor parallelism, on Blackwell; attention on tensor
+parallelism with whole experts on each rank, on Hopper; stages over several scale-up domains; attention-DP within a
+domain that is one host, in which engines gather all tokens through NCCL and no kernel stores them straight into the
+memory of other ranks; and the doublings of the sequences per rank, with attention-DP and without."""
 USUAL_BATCH, MOST_BATCH_LOG = 32.0, 1.5
 """Sequences per rank at which the batch features are 0, and how far they go on (in powers of `USUAL_BATCH`)."""
 LATENCIES = ("ttft", "tpot", "throughput")
 DECODE_CARRIED, PREFILL_CARRIED = 0.7, 0.25
 """Shares of what was learnt of decode steps and of prefill passes that hold for models not measured. With one of the
-two measured models left out, TTFT is off by 55 % so, 86 % with all that was learnt of passes and 53 % with the formulas
-alone; TPOT by 11.5 %, and 12.7 % with half of what was learnt of steps: much of what a model shows is its own."""
+two measured models left out, TTFT was off by 55 % so when they were chosen (50 % now), 86 % with all that was learnt of
+passes and 53 % with the formulas alone; TPOT by 11.5 %, and 12.7 % with half of what was learnt of steps: much of what
+a model shows is its own."""
 REACHES = ("gpu", "model", "engine")
 """What of a plan may lie beyond the measured deployments."""
 
@@ -44,13 +45,15 @@ class EngineFit:
     """What an engine adds to the way from one pool to the other."""
 
     handover_steps: float
-    """Decode steps from the arrival of a prompt's cache until the client has its first token."""
+    """Decode steps from the end of a prompt's prefill until the client has its first token, beside the transfer."""
     prefill_attn_dp: float
     """Log of a prefill pass over the formula's, of ranks of attention-DP, beside what all layouts share."""
     prefill_fp4: float
     """What such ranks add with experts in FP4, whose GEMMs are so short that what lies between them counts."""
+    decode: float
+    """Log of a decode step over the formula's, beside what all engines share."""
     decode_fp8: float
-    """Log of a decode step over the formula's with experts in FP8, for which each engine has kernels of its own."""
+    """What it adds with experts in FP8, for which each engine has kernels of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +69,6 @@ class PoolCalibration:
     """Of a prefill pass, whatever the layout."""
     prefill_moe_tp: float
     """What it adds where experts are cut over ranks: those that hold whole experts wait for the fullest of them."""
-    handover_s: float
-    """From the end of a prompt's prefill until a decode worker asks for its cache, beside the engine's steps."""
     opening_queue: float
     """Mean queue of a benchmark's opening burst and of the rounds that stay bunched, over that of the burst alone."""
     engines: Mapping[str, EngineFit]
@@ -87,7 +88,6 @@ class PoolCalibration:
             crossing_engines=tuple(document["crossing_engines"]),
             prefill_log=document["prefill_log"],
             prefill_moe_tp=document["prefill_moe_tp"],
-            handover_s=document["handover_s"],
             opening_queue=document["opening_queue"],
             engines={name: EngineFit(**values) for name, values in document["engines"].items()},
             log_sd=document["log_sd"],
@@ -113,19 +113,33 @@ def decode_features(batch: PlanBatch, sequences_per_rank: Floats, crossing: Coll
     """
     layout, domains = batch.layout, batch.placement.stage_domains
     measured = _by_cell(batch, lambda cell: float(crossing is None or cell[2].calibration in crossing))
-    blackwell = _by_cell(batch, lambda cell: float(cell[1].gpu.generation == "blackwell"))
+    blackwell = _by_cell(batch, lambda cell: float(BORROWED_FROM[cell[1].gpu.generation] == "blackwell"))
     in_host = _by_cell(batch, lambda cell: float(domain_gpus(cell[1]) <= cell[1].gpus_per_node))
     dp, plain_tp = layout.attn_dp > 1.0, (layout.attn_dp == 1.0) & (layout.moe_ep == 1.0)
     size = np.broadcast_shapes(dp.shape, sequences_per_rank.shape, domains.shape)
     log = np.log(np.maximum(sequences_per_rank, 1.0) / USUAL_BATCH) / np.log(USUAL_BATCH)
     log = np.minimum(log, MOST_BATCH_LOG)
-    rows = (1.0, plain_tp * blackwell, (domains > 1.0) * measured, dp * in_host, log * dp, log * ~dp)
+    tp_ep, gathers = (layout.attn_dp == 1.0) & (layout.moe_ep > 1.0), dp * in_host * (domains == 1.0)
+    rows = (
+        1.0,
+        plain_tp * blackwell,
+        tp_ep * (1.0 - blackwell),
+        (domains > 1.0) * measured,
+        gathers,
+        log * dp,
+        log * ~dp,
+    )
     return np.stack([np.broadcast_to(np.asarray(row, dtype=np.float64), size) for row in rows])
 
 
 def _prefill_ranks_log(engine: EngineFit, cell: Cell) -> float:
     """Log of a pass of attention-DP ranks over the formula's, beside what all layouts share."""
     return engine.prefill_attn_dp + (engine.prefill_fp4 if experts_compute(cell) == "fp4" else 0.0)
+
+
+def _decode_log(engine: EngineFit, cell: Cell) -> float:
+    """Log of a decode step over the formula's that an engine adds."""
+    return engine.decode + (engine.decode_fp8 if experts_compute(cell) == "fp8" else 0.0)
 
 
 def experts_compute(cell: Cell) -> str:
@@ -145,8 +159,8 @@ class PoolFactors:
     handover_steps: Floats
     decode_carried: Floats
     """Share of `PoolCalibration.decode_log` that holds: 1 of models that were measured."""
-    decode_fp8: Floats
-    """Log that the engine adds to a decode step with experts in FP8; else 0."""
+    decode_engine: Floats
+    """Log that the engine adds to a decode step."""
     ttft_log_sd: Floats
     tpot_log_sd: Floats
     throughput_log_sd: Floats
@@ -182,10 +196,7 @@ class PoolFactors:
             "calibration": found,
             "prefill": np.exp(passes * np.where(known > 0.0, 1.0, PREFILL_CARRIED)),
             "handover_steps": steps,
-            "decode_fp8": _by_cell(
-                batch,
-                lambda cell: found.engine(cell[2].calibration).decode_fp8 if experts_compute(cell) == "fp8" else 0.0,
-            ),
+            "decode_engine": _by_cell(batch, lambda cell: _decode_log(found.engine(cell[2].calibration), cell)),
             "decode_carried": np.where(known > 0.0, 1.0, DECODE_CARRIED),
         }
 
@@ -195,7 +206,7 @@ class PoolFactors:
             return np.ones(1)
         phi = decode_features(batch, sequences_per_rank, self.calibration.crossing_engines)
         learnt = np.asarray(sum(w * row for w, row in zip(self.calibration.decode_log, phi, strict=True)))
-        return np.exp(self.decode_carried * (learnt + self.decode_fp8))
+        return np.exp(self.decode_carried * (learnt + self.decode_engine))
 
 
 def _log_sd(found: PoolCalibration, cell: Cell, name: str) -> float:

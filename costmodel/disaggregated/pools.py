@@ -271,7 +271,7 @@ class DecodePool(Pool):
         factor = self.factors.decode(batch, running / layout.attn_dp)
         outputs = np.maximum(load.osl - 1.0, 0.0)
         tpot = round_s * factor / load.accepted_tokens
-        handover = self.factors.calibration.handover_s + self.factors.handover_steps * round_s * factor
+        handover = self.factors.handover_steps * round_s * factor
         residence = self.wire_s + handover + np.maximum(outputs, 1.0) * tpot
         # what has no KV room waits outside, and takes no cache
         rate = active * running / residence

@@ -34,10 +34,10 @@ def test_the_queue_of_prompts_by_hand() -> None:
 
 
 def test_the_hand_over_takes_steps() -> None:
-    """From a prompt's last pass to its first token: a set-up time, and as many decode steps as the engine takes."""
+    """From the end of a prompt's prefill to its first token: the engine's decode steps, and the transfer's start."""
     pool = decode_pool(_batch(), load(), TransferLink(start_s=0.25), longest_prompt=LONGEST, memory_fraction=FRACTION)
     columns, factors = pool.at(np.array([64.0])).columns, pool.factors
-    wanted = factors.calibration.handover_s + factors.handover_steps[0] * columns.latency_s[0]
+    wanted = factors.handover_steps[0] * columns.latency_s[0]
     assert columns.entry_s[0] - pool.start_s[0] == pytest.approx(wanted)
     assert pool.start_s[0] >= 0.25
 

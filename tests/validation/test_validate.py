@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -210,7 +210,7 @@ def test_published_pools() -> None:
         decode_log=np.zeros(len(DECODE_FEATURES)),
         prefill_log=0.0,
         prefill_moe_tp=0.0,
-        engines={"other": EngineFit(handover_steps=0.0, prefill_attn_dp=0.0, prefill_fp4=0.0, decode_fp8=0.0)},
+        engines={"other": EngineFit(**dict.fromkeys((f.name for f in fields(EngineFit)), 0.0))},
     )
     steps, pools = published_points(), published_pools(neutral)
     assert [p.published for p in steps] == [p.published for p in pools]

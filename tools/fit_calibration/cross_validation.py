@@ -28,10 +28,11 @@ WIDTHS_BY = {
     "gpu": ("gpu",),
     "newer": ("newest version",),
     "version": ("version", "newest version", "gpu", "gpu and version"),
-    "model": ("model", "precision"),
+    "model": ("model", "precision", "source"),
 }
 """The splits whose runs of a reach set its width. Where more than a version or a model is new the errors are larger,
-and an answer cannot tell: its width is that of all such runs together."""
+and an answer cannot tell: its width is that of all such runs together. Whoever measures a new model measures it in
+ways of their own, as another source does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

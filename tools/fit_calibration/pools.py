@@ -50,12 +50,13 @@ NOT_FITTED = ("router", "wave", "unexplained")
 """Runs whose TTFT is made by what no recipe explains, by the file's own notes; they are judged all the same."""
 NOISE, PRIOR = 0.08, 0.2
 """Standard deviation of a run's log decode step, and of each coefficient before any run is seen."""
+FAR, ROBUST_ROUNDS = 0.05, 6
+"""Log error of a decode step beyond which a run counts less, and how often that is settled anew."""
 SOFT = 0.2
 SLOWER = 0.4
 GRID = 1.25 ** np.arange(46)
 """Sequences per worker at which decode steps are computed; between them they are interpolated."""
 PRIORS = {
-    "handover_s": (0.03, 0.001),
     "handover_steps": (22.0, 10.0),
     "prefill_log": (0.1, 0.3),
     "prefill_moe_tp": (0.0, 0.3),
@@ -109,7 +110,7 @@ class _QuickPool:
         below, rows = place.astype(int), np.arange(place.size)
         step = self.steps[below, rows] * (1.0 - place + below) + self.steps[below + 1, rows] * (place - below)
         latency = step * self.factors.decode(self.batch, each / layout.attn_dp)
-        entry = self.factors.calibration.handover_s + self.factors.handover_steps * latency + self.pool.start_s
+        entry = self.factors.handover_steps * latency + self.pool.start_s
         return replace(self.point, columns=replace(columns, latency_s=latency, entry_s=entry))
 
 
@@ -135,19 +136,17 @@ class PoolFit:
         self.phi = np.vstack(
             [
                 decode_features(self.decode.batch, decoding / layout.replicas / layout.attn_dp),
-                *(fp8 * (np.array(self.of_engine) == engine) for engine in self.engines),
+                *(has * (np.array(self.of_engine) == e) for has in (np.ones(len(runs)), fp8) for e in self.engines),
             ]
         ).T
         self.names = (
-            *("handover_s", "opening_queue", "prefill_log", "prefill_moe_tp"),
+            *("opening_queue", "prefill_log", "prefill_moe_tp"),
             *(f"{f.name} {engine}" for engine in self.engines for f in fields(EngineFit) if f.name in PRIORS),
         )
 
     def fit(self, chosen: Bools) -> PoolCalibration:
         """Of some runs."""
-        phi, log = self.phi[chosen], self.log[chosen]
-        precision = phi.T @ phi / NOISE**2 + np.eye(phi.shape[1]) / PRIOR**2
-        decode = np.linalg.solve(precision, phi.T @ log / NOISE**2)
+        decode = self._decode_log(chosen)
         prior = np.array([_prior(name) for name in self.names])
         fitted = chosen & np.array([r.ttft_note not in NOT_FITTED for r in self.runs])
 
@@ -163,6 +162,16 @@ class PoolFit:
         ]
         return self._calibration(decode, min(found, key=lambda f: float(f.cost)).x, chosen)
 
+    def _decode_log(self, chosen: Bools) -> Floats:
+        """Coefficients of `phi`, drawn towards 0; the loss of a run grows no faster than linearly beyond `FAR`."""
+        phi, log, weight = self.phi[chosen], self.log[chosen], np.ones(int(chosen.sum()))
+        found = np.zeros(phi.shape[1])
+        for _ in range(ROBUST_ROUNDS):
+            weighed = phi.T * (weight / NOISE**2)
+            found = np.linalg.solve(weighed @ phi + np.eye(phi.shape[1]) / PRIOR**2, weighed @ log)
+            weight = 1.0 / np.maximum(np.abs(log - phi @ found) / FAR, 1.0)
+        return found
+
     def _starts(self, prior: Floats) -> list[Floats]:
         """Where a fit begins: whether a pool is saturated divides the errors into valleys."""
         starts = [prior]
@@ -175,7 +184,8 @@ class PoolFit:
     def _calibration(self, decode: Floats, values: Floats, chosen: Bools) -> PoolCalibration:
         at = dict(zip(self.names, values.tolist(), strict=True))
         shared = len(DECODE_FEATURES)
-        at.update((f"decode_fp8 {e}", float(log)) for e, log in zip(self.engines, decode[shared:], strict=True))
+        names = [f"{name} {e}" for name in ("decode", "decode_fp8") for e in self.engines]
+        at.update(zip(names, decode[shared:].tolist(), strict=True))
         crosses = chosen & (self.phi[:, DECODE_FEATURES.index("crosses_domains")] > 0.0)
         seen = {r.prefill.engine.calibration for r, c in zip(self.runs, chosen, strict=True) if c}
         models = {arch_key(r.prefill.arch) for r, c in zip(self.runs, chosen, strict=True) if c}
@@ -190,7 +200,6 @@ class PoolFit:
             crossing_engines=tuple(sorted({e for e, c in zip(self.of_engine, crosses, strict=True) if c})),
             prefill_log=at["prefill_log"],
             prefill_moe_tp=at["prefill_moe_tp"],
-            handover_s=at["handover_s"],
             opening_queue=at["opening_queue"],
             engines={**engines, "other": other},
             log_sd=dict.fromkeys(LATENCIES, 0.1),
@@ -246,8 +255,8 @@ def main() -> None:
     spread: dict[str, dict[str, float]] = {}
     for name, key in folds(runs).items():
         ttft, tpot = fit.left_out(key)
-        spread[name] = _judge(fit, name, ttft, tpot)
-    _judge(fit, "nothing", *fit.predict(everything))
+        spread[name] = _judge(fit, name, ttft, tpot, [key(run) for run in runs])
+    _judge(fit, "nothing", *fit.predict(everything), [0] * len(runs))
     if given.write:
         path = Path(str(DATA / FILE))
         path.write_text(json.dumps(_document(runs, everything, spread), indent=1) + "\n", encoding="utf-8")
@@ -259,10 +268,10 @@ def _say(line: object) -> None:
     sys.stdout.flush()
 
 
-def _judge(fit: PoolFit, left_out: str, ttft: Floats, tpot: Floats) -> dict[str, float]:
-    """Print one split's errors.
+def _judge(fit: PoolFit, left_out: str, ttft: Floats, tpot: Floats, keys: Sequence[object]) -> dict[str, float]:
+    """Print one split's errors; the width of a fold's intervals is that of the other folds, `keys` telling them apart.
 
-    Returns the spread of the logs by latency, such that `INSIDE` of the runs lie in the 80 % interval.
+    Returns the spread of the logs by latency, such that `INSIDE` of all runs lie in the 80 % interval.
     """
     pairs = {
         "ttft": (ttft, fit.ttft),
@@ -275,14 +284,30 @@ def _judge(fit: PoolFit, left_out: str, ttft: Floats, tpot: Floats) -> dict[str,
     _say(f"{left_out} left out")
     spread = {}
     for name, (predicted, measured) in pairs.items():
-        spread[name] = float(np.quantile(np.abs(np.log(predicted / measured)), INSIDE)) / Z_INSIDE
-        e = errors_of(predicted, np.full(predicted.shape, spread[name]), measured)
+        far = np.abs(np.log(predicted / measured))
+        spread[name] = _log_sd(far)
+        e = errors_of(predicted, _widths(far, keys), measured)
         if e is not None:
-            _say(f"  {name}: {e.mape:.1%} mean, {e.median:.1%} median, {e.bias:+.1%} bias; log sd {spread[name]:.3f}")
+            _say(
+                f"  {name}: {e.mape:.1%} mean, {e.median:.1%} median, {e.bias:+.1%} bias; log sd {spread[name]:.3f}, "
+                f"{e.inside_p10_p90:.0%} inside"
+            )
     regret = slo_pools(fit.runs, ttft_s=ttft, tpot_s=tpot, tpot_log_sd=np.full(tpot.shape, spread["tpot"]))
     for name, score in regret.items():
         _say(f"  {name}: regret {score.strict_regret:.1%} strict, {score.lenient_regret:.1%} lenient")
     return spread
+
+
+def _log_sd(far: Floats) -> float:
+    """Standard deviation of logs that lie so far off, such that `INSIDE` of them are within the 80 % interval."""
+    return float(np.quantile(far, INSIDE)) / Z_INSIDE
+
+
+def _widths(far: Floats, keys: Sequence[object]) -> Floats:
+    """Of each run what the runs of other folds give; of a single fold its own."""
+    folds_ = np.array([str(key) for key in keys])
+    several = len(set(folds_)) > 1
+    return np.array([_log_sd(far[folds_ != one] if several else far) for one in folds_])
 
 
 def _document(runs: Sequence[PoolRun], found: PoolCalibration, spread: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -297,7 +322,6 @@ def _document(runs: Sequence[PoolRun], found: PoolCalibration, spread: dict[str,
         "crossing_engines": list(found.crossing_engines),
         "prefill_log": round(found.prefill_log, 4),
         "prefill_moe_tp": round(found.prefill_moe_tp, 4),
-        "handover_s": round(found.handover_s, 4),
         "opening_queue": round(found.opening_queue, 4),
         "engines": {name: _rounded(asdict(e)) for name, e in found.engines.items()},
         "log_sd": _rounded(base),
