@@ -13,7 +13,7 @@ import numpy as np
 from autotune.comparison.probability_better import p_better
 from autotune.metrics import METRICS, Measured
 from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, score, score_launches
-from autotune.scoring.knob_grid import KnobGrid
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.objective import ranking_value
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.solve_concurrency import bounds, solve_concurrency
@@ -53,6 +53,25 @@ def traded(before: PlanResult, after: PlanResult) -> bool:
     same = before.knobs.concurrency == after.knobs.concurrency and before.pools is None
     parts = [after.metrics[name] / max(before.metrics[name], 1e-300) for name in ("ttft_s", "tpot_s")]
     return same and min(parts) < 1.0 and after.metrics["e2e_s"] <= before.metrics["e2e_s"] * (1.0 + REL)
+
+
+def shifted(study: Study, other: Study, before: PlanResult, after: PlanResult) -> bool:
+    """Whether the formulas alone serve as many requests no slower on `other`, and the calibration's factors make the loss.
+
+    It moves first and later tokens by factors of their own, the same on both sides: where faster steps move time from
+    one part to the other a request takes longer by the ratio of these factors at most.
+    """
+    budget, load = before.knobs.max_num_batched_tokens, np.array([float(before.knobs.concurrency)])
+    grids = [KnobGrid.of(s, [Variant.of(before)], [budget]) for s in (study, other)]
+    alone = [replace(g, batch=replace(g.batch, residual=None)).evaluate(load) for g in grids]
+    if before.pools is not None or alone[1].requests_per_s[0] < alone[0].requests_per_s[0] * (1.0 - REL):
+        return False
+    moved = grids[0].evaluate(load)
+    first = (moved.ttft_s - moved.kv_wait_s) / (alone[0].ttft_s - alone[0].kv_wait_s)
+    later = moved.tpot_s / alone[0].tpot_s if study.workload.osl.mean > 1.0 else first
+    loss = float((np.maximum(first, later) / np.minimum(first, later))[0]) * (1.0 + REL)
+    old = value(study, before)
+    return value(other, after) >= old * (loss if old < 0.0 else 1.0 / loss)
 
 
 def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult]) -> Found:
@@ -105,7 +124,9 @@ def better_hardware(given: Given) -> Found:
     for field in FIELDS:
         other = _on(kept, better_gpu(own, field))
         after = score(other, given.candidates)
-        rows = [row for row, (a, b) in enumerate(zip(before, after, strict=True)) if not traded(a, b)]
+        pairs = enumerate(zip(before, after, strict=True))
+        base = _on(kept, own)
+        rows = [row for row, (a, b) in pairs if not (traded(a, b) or shifted(base, other, a, b))]
         found = no_worse(other, [before[row] for row in rows], [after[row] for row in rows])
         yield from (f"{field}: {text}" for text in found)
 
