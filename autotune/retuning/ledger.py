@@ -152,6 +152,11 @@ def _unused(path: Path, content: bytes) -> Path:
 def _content(path: Path) -> bytes:
     if not path.exists():
         return b""
+    if path.stat().st_size > MAX_LEDGER_BYTES:
+        message = (
+            f"is longer than {MAX_LEDGER_BYTES:,} bytes: the next `autotune retune` moves older entries into archives"
+        )
+        raise InputError.single(str(path), message)
     return read_file(path, MAX_LEDGER_BYTES)
 
 

@@ -1,4 +1,4 @@
-"""What runs, and who said so: the ledger's last switch, the study's baseline, or somebody's hand.
+"""What runs, and who said so: the ledger's last switch, the study's baseline, a command line, or somebody's hand.
 
 A state belongs to one model. What the study says of the plan in production counts until a switch is made, and again
 when it is changed: then somebody put another plan into production, and the ledger takes note of it.
@@ -21,8 +21,10 @@ from autotune.study import Baseline, Study
 from costmodel.errors import InputError
 
 
-def ledger_in_step(study: Study, folder: Path, ledger: Ledger) -> Ledger:
+def ledger_in_step(study: Study, folder: Path, ledger: Ledger, current: Baseline | None = None) -> Ledger:
     """The ledger with a line more where the plan in production was changed by hand, or cannot be on these GPUs.
+
+    `current` is what was told to run beside the study: it counts when it is first told, then the ledger goes on.
 
     Raises:
         InputError: the state is of another model, or the study names no plan that can run.
@@ -34,6 +36,8 @@ def ledger_in_step(study: Study, folder: Path, ledger: Ledger) -> Ledger:
             str(folder),
             f"is the state of {str(model)[:200]}, and the study is about {study.arch.name}: give it a state of its own",
         )
+    if current is not None and (last is None or last.get("told") != baseline_entry(current)):
+        return _told(study, folder, ledger, current, last)
     if study.baseline is None or last is None:
         return ledger
     runs = running_side(ledger, last)
@@ -51,6 +55,15 @@ def ledger_in_step(study: Study, folder: Path, ledger: Ledger) -> Ledger:
         )
         return change_by_hand(folder, ledger, runs, side, said)
     return ledger
+
+
+def _told(study: Study, folder: Path, ledger: Ledger, current: Baseline, last: Entry | None) -> Ledger:
+    side = resolved_side(study, current, path="--current")
+    runs = side if last is None else running_side(ledger, last)
+    if last is not None and _same(side, runs):
+        return ledger
+    told = change_by_hand(folder, ledger, runs, side, f"{side['plan']} was told to run, not {runs['plan']}")
+    return told if last is not None else replace(told, noticed=ledger.noticed)
 
 
 def running_side(ledger: Ledger, last: Entry) -> Entry:
@@ -90,7 +103,7 @@ def _same(side: Mapping[str, Any], runs: Mapping[str, Any]) -> bool:
     return side["plan"] == runs["plan"] and all(known.get(name, value) == value for name, value in given.items())
 
 
-def resolved_side(study: Study, told: Baseline) -> dict[str, Any]:
+def resolved_side(study: Study, told: Baseline, path: str = "$.baseline.plan") -> dict[str, Any]:
     """A plan that is named, as entries have it: with its whole plan string.
 
     Raises:
@@ -100,7 +113,7 @@ def resolved_side(study: Study, told: Baseline) -> dict[str, Any]:
         plan, engine = full_plan(study, told.plan, told.engine)
     except InputError as error:
         message = f"{error.problems[0].message}; write the plan that runs now into it"
-        raise InputError.single("$.baseline.plan", message) from error
+        raise InputError.single(path, message) from error
     knobs = {name: value for name, value in baseline_entry(told).items() if name not in ("plan", "engine")}
     return {"plan": plan, "engine": engine, "knobs": knobs}
 
