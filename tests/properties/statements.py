@@ -63,7 +63,7 @@ def traded(before: PlanResult, after: PlanResult) -> bool:
 
 
 def shifted(study: Study, other: Study, before: PlanResult, after: PlanResult) -> bool:
-    """Whether the formulas alone serve as many requests no slower on `other`, and the calibration's factors make the loss.
+    """Whether the formulas alone serve as many requests no slower on `other`: the calibration's factors make the loss.
 
     It moves first and later tokens by factors of their own, the same on both sides: where faster steps move time from
     one part to the other a request takes longer by the ratio of these factors at most.
