@@ -17,7 +17,8 @@ from typing import Any
 
 from autotune.files import append_file, cut_file, write_file
 from autotune.retuning.archive import shorten
-from autotune.retuning.entry import APPLIED, DECISION, HEAD, KINDS, LINE_HEAD, SCHEMA, entry_problem
+from autotune.retuning.entry import APPLIED, DECISION, HEAD, KINDS, LINE_HEAD, SCHEMA
+from autotune.retuning.entry_shapes import entry_problem
 from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
 
@@ -49,10 +50,15 @@ class Line:
         """
         try:
             entry: Entry = json.loads(self.raw)
+            if b"\\ud" in self.raw.lower():  # half of a character can be written as JSON and never shown
+                json.dumps(entry, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             what = "deeply nested" if isinstance(error, RecursionError) else str(error)[:200]
             raise InputError.single(self.path, f"must be a line of JSON, got {what}; {ANEW}") from error
-        if problem := entry_problem(entry):
+        problem = entry_problem(entry)
+        if not problem and any(entry.get(name) != getattr(self, name) for name in ("kind", "id", "decision", "rule")):
+            problem = "must have each field once"
+        if problem:
             raise InputError.single(self.path, f"{problem}; {ANEW}")
         return entry
 
