@@ -50,8 +50,7 @@ class Line:
         """
         try:
             entry: Entry = json.loads(self.raw)
-            if b"\\ud" in self.raw.lower():  # half of a character can be written as JSON and never shown
-                json.dumps(entry, ensure_ascii=False).encode()
+            json.dumps(entry, ensure_ascii=False, allow_nan=False).encode()  # read leniently, but not written so
         except (ValueError, RecursionError) as error:
             what = "deeply nested" if isinstance(error, RecursionError) else str(error)[:200]
             raise InputError.single(self.path, f"must be a line of JSON, got {what}; {ANEW}") from error
