@@ -13,6 +13,7 @@ from typing import Any
 
 from autotune.disaggregated.plan_results import full_pooled
 from autotune.retuning.decide import as_baseline
+from autotune.retuning.entry import LAUNCH_KNOBS
 from autotune.retuning.ledger import Entry, Ledger
 from autotune.retuning.state import change_by_hand, launch_of
 from autotune.space import format_plan, parse_plan, resolve
@@ -93,14 +94,18 @@ def baseline_entry(told: Baseline) -> dict[str, Any]:
 
 
 def same_launch(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two sides of entries are one launch; where one has no knobs, whether they are one plan."""
-    return launch_of(one) == launch_of(other) if one["knobs"] and other["knobs"] else one["plan"] == other["plan"]
+    """Whether two sides of entries are one launch; of a plan that was told to run, as far as it was told."""
+    for told, whole in ((one, other), (other, one)):
+        if launch_of(told).max_num_batched_tokens is None:
+            return _same(told, whole)
+    return launch_of(one) == launch_of(other)
 
 
-def _same(side: Mapping[str, Any], runs: Mapping[str, Any]) -> bool:
-    given = {name: value for name, value in (side["knobs"] or {}).items() if value is not None}
-    known = runs["knobs"] or {}
-    return side["plan"] == runs["plan"] and all(known.get(name, value) == value for name, value in given.items())
+def _same(told: Mapping[str, Any], runs: Mapping[str, Any]) -> bool:
+    """Whether what was told of a plan is what runs, as far as that is known."""
+    given, known = told["knobs"] or {}, runs["knobs"] or {}
+    alike = (given.get(name) in (None, known.get(name)) or name not in known for name in LAUNCH_KNOBS)
+    return told["plan"] == runs["plan"] and all(alike)
 
 
 def resolved_side(study: Study, told: Baseline, path: str = "$.baseline.plan") -> dict[str, Any]:

@@ -312,6 +312,14 @@ def test_a_plan_told_beside_the_study_counts_from_then_on(tmp_path: Path) -> Non
     assert [text is None for text in said] == [True, True, True, False]
 
 
+@pytest.mark.usefixtures("traffic")
+def test_a_switch_from_a_plan_that_was_told_is_accepted(tmp_path: Path) -> None:
+    """What was told has no token budget, and what the decision leaves has one: they are one launch."""
+    found = once(tmp_path, current=Baseline(plan="TP8/PP2"), study=question(baseline={"plan": "TP4"}))
+    assert found.entry["decision"] == "switch"
+    assert accept(tmp_path, None, now_s=2e9).applied
+
+
 def test_another_number_of_gpus_after_a_switch_goes_on_from_the_baseline(tmp_path: Path, traffic: Traffic) -> None:
     """The plan of the ledger cannot run there: the study's counts, which is said once."""
     once(tmp_path, apply=True)
