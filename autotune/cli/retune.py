@@ -114,14 +114,14 @@ def run(
     started = time.perf_counter()
     window_s, now_s = duration_s(window, "--window"), None if now is None else time_s(now, "--now")
     timeout_s = duration_s(timeout, "--timeout")
-    loaded, plan = with_current(load_study(Path(study), overrides), current, given_variables(variables))
-    if plan is not None:
-        loaded = replace(loaded, baseline=Baseline(plan=plan))
+    asked = load_study(Path(study), overrides)
+    loaded, plan = with_current(asked, current, given_variables(variables))
+    told = Baseline(plan=plan) if plan is not None else loaded.baseline if current is not None else None
     quiet = wants_json(as_json, as_table)
     try:
         with progress_bar(quiet=quiet) as report:
             outcome = decide(
-                loaded,
+                replace(loaded, baseline=asked.baseline),
                 traffic,
                 Path(state),
                 window_s=window_s,
@@ -129,6 +129,7 @@ def run(
                 timeout_s=timeout_s,
                 options=replace(reading, least_cover_frac=min_cover),
                 apply=apply,
+                current=told,
                 progress=report,
             )
     except BusyError as error:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from autotune.comparison import ComparedPlan, SwitchCost
 from autotune.comparison.value_and_gain import Gain
 from autotune.comparison.verdict import worst_broken
-from autotune.engines import ENGINES
 from autotune.metrics import Use, used
 
 SCHEMA = 1
@@ -23,45 +21,12 @@ DECISION, APPLIED, SUMMARY = "decision", "applied", "summary"
 KINDS = (DECISION, APPLIED, SUMMARY)
 HEAD = ("schema", "kind", "id", "decision", "rule")
 """What every line begins with, in this order; null where an entry has none."""
+LAUNCH_KNOBS = ("max_num_batched_tokens", "weight_dtype", "kv_dtype")
+"""Knobs by which two launches of one plan differ."""
 LINE_HEAD = re.compile(
     rb'\{"schema":(?P<schema>\d+),"kind":"(?P<kind>[a-z]+)","id":"(?P<id>[!#-\[\]-~]+)",'
     rb'"decision":(?:"(?P<decision>[a-z]+)"|null),"rule":(?:"(?P<rule>[a-z_]+)"|null)[,}]'
 )
-
-
-def entry_problem(entry: Any) -> str:
-    """What a line's JSON lacks to be an entry that can be gone on from; empty: nothing."""
-    if not isinstance(entry, dict):
-        return "must be an object"
-    kind = entry.get("kind")
-    if kind == SUMMARY:
-        return "" if isinstance(entry.get("decisions"), dict) else "decisions must be counts"
-    if not isinstance(entry.get("at"), str) or not _is_number(entry.get("at_s")):
-        return "at and at_s must be a time, as text and as seconds"
-    if kind == APPLIED:
-        return _side_problem(entry, "from") or _side_problem(entry, "to")
-    shapes = {"reason": str, "inputs": dict, "drift": dict, "figures": dict, "profile": dict}
-    wrong = [name for name, shape in shapes.items() if not isinstance(entry.get(name), shape)]
-    if wrong:
-        return f"{', '.join(wrong)} must be there, as a decision has them"
-    if entry.get("candidate") is None and entry.get("decision") != "switch":
-        return _side_problem(entry, "current")
-    return _side_problem(entry, "current") or _side_problem(entry, "candidate")
-
-
-def _side_problem(entry: Mapping[str, Any], name: str) -> str:
-    side = entry.get(name)
-    if not isinstance(side, dict) or not isinstance(side.get("plan"), str):
-        return f"{name} must be a plan"
-    if side.get("engine") is not None and side["engine"] not in ENGINES:
-        return f"{name}.engine must be one of {', '.join(ENGINES)}, got {str(side['engine'])[:40]!r}"
-    if not isinstance(side.get("knobs"), dict | None):
-        return f"{name}.knobs must be an object or null"
-    return ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def iso(seconds: float) -> str:

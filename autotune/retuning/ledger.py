@@ -17,7 +17,8 @@ from typing import Any
 
 from autotune.files import append_file, cut_file, write_file
 from autotune.retuning.archive import shorten
-from autotune.retuning.entry import APPLIED, DECISION, HEAD, KINDS, LINE_HEAD, SCHEMA, entry_problem
+from autotune.retuning.entry import APPLIED, DECISION, HEAD, KINDS, LINE_HEAD, SCHEMA
+from autotune.retuning.entry_shapes import entry_problem
 from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
 
@@ -49,10 +50,14 @@ class Line:
         """
         try:
             entry: Entry = json.loads(self.raw)
+            json.dumps(entry, ensure_ascii=False, allow_nan=False).encode()  # read leniently, but not written so
         except (ValueError, RecursionError) as error:
             what = "deeply nested" if isinstance(error, RecursionError) else str(error)[:200]
             raise InputError.single(self.path, f"must be a line of JSON, got {what}; {ANEW}") from error
-        if problem := entry_problem(entry):
+        problem = entry_problem(entry)
+        if not problem and any(entry.get(name) != getattr(self, name) for name in ("kind", "id", "decision", "rule")):
+            problem = "must have each field once"
+        if problem:
             raise InputError.single(self.path, f"{problem}; {ANEW}")
         return entry
 
@@ -152,6 +157,11 @@ def _unused(path: Path, content: bytes) -> Path:
 def _content(path: Path) -> bytes:
     if not path.exists():
         return b""
+    if path.stat().st_size > MAX_LEDGER_BYTES:
+        message = (
+            f"is longer than {MAX_LEDGER_BYTES:,} bytes: the next `autotune retune` moves older entries into archives"
+        )
+        raise InputError.single(str(path), message)
     return read_file(path, MAX_LEDGER_BYTES)
 
 

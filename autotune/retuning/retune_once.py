@@ -63,12 +63,13 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
     timeout_s: float = TIMEOUT_S,
     options: ReadOptions = AS_THEY_SAY,
     apply: bool = False,
+    current: Baseline | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Decide on a window of traffic, once.
 
     Args:
-        study: from `load_study`; its baseline is the current plan until a switch is recorded.
+        study: from `load_study`; its baseline is the current plan until a switch is recorded or `current` is told.
         traffic: a log or an address that `autotune.traffic` reads.
         folder: of the state; made where it does not exist.
         window_s: length of the window that ends now, seconds.
@@ -77,6 +78,7 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
         timeout_s: of an address.
         options: what the log does not say of itself.
         apply: whether a switch is put into `current.json` at once.
+        current: the plan that runs where that is not the study's baseline: told once, the ledger goes on from it.
         progress: of the tuning, as in `tune`.
 
     Raises:
@@ -86,7 +88,7 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
     given, study = study, in_production(study)
     clock_s = time.time() if clock_s is None else clock_s
     with locked(folder):
-        ledger = ledger_in_step(study, folder, open_state(folder))
+        ledger = ledger_in_step(study, folder, open_state(folder), current)
         window = read_window(
             study,
             traffic,
@@ -102,7 +104,8 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
         if known is None:
             entry: Entry = _decided(study, window, inputs, ledger, clock_s, progress)
             left_out = [text for text in study.assumptions if text not in given.assumptions]
-            extra = {"left_out": left_out, "noticed": list(ledger.noticed)}
+            told = _last_told(ledger) if current is None else baseline_entry(current)
+            extra = {"left_out": left_out, "noticed": list(ledger.noticed), "told": told}
             entry = {**entry, **{name: said for name, said in extra.items() if said}}
             ledger = ledger.with_entry(entry)
         else:
@@ -116,6 +119,11 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
             current_plan=running_side(ledger, entry)["plan"],
             ledger=ledger,
         )
+
+
+def _last_told(ledger: Ledger) -> Any:
+    """What was last told to run beside the study, as entries have it."""
+    return ledger.decisions[-1].entry.get("told") if ledger.decisions else None
 
 
 ALREADY_APPLIED, OVERTAKEN = "already_applied", "overtaken"

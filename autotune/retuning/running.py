@@ -1,4 +1,4 @@
-"""What runs, and who said so: the ledger's last switch, the study's baseline, or somebody's hand.
+"""What runs, and who said so: the ledger's last switch, the study's baseline, a command line, or somebody's hand.
 
 A state belongs to one model. What the study says of the plan in production counts until a switch is made, and again
 when it is changed: then somebody put another plan into production, and the ledger takes note of it.
@@ -13,6 +13,7 @@ from typing import Any
 
 from autotune.disaggregated.plan_results import full_pooled
 from autotune.retuning.decide import as_baseline
+from autotune.retuning.entry import LAUNCH_KNOBS
 from autotune.retuning.ledger import Entry, Ledger
 from autotune.retuning.state import change_by_hand, launch_of
 from autotune.space import format_plan, parse_plan, resolve
@@ -21,8 +22,10 @@ from autotune.study import Baseline, Study
 from costmodel.errors import InputError
 
 
-def ledger_in_step(study: Study, folder: Path, ledger: Ledger) -> Ledger:
+def ledger_in_step(study: Study, folder: Path, ledger: Ledger, current: Baseline | None = None) -> Ledger:
     """The ledger with a line more where the plan in production was changed by hand, or cannot be on these GPUs.
+
+    `current` is what was told to run beside the study: it counts when it is first told, then the ledger goes on.
 
     Raises:
         InputError: the state is of another model, or the study names no plan that can run.
@@ -34,6 +37,8 @@ def ledger_in_step(study: Study, folder: Path, ledger: Ledger) -> Ledger:
             str(folder),
             f"is the state of {str(model)[:200]}, and the study is about {study.arch.name}: give it a state of its own",
         )
+    if current is not None and (last is None or last.get("told") != baseline_entry(current)):
+        return _told(study, folder, ledger, current, last)
     if study.baseline is None or last is None:
         return ledger
     runs = running_side(ledger, last)
@@ -51,6 +56,15 @@ def ledger_in_step(study: Study, folder: Path, ledger: Ledger) -> Ledger:
         )
         return change_by_hand(folder, ledger, runs, side, said)
     return ledger
+
+
+def _told(study: Study, folder: Path, ledger: Ledger, current: Baseline, last: Entry | None) -> Ledger:
+    side = resolved_side(study, current, path="--current")
+    runs = side if last is None else running_side(ledger, last)
+    if last is not None and _same(side, runs):
+        return ledger
+    told = change_by_hand(folder, ledger, runs, side, f"{side['plan']} was told to run, not {runs['plan']}")
+    return told if last is not None else replace(told, noticed=ledger.noticed)
 
 
 def running_side(ledger: Ledger, last: Entry) -> Entry:
@@ -80,17 +94,21 @@ def baseline_entry(told: Baseline) -> dict[str, Any]:
 
 
 def same_launch(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two sides of entries are one launch; where one has no knobs, whether they are one plan."""
-    return launch_of(one) == launch_of(other) if one["knobs"] and other["knobs"] else one["plan"] == other["plan"]
+    """Whether two sides of entries are one launch; of a plan that was told to run, as far as it was told."""
+    for told, whole in ((one, other), (other, one)):
+        if launch_of(told).max_num_batched_tokens is None:
+            return _same(told, whole)
+    return launch_of(one) == launch_of(other)
 
 
-def _same(side: Mapping[str, Any], runs: Mapping[str, Any]) -> bool:
-    given = {name: value for name, value in (side["knobs"] or {}).items() if value is not None}
-    known = runs["knobs"] or {}
-    return side["plan"] == runs["plan"] and all(known.get(name, value) == value for name, value in given.items())
+def _same(told: Mapping[str, Any], runs: Mapping[str, Any]) -> bool:
+    """Whether what was told of a plan is what runs, as far as that is known."""
+    given, known = told["knobs"] or {}, runs["knobs"] or {}
+    alike = (given.get(name) in (None, known.get(name)) or name not in known for name in LAUNCH_KNOBS)
+    return told["plan"] == runs["plan"] and all(alike)
 
 
-def resolved_side(study: Study, told: Baseline) -> dict[str, Any]:
+def resolved_side(study: Study, told: Baseline, path: str = "$.baseline.plan") -> dict[str, Any]:
     """A plan that is named, as entries have it: with its whole plan string.
 
     Raises:
@@ -100,7 +118,7 @@ def resolved_side(study: Study, told: Baseline) -> dict[str, Any]:
         plan, engine = full_plan(study, told.plan, told.engine)
     except InputError as error:
         message = f"{error.problems[0].message}; write the plan that runs now into it"
-        raise InputError.single("$.baseline.plan", message) from error
+        raise InputError.single(path, message) from error
     knobs = {name: value for name, value in baseline_entry(told).items() if name not in ("plan", "engine")}
     return {"plan": plan, "engine": engine, "knobs": knobs}
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autotune.engines import ENGINES
 from autotune.files import write_file
 from autotune.retuning.decide import PastSwitch
-from autotune.retuning.entry import APPLIED, SCHEMA, SUMMARY, digest, iso
+from autotune.retuning.entry import APPLIED, LAUNCH_KNOBS, SCHEMA, SUMMARY, digest, iso
+from autotune.retuning.entry_shapes import launch_problem
 from autotune.retuning.ledger import Entry, Ledger, open_ledger
 from autotune.scoring.plan_result import Launch
 from autotune.space import parse_plan
@@ -89,19 +89,15 @@ def _by_hand(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any] |
     Raises:
         InputError: it is none.
     """
-    plan, engine, knobs = str(found["plan"]), found.get("engine"), found.get("knobs")
-    path = str(folder / CURRENT_NAME)
+    side, path = _side(found), str(folder / CURRENT_NAME)
     back = "" if wanted is None else f", or remove the file to go on with {wanted['plan']}"
-    if not isinstance(engine, str | None) or not isinstance(knobs, dict | None):
-        raise InputError.single(path, f"must say engine and knobs of the plan, or null: mend it{back}")
+    if problem := launch_problem(side):
+        raise InputError.single(path, f"{problem}: mend it{back}")
     try:
-        named = (parse_pooled if is_pooled(plan) else parse_plan)(plan).engine
+        named = (parse_pooled if is_pooled(side["plan"]) else parse_plan)(side["plan"]).engine
     except InputError as error:
         raise InputError.single(path, f"{error.problems[0].message}: mend it{back}") from error
-    engine = named or engine
-    if engine is not None and engine not in ENGINES:
-        raise InputError.single(path, f"engine must be one of {', '.join(ENGINES)}, got {engine[:40]!r}: mend it{back}")
-    return {"plan": plan, "engine": engine, "knobs": knobs}
+    return {**side, "engine": named or side["engine"]}
 
 
 def _side(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,6 +108,7 @@ def read_current(folder: Path) -> dict[str, Any] | None:
     """What `current.json` says; None where it is missing or no JSON (it is written again from the ledger)."""
     try:
         found = json.loads(read_file(folder / CURRENT_NAME, MAX_CURRENT_BYTES))
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()  # what the ledger could not hold is no JSON
     except (ValueError, RecursionError):  # an InputError is a ValueError
         return None
     return found if isinstance(found, dict) else None
@@ -183,8 +180,7 @@ def _profile(ledger: Ledger, decision: str) -> WorkloadProfile | None:
 def launch_of(side: Mapping[str, Any]) -> Launch:
     """What starts a plan of an entry; where it has no knobs, it could not be launched."""
     knobs = side["knobs"] or {}
-    names = ("max_num_batched_tokens", "weight_dtype", "kv_dtype")
-    return Launch(plan=side["plan"], **{name: knobs.get(name) for name in names})
+    return Launch(plan=side["plan"], **{name: knobs.get(name) for name in LAUNCH_KNOBS})
 
 
 def _launch(side: Mapping[str, Any]) -> dict[str, Any]:

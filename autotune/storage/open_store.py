@@ -58,9 +58,11 @@ def open_store(location: Path | str, header: StudyHeader, *, lock_timeout_s: flo
         lock_timeout_s: how long to wait for another process that writes.
 
     Raises:
-        InputError: not readable, not writable, locked, damaged, or a file of something else.
+        InputError: not readable, not writable, locked, damaged, a symbolic link, or a file of something else.
     """
     where = _resolved(location)
+    if (file := _file(location)) is not None and file.is_symlink():
+        raise InputError.single(str(location), "is a symbolic link, which is not followed: give the file itself")
     if isinstance(where, str):
         from autotune.storage.database import DatabaseStore
 
@@ -80,9 +82,8 @@ def open_existing(location: Path | str) -> BaseStorage:
     Raises:
         InputError: nothing is there, or something else; what Optuna raises on a damaged one comes as it is.
     """
-    where = _resolved(location)
-    file = Path(where.partition(":///")[2].partition("?")[0]) if isinstance(where, str) else where
-    if not (isinstance(where, str) and not where.startswith("sqlite")) and not file.is_file():
+    where, file = _resolved(location), _file(location)
+    if file is not None and not file.is_file():
         raise InputError.single(str(location), "is not there: no study has been stored at this place")
     if isinstance(where, str):
         from autotune.storage.database import open_database
@@ -108,16 +109,23 @@ def reading(location: Path | str) -> Iterator[None]:
         yield
 
 
-def _resolved(location: Path | str) -> Path | str:
-    """A journal file's path, or a database's URL."""
+def _file(location: Path | str) -> Path | None:
+    """The file of a storage, as it is named; None: it is a database elsewhere."""
     where = str(location)
     if "\0" in where:
         raise InputError.single(repr(where), "is not a file name: it holds a NUL")
     if is_url(where):
-        return where
+        return Path(where.partition(":///")[2].partition("?")[0]) if where.startswith("sqlite") else None
     path = Path(location).expanduser()
     try:
-        path = path / JOURNAL_NAME if path.is_dir() else path
+        return path / JOURNAL_NAME if path.is_dir() else path
     except OSError as error:
         raise InputError.single(where, f"cannot be made the storage: {error.strerror}") from error
+
+
+def _resolved(location: Path | str) -> Path | str:
+    """A journal file's path, or a database's URL."""
+    path = _file(location)
+    if path is None or is_url(str(location)):
+        return str(location)
     return f"sqlite:///{path.resolve()}" if path.suffix in DATABASE_SUFFIXES else path

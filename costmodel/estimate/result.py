@@ -209,8 +209,8 @@ def steady_estimate(
         outputs=np.maximum(load.osl - 1.0, 0.0),
     )
     _, throughput_factor = formula.moved(correction.ttft_factor, correction.tpot_factor)
-    # residuals that are fitted elsewhere may ask for more arithmetic than the GPU has: its peak bounds them
-    slower = np.maximum(throughput_factor * state.compute_util_frac, 1.0)
+    # residuals that are fitted elsewhere may ask for more than arithmetic or memory can do: their peaks bound them
+    slower = np.maximum(throughput_factor * np.maximum(state.compute_util_frac, state.bandwidth_util_frac), 1.0)
     correction = replace(
         correction, ttft_factor=correction.ttft_factor * slower, tpot_factor=correction.tpot_factor * slower
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.report.terminal import Terminal
+from autotune.retuning import entry as entries
+from autotune.retuning.ledger import LEDGER_NAME, read_ledger
+from autotune.retuning.state import CURRENT_NAME, open_state
 from autotune.study import load_study
 from costmodel.errors import InputError, Problem, visible
 from costmodel.files import read_file
 from tests.fuzz.readers import CONFIGS, READERS
+from tests.retuning.test_state import decide_once, decision
 from tests.storage.helpers import store_at
 from tests.studies import FOLDER
 
@@ -166,3 +171,37 @@ def test_a_crafted_ledger_ends_in_a_message(line: str, command: str, tmp_path: P
     done = CliRunner().invoke(cli, ["retune", *words, "--state", str(tmp_path)])
     assert isinstance(done.exception, InputError)
     assert len(str(done.exception)) < 3_000
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("candidate", "knobs", "kv_dtype"), "zzz", "candidate.kv_dtype: Input should be"),
+        (("candidate", "knobs", "max_num_batched_tokens"), "8k", "candidate.max_num_batched_tokens: "),
+        (("current", "plan"), "\ud800", "must be a line of JSON, got 'utf-8' codec"),
+        (("figures", "net_gain_frac"), [], "figures.net_gain_frac: Input should be a valid number"),
+        (("at_s",), 1e308, "at_s: Input should be less than"),
+        ((), ',"rule":"other"}', "must have each field once"),
+    ],
+)
+def test_an_entry_with_a_field_of_another_kind_names_it(
+    place: tuple[str, ...], value: object, said: str, tmp_path: Path
+) -> None:
+    """What every reader of the ledger relies on is looked at when an entry is read."""
+    entry = {**dict.fromkeys(entries.HEAD), **decision(1)}
+    inner = entry
+    for name in place[:-1]:
+        inner = inner[name]
+    if place:
+        inner[place[-1]] = value
+    text = json.dumps(entry, separators=(",", ":"))
+    (tmp_path / LEDGER_NAME).write_text((text if place else f"{text[:-1]}{value}") + "\n")
+    with pytest.raises(InputError, match=re.escape(said)):
+        _ = read_ledger(tmp_path).entries
+
+
+def test_current_json_with_half_a_character_is_written_again(tmp_path: Path) -> None:
+    """What the ledger could not hold is not taken for a plan that was put there by hand."""
+    decide_once(tmp_path, 1)
+    (tmp_path / CURRENT_NAME).write_text('{"plan": "TP1", "engine": null, "knobs": {"x": "\\ud800"}}')
+    assert not open_state(tmp_path).noticed

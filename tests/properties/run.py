@@ -17,7 +17,10 @@ from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
 from tests.properties.statements import COSTLY, STATEMENTS, Given, better_gpu, chosen, load_losses, no_worse
 from tests.properties.studies import random_document, study_of
+from tests.properties.wider import pooled, simulated
 
+WIDER_EVERY, WIDER_EVERY_QUICK = 4, 64
+"""Of so many seeds one is looked at for pools and percentiles too, which take seconds."""
 Violations = list[tuple[str, str]]
 
 
@@ -38,7 +41,10 @@ def violations_of(seed: int, plans: int, *, quick: bool = False) -> Violations |
     given = Given(study=study, candidates=candidates, plans=results)
     left_out = {name for turn, name in enumerate(COSTLY) if quick and turn != seed % (2 * len(COSTLY))}
     asked = {name: holds for name, holds in STATEMENTS.items() if name not in left_out}
-    return [(name, text) for name, holds in asked.items() for text in holds(given)]
+    out = [(name, text) for name, holds in asked.items() for text in holds(given)]
+    if seed % (WIDER_EVERY_QUICK if quick else WIDER_EVERY) == 1:
+        out += [*pooled(study, quick=quick), *simulated(rng, study, results)]
+    return out
 
 
 def solved_loads(first: int, plans: int) -> Iterator[tuple[int, str, float]]:

@@ -13,7 +13,7 @@ import numpy as np
 from autotune.comparison.probability_better import p_better
 from autotune.metrics import METRICS, Measured
 from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, score, score_launches
-from autotune.scoring.knob_grid import KnobGrid
+from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.objective import ranking_value
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.solve_concurrency import bounds, solve_concurrency
@@ -26,6 +26,8 @@ from tests.properties.studies import FIELDS
 
 REL = 1e-6
 """What rounding may leave."""
+SHARES_APART = 0.03
+"""What the best pair of loads may be missed by: pools are tried at shares of what they can do, so far apart near it."""
 Found = Iterator[str]
 
 
@@ -35,7 +37,14 @@ class Given:
 
     study: Study
     candidates: Sequence[Candidate]
+    """None where the plans are disaggregated, which are scored by their names."""
     plans: Sequence[PlanResult]
+
+    def again(self, study: Study) -> list[PlanResult]:
+        """The plans under another study."""
+        if self.candidates:
+            return score(study, self.candidates)
+        return [named for plan in self.plans if (named := score_plan(study, plan.plan).result) is not None]
 
 
 def value(study: Study, plan: PlanResult) -> float:
@@ -55,12 +64,34 @@ def traded(before: PlanResult, after: PlanResult) -> bool:
     return same and min(parts) < 1.0 and after.metrics["e2e_s"] <= before.metrics["e2e_s"] * (1.0 + REL)
 
 
+def shifted(study: Study, other: Study, before: PlanResult, after: PlanResult) -> bool:
+    """Whether the formulas alone serve as many requests no slower on `other`: the calibration's factors make the loss.
+
+    It moves first and later tokens by factors of their own, the same on both sides: where faster steps move time from
+    one part to the other a request takes longer by the ratio of these factors at most.
+    """
+    old = value(study, before)
+    if before.pools is not None or value(other, after) >= old:
+        return False
+    budget, load = before.knobs.max_num_batched_tokens, np.array([float(before.knobs.concurrency)])
+    grids = [KnobGrid.of(s, [Variant.of(before)], [budget]) for s in (study, other)]
+    alone = [replace(g, batch=replace(g.batch, residual=None)).evaluate(load) for g in grids]
+    if alone[1].requests_per_s[0] < alone[0].requests_per_s[0] * (1.0 - REL):
+        return False
+    moved = grids[0].evaluate(load)
+    first = (moved.ttft_s - moved.kv_wait_s) / (alone[0].ttft_s - alone[0].kv_wait_s)
+    later = moved.tpot_s / alone[0].tpot_s if study.workload.osl.mean > 1.0 else first
+    loss = float((np.maximum(first, later) / np.minimum(first, later))[0]) * (1.0 + REL)
+    return value(other, after) >= old * (loss if old < 0.0 else 1.0 / loss)
+
+
 def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult]) -> Found:
     """Plans that are lost, or worth less than before, and the best if it is worse."""
     pairs = [(value(study, a), value(study, b), a.plan) for a, b in zip(before, after, strict=True)]
-    yield from (f"{name}: {old:.9g} -> {new:.9g}" for old, new, name in pairs if new < old - REL * abs(old))
+    rel = SHARES_APART if any(plan.pools for plan in before) else REL
+    yield from (f"{name}: {old:.9g} -> {new:.9g}" for old, new, name in pairs if new < old - rel * abs(old))
     best = [max((pair[side] for pair in pairs), default=-inf) for side in (0, 1)]
-    if best[1] < best[0] - REL * abs(best[0]):
+    if best[1] < best[0] - rel * abs(best[0]):
         yield f"the best: {best[0]:.9g} -> {best[1]:.9g}"
 
 
@@ -81,7 +112,7 @@ def relaxed(given: Given) -> Found:
             limit / 1.5 if name.startswith("min_") else min(limit * 1.5, 1.0) if name.endswith("frac") else limit * 1.5
         )
         other = replace(given.study, constraints=replace(given.study.constraints, **{name: looser}))
-        yield from (f"{name}: {found}" for found in no_worse(other, given.plans, score(other, given.candidates)))
+        yield from (f"{name}: {found}" for found in no_worse(other, given.plans, given.again(other)))
 
 
 def better_gpu(gpu: Gpu, field: str) -> Gpu:
@@ -99,14 +130,15 @@ def better_hardware(given: Given) -> Found:
     With a minimised metric or cost the plans under a floor are left out: faster hardware is busy for less of the time.
     """
     kept = replace(given.study, constraints=replace(given.study.constraints, min_gpu_util_frac=None))
-    before = given.plans if kept.constraints == given.study.constraints else score(kept, given.candidates)
+    before = given.plans if kept.constraints == given.study.constraints else given.again(kept)
     own = replace(given.study.cluster.gpu, base=given.study.cluster.gpu.measured_as)
-    before = before if own == given.study.cluster.gpu else score(_on(kept, own), given.candidates)
+    before = before if own == given.study.cluster.gpu else given.again(_on(kept, own))
     for field in FIELDS:
         other = _on(kept, better_gpu(own, field))
-        after = score(other, given.candidates)
-        rows = [row for row, (a, b) in enumerate(zip(before, after, strict=True)) if not traded(a, b)]
-        found = no_worse(other, [before[row] for row in rows], [after[row] for row in rows])
+        after = given.again(other)
+        both = zip(before, after, strict=True)
+        held = [(a, b) for a, b in both if not traded(a, b) and not shifted(_on(kept, own), other, a, b)]
+        found = no_worse(other, [a for a, _ in held], [b for _, b in held])
         yield from (f"{field}: {text}" for text in found)
 
 

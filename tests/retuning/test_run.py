@@ -18,7 +18,7 @@ from autotune.retuning.ledger import open_ledger, read_ledger
 from autotune.retuning.metrics import metrics_text, write_metrics
 from autotune.retuning.retune_once import Outcome, accept, retune
 from autotune.retuning.window import Drift, Window
-from autotune.study import Study, study_from_document
+from autotune.study import Baseline, Study, study_from_document
 from autotune.traffic.options import ReadOptions
 from costmodel.errors import InputError
 
@@ -297,6 +297,27 @@ def test_a_plan_changed_in_the_study_is_what_runs(tmp_path: Path, traffic: Traff
     assert found.entry["current"]["plan"] == "vllm:R4/PP1/ATP4/ADP1/MTP1/EP1"
     assert "baseline was changed by hand" in found.entry["noticed"][0]
     assert once(tmp_path, hour=5.0, study=question(baseline={"plan": "TP4"})).entry.get("noticed") is None
+
+
+@pytest.mark.usefixtures("traffic")
+def test_a_plan_told_beside_the_study_counts_from_then_on(tmp_path: Path) -> None:
+    """Whether it is told again or not; another one is seen, and the study's baseline is no change by hand."""
+    told = Baseline(plan="TP4/PP4")
+    plans = [
+        once(tmp_path, hour=hour, current=current).entry["current"]["plan"]
+        for hour, current in ((1.0, told), (2.0, None), (3.0, told), (4.0, Baseline(plan="TP4")))
+    ]
+    assert plans == ["vllm:R1/PP4/ATP4/ADP1/MTP1/EP1"] * 3 + ["vllm:R4/PP1/ATP4/ADP1/MTP1/EP1"]
+    said = [line.entry.get("noticed") for line in read_ledger(tmp_path).decisions]
+    assert [text is None for text in said] == [True, True, True, False]
+
+
+@pytest.mark.usefixtures("traffic")
+def test_a_switch_from_a_plan_that_was_told_is_accepted(tmp_path: Path) -> None:
+    """What was told has no token budget, and what the decision leaves has one: they are one launch."""
+    found = once(tmp_path, current=Baseline(plan="TP8/PP2"), study=question(baseline={"plan": "TP4"}))
+    assert found.entry["decision"] == "switch"
+    assert accept(tmp_path, None, now_s=2e9).applied
 
 
 def test_another_number_of_gpus_after_a_switch_goes_on_from_the_baseline(tmp_path: Path, traffic: Traffic) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from autotune.retuning import archive
-from autotune.retuning.ledger import LEDGER_NAME, Ledger, open_ledger, read_ledger
+from autotune.retuning.ledger import LEDGER_NAME, MAX_LEDGER_BYTES, Ledger, open_ledger, read_ledger
 from autotune.retuning.lock import BusyError, locked
 from autotune.retuning.state import CURRENT_NAME, apply_decision, current_document, open_state, past_switches
 from costmodel.errors import InputError
@@ -38,9 +38,22 @@ def decision(window: int, current: str = "A", candidate: str = "B") -> dict[str,
         "decision": "switch",
         "rule": "gain",
         "reason": "made up",
-        **{name: {} for name in ("inputs", "drift", "figures", "profile")},
-        "current": {"plan": current, "engine": "vllm", "knobs": {"concurrency": 7}},
-        "candidate": {"plan": candidate, "engine": "vllm", "knobs": {"concurrency": 9}},
+        "study_name": "made up",
+        "inputs": {"study": "x", "window": {"start": "", "end": ""}},
+        "traffic": {},
+        "profile": {},
+        "drift": {"drifted": True, "reason": ""},
+        "figures": {"net_gain_frac": None, "payback_s": None},
+        "p_better": None,
+        "switch": None,
+        "current": {"plan": current, "engine": "vllm", "knobs": {"concurrency": 7}, "breaks": None, "value_per_s": 1.0},
+        "candidate": {
+            "plan": candidate,
+            "engine": "vllm",
+            "knobs": {"concurrency": 9},
+            "breaks": None,
+            "value_per_s": 2.0,
+        },
         "filler": "x" * 3000,
     }
 
@@ -256,6 +269,14 @@ def test_a_long_ledger_goes_into_archives_and_loses_nothing(tmp_path: Path, monk
     assert {tmp_path / e["archive"] for e in summaries} == set(files)
     assert (tmp_path / LEDGER_NAME).stat().st_mode & 0o077 == 0
     assert all(f.stat().st_mode & 0o077 == 0 for f in files)
+
+
+def test_a_ledger_too_long_to_look_at_says_what_shortens_it(tmp_path: Path) -> None:
+    """Reading alone changes nothing; a run of `retune` moves older entries away."""
+    with (tmp_path / LEDGER_NAME).open("wb") as file:
+        file.truncate(MAX_LEDGER_BYTES + 1)
+    with pytest.raises(InputError, match="the next `autotune retune` moves older entries into archives"):
+        read_ledger(tmp_path)
 
 
 @pytest.mark.parametrize("name", [LEDGER_NAME, "lock"])

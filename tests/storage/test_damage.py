@@ -118,3 +118,13 @@ def test_a_journal_with_a_broken_line_is_one_message(tmp_path: Path, damage: byt
     path.write_bytes(b"".join([lines[0], damage, *lines[1:]]))
     with pytest.raises(InputError, match=r"journal\.log: is not a readable Optuna storage"):
         store_at(path)
+
+
+@pytest.mark.parametrize("name", ["journal.log", "runs.db", "sqlite:///{}/runs.db", ""])
+def test_a_storage_behind_a_link_is_refused(tmp_path: Path, name: str) -> None:
+    """Whoever may write the folder could have trials written to somewhere else."""
+    for file in ("journal.log", "runs.db"):
+        (tmp_path / file).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is a symbolic link, which is not followed"):
+        store_at(name.format(tmp_path) if "{" in name else tmp_path / name)
+    assert not (tmp_path / "elsewhere").exists()

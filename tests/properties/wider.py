@@ -1,0 +1,63 @@
+"""The statements for disaggregated plans, and those of limits on percentiles: what takes a search or a simulation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+from autotune.scoring.plan_result import PERCENTILES, PlanResult
+from autotune.simulation.percentile_limits import percentile_limits
+from autotune.study import Study
+from autotune.tuning import tune
+from autotune.tuning.simulate_ranking import search_traffic, with_percentiles
+from tests.properties.statements import STATEMENTS, Given
+
+POOLED = ("relaxed", "better_hardware", "shares", "conservation", "intervals", "margins", "ranking", "pairs", "alone")
+"""Statements about disaggregated plans; the others are about candidates of one kind of replica."""
+QUICK = ("shares", "conservation", "intervals", "margins", "ranking", "pairs", "alone")
+"""Those of them that score nothing again, or little."""
+PLANS = 3
+PERCENTS = ("p50", "p90", "p95", "p99")
+ROUNDING_MS = 1e-9
+
+
+def pooled(study: Study, *, quick: bool) -> Iterator[tuple[str, str]]:
+    """Statements that the disaggregated plans of a study violate, and where."""
+    if study.cluster.gpus < 2:
+        return
+    found = tune(replace(study, baseline=None, axes=replace(study.axes, disaggregated="only")))
+    plans = [p for p in (*found.ranked, *found.infeasible) if p.pools is not None][:PLANS]
+    given = Given(study=found.study, candidates=(), plans=plans)
+    for name in QUICK if quick else POOLED:
+        yield from ((f"pools, {name}", text) for text in STATEMENTS[name](given))
+
+
+def simulated(rng: random.Random, study: Study, plans: list[PlanResult]) -> Iterator[tuple[str, str]]:
+    """What is wrong with plans that keep every limit on means, held against limits on percentiles."""
+    kept = [plan for plan in plans if plan.feasible][:1]
+    for plan in kept:
+        means = {"ttft": plan.metrics["ttft_s"], "tpot": plan.metrics["tpot_s"], "e2e": plan.metrics["e2e_s"]}
+        latency, share = rng.choice([name for name in means if means[name] > 0.0]), rng.choice(PERCENTS)
+        limit = {f"{latency}_{share}_s": means[latency] * 10 ** rng.uniform(-0.2, 0.6)}
+        tight = replace(study, constraints=replace(study.constraints, **limit))
+        loose = replace(study, constraints=replace(study.constraints, **{k: 1.5 * v for k, v in limit.items()}))
+        both = [with_percentiles(s, plan, percentile_limits(s), search_traffic(s, kept)) for s in (tight, loose)]
+        yield from (("percentiles", f"{seen.plan} {limit}: {text}") for seen in both for text in _wrong(plan, seen))
+        if both[1].p_meets < both[0].p_meets - 1e-9 or both[1].feasible < both[0].feasible:
+            yield "percentiles", f"{plan.plan} {limit}: kept with {both[0].p_meets}, and 1.5 times it {both[1].p_meets}"
+
+
+def _wrong(plan: PlanResult, seen: PlanResult) -> Iterator[str]:
+    yield from STATEMENTS["margins"](Given(study=None, candidates=(), plans=[seen]))  # type: ignore[arg-type]
+    if not 0.0 <= seen.p_meets <= plan.p_meets:
+        yield f"p_meets is {seen.p_meets}, {plan.p_meets} by means"
+    figures = seen.breakdown[PERCENTILES]
+    for latency in ("ttft", "tpot", "itl", "e2e"):
+        row = [figures[name] for share in PERCENTS if (name := f"{latency}_{share}_ms") in figures]
+        if any(after < before - ROUNDING_MS for before, after in pairwise(row)):
+            yield f"{latency} falls from percentile to percentile: {row}"
+    for code, shown in seen.breakdown["simulated"].items():
+        if not shown["likely_low"] <= shown["value"] <= shown["likely_high"]:
+            yield f"{code}: {shown}"
