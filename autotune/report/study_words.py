@@ -39,8 +39,10 @@ def launch_steps(study: Study, engine: str, *named: str) -> tuple[Line, Line]:
     )
 
 
-def file_block(path: str, text: str) -> Block:
-    """The study file that options stand for, a line for each of its tables."""
+def file_block(path: str, text: str, *, whole: bool) -> Block:
+    """Where the study file lies that options stand for; the `whole` of it, a line for each of its tables."""
+    if not whole:
+        return Block(title="", lines=(Line(text=f"Study file: {path}", whole=True),), tight=True)
     said = (f"{key} = {_inline(value)}" for key, value in tomllib.loads(text).items())
     lines = tuple(Line(text=line, whole=True, tone="dim") for line in said)
     return Block(title=f"Study file: {path}", lines=lines, tight=True)

@@ -26,6 +26,8 @@ class Column:
     """Text that may take several lines on a terminal, as the first and the last column may."""
     minor: bool = False
     """Left out on a phone."""
+    ranged: bool = False
+    """The second line of its cells is a likely range, which a terminal shows beside the figure."""
     wide: bool = False
     """Holds sentences: on a phone it keeps a width in which they can be read."""
 
@@ -62,6 +64,9 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     caption: str = ""
+    overflow: str = "named"
+    """What a narrow terminal does with columns that have no room: they are `named` on a line below, `continued` in a
+    table below that begins with the first two columns again, or `dropped`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,10 @@ from autotune.tuning import Violation
 def broken(violation: Violation) -> str:
     """`TTFT at the longest prompt 4,294 ms against 50 ms, 86 times the limit`; a shortfall is at most all of it."""
     value = measure(violation.value, violation.unit)
-    limit = united(asked(violation.limit, violation.unit), violation.unit)
-    return f"{LIMITS[violation.code]} {value} against {limit}, {off_by(violation)}"
+    title = LIMITS[violation.code]
+    unit, per, whose = violation.unit.partition(" per ")
+    said = unit if whose and title.endswith(f"{per}{whose}") else violation.unit
+    return f"{title} {value} against {united(asked(violation.limit, violation.unit), said)}, {off_by(violation)}"
 
 
 def off_by(violation: Violation) -> str:

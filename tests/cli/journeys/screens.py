@@ -91,7 +91,7 @@ JOBS = (
     Job(
         name="quick",
         words=_tune(*QUICK, "--tpot", "30"),
-        sees=("is first of", "Study file: "),
+        sees=("First of", "Study file: "),
         recorded=True,
     ),
     Job(name="init", words=("init",), sees=("[cluster]", "[workload]", "[constraints]")),
@@ -114,7 +114,7 @@ JOBS = (
     Job(
         name="fewest-gpus",
         words=_tune(LLAMA, "--set", "objective.minimize=gpus"),
-        sees=("by GPUs, fewest first",),
+        sees=("are enough", "by GPUs"),
         recorded=True,
     ),
     Job(
@@ -123,11 +123,11 @@ JOBS = (
         sees=("What was left out, and why", "Assumed (the study leaves these open)"),
     ),
     Job(name="all-plans", words=_tune(LLAMA, "--top", "0"), sees=("now",)),
-    Job(name="no-baseline", words=_tune(LLAMA, "--set", "baseline="), sees=("The study names no baseline",)),
+    Job(name="no-baseline", words=_tune(LLAMA, "--set", "baseline="), sees=("First of",)),
     Job(
         name="pools",
         words=_tune(LLAMA, "--set", "search.disaggregated=auto"),
-        sees=("P8:TP8 + D8:TP8", "separate pools for prefill and decode"),
+        sees=("P8:TP8 + D8:TP8", "separate pools"),
         recorded=True,
     ),
     Job(
