@@ -117,11 +117,12 @@ def next_block(result: TuneResult) -> Block | None:
     return Block(title="Next", lines=tuple(steps), tight=True)
 
 
-def _export(result: TuneResult, plan: PlanResult) -> tuple[Line, Line]:
+def _export(result: TuneResult, plan: PlanResult) -> tuple[Line, ...]:
     """The commands that launch and measure a plan, which is named where it is not the first of its engine."""
     first = plan is next(p for p in result.ranked if p.engine == plan.engine)
     named = () if first else ("--plan", subject_name(result, plan).removeprefix(f"{plan.engine}:"))
-    return launch_steps(result.study, plan.engine, *named)
+    unnamed = Line(text="To export, name its weights with --model: its own name has none.", tone="dim")
+    return launch_steps(result.study, plan.engine, *named) or (unnamed,)
 
 
 def refusals(result: TuneResult, shown: Sequence[tuple[int, PlanResult]]) -> list[dict[str, Any]]:
@@ -151,5 +152,5 @@ def answer_document(result: TuneResult, *, top: int) -> dict[str, Any]:
     return tune_document(result, top=top) | {
         "verdict": said,
         "export_refuses": refusals(result, tuple(enumerate(result.ranked[:tried], start=1))),
-        "next": [] if steps is None else [line.text for line in steps.lines if isinstance(line, Line)],
+        "next": [] if steps is None else [x.text for x in steps.lines if isinstance(x, Line) and x.whole],
     }

@@ -126,7 +126,7 @@ def _widths(table: Table, titles: Sequence[str], width: int) -> tuple[list[int],
         natural.append(max(map(cell_len, texts)))
         wraps = column.wraps or i == 0 or (i == len(titles) - 1 and not column.numeric)
         # a longer word, as a path, is broken: a column of prose is not left out for it
-        words = [min(cell_len(word), width // 2) for text in texts for word in text.split()] or [0]
+        words = [min(cell_len(word), width * 9 // 20) for text in texts for word in text.split()] or [0]
         floor = NAME if i < len(titles) - 1 else PROSE
         least.append(
             min(natural[i], max(*words, floor) if len(words) > 1 else max(words[0], floor)) if wraps else natural[i]

@@ -90,6 +90,8 @@ class Block:
     lines: tuple[str | Line, ...] = ()
     tight: bool = False
     """On a terminal, no empty line stands before it."""
+    short: Block | None = None
+    """What a terminal shows of it without --verbose; None: all."""
 
     @property
     def short_title(self) -> str:
@@ -111,10 +113,10 @@ class Report:
 
 
 def brief(report: Report, keys: Sequence[str]) -> Report:
-    """The report with the blocks of these keys alone, and a line on what it leaves out."""
-    kept = tuple(block for block in report.blocks if block.key in keys)
+    """The report with the blocks of these keys alone, without empty lines, and a line on what it leaves out."""
+    kept = tuple(replace(block.short or block, tight=True) for block in report.blocks if block.key in keys)
     left = ", ".join(within(block.short_title) for block in report.blocks if block.key not in keys)
-    more = Block(title="", lines=(Line(text=f"With -v: {left}.", tone="dim"),))
+    more = Block(title="", lines=(Line(text=f"-v: all of it, and {left}.", tone="dim"),), tight=True)
     return replace(report, blocks=(*kept, more) if left else kept)
 
 

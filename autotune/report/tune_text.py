@@ -53,7 +53,7 @@ def assumed_block(said: tuple[str, ...]) -> Block:
 def rejected_lines(rejected: Mapping[str, int]) -> tuple[Line, ...]:
     """How many layouts each rule forbids, most first."""
     found = sorted(rejected.items(), key=lambda item: -item[1])
-    return tuple(Line(text=f"rejected {n:>6,}  {rule}: {rule_texts()[rule]}", tone="dim") for rule, n in found)
+    return tuple(Line(text=f"{n:>6,}  {rule}: {rule_texts()[rule]}", tone="dim") for rule, n in found)
 
 
 def _plans(result: TuneResult, top: int) -> Block:
@@ -114,7 +114,7 @@ def _left_out(result: TuneResult) -> Block:
         lines.append(
             line + ("" if result.storage is None else f" ({result.scored_now:,} now, the rest from the storage)")
         )
-    lines += rejected_lines(result.space.rejected)
+    lines += [Line(text="Rejected, by rule:"), *rejected_lines(result.space.rejected)]
     if result.pools is not None:
         found, how = result.pools, "from the storage"
         if found.joined_points is not None:

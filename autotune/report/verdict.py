@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autotune.comparison.value_and_gain import ratio_of, value_per_s
 from autotune.report.document import baseline_rank
 from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
@@ -118,15 +119,17 @@ def _against(result: TuneResult, name: str, base: PlanResult) -> Verdict:
     place = f"The plan in production is rank {rank} of {len(result.ranked):,}." if rank else ""
     least = result.study.retune.min_p_better
     sure = "" if p is None else f"better with probability {probability(p)}"
+    now, then = (value_per_s(result.study, plan, base) for plan in (base, first))
+    if then <= now:
+        text, said = "Keep the plan in production: a switch gains nothing.", f"{name} {words}; {sure}."
+        return _say(result, "good", "Keep", text, said, place=place)
     if p is not None and p < least:
         text = f"Measure both, {name} and the plan in production: neither is surely better."
         said = f"The first {words}; {sure}, and {percent(least)} would be sure."
         return _say(result, "open", "Measure first", text, said, place=place)
-    if result.study.workload.request_rate_per_s is not None and result.study.objective.direction == "maximize":
-        served = first.p_meets / base.p_meets - 1.0 if base.p_meets else 1.0
-        if served < result.study.retune.min_gain_frac:  # `compare` finds the switch too small a gain as well
-            text, said = "Keep the plan in production, which serves as much.", f"{name} {words}; {sure}."
-            return _say(result, "good", "Keep", text, said, place=place)
+    if ratio_of(then, now) - 1.0 < result.study.retune.min_gain_frac:
+        text, said = "Keep the plan in production: a switch gains too little.", f"{name} {words}; {sure}."
+        return _say(result, "good", "Keep", text, said, place=place)
     if beyond_reach(result):
         sure = f"{sure} at most" if sure else "how sure is not known"
     return _towards(result, name, "Switch", f"It {words}; {sure}.", place=place)

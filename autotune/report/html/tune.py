@@ -77,7 +77,7 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
             subject=None if view.subject is None else (view.subject_words, subject_name(result, view.subject)),
             tiles=_tiles(view),
             sections=[section for section in sections if section is not None],
-            steps=[] if steps is None else [line.text for line in steps.lines if isinstance(line, Line)],
+            steps=[] if steps is None else [x.text for x in steps.lines if isinstance(x, Line) and x.whole],
             made_by=f"{command(study, 'tune').text} --html PAGE.html",
         )
     )

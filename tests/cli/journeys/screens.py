@@ -137,7 +137,7 @@ JOBS = (
     ),
     Job(name="pareto", words=_tune(DEEPSEEK, "--pareto"), sees=("is first as `tune` ranks", "Next"), recorded=True),
     Job(name="json", words=("tune", LLAMA, "--no-storage", "--json", "--top", "1"), sees=('"plans"', '"assumptions"')),
-    Job(name="evaluate", words=("evaluate", LLAMA, "--table"), sees=("PASSED", "With -v"), recorded=True),
+    Job(name="evaluate", words=("evaluate", LLAMA, "--table"), sees=("PASSED", "-v: all of it"), recorded=True),
     Job(name="evaluate-best", words=("evaluate", LLAMA, "--plan", "best", "--table"), sees=("PASSED",)),
     Job(name="evaluate-rank", words=("evaluate", LLAMA, "--plan", "2", "--table"), sees=("Summary",)),
     Job(
