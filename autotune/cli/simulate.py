@@ -53,6 +53,7 @@ def simulate(
     from autotune.report.document import finite
     from autotune.report.html.simulation import simulation_page
     from autotune.report.simulation import BRIEF, next_steps, simulation_report
+    from autotune.report.study_words import asked as asked_for
     from autotune.simulation.report_simulation import simulation_document
     from autotune.simulation.simulate_plan import REQUESTS_OF_ONE, simulate_plan, study_traffic
     from autotune.traffic.load import load_study
@@ -80,7 +81,9 @@ def simulate(
     document = finite(simulation_document(loaded, named.result, asked, found, sweep=traffic is None))
     document["next"] = next_steps(loaded, named.result)
     if html is not None:
-        write_page(html, simulation_page(document))
+        options = (("--plan", plan), ("--traffic", traffic), ("--rate", rate))
+        words = [str(word) for option in options if option[1] is not None for word in option]
+        write_page(html, simulation_page(document, made_by=asked_for("simulate", study, *words, settings=overrides)))
     form = chosen_form(None, None, as_json=as_json, as_table=as_table)
     publish(document, simulation_report, simulation_page, form=form, out=None, short=None if verbose else BRIEF)
     sys.exit(0 if all(row["kept"] for row in document["limits"]) else EXIT_INFEASIBLE)

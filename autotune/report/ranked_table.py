@@ -11,7 +11,6 @@ from autotune.report.reach import short_reach
 from autotune.report.text_blocks import Cell, Column, Row, Table
 from autotune.report.vocabulary.metrics import COST, METRICS, OUT_PER_GPU, PER_GPU, TPOT, TTFT, Metric
 from autotune.report.vocabulary.plan_names import plan_name, same_run
-from autotune.report.vocabulary.titles import OPERATORS
 from autotune.report.vocabulary.words import percent, probability, signed
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult
@@ -106,7 +105,7 @@ def _at_a_rate(study: Study) -> bool:
 def _role_words(rank: int | None, plan: PlanResult, base: PlanResult | None) -> str:
     if rank is None:
         return "breaks a limit"
-    return "production" if base is not None and same_run(plan, base) else "first" if rank == 1 else ""
+    return "now" if base is not None and same_run(plan, base) else ""
 
 
 def _key(study: Study) -> list[Made]:
@@ -248,17 +247,11 @@ def _further(study: Study, plans: list[PlanResult]) -> list[Made]:
             Column(title="Chunk", unit="tokens", heading="chunk", hint="token budget of a step", minor=True),
             lambda p: Cell(text=f"{p.knobs.max_num_batched_tokens:,}", by=float(p.knobs.max_num_batched_tokens)),
         ),
-        _share("memory_util_frac", Column(title="Memory", unit="of GPU", heading="memory\nneeded", minor=True)),
-        _share("gpu_util_frac", Column(title="GPU busy", heading="GPU\nbusy", first="descending", minor=True)),
         (
-            Column(title="Bottleneck", heading="bottleneck", numeric=False, minor=True),
-            lambda p: Cell(text=OPERATORS[p.breakdown["bottleneck"]], by=OPERATORS[p.breakdown["bottleneck"]]),
+            Column(title="Memory", unit="of GPU", heading="memory\nneeded", hint="fullest GPU", minor=True),
+            lambda p: Cell(text=percent(p.metrics["memory_util_frac"]), by=p.metrics["memory_util_frac"]),
         ),
     ]
-
-
-def _share(name: str, column: Column) -> Made:
-    return column, lambda p: Cell(text=percent(p.metrics[name]), by=p.metrics[name])
 
 
 def _number_cell(value: float) -> Cell:

@@ -8,7 +8,7 @@ from typing import Any
 from autotune.launch.refusal import export_refusal
 from autotune.report.evaluation_text import next_blocks
 from autotune.report.study_words import command, launch_steps
-from autotune.report.text_blocks import Block, Line, Report, text_table
+from autotune.report.text_blocks import Block, Cell, Column, Line, Report, Row, Table, text_table
 from autotune.report.tune_text import assumed_block
 from autotune.report.vocabulary.plan_names import name_of_key, plan_name
 from autotune.report.vocabulary.titles import LIMITS
@@ -65,19 +65,24 @@ def simulation_blocks(document: Mapping[str, Any]) -> tuple[Block, ...]:
 def _latencies(document: Mapping[str, Any]) -> Block:
     found = {name: row for name, row in document["latencies"].items() if row}
 
-    def cell(name: str, statistic: str) -> str:
-        value, low, high = (
-            number(found[name][statistic][end] * LATENCIES[name][2]) for end in ("value", "low", "high")
-        )
-        return f"{value} {low}–{high}"
+    def cell(name: str, statistic: str) -> Cell:
+        factor, figure = LATENCIES[name][2], found[name].get(statistic)
+        if figure is None:
+            return Cell(text="")
+        value, low, high = (number(figure[end] * factor) for end in ("value", "low", "high"))
+        return Cell(text=value, small=f"{low}–{high}")
 
-    rows = [(s, *(cell(name, s) if s in found[name] else "" for name in found)) for s in document["latencies"]["ttft"]]
-    header = ("over requests", *(f"{LATENCIES[name][0]} {LATENCIES[name][1]}" for name in found))
+    rows = [Row(cells=(Cell(text=s), *(cell(name, s) for name in found))) for s in document["latencies"]["ttft"]]
+    titles = (f"{LATENCIES[name][0]} {LATENCIES[name][1]}" for name in found)
+    columns = (
+        Column(title="over requests", numeric=False),
+        *(Column(title=t, numeric=False, ranged=True) for t in titles),
+    )
+    table = Table(columns=columns, rows=tuple(rows))
     lines = (
         "Beside each figure its likely range (80 %): how sure the estimate is, not how requests vary.",
         "TPOT is of a request, ITL over the gaps between tokens.",
     )
-    table = text_table(header, rows, texts=tuple(range(len(header))))
     return Block(key="latencies", title="Latencies", table=table, lines=lines)
 
 
