@@ -65,7 +65,8 @@ def _question(study: Study) -> str:
         load = f"{work.request_rate_per_s:g} requests/s"
     elif work.concurrency is not None:
         load = f"{work.concurrency:,} in flight"
-    model, gpus = study.arch.name.rpartition("/")[2], f"{cluster.gpus} x {cluster.gpu.name}"
+    model = study.arch.name.rpartition("/")[2]
+    gpus = " and ".join(f"{c.gpus} x {c.gpu.name}" for c in (cluster, *study.axes.other_gpus))
     return f"{model} on {gpus}, {engine_title(study.engine)}; {prompts}+{outputs} tokens, {load}"
 
 

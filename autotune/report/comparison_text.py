@@ -80,7 +80,7 @@ def _metrics(document: Mapping[str, Any]) -> Block:
         ("Requests in flight", *(f"{k['concurrency']:,}" for k in knobs), "", ""),
         ("Tokens a step", *(f"{k['max_num_batched_tokens']:,}" for k in knobs), "", ""),
     ]
-    brief = rows[:1]
+    brief = rows[: 1 if knobs[0]["max_num_batched_tokens"] == knobs[1]["max_num_batched_tokens"] else 2]
     for m in document["metrics"]:
         metric, ranks = METRICS[m["name"]], m["name"] == document["objective"]["metric"]
         rows.append(

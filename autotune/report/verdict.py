@@ -20,6 +20,8 @@ from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import Remedy, find_remedy
 
 STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
+SECONDS, FEW_MS = ("ttft_ms", "e2e_ms"), 60.0
+"""Limits that people think of in seconds, and up to which figure seconds may have been meant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,8 @@ def _nothing(result: TuneResult, name: str) -> Verdict:
     nearest = result.infeasible[0]
     given = [v for v in nearest.violations if v.code != JOINT_PROBABILITY] or list(nearest.violations)
     near = f"The nearest is {name}: {'; '.join(broken(v) for v in given)}."
+    seconds = [v for v in given if v.code in SECONDS and v.limit <= FEW_MS < v.value]
+    near += f" Limits are in ms: {number(seconds[0].limit)} s are {seconds[0].limit * 1e3:,.0f}." if seconds else ""
     return _say(result, "bad", "No plan fits", "No plan keeps every limit.", near, *remedy_lines(found))
 
 

@@ -28,7 +28,7 @@ def against(study: Study, plan: PlanResult, other: PlanResult, *, chances: bool 
     for better, words in (*figures, *([(chance > 0.0, kept)] if chances and abs(chance) >= SAME_CHANCE else [])):
         (won if better else lost).append(words)
     if not won and not lost:
-        return "as good by its figures"
+        return "is as good by its figures"
     if won and lost:
         return f"{_and(won)}, but {_and(lost)}"
     return _and(won or lost)
