@@ -10,8 +10,13 @@ from autotune.tuning import PlanResult
 WITHIN = "Measured: the calibration has one-node servers of this model, GPU and engine."
 
 
-def reach_line(study: Study, first: PlanResult | None, base: PlanResult | None) -> str:
-    """`Never measured: several nodes; pipeline stages, attention DP (in production).`"""
+def reach_line(
+    study: Study, first: PlanResult | None, base: PlanResult | None, *, called: str = "the first plan"
+) -> str:
+    """`Never measured: several nodes; pipeline stages, attention DP (in production).`
+
+    `called`: what `first` is called.
+    """
     if first is None:
         return WITHIN
     mine = unmeasured(study, first)
@@ -19,7 +24,7 @@ def reach_line(study: Study, first: PlanResult | None, base: PlanResult | None) 
     theirs = unmeasured(study, base) if base is not None and other else ()
     found = [kind for kind in (*OF_STUDY, *(k for k in KINDS if k not in OF_STUDY)) if kind in {*mine, *theirs}]
     both = [kind for kind in found if kind in OF_STUDY or (kind in mine and (kind in theirs or not other))]
-    said = ((both, ""), (mine, " (the first plan)"), (theirs, " (in production)"))
+    said = ((both, ""), (mine, f" ({called})"), (theirs, " (in production)"))
     parts = []
     for kinds, whose in said:
         names = [_named(kind, study, first) for kind in kinds if kinds is both or kind not in both]

@@ -74,7 +74,7 @@ def _say(result: TuneResult, kind: str, badge: str, text: str, *lines: str, plac
         lines=lines,
         scope=_scope(result),
         place=place,
-        reach=reach_line(result.study, first, base),
+        reach=reach_line(result.study, first, base, called="the first plan" if result.ranked else "the nearest plan"),
     )
 
 
