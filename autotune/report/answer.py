@@ -110,6 +110,8 @@ def next_block(result: TuneResult) -> Block | None:
     best, baseline = result.ranked[0], result.baseline
     if baseline is not None and baseline.result is not None and baseline.result.plan != best.plan:
         steps = [command(study, "compare")]
+        if tune_verdict(result, "").badge == "Keep":  # nothing new is launched
+            return Block(title="Next", lines=tuple(steps), tight=True)
     else:
         steps = [command(study, "evaluate", "--plan", "best")]
     taken = next((plan for plan in result.ranked[:MOST_TRIED] if not export_refusal(study, plan)), None)
