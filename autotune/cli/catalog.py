@@ -21,9 +21,18 @@ GPU_FIELDS = (
     "generation",
     "sources",
 )
-SHORT_NAMES = 3
-"""Of each model, in the table."""
-GPU_COLUMNS = ("GPU", "generation", "BF16 TFLOP/s", "FP8", "FP4", "HBM GiB", "TB/s", "domain", "GB/s in", "GB/s out")
+GPU_COLUMNS = (
+    "GPU",
+    "generation",
+    "BF16 TFLOP/s",
+    "FP8",
+    "FP4",
+    "HBM GiB",
+    "TB/s",
+    "scale-up GPUs",
+    "GB/s in",
+    "GB/s out",
+)
 
 
 @click.command()
@@ -53,15 +62,17 @@ def _report(document: dict[str, Any]) -> Report:
     models, gpus = document["models"], document["gpus"]
     rows = []
     for name, m in models.items():
-        sizes = (f"{m[n] / 1e9:,.1f} B" for n in ("total_params", "active_params"))
-        rows.append((name, *sizes, ", ".join(m["short_names"][:SHORT_NAMES])))
-    model_table = text_table(("model", "parameters", "active", "short names"), rows, texts=(0, 3))
+        sizes = (f"{m[n] / 1e9:,.1f}" for n in ("total_params", "active_params"))
+        rows.append((m["short_names"][0] if m["short_names"] else name, *sizes, name))
+    model_table = text_table(("name", "B params", "active", "model"), rows, texts=(0, 3))
     return Report(
         headline=f"{len(models)} models and {len(gpus)} GPUs",
         blocks=(
-            Block(title="Models", table=model_table),
+            Block(title="Models", table=model_table, lines=("Further short names are in --json.",)),
             Block(
-                title="GPUs", table=text_table(GPU_COLUMNS, [_gpu_cells(n, g) for n, g in gpus.items()], texts=(0, 1))
+                title="GPUs",
+                table=text_table(GPU_COLUMNS, [_gpu_cells(n, g) for n, g in gpus.items()], texts=(0, 1)),
+                lines=("TB/s: of memory; scale-up GPUs: joined by fast links, GB/s in and out of which are a GPU's.",),
             ),
         ),
     )

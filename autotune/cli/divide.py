@@ -39,7 +39,10 @@ def divide(study: str, overrides: tuple[str, ...], html: str | None, as_json: bo
     from autotune.report.study_words import asked
 
     found = divide_cluster(load_models_study(Path(study), overrides))
-    document = division_document(found)
+    first, *others = found.study.types
+    more = f"cluster.gpus={(first.units + 1) * first.unit_gpus}"  # what one unit more brings
+    steps = [] if found.serves_all or others else [asked("divide", study, settings=(*overrides, more))]
+    document = division_document(found, steps=steps)
     if html is not None:
         from autotune.report.html.cluster_pages import division_page
 

@@ -61,12 +61,12 @@ def evaluate(
     known = None if claims is None else read_claims(Path(claims))
     with progress_bar(quiet=as_json) as report:
         found = evaluated(loaded, plan, known, progress=report)
+    short = None if verbose or out is not None else BRIEF
     if isinstance(found, PoolEvaluation):
         document = pool_evaluation_document(found)
-        publish(document, pool_evaluation_report, _pool_page, form=form, out=out)
+        publish(document, pool_evaluation_report, _pool_page, form=form, out=out, short=short)
     else:
         document = evaluation_document(found)
-        short = None if verbose or out is not None else BRIEF
         publish(document, evaluation_report, _page, form=form, out=out, short=short)
     sys.exit(0 if document["verdict"] == "PASSED" else EXIT_INFEASIBLE)
 

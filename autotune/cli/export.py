@@ -107,7 +107,7 @@ def export(
 
     loaded, chosen = load_study(Path(study), overrides), find_target(target)
     asked = LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image)
-    own = {name: OutFile(text=text) for name, text in portable_study(Path(study), overrides).items()}
+    own = {name: OutFile(text=text) for name, text in portable_study(loaded).items()}
     if top is not None:
         if plan is not None or current is not None:
             raise InputError.single("--top", "must not be given with --plan or --from")

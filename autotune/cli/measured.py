@@ -8,8 +8,9 @@ from pathlib import Path
 
 from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, MAX_MARK_BYTES, is_export
-from autotune.study import Study, load_study
+from autotune.study import Study
 from autotune.study.portable import STUDY_FILE
+from autotune.traffic.load import load_study
 from autotune.validation.bench import BenchKnobs, BenchResult, read_results
 from costmodel.errors import InputError
 from costmodel.files import read_file

@@ -17,7 +17,7 @@ from autotune.report.markdown import markdown_report
 from autotune.report.text_blocks import Report, brief
 from costmodel.errors import InputError
 
-SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json"}
+SUFFIXES = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json", ".txt": "terminal"}
 """Ending of a file -> the form that it is taken to be in where none is asked for."""
 PATIENCE_S = 2.0
 """What takes longer gets a progress bar."""
@@ -78,12 +78,16 @@ def chosen_form(form: str | None, out: str | None, *, as_json: bool, as_table: b
     """The form that is asked for, else the one that the file's name says, else terminal, or JSON in a pipe.
 
     Raises:
-        InputError: two are asked for.
+        InputError: two are asked for, or the file's name says none that is known.
     """
     if form is not None and (as_json or as_table):
         raise InputError.single("--format", "must not be given with --json or --table")
     if form is None and out is not None and not (as_json or as_table):
-        form = next((known for suffix, known in SUFFIXES.items() if out.lower().endswith(suffix)), None)
+        ending = Path(out).suffix.lower()
+        if ending and ending not in SUFFIXES:
+            message = f"must end in {', '.join(SUFFIXES)}, or --format says the form, got {out!r}"
+            raise InputError.single("--out", message)
+        form = SUFFIXES.get(ending)
     return form or ("json" if wants_json(as_json, as_table) else "terminal")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, READING, SHOWN, NewFile
+from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, READING, SHOWN, VERBOSE, NewFile
 
 if TYPE_CHECKING:
     from autotune.traffic.options import ReadOptions
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @READING
 @click.option("--rate", type=float, help="Requests per second, in place of the study's.")
 @click.option("--html", type=NewFile(), help="Write a page with the distributions and the timeline.")
+@VERBOSE
 @SHOWN
 def simulate(
     study: str,
@@ -29,6 +30,7 @@ def simulate(
     reading: ReadOptions,
     rate: float | None,
     html: str | None,
+    verbose: bool,
     as_json: bool,
     as_table: bool,
 ) -> None:
@@ -47,9 +49,11 @@ def simulate(
     from math import isfinite
     from pathlib import Path
 
-    from autotune.cli.output import show, write_page
+    from autotune.cli.output import chosen_form, publish, write_page
     from autotune.report.document import finite
-    from autotune.report.simulation import simulation_report
+    from autotune.report.html.simulation import simulation_page
+    from autotune.report.simulation import BRIEF, next_steps, simulation_report
+    from autotune.report.study_words import asked as asked_for
     from autotune.simulation.report_simulation import simulation_document
     from autotune.simulation.simulate_plan import REQUESTS_OF_ONE, simulate_plan, study_traffic
     from autotune.traffic.load import load_study
@@ -75,9 +79,11 @@ def simulate(
         asked = traffic_of_log(loaded, traffic, reading)
     found = simulate_plan(loaded, named.result, asked)
     document = finite(simulation_document(loaded, named.result, asked, found, sweep=traffic is None))
+    document["next"] = next_steps(loaded, named.result)
     if html is not None:
-        from autotune.report.html.simulation import simulation_page
-
-        write_page(html, simulation_page(document))
-    show(document, simulation_report, as_json=as_json, as_table=as_table)
+        options = (("--plan", plan), ("--traffic", traffic), ("--rate", rate))
+        words = [str(word) for option in options if option[1] is not None for word in option]
+        write_page(html, simulation_page(document, made_by=asked_for("simulate", study, *words, settings=overrides)))
+    form = chosen_form(None, None, as_json=as_json, as_table=as_table)
+    publish(document, simulation_report, simulation_page, form=form, out=None, short=None if verbose else BRIEF)
     sys.exit(0 if all(row["kept"] for row in document["limits"]) else EXIT_INFEASIBLE)

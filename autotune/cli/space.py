@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import click
 
-from autotune.cli.options import QUESTION, SHOWN
+from autotune.cli.options import QUESTION, SHOWN, VERBOSE
+
+FEW = 8
+"""Layouts that are listed without --verbose."""
 
 
 @click.command()
 @QUESTION
+@VERBOSE
 @SHOWN
-def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool) -> None:
+def space(study: str, overrides: tuple[str, ...], verbose: bool, as_json: bool, as_table: bool) -> None:
     """List the valid layouts of STUDY, and how many each rule forbids, without scoring."""
     from collections import Counter
     from pathlib import Path
@@ -18,8 +22,8 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
     from autotune.cli.output import show
     from autotune.engines import engine_title
     from autotune.report.document import candidate_document, counts_document
-    from autotune.report.study_words import study_headline
-    from autotune.report.text_blocks import Block, Line, Report, text_table
+    from autotune.report.study_words import command, study_headline
+    from autotune.report.text_blocks import Block, Report, text_table
     from autotune.report.tune_text import rejected_lines
     from autotune.space import conditions, short_plan
     from autotune.traffic.load import load_study
@@ -36,16 +40,18 @@ def space(study: str, overrides: tuple[str, ...], as_json: bool, as_table: bool)
             stages = sorted(Counter(c.layout.stage_layers).items(), reverse=True)
             name = short_plan(c.layout, dense=not loaded.arch.is_moe) + ("" if c.gpu is None else f" @{c.gpu}")
             rows.append((engine_title(c.engine), name, ", ".join(f"{n} x {layers}" for layers, n in stages)))
-        table = text_table(("engine", "plan", "layers per stage"), rows, texts=(0, 1, 2))
-        counted = f"{found.enumerated:,} enumerated, {len(found.candidates):,} valid"
-        some = tuple(f"{count:,} of these start only with {rule.text}" for rule, count in needs)
-        lines: tuple[str | Line, ...] = (counted, *some, *rejected_lines(found.rejected))
-        about = "layouts that the engines' rules allow"
+        shown = rows if verbose else rows[:FEW]
+        table = text_table(("engine", "plan", "layers per stage"), shown, texts=(0, 1, 2))
+        left = () if len(shown) == len(rows) else (f"and {len(rows) - FEW:,} more; -v: all",)
         return Report(
-            headline=study_headline(loaded, about),
+            headline=study_headline(loaded, "layouts that the engines' rules allow"),
+            reason=f"{found.enumerated:,} enumerated, {len(rows):,} valid.",
+            lines=tuple(f"{count:,} of these start only with {rule.text}" for rule, count in needs),
             blocks=(
-                Block(title="Layouts", table=table, lines=lines),
-                Block(title="Assumed of the model", lines=loaded.arch.assumptions),
+                Block(title="Layouts", table=table, lines=left, tight=True),
+                Block(title="Rejected, by rule", lines=rejected_lines(found.rejected), tight=True),
+                Block(title="Assumed of the model", lines=loaded.arch.assumptions, tight=True),
+                Block(title="Next", lines=(command(loaded, "tune"),), tight=True),
             ),
         )
 

@@ -166,6 +166,7 @@ def _row(trial: TrialView) -> dict[str, Any]:
 
 def _list_report(document: dict[str, Any]) -> Report:
     from autotune.report.text_blocks import Block, Line, Report, text_table
+    from autotune.report.vocabulary.plan_names import name_of_key
     from autotune.report.vocabulary.words import count
 
     rows, notes = [], []
@@ -173,7 +174,8 @@ def _list_report(document: dict[str, Any]) -> Report:
         best = "–" if s["best_value"] is None else f"{s['best_value']:,.4g}"
         when = "–" if s["started"] is None else s["started"][:16].replace("T", " ")
         settings = " ".join(s["overrides"]) or "–"
-        rows.append((s["name"], f"{s['trials']:,}", f"{s['feasible']:,}", best, s["best_plan"] or "–", when, settings))
+        plan = "–" if s["best_plan"] is None else name_of_key(s["best_plan"])
+        rows.append((s["name"], f"{s['trials']:,}", f"{s['feasible']:,}", best, plan, when, settings))
         if s["earlier_model"]:
             notes.append(
                 Line(text=f"{s['name']} is of {s['earlier_model']}: `tune` scores its plans anew", tone="open")
@@ -190,11 +192,12 @@ def _list_report(document: dict[str, Any]) -> Report:
 
 def _show_report(document: dict[str, Any]) -> Report:
     from autotune.report.text_blocks import Block, Report, text_table
+    from autotune.report.vocabulary.plan_names import name_of_key
 
     d = document
     rows = [
-        (str(t["number"]), f"{t['values'][0]:,.5g}", str(t["attributes"].get("plan", "–")), _settings(t["params"]))
-        for t in d["trials"]
+        (str(t["number"]), f"{t['values'][0]:,.5g}", name_of_key(plan) if plan else "–", _settings(t["params"]))
+        for t, plan in ((t, t["attributes"].get("plan")) for t in d["trials"])
     ]
     metric = d["metrics"][0] if d["metrics"] else "the first objective"
     lines = [f"{d['directions'][0]} {metric}"]

@@ -138,7 +138,7 @@ def tune(
     if wants_json(as_json, as_table):
         sys.stdout.write(to_json(answer.document(MANY if top is None else top)))
     else:
-        _print(answer, top, verbose=verbose, after=[file_block(named, text)] if text else [])
+        _print(answer, top, verbose=verbose, after=[file_block(named, text, whole=verbose)] if text else [])
     sys.exit(0 if answer.feasible else EXIT_INFEASIBLE)
 
 

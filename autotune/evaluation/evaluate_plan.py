@@ -60,12 +60,15 @@ def evaluate(
     Raises:
         InputError: no plan is given, the string has no reading on the study's GPUs, or a claim is about nothing known.
     """
-    text = plan if plan is not None else "" if study.baseline is None else study.baseline.plan
-    study = in_place(study, pools=is_pooled(text))
     missing = "must name a plan, or give one with --plan"
     if plan is None and study.baseline is None:
         raise InputError.single("$.baseline", missing)
-    named = None if plan is None else score_plan(study, plan, path="--plan")
+    named = None if plan is None else score_plan(in_place(study, pools=True), plan, path="--plan")
+    if named is not None:
+        pooled = named.result is not None and named.result.pools is not None
+    else:
+        pooled = study.baseline is not None and is_pooled(study.baseline.plan)
+    study = in_place(study, pools=pooled)
     tuned = tune(study, store, progress=progress)
     scored = named or tuned.baseline
     if scored is None:

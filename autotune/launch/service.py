@@ -34,14 +34,20 @@ class LaunchOptions:
 NOTHING_ASKED = LaunchOptions()
 
 
+def loads_by_name(study: Study) -> bool:
+    """Whether an engine finds the weights of the study's model by its name."""
+    found = find_model(study.arch.name)
+    return found is not None and found.hub == study.arch.name
+
+
 def check_model(study: Study, asked: LaunchOptions) -> None:
     """Raises `InputError` where nobody says what the engine loads: a model that the study holds as a config.json, or
     names as a variant of one of the catalog, has no name that an engine finds anything by.
     """
+    if asked.model is not None or loads_by_name(study):
+        return
     name = study.arch.name
     found = find_model(name)
-    if asked.model is not None or (found is not None and found.hub == name):
-        return
     if found is None or "/" in name:
         whose = f"is a config.json of its own, {name!r:.100}, by which no engine finds weights"
     else:

@@ -7,15 +7,14 @@ from typing import Any
 
 from autotune.engines import engine_title
 from autotune.launch.refusal import export_refusal
-from autotune.report.answer_table import answer_table, key_words
 from autotune.report.document import assumptions, tune_document
 from autotune.report.kinds import kinds_line
+from autotune.report.nearest_table import nearest_table
+from autotune.report.ranked_table import key_words, ranked_plans, ranked_table
 from autotune.report.study_words import command, launch_steps
 from autotune.report.text_blocks import Block, Line, Report
-from autotune.report.tune_tables import nearest_table, ranked_plans
-from autotune.report.verdict import Verdict, tune_verdict
+from autotune.report.verdict import Verdict, sampled, tune_verdict
 from autotune.report.vocabulary.plan_names import plan_name
-from autotune.report.vocabulary.words import count
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import find_remedy
@@ -23,13 +22,16 @@ from autotune.tuning.remedy import find_remedy
 MATTER = (
     ("calibration: ", ""),
     ("approximated: ", ""),
-    ("workload.prefix_cache_hit_frac not given", "no prompt cached"),
+    ("search.gpus not given", "GPUs in whole nodes"),
+    ("workload.prefix_cache_hit_frac not given", "no prefix cache"),
     ("workload.expert_skew not given", "balanced routing"),
-    ("workload.longest_prompt not given", "no prompt above the longest isl"),
-    ("engine_options.gpu_memory_utilization not given", "the engine fills 90 % of memory"),
+    ("workload.longest_prompt not given", "no prompt above isl"),
+    ("engine_options.gpu_memory_utilization not given", "90% of memory used"),
 )
 """How assumptions that move an answer begin, and what they are in a few words; those without words are said elsewhere.
 """
+MOST_ASSUMED = 3
+"""Assumptions that are named."""
 MOST_TRIED = 15
 """Plans among which the first that export takes is looked for."""
 
@@ -43,7 +45,7 @@ def answer_report(result: TuneResult, *, top: int) -> Report:
         headline=_question(result.study),
         reason=verdict.headline,
         tone=verdict.kind,
-        lines=(verdict.reach, *verdict.lines[:-1]),  # the last line counts plans, as the block below does
+        lines=(verdict.reach, " ".join(verdict.lines)),
         blocks=tuple(block for block in blocks if block is not None),
     )
 
@@ -57,54 +59,42 @@ def subject_name(result: TuneResult, plan: PlanResult) -> str:
 def _question(study: Study) -> str:
     """What is asked, on one line of 80 columns: the commands below name the study."""
     work, cluster = study.workload, study.cluster
-    prompts, outputs = (f"{x.min:,}" if x.min == x.max else f"{x.min:,} to {x.max:,}" for x in (work.isl, work.osl))
+    prompts, outputs = (f"{x.min:,}" if x.min == x.max else f"{x.min:,}–{x.max:,}" for x in (work.isl, work.osl))
     load = "up to the limits"
     if work.request_rate_per_s is not None:
         load = f"{work.request_rate_per_s:g} requests/s"
     elif work.concurrency is not None:
         load = f"{work.concurrency:,} in flight"
-    model, gpus = study.arch.name.rpartition("/")[2], f"{cluster.gpus} x {cluster.gpu.name}"
-    return f"{model} on {gpus}, {engine_title(study.engine)}; {prompts} + {outputs} tokens, {load}"
+    model = study.arch.name.rpartition("/")[2]
+    gpus = " and ".join(f"{c.gpus} x {c.gpu.name}" for c in (cluster, *study.axes.other_gpus))
+    return f"{model} on {gpus}, {engine_title(study.engine)}; {prompts}+{outputs} tokens, {load}"
 
 
 def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:
     notes: list[str] = []
     if not result.ranked:
-        table = nearest_table(result, result.infeasible[: top or None])
+        table = nearest_table(result, top or None, overflow="dropped")
         title = "The nearest plans, and what they break"
     else:
         shown = ranked_plans(result, top or None)
-        table = answer_table(result, shown)
-        title = f"Best first, {key_words(result.study)}"
-        alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
-        if alike > 0:
-            notes.append(f"≈: {count(alike, 'plan')} cannot be told apart from the first.")
-        notes += [line] if (line := kinds_line(result)) else []
+        table = ranked_table(result, shown, overflow="dropped")
+        title = f"Best of {len(result.ranked):,} {key_words(result.study)}"
+        title += "; ≈ may be as good as # 1" if any(row.alike for row in table.rows[1:]) else ""
+        notes += [line] if (line := kinds_line(result, short=True)) else []
         notes += refused_lines(result, [(rank, plan) for rank, plan, _ in shown if rank is not None])
-    if result.baseline is not None:
-        notes.append(f"now: {_in_production(result)}.")
-    notes.append(f"{verdict.lines[-1]} Assumed: {_assumed(result)}; -v: all.")
-    return Block(title=title, table=table, lines=(" ".join(notes[:-1]), notes[-1]) if notes[1:] else tuple(notes))
+    notes += [verdict.scope] if sampled(result) else []
+    notes.append(f"Assumed: {_assumed(result, MOST_ASSUMED - len(notes))}; -v: all.")
+    return Block(title=title, table=table, lines=(" ".join(notes),), tight=True)
 
 
-def _in_production(result: TuneResult) -> str:
-    """What the study calls the plan in production, whose row says how that was read, or what it breaks."""
-    baseline = result.baseline
-    if baseline is None:
-        return ""
-    if baseline.result is None:
-        return f"{baseline.text} breaks {baseline.resolution.violations[0].rule}"
-    return baseline.text
-
-
-def _assumed(result: TuneResult) -> str:
-    """Those assumptions that move an answer."""
+def _assumed(result: TuneResult, most: int) -> str:
+    """Those assumptions that move an answer, at most so many and at least one."""
     said = assumptions(result)
     known = [words for begins, words in MATTER if words and any(text.startswith(begins) for text in said)]
     work = result.study.workload
     if work.isl.min == work.isl.max and not work.points and work.traffic is None:
         known.append("every prompt as long as the mean")
-    return ", ".join(known[:3]) or "nothing that the study leaves open"
+    return ", ".join(known[: max(most, 1)]) or "nothing that the study leaves open"
 
 
 def next_block(result: TuneResult) -> Block | None:
@@ -120,19 +110,22 @@ def next_block(result: TuneResult) -> Block | None:
     best, baseline = result.ranked[0], result.baseline
     if baseline is not None and baseline.result is not None and baseline.result.plan != best.plan:
         steps = [command(study, "compare")]
+        if tune_verdict(result, "").badge == "Keep":  # nothing new is launched
+            return Block(title="Next", lines=tuple(steps), tight=True)
     else:
-        steps = [command(study, "evaluate", "--plan", subject_name(result, best))]
+        steps = [command(study, "evaluate", "--plan", "best")]
     taken = next((plan for plan in result.ranked[:MOST_TRIED] if not export_refusal(study, plan)), None)
     if taken is not None:
         steps += _export(result, taken)
     return Block(title="Next", lines=tuple(steps), tight=True)
 
 
-def _export(result: TuneResult, plan: PlanResult) -> tuple[Line, Line]:
+def _export(result: TuneResult, plan: PlanResult) -> tuple[Line, ...]:
     """The commands that launch and measure a plan, which is named where it is not the first of its engine."""
     first = plan is next(p for p in result.ranked if p.engine == plan.engine)
     named = () if first else ("--plan", subject_name(result, plan).removeprefix(f"{plan.engine}:"))
-    return launch_steps(result.study, plan.engine, *named)
+    unnamed = Line(text="To export, name its weights with --model: its own name has none.", tone="dim")
+    return launch_steps(result.study, plan.engine, *named) or (unnamed,)
 
 
 def refusals(result: TuneResult, shown: Sequence[tuple[int, PlanResult]]) -> list[dict[str, Any]]:
@@ -158,8 +151,9 @@ def answer_document(result: TuneResult, *, top: int) -> dict[str, Any]:
     verdict, steps = tune_verdict(result, "" if subject is None else subject_name(result, subject)), next_block(result)
     tried = min(top or MOST_TRIED, MOST_TRIED)
     said = {"answer": verdict.badge, "sentence": verdict.headline, "lines": verdict.lines, "reach": verdict.reach}
+    said |= {"scope": verdict.scope}
     return tune_document(result, top=top) | {
         "verdict": said,
         "export_refuses": refusals(result, tuple(enumerate(result.ranked[:tried], start=1))),
-        "next": [] if steps is None else [line.text for line in steps.lines if isinstance(line, Line)],
+        "next": [] if steps is None else [x.text for x in steps.lines if isinstance(x, Line) and x.whole],
     }

@@ -34,8 +34,10 @@ def comparison_report(document: Mapping[str, Any]) -> Report:
     )
 
 
-BRIEF = ("simulated", "metrics", "limits", "switch", "next")
+BRIEF = ("simulated", "metrics", "switch", "next")
 """Blocks that a terminal shows without --verbose."""
+BRIEF_METRICS = ("output_tokens_per_s_per_gpu", "requests_per_s", "ttft_longest_s", "tpot_s", "memory_util_frac")
+"""Metrics of which it shows a row, beside the one that ranks."""
 
 
 def _reach(document: Mapping[str, Any]) -> str:
@@ -78,24 +80,28 @@ def _metrics(document: Mapping[str, Any]) -> Block:
         ("Requests in flight", *(f"{k['concurrency']:,}" for k in knobs), "", ""),
         ("Tokens a step", *(f"{k['max_num_batched_tokens']:,}" for k in knobs), "", ""),
     ]
+    brief = rows[: 1 if knobs[0]["max_num_batched_tokens"] == knobs[1]["max_num_batched_tokens"] else 2]
     for m in document["metrics"]:
-        metric = METRICS[m["name"]]
+        metric, ranks = METRICS[m["name"]], m["name"] == document["objective"]["metric"]
         rows.append(
             (
-                named(metric.name, labels, " *" if metric.name == document["objective"]["metric"] else ""),
+                named(metric.name, labels, " *" if ranks else ""),
                 *(metric.text(m[side]) for side in SIDES),
                 signed(m["difference_frac"]),
                 "" if m["p_better"] is None else probability(m["p_better"]),
             )
         )
+        brief += rows[-1:] if ranks or metric.name in BRIEF_METRICS else []
     meets = [document[side]["confidence"]["p_meets"] for side in SIDES]
     rows.append(("Keeps every limit", *(probability(p) for p in meets), "", ""))
-    sure = probability(document["p_better"])
+    sure, header = probability(document["p_better"]), ("metric", *SIDES, "difference", "P(better)")
+    lines = (f"* ranked by; the candidate is better with probability {sure}, limits counted",)
     return Block(
         key="metrics",
         title="Metrics",
-        table=text_table(("metric", *SIDES, "difference", "P(better)"), rows),
-        lines=(f"* ranked by; the candidate is better with probability {sure}, limits counted",),
+        table=text_table(header, rows),
+        lines=lines,
+        short=Block(title="Metrics", table=text_table(header, [*brief, rows[-1]]), lines=lines),
     )
 
 
@@ -249,4 +255,7 @@ def _switch(cost: Mapping[str, Any]) -> Block:
         + ("" if cost["price"] is None else f", ${cost['price']:,.2f}"),
         paid,
     )
-    return Block(key="switch", title="The switch", lines=lines)
+    title = "The switch"
+    return Block(
+        key="switch", title=title, lines=lines, short=Block(title=title, lines=(lines[0], *lines[3:4], *lines[5:]))
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +10,14 @@ from autotune.planning.divide_cluster import Division, Period
 from autotune.planning.division import Units
 from autotune.planning.model_tables import NO_PLAN
 from autotune.report.document import finite
+from autotune.report.evaluation_text import next_blocks
 from autotune.report.text_blocks import Block, Report, text_table
 from autotune.space import format_plan, short_plan
 from autotune.text.numbers import number
 
 
-def division_document(found: Division) -> dict[str, Any]:
-    """Every period's division, what one more unit is worth, and what the present division loses."""
+def division_document(found: Division, *, steps: Sequence[str] = ()) -> dict[str, Any]:
+    """Every period's division, what one more unit is worth, and what the present division loses; `steps` follow."""
     study, present = found.study, found.present
     return finite(
         {
@@ -27,6 +28,7 @@ def division_document(found: Division) -> dict[str, Any]:
                 for t in study.types
             ],
             "serves_all": found.serves_all,
+            "next": list(steps),
             "value": found.value,
             "most_value": sum(
                 p.share_of_day * m.share.weight
@@ -138,6 +140,7 @@ def division_report(document: Mapping[str, Any]) -> Report:
             *(_period_block(document, p) for p in document["periods"]),
             *([] if document["present"] is None else [_present_block(document)]),
             Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"])),
+            *next_blocks(document),
         ),
     )
 

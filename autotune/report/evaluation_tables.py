@@ -17,8 +17,10 @@ MOST_STAGES = 8
 def strategy_block(rows: Sequence[Mapping[str, Any]]) -> Block:
     """The verdict on each axis."""
     shown = [(v["axis"], str(v["value"]), toned(v["verdict"], TONES), _loss(v["loss_frac"]), v["reason"]) for v in rows]
-    header = ("axis", "value", "verdict", "loses", "because")
-    return Block(key="strategy", title="Strategy, axis by axis", table=text_table(header, shown, texts=(0, 2, 4)))
+    header, title = ("axis", "value", "verdict", "loses", "because"), "Strategy, axis by axis"
+    brief = text_table(header[:-1], [row[:-1] for row in shown], texts=(0, 2))
+    table = text_table(header, shown, texts=(0, 2, 4))
+    return Block(key="strategy", title=title, table=table, short=Block(title=title, table=brief))
 
 
 def _loss(frac: float | None) -> str:

@@ -16,7 +16,7 @@ from autotune.report.evaluation_tables import (
 from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_table, toned
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, TONES
-from autotune.report.vocabulary.words import SHARES, asked, measure, probability
+from autotune.report.vocabulary.words import SHARES, asked, measure, probability, short_unit, united
 from autotune.text.numbers import number, room_words, within
 
 CHECKS = {**LIMITS, "gpus": "GPUs"}
@@ -43,13 +43,14 @@ def evaluation_headline(document: Mapping[str, Any]) -> str:
 
 
 def stands_lines(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of the plan was never measured, and why no launch files of it can be written."""
+    """What of the plan was never measured, why it cannot be launched, and what it is not held against."""
     refused = f"Export refuses it: {document['export_refuses']}." if document["export_refuses"] else ""
-    return tuple(line for line in (document["never_measured"], refused) if line)
+    left_out = (f"{text}." for text in document["assumptions"] if " left out here: " in text)
+    return tuple(line for line in (document["never_measured"], refused, *left_out) if line)
 
 
-BRIEF = ("summary", "strategy", "claims", "next")
-"""Blocks that a terminal shows without --verbose."""
+BRIEF = ("summary", "strategy", "rate_match", "claims", "next")
+"""Blocks that a terminal shows without --verbose, of plans with pools too."""
 
 
 def evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
@@ -86,7 +87,8 @@ def summary_block(document: Mapping[str, Any]) -> Block:
         for c in document["checks"]
     ]
     s, c = document["summary"], document["confidence"]
-    lines = [f"what binds: {CHECKS.get(s['binding'], s['binding'])}", *_against_best(s)]
+    binds = f"what binds: {CHECKS.get(s['binding'], s['binding'])}"
+    lines = [binds, *_against_best(s)]
     if c is not None:
         ends = [number(c[f"{name}_{end}"]) for name in ("ttft", "tpot") for end in ("p10_s", "p90_s")]
         lines.append(
@@ -96,7 +98,17 @@ def summary_block(document: Mapping[str, Any]) -> Block:
             f"{number(c['requests_per_s_p10'])} to {number(c['requests_per_s_p90'])} requests/s"
         )
     header = ("check", "", "value", "limit", "room", "of what")
-    return Block(key="summary", title="Summary", table=text_table(header, rows, texts=(0, 1, 5)), lines=tuple(lines))
+    brief = []
+    for row, c in zip(rows, document["checks"], strict=True):
+        limit = row[3] and united(row[3], short_unit(CHECKS[c["name"]], c["unit"]))
+        brief.append((*row[:3], limit, row[4]))
+    return Block(
+        key="summary",
+        title="Summary",
+        table=text_table(header, rows, texts=(0, 1, 5)),
+        lines=tuple(lines),
+        short=Block(title="Summary", table=text_table(header[:-1], brief, texts=(0, 1)), lines=(binds,)),
+    )
 
 
 def _against_best(s: Mapping[str, Any]) -> list[str]:

@@ -37,8 +37,8 @@ class BestOfKinds:
         return max(both, key=lambda placed: placed[0]) if len(both) == 2 else None
 
 
-def kinds_line(result: TuneResult) -> str:
-    """Which kind is ahead, and by what; empty where only one was looked at."""
+def kinds_line(result: TuneResult, *, short: bool = False) -> str:
+    """Which kind is ahead, and by what (not where it is `short`); empty where only one was looked at."""
     best = BestOfKinds.of(result)
     if best is None:
         return ""
@@ -47,6 +47,8 @@ def kinds_line(result: TuneResult) -> str:
     if best.single is None:
         return "Pools: only plans with separate pools keep every limit."
     (rank, plan), pools_lead = best.second or best.single, best.pooled[0] == 1
+    if short:
+        return f"# {rank:,}: best {'without' if pools_lead else 'with'} pools."
     first, second = ("pools", "one kind of replica") if pools_lead else ("one kind of replica", "pools")
     return f"Best of {first}: # 1; of {second}: # {rank:,}. The first {against(result.study, result.ranked[0], plan)}."
 

@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.report.text_blocks import Block, Line, Report, text_table
+from autotune.launch.refusal import export_refusal
+from autotune.report.evaluation_text import next_blocks
+from autotune.report.study_words import command, launch_steps
+from autotune.report.text_blocks import Block, Cell, Column, Line, Report, Row, Table, text_table
 from autotune.report.tune_text import assumed_block
-from autotune.report.vocabulary.plan_names import name_of_key
+from autotune.report.vocabulary.plan_names import name_of_key, plan_name
 from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.words import probability
+from autotune.study import Study
 from autotune.text.numbers import number
+from autotune.tuning import PlanResult
 
 LATENCIES = {
     "ttft": ("TTFT", "ms", 1e3),
-    "tpot": ("TPOT of a request", "ms", 1e3),
-    "itl": ("ITL, over the gaps between tokens", "ms", 1e3),
+    "tpot": ("TPOT", "ms", 1e3),
+    "itl": ("ITL", "ms", 1e3),
     "e2e": ("End to end", "s", 1.0),
 }
 """Latency -> title, unit, factor from seconds."""
+
+
+BRIEF = ("latencies", "limits", "service", "next")
+"""Blocks that a terminal shows without --verbose."""
 
 
 def simulation_report(document: Mapping[str, Any]) -> Report:
@@ -37,8 +46,15 @@ def simulation_report(document: Mapping[str, Any]) -> Report:
         reason=f"The plan {said}." if document["limits"] else "The study has no limit on latencies.",
         tone="bad" if broken else "good",
         lines=(document["limited_by"],),
-        blocks=(*simulation_blocks(document), assumed_block(tuple(document["assumptions"]))),
+        blocks=(*simulation_blocks(document), assumed_block(tuple(document["assumptions"])), *next_blocks(document)),
     )
+
+
+def next_steps(study: Study, plan: PlanResult) -> list[str]:
+    """What holds the plan back, and its launch files."""
+    name = plan_name(plan, dense=not study.arch.is_moe)
+    launch = () if export_refusal(study, plan) else launch_steps(study, plan.engine, "--plan", name)
+    return [line.text for line in (command(study, "evaluate", "--plan", name), *launch)]
 
 
 def simulation_blocks(document: Mapping[str, Any]) -> tuple[Block, ...]:
@@ -47,17 +63,27 @@ def simulation_blocks(document: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 def _latencies(document: Mapping[str, Any]) -> Block:
-    rows = []
-    for name, found in document["latencies"].items():
-        title, unit, factor = LATENCIES[name]
-        cells = [
-            f"{number(x['value'] * factor)} ({number(x['low'] * factor)} to {number(x['high'] * factor)})"
-            for x in found.values()
-        ]
-        rows.append((f"{title}, {unit}", *cells))
-    header = ("over requests", "mean", *(s for s in document["latencies"]["ttft"] if s != "mean"))
-    line = "In brackets the 80 % likely range of each figure: how sure the estimate is, not how requests vary."
-    return Block(title="Latencies", table=text_table(header, rows), lines=(line,))
+    found = {name: row for name, row in document["latencies"].items() if row}
+
+    def cell(name: str, statistic: str) -> Cell:
+        factor, figure = LATENCIES[name][2], found[name].get(statistic)
+        if figure is None:
+            return Cell(text="")
+        value, low, high = (number(figure[end] * factor) for end in ("value", "low", "high"))
+        return Cell(text=value, small=f"{low}–{high}")
+
+    rows = [Row(cells=(Cell(text=s), *(cell(name, s) for name in found))) for s in document["latencies"]["ttft"]]
+    titles = (f"{LATENCIES[name][0]} {LATENCIES[name][1]}" for name in found)
+    columns = (
+        Column(title="over requests", numeric=False),
+        *(Column(title=t, numeric=False, ranged=True) for t in titles),
+    )
+    table = Table(columns=columns, rows=tuple(rows))
+    lines = (
+        "Beside each figure its likely range (80 %): how sure the estimate is, not how requests vary.",
+        "TPOT is of a request, ITL over the gaps between tokens.",
+    )
+    return Block(key="latencies", title="Latencies", table=table, lines=lines)
 
 
 def limit_title(code: str) -> str:
@@ -72,7 +98,7 @@ def _limits(document: Mapping[str, Any]) -> Block:
     for row in document["limits"]:
         load = loads.get(row["code"])
         breaks = "–" if load is None else "at any load" if load["rate_per_s"] is None else number(load["rate_per_s"])
-        likely = f"{number(row['likely_low'])} to {number(row['likely_high'])}"
+        likely = f"{number(row['likely_low'])}–{number(row['likely_high'])}"
         rows.append(
             (
                 limit_title(row["code"]),
@@ -84,8 +110,8 @@ def _limits(document: Mapping[str, Any]) -> Block:
                 breaks,
             )
         )
-    header = ("limit", "at", "simulated", "likely range", "kept", "P(kept)", "kept up to requests/s")
-    return Block(title="Limits", table=text_table(header, rows, texts=(0, 4)) if rows else None)
+    header = ("limit", "at", "simulated", "likely range", "kept", "P(kept)", "kept up to/s")
+    return Block(key="limits", title="Limits", table=text_table(header, rows, texts=(0, 4)) if rows else None)
 
 
 def _service(document: Mapping[str, Any]) -> Block:
@@ -101,4 +127,4 @@ def _service(document: Mapping[str, Any]) -> Block:
     )
     busy = f"replicas run steps {document['utilisation']:.0%} of the time; {document['preemptions']:,} preemptions"
     lines: list[str | Line] = [keeping, goodput, busy]
-    return Block(title="Service", lines=tuple(lines))
+    return Block(key="service", title="Service", lines=tuple(lines))

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Sequence
 
 from autotune.engines import ENGINES, engine_title
+from autotune.launch.service import loads_by_name
 from autotune.report.text_blocks import Block, Line
 from autotune.study import Study
 
@@ -29,9 +30,11 @@ def asked(name: str, *words: str, settings: Sequence[str]) -> str:
     return shlex.join(["autotune", name, *words, *(word for text in last.values() for word in ("--set", text))])
 
 
-def launch_steps(study: Study, engine: str, *named: str) -> tuple[Line, Line]:
+def launch_steps(study: Study, engine: str, *named: str) -> tuple[Line, ...]:
     """The commands that write the launch files of a plan (`--plan NAME`; none: the first), and that hold a benchmark
-    of it against the prediction."""
+    of it against the prediction; none where nobody says what the engine loads."""
+    if not loads_by_name(study):
+        return ()
     settings = () if study.engine == engine else (f"engine={engine}",)
     return (
         command(study, "export", *named, "--target", engine, "--out", "launch", settings=settings),
@@ -39,8 +42,10 @@ def launch_steps(study: Study, engine: str, *named: str) -> tuple[Line, Line]:
     )
 
 
-def file_block(path: str, text: str) -> Block:
-    """The study file that options stand for, a line for each of its tables."""
+def file_block(path: str, text: str, *, whole: bool) -> Block:
+    """Where the study file lies that options stand for; the `whole` of it, a line for each of its tables."""
+    if not whole:
+        return Block(title="", lines=(Line(text=f"Study file: {path}", whole=True),), tight=True)
     said = (f"{key} = {_inline(value)}" for key, value in tomllib.loads(text).items())
     lines = tuple(Line(text=line, whole=True, tone="dim") for line in said)
     return Block(title=f"Study file: {path}", lines=lines, tight=True)

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from autotune.launch.service import loads_by_name
 from autotune.planning.failure_domains import DOMAINS, Place, worst_loss
 from autotune.planning.survive import PeakLoss, Survival, Way, Years
 from autotune.report.document import finite
+from autotune.report.evaluation_text import next_blocks
+from autotune.report.study_words import command
 from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.tune_text import assumed_block
 from autotune.space import format_plan, short_plan
@@ -45,9 +48,26 @@ def survival_document(found: Survival) -> dict[str, Any]:
             "peak_loss": None if found.peak is None else _peak(found, found.peak),
             "mtbf_h": {d: getattr(asked, f"{d}_mtbf_s") / 3600.0 for d in DOMAINS},
             "repair_h": {d: getattr(asked, f"{d}_repair_s") / 3600.0 for d in DOMAINS},
+            "next": _next(found),
             "assumptions": [*found.study.resilience_assumptions, *found.study.assumptions],
         }
     )
+
+
+def _next(found: Survival) -> list[str]:
+    """The launch files of the plan that survives; where the cluster has too few GPUs, the question with enough."""
+    if found.best is None:
+        least = min((way.gpus for way in found.ways), default=0)
+        more = (f"cluster.gpus={least}",)
+        return [command(found.study, "survive", settings=more).text] if least > found.study.cluster.gpus else []
+    best = found.best
+    result, gpus = best.offer.result, f"cluster.gpus={best.gpus}"
+    layout = replace(result.layout, replicas=best.replicas)
+    name, launch = short_plan(layout, dense=not found.study.arch.is_moe), ("--out", "launch")
+    if not loads_by_name(found.study):
+        return []
+    settings = (gpus, *(() if found.study.engine == result.engine else (f"engine={result.engine}",)))
+    return [command(found.study, "export", "--plan", name, "--target", result.engine, *launch, settings=settings).text]
 
 
 def _way(found: Survival, way: Way) -> dict[str, Any]:
@@ -161,7 +181,7 @@ def survival_report(document: Mapping[str, Any]) -> Report:
         reason=reason,
         tone="bad" if best is None else "good",
         lines=(f"Asked for meanwhile: {level}.",),
-        blocks=(*blocks, assumed_block(tuple(document["assumptions"]))),
+        blocks=(*blocks, assumed_block(tuple(document["assumptions"])), *next_blocks(document)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from textwrap import wrap
 from typing import Any, Literal
 
@@ -13,13 +14,15 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from autotune.report.text_blocks import Block, Line, Report, Table
+from autotune.report.text_blocks import Block, Cell, Column, Line, Report, Table
 from costmodel.errors import visible
 
 WIDTH = 156
 """Columns where no terminal says how many: in a file or a pipe."""
 MANY = 8
 """A table of more columns leaves one blank between them instead of two."""
+KEPT = 2
+"""Columns that name a row, at the beginning of each part of a table that is continued."""
 MOST_NAMED = 3
 """Columns without room that are named."""
 PROSE = 24
@@ -77,7 +80,7 @@ def broken_lines(text: str, width: int, indent: str = "") -> list[str]:
 def print_table(console: Console, table: Table) -> None:
     """A table without a frame; its heading is left out where no column has a title.
 
-    What does not fit loses whole columns from the right, and a line says which: no figure is cut.
+    What does not fit loses whole columns from the right, no figure is cut; `Table.overflow` says what becomes of them.
     """
     titles = [column.heading or column.title for column in table.columns]
     widths, blanks = _widths(table, titles, console.width)
@@ -88,13 +91,30 @@ def print_table(console: Console, table: Table) -> None:
         justify: Literal["left", "right"] = "right" if column.numeric else "left"
         shown.add_column(Text(title), justify=justify, width=width, overflow="fold")
     for row in table.rows:
-        cells = [Text(visible(cell.text), style=STYLES.get(cell.tone, "")) for cell in row.cells[: len(widths)]]
+        cells = [
+            Text(visible(_shown(cell, column)), style=STYLES.get(cell.tone, ""))
+            for cell, column, _ in zip(row.cells, table.columns, widths, strict=False)
+        ]
         shown.add_row(*cells, style=STYLES.get(row.role, ""))
     console.print(shown)
     left = [title.replace("\n", " ") for title in titles[len(widths) :] if title]
-    if left:
+    if left and table.overflow == "continued" and len(widths) > KEPT:
+        console.print()
+        print_table(console, _rest(table, len(widths)))
+    elif left and table.overflow != "dropped":
         named = ", ".join(left[:MOST_NAMED]) + (f" and {len(left) - MOST_NAMED} more" if left[MOST_NAMED:] else "")
         print_line(console, Line(text=f"a wider terminal shows: {named}", tone="dim"), indent="  ")
+
+
+def _shown(cell: Cell, column: Column) -> str:
+    """The text of a cell, and its likely range where it has one."""
+    return f"{cell.text} {cell.small}" if column.ranged and cell.small else cell.text
+
+
+def _rest(table: Table, shown: int) -> Table:
+    """The first columns again, and those after the first `shown`."""
+    rows = tuple(replace(row, cells=(*row.cells[:KEPT], *row.cells[shown:])) for row in table.rows)
+    return replace(table, columns=(*table.columns[:KEPT], *table.columns[shown:]), rows=rows)
 
 
 def _widths(table: Table, titles: Sequence[str], width: int) -> tuple[list[int], int]:
@@ -102,11 +122,11 @@ def _widths(table: Table, titles: Sequence[str], width: int) -> tuple[list[int],
     blanks = 1 if len(titles) > MANY else 2
     natural, least = [], []
     for i, (title, column) in enumerate(zip(titles, table.columns, strict=True)):
-        texts = [*title.split("\n"), *(visible(row.cells[i].text) for row in table.rows)]
+        texts = [*title.split("\n"), *(visible(_shown(row.cells[i], column)) for row in table.rows)]
         natural.append(max(map(cell_len, texts)))
         wraps = column.wraps or i == 0 or (i == len(titles) - 1 and not column.numeric)
         # a longer word, as a path, is broken: a column of prose is not left out for it
-        words = [min(cell_len(word), width // 2) for text in texts for word in text.split()] or [0]
+        words = [min(cell_len(word), width * 9 // 20) for text in texts for word in text.split()] or [0]
         floor = NAME if i < len(titles) - 1 else PROSE
         least.append(
             min(natural[i], max(*words, floor) if len(words) > 1 else max(words[0], floor)) if wraps else natural[i]

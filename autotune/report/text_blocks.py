@@ -26,6 +26,8 @@ class Column:
     """Text that may take several lines on a terminal, as the first and the last column may."""
     minor: bool = False
     """Left out on a phone."""
+    ranged: bool = False
+    """The second line of its cells is a likely range, which a terminal shows beside the figure."""
     wide: bool = False
     """Holds sentences: on a phone it keeps a width in which they can be read."""
 
@@ -62,6 +64,9 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     caption: str = ""
+    overflow: str = "named"
+    """What a narrow terminal does with columns that have no room: they are `named` on a line below, `continued` in a
+    table below that begins with the first two columns again, or `dropped`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,8 @@ class Block:
     lines: tuple[str | Line, ...] = ()
     tight: bool = False
     """On a terminal, no empty line stands before it."""
+    short: Block | None = None
+    """What a terminal shows of it without --verbose; None: all."""
 
     @property
     def short_title(self) -> str:
@@ -106,10 +113,10 @@ class Report:
 
 
 def brief(report: Report, keys: Sequence[str]) -> Report:
-    """The report with the blocks of these keys alone, and a line on what it leaves out."""
-    kept = tuple(block for block in report.blocks if block.key in keys)
+    """The report with the blocks of these keys alone, without empty lines, and a line on what it leaves out."""
+    kept = tuple(replace(block.short or block, tight=True) for block in report.blocks if block.key in keys)
     left = ", ".join(within(block.short_title) for block in report.blocks if block.key not in keys)
-    more = Block(title="", lines=(Line(text=f"With -v: {left}.", tone="dim"),))
+    more = Block(title="", lines=(Line(text=f"-v: all of it, and {left}.", tone="dim"),), tight=True)
     return replace(report, blocks=(*kept, more) if left else kept)
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from autotune.engines import rule_texts
 from autotune.report.answer import MOST_TRIED, next_block, refused_lines, subject_name
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_rank
 from autotune.report.kinds import kinds_line
+from autotune.report.nearest_table import nearest_table
+from autotune.report.ranked_table import ranked_plans, ranked_table
 from autotune.report.study_words import study_headline
-from autotune.report.text_blocks import Block, Line, Report, Table
-from autotune.report.tune_tables import nearest_table, ranked_plans, ranked_table
+from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.verdict import sampling_errors, tune_verdict
-from autotune.report.vocabulary.metrics import METRICS, TPOT, TTFT
+from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.violations import broken
@@ -40,11 +40,7 @@ def tune_report(result: TuneResult, *, top: int) -> Report:
         headline=study_headline(study, f"ranked by {within(metric.label)} ({study.objective.direction})"),
         reason=verdict.headline,
         tone=verdict.kind,
-        lines=(
-            verdict.reach,
-            *verdict.lines[:-1],
-            *([verdict.place] if verdict.place else []),
-        ),  # the last counts plans
+        lines=tuple(line for line in (verdict.reach, *verdict.lines, verdict.place) if line),
         blocks=tuple(block for block in (*found, next_block(result)) if block is not None),
     )
 
@@ -57,34 +53,26 @@ def assumed_block(said: tuple[str, ...]) -> Block:
 def rejected_lines(rejected: Mapping[str, int]) -> tuple[Line, ...]:
     """How many layouts each rule forbids, most first."""
     found = sorted(rejected.items(), key=lambda item: -item[1])
-    return tuple(Line(text=f"rejected {n:>6,}  {rule}: {rule_texts()[rule]}", tone="dim") for rule, n in found)
+    return tuple(Line(text=f"{n:>6,}  {rule}: {rule_texts()[rule]}", tone="dim") for rule, n in found)
 
 
 def _plans(result: TuneResult, top: int) -> Block:
     lines = () if result.baseline is None else _baseline(result, result.baseline)
     if not result.ranked:
-        nearest = nearest_table(result, result.infeasible[: top or None])
+        nearest = nearest_table(result, top or None, overflow="continued")
         return Block(title="Plans that break a limit, nearest first", table=nearest, lines=lines)
-    table = _rank_first(ranked_table(result, ranked_plans(result, top or None)))
+    table = ranked_table(result, ranked_plans(result, top or None), overflow="continued")
     refused = refused_lines(result, tuple(enumerate(result.ranked[: min(top or MOST_TRIED, MOST_TRIED)], start=1)))
     kinds = [line] if (line := kinds_line(result)) else []
     said: tuple[str | Line, ...] = (_sure(result), *kinds, *refused, *lines)
     return Block(title="Plans that keep every limit, best first", table=table, lines=said)
 
 
-def _rank_first(table: Table) -> Table:
-    """Where nothing scrolls, the rank stands before the plan."""
-    rows = tuple(replace(row, cells=(row.cells[1], row.cells[0], *row.cells[2:])) for row in table.rows)
-    return replace(table, columns=(table.columns[1], table.columns[0], *table.columns[2:]), rows=rows)
-
-
 def _sure(result: TuneResult) -> str:
     """How far the first plan stands out."""
-    best = result.ranked[0]
     alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
     others = "1 other plan (≈)" if alike == 1 else f"{alike or 'no'} other plans (≈)"
-    ends = ", ".join(f"{m.title[:4]} {m.shown_interval(best, ' to ')} {m.unit}" for m in (TTFT, TPOT))
-    return f"Of rank 1, likely ranges (80 %): {ends}; {others} cannot be told apart from it with 80 % confidence."
+    return f"{others[0].upper()}{others[1:]} cannot be told apart from the first with 80 % confidence."
 
 
 def _baseline(result: TuneResult, baseline: BaselineResult) -> tuple[Line, ...]:
@@ -126,7 +114,7 @@ def _left_out(result: TuneResult) -> Block:
         lines.append(
             line + ("" if result.storage is None else f" ({result.scored_now:,} now, the rest from the storage)")
         )
-    lines += rejected_lines(result.space.rejected)
+    lines += [Line(text="Rejected, by rule:"), *rejected_lines(result.space.rejected)]
     if result.pools is not None:
         found, how = result.pools, "from the storage"
         if found.joined_points is not None:

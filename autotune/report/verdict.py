@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autotune.comparison.value_and_gain import ratio_of, value_per_s
 from autotune.report.document import baseline_rank
 from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
@@ -11,6 +12,7 @@ from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.violations import broken
 from autotune.report.vocabulary.words import count, percent, probability
 from autotune.scoring.limits import JOINT_PROBABILITY
+from autotune.scoring.objective import plan_figure
 from autotune.scoring.pair_words import against
 from autotune.scoring.reach import unmeasured
 from autotune.text.numbers import number, within
@@ -18,6 +20,8 @@ from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import Remedy, find_remedy
 
 STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
+SECONDS, FEW_MS = ("ttft_ms", "e2e_ms"), 60.0
+"""Limits that people think of in seconds, and up to which figure seconds may have been meant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +33,13 @@ class Verdict:
     badge: str
     """One of `Best plan`, `Switch`, `Keep`, `Measure first`, `No plan fits`, `No plan`."""
     headline: str
+    """What to do, in one sentence."""
     lines: tuple[str, ...]
+    """What it wins and what it loses, and what else decides."""
+    scope: str = ""
+    """How many plans were looked at."""
     place: str = ""
-    """The rank of the plan in production, as a sentence; empty: it has none, or it is said above."""
+    """The rank of the plan in production, or that the study names none, as a sentence; empty: it is said above."""
     reach: str = ""
     """What of the plans was never measured."""
 
@@ -46,13 +54,13 @@ def tune_verdict(result: TuneResult, name: str) -> Verdict:
         return _unopposed(result, name)
     if base is None:
         rules = "; ".join(v.message for v in baseline.resolution.violations)
-        text = f"{name} is the best of {_plans(result)}; the plan in production cannot be launched: {rules}."
-        return _towards(result, text, "Switch")
+        said = f"It is the best of {_plans(result)}; the plan in production cannot be launched: {rules}."
+        return _towards(result, name, "Switch", said)
     if not base.feasible:
         return _baseline_breaks(result, name, base)
     if first.plan == base.plan:
-        text = f"Keep the plan in production: {name} is first of {_plans(result)}."
-        return _say(result, "good", "Keep", text, *_knobs(first, base))
+        text, said = f"{_lead(result)}Keep the plan in production, {name}.", f"It is first of {_plans(result)}."
+        return _say(result, "good", "Keep", text, said, *_knobs(first, base))
     return _against(result, name, base)
 
 
@@ -63,9 +71,10 @@ def _say(result: TuneResult, kind: str, badge: str, text: str, *lines: str, plac
         kind=kind,
         badge=badge,
         headline=text,
-        lines=tuple(line for line in (*lines, _scope(result)) if line),
+        lines=lines,
+        scope=_scope(result),
         place=place,
-        reach=reach_line(result.study, first, base),
+        reach=reach_line(result.study, first, base, called="the first plan" if result.ranked else "the nearest plan"),
     )
 
 
@@ -76,23 +85,29 @@ def beyond_reach(result: TuneResult) -> bool:
     return any(unmeasured(result.study, plan) for plan in plans)
 
 
-def _towards(result: TuneResult, text: str, badge: str, *lines: str, place: str = "") -> Verdict:
+def _lead(result: TuneResult) -> str:
+    """How many GPUs are needed, where that is the question."""
+    if result.study.objective.metric != "gpus":
+        return ""
+    return f"{count(round(result.ranked[0].metrics['gpus']), 'GPU is', 'GPUs are')} enough. "
+
+
+def _towards(result: TuneResult, name: str, badge: str, *lines: str, place: str = "") -> Verdict:
     """An answer that asks for a plan: to be measured first where it or what it is held against was never measured."""
+    lead = _lead(result)
     if beyond_reach(result):
-        return _say(result, "open", "Measure first", f"Measure before you {_DOES[badge]}: {text}", *lines, place=place)
-    return _say(result, "good", badge, text if badge == "Best plan" else f"{badge}: {text}", *lines, place=place)
-
-
-_DOES = {"Switch": "switch", "Best plan": "commit"}
+        does = "switch" if badge == "Switch" else "commit"
+        text = f"{lead}Measure before you {does} to {name}."
+        return _say(result, "open", "Measure first", text, *lines, place=place)
+    text = f"{lead}Switch to {name}." if badge == "Switch" else f"{lead}{name} is the best plan."
+    return _say(result, "good", badge, text, *lines, place=place)
 
 
 def _unopposed(result: TuneResult, name: str) -> Verdict:
     first, metric = result.ranked[0], METRICS[result.study.objective.metric]
-    value = f"{metric.text(first.metrics[metric.name])} {metric.unit}"
-    text = f"{name} is first of {_plans(result)}: {within(metric.title)} {value}."
-    if metric.name == "gpus":
-        text = f"{value} are the fewest: {name} is first of {_plans(result)}."
-    return _towards(result, text, "Best plan", "The study names no baseline.")
+    value = f"{metric.text(plan_figure(first, metric.name))} {metric.unit}"
+    said = f"First of {_plans(result)}: {within(metric.title)} {value}."
+    return _towards(result, name, "Best plan", said, place="The study names no baseline.")
 
 
 def _against(result: TuneResult, name: str, base: PlanResult) -> Verdict:
@@ -106,24 +121,26 @@ def _against(result: TuneResult, name: str, base: PlanResult) -> Verdict:
     place = f"The plan in production is rank {rank} of {len(result.ranked):,}." if rank else ""
     least = result.study.retune.min_p_better
     sure = "" if p is None else f"better with probability {probability(p)}"
+    now, then = (value_per_s(result.study, plan, base) for plan in (base, first))
+    if then <= now:
+        text, said = "Keep the plan in production: a switch gains nothing.", f"{name} {words}; {sure}."
+        return _say(result, "good", "Keep", text, said, place=place)
     if p is not None and p < least:
-        text = f"Measure both: {name} {words}; {sure}, and {percent(least)} would be sure."
-        return _say(result, "open", "Measure first", text, place=place)
-    if result.study.workload.request_rate_per_s is not None and result.study.objective.direction == "maximize":
-        served = first.p_meets / base.p_meets - 1.0 if base.p_meets else 1.0
-        if served < result.study.retune.min_gain_frac:  # `compare` finds the switch too small a gain as well
-            text = f"Keep the plan in production, which serves as much: {name} {words}; {sure}."
-            return _say(result, "good", "Keep", text, place=place)
+        text = f"Measure both, {name} and the plan in production: neither is surely better."
+        said = f"The first {words}; {sure}, and {percent(least)} would be sure."
+        return _say(result, "open", "Measure first", text, said, place=place)
+    if ratio_of(then, now) - 1.0 < result.study.retune.min_gain_frac:
+        text, said = "Keep the plan in production: a switch gains too little.", f"{name} {words}; {sure}."
+        return _say(result, "good", "Keep", text, said, place=place)
     if beyond_reach(result):
         sure = f"{sure} at most" if sure else "how sure is not known"
-    return _towards(result, f"{name} {words}; {sure}.", "Switch", place=place)
+    return _towards(result, name, "Switch", f"It {words}; {sure}.", place=place)
 
 
 def _baseline_breaks(result: TuneResult, name: str, base: PlanResult) -> Verdict:
     given = [v for v in base.violations if v.code != JOINT_PROBABILITY] or list(base.violations)
-    words = against(result.study, result.ranked[0], base)
-    text = f"{name} keeps every limit, the plan in production does not; it {words}."
-    said = f"In production: {'; '.join(broken(v) for v in given)}."
+    words = against(result.study, result.ranked[0], base, chances=False)
+    said = f"It keeps every limit and {words}. Broken now: {'; '.join(broken(v) for v in given)}."
     first = result.ranked[0]
     fewer = first.metrics["total_tokens_per_s"] < base.metrics["total_tokens_per_s"]
     if fewer and any(v.code == STAGE_RATE for v in given):
@@ -131,7 +148,7 @@ def _baseline_breaks(result: TuneResult, name: str, base: PlanResult) -> Verdict
             " Every token passes every stage, so that this limit is kept by cutting the model into "
             f"{count(first.layout.pp, 'stage')} as well as by serving more."
         )
-    return _towards(result, text, "Switch", said)
+    return _towards(result, name, "Switch", said)
 
 
 def _nothing(result: TuneResult, name: str) -> Verdict:
@@ -143,6 +160,8 @@ def _nothing(result: TuneResult, name: str) -> Verdict:
     nearest = result.infeasible[0]
     given = [v for v in nearest.violations if v.code != JOINT_PROBABILITY] or list(nearest.violations)
     near = f"The nearest is {name}: {'; '.join(broken(v) for v in given)}."
+    seconds = [v for v in given if v.code in SECONDS and v.limit <= FEW_MS < v.value]
+    near += f" Limits are in ms: {number(seconds[0].limit)} s are {seconds[0].limit * 1e3:,.0f}." if seconds else ""
     return _say(result, "bad", "No plan fits", "No plan keeps every limit.", near, *remedy_lines(found))
 
 
@@ -180,6 +199,11 @@ def sampling_errors(result: TuneResult) -> str:
         if "sampling_error" in row
     ]
     return f"; sampling error of the first plan (80 %): {', '.join(errors)}" if errors else ""
+
+
+def sampled(result: TuneResult) -> bool:
+    """Whether not every plan was scored, or not every request of a log simulated."""
+    return not result.complete or (result.by_percentile is not None and bool(result.by_percentile.sampled))
 
 
 def _scope(result: TuneResult) -> str:

@@ -15,17 +15,20 @@ SAME_CHANCE = 0.02
 """The same of probabilities."""
 
 
-def against(study: Study, plan: PlanResult, other: PlanResult) -> str:
-    """`65 % more output throughput, and keeps the limits with 88% against 76%`: what is won, then what is lost."""
+def against(study: Study, plan: PlanResult, other: PlanResult, *, chances: bool = True) -> str:
+    """`serves 65% more output tokens and keeps the limits with 88% against 76%`: what is won, then what is lost.
+
+    `chances`: whether the probabilities to keep the limits are named.
+    """
     won: list[str] = []
     lost: list[str] = []
     chance = plan.p_meets - other.p_meets
     kept = f"keeps the limits with {probability(plan.p_meets)} against {probability(other.p_meets)}"
     figures = _figures(study, plan, other)
-    for better, words in (*figures, *([(chance > 0.0, kept)] if abs(chance) >= SAME_CHANCE else [])):
+    for better, words in (*figures, *([(chance > 0.0, kept)] if chances and abs(chance) >= SAME_CHANCE else [])):
         (won if better else lost).append(words)
     if not won and not lost:
-        return "as good by its figures"
+        return "is as good by its figures"
     if won and lost:
         return f"{_and(won)}, but {_and(lost)}"
     return _and(won or lost)

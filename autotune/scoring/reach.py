@@ -22,7 +22,7 @@ MOST_GPUS = 8
 SURE_BEYOND_REACH = 0.8
 """A comparison that rests on what was never measured is never called surer than this."""
 KINDS: Mapping[str, str] = {
-    "pools": "separate pools for prefill and decode",
+    "pools": "separate pools",
     "pipeline": "pipeline stages",
     "nodes": "several nodes",
     "wide": f"replicas of more than {MOST_GPUS} GPUs",

@@ -13,6 +13,7 @@ from autotune.study.study_table import file_fields, tables_in
 from costmodel.errors import Problem
 
 _MAX_SHOWN = 80
+ALSO_GPUS = "; GPUs of another type in the same cluster stand in cluster.also = [{gpus = …, gpu = …}]"
 _KINDS = {
     "dataclass_type": "a table",
     "dict_type": "a table",
@@ -88,6 +89,7 @@ def _message(found: Mapping[str, Any], parts: list[Any], table: type) -> str:
         return f"is not a field{nearest(str(parts[-1]), known) or listed}, got {got}"
     if kind in _KINDS:
         also = ", or {min = …, max = …} for a range" if parts[-1:] in (["isl"], ["osl"]) else ""
+        also = ALSO_GPUS if parts == ["cluster", "gpu"] and isinstance(found["input"], list) else also
         also = f", as [{got}]" if kind == "tuple_type" and isinstance(found["input"], (int, float, str)) else also
         return f"must be {_KINDS[kind]}{also}, got {got}"
     if kind in _LIMITS:

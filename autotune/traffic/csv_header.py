@@ -75,6 +75,18 @@ def read_header(line: bytes) -> Header | None:
     return header if min(header.prompt, header.output) >= 0 else None
 
 
+def lacking(line: bytes) -> str:
+    """What a header lacks that has some of what is needed, in words; empty: it has all of it, or none."""
+    text = line.decode("utf-8-sig", "replace").strip()
+    titles = [canonical(title) for title in text.split(max(DELIMITERS, key=text.count))]
+    found = {
+        "a time (as timestamp)": any(names.time_name(title) is not None for title in titles),
+        "prompt tokens (as prompt_tokens)": any(title in names.SHORT_PROMPT for title in titles),
+        "output tokens (as completion_tokens)": any(title in names.SHORT_OUTPUT for title in titles),
+    }
+    return ", ".join(words for words, there in found.items() if not there) if any(found.values()) else ""
+
+
 _KNOWN_IN_SECONDS = frozenset(("arrivedat", "logtype", "arrivaltimestamp"))
 """Columns of logs whose times are seconds: Vidur's, BurstGPT's, Splitwise's."""
 

@@ -47,8 +47,18 @@ def load_study(
     document = read_document(file)
     if "models" in document:
         raise InputError.single("$.models", "makes it a study of several models on one cluster: see `autotune divide`")
-    loaded = study_at(override(document, overrides), file, traffic=traffic, options=options)
-    return replace(loaded, overrides=tuple(overrides))
+    asked = override(document, overrides)
+    loaded = study_at(asked, file, traffic=traffic, options=options)
+    return replace(loaded, overrides=(*overrides, *_settings_of(traffic, asked.get("workload"))))
+
+
+def _settings_of(traffic: str | None, workload: object) -> tuple[str, ...]:
+    """What `--set` has to say for a study of its own log to be that of `traffic`: none where that is no file."""
+    if traffic is None or not Path(traffic).is_file():
+        return ()
+    own = workload if isinstance(workload, Mapping) else {}
+    left_out = (f"workload.{key}=" for key in IN_THE_LOG if key in own)
+    return (f"workload.traffic={Path(traffic).resolve()}", *left_out)
 
 
 def study_at(

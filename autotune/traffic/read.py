@@ -10,7 +10,7 @@ import numpy as np
 
 from autotune.traffic.access_log import looks_like_access_log, read_access_log
 from autotune.traffic.covered import covered_time
-from autotune.traffic.csv_header import looks_like_csv
+from autotune.traffic.csv_header import lacking, looks_like_csv
 from autotune.traffic.csv_log import read_csv
 from autotune.traffic.json_log import read_document, read_jsonl
 from autotune.traffic.judgement import left_out, refusal_of, uncovered
@@ -96,6 +96,9 @@ def _requests(
         return "csv", read_csv(name, first, pieces, gathered, options)
     if looks_like_access_log(begin):
         return "text", read_access_log(name, first, pieces, gathered, options)
+    head = first.partition(b"\n")[0]
+    if missing := lacking(head):
+        raise InputError.single(name, f"must name {missing} in its header, got {head[:120].decode(errors='replace')!r}")
     raise InputError.single(
         name,
         "must be CSV whose header names a time, prompt and output tokens (as timestamp, prompt_tokens, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -29,13 +30,26 @@ def screen(result: TuneResult) -> str:
     return out.getvalue()
 
 
-def test_an_answer_takes_a_screen() -> None:
-    """Verdict, reach, five plans, the one in production and the next commands take 22 lines of 80 columns."""
-    lines = screen(tune(load_study(STUDIES / "deepseek-v3-128xh200.toml"))).splitlines()
-    assert len(lines) <= 22
+@pytest.mark.parametrize(
+    ("name", "next_ones"),
+    [
+        ("deepseek-v3-128xh200", ["compare", "export", "verify"]),
+        ("reference-128", ["compare"]),
+        ("infeasible-example", ["tune"]),
+    ],
+)
+def test_an_answer_takes_a_screen(name: str, next_ones: list[str]) -> None:
+    """Verdict, reach, five plans, the one in production and the next commands take 20 lines of 80 columns.
+
+    What was never measured stands before the first figure of a plan.
+    """
+    lines = screen(tune(load_study(STUDIES / f"{name}.toml"))).splitlines()
+    assert len(lines) <= 20
     steps = [line for line in lines if line.startswith("  autotune ")]
     assert max(len(line) for line in lines if line not in steps) <= 80
-    assert [line.split()[1] for line in steps] == ["compare", "export", "verify"]
+    assert [line.split()[1] for line in steps] == next_ones
+    reach = next(i for i, line in enumerate(lines) if line.startswith(("  Never measured:", "  Measured:")))
+    assert not re.search(r"\d%|\bms\b", " ".join(lines[1:reach]))
 
 
 @pytest.mark.parametrize(("gpus", "refused"), [(31, True), (32, False)])

@@ -22,17 +22,20 @@ def _printed(name: str, *overrides: str) -> str:
 def test_the_answer_comes_first_and_the_commands_last() -> None:
     """A plan in production that breaks a limit is named with it, then what the best costs against it."""
     lines = _printed("reference-128.toml").splitlines()
-    assert lines[1].startswith("Measure before you switch: R2 PP16 TP4 EP4 keeps every limit")
+    assert lines[1].startswith("Measure before you switch to R2 PP16 TP4 EP4.")
     assert lines[2].strip().startswith("Never measured: reference GPU")
     assert "short by" in lines[3]
-    assert [line.split()[1] for line in lines[-3:]] == ["compare", "export", "verify"]
-    assert lines[-2].endswith("reference-128.toml --target vllm --out launch")
+    assert lines[-2].endswith("autotune compare " + str(FOLDER / "reference-128.toml"))
+    assert "--model" in lines[-1]
+    steps = [line.split() for line in _printed("deepseek-v3-128xh200.toml").splitlines()[-3:]]
+    assert [words[1] for words in steps] == ["compare", "export", "verify"]
+    assert steps[1][2:] == [str(FOLDER / "deepseek-v3-128xh200.toml"), "--target", "vllm", "--out", "launch"]
 
 
 def test_equal_service_is_told_apart_by_time() -> None:
     """At a given request rate no gain of throughput is claimed."""
     shown = _printed("deepseek-v3-128xh200.toml", "workload.request_rate_per_s=20")
-    assert "time for a request at the same load" in shown.splitlines()[1]
+    assert "time for a request at the same load" in shown.splitlines()[3]
 
 
 def test_other_readings_name_their_engine() -> None:

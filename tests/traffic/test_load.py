@@ -12,6 +12,7 @@ from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.study import Study
 from autotune.study.fingerprint import study_fingerprint
+from autotune.study.portable import STUDY_FILE, portable_study
 from autotune.traffic.load import load_study
 from autotune.traffic.read import read_traffic
 from autotune.traffic.workload import with_traffic
@@ -55,6 +56,18 @@ def test_the_log_says_lengths_rate_and_times(study: Path) -> None:
     assert np.array_equal(served.requests.prompt, log.columns.prompt)
     assert served.requests.arrival_s == pytest.approx(log.columns.times_s - log.columns.times_s[0])
     assert not study_traffic(loaded, rate_per_s=3.0).recorded
+
+
+def test_a_log_that_is_given_is_a_setting_too(tmp_path: Path) -> None:
+    """The settings that commands repeat after `--traffic`, and the study beside launch files, ask the same question."""
+    plain = tmp_path / "plain.toml"
+    own = "isl = 100\nosl = 10\nrequest_rate_per_s = 1"
+    plain.write_text(STUDY.replace('traffic = "requests.csv"', own), encoding="utf-8")
+    given = load_study(plain, ["constraints.ttft_p95_ms=900"], traffic=str(LOG))
+    stamp = study_fingerprint(given)
+    assert study_fingerprint(load_study(plain, given.overrides)) == stamp
+    (tmp_path / STUDY_FILE).write_text(portable_study(given)[STUDY_FILE], encoding="utf-8")
+    assert study_fingerprint(load_study(tmp_path / STUDY_FILE)) == stamp
 
 
 def test_the_answer_is_that_of_this_log(study: Path) -> None:

@@ -18,7 +18,7 @@ from autotune.engines import ENGINES
 from autotune.engines.pair_rules import ANY_DEGREE, Degrees, pair_violations
 from autotune.report.document import tune_document
 from autotune.report.kinds import kinds_line
-from autotune.report.tune_tables import ranked_plans
+from autotune.report.ranked_table import ranked_plans
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.dominance import skyband
 from autotune.scoring.objective import plan_expected

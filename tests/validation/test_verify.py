@@ -242,7 +242,7 @@ def test_a_study_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     study.write_text((FOLDER / "llama-70b-16xh100.toml").read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.chdir(tmp_path / "here")
     overrides = ("model=./config.json", "constraints.tpot_ms=77")
-    files = portable_study(study, overrides)
+    files = portable_study(load_study(study, overrides))
     (tmp_path / "there").mkdir()
     for name, text in files.items():
         (tmp_path / "there" / name).write_text(text, encoding="utf-8")

@@ -19,8 +19,9 @@ from autotune.launch.reading.shell import unknown_variables
 from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of
 from autotune.space import format_plan, violations
 from autotune.space.pooled_planstring import format_pooled
-from autotune.study import Baseline, Study, load_study
+from autotune.study import Baseline, Study
 from autotune.study.portable import STUDY_FILE
+from autotune.traffic.load import load_study
 from costmodel.arch import Arch, load_model, read_config_file
 from costmodel.arch.catalog import find_model
 from costmodel.errors import InputError, Problem

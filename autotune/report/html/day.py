@@ -10,7 +10,7 @@ from autotune.report.html.page_layout import Page, Tile, assumed_section, block_
 from autotune.report.svg.day_plot import attainment_chart, load_chart
 from autotune.report.text_blocks import Block
 from autotune.report.verdict import Verdict
-from autotune.report.vocabulary.words import probability
+from autotune.report.vocabulary.words import count, probability
 from autotune.text.numbers import number
 
 
@@ -23,7 +23,7 @@ def day_page(document: Mapping[str, Any], *, made_by: str = "", steps: Sequence[
         Page(
             kind="day",
             title=document["study"],
-            facts=[f"{len(document['steps'])} steps", f"{document['traffic']['requests']:,} requests"],
+            facts=[count(len(document["steps"]), "step"), f"{document['traffic']['requests']:,} requests"],
             verdict=Verdict(
                 kind="good" if document["keeps"] else "bad",
                 badge="ROOM" if document["keeps"] else "TOO SMALL",

@@ -11,20 +11,21 @@ from autotune.report.svg.distribution import cumulative, over_time
 from autotune.report.svg.shapes import Chart
 from autotune.report.text_blocks import Block
 from autotune.report.verdict import Verdict
+from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.text.numbers import number
 
 WAITING = Legend((("first", "decoding"), ("best", "waiting or prefilled")))
 
 
-def simulation_page(document: Mapping[str, Any]) -> str:
-    """The page of a document of `simulation_document`."""
+def simulation_page(document: Mapping[str, Any], *, made_by: str = "") -> str:
+    """The page of a document of `simulation_document` with the commands that follow; `made_by`: the one before."""
     report, traffic = simulation_report(document), document["traffic"]
     kept = all(row["kept"] for row in document["limits"])
     return render_page(
         Page(
             kind="simulation",
             title=document["study"],
-            facts=[document["plan"], f"{traffic['requests']:,} requests simulated"],
+            facts=[name_of_key(document["plan"]), f"{traffic['requests']:,} requests simulated"],
             verdict=Verdict(
                 kind="good" if kept else "bad",
                 badge="KEPT" if kept else "BROKEN",
@@ -38,6 +39,8 @@ def simulation_page(document: Mapping[str, Any]) -> str:
                 block_section(Block(title="Over time"), _timeline(document), WAITING),
                 assumed_section(document["assumptions"]),
             ],
+            steps=document["next"],
+            made_by=made_by,
         )
     )
 

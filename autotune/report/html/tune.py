@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from autotune.engines import engine_title
 from autotune.report.answer import MOST_TRIED, next_block, refused_lines, subject_name
 from autotune.report.document import assumptions, plan_string
@@ -23,12 +25,12 @@ from autotune.report.html.page_layout import (
 )
 from autotune.report.html.tune_sections import Named, left_out_section, limits_table, memory_section, time_section
 from autotune.report.kinds import kinds_line
+from autotune.report.ranked_table import ranked_plans, ranked_table
 from autotune.report.study_words import command
 from autotune.report.svg.intervals import interval_chart
 from autotune.report.svg.scatter import Marked, Scatter, ScatterLimit, scatter
 from autotune.report.svg.shapes import Shape, circle, path, plan_mark, rect
-from autotune.report.text_blocks import Line
-from autotune.report.tune_tables import ranked_plans, ranked_table
+from autotune.report.text_blocks import Line, Table
 from autotune.report.verdict import tune_verdict
 from autotune.report.vocabulary.metrics import METRICS, PER_GPU, TPOT, TTFT, Metric
 from autotune.report.vocabulary.plan_names import plan_name, same_run
@@ -75,7 +77,7 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
             subject=None if view.subject is None else (view.subject_words, subject_name(result, view.subject)),
             tiles=_tiles(view),
             sections=[section for section in sections if section is not None],
-            steps=[] if steps is None else [line.text for line in steps.lines if isinstance(line, Line)],
+            steps=[] if steps is None else [x.text for x in steps.lines if isinstance(x, Line) and x.whole],
             made_by=f"{command(study, 'tune').text} --html PAGE.html",
         )
     )
@@ -282,12 +284,18 @@ def _plans(view: _View) -> Section | None:
     )
     parts = (
         Words(tuple(said)),
-        Sortable(ranked_table(result, shown), "ranked", engines),
+        Sortable(_plan_first(ranked_table(result, shown)), "ranked", engines),
         Heading("How sure the figures are"),
         Words((sure,)),
         Grid(charts, "three"),
     )
     return Section(key="plans", title="Ranked plans", nav="Plans", parts=parts)
+
+
+def _plan_first(table: Table) -> Table:
+    """On a page, where a table scrolls beside its first column, that column is the plan."""
+    rows = tuple(replace(row, cells=(row.cells[1], row.cells[0], *row.cells[2:])) for row in table.rows)
+    return replace(table, columns=(table.columns[1], table.columns[0], *table.columns[2:]), rows=rows)
 
 
 def _row_name(mark: Marked, place: int, view: _View) -> str:

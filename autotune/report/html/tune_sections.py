@@ -7,10 +7,10 @@ from math import isfinite
 
 from autotune.engines import rule_texts
 from autotune.report.html.page_layout import Grid, Legend, Part, Plain, Section, Sortable, Words
+from autotune.report.nearest_table import nearest_table
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.shapes import Chart
 from autotune.report.text_blocks import Cell, Column, Row, Table, text_table
-from autotune.report.tune_tables import nearest_table
 from autotune.report.vocabulary.titles import (
     LIMITS,
     MEMORY,
@@ -149,7 +149,7 @@ def left_out_section(result: TuneResult) -> Section:
     parts: list[Part] = [Words((lead,)), Grid(tuple(table for table in found if table.rows))]
     if nearest:
         folded = "The nearest plans that break a limit" if result.ranked else ""
-        parts.append(Sortable(nearest_table(result, nearest), "nearest", folded=folded))
+        parts.append(Sortable(nearest_table(result, NEAREST_ROWS), "nearest", folded=folded))
     if len(nearest) < len(result.infeasible):
         parts.append(Words((f"The nearest {len(nearest)} of {len(result.infeasible):,} are listed.",), "note"))
     return Section(

@@ -102,7 +102,8 @@ def frame(
         out += [line(x.start, at, x.end, at, "grid"), text(x.start - 8, at + 4, tick_label(value), anchor="end")]
     for value, label in [(v, tick_label(v)) for v in x.ticks] if x_ticks is None else x_ticks:
         at = x.at(value)
-        out += [line(at, y.start, at, y.start + 5, "axis"), text(at, y.start + 20, label, anchor="middle")]
+        anchor = "end" if at > x.end - 6 else "middle"
+        out += [line(at, y.start, at, y.start + 5, "axis"), text(at, y.start + 20, label, anchor=anchor)]
     out += [
         line(x.start, y.start, x.end, y.start, "axis"),
         text((x.start + x.end) / 2, y.start + 42, x_title, "axis-title", anchor="middle"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.words import asked, measure, united
+from autotune.report.vocabulary.words import asked, measure, short_unit, united
 from autotune.scoring.plan_result import relative_excess
 from autotune.tuning import Violation
 
@@ -11,8 +11,9 @@ from autotune.tuning import Violation
 def broken(violation: Violation) -> str:
     """`TTFT at the longest prompt 4,294 ms against 50 ms, 86 times the limit`; a shortfall is at most all of it."""
     value = measure(violation.value, violation.unit)
-    limit = united(asked(violation.limit, violation.unit), violation.unit)
-    return f"{LIMITS[violation.code]} {value} against {limit}, {off_by(violation)}"
+    title = LIMITS[violation.code]
+    limit = united(asked(violation.limit, violation.unit), short_unit(title, violation.unit))
+    return f"{title} {value} against {limit}, {off_by(violation)}"
 
 
 def off_by(violation: Violation) -> str:

@@ -6,7 +6,20 @@ from math import isfinite
 
 from autotune.text.numbers import number, probability
 
-__all__ = ["GIB", "SHARES", "asked", "count", "gib", "measure", "percent", "probability", "signed", "times", "united"]
+__all__ = [
+    "GIB",
+    "SHARES",
+    "asked",
+    "count",
+    "gib",
+    "measure",
+    "percent",
+    "probability",
+    "short_unit",
+    "signed",
+    "times",
+    "united",
+]
 
 SHARES = frozenset({"of GPU memory", "of time", "probability"})
 """Units of figures from 0 to 1, which are written as per cent."""
@@ -55,6 +68,12 @@ def measure(value: float | None, unit: str) -> str:
 def asked(limit: float | None, unit: str) -> str:
     """A limit as somebody wrote it, without the unit but that of a share."""
     return percent(limit) if unit in SHARES else number(limit, 6)
+
+
+def short_unit(title: str, unit: str) -> str:
+    """The unit without the end that the title has as well: `tokens/s` of `Throughput per GPU`, `tokens/s per GPU`."""
+    short, per, whose = unit.partition(" per ")
+    return short if per and title.endswith(f"{per}{whose}") else unit
 
 
 def united(text: str, unit: str) -> str:

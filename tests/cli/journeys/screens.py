@@ -91,7 +91,7 @@ JOBS = (
     Job(
         name="quick",
         words=_tune(*QUICK, "--tpot", "30"),
-        sees=("is first of", "Study file: "),
+        sees=("First of", "Study file: "),
         recorded=True,
     ),
     Job(name="init", words=("init",), sees=("[cluster]", "[workload]", "[constraints]")),
@@ -114,7 +114,7 @@ JOBS = (
     Job(
         name="fewest-gpus",
         words=_tune(LLAMA, "--set", "objective.minimize=gpus"),
-        sees=("by GPUs, fewest first",),
+        sees=("are enough", "by GPUs"),
         recorded=True,
     ),
     Job(
@@ -123,11 +123,11 @@ JOBS = (
         sees=("What was left out, and why", "Assumed (the study leaves these open)"),
     ),
     Job(name="all-plans", words=_tune(LLAMA, "--top", "0"), sees=("now",)),
-    Job(name="no-baseline", words=_tune(LLAMA, "--set", "baseline="), sees=("The study names no baseline",)),
+    Job(name="no-baseline", words=_tune(LLAMA, "--set", "baseline="), sees=("First of",)),
     Job(
         name="pools",
         words=_tune(LLAMA, "--set", "search.disaggregated=auto"),
-        sees=("P8:TP8 + D8:TP8", "separate pools for prefill and decode"),
+        sees=("P8:TP8 + D8:TP8", "separate pools"),
         recorded=True,
     ),
     Job(
@@ -137,7 +137,7 @@ JOBS = (
     ),
     Job(name="pareto", words=_tune(DEEPSEEK, "--pareto"), sees=("is first as `tune` ranks", "Next"), recorded=True),
     Job(name="json", words=("tune", LLAMA, "--no-storage", "--json", "--top", "1"), sees=('"plans"', '"assumptions"')),
-    Job(name="evaluate", words=("evaluate", LLAMA, "--table"), sees=("PASSED", "With -v"), recorded=True),
+    Job(name="evaluate", words=("evaluate", LLAMA, "--table"), sees=("PASSED", "-v: all of it"), recorded=True),
     Job(name="evaluate-best", words=("evaluate", LLAMA, "--plan", "best", "--table"), sees=("PASSED",)),
     Job(name="evaluate-rank", words=("evaluate", LLAMA, "--plan", "2", "--table"), sees=("Summary",)),
     Job(
@@ -230,6 +230,7 @@ MISTAKES = (
     Mistake(words=("tune", LLAMA, "--set", "cluster.gpus=many"), sees=("cluster.gpus",)),
     Mistake(words=("tune", LLAMA, "--set", "model=llama-70c"), sees=("llama",)),
     Mistake(words=("tune", LLAMA, "--set", "cluster.gpu=h1000"), sees=("h1000",)),
+    Mistake(words=("tune", LLAMA, "--set", 'cluster.gpu=["h100", "h200"]'), sees=("cluster.also",)),
     Mistake(words=("tune", LLAMA, "--set", "engine=vlm"), sees=("vllm",)),
     Mistake(words=("tune", LLAMA, "--set", "nonsense"), sees=("path.to.field=VALUE",)),
     Mistake(words=("tune", LLAMA, "--set", "baseline.plan=TP3"), sees=("TP3",)),
@@ -247,6 +248,7 @@ MISTAKES = (
     Mistake(words=("evaluate", LLAMA, "--plan", "TP7"), sees=("TP7",)),
     Mistake(words=("evaluate", LLAMA, "--claims", "none.toml"), sees=("none.toml",)),
     Mistake(words=("evaluate", LLAMA, "--format", "svg"), sees=("--format",)),
+    Mistake(words=("evaluate", LLAMA, "--out", "report.pdf"), sees=(".html", "--format")),
     Mistake(words=("compare", LLAMA, "--candidate", "P8 TP8 + D8"), sees=("cannot read",)),
     Mistake(words=("compare", LLAMA, "--traffic", "none.csv"), sees=("none.csv",)),
     Mistake(words=("compare", LLAMA, "--set", "baseline="), sees=("--current",)),

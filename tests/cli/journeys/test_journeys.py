@@ -11,6 +11,9 @@ import pytest
 from autotune.cli.main import main
 from tests.cli.journeys.screens import JOBS, MISTAKES, ROOT, SCREENS, WIDTHS, Job, Mistake, Screen, screen
 
+ANSWERS = ("first-answer", "quick", "no-plan-fits", "too-large", "fewest-gpus", "pools")
+ANSWER_LINES = 20
+
 
 @pytest.mark.parametrize("job", [job for job in JOBS if not job.recorded], ids=lambda job: job.name)
 def test_a_job_is_done(job: Job) -> None:
@@ -46,6 +49,7 @@ def test_a_screen_is_as_recorded(job: Job, width: int) -> None:
     assert shown == (SCREENS / f"{job.name}-{width}.txt").read_text(encoding="utf-8")
     wide = [line for line in shown.splitlines() if len(line) > width and not line.strip().startswith("autotune ")]
     assert not wide
+    assert width != 80 or job.name not in ANSWERS or len(shown.splitlines()) <= ANSWER_LINES
 
 
 def test_next_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,262 @@
+"""The plans that keep every limit, a row each: what decides stands first, so that a narrow terminal keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isfinite
+
+from autotune.report.document import baseline_rank, versus
+from autotune.report.kinds import BestOfKinds
+from autotune.report.reach import short_reach
+from autotune.report.text_blocks import Cell, Column, Row, Table
+from autotune.report.vocabulary.metrics import COST, METRICS, OUT_PER_GPU, PER_GPU, TPOT, TTFT, Metric
+from autotune.report.vocabulary.plan_names import plan_name, same_run
+from autotune.report.vocabulary.words import percent, probability, signed
+from autotune.scoring.objective import plan_expected
+from autotune.scoring.plan_result import PlanResult
+from autotune.simulation.percentile_limits import ATTAINMENT, PercentileLimit, percentile_limits
+from autotune.study import Study
+from autotune.text.numbers import number
+from autotune.tuning import TuneResult
+
+Ranked = tuple[int | None, PlanResult, str]
+"""Rank (None: the baseline, where it breaks a limit), plan, and its role: `first`, `base` or nothing."""
+Made = tuple[Column, Callable[[PlanResult], Cell]]
+"""A column, and how a plan's cell in it is made."""
+RANGE_DIGITS = 2
+
+
+def ranked_plans(result: TuneResult, most: int | None) -> list[Ranked]:
+    """The first plans, all where `most` is None; and the baseline, where they lack it.
+
+    Where plans with pools or those of one kind of replica all come later, the best of that kind have the last places:
+    what cannot be told apart says less than what is another kind of plan.
+    """
+    base = None if result.baseline is None else result.baseline.result
+    places = list(enumerate(result.ranked, start=1))
+    shown, kinds = places[:most], BestOfKinds.of(result)
+    if most is not None and kinds is not None and kinds.second is not None and kinds.second[0] > most:
+        pooled = kinds.second[1].pools is not None
+        others = [placed for placed in places if (placed[1].pools is not None) is pooled][: max(most - 2, 1)]
+        shown = [*shown[: max(most - len(others), 1)], *others]
+    out: list[Ranked] = []
+    for rank, plan in shown:
+        role = "first" if rank == 1 else "base" if base is not None and same_run(base, plan) else ""
+        out.append((rank, plan, role))
+    if result.baseline is not None and base is not None and not any(same_run(base, p) for _, p, _ in out):
+        out.append((baseline_rank(result.baseline, result), base, "base"))
+    return out
+
+
+def ranked_table(result: TuneResult, shown: list[Ranked], *, overflow: str = "named") -> Table:
+    """Rank, name, what the rows are ranked by, how sure the limits are, latencies with likely ranges, and the rest.
+
+    Args:
+        result: of the study.
+        shown: from `ranked_plans`.
+        overflow: what a narrow terminal does with columns that have no room (`Table.overflow`).
+    """
+    study = result.study
+    base = None if result.baseline is None else result.baseline.result
+    several = len({p.engine for _, p, _ in shown}) > 1
+    made: list[Made] = [
+        (
+            Column(title="Plan", heading="plan", numeric=False, wraps=True),
+            lambda p: Cell(text=plan_name(p, dense=not study.arch.is_moe, several_engines=several), by=p.plan),
+        ),
+        *_key(study),
+        *([] if base is None else [_versus(study, base)]),
+        *(_latency(metric, limit) for metric, limit in _latency_limits(study)),
+        *(_simulated(limit) for limit in percentile_limits(study)),
+        *([] if base is None else [_better(result, base)]),
+        *_further(study, [plan for _, plan, _ in shown]),
+    ]
+    rows = []
+    for rank, plan, role in shown:
+        known = result.confidence.get(plan.plan)
+        alike = known is not None and known.among_best and rank != 1
+        place = "✗" if rank is None else f"{'≈' if alike else ''}{rank:,}"
+        cells = [Cell(text=place, by=rank, small=_role_words(rank, plan, base)), *(cell(plan) for _, cell in made)]
+        rows.append(Row(cells=tuple(cells), plan=plan.plan, role=role, engine=plan.engine, alike=alike or rank == 1))
+    columns = (Column(title="Rank", heading="#"), *(column for column, _ in made))
+    caption = "Plans that keep every limit, best first"
+    return Table(caption=caption, columns=columns, rows=tuple(rows), overflow=overflow)
+
+
+def key_words(study: Study) -> str:
+    """What rows are sorted by, as a sentence about the columns."""
+    metric = METRICS[study.objective.metric]
+    if metric.name == "gpus":
+        return f"by GPUs, then {PER_GPU.heading} x keeps limits"
+    if _at_a_rate(study):
+        return "by keeps limits, then request s"
+    if metric.name == COST.name:
+        return f"by expected ({metric.heading} / keeps limits)"
+    if metric.better == "minimize":
+        return f"by {metric.heading}"
+    return f"by expected ({metric.heading} x keeps limits)"
+
+
+def _at_a_rate(study: Study) -> bool:
+    """Whether all plans serve the same load, so that rates do not tell them apart."""
+    return study.workload.request_rate_per_s is not None and METRICS[study.objective.metric].better == "maximize"
+
+
+def _role_words(rank: int | None, plan: PlanResult, base: PlanResult | None) -> str:
+    if rank is None:
+        return "breaks a limit"
+    return "now" if base is not None and same_run(plan, base) else ""
+
+
+def _key(study: Study) -> list[Made]:
+    """What the rows are sorted by."""
+    metric = METRICS[study.objective.metric]
+    hint = "probability that every limit is kept"
+    kept: Made = (
+        Column(title="Keeps limits", heading="keeps\nlimits", first="descending", hint=hint),
+        lambda p: Cell(text=probability(p.p_meets), by=_by(p.p_meets)),
+    )
+    if metric.name == "gpus":
+        return [_figure(metric), _figure(PER_GPU), kept]
+    if _at_a_rate(study):
+        return [kept, _figure(METRICS["e2e_s"], heading="request\ns"), _figure(metric)]
+    if metric.better == "minimize" and metric.name != COST.name:
+        shown = metric.name in (TTFT.name, TPOT.name)
+        return [*([] if shown else [_figure(metric)]), kept]
+    sign, first = ("/", "ascending") if metric.name == COST.name else ("x", "descending")
+    expected: Made = (
+        Column(
+            title="Expected",
+            unit=metric.unit,
+            heading="expected",
+            first=first,
+            hint=f"{metric.title} {sign} keeps limits",
+        ),
+        lambda p: _number_cell(plan_expected(study, p) * metric.factor),
+    )
+    return [expected, _figure(metric), kept]
+
+
+def _figure(metric: Metric, *, heading: str = "", minor: bool = False) -> Made:
+    """A metric; one that is simulated with its likely range below it on a page."""
+    heading = heading or metric.heading.replace("/GPU", "\n/GPU").replace("USD/", "USD\n/")
+    first = "ascending" if metric.better == "minimize" else "descending"
+    column = Column(title=metric.title, unit=metric.unit, heading=heading, first=first, minor=minor)
+
+    def cell(plan: PlanResult) -> Cell:
+        if metric.simulated:
+            return _simulated_cell(plan, metric.name)
+        value = plan.metrics.get(metric.name)
+        return Cell(text="") if value is None else Cell(text=metric.text(value), by=_by(value * metric.factor))
+
+    return column, cell
+
+
+def _versus(study: Study, base: PlanResult) -> Made:
+    """By how much plans differ from the one in production: in what they are ranked by, at a given rate in time."""
+    metric = METRICS["e2e_s"] if _at_a_rate(study) else METRICS[study.objective.metric]
+    short = {"e2e_s": "request", TTFT.name: "TTFT", TPOT.name: "TPOT"}.get(metric.name, "")
+    hint = f"{metric.title}, against the plan in production"
+
+    def cell(plan: PlanResult) -> Cell:
+        if same_run(plan, base):
+            return Cell(text="now", by=0.0)
+        if metric.name == "e2e_s":
+            change: float | None = plan.metrics["e2e_s"] / base.metrics["e2e_s"] - 1.0
+        else:
+            change = versus(plan, base).get(f"{metric.name}_frac")
+        return Cell(text=signed(change), by=change)
+
+    heading = f"{short}\nvs now" if short else "vs\nnow"
+    return Column(title="vs now", heading=heading, first="descending", hint=hint), cell
+
+
+def _better(result: TuneResult, base: PlanResult) -> Made:
+    def cell(plan: PlanResult) -> Cell:
+        known = result.confidence.get(plan.plan)
+        better = None if known is None or same_run(plan, base) else known.p_better_than_baseline
+        return Cell(text=probability(better), by=better)
+
+    said = "probability to be better than the plan in production"
+    return Column(title="Better than now", heading="better\nthan now", first="descending", hint=said), cell
+
+
+def _latency_limits(study: Study) -> tuple[tuple[Metric, float | None], ...]:
+    return (TTFT, study.constraints.ttft_s), (TPOT, study.constraints.tpot_s)
+
+
+def _latency(metric: Metric, limit_s: float | None) -> Made:
+    """A mean with its likely range: where it lies with 80 % probability."""
+    bound = "likely range" if limit_s is None else f"at most {number(limit_s * metric.factor, 6)}"
+    title, hint = ("TTFT", "mean at the longest prompt") if metric is TTFT else ("TPOT", "mean")
+    column = Column(
+        title=title,
+        unit=metric.unit,
+        heading=f"{title} {metric.unit}\n{bound}",
+        numeric=False,
+        ranged=True,
+        hint=f"{hint}; below it the likely range",
+    )
+
+    def cell(plan: PlanResult) -> Cell:
+        value = plan.metrics[metric.name]
+        ends = "–".join(number(end, RANGE_DIGITS) for end in metric.interval(plan))
+        return Cell(text=metric.text(value), by=_by(value * metric.factor), small=ends)
+
+    return column, cell
+
+
+def _simulated(limit: PercentileLimit) -> Made:
+    """A figure over simulated requests."""
+    heading = f"{limit.title} {limit.unit if limit.latency else ''}".strip()
+    column = Column(title=limit.title, unit=limit.unit, heading=heading, hint="over simulated requests")
+    return column, lambda p: _simulated_cell(p, limit.code)
+
+
+def _simulated_cell(plan: PlanResult, code: str) -> Cell:
+    found = plan.breakdown.get("simulated", {}).get(code)
+    if found is None:
+        return Cell(text="")
+    written = percent if code == ATTAINMENT else number
+    ends = f"{written(found['likely_low'])}–{written(found['likely_high'])}"
+    return Cell(text=written(found["value"]), by=_by(found["value"]), small=ends)
+
+
+def _further(study: Study, plans: list[PlanResult]) -> list[Made]:
+    """What decides little, and is left out on a phone and first on a narrow terminal."""
+    ranked_by = METRICS[study.objective.metric].name
+    rates = [m for m in (PER_GPU, OUT_PER_GPU) if m.name != ranked_by and not (m is PER_GPU and ranked_by == "gpus")]
+    priced = ranked_by != COST.name and any(COST.name in plan.metrics for plan in plans)
+    return [
+        (
+            Column(
+                title="Measured", heading="measured", numeric=False, hint="whether the calibration has seen such a plan"
+            ),
+            lambda p: Cell(text=short_reach(study, p), by=short_reach(study, p)),
+        ),
+        (
+            Column(title="Per user", unit="tok/s", heading="tok/s\nper user", first="descending", minor=True),
+            lambda p: _number_cell(1.0 / p.metrics["tpot_s"]) if p.metrics["tpot_s"] else Cell(text="–"),
+        ),
+        (
+            Column(title="In flight", unit="requests", heading="in\nflight", first="descending", minor=True),
+            lambda p: Cell(text=f"{p.knobs.concurrency:,}", by=float(p.knobs.concurrency)),
+        ),
+        *(_figure(m, minor=True) for m in (*rates, *([COST] if priced else []))),
+        (
+            Column(title="Chunk", unit="tokens", heading="chunk", hint="token budget of a step", minor=True),
+            lambda p: Cell(text=f"{p.knobs.max_num_batched_tokens:,}", by=float(p.knobs.max_num_batched_tokens)),
+        ),
+        (
+            Column(title="Memory", unit="of GPU", heading="memory\nneeded", hint="fullest GPU", minor=True),
+            lambda p: Cell(text=percent(p.metrics["memory_util_frac"]), by=p.metrics["memory_util_frac"]),
+        ),
+    ]
+
+
+def _number_cell(value: float) -> Cell:
+    return Cell(text=number(value), by=_by(value))
+
+
+def _by(value: float) -> float | None:
+    return value if isfinite(value) else None
