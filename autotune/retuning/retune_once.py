@@ -25,7 +25,7 @@ from autotune.retuning.running import (
     ledger_in_step,
     resolved_side,
     running_side,
-    same_launch,
+    still_runs,
 )
 from autotune.retuning.state import HAND, apply_decision, open_state, past_switches
 from autotune.retuning.window import TIMEOUT_S, Drift, Window, compare_profiles, is_ahead, read_window
@@ -142,7 +142,7 @@ def as_it_stands(ledger: Ledger, known: Entry) -> Entry:
         rule, reason = ALREADY_APPLIED, f"the switch to {known['candidate']['plan']} was made before; {runs} runs"
     elif (later := _later(ledger, known)) is not None:
         rule, reason = OVERTAKEN, f"a later window was decided on, that of {later['at']}; {runs} runs"
-    elif not same_launch(running_side(ledger, known), known["current"]):
+    elif not still_runs(ledger, known):
         rule, reason = OVERTAKEN, f"it was to leave {known['current']['plan']}, and {runs} runs by now"
     else:
         return known
@@ -189,7 +189,7 @@ def _accepted(folder: Path, ledger: Ledger, decision: str | None) -> Entry:
             str(folder), f"the decision of {entry['at']} is {entry['decision']} ({entry['rule']}): nothing to accept"
         )
     left, runs = entry["current"], running_side(ledger, entry)
-    if not ledger.is_applied(entry["id"]) and not same_launch(runs, left):
+    if not ledger.is_applied(entry["id"]) and not still_runs(ledger, entry):
         how = " with other settings" if runs["plan"] == left["plan"] else ""
         raise InputError.single(
             str(folder),

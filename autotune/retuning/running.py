@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from autotune.disaggregated.plan_results import full_pooled
 from autotune.retuning.decide import as_baseline
-from autotune.retuning.entry import LAUNCH_KNOBS
+from autotune.retuning.entry import APPLIED, LAUNCH_KNOBS
 from autotune.retuning.ledger import Entry, Ledger
 from autotune.retuning.state import change_by_hand, launch_of
 from autotune.space import format_plan, parse_plan, resolve
@@ -91,6 +92,13 @@ def current_baseline(study: Study, ledger: Ledger) -> Baseline:
 def baseline_entry(told: Baseline) -> dict[str, Any]:
     """The baseline as the study writes it, as JSON content."""
     return {name: value for name, value in asdict(told).items() if name != "concurrency"}
+
+
+def still_runs(ledger: Ledger, decision: Entry) -> bool:
+    """Whether the plan that a decision was to leave runs: nothing was put into production since, or the same again."""
+    since = takewhile(lambda line: line.kind == APPLIED or line.id != decision["id"], reversed(ledger.lines))
+    changed = any(line.kind == APPLIED for line in since)
+    return not changed or same_launch(running_side(ledger, decision), decision["current"])
 
 
 def same_launch(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

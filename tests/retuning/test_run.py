@@ -320,6 +320,14 @@ def test_a_switch_from_a_plan_that_was_told_is_accepted(tmp_path: Path) -> None:
     assert accept(tmp_path, None, now_s=2e9).applied
 
 
+@pytest.mark.usefixtures("traffic")
+def test_a_switch_from_a_plan_written_into_current_json_is_accepted(tmp_path: Path) -> None:
+    """It is written in short there, and the decision has it in full: nothing else was put into production since."""
+    (tmp_path / "current.json").write_text('{"plan": "vllm:TP8/PP2", "engine": "vllm", "knobs": null}')
+    assert once(tmp_path).entry["decision"] == "switch"
+    assert accept(tmp_path, None, now_s=2e9).applied
+
+
 def test_another_number_of_gpus_after_a_switch_goes_on_from_the_baseline(tmp_path: Path, traffic: Traffic) -> None:
     """The plan of the ledger cannot run there: the study's counts, which is said once."""
     once(tmp_path, apply=True)
