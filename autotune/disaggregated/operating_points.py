@@ -21,7 +21,28 @@ from costmodel.plan.columns import Floats, Ints
 from costmodel.plan.layout import Layout
 
 _Role = TypeVar("_Role", PrefillPool, DecodePool)
-SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.0)
+SHARES = (
+    1.0,
+    0.97,
+    0.94,
+    0.9,
+    0.85,
+    0.8,
+    0.7,
+    0.6,
+    0.5,
+    0.4,
+    0.3,
+    0.2,
+    0.1,
+    0.07,
+    0.05,
+    0.035,
+    0.025,
+    0.017,
+    0.012,
+    0.0,
+)
 """Of the most that a pool can take within the limits on latency: what it is tried at; 0 stands for the least load."""
 LEAST_UTILISED = 0.01
 """The least load of a prefill pool, whatever its most is; that of a decode pool is one sequence of each replica."""
