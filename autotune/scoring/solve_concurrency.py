@@ -3,9 +3,9 @@
 More requests in flight lengthen TTFT and TPOT and take memory; they raise throughput until prompts crowd out decode
 steps. So what keeps every limit is a range of loads, and what can be expected of a plan rises to one best load in it
 and falls behind, but for small steps and for batches that outgrow what an engine has captured. The search looks at
-loads over the whole range first and then ever closer around the best of them, and around a second peak that may be
-higher, down to single requests: what it compares is the order that plans are ranked by (`Standing`), so the load is
-the best under the rule itself. `tests/tuning/test_brute_force.py` holds it against every load.
+loads over the whole range first and then ever closer around the best of them, and around others that may lead to a
+higher peak, down to single requests: what it compares is the order that plans are ranked by (`Standing`), so the load
+is the best under the rule itself. `tests/tuning/test_brute_force.py` holds it against every load.
 
 A call of the cost model takes nearly as long for one row as for a thousand. So the numbers that the next steps of a
 search may come to are all asked for in one call, and the steps then follow from the answers.
@@ -13,23 +13,17 @@ search may come to are all asked for in one call, and the steps then follow from
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import count
 
 import numpy as np
 
 from autotune.metrics import METRICS, RATE_SD
+from autotune.scoring.bisection import MOST_PER_REPLICA, ROWS_AT_ONCE, Question, Test, bisect, grow
 from autotune.scoring.knob_grid import KnobGrid
 from autotune.scoring.limits import JOINT_PROBABILITY, check_limits, study_limits
 from autotune.scoring.plan_result import ScoredRows
 from autotune.study import IntRange, Study
 from costmodel.plan.columns import Bools, Floats, Ints
-
-Test = Callable[[KnobGrid, Floats], Bools]
-"""What is asked of rows with so many requests in flight over all replicas."""
-MOST_PER_REPLICA = 1 << 20
-ROWS_AT_ONCE = 6_000
-"""Rows of one call that looks ahead, about, kinds of requests counted apart: beyond, a call takes in proportion."""
 
 
 def solve_concurrency(grid: KnobGrid, owner: Ints | None = None) -> Floats:
@@ -111,8 +105,8 @@ def _room(grid: KnobGrid, low: Floats, high: Floats) -> Floats:
 
 def _most(grid: KnobGrid, low: Floats, high: Floats, keeps: Test) -> Floats:
     """Largest whole number per replica that `keeps`; `low` where not even that does."""
-    question = _Question(grid, keeps)
-    return _bisect(question, low, _grow(question, low, high))[0]
+    question = Question(grid, keeps)
+    return bisect(question, low, grow(question, low, high))[0]
 
 
 def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Floats:
@@ -132,7 +126,7 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
         peak, keys = _best(_Search(grid.take(short), by_rate=True), low[short], room[short], _Goal(wanted))
         enough = -keys[2] >= wanted
         reach[short[enough]] = peak[enough]
-    return _bisect(_Question(grid, lambda g, c: g.evaluate(c).requests_per_s < wanted), low - 1.0, reach)[1]
+    return bisect(Question(grid, lambda g, c: g.evaluate(c).requests_per_s < wanted), low - 1.0, reach)[1]
 
 
 MOST_OFF = 1e300
@@ -210,8 +204,9 @@ def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -
     fresh = np.diff(values, axis=0, prepend=(low - 1.0)[None]) > 0.0
     keys = search.keys(rows, values, fresh)
     best = _first_best(keys)
-    second, worth = _second_peak(values, keys, fresh, best, rivals)
-    rows, peaks = np.r_[rows, rows[worth]], np.r_[best, second[worth]]
+    others = _other_peaks(values, keys, fresh, best, rivals)
+    peaks = np.concatenate([best, *(places[worth] for places, worth in others)])
+    rows = np.concatenate([rows, *(worth for _, worth in others)])
     edges, known = _around(values[:, rows], peaks), keys[:, peaks, rows]
     found, standing = edges[1].copy(), known.copy()
     starts = np.arange(rows.size)
@@ -231,11 +226,14 @@ def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -
         best = _first_best(keys)
         edges, known = _around(values, best), keys[:, best, np.arange(rows.size)]
         found[starts], standing[:, starts] = edges[1], known
-    out, size = found[: low.size], low.size
-    better = _first_best(np.stack([standing[:, :size][:, worth], standing[:, size:]], axis=1)) > 0
-    out[worth[better]] = found[size:][better]
-    standing[:, worth[better]] = standing[:, size:][:, better]
-    return out, standing[:, :size]
+    size = low.size
+    out, reached = found[:size], standing[:, :size]
+    for _, worth in others:
+        own = slice(size, size + worth.size)
+        better = _first_best(np.stack([reached[:, worth], standing[:, own]], axis=1)) > 0
+        out[worth[better]], reached[:, worth[better]] = found[own][better], standing[:, own][:, better]
+        size += worth.size
+    return out, reached
 
 
 def _behind_a_chunk(grid: KnobGrid) -> Floats:
@@ -260,11 +258,15 @@ def _around(values: Floats, best: Ints) -> Floats:
     return np.stack([np.where(np.isinf(below), at, below), at, np.where(np.isinf(above), at, above)])
 
 
-def _second_peak(values: Floats, keys: Floats, fresh: Bools, best: Ints, rivals: _Rivals | _Goal) -> tuple[Ints, Ints]:
-    """The next best load of each row that its neighbours are worse than, and for which rows it may lead to the best.
+def _other_peaks(
+    values: Floats, keys: Floats, fresh: Bools, best: Ints, rivals: _Rivals | _Goal
+) -> list[tuple[Ints, Ints]]:
+    """Loads beside the best one of each row that may lead to a better one, and for which rows they may: two of each.
 
-    What a plan is worth falls at once where a batch outgrows the graphs that are captured, and rises again behind: the
-    higher peak may lie between two loads of the first look.
+    One is the next best that its neighbours are worse than: what a plan is worth falls at once where a batch outgrows
+    the graphs that are captured, and rises again behind. The other is the last one that keeps every limit: behind a
+    hollow a plan may be worth more with each request until a limit cuts it off. Either peak may lie between two loads
+    of the first look.
     """
     loads, rows = np.arange(values.shape[0])[:, None], np.arange(values.shape[1])
     rank = np.argsort(np.lexsort(keys[::-1], axis=0), axis=0)
@@ -275,10 +277,18 @@ def _second_peak(values: Floats, keys: Floats, fresh: Bools, best: Ints, rivals:
     after = np.vstack([after[1:], np.full((1, rows.size), loads.size)])
     peak = fresh & (rank < padded[before, rows]) & (rank < padded[after, rows]) & (loads != best)
     second = np.where(peak, rank, rank.size).argmin(axis=0)
-    some = peak[second, rows]
-    edges = _around(values, second)
-    more = rivals.most(edges, keys[:, second, rows]) > -keys[2, best, rows]
-    return second, np.flatnonzero(some & (more | (keys[1, best, rows] > 0.0)))
+    kept = fresh & (keys[1] <= 0.0)
+    last = np.where(kept, loads, -1).max(axis=0)
+    cut = (last >= 0) & (after[last, rows] < loads.size) & (last != best) & ~(peak[second, rows] & (last == second))
+
+    def may_lead(places: Ints) -> Bools:
+        more = rivals.most(_around(values, places), keys[:, places, rows]) > -keys[2, best, rows]
+        return np.asarray(more | (keys[1, best, rows] > 0.0))
+
+    return [
+        (second, np.flatnonzero(peak[second, rows] & may_lead(second))),
+        (last, np.flatnonzero(cut & may_lead(last))),
+    ]
 
 
 class _Rivals:
@@ -331,62 +341,3 @@ class _Goal:
 def _rise(edges: Floats) -> Floats:
     """By how much the throughput at a load may be exceeded between the loads next to it; `edges` as of `_around`."""
     return np.asarray(SMALL_STEPS * np.maximum(edges[2] / edges[1], edges[1] / edges[0]))
-
-
-class _Question:
-    """Whether something holds of an estimate, for some rows of a grid at several loads in one call."""
-
-    def __init__(self, grid: KnobGrid, test: Test) -> None:
-        self.grid, self.test = grid, test
-        self.most_rows = ROWS_AT_ONCE // max(len(grid.study.workload.points), 1)
-
-    def holds(self, rows: Ints, values: Floats, wanted: Bools, *, otherwise: bool) -> Bools:
-        """The answers for a table of requests in flight per replica, a column per row, asked where they are wanted."""
-        out = np.full(values.shape, otherwise)
-        if wanted.any():
-            asked = np.broadcast_to(rows, values.shape)[wanted]
-            out[wanted] = self.test(self.grid.take(asked), values[wanted] * self.grid.batch.layout.replicas[asked])
-        return out
-
-
-def _grow(question: _Question, low: Floats, high: Floats) -> Floats:
-    """An upper bound that does not hold, by fourfold steps, so that small answers are found in few steps."""
-    reach = low.copy()
-    rows = np.arange(reach.size)
-    while rows.size:
-        steps = max(question.most_rows // rows.size, 1)
-        steps = min(steps, 1 + int(np.log2(MOST_PER_REPLICA)) // 2)
-        values = reach[rows] * 4.0 ** np.arange(steps)[:, None]
-        ends = (values > high[rows]) | ~question.holds(rows, values, values <= high[rows], otherwise=False)
-        ended = ends.any(axis=0)
-        found = np.where(ended, values[ends.argmax(axis=0), np.arange(rows.size)], values[-1] * 4.0)
-        reach[rows] = np.minimum(found, high[rows] + 1.0)
-        rows = rows[~ended]
-    return np.maximum(reach, low + 1.0)
-
-
-def _bisect(question: _Question, inside: Floats, outside: Floats) -> tuple[Floats, Floats]:
-    """Neighbouring whole numbers per replica, of which the first holds and the second does not; shape `(num_rows,)`.
-
-    Args:
-        question: what holds up to some number of each row.
-        inside: numbers at which it does, or that count as if.
-        outside: larger ones at which it does not, or that count as if.
-    """
-    inside, outside = inside.copy(), outside.copy()
-    while (rows := np.flatnonzero(outside - inside > 1.0)).size:
-        edges = np.stack([inside[rows], outside[rows]])
-        levels = max(int(np.log2(question.most_rows / rows.size + 1.0)), 1)
-        for _ in range(min(levels, int(np.ceil(np.log2((edges[1] - edges[0]).max()))))):
-            middles = np.floor((edges[:-1] + edges[1:]) / 2.0)
-            edges = np.insert(edges, np.arange(1, len(edges)), middles, axis=0)
-        # a middle that is no number of its own leaves its interval as it is
-        known = question.holds(rows, edges[1:-1], edges[1:-1] > edges[:-2], otherwise=True)
-        first, last = np.zeros(rows.size, dtype=np.int64), np.full(rows.size, len(edges) - 1)
-        columns = np.arange(rows.size)
-        while last[0] - first[0] > 1:
-            middle = (first + last) // 2
-            held = known[middle - 1, columns]
-            first, last = np.where(held, middle, first), np.where(held, last, middle)
-        inside[rows], outside[rows] = edges[first, columns], edges[last, columns]
-    return inside, outside

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from autotune.scoring.best_knobs import candidate_grid
+from autotune.tuning.study_space import study_space
 from tests.properties.run import violations_of
+from tests.properties.statements import REL, load_losses
+from tests.properties.studies import study_of
 
 STUDIES, CHUNKS, PLANS = 200, 20, 2
+BEHIND_A_HOLLOW: list[dict[str, Any]] = [
+    # prompts of one token's outputs leave the GPUs idle together until they fill more than one step
+    {
+        "engine": "sglang",
+        "model": "Qwen/Qwen3.5-122B-A10B",
+        "cluster": {"gpus": 2, "gpu": "b300_sxm"},
+        "workload": {"isl": 426, "osl": 1},
+        "constraints": {"ttft_ms": 312.0, "memory_util_frac": 0.694},
+        "search": {"max_num_batched_tokens": [16384]},
+    },
+    # a pipeline of six stages that six requests fill
+    {
+        "engine": "trtllm",
+        "model": "meta-llama/Llama-2-13b-hf",
+        "cluster": {"gpus": 6, "gpu": "h20_141g"},
+        "workload": {"isl": 340, "osl": 1429},
+        "constraints": {"tpot_ms": 9.0738},
+        "objective": {"maximize": "output_tokens_per_s_per_gpu"},
+        "search": {"max_num_batched_tokens": [2048]},
+    },
+]
+"""Studies in which a plan is worth less with more requests in flight and then more again, until a limit cuts it off."""
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -15,3 +43,13 @@ def test_no_statement_is_violated(chunk: int) -> None:
     found = {seed: violations_of(seed, PLANS, quick=True) for seed in range(chunk, STUDIES, CHUNKS)}
     assert not [(seed, violation) for seed, violations in found.items() for violation in violations or ()]
     assert sum(violations is not None for violations in found.values()) >= STUDIES // CHUNKS // 3
+
+
+@pytest.mark.parametrize("document", BEHIND_A_HOLLOW, ids=lambda document: str(document["engine"]))
+def test_the_solved_load_is_the_best_behind_a_hollow(document: dict[str, Any]) -> None:
+    """No load is better than the one solved for."""
+    study = study_of({"name": "behind-a-hollow", **document})
+    grid, _ = candidate_grid(study, study_space(study).candidates)
+    losses = list(load_losses(grid, range(grid.variant.size), every=100))
+    assert losses
+    assert not [loss for loss in losses if loss[1] > REL]
