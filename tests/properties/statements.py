@@ -28,6 +28,8 @@ REL = 1e-6
 """What rounding may leave."""
 SHARES_APART = 0.03
 """What the best pair of loads may be missed by: pools are tried at shares of what they can do, so far apart near it."""
+CROWDED = 1e-3
+"""What the formulas lose at most where more room for cache admits more sequences to a replica that is busy already."""
 Found = Iterator[str]
 
 
@@ -67,8 +69,9 @@ def traded(before: PlanResult, after: PlanResult) -> bool:
 def shifted(study: Study, other: Study, before: PlanResult, after: PlanResult) -> bool:
     """Whether the formulas alone serve as many requests no slower on `other`: the calibration's factors make the loss.
 
-    It moves first and later tokens by factors of their own, the same on both sides: where faster steps move time from
-    one part to the other a request takes longer by the ratio of these factors at most.
+    It moves first and later tokens by factors of their own, the same on both sides, and not the wait for cache: where
+    faster steps or more cache move time from one part to another, a request takes longer by the ratio of these factors
+    at most. With the same knobs on `other` it is no better than with those that were chosen: the choice loses nothing.
     """
     old = value(study, before)
     if before.pools is not None or value(other, after) >= old:
@@ -76,13 +79,33 @@ def shifted(study: Study, other: Study, before: PlanResult, after: PlanResult) -
     budget, load = before.knobs.max_num_batched_tokens, np.array([float(before.knobs.concurrency)])
     grids = [KnobGrid.of(s, [Variant.of(before)], [budget]) for s in (study, other)]
     alone = [replace(g, batch=replace(g.batch, residual=None)).evaluate(load) for g in grids]
-    if alone[1].requests_per_s[0] < alone[0].requests_per_s[0] * (1.0 - REL):
+    moved = [g.evaluate(load) for g in grids]
+    admitted = alone[1].kv_wait_s[0] < alone[0].kv_wait_s[0]
+    if alone[1].requests_per_s[0] < alone[0].requests_per_s[0] * (1.0 - (CROWDED if admitted else REL)):
         return False
-    moved = grids[0].evaluate(load)
-    first = (moved.ttft_s - moved.kv_wait_s) / (alone[0].ttft_s - alone[0].kv_wait_s)
-    later = moved.tpot_s / alone[0].tpot_s if study.workload.osl.mean > 1.0 else first
-    loss = float((np.maximum(first, later) / np.minimum(first, later))[0]) * (1.0 + REL)
+    first = [(m.ttft_s - m.kv_wait_s)[0] / (a.ttft_s - a.kv_wait_s)[0] for m, a in zip(moved, alone, strict=True)]
+    decodes = study.workload.osl.mean > 1.0
+    later = [m.tpot_s[0] / a.tpot_s[0] for m, a in zip(moved, alone, strict=True)] if decodes else first
+    if any(abs(factors[1] / factors[0] - 1.0) > REL for factors in (first, later)):
+        return False
+    same = KnobGridAtLoad(grids[1], load).scored.standing
+    if same.worst[0] <= 0.0 and value(other, after) < same.gain[0] - REL * abs(same.gain[0]):
+        return False
+    loss = max(first[0], later[0]) / min(first[0], later[0]) * (1.0 + REL)
     return value(other, after) >= old * (loss if old < 0.0 else 1.0 / loss)
+
+
+def less_sure(study: Study, before: PlanResult, after: PlanResult) -> bool:
+    """Whether fewer requests in flight serve the rate, each no slower, and only how sure that is has fallen.
+
+    Estimates of light loads are less sure, and what is expected of a plan counts the probability to keep its limits.
+    """
+    rate = study.workload.request_rate_per_s
+    if rate is None or before.pools is not None or after.knobs.concurrency >= before.knobs.concurrency:
+        return False
+    slower = any(after.metrics[m] > before.metrics[m] * (1.0 + REL) for m in ("ttft_s", "tpot_s", "e2e_s"))
+    served = after.metrics["requests_per_s"] >= before.metrics["requests_per_s"] * (1.0 - REL)
+    return after.feasible and served and not slower and after.p_meets < before.p_meets
 
 
 def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult]) -> Found:
@@ -137,9 +160,13 @@ def better_hardware(given: Given) -> Found:
         other = _on(kept, better_gpu(own, field))
         after = given.again(other)
         both = zip(before, after, strict=True)
-        held = [(a, b) for a, b in both if not traded(a, b) and not shifted(_on(kept, own), other, a, b)]
+        held = [(a, b) for a, b in both if not _explained(_on(kept, own), other, a, b)]
         found = no_worse(other, [a for a, _ in held], [b for _, b in held])
         yield from (f"{field}: {text}" for text in found)
+
+
+def _explained(study: Study, other: Study, before: PlanResult, after: PlanResult) -> bool:
+    return traded(before, after) or less_sure(study, before, after) or shifted(study, other, before, after)
 
 
 def _on(study: Study, gpu: Gpu) -> Study:
