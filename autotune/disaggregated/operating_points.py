@@ -216,7 +216,12 @@ def _probably_kept(study: Study, limit: float, value: Floats, log_sd: Floats) ->
 
 
 def _decodes_in_time(study: Study, columns: PoolColumns) -> NDArray[np.bool_]:
-    """Whether the pool keeps the limit on TPOT, with the probability asked for, and its memory holds all."""
-    limit = study.constraints.tpot_s
-    held = columns.sequences_per_rank * columns.ranks <= np.maximum(columns.kv_capacity_sequences, columns.ranks)
-    return held if limit is None else held & _probably_kept(study, limit, columns.latency_s, columns.log_sd)
+    """Whether the pool keeps the limit on TPOT, with the probability asked for, and its memory holds all.
+
+    Where its part of TTFT alone is beyond that limit, no prefill pool is quick enough for it.
+    """
+    kept = columns.sequences_per_rank * columns.ranks <= np.maximum(columns.kv_capacity_sequences, columns.ranks)
+    first, each = study.constraints.ttft_s, study.constraints.tpot_s
+    if first is not None:
+        kept = kept & (columns.entry_s <= first)
+    return kept if each is None else kept & _probably_kept(study, each, columns.latency_s, columns.log_sd)

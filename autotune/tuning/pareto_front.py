@@ -220,5 +220,5 @@ def front_loads(grid: KnobGrid) -> list[Floats]:
 
 def _named(plan: PlanResult) -> PlanResult:
     k = plan.knobs
-    knobs = (k.concurrency, k.max_num_batched_tokens, k.weight_dtype or "", k.kv_dtype or "")
+    knobs = (k.concurrency, k.max_num_batched_tokens, k.max_num_seqs, k.weight_dtype or "", k.kv_dtype or "")
     return replace(plan, variant=VARIANT + VARIANT.join(map(str, knobs)))

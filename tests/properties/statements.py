@@ -89,7 +89,7 @@ def shifted(study: Study, other: Study, before: PlanResult, after: PlanResult) -
     if any(abs(factors[1] / factors[0] - 1.0) > REL for factors in (first, later)):
         return False
     same = KnobGridAtLoad(grids[1], load).scored.standing
-    if same.worst[0] <= 0.0 and value(other, after) < same.gain[0] - REL * abs(same.gain[0]):
+    if same.worst[0] <= 0.0 and value(other, after) < float(same.gain[0]) - REL * abs(float(same.gain[0])):
         return False
     loss = max(first[0], later[0]) / min(first[0], later[0]) * (1.0 + REL)
     return value(other, after) >= old * (loss if old < 0.0 else 1.0 / loss)

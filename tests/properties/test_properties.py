@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from autotune.scoring.best_knobs import candidate_grid
+from autotune.tuning.answer_study import score_plan
 from autotune.tuning.study_space import study_space
 from tests.properties.run import violations_of
-from tests.properties.statements import REL, load_losses
+from tests.properties.statements import REL, SHARES_APART, better_gpu, load_losses, value
 from tests.properties.studies import study_of
 
 STUDIES, CHUNKS, PLANS = 200, 20, 2
@@ -53,3 +55,25 @@ def test_the_solved_load_is_the_best_behind_a_hollow(document: dict[str, Any]) -
     losses = list(load_losses(grid, range(grid.variant.size), every=100))
     assert losses
     assert not [loss for loss in losses if loss[1] > REL]
+
+
+def test_pools_whose_light_loads_alone_are_in_time_lose_nothing_by_more_memory() -> None:
+    """More room for cache holds more sequences than the limit on TTFT lets decode: that limit sets what is tried."""
+    study = study_of({
+        "name": "light-loads",
+        "engine": "sglang",
+        "model": "deepseek-ai/DeepSeek-V3.2",
+        "cluster": {"gpus": 8, "gpu": "mi325x"},
+        "workload": {"isl": {"min": 6, "max": 270}, "osl": 1955},
+        "constraints": {"ttft_ms": 570.73},
+        "search": {"max_num_batched_tokens": [8192], "min_p_meets": 0.0},
+    })  # fmt: skip
+    gpu = replace(study.cluster.gpu, base=study.cluster.gpu.measured_as)
+    values = []
+    for one in (gpu, better_gpu(gpu, "hbm_bytes")):
+        other = replace(study, cluster=replace(study.cluster, gpu=one))
+        plan = score_plan(other, "P4:ATP4/MTP4+D4:ATP4/MTP4").result
+        assert plan is not None
+        assert plan.feasible
+        values.append(value(other, plan))
+    assert values[1] >= values[0] * (1.0 - SHARES_APART)
