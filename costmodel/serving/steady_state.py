@@ -91,14 +91,14 @@ def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot s
     share = replica_share(machine.layout, load, memory)
     front_s = front_end_s(engine, machine.arch, load.isl)
     settling = Settling.of(np.minimum(share.running, _most_decoding(engine, load, share)))
-    mix = None
+    before: StepMix | None = None
     for turn in count(1):
-        mix = step_mix(machine, stages, engine, load, share, settling.tried, front_s=front_s, before=mix)
+        mix = step_mix(machine, stages, engine, load, share, settling.tried, front_s=front_s, before=before)
         residence = _residence(engine, load, share, mix, front_s)
         decoding, queue_s = balance(share.running, residence)
         if turn == ROUNDS:
             break
-        settling = settling.after(decoding)
+        settling, before = settling.after(decoding), mix
     decode_s = residence.undisturbed_s + residence.per_decoding_s * decoding
     if np.any(load.waves > 0.0):
         benchmark = waves(
