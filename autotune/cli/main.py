@@ -63,7 +63,7 @@ def main() -> None:
     # the matrices are small: a second thread of NumPy's BLAS only spins, and takes a fifth of the CPU time of a replay
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # what is imported stays; looking for garbage among it takes a tenth of a short command's time
-    gc.set_threshold(100_000, 20, 20)
+    gc.set_threshold(300_000, 20, 20)
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:

@@ -9,7 +9,6 @@ from autotune.scoring.trial_record import study_header
 from autotune.storage import Store, can_be_written, default_location, open_store
 from autotune.study import Study
 from autotune.study.fingerprint import model_age
-from autotune.tuning.pareto_front import study_goals
 
 
 def study_store(study: Study, storage: str | None, out: str | None) -> Store | None:
@@ -22,6 +21,8 @@ def study_store(study: Study, storage: str | None, out: str | None) -> Store | N
 
 def front_store(study: Study, storage: str | None, out: str | None) -> Store | None:
     """As `study_store`, of the study's Pareto front: an Optuna study of its own, with an objective per goal."""
+    from autotune.tuning.pareto_front import study_goals
+
     return _opened(study, study_goals(study), storage, out)
 
 

@@ -12,7 +12,6 @@ from autotune.comparison.probability_better import metric_p_better, p_better
 from autotune.comparison.robustness import robustness
 from autotune.comparison.simulated_requests import SimulatedRequests, simulated_requests
 from autotune.comparison.switching import switch_cost
-from autotune.comparison.value_and_gain import gain_over, ratio_of, served_within_limits, value_per_s
 from autotune.comparison.values import ComparedPlan, Comparison, MarginRow, MetricRow, SwitchCost
 from autotune.comparison.verdict import verdict
 from autotune.metrics import COST, MAXIMIZE, MINIMIZE, OUTPUT_COST, Use, used
@@ -20,6 +19,7 @@ from autotune.scoring.joint_uncertainty import joint_draws
 from autotune.scoring.limits import study_limits
 from autotune.scoring.plan_result import plan_key
 from autotune.scoring.reach import bounded, unmeasured
+from autotune.scoring.value_and_gain import gain_over, ratio_of, served_within_limits, value_per_s
 from autotune.space import Resolution
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, in_place

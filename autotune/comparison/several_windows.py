@@ -10,7 +10,7 @@ import numpy as np
 from autotune.comparison.best import SHORTLIST, capacity_study
 from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.robustness import rescored_each
-from autotune.comparison.value_and_gain import served_within_limits
+from autotune.scoring.value_and_gain import served_within_limits
 from autotune.study import Study
 from autotune.tuning import PlanResult, tune
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autotune.comparison.simulated_requests import SimulatedRequests
-from autotune.comparison.value_and_gain import Gain
+from autotune.scoring.value_and_gain import Gain
 from autotune.study import Study
 from autotune.tuning import PlanResult
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotune.comparison.value_and_gain import Gain, ratio_of
 from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, ComparedPlan, Verdict
 from autotune.metrics import METRICS
 from autotune.scoring.pair_words import against, change_words
+from autotune.scoring.value_and_gain import Gain, ratio_of
 from autotune.study import Study
 from autotune.text.numbers import number, probability
 from autotune.tuning import Violation

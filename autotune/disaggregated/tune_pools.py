@@ -6,9 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from autotune.disaggregated.plan_results import pair_results
-from autotune.disaggregated.search import search_pools
-from autotune.disaggregated.splits import count_plans
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.storage import Store, TrialRecord
@@ -54,6 +51,11 @@ def disaggregated_plans(
     """
     if study.axes.disaggregated == "off":
         return {}, None
+    # most studies open none, and this is half of what their start imports
+    from autotune.disaggregated.plan_results import pair_results
+    from autotune.disaggregated.search import search_pools
+    from autotune.disaggregated.splits import count_plans
+
     start = time.perf_counter()
     kept = [r for r in stored if COUNT_ATTR in r.attrs]
     known = {r.key: plan_of(r) for r in kept}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from costmodel.arch import Arch
@@ -114,7 +115,8 @@ class Service:
     plan: str
     """Full plan string, engine included."""
     limits: StartLimits
-    load: BenchLoad
+    make_load: Callable[[], BenchLoad]
+    """Works out `load`, for those who ask for it: whether a plan can be launched does not depend on it."""
     exchange: str
     """How tokens reach their experts where the plan was scored: `none`, `reduce`, `gather` or `routed`."""
     cuda_graphs: bool = True
@@ -124,6 +126,11 @@ class Service:
     """Container image; None: the one that the engine's makers publish for the version."""
     assumptions: tuple[str, ...] = ()
     """What was filled in to get here."""
+
+    @property
+    def load(self) -> BenchLoad:
+        """What a benchmark of it sends, and what is predicted of that."""
+        return self.make_load()
 
     @property
     def download_s(self) -> float:

@@ -10,7 +10,6 @@ from autotune.engines.service import Service
 from autotune.launch.plan import LaunchPlan
 from autotune.launch.replicas import launch_plan
 from autotune.launch.service import NOTHING_ASKED, LaunchOptions, check_model, make_service
-from autotune.launch.targets.registry import Target
 from autotune.space import format_plan
 from autotune.study import Study
 from autotune.tuning import BaselineResult, PlanResult, score_baseline, score_plan, tune
@@ -19,6 +18,7 @@ from costmodel.errors import InputError
 
 if TYPE_CHECKING:
     from autotune.launch.reading.import_plan import Imported
+    from autotune.launch.targets.registry import Target
 
 BEST = "best"
 BASELINE = "baseline"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from autotune.launch.export import make_export
-from autotune.launch.pools.make import make_pool_launch
 from autotune.launch.service import NOTHING_ASKED
 from autotune.study import Study
 from autotune.tuning import PlanResult
@@ -20,6 +19,8 @@ def export_refusal(study: Study, plan: PlanResult) -> str:
         if plan.pools is None:
             make_export(study, plan, asked=asked)
         else:
+            from autotune.launch.pools.make import make_pool_launch
+
             make_pool_launch(study, plan, asked=asked, assumptions=(), usual_version=None)
     except InputError as error:
         said = [problem.message for problem in error.problems if problem.path not in ("--model", "$.model")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def make_service(study: Study, plan: PlanResult, options: OptionList, asked: Lau
         knobs=plan.knobs,
         plan=plan.plan,
         limits=limits,
-        load=bench_load(rows, plan),
+        make_load=cache(partial(bench_load, rows, plan)),
         exchange=exchange,
         cuda_graphs=study.engine_options.cuda_graphs,
         hybrid_lb=asked.hybrid_lb,

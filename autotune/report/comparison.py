@@ -6,12 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from autotune.comparison import ComparedPlan, Comparison, SwitchCost
-from autotune.comparison.value_and_gain import Gain
 from autotune.comparison.values import KEEP, Robustness
 from autotune.report.document import finite, plan_document
 from autotune.report.study_words import command, launch_steps
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.reach import KINDS
+from autotune.scoring.value_and_gain import Gain
 from autotune.study import Study
 
 SIDES = ("current", "candidate")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotune.disaggregated.tune_pools import PoolSearch
 from autotune.metrics import Use, used
@@ -18,9 +18,11 @@ from autotune.space.pool_plan import ROLES, Pools
 from autotune.text.escaping import csv_text
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import BaselineResult, place
-from autotune.tuning.simulate_ranking import SimulatedRanking
 from costmodel.estimate.normal import Z90
 from costmodel.plan.layout import LAYOUT_AXES, Layout
+
+if TYPE_CHECKING:
+    from autotune.tuning.simulate_ranking import SimulatedRanking
 
 UNOPENED = {"dcp": 1, "redundant_experts": 0, "two_batch_overlap": 0}
 """Axes that only a study that opens them has, and the value at which a layout leaves them out."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autotune.comparison.value_and_gain import ratio_of, value_per_s
 from autotune.report.document import baseline_rank
 from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
@@ -15,6 +14,7 @@ from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.scoring.objective import plan_figure
 from autotune.scoring.pair_words import against
 from autotune.scoring.reach import unmeasured
+from autotune.scoring.value_and_gain import ratio_of, value_per_s
 from autotune.text.numbers import number, within
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import Remedy, find_remedy

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from autotune.comparison.value_and_gain import gain_over
 from autotune.scoring.plan_result import Launch
+from autotune.scoring.value_and_gain import gain_over
 from autotune.study import Baseline, RetunePolicy
 from autotune.traffic.profile import WorkloadProfile
 

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autotune.comparison import ComparedPlan, SwitchCost
-from autotune.comparison.value_and_gain import Gain
 from autotune.comparison.verdict import worst_broken
 from autotune.metrics import Use, used
+from autotune.scoring.value_and_gain import Gain
 
 SCHEMA = 1
 """Of every entry; entries of a later schema are refused, not guessed at."""

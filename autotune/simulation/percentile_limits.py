@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import isnan, log
 from typing import TYPE_CHECKING
 
+from autotune.metrics import GOODPUT
 from autotune.scoring.plan_result import Violation
 from autotune.study import Study
 from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
@@ -116,6 +117,11 @@ def percentile_limits(study: Study) -> tuple[PercentileLimit, ...]:
         share = PercentileLimit(code=ATTAINMENT, latency="", statistic="", bound=given.attainment_frac, bounds_s=bounds)
         found.append(share)
     return tuple(found)
+
+
+def is_simulated(study: Study) -> bool:
+    """Whether plans have to be simulated to be ranked."""
+    return bool(percentile_limits(study)) or study.objective.metric == GOODPUT
 
 
 def request_bounds(study: Study) -> dict[str, float | None]:

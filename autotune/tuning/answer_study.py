@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from autotune.disaggregated.plan_results import disaggregated_plan
 from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key
 from autotune.scoring.trial_record import Recorder, plan_of
-from autotune.simulation.percentile_limits import percentile_limits
+from autotune.simulation.percentile_limits import is_simulated, percentile_limits
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
@@ -21,16 +20,11 @@ from autotune.study import Baseline, Study, cluster_of
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
 from autotune.tuning.executor import Executor
 from autotune.tuning.plan_order import order, rank
-from autotune.tuning.simulate_ranking import (
-    SimulatedRanking,
-    is_simulated,
-    may_keep,
-    search_traffic,
-    simulate_ranking,
-    with_percentiles,
-)
 from autotune.tuning.study_space import covered, study_space
 from costmodel.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from autotune.tuning.simulate_ranking import SimulatedRanking
 
 PRODUCTION = ("baseline", "now")
 """Names of the plan in production, where a plan is asked for."""
@@ -126,6 +120,8 @@ def tune(
     ranked, infeasible = rank(study, both)
     by_percentile: SimulatedRanking | None = None
     if simulated:
+        from autotune.tuning.simulate_ranking import may_keep, search_traffic, simulate_ranking, with_percentiles
+
         asked = [p for p in both if PERCENTILES in p.breakdown or may_keep(study, p)]
         by_percentile = simulate_ranking(study, asked, keep=lambda plan: keep([plan]), progress=progress)
         keep(both)
@@ -260,6 +256,8 @@ def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
     own = _with_knobs(study, given, pooled=is_pooled(given.plan))
     try:
         if is_pooled(given.plan):
+            from autotune.disaggregated.plan_results import disaggregated_plan
+
             resolution, result = disaggregated_plan(own, given.plan, engine=given.engine)
         else:
             resolution, result = _resolved(study, given.plan, given.engine or study.engine), None

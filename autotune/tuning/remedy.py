@@ -14,7 +14,6 @@ from autotune.simulation.percentile_limits import percentile_limits
 from autotune.study import Objective, Study
 from autotune.study.clusters import on_cluster
 from autotune.study.sections import Constraints
-from autotune.tuning.simulate_ranking import search_traffic, with_percentiles
 from autotune.tuning.study_space import study_space
 from costmodel.arch import weight_bytes
 from costmodel.errors import InputError
@@ -132,6 +131,8 @@ def _feasible(study: Study, plan: PlanResult) -> bool:
         return False
     limits = percentile_limits(study)
     if limits and found.feasible:
+        from autotune.tuning.simulate_ranking import search_traffic, with_percentiles
+
         found = with_percentiles(study, found, limits, search_traffic(study, [found]))
     return found.feasible
 

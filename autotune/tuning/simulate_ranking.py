@@ -48,11 +48,6 @@ class SimulatedRanking:
     """What of a long log was simulated; empty: all of it."""
 
 
-def is_simulated(study: Study) -> bool:
-    """Whether plans have to be simulated to be ranked."""
-    return bool(percentile_limits(study)) or study.objective.metric == GOODPUT
-
-
 def may_keep(study: Study, plan: PlanResult) -> bool:
     """Whether a plan is worth simulating: it keeps every limit on means.
 

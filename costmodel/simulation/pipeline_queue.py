@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from heapq import heappop, heappush
+from itertools import accumulate
 from math import ceil, inf, nextafter, sqrt
 
-from costmodel.simulation.prompt_steps import PromptSteps
-from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue
+from costmodel.simulation.prompt_steps import prompt_steps
+from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue, room_tokens
 from costmodel.simulation.replica import UNEVEN
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
@@ -31,8 +32,11 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
     counts, remaining = queue.counts, queue.remaining
     first, finish = [inf] * n, [inf] * n
     began = [0] * n
-    prompts = PromptSteps(tables, queue, limits)
-    compose, done = prompts.compose, prompts.done
+    opened: list[int] = []
+    done: list[int] = []
+    compose = prompt_steps(tables, queue, limits, opened, done)
+    held, released, room = [0, *accumulate(tokens)], 0, room_tokens(table, limits)  # cache of the first requests
+    head = 0  # the first request that has not been admitted
     seats_most = limits.max_num_seqs * ranks
     alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
     through_alone_s, through_kernels_s = through_batch.alone_s, through_batch.kernels_s
@@ -59,6 +63,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
     unsettled = decoding = 0  # steps until rounds repeat; sequences of all micro-batches
     arrived = open_at = 0  # requests that the scheduler has seen; which micro-batch has prompts in part
     between = stages - 1
+    crowded = -inf  # the request before which no round of all micro-batches ends, which only grow until it comes
 
     while remaining:
         at = min(ready)
@@ -68,17 +73,19 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
         now = at if at > free else free
         own = batch[m]
         computed = 0
-        partial = len(prompts.opened)
-        if partial or prompts.head < arrived:
+        partial = len(opened)
+        if partial or head < arrived:
             # this micro-batch takes those that are computed in part, and no more requests than are its part of all
             open_at = m
             running = decoding + partial
-            even = UNEVEN * (arrived - prompts.head + running) / stages + ranks
+            even = UNEVEN * (arrived - head + running) / stages + ranks
             busiest, group = (verified[own], group_verified[own]) if mixes else (0, 0)
-            composed = compose(arrived, min(even - own - partial, seats_most - running), busiest, group)
-            if composed is None:
+            last_seat = head + min(even - own - partial, seats_most - running)
+            head, computed, step_tokens, seconds, through = compose(
+                head, last_seat if last_seat < arrived else arrived, busiest, group
+            )
+            if held[head] - released > room:
                 return None
-            computed, step_tokens, seconds = composed
         if own:
             mean, per_context = context[m] / own, per_context_s[own]
             k = 0 if mean < bend else bisect_right(knots, mean) - 1
@@ -91,7 +98,6 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             )
             prepared, host = prepared_s[own], host_s[own]
         if computed:
-            through = prompts.through_s(computed, step_tokens, busiest, group)
             beside = mixes and own
             if beside:
                 seconds += a - alone_s[own]
@@ -112,8 +118,9 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             free = now + (through - seconds) / between
             leaves = leaves + seconds if leaves + seconds > now + through else now + through
             ends = leaves
-            ready[m] = free if prompts.opened and not own else ends
+            ready[m] = free if opened and not own else ends
             unsettled = stages
+            crowded = -inf
             busy += ends - now
             if own:
                 handed = ends + handover * ((a if a > prepared else prepared) + host)
@@ -135,7 +142,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                     while heap and heap[0] < through_count:
                         i = heappop(heap) % n
                         finish[i] = handed
-                        prompts.held -= tokens[i]
+                        released += tokens[i]
                         remaining -= counts[i]
                         batch[m] -= 1
                         decoding -= 1
@@ -155,7 +162,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                         batch[m] += 1
                     else:
                         finish[i] = handed
-                        prompts.held -= tokens[i]
+                        released += tokens[i]
                         remaining -= counts[i]
                 if batch[m] > joining:
                     decoding += batch[m] - joining
@@ -167,9 +174,9 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             # without work: until the next request, or behind the micro-batches that have some
             behind = inf
             for x in every:
-                if x != m and (batch[x] or (prompts.opened and open_at == x)) and ready[x] < behind:
+                if x != m and (batch[x] or (opened and open_at == x)) and ready[x] < behind:
                     behind = ready[x]
-            if prompts.opened and free < behind:
+            if opened and free < behind:
                 behind = free
             event = seen[arrived]
             if event <= behind:
@@ -181,8 +188,9 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                 ready[m] = max(later + 1e-9, nextafter(later, inf))
             continue
         lanes, count, together = [m], 1, False
-        alone, full = own == decoding, decoding + len(prompts.opened) >= seats_most
-        if not unsettled and (alone or (not prompts.opened and (prompts.head >= arrived or full))):
+        alone, full = own == decoding, decoding + len(opened) >= seats_most
+        event = seen[arrived]
+        if not unsettled and event != crowded and (alone or (not opened and (head >= arrived or full))):
             # rounds of all micro-batches, until something ends or comes, or attention bends
             count = next_end[m] - decoded[m]
             step, through = (
@@ -229,7 +237,6 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                 step, slope = through, through_slope
             if limit < count:
                 count = ceil(limit) or 1
-            event = seen[arrived]
             if event < inf and (count > 1 or not alone) and not full:
                 gap = event - now if event > now else 0.0
                 half = step - 0.5 * slope
@@ -237,6 +244,8 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                 by_event = (ceil(exact - 1e-9) or 1) if alone else int(exact)
                 if by_event < count:
                     count = by_event
+                    if not count:
+                        crowded = event
             if count:
                 together = True
                 seconds = count * step + 0.5 * slope * count * (count - 1)
@@ -283,12 +292,13 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             decoded[x] += count
             context[x] += count * accepted * size
             if decoded[x] >= next_end[x]:
+                crowded = -inf
                 handed = ends + handover * longest / stages
                 heap, through_count = heaps[x], (decoded[x] + 1) * n
                 while heap and heap[0] < through_count:
                     i = heappop(heap) % n
                     finish[i] = handed
-                    prompts.held -= tokens[i]
+                    released += tokens[i]
                     batch[x] -= 1
                     decoding -= 1
                     remaining -= counts[i]

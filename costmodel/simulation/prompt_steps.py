@@ -2,78 +2,76 @@
 
 from __future__ import annotations
 
-from costmodel.simulation.queue_inputs import QueueTables, RequestQueue, room_tokens
+from bisect import bisect_right
+from collections.abc import Callable
+
+from costmodel.simulation.queue_inputs import QueueTables, RequestQueue
 from costmodel.simulation.state import RankLimits
 
+Compose = Callable[[int, float, int, int], tuple[int, int, int, float, float]]
+"""From the first request that has not been admitted, the number below which others may be, and the tokens of sequences
+that decode beside the prompts, on the busiest rank and on all: the first request that has not been admitted then; the
+step's prompt tokens; its tokens on the busiest rank; and seconds of its kernels, on the slowest stage and through all
+stages (0 where there is one). Attention of what decodes and a floor are not counted.
+"""
 
-class PromptSteps:
-    """Prompts in the order of their requests: a step goes on with those that are computed in part, then takes others.
 
-    Attention-DP ranks are taken to be balanced: each has a token budget of its own and at most one prompt in part, and
-    they share the tokens of a step, but for what one of them has alone.
+def prompt_steps(  # noqa: PLR0915  # what the loop in it looks up, and that loop
+    tables: QueueTables, queue: RequestQueue, limits: RankLimits, opened: list[int], done: list[int]
+) -> Compose:
+    """What composes one step after another, of prompts in the order of their requests.
+
+    A step goes on with those that are computed in part, then takes others. Attention-DP ranks are taken to be balanced:
+    each has a token budget of its own and at most one prompt in part, and they share the tokens of a step, but for what
+    one of them has alone.
+
+    All that does not change from step to step is looked up here, once.
+
+    Args:
+        tables: times of the plan's steps.
+        queue: the requests.
+        limits: of a rank.
+        opened: an empty list, which holds the prompts that are computed in part.
+        done: the same, of prompts that end with a step; whoever reads them empties it.
     """
+    part, whole_pass, ranks = tables.table.slowest, tables.table.through, tables.table.ranks
+    several = tables.table.stages > 1
+    most_tokens, context, left = limits.batched_tokens, queue.context, queue.to_compute.copy()
+    knots, rows, through_rows = part.prompt_s.before, part.prompt_s.rows, whole_pass.prompt_s.rows
+    widths, last_knot = part.prompt_s.widths, len(knots) - 1
+    fresh, through_fresh = rows[0], through_rows[0]
+    rest_s, logits_s, experts_s = part.rest_s, tables.logits_s, part.experts_s
+    through_rest_s, through_logits_s = whole_pass.rest_s, tables.through_logits_s
+    through_experts_s = whole_pass.experts_s
 
-    __slots__ = ("_left", "_limits", "_most", "_queue", "_tables", "_took", "done", "head", "held", "opened")
-
-    def __init__(self, tables: QueueTables, queue: RequestQueue, limits: RankLimits) -> None:
-        self._tables, self._queue, self._limits = tables, queue, limits
-        self._most = room_tokens(tables.table, limits)
-        self.head = 0
-        """The first request that has not been admitted."""
-        self.held = 0
-        """Cache tokens of those that have been, and have not ended."""
-        self.opened: list[int] = []
-        """Prompts that are computed in part."""
-        self.done: list[int] = []
-        """Prompts that end with the step; whoever reads them empties the list."""
-        self._left: dict[int, int] = {}
-        """Of each prompt that is computed in part, the tokens that are not."""
-        self._took: list[tuple[int, int]] = []
-        """Of each prompt of the step, tokens before it and its tokens, where the time through all stages is asked for.
-        """
-
-    def compose(self, arrived: int, seats: float, busiest: int, group: int) -> tuple[int, int, float] | None:  # noqa: PLR0915  # one loop, too hot for calls
-        """The next step: its prompt tokens, those of the busiest rank with what decodes, and seconds of its kernels.
-
-        Attention of what decodes and a floor are not counted; None: a request might not find cache.
-
-        Args:
-            arrived: requests that the scheduler has seen.
-            seats: requests that may be admitted.
-            busiest: tokens of sequences that decode beside the prompts, on the busiest rank.
-            group: the same on all ranks.
-        """
-        tables, queue, done, left, took = self._tables, self._queue, self.done, self._left, self._took
-        part, ranks = tables.table.slowest, tables.table.ranks
-        whole, at, fresh = queue.context, part.prompt_s.at, part.prompt_s.rows[0]
-        several = tables.table.stages > 1
-        room = self._limits.batched_tokens - busiest
+    def compose(head: int, last: float, busiest: int, group: int) -> tuple[int, int, int, float, float]:  # noqa: PLR0915  # one loop, too hot for calls
+        room = most_tokens - busiest
         budget = room * ranks
-        going, head, turn = self.opened, self.head, 0
-        opened = self.opened = []
-        last = head + seats
+        going, turn = len(opened), 0
+        cut = []
         prompts = most = 0
-        attention = widest = 0.0
-        took.clear()
+        attention = widest = through = through_widest = 0.0
         while budget > 0:
-            if turn < len(going):
-                i = going[turn]
+            if turn < going:
+                i = opened[turn]
                 turn += 1
-                rest = left.pop(i)
-            elif head < arrived and head < last:
+            elif head < last:
                 i = head
                 head += 1
-                self.held += queue.tokens[i]
-                if self.held > self._most:
-                    return None
-                rest = queue.to_compute[i]
             else:
                 break
+            rest = left[i]
             chunk = rest if rest < room else room
             if chunk > budget:
                 chunk = budget
-            before = whole[i] - rest
-            seconds = at(before, chunk) if before else fresh[chunk]
+            before = context[i] - rest
+            if before:
+                k = bisect_right(knots, before, 1, last_knot) - 1
+                share = (before - knots[k]) / widths[k]
+                low = rows[k][chunk]
+                seconds = low + (rows[k + 1][chunk] - low) * share
+            else:
+                seconds = fresh[chunk]
             budget -= chunk
             prompts += chunk
             attention += seconds
@@ -82,36 +80,33 @@ class PromptSteps:
             if chunk > most:
                 most = chunk
             if several:
-                took.append((before, chunk))
+                if before:
+                    low = through_rows[k][chunk]
+                    seconds = low + (through_rows[k + 1][chunk] - low) * share
+                else:
+                    seconds = through_fresh[chunk]
+                through += seconds
+                if seconds > through_widest:
+                    through_widest = seconds
             if chunk < rest:
                 left[i] = rest - chunk
-                opened.append(i)
+                cut.append(i)
             else:
                 done.append(i)
-        self.head = head
-        if turn < len(going):
-            opened += going[turn:]
-        ended = len(done)
+        if going or cut:
+            opened[:turn] = cut
+        ended, tokens = len(done), busiest + prompts
         if ranks > 1:
             # ranks share prompts out, but for what one of them has alone
             tokens, ended = busiest + max(most, -(-prompts // ranks)), -(-ended // ranks)
-            attention = max(widest, attention / ranks)
-        else:
-            tokens = busiest + prompts
-        seconds = part.rest_s[tokens] + tables.logits_s[busiest + ended] + attention
-        if part.experts_s is not None:
-            seconds += part.experts_s.at(tokens, max(prompts + group, tokens))
-        return prompts, tokens, seconds
+            attention, through = max(widest, attention / ranks), max(through_widest, through / ranks)
+        seconds = rest_s[tokens] + logits_s[busiest + ended] + attention
+        if experts_s is not None:
+            seconds += experts_s.at(tokens, max(prompts + group, tokens))
+        if several:
+            through += through_rest_s[tokens] + through_logits_s[busiest + ended]
+            if through_experts_s is not None:
+                through += through_experts_s.at(tokens, max(prompts + group, tokens))
+        return head, prompts, tokens, seconds, through
 
-    def through_s(self, prompts: int, tokens: int, busiest: int, group: int) -> float:
-        """Seconds of the kernels of the step that was composed last, through all stages."""
-        part, ranks = self._tables.table.through, self._tables.table.ranks
-        at, fresh = part.prompt_s.at, part.prompt_s.rows[0]
-        each = [at(before, chunk) if before else fresh[chunk] for before, chunk in self._took]
-        attention, ended = sum(each), len(self.done)
-        if ranks > 1:
-            attention, ended = max(attention / ranks, *each), -(-ended // ranks)
-        seconds = part.rest_s[tokens] + self._tables.through_logits_s[busiest + ended] + attention
-        if part.experts_s is not None:
-            seconds += part.experts_s.at(tokens, max(prompts + group, tokens))
-        return seconds
+    return compose

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from heapq import heappop, heappush
+from itertools import accumulate
 from math import ceil, inf, sqrt
 
-from costmodel.simulation.prompt_steps import PromptSteps
-from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue
+from costmodel.simulation.prompt_steps import prompt_steps
+from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue, room_tokens
 from costmodel.simulation.state import RankLimits
 from costmodel.simulation.token_gaps import GapRecorder
 
@@ -31,8 +32,11 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
     counts, remaining = queue.counts, queue.remaining
     first, finish = [inf] * n, [inf] * n
     began = [0] * n  # steps of decoding that had been run when a request began to decode
-    prompts = PromptSteps(tables, queue, limits)
-    compose, done = prompts.compose, prompts.done
+    opened: list[int] = []
+    done: list[int] = []
+    compose = prompt_steps(tables, queue, limits, opened, done)
+    held, released, room = [0, *accumulate(tokens)], 0, room_tokens(table, limits)  # cache of the first requests
+    head = 0  # the first request that has not been admitted
     seats_most = limits.max_num_seqs * table.ranks
     alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
     prepared_s, host_s, verified, group_verified = by_batch.limits
@@ -67,7 +71,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
             per_context = per_context_s[batch]
             a = kernels_s[batch] + per_context * (value + slope * (mean - knot))
             b = per_context * slope * accepted
-        if not prompts.opened and (prompts.head >= arrived or batch >= seats_most):
+        if not opened and (head >= arrived or batch >= seats_most):
             if not batch:
                 if arrived >= n:
                     break
@@ -116,10 +120,12 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
             # a step with prompts
             busiest = verified[batch] if mixes else 0
             group = group_verified[batch] if mixes else 0
-            step = compose(arrived, seats_most - batch - len(prompts.opened), busiest, group)
-            if step is None:
+            last_seat = head + seats_most - batch - len(opened)
+            head, _, step_tokens, seconds, _ = compose(
+                head, last_seat if last_seat < arrived else arrived, busiest, group
+            )
+            if held[head] - released > room:
                 return None
-            _, step_tokens, seconds = step
             if not batch:
                 if step_tokens > capture and seconds < floor:
                     seconds = floor
@@ -159,7 +165,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
             while heap and heap[0] < through:
                 i = heappop(heap) % n
                 finish[i] = handed
-                prompts.held -= tokens[i]
+                released += tokens[i]
                 remaining -= counts[i]
                 batch -= 1
                 context -= whole[i] + (decoded - began[i]) * accepted
@@ -177,7 +183,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
                     batch += 1
                 else:
                     finish[i] = handed
-                    prompts.held -= tokens[i]
+                    released += tokens[i]
                     remaining -= counts[i]
             if batch > joining:
                 next_end = heap[0] // n

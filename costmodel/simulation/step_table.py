@@ -120,6 +120,8 @@ class ChunkTable:
     """
 
     before: Sequence[float]
+    widths: Sequence[float]
+    """From each knot to the next."""
     rows: Sequence[Sequence[float]]
     """For each knot, by the tokens of a chunk."""
 
@@ -127,7 +129,11 @@ class ChunkTable:
     def through(cls, before: Floats, tokens: Floats, values: Floats) -> ChunkTable:
         """The function with `values[i, j]` at `(before[i], tokens[j])`; `tokens` begin at 0 and end at the most."""
         every = np.arange(tokens[-1] + 1.0)
-        return cls(before=before.tolist(), rows=[np.interp(every, tokens, row).tolist() for row in values])
+        return cls(
+            before=before.tolist(),
+            widths=np.diff(before).tolist(),
+            rows=[np.interp(every, tokens, row).tolist() for row in values],
+        )
 
     def at(self, before: float, tokens: int) -> float:
         """Value at a chunk of `tokens` behind `before` others."""
@@ -138,7 +144,7 @@ class ChunkTable:
     def place(self, before: float) -> tuple[int, float]:
         """The last knot before so many tokens, and how far they are from it to the next, as a share."""
         i = bisect_right(self.before, before, 1, len(self.before) - 1) - 1
-        return i, (before - self.before[i]) / (self.before[i + 1] - self.before[i])
+        return i, (before - self.before[i]) / self.widths[i]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

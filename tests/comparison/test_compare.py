@@ -16,11 +16,11 @@ from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.operators import gpu_s_per_request, time_rows, where_from
 from autotune.comparison.probability_better import p_better
 from autotune.comparison.robustness import load_order, rescored
-from autotune.comparison.value_and_gain import served_within_limits, value_per_s
 from autotune.comparison.verdict import duration_words
 from autotune.scoring.gpu_time import operator_words
 from autotune.scoring.joint_uncertainty import confidence, p_greater
 from autotune.scoring.reach import SURE_BEYOND_REACH
+from autotune.scoring.value_and_gain import served_within_limits, value_per_s
 from autotune.study import Study, load_study
 from autotune.text.numbers import number
 from autotune.tuning.answer_study import score_plan

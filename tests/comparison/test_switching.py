@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from autotune.comparison.replicas_in_transition import fleet_of, weight_bytes_per_gpu
 from autotune.comparison.switching import load_s, longest_request_s, switch_cost
-from autotune.comparison.value_and_gain import gain_over
 from autotune.comparison.values import SwitchCost
+from autotune.scoring.value_and_gain import gain_over
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.arch import weight_bytes

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from autotune.comparison.robustness import load_order, swept
-from autotune.comparison.value_and_gain import gain_over
 from autotune.comparison.values import ComparedPlan
 from autotune.comparison.verdict import verdict
+from autotune.scoring.value_and_gain import gain_over
 from autotune.study import Study
 from tests.comparison.helpers import dense, scored
 

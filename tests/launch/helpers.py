@@ -68,7 +68,9 @@ def plans(model: str, engine: str, gpus: int, version: str | None = None) -> tup
     return enumerate_space(load_model(model), gpus=gpus, engine=engine, version=version).candidates
 
 
-def service(candidate: Candidate, arch: Arch, *, per_node: int = 8, **changes: object) -> Service:
+def service(
+    candidate: Candidate, arch: Arch, *, per_node: int = 8, load: BenchLoad = LOAD, **changes: object
+) -> Service:
     """A service of one plan."""
     layout = candidate.layout
     values: dict[str, object] = {
@@ -83,7 +85,7 @@ def service(candidate: Candidate, arch: Arch, *, per_node: int = 8, **changes: o
         "knobs": Knobs(concurrency=64, max_num_batched_tokens=2048, max_num_seqs=37, weight_dtype=None, kv_dtype=None),
         "plan": format_plan(layout, candidate.engine),
         "limits": LIMITS,
-        "load": LOAD,
+        "make_load": lambda: load,
         "exchange": "none" if layout.width == 1 or not arch.is_moe else "gather" if layout.attn_dp > 1 else "reduce",
     }
     return Service(**(values | changes))  # type: ignore[arg-type]  # a mapping of mixed values

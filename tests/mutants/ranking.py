@@ -47,7 +47,7 @@ RANKING: tuple[Change, ...] = (
         ("sign * (1.0 - expected / first)", "sign * (expected / first - 1.0)"),
     ),
     *changes_of(
-        "autotune/comparison/value_and_gain.py",
+        "autotune/scoring/value_and_gain.py",
         ("rate * max(horizon_s - duration_s, 0.0) - loss", "rate * horizon_s - loss"),
         ("duration_s + max(loss, 0.0) / rate", "max(loss, 0.0) / rate"),
         ("return served * plan.p_meets * ratio", "return served * ratio"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from math import ceil
 
 from autotune.engines import ENGINES
@@ -162,7 +163,7 @@ def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan]) -> 
         folder=TOY_FOLDER if plan.engine == "vllm" else None,
     )
     count = 1 + max(node for r in replicas for node in r.nodes)
-    service = replace(second.service, plan=plan.plan, knobs=plan.knobs, load=_load(study, plan))
+    service = replace(second.service, plan=plan.plan, knobs=plan.knobs, make_load=cache(partial(_load, study, plan)))
     return replace(
         second,
         service=service,

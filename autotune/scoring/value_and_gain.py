@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotune.scoring.limits import hard_limit
+from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
-from autotune.tuning import PlanResult
 from costmodel.plan.columns import Floats
 
 
