@@ -113,7 +113,10 @@ def test_dynamo_has_a_component_for_each_pool(tmp_path: Path) -> None:
     }
     assert found["decode"]["replicas"] == 2
     for role, gpus in (("prefill", "8"), ("decode", "4")):
-        container = found[role]["podTemplate"]["spec"]["containers"][0]
+        spec = found[role]["podTemplate"]["spec"]
+        container, owner = spec["containers"][0], spec["initContainers"][0]
+        assert container["volumeMounts"] == owner["volumeMounts"]
+        assert owner["command"] == ["chown", "1000", container["volumeMounts"][0]["mountPath"]]
         arguments = container["args"]
         assert arguments[arguments.index("--disaggregation-mode") + 1] == role
         assert "--kv-transfer-config" in arguments

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from autotune.files import OutFile
 from autotune.launch.document import layout_values, plan_document
@@ -31,6 +31,8 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
         InputError: the target writes nothing for two pools.
     """
     plan = launch.joined
+    plan = replace(plan, assumptions=(*plan.assumptions, *target.images(plan.service)))
+    launch = replace(launch, joined=plan)
     how: str | None
     if target.name == "dynamo":
         files = dynamo.graph_files(plan, launch.pools)

@@ -77,6 +77,7 @@ def targets() -> dict[str, Target]:
             files=_pools_alone,
             template="kubernetes",
             words=kubernetes.words,
+            images=_image,
             pools_alone=True,
         )
         for name in ("llm-d", "disaggregatedset")
