@@ -229,7 +229,7 @@ def test_the_operator_is_told_dynamos_version(image, version):
 
 @pytest.mark.parametrize(("engine", "image"), [("sglang", "sglang-runtime"), ("trtllm", "vllm/vllm-openai")])
 def test_what_measures_dynamo_is_in_its_image_and_knows_its_api(engine, image):
-    """TensorRT-LLM's image has no client, so that vLLM's is taken; SGLang's own API does not lie behind the frontend."""
+    """TensorRT-LLM's image has no client, so that vLLM's is taken; SGLang's own API is not behind the frontend."""
     plan = launched(service(plans("llama-3.1-70b", engine, 8)[0], load_model("llama-3.1-70b")))
     (job,) = documents(dynamo.dynamo_files(plan)["bench-job.yaml"].text)
     (container,) = job["spec"]["template"]["spec"]["containers"]
