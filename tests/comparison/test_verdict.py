@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,12 +56,19 @@ def test_verdicts_by_arithmetic(loss: float, p_better: float, answer: str, rule:
 def test_the_plan_that_keeps_the_limits_is_ahead(current: str, candidate: str) -> None:
     """Where the load takes one plan beyond its TPOT and not the other, the other one leads from there."""
     search = {"max_num_batched_tokens": [4096], "min_p_meets": 0.0}
-    study = dense(workload={"isl": 2003, "osl": 151}, constraints={"tpot_ms": 5.45}, search=search)
+    study = dense(workload={"isl": 2003, "osl": 151}, search=search)
     plans = {"current": scored(study, current), "candidate": scored(study, candidate)}
+    # a limit between both, at a load where the one that serves more has the longer TPOT
+    loads = np.arange(1.0, 200.0)
+    first, second = (swept(study, plan, loads) for plan in plans.values())
+    longer, ahead = first.tpot_s > second.tpot_s, first.requests_per_s > second.requests_per_s
+    load = np.flatnonzero(longer == ahead)[0]
+    limit_s = 0.5 * float(first.tpot_s[load] + second.tpot_s[load])
+    study = replace(study, constraints=replace(study.constraints, tpot_s=limit_s))
     _, flips, _ = load_order(study, *plans.values())
     by_limits = [flip for flip in flips if flip.because == "limits"]
     assert by_limits
     for flip in by_limits:
         load = np.array([float(flip.in_flight)])
-        keeps = [name for name, plan in plans.items() if swept(study, plan, load).tpot_s[0] <= 0.00545]
+        keeps = [name for name, plan in plans.items() if swept(study, plan, load).tpot_s[0] <= limit_s]
         assert keeps == [flip.better_above]

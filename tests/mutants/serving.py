@@ -29,7 +29,8 @@ SERVING: tuple[Change, ...] = (
     *changes_of(
         "costmodel/serving/step_mix.py",
         ("(self.chunks - 1.0) * self.with_prompts_s", "self.chunks * self.with_prompts_s"),
-        ("loaded_share = np.maximum(-np.expm1(-needed), ", "loaded_share = np.maximum(0.5 * needed, "),
+        ("    apart = -np.expm1(-needed)\n", "    apart = 0.5 * needed\n"),
+        ("passes / (1.0 / apart + steps)", "passes / (1.0 / apart)"),
     ),
     *changes_of(
         "costmodel/serving/benchmark_waves.py",
@@ -52,14 +53,18 @@ SERVING: tuple[Change, ...] = (
     *changes_of(
         "costmodel/simulation/single_queue.py",
         ("context += accepted * batch", "context += batch"),
-        ("budget = room * ranks", "budget = room"),
         ("held_back.append((batch - joining, now))", "held_back.append((batch, now))"),
+    ),
+    *changes_of(
+        "costmodel/simulation/prompt_steps.py",
+        ("budget = room * ranks", "budget = room"),
+        ("opened += going[turn:]", "opened += going[:turn]"),
     ),
     *changes_of(
         "costmodel/simulation/pipeline_queue.py",
         ("else now + through\n            seconds = step", "else leaves\n            seconds = step"),
         ("unsettled = stages\n", "unsettled = 0\n"),
-        ("running < seats_most", "running <= seats_most"),
+        ("seats_most - running", "seats_most - running + 1"),
     ),
     *changes_of(
         "costmodel/simulation/sampled_windows.py",
