@@ -16,6 +16,7 @@ from autotune.launch.pools.make import PoolLaunch
 from autotune.launch.quoting import to_yaml
 from autotune.launch.targets import dynamo, scripts
 from autotune.launch.targets.bench_job import FILE as BENCH
+from autotune.launch.targets.container import needs_rdma
 from autotune.launch.targets.kubernetes_pod import RDMA
 from autotune.launch.targets.readme import where_model
 from autotune.launch.targets.registry import Target
@@ -93,6 +94,7 @@ def _readme(launch: PoolLaunch, pools: Pools, how: str | None, files: Mapping[st
         "bench": BENCH if BENCH in files else None,
         "where_model": where_model(plan.service),
         "rdma": RDMA,
+        "node_network": [role for role in ROLES if needs_rdma(launch.pools[role])],
         **scripts.words(plan),
     }
     return filled("pools.md", values)

@@ -132,7 +132,8 @@ def image_assumptions(service: Service) -> tuple[str, ...]:
         version = runtime_version(service.image)
         return (f"Dynamo in the image: {version} (`runtimeVersionOverride`)",)
     title = ENGINES[service.engine].title
-    return (f"image not given: {image_of(service)}, which has {title} {backend(service).version}",)
+    seen = f"docs.nvidia.com/dynamo/v{RELEASE}/reference/compatibility"
+    return (f"image not given: {image_of(service)}, which has {title} {backend(service).version} ({seen})",)
 
 
 def worker_argv(service: Service, process: NodeProcess, role: str = WORKER) -> list[str]:
