@@ -191,7 +191,11 @@ def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult
     given = study.baseline
     if given is None:
         return None
-    return _scored(study, replace(given, engine=given.engine or engine), path="$.baseline.plan")
+    try:
+        return _scored(study, replace(given, engine=given.engine or engine), path="$.baseline.plan")
+    except InputError as error:
+        hint = "; `--set baseline=` asks without it"
+        raise InputError(Problem(path=p.path, message=p.message + hint) for p in error.problems) from error
 
 
 def with_fitting_baseline(study: Study) -> Study:
