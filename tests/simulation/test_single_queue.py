@@ -142,3 +142,17 @@ def test_every_rank_computes_a_long_prompt_of_its_own(engine: str, stages: int) 
     model = small_server(replace(table, ranks=8), POLICIES[engine], budget=160, seats=64)
     quick, events = (simulate(model, _requests(40.0), timeline=timeline).served for timeline in (False, True))
     assert quick.ttft_s.mean() == pytest.approx(events.ttft_s.mean(), rel=0.1)
+
+
+@pytest.mark.parametrize("engine", list(POLICIES))
+def test_a_prompt_in_part_waits_while_decoding_fills_the_budget(engine: str) -> None:
+    """Sequences that decode take every token of a step, and none of the prompts is lost."""
+    table = replace(small_table(prompt_token_s=2e-5, step_s=0.002), **SPECULATIVE)
+    together = Requests(
+        arrival_s=np.zeros(30), prompt=np.full(30, 25), cached=np.zeros(30, dtype=np.int64), output=np.arange(60, 90)
+    )
+    model = small_server(table, POLICIES[engine], budget=10, seats=12)
+    quick, events = (simulate(model, together, timeline=timeline).served for timeline in (False, True))
+    assert np.isfinite(quick.finish_s).all()
+    assert np.abs(quick.first_token_s - events.first_token_s).max() < 1e-6
+    assert np.abs(quick.finish_s - events.finish_s).max() < 1e-6
