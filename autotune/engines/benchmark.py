@@ -27,6 +27,8 @@ class Drive:
     warmups: Arg
     replicas: str | Variable
     """Replicas that the address reaches."""
+    openai_alone: bool = False
+    """Whether the address answers OpenAI's API and not the engine's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +73,13 @@ def middle(span: tuple[int, int]) -> int:
     return max(round((span[0] + span[1]) / 2.0), 1)
 
 
-def drawn_lengths(line: CommandLine, load: BenchLoad) -> list[str]:
+def drawn_lengths(line: CommandLine, load: BenchLoad, *, as_text: bool) -> list[str]:
     """Lengths from `[length x r, length]`, one r for prompts and outputs (sglang/benchmark/datasets/common.py of
-    0.5.23, bench_serving.py of 0.5.9); what had to differ from the study."""
-    line.value("dataset_name", "random-ids").flag("tokenize_prompt")
+    0.5.23, bench_serving.py of 0.5.9); what had to differ from the study. Prompts go as tokens, or as their text."""
+    line.value("dataset_name", "random-ids")
     ratio, outputs, assumed = load.isl[0] / load.isl[1], load.osl[1], []
+    if not as_text:
+        line.flag("tokenize_prompt")
     if abs(load.osl[0] / load.osl[1] - ratio) > 0.005:
         outputs = round(2.0 * middle(load.osl) / (1.0 + ratio))
         assumed.append(

@@ -153,7 +153,7 @@ def choose_version(name: str, asked: str | None, folder: Path = DATA) -> tuple[O
     options = option_list(name, fitting[0], folder)
     if version_key(fitting[0]) == key:
         return options, ()
-    return options, (f"{name} {asked}: options checked against {name} {fitting[0]}, the nearest that is known",)
+    return options, (f"{name} {asked}: options checked against {name} {fitting[0]}, the nearest older one known",)
 
 
 @lru_cache(maxsize=16)

@@ -322,7 +322,8 @@ class Sglang(Engine):
     def benchmark(self, service: Service, options: OptionList, drive: Drive) -> BenchCommand:
         """`sglang.bench_serving`."""
         load, assumed = service.load, []
-        line = CommandLine(options).value("backend", "sglang").value("base_url", drive.base_url)
+        backend = "sglang-oai" if drive.openai_alone else "sglang"  # SGLang's own API takes prompts as tokens
+        line = CommandLine(options).value("backend", backend).value("base_url", drive.base_url)
         line.value("model", service.model)
         prefix, cut = shared_prefix(load)
         if prefix:
@@ -332,7 +333,7 @@ class Sglang(Engine):
             if load.isl[0] < load.isl[1] or load.osl[0] < load.osl[1]:
                 assumed.append("benchmark: SGLang's client draws no lengths for prompts with a shared prefix")
         else:
-            assumed += drawn_lengths(line, load)
+            assumed += drawn_lengths(line, load, as_text=drive.openai_alone)
         line.value("num_prompts", drive.prompts).value("warmup_requests", drive.warmups)
         line.value("request_rate" if load.request_rate_per_s is not None else "max_concurrency", drive.load)
         if "ready_check_timeout_sec" in options.options:

@@ -230,7 +230,10 @@ class Trtllm(Engine):
             f"free_gpu_memory_fraction {limits.kv_free_fraction:g} is of what weights and activations leave free, by "
             f"the memory model: {limits.kv_room_bytes / 2**30:.1f} GiB of KV cache on the fullest GPU"
         )
-        ssh = "MPI starts the ranks of other nodes: it needs ssh without a password from each replica's first node"
+        ssh = (
+            "MPI starts the ranks of other nodes: scripts need ssh without a password from each replica's first node, "
+            "which Dynamo's operator sets up by itself"
+        )
         return (fraction, ssh) if nodes > 1 else (fraction,)
 
     def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:

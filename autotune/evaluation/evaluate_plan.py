@@ -31,7 +31,7 @@ from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
 from autotune.study import Study, in_place
 from autotune.tuning import PlanResult, TuneResult, tune
-from autotune.tuning.answer_study import BaselineResult, score_plan
+from autotune.tuning.answer_study import BaselineResult, score_plan, with_fitting_baseline
 from costmodel.errors import InputError
 
 NO_ROOM = "kv_capacity"
@@ -69,6 +69,8 @@ def evaluate(
     else:
         pooled = study.baseline is not None and is_pooled(study.baseline.plan)
     study = in_place(study, pools=pooled)
+    if named is not None:
+        study = with_fitting_baseline(study)
     tuned = tune(study, store, progress=progress)
     scored = named or tuned.baseline
     if scored is None:

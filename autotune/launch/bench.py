@@ -41,10 +41,13 @@ def bench_command(service: Service, drive: Drive) -> BenchCommand:
     return engine.benchmark(service, engine.bench_options(service.version), drive)
 
 
-def fixed_command(service: Service, *, base_url: str, folder: str, replicas: int, of: int) -> BenchCommand:
+def fixed_command(
+    service: Service, *, base_url: str, folder: str, replicas: int, of: int, openai_alone: bool = False
+) -> BenchCommand:
     """A run of which nothing is left to a script: against `replicas` of all behind one address.
 
-    The result lies in `folder` under the client's own name for it. Raises `InputError` as `bench_command`.
+    The result lies in `folder` under the client's own name for it; `openai_alone` is as in `Drive`. Raises `InputError`
+    as `bench_command`.
     """
     load, flight = service.load, in_flight(service.load, replicas, of)
     per_s = rate(load, replicas, of)
@@ -55,5 +58,6 @@ def fixed_command(service: Service, *, base_url: str, folder: str, replicas: int
         prompts=str(ROUNDS * flight if per_s is None else max(ceil(per_s * RATE_S), 1)),
         warmups=str(flight if per_s is None else 1),
         replicas=str(replicas),
+        openai_alone=openai_alone,
     )
     return bench_command(service, drive)

@@ -53,10 +53,10 @@ def to_yaml(document: Any) -> str:
     )
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, *, most: int = 200) -> str:
     """Text for a comment or a heading: control characters are shown, so that nothing breaks out of its line."""
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return shown if len(shown) <= 200 else shown[:199] + "…"
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 def dns_label(text: str, *, fallback: str = "service") -> str:

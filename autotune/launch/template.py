@@ -13,6 +13,9 @@ from autotune.text.escaping import markdown_cell, markdown_code, markdown_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+SENTENCES = 600
+"""Characters of a list's item in a README: an assumption says why, and what to do about it."""
+
 
 def filled(template: str, values: Mapping[str, Any]) -> str:
     """The text of a template; text from outside goes through its filters. Ends with one line feed."""
@@ -28,7 +31,7 @@ def _environment() -> Environment:
     )
     made.filters |= {
         "line": one_line,
-        "text": lambda text: markdown_text(one_line(text)),
+        "text": lambda text: markdown_text(one_line(text, most=SENTENCES)),
         "cell": lambda text: markdown_cell(one_line(text)),
         "code": lambda text: markdown_code(one_line(text)),
         "quote": shlex.quote,

@@ -22,7 +22,7 @@ from autotune.tuning.remedy import find_remedy
 MATTER = (
     ("calibration: ", ""),
     ("approximated: ", ""),
-    ("search.gpus not given", "GPUs in whole nodes"),
+    ("search.gpus not given", "GPU counts in steps"),
     ("workload.prefix_cache_hit_frac not given", "no prefix cache"),
     ("workload.expert_skew not given", "balanced routing"),
     ("workload.longest_prompt not given", "no prompt above isl"),

@@ -15,10 +15,10 @@ from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.violations import broken
 from autotune.report.vocabulary.words import percent, probability
-from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult
 from autotune.text.numbers import within
 from autotune.tuning.pareto_front import Front
+from autotune.tuning.plan_order import order
 
 
 def shown_points(front: Front, top: int) -> list[PlanResult]:
@@ -76,8 +76,7 @@ BRIEF = ("plot", "points", "next")
 
 def first_point(front: Front) -> PlanResult:
     """The point that a ranking by the study's objective would put first."""
-    sign = -1.0 if front.study.objective.direction == "minimize" else 1.0
-    return max(front.points, key=lambda plan: sign * plan_expected(front.study, plan))
+    return min(front.points, key=lambda plan: (order(front.study, plan), plan.plan))
 
 
 def _name(front: Front, plan: PlanResult) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +26,7 @@ from autotune.study.sections import (
 )
 from autotune.study.study_table import StudyTable
 from autotune.study.wider_search import DRAFT_FRAC_PER_TOKEN, Speculative, WiderSearch
-from costmodel.arch import Arch
+from costmodel.arch import Arch, weight_bytes
 from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import expected_error, not_measured
 from costmodel.errors import InputError, Problem
@@ -81,7 +82,7 @@ def study(  # noqa: PLR0913  # one for each part that is read apart
     if table.cluster.gpus_per_node is None:
         said.append(f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, as in {cluster.gpu.name} servers")
     asked = replace(table, search=replace(table.search, disaggregated=_pools_looked_at(table, arch, cluster)))
-    opened = _wider_search(asked, _given(document, "disaggregation"), cluster, prices, said)
+    opened = _wider_search(asked, _given(document, "disaggregation"), cluster, arch, prices, said)
     clusters = (cluster, *opened.gpu_types, *opened.other_gpus)
     engine = engines_that_run(table.engine, arch, clusters, search, said)
     said += multiplied_in(arch, clusters, search)
@@ -222,7 +223,12 @@ def _pools_looked_at(table: StudyTable, arch: Arch, cluster: Cluster) -> Literal
 
 
 def _wider_search(
-    table: StudyTable, given: Mapping[str, Any], cluster: Cluster, prices: Mapping[str, float], said: list[str]
+    table: StudyTable,
+    given: Mapping[str, Any],
+    cluster: Cluster,
+    arch: Arch,
+    prices: Mapping[str, float],
+    said: list[str],
 ) -> WiderSearch:
     problems: list[Problem] = []
 
@@ -257,24 +263,30 @@ def _wider_search(
         table.disaggregation,
         disaggregated=search.disaggregated,
         other_gpus=others,
-        gpu_counts=_gpu_counts(table, cluster, said),
+        gpu_counts=_gpu_counts(table, cluster, arch, said),
         gpu_types=types,
         speculative=_speculative(table, said),
         balanced_stages=search.stage_layers == "balanced",
     )
 
 
-MOST_COUNTS = 16
+MOST_COUNTS = 64
 """GPU counts that are looked at where the fewest are asked for and none is named."""
 
 
-def _gpu_counts(table: StudyTable, cluster: Cluster, said: list[str]) -> tuple[int, ...]:
-    """GPU counts beside the cluster's own, ascending; empty: its own alone."""
+def _gpu_counts(table: StudyTable, cluster: Cluster, arch: Arch, said: list[str]) -> tuple[int, ...]:
+    """GPU counts beside the cluster's own, ascending; empty: its own alone.
+
+    The fewest are looked for in steps of the smallest power of two that holds the weights, where that is within a node
+    and makes no more than `MOST_COUNTS`; else in steps of nodes, and within the first as before.
+    """
     given = table.search.gpus
     if not given and table.objective.minimize == GPUS:
         node = min(cluster.gpu.gpus_per_node, cluster.gpus)
-        step = node * -(-cluster.gpus // (node * MOST_COUNTS))
-        given = (*(n for n in (1, 2, 4) if n < node), *range(step, cluster.gpus + 1, step))
+        least = min(1 << (ceil(weight_bytes(arch) / cluster.gpu.hbm_bytes) - 1).bit_length(), node)
+        many = cluster.gpus > least * MOST_COUNTS
+        step = node * -(-cluster.gpus // (node * MOST_COUNTS)) if many else least
+        given = (*range(least, min(step, node), least), *range(step, cluster.gpus + 1, step))
         said.append(f"search.gpus not given: {', '.join(f'{n:,}' for n in given)}")
     return tuple(sorted({*given, cluster.gpus})) if given else ()
 

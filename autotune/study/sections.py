@@ -322,7 +322,7 @@ class SearchTable(Search):
     )
     gpus: ft.GpuCounts = ft.entry(
         "other GPU counts to look at beside cluster.gpus, a list or {min=, max=, step=} (step: default min): all plans "
-        'compete; count; default: none, and with minimize = "gpus" one node and every multiple up to cluster.gpus',
+        'compete; count; default: none; with minimize = "gpus" up to 64 counts, multiples of what holds the weights',
         (),
         min_length=1,
         max_length=MAX_CLUSTERS,

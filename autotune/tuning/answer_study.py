@@ -187,7 +187,31 @@ def score_baseline(study: Study, *, engine: str | None = None) -> BaselineResult
     given = study.baseline
     if given is None:
         return None
-    return _scored(study, replace(given, engine=given.engine or engine), path="$.baseline.plan")
+    try:
+        return _scored(study, replace(given, engine=given.engine or engine), path="$.baseline.plan")
+    except InputError as error:
+        hint = "; `--set baseline=` asks without it"
+        raise InputError(Problem(path=p.path, message=p.message + hint) for p in error.problems) from error
+
+
+def with_fitting_baseline(study: Study) -> Study:
+    """The study for a question about another plan: a baseline of another number of GPUs is left out, which is said.
+
+    One that is no plan at all stays, for whoever scores it to say so.
+    """
+    given = study.baseline
+    if given is None or is_pooled(given.plan):
+        return study
+    try:
+        parse_plan(given.plan)
+    except InputError:
+        return study
+    try:
+        _resolved(study, given.plan, given.engine or study.engine)
+    except InputError as error:
+        why = "; ".join(problem.message for problem in error.problems)
+        return replace(study, baseline=None, assumptions=(*study.assumptions, f"baseline left out: {why}"))
+    return study
 
 
 def score_plan(  # noqa: PLR0913  # one for each knob

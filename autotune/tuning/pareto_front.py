@@ -28,7 +28,7 @@ from autotune.study import IntRange, Objective, Study, cluster_choices
 from autotune.tuning.batches import sample_missing, score_missing
 from autotune.tuning.executor import Executor
 from autotune.tuning.study_space import covered, study_space
-from costmodel.plan.columns import Floats
+from costmodel.plan.columns import Floats, Ints
 
 LOADS = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
 """Shares of the most requests in flight that keep the limits; 0 is one per replica."""
@@ -78,7 +78,10 @@ def front_study(study: Study) -> Study:
     if len(study_goals(study)) < 4:
         said.append("no price of every GPU type given: cost is no objective of the Pareto front")
     if study.workload.concurrency is None and study.workload.request_rate_per_s is None:
-        said.append(f"Pareto front: every plan is looked at under {len(LOADS)} loads, up to the most within the limits")
+        said.append(
+            f"Pareto front: every plan is looked at under {len(LOADS)} loads, up to the most within the limits, and "
+            "under the one by which it is ranked"
+        )
     return replace(study, assumptions=tuple(dict.fromkeys((*study.assumptions, *said))))
 
 
@@ -192,7 +195,7 @@ def front_rows(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult
         return []
     goals = study_goals(study)
     grid, owner = candidate_grid(study, candidates)
-    tried = KnobGridAtLoad.each(grid, front_loads(grid))
+    tried = KnobGridAtLoad.each(grid, front_loads(grid, owner))
     columns = [figure(tried.scored.estimate, name, tried.scored.price_per_hour) for name, _ in goals]
     values = _larger_is_better(np.stack(columns, axis=1), goals)
     wanted = np.flatnonzero(tried.scored.check.kept())
@@ -203,9 +206,10 @@ def front_rows(study: Study, candidates: Sequence[Candidate]) -> list[PlanResult
     return [*unique.values(), *(tried.result(at) for at in best.tolist())]
 
 
-def front_loads(grid: KnobGrid) -> list[Floats]:
+def front_loads(grid: KnobGrid, owner: Ints) -> list[Floats]:
     """Requests in flight over all replicas that every row is looked at under: those that the study gives or lists, or
-    else shares of the most within its limits, at least one per replica."""
+    else the load that it is ranked by (`solve_concurrency`, where `owner` is explained) and shares of the most within
+    its limits, at least one per replica."""
     study, rows = grid.study, grid.variant.size
     asked, work = study.search.concurrency, study.workload
     if work.concurrency is not None or work.request_rate_per_s is not None:
@@ -215,7 +219,7 @@ def front_loads(grid: KnobGrid) -> list[Floats]:
     replicas, most = grid.batch.layout.replicas, most_within_limits(grid)
     least = bounds(study, replicas)[0] * replicas
     tried = [np.maximum(np.floor(most * share / replicas) * replicas, least) for share in LOADS]
-    return [in_range(study, concurrency) for concurrency in tried]
+    return [solve_concurrency(grid, owner), *(in_range(study, concurrency) for concurrency in tried)]
 
 
 def _named(plan: PlanResult) -> PlanResult:

@@ -294,3 +294,13 @@ def test_nonsense_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "--plan" in said
     assert "Traceback" not in said
+
+
+def test_a_baseline_of_another_count_is_left_out_and_said() -> None:
+    """A plan on 44 GPUs is evaluated beside no `tp8`; a baseline that is no plan at all stays an error."""
+    file, count = ROOT / "studies" / "llama-70b-16xh100.toml", "cluster.gpus=44"
+    found = evaluate(load_study(file, [count]), "R11 TP4")
+    assert found.tuned.baseline is None
+    assert any(text.startswith("baseline left out: 'tp8'") for text in found.assumptions)
+    with pytest.raises(InputError, match=r"\$\.baseline\.plan: cannot read 'zz'"):
+        evaluate(load_study(file, [count, "baseline.plan=zz"]), "R11 TP4")

@@ -287,6 +287,7 @@ def test_a_plan_of_another_engine_is_not_the_targets(plan: str, tmp_path: Path) 
             ("--target", "helm"),
             "--target: must be one of vllm, sglang, trtllm, compose, k8s, dynamo, llm-d, disaggregatedset, got 'helm'",
         ),
+        (("--target", "slurm"), "got 'slurm'; slurm.sh is one of the files of vllm, sglang, trtllm"),
         (("--target", "vllm", "--engine-version", "0.1"), "must be vllm 0.24.0 or newer"),
         (("--target", "k8s", "--image", "a b"), "must be a container image"),
     ],

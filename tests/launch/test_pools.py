@@ -13,6 +13,7 @@ import yaml
 from autotune.engines import ENGINES
 from autotune.launch.files import write_export
 from autotune.launch.pools.files import pool_files
+from autotune.launch.pools.llm_d import disaggregated_set, labels
 from autotune.launch.pools.make import make_pool_launch
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.service import LaunchOptions
@@ -113,7 +114,10 @@ def test_dynamo_has_a_component_for_each_pool(tmp_path: Path) -> None:
     }
     assert found["decode"]["replicas"] == 2
     for role, gpus in (("prefill", "8"), ("decode", "4")):
-        container = found[role]["podTemplate"]["spec"]["containers"][0]
+        spec = found[role]["podTemplate"]["spec"]
+        container, owner = spec["containers"][0], spec["initContainers"][0]
+        assert container["volumeMounts"] == owner["volumeMounts"]
+        assert owner["command"] == ["chown", "1000", container["volumeMounts"][0]["mountPath"]]
         arguments = container["args"]
         assert arguments[arguments.index("--disaggregation-mode") + 1] == role
         assert "--kv-transfer-config" in arguments
@@ -179,6 +183,17 @@ def test_llm_d_puts_its_routing_proxy_before_decode_alone(tmp_path: Path) -> Non
         assert container["resources"]["limits"]["rdma/ib"] == "1"
         assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
     assert document["spec"]["roles"][1]["spec"]["replicas"] == 2
+
+
+def test_llm_ds_router_selects_no_pod_that_does_not_answer() -> None:
+    """Of a worker over four nodes the first has the router's labels and the proxy; the others run no HTTP server."""
+    study, result = scored_pools("vllm", WHOLE)
+    launch = make_pool_launch(study, result, asked=LaunchOptions(), assumptions=(), usual_version=None)
+    decode = disaggregated_set(launch)["spec"]["roles"][1]["spec"]["leaderWorkerTemplate"]
+    leader, other = decode["leaderTemplate"], decode["workerTemplate"]
+    assert set(labels(launch)) < set(leader["metadata"]["labels"])
+    assert set(other["metadata"]["labels"]) == {"llm-d.ai/model", "llm-d.ai/engine-type"}
+    assert ["initContainers" in template["spec"] for template in (leader, other)] == [True, False]
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:

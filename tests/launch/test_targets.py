@@ -227,6 +227,18 @@ def test_the_operator_is_told_dynamos_version(image, version):
     assert [c["runtimeVersionOverride"] for c in components] == [version, version]
 
 
+@pytest.mark.parametrize(("engine", "image"), [("sglang", "sglang-runtime"), ("trtllm", "vllm/vllm-openai")])
+def test_what_measures_dynamo_is_in_its_image_and_knows_its_api(engine, image):
+    """TensorRT-LLM's image has no client, so that vLLM's is taken; SGLang's own API is not behind the frontend."""
+    plan = launched(service(plans("llama-3.1-70b", engine, 8)[0], load_model("llama-3.1-70b")))
+    (job,) = documents(dynamo.dynamo_files(plan)["bench-job.yaml"].text)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert image in container["image"]
+    arguments = container["args"]
+    assert arguments[arguments.index("--backend") + 1] in ("openai", "sglang-oai")
+    assert "--tokenize-prompt" not in arguments
+
+
 def test_pods_keep_to_pod_security_but_for_what_is_said():
     """Router and benchmark keep to `restricted`; of servers the README names everything that goes beyond it."""
     arch = load_model("qwen3-235b")

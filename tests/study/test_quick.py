@@ -35,11 +35,15 @@ def test_every_missing_option_is_named() -> None:
 
 
 def test_the_fewest_gpus_are_looked_for_by_themselves() -> None:
-    """Where GPUs are minimised and no counts are named, parts of a node and multiples of it are tried."""
+    """Where GPUs are minimised and no counts are named, multiples of what holds the weights, and nodes of many."""
     name, rate = FOLDER / "llama-70b-16xh100.toml", "workload.request_rate_per_s=4"
     study = load_study(name, ["objective.minimize=gpus", rate, "cluster.gpus=32"])
-    assert study.axes.gpu_counts == (1, 2, 4, 8, 16, 24, 32)
-    assert any(text.startswith("search.gpus not given: 1, 2, 4, 8") for text in study.assumptions)
+    assert study.axes.gpu_counts == tuple(range(2, 33, 2))
+    assert any(text.startswith("search.gpus not given: 2, 4, 6, 8") for text in study.assumptions)
+    large = load_study(name, ["objective.minimize=gpus", rate, "cluster.gpus=1024"])
+    assert large.axes.gpu_counts == (2, 4, 6, *range(16, 1025, 16))
+    whole = load_study(name, ["objective.minimize=gpus", rate, "model=deepseek-v3", "baseline.plan=TP8"])
+    assert whole.axes.gpu_counts == (8, 16)
     ranged = load_study(name, ["objective.minimize=gpus", rate, "search.gpus={min=4,max=12}"])
     assert ranged.axes.gpu_counts == (4, 8, 12, 16)
     stepped = load_study(name, ["objective.minimize=gpus", rate, "search.gpus={min=2,max=9,step=3}"])

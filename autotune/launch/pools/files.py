@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from autotune.files import OutFile
 from autotune.launch.document import layout_values, plan_document
@@ -16,6 +16,7 @@ from autotune.launch.pools.make import PoolLaunch
 from autotune.launch.quoting import to_yaml
 from autotune.launch.targets import dynamo, scripts
 from autotune.launch.targets.bench_job import FILE as BENCH
+from autotune.launch.targets.container import needs_rdma
 from autotune.launch.targets.kubernetes_pod import RDMA
 from autotune.launch.targets.readme import where_model
 from autotune.launch.targets.registry import Target
@@ -31,6 +32,8 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
         InputError: the target writes nothing for two pools.
     """
     plan = launch.joined
+    plan = replace(plan, assumptions=(*plan.assumptions, *target.images(plan.service)))
+    launch = replace(launch, joined=plan)
     how: str | None
     if target.name == "dynamo":
         files = dynamo.graph_files(plan, launch.pools)
@@ -91,6 +94,7 @@ def _readme(launch: PoolLaunch, pools: Pools, how: str | None, files: Mapping[st
         "bench": BENCH if BENCH in files else None,
         "where_model": where_model(plan.service),
         "rdma": RDMA,
+        "node_network": [role for role in ROLES if needs_rdma(launch.pools[role])],
         **scripts.words(plan),
     }
     return filled("pools.md", values)

@@ -93,6 +93,10 @@ def set_files(launch: PoolLaunch) -> dict[str, OutFile]:
     return {"disaggregatedset.yaml": OutFile(text=to_yaml(disaggregated_set(launch)))}
 
 
+OF_ANY_POD = ("llm-d.ai/model", "llm-d.ai/engine-type")
+"""Labels that select no pod."""
+
+
 def labels(launch: PoolLaunch) -> dict[str, str]:
     """What llm-d's router selects by, and what says which engine and model they are."""
     service = launch.joined.service
@@ -140,10 +144,12 @@ def _role(launch: PoolLaunch, role: str) -> dict[str, Any]:
     replica = plan.replicas[0]
 
     def template(index: int) -> dict[str, Any]:
-        spec = _pod(plan, role, index)
-        if role == "decode" and index == 0:
+        spec, own = _pod(plan, role, index), labels(launch) | {"llm-d.ai/role": role}
+        if replica.processes[index].http_port is None:  # the router sends requests to every pod that it selects
+            own = {name: value for name, value in own.items() if name in OF_ANY_POD}
+        elif role == "decode":
             spec["initContainers"] = [_routing_proxy(plan.service.engine)]
-        return {"metadata": {"labels": labels(launch) | {"llm-d.ai/role": role}}, "spec": spec}
+        return {"metadata": {"labels": own}, "spec": spec}
 
     many = len(replica.nodes) > 1
     return {

@@ -23,11 +23,13 @@ RESULT_MARK = "autotune-result: "
 FOLDER = "/tmp"  # noqa: S108  # the container's own
 
 
-def bench_job(plan: LaunchPlan, *, base_url: str, image: str) -> dict[str, Any]:
-    """The job, against all replicas behind one address; `image` has the client."""
+def bench_job(plan: LaunchPlan, *, base_url: str, image: str, openai_alone: bool = False) -> dict[str, Any]:
+    """The job, against all replicas behind one address; `image` has the client, `openai_alone` is as in `Drive`."""
     name, instance = instance_name(plan.service)
     replicas = len(plan.replicas)
-    command = fixed_command(plan.service, base_url=base_url, folder=FOLDER, replicas=replicas, of=replicas)
+    command = fixed_command(
+        plan.service, base_url=base_url, folder=FOLDER, replicas=replicas, of=replicas, openai_alone=openai_alone
+    )
     result = f"{FOLDER}/{plan.engine.bench_result}"
     container: dict[str, Any] = {
         "name": "bench",

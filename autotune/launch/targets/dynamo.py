@@ -23,7 +23,15 @@ from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import one_line, to_yaml
 from autotune.launch.targets.bench_job import FILE as BENCH
 from autotune.launch.targets.bench_job import RESULT_MARK, bench_job
-from autotune.launch.targets.container import FILES_AT, SHM_GIB, amd, instance_name, needs_rdma, plain
+from autotune.launch.targets.container import (
+    FILES_AT,
+    SHM_GIB,
+    amd,
+    instance_name,
+    mounted_model,
+    needs_rdma,
+    plain,
+)
 from autotune.launch.targets.kubernetes_pod import (
     MAY_PIN,
     PROBE_S,
@@ -44,6 +52,9 @@ RELEASE = "1.6.1"
 PORT = 8000
 SYSTEM_PORT = "system"
 """Name of the port at which the operator's workers say that they live (deploy/operator/internal/consts/consts.go)."""
+USER = 1000
+CACHE = "/home/dynamo/.cache/huggingface"
+"""Dynamo's images run as this user, who has the hub's cache there (docs/backends/sglang, container/templates)."""
 _SAFE = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._/@:+=, -]*")
 """Names that every operator with this API hands on whole: its quoting leaves `;`, `&` and `|` to the shell."""
 _VERSION = re.compile(r"v?(\d+\.\d+\.\d+)(?![\w.])")
@@ -64,7 +75,8 @@ def graph_files(whole: LaunchPlan, workers: Mapping[str, LaunchPlan]) -> dict[st
     for plan in workers.values():
         _check(plan.service, len(plan.replicas[0].nodes))
     places = {node: f"worker {r.index}, node {i}" for r in whole.replicas for i, node in enumerate(r.nodes)}
-    job = bench_job(whole, base_url=frontend_address(whole), image=image_of(whole.service))
+    client = whole.engine.bench_image() or image_of(whole.service)
+    job = bench_job(whole, base_url=frontend_address(whole), image=client, openai_alone=True)
     return {
         "ranks.json": rank_file(whole, places),
         FILE: OutFile(text="---\n".join(to_yaml(d) for d in documents(whole.service, workers))),
@@ -120,7 +132,8 @@ def image_assumptions(service: Service) -> tuple[str, ...]:
         version = runtime_version(service.image)
         return (f"Dynamo in the image: {version} (`runtimeVersionOverride`)",)
     title = ENGINES[service.engine].title
-    return (f"image not given: {image_of(service)}, which has {title} {backend(service).version}",)
+    seen = f"docs.nvidia.com/dynamo/v{RELEASE}/reference/compatibility"
+    return (f"image not given: {image_of(service)}, which has {title} {backend(service).version} ({seen})",)
 
 
 def worker_argv(service: Service, process: NodeProcess, role: str = WORKER) -> list[str]:
@@ -217,7 +230,7 @@ def _worker_pod(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[
         "args": worker_argv(service, process, role),
         "env": [*env, hf_token()],
         "resources": resources(service, len(process.gpus)),
-        "volumeMounts": [model_mount(service)],
+        "volumeMounts": [model_mount(service, CACHE)],
     }
     # the operator's own gives up after two hours, which fetching a large model may take
     container["startupProbe"] = {
@@ -235,13 +248,43 @@ def _worker_pod(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[
         container["volumeMounts"].append({"name": "files", "mountPath": FILES_AT, "readOnly": True})
         volumes.append({"name": "files", "configMap": {"name": f"{instance}-files"}})
     spec = {"tolerations": [toleration(service)], "containers": [container], "volumes": volumes}
+    if mounted_model(service) is None:
+        spec["initContainers"] = [_cache_owner(service, image)]
     return with_rdma(spec, plan) if needs_rdma(plan) else spec
+
+
+def _cache_owner(service: Service, image: str) -> dict[str, Any]:
+    """Gives the folder on the node, which the kubelet makes as root, to the user who writes into it."""
+    return {
+        "name": "cache-owner",
+        "image": image,
+        "command": ["chown", str(USER), CACHE],
+        "volumeMounts": [model_mount(service, CACHE)],
+        "securityContext": {
+            "runAsUser": 0,
+            "runAsNonRoot": False,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+        },
+    }
 
 
 def frontend_address(plan: LaunchPlan) -> str:
     """The Service that the operator makes for the frontend (`GetDCDResourceName`: lower-case DEPLOYMENT-COMPONENT)."""
     _, instance = instance_name(plan.service)
     return f"http://{instance}-frontend:{PORT}"
+
+
+def _privileges(plan: LaunchPlan) -> list[str]:
+    """What workers do that the Pod Security Standards `baseline` and `restricted` do not allow."""
+    out = ["have the model from the node (`hostPath`)"]
+    if mounted_model(plan.service) is None:
+        out.append(f"give its folder to the image's user {USER} in a container of root")
+    if plan.reaches_nodes:
+        out.append("pin memory for RDMA (`IPC_LOCK`)")
+    if needs_rdma(plan):
+        out.append("use the network of the node (`hostNetwork`)")
+    return out
 
 
 def words(plan: LaunchPlan) -> dict[str, Any]:
@@ -252,6 +295,7 @@ def words(plan: LaunchPlan) -> dict[str, Any]:
         "manifest": FILE,
         "address": frontend_address(plan),
         "rdma": needs_rdma(plan),
+        "privileges": _privileges(plan),
         "in_place": False,
         "result_mark": RESULT_MARK,
     }

@@ -158,10 +158,10 @@ def model_volume(service: Service) -> dict[str, Any]:
     return {"name": "model", "hostPath": held}
 
 
-def model_mount(service: Service) -> dict[str, Any]:
-    """Where a container sees `model_volume`."""
+def model_mount(service: Service, cache: str = CACHE_AT) -> dict[str, Any]:
+    """Where a container sees `model_volume`, whose user has the hub's cache in the folder `cache`."""
     model = mounted_model(service)
-    return {"name": "model"} | ({"mountPath": model, "readOnly": True} if model else {"mountPath": CACHE_AT})
+    return {"name": "model"} | ({"mountPath": model, "readOnly": True} if model else {"mountPath": cache})
 
 
 def _volumes(plan: LaunchPlan) -> list[dict[str, Any]]:

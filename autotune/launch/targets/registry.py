@@ -77,11 +77,22 @@ def targets() -> dict[str, Target]:
             files=_pools_alone,
             template="kubernetes",
             words=kubernetes.words,
+            images=_image,
             pools_alone=True,
         )
         for name in ("llm-d", "disaggregatedset")
     ]
     return {target.name: target for target in (*own, *systems, graph, *llm_d)}
+
+
+FILES_OF_SCRIPTS = {
+    "slurm": "slurm.sh",
+    "systemd": "autotune@.service",
+    "nginx": "nginx.conf.template",
+    "envoy": "envoy.yaml.template",
+    "ssh": "start-all.sh",
+}
+"""Systems that are no target of their own, since scripts bring along what they take."""
 
 
 def _pools_alone(plan: LaunchPlan) -> dict[str, OutFile]:
@@ -94,7 +105,9 @@ def find_target(name: str) -> Target:
     """A target by name. Raises `InputError` with those there are."""
     known = targets()
     if name not in known:
-        raise InputError.single("--target", f"must be one of {', '.join(known)}, got {name[:100]!r}")
+        file = FILES_OF_SCRIPTS.get(name)
+        also = "" if file is None else f"; {file} is one of the files of {', '.join(ENGINES)}"
+        raise InputError.single("--target", f"must be one of {', '.join(known)}, got {name[:100]!r}{also}")
     return known[name]
 
 

@@ -130,8 +130,15 @@ def process_script(plan: LaunchPlan, process: NodeProcess) -> str:
 
 def script_command(plan: LaunchPlan) -> BenchCommand:
     """The benchmark's command with what its script is told as variables."""
-    names = ("base_url", "result", "load", "prompts", "warmups", "replicas")
-    return bench_command(plan.service, Drive(**{name: Variable(name=name.upper()) for name in names}))
+    drive = Drive(
+        base_url=Variable(name="BASE_URL"),
+        result=Variable(name="RESULT"),
+        load=Variable(name="LOAD"),
+        prompts=Variable(name="PROMPTS"),
+        warmups=Variable(name="WARMUPS"),
+        replicas=Variable(name="REPLICAS"),
+    )
+    return bench_command(plan.service, drive)
 
 
 def reached(plan: LaunchPlan) -> int:
