@@ -58,7 +58,7 @@ SERVING: tuple[Change, ...] = (
     *changes_of(
         "costmodel/simulation/prompt_steps.py",
         ("budget = room * ranks", "budget = room"),
-        ("opened += going[turn:]", "opened += going[:turn]"),
+        ("opened[:turn] = cut", "opened[:] = cut"),
     ),
     *changes_of(
         "costmodel/simulation/pipeline_queue.py",
