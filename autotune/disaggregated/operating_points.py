@@ -23,8 +23,6 @@ from costmodel.plan.layout import Layout
 _Role = TypeVar("_Role", PrefillPool, DecodePool)
 SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.0)
 """Of the most that a pool can take within the limits on latency: what it is tried at; 0 stands for the least load."""
-LIGHT_SHARES = (0.07, 0.035, 0.025, 0.017, 0.012)
-"""Further ones of decode pools, which may hold thousands of sequences where prefill keeps a few dozen busy."""
 LEAST_UTILISED = 0.01
 """The least load of a prefill pool, whatever its most is; that of a decode pool is one sequence of each replica."""
 LOADS = 14
@@ -111,8 +109,7 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
     evaluate = Evaluator(rows, np.arange(rows.budget.size))
     count, most = rows.budget.size, _most(rows, evaluate)
     work = rows.study.workload
-    light = LIGHT_SHARES if rows.role == "decode" else ()
-    shares = sorted((*SHARES, *light), reverse=True) if work.request_rate_per_s is None else [1.0]
+    shares = SHARES if work.request_rate_per_s is None else (1.0,)
     if rows.role == "decode" and work.concurrency is not None:
         tried = [most ** (load / (LOADS - 1)) * evaluate.replicas for load in range(LOADS)]
     elif rows.role == "decode":

@@ -37,7 +37,7 @@ class Given:
 
     study: Study
     candidates: Sequence[Candidate]
-    """None where the plans are disaggregated, which are scored by their names."""
+    """Empty where the plans are disaggregated: those are scored again by their names."""
     plans: Sequence[PlanResult]
 
     def again(self, study: Study) -> list[PlanResult]:
