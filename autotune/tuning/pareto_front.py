@@ -127,10 +127,10 @@ def pareto(
         found += batch
         found = _kept(found, goals)
         whole |= done
-    pooled = [] if study.axes.disaggregated == "off" else [_named(p) for p in pool_front(study, goals)]
+    pooled = [] if study.axes.disaggregated == "off" else _one_of_each(pool_front(study, goals), goals)
     if store is not None:
         store.add([recorder.record(p) for p in pooled])
-    found += {p.key: p for p in pooled}.values()
+    found += pooled
     feasible = {p.plan for p in found if p.feasible}
     points = [p for p in found if p.feasible]
     mask = nondominated(goal_values(points, goals))
@@ -220,6 +220,13 @@ def front_loads(grid: KnobGrid, owner: Ints) -> list[Floats]:
     least = bounds(study, replicas)[0] * replicas
     tried = [np.maximum(np.floor(most * share / replicas) * replicas, least) for share in LOADS]
     return [solve_concurrency(grid, owner), *(in_range(study, concurrency) for concurrency in tried)]
+
+
+def _one_of_each(pooled: Sequence[PlanResult], goals: Sequence[tuple[str, str]]) -> list[PlanResult]:
+    """The points: of loads that round to the same requests in flight, the best by the first goal."""
+    name = goals[0][0]
+    worst_first = sorted(map(_named, pooled), key=lambda p: METRICS[name].sign * p.metrics[name])
+    return list({p.key: p for p in worst_first}.values())
 
 
 def _named(plan: PlanResult) -> PlanResult:

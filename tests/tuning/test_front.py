@@ -12,10 +12,12 @@ from click.testing import CliRunner
 
 from autotune.cli.main import cli
 from autotune.cli.stores import front_store
+from autotune.disaggregated.front import pool_front
 from autotune.disaggregated.operating_points import served_together
 from autotune.disaggregated.pairs import Pair
 from autotune.disaggregated.plan_results import pair_results
 from autotune.disaggregated.search import pool_sides
+from autotune.engines.service import Knobs
 from autotune.metrics import METRICS
 from autotune.report.pareto_front import first_point, front_document, shown_points
 from autotune.scoring.dominance import nondominated
@@ -159,6 +161,23 @@ def test_pools_with_a_fixed_load_stand_beside_the_others() -> None:
     values = goal_values(front.points, front.goals)
     assert nondominated(values).all()
     assert any(p.pools is not None for p in front.points)
+
+
+def test_loads_of_pools_that_round_to_the_same_requests_are_the_best_of_them() -> None:
+    """A light load is no point of its own where a heavier one rounds to as many requests in flight and serves more."""
+    study = asked(
+        model="llama-3.1-70b",
+        constraints={},
+        search={"disaggregated": "only"},
+        workload={"isl": 4000, "osl": 500},
+    )
+    goals = study_goals(study)
+    served: dict[tuple[str, Knobs], list[float]] = {}
+    for plan in pool_front(study, goals):
+        served.setdefault((plan.plan, plan.knobs), []).append(plan.metrics[goals[0][0]])
+    assert any(max(values) > 2.0 * min(values) for values in served.values())
+    for point in pareto(study).points:
+        assert point.metrics[goals[0][0]] == max(served[point.plan, point.knobs])
 
 
 def test_goals_follow_the_study() -> None:
