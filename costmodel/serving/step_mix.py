@@ -181,7 +181,9 @@ def _steps_with_prompts(
         mean_s = base_s + share * (long_s - base_s)
         most = np.where(load.open_loop > 0.0, np.inf, 1.0 + between_s / mean_s)
         after_long = needed * np.clip(long_s / mean_s, 1.0, most)
-        after_short = np.maximum(needed - share * after_long, 0.0) / np.maximum(1.0 - share, 1e-12)
+        # what short steps have left, written so that nothing cancels where next to all steps are long
+        beyond = share * (needed * long_s / mean_s - after_long) / np.maximum(1.0 - share, 1e-12)
+        after_short = needed * base_s / mean_s + beyond
         begins = -np.expm1(-after_short)
         share = 0.5 * (share + np.minimum(begins / np.maximum(begins + np.exp(-after_long), 1e-300), apart))
     # half a step more until the scheduler looks
