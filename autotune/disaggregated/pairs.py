@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from costmodel.disaggregated.pools import PoolColumns
 from costmodel.estimate.result import Service
 from costmodel.plan.columns import Floats, Ints
 
+_T = TypeVar("_T")
 ALIKE = 1e-9
 """Relative distance within which two pairs of points count as ranking alike."""
 JOIN_ROWS = 400_000
@@ -84,6 +87,19 @@ class Pair:
     def shares_tables(self, other: Pair) -> bool:
         """Whether both pairs are of the same two tables of points."""
         return self.prefill is other.prefill and self.decode is other.decode
+
+
+def of_each_table(pairs: Sequence[Pair], answer: Callable[[Sequence[Pair]], Sequence[_T]]) -> list[_T]:
+    """What `answer` makes of each pair, in their order, asked once for all that share both tables of points."""
+    groups: list[list[int]] = []
+    for at, pair in enumerate(pairs):
+        tables = next((g for g in groups if pair.shares_tables(pairs[g[0]])), None)
+        if tables is None:
+            groups.append([at])
+        else:
+            tables.append(at)
+    found = {at: one for g in groups for at, one in zip(g, answer([pairs[i] for i in g]), strict=True)}
+    return [found[at] for at in range(len(pairs))]
 
 
 def best_pair(study: Study, prefill: OperatingPoints, decode: OperatingPoints) -> Pair:

@@ -15,8 +15,9 @@ from autotune.disaggregated.operating_points import (
     served_together,
     settled,
 )
-from autotune.disaggregated.pairs import Pair, best_pair
+from autotune.disaggregated.pairs import Pair, best_pair, of_each_table
 from autotune.disaggregated.pool_rows import Dtypes, pool_rows
+from autotune.disaggregated.refine_loads import at_best_loads
 from autotune.engines import ENGINES, Violation, engines_of
 from autotune.engines.pair_rules import pair_violations
 from autotune.engines.service import Knobs
@@ -34,15 +35,7 @@ from costmodel.plan.layout import Layout
 
 def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:
     """The plans of pairs, in their order; their strings leave out the GPU type `home`."""
-    groups: list[list[int]] = []  # of pairs that share both tables of points
-    for at, pair in enumerate(pairs):
-        tables = next((g for g in groups if pair.shares_tables(pairs[g[0]])), None)
-        if tables is None:
-            groups.append([at])
-        else:
-            tables.append(at)
-    plans = {at: plan for g in groups for at, plan in zip(g, _results(study, [pairs[i] for i in g], home), strict=True)}
-    return [plans[at] for at in range(len(pairs))]
+    return of_each_table(pairs, lambda group: _results(study, group, home))
 
 
 def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]:
@@ -154,7 +147,7 @@ def disaggregated_plan(study: Study, text: str, *, engine: str | None = None) ->
         )
         pairs.append(best_pair(study, prefill, decode))
     best = max(pairs, key=lambda p: (p.feasible, p.key))
-    return resolution, pair_results(study, [best], home=study.cluster.gpu.name)[0]
+    return resolution, pair_results(study, at_best_loads(study, [best]), home=study.cluster.gpu.name)[0]
 
 
 def full_pooled(study: Study, text: str, *, engine: str | None = None) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from autotune.disaggregated.operating_points import operating_points, settled
 from autotune.disaggregated.pairs import best_pair
 from autotune.disaggregated.plan_results import pair_results, pool_cluster
 from autotune.disaggregated.pool_rows import Dtypes, Evaluator, PoolRows, pool_rows, transfer_link
+from autotune.disaggregated.refine_loads import at_best_loads
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
@@ -30,7 +31,8 @@ def rescored_pools(study: Study, plan: PlanResult) -> PlanResult:
         InputError: the study has none of a pool's GPUs.
     """
     prefill, decode = (operating_points(rows) for rows in _rows(study, plan))
-    return pair_results(study, [best_pair(study, prefill, decode)], home=study.cluster.gpu.name)[0]
+    best = at_best_loads(study, [best_pair(study, prefill, decode)])
+    return pair_results(study, best, home=study.cluster.gpu.name)[0]
 
 
 def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:

@@ -53,6 +53,7 @@ def disaggregated_plans(
         return {}, None
     # most studies open none, and this is half of what their start imports
     from autotune.disaggregated.plan_results import pair_results
+    from autotune.disaggregated.refine_loads import at_best_loads
     from autotune.disaggregated.search import search_pools
     from autotune.disaggregated.splits import count_plans
 
@@ -72,9 +73,11 @@ def disaggregated_plans(
     counted = joined = 0
     for cluster in cluster_choices(study):
         own = on_cluster(study, cluster)
-        found = search_pools(replace(own, constraints=own.constraints.on_means()), progress=progress)
+        by_means = replace(own, constraints=own.constraints.on_means())
+        found = search_pools(by_means, progress=progress)
         counted, joined = counted + found.plans, joined + found.joined
-        plans.update((p.key, p) for p in pair_results(own, found.pairs, home=study.cluster.gpu.name))
+        pairs = at_best_loads(by_means, found.pairs)
+        plans.update((p.key, p) for p in pair_results(own, pairs, home=study.cluster.gpu.name))
     plans.update(known)
     if store is not None:
         store.add(pool_records(recorder, plans.values(), len(plans)))

@@ -207,7 +207,7 @@ def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -
     others = _other_peaks(values, keys, fresh, best, rivals)
     peaks = np.concatenate([best, *(places[worth] for places, worth in others)])
     rows = np.concatenate([rows, *(worth for _, worth in others)])
-    edges, known = _around(values[:, rows], peaks), keys[:, peaks, rows]
+    edges, known = around(values[:, rows], peaks), keys[:, peaks, rows]
     found, standing = edges[1].copy(), known.copy()
     starts = np.arange(rows.size)
     while True:
@@ -224,7 +224,7 @@ def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -
         keys = search.keys(rows, values, fresh)
         keys[:, between + 1] = known
         best = _first_best(keys)
-        edges, known = _around(values, best), keys[:, best, np.arange(rows.size)]
+        edges, known = around(values, best), keys[:, best, np.arange(rows.size)]
         found[starts], standing[:, starts] = edges[1], known
     size = low.size
     out, reached = found[:size], standing[:, :size]
@@ -247,7 +247,7 @@ def _behind_a_chunk(grid: KnobGrid) -> Floats:
     return np.asarray(BEHIND * room * layout.pp * layout.attn_dp)
 
 
-def _around(values: Floats, best: Ints) -> Floats:
+def around(values: Floats, best: Ints) -> Floats:
     """The load at a place of each column between the nearest smaller and larger ones, shape `(3, columns)`.
 
     At an end of the range nothing is beyond: there the load stands for its own neighbour.
@@ -282,7 +282,7 @@ def _other_peaks(
     cut = (last >= 0) & (after[last, rows] < loads.size) & (last != best) & ~(peak[second, rows] & (last == second))
 
     def may_lead(places: Ints) -> Bools:
-        more = rivals.most(_around(values, places), keys[:, places, rows]) > -keys[2, best, rows]
+        more = rivals.most(around(values, places), keys[:, places, rows]) > -keys[2, best, rows]
         return np.asarray(more | (keys[1, best, rows] > 0.0))
 
     return [
@@ -316,7 +316,7 @@ class _Rivals:
         return np.asarray(np.maximum(gain * more, gain / more))
 
     def lost(self, rows: Ints, edges: Floats, keys: Floats) -> Bools:
-        """Shape `(rows,)`, of rows at their best loads so far; `edges` as of `_around`, `keys` as of `_Search.keys`."""
+        """Shape `(rows,)`, of rows at their best loads so far; `edges` as of `around`, `keys` as of `_Search.keys`."""
         if self.owner is None:
             return np.zeros(rows.size, dtype=bool)
         np.maximum.at(self.gain, self.owner[rows], np.where(keys[1] <= 0.0, -keys[2], -np.inf))
@@ -339,5 +339,5 @@ class _Goal:
 
 
 def _rise(edges: Floats) -> Floats:
-    """By how much the throughput at a load may be exceeded between the loads next to it; `edges` as of `_around`."""
+    """By how much the throughput at a load may be exceeded between the loads next to it; `edges` as of `around`."""
     return np.asarray(SMALL_STEPS * np.maximum(edges[2] / edges[1], edges[1] / edges[0]))

@@ -240,9 +240,12 @@ def _least_s(engine: EngineColumns, share: ReplicaShare, mix: StepMix) -> Floats
     """Least time from a request's start to its end: the slowest stage runs the prompts of all, and a step at a time.
 
     In that time each request that runs is replaced once. Where few are in flight, long prompts follow each other so
-    closely that none of them finds the stage free, however rarely one comes by the number of steps.
+    closely that none of them finds the stage free, however rarely one comes by the number of steps. Where the prompts
+    take more steps than a request's output, all steps carry some.
     """
-    return share.running * _prefill_s(engine, mix) + share.rounds * share.micro_batches * mix.decode.kernel_s
+    with_prompts = share.running * mix.chunks / mix.prompts_per_step
+    steps = np.maximum(share.rounds * share.micro_batches, engine.mixes * with_prompts)
+    return share.running * _prefill_s(engine, mix) + steps * mix.decode.kernel_s
 
 
 def _use(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, lone: Pass, per_replica: Floats) -> _Use:

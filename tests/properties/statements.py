@@ -53,13 +53,14 @@ def value(study: Study, plan: PlanResult) -> float:
     return sign * ranking_value(study, plan) if plan.feasible else -inf
 
 
-def traded(before: PlanResult, after: PlanResult) -> bool:
+def traded(study: Study, before: PlanResult, after: PlanResult) -> bool:
     """Whether as many requests in flight take no longer in all, and only the parts of their time have moved.
 
     Faster prefill or more room for cache lets more sequences decode at once: with the same requests in flight first
     tokens come sooner and each further one later. That a request takes no longer in all bounds it.
     """
-    same = before.knobs.concurrency == after.knobs.concurrency and before.pools is None
+    given = before.pools is None or study.workload.concurrency is not None
+    same = before.knobs.concurrency == after.knobs.concurrency and given
     parts = [after.metrics[name] / max(before.metrics[name], 1e-300) for name in ("ttft_s", "tpot_s")]
     return same and min(parts) < 1.0 and after.metrics["e2e_s"] <= before.metrics["e2e_s"] * (1.0 + REL)
 
@@ -163,7 +164,7 @@ def better_hardware(given: Given) -> Found:
 
 
 def _explained(study: Study, other: Study, before: PlanResult, after: PlanResult) -> bool:
-    return traded(before, after) or less_sure(study, before, after) or shifted(study, other, before, after)
+    return traded(study, before, after) or less_sure(study, before, after) or shifted(study, other, before, after)
 
 
 def _on(study: Study, gpu: Gpu) -> Study:

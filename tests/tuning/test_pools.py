@@ -304,7 +304,8 @@ def test_transfer_is_part_of_the_first_token() -> None:
     text = "vllm:P8:R1/ATP1/ADP8/EP8+D8:R1/ATP1/ADP8/EP8"
 
     def transfer(**table: Any) -> tuple[float, float, float]:
-        found = score_plan(asked(disaggregation={"link_gb_per_s": 10.0, **table}), text).result
+        rate = {"request_rate_per_s": 4.0}  # else a quicker transfer leaves room for more requests
+        found = score_plan(asked(workload=rate, disaggregation={"link_gb_per_s": 10.0, **table}), text).result
         assert found is not None
         assert found.pools is not None
         return found.pools.transfer_s, found.pools.kv_bytes_per_request, found.metrics["ttft_s"]
