@@ -1,0 +1,122 @@
+"""The loads under which disaggregated plans run, found between those that the search tries.
+
+The search joins pools at some shares of what each can do. Between two shares next to each other a pair may serve a few
+percent more; so around the best pair of points of each plan, ever closer ones are joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autotune.disaggregated.operating_points import OperatingPoints, served_together
+from autotune.disaggregated.pairs import ALIKE, Pair, of_each_table
+from autotune.disaggregated.pool_rows import Evaluator
+from autotune.scoring.limits import check_limits, study_limits
+from autotune.scoring.objective import Standing
+from autotune.scoring.solve_concurrency import around
+from autotune.study import Study
+from costmodel.plan.columns import Floats, Ints
+
+BETWEEN = 3
+"""Loads that are tried between one and the next on either side."""
+ROUNDS = 7
+"""Times that it is done, each of which leaves a quarter of the distance: shares of 3 % become 2e-6."""
+
+
+def at_best_loads(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs, in their order, each at the loads of its pools under which it stands best.
+
+    Where the study gives a request rate or the requests in flight, these set the loads, and pairs stay as they are.
+    """
+    if study.workload.request_rate_per_s is not None or study.workload.concurrency is not None:
+        return list(pairs)
+    return of_each_table(pairs, lambda group: _refined(study, group))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """One pool of each of some pairs, whose points are in one table. Arrays have shape `(pairs,)`."""
+
+    points: OperatingPoints
+    row: Ints
+    copies: Ints
+    whole: Floats
+    """What loads are whole multiples of: the replicas of decode pools; 0 for utilisations."""
+    evaluate: Evaluator
+    """Of each row, as often as loads are tried."""
+    edges: Floats
+    """The best load so far between those next to it, shape `(3, pairs)`."""
+
+    @classmethod
+    def of(cls, points: OperatingPoints, at: Sequence[int], copies: Sequence[int]) -> _Side:
+        index = np.array(at)
+        row = points.row[index]
+        edges = np.empty((3, index.size))
+        for column, here in enumerate(index):
+            own = points.at[points.row == points.row[here]][:, None]
+            edges[:, column] = around(own, np.flatnonzero(own[:, 0] == points.at[here])[:1])[:, 0]
+        replicas = np.array([float(c.layout.replicas) for c in points.rows.layouts])[points.layout[index]]
+        return cls(
+            points=points,
+            row=row,
+            copies=np.array(copies),
+            whole=replicas if points.rows.role == "decode" else np.zeros(index.size),
+            evaluate=Evaluator(points.rows, np.tile(row, 2 * BETWEEN + 3)),
+            edges=edges,
+        )
+
+    def tried(self) -> tuple[OperatingPoints, Floats]:
+        """Points at and around the best loads, and the loads, ascending, shape `(loads, pairs)`."""
+        below, at, above = self.edges
+        shares = np.arange(1, BETWEEN + 2)[:, None] / (BETWEEN + 1.0)
+        values = np.vstack([below, below + (at - below) * shares, at + (above - at) * shares])
+        whole = np.maximum(self.whole, 1.0)
+        values = np.where(self.whole > 0.0, np.rint(values / whole) * whole, values)
+        row, flat = np.tile(self.row, values.shape[0]), values.ravel()
+        points = self.points
+        return replace(
+            points, row=row, at=flat, columns=self.evaluate(flat).columns, layout=points.rows.row_layout[row]
+        ), values
+
+
+def _refined(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs that share both tables of points; those that are found share two others."""
+    first = _Side.of(pairs[0].prefill, [p.prefill_at for p in pairs], [p.prefill_copies for p in pairs])
+    second = _Side.of(pairs[0].decode, [p.decode_at for p in pairs], [p.decode_copies for p in pairs])
+    clusters, limits = (first.points.rows.cluster, second.points.rows.cluster), study_limits(study)
+    every = np.arange(len(pairs))
+    for _ in range(ROUNDS):
+        (prefill, p_loads), (decode, d_loads) = first.tried(), second.tried()
+        shape = (p_loads.shape[0], d_loads.shape[0], every.size)
+        i, j, pair = (index.ravel() for index in np.indices(shape))
+        pools = (
+            points.columns.take(load * every.size + pair).times(side.copies[pair].astype(np.float64))
+            for points, load, side in ((prefill, i, first), (decode, j, second))
+        )
+        service, price = served_together(study, clusters[0], next(pools), clusters[1], next(pools))
+        standing = Standing.of(study, limits, check_limits(limits, service), service, price)
+        worst, gain = standing.worst.reshape(-1, every.size), standing.gain.reshape(-1, every.size)
+        kept = np.asarray(worst <= 0.0)
+        feasible = kept.any(axis=0)
+        key = np.where(feasible, np.where(kept, gain, -np.inf), -worst)
+        best = key.max(axis=0)
+        alike = key >= best - ALIKE * abs(best)
+        place = np.where(alike, service.e2e_s.reshape(key.shape), np.inf).argmin(axis=0)
+        p_best, d_best = np.divmod(place, shape[1])
+        first = replace(first, edges=around(p_loads, p_best))
+        second = replace(second, edges=around(d_loads, d_best))
+    return [
+        replace(
+            old,
+            prefill=prefill,
+            prefill_at=int(p_best[at]) * every.size + at,
+            decode=decode,
+            decode_at=int(d_best[at]) * every.size + at,
+            feasible=bool(kept[place[at], at]),
+            key=float(key[place[at], at]),
+        )
+        for at, old in enumerate(pairs)
+    ]
