@@ -245,7 +245,8 @@ def _least_s(engine: EngineColumns, share: ReplicaShare, mix: StepMix) -> Floats
     """
     with_prompts = share.running * mix.chunks / mix.prompts_per_step
     steps = np.maximum(share.rounds * share.micro_batches, engine.mixes * with_prompts)
-    return share.running * _prefill_s(engine, mix) + steps * mix.decode.kernel_s
+    kernels_s = share.running * _prefill_s(engine, mix) + steps * mix.decode.kernel_s
+    return np.maximum(kernels_s, with_prompts * mix.with_prompts_s)
 
 
 def _use(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, lone: Pass, per_replica: Floats) -> _Use:
