@@ -11,7 +11,7 @@ from autotune.scoring.best_knobs import candidate_grid
 from autotune.tuning.answer_study import score_plan
 from autotune.tuning.study_space import study_space
 from tests.properties.run import violations_of
-from tests.properties.statements import REL, SHARES_APART, better_gpu, load_losses, value
+from tests.properties.statements import REL, POOLS_APART, better_gpu, load_losses, value
 from tests.properties.studies import study_of
 
 STUDIES, CHUNKS, PLANS = 200, 20, 2
@@ -76,4 +76,4 @@ def test_pools_whose_light_loads_alone_are_in_time_lose_nothing_by_more_memory()
         assert plan is not None
         assert plan.feasible
         values.append(value(other, plan))
-    assert values[1] >= values[0] * (1.0 - SHARES_APART)
+    assert values[1] >= values[0] * (1.0 - POOLS_APART)
