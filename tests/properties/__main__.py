@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from autotune.scoring.limits import study_limits
 from costmodel.errors import InputError
 from tests.properties.run import case_holds, cases_of, solved_loads, violations_of
 from tests.properties.statements import REL
@@ -44,12 +45,16 @@ def main() -> int:
 
 def _loads(first: int, plans: int) -> int:
     losses: list[float] = []
-    for seed, name, loss in solved_loads(first, plans):
+    under = Counter[str]()
+    for seed, name, loss, study in solved_loads(first, plans):
         losses.append(loss)
+        under.update(limit.code for limit in study_limits(study))
+        under[f"{study.objective.direction} {study.objective.metric}"] += 1
         if loss > REL:
             click.echo(f"{seed} {name}: {loss:.3g}")
     missed = [loss for loss in losses if loss > REL]
     click.echo(f"{len(losses)} plans, {len(missed)} misses of the best load, worst loss {max(losses):.3g}")
+    click.echo("under: " + ", ".join(f"{name} {count}" for name, count in sorted(under.items())))
     return int(bool(missed))
 
 

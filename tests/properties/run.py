@@ -47,13 +47,20 @@ def violations_of(seed: int, plans: int, *, quick: bool = False) -> Violations |
     return out
 
 
-def solved_loads(first: int, plans: int) -> Iterator[tuple[int, str, float]]:
-    """Seed, plan and loss (`load_losses`) of so many plans, one of each random study whose load is solved."""
+def with_floors(rng: random.Random, study: Study) -> Study:
+    """A random study with a floor of the kinds that random studies do not have, one in five each."""
+    floors = ("min_total_tokens_per_s_per_gpu", "min_stage_tokens_per_s_per_gpu")
+    some = {name: 10 ** rng.uniform(0.0, 3.0) for name in floors if rng.random() < 0.2}
+    return replace(study, constraints=replace(study.constraints, **some))
+
+
+def solved_loads(first: int, plans: int) -> Iterator[tuple[int, str, float, Study]]:
+    """Seed, plan, loss (`load_losses`) and study of so many plans, one of each random study whose load is solved."""
     seed, found = first, 0
     while found < plans:
         rng = random.Random(seed)  # noqa: S311  # made-up studies
         try:
-            study = study_of(random_document(rng))
+            study = with_floors(rng, study_of(random_document(rng)))
         except InputError:
             seed += 1
             continue
@@ -61,7 +68,7 @@ def solved_loads(first: int, plans: int) -> Iterator[tuple[int, str, float]]:
         grid = candidate_grid(study, candidates)[0] if candidates else None
         for name, loss in load_losses(grid, [0], every=1000) if grid is not None else ():
             found += 1
-            yield seed, name, loss
+            yield seed, name, loss, study
         seed += 1
 
 

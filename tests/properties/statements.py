@@ -97,14 +97,17 @@ def shifted(study: Study, other: Study, before: PlanResult, after: PlanResult) -
 def less_sure(study: Study, before: PlanResult, after: PlanResult) -> bool:
     """Whether fewer requests in flight serve the rate, each no slower, and only how sure that is has fallen.
 
-    Estimates of light loads are less sure, and what is expected of a plan counts the probability to keep its limits.
+    Estimates of light loads are less sure, and what is expected of a plan counts the probability to keep its limits:
+    by the ratio of these probabilities it may be worth less.
     """
     rate = study.workload.request_rate_per_s
     if rate is None or before.pools is not None or after.knobs.concurrency >= before.knobs.concurrency:
         return False
     slower = any(after.metrics[m] > before.metrics[m] * (1.0 + REL) for m in ("ttft_s", "tpot_s", "e2e_s"))
     served = after.metrics["requests_per_s"] >= before.metrics["requests_per_s"] * (1.0 - REL)
-    return after.feasible and served and not slower and after.p_meets < before.p_meets
+    old, new = value(study, before), value(study, after)
+    bounded = old - new <= abs(old) * (before.p_meets / max(after.p_meets, 1e-300) - 1.0 + REL)
+    return after.feasible and served and not slower and bounded
 
 
 def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult]) -> Found:

@@ -11,7 +11,7 @@ from autotune.scoring.best_knobs import candidate_grid
 from autotune.tuning.answer_study import score_plan
 from autotune.tuning.study_space import study_space
 from tests.properties.run import violations_of
-from tests.properties.statements import REL, POOLS_APART, better_gpu, load_losses, value
+from tests.properties.statements import POOLS_APART, REL, better_gpu, load_losses, value
 from tests.properties.studies import study_of
 
 STUDIES, CHUNKS, PLANS = 200, 20, 2
