@@ -1,0 +1,75 @@
+"""The loads of disaggregated plans against a fine grid of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autotune.disaggregated.operating_points import served_together
+from autotune.disaggregated.pairs import Pair, ranking_key
+from autotune.disaggregated.pool_rows import Evaluator
+from autotune.disaggregated.refine_loads import at_best_loads
+from autotune.disaggregated.search import search_pools
+from autotune.study import Study
+from tests.properties.studies import study_of
+
+GRID = 300
+CLOSE = 1e-3
+"""What a grid of so many loads leaves, and some."""
+LIMITS = ({}, {"e2e_ms": 23571.0}, {"ttft_ms": 1500.0, "tpot_ms": 60.0}, {"e2e_ms": 23571.0, "min_gpu_util_frac": 0.8})
+
+
+def asked(limits: dict[str, float], workload: dict[str, float] | None = None) -> Study:
+    """A study whose plans have loads to choose."""
+    return study_of({
+        "name": "loads",
+        "engine": "trtllm",
+        "model": "CohereLabs/c4ai-command-a-03-2025",
+        "cluster": {"gpus": 16, "gpu": "h100_pcie"},
+        "workload": {"isl": 518, "osl": 175, "prefix_cache_hit_frac": 0.857, **(workload or {})},
+        "constraints": limits,
+        "search": {"max_num_batched_tokens": [16384]},
+    })  # fmt: skip
+
+
+def _best_of_a_grid(study: Study, pair: Pair) -> float:
+    """The key of the best of many loads of either pool, up to the most that each is tried at."""
+    sides = []
+    for points, at, copies in (
+        (pair.prefill, pair.prefill_at, pair.prefill_copies),
+        (pair.decode, pair.decode_at, pair.decode_copies),
+    ):
+        row, most = points.row[at], points.at[points.row == points.row[at]].max()
+        replicas = points.rows.layouts[points.layout[at]].layout.replicas
+        loads = np.linspace(0.0, most, GRID + 1)[1:]
+        if points.rows.role == "decode":
+            loads = np.unique(np.maximum(np.rint(loads / replicas), 1.0) * replicas)
+        found = Evaluator(points.rows, np.full(loads.size, row))(loads).columns
+        sides.append((points.rows.cluster, found.times(np.full(loads.size, float(copies))), loads.size))
+    (first, prefill, p_size), (second, decode, d_size) = sides
+    rows, columns = (index.ravel() for index in np.indices((p_size, d_size)))
+    service, price = served_together(study, first, prefill.take(rows), second, decode.take(columns))
+    return float(ranking_key(study, service, price, feasible=True).max())
+
+
+@pytest.mark.parametrize("limits", LIMITS, ids=lambda limits: "+".join(limits) or "none")
+def test_no_load_of_a_fine_grid_is_better(limits: dict[str, float]) -> None:
+    """Plans at their loads come up to the best of 300 loads of either pool, and none is worse than the search said."""
+    study = asked(limits)
+    pairs = search_pools(study, keep=12).pairs
+    better = 0
+    for before, after in zip(pairs, at_best_loads(study, pairs), strict=True):
+        assert after.feasible
+        assert after.layouts == before.layouts
+        assert after.key >= before.key
+        assert after.key >= _best_of_a_grid(study, before) * (1.0 - CLOSE)
+        better += after.key > before.key * (1.0 + CLOSE)
+    assert bool(better) == bool(limits)
+
+
+def test_loads_that_the_study_sets_stay() -> None:
+    """A request rate and requests in flight leave nothing to choose."""
+    for workload in ({"request_rate_per_s": 10.0}, {"concurrency": 200}):
+        study = asked({}, {**workload})
+        pairs = search_pools(study, keep=3).pairs
+        assert at_best_loads(study, pairs) == list(pairs)
