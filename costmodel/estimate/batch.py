@@ -40,6 +40,9 @@ CHUNK_PLANS = 20_000
 """Plans evaluated at once, at most: enough of them that numpy's cost per call is small beside its cost per number, few
 enough that the columns of a formula fit into a processor's caches and tens of megabytes."""
 
+LEAST_APART = 2_000
+"""Plans of a kind that are worth calls of their own, at least."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanEntry:
@@ -187,17 +190,35 @@ class PlanBatch:
 
         `memory_fraction` is the engine's KV setting: of total memory or of free (`EngineTraits`).
         """
-        count = -(-self.size // CHUNK_PLANS)
-        if count == 1:
+        pieces = _pieces(self.layout.pp, self.size)
+        if len(pieces) == 1:
             return _evaluate(self, load, longest_prompt, memory_fraction)
-        parts = []
-        for i in range(count):
-            part = slice(i * self.size // count, (i + 1) * self.size // count)
-            piece = self._map(lambda c, p=part: c.slice(p), part, part.stop - part.start)
-            parts.append(_evaluate(piece, load.slice(part), _pick(longest_prompt, part), _pick(memory_fraction, part)))
-        return Estimate(
-            **{f.name: np.concatenate([getattr(p, f.name) for p in parts], axis=-1) for f in fields(Estimate)}
-        )
+        out: dict[str, Any] = {}
+        for index in pieces:
+            # neighbours are copied faster than what is gathered
+            near = index[-1] - index[0] == len(index) - 1
+            part = slice(index[0], index[-1] + 1) if near else index
+            piece = self._map(lambda c, p=part: c.slice(p), part, len(index))
+            done = _evaluate(piece, load.slice(part), _pick(longest_prompt, part), _pick(memory_fraction, part))
+            for f in fields(Estimate):
+                values = getattr(done, f.name)
+                if f.name not in out:
+                    out[f.name] = np.empty((*values.shape[:-1], self.size), dtype=values.dtype)
+                out[f.name][..., part] = values
+        return Estimate(**out)
+
+
+def _pieces(stages: Floats, size: int) -> list[Ints]:
+    """Places of plans that are evaluated together, each in one piece and in its order there.
+
+    Plans with pipelines apart from those without, where both are many: what pipelines alone have is then left out of
+    the others' formulas, which says nothing of their values.
+    """
+    piped = np.broadcast_to(stages > 1.0, size)
+    kinds = [np.flatnonzero(piped), np.flatnonzero(~piped)]
+    if min(map(len, kinds)) < LEAST_APART:
+        kinds = [np.arange(size)]
+    return [part for kind in kinds for part in np.array_split(kind, -(-len(kind) // CHUNK_PLANS))]
 
 
 def _places(values: Sequence[object]) -> list[int]:

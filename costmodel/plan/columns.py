@@ -42,7 +42,7 @@ class Columns:
         """Gather rows: entry `i` of the result is entry `index[i]` of this (shape `(len(index),)`)."""
         return self.map_arrays(lambda values: values[index])
 
-    def slice(self, part: slice) -> Self:
+    def slice(self, part: slice | Ints) -> Self:
         """Rows of `part`; columns that all plans share stay as they are."""
         return self.map_arrays(lambda values: values if values.shape[0] == 1 else values[part])
 

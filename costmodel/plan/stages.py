@@ -115,7 +115,7 @@ class StageTable:
         """Gather plans."""
         return StageTable(self.kinds, self.counts, self.index[index])
 
-    def slice(self, part: slice) -> StageTable:
+    def slice(self, part: slice | Ints) -> StageTable:
         """Plans of `part`."""
         return StageTable(self.kinds, self.counts, self.index[part])
 

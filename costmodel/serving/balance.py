@@ -116,5 +116,5 @@ class Settling:
         slope = (left - self.left_before) / np.where(apart == 0.0, np.nan, apart)
         # what is left rises with what decodes where prompts are few: a slope of 1 would never meet
         slope = np.minimum(np.where(np.isnan(slope), 0.0, slope), STEEPEST)
-        tried = np.clip(self.tried + (left - self.tried) / (1.0 - slope), low, high)
+        tried = np.minimum(np.maximum(self.tried + (left - self.tried) / (1.0 - slope), low), high)
         return Settling(tried=tried, low=low, high=high, before=self.tried, left_before=left)

@@ -86,8 +86,8 @@ class StepMix:
         A pass with prompts is longer than the others, which queue behind it from stage to stage and cannot start their
         next turn before they are through: a pipeline runs as slowly as the slowest micro-batch in it.
         """
-        long_s = self.long_turn_s(self.any_loaded)
-        return self.round_s + self.any_loaded * (long_s - self.round_s)
+        long_s, round_s = self.long_turn_s(self.any_loaded), self.round_s
+        return round_s + self.any_loaded * (long_s - round_s)
 
     @property
     def held_up_s(self) -> Floats:
@@ -98,13 +98,13 @@ class StepMix:
 
     def long_turn_s(self, any_loaded: Floats) -> Floats:
         """A turn in which some micro-batches carry prompts."""
-        loaded = self._loaded_in_turn(any_loaded)
-        queued_s = (self.micro_batches - loaded) * self.base_s + loaded * self.with_prompts_s
-        return np.maximum(self.slowest_through_s, queued_s)
+        queued_s = self._loaded_in_turn(any_loaded) * (self.with_prompts_s - self.base_s)
+        return np.maximum(self.slowest_through_s, self.micro_batches * self.base_s + queued_s)
 
     def _loaded_in_turn(self, any_loaded: Floats) -> Floats:
         """Micro-batches that carry prompts in a turn in which some do, mean."""
-        return np.clip(self.micro_batches * self.share_loaded / np.maximum(any_loaded, 1e-300), 1.0, self.micro_batches)
+        loaded = self.micro_batches * self.share_loaded / np.maximum(any_loaded, 1e-300)
+        return np.minimum(np.maximum(loaded, 1.0), self.micro_batches)
 
     @property
     def mean_step_s(self) -> Floats:
@@ -114,8 +114,8 @@ class StepMix:
     @property
     def met_step_s(self) -> Floats:
         """Mean length of the step that a random instant falls into: long ones are met more often."""
-        many, loaded = self.micro_batches, self._loaded_in_turn(self.any_loaded)
-        without_s = self.round_s / many
+        many, loaded, round_s = self.micro_batches, self._loaded_in_turn(self.any_loaded), self.round_s
+        without_s = round_s / many
         with_one_s = (self.long_turn_s(self.any_loaded) - (many - loaded) * without_s) / loaded
         share = self.any_loaded * loaded / many
         squares = without_s**2 + share * (with_one_s**2 - without_s**2)
@@ -180,7 +180,7 @@ def _steps_with_prompts(
     for _ in range(TURNS):
         mean_s = base_s + share * (long_s - base_s)
         most = np.where(load.open_loop > 0.0, np.inf, 1.0 + between_s / mean_s)
-        after_long = needed * np.clip(long_s / mean_s, 1.0, most)
+        after_long = needed * np.minimum(np.maximum(long_s / mean_s, 1.0), most)
         # what short steps have left, written so that nothing cancels where next to all steps are long
         beyond = share * (needed * long_s / mean_s - after_long) / np.maximum(1.0 - share, 1e-12)
         after_short = needed * base_s / mean_s + beyond
@@ -267,9 +267,9 @@ def _in_pipeline(
     mean = mix.prompts.prefill_tokens / mix.chunk
     in_turn = many * mix.share_loaded * mix.prompts_per_step / np.maximum(mix.any_loaded, 1e-300)
     most = in_turn / many + np.sqrt(2.0 * in_turn / many * np.log(many))
-    more = np.clip(most, mix.prompts_per_step, np.maximum(in_turn, mix.prompts_per_step)) / mix.prompts_per_step
+    more = np.minimum(np.maximum(most / mix.prompts_per_step, 1.0), np.maximum(in_turn / mix.prompts_per_step, 1.0))
     on_busiest = np.maximum(np.minimum(mean * more, mix.left / mix.chunk), mean)
-    in_all = np.clip(mix.prompts_per_step * more, on_busiest, on_busiest * ranks)
+    in_all = np.minimum(np.maximum(mix.prompts_per_step * more, on_busiest), on_busiest * ranks)
     prompts = chunk_work(share, mix.chunks, on_busiest, in_all)
     slowest = step_pass(machine, stages, engine, joint_work(prompts, mix.decode.work, beside=engine.mixes))
     through_s = mix.with_prompts_through_s + np.maximum(slowest.through_s - mix.loaded.through_s, 0.0)

@@ -8,7 +8,7 @@ roofline, 1 is no overlap at all, so that max <= t - t0 <= sum, and more work is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -50,29 +50,51 @@ class Rate(Columns):
 
     def seconds(self, flops: Floats, hbm_bytes: Floats) -> Floats:
         """Seconds of one call."""
-        return _law_s(self.t0_s, flops / self.flops_per_s, hbm_bytes / self.bytes_per_s, self.overlap_loss)
+        math_s, hbm_s = flops / self.flops_per_s, hbm_bytes / self.bytes_per_s
+        total, shorter = np.maximum(math_s, hbm_s), np.minimum(math_s, hbm_s)
+        # in place: most of a search's time goes into moving such columns through the caches
+        shorter *= self.overlap_loss
+        total += shorter
+        total += self.t0_s
+        return total
+
+    def moving_s(self, hbm_bytes: Floats) -> Floats:
+        """Seconds of one call that moves bytes alone."""
+        return self.t0_s + hbm_bytes / self.bytes_per_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowLaw:
-    """The law of a kernel over rows, what a row costs already divided by the rates. Shape `(num_plans,)` or `(1,)`."""
+    """The law of a kernel whose FLOPs and bytes grow with its rows. Shape `(num_plans,)` or `(1,)`.
 
-    t0_s: Floats
+    As `overlap_loss` is at most 1, the law is the larger of two lines: the FLOPs' with a share of the bytes, and the
+    bytes' with a share of the FLOPs.
+    """
+
+    math_start_s: Floats
     math_s_per_row: Floats
-    hbm_s: Floats
-    """Of the weights, whatever the rows."""
+    hbm_start_s: Floats
     hbm_s_per_row: Floats
-    overlap_loss: Floats
+
+    @classmethod
+    def of(cls, rate: Rate, flops_per_row: Floats, hbm_bytes: Floats, hbm_bytes_per_row: Floats) -> RowLaw:
+        """Of a kernel that moves `hbm_bytes` whatever its rows."""
+        math_s, hbm_s = flops_per_row / rate.flops_per_s, hbm_bytes_per_row / rate.bytes_per_s
+        weights_s = hbm_bytes / rate.bytes_per_s
+        return cls(
+            math_start_s=rate.t0_s + rate.overlap_loss * weights_s,
+            math_s_per_row=math_s + rate.overlap_loss * hbm_s,
+            hbm_start_s=rate.t0_s + weights_s,
+            hbm_s_per_row=hbm_s + rate.overlap_loss * math_s,
+        )
+
+    def at(self, present: Floats | float) -> RowLaw:
+        """The law where `present` is 1, and no time where it is 0."""
+        return RowLaw(**{f.name: getattr(self, f.name) * present for f in fields(self)})
 
     def seconds(self, rows: Floats) -> Floats:
         """Seconds of one call."""
-        return _law_s(self.t0_s, rows * self.math_s_per_row, self.hbm_s + rows * self.hbm_s_per_row, self.overlap_loss)
-
-
-def _law_s(t0_s: Floats, math_s: Floats, hbm_s: Floats, overlap_loss: Floats) -> Floats:
-    # in place: most of a search's time goes into moving such columns through the caches
-    total, shorter = np.maximum(math_s, hbm_s), np.minimum(math_s, hbm_s)
-    shorter *= overlap_loss
-    total += shorter
-    total += t0_s
-    return total
+        math_s, hbm_s = rows * self.math_s_per_row, rows * self.hbm_s_per_row
+        math_s = math_s + self.math_start_s
+        hbm_s = hbm_s + self.hbm_start_s
+        return np.maximum(math_s, hbm_s)

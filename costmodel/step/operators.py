@@ -72,11 +72,12 @@ class StepTime:
         self.batches = batches
         """Batches that the pass runs as, each of which takes what is booked; None: one, in all plans."""
         self.layers = layers_of(arch)
-        self.per_layer_s: dict[str, Floats] = {}
         self.sends_s: Floats = np.zeros(1)
         """All hand-overs from stage to stage."""
-        self._booked: dict[tuple[str, str], Floats] = {}
+        self._booked: dict[str, dict[str, Floats]] = {}
         """Seconds in one layer, by its group of layers and by operator group."""
+        self._layer_s: dict[str, Floats] = {}
+        """Their sums, of the layers to which nothing was booked since they were asked for."""
         self.math_s: Floats = np.zeros(1)
         """What the FLOPs of one rank take at the dense peak, whole model; of experts, those of the mean rank."""
         self.hbm_bytes: Floats = np.zeros(1)
@@ -94,9 +95,19 @@ class StepTime:
     def copy(self) -> StepTime:
         """Another one that goes on from here."""
         out = copy(self)
-        out.per_layer_s, out._booked = dict(self.per_layer_s), dict(self._booked)  # noqa: SLF001  # of its own class
+        out._booked = {layer: dict(groups) for layer, groups in self._booked.items()}  # noqa: SLF001  # of its own class
+        out._layer_s = dict(self._layer_s)  # noqa: SLF001
         out.operators = None if self.operators is None else list(self.operators)
         return out
+
+    @property
+    def per_layer_s(self) -> dict[str, Floats]:
+        """Seconds of one layer of each group of layers."""
+        for layer, groups in self._booked.items():
+            if layer not in self._layer_s:
+                first, *others = groups.values()
+                self._layer_s[layer] = sum(others, first)
+        return self._layer_s
 
     @property
     def total_s(self) -> Floats:
@@ -107,8 +118,9 @@ class StepTime:
     def group_s(self) -> dict[str, Floats]:
         """Seconds of the whole model by operator group; they sum to `total_s`."""
         out: dict[str, Floats] = {}
-        for (layer, group), seconds in self._booked.items():
-            out[group] = out.get(group, 0.0) + seconds * self.layers[layer]
+        for layer, groups in self._booked.items():
+            for group, seconds in groups.items():
+                out[group] = out.get(group, 0.0) + seconds * self.layers[layer]
         return {**out, "pp_send": self.sends_s} if self.sends_s.any() else out
 
     def add(self, layer: str, group: str, seconds: Floats, **about: Any) -> None:
@@ -123,10 +135,9 @@ class StepTime:
         return of_one if self.batches is None else of_one * self.batches
 
     def _book(self, layer: str, group: str, seconds: Floats) -> None:
-        booked = self._booked.get((layer, group))
-        self._booked[layer, group] = seconds if booked is None else booked + seconds
-        before = self.per_layer_s.get(layer)
-        self.per_layer_s[layer] = seconds if before is None else before + seconds
+        groups = self._booked.setdefault(layer, {})
+        groups[group] = groups[group] + seconds if group in groups else seconds
+        self._layer_s.pop(layer, None)
 
     def add_kernel(  # noqa: PLR0913  # one for each column of a kernel
         self,
@@ -265,7 +276,7 @@ def _between(out: StepTime, machine: Machine, tokens: Floats) -> None:
     reduced = machine.tp_reduce.seconds(stream)
     # two norms with their residuals, rope, quantisation: about eight passes over the stream
     passed = 8.0 * stream * arch.residual_streams
-    normed = small.seconds(np.zeros(1), passed)
+    normed = small.moving_s(passed)
     for group in arch.groups:
         if isinstance(group.block, Attention | Dense):
             out.add(group.name, "tp_all_reduce", reduced, message_bytes=stream)

@@ -122,13 +122,7 @@ class Machine:
             flops_per_row=flops,
             weight_bytes=weight_bytes,
             row_bytes=np.asarray(row_bytes),
-            law=RowLaw(
-                t0_s=rate.t0_s * present,
-                math_s_per_row=flops / rate.flops_per_s,
-                hbm_s=weight_bytes / rate.bytes_per_s,
-                hbm_s_per_row=row_bytes / rate.bytes_per_s,
-                overlap_loss=rate.overlap_loss,
-            ),
+            law=RowLaw.of(rate, flops, weight_bytes, np.asarray(row_bytes)).at(present),
         )
 
 
