@@ -12,8 +12,11 @@ from autotune.space import violations
 from costmodel.errors import InputError, Problem
 
 
-def launch_plan(service: Service, options: OptionList) -> LaunchPlan:
+def launch_plan(service: Service, options: OptionList, *, first_node_alone: bool = False) -> LaunchPlan:
     """What starts on which node.
+
+    `first_node_alone`: of the replicas that lie on the first node, or the first that takes more. What an engine
+    refuses, it refuses of these: the others differ in their hosts.
 
     Raises:
         InputError: every rule of the engine that the plan breaks, or the first thing in it that this version has no
@@ -28,7 +31,8 @@ def launch_plan(service: Service, options: OptionList) -> LaunchPlan:
     places = replica_nodes(service.cluster, service.layout)
     nodes = len(places[0].nodes)
     engine.check_nodes(service, nodes)
-    replicas = tuple(_replica(service, engine, options, i, place) for i, place in enumerate(places))
+    shown = places[: service.cluster.gpus_per_node // len(places[0].gpus)] if first_node_alone else places
+    replicas = tuple(_replica(service, engine, options, i, place) for i, place in enumerate(shown))
     return LaunchPlan(
         service=service,
         nodes=tuple(f"NODE_{i}" for i in range(node_count(service.cluster))),
