@@ -54,13 +54,7 @@ def scheduled(
 ) -> PlanGraph:
     """The graph of a plan with every node at its time, collapsed as asked.
 
-    Args:
-        study: that the plan was scored under.
-        plan: that is drawn.
-        built: its nodes and edges.
-        drawing: how many micro-batches and replicas are in `built`, and what to collapse.
-        model_s: the cost model's seconds of the step, and of a round (`PlanGraph.model_round_s`).
-        assumptions: made beside the study's.
+    `model_s`: the cost model's seconds of the step, and of a round (`PlanGraph.model_round_s`).
     """
     start, end = list_schedule(built.tasks, built.groups, built.nodes, built.edges, len(built.ranks))
     graph = PlanGraph(

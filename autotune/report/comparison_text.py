@@ -29,7 +29,7 @@ def comparison_report(document: Mapping[str, Any]) -> Report:
         verdict=document["verdict"].upper(),
         reason=f": {document['reason']}.",
         tone=TONES[document["verdict"]],
-        lines=(_reach(document),) if document["never_measured"] else (),
+        lines=(f"Never measured: {', '.join(document['never_measured'])}.",) if document["never_measured"] else (),
         blocks=tuple(comparison_blocks(document)),
     )
 
@@ -38,10 +38,6 @@ BRIEF = ("simulated", "metrics", "switch", "next")
 """Blocks that a terminal shows without --verbose."""
 BRIEF_METRICS = ("output_tokens_per_s_per_gpu", "requests_per_s", "ttft_longest_s", "tpot_s", "memory_util_frac")
 """Metrics of which it shows a row, beside the one that ranks."""
-
-
-def _reach(document: Mapping[str, Any]) -> str:
-    return f"Never measured: {', '.join(document['never_measured'])}."
 
 
 def headline(document: Mapping[str, Any]) -> str:

@@ -43,12 +43,7 @@ _THOUSANDS = re.compile(r",(?=\d{3}(?:,\d{3})*$)")
 def read_csv(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathered, options: ReadOptions) -> list[str]:
     """Read a log into `gathered`; returns what was assumed.
 
-    Args:
-        name: of the log, for messages.
-        first: its beginning, the header's line at least.
-        pieces: the rest.
-        gathered: what is filled.
-        options: what the log does not say of itself.
+    `first` is its beginning, the header's line at least, `pieces` the rest.
 
     Raises:
         InputError: the header names no time, prompt tokens or output tokens, or not what is to be matched; or times

@@ -272,12 +272,7 @@ def _later(moment: Moment, delay: float, unit: str | None) -> Moment:
 def read_jsonl(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathered, options: ReadOptions) -> list[str]:
     """Read a log of one object per line into `gathered`; returns what was assumed.
 
-    Args:
-        name: of the log, for messages.
-        first: its beginning.
-        pieces: the rest.
-        gathered: what is filled; lines that are no request are counted in its problems.
-        options: what the log does not say of itself.
+    `first` is its beginning, `pieces` the rest; lines that are no request are counted among the problems.
 
     Raises:
         InputError: its times may be in several units.

@@ -70,13 +70,8 @@ def score_missing(
 ) -> Scored:
     """Score and keep candidates.
 
-    Args:
-        study: the question.
-        missing: candidates that are not stored yet.
-        executor: what scores.
-        keep: from `keeper`; another process that scores the same plans makes nothing be stored twice.
-        progress: called with the number of candidates done.
-        scorer: results of candidates; of several of one plan, the one whose key is the plan's comes last.
+    Another process that scores the same plans makes nothing be stored twice. Of several results of the `scorer` for one
+    plan, the one whose key is the plan's comes last. `progress` is called with the number of candidates done.
 
     Raises:
         InputError: the storage fails.

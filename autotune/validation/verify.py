@@ -96,10 +96,7 @@ def verify(
 ) -> Verification:
     """Hold a benchmark against the prediction, learn it, and rank again.
 
-    Args:
-        study: that the plan was exported from.
-        results: of one plan, from `read_results`.
-        progress: called with (plans done, plans in all) of both rankings.
+    `results` are of one plan; `progress` is called with (plans done, plans in all) of both rankings.
 
     Raises:
         InputError: the results are of several plans.
