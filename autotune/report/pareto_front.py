@@ -13,7 +13,7 @@ from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.tune_text import assumed_block, space_line
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.plan_names import plan_name
-from autotune.report.vocabulary.violations import broken
+from autotune.report.vocabulary.titles import broken
 from autotune.report.vocabulary.words import percent, probability
 from autotune.scoring.plan_result import PlanResult
 from autotune.text.numbers import within

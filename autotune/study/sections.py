@@ -9,7 +9,7 @@ from pydantic import Field
 
 from autotune.metrics import OBJECTIVES
 from autotune.study import field_types as ft
-from autotune.study.engine_name import EngineName
+from autotune.study.field_types import EngineName
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.serving.requests import RequestKind
 from costmodel.simulation.requests import Requests

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.traffic import names
-from autotune.traffic.csv_cells import Bytes, decimal, equal, iso_time, whole_number
+from autotune.traffic.csv_cells import Bytes, decimal, equal, iso_time, whole_number, whole_records
 from autotune.traffic.csv_header import (
     Header,
     cells_of,
@@ -24,7 +24,6 @@ from autotune.traffic.csv_header import (
     with_usual,
     with_wanted,
 )
-from autotune.traffic.csv_records import whole_records
 from autotune.traffic.lines import whole_lines
 from autotune.traffic.options import ReadOptions
 from autotune.traffic.problems import MALFORMED, MAX_TOKENS, NO_TIME, TRUNCATED, token_problem
