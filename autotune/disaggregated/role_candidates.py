@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from autotune.disaggregated.allowed_pairs import pair_coordinates
 from autotune.disaggregated.operating_points import OperatingPoints, demand, served_together
 from autotune.disaggregated.pairs import Choice, ranking_key
+from autotune.disaggregated.splits import pair_coordinates
 from autotune.scoring.dominance import skyband
 from autotune.scoring.limits import study_limits
 from autotune.study import Study

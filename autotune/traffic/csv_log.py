@@ -24,10 +24,10 @@ from autotune.traffic.csv_header import (
     with_usual,
     with_wanted,
 )
-from autotune.traffic.lines import whole_lines
 from autotune.traffic.options import ReadOptions
 from autotune.traffic.problems import MALFORMED, MAX_TOKENS, NO_TIME, TRUNCATED, token_problem
 from autotune.traffic.requests import UNKNOWN, Gathered, Tokens
+from autotune.traffic.source import whole_lines
 from autotune.traffic.times import believable, iso_seconds, slashed_seconds
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints

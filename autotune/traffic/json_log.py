@@ -16,11 +16,11 @@ import numpy as np
 from autotune.traffic import names
 from autotune.traffic.blocks import Blocks, block_tokens
 from autotune.traffic.fields import DEPTH, count, counts, flat, number
-from autotune.traffic.lines import whole_lines
 from autotune.traffic.names import canonical, first_of
 from autotune.traffic.options import TIME_UNITS, ReadOptions
 from autotune.traffic.problems import MALFORMED, NO_TIME, NO_TOKENS, TRUNCATED, token_problem
 from autotune.traffic.requests import MAX_MODELS, UNKNOWN, Gathered
+from autotune.traffic.source import whole_lines
 from autotune.traffic.times import believable, iso_seconds, recognised_unit
 
 BATCH = 50_000

@@ -7,7 +7,7 @@ from typing import Literal
 
 from autotune.scoring.limits import LIMITS
 from autotune.study import IntRange, Study
-from autotune.traffic.plausible import question
+from autotune.traffic.judgement import question
 from autotune.traffic.profile import QUANTILES, WorkloadProfile
 
 Load = Literal["peak", "mean"]

@@ -9,8 +9,7 @@ from typing import Any
 
 from autotune.engines import ENGINES
 from autotune.launch.reading.charts import expanded, with_autoscaling
-from autotune.launch.reading.parse import find_engine, starts_something
-from autotune.launch.reading.words import plain_text, plain_words
+from autotune.launch.reading.parse import find_engine, plain_text, plain_words, starts_something
 from costmodel.errors import InputError
 
 MAX_CONTAINERS = 2_000
