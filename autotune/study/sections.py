@@ -12,7 +12,9 @@ from autotune.study import field_types as ft
 from autotune.study.field_types import EngineName
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.serving.requests import RequestKind
-from costmodel.simulation.requests import Requests
+
+if TYPE_CHECKING:
+    from costmodel.simulation.requests import Requests
 
 DEFAULT_BATCHED_TOKENS = (1024, 2048, 8192, 16384)
 """8,192 is what the measured engines start with on large GPUs; its neighbours trade TTFT for TPOT."""

@@ -13,7 +13,6 @@ from autotune.space import Candidate
 from autotune.storage import Store
 from autotune.study import IntRange, Study
 from autotune.tuning.executor import Executor, Scorer
-from autotune.tuning.sampling.sampler import sample
 
 BATCH_CANDIDATES = 512
 """Plans scored and written at a time: what an interruption can lose, and the step of the progress bar."""
@@ -92,6 +91,8 @@ def sample_missing(  # noqa: PLR0913  # one for each thing that may be asked
     goals: Goals = (),
 ) -> Scored:
     """As `score_missing`, of as many plans as the study's budget allows, `known` included, chosen by its sampler."""
+    from autotune.tuning.sampling.sampler import sample  # most spaces are covered
+
     budget = study.search.trials or study.search.exhaustive_limit
     yield from _kept(sample(study, missing, known, budget=budget, scorer=scorer, goals=goals), keep, progress)
 
