@@ -20,13 +20,8 @@ from costmodel.plan.layout import Layout
 from costmodel.plan.placement import stage_ranks
 
 
-def node_count(cluster: Cluster) -> int:
-    """Hosts of the cluster, the last one perhaps not full."""
-    return -(-cluster.gpus // cluster.gpus_per_node)
-
-
-def replica_nodes(cluster: Cluster, layout: Layout) -> tuple[ReplicaNodes, ...]:
-    """Where every replica lies.
+def replica_nodes(cluster: Cluster, layout: Layout, *, first_node_alone: bool) -> tuple[ReplicaNodes, ...]:
+    """Where every replica lies, or those of the first node, or the first that takes more.
 
     Raises:
         InputError: `whole_nodes`: replicas would have to share nodes unevenly, for which engines have no command.
@@ -39,7 +34,8 @@ def replica_nodes(cluster: Cluster, layout: Layout) -> tuple[ReplicaNodes, ...]:
             f"{size} GPUs per replica (pp {layout.pp} x W {layout.width}), {per_node} GPUs per node",
         )
     out = []
-    for first in range(0, layout.replicas * size, size):
+    replicas = min(layout.replicas, max(per_node // size, 1)) if first_node_alone else layout.replicas
+    for first in range(0, replicas * size, size):
         nodes = range(first // per_node, (first + size - 1) // per_node + 1)
         gpus = range(first % per_node, first % per_node + size // len(nodes))
         out.append(ReplicaNodes(nodes=tuple(nodes), gpus=tuple(gpus)))
@@ -74,8 +70,8 @@ def rank_map(layout: Layout, place: ReplicaNodes, engine: Engine) -> tuple[Rank,
 def launch_plan(service: Service, options: OptionList, *, first_node_alone: bool = False) -> LaunchPlan:
     """What starts on which node.
 
-    `first_node_alone`: of the replicas that lie on the first node, or the first that takes more. What an engine
-    refuses, it refuses of these: the others differ in their hosts.
+    `first_node_alone`: of the replicas that lie on the first node, or the first that takes more.
+    What an engine refuses, it refuses of these: the others differ in their hosts.
 
     Raises:
         InputError: every rule of the engine that the plan breaks, or the first thing in it that this version has no
@@ -87,14 +83,14 @@ def launch_plan(service: Service, options: OptionList, *, first_node_alone: bool
         raise InputError(Problem(path="plan", message=f"{v.rule}: {v.message}") for v in broken)
     if service.hybrid_lb and not engine.every_node_may_answer:
         raise InputError.single("--hybrid-lb", f"hybrid_lb: with {engine.title} only the head of a replica answers")
-    places = replica_nodes(service.cluster, service.layout)
+    places = replica_nodes(service.cluster, service.layout, first_node_alone=first_node_alone)
     nodes = len(places[0].nodes)
     engine.check_nodes(service, nodes)
-    shown = places[: service.cluster.gpus_per_node // len(places[0].gpus)] if first_node_alone else places
-    replicas = tuple(_replica(service, engine, options, i, place) for i, place in enumerate(shown))
+    replicas = tuple(_replica(service, engine, options, i, place) for i, place in enumerate(places))
+    hosts = -(-service.cluster.gpus // service.cluster.gpus_per_node)  # the last one perhaps not full
     return LaunchPlan(
         service=service,
-        nodes=tuple(f"NODE_{i}" for i in range(node_count(service.cluster))),
+        nodes=tuple(f"NODE_{i}" for i in range(hosts)),
         gpus_per_node=service.cluster.gpus_per_node,
         replicas=replicas,
         router=_router(engine, replicas, int(engine.ready_s + service.download_s)),
