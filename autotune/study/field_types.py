@@ -122,6 +122,20 @@ def entry(
     return dataclasses.field(default=default, metadata=told)
 
 
+_OF_A_SHARE = {
+    "ttft": "time to first token of {} % of the requests",
+    "tpot": "time per output token of a request of {} % of the requests",
+    "itl": "gap between two tokens of a request of {} % of all gaps",
+    "e2e": "time from arrival to the last token of {} % of the requests",
+}
+
+
+def percentile(latency: str, percent: int) -> Any:
+    """A limit on a percentile of a latency, a field of a table."""
+    said = _OF_A_SHARE[latency].format(percent)
+    return entry(f"{said} at most, ms; simulated", None, key=f"{latency}_p{percent}_ms")
+
+
 def _by_shape(otherwise: str, unlike: str) -> Discriminator:
     """Which arm of a union a value is meant for; the tags start with `~` so that paths can leave them out."""
 
