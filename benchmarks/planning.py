@@ -7,10 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from autotune.planning import DayQuestion, divide_cluster, load_models_study, plan_day
+from autotune.planning import DayQuestion, DayShape, divide_cluster, joined_days, load_models_study, plan_day
 from autotune.traffic.load import load_study
 from autotune.traffic.read import read_traffic
-from tests.planning.joined_days import DayShape, joined_days
 
 ROOT = Path(__file__).parent.parent
 TRACE = ROOT / "tests" / "data" / "azure_llm_2023_conv.csv"

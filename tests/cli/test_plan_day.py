@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 from autotune.cli.options import EXIT_INFEASIBLE, EXIT_INPUT
-from autotune.planning import replay
+from autotune.planning import DayShape, joined_days, replay
 from autotune.traffic.read import read_traffic
 from tests.command import autotune
-from tests.planning.joined_days import DayShape, joined_days
 from tests.studies import FOLDER
 
 STUDY = str(FOLDER / "day-llama-70b-64xh100.toml")

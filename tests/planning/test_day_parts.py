@@ -11,6 +11,7 @@ import yaml
 
 from autotune.planning.day_program import DayRules, ReplicaKind
 from autotune.planning.forecast import Forecast, forecast_day
+from autotune.planning.joined_days import DayShape, joined_days
 from autotune.planning.loads import DAY_S, DayLoads, day_loads
 from autotune.planning.replay import recorded_day, surged
 from autotune.planning.schedule_files import Deployment, crontab, dynamo_bounds, keda_objects, triggers
@@ -19,7 +20,6 @@ from autotune.traffic.read import read_traffic
 from autotune.traffic.requests import Columns
 from costmodel.errors import InputError
 from costmodel.simulation.requests import Requests
-from tests.planning.joined_days import DayShape, joined_days
 
 TRACE = "tests/data/azure_llm_2023_conv.csv"
 
