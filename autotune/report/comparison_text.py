@@ -7,7 +7,8 @@ from typing import Any
 
 from autotune.comparison.verdict import duration_words
 from autotune.report.comparison import SIDES
-from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_table
+from autotune.report.evaluation_text import assumed_block, next_blocks
+from autotune.report.text_blocks import Block, Cell, Report, named, text_table
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES
 from autotune.report.vocabulary.words import GIB, asked, count, gib, measure, percent, probability, signed, united
@@ -64,9 +65,7 @@ def comparison_blocks(document: Mapping[str, Any]) -> list[Block]:
         out.append(_cost(document["cost"]))
     if document["switch"] is not None:
         out.append(_switch(document["switch"]))
-    if document["next"]:
-        out.append(Block(key="next", title="Next", lines=tuple(Line(text=x, whole=True) for x in document["next"])))
-    return [*out, Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"]))]
+    return [*out, *next_blocks(document), assumed_block(document)]
 
 
 def _metrics(document: Mapping[str, Any]) -> Block:

@@ -42,7 +42,7 @@ def evaluation_page(document: Mapping[str, Any]) -> str:
                 *(
                     block_section(_drawn(block), charts.get(block.key, ()), LEGEND if block.key == "time" else None)
                     for block in evaluation_blocks(document)
-                    if block.key not in ("conclusion", "assumed", "next")
+                    if block.key != "conclusion"
                 ),
                 assumed_section(document["assumptions"]),
             ],
