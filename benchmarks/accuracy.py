@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from autotune.engines import traits_by_name
-from autotune.validation.comparisons import comparison_reliability
 from autotune.validation.load_report import load_runs_document, predict_load_runs
-from autotune.validation.metrics import errors_of, mean_tau
+from autotune.validation.metrics import comparison_reliability, errors_of, mean_tau
 from autotune.validation.report import groups_of, slo_columns
 from autotune.validation.slo import Reliability, SloRuns, reliability, slo_task
 from costmodel.calibration.residual import REACHES, TARGETS, residual_columns

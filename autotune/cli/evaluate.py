@@ -78,6 +78,6 @@ def _page(document: dict[str, Any]) -> str:
 
 
 def _pool_page(document: dict[str, Any]) -> str:
-    from autotune.report.html.pool_evaluation import pool_evaluation_page
+    from autotune.report.html.evaluation import pool_evaluation_page
 
     return pool_evaluation_page(document)

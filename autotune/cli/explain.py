@@ -33,19 +33,13 @@ def explain(study: str, overrides: tuple[str, ...], against: tuple[str, str], as
     from pathlib import Path
 
     from autotune.cli.options import wants_json
-    from autotune.cli.output import progress_bar
+    from autotune.cli.output import progress_bar, show
     from autotune.comparison.aiconfigurator import read_picks
     from autotune.comparison.peer_picks import explain_picks
-    from autotune.report.files import to_json
     from autotune.report.peer_picks import explanation_document, explanation_report
-    from autotune.report.terminal import print_report, stdout_console
     from autotune.traffic.load import load_study
 
     loaded, picks = load_study(Path(study), overrides), read_picks(Path(against[1]))
-    json = wants_json(as_json, as_table)
-    with progress_bar(quiet=json) as report:
+    with progress_bar(quiet=wants_json(as_json, as_table)) as report:
         found = explain_picks(loaded, picks, progress=report)
-    if json:
-        click.echo(to_json(explanation_document(found)), nl=False)
-    else:
-        print_report(stdout_console(), explanation_report(found))
+    show(explanation_document(found), lambda _: explanation_report(found), as_json=as_json, as_table=as_table)

@@ -62,6 +62,8 @@ def main() -> None:
     """Run the command line; a user's mistake ends in a message and exit code 2, never in a traceback."""
     # the matrices are small: a second thread of NumPy's BLAS only spins, and takes a fifth of the CPU time of a replay
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # pydantic would read what every installed package declares, in search of plugins
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # what is imported stays; looking for garbage among it takes a tenth of a short command's time
     gc.set_threshold(300_000, 20, 20)
     try:

@@ -32,6 +32,6 @@ def model(name: str, approximate: bool, as_json: bool, as_table: bool) -> None:
 
 
 def _report(document: dict[str, Any]) -> Report:
-    from autotune.report.model_text import model_report
+    from autotune.report.model import model_report
 
     return model_report(document)

@@ -106,7 +106,7 @@ def plan_day(
     found = planned(load_study(Path(study), overrides), traffic, read_traffic(traffic), question)
     document = finite(day_document(found))
     if html is not None:
-        from autotune.report.html.day import day_page
+        from autotune.report.html.cluster_pages import day_page
 
         made_by = asked("plan-day", study, "--traffic", traffic, "--step", step, settings=overrides)
         folder = out or "day"

@@ -137,7 +137,7 @@ def _absolute(path: str) -> str:
 
 def _loop(seconds: float, study: str, arguments: list[str]) -> None:
     """`autotune retune` with these arguments again and again, until a signal."""
-    from autotune.retuning.loop import run_every
+    from autotune.retuning.scheduler_units import run_every
     from autotune.traffic.load import load_study
     from costmodel.errors import InputError
 

@@ -28,10 +28,7 @@ SHARD = click.option(
 def read_shard(text: str, *, no_storage: bool, other: str | None) -> Shard:
     """The share that is asked for.
 
-    Args:
-        text: of the option.
-        no_storage: whether nothing is to be kept.
-        other: an option that is asked for and has no meaning for a share.
+    `other`: an option that is asked for and has no meaning for a share.
 
     Raises:
         InputError: not of the form I/N, or asked for with what it cannot go with.

@@ -54,8 +54,8 @@ def traffic(
     from autotune.report.document import finite
     from autotune.report.svg.traffic_plot import traffic_svg
     from autotune.report.traffic import traffic_document, traffic_report
+    from autotune.traffic.judgement import question
     from autotune.traffic.load import load_study
-    from autotune.traffic.plausible import question
     from autotune.traffic.read import read_traffic
     from costmodel.errors import InputError
 

@@ -86,8 +86,7 @@ class PeerPick:
 def read_picks(folder: Path) -> tuple[PeerPick, ...]:
     """Every pick of a run, mode by mode in the order of their names, best first in each.
 
-    Args:
-        folder: of a run, of one experiment, or the `--save-dir` of a single run.
+    `folder`: of a run, of one experiment, or the `--save-dir` of a single run.
 
     Raises:
         InputError: no file of picks is found or several runs are; a column is missing, or a figure is none.

@@ -55,10 +55,7 @@ def explain_picks(
 ) -> Explanation:
     """Find a peer's picks in the ranking of a study.
 
-    Args:
-        study: from `load_study`: the question that the peer was asked too.
-        picks: from `autotune.comparison.aiconfigurator.read_picks`.
-        progress: told of (plans scored, plans in all).
+    `progress` is told of (plans scored, plans in all).
     """
     result = tune(study, progress=progress)
     found = tuple(_explained(study, result, pick) for pick in picks)

@@ -12,7 +12,7 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.goodput import goodput
 from autotune.simulation.percentile_limits import request_bounds
 from autotune.simulation.queue_growth import queue_grows
-from autotune.simulation.simulate_plan import PlanSimulation, Traffic, recorded_traffic, simulate_plan
+from autotune.simulation.simulate_plan import Traffic, recorded_traffic, simulate_plan
 from autotune.study import Study
 from costmodel.plan.columns import Floats
 from costmodel.simulation.forecast import LATENCIES, Likely
@@ -66,9 +66,5 @@ def _simulated(study: Study, plan: PlanResult, traffic: Traffic, whole: Traffic)
         sampled="" if traffic.sample is None else traffic.sample.words(),
         within_limits_frac=done.forecast.attainment(**request_bounds(study)),
         within_limits_per_s=goodput(study, traffic, done, gpus=1),
-        latencies_s=_latencies(done),
+        latencies_s={name: {s: done.forecast.latency(name, s).value for s in SHOWN} for name in LATENCIES},
     )
-
-
-def _latencies(done: PlanSimulation) -> dict[str, dict[str, float]]:
-    return {name: {s: done.forecast.latency(name, s).value for s in SHOWN} for name in LATENCIES}

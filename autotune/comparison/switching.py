@@ -54,12 +54,7 @@ def switch_cost(
 ) -> SwitchCost:
     """What the change takes.
 
-    Args:
-        study: with its `switch` table.
-        current: the plan that runs.
-        candidate: the plan to change to.
-        capacities: requests per second that the current plan and the candidate can serve, all replicas.
-        load_requests_per_s: what arrives meanwhile.
+    `capacities`: requests per second that the current plan and the candidate can serve, all replicas.
     """
     restart = current.launch != candidate.launch
     old, new = (fleet_of(study, p, most) for p, most in zip((current, candidate), capacities, strict=True))

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from autotune.disaggregated.allowed_pairs import barred
 from autotune.disaggregated.operating_points import served_together
 from autotune.disaggregated.pairs import Choice, Pair
 from autotune.disaggregated.plan_results import pair_results
 from autotune.disaggregated.role_candidates import RoleCandidates
 from autotune.disaggregated.search import pool_sides, search_pools
+from autotune.disaggregated.splits import barred
 from autotune.metrics import METRICS
 from autotune.scoring.dominance import nondominated
 from autotune.scoring.limits import check_limits, study_limits

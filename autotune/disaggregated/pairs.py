@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from autotune.disaggregated.allowed_pairs import barred
 from autotune.disaggregated.operating_points import OperatingPoints, served_together
+from autotune.disaggregated.splits import barred
 from autotune.engines import ENGINES
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import Standing

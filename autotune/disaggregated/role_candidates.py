@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from autotune.disaggregated.allowed_pairs import pair_coordinates
 from autotune.disaggregated.operating_points import OperatingPoints, demand, served_together
 from autotune.disaggregated.pairs import Choice, ranking_key
+from autotune.disaggregated.splits import pair_coordinates
 from autotune.scoring.dominance import skyband
 from autotune.scoring.limits import study_limits
 from autotune.study import Study
@@ -33,7 +33,6 @@ class RoleCandidates:
         self.study, self.points, self.feasible = study, points, feasible
         self.excess = _memory_excess(study, points)
         self._coordinates = _coordinates(study, points, self.excess)
-        self.joined: set[int] = set()
         allowed = np.flatnonzero((self.excess <= 0.0) | (not feasible))
         gpus = points.gpus[allowed]
         self._gpus = np.unique(gpus)
@@ -47,11 +46,6 @@ class RoleCandidates:
     def cluster(self) -> Cluster:
         """The GPUs that the pools are of."""
         return self.points.rows.cluster
-
-    @property
-    def skipped(self) -> int:
-        """Points that were joined with nothing."""
-        return self.points.row.size - len(self.joined)
 
     def has(self, gpus: int) -> bool:
         """Whether there is a point of a pool size."""

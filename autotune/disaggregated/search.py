@@ -69,9 +69,6 @@ class PoolSearchResult:
     """Pairs of layouts, over all splits and engines."""
     joined: int
     """Pairs of operating points that were evaluated."""
-    skipped_points: int
-    """Operating points that were joined with nothing: no plan to be kept can contain them."""
-    all_points: int
 
 
 def search_pools(
@@ -137,9 +134,8 @@ def _search(
     progress: Callable[[int, int], None] | None,
 ) -> PoolSearchResult:  # what is searched, what is kept, and two switches
     best = _Best(keep)
-    joined = skipped = everything = 0
+    joined = 0
     for side in sides:
-        everything += side.prefill.row.size + side.decode.row.size
         first, second = (RoleCandidates(study, points, feasible=feasible) for points in (side.prefill, side.decode))
         promises = _promises(study, first, second, side.splits, feasible=feasible)
         steps = [(False, split) for split in promises]
@@ -160,18 +156,13 @@ def _search(
                     d = second.undominated(d, with_ideal[1], keep, best.least)
             if not p.index.size or not d.index.size:
                 continue
-            first.joined.update(p.index.tolist())
-            second.joined.update(d.index.tolist())
             joined += p.index.size * d.index.size
             for pair in best_pairs(study, p, d, keep, best.least, feasible=feasible):
                 best.add(pair)
-        skipped += first.skipped + second.skipped
     return PoolSearchResult(
         pairs=tuple(chosen_points(study, p) for p in best.pairs),
         plans=count_plans(study),
         joined=joined,
-        skipped_points=skipped,
-        all_points=everything,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine
@@ -28,7 +28,9 @@ from costmodel.engine import EngineTraits
 from costmodel.errors import InputError
 from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
-from costmodel.simulation.policies import Policy
+
+if TYPE_CHECKING:
+    from costmodel.simulation.policies import Policy
 
 ANY_HOST = "0.0.0.0"  # noqa: S104  # servers are for other machines
 _ALSO_SAID = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "bfloat16": "bf16", "float16": "fp16", "half": "fp16"}
@@ -39,8 +41,6 @@ class Engine(ABC):
     """One serving engine: its layouts, its hardware, the commands it is started with and how they are read back."""
 
     traits: ClassVar[EngineTraits]
-    policy: ClassVar[Policy]
-    """Its scheduler, as simulations run it."""
     title: ClassVar[str]
     """As its makers write it."""
 
@@ -172,6 +172,15 @@ class Engine(ABC):
     def name(self) -> str:
         """By which studies, plan strings and files name it."""
         return self.traits.name
+
+    @property
+    def policy(self) -> Policy:
+        """Its scheduler, as simulations run it."""
+        from costmodel.simulation.policies import CHUNKED, NO_EVICT, PREFILL_FIRST  # most questions simulate nothing
+
+        if not self.traits.prompts_ride_on_decode_steps:
+            return PREFILL_FIRST
+        return NO_EVICT if self.traits.reserves_whole_output else CHUNKED
 
     def rules_of(self, role: str | None) -> tuple[Rule, ...]:
         """The rules of a pool's layout; None: of a replica that does both."""
@@ -347,8 +356,7 @@ class Engine(ABC):
     def kv_name(self, dtype: str, choices: tuple[str, ...] = ()) -> str:
         """What the cache option calls a dtype; `choices` are those of its version, empty where it lists none.
 
-        Raises:
-            InputError: `kv_dtype_support`: the engine has no such cache.
+        Raises `InputError`, `kv_dtype_support`, where the engine has no such cache.
         """
         for name in self.kv_names.get(dtype, ()):
             if not choices or name in choices:
@@ -359,8 +367,7 @@ class Engine(ABC):
     def write_dtypes(self, line: CommandLine, service: Service) -> None:
         """The cache's dtype and the quantisation to make when loading, where the plan has others than the checkpoint.
 
-        Raises:
-            InputError: as `kv_name` and `weight_name`.
+        Raises `InputError` as `kv_name` and `weight_name` do.
         """
         if service.knobs.kv_dtype is not None:
             choices = line.options.require(self.cache_option).choices
@@ -378,8 +385,7 @@ class Engine(ABC):
     def weight_name(self, service: Service) -> str | None:
         """The quantisation to make when loading; None where the checkpoint already is of the plan's dtype.
 
-        Raises:
-            InputError: `weight_dtype_support`: the engine cannot make that dtype itself.
+        Raises `InputError`, `weight_dtype_support`, where the engine cannot make that dtype itself.
         """
         dtype = service.knobs.weight_dtype
         if dtype is None or service.model_given:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from autotune.engines.engine import Engine
 from autotune.engines.sglang import SGLANG
 from autotune.engines.trtllm import TRTLLM
 from autotune.engines.vllm import VLLM
 from costmodel.engine import EngineTraits
-from costmodel.simulation.policies import Policy
+
+if TYPE_CHECKING:
+    from costmodel.simulation.policies import Policy
 
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (VLLM, SGLANG, TRTLLM)}
 """Every engine by name: studies, plan strings, storages, files of measured runs and exports know these. Whoever adds an

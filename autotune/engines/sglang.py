@@ -33,7 +33,6 @@ from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError
 from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
-from costmodel.simulation.policies import PREFILL_FIRST
 
 DIST_PORT = 20000
 DISPATCH_VARIABLE, DISPATCH_TOKENS = "SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK", 128
@@ -98,7 +97,6 @@ class Sglang(Engine):
         captured_prompt_tokens=0,
         quantised_cache=CacheDtype.ACTIVATIONS,
     )
-    policy = PREFILL_FIRST
     title = "SGLang"
     rules = (
         shared.STAGES_HAVE_LAYERS,

@@ -29,7 +29,6 @@ from costmodel.dtypes import hardware_dtype, storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
-from costmodel.simulation.policies import NO_EVICT
 
 CONFIG = "llm_api.yaml"
 NATIVE_ONLY = frozenset(("fp8", "fp8_block", "mxfp8", "nvfp4"))
@@ -50,7 +49,6 @@ class Trtllm(Engine):
         captured_prompt_tokens=0,
         quantised_cache=CacheDtype.FP8,
     )
-    policy = NO_EVICT
     title = "TensorRT-LLM"
     rules = (
         shared.STAGES_HAVE_LAYERS,  # tensorrt_llm/_torch/models/modeling_utils.py cuts any `DecoderModel` into stages

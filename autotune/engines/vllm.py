@@ -34,7 +34,6 @@ from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
 from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
-from costmodel.simulation.policies import CHUNKED
 
 RPC_PORT = 29550
 MASTER_PORT = 29501
@@ -73,7 +72,6 @@ class Vllm(Engine):
         overlap_decode_tokens=32,
         quantised_cache=CacheDtype.CHECKPOINT,
     )
-    policy = CHUNKED
     title = "vLLM"
     rules = (
         shared.STAGES_HAVE_LAYERS,

@@ -24,10 +24,7 @@ def stored_dtypes(arch: Arch, choice: str | None) -> set[str]:
 def lacking_dtype(arch: Arch, choices: Sequence[str | None], lacks: Callable[[str], bool]) -> str | None:
     """A storage dtype that keeps an engine from serving the model; None where one of the choices has none such.
 
-    Args:
-        arch: the model.
-        choices: dtypes that may be taken, as `weight_dtypes` takes them.
-        lacks: whether the engine has no kernels for weights stored in a dtype.
+    `choices`: as `weight_dtypes` takes them; `lacks`: whether the engine has no kernels for weights in a dtype.
     """
     found = [min((d for d in stored_dtypes(arch, choice) if lacks(d)), default=None) for choice in choices]
     return None if None in found else found[0]

@@ -33,15 +33,7 @@ def quantities(
     sections: Sections,
     failed: Sequence[str],
 ) -> dict[str, Quantity]:
-    """Name -> figure. Where the engine's rules forbid the plan, what would have to be estimated is None.
-
-    Args:
-        study: that the plan is of.
-        candidate: the plan.
-        result: what it costs; None: a rule forbids it.
-        sections: of the report.
-        failed: names of the checks that fail.
-    """
+    """Name -> figure. Where the engine's rules forbid the plan, what would have to be estimated is None."""
     layout, gpu, places = candidate.layout, study.cluster.gpu, sections.compatibility
     hbm = None if gpu.hbm_efficiency is None else gpu.hbm_bytes_per_s * gpu.hbm_efficiency
     alone = "replicas share no group and no send"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,7 +153,7 @@ def _stamp(
     before = [-1] * len(stages)
     fed_back = [-1] * micro_batches
     offset = 0
-    for step, micro_batch in _turns(rounds, micro_batches):
+    for step, micro_batch in ((r, m) for r in range(rounds) for m in range(micro_batches)):
         previous = -1
         for s, stage in enumerate(stages):
             count = len(stage.rows)
@@ -174,10 +173,6 @@ def _stamp(
 
 def _shifted(pairs: NDArray[np.int64], source: int, target: int) -> NDArray[np.int64]:
     return pairs + np.array([source, target, 0])
-
-
-def _turns(rounds: int, micro_batches: int) -> Iterator[tuple[int, int]]:
-    return ((r, m) for r in range(rounds) for m in range(micro_batches))
 
 
 def _aligned(source: Places, target: Places, *, order: int) -> NDArray[np.int64]:

@@ -39,11 +39,7 @@ KV_TRANSFER, HAND_OVER = "kv_transfer", "hand_over"
 def pool_graph(study: Study, plan: PlanResult, drawing: Drawing, assumed: Sequence[str]) -> PlanGraph:
     """Draw and schedule a worker of one pool, or one of each with the KV transfer between them.
 
-    Args:
-        study: that the plan was scored under.
-        plan: disaggregated.
-        drawing: `plan_graph`'s arguments; replicas must be 1, which is a worker of each pool.
-        assumed: in reading the plan.
+    `drawing`: `plan_graph`'s arguments; replicas must be 1, which is a worker of each pool.
 
     Raises:
         InputError: an argument is malformed, or the graph would be too large.
@@ -141,7 +137,7 @@ def _joined(costs: PoolCosts, first: Built, second: Built) -> Built:
         group=np.where(second.nodes.group >= 0, second.nodes.group + groups_before + count, -1).astype(np.int32),
     )
     transfers, hand_over = np.arange(size, size + count), size + count
-    ends, begins = _ends(first), shift + _begins(second)
+    ends, begins = _ends(first), shift + np.setdiff1d(np.arange(second.nodes.task.size), second.edges.target)
     sources = (np.repeat(ends, count), transfers, np.full(begins.size, hand_over))
     targets = (np.tile(transfers, ends.size), np.full(count, hand_over), begins)
     new = sum(part.size for part in sources)
@@ -173,11 +169,6 @@ def _ints(values: list[int]) -> NDArray[np.int32]:
 def _ends(built: Built) -> NDArray[np.int64]:
     """Nodes that nothing follows."""
     return np.setdiff1d(np.arange(built.nodes.task.size), built.edges.source)
-
-
-def _begins(built: Built) -> NDArray[np.int64]:
-    """Nodes that follow nothing."""
-    return np.setdiff1d(np.arange(built.nodes.task.size), built.edges.target)
 
 
 def _senders_and_receivers(first: Layout, second: Layout) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from costmodel.engine import EngineTraits
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import domain_gpus
 from costmodel.plan.layout import Layout
-from costmodel.plan.rank_order import stage_ranks
+from costmodel.plan.placement import stage_ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

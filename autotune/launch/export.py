@@ -93,6 +93,7 @@ def make_export(
     asked: LaunchOptions = NOTHING_ASKED,
     assumptions: tuple[str, ...] = (),
     usual_version: str | None = None,
+    first_node_alone: bool = False,
 ) -> LaunchPlan:
     """The processes of a plan of the study.
 
@@ -102,6 +103,7 @@ def make_export(
         asked: by the user; without a version the study's is taken, or the newest whose options are known.
         assumptions: made before.
         usual_version: of the engine where neither the user nor the study says one (`Target.versions`).
+        first_node_alone: as of `launch_plan`.
 
     Raises:
         InputError: what the engine cannot express, by the name of the rule; no model to load (`check_model`).
@@ -112,7 +114,8 @@ def make_export(
     if version is None and usual_version is not None:
         assumed = (f"engine version not given: {plan.engine} {usual_version}", *assumed)
     service = make_service(study, plan, options, replace(asked, version=version or usual_version))
-    return launch_plan(replace(service, assumptions=(*assumptions, *assumed, *service.assumptions)), options)
+    service = replace(service, assumptions=(*assumptions, *assumed, *service.assumptions))
+    return launch_plan(service, options, first_node_alone=first_node_alone)
 
 
 def current_service(study: Study, text: str) -> Service:

@@ -35,11 +35,6 @@ def plan_rows(study: Study, plan: PlanResult) -> KnobGrid:
 def start_limits(rows: KnobGrid, plan: PlanResult, exchange: str) -> StartLimits:
     """What the server of a plan is started with, whose tokens reach their experts as `scored_exchange` says.
 
-    Args:
-        rows: of the plan (`plan_rows`).
-        plan: that is started.
-        exchange: from `scored_exchange`.
-
     Raises:
         InputError: `kv_fits_longest`: one request of the study's longest prompt and output does not fit in the KV
             room, so that no server would start with that length.

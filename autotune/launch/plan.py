@@ -87,6 +87,11 @@ class Replica:
         """The process on the first node, which answers requests."""
         return self.processes[0]
 
+    @property
+    def index_on_node(self) -> int:
+        """Its place among the replicas of its first node."""
+        return self.head.gpus[0] // len(self.head.gpus)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchPlan:

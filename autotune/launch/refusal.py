@@ -14,14 +14,13 @@ def export_refusal(study: Study, plan: PlanResult) -> str:
 
     A model without a name that can be loaded is not the plan's fault and is not said here.
     """
-    asked = NOTHING_ASKED
     try:
         if plan.pools is None:
-            make_export(study, plan, asked=asked)
+            make_export(study, plan, first_node_alone=True)
         else:
             from autotune.launch.pools.make import make_pool_launch
 
-            make_pool_launch(study, plan, asked=asked, assumptions=(), usual_version=None)
+            make_pool_launch(study, plan, asked=NOTHING_ASKED, assumptions=(), usual_version=None)
     except InputError as error:
         said = [problem.message for problem in error.problems if problem.path not in ("--model", "$.model")]
         return "; ".join(said)

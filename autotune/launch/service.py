@@ -17,7 +17,6 @@ from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
 from costmodel.arch.catalog import find_model
 from costmodel.errors import InputError
-from costmodel.measured.runs import BENCHMARK_WAVES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +113,8 @@ def _speculative(study: Study, engine: str) -> list[str]:
 
 def bench_load(rows: KnobGrid, plan: PlanResult) -> BenchLoad:
     """The study's workload at the point at which the plan was scored, with what is predicted for a benchmark of it."""
+    from costmodel.measured.runs import BENCHMARK_WAVES  # of what is written alone, not of what may be
+
     study = rows.study
     workload, concurrency = study.workload, float(plan.knobs.concurrency)
     isl, osl = (workload.isl.min, workload.isl.max), (workload.osl.min, workload.osl.max)

@@ -185,10 +185,7 @@ def states_of(plans: Sequence[Kinds], needed: Ints, rules: DayRules) -> tuple[In
 def best_schedule(plans: Sequence[Kinds], load_per_s: Floats, rules: DayRules) -> Schedule:
     """The schedule with the fewest GPU-hours, of those that leave the least load without room.
 
-    Args:
-        plans: at least one that fits on the cluster.
-        load_per_s: that every step has to have room for, shape `(steps,)`, positive.
-        rules: of the day.
+    `load_per_s`, shape `(steps,)`, is what every step has to have room for; at least one plan must fit on the cluster.
     """
     needed, short = needed_replicas(plans, load_per_s, rules)
     plan, replicas = states_of(plans, needed, rules)

@@ -93,10 +93,7 @@ class DayLoads:
 def day_loads(source: str, log: TrafficLog, *, step_s: float) -> DayLoads:
     """Cut a log into steps of days.
 
-    Args:
-        source: of the log, for messages.
-        log: that was not refused.
-        step_s: a divisor of a day.
+    `step_s` divides a day.
 
     Raises:
         InputError: the log holds no requests with times or covers no step, or the step does not divide a day.

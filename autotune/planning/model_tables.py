@@ -50,10 +50,7 @@ class ModelTable:
 def model_table(study: Study, *, units: int, unit_gpus: int) -> ModelTable:
     """The table of one model.
 
-    Args:
-        study: of the model on all GPUs of the type.
-        units: the table goes up to so many.
-        unit_gpus: GPUs of each.
+    The study is about the model on all GPUs of the type; the table goes up to `units` of `unit_gpus` each.
     """
     return table_of(replica_offers(study, most_gpus=units * unit_gpus), units=units, unit_gpus=unit_gpus)
 

@@ -67,9 +67,7 @@ class ClusterStudy:
 def load_models_study(path: Path | str, overrides: Sequence[str] = ()) -> ClusterStudy:
     """Read a study file with `[[models]]`.
 
-    Args:
-        path: the TOML or JSON file.
-        overrides: `a.b.c=VALUE` on what stands in the file for all models.
+    `overrides`: `a.b.c=VALUE` on what stands in the file for all models.
 
     Raises:
         InputError: every problem of the file and of each model, with its path.

@@ -108,11 +108,7 @@ class DayPlan:
 def plan_day(study: Study, source: str, log: TrafficLog, question: DayQuestion) -> DayPlan:
     """The schedule for the day that follows a log, and what such a schedule was worth on the last day of it.
 
-    Args:
-        study: from `load_study`; its cluster is the most that may run.
-        source: of the log, for messages.
-        log: of requests, one day or more, or a part of one.
-        question: what is asked.
+    The study's cluster is the most that may run; the log is one day or more, or a part of one.
 
     Raises:
         InputError: the log cannot be planned by, no plan keeps the limits at any load, or a step is shorter than a

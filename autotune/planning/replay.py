@@ -88,12 +88,7 @@ def replayed(
 ) -> Replayed:
     """Serve a day.
 
-    Args:
-        plans: whose indices the fleet has.
-        fleet: what serves when.
-        day: its requests.
-        limits: that each step is held against.
-        bounds_s: TTFT, TPOT and end to end that one request has to keep; None: no limit.
+    `bounds_s`: TTFT, TPOT and end to end that one request has to keep; None: no limit.
     """
     first, finish = np.full(len(day.requests), np.inf), np.full(len(day.requests), np.inf)
     gaps = []

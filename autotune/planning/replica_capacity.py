@@ -77,11 +77,7 @@ def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floa
     The first takes the fewest GPU-hours if it runs all day; each further one is what saves most beside those before,
     if a change cost nothing, or else what is next best alone: the closed form has not the last word.
 
-    Args:
-        study: from `load_study`; its cluster is the most that may run.
-        loads: of the log.
-        wanted: plans at most.
-        load_per_s: of each step, shape `(steps,)`.
+    The study's cluster is the most that may run; at most `wanted` plans; `load_per_s`: of each step, shape `(steps,)`.
 
     Raises:
         InputError: no plan keeps the limits at any load.

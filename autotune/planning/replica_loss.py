@@ -39,11 +39,7 @@ class LossRun:
 def run_loss(simulation: PlanSimulation, requests: Requests, replicas: int, event: LossEvent) -> LossRun:
     """Serve requests in turn by replicas of which some are lost.
 
-    Args:
-        simulation: of one replica.
-        requests: to all of them.
-        replicas: before the loss, more than are lost.
-        event: the loss.
+    `replicas` is their number before the loss, more than are lost.
     """
     number = np.arange(len(requests))
     turn = number % replicas

@@ -40,11 +40,7 @@ def schedule_files(
 ) -> dict[str, OutFile]:
     """Files by name: `day.json`, `keda.yaml`, `crontab`, `dynamo-planner.yaml`.
 
-    Args:
-        document: of `day_document`, without NaN.
-        study: the file, for the crontab's line that plans the next day.
-        traffic: the log, likewise.
-        settings: of `--set`, likewise.
+    `study`, `traffic` and `settings` are for the crontab's line that plans the next day.
     """
     return {
         "day.json": OutFile(text=json.dumps(document, indent=1, ensure_ascii=False) + "\n"),

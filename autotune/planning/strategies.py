@@ -62,13 +62,7 @@ def scheduled(strategy: str, schedule: Schedule, starts_s: Ints, step_s: float) 
 def reactive(plan: int, kinds: Kinds, counts: Floats, starts_s: Ints, rules: DayRules, load_per_s: float) -> Fleet:
     """A threshold scaler on one plan; of a disaggregated plan, one on each pool.
 
-    Args:
-        plan: its index.
-        kinds: the plan.
-        counts: requests in each minute of the day, shape `(minutes,)`.
-        starts_s: of the steps.
-        rules: of the day.
-        load_per_s: that the first replicas are enough for.
+    `counts`: requests in each minute, shape `(minutes,)`; `load_per_s`: what the first replicas are enough for.
     """
     ways, room = fullest(kinds, rules)
     most = ways[int(room.mean(axis=1).argmax())].tolist()

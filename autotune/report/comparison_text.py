@@ -7,7 +7,8 @@ from typing import Any
 
 from autotune.comparison.verdict import duration_words
 from autotune.report.comparison import SIDES
-from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_table
+from autotune.report.evaluation_text import assumed_block, next_blocks
+from autotune.report.text_blocks import Block, Cell, Report, named, text_table
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, OPERATORS, TONES
 from autotune.report.vocabulary.words import GIB, asked, count, gib, measure, percent, probability, signed, united
@@ -29,7 +30,7 @@ def comparison_report(document: Mapping[str, Any]) -> Report:
         verdict=document["verdict"].upper(),
         reason=f": {document['reason']}.",
         tone=TONES[document["verdict"]],
-        lines=(_reach(document),) if document["never_measured"] else (),
+        lines=(f"Never measured: {', '.join(document['never_measured'])}.",) if document["never_measured"] else (),
         blocks=tuple(comparison_blocks(document)),
     )
 
@@ -38,10 +39,6 @@ BRIEF = ("simulated", "metrics", "switch", "next")
 """Blocks that a terminal shows without --verbose."""
 BRIEF_METRICS = ("output_tokens_per_s_per_gpu", "requests_per_s", "ttft_longest_s", "tpot_s", "memory_util_frac")
 """Metrics of which it shows a row, beside the one that ranks."""
-
-
-def _reach(document: Mapping[str, Any]) -> str:
-    return f"Never measured: {', '.join(document['never_measured'])}."
 
 
 def headline(document: Mapping[str, Any]) -> str:
@@ -68,9 +65,7 @@ def comparison_blocks(document: Mapping[str, Any]) -> list[Block]:
         out.append(_cost(document["cost"]))
     if document["switch"] is not None:
         out.append(_switch(document["switch"]))
-    if document["next"]:
-        out.append(Block(key="next", title="Next", lines=tuple(Line(text=x, whole=True) for x in document["next"])))
-    return [*out, Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"]))]
+    return [*out, *next_blocks(document), assumed_block(document)]
 
 
 def _metrics(document: Mapping[str, Any]) -> Block:

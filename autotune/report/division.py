@@ -10,7 +10,7 @@ from autotune.planning.divide_cluster import Division, Period
 from autotune.planning.division import Units
 from autotune.planning.model_tables import NO_PLAN
 from autotune.report.document import finite
-from autotune.report.evaluation_text import next_blocks
+from autotune.report.evaluation_text import assumed_block, next_blocks
 from autotune.report.text_blocks import Block, Report, text_table
 from autotune.space import format_plan, short_plan
 from autotune.text.numbers import number
@@ -139,7 +139,7 @@ def division_report(document: Mapping[str, Any]) -> Report:
         blocks=(
             *(_period_block(document, p) for p in document["periods"]),
             *([] if document["present"] is None else [_present_block(document)]),
-            Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"])),
+            assumed_block(document),
             *next_blocks(document),
         ),
     )

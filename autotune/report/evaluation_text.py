@@ -25,13 +25,18 @@ CHECKS = {**LIMITS, "gpus": "GPUs"}
 
 def evaluation_report(document: Mapping[str, Any]) -> Report:
     """The verdict, the conclusion and every section."""
+    return report_of_plan(document, evaluation_blocks(document))
+
+
+def report_of_plan(document: Mapping[str, Any], blocks: Sequence[Block]) -> Report:
+    """What is said of an evaluated plan of either kind, with the sections of its kind."""
     return Report(
         headline=evaluation_headline(document),
         verdict=document["verdict"],
         reason=f". {document['conclusion']}",
         tone=TONES[document["verdict"]],
         lines=stands_lines(document),
-        blocks=tuple(evaluation_blocks(document)),
+        blocks=(*blocks, assumed_block(document), *next_blocks(document)),
     )
 
 
@@ -64,7 +69,12 @@ def evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
     if document["claims"]:
         out.append(_claims(document["claims"]))
     out.append(Block(key="conclusion", title="Conclusion", lines=(document["conclusion"],)))
-    return [*out, Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"])), *next_blocks(document)]
+    return out
+
+
+def assumed_block(document: Mapping[str, Any]) -> Block:
+    """What was assumed."""
+    return Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"]))
 
 
 def next_blocks(document: Mapping[str, Any]) -> list[Block]:

@@ -7,8 +7,7 @@ from math import isfinite
 from autotune.report.text_blocks import Cell, Column, Row, Table
 from autotune.report.vocabulary.metrics import TPOT, TTFT, Metric
 from autotune.report.vocabulary.plan_names import plan_name, same_run
-from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.violations import off_by
+from autotune.report.vocabulary.titles import LIMITS, off_by
 from autotune.report.vocabulary.words import asked, measure
 from autotune.scoring.plan_result import relative_excess
 from autotune.tuning import PlanResult, TuneResult

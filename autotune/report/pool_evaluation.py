@@ -11,12 +11,11 @@ from autotune.evaluation.values import PASSED
 from autotune.launch.refusal import export_refusal
 from autotune.report.document import confidence_document, layout_document
 from autotune.report.evaluation import next_steps
-from autotune.report.evaluation_text import evaluation_headline, next_blocks, stands_lines, summary_block
+from autotune.report.evaluation_text import report_of_plan, summary_block
 from autotune.report.reach import reach_of_one
 from autotune.report.study_words import command
 from autotune.report.text_blocks import Block, Report, text_table
 from autotune.report.vocabulary.plan_names import plan_name
-from autotune.report.vocabulary.titles import TONES
 from autotune.report.vocabulary.words import percent
 from autotune.scoring.gpu_time import OPERATORS
 from autotune.space import short_plan
@@ -73,18 +72,7 @@ def _pool(section: PoolSection, *, dense: bool) -> dict[str, Any]:
 
 def pool_evaluation_report(document: Mapping[str, Any]) -> Report:
     """The verdict, the conclusion and every section."""
-    return Report(
-        headline=evaluation_headline(document),
-        verdict=document["verdict"],
-        reason=f". {document['conclusion']}",
-        tone=TONES[document["verdict"]],
-        lines=stands_lines(document),
-        blocks=(
-            *pool_evaluation_blocks(document),
-            Block(key="assumed", title="Assumed", lines=tuple(document["assumptions"])),
-            *next_blocks(document),
-        ),
-    )
+    return report_of_plan(document, pool_evaluation_blocks(document))
 
 
 def pool_evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:

@@ -51,10 +51,7 @@ def ranked_plans(result: TuneResult, most: int | None) -> list[Ranked]:
 def ranked_table(result: TuneResult, shown: list[Ranked], *, overflow: str = "named") -> Table:
     """Rank, name, what the rows are ranked by, how sure the limits are, latencies with likely ranges, and the rest.
 
-    Args:
-        result: of the study.
-        shown: from `ranked_plans`.
-        overflow: what a narrow terminal does with columns that have no room (`Table.overflow`).
+    `shown`: from `ranked_plans`; `overflow`: as in `Table.overflow`.
     """
     study = result.study
     base = None if result.baseline is None else result.baseline.result

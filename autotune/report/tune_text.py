@@ -16,8 +16,7 @@ from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.verdict import sampling_errors, tune_verdict
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.plan_names import plan_name
-from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.violations import broken
+from autotune.report.vocabulary.titles import LIMITS, broken
 from autotune.space import Space, short_plan
 from autotune.text.numbers import within
 from autotune.tuning import TuneResult

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from autotune.report.document import baseline_rank
 from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.violations import broken
+from autotune.report.vocabulary.titles import LIMITS, broken
 from autotune.report.vocabulary.words import count, percent, probability
 from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.scoring.objective import plan_figure

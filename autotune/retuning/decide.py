@@ -106,10 +106,7 @@ class Decision:
 def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) -> Decision:
     """Keep, switch or refuse.
 
-    Args:
-        inputs: the window, both plans on it, and what the switch takes.
-        policy: thresholds.
-        history: switches that were made, in any order; later ones than `now` count as made just now.
+    `history` is in any order; switches later than `now` count as made just now.
     """
     settled = _settled(inputs, policy, history)
     if settled is not None:

@@ -19,10 +19,7 @@ Sample = tuple[dict[str, str], float]
 def metrics_text(outcome: Outcome, *, duration_s: float, written_s: float) -> str:
     """Text exposition format 0.0.4; a figure that was not computed is left out.
 
-    Args:
-        outcome: of the run.
-        duration_s: that the run took.
-        written_s: when the file is written, Unix time.
+    `written_s`: when the file is written, Unix time.
     """
     entry = outcome.entry
     lines: list[str] = []

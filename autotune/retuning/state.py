@@ -134,13 +134,7 @@ def current_document(applied: Entry) -> dict[str, Any]:
 def apply_decision(folder: Path, ledger: Ledger, decision: Entry, *, at: str, at_s: float, by: str) -> Ledger:
     """Put a decision's candidate into production: a line in the ledger, then `current.json`. Once only.
 
-    Args:
-        folder: of the state.
-        ledger: from `open_state`.
-        decision: one that says switch.
-        at: time of the switch, ISO 8601.
-        at_s: the same as Unix time.
-        by: `apply` or `accept`.
+    `at` and `at_s` are the same time, as ISO 8601 and Unix time; `by`: `apply` or `accept`.
     """
     if ledger.is_applied(decision["id"]):
         return ledger

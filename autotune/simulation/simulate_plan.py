@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TypeVar
 
 import numpy as np
 
+from autotune.disaggregated.pool_rows import transfer_link
+from autotune.disaggregated.rescore import both_pools
 from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.draw_requests import study_requests
 from autotune.simulation.queue_growth import queue_grows
-from autotune.simulation.simulate_pools import pools_model
 from autotune.study import Study
+from costmodel.disaggregated.kv_transfer import exposed_s
+from costmodel.disaggregated.pools import Pool
 from costmodel.estimate.error_model import Correction, Situation
+from costmodel.plan.columns import Floats
 from costmodel.simulation.forecast import Forecast, StepErrors, with_ends
-from costmodel.simulation.pools import PoolsModel
+from costmodel.simulation.policies import CHUNKED, Policy
+from costmodel.simulation.pools import OWN_STEPS, PoolsModel, slowed
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.sampled_windows import SampledWindows, sample_windows
 from costmodel.simulation.served import percentile
@@ -257,3 +263,52 @@ def _simulated(model: _Model, errors: StepErrors, traffic: Traffic) -> PlanSimul
         model=model,
         traffic=traffic,
     )
+
+
+def pools_model(study: Study, plan: PlanResult) -> tuple[PoolsModel, StepErrors]:
+    """Both pools of a plan with what measured pools say of their steps, and how sure that is.
+
+    Steps of the decode pool are so much longer than the formulas' as at the load that the plan was ranked for. What is
+    left of the error of TTFT is its own: the steps of a pool say little about it.
+    """
+    if plan.pools is None:
+        raise ValueError(f"plan must be disaggregated, got {plan.plan}")
+    prefill, decode = both_pools(study, plan)
+    policy = ENGINES[plan.engine].policy
+    first = _server(prefill, policy, seats=None, factor=prefill.factors.prefill)
+    # nothing is prefilled here, so that no engine makes decoding wait for a prompt whose cache has come
+    mixing = policy if policy.mixes else CHUNKED
+    running = np.array([max(plan.pools.decode.in_flight, 1.0)])
+    per_rank = running / decode.batch.layout.replicas / decode.batch.layout.attn_dp
+    factor = decode.factors.decode(decode.batch, per_rank)
+    second = _server(decode, mixing, seats=plan.pools.decode.max_num_seqs, factor=factor)
+    # the client waits for no tokenizer again, and who comes with a cache is taken up by a captured step of decoding
+    second = replace(second, table=replace(second.table, frontend_s=0.0, token_s=0.0, capture_tokens=inf))
+    link = transfer_link(study, *(pool.batch.cells[0][1].gpu for pool in (prefill, decode)))
+    sent_s = float(exposed_s(link, prefill.wire_s, decode.wire_s)[0])
+    point = decode.at(running)
+    own_s = OWN_STEPS * float(point.columns.latency_s[0])
+    model = PoolsModel(
+        prefill=first, decode=second, between_s=max(sent_s + float(point.columns.entry_s[0]) - own_s, 1e-3)
+    )
+    errors = StepErrors(
+        pace=1.0,
+        pace_log_sd=float(decode.factors.tpot_log_sd[0]),
+        first=1.0,
+        first_log_sd=float(prefill.factors.ttft_log_sd[0]),
+    )
+    return model, errors
+
+
+def _server(pool: Pool, policy: Policy, *, seats: int | None, factor: Floats) -> ServerModel:
+    """The replicas of one pool with steps of the length that was measured; `seats` None: the engine's own."""
+    load = pool.load if seats is None else replace(pool.load, max_num_seqs=np.array([float(seats)]))
+    found = server_model(
+        pool.batch,
+        load,
+        policy=policy,
+        longest_prompt=pool.longest_prompt,
+        memory_fraction=pool.memory_fraction,
+    )
+    # the hand-over of one pool to the other stands in for that of prompts to decoding
+    return replace(found, table=replace(slowed(found.table, float(factor[0])), handover_steps=0.0))

@@ -45,9 +45,7 @@ T = TypeVar("T")
 def open_database(url: str, *, timeout_s: float) -> RDBStorage:
     """Optuna's storage in a database.
 
-    Args:
-        url: as the user gives it.
-        timeout_s: how long to wait for another process that writes.
+    `timeout_s`: how long to wait for another process that writes.
 
     Raises:
         InputError: no URL that SQLAlchemy reads, or the file of a SQLite URL is something else.

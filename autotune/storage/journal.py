@@ -45,12 +45,7 @@ class JournalFile(BaseJournalBackend):
     """
 
     def __init__(self, path: Path, timeout_s: float) -> None:
-        """Nothing is read yet.
-
-        Args:
-            path: of a file that is there.
-            timeout_s: how long to wait for another process that writes.
-        """
+        """Nothing is read yet."""
         self._path = path.resolve()
         # beside the name by which it is used, as Optuna does
         self._optunas_lock = path.absolute().with_name(path.name + ".lock")

@@ -3,7 +3,6 @@
 from autotune.study.clusters import cluster_choices, cluster_of, in_place, on_cluster, opens_clusters
 from autotune.study.field_types import IntRange
 from autotune.study.fingerprint import study_fingerprint
-from autotune.study.json_schema import json_schema
 from autotune.study.load import load_study, study_from_document
 from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.question import Study
@@ -34,7 +33,6 @@ __all__ = [
     "cluster_of",
     "field_paths",
     "in_place",
-    "json_schema",
     "load_study",
     "on_cluster",
     "opens_clusters",

@@ -8,11 +8,49 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    Tag,
+)
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
+from autotune.engines import ANY, ENGINES, listed
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """Validates like a `Literal` of the names."""
+
+    more: tuple[str, ...] = ()
+    """Words that the field takes beside them."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._checked)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": [*ENGINES, *self.more], "type": "string"}
+
+    def _checked(self, value: Any) -> str:
+        known = (*ENGINES, *self.more)
+        if isinstance(value, str) and value in known:
+            return value
+        raise PydanticKnownError("literal_error", {"expected": listed([repr(name) for name in known], "or")})
+
+
+EngineName = Annotated[str, _Name()]
+EngineOrAny = Annotated[str, _Name((ANY,))]
+
 
 TABLE = ConfigDict(extra="forbid", allow_inf_nan=False)
 """No unknown fields, no NaN; numbers and booleans are strict by their own types."""
@@ -82,6 +120,20 @@ def entry(
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: default, metadata=told)
     return dataclasses.field(default=default, metadata=told)
+
+
+_OF_A_SHARE = {
+    "ttft": "time to first token of {} % of the requests",
+    "tpot": "time per output token of a request of {} % of the requests",
+    "itl": "gap between two tokens of a request of {} % of all gaps",
+    "e2e": "time from arrival to the last token of {} % of the requests",
+}
+
+
+def percentile(latency: str, percent: int) -> Any:
+    """A limit on a percentile of a latency, a field of a table."""
+    said = _OF_A_SHARE[latency].format(percent)
+    return entry(f"{said} at most, ms; simulated", None, key=f"{latency}_p{percent}_ms")
 
 
 def _by_shape(otherwise: str, unlike: str) -> Discriminator:

@@ -59,14 +59,7 @@ def study(  # noqa: PLR0913  # one for each part that is read apart
 ) -> Study:
     """The study of a valid table whose references have been read.
 
-    Args:
-        table: the file, read.
-        document: the file as it stands: what is not in it was left out.
-        path: of the file.
-        arch: of its model.
-        cluster: of its GPUs, priced.
-        prices: US dollars per GPU and hour, by the catalog's name.
-        calibration: the user's own.
+    What is not in `document`, the file as it stands, was left out; `prices`: US dollars per GPU and hour.
 
     Raises:
         InputError: a GPU that is not known or has no price, or a pool size that no split of the cluster can have.

@@ -9,10 +9,12 @@ from pydantic import Field
 
 from autotune.metrics import OBJECTIVES
 from autotune.study import field_types as ft
-from autotune.study.engine_name import EngineName
+from autotune.study.field_types import EngineName
 from costmodel.dtypes import BYTES_PER_WEIGHT, KV_BYTES
 from costmodel.serving.requests import RequestKind
-from costmodel.simulation.requests import Requests
+
+if TYPE_CHECKING:
+    from costmodel.simulation.requests import Requests
 
 DEFAULT_BATCHED_TOKENS = (1024, 2048, 8192, 16384)
 """8,192 is what the measured engines start with on large GPUs; its neighbours trade TTFT for TPOT."""
@@ -146,54 +148,22 @@ class Constraints:
     tpot_s: ft.PositiveMs | None = ft.entry(
         "mean over requests of (end to end - TTFT) / (output tokens - 1), ms", None, key="tpot_ms"
     )
-    ttft_p50_s: ft.PositiveMs | None = ft.entry(
-        "time to first token of 50 % of the requests at most, ms; simulated", None, key="ttft_p50_ms"
-    )
-    ttft_p90_s: ft.PositiveMs | None = ft.entry(
-        "time to first token of 90 % of the requests at most, ms; simulated", None, key="ttft_p90_ms"
-    )
-    ttft_p95_s: ft.PositiveMs | None = ft.entry(
-        "time to first token of 95 % of the requests at most, ms; simulated", None, key="ttft_p95_ms"
-    )
-    ttft_p99_s: ft.PositiveMs | None = ft.entry(
-        "time to first token of 99 % of the requests at most, ms; simulated", None, key="ttft_p99_ms"
-    )
-    tpot_p50_s: ft.PositiveMs | None = ft.entry(
-        "time per output token of a request of 50 % of the requests at most, ms; simulated", None, key="tpot_p50_ms"
-    )
-    tpot_p90_s: ft.PositiveMs | None = ft.entry(
-        "time per output token of a request of 90 % of the requests at most, ms; simulated", None, key="tpot_p90_ms"
-    )
-    tpot_p95_s: ft.PositiveMs | None = ft.entry(
-        "time per output token of a request of 95 % of the requests at most, ms; simulated", None, key="tpot_p95_ms"
-    )
-    tpot_p99_s: ft.PositiveMs | None = ft.entry(
-        "time per output token of a request of 99 % of the requests at most, ms; simulated", None, key="tpot_p99_ms"
-    )
-    itl_p50_s: ft.PositiveMs | None = ft.entry(
-        "gap between two tokens of a request of 50 % of all gaps at most, ms; simulated", None, key="itl_p50_ms"
-    )
-    itl_p90_s: ft.PositiveMs | None = ft.entry(
-        "gap between two tokens of a request of 90 % of all gaps at most, ms; simulated", None, key="itl_p90_ms"
-    )
-    itl_p95_s: ft.PositiveMs | None = ft.entry(
-        "gap between two tokens of a request of 95 % of all gaps at most, ms; simulated", None, key="itl_p95_ms"
-    )
-    itl_p99_s: ft.PositiveMs | None = ft.entry(
-        "gap between two tokens of a request of 99 % of all gaps at most, ms; simulated", None, key="itl_p99_ms"
-    )
-    e2e_p50_s: ft.PositiveMs | None = ft.entry(
-        "time from arrival to the last token of 50 % of the requests at most, ms; simulated", None, key="e2e_p50_ms"
-    )
-    e2e_p90_s: ft.PositiveMs | None = ft.entry(
-        "time from arrival to the last token of 90 % of the requests at most, ms; simulated", None, key="e2e_p90_ms"
-    )
-    e2e_p95_s: ft.PositiveMs | None = ft.entry(
-        "time from arrival to the last token of 95 % of the requests at most, ms; simulated", None, key="e2e_p95_ms"
-    )
-    e2e_p99_s: ft.PositiveMs | None = ft.entry(
-        "time from arrival to the last token of 99 % of the requests at most, ms; simulated", None, key="e2e_p99_ms"
-    )
+    ttft_p50_s: ft.PositiveMs | None = ft.percentile("ttft", 50)
+    ttft_p90_s: ft.PositiveMs | None = ft.percentile("ttft", 90)
+    ttft_p95_s: ft.PositiveMs | None = ft.percentile("ttft", 95)
+    ttft_p99_s: ft.PositiveMs | None = ft.percentile("ttft", 99)
+    tpot_p50_s: ft.PositiveMs | None = ft.percentile("tpot", 50)
+    tpot_p90_s: ft.PositiveMs | None = ft.percentile("tpot", 90)
+    tpot_p95_s: ft.PositiveMs | None = ft.percentile("tpot", 95)
+    tpot_p99_s: ft.PositiveMs | None = ft.percentile("tpot", 99)
+    itl_p50_s: ft.PositiveMs | None = ft.percentile("itl", 50)
+    itl_p90_s: ft.PositiveMs | None = ft.percentile("itl", 90)
+    itl_p95_s: ft.PositiveMs | None = ft.percentile("itl", 95)
+    itl_p99_s: ft.PositiveMs | None = ft.percentile("itl", 99)
+    e2e_p50_s: ft.PositiveMs | None = ft.percentile("e2e", 50)
+    e2e_p90_s: ft.PositiveMs | None = ft.percentile("e2e", 90)
+    e2e_p95_s: ft.PositiveMs | None = ft.percentile("e2e", 95)
+    e2e_p99_s: ft.PositiveMs | None = ft.percentile("e2e", 99)
     attainment_frac: ft.Fraction | None = ft.entry(
         "share of requests, at least, that keep all of ttft_ms, tpot_ms and e2e_ms at once, each of which is then a "
         "limit on single requests and no longer on the mean; 0 to 1; simulated",

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from autotune.engines import ANY
 from autotune.study import field_types as ft
-from autotune.study.engine_name import EngineOrAny
+from autotune.study.field_types import EngineOrAny
 from autotune.study.operation import RetunePolicy, Switch
 from autotune.study.resilience import Resilience
 from autotune.study.sections import Baseline, Constraints, EngineOptions, ObjectiveTable, SearchTable, WorkloadTable

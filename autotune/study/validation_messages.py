@@ -60,9 +60,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def problems_of(error: ValidationError, table: type) -> list[Problem]:
     """Every error of a validation, as problems with `$` paths.
 
-    Args:
-        error: what pydantic raised.
-        table: what was read; its fields are what misspelt names are compared with.
+    `table`: what was read; its fields are what misspelt names are compared with.
     """
     problems = []
     errors = error.errors(include_url=False)

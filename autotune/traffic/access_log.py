@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator
 
 from autotune.traffic.json_log import JsonRequests
-from autotune.traffic.lines import whole_lines
 from autotune.traffic.names import OUTPUT, PROMPT, canonical
 from autotune.traffic.options import ReadOptions
 from autotune.traffic.problems import MALFORMED
 from autotune.traffic.requests import Gathered
+from autotune.traffic.source import whole_lines
 
 _FIELD = re.compile(r'(?P<name>[A-Za-z_][\w.@-]{0,60})=(?:"(?P<quoted>[^"]{0,500})"|(?P<plain>[^\s"]{1,500}))')
 _TIME = re.compile(r"^\[?(?P<time>\d{4}-\d\d-\d\d[T ][\d:.,]{5,20}(?:Z|[+-]\d\d:?\d\d)?)\]?")

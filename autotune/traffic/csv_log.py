@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.traffic import names
-from autotune.traffic.csv_cells import Bytes, decimal, equal, iso_time, whole_number
+from autotune.traffic.csv_cells import Bytes, decimal, equal, iso_time, whole_number, whole_records
 from autotune.traffic.csv_header import (
     Header,
     cells_of,
@@ -24,11 +24,10 @@ from autotune.traffic.csv_header import (
     with_usual,
     with_wanted,
 )
-from autotune.traffic.csv_records import whole_records
-from autotune.traffic.lines import whole_lines
 from autotune.traffic.options import ReadOptions
 from autotune.traffic.problems import MALFORMED, MAX_TOKENS, NO_TIME, TRUNCATED, token_problem
 from autotune.traffic.requests import UNKNOWN, Gathered, Tokens
+from autotune.traffic.source import whole_lines
 from autotune.traffic.times import believable, iso_seconds, slashed_seconds
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
@@ -43,12 +42,7 @@ _THOUSANDS = re.compile(r",(?=\d{3}(?:,\d{3})*$)")
 def read_csv(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathered, options: ReadOptions) -> list[str]:
     """Read a log into `gathered`; returns what was assumed.
 
-    Args:
-        name: of the log, for messages.
-        first: its beginning, the header's line at least.
-        pieces: the rest.
-        gathered: what is filled.
-        options: what the log does not say of itself.
+    `first` is its beginning, the header's line at least, `pieces` the rest.
 
     Raises:
         InputError: the header names no time, prompt tokens or output tokens, or not what is to be matched; or times

@@ -16,11 +16,11 @@ import numpy as np
 from autotune.traffic import names
 from autotune.traffic.blocks import Blocks, block_tokens
 from autotune.traffic.fields import DEPTH, count, counts, flat, number
-from autotune.traffic.lines import whole_lines
 from autotune.traffic.names import canonical, first_of
 from autotune.traffic.options import TIME_UNITS, ReadOptions
 from autotune.traffic.problems import MALFORMED, NO_TIME, NO_TOKENS, TRUNCATED, token_problem
 from autotune.traffic.requests import MAX_MODELS, UNKNOWN, Gathered
+from autotune.traffic.source import whole_lines
 from autotune.traffic.times import believable, iso_seconds, recognised_unit
 
 BATCH = 50_000
@@ -272,12 +272,7 @@ def _later(moment: Moment, delay: float, unit: str | None) -> Moment:
 def read_jsonl(name: str, first: bytes, pieces: Iterator[bytes], gathered: Gathered, options: ReadOptions) -> list[str]:
     """Read a log of one object per line into `gathered`; returns what was assumed.
 
-    Args:
-        name: of the log, for messages.
-        first: its beginning.
-        pieces: the rest.
-        gathered: what is filled; lines that are no request are counted in its problems.
-        options: what the log does not say of itself.
+    `first` is its beginning, `pieces` the rest; lines that are no request are counted among the problems.
 
     Raises:
         InputError: its times may be in several units.

@@ -1,14 +1,17 @@
-"""What has to be said of a log that was read, and whether it can be judged."""
+"""What has to be said of a log that was read, whether it can be judged, and whether its rate can be meant."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autotune.study import Study
 from autotune.traffic.covered import Covered
 from autotune.traffic.options import ReadOptions
 from autotune.traffic.problems import CLOCK_JUMP, problem_words
+from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.requests import Columns, Gathered
 from autotune.traffic.source import Source
+from costmodel.arch import active_params
 
 
 def left_out(gathered: Gathered, held: Columns, options: ReadOptions) -> list[str]:
@@ -89,3 +92,23 @@ def _why_none(gathered: Gathered) -> list[tuple[int, str]]:
         (gathered.other, "about something else"),
         (gathered.unmatched, "not of --match"),
     ]
+
+
+MOST_FRAC, LEAST_FRAC = 1.0, 2e-4
+"""Of the cluster's peak FLOP/s, what traffic needs: above no plan serves it, below the cluster idles."""
+
+
+def question(study: Study, profile: WorkloadProfile) -> str | None:
+    """What to ask of traffic that a study's cluster cannot serve or would hardly notice, in one line; None: nothing."""
+    computed = profile.prompt_mean * (1.0 - (profile.shared_prefix_frac or 0.0)) + profile.output_mean
+    needed = 2.0 * active_params(study.arch) * computed * profile.rate.mean_per_s
+    cluster = study.cluster
+    share = needed / (cluster.gpus * max(cluster.gpu.peak_flops_per_s.values()))
+    if LEAST_FRAC <= share <= MOST_FRAC:
+        return None
+    load = f"{profile.rate.mean_per_s:,.3g} requests/s of {profile.prompt_mean + profile.output_mean:,.0f} tokens"
+    need = f"{share:,.3g} times" if share > 1.0 else f"{share:.2g} of"
+    return (
+        f"question: is the rate right? {load} need {need} the peak FLOP/s of {cluster.gpus} x {cluster.gpu.name} "
+        "(--time-unit says the unit of a log's times)"
+    )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from autotune.scoring.limits import LIMITS
 from autotune.study import IntRange, Study
-from autotune.traffic.plausible import question
+from autotune.traffic.judgement import question
 from autotune.traffic.profile import QUANTILES, WorkloadProfile
 
 Load = Literal["peak", "mean"]
@@ -20,10 +20,7 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
     Limits of the kind "at least" (throughput, utilisation) ask what the service does at the study's own load; where
     traffic sets the load they say nothing of a plan, and are left out. What is filled in is among the assumptions.
 
-    Args:
-        study: from `load_study`.
-        profile: of a window of traffic.
-        load: whether requests come at the rate of the fullest bin of the window, or at its mean.
+    `load`: whether requests come at the rate of the fullest bin of the window, or at its mean.
     """
     rate = profile.rate.peak_per_s if load == "peak" else profile.rate.mean_per_s
     longest = max(int(profile.prompt_quantiles[LONGEST_QUANTILE]), 1)

@@ -13,7 +13,6 @@ from autotune.space import Candidate
 from autotune.storage import Store
 from autotune.study import IntRange, Study
 from autotune.tuning.executor import Executor, Scorer
-from autotune.tuning.sampling.sampler import sample
 
 BATCH_CANDIDATES = 512
 """Plans scored and written at a time: what an interruption can lose, and the step of the progress bar."""
@@ -70,13 +69,8 @@ def score_missing(
 ) -> Scored:
     """Score and keep candidates.
 
-    Args:
-        study: the question.
-        missing: candidates that are not stored yet.
-        executor: what scores.
-        keep: from `keeper`; another process that scores the same plans makes nothing be stored twice.
-        progress: called with the number of candidates done.
-        scorer: results of candidates; of several of one plan, the one whose key is the plan's comes last.
+    Another process that scores the same plans makes nothing be stored twice. Of several results of the `scorer` for one
+    plan, the one whose key is the plan's comes last. `progress` is called with the number of candidates done.
 
     Raises:
         InputError: the storage fails.
@@ -97,6 +91,8 @@ def sample_missing(  # noqa: PLR0913  # one for each thing that may be asked
     goals: Goals = (),
 ) -> Scored:
     """As `score_missing`, of as many plans as the study's budget allows, `known` included, chosen by its sampler."""
+    from autotune.tuning.sampling.sampler import sample  # most spaces are covered
+
     budget = study.search.trials or study.search.exhaustive_limit
     yield from _kept(sample(study, missing, known, budget=budget, scorer=scorer, goals=goals), keep, progress)
 

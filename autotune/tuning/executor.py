@@ -23,7 +23,6 @@ from autotune.version import DISTRIBUTION
 from costmodel.errors import InputError
 
 Scorer = Callable[[Study, Sequence[Candidate]], list[PlanResult]]
-BACKENDS = ("joblib", "dask", "ray")
 ATTEMPTS = 3
 """Times that plans are handed out whose process was killed."""
 CONNECT_TIMEOUT_S = 10
@@ -89,7 +88,7 @@ def open_executor(backend: str = "joblib", *, jobs: int = 1, scheduler: str | No
     """What scores, connected for as long as the block runs.
 
     Args:
-        backend: one of `BACKENDS`.
+        backend: `joblib`, `dask` or `ray`.
         jobs: batches scored at once; on a cluster 1 means as many as it has processors.
         scheduler: address of a cluster: `tcp://host:8786` of Dask, `host:6379` or `ray://host:10001` of Ray.
 

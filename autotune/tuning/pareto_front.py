@@ -94,11 +94,8 @@ def pareto(
 ) -> Front:
     """The Pareto front of a study over `study_goals`.
 
-    Args:
-        study: from `load_study`; the baseline is left out.
-        store: opened with the goals' directions. None: nothing is kept.
-        executor: what scores; None: this process.
-        progress: called with (plans done, plans in all).
+    The baseline is left out. `store` is opened with the goals' directions (None: nothing is kept); without an
+    `executor` this process scores; `progress` is called with (plans done, plans in all).
 
     Raises:
         InputError: the storage fails.

@@ -64,12 +64,7 @@ def tune_shard(
 ) -> ShardResult:
     """Score a share of a study's plans into a storage; nothing is ranked. The first share has the disaggregated plans.
 
-    Args:
-        study: from `load_study`.
-        store: where all shares are kept.
-        shard: which share.
-        executor: what scores; None: this process.
-        progress: called with (plans of the share done, plans of the share).
+    Without an `executor` this process scores; `progress` is called with (plans of the share done, plans of the share).
 
     Raises:
         InputError: the space is too large to be covered (shares have no common sampler), or the storage fails.

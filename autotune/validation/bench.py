@@ -70,11 +70,6 @@ class BenchResult:
         return self.run.entry.layout.replicas / self.replicas
 
 
-def read_bench(path: Path, study: Study, plan: str | None) -> tuple[Run, ...]:
-    """Runs of one result file. Raises `InputError` as `read_results`."""
-    return tuple(result.run for result in read_results(path, study, plan))
-
-
 def read_results(
     path: Path, study: Study, plan: str | None, knobs: BenchKnobs | None = None, *, fallback: str | None = None
 ) -> tuple[BenchResult, ...]:

@@ -54,7 +54,7 @@ def published_points() -> tuple[PublishedPoint, ...]:
     prefill = _prefill(ranks=32, spare=32, tokens=16384.0, prompt=context, hit=0.0)
     cached = _prefill(ranks=32, spare=32, tokens=16384.0, prompt=DAY_PROMPT, hit=DAY_HITS)
     decode = _decode(ranks=128, sequences=batch, context=context)
-    day, tokens_per_s = _decode_at_speed(ranks=144, context=DAY_CONTEXT, tokens_per_s_per_user=21.0)
+    day, tokens_per_s = _at_speed(lambda n: _decode(ranks=144, sequences=n, context=DAY_CONTEXT), 21.0)
     return (
         PublishedPoint(
             name="prefill EP32 on 4 nodes, 4K prompts, 16K tokens a GPU",
@@ -104,7 +104,7 @@ def published_pools(calibration: PoolCalibration | None = None) -> tuple[Publish
     prefill = _prefill_pool(calibration, ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.0) / MOST_UTILISED
     cached = _prefill_pool(calibration, ranks=32, spare=32, tokens=16384.0, prompt=DAY_PROMPT, hit=DAY_HITS)
     decode = _decode_pool(calibration, ranks=128, sequences=128.0, context=4096.0)
-    day, at_speed = _pool_at_speed(calibration, ranks=144, context=DAY_CONTEXT, tokens_per_s_per_user=21.0)
+    day, at_speed = _at_speed(lambda n: _decode_pool(calibration, ranks=144, sequences=n, context=DAY_CONTEXT), 21.0)
     return (
         PublishedPoint(
             name="prefill pool EP32, 4K prompts",
@@ -185,15 +185,6 @@ def _decode_pool(calibration: PoolCalibration | None, *, ranks: int, sequences: 
     return sequences / float(pool.at(np.array([sequences * ranks])).columns.latency_s[0])
 
 
-def _pool_at_speed(
-    calibration: PoolCalibration | None, *, ranks: int, context: float, tokens_per_s_per_user: float
-) -> tuple[float, float]:
-    """As `_decode_at_speed`."""
-    return _at_speed(
-        lambda n: _decode_pool(calibration, ranks=ranks, sequences=n, context=context), tokens_per_s_per_user
-    )
-
-
 @lru_cache(maxsize=1)
 def _engine() -> Engine:
     """The engine that stands in for DeepSeek's own."""
@@ -249,10 +240,6 @@ def _decode(*, ranks: int, sequences: float, context: float) -> float:
     work = decode_work(np.array([sequences]), np.array([context]))
     host_s = float(engine.step_s[0] + engine.sequence_s[0] * sequences)
     return sequences / (_step_s(batch, work) + host_s)
-
-
-def _decode_at_speed(*, ranks: int, context: float, tokens_per_s_per_user: float) -> tuple[float, float]:
-    return _at_speed(lambda n: _decode(ranks=ranks, sequences=n, context=context), tokens_per_s_per_user)
 
 
 def _at_speed(per_gpu: Callable[[float], float], tokens_per_s_per_user: float) -> tuple[float, float]:

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autotune.text.escaping import csv_text
-from autotune.validation.comparisons import comparison_reliability
-from autotune.validation.metrics import errors_of, mean_tau
+from autotune.validation.metrics import comparison_reliability, errors_of, mean_tau
 from autotune.validation.slo import SloRuns, reliability, slo_task
 from costmodel.estimate.normal import Z90
 from costmodel.estimate.result import Estimate, Service

@@ -126,11 +126,6 @@ class Arch:
         return len(self.layers)
 
     @property
-    def attention_groups(self) -> tuple[Group, ...]:
-        """Those of attention and recurrent blocks."""
-        return tuple(g for g in self.groups if isinstance(g.block, Attention))
-
-    @property
     def attentions(self) -> tuple[Attention, ...]:
         """Distinct shapes of attention and recurrent blocks."""
         return tuple(g.block for g in self.groups if isinstance(g.block, Attention))

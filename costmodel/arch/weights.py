@@ -26,8 +26,6 @@ class WeightGroup:
 
     kind: str
     """What a report calls it: a weight kind, of attention with the group of layers."""
-    layer_group: str
-    """Group of layers that holds it; empty for norms, embeddings and the LM head."""
     dtype: str
     params_per_layer: int
     layers: int
@@ -60,9 +58,9 @@ def weight_groups(arch: Arch) -> tuple[WeightGroup, ...]:
         if params and layers:
             # norms differ from layer to layer in some models: their mean, whose sum is whole
             out.append(
-                WeightGroup(kind=kind, layer_group="", dtype=dtype, params_per_layer=params // layers, layers=layers)
+                WeightGroup(kind=kind, dtype=dtype, params_per_layer=params // layers, layers=layers)
                 if params % layers == 0
-                else WeightGroup(kind=kind, layer_group="", dtype=dtype, params_per_layer=params, layers=1)
+                else WeightGroup(kind=kind, dtype=dtype, params_per_layer=params, layers=1)
             )
     return tuple(out)
 
@@ -85,7 +83,6 @@ def _of_group(arch: Arch, group: Group) -> list[WeightGroup]:
     return [
         WeightGroup(
             kind=f"attention_{group.name}" if weights == ATTENTION else f"{weights}{'#' if number else ''}{number}",
-            layer_group=group.name,
             dtype=dtype,
             params_per_layer=params,
             layers=group.count,

@@ -39,10 +39,7 @@ UNIFORM_MEAN = 0.9
 def read_runs(path: Path, engines: Mapping[str, EngineTraits], models: Path | None = None) -> tuple[Run, ...]:
     """Read a CSV with the columns of `REQUIRED` and more; unknown columns are ignored.
 
-    Args:
-        path: of the file.
-        engines: that its rows may name.
-        models: a folder of config.json files, matched by name, that goes before the catalog.
+    `models`: a folder of config.json files, matched by name, that goes before the catalog.
 
     Raises:
         InputError: every row and column that cannot be read; unknown models and GPUs are named once each.

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from costmodel.engine import EngineTraits
 from costmodel.plan.columns import ClusterColumns, Columns, Floats, LayoutColumns
+from costmodel.plan.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,3 +75,15 @@ class TokenCopies:
 def _distinct(bins: Floats, draws: Floats) -> Floats:
     """Expected bins hit by `draws` uniform draws: bins (1 - (1 - 1/bins)^draws)."""
     return np.asarray(bins * (1.0 - (1.0 - 1.0 / bins) ** draws))
+
+
+def stage_ranks(layout: Layout, engine: EngineTraits) -> NDArray[np.int64]:
+    """Ranks of one replica by stage and place in the stage, shape `(pp, width)`.
+
+    Places of a stage are numbered attention-DP, CP, TP from slowest to fastest in either order of ranks.
+    """
+    ranks = np.arange(layout.pp * layout.width)
+    if not engine.stages_strided:
+        return ranks.reshape(layout.pp, layout.width)
+    blocks = ranks.reshape(layout.attn_dp, layout.pp, layout.attn_cp * layout.attn_tp)
+    return blocks.transpose(1, 0, 2).reshape(layout.pp, layout.width)

@@ -17,14 +17,31 @@ from numpy.typing import NDArray
 from costmodel.arch.attention import Attention
 from costmodel.arch.block import EXPERTS
 from costmodel.arch.ffn import Dense, Experts
-from costmodel.plan.columns import ArchColumns, Floats
+from costmodel.plan.columns import ArchColumns, Floats, LayoutColumns
 from costmodel.plan.stages import HEAD_STAGE
 from costmodel.step.attention_cores import attention_kernels
-from costmodel.step.batch_overlap import exposed_frac, step_batches
 from costmodel.step.expert_routing import rank_load
 from costmodel.step.kernel_laws import Rate
 from costmodel.step.step_inputs import Machine, layers_of
 from costmodel.step.step_work import StepWork
+
+BATCHES = 2.0
+
+
+def step_batches(layout: LayoutColumns, work: StepWork) -> Floats | None:
+    """Batches that each plan runs a pass of `work` as, shape `(num_plans,)`; None: one, in all of them."""
+    if not layout.two_batch_overlap.any():
+        return None
+    tokens = work.prefill_tokens + work.decoded
+    least = np.where(work.prefill_tokens > 0.0, layout.overlap_prompt_tokens, layout.overlap_decode_tokens)
+    return np.where((layout.two_batch_overlap > 0.0) & (tokens >= least), BATCHES, 1.0)
+
+
+def exposed_frac(exchange_s: Floats, computation_s: Floats, batches: Floats) -> Floats:
+    """Share of an exchange that no computation hides, of `exchange_s` and `computation_s` of all batches of a layer."""
+    visible = np.maximum(exchange_s - computation_s, 0.0) / np.maximum(exchange_s, 1e-12)
+    return np.where(batches > 1.0, visible, 1.0)
+
 
 GROUPS = (
     "attention_proj",

@@ -20,7 +20,6 @@ from autotune.engines.vllm import VLLM
 from costmodel.arch import Arch
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.plan.layout import Layout
-from costmodel.simulation.policies import CHUNKED
 
 
 class Lantern(Engine):
@@ -36,7 +35,6 @@ class Lantern(Engine):
         captured_prompt_tokens=0,
         quantised_cache=CacheDtype.ACTIVATIONS,
     )
-    policy = CHUNKED
     title = "Lantern"
     rules = (
         shared.STAGES_HAVE_LAYERS,

@@ -8,7 +8,7 @@ import pytest
 
 from autotune.evaluation import evaluate, read_claims
 from autotune.evaluation.evaluate_pools import PoolEvaluation
-from autotune.report.html.pool_evaluation import pool_evaluation_page
+from autotune.report.html.evaluation import pool_evaluation_page
 from autotune.report.markdown import markdown_report
 from autotune.report.pool_evaluation import pool_evaluation_document, pool_evaluation_report
 from autotune.study import Study

@@ -22,7 +22,7 @@ from autotune.space import parse_plan
 from autotune.study import Study, load_study
 from autotune.traffic.options import ReadOptions
 from autotune.traffic.read import read_traffic
-from autotune.validation.bench import read_bench
+from autotune.validation.bench import read_results
 from costmodel.arch import read_config_file
 from costmodel.calibration.profile import SCHEMA_VERSION, VALUES, read_profile
 from costmodel.errors import InputError
@@ -219,8 +219,8 @@ READERS: Mapping[str, Reader] = {
         (b'{\n"data": [{"ts": "2026-01-01T00:00:00Z", "prompt_tokens": 5, "output_tokens": 5, "model": "m"}]}', PROXY),
     ),
     "runs": Reader(lambda path: read_runs(path, traits_by_name()), (RUNS,), ".csv"),
-    "bench": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), RESULTS, ".json"),
-    "bench_report": Reader(lambda path: read_bench(path, some_study(), "TP8/PP2"), (LLM_D,), ".yaml"),
+    "bench": Reader(lambda path: read_results(path, some_study(), "TP8/PP2"), RESULTS, ".json"),
+    "bench_report": Reader(lambda path: read_results(path, some_study(), "TP8/PP2"), (LLM_D,), ".yaml"),
     "command": Reader(
         _command,
         (

@@ -11,7 +11,7 @@ from autotune.engines import traits_by_name
 from autotune.graph import PlanGraph, plan_graph
 from autotune.graph.build import build
 from autotune.graph.costs import phase_costs
-from autotune.graph.schedule import list_schedule
+from autotune.graph.drawing import list_schedule
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.space import enumerate_space
 from costmodel.arch import model_names

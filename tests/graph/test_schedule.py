@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autotune.graph import PlanGraph, plan_graph
-from autotune.graph.schedule import list_schedule
+from autotune.graph.drawing import list_schedule
 from autotune.graph.values import COMMUNICATION, COMPUTE, Edges, Group, Nodes, Task
 from tests.graph.plans import DEEPSEEK, REFERENCE, random_plans, study
 

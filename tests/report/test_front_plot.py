@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
-from autotune.report.front_plot import BEHIND, HEIGHT, ON_FRONT, WIDTH, front_plot
+from autotune.report.pareto_front import BEHIND, HEIGHT, ON_FRONT, WIDTH, front_plot
 from autotune.traffic.load import load_study
 from autotune.tuning.pareto_front import pareto
 

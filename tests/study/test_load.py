@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 
 from autotune.space import parse_plan, resolve
-from autotune.study import IntRange, field_paths, json_schema, load_study
+from autotune.study import IntRange, field_paths, load_study
+from autotune.study.json_schema import json_schema
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 from tests.studies import STUDIES as SHIPPED

@@ -12,7 +12,7 @@ import pytest
 
 from autotune.engines import traits_by_name
 from autotune.validation import errors_of, kendall_tau, published_points, slo_task
-from autotune.validation.comparisons import comparison_reliability
+from autotune.validation.metrics import comparison_reliability
 from autotune.validation.published import published_pools
 from autotune.validation.slo import SloRuns, reliability
 from costmodel.disaggregated.pool_calibration import DECODE_FEATURES, EngineFit, pool_calibration

@@ -6,8 +6,7 @@ import ast
 import tomllib
 from pathlib import Path
 
-from autotune.report.svg.file import svg_file
-from autotune.report.svg.shapes import Chart, Shape, line, path, rect, text
+from autotune.report.svg.shapes import Chart, Shape, line, path, rect, svg_file, text
 
 WIDTH, LEFT, NAME_WIDTH, ROW, GAP = 900, 34, 130, 21, 7
 STYLE = """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from autotune.graph.values import Group, PlanGraph, Rank, Task
+from autotune.graph.values import Group, PlanGraph, Task
 
 
 def node_link(graph: PlanGraph) -> Iterator[str]:
@@ -36,7 +36,7 @@ def _joined(items: Iterator[str]) -> Iterator[str]:
 def _nodes(graph: PlanGraph) -> Iterator[str]:
     tasks = [_task(t) for t in graph.tasks]
     groups = [_group(g) for g in graph.groups]
-    ranks = [_rank(i, r) for i, r in enumerate(graph.ranks)]
+    ranks = [_json({"rank": i, "ranks": [i], "host": r.host})[1:-1] for i, r in enumerate(graph.ranks)]
     n = graph.nodes
     rows = zip(
         n.task.tolist(),
@@ -77,10 +77,6 @@ def _group(group: Group) -> str:
     if group.busy_ranks != group.ranks:
         fields["busy_ranks"] = list(group.busy_ranks)
     return _json(fields)[1:-1]
-
-
-def _rank(index: int, rank: Rank) -> str:
-    return _json({"rank": index, "ranks": [index], "host": rank.host})[1:-1]
 
 
 def _edges(graph: PlanGraph) -> Iterator[str]:

@@ -98,14 +98,14 @@ def _side(
     longest = study.workload.longest_prompt
     env = pair_environment(plan.engine, study.arch, pools.prefill.layout.attn_tp, pools.decode.layout.attn_tp)
     files = {name: pool_config(options, role, dict(content), longest) for name, content in made.files.items()}
-    replicas = tuple(_connected(made, replica, role, options, env) for replica in made.replicas)
+    replicas = tuple(_connected(replica, role, options, env) for replica in made.replicas)
     return replace(made, replicas=replicas, files=files, router=None, hands_over=True)
 
 
-def _connected(plan: LaunchPlan, replica: Replica, role: str, options: OptionList, env: Mapping[str, str]) -> Replica:
-    index = sum(other.nodes[0] == replica.nodes[0] for other in plan.replicas[: replica.index])
+def _connected(replica: Replica, role: str, options: OptionList, env: Mapping[str, str]) -> Replica:
     processes = tuple(
-        replace(p, argv=pool_argv(options, role, p.argv, index), env={**p.env, **env}) for p in replica.processes
+        replace(p, argv=pool_argv(options, role, p.argv, replica.index_on_node), env={**p.env, **env})
+        for p in replica.processes
     )
     return replace(replica, processes=processes)
 
@@ -208,8 +208,7 @@ def _moved(replica: Replica, move: _Move, plan: LaunchPlan) -> Replica:
         env = dict(p.env)
         if move.gpus or "CUDA_VISIBLE_DEVICES" in env or len(gpus) < plan.gpus_per_node:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-        index = sum(other.nodes[0] == replica.nodes[0] for other in plan.replicas[: replica.index])
-        channel = index + (len(plan.replicas) if move.ports else 0)
+        channel = replica.index_on_node + (len(plan.replicas) if move.ports else 0)
         reached = pool_ports(
             plan.service.engine, move.role, channel, plan.service.layout.attn_dp, head=p.node_rank == 0
         )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from autotune.launch.reading.words import plain_words
+from autotune.launch.reading.parse import plain_words
 from autotune.text.safe_yaml import read_yaml
 
 SERVE = ("vllm", "serve")

@@ -9,8 +9,7 @@ from typing import Any
 
 from autotune.engines import ENGINES
 from autotune.launch.reading.charts import expanded, with_autoscaling
-from autotune.launch.reading.parse import find_engine, starts_something
-from autotune.launch.reading.words import plain_text, plain_words
+from autotune.launch.reading.parse import find_engine, plain_text, plain_words, starts_something
 from costmodel.errors import InputError
 
 MAX_CONTAINERS = 2_000
@@ -164,7 +163,7 @@ def container_of(node: Mapping[Any, Any], place: Place) -> Container | None:
     if not lines:
         return None
     image = str(node.get("image") or "")
-    if find_engine(lines) is None and not _shell(lines):
+    if find_engine(lines) is None and not any(starts_something(line) for line in lines if re.search(r"\s", line)):
         # Compose's `command` is the arguments of the image's program, Kubernetes' replaces it
         replaced = "entrypoint" in node or ("command" in node and ("args" in node or "name" in node))
         program = [] if replaced else _image_program(image)
@@ -190,10 +189,6 @@ def _tag(image: str) -> tuple[str, str] | None:
         if found is not None:
             return engine.name, found[1]
     return None
-
-
-def _shell(lines: list[str]) -> bool:
-    return any(starts_something(line) for line in lines if re.search(r"\s", line))
 
 
 def _environment(node: Mapping[Any, Any]) -> dict[str, str]:

@@ -218,3 +218,17 @@ class _Reading:
 
 def _is_flag(word: str) -> bool:
     return word.startswith("-") and len(word) > 1 and re.fullmatch(r"-\d+(\.\d+)?", word) is None
+
+
+def plain_words(value: Any) -> list[str]:
+    """The words, as the process gets them: Compose and Kubernetes take `$$` for a dollar sign."""
+    if isinstance(value, str):
+        return split_command(value.replace("$$", "$"))
+    if isinstance(value, list):
+        return [plain_text(item) for item in value if not isinstance(item, list | dict)]
+    return []
+
+
+def plain_text(value: Any) -> str:
+    """One of them."""
+    return str(value).lower() if isinstance(value, bool) else str(value).replace("$$", "$")

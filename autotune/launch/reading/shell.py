@@ -273,7 +273,7 @@ def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
     value = _summed(found["value"], env)
     name = found["name"]
     if value.startswith("("):
-        held = _without_newlines(expanded_words(value.strip(" \t;")[1:].removesuffix(")"), env))
+        held = " ".join(expanded_words(value.strip(" \t;")[1:].removesuffix(")"), env).split("\n"))
     else:
         parts = _parts(value)
         if parts is None:
@@ -291,10 +291,6 @@ def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
     if name not in given:
         env[name] = joined[:MAX_VALUE]
     return True
-
-
-def _without_newlines(text: str) -> str:
-    return " ".join(text.split("\n"))
 
 
 def _parts(text: str) -> list[str] | None:

@@ -62,10 +62,8 @@ NO_FILES: Files = MappingProxyType({})
 def read_source(source: str, version: str | None, given: Mapping[str, str] | None = None) -> list[Process]:
     """Processes that a file, a folder or a command starts.
 
-    Args:
-        source: a path, or the command itself.
-        version: of the engine that runs; None: as the source says, or the newest whose options are known.
-        given: variables that the source does not say.
+    `version`: of the engine that runs; None: as the source says, or the newest whose options are known. `given`:
+    variables that the source does not say.
 
     Raises:
         InputError: nothing of the kind, too large, or no server in it.

@@ -165,9 +165,7 @@ def document(plan: LaunchPlan) -> dict[str, Any]:
 def documents(service: Service, workers: Mapping[str, LaunchPlan]) -> list[dict[str, Any]]:
     """The DynamoGraphDeployment, of the API version that the operator stores, behind the files that workers read.
 
-    Args:
-        service: the whole plan.
-        workers: of each kind: `worker` where all do everything, else by role.
+    `workers`: of each kind: `worker` where all do everything, else by role.
     """
     name, instance = instance_name(service)
     image = image_of(service)

@@ -22,11 +22,7 @@ from autotune.launch.template import filled
 def readme(plan: LaunchPlan, *, current: Service | None, template: str, words: Mapping[str, Any]) -> str:
     """The README.
 
-    Args:
-        plan: what is exported.
-        current: what runs now, for the way from there; None: not known.
-        template: name of the target's template.
-        words: what only this template asks for.
+    `current` is what runs now (None: not known), for the way from there; `words` are what only this template asks for.
     """
     bench, load = script_command(plan), plan.service.load
     values = {

@@ -9,12 +9,14 @@ from typing import Any
 from autotune.report.evaluation_tables import memory_by_stage
 from autotune.report.evaluation_text import CHECKS, evaluation_blocks, stands_lines
 from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
+from autotune.report.pool_evaluation import pool_evaluation_blocks
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.shapes import Chart
 from autotune.report.text_blocks import Block
 from autotune.report.verdict import Verdict
 from autotune.report.vocabulary.titles import MEMORY_PARTS, OPERATORS, TONES, memory_parts
 from autotune.report.vocabulary.words import GIB, SHARES, asked, measure
+from autotune.space.pool_plan import ROLES
 
 MOST_TILES = 5
 LEGEND = Legend((("first", "best plan of the study"), ("base", "this plan")))
@@ -40,7 +42,7 @@ def evaluation_page(document: Mapping[str, Any]) -> str:
                 *(
                     block_section(_drawn(block), charts.get(block.key, ()), LEGEND if block.key == "time" else None)
                     for block in evaluation_blocks(document)
-                    if block.key not in ("conclusion", "assumed", "next")
+                    if block.key != "conclusion"
                 ),
                 assumed_section(document["assumptions"]),
             ],
@@ -116,4 +118,23 @@ def _memory(document: Mapping[str, Any]) -> Chart:
         series=[Series(name=f"Stage {s}", role="base", values=memory_parts(held)) for s, held in stages.items()],
         capacity=capacity,
         limit=None if limit is None else (capacity * limit["limit"], f"limit {asked(limit['limit'], limit['unit'])}"),
+    )
+
+
+def pool_evaluation_page(document: Mapping[str, Any]) -> str:
+    """The page of a document of `pool_evaluation_document`."""
+    pools = document["pools"]
+    return render_page(
+        Page(
+            kind="evaluation",
+            title=document["study"],
+            facts=[*(f"{pools[role]['gpus']:,} GPUs that {role}" for role in ROLES)],
+            verdict=evaluation_verdict(document),
+            steps=document["next"],
+            sections=[
+                *(block_section(block) for block in pool_evaluation_blocks(document)),
+                assumed_section(document["assumptions"]),
+            ],
+            made_by=document["command"],
+        )
     )

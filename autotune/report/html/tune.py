@@ -55,9 +55,7 @@ READING = Section(key="reading", title="How to read it", folded=True, parts=(Pro
 def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
     """The page of a study's answer.
 
-    Args:
-        result: from `tune`.
-        found: from `autotune.tuning.sensitivity.sensitivity`; None leaves that section out.
+    Without `found`, of `sensitivity`, that section is left out.
     """
     view, study, steps = _View(result), result.study, next_block(result)
     sections = [_limits(view), _tradeoff(view), _plans(view)]

@@ -15,11 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 66, 544, 34, 264
 def capacity_chart(waves: Sequence[tuple[float, float]], *, before: float, after: float, load: float | None) -> Chart:
     """Requests per second over minutes.
 
-    Args:
-        waves: (seconds, requests/s that can be served meanwhile), in order.
-        before: capacity before the first wave.
-        after: capacity after the last.
-        load: requests/s that arrive; None where it is not known.
+    `waves`: (seconds, requests/s that can be served meanwhile), in order.
     """
     whole = sum(s for s, _ in waves) / 60.0
     xs = fitted([whole * 1.1], start=LEFT, end=RIGHT, count=6)

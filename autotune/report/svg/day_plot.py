@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autotune.report.svg.file import svg_file
 from autotune.report.svg.scale import Scale, linear
-from autotune.report.svg.shapes import Chart, Shape, frame, path, text
+from autotune.report.svg.shapes import Chart, Shape, frame, path, svg_file, text
 
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 66, 544, 34, 250

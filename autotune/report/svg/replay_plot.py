@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from autotune.report.svg.file import svg_file
 from autotune.report.svg.scale import Scale, linear
-from autotune.report.svg.shapes import Chart, Shape, frame, line, path, text
+from autotune.report.svg.shapes import Chart, Shape, frame, line, path, svg_file, text
 from autotune.retuning.replay import ALWAYS, NEVER, ORACLE, OURS
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 860, 400, 66, 48, 844, 304

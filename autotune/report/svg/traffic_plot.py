@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from autotune.report.svg.file import svg_file
 from autotune.report.svg.scale import linear, logarithmic
-from autotune.report.svg.shapes import Chart, Shape, frame, line, path, rect, text, tick_label
+from autotune.report.svg.shapes import Chart, Shape, frame, line, path, rect, svg_file, text, tick_label
 
 WIDTH, HEIGHT, TOP, BOTTOM = 860, 330, 56, 254
 LEFT, MIDDLE, SECOND, RIGHT = 62, 450, 530, 844

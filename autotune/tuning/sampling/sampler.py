@@ -45,13 +45,7 @@ def sample(
 ) -> Iterator[list[PlanResult]]:
     """Score up to `budget` candidates, known ones included, or until the study's time is up.
 
-    Args:
-        study: the question.
-        missing: candidates to choose from.
-        known: plans scored before.
-        budget: plans scored in all.
-        scorer: results of candidates, at least one of each.
-        goals: metric and direction of several objectives; none: the study's own.
+    `scorer` gives at least one result of each candidate; without `goals` the objective is the study's own.
     """
     import optuna
 

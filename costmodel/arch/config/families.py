@@ -104,7 +104,6 @@ GATED_ATTENTION = ("qwen3_next", "qwen3_5", "afmoe", "hy_v4", "beam")
 HEAD_GATED_ATTENTION = ("laguna", "step3p", "dots3_note", "bailing_hybrid")
 """Every head's output is multiplied by one number, a projection of the hidden state."""
 SINKS = ("gpt_oss",)
-DENSE_BESIDE_EXPERTS = ("gemma4",)
 MODEL_TYPES = {
     "ArcticForCausalLM": "arctic",
     "ChatGLMModel": "chatglm",
