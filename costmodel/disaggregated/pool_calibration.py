@@ -33,7 +33,7 @@ USUAL_BATCH, MOST_BATCH_LOG = 32.0, 1.5
 LATENCIES = ("ttft", "tpot", "throughput")
 DECODE_CARRIED, PREFILL_CARRIED = 0.7, 0.25
 """Shares of what was learnt of decode steps and of prefill passes that hold for models not measured. With one of the
-two measured models left out, TTFT was off by 55 % so when they were chosen (50 % now), 86 % with all that was learnt of
+two measured models left out, TTFT was off by 55 % so when they were chosen (46 % now), 86 % with all that was learnt of
 passes and 53 % with the formulas alone; TPOT by 11.5 %, and 12.7 % with half of what was learnt of steps: much of what
 a model shows is its own."""
 REACHES = ("gpu", "model", "engine")
@@ -68,7 +68,7 @@ class PoolCalibration:
     prefill_log: float
     """Of a prefill pass, whatever the layout."""
     prefill_moe_tp: float
-    """Log of what experts take in it that are cut over ranks, over the formula's: these have no fullest rank to wait for,
+    """Log of what experts that are cut over ranks take of it, over the formula's: no fullest rank is waited for there,
     and kernels for narrow shards do better with many prompts than the formula says."""
     opening_queue: float
     """Mean queue of a benchmark's opening burst and of the rounds that stay bunched, over that of the burst alone."""

@@ -6,7 +6,7 @@ prompt, `f` that of a full budget and `u` the share of the pool's rate that is a
 a / (1 - u (1 - a/f)). A prompt waits for the half of a running pass with probability `u`, then for its own; and close
 to saturation, where passes are full, for prompts before it, as in a queue of service time `S` per prompt:
 u^4 S (1 + cv^2) / (2 (1 - u)) (Pollaczek and Khinchine, with `cv` the coefficient of variation of prompt lengths; u^3
-stands for how often passes are full). Engines are handed tokens: their own front end is no part of it, and what the front
+stands for how often passes are full). Engines are handed tokens: their own front end is no part of it, and what that
 before the pools takes is part of the measured hand-over.
 
 Decode pool: `c` sequences per replica step together and no prompt comes between, so that TPOT is the round of a decode

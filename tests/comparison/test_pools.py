@@ -122,7 +122,7 @@ def test_slots_follow_from_limits_not_from_what_comes() -> None:
 
 
 def test_no_more_run_than_the_slots_that_were_started() -> None:
-    """A plan told to run with 4 slots a worker has at most 12 requests decoding, whatever comes, and keeps its slots."""
+    """With 4 slots a worker at most 12 requests decode, whatever comes, and a plan looked at again keeps its slots."""
     study = pooled()
     told = Baseline(plan=PLAN, decode_max_num_seqs=4)
     few = score_named(replace(study, baseline=told), None, path="", missing="").result
