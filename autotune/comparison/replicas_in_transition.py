@@ -70,6 +70,8 @@ def fleet_of(study: Study, plan: PlanResult, requests_per_s: float = 1.0) -> tup
         return (one,) * count
     pools = [getattr(plan.pools, role) for role in ROLES]
     able = min(pool.requests_per_s for pool in pools)
+    launch = plan.launch
+    limits = (launch.max_num_batched_tokens,), (launch.decode_max_num_seqs,)
     kinds = [
         Replica(
             role=role,
@@ -77,9 +79,9 @@ def fleet_of(study: Study, plan: PlanResult, requests_per_s: float = 1.0) -> tup
             gpu=pool.gpu,
             weight_bytes=held,
             requests_per_s=requests_per_s * pool.requests_per_s / able / pool.layout.replicas if able > 0.0 else 0.0,
-            start=(role, pool.gpu, replace(pool.layout, replicas=1), pool.max_num_batched_tokens, *dtypes),
+            start=(role, pool.gpu, replace(pool.layout, replicas=1), *started, *dtypes),
         )
-        for role, pool, held in zip(ROLES, pools, pool_weight_bytes(study, plan), strict=True)
+        for role, pool, held, started in zip(ROLES, pools, pool_weight_bytes(study, plan), limits, strict=True)
     ]
     counts = [pool.layout.replicas for pool in pools]
     order = sorted(((i + 1) / counts[side], side) for side in (0, 1) for i in range(counts[side]))

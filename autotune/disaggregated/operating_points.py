@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import TypeVar
 
@@ -116,6 +116,8 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
         tried = [np.maximum(np.floor(most * share), 1.0) * evaluate.replicas for share in shares]
     else:
         tried = [np.maximum(most * share, np.minimum(most, LEAST_UTILISED)) for share in shares]
+    if rows.slots is not None:
+        tried = [np.minimum(at, rows.slots * evaluate.ranks * evaluate.replicas) for at in tried]
     columns = [evaluate(at).columns for at in tried]
     # by row, then by share, so that points of a layout lie together
     order = np.arange(count * len(tried)).reshape(len(tried), count).T.ravel()
@@ -147,6 +149,19 @@ def settled(
     return settle(first, decode.pool(index[1], copies[1], DecodePool), load, admitted=admitted)
 
 
+def most_in_time(points: OperatingPoints, index: Ints) -> Floats:
+    """Sequences per attention-DP rank with which decode pools at some points keep their limits, whatever comes."""
+    study, row = points.rows.study, points.row[index]
+    if study.workload.request_rate_per_s is None:
+        layouts = [points.rows.layouts[i].layout for i in points.layout[index]]
+        ranks = np.array([layout.replicas * layout.attn_dp for layout in layouts], dtype=np.float64)
+        return np.array([points.at[points.row == own].max() for own in row]) / ranks
+    open_study = replace(study, workload=replace(study.workload, request_rate_per_s=None))
+    rows = replace(points.rows, study=open_study)
+    evaluate = Evaluator(rows, row)
+    return _most_decoding(open_study, evaluate) / evaluate.ranks
+
+
 def _most(rows: PoolRows, evaluate: Evaluator) -> Floats:
     """Per row the most that keeps its own limit, or the least that meets an offered rate.
 
@@ -154,10 +169,14 @@ def _most(rows: PoolRows, evaluate: Evaluator) -> Floats:
     """
     if isinstance(evaluate.pool, PrefillPool):
         return _most_utilised(rows.study, evaluate.pool)
-    study, rate = rows.study, rows.study.workload.request_rate_per_s
-    low = np.ones(rows.budget.size)
-    ranks = np.array([float(c.layout.attn_dp) for c in rows.layouts])[rows.row_layout]
-    high = pool_seats(study, "decode") * ranks
+    return _most_decoding(rows.study, evaluate)
+
+
+def _most_decoding(study: Study, evaluate: Evaluator) -> Floats:
+    """As `_most`, of decode pools."""
+    rate = study.workload.request_rate_per_s
+    low = np.ones(evaluate.replicas.size)
+    high = pool_seats(study, "decode") * evaluate.ranks
     while np.any(high > low):
         middle = (low + high) / 2.0
         middle = np.floor(middle) if rate is not None else np.ceil(middle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -18,6 +18,7 @@ from autotune.disaggregated.operating_points import (
 from autotune.disaggregated.pairs import Pair, best_pair, of_each_table
 from autotune.disaggregated.pool_rows import Dtypes, pool_rows
 from autotune.disaggregated.refine_loads import at_best_loads
+from autotune.disaggregated.started_sequences import started_sequences
 from autotune.engines import ENGINES, Violation, engines_of
 from autotune.engines.pair_rules import pair_violations
 from autotune.engines.service import Knobs
@@ -30,7 +31,7 @@ from costmodel.disaggregated.pairing import PairService, pair_estimate
 from costmodel.disaggregated.pools import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
-from costmodel.plan.layout import Layout
+from costmodel.plan.columns import Ints
 
 
 def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:
@@ -38,16 +39,47 @@ def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[Plan
     return of_each_table(pairs, lambda group: _results(study, group, home))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """One pool of each of several pairs, at work together with the other one."""
+
+    points: OperatingPoints
+    index: Ints
+    copies: Ints
+    point: PoolPoint
+    started: Ints
+    """Sequences that its servers are started for, per attention-DP rank."""
+
+    def pool(self, row: int, rate: float) -> PoolPlan:
+        """The pool of one pair, of which `rate` requests per second are asked."""
+        rows, own, at = self.points.rows, self.point.columns, int(self.index[row])
+        layout = self.points.layout_at(at, int(self.copies[row]))
+        able = float(own.requests_per_s[row])
+        share = rate / able if able > 0.0 else 0.0
+        return PoolPlan(
+            gpu=rows.cluster.gpu.name,
+            gpus=layout.gpus,
+            layout=layout,
+            max_num_batched_tokens=round(float(rows.budget[self.points.row[at]])),
+            max_num_seqs=int(self.started[row]),
+            in_flight=float(own.residence_s[row]) * rate,
+            requests_per_s=able,
+            gpu_util_frac=min(float(own.busy_s[row] / own.gpus[row]) * able * share, 1.0),
+            memory_util_frac=float(own.memory_util_frac[row]),
+        )
+
+
 def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]:
     """Plans of pairs that share both tables of points."""
-    first, second = pairs[0].prefill, pairs[0].decode
-    prefill, decode, pair = _served(study, pairs)
-    price = pair_price(first.rows.cluster, prefill.columns.gpus, second.rows.cluster, decode.columns.gpus)
-    scored = ScoredRows.of(study, pair_estimate(prefill, decode, pair), price)
-    engine, dtypes = first.rows.engine, first.rows.dtypes
+    (prefill, decode), pair = _served(study, pairs)
+    first, second = prefill.points.rows, decode.points.rows
+    columns = prefill.point.columns, decode.point.columns
+    price = pair_price(first.cluster, columns[0].gpus, second.cluster, columns[1].gpus)
+    scored = ScoredRows.of(study, pair_estimate(prefill.point, decode.point, pair), price)
+    engine, dtypes = first.engine, first.dtypes
     out = []
-    for row, chosen in enumerate(pairs):
-        pools = _pools(study, chosen, row, prefill, decode, pair)
+    for row in range(len(pairs)):
+        pools = _pools(study, prefill, decode, pair, row)
         types = [None if p.gpu == home else p.gpu for p in (pools.prefill, pools.decode)]
         knobs = Knobs(
             concurrency=max(round(float(pair.in_flight[row])), 1),
@@ -69,7 +101,7 @@ def _results(study: Study, pairs: Sequence[Pair], home: str) -> list[PlanResult]
     return out
 
 
-def _served(study: Study, pairs: Sequence[Pair]) -> tuple[PoolPoint, PoolPoint, PairService]:
+def _served(study: Study, pairs: Sequence[Pair]) -> tuple[tuple[_Side, _Side], PairService]:
     """Both pools of each pair and what they do together: at its points, or where the requests in flight settle it."""
     first, second = pairs[0].prefill, pairs[0].decode
     p_at, d_at = np.array([p.prefill_at for p in pairs]), np.array([p.decode_at for p in pairs])
@@ -77,52 +109,43 @@ def _served(study: Study, pairs: Sequence[Pair]) -> tuple[PoolPoint, PoolPoint, 
     if study.workload.concurrency is None:
         prefill, decode = first.detailed(p_at, copies[0]), second.detailed(d_at, copies[1])
         clusters = first.rows.cluster, second.rows.cluster
-        return prefill, decode, served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)[0]
-    in_flight = np.full(len(pairs), float(study.workload.concurrency))
-    loop = settled(first, second, (p_at, d_at), copies, in_flight)
-    return loop.prefill, loop.decode, loop.pair
-
-
-def _pools(study: Study, pair: Pair, row: int, prefill: PoolPoint, decode: PoolPoint, together: PairService) -> Pools:
-    rate = float(together.requests_per_s[row])
-    sides = [
-        _pool(points, points.layout_at(at, copies), at, row, point, rate)
-        for points, at, copies, point in (
-            (pair.prefill, pair.prefill_at, pair.prefill_copies, prefill),
-            (pair.decode, pair.decode_at, pair.decode_copies, decode),
+        pair = served_together(study, clusters[0], prefill.columns, clusters[1], decode.columns)[0]
+    else:
+        in_flight = np.full(len(pairs), float(study.workload.concurrency))
+        loop = settled(first, second, (p_at, d_at), copies, in_flight)
+        prefill, decode, pair = loop.prefill, loop.decode, loop.pair
+    p_side, d_side = (
+        _Side(
+            points=points,
+            index=at,
+            copies=times,
+            point=point,
+            started=started_sequences(points, at, point.columns, pair.requests_per_s),
         )
-    ]
+        for points, at, times, point in ((first, p_at, copies[0], prefill), (second, d_at, copies[1], decode))
+    )
+    return (p_side, d_side), pair
+
+
+def _pools(study: Study, prefill: _Side, decode: _Side, together: PairService, row: int) -> Pools:
+    rate = float(together.requests_per_s[row])
+    first, second = prefill.pool(row, rate), decode.pool(row, rate)
     return Pools(
-        prefill=sides[0],
-        decode=sides[1],
-        slower="prefill" if sides[0].requests_per_s <= sides[1].requests_per_s else "decode",
-        kv_bytes_per_request=float(np.broadcast_to(decode.prompt_bytes, together.ttft_s.shape)[row]),
+        prefill=first,
+        decode=second,
+        slower="prefill" if first.requests_per_s <= second.requests_per_s else "decode",
+        kv_bytes_per_request=float(np.broadcast_to(decode.point.prompt_bytes, together.ttft_s.shape)[row]),
         transfer_s=float(together.transfer_s[row]),
         overlap_frac=study.axes.overlap_frac,
     )
 
 
-def _pool(points: OperatingPoints, layout: Layout, at: int, row: int, point: PoolPoint, rate: float) -> PoolPlan:
-    rows, own = points.rows, point.columns
-    able = float(own.requests_per_s[row])
-    share = rate / able if able > 0.0 else 0.0
-    return PoolPlan(
-        gpu=rows.cluster.gpu.name,
-        gpus=layout.gpus,
-        layout=layout,
-        max_num_batched_tokens=round(float(rows.budget[points.row[at]])),
-        max_num_seqs=max(int(np.ceil(own.sequences_per_rank[row])), 1),
-        in_flight=float(own.residence_s[row]) * rate,
-        requests_per_s=able,
-        gpu_util_frac=min(float(own.busy_s[row] / own.gpus[row]) * able * share, 1.0),
-        memory_util_frac=float(own.memory_util_frac[row]),
-    )
-
-
-def disaggregated_plan(study: Study, text: str, *, engine: str | None = None) -> tuple[Resolution, PlanResult | None]:
+def disaggregated_plan(
+    study: Study, text: str, *, engine: str | None = None, slots: int | None = None
+) -> tuple[Resolution, PlanResult | None]:
     """The plan that a disaggregated plan string means, with its best knobs; None where an engine's rule forbids it.
 
-    The resolution's candidate is the decode pool's.
+    The resolution's candidate is the decode pool's, whose servers were started for `slots` sequences per rank.
 
     Raises:
         InputError: a side has no reading on the GPUs that are left for it.
@@ -141,9 +164,20 @@ def disaggregated_plan(study: Study, text: str, *, engine: str | None = None) ->
         dtypes = Dtypes(weight=weight, kv=kv)
         prefill, decode = (
             operating_points(
-                pool_rows(study, role, pool_cluster(study, side.gpu), dtypes, (own.candidate,), own.candidate.engine)
+                pool_rows(
+                    study,
+                    role,
+                    pool_cluster(study, side.gpu),
+                    dtypes,
+                    (own.candidate,),
+                    own.candidate.engine,
+                    slots=started,
+                )
             )
-            for role, side, own in (("prefill", spec.prefill, first), ("decode", spec.decode, second))
+            for role, side, own, started in (
+                ("prefill", spec.prefill, first, None),
+                ("decode", spec.decode, second, slots),
+            )
         )
         pairs.append(best_pair(study, prefill, decode))
     best = max(pairs, key=lambda p: (p.feasible, p.key))

@@ -47,6 +47,8 @@ class PoolRows:
     """Index into `layouts`, shape `(rows,)`."""
     budget: Floats
     """Token budget of each row."""
+    slots: int | None = None
+    """Sequences that a decode pool was started for, per attention-DP rank; None: it is not started yet."""
 
 
 def replica_layouts(study: Study, engine: str, role: str, sizes: Sequence[int]) -> tuple[Candidate, ...]:
@@ -89,8 +91,9 @@ def pool_rows(  # noqa: PLR0913  # what a pool is made of
     engine: str,
     *,
     budgets: tuple[int, ...] | None = None,
+    slots: int | None = None,
 ) -> PoolRows:
-    """Rows of a role: with given token budgets, or the study's.
+    """Rows of a role: with given token budgets, or the study's; `slots` as `PoolRows.slots`.
 
     Of the study's, prefill pools take each, decode pools the smallest that holds their step.
     """
@@ -109,6 +112,7 @@ def pool_rows(  # noqa: PLR0913  # what a pool is made of
         layouts=layouts,
         row_layout=np.repeat(np.arange(len(layouts)), len(budgets)),
         budget=np.tile(np.array(budgets, dtype=np.float64), len(layouts)),
+        slots=slots,
     )
 
 
@@ -195,7 +199,7 @@ class Evaluator:
             )
         else:
             self.pool = decode_pool(batch, load, link, longest_prompt=longest, memory_fraction=fraction)
-        self.replicas = batch.layout.replicas
+        self.replicas, self.ranks = batch.layout.replicas, batch.layout.attn_dp
 
     def __call__(self, at: Floats) -> PoolPoint:
         """Every row at its utilisation (prefill pools) or its requests in flight (decode pools)."""

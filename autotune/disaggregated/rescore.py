@@ -71,7 +71,7 @@ def both_pools(study: Study, plan: PlanResult) -> tuple[PrefillPool, DecodePool]
 
 
 def _rows(study: Study, plan: PlanResult) -> tuple[PoolRows, PoolRows]:
-    """Both pools with the plan's own layouts, dtypes and token budgets."""
+    """Both pools with the plan's own layouts, dtypes, token budgets and slots."""
     if plan.pools is None:
         raise ValueError(f"plan must be disaggregated, got {plan.plan}")
     dtypes = Dtypes(weight=plan.knobs.weight_dtype, kv=plan.knobs.kv_dtype)
@@ -85,6 +85,7 @@ def _rows(study: Study, plan: PlanResult) -> tuple[PoolRows, PoolRows]:
             (Candidate(engine=plan.engine, layout=pool.layout),),
             plan.engine,
             budgets=(pool.max_num_batched_tokens,),
+            slots=pool.max_num_seqs if role == "decode" else None,
         )
         for role, pool in zip(ROLES, pools, strict=True)
     )

@@ -11,6 +11,7 @@ from autotune.engines import ENGINES
 from autotune.engines.service import StartLimits
 from autotune.scoring.exchange_choice import without_exchange_buffer
 from autotune.scoring.knob_grid import KnobGrid, Variant
+from autotune.scoring.peaks import KV_MARGIN_FRAC, PEAK_SD, with_peaks
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
@@ -19,10 +20,6 @@ from costmodel.step.memory import CONTEXT_BYTES, Memory
 
 LENGTH_HEADROOM_FRAC = 0.05
 """Beyond the longest prompt and output of the study: chat templates and special tokens add to what users send."""
-MARGIN_FRAC = 0.05
-"""KV room kept free beyond sequences of mean length: the memory model is good to a few per cent."""
-PEAK_SD = 3.0
-"""Standard deviations of a Poisson number that a rank's sequences may lie above their mean."""
 LENGTH_STEP = 256
 """Engines allocate KV in blocks of 16 to 128 tokens; a round figure is easier to read."""
 
@@ -43,7 +40,7 @@ def start_limits(rows: KnobGrid, plan: PlanResult, exchange: str) -> StartLimits
     if exchange != "routed":
         rows = replace(rows, batch=without_exchange_buffer(rows.batch))
     longest = max(study.workload.longest_prompt, study.workload.isl.max) + study.workload.osl.max
-    wanted = min(_with_peaks(plan.knobs.max_num_seqs), study.engine_options.max_num_seqs)
+    wanted = min(with_peaks(plan.knobs.max_num_seqs), study.engine_options.max_num_seqs)
     memory = _memory(study, rows, wanted, longest)
     room = float(memory.kv_room_bytes[0])
     alone = float(memory.kv_bytes_longest[0])
@@ -57,7 +54,7 @@ def start_limits(rows: KnobGrid, plan: PlanResult, exchange: str) -> StartLimits
     if float(_memory(study, rows, wanted, length).kv_bytes_longest[0]) > room:
         length = longest
     mean = float(memory.kv_bytes_per_sequence[0])
-    seqs = max(min(wanted, int(room / (1.0 + MARGIN_FRAC) // mean)), 1)
+    seqs = max(min(wanted, int(room / (1.0 + KV_MARGIN_FRAC) // mean)), 1)
     final = _memory(study, rows, seqs, length)
     said = f"maximum length {length:,} tokens: the study's longest prompt and output are {longest:,}"
     buffer = float(rows.batch.backend.buffer_bytes(np.array([float(seqs)]))[0])
@@ -65,11 +62,6 @@ def start_limits(rows: KnobGrid, plan: PlanResult, exchange: str) -> StartLimits
     return replace(
         limits, exchange_buffer_bytes=buffer, assumptions=(said,), of_sequences=_of_sequences(plan, wanted, seqs)
     )
-
-
-def _with_peaks(seqs: int) -> int:
-    """Sequences of a rank at its peaks: a limit at the mean would make requests wait while other ranks have room."""
-    return ceil(seqs + PEAK_SD * seqs**0.5)
 
 
 def _of_sequences(plan: PlanResult, wanted: int, seqs: int) -> tuple[str, ...]:
@@ -81,7 +73,7 @@ def _of_sequences(plan: PlanResult, wanted: int, seqs: int) -> tuple[str, ...]:
         )
     if seqs < wanted:
         out.append(
-            f"sequences per rank {seqs:,} of {wanted:,}: as many as there is KV room for, {MARGIN_FRAC:.0%} to spare"
+            f"sequences per rank {seqs:,} of {wanted:,}: as many as there is KV room for, {KV_MARGIN_FRAC:.0%} to spare"
         )
     if plan.knobs.max_num_batched_tokens < seqs:
         out.append(f"token budget raised to {seqs:,}: engines want at least a token for each sequence")

@@ -11,7 +11,7 @@ from autotune.report.text_blocks import Cell, Line, Table, text_table, toned
 from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import TONES
 from autotune.report.vocabulary.words import probability, signed
-from autotune.retuning.entry import DECISION, SUMMARY
+from autotune.retuning.entry import DECISION, LAUNCH_KNOBS, SUMMARY
 from autotune.retuning.ledger import Entry, Ledger
 from autotune.retuning.retune_once import Outcome
 from autotune.text.numbers import number
@@ -51,7 +51,7 @@ def retune_paragraph(document: dict[str, Any]) -> str:
     if candidate is not None:
         parts.append(
             f"Today {name_of_key(current['plan'])}{_serves(current)}; the best for this traffic is "
-            f"{name_of_key(candidate['plan'])}"
+            f"{name_of_key(candidate['plan'])}{_settings(current, candidate)}"
             f"{_serves(candidate)}."
         )
         parts += _switch_words(document)
@@ -61,6 +61,16 @@ def retune_paragraph(document: dict[str, Any]) -> str:
     elif document["decision"] == "switch":
         parts.append("Nothing is changed yet: `autotune retune accept` or --apply makes it the current plan.")
     return " ".join(parts)
+
+
+def _settings(current: dict[str, Any], candidate: dict[str, Any]) -> str:
+    """What two launches of one plan differ in; nothing of two plans."""
+    before, after = current["knobs"] or {}, candidate["knobs"] or {}
+    if current["plan"] != candidate["plan"]:
+        return ""
+    differ = [name for name in LAUNCH_KNOBS if before.get(name) != after.get(name)]
+    said = [f"{name} {after.get(name)} for {before.get(name)}" for name in differ]
+    return f" with {', '.join(said)}" if said else ""
 
 
 def _serves(side: dict[str, Any]) -> str:
@@ -105,7 +115,9 @@ def retune_line(document: dict[str, Any]) -> Line:
         return replace(repeated_line(document), whole=True)
     todo = ""
     if document["decision"] == "switch" and not document["applied"]:
-        todo = f" to {name_of_key(document['candidate']['plan'])}; `autotune retune accept` makes it the current plan"
+        wanted = document["candidate"]
+        new = f"{name_of_key(wanted['plan'])}{_settings(document['current'], wanted)}"
+        todo = f" to {new}; `autotune retune accept` makes it the current plan"
     runs = name_of_key(document["candidate" if document["applied"] else "current"]["plan"])
     said = f"{document['at']} {document['decision']}: {document['reason']}{todo}; {runs} runs"
     text = "; ".join([said, *document["noticed"]])

@@ -50,6 +50,7 @@ def as_baseline(launch: Launch) -> Baseline:
         max_num_batched_tokens=launch.max_num_batched_tokens,
         weight_dtype=launch.weight_dtype,
         kv_dtype=launch.kv_dtype,
+        decode_max_num_seqs=launch.decode_max_num_seqs,
     )
 
 

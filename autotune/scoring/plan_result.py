@@ -24,13 +24,19 @@ from costmodel.step.operators import GROUPS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What one command starts: plans of one launch differ at most in how many requests are let in."""
+    """What is started: plans of one launch differ at most in how many requests are let in.
+
+    Of two pools, `max_num_batched_tokens` is the prefill pool's, whose sequences never bind; that of the decode pool
+    follows from its slots.
+    """
 
     plan: str
     """Full plan string, engine included."""
     max_num_batched_tokens: int | None = None
     weight_dtype: str | None = None
     kv_dtype: str | None = None
+    decode_max_num_seqs: int | None = None
+    """Slots of a decode pool, per attention-DP rank; None: the plan has no pools, or they are not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +100,7 @@ class PlanResult:
             max_num_batched_tokens=knobs.max_num_batched_tokens,
             weight_dtype=knobs.weight_dtype,
             kv_dtype=knobs.kv_dtype,
+            decode_max_num_seqs=None if self.pools is None else self.pools.decode.max_num_seqs,
         )
 
     @property

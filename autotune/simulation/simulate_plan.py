@@ -275,15 +275,16 @@ def pools_model(study: Study, plan: PlanResult) -> tuple[PoolsModel, StepErrors]
         raise ValueError(f"plan must be disaggregated, got {plan.plan}")
     prefill, decode = both_pools(study, plan)
     policy = ENGINES[plan.engine].policy
-    first = _server(prefill, policy, seats=None, factor=prefill.factors.prefill)
+    factor = prefill.factors.prefill_pass(prefill.full_experts_frac)
+    first = _server(prefill, policy, seats=None, factor=factor)
     # nothing is prefilled here, so that no engine makes decoding wait for a prompt whose cache has come
     mixing = policy if policy.mixes else CHUNKED
     running = np.array([max(plan.pools.decode.in_flight, 1.0)])
     per_rank = running / decode.batch.layout.replicas / decode.batch.layout.attn_dp
     factor = decode.factors.decode(decode.batch, per_rank)
     second = _server(decode, mixing, seats=plan.pools.decode.max_num_seqs, factor=factor)
-    # the client waits for no tokenizer again, and who comes with a cache is taken up by a captured step of decoding
-    second = replace(second, table=replace(second.table, frontend_s=0.0, token_s=0.0, capture_tokens=inf))
+    # who comes with a cache is taken up by a captured step of decoding
+    second = replace(second, table=replace(second.table, capture_tokens=inf))
     link = transfer_link(study, *(pool.batch.cells[0][1].gpu for pool in (prefill, decode)))
     sent_s = float(exposed_s(link, prefill.wire_s, decode.wire_s)[0])
     point = decode.at(running)
@@ -310,5 +311,6 @@ def _server(pool: Pool, policy: Policy, *, seats: int | None, factor: Floats) ->
         longest_prompt=pool.longest_prompt,
         memory_fraction=pool.memory_fraction,
     )
-    # the hand-over of one pool to the other stands in for that of prompts to decoding
-    return replace(found, table=replace(slowed(found.table, float(factor[0])), handover_steps=0.0))
+    # what was measured of the hand-over from pool to pool stands in for that of prompts to decoding and for the front
+    table = replace(slowed(found.table, float(factor[0])), handover_steps=0.0, frontend_s=0.0, token_s=0.0)
+    return replace(found, table=table)

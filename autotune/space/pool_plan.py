@@ -22,7 +22,7 @@ class PoolPlan:
     max_num_batched_tokens: int
     """Token budget of a step, per attention-DP rank."""
     max_num_seqs: int
-    """Sequences that run at once, per attention-DP rank."""
+    """Sequences that its servers are started for, per attention-DP rank: of a decode pool its slots."""
     in_flight: float
     """Requests in the pool at the plan's rate."""
     requests_per_s: float

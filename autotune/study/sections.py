@@ -320,6 +320,12 @@ class Baseline:
     )
     weight_dtype: ft.WeightDtype | None = ft.entry("storage dtype of the weights; default: the checkpoint's", None)
     kv_dtype: ft.KvDtype | None = ft.entry("storage dtype of the KV cache; default: the checkpoint's", None)
+    decode_max_num_seqs: ft.Whole | None = ft.entry(
+        "of a disaggregated plan: slots of the decode pool, per attention-DP rank; default: as many as its limits on "
+        "latency and its KV cache admit",
+        None,
+        ge=1,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

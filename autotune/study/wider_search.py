@@ -46,7 +46,7 @@ class Disaggregation:
         "prompts of a pass of the prefill pool, per attention-DP rank; default: engine_options.max_num_seqs", None, ge=1
     )
     decode_max_num_seqs: ft.Whole | None = ft.entry(
-        "slots: sequences that the decode pool runs at once, per attention-DP rank, beyond which requests wait; "
+        "most slots: sequences that the decode pool runs at once, per attention-DP rank, beyond which requests wait; "
         "default: engine_options.max_num_seqs",
         None,
         ge=1,

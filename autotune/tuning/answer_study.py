@@ -277,12 +277,16 @@ def score_named(study: Study, text: str | None, *, path: str, missing: str) -> B
 
 def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
     """A plan with the knobs that it is given, of the others the best."""
+    if given.decode_max_num_seqs is not None and not is_pooled(given.plan):
+        message = f"must be left out of a plan without a decode pool, got {given.plan[:200]!r}"
+        raise InputError.single("$.baseline.decode_max_num_seqs", message)
     own = _with_knobs(study, given, pooled=is_pooled(given.plan))
     try:
         if is_pooled(given.plan):
             from autotune.disaggregated.plan_results import disaggregated_plan
 
-            resolution, result = disaggregated_plan(own, given.plan, engine=given.engine)
+            slots = given.decode_max_num_seqs
+            resolution, result = disaggregated_plan(own, given.plan, engine=given.engine, slots=slots)
         else:
             resolution, result = _resolved(study, given.plan, given.engine or study.engine), None
     except InputError as error:

@@ -33,7 +33,7 @@ USUAL_BATCH, MOST_BATCH_LOG = 32.0, 1.5
 LATENCIES = ("ttft", "tpot", "throughput")
 DECODE_CARRIED, PREFILL_CARRIED = 0.7, 0.25
 """Shares of what was learnt of decode steps and of prefill passes that hold for models not measured. With one of the
-two measured models left out, TTFT was off by 55 % so when they were chosen (50 % now), 86 % with all that was learnt of
+two measured models left out, TTFT was off by 55 % so when they were chosen (46 % now), 86 % with all that was learnt of
 passes and 53 % with the formulas alone; TPOT by 11.5 %, and 12.7 % with half of what was learnt of steps: much of what
 a model shows is its own."""
 REACHES = ("gpu", "model", "engine")
@@ -68,7 +68,8 @@ class PoolCalibration:
     prefill_log: float
     """Of a prefill pass, whatever the layout."""
     prefill_moe_tp: float
-    """What it adds where experts are cut over ranks: those that hold whole experts wait for the fullest of them."""
+    """Log of what experts that are cut over ranks take of it, over the formula's: no fullest rank is waited for there,
+    and kernels for narrow shards do better with many prompts than the formula says."""
     opening_queue: float
     """Mean queue of a benchmark's opening burst and of the rounds that stay bunched, over that of the burst alone."""
     engines: Mapping[str, EngineFit]
@@ -155,7 +156,9 @@ class PoolFactors:
     applies: bool
     """False where the formulas alone are asked for: every factor is 1, and nothing uncertain."""
     prefill: Floats
-    """A prefill pass over the formula's."""
+    """A prefill pass over the formula's, beside `prefill_experts`."""
+    prefill_experts: Floats
+    """The part of a prefill pass in which experts run over the formula's."""
     handover_steps: Floats
     decode_carried: Floats
     """Share of `PoolCalibration.decode_log` that holds: 1 of models that were measured."""
@@ -171,7 +174,7 @@ class PoolFactors:
         found, applies = calibration or pool_calibration(), batch.residual is not None
         figures = cls.figures(batch, found)
         if not applies:
-            figures["prefill"] = np.ones(1)
+            figures["prefill"] = figures["prefill_experts"] = np.ones(1)
 
         def spread(name: str) -> Floats:
             return _by_cell(batch, lambda cell: _log_sd(found, cell, name)) if applies else np.zeros(1)
@@ -190,15 +193,21 @@ class PoolFactors:
         ranks = _by_cell(batch, lambda cell: _prefill_ranks_log(found.engine(cell[2].calibration), cell))
         known = _by_cell(batch, lambda cell: float(arch_key(cell[0]) in found.measured["model"]))
         layout = batch.layout
-        passes = found.prefill_log + found.prefill_moe_tp * (layout.moe_tp > 1.0) + ranks * (layout.attn_dp > 1.0)
+        carried = np.where(known > 0.0, 1.0, PREFILL_CARRIED)
+        passes = found.prefill_log + ranks * (layout.attn_dp > 1.0)
         steps = _by_cell(batch, lambda cell: found.engine(cell[2].calibration).handover_steps)
         return {
             "calibration": found,
-            "prefill": np.exp(passes * np.where(known > 0.0, 1.0, PREFILL_CARRIED)),
+            "prefill": np.exp(passes * carried),
+            "prefill_experts": np.exp(found.prefill_moe_tp * (layout.moe_tp > 1.0) * carried),
             "handover_steps": steps,
             "decode_engine": _by_cell(batch, lambda cell: _decode_log(found.engine(cell[2].calibration), cell)),
             "decode_carried": np.where(known > 0.0, 1.0, DECODE_CARRIED),
         }
+
+    def prefill_pass(self, experts_frac: Floats) -> Floats:
+        """A prefill pass over the formula's, by which experts run for such a share of it."""
+        return self.prefill * (1.0 + experts_frac * (self.prefill_experts - 1.0))
 
     def decode(self, batch: PlanBatch, sequences_per_rank: Floats) -> Floats:
         """A decode step over the formula's."""

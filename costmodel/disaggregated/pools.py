@@ -6,7 +6,8 @@ prompt, `f` that of a full budget and `u` the share of the pool's rate that is a
 a / (1 - u (1 - a/f)). A prompt waits for the half of a running pass with probability `u`, then for its own; and close
 to saturation, where passes are full, for prompts before it, as in a queue of service time `S` per prompt:
 u^4 S (1 + cv^2) / (2 (1 - u)) (Pollaczek and Khinchine, with `cv` the coefficient of variation of prompt lengths; u^3
-stands for how often passes are full).
+stands for how often passes are full). Engines are handed tokens: their own front end is no part of it, and what that
+before the pools takes is part of the measured hand-over.
 
 Decode pool: `c` sequences per replica step together and no prompt comes between, so that TPOT is the round of a decode
 step and, by Little's law, requests/s = c / (transfer + hand-over + (L - 1) TPOT). A sequence takes a slot as soon as
@@ -156,6 +157,10 @@ class PrefillPool(Pool):
     lone: Pass
     full: Pass
     """A pass whose token budget is full of prompts."""
+    lone_experts_frac: Floats
+    """Share of a lone pass in which experts run."""
+    full_experts_frac: Floats
+    """The same of a full pass."""
     chunks: Floats
     packed: Floats
     """Prompts of a full pass, per attention rank."""
@@ -165,7 +170,7 @@ class PrefillPool(Pool):
     def marginal_s(self) -> Floats:
         """What one more prompt takes of a replica whose passes are full."""
         # unlike where prompts interrupt decoding, every attention-DP rank has prompts of its own in a full pass
-        full_s = self.full.stage_s * self.factors.prefill
+        full_s = self.full.stage_s * self.factors.prefill_pass(self.full_experts_frac)
         return self.chunks * full_s / self.packed / self.batch.layout.attn_dp
 
     @property
@@ -175,26 +180,24 @@ class PrefillPool(Pool):
 
     def latency_s(self, utilisation: Floats) -> Floats:
         """From the arrival of a prompt to the end of its prefill."""
-        front, own, queue = self.waits_s(utilisation)
-        return front + own + queue
+        own, queue = self.waits_s(utilisation)
+        return own + queue
 
-    def waits_s(self, utilisation: Floats) -> tuple[Floats, Floats, Floats]:
-        """Front end, own pass and queue of a prompt."""
-        load, marginal = self.load, self.marginal_s
-        engine, layout = self.batch.columns.engine, self.batch.layout
-        full = self.full.pipelined_s(self.chunks) * self.factors.prefill
-        lone = np.minimum(self.lone.pipelined_s(self.chunks) * self.factors.prefill, full)
-        front = engine.frontend_s + engine.token_s * load.isl
+    def waits_s(self, utilisation: Floats) -> tuple[Floats, Floats]:
+        """Own pass and queue of a prompt."""
+        marginal, layout, factors = self.marginal_s, self.batch.layout, self.factors
+        full = self.full.pipelined_s(self.chunks) * factors.prefill_pass(self.full_experts_frac)
+        lone = np.minimum(self.lone.pipelined_s(self.chunks) * factors.prefill_pass(self.lone_experts_frac), full)
         own = lone / (1.0 - utilisation * (1.0 - lone / full))
         behind = utilisation ** (FULL_PASSES + 1.0) * marginal * layout.attn_dp * (1.0 + self.length_cv2)
         queue = utilisation * own / 2.0 + behind / (2.0 * (1.0 - utilisation))
-        return front, own, queue
+        return own, queue
 
     def at(self, utilisation: Floats) -> PoolPoint:
         """The pool at a share, shape `(num_plans,)` and below 1, of the rate that it could just sustain."""
         batch, layout, marginal = self.batch, self.batch.layout, self.marginal_s
-        front, own, queue = self.waits_s(utilisation)
-        latency = front + own + queue
+        own, queue = self.waits_s(utilisation)
+        latency = own + queue
         offered = layout.replicas * utilisation / marginal
         rate = np.minimum(offered, layout.replicas * layout.attn_dp / np.maximum(self.wire_s, 1e-12))
         holding = rate * (own + self.wire_s) / layout.replicas / layout.attn_dp
@@ -226,7 +229,7 @@ class PrefillPool(Pool):
         )
         return PoolPoint(
             columns=columns,
-            parts_s={"front_end": front, "own_prefill": own, "queue": queue},
+            parts_s={"own_prefill": own, "queue": queue},
             passes=self.lone,
             passes_per_request=marginal / np.maximum(self.lone.stage_s, 1e-12),
             chunks=self.chunks,
@@ -341,6 +344,7 @@ def prefill_pool(  # noqa: PLR0913  # what a pool is asked
         return step_pass(machine, batch.stages, engine, work)
 
     lone = passed(np.ones(1), np.ones(1))
+    full = passed(packed, batch.layout.attn_dp)
     own = lone.pipelined_s(chunks)
     return PrefillPool(
         batch=batch,
@@ -353,7 +357,9 @@ def prefill_pool(  # noqa: PLR0913  # what a pool is asked
         factors=PoolFactors.of(batch, calibration),
         length_cv2=length_cv2,
         lone=lone,
-        full=passed(packed, batch.layout.attn_dp),
+        full=full,
+        lone_experts_frac=_experts_frac(lone),
+        full_experts_frac=_experts_frac(full),
         chunks=chunks,
         packed=packed,
         longest_extra_s=longest_extra_s(machine, batch.stages, engine, load, longest_prompt, own),
@@ -382,6 +388,11 @@ def decode_pool(
         length_cv2=0.0,
         start_s=start_s(batch.columns.links, link),
     )
+
+
+def _experts_frac(passed: Pass) -> Floats:
+    groups = passed.step.group_s
+    return np.asarray(groups.get("experts", 0.0) / np.maximum(sum(groups.values()), 1e-12))
 
 
 def _prompt_bytes(batch: PlanBatch, load: Load) -> Floats:

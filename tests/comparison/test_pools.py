@@ -18,14 +18,18 @@ from autotune.comparison.replicas_in_transition import Fleets, fleet_of, served_
 from autotune.comparison.robustness import load_order, rescored
 from autotune.comparison.switching import longest_request_s, switch_cost
 from autotune.disaggregated.pool_rows import pool_load
-from autotune.disaggregated.rescore import pool_weight_bytes, pools_at
+from autotune.disaggregated.rescore import both_pools, pool_weight_bytes, pools_at
 from autotune.report.comparison import comparison_document
 from autotune.report.comparison_text import comparison_report
 from autotune.report.html.comparison import comparison_page
 from autotune.report.markdown import markdown_report
 from autotune.scoring.gpu_time import gpu_s_per_request
-from autotune.study import Study
+from autotune.space.pool_plan import PoolPlan
+from autotune.study import Baseline, Study
 from autotune.tuning import PlanResult, tune
+from autotune.tuning.answer_study import score_named
+from costmodel.errors import InputError
+from costmodel.estimate.normal import p_below
 from costmodel.serving.requests import RequestKind
 from costmodel.simulation.requests import Requests
 from tests.comparison.helpers import scored
@@ -42,7 +46,7 @@ def pooled(**tables: Any) -> Study:
         workload={"isl": 3000, "osl": 300, **tables.pop("workload", {})},
         constraints=tables.pop("constraints", {"ttft_ms": 4000, "tpot_ms": 40}),
         search={"max_num_batched_tokens": [4096, 8192], "disaggregated": "auto", **tables.pop("search", {})},
-        disaggregation={"pool_gpus_multiple_of": 4},
+        disaggregation={"pool_gpus_multiple_of": 4, **tables.pop("disaggregation", {})},
         baseline={"plan": "TP8"},
         switch={"startup_s": 100.0, "warmup_s": 10.0, "drain_s": 1.0, "storage_gb_per_s": 5.0},
         **tables,
@@ -90,6 +94,63 @@ def test_the_sweep_of_loads_agrees_with_plans_at_a_load() -> None:
     assert np.all(np.diff(swept.requests_per_s) >= 0.0)
     _, _, reach = load_order(study, scored(study, "TP8"), plan)
     assert reach >= 4 * plan.knobs.concurrency
+
+
+def decode_of(plan: PlanResult) -> PoolPlan:
+    """The decode pool of a plan that has one."""
+    assert plan.pools is not None
+    return plan.pools.decode
+
+
+def test_slots_follow_from_limits_not_from_what_comes() -> None:
+    """A server for a quiet hour is started as one for a busy one: for what keeps the limits, and its peaks."""
+    quiet, busy = (scored(pooled(workload={"request_rate_per_s": rate}), PLAN) for rate in (0.5, 4.0))
+    assert decode_of(quiet).in_flight < 0.3 * decode_of(busy).in_flight
+    assert quiet.launch == busy.launch
+    slots = decode_of(busy).max_num_seqs
+    tight = scored(pooled(constraints={"ttft_ms": 4000, "tpot_ms": 22}), PLAN)
+    assert decode_of(tight).max_num_seqs < slots
+    in_time = next(n for n in range(1, slots) if n + 3 * n**0.5 > decode_of(tight).max_num_seqs - 1)
+    decode = both_pools(pooled(), busy)[1]
+    for n, keeps in ((in_time, True), (in_time + 1, False)):
+        own = decode.at(np.array([3.0 * n])).columns
+        p_kept = float(p_below(0.022, own.latency_s, own.log_sd)[0])
+        assert (p_kept >= pooled().search.min_p_meets) is keeps, n
+    room = float(decode.at(np.ones(1)).columns.kv_capacity_sequences[0])
+    assert slots * 1.05 <= room < (slots + 1) * 1.05
+    assert scored(pooled(disaggregation={"decode_max_num_seqs": 5}), PLAN).launch.decode_max_num_seqs == 5
+
+
+def test_no_more_run_than_the_slots_that_were_started() -> None:
+    """With 4 slots a worker at most 12 requests decode, whatever comes, and a plan looked at again keeps its slots."""
+    study = pooled()
+    told = Baseline(plan=PLAN, decode_max_num_seqs=4)
+    few = score_named(replace(study, baseline=told), None, path="", missing="").result
+    many = scored(study, PLAN)
+    assert few is not None
+    assert decode_of(few).in_flight <= 12.0
+    assert few.metrics["requests_per_s"] < 0.5 * many.metrics["requests_per_s"]
+    loads = np.array([1.0, 6.0, 4000.0])
+    swept = pools_at(study, few, loads)
+    assert swept.requests_per_s[2] <= 12.0 / (299 * swept.tpot_s[2]) * (1 + 1e-6)
+    assert swept.requests_per_s[:2] == pytest.approx(pools_at(study, many, loads).requests_per_s[:2], rel=0.02)
+    offered = replace(study, workload=replace(study.workload, request_rate_per_s=4.0))
+    again = rescored(offered, few)
+    assert again.launch == few.launch
+    assert not again.feasible
+    assert [v.code for v in again.violations] == ["request_rate_per_s"]
+    assert rescored(offered, many).feasible
+    with pytest.raises(InputError, match=r"baseline.decode_max_num_seqs: must be left out .*'TP8'"):
+        score_named(replace(study, baseline=replace(told, plan="TP8")), None, path="", missing="")
+
+
+def test_other_slots_restart_the_decode_pool_alone() -> None:
+    """The prefill workers of a plan whose slots change serve through it."""
+    study = pooled()
+    told = Baseline(plan=PLAN, decode_max_num_seqs=4)
+    found = compare(replace(study, baseline=told), candidate=PLAN, scenarios=False)
+    assert found.switch is not None
+    assert (found.same_plan, found.switch.restart, found.switch.gpus_restarted) == (False, True, 12)
 
 
 def test_capacity_is_the_slower_pools() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from autotune.launch.service import LaunchOptions
 from autotune.launch.targets.registry import find_target
 from autotune.space.pool_plan import Pools
 from autotune.tuning import PlanResult
+from autotune.tuning.answer_study import score_named
 from costmodel.errors import InputError
 from tests.command import autotune
 from tests.launch.helpers import WHOLE, pool_launch, scored_pools
@@ -157,8 +159,10 @@ def test_every_form_keeps_to_its_schema_and_reads_back(target: str, engine: str,
     for role, pool in read.pools.items():
         own = getattr(pools_of(result), role)
         assert pool.layout == own.layout
-        if role == "decode":
-            assert pool.knobs["max_num_seqs"] == own.max_num_seqs
+        assert pool.knobs["max_num_seqs"] == own.max_num_seqs
+    again = score_named(replace(study, baseline=read.baseline()), None, path="", missing="")
+    assert again.result is not None
+    assert again.result.launch == result.launch
 
 
 def pools_of(result: PlanResult) -> Pools:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from autotune.report.retuning import repeated_line, retune_document
+from autotune.report.retuning import repeated_line, retune_document, retune_paragraph
 from autotune.retuning import decide_window as judging
 from autotune.retuning import retune_once as flow
 from autotune.retuning.entry import digest
@@ -235,6 +235,28 @@ def test_the_ratio_of_pools_is_tuned_again(tmp_path: Path, traffic: Traffic) -> 
     again = once(tmp_path, 1.0, study=study)
     assert again.entry["current"]["plan"] == found.entry["candidate"]["plan"]
     assert again.entry["decision"] == "keep"
+
+
+def test_slots_of_a_decode_pool_are_tuned_again(tmp_path: Path, traffic: Traffic) -> None:
+    """Too few are a switch that says how many; more requests within the slots that were started are none."""
+    study = question(
+        search={"max_num_batched_tokens": [4096], "disaggregated": "only"},
+        disaggregation={"pool_gpus_multiple_of": 4},
+        baseline={"plan": "P8:R4/TP2+D8:TP8", "decode_max_num_seqs": 8},
+    )
+    traffic.rate = 60.0
+    found = once(tmp_path, study=study, apply=True)
+    assert (found.entry["decision"], found.entry["rule"]) == ("switch", "limit_broken")
+    slots = found.entry["candidate"]["knobs"]["decode_max_num_seqs"]
+    changed = [line for line in found.entry["launch_difference"] if "--max-num-seqs" in line]
+    assert [line[0] for line in changed] == ["-", "+"]
+    assert ("8" in changed[0], str(slots) in changed[1]) == (True, True)
+    assert found.entry["switch"]["gpus_restarted"] == 8
+    assert f"with decode_max_num_seqs {slots} for 8" in retune_paragraph(retune_document(found))
+    traffic.rate = 80.0
+    again = once(tmp_path, 1.0, study=study)
+    assert (again.entry["decision"], again.entry["rule"]) == ("keep", "same_plan")
+    assert again.entry["current"]["knobs"]["decode_max_num_seqs"] == slots
 
 
 def test_a_window_read_again_after_its_switch_is_kept(tmp_path: Path, traffic: Traffic) -> None:

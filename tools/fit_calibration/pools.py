@@ -102,8 +102,8 @@ class _QuickPool:
         """As the pools', of latencies."""
         columns = self.point.columns
         if isinstance(self.pool, PrefillPool):
-            latency = sum(replace(self.pool, factors=self.factors).waits_s(load))
-            return replace(self.point, columns=replace(columns, latency_s=np.asarray(latency)))
+            latency = replace(self.pool, factors=self.factors).latency_s(load)
+            return replace(self.point, columns=replace(columns, latency_s=latency))
         layout = self.batch.layout
         each = np.maximum(load, 1.0) / np.minimum(layout.replicas, np.maximum(load, 1.0))
         place = np.clip(np.log(each) / np.log(GRID[1]), 0.0, len(GRID) - 1.001)

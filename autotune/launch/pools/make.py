@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from math import ceil
 
 from autotune.engines import ENGINES
 from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost
@@ -87,12 +86,8 @@ def _side(
         broken = "; ".join(f"{v.rule}: {v.message}" for v in scored.resolution.violations)
         raise InputError.single("--plan", f"{role} pool: {broken}")
     service = make_service(alone, scored.result, options, asked)
-    seats = pool.max_num_seqs
-    if role == "prefill":
-        # a full pass, and a prompt whose cache is still on its way: a tight limit lets prompts wait for nothing
-        seats = max(seats, 1 + ceil(pool.max_num_batched_tokens / study.workload.isl.min))
-    budget = max(pool.max_num_batched_tokens, seats)
-    limits = replace(service.limits, max_num_seqs=seats, max_num_batched_tokens=budget)
+    budget = max(pool.max_num_batched_tokens, pool.max_num_seqs)
+    limits = replace(service.limits, max_num_seqs=pool.max_num_seqs, max_num_batched_tokens=budget)
     assumptions = tuple(a for a in service.assumptions if a not in limits.of_sequences)  # a pool has its own
     made = launch_plan(replace(service, limits=limits, assumptions=assumptions), options)
     longest = study.workload.longest_prompt

@@ -60,13 +60,15 @@ class Imported:
     def baseline(self) -> Baseline:
         """The plan in production as a study has it, with what it says of the knobs."""
         weights = {value: dtype for dtype, value in ENGINES[self.engine].weight_names.items()}
-        kv, tokens = self.knobs["kv_dtype"], self.knobs["max_num_batched_tokens"]
+        first = self.knobs if self.pools is None else self.pools["prefill"].knobs
+        kv, tokens = self.knobs["kv_dtype"], first["max_num_batched_tokens"]
         return Baseline(
             plan=self.plan,
             engine=self.engine,
             max_num_batched_tokens=tokens,
             weight_dtype=weights.get(str(self.knobs["weight_dtype"])),
             kv_dtype=kv if kv in ENGINES[self.engine].kv_names else None,
+            decode_max_num_seqs=None if self.pools is None else self.knobs["max_num_seqs"],
         )
 
 
