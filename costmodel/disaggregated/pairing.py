@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from costmodel.estimate.result import (
 )
 from costmodel.plan.columns import Floats
 from costmodel.serving.load import Load
-
-BUSY_FOREVER_S = 1e12
-"""Work of a request that keeps any pool busy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,22 +44,6 @@ class Demand:
     """Requests in flight that are admitted at most."""
     in_flight: float | None = None
     """Requests that are in flight, whatever the pools admit: the rest waits in front of them."""
-
-
-def ideal_pool(gpus: float, count: int) -> PoolColumns:
-    """`count` times a pool of so many GPUs that does everything at once: nothing joined with it does better."""
-    full = {f.name: np.zeros(count) for f in fields(PoolColumns)}
-    endless = np.full(count, np.inf)
-    return PoolColumns(
-        **{
-            **full,
-            "requests_per_s": endless,
-            "gpus": np.full(count, gpus),
-            "busy_s": np.full(count, BUSY_FOREVER_S),
-            "kv_fits_longest": endless,
-            "kv_capacity_sequences": endless,
-        }
-    )
 
 
 def pair_service(
