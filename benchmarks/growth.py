@@ -80,6 +80,7 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     from autotune.study import Study
     from autotune.tuning import answer_study as tuning
     from autotune.tuning import batches, executor
+    from autotune.tuning.sampling import sampler
 
     spent = {"model": 0.0, "optuna": 0.0, "output": 0.0, "space": 0.0, "ranking": 0.0}
     counts = {"layouts": 0, "evaluations": 0}
@@ -144,7 +145,7 @@ def one(folder: str, overrides: Sequence[str]) -> None:
     timed(executor, "score", "model")
     for function in (batches.score_missing, batches.sample_missing):
         function.__kwdefaults__["scorer"] = executor.score  # bound when they were defined
-    timed_steps(batches, "sample", "optuna")
+    timed_steps(sampler, "sample", "optuna")
     timed(tuning, "study_space", "space")
     timed(tuning, "rank", "ranking")
     timed(tuning, "confidence", "ranking")

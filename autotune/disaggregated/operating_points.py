@@ -57,6 +57,16 @@ class OperatingPoints:
         """The layout of one point, with so many times its replicas."""
         return times(self.rows.layouts[int(self.layout[index])].layout, copies)
 
+    def followed_by(self, others: OperatingPoints) -> OperatingPoints:
+        """These points, and behind them others of the same rows."""
+        return replace(
+            self,
+            row=np.concatenate([self.row, others.row]),
+            at=np.concatenate([self.at, others.at]),
+            columns=PoolColumns.joined([self.columns, others.columns]),
+            layout=np.concatenate([self.layout, others.layout]),
+        )
+
     def pool(self, index: Ints, copies: Ints, role: type[_Role]) -> _Role:
         """The pools of some of the points, ready for any other; `role` is what this table holds."""
         found = Evaluator(self.rows, self.row[index], copies).pool

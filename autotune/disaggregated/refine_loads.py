@@ -108,13 +108,16 @@ def _refined(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
         p_best, d_best = np.divmod(place, shape[1])
         first = replace(first, edges=around(p_loads, p_best))
         second = replace(second, edges=around(d_loads, d_best))
+    # behind the points that were tried before, which say what a pool can do at most
+    tried = first.points.row.size, second.points.row.size
+    prefill, decode = first.points.followed_by(prefill), second.points.followed_by(decode)
     return [
         replace(
             old,
             prefill=prefill,
-            prefill_at=int(p_best[at]) * every.size + at,
+            prefill_at=tried[0] + int(p_best[at]) * every.size + at,
             decode=decode,
-            decode_at=int(d_best[at]) * every.size + at,
+            decode_at=tried[1] + int(d_best[at]) * every.size + at,
             feasible=bool(kept[place[at], at]),
             key=float(key[place[at], at]),
         )
