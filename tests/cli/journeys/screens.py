@@ -61,7 +61,7 @@ def screen(words: tuple[str, ...], width: int) -> Screen:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "studies").symlink_to(ROOT / "studies")
         (Path(folder) / "data").symlink_to(ROOT / "tests" / "data")
-        given = {"COLUMNS": str(width), "XDG_DATA_HOME": f"{folder}/data", "HOME": folder}
+        given = {"COLUMNS": str(width), "XDG_DATA_HOME": f"{folder}/kept", "HOME": folder}
         changed = (patch.dict(os.environ, given), patch.object(sys, "argv", ["autotune", *words]))
         with changed[0], changed[1], redirect_stdout(out), redirect_stderr(errors):
             os.chdir(folder)
