@@ -118,6 +118,7 @@ def best_pair(study: Study, prefill: OperatingPoints, decode: OperatingPoints) -
 def chosen_points(study: Study, pair: Pair) -> Pair:
     """The points at which a pair of layouts runs: of those that rank alike, the ones that answer soonest.
 
+    Where the study fixes the requests in flight, time is the same for all of them, and it is the ones that can do most.
     All points of both layouts are looked at, whatever was pruned, so that a plan is the same however it was found.
     """
     first, second = (
@@ -134,7 +135,13 @@ def chosen_points(study: Study, pair: Pair) -> Pair:
     settles, key, e2e_s = _join(study, first, second, feasible=pair.feasible)
     best = settles.max()
     alike = settles >= best - ALIKE * abs(best)
-    row, column = divmod(int(np.where(alike, e2e_s, np.inf).argmin()), second.index.size)
+    if settles is key:
+        place = np.where(alike, e2e_s, np.inf).argmin()
+    else:
+        # loads are tried far apart: between them whoever can do more settles higher
+        able = np.multiply.outer(*(choice.columns.requests_per_s for choice in (first, second)))
+        place = np.where(alike, able, -np.inf).argmax()
+    row, column = divmod(int(place), second.index.size)
     at = int(first.index[row]), int(second.index[column])
     return replace(pair, prefill_at=at[0], decode_at=at[1], key=float(key[row, column]))
 
