@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from autotune.disaggregated.operating_points import served_together
 from autotune.disaggregated.pairs import Pair, ranking_key
+from autotune.disaggregated.plan_results import disaggregated_plan
 from autotune.disaggregated.pool_rows import Evaluator
 from autotune.disaggregated.refine_loads import at_best_loads
 from autotune.disaggregated.search import search_pools
@@ -73,3 +76,30 @@ def test_loads_that_the_study_sets_stay() -> None:
         study = asked({}, {**workload})
         pairs = search_pools(study, keep=3).pairs
         assert at_best_loads(study, pairs) == list(pairs)
+
+
+def test_the_token_budget_that_serves_most() -> None:
+    """With requests in flight that are given, a choice of token budgets serves as many as the better one alone.
+
+    Loads of decode pools are tried so far apart here that both budgets seem to serve alike.
+    """
+    served = {}
+    for budgets in ((8192, 2048), (8192,), (2048,)):
+        study = study_of({
+            "name": "budgets",
+            "engine": "vllm",
+            "model": "XiaomiMiMo/MiMo-7B-Base",
+            "cluster": {"gpus": 4, "gpu": "b200_sxm"},
+            "workload": {"isl": 89, "osl": 4, "concurrency": 1000},
+            "objective": {"minimize": "ttft_s"},
+            "search": {"max_num_batched_tokens": list(budgets)},
+        })  # fmt: skip
+        gpu = study.cluster.gpu
+        quick = {dtype: 1.5 * flops for dtype, flops in gpu.peak_flops_per_s.items()}
+        faster = replace(gpu, peak_flops_per_s=quick, base=gpu.measured_as)
+        faster_study = replace(study, cluster=replace(study.cluster, gpu=faster))
+        plan = disaggregated_plan(faster_study, "P2:R2+D2:R2")[1]
+        assert plan is not None
+        served[budgets] = plan.metrics["requests_per_s"]
+    assert served[8192,] > 1.3 * served[2048,]
+    assert served[8192, 2048] == served[8192,]
