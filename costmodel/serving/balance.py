@@ -11,8 +11,6 @@ from costmodel.plan.columns import Floats
 BISECTIONS = 14
 """Halvings of the interval between no sequence and all of them; a secant through its ends follows."""
 MOST_UTILISED = 0.9999
-STEEPEST = 0.9
-"""The most that the next number of decoding sequences is taken to rise with the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,39 +80,3 @@ def prefill_queue_s(running: Floats, residence: Residence) -> Floats:
     root = np.sqrt(np.maximum(linear**2 + 4.0 * square * running, 0.0))
     use = np.minimum(2.0 * running / (linear + root), 1.0)
     return np.maximum(running * r.service_s / use - r.before_decode_s, 0.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settling:
-    """A search for how many sequences decode such that steps as long as theirs leave as many: a secant in an interval.
-
-    Arrays of shape `(num_plans,)`.
-    """
-
-    tried: Floats
-    """The number to make steps of."""
-    low: Floats
-    """Steps of so few leave more."""
-    high: Floats
-    """Steps of so many leave no more."""
-    before: Floats
-    """The number that was tried before; NaN where there was none."""
-    left_before: Floats
-    """What it left."""
-
-    @classmethod
-    def of(cls, most: Floats) -> Settling:
-        """Begin with the most that can decode."""
-        none = np.full_like(most, np.nan)
-        return cls(tried=most, low=np.zeros_like(most), high=most, before=none, left_before=none)
-
-    def after(self, left: Floats) -> Settling:
-        """Go on, `left` being what steps of those that were tried leave."""
-        more = left > self.tried
-        low, high = np.where(more, self.tried, self.low), np.where(more, self.high, self.tried)
-        apart = self.tried - self.before
-        slope = (left - self.left_before) / np.where(apart == 0.0, np.nan, apart)
-        # what is left rises with what decodes where prompts are few: a slope of 1 would never meet
-        slope = np.minimum(np.where(np.isnan(slope), 0.0, slope), STEEPEST)
-        tried = np.minimum(np.maximum(self.tried + (left - self.tried) / (1.0 - slope), low), high)
-        return Settling(tried=tried, low=low, high=high, before=self.tried, left_before=left)

@@ -13,12 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.plan.columns import Floats
-from costmodel.plan.stages import StageTable
-from costmodel.serving.load import Load
-from costmodel.serving.replica_share import ReplicaShare
+from costmodel.serving.settle import Plant
 from costmodel.serving.step_mix import StepMix, chunk_work
-from costmodel.step.pipeline_pass import EngineColumns, step_pass
-from costmodel.step.step_inputs import Machine
+from costmodel.step.pipeline_pass import step_pass
 from costmodel.step.step_work import decode_work, joint_work
 
 LENGTHS_WIDTH = 0.2
@@ -38,12 +35,8 @@ class Waves:
     """Decoding, mean over all requests of the benchmark."""
 
 
-def waves(  # noqa: PLR0913  # one for each time that a wave is made of
-    machine: Machine,
-    stages: StageTable,
-    engine: EngineColumns,
-    load: Load,
-    share: ReplicaShare,
+def waves(  # one for each time that a wave is made of
+    plant: Plant,
     mix: StepMix,
     *,
     before_decode_s: Floats,
@@ -52,11 +45,14 @@ def waves(  # noqa: PLR0913  # one for each time that a wave is made of
     queue_s: Floats,
 ) -> Waves:
     """A benchmark's mean queue and decoding, of which the other figures are those of its steady state."""
+    engine, load, share = plant.engine, plant.load, plant.share
     mixes, same = engine.mixes > 0.0, load.same_lengths > 0.0
     full = np.clip(mix.left / mix.chunk, 1.0, np.maximum(share.running / share.ranks, 1.0))
     prompts = chunk_work(share, mix.chunks, full, full * share.ranks)
     beside = decode_work(0.5 * mix.batch, share.context, load.step_tokens)
-    full_step_s = step_pass(machine, stages, engine, joint_work(prompts, beside, beside=engine.mixes)).stage_s
+    full_step_s = step_pass(
+        plant.machine, plant.stages, engine, joint_work(prompts, beside, beside=engine.mixes)
+    ).stage_s
     served_s = mix.chunks * full_step_s / (full * share.ranks)
 
     # prompts of a step end together, so that the mean of n steps is (n + 1) / 2

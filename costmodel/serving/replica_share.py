@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.plan.columns import Floats, LayoutColumns
+from costmodel.plan.columns import Columns, Floats, LayoutColumns
 from costmodel.serving.load import Load
 from costmodel.step.memory import Memory
 
@@ -15,7 +15,7 @@ LEAST_ROUNDS = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaShare:
+class ReplicaShare(Columns):
     """What one replica of each plan has to do. Arrays of shape `(num_plans,)` or `(1,)`."""
 
     active: Floats

@@ -1,7 +1,7 @@
 """Steady state of continuous batching with a fixed number of requests in flight: the fluid limit of the scheduler.
 
 A replica runs step after step, and `B` sequences decode in each. How its steps look is `step_mix`; how many sequences
-decode, `balance`. Then
+decode, `balance`; `settle` has both fit. Then
 
     decode residence   D = R x mean step                    R: decode steps of a request
     TPOT               D / (L - 1)                          L: output tokens
@@ -12,25 +12,29 @@ decode, `balance`. Then
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 
 from costmodel.plan.columns import Floats
 from costmodel.plan.stages import StageTable
-from costmodel.serving.balance import Residence, Settling, balance, prefill_queue_s
+from costmodel.serving.balance import Residence, balance, prefill_queue_s
 from costmodel.serving.benchmark_waves import waves
 from costmodel.serving.load import Load
 from costmodel.serving.replica_share import ReplicaShare, replica_share
 from costmodel.serving.scheduler_polling import held_back
+from costmodel.serving.settle import Plant, Settling
 from costmodel.serving.step_mix import StepMix, chunk_work, step_mix
 from costmodel.step.memory import Memory
 from costmodel.step.pipeline_pass import EngineColumns, Pass, front_end_s, step_pass
 from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import prompt_work
 
-ROUNDS = 4
-"""Times that steps and balance are computed in turn: then 99 of 100 loads are within 0.2 % of where they settle."""
+MOST_ROUNDS = 24
+"""Times that steps and balance are computed in turn at most."""
+TOGETHER = 3
+"""Rounds after which the plans that have not settled go on by themselves, where they are less than half."""
+FEWEST_APART = 1000
+"""Twice the plans for which that saves time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,23 +94,13 @@ def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot s
     """Solve every plan's closed loop."""
     share = replica_share(machine.layout, load, memory)
     front_s = front_end_s(engine, machine.arch, load.isl)
-    settling = Settling.of(np.minimum(share.running, _most_decoding(engine, load, share)))
-    before: StepMix | None = None
-    for turn in count(1):
-        mix = step_mix(machine, stages, engine, load, share, settling.tried, front_s=front_s, before=before)
-        residence = _residence(engine, load, share, mix, front_s)
-        decoding, queue_s = balance(share.running, residence)
-        if turn == ROUNDS:
-            break
-        settling, before = settling.after(decoding), mix
+    plant = Plant(machine=machine, stages=stages, engine=engine, load=load, share=share, front_s=front_s)
+    most = np.minimum(share.running, _most_decoding(plant)) + 0.0 * front_s
+    _, mix, residence, decoding, queue_s = _settled(plant, Settling.of(most))
     decode_s = residence.undisturbed_s + residence.per_decoding_s * decoding
     if np.any(load.waves > 0.0):
         benchmark = waves(
-            machine,
-            stages,
-            engine,
-            load,
-            share,
+            plant,
             mix,
             before_decode_s=residence.before_decode_s,
             residence_s=decode_s,
@@ -117,7 +111,7 @@ def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot s
     queue_s = np.where(load.osl > 1.0, queue_s, prefill_queue_s(share.running, residence))
     decode_s = np.where(load.osl > 1.0, decode_s, 0.0)
     queue_s = np.maximum(queue_s, _least_s(engine, share, mix) - residence.before_decode_s - decode_s)
-    parts = ttft_parts(engine, load, share, mix, front_s, queue_s, decode_s)
+    parts = ttft_parts(plant, mix, queue_s, decode_s)
     ttft_s = np.asarray(sum(parts.values()))
     per_replica = share.running / (ttft_s - parts["kv_wait"] + decode_s)
     lone = step_pass(machine, stages, engine, chunk_work(share, mix.chunks, np.ones(1), np.ones(1)))
@@ -151,25 +145,35 @@ def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot s
     )
 
 
-def ttft_parts(  # noqa: PLR0913  # one for each part's source
-    engine: EngineColumns,
-    load: Load,
-    share: ReplicaShare,
-    mix: StepMix,
-    front_s: Floats,
-    queue_s: Floats,
-    decode_s: Floats,
-) -> dict[str, Floats]:
+def _settled(plant: Plant, settling: Settling, turn: int = 0) -> tuple[Settling, StepMix, Residence, Floats, Floats]:
+    """Steps and what a request meets where they fit each other; sequences that decode, and seconds in the queue."""
+    while True:
+        mix = step_mix(plant, settling)
+        residence = _residence(plant, mix)
+        decoding, queue_s = balance(plant.share.running, residence)
+        turn += 1
+        if turn < MOST_ROUNDS:
+            settling = settling.after(decoding, mix.base_s, mix.with_prompts_s, turn)
+        going = np.flatnonzero(~settling.done)
+        if turn >= MOST_ROUNDS or not going.size:
+            return settling, mix, residence, decoding, queue_s
+        if turn >= TOGETHER and FEWEST_APART < 2 * going.size < settling.done.size:
+            part, *_ = _settled(plant.slice(going), settling.slice(going), turn)
+            settling, turn = settling.put(going, part), MOST_ROUNDS
+
+
+def ttft_parts(plant: Plant, mix: StepMix, queue_s: Floats, decode_s: Floats) -> dict[str, Floats]:
     """What time to first token is made of, seconds by part; TTFT is their sum.
 
     A request passes the front end, waits for the step that runs (and for what the scheduler's polling or batching
     adds), queues behind other prompts, is prefilled, and its token is handed on while later steps run. With no cache
     for it, it waits until others end, at the pace at which those that run are served.
     """
+    share = plant.share
     parts = {
-        "front_end": front_s + 0.0 * queue_s,
+        "front_end": plant.front_s + 0.0 * queue_s,
         "own_prefill": mix.own_prefill_s,
-        "running_step": _step_wait_s(engine, load, share, mix),
+        "running_step": _step_wait_s(plant, mix),
         "queue": queue_s,
     }
     unloaded_s = np.asarray(sum(parts.values()))
@@ -177,8 +181,9 @@ def ttft_parts(  # noqa: PLR0913  # one for each part's source
     return parts
 
 
-def _step_wait_s(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix) -> Floats:
+def _step_wait_s(plant: Plant, mix: StepMix) -> Floats:
     """From the front end to the step that a prompt joins, and from the step's end to the client."""
+    engine, load, share = plant.engine, plant.load, plant.share
     # a closed loop sends as another request ends, after any step as often; random instants fall into long steps
     random = np.where(share.micro_batches > 1.0, 1.0, load.open_loop)
     step_s = mix.mean_step_s + random * (mix.met_step_s - mix.mean_step_s)
@@ -193,30 +198,32 @@ def _step_wait_s(engine: EngineColumns, load: Load, share: ReplicaShare, mix: St
     return running_s + held_steps * mix.round_s + engine.handover_steps * mix.base_s
 
 
-def _most_decoding(engine: EngineColumns, load: Load, share: ReplicaShare) -> Floats:
+def _most_decoding(plant: Plant) -> Floats:
     """Sequences that decode while every token budget is full: a request takes its prompt and its rounds of them."""
+    engine, load, share = plant.engine, plant.load, plant.share
     tokens = share.new + share.rounds * load.step_tokens
     return np.where(engine.mixes > 0.0, share.rounds * share.cells * load.batched_tokens / tokens, np.inf)
 
 
-def _residence(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, front_s: Floats) -> Residence:
+def _residence(plant: Plant, mix: StepMix) -> Residence:
     """What a request meets while steps are as in `mix`."""
+    engine, load, share = plant.engine, plant.load, plant.share
     others = np.where(load.open_loop > 0.0, 1.0, (share.running - 1.0) / share.running)
     # whoever has a single token comes back as soon as it is served: in a closed loop prefill always finds work
     steady = (load.same_lengths > 0.0) | ((load.osl <= 1.0) & (load.open_loop <= 0.0))
     weight = np.where(steady, 0.0, load.arrival_cv2 * others)
     service_s = mix.chunks * mix.with_prompts_s / mix.prompts_per_step
     # with prefill first, requests end in steps of decoding alone, and come back as far apart as those and the front end
-    free_s = mix.base_s + front_s + engine.handover_steps * mix.base_s
+    free_s = mix.base_s + plant.front_s + engine.handover_steps * mix.base_s
     alternating = (engine.mixes <= 0.0) & (load.open_loop <= 0.0) & (load.osl > 1.0)
     weight = np.where(alternating, weight * free_s / (free_s + service_s), weight)
     return Residence(
-        before_decode_s=front_s + _step_wait_s(engine, load, share, mix) + mix.own_prefill_s,
+        before_decode_s=plant.front_s + _step_wait_s(plant, mix) + mix.own_prefill_s,
         undisturbed_s=share.rounds * mix.round_s,
         per_decoding_s=share.rounds * mix.held_up_s / (mix.batch * share.cells) * others,
         service_s=service_s,
         queue_weight=weight,
-        most_decoding=_most_decoding(engine, load, share),
+        most_decoding=_most_decoding(plant),
     )
 
 

@@ -13,11 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from costmodel.plan.columns import Floats
-from costmodel.plan.stages import StageTable
-from costmodel.serving.load import Load
 from costmodel.serving.replica_share import ReplicaShare
-from costmodel.step.pipeline_pass import EngineColumns, Pass, step_pass
-from costmodel.step.step_inputs import Machine
+from costmodel.serving.settle import Plant, Settling
+from costmodel.step.pipeline_pass import Pass, step_pass
 from costmodel.step.step_work import StepWork, decode_work, joint_work, prompt_work
 
 MOST_LOADED = 1.0 - 1e-9
@@ -152,9 +150,7 @@ def chunk_work(share: ReplicaShare, chunks: Floats, on_busiest: Floats, in_all: 
     )
 
 
-def _steps_with_prompts(
-    engine: EngineColumns, load: Load, needed: Floats, chunks: Floats, before: StepMix | None, front_s: Floats
-) -> Floats:
+def _steps_with_prompts(plant: Plant, needed: Floats, chunks: Floats, settling: Settling) -> Floats:
     """Steps with prompts per step that decodes, where `needed` chunks come per step.
 
     Were all steps alike, `1 - exp(-needed)`. Those that carry prompts are longer, so that more prompts come while they
@@ -164,18 +160,17 @@ def _steps_with_prompts(
     it again.
 
     Args:
-        engine: of each plan.
-        load: of each plan.
+        plant: the plans.
         needed: chunks of prompts per step.
         chunks: of a prompt.
-        before: the steps as they were last found, from which their lengths are taken; None: they are taken to be alike.
-        front_s: what a request spends in the front end.
+        settling: has the lengths of steps as they were last found; where there are none, steps are taken to be alike.
     """
     apart = -np.expm1(-needed)
-    if before is None:
+    if np.isnan(settling.base_s).all():
         return apart
-    base_s, long_s = before.base_s, before.with_prompts_s
-    between_s = front_s + engine.handover_steps * base_s
+    engine, load = plant.engine, plant.load
+    base_s, long_s = settling.base_s, settling.with_prompts_s
+    between_s = plant.front_s + engine.handover_steps * base_s
     share = apart
     for _ in range(TURNS):
         mean_s = base_s + share * (long_s - base_s)
@@ -192,24 +187,15 @@ def _steps_with_prompts(
     passes = 1.0 + further * -np.expm1(-needed * steps / further)
     first = np.minimum(passes / (1.0 / apart + steps), apart)
     first = np.where((load.open_loop > 0.0) | (chunks > 1.0), apart, first)
-    alike = before.micro_batches > 1.0  # turns of a pipeline: `_any_loaded`
-    return np.where(alike, apart, np.where(engine.mixes > 0.0, share, first))
+    alike = plant.share.micro_batches > 1.0  # turns of a pipeline: `_any_loaded`
+    return np.where(alike | np.isnan(base_s), apart, np.where(engine.mixes > 0.0, share, first))
 
 
-def step_mix(  # noqa: PLR0913  # one for each table, and what is known of steps before
-    machine: Machine,
-    stages: StageTable,
-    engine: EngineColumns,
-    load: Load,
-    share: ReplicaShare,
-    decoding: Floats,
-    *,
-    front_s: Floats,
-    before: StepMix | None,
-) -> StepMix:
-    """Steps while `decoding` sequences of a replica decode; `before` and `front_s` as in `_steps_with_prompts`."""
+def step_mix(plant: Plant, settling: Settling) -> StepMix:
+    """Steps while as many sequences of a replica decode as are tried."""
+    machine, stages, engine, load, share = plant.machine, plant.stages, plant.engine, plant.load, plant.share
     mixes, ranks = engine.mixes > 0.0, share.ranks
-    batch = np.maximum(decoding / share.cells, 1.0 / ranks)
+    batch = np.maximum(settling.tried / share.cells, 1.0 / ranks)
     decode = step_pass(machine, stages, engine, decode_work(batch, share.context, load.step_tokens))
     left = load.batched_tokens - np.where(mixes, batch * load.step_tokens, 0.0)
     left = np.maximum(left, LEAST_LEFT * load.batched_tokens)
@@ -221,7 +207,7 @@ def step_mix(  # noqa: PLR0913  # one for each table, and what is known of steps
     # no more prompts meet in a step than the budget has room for, nor than its micro-batch has requests
     requests = share.running / share.micro_batches
     least_share = np.maximum(arriving * share.new / (ranks * left), needed / requests)
-    loaded_share = np.maximum(_steps_with_prompts(engine, load, needed, chunks, before, front_s), least_share)
+    loaded_share = np.maximum(_steps_with_prompts(plant, needed, chunks, settling), least_share)
     per_rank = needed / ranks
     on_busiest = np.maximum(needed / loaded_share / ranks, per_rank / -np.expm1(-per_rank))
     on_busiest = np.minimum(np.maximum(on_busiest, 1.0), np.maximum(np.minimum(left / chunk, requests), 1.0))
@@ -252,17 +238,16 @@ def step_mix(  # noqa: PLR0913  # one for each table, and what is known of steps
         any_loaded=np.zeros(1),
     )
     mix = replace(mix, any_loaded=_any_loaded(mix))
-    return mix if np.all(share.micro_batches <= 1.0) else _in_pipeline(machine, stages, engine, share, mix)
+    return mix if np.all(share.micro_batches <= 1.0) else _in_pipeline(plant, mix)
 
 
-def _in_pipeline(
-    machine: Machine, stages: StageTable, engine: EngineColumns, share: ReplicaShare, mix: StepMix
-) -> StepMix:
+def _in_pipeline(plant: Plant, mix: StepMix) -> StepMix:
     """The same steps where several micro-batches share a turn, with the step that is the longest of them.
 
     Prompts fall on the M micro-batches of a turn at random, `n` on each in the mean, so that the most of them are about
     `n + sqrt(2 n ln M)`, which bounds the mean of the largest of M normal variates with the variance of a Poisson one.
     """
+    engine, share = plant.engine, plant.share
     many, ranks = mix.micro_batches, share.ranks
     mean = mix.prompts.prefill_tokens / mix.chunk
     in_turn = many * mix.share_loaded * mix.prompts_per_step / np.maximum(mix.any_loaded, 1e-300)
@@ -271,7 +256,7 @@ def _in_pipeline(
     on_busiest = np.maximum(np.minimum(mean * more, mix.left / mix.chunk), mean)
     in_all = np.minimum(np.maximum(mix.prompts_per_step * more, on_busiest), on_busiest * ranks)
     prompts = chunk_work(share, mix.chunks, on_busiest, in_all)
-    slowest = step_pass(machine, stages, engine, joint_work(prompts, mix.decode.work, beside=engine.mixes))
+    slowest = step_pass(plant.machine, plant.stages, engine, joint_work(prompts, mix.decode.work, beside=engine.mixes))
     through_s = mix.with_prompts_through_s + np.maximum(slowest.through_s - mix.loaded.through_s, 0.0)
     mix = replace(mix, slowest_through_s=np.where(many > 1.0, through_s, mix.with_prompts_through_s))
     return replace(mix, any_loaded=_any_loaded(mix))

@@ -9,9 +9,9 @@ import numpy as np
 
 from costmodel.arch.block import EXPERTS
 from costmodel.arch.ffn import Experts
-from costmodel.plan.columns import ArchColumns, Floats, LayoutColumns
+from costmodel.plan.columns import ArchColumns, Floats, Ints, LayoutColumns
 from costmodel.plan.exchange_backend import ANY_BACKEND, ExchangeBackend
-from costmodel.plan.matrices import RankMatrix
+from costmodel.plan.matrices import RankMatrix, rank_matrices
 from costmodel.plan.placement import Placement
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import HEAD_STAGE
@@ -63,6 +63,21 @@ class Machine:
 
     backend: ExchangeBackend = ANY_BACKEND
     """How tokens may be sent to the ranks of their experts."""
+
+    def slice(self, part: Ints) -> Machine:
+        """That of some of the plans."""
+        arch, layout, skew = self.arch.slice(part), self.layout.slice(part), self.popularity_cv2
+        return Machine(
+            arch=arch,
+            layout=layout,
+            precision=self.precision.slice(part),
+            placement=self.placement.slice(part),
+            links=self.links.slice(part),
+            rates=self.rates.slice(part),
+            matrices=rank_matrices(arch, layout),
+            popularity_cv2=skew if skew.shape[0] == 1 else skew[part],
+            backend=self.backend.slice(part),
+        )
 
     @cached_property
     def gemms(self) -> tuple[Gemm, ...]:
