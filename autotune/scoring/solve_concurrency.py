@@ -126,13 +126,20 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
         peak, keys = _best(_Search(grid.take(short), by_rate=True), low[short], room[short], _Goal(wanted))
         enough = -keys[2] >= wanted
         reach[short[enough]] = peak[enough]
-    return bisect(Question(grid, lambda g, c: g.evaluate(c).requests_per_s < wanted), low - 1.0, reach)[1]
+    short_of = Question(grid, lambda g, c: g.evaluate(c).requests_per_s < wanted)
+    # from the least on, so that room for more changes nothing where the rate comes and goes with small steps
+    return bisect(short_of, low - 1.0, np.minimum(grow(short_of, low, reach), reach))[1]
 
 
 MOST_OFF = 1e300
 """What an infinite excess or loss counts as, so that a load which was looked at is better than one which was not."""
-FIRST_LOOK = 25
-"""Loads between the least and the most that a search begins with, evenly spaced in their logarithm."""
+FIRST_LOOK = np.unique(np.floor(2.0 ** np.arange(0.0, np.log2(MOST_PER_REPLICA) + 0.5, 0.5) + 0.5))
+"""Loads that a search begins with, between the least and the most: the same whatever those are, so that room for more
+requests and a limit that asks for less lose nothing that was found with less."""
+KNEE = 0.01
+"""By how much a plan would be worth more at a load, had it gone on rising as before, where it is said to bend."""
+NEAR_BEST = 0.005
+"""A bend is looked into where a plan may be worth so little less than the best that is known, as a share of it."""
 
 BEHIND = 1.05
 """A load just behind another: what decodes is a little less than what is in flight."""
@@ -197,10 +204,10 @@ def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -
     Rows that `rivals` give up are left at a load of theirs; keys as of `_Search.keys`, shape `(3, rows)`.
     """
     rows = np.arange(low.size)
-    shares = np.linspace(0.0, 1.0, FIRST_LOOK)[:, None]
-    values = np.floor(low * (high / low) ** shares + 0.5)
-    values[0], values[-1] = low, high
-    values = np.sort(np.vstack([values, np.clip(np.ceil(_behind_a_chunk(search.grid)), low, high)]), axis=0)
+    behind = np.broadcast_to(np.ceil(_behind_a_chunk(search.grid)), low.shape)
+    within = FIRST_LOOK[: np.searchsorted(FIRST_LOOK, high.max()), None]
+    values = np.vstack([low, np.broadcast_to(within, (within.size, low.size)), behind, high])
+    values = np.sort(np.clip(values, low, high), axis=0)
     fresh = np.diff(values, axis=0, prepend=(low - 1.0)[None]) > 0.0
     keys = search.keys(rows, values, fresh)
     best = _first_best(keys)
@@ -261,11 +268,12 @@ def around(values: Floats, best: Ints) -> Floats:
 def _other_peaks(
     values: Floats, keys: Floats, fresh: Bools, best: Ints, rivals: _Rivals | _Goal
 ) -> list[tuple[Ints, Ints]]:
-    """Loads beside the best one of each row that may lead to a better one, and for which rows they may: two of each.
+    """Loads beside the best one of each row that may lead to a better one, and for which rows they may: three of each.
 
     One is the next best that its neighbours are worse than: what a plan is worth falls at once where a batch outgrows
     the graphs that are captured, and rises again behind. The other is the last one that keeps every limit: behind a
-    hollow a plan may be worth more with each request until a limit cuts it off. Either peak may lie between two loads
+    hollow a plan may be worth more with each request until a limit cuts it off. The third is the first load behind the
+    bend at which what a plan is worth ceases to rise: the peak of a bend is sharp. All peaks may lie between two loads
     of the first look.
     """
     loads, rows = np.arange(values.shape[0])[:, None], np.arange(values.shape[1])
@@ -281,6 +289,10 @@ def _other_peaks(
     last = np.where(kept, loads, -1).max(axis=0)
     cut = (last >= 0) & (after[last, rows] < loads.size) & (last != best) & ~(peak[second, rows] & (last == second))
 
+    bend = _bends(values, np.where(kept, -keys[2], np.nan), before, after, -keys[2, best, rows])
+    bend[best, rows] = bend[second, rows] = bend[last, rows] = False
+    third = bend.argmax(axis=0)
+
     def may_lead(places: Ints) -> Bools:
         more = rivals.most(around(values, places), keys[:, places, rows]) > -keys[2, best, rows]
         return np.asarray(more | (keys[1, best, rows] > 0.0))
@@ -288,7 +300,30 @@ def _other_peaks(
     return [
         (second, np.flatnonzero(peak[second, rows] & may_lead(second))),
         (last, np.flatnonzero(cut & may_lead(last))),
+        (third, np.flatnonzero(bend[third, rows])),
     ]
+
+
+def _bends(values: Floats, gain: Floats, before: Ints, after: Ints, best: Floats) -> Bools:
+    """Loads before which what a row is worth ceases to rise as it did, near to the best of the row.
+
+    Args:
+        values: loads, shape `(loads, rows)`, as all but `best`.
+        gain: what a row is worth there; NaN where it breaks a limit or was not looked at.
+        before: place of the load before each, -1 if there is none.
+        after: place of the load behind each, `len(values)` if there is none.
+        best: what each row is worth at its best load.
+    """
+    rows = np.arange(values.shape[1])
+    ends = np.vstack([values, np.full((1, rows.size), np.nan)]), np.vstack([gain, np.full((1, rows.size), np.nan)])
+    (at, below, above), (here, left, right) = (
+        (end[: len(values)], end[before, rows], end[after, rows]) for end in ends
+    )
+    rise = (here - left) / (at - below)
+    earlier = np.vstack([rise, np.full((1, rows.size), np.nan)])[before, rows]
+    bent = left + earlier * (at - below) > here + KNEE * np.abs(here)
+    fall = np.minimum(np.nan_to_num((right - here) / (above - at)), 0.0)
+    return np.asarray(bent & (here - fall * (at - below) >= best - NEAR_BEST * np.abs(best)))
 
 
 class _Rivals:

@@ -46,7 +46,7 @@ def evaluations(study: Study) -> int:
     """Rows that are evaluated for one plan: its choices of dtypes, token budgets and concurrencies."""
     search, fixed = study.search, study.workload.concurrency or study.workload.request_rate_per_s
     asked = search.concurrency
-    several = FIRST_LOOK if asked is None or isinstance(asked, IntRange) else len(asked)
+    several = FIRST_LOOK.size if asked is None or isinstance(asked, IntRange) else len(asked)
     return (
         len(search.weight_dtype) * len(search.kv_dtype) * len(search.max_num_batched_tokens) * (1 if fixed else several)
     )
