@@ -47,6 +47,8 @@ class _Side:
     """What loads are whole multiples of: the replicas of decode pools; 0 for utilisations."""
     evaluate: Evaluator
     """Of each row, as often as loads are tried."""
+    ladder: Floats
+    """The loads that the search tried, shape `(loads, pairs)`."""
     edges: Floats
     """The best load so far between those next to it, shape `(3, pairs)`."""
 
@@ -54,10 +56,7 @@ class _Side:
     def of(cls, points: OperatingPoints, at: Sequence[int], copies: Sequence[int]) -> _Side:
         index = np.array(at)
         row = points.row[index]
-        edges = np.empty((3, index.size))
-        for column, here in enumerate(index):
-            own = points.at[points.row == points.row[here]][:, None]
-            edges[:, column] = around(own, np.flatnonzero(own[:, 0] == points.at[here])[:1])[:, 0]
+        ladder = np.stack([points.at[points.row == own] for own in row], axis=1)
         replicas = np.array([float(c.layout.replicas) for c in points.rows.layouts])[points.layout[index]]
         return cls(
             points=points,
@@ -65,8 +64,13 @@ class _Side:
             copies=np.array(copies),
             whole=replicas if points.rows.role == "decode" else np.zeros(index.size),
             evaluate=Evaluator(points.rows, np.tile(row, 2 * BETWEEN + 3)),
-            edges=edges,
+            ladder=ladder,
+            edges=around(ladder, (ladder == points.at[index]).argmax(axis=0)),
         )
+
+    def closer(self, values: Floats, best: Ints) -> _Side:
+        """Around the best of the loads that were tried last, which may be at the end of what was looked at so far."""
+        return replace(self, edges=around(np.vstack([values, self.ladder]), best))
 
     def tried(self) -> tuple[OperatingPoints, Floats]:
         """Points at and around the best loads, and the loads, ascending, shape `(loads, pairs)`."""
@@ -106,8 +110,7 @@ def _refined(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
         alike = key >= best - ALIKE * abs(best)
         place = np.where(alike, service.e2e_s.reshape(key.shape), np.inf).argmin(axis=0)
         p_best, d_best = np.divmod(place, shape[1])
-        first = replace(first, edges=around(p_loads, p_best))
-        second = replace(second, edges=around(d_loads, d_best))
+        first, second = first.closer(p_loads, p_best), second.closer(d_loads, d_best)
     # behind the points that were tried before, which say what a pool can do at most
     tried = first.points.row.size, second.points.row.size
     prefill, decode = first.points.followed_by(prefill), second.points.followed_by(decode)
