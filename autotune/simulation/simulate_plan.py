@@ -275,7 +275,7 @@ def pools_model(study: Study, plan: PlanResult) -> tuple[PoolsModel, StepErrors]
         raise ValueError(f"plan must be disaggregated, got {plan.plan}")
     prefill, decode = both_pools(study, plan)
     policy = ENGINES[plan.engine].policy
-    factor = prefill.factors.prefill_pass(prefill.full_experts_frac)
+    factor = prefill.full_stage_s / prefill.full.stage_s
     first = _server(prefill, policy, seats=None, factor=factor)
     # nothing is prefilled here, so that no engine makes decoding wait for a prompt whose cache has come
     mixing = policy if policy.mixes else CHUNKED

@@ -205,10 +205,6 @@ class PoolFactors:
             "decode_carried": np.where(known > 0.0, 1.0, DECODE_CARRIED),
         }
 
-    def prefill_pass(self, experts_frac: Floats) -> Floats:
-        """A prefill pass over the formula's, by which experts run for such a share of it."""
-        return self.prefill * (1.0 + experts_frac * (self.prefill_experts - 1.0))
-
     def decode(self, batch: PlanBatch, sequences_per_rank: Floats) -> Floats:
         """A decode step over the formula's."""
         if not self.applies:

@@ -30,7 +30,7 @@ from costmodel.plan.columns import Columns, Floats
 from costmodel.serving.load import Load
 from costmodel.serving.steady_state import longest_extra_s
 from costmodel.step.memory import Memory, plan_memory
-from costmodel.step.pipeline_pass import Pass, step_pass
+from costmodel.step.pipeline_pass import Pass, launch_floor_s, step_pass
 from costmodel.step.step_work import decode_work, prompt_work
 
 MOST_UTILISED = 0.95
@@ -157,10 +157,12 @@ class PrefillPool(Pool):
     lone: Pass
     full: Pass
     """A pass whose token budget is full of prompts."""
-    lone_experts_frac: Floats
-    """Share of a lone pass in which experts run."""
-    full_experts_frac: Floats
-    """The same of a full pass."""
+    lone_s: Floats
+    """A prompt alone in its passes, as measured pools take for it."""
+    full_s: Floats
+    """The same of a prompt whose passes are full."""
+    full_stage_s: Floats
+    """A full pass on the slowest stage, until it can take the next one, as measured pools take for it."""
     chunks: Floats
     packed: Floats
     """Prompts of a full pass, per attention rank."""
@@ -170,8 +172,7 @@ class PrefillPool(Pool):
     def marginal_s(self) -> Floats:
         """What one more prompt takes of a replica whose passes are full."""
         # unlike where prompts interrupt decoding, every attention-DP rank has prompts of its own in a full pass
-        full_s = self.full.stage_s * self.factors.prefill_pass(self.full_experts_frac)
-        return self.chunks * full_s / self.packed / self.batch.layout.attn_dp
+        return self.chunks * self.full_stage_s / self.packed / self.batch.layout.attn_dp
 
     @property
     def most_per_s(self) -> Floats:
@@ -185,10 +186,9 @@ class PrefillPool(Pool):
 
     def waits_s(self, utilisation: Floats) -> tuple[Floats, Floats]:
         """Own pass and queue of a prompt."""
-        marginal, layout, factors = self.marginal_s, self.batch.layout, self.factors
-        full = self.full.pipelined_s(self.chunks) * factors.prefill_pass(self.full_experts_frac)
-        lone = np.minimum(self.lone.pipelined_s(self.chunks) * factors.prefill_pass(self.lone_experts_frac), full)
-        own = lone / (1.0 - utilisation * (1.0 - lone / full))
+        marginal, layout = self.marginal_s, self.batch.layout
+        lone = np.minimum(self.lone_s, self.full_s)
+        own = lone / (1.0 - utilisation * (1.0 - lone / self.full_s))
         behind = utilisation ** (FULL_PASSES + 1.0) * marginal * layout.attn_dp * (1.0 + self.length_cv2)
         queue = utilisation * own / 2.0 + behind / (2.0 * (1.0 - utilisation))
         return own, queue
@@ -345,7 +345,8 @@ def prefill_pool(  # noqa: PLR0913  # what a pool is asked
 
     lone = passed(np.ones(1), np.ones(1))
     full = passed(packed, batch.layout.attn_dp)
-    own = lone.pipelined_s(chunks)
+    own, factors = lone.pipelined_s(chunks), PoolFactors.of(batch, calibration)
+    alone, filled = (_as_measured(batch, each, factors) for each in (lone, full))
     return PrefillPool(
         batch=batch,
         load=load,
@@ -354,12 +355,13 @@ def prefill_pool(  # noqa: PLR0913  # what a pool is asked
         wire_s=wire_s(batch.columns.links, link, held),
         longest_prompt=longest_prompt,
         memory_fraction=memory_fraction,
-        factors=PoolFactors.of(batch, calibration),
+        factors=factors,
         length_cv2=length_cv2,
         lone=lone,
         full=full,
-        lone_experts_frac=_experts_frac(lone),
-        full_experts_frac=_experts_frac(full),
+        lone_s=alone.pipelined_s(chunks),
+        full_s=filled.pipelined_s(chunks),
+        full_stage_s=filled.stage_s,
         chunks=chunks,
         packed=packed,
         longest_extra_s=longest_extra_s(machine, batch.stages, engine, load, longest_prompt, own),
@@ -390,9 +392,18 @@ def decode_pool(
     )
 
 
-def _experts_frac(passed: Pass) -> Floats:
-    groups = passed.step.group_s
-    return np.asarray(groups.get("experts", 0.0) / np.maximum(sum(groups.values()), 1e-12))
+def _as_measured(batch: PlanBatch, passed: Pass, factors: PoolFactors) -> Pass:
+    """A prefill pass with what measured pools say of it: experts may be quicker, launching is not."""
+    groups, stages = passed.step.group_s, batch.stages
+    frac = np.asarray(groups.get("experts", 0.0) / np.maximum(sum(groups.values()), 1e-12))
+    kernels = 1.0 + frac * (factors.prefill_experts - 1.0)
+    launch_s = stages.worst(launch_floor_s(passed.layer_floor_s, stages))
+    all_launch_s = passed.layer_floor_s * 0.5 * batch.arch.half_layers
+    return replace(
+        passed,
+        stage_s=factors.prefill * (np.maximum(passed.kernel_s * kernels, launch_s) + passed.host_s),
+        through_s=factors.prefill * (np.maximum(passed.step.total_s * kernels, all_launch_s) + passed.host_s),
+    )
 
 
 def _prompt_bytes(batch: PlanBatch, load: Load) -> Floats:
