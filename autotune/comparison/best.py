@@ -8,10 +8,10 @@ from dataclasses import replace
 from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.robustness import rescored, rescored_each
 from autotune.scoring.best_knobs import score
+from autotune.scoring.plan_order import rank
 from autotune.scoring.value_and_gain import served_within_limits
 from autotune.study import IntRange, Objective, Study, in_place
 from autotune.tuning import PlanResult, tune
-from autotune.tuning.plan_order import rank
 
 SHORTLIST = 24
 """Plans that are evaluated at every kind of request, the first of a ranking at mean lengths."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from autotune.disaggregated.started_sequences import started_sequences
 from autotune.engines import ENGINES, Violation, engines_of
 from autotune.engines.pair_rules import pair_violations
 from autotune.engines.service import Knobs
+from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult, ScoredRows
 from autotune.space import Resolution, resolve, violations
 from autotune.space.pool_plan import PoolPlan, Pools
@@ -37,6 +38,16 @@ from costmodel.plan.columns import Ints
 def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:
     """The plans of pairs, in their order; their strings leave out the GPU type `home`."""
     return of_each_table(pairs, lambda group: _results(study, group, home))
+
+
+def best_dtypes(study: Study, plans: Sequence[PlanResult]) -> dict[str, PlanResult]:
+    """Of the same plan with several dtypes the best, by key, in the order in which plans first come."""
+    out: dict[str, PlanResult] = {}
+    for plan in plans:
+        known = out.get(plan.key)
+        first = plan if known is None else next(p for p in chain(*rank(study, (known, plan))))
+        out[plan.key] = first
+    return out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +191,11 @@ def disaggregated_plan(
             )
         )
         pairs.append(best_pair(study, prefill, decode))
-    best = max(pairs, key=lambda p: (p.feasible, p.key))
-    return resolution, pair_results(study, at_best_loads(study, [best]), home=study.cluster.gpu.name)[0]
+    # as the search does it: dtypes that break a limit at the loads that are tried are no choice where others do not
+    kept = [pair for pair in pairs if pair.feasible] or pairs
+    kept.sort(key=lambda pair: -pair.key)
+    found = pair_results(study, at_best_loads(study, kept), home=study.cluster.gpu.name)
+    return resolution, next(iter(best_dtypes(study, found).values()))
 
 
 def full_pooled(study: Study, text: str, *, engine: str | None = None) -> tuple[str, str]:

@@ -35,7 +35,7 @@ many times: each layout of a replica is evaluated once, whatever the split.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -65,6 +65,8 @@ class PoolSearchResult:
 
     pairs: tuple[Pair, ...]
     """Best first, at most as many as were asked for; one per pair of layouts."""
+    others: tuple[Pair, ...]
+    """The same pairs of layouts with other dtypes: at the loads that were tried they are behind."""
     plans: int
     """Pairs of layouts, over all splits and engines."""
     joined: int
@@ -161,9 +163,24 @@ def _search(
                 best.add(pair)
     return PoolSearchResult(
         pairs=tuple(chosen_points(study, p) for p in best.pairs),
+        others=tuple(other for p in best.pairs for other in _with_other_dtypes(study, p, sides)),
         plans=count_plans(study),
         joined=joined,
     )
+
+
+def _with_other_dtypes(study: Study, pair: Pair, sides: list[PoolSides]) -> Iterator[Pair]:
+    """A pair of layouts with the dtypes that it was not found with, where it keeps the limits as it does."""
+    for side in sides:
+        tables = ((pair.prefill, pair.prefill_at, side.prefill), (pair.decode, pair.decode_at, side.decode))
+        alike = [a.rows.engine == b.rows.engine and a.rows.cluster is b.rows.cluster for a, _, b in tables]
+        if side.prefill is pair.prefill or not all(alike):
+            continue
+        # layouts are numbered alike in all tables of an engine and a cluster
+        at = [int((b.layout == a.layout[own]).argmax()) for a, own, b in tables]
+        other = replace(pair, prefill=side.prefill, prefill_at=at[0], decode=side.decode, decode_at=at[1])
+        if np.isfinite((found := chosen_points(study, other)).key):
+            yield found
 
 
 def _promises(

@@ -20,6 +20,7 @@ from autotune.comparison.switching import drains_s, load_s
 from autotune.planning.day_program import REPLICA, Kinds, ReplicaKind
 from autotune.planning.loads import DayLoads
 from autotune.scoring.best_knobs import score
+from autotune.scoring.plan_order import rank
 from autotune.simulation.draw_requests import recorded_requests, study_requests
 from autotune.simulation.report_simulation import limits_of_requests
 from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan
@@ -28,7 +29,6 @@ from autotune.study import Study, in_place
 from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult, tune
-from autotune.tuning.plan_order import rank
 from costmodel.errors import InputError
 from costmodel.plan.columns import Floats, Ints
 from costmodel.plan.layout import Layout

@@ -17,10 +17,10 @@ from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.titles import broken
 from autotune.report.vocabulary.words import percent, probability
 from autotune.scoring.dominance import nondominated
+from autotune.scoring.plan_order import order
 from autotune.scoring.plan_result import PlanResult
 from autotune.text.numbers import number, within
 from autotune.tuning.pareto_front import Front
-from autotune.tuning.plan_order import order
 
 
 def shown_points(front: Front, top: int) -> list[PlanResult]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
+from autotune.scoring.plan_order import order, rank
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.simulation.percentile_limits import is_simulated, percentile_limits
@@ -19,7 +20,6 @@ from autotune.storage import Store
 from autotune.study import Baseline, Study, cluster_of
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
 from autotune.tuning.executor import Executor
-from autotune.tuning.plan_order import order, rank
 from autotune.tuning.study_space import covered, study_space
 from costmodel.errors import InputError, Problem
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from autotune.metrics import GOODPUT
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED
+from autotune.scoring.plan_order import order
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, relative_excess
 from autotune.simulation.goodput import goodput
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
-from autotune.tuning.plan_order import order
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Forecast, Likely
 
 LONG_REQUESTS = 0.9

@@ -15,12 +15,12 @@ from autotune.metrics import METRICS, Measured
 from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, score, score_launches
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.objective import ranking_value
+from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.solve_concurrency import bounds, solve_concurrency
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning.answer_study import score_plan
-from autotune.tuning.plan_order import rank
 from costmodel.hardware import Gpu
 from tests.properties.studies import FIELDS
 

@@ -22,13 +22,13 @@ from autotune.report.ranked_table import ranked_plans
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.dominance import skyband
 from autotune.scoring.objective import plan_expected
+from autotune.scoring.plan_order import rank
 from autotune.scoring.trial_record import study_header
 from autotune.space import enumerate_space
 from autotune.storage import open_store
 from autotune.study import Search, Study, study_from_document
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import score_plan
-from autotune.tuning.plan_order import rank
 from autotune.tuning.remedy import find_remedy
 from costmodel.arch import load_model
 from costmodel.errors import InputError

@@ -10,13 +10,13 @@ import pytest
 
 from autotune.scoring.best_knobs import score
 from autotune.scoring.knob_grid import KnobGrid, Variant
+from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.solve_concurrency import most_within_limits
 from autotune.scoring.trial_record import Recorder, plan_of, study_header
 from autotune.space import Candidate, enumerate_space
 from autotune.storage import open_store
 from autotune.tuning import tune
-from autotune.tuning.plan_order import rank
 from tests.tuning.brute import all_layouts, evaluate, keeps, question
 
 
