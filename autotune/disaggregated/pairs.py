@@ -21,6 +21,8 @@ from costmodel.plan.columns import Floats, Ints
 _T = TypeVar("_T")
 ALIKE = 1e-9
 """Relative distance within which two pairs of points count as ranking alike."""
+NEAR = 0.05
+"""By how much less a plan may be worth at the best of the loads that are tried than at the best of all, as a share."""
 JOIN_ROWS = 400_000
 """Pairs of points joined at once, for memory."""
 
@@ -115,21 +117,41 @@ def best_pair(study: Study, prefill: OperatingPoints, decode: OperatingPoints) -
     raise ValueError("a pair of layouts must have points to join, got none")
 
 
-def chosen_points(study: Study, pair: Pair) -> Pair:
+def choices(study: Study, pair: Pair, least: float) -> list[Pair]:
+    """The points at which a pair of layouts may run best: `chosen_points` with each token budget of the prefill pool.
+
+    Those whose key is below `least` are left out, but where the study fixes the requests in flight: there the loads
+    that are tried are too far apart to say who is behind.
+    """
+    rows = pair.prefill.row[pair.prefill.layout == pair.prefill.layout[pair.prefill_at]]
+    found = [chosen_points(study, pair, row) for row in sorted(set(rows.tolist()))]
+    fixed = study.workload.concurrency is not None
+    return [own for own in found if np.isfinite(own.key) and (fixed or own.key >= least)]
+
+
+def near(key: float) -> float:
+    """The least key of pairs of points that may come before one with this key once loads between them are tried."""
+    return key - NEAR * abs(key)
+
+
+def chosen_points(study: Study, pair: Pair, row: int | None = None) -> Pair:
     """The points at which a pair of layouts runs: of those that rank alike, the ones that answer soonest.
 
     Where the study fixes the requests in flight, time is the same for all of them, and it is the ones that can do most.
-    All points of both layouts are looked at, whatever was pruned, so that a plan is the same however it was found.
+    All points of both layouts are looked at, whatever was pruned, so that a plan is the same however it was found; with
+    `row`, those of one token budget of the prefill pool.
     """
+    own = [
+        np.flatnonzero(points.layout == points.layout[at])
+        for points, at in ((pair.prefill, pair.prefill_at), (pair.decode, pair.decode_at))
+    ]
+    if row is not None:
+        own[0] = own[0][pair.prefill.row[own[0]] == row]
     first, second = (
-        Choice(
-            points=points,
-            index=(own := np.flatnonzero(points.layout == points.layout[at])),
-            copies=np.full(own.size, copies),
-        )
-        for points, at, copies in (
-            (pair.prefill, pair.prefill_at, pair.prefill_copies),
-            (pair.decode, pair.decode_at, pair.decode_copies),
+        Choice(points=points, index=index, copies=np.full(index.size, copies))
+        for points, index, copies in (
+            (pair.prefill, own[0], pair.prefill_copies),
+            (pair.decode, own[1], pair.decode_copies),
         )
     )
     settles, key, e2e_s = _join(study, first, second, feasible=pair.feasible)

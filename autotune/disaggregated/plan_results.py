@@ -15,7 +15,7 @@ from autotune.disaggregated.operating_points import (
     served_together,
     settled,
 )
-from autotune.disaggregated.pairs import Pair, best_pair, of_each_table
+from autotune.disaggregated.pairs import Pair, best_pair, choices, near, of_each_table
 from autotune.disaggregated.pool_rows import Dtypes, pool_rows
 from autotune.disaggregated.refine_loads import at_best_loads
 from autotune.disaggregated.started_sequences import started_sequences
@@ -40,13 +40,11 @@ def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[Plan
     return of_each_table(pairs, lambda group: _results(study, group, home))
 
 
-def best_dtypes(study: Study, plans: Sequence[PlanResult]) -> dict[str, PlanResult]:
-    """Of the same plan with several dtypes the best, by key, in the order in which plans first come."""
+def best_knobs(study: Study, plans: Sequence[PlanResult]) -> dict[str, PlanResult]:
+    """Of the same plan with several knobs the best, by key, in the order in which plans first come."""
     out: dict[str, PlanResult] = {}
     for plan in plans:
-        known = out.get(plan.key)
-        first = plan if known is None else next(p for p in chain(*rank(study, (known, plan))))
-        out[plan.key] = first
+        out[plan.key] = next(chain(*rank(study, [*([out[plan.key]] if plan.key in out else []), plan])))
     return out
 
 
@@ -191,11 +189,12 @@ def disaggregated_plan(
             )
         )
         pairs.append(best_pair(study, prefill, decode))
-    # as the search does it: dtypes that break a limit at the loads that are tried are no choice where others do not
+    # as the search does it: knobs that break a limit at the loads that are tried are no choice where others do not
     kept = [pair for pair in pairs if pair.feasible] or pairs
-    kept.sort(key=lambda pair: -pair.key)
-    found = pair_results(study, at_best_loads(study, kept), home=study.cluster.gpu.name)
-    return resolution, next(iter(best_dtypes(study, found).values()))
+    least = near(max(pair.key for pair in kept))
+    near_best = [own for pair in kept for own in choices(study, pair, least)]
+    found = pair_results(study, at_best_loads(study, near_best), home=study.cluster.gpu.name)
+    return resolution, next(iter(best_knobs(study, found).values()))
 
 
 def full_pooled(study: Study, text: str, *, engine: str | None = None) -> tuple[str, str]:

@@ -41,7 +41,7 @@ from itertools import product
 import numpy as np
 
 from autotune.disaggregated.operating_points import OperatingPoints, operating_points
-from autotune.disaggregated.pairs import Pair, best_pairs, chosen_points
+from autotune.disaggregated.pairs import Pair, best_pairs, choices, chosen_points, near
 from autotune.disaggregated.pool_rows import Dtypes, pool_layouts, pool_rows, replica_layouts
 from autotune.disaggregated.role_candidates import RoleCandidates, bounds
 from autotune.disaggregated.splits import count_plans, pool_sizes, pool_splits
@@ -66,7 +66,7 @@ class PoolSearchResult:
     pairs: tuple[Pair, ...]
     """Best first, at most as many as were asked for; one per pair of layouts."""
     others: tuple[Pair, ...]
-    """The same pairs of layouts with other dtypes: at the loads that were tried they are behind."""
+    """The same pairs of layouts with all dtypes and token budgets that may turn out the best of them."""
     plans: int
     """Pairs of layouts, over all splits and engines."""
     joined: int
@@ -161,26 +161,24 @@ def _search(
             joined += p.index.size * d.index.size
             for pair in best_pairs(study, p, d, keep, best.least, feasible=feasible):
                 best.add(pair)
+    pairs = tuple(chosen_points(study, p) for p in best.pairs)
     return PoolSearchResult(
-        pairs=tuple(chosen_points(study, p) for p in best.pairs),
-        others=tuple(other for p in best.pairs for other in _with_other_dtypes(study, p, sides)),
+        pairs=pairs,
+        others=tuple(other for p in pairs for other in _other_knobs(study, p, sides)),
         plans=count_plans(study),
         joined=joined,
     )
 
 
-def _with_other_dtypes(study: Study, pair: Pair, sides: list[PoolSides]) -> Iterator[Pair]:
-    """A pair of layouts with the dtypes that it was not found with, where it keeps the limits as it does."""
+def _other_knobs(study: Study, pair: Pair, sides: list[PoolSides]) -> Iterator[Pair]:
+    """A pair of layouts with the dtypes and token budgets that may be better for it than those it was found with."""
     for side in sides:
         tables = ((pair.prefill, pair.prefill_at, side.prefill), (pair.decode, pair.decode_at, side.decode))
-        alike = [a.rows.engine == b.rows.engine and a.rows.cluster is b.rows.cluster for a, _, b in tables]
-        if side.prefill is pair.prefill or not all(alike):
-            continue
-        # layouts are numbered alike in all tables of an engine and a cluster
-        at = [int((b.layout == a.layout[own]).argmax()) for a, own, b in tables]
-        other = replace(pair, prefill=side.prefill, prefill_at=at[0], decode=side.decode, decode_at=at[1])
-        if np.isfinite((found := chosen_points(study, other)).key):
-            yield found
+        if all(a.rows.engine == b.rows.engine and a.rows.cluster is b.rows.cluster for a, _, b in tables):
+            # layouts are numbered alike in all tables of an engine and a cluster
+            at = [int((b.layout == a.layout[own]).argmax()) for a, own, b in tables]
+            other = replace(pair, prefill=side.prefill, prefill_at=at[0], decode=side.decode, decode_at=at[1])
+            yield from choices(study, other, near(pair.key))
 
 
 def _promises(

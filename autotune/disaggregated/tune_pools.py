@@ -52,7 +52,7 @@ def disaggregated_plans(
     if study.axes.disaggregated == "off":
         return {}, None
     # most studies open none, and this is half of what their start imports
-    from autotune.disaggregated.plan_results import best_dtypes, pair_results
+    from autotune.disaggregated.plan_results import best_knobs, pair_results
     from autotune.disaggregated.refine_loads import at_best_loads
     from autotune.disaggregated.search import search_pools
     from autotune.disaggregated.splits import count_plans
@@ -76,8 +76,8 @@ def disaggregated_plans(
         by_means = replace(own, constraints=own.constraints.on_means())
         found = search_pools(by_means, progress=progress)
         counted, joined = counted + found.plans, joined + found.joined
-        pairs = at_best_loads(by_means, (*found.pairs, *found.others))
-        plans.update(best_dtypes(by_means, pair_results(own, pairs, home=study.cluster.gpu.name)))
+        pairs = at_best_loads(by_means, found.others)
+        plans.update(best_knobs(by_means, pair_results(own, pairs, home=study.cluster.gpu.name)))
     plans.update(known)
     if store is not None:
         store.add(pool_records(recorder, plans.values(), len(plans)))
