@@ -53,6 +53,13 @@ class OperatingPoints:
         """GPUs of the layout of each point."""
         return self.columns.gpus.astype(np.int64)
 
+    @property
+    def most(self) -> Floats:
+        """The most that the row of each point does within the limits on its own latency, as `at`."""
+        most = np.zeros(self.rows.budget.size)
+        np.maximum.at(most, self.row, self.at)
+        return most[self.row]
+
     def layout_at(self, index: int, copies: int) -> Layout:
         """The layout of one point, with so many times its replicas."""
         return times(self.rows.layouts[int(self.layout[index])].layout, copies)
@@ -121,7 +128,7 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
     work = rows.study.workload
     shares = SHARES if work.request_rate_per_s is None else (1.0,)
     if rows.role == "decode" and work.concurrency is not None:
-        tried = [most ** (load / (LOADS - 1)) * evaluate.replicas for load in range(LOADS)]
+        tried = [np.ceil(most ** (load / (LOADS - 1)) - 1e-9) * evaluate.replicas for load in range(LOADS)]
     elif rows.role == "decode":
         tried = [np.maximum(np.floor(most * share), 1.0) * evaluate.replicas for share in shares]
     else:
@@ -149,23 +156,25 @@ def settled(
 ) -> ClosedLoop:
     """Where the layouts of some points settle, entry `i` with entry `i`, with so many requests in flight over both.
 
-    A decode pool admits what keeps its limit on latency, which is its last point; the rest waits in front.
+    A decode pool admits as many sequences as it decodes at its point; the rest waits in front.
     `index` and `copies` are of the prefill pools and of the decode pools: points, and times their replicas.
     """
-    admitted = np.array([decode.at[decode.row == decode.row[at]].max() for at in index[1]]) * copies[1].astype(
-        np.float64
-    )
+    admitted = decode.at[index[1]] * copies[1].astype(np.float64)
     first = prefill.pool(index[0], copies[0], PrefillPool)
     return settle(first, decode.pool(index[1], copies[1], DecodePool), load, admitted=admitted)
 
 
 def most_in_time(points: OperatingPoints, index: Ints) -> Floats:
-    """Sequences per attention-DP rank with which decode pools at some points keep their limits, whatever comes."""
+    """Sequences per attention-DP rank with which decode pools at some points keep their limits, whatever comes.
+
+    Where the study fixes the requests in flight, the points say how many are admitted.
+    """
     study, row = points.rows.study, points.row[index]
     if study.workload.request_rate_per_s is None:
+        in_time = points.most if study.workload.concurrency is None else points.at
         layouts = [points.rows.layouts[i].layout for i in points.layout[index]]
         ranks = np.array([layout.replicas * layout.attn_dp for layout in layouts], dtype=np.float64)
-        return np.array([points.at[points.row == own].max() for own in row]) / ranks
+        return in_time[index] / ranks
     open_study = replace(study, workload=replace(study.workload, request_rate_per_s=None))
     rows = replace(points.rows, study=open_study)
     evaluate = Evaluator(rows, row)

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.disaggregated.operating_points import OperatingPoints, served_together
+from autotune.disaggregated.operating_points import OperatingPoints, pair_price, served_together, settled
 from autotune.disaggregated.pairs import ALIKE, Pair, of_each_table
 from autotune.disaggregated.pool_rows import Evaluator
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import Standing
 from autotune.scoring.solve_concurrency import around
+from autotune.space.pool_plan import ROLES
 from autotune.study import Study
 from costmodel.plan.columns import Floats, Ints
 
@@ -29,11 +30,31 @@ ROUNDS = 7
 def at_best_loads(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs, in their order, each at the loads of its pools under which it stands best.
 
-    Where the study gives a request rate or the requests in flight, these set the loads, and pairs stay as they are.
+    Where the study gives a request rate, it sets the loads, and pairs stay as they are. Where it gives the requests in
+    flight, they set them as far as the decode pool admits them: how many it admits is chosen.
     """
-    if study.workload.request_rate_per_s is not None or study.workload.concurrency is not None:
+    if study.workload.request_rate_per_s is not None:
         return list(pairs)
-    return of_each_table(pairs, lambda group: _refined(study, group))
+    fixed = study.workload.concurrency is not None
+    return of_each_table(pairs, lambda group: (_admitting if fixed else _refined)(study, group))
+
+
+def _admitting(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs that share both tables of points, with as many sequences admitted as suit them best, or the most."""
+    first, second = pairs[0].prefill, pairs[0].decode
+    own = [np.flatnonzero(second.row == second.row[pair.decode_at]) for pair in pairs]
+    owner, tried = np.repeat(np.arange(len(pairs)), [places.size for places in own]), np.concatenate(own)
+    copies = [np.array([getattr(p, f"{role}_copies") for p in pairs])[owner] for role in ROLES]
+    at = np.array([p.prefill_at for p in pairs])[owner]
+    load = np.full(tried.size, float(study.workload.concurrency or 0.0))
+    loop = settled(first, second, (at, tried), (copies[0], copies[1]), load)
+    price = pair_price(first.rows.cluster, loop.prefill.columns.gpus, second.rows.cluster, loop.decode.columns.gpus)
+    limits = study_limits(study)
+    standing = Standing.of(study, limits, check_limits(limits, loop.pair), loop.pair, price)
+    gain = np.where(standing.worst > 0.0, 0.0, standing.gain)
+    order = np.lexsort((-second.at[tried], -gain, standing.worst, owner))
+    best = tried[order[np.searchsorted(owner[order], np.arange(len(pairs)))]]
+    return [replace(pair, decode_at=int(place)) for pair, place in zip(pairs, best, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

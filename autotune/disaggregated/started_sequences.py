@@ -40,13 +40,16 @@ def _slots(points: OperatingPoints, index: Ints, columns: PoolColumns, expected:
     """As many as keep the limits on latency, and their peaks, as far as the study and the KV cache admit them.
 
     They follow from limits and lengths, not from how many requests come: a server that is started for a quiet hour
-    also serves a busy one.
+    also serves a busy one. Where the study fixes the requests in flight, fewer may be admitted.
     """
     rows = points.rows
     if rows.slots is not None:
         return np.full(index.shape, rows.slots, dtype=np.int64)
     in_time = np.maximum(most_in_time(points, index), expected)
-    wanted = np.minimum([with_peaks(seqs) for seqs in in_time], pool_seats(rows.study, rows.role))
+    # whoever admits fewer than keep the limits does so for a purpose that peaks would defeat
+    fewer = (points.at[index] < points.most[index]) & (rows.study.workload.concurrency is not None)
+    peaks = np.where(fewer, np.ceil(in_time), [with_peaks(seqs) for seqs in in_time])
+    wanted = np.minimum(peaks, pool_seats(rows.study, rows.role))
     room = np.floor(columns.kv_capacity_sequences / columns.ranks / (1.0 + KV_MARGIN_FRAC))
     return np.minimum(wanted, np.maximum(room, expected)).astype(np.int64)
 
