@@ -10,6 +10,7 @@ import numpy as np
 from autotune.disaggregated.operating_points import served_together
 from autotune.disaggregated.pairs import Choice, Pair
 from autotune.disaggregated.plan_results import pair_results
+from autotune.disaggregated.refine_loads import at_best_loads
 from autotune.disaggregated.role_candidates import RoleCandidates
 from autotune.disaggregated.search import pool_sides, search_pools
 from autotune.disaggregated.splits import barred
@@ -30,8 +31,8 @@ def pool_front(study: Study, goals: Goals) -> list[PlanResult]:
 
     A pair is no better in any goal than with points that dominate its own, as at the head of
     `autotune.disaggregated.search`: undominated points of every split are joined, and what is dominated is dropped.
-    Where the study fixes the requests in flight it is not ours to choose where a pair settles: then these are the best
-    by each goal.
+    Where the study fixes the requests in flight, dominance says nothing of the wait in front of the pools: then these
+    are the best by each goal.
     """
     out: list[PlanResult] = []
     for cluster in cluster_choices(study):
@@ -43,7 +44,7 @@ def pool_front(study: Study, goals: Goals) -> list[PlanResult]:
 
 def _best_by_each(study: Study, goals: Goals) -> list[Pair]:
     asked = [replace(study, objective=Objective(metric=name, direction=direction)) for name, direction in goals]
-    return [pair for own in asked for pair in search_pools(own).pairs if pair.feasible]
+    return [pair for own in asked for pair in at_best_loads(own, search_pools(own).pairs) if pair.feasible]
 
 
 def _undominated(study: Study, goals: Goals) -> list[Pair]:

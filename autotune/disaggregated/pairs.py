@@ -137,7 +137,6 @@ def near(key: float) -> float:
 def chosen_points(study: Study, pair: Pair, row: int | None = None) -> Pair:
     """The points at which a pair of layouts runs: of those that rank alike, the ones that answer soonest.
 
-    Where the study fixes the requests in flight, time is the same for all of them, and it is the ones that can do most.
     All points of both layouts are looked at, whatever was pruned, so that a plan is the same however it was found; with
     `row`, those of one token budget of the prefill pool.
     """
@@ -154,15 +153,9 @@ def chosen_points(study: Study, pair: Pair, row: int | None = None) -> Pair:
             (pair.decode, own[1], pair.decode_copies),
         )
     )
-    settles, key, e2e_s = _join(study, first, second, feasible=pair.feasible)
-    best = settles.max()
-    alike = settles >= best - ALIKE * abs(best)
-    if settles is key:
-        place = np.where(alike, e2e_s, np.inf).argmin()
-    else:
-        # loads are tried far apart: between them whoever can do more settles higher
-        able = np.multiply.outer(*(choice.columns.requests_per_s for choice in (first, second)))
-        place = np.where(alike, able, -np.inf).argmax()
+    key, e2e_s = _join(study, first, second, feasible=pair.feasible)
+    best = key.max()
+    place = np.where(key >= best - ALIKE * abs(best), e2e_s, np.inf).argmin()
     row, column = divmod(int(place), second.index.size)
     at = int(first.index[row]), int(second.index[column])
     return replace(pair, prefill_at=at[0], decode_at=at[1], key=float(key[row, column]))
@@ -183,23 +176,17 @@ def best_pairs(
         while end < p_starts.size and (p_ends[end] - p_starts[begin]) * d_size <= JOIN_ROWS:
             end += 1
         low = int(p_starts[begin])
-        settles, key, _ = _join(study, first.slice(slice(low, p_ends[end - 1])), second, feasible=feasible)
-        starts = p_starts[begin:end] - low, d_starts
-        if settles is not key:  # a pair is ranked by its key where it settles
-            most = _best_of_each(settles, *starts)
-            sizes = [np.diff([*own, size]) for own, size in zip(starts, settles.shape, strict=True)]
-            most = most.repeat(sizes[0], axis=0).repeat(sizes[1], axis=1)
-            settles = np.where(settles >= most * (1.0 - ALIKE), key, -np.inf)
-        best = _best_of_each(settles, *starts)
+        key, _ = _join(study, first.slice(slice(low, p_ends[end - 1])), second, feasible=feasible)
+        best = _best_of_each(key, p_starts[begin:end] - low, d_starts)
         for flat in np.argsort(-best, axis=None, kind="stable")[:keep].tolist():
             i, j = divmod(flat, d_starts.size)
             if not np.isfinite(best[i, j]):
                 break
             rows = slice(int(p_starts[begin + i]) - low, p_ends[begin + i] - low)
             columns = slice(int(d_starts[j]), d_ends[j])
-            block = settles[rows, columns]
+            block = key[rows, columns]
             row, column = divmod(int(block.argmax()), block.shape[1])
-            own = float(key[rows, columns][row, column])
+            own = float(block[row, column])
             if own >= least:
                 p_at, d_at = low + rows.start + row, columns.start + column
                 pair = Pair(
@@ -234,11 +221,10 @@ def ranking_key(study: Study, pair: Service, price_per_hour: Floats, *, feasible
     return np.where(standing.worst <= 0.0, standing.gain, -np.inf) if feasible else -standing.worst
 
 
-def _join(study: Study, first: Choice, second: Choice, *, feasible: bool) -> tuple[Floats, Floats, Floats]:
-    """What chooses the points of a pair of layouts, what ranks the pair, and the time of a request.
+def _join(study: Study, first: Choice, second: Choice, *, feasible: bool) -> tuple[Floats, Floats]:
+    """What ranks a pair of points, and the time of a request, each of shape `(prefill points, decode points)`.
 
-    Each of shape `(prefill points, decode points)`. The first two are the same, unless the study fixes the requests in
-    flight: then a pair runs at the point that they settle it into.
+    Where the study fixes the requests in flight, a decode pool admits as many as it decodes at its point.
     """
     shape = (first.index.size, second.index.size)
     prefill = first.columns.take(np.repeat(np.arange(shape[0]), shape[1]))
@@ -246,9 +232,6 @@ def _join(study: Study, first: Choice, second: Choice, *, feasible: bool) -> tup
     clusters = first.points.rows.cluster, second.points.rows.cluster
     pair, price = served_together(study, clusters[0], prefill, clusters[1], decode)
     key = ranking_key(study, pair, price, feasible=feasible).reshape(shape)
-    settles = key if study.workload.concurrency is None else pair.requests_per_s.reshape(shape)
     if ENGINES[first.points.rows.engine].pair_rules:
-        forbidden = barred(first.points, first.index, second.points, second.index)
-        same, key = settles is key, np.where(forbidden, -np.inf, key)
-        settles = key if same else np.where(forbidden, -np.inf, settles)
-    return settles, key, pair.e2e_s.reshape(shape)
+        key = np.where(barred(first.points, first.index, second.points, second.index), -np.inf, key)
+    return key, pair.e2e_s.reshape(shape)

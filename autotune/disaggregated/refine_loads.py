@@ -23,6 +23,10 @@ from costmodel.plan.columns import Floats, Ints
 
 BETWEEN = 3
 """Loads that are tried between one and the next on either side."""
+SETTLED_ALIKE = 1e-6
+"""Relative distance within which numbers of admitted sequences count as alike."""
+BROKEN = 1e100
+"""Weight of an excess over a limit beside any gain."""
 ROUNDS = 7
 """Times that it is done, each of which leaves a quarter of the distance: shares of 3 % become 2e-6."""
 
@@ -51,8 +55,12 @@ def _admitting(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
     price = pair_price(first.rows.cluster, loop.prefill.columns.gpus, second.rows.cluster, loop.decode.columns.gpus)
     limits = study_limits(study)
     standing = Standing.of(study, limits, check_limits(limits, loop.pair), loop.pair, price)
-    gain = np.where(standing.worst > 0.0, 0.0, standing.gain)
-    order = np.lexsort((-second.at[tried], -gain, standing.worst, owner))
+    gain = np.where(standing.worst > 0.0, -BROKEN * standing.worst, standing.gain)
+    most = np.full(len(pairs), -np.inf)
+    np.maximum.at(most, owner, gain)
+    # beyond what settles of itself it says nothing how many more would be admitted
+    alike = gain >= (most - SETTLED_ALIKE * abs(most))[owner]
+    order = np.lexsort((-second.at[tried], ~alike, owner))
     best = tried[order[np.searchsorted(owner[order], np.arange(len(pairs)))]]
     return [replace(pair, decode_at=int(place)) for pair, place in zip(pairs, best, strict=True)]
 

@@ -84,7 +84,7 @@ class RoleCandidates:
         """
         good = (bounds >= least) & (bounds > -np.inf)
         if self.study.workload.concurrency is not None:
-            # where the pair settles is not ours to choose: all points of a layout, or none
+            # a slower pool may shorten the wait in front: all points of a layout, or none
             return _of_layouts(choice, np.logical_or.reduceat(good, choice.firsts))
         left = np.flatnonzero(good)
         return _picked(choice, left[skyband(self._coordinates[choice.index[left]], choice.layout[left], keep)])

@@ -136,6 +136,8 @@ MOST_OFF = 1e300
 FIRST_LOOK = np.unique(np.floor(2.0 ** np.arange(0.0, np.log2(MOST_PER_REPLICA) + 0.5, 0.5) + 0.5))
 """Loads that a search begins with, between the least and the most: the same whatever those are, so that room for more
 requests and a limit that asks for less lose nothing that was found with less."""
+HIGH = 0.1
+"""Beside loads at which a row is worth so little less than at its best, as a share, others are looked at too."""
 KNEE = 0.01
 """By how much a plan would be worth more at a load, had it gone on rising as before, where it is said to bend."""
 NEAR_BEST = 0.005
@@ -210,6 +212,7 @@ def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -
     values = np.sort(np.clip(values, low, high), axis=0)
     fresh = np.diff(values, axis=0, prepend=(low - 1.0)[None]) > 0.0
     keys = search.keys(rows, values, fresh)
+    values, fresh, keys = _second_look(search, values, fresh, keys, rivals)
     best = _first_best(keys)
     others = _other_peaks(values, keys, fresh, best, rivals)
     peaks = np.concatenate([best, *(places[worth] for places, worth in others)])
@@ -241,6 +244,30 @@ def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -
         out[worth[better]], reached[:, worth[better]] = found[own][better], standing[:, own][:, better]
         size += worth.size
     return out, reached
+
+
+def _second_look(
+    search: _Search, values: Floats, fresh: Bools, keys: Floats, rivals: _Rivals | _Goal
+) -> tuple[Floats, Bools, Floats]:
+    """The loads of a first look, which of them are new, and their keys, with others beside those that are nearly best.
+
+    Not for rows that stay behind others of their owner, nor for those that break a limit at all of them.
+    """
+    rows = np.arange(values.shape[1])
+    best = _first_best(keys)
+    known = keys[:, best, rows]
+    going = ~rivals.lost(rows, around(values, best), known) & (known[1] <= 0.0)
+    # a load that stands there again is worth what it is at its first place
+    first = np.maximum.accumulate(np.where(fresh, np.arange(len(values))[:, None], 0), axis=0)
+    gain = np.where(keys[1] <= 0.0, -keys[2], -np.inf)[first, rows]
+    high = gain >= -known[2] - HIGH * np.abs(known[2])
+    between = np.floor(np.sqrt(values[:-1] * values[1:]) + 0.5)
+    wanted = going & (high[:-1] | high[1:]) & (between > values[:-1]) & (between < values[1:])
+    together = np.concatenate([values, np.where(wanted, between, values[:-1])])
+    keys = np.concatenate([keys, search.keys(rows, between, wanted)], axis=1)
+    order = np.argsort(together, axis=0, kind="stable")
+    values = np.take_along_axis(together, order, axis=0)
+    return values, np.diff(values, axis=0, prepend=-1.0) > 0.0, np.take_along_axis(keys, order[None], axis=1)
 
 
 def _behind_a_chunk(grid: KnobGrid) -> Floats:

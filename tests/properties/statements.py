@@ -97,7 +97,7 @@ def shifted(study: Study, other: Study, before: PlanResult, after: PlanResult) -
     grids = [KnobGrid.of(s, [Variant.of(before)], [budget]) for s in (study, other)]
     alone = [replace(g, batch=replace(g.batch, residual=None)).evaluate(load) for g in grids]
     moved = [g.evaluate(load) for g in grids]
-    fuller = min(a.kv_wait_s[0] for a in alone) > 0.0 and alone[1].running_per_rank[0] > alone[0].running_per_rank[0]
+    fuller = alone[0].kv_wait_s[0] > 0.0 and alone[1].running_per_rank[0] > alone[0].running_per_rank[0]
     if alone[1].requests_per_s[0] < alone[0].requests_per_s[0] * (1.0 - (FULLER if fuller else REL)):
         return False
     first = [(m.ttft_s - m.kv_wait_s)[0] / (a.ttft_s - a.kv_wait_s)[0] for m, a in zip(moved, alone, strict=True)]

@@ -9,7 +9,7 @@ import pytest
 
 from autotune.disaggregated.operating_points import served_together
 from autotune.disaggregated.pairs import Pair, ranking_key
-from autotune.disaggregated.plan_results import disaggregated_plan
+from autotune.disaggregated.plan_results import disaggregated_plan, pair_results
 from autotune.disaggregated.pool_rows import Evaluator
 from autotune.disaggregated.refine_loads import at_best_loads
 from autotune.disaggregated.search import search_pools
@@ -22,9 +22,12 @@ CLOSE = 1e-3
 LIMITS = ({}, {"e2e_ms": 23571.0}, {"ttft_ms": 1500.0, "tpot_ms": 60.0}, {"e2e_ms": 23571.0, "min_gpu_util_frac": 0.8})
 
 
-def asked(limits: dict[str, float], workload: dict[str, float] | None = None) -> Study:
+def asked(
+    limits: dict[str, float], workload: dict[str, float] | None = None, objective: dict[str, str] | None = None
+) -> Study:
     """A study whose plans have loads to choose."""
     return study_of({
+        "objective": objective or {"maximize": "total_tokens_per_s_per_gpu"},
         "name": "loads",
         "engine": "trtllm",
         "model": "CohereLabs/c4ai-command-a-03-2025",
@@ -70,12 +73,30 @@ def test_no_load_of_a_fine_grid_is_better(limits: dict[str, float]) -> None:
     assert bool(better) == bool(limits)
 
 
-def test_loads_that_the_study_sets_stay() -> None:
-    """A request rate and requests in flight leave nothing to choose."""
-    for workload in ({"request_rate_per_s": 10.0}, {"concurrency": 200}):
-        study = asked({}, {**workload})
-        pairs = search_pools(study, keep=3).pairs
-        assert at_best_loads(study, pairs) == list(pairs)
+def test_a_request_rate_leaves_nothing_to_choose() -> None:
+    """Pairs stay as the search found them."""
+    study = asked({}, {"request_rate_per_s": 10.0})
+    pairs = search_pools(study, keep=3).pairs
+    assert at_best_loads(study, pairs) == list(pairs)
+
+
+@pytest.mark.parametrize("objective", [{"minimize": "tpot_s"}, {"maximize": "requests_per_s"}], ids=str)
+def test_admission_follows_the_objective(objective: dict[str, str]) -> None:
+    """With requests in flight that are given, all are admitted where throughput alone counts, and few for TPOT.
+
+    So a looser limit on TPOT takes nothing from a plan that was admitted few for it.
+    """
+    study, free = (asked(limits, {"concurrency": 200}, objective) for limits in ({"tpot_ms": 40.0}, {}))
+    pairs = at_best_loads(free, search_pools(free, keep=5).pairs)
+    full = [pair.decode.at[pair.decode_at] == pair.decode.most[pair.decode_at] for pair in pairs]
+    assert full == [objective == {"maximize": "requests_per_s"}] * 5
+    looser = replace(study, constraints=replace(study.constraints, tpot_s=0.06))
+    tight, loose = (
+        pair_results(s, at_best_loads(s, search_pools(s, keep=1).pairs), home="h100_pcie")[0].metrics
+        for s in (study, looser)
+    )
+    assert loose["tpot_s"] <= tight["tpot_s"] or "maximize" in objective
+    assert loose["requests_per_s"] >= tight["requests_per_s"] or "minimize" in objective
 
 
 def test_the_token_budget_that_serves_most() -> None:
