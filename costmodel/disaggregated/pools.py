@@ -151,22 +151,64 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassParts:
+    """What a prefill pass is made of, so that what measured pools say of experts leaves what launching takes.
+
+    Pairs are of the slowest stage and of all stages.
+    """
+
+    kernels_s: tuple[Floats, Floats]
+    launch_s: tuple[Floats, Floats]
+    host_s: Floats
+    experts_frac: Floats
+    """Share of the kernels that experts run for."""
+
+    @classmethod
+    def of(cls, batch: PlanBatch, passed: Pass) -> PassParts:
+        """Of a pass by the formulas."""
+        groups, stages, floor = passed.step.group_s, batch.stages, passed.layer_floor_s
+        return cls(
+            kernels_s=(passed.kernel_s, passed.step.total_s),
+            launch_s=(stages.worst(launch_floor_s(floor, stages)), 0.5 * floor * batch.arch.half_layers),
+            host_s=passed.host_s,
+            experts_frac=np.asarray(groups.get("experts", 0.0) / np.maximum(sum(groups.values()), 1e-12)),
+        )
+
+    def seconds(self, factors: PoolFactors) -> tuple[Floats, Floats]:
+        """On the slowest stage, and through all of them."""
+        kernels = 1.0 + self.experts_frac * (factors.prefill_experts - 1.0)
+        both = zip(self.kernels_s, self.launch_s, strict=True)
+        stage, through = (factors.prefill * (np.maximum(k * kernels, launch) + self.host_s) for k, launch in both)
+        return stage, through
+
+    def stage_s(self, factors: PoolFactors) -> Floats:
+        """Until the slowest stage can take the next pass."""
+        return self.seconds(factors)[0]
+
+    def pipelined_s(self, factors: PoolFactors, count: Floats) -> Floats:
+        """Seconds of `count` such passes from an empty pipeline to an empty one."""
+        stage, through = self.seconds(factors)
+        return through + (count - 1.0) * stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrefillPool(Pool):
     """Replicas that prefill prompts and hand them on."""
 
     lone: Pass
     full: Pass
     """A pass whose token budget is full of prompts."""
-    lone_s: Floats
-    """A prompt alone in its passes, as measured pools take for it."""
-    full_s: Floats
-    """The same of a prompt whose passes are full."""
-    full_stage_s: Floats
-    """A full pass on the slowest stage, until it can take the next one, as measured pools take for it."""
+    lone_parts: PassParts
+    full_parts: PassParts
     chunks: Floats
     packed: Floats
     """Prompts of a full pass, per attention rank."""
     longest_extra_s: Floats
+
+    @property
+    def full_stage_s(self) -> Floats:
+        """A full pass on the slowest stage, until it can take the next one, as measured pools take for it."""
+        return self.full_parts.stage_s(self.factors)
 
     @property
     def marginal_s(self) -> Floats:
@@ -187,8 +229,9 @@ class PrefillPool(Pool):
     def waits_s(self, utilisation: Floats) -> tuple[Floats, Floats]:
         """Own pass and queue of a prompt."""
         marginal, layout = self.marginal_s, self.batch.layout
-        lone = np.minimum(self.lone_s, self.full_s)
-        own = lone / (1.0 - utilisation * (1.0 - lone / self.full_s))
+        full = self.full_parts.pipelined_s(self.factors, self.chunks)
+        lone = np.minimum(self.lone_parts.pipelined_s(self.factors, self.chunks), full)
+        own = lone / (1.0 - utilisation * (1.0 - lone / full))
         behind = utilisation ** (FULL_PASSES + 1.0) * marginal * layout.attn_dp * (1.0 + self.length_cv2)
         queue = utilisation * own / 2.0 + behind / (2.0 * (1.0 - utilisation))
         return own, queue
@@ -345,8 +388,7 @@ def prefill_pool(  # noqa: PLR0913  # what a pool is asked
 
     lone = passed(np.ones(1), np.ones(1))
     full = passed(packed, batch.layout.attn_dp)
-    own, factors = lone.pipelined_s(chunks), PoolFactors.of(batch, calibration)
-    alone, filled = (_as_measured(batch, each, factors) for each in (lone, full))
+    own = lone.pipelined_s(chunks)
     return PrefillPool(
         batch=batch,
         load=load,
@@ -355,13 +397,12 @@ def prefill_pool(  # noqa: PLR0913  # what a pool is asked
         wire_s=wire_s(batch.columns.links, link, held),
         longest_prompt=longest_prompt,
         memory_fraction=memory_fraction,
-        factors=factors,
+        factors=PoolFactors.of(batch, calibration),
         length_cv2=length_cv2,
         lone=lone,
         full=full,
-        lone_s=alone.pipelined_s(chunks),
-        full_s=filled.pipelined_s(chunks),
-        full_stage_s=filled.stage_s,
+        lone_parts=PassParts.of(batch, lone),
+        full_parts=PassParts.of(batch, full),
         chunks=chunks,
         packed=packed,
         longest_extra_s=longest_extra_s(machine, batch.stages, engine, load, longest_prompt, own),
@@ -389,20 +430,6 @@ def decode_pool(
         factors=PoolFactors.of(batch, calibration),
         length_cv2=0.0,
         start_s=start_s(batch.columns.links, link),
-    )
-
-
-def _as_measured(batch: PlanBatch, passed: Pass, factors: PoolFactors) -> Pass:
-    """A prefill pass with what measured pools say of it: experts may be quicker, launching is not."""
-    groups, stages = passed.step.group_s, batch.stages
-    frac = np.asarray(groups.get("experts", 0.0) / np.maximum(sum(groups.values()), 1e-12))
-    kernels = 1.0 + frac * (factors.prefill_experts - 1.0)
-    launch_s = stages.worst(launch_floor_s(passed.layer_floor_s, stages))
-    all_launch_s = passed.layer_floor_s * 0.5 * batch.arch.half_layers
-    return replace(
-        passed,
-        stage_s=factors.prefill * (np.maximum(passed.kernel_s * kernels, launch_s) + passed.host_s),
-        through_s=factors.prefill * (np.maximum(passed.step.total_s * kernels, all_launch_s) + passed.host_s),
     )
 
 
