@@ -66,7 +66,7 @@ def traded(study: Study, other: Study, before: PlanResult, after: PlanResult) ->
     """Whether as many requests in flight take no longer in all, and only the parts of their time have moved.
 
     Faster prefill or more room for cache lets more sequences decode at once: with the same requests in flight first
-    tokens come sooner and each further one later, or the other way round. That a request takes no longer in all bounds
+    tokens come sooner and each further one later, or the other way round, or both later and the cache sooner. That a request takes no longer in all bounds
     it, but for what the queue in front of prefill is approximated to. The load that is chosen is no worse than the old.
     """
     if before.pools is not None:
@@ -77,9 +77,11 @@ def traded(study: Study, other: Study, before: PlanResult, after: PlanResult) ->
         same = KnobGridAtLoad(grid, load).scored.standing
         given = same.worst[0] > 0.0 or value(other, after) >= float(same.gain[0]) - REL * abs(float(same.gain[0]))
         estimate = grid.evaluate(load)
-        moved = {name: float(getattr(estimate, name)[0]) for name in ("ttft_s", "tpot_s", "e2e_s")}
+        moved = {name: float(getattr(estimate, name)[0]) for name in ("ttft_s", "tpot_s", "e2e_s", "kv_wait_s")}
         bound = MOVED_REL if estimate.kv_wait_s[0] <= 0.0 else MOVED_WAITING_REL
     parts = [moved[name] / max(before.metrics[name], 1e-300) for name in ("ttft_s", "tpot_s")]
+    waited = before.breakdown["ttft_parts_s"].get("kv_wait", 0.0)
+    parts += [moved["kv_wait_s"] / waited] if waited > 0.0 and before.pools is None else []
     return given and min(parts) < 1.0 and moved["e2e_s"] <= before.metrics["e2e_s"] * (1.0 + bound)
 
 
