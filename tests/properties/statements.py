@@ -66,8 +66,9 @@ def traded(study: Study, other: Study, before: PlanResult, after: PlanResult) ->
     """Whether as many requests in flight take no longer in all, and only the parts of their time have moved.
 
     Faster prefill or more room for cache lets more sequences decode at once: with the same requests in flight first
-    tokens come sooner and each further one later, or the other way round, or both later and cache sooner. That a request
-    takes no longer in all bounds it, but for what the queue in front of prefill is approximated to. The load that is chosen is no worse than the old.
+    tokens come sooner and each further one later, or the other way round, or both later and cache sooner. That a
+    request takes no longer in all bounds it, but for what the queue in front of prefill is approximated to. The load
+    that is chosen is no worse than the old.
     """
     if before.pools is not None:
         given, moved, bound = study.workload.concurrency is not None, after.metrics, MOVED_REL
