@@ -156,21 +156,24 @@ def test_longer_prompts_never_start_sooner(name: str, engine: str, isl: int, mor
 )
 @settings(max_examples=50, deadline=None)
 def test_load_and_latency(name: str, engine: str, isl: int, osl: int, concurrency: int, more: int) -> None:
-    """With KV room a request never takes less with load, in the formulas; TTFT and TPOT fall by a tenth at most.
+    """With KV room a request never takes less with load, nor do its first token and the others, but for rounding.
 
-    Where prompts and outputs compete, one of the two may fall while the other grows more, by any share where outputs
-    are of a few tokens. Residuals, which know of concurrency, move all by a tenth at most.
+    Of outputs of a few tokens that is not true: prompts and decode steps compete, and one of the two falls while the
+    other grows. There a whole request falls by a twentieth at most, where prompts share steps with decoding; where they
+    come first, passes fill at some load and requests then fall further.
     """
+    few = osl < FEW_OUTPUTS
+    assume(not few or engine != "sglang")
     members = plans(name, engine, 8)
-    for formulas, least in ((True, 1 - 1e-3), (False, 0.9)):
+    for formulas, least in ((True, 1 - 3e-3), (False, 1 - 2e-2)):
         a = estimate(members, load(float(concurrency), float(isl), float(osl)), formulas=formulas)
         b = estimate(members, load(float(concurrency + more), float(isl), float(osl)), formulas=formulas)
         free = b.kv_wait_s == 0
         assume(free.any())
-        assert (b.e2e_s >= a.e2e_s * (least if osl >= FEW_OUTPUTS else 0.9))[free].all()
-        if osl >= FEW_OUTPUTS:
-            assert (b.tpot_s >= a.tpot_s * 0.9)[free].all()
-            assert (b.ttft_s >= a.ttft_s * 0.9)[free].all()
+        assert (b.e2e_s >= a.e2e_s * (0.95 if few else least))[free].all()
+        if not few:
+            assert (b.tpot_s >= a.tpot_s * least)[free].all()
+            assert (b.ttft_s >= a.ttft_s * least)[free].all()
 
 
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(ENGINES), figure=st.sampled_from(["up", "out"]))
