@@ -156,11 +156,11 @@ def test_longer_prompts_never_start_sooner(name: str, engine: str, isl: int, mor
 )
 @settings(max_examples=50, deadline=None)
 def test_load_and_latency(name: str, engine: str, isl: int, osl: int, concurrency: int, more: int) -> None:
-    """With KV room a request never takes less with load, nor do its first token and the others, but for rounding.
+    """With KV room a request never takes less with load; TTFT and TPOT fall by a twentieth at most.
 
     Of outputs of a few tokens that is not true: prompts and decode steps compete, and one of the two falls while the
     other grows. There a whole request falls by a twentieth at most, where prompts share steps with decoding; where they
-    come first, passes fill at some load and requests then fall further.
+    come first, passes fill at some load and requests then fall further. Residuals know of concurrency, a little.
     """
     few = osl < FEW_OUTPUTS
     assume(not few or engine != "sglang")
@@ -172,8 +172,8 @@ def test_load_and_latency(name: str, engine: str, isl: int, osl: int, concurrenc
         assume(free.any())
         assert (b.e2e_s >= a.e2e_s * (0.95 if few else least))[free].all()
         if not few:
-            assert (b.tpot_s >= a.tpot_s * least)[free].all()
-            assert (b.ttft_s >= a.ttft_s * least)[free].all()
+            assert (b.tpot_s >= a.tpot_s * 0.95)[free].all()
+            assert (b.ttft_s >= a.ttft_s * 0.95)[free].all()
 
 
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(ENGINES), figure=st.sampled_from(["up", "out"]))
