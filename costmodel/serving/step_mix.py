@@ -191,6 +191,18 @@ def _steps_with_prompts(plant: Plant, needed: Floats, chunks: Floats, settling: 
     return np.where(alike | np.isnan(base_s), apart, np.where(engine.mixes > 0.0, share, first))
 
 
+def _mean_chunks(new: Floats, left: Floats, spread: Floats) -> Floats:
+    """Steps that a prompt of `new` tokens needs where `left` of a budget is left, with a deviation of `spread`.
+
+    A step more is needed below each whole part of the prompt. What is left is taken to be even within the width that
+    has this deviation: sequences that decode come and go, and near such an edge some prompts need the step and some do
+    not.
+    """
+    edge = np.maximum(np.rint(new / left), 1.0)
+    more = 0.5 + (new / edge - left) / np.maximum(2.0 * np.sqrt(3.0) * spread, 1e-300)
+    return np.where(spread > 0.0, edge + np.clip(more, 0.0, 1.0), np.ceil(new / left))
+
+
 def step_mix(plant: Plant, settling: Settling) -> StepMix:
     """Steps while as many sequences of a replica decode as are tried."""
     machine, stages, engine, load, share = plant.machine, plant.stages, plant.engine, plant.load, plant.share
@@ -199,7 +211,7 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
     decode = step_pass(machine, stages, engine, decode_work(batch, share.context, load.step_tokens))
     left = load.batched_tokens - np.where(mixes, batch * load.step_tokens, 0.0)
     left = np.maximum(left, LEAST_LEFT * load.batched_tokens)
-    chunks = np.ceil(share.new / left)
+    chunks = _mean_chunks(share.new, left, np.where(mixes, np.sqrt(batch) * load.step_tokens, 0.0))
     chunk = share.new / chunks
 
     arriving = batch * ranks / share.rounds
