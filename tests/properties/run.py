@@ -17,17 +17,18 @@ from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
 from tests.properties.statements import COSTLY, STATEMENTS, Given, better_gpu, chosen, load_losses, no_worse
 from tests.properties.studies import random_document, study_of
-from tests.properties.wider import pooled, simulated
+from tests.properties.wider import POOLED, QUICK, pooled, simulated
 
 WIDER_EVERY, WIDER_EVERY_QUICK = 4, 64
 """Of so many seeds one is looked at for pools and percentiles too, which take seconds."""
 Violations = list[tuple[str, str]]
 
 
-def violations_of(seed: int, plans: int, *, quick: bool = False) -> Violations | None:
+def violations_of(seed: int, plans: int, *, quick: bool = False, only: str | None = None) -> Violations | None:
     """Statements that a random study violates, and where; None: it has no plan, or is no study.
 
-    `quick`: of the costly statements one by turns, for half of the seeds.
+    `quick`: of the costly statements one by turns, for half of the seeds; `only`: one statement, of the best plan with
+    pools if it says so.
     """
     rng = random.Random(seed)  # noqa: S311  # made-up studies
     try:
@@ -39,11 +40,14 @@ def violations_of(seed: int, plans: int, *, quick: bool = False) -> Violations |
         return None
     results = score(study, candidates)
     given = Given(study=study, candidates=candidates, plans=results)
+    if only is not None:
+        name = only.removeprefix("pools, ")
+        return list(pooled(study, (name,), 1)) if name != only else [(name, text) for text in STATEMENTS[name](given)]
     left_out = {name for turn, name in enumerate(COSTLY) if quick and turn != seed % (2 * len(COSTLY))}
     asked = {name: holds for name, holds in STATEMENTS.items() if name not in left_out}
     out = [(name, text) for name, holds in asked.items() for text in holds(given)]
     if seed % (WIDER_EVERY_QUICK if quick else WIDER_EVERY) == 1:
-        out += [*pooled(study, quick=quick), *simulated(rng, study, results)]
+        out += [*pooled(study, QUICK if quick else POOLED), *simulated(rng, study, results)]
     return out
 
 

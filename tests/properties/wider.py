@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -23,14 +23,14 @@ PERCENTS = ("p50", "p90", "p95", "p99")
 ROUNDING_MS = 1e-9
 
 
-def pooled(study: Study, *, quick: bool) -> Iterator[tuple[str, str]]:
-    """Statements that the disaggregated plans of a study violate, and where."""
+def pooled(study: Study, names: Sequence[str], plans: int = PLANS) -> Iterator[tuple[str, str]]:
+    """Of some statements those that the first disaggregated plans of a study violate, and where."""
     if study.cluster.gpus < 2:
         return
     found = tune(replace(study, baseline=None, axes=replace(study.axes, disaggregated="only")))
-    plans = [p for p in (*found.ranked, *found.infeasible) if p.pools is not None][:PLANS]
-    given = Given(study=found.study, candidates=(), plans=plans)
-    for name in QUICK if quick else POOLED:
+    first = [p for p in (*found.ranked, *found.infeasible) if p.pools is not None][:plans]
+    given = Given(study=found.study, candidates=(), plans=first)
+    for name in names:
         yield from ((f"pools, {name}", text) for text in STATEMENTS[name](given))
 
 
