@@ -66,8 +66,6 @@ class Settling(Columns):
     """Length of a step without prompts as it was last found; NaN: steps are taken to be alike."""
     with_prompts_s: Floats
     """The same of a step with prompts."""
-    waiting: Floats
-    """Prompts of a replica that wait for prefill."""
     low: Floats
     """Steps of so few leave more."""
     high: Floats
@@ -87,7 +85,6 @@ class Settling(Columns):
             tried=most,
             base_s=none,
             with_prompts_s=none,
-            waiting=np.zeros_like(most),
             low=np.zeros_like(most),
             high=most,
             before=none,
@@ -95,7 +92,7 @@ class Settling(Columns):
             done=np.zeros(most.shape, dtype=bool),
         )
 
-    def after(self, left: Floats, base_s: Floats, with_prompts_s: Floats, waiting: Floats, turn: int) -> Self:
+    def after(self, left: Floats, base_s: Floats, with_prompts_s: Floats, turn: int) -> Self:
         """Go on, `left` being what steps of those that were tried leave, and the seconds the steps' lengths."""
         apart = [_apart(base_s, self.base_s), _apart(with_prompts_s, self.with_prompts_s)]
         apart_rel = np.maximum(*apart)
@@ -115,7 +112,6 @@ class Settling(Columns):
             tried=tried,
             base_s=base_s,
             with_prompts_s=with_prompts_s,
-            waiting=waiting,
             low=low,
             high=high,
             before=self.tried,

@@ -114,9 +114,10 @@ def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot s
     parts = ttft_parts(plant, mix, queue_s, decode_s)
     ttft_s = np.asarray(sum(parts.values()))
     per_replica = share.running / (ttft_s - parts["kv_wait"] + decode_s)
-    lone = step_pass(machine, stages, engine, chunk_work(share, mix.chunks, np.ones(1), np.ones(1)))
-    longest_s = longest_extra_s(machine, stages, engine, load, longest_prompt, lone.pipelined_s(mix.chunks))
-    used = _use(engine, load, share, mix, lone, per_replica)
+    chunks = np.rint(mix.chunks)
+    lone = step_pass(machine, stages, engine, chunk_work(share, chunks, np.ones(1), np.ones(1)))
+    longest_s = longest_extra_s(machine, stages, engine, load, longest_prompt, lone.pipelined_s(chunks))
+    used = _use(plant, mix, lone, chunks, per_replica)
     layout = machine.layout
     served = per_replica * share.active / layout.replicas
     return SteadyState(
@@ -135,7 +136,7 @@ def steady_state(  # noqa: PLR0913  # one for each table, and what load cannot s
         decode=mix.decode,
         micro_batches=share.micro_batches,
         round_s=mix.round_s,
-        prefill_chunks=mix.chunks,
+        prefill_chunks=chunks,
         decode_steps_per_request=used.steps,
         prefill_passes_per_request=used.passes,
         decode_passes_per_request=used.steps * (1.0 + load.draft_frac),
@@ -153,8 +154,7 @@ def _settled(plant: Plant, settling: Settling, turn: int = 0) -> tuple[Settling,
         decoding, queue_s = balance(plant.share.running, residence)
         turn += 1
         if turn < MOST_ROUNDS:
-            stays_s = residence.undisturbed_s + residence.per_decoding_s * decoding
-            settling = settling.after(decoding, mix.base_s, mix.with_prompts_s, decoding / stays_s * queue_s, turn)
+            settling = settling.after(decoding, mix.base_s, mix.with_prompts_s, turn)
         going = np.flatnonzero(~settling.done)
         if turn >= MOST_ROUNDS or not going.size:
             return settling, mix, residence, decoding, queue_s
@@ -257,12 +257,15 @@ def _least_s(engine: EngineColumns, share: ReplicaShare, mix: StepMix) -> Floats
     return np.maximum(kernels_s, with_prompts * mix.with_prompts_s)
 
 
-def _use(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, lone: Pass, per_replica: Floats) -> _Use:
+def _use(plant: Plant, mix: StepMix, lone: Pass, chunks: Floats, per_replica: Floats) -> _Use:
     """A request's part of the steps that it shares with others, where a replica serves `per_replica` of them a second.
+
+    Alone its prompt takes `chunks` passes as `lone`.
 
     More sequences decode in a step than in the mean of the time, part of which passes while prompts alone are run: so
     no more steps are counted than have room beside the prompts.
     """
+    engine, load, share = plant.engine, plant.load, plant.share
     passes, prefill_s = mix.chunks / mix.prompts_per_step, _prefill_s(engine, mix)
     beside, loaded = mix.decode, mix.loaded
     room = np.maximum(1.0 / per_replica - prefill_s, 0.0) / beside.kernel_s
@@ -270,8 +273,8 @@ def _use(engine: EngineColumns, load: Load, share: ReplicaShare, mix: StepMix, l
     kernel_s = prefill_s + steps * beside.kernel_s
     moved = passes * (loaded.step.hbm_bytes - engine.mixes * beside.step.hbm_bytes) + steps * beside.step.hbm_bytes
     # a prompt's attention runs on one rank, its experts on all of them
-    math_s = (mix.chunks * lone.step.math_s + load.decode_rounds * beside.step.math_s / mix.batch) / share.ranks
-    math_s = math_s + mix.chunks * lone.step.experts_math_s * (1.0 - 1.0 / share.ranks)
+    math_s = (chunks * lone.step.math_s + load.decode_rounds * beside.step.math_s / mix.batch) / share.ranks
+    math_s = math_s + chunks * lone.step.experts_math_s * (1.0 - 1.0 / share.ranks)
     return _Use(steps=steps, passes=passes, kernel_s=kernel_s, math_s=math_s, hbm_bytes=moved)
 
 
