@@ -11,6 +11,7 @@ from math import inf, isfinite
 import numpy as np
 
 from autotune.comparison.probability_better import p_better
+from autotune.engines import ENGINES
 from autotune.metrics import METRICS, Measured
 from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, score, score_launches
 from autotune.scoring.knob_grid import KnobGrid, Variant
@@ -30,10 +31,11 @@ POOLS_APART = 0.003
 """What disaggregated plans may lose: more room for cache lets more prompts share a step of prefill, which then takes
 longer, and a decode pool's sequences are whole ones. It was 0.13 % at most of the 300 studies that this was set by; of
 some 500 later ones one lost 0.5 %, which is a violation."""
-MOVED_REL, MOVED_WAITING_REL = 5e-4, 0.02
+MOVED_REL, MOVED_PASSES_REL, MOVED_WAITING_REL = 5e-4, 0.01, 0.02
 """What a request may take longer in all where its parts move: queues are approximated, and the calibration has factors
-of their own for first and later tokens. It was 3e-4 at most; and 1.4 % where requests wait for cache, as more room lets
-others decode in their place."""
+of their own for first and later tokens. It was 3e-4 at most; 0.7 % with prefill first, where fewer prompts share a
+quicker pass and decoding waits for more of them; and 1.4 % where requests wait for cache, as more room lets others
+decode in their place."""
 FULLER = 0.003
 """What more room for cache may cost where requests wait for it and prompts fill every step: more sequences decode
 beside them, which makes the steps longer and no more of them. It was 0.2 % at most."""
@@ -79,7 +81,8 @@ def traded(study: Study, other: Study, before: PlanResult, after: PlanResult) ->
         given = same.worst[0] > 0.0 or value(other, after) >= float(same.gain[0]) - REL * abs(float(same.gain[0]))
         estimate = grid.evaluate(load)
         moved = {name: float(getattr(estimate, name)[0]) for name in ("ttft_s", "tpot_s", "e2e_s", "kv_wait_s")}
-        bound = MOVED_REL if estimate.kv_wait_s[0] <= 0.0 else MOVED_WAITING_REL
+        bound = MOVED_REL if ENGINES[before.engine].policy.mixes else MOVED_PASSES_REL
+        bound = bound if estimate.kv_wait_s[0] <= 0.0 else MOVED_WAITING_REL
     parts = [moved[name] / max(before.metrics[name], 1e-300) for name in ("ttft_s", "tpot_s")]
     waited = before.breakdown["ttft_parts_s"].get("kv_wait", 0.0)
     parts += [moved["kv_wait_s"] / waited] if waited > 0.0 and before.pools is None else []
