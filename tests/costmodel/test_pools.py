@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from costmodel.disaggregated.kv_transfer import TransferLink, exposed_s
-from costmodel.disaggregated.pools import decode_pool, prefill_pool
+from costmodel.disaggregated.pools import PassParts, decode_pool, prefill_pool
 from costmodel.estimate.batch import PlanBatch
 from tests.costmodel.helpers import entry, load
 
@@ -31,6 +31,25 @@ def test_the_queue_of_prompts_by_hand() -> None:
     settled = lone / (1.0 - 0.5 * (1.0 - lone / full))
     assert parts["own_prefill"][0] == pytest.approx(settled)
     assert parts["queue"][0] == pytest.approx(0.5 * settled / 2.0 + 0.5**4 * service * 1.25 / (2.0 * 0.5))
+
+
+@pytest.mark.parametrize(("kernels_s", "takes_s"), [(7.0, 5.5), (3.0, 5.0)])
+def test_what_launching_takes_stays(kernels_s: float, takes_s: float) -> None:
+    """Experts run for half of the kernels and in half of the time: a quarter less, but for what launching takes.
+
+    Of kernels of seven seconds 5.25 are left; of three, launching takes 4.75. A quarter of a second is the host's.
+    """
+    pool = prefill_pool(_batch(), load(), TransferLink(), longest_prompt=LONGEST, memory_fraction=FRACTION)
+    half, kernels, launch = np.array([0.5]), np.array([kernels_s]), np.array([4.75])
+    parts = PassParts(
+        kernels_s=(kernels, 2.0 * kernels),
+        launch_s=(launch, 2.0 * launch),
+        host_s=np.array([0.25]),
+        experts_frac=half,
+    )
+    factors = replace(pool.factors, prefill=np.ones(1), prefill_experts=half)
+    assert parts.stage_s(factors)[0] == takes_s
+    assert parts.pipelined_s(factors, np.array([3.0]))[0] == 2.0 * takes_s - 0.25 + 2.0 * takes_s
 
 
 def test_the_hand_over_takes_steps() -> None:
