@@ -27,7 +27,7 @@ STEEPEST = 0.9
 """The most that the next number of decoding sequences is taken to rise with the last."""
 TELLING_REL = 1e-3
 """Steps that differ by more in length from those that they were derived from do not bound the answer."""
-HALVED_FROM, JUMP_REL = 6, 1e-3
+HALVED_FROM, JUMP_REL = 6, 1e-2
 """From this round on the interval is halved where so much is off and the last secant has not halved it: what is left
 may jump."""
 
