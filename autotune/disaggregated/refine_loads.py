@@ -15,8 +15,8 @@ from autotune.disaggregated.operating_points import OperatingPoints, pair_price,
 from autotune.disaggregated.pairs import ALIKE, Pair, of_each_table
 from autotune.disaggregated.pool_rows import Evaluator
 from autotune.scoring.limits import check_limits, study_limits
+from autotune.scoring.load_peaks import around
 from autotune.scoring.objective import Standing
-from autotune.scoring.solve_concurrency import around
 from autotune.space.pool_plan import ROLES
 from autotune.study import Study
 from costmodel.plan.columns import Floats, Ints

@@ -17,10 +17,11 @@ from itertools import count
 
 import numpy as np
 
-from autotune.metrics import METRICS, RATE_SD
 from autotune.scoring.bisection import MOST_PER_REPLICA, ROWS_AT_ONCE, Question, Test, bisect, grow
 from autotune.scoring.knob_grid import KnobGrid
-from autotune.scoring.limits import JOINT_PROBABILITY, check_limits, study_limits
+from autotune.scoring.limits import check_limits, study_limits
+from autotune.scoring.load_peaks import around, other_peaks
+from autotune.scoring.load_rivals import Goal, Rivals
 from autotune.scoring.plan_result import ScoredRows
 from autotune.study import IntRange, Study
 from costmodel.plan.columns import Bools, Floats, Ints
@@ -46,7 +47,7 @@ def solve_concurrency(grid: KnobGrid, owner: Ints | None = None) -> Floats:
     if rate is not None:
         solved = _fewest(grid, low, room, rate)
     else:
-        solved = _best(_Search(grid), low, room, _Rivals(study, owner))[0]
+        solved = _best(_Search(grid), low, room, Rivals(study, owner))[0]
     return in_range(study, solved * replicas)
 
 
@@ -123,7 +124,7 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
     reach = room.copy()
     short = np.flatnonzero(served(np.arange(room.size), room) < wanted)
     if short.size:
-        peak, keys = _best(_Search(grid.take(short), by_rate=True), low[short], room[short], _Goal(wanted))
+        peak, keys = _best(_Search(grid.take(short), by_rate=True), low[short], room[short], Goal(wanted))
         enough = -keys[2] >= wanted
         reach[short[enough]] = peak[enough]
     short_of = Question(grid, lambda g, c: g.evaluate(c).requests_per_s < wanted)
@@ -138,15 +139,8 @@ FIRST_LOOK = np.unique(np.floor(2.0 ** np.arange(0.0, np.log2(MOST_PER_REPLICA) 
 requests and a limit that asks for less lose nothing that was found with less."""
 HIGH = 0.1
 """Beside loads at which a row is worth so little less than at its best, as a share, others are looked at too."""
-KNEE = 0.01
-"""By how much a plan would be worth more at a load, had it gone on rising as before, where it is said to bend."""
-NEAR_BEST = 0.005
-"""A bend is looked into where a plan may be worth so little less than the best that is known, as a share of it."""
-
 BEHIND = 1.05
 """A load just behind another: what decodes is a little less than what is in flight."""
-SMALL_STEPS = 1.02
-"""By how much a plan may be worth more than its rise with the load allows: steps and chunks are whole ones."""
 
 
 class _Search:
@@ -200,7 +194,7 @@ def _first_best(keys: Floats) -> Ints:
     return good.argmax(axis=0)
 
 
-def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -> tuple[Floats, Floats]:
+def _best(search: _Search, low: Floats, high: Floats, rivals: Rivals | Goal) -> tuple[Floats, Floats]:
     """The whole number per replica between the bounds under which each row stands best, shape `(rows,)`, and its keys.
 
     Rows that `rivals` give up are left at a load of theirs; keys as of `_Search.keys`, shape `(3, rows)`.
@@ -214,7 +208,7 @@ def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -
     keys = search.keys(rows, values, fresh)
     values, fresh, keys = _second_look(search, values, fresh, keys, rivals)
     best = _first_best(keys)
-    others = _other_peaks(values, keys, fresh, best, rivals)
+    others = other_peaks(values, keys, fresh, best, rivals)
     peaks = np.concatenate([best, *(places[worth] for places, worth in others)])
     rows = np.concatenate([rows, *(worth for _, worth in others)])
     edges, known = around(values[:, rows], peaks), keys[:, peaks, rows]
@@ -247,7 +241,7 @@ def _best(search: _Search, low: Floats, high: Floats, rivals: _Rivals | _Goal) -
 
 
 def _second_look(
-    search: _Search, values: Floats, fresh: Bools, keys: Floats, rivals: _Rivals | _Goal
+    search: _Search, values: Floats, fresh: Bools, keys: Floats, rivals: Rivals | Goal
 ) -> tuple[Floats, Bools, Floats]:
     """The loads of a first look, which of them are new, and their keys, with others beside those that are nearly best.
 
@@ -279,127 +273,3 @@ def _behind_a_chunk(grid: KnobGrid) -> Floats:
     layout = grid.batch.layout
     room = grid.batched_tokens - grid.asked(lambda study: study.workload.isl.mean) * (1.0 - grid.prefix_hit_frac)
     return np.asarray(BEHIND * room * layout.pp * layout.attn_dp)
-
-
-def around(values: Floats, best: Ints) -> Floats:
-    """The load at a place of each column between the nearest smaller and larger ones, shape `(3, columns)`.
-
-    At an end of the range nothing is beyond: there the load stands for its own neighbour.
-    """
-    at = values[best, np.arange(values.shape[1])]
-    below = np.where(values < at, values, -np.inf).max(axis=0)
-    above = np.where(values > at, values, np.inf).min(axis=0)
-    return np.stack([np.where(np.isinf(below), at, below), at, np.where(np.isinf(above), at, above)])
-
-
-def _other_peaks(
-    values: Floats, keys: Floats, fresh: Bools, best: Ints, rivals: _Rivals | _Goal
-) -> list[tuple[Ints, Ints]]:
-    """Loads beside the best one of each row that may lead to a better one, and for which rows they may: three of each.
-
-    One is the next best that its neighbours are worse than: what a plan is worth falls at once where a batch outgrows
-    the graphs that are captured, and rises again behind. The other is the last one that keeps every limit: behind a
-    hollow a plan may be worth more with each request until a limit cuts it off. The third is the first load behind the
-    bend at which what a plan is worth ceases to rise: the peak of a bend is sharp. All peaks may lie between two loads
-    of the first look.
-    """
-    loads, rows = np.arange(values.shape[0])[:, None], np.arange(values.shape[1])
-    rank = np.argsort(np.lexsort(keys[::-1], axis=0), axis=0)
-    padded = np.vstack([rank, np.full((1, rows.size), rank.size)])
-    before = np.maximum.accumulate(np.where(fresh, loads, -1), axis=0)
-    before = np.vstack([np.full((1, rows.size), -1), before[:-1]])
-    after = np.minimum.accumulate(np.where(fresh, loads, loads.size)[::-1], axis=0)[::-1]
-    after = np.vstack([after[1:], np.full((1, rows.size), loads.size)])
-    peak = fresh & (rank < padded[before, rows]) & (rank < padded[after, rows]) & (loads != best)
-    second = np.where(peak, rank, rank.size).argmin(axis=0)
-    kept = fresh & (keys[1] <= 0.0)
-    last = np.where(kept, loads, -1).max(axis=0)
-    cut = (last >= 0) & (after[last, rows] < loads.size) & (last != best) & ~(peak[second, rows] & (last == second))
-
-    bend = _bends(values, np.where(kept, -keys[2], np.nan), before, after, -keys[2, best, rows])
-    bend[best, rows] = bend[second, rows] = bend[last, rows] = False
-    third = bend.argmax(axis=0)
-
-    def may_lead(places: Ints) -> Bools:
-        more = rivals.most(around(values, places), keys[:, places, rows]) > -keys[2, best, rows]
-        return np.asarray(more | (keys[1, best, rows] > 0.0))
-
-    return [
-        (second, np.flatnonzero(peak[second, rows] & may_lead(second))),
-        (last, np.flatnonzero(cut & may_lead(last))),
-        (third, np.flatnonzero(bend[third, rows])),
-    ]
-
-
-def _bends(values: Floats, gain: Floats, before: Ints, after: Ints, best: Floats) -> Bools:
-    """Loads before which what a row is worth ceases to rise as it did, near to the best of the row.
-
-    Args:
-        values: loads, shape `(loads, rows)`, as all but `best`.
-        gain: what a row is worth there; NaN where it breaks a limit or was not looked at.
-        before: place of the load before each, -1 if there is none.
-        after: place of the load behind each, `len(values)` if there is none.
-        best: what each row is worth at its best load.
-    """
-    rows = np.arange(values.shape[1])
-    ends = np.vstack([values, np.full((1, rows.size), np.nan)]), np.vstack([gain, np.full((1, rows.size), np.nan)])
-    (at, below, above), (here, left, right) = (
-        (end[: len(values)], end[before, rows], end[after, rows]) for end in ends
-    )
-    rise = (here - left) / (at - below)
-    earlier = np.vstack([rise, np.full((1, rows.size), np.nan)])[before, rows]
-    bent = left + earlier * (at - below) > here + KNEE * np.abs(here)
-    fall = np.minimum(np.nan_to_num((right - here) / (above - at)), 0.0)
-    return np.asarray(bent & (here - fall * (at - below) >= best - NEAR_BEST * np.abs(best)))
-
-
-class _Rivals:
-    """Which rows of a search stay behind another of their owner, whatever is found between the loads next to theirs.
-
-    More requests in flight never make one of them quicker, but for small steps: so a plan's throughput rises by no
-    more than they do, and limits that only take harm from them are kept no better. Nothing is said of other limits and
-    of objectives that are no throughput or its price.
-    """
-
-    def __init__(self, study: Study, owner: Ints | None) -> None:
-        by_rate = METRICS[study.objective.metric].log_sd == RATE_SD
-        harmed = all(x.kind.more_in_flight == "worse" or x.code == JOINT_PROBABILITY for x in study_limits(study))
-        self.bounded = by_rate and harmed
-        self.owner = owner if self.bounded else None
-        self.gain = np.full(0 if owner is None else int(owner[-1]) + 1, -np.inf)
-        """The best that some row of each owner is known to be worth within every limit."""
-
-    def most(self, edges: Floats, keys: Floats) -> Floats:
-        """What rows may be worth within every limit between the loads next to theirs; infinite: nothing is known."""
-        if not self.bounded:
-            return np.full(edges.shape[1], np.inf)
-        gain = np.where(keys[1] <= 0.0, -keys[2], -np.inf)
-        more = _rise(edges)
-        return np.asarray(np.maximum(gain * more, gain / more))
-
-    def lost(self, rows: Ints, edges: Floats, keys: Floats) -> Bools:
-        """Shape `(rows,)`, of rows at their best loads so far; `edges` as of `around`, `keys` as of `_Search.keys`."""
-        if self.owner is None:
-            return np.zeros(rows.size, dtype=bool)
-        np.maximum.at(self.gain, self.owner[rows], np.where(keys[1] <= 0.0, -keys[2], -np.inf))
-        return np.asarray(self.most(edges, keys) < self.gain[self.owner[rows]])
-
-
-class _Goal:
-    """Rates to reach: a row is done with where it serves as many requests, and given up where it never can."""
-
-    def __init__(self, wanted_per_s: float) -> None:
-        self.wanted_per_s = wanted_per_s
-
-    def most(self, edges: Floats, keys: Floats) -> Floats:
-        """Requests per second that rows may serve between the loads next to theirs; arguments as of `_Rivals.most`."""
-        return np.asarray(-keys[2] * _rise(edges))
-
-    def lost(self, _rows: Ints, edges: Floats, keys: Floats) -> Bools:
-        """Of which rows nothing more has to be known, shape `(rows,)`; arguments as of `_Rivals.lost`."""
-        return np.asarray((-keys[2] >= self.wanted_per_s) | (self.most(edges, keys) < self.wanted_per_s))
-
-
-def _rise(edges: Floats) -> Floats:
-    """By how much the throughput at a load may be exceeded between the loads next to it; `edges` as of `around`."""
-    return np.asarray(SMALL_STEPS * np.maximum(edges[2] / edges[1], edges[1] / edges[0]))

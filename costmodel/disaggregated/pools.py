@@ -25,12 +25,13 @@ import numpy as np
 
 from costmodel.disaggregated.kv_transfer import TransferLink, sequence_bytes_per_rank, start_s, wire_s
 from costmodel.disaggregated.pool_calibration import PoolCalibration, PoolFactors
+from costmodel.disaggregated.prefill_pass import PassParts
 from costmodel.estimate.batch import PlanBatch
 from costmodel.plan.columns import Columns, Floats
 from costmodel.serving.load import Load
 from costmodel.serving.steady_state import longest_extra_s
 from costmodel.step.memory import Memory, plan_memory
-from costmodel.step.pipeline_pass import Pass, launch_floor_s, step_pass
+from costmodel.step.pipeline_pass import Pass, step_pass
 from costmodel.step.step_work import decode_work, prompt_work
 
 MOST_UTILISED = 0.95
@@ -148,47 +149,6 @@ class Pool:
             memory_fraction=self.memory_fraction,
             fraction_is_of_free=batch.fraction_is_of_free,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassParts:
-    """What a prefill pass is made of, so that what measured pools say of experts leaves what launching takes.
-
-    Pairs are of the slowest stage and of all stages.
-    """
-
-    kernels_s: tuple[Floats, Floats]
-    launch_s: tuple[Floats, Floats]
-    host_s: Floats
-    experts_frac: Floats
-    """Share of the kernels that experts run for."""
-
-    @classmethod
-    def of(cls, batch: PlanBatch, passed: Pass) -> PassParts:
-        """Of a pass by the formulas."""
-        groups, stages, floor = passed.step.group_s, batch.stages, passed.layer_floor_s
-        return cls(
-            kernels_s=(passed.kernel_s, passed.step.total_s),
-            launch_s=(stages.worst(launch_floor_s(floor, stages)), 0.5 * floor * batch.arch.half_layers),
-            host_s=passed.host_s,
-            experts_frac=np.asarray(groups.get("experts", 0.0) / np.maximum(sum(groups.values()), 1e-12)),
-        )
-
-    def seconds(self, factors: PoolFactors) -> tuple[Floats, Floats]:
-        """On the slowest stage, and through all of them."""
-        kernels = 1.0 + self.experts_frac * (factors.prefill_experts - 1.0)
-        both = zip(self.kernels_s, self.launch_s, strict=True)
-        stage, through = (factors.prefill * (np.maximum(k * kernels, launch) + self.host_s) for k, launch in both)
-        return stage, through
-
-    def stage_s(self, factors: PoolFactors) -> Floats:
-        """Until the slowest stage can take the next pass."""
-        return self.seconds(factors)[0]
-
-    def pipelined_s(self, factors: PoolFactors, count: Floats) -> Floats:
-        """Seconds of `count` such passes from an empty pipeline to an empty one."""
-        stage, through = self.seconds(factors)
-        return through + (count - 1.0) * stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,14 @@ class Settling(Columns):
         )
 
     def after(self, left: Floats, base_s: Floats, with_prompts_s: Floats, turn: int) -> Self:
-        """Go on, `left` being what steps of those that were tried leave, and the seconds the steps' lengths."""
+        """Go on after a round.
+
+        Args:
+            left: sequences that steps of those that were tried leave.
+            base_s: length of these steps without prompts.
+            with_prompts_s: the same with prompts.
+            turn: how many rounds there were, this one included.
+        """
         apart = [_apart(base_s, self.base_s), _apart(with_prompts_s, self.with_prompts_s)]
         apart_rel = np.maximum(*apart)
         more, told = left > self.tried, apart_rel <= TELLING_REL

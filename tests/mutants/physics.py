@@ -96,6 +96,9 @@ PHYSICS: tuple[Change, ...] = (
         ("(1.0 + self.length_cv2)", "(1.0 - self.length_cv2)"),
         ("self.factors.handover_steps * round_s", "round_s"),
         ("own = lone / (1.0 - utilisation * (1.0 - lone / full))", "own = lone"),
+    ),
+    *changes_of(
+        "costmodel/disaggregated/prefill_pass.py",
         ("np.maximum(k * kernels, launch)", "np.maximum(k, launch) * kernels"),
     ),
     *changes_of(
