@@ -23,12 +23,16 @@ from costmodel.plan.columns import Floats, Ints
 
 BETWEEN = 3
 """Loads that are tried between one and the next on either side."""
+AROUND = 2 * BETWEEN + 3
+"""Loads of a pool that are tried in a round."""
 SETTLED_ALIKE = 1e-6
 """Relative distance within which numbers of admitted sequences count as alike."""
 BROKEN = 1e100
 """Weight of an excess over a limit beside any gain."""
 ROUNDS = 7
 """Times that it is done, each of which leaves a quarter of the distance: shares of 3 % become 2e-6."""
+ADMITTED_ROUNDS = 5
+"""The same of sequences that a decode pool admits, which are whole: of 14 steps to 10,000 each has half of them."""
 
 
 def at_best_loads(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
@@ -45,24 +49,47 @@ def at_best_loads(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
 
 def _admitting(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
     """Pairs that share both tables of points, with as many sequences admitted as suit them best, or the most."""
-    first, second = pairs[0].prefill, pairs[0].decode
-    own = [np.flatnonzero(second.row == second.row[pair.decode_at]) for pair in pairs]
-    owner, tried = np.repeat(np.arange(len(pairs)), [places.size for places in own]), np.concatenate(own)
-    copies = [np.array([getattr(p, f"{role}_copies") for p in pairs])[owner] for role in ROLES]
-    at = np.array([p.prefill_at for p in pairs])[owner]
-    load = np.full(tried.size, float(study.workload.concurrency or 0.0))
-    loop = settled(first, second, (at, tried), (copies[0], copies[1]), load)
-    price = pair_price(first.rows.cluster, loop.prefill.columns.gpus, second.rows.cluster, loop.decode.columns.gpus)
+    side = _Side.of(pairs[0].decode, [p.decode_at for p in pairs], [p.decode_copies for p in pairs], AROUND)
+    best = _best_admitted(study, pairs, side.points, side.rungs)
+    found = [
+        replace(p, decode_at=int(at)) for p, at in zip(pairs, side.rungs[best, np.arange(len(pairs))], strict=True)
+    ]
+    fewer = [at for at, pair in enumerate(found) if pair.decode.at[pair.decode_at] < side.ladder[:, at].max()]
+    if fewer:
+        closer = dict(zip(fewer, _closer_admitted(study, [found[at] for at in fewer]), strict=True))
+        found = [closer.get(at, pair) for at, pair in enumerate(found)]
+    return found
+
+
+def _closer_admitted(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
+    """As `_admitting`, each with numbers between the one that it has and the next that were tried on either side."""
+    side = _Side.of(pairs[0].decode, [p.decode_at for p in pairs], [p.decode_copies for p in pairs], AROUND)
+    for _ in range(ADMITTED_ROUNDS):
+        decode, loads = side.tried()
+        places = np.arange(loads.size).reshape(loads.shape)
+        best = _best_admitted(study, pairs, decode, places)
+        side = side.closer(loads, best)
+    # behind the points that were tried before, which say what a pool can do at most
+    tried, at = side.points.row.size, places[best, np.arange(len(pairs))]
+    together = side.points.followed_by(decode)
+    return [replace(pair, decode=together, decode_at=tried + int(own)) for pair, own in zip(pairs, at, strict=True)]
+
+
+def _best_admitted(study: Study, pairs: Sequence[Pair], decode: OperatingPoints, places: Ints) -> Ints:
+    """Which of some points of its decode pool suits each pair best, of those of shape `(tried, pairs)`."""
+    prefill, tried = pairs[0].prefill, places.shape[0]
+    at = np.tile([pair.prefill_at for pair in pairs], tried)
+    copies = [np.tile([getattr(pair, f"{role}_copies") for pair in pairs], tried) for role in ROLES]
+    load = np.full(places.size, float(study.workload.concurrency or 0.0))
+    loop = settled(prefill, decode, (at, places.ravel()), (copies[0], copies[1]), load)
+    gpus = [points.columns.gpus for points in (loop.prefill, loop.decode)]
+    price = pair_price(prefill.rows.cluster, gpus[0], decode.rows.cluster, gpus[1])
     limits = study_limits(study)
     standing = Standing.of(study, limits, check_limits(limits, loop.pair), loop.pair, price)
-    gain = np.where(standing.worst > 0.0, -BROKEN * standing.worst, standing.gain)
-    most = np.full(len(pairs), -np.inf)
-    np.maximum.at(most, owner, gain)
+    gain = np.where(standing.worst > 0.0, -BROKEN * standing.worst, standing.gain).reshape(places.shape)
     # beyond what settles of itself it says nothing how many more would be admitted
-    alike = gain >= (most - SETTLED_ALIKE * abs(most))[owner]
-    order = np.lexsort((-second.at[tried], ~alike, owner))
-    best = tried[order[np.searchsorted(owner[order], np.arange(len(pairs)))]]
-    return [replace(pair, decode_at=int(place)) for pair, place in zip(pairs, best, strict=True)]
+    alike = gain >= (most := gain.max(axis=0)) - SETTLED_ALIKE * abs(most)
+    return np.asarray(np.where(alike, decode.at[places], -1.0).argmax(axis=0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,38 +103,52 @@ class _Side:
     """What loads are whole multiples of: the replicas of decode pools; 0 for utilisations."""
     evaluate: Evaluator
     """Of each row, as often as loads are tried."""
+    rungs: Ints
+    """Points that the search tried, shape `(loads, pairs)`."""
     ladder: Floats
-    """The loads that the search tried, shape `(loads, pairs)`."""
+    """Their loads, of the same shape."""
     edges: Floats
     """The best load so far between those next to it, shape `(3, pairs)`."""
+    rate_per_load: Floats
+    """Requests per second of all replicas over the load, at the point that each pair was found with."""
 
     @classmethod
-    def of(cls, points: OperatingPoints, at: Sequence[int], copies: Sequence[int]) -> _Side:
+    def of(cls, points: OperatingPoints, at: Sequence[int], copies: Sequence[int], tried: int) -> _Side:
+        """`tried` loads are looked at in a round."""
         index = np.array(at)
         row = points.row[index]
-        ladder = np.stack([points.at[points.row == own] for own in row], axis=1)
+        rungs = np.stack([np.flatnonzero(points.row == own) for own in row], axis=1)
+        ladder = points.at[rungs]
         replicas = np.array([float(c.layout.replicas) for c in points.rows.layouts])[points.layout[index]]
         return cls(
             points=points,
             row=row,
             copies=np.array(copies),
             whole=replicas if points.rows.role == "decode" else np.zeros(index.size),
-            evaluate=Evaluator(points.rows, np.tile(row, 2 * BETWEEN + 3)),
+            evaluate=Evaluator(points.rows, np.tile(row, tried)),
+            rungs=rungs,
             ladder=ladder,
             edges=around(ladder, (ladder == points.at[index]).argmax(axis=0)),
+            rate_per_load=points.columns.requests_per_s[index] * np.array(copies) / points.at[index],
         )
 
     def closer(self, values: Floats, best: Ints) -> _Side:
         """Around the best of the loads that were tried last, which may be at the end of what was looked at so far."""
         return replace(self, edges=around(np.vstack([values, self.ladder]), best))
 
-    def tried(self) -> tuple[OperatingPoints, Floats]:
-        """Points at and around the best loads, and the loads, ascending, shape `(loads, pairs)`."""
+    def matching(self, requests_per_s: Floats) -> Floats:
+        """Utilisations at which a prefill pool serves so many, as far as its limits let it, shape `(loads, pairs)`."""
+        own = requests_per_s / self.rate_per_load
+        return np.clip(own, self.ladder.min(axis=0), self.ladder.max(axis=0))
+
+    def tried(self, also: Floats | None = None) -> tuple[OperatingPoints, Floats]:
+        """Points at and around the best loads and at others, and the loads, shape `(loads, pairs)`."""
         below, at, above = self.edges
         shares = np.arange(1, BETWEEN + 2)[:, None] / (BETWEEN + 1.0)
         values = np.vstack([below, below + (at - below) * shares, at + (above - at) * shares])
         whole = np.maximum(self.whole, 1.0)
         values = np.where(self.whole > 0.0, np.rint(values / whole) * whole, values)
+        values = values if also is None else np.vstack([values, also])
         row, flat = np.tile(self.row, values.shape[0]), values.ravel()
         points = self.points
         return replace(
@@ -117,12 +158,16 @@ class _Side:
 
 def _refined(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
     """Pairs that share both tables of points; those that are found share two others."""
-    first = _Side.of(pairs[0].prefill, [p.prefill_at for p in pairs], [p.prefill_copies for p in pairs])
-    second = _Side.of(pairs[0].decode, [p.decode_at for p in pairs], [p.decode_copies for p in pairs])
+    first = _Side.of(pairs[0].prefill, [p.prefill_at for p in pairs], [p.prefill_copies for p in pairs], 2 * AROUND)
+    second = _Side.of(pairs[0].decode, [p.decode_at for p in pairs], [p.decode_copies for p in pairs], AROUND)
     clusters, limits = (first.points.rows.cluster, second.points.rows.cluster), study_limits(study)
     every = np.arange(len(pairs))
     for _ in range(ROUNDS):
-        (prefill, p_loads), (decode, d_loads) = first.tried(), second.tried()
+        # with more sequences a pair does more only if its prefill pool keeps up, which may be loads away
+        decode, d_loads = second.tried()
+        prefill, p_loads = first.tried(
+            first.matching(decode.columns.requests_per_s.reshape(d_loads.shape) * second.copies)
+        )
         shape = (p_loads.shape[0], d_loads.shape[0], every.size)
         i, j, pair = (index.ravel() for index in np.indices(shape))
         pools = (

@@ -30,7 +30,7 @@ def rescored_pools(study: Study, plan: PlanResult) -> PlanResult:
     Raises:
         InputError: the study has none of a pool's GPUs.
     """
-    prefill, decode = (operating_points(rows) for rows in _rows(study, plan))
+    prefill, decode = (operating_points(rows) for rows in launched_rows(study, plan))
     best = at_best_loads(study, [best_pair(study, prefill, decode)])
     return pair_results(study, best, home=study.cluster.gpu.name)[0]
 
@@ -41,7 +41,7 @@ def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
     The pools admit what keeps the limits on their latencies, the rest waits in front of them.
     """
     open_study = replace(study, workload=replace(study.workload, concurrency=None, request_rate_per_s=None))
-    prefill, decode = (operating_points(rows) for rows in _rows(open_study, plan))
+    prefill, decode = (operating_points(rows) for rows in launched_rows(open_study, plan))
     same, once = np.zeros(loads.size, dtype=np.int64), np.ones(loads.size, dtype=np.int64)
     return settled(prefill, decode, (same, same), (once, once), loads).pair
 
@@ -49,7 +49,7 @@ def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
 def pool_capacities(study: Study, plan: PlanResult) -> tuple[float, float]:
     """Requests per second that each pool could do within the limits on its own latency, whatever is asked for."""
     open_study = replace(study, workload=replace(study.workload, concurrency=None, request_rate_per_s=None))
-    first, second = (operating_points(rows) for rows in _rows(open_study, plan))
+    first, second = (operating_points(rows) for rows in launched_rows(open_study, plan))
     return float(first.columns.requests_per_s.max()), float(second.columns.requests_per_s.max())
 
 
@@ -57,20 +57,20 @@ def pool_weight_bytes(study: Study, plan: PlanResult) -> tuple[float, float]:
     """Weights on the GPU that fills first, of the prefill pool and of the decode pool."""
     first, second = (
         float(Evaluator(rows, np.zeros(1, dtype=np.int64))(np.full(1, at)).memory.weight_bytes[0])
-        for rows, at in zip(_rows(study, plan), (0.5, 1.0), strict=True)
+        for rows, at in zip(launched_rows(study, plan), (0.5, 1.0), strict=True)
     )
     return first, second
 
 
 def both_pools(study: Study, plan: PlanResult) -> tuple[PrefillPool, DecodePool]:
     """Both pools of a plan as the cost model has them, ready for any load."""
-    first, second = (Evaluator(rows, np.zeros(1, dtype=np.int64)).pool for rows in _rows(study, plan))
+    first, second = (Evaluator(rows, np.zeros(1, dtype=np.int64)).pool for rows in launched_rows(study, plan))
     if not isinstance(first, PrefillPool) or not isinstance(second, DecodePool):
         raise TypeError("pools must stand in the order of their roles")
     return first, second
 
 
-def _rows(study: Study, plan: PlanResult) -> tuple[PoolRows, PoolRows]:
+def launched_rows(study: Study, plan: PlanResult) -> tuple[PoolRows, PoolRows]:
     """Both pools with the plan's own layouts, dtypes, token budgets and slots."""
     if plan.pools is None:
         raise ValueError(f"plan must be disaggregated, got {plan.plan}")
@@ -133,8 +133,8 @@ def pool_costs(study: Study, plan: PlanResult) -> PoolCosts:
     outputs = max(study.workload.osl.mean - 1.0, 1.0)
     decoding = np.array([max(plan.metrics["requests_per_s"] * outputs * plan.metrics["tpot_s"], 1.0)])
     point = second.at(decoding)
-    layouts = [rows.layouts[0].layout for rows in _rows(study, plan)]
-    clusters = [rows.cluster for rows in _rows(study, plan)]
+    layouts = [rows.layouts[0].layout for rows in launched_rows(study, plan)]
+    clusters = [rows.cluster for rows in launched_rows(study, plan)]
     running = float(decoding[0]) / min(layouts[1].replicas, max(float(decoding[0]), 1.0))
     slots = min(float(layouts[1].pp), running)
     step, link = point.passes, transfer_link(study, clusters[0].gpu, clusters[1].gpu)

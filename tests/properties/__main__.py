@@ -13,8 +13,8 @@ import click
 
 from autotune.scoring.limits import study_limits
 from costmodel.errors import InputError
+from tests.properties.given import REL
 from tests.properties.run import case_holds, cases_of, solved_loads, violations_of
-from tests.properties.statements import REL
 
 
 def main() -> int:

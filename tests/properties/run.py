@@ -15,9 +15,10 @@ from autotune.tuning import tune
 from autotune.tuning.answer_study import place, score_plan
 from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
-from tests.properties.statements import COSTLY, STATEMENTS, Given, better_gpu, chosen, load_losses, no_worse
+from tests.properties.given import Given
+from tests.properties.statements import COSTLY, STATEMENTS, better_gpu, chosen, load_losses, no_worse
 from tests.properties.studies import random_document, study_of
-from tests.properties.wider import POOLED, QUICK, pooled, simulated
+from tests.properties.wider import EVERY_POOLED, QUICK, pooled, simulated
 
 WIDER_EVERY, WIDER_EVERY_QUICK = 4, 64
 """Of so many seeds one is looked at for pools and percentiles too, which take seconds."""
@@ -47,7 +48,7 @@ def violations_of(seed: int, plans: int, *, quick: bool = False, only: str | Non
     asked = {name: holds for name, holds in STATEMENTS.items() if name not in left_out}
     out = [(name, text) for name, holds in asked.items() for text in holds(given)]
     if seed % (WIDER_EVERY_QUICK if quick else WIDER_EVERY) == 1:
-        out += [*pooled(study, QUICK if quick else POOLED), *simulated(rng, study, results)]
+        out += [*pooled(study, QUICK if quick else EVERY_POOLED), *simulated(rng, study, results)]
     return out
 
 
@@ -117,7 +118,7 @@ def case_holds(kind: str, detail: str, document: dict[str, Any]) -> str | None:
         return found[0] if found else None
     if kind.startswith("baseline"):
         return _baseline(study, detail)
-    for statement in ("shares", "conservation", "intervals", "margins"):
+    for statement in ("shares", "tokens", "flops", "bytes_held", "bytes_read", "intervals", "margins"):
         if text := next(iter(STATEMENTS[statement](Given(study=study, candidates=[], plans=plans))), None):
             return f"{statement}: {text}"
     return None

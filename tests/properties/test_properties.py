@@ -10,8 +10,9 @@ import pytest
 from autotune.scoring.best_knobs import candidate_grid
 from autotune.tuning.answer_study import score_plan
 from autotune.tuning.study_space import study_space
+from tests.properties.given import REL, value
 from tests.properties.run import violations_of
-from tests.properties.statements import POOLS_APART, REL, better_gpu, load_losses, value
+from tests.properties.statements import POOLS_APART, better_gpu, load_losses
 from tests.properties.studies import study_of
 
 STUDIES, CHUNKS, PLANS = 200, 20, 2
@@ -50,6 +51,8 @@ VIOLATED_ONCE = [
     pytest.param(200029, "pools, better_hardware", id="passes of experts that launching bounds"),
     pytest.param(201581, "pools, better_hardware", id="dtypes chosen where they were tried"),
     pytest.param(210225, "pools, relaxed", id="token budgets chosen where they were tried"),
+    pytest.param(302653, "pools, better_hardware", id="pools that do more together alone"),
+    pytest.param(300065, "pools, relaxed", id="sequences admitted that were not tried"),
 ]
 """Seed and statement."""
 

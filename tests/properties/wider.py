@@ -12,12 +12,15 @@ from autotune.simulation.percentile_limits import percentile_limits
 from autotune.study import Study
 from autotune.tuning import tune
 from autotune.tuning.simulate_ranking import search_traffic, with_percentiles
-from tests.properties.statements import STATEMENTS, Given
+from tests.properties.given import Given
+from tests.properties.pool_statements import POOL_STATEMENTS
+from tests.properties.statements import STATEMENTS
 
-POOLED = ("relaxed", "better_hardware", "shares", "conservation", "intervals", "margins", "ranking", "pairs", "alone")
-"""Statements about disaggregated plans; the others are about candidates of one kind of replica."""
-QUICK = ("shares", "conservation", "intervals", "margins", "ranking", "pairs", "alone")
-"""Those of them that score nothing again, or little."""
+SAME = ("shares", "tokens", "flops", "bytes_held", "bytes_read", "intervals", "margins", "ranking", "pairs", "alone")
+QUICK = (*SAME, *POOL_STATEMENTS)
+"""Statements about disaggregated plans that score nothing again, or little."""
+EVERY_POOLED = ("relaxed", "better_hardware", *QUICK)
+"""Those that say something of disaggregated plans; the others are about candidates of one kind of replica."""
 PLANS = 3
 PERCENTS = ("p50", "p90", "p95", "p99")
 ROUNDING_MS = 1e-9
@@ -31,7 +34,7 @@ def pooled(study: Study, names: Sequence[str], plans: int = PLANS) -> Iterator[t
     first = [p for p in (*found.ranked, *found.infeasible) if p.pools is not None][:plans]
     given = Given(study=found.study, candidates=(), plans=first)
     for name in names:
-        yield from ((f"pools, {name}", text) for text in STATEMENTS[name](given))
+        yield from ((f"pools, {name}", text) for text in (STATEMENTS | POOL_STATEMENTS)[name](given))
 
 
 def simulated(rng: random.Random, study: Study, plans: list[PlanResult]) -> Iterator[tuple[str, str]]:
