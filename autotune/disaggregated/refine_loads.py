@@ -25,6 +25,8 @@ BETWEEN = 3
 """Loads that are tried between one and the next on either side."""
 AROUND = 2 * BETWEEN + 3
 """Loads of a pool that are tried in a round."""
+UTILISATION_STEP = 1e-9
+"""Utilisations that are computed are whole multiples of it, so that rounding does not tell two searches apart."""
 SETTLED_ALIKE = 1e-6
 """Relative distance within which numbers of admitted sequences count as alike."""
 BROKEN = 1e100
@@ -138,7 +140,7 @@ class _Side:
 
     def matching(self, requests_per_s: Floats) -> Floats:
         """Utilisations at which a prefill pool serves so many, as far as its limits let it, shape `(loads, pairs)`."""
-        own = requests_per_s / self.rate_per_load
+        own = np.ceil(requests_per_s / self.rate_per_load / UTILISATION_STEP) * UTILISATION_STEP
         return np.clip(own, self.ladder.min(axis=0), self.ladder.max(axis=0))
 
     def tried(self, also: Floats | None = None) -> tuple[OperatingPoints, Floats]:

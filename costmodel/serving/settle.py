@@ -112,7 +112,10 @@ class Settling(Columns):
         tried = np.minimum(np.maximum(self.tried + (left - self.tried) / (1.0 - slope), low), high)
         off, off_before = np.abs(left - self.tried), np.abs(self.left_before - self.before)
         halve = (turn >= HALVED_FROM) & (off > np.maximum(0.5 * off_before, JUMP_REL * self.tried))
-        tried = np.where(halve, 0.5 * (low + high), tried)
+        # what falls with the number tried meets it between the two, once the lengths of its steps are known
+        nearer = 0.5 * (np.clip(self.tried, low, high) + np.clip(left, low, high))
+        again = halve & ~told
+        tried = np.where(again, self.tried, np.where(halve, nearer, tried))
         met = (off <= SETTLED_REL * self.tried) & (apart_rel <= ALIKE_REL)
         done = self.done | met | (high - low <= SETTLED_REL * high)
         after = Settling(
@@ -121,8 +124,8 @@ class Settling(Columns):
             with_prompts_s=with_prompts_s,
             low=low,
             high=high,
-            before=self.tried,
-            left_before=left,
+            before=np.where(again, self.before, self.tried),
+            left_before=np.where(again, self.left_before, left),
             done=done,
         )
         return type(self)(

@@ -29,7 +29,7 @@ from costmodel.step.pipeline_pass import EngineColumns, Pass, front_end_s, step_
 from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import prompt_work
 
-MOST_ROUNDS = 24
+MOST_ROUNDS = 40
 """Times that steps and balance are computed in turn at most."""
 TOGETHER = 3
 """Rounds after which the plans that have not settled go on by themselves, where they are less than half."""
