@@ -220,7 +220,7 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
     requests = share.running / share.micro_batches
     least_share = np.maximum(arriving * share.new / (ranks * left), needed / requests)
     loaded_share = np.maximum(_steps_with_prompts(plant, needed, chunks, settling), least_share)
-    per_rank = needed / ranks
+    per_rank = needed / np.maximum(loaded_share, 1.0) / ranks
     on_busiest = np.maximum(needed / loaded_share / ranks, per_rank / -np.expm1(-per_rank))
     on_busiest = np.minimum(np.maximum(on_busiest, 1.0), np.maximum(np.minimum(left / chunk, requests), 1.0))
     in_all = np.maximum(needed / loaded_share, on_busiest)

@@ -92,6 +92,9 @@ def kv_sequence_bytes(
         if isinstance(g.block, Attention)
     }
 
+MOST_STAGES_TRIED = 8
+"""Stages that may turn out to fill first, one after the other, where less fits them than was thought."""
+
 
 def weight_bytes_by_layer(
     arch: ArchColumns, matrices: tuple[RankMatrix, ...], precision: PrecisionColumns, layout: LayoutColumns
@@ -165,25 +168,33 @@ def plan_memory(  # noqa: PLR0913  # one for each column that memory follows fro
     for layers in by_layer.values():
         for kind, size in layers.items():
             whole[kind] = whole.get(kind, 0.0) + size
-    # the stage with the most weights and cache together is the one that fills first
-    with_kv = dict(whole)
-    for kind, size in kv_mean.items():
-        with_kv[kind] = with_kv.get(kind, 0.0) + size * sequences_per_rank
-    fullest = stages.worst_stage(with_kv)
-    weights = {name: over_layers(fullest, layers) for name, layers in by_layer.items()}
     activations = activation_bytes(arch, layout, batched_tokens, sequences_per_rank)
     buffers = GROUP_BUFFER_BYTES * (layout.width * layout.pp > 1) + backend.buffer_bytes(sequences_per_rank)
     reserve = np.full_like(activations, CONTEXT_BYTES + GRAPH_BYTES)
-    fixed = np.asarray(sum(weights.values())) + activations + buffers + reserve
-    of_total = memory_fraction * cluster.hbm_bytes - fixed
-    of_free = memory_fraction * (cluster.hbm_bytes - fixed)
+    # the stage with the most weights and cache together is the one that fills first, with as many as it has room for
+    held = sequences_per_rank + 0.0 * activations
+    for _ in range(MOST_STAGES_TRIED):
+        with_kv = dict(whole)
+        for kind, size in kv_mean.items():
+            with_kv[kind] = with_kv.get(kind, 0.0) + size * held
+        fullest = stages.worst_stage(with_kv)
+        weights = {name: over_layers(fullest, layers) for name, layers in by_layer.items()}
+        fixed = np.asarray(sum(weights.values())) + activations + buffers + reserve
+        of_total = memory_fraction * cluster.hbm_bytes - fixed
+        of_free = memory_fraction * (cluster.hbm_bytes - fixed)
+        room = np.where(fraction_is_of_free > 0, of_free, of_total)
+        kv_each = over_layers(fullest, kv_mean)
+        fitting = np.minimum(held, np.maximum(room, 0.0) / np.maximum(kv_each, 1e-9))
+        if (fitting >= held).all():
+            break
+        held = fitting
     return Memory(
         weights_bytes=weights,
         activation_bytes=activations,
         buffer_bytes=buffers + 0.0 * activations,
         reserve_bytes=reserve,
-        kv_bytes_per_sequence=over_layers(fullest, kv_mean),
+        kv_bytes_per_sequence=kv_each,
         kv_bytes_longest=over_layers(fullest, kv_longest),
-        kv_room_bytes=np.where(fraction_is_of_free > 0, of_free, of_total),
+        kv_room_bytes=room,
         hbm_bytes=cluster.hbm_bytes + 0.0 * activations,
     )
