@@ -66,6 +66,8 @@ class Settling(Columns):
     """Length of a step without prompts as it was last found; NaN: steps are taken to be alike."""
     with_prompts_s: Floats
     """The same of a step with prompts."""
+    waiting: Floats
+    """Prompts of a replica that wait for prefill while steps are so."""
     low: Floats
     """Steps of so few leave more."""
     high: Floats
@@ -85,6 +87,7 @@ class Settling(Columns):
             tried=most,
             base_s=none,
             with_prompts_s=none,
+            waiting=np.zeros_like(most),
             low=np.zeros_like(most),
             high=most,
             before=none,
@@ -92,13 +95,14 @@ class Settling(Columns):
             done=np.zeros(most.shape, dtype=bool),
         )
 
-    def after(self, left: Floats, base_s: Floats, with_prompts_s: Floats, turn: int) -> Self:
+    def after(self, left: Floats, base_s: Floats, with_prompts_s: Floats, waiting: Floats, turn: int) -> Self:
         """Go on after a round.
 
         Args:
             left: sequences that steps of those that were tried leave.
             base_s: length of these steps without prompts.
             with_prompts_s: the same with prompts.
+            waiting: prompts that wait for prefill.
             turn: how many rounds there were, this one included.
         """
         apart = [_apart(base_s, self.base_s), _apart(with_prompts_s, self.with_prompts_s)]
@@ -122,6 +126,7 @@ class Settling(Columns):
             tried=tried,
             base_s=base_s,
             with_prompts_s=with_prompts_s,
+            waiting=waiting,
             low=low,
             high=high,
             before=np.where(again, self.before, self.tried),

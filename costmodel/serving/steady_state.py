@@ -154,7 +154,9 @@ def _settled(plant: Plant, settling: Settling, turn: int = 0) -> tuple[Settling,
         decoding, queue_s = balance(plant.share.running, residence)
         turn += 1
         if turn < MOST_ROUNDS:
-            settling = settling.after(decoding, mix.base_s, mix.with_prompts_s, turn)
+            stays_s = residence.undisturbed_s + residence.per_decoding_s * decoding
+            waiting = decoding / stays_s * (queue_s + mix.own_prefill_s)
+            settling = settling.after(decoding, mix.base_s, mix.with_prompts_s, waiting, turn)
         going = np.flatnonzero(~settling.done)
         if turn >= MOST_ROUNDS or not going.size:
             return settling, mix, residence, decoding, queue_s

@@ -219,7 +219,10 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
     # no more prompts meet in a step than the budget has room for, nor than its micro-batch has requests
     requests = share.running / share.micro_batches
     least_share = np.maximum(arriving * share.new / (ranks * left), needed / requests)
-    loaded_share = np.maximum(_steps_with_prompts(plant, needed, chunks, settling), least_share)
+    # with prefill first, a pass takes all that waits and has room in it
+    waits = np.minimum(settling.waiting / share.micro_batches, ranks * np.maximum(left / chunk, 1.0))
+    apart = np.where(mixes, np.inf, needed / np.maximum(waits, 1e-9))
+    loaded_share = np.maximum(np.minimum(_steps_with_prompts(plant, needed, chunks, settling), apart), least_share)
     per_rank = needed / np.maximum(loaded_share, 1.0) / ranks
     on_busiest = np.maximum(needed / loaded_share / ranks, per_rank / -np.expm1(-per_rank))
     on_busiest = np.minimum(np.maximum(on_busiest, 1.0), np.maximum(np.minimum(left / chunk, requests), 1.0))
