@@ -219,9 +219,9 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
     # no more prompts meet in a step than the budget has room for, nor than its micro-batch has requests
     requests = share.running / share.micro_batches
     least_share = np.maximum(arriving * share.new / (ranks * left), needed / requests)
-    # with prefill first, a pass takes all that waits and has room in it
-    waits = np.minimum(settling.waiting / share.micro_batches, ranks * np.maximum(left / chunk, 1.0))
-    apart = np.where(mixes, np.inf, needed / np.maximum(waits, 1e-9))
+    # with prefill first, a pass takes all prompts on their way that have room in it
+    waits = np.minimum(settling.waiting, ranks * np.maximum(left / chunk, 1.0))
+    apart = np.where(mixes | (share.micro_batches > 1.0), np.inf, needed / np.maximum(waits, 1e-9))
     loaded_share = np.maximum(np.minimum(_steps_with_prompts(plant, needed, chunks, settling), apart), least_share)
     per_rank = needed / np.maximum(loaded_share, 1.0) / ranks
     on_busiest = np.maximum(needed / loaded_share / ranks, per_rank / -np.expm1(-per_rank))
@@ -229,7 +229,8 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
     in_all = np.maximum(needed / loaded_share, on_busiest)
     prompts = chunk_work(share, chunks, on_busiest, in_all)
     work = joint_work(prompts, decode.work, beside=engine.mixes)
-    loaded = step_pass(machine, stages, engine, work)
+    # whether a step outgrows the graphs that are captured is left to how many prompts it has
+    loaded = step_pass(machine, stages, engine, work, least_tokens=chunk)
     drafting = load.draft_frac
     with_prompts_through_s = loaded.through_s + engine.mixes * drafting * decode.through_s
     mix = StepMix(

@@ -79,6 +79,8 @@ class Pass:
     """Host time on each stage that its GPUs wait for; on the first alone the micro-batch waits for it too."""
     layer_floor_s: Floats
     """What launching a layer's kernels takes at least; 0 where they are launched as a graph."""
+    eager_share: Floats
+    """Share of such passes whose kernels are launched one by one."""
 
     def pipelined_s(self, count: Floats) -> Floats:
         """Seconds of `count` micro-batches from an empty pipeline to an empty one."""
@@ -90,7 +92,8 @@ class Pass:
         For the stages that the pass ran on this is `stage_s`; for `StageTable.each`, every stage by itself.
         """
         floor = stages.worst(launch_floor_s(self.layer_floor_s, stages))
-        return np.maximum(stages.worst(self.step.per_layer_s) + self.step.send_s, floor) + self.host_s
+        kernels = stages.worst(self.step.per_layer_s) + self.step.send_s
+        return kernels + self.eager_share * np.maximum(floor - kernels, 0.0) + self.host_s
 
 
 def launch_floor_s(layer_floor_s: Floats, stages: StageTable) -> dict[str, Floats]:
@@ -104,23 +107,45 @@ def _slowest_stage_s(stages: StageTable, step: StepTime) -> Floats:
     return stages.worst({**step.per_layer_s, "head": head}) + step.send_s
 
 
-def step_pass(
-    machine: Machine, stages: StageTable, engine: EngineColumns, work: StepWork, own: StepTime | None = None
+def step_pass(  # what a pass is of, and two things that may be known of it
+    machine: Machine,
+    stages: StageTable,
+    engine: EngineColumns,
+    work: StepWork,
+    own: StepTime | None = None,
+    *,
+    least_tokens: Floats | None = None,
 ) -> Pass:
-    """A pass of `work`, launched as a graph where the engine has captured one; `own`: its `rank_time`, if known."""
+    """A pass of `work`, launched as a graph where the engine has captured one.
+
+    Args:
+        machine: the plans.
+        stages: of each of them.
+        engine: of each of them.
+        work: what is in the pass, or in the mean of such passes.
+        own: its `rank_time`, if known.
+        least_tokens: prompt tokens on the busiest rank of the smallest of such passes, of which some are larger than
+            the largest graph and others are not: taken to be even from it to as far beyond their mean. None: all are
+            alike.
+    """
     step = with_experts(machine, rank_time(machine, work) if own is None else own, work)
     kernels, total = _slowest_stage_s(stages, step), step.total_s
     host = engine.step_s + engine.sequence_s * work.decode_sequences
     # prompts that fill a budget as large as the largest graph have just its tokens, but for rounding
-    eager = (work.prefill_tokens > 0.0) & (work.prefill_tokens + work.decoded > engine.capture_tokens * (1.0 + 1e-9))
-    floor = step.of_all_batches(np.where(eager, engine.layer_launch_s, 0.0))
+    beyond = work.prefill_tokens + work.decoded - engine.capture_tokens * (1.0 + 1e-9)
+    eager = 1.0 * (beyond > 0.0)
+    if least_tokens is not None:
+        width = 2.0 * (work.prefill_tokens - least_tokens)
+        eager = np.where(width > 0.0, np.clip(0.5 + beyond / np.maximum(width, 1e-300), 0.0, 1.0), eager)
+    eager = np.where(work.prefill_tokens > 0.0, eager, 0.0)
+    floor = step.of_all_batches(np.where(eager > 0.0, engine.layer_launch_s, 0.0))
     prepared = engine.scheduling_sequence_s * work.decode_sequences
     slowest, through = np.maximum(kernels, prepared), np.maximum(total, prepared)
     if eager.any():
         layers = 0.5 * machine.arch.half_layers
         # the stage with the most layers launches longest, where they do not divide evenly
-        slowest = np.maximum(slowest, stages.worst(launch_floor_s(floor, stages)))
-        through = np.maximum(through, floor * layers)
+        slowest = slowest + eager * np.maximum(stages.worst(launch_floor_s(floor, stages)) - slowest, 0.0)
+        through = through + eager * np.maximum(floor * layers - through, 0.0)
     return Pass(
         through_s=through + host,
         stage_s=slowest + host,
@@ -129,4 +154,5 @@ def step_pass(
         work=work,
         host_s=host,
         layer_floor_s=floor,
+        eager_share=eager,
     )
