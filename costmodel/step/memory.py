@@ -92,6 +92,7 @@ def kv_sequence_bytes(
         if isinstance(g.block, Attention)
     }
 
+
 MOST_STAGES_TRIED = 8
 """Stages that may turn out to fill first, one after the other, where less fits them than was thought."""
 

@@ -14,6 +14,7 @@ from autotune.comparison.probability_better import p_better
 from autotune.metrics import METRICS, Measured
 from autotune.scoring.best_knobs import KnobGridAtLoad, candidate_grid, score, score_launches
 from autotune.scoring.knob_grid import KnobGrid
+from autotune.scoring.load_rivals import SMALL_STEPS
 from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.solve_concurrency import bounds, solve_concurrency
@@ -188,6 +189,24 @@ def scaled(given: Given) -> Found:
                 yield f"{plan.plan} at {rate}: {name} is {both.metrics[name]} for two, {wanted} by one"
 
 
+def whole_requests(given: Given) -> Found:
+    """No request takes less in all with more in flight, but for small steps, which the search for loads allows for.
+
+    Where prompts come to need another step beside more decoding, they may fit the captured graphs: such loads the
+    search looks at.
+    """
+    alone = replace(given.study.workload, concurrency=None, request_rate_per_s=None)
+    grid, _ = candidate_grid(replace(given.study, workload=alone), given.candidates[:6])
+    loads, rows = np.unique((2.0 ** np.arange(0.0, 13.0, 0.25)).round()), np.arange(grid.variant.size)
+    every = np.repeat(rows, loads.size)
+    found = grid.take(every).evaluate(np.tile(loads, rows.size) * grid.batch.layout.replicas[every])
+    taken_s, chunks = (column.reshape(rows.size, -1) for column in (found.e2e_s, found.prefill_chunks))
+    falls = np.where(chunks[:, 1:] == chunks[:, :-1], taken_s[:, :-1] / taken_s[:, 1:], 0.0)
+    for row, at in np.argwhere(falls > SMALL_STEPS):
+        name = f"{grid.variants[grid.variant[row]].candidate} with {loads[at]:g} a replica and then {loads[at + 1]:g}"
+        yield f"{name}: a request takes {falls[row, at]:.4f} times as long with fewer"
+
+
 def global_load(given: Given) -> Found:
     """No other number of requests in flight is better than the solved one, by the rule that ranks: brute force."""
     grid, _ = candidate_grid(given.study, given.candidates[:3])
@@ -263,12 +282,13 @@ STATEMENTS: dict[str, Statement] = {
         alone,
         batches,
         scaled,
+        whole_requests,
         global_load,
     )
 }
 
 
-COSTLY = ("relaxed", "better_hardware", "batches", "scaled", "global_load", "alone")
+COSTLY = ("relaxed", "better_hardware", "batches", "scaled", "whole_requests", "global_load", "alone")
 """Statements that score plans again, by which a study takes a second and not a tenth of one."""
 
 
