@@ -16,6 +16,8 @@ from costmodel.step.operators import StepTime, rank_time, with_experts
 from costmodel.step.step_inputs import Machine
 from costmodel.step.step_work import StepWork
 
+ALIKE_TOKENS = 1e-6
+"""Passes whose tokens differ by no more are all launched alike."""
 START_EXPERTS, START_HIDDEN = 128.0, 4096.0
 """The layer that `EngineColumns.moe_start_s` is given for, Qwen3-235B's."""
 
@@ -136,7 +138,7 @@ def step_pass(  # what a pass is of, and two things that may be known of it
     eager = 1.0 * (beyond > 0.0)
     if least_tokens is not None:
         width = 2.0 * (work.prefill_tokens - least_tokens)
-        eager = np.where(width > 0.0, np.clip(0.5 + beyond / np.maximum(width, 1e-300), 0.0, 1.0), eager)
+        eager = np.where(width > ALIKE_TOKENS, np.clip(0.5 + beyond / np.maximum(width, ALIKE_TOKENS), 0.0, 1.0), eager)
     eager = np.where(work.prefill_tokens > 0.0, eager, 0.0)
     floor = step.of_all_batches(np.where(eager > 0.0, engine.layer_launch_s, 0.0))
     prepared = engine.scheduling_sequence_s * work.decode_sequences
