@@ -230,7 +230,8 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
     prompts = chunk_work(share, chunks, on_busiest, in_all)
     work = joint_work(prompts, decode.work, beside=engine.mixes)
     # whether a step outgrows the graphs that are captured is left to how many prompts it has
-    loaded = step_pass(machine, stages, engine, work, least_tokens=chunk)
+    most = np.minimum((2.0 * on_busiest - 1.0) * chunk, np.maximum(left, on_busiest * chunk))
+    loaded = step_pass(machine, stages, engine, work, prompt_tokens=(chunk, most))
     drafting = load.draft_frac
     with_prompts_through_s = loaded.through_s + engine.mixes * drafting * decode.through_s
     mix = StepMix(

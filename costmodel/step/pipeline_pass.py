@@ -116,7 +116,7 @@ def step_pass(  # what a pass is of, and two things that may be known of it
     work: StepWork,
     own: StepTime | None = None,
     *,
-    least_tokens: Floats | None = None,
+    prompt_tokens: tuple[Floats, Floats] | None = None,
 ) -> Pass:
     """A pass of `work`, launched as a graph where the engine has captured one.
 
@@ -126,19 +126,19 @@ def step_pass(  # what a pass is of, and two things that may be known of it
         engine: of each of them.
         work: what is in the pass, or in the mean of such passes.
         own: its `rank_time`, if known.
-        least_tokens: prompt tokens on the busiest rank of the smallest of such passes, of which some are larger than
-            the largest graph and others are not: taken to be even from it to as far beyond their mean. None: all are
-            alike.
+        prompt_tokens: the least and the most on the busiest rank of such passes, of which some outgrow the largest
+            graph and others do not: taken to be even between them. None: all are alike.
     """
     step = with_experts(machine, rank_time(machine, work) if own is None else own, work)
     kernels, total = _slowest_stage_s(stages, step), step.total_s
     host = engine.step_s + engine.sequence_s * work.decode_sequences
     # prompts that fill a budget as large as the largest graph have just its tokens, but for rounding
-    beyond = work.prefill_tokens + work.decoded - engine.capture_tokens * (1.0 + 1e-9)
-    eager = 1.0 * (beyond > 0.0)
-    if least_tokens is not None:
-        width = 2.0 * (work.prefill_tokens - least_tokens)
-        eager = np.where(width > ALIKE_TOKENS, np.clip(0.5 + beyond / np.maximum(width, ALIKE_TOKENS), 0.0, 1.0), eager)
+    captured = engine.capture_tokens * (1.0 + 1e-9) - work.decoded
+    eager = 1.0 * (work.prefill_tokens > captured)
+    if prompt_tokens is not None:
+        least, most = prompt_tokens
+        beyond = np.clip((most - captured) / np.maximum(most - least, ALIKE_TOKENS), 0.0, 1.0)
+        eager = np.where(most - least > ALIKE_TOKENS, beyond, eager)
     eager = np.where(work.prefill_tokens > 0.0, eager, 0.0)
     floor = step.of_all_batches(np.where(eager > 0.0, engine.layer_launch_s, 0.0))
     prepared = engine.scheduling_sequence_s * work.decode_sequences

@@ -93,6 +93,25 @@ def test_a_rising_share_of_cached_tokens_slows_nobody(
     assert (more.e2e_s <= less.e2e_s * (1.0 + 1e-3))[free].all()
 
 
+def test_some_passes_outgrow_the_graphs() -> None:
+    """Passes of 300 to 600 prompt tokens beside 12 that decode, graphs of 512: a third of them launches every layer."""
+    batch = PlanBatch.of(plans("llama-3.1-70b", "vllm", 8))
+    launch_s = np.array([1.0])
+    engine = replace(batch.columns.engine, capture_tokens=np.array([512.0]), layer_launch_s=launch_s)
+    decode = decode_work(np.array([12.0]), np.array([1000.0]))
+    work = joint_work(_prompt(450.0, 0.0), decode, beside=np.ones(1))
+
+    def through_s(*tokens: float) -> Floats:
+        given = None if not tokens else (np.array([tokens[0]]), np.array([tokens[1]]))
+        return step_pass(batch.machine(), batch.stages, engine, work, prompt_tokens=given).through_s
+
+    captured = through_s()
+    launched = 80 * launch_s + step_pass(batch.machine(), batch.stages, engine, work).host_s
+    assert np.allclose(through_s(300.0, 600.0), captured + (launched - captured) / 3.0, rtol=1e-6)
+    assert np.array_equal(through_s(400.0, 500.0), captured)
+    assert np.allclose(through_s(501.0, 600.0), launched)
+
+
 def test_the_last_cached_tokens_count_as_tokens_do() -> None:
     """From 90 to 99.5 % cached a prompt of 10,000 tokens has 20 times fewer to compute: a lone first token shows it."""
     members = [m for m in plans("llama-3.1-70b", "vllm", 8) if m.layout.pp == 1 and m.layout.attn_tp == 1]

@@ -13,7 +13,7 @@ from costmodel.plan.exchange_backend import ANY_BACKEND
 from costmodel.plan.precision import PrecisionColumns
 from costmodel.plan.stages import StageTable
 from costmodel.step.expert_routing import rank_load
-from costmodel.step.memory import plan_memory
+from costmodel.step.memory import Memory, plan_memory
 from costmodel.step.operators import StepTime, step_time
 from costmodel.step.step_work import decode_work, mean_chunk_context
 from tests.costmodel.helpers import BASE, EXPERTS, MLA, TRAITS, cluster, layout
@@ -184,6 +184,37 @@ def test_chunked_attention_restarts() -> None:
     """In whole chunks a token sees those before it in its chunk, itself included."""
     seen = np.mean([i % 13 + 1 for i in range(13 * 7)])
     assert mean_chunk_context(one(13 * 7), one(13))[0] == pytest.approx(seen)
+
+
+def test_the_stage_with_room_for_the_fewest_is_full_first() -> None:
+    """Two stages: three light layers with cache, and two heavy ones with less of it, which is full before the other."""
+    experts = {**EXPERTS, "moe_intermediate_size": 10_000_000}
+    arch = read_config({**BASE, **experts, "first_k_dense_replace": 3}, name="x")
+    plan = replace(layout(arch, pp=2), stage_layers=(3, 2))
+    archs, layouts = ArchColumns.of([arch]), LayoutColumns.of([plan], [TRAITS["vllm"]])
+
+    def memory(sequences: float) -> Memory:
+        return plan_memory(
+            arch=archs,
+            layout=layouts,
+            precision=PrecisionColumns.of([arch], ["bf16"]),
+            cluster=ClusterColumns.of([cluster("h200", 2, hbm_bytes=40e9)]),
+            stages=StageTable.of([arch], [plan]),
+            backend=ANY_BACKEND,
+            batched_tokens=one(1),
+            sequences_per_rank=one(sequences),
+            mean_tokens=one(100_003),
+            longest_tokens=one(100_003),
+            memory_fraction=one(0.9),
+            fraction_is_of_free=one(0.0),
+        )
+
+    each = 100_003 * 2 * 2 * 7 * 2
+    for sequences in (1.0, 100_000.0):
+        found = memory(sequences)
+        assert found.kv_bytes_per_sequence[0] == 2 * each
+        assert found.weights_bytes["experts"][0] == pytest.approx(2 * 6 * 3 * 1e7 * 37 * 2)
+        assert found.kv_room_bytes[0] == pytest.approx(0.9 * 40e9 - found.fixed_bytes[0])
 
 
 @pytest.mark.parametrize("of_free", [0.0, 1.0])

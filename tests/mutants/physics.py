@@ -55,6 +55,7 @@ PHYSICS: tuple[Change, ...] = (
         ("CONTEXT_BYTES = 0.6e9", "CONTEXT_BYTES = 0.9e9"),
         ("widest = np.maximum(widest, each)", "widest = np.minimum(widest, each)"),
         ("memory_fraction * (cluster.hbm_bytes - fixed)", "memory_fraction * cluster.hbm_bytes - fixed"),
+        ("        held = fitting\n", "        break\n"),
     ),
     *changes_of(
         "costmodel/step/step_work.py",

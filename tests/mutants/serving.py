@@ -17,7 +17,7 @@ SERVING: tuple[Change, ...] = (
             "running_s + held_steps * mix.round_s + 2.0 * engine.handover_steps",
         ),
         ("running_s = 0.5 * step_s", "running_s = 0.25 * step_s"),
-        ("MOST_ROUNDS = 24", "MOST_ROUNDS = 2"),
+        ("MOST_ROUNDS = 40", "MOST_ROUNDS = 2"),
         ("(share.in_flight - share.running) * (unloaded_s + decode_s)", "(share.in_flight - share.running) * decode_s"),
         ("tokens = share.new + share.rounds * load.step_tokens", "tokens = share.new + share.rounds"),
     ),
@@ -25,6 +25,7 @@ SERVING: tuple[Change, ...] = (
         "costmodel/serving/settle.py",
         ("SETTLED_REL = 1e-7", "SETTLED_REL = 1e-2"),
         ("np.where(done, getattr(self, name)", "np.where(False, getattr(self, name)"),
+        ("np.where(halve, nearer, tried)", "np.where(halve, 0.5 * (low + high), tried)"),
     ),
     *changes_of(
         "costmodel/serving/balance.py",
@@ -36,6 +37,7 @@ SERVING: tuple[Change, ...] = (
         ("(self.chunks - 1.0) * self.with_prompts_s", "self.chunks * self.with_prompts_s"),
         ("    apart = -np.expm1(-needed)\n", "    apart = 0.5 * needed\n"),
         ("passes / (1.0 / apart + steps)", "passes / (1.0 / apart)"),
+        ("needed / np.maximum(waits, 1e-9)", "needed / 1e-9"),
     ),
     *changes_of(
         "costmodel/serving/benchmark_waves.py",
@@ -45,7 +47,10 @@ SERVING: tuple[Change, ...] = (
     *changes_of(
         "costmodel/step/pipeline_pass.py",
         ("self.through_s + (count - 1.0) * self.stage_s", "self.through_s + count * self.stage_s"),
-        ("through = np.maximum(through, floor * layers)", "through = through + floor * layers"),
+        (
+            "eager * np.maximum(floor * layers - through, 0.0)",
+            "np.maximum(floor * layers - through, 0.0)",
+        ),
         ("width = arch.hidden_size / START_HIDDEN", "width = 1.0 + 0.0 * arch.hidden_size"),
     ),
     *changes_of(

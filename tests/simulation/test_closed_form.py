@@ -102,3 +102,12 @@ def test_pipelines_do_no_more_than_they_have_time_for() -> None:
     batch = replace(PlanBatch.of([entry("llama-3.1-70b", "trtllm", pp=2, attn_tp=1)]), residual=None)
     busy = batch.steady(load, longest_prompt=load.isl, memory_fraction=np.array([0.9])).gpu_busy_frac[0]
     assert 0.9 < busy <= 1.0 + 1e-9
+
+
+@pytest.mark.parametrize("in_flight", [4.0, 8.0, 16.0])
+def test_prompts_of_ranks_share_passes(in_flight: float) -> None:
+    """With prefill first, a pass takes all prompts that are on their way: of eight ranks none waits for the others."""
+    load = replace(_load(in_flight, 5770.0, 6.0, 0.0), batched_tokens=np.array([2048.0]))
+    found = both(entry("deepseek-v3", "sglang", attn_dp=8, attn_tp=2, moe_ep=16), load)
+    assert found.formula.ttft_s[0] == pytest.approx(found.ttft_s, rel=0.25)
+    assert found.formula.requests_per_s[0] == pytest.approx(found.requests_per_s, rel=0.35)
