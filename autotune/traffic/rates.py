@@ -16,6 +16,8 @@ LEVELS = 20
 """Of the rate over the window's time."""
 Z = 1.959963984540054
 """Quantile of the normal distribution at 0.975: intervals hold with 95 %."""
+UNKNOWN_SPREAD = 20.0
+"""Logarithm of the most that a mean rate is said to be off by: nothing is known of one that counts so uneven leave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,7 @@ def rate_of_counts(  # noqa: PLR0913  # one for each figure of a rate
     Of a thinned log only the counts of what is left are known; their index's interval is carried to the whole.
     """
     mean = total / span_s
-    spread = Z * sqrt(max(burstiness, 1.0) / max(total, 1.0))
+    spread = min(Z * sqrt(max(burstiness, 1.0) / max(total, 1.0)), UNKNOWN_SPREAD)
     low, high = _dispersion_interval(1.0 + (burstiness - 1.0) / requests_each, num_bins)
     return Rate(
         mean_per_s=mean,

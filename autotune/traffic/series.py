@@ -18,6 +18,8 @@ from costmodel.plan.columns import Floats
 SPREAD = 4
 """Lengths that stand for a bucket."""
 MOST_DRAWN, BISECTIONS = 5.0, 50
+MOST_COUNTED = 2.0**53
+"""Counters are floating-point numbers: beyond it they do not grow by one."""
 
 Labels = tuple[tuple[str, str], ...]
 Samples = dict[float, float]
@@ -34,10 +36,10 @@ class SampledMetrics:
     _first: float | None = None
 
     def add(self, name: str, labels: Mapping[str, Any], samples: Iterable[tuple[float, float]]) -> None:
-        """Take samples of one series; what is no number is left out."""
+        """Take samples of one series; what is no number, or too large to count with, is left out."""
         key = tuple(sorted((_label(k), str(v)) for k, v in labels.items() if k != "__name__"))
         held = self.series[plain_name(name)].setdefault(key, {})
-        held.update((t, v) for t, v in samples if isfinite(t) and isfinite(v))
+        held.update((t, v) for t, v in samples if isfinite(t) and abs(v) < MOST_COUNTED)
 
     def times(self) -> list[float]:
         """Of all samples, ascending."""
