@@ -28,8 +28,8 @@ STEEPEST = 0.9
 TELLING_REL = 1e-3
 """Steps that differ by more in length from those that they were derived from do not bound the answer."""
 HALVED_FROM, JUMP_REL = 6, 1e-2
-"""From this round on the interval is halved where so much is off and the last secant has not halved it: what is left
-may jump."""
+"""From this round on, where so much is off and the last secant has not halved it, what is left may jump: steps are made
+again until their lengths are known, and then of a number halfway between the last and what it left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Settling(Columns):
     with_prompts_s: Floats
     """The same of a step with prompts."""
     waiting: Floats
-    """Prompts of a replica that wait for prefill while steps are so."""
+    """Prompts of a replica that wait for prefill or are in it."""
     low: Floats
     """Steps of so few leave more."""
     high: Floats
@@ -102,7 +102,7 @@ class Settling(Columns):
             left: sequences that steps of those that were tried leave.
             base_s: length of these steps without prompts.
             with_prompts_s: the same with prompts.
-            waiting: prompts that wait for prefill.
+            waiting: prompts that wait for prefill or are in it.
             turn: how many rounds there were, this one included.
         """
         apart = [_apart(base_s, self.base_s), _apart(with_prompts_s, self.with_prompts_s)]

@@ -109,7 +109,7 @@ def _slowest_stage_s(stages: StageTable, step: StepTime) -> Floats:
     return stages.worst({**step.per_layer_s, "head": head}) + step.send_s
 
 
-def step_pass(  # what a pass is of, and two things that may be known of it
+def step_pass(
     machine: Machine,
     stages: StageTable,
     engine: EngineColumns,
@@ -134,7 +134,7 @@ def step_pass(  # what a pass is of, and two things that may be known of it
     host = engine.step_s + engine.sequence_s * work.decode_sequences
     # prompts that fill a budget as large as the largest graph have just its tokens, but for rounding
     captured = engine.capture_tokens * (1.0 + 1e-9) - work.decoded
-    eager = 1.0 * (work.prefill_tokens > captured)
+    eager: Floats = np.where(work.prefill_tokens > captured, 1.0, 0.0)
     if prompt_tokens is not None:
         least, most = prompt_tokens
         beyond = np.clip((most - captured) / np.maximum(most - least, ALIKE_TOKENS), 0.0, 1.0)
