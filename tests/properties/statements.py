@@ -31,6 +31,9 @@ POOLS_APART = 0.003
 """What disaggregated plans may lose: more room for cache lets more prompts share a step of prefill, which then takes
 longer, and a decode pool's sequences are whole ones. It was 0.13 % at most of the 300 studies that this was set by."""
 
+EDGE_SDS = 2.0
+"""Standard deviations of the sequences that decode in a step, by which a prompt may miss its budget."""
+
 
 def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult]) -> Found:
     """Plans that are lost, or worth less than before, and the best if it is worse."""
@@ -192,16 +195,21 @@ def scaled(given: Given) -> Found:
 def whole_requests(given: Given) -> Found:
     """No request takes less in all with more in flight, but for small steps, which the search for loads allows for.
 
-    Where prompts come to need another step beside more decoding, they may fit the captured graphs: such loads the
-    search looks at.
+    Where prompts may come to need another step beside more decoding, they may fit the captured graphs, or share steps
+    with others: such loads the search looks at.
     """
     alone = replace(given.study.workload, concurrency=None, request_rate_per_s=None)
     grid, _ = candidate_grid(replace(given.study, workload=alone), given.candidates[:6])
     loads, rows = np.unique((2.0 ** np.arange(0.0, 13.0, 0.25)).round()), np.arange(grid.variant.size)
     every = np.repeat(rows, loads.size)
     found = grid.take(every).evaluate(np.tile(loads, rows.size) * grid.batch.layout.replicas[every])
-    taken_s, chunks = (column.reshape(rows.size, -1) for column in (found.e2e_s, found.prefill_chunks))
-    falls = np.where(chunks[:, 1:] == chunks[:, :-1], taken_s[:, :-1] / taken_s[:, 1:], 0.0)
+    taken_s = found.e2e_s.reshape(rows.size, -1)
+    layout, prompt = grid.batch.layout, alone.isl.mean * (1.0 - alone.prefix_cache_hit_frac)
+    decoding = loads / (layout.pp * layout.attn_dp)[:, None]
+    budget = grid.batched_tokens[:, None]
+    left = np.maximum(budget - decoding - EDGE_SDS * np.sqrt(decoding), 1.0)
+    alike = np.ceil(prompt / left) == np.ceil(prompt / budget)
+    falls = np.where(alike[:, 1:], taken_s[:, :-1] / taken_s[:, 1:], 0.0)
     for row, at in np.argwhere(falls > SMALL_STEPS):
         name = f"{grid.variants[grid.variant[row]].candidate} with {loads[at]:g} a replica and then {loads[at + 1]:g}"
         yield f"{name}: a request takes {falls[row, at]:.4f} times as long with fewer"
