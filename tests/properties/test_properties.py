@@ -42,7 +42,6 @@ BEHIND_A_HOLLOW: list[dict[str, Any]] = [
 VIOLATED_ONCE = [
     pytest.param(200409, "better_hardware", id="steps that had not settled"),
     pytest.param(300417, "global_load", id="steps that were nearly found and sought elsewhere"),
-    pytest.param(602592, "whole_requests", id="a stage that more would fill before the one that is full"),
     pytest.param(603306, "whole_requests", id="prompts that wait for passes of few"),
     pytest.param(602917, "whole_requests", id="steps that outgrow the captured graphs by chance"),
     pytest.param(601472, "whole_requests", id="outputs of one token"),
