@@ -40,6 +40,7 @@ OF_RANKING = (
 """The tests that are asked, quick and near ones first: the first that fails ends a run."""
 NEAREST = {
     "costmodel/disaggregated": ("tests/costmodel/test_pools.py",),
+    "costmodel/serving": ("tests/simulation/test_closed_form.py",),
     "costmodel/estimate": ("tests/costmodel/test_request_mix.py", "tests/costmodel/test_error_model.py"),
     "costmodel/simulation": ("tests/simulation",),
     "autotune/tuning": ("tests/tuning/test_front.py", "tests/tuning/test_sensitivity.py"),

@@ -25,7 +25,6 @@ SERVING: tuple[Change, ...] = (
         "costmodel/serving/settle.py",
         ("SETTLED_REL = 1e-7", "SETTLED_REL = 1e-2"),
         ("np.where(done, getattr(self, name)", "np.where(False, getattr(self, name)"),
-        ("np.where(halve, nearer, tried)", "np.where(halve, 0.5 * (low + high), tried)"),
     ),
     *changes_of(
         "costmodel/serving/balance.py",
