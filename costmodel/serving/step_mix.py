@@ -203,6 +203,14 @@ def _mean_chunks(new: Floats, left: Floats, spread: Floats) -> Floats:
     return np.where(spread > 0.0, edge + np.clip(more, 0.0, 1.0), np.ceil(new / left))
 
 
+def _prompt_tokens(chunk: Floats, prompts: Floats, left: Floats) -> tuple[Floats, Floats]:
+    """Least and most tokens on the busiest rank of steps with `prompts` in the mean, and one of them at least.
+
+    Whether a step outgrows the graphs that are captured is left to how many prompts it has.
+    """
+    return chunk, np.minimum((2.0 * prompts - 1.0) * chunk, np.maximum(left, prompts * chunk))
+
+
 def step_mix(plant: Plant, settling: Settling) -> StepMix:
     """Steps while as many sequences of a replica decode as are tried."""
     machine, stages, engine, load, share = plant.machine, plant.stages, plant.engine, plant.load, plant.share
@@ -229,9 +237,7 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
     in_all = np.maximum(needed / loaded_share, on_busiest)
     prompts = chunk_work(share, chunks, on_busiest, in_all)
     work = joint_work(prompts, decode.work, beside=engine.mixes)
-    # whether a step outgrows the graphs that are captured is left to how many prompts it has
-    most = np.minimum((2.0 * on_busiest - 1.0) * chunk, np.maximum(left, on_busiest * chunk))
-    loaded = step_pass(machine, stages, engine, work, prompt_tokens=(chunk, most))
+    loaded = step_pass(machine, stages, engine, work, prompt_tokens=_prompt_tokens(chunk, on_busiest, left))
     drafting = load.draft_frac
     with_prompts_through_s = loaded.through_s + engine.mixes * drafting * decode.through_s
     mix = StepMix(
@@ -273,7 +279,11 @@ def _in_pipeline(plant: Plant, mix: StepMix) -> StepMix:
     on_busiest = np.maximum(np.minimum(mean * more, mix.left / mix.chunk), mean)
     in_all = np.minimum(np.maximum(mix.prompts_per_step * more, on_busiest), on_busiest * ranks)
     prompts = chunk_work(share, mix.chunks, on_busiest, in_all)
-    slowest = step_pass(plant.machine, plant.stages, engine, joint_work(prompts, mix.decode.work, beside=engine.mixes))
+    work, tokens = (
+        joint_work(prompts, mix.decode.work, beside=engine.mixes),
+        _prompt_tokens(mix.chunk, on_busiest, mix.left),
+    )
+    slowest = step_pass(plant.machine, plant.stages, engine, work, prompt_tokens=tokens)
     through_s = mix.with_prompts_through_s + np.maximum(slowest.through_s - mix.loaded.through_s, 0.0)
     mix = replace(mix, slowest_through_s=np.where(many > 1.0, through_s, mix.with_prompts_through_s))
     return replace(mix, any_loaded=_any_loaded(mix))
