@@ -34,7 +34,8 @@ BROKEN = 1e100
 ROUNDS = 7
 """Times that it is done, each of which leaves a quarter of the distance: shares of 3 % become 2e-6."""
 ADMITTED_ROUNDS = 5
-"""The same of sequences that a decode pool admits, which are whole: of 14 steps to 10,000 each has half of them."""
+"""Times that the loads around the best number of admitted sequences are narrowed down: numbers are whole, so that a gap
+of a thousand between two that were tried is closed."""
 
 
 def at_best_loads(study: Study, pairs: Sequence[Pair]) -> list[Pair]:
@@ -116,7 +117,7 @@ class _Side:
 
     @classmethod
     def of(cls, points: OperatingPoints, at: Sequence[int], copies: Sequence[int], tried: int) -> _Side:
-        """`tried` loads are looked at in a round."""
+        """Pools at points `at` of a table; a round looks at `tried` loads of each."""
         index = np.array(at)
         row = points.row[index]
         rungs = np.stack([np.flatnonzero(points.row == own) for own in row], axis=1)

@@ -17,7 +17,8 @@ LEVELS = 20
 Z = 1.959963984540054
 """Quantile of the normal distribution at 0.975: intervals hold with 95 %."""
 UNKNOWN_SPREAD = 20.0
-"""Logarithm of the most that a mean rate is said to be off by: nothing is known of one that counts so uneven leave."""
+"""Natural logarithm of the largest factor by which a mean rate is said to be off, chosen to keep its interval finite:
+counts as uneven as that say nothing of the rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,8 @@ def kv_sequence_bytes(
 
 
 MOST_STAGES_TRIED = 8
-"""Stages that may turn out to fill first, one after the other, where less fits them than was thought."""
+"""Most stages that are looked at for the one that fills first: each that is found has room for fewer sequences than the
+one before, and two or three settle it."""
 
 
 def weight_bytes_by_layer(

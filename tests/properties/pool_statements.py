@@ -51,8 +51,8 @@ def pooled_batches(given: Given) -> Found:
 def pooled_scaled(given: Given) -> Found:
     """Twice the workers of both pools under twice the load serve twice as much at the same latency.
 
-    As long as one fabric joins both or neither, and each decode worker has a sequence: fewer are whole ones all the
-    same.
+    This holds where the transfer takes the same links for both, and where each decode worker has a sequence: of fewer
+    sequences than workers each is a whole one, which does not scale.
     """
     cluster, gpu = replace(given.study.cluster, gpus=given.study.cluster.gpus * 2), given.study.cluster.gpu
     larger, outputs = replace(given.study, cluster=cluster), max(given.study.workload.osl.mean - 1.0, 1.0)
