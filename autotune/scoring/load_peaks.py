@@ -7,8 +7,9 @@ import numpy as np
 from autotune.scoring.load_rivals import Goal, Rivals
 from costmodel.plan.columns import Bools, Floats, Ints
 
-KNEE = 0.01
-"""By how much a plan would be worth more at a load, had it gone on rising as before, where it is said to bend."""
+KNEE, CLOSER_KNEE = 0.01, 0.002
+"""By how much a plan would be worth more at a load, had it gone on rising as before, where it is said to bend: among
+the loads that a search begins with, and among those of its first step closer."""
 NEAR_BEST = 0.005
 """A bend is looked into where a plan may be worth so little less than the best that is known, as a share of it."""
 
@@ -25,7 +26,7 @@ def around(values: Floats, best: Ints) -> Floats:
 
 
 def other_peaks(
-    values: Floats, keys: Floats, fresh: Bools, best: Ints, rivals: Rivals | Goal
+    values: Floats, keys: Floats, fresh: Bools, best: Ints, rivals: Rivals | Goal, knee: float
 ) -> list[tuple[Ints, Ints]]:
     """Loads beside the best one of each row that may lead to a better one, and for which rows they may: three of each.
 
@@ -48,8 +49,9 @@ def other_peaks(
     last = np.where(kept, loads, -1).max(axis=0)
     cut = (last >= 0) & (after[last, rows] < loads.size) & (last != best) & ~(peak[second, rows] & (last == second))
 
-    bend = _bends(values, np.where(kept, -keys[2], np.nan), before, after, -keys[2, best, rows])
-    bend[best, rows] = bend[second, rows] = bend[last, rows] = False
+    bend = _bends(values, np.where(kept, -keys[2], np.nan), before, after, -keys[2, best, rows], knee)
+    behind = np.minimum(after[best, rows], loads.size - 1)
+    bend[best, rows] = bend[behind, rows] = bend[second, rows] = bend[last, rows] = False
     third = bend.argmax(axis=0)
 
     def may_lead(places: Ints) -> Bools:
@@ -63,7 +65,7 @@ def other_peaks(
     ]
 
 
-def _bends(values: Floats, gain: Floats, before: Ints, after: Ints, best: Floats) -> Bools:
+def _bends(values: Floats, gain: Floats, before: Ints, after: Ints, best: Floats, knee: float) -> Bools:
     """Loads before which what a row is worth ceases to rise as it did, near to the best of the row.
 
     Args:
@@ -80,6 +82,6 @@ def _bends(values: Floats, gain: Floats, before: Ints, after: Ints, best: Floats
     )
     rise = (here - left) / (at - below)
     earlier = np.vstack([rise, np.full((1, rows.size), np.nan)])[before, rows]
-    bent = left + earlier * (at - below) > here + KNEE * np.abs(here)
+    bent = left + earlier * (at - below) > here + knee * np.abs(here)
     fall = np.minimum(np.nan_to_num((right - here) / (above - at)), 0.0)
     return np.asarray(bent & (here - fall * (at - below) >= best - NEAR_BEST * np.abs(best)))

@@ -13,14 +13,16 @@ search may come to are all asked for in one call, and the steps then follow from
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import count
+from typing import Self
 
 import numpy as np
 
 from autotune.scoring.bisection import MOST_PER_REPLICA, ROWS_AT_ONCE, Question, Test, bisect, grow
 from autotune.scoring.knob_grid import KnobGrid
 from autotune.scoring.limits import check_limits, study_limits
-from autotune.scoring.load_peaks import around, other_peaks
+from autotune.scoring.load_peaks import CLOSER_KNEE, KNEE, around, other_peaks
 from autotune.scoring.load_rivals import Goal, Rivals
 from autotune.scoring.plan_result import ScoredRows
 from autotune.study import IntRange, Study
@@ -199,45 +201,76 @@ def _best(search: _Search, low: Floats, high: Floats, rivals: Rivals | Goal) -> 
 
     Rows that `rivals` give up are left at a load of theirs; keys as of `_Search.keys`, shape `(3, rows)`.
     """
-    rows = np.arange(low.size)
     behind = np.broadcast_to(np.ceil(_behind_a_chunk(search.grid)), low.shape)
     within = FIRST_LOOK[: np.searchsorted(FIRST_LOOK, high.max()), None]
     values = np.vstack([low, np.broadcast_to(within, (within.size, low.size)), behind, high])
     values = np.sort(np.clip(values, low, high), axis=0)
     fresh = np.diff(values, axis=0, prepend=(low - 1.0)[None]) > 0.0
-    keys = search.keys(rows, values, fresh)
+    keys = search.keys(np.arange(low.size), values, fresh)
     values, fresh, keys = _second_look(search, values, fresh, keys, rivals)
-    best = _first_best(keys)
-    others = other_peaks(values, keys, fresh, best, rivals)
-    peaks = np.concatenate([best, *(places[worth] for places, worth in others)])
-    rows = np.concatenate([rows, *(worth for _, worth in others)])
-    edges, known = around(values[:, rows], peaks), keys[:, peaks, rows]
-    found, standing = edges[1].copy(), known.copy()
-    starts = np.arange(rows.size)
-    while True:
-        wide = np.flatnonzero((np.diff(edges, axis=0).max(axis=0) > 1.0) & ~rivals.lost(rows, edges, known))
-        if not wide.size:
+    peaks, done = _Peaks.of(np.arange(low.size), values, keys, fresh, rivals, KNEE), list[_Peaks]()
+    for turn in count():
+        wide = peaks.wide & ~rivals.lost(peaks.row, peaks.edges, peaks.keys)
+        done.append(peaks.take(np.flatnonzero(~wide)))
+        peaks = peaks.take(np.flatnonzero(wide))
+        if not peaks.row.size:
             break
-        starts, rows, edges, known = starts[wide], rows[wide], edges[:, wide], known[:, wide]
-        between = max(min(search.most_rows // (2 * rows.size), 8), 1)
+        values, keys, fresh = peaks.closer(search)
+        peaks = _Peaks.of(peaks.row, values, keys, fresh, rivals, CLOSER_KNEE if turn == 0 else None)
+    row, loads = (np.concatenate(parts) for parts in zip(*((part.row, part.edges[1]) for part in done), strict=True))
+    keys = np.concatenate([part.keys for part in done], axis=1)
+    order = np.lexsort((loads, *keys[::-1], row))
+    first = order[np.unique(row[order], return_index=True)[1]]
+    return loads[first], keys[:, first]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Peaks:
+    """Loads that a search closes in on, between their neighbours."""
+
+    row: Ints
+    """Whose load each is, shape `(peaks,)`."""
+    edges: Floats
+    """As of `around`, shape `(3, peaks)`."""
+    keys: Floats
+    """As of `_Search.keys` at the load in the middle, shape `(3, peaks)`."""
+
+    @classmethod
+    def of(  # what was looked at is four arrays
+        cls, row: Ints, values: Floats, keys: Floats, fresh: Bools, rivals: Rivals | Goal, knee: float | None
+    ) -> Self:
+        """The best load of each column of `values`; with a `knee` others too that may lead to a better (`other_peaks`).
+
+        `row` is that of each column; `fresh` says which of the values were looked at, `keys` what was found.
+        """
+        best = _first_best(keys)
+        others = other_peaks(values, keys, fresh, best, rivals, knee) if knee is not None else []
+        columns = np.concatenate([np.arange(best.size), *(worth for _, worth in others)])
+        places = np.concatenate([best, *(place[worth] for place, worth in others)])
+        return cls(row=row[columns], edges=around(values[:, columns], places), keys=keys[:, places, columns])
+
+    @property
+    def wide(self) -> Bools:
+        """Which have loads between them and a neighbour."""
+        return np.asarray(np.diff(self.edges, axis=0).max(axis=0) > 1.0)
+
+    def take(self, which: Ints) -> Self:
+        """Some of them."""
+        return type(self)(row=self.row[which], edges=self.edges[:, which], keys=self.keys[:, which])
+
+    def closer(self, search: _Search) -> tuple[Floats, Floats, Bools]:
+        """Loads between the neighbours, a column for each peak, their keys, and which are known; neighbours are not."""
+        between = max(min(search.most_rows // (2 * self.row.size), 8), 1)
         shares = np.arange(1, between + 1)[:, None] / (between + 1.0)
+        edges = self.edges
         parts = [np.floor(edges[i] + (edges[i + 1] - edges[i]) * shares) for i in (0, 1)]
         values = np.concatenate([edges[:1], parts[0], edges[1:2], parts[1], edges[2:]])
         fresh = np.diff(values, axis=0, prepend=-1.0) > 0.0
         fresh[[0, between + 1, -1]] = False
-        keys = search.keys(rows, values, fresh)
-        keys[:, between + 1] = known
-        best = _first_best(keys)
-        edges, known = around(values, best), keys[:, best, np.arange(rows.size)]
-        found[starts], standing[:, starts] = edges[1], known
-    size = low.size
-    out, reached = found[:size], standing[:, :size]
-    for _, worth in others:
-        own = slice(size, size + worth.size)
-        better = _first_best(np.stack([reached[:, worth], standing[:, own]], axis=1)) > 0
-        out[worth[better]], reached[:, worth[better]] = found[own][better], standing[:, own][:, better]
-        size += worth.size
-    return out, reached
+        keys = search.keys(self.row, values, fresh)
+        keys[:, between + 1] = self.keys
+        fresh[between + 1] = True
+        return values, keys, fresh
 
 
 def _second_look(

@@ -21,6 +21,8 @@ from costmodel.step.step_work import StepWork, decode_work, joint_work, prompt_w
 MOST_LOADED = 1.0 - 1e-9
 TURNS = 5
 """Times that the share of long turns and what comes in their time are computed in turn; each halves what is left."""
+STEEP_TURNS = 8
+"""Times more that the share of steps with prompts is looked for between two shares, one too small and one too large."""
 LEAST_LEFT = 0.05
 """Share of a step's token budget that prompts get at least: a batch that fills the budget admits nobody for a while."""
 
@@ -171,8 +173,9 @@ def _steps_with_prompts(plant: Plant, needed: Floats, chunks: Floats, settling: 
     engine, load = plant.engine, plant.load
     base_s, long_s = settling.base_s, settling.with_prompts_s
     between_s = plant.front_s + engine.handover_steps * base_s
-    share = apart
-    for _ in range(TURNS):
+
+    def carrying(share: Floats) -> Floats:
+        """What falls as the share rises that it is computed with, and is equal to it at one share."""
         mean_s = base_s + share * (long_s - base_s)
         most = np.where(load.open_loop > 0.0, np.inf, 1.0 + between_s / mean_s)
         after_long = needed * np.minimum(np.maximum(long_s / mean_s, 1.0), most)
@@ -180,7 +183,21 @@ def _steps_with_prompts(plant: Plant, needed: Floats, chunks: Floats, settling: 
         beyond = share * (needed * long_s / mean_s - after_long) / np.maximum(1.0 - share, 1e-12)
         after_short = needed * base_s / mean_s + beyond
         begins = -np.expm1(-after_short)
-        share = 0.5 * (share + np.minimum(begins / np.maximum(begins + np.exp(-after_long), 1e-300), apart))
+        return np.minimum(begins / np.maximum(begins + np.exp(-after_long), 1e-300), apart)
+
+    share, low, high = apart, np.zeros_like(apart), apart
+    more, less = np.zeros_like(apart), np.zeros_like(apart)
+    for turn in range(TURNS + STEEP_TURNS):
+        off = carrying(share) - share
+        small = off > 0.0
+        low, high = np.where(small, share, low), np.where(small, high, share)
+        # an end that stays counts half as much each time, so that both ends move
+        more, less = np.where(small, off, 0.5 * more), np.where(small, 0.5 * less, off)
+        steep = low > 0.0
+        if turn >= TURNS and not steep.any():
+            break
+        between = low + (high - low) * more / np.maximum(more - less, 1e-300)
+        share = np.where(steep, between, share + 0.5 * off if turn < TURNS else share)
     # half a step more until the scheduler looks
     steps = np.maximum(between_s / base_s + 0.5, 1.0)
     further = np.maximum(between_s / long_s, 1.0)
@@ -267,14 +284,17 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
 def _in_pipeline(plant: Plant, mix: StepMix) -> StepMix:
     """The same steps where several micro-batches share a turn, with the step that is the longest of them.
 
-    Prompts fall on the M micro-batches of a turn at random, `n` on each in the mean, so that the most of them are about
-    `n + sqrt(2 n ln M)`, which bounds the mean of the largest of M normal variates with the variance of a Poisson one.
+    A micro-batch takes the prompts that came since the last one began. In a turn that are as many such times as there
+    are stages, S, whether or not all of them have a micro-batch; prompts fall on them at random, `n` on each in the
+    mean, so that the most of them are about `n + sqrt(2 n ln S)`, which bounds the mean of the largest of S normal
+    variates with the variance of a Poisson one.
     """
     engine, share = plant.engine, plant.share
     many, ranks = mix.micro_batches, share.ranks
     mean = mix.prompts.prefill_tokens / mix.chunk
     in_turn = many * mix.share_loaded * mix.prompts_per_step / np.maximum(mix.any_loaded, 1e-300)
-    most = in_turn / many + np.sqrt(2.0 * in_turn / many * np.log(many))
+    each = in_turn / share.stages
+    most = each + np.sqrt(2.0 * each * np.log(share.stages))
     more = np.minimum(np.maximum(most / mix.prompts_per_step, 1.0), np.maximum(in_turn / mix.prompts_per_step, 1.0))
     on_busiest = np.maximum(np.minimum(mean * more, mix.left / mix.chunk), mean)
     in_all = np.minimum(np.maximum(mix.prompts_per_step * more, on_busiest), on_busiest * ranks)
