@@ -86,8 +86,11 @@ def better_hardware(given: Given) -> Found:
     for field in FIELDS:
         other = _on(kept, better_gpu(own, field))
         after = given.again(other)
-        both = zip(before, after, strict=True)
-        held = [(a, b) for a, b in both if not explained(_on(kept, own), other, a, b)]
+        held = [
+            (a, b)
+            for a, b in zip(before, after, strict=True)
+            if value(other, b) >= value(other, a) or not explained(_on(kept, own), other, a, b)
+        ]
         found = no_worse(other, [a for a, _ in held], [b for _, b in held])
         yield from (f"{field}: {text}" for text in found)
 
