@@ -35,14 +35,13 @@ EDGE_SDS = 2.0
 """Standard deviations of the sequences that decode in a step, by which a prompt may miss its budget."""
 
 
-def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult]) -> Found:
-    """Plans that are lost, or worth less than before, and the best if it is worse."""
+def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult], rel: float = REL) -> Found:
+    """Plans that are lost, or worth less than before by more than `rel` of it, and the best if it is worse."""
     pairs = [(value(study, a), value(study, b), a.plan) for a, b in zip(before, after, strict=True)]
-    rel = POOLS_APART if any(plan.pools for plan in before) else REL
     yield from (f"{name}: {old:.9g} -> {new:.9g}" for old, new, name in pairs if new < old - rel * abs(old))
-    best = [max((pair[side] for pair in pairs), default=-inf) for side in (0, 1)]
-    if best[1] < best[0] - rel * abs(best[0]):
-        yield f"the best: {best[0]:.9g} -> {best[1]:.9g}"
+    best, other = max((old for old, _, _ in pairs), default=-inf), max((new for _, new, _ in pairs), default=-inf)
+    if other < best - rel * abs(best):
+        yield f"the best: {best:.9g} -> {other:.9g}"
 
 
 def relaxed(given: Given) -> Found:
@@ -91,7 +90,8 @@ def better_hardware(given: Given) -> Found:
             for a, b in zip(before, after, strict=True)
             if value(other, b) >= value(other, a) or not explained(_on(kept, own), other, a, b)
         ]
-        found = no_worse(other, [a for a, _ in held], [b for _, b in held])
+        rel = POOLS_APART if any(plan.pools for plan in before) else REL
+        found = no_worse(other, [a for a, _ in held], [b for _, b in held], rel)
         yield from (f"{field}: {text}" for text in found)
 
 
