@@ -136,7 +136,7 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
 
 MOST_OFF = 1e300
 """What an infinite excess or loss counts as, so that a load which was looked at is better than one which was not."""
-FIRST_LOOK = np.unique(np.floor(2.0 ** np.arange(0.0, np.log2(MOST_PER_REPLICA) + 0.5, 0.5) + 0.5))
+FIRST_LOOK = np.append(1.0, np.floor(2.0 ** np.arange(1.0, np.log2(MOST_PER_REPLICA) + 0.5, 0.5) + 0.5))
 """Loads that a search begins with, between the least and the most: the same whatever those are, so that room for more
 requests and a limit that asks for less lose nothing that was found with less."""
 HIGH = 0.1
