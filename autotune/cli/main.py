@@ -60,6 +60,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake ends in a message and exit code 2, never in a traceback."""
+    if os.name != "posix":
+        click.echo("error: autotune runs on Linux and macOS: its file locks are those of POSIX; use WSL", err=True)
+        sys.exit(EXIT_INPUT)
     # the matrices are small: a second thread of NumPy's BLAS only spins, and takes a fifth of the CPU time of a replay
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # pydantic would read what every installed package declares, in search of plugins

@@ -228,3 +228,12 @@ def test_interrupt(tmp_path: Path) -> None:
     assert out == ""
     document = json.loads(autotune(*arguments, "--json", data=tmp_path, code=0).stdout)
     assert 0 < document["scored_now"] < document["counts"]["valid"]
+
+
+def test_another_kind_of_system_is_told_and_nothing_more() -> None:
+    """Windows has no POSIX locks: a sentence, exit code 2."""
+    code = "import os; from autotune.cli import main; os.name = 'nt'; main.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
