@@ -19,7 +19,7 @@ from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.solve_concurrency import bounds, solve_concurrency
 from autotune.space import Candidate
-from autotune.study import Study
+from autotune.study import IntRange, Study
 from autotune.tuning.answer_study import score_plan
 from costmodel.hardware import Gpu
 from tests.properties.conserved import bytes_held, bytes_read, flops, tokens
@@ -27,20 +27,16 @@ from tests.properties.excuses import explained
 from tests.properties.given import REL, Found, Given, value
 from tests.properties.studies import FIELDS
 
-POOLS_APART = 0.003
-"""What disaggregated plans may lose: more room for cache lets more prompts share a step of prefill, which then takes
-longer, and a decode pool's sequences are whole ones. It was 0.13 % at most of the 300 studies that this was set by."""
-
 EDGE_SDS = 2.0
 """Standard deviations of the sequences that decode in a step, by which a prompt may miss its budget."""
 
 
-def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult], rel: float = REL) -> Found:
-    """Plans that are lost, or worth less than before by more than `rel` of it, and the best if it is worse."""
+def no_worse(study: Study, before: Sequence[PlanResult], after: Sequence[PlanResult]) -> Found:
+    """Plans that are lost, or worth less than before, and the best if it is worse."""
     pairs = [(value(study, a), value(study, b), a.plan) for a, b in zip(before, after, strict=True)]
-    yield from (f"{name}: {old:.9g} -> {new:.9g}" for old, new, name in pairs if new < old - rel * abs(old))
+    yield from (f"{name}: {old:.9g} -> {new:.9g}" for old, new, name in pairs if new < old - REL * abs(old))
     best, other = max((old for old, _, _ in pairs), default=-inf), max((new for _, new, _ in pairs), default=-inf)
-    if other < best - rel * abs(best):
+    if other < best - REL * abs(best):
         yield f"the best: {best:.9g} -> {other:.9g}"
 
 
@@ -90,8 +86,7 @@ def better_hardware(given: Given) -> Found:
             for a, b in zip(before, after, strict=True)
             if value(other, b) >= value(other, a) or not explained(_on(kept, own), other, a, b)
         ]
-        rel = POOLS_APART if any(plan.pools for plan in before) else REL
-        found = no_worse(other, [a for a, _ in held], [b for _, b in held], rel)
+        found = no_worse(other, [a for a, _ in held], [b for _, b in held])
         yield from (f"{field}: {text}" for text in found)
 
 
@@ -177,22 +172,34 @@ def batches(given: Given) -> Found:
 
 
 def scaled(given: Given) -> Found:
-    """Twice the replicas under twice the load serve twice as much at the same latency."""
+    """Twice the replicas under twice the load serve twice as much at the same latency, at a given load and a solved."""
     cluster = replace(given.study.cluster, gpus=given.study.cluster.gpus * 2)
     for plan in given.plans[:2]:
-        work = given.study.workload
-        rate = work.request_rate_per_s
-        doubled = replace(work, concurrency=plan.knobs.concurrency * 2, request_rate_per_s=None)
-        single = replace(doubled, concurrency=plan.knobs.concurrency)
-        two = replace(plan, layout=replace(plan.layout, replicas=plan.layout.replicas * 2))
-        if plan.knobs.concurrency % plan.layout.replicas:
-            continue
-        (one,) = score_launches(replace(given.study, workload=single), [plan])
-        (both,) = score_launches(replace(given.study, workload=doubled, cluster=cluster), [two])
-        for name, factor in (("requests_per_s", 2.0), ("ttft_s", 1.0), ("tpot_s", 1.0)):
-            wanted = one.metrics[name] * factor
-            if abs(both.metrics[name] - wanted) > 1e-9 * abs(wanted):
-                yield f"{plan.plan} at {rate}: {name} is {both.metrics[name]} for two, {wanted} by one"
+        work, replicas = given.study.workload, plan.layout.replicas
+        twice = replace(plan, layout=replace(plan.layout, replicas=replicas * 2))
+        at_load = [replace(work, concurrency=plan.knobs.concurrency * n, request_rate_per_s=None) for n in (1, 2)]
+        asked = []
+        if plan.knobs.concurrency % replicas == 0:
+            asked.append([replace(given.study, workload=load) for load in at_load])
+        if work.concurrency is None:
+            rate = work.request_rate_per_s
+            double = replace(work, request_rate_per_s=None if rate is None else 2.0 * rate)
+            search = replace(given.study.search, concurrency=_doubled(given.study.search.concurrency))
+            asked.append([given.study, replace(given.study, workload=double, search=search)])
+        for single, doubled in asked:
+            (one,) = score_launches(single, [plan])
+            (both,) = score_launches(replace(doubled, cluster=cluster), [twice])
+            for name, factor in (("requests_per_s", 2.0), ("ttft_s", 1.0), ("tpot_s", 1.0)):
+                wanted = one.metrics[name] * factor
+                if abs(both.metrics[name] - wanted) > 1e-9 * abs(wanted):
+                    yield f"{plan.plan}: {name} is {both.metrics[name]} for two, {wanted} by one"
+
+
+def _doubled(asked: IntRange | Sequence[int] | None) -> IntRange | tuple[int, ...] | None:
+    """Twice the requests in flight that a study looks at."""
+    if isinstance(asked, IntRange):
+        return replace(asked, min=2 * asked.min, max=2 * asked.max)
+    return None if asked is None else tuple(2 * number for number in asked)
 
 
 def whole_requests(given: Given) -> Found:

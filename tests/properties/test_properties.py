@@ -12,7 +12,7 @@ from autotune.tuning.answer_study import score_plan
 from autotune.tuning.study_space import study_space
 from tests.properties.given import REL, value
 from tests.properties.run import violations_of
-from tests.properties.statements import POOLS_APART, better_gpu, load_losses
+from tests.properties.statements import better_gpu, load_losses
 from tests.properties.studies import study_of
 
 STUDIES, CHUNKS, PLANS = 200, 20, 2
@@ -109,4 +109,4 @@ def test_pools_whose_light_loads_alone_are_in_time_lose_nothing_by_more_memory()
         assert plan is not None
         assert plan.feasible
         values.append(value(other, plan))
-    assert values[1] >= values[0] * (1.0 - POOLS_APART)
+    assert values[1] >= values[0] * (1.0 - REL)
