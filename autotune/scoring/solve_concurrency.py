@@ -236,7 +236,7 @@ class _Peaks:
     """As of `_Search.keys` at the load in the middle, shape `(3, peaks)`."""
 
     @classmethod
-    def of(  # what was looked at is four arrays
+    def of(
         cls, row: Ints, values: Floats, keys: Floats, fresh: Bools, rivals: Rivals | Goal, knee: float | None
     ) -> Self:
         """The best load of each column of `values`; with a `knee` others too that may lead to a better (`other_peaks`).

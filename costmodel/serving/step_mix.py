@@ -22,7 +22,7 @@ MOST_LOADED = 1.0 - 1e-9
 TURNS = 5
 """Times that the share of long turns and what comes in their time are computed in turn; each halves what is left."""
 STEEP_TURNS = 8
-"""Times more that the share of steps with prompts is looked for between two shares, one too small and one too large."""
+"""Times more that the share of steps with prompts is looked for, where it falls so steeply that turns overshoot."""
 LEAST_LEFT = 0.05
 """Share of a step's token budget that prompts get at least: a batch that fills the budget admits nobody for a while."""
 
@@ -175,7 +175,7 @@ def _steps_with_prompts(plant: Plant, needed: Floats, chunks: Floats, settling: 
     between_s = plant.front_s + engine.handover_steps * base_s
 
     def carrying(share: Floats) -> Floats:
-        """What falls as the share rises that it is computed with, and is equal to it at one share."""
+        """The share that follows from a share: it falls as that rises, so that one share follows from itself."""
         mean_s = base_s + share * (long_s - base_s)
         most = np.where(load.open_loop > 0.0, np.inf, 1.0 + between_s / mean_s)
         after_long = needed * np.minimum(np.maximum(long_s / mean_s, 1.0), most)
@@ -284,10 +284,10 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
 def _in_pipeline(plant: Plant, mix: StepMix) -> StepMix:
     """The same steps where several micro-batches share a turn, with the step that is the longest of them.
 
-    A micro-batch takes the prompts that came since the last one began. In a turn that are as many such times as there
-    are stages, S, whether or not all of them have a micro-batch; prompts fall on them at random, `n` on each in the
-    mean, so that the most of them are about `n + sqrt(2 n ln S)`, which bounds the mean of the largest of S normal
-    variates with the variance of a Poisson one.
+    A micro-batch takes the prompts that came since the one before it began. A turn has as many such times as there are
+    stages, S, whether or not each has its micro-batch; prompts fall on them at random, `n` on each in the mean, so that
+    the most of them are about `n + sqrt(2 n ln S)`, which bounds the mean of the largest of S normal variates with the
+    variance of a Poisson one.
     """
     engine, share = plant.engine, plant.share
     many, ranks = mix.micro_batches, share.ranks
