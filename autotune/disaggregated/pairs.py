@@ -121,12 +121,12 @@ def choices(study: Study, pair: Pair, least: float) -> list[Pair]:
     """The points at which a pair of layouts may run best: `chosen_points` with each token budget of the prefill pool.
 
     Those whose key is below `least` are left out, but where the study fixes the requests in flight: there the loads
-    that are tried are too far apart to say who is behind.
+    that are tried are too far apart to say who is behind, or who keeps a floor of utilisation.
     """
     rows = pair.prefill.row[pair.prefill.layout == pair.prefill.layout[pair.prefill_at]]
     found = [chosen_points(study, pair, row) for row in sorted(set(rows.tolist()))]
     fixed = study.workload.concurrency is not None
-    return [own for own in found if np.isfinite(own.key) and (fixed or own.key >= least)]
+    return [own for own in found if fixed or own.key >= least]
 
 
 def near(key: float) -> float:

@@ -58,6 +58,7 @@ VIOLATED_ONCE = [
     pytest.param(200029, "pools, better_hardware", id="passes of experts that launching bounds"),
     pytest.param(201581, "pools, better_hardware", id="dtypes chosen where they were tried"),
     pytest.param(210225, "pools, relaxed", id="token budgets chosen where they were tried"),
+    pytest.param(4505, "pools, relaxed", id="token budgets that keep a floor only where they run"),
     pytest.param(302653, "pools, better_hardware", id="pools that do more together alone"),
     pytest.param(300065, "pools, relaxed", id="sequences admitted that were not tried"),
 ]
