@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import json
 import os
 import sys
@@ -27,6 +28,7 @@ from zoneinfo import ZoneInfo
 import click
 import numpy as np
 
+from autotune.cli.main import GARBAGE_LOOKED_FOR
 from autotune.retuning.lock import BusyError
 from autotune.retuning.retune_once import Outcome, retune
 from autotune.study import Study, study_from_document
@@ -279,6 +281,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.year")
     parser.add_argument("--hours", type=int, default=8, help="runs at each event; a whole year: 438")
     given = parser.parse_args()
+    gc.set_threshold(*GARBAGE_LOOKED_FOR)  # as the command has it
     with tempfile.TemporaryDirectory() as folder:
         year = play(given.hours, Path(folder))
     click.echo(year.text())

@@ -39,6 +39,9 @@ COMMANDS = {
     "sample": "sample",
 }
 
+GARBAGE_LOOKED_FOR = (300_000, 20, 20)
+"""What is imported stays: looking for garbage among it as often as Python does takes a tenth of a short command."""
+
 
 @click.group(
     cls=LazyGroup, homes=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -67,8 +70,7 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # pydantic would read what every installed package declares, in search of plugins
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # what is imported stays; looking for garbage among it takes a tenth of a short command's time
-    gc.set_threshold(300_000, 20, 20)
+    gc.set_threshold(*GARBAGE_LOOKED_FOR)
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
