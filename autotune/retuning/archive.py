@@ -20,10 +20,13 @@ from autotune.retuning.decide import SETTLED
 from autotune.retuning.entry import APPLIED, DECISION, HEAD, LINE_HEAD, SCHEMA, SUMMARY, digest
 
 ARCHIVE_NAME = "ledger-archive"
-SHORTEN_BYTES = 12_000_000
-"""Size from which the ledger is shortened: about 1,700 decisions, ten weeks of hourly runs."""
-KEPT_BYTES = 4_000_000
+SHORTEN_BYTES = 1_500_000
+"""Size from which the ledger is shortened: about 350 decisions, two weeks of hourly runs. Each run reads the ledger,
+which takes some 10 ms of CPU per MB."""
+KEPT_BYTES = 700_000
 """What stays of the newest entries, about."""
+QUICKLY = 1
+"""Level of compression: a run that keeps the plan has 50 ms, this one included."""
 FILE_BYTES = 64_000_000
 """Of an archive before it is compressed, about, where a ledger of an earlier version is very long."""
 
@@ -101,7 +104,7 @@ def _archived(path: Path, lines: list[bytes]) -> bytes:
     content = b"".join(lines)
     name = digest(content.decode("utf-8", "replace"))
     file = path.parent / ARCHIVE_NAME / f"{name[:24]}.jsonl.gz"
-    write_file(file, gzip.compress(content, mtime=0), private=True)
+    write_file(file, gzip.compress(content, QUICKLY, mtime=0), private=True)
     found = [LINE_HEAD.match(line) for line in lines]
     decided = Counter(head["decision"].decode() for head in found if head is not None and head["decision"] is not None)
     entry: dict[str, Any] = {
