@@ -25,8 +25,8 @@ SHORTEN_BYTES = 1_500_000
 which takes some 10 ms of CPU per MB."""
 KEPT_BYTES = 700_000
 """What stays of the newest entries, about."""
-QUICKLY = 1
-"""Level of compression: a run that keeps the plan has 50 ms, this one included."""
+COMPRESSION_LEVEL = 1
+"""The quickest of gzip: a run that keeps the plan has 50 ms, one that shortens the ledger included."""
 FILE_BYTES = 64_000_000
 """Of an archive before it is compressed, about, where a ledger of an earlier version is very long."""
 
@@ -34,7 +34,8 @@ FILE_BYTES = 64_000_000
 def shorten(path: Path) -> None:
     """Move older decisions of a long ledger into archives; the caller holds the folder's lock.
 
-    A ledger that holds lines which are no entries is left as it is: reading it will say which.
+    A ledger that holds lines which are no entries is left as it is: reading it will say which. So is one that is long
+    for its switches and summaries, which stay, until there are enough decisions to move: runs would each write a file.
 
     Raises:
         InputError: the folder cannot be written.
@@ -60,6 +61,8 @@ def shorten(path: Path) -> None:
                 old, old_bytes = [], 0
         else:
             kept.append(line)
+    if position - len(b"".join(kept)) < (SHORTEN_BYTES - KEPT_BYTES) / 2.0:
+        return
     if old:
         kept.append(_archived(path, old))
     _replace(path, kept)
@@ -104,7 +107,7 @@ def _archived(path: Path, lines: list[bytes]) -> bytes:
     content = b"".join(lines)
     name = digest(content.decode("utf-8", "replace"))
     file = path.parent / ARCHIVE_NAME / f"{name[:24]}.jsonl.gz"
-    write_file(file, gzip.compress(content, QUICKLY, mtime=0), private=True)
+    write_file(file, gzip.compress(content, COMPRESSION_LEVEL, mtime=0), private=True)
     found = [LINE_HEAD.match(line) for line in lines]
     decided = Counter(head["decision"].decode() for head in found if head is not None and head["decision"] is not None)
     entry: dict[str, Any] = {

@@ -271,6 +271,20 @@ def test_a_long_ledger_goes_into_archives_and_loses_nothing(tmp_path: Path, monk
     assert all(f.stat().st_mode & 0o077 == 0 for f in files)
 
 
+def test_a_ledger_that_is_long_for_its_switches_is_not_shortened_at_every_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stays in the ledger may outgrow its bound: decisions are then still moved many at a time."""
+    monkeypatch.setattr(archive, "SHORTEN_BYTES", 60_000)
+    monkeypatch.setattr(archive, "KEPT_BYTES", 20_000)
+    for window in range(200):
+        decide_once(tmp_path, window)
+    kept = [line for line in read_ledger(tmp_path).lines if line.kind != "decision"]
+    assert sum(len(json.dumps(line.entry)) for line in kept) > archive.SHORTEN_BYTES
+    files = list((tmp_path / archive.ARCHIVE_NAME).glob("*.gz"))
+    assert all(len(gzip.decompress(file.read_bytes())) >= 20_000 for file in files)
+
+
 def test_a_ledger_too_long_to_look_at_says_what_shortens_it(tmp_path: Path) -> None:
     """Reading alone changes nothing; a run of `retune` moves older entries away."""
     with (tmp_path / LEDGER_NAME).open("wb") as file:
