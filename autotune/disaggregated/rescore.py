@@ -138,7 +138,8 @@ def pool_costs(study: Study, plan: PlanResult) -> PoolCosts:
     running = float(decoding[0]) / min(layouts[1].replicas, max(float(decoding[0]), 1.0))
     slots = min(float(layouts[1].pp), running)
     step, link = point.passes, transfer_link(study, clusters[0].gpu, clusters[1].gpu)
-    round_s = max(float(step.through_s[0]), slots * float(step.stage_s[0]))
+    drafted = float(1.0 + second.load.draft_frac[0])
+    round_s = drafted * max(float(step.through_s[0]), slots * float(step.stage_s[0]))
     start_s = float(second.start_s[0])
     return PoolCosts(
         prefill=PoolSide(
@@ -156,7 +157,7 @@ def pool_costs(study: Study, plan: PlanResult) -> PoolCosts:
             cluster=clusters[1],
             passes=step,
             count=slots,
-            drafted=float(1.0 + second.load.draft_frac[0]),
+            drafted=drafted,
             round_s=round_s,
         ),
         kv_bytes=float(first.prompt_bytes[0]),

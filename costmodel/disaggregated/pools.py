@@ -273,7 +273,7 @@ class DecodePool(Pool):
         work = decode_work(batch_size, load.isl + load.osl / 2.0, load.step_tokens)
         drafting = 1.0 + load.draft_frac
         step = step_pass(batch.machine(), batch.stages, engine, work)
-        round_s = np.maximum(step.through_s, slots * step.stage_s)
+        round_s = np.maximum(step.through_s, slots * step.stage_s) * drafting
         factor = self.factors.decode(batch, running / layout.attn_dp)
         outputs = np.maximum(load.osl - 1.0, 0.0)
         tpot = round_s * factor / load.accepted_tokens
@@ -296,7 +296,7 @@ class DecodePool(Pool):
             rate_log_sd=self.factors.throughput_log_sd,
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
-            busy_s=steps * step.kernel_s * factor * layout.width * layout.pp,
+            busy_s=steps * drafting * step.kernel_s * factor * layout.width * layout.pp,
             math_s=steps * step.step.math_s * layout.width,
             hbm_s=steps * step.step.hbm_bytes * layout.width / batch.columns.cluster.hbm_bytes_per_s,
             memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,

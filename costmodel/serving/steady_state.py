@@ -255,7 +255,7 @@ def _least_s(engine: EngineColumns, share: ReplicaShare, mix: StepMix) -> Floats
     """
     with_prompts = share.running * mix.chunks / mix.prompts_per_step
     steps = np.maximum(share.rounds * share.micro_batches, engine.mixes * with_prompts)
-    kernels_s = share.running * _prefill_s(engine, mix) + steps * mix.decode.kernel_s
+    kernels_s = share.running * _prefill_s(engine, mix) + steps * mix.base_kernel_s
     return np.maximum(kernels_s, with_prompts * mix.with_prompts_s)
 
 
@@ -270,9 +270,9 @@ def _use(plant: Plant, mix: StepMix, lone: Pass, chunks: Floats, per_replica: Fl
     engine, load, share = plant.engine, plant.load, plant.share
     passes, prefill_s = mix.chunks / mix.prompts_per_step, _prefill_s(engine, mix)
     beside, loaded = mix.decode, mix.loaded
-    room = np.maximum(1.0 / per_replica - prefill_s, 0.0) / beside.kernel_s
+    room = np.maximum(1.0 / per_replica - prefill_s, 0.0) / mix.base_kernel_s
     steps = np.minimum(load.decode_rounds / np.maximum(mix.batch * share.ranks, 1e-9), room)
-    kernel_s = prefill_s + steps * beside.kernel_s
+    kernel_s = prefill_s + steps * mix.base_kernel_s
     moved = passes * (loaded.step.hbm_bytes - engine.mixes * beside.step.hbm_bytes) + steps * beside.step.hbm_bytes
     # a prompt's attention runs on one rank, its experts on all of them
     math_s = (chunks * lone.step.math_s + load.decode_rounds * beside.step.math_s / mix.batch) / share.ranks

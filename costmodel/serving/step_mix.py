@@ -59,6 +59,8 @@ class StepMix:
     """Of a step without prompts, drafting included, until the slowest stage takes the next."""
     base_through_s: Floats
     """The same step through all stages."""
+    base_kernel_s: Floats
+    """Kernels and collectives of that step on the slowest stage."""
     with_prompts_s: Floats
     """A step with prompts, until the slowest stage takes the next."""
     with_prompts_through_s: Floats
@@ -272,6 +274,7 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
         left=left,
         base_s=decode.stage_s * (1.0 + drafting),
         base_through_s=decode.through_s * (1.0 + drafting),
+        base_kernel_s=decode.kernel_s * (1.0 + drafting),
         with_prompts_s=loaded.stage_s + engine.mixes * drafting * decode.stage_s,
         with_prompts_through_s=with_prompts_through_s,
         slowest_through_s=with_prompts_through_s,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from costmodel.disaggregated.kv_transfer import TransferLink, exposed_s
-from costmodel.disaggregated.pools import decode_pool, prefill_pool
+from costmodel.disaggregated.pools import PoolColumns, decode_pool, prefill_pool
 from costmodel.disaggregated.prefill_pass import PassParts
 from costmodel.estimate.batch import PlanBatch
 from tests.costmodel.helpers import entry, load
@@ -60,6 +60,21 @@ def test_the_hand_over_takes_steps() -> None:
     wanted = factors.handover_steps[0] * columns.latency_s[0]
     assert columns.entry_s[0] - pool.start_s[0] == pytest.approx(wanted)
     assert pool.start_s[0] >= 0.25
+
+
+def test_drafting_takes_its_time() -> None:
+    """Drafting for half as long as the step that verifies: tokens come half as quickly again, and GPUs are as busy."""
+
+    def at(draft_frac: float) -> PoolColumns:
+        asked = replace(load(), step_tokens=np.array([4.0]), accepted_tokens=np.array([2.0]))
+        asked = replace(asked, draft_frac=np.array([draft_frac]))
+        pool = decode_pool(_batch(), asked, TransferLink(), longest_prompt=LONGEST, memory_fraction=FRACTION)
+        return pool.at(np.array([64.0])).columns
+
+    without, with_drafts = at(0.0), at(0.5)
+    assert with_drafts.latency_s[0] == pytest.approx(1.5 * without.latency_s[0])
+    assert with_drafts.busy_s[0] == pytest.approx(1.5 * without.busy_s[0])
+    assert with_drafts.requests_per_s[0] < without.requests_per_s[0]
 
 
 def test_the_slower_side_of_a_transfer_decides() -> None:
