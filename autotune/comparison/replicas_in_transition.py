@@ -71,7 +71,8 @@ def fleet_of(study: Study, plan: PlanResult, requests_per_s: float = 1.0) -> tup
     pools = [getattr(plan.pools, role) for role in ROLES]
     able = min(pool.requests_per_s for pool in pools)
     launch = plan.launch
-    limits = (launch.max_num_batched_tokens,), (launch.decode_max_num_seqs,)
+    # a decode pool's token budget follows from its slots and from the prompts that it prefills
+    limits = (launch.max_num_batched_tokens,), (launch.decode_max_num_seqs, launch.max_local_prefill_tokens)
     kinds = [
         Replica(
             role=role,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from autotune.disaggregated.local_prefill import by_local_prefill
 from autotune.disaggregated.operating_points import served_together
 from autotune.disaggregated.pairs import Choice, Pair
 from autotune.disaggregated.plan_results import pair_results
@@ -35,8 +36,8 @@ def pool_front(study: Study, goals: Goals) -> list[PlanResult]:
     are the best by each goal.
     """
     out: list[PlanResult] = []
-    for cluster in cluster_choices(study):
-        own = on_cluster(study, cluster)
+    clusters = (on_cluster(study, cluster) for cluster in cluster_choices(study))
+    for own in (own for home in clusters for own in by_local_prefill(home)):
         pairs = _best_by_each(own, goals) if study.workload.concurrency is not None else _undominated(own, goals)
         out += pair_results(own, pairs, home=study.cluster.gpu.name)
     return [plan for plan in out if plan.feasible]

@@ -14,7 +14,8 @@ from autotune.engines.pair_rules import Degrees
 from autotune.study import IntRange, Study
 from costmodel.disaggregated.closed_loop import ClosedLoop, settle
 from costmodel.disaggregated.pairing import Demand, PairService, pair_service
-from costmodel.disaggregated.pools import MOST_UTILISED, DecodePool, PoolColumns, PoolPoint, PrefillPool
+from costmodel.disaggregated.pool_point import PoolColumns, PoolPoint
+from costmodel.disaggregated.pools import MOST_UTILISED, DecodePool, PrefillPool
 from costmodel.estimate.normal import p_below
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Floats, Ints
@@ -106,7 +107,7 @@ def served_together(
     `first` and `second` are the GPUs of the prefill pool and of the decode pool; `asked` is the study's demand if None.
     """
     link = transfer_link(study, first.gpu, second.gpu)
-    pair = pair_service(prefill, decode, pool_load(study, np.ones(1), "prefill"), link, asked or demand(study))
+    pair = pair_service(prefill, decode, pool_load(study, np.ones(1), None), link, asked or demand(study))
     return pair, pair_price(first, prefill.gpus, second, decode.gpus)
 
 
@@ -240,5 +241,5 @@ def _decodes_in_time(study: Study, columns: PoolColumns) -> NDArray[np.bool_]:
     kept = columns.sequences_per_rank * columns.ranks <= np.maximum(columns.kv_capacity_sequences, columns.ranks)
     first, each = study.constraints.ttft_s, study.constraints.tpot_s
     if first is not None:
-        kept = kept & (columns.entry_s <= first)
+        kept = kept & (columns.entry_s + columns.longest_extra_s <= first)
     return kept if each is None else kept & _probably_kept(study, each, columns.latency_s, columns.log_sd)

@@ -14,7 +14,7 @@ from autotune.engines import ENGINES
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import Standing
 from autotune.study import Study
-from costmodel.disaggregated.pools import PoolColumns
+from costmodel.disaggregated.pool_point import PoolColumns
 from costmodel.estimate.result import Service
 from costmodel.plan.columns import Floats, Ints
 

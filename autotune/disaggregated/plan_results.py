@@ -8,6 +8,7 @@ from itertools import chain, product
 
 import numpy as np
 
+from autotune.disaggregated.local_prefill import by_local_prefill, can_be_sent, refused_setting
 from autotune.disaggregated.operating_points import (
     OperatingPoints,
     operating_points,
@@ -29,7 +30,7 @@ from autotune.space.pool_plan import PoolPlan, Pools
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study
 from costmodel.disaggregated.pairing import PairService, pair_estimate
-from costmodel.disaggregated.pools import PoolPoint
+from costmodel.disaggregated.pool_point import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Ints
@@ -139,6 +140,7 @@ def _served(study: Study, pairs: Sequence[Pair]) -> tuple[tuple[_Side, _Side], P
 def _pools(study: Study, prefill: _Side, decode: _Side, together: PairService, row: int) -> Pools:
     rate = float(together.requests_per_s[row])
     first, second = prefill.pool(row, rate), decode.pool(row, rate)
+    local = study.axes.local_prefill
     return Pools(
         prefill=first,
         decode=second,
@@ -146,6 +148,8 @@ def _pools(study: Study, prefill: _Side, decode: _Side, together: PairService, r
         kv_bytes_per_request=float(np.broadcast_to(decode.point.prompt_bytes, together.ttft_s.shape)[row]),
         transfer_s=float(together.transfer_s[row]),
         overlap_frac=study.axes.overlap_frac,
+        max_local_prefill_tokens=study.axes.max_local_prefill_tokens[0],
+        local_frac=0.0 if local is None else local.frac,
     )
 
 
@@ -168,32 +172,37 @@ def disaggregated_plan(
         resolution = replace(resolution, violations=broken)
     if resolution.violations:
         return resolution, None
-    pairs = []
-    for weight, kv in product(study.search.weight_dtype, study.search.kv_dtype):
-        dtypes = Dtypes(weight=weight, kv=kv)
-        prefill, decode = (
-            operating_points(
-                pool_rows(
-                    study,
-                    role,
-                    pool_cluster(study, side.gpu),
-                    dtypes,
-                    (own.candidate,),
-                    own.candidate.engine,
-                    slots=started,
+    settings = [own for own in by_local_prefill(study) if can_be_sent(own, first.candidate.engine)]
+    if not settings:
+        return replace(resolution, violations=(refused_setting(study, first.candidate.engine),)), None
+    found: list[PlanResult] = []
+    for own in settings:
+        pairs = []
+        for weight, kv in product(own.search.weight_dtype, own.search.kv_dtype):
+            dtypes = Dtypes(weight=weight, kv=kv)
+            prefill, decode = (
+                operating_points(
+                    pool_rows(
+                        own,
+                        role,
+                        pool_cluster(own, side.gpu),
+                        dtypes,
+                        (side_found.candidate,),
+                        side_found.candidate.engine,
+                        slots=started,
+                    )
+                )
+                for role, side, side_found, started in (
+                    ("prefill", spec.prefill, first, None),
+                    ("decode", spec.decode, second, slots),
                 )
             )
-            for role, side, own, started in (
-                ("prefill", spec.prefill, first, None),
-                ("decode", spec.decode, second, slots),
-            )
-        )
-        pairs.append(best_pair(study, prefill, decode))
-    # as the search does it: knobs that break a limit at the loads that are tried are no choice where others do not
-    kept = [pair for pair in pairs if pair.feasible] or pairs
-    least = near(max(pair.key for pair in kept))
-    near_best = [own for pair in kept for own in choices(study, pair, least)]
-    found = pair_results(study, at_best_loads(study, near_best), home=study.cluster.gpu.name)
+            pairs.append(best_pair(own, prefill, decode))
+        # as the search does it: knobs that break a limit at the loads that are tried are no choice where others do not
+        kept = [pair for pair in pairs if pair.feasible] or pairs
+        least = near(max(pair.key for pair in kept))
+        near_best = [other for pair in kept for other in choices(own, pair, least)]
+        found += pair_results(own, at_best_loads(own, near_best), home=own.cluster.gpu.name)
     return resolution, next(iter(best_knobs(study, found).values()))
 
 

@@ -12,10 +12,12 @@ from autotune.engines import ENGINES
 from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.knob_grid import speculation, weights
 from autotune.space import Candidate, enumerate_replicas
-from autotune.study import Search, Study, Workload
+from autotune.study import Search, Study
 from costmodel.arch import Arch
+from costmodel.disaggregated.decode_steps import LocalPrompts
 from costmodel.disaggregated.kv_transfer import TransferLink
-from costmodel.disaggregated.pools import DecodePool, PoolPoint, PrefillPool, decode_pool, prefill_pool
+from costmodel.disaggregated.pool_point import PoolPoint
+from costmodel.disaggregated.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster
 from costmodel.hardware.gpu import Gpu
@@ -95,12 +97,14 @@ def pool_rows(  # noqa: PLR0913  # what a pool is made of
 ) -> PoolRows:
     """Rows of a role: with given token budgets, or the study's; `slots` as `PoolRows.slots`.
 
-    Of the study's, prefill pools take each, decode pools the smallest that holds their step.
+    Of the study's, prefill pools take each, decode pools the smallest that holds their step, with a prompt where they
+    prefill any.
     """
     if budgets is None:
         budgets = study.search.max_num_batched_tokens
         if role == "decode":
-            budgets = (max(min(budgets), pool_seats(study, role)),)
+            local = study.axes.local_prefill
+            budgets = (max(min(budgets), pool_seats(study, role) + (0 if local is None else local.max_tokens)),)
         elif study.axes.prefill_max_num_batched_tokens is not None:
             budgets = (study.axes.prefill_max_num_batched_tokens,)
     return PoolRows(
@@ -123,23 +127,25 @@ def pool_seats(study: Study, role: str) -> int:
     return study.engine_options.max_num_seqs if own is None else own
 
 
-def pool_load(study: Study, budget: Floats, role: str) -> Load:
-    """The study's workload as a pool sees it; concurrency is not read.
+def pool_load(study: Study, budget: Floats, role: str | None) -> Load:
+    """The study's workload as a pool sees it, or both together (None); concurrency is not read.
 
-    Of several kinds of requests a prefill pool meets the mean prompt. A decode pool holds each as long as its output
-    lasts: its mean prompt is weighted by the outputs.
+    Of several kinds of requests a prefill pool meets the mean prompt of those that come to it. A decode pool holds each
+    as long as its output lasts: its mean prompt is weighted by the outputs.
     """
-    work = study.workload
-    prompt = work.isl.mean
+    work, local = study.workload, study.axes.local_prefill
+    prompt, hit = work.isl.mean, work.prefix_cache_hit_frac
     if work.points and role == "decode":
         prompt = sum(p.weight * p.osl * p.isl for p in work.points) / sum(p.weight * p.osl for p in work.points)
+    elif local is not None and role == "prefill":
+        prompt, hit = local.others_isl, local.others_hit_frac
     return Load(
         isl=np.array([prompt]),
         osl=np.array([work.osl.mean]),
-        prefix_hit_frac=np.array([work.prefix_cache_hit_frac]),
+        prefix_hit_frac=np.array([hit]),
         concurrency=np.ones(1),
         batched_tokens=budget,
-        max_num_seqs=np.array([float(pool_seats(study, role))]),
+        max_num_seqs=np.array([float(pool_seats(study, role or "decode"))]),
         **speculation(study),
     )
 
@@ -151,12 +157,18 @@ def transfer_link(study: Study, first: Gpu, second: Gpu) -> TransferLink:
         bytes_per_s=axes.link_bytes_per_s,
         start_s=axes.start_s,
         hidden_frac=axes.overlap_frac,
+        handed_frac=1.0 - (0.0 if axes.local_prefill is None else axes.local_prefill.frac),
         same_domain=not axes.other_gpus and study.cluster.gpus <= min(first.scaleup_gpus, second.scaleup_gpus),
     )
 
 
-def _prompt_cv2(work: Workload) -> float:
-    """Variance of the prompts' lengths over their mean squared: of the kinds of requests, or of uniform lengths."""
+def _prompt_cv2(study: Study) -> float:
+    """Variance of the prompts' lengths over their mean squared, in a prefill pool: of the kinds of requests, or of
+    uniform lengths.
+    """
+    work, local = study.workload, study.axes.local_prefill
+    if local is not None:
+        return local.others_cv2
     mean = work.isl.mean
     if work.points:
         return sum(p.weight * (p.isl - mean) ** 2 for p in work.points) / mean**2
@@ -193,12 +205,14 @@ class Evaluator:
         batch = with_backend(batch, entries, back, load, bounds)
         self.pool: PrefillPool | DecodePool
         if rows.role == "prefill":
-            spread = _prompt_cv2(study.workload)
+            spread = _prompt_cv2(study)
             self.pool = prefill_pool(
                 batch, load, link, longest_prompt=longest, memory_fraction=fraction, length_cv2=spread
             )
         else:
-            self.pool = decode_pool(batch, load, link, longest_prompt=longest, memory_fraction=fraction)
+            own = study.axes.local_prefill
+            local = None if own is None else LocalPrompts(share=own.frac, new=own.new, cached=own.cached)
+            self.pool = decode_pool(batch, load, link, longest_prompt=longest, memory_fraction=fraction, local=local)
         self.replicas, self.ranks = batch.layout.replicas, batch.layout.attn_dp
 
     def __call__(self, at: Floats) -> PoolPoint:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autotune.disaggregated.local_prefill import with_local_prefill
 from autotune.disaggregated.operating_points import operating_points, settled
 from autotune.disaggregated.pairs import best_pair
 from autotune.disaggregated.plan_results import pair_results, pool_cluster
@@ -30,9 +31,10 @@ def rescored_pools(study: Study, plan: PlanResult) -> PlanResult:
     Raises:
         InputError: the study has none of a pool's GPUs.
     """
-    prefill, decode = (operating_points(rows) for rows in launched_rows(study, plan))
-    best = at_best_loads(study, [best_pair(study, prefill, decode)])
-    return pair_results(study, best, home=study.cluster.gpu.name)[0]
+    own = as_launched(study, plan)
+    prefill, decode = (operating_points(rows) for rows in launched_rows(own, plan))
+    best = at_best_loads(own, [best_pair(own, prefill, decode)])
+    return pair_results(own, best, home=own.cluster.gpu.name)[0]
 
 
 def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
@@ -70,17 +72,23 @@ def both_pools(study: Study, plan: PlanResult) -> tuple[PrefillPool, DecodePool]
     return first, second
 
 
+def as_launched(study: Study, plan: PlanResult) -> Study:
+    """The study with the setting of the plan's front."""
+    return study if plan.pools is None else with_local_prefill(study, plan.pools.max_local_prefill_tokens)
+
+
 def launched_rows(study: Study, plan: PlanResult) -> tuple[PoolRows, PoolRows]:
     """Both pools with the plan's own layouts, dtypes, token budgets and slots."""
     if plan.pools is None:
         raise ValueError(f"plan must be disaggregated, got {plan.plan}")
+    own = as_launched(study, plan)
     dtypes = Dtypes(weight=plan.knobs.weight_dtype, kv=plan.knobs.kv_dtype)
     pools: tuple[PoolPlan, PoolPlan] = (plan.pools.prefill, plan.pools.decode)
     first, second = (
         pool_rows(
-            study,
+            own,
             role,
-            pool_cluster(study, pool.gpu),
+            pool_cluster(own, pool.gpu),
             dtypes,
             (Candidate(engine=plan.engine, layout=pool.layout),),
             plan.engine,
@@ -162,6 +170,6 @@ def pool_costs(study: Study, plan: PlanResult) -> PoolCosts:
         ),
         kv_bytes=float(first.prompt_bytes[0]),
         transfer_s=float(max(first.wire_s[0], second.wire_s[0])) + start_s,
-        handover_s=float(point.columns.entry_s[0]) - start_s,
+        handover_s=float(second.handover_s(point.columns.latency_s)[0]),
         crosses=not link.same_domain,
     )

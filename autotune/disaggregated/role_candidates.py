@@ -13,7 +13,7 @@ from autotune.scoring.dominance import skyband
 from autotune.scoring.limits import study_limits
 from autotune.study import Study
 from costmodel.disaggregated.pairing import Demand
-from costmodel.disaggregated.pools import PoolColumns
+from costmodel.disaggregated.pool_point import PoolColumns
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Bools, Floats, Ints
 
@@ -94,6 +94,10 @@ def _coordinates(study: Study, points: OperatingPoints, excess: Floats) -> Float
     """What a plan can be better by, larger is better, shape `(points, coordinates)`; the same for every pool size."""
     c, own = study.constraints, points.columns
     smaller = [own.latency_s, own.longest_extra_s, own.log_sd, own.rate_log_sd, own.wire_s, excess]
+    if study.axes.local_prefill is not None:
+        # of prompts that a decode pool prefills its latency says nothing, and what takes them longer leaves others less
+        first_s = own.latency_s if points.rows.role == "prefill" else own.entry_s
+        smaller[1:2] = [first_s, first_s + own.longest_extra_s]
     larger = [own.requests_per_s / own.gpus, *pair_coordinates(points)]
     if c.min_stage_tokens_per_s_per_gpu is not None:
         smaller.append(own.stage_gpus / own.gpus)

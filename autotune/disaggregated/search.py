@@ -6,8 +6,10 @@ point of a prefill pool with one of a decode pool. By `costmodel.disaggregated.p
     requests/s = min(rate_p, rate_d)                     TPOT = latency_d
     TTFT       = latency_p + max(wire_p, wire_d) (1 - overlap) + entry_d,     entry_d = start + hand-over(latency_d)
 
-With the pools' GPUs given, every objective is non-decreasing in the rates and non-increasing in each of latency,
-longest prompt's extra, wire and log_sd of either side, and so is the worst excess over the limits:
+Where a front sends some prompts straight to the decode pool these are means over all requests, `entry_d` has what those
+prompts take there, and the longest prompt still goes through both pools. With the pools' GPUs given, every objective is
+non-decreasing in the rates and non-increasing in each of latency, entry, longest prompt's time, wire and log_sd of
+either side, and so is the worst excess over the limits:
 
 - Throughputs are the rate times constants. Where the study limits requests in flight to `C`, the rate is also at most
   C / (time in both pools and the transfer), which shorter times raise. (Where it fixes them, a slower decode pool can
@@ -40,15 +42,15 @@ from itertools import product
 
 import numpy as np
 
+from autotune.disaggregated.local_prefill import pool_engines
 from autotune.disaggregated.operating_points import OperatingPoints, operating_points
 from autotune.disaggregated.pairs import Pair, best_pairs, choices, chosen_points, near
 from autotune.disaggregated.pool_rows import Dtypes, pool_layouts, pool_rows, replica_layouts
 from autotune.disaggregated.role_candidates import RoleCandidates, bounds
 from autotune.disaggregated.splits import count_plans, pool_sizes, pool_splits
-from autotune.engines import engines_of
 from autotune.space.pool_plan import ROLES
 from autotune.study import Study
-from costmodel.disaggregated.pools import PoolColumns
+from costmodel.disaggregated.pool_point import PoolColumns
 from costmodel.plan.columns import Floats
 
 KEPT = 50
@@ -214,7 +216,7 @@ def pool_sides(study: Study) -> Iterator[PoolSides]:
     """Points of both roles and the splits to try, by engine, dtypes and GPU types."""
     search, whole = study.search, study.workload.request_rate_per_s is not None
     layouts_of = pool_layouts if whole else replica_layouts  # a rate is asked of all replicas of a pool together
-    for engine in engines_of(study.engine):
+    for engine in pool_engines(study):
         for weight, kv in product(search.weight_dtype, search.kv_dtype):
             dtypes = Dtypes(weight=weight, kv=kv)
             known: dict[tuple[str, str], OperatingPoints] = {}

@@ -9,9 +9,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from autotune.disaggregated.local_prefill import pool_engines
 from autotune.disaggregated.operating_points import OperatingPoints
 from autotune.disaggregated.pool_rows import replica_layouts
-from autotune.engines import ENGINES, engines_of
+from autotune.engines import ENGINES
 from autotune.engines.pair_rules import Degrees
 from autotune.space.pool_plan import ROLES
 from autotune.study import Study
@@ -88,7 +89,7 @@ def pool_sizes(study: Study, cluster: Cluster) -> list[int]:
 def count_plans(study: Study) -> int:
     """Pairs of layouts over all splits and engines that the engine's rules allow; storage dtypes are knobs."""
     total = 0
-    for engine in engines_of(study.engine):
+    for engine in pool_engines(study):
         degrees = {
             (role, cluster.gpu.name): _degrees(study, engine, role, pool_sizes(study, cluster))
             for role in ROLES

@@ -7,7 +7,7 @@ import numpy as np
 from autotune.disaggregated.operating_points import OperatingPoints, most_in_time
 from autotune.disaggregated.pool_rows import pool_seats
 from autotune.scoring.peaks import KV_MARGIN_FRAC, with_peaks
-from costmodel.disaggregated.pools import PoolColumns
+from costmodel.disaggregated.pool_point import PoolColumns
 from costmodel.plan.columns import Floats, Ints
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
+from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.trial_record import Recorder, plan_of
 from autotune.storage import Store, TrialRecord
@@ -52,9 +54,10 @@ def disaggregated_plans(
     if study.axes.disaggregated == "off":
         return {}, None
     # most studies open none, and this is half of what their start imports
+    from autotune.disaggregated.local_prefill import by_local_prefill
     from autotune.disaggregated.plan_results import best_knobs, pair_results
     from autotune.disaggregated.refine_loads import at_best_loads
-    from autotune.disaggregated.search import search_pools
+    from autotune.disaggregated.search import KEPT, search_pools
     from autotune.disaggregated.splits import count_plans
 
     start = time.perf_counter()
@@ -72,12 +75,17 @@ def disaggregated_plans(
     plans: dict[str, PlanResult] = {}
     counted = joined = 0
     for cluster in cluster_choices(study):
-        own = on_cluster(study, cluster)
-        by_means = replace(own, constraints=own.constraints.on_means())
-        found = search_pools(by_means, progress=progress)
-        counted, joined = counted + found.plans, joined + found.joined
-        pairs = at_best_loads(by_means, found.others)
-        plans.update(best_knobs(by_means, pair_results(own, pairs, home=study.cluster.gpu.name)))
+        home = on_cluster(study, cluster)
+        by_means = replace(home, constraints=home.constraints.on_means())
+        found, covered = list[PlanResult](), 0
+        for own in by_local_prefill(home):
+            asked = replace(own, constraints=by_means.constraints)
+            pools = search_pools(asked, progress=progress)
+            joined, covered = joined + pools.joined, max(covered, pools.plans)
+            found += pair_results(own, at_best_loads(asked, pools.others), home=study.cluster.gpu.name)
+        counted += covered
+        best = best_knobs(by_means, found)
+        plans.update(best if len(best) <= KEPT else _first(by_means, best, KEPT))
     plans.update(known)
     if store is not None:
         store.add(pool_records(recorder, plans.values(), len(plans)))
@@ -88,3 +96,8 @@ def disaggregated_plans(
         joined_points=joined,
         elapsed_s=time.perf_counter() - start,
     )
+
+
+def _first(study: Study, plans: dict[str, PlanResult], most: int) -> dict[str, PlanResult]:
+    """The first plans, of those that searches with several settings of the front have found."""
+    return {plan.key: plan for plan in list(chain(*rank(study, list(plans.values()))))[:most]}

@@ -36,6 +36,8 @@ class DynamoBackend:
     """Whether the server's own options say which pool it is of; else the worker has one for it."""
     address_variable: str = ""
     """Variable of a pool's workers with the pod's address, where caches are handed over."""
+    event_arguments: tuple[str, ...] = ()
+    """Arguments by which a worker tells the router what it has cached."""
     counts_degrees: bool = False
     """Whether the operator counts tensor x pipeline x data parallelism when it joins nodes, and nothing else."""
 
@@ -64,6 +66,10 @@ VLLM = DynamoBackend(
     annotations={"nvidia.com/vllm-distributed-executor-backend": "mp"},
     table_options=("--eplb-config",),
     address_variable="VLLM_NIXL_SIDE_CHANNEL_HOST",
+    event_arguments=(
+        "--kv-events-config",
+        '{"publisher":"zmq","topic":"kv-events","endpoint":"tcp://*:20080","enable_kv_cache_events":true}',
+    ),
     counts_degrees=True,
 )
 SGLANG = DynamoBackend(
@@ -92,4 +98,5 @@ TRTLLM = DynamoBackend(
         "--max_seq_len": 1,
     },
     file_option="--extra-engine-args",
+    event_arguments=("--publish-kv-events",),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import Arg, CommandLine
@@ -57,6 +57,8 @@ class Engine(ABC):
     """That of exported plans, whose pools alone `pool_rules` are about; None: it has no name."""
     connector_option: ClassVar[str | None] = None
     """Option that names it."""
+    decode_pool_prefills: ClassVar[Literal["", "cached", "all"]] = ""
+    """Prompts that a front can have its decode pool prefill: none, those of which some tokens are cached there, all."""
     attention_dp_measured: ClassVar[bool] = False
     """Whether runs of the calibration have attention data parallelism."""
     tp_may_be_stage_width: ClassVar[bool]
@@ -377,10 +379,8 @@ class Engine(ABC):
 
     def kv_dtype(self, name: str) -> str | None:
         """Ours for what the option says; None for `auto`, the checkpoint's. The name itself where it is not ours."""
-        if name == "auto":
-            return None
-        ours = [dtype for dtype, names in self.kv_names.items() if name in names]
-        return ours[0] if ours else _ALSO_SAID.get(name, name)
+        ours = (dtype for dtype, names in self.kv_names.items() if name in names)
+        return None if name == "auto" else next(ours, _ALSO_SAID.get(name, name))
 
     def weight_name(self, service: Service) -> str | None:
         """The quantisation to make when loading; None where the checkpoint already is of the plan's dtype.

@@ -79,6 +79,7 @@ class Trtllm(Engine):
         shared.NO_DECODE_CONTEXT_PARALLEL,
     )
     tp_may_be_stage_width = True
+    decode_pool_prefills = "cached"  # openai_disagg_service.py, and Dynamo's router
     attention_dp_measured: ClassVar[bool] = True  # nine runs
     quick_experts: ClassVar[Mapping[str, str]] = {
         "mxfp4": "moe_config.backend TRTLLM",

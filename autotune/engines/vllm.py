@@ -108,6 +108,7 @@ class Vllm(Engine):
         shared.decode_context_parallel(_decode_context),
     )
     pool_rules: ClassVar[Mapping[str, tuple[Rule, ...]]] = {"prefill": (NIXL_ONE_STAGE,), "decode": (NIXL_ONE_STAGE,)}
+    decode_pool_prefills = "all"  # by llm-d's router
     connectors = VLLM_CONNECTORS
     connector = "NixlConnector"
     tp_may_be_stage_width = False

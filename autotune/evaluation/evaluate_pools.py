@@ -34,6 +34,8 @@ class PoolSection:
     slots: int
     """The same over the whole pool."""
     max_num_batched_tokens: int
+    prompts_frac: float
+    """Share of the prompts that it prefills."""
     in_flight: float
     requests_per_s: float
     """What the pool can do within the limits."""
@@ -115,7 +117,8 @@ def pools_of(plan: PlanResult) -> Pools:
 
 def pool_section(plan: PlanResult, role: str, able: float) -> PoolSection:
     """One pool of a plan, which could do `able` requests per second."""
-    pool = getattr(pools_of(plan), role)
+    pools = pools_of(plan)
+    pool = getattr(pools, role)
     rate = plan.metrics["requests_per_s"]
     return PoolSection(
         role=role,
@@ -126,6 +129,7 @@ def pool_section(plan: PlanResult, role: str, able: float) -> PoolSection:
         max_num_seqs=pool.max_num_seqs,
         slots=pool.max_num_seqs * pool.layout.attn_dp * pool.layout.replicas,
         max_num_batched_tokens=pool.max_num_batched_tokens,
+        prompts_frac=pools.local_frac if role == "decode" else 1.0 - pools.local_frac,
         in_flight=pool.in_flight,
         requests_per_s=able,
         used_frac=min(rate / able, 1.0) if able > 0.0 else 0.0,

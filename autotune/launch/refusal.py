@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autotune.engines import ENGINES
 from autotune.launch.export import make_export
 from autotune.launch.service import NOTHING_ASKED
 from autotune.study import Study
@@ -9,8 +10,15 @@ from autotune.tuning import PlanResult
 from costmodel.errors import InputError
 
 
+def usual_target(plan: PlanResult) -> str:
+    """The target that writes all of a plan: its engine, or llm-d's set where its own front sends every prompt to the
+    prefill pool and the plan's does not."""
+    local = plan.pools is not None and plan.pools.local_frac > 0.0
+    return "disaggregatedset" if local and ENGINES[plan.engine].decode_pool_prefills == "all" else plan.engine
+
+
 def export_refusal(study: Study, plan: PlanResult) -> str:
-    """What `autotune export` with the plan's engine as target would say against it; empty: it writes the files.
+    """What `autotune export` with its `usual_target` would say against a plan; empty: it writes the files.
 
     A model without a name that can be loaded is not the plan's fault and is not said here.
     """

@@ -19,7 +19,7 @@ from autotune.planning.strategies import Fleet, Stretch
 from autotune.simulation.percentile_limits import PercentileLimit
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.forecast import Forecast
-from costmodel.simulation.pools import PoolsModel, in_series
+from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.served import Served
 from costmodel.simulation.simulate import ServerModel, Simulated, simulate
@@ -153,7 +153,7 @@ def _through(model: ServerModel | PoolsModel, stretches: Sequence[Stretch], requ
     def decode(handed: Requests) -> Simulated:
         return _replicas(model.decode, stretches, 1, handed)
 
-    return in_series(prefill, decode, requests, between_s=model.between_s)
+    return model.in_series(prefill, decode, requests)
 
 
 def _replicas(model: ServerModel, stretches: Sequence[Stretch], side: int, requests: Requests) -> Simulated:

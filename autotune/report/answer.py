@@ -125,7 +125,7 @@ def _export(result: TuneResult, plan: PlanResult) -> tuple[Line, ...]:
     first = plan is next(p for p in result.ranked if p.engine == plan.engine)
     named = () if first else ("--plan", subject_name(result, plan).removeprefix(f"{plan.engine}:"))
     unnamed = Line(text="To export, name its weights with --model: its own name has none.", tone="dim")
-    return launch_steps(result.study, plan.engine, *named) or (unnamed,)
+    return launch_steps(result.study, plan, *named) or (unnamed,)
 
 
 def refusals(result: TuneResult, shown: Sequence[tuple[int, PlanResult]]) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ def _next(found: Comparison) -> list[str]:
     if side is None or side.result is None or side.result.pools is not None or found.verdict.verdict == KEEP:
         return []
     name = plan_name(side.result, dense=not found.study.arch.is_moe)
-    return [line.text for line in launch_steps(found.study, side.result.engine, "--plan", name)]
+    return [line.text for line in launch_steps(found.study, side.result, "--plan", name)]
 
 
 def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:

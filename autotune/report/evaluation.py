@@ -70,7 +70,7 @@ def next_steps(study: Study, result: PlanResult | None, best: PlanResult | None,
     if best is not None and best.plan != result.plan:
         out.append(command(study, "compare", "--current", name, "--candidate", "best").text)
     if passed and not export_refusal(study, result):
-        out += [line.text for line in launch_steps(study, result.engine, "--plan", name)]
+        out += [line.text for line in launch_steps(study, result, "--plan", name)]
     return out
 
 

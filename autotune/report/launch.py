@@ -95,6 +95,7 @@ def import_document(imported: Imported) -> dict[str, Any]:
                 for role, pool in imported.pools.items()
             }
         ),
+        "max_local_prefill_tokens": imported.max_local_prefill_tokens,
         "layout": layout_values(imported.layout),
         "knobs": dict(imported.knobs),
         "unknown": list(imported.unknown),
@@ -111,7 +112,10 @@ def import_report(document: Mapping[str, Any]) -> Report:
     rows = [(name, *(_shown(name, table[name]) for table in tables)) for name in tables[0]]
     taken = {n: "found at start" if v is None else v for n, v in document["defaults"].items()}
     defaults = ", ".join(f"{name}={value}" for name, value in taken.items())
+    local = document["max_local_prefill_tokens"]
+    front = f"prompts with at most {local:,} tokens to compute are prefilled by the decode pool"
     lines: list[str | Line] = [
+        *([front] if local else []),
         f"defaults of this version: {defaults or 'none'}",
         *(Line(text=f"breaks a rule: {text}", tone="bad") for text in document["rules_broken"]),
         *(Line(text=f"unknown: {text}", tone="open") for text in document["unknown"]),

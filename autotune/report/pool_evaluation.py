@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from autotune.evaluation.evaluate_pools import PoolEvaluation, PoolSection
+from autotune.evaluation.evaluate_pools import PoolEvaluation, PoolSection, pools_of
 from autotune.evaluation.values import PASSED
 from autotune.launch.refusal import export_refusal
 from autotune.report.document import confidence_document, layout_document
@@ -57,6 +57,7 @@ def pool_evaluation_document(found: PoolEvaluation) -> dict[str, Any]:
         "metrics": dict(result.metrics),
         "checks": [asdict(c) for c in found.checks],
         "pools": {role: _pool(getattr(found, role), dense=dense) for role in ROLES},
+        "max_local_prefill_tokens": pools_of(result).max_local_prefill_tokens,
         "ttft_parts_s": dict(result.breakdown["ttft_parts_s"]),
         "transfer": asdict(found.transfer),
         "rate_match": asdict(found.rate_match),
@@ -79,21 +80,22 @@ def pool_evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
     """The sections in their order."""
     return [
         summary_block(document),
-        _pools(document["pools"]),
+        _pools(document["pools"], document["max_local_prefill_tokens"]),
         _transfer(document),
         _match(document["rate_match"]),
         *(_time(document["pools"][role], role) for role in ROLES),
     ]
 
 
-def _pools(pools: Mapping[str, Any]) -> Block:
-    figures = (
+def _pools(pools: Mapping[str, Any], local_tokens: int) -> Block:
+    figures: tuple[tuple[str, Callable[[Any], str]], ...] = (
         ("GPUs", lambda p: f"{p['gpus']:,} {p['gpu']}"),
         ("layout", lambda p: p["short"]),
         ("workers", lambda p: f"{p['workers']:,}"),
         ("sequences at once, per rank", lambda p: f"{p['max_num_seqs']:,}"),
         ("sequences at once, whole pool", lambda p: f"{p['slots']:,}"),
         ("token budget, per rank", lambda p: f"{p['max_num_batched_tokens']:,}"),
+        *([("prompts prefilled", lambda p: percent(p["prompts_frac"]))] if local_tokens else []),
         ("requests in the pool", lambda p: number(p["in_flight"])),
         ("can do, requests/s", lambda p: number(p["requests_per_s"])),
         ("of that in use", lambda p: percent(p["used_frac"])),
@@ -101,7 +103,9 @@ def _pools(pools: Mapping[str, Any]) -> Block:
         ("memory in use", lambda p: percent(p["memory_util_frac"])),
     )
     rows = [(title, *(cell(pools[role]) for role in ROLES)) for title, cell in figures]
-    return Block(key="pools", title="Pools", table=text_table(("", *ROLES), rows))
+    said = f"Prompts with at most {local_tokens:,} tokens to compute are prefilled by the decode pool."
+    lines = (said,) if local_tokens else ()
+    return Block(key="pools", title="Pools", table=text_table(("", *ROLES), rows), lines=lines)
 
 
 def _transfer(document: Mapping[str, Any]) -> Block:

@@ -222,6 +222,7 @@ def _simulated_cell(plan: PlanResult, code: str) -> Cell:
 def _further(study: Study, plans: list[PlanResult]) -> list[Made]:
     """What decides little, and is left out on a phone and first on a narrow terminal."""
     ranked_by = METRICS[study.objective.metric].name
+    local = any(plan.pools is not None and plan.pools.local_frac for plan in plans)
     rates = [m for m in (PER_GPU, OUT_PER_GPU) if m.name != ranked_by and not (m is PER_GPU and ranked_by == "gpus")]
     priced = ranked_by != COST.name and any(COST.name in plan.metrics for plan in plans)
     return [
@@ -231,6 +232,7 @@ def _further(study: Study, plans: list[PlanResult]) -> list[Made]:
             ),
             lambda p: Cell(text=short_reach(study, p), by=short_reach(study, p)),
         ),
+        *([_LOCAL_PREFILL] if local else []),
         (
             Column(title="Per user", unit="tok/s", heading="tok/s\nper user", first="descending", minor=True),
             lambda p: _number_cell(1.0 / p.metrics["tpot_s"]) if p.metrics["tpot_s"] else Cell(text="–"),
@@ -249,6 +251,22 @@ def _further(study: Study, plans: list[PlanResult]) -> list[Made]:
             lambda p: Cell(text=percent(p.metrics["memory_util_frac"]), by=p.metrics["memory_util_frac"]),
         ),
     ]
+
+
+def _local_prefill(plan: PlanResult) -> Cell:
+    tokens = None if plan.pools is None else plan.pools.max_local_prefill_tokens
+    return Cell(text="") if tokens is None else Cell(text=f"{tokens:,}" if tokens else "none", by=float(tokens))
+
+
+_LOCAL_PREFILL: Made = (
+    Column(
+        title="Local prefill",
+        unit="tokens",
+        heading="local\nprefill",
+        hint="prompts with at most so many tokens to compute are prefilled by the decode pool",
+    ),
+    _local_prefill,
+)
 
 
 def _number_cell(value: float) -> Cell:

@@ -53,7 +53,7 @@ def simulation_report(document: Mapping[str, Any]) -> Report:
 def next_steps(study: Study, plan: PlanResult) -> list[str]:
     """What holds the plan back, and its launch files."""
     name = plan_name(plan, dense=not study.arch.is_moe)
-    launch = () if export_refusal(study, plan) else launch_steps(study, plan.engine, "--plan", name)
+    launch = () if export_refusal(study, plan) else launch_steps(study, plan, "--plan", name)
     return [line.text for line in (command(study, "evaluate", "--plan", name), *launch)]
 
 

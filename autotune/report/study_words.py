@@ -8,9 +8,11 @@ import tomllib
 from collections.abc import Sequence
 
 from autotune.engines import ENGINES, engine_title
+from autotune.launch.refusal import usual_target
 from autotune.launch.service import loads_by_name
 from autotune.report.text_blocks import Block, Line
 from autotune.study import Study
+from autotune.tuning import PlanResult
 
 
 def study_headline(study: Study, about: str) -> str:
@@ -30,14 +32,18 @@ def asked(name: str, *words: str, settings: Sequence[str]) -> str:
     return shlex.join(["autotune", name, *words, *(word for text in last.values() for word in ("--set", text))])
 
 
-def launch_steps(study: Study, engine: str, *named: str) -> tuple[Line, ...]:
+def launch_steps(study: Study, plan: PlanResult, *named: str) -> tuple[Line, ...]:
     """The commands that write the launch files of a plan (`--plan NAME`; none: the first), and that hold a benchmark
     of it against the prediction; none where nobody says what the engine loads."""
     if not loads_by_name(study):
         return ()
+    engine, target = plan.engine, usual_target(plan)
     settings = () if study.engine == engine else (f"engine={engine}",)
+    export = command(study, "export", *named, "--target", target, "--out", "launch", settings=settings)
+    if target != engine:
+        return (export,)
     return (
-        command(study, "export", *named, "--target", engine, "--out", "launch", settings=settings),
+        export,
         Line(text=f"autotune verify launch/{ENGINES[engine].bench_result}    # after launch/bench.sh", whole=True),
     )
 

@@ -12,6 +12,7 @@ from math import inf
 
 from autotune.scoring.plan_result import Launch
 from autotune.scoring.value_and_gain import gain_over
+from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Baseline, RetunePolicy
 from autotune.traffic.profile import WorkloadProfile
 
@@ -51,6 +52,7 @@ def as_baseline(launch: Launch) -> Baseline:
         weight_dtype=launch.weight_dtype,
         kv_dtype=launch.kv_dtype,
         decode_max_num_seqs=launch.decode_max_num_seqs,
+        max_local_prefill_tokens=launch.max_local_prefill_tokens or (0 if is_pooled(launch.plan) else None),
     )
 
 

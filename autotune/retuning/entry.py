@@ -21,7 +21,13 @@ DECISION, APPLIED, SUMMARY = "decision", "applied", "summary"
 KINDS = (DECISION, APPLIED, SUMMARY)
 HEAD = ("schema", "kind", "id", "decision", "rule")
 """What every line begins with, in this order; null where an entry has none."""
-LAUNCH_KNOBS = ("max_num_batched_tokens", "weight_dtype", "kv_dtype", "decode_max_num_seqs")
+LAUNCH_KNOBS = (
+    "max_num_batched_tokens",
+    "weight_dtype",
+    "kv_dtype",
+    "decode_max_num_seqs",
+    "max_local_prefill_tokens",
+)
 """Knobs by which two launches of one plan differ."""
 LINE_HEAD = re.compile(
     rb'\{"schema":(?P<schema>\d+),"kind":"(?P<kind>[a-z]+)","id":"(?P<id>[!#-\[\]-~]+)",'
@@ -56,6 +62,7 @@ def side_entry(side: ComparedPlan) -> dict[str, Any]:
         out["knobs"] = asdict(side.result.knobs)
         if side.result.pools is not None:
             out["knobs"]["decode_max_num_seqs"] = side.result.launch.decode_max_num_seqs
+            out["knobs"]["max_local_prefill_tokens"] = side.result.launch.max_local_prefill_tokens
         out["p_meets"] = side.result.p_meets
         out["metrics"] = {m.name: _finite(side.result.metrics[m.name]) for m in used(Use.LEDGER)}
     return out

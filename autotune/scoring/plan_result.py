@@ -37,6 +37,8 @@ class Launch:
     kv_dtype: str | None = None
     decode_max_num_seqs: int | None = None
     """Slots of a decode pool, per attention-DP rank; None: the plan has no pools, or they are not known."""
+    max_local_prefill_tokens: int | None = None
+    """Prompts with at most so many tokens to compute are prefilled by the decode pool; None: no prompt is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,13 +96,14 @@ class PlanResult:
     @property
     def launch(self) -> Launch:
         """What starts it."""
-        knobs = self.knobs
+        knobs, pools = self.knobs, self.pools
         return Launch(
             plan=self.plan,
             max_num_batched_tokens=knobs.max_num_batched_tokens,
             weight_dtype=knobs.weight_dtype,
             kv_dtype=knobs.kv_dtype,
-            decode_max_num_seqs=None if self.pools is None else self.pools.decode.max_num_seqs,
+            decode_max_num_seqs=None if pools is None else pools.decode.max_num_seqs,
+            max_local_prefill_tokens=None if pools is None else pools.max_local_prefill_tokens or None,
         )
 
     @property

@@ -30,6 +30,7 @@ KINDS: Mapping[str, str] = {
     "context": "context parallelism",
     "spares": "redundant experts",
     "overlap": "two-batch overlap",
+    "local": "prompts prefilled by the decode pool",
     "speculative": "speculative decoding",
     "engine": "this engine",
     "gpu": "this GPU",
@@ -80,7 +81,8 @@ def _cluster(study: Study, gpu: str | None) -> Cluster:
 
 def _of_pools(study: Study, pools: Pools, engine: str) -> set[str]:
     sides = (pools.prefill, pools.decode)
-    return set().union(*(_of_layout(side.layout, _cluster(study, side.gpu), engine) for side in sides))
+    found = set().union(*(_of_layout(side.layout, _cluster(study, side.gpu), engine) for side in sides))
+    return found | ({"local"} if pools.local_frac else set())
 
 
 def _of_layout(layout: Layout, cluster: Cluster, engine: str) -> set[str]:

@@ -65,6 +65,7 @@ class Recorder:
             "gpus": len(axes.gpu_counts) + len(axes.other_gpus),
             "gpu": 1 + len(axes.gpu_types) + len(axes.other_gpus),
             **{name: 2 if pooled else len(seen) for name, seen in values.items()},
+            "max_local_prefill_tokens": len(axes.max_local_prefill_tokens) if pooled else 1,
             **dict.fromkeys(("prefill_gpus", *(f"prefill_{n}" for n in POOL_AXES)), 2 if pooled else 1),
         }
         return cls(study=study, params=frozenset(n for n, count in choices.items() if count > 1), goals=goals)
@@ -114,8 +115,12 @@ def _decisions(plan: PlanResult) -> dict[str, int | float | str]:
         "gpu": plan.gpu or "cluster",
     }
     if plan.pools is not None:
-        first = plan.pools.prefill
-        found |= {"prefill_gpus": first.gpus, **{f"prefill_{n}": getattr(first.layout, n) for n in POOL_AXES}}
+        first, local = plan.pools.prefill, plan.pools.max_local_prefill_tokens
+        found |= {
+            "max_local_prefill_tokens": local,
+            "prefill_gpus": first.gpus,
+            **{f"prefill_{n}": getattr(first.layout, n) for n in POOL_AXES},
+        }
     return found
 
 

@@ -30,6 +30,8 @@ from costmodel.simulation.server import server_model
 from costmodel.simulation.simulate import Routing, ServerModel, Simulated, simulate, simulate_closed
 
 _Model = TypeVar("_Model", ServerModel, PoolsModel)
+LEAST_BETWEEN_S = 1e-3
+"""From one pool to the other, or from the front to the decode pool, at least."""
 REQUESTS = 2000
 """Requests that a search simulates for each plan where no log gives them: 16 that count lie beyond p99."""
 REQUESTS_OF_ONE = 4000
@@ -286,11 +288,16 @@ def pools_model(study: Study, plan: PlanResult) -> tuple[PoolsModel, StepErrors]
     # who comes with a cache is taken up by a captured step of decoding
     second = replace(second, table=replace(second.table, capture_tokens=inf))
     link = transfer_link(study, *(pool.batch.cells[0][1].gpu for pool in (prefill, decode)))
-    sent_s = float(exposed_s(link, prefill.wire_s, decode.wire_s)[0])
+    sent_s = float((exposed_s(link, prefill.wire_s, decode.wire_s) + decode.start_s)[0])
     point = decode.at(running)
+    handover_s = float(decode.handover_s(point.columns.latency_s)[0])
     own_s = OWN_STEPS * float(point.columns.latency_s[0])
     model = PoolsModel(
-        prefill=first, decode=second, between_s=max(sent_s + float(point.columns.entry_s[0]) - own_s, 1e-3)
+        prefill=first,
+        decode=second,
+        between_s=max(sent_s + handover_s - own_s, LEAST_BETWEEN_S),
+        local_tokens=plan.pools.max_local_prefill_tokens,
+        local_s=max(handover_s, LEAST_BETWEEN_S),
     )
     errors = StepErrors(
         pace=1.0,

@@ -46,6 +46,10 @@ class Pools:
     """What TTFT includes of the transfer."""
     overlap_frac: float
     """Share of the transfer that was taken as hidden behind the prompt's prefill."""
+    max_local_prefill_tokens: int = 0
+    """Prompts with at most so many tokens to compute are prefilled by the decode pool."""
+    local_frac: float = 0.0
+    """Share of the requests whose prompts are."""
 
 
 def pools_from(document: Mapping[str, Any]) -> Pools:

@@ -19,7 +19,15 @@ reads no other: without it, it would draw what breaks a limit as if it kept all.
 LAYOUT_PARAMS = LAYOUT_AXES
 POOL_PARAMS = tuple(f"prefill_{name}" for name in ("gpus", "replicas", "pp", "attn_tp", "attn_dp", "moe_tp", "moe_ep"))
 """The prefill pool of a disaggregated plan, whose other layout parameters are those of its decode pool."""
-KNOB_PARAMS = ("concurrency", "max_num_batched_tokens", "weight_dtype", "kv_dtype", "gpus", "gpu")
+KNOB_PARAMS = (
+    "concurrency",
+    "max_num_batched_tokens",
+    "weight_dtype",
+    "kv_dtype",
+    "gpus",
+    "gpu",
+    "max_local_prefill_tokens",
+)
 PARAMS = ("engine", *LAYOUT_PARAMS, *KNOB_PARAMS, *POOL_PARAMS)
 """Names that `TrialRecord.params` may hold: numbers on logarithmic axes, so that plots can be read."""
 
@@ -37,6 +45,7 @@ def _distributions(gpus: int, engines: tuple[str, ...]) -> dict[str, BaseDistrib
     found["engine"] = CategoricalDistribution(engines)
     found["two_batch_overlap"] = IntDistribution(0, 1)
     found["redundant_experts"] = IntDistribution(0, 100_000)
+    found["max_local_prefill_tokens"] = IntDistribution(0, 100_000_000)
     found["concurrency"] = IntDistribution(1, 100_000_000, log=True)
     found["max_num_batched_tokens"] = IntDistribution(16, 10_000_000, log=True)
     found["weight_dtype"] = CategoricalDistribution(("checkpoint", *BYTES_PER_WEIGHT))

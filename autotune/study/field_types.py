@@ -57,6 +57,8 @@ TABLE = ConfigDict(extra="forbid", allow_inf_nan=False)
 MAX_GPUS = 1_000_000
 MAX_TOKENS = MAX_CONCURRENCY = 100_000_000
 MAX_CHOICES = 1_000
+MAX_LOCAL_CHOICES = 16
+"""Each is a search of its own."""
 
 Whole = Annotated[int, Strict()]
 Truth = Annotated[bool, Strict()]
@@ -87,10 +89,13 @@ GpuCounts = Annotated[tuple[Gpus, ...], BeforeValidator(_counts)]
 NodeGpus = Annotated[Whole, Field(ge=1, le=100_000)]
 Tokens = Annotated[Whole, Field(ge=1, le=MAX_TOKENS)]
 StepTokens = Annotated[Whole, Field(ge=16, le=10_000_000)]
+LocalTokens = Annotated[Whole, Field(ge=0, le=MAX_TOKENS)]
 Requests = Annotated[Whole, Field(ge=1, le=MAX_CONCURRENCY)]
 LogFile = Annotated[str, Field(min_length=1, max_length=4096)]
 GpuName = Annotated[str, Field(min_length=1, max_length=200)]
 Distinct = AfterValidator(lambda values: tuple(sorted(set(values))))
+Many = Field(min_length=1, max_length=MAX_CHOICES)
+LocalChoices = Annotated[tuple[LocalTokens, ...], Field(min_length=1, max_length=MAX_LOCAL_CHOICES), Distinct]
 """Without repetitions, in a fixed order: the order in which a study lists its choices means nothing."""
 
 

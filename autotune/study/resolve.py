@@ -40,6 +40,11 @@ SHORT_OUTPUTS = (
     "simulation of the same steps, and by 28 % in one of ten plans; `autotune simulate` serves a plan by requests"
 )
 
+LOCAL_PREFILL = (
+    "disaggregation.max_local_prefill_tokens: a decode pool finds the same share of a prompt cached as a prefill pool; "
+    "the front takes as long for its prompts as for others; no run with such a front was measured"
+)
+
 
 def _as(kind: type[T], table: Any, **more: Any) -> T:
     """A value of the fields that it shares with a table, and `more`."""
@@ -298,6 +303,8 @@ def _pool_assumptions(table: StudyTable, given: Mapping[str, Any], cluster: Clus
         "at random; "
         "intervals are as wide as measured deployments of DeepSeek-R1 and gpt-oss-120b on five GPUs say"
     )
+    if any(table.disaggregation.max_local_prefill_tokens):
+        found.append(LOCAL_PREFILL)
     return [*found, what]
 
 

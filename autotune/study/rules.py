@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from autotune.engines import ENGINES, listed
 from autotune.metrics import GOODPUT
 from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
 from costmodel.arch import Arch
@@ -51,6 +52,7 @@ def between_fields(document: Mapping[str, Any]) -> list[Problem]:
     problems += _engines(document)
     problems += _knobs(search)
     problems += _speculative(document)
+    problems += _local_prefill(document)
     return problems
 
 
@@ -82,6 +84,27 @@ def _percentiles(document: Mapping[str, Any]) -> list[Problem]:
     if "arrivals" in workload and "request_rate_per_s" not in workload:
         problems.append(_problem("workload.arrivals", "needs workload.request_rate_per_s"))
     return problems
+
+
+def _local_prefill(document: Mapping[str, Any]) -> list[Problem]:
+    """A front may send prompts to the decode pool only where the one engine that runs both pools takes them there."""
+    choices, name = _table(document, "disaggregation").get("max_local_prefill_tokens"), document.get("engine")
+    engine = ENGINES.get(name) if isinstance(name, str) else None
+    if engine is None or not isinstance(choices, list) or 0 in choices or not choices:
+        return []
+    path, workload = "disaggregation.max_local_prefill_tokens", _table(document, "workload")
+    if not engine.decode_pool_prefills:
+        able = listed([e.title for e in ENGINES.values() if e.decode_pool_prefills])
+        message = f"must have 0 among its choices: {engine.title}'s decode pool prefills no prompts, {able} do"
+        return [_problem(path, message)]
+    cached = {"traffic", "sessions"} & workload.keys() or workload.get("prefix_cache_hit_frac", 0)
+    if engine.decode_pool_prefills == "cached" and not cached:
+        message = (
+            f"must have 0 among its choices where workload.prefix_cache_hit_frac is 0: {engine.title}'s fronts send a "
+            "prompt to the decode pool only where some of it is cached there"
+        )
+        return [_problem(path, message)]
+    return []
 
 
 def _speculative(document: Mapping[str, Any]) -> list[Problem]:

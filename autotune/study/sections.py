@@ -36,11 +36,10 @@ if TYPE_CHECKING:
 else:
     Maximized = Literal[tuple(m for m, d in OBJECTIVES.items() if d == "maximize")]
     Minimized = Literal[tuple(m for m, d in OBJECTIVES.items() if d == "minimize")]
-Many = Field(min_length=1, max_length=ft.MAX_CHOICES)
-Degrees = Annotated[tuple[Annotated[ft.Whole, Field(ge=1, le=1024)], ...], Many, ft.Distinct]
-Spares = Annotated[tuple[Annotated[ft.Whole, Field(ge=0, le=100_000)], ...], Many, ft.Distinct]
-Overlaps = Annotated[tuple[ft.Truth, ...], Many, ft.Distinct]
-StepChoices = Annotated[tuple[ft.StepTokens, ...], Many, ft.Distinct]
+Degrees = Annotated[tuple[Annotated[ft.Whole, Field(ge=1, le=1024)], ...], ft.Many, ft.Distinct]
+Spares = Annotated[tuple[Annotated[ft.Whole, Field(ge=0, le=100_000)], ...], ft.Many, ft.Distinct]
+Overlaps = Annotated[tuple[ft.Truth, ...], ft.Many, ft.Distinct]
+StepChoices = Annotated[tuple[ft.StepTokens, ...], ft.Many, ft.Distinct]
 
 
 def _listed(values: tuple[int, ...]) -> str:
@@ -325,6 +324,11 @@ class Baseline:
         "latency and its KV cache admit",
         None,
         ge=1,
+    )
+    max_local_prefill_tokens: ft.LocalTokens | None = ft.entry(
+        "of a disaggregated plan: prompts with at most so many tokens to compute are prefilled where they decode; 0: "
+        "none; default: the best of the search",
+        None,
     )
 
 

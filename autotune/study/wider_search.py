@@ -13,6 +13,28 @@ embedding and LM head with it (arXiv 2412.19437, section 2.2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalPrefill:
+    """Which prompts a front sends straight to the decode pool, and what that leaves to the prefill pool."""
+
+    max_tokens: int
+    """Prompts with at most so many tokens to compute."""
+    frac: float
+    """Their share of all requests."""
+    new: float
+    """Tokens of each that are computed, mean."""
+    cached: float
+    """Tokens of each that are found in the prefix cache, mean."""
+    cold: bool
+    """Whether of some of them nothing is."""
+    others_isl: float
+    """Mean length of the prompts that the prefill pool is left with, tokens."""
+    others_hit_frac: float
+    """Share of their tokens that is found in the prefix cache."""
+    others_cv2: float
+    """Squared coefficient of variation of their lengths."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disaggregation:
     """How a disaggregated plan's pools are cut and how the KV cache travels between them."""
 
@@ -51,6 +73,11 @@ class Disaggregation:
         None,
         ge=1,
     )
+    max_local_prefill_tokens: ft.LocalChoices = ft.entry(
+        "conditional disaggregation: prompts with at most so many tokens to compute (prefix hits not counted) are "
+        "prefilled where they decode; a list to choose from, 0: none; where the engine can; default [0]",
+        (0,),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +108,9 @@ class Speculative:
 class WiderSearch(Disaggregation):
     """What a study opens beside the layout, resolved; the defaults open nothing."""
 
+    local_prefill: LocalPrefill | None = None
+    """Of a study that is narrowed to one of `max_local_prefill_tokens`; None: no prompt is prefilled where it decodes.
+    """
     disaggregated: str = "off"
     """`off`, `auto` (disaggregated plans compete with the others) or `only`."""
     other_gpus: tuple[Cluster, ...] = ()

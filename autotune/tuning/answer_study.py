@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 PRODUCTION = ("baseline", "now")
 """Names of the plan in production, where a plan is asked for."""
+OF_POOLS = ("decode_max_num_seqs", "max_local_prefill_tokens")
+"""What is given of a disaggregated plan alone."""
 MAX_DIGITS = 9
 
 
@@ -277,9 +279,10 @@ def score_named(study: Study, text: str | None, *, path: str, missing: str) -> B
 
 def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
     """A plan with the knobs that it is given, of the others the best."""
-    if given.decode_max_num_seqs is not None and not is_pooled(given.plan):
+    named = [name for name in OF_POOLS if getattr(given, name) is not None]
+    if named and not is_pooled(given.plan):
         message = f"must be left out of a plan without a decode pool, got {given.plan[:200]!r}"
-        raise InputError.single("$.baseline.decode_max_num_seqs", message)
+        raise InputError(Problem(path=f"$.baseline.{name}", message=message) for name in named)
     own = _with_knobs(study, given, pooled=is_pooled(given.plan))
     try:
         if is_pooled(given.plan):
@@ -307,6 +310,8 @@ def _with_knobs(study: Study, given: Baseline, *, pooled: bool) -> Study:
     }
     if pooled and "max_num_batched_tokens" in chosen:  # of two pools it is the one that prefills whose budget is given
         axes = replace(axes, prefill_max_num_batched_tokens=chosen.pop("max_num_batched_tokens")[0])
+    if given.max_local_prefill_tokens is not None:
+        axes = replace(axes, max_local_prefill_tokens=(given.max_local_prefill_tokens,))
     return replace(study, workload=work, search=replace(search, **chosen), axes=axes)
 
 

@@ -296,11 +296,15 @@ def _as_measured(study: Study, plan: PlanResult, result: BenchResult) -> Study:
         raise ValueError(f"plan must be disaggregated, got {plan.plan}")
     run, reported = result.run, result.reported
     prompt, output = (max(round(mean), 1) for mean in (run.mean_isl, run.mean_osl))
+    isl, longest = IntRange(min=prompt, max=prompt), prompt
+    if plan.pools.local_frac > 0.0:  # which prompts a decode pool prefills is a matter of their lengths
+        asked = study.workload.longer(prompts=run.mean_isl / study.workload.isl.mean)
+        isl, longest = asked.isl, asked.longest_prompt
     workload = replace(
         study.workload,
-        isl=IntRange(min=prompt, max=prompt),
+        isl=isl,
         osl=IntRange(min=output, max=output),
-        longest_prompt=prompt,
+        longest_prompt=longest,
         prefix_cache_hit_frac=run.prefix_hit_frac,
         request_rate_per_s=reported.request_rate_per_s if reported.open_loop else None,
         concurrency=None if reported.open_loop else max(round(run.concurrency), 1),

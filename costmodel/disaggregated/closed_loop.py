@@ -20,7 +20,8 @@ import numpy as np
 
 from costmodel.disaggregated.kv_transfer import exposed_s
 from costmodel.disaggregated.pairing import PairService, joined_service
-from costmodel.disaggregated.pools import DecodePool, PoolPoint, PrefillPool
+from costmodel.disaggregated.pool_point import PoolPoint
+from costmodel.disaggregated.pools import DecodePool, PrefillPool
 from costmodel.plan.columns import Floats
 
 BISECTIONS = 32

@@ -29,6 +29,8 @@ class TransferLink:
     """Share of the transfer that runs while the prompt is still being prefilled."""
     same_domain: bool = False
     """Both pools lie in one scale-up domain, so that its links carry the cache."""
+    handed_frac: float = 1.0
+    """Share of all requests whose cache travels; the others are prefilled where they decode."""
 
 
 def sequence_bytes_per_rank(
@@ -50,5 +52,8 @@ def start_s(links: Links, link: TransferLink) -> Floats:
 
 
 def exposed_s(link: TransferLink, sending_s: Floats, receiving_s: Floats) -> Floats:
-    """What the first token waits for: the slower side, less what was sent while the prompt was being prefilled."""
+    """What the first token waits for: the slower side, less what was sent while the prompt was being prefilled.
+
+    Means over all requests give the mean over all requests.
+    """
     return (1.0 - link.hidden_frac) * np.maximum(sending_s, receiving_s)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.disaggregated.kv_transfer import TransferLink, exposed_s
-from costmodel.disaggregated.pools import PoolColumns, PoolPoint
+from costmodel.disaggregated.pool_point import PoolColumns, PoolPoint
 from costmodel.estimate.result import (
     MEMORY_KINDS,
     Estimate,
@@ -81,9 +81,11 @@ def joined_service(  # noqa: PLR0913  # one for each thing that nothing else fol
 ) -> PairService:
     """What pools do together at a rate, where TTFT, of which `wait_s` is the wait in front of the pools, is known."""
     gpus = prefill.gpus + decode.gpus
+    transfer = exposed_s(link, prefill.wire_s, decode.wire_s)
+    longest = prefill.longest_extra_s + decode.longest_extra_s + transfer * (1.0 / link.handed_frac - 1.0)
     return PairService(
         ttft_s=ttft_s,
-        ttft_longest_s=ttft_s + prefill.longest_extra_s,
+        ttft_longest_s=ttft_s + longest,
         tpot_s=decode.latency_s,
         e2e_s=ttft_s + np.maximum(load.osl - 1.0, 0.0) * decode.latency_s,
         kv_wait_s=wait_s,
@@ -95,7 +97,7 @@ def joined_service(  # noqa: PLR0913  # one for each thing that nothing else fol
         ttft_log_sd=prefill.log_sd,
         tpot_log_sd=decode.log_sd,
         throughput_log_sd=np.maximum(prefill.rate_log_sd, decode.rate_log_sd),
-        transfer_s=exposed_s(link, prefill.wire_s, decode.wire_s),
+        transfer_s=transfer,
     )
 
 
@@ -111,8 +113,8 @@ def pair_estimate(prefill: PoolPoint, decode: PoolPoint, pair: PairService) -> E
     held = [table(pool.memory.by_kind(pool.kv_bytes), MEMORY_KINDS, size) for pool in (prefill, decode)]
     return build_estimate(
         pair,
-        prefill=PhaseCost(group_s=prefill.passes.step.group_s, passes_per_request=prefill.passes_per_request),
-        decode=PhaseCost(group_s=decode.passes.step.group_s, passes_per_request=decode.passes_per_request),
+        prefill=PhaseCost(group_s=prefill.group_s, passes_per_request=prefill.passes_per_request),
+        decode=PhaseCost(group_s=decode.group_s, passes_per_request=decode.passes_per_request),
         resources_s={
             "compute": math_s / gpus,
             "memory bandwidth": hbm_s / gpus,
@@ -120,10 +122,18 @@ def pair_estimate(prefill: PoolPoint, decode: PoolPoint, pair: PairService) -> E
         },
         waits_for_kv=np.zeros(size, dtype=bool),  # what waits in front of the pools waits for their latency limits
         memory_bytes=np.where(first.memory_util_frac >= second.memory_util_frac, *held),
-        ttft_parts_s={**prefill.parts_s, "kv_transfer": pair.transfer_s + second.entry_s, "kv_wait": pair.kv_wait_s},
+        ttft_parts_s=_ttft_parts(prefill, decode, pair),
         compute_util_frac=np.asarray(rate * math_s / gpus),
         bandwidth_util_frac=np.asarray(rate * hbm_s / gpus),
         kv_capacity_sequences=second.kv_capacity_sequences,
         running_per_rank=second.sequences_per_rank,
         prefill_chunks=prefill.chunks,
     )
+
+
+def _ttft_parts(prefill: PoolPoint, decode: PoolPoint, pair: PairService) -> dict[str, Floats]:
+    """Parts of TTFT by name: what both pools add, the transfer with the hand-over, and the wait in front."""
+    here = sum(decode.parts_s.values(), np.zeros(1))
+    between = pair.transfer_s + decode.columns.entry_s - here
+    parts = {**prefill.parts_s, "kv_transfer": between, "kv_wait": pair.kv_wait_s}
+    return parts | {name: parts.get(name, 0.0) + seconds for name, seconds in decode.parts_s.items()}

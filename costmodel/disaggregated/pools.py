@@ -13,21 +13,25 @@ Decode pool: `c` sequences per replica step together and no prompt comes between
 step and, by Little's law, requests/s = c / (transfer + hand-over + (L - 1) TPOT). A sequence takes a slot as soon as
 its cache is on its way.
 
+Where a front sends some prompts straight to the decode pool (conditional disaggregation), the prefill pool serves the
+others alone, and some decode steps carry a prompt. What pools say per request is the mean over all requests.
+
 What measured pools say about these formulas stands in `costmodel.disaggregated.pool_calibration`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.disaggregated.decode_steps import LEAST_ROUNDS, LocalPrompts, decode_steps
 from costmodel.disaggregated.kv_transfer import TransferLink, sequence_bytes_per_rank, start_s, wire_s
 from costmodel.disaggregated.pool_calibration import PoolCalibration, PoolFactors
+from costmodel.disaggregated.pool_point import PoolColumns, PoolPoint
 from costmodel.disaggregated.prefill_pass import PassParts
 from costmodel.estimate.batch import PlanBatch
-from costmodel.plan.columns import Columns, Floats
+from costmodel.plan.columns import Floats
 from costmodel.serving.load import Load
 from costmodel.serving.steady_state import longest_extra_s
 from costmodel.step.memory import Memory, plan_memory
@@ -39,82 +43,6 @@ MOST_UTILISED = 0.95
 
 FULL_PASSES = 3.0
 """Power of the utilisation that stands for how often a pass leaves prompts behind."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolColumns(Columns):
-    """One pool at one operating point, per plan. Arrays have shape `(num_plans,)`."""
-
-    requests_per_s: Floats
-    """Of all replicas of the pool, at most what its links can carry."""
-    residence_s: Floats
-    """Prefill: arrival to the end of the prompt's prefill. Decode: from the transfer on, as long as it holds cache."""
-    latency_s: Floats
-    """Prefill: as `residence_s`. Decode: time per output token."""
-    longest_extra_s: Floats
-    """What a request with the longest prompt takes beyond that; 0 in a decode pool."""
-    entry_s: Floats
-    """Decode: start of the transfer and hand-over, which TTFT includes; 0 in a prefill pool."""
-    wire_s: Floats
-    """Sending or receiving one prompt's cache."""
-    log_sd: Floats
-    """Standard deviation of log(measured / estimate) of the latency."""
-    rate_log_sd: Floats
-    """The same of the rate."""
-    gpus: Floats
-    stage_gpus: Floats
-    """GPUs of one stage, all replicas."""
-    busy_s: Floats
-    """Seconds per request in which GPUs run kernels, summed over the pool's GPUs, by its busiest stage."""
-    math_s: Floats
-    """Seconds per request of dense-peak computation, summed over the pool's GPUs."""
-    hbm_s: Floats
-    """The same of HBM traffic at its peak bandwidth."""
-    memory_util_frac: Floats
-    kv_fits_longest: Floats
-    kv_capacity_sequences: Floats
-    sequences_per_rank: Floats
-    """That want to hold cache, per attention-DP rank."""
-    ranks: Floats
-    """Attention-DP ranks of a replica."""
-
-    @classmethod
-    def spread(cls, **columns: Floats) -> PoolColumns:
-        """Pools whose columns have shape `(num_plans,)`, or `(1,)` where all share a value."""
-        shape = np.broadcast_shapes(*(column.shape for column in columns.values()))
-        return cls(**{name: np.broadcast_to(column, shape) for name, column in columns.items()})
-
-    @classmethod
-    def joined(cls, parts: Sequence[PoolColumns]) -> PoolColumns:
-        """Pools one after the other."""
-        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
-
-    def times(self, copies: Floats) -> PoolColumns:
-        """The same pools with so many times the replicas, shape `(num_plans,)`: each works as it did alone."""
-        return replace(
-            self,
-            requests_per_s=self.requests_per_s * copies,
-            gpus=self.gpus * copies,
-            stage_gpus=self.stage_gpus * copies,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolPoint:
-    """One pool at one operating point, with what it is made of."""
-
-    columns: PoolColumns
-    parts_s: dict[str, Floats]
-    """Parts of TTFT that the pool adds, by name of `costmodel.estimate.result.TTFT_PARTS`."""
-    passes: Pass
-    passes_per_request: Floats
-    """Times `passes` that one request keeps a stage's GPUs busy."""
-    chunks: Floats
-    memory: Memory
-    kv_bytes: Floats
-    """KV cache in use on the fullest GPU."""
-    prompt_bytes: Floats
-    """Cache of one prompt of mean length on the rank that holds most of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +106,8 @@ class PrefillPool(Pool):
 
     @property
     def most_per_s(self) -> Floats:
-        """Requests per second of all replicas with every pass full."""
-        return self.batch.layout.replicas / self.marginal_s
+        """Requests per second of all replicas with every pass full, those that the pool never sees included."""
+        return self.batch.layout.replicas / self.marginal_s / self.link.handed_frac
 
     def latency_s(self, utilisation: Floats) -> Floats:
         """From the arrival of a prompt to the end of its prefill."""
@@ -200,13 +128,14 @@ class PrefillPool(Pool):
         """The pool at a share, shape `(num_plans,)` and below 1, of the rate that it could just sustain."""
         batch, layout, marginal = self.batch, self.batch.layout, self.marginal_s
         own, queue = self.waits_s(utilisation)
-        latency = own + queue
-        offered = layout.replicas * utilisation / marginal
-        rate = np.minimum(offered, layout.replicas * layout.attn_dp / np.maximum(self.wire_s, 1e-12))
-        holding = rate * (own + self.wire_s) / layout.replicas / layout.attn_dp
+        handed = self.link.handed_frac
+        latency, wire = handed * (own + queue), handed * self.wire_s
+        offered = layout.replicas * utilisation / (marginal * handed)
+        rate = np.minimum(offered, layout.replicas * layout.attn_dp / np.maximum(wire, 1e-12))
+        holding = rate * (handed * own + wire) / layout.replicas / layout.attn_dp
         memory = self._memory(np.maximum(holding, 1.0), outputs=np.ones(1))
         gpus = layout.replicas * layout.pp * layout.width
-        busy = marginal * self.full.kernel_s / self.full.stage_s * layout.width * layout.pp
+        busy = handed * marginal * self.full.kernel_s / self.full.stage_s * layout.width * layout.pp
         per_rank = layout.width / layout.attn_dp
         step = self.full.step
         kv = memory.kv_bytes(np.maximum(holding, 1.0))
@@ -214,16 +143,21 @@ class PrefillPool(Pool):
             requests_per_s=rate,
             residence_s=latency,
             latency_s=latency,
-            longest_extra_s=self.longest_extra_s,
+            longest_extra_s=self.longest_extra_s + (1.0 - handed) * (own + queue),
             entry_s=np.zeros(1),
-            wire_s=self.wire_s,
+            wire_s=wire,
             log_sd=self.factors.ttft_log_sd,
             rate_log_sd=self.factors.throughput_log_sd,
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
             busy_s=busy,
-            math_s=self.chunks * step.math_s / self.packed * per_rank,
-            hbm_s=self.chunks * step.hbm_bytes / self.packed * per_rank / batch.columns.cluster.hbm_bytes_per_s,
+            math_s=handed * self.chunks * step.math_s / self.packed * per_rank,
+            hbm_s=handed
+            * self.chunks
+            * step.hbm_bytes
+            / self.packed
+            * per_rank
+            / batch.columns.cluster.hbm_bytes_per_s,
             memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
             kv_fits_longest=memory.kv_fits_longest,
             kv_capacity_sequences=memory.sequences_per_rank * layout.attn_dp,
@@ -232,9 +166,10 @@ class PrefillPool(Pool):
         )
         return PoolPoint(
             columns=columns,
-            parts_s={"own_prefill": own, "queue": queue},
+            parts_s={"own_prefill": handed * own, "queue": handed * queue},
             passes=self.lone,
-            passes_per_request=marginal / np.maximum(self.lone.stage_s, 1e-12),
+            group_s=self.lone.step.group_s,
+            passes_per_request=handed * marginal / np.maximum(self.lone.stage_s, 1e-12),
             chunks=self.chunks,
             memory=memory,
             kv_bytes=kv,
@@ -247,6 +182,8 @@ class DecodePool(Pool):
     """Replicas that take over prefilled prompts and generate."""
 
     start_s: Floats
+    local: LocalPrompts | None
+    """Prompts that are prefilled here, of the requests whose cache does not travel; None: all caches travel."""
 
     def slots(self, in_flight: Floats) -> Floats:
         """Sequences that all replicas run at once, at most, with so many requests in flight."""
@@ -260,10 +197,13 @@ class DecodePool(Pool):
             np.maximum(np.minimum(memory.sequences_per_rank, self.load.max_num_seqs), 1.0) * self.batch.layout.attn_dp
         )
 
+    def handover_s(self, tpot_s: Floats) -> Floats:
+        """From the end of a transfer to the first token: as many decode steps as measured pools take."""
+        return self.factors.handover_steps * tpot_s * self.load.accepted_tokens
+
     def at(self, in_flight: Floats) -> PoolPoint:
         """The pool with so many sequences over all replicas, shape `(num_plans,)`, at most what its memory holds."""
         batch, load, layout = self.batch, self.load, self.batch.layout
-        engine = batch.columns.engine
         active = np.minimum(layout.replicas, np.maximum(in_flight, 1.0))
         wanted = np.maximum(in_flight, 1.0) / active
         memory = self._memory(wanted / layout.attn_dp, outputs=load.osl)
@@ -271,34 +211,39 @@ class DecodePool(Pool):
         slots = np.minimum(layout.pp, running)
         batch_size = np.maximum(running / (slots * layout.attn_dp), 1.0 / layout.attn_dp)
         work = decode_work(batch_size, load.isl + load.osl / 2.0, load.step_tokens)
-        drafting = 1.0 + load.draft_frac
-        step = step_pass(batch.machine(), batch.stages, engine, work)
-        round_s = np.maximum(step.through_s, slots * step.stage_s) * drafting
+        step = step_pass(batch.machine(), batch.stages, batch.columns.engine, work)
         factor = self.factors.decode(batch, running / layout.attn_dp)
+        own = decode_steps(batch, load, step, slots, batch_size * layout.attn_dp, self.local, self.factors, factor)
         outputs = np.maximum(load.osl - 1.0, 0.0)
-        tpot = round_s * factor / load.accepted_tokens
-        handover = self.factors.handover_steps * round_s * factor
-        residence = self.wire_s + handover + np.maximum(outputs, 1.0) * tpot
+        tpot = own.round_s * factor / load.accepted_tokens
+        handover = self.handover_s(tpot)
+        handed = self.link.handed_frac
+        wire, start = handed * self.wire_s, handed * self.start_s
+        # whoever brings a prompt waits for half of the step that runs, and then for the one that it joins
+        local = (1.0 - handed) * own.local_s * factor
+        waits = 0.5 * (1.0 - handed) * own.round_s * factor
+        residence = wire + handover + local + np.maximum(outputs, 1.0) * tpot
         # what has no KV room waits outside, and takes no cache
         rate = active * running / residence
-        rate = np.minimum(rate, layout.replicas * layout.attn_dp / np.maximum(self.wire_s, 1e-12))
-        steps = load.decode_rounds / np.maximum(batch_size * layout.attn_dp, 1e-9)
+        rate = np.minimum(rate, layout.replicas * layout.attn_dp / np.maximum(wire, 1e-12))
+        rounds = load.decode_rounds if self.local is None else np.maximum(load.decode_rounds, LEAST_ROUNDS)
+        steps = rounds / np.maximum(batch_size * layout.attn_dp, 1e-9)
         gpus = layout.replicas * layout.pp * layout.width
         kv = memory.kv_bytes(running / layout.attn_dp)
         columns = PoolColumns.spread(
             requests_per_s=rate,
             residence_s=residence,
             latency_s=tpot,
-            longest_extra_s=np.zeros(1),
-            entry_s=self.start_s + handover,
-            wire_s=self.wire_s,
+            longest_extra_s=self.start_s - start - local - waits,
+            entry_s=start + handover + local + waits,
+            wire_s=wire,
             log_sd=self.factors.tpot_log_sd,
             rate_log_sd=self.factors.throughput_log_sd,
             gpus=gpus,
             stage_gpus=layout.replicas * layout.width,
-            busy_s=steps * drafting * step.kernel_s * factor * layout.width * layout.pp,
-            math_s=steps * step.step.math_s * layout.width,
-            hbm_s=steps * step.step.hbm_bytes * layout.width / batch.columns.cluster.hbm_bytes_per_s,
+            busy_s=steps * own.kernel_s * factor * layout.width * layout.pp,
+            math_s=steps * own.math_s * layout.width,
+            hbm_s=steps * own.hbm_bytes * layout.width / batch.columns.cluster.hbm_bytes_per_s,
             memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
             kv_fits_longest=memory.kv_fits_longest,
             kv_capacity_sequences=memory.sequences_per_rank * layout.attn_dp,
@@ -307,9 +252,10 @@ class DecodePool(Pool):
         )
         return PoolPoint(
             columns=columns,
-            parts_s={},
+            parts_s={"own_prefill": local, "running_step": waits},
             passes=step,
-            passes_per_request=steps * drafting,
+            group_s=own.group_s,
+            passes_per_request=steps * (1.0 + load.draft_frac),
             chunks=np.ones(1),
             memory=memory,
             kv_bytes=kv,
@@ -369,16 +315,17 @@ def prefill_pool(  # noqa: PLR0913  # what a pool is asked
     )
 
 
-def decode_pool(
+def decode_pool(  # noqa: PLR0913  # what a pool is asked
     batch: PlanBatch,
     load: Load,
     link: TransferLink,
     *,
     longest_prompt: Floats,
     memory_fraction: Floats,
+    local: LocalPrompts | None = None,
     calibration: PoolCalibration | None = None,
 ) -> DecodePool:
-    """Plans as decode pools. Arguments as `prefill_pool`'s."""
+    """Plans as decode pools, which prefill the prompts of `local`. Other arguments as `prefill_pool`'s."""
     return DecodePool(
         batch=batch,
         load=load,
@@ -390,6 +337,7 @@ def decode_pool(
         factors=PoolFactors.of(batch, calibration),
         length_cv2=0.0,
         start_s=start_s(batch.columns.links, link),
+        local=local,
     )
 
 

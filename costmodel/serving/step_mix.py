@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from costmodel.plan.columns import Floats
+from costmodel.serving.load import Load
 from costmodel.serving.replica_share import ReplicaShare
 from costmodel.serving.settle import Plant, Settling
 from costmodel.step.pipeline_pass import Pass, step_pass
@@ -222,7 +223,27 @@ def _mean_chunks(new: Floats, left: Floats, spread: Floats) -> Floats:
     return np.where(spread > 0.0, edge + np.clip(more, 0.0, 1.0), np.ceil(new / left))
 
 
-def _prompt_tokens(chunk: Floats, prompts: Floats, left: Floats) -> tuple[Floats, Floats]:
+def room_left(load: Load, decoded: Floats) -> Floats:
+    """Tokens of a step's budget that are left to prompts beside `decoded` ones, per attention rank."""
+    return np.maximum(load.batched_tokens - decoded, LEAST_LEFT * load.batched_tokens)
+
+
+def prompts_in_step(needed: Floats, loaded_share: Floats, ranks: Floats, most: Floats) -> tuple[Floats, Floats]:
+    """Chunks of prompts on the busiest attention-DP rank, and on all ranks, of a step that has any.
+
+    Args:
+        needed: chunks that come per step.
+        loaded_share: steps with prompts per step.
+        ranks: attention-DP ranks.
+        most: chunks that a rank has room for.
+    """
+    per_rank = needed / np.maximum(loaded_share, 1.0) / ranks
+    on_busiest = np.maximum(needed / loaded_share / ranks, per_rank / -np.expm1(-per_rank))
+    on_busiest = np.minimum(np.maximum(on_busiest, 1.0), np.maximum(most, 1.0))
+    return on_busiest, np.maximum(needed / loaded_share, on_busiest)
+
+
+def prompt_tokens(chunk: Floats, prompts: Floats, left: Floats) -> tuple[Floats, Floats]:
     """Least and most tokens on the busiest rank of steps with `prompts` in the mean, and one of them at least.
 
     Whether a step outgrows the graphs that are captured is left to how many prompts it has.
@@ -236,8 +257,7 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
     mixes, ranks = engine.mixes > 0.0, share.ranks
     batch = np.maximum(settling.tried / share.cells, 1.0 / ranks)
     decode = step_pass(machine, stages, engine, decode_work(batch, share.context, load.step_tokens))
-    left = load.batched_tokens - np.where(mixes, batch * load.step_tokens, 0.0)
-    left = np.maximum(left, LEAST_LEFT * load.batched_tokens)
+    left = room_left(load, np.where(mixes, batch * load.step_tokens, 0.0))
     chunks = _mean_chunks(share.new, left, np.where(mixes, np.sqrt(batch) * load.step_tokens, 0.0))
     chunk = share.new / chunks
 
@@ -250,13 +270,10 @@ def step_mix(plant: Plant, settling: Settling) -> StepMix:
     waits = np.minimum(settling.waiting, ranks * np.maximum(left / chunk, 1.0))
     apart = np.where(mixes | (share.micro_batches > 1.0), np.inf, needed / np.maximum(waits, 1e-9))
     loaded_share = np.maximum(np.minimum(_steps_with_prompts(plant, needed, chunks, settling), apart), least_share)
-    per_rank = needed / np.maximum(loaded_share, 1.0) / ranks
-    on_busiest = np.maximum(needed / loaded_share / ranks, per_rank / -np.expm1(-per_rank))
-    on_busiest = np.minimum(np.maximum(on_busiest, 1.0), np.maximum(np.minimum(left / chunk, requests), 1.0))
-    in_all = np.maximum(needed / loaded_share, on_busiest)
+    on_busiest, in_all = prompts_in_step(needed, loaded_share, ranks, np.minimum(left / chunk, requests))
     prompts = chunk_work(share, chunks, on_busiest, in_all)
     work = joint_work(prompts, decode.work, beside=engine.mixes)
-    loaded = step_pass(machine, stages, engine, work, prompt_tokens=_prompt_tokens(chunk, on_busiest, left))
+    loaded = step_pass(machine, stages, engine, work, prompt_tokens=prompt_tokens(chunk, on_busiest, left))
     drafting = load.draft_frac
     with_prompts_through_s = loaded.through_s + engine.mixes * drafting * decode.through_s
     mix = StepMix(
@@ -304,7 +321,7 @@ def _in_pipeline(plant: Plant, mix: StepMix) -> StepMix:
     prompts = chunk_work(share, mix.chunks, on_busiest, in_all)
     work, tokens = (
         joint_work(prompts, mix.decode.work, beside=engine.mixes),
-        _prompt_tokens(mix.chunk, on_busiest, mix.left),
+        prompt_tokens(mix.chunk, on_busiest, mix.left),
     )
     slowest = step_pass(plant.machine, plant.stages, engine, work, prompt_tokens=tokens)
     through_s = mix.with_prompts_through_s + np.maximum(slowest.through_s - mix.loaded.through_s, 0.0)

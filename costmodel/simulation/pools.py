@@ -2,7 +2,7 @@
 
 A prompt is served by a prefill worker as a request of one token. When it is through, its cache travels; a decode worker
 takes it up as a request whose prompt is cached, once it has a seat and room for it, and its first step yields the first
-token that the client sees.
+token that the client sees. Prompts with few tokens to compute may go to the decode worker at once, which prefills them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.replica import Replica
-from costmodel.simulation.requests import Requests
+from costmodel.simulation.requests import Flags, Requests
 from costmodel.simulation.served import Served
 from costmodel.simulation.simulate import ServerModel, Simulated, simulate
 from costmodel.simulation.state import Request
@@ -37,6 +37,10 @@ class PoolsModel:
     decode: ServerModel
     between_s: float
     """From the end of a prompt's prefill until a decode worker may take it up: transfer and hand-over."""
+    local_tokens: int = 0
+    """Prompts with at most so many tokens to compute are prefilled by a decode worker."""
+    local_s: float = 0.0
+    """From their arrival until a decode worker may take them up."""
 
     @property
     def replicas(self) -> int:
@@ -46,16 +50,48 @@ class PoolsModel:
     def paced(self, pace: float) -> PoolsModel:
         """The plan with every step, and the hand-over, so many times as long."""
         sides = (replace(side, table=slowed(side.table, pace)) for side in (self.prefill, self.decode))
-        return PoolsModel(prefill=next(sides), decode=next(sides), between_s=self.between_s * pace)
+        return replace(
+            self,
+            prefill=next(sides),
+            decode=next(sides),
+            between_s=self.between_s * pace,
+            local_s=self.local_s * pace,
+        )
 
     def open_loop(self, requests: Requests, *, timeline: bool = False) -> Simulated:
         """Serve requests that arrive whatever the pools do."""
-        return in_series(
+        return self.in_series(
             lambda prompts: simulate(self.prefill, prompts, timeline=timeline),
             lambda handed: simulate(self.decode, handed, timeline=timeline),
             requests,
-            between_s=self.between_s,
         )
+
+    def in_series(
+        self, prefill: Callable[[Requests], Simulated], decode: Callable[[Requests], Simulated], requests: Requests
+    ) -> Simulated:
+        """Requests through one pool and then through the other, whatever workers each has."""
+        handed = np.flatnonzero(~self.is_local(requests.prompt, requests.cached))
+        prompts = prefill(replace(requests, output=np.ones_like(requests.output)).take(handed))
+        ready_s, cached = requests.arrival_s + self.local_s, requests.cached.copy()
+        ready_s[handed], cached[handed] = prompts.served.finish_s + self.between_s, requests.prompt[handed]
+        order = np.argsort(ready_s, kind="stable")
+        tokens = decode(replace(requests, arrival_s=ready_s, cached=cached).take(order))
+        back = np.argsort(order, kind="stable")
+        return Simulated(
+            served=Served(
+                requests=requests,
+                first_token_s=tokens.served.first_token_s[back],
+                finish_s=tokens.served.finish_s[back],
+            ),
+            gaps=tokens.gaps,
+            preemptions=prompts.preemptions + tokens.preemptions,
+            busy_s=prompts.busy_s + tokens.busy_s,
+            timeline=(*prompts.timeline, *tokens.timeline),
+        )
+
+    def is_local(self, prompt: Ints, cached: Ints) -> Flags:
+        """Which prompts a decode worker prefills."""
+        return (self.local_tokens > 0) & (prompt - cached <= self.local_tokens)
 
     def closed_loop(
         self, prompt: Ints, cached: Ints, output: Ints, *, concurrency: int, timeline: bool = False
@@ -68,9 +104,9 @@ class PoolsModel:
         loop = _ClosedLoop(self, prompt, cached, output, timeline=timeline)
         for _ in range(min(concurrency, prompt.size)):
             loop.send(0.0)
-        now = 0.0
+        now, turn_s = 0.0, self.between_s if self.local_tokens == 0 else min(self.between_s, self.local_s)
         while loop.ended < prompt.size:
-            now += self.between_s
+            now += turn_s
             for replica in (*loop.decode, *loop.prefill):
                 replica.advance(now)
         return loop.gathered(timeline=timeline)
@@ -82,6 +118,7 @@ class _ClosedLoop:
     def __init__(self, model: PoolsModel, prompt: Ints, cached: Ints, output: Ints, *, timeline: bool) -> None:
         self._model = model
         self._lengths = list(zip(prompt.tolist(), cached.tolist(), output.tolist(), strict=True))
+        self._local = model.is_local(prompt, cached).tolist()
         self.sent: list[Request] = []
         """Prompts, in the order in which they were sent."""
         self._handed: dict[int, Request] = {}
@@ -99,13 +136,19 @@ class _ClosedLoop:
             prompt, cached, _ = self._lengths[number]
             request = Request(arrival_s=at_s, prompt=prompt, cached=cached, output=1, number=number)
             self.sent.append(request)
-            next(self._next[0]).offer(request)
+            if self._local[number]:
+                self._take_up(number, at_s + self._model.local_s, cached)
+            else:
+                next(self._next[0]).offer(request)
 
     def _hand_over(self, done: Request) -> None:
-        output = self._lengths[done.number][2]
-        ready_s = done.finish_s + self._model.between_s
-        taken = Request(arrival_s=ready_s, prompt=done.prompt, cached=done.prompt, output=output, number=done.number)
-        self._handed[done.number] = taken
+        self._take_up(done.number, done.finish_s + self._model.between_s, done.prompt)
+
+    def _take_up(self, number: int, ready_s: float, cached: int) -> None:
+        """A decode worker gets a request of whose prompt so many tokens need no computing."""
+        prompt, _, output = self._lengths[number]
+        taken = Request(arrival_s=ready_s, prompt=prompt, cached=cached, output=output, number=number)
+        self._handed[number] = taken
         next(self._next[1]).offer(taken)
 
     def _end(self, done: Request) -> None:
@@ -132,32 +175,6 @@ class _ClosedLoop:
             busy_s=sum(replica.counters.busy_s for replica in replicas),
             timeline=tuple(np.array(r.timeline).reshape(-1, 4) for r in replicas) if timeline else (),
         )
-
-
-def in_series(
-    prefill: Callable[[Requests], Simulated],
-    decode: Callable[[Requests], Simulated],
-    requests: Requests,
-    *,
-    between_s: float,
-) -> Simulated:
-    """Requests through one pool and then through the other, whatever workers each has."""
-    prompts = prefill(replace(requests, output=np.ones_like(requests.output)))
-    ready_s = prompts.served.finish_s + between_s
-    order = np.argsort(ready_s, kind="stable")
-    tokens = decode(replace(requests, arrival_s=ready_s, cached=requests.prompt).take(order))
-    back = np.argsort(order, kind="stable")
-    return Simulated(
-        served=Served(
-            requests=requests,
-            first_token_s=tokens.served.first_token_s[back],
-            finish_s=tokens.served.finish_s[back],
-        ),
-        gaps=tokens.gaps,
-        preemptions=prompts.preemptions + tokens.preemptions,
-        busy_s=prompts.busy_s + tokens.busy_s,
-        timeline=(*prompts.timeline, *tokens.timeline),
-    )
 
 
 def slowed(table: _Table, factor: float) -> _Table:

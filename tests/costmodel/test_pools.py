@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from costmodel.disaggregated.kv_transfer import TransferLink, exposed_s
-from costmodel.disaggregated.pools import PoolColumns, decode_pool, prefill_pool
+from costmodel.disaggregated.pool_point import PoolColumns
+from costmodel.disaggregated.pools import decode_pool, prefill_pool
 from costmodel.disaggregated.prefill_pass import PassParts
 from costmodel.estimate.batch import PlanBatch
 from tests.costmodel.helpers import entry, load

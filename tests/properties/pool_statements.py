@@ -20,7 +20,7 @@ from autotune.scoring.objective import Standing
 from autotune.scoring.plan_result import PlanResult
 from autotune.space.pool_plan import PoolPlan
 from autotune.study import Study
-from costmodel.disaggregated.pools import PoolColumns
+from costmodel.disaggregated.pool_point import PoolColumns
 from costmodel.plan.columns import Floats
 from tests.properties.given import REL, Found, Given
 

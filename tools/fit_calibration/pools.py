@@ -35,7 +35,8 @@ from costmodel.disaggregated.pool_calibration import (
     decode_features,
     experts_compute,
 )
-from costmodel.disaggregated.pools import DecodePool, PoolPoint, PrefillPool
+from costmodel.disaggregated.pool_point import PoolPoint
+from costmodel.disaggregated.pools import DecodePool, PrefillPool
 from costmodel.measured.pool_runs import PoolRun, run_pools, throughput_per_gpu
 from costmodel.measured.pool_runs_csv import read_pool_runs
 from costmodel.measured.runs import BENCHMARK_WAVES

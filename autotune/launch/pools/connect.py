@@ -15,7 +15,9 @@ from autotune.engines.command_line import Arg, CommandLine, FilePath, NodeHost
 from autotune.engines.engine import ANY_HOST
 from autotune.engines.options import OptionList
 from autotune.launch.plan import Folder
+from autotune.launch.pools.local_prefill import front_fields, with_events
 from autotune.space.pool_plan import ROLES
+from autotune.study.wider_search import LocalPrefill
 from costmodel.arch import Arch
 from costmodel.arch.attention import Latent
 from costmodel.errors import InputError
@@ -89,8 +91,10 @@ def pair_environment(engine: str, arch: Arch, prefill_tp: int, decode_tp: int) -
     return {"SGLANG_DISAGG_STAGING_BUFFER": "1"} if engine == "sglang" and unequal else {}
 
 
-def pool_config(options: OptionList, role: str, content: dict[str, Any], longest_prompt: int) -> dict[str, Any]:
-    """A configuration file of TensorRT-LLM as one of its pool's.
+def pool_config(
+    options: OptionList, role: str, content: dict[str, Any], longest_prompt: int, *, skips: bool
+) -> dict[str, Any]:
+    """A configuration file of TensorRT-LLM as one of its pool's; `skips`: whether prompts skip the prefill pool.
 
     Raises:
         InputError: the engine's version has no field for it.
@@ -100,6 +104,9 @@ def pool_config(options: OptionList, role: str, content: dict[str, Any], longest
     if role == PREFILL:
         options.require("disable_overlap_scheduler", in_file=True)
         out["disable_overlap_scheduler"] = True
+    elif skips:
+        options.require("kv_cache_config.event_buffer_max_size", in_file=True)
+        out = with_events(out)
     return out
 
 
@@ -140,12 +147,15 @@ def bootstrap_ports(prefill: Sequence[NodeHost]) -> list[int]:
     return out
 
 
-def front_config(prefill: Sequence[str], decode: Sequence[str]) -> dict[str, Any]:
-    """What TensorRT-LLM's front reads; servers as HOST:PORT."""
+def front_config(prefill: Sequence[str], decode: Sequence[str], local: LocalPrefill | None) -> dict[str, Any]:
+    """What TensorRT-LLM's front reads; servers as HOST:PORT, `local` those prompts that skip the prefill servers."""
+    skips = {} if local is None else front_fields(local)
+    router = {} if local is None else {"router": {"type": "kv_cache_aware"}}
     return {
         "hostname": ANY_HOST,
         "port": FRONT_PORT,
         "backend": "pytorch",
         "context_servers": {"num_instances": len(prefill), "urls": list(prefill)},
-        "generation_servers": {"num_instances": len(decode), "urls": list(decode)},
+        "generation_servers": {"num_instances": len(decode), "urls": list(decode), **router},
+        **skips,
     }

@@ -12,6 +12,7 @@ from autotune.launch.files import MARK
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.pools import llm_d
 from autotune.launch.pools.connect import FRONT_FILE, front_config
+from autotune.launch.pools.local_prefill import DECIDER_FILE, check_front, decider
 from autotune.launch.pools.make import PoolLaunch
 from autotune.launch.quoting import to_yaml
 from autotune.launch.targets import dynamo, scripts
@@ -22,6 +23,7 @@ from autotune.launch.targets.readme import where_model
 from autotune.launch.targets.registry import Target
 from autotune.launch.template import filled
 from autotune.space.pool_plan import ROLES, Pools
+from autotune.study.wider_search import LocalPrefill
 from costmodel.errors import InputError
 
 
@@ -31,12 +33,13 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
     Raises:
         InputError: the target writes nothing for two pools.
     """
+    check_front(launch.joined.service.engine, target.name, launch.local)
     plan = launch.joined
     plan = replace(plan, assumptions=(*plan.assumptions, *target.images(plan.service)))
     launch = replace(launch, joined=plan)
     how: str | None
     if target.name == "dynamo":
-        files = dynamo.graph_files(plan, launch.pools)
+        files = dynamo.graph_files(plan, launch.pools, launch.local)
         how = f"`kubectl apply -f {dynamo.FILE}` with Dynamo {dynamo.RELEASE}'s operator."
     elif target.name == "llm-d":
         files, how = llm_d.kustomize_files(launch), llm_d.KUSTOMIZE_HOW
@@ -45,7 +48,7 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
     elif target.engine is not None:
         files = scripts.script_files(plan)
         if plan.service.engine == "trtllm":
-            files |= _front(plan)
+            files |= _front(plan, launch.local)
         how = None
     else:
         raise InputError.single(
@@ -53,6 +56,9 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
             f"pools: {target.name} is not written for two pools: take {plan.service.engine}, "
             "dynamo, llm-d or disaggregatedset",
         )
+    if launch.local is not None and target.name in ("llm-d", "disaggregatedset"):
+        files[DECIDER_FILE] = OutFile(text=decider(launch.local))
+        how = f"{how} Its decider of which prompts go to the prefill pool is that of `{DECIDER_FILE}`."
     document = plan_document(plan, target=target.name)
     document["pools"] = {
         role: {**asdict(getattr(pools, role)), "layout": layout_values(getattr(pools, role).layout)} for role in ROLES
@@ -62,7 +68,7 @@ def pool_files(launch: PoolLaunch, pools: Pools, target: Target) -> dict[str, Ou
     return files
 
 
-def _front(plan: LaunchPlan) -> dict[str, OutFile]:
+def _front(plan: LaunchPlan, local: LocalPrefill | None) -> dict[str, OutFile]:
     """TensorRT-LLM's front reads its servers from a file, which names hosts: its script fills them in."""
     router = plan.router
     if router is None:
@@ -71,7 +77,7 @@ def _front(plan: LaunchPlan) -> dict[str, OutFile]:
     for replica in plan.replicas:
         heads[replica.head.name.partition("-")[0]].append(replica.head)
     servers = {role: [f"${{NODE_{p.node}}}:{p.http_port}" for p in found] for role, found in heads.items()}
-    content = to_yaml(front_config(servers["prefill"], servers["decode"]))
+    content = to_yaml(front_config(servers["prefill"], servers["decode"], local))
     script = scripts.process_script(plan, router)
     command = f'cat > "$HERE/{FRONT_FILE}" <<FRONT\n{content}FRONT\nexec '
     return {f"{router.name}.sh": OutFile(text=script.replace("exec ", command, 1), executable=True)}
@@ -87,6 +93,7 @@ def _readme(launch: PoolLaunch, pools: Pools, how: str | None, files: Mapping[st
         "options_version": plan.engine.choose_version(plan.service.version)[0].version,
         "load": plan.service.load,
         "pools": [(role, getattr(pools, role)) for role in ROLES],
+        "local": launch.local,
         "pairs": pools.prefill.layout.replicas * pools.decode.layout.replicas,
         "how": how,
         "scripts": how is None,

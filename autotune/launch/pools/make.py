@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+from autotune.disaggregated.rescore import as_launched
 from autotune.engines import ENGINES
 from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost
 from autotune.engines.options import OptionList
@@ -27,6 +28,7 @@ from autotune.launch.service import LaunchOptions, check_model, make_service
 from autotune.space import format_plan
 from autotune.space.pool_plan import ROLES, PoolPlan, Pools
 from autotune.study import Study, on_cluster
+from autotune.study.wider_search import LocalPrefill
 from autotune.tuning import PlanResult, score_plan
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
@@ -38,6 +40,8 @@ class PoolLaunch:
 
     pools: Mapping[str, LaunchPlan]
     """By role, each with nodes of its own and the options that make it a pool."""
+    local: LocalPrefill | None
+    """Prompts that the front sends straight to the decode pool; None: none."""
     joined: LaunchPlan
     """All processes with names, nodes, GPUs and ports of the whole, and the front as its router."""
 
@@ -62,7 +66,8 @@ def make_pool_launch(
     _check_nodes(pools, {role: side.service.cluster for role, side in sides.items()})
     joined = _joined(study, plan, sides)
     said = tuple(dict.fromkeys((*assumptions, *assumed, *joined.assumptions)))
-    return PoolLaunch(pools=sides, joined=replace(joined, assumptions=said))
+    local = as_launched(study, plan).axes.local_prefill
+    return PoolLaunch(pools=sides, local=local, joined=replace(joined, assumptions=said))
 
 
 def _side(
@@ -92,7 +97,10 @@ def _side(
     made = launch_plan(replace(service, limits=limits, assumptions=assumptions), options)
     longest = study.workload.longest_prompt
     env = pair_environment(plan.engine, study.arch, pools.prefill.layout.attn_tp, pools.decode.layout.attn_tp)
-    files = {name: pool_config(options, role, dict(content), longest) for name, content in made.files.items()}
+    files = {
+        name: pool_config(options, role, dict(content), longest, skips=pools.local_frac > 0.0)
+        for name, content in made.files.items()
+    }
     replicas = tuple(_connected(replica, role, options, env) for replica in made.replicas)
     return replace(made, replicas=replicas, files=files, router=None, hands_over=True)
 

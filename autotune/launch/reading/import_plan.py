@@ -14,9 +14,10 @@ from autotune.engines.pair_rules import pair_violations
 from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, is_export
 from autotune.launch.reading.containers import ROLES, Place
+from autotune.launch.reading.front import setting_of_front
 from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
 from autotune.launch.reading.shell import unknown_variables
-from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of
+from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of, texts_of
 from autotune.space import format_plan, violations
 from autotune.space.pooled_planstring import format_pooled
 from autotune.study import Baseline, Study
@@ -56,6 +57,8 @@ class Imported:
     assumptions: tuple[str, ...]
     pools: Mapping[str, ImportedPool] | None = None
     """By role, of a disaggregated plan."""
+    max_local_prefill_tokens: int | None = None
+    """Of a disaggregated plan: prompts with at most so many tokens to compute go straight to decode; 0: none does."""
 
     def baseline(self) -> Baseline:
         """The plan in production as a study has it, with what it says of the knobs."""
@@ -69,6 +72,7 @@ class Imported:
             weight_dtype=weights.get(str(self.knobs["weight_dtype"])),
             kv_dtype=kv if kv in ENGINES[self.engine].kv_names else None,
             decode_max_num_seqs=None if self.pools is None else self.knobs["max_num_seqs"],
+            max_local_prefill_tokens=self.max_local_prefill_tokens,
         )
 
 
@@ -150,7 +154,9 @@ def import_plan(
     if len(parts) > 1:
         sides = [(None, _with_stages(part.layout)) for _, part in parts]
         pools = {str(role): ImportedPool(layout=part.layout, knobs=part.knobs) for role, part in parts}
-        return replace(read, plan=format_pooled(command.engine, sides[0], sides[1]), pools=pools)
+        local = setting_of_front(texts_of(source)) or 0
+        plan = format_pooled(command.engine, sides[0], sides[1])
+        return replace(read, plan=plan, pools=pools, max_local_prefill_tokens=local)
     return read if folder is None or document is None else _as_exported(read, document, folder)
 
 

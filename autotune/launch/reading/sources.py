@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -87,6 +87,17 @@ def read_source(source: str, version: str | None, given: Mapping[str, str] | Non
     if not found:
         raise InputError.single(str(path), f"must start {programs_in_words()}; it starts none ({READ} are read)")
     return [replace(p, command=with_config(p.command, folder, files)) for p in found]
+
+
+def texts_of(source: str) -> Iterator[str]:
+    """The command, or what stands in the file or in the files of an exported folder, beside what people read alone."""
+    path = Path(source)
+    kind = _kind(path)
+    if kind is None:
+        yield source
+        return
+    found = [path] if kind == "file" else sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".sh"))
+    yield from (read_text(p) for p in found)
 
 
 def _kind(path: Path) -> str | None:

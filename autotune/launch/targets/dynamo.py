@@ -44,6 +44,7 @@ from autotune.launch.targets.kubernetes_pod import (
     with_rdma,
 )
 from autotune.launch.targets.scripts import rank_file
+from autotune.study.wider_search import LocalPrefill
 from costmodel.errors import InputError
 
 FILE = "dynamographdeployment.yaml"
@@ -70,8 +71,13 @@ def dynamo_files(plan: LaunchPlan) -> dict[str, OutFile]:
     return graph_files(plan, {WORKER: plan})
 
 
-def graph_files(whole: LaunchPlan, workers: Mapping[str, LaunchPlan]) -> dict[str, OutFile]:
-    """The same of a plan whose workers are of several kinds; raises the same."""
+def graph_files(
+    whole: LaunchPlan, workers: Mapping[str, LaunchPlan], local: LocalPrefill | None = None
+) -> dict[str, OutFile]:
+    """The same of a plan whose workers are of several kinds; raises the same.
+
+    `local`: prompts that the frontend sends straight to workers that decode; None: none.
+    """
     for plan in workers.values():
         _check(plan.service, len(plan.replicas[0].nodes))
     places = {node: f"worker {r.index}, node {i}" for r in whole.replicas for i, node in enumerate(r.nodes)}
@@ -79,7 +85,7 @@ def graph_files(whole: LaunchPlan, workers: Mapping[str, LaunchPlan]) -> dict[st
     job = bench_job(whole, base_url=frontend_address(whole), image=client, openai_alone=True)
     return {
         "ranks.json": rank_file(whole, places),
-        FILE: OutFile(text="---\n".join(to_yaml(d) for d in documents(whole.service, workers))),
+        FILE: OutFile(text="---\n".join(to_yaml(d) for d in documents(whole.service, workers, local))),
         BENCH: OutFile(text=to_yaml(job)),
     }
 
@@ -162,11 +168,14 @@ def document(plan: LaunchPlan) -> dict[str, Any]:
     return documents(plan.service, {WORKER: plan})[-1]
 
 
-def documents(service: Service, workers: Mapping[str, LaunchPlan]) -> list[dict[str, Any]]:
+def documents(
+    service: Service, workers: Mapping[str, LaunchPlan], local: LocalPrefill | None = None
+) -> list[dict[str, Any]]:
     """The DynamoGraphDeployment, of the API version that the operator stores, behind the files that workers read.
 
-    `workers`: of each kind: `worker` where all do everything, else by role.
+    `workers`: of each kind: `worker` where all do everything, else by role; `local` as that of `graph_files`.
     """
+    routed = [] if local is None else _router_environment(local)
     name, instance = instance_name(service)
     image = image_of(service)
     frontend = {
@@ -174,7 +183,7 @@ def documents(service: Service, workers: Mapping[str, LaunchPlan]) -> list[dict[
         "type": "frontend",
         "runtimeVersionOverride": runtime_version(image),
         "replicas": 1,
-        "podTemplate": {"spec": {"containers": [{"name": "main", "image": image, "env": [hf_token()]}]}},
+        "podTemplate": {"spec": {"containers": [{"name": "main", "image": image, "env": [*routed, hf_token()]}]}},
     }
     metadata = {
         "name": instance,
@@ -183,6 +192,9 @@ def documents(service: Service, workers: Mapping[str, LaunchPlan]) -> list[dict[
         | dict(backend(service).annotations),
     }
     components = [frontend, *(_component(role, plan, image, instance) for role, plan in workers.items())]
+    if local is not None:
+        for worker in components[1:]:
+            worker["podTemplate"]["spec"]["containers"][0]["args"] += backend(service).event_arguments
     graph = {
         "apiVersion": "nvidia.com/v1beta1",
         "kind": "DynamoGraphDeployment",
@@ -192,6 +204,17 @@ def documents(service: Service, workers: Mapping[str, LaunchPlan]) -> list[dict[
     files = {_file(role, name): to_yaml(held) for role, plan in workers.items() for name, held in plan.files.items()}
     held = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{instance}-files"}, "data": files}
     return [plain(d) for d in ([held] if files else []) + [graph]]
+
+
+def _router_environment(local: LocalPrefill) -> list[dict[str, str]]:
+    """Variables of Dynamo's frontend: prompts with fewer tokens to compute than the threshold skip the prefill pool."""
+    config = {"policy": "isl_bounding", "eff_isl_threshold": local.max_tokens + 1, "eff_isl_ratio_threshold": 1.0}
+    values = {
+        "DYN_ROUTER_MODE": "kv",
+        "DYN_ROUTER_CONDITIONAL_DISAGG": "true",
+        "DYN_ROUTER_CONDITIONAL_DISAGG_CONFIG": json.dumps(config, separators=(",", ":")),
+    }
+    return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def _file(role: str, name: str) -> str:
