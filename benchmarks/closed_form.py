@@ -1,16 +1,19 @@
-"""The closed form against the simulation: `python -m benchmarks.closed_form [--plans 300] [--seed 1]`.
+"""The closed form against the simulation: `python -m benchmarks.closed_form [--plans 300] [--seed 1]`, or both against
+measured runs: `--runs RUNS.csv [--models FOLDER]`.
 
 Random valid plans of models of the catalog under random closed loops, a third of the plans on each engine: by how much
 mean TTFT and TPOT of the closed form differ from those of requests that are simulated one by one, where the closed form
-is known to be off, and elsewhere.
+is known to be off, and elsewhere. Of measured closed loops: how far the formulas alone and a simulation of the same steps
+are off, and how much either scatters among the runs of one engine, version, model and GPU, which is what orders plans.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +24,11 @@ from autotune.study.resolve import SHORT_OUTPUT_TOKENS
 from costmodel.arch import load_model
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster, load_gpu
+from costmodel.measured.implausible import plausible
+from costmodel.measured.runs import BENCHMARK_WAVES, Run, prepare_runs
+from costmodel.measured.runs_csv import read_runs
 from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.layout import Layout
 from costmodel.serving.load import Load
 from costmodel.serving.steady_state import SteadyState
 from costmodel.simulation.server import server_model
@@ -35,6 +42,9 @@ NODES = (8, 16, 32)
 HITS = (0.0, 0.0, 0.3, 0.7, 0.9, 0.97)
 FRACTION = np.array([0.9])
 MOST_IN_FLIGHT = 1333
+LENGTHS_SPREAD = 1.0 / 9.0
+"""Lengths of measured runs that vary lie within so much of their mean: benchmarks draw them from 0.8 to 1 of the most.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +139,10 @@ def _load(random: np.random.Generator, replicas: int) -> Load:
 
 def prompt_frac(case: Case) -> float:
     """Share of the time in which a stage runs prompts, mean over stages (`autotune.report.document`)."""
-    formula, layout = case.found.formula, case.entry.layout
+    return _prompt_frac(case.found.formula, case.entry.layout)
+
+
+def _prompt_frac(formula: SteadyState, layout: Layout) -> float:
     passes_s = sum(float(seconds[0]) for seconds in formula.prefill_loaded.step.group_s.values())
     passes_s *= float(formula.prefill_passes_per_request[0])
     return passes_s / layout.pp * float(formula.requests_per_s[0]) / layout.replicas
@@ -160,12 +173,98 @@ REGIONS: dict[str, Callable[[Case], bool]] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredBoth:
+    """A measured run by both ways of telling. Pairs are TTFT and TPOT, seconds; a TTFT that was not measured is NaN."""
+
+    run: Run
+    measured_s: tuple[float, float]
+    formula_s: tuple[float, float]
+    simulated_s: tuple[float, float]
+    prompt_frac: float
+
+    @property
+    def stays_in_step(self) -> bool:
+        """Whether its requests begin and end together."""
+        return self.run.same_lengths and not self.run.staggered
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Runs that plans are chosen among."""
+        entry = self.run.entry
+        return entry.engine.name, str(entry.engine_version), entry.arch.name, entry.cluster.gpu.name
+
+
+def measured(path: Path, models: Path | None) -> Iterator[MeasuredBoth]:
+    """Every plausible run of a file by its closed form and by simulation, without what is learnt from such runs.
+
+    A benchmark sends `BENCHMARK_WAVES` requests from each slot, all slots beginning at once.
+    """
+    runs, _ = plausible(read_runs(path, {name: e.traits for name, e in ENGINES.items()}, models))
+    for number, run in enumerate(runs):
+        own = prepare_runs([run])
+        batch, load, fraction = replace(own.batch, residual=None), own.load, own.memory_fraction
+        formula = batch.steady(load, longest_prompt=load.isl, memory_fraction=fraction)
+        policy = policies_by_name()[run.entry.engine.name]
+        model = server_model(batch, load, policy=policy, longest_prompt=load.isl, memory_fraction=fraction)
+        count, random = int(BENCHMARK_WAVES * run.concurrency), np.random.default_rng(number)
+        # what does not begin together is put out of step by its lengths
+        spread = 0.0 if run.same_lengths and not run.staggered else LENGTHS_SPREAD
+        prompt, output = (
+            np.maximum(np.round(mean * random.uniform(1.0 - spread, 1.0 + spread, count)), 1.0).astype(np.int64)
+            for mean in (load.isl[0], load.osl[0])
+        )
+        cached = (prompt * load.prefix_hit_frac[0]).astype(np.int64)
+        served = simulate_closed(model, prompt, cached, output, concurrency=int(run.concurrency)).served
+        tpot_s = (served.e2e_s - served.ttft_s) / np.maximum(output - 1, 1)
+        yield MeasuredBoth(
+            run=run,
+            measured_s=(np.nan if run.ttft_s is None else run.ttft_s, run.tpot_s),
+            formula_s=(float(formula.ttft_s[0]), float(formula.tpot_s[0])),
+            simulated_s=(float(served.ttft_s.mean()), float(tpot_s.mean())),
+            prompt_frac=_prompt_frac(formula, run.entry.layout),
+        )
+
+
+def scatter(errors: Floats, groups: Sequence[tuple[str, ...]]) -> float:
+    """Standard deviation of logarithms about the median of their group."""
+    names = sorted(set(groups))
+    code = np.array([names.index(group) for group in groups])
+    apart = np.concatenate([errors[code == i] - np.median(errors[code == i]) for i in range(len(names))])
+    return float(np.sqrt(np.mean(apart**2)))
+
+
+def _against_runs(path: Path, models: Path | None) -> None:
+    found = [both for both in measured(path, models) if not both.stays_in_step]
+    regions = {
+        "all": found,
+        "prompts take a third of the time and more": [b for b in found if b.prompt_frac >= MUCH_PROMPT_FRAC],
+    }
+    print(f"{'runs whose requests do not stay in step':<44} {'runs':>5} {'mean':>7} {'median':>7} {'scatter':>8}")
+    for region, own in regions.items():
+        for column, latency in enumerate(("TTFT", "TPOT")):
+            for name in ("formula", "simulated"):
+                logs = np.log([getattr(b, f"{name}_s")[column] / b.measured_s[column] for b in own])
+                known = np.isfinite(logs)
+                groups = [b.group for b, seen in zip(own, known, strict=True) if seen]
+                off = np.abs(np.expm1(logs[known]))
+                print(
+                    f"{region + ', ' + latency + ', ' + name:<60} {off.size:>5} {off.mean():>7.1%} "
+                    f"{np.median(off):>7.1%} {scatter(logs[known], groups):>8.1%}"
+                )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, help="measured closed loops, as `autotune validate` takes them")
+    parser.add_argument("--models", type=Path, help="folder with config.json files of the runs' models")
     parser.add_argument("--plans", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    if options.runs is not None:
+        _against_runs(options.runs, options.models)
+        return
     began = time.process_time()
     found = list(cases(options.plans, options.seed))
     print(f"{'':<42} {'plans':>5} {'TTFT median':>12} {'p90':>7} {'TPOT median':>12} {'p90':>7}")

@@ -112,7 +112,7 @@ def import_report(document: Mapping[str, Any]) -> Report:
     rows = [(name, *(_shown(name, table[name]) for table in tables)) for name in tables[0]]
     taken = {n: "found at start" if v is None else v for n, v in document["defaults"].items()}
     defaults = ", ".join(f"{name}={value}" for name, value in taken.items())
-    local = document["max_local_prefill_tokens"]
+    local = document["max_local_prefill_tokens"] or 0
     front = f"prompts with at most {local:,} tokens to compute are prefilled by the decode pool"
     lines: list[str | Line] = [
         *([front] if local else []),

