@@ -18,10 +18,12 @@ from costmodel.errors import InputError
 from tests.properties.given import Given
 from tests.properties.statements import COSTLY, STATEMENTS, better_gpu, chosen, load_losses, no_worse
 from tests.properties.studies import random_document, study_of
-from tests.properties.wider import EVERY_POOLED, QUICK, pooled, simulated
+from tests.properties.wider import EVERY_POOLED, QUICK, pooled, simulated, with_local_prompts
 
 WIDER_EVERY, WIDER_EVERY_QUICK = 4, 64
 """Of so many seeds one is looked at for pools and percentiles too, which take seconds."""
+LOCAL_PLANS = 1
+"""Plans whose decode pool prefills some prompts that are looked at, for as many studies again."""
 Violations = list[tuple[str, str]]
 
 
@@ -47,8 +49,11 @@ def violations_of(seed: int, plans: int, *, quick: bool = False, only: str | Non
     left_out = {name for turn, name in enumerate(COSTLY) if quick and turn != seed % (2 * len(COSTLY))}
     asked = {name: holds for name, holds in STATEMENTS.items() if name not in left_out}
     out = [(name, text) for name, holds in asked.items() for text in holds(given)]
-    if seed % (WIDER_EVERY_QUICK if quick else WIDER_EVERY) == 1:
+    wider = WIDER_EVERY_QUICK if quick else WIDER_EVERY
+    if seed % wider == 1:
         out += [*pooled(study, QUICK if quick else EVERY_POOLED), *simulated(rng, study, results)]
+    if seed % wider == wider // 2 and (own := with_local_prompts(rng, study)) is not None:
+        out += pooled(own, QUICK if quick else EVERY_POOLED, LOCAL_PLANS)
     return out
 
 

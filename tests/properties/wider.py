@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from autotune.disaggregated.local_prefill import pool_engines, with_local_prefill
 from autotune.scoring.plan_result import PERCENTILES, PlanResult
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.study import Study
+from autotune.study.field_types import IntRange
 from autotune.tuning import tune
 from autotune.tuning.simulate_ranking import search_traffic, with_percentiles
 from tests.properties.given import Given
@@ -24,6 +26,8 @@ EVERY_POOLED = ("relaxed", "better_hardware", *QUICK)
 PLANS = 3
 PERCENTS = ("p50", "p90", "p95", "p99")
 ROUNDING_MS = 1e-9
+LENGTHS_APART = 20
+"""Tokens by which prompts differ at least, for a front to tell them apart."""
 
 
 def pooled(study: Study, names: Sequence[str], plans: int = PLANS) -> Iterator[tuple[str, str]]:
@@ -35,6 +39,19 @@ def pooled(study: Study, names: Sequence[str], plans: int = PLANS) -> Iterator[t
     given = Given(study=found.study, candidates=(), plans=first)
     for name in names:
         yield from ((f"pools, {name}", text) for text in (STATEMENTS | POOL_STATEMENTS)[name](given))
+
+
+def with_local_prompts(rng: random.Random, study: Study) -> Study | None:
+    """The study with prompts of many lengths, some of which a front sends to the decode pool; None: no engine can."""
+    longest = study.workload.isl.max
+    least = max(longest // 20, 1)
+    if longest - least < LENGTHS_APART:
+        return None
+    work = replace(study.workload, isl=IntRange(min=least, max=longest), points=())
+    length = least + (longest - least) * rng.uniform(0.1, 0.9)
+    tokens = max(int(length * (1.0 - work.prefix_cache_hit_frac)), 1)
+    own = with_local_prefill(replace(study, workload=work), tokens)
+    return own if pool_engines(own) else None
 
 
 def simulated(rng: random.Random, study: Study, plans: list[PlanResult]) -> Iterator[tuple[str, str]]:
