@@ -29,6 +29,10 @@ LEAST_UTILISED = 0.01
 LOADS = 14
 """Loads that a decode pool is tried at where the study fixes the requests in flight: from one sequence of a replica on
 in equal ratios, as the pair may settle at any of them."""
+WITH_PROMPTS = tuple(float(round(2.0 ** (step / 4.0))) for step in range(8, 49))
+"""Loads per replica that a decode pool which prefills prompts is tried at too, whatever its limits are: where its steps
+outgrow captured graphs it does less with a little more, so that there may be a best load on either side.
+"""
 BISECTIONS = 24
 
 
@@ -132,6 +136,8 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
         tried = [np.ceil(most ** (load / (LOADS - 1)) - 1e-9) * evaluate.replicas for load in range(LOADS)]
     elif rows.role == "decode":
         tried = [np.maximum(np.floor(most * share), 1.0) * evaluate.replicas for share in shares]
+        if rows.study.axes.local_prefill is not None and work.request_rate_per_s is None:
+            tried += [np.minimum(most, load) * evaluate.replicas for load in WITH_PROMPTS]
     else:
         tried = [np.maximum(most * share, np.minimum(most, LEAST_UTILISED)) for share in shares]
     if rows.slots is not None:
