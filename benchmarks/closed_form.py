@@ -1,5 +1,5 @@
-"""The closed form against the simulation: `python -m benchmarks.closed_form [--plans 300] [--seed 1]`, or both against
-measured runs: `--runs RUNS.csv [--models FOLDER]`.
+"""The closed form against the simulation: `python -m benchmarks.closed_form [--plans 300] [--seed 1]`, both against
+measured runs: `--runs RUNS.csv [--models FOLDER]`, or the closed form of requests that arrive at a rate: `--arrivals`.
 
 Random valid plans of models of the catalog under random closed loops, a third of the plans on each engine: by how much
 mean TTFT and TPOT of the closed form differ from those of requests that are simulated one by one, where the closed form
@@ -31,8 +31,9 @@ from costmodel.plan.columns import Floats, Ints
 from costmodel.plan.layout import Layout
 from costmodel.serving.load import Load
 from costmodel.serving.steady_state import SteadyState
+from costmodel.simulation.requests import Requests, arrivals
 from costmodel.simulation.server import server_model
-from costmodel.simulation.simulate import Simulated, simulate_closed
+from costmodel.simulation.simulate import Simulated, simulate, simulate_closed
 
 MODELS = ("llama-3.1-8b", "llama-3.1-70b", "qwen3-32b", "qwen3-30b-a3b", "qwen3-235b", "mixtral-8x22b",
           "gpt-oss-120b", "deepseek-v3", "gemma-3-27b", "glm-4.5")  # fmt: skip
@@ -42,6 +43,10 @@ NODES = (8, 16, 32)
 HITS = (0.0, 0.0, 0.3, 0.7, 0.9, 0.97)
 FRACTION = np.array([0.9])
 MOST_IN_FLIGHT = 1333
+MOST_AT_A_RATE = 200.0
+"""Requests in flight per replica at most where they arrive at a rate: more take simulations too long to settle."""
+GROWS = 1.5
+"""Times that the second half of the requests takes over the first, where a queue is taken to grow."""
 LENGTHS_SPREAD = 1.0 / 9.0
 """Lengths of measured runs that vary lie within so much of their mean: benchmarks draw them from 0.8 to 1 of the most.
 """
@@ -103,9 +108,14 @@ def both(entry: PlanEntry, load: Load, *, waves: int = 12, seed: int = 2) -> Bot
 
 def cases(count: int, seed: int) -> Iterator[Case]:
     """Random plans that fit their memory, as many on each engine, each under a random load."""
-    random = np.random.default_rng(seed)
+    for _, (entry, load) in zip(range(count), plans(np.random.default_rng(seed)), strict=False):
+        yield Case(entry=entry, load=load, found=both(entry, load))
+
+
+def plans(random: np.random.Generator) -> Iterator[tuple[PlanEntry, Load]]:
+    """The plans of `cases`, without end, before they are served."""
     found = 0
-    while found < count:
+    while True:
         engine = ENGINE_NAMES[found % 3]
         arch, gpus = load_model(str(random.choice(MODELS))), int(random.choice(NODES))
         cluster = Cluster(gpu=load_gpu(str(random.choice(GPUS))), gpus=gpus, gpus_per_node=8)
@@ -119,7 +129,7 @@ def cases(count: int, seed: int) -> Iterator[Case]:
         if batch.memory(load, longest_prompt=2.0 * load.isl, memory_fraction=FRACTION).kv_fits_longest[0] < 1.0:
             continue
         found += 1
-        yield Case(entry=entry, load=load, found=both(entry, load))
+        yield entry, load
 
 
 def _load(random: np.random.Generator, replicas: int) -> Load:
@@ -254,16 +264,98 @@ def _against_runs(path: Path, models: Path | None) -> None:
                 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arriving:
+    """A plan at a rate: errors of its closed form, TTFT and TPOT, as shares of what was simulated, below it negative."""
+
+    in_flight: int
+    """Per replica, of those that carry the rate."""
+    carrying: tuple[float, float]
+    """With the fewest that carry the rate."""
+    meeting: tuple[float, float]
+    """With the fewest that meet each other as arrivals at the rate do (`autotune.scoring.solve_concurrency`)."""
+
+
+def arriving(count: int, seed: int) -> Iterator[Arriving]:
+    """Plans of `cases` with outputs that are not short, at 0.3 to 0.9 times what they serve in their closed loop."""
+    random = np.random.default_rng(seed)
+    found = 0
+    for entry, load in plans(random):
+        if found == count:
+            return
+        replicas = entry.layout.replicas
+        most = max(round(min(float(load.concurrency[0]) / replicas, MOST_AT_A_RATE)), 1)
+        if load.osl[0] < SHORT_OUTPUT_TOKENS:
+            continue
+        batch = replace(PlanBatch.of([entry]), residual=None)
+        every = np.arange(1.0, most + 1.0)
+        loads = replace(load, concurrency=every * replicas)
+        table = batch.take(np.zeros(most, dtype=np.int64))
+        closed = table.steady(loads, longest_prompt=load.isl, memory_fraction=FRACTION)
+        rate = float(closed.requests_per_s[-1] * random.uniform(0.3, 0.9))
+        at = [
+            int((able >= rate).argmax()) for able in (closed.requests_per_s, closed.requests_per_s * (1 - 0.5 / every))
+        ]
+        simulated = _arrived(batch, load, rate, int(min(max(2500, 20 * every[at[0]] * replicas), 12_000)))
+        if simulated is None:
+            continue
+        found += 1
+        errors = [
+            tuple(figure / seen - 1.0 for figure, seen in zip(own, simulated, strict=True))
+            for own in ((float(closed.ttft_s[i]), float(closed.tpot_s[i])) for i in at)
+        ]
+        yield Arriving(
+            in_flight=int(every[at[0]]), carrying=(errors[0][0], errors[0][1]), meeting=(errors[1][0], errors[1][1])
+        )
+
+
+def _arrived(batch: PlanBatch, load: Load, rate: float, count: int) -> tuple[float, float] | None:
+    """Mean TTFT and TPOT of simulated Poisson arrivals; None: they queue without end."""
+    entry, random = batch.cells[0], np.random.default_rng(5)
+    policy = policies_by_name()[entry[2].name]
+    model = server_model(batch, load, policy=policy, longest_prompt=load.isl, memory_fraction=FRACTION)
+    prompt, output = drawn(float(load.isl[0]), count, random), drawn(float(load.osl[0]), count, random)
+    cached = (prompt * load.prefix_hit_frac[0]).astype(np.int64)
+    times = arrivals(count, rate, 1.0, random)
+    served = simulate(model, Requests(arrival_s=times, prompt=prompt, cached=cached, output=output)).served
+    kept = slice(count // 4, count - count // 20)
+    ttft, e2e, outputs = served.ttft_s[kept], served.e2e_s[kept], output[kept]
+    early, late = np.array_split(e2e, 2)
+    if late.mean() > GROWS * early.mean():
+        return None
+    return float(ttft.mean()), float((e2e - ttft).sum() / np.maximum(outputs - 1, 0).sum())
+
+
+def _at_rates(count: int, seed: int) -> None:
+    found = list(arriving(count, seed))
+    for latency, column in (("TTFT", 0), ("TPOT", 1)):
+        for least, most in ((1, 4), (4, 8), (8, 20), (20, int(MOST_AT_A_RATE) + 1), (1, int(MOST_AT_A_RATE) + 1)):
+            own = [a for a in found if least <= a.in_flight < most]
+            if not own:
+                continue
+            said = []
+            for way in ("carrying", "meeting"):
+                errors = np.array([getattr(a, way)[column] for a in own])
+                median, most_of_them = np.quantile(abs(errors), (0.5, 0.9))
+                said.append(f"as many as are {way}: {errors.mean():+.1%}, {median:.1%}, {most_of_them:.1%}")
+            print(f"{latency}, {least} to {most - 1} in flight per replica, {len(own)} plans; {'; '.join(said)}")
+    print("mean, median of the size, nine of ten within")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, help="measured closed loops, as `autotune validate` takes them")
+    parser.add_argument("--arrivals", action="store_true", help="Poisson arrivals instead of closed loops")
     parser.add_argument("--models", type=Path, help="folder with config.json files of the runs' models")
     parser.add_argument("--plans", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     if options.runs is not None:
         _against_runs(options.runs, options.models)
+        return
+    if options.arrivals:
+        _at_rates(options.plans, options.seed)
         return
     began = time.process_time()
     found = list(cases(options.plans, options.seed))
