@@ -129,10 +129,8 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
         taken = grid.take(rows)
         return taken.evaluate(values * taken.batch.layout.replicas).requests_per_s
 
-    reach, high = room.copy(), bounds(grid.study, grid.batch.layout.replicas)[1]
-    able = served(np.arange(room.size), room) >= wanted
-    reach[able] = np.minimum(room + MOST_WAITING, high)[able]
-    short = np.flatnonzero(~able)
+    reach, able = room.copy(), served(np.arange(room.size), room)
+    short = np.flatnonzero(able < wanted)
     if short.size:
         peak, keys = _best(_Search(grid.take(short), by_rate=True), low[short], room[short], Goal(wanted))
         enough = -keys[2] >= wanted
@@ -145,12 +143,13 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
     short_of = Question(grid, meets_fewer)
     # from the least on, so that room for more changes nothing where the rate comes and goes with small steps
     found = bisect(short_of, low - 1.0, np.minimum(grow(short_of, low, reach), reach))[1]
-    # those that wait hold some memory: where hardly more can be served than comes, that may be too much
-    crowded = np.flatnonzero(able & (found > room))
+    crowded = np.flatnonzero((able >= wanted) & (able * (1.0 - 0.5 / room) < wanted))
     if crowded.size:
-        lost = crowded[served(crowded, found[crowded]) < wanted]
-        serves = Question(grid.take(lost), lambda g, c: g.evaluate(c).requests_per_s >= wanted)
-        found[lost] = bisect(serves, room[lost], found[lost])[0]
+        meeting = np.ceil(0.5 / np.maximum(1.0 - wanted / able[crowded], 0.5 / MOST_WAITING))
+        wait = np.clip(meeting, room[crowded], room[crowded] + MOST_WAITING)
+        # those that wait hold some memory: where hardly more can be served than comes, all of it may be too much
+        serves = Question(grid.take(crowded), lambda g, c: g.evaluate(c).requests_per_s >= wanted)
+        found[crowded] = bisect(serves, room[crowded], wait + 1.0)[0]
     return found
 
 

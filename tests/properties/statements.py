@@ -252,8 +252,6 @@ def load_losses(grid: KnobGrid, rows: Iterable[int], *, every: int) -> Iterator[
         rows_tried = grid.take(np.full(tried.size, row))
         name = f"{grid.variants[grid.variant[row]].candidate} with {solved[row] / copies:g} a replica"
         if rate is not None:
-            tried = np.r_[tried, most + np.arange(1.0, MOST_WAITING + 1.0)]
-            rows_tried = grid.take(np.full(tried.size, row))
             able = rows_tried.evaluate(tried * copies).requests_per_s
             meets = able * (1.0 - 0.5 / tried) >= rate * (1.0 - 1e-9)
             served = own.evaluate(solved[row : row + 1]).requests_per_s[0] >= rate * (1.0 - 1e-9)
@@ -261,8 +259,9 @@ def load_losses(grid: KnobGrid, rows: Iterable[int], *, every: int) -> Iterator[
                 fewest = tried[meets.argmax()]
                 loss = solved[row] / copies / fewest - 1.0 if served else inf
                 yield f"{name}, {fewest:g} meet each other at the rate", loss
-            elif (able >= rate * (1.0 - 1e-9)).any():
-                yield f"{name}, some serve the rate", 0.0 if served else inf
+            elif (able >= rate * (1.0 - 1e-9)).any():  # some wait for room
+                waiting = solved[row] / copies - most
+                yield f"{name}, some serve the rate", 0.0 if served and waiting <= MOST_WAITING else inf
             continue
         here = KnobGridAtLoad(own, solved[row : row + 1]).scored.standing
         found = KnobGridAtLoad(rows_tried, tried * copies).scored.standing
