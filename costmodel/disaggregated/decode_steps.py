@@ -67,7 +67,7 @@ def decode_steps(  # noqa: PLR0913  # one for each thing that nothing else follo
 ) -> DecodeSteps:
     """Steps of which those without prompts are `alone`.
 
-    What prompts add to a step takes as much longer than the formulas say as a pass of a prefill pool does.
+    A step with prompts takes longer than the formulas say as a pass of a prefill pool does, by its prompts' tokens.
 
     Args:
         batch: the plans.
@@ -90,13 +90,13 @@ def decode_steps(  # noqa: PLR0913  # one for each thing that nothing else follo
             local_s=np.zeros(1),
         )
     share, loaded, more = _with_prompts(batch, load, alone, requests, local)
-    longer = _prompts_factor(alone, loaded, factors) / factor
+    longer = _longer(loaded, batch.layout.attn_dp, factors.prefill, factor) / factor
 
     def mean(of_alone: Floats, of_loaded: Floats) -> Floats:
         return more * (of_alone + share * (of_loaded - of_alone))
 
     def drafted(of_alone: Floats, of_loaded: Floats) -> Floats:
-        return more * (of_alone * verified + share * (of_loaded - of_alone) * longer)
+        return more * (of_alone * verified + share * (of_loaded * longer - of_alone))
 
     through_s, stage_s = drafted(alone.through_s, loaded.through_s), drafted(alone.stage_s, loaded.stage_s)
     return DecodeSteps(
@@ -105,15 +105,17 @@ def decode_steps(  # noqa: PLR0913  # one for each thing that nothing else follo
         math_s=mean(alone.step.math_s, loaded.step.math_s),
         hbm_bytes=mean(alone.step.hbm_bytes, loaded.step.hbm_bytes),
         group_s={name: mean(alone.step.group_s[name], s) for name, s in loaded.step.group_s.items()},
-        local_s=alone.through_s * verified + (loaded.through_s - alone.through_s) * longer,
+        local_s=loaded.through_s * longer + alone.through_s * load.draft_frac,
     )
 
 
-def _prompts_factor(alone: Pass, loaded: Pass, factors: PoolFactors) -> Floats:
-    """What prompts add to a step over the formulas: a pass of a prefill pool, of which experts are a part."""
-    added = {name: seconds - alone.step.group_s[name] for name, seconds in loaded.step.group_s.items()}
-    experts = added.get("experts", np.zeros(1)) / np.maximum(sum(added.values(), np.zeros(1)), 1e-12)
-    return factors.prefill * (1.0 + np.clip(experts, 0.0, 1.0) * (factors.prefill_experts - 1.0))
+def _longer(loaded: Pass, ranks: Floats, prefill: Floats, decode: Floats) -> Floats:
+    """A step with prompts over the formula's, by its tokens: those of prompts as in a prefill pass, others as decoding.
+
+    By tokens and not by time, so that nothing that shortens a step lengthens another.
+    """
+    prompts = loaded.work.prefill_tokens_group
+    return decode + prompts / (prompts + loaded.work.decoded * ranks) * (prefill - decode)
 
 
 def _with_prompts(

@@ -91,7 +91,8 @@ def _local_pool(**given: float) -> DecodePool:
 
 def test_a_prompt_in_so_many_steps_by_hand() -> None:
     """64 sequences on 8 ranks, 100 steps each, a quarter with a prompt: 0.16 come in a step, 1 - exp(-0.16) of which
-    carry some; what those add takes as much longer as a prefill pass, and the rest as much as a decode step.
+    carry some, 0.16 x 400 / (1 - exp(-0.16)) tokens of them beside 64: by that share a step takes as long as a prefill
+    pass does over its formula.
     """
     pool = _local_pool()
     alone = pool.at(np.array([64.0])).passes
@@ -102,11 +103,12 @@ def test_a_prompt_in_so_many_steps_by_hand() -> None:
         for factors in (pool.factors, twice)
     )
     share = 1.0 - np.exp(-0.16)
-    added = found.local_s[0] - alone.through_s[0]
-    assert added > 0.0
-    assert found.round_s[0] - alone.through_s[0] == pytest.approx(share * added)
-    assert longer.local_s[0] - alone.through_s[0] == pytest.approx(2.0 * added)
-    assert longer.round_s[0] - alone.through_s[0] == pytest.approx(2.0 * share * added)
+    tokens = 0.16 * 400.0 / share
+    assert found.local_s[0] > alone.through_s[0]
+    assert longer.local_s[0] == pytest.approx(found.local_s[0] * (1.0 + tokens / (tokens + 64.0)))
+    for steps in (found, longer):
+        added = steps.local_s[0] - alone.through_s[0]
+        assert steps.round_s[0] - alone.through_s[0] == pytest.approx(share * added)
     columns = pool.at(np.array([64.0])).columns
     assert columns.latency_s[0] == pytest.approx(found.round_s[0])
 

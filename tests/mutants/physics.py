@@ -102,7 +102,7 @@ PHYSICS: tuple[Change, ...] = (
     ),
     *changes_of(
         "costmodel/disaggregated/decode_steps.py",
-        ("share * (of_loaded - of_alone) * longer", "share * (of_loaded - of_alone)"),
+        ("share * (of_loaded * longer - of_alone)", "share * (of_loaded - of_alone)"),
         ("more = np.maximum(filled, 1.0)", "more = np.ones_like(filled)"),
     ),
     *changes_of(
