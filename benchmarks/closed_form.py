@@ -273,7 +273,8 @@ class Arriving:
     carrying: tuple[float, float]
     """With the fewest that carry the rate."""
     meeting: tuple[float, float]
-    """With the fewest that meet each other as arrivals at the rate do (`autotune.scoring.solve_concurrency`)."""
+    """With the fewest, `m`, that meet as many others as one that arrives at the rate does, to the nearest whole number:
+    X(m) (m - 1/2) / m, where a closed loop of `m` serves X(m), is the rate."""
 
 
 def arriving(count: int, seed: int) -> Iterator[Arriving]:

@@ -113,15 +113,9 @@ def _most(grid: KnobGrid, low: Floats, high: Floats, keeps: Test) -> Floats:
 
 
 def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Floats:
-    """Smallest whole number per replica at which a request meets as many others as one that arrives at the rate does.
+    """Smallest whole number per replica that serves the rate; where none does, the most with KV room.
 
-    In a closed loop of `m` a request meets `m - 1` others, and by Little's law X(m) = m / e2e(m) are served. One that
-    arrives at a rate `r` whatever the server does meets r x e2e others (Poisson arrivals see time averages). So `m - 1`
-    is to be that, to the nearest whole number: X(m) (m - 1/2) / m >= r. Where the room for `m` ends before, some wait,
-    about as many as in a queue with one server: m = 1 / (2 (1 - r / X)) there.
-
-    Where no number serves the rate, it is the most with KV room. Where the most serve less than the rate, fewer may
-    serve more: then it is reached below the load that serves most.
+    Where the most serve less than the rate, fewer may serve more: then it is reached below the load that serves most.
     """
     wanted = rate_per_s * (1.0 - 1e-9)
 
@@ -129,33 +123,17 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
         taken = grid.take(rows)
         return taken.evaluate(values * taken.batch.layout.replicas).requests_per_s
 
-    reach, able = room.copy(), served(np.arange(room.size), room)
-    short = np.flatnonzero(able < wanted)
+    reach = room.copy()
+    short = np.flatnonzero(served(np.arange(room.size), room) < wanted)
     if short.size:
         peak, keys = _best(_Search(grid.take(short), by_rate=True), low[short], room[short], Goal(wanted))
         enough = -keys[2] >= wanted
         reach[short[enough]] = peak[enough]
-
-    def meets_fewer(grid: KnobGrid, concurrency: Floats) -> Bools:
-        own = 0.5 * grid.batch.layout.replicas / concurrency
-        return np.asarray(grid.evaluate(concurrency).requests_per_s * (1.0 - own) < wanted)
-
-    short_of = Question(grid, meets_fewer)
+    short_of = Question(grid, lambda g, c: g.evaluate(c).requests_per_s < wanted)
     # from the least on, so that room for more changes nothing where the rate comes and goes with small steps
-    found = bisect(short_of, low - 1.0, np.minimum(grow(short_of, low, reach), reach))[1]
-    crowded = np.flatnonzero((able >= wanted) & (able * (1.0 - 0.5 / room) < wanted))
-    if crowded.size:
-        meeting = np.ceil(0.5 / np.maximum(1.0 - wanted / able[crowded], 0.5 / MOST_WAITING))
-        wait = np.clip(meeting, room[crowded], room[crowded] + MOST_WAITING)
-        # those that wait hold some memory: where hardly more can be served than comes, all of it may be too much
-        serves = Question(grid.take(crowded), lambda g, c: g.evaluate(c).requests_per_s >= wanted)
-        found[crowded] = bisect(serves, room[crowded], wait + 1.0)[0]
-    return found
+    return bisect(short_of, low - 1.0, np.minimum(grow(short_of, low, reach), reach))[1]
 
 
-MOST_WAITING = 500.0
-"""Requests without room, per replica, at a rate, at most: those that wait where 99.9 % of what can be served is asked.
-"""
 MOST_OFF = 1e300
 """What an infinite excess or loss counts as, so that a load which was looked at is better than one which was not."""
 FIRST_LOOK = np.append(1.0, np.floor(2.0 ** np.arange(1.0, np.log2(MOST_PER_REPLICA) + 0.5, 0.5) + 0.5))

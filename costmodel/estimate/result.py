@@ -116,7 +116,7 @@ TTFT_PARTS = ("front_end", "own_prefill", "running_step", "queue", "kv_wait", "k
 def at_rate(estimate: Estimate, offered_per_s: float) -> Estimate:
     """The estimate where no more than `offered_per_s` requests arrive: rates and shares of time are theirs.
 
-    Latencies stay those of the requests in flight, a whole number per replica that meet each other as arrivals do.
+    Latencies stay those of the requests in flight, a whole number per replica that carries at least as much.
     """
     pace = np.minimum(offered_per_s / np.maximum(estimate.requests_per_s, 1e-300), 1.0)
     paced = (f.name for f in fields(Estimate) if f.metadata == PACED)

@@ -17,7 +17,7 @@ from autotune.scoring.knob_grid import KnobGrid
 from autotune.scoring.load_rivals import SMALL_STEPS
 from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult
-from autotune.scoring.solve_concurrency import MOST_WAITING, bounds, solve_concurrency
+from autotune.scoring.solve_concurrency import bounds, solve_concurrency
 from autotune.space import Candidate
 from autotune.study import IntRange, Study
 from autotune.tuning.answer_study import score_plan
@@ -236,8 +236,7 @@ def load_losses(grid: KnobGrid, rows: Iterable[int], *, every: int) -> Iterator[
     """Of rows whose load is solved, by how much the best of all loads is better, as a share; infinite: by a limit.
 
     Tried are all numbers per replica up to `every`, and a fine geometric row of them up to the KV room. Where a request
-    rate is given the fewest are the best with which a request meets as many others as one that arrives at it
-    (`autotune.scoring.solve_concurrency`).
+    rate is given the fewest that serve it are the best.
     """
     study, replicas = grid.study, grid.batch.layout.replicas
     rate = study.workload.request_rate_per_s
@@ -252,16 +251,12 @@ def load_losses(grid: KnobGrid, rows: Iterable[int], *, every: int) -> Iterator[
         rows_tried = grid.take(np.full(tried.size, row))
         name = f"{grid.variants[grid.variant[row]].candidate} with {solved[row] / copies:g} a replica"
         if rate is not None:
-            able = rows_tried.evaluate(tried * copies).requests_per_s
-            meets = able * (1.0 - 0.5 / tried) >= rate * (1.0 - 1e-9)
+            serves = rows_tried.evaluate(tried * copies).requests_per_s >= rate * (1.0 - 1e-9)
             served = own.evaluate(solved[row : row + 1]).requests_per_s[0] >= rate * (1.0 - 1e-9)
-            if meets.any():
-                fewest = tried[meets.argmax()]
+            if serves.any():
+                fewest = tried[serves.argmax()]
                 loss = solved[row] / copies / fewest - 1.0 if served else inf
-                yield f"{name}, {fewest:g} meet each other at the rate", loss
-            elif (able >= rate * (1.0 - 1e-9)).any():  # some wait for room
-                waiting = solved[row] / copies - most
-                yield f"{name}, some serve the rate", 0.0 if served and waiting <= MOST_WAITING else inf
+                yield f"{name}, {fewest:g} serve the rate", loss
             continue
         here = KnobGridAtLoad(own, solved[row : row + 1]).scored.standing
         found = KnobGridAtLoad(rows_tried, tried * copies).scored.standing
