@@ -121,12 +121,13 @@ def tune(
     quiet = wants_json(as_json, as_table)
     with open_executor(backend, jobs=jobs, scheduler=scheduler) as executor, progress_bar(quiet=quiet) as report:
         if share is not None:
-            document = run_shard(loaded, store, share, executor, report)
-            damage_warning(store)
-            show(document, shard_report, as_json=as_json, as_table=as_table)
-            return
-        answer = (_front if pareto else _ranking)(loaded, store, executor, report)
+            shard_document = run_shard(loaded, store, share, executor, report)
+        else:
+            answer = (_front if pareto else _ranking)(loaded, store, executor, report)
     damage_warning(store)
+    if share is not None:
+        show(shard_document, shard_report, as_json=as_json, as_table=as_table)
+        return
     if out is not None:
         everything = answer.document(0)
         write_file(Path(out) / answer.files[0], to_json(everything))

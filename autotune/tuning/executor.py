@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -137,7 +138,8 @@ def _ray(scheduler: str | None) -> Iterator[int]:
             raise InputError.single("--scheduler", f"no Ray cluster can be used at {where}: {reason}") from error
     try:
         register()
-        yield max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        with redirect_stdout(sys.stderr):  # Ray's own messages must not stand before an answer in a pipe
+            yield max(int(ray.cluster_resources().get("CPU", 1)), 1)
     finally:
         if mine:
             ray.shutdown()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,24 @@ sys.stdin.read()
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-one-test-run-0123456789abcdef"}
 """Ray's clusters ask who comes; by default with a token of the user's home folder."""
+
+DEATH = """
+import os, sys, time
+import ray
+from autotune.tuning.executor import open_executor
+
+@ray.remote(max_retries=1)
+def dies_once(path):
+    if not os.path.exists(path):
+        open(path, "w").close()
+        os._exit(1)
+
+with open_executor("ray", scheduler=sys.argv[1]):
+    ray.get(dies_once.remote(sys.argv[2]))
+    time.sleep(3)
+print("answer")
+"""
+"""A worker dies while a cluster is in use: Ray says so a moment later, by itself."""
 
 
 @contextmanager
@@ -81,6 +100,16 @@ def test_a_cluster_answers_as_one_process(backend: str, script: str) -> None:
     assert found["scored_now"] == found["counts"]["valid"] > 0
     alone = answer(json.loads(to_json(tune_document(tune(load_study(STUDY, OVERRIDES)), top=0))))
     assert {name: found[name] for name in alone} == alone
+
+
+def test_what_ray_says_of_a_dead_worker_stays_out_of_the_answer(tmp_path: Path) -> None:
+    """Ray prints its messages on standard output; a command's answer stands there alone."""
+    pytest.importorskip("ray")
+    with cluster(RAY) as address:
+        command = [sys.executable, "-c", DEATH, address, str(tmp_path / "died")]
+        done = subprocess.run(command, env=os.environ | TOKEN, capture_output=True, text=True, timeout=120, check=True)
+    assert "worker died" in done.stderr
+    assert done.stdout == "answer\n"
 
 
 def test_a_cluster_that_is_not_there() -> None:
