@@ -46,7 +46,8 @@ def pool_engines(study: Study) -> tuple[str, ...]:
 def can_be_sent(study: Study, engine: str) -> bool:
     """Whether pools of an engine can be sent prompts in one of the ways that a study asks for.
 
-    Of a study that is not narrowed to one of them that is not known of an engine that needs something cached.
+    Engines that need some of a prompt cached pass where the study is not yet narrowed to one setting: which prompts
+    are sent is known only then.
     """
     return not _why_not(study, engine)
 
@@ -68,8 +69,8 @@ def _why_not(study: Study, engine: str) -> str:
         return f"{own.title}'s decode pool prefills no prompts, {able} do: {choices}"
     if local is not None and local.cold:
         return (
-            f"{own.title}'s fronts send a prompt to the decode pool only where some of it is cached there, and nothing "
-            f"is of some with {local.max_tokens:,} tokens or fewer to compute: {choices}"
+            f"{own.title}'s fronts send a prompt to the decode pool only where some of it is cached there, but some "
+            f"prompts with at most {local.max_tokens:,} tokens to compute have nothing cached: {choices}"
         )
     return ""
 

@@ -25,7 +25,7 @@ class LocalPrefill:
     cached: float
     """Tokens of each that are found in the prefix cache, mean."""
     cold: bool
-    """Whether of some of them nothing is."""
+    """Whether some of these prompts have nothing in the prefix cache."""
     others_isl: float
     """Mean length of the prompts that the prefill pool is left with, tokens."""
     others_hit_frac: float
