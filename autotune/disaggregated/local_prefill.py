@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from autotune.engines import ENGINES, Violation, engines_of, listed
+from autotune.engines import ENGINES, Violation, engines_of, prefills_no_prompts
 from autotune.study import Study, Workload
 from autotune.study.wider_search import LocalPrefill
 from costmodel.plan.columns import Floats
@@ -65,8 +65,7 @@ def _why_not(study: Study, engine: str) -> str:
         return ""
     choices = "disaggregation.max_local_prefill_tokens must have 0 among its choices"
     if not own.decode_pool_prefills:
-        able = listed([e.title for e in ENGINES.values() if e.decode_pool_prefills])
-        return f"{own.title}'s decode pool prefills no prompts, {able} do: {choices}"
+        return f"{prefills_no_prompts(own)}: {choices}"
     if local is not None and local.cold:
         return (
             f"{own.title}'s fronts send a prompt to the decode pool only where some of it is cached there, but some "

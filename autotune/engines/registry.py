@@ -36,6 +36,12 @@ def listed(words: list[str], joint: str = "and") -> str:
     return f" {joint} ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
+def prefills_no_prompts(engine: Engine) -> str:
+    """Says of an engine whose decode pool prefills no prompts that it does not, and which engines' do."""
+    able = listed([f"{other.title}'s" for other in ENGINES.values() if other.decode_pool_prefills])
+    return f"{engine.title}'s decode pool prefills no prompts, unlike {able}"
+
+
 def traits_by_name() -> dict[str, EngineTraits]:
     """The engines as the cost model takes them."""
     return {name: engine.traits for name, engine in ENGINES.items()}

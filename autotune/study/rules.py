@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from autotune.engines import ENGINES, listed
+from autotune.engines import ENGINES, prefills_no_prompts
 from autotune.metrics import GOODPUT
 from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
 from costmodel.arch import Arch
@@ -94,9 +94,7 @@ def _local_prefill(document: Mapping[str, Any]) -> list[Problem]:
         return []
     path, workload = "disaggregation.max_local_prefill_tokens", _table(document, "workload")
     if not engine.decode_pool_prefills:
-        able = listed([e.title for e in ENGINES.values() if e.decode_pool_prefills])
-        message = f"must have 0 among its choices: {engine.title}'s decode pool prefills no prompts, {able} do"
-        return [_problem(path, message)]
+        return [_problem(path, f"must have 0 among its choices: {prefills_no_prompts(engine)}")]
     cached = {"traffic", "sessions"} & workload.keys() or workload.get("prefix_cache_hit_frac", 0)
     if engine.decode_pool_prefills == "cached" and not cached:
         message = (
