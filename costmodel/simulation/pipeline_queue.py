@@ -7,16 +7,15 @@ other.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from heapq import heappop, heappush
-from itertools import accumulate
-from math import ceil, inf, nextafter, sqrt
+from math import ceil, inf, nextafter
 
+from costmodel.simulation.decode_steps import decode_steps
+from costmodel.simulation.progress import Progress
 from costmodel.simulation.prompt_steps import prompt_steps
 from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue, room_tokens
 from costmodel.simulation.replica import UNEVEN
-from costmodel.simulation.state import RankLimits
-from costmodel.simulation.token_gaps import GapRecorder
+from costmodel.simulation.state import RankLimits, steps_within
+from costmodel.simulation.token_gaps import RUN, GapRecorder
 
 
 def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun | None:  # noqa: PLR0915  # one loop, too hot for calls
@@ -26,35 +25,26 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
     first does: a step with prompts, a step of decoding (or rounds of all micro-batches, where nothing else happens in
     them), or waiting for the next request or behind another micro-batch.
     """
-    table, by_batch, through_batch = tables.table, tables.slowest, tables.through
-    seen, whole, rounds, tokens = queue.seen_s, queue.context, queue.rounds, queue.tokens
-    n, stages, ranks = len(whole), table.stages, table.ranks
-    counts, remaining = queue.counts, queue.remaining
-    first, finish = [inf] * n, [inf] * n
-    began = [0] * n
+    table, by_batch = tables.table, tables.slowest
+    seen, whole, stages, ranks = queue.seen_s, queue.context, table.stages, table.ranks
+    progress = Progress(queue, table.accepted_tokens)
     opened: list[int] = []
     done: list[int] = []
     compose = prompt_steps(tables, queue, limits, opened, done)
-    held, released, room = [0, *accumulate(tokens)], 0, room_tokens(table, limits)  # cache of the first requests
+    decode_step = decode_steps(tables)
+    room = room_tokens(table, limits)
     head = 0  # the first request that has not been admitted
     seats_most = limits.max_num_seqs * ranks
-    alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
-    through_alone_s, through_kernels_s = through_batch.alone_s, through_batch.kernels_s
+    alone_s, through_alone_s = by_batch.alone_s, tables.through.alone_s
     prepared_s, host_s, verified, group_verified = by_batch.limits
-    line, through_line = table.slowest.decode_s, table.through.decode_s
-    knots, values, slopes, bends = line.knots, line.values, line.slopes, [*line.knots[1:], inf]
-    through_knots, through_values, through_slopes = through_line.knots, through_line.values, through_line.slopes
-    bend, through_bend = bends[0], through_line.knots[1]
     first_step_s = tables.first_step_s
     floor, through_floor, capture = table.slowest.floor_s, table.through.floor_s, table.capture_tokens
     accepted, handover, step_host = table.accepted_tokens, table.handover_steps, table.step_s
     gaps = GapRecorder()
-    gap_ends, gap_firsts, gap_lasts, gap_counts = (
-        column.append for column in (gaps.end_s, gaps.first_s, gaps.last_s, gaps.count)
-    )
+    record, run = gaps.runs.extend, RUN.pack
     every = range(stages)
     # of each micro-batch: when its last step is through all stages; steps of decoding so far; sequences that decode,
-    # and what they attend to; a heap of these as in `single_queue`; and how many had their last token when
+    # and what they attend to; a heap of these, and when the first ends; and how many had their last token when
     ready, decoded, batch, context = [0.0] * stages, [0] * stages, [0] * stages, [0.0] * stages
     heaps: list[list[int]] = [[] for _ in every]
     next_end = [NEVER] * stages
@@ -65,7 +55,15 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
     between = stages - 1
     crowded = -inf  # the request before which no round of all micro-batches ends, which only grow until it comes
 
-    while remaining:
+    def leave(x: int, handed: float) -> int:
+        """See off the sequences of a micro-batch that end; how many they are."""
+        left, attended = progress.leave(heaps[x], decoded[x], handed)
+        batch[x] -= left
+        context[x] = context[x] - attended if batch[x] else 0.0
+        next_end[x] = progress.next_end(heaps[x])
+        return left
+
+    while progress.remaining:
         at = min(ready)
         m = ready.index(at)
         while seen[arrived] <= at:
@@ -84,24 +82,16 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             head, computed, step_tokens, seconds, through = compose(
                 head, last_seat if last_seat < arrived else arrived, busiest, group
             )
-            if held[head] - released > room:
+            if progress.held_tokens(head) > room:
                 return None
         if own:
-            mean, per_context = context[m] / own, per_context_s[own]
-            k = 0 if mean < bend else bisect_right(knots, mean) - 1
-            slope, limit = per_context * slopes[k] * accepted, (bends[k] - mean) / accepted
-            a = kernels_s[own] + per_context * (values[k] + slopes[k] * (mean - knots[k]))
-            k = 0 if mean < through_bend else bisect_right(through_knots, mean) - 1
-            through_slope = per_context * through_slopes[k] * accepted
-            a_through = through_kernels_s[own] + per_context * (
-                through_values[k] + through_slopes[k] * (mean - through_knots[k])
-            )
-            prepared, host = prepared_s[own], host_s[own]
+            kernels, own_s, own_slope, limit, through_kernels, through_s, through_slope = decode_step(own, context[m])
         if computed:
             beside = mixes and own
             if beside:
-                seconds += a - alone_s[own]
-                through += a_through - through_alone_s[own]
+                seconds += kernels - alone_s[own]
+                through += through_kernels - through_alone_s[own]
+                prepared = prepared_s[own]
                 if seconds < prepared:
                     seconds = prepared
                 if through < prepared:
@@ -111,7 +101,7 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                     seconds = floor
                 if through < through_floor:
                     through = through_floor
-            hosted = host if beside else step_host
+            hosted = host_s[own] if beside else step_host
             seconds += hosted
             through += hosted
             # whoever catches up with another one on its way leaves behind it
@@ -123,61 +113,32 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             crowded = -inf
             busy += ends - now
             if own:
-                handed = ends + handover * ((a if a > prepared else prepared) + host)
+                handed = ends + handover * own_s
             elif done:
                 handed = ends + handover * first_step_s(done, whole)
             else:
                 handed = ends
             if beside:
-                for count, since_s in since[m]:
-                    gap_ends(ends)
-                    gap_firsts(ends - since_s)
-                    gap_lasts(ends - since_s)
-                    gap_counts(count)
+                gaps.add_first(since[m], ends)
                 decoded[m] += 1
                 context[m] += accepted * own
             if mixes:
                 if decoded[m] >= next_end[m]:
-                    heap, through_count = heaps[m], (decoded[m] + 1) * n
-                    while heap and heap[0] < through_count:
-                        i = heappop(heap) % n
-                        finish[i] = handed
-                        released += tokens[i]
-                        remaining -= counts[i]
-                        batch[m] -= 1
-                        decoding -= 1
-                        context[m] -= whole[i] + (decoded[m] - began[i]) * accepted
-                    next_end[m] = heap[0] // n if heap else NEVER
-                    if not batch[m]:
-                        context[m] = 0.0
+                    decoding -= leave(m, handed)
                 since[m] = [(batch[m], ends)] if batch[m] else []
             if done:
-                joining = batch[m]
-                for i in done:
-                    first[i] = handed
-                    if rounds[i]:
-                        began[i] = decoded[m]
-                        heappush(heaps[m], (decoded[m] + rounds[i]) * n + i)
-                        context[m] += whole[i]
-                        batch[m] += 1
-                    else:
-                        finish[i] = handed
-                        released += tokens[i]
-                        remaining -= counts[i]
-                if batch[m] > joining:
-                    decoding += batch[m] - joining
-                    next_end[m] = heaps[m][0] // n
-                    since[m].append((batch[m] - joining, ends))
-                done.clear()
+                joined, attended = progress.join(heaps[m], done, decoded[m], handed)
+                if joined:
+                    batch[m] += joined
+                    decoding += joined
+                    context[m] += attended
+                    next_end[m] = progress.next_end(heaps[m])
+                    since[m].append((joined, ends))
             continue
         if not own:
             # without work: until the next request, or behind the micro-batches that have some
-            behind = inf
-            for x in every:
-                if x != m and (batch[x] or (opened and open_at == x)) and ready[x] < behind:
-                    behind = ready[x]
-            if opened and free < behind:
-                behind = free
+            others = [ready[x] for x in every if x != m and (batch[x] or (opened and open_at == x))]
+            behind = min([*others, free if opened else inf])
             event = seen[arrived]
             if event <= behind:
                 if event == inf:
@@ -187,22 +148,13 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                 later = behind if behind > now else now
                 ready[m] = max(later + 1e-9, nextafter(later, inf))
             continue
-        lanes, count, together = [m], 1, False
+        lanes, count = [m], 0
         alone, full = own == decoding, decoding + len(opened) >= seats_most
         event = seen[arrived]
         if not unsettled and event != crowded and (alone or (not opened and (head >= arrived or full))):
             # rounds of all micro-batches, until something ends or comes, or attention bends
+            step, slope, longest, its_slope = own_s, own_slope, through_s, through_slope
             count = next_end[m] - decoded[m]
-            step, through = (
-                (a if a > prepared else prepared) + host,
-                (a_through if a_through > prepared else prepared) + host,
-            )
-            if a < prepared:
-                if slope > 0.0 and (prepared - a) / slope < limit:
-                    limit = (prepared - a) / slope
-                slope = 0.0
-            if a_through < prepared:
-                through_slope = 0.0
             if not alone:
                 lanes = [x for x in every if batch[x]]
                 for x in lanes:
@@ -210,59 +162,39 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
                         continue
                     if next_end[x] - decoded[x] < count:
                         count = next_end[x] - decoded[x]
-                    size = batch[x]
-                    mean, per_context, other_prepared = context[x] / size, per_context_s[size], prepared_s[size]
-                    k = 0 if mean < bend else bisect_right(knots, mean) - 1
-                    other_slope = per_context * slopes[k] * accepted
-                    other = kernels_s[size] + per_context * (values[k] + slopes[k] * (mean - knots[k]))
-                    if (bends[k] - mean) / accepted < limit:
-                        limit = (bends[k] - mean) / accepted
-                    if other < other_prepared:
-                        if other_slope > 0.0 and (other_prepared - other) / other_slope < limit:
-                            limit = (other_prepared - other) / other_slope
-                        other, other_slope = other_prepared, 0.0
-                    step += other + host_s[size]
+                    _, other_s, other_slope, bend, _, whole_s, whole_slope = decode_step(batch[x], context[x])
+                    if bend < limit:
+                        limit = bend
+                    step += other_s
                     slope += other_slope
-                    k = 0 if mean < through_bend else bisect_right(through_knots, mean) - 1
-                    other_slope = per_context * through_slopes[k] * accepted
-                    other = through_kernels_s[size] + per_context * (
-                        through_values[k] + through_slopes[k] * (mean - through_knots[k])
-                    )
-                    if other < other_prepared:
-                        other, other_slope = other_prepared, 0.0
-                    other += host_s[size]
-                    if other > through or (other == through and other_slope > through_slope):
-                        through, through_slope = other, other_slope
-            if through > step or (through == step and through_slope > slope):
-                step, slope = through, through_slope
+                    if whole_s > longest or (whole_s == longest and whole_slope > its_slope):
+                        longest, its_slope = whole_s, whole_slope
+            if longest > step or (longest == step and its_slope > slope):
+                step, slope = longest, its_slope
             if limit < count:
                 count = ceil(limit) or 1
             if event < inf and (count > 1 or not alone) and not full:
                 gap = event - now if event > now else 0.0
-                half = step - 0.5 * slope
-                exact = gap / step if slope <= 1e-12 * step else (sqrt(half * half + 2.0 * slope * gap) - half) / slope
+                exact = steps_within(gap, step, slope)
                 by_event = (ceil(exact - 1e-9) or 1) if alone else int(exact)
                 if by_event < count:
                     count = by_event
                     if not count:
                         crowded = event
-            if count:
-                together = True
-                seconds = count * step + 0.5 * slope * count * (count - 1)
-                longest = step + slope * (count - 1)
-                if alone:
-                    ready[m] = now
-                else:
-                    free += seconds
-                    leaves += seconds
-        if not together:
+        if count:
+            seconds = count * step + 0.5 * slope * count * (count - 1)
+            last = step + slope * (count - 1)
+            if alone:
+                ready[m] = now
+            else:
+                free += seconds
+                leaves += seconds
+        else:
             # one step of this micro-batch
             lanes, count = [m], 1
-            step = (a if a > prepared else prepared) + host
-            through = (a_through if a_through > prepared else prepared) + host
-            free = now + (through - step) / between
-            leaves = leaves + step if leaves + step > now + through else now + through
-            seconds = step = longest = leaves - now
+            free = now + (through_s - own_s) / between
+            leaves = leaves + own_s if leaves + own_s > now + through_s else now + through_s
+            seconds = step = last = leaves - now
             if unsettled:
                 unsettled -= 1
             ready[m] = now
@@ -272,39 +204,16 @@ def run_pipeline_queue(tables: QueueTables, queue: RequestQueue, *, limits: Rank
             ends = ready[x] = begins + seconds
             size, held_back = batch[x], since[x]
             if held_back[-1][1] == begins and len(held_back) == 1:
-                gap_ends(ends)
-                gap_firsts(step)
-                gap_lasts(longest)
-                gap_counts(count * size)
+                record(run(ends, step, last, count * size))
             else:
                 # a first gap began before what kept these sequences waiting
-                token_s = begins + step
-                for waited, since_s in held_back:
-                    gap_ends(token_s)
-                    gap_firsts(token_s - since_s)
-                    gap_lasts(token_s - since_s)
-                    gap_counts(waited)
+                gaps.add_first(held_back, begins + step)
                 if count > 1:
-                    gap_ends(ends)
-                    gap_firsts(step + slope)
-                    gap_lasts(longest)
-                    gap_counts((count - 1) * size)
+                    gaps.add(ends, step + slope, last, (count - 1) * size)
             decoded[x] += count
             context[x] += count * accepted * size
             if decoded[x] >= next_end[x]:
                 crowded = -inf
-                handed = ends + handover * longest / stages
-                heap, through_count = heaps[x], (decoded[x] + 1) * n
-                while heap and heap[0] < through_count:
-                    i = heappop(heap) % n
-                    finish[i] = handed
-                    released += tokens[i]
-                    batch[x] -= 1
-                    decoding -= 1
-                    remaining -= counts[i]
-                    context[x] -= whole[i] + (decoded[x] - began[i]) * accepted
-                next_end[x] = heap[0] // n if heap else NEVER
-                if not batch[x]:
-                    context[x] = 0.0
+                decoding -= leave(x, ends + handover * last / stages)
             since[x] = [(batch[x], ends)] if batch[x] else []
-    return QueueRun(first=first, finish=finish, busy_s=busy, gaps=gaps)
+    return progress.run(busy, gaps)

@@ -9,14 +9,13 @@ each other.
 from __future__ import annotations
 
 from bisect import bisect_right
-from heapq import heappop, heappush
-from itertools import accumulate
-from math import ceil, inf, sqrt
+from math import ceil, inf
 
+from costmodel.simulation.progress import Progress
 from costmodel.simulation.prompt_steps import prompt_steps
 from costmodel.simulation.queue_inputs import NEVER, QueueRun, QueueTables, RequestQueue, room_tokens
-from costmodel.simulation.state import RankLimits
-from costmodel.simulation.token_gaps import GapRecorder
+from costmodel.simulation.state import RankLimits, steps_within
+from costmodel.simulation.token_gaps import RUN, GapRecorder
 
 
 def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLimits, mixes: bool) -> QueueRun | None:  # noqa: PLR0915  # one loop, too hot for calls
@@ -27,15 +26,13 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
     those that are through leave, and those whose prompts are computed begin to decode.
     """
     table, by_batch = tables.table, tables.slowest
-    seen, whole, rounds, tokens = queue.seen_s, queue.context, queue.rounds, queue.tokens
+    seen, whole = queue.seen_s, queue.context
     n = len(whole)
-    counts, remaining = queue.counts, queue.remaining
-    first, finish = [inf] * n, [inf] * n
-    began = [0] * n  # steps of decoding that had been run when a request began to decode
+    progress = Progress(queue, table.accepted_tokens)
     opened: list[int] = []
     done: list[int] = []
     compose = prompt_steps(tables, queue, limits, opened, done)
-    held, released, room = [0, *accumulate(tokens)], 0, room_tokens(table, limits)  # cache of the first requests
+    room = room_tokens(table, limits)
     head = 0  # the first request that has not been admitted
     seats_most = limits.max_num_seqs * table.ranks
     alone_s, kernels_s, per_context_s = by_batch.alone_s, by_batch.kernels_s, by_batch.per_context_s
@@ -46,20 +43,17 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
     step_host, floor, capture = table.step_s, table.slowest.floor_s, table.capture_tokens
     accepted, handover = table.accepted_tokens, table.handover_steps
     gaps = GapRecorder()
-    gap_ends, gap_firsts, gap_lasts, gap_counts = (
-        column.append for column in (gaps.end_s, gaps.first_s, gaps.last_s, gaps.count)
-    )
+    record, run = gaps.runs.extend, RUN.pack
     held_back: list[tuple[int, float]] = []  # sequences that prompts keep waiting, and when they had their last token
     now = busy = 0.0
     decoded, batch, context = 0, 0, 0.0  # steps of decoding so far; sequences that decode, and what they attend to
-    # heap of what decodes: the count of steps at which it ends, times n, and its number; and the first such count
-    heap: list[int] = []
+    heap: list[int] = []  # of what decodes, and the count of steps at which the first of it ends
     next_end = NEVER
     arrived = 0  # requests that the scheduler has seen
     knot, bend = inf, -inf  # the piece of decoding attention that the mean context lies in
     value = slope = 0.0
 
-    while remaining:
+    while progress.remaining:
         while seen[arrived] <= now:
             arrived += 1
         if batch:
@@ -92,8 +86,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
             if batch < seats_most:
                 gap = seen[arrived] - now
                 if seconds > gap:
-                    half = a - 0.5 * b
-                    exact = gap / a if b <= 1e-12 * a else (sqrt(half * half + 2.0 * b * gap) - half) / b
+                    exact = steps_within(gap, a, b)
                     if exact < k:
                         k = ceil(exact - 1e-9) or 1
                         seconds = k * a + 0.5 * b * k * (k - 1)
@@ -102,19 +95,14 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
             context += k * accepted * batch
             if held_back:
                 # their first gap began before the prompts that went before them
-                for count, since in held_back:
-                    gap = now + a - since
-                    gaps.add(now + a, gap, gap, count)
+                gaps.add_first(held_back, now + a)
                 held_back.clear()
                 if k > 1:
                     gaps.add(now + seconds, a + b, last, (k - 1) * batch)
                 now += seconds
             else:
                 now += seconds
-                gap_ends(now)
-                gap_firsts(a)
-                gap_lasts(last)
-                gap_counts(k * batch)
+                record(run(now, a, last, k * batch))
             handed = now + handover * last
         else:
             # a step with prompts
@@ -124,7 +112,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
             head, _, step_tokens, seconds, _ = compose(
                 head, last_seat if last_seat < arrived else arrived, busiest, group
             )
-            if held[head] - released > room:
+            if progress.held_tokens(head) > room:
                 return None
             if not batch:
                 if step_tokens > capture and seconds < floor:
@@ -146,10 +134,7 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
                     now += seconds
                     decoded += 1
                     context += accepted * batch
-                    gap_ends(now)
-                    gap_firsts(seconds)
-                    gap_lasts(seconds)
-                    gap_counts(batch)
+                    record(run(now, seconds, seconds, batch))
                 else:
                     if step_tokens > capture and seconds < floor:
                         seconds = floor
@@ -160,34 +145,16 @@ def run_single_queue(tables: QueueTables, queue: RequestQueue, *, limits: RankLi
                 handed = now + handover * following
         busy += seconds
         if decoded >= next_end:
-            # who is through leaves
-            through = (decoded + 1) * n
-            while heap and heap[0] < through:
-                i = heappop(heap) % n
-                finish[i] = handed
-                released += tokens[i]
-                remaining -= counts[i]
-                batch -= 1
-                context -= whole[i] + (decoded - began[i]) * accepted
-            next_end = heap[0] // n if heap else NEVER
-            if not batch:
-                context = 0.0
+            left, attended = progress.leave(heap, decoded, handed)
+            batch -= left
+            context = context - attended if batch else 0.0
+            next_end = progress.next_end(heap)
         if done:
-            joining = batch
-            for i in done:
-                first[i] = handed
-                if rounds[i]:
-                    began[i] = decoded
-                    heappush(heap, (decoded + rounds[i]) * n + i)
-                    context += whole[i]
-                    batch += 1
-                else:
-                    finish[i] = handed
-                    released += tokens[i]
-                    remaining -= counts[i]
-            if batch > joining:
-                next_end = heap[0] // n
+            joined, attended = progress.join(heap, done, decoded, handed)
+            if joined:
+                batch += joined
+                context += attended
+                next_end = progress.next_end(heap)
                 if not mixes:
-                    held_back.append((batch - joining, now))
-            done.clear()
-    return QueueRun(first=first, finish=finish, busy_s=busy, gaps=gaps)
+                    held_back.append((joined, now))
+    return progress.run(busy, gaps)

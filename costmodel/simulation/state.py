@@ -118,6 +118,17 @@ class Counters:
     preemptions: int = 0
 
 
+def steps_within(seconds: float, first_s: float, slope_s: float) -> float:
+    """How many steps take so long of which each is `slope_s` longer than the one before: a fraction.
+
+    The count with `count * first_s + slope_s * count * (count - 1) / 2 = seconds`.
+    """
+    if slope_s <= 1e-12 * first_s:
+        return seconds / first_s
+    half = first_s - 0.5 * slope_s
+    return (sqrt(half * half + 2.0 * slope_s * seconds) - half) / slope_s
+
+
 @dataclass(frozen=True, slots=True)
 class Steps:
     """Steps of decoding that follow each other, each longer than the one before."""
@@ -135,8 +146,5 @@ class Steps:
         """How many of them begin before an event, or end by then (`whole`)."""
         if left_s == inf or (self.count <= 1 and not whole):
             return self.count
-        # the first count with count * first + slope * count (count - 1) / 2 >= left
-        first, slope = self.first_s, self.slope_s
-        half = first - 0.5 * slope
-        exact = left_s / first if slope <= 1e-12 * first else (sqrt(half * half + 2.0 * slope * left_s) - half) / slope
+        exact = steps_within(left_s, self.first_s, self.slope_s)
         return min(self.count, int(exact) if whole else max(ceil(exact - 1e-9), 1))

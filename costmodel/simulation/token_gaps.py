@@ -7,9 +7,9 @@ Tokens that one step yields together, as with speculative decoding, come at once
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from struct import Struct
 
 import numpy as np
 
@@ -18,32 +18,33 @@ from costmodel.plan.columns import Floats
 RESOLUTION = 0.005
 """Relative width of the pieces into which a run of gaps that grow is cut."""
 MOST_PIECES = 64
+RUN = Struct("4d")
+"""A run of gaps: when the last of them ends, the first of them, the last, and how many they are."""
 
 
 class GapRecorder:
     """Runs of gaps, as they come: so many gaps in all, evenly spread from the first of them to the last."""
 
-    __slots__ = ("count", "end_s", "first_s", "last_s")
+    __slots__ = ("runs",)
 
     def __init__(self) -> None:
         """Nothing was recorded yet."""
-        self.end_s, self.first_s, self.last_s, self.count = (array("d") for _ in range(4))
+        self.runs = bytearray()
+        """One behind the other, as `RUN` packs them; loops that are too hot for calls add to it themselves."""
 
     def add(self, end_s: float, first_s: float, last_s: float, count: float) -> None:
         """`count` gaps, the last of which ends at `end_s`."""
-        self.end_s.append(end_s)
-        self.first_s.append(first_s)
-        self.last_s.append(last_s)
-        self.count.append(count)
+        self.runs += RUN.pack(end_s, first_s, last_s, count)
+
+    def add_first(self, waited: Sequence[tuple[int, float]], end_s: float) -> None:
+        """Gaps that end at `end_s` of sequences that were kept waiting: how many had their last token when."""
+        for count, since_s in waited:
+            self.add(end_s, end_s - since_s, end_s - since_s, count)
 
     def gaps(self) -> TokenGaps:
         """All of them."""
-        return TokenGaps(
-            end_s=np.array(self.end_s),
-            first_s=np.array(self.first_s),
-            last_s=np.array(self.last_s),
-            count=np.array(self.count),
-        )
+        end_s, first_s, last_s, count = np.frombuffer(bytes(self.runs)).reshape(-1, 4).T
+        return TokenGaps(end_s=end_s, first_s=first_s, last_s=last_s, count=count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,7 @@ SERVING: tuple[Change, ...] = (
     *changes_of(
         "costmodel/simulation/single_queue.py",
         ("context += accepted * batch", "context += batch"),
-        ("held_back.append((batch - joining, now))", "held_back.append((batch, now))"),
+        ("held_back.append((joined, now))", "held_back.append((batch, now))"),
     ),
     *changes_of(
         "costmodel/simulation/prompt_steps.py",
@@ -71,9 +71,18 @@ SERVING: tuple[Change, ...] = (
     ),
     *changes_of(
         "costmodel/simulation/pipeline_queue.py",
-        ("else now + through\n            seconds = step", "else leaves\n            seconds = step"),
+        ("else now + through_s\n", "else leaves\n"),
         ("unsettled = stages\n", "unsettled = 0\n"),
         ("seats_most - running", "seats_most - running + 1"),
+    ),
+    *changes_of(
+        "costmodel/simulation/progress.py",
+        ("+ (decoded - self._began[i]) * self._accepted", ""),
+        ("self._began[i] = decoded", "self._began[i] = 0"),
+    ),
+    *changes_of(
+        "costmodel/simulation/decode_steps.py",
+        ("per_context * (through_values[i]", "per_context * (values[i]"),
     ),
     *changes_of(
         "costmodel/simulation/sampled_windows.py",
