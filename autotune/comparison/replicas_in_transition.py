@@ -70,9 +70,13 @@ def fleet_of(study: Study, plan: PlanResult, requests_per_s: float = 1.0) -> tup
         return (one,) * count
     pools = [getattr(plan.pools, role) for role in ROLES]
     able = min(pool.requests_per_s for pool in pools)
-    launch = plan.launch
-    # a decode pool's token budget follows from its slots and from the prompts that it prefills
-    limits = (launch.max_num_batched_tokens,), (launch.decode_max_num_seqs, launch.max_local_prefill_tokens)
+    # a decode server whose front sends it prompts says what it has cached
+    says_cached = plan.pools.local_frac > 0.0
+    decode = plan.pools.decode
+    limits = (
+        (plan.pools.prefill.max_num_batched_tokens,),
+        (decode.max_num_batched_tokens, decode.max_num_seqs, says_cached),
+    )
     kinds = [
         Replica(
             role=role,

@@ -91,7 +91,7 @@ def workload_scenarios(study: Study) -> Iterator[tuple[Mapping[str, float], Work
                 yield {"expert_skew": skew}, replace(work, expert_skew=skew)
     for hit in PREFIX_HITS:
         if hit != work.prefix_cache_hit_frac:
-            yield {"prefix_cache_hit_frac": hit}, replace(work, prefix_cache_hit_frac=hit)
+            yield {"prefix_cache_hit_frac": hit}, work.with_hits(hit)
 
 
 def load_order(study: Study, current: PlanResult, candidate: PlanResult) -> tuple[str | None, tuple[Flip, ...], int]:

@@ -14,6 +14,7 @@ from autotune.engines import ENGINES, Violation, engines_of, prefills_no_prompts
 from autotune.study import Study, Workload
 from autotune.study.wider_search import LocalPrefill
 from costmodel.plan.columns import Floats
+from costmodel.simulation.requests import Flags, found_in_blocks
 
 LOCAL_PREFILL = "local_prefill"
 """Rule that a plan breaks whose engine's decode pool cannot prefill what the study has it prefill."""
@@ -24,18 +25,33 @@ MOST_LOCAL = 1.0 - 1e-6
 
 
 def by_local_prefill(study: Study) -> list[Study]:
-    """The study with each setting of the front, without those that send every prompt as another one does."""
-    found: dict[float, Study] = {}
+    """The study with each setting of the front and the engines that send alike with it.
+
+    Of each engine, settings are left out that send every prompt as another one does.
+    """
+    found, seen = list[Study](), set[tuple[str, float]]()
     for tokens in study.axes.max_local_prefill_tokens:
-        own = with_local_prefill(study, tokens)
-        found.setdefault(_local_frac(own), own)
-    return list(found.values())
+        alike: dict[LocalPrefill | None, list[str]] = {}
+        for engine in (name for name in engines_of(study.engine) if _takes(name, tokens)):
+            split = local_prefill(study.workload, tokens, engine)
+            frac = 0.0 if split is None else split.frac
+            if (engine, frac) not in seen:
+                seen.add((engine, frac))
+                alike.setdefault(split, []).append(engine)
+        found += [_narrowed(study, tokens, split, engines) for split, engines in alike.items()]
+    return found
 
 
-def with_local_prefill(study: Study, tokens: int) -> Study:
-    """The study with one setting of the front, whatever it searches."""
-    split = local_prefill(study.workload, tokens)
-    return replace(study, axes=replace(study.axes, max_local_prefill_tokens=(tokens,), local_prefill=split))
+def with_local_prefill(study: Study, tokens: int, engine: str) -> Study:
+    """The study of one engine with one setting of the front, whatever it searches."""
+    return _narrowed(study, tokens, local_prefill(study.workload, tokens, engine), [engine])
+
+
+def _narrowed(study: Study, tokens: int, split: LocalPrefill | None, engines: list[str]) -> Study:
+    axes = replace(study.axes, max_local_prefill_tokens=(tokens,), local_prefill=split)
+    return replace(
+        study, engine=study.engine if engines == list(engines_of(study.engine)) else "+".join(engines), axes=axes
+    )
 
 
 def pool_engines(study: Study) -> tuple[str, ...]:
@@ -44,79 +60,69 @@ def pool_engines(study: Study) -> tuple[str, ...]:
 
 
 def can_be_sent(study: Study, engine: str) -> bool:
-    """Whether pools of an engine can be sent prompts in one of the ways that a study asks for.
-
-    Engines that need some of a prompt cached pass where the study is not yet narrowed to one setting: which prompts
-    are sent is known only then.
-    """
-    return not _why_not(study, engine)
+    """Whether pools of an engine can be sent prompts in one of the ways that a study asks for."""
+    return any(_takes(engine, tokens) for tokens in study.axes.max_local_prefill_tokens)
 
 
-def refused_setting(study: Study, engine: str) -> Violation:
+def _takes(engine: str, tokens: int) -> bool:
+    return tokens == 0 or ENGINES[engine].decode_pool_prefills != ""
+
+
+def refused_setting(engine: str) -> Violation:
     """The rule that pools of an engine break which can be sent prompts in none of the ways that a study asks for."""
-    own = max((with_local_prefill(study, t) for t in study.axes.max_local_prefill_tokens), key=_local_frac)
-    return Violation(rule=LOCAL_PREFILL, message=_why_not(own, engine))
+    setting = "max_local_prefill_tokens, in disaggregation and in baseline, must be 0, or have it among its choices"
+    return Violation(rule=LOCAL_PREFILL, message=f"{prefills_no_prompts(ENGINES[engine])}: {setting}")
 
 
-def _why_not(study: Study, engine: str) -> str:
-    """Why pools of an engine cannot be sent prompts as a study asks for; empty: they can."""
-    own, local = ENGINES[engine], study.axes.local_prefill
-    if 0 in study.axes.max_local_prefill_tokens or own.decode_pool_prefills == "all":
-        return ""
-    choices = "disaggregation.max_local_prefill_tokens must have 0 among its choices"
-    if not own.decode_pool_prefills:
-        return f"{prefills_no_prompts(own)}: {choices}"
-    if local is not None and local.cold:
-        return (
-            f"{own.title}'s fronts send a prompt to the decode pool only where some of it is cached there, but some "
-            f"prompts with at most {local.max_tokens:,} tokens to compute have nothing cached: {choices}"
-        )
-    return ""
+def local_prefill(work: Workload, tokens: int, engine: str) -> LocalPrefill | None:
+    """What an engine's front sends to the decode pool that sends it prompts with at most `tokens` to compute.
 
-
-def _local_frac(study: Study) -> float:
-    return 0.0 if study.axes.local_prefill is None else study.axes.local_prefill.frac
-
-
-def local_prefill(work: Workload, tokens: int) -> LocalPrefill | None:
-    """What a front sends to the decode pool that sends it prompts with at most `tokens` to compute; None: nothing."""
-    weight, prompt, new = _prompts(work)
-    here = (new <= tokens) & (tokens > 0)
+    Some engines' fronts keep to prompts of which a part is cached. None: nothing.
+    """
+    weight, prompt, new, warm = _prompts(work)
+    needs_hit = ENGINES[engine].decode_pool_prefills == "cached"
+    here = (new <= tokens) & (tokens > 0) & (warm | (not needs_hit))
     frac = float(weight[here].sum())
     if frac <= 0.0:
         return None
+    new = new if work.recorded is not None else prompt * (1.0 - work.prefix_cache_hit_frac)
     own_new, own_prompt = (float(np.average(x[here], weights=weight[here])) for x in (new, prompt))
     left = ~here if not here.all() else here
     isl, left_new = (float(np.average(x[left], weights=weight[left])) for x in (prompt, new))
     spread = float(np.average((prompt[left] - isl) ** 2, weights=weight[left]))
+    # of the longest prompt no more is taken to be cached than of a mean one
+    found = work.isl.mean * work.prefix_cache_hit_frac
+    stays = work.longest_prompt - found <= tokens and (found > 0.0 or not needs_hit)
     return LocalPrefill(
         max_tokens=tokens,
         frac=min(frac, MOST_LOCAL),
         new=max(own_new, 1.0),
         cached=min(own_prompt - own_new, own_prompt - 1.0),
-        cold=bool((new[here] >= prompt[here]).any()),
+        cold=not warm[here].all(),
+        longest_new=work.longest_prompt - found if stays else 0.0,
+        longest_cached=found if stays else 0.0,
         others_isl=isl,
         others_hit_frac=1.0 - left_new / isl,
         others_cv2=spread / isl**2,
     )
 
 
-def _prompts(work: Workload) -> tuple[Floats, Floats, Floats]:
-    """Shares of the requests, their prompts, and the tokens of those that are computed: of a log, of kinds of requests,
-    or of uniform lengths.
+def _prompts(work: Workload) -> tuple[Floats, Floats, Floats, Flags]:
+    """Shares of the requests, their prompts, the tokens of those that are computed, and whether any other is.
+
+    Those of a log, of kinds of requests, or of uniform lengths; prompts are found in the cache in whole blocks.
     """
-    log, hit = work.recorded, work.prefix_cache_hit_frac
-    if log is not None and log.cached.any():
-        prompt = log.prompt.astype(np.float64)
-        return np.full(prompt.size, 1.0 / prompt.size), prompt, prompt - log.cached
+    log = work.recorded
+    if log is not None:
+        prompt, cached, weight = log.prompt.astype(np.float64), log.cached, np.full(len(log), 1.0 / len(log))
+        return weight, prompt, prompt - cached, cached > 0
     if work.points:
         weight, prompt = np.array([[p.weight, p.isl] for p in work.points], dtype=np.float64).T
-    elif log is not None:
-        prompt = log.prompt.astype(np.float64)
-        weight = np.full(prompt.size, 1.0 / prompt.size)
     else:
         places = (np.arange(LENGTHS) + 0.5) / LENGTHS
         prompt = work.isl.min + (work.isl.max - work.isl.min) * places
         prompt *= work.isl.mean / prompt.mean()
         weight = np.full(LENGTHS, 1.0 / LENGTHS)
-    return weight, prompt, prompt * (1.0 - hit)
+    whole = np.maximum(np.rint(prompt), 1.0).astype(np.int64)
+    cached = found_in_blocks(whole, work.prefix_cache_hit_frac)
+    return weight, prompt, (whole - cached).astype(np.float64), cached > 0

@@ -172,11 +172,11 @@ def disaggregated_plan(
         resolution = replace(resolution, violations=broken)
     if resolution.violations:
         return resolution, None
-    settings = [own for own in by_local_prefill(study) if can_be_sent(own, first.candidate.engine)]
-    if not settings:
-        return replace(resolution, violations=(refused_setting(study, first.candidate.engine),)), None
+    name = first.candidate.engine
+    if not can_be_sent(study, name):
+        return replace(resolution, violations=(refused_setting(name),)), None
     found: list[PlanResult] = []
-    for own in settings:
+    for own in by_local_prefill(replace(study, engine=name)):
         pairs = []
         for weight, kv in product(own.search.weight_dtype, own.search.kv_dtype):
             dtypes = Dtypes(weight=weight, kv=kv)

@@ -104,7 +104,8 @@ def pool_rows(  # noqa: PLR0913  # what a pool is made of
         budgets = study.search.max_num_batched_tokens
         if role == "decode":
             local = study.axes.local_prefill
-            budgets = (max(min(budgets), pool_seats(study, role) + (0 if local is None else local.max_tokens)),)
+            most = 0 if local is None else min(local.max_tokens, study.workload.longest_prompt)
+            budgets = (max(min(budgets), pool_seats(study, role) + most),)
         elif study.axes.prefill_max_num_batched_tokens is not None:
             budgets = (study.axes.prefill_max_num_batched_tokens,)
     return PoolRows(
@@ -152,12 +153,14 @@ def pool_load(study: Study, budget: Floats, role: str | None) -> Load:
 
 def transfer_link(study: Study, first: Gpu, second: Gpu) -> TransferLink:
     """What carries the cache: the scale-up links where one domain holds the whole cluster, else the network."""
-    axes = study.axes
+    axes, local = study.axes, study.axes.local_prefill
     return TransferLink(
         bytes_per_s=axes.link_bytes_per_s,
         start_s=axes.start_s,
         hidden_frac=axes.overlap_frac,
-        handed_frac=1.0 - (0.0 if axes.local_prefill is None else axes.local_prefill.frac),
+        handed_frac=1.0 if local is None else 1.0 - local.frac,
+        handed_isl=study.workload.isl.mean if local is None else local.others_isl,
+        longest_handed=local is None or not local.longest_new,
         same_domain=not axes.other_gpus and study.cluster.gpus <= min(first.scaleup_gpus, second.scaleup_gpus),
     )
 
@@ -211,7 +214,15 @@ class Evaluator:
             )
         else:
             own = study.axes.local_prefill
-            local = None if own is None else LocalPrompts(share=own.frac, new=own.new, cached=own.cached)
+            local = None
+            if own is not None:
+                local = LocalPrompts(
+                    share=own.frac,
+                    new=own.new,
+                    cached=own.cached,
+                    longest_new=own.longest_new,
+                    longest_cached=own.longest_cached,
+                )
             self.pool = decode_pool(batch, load, link, longest_prompt=longest, memory_fraction=fraction, local=local)
         self.replicas, self.ranks = batch.layout.replicas, batch.layout.attn_dp
 

@@ -73,8 +73,10 @@ def both_pools(study: Study, plan: PlanResult) -> tuple[PrefillPool, DecodePool]
 
 
 def as_launched(study: Study, plan: PlanResult) -> Study:
-    """The study with the setting of the plan's front."""
-    return study if plan.pools is None else with_local_prefill(study, plan.pools.max_local_prefill_tokens)
+    """The study with the setting of the plan's front, and its engine."""
+    if plan.pools is None:
+        return study
+    return with_local_prefill(study, plan.pools.max_local_prefill_tokens, plan.engine)
 
 
 def launched_rows(study: Study, plan: PlanResult) -> tuple[PoolRows, PoolRows]:

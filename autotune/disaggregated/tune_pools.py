@@ -77,13 +77,13 @@ def disaggregated_plans(
     for cluster in cluster_choices(study):
         home = on_cluster(study, cluster)
         by_means = replace(home, constraints=home.constraints.on_means())
-        found, covered = list[PlanResult](), 0
+        found = list[PlanResult]()
         for own in by_local_prefill(home):
             asked = replace(own, constraints=by_means.constraints)
             pools = search_pools(asked, progress=progress)
-            joined, covered = joined + pools.joined, max(covered, pools.plans)
+            joined += pools.joined
             found += pair_results(own, at_best_loads(asked, pools.others), home=study.cluster.gpu.name)
-        counted += covered
+        counted += count_plans(home)
         best = best_knobs(by_means, found)
         plans.update(best if len(best) <= KEPT else _first(by_means, best, KEPT))
     plans.update(known)

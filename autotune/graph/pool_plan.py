@@ -59,7 +59,10 @@ def pool_graph(study: Study, plan: PlanResult, drawing: Drawing, assumed: Sequen
         _joined(costs, built["prefill"], built["decode"]) if phase == BOTH else built[phase],
         replace(drawing, micro_batches=max(counts[role] for role in drawn), replicas=len(drawn)),
         model_s=(model_s, steps["decode"].round_s if "decode" in drawn else None),
-        assumptions=(*assumed, *_assumed(steps, drawn, phase)),
+        assumptions=(
+            *assumed,
+            *_assumed(steps, drawn, phase, local=plan.pools is not None and plan.pools.local_frac > 0.0),
+        ),
     )
 
 
@@ -185,7 +188,7 @@ def _senders_and_receivers(first: Layout, second: Layout) -> list[tuple[int, int
     return [(senders[i % len(senders)], receivers[i % len(receivers)]) for i in range(count)]
 
 
-def _assumed(steps: dict[str, PhaseCosts], drawn: list[str], phase: str) -> tuple[str, ...]:
+def _assumed(steps: dict[str, PhaseCosts], drawn: list[str], phase: str, *, local: bool) -> tuple[str, ...]:
     out = []
     if "prefill" in drawn:
         own = steps["prefill"]
@@ -195,8 +198,9 @@ def _assumed(steps: dict[str, PhaseCosts], drawn: list[str], phase: str) -> tupl
         )
     if "decode" in drawn:
         own = steps["decode"]
+        also = ", without the prompts that some steps carry" if local else ""
         out.append(
-            f"a step of a decode worker: {own.tokens:.4g} sequences on each attention rank in each of "
+            f"a step of a decode worker{also}: {own.tokens:.4g} sequences on each attention rank in each of "
             f"{own.micro_batches} micro-batches, at a mean context of {own.context:.6g} tokens"
         )
     if phase == BOTH:

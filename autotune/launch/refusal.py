@@ -18,7 +18,7 @@ def usual_target(plan: PlanResult) -> str:
 
 
 def export_refusal(study: Study, plan: PlanResult) -> str:
-    """What `autotune export` with its `usual_target` would say against a plan; empty: it writes the files.
+    """What `autotune export` would say against a plan whatever the target; empty: it writes the servers' files.
 
     A model without a name that can be loaded is not the plan's fault and is not said here.
     """

@@ -75,7 +75,11 @@ def _metrics(document: Mapping[str, Any]) -> Block:
         ("Requests in flight", *(f"{k['concurrency']:,}" for k in knobs), "", ""),
         ("Tokens a step", *(f"{k['max_num_batched_tokens']:,}" for k in knobs), "", ""),
     ]
-    brief = rows[: 1 if knobs[0]["max_num_batched_tokens"] == knobs[1]["max_num_batched_tokens"] else 2]
+    local = [document[side].get("pools", {}).get("max_local_prefill_tokens", 0) for side in SIDES]
+    if local[0] != local[1]:
+        rows.insert(0, ("Local prefill, tokens", *(f"{tokens:,}" if tokens else "none" for tokens in local), "", ""))
+    alike = knobs[0]["max_num_batched_tokens"] == knobs[1]["max_num_batched_tokens"]
+    brief = rows[:-1] if alike else rows[:]
     for m in document["metrics"]:
         metric, ranks = METRICS[m["name"]], m["name"] == document["objective"]["metric"]
         rows.append(

@@ -13,7 +13,7 @@ from autotune.report.study_words import command, study_headline
 from autotune.report.text_blocks import Block, Line, Report, text_table
 from autotune.report.tune_text import assumed_block, space_line
 from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.plan_names import plan_name
+from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words, plan_name
 from autotune.report.vocabulary.titles import broken
 from autotune.report.vocabulary.words import percent, probability
 from autotune.scoring.dominance import nondominated
@@ -100,6 +100,7 @@ def _points(front: Front, shown: Sequence[PlanResult]) -> Block:
         "plan",
         "in flight",
         "chunk",
+        *(["local prefill"] if has_local_prefill(front.points) else []),
         *(METRICS[name].heading for name, _ in front.goals),
         "keeps limits",
         "memory",
@@ -126,6 +127,7 @@ def _cells(front: Front, plan: PlanResult) -> tuple[str, ...]:
         plan_name(plan, dense=not front.study.arch.is_moe, several_engines=True) + stored,
         f"{k.concurrency:,}",
         f"{k.max_num_batched_tokens:,}",
+        *([local_prefill_words(plan)] if has_local_prefill(front.points) else []),
         *(METRICS[name].text(m[name]) for name, _ in front.goals),
         probability(plan.p_meets),
         percent(m["memory_util_frac"]),

@@ -22,6 +22,9 @@ from autotune.space import short_plan
 from autotune.space.pool_plan import ROLES
 from autotune.text.numbers import number
 
+NO_PROMPTS_FRAC = 1e-5
+"""Share of the prompts up to which a prefill pool is said to get none."""
+
 
 def pool_evaluation_document(found: PoolEvaluation) -> dict[str, Any]:
     """What `autotune evaluate --json` writes of a disaggregated plan."""
@@ -82,7 +85,7 @@ def pool_evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
         summary_block(document),
         _pools(document["pools"], document["max_local_prefill_tokens"]),
         _transfer(document),
-        _match(document["rate_match"]),
+        _match(document["rate_match"], prompts_frac=document["pools"]["prefill"]["prompts_frac"]),
         *(_time(document["pools"][role], role) for role in ROLES),
     ]
 
@@ -125,7 +128,10 @@ def _transfer(document: Mapping[str, Any]) -> Block:
     )
 
 
-def _match(match: Mapping[str, Any]) -> Block:
+def _match(match: Mapping[str, Any], *, prompts_frac: float) -> Block:
+    if prompts_frac < NO_PROMPTS_FRAC:
+        said = "Every prompt is prefilled by the decode pool: the prefill pool has nothing to do."
+        return Block(key="rate_match", title="Rate match", lines=(said,))
     faster = next(role for role in ROLES if role != match["slower"])
     rows = [
         (

@@ -10,7 +10,7 @@ from autotune.report.kinds import BestOfKinds
 from autotune.report.reach import short_reach
 from autotune.report.text_blocks import Cell, Column, Row, Table
 from autotune.report.vocabulary.metrics import COST, METRICS, OUT_PER_GPU, PER_GPU, TPOT, TTFT, Metric
-from autotune.report.vocabulary.plan_names import plan_name, same_run
+from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words, plan_name, same_run
 from autotune.report.vocabulary.words import percent, probability, signed
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult
@@ -222,7 +222,6 @@ def _simulated_cell(plan: PlanResult, code: str) -> Cell:
 def _further(study: Study, plans: list[PlanResult]) -> list[Made]:
     """What decides little, and is left out on a phone and first on a narrow terminal."""
     ranked_by = METRICS[study.objective.metric].name
-    local = any(plan.pools is not None and plan.pools.local_frac for plan in plans)
     rates = [m for m in (PER_GPU, OUT_PER_GPU) if m.name != ranked_by and not (m is PER_GPU and ranked_by == "gpus")]
     priced = ranked_by != COST.name and any(COST.name in plan.metrics for plan in plans)
     return [
@@ -232,7 +231,7 @@ def _further(study: Study, plans: list[PlanResult]) -> list[Made]:
             ),
             lambda p: Cell(text=short_reach(study, p), by=short_reach(study, p)),
         ),
-        *([_LOCAL_PREFILL] if local else []),
+        *([_LOCAL_PREFILL] if has_local_prefill(plans) else []),
         (
             Column(title="Per user", unit="tok/s", heading="tok/s\nper user", first="descending", minor=True),
             lambda p: _number_cell(1.0 / p.metrics["tpot_s"]) if p.metrics["tpot_s"] else Cell(text="–"),
@@ -254,8 +253,9 @@ def _further(study: Study, plans: list[PlanResult]) -> list[Made]:
 
 
 def _local_prefill(plan: PlanResult) -> Cell:
-    tokens = None if plan.pools is None else plan.pools.max_local_prefill_tokens
-    return Cell(text="") if tokens is None else Cell(text=f"{tokens:,}" if tokens else "none", by=float(tokens))
+    if plan.pools is None:
+        return Cell(text="")
+    return Cell(text=local_prefill_words(plan), by=float(plan.pools.max_local_prefill_tokens))
 
 
 _LOCAL_PREFILL: Made = (

@@ -7,12 +7,10 @@ import numpy as np
 from autotune.study import IntRange, Study, Workload
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.prefix_cache import PromptBlocks
-from costmodel.simulation.requests import Requests, arrivals, uniform_lengths
+from costmodel.simulation.requests import Requests, arrivals, found_in_blocks, uniform_lengths
 
 SEED = 23
 """Of lengths and arrivals: plans are compared on the same requests."""
-BLOCK = 16
-"""Prompt tokens are found in the prefix cache in whole blocks, as engines keep them."""
 
 
 def study_requests(study: Study, *, count: int, rate_per_s: float) -> Requests:
@@ -25,7 +23,7 @@ def study_requests(study: Study, *, count: int, rate_per_s: float) -> Requests:
     return Requests(
         arrival_s=arrivals(count, rate_per_s, work.arrival_cv, np.random.default_rng(SEED + 1)),
         prompt=prompt,
-        cached=_cached(prompt, work.prefix_cache_hit_frac),
+        cached=found_in_blocks(prompt, work.prefix_cache_hit_frac),
         output=output,
     )
 
@@ -44,7 +42,7 @@ def recorded_requests(
     are those of the prompts, where the log has their hashes.
     """
     prompt = np.maximum(prompt.astype(np.int64), 1)
-    share = _cached(prompt, hit_frac)
+    share = found_in_blocks(prompt, hit_frac)
     known = share if cached is None else np.where(cached >= 0, cached.astype(np.int64), share)
     return Requests(
         arrival_s=arrival_s - (arrival_s[0] if arrival_s.size else 0.0),
@@ -65,8 +63,3 @@ def _lengths(work: Workload, count: int, random: np.random.Generator) -> tuple[I
 
 def _drawn(lengths: IntRange, count: int, random: np.random.Generator) -> Ints:
     return uniform_lengths(lengths.min, lengths.max, count, random)
-
-
-def _cached(prompt: Ints, hit_frac: float) -> Ints:
-    found = (prompt * hit_frac).astype(np.int64) // BLOCK * BLOCK
-    return np.minimum(found, prompt - 1)

@@ -297,6 +297,7 @@ def pools_model(study: Study, plan: PlanResult) -> tuple[PoolsModel, StepErrors]
         decode=second,
         between_s=max(sent_s + handover_s - own_s, LEAST_BETWEEN_S),
         local_tokens=plan.pools.max_local_prefill_tokens,
+        local_needs_hit=ENGINES[plan.engine].decode_pool_prefills == "cached",
         local_s=max(handover_s, LEAST_BETWEEN_S),
     )
     errors = StepErrors(

@@ -94,9 +94,9 @@ Requests = Annotated[Whole, Field(ge=1, le=MAX_CONCURRENCY)]
 LogFile = Annotated[str, Field(min_length=1, max_length=4096)]
 GpuName = Annotated[str, Field(min_length=1, max_length=200)]
 Distinct = AfterValidator(lambda values: tuple(sorted(set(values))))
+"""Without repetitions, in a fixed order: the order in which a study lists its choices means nothing."""
 Many = Field(min_length=1, max_length=MAX_CHOICES)
 LocalChoices = Annotated[tuple[LocalTokens, ...], Field(min_length=1, max_length=MAX_LOCAL_CHOICES), Distinct]
-"""Without repetitions, in a fixed order: the order in which a study lists its choices means nothing."""
 
 
 def entry(

@@ -131,7 +131,13 @@ class Workload(WorkloadTable):
             osl=self.osl.times(outputs),
             longest_prompt=max(round(self.longest_prompt * prompts), 1),
             points=tuple(replace(p, isl=max(p.isl * prompts, 1.0), osl=max(p.osl * outputs, 1.0)) for p in self.points),
+            recorded=None if self.recorded is None else self.recorded.longer(prompts=prompts, outputs=outputs),
         )
+
+    def with_hits(self, hit_frac: float) -> Workload:
+        """The workload with such a share of each prompt in the prefix cache."""
+        recorded = None if self.recorded is None else self.recorded.with_hits(hit_frac)
+        return replace(self, prefix_cache_hit_frac=hit_frac, recorded=recorded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

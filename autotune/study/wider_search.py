@@ -26,6 +26,10 @@ class LocalPrefill:
     """Tokens of each that are found in the prefix cache, mean."""
     cold: bool
     """Whether some of these prompts have nothing in the prefix cache."""
+    longest_new: float
+    """Tokens that are computed of the longest of all prompts, where it is one of these; 0: it is not."""
+    longest_cached: float
+    """The same of those that are found in the prefix cache."""
     others_isl: float
     """Mean length of the prompts that the prefill pool is left with, tokens."""
     others_hit_frac: float

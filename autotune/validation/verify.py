@@ -296,20 +296,20 @@ def _as_measured(study: Study, plan: PlanResult, result: BenchResult) -> Study:
         raise ValueError(f"plan must be disaggregated, got {plan.plan}")
     run, reported = result.run, result.reported
     prompt, output = (max(round(mean), 1) for mean in (run.mean_isl, run.mean_osl))
-    isl, longest = IntRange(min=prompt, max=prompt), prompt
-    if plan.pools.local_frac > 0.0:  # which prompts a decode pool prefills is a matter of their lengths
-        asked = study.workload.longer(prompts=run.mean_isl / study.workload.isl.mean)
-        isl, longest = asked.isl, asked.longest_prompt
+    given = study.workload
+    scaled = given.longer(prompts=run.mean_isl / given.isl.mean, outputs=run.mean_osl / given.osl.mean)
+    # which prompts a decode pool prefills is a matter of their lengths
+    as_given = plan.pools.local_frac > 0.0
     workload = replace(
         study.workload,
-        isl=isl,
+        isl=scaled.isl if as_given else IntRange(min=prompt, max=prompt),
         osl=IntRange(min=output, max=output),
-        longest_prompt=longest,
+        longest_prompt=scaled.longest_prompt if as_given else prompt,
         prefix_cache_hit_frac=run.prefix_hit_frac,
         request_rate_per_s=reported.request_rate_per_s if reported.open_loop else None,
         concurrency=None if reported.open_loop else max(round(run.concurrency), 1),
         recorded=None,
-        points=(),
+        points=scaled.points if as_given else (),
     )
     return replace(
         study,

@@ -70,7 +70,7 @@ def settle(
     low, high = np.full(concurrency.shape, LEAST_DECODING), np.minimum(concurrency, slots)
 
     def at(decoding: Floats) -> tuple[PoolPoint, Floats, PoolPoint, Floats]:
-        second = decode.at(decoding)
+        second = decode.at(decoding, held=False)
         rate = decoding / (outputs * second.columns.latency_s)
         first = prefill.at(np.minimum(rate / prefill.most_per_s, MOST_UTILISED))
         sent = exposed_s(prefill.link, first.columns.wire_s, second.columns.wire_s)

@@ -1,28 +1,31 @@
 """Steps of a decode pool: most carry no prompt, and where it prefills some itself, some do.
 
-A front may send prompts with few tokens to compute straight to the decode pool (conditional disaggregation). Of a
-request with `R` decode steps, one step in `R` ends it, so that `B / R` requests come per step of `B`, of which a share
-brings its prompt along. They come at random, as in `costmodel.serving.step_mix`, and a step with prompts is one pass
-over all its tokens: engines whose passes of prompts run alone prefill nothing in a decode pool.
+A front may send prompts with few tokens to compute straight to the decode pool (conditional disaggregation). Its steps
+are then those of a server that mixes (`costmodel.serving.step_mix`), but that only some requests bring their prompt
+along: of those that a replica holds for `R` steps each, one ends in a step in `R`. Engines whose passes of prompts run
+alone prefill nothing in a decode pool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from costmodel.disaggregated.pool_calibration import PoolFactors
 from costmodel.estimate.batch import PlanBatch
 from costmodel.plan.columns import Floats
 from costmodel.serving.load import Load
-from costmodel.serving.step_mix import prompt_tokens, prompts_in_step, room_left
+from costmodel.serving.replica_share import ReplicaShare
+from costmodel.serving.settle import Plant, Settling
+from costmodel.serving.step_mix import StepMix, step_mix
 from costmodel.step.pipeline_pass import Pass, step_pass
 from costmodel.step.step_work import joint_work, prompt_work
 
 LEAST_ROUNDS = 1.0
 """Steps of a request at least, where some are prefilled here: that of its prompt, if it has no other."""
+TURNS = 3
+"""Times that steps and the share of them that carry prompts are computed in turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,10 @@ class LocalPrompts:
     """Tokens of each that are computed, mean."""
     cached: float
     """Tokens of each that the decode pool finds in its own prefix cache, mean."""
+    longest_new: float = 0.0
+    """Tokens that are computed of the longest of all prompts, where it is one of these; 0: it is not."""
+    longest_cached: float = 0.0
+    """The same of those that are found in the prefix cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,98 +57,137 @@ class DecodeSteps:
     hbm_bytes: Floats
     """HBM traffic of a step, all stages."""
     group_s: Mapping[str, Floats]
-    """Seconds of a step by operator group, drafting not included."""
+    """Seconds of a step by operator group, over those of the step and its drafts."""
+    running_step_s: Floats
+    """What is left of the step that a prompt finds running; 0 where none comes."""
     local_s: Floats
-    """A step with prompts through all stages; 0 where no step has any."""
+    """A prompt's own steps, through all stages; 0 where none comes."""
+    longest_s: Floats
+    """The same of the longest of all prompts; 0 where it does not come."""
 
 
-def decode_steps(  # noqa: PLR0913  # one for each thing that nothing else follows from
+def steps_of_decoding(load: Load, alone: Pass, slots: Floats) -> DecodeSteps:
+    """Steps that are all `alone`: micro-batches without prompts, of which `slots` follow each other."""
+    verified, none = 1.0 + load.draft_frac, np.zeros(1)
+    return DecodeSteps(
+        round_s=np.maximum(alone.through_s, slots * alone.stage_s) * verified,
+        kernel_s=alone.kernel_s * verified,
+        math_s=alone.step.math_s,
+        hbm_bytes=alone.step.hbm_bytes,
+        group_s=alone.step.group_s,
+        running_step_s=none,
+        local_s=none,
+        longest_s=none,
+    )
+
+
+def steps_with_prompts(  # noqa: PLR0913  # one for each thing that nothing else follows from
     batch: PlanBatch,
     load: Load,
-    alone: Pass,
-    slots: Floats,
-    requests: Floats,
-    local: LocalPrompts | None,
-    factors: PoolFactors,
-    factor: Floats,
+    running: Floats,
+    rounds: Floats,
+    local: LocalPrompts,
+    prefill: Floats,
+    decode: Floats,
 ) -> DecodeSteps:
-    """Steps of which those without prompts are `alone`.
+    """Steps some of which carry prompts of requests.
 
     A step with prompts takes longer than the formulas say as a pass of a prefill pool does, by its prompts' tokens.
 
     Args:
         batch: the plans.
         load: outputs, token budget and drafts of the pool.
-        alone: a step without prompts.
-        slots: micro-batches that follow each other.
-        requests: of a micro-batch, over all attention-DP ranks.
-        local: prompts that are prefilled here; None: none.
-        factors: what measured pools say.
-        factor: decode steps over the formulas', by which all that is returned is to be multiplied.
+        running: sequences of a replica.
+        rounds: steps for which each of them is held.
+        local: the prompts.
+        prefill: passes of prompts over the formulas'.
+        decode: decode steps over the formulas', by which all that is returned is to be multiplied.
     """
-    verified = 1.0 + load.draft_frac
-    if local is None:
-        return DecodeSteps(
-            round_s=np.maximum(alone.through_s, slots * alone.stage_s) * verified,
-            kernel_s=alone.kernel_s * verified,
-            math_s=alone.step.math_s,
-            hbm_bytes=alone.step.hbm_bytes,
-            group_s=alone.step.group_s,
-            local_s=np.zeros(1),
-        )
-    share, loaded, more = _with_prompts(batch, load, alone, requests, local)
-    longer = _longer(loaded, batch.layout.attn_dp, factors.prefill, factor) / factor
+    mix, longer = _settled(batch, load, running, rounds, local, prefill / decode)
+    alone, loaded, drafts = mix.decode, mix.loaded, 1.0 + load.draft_frac
+    # prompts that all steps with room for them do not suffice for wait for more steps
+    more, share = np.maximum(mix.loaded_share, 1.0), mix.share_loaded
 
     def mean(of_alone: Floats, of_loaded: Floats) -> Floats:
         return more * (of_alone + share * (of_loaded - of_alone))
 
-    def drafted(of_alone: Floats, of_loaded: Floats) -> Floats:
-        return more * (of_alone * verified + share * (of_loaded * longer - of_alone))
-
-    through_s, stage_s = drafted(alone.through_s, loaded.through_s), drafted(alone.stage_s, loaded.stage_s)
     return DecodeSteps(
-        round_s=np.maximum(through_s, slots * stage_s),
-        kernel_s=drafted(alone.kernel_s, loaded.kernel_s),
+        round_s=more * mix.turn_s,
+        kernel_s=more * (alone.kernel_s * drafts + share * (loaded.kernel_s * longer - alone.kernel_s)),
         math_s=mean(alone.step.math_s, loaded.step.math_s),
         hbm_bytes=mean(alone.step.hbm_bytes, loaded.step.hbm_bytes),
-        group_s={name: mean(alone.step.group_s[name], s) for name, s in loaded.step.group_s.items()},
-        local_s=loaded.through_s * longer + alone.through_s * load.draft_frac,
+        group_s={
+            name: more * (alone.step.group_s[name] + share * (seconds * longer - alone.step.group_s[name]) / drafts)
+            for name, seconds in loaded.step.group_s.items()
+        },
+        running_step_s=0.5 * mix.met_step_s,
+        local_s=mix.own_prefill_s,
+        longest_s=_longest_s(batch, mix, local, longer),
     )
 
 
-def _longer(loaded: Pass, ranks: Floats, prefill: Floats, decode: Floats) -> Floats:
-    """A step with prompts over the formula's, by its tokens: those of prompts as in a prefill pass, others as decoding.
+def _settled(
+    batch: PlanBatch, load: Load, running: Floats, rounds: Floats, local: LocalPrompts, prefill: Floats
+) -> tuple[StepMix, Floats]:
+    """Steps, those with prompts as long as measured ones are beside those without, and by how much that is longer."""
+    layout = batch.layout
+    share = ReplicaShare(
+        active=layout.replicas,
+        in_flight=running,
+        running=running,
+        rounds=np.maximum(rounds, LEAST_ROUNDS) / local.share,
+        micro_batches=np.minimum(layout.pp, running),
+        stages=layout.pp,
+        ranks=layout.attn_dp,
+        new=np.array([local.new]),
+        cached=np.array([local.cached]),
+        context=load.isl + load.osl / 2.0,
+    )
+    plant = Plant(
+        machine=batch.machine(),
+        stages=batch.stages,
+        engine=batch.columns.engine,
+        load=replace(load, open_loop=np.ones(1)),
+        share=share,
+        front_s=np.zeros(1),
+    )
+    settling = Settling.of(running + 0.0 * layout.pp)
+    for _ in range(TURNS):
+        mix = step_mix(plant, settling)
+        longer = _longer(mix.loaded, layout.attn_dp, prefill)
+        beyond = (longer - 1.0) * mix.loaded.stage_s, (longer - 1.0) * mix.loaded.through_s
+        mix = replace(
+            mix,
+            with_prompts_s=mix.with_prompts_s + beyond[0],
+            with_prompts_through_s=mix.with_prompts_through_s + beyond[1],
+            slowest_through_s=mix.slowest_through_s + beyond[1],
+        )
+        settling = replace(settling, base_s=mix.base_s, with_prompts_s=mix.with_prompts_s)
+    return mix, longer
+
+
+def _longer(loaded: Pass, ranks: Floats, prefill: Floats) -> Floats:
+    """A step with prompts over the formula's where decode steps are as it says, and passes of prompts `prefill` of it.
 
     By tokens and not by time, so that nothing that shortens a step lengthens another.
     """
     prompts = loaded.work.prefill_tokens_group
-    return decode + prompts / (prompts + loaded.work.decoded * ranks) * (prefill - decode)
+    return 1.0 + prompts / (prompts + loaded.work.decoded * ranks) * (prefill - 1.0)
 
 
-def _with_prompts(
-    batch: PlanBatch, load: Load, alone: Pass, requests: Floats, local: LocalPrompts
-) -> tuple[Floats, Pass, Floats]:
-    """Share of the steps that carry prompts, such a step, and steps for each that there would be without prompts.
-
-    Where all that have room for prompts do not suffice for those that come, requests wait for more of them.
-    """
-    ranks, new = batch.layout.attn_dp, np.array([local.new])
-    needed = local.share * requests / np.maximum(load.decode_rounds, LEAST_ROUNDS)
-    left = room_left(load, alone.work.decode_sequences * load.step_tokens)
-    filled = needed * new / (ranks * left)
-    more = np.maximum(filled, 1.0)
-    needed = needed / more
-    # no more prompts meet in a step than there is room for, nor than it has requests
-    share = np.minimum(np.maximum(-np.expm1(-needed), np.maximum(filled, needed / requests)), 1.0)
-    busiest, in_all = prompts_in_step(needed, share, ranks, np.minimum(left / new, requests))
-    prompts = prompt_work(
-        prompts=busiest,
-        tokens=new,
-        cached=np.array([local.cached]),
-        chunks=np.ones(1),
-        ranks=in_all / busiest,
+def _longest_s(batch: PlanBatch, mix: StepMix, local: LocalPrompts, longer: Floats) -> Floats:
+    """Steps of the longest prompt, alone beside the sequences that decode."""
+    if local.longest_new <= 0.0:
+        return np.zeros(1)
+    chunks = np.ceil(local.longest_new / mix.left)
+    prompt = prompt_work(
+        prompts=np.ones(1),
+        tokens=np.array([local.longest_new]),
+        cached=np.array([local.longest_cached]),
+        chunks=chunks,
+        ranks=np.ones(1),
     )
-    work = joint_work(prompts, alone.work, beside=np.ones(1))
-    outgrown = prompt_tokens(new, busiest, left)
-    loaded = step_pass(batch.machine(), batch.stages, batch.columns.engine, work, prompt_tokens=outgrown)
-    return share, loaded, more
+    work = joint_work(prompt, mix.decode.work, beside=np.ones(1))
+    step = step_pass(batch.machine(), batch.stages, batch.columns.engine, work)
+    drafting = mix.base_through_s - mix.decode.through_s
+    return step.pipelined_s(chunks) * longer + chunks * drafting

@@ -31,6 +31,10 @@ class TransferLink:
     """Both pools lie in one scale-up domain, so that its links carry the cache."""
     handed_frac: float = 1.0
     """Share of all requests whose cache travels; the others are prefilled where they decode."""
+    handed_isl: float | None = None
+    """Mean length of the prompts whose cache travels, tokens; None: that of the pool's load."""
+    longest_handed: bool = True
+    """Whether the longest of all prompts is one of these."""
 
 
 def sequence_bytes_per_rank(

@@ -82,7 +82,8 @@ def joined_service(  # noqa: PLR0913  # one for each thing that nothing else fol
     """What pools do together at a rate, where TTFT, of which `wait_s` is the wait in front of the pools, is known."""
     gpus = prefill.gpus + decode.gpus
     transfer = exposed_s(link, prefill.wire_s, decode.wire_s)
-    longest = prefill.longest_extra_s + decode.longest_extra_s + transfer * (1.0 / link.handed_frac - 1.0)
+    sent_s = transfer / link.handed_frac if link.longest_handed else 0.0
+    longest = prefill.longest_extra_s + decode.longest_extra_s + sent_s - transfer
     return PairService(
         ttft_s=ttft_s,
         ttft_longest_s=ttft_s + longest,

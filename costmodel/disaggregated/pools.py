@@ -25,7 +25,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.disaggregated.decode_steps import LEAST_ROUNDS, LocalPrompts, decode_steps
+from costmodel.disaggregated.decode_steps import (
+    LEAST_ROUNDS,
+    DecodeSteps,
+    LocalPrompts,
+    steps_of_decoding,
+    steps_with_prompts,
+)
 from costmodel.disaggregated.kv_transfer import TransferLink, sequence_bytes_per_rank, start_s, wire_s
 from costmodel.disaggregated.pool_calibration import PoolCalibration, PoolFactors
 from costmodel.disaggregated.pool_point import PoolColumns, PoolPoint
@@ -143,7 +149,7 @@ class PrefillPool(Pool):
             requests_per_s=rate,
             residence_s=latency,
             latency_s=latency,
-            longest_extra_s=self.longest_extra_s + (1.0 - handed) * (own + queue),
+            longest_extra_s=(self.longest_extra_s + own + queue if self.link.longest_handed else 0.0) - latency,
             entry_s=np.zeros(1),
             wire_s=wire,
             log_sd=self.factors.ttft_log_sd,
@@ -197,12 +203,23 @@ class DecodePool(Pool):
             np.maximum(np.minimum(memory.sequences_per_rank, self.load.max_num_seqs), 1.0) * self.batch.layout.attn_dp
         )
 
+    def _steps(self, alone: Pass, slots: Floats, running: Floats, factor: Floats, *, held: bool) -> DecodeSteps:
+        if self.local is None:
+            return steps_of_decoding(self.load, alone, slots)
+        rounds = self.load.decode_rounds + (self.factors.handover_steps + self.local.share if held else 0.0)
+        return steps_with_prompts(
+            self.batch, self.load, running, rounds, self.local, prefill=self.factors.prefill, decode=factor
+        )
+
     def handover_s(self, tpot_s: Floats) -> Floats:
         """From the end of a transfer to the first token: as many decode steps as measured pools take."""
         return self.factors.handover_steps * tpot_s * self.load.accepted_tokens
 
-    def at(self, in_flight: Floats) -> PoolPoint:
-        """The pool with so many sequences over all replicas, shape `(num_plans,)`, at most what its memory holds."""
+    def at(self, in_flight: Floats, *, held: bool = True) -> PoolPoint:
+        """The pool with so many sequences over all replicas, shape `(num_plans,)`, at most what its memory holds.
+
+        Where `held` is false they are those that decode, without those whose tokens are on their way to the client.
+        """
         batch, load, layout = self.batch, self.load, self.batch.layout
         active = np.minimum(layout.replicas, np.maximum(in_flight, 1.0))
         wanted = np.maximum(in_flight, 1.0) / active
@@ -213,15 +230,15 @@ class DecodePool(Pool):
         work = decode_work(batch_size, load.isl + load.osl / 2.0, load.step_tokens)
         step = step_pass(batch.machine(), batch.stages, batch.columns.engine, work)
         factor = self.factors.decode(batch, running / layout.attn_dp)
-        own = decode_steps(batch, load, step, slots, batch_size * layout.attn_dp, self.local, self.factors, factor)
+        own = self._steps(step, slots, running, factor, held=held)
         outputs = np.maximum(load.osl - 1.0, 0.0)
         tpot = own.round_s * factor / load.accepted_tokens
         handover = self.handover_s(tpot)
         handed = self.link.handed_frac
         wire, start = handed * self.wire_s, handed * self.start_s
         # whoever brings a prompt waits for half of the step that runs, and then for the one that it joins
-        local = (1.0 - handed) * own.local_s * factor
-        waits = 0.5 * (1.0 - handed) * own.round_s * factor
+        local, waits = ((1.0 - handed) * seconds * factor for seconds in (own.local_s, own.running_step_s))
+        longest = self.start_s if self.link.longest_handed else (own.running_step_s + own.longest_s) * factor
         residence = wire + handover + local + np.maximum(outputs, 1.0) * tpot
         # what has no KV room waits outside, and takes no cache
         rate = active * running / residence
@@ -234,7 +251,7 @@ class DecodePool(Pool):
             requests_per_s=rate,
             residence_s=residence,
             latency_s=tpot,
-            longest_extra_s=self.start_s - start - local - waits,
+            longest_extra_s=longest - start - local - waits,
             entry_s=start + handover + local + waits,
             wire_s=wire,
             log_sd=self.factors.tpot_log_sd,
@@ -299,7 +316,7 @@ def prefill_pool(  # noqa: PLR0913  # what a pool is asked
         batch=batch,
         load=load,
         link=link,
-        prompt_bytes=(held := _prompt_bytes(batch, load)),
+        prompt_bytes=(held := _prompt_bytes(batch, load, link)),
         wire_s=wire_s(batch.columns.links, link, held),
         longest_prompt=longest_prompt,
         memory_fraction=memory_fraction,
@@ -330,7 +347,7 @@ def decode_pool(  # noqa: PLR0913  # what a pool is asked
         batch=batch,
         load=load,
         link=link,
-        prompt_bytes=(held := _prompt_bytes(batch, load)),
+        prompt_bytes=(held := _prompt_bytes(batch, load, link)),
         wire_s=wire_s(batch.columns.links, link, held),
         longest_prompt=longest_prompt,
         memory_fraction=memory_fraction,
@@ -341,5 +358,7 @@ def decode_pool(  # noqa: PLR0913  # what a pool is asked
     )
 
 
-def _prompt_bytes(batch: PlanBatch, load: Load) -> Floats:
-    return sequence_bytes_per_rank(batch.arch, batch.layout, batch.precision, batch.stages, load.isl)
+def _prompt_bytes(batch: PlanBatch, load: Load, link: TransferLink) -> Floats:
+    """Cache that travels, of one request whose cache does, on the rank that holds most of it."""
+    tokens = load.isl if link.handed_isl is None else np.array([link.handed_isl])
+    return sequence_bytes_per_rank(batch.arch, batch.layout, batch.precision, batch.stages, tokens)

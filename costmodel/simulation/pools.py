@@ -39,6 +39,8 @@ class PoolsModel:
     """From the end of a prompt's prefill until a decode worker may take it up: transfer and hand-over."""
     local_tokens: int = 0
     """Prompts with at most so many tokens to compute are prefilled by a decode worker."""
+    local_needs_hit: bool = False
+    """Of these, only those that have a part in the prefix cache."""
     local_s: float = 0.0
     """From their arrival until a decode worker may take them up."""
 
@@ -91,7 +93,8 @@ class PoolsModel:
 
     def is_local(self, prompt: Ints, cached: Ints) -> Flags:
         """Which prompts a decode worker prefills."""
-        return (self.local_tokens > 0) & (prompt - cached <= self.local_tokens)
+        found = (cached > 0) | (not self.local_needs_hit)
+        return (self.local_tokens > 0) & (prompt - cached <= self.local_tokens) & found
 
     def closed_loop(
         self, prompt: Ints, cached: Ints, output: Ints, *, concurrency: int, timeline: bool = False

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.plan.columns import Floats, Ints
+from costmodel.simulation.policies.base import BLOCK
 from costmodel.simulation.prefix_cache import PromptBlocks
 
 Flags = NDArray[np.bool_]
@@ -48,11 +49,33 @@ class Requests:
         if self.blocks is None:
             return self
         found = self.blocks.cached(caches=caches, tokens=tokens)
+        has_blocks = np.diff(self.blocks.start)[self.blocks.warm_up :] > 0
         return replace(
             self,
-            cached=np.where(np.diff(self.blocks.start)[self.blocks.warm_up :] > 0, found, self.cached),
+            cached=np.minimum(np.where(has_blocks, found, self.cached), self.prompt - 1),
             blocks=None,
         )
+
+    def longer(self, *, prompts: float = 1.0, outputs: float = 1.0) -> Requests:
+        """The same with prompts, what is cached of them, and outputs so many times as long."""
+        if prompts == outputs == 1.0:
+            return self
+        prompt = np.maximum(np.rint(self.prompt * prompts), 1.0).astype(np.int64)
+        return replace(
+            self,
+            prompt=prompt,
+            cached=np.minimum((self.cached * prompts).astype(np.int64), prompt - 1),
+            output=np.maximum(np.rint(self.output * outputs), 1.0).astype(np.int64),
+        )
+
+    def with_hits(self, hit_frac: float) -> Requests:
+        """The same with a share of each prompt found in the prefix cache, whatever was found of it."""
+        return replace(self, cached=found_in_blocks(self.prompt, hit_frac), blocks=None)
+
+
+def found_in_blocks(prompt: Ints, hit_frac: float) -> Ints:
+    """Tokens of prompts of which a share is in the prefix cache that are found there: whole blocks, and never all."""
+    return np.minimum((prompt * hit_frac).astype(np.int64) // BLOCK * BLOCK, prompt - 1)
 
 
 def arrivals(count: int, rate_per_s: float, cv: float, random: np.random.Generator) -> Floats:

@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from costmodel.disaggregated.decode_steps import LocalPrompts, decode_steps
+from costmodel.disaggregated.decode_steps import DecodeSteps, LocalPrompts, steps_with_prompts
 from costmodel.disaggregated.kv_transfer import TransferLink, exposed_s
 from costmodel.disaggregated.pool_point import PoolColumns
 from costmodel.disaggregated.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
 from costmodel.disaggregated.prefill_pass import PassParts
 from costmodel.estimate.batch import PlanBatch
+from costmodel.serving.load import Load
 from tests.costmodel.helpers import entry, load
 
 LONGEST, FRACTION = np.array([2000.0]), np.array([0.9])
@@ -82,62 +83,109 @@ def test_drafting_takes_its_time() -> None:
 LOCAL = LocalPrompts(share=0.25, new=400.0, cached=100.0)
 
 
-def _local_pool(**given: float) -> DecodePool:
+def _steps(asked: Load, *, rounds: float = 100.0, prefill: float = 1.0, decode: float = 1.0) -> DecodeSteps:
+    """Steps of 64 sequences on 8 ranks."""
+    sizes = (np.array([x]) for x in (64.0, rounds))
+    return steps_with_prompts(_batch(), asked, *sizes, LOCAL, prefill=np.array([prefill]), decode=np.array([decode]))
+
+
+def _local_pool() -> DecodePool:
     """A decode pool that prefills a quarter of the prompts, of outputs of 101 tokens."""
     link = TransferLink(start_s=0.25, handed_frac=0.75)
-    asked = replace(load(), osl=np.array([101.0]), batched_tokens=np.array([given.get("budget", 8192.0)]))
+    asked = replace(load(), osl=np.array([101.0]))
     return decode_pool(_batch(), asked, link, longest_prompt=LONGEST, memory_fraction=FRACTION, local=LOCAL)
 
 
-def test_a_prompt_in_so_many_steps_by_hand() -> None:
-    """64 sequences on 8 ranks, 100 steps each, a quarter with a prompt: 0.16 come in a step, 1 - exp(-0.16) of which
-    carry some, 0.16 x 400 / (1 - exp(-0.16)) tokens of them beside 64: by that share a step takes as long as a prefill
-    pass does over its formula.
+@pytest.mark.parametrize("prefill", [1.0, 2.0])
+def test_a_prompt_in_so_many_steps_by_hand(prefill: float) -> None:
+    """64 sequences of 100 steps each, a quarter with a prompt: 0.16 come in a step.
+
+    Steps with prompts are longer, so that more prompts come while they run, which share the next one: after a short
+    step with probability 1 - exp(-0.16 short / mean) there is one, after a long one with 1 - exp(-0.16 long / mean).
     """
     pool = _local_pool()
     alone = pool.at(np.array([64.0])).passes
-    twice = replace(pool.factors, prefill=np.full(1, 2.0))
-    slots, requests, factor = np.ones(1), np.array([64.0]), np.array([1.0])
-    found, longer = (
-        decode_steps(pool.batch, pool.load, alone, slots, requests, LOCAL, factors, factor)
-        for factors in (pool.factors, twice)
-    )
-    share = 1.0 - np.exp(-0.16)
-    tokens = 0.16 * 400.0 / share
-    assert found.local_s[0] > alone.through_s[0]
-    assert longer.local_s[0] == pytest.approx(found.local_s[0] * (1.0 + tokens / (tokens + 64.0)))
-    for steps in (found, longer):
-        added = steps.local_s[0] - alone.through_s[0]
-        assert steps.round_s[0] - alone.through_s[0] == pytest.approx(share * added)
-    columns = pool.at(np.array([64.0])).columns
-    assert columns.latency_s[0] == pytest.approx(found.round_s[0])
+    found = _steps(pool.load, prefill=prefill)
+    short_s, long_s, mean_s = alone.through_s[0], found.local_s[0], found.round_s[0]
+    after_short, after_long = (1.0 - np.exp(-0.16 * seconds / mean_s) for seconds in (short_s, long_s))
+    share = after_short / (after_short + 1.0 - after_long)
+    assert long_s > 1.1 * short_s
+    assert mean_s == pytest.approx(short_s + share * (long_s - short_s), rel=1e-3)
+    met_s = ((1.0 - share) * short_s**2 + share * long_s**2) / mean_s
+    assert found.running_step_s[0] == pytest.approx(0.5 * met_s, rel=1e-3)
+
+
+def test_steps_with_prompts_are_as_long_as_a_prefill_pools() -> None:
+    """By the share of a step's tokens that are prompts', some 0.16 x 400 / share beside 64, it takes twice as long."""
+    once, twice = (_steps(_local_pool().load, prefill=prefill) for prefill in (1.0, 2.0))
+    tokens = 0.16 * 400.0 / (1.0 - np.exp(-0.16))
+    assert twice.local_s[0] == pytest.approx(once.local_s[0] * (1.0 + tokens / (tokens + 64.0)), rel=0.02)
+
+
+def test_a_pool_counts_those_whose_tokens_are_on_their_way() -> None:
+    """A sequence is held for its 100 steps, those of the hand-over, and, a quarter of them, that of its prompt."""
+    pool, running = _local_pool(), np.array([64.0])
+    factor = pool.factors.decode(pool.batch, running / 8.0)
+    for held, more in ((True, pool.factors.handover_steps[0] + 0.25), (False, 0.0)):
+        steps = _steps(pool.load, rounds=100.0 + more, prefill=pool.factors.prefill[0], decode=factor[0])
+        assert pool.at(running, held=held).columns.latency_s[0] == pytest.approx(steps.round_s[0] * factor[0])
 
 
 def test_who_brings_a_prompt_waits_for_its_step_by_hand() -> None:
-    """Half of a running step and its own, of a quarter of the requests; three quarters have their cache sent."""
+    """The rest of a running step and its own, of a quarter of the requests; three quarters have their cache sent."""
     pool = _local_pool()
     point = pool.at(np.array([64.0]))
     columns, handover = point.columns, pool.handover_s(point.columns.latency_s)[0]
     parts = point.parts_s["own_prefill"][0], point.parts_s["running_step"][0]
-    assert parts[1] == pytest.approx(0.25 * 0.5 * columns.latency_s[0])
+    assert 0.5 < parts[1] / (0.25 * 0.5 * columns.latency_s[0]) < 1.5
     assert columns.entry_s[0] == pytest.approx(0.75 * pool.start_s[0] + handover + sum(parts))
     assert columns.entry_s[0] + columns.longest_extra_s[0] == pytest.approx(pool.start_s[0] + handover)
     assert columns.wire_s[0] == pytest.approx(0.75 * pool.wire_s[0])
 
 
-def test_prompts_that_do_not_fit_their_steps_take_more_of_them() -> None:
-    """With outputs of two tokens and a budget of 200 a rank, 16 prompts of 400 come for a step with room for four."""
-    pool = _local_pool(budget=200.0)
-    asked = replace(pool.load, osl=np.array([2.0]))
-    alone, requests = pool.at(np.array([64.0])).passes, np.array([64.0])
-    few, many = (
-        decode_steps(pool.batch, own, alone, np.ones(1), requests, LOCAL, pool.factors, np.ones(1))
-        for own in (asked, replace(asked, batched_tokens=np.array([100.0 + 8.0])))
+@pytest.mark.parametrize(("room", "chunks"), [(192.0, 3.0), (100.0, 4.5)])
+def test_prompts_that_do_not_fit_their_steps_take_more_of_them(room: float, chunks: float) -> None:
+    """With outputs of two tokens 16 prompts of 400 come in a step, and 8 ranks have room for so few of their tokens."""
+    asked = replace(load(), osl=np.array([2.0]), batched_tokens=np.array([room + 8.0]))
+    found = _steps(asked, rounds=1.0)
+    assert found.round_s[0] == pytest.approx(16.0 * 400.0 / (8.0 * room) * found.local_s[0] / chunks)
+
+
+def test_the_longest_prompt_may_be_prefilled_where_it_decodes() -> None:
+    """It meets no prefill pool and no transfer: half of a running step, its own, and the hand-over."""
+    local = replace(LOCAL, share=1.0 - 1e-6, longest_new=2000.0)
+    link = TransferLink(start_s=0.25, handed_frac=1e-6, longest_handed=False)
+    first = prefill_pool(_batch(), load(), link, longest_prompt=LONGEST, memory_fraction=FRACTION)
+    second = decode_pool(_batch(), load(), link, longest_prompt=LONGEST, memory_fraction=FRACTION, local=local)
+    before, after = first.at(np.array([0.1])).columns, second.at(np.array([64.0])).columns
+    assert before.latency_s[0] + before.longest_extra_s[0] == pytest.approx(0.0)
+    factor = second.factors.decode(second.batch, np.array([8.0]))[0]
+    rounds = 499.0 + second.factors.handover_steps[0] + local.share
+    steps = steps_with_prompts(
+        second.batch,
+        second.load,
+        np.array([64.0]),
+        np.array([rounds]),
+        local,
+        prefill=second.factors.prefill,
+        decode=np.array([factor]),
     )
-    room = 200.0 - alone.work.decoded[0], 108.0 - alone.work.decoded[0]
-    assert few.round_s[0] > 4.0 * alone.through_s[0]
-    assert many.round_s[0] / many.local_s[0] == pytest.approx(16.0 * 400.0 / (8.0 * room[1]))
-    assert few.round_s[0] / few.local_s[0] == pytest.approx(16.0 * 400.0 / (8.0 * room[0]))
+    handover_s = second.handover_s(after.latency_s)[0]
+    wanted = (steps.running_step_s[0] + steps.longest_s[0]) * factor + handover_s
+    assert after.entry_s[0] + after.longest_extra_s[0] == pytest.approx(wanted)
+    assert steps.longest_s[0] > steps.local_s[0]
+
+
+def test_the_cache_that_travels_is_that_of_the_prompts_that_are_handed_over() -> None:
+    """Of prompts of 2,000 tokens on average those of 3,000 are handed over: half as much again on the way."""
+    pools = [
+        pool(_batch(), load(), TransferLink(handed_isl=tokens), longest_prompt=LONGEST, memory_fraction=FRACTION)
+        for tokens in (None, 3000.0)
+        for pool in (prefill_pool, decode_pool)
+    ]
+    for mean, longer in zip(pools[:2], pools[2:], strict=True):
+        assert longer.wire_s[0] == pytest.approx(1.5 * mean.wire_s[0])
+        assert longer.prompt_bytes[0] == pytest.approx(1.5 * mean.prompt_bytes[0])
 
 
 def test_a_prefill_pool_serves_what_is_left_to_it_by_hand() -> None:

@@ -16,6 +16,7 @@ from tests.studies import FOLDER
 
 STUDY = FOLDER / "llama-70b-16xh100.toml"
 PLAN = "P8:TP8+D8:R2/TP4"
+VARIABLE = "- name: DYN_ROUTER_CONDITIONAL_DISAGG"
 TOKENS = 600
 
 
@@ -96,7 +97,12 @@ def test_a_front_that_cannot_is_refused(tmp_path: Path, target: str, also: str) 
         ("python3 -m dynamo.frontend --router-mode kv --router-conditional-disagg", 2047),
         ("--router-conditional-disagg --router-conditional-disagg-eff-isl-threshold 513", 512),
         ('--router-conditional-disagg-config \'{"policy":"isl_bounding","eff_isl_threshold":4096}\'', 4095),
-        ('- name: DYN_ROUTER_CONDITIONAL_DISAGG_EFF_ISL_THRESHOLD\n  value: "129"', 128),
+        (f'{VARIABLE}\n  value: "true"\n{VARIABLE}_EFF_ISL_THRESHOLD\n  value: "129"', 128),
+        (f'{VARIABLE}\n  value: "false"\n{VARIABLE}_EFF_ISL_THRESHOLD\n  value: "129"', None),
+        ("export DYN_ROUTER_CONDITIONAL_DISAGG=0", None),
+        ("python3 -m dynamo.frontend --no-router-conditional-disagg", None),
+        ("# --router-conditional-disagg is off\nnonCachedTokens: 32 # nonCachedTokens: 16", 31),
+        ("  # nonCachedTokens: 16", None),
         ("conditional_disagg_config:\n  max_local_prefill_length: 100\n", 100),
         ("- type: prefix-based-pd-decider\n  parameters:\n    nonCachedTokens: 16\n", 15),
         ("python3 -m dynamo.frontend --router-mode kv", None),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from autotune.disaggregated.local_prefill import pool_engines, with_local_prefill
+from autotune.disaggregated.local_prefill import by_local_prefill
 from autotune.scoring.plan_result import PERCENTILES, PlanResult
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.study import Study
@@ -50,8 +50,8 @@ def with_local_prompts(rng: random.Random, study: Study) -> Study | None:
     work = replace(study.workload, isl=IntRange(min=least, max=longest), points=())
     length = least + (longest - least) * rng.uniform(0.1, 0.9)
     tokens = max(int(length * (1.0 - work.prefix_cache_hit_frac)), 1)
-    own = with_local_prefill(replace(study, workload=work), tokens)
-    return own if pool_engines(own) else None
+    asked = replace(study, workload=work, axes=replace(study.axes, max_local_prefill_tokens=(tokens,)))
+    return next((own for own in by_local_prefill(asked) if own.axes.local_prefill is not None), None)
 
 
 def simulated(rng: random.Random, study: Study, plans: list[PlanResult]) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from autotune.disaggregated.search import search_pools
 from autotune.retuning.decide import as_baseline
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.trial_record import study_header
-from autotune.simulation.simulate_plan import simulate_plan, study_traffic
+from autotune.simulation.simulate_plan import pools_model, simulate_plan, study_traffic
 from autotune.storage import open_store
 from autotune.study import Study
 from autotune.tuning import tune
@@ -54,30 +54,130 @@ def scored(study: Study, plan: str = PLAN) -> PlanResult:
 
 
 def test_what_is_left_to_the_prefill_pool_by_hand() -> None:
-    """Of prompts of 100, 300 and 2,000 tokens, half of each cached, a front that sends on up to 150 keeps the last."""
+    """Of prompts of 100, 300 and 2,000 tokens, half of each cached, a front that sends on up to 160 keeps the last."""
     study = asked(0)
     kinds = tuple(RequestKind(isl=float(n), osl=400.0, weight=w) for n, w in ((100, 0.2), (300, 0.3), (2000, 0.5)))
     work = replace(study.workload, points=kinds, prefix_cache_hit_frac=0.5)
-    found = local_prefill(work, 150)
+    found = local_prefill(work, 160, "vllm")
     assert found is not None
     assert (found.frac, found.new, found.cached) == pytest.approx((0.5, 110.0, 110.0))
     assert (found.others_isl, found.others_hit_frac, found.others_cv2) == pytest.approx((2000.0, 0.5, 0.0))
-    assert local_prefill(work, 49) is None
-    assert local_prefill(work, 0) is None
+    assert local_prefill(work, 49, "vllm") is None
+    assert local_prefill(work, 0, "vllm") is None
 
 
 def test_a_log_says_what_is_cached_of_each_prompt() -> None:
     """Long prompts of which all but a few tokens are cached are prefilled where they decode, short ones are not."""
     prompt, cached = np.array([4000, 500]), np.array([3900, 0])
     log = Requests(arrival_s=np.arange(2.0), prompt=prompt, cached=cached, output=np.array([10, 10]))
-    found = local_prefill(replace(asked(0).workload, recorded=log), 200)
+    found = local_prefill(replace(asked(0).workload, recorded=log), 200, "vllm")
     assert found is not None
     assert (found.frac, found.new, found.cached, found.others_isl) == pytest.approx((0.5, 100.0, 3900.0, 500.0))
+
+
+def test_a_log_is_split_by_its_requests_under_changed_traffic_too() -> None:
+    """Of a log without hits, one of three prompts is short enough; twice as long none is, and with hits two are."""
+    prompt = np.array([400, 900, 5000])
+    log = Requests(arrival_s=np.arange(3.0), prompt=prompt, cached=np.zeros(3, dtype=np.int64), output=np.full(3, 10))
+    kinds = (RequestKind(isl=2100.0, osl=10.0, weight=1.0),)
+    work = replace(asked(0).workload, points=kinds, recorded=log)
+    found = local_prefill(work, 500, "vllm")
+    assert found is not None
+    assert (found.frac, found.new, found.others_isl) == pytest.approx((1.0 / 3.0, 400.0, 2950.0))
+    assert local_prefill(work.longer(prompts=2.0), 500, "vllm") is None
+    hits = local_prefill(work.with_hits(0.5), 500, "vllm")
+    assert hits is not None
+    assert hits.frac == pytest.approx(2.0 / 3.0)
+    assert not hits.cold
+    assert hits.longest_new == 0.0
+
+
+def test_blocks_decide_which_prompts_are_short() -> None:
+    """Of 1,000 tokens of which 300 are known 18 whole blocks are found, so that 712 are computed, as requests drawn."""
+    kinds = (RequestKind(isl=1000.0, osl=400.0, weight=1.0),)
+    work = replace(asked(0).workload, points=kinds, prefix_cache_hit_frac=0.3)
+    assert local_prefill(work, 711, "vllm") is None
+    found = local_prefill(work, 712, "vllm")
+    assert found is not None
+    assert (found.new, found.cached) == pytest.approx((700.0, 300.0))
+
+
+def test_fronts_that_need_a_hit_keep_cold_prompts_from_the_decode_pool() -> None:
+    """Of two short prompts one is known in part: TensorRT-LLM's front sends on that one alone, vLLM's both."""
+    prompt, cached = np.array([400, 300, 5000]), np.array([160, 0, 0])
+    log = Requests(arrival_s=np.arange(3.0), prompt=prompt, cached=cached, output=np.full(3, 10))
+    work = replace(asked(0).workload, recorded=log)
+    some, both = (local_prefill(work, 500, engine) for engine in ("trtllm", "vllm"))
+    assert some is not None
+    assert both is not None
+    assert (some.frac, some.new, some.cold) == pytest.approx((1.0 / 3.0, 240.0, False))
+    assert (both.frac, both.new, both.cold) == pytest.approx((2.0 / 3.0, 270.0, True))
+    study = asked(500, engine="any", workload={"request_rate_per_s": 6.0})
+    narrowed = by_local_prefill(replace(study, workload=work))
+    assert [own.engine for own in narrowed] == ["vllm", "trtllm"]
+    for engine, local in (("trtllm", [True, False, False]), ("vllm", [True, True, False])):
+        plan = scored(asked(500, engine="any", workload={"request_rate_per_s": 2.0}), f"{engine}:{PLAN}")
+        model, _ = pools_model(asked(500, engine="any"), plan)
+        assert model.is_local(prompt, cached).tolist() == local
+
+
+def test_a_bound_above_all_prompts_asks_for_no_more_room() -> None:
+    """The decode pool's budget holds the longest prompt beside its sequences, however much more would be sent."""
+    most, more = (scored(asked(tokens)).pools for tokens in (8000, 2_000_000))
+    assert most is not None
+    assert more is not None
+    assert more.decode.max_num_batched_tokens == most.decode.max_num_batched_tokens
 
 
 def test_settings_that_send_alike_are_one() -> None:
     """No prompt has 99 tokens or fewer, so that a front told so does what one does that sends none."""
     assert len(by_local_prefill(asked(0, 50, 99, 1000))) == 2
+
+
+@pytest.mark.parametrize("osl", [20, 400])
+def test_all_prompts_may_be_prefilled_where_they_decode(osl: int) -> None:
+    """With short outputs too, TPOT and TTFT are those of requests served one by one; the longest prompt's TTFT is more.
+
+    Sequences whose last tokens are on their way bring no prompts: of outputs of 20 tokens they are most.
+    """
+    lengths = {"isl": {"min": 100, "max": 8000}, "osl": osl, "request_rate_per_s": 2.0}
+    study = asked(8000, workload=lengths, constraints={"ttft_ms": 1e6, "tpot_ms": 1e5})
+    plan = scored(study)
+    found = simulate_plan(study, plan, study_traffic(study, count=4000), with_range=False).forecast
+    assert found.latency("tpot", "mean").value == pytest.approx(plan.metrics["tpot_s"], rel=0.12)
+    assert found.latency("ttft", "mean").value == pytest.approx(plan.metrics["ttft_s"], rel=0.12)
+    assert plan.metrics["ttft_s"] < plan.metrics["ttft_longest_s"] < found.latency("ttft", "p99").value
+
+
+POOLS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "attention-DP": ("deepseek-v3", "vllm:P16:TP16/EP16+D16:DP16/EP16", {"workload": {"request_rate_per_s": 3.0}}),
+    "pipeline": (
+        "llama-3.1-70b",
+        "trtllm:P8:TP8+D8:PP4/TP2",
+        {"workload": {"request_rate_per_s": 2.0, "prefix_cache_hit_frac": 0.3}},
+    ),
+}
+
+
+@pytest.mark.parametrize("tokens", [3000, 8000])
+@pytest.mark.parametrize("kind", POOLS)
+def test_ranks_and_stages_that_decode_prefill_as_simulated(kind: str, tokens: int) -> None:
+    """The longest micro-batch holds up a pipeline's turn, and steps with prompts bring others: TPOT within 20 %."""
+    model, plan, tables = POOLS[kind]
+    gpus = 32 if model == "deepseek-v3" else 16
+    study = question(
+        model,
+        cluster={"gpus": gpus, "gpu": "h200_sxm", "gpus_per_node": 8},
+        workload={"isl": {"min": 100, "max": 8000}, "osl": 400, **tables["workload"]},
+        constraints={"ttft_ms": 60000, "tpot_ms": 400},
+        search={"disaggregated": "only", "max_num_batched_tokens": [8192]},
+        disaggregation={"max_local_prefill_tokens": [tokens]},
+        engine="any",
+    )
+    result = scored(study, plan)
+    found = simulate_plan(study, result, study_traffic(study, count=2500), with_range=False).forecast
+    assert found.latency("tpot", "mean").value == pytest.approx(result.metrics["tpot_s"], rel=0.2)
+    assert found.latency("ttft", "mean").value == pytest.approx(result.metrics["ttft_s"], rel=0.1)
 
 
 @pytest.mark.parametrize("rate", [2.0, 3.0])
@@ -142,7 +242,7 @@ def test_pruning_loses_nothing(case: Mapping[str, Any], engine: str) -> None:
     tables = json.loads(json.dumps(case))
     if engine == "trtllm":  # its fronts need something cached
         tables["workload"] = {**tables.get("workload", {"request_rate_per_s": 6.0}), "prefix_cache_hit_frac": 0.3}
-    study = with_local_prefill(asked(2500, engine=engine, **tables), 2500)
+    study = with_local_prefill(asked(2500, engine=engine, **tables), 2500, engine)
     pruned, brute = search_pools(study, keep=12), search_pools(study, keep=12, prune=False)
     assert brute.pairs
     assert [p.key for p in pruned.pairs] == pytest.approx([p.key for p in brute.pairs], rel=1e-12)
@@ -171,10 +271,13 @@ def test_an_engine_that_cannot_is_left_out_by_name() -> None:
     for engine in ("sglang", "trtllm"):
         with pytest.raises(InputError, match=r"max_local_prefill_tokens: must have 0 among its choices"):
             asked(512, engine=engine)
-        refused = score_plan(asked(512, engine="any"), f"{engine}:{PLAN}")
-        assert refused.result is None
-        assert [v.rule for v in refused.resolution.violations] == ["local_prefill"]
-    assert {plan.engine for plan in tune(asked(512, engine="any")).ranked} == {"vllm"}
+    refused = score_plan(asked(512, engine="any"), f"sglang:{PLAN}")
+    assert refused.result is None
+    assert [v.rule for v in refused.resolution.violations] == ["local_prefill"]
+    frac = {p.engine: p.pools.local_frac for p in tune(asked(512, engine="any")).ranked if p.pools is not None}
+    assert frac["vllm"] > 0.05
+    assert set(frac) <= {"vllm", "trtllm"}
+    assert frac.get("trtllm", 0.0) == 0.0
     cached = asked(512, engine="any", workload={"request_rate_per_s": 6.0, "prefix_cache_hit_frac": 0.3})
     assert score_plan(cached, f"sglang:{PLAN}").result is None
     assert score_plan(cached, f"trtllm:{PLAN}").result is not None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from autotune.scoring.plan_name import plan_name
 from autotune.tuning import PlanResult
 
-__all__ = ["name_of_key", "plan_name", "same_run"]
+__all__ = ["has_local_prefill", "local_prefill_words", "name_of_key", "plan_name", "same_run"]
 
 
 _ENGINE = re.compile(r"[a-z][a-z0-9_]*:")
@@ -31,5 +32,20 @@ def _side(text: str) -> str:
 
 
 def same_run(one: PlanResult, other: PlanResult) -> bool:
-    """Whether two results are of one plan with the same knobs."""
-    return one.plan == other.plan and one.knobs == other.knobs
+    """Whether two results are of one plan with the same knobs and the same front."""
+    return one.plan == other.plan and one.knobs == other.knobs and _local_tokens(one) == _local_tokens(other)
+
+
+def local_prefill_words(plan: PlanResult) -> str:
+    """Up to how many tokens to compute prompts have that the decode pool prefills; empty where there is none."""
+    tokens = _local_tokens(plan)
+    return "" if tokens is None else f"{tokens:,}" if tokens else "none"
+
+
+def has_local_prefill(plans: Iterable[PlanResult]) -> bool:
+    """Whether decode pools of any of the plans prefill prompts."""
+    return any(plan.pools is not None and plan.pools.local_frac for plan in plans)
+
+
+def _local_tokens(plan: PlanResult) -> int | None:
+    return None if plan.pools is None else plan.pools.max_local_prefill_tokens
