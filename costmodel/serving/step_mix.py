@@ -141,7 +141,20 @@ def _any_loaded(mix: StepMix) -> Floats:
         after_none = 1.0 - np.exp(-per_s * round_s)
         chance = 0.5 * (chance + after_none / (after_none + np.exp(-per_s * with_one_s)))
     # chunks of one prompt may be on several micro-batches, but any of them is loaded as often as one of them at least
-    return np.where(many > 1.0, np.maximum(chance, loaded), loaded)
+    chance = np.maximum(np.where(mix.mixes > 0.0, chance, _any_loaded_first(mix)), loaded)
+    return np.where(many > 1.0, chance, loaded)
+
+
+def _any_loaded_first(mix: StepMix) -> Floats:
+    """The same with prefill first, where micro-batches follow each other.
+
+    The passes for what ends in a turn of decoding come one behind the other: they fill turns, but for half of a last
+    one on average. A single prompt has a turn to itself.
+    """
+    many, together = mix.micro_batches, np.minimum(mix.chunks, mix.micro_batches)
+    passes = many * mix.loaded_share
+    not_full = 0.5 * (1.0 - together / many) * -np.expm1(-2.0 * passes / together)
+    return np.minimum((passes / many + not_full) / (1.0 + mix.loaded_share), 1.0)
 
 
 def chunk_work(share: ReplicaShare, chunks: Floats, on_busiest: Floats, in_all: Floats) -> StepWork:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from autotune.engines import ENGINES
+from tools.fit_calibration.__main__ import _borrowed, _untuned
 from tools.fit_calibration.kernels import fit_law, predict
 from tools.fit_calibration.tables import READERS, Sample, read_kernels
 
@@ -75,3 +79,27 @@ def test_a_law_finds_the_passes_of_rows() -> None:
     law = fit_law(samples)
     assert law["row_passes"] == pytest.approx(7.0, rel=0.2)
     assert law["held_out_mape"] < 0.03
+
+
+def test_experts_of_untuned_kernels_are_another_engines() -> None:
+    """FP8 that reads a weight in more time than bf16 does is no measurement of a server: those tune their kernels."""
+    bf16, slow, quick = ({"t0_s": 1e-5, "hbm_eff": share} for share in (0.9, 0.4, 0.8))
+    tables = {
+        ("hopper", "vllm"): {"moe_bf16": bf16, "moe_fp8": slow},
+        ("hopper", "trtllm"): {"moe_bf16": bf16, "moe_fp8": quick},
+        ("hopper", "sglang"): {"moe_bf16": bf16},
+    }
+    found = _borrowed(tables)
+    assert found["hopper", "trtllm"]["moe_fp8"] == quick
+    for engine in ("vllm", "sglang"):
+        assert found["hopper", engine]["moe_fp8"] == {**quick, "borrowed_from": "trtllm"}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_narrower_experts_are_read_no_more_slowly(engine: str) -> None:
+    """Decoding few tokens is reading weights: of each shipped law of narrower ones, in less time than bf16's."""
+    for path in files("costmodel.calibration.data").iterdir():
+        if path.name.endswith(f"-{engine}.json") and not path.name.startswith("residual"):
+            kernels = json.loads(path.read_text(encoding="utf-8"))["kernels"]
+            assert {"moe_bf16", "moe_fp8"} <= kernels.keys()
+            assert _untuned(kernels) == set()

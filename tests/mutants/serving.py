@@ -82,7 +82,7 @@ SERVING: tuple[Change, ...] = (
     ),
     *changes_of(
         "costmodel/simulation/decode_steps.py",
-        ("per_context * (through_values[i]", "per_context * (values[i]"),
+        ("slope = through_slopes[i]", "slope = slopes[i]"),
     ),
     *changes_of(
         "costmodel/simulation/sampled_windows.py",

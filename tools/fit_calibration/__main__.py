@@ -42,6 +42,10 @@ from tools.fit_calibration.taught import TaughtScore
 
 SOURCE = "performance data published by NVIDIA with AIConfigurator 0.12 (aiconfigurator-core, Apache-2.0)"
 HOST_BOUND = 1.5
+EXPERT_BYTES = {
+    "moe_bf16": 2.0, "moe_fp8": 1.0, "moe_fp8_block": 1.0, "moe_int4": 0.5, "moe_mxfp4": 0.53125, "moe_nvfp4": 0.5625,
+}  # fmt: skip
+"""Bytes of a weight by the law of its experts, scales included."""
 SEED = 7
 
 
@@ -152,13 +156,27 @@ def _launches(kernels: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str,
     }
 
 
+def _untuned(laws: Mapping[str, Any]) -> set[str]:
+    """Laws of experts in narrower weights that read a weight more slowly than the same engine does in bf16.
+
+    Such tables timed kernels whose best variant nobody had looked for, as servers do at their start: vLLM's warm-up
+    says of FlashInfer that it "may be significantly slower" without (docs.vllm.ai, kernel_warmup). On Hopper its FP8
+    experts took 2 to 3 times as long as those in bf16, and TensorRT-LLM's of the same CUTLASS kernels half as long.
+    """
+    read_s = {name: size / laws[name]["hbm_eff"] for name, size in EXPERT_BYTES.items() if name in laws}
+    return {name for name, seconds in read_s.items() if seconds > read_s.get("moe_bf16", np.inf)}
+
+
 def _borrowed(kernels: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Laws that an engine's own tables lack, taken from another engine on the same GPUs and marked so."""
+    """Laws that an engine's own tables lack, or that are of untuned kernels, taken from another engine on the same GPUs
+    and marked so.
+    """
+    tuned = {place: {n: law for n, law in laws.items() if n not in _untuned(laws)} for place, laws in kernels.items()}
     out = {}
-    for (generation, engine), laws in kernels.items():
+    for (generation, engine), laws in tuned.items():
         whole = dict(laws)
         for other in ("trtllm", "sglang", "vllm"):
-            for name, law in kernels[generation, other].items():
+            for name, law in tuned[generation, other].items():
                 whole.setdefault(name, {**law, "borrowed_from": other})
         out[generation, engine] = whole
     return out
