@@ -23,6 +23,7 @@ from autotune.space import enumerate_space
 from autotune.study.resolve import SHORT_OUTPUT_TOKENS
 from costmodel.arch import load_model
 from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.estimate.open_loop import arriving_shares, knots_around
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.measured.implausible import plausible
 from costmodel.measured.runs import BENCHMARK_WAVES, Run, prepare_runs
@@ -272,9 +273,8 @@ class Arriving:
     """Per replica, of those that carry the rate."""
     carrying: tuple[float, float]
     """With the fewest that carry the rate."""
-    meeting: tuple[float, float]
-    """With the fewest, `m`, that meet as many others as one that arrives at the rate does, to the nearest whole number:
-    X(m) (m - 1/2) / m, where a closed loop of `m` serves X(m), is the rate."""
+    at_random: tuple[float, float]
+    """With what random arrivals add (`costmodel.estimate.open_loop`)."""
 
 
 def arriving(count: int, seed: int) -> Iterator[Arriving]:
@@ -294,20 +294,28 @@ def arriving(count: int, seed: int) -> Iterator[Arriving]:
         table = batch.take(np.zeros(most, dtype=np.int64))
         closed = table.steady(loads, longest_prompt=load.isl, memory_fraction=FRACTION)
         rate = float(closed.requests_per_s[-1] * random.uniform(0.3, 0.9))
-        at = [
-            int((able >= rate).argmax()) for able in (closed.requests_per_s, closed.requests_per_s * (1 - 0.5 / every))
-        ]
-        simulated = _arrived(batch, load, rate, int(min(max(2500, 20 * every[at[0]] * replicas), 12_000)))
+        at = int((closed.requests_per_s >= rate).argmax())
+        simulated = _arrived(batch, load, rate, int(min(max(2500, 20 * every[at] * replicas), 12_000)))
         if simulated is None:
             continue
         found += 1
+        carrying = np.array([closed.ttft_s[at], closed.tpot_s[at]])
+        own = _at_random(batch, load, rate / replicas, every[at : at + 1])
         errors = [
-            tuple(figure / seen - 1.0 for figure, seen in zip(own, simulated, strict=True))
-            for own in ((float(closed.ttft_s[i]), float(closed.tpot_s[i])) for i in at)
+            (float(ttft / simulated[0] - 1.0), float(tpot / simulated[1] - 1.0))
+            for ttft, tpot in (carrying, carrying + (own - carrying) / replicas)
         ]
-        yield Arriving(
-            in_flight=int(every[at[0]]), carrying=(errors[0][0], errors[0][1]), meeting=(errors[1][0], errors[1][1])
-        )
+        yield Arriving(in_flight=int(every[at]), carrying=errors[0], at_random=errors[1])
+
+
+def _at_random(batch: PlanBatch, load: Load, offered_per_s: float, in_flight: Floats) -> Floats:
+    """TTFT and TPOT of a replica to which requests come at random, by the formulas."""
+    knots, replicas = knots_around(in_flight), batch.layout.replicas
+    table = batch.take(np.zeros(knots.size, dtype=np.int64))
+    loads = replace(load, concurrency=knots[0] * replicas)
+    closed = table.steady(loads, longest_prompt=load.isl, memory_fraction=FRACTION)
+    shares, waits_s = arriving_shares(knots, closed.requests_per_s[None] / replicas, np.array([offered_per_s]))
+    return np.array([shares[0] @ closed.ttft_s + waits_s[0], shares[0] @ closed.tpot_s])
 
 
 def _arrived(batch: PlanBatch, load: Load, rate: float, count: int) -> tuple[float, float] | None:
@@ -335,10 +343,10 @@ def _at_rates(count: int, seed: int) -> None:
             if not own:
                 continue
             said = []
-            for way in ("carrying", "meeting"):
+            for way, words in (("carrying", "as many as carry it"), ("at_random", "at random")):
                 errors = np.array([getattr(a, way)[column] for a in own])
                 median, most_of_them = np.quantile(abs(errors), (0.5, 0.9))
-                said.append(f"as many as are {way}: {errors.mean():+.1%}, {median:.1%}, {most_of_them:.1%}")
+                said.append(f"{words}: {errors.mean():+.1%}, {median:.1%}, {most_of_them:.1%}")
             print(f"{latency}, {least} to {most - 1} in flight per replica, {len(own)} plans; {'; '.join(said)}")
     print("mean, median of the size, nine of ten within")
 

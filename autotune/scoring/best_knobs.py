@@ -69,7 +69,11 @@ class KnobGridAtLoad:
 
     def __init__(self, grid: KnobGrid, concurrency: Floats) -> None:
         self.grid, self.concurrency = grid, concurrency
-        self.scored = ScoredRows.of(grid.study, grid.serving(concurrency), grid.price_per_hour)
+        estimate = grid.serving(concurrency)
+        self.scored = ScoredRows.of(grid.study, estimate, grid.price_per_hour)
+        # at a rate there are as many in flight as come while one is served (Little's law)
+        at_rate = grid.study.workload.request_rate_per_s is not None
+        self.in_flight = estimate.requests_per_s * estimate.e2e_s if at_rate else concurrency
 
     @classmethod
     def each(cls, grid: KnobGrid, loads: Sequence[Floats]) -> KnobGridAtLoad:
@@ -85,7 +89,7 @@ class KnobGridAtLoad:
     def result(self, row: int) -> PlanResult:
         """The plan of a row."""
         variant = self.grid.variants[self.grid.variant[row]]
-        candidate, concurrency = variant.candidate, float(self.concurrency[row])
+        candidate, concurrency = variant.candidate, float(self.in_flight[row])
         layout = candidate.layout
         per_rank = concurrency / min(layout.replicas, concurrency) / layout.attn_dp
         knobs = Knobs(

@@ -15,6 +15,7 @@ from autotune.space import Candidate
 from autotune.study import Study, cluster_of
 from costmodel.arch import Arch, with_dtypes
 from costmodel.estimate.batch import PlanBatch, PlanEntry
+from costmodel.estimate.open_loop import at_random, knots_around
 from costmodel.estimate.request_mix import Kinds, combined, point_loads, with_shared_cache
 from costmodel.estimate.result import Estimate, at_rate
 from costmodel.plan.columns import Floats, Ints
@@ -22,6 +23,10 @@ from costmodel.serving.load import Load
 from costmodel.serving.steady_state import SteadyState
 
 UNBOUNDED_SEQS = 1 << 16
+CARRIED = 1.0 - 1e-9
+"""Share of a rate at which it counts as carried."""
+ROWS_AT_RANDOM = 2_000
+"""Rows whose latencies under random arrivals are looked up together, so that memory stays small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +158,21 @@ class KnobGrid:
     def serving(self, concurrency: Floats) -> Estimate:
         """The same where no more is served than arrives, if the study gives a request rate."""
         estimate, rate = self.evaluate(concurrency), self.study.workload.request_rate_per_s
-        return estimate if rate is None else at_rate(estimate, rate)
+        return estimate if rate is None else at_rate(self._at_random(estimate, concurrency, rate), rate)
+
+    def _at_random(self, estimate: Estimate, concurrency: Floats, rate_per_s: float) -> Estimate:
+        """The estimate with latencies of requests that come as the study says, of rows that carry them."""
+        carry = np.flatnonzero(estimate.requests_per_s >= rate_per_s * CARRIED)
+        cv2 = self.study.workload.arrival_cv**2
+        if not carry.size or cv2 == 0.0:
+            return estimate
+        replicas = np.broadcast_to(self.batch.layout.replicas, concurrency.shape)
+        for rows in np.array_split(carry, -(-carry.size // ROWS_AT_RANDOM)):
+            own = replicas[rows]
+            knots = knots_around(concurrency[rows] / own)
+            found = self.take(np.repeat(rows, knots.shape[1])).evaluate((knots * own[:, None]).ravel())
+            estimate = at_random(estimate, rows, found, knots, offered_per_s=rate_per_s, replicas=own, cv2=cv2)
+        return estimate
 
     def steady(self, concurrency: Floats) -> SteadyState:
         """The same before the calibration's residuals: the steps that every row settles into."""

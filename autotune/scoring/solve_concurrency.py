@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 
 from autotune.scoring.bisection import MOST_PER_REPLICA, ROWS_AT_ONCE, Question, Test, bisect, grow
-from autotune.scoring.knob_grid import KnobGrid
+from autotune.scoring.knob_grid import CARRIED, KnobGrid
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.load_peaks import CLOSER_KNEE, KNEE, around, other_peaks
 from autotune.scoring.load_rivals import Goal, Rivals
@@ -117,7 +117,7 @@ def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Flo
 
     Where the most serve less than the rate, fewer may serve more: then it is reached below the load that serves most.
     """
-    wanted = rate_per_s * (1.0 - 1e-9)
+    wanted = rate_per_s * CARRIED
 
     def served(rows: Ints, values: Floats) -> Floats:
         taken = grid.take(rows)

@@ -108,16 +108,19 @@ def steps_with_prompts(  # noqa: PLR0913  # one for each thing that nothing else
     # prompts that all steps with room for them do not suffice for wait for more steps
     more, share = np.maximum(mix.loaded_share, 1.0), mix.share_loaded
 
+    # what a request takes is counted over its own steps, and its prompt comes once in those that it is held for
+    own = share * np.maximum(rounds, LEAST_ROUNDS) / np.maximum(load.decode_rounds, LEAST_ROUNDS)
+
     def mean(of_alone: Floats, of_loaded: Floats) -> Floats:
-        return more * (of_alone + share * (of_loaded - of_alone))
+        return more * (of_alone + own * (of_loaded - of_alone))
 
     return DecodeSteps(
         round_s=more * mix.turn_s,
-        kernel_s=more * (alone.kernel_s * drafts + share * (loaded.kernel_s * longer - alone.kernel_s)),
+        kernel_s=more * (alone.kernel_s * drafts + own * (loaded.kernel_s * longer - alone.kernel_s)),
         math_s=mean(alone.step.math_s, loaded.step.math_s),
         hbm_bytes=mean(alone.step.hbm_bytes, loaded.step.hbm_bytes),
         group_s={
-            name: more * (alone.step.group_s[name] + share * (seconds * longer - alone.step.group_s[name]) / drafts)
+            name: more * (alone.step.group_s[name] + own * (seconds * longer - alone.step.group_s[name]) / drafts)
             for name, seconds in loaded.step.group_s.items()
         },
         running_step_s=0.5 * mix.met_step_s,

@@ -12,7 +12,7 @@ from autotune.scoring.best_knobs import score
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult
-from autotune.scoring.solve_concurrency import most_within_limits
+from autotune.scoring.solve_concurrency import most_within_limits, solve_concurrency
 from autotune.scoring.trial_record import Recorder, plan_of, study_header
 from autotune.space import Candidate, enumerate_space
 from autotune.storage import open_store
@@ -62,17 +62,20 @@ def test_concurrency_stays_in_the_range_asked_for(objective: dict[str, str], lea
 
 
 def test_open_arrivals_take_the_fewest_in_flight_that_keep_up() -> None:
-    """The rate is reached, and one request fewer per replica does not reach it."""
+    """The rate is reached, and by no fewer per replica; as many are in flight as come while one is served."""
     rate = 3.7
     study = question(engine="any", workload={"isl": 1009, "osl": 211, "request_rate_per_s": rate})
     result = tune(study)
     assert result.ranked
     for plan in result.ranked:
-        fewer = float(plan.knobs.concurrency - plan.layout.replicas)
         assert plan.metrics["requests_per_s"] >= rate * (1 - 2e-6)
+        assert abs(plan.knobs.concurrency - max(rate * plan.metrics["e2e_s"], 1.0)) <= 0.5 + 1e-5
+        budget = plan.knobs.max_num_batched_tokens
+        (solved,) = solve_concurrency(KnobGrid.of(study, [Variant.of(plan)], [budget]))
+        fewer = float(solved - plan.layout.replicas)
         if fewer >= plan.layout.replicas:
-            e = evaluate(study, plan.engine, plan.layout, np.array([fewer]), [plan.knobs.max_num_batched_tokens])
-            assert e.requests_per_s[0] < rate, plan.plan
+            e = evaluate(study, plan.engine, plan.layout, np.array([fewer, solved]), [budget])
+            assert e.requests_per_s[0] < rate <= e.requests_per_s[1] * (1 + 1e-9), plan.plan
     for plan in result.infeasible:
         assert "kv_capacity" in plan.margins
         assert plan.violations

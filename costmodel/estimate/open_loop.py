@@ -1,0 +1,120 @@
+"""What requests meet that come at random, from what those meet of which a fixed number is in flight.
+
+A replica that serves X(n) requests per second of n in flight, to which requests come at random at a rate, has n of them
+with a probability p(n) that is in balance: p(n) X(n) = rate p(n - 1). Whoever comes finds n - 1 others with p(n - 1),
+and meets what n in flight meet: a server with the throughput of the closed loop stands for all that is in it (Chandy,
+Herzog and Woo, IBM J. Res. Dev. 19, 1975; exact where requests share a server evenly). What is better at every number
+in flight is better at a rate.
+
+Routers deal requests out to replicas in turn, so that each gets its own more evenly than all come: what random arrivals
+add to the load that just carries the rate is taken in proportion to the variance of the gaps over the replicas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from costmodel.estimate.result import TTFT_PARTS, Estimate
+from costmodel.plan.columns import Floats, Ints
+
+KNOTS = np.unique(np.floor(2.0 ** np.arange(0.0, 21.0, 0.5) + 0.5))
+"""Requests in flight per replica at which the closed loop is asked; linear between."""
+BELOW, ABOVE = 6, 6
+"""Knots that are asked below and above the number that carries the rate: an eighth and eight times of it."""
+PIECES = 8
+"""States between two knots that stand for all of them."""
+MOST_UTILISED = 0.999
+"""Share of the throughput at the last knot that the rate is taken to be at most."""
+QUEUE = TTFT_PARTS.index("queue")
+
+
+def knots_around(in_flight: Floats) -> Floats:
+    """Numbers in flight at which to ask for the closed loop, ascending, shape `(num_plans, knots)`.
+
+    `in_flight`, shape `(num_plans,)`, carries the rate, per replica.
+    """
+    count = BELOW + 1 + ABOVE
+    first = np.clip(np.searchsorted(KNOTS, in_flight, side="right") - 1 - BELOW, 0, KNOTS.size - count)
+    return np.asarray(KNOTS[first[:, None] + np.arange(count)])
+
+
+def arriving_shares(knots: Floats, served_per_s: Floats, offered_per_s: Floats) -> tuple[Floats, Floats]:
+    """Shares of the requests that meet what those at a knot do, shape `(num_plans, knots)`, and seconds that they wait
+    beyond the last knot on average, shape `(num_plans,)`.
+
+    Args:
+        knots: from `knots_around`.
+        served_per_s: requests per second of a replica at each of them, same shape.
+        offered_per_s: requests per second that come to a replica, shape `(num_plans,)`.
+    """
+    served = np.maximum.accumulate(served_per_s, axis=1)
+    falls = np.log(offered_per_s[:, None] / served)  # of p from a number in flight to the next
+    falls[:, -1] = np.minimum(falls[:, -1], np.log(MOST_UTILISED))
+    width = np.diff(knots, axis=1)
+    step = np.maximum(width / PIECES, 1.0)[:, :, None]
+    at = np.arange(PIECES) * step / width[:, :, None]  # states between knots, as shares of the way
+    slope = (falls[:, 1:] - falls[:, :-1])[:, :, None]
+    # the sum of a linear function over the whole numbers from a knot to just before a state
+    log_p = at * width[:, :, None] * (falls[:, :-1, None] + 0.5 * slope * at) - 0.5 * slope * at
+    ends = width * 0.5 * (falls[:, 1:] + falls[:, :-1]) - 0.5 * slope[:, :, 0]
+    begins = np.concatenate([np.zeros((len(knots), 1)), np.cumsum(ends, axis=1)], axis=1)
+    top = begins.max(axis=1, keepdims=True)
+    mass = np.where(at < 1.0 - 1e-9, step * np.exp(log_p + (begins[:, :-1] - top)[:, :, None]), 0.0)
+    ratio = np.exp(falls[:, -1])
+    beyond = np.exp(begins[:, -1] - top[:, 0]) / (1.0 - ratio)
+    shares = np.zeros_like(knots)
+    shares[:, :-1] += (mass * (1.0 - at)).sum(axis=2)
+    shares[:, 1:] += (mass * at).sum(axis=2)
+    shares[:, -1] += beyond
+    whole = shares.sum(axis=1)
+    return shares / whole[:, None], beyond / whole * ratio / (1.0 - ratio) / served[:, -1]
+
+
+def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows from
+    estimate: Estimate,
+    rows: Ints,
+    found: Estimate,
+    knots: Floats,
+    *,
+    offered_per_s: float,
+    replicas: Floats,
+    cv2: float,
+) -> Estimate:
+    """The estimate with the latencies that requests meet which come at random, of some of its plans.
+
+    Args:
+        estimate: of plans where the requests in flight carry what is offered.
+        rows: the plans.
+        found: of these at each of `knots`, plan by plan.
+        knots: from `knots_around`, of these.
+        offered_per_s: requests per second that come to a plan.
+        replicas: of each of these.
+        cv2: squared coefficient of variation of the gaps between arrivals.
+    """
+    served = found.requests_per_s.reshape(knots.shape) / replicas[:, None]
+    shares, waits_s = arriving_shares(knots, served, offered_per_s / replicas)
+
+    def added(name: str) -> Floats:
+        values = getattr(found, name)
+        return (values.reshape(*values.shape[:-1], *knots.shape) * shares).sum(axis=-1) - getattr(estimate, name)[
+            ..., rows
+        ]
+
+    first, token, whole, parts = (added(name) for name in ("ttft_s", "tpot_s", "e2e_s", "ttft_parts_s"))
+    parts[QUEUE] += waits_s
+    # who comes at random meets no less than the load that just carries the rate, which is a whole number
+    later, slower = first + waits_s > 0.0, token > 0.0
+    more = {
+        "ttft_s": later * (first + waits_s),
+        "ttft_longest_s": later * (added("ttft_longest_s") + waits_s),
+        "kv_wait_s": later * added("kv_wait_s"),
+        "ttft_parts_s": later * parts,
+        "tpot_s": slower * token,
+        "e2e_s": later * (first + waits_s) + slower * (whole - first),
+    }
+    out = {name: getattr(estimate, name).copy() for name in more}
+    for name, seconds in more.items():
+        out[name][..., rows] += cv2 / replicas * seconds
+    return replace(estimate, **out)
