@@ -106,6 +106,11 @@ def kv_bytes(name: str) -> float:
     return KV_BYTES[name]
 
 
+def is_quantised(name: str) -> bool:
+    """Whether weights stored so have less than 16 bits."""
+    return storage(name).bits < 16
+
+
 def is_same_precision(stored: str, asked: str) -> bool:
     """Whether weights that are `stored` so are what is asked for: `int4` names no group, `fp8` no blocks."""
     base = storage(stored).base

@@ -16,12 +16,11 @@ from math import inf
 
 from autotune.comparison.replicas_in_transition import Fleets, Replica, fleet_of, gpus_of
 from autotune.comparison.values import SwitchCost, Wave
-from autotune.scoring.knob_grid import weights
 from autotune.space.pool_plan import ROLES
 from autotune.study import Study
 from autotune.study.operation import DEFAULT_DOWN_FRAC
 from autotune.tuning import PlanResult
-from costmodel.arch import weight_bytes
+from costmodel.arch import stored_in, weight_bytes
 
 
 def longest_request_s(study: Study, plan: PlanResult) -> float:
@@ -39,7 +38,7 @@ def load_s(study: Study, plan: PlanResult, starting: Sequence[Replica], *, peers
     each = max((r.weight_bytes for r in starting), default=0.0)
     if switch.weights_from == "peer" and peers:
         return each / switch.peer_bytes_per_s
-    whole = weight_bytes(weights(study.arch, plan.knobs.weight_dtype))
+    whole = weight_bytes(stored_in(study.arch, plan.knobs.weight_dtype))
     per_node = min(each * min(gpus, study.cluster.gpus_per_node), max(whole, each))
     return per_node / switch.storage_bytes_per_s
 

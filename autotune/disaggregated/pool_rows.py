@@ -10,10 +10,10 @@ import numpy as np
 
 from autotune.engines import ENGINES
 from autotune.scoring.exchange_choice import with_backend
-from autotune.scoring.knob_grid import speculation, weights
+from autotune.scoring.knob_grid import speculation
 from autotune.space import Candidate, enumerate_replicas
 from autotune.study import Search, Study
-from costmodel.arch import Arch
+from costmodel.arch import Arch, stored_in
 from costmodel.disaggregated.decode_steps import LocalPrompts
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pool_point import PoolPoint
@@ -184,7 +184,7 @@ class Evaluator:
     def __init__(self, rows: PoolRows, index: Ints, copies: Ints | None = None) -> None:
         """`copies` of each row: times that its layout's replicas are there; None: once."""
         study = rows.study
-        arch = weights(study.arch, rows.dtypes.weight)
+        arch = stored_in(study.arch, rows.dtypes.weight)
         repeated = np.ones_like(index) if copies is None else copies
         pools, back = np.unique(np.stack([rows.row_layout[index], repeated]), axis=1, return_inverse=True)
         entries = [

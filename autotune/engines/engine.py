@@ -23,7 +23,8 @@ from autotune.engines.pair_rules import PairRule
 from autotune.engines.service import Service
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from autotune.engines.weight_dtypes import lacking_dtype
-from costmodel.arch import Arch
+from costmodel.arch import Arch, checkpoint_dtype, stored_in
+from costmodel.dtypes import is_quantised
 from costmodel.engine import EngineTraits
 from costmodel.errors import InputError
 from costmodel.hardware import Gpu
@@ -211,11 +212,9 @@ class Engine(ABC):
     def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
         """Why it cannot serve the model on this GPU in any of the weight dtypes (None: the checkpoint's)."""
         lacking = lacking_dtype(arch, weights, lambda dtype: self.lacks_kernels(dtype, gpu))
-        return (
-            None
-            if lacking is None
-            else f"{self.title} has no native kernels for {lacking} weights on {gpu.generation} GPUs"
-        )
+        if lacking is None:
+            return None
+        return f"{self.title} has no native kernels for {lacking} weights on {gpu.generation} GPUs"
 
     def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:
         """Expert-parallel group and shard within it of a place in a stage: an expert's shards are neighbours."""
@@ -385,16 +384,17 @@ class Engine(ABC):
     def weight_name(self, service: Service) -> str | None:
         """The quantisation to make when loading; None where the checkpoint already is of the plan's dtype.
 
-        Raises `InputError`, `weight_dtype_support`, where the engine cannot make that dtype itself.
+        Raises `InputError`, `weight_dtype_support`, where the engine cannot make that dtype itself: none makes it of a
+        checkpoint that is quantised otherwise, and the option alone keeps vLLM and SGLang from starting with one.
         """
-        dtype = service.knobs.weight_dtype
-        if dtype is None or service.model_given:
+        dtype, stored = service.knobs.weight_dtype, checkpoint_dtype(service.arch)
+        if dtype is None or service.model_given or stored_in(service.arch, dtype) == service.arch:
             return None
-        if dtype not in self.weight_names:
-            can = ", ".join(self.weight_names) or "no dtype"
+        made = {} if is_quantised(stored) else self.weight_names
+        if dtype not in made:
             raise InputError.single(
                 "plan",
-                f"weight_dtype_support: {self.name} makes {can} of a checkpoint when it loads it, the plan has weights "
-                f"in {dtype}: name a checkpoint that is stored so with --model",
+                f"weight_dtype_support: {self.name} makes {', '.join(made) or 'no dtype'} of a checkpoint in {stored} "
+                f"when it loads it, the plan has weights in {dtype}: name a checkpoint that is stored so with --model",
             )
-        return self.weight_names[dtype]
+        return made[dtype]

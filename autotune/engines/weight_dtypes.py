@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from costmodel.arch import Arch, WeightDtypes, with_dtypes
-
-
-def _asked(arch: Arch, choice: str | None) -> Arch:
-    return arch if choice is None else with_dtypes(arch, gemm_dtype=choice, moe_dtype=choice)
+from costmodel.arch import Arch, WeightDtypes, stored_in
 
 
 def weight_dtypes(arch: Arch, choice: str | None) -> WeightDtypes:
     """Dtypes by kind of matrix; `choice` is a dtype for all of them, None the checkpoint's own."""
-    return _asked(arch, choice).dtypes
+    return stored_in(arch, choice).dtypes
 
 
 def stored_dtypes(arch: Arch, choice: str | None) -> set[str]:
     """Dtypes of the matrices of all layers, embeddings and output head not counted."""
-    return {dtype for group in _asked(arch, choice).groups for _, dtype in group.block.dtypes}
+    return {dtype for group in stored_in(arch, choice).groups for _, dtype in group.block.dtypes}
 
 
 def lacking_dtype(arch: Arch, choices: Sequence[str | None], lacks: Callable[[str], bool]) -> str | None:

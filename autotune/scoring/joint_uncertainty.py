@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from autotune.engines import ENGINES
 from autotune.metrics import GOODPUT, METRICS, TPOT_SD, TTFT_SD
-from autotune.scoring.knob_grid import weights
 from autotune.scoring.limits import LOAD_SERVED, Limit, hard_limit, probable, study_limits
 from autotune.scoring.objective import expected, looked_at, plan_figure
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.reach import bounded, unmeasured
 from autotune.study import Study
+from costmodel.arch import stored_in
 from costmodel.calibration.residual import Residual, residual_columns
 from costmodel.estimate.error_model import Latencies, Situation, draw_factors
 from costmodel.estimate.normal import Z90
@@ -233,6 +233,6 @@ def _cells(study: Study, plans: Sequence[PlanResult]) -> list[tuple[Residual, li
     profile, version = study.calibration, study.engine_version
     own = None if profile is None else profile.values()
     return [
-        (residual_columns([(weights(study.arch, dtype), types[gpu], ENGINES[engine].traits, version)], own), rows)
+        (residual_columns([(stored_in(study.arch, dtype), types[gpu], ENGINES[engine].traits, version)], own), rows)
         for (engine, dtype, gpu), rows in groups.items()
     ]

@@ -13,7 +13,7 @@ from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.study import Study, cluster_of
-from costmodel.arch import Arch, with_dtypes
+from costmodel.arch import stored_in
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.open_loop import at_random, knots_around
 from costmodel.estimate.request_mix import Kinds, combined, point_loads, with_shared_cache
@@ -77,7 +77,7 @@ class KnobGrid:
     ) -> KnobGrid:
         """Every variant, under a study of its own, with every token budget; see `studies`."""
         study = studies[0]
-        archs = {d: weights(study.arch, d) for d in dict.fromkeys(v.weight_dtype for v in variants)}
+        archs = {d: stored_in(study.arch, d) for d in dict.fromkeys(v.weight_dtype for v in variants)}
         asked = dict.fromkeys((v.study, v.candidate.gpu, v.candidate.layout.gpus) for v in variants)
         clusters = {(place, gpu, gpus): cluster_of(studies[place], gpu, gpus) for place, gpu, gpus in asked}
         entries = [
@@ -211,8 +211,3 @@ def speculation(study: Study) -> dict[str, Floats]:
         "accepted_tokens": np.array([given.accepted_per_step]),
         "draft_frac": np.array([given.draft_frac]),
     }
-
-
-def weights(arch: Arch, dtype: str | None) -> Arch:
-    """The architecture with its weights stored as `dtype` (None: as the checkpoint has them)."""
-    return arch if dtype is None else with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from autotune.engines import ENGINES
-from autotune.scoring.knob_grid import weights
 from autotune.space import Candidate, format_plan
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, cluster_of
@@ -23,6 +22,7 @@ from autotune.traffic.options import same_model
 from autotune.tuning import PlanResult, score_plan
 from autotune.validation.bench_tools import reported_runs
 from autotune.validation.reported import Reported
+from costmodel.arch import stored_in
 from costmodel.errors import InputError, Problem
 from costmodel.estimate.batch import PlanEntry
 from costmodel.files import read_file
@@ -253,7 +253,7 @@ def _run(  # noqa: PLR0913  # what was measured, of what, and what is wrong
         problems.append(Problem(path=at, message=f"must have {', '.join(lacking)} ({reported.tool})"))
         return None
     entry = PlanEntry(
-        arch=weights(study.arch, knobs.weight_dtype),
+        arch=stored_in(study.arch, knobs.weight_dtype),
         cluster=study.cluster if pooled else cluster_of(study, candidate.gpu, candidate.layout.gpus),
         engine=ENGINES[candidate.engine].traits,
         layout=candidate.layout,

@@ -2,13 +2,14 @@
 
 from costmodel.arch.arch import Arch, Group, Layer, WeightDtypes
 from costmodel.arch.attention import AttentionKind
-from costmodel.arch.catalog import load_model, model_names, short_names, with_dtypes
+from costmodel.arch.catalog import load_model, model_names, short_names, stored_in, with_dtypes
 from costmodel.arch.config.checkpoint import read_config_file
 from costmodel.arch.config.read import read_config
 from costmodel.arch.ffn import FfnKind
 from costmodel.arch.weights import (
     active_params,
     cache_bytes,
+    checkpoint_dtype,
     kv_bytes_per_token,
     total_params,
     weight_bytes,
@@ -24,12 +25,14 @@ __all__ = [
     "WeightDtypes",
     "active_params",
     "cache_bytes",
+    "checkpoint_dtype",
     "kv_bytes_per_token",
     "load_model",
     "model_names",
     "read_config",
     "read_config_file",
     "short_names",
+    "stored_in",
     "total_params",
     "weight_bytes",
     "weight_groups",

@@ -16,6 +16,7 @@ from costmodel.arch.arch import Arch, Layer
 from costmodel.arch.block import ATTENTION, DENSE, EXPERTS, SHARED, B, Matrix
 from costmodel.arch.config.module_names import is_plain_always
 from costmodel.arch.config.read import read_config
+from costmodel.arch.weights import checkpoint_dtype
 from costmodel.dtypes import is_same_precision
 from costmodel.errors import InputError
 
@@ -145,7 +146,16 @@ def load_model(name: str) -> Arch:
     if arch.name != found.catalog:
         said = f"config of {arch.name} taken to be that of {found.catalog}"
         arch = replace(arch, assumptions=(*arch.assumptions, said))
-    return arch if found.dtype is None else with_dtypes(arch, gemm_dtype=found.dtype, moe_dtype=found.dtype)
+    return stored_in(arch, found.dtype)
+
+
+def stored_in(arch: Arch, dtype: str | None) -> Arch:
+    """The architecture with all its weights in one dtype; as its checkpoint has them where that is said to be of the
+    dtype already, whose makers leave some matrices in 16 bits, and where it is None.
+    """
+    if dtype is None or is_same_precision(checkpoint_dtype(arch), dtype):
+        return arch
+    return with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)
 
 
 def with_dtypes(

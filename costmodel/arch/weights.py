@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from costmodel.arch.arch import Arch, Group
 from costmodel.arch.attention import Attention
 from costmodel.arch.block import ATTENTION, HEAD, ONE_RANK, Block
 from costmodel.arch.ffn import Experts
-from costmodel.dtypes import bytes_per_weight, kv_bytes
+from costmodel.dtypes import bytes_per_weight, is_quantised, kv_bytes
 
 COUNTS_EMBEDDING = ("qwen", "mixtral", "llama4", "bailing", "dots1", "grok", "olmoe", "phimoe")
 """Families whose published active parameters include the input embedding (model cards of Qwen3 and Mixtral; for the
@@ -90,6 +91,14 @@ def _of_group(arch: Arch, group: Group) -> list[WeightGroup]:
         for (weights, dtype), params in sizes.items()
         if params
     ]
+
+
+def checkpoint_dtype(arch: Arch) -> str:
+    """What a checkpoint is said to be stored in: the dtype of most of its quantised weights, else of most weights."""
+    sizes: Counter[str] = Counter()
+    for g in weight_groups(arch):
+        sizes[g.dtype] += g.params
+    return max([d for d in sizes if is_quantised(d)] or sizes, key=sizes.__getitem__)
 
 
 def total_params(arch: Arch) -> int:

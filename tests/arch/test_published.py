@@ -10,11 +10,13 @@ from costmodel.arch import (
     Arch,
     AttentionKind,
     FfnKind,
+    checkpoint_dtype,
     kv_bytes_per_token,
     load_model,
     model_names,
     read_config,
     read_config_file,
+    stored_in,
     total_params,
     weight_groups,
     with_dtypes,
@@ -178,6 +180,17 @@ def test_what_is_asked_for_replaces_what_is_stored() -> None:
     assert (asked.attention, asked.experts, asked.lm_head) == ("nvfp4", "int4", "bf16")
     assert with_dtypes(arch, moe_dtype="mxfp4") == arch
     assert with_dtypes(load_model("deepseek-v3"), gemm_dtype="fp8", moe_dtype="fp8").dtypes.attention == "fp8_block"
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("gpt-oss-120b", "mxfp4"), ("kimi-k2.5", "int4"), ("deepseek-v3", "fp8"), ("llama-3.1-8b", "bf16")],
+)
+def test_the_checkpoints_own_dtype_is_the_checkpoint(name: str, dtype: str) -> None:
+    """Weights in the dtype that a checkpoint is said to be stored in are as it stores them, its 16-bit matrices too."""
+    arch = load_model(name)
+    assert stored_in(arch, dtype) == stored_in(arch, None) == arch
+    assert checkpoint_dtype(stored_in(arch, "nvfp4")) == "nvfp4"
 
 
 def test_everything_wrong_is_said_at_once() -> None:

@@ -89,6 +89,30 @@ def test_what_an_engine_cannot_store_is_an_error():
     assert ENGINES["vllm"].weight_name(replace(made, model_given=True)) is None
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [("llama-3.1-8b", "bf16"), ("deepseek-v3", "fp8_block"), ("gpt-oss-120b", "mxfp4"), ("kimi-k2.5", "int4")],
+)
+def test_the_checkpoints_own_dtype_needs_no_option(engine, model, own):
+    """A plan in the dtype that the checkpoint is stored in starts as one that names none."""
+    made = service(plans(model, engine, 16)[0], load_model(model))
+    asked = replace(made, knobs=replace(made.knobs, weight_dtype=own))
+    assert launched(asked).processes == launched(made).processes
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("model", "other"),
+    [("gpt-oss-120b", "fp8"), ("kimi-k2.5", "fp8"), ("deepseek-v3", "mxfp4"), ("gpt-oss-120b", "bf16")],
+)
+def test_a_quantised_checkpoint_is_not_quantised_otherwise(engine, model, other):
+    """Weights in a dtype that no engine makes of a checkpoint that is quantised already are refused by name."""
+    made = service(plans(model, engine, 16)[0], load_model(model))
+    with pytest.raises(InputError, match="weight_dtype_support"):
+        launched(replace(made, knobs=replace(made.knobs, weight_dtype=other)))
+
+
 def test_a_plan_against_the_engines_rules_is_refused_by_name():
     """A layout of SGLang under vLLM: the rule's name and values."""
     arch = load_model("deepseek-v3")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from autotune.scoring.knob_grid import weights
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
-from costmodel.arch import Arch
+from costmodel.arch import Arch, stored_in
 from costmodel.arch.attention import Attention, AttentionKind
 from costmodel.arch.block import ONE_RANK
 from costmodel.arch.ffn import Experts
@@ -52,7 +51,7 @@ def flops(given: Given) -> Found:
     """
     peaks, served = given.study.cluster.gpu.peak_flops_per_s, _served_tokens(given.study)
     for plan in given.plans:
-        least = _math_s(weights(given.study.arch, plan.knobs.weight_dtype), peaks, *served)
+        least = _math_s(stored_in(given.study.arch, plan.knobs.weight_dtype), peaks, *served)
         spent = plan.metrics["compute_util_frac"] * plan.metrics["gpus"]
         if spent < plan.metrics["requests_per_s"] * least * (1.0 - REL):
             yield f"{plan.plan}: {spent} GPUs compute, {plan.metrics['requests_per_s'] * least} are needed"
@@ -65,7 +64,7 @@ def bytes_held(given: Given) -> Found:
     it may be one with more activations and less of the model.
     """
     for plan in (p for p in given.plans if p.feasible):
-        arch = weights(given.study.arch, plan.knobs.weight_dtype)
+        arch = stored_in(given.study.arch, plan.knobs.weight_dtype)
         held, layout = plan.breakdown["memory_bytes"], plan.layout
         if any(size < 0.0 for size in held.values()):
             yield f"{plan.plan}: negative bytes in {held}"
