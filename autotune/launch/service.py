@@ -111,33 +111,48 @@ def _speculative(study: Study, engine: str) -> list[str]:
     return [f"{scored}, so that {option} is not written; add it, or the plan is slower than predicted"]
 
 
+def scored_load(study: Study, plan: PlanResult) -> BenchLoad:
+    """The study's workload at the point at which the plan was scored, with what it was scored by."""
+    work, metrics = study.workload, plan.metrics
+    return BenchLoad(
+        isl=(work.isl.min, work.isl.max),
+        osl=(work.osl.min, work.osl.max),
+        concurrency=plan.knobs.concurrency,
+        request_rate_per_s=work.request_rate_per_s,
+        prefix_hit_frac=work.prefix_cache_hit_frac,
+        requests_per_s=metrics["requests_per_s"],
+        ttft_s=metrics["ttft_s"],
+        ttft_steady_s=metrics["ttft_s"],
+        tpot_s=metrics["tpot_s"],
+        output_tokens_per_s=metrics["output_tokens_per_s"],
+    )
+
+
 def bench_load(rows: KnobGrid, plan: PlanResult) -> BenchLoad:
-    """The study's workload at the point at which the plan was scored, with what is predicted for a benchmark of it."""
+    """The same with what is predicted for a benchmark: one of a closed loop begins with all its requests at once, one
+    at a rate is what was scored.
+    """
     from costmodel.measured.runs import BENCHMARK_WAVES  # of what is written alone, not of what may be
 
     study = rows.study
-    workload, concurrency = study.workload, float(plan.knobs.concurrency)
-    isl, osl = (workload.isl.min, workload.isl.max), (workload.osl.min, workload.osl.max)
-    fixed = ENGINES[plan.engine].same_lengths(isl, osl, workload.prefix_cache_hit_frac)
+    scored, workload = scored_load(study, plan), study.workload
+    if scored.request_rate_per_s is not None:
+        return scored
+    fixed = ENGINES[plan.engine].same_lengths(scored.isl, scored.osl, scored.prefix_hit_frac)
     load = replace(
-        rows.load(np.array([concurrency])),
+        rows.load(np.array([float(scored.concurrency)])),
         same_lengths=np.array([float(fixed)]),
-        waves=np.array([BENCHMARK_WAVES if workload.request_rate_per_s is None else 0.0]),
+        waves=np.array([BENCHMARK_WAVES]),
     )
     estimate = rows.batch.evaluate(
         load,
         longest_prompt=np.array([float(workload.longest_prompt)]),
         memory_fraction=np.array([study.engine_options.gpu_memory_utilization]),
     )
-    return BenchLoad(
-        isl=isl,
-        osl=osl,
-        concurrency=plan.knobs.concurrency,
-        request_rate_per_s=workload.request_rate_per_s,
-        prefix_hit_frac=workload.prefix_cache_hit_frac,
+    return replace(
+        scored,
         requests_per_s=float(estimate.requests_per_s[0]),
         ttft_s=float(estimate.ttft_s[0]),
-        ttft_steady_s=plan.metrics["ttft_s"],
         tpot_s=float(estimate.tpot_s[0]),
         output_tokens_per_s=float(estimate.output_tokens_per_s[0]),
     )

@@ -124,3 +124,12 @@ def test_predicted_is_what_verify_predicts():
     arriving, best = predicted("workload.isl={min=3000,max=5000}", "workload.request_rate_per_s=10")
     assert arriving.ttft_s == pytest.approx(best.metrics["ttft_s"], rel=1e-9)
     assert arriving.tpot_s == pytest.approx(best.metrics["tpot_s"], rel=1e-9)
+
+
+def test_at_a_rate_the_prediction_is_that_of_the_rate():
+    """As many output tokens are predicted as arrive, and no wait at a beginning that there is not."""
+    study = load_study(FOLDER / "llama-70b-16xh100.toml")
+    best = tune(study).ranked[0]
+    load = bench_load(plan_rows(study, best), best)
+    assert load.output_tokens_per_s == pytest.approx(study.workload.request_rate_per_s * study.workload.osl.mean)
+    assert load.ttft_s == load.ttft_steady_s == best.metrics["ttft_s"]

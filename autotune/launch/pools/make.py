@@ -10,7 +10,6 @@ from autotune.disaggregated.rescore import as_launched
 from autotune.engines import ENGINES
 from autotune.engines.command_line import Arg, FilePath, HostSlots, NodeHost
 from autotune.engines.options import OptionList
-from autotune.engines.service import BenchLoad
 from autotune.launch.plan import LaunchPlan, NodeProcess, Replica
 from autotune.launch.pools.connect import (
     FRONT_PORT,
@@ -24,7 +23,7 @@ from autotune.launch.pools.connect import (
     side_channel,
 )
 from autotune.launch.replicas import launch_plan
-from autotune.launch.service import LaunchOptions, check_model, make_service
+from autotune.launch.service import LaunchOptions, check_model, make_service, scored_load
 from autotune.space import format_plan
 from autotune.space.pool_plan import ROLES, PoolPlan, Pools
 from autotune.study import Study, on_cluster
@@ -166,7 +165,8 @@ def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan]) -> 
         folder=TOY_FOLDER if plan.engine == "vllm" else None,
     )
     count = 1 + max(node for r in replicas for node in r.nodes)
-    service = replace(second.service, plan=plan.plan, knobs=plan.knobs, make_load=cache(partial(_load, study, plan)))
+    load = cache(partial(scored_load, study, plan))
+    service = replace(second.service, plan=plan.plan, knobs=plan.knobs, make_load=load)
     return replace(
         second,
         service=service,
@@ -236,21 +236,4 @@ def _moved(replica: Replica, move: _Move, plan: LaunchPlan) -> Replica:
         nodes=tuple(n + move.nodes for n in replica.nodes),
         processes=tuple(processes),
         ranks=tuple(replace(r, node=r.node + move.nodes, gpu=r.gpu + move.gpus) for r in replica.ranks),
-    )
-
-
-def _load(study: Study, plan: PlanResult) -> BenchLoad:
-    """The study's workload at the plan's operating point."""
-    work, metrics = study.workload, plan.metrics
-    return BenchLoad(
-        isl=(work.isl.min, work.isl.max),
-        osl=(work.osl.min, work.osl.max),
-        concurrency=plan.knobs.concurrency,
-        request_rate_per_s=work.request_rate_per_s,
-        prefix_hit_frac=work.prefix_cache_hit_frac,
-        requests_per_s=metrics["requests_per_s"],
-        ttft_s=metrics["ttft_s"],
-        ttft_steady_s=metrics["ttft_s"],
-        tpot_s=metrics["tpot_s"],
-        output_tokens_per_s=metrics["output_tokens_per_s"],
     )
