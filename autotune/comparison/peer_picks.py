@@ -66,7 +66,7 @@ def _differs(study: Study, picks: Sequence[PeerPick]) -> tuple[str, ...]:
     """Lengths and models that are not the study's."""
     work, said = study.workload, []
     lengths = sorted({(p.isl, p.osl) for p in picks})
-    own = (round((work.isl.min + work.isl.max) / 2), round((work.osl.min + work.osl.max) / 2))
+    own = (round(work.isl.mean), round(work.osl.mean))
     for isl, osl in lengths:
         if (isl, osl) != own:
             said.append(f"the peer was asked of {isl:,} + {osl:,} tokens, the study is of {own[0]:,} + {own[1]:,}")

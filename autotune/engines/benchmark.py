@@ -56,8 +56,7 @@ def after(text: str, value: str | Variable) -> Arg:
 
 def shared_prefix(load: BenchLoad) -> tuple[int, tuple[str, ...]]:
     """Tokens that all prompts share, so that the study's share of them is found in the prefix cache; what was cut."""
-    mean = middle(load.isl)
-    wanted = round(load.prefix_hit_frac * mean)
+    mean, wanted = middle(load.isl), shared_tokens(load.isl, load.prefix_hit_frac)
     length = min(wanted, load.isl[0] - 1)
     if length == wanted:
         return length, ()
@@ -66,6 +65,11 @@ def shared_prefix(load: BenchLoad) -> tuple[int, tuple[str, ...]]:
         "may be shorter than what all share"
     )
     return length, (cut,)
+
+
+def shared_tokens(isl: tuple[int, int], prefix_hit_frac: float) -> int:
+    """Tokens of a prompt of mean length that are in the prefix cache."""
+    return round(prefix_hit_frac * middle(isl))
 
 
 def middle(span: tuple[int, int]) -> int:

@@ -8,6 +8,7 @@ from functools import cache, partial
 import numpy as np
 
 from autotune.engines import ENGINES
+from autotune.engines.benchmark import shared_tokens
 from autotune.engines.options import OptionList
 from autotune.engines.service import BenchLoad, Service
 from autotune.launch.limits import plan_rows, scored_exchange, start_limits
@@ -112,11 +113,15 @@ def _speculative(study: Study, engine: str) -> list[str]:
 
 
 def scored_load(study: Study, plan: PlanResult) -> BenchLoad:
-    """The study's workload at the point at which the plan was scored, with what it was scored by."""
+    """The study's workload at the point at which the plan was scored, with what it was scored by.
+
+    Lengths are uniform with the mean of the study's, no shorter than what is shared of a prompt of mean length.
+    """
     work, metrics = study.workload, plan.metrics
+    shared = shared_tokens(work.isl.around_mean(), work.prefix_cache_hit_frac)
     return BenchLoad(
-        isl=(work.isl.min, work.isl.max),
-        osl=(work.osl.min, work.osl.max),
+        isl=work.isl.around_mean(shared + 1),
+        osl=work.osl.around_mean(),
         concurrency=plan.knobs.concurrency,
         request_rate_per_s=work.request_rate_per_s,
         prefix_hit_frac=work.prefix_cache_hit_frac,

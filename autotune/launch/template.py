@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from autotune.engines.benchmark import middle
 from autotune.launch.quoting import one_line, shell_command
 from autotune.text.escaping import markdown_cell, markdown_code, markdown_text
 
@@ -41,13 +42,18 @@ def _environment() -> Environment:
         "gib": lambda size: f"{size / 2**30:.1f}",
         "percent": lambda share: f"{share:.0%}",
         "count": lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}",
-        "span": lambda span: f"{span[0]:,}" if span[0] == span[1] else f"{span[0]:,} to {span[1]:,}",
+        "span": _span,
         "few": _few,
         "node_name": lambda node: f"NODE_{node}",
         "script_name": lambda process: f"`{process.name}.sh`",
         "host_port": lambda process: f"NODE_{process.node}:{process.http_port}",
     }
     return made
+
+
+def _span(span: tuple[int, int]) -> str:
+    low, high = span
+    return f"{low:,} tokens" if low == high else f"{low:,} to {high:,} tokens ({middle(span):,} on average)"
 
 
 def _few(names: Sequence[str]) -> str:

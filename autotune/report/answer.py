@@ -15,6 +15,7 @@ from autotune.report.study_words import command, launch_steps
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.verdict import Verdict, sampled, tune_verdict
 from autotune.report.vocabulary.plan_names import plan_name
+from autotune.report.vocabulary.words import lengths, token_words
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.remedy import find_remedy
@@ -59,7 +60,7 @@ def subject_name(result: TuneResult, plan: PlanResult) -> str:
 def _question(study: Study) -> str:
     """What is asked, on one line of 80 columns: the commands below name the study."""
     work, cluster = study.workload, study.cluster
-    prompts, outputs = (f"{x.min:,}" if x.min == x.max else f"{x.min:,}–{x.max:,}" for x in (work.isl, work.osl))
+    tokens = f"{lengths(work.isl, '–')}+{lengths(work.osl, '–')} {token_words(work.isl)}"
     load = "up to the limits"
     if work.request_rate_per_s is not None:
         load = f"{work.request_rate_per_s:g} requests/s"
@@ -67,7 +68,7 @@ def _question(study: Study) -> str:
         load = f"{work.concurrency:,} in flight"
     model = study.arch.name.rpartition("/")[2]
     gpus = " and ".join(f"{c.gpus} x {c.gpu.name}" for c in (cluster, *study.axes.other_gpus))
-    return f"{model} on {gpus}, {engine_title(study.engine)}; {prompts}+{outputs} tokens, {load}"
+    return f"{model} on {gpus}, {engine_title(study.engine)}; {tokens}, {load}"
 
 
 def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:

@@ -166,6 +166,18 @@ class IntRange:
         """Mean of what lies in the range."""
         return (self.min + self.max) / 2.0 if self.average is None else self.average
 
+    def around_mean(self, least: int = 1) -> tuple[int, int]:
+        """Shortest and longest of lengths that are drawn uniformly and have this mean.
+
+        The range itself where it is uniform; else the widest within it that its mean is the middle of, with nothing
+        under `least` where the mean is not.
+        """
+        if self.average is None:
+            return self.min, self.max
+        mean = max(round(self.average), 1)
+        half = max(min(mean - max(self.min, least), self.max - mean), 0)
+        return mean - half, mean + half
+
     def times(self, factor: float) -> IntRange:
         """The range stretched, its ends whole numbers of at least 1."""
         return IntRange(

@@ -9,13 +9,16 @@ from dataclasses import replace
 import pytest
 
 from autotune.engines import ENGINES
+from autotune.engines.benchmark import middle, shared_prefix
 from autotune.engines.options import option_list, versions
 from autotune.launch.limits import plan_rows
 from autotune.launch.service import bench_load
 from autotune.launch.targets.scripts import bench_script, script_command
 from autotune.study import load_study
+from autotune.traffic.load import load_study as load_study_of_log
 from autotune.tuning import tune
 from costmodel.arch import load_model
+from tests.conftest import DATA
 from tests.launch.helpers import LOAD, launched, plans, run_script, service
 from tests.studies import FOLDER
 
@@ -133,3 +136,28 @@ def test_at_a_rate_the_prediction_is_that_of_the_rate():
     load = bench_load(plan_rows(study, best), best)
     assert load.output_tokens_per_s == pytest.approx(study.workload.request_rate_per_s * study.workload.osl.mean)
     assert load.ttft_s == load.ttft_steady_s == best.metrics["ttft_s"]
+
+
+LOG = f"traffic = '{DATA / 'azure_llm_2023_conv.csv'}'"
+SESSIONS = """
+isl = {min = 100, max = 900}
+osl = {min = 100, max = 500}
+request_rate_per_s = 4
+sessions = {turns = 8, system_tokens = 2000}
+"""
+
+
+@pytest.mark.parametrize("workload", [LOG, SESSIONS])
+def test_lengths_have_the_mean_of_a_log_and_of_sessions(tmp_path, workload):
+    """Uniform lengths within those of the log, with its mean and with room for all that prompts share."""
+    path = tmp_path / "study.toml"
+    path.write_text(
+        f'model = "llama-3.1-8b"\nengine = "vllm"\n[cluster]\ngpus = 2\ngpu = "h100"\n[workload]\n{workload}\n'
+    )
+    study = load_study_of_log(path)
+    best = tune(study).ranked[0]
+    load = bench_load(plan_rows(study, best), best)
+    for drawn, scored in ((load.isl, study.workload.isl), (load.osl, study.workload.osl)):
+        assert middle(drawn) == round(scored.mean)
+        assert scored.min <= drawn[0] < drawn[1] <= scored.max
+    assert shared_prefix(load) == (round(load.prefix_hit_frac * middle(load.isl)), ())

@@ -78,3 +78,12 @@ def test_a_sampled_answer_says_the_error_of_sampling() -> None:
     shown = {"ttft_p95_ms": {"value": 230.0, "sampling_error": 6.4}, "attainment_frac": {"value": 0.99}}
     first = replace(result.ranked[0], breakdown={"simulated": shown})
     assert "± 6.4 ms" in sampling_errors(replace(result, ranked=(first, *result.ranked[1:])))
+
+
+def test_lengths_of_sessions_are_said_by_their_mean() -> None:
+    """Prompts that grow from turn to turn have a mean far from the middle of their range, which is what is named."""
+    sessions = ["workload.sessions={turns=8,system_tokens=2000}", "workload.request_rate_per_s=1"]
+    result = tune(load_study(STUDIES / "llama-70b-16xh100.toml", sessions))
+    work = result.study.workload
+    assert f"{work.isl.mean:,.0f}+{work.osl.mean:,.0f} " in answer_report(result, top=1).headline
+    assert f"{work.isl.max:,}" not in tune_page(result)[: tune_page(result).index("</header>")]

@@ -34,7 +34,7 @@ from autotune.report.text_blocks import Line, Table
 from autotune.report.verdict import tune_verdict
 from autotune.report.vocabulary.metrics import METRICS, PER_GPU, TPOT, TTFT, Metric
 from autotune.report.vocabulary.plan_names import plan_name, same_run
-from autotune.report.vocabulary.words import GIB, count, percent, probability, signed
+from autotune.report.vocabulary.words import GIB, count, lengths, percent, probability, signed, token_words
 from autotune.study import Study
 from autotune.text.numbers import number, within
 from autotune.tuning import PlanResult, TuneResult
@@ -148,9 +148,6 @@ class _View:
 def _facts(study: Study) -> tuple[str, ...]:
     work, cluster = study.workload, study.cluster
 
-    def lengths(low: int, high: int) -> str:
-        return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
     load = "load solved for each plan"
     if work.concurrency is not None:
         load = f"{work.concurrency:,} requests in flight"
@@ -160,7 +157,7 @@ def _facts(study: Study) -> tuple[str, ...]:
         study.arch.name,
         f"{cluster.gpus:,} × {cluster.gpu.name}",
         engine_title(study.engine),
-        f"prompts of {lengths(work.isl.min, work.isl.max)}, outputs of {lengths(work.osl.min, work.osl.max)} tokens",
+        f"prompts of {lengths(work.isl, ' to ')}, outputs of {lengths(work.osl, ' to ')} {token_words(work.isl)}",
         load,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
+from autotune.study import IntRange
 from autotune.text.numbers import number, probability
 
 __all__ = [
@@ -12,12 +13,14 @@ __all__ = [
     "asked",
     "count",
     "gib",
+    "lengths",
     "measure",
     "percent",
     "probability",
     "short_unit",
     "signed",
     "times",
+    "token_words",
     "united",
 ]
 
@@ -56,6 +59,18 @@ def gib(size_bytes: float) -> str:
 def count(amount: int, one: str, many: str = "") -> str:
     """`1 stage`, `2 stages`."""
     return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
+def lengths(given: IntRange, to: str) -> str:
+    """Lengths of prompts or outputs: from one to another, or their mean where they are of a log or of sessions."""
+    if given.average is not None:
+        return f"{given.average:,.0f}"
+    return f"{given.min:,}" if given.min == given.max else f"{given.min:,}{to}{given.max:,}"
+
+
+def token_words(given: IntRange) -> str:
+    """What such lengths are."""
+    return "tokens" if given.average is None else "tokens (mean)"
 
 
 def measure(value: float | None, unit: str) -> str:
