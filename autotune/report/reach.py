@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from autotune.report.vocabulary.plan_names import same_run
-from autotune.scoring.reach import KINDS, OF_STUDY, unmeasured
+from autotune.scoring.reach import KINDS, OF_STUDY, apart, unmeasured
 from autotune.study import Study
 from autotune.tuning import PlanResult
 
-WITHIN = "Measured: the calibration has one-node servers of this model, GPU and engine."
+APART = {"": "", "apart": ", not of all three together", "precision": ", in another precision"}
+"""How what was measured differs from a plan whose model, GPU and engine were -> what is said of it."""
+
+
+def _within(study: Study, *plans: PlanResult) -> str:
+    how = APART[apart(study, *plans)]
+    return f"Measured: the calibration has one-node servers of this model, GPU and engine{how}."
 
 
 def reach_line(
@@ -18,7 +24,7 @@ def reach_line(
     `called`: what `first` is called.
     """
     if first is None:
-        return WITHIN
+        return _within(study)
     mine = unmeasured(study, first)
     other = base is not None and not same_run(first, base)
     theirs = unmeasured(study, base) if base is not None and other else ()
@@ -29,13 +35,13 @@ def reach_line(
     for kinds, whose in said:
         names = [_named(kind, study, first) for kind in kinds if kinds is both or kind not in both]
         parts += [", ".join(names) + whose] if names else []
-    return f"Never measured: {'; '.join(parts)}." if parts else WITHIN
+    return f"Never measured: {'; '.join(parts)}." if parts else _within(study, first, *([] if base is None else [base]))
 
 
 def reach_of_one(study: Study, plan: PlanResult) -> str:
     """The same of one plan: `Never measured: pipeline stages.`"""
     found = [_named(kind, study, plan) for kind in unmeasured(study, plan)]
-    return f"Never measured: {', '.join(found)}." if found else WITHIN
+    return f"Never measured: {', '.join(found)}." if found else _within(study, plan)
 
 
 def short_reach(study: Study, plan: PlanResult) -> str:

@@ -13,7 +13,8 @@ from autotune.engines import ENGINES
 from autotune.scoring.plan_result import PlanResult
 from autotune.space.pool_plan import Pools
 from autotune.study import Study
-from costmodel.calibration.residual import not_measured, own_key
+from costmodel.arch import stored_in
+from costmodel.calibration.residual import measured_apart, not_measured, own_key
 from costmodel.hardware import Cluster
 from costmodel.plan.layout import Layout
 
@@ -51,6 +52,16 @@ def unmeasured(study: Study, plan: PlanResult) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if kind in found)
 
 
+def apart(study: Study, *plans: PlanResult) -> str:
+    """How what was measured of these plans' engine, GPU and model differs most from them: `measured_apart` of each."""
+    found = {""}
+    for plan in plans:
+        gpu, arch = _cluster(study, plan.gpu).gpu, stored_in(study.arch, plan.knobs.weight_dtype)
+        if own_key(plan.engine, gpu.name, arch) not in _own(study):
+            found.add(measured_apart(arch, gpu, ENGINES[plan.engine].traits))
+    return next(kind for kind in ("apart", "precision", "") if kind in found)
+
+
 def bounded(probability: float, *plans: Iterable[str]) -> float:
     """A probability about plans, given what of each was not measured: at most `SURE_BEYOND_REACH` where any was."""
     if not any(plans):
@@ -62,15 +73,18 @@ def _cell(study: Study, plan: PlanResult) -> set[str]:
     """What of engine, GPU and model was not measured, by the shipped runs or by the user's own."""
     traits = ENGINES[plan.engine].traits
     names = {plan.gpu} if plan.pools is None else {plan.pools.prefill.gpu, plan.pools.decode.gpu}
-    profile = study.calibration
-    own = {} if profile is None else profile.values()
-    found: set[str] = set()
+    arch, found = stored_in(study.arch, plan.knobs.weight_dtype), set[str]()
     for gpu in (_cluster(study, name).gpu for name in names):
-        if own_key(plan.engine, gpu.name, study.arch) in own:
+        if own_key(plan.engine, gpu.name, arch) in _own(study):
             continue
-        for said in not_measured(study.arch, gpu, traits):
+        for said in not_measured(arch, gpu, traits):
             found.add("gpu" if said.startswith(gpu.name) else "engine" if said.startswith(traits.name) else "model")
     return found
+
+
+def _own(study: Study) -> Mapping[str, object]:
+    """The cells of the user's own profile, by `own_key`."""
+    return {} if study.calibration is None else study.calibration.values()
 
 
 def _cluster(study: Study, gpu: str | None) -> Cluster:

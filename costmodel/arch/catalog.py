@@ -149,6 +149,7 @@ def load_model(name: str) -> Arch:
     return stored_in(arch, found.dtype)
 
 
+@lru_cache(maxsize=256)
 def stored_in(arch: Arch, dtype: str | None) -> Arch:
     """The architecture with all its weights in one dtype; as its checkpoint has them where that is said to be of the
     dtype already, whose makers leave some matrices in 16 bits, and where it is None.

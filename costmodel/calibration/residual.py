@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.arch import Arch
+from costmodel.arch import Arch, checkpoint_dtype
 from costmodel.arch.attention import Recurrent
 from costmodel.calibration.data_files import BORROWED_FROM, DATA, residual_file
 from costmodel.dtypes import storage
@@ -312,6 +312,20 @@ def not_measured(arch: Arch, gpu: Gpu, engine: EngineTraits) -> tuple[str, ...]:
     if arch_key(arch) not in raw["models"]:
         out.append(f"{arch.name} was not measured: nothing is known of its own errors, wider intervals")
     return tuple(out)
+
+
+def measured_apart(arch: Arch, gpu: Gpu, engine: EngineTraits) -> str:
+    """How runs of a model, a GPU and an engine that were all measured differ from this cell, whatever the version.
+
+    `apart`: none has all three; `precision`: those that do store weights otherwise, as all do where these are integers;
+    empty: they do not differ.
+    """
+    key = (gpu.measured_as, arch_key(arch), precision_key(arch))
+    cells = _measured(engine.calibration).cells
+    if not any(cell[:2] == key[:2] for cell in cells):
+        return "apart"
+    same = any(cell[:3] == key for cell in cells) and not storage(checkpoint_dtype(arch)).base.startswith("int")
+    return "" if same else "precision"
 
 
 def residual_columns(

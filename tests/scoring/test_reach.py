@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from autotune.comparison import compare
-from autotune.report.reach import reach_line
+from autotune.report.reach import APART, reach_line, reach_of_one
 from autotune.report.verdict import tune_verdict
-from autotune.scoring.reach import SURE_BEYOND_REACH, bounded, unmeasured
+from autotune.scoring.reach import SURE_BEYOND_REACH, apart, bounded, unmeasured
 from autotune.study import load_study
 from autotune.tuning import PlanResult, score_plan, tune
 from tests.studies import FOLDER
@@ -79,3 +79,25 @@ def test_what_was_measured_is_said_too() -> None:
         "Measured:"
     )
     assert tune_verdict(result, "first").badge in ("Switch", "Keep", "Measure first")
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        (("search.weight_dtype=['fp8']",), ""),
+        ((), "precision"),
+        (("search.weight_dtype=['int4']",), "precision"),
+        (("model=meta-llama/Llama-3.1-70B-AWQ-INT4", "cluster.gpu=b200"), "precision"),
+        (("model=meta-llama/Llama-3.1-70B-NVFP4", "cluster.gpu=b200"), ""),
+        (("model=llama-3.1-8b",), "apart"),
+    ],
+)
+def test_a_precision_that_was_not_measured_is_said(settings: tuple[str, ...], kind: str) -> None:
+    """Runs of the model, the GPU and the engine say less of a plan whose weights are stored otherwise."""
+    study = load_study(FOLDER / "llama-70b-16xh100.toml", ["baseline.plan=tp8", *settings])
+    found = score_plan(study, "R4 TP4").result
+    assert found is not None
+    assert unmeasured(study, found) == ()
+    assert apart(study, found) == kind
+    assert APART[kind] in reach_line(study, found, None)
+    assert reach_line(study, found, found) == reach_of_one(study, found)
