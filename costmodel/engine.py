@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+NOTHING_CAPTURED = -1
+"""`EngineTraits.captured_prompt_tokens` of a server that is started without graphs."""
+
 
 class CacheDtype(Enum):
     """What a server stores its KV cache in beside quantised weights, unless it is told."""
@@ -43,7 +46,7 @@ class EngineTraits:
     decode steps wait for it."""
     captured_prompt_tokens: int
     """Steps with prompts of at most so many tokens are launched as captured graphs, as steps of decoding are; 0: such
-    steps are always launched kernel by kernel."""
+    steps are always launched kernel by kernel; below 0 (`NOTHING_CAPTURED`): steps of decoding too."""
     overlap_prompt_tokens: int = 2
     """With two-batch overlap, tokens of a rank's step with prompts from which on it runs as two batches."""
     overlap_decode_tokens: int = 2

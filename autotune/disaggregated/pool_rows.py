@@ -8,9 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from autotune.engines import ENGINES
 from autotune.scoring.exchange_choice import with_backend
-from autotune.scoring.knob_grid import speculation
+from autotune.scoring.knob_grid import engine_traits, speculation
 from autotune.space import Candidate, enumerate_replicas
 from autotune.study import Search, Study
 from costmodel.arch import Arch, stored_in
@@ -191,7 +190,7 @@ class Evaluator:
             PlanEntry(
                 arch=arch,
                 cluster=rows.cluster,
-                engine=ENGINES[rows.engine].traits,
+                engine=engine_traits(study, rows.engine),
                 layout=times(rows.layouts[layout].layout, count),
                 kv_dtype=rows.dtypes.kv,
                 engine_version=study.engine_version,

@@ -14,6 +14,7 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.study import Study, cluster_of
 from costmodel.arch import stored_in
+from costmodel.engine import NOTHING_CAPTURED, EngineTraits
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.open_loop import at_random, knots_around
 from costmodel.estimate.request_mix import Kinds, combined, point_loads, with_shared_cache
@@ -84,7 +85,7 @@ class KnobGrid:
             PlanEntry(
                 arch=archs[v.weight_dtype],
                 cluster=clusters[v.study, v.candidate.gpu, v.candidate.layout.gpus],
-                engine=ENGINES[v.candidate.engine].traits,
+                engine=engine_traits(study, v.candidate.engine),
                 layout=v.candidate.layout,
                 kv_dtype=v.kv_dtype,
                 engine_version=study.engine_version,
@@ -211,3 +212,9 @@ def speculation(study: Study) -> dict[str, Floats]:
         "accepted_tokens": np.array([given.accepted_per_step]),
         "draft_frac": np.array([given.draft_frac]),
     }
+
+
+def engine_traits(study: Study, engine: str) -> EngineTraits:
+    """The engine as the cost model sees it, started with the study's options."""
+    traits = ENGINES[engine].traits
+    return traits if study.engine_options.cuda_graphs else replace(traits, captured_prompt_tokens=NOTHING_CAPTURED)

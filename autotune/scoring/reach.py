@@ -33,18 +33,20 @@ KINDS: Mapping[str, str] = {
     "overlap": "two-batch overlap",
     "local": "prompts prefilled by the decode pool",
     "speculative": "speculative decoding",
+    "eager": "servers without CUDA graphs",
     "engine": "this engine",
     "gpu": "this GPU",
     "model": "this model",
 }
 """What may be missing in the measurements -> its name in sentences."""
-OF_STUDY = ("engine", "gpu", "model", "speculative")
+OF_STUDY = ("engine", "gpu", "model", "speculative", "eager")
 """Kinds that are the study's, whatever the plan."""
 
 
 def unmeasured(study: Study, plan: PlanResult) -> tuple[str, ...]:
     """What of a plan no run has measured, as keys of `KINDS` in their order; empty: it lies within the measurements."""
-    found = {*(["speculative"] if study.axes.speculative is not None else []), *_cell(study, plan)}
+    asked = {"speculative": study.axes.speculative is not None, "eager": not study.engine_options.cuda_graphs}
+    found = {*(kind for kind, is_asked in asked.items() if is_asked), *_cell(study, plan)}
     if plan.pools is not None:
         found |= {"pools", *_of_pools(study, plan.pools, plan.engine)}
     else:

@@ -285,8 +285,9 @@ def pools_model(study: Study, plan: PlanResult) -> tuple[PoolsModel, StepErrors]
     per_rank = running / decode.batch.layout.replicas / decode.batch.layout.attn_dp
     factor = decode.factors.decode(decode.batch, per_rank)
     second = _server(decode, mixing, seats=plan.pools.decode.max_num_seqs, factor=factor)
-    # who comes with a cache is taken up by a captured step of decoding
-    second = replace(second, table=replace(second.table, capture_tokens=inf))
+    if second.table.capture_tokens >= 0.0:
+        # who comes with a cache is taken up by a captured step of decoding
+        second = replace(second, table=replace(second.table, capture_tokens=inf))
     link = transfer_link(study, *(pool.batch.cells[0][1].gpu for pool in (prefill, decode)))
     sent_s = float((exposed_s(link, prefill.wire_s, decode.wire_s) + decode.start_s)[0])
     point = decode.at(running)

@@ -182,8 +182,8 @@ def _engine_options(table: StudyTable, given: Mapping[str, Any], said: list[str]
     said += assumptions("engine_options", options, given)
     if not options.cuda_graphs:
         said.append(
-            "engine_options.cuda_graphs is false: launch files say so, but decode steps are estimated as CUDA graphs; "
-            "eager ones are slower by what launching their kernels takes"
+            "engine_options.cuda_graphs is false: launching the kernels of a step one by one takes a least time, as of "
+            "steps with prompts; no server without CUDA graphs was measured"
         )
     return options
 

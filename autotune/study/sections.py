@@ -357,5 +357,7 @@ class EngineOptions:
         assumed="{:,} per attention-DP rank",
     )
     cuda_graphs: ft.Truth = ft.entry(
-        "decode steps are replayed as CUDA graphs; false: eager", True, assumed="decode steps run as CUDA graphs"
+        "decode steps are replayed as CUDA graphs; false: eager, which was never measured",
+        True,
+        assumed="decode steps run as CUDA graphs",
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autotune.engines import ENGINES
+from autotune.scoring.knob_grid import engine_traits
 from autotune.space import Candidate, format_plan
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, cluster_of
@@ -255,7 +255,7 @@ def _run(  # noqa: PLR0913  # what was measured, of what, and what is wrong
     entry = PlanEntry(
         arch=stored_in(study.arch, knobs.weight_dtype),
         cluster=study.cluster if pooled else cluster_of(study, candidate.gpu, candidate.layout.gpus),
-        engine=ENGINES[candidate.engine].traits,
+        engine=engine_traits(study, candidate.engine),
         layout=candidate.layout,
         kv_dtype=knobs.kv_dtype,
         engine_version=study.engine_version,

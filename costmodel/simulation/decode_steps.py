@@ -21,7 +21,7 @@ def decode_steps(tables: QueueTables) -> Callable[[int, float], DecodeStep]:
     """
     times, accepted = tables.slowest, tables.table.accepted_tokens
     kernels_s, per_context_s, prepared_s, host_s = times.kernels_s, times.per_context_s, times.prepared_s, times.host_s
-    through_kernels_s = tables.through.kernels_s
+    through_kernels_s, through_prepared_s = tables.through.kernels_s, tables.through.prepared_s
     line, through_line = tables.table.slowest.decode_s, tables.table.through.decode_s
     knots, values, slopes, bends = line.knots, line.values, line.slopes, [*line.knots[1:], inf]
     through_knots, through_values, through_slopes = through_line.knots, through_line.values, through_line.slopes
@@ -36,13 +36,14 @@ def decode_steps(tables: QueueTables) -> Callable[[int, float], DecodeStep]:
         i = 0 if mean < through_bend else bisect_right(through_knots, mean) - 1
         slope = through_slopes[i]
         whole = through_kernels_s[size] + per_context * (through_values[i] + slope * (mean - through_knots[i]))
-        if kernels >= prepared:
-            return kernels, kernels + host, growth, straight, whole, whole + host, per_context * slope * accepted
-        # kernels that are quicker than the host prepares steps show once the context has grown enough
-        if growth > 0.0 and (prepared - kernels) / growth < straight:
-            straight = (prepared - kernels) / growth
-        if whole < prepared:
-            return kernels, prepared + host, 0.0, straight, whole, prepared + host, 0.0
-        return kernels, prepared + host, 0.0, straight, whole, whole + host, per_context * slope * accepted
+        own_s, whole_s, whole_growth = kernels, whole, per_context * slope * accepted
+        if kernels < prepared:
+            # kernels that are quicker than the host show once the context has grown enough
+            if growth > 0.0 and (prepared - kernels) / growth < straight:
+                straight = (prepared - kernels) / growth
+            own_s, growth = prepared, 0.0
+        if whole < through_prepared_s[size]:
+            whole_s, whole_growth = through_prepared_s[size], 0.0
+        return kernels, own_s + host, growth, straight, whole, whole_s + host, whole_growth
 
     return step

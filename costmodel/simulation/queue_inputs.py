@@ -103,7 +103,7 @@ class BatchTimes:
     per_context_s: list[float]
     """What a second of one sequence's attention adds to a step, drafts included."""
     prepared_s: list[float]
-    """What the host takes to prepare a step beside the GPU."""
+    """`StepTable.prepared_s`."""
     host_s: list[float]
     """What the GPU waits for the host in each step."""
     verified: list[int]
@@ -131,7 +131,7 @@ class BatchTimes:
             alone_s=seconds.tolist(),
             kernels_s=(drafted * seconds).tolist(),
             per_context_s=(drafted * per).tolist(),
-            prepared_s=(table.scheduling_sequence_s * per).tolist(),
+            prepared_s=[table.prepared_s(part, int(sequences)) for sequences in per],
             host_s=(table.step_s + table.sequence_s * per).tolist(),
             verified=tokens.tolist(),
             group_verified=group.tolist(),

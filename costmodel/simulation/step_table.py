@@ -193,6 +193,12 @@ class StepTable:
     """Tokenising, per prompt token."""
     handover_steps: float
 
+    def prepared_s(self, part: PartTables, sequences: int) -> float:
+        """What the host takes at least for some layers of a step in which so many sequences of a rank decode, beside
+        the GPU: to prepare them, and to launch kernels one by one where nothing is captured.
+        """
+        return max(self.scheduling_sequence_s * sequences, part.floor_s if self.capture_tokens < 0.0 else 0.0)
+
 
 def step_table(
     batch: PlanBatch,

@@ -28,9 +28,10 @@ def step_s(table: StepTable, cells: Sequence[Cell], *, decodes: bool, through: b
     if table.draft_frac and sequences:
         beside = [Cell(decoding=cell.decoding, context=cell.context) for cell in cells] if prompts else cells
         seconds += table.draft_frac * kernels_s(table, beside, decodes=True, through=through)
+    part = table.through if through else table.slowest
     if prompts and busiest > table.capture_tokens:
-        seconds = max(seconds, (table.through if through else table.slowest).floor_s)
-    seconds = max(seconds, table.scheduling_sequence_s * sequences)
+        seconds = max(seconds, part.floor_s)
+    seconds = max(seconds, table.prepared_s(part, sequences))
     return seconds + table.step_s + table.sequence_s * sequences
 
 
@@ -61,9 +62,9 @@ def decode_pace(table: StepTable, cells: Sequence[Cell], *, through: bool = Fals
     value, slope, bend = part.decode_s.piece(mean)
     seconds = drafted * (part.rest_s[tokens] + part.logits_s.at(tokens) + sequences * value)
     slope *= drafted * sequences * accepted
-    straight, prepared = (bend - mean) / accepted, table.scheduling_sequence_s * sequences
+    straight, prepared = (bend - mean) / accepted, table.prepared_s(part, sequences)
     if seconds < prepared:
-        # kernels that are quicker than the host prepares steps show once the context has grown enough
+        # kernels that are quicker than the host show once the context has grown enough
         if slope > 0.0:
             straight = min(straight, (prepared - seconds) / slope)
         seconds, slope = prepared, 0.0
@@ -98,7 +99,7 @@ def _until_bend(table: StepTable, cells: Sequence[Cell], later: Sequence[Cell]) 
         if cell.decoding:
             mean = cell.context / cell.decoding
             most = min(most, (table.slowest.decode_s.piece(mean)[2] - mean) / table.accepted_tokens)
-    prepared = table.scheduling_sequence_s * max(cell.decoding for cell in cells)
+    prepared = table.prepared_s(table.slowest, max(cell.decoding for cell in cells))
     drafted = 1.0 + table.draft_frac
     kernels = drafted * kernels_s(table, cells, decodes=True, through=False)
     if kernels < prepared:

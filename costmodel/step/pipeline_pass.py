@@ -35,7 +35,8 @@ class EngineColumns(Columns):
     layer_launch_s: Floats
     """Launching a layer's kernels one by one takes at least so long."""
     capture_tokens: Floats
-    """Steps with prompts of at most so many tokens are launched as a captured graph, like decode steps; 0: none."""
+    """Steps with prompts of at most so many tokens are launched as a captured graph, like decode steps; 0: none; below
+    0: decode steps neither."""
     frontend_s: Floats
     """Request handling before the scheduler sees it."""
     token_s: Floats
@@ -139,7 +140,7 @@ def step_pass(
         least, most = prompt_tokens
         beyond = np.clip((most - captured) / np.maximum(most - least, ALIKE_TOKENS), 0.0, 1.0)
         eager = np.where(most - least > ALIKE_TOKENS, beyond, eager)
-    eager = np.where(work.prefill_tokens > 0.0, eager, 0.0)
+    eager = np.where(work.prefill_tokens > 0.0, eager, engine.capture_tokens < 0.0)
     floor = step.of_all_batches(np.where(eager > 0.0, engine.layer_launch_s, 0.0))
     prepared = engine.scheduling_sequence_s * work.decode_sequences
     slowest, through = np.maximum(kernels, prepared), np.maximum(total, prepared)
