@@ -78,7 +78,9 @@ def study(  # noqa: PLR0913  # one for each part that is read apart
     elif table.engine != ANY and table.engine_version is None:
         said.append("engine_version not given: the version whose rules are modelled")
     if table.cluster.gpus_per_node is None:
-        said.append(f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, as in {cluster.gpu.name} servers")
+        size, servers = cluster.gpu.gpus_per_node, f"{cluster.gpu.name} servers"
+        whose = f"as in {servers}" if cluster.gpus_per_node == size else f"all on one node, as {servers} have {size}"
+        said.append(f"cluster.gpus_per_node not given: {cluster.gpus_per_node}, {whose}")
     asked = replace(table, search=replace(table.search, disaggregated=_pools_looked_at(table, arch, cluster)))
     opened = _wider_search(asked, _given(document, "disaggregation"), cluster, arch, prices, said)
     clusters = (cluster, *opened.gpu_types, *opened.other_gpus)

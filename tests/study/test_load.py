@@ -433,3 +433,12 @@ def test_reference_study_is_the_reports():
     assert gpu.hbm_bytes_per_s * (gpu.hbm_efficiency or 0) == pytest.approx(1.44e12)
     assert gpu.hbm_bytes == 64e9
     assert study.constraints.min_stage_tokens_per_s_per_gpu == 100_000
+
+
+@pytest.mark.parametrize(("gpus", "numbers"), [(1, ["1", "8"]), (3, ["3", "8"]), (8, ["8"]), (16, ["8"])])
+def test_gpus_of_a_node_that_are_not_given(gpus: int, numbers: list[str]) -> None:
+    """Where a cluster is less than a server, what is assumed says how many GPUs such a server has."""
+    study = load_study(FOLDER / "llama-70b-16xh100.toml", [f"cluster.gpus={gpus}", "cluster.gpu=l40s", "baseline="])
+    (said,) = (text for text in study.assumptions if text.startswith("cluster.gpus_per_node not given"))
+    assert study.cluster.gpus_per_node == int(numbers[0])
+    assert re.findall(r"\b\d+\b", said) == numbers
