@@ -14,7 +14,7 @@ from autotune.report.ranked_table import key_words, ranked_plans, ranked_table
 from autotune.report.study_words import command, launch_steps
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.verdict import Verdict, sampled, tune_verdict
-from autotune.report.vocabulary.plan_names import plan_name
+from autotune.report.vocabulary.plan_names import plan_name, subject_name
 from autotune.report.vocabulary.words import lengths, token_words
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
@@ -49,12 +49,6 @@ def answer_report(result: TuneResult, *, top: int) -> Report:
         lines=(verdict.reach, " ".join(verdict.lines)),
         blocks=tuple(block for block in blocks if block is not None),
     )
-
-
-def subject_name(result: TuneResult, plan: PlanResult) -> str:
-    """A plan as every command takes it back, with the engine where several compete."""
-    several = len({p.engine for p in (*result.ranked, *result.infeasible)}) > 1
-    return plan_name(plan, dense=not result.study.arch.is_moe, several_engines=several)
 
 
 def _question(study: Study) -> str:

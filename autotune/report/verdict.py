@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from autotune.report.document import baseline_rank
 from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
+from autotune.report.vocabulary.plan_names import subject_name
 from autotune.report.vocabulary.titles import LIMITS, broken
 from autotune.report.vocabulary.words import count, percent, probability
 from autotune.scoring.limits import JOINT_PROBABILITY
@@ -161,13 +162,19 @@ def _nothing(result: TuneResult, name: str) -> Verdict:
     near = f"The nearest is {name}: {'; '.join(broken(v) for v in given)}."
     seconds = [v for v in given if v.code in SECONDS and v.limit <= FEW_MS < v.value]
     near += f" Limits are in ms: {number(seconds[0].limit)} s are {seconds[0].limit * 1e3:,.0f}." if seconds else ""
-    return _say(result, "bad", "No plan fits", "No plan keeps every limit.", near, *remedy_lines(found))
+    other = None if found.plan is None or found.plan.plan == nearest.plan else found.plan
+    taken = "" if other is None else subject_name(result, other)
+    return _say(result, "bad", "No plan fits", "No plan keeps every limit.", near, *remedy_lines(found, taken))
 
 
-def remedy_lines(found: Remedy) -> tuple[str, ...]:
-    """What would have to give, and how many GPUs hold the model, as sentences."""
+def remedy_lines(found: Remedy, name: str = "") -> tuple[str, ...]:
+    """What would have to give, and how many GPUs hold the model, as sentences.
+
+    `name`: how the plan is called that then keeps every limit, where it is not the one before.
+    """
     if found.settings:
-        return (f"What would have to give: --set {' --set '.join(found.settings)}",)
+        then = f", with which {name} keeps every limit" if name else ""
+        return (f"What would have to give: --set {' --set '.join(found.settings)}{then}",)
     if found.fewest_gpus is not None:
         return (f"The fewest of these GPUs that hold it: --set cluster.gpus={found.fewest_gpus}",)
     return ("No change of its limits makes a plan feasible: change the model, the GPUs or the lengths.",)

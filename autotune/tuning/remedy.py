@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 SLACK = (1.0, 1.02, 1.05, 1.1, 1.2, 1.35, 1.6, 2.0, 3.0)
 """By how much more than its figure a limit is loosened: keeping one at its very edge is a coin toss."""
 MOST_PLANS = 6
-"""Nearest plans for which a remedy is looked for."""
+"""Plans for which a remedy is looked for, and pairs of pools that are asked how much they carry."""
+MOST_RAISED = 1.2
+"""By how much a rate that is taken is raised at once: with the rate open most plans already serve nearly their most."""
+RATE_STEP = 1.001
+"""Rates that are no further apart are the same to the three digits that are named."""
 MOST_TIMES = 4
 """The fewest GPUs are looked for up to so many times those that the weights alone fill."""
+
+MOST_SERVED = Objective(metric="total_tokens_per_s_per_gpu", direction="maximize")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +50,15 @@ class Remedy:
 
 
 def find_remedy(result: TuneResult) -> Remedy:
-    """The smallest change of limits, each scored again with it, that makes one of the nearest plans feasible."""
+    """The smallest change of limits, each scored again with it, that makes one of the nearest plans feasible.
+
+    Where the nearest does not take the request rate, it is the highest rate that any plan takes within the limits.
+    """
     study = result.study
     fitting = [p for p in result.infeasible if all(_may_give(v.code) for v in p.violations)]
     limits = percentile_limits(study)
+    if fitting and _overloaded(study, fitting[0]) and (found := _most_carried(study, fitting)) is not None:
+        return found
     for plan in [p for p in fitting if not limits or "simulated" in p.breakdown][:MOST_PLANS]:
         for settings, changed in _loosened(study, plan):
             if settings and _feasible(changed, plan):
@@ -70,9 +81,9 @@ def _loosened(study: Study, plan: PlanResult) -> Iterator[tuple[tuple[str, ...],
         settings = [f"constraints.{code}={value:.12g}" for code, (_, value, _) in wanted.items()]
         limits = {field: value / factor for field, value, factor in wanted.values()}
         rate = _rate(study, plan, slack)
-        work = study.workload if rate is None else replace(study.workload, request_rate_per_s=rate)
-        settings += [] if rate is None else [f"workload.request_rate_per_s={rate:.12g}"]
-        yield tuple(settings), replace(study, constraints=replace(study.constraints, **limits), workload=work)
+        own = study if rate is None else _at_rate(study, rate)
+        settings += [] if rate is None else [_rate_setting(rate)]
+        yield tuple(settings), replace(own, constraints=replace(study.constraints, **limits))
 
 
 Wanted = dict[str, tuple[str, float, float]]
@@ -109,10 +120,60 @@ def _percentiles(study: Study, plan: PlanResult, slack: float) -> Wanted:
 def _rate(study: Study, plan: PlanResult, slack: float) -> float | None:
     """A rate that the plan takes, where it does not take the study's."""
     asked = study.workload.request_rate_per_s
-    if asked is None or all(v.code != LOAD_SERVED for v in plan.violations):
+    if asked is None or not _overloaded(study, plan):
         return None
     rate = _rounded(plan.metrics["requests_per_s"] / slack, up=False)
     return rate if 0.0 < rate < asked else None
+
+
+def _overloaded(study: Study, plan: PlanResult) -> bool:
+    """Whether the plan does not take a rate that can be changed: that of a log is as it was recorded."""
+    return study.workload.recorded is None and any(v.code == LOAD_SERVED for v in plan.violations)
+
+
+def _most_carried(study: Study, plans: Sequence[PlanResult]) -> Remedy | None:
+    """The highest request rate that one of some plans takes within every limit; None: none takes any.
+
+    What a plan was found to serve at a rate that it cannot take says little: with all its memory full it breaks limits
+    that it keeps at a lower rate. So the rate is left open first, and then raised until no plan is left that takes it.
+    """
+    pooled = [p for p in plans if p.pools is not None][:MOST_PLANS]
+    able = _within_means(_at_rate(study, None), [*(p for p in plans if p.pools is None), *pooled])
+    able.sort(key=lambda p: (-p.metrics["requests_per_s"], p.plan))
+    if not able:
+        return None
+    taken, most = able, study.workload.request_rate_per_s or 0.0
+    low = able[0].metrics["requests_per_s"] / RATE_STEP
+    while most > low * RATE_STEP:
+        rate = min((low * most) ** 0.5, low * MOST_RAISED)
+        if left := _within_means(_at_rate(study, rate), taken):
+            low, taken = rate, left
+        else:
+            most = rate
+    first = {p.plan: p for p in [*taken, *able]}
+    for slack in SLACK:
+        rate = _rounded(low / slack, up=False)
+        for plan in list(first.values())[:MOST_PLANS]:
+            if _feasible(_at_rate(study, rate), plan):
+                return Remedy(plan=plan, settings=(_rate_setting(rate),))
+    return None
+
+
+def _at_rate(study: Study, rate_per_s: float | None) -> Study:
+    """The study at another request rate; None: as much as a plan serves, whatever the objective is."""
+    own = replace(study, workload=replace(study.workload, request_rate_per_s=rate_per_s))
+    return own if rate_per_s is not None else replace(own, objective=MOST_SERVED)
+
+
+def _within_means(study: Study, plans: Sequence[PlanResult]) -> list[PlanResult]:
+    """Those of some plans, scored anew, that keep every limit but those that have to be simulated."""
+    found = score(study, [p.candidate for p in plans if p.pools is None])
+    found += [own for p in plans if p.pools is not None and (own := _scored(study, p)) is not None]
+    return [p for p in found if p.feasible]
+
+
+def _rate_setting(rate_per_s: float) -> str:
+    return f"workload.request_rate_per_s={rate_per_s:.12g}"
 
 
 def _rounded(value: float, *, up: bool) -> float:
@@ -171,7 +232,7 @@ def fewest_gpus(study: Study) -> int | None:
         constraints=Constraints(),
         workload=replace(study.workload, concurrency=1, request_rate_per_s=None),
         search=replace(study.search, min_p_meets=0.0),
-        objective=Objective(metric="total_tokens_per_s_per_gpu", direction="maximize"),
+        objective=MOST_SERVED,
         axes=replace(study.axes, disaggregated="off"),
         baseline=None,
     )

@@ -69,6 +69,28 @@ def test_the_fewest_gpus_hold_the_model_and_fewer_do_not() -> None:
     assert fewest_gpus(five) == 6
 
 
+@pytest.mark.parametrize("extra", [(), ("constraints.ttft_p95_ms=1500",)])
+def test_a_rate_that_no_plan_takes_gives_to_the_highest_that_one_does(extra: tuple[str, ...]) -> None:
+    """A plan takes the rate that is named, on means no plan takes 1 % more, and the rate asked for changes nothing."""
+    base = ["cluster.gpus=8", "baseline=", "constraints.ttft_ms=1500", "constraints.tpot_ms=40", *extra]
+    asked = (60, 30)
+    rates = []
+    for rate in asked:
+        study = load_study(FOLDER / "llama-70b-16xh100.toml", [*base, f"workload.request_rate_per_s={rate}"])
+        found = find_remedy(tune(study))
+        assert [setting.partition("=")[0] for setting in found.settings] == ["workload.request_rate_per_s"]
+        rates.append(float(found.settings[0].partition("=")[2]))
+    assert rates[0] == rates[1]
+
+    def takers(rate: float) -> list[str]:
+        study = load_study(FOLDER / "llama-70b-16xh100.toml", [*base, f"workload.request_rate_per_s={rate}"])
+        return [plan.plan for plan in tune(study).ranked]
+
+    assert found.plan is not None
+    assert found.plan.plan in takers(rates[0])
+    assert extra or not takers(1.01 * rates[0])
+
+
 def test_a_limit_on_percentiles_gives_too() -> None:
     """A percentile is loosened like a mean, and the simulation agrees."""
     settings = ["constraints.ttft_p95_ms=20", "workload.request_rate_per_s=2", "cluster.gpus=8", "baseline="]

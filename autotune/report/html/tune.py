@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.engines import engine_title
-from autotune.report.answer import MOST_TRIED, next_block, refused_lines, subject_name
+from autotune.report.answer import MOST_TRIED, next_block, refused_lines
 from autotune.report.document import assumptions, plan_string
 from autotune.report.html.flips import sensitivity_section
 from autotune.report.html.page_layout import (
@@ -33,7 +33,7 @@ from autotune.report.svg.shapes import Shape, circle, path, plan_mark, rect
 from autotune.report.text_blocks import Line, Table
 from autotune.report.verdict import tune_verdict
 from autotune.report.vocabulary.metrics import METRICS, PER_GPU, TPOT, TTFT, Metric
-from autotune.report.vocabulary.plan_names import plan_name, same_run
+from autotune.report.vocabulary.plan_names import plan_name, same_run, subject_name
 from autotune.report.vocabulary.words import GIB, count, lengths, percent, probability, signed, token_words
 from autotune.study import Study
 from autotune.text.numbers import number, within

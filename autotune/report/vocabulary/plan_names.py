@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 
 from autotune.scoring.plan_name import plan_name
-from autotune.tuning import PlanResult
+from autotune.tuning import PlanResult, TuneResult
 
-__all__ = ["has_local_prefill", "local_prefill_words", "name_of_key", "plan_name", "same_run"]
+__all__ = ["has_local_prefill", "local_prefill_words", "name_of_key", "plan_name", "same_run", "subject_name"]
 
 
 _ENGINE = re.compile(r"[a-z][a-z0-9_]*:")
@@ -29,6 +29,12 @@ def _side(text: str) -> str:
     parts = [found.groups() for part in layout.split("/") if (found := _PART.fullmatch(part))]
     words = " ".join(_SHORTER.get(name, name) + count for name, count in parts if count != "1") or "TP1"
     return pool + colon + words + (f" {at}{gpu}" if at else "")
+
+
+def subject_name(result: TuneResult, plan: PlanResult) -> str:
+    """A plan as every command takes it back, with the engine where several compete."""
+    several = len({p.engine for p in (*result.ranked, *result.infeasible)}) > 1
+    return plan_name(plan, dense=not result.study.arch.is_moe, several_engines=several)
 
 
 def same_run(one: PlanResult, other: PlanResult) -> bool:
