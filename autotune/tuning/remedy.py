@@ -8,6 +8,7 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from autotune.scoring.best_knobs import score
+from autotune.scoring.knob_grid import weights
 from autotune.scoring.limits import LOAD_SERVED, study_limits
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.percentile_limits import percentile_limits
@@ -212,21 +213,26 @@ def _scored(study: Study, plan: PlanResult) -> PlanResult | None:
 def _too_large(study: Study) -> str:
     """`the weights take 627 GiB, and 4 x h200_sxm have 564 GiB in all, of which the engine may fill 90%`."""
     cluster, share = study.cluster, study.engine_options.gpu_memory_utilization
-    weights, room = weight_bytes(study.arch), cluster.gpus * cluster.gpu.hbm_bytes
+    least, room = _least_weight_bytes(study), cluster.gpus * cluster.gpu.hbm_bytes
     have = (
         f"{cluster.gpus:,} x {cluster.gpu.name} have {room / 2**30:,.0f} GiB in all, {share:.0%} of it for the engine"
     )
-    if weights > room * share:
-        return f"the weights take {weights / 2**30:,.0f} GiB, and {have}."
+    size = f"{least / 2**30:,.0f} GiB"
+    if least > room * share:
+        return f"the weights take {size}, and {have}."
     longest = study.workload.longest_prompt + study.workload.osl.max
-    weights_gib = f"{weights / 2**30:,.0f} GiB"
-    return f"beside weights of {weights_gib} no plan has KV room for one request of {longest:,} tokens; {have}."
+    return f"beside weights of {size} no plan has KV room for one request of {longest:,} tokens; {have}."
+
+
+def _least_weight_bytes(study: Study) -> float:
+    """Of the weights in the dtype of those that the study opens which takes the least memory."""
+    return min(weight_bytes(weights(study.arch, dtype)) for dtype in study.search.weight_dtype)
 
 
 def fewest_gpus(study: Study) -> int | None:
     """The fewest GPUs of the study's type on which a plan holds the model and one longest request; None: not found."""
     cluster, share = study.cluster, study.engine_options.gpu_memory_utilization
-    least = max(ceil(weight_bytes(study.arch) / (cluster.gpu.hbm_bytes * share)), 1)
+    least = max(ceil(_least_weight_bytes(study) / (cluster.gpu.hbm_bytes * share)), 1)
     free = replace(
         study,
         constraints=Constraints(),

@@ -69,6 +69,15 @@ def test_the_fewest_gpus_hold_the_model_and_fewer_do_not() -> None:
     assert fewest_gpus(five) == 6
 
 
+@pytest.mark.parametrize(("dtype", "size", "fewest"), [("int4", "325 GiB", 3), ("bf16", "1,250 GiB", 12)])
+def test_the_fewest_gpus_are_of_the_weights_as_the_search_stores_them(dtype: str, size: str, fewest: int) -> None:
+    """DeepSeek-V3's 671 billion weights take half as much in INT4 as in the FP8 of the checkpoint, BF16 twice."""
+    settings = ["cluster.gpus=2", "baseline=", f'search.weight_dtype=["{dtype}"]', "search.disaggregated=off"]
+    found = find_remedy(tune(load_study(FOLDER / "deepseek-v3-128xh200.toml", settings)))
+    assert size in (found.too_large or "")
+    assert found.fewest_gpus == fewest
+
+
 @pytest.mark.parametrize("extra", [(), ("constraints.ttft_p95_ms=1500",)])
 def test_a_rate_that_no_plan_takes_gives_to_the_highest_that_one_does(extra: tuple[str, ...]) -> None:
     """A plan takes the rate that is named, on means no plan takes 1 % more, and the rate asked for changes nothing."""
