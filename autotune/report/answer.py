@@ -14,7 +14,7 @@ from autotune.report.ranked_table import key_words, ranked_plans, ranked_table
 from autotune.report.study_words import command, launch_steps
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.verdict import Verdict, sampled, tune_verdict
-from autotune.report.vocabulary.plan_names import plan_name, subject_name
+from autotune.report.vocabulary.plan_names import subject_name
 from autotune.report.vocabulary.words import lengths, token_words
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult

@@ -79,8 +79,12 @@ def plan_figure(plan: Scored, name: str) -> float:
 
 def plan_expected(study: Study, plan: Scored) -> float:
     """`expected` of one plan."""
-    figures = {name: np.array([plan_figure(plan, name)]) for name in looked_at(study)}
-    return float(expected(study, figures, np.array([plan.p_meets]))[0])
+    return float(expected(study, _figures(study, plan), np.array([plan.p_meets]))[0])
+
+
+def _figures(study: Study, plan: Scored) -> dict[str, Floats]:
+    """What `expected` reads of one plan, as columns of one row."""
+    return {name: np.array([plan_figure(plan, name)]) for name in looked_at(study)}
 
 
 def ranking_name(study: Study) -> str:
@@ -92,20 +96,32 @@ def ranking_name(study: Study) -> str:
 def ranking_value(study: Study, plan: Scored) -> float:
     """What a plan is ranked by, one number in the objective's direction: what can be expected of it.
 
-    At a given request rate all plans that take it serve alike: throughput counts to three digits, and of plans that
-    are equal in them the time of a request decides, in the digits behind.
+    At a given request rate all plans that take it serve alike: the probability to keep the limits counts to three
+    digits, what can be expected too, and of plans that are equal in them the time of a request decides, in the digits
+    behind.
     """
-    value, e2e_s = np.array([plan_expected(study, plan)]), np.array([plan.metrics["e2e_s"]])
-    return float(_ranking_values(study, value, e2e_s)[0])
+    columns = _figures(study, plan), np.array([plan.p_meets]), np.array([plan.metrics["e2e_s"]])
+    return float(_ranking_values(study, *columns)[0])
 
 
-def _ranking_values(study: Study, value: Floats, e2e_s: Floats) -> Floats:
+def _ranking_values(study: Study, figures: Mapping[str, Floats], p_meets: Floats, e2e_s: Floats) -> Floats:
     """`ranking_value` of columns, shape `(num_plans,)`."""
     if study.objective.direction == MINIMIZE or study.workload.request_rate_per_s is None:
-        return value
-    digit = np.where(value > 0.0, 10.0 ** (np.floor(np.log10(np.maximum(value, 1e-300))) - 2.0), 1e-300)
-    coarse = np.rint(value / digit) * digit
+        return expected(study, figures, p_meets)
+    coarse, digit = _three_digits(expected(study, figures, _three_digits(p_meets)[0]))
     return np.asarray(coarse + digit / (1.0 + e2e_s))
+
+
+ROUNDING = 1e-9
+"""By how much, relative to it, a figure may lie below the half of a digit and still be rounded up: a rate is a round
+number, so that what serves it often lies on a half but for noise."""
+
+
+def _three_digits(value: Floats) -> tuple[Floats, Floats]:
+    """Figures to three digits that count, and what one of the last digit is worth, both of their shape."""
+    raised = value * (1.0 + ROUNDING)
+    digit = np.where(value > 0.0, 10.0 ** (np.floor(np.log10(np.maximum(raised, 1e-300))) - 2.0), 1e-300)
+    return np.floor(raised / digit + 0.5) * digit, digit
 
 
 QUICKER_FRAC = 1e-6
@@ -135,7 +151,7 @@ class Standing:
     ) -> Standing:
         """The standing of plans that were held against limits; prices as `figure`'s."""
         figures = {name: figure(service, name, price_per_hour) for name in looked_at(study)}
-        value = _ranking_values(study, expected(study, figures, check.p_meets), service.e2e_s)
+        value = _ranking_values(study, figures, check.p_meets, service.e2e_s)
         gain = METRICS[study.objective.metric].sign * value
         if study.objective.metric == GOODPUT:
             # whoever takes the load may serve all of it in time: then the quicker knobs are taken

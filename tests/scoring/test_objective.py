@@ -12,7 +12,7 @@ from autotune.metrics import COST, GPUS, PER_GPU
 from autotune.scoring.dominance import nondominated, skyband
 from autotune.scoring.joint_uncertainty import Draws
 from autotune.scoring.limits import JOINT_PROBABILITY, LimitCheck, study_limits
-from autotune.scoring.objective import Standing, expected
+from autotune.scoring.objective import Standing, expected, ranking_value
 from autotune.scoring.solve_concurrency import bounds
 from autotune.study import Study
 from costmodel.estimate.error_model import Latencies
@@ -55,6 +55,27 @@ def test_plans_stand_by_the_limit_that_they_break_most() -> None:
     standing = Standing.of(study, limits, check, service, np.full(3, np.nan))
     assert standing.worst == pytest.approx([0.2, 0.5, 0.0])
     assert standing.gain == pytest.approx([2.0, 2.0, 4.8])
+
+
+def test_noise_does_not_decide_between_plans_that_serve_one_rate() -> None:
+    """Of plans that serve 2,475 tokens/s but for noise the quicker is first; 1 % less is behind, however quick."""
+    study = question(
+        objective={"maximize": PER_GPU},
+        workload={"isl": 3000, "osl": 300, "request_rate_per_s": 6},
+    )
+
+    def value(tokens: float, p: float, e2e_s: float) -> float:
+        metrics = {PER_GPU: tokens, "e2e_s": e2e_s}
+        return ranking_value(study, SimpleNamespace(metrics=metrics, p_meets=p))
+
+    for tokens in (2475.0, 2475.0000000000005, 2474.9999999999995):
+        for p in (1.0, 0.9999999999999978, 0.9999):
+            assert value(tokens, p, 4.29) > value(2475.0, 1.0, 4.47)
+            assert value(tokens * 0.99, p, 0.1) < value(2475.0, 1.0, 4.47)
+    values = [value(2475.0, float(p), 4.0) for p in np.linspace(0.001, 1.0, 5000)]
+    assert values == sorted(values)
+    thousand = value(1000.0, 1.0, 4.29)
+    assert value(999.9999999999999, 1.0, 4.29) == pytest.approx(thousand, rel=1e-12)
 
 
 def test_points_that_no_other_is_better_than() -> None:
