@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from costmodel.plan.columns import Floats, Ints
 
 Bools = NDArray[np.bool_]
+NOISE = 1e-12
+"""By how much of them coordinates may differ that are equal but for the order in which they were computed."""
 BLOCK = 256
 """Points compared with all others at once: keeps the table in the processor's cache."""
 
@@ -19,8 +21,11 @@ BLOCK = 256
 def nondominated(coordinates: Floats) -> Bools:
     """The points that no other dominates, shape `(points,)`; `coordinates` are of shape `(points, coordinates)`.
 
+    Coordinates that differ by the noise of rounding count as equal: plans that serve one rate serve alike.
+
     In falling lexicographic order whatever dominates a point comes before it, so one pass over blocks is enough.
     """
+    coordinates = _places(coordinates)
     keep = np.zeros(len(coordinates), dtype=bool)
     order = np.lexsort(-coordinates.T[::-1])
     front = np.zeros((0, coordinates.shape[1]))
@@ -32,6 +37,17 @@ def nondominated(coordinates: Floats) -> Bools:
         keep[block] = True
         front = np.vstack([front, coordinates[block]])
     return keep
+
+
+def _places(coordinates: Floats) -> Floats:
+    """Of each point its place in every coordinate, the least first; points that stand within `NOISE` share theirs."""
+    order = np.argsort(coordinates, axis=0, kind="stable")
+    ascending, places = np.take_along_axis(coordinates, order, axis=0), np.zeros_like(coordinates)
+    low, high = ascending[:-1], ascending[1:]
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not known is infinitely bad, twice of it as bad
+        apart = high - low > NOISE * np.minimum(np.abs(low), np.abs(high))
+    np.put_along_axis(places, order[1:], np.cumsum(apart, axis=0), axis=0)
+    return places
 
 
 def skyband(coordinates: Floats, owner: Ints, owners: int) -> Bools:

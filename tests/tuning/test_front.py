@@ -51,8 +51,10 @@ def asked(**tables: Any) -> Study:
 
 
 def _brute(values: np.ndarray[Any, Any]) -> list[bool]:
-    """By the definition: no other row at least as good everywhere and better somewhere."""
-    return [not any(bool((other >= row).all() and (other > row).any()) for other in values) for row in values]
+    """By the definition: no other row at least as good everywhere and better somewhere, by more than noise."""
+    noise = 1e-12 * np.abs(values)
+    over = [(values >= row - own, values > row + own) for row, own in zip(values, noise, strict=True)]
+    return [not bool((as_good.all(axis=1) & better.any(axis=1)).any()) for as_good, better in over]
 
 
 def test_nondominated_is_the_definition() -> None:
@@ -64,6 +66,25 @@ def test_nondominated_is_the_definition() -> None:
             assert nondominated(values).tolist() == _brute(values)
     values = random.random((700, 3))
     assert nondominated(values).tolist() == _brute(values)
+
+
+def test_noise_makes_no_point_of_a_front() -> None:
+    """A figure that is larger by one part in 1e15 is the same one; what is not known is worse than all and as bad."""
+    best, noisy = [2475.0, -0.106, -np.inf], [2475.0000000000005, -0.218, -np.inf]
+    assert nondominated(np.array([noisy, best])).tolist() == [False, True]
+    assert nondominated(np.array([noisy, [2475.00001, -0.3, -np.inf], [1.0, -0.5, -1.0]])).all()
+
+
+def test_no_point_of_a_front_at_a_rate_is_behind_another() -> None:
+    """At a request rate all plans serve alike: each point then has another TTFT and TPOT, the better the one."""
+    work = {"isl": 3000, "osl": 300, "request_rate_per_s": 6}
+    search = {"max_num_batched_tokens": [1024, 2048, 4096, 8192, 16384], "min_p_meets": 0.5}
+    front = pareto(asked(model="qwen3-32b", prices={}, workload=work, search=search))
+    values = goal_values(front.points, front.goals)
+    by_ttft = values[np.lexsort((-values[:, 2], -values[:, 1]))]
+    assert len(by_ttft) > 1
+    assert np.ptp(values[:, 0]) < 1e-9 * values[0, 0]
+    assert (np.diff(by_ttft[:, 2]) > 0.0).all()
 
 
 def _all_rows(study: Study) -> np.ndarray[Any, Any]:
