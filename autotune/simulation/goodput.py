@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
 from autotune.simulation.percentile_limits import request_bounds
+from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_plan import PlanSimulation, Traffic
 from autotune.study import Study
 from costmodel.simulation.forecast import Likely
-from costmodel.simulation.simulate import Simulated
+from costmodel.simulation.pools import PoolsModel
+from costmodel.simulation.requests import Requests
+from costmodel.simulation.simulate import ServerModel, Simulated
 
 
 def goodput(study: Study, traffic: Traffic, found: PlanSimulation, *, gpus: int) -> Likely:
@@ -18,19 +21,42 @@ def goodput(study: Study, traffic: Traffic, found: PlanSimulation, *, gpus: int)
     """
     share = found.forecast.attainment(**request_bounds(study))
     runs = (found.forecast.expected, found.forecast.slow, found.forecast.quick)
-    rates = [served_per_s(traffic, run) if traffic.rate_per_s is None else traffic.rate_per_s for run in runs]
+    rates = [_sent_per_s(run) if traffic.rate_per_s is None else traffic.rate_per_s for run in runs]
     value, low, high = (
         rate * part / gpus for rate, part in zip(rates, (share.value, share.low, share.high), strict=True)
     )
     return Likely(value=value, low=low, high=high)
 
 
-def served_per_s(traffic: Traffic, done: Simulated) -> float:
-    """Requests that end per second, while they come: from the first arrival that counts to the last."""
-    arrival_s, finish_s = done.served.requests.arrival_s, done.served.finish_s
-    begin, end = float(arrival_s[0]), float(arrival_s[-1])
-    if end <= begin:
-        return 0.0
-    if traffic.rate_per_s is None:  # each is sent as another one ends, which need not count
-        return (arrival_s.size - 1) / (end - begin)
-    return np.count_nonzero((finish_s > begin) & (finish_s <= end)) / (end - begin)
+def served_per_s(traffic: Traffic, found: PlanSimulation) -> float:
+    """Requests per second that end while they come, or wait.
+
+    In an open loop those that come, but no more than the plan serves with all its room taken: how long that lasts, and
+    how requests came before, changes nothing of it. A log is served at its own rate unless its queue grows.
+    """
+    done = found.forecast.expected
+    if traffic.rate_per_s is None:
+        return _sent_per_s(done)
+    if traffic.recorded and not queue_grows(done):
+        return traffic.rate_per_s
+    model = found.model.paced(found.forecast.errors.pace)
+    alike = 1
+    if isinstance(model, ServerModel):  # its replicas serve alike
+        alike, model = model.replicas, replace(model, replicas=1)
+    full = found.traffic.in_closed_loop(_room(model, traffic.requests))
+    return min(traffic.rate_per_s, alike * _sent_per_s(full.serve(model)))
+
+
+def _sent_per_s(done: Simulated) -> float:
+    """Requests of a closed loop that are sent per second, each as another one ends, which need not count."""
+    arrival_s = done.served.requests.arrival_s
+    lasted_s = float(arrival_s[-1] - arrival_s[0])
+    return (arrival_s.size - 1) / lasted_s if lasted_s > 0.0 else 0.0
+
+
+def _room(model: ServerModel | PoolsModel, requests: Requests) -> int:
+    """Requests that take all seats, or all of the cache."""
+    sides = (model.prefill, model.decode) if isinstance(model, PoolsModel) else (model,)
+    of_cache = [side.limits.kv_tokens / float(requests.prompt.mean()) for side in sides]
+    of_rank = [max(int(min(side.limits.max_num_seqs, most)), 1) for side, most in zip(sides, of_cache, strict=True)]
+    return sum(own * side.table.ranks * side.replicas for side, own in zip(sides, of_rank, strict=True))

@@ -56,7 +56,6 @@ def simulation_document(
     done = forecast.expected
     share = forecast.attainment(**request_bounds(study))
     good = goodput(study, traffic, found, gpus=1)
-    rate = served_per_s(traffic, done) if traffic.rate_per_s is None or queue_grows(done) else traffic.rate_per_s
     return {
         "study": study.name,
         "plan": plan.plan,
@@ -86,7 +85,7 @@ def simulation_document(
             for limit in limits
         ],
         "attainment": asdict(share),
-        "served_requests_per_s": rate,
+        "served_requests_per_s": served_per_s(traffic, found),
         "goodput_requests_per_s": good.value,
         "goodput_requests_per_s_per_gpu": good.value / plan.metrics["gpus"],
         "utilisation": found.utilisation,

@@ -103,6 +103,11 @@ class Traffic:
             return self
         return self.sampled(percentile(expected.served.e2e_s, LONG_SHARE))
 
+    def in_closed_loop(self, in_flight: int) -> Traffic:
+        """The same lengths, over and over, of which so many requests are in flight at any time."""
+        count = max(len(self.requests), WAVES * in_flight)
+        return _closed(self.requests.take(np.arange(count) % len(self.requests)), in_flight)
+
     def serve(self, model: ServerModel | PoolsModel, *, timeline: bool = False) -> Simulated:
         """All requests through a plan; those that count are kept."""
         if isinstance(model, PoolsModel):
@@ -185,12 +190,16 @@ def study_traffic(study: Study, *, rate_per_s: float | None = None, count: int =
 
 def closed_loop(study: Study, in_flight: int, *, count: int = REQUESTS) -> Traffic:
     """The study's lengths in a closed loop of so many requests in flight, at least `WAVES` times as many in all."""
-    count = max(count, WAVES * in_flight)
+    return _closed(study_requests(study, count=max(count, WAVES * in_flight), rate_per_s=1.0), in_flight)
+
+
+def _closed(requests: Requests, in_flight: int) -> Traffic:
+    """A closed loop of requests, of which there are at least `WAVES` times as many as are in flight."""
     return Traffic(
-        requests=study_requests(study, count=count, rate_per_s=1.0),
+        requests=requests,
         rate_per_s=None,
         concurrency=in_flight,
-        counted_from=max(int(WARM_UP_FRAC * count), WARM_UP_WAVES * in_flight),
+        counted_from=max(int(WARM_UP_FRAC * len(requests)), WARM_UP_WAVES * in_flight),
         recorded=False,
     )
 
