@@ -192,11 +192,17 @@ def _no_reading(spec: PlanSpec, arch: Arch, gpus: int) -> str:
     values = ", ".join(f"{k}={v}" for k, v in said.items() if v not in (None, False))
     width = (spec.tp or spec.attn_tp or 1) * (spec.dp or spec.attn_dp or 1)
     used = (spec.replicas or 1) * (spec.pp or 1) * max(width, spec.ep or 1)
+    if not arch.is_moe and _spreads_experts(spec):
+        return f"{spec.text!r} spreads experts, of which a dense model has none: leave EP and ETP out"
     kind = "mixture-of-experts" if arch.is_moe else "dense"
     return (
         f"{spec.text!r} ({values}) has no reading that uses exactly {gpus} GPUs for a {kind} model; it names "
         f"{used} GPUs or a multiple: replicas x pp x W must be {gpus}, with W = attn_tp x attn_dp = moe_tp x moe_ep"
     )
+
+
+def _spreads_experts(spec: PlanSpec) -> bool:
+    return spec.expert_parallel or max(spec.ep or 1, spec.moe_tp or 1) > 1
 
 
 def _readings(spec: PlanSpec, arch: Arch, gpus: int, engine: str) -> list[tuple[Layout, tuple[str, ...]]]:
@@ -238,7 +244,7 @@ def _agrees(spec: PlanSpec, layout: Layout, engine: str, *, is_moe: bool) -> boo
     exact = ("replicas", "attn_tp", "attn_dp", "moe_tp")
     if any(getattr(spec, n) not in (None, getattr(layout, n)) for n in exact):
         return False
-    if not is_moe and ((spec.ep or 1) > 1 or spec.expert_parallel):
+    if not is_moe and _spreads_experts(spec):
         return False
     if spec.ep not in (None, layout.moe_ep) or (spec.expert_parallel and layout.moe_tp != 1):
         return False

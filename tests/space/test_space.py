@@ -236,6 +236,14 @@ def test_a_plan_of_another_size() -> None:
         resolve(parse_plan("PP32/TP4"), arch=REFERENCE, gpus=128, engine="vllm")
 
 
+@pytest.mark.parametrize("text", ["EP8", "TP8 EP", "TP8 ETP8"])
+def test_a_dense_model_has_no_experts_to_spread(text: str) -> None:
+    """A plan that spreads experts is refused for that where there are none, and not for the number of its GPUs."""
+    with pytest.raises(InputError, match="experts") as caught:
+        resolve(parse_plan(text), arch=load_model("llama-3.1-8b"), gpus=8, engine="vllm")
+    assert "GPUs" not in str(caught.value)
+
+
 BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
     "pp_exceeds_layers": ("mixtral-8x7b", "vllm", {"pp": 33}),
     "pipeline_model_class": ("gemma-2-27b", "sglang", {"pp": 2}),
