@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from autotune.study import Study
 from autotune.study.division import DivisionTable, ModelShare
-from autotune.study.read_and_override import override, read_document
+from autotune.study.read_and_override import read_document, read_overridden
 from autotune.study.validation_messages import problems_of
 from autotune.traffic.load import study_at
 from costmodel.errors import InputError, Problem
@@ -76,7 +76,10 @@ def load_models_study(path: Path | str, overrides: Sequence[str] = ()) -> Cluste
     document = read_document(file)
     entries = document.pop("models", None)
     division = document.pop("division", {})
-    document = override(document, overrides)
+    return read_overridden(document, overrides, lambda shared: _cluster_study(shared, entries, division, file))
+
+
+def _cluster_study(document: Mapping[str, Any], entries: Any, division: Any, file: Path) -> ClusterStudy:
     if not isinstance(entries, list) or not entries or not all(isinstance(e, Mapping) for e in entries):
         raise InputError.single("$.models", "must be a list of tables, one [[models]] for each model")
     problems: list[Problem] = []

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from autotune.study import resolve
 from autotune.study.engine_hardware import engine_problems
 from autotune.study.question import Study
-from autotune.study.read_and_override import override, read_document
+from autotune.study.read_and_override import read_document, read_overridden
 from autotune.study.references import read_calibration, read_gpu, read_model
 from autotune.study.rules import between_fields, fits_model
 from autotune.study.study_table import StudyTable, study_adapter
@@ -34,7 +34,7 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
         InputError: every problem of the file, the overrides, the model and the GPU, each with its path.
     """
     file = Path(path)
-    study = study_from_document(override(read_document(file), overrides), file)
+    study = read_overridden(read_document(file), overrides, lambda document: study_from_document(document, file))
     return replace(study, overrides=tuple(overrides))
 
 

@@ -7,9 +7,9 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from autotune.study.references import model_file
 from autotune.study.study_table import StudyTable, file_fields, tables_in
@@ -18,6 +18,7 @@ from costmodel.errors import InputError, Problem
 from costmodel.files import read_file
 from costmodel.hardware.catalog import GpuTable, PeakTable
 
+_T = TypeVar("_T")
 MAX_STUDY_BYTES = 1_000_000
 _DEEP_KEY = re.compile(r"""(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
 """A dotted key of 64 parts and more: a study has four, and reading it takes memory by the square of their number."""
@@ -71,11 +72,24 @@ def override(document: dict[str, Any], settings: Sequence[str]) -> dict[str, Any
     Raises:
         InputError: every setting that is not of that form or names no field of a study, with the nearest.
     """
+    return read_overridden(document, settings, lambda changed: changed)
+
+
+def read_overridden(document: dict[str, Any], settings: Sequence[str], read: Callable[[dict[str, Any]], _T]) -> _T:
+    """What `read` makes of a document with settings applied, as `override` does.
+
+    Raises:
+        InputError: every problem of the settings, and every one that `read` finds with the others applied.
+    """
     changed = copy.deepcopy(document)
     problems = [p for setting in settings if (p := _apply(changed, setting)) is not None]
+    try:
+        found = read(changed)
+    except InputError as error:
+        raise InputError([*problems, *error.problems]) from error
     if problems:
         raise InputError(problems)
-    return changed
+    return found
 
 
 def field_paths() -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.study import Study, study_from_document
-from autotune.study.read_and_override import override, read_document
+from autotune.study.read_and_override import read_document, read_overridden
 from autotune.traffic.options import AS_THEY_SAY, ReadOptions
 from costmodel.errors import InputError, Problem
 
@@ -47,9 +47,12 @@ def load_study(
     document = read_document(file)
     if "models" in document:
         raise InputError.single("$.models", "makes it a study of several models on one cluster: see `autotune divide`")
-    asked = override(document, overrides)
-    loaded = study_at(asked, file, traffic=traffic, options=options)
-    return replace(loaded, overrides=(*overrides, *_settings_of(traffic, asked.get("workload"))))
+
+    def read(asked: dict[str, Any]) -> Study:
+        loaded = study_at(asked, file, traffic=traffic, options=options)
+        return replace(loaded, overrides=(*overrides, *_settings_of(traffic, asked.get("workload"))))
+
+    return read_overridden(document, overrides, read)
 
 
 def _settings_of(traffic: str | None, workload: object) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import pytest
 from autotune.space import parse_plan, resolve
 from autotune.study import IntRange, field_paths, load_study
 from autotune.study.json_schema import json_schema
+from autotune.traffic.load import load_study as load_with_log
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 from tests.studies import STUDIES as SHIPPED
@@ -333,6 +334,15 @@ def test_overrides_that_name_nothing(write, setting, message):
     """An unknown path names the nearest fields; a wrong value is reported like one of the file."""
     with pytest.raises(InputError, match=message):
         load_study(write(), [setting])
+
+
+def test_a_setting_that_names_nothing_hides_no_other_problem(write):
+    """What is wrong with a setting is said beside what is wrong with the others, and with the file."""
+    settings, places = ("foo.bar=1", "cluster.gpus=x", "workload.isl=-1"), {"$.cluster.gpus", "$.workload.isl"}
+    assert {"--set foo.bar", *places} <= set(problems(write(MINIMAL), *settings))
+    with pytest.raises(InputError, match=r"foo\.bar") as caught:
+        load_with_log(write(MINIMAL), settings)
+    assert {"--set foo.bar", *places} <= {problem.path for problem in caught.value.problems}
 
 
 def test_paths_are_relative_to_where_they_are_written(write, tmp_path, monkeypatch):
