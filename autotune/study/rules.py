@@ -12,6 +12,8 @@ from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
 from costmodel.arch import Arch
 from costmodel.errors import Problem
 
+LATER_TOKENS = ("tpot", "itl")
+"""Latencies of tokens after the first."""
 MAX_KNOBS = 100_000
 """Choices of knobs for one layout; they are evaluated together and take about 1 kB each."""
 
@@ -48,12 +50,24 @@ def between_fields(document: Mapping[str, Any]) -> list[Problem]:
     if isl is not None and longest is not None and longest < isl:
         message = f"must be at least the longest isl, got {longest} and isl {isl}"
         problems.append(_problem("workload.longest_prompt", message))
+    problems += _later_tokens(document)
     problems += _percentiles(document)
     problems += _engines(document)
     problems += _knobs(search)
     problems += _speculative(document)
     problems += _local_prefill(document)
     return problems
+
+
+def _later_tokens(document: Mapping[str, Any]) -> list[Problem]:
+    """Where every output is one token there is none after the first, whose time could be limited or minimized."""
+    constraints, objective = _table(document, "constraints"), _table(document, "objective")
+    limits = ["tpot_ms", *(f"{name}_{share}_ms" for name, share in PERCENTILE_FIELDS if name in LATER_TOKENS)]
+    given = [f"constraints.{name}" for name in limits if name in constraints]
+    given += ["objective.minimize"] if objective.get("minimize") == "tpot_s" else []
+    if not given or _most(_table(document, "workload").get("osl")) != 1:
+        return []
+    return [_problem("workload.osl", f"must be at least 2 for {' and '.join(given)}, of tokens after the first, got 1")]
 
 
 def _percentiles(document: Mapping[str, Any]) -> list[Problem]:

@@ -118,5 +118,8 @@ def _with_log(file: Path, document: Mapping[str, Any], named: str, source: str, 
 
 
 def _stand_in(workload: Mapping[str, Any], rate_per_s: float) -> dict[str, Any]:
-    """A workload table that reads as one without a log; the log's figures take its place afterwards."""
-    return {**workload, "isl": 1, "osl": 1, "request_rate_per_s": max(rate_per_s, 1e-9)}
+    """A workload table that reads as one without a log; the log's figures take its place afterwards.
+
+    With more than one output token limits on those after the first have a meaning.
+    """
+    return {**workload, "isl": 1, "osl": 2, "request_rate_per_s": max(rate_per_s, 1e-9)}

@@ -51,6 +51,9 @@ def random_document(rng: random.Random) -> dict[str, Any]:
         {"maximize": m} for m in ("total_tokens_per_s_per_gpu", "output_tokens_per_s_per_gpu", "requests_per_s")
     ]
     objectives += [{"minimize": m} for m in ("ttft_s", "tpot_s", *(("usd_per_million_tokens",) if priced else ()))]
+    if workload["osl"] == 1:  # has no token after the first
+        limits.pop("tpot_ms", None)
+        objectives.remove({"minimize": "tpot_s"})
     search: dict[str, Any] = {"max_num_batched_tokens": rng.sample((512, 2048, 8192, 16384), rng.choice((1, 2)))}
     if rng.random() < 0.2:
         search["kv_dtype"] = ["bf16", "fp8"]

@@ -336,6 +336,19 @@ def test_overrides_that_name_nothing(write, setting, message):
         load_study(write(), [setting])
 
 
+@pytest.mark.parametrize(
+    "setting", ["objective.minimize=tpot_s", "constraints.tpot_ms=20", "constraints.itl_p99_ms=20"]
+)
+@pytest.mark.parametrize(("osl", "wrong"), [("1", True), ("{min = 1, max = 1}", True), ("{min = 1, max = 2}", False)])
+def test_tokens_after_the_first_are_asked_about_where_there_are_some(write, setting, osl, wrong):
+    """With outputs of one token no limit and no objective is about those after the first."""
+    settings = ("workload.concurrency=8", f"workload.osl={osl}", setting)
+    if wrong:
+        assert list(problems(write(MINIMAL), *settings)) == ["$.workload.osl"]
+    else:
+        load_study(write(MINIMAL), settings)
+
+
 def test_a_setting_that_names_nothing_hides_no_other_problem(write):
     """What is wrong with a setting is said beside what is wrong with the others, and with the file."""
     settings, places = ("foo.bar=1", "cluster.gpus=x", "workload.isl=-1"), {"$.cluster.gpus", "$.workload.isl"}
