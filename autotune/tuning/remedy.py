@@ -8,7 +8,6 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from autotune.scoring.best_knobs import score
-from autotune.scoring.knob_grid import weights
 from autotune.scoring.limits import LOAD_SERVED, study_limits
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.percentile_limits import percentile_limits
@@ -16,7 +15,7 @@ from autotune.study import Objective, Study
 from autotune.study.clusters import on_cluster
 from autotune.study.sections import Constraints
 from autotune.tuning.study_space import study_space
-from costmodel.arch import weight_bytes
+from costmodel.arch import stored_in, weight_bytes
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -226,7 +225,7 @@ def _too_large(study: Study) -> str:
 
 def _least_weight_bytes(study: Study) -> float:
     """Of the weights in the dtype of those that the study opens which takes the least memory."""
-    return min(weight_bytes(weights(study.arch, dtype)) for dtype in study.search.weight_dtype)
+    return min(weight_bytes(stored_in(study.arch, dtype)) for dtype in study.search.weight_dtype)
 
 
 def fewest_gpus(study: Study) -> int | None:
