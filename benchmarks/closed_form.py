@@ -271,6 +271,8 @@ class Arriving:
 
     in_flight: int
     """Per replica, of those that carry the rate."""
+    prompt_frac: float
+    """Share of the time in which a stage runs prompts, mean over stages."""
     carrying: tuple[float, float]
     """With the fewest that carry the rate."""
     at_random: tuple[float, float]
@@ -292,7 +294,8 @@ def arriving(count: int, seed: int) -> Iterator[Arriving]:
         every = np.arange(1.0, most + 1.0)
         loads = replace(load, concurrency=every * replicas)
         table = batch.take(np.zeros(most, dtype=np.int64))
-        closed = table.steady(loads, longest_prompt=load.isl, memory_fraction=FRACTION)
+        bounds = {"longest_prompt": load.isl, "memory_fraction": FRACTION}
+        closed = table.steady(loads, **bounds)
         rate = float(closed.requests_per_s[-1] * random.uniform(0.3, 0.9))
         at = int((closed.requests_per_s >= rate).argmax())
         simulated = _arrived(batch, load, rate, int(min(max(2500, 20 * every[at] * replicas), 12_000)))
@@ -305,7 +308,13 @@ def arriving(count: int, seed: int) -> Iterator[Arriving]:
             (float(ttft / simulated[0] - 1.0), float(tpot / simulated[1] - 1.0))
             for ttft, tpot in (carrying, carrying + (own - carrying) / replicas)
         ]
-        yield Arriving(in_flight=int(every[at]), carrying=errors[0], at_random=errors[1])
+        one = batch.steady(replace(load, concurrency=loads.concurrency[at : at + 1]), **bounds)
+        yield Arriving(
+            in_flight=int(every[at]),
+            prompt_frac=_prompt_frac(one, entry.layout),
+            carrying=errors[0],
+            at_random=errors[1],
+        )
 
 
 def _at_random(batch: PlanBatch, load: Load, offered_per_s: float, in_flight: Floats) -> Floats:
@@ -337,9 +346,13 @@ def _arrived(batch: PlanBatch, load: Load, rate: float, count: int) -> tuple[flo
 
 def _at_rates(count: int, seed: int) -> None:
     found = list(arriving(count, seed))
+    most = int(MOST_AT_A_RATE) + 1
+    regions = {f"{low} to {high - 1} in flight": (low, high) for low, high in ((1, 4), (4, 8), (8, 20), (20, most))}
+    groups = {name: [a for a in found if low <= a.in_flight < high] for name, (low, high) in regions.items()}
+    groups["prompts take a third of the time"] = [a for a in found if a.prompt_frac >= MUCH_PROMPT_FRAC]
+    groups["all"] = found
     for latency, column in (("TTFT", 0), ("TPOT", 1)):
-        for least, most in ((1, 4), (4, 8), (8, 20), (20, int(MOST_AT_A_RATE) + 1), (1, int(MOST_AT_A_RATE) + 1)):
-            own = [a for a in found if least <= a.in_flight < most]
+        for name, own in groups.items():
             if not own:
                 continue
             said = []
@@ -347,7 +360,7 @@ def _at_rates(count: int, seed: int) -> None:
                 errors = np.array([getattr(a, way)[column] for a in own])
                 median, most_of_them = np.quantile(abs(errors), (0.5, 0.9))
                 said.append(f"{words}: {errors.mean():+.1%}, {median:.1%}, {most_of_them:.1%}")
-            print(f"{latency}, {least} to {most - 1} in flight per replica, {len(own)} plans; {'; '.join(said)}")
+            print(f"{latency}, {name}, {len(own)} plans; {'; '.join(said)}")
     print("mean, median of the size, nine of ten within")
 
 

@@ -18,7 +18,6 @@ from autotune.report.vocabulary.plan_names import subject_name
 from autotune.report.vocabulary.words import lengths, token_words
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
-from autotune.tuning.remedy import find_remedy
 
 MATTER = (
     ("calibration: ", ""),
@@ -41,7 +40,7 @@ def answer_report(result: TuneResult, *, top: int) -> Report:
     """The verdict, what was never measured, `top` plans (0: all) and the one in production, and the next commands."""
     subject = next(iter(result.ranked or result.infeasible), None)
     verdict = tune_verdict(result, "" if subject is None else subject_name(result, subject))
-    blocks = [_plans(result, top, verdict), next_block(result)]
+    blocks = [_plans(result, top, verdict), next_block(result, verdict)]
     return Report(
         headline=_question(result.study),
         reason=verdict.headline,
@@ -92,20 +91,16 @@ def _assumed(result: TuneResult, most: int) -> str:
     return ", ".join(known[: max(most, 1)]) or "nothing that the study leaves open"
 
 
-def next_block(result: TuneResult) -> Block | None:
+def next_block(result: TuneResult, verdict: Verdict) -> Block | None:
     """The commands that follow from the answer, each of which runs as it stands."""
     study = result.study
     if not result.ranked:
-        found = find_remedy(result)
-        settings = found.settings
-        if not settings and found.fewest_gpus is not None:
-            settings = (f"cluster.gpus={found.fewest_gpus}",)
-        lines = (command(study, "tune", settings=settings),) if settings else ()
+        lines = (command(study, "tune", settings=verdict.settings),) if verdict.settings else ()
         return Block(title="Next", lines=lines, tight=True) if lines else None
     best, baseline = result.ranked[0], result.baseline
     if baseline is not None and baseline.result is not None and baseline.result.plan != best.plan:
         steps = [command(study, "compare")]
-        if tune_verdict(result, "").badge == "Keep":  # nothing new is launched
+        if verdict.badge == "Keep":  # nothing new is launched
             return Block(title="Next", lines=tuple(steps), tight=True)
     else:
         steps = [command(study, "evaluate", "--plan", "best")]
@@ -143,7 +138,8 @@ def answer_document(result: TuneResult, *, top: int) -> dict[str, Any]:
     Export is asked about the plans that are shown, at most the first `MOST_TRIED`.
     """
     subject = next(iter(result.ranked or result.infeasible), None)
-    verdict, steps = tune_verdict(result, "" if subject is None else subject_name(result, subject)), next_block(result)
+    verdict = tune_verdict(result, "" if subject is None else subject_name(result, subject))
+    steps = next_block(result, verdict)
     tried = min(top or MOST_TRIED, MOST_TRIED)
     said = {"answer": verdict.badge, "sentence": verdict.headline, "lines": verdict.lines, "reach": verdict.reach}
     said |= {"scope": verdict.scope}

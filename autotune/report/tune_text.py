@@ -40,7 +40,7 @@ def tune_report(result: TuneResult, *, top: int) -> Report:
         reason=verdict.headline,
         tone=verdict.kind,
         lines=tuple(line for line in (verdict.reach, *verdict.lines, verdict.place) if line),
-        blocks=tuple(block for block in (*found, next_block(result)) if block is not None),
+        blocks=tuple(block for block in (*found, next_block(result, verdict)) if block is not None),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autotune.report.document import baseline_rank
 from autotune.report.reach import reach_line
@@ -42,6 +42,8 @@ class Verdict:
     """The rank of the plan in production, or that the study names none, as a sentence; empty: it is said above."""
     reach: str = ""
     """What of the plans was never measured."""
+    settings: tuple[str, ...] = ()
+    """Values of `--set` with which there is a plan, where none fits."""
 
 
 def tune_verdict(result: TuneResult, name: str) -> Verdict:
@@ -156,7 +158,9 @@ def _nothing(result: TuneResult, name: str) -> Verdict:
         return _say(result, "bad", "No plan", "No valid plan was scored.")
     found = find_remedy(result)
     if found.too_large is not None:
-        return _say(result, "bad", "No plan fits", f"No plan fits: {found.too_large}", *remedy_lines(found))
+        said = _say(result, "bad", "No plan fits", f"No plan fits: {found.too_large}", *remedy_lines(found))
+        more = found.fewest_gpus
+        return replace(said, settings=() if more is None else (f"cluster.gpus={more}",))
     nearest = result.infeasible[0]
     given = [v for v in nearest.violations if v.code != JOINT_PROBABILITY] or list(nearest.violations)
     near = f"The nearest is {name}: {'; '.join(broken(v) for v in given)}."
@@ -164,7 +168,8 @@ def _nothing(result: TuneResult, name: str) -> Verdict:
     near += f" Limits are in ms: {number(seconds[0].limit)} s are {seconds[0].limit * 1e3:,.0f}." if seconds else ""
     other = None if found.plan is None or found.plan.plan == nearest.plan else found.plan
     taken = "" if other is None else subject_name(result, other)
-    return _say(result, "bad", "No plan fits", "No plan keeps every limit.", near, *remedy_lines(found, taken))
+    said = _say(result, "bad", "No plan fits", "No plan keeps every limit.", near, *remedy_lines(found, taken))
+    return replace(said, settings=found.settings)
 
 
 def remedy_lines(found: Remedy, name: str = "") -> tuple[str, ...]:

@@ -57,7 +57,9 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
 
     Without `found`, of `sensitivity`, that section is left out.
     """
-    view, study, steps = _View(result), result.study, next_block(result)
+    view, study = _View(result), result.study
+    verdict = tune_verdict(result, view.name(view.subject) if view.subject else "")
+    steps = next_block(result, verdict)
     sections = [_limits(view), _tradeoff(view), _plans(view)]
     if view.side:
         kinds = ((view.subject_words, "first"), ("in production", "base"))
@@ -71,7 +73,7 @@ def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
             kind="plan report",
             title=study.name,
             facts=_facts(study),
-            verdict=tune_verdict(result, view.name(view.subject) if view.subject else ""),
+            verdict=verdict,
             subject=None if view.subject is None else (view.subject_words, subject_name(result, view.subject)),
             tiles=_tiles(view),
             sections=[section for section in sections if section is not None],
