@@ -278,4 +278,5 @@ def _run(  # noqa: PLR0913  # what was measured, of what, and what is wrong
         tpot_s=tpot_s,
         batched_tokens=knobs.batched_tokens,
         max_num_seqs=knobs.max_num_seqs,
+        open_loop=reported.open_loop,
     )

@@ -1,6 +1,7 @@
 """Measured serving runs, and predicting all of them with one vectorised call.
 
-A run is a closed loop of `concurrency` requests over one server, as benchmarks of InferenceMAX's kind make them.
+A run is a closed loop of `concurrency` requests over one server, as benchmarks of InferenceMAX's kind make them, or has
+that many in flight on average of those that arrive at a rate.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Run:
     """Steps for which a first waiting prompt waits for others; 0: none."""
     staggered: bool = False
     """Requests of the same lengths do not begin together, so that they do not end together either."""
+    open_loop: bool = False
+    """Requests arrive whatever the server does: they neither begin together nor keep in step."""
     by_recipe: bool = False
     """Whether some of the server's settings are those of the benchmark that such lengths are known from."""
 
@@ -91,8 +94,8 @@ def prepare_runs(runs: Sequence[Run], profile: Profile | None = None) -> RunBatc
         concurrency=np.array([r.concurrency for r in runs]),
         batched_tokens=np.array([r.batched_tokens for r in runs]),
         max_num_seqs=np.array([r.max_num_seqs for r in runs]),
-        same_lengths=np.array([float(r.same_lengths and not r.staggered) for r in runs]),
-        waves=np.full(len(runs), BENCHMARK_WAVES),
+        same_lengths=np.array([float(r.same_lengths and not (r.staggered or r.open_loop)) for r in runs]),
+        waves=np.array([0.0 if r.open_loop else BENCHMARK_WAVES for r in runs]),
         poll_steps=np.array([r.poll_steps for r in runs]),
         hold_steps=np.array([r.hold_steps for r in runs]),
     )

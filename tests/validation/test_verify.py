@@ -132,6 +132,28 @@ def test_the_prediction_is_the_plans_own(tmp_path: Path) -> None:
     assert float(benchmark.evaluate().ttft_s[0]) > best.metrics["ttft_s"]
 
 
+def test_what_arrives_at_a_rate_does_not_begin_all_at_once(tmp_path: Path) -> None:
+    """A run at a request rate is predicted as the ranking has that load, though its requests have the same lengths."""
+    study = load_study(STUDY)
+    best = tune(study).ranked[0]
+    rate = best.metrics["requests_per_s"] / best.layout.replicas
+    changes = {
+        "autotune_plan": best.plan,
+        "request_rate": rate,
+        "max_concurrency": None,
+        "duration": RESULT["completed"] / rate,
+        "mean_ttft_ms": 1e3 * best.metrics["ttft_s"],
+        "mean_tpot_ms": 1e3 * best.metrics["tpot_s"],
+    }
+    knobs = BenchKnobs(batched_tokens=float(best.knobs.max_num_batched_tokens))
+    (result,) = read_results(write(tmp_path / "r.json", **changes), study, None, knobs)
+    assert result.run.same_lengths
+    assert result.run.concurrency == pytest.approx(best.knobs.concurrency, rel=0.01)
+    assert prepare_runs([result.run]).evaluate().ttft_s[0] == pytest.approx(best.metrics["ttft_s"], rel=0.01)
+    closed = replace(result.run, open_loop=False)
+    assert prepare_runs([closed]).evaluate().ttft_s[0] > 1.1 * best.metrics["ttft_s"]
+
+
 def test_a_slow_measurement_is_outside_and_changes_the_ranking(tmp_path: Path) -> None:
     """One engine measured three times slower than predicted falls behind the others, and the report says so."""
     study = load_study(STUDY, ["engine=any", "constraints=", "workload.concurrency=2048"])
