@@ -20,12 +20,14 @@ from autotune.scoring.limits import study_limits
 from autotune.scoring.plan_result import plan_key
 from autotune.scoring.reach import bounded, unmeasured
 from autotune.scoring.value_and_gain import gain_over, ratio_of, served_within_limits, value_per_s
+from autotune.simulation.percentile_limits import percentile_limits
 from autotune.space import Resolution
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, in_place
 from autotune.traffic.profile import WorkloadProfile
 from autotune.traffic.workload import with_traffic
 from autotune.tuning import BaselineResult, PlanResult, score_named, score_plan
+from autotune.tuning.simulate_ranking import simulated_plans
 from costmodel.estimate.result import MEMORY_KINDS
 from costmodel.plan.columns import Floats
 from costmodel.simulation.requests import Requests
@@ -67,7 +69,7 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
     production = score_named(
         study, current, path="--current", missing="must name the plan in production, or give --current PLAN"
     )
-    proposed = _candidate(study, candidate)
+    production, proposed = _simulated(study, production, _candidate(study, candidate))
     before = _compared(study, production, reference=production.result)
     after = None if proposed is None else _compared(study, proposed, reference=production.result)
     simulated: tuple[SimulatedRequests, ...] = ()
@@ -146,6 +148,16 @@ def _candidate(study: Study, asked: str | PlanResult) -> BaselineResult | None:
     return BaselineResult(text=BEST, resolution=known, result=plan)
 
 
+def _simulated(
+    study: Study, production: BaselineResult, proposed: BaselineResult | None
+) -> tuple[BaselineResult, BaselineResult | None]:
+    """Both plans held against the study's limits on requests as well, under the same of them."""
+    sides = [production, *([] if proposed is None else [proposed])]
+    held = iter(simulated_plans(study, [side.result for side in sides if side.result is not None]))
+    first, *others = [side if side.result is None else replace(side, result=next(held)) for side in sides]
+    return first, next(iter(others), None)
+
+
 def _compared(study: Study, scored: BaselineResult, *, reference: PlanResult | None) -> ComparedPlan:
     plan, found = scored.result, scored.resolution.candidate
     as_read = scored.text if is_pooled(scored.text) else plan_key(found)
@@ -165,9 +177,9 @@ def _compared(study: Study, scored: BaselineResult, *, reference: PlanResult | N
 
 
 def _served(study: Study, current: ComparedPlan, candidate: ComparedPlan | None) -> Floats | None:
-    """Draws of what both serve of an open load within the limits; None where the study gives none."""
-    if study.workload.request_rate_per_s is None or candidate is None:
-        return None
+    """Draws of what both serve of an open load within the limits; None where that is not known."""
+    if study.workload.request_rate_per_s is None or candidate is None or percentile_limits(study):
+        return None  # what a plan takes within limits on percentiles is known at the study's own load alone
     plans = (current.at_capacity, candidate.at_capacity)
     return served_within_limits(study, drawn_capacities(capacity_study(study), plans))
 
@@ -220,15 +232,19 @@ def _bounded(probability: float | None, beyond: Sequence[str]) -> float | None:
 
 
 def _margins(study: Study, current: PlanResult, candidate: PlanResult) -> tuple[MarginRow, ...]:
+    limits = [(limit.code, limit.limit, limit.kind.unit) for limit in study_limits(study)]
+    limits += [(limit.code, limit.limit, limit.unit) for limit in percentile_limits(study)]
+    both = current.margins.keys() & candidate.margins.keys()
     return tuple(
         MarginRow(
-            code=limit.code,
-            limit=limit.limit,
-            unit=limit.kind.unit,
-            current_excess=current.margins[limit.code],
-            candidate_excess=candidate.margins[limit.code],
+            code=code,
+            limit=limit,
+            unit=unit,
+            current_excess=current.margins[code],
+            candidate_excess=candidate.margins[code],
         )
-        for limit in study_limits(study)
+        for code, limit, unit in limits
+        if code in both
     )
 
 
@@ -255,6 +271,11 @@ def _assumptions(
         assumptions.append(
             f"no request rate given: during the switch arrives what the current plan serves, "
             f"{switch.load_requests_per_s:,.2f} requests/s"
+        )
+    if percentile_limits(study):
+        assumptions.append(
+            "limits on percentiles are simulated at the study's own load; capacities, other traffic and other loads "
+            "are judged by the limits on means"
         )
     for name, side in (("current plan", current), ("candidate", candidate)):
         if side is not None and side.result is not None and not side.capacity_keeps_limits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotune.evaluation.values import Check
-from autotune.scoring.limits import JOINT_PROBABILITY, LIMITS
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, TITLES
 from autotune.scoring.pair_words import against
 from autotune.scoring.plan_name import plan_name
 from autotune.scoring.reach import unmeasured
@@ -13,7 +13,6 @@ from autotune.study import Study
 from autotune.text.numbers import number, probability, within
 from autotune.tuning import PlanResult
 
-TITLES = {kind.code: kind.title for kind in LIMITS}
 STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
 CLOSE_FRAC = 0.01
 """A plan that loses less than this is as good as the best."""
@@ -22,6 +21,13 @@ CLOSE_FRAC = 0.01
 def failures(checks: Sequence[Check]) -> list[Check]:
     """Checks that fail; what follows from others only where they all pass."""
     return [c for c in checks if not c.passed and c.name != JOINT_PROBABILITY] or [c for c in checks if not c.passed]
+
+
+def binding(checks: Sequence[Check]) -> Check:
+    """The check with the least room; what follows from others only where they all pass, a rate only where it fails."""
+    roomy = [c for c in checks if c.margin_frac is not None and c.name != LOAD_SERVED]
+    among = failures(checks) or roomy
+    return min(among, key=lambda c: float("-inf") if c.margin_frac is None else c.margin_frac)
 
 
 def conclusion(
@@ -33,7 +39,7 @@ def conclusion(
 ) -> str:
     """The last section: proceed or not, why, and what instead."""
     failed = failures(checks)
-    instead = _instead(study, result, best)
+    instead = _instead(study, result, best, checks)
     if result is None:
         rules = "; ".join(f"{c.name}: {c.rests_on}" for c in failed)
         return f"Do not proceed: the engine's rules forbid the plan ({rules}). {instead}"
@@ -51,13 +57,18 @@ def _off(check: Check) -> str:
     share = abs(check.margin_frac or 0.0)
     by = f", short by {min(share, 1.0):.0%}" if check.value < check.limit else f", over by {share:.0%}"
     by = "" if share < 0.005 else by if share < 10.0 else f", {share + 1.0:,.0f} times the limit"
-    title = within(TITLES.get(check.name, check.name))
-    return f"{title} is {number(check.value, 4)} against {number(check.limit, 4)} {check.unit}{by}"
+    return f"{_title(check)} is {number(check.value, 4)} against {number(check.limit, 4)} {check.unit}{by}"
 
 
-def _instead(study: Study, result: PlanResult | None, best: PlanResult | None) -> str:
+def _title(check: Check) -> str:
+    return within(TITLES.get(check.name, check.name))
+
+
+def _instead(study: Study, result: PlanResult | None, best: PlanResult | None, checks: Sequence[Check]) -> str:
     if best is None:
-        return "No plan of this study keeps every limit: loosen the one that binds, or change the model, GPUs or load."
+        which = "" if result is None else f" ({_title(binding(checks))})"
+        loosen = f"loosen the one that binds{which}, or change the model, GPUs or load"
+        return f"No plan of this study keeps every limit: {loosen}."
     name = plan_name(best, dense=not study.arch.is_moe, several_engines=True)
     if result is None:
         return f"Instead: {name}, which keeps every limit with probability {probability(best.p_meets)}."

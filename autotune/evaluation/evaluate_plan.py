@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from autotune.disaggregated.rescore import pool_capacities
 from autotune.engines import Violation
 from autotune.evaluation.balance import balance
 from autotune.evaluation.compatibility import compatibility
-from autotune.evaluation.conclusion import conclusion, failures
+from autotune.evaluation.conclusion import binding, conclusion
 from autotune.evaluation.evaluate_pools import (
     PoolEvaluation,
     rate_match,
@@ -24,14 +24,17 @@ from autotune.evaluation.report_claims import Claims, judge
 from autotune.evaluation.strategy import strategy
 from autotune.evaluation.values import Check, Evaluation, Sections
 from autotune.scoring.joint_uncertainty import confidence
-from autotune.scoring.limits import LOAD_SERVED, Limit, study_limits
+from autotune.scoring.limits import Limit, study_limits
 from autotune.scoring.objective import plan_expected
+from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.space import Candidate
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
 from autotune.study import Study, in_place
+from autotune.text.numbers import number
 from autotune.tuning import PlanResult, TuneResult, tune
 from autotune.tuning.answer_study import BaselineResult, score_plan, with_fitting_baseline
+from autotune.tuning.simulate_ranking import simulated_plans
 from costmodel.errors import InputError
 
 NO_ROOM = "kv_capacity"
@@ -71,6 +74,8 @@ def evaluate(
     study = in_place(study, pools=pooled)
     if named is not None:
         study = with_fitting_baseline(study)
+        if named.result is not None:
+            named = replace(named, result=simulated_plans(study, [named.result])[0])
     tuned = tune(study, store, progress=progress)
     scored = named or tuned.baseline
     if scored is None:
@@ -103,7 +108,7 @@ def _pool_evaluation(study: Study, scored: BaselineResult, result: PlanResult, t
         result=result,
         tuned=tuned,
         passed=passed,
-        binding=_binding(checks),
+        binding=binding(checks).name,
         best=best,
         best_aggregated=next((p for p in tuned.ranked if p.pools is None), None),
         distance_frac=distance,
@@ -140,7 +145,7 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
         result=result,
         tuned=tuned,
         passed=passed,
-        binding=_binding(checks),
+        binding=binding(checks).name,
         best=best,
         distance_frac=distance,
         p_better_than_best=_p_better(study, result, best) if passed else None,
@@ -194,7 +199,8 @@ def _checks(study: Study, result: PlanResult | None, broken: tuple[Violation, ..
         margin_frac=None,
         rests_on="replicas x stages x GPUs of a stage",
     )
-    return (gpus, *(_check(study, result, limit) for limit in study_limits(study)))
+    of_means = (_check(study, result, limit) for limit in study_limits(study) if limit.code in result.margins)
+    return (gpus, *of_means, *(_simulated_check(result, limit) for limit in percentile_limits(study)))
 
 
 def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
@@ -218,11 +224,18 @@ def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
     )
 
 
-def _binding(checks: tuple[Check, ...]) -> str:
-    """The check with the least room; what follows from others only where they all pass, a rate only where it fails."""
-    roomy = [c for c in checks if c.margin_frac is not None and c.name != LOAD_SERVED]
-    among = failures(checks) or roomy
-    return min(among, key=lambda c: float("-inf") if c.margin_frac is None else c.margin_frac).name
+def _simulated_check(result: PlanResult, limit: PercentileLimit) -> Check:
+    found, excess = result.breakdown["simulated"][limit.code], result.margins[limit.code]
+    low, high = (number(found[end], 4) for end in ("likely_low", "likely_high"))
+    return Check(
+        name=limit.code,
+        value=found["value"],
+        limit=limit.limit,
+        unit=limit.unit,
+        passed=excess <= 0.0,
+        margin_frac=-excess / limit.limit,
+        rests_on=f"requests simulated one by one, likely {low} to {high}",
+    )
 
 
 def _distance(study: Study, result: PlanResult, best: PlanResult) -> float | None:

@@ -12,9 +12,10 @@ from autotune.report.text_blocks import Cell, Column, Row, Table
 from autotune.report.vocabulary.metrics import COST, METRICS, OUT_PER_GPU, PER_GPU, TPOT, TTFT, Metric
 from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words, plan_name, same_run
 from autotune.report.vocabulary.words import percent, probability, signed
+from autotune.scoring.limits import ATTAINMENT
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation.percentile_limits import ATTAINMENT, PercentileLimit, percentile_limits
+from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.study import Study
 from autotune.text.numbers import number
 from autotune.tuning import TuneResult

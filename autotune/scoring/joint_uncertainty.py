@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from zlib import crc32
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from autotune.engines import ENGINES
 from autotune.metrics import GOODPUT, METRICS, TPOT_SD, TTFT_SD
-from autotune.scoring.limits import LOAD_SERVED, Limit, hard_limit, probable, study_limits
+from autotune.scoring.limits import ATTAINMENT, LOAD_SERVED, SIMULATED, Limit, hard_limit, probable, study_limits
 from autotune.scoring.objective import expected, looked_at, plan_figure
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.reach import bounded, unmeasured
@@ -132,7 +133,7 @@ class Worth:
         """What plans are worth in each draw."""
         # some errors let a plan keep every limit: those that have none are kept, and it takes the load
         able = [not any(hard_limit(v.code) or v.code == LOAD_SERVED for v in plan.violations) for plan in plans]
-        within = drawn.within(study_limits(study), estimates(plans))
+        within = drawn.within(study_limits(study), estimates(plans)) & _requests_within(plans, drawn)
         work = study.workload
         free = work.concurrency is None and work.request_rate_per_s is None
         return cls(plans=plans, ranked=_ranked(study, plans, drawn), kept=np.array(able)[:, None] & within, free=free)
@@ -160,6 +161,22 @@ def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
         return np.asarray(values(study.objective.metric) * (1.0 - 1e-6 * took / took.max()))
     figures = {name: drawn.metric(name, values(name)) for name in looked_at(study)}
     return sign * expected(study, figures, np.ones(1))
+
+
+def _requests_within(plans: Sequence[PlanResult], drawn: Draws) -> NDArray[np.bool_]:
+    """Whether the draws keep the limits on requests that plans were simulated for, as goodput is drawn."""
+    kept = np.ones_like(drawn.throughput_factor, dtype=np.bool_)
+    for row, plan in enumerate(plans):
+        for code in SIMULATED.keys() & plan.margins.keys():
+            found = plan.breakdown["simulated"][code]
+            if isnan(found["value"]):
+                continue  # no request has such a latency
+            sides = found["value"] - found["likely_low"], found["likely_high"] - found["value"]
+            worse, better = sides if code == ATTAINMENT else sides[::-1]
+            room = np.array([[-plan.margins[code]]])
+            drawn_room = drawn_in_range(room, room - worse, room + better, drawn.throughput_factor[[row]])
+            kept[row] &= drawn_room[0] >= 0.0
+    return kept
 
 
 def _goodput(plans: Sequence[PlanResult], drawn: Draws) -> Floats:

@@ -267,8 +267,20 @@ def check_limits(limits: Sequence[Limit], service: Service) -> LimitCheck:
     return LimitCheck(values=values, excess=np.where(np.isnan(excess), np.inf, excess), p_meets=meets)
 
 
-SIMULATED = frozenset({"attainment_frac", *(f"{latency}_{statistic}_ms" for latency, statistic in PERCENTILE_FIELDS)})
-"""Codes of limits on simulated requests."""
+ATTAINMENT = "attainment_frac"
+_WHOSE = {
+    "ttft": ("TTFT", "requests"),
+    "tpot": ("TPOT", "requests"),
+    "itl": ("ITL", "tokens"),
+    "e2e": ("End to end", "requests"),
+}
+SIMULATED = {
+    **{f"{x}_{share}_ms": f"{_WHOSE[x][0]} {share} over {_WHOSE[x][1]}" for x, share in PERCENTILE_FIELDS},
+    ATTAINMENT: "Share of requests within all limits",
+}
+"""Limits on simulated requests: what each is called on a page, by code."""
+TITLES = {kind.code: kind.title for kind in LIMITS} | SIMULATED
+"""Every limit -> what it is called on a page."""
 
 
 def hard_limit(code: str) -> bool:

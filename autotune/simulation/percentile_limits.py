@@ -10,6 +10,7 @@ from math import isnan, log
 from typing import TYPE_CHECKING
 
 from autotune.metrics import GOODPUT
+from autotune.scoring.limits import ATTAINMENT
 from autotune.scoring.plan_result import Violation
 from autotune.study import Study
 from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
@@ -18,7 +19,6 @@ from costmodel.estimate.normal import Z90, normal_cdf
 if TYPE_CHECKING:
     from costmodel.simulation.forecast import Forecast, Likely
 
-ATTAINMENT = "attainment_frac"
 TITLES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end"}
 
 
@@ -52,6 +52,11 @@ class PercentileLimit:
     def factor(self) -> float:
         """From SI to `unit`."""
         return 1e3 if self.latency else 1.0
+
+    @property
+    def limit(self) -> float:
+        """The bound in `unit`."""
+        return self.bound * self.factor
 
     def figure(self, forecast: Forecast) -> Likely:
         """What a simulation says of it, SI."""
@@ -88,8 +93,8 @@ class PercentileLimit:
         """How a plan breaks it; None where it keeps it."""
         if self.kept(likely):
             return None
-        value, bound = likely.value * self.factor, self.bound * self.factor
-        return Violation(code=self.code, value=value, limit=bound, excess=self.excess(likely), unit=self.unit)
+        value = likely.value * self.factor
+        return Violation(code=self.code, value=value, limit=self.limit, excess=self.excess(likely), unit=self.unit)
 
     def excess(self, likely: Likely) -> float:
         """By how much it is broken, in `unit`; at most 0 where it is kept."""

@@ -76,7 +76,7 @@ def simulation_document(
         "limits": [
             {
                 "code": limit.code,
-                "limit": limit.bound * limit.factor,
+                "limit": limit.limit,
                 "unit": limit.unit,
                 **_scaled(figure := limit.figure(forecast), limit.factor),
                 "kept": limit.kept(figure),
@@ -117,8 +117,7 @@ def breaking_loads(study: Study, plan: PlanResult, limits: Sequence[PercentileLi
             middle = 0.5 * (low + high)
             kept = limit.kept(limit.figure(at(middle).forecast))
             low, high = (middle, high) if kept else (low, middle)
-        bound = limit.bound * limit.factor
-        out.append(BreakingLoad(code=limit.code, limit=bound, unit=limit.unit, rate_per_s=low or None))
+        out.append(BreakingLoad(code=limit.code, limit=limit.limit, unit=limit.unit, rate_per_s=low or None))
     return out
 
 

@@ -65,7 +65,7 @@ def in_place(study: Study, *, pools: bool = False) -> Study:
         said.append(f"{study.objective.metric} is throughput per GPU here: all plans have the same GPUs at one price")
         own = replace(own, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
     if study.objective.metric == GOODPUT:
-        said.append(f"{GOODPUT} is throughput per GPU here, and the limits are on means")
+        said.append(f"{GOODPUT} is throughput per GPU here, and limits that name no percentile are on means")
         own = replace(own, objective=Objective(metric=PER_GPU, direction=MAXIMIZE))
     return replace(
         own,

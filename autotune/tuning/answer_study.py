@@ -13,7 +13,7 @@ from autotune.scoring.joint_uncertainty import Confidence, confidence
 from autotune.scoring.plan_order import order, rank
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key
 from autotune.scoring.trial_record import Recorder, plan_of
-from autotune.simulation.percentile_limits import is_simulated, percentile_limits
+from autotune.simulation.percentile_limits import is_simulated
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
@@ -122,7 +122,7 @@ def tune(
     ranked, infeasible = rank(study, both)
     by_percentile: SimulatedRanking | None = None
     if simulated:
-        from autotune.tuning.simulate_ranking import may_keep, search_traffic, simulate_ranking, with_percentiles
+        from autotune.tuning.simulate_ranking import may_keep, simulate_ranking, simulated_plans
 
         asked = [p for p in both if PERCENTILES in p.breakdown or may_keep(study, p)]
         by_percentile = simulate_ranking(study, asked, keep=lambda plan: keep([plan]), progress=progress)
@@ -131,8 +131,7 @@ def tune(
         others = [p for p in infeasible if p.key not in known]
         ranked, (_, infeasible) = by_percentile.ranked, rank(study, [*by_percentile.broken, *others])
         if baseline is not None and baseline.result is not None:
-            traffic = search_traffic(study, asked or [baseline.result])
-            own = with_percentiles(study, baseline.result, percentile_limits(study), traffic)
+            (own,) = simulated_plans(study, [baseline.result], like=asked)
             baseline = replace(baseline, result=own)
     base = None if baseline is None else baseline.result
     return TuneResult(

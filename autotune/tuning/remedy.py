@@ -107,7 +107,7 @@ def _means(study: Study, plan: PlanResult, slack: float) -> Wanted:
 def _percentiles(study: Study, plan: PlanResult, slack: float) -> Wanted:
     out: Wanted = {}
     for limit in percentile_limits(study):
-        value, asked = plan.breakdown.get("simulated", {}).get(limit.code, {}).get("value"), limit.bound * limit.factor
+        value, asked = plan.breakdown.get("simulated", {}).get(limit.code, {}).get("value"), limit.limit
         if value is None:
             continue
         if limit.latency and (bound := _rounded(value * slack, up=True)) > asked:
@@ -190,11 +190,10 @@ def _feasible(study: Study, plan: PlanResult) -> bool:
     found = _scored(study, plan)
     if found is None:
         return False
-    limits = percentile_limits(study)
-    if limits and found.feasible:
-        from autotune.tuning.simulate_ranking import search_traffic, with_percentiles
+    if percentile_limits(study) and found.feasible:
+        from autotune.tuning.simulate_ranking import simulated_plans
 
-        found = with_percentiles(study, found, limits, search_traffic(study, [found]))
+        (found,) = simulated_plans(study, [found])
     return found.feasible
 
 

@@ -19,7 +19,7 @@ from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED
 from autotune.scoring.plan_order import order
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, relative_excess
 from autotune.simulation.goodput import goodput
-from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
+from autotune.simulation.percentile_limits import PercentileLimit, is_simulated, percentile_limits
 from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_plan import Traffic, simulate_plan, study_traffic
 from autotune.study import Study
@@ -94,6 +94,17 @@ def simulate_ranking(
         left=len(plans) - done,
         sampled="" if traffic.sample is None else traffic.sample.words(),
     )
+
+
+def simulated_plans(study: Study, plans: Sequence[PlanResult], *, like: Sequence[PlanResult] = ()) -> list[PlanResult]:
+    """Plans held against what is simulated, where the study asks for that; those that were simulated as they are.
+
+    `like`: those by whose requests the windows of a long log are chosen; none: the plans themselves.
+    """
+    if not is_simulated(study):
+        return list(plans)
+    limits, traffic = percentile_limits(study), search_traffic(study, like or plans)
+    return [p if PERCENTILES in p.breakdown else with_percentiles(study, p, limits, traffic) for p in plans]
 
 
 def search_traffic(study: Study, plans: Sequence[PlanResult]) -> Traffic:

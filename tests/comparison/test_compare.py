@@ -21,6 +21,7 @@ from autotune.scoring.gpu_time import operator_words
 from autotune.scoring.joint_uncertainty import confidence, p_greater
 from autotune.scoring.reach import SURE_BEYOND_REACH
 from autotune.scoring.value_and_gain import served_within_limits, value_per_s
+from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import Study, load_study
 from autotune.text.numbers import number
 from autotune.tuning.answer_study import score_plan
@@ -285,3 +286,35 @@ def test_words_for_seconds_and_figures() -> None:
     said = [duration_words(s) for s in (45.0, 1980.0, 12240.0, 432000.0)]
     assert said == ["45 s", "33 min", "3.4 h", "5 days"]
     assert [number(x, 4) for x in (25904.2, 0.30412, 1e12)] == ["25,904", "0.3041", "1e12"]
+
+
+def test_limits_on_percentiles_count_for_both_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that breaks one breaks it here as well: verdict, margins and probabilities are of what is simulated."""
+    monkeypatch.setitem(study_traffic.__kwdefaults__, "count", 300)
+    study = dense(
+        workload={"isl": 1009, "osl": 211, "request_rate_per_s": 20.0},
+        constraints={"itl_p99_ms": 12.0, "tpot_ms": 20.0},
+    )
+    loose = replace(study, constraints=replace(study.constraints, itl_p99_s=None))
+    over, within = scored(loose, "TP8"), scored(loose, "TP1")
+    assert over.feasible
+    assert over.p_meets > 0.9
+    for current, candidate, verdict in (
+        (over, within, ("switch", "limit_broken")),
+        (within, over, ("keep", "candidate_breaks_limit")),
+    ):
+        found = compare(study, current.plan, candidate.plan, scenarios=False)
+        assert (found.verdict.verdict, found.verdict.rule) == verdict
+        sides = {side.plan: side for side in (found.current, found.candidate) if side is not None}
+        assert sides[within.plan].keeps
+        assert not sides[over.plan].keeps
+        broken = sides[over.plan].result
+        assert broken is not None
+        assert broken.p_meets < 0.1
+        assert [v.code for v in broken.violations] == ["itl_p99_ms"]
+        row = next(row for row in found.margins if row.code == "itl_p99_ms")
+        assert (row.limit, row.unit) == (12.0, "ms")
+        excess = {current.plan: row.current_excess, candidate.plan: row.candidate_excess}
+        assert excess[within.plan] < 0.0 < excess[over.plan] == broken.violations[0].excess
+        assert (found.p_better > 0.9) is (candidate is within)
+        assert sides[over.plan].value_per_s < 0.1 * sides[within.plan].value_per_s

@@ -17,10 +17,12 @@ from autotune.evaluation.strategy import AXES
 from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_report
 from autotune.report.markdown import markdown_report
+from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import load_study
 from autotune.text.numbers import number, room_words
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
+from tests.comparison.helpers import dense
 from tests.studies import STUDIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -304,3 +306,23 @@ def test_a_baseline_of_another_count_is_left_out_and_said() -> None:
     assert any(text.startswith("baseline left out: 'tp8'") for text in found.assumptions)
     with pytest.raises(InputError, match=r"\$\.baseline\.plan: cannot read 'zz'"):
         evaluate(load_study(file, [count, "baseline.plan=zz"]), "R11 TP4")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_limits_on_percentiles_are_checked(named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its row, of a plan that is named as of the baseline, and the one that is broken binds."""
+    monkeypatch.setitem(study_traffic.__kwdefaults__, "count", 300)
+    study = dense(
+        baseline={"plan": "TP8"},
+        workload={"isl": 1009, "osl": 211, "request_rate_per_s": 20.0},
+        constraints={"itl_p99_ms": 12.0, "ttft_p95_ms": 5000.0},
+    )
+    found = evaluate(study, "TP8" if named else None)
+    checks = {c.name: c for c in found.checks}
+    assert (found.passed, found.binding) == (False, "itl_p99_ms")
+    assert found.result is not None
+    broken = checks["itl_p99_ms"]
+    assert (broken.passed, broken.limit, broken.unit) == (False, 12.0, "ms")
+    assert broken.value == found.result.breakdown["simulated"]["itl_p99_ms"]["value"]
+    assert broken.margin_frac == pytest.approx(1.0 - broken.value / 12.0)
+    assert checks["ttft_p95_ms"].passed

@@ -14,17 +14,7 @@ __all__ = [
     "LIMITS", "MEMORY", "MEMORY_PARTS", "OPERATORS", "TONES", "TTFT_PARTS", "memory_parts"
 ]  # fmt: skip
 
-LIMITS = {kind.code: kind.title for kind in limits.LIMITS} | {
-    f"{latency}_{share}_ms": f"{title} {share} over {whose}"
-    for latency, title, whose in (
-        ("ttft", "TTFT", "requests"),
-        ("tpot", "TPOT", "requests"),
-        ("itl", "ITL", "tokens"),
-        ("e2e", "End to end", "requests"),
-    )
-    for share in ("p50", "p90", "p95", "p99")
-}
-LIMITS["attainment_frac"] = "Share of requests within all limits"
+LIMITS = limits.TITLES
 TTFT_PARTS = {
     "front_end": "Front end",
     "own_prefill": "Own prefill",
