@@ -35,5 +35,6 @@ def with_current(study: Study, text: str | None, given: Mapping[str, str]) -> tu
     plan, filled = all_servers(study, imported)
     said = f"current plan: {imported.plan} on {imported.gpus} GPUs, as imported"
     taken = (said, *filled, *(f"current plan: {what} is not known and left out" for what in imported.unknown))
+    taken += tuple(f"current plan: {text}" for text in imported.assumptions)
     baseline = replace(imported.baseline(), plan=plan)
     return replace(study, baseline=baseline, assumptions=(*study.assumptions, *taken)), None

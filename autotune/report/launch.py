@@ -98,6 +98,7 @@ def import_document(imported: Imported) -> dict[str, Any]:
         "max_local_prefill_tokens": imported.max_local_prefill_tokens,
         "layout": layout_values(imported.layout),
         "knobs": dict(imported.knobs),
+        "checkpoint_dtype": imported.checkpoint_dtype,
         "unknown": list(imported.unknown),
         "defaults": dict(imported.defaults),
         "rules_broken": list(imported.rules_broken),

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 import costmodel.arch
+from autotune.cli.current import with_current
 from autotune.cli.main import cli
 from autotune.launch.reading.import_plan import import_plan
-from autotune.study import load_study
+from autotune.study import load_study, study_from_document
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 
@@ -299,3 +300,36 @@ def test_what_cannot_be_written_names_its_rule(more: tuple[str, ...], why: str, 
     with pytest.raises(InputError, match=why):
         CliRunner().invoke(cli, command, catch_exceptions=False)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["import", "compare"])
+def test_a_command_of_another_model_is_refused(command: str) -> None:
+    """What runs another model than the study's is an error that names both."""
+    study, served = str(FOLDER / "llama-70b-16xh100.toml"), "vllm serve deepseek-ai/DeepSeek-V3 -tp 8"
+    words = ["import", served, "--study", study] if command == "import" else ["compare", study, "--current", served]
+    with pytest.raises(InputError, match=r"model: .*Llama-3\.1-70B.*deepseek-ai/DeepSeek-V3"):
+        CliRunner().invoke(cli, words, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "served", "dtype"),
+    [
+        ("qwen3-32b", "Qwen/Qwen3-32B", None),
+        ("qwen3-32b", "Qwen/Qwen3-32B-AWQ", "int4"),
+        ("qwen3-32b", "Qwen/Qwen3-32B-FP8", "fp8"),
+        ("deepseek-r1", "nvidia/DeepSeek-R1-FP4", "nvfp4"),
+        ("deepseek-r1", "deepseek-ai/DeepSeek-V3", None),
+        ("qwen3-32b", "somebody/something", None),
+        ("qwen3-32b", "/models/DeepSeek-V3", None),
+    ],
+)
+def test_another_precision_of_the_model_is_taken_over(model: str, served: str, dtype: str | None) -> None:
+    """A checkpoint with other weights gives the current plan its dtype; what is not the study's own name is said."""
+    work = {"isl": 1009, "osl": 211}
+    document = {"engine": "vllm", "model": model, "cluster": {"gpus": 8, "gpu": "h200"}, "workload": work}
+    study = study_from_document(document, Path("study.toml"))
+    found, plan = with_current(study, f"vllm serve {served} -tp 8", {})
+    assert plan is None
+    assert found.baseline is not None
+    assert found.baseline.weight_dtype == dtype
+    assert any(repr(served) in text for text in found.assumptions) is (served != study.arch.name)

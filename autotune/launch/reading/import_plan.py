@@ -16,6 +16,7 @@ from autotune.launch.files import MARK, is_export
 from autotune.launch.reading.containers import ROLES, Place
 from autotune.launch.reading.front import setting_of_front
 from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
+from autotune.launch.reading.served_model import ServedModel, served_model
 from autotune.launch.reading.shell import unknown_variables
 from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of, texts_of
 from autotune.space import format_plan, violations
@@ -48,6 +49,8 @@ class Imported:
     """No `stage_layers` where the layers of the model are not known; of a disaggregated plan, that of decode."""
     knobs: Mapping[str, Any]
     """Likewise."""
+    checkpoint_dtype: str | None
+    """Storage dtype of the weights where that is not as the study's checkpoint has them; None: it is, or not known."""
     unknown: tuple[str, ...]
     """Options and fields that the engine's version does not know."""
     defaults: Mapping[str, Any]
@@ -69,7 +72,7 @@ class Imported:
             plan=self.plan,
             engine=self.engine,
             max_num_batched_tokens=tokens,
-            weight_dtype=weights.get(str(self.knobs["weight_dtype"])),
+            weight_dtype=weights.get(str(self.knobs["weight_dtype"]), self.checkpoint_dtype),
             kv_dtype=kv if kv in ENGINES[self.engine].kv_names else None,
             decode_max_num_seqs=None if self.pools is None else self.knobs["max_num_seqs"],
             max_local_prefill_tokens=self.max_local_prefill_tokens,
@@ -115,7 +118,8 @@ def import_plan(
     _ask_for_variables(processes)
     heads = _heads(processes)
     command = heads[-1][1][0].command
-    arch, assumptions = _arch(command, study, model)
+    arch, served = _arch(command, study, model)
+    assumptions = list(served.said)
     if arch is None and document is not None:
         exported = str(document.get("model"))
         arch = load_model(exported) if find_model(exported) is not None else None
@@ -136,6 +140,7 @@ def import_plan(
         plan=_plan(whole.layout, command.engine),
         layout=whole.layout,
         knobs=whole.knobs,
+        checkpoint_dtype=served.dtype,
         unknown=tuple(dict.fromkeys(text for p in processes for text in p.command.unknown)),
         defaults=defaults_of(whole.options),
         rules_broken=tuple(dict.fromkeys(_broken(parts, arch, command.engine))),
@@ -272,17 +277,19 @@ def _exported(source: str) -> bool:
         return False
 
 
-def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arch | None, list[str]]:
+def _arch(command: Command, study: Study | None, model: str | None) -> tuple[Arch | None, ServedModel]:
     if model is not None:
         path = Path(model)
-        return (read_config_file(path) if model.endswith(".json") or path.exists() else load_model(model)), []
+        given = read_config_file(path) if model.endswith(".json") or path.exists() else load_model(model)
+        return given, ServedModel()
     if study is not None:
-        taken = [] if command.model is None else [f"model {command.model!r} taken for the study's, {study.arch.name}"]
-        return study.arch, taken
+        return study.arch, ServedModel() if command.model is None else served_model(command.model, study.arch)
     found = None if command.model is None else find_model(command.model)
     if command.model is not None and found is not None:
-        return load_model(command.model), [f"model {command.model!r} read as {found.catalog} of the catalog"]
-    return None, [f"model {command.model!r} is not known: name it with --model or --study to complete the plan"]
+        said = f"model {command.model!r} read as {found.catalog} of the catalog"
+        return load_model(command.model), ServedModel(said=(said,))
+    said = f"model {command.model!r} is not known: name it with --model or --study to complete the plan"
+    return None, ServedModel(said=(said,))
 
 
 def _plan(layout: Layout, engine: str) -> str:

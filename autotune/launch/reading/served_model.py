@@ -1,0 +1,70 @@
+"""Whether what runs serves the study's model, and how its checkpoint stores the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from costmodel.arch import Arch, load_model, with_dtypes
+from costmodel.arch.block import HEAD
+from costmodel.arch.catalog import find_model
+from costmodel.arch.weights import weight_groups
+from costmodel.dtypes import BYTES_PER_WEIGHT
+from costmodel.errors import InputError
+
+OF_THE_VOCABULARY = ("embedding", "side_embedding", HEAD)
+"""Weights that may differ between checkpoints of one model: vocabularies are padded and extended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """What the name of a model in a command says beside the study's own model."""
+
+    dtype: str | None = None
+    """Storage dtype of its weights where the checkpoint differs from the study's; None: it does not, or is not known.
+    """
+    said: tuple[str, ...] = ()
+    """What was assumed."""
+
+
+def served_model(name: str, arch: Arch) -> ServedModel:
+    """A model of a command, by its name, beside the one of the study.
+
+    Raises:
+        InputError: it is another model, and no path whose last part only happens to be called so.
+    """
+    if name == arch.name:
+        return ServedModel()
+    taken = f"model {name!r} taken for the study's, {arch.name}"
+    if find_model(name) is None:
+        return ServedModel(said=(f"{taken}: its name is not known",))
+    served = load_model(name)
+    if _shape(served) != _shape(arch):
+        if _is_path(name):
+            return ServedModel(said=(f"{taken}: by its name it would be another",))
+        raise InputError.single(
+            "model", f"must be the study's, {arch.name}: what runs serves {name}. Ask with a study of that model"
+        )
+    if served.layers == arch.layers:
+        return ServedModel(said=(taken,))
+    dtype = next((d for d in BYTES_PER_WEIGHT if _stored_as(arch, d).layers == served.layers), None)
+    if dtype is None:
+        return ServedModel(said=(f"{taken}: its weights are stored otherwise, which is left out",))
+    return ServedModel(dtype=dtype, said=(f"{taken}, with weights in {dtype}",))
+
+
+def _stored_as(arch: Arch, dtype: str) -> Arch:
+    return with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)
+
+
+def _shape(arch: Arch) -> tuple[int, int, dict[str, int]]:
+    """What tells models apart: width, layers, and parameters by kind, however they are stored."""
+    params: dict[str, int] = {}
+    for group in weight_groups(arch):
+        if group.kind not in OF_THE_VOCABULARY:
+            params[group.kind] = params.get(group.kind, 0) + group.params
+    return arch.hidden_size, arch.num_hidden_layers, params
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or "://" in name or Path(name).exists()
