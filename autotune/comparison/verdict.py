@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, ComparedPlan, Verdict
 from autotune.metrics import METRICS
+from autotune.scoring.objective import time_decides
 from autotune.scoring.pair_words import against, change_words
 from autotune.scoring.value_and_gain import Gain, ratio_of
 from autotune.study import Study
 from autotune.text.numbers import number, probability
 from autotune.tuning import Violation
+
+SAME_SERVED_FRAC = 0.0005
+"""Requests served within the limits that differ by less are as many: the share would be printed as nothing."""
 
 
 def broken_words(violation: Violation) -> str:
@@ -134,7 +138,8 @@ def _by_arithmetic(
     policy = study.retune
     over, words = duration_words(policy.horizon_s), _gain_words(study, current, candidate)
     if p_better <= 1.0 - policy.min_p_better or candidate.value_per_s <= current.value_per_s:
-        reason = f"the candidate gains nothing: it {words}; better with probability {p_better:.0%}"
+        nothing = "nothing that pays for a switch" if p_better > 0.5 else "nothing"
+        reason = f"the candidate gains {nothing}: it {words}; better with probability {p_better:.0%}"
         return _say(KEEP, "no_gain", reason)
     if gain.net <= 0.0:
         reason = f"the candidate {words}, which does not pay for the switch within {over}"
@@ -159,11 +164,13 @@ def _gain_words(study: Study, current: ComparedPlan, candidate: ComparedPlan) ->
     if current.result is None or candidate.result is None or current.value_per_s <= 0.0:
         return "does what the current plan cannot do"
     worth = candidate.value_per_s / current.value_per_s - 1.0
-    if study.workload.request_rate_per_s is not None and study.objective.direction == "maximize":
-        more = "more" if worth >= 0.0 else "fewer"
-        chances = f"{probability(candidate.result.p_meets)} against {probability(current.result.p_meets)}"
-        return f"serves {abs(worth):.1%} {more} requests within the limits, which it keeps with {chances}"
-    return against(study, candidate.result, current.result)
+    if not time_decides(study):
+        return against(study, candidate.result, current.result)
+    if abs(worth) < SAME_SERVED_FRAC:
+        return f"serves as many requests within the limits and {against(study, candidate.result, current.result)}"
+    more = "more" if worth >= 0.0 else "fewer"
+    chances = f"{probability(candidate.result.p_meets)} against {probability(current.result.p_meets)}"
+    return f"serves {abs(worth):.1%} {more} requests within the limits, which it keeps with {chances}"
 
 
 def _say(what: str, rule: str, reason: str) -> Verdict:

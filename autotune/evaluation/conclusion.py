@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from autotune.evaluation.values import Check
 from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, TITLES
+from autotune.scoring.objective import CLOSE_FRAC, Behind
 from autotune.scoring.pair_words import against
 from autotune.scoring.plan_name import plan_name
 from autotune.scoring.reach import unmeasured
@@ -14,8 +15,6 @@ from autotune.text.numbers import number, probability, within
 from autotune.tuning import PlanResult
 
 STAGE_RATE = "min_stage_tokens_per_s_per_gpu"
-CLOSE_FRAC = 0.01
-"""A plan that loses less than this is as good as the best."""
 
 
 def failures(checks: Sequence[Check]) -> list[Check]:
@@ -35,7 +34,7 @@ def conclusion(
     result: PlanResult | None,
     best: PlanResult | None,
     checks: Sequence[Check],
-    distance: float | None,
+    distance: Behind | None,
 ) -> str:
     """The last section: proceed or not, why, and what instead."""
     failed = failures(checks)
@@ -45,7 +44,7 @@ def conclusion(
         return f"Do not proceed: the engine's rules forbid the plan ({rules}). {instead}"
     if failed:
         return f"Do not proceed: {'; '.join(_off(c) for c in failed)}. {instead}{_mind(failed, result, best)}"
-    if best is None or distance is None or distance <= CLOSE_FRAC or best.plan == result.plan:
+    if best is None or distance is None or distance.frac <= CLOSE_FRAC or best.plan == result.plan:
         what = "Measure before you proceed" if unmeasured(study, result) else "Proceed"
         return f"{what}: every limit is kept, and no plan is better by more than {CLOSE_FRAC:.0%}."
     return f"Every limit is kept, but another plan is better. {instead}"

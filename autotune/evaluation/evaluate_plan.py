@@ -25,7 +25,7 @@ from autotune.evaluation.strategy import strategy
 from autotune.evaluation.values import Check, Evaluation, Sections
 from autotune.scoring.joint_uncertainty import confidence
 from autotune.scoring.limits import Limit, study_limits
-from autotune.scoring.objective import plan_expected
+from autotune.scoring.objective import behind
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.space import Candidate
 from autotune.space.pooled_planstring import is_pooled
@@ -93,7 +93,7 @@ def _pool_evaluation(study: Study, scored: BaselineResult, result: PlanResult, t
     checks, capacities = _checks(study, result, scored.resolution.violations), pool_capacities(study, result)
     best = tuned.ranked[0] if tuned.ranked else None
     passed = all(c.passed for c in checks)
-    distance = None if best is None or not passed else _distance(study, result, best)
+    distance = None if best is None or not passed else behind(study, result, best)
     assumed = (
         *study.assumptions,
         *study.arch.assumptions,
@@ -111,7 +111,7 @@ def _pool_evaluation(study: Study, scored: BaselineResult, result: PlanResult, t
         binding=binding(checks).name,
         best=best,
         best_aggregated=next((p for p in tuned.ranked if p.pools is None), None),
-        distance_frac=distance,
+        distance=distance,
         p_better_than_best=_p_better(study, result, best) if passed else None,
         checks=checks,
         transfer=transfer_section(result),
@@ -128,7 +128,7 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
     best = tuned.ranked[0] if tuned.ranked else None
     figures = quantities(study, candidate, result, found, [c.name for c in checks if not c.passed])
     passed = all(c.passed for c in checks)
-    distance = None if result is None or best is None or not passed else _distance(study, result, best)
+    distance = None if result is None or best is None or not passed else behind(study, result, best)
     assumed = [
         *study.assumptions,
         *study.arch.assumptions,
@@ -147,7 +147,7 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
         passed=passed,
         binding=binding(checks).name,
         best=best,
-        distance_frac=distance,
+        distance=distance,
         p_better_than_best=_p_better(study, result, best) if passed else None,
         checks=checks,
         claims=() if claims is None else judge(claims, figures),
@@ -236,13 +236,6 @@ def _simulated_check(result: PlanResult, limit: PercentileLimit) -> Check:
         margin_frac=-excess / limit.limit,
         rests_on=f"requests simulated one by one, likely {low} to {high}",
     )
-
-
-def _distance(study: Study, result: PlanResult, best: PlanResult) -> float | None:
-    own, top = plan_expected(study, result), plan_expected(study, best)
-    if top <= 0.0:
-        return None
-    return own / top - 1.0 if study.objective.direction == "minimize" else 1.0 - own / top
 
 
 def _p_better(study: Study, result: PlanResult | None, best: PlanResult | None) -> float | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from autotune.evaluation.values import Check
 from autotune.scoring.gpu_time import gpu_s_per_request
+from autotune.scoring.objective import Behind
 from autotune.space.pool_plan import ROLES, Pools
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
@@ -92,7 +93,7 @@ class PoolEvaluation:
     best: PlanResult | None
     best_aggregated: PlanResult | None
     """The best plan of one kind of replica; None: the study has none within the limits."""
-    distance_frac: float | None
+    distance: Behind | None
     p_better_than_best: float | None
     checks: tuple[Check, ...]
     prefill: PoolSection

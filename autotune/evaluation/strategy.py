@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autotune.engines import rule_texts
-from autotune.evaluation.conclusion import CLOSE_FRAC
 from autotune.evaluation.values import (
     ACCEPTABLE,
     HARMFUL,
@@ -20,7 +19,7 @@ from autotune.metrics import PER_GPU
 from autotune.scoring.gpu_time import OPERATORS, gpu_s_per_request, operator_words
 from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
 from autotune.scoring.limits import LIMITS
-from autotune.scoring.objective import plan_expected
+from autotune.scoring.objective import CLOSE_FRAC, behind, plan_expected
 from autotune.space import Candidate, rejected_by_value, short_plan
 from autotune.study import Study
 from autotune.text.numbers import number, within
@@ -127,15 +126,12 @@ def _against_the_best(axis: _Axis, own: PlanResult, best: PlanResult) -> tuple[s
     p_best = confidence(study, [best, own], None)[own.plan].p_best_is_better
     if p_best < TOLD_APART:
         apart = f"better with probability {p_best:.0%}, {TOLD_APART:.0%} would be sure{_less_sure(study, own, best)}"
-        return (
-            UNDECIDED,
-            loss,
-            f"{loses} {loss:.1%}, which cannot be told apart from the best ({axis.words(best)}, {apart})",
-        )
+        from_best = f"cannot be told apart from the best ({axis.words(best)}, {apart})"
+        return UNDECIDED, loss, f"{loses} {_loss_words(study, own, best)}, which {from_best}"
     harm = next((p for p in axis.firsts.values() if p is not own and _better_on_all(study, p, own)), None)
     other, alike = (best, "") if harm is None else (harm, f", which is better on {_alike(study)} alike")
     why = f"{short_plan(other.layout)}: {_difference(own, other)}{_less_sure(study, own, other)}"
-    against = f"{loses} {_loss(study, own, other):.1%} against {axis.words(other)}{alike} ({why})"
+    against = f"{loses} {_loss_words(study, own, other)} against {axis.words(other)}{alike} ({why})"
     return ACCEPTABLE if harm is None else HARMFUL, loss, against
 
 
@@ -201,10 +197,15 @@ def _why_none(axis: _Axis, value: int) -> str:
 
 
 def _loss(study: Study, plan: PlanResult, best: PlanResult) -> float:
-    own, top = plan_expected(study, plan), plan_expected(study, best)
-    if study.objective.direction == "minimize":
-        return max(own / top - 1.0, 0.0) if top > 0.0 else 0.0
-    return max(1.0 - own / top, 0.0) if top > 0.0 else 0.0
+    found = behind(study, plan, best)
+    return 0.0 if found is None else max(found.frac, 0.0)
+
+
+def _loss_words(study: Study, plan: PlanResult, best: PlanResult) -> str:
+    """`12.0%`, and of what it is where the time of a request decides."""
+    found = behind(study, plan, best)
+    of = " in the time of a request" if found is not None and found.metric != study.objective.metric else ""
+    return f"{_loss(study, plan, best):.1%}{of}"
 
 
 def _better_on_all(study: Study, plan: PlanResult, other: PlanResult) -> bool:

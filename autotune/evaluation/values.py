@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autotune.scoring.objective import Behind
 from autotune.space import Candidate
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
@@ -114,8 +115,8 @@ class Evaluation(Sections):
     """The check that fails by most, or has the least room."""
     best: PlanResult | None
     """The first plan of the ranking."""
-    distance_frac: float | None
-    """What the plan lacks of the best one, by what ranks plans; None where one of them has no place."""
+    distance: Behind | None
+    """What the plan loses against the best one; None where one of them has no place."""
     p_better_than_best: float | None
     """By the study's metric; None where the plan breaks a limit."""
     checks: tuple[Check, ...]

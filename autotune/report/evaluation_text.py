@@ -132,9 +132,14 @@ def _against_best(s: Mapping[str, Any]) -> list[str]:
         return [f"{out}; this plan has no rank: it breaks a limit"]
     if s["loses_against_best_frac"] <= 0.0:
         return [f"{out}; none is ahead of this plan"]
-    behind = f"{s['loses_against_best_frac']:.1%} behind by what ranks plans (the metric, the probability of keeping"
-    better = f"better by the metric with probability {probability(s['p_better_than_best'])}"
-    return [f"{out}; this plan is {behind} the limits counted), and {better}"]
+    in_time = s["loses_in"] != s["metric"]
+    by = (
+        "of those that serve alike, the time of a request"
+        if in_time
+        else ("the metric, the probability of keeping the limits counted")
+    )
+    behind = f"{s['loses_against_best_frac']:.1%} behind by what ranks plans ({by})"
+    return [f"{out}; this plan is {behind}, and better with probability {probability(s['p_better_than_best'])}"]
 
 
 def _compatibility(part: Mapping[str, Any]) -> Block:

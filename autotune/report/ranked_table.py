@@ -13,7 +13,7 @@ from autotune.report.vocabulary.metrics import COST, METRICS, OUT_PER_GPU, PER_G
 from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words, plan_name, same_run
 from autotune.report.vocabulary.words import percent, probability, signed
 from autotune.scoring.limits import ATTAINMENT
-from autotune.scoring.objective import plan_expected
+from autotune.scoring.objective import plan_expected, time_decides
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.study import Study
@@ -86,18 +86,13 @@ def key_words(study: Study) -> str:
     metric = METRICS[study.objective.metric]
     if metric.name == "gpus":
         return f"by GPUs, then {PER_GPU.heading} x keeps limits"
-    if _at_a_rate(study):
+    if time_decides(study):
         return "by keeps limits, then request s"
     if metric.name == COST.name:
         return f"by expected ({metric.heading} / keeps limits)"
     if metric.better == "minimize":
         return f"by {metric.heading}"
     return f"by expected ({metric.heading} x keeps limits)"
-
-
-def _at_a_rate(study: Study) -> bool:
-    """Whether all plans serve the same load, so that rates do not tell them apart."""
-    return study.workload.request_rate_per_s is not None and METRICS[study.objective.metric].better == "maximize"
 
 
 def _role_words(rank: int | None, plan: PlanResult, base: PlanResult | None) -> str:
@@ -116,7 +111,7 @@ def _key(study: Study) -> list[Made]:
     )
     if metric.name == "gpus":
         return [_figure(metric), _figure(PER_GPU), kept]
-    if _at_a_rate(study):
+    if time_decides(study):
         return [kept, _figure(METRICS["e2e_s"], heading="request\ns"), _figure(metric)]
     if metric.better == "minimize" and metric.name != COST.name:
         shown = metric.name in (TTFT.name, TPOT.name)
@@ -152,7 +147,7 @@ def _figure(metric: Metric, *, heading: str = "", minor: bool = False) -> Made:
 
 def _versus(study: Study, base: PlanResult) -> Made:
     """By how much plans differ from the one in production: in what they are ranked by, at a given rate in time."""
-    metric = METRICS["e2e_s"] if _at_a_rate(study) else METRICS[study.objective.metric]
+    metric = METRICS["e2e_s"] if time_decides(study) else METRICS[study.objective.metric]
     short = {"e2e_s": "request", TTFT.name: "TTFT", TPOT.name: "TPOT"}.get(metric.name, "")
     hint = f"{metric.title}, against the plan in production"
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from autotune.engines import ENGINES
 from autotune.metrics import GOODPUT, METRICS, TPOT_SD, TTFT_SD
 from autotune.scoring.limits import ATTAINMENT, LOAD_SERVED, SIMULATED, Limit, hard_limit, probable, study_limits
-from autotune.scoring.objective import expected, looked_at, plan_figure
+from autotune.scoring.objective import expected, looked_at, plan_figure, time_decides
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.reach import bounded, unmeasured
 from autotune.study import Study
@@ -155,7 +155,7 @@ def _ranked(study: Study, plans: Sequence[PlanResult], drawn: Draws) -> Floats:
     if study.objective.metric == GOODPUT:
         return _goodput(plans, drawn)
     sign = METRICS[study.objective.metric].sign
-    if study.workload.request_rate_per_s is not None and sign > 0.0:
+    if time_decides(study):
         # what comes is served by each that can, so that the time a request takes decides between equals
         took = drawn.latencies.e2e_s
         return np.asarray(values(study.objective.metric) * (1.0 - 1e-6 * took / took.max()))

@@ -104,9 +104,45 @@ def ranking_value(study: Study, plan: Scored) -> float:
     return float(_ranking_values(study, *columns)[0])
 
 
+CLOSE_FRAC = 0.01
+"""A plan that loses less than this is as good as the best."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind:
+    """What a plan loses against another."""
+
+    frac: float
+    """Share of what the other does; below 0 the plan is ahead."""
+    metric: str
+    """What it is a share of: the study's metric, or `e2e_s`."""
+
+
+def behind(study: Study, plan: Scored, best: Scored) -> Behind | None:
+    """What a plan loses against another by what ranks plans; None: the other one is worth nothing.
+
+    At a given request rate plans serve alike: where that differs by at most `CLOSE_FRAC`, it is how much longer a
+    request takes, if that is more.
+    """
+    own, top = plan_expected(study, plan), plan_expected(study, best)
+    if top <= 0.0:
+        return None
+    metric = study.objective.metric
+    served = Behind(frac=own / top - 1.0 if study.objective.direction == MINIMIZE else 1.0 - own / top, metric=metric)
+    if not time_decides(study) or served.frac > CLOSE_FRAC:
+        return served
+    took = Behind(frac=plan.metrics["e2e_s"] / best.metrics["e2e_s"] - 1.0, metric="e2e_s")
+    return max(served, took, key=lambda x: x.frac)
+
+
+def time_decides(study: Study) -> bool:
+    """Whether plans serve the same, as much as arrives, so that the time of a request decides between them."""
+    return study.objective.direction != MINIMIZE and study.workload.request_rate_per_s is not None
+
+
 def _ranking_values(study: Study, figures: Mapping[str, Floats], p_meets: Floats, e2e_s: Floats) -> Floats:
     """`ranking_value` of columns, shape `(num_plans,)`."""
-    if study.objective.direction == MINIMIZE or study.workload.request_rate_per_s is None:
+    if not time_decides(study):
         return expected(study, figures, p_meets)
     coarse, digit = _three_digits(expected(study, figures, _three_digits(p_meets)[0]))
     return np.asarray(coarse + digit / (1.0 + e2e_s))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autotune.metrics import METRICS, Metric
+from autotune.scoring.objective import time_decides
 from autotune.scoring.plan_result import PlanResult
 from autotune.study import Study
 from autotune.text.numbers import probability, within
@@ -54,7 +55,7 @@ def _tokens(metric: Metric) -> str:
 def _figures(study: Study, plan: PlanResult, other: PlanResult) -> list[tuple[bool, str]]:
     """(whether it is better, in words) of the ranked metric; at a given rate, of the time of a request."""
     metric = METRICS[study.objective.metric]
-    if study.workload.request_rate_per_s is not None and metric.better == "maximize":
+    if time_decides(study):
         share = plan.metrics["e2e_s"] / other.metrics["e2e_s"] - 1.0
         longer = "more" if share > 0.0 else "less"
         words = f"takes {abs(share):.0%} {longer} time for a request at the same load"

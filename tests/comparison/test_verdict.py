@@ -10,6 +10,7 @@ import pytest
 from autotune.comparison.robustness import load_order, swept
 from autotune.comparison.values import ComparedPlan
 from autotune.comparison.verdict import verdict
+from autotune.scoring.pair_words import against
 from autotune.scoring.value_and_gain import gain_over
 from autotune.study import Study
 from tests.comparison.helpers import dense, scored
@@ -72,3 +73,17 @@ def test_the_plan_that_keeps_the_limits_is_ahead(current: str, candidate: str) -
         load = np.array([float(flip.in_flight)])
         keeps = [name for name, plan in plans.items() if swept(study, plan, load).tpot_s[0] <= limit_s]
         assert keeps == [flip.better_above]
+
+
+@pytest.mark.parametrize("candidate_per_s", [19.9999, 20.0])
+def test_plans_that_serve_alike_are_told_apart_by_what_differs(candidate_per_s: float) -> None:
+    """A plan that serves what comes just as well and is quicker is not said to serve fewer requests."""
+    study = dense(workload={"isl": 1009, "osl": 211, "request_rate_per_s": 20.0})
+    current, candidate = compared(study, "TP1", 20.0), compared(study, "TP8", candidate_per_s)
+    assert current.result is not None
+    assert candidate.result is not None
+    gain = gain_over(current_per_s=20.0, candidate_per_s=candidate_per_s, horizon_s=1000.0, duration_s=10.0, loss=0.0)
+    found = verdict(study, current, candidate, same=False, p_better=1.0, gain=gain)
+    assert (found.verdict, found.rule) == ("keep", "no_gain")
+    assert against(study, candidate.result, current.result) in found.reason
+    assert "fewer" not in found.reason

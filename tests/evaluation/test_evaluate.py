@@ -215,7 +215,8 @@ def test_the_best_plan_is_optimal_on_every_axis() -> None:
     found = evaluate(study, best.plan)
     assert found.passed
     assert {v.verdict for v in found.strategy} == {"OPTIMAL"}
-    assert found.distance_frac == pytest.approx(0.0, abs=1e-9)
+    assert found.distance is not None
+    assert found.distance.frac == pytest.approx(0.0, abs=1e-9)
     assert found.conclusion.startswith("Proceed: ")
 
 
@@ -326,3 +327,21 @@ def test_limits_on_percentiles_are_checked(named: bool, monkeypatch: pytest.Monk
     assert broken.value == found.result.breakdown["simulated"]["itl_p99_ms"]["value"]
     assert broken.margin_frac == pytest.approx(1.0 - broken.value / 12.0)
     assert checks["ttft_p95_ms"].passed
+
+
+def test_at_a_given_rate_the_time_of_a_request_is_what_a_plan_loses() -> None:
+    """A plan that serves what comes, but takes much longer for it, is not among the best: the ranking says so too."""
+    study = dense(workload={"isl": 1009, "osl": 211, "request_rate_per_s": 20.0})
+    ranked = autotune.tune(study).ranked
+    best, slow = ranked[0], next(p for p in ranked if p.layout.attn_tp == 1 and p.layout.pp == 1)
+    assert slow.metrics["requests_per_s"] == pytest.approx(best.metrics["requests_per_s"], rel=1e-3)
+    longer = slow.metrics["e2e_s"] / best.metrics["e2e_s"] - 1.0
+    assert longer > 0.05
+    found = evaluate(study, slow.plan)
+    assert found.passed
+    assert found.distance is not None
+    assert (found.distance.frac, found.distance.metric) == (pytest.approx(longer, rel=0.02), "e2e_s")
+    assert "Instead: " in found.conclusion
+    losses = {v.axis: v for v in found.strategy}
+    assert losses["TP"].loss_frac == pytest.approx(longer, rel=0.02)
+    assert losses["TP"].verdict != "OPTIMAL"
