@@ -163,7 +163,7 @@ def _difference(own: PlanResult, other: PlanResult) -> str:
     whole = sum(before.values())
     key = max(before.keys() | after.keys(), key=lambda k: abs(after.get(k, 0.0) - before.get(k, 0.0)))
     change = (after.get(key, 0.0) - before.get(key, 0.0)) / whole
-    return f"{operator_words(key[1], key[0])} {change:+.0%} of a request's GPU time".replace("-", "−", 1)
+    return f"{operator_words(key[1], key[0])} {f'{change:+.0%}'.replace('-', '−')} of a request's GPU time"
 
 
 def _alternative(axis: _Axis, value: int) -> Alternative:

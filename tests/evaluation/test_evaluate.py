@@ -17,6 +17,7 @@ from autotune.evaluation.strategy import AXES
 from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_report
 from autotune.report.markdown import markdown_report
+from autotune.scoring.gpu_time import OPERATORS
 from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import load_study
 from autotune.text.numbers import number, room_words
@@ -344,4 +345,5 @@ def test_at_a_given_rate_the_time_of_a_request_is_what_a_plan_loses() -> None:
     assert "Instead: " in found.conclusion
     losses = {v.axis: v for v in found.strategy}
     assert losses["TP"].loss_frac == pytest.approx(longer, rel=0.02)
-    assert losses["TP"].verdict != "OPTIMAL"
+    assert losses["TP"].verdict == "HARMFUL"
+    assert any(operator.lower() in losses["TP"].reason for operator in OPERATORS.values())
