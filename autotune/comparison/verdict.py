@@ -138,7 +138,7 @@ def _by_arithmetic(
     policy = study.retune
     over, words = duration_words(policy.horizon_s), _gain_words(study, current, candidate)
     if p_better <= 1.0 - policy.min_p_better or candidate.value_per_s <= current.value_per_s:
-        nothing = "nothing that pays for a switch" if p_better > 0.5 else "nothing"
+        nothing = "nothing that pays for a switch" if p_better >= policy.min_p_better else "nothing"
         reason = f"the candidate gains {nothing}: it {words}; better with probability {p_better:.0%}"
         return _say(KEEP, "no_gain", reason)
     if gain.net <= 0.0:
