@@ -22,6 +22,7 @@ from autotune.tuning import PlanResult, TuneResult
 MATTER = (
     ("calibration: ", ""),
     ("approximated: ", ""),
+    ("prompts take a third", "the closed form, though prompts take a third of the time"),
     ("search.gpus not given", "GPU counts in steps"),
     ("workload.prefix_cache_hit_frac not given", "no prefix cache"),
     ("workload.expert_skew not given", "balanced routing"),

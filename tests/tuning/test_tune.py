@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autotune.report.document import PROMPTS_FILL, prompts_fill, tune_document
+from autotune.report.document import AT_A_RATE, IN_A_LOOP, PROMPTS_FILL, prompts_fill, tune_document
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import plan_expected
 from autotune.scoring.trial_record import Recorder, study_header
@@ -217,8 +217,13 @@ def test_fields_of_the_document() -> None:
 
 def test_plans_that_prompts_fill_are_told_apart() -> None:
     """Long prompts and enough of them: stages hardly run anything else. Longer outputs leave time between prompts."""
-    for outputs, in_flight, fill in ((80, 24, True), (800, 2, False)):
-        lengths = {"isl": 8000, "osl": outputs, "concurrency": in_flight}
-        answer = tune(question("llama-3.1-8b", 4, workload=lengths, engine="vllm"))
+    loads: tuple[tuple[dict[str, float], str, bool], ...] = (
+        ({"osl": 80, "concurrency": 24}, IN_A_LOOP, True),
+        ({"osl": 800, "concurrency": 2}, IN_A_LOOP, False),
+        ({"osl": 80, "request_rate_per_s": 15.0}, AT_A_RATE, True),
+        ({"osl": 800, "request_rate_per_s": 0.2}, AT_A_RATE, False),
+    )
+    for load, words, fill in loads:
+        answer = tune(question("llama-3.1-8b", 4, workload={"isl": 8000, **load}, engine="vllm"))
         assert prompts_fill(answer.ranked[0]) is fill
-        assert (PROMPTS_FILL in tune_document(answer, top=1)["assumptions"]) is fill
+        assert (PROMPTS_FILL.format(words) in tune_document(answer, top=1)["assumptions"]) is fill
