@@ -73,7 +73,7 @@ class KnobGridAtLoad:
         self.scored = ScoredRows.of(grid.study, estimate, grid.price_per_hour)
         # at a rate there are as many in flight as come while one is served (Little's law)
         at_rate = grid.study.workload.request_rate_per_s is not None
-        self.in_flight = estimate.requests_per_s * estimate.e2e_s if at_rate else concurrency
+        self.in_flight = np.maximum(estimate.requests_per_s * estimate.e2e_s, 1.0) if at_rate else concurrency
 
     @classmethod
     def each(cls, grid: KnobGrid, loads: Sequence[Floats]) -> KnobGridAtLoad:

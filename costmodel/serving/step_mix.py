@@ -116,11 +116,16 @@ class StepMix:
 
     @property
     def met_step_s(self) -> Floats:
-        """Mean length of the step that a random instant falls into: long ones are met more often."""
-        many, loaded, round_s = self.micro_batches, self._loaded_in_turn(self.any_loaded), self.round_s
-        without_s = round_s / many
-        with_one_s = (self.long_turn_s(self.any_loaded) - (many - loaded) * without_s) / loaded
-        share = self.any_loaded * loaded / many
+        """Mean length of the step that a random instant falls into: long ones are met more often.
+
+        Passes that follow each other leave whoever comes behind them to wait as if they were spread over the turns.
+        """
+        many, round_s = self.micro_batches, self.round_s
+        spread = -np.expm1(many * np.log1p(-np.minimum(self.share_loaded, MOST_LOADED)))
+        chance = np.where(self.mixes > 0.0, self.any_loaded, np.maximum(self.any_loaded, spread))
+        loaded, without_s = self._loaded_in_turn(chance), round_s / many
+        with_one_s = (self.long_turn_s(chance) - (many - loaded) * without_s) / loaded
+        share = chance * loaded / many
         squares = without_s**2 + share * (with_one_s**2 - without_s**2)
         return squares / (without_s + share * (with_one_s - without_s))
 
