@@ -109,6 +109,13 @@ PHYSICS: tuple[Change, ...] = (
         ("loaded.kernel_s * longer - alone", "loaded.kernel_s - alone"),
     ),
     *changes_of(
+        "costmodel/estimate/open_loop.py",
+        ("shares[:, -1] += beyond", "shares[:, -1] += 0.0"),
+        ("* ratio / (1.0 - ratio) / served[:, -1]", "* 0.0"),
+        ("cv2 / replicas * seconds", "cv2 * seconds"),
+        ("- 0.5 * slope * at\n", "\n"),
+    ),
+    *changes_of(
         "costmodel/disaggregated/prefill_pass.py",
         ("np.maximum(k * kernels, launch)", "np.maximum(k, launch) * kernels"),
     ),

@@ -20,7 +20,7 @@ RANKING: tuple[Change, ...] = (
     ),
     *changes_of(
         "autotune/scoring/solve_concurrency.py",
-        ("rate_per_s * (1.0 - 1e-9)", "rate_per_s * 0.9"),
+        ("rate_per_s * CARRIED", "rate_per_s * 0.9"),
         ("(estimate.kv_wait_s <= 0.0) & likely & check.kept()", "(estimate.kv_wait_s <= 0.0) & check.kept()"),
         ("np.ceil(asked.min / replicas)", "np.floor(asked.min / replicas)"),
     ),
