@@ -45,10 +45,10 @@ def reach_of_one(study: Study, plan: PlanResult) -> str:
 
 
 def short_reach(study: Study, plan: PlanResult) -> str:
-    """What fits a column: `yes`, or what was not measured."""
+    """What fits a column: `yes`, `in part` where model, GPU and engine were but not so, or what was not measured."""
     short = {"nodes": "nodes", "pipeline": "stages", "pools": "pools", "attention_dp": "DP", "wide": "width"}
     found = [short.get(kind, kind) for kind in unmeasured(study, plan)]
-    return f"no: {', '.join(found)}" if found else "yes"
+    return f"no: {', '.join(found)}" if found else "in part" if apart(study, plan) else "yes"
 
 
 def _named(kind: str, study: Study, plan: PlanResult) -> str:

@@ -26,7 +26,7 @@ from autotune.study.sections import (
 )
 from autotune.study.study_table import StudyTable
 from autotune.study.wider_search import DRAFT_FRAC_PER_TOKEN, Speculative, WiderSearch
-from costmodel.arch import Arch, weight_bytes
+from costmodel.arch import Arch, least_weight_bytes
 from costmodel.calibration.profile import Profile
 from costmodel.calibration.residual import expected_error, not_measured
 from costmodel.errors import InputError, Problem
@@ -283,7 +283,8 @@ def _gpu_counts(table: StudyTable, cluster: Cluster, arch: Arch, said: list[str]
     given = table.search.gpus
     if not given and table.objective.minimize == GPUS:
         node = min(cluster.gpu.gpus_per_node, cluster.gpus)
-        least = min(1 << (ceil(weight_bytes(arch) / cluster.gpu.hbm_bytes) - 1).bit_length(), node)
+        weights = least_weight_bytes(arch, table.search.weight_dtype)
+        least = min(1 << (ceil(weights / cluster.gpu.hbm_bytes) - 1).bit_length(), node)
         many = cluster.gpus > least * MOST_COUNTS
         step = node * -(-cluster.gpus // (node * MOST_COUNTS)) if many else least
         given = (*range(least, min(step, node), least), *range(step, cluster.gpus + 1, step))

@@ -15,7 +15,7 @@ from autotune.study import Objective, Study
 from autotune.study.clusters import on_cluster
 from autotune.study.sections import Constraints
 from autotune.tuning.study_space import study_space
-from costmodel.arch import stored_in, weight_bytes
+from costmodel.arch import least_weight_bytes
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _scored(study: Study, plan: PlanResult) -> PlanResult | None:
 def _too_large(study: Study) -> str:
     """`the weights take 627 GiB, and 4 x h200_sxm have 564 GiB in all, of which the engine may fill 90%`."""
     cluster, share = study.cluster, study.engine_options.gpu_memory_utilization
-    least, room = _least_weight_bytes(study), cluster.gpus * cluster.gpu.hbm_bytes
+    least, room = least_weight_bytes(study.arch, study.search.weight_dtype), cluster.gpus * cluster.gpu.hbm_bytes
     have = (
         f"{cluster.gpus:,} x {cluster.gpu.name} have {room / 2**30:,.0f} GiB in all, {share:.0%} of it for the engine"
     )
@@ -222,15 +222,10 @@ def _too_large(study: Study) -> str:
     return f"beside weights of {size} no plan has KV room for one request of {longest:,} tokens; {have}."
 
 
-def _least_weight_bytes(study: Study) -> float:
-    """Of the weights in the dtype of those that the study opens which takes the least memory."""
-    return min(weight_bytes(stored_in(study.arch, dtype)) for dtype in study.search.weight_dtype)
-
-
 def fewest_gpus(study: Study) -> int | None:
     """The fewest GPUs of the study's type on which a plan holds the model and one longest request; None: not found."""
     cluster, share = study.cluster, study.engine_options.gpu_memory_utilization
-    least = max(ceil(_least_weight_bytes(study) / (cluster.gpu.hbm_bytes * share)), 1)
+    least = max(ceil(least_weight_bytes(study.arch, study.search.weight_dtype) / (cluster.gpu.hbm_bytes * share)), 1)
     free = replace(
         study,
         constraints=Constraints(),

@@ -14,7 +14,7 @@ from math import sqrt
 
 from autotune.scoring.best_knobs import score_asked
 from autotune.scoring.joint_uncertainty import TOLD_APART, confidence
-from autotune.scoring.objective import plan_expected
+from autotune.scoring.objective import behind, plan_expected
 from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult, plan_key
 from autotune.space import Candidate
@@ -47,6 +47,8 @@ class Point:
     """Codes of the limits that the study's winner breaks here, worst first."""
     loss_frac: float | None
     """What keeping the study's winner costs against the best; None where it breaks a limit, or no plan is feasible."""
+    loses_time: bool
+    """Whether that is how much longer a request takes: at a request rate plans serve alike."""
     p_best_is_better: float | None
     """Probability that the best really beats the study's winner; None where either is missing."""
 
@@ -266,10 +268,9 @@ def _point(study: Study, factor: float, chosen: str, answer: Sequence[PlanResult
     best = answer[0] if answer[0].feasible else None
     expected = plan_expected(study, winner) if winner.feasible else None
     first = None if best is None else plan_expected(study, best)
-    loss, p_better = None, None
-    if best is not None and first is not None and expected is not None:
-        sign = -1.0 if study.objective.direction == "minimize" else 1.0
-        loss = max(0.0, sign * (1.0 - expected / first))
+    lost, p_better = None, None
+    if best is not None and expected is not None:
+        lost = behind(study, winner, best)
         p_better = 0.0 if best.plan == chosen else confidence(study, [best, winner], None)[chosen].p_best_is_better
     return Point(
         factor=factor,
@@ -277,7 +278,8 @@ def _point(study: Study, factor: float, chosen: str, answer: Sequence[PlanResult
         best_expected=first,
         chosen_expected=expected,
         chosen_breaks=tuple(v.code for v in winner.violations),
-        loss_frac=loss,
+        loss_frac=None if lost is None else max(0.0, lost.frac),
+        loses_time=lost is not None and lost.metric == "e2e_s",
         p_best_is_better=p_better,
     )
 

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -16,7 +16,7 @@ from costmodel.arch.arch import Arch, Layer
 from costmodel.arch.block import ATTENTION, DENSE, EXPERTS, SHARED, B, Matrix
 from costmodel.arch.config.module_names import is_plain_always
 from costmodel.arch.config.read import read_config
-from costmodel.arch.weights import checkpoint_dtype
+from costmodel.arch.weights import checkpoint_dtype, weight_bytes
 from costmodel.dtypes import is_same_precision
 from costmodel.errors import InputError
 
@@ -157,6 +157,11 @@ def stored_in(arch: Arch, dtype: str | None) -> Arch:
     if dtype is None or is_same_precision(checkpoint_dtype(arch), dtype):
         return arch
     return with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)
+
+
+def least_weight_bytes(arch: Arch, dtypes: Sequence[str | None]) -> float:
+    """Bytes of the weights in the one of some dtypes (None: as the checkpoint has them) that takes the least."""
+    return min(weight_bytes(stored_in(arch, dtype)) for dtype in dtypes)
 
 
 def with_dtypes(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.arch import Arch, checkpoint_dtype
+from costmodel.arch import Arch
 from costmodel.arch.attention import Recurrent
 from costmodel.calibration.data_files import BORROWED_FROM, DATA, residual_file
 from costmodel.dtypes import storage
@@ -65,9 +65,10 @@ def arch_key(arch: Arch) -> str:
 
 
 def precision_key(arch: Arch) -> str:
-    """bf16, fp8 or fp4: how most of the weights are stored."""
-    bits = storage(arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn).bits
-    return "bf16" if bits > 8 else "fp8" if bits > 4 else "fp4"
+    """bf16, fp8, fp4, int8 or int4: how most of the weights are stored. Kernels for integers are others."""
+    stored = storage(arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn)
+    bits, kind = stored.bits, "int" if stored.base.startswith("int") else "fp"
+    return "bf16" if bits > 8 else f"{kind}8" if bits > 4 else f"{kind}4"
 
 
 def features(
@@ -317,15 +318,13 @@ def not_measured(arch: Arch, gpu: Gpu, engine: EngineTraits) -> tuple[str, ...]:
 def measured_apart(arch: Arch, gpu: Gpu, engine: EngineTraits) -> str:
     """How runs of a model, a GPU and an engine that were all measured differ from this cell, whatever the version.
 
-    `apart`: none has all three; `precision`: those that do store weights otherwise, as all do where these are integers;
-    empty: they do not differ.
+    `apart`: none has all three; `precision`: those that do store weights otherwise; empty: they do not differ.
     """
     key = (gpu.measured_as, arch_key(arch), precision_key(arch))
     cells = _measured(engine.calibration).cells
     if not any(cell[:2] == key[:2] for cell in cells):
         return "apart"
-    same = any(cell[:3] == key for cell in cells) and not storage(checkpoint_dtype(arch)).base.startswith("int")
-    return "" if same else "precision"
+    return "" if any(cell[:3] == key for cell in cells) else "precision"
 
 
 def residual_columns(

@@ -8,7 +8,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from costmodel.arch import Arch, load_model, with_dtypes
+from costmodel.arch import Arch, load_model, stored_in, with_dtypes
 from costmodel.calibration.residual import (
     COVARIANCE_UNIT,
     FEATURES,
@@ -162,3 +162,18 @@ def test_every_reach_has_the_error_to_expect(reach: str) -> None:
     assert 0.0 < found.tpot_median < found.tpot_mean
     assert 0.0 < found.ttft_median < found.ttft_mean
     assert min(found.inside_p10_p90_tpot, found.inside_p10_p90_ttft) > 0.7
+
+
+def test_integers_are_a_precision_of_their_own() -> None:
+    """What was learnt of DeepSeek-R1 in NVFP4 says nothing of its weights in INT4, which other kernels multiply."""
+    stored = {dtype: stored_in(load_model("deepseek-r1"), dtype) for dtype in ("nvfp4", "int4", "int8", "fp8")}
+    assert {dtype: precision_key(arch) for dtype, arch in stored.items()} == {
+        "nvfp4": "fp4", "int4": "int4", "int8": "int8", "fp8": "fp8",
+    }  # fmt: skip
+    gpu = load_gpu("b200").measured_as
+    reach = {
+        dtype: find_cell("sglang", gpu, arch_key(arch), precision_key(arch), "0.5.9")[0]
+        for dtype, arch in stored.items()
+    }
+    assert reach["nvfp4"] == "cell"
+    assert reach["int4"] != "cell"

@@ -17,10 +17,11 @@ from autotune.report.comparison import comparison_document
 from autotune.report.html.comparison import comparison_page
 from autotune.report.html.evaluation import evaluation_page
 from autotune.report.html.tune import TABLE_ROWS, tune_page
+from autotune.report.html.tune_sections import limits_table
 from autotune.report.svg.scatter import pareto
 from autotune.study import load_study
 from autotune.text.numbers import number
-from autotune.tuning import TuneResult
+from autotune.tuning import TuneResult, tune
 from autotune.tuning.sensitivity import sensitivity
 from costmodel.errors import InputError
 from tests.report.conftest import EVIL, STUDIES, answered
@@ -169,6 +170,19 @@ def test_figures_have_three_digits(value: float | None, shown: str) -> None:
 def test_limits_stand_as_they_were_written(value: float, shown: str) -> None:
     """No zeros are added to a limit, and none are lost."""
     assert number(value, 6) == shown
+
+
+def test_limits_on_percentiles_have_their_rows() -> None:
+    """Each with its bound and what is left of it, as limits on means have, and a share as per cent."""
+    overrides = ("constraints.ttft_p95_ms=1234", "constraints.attainment_frac=0.75", "workload.request_rate_per_s=1")
+    result = tune(load_study(STUDIES / "llama-70b-16xh100.toml", overrides))
+    rows = {row.cells[0].text: row for row in limits_table(result.study, [("first", "first", result.ranked[0])]).rows}
+    assert "1,234 ms" in rows["TTFT p95"].cells[0].small
+    assert "75%" in rows["within limits"].cells[0].small
+    for name in ("TTFT p95", "within limits"):
+        assert rows[name].cells[1].tone == "good"
+    unseen = replace(result.ranked[0], breakdown={}, margins={})
+    assert {row.cells[1].text for row in limits_table(result.study, [("first", "first", unseen)]).rows} == {""}
 
 
 def test_the_command_writes_the_page(tmp_path: Path) -> None:

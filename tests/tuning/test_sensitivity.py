@@ -13,6 +13,7 @@ from autotune.study import IntRange, Study, load_study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.sensitivity import AxisSensitivity, Sensitivity, sensitivity
 from costmodel.serving.requests import RequestKind
+from tests.tuning.brute import question
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 FACTORS = (0.5, 1.0, 2.0)
@@ -185,3 +186,16 @@ def test_kinds_of_requests_all_grow() -> None:
     best, point = tune(study).ranked[0], axis(found, "osl").points[0]
     assert (point.factor, point.best) == (0.5, best.plan)
     assert point.best_expected == pytest.approx(plan_expected(study, best), rel=1e-12)
+
+
+def test_at_a_rate_a_choice_loses_the_time_of_a_request() -> None:
+    """Plans serve alike there: where another is first, the study's choice loses by how much longer a request takes."""
+    workload = {"isl": 3000, "osl": 300, "request_rate_per_s": 2.0}
+    result = tune(question("qwen3-32b", 8, workload=workload, constraints={"ttft_ms": 1500, "tpot_ms": 40}))
+    sure = [p for p in result.ranked[1:] if p.p_meets > 0.9999][-1]
+    found = sensitivity(replace(result, ranked=[sure, *(p for p in result.ranked if p is not sure)]))
+    as_it_is = [p for axis in found.axes for p in axis.points if p.factor == 1.0]
+    assert as_it_is
+    for p in as_it_is:
+        assert p.loses_time
+        assert (p.loss_frac or 0.0) > 0.05

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from autotune.report.html.page_layout import Grid, Legend, Plain, Section, Words
 from autotune.report.svg.shapes import path
-from autotune.report.svg.trends import trend
+from autotune.report.svg.trends import lost, trend
 from autotune.report.text_blocks import Cell, Column, Row, Table
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.words import percent, probability, times
+from autotune.report.vocabulary.words import probability, times
 from autotune.study import Study
 from autotune.text.numbers import number, within
 from autotune.tuning.sensitivity import AxisSensitivity, Flip, Sensitivity
@@ -106,10 +106,10 @@ def _flip_words(flip: Flip, name: Callable[[str], str]) -> str:
         broken = ", ".join(LIMITS[code] for code in end.chosen_breaks)
         return f"{where} {name(flip.to)} is first; at {times(end.factor)} the study's choice breaks a limit ({broken})."
     sure = "surely" if end.told_apart else "not surely"
-    rival = "" if end.best == flip.to else f" to {name(end.best)}"
+    rival = "" if end.best == flip.to else f" {'than with' if end.loses_time else 'to'} {name(end.best)}"
     return (
-        f"{where} {name(flip.to)} is first; at {times(end.factor)} keeping the choice loses "
-        f"{percent(end.loss_frac, 1)}{rival}, {sure} (better with probability {probability(end.p_best_is_better)})."
+        f"{where} {name(flip.to)} is first; at {times(end.factor)} keeping the choice "
+        f"{lost(end)}{rival}, {sure} (better with probability {probability(end.p_best_is_better)})."
     )
 
 

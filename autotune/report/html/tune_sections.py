@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 
 from autotune.engines import rule_texts
@@ -20,7 +21,8 @@ from autotune.report.vocabulary.titles import (
 )
 from autotune.report.vocabulary.words import GIB, asked, gib, measure, united
 from autotune.scoring.gpu_time import gpu_s_per_request, operator_title
-from autotune.scoring.limits import Limit, study_limits
+from autotune.scoring.limits import study_limits
+from autotune.simulation.percentile_limits import percentile_limits
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
 
@@ -31,22 +33,49 @@ NEAREST_ROWS = 40
 
 def limits_table(study: Study, plans: Named) -> Table:
     """Every limit, and what is left of it or missing, for each plan."""
+    each = [plan for _, _, plan in plans]
     rows = []
     for limit in study_limits(study):
-        unit = limit.kind.unit
-        said = f"at {'least' if limit.kind.least else 'most'} {united(asked(limit.limit, unit), unit)}"
-        cells = [Cell(text=LIMITS[limit.code], small=said), *(_kept(limit, plan) for _, _, plan in plans)]
-        rows.append(Row(cells=tuple(cells)))
+        bound = _Bound(
+            code=limit.code, limit=limit.limit, size=limit.size, unit=limit.kind.unit, least=limit.kind.least
+        )
+        values = [limit.value(plan.metrics, plan.p_meets) for plan in each]
+        rows.append(_row(LIMITS[limit.code], bound, values, each))
+    for of_requests in percentile_limits(study):
+        code, asked_for, unit = of_requests.code, of_requests.limit, of_requests.unit
+        bound = _Bound(code=code, limit=asked_for, size=asked_for, unit=unit, least=not of_requests.latency)
+        found = [plan.breakdown.get("simulated", {}).get(code, {}).get("value") for plan in each]
+        rows.append(_row(of_requests.title, bound, found, each))
     columns = [Column(title="Limit", numeric=False), *(Column(title=name) for name, _, _ in plans)]
     return Table(columns=tuple(columns), rows=tuple(rows))
 
 
-def _kept(limit: Limit, plan: PlanResult) -> Cell:
-    over = plan.margins[limit.code]
-    value, unit = limit.value(plan.metrics, plan.p_meets), limit.kind.unit
-    room = abs(over) / limit.size
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bound:
+    """One limit in its unit."""
+
+    code: str
+    limit: float
+    size: float
+    """What room is a share of."""
+    unit: str
+    least: bool
+
+
+def _row(title: str, bound: _Bound, values: Sequence[float | None], plans: Sequence[PlanResult]) -> Row:
+    said = f"at {'least' if bound.least else 'most'} {united(asked(bound.limit, bound.unit), bound.unit)}"
+    cells = [Cell(text=title, small=said), *map(_kept, [bound] * len(plans), values, plans)]
+    return Row(cells=tuple(cells))
+
+
+def _kept(bound: _Bound, value: float | None, plan: PlanResult) -> Cell:
+    """Whether a plan keeps a limit; empty where it was not held against it."""
+    if value is None or bound.code not in plan.margins:
+        return Cell(text="")
+    over, unit = plan.margins[bound.code], bound.unit
+    room = abs(over) / bound.size
     passed = over <= 0.0
-    word = ("room" if passed else "over") if not limit.kind.least else ("above" if passed else "short")
+    word = ("room" if passed else "over") if not bound.least else ("above" if passed else "short")
     share = "" if not isfinite(room) or room > 99.0 else f"{room:,.0%} {word}"
     tone = "good" if passed else "bad"
     shown = measure(value, unit)

@@ -24,7 +24,7 @@ __all__ = [
     "united",
 ]
 
-SHARES = frozenset({"of GPU memory", "of time", "probability"})
+SHARES = frozenset({"of GPU memory", "of time", "of requests", "probability"})
 """Units of figures from 0 to 1, which are written as per cent."""
 GIB = 2.0**30
 
