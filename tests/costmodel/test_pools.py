@@ -120,6 +120,16 @@ def test_steps_with_prompts_are_as_long_as_a_prefill_pools() -> None:
     once, twice = (_steps(_local_pool().load, prefill=prefill) for prefill in (1.0, 2.0))
     tokens = 0.16 * 400.0 / (1.0 - np.exp(-0.16))
     assert twice.local_s[0] == pytest.approx(once.local_s[0] * (1.0 + tokens / (tokens + 64.0)), rel=0.02)
+    longer_s = (1.0 - np.exp(-0.16)) * (twice.local_s[0] - once.local_s[0])
+    assert twice.kernel_s[0] - once.kernel_s[0] == pytest.approx(longer_s, rel=0.1)
+
+
+def test_a_prompt_is_computed_once_however_long_its_sequence_is_held() -> None:
+    """Held for 30 steps more, fewer prompts come in a step, and a request's own steps have the same FLOPs and bytes."""
+    short, long = (_steps(_local_pool().load, rounds=rounds) for rounds in (100.0, 130.0))
+    assert long.round_s[0] < 0.99 * short.round_s[0]
+    assert long.math_s[0] == pytest.approx(short.math_s[0], rel=0.01)
+    assert long.hbm_bytes[0] == pytest.approx(short.hbm_bytes[0], rel=0.01)
 
 
 def test_a_pool_counts_those_whose_tokens_are_on_their_way() -> None:
