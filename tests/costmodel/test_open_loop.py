@@ -20,7 +20,7 @@ def _met(served: Floats, knots: Floats, offered_per_s: float) -> tuple[float, fl
     return float((shares * knots).sum()), float(waits_s[0])
 
 
-@pytest.mark.parametrize("utilised", [0.3, 0.7, 0.95])
+@pytest.mark.parametrize("utilised", [0.3, 0.7, 0.95, 0.98])
 def test_one_server(utilised: float) -> None:
     """Of a server that serves one at a time each request meets 1 / (1 - utilisation), itself counted."""
     knots = knots_around(np.array([1.0]))
