@@ -179,6 +179,8 @@ class Limit:
     probable: bool
     """Whether it counts in P(meets): a limit on latency or throughput that the study asks for. What is served of a
     request rate is what comes, which `LOAD_SERVED` binds: then a floor of throughput is kept or it is not."""
+    overload: bool = False
+    """Whether falling short of it leaves no latency: what is not served of a rate that goes on waits without end."""
 
     @property
     def code(self) -> str:
@@ -232,9 +234,15 @@ class LimitCheck:
 def study_limits(study: Study) -> tuple[Limit, ...]:
     """The study's limits, and those of the hardware and the engine that always hold."""
     bounds = [(kind, kind.bound_of(study)) for kind in LIMITS]
-    paced = study.workload.request_rate_per_s is not None
+    work = study.workload
+    paced, goes_on = work.request_rate_per_s is not None, work.recorded is None and not work.points
     return tuple(
-        Limit(kind=kind, bound=bound, probable=bool(kind.field and kind.log_sd) and not (paced and kind.least))
+        Limit(
+            kind=kind,
+            bound=bound,
+            probable=bool(kind.field and kind.log_sd) and not (paced and kind.least),
+            overload=kind.code == LOAD_SERVED and goes_on,
+        )
         for kind, bound in bounds
         if bound is not None
     )
@@ -248,9 +256,14 @@ def probable(limits: Sequence[Limit]) -> tuple[Limit, ...]:
 def p_meets(limits: Sequence[Limit], service: Service) -> Floats:
     """Probability that a plan keeps every limit on latency and throughput, shape `(num_plans,)`.
 
-    The limits are taken as independent. Errors of TTFT and TPOT go together, so this errs on the safe side.
+    The limits are taken as independent. Errors of TTFT and TPOT go together, so this errs on the safe side. Under more
+    load than it serves a plan keeps none, unless it serves more than is estimated.
     """
     out = np.ones_like(service.tpot_s)
+    for limit in limits:
+        if limit.overload:
+            carried = limit.excess(getattr(service, limit.kind.metric) * (1.0 + limit.kind.slack_frac)) <= 0.0
+            out = np.where(carried, out, limit.p_kept(service))
     for limit in probable(limits):
         out = out * limit.p_kept(service)
     return out

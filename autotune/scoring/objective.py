@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from autotune.metrics import COST, GOODPUT, GPUS, METRICS, MINIMIZE, PER_GPU
-from autotune.scoring.limits import JOINT_PROBABILITY, Limit, LimitCheck
+from autotune.scoring.limits import JOINT_PROBABILITY, Limit, LimitCheck, hard_limit
 from autotune.study import Study
 from costmodel.estimate.result import Service
 from costmodel.plan.columns import Floats, Ints
@@ -162,6 +162,27 @@ def _three_digits(value: Floats) -> tuple[Floats, Floats]:
 
 QUICKER_FRAC = 1e-6
 """By how much goodput counts as less for each second of a request's time: between knobs that gain alike it decides."""
+TIER = 1e9
+"""More than any limit is broken by, relative to it."""
+
+
+def _broken(limits: Sequence[Limit], over: Floats) -> Floats:
+    """How far off plans are, by what they break of each limit relative to it, shape `(num_plans,)`.
+
+    Under more load than a plan serves its latencies say nothing, and what it falls short by is all that counts: whoever
+    carries the rate goes before it, and both before those that cannot run.
+    """
+    out: Floats = over[[limit.code != JOINT_PROBABILITY for limit in limits]].max(axis=0)
+    if any(limit.overload for limit in limits):
+        for tier, chosen in (
+            (TIER, [limit.overload for limit in limits]),
+            (2.0 * TIER, [hard_limit(limit.code) and not limit.overload for limit in limits]),
+        ):
+            own = over[chosen].max(axis=0)
+            out = np.where(own > 0.0, tier + own, out)
+    return out
+
+
 GAIN_BITS = 46
 """Of a gain that count, fourteen digits: where a rate is given all that serve it gain alike but for rounding, and then
 the first knobs are taken, not those with the luckier last digit."""
@@ -193,8 +214,7 @@ class Standing:
             # whoever takes the load may serve all of it in time: then the quicker knobs are taken
             gain = gain / (1.0 + QUICKER_FRAC * service.e2e_s)
         over = np.maximum(check.excess, 0.0) / np.array([limit.size for limit in limits])[:, None]
-        own = np.array([limit.code != JOINT_PROBABILITY for limit in limits])
-        broken = over[own].max(axis=0)
+        broken = _broken(limits, over)
         worst = np.where(broken > 0.0, broken, over.max(axis=0))
         mantissa, exponent = np.frexp(np.where(np.isnan(gain), -np.inf, gain))
         return cls(worst=worst, broken=broken, gain=np.ldexp(np.rint(mantissa * 2.0**GAIN_BITS), exponent - GAIN_BITS))

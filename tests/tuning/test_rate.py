@@ -10,8 +10,10 @@ import pytest
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.study import Study, load_study
 from autotune.tuning import tune
+from autotune.tuning.answer_study import score_plan
 from autotune.tuning.study_space import study_space
 from tests.studies import FOLDER
+from tests.tuning.brute import question
 
 
 def _at(rate: float) -> Study:
@@ -52,3 +54,42 @@ def test_saturation_is_not_held_to_the_rate() -> None:
     many = np.array([512.0])
     assert rows.evaluate(many).requests_per_s[0] > 1.0
     assert rows.serving(many).requests_per_s[0] == pytest.approx(0.5)
+
+
+def test_what_serves_less_than_comes_keeps_no_limit() -> None:
+    """Requests wait without end: a plan is hardly likely to keep its limits, and the less so the more comes."""
+    kept = []
+    for rate in (60.0, 100.0, 140.0):
+        study = question("llama-3.1-8b", 4, workload={"isl": 1000, "osl": 200, "request_rate_per_s": rate})
+        found = score_plan(study, "TP4").result
+        assert found is not None
+        assert ("request_rate_per_s" in [v.code for v in found.violations]) == (found.metrics["requests_per_s"] < rate)
+        kept.append(found.p_meets)
+    assert kept[0] > kept[1] > kept[2]
+    assert kept[2] < 0.01
+
+
+def test_of_knobs_under_too_much_load_those_are_taken_that_serve_most() -> None:
+    """Whatever latencies they have, which say nothing where requests wait without end."""
+    budgets = (1024, 2048, 8192, 16384)
+    served = {}
+    for chosen in ([n] for n in budgets):
+        served[chosen[0]] = _overloaded(chosen)
+    assert _overloaded(list(budgets)) == pytest.approx(max(served.values()), rel=1e-9)
+    assert max(served.values()) > 1.05 * min(served.values())
+
+
+def _overloaded(budgets: list[int]) -> float:
+    """Requests per second that a plan serves of 12.6, with the best of some token budgets."""
+    study = question(
+        "llama-3.1-70b",
+        16,
+        engine="trtllm",
+        cluster={"gpus": 16, "gpu": "h100_sxm", "gpus_per_node": 8},
+        workload={"isl": 2000, "osl": 500, "request_rate_per_s": 14.0},
+        constraints={"ttft_ms": 5000, "tpot_ms": 100},
+        search={"max_num_batched_tokens": budgets},
+    )
+    found = score_plan(study, "PP2 TP8").result
+    assert found is not None
+    return found.metrics["requests_per_s"]
