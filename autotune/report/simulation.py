@@ -32,22 +32,31 @@ BRIEF = ("latencies", "limits", "service", "next")
 
 def simulation_report(document: Mapping[str, Any]) -> Report:
     """Percentiles with their likely ranges, the limits, and the loads at which they break."""
-    broken = [row for row in document["limits"] if not row["kept"]]
     traffic = document["traffic"]
     load = (
         f"{number(traffic['rate_per_s'])} requests/s"
         if traffic["rate_per_s"] is not None
         else f"{traffic['concurrency']:,} requests in flight"
     )
-    said = "keeps every limit" if not broken else f"breaks {', '.join(limit_title(row['code']) for row in broken)}"
     return Report(
         headline=f"{document['study']}: {name_of_key(document['plan'])} under {load}, "
         f"{traffic['requests']:,} requests simulated",
-        reason=f"The plan {said}." if document["limits"] else "The study has no limit on latencies.",
-        tone="bad" if broken else "good",
+        reason=_reason(document),
+        tone="good" if document["kept"] else "bad",
         lines=(document["limited_by"],),
         blocks=(*simulation_blocks(document), assumed_block(tuple(document["assumptions"])), *next_blocks(document)),
     )
+
+
+def _reason(document: Mapping[str, Any]) -> str:
+    broken = [limit_title(row["code"]) for row in document["limits"] if not row["kept"]]
+    said = [f"breaks {', '.join(broken)}"] if broken else []
+    if document["full"]:
+        offered, served = document["traffic"]["rate_per_s"], document["served_requests_per_s"]
+        said.append(f"serves {number(served)} of the {number(offered)} requests/s that come")
+    if said:
+        return f"The plan {', and '.join(said)}."
+    return "The plan keeps every limit." if document["limits"] else "The study has no limit on latencies."
 
 
 def next_steps(study: Study, plan: PlanResult) -> list[str]:
@@ -111,7 +120,11 @@ def _limits(document: Mapping[str, Any]) -> Block:
             )
         )
     header = ("limit", "at", "simulated", "likely range", "kept", "P(kept)", "kept up to/s")
-    return Block(key="limits", title="Limits", table=text_table(header, rows, texts=(0, 4)) if rows else None)
+    if not rows:
+        return Block(key="limits", title="Limits")
+    rising = f"Of the {document['traffic']['requests']:,} requests simulated: the queue grows as long as so many come."
+    lines = (rising,) if document["full"] else ()
+    return Block(key="limits", title="Limits", table=text_table(header, rows, texts=(0, 4)), lines=lines)
 
 
 def _service(document: Mapping[str, Any]) -> Block:

@@ -1,4 +1,4 @@
-"""Goodput: requests per second that keep every limit of a single request at once."""
+"""What a plan serves: its capacity, what of the traffic it takes, and how much of that keeps every limit at once."""
 
 from __future__ import annotations
 
@@ -28,23 +28,40 @@ def goodput(study: Study, traffic: Traffic, found: PlanSimulation, *, gpus: int)
     return Likely(value=value, low=low, high=high)
 
 
-def served_per_s(traffic: Traffic, found: PlanSimulation) -> float:
+def served_per_s(traffic: Traffic, found: PlanSimulation, *, full_per_s: float | None = None) -> float:
     """Requests per second that end while they come, or wait.
 
     In an open loop those that come, but no more than the plan serves with all its room taken: how long that lasts, and
     how requests came before, changes nothing of it. A log is served at its own rate unless its queue grows.
+
+    Args:
+        full_per_s: `capacity_per_s`, where it is known already.
     """
     done = found.forecast.expected
     if traffic.rate_per_s is None:
         return _sent_per_s(done)
     if traffic.recorded and not queue_grows(done):
         return traffic.rate_per_s
+    return min(traffic.rate_per_s, capacity_per_s(found) if full_per_s is None else full_per_s)
+
+
+def is_full(traffic: Traffic, served_per_s: float) -> bool:
+    """Whether more requests come than a plan serves; those of a closed loop come as it serves them.
+
+    A queue that grows while a few thousand requests come does not say so, nor one that does not grow yet: the servers
+    have first to fill, and batches of one length can end in lock step until the queue presses.
+    """
+    return traffic.rate_per_s is not None and served_per_s < traffic.rate_per_s
+
+
+def capacity_per_s(found: PlanSimulation) -> float:
+    """Requests per second that a plan serves of such lengths with all its room taken; of two pools the slower one's."""
     model = found.model.paced(found.forecast.errors.pace)
     alike = 1
     if isinstance(model, ServerModel):  # its replicas serve alike
         alike, model = model.replicas, replace(model, replicas=1)
-    full = found.traffic.in_closed_loop(_room(model, traffic.requests))
-    return min(traffic.rate_per_s, alike * _sent_per_s(full.serve(model)))
+    loop = found.traffic.in_closed_loop(_room(model, found.traffic.requests))
+    return alike * _sent_per_s(loop.serve(model))
 
 
 def _sent_per_s(done: Simulated) -> float:

@@ -1,4 +1,4 @@
-"""Whether a plan is full: first tokens take ever longer as requests come."""
+"""Whether a queue grows: first tokens take ever longer as requests come."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GROWN_IN_WINDOWS = 2.0
 
 
 def queue_grows(done: Simulated) -> bool:
-    """Whether more requests arrive than are served: in all, or in the windows of one level of load of a sample."""
+    """Whether first tokens came ever later: of all requests, or in the windows of one level of load of a sample."""
     ttft_s, tpot_s = done.served.ttft_s, float(np.median(done.served.tpot_s)) if done.served.tpot_s.size else 0.0
     if done.sample is None or done.window is None:
         return _longer([ttft_s], tpot_s, GROWN)

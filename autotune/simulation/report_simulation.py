@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation.goodput import goodput, served_per_s
+from autotune.simulation.goodput import capacity_per_s, goodput, is_full, served_per_s
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits, request_bounds
-from autotune.simulation.queue_growth import queue_grows
 from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
 from autotune.study import Study
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Likely
@@ -20,7 +20,7 @@ from costmodel.simulation.simulate import Simulated
 TIMELINE_POINTS = 120
 CDF_POINTS = 101
 SWEEP_HALVINGS = 6
-"""Of the interval in which a limit breaks: to 1 part in 64 of the rate at which a plan is full."""
+"""Of the interval in which a limit breaks: to 1 part in 64 of what a plan serves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class BreakingLoad:
     limit: float
     unit: str
     rate_per_s: float | None
-    """The highest rate that was simulated at which it is kept; None: it breaks at any."""
+    """The highest rate at which it was found kept, at most what the plan serves; None: it breaks at any."""
 
 
 def limits_of_requests(study: Study) -> tuple[PercentileLimit, ...]:
@@ -55,7 +55,9 @@ def simulation_document(
     forecast, limits = found.forecast, limits_of_requests(study)
     done = forecast.expected
     share = forecast.attainment(**request_bounds(study))
-    good = goodput(study, traffic, found, gpus=1)
+    full_per_s = capacity_per_s(found) if sweep else None
+    served = served_per_s(traffic, found, full_per_s=full_per_s)
+    full, good = is_full(traffic, served), min(goodput(study, traffic, found, gpus=1).value, served)
     return {
         "study": study.name,
         "plan": plan.plan,
@@ -84,39 +86,51 @@ def simulation_document(
             }
             for limit in limits
         ],
+        "full": full,
+        "kept": not full and all(limit.kept(limit.figure(forecast)) for limit in limits),
         "attainment": asdict(share),
-        "served_requests_per_s": served_per_s(traffic, found),
-        "goodput_requests_per_s": good.value,
-        "goodput_requests_per_s_per_gpu": good.value / plan.metrics["gpus"],
+        "served_requests_per_s": served,
+        "goodput_requests_per_s": good,
+        "goodput_requests_per_s_per_gpu": good / plan.metrics["gpus"],
         "utilisation": found.utilisation,
         "preemptions": found.preemptions,
-        "limited_by": _limited_by(found, limits),
-        "breaking_loads": [asdict(x) for x in breaking_loads(study, plan, limits)] if sweep else [],
+        "limited_by": _limited_by(found, limits, full=full),
+        "breaking_loads": []
+        if full_per_s is None
+        else [asdict(x) for x in breaking_loads(study, plan, traffic, found, full_per_s=full_per_s)],
         "cdf": {name: _cdf(found, name) for name in ("ttft", "tpot")},
         "timeline": _timeline(found.traffic.serve(found.model.paced(forecast.errors.pace), timeline=True)),
         "assumptions": list(study.assumptions),
     }
 
 
-def breaking_loads(study: Study, plan: PlanResult, limits: Sequence[PercentileLimit]) -> list[BreakingLoad]:
-    """For each limit the highest rate at which it is kept, between none and where the plan is full."""
-    if not limits:
-        return []
+def breaking_loads(
+    study: Study, plan: PlanResult, traffic: Traffic, found: PlanSimulation, *, full_per_s: float
+) -> list[BreakingLoad]:
+    """For each limit the highest rate at which it is kept, between none and what the plan serves.
+
+    At more a limit only seems to be kept, until the servers have filled: no queue has formed yet. What was `found` at
+    the traffic's own rate counts too: where batches end in lock step, more can be served quicker than less.
+    """
     own = replace(study, workload=replace(study.workload, concurrency=None))
 
+    @cache
     def at(rate: float) -> PlanSimulation:
         return simulate_plan(own, plan, study_traffic(own, rate_per_s=rate), with_range=False)
 
-    full = max(float(plan.metrics["requests_per_s"]), 1e-3)
-    while not queue_grows(at(full).forecast.expected):
-        full *= 1.5
+    def kept(limit: PercentileLimit, simulation: PlanSimulation) -> bool:
+        return limit.kept(limit.figure(simulation.forecast))
+
     out = []
-    for limit in limits:
-        low, high = 0.0, full
+    for limit in limits_of_requests(study):
+        low, high = 0.0, full_per_s
+        if traffic.rate_per_s is not None and traffic.rate_per_s <= full_per_s:
+            low, high = (traffic.rate_per_s, high) if kept(limit, found) else (low, traffic.rate_per_s)
         for _ in range(SWEEP_HALVINGS):
             middle = 0.5 * (low + high)
-            kept = limit.kept(limit.figure(at(middle).forecast))
-            low, high = (middle, high) if kept else (low, middle)
+            low, high = (middle, high) if kept(limit, at(middle)) else (low, middle)
+        if high == full_per_s and kept(limit, at(high)):
+            low = high
         out.append(BreakingLoad(code=limit.code, limit=limit.limit, unit=limit.unit, rate_per_s=low or None))
     return out
 
@@ -125,9 +139,9 @@ def _scaled(likely: Likely, factor: float) -> dict[str, float]:
     return {"value": likely.value * factor, "likely_low": likely.low * factor, "likely_high": likely.high * factor}
 
 
-def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit]) -> str:
+def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit], *, full: bool) -> str:
     """What limits the plan under this traffic, in one sentence."""
-    if queue_grows(found.forecast.expected):
+    if full:
         return "The plan is full: more requests come than it serves, and the queue in front of it grows."
     if found.preemptions:
         return f"KV cache runs out: {found.preemptions:,} requests were thrown out and computed again."

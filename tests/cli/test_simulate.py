@@ -54,6 +54,25 @@ def test_a_broken_limit_has_its_exit_code() -> None:
     }
 
 
+def test_a_full_plan_has_the_exit_code_of_a_broken_limit(tmp_path: Path) -> None:
+    """More comes than is served, though what was simulated keeps every limit: the page and the JSON say no as well."""
+    study, page = tmp_path / "full.toml", tmp_path / "page.html"
+    study.write_text(
+        'model = "llama-3.1-8b"\nengine = "vllm"\n[cluster]\ngpus = 4\ngpu = "h100_sxm"\n'
+        "[workload]\nisl = 1000\nosl = 200\nrequest_rate_per_s = 120\n"
+        "[constraints]\nttft_ms = 2000\ntpot_ms = 100\n",
+        encoding="utf-8",
+    )
+    done = autotune("simulate", str(study), "--plan", "R4 TP1", "--json", "--html", str(page))
+    assert done.returncode == EXIT_INFEASIBLE
+    found = json.loads(done.stdout)
+    assert all(row["kept"] for row in found["limits"])
+    assert (found["full"], found["kept"]) == (True, False)
+    assert ">FULL<" in page.read_text(encoding="utf-8")
+    less = autotune("simulate", str(study), "--plan", "R4 TP1", "--rate", "90", "--json")
+    assert (less.returncode, json.loads(less.stdout)["full"]) == (0, False)
+
+
 def test_a_trace_is_served_at_its_own_times(tmp_path: Path) -> None:
     """Three requests a second apart, one of them long."""
     log = tmp_path / "log.csv"

@@ -20,7 +20,7 @@ WAITING = Legend((("first", "decoding"), ("best", "waiting or prefilled")))
 def simulation_page(document: Mapping[str, Any], *, made_by: str = "") -> str:
     """The page of a document of `simulation_document` with the commands that follow; `made_by`: the one before."""
     report, traffic = simulation_report(document), document["traffic"]
-    kept = all(row["kept"] for row in document["limits"])
+    kept, full = document["kept"], document["full"]
     return render_page(
         Page(
             kind="simulation",
@@ -28,7 +28,7 @@ def simulation_page(document: Mapping[str, Any], *, made_by: str = "") -> str:
             facts=[name_of_key(document["plan"]), f"{traffic['requests']:,} requests simulated"],
             verdict=Verdict(
                 kind="good" if kept else "bad",
-                badge="KEPT" if kept else "BROKEN",
+                badge="KEPT" if kept else "FULL" if full else "BROKEN",
                 headline=report.reason,
                 lines=(document["limited_by"],),
             ),
