@@ -12,13 +12,22 @@ from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, READING, SHOWN, VERB
 if TYPE_CHECKING:
     from autotune.traffic.options import ReadOptions
 
+USUAL_LOAD_FRAC = 0.8
+"""Share of what a plan serves in a closed loop that comes where nothing says how much does: at all of it requests that
+come at random would wait without end."""
+
 
 @click.command()
 @QUESTION
 @click.option("--plan", help="Plan to simulate, as a short or a full plan string. Default: the study's baseline.")
 @click.option("--traffic", help="Request log to serve, in any form that `retune` reads; - for standard input.")
 @READING
-@click.option("--rate", type=float, help="Requests per second, in place of the study's.")
+@click.option(
+    "--rate",
+    type=float,
+    help=f"Requests per second, in place of the study's; where it gives neither a rate nor requests in flight, "
+    f"{USUAL_LOAD_FRAC:.0%} of what the plan serves in a closed loop.",
+)
 @click.option("--html", type=NewFile(), help="Write a page with the distributions and the timeline.")
 @VERBOSE
 @SHOWN
@@ -72,7 +81,7 @@ def simulate(
         why = "; ".join(v.message for v in named.resolution.violations)
         raise InputError.single("--plan", f"cannot be simulated: {why}")
     if traffic is None and rate is None and not (loaded.workload.request_rate_per_s or loaded.workload.concurrency):
-        rate = named.result.metrics["requests_per_s"]
+        rate = USUAL_LOAD_FRAC * named.result.metrics["requests_per_s"]
     if traffic is None:
         asked = study_traffic(loaded, rate_per_s=rate, count=REQUESTS_OF_ONE)
     else:
