@@ -75,7 +75,8 @@ class WorkloadTable:
     )
     arrival_cv: ft.ArrivalCv = ft.entry(
         'how requests arrive at a rate: "poisson", "constant", or { cv = 2.0 } for gaps of that coefficient of '
-        "variation; counts where percentiles are simulated",
+        "variation. The less evenly they come, the longer they take at a rate, in means and where percentiles are "
+        "simulated",
         1.0,
         key="arrivals",
         assumed=lambda _: "Poisson arrivals",
