@@ -12,14 +12,14 @@ from autotune.comparison.probability_better import metric_p_better, p_better
 from autotune.comparison.robustness import robustness
 from autotune.comparison.simulated_requests import SimulatedRequests, simulated_requests
 from autotune.comparison.switching import switch_cost
-from autotune.comparison.values import ComparedPlan, Comparison, MarginRow, MetricRow, SwitchCost
-from autotune.comparison.verdict import verdict
+from autotune.comparison.values import ComparedPlan, Comparison, MarginRow, MetricRow, SwitchCost, Verdict
+from autotune.comparison.verdict import NO_GAIN, verdict
 from autotune.metrics import COST, MAXIMIZE, MINIMIZE, OUTPUT_COST, Use, used
 from autotune.scoring.joint_uncertainty import joint_draws
 from autotune.scoring.limits import study_limits
 from autotune.scoring.plan_result import plan_key
 from autotune.scoring.reach import bounded, unmeasured
-from autotune.scoring.value_and_gain import gain_over, ratio_of, served_within_limits, value_per_s
+from autotune.scoring.value_and_gain import Gain, gain_over, ratio_of, served_within_limits, value_per_s
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.space import Resolution
 from autotune.space.pooled_planstring import is_pooled
@@ -107,6 +107,7 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
             duration_s=switch.duration_s,
             loss=switch.loss(before.value_per_s),
         )
+    found = verdict(study, before, after, same=same, p_better=p, gain=gain, beyond=beyond)
     rows = () if both is None else time_rows(*both)
     return Comparison(
         study=study,
@@ -125,8 +126,8 @@ def compare(  # noqa: PLR0913  # one for each thing that may be given
         price_per_million_tokens=None if both is None else _prices(*both, COST),
         price_per_million_output_tokens=None if both is None else _prices(*both, OUTPUT_COST),
         switch=switch,
-        gain=gain,
-        verdict=verdict(study, before, after, same=same, p_better=p, gain=gain, beyond=beyond),
+        gain=_paid_back(gain, found),
+        verdict=found,
         beyond=beyond,
         assumptions=_assumptions(study, before, after, switch),
     )
@@ -190,6 +191,11 @@ def _counted(
     """What the log's requests meet at both plans; None where one of them serves none, or no limit says what counts."""
     plans = [side.result for side in (current, candidate) if side is not None and side.result is not None]
     return simulated_requests(study, requests, plans) if len(plans) == 2 else None
+
+
+def _paid_back(gain: Gain | None, found: Verdict) -> Gain | None:
+    """The gain, which pays for nothing where the verdict is that nothing is gained."""
+    return replace(gain, payback_s=None) if gain is not None and found.rule == NO_GAIN else gain
 
 
 def _switch(

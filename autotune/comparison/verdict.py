@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from autotune.comparison.values import KEEP, SWITCH, UNDECIDED, ComparedPlan, Verdict
 from autotune.metrics import METRICS
 from autotune.scoring.objective import time_decides
-from autotune.scoring.pair_words import against, change_words
-from autotune.scoring.value_and_gain import Gain, ratio_of
+from autotune.scoring.pair_words import against, metric_change
+from autotune.scoring.value_and_gain import Gain
 from autotune.study import Study
 from autotune.text.numbers import number, probability
 from autotune.tuning import Violation
 
+NO_GAIN = "no_gain"
+"""The rule of a verdict where nothing is gained, so that nothing pays for a switch."""
 SAME_SERVED_FRAC = 0.0005
 """Requests served within the limits that differ by less are as many: the share would be printed as nothing."""
 
@@ -126,10 +128,8 @@ def _price_of_limits(study: Study, current: ComparedPlan, candidate: ComparedPla
     """What keeping the limits costs in the ranked metric, where it does."""
     if current.result is None or candidate.result is None:
         return ""
-    metric = study.objective.metric
-    change = ratio_of(candidate.result.metrics[metric], current.result.metrics[metric]) - 1.0
-    worse = change > 0.0 if study.objective.direction == "minimize" else change < 0.0
-    return f", but {change_words(METRICS[metric], change)}" if worse else ""
+    changes = metric_change(METRICS[study.objective.metric], candidate.result, current.result)
+    return "".join(f", but {words}" for better, words in changes if not better)
 
 
 def _by_arithmetic(
@@ -140,7 +140,7 @@ def _by_arithmetic(
     if p_better <= 1.0 - policy.min_p_better or candidate.value_per_s <= current.value_per_s:
         nothing = "nothing that pays for a switch" if p_better >= policy.min_p_better else "nothing"
         reason = f"the candidate gains {nothing}: it {words}; better with probability {p_better:.0%}"
-        return _say(KEEP, "no_gain", reason)
+        return _say(KEEP, NO_GAIN, reason)
     if gain.net <= 0.0:
         reason = f"the candidate {words}, which does not pay for the switch within {over}"
         return _say(KEEP, "switch_costs_more", reason)

@@ -60,6 +60,11 @@ def _figures(study: Study, plan: PlanResult, other: PlanResult) -> list[tuple[bo
         longer = "more" if share > 0.0 else "less"
         words = f"takes {abs(share):.0%} {longer} time for a request at the same load"
         return [(share < 0.0, words)] if abs(share) >= SAME_FRAC else []
+    return metric_change(metric, plan, other)
+
+
+def metric_change(metric: Metric, plan: PlanResult, other: PlanResult) -> list[tuple[bool, str]]:
+    """(whether it is better, in words) of one metric; empty where it differs by less than `SAME_FRAC`."""
     before, now = metric.of(other), metric.of(plan)
     if not before:
         return []

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from math import floor, isfinite, log10
 
+SURE_DIGITS = 12
+"""Digits of a figure that are no noise of its rounding: figures that are alike in them are written alike."""
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """A figure for people: so many digits that count, thousands apart, no zeros that say nothing.
@@ -13,6 +16,7 @@ def number(value: float | None, digits: int = 3) -> str:
     """
     if value is None or not isfinite(value):
         return "–"
+    value = float(f"{value:.{SURE_DIGITS}g}")
     size = abs(value)
     if size >= 1e9:
         exponent = 3 * floor(log10(float(f"{size:.{digits}g}")) / 3)

@@ -7,12 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autotune.comparison import compare
 from autotune.comparison.robustness import load_order, swept
-from autotune.comparison.values import ComparedPlan
-from autotune.comparison.verdict import verdict
-from autotune.scoring.pair_words import against
+from autotune.comparison.values import KEEP, ComparedPlan
+from autotune.comparison.verdict import NO_GAIN, verdict
+from autotune.metrics import METRICS
+from autotune.scoring.pair_words import SAME_FRAC, against
 from autotune.scoring.value_and_gain import gain_over
 from autotune.study import Study
+from autotune.text.numbers import number
+from autotune.tuning import Violation
 from tests.comparison.helpers import dense, scored
 
 
@@ -87,3 +91,37 @@ def test_plans_that_serve_alike_are_told_apart_by_what_differs(candidate_per_s: 
     assert (found.verdict, found.rule) == ("keep", "no_gain")
     assert against(study, candidate.result, current.result) in found.reason
     assert "fewer" not in found.reason
+
+
+@pytest.mark.parametrize("change", [1e-15, 0.8 * SAME_FRAC, 1.2 * SAME_FRAC])
+def test_keeping_a_limit_costs_nothing_where_as_much_is_served(change: float) -> None:
+    """What the limits cost in the ranked metric is said from the difference on that counts, not of its rounding."""
+    study = dense()
+    broken, kept = compared(study, "TP8", 10.0), compared(study, "TP2", 11.0)
+    assert broken.result is not None
+    assert kept.result is not None
+    metric = METRICS[study.objective.metric]
+    served = {**kept.result.metrics, metric.name: broken.result.metrics[metric.name] * (1.0 - change)}
+    limit = Violation(code="tpot_ms", value=60.0, limit=50.0, excess=10.0, unit="ms")
+    broken = replace(broken, result=replace(broken.result, feasible=False, violations=(limit,)))
+    kept = replace(kept, result=replace(kept.result, metrics=served))
+    gain = gain_over(current_per_s=10.0, candidate_per_s=11.0, horizon_s=1000.0, duration_s=0.0, loss=0.0)
+    found = verdict(study, broken, kept, same=False, p_better=1.0, gain=gain)
+    assert found.rule == "limit_broken"
+    assert ("fewer" in found.reason) is (change > SAME_FRAC)
+
+
+def test_a_switch_that_gains_nothing_is_not_paid_back() -> None:
+    """A plan that is said to gain nothing though it may take a little more than what comes has no time of payback."""
+    study = dense(workload={"isl": 1009, "osl": 211, "request_rate_per_s": 90.0})
+    found = compare(study, "TP8", "PP4", scenarios=False)
+    assert (found.verdict.verdict, found.verdict.rule) == (KEEP, NO_GAIN)
+    assert found.gain is not None
+    assert found.gain.per_s > 0.0
+    assert found.gain.payback_s is None
+
+
+def test_figures_that_differ_by_rounding_are_written_alike() -> None:
+    """What plans serve of a rate lies on a half of the last digit but for noise, which neither side shows."""
+    for half in (937.5, 0.9375, 93.75, 2.5):
+        assert number(half * (1.0 - 1e-15)) == number(half * (1.0 + 1e-15)) == number(half)
