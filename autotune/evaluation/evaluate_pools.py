@@ -71,12 +71,14 @@ class RateMatch:
     prefill_requests_per_s: float
     decode_requests_per_s: float
     slower: str
+    given_requests_per_s: float | None
+    """The rate that is given and that both pools carry; None: the slower pool sets the rate."""
     idle_frac: float
     """Share of the faster pool's rate that nothing asks for."""
     balanced_prefill_gpus: float
     """GPUs of the prefill pool at which both pools would do as much, layouts scaled evenly over the same GPUs."""
     one_more_prefill_gpu_requests_per_s: float
-    """What one more GPU there adds to the plan's rate, at the pool's rate per GPU."""
+    """What one more GPU there adds to what both pools can do, at the pool's rate per GPU."""
     one_more_decode_gpu_requests_per_s: float
 
 
@@ -153,16 +155,19 @@ def transfer_section(plan: PlanResult) -> TransferSection:
     )
 
 
-def rate_match(plan: PlanResult, capacities: tuple[float, float]) -> RateMatch:
-    """How the rates of a plan's pools, which could do `capacities`, fit each other."""
+def rate_match(plan: PlanResult, capacities: tuple[float, float], given: float | None) -> RateMatch:
+    """How the rates of a plan's pools, which could do `capacities`, fit each other, and the rate where one is given."""
     pools, (p, d) = pools_of(plan), capacities
     a, b = pools.prefill.gpus, pools.decode.gpus
     able, each = min(p, d), (p / a, d / b)
+    carried = given if given is not None and given <= able else None
+    asked = able if carried is None else carried
     return RateMatch(
         prefill_requests_per_s=p,
         decode_requests_per_s=d,
         slower=ROLES[0] if p <= d else ROLES[1],
-        idle_frac=1.0 - able / max(p, d) if max(p, d) > 0.0 else 0.0,
+        given_requests_per_s=carried,
+        idle_frac=1.0 - asked / max(p, d) if max(p, d) > 0.0 else 0.0,
         balanced_prefill_gpus=(a + b) * each[1] / (each[0] + each[1]) if each[0] + each[1] > 0.0 else 0.0,
         one_more_prefill_gpu_requests_per_s=min(p + each[0], d) - able,
         one_more_decode_gpu_requests_per_s=min(p, d + each[1]) - able,

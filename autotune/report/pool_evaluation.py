@@ -86,7 +86,7 @@ def pool_evaluation_blocks(document: Mapping[str, Any]) -> list[Block]:
         summary_block(document),
         _pools(document["pools"], document["max_local_prefill_tokens"]),
         _transfer(document),
-        _match(document["rate_match"], prompts_frac=document["pools"]["prefill"]["prompts_frac"]),
+        _match(document["rate_match"], document["pools"]),
         *(_time(document["pools"][role], role) for role in ROLES),
     ]
 
@@ -129,11 +129,10 @@ def _transfer(document: Mapping[str, Any]) -> Block:
     )
 
 
-def _match(match: Mapping[str, Any], *, prompts_frac: float) -> Block:
-    if prompts_frac < NO_PROMPTS_FRAC:
+def _match(match: Mapping[str, Any], pools: Mapping[str, Any]) -> Block:
+    if pools["prefill"]["prompts_frac"] < NO_PROMPTS_FRAC:
         said = "Every prompt is prefilled by the decode pool: the prefill pool has nothing to do."
         return Block(key="rate_match", title="Rate match", lines=(said,))
-    faster = next(role for role in ROLES if role != match["slower"])
     rows = [
         (
             role,
@@ -147,13 +146,21 @@ def _match(match: Mapping[str, Any], *, prompts_frac: float) -> Block:
         title="Rate match",
         table=text_table(("pool", "can do, requests/s", "one more GPU adds, requests/s"), rows),
         lines=(
-            (
-                f"The {match['slower']} pool sets the rate; {percent(match['idle_frac'])} of what the {faster} pool "
-                "can do is not asked for."
-            ),
+            _asked(match, pools),
             f"Both would do as much with {number(match['balanced_prefill_gpus'])} GPUs that prefill.",
         ),
     )
+
+
+def _asked(match: Mapping[str, Any], pools: Mapping[str, Any]) -> str:
+    """What sets the rate, and what is asked of the pools then."""
+    if match["given_requests_per_s"] is None:
+        faster = next(role for role in ROLES if role != match["slower"])
+        idle = percent(match["idle_frac"])
+        return f"The {match['slower']} pool sets the rate; {idle} of what the {faster} pool can do is not asked for."
+    shares = " and ".join(f"{percent(pools[role]['used_frac'])} of what the {role} pool can do" for role in ROLES)
+    rate = number(match["given_requests_per_s"])
+    return f"Both pools carry the {rate} requests/s that are given: {shares} is in use."
 
 
 def _time(pool: Mapping[str, Any], role: str) -> Block:

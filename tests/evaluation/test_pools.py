@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -21,11 +23,11 @@ from tests.tuning.brute import question
 PLAN = "P4:TP4+D4:TP4"
 
 
-def _study(**tables: object) -> Study:
+def _study(*, workload: Mapping[str, float] = MappingProxyType({}), **tables: object) -> Study:
     return question(
         "llama-3.1-70b",
         cluster={"gpus": 8, "gpu": "h100_sxm", "gpus_per_node": 8},
-        workload={"isl": 2003, "osl": 251},
+        workload={"isl": 2003, "osl": 251, **workload},
         constraints={"ttft_ms": 4000, "tpot_ms": 40},
         search={"max_num_batched_tokens": [8192], "disaggregated": "only"},
         **tables,
@@ -66,6 +68,22 @@ def test_rates_match_by_hand() -> None:
     assert gains[slower] == pytest.approx(min(able[slower] / 4.0, able[faster] - able[slower]))
     assert match.idle_frac == pytest.approx(1.0 - able[slower] / able[faster])
     assert match.balanced_prefill_gpus == pytest.approx(8.0 * d / (p + d))
+
+
+def test_a_given_rate_that_both_pools_carry_is_set_by_neither() -> None:
+    """At half of what the slower pool can do, each pool is in use by what the rate is of its own, in words too."""
+    free = _found(_study()).rate_match
+    rate = 0.5 * min(free.prefill_requests_per_s, free.decode_requests_per_s)
+    found = _found(_study(workload={"request_rate_per_s": rate}))
+    match = found.rate_match
+    faster = max(match.prefill_requests_per_s, match.decode_requests_per_s)
+    assert free.given_requests_per_s is None
+    assert match.given_requests_per_s == rate
+    assert match.idle_frac == pytest.approx(1.0 - rate / faster)
+    text = markdown_report(pool_evaluation_report(pool_evaluation_document(found)))
+    assert "sets the rate" not in text
+    for pool in (found.prefill, found.decode):
+        assert f"{pool.used_frac:.0%} of what the {pool.role} pool can do" in text
 
 
 def test_sections_agree_with_the_plan() -> None:
