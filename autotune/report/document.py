@@ -13,6 +13,7 @@ from autotune.report.clusters import clusters_document
 from autotune.report.files import table_csv
 from autotune.report.kinds import kinds_document
 from autotune.scoring.joint_uncertainty import Confidence
+from autotune.scoring.prompts_fill import prompts_fill_caveat
 from autotune.space import Candidate, Space, format_plan
 from autotune.space.pool_plan import ROLES, Pools
 from autotune.text.escaping import csv_text
@@ -180,23 +181,6 @@ def _pool_search(found: PoolSearch) -> dict[str, Any]:
     return {"pairs_of_layouts": found.plans, "kept": found.kept, "complete": True}
 
 
-MUCH_PROMPT_FRAC = 1.0 / 3.0
-"""Share of the time of a stage in which prompts run, from which on means are off by more than 10 % in many plans."""
-PROMPTS_FILL = (
-    "prompts take a third of the time and more: {} from a simulation of the same steps; `autotune simulate` serves a "
-    "plan by requests"
-)
-IN_A_LOOP = "in a closed loop mean TTFT is off by 10 % at the median and by 34 % in one of ten plans"
-AT_A_RATE = "at a request rate mean TPOT is off by 6 % at the median and by 40 % in one of ten plans, mostly too short"
-
-
-def prompts_fill(plan: PlanResult) -> bool:
-    """Whether prompts take much of the time of a plan of one kind of replica."""
-    passes_s = sum(plan.breakdown["prefill_s"].values()) * plan.breakdown["prefill_passes_per_request"]
-    prompt_frac = passes_s / plan.layout.pp * plan.metrics["requests_per_s"] / plan.layout.replicas
-    return prompt_frac >= MUCH_PROMPT_FRAC
-
-
 def assumptions(result: TuneResult) -> tuple[str, ...]:
     """What the study, the model and the baseline's string left open, and what was taken instead."""
     extra = () if result.baseline is None else result.baseline.resolution.assumed
@@ -207,9 +191,7 @@ def assumptions(result: TuneResult) -> tuple[str, ...]:
             f"disaggregated plans: the best {found.kept} of {found.plans:,} are in the ranking, and no place behind "
             "the last of them counts the others"
         )
-    work, first = result.study.workload, next(iter(result.ranked), None)
-    if first is not None and first.pools is None and prompts_fill(first):
-        cut.append(PROMPTS_FILL.format(IN_A_LOOP if work.request_rate_per_s is None else AT_A_RATE))
+    cut += prompts_fill_caveat(result.study, next(iter(result.ranked), None))
     return (*result.study.assumptions, *cut, *(f"baseline.plan: {text}" for text in extra))
 
 

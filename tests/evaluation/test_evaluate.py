@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import autotune
 from autotune.cli.main import cli, main
+from autotune.comparison import compare
 from autotune.evaluation import Evaluation, evaluate, read_claims
 from autotune.evaluation.compatibility import compatibility
 from autotune.evaluation.strategy import AXES
@@ -18,6 +19,7 @@ from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_report
 from autotune.report.markdown import markdown_report
 from autotune.scoring.gpu_time import OPERATORS
+from autotune.scoring.prompts_fill import PROMPTS_FILL, prompts_fill_caveat
 from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import load_study
 from autotune.text.numbers import number, room_words
@@ -347,3 +349,17 @@ def test_at_a_given_rate_the_time_of_a_request_is_what_a_plan_loses() -> None:
     assert losses["TP"].loss_frac == pytest.approx(longer, rel=0.02)
     assert losses["TP"].verdict == "HARMFUL"
     assert any(operator.lower() in losses["TP"].reason for operator in OPERATORS.values())
+
+
+def test_a_plan_that_prompts_fill_says_how_sure_its_means_are() -> None:
+    """Long prompts and short outputs: the ranking's caveat stands in the evaluation's answer and the comparison's."""
+    study = dense(workload={"isl": 8000, "osl": 80, "concurrency": 96})
+    found = evaluate(study, "TP1")
+    (caveat,) = prompts_fill_caveat(study, found.result)
+    document = evaluation_document(found)
+    assert caveat in document["assumptions"]
+    assert any(caveat[1:] in line for line in evaluation_report(document).lines)
+    said = compare(study, "TP1", "TP8", scenarios=False)
+    assert f"current plan: {caveat}" in said.assumptions
+    roomy = evaluate(dense(workload={"isl": 800, "osl": 800, "concurrency": 16}), "TP1")
+    assert not any(text.startswith(PROMPTS_FILL) for text in roomy.assumptions)
