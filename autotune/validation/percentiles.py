@@ -13,10 +13,13 @@ from costmodel.measured.load_runs import REPORTED, Lengths, LoadRun, predict_run
 from costmodel.measured.runs import Run
 from costmodel.simulation.forecast import Forecast, Likely
 
-MOST_REQUESTS = 2_000
-"""That are simulated of one run: enough for a 99th percentile."""
+MOST_REQUESTS = 100_000
+"""That are simulated of one run: as many as it had, as what comes faster than it is served waits the longer the more
+came before it."""
 COMPARED = tuple(key for key in REPORTED if key[1] != "mean")
-"""Latency and percentile; means are compared by formula."""
+"""Latency and percentile; where there is none of them, means are compared by formula."""
+MEANS = ("ttft", "tpot")
+"""Latencies whose means are compared."""
 
 
 LEAST_BEYOND = 10.0
@@ -24,15 +27,16 @@ LEAST_BEYOND = 10.0
 _BEYOND_FRAC = {"mean": 1.0, "p50": 0.5, "p90": 0.1, "p95": 0.05, "p99": 0.01}
 
 
-def predicted_percentiles(
+def predicted_latencies(
     result: BenchResult, profile: Profile | None, means_s: Mapping[str, float]
 ) -> list[tuple[str, Likely, float]]:
     """Name (`ttft_p99_s`), prediction and measurement of each percentile that a result has, seconds.
 
-    Empty where it has none. All requests are simulated with the run's mean lengths: results do not say how theirs are
-    spread. In a closed loop requests of one length go through the servers in step, and wait for each other as those of
-    a real benchmark seldom do: there the simulation says how figures lie about their mean, and `means_s` (by latency)
-    what that is.
+    Empty where it has none. Of an open loop the means (`ttft_s`) come first: at a rate beyond what a plan serves they
+    depend on how long the run was, which the formula does not know. All requests are simulated with the run's mean
+    lengths: results do not say how theirs are spread. In a closed loop requests of one length go through the servers in
+    step, and wait for each other as those of a real benchmark seldom do: there the simulation says how figures lie
+    about their mean, and `means_s` (by latency) what that is.
     """
     measured = _measured(result)
     if not measured:
@@ -46,7 +50,18 @@ def predicted_percentiles(
         factor = means_s[name] / forecast.latency(name, "mean").value
         return Likely(value=found.value * factor, low=found.low * factor, high=found.high * factor)
 
-    return [(f"{name}_{p}_s", likely(name, p), value) for (name, p), value in measured.items()]
+    return [
+        *simulated_means(forecast, result),
+        *((f"{name}_{p}_s", likely(name, p), value) for (name, p), value in measured.items()),
+    ]
+
+
+def simulated_means(forecast: Forecast, result: BenchResult) -> list[tuple[str, Likely, float]]:
+    """Name (`ttft_s`), prediction and measurement of the means of a simulated open loop, seconds; else empty."""
+    if not result.reported.open_loop:
+        return []
+    measured = {"ttft": result.run.ttft_s, "tpot": result.run.tpot_s}
+    return [(f"{name}_s", forecast.latency(name, "mean"), measured[name]) for name in MEANS]
 
 
 def run_by_percentiles(result: BenchResult) -> tuple[Run, int]:
@@ -74,19 +89,20 @@ def _measured(result: BenchResult) -> dict[tuple[str, str], float]:
 
 
 def _simulated(result: BenchResult, profile: Profile | None) -> Forecast:
-    """The run of a result, request by request."""
+    """The run of a result, request by request, on the replicas that were driven."""
     run, reported = result.run, result.reported
+    driven = replace(run.entry, layout=replace(run.entry.layout, replicas=result.replicas))
     return predict_run(
         LoadRun(
             id=run.id,
             model=run.model,
-            entry=run.entry,
+            entry=driven,
             prompt=Lengths(mean=run.mean_isl, quantiles={}),
             output=Lengths(mean=run.mean_osl, quantiles={}),
-            rate_per_s=reported.request_rate_per_s * result.share if reported.open_loop else None,
+            rate_per_s=reported.request_rate_per_s if reported.open_loop else None,
             arrival_cv=reported.arrival_cv,
-            concurrency=None if reported.open_loop else max(round(run.concurrency), 1),
-            requests=int(min(max(reported.completed * result.share, 1.0), MOST_REQUESTS)),
+            concurrency=None if reported.open_loop else max(round(run.concurrency / result.share), 1),
+            requests=int(min(max(reported.completed, 1.0), MOST_REQUESTS)),
             shared_prefix_tokens=round(run.prefix_hit_frac * run.mean_isl),
             distinct_prompts=0,
             batched_tokens=int(run.batched_tokens),

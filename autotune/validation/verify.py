@@ -14,7 +14,13 @@ from autotune.study import IntRange, Study
 from autotune.tuning import TuneResult, tune
 from autotune.tuning.answer_study import place
 from autotune.validation.bench import BenchResult
-from autotune.validation.percentiles import COMPARED, MOST_REQUESTS, predicted_percentiles, run_by_percentiles
+from autotune.validation.percentiles import (
+    COMPARED,
+    MOST_REQUESTS,
+    predicted_latencies,
+    run_by_percentiles,
+    simulated_means,
+)
 from costmodel.calibration.profile import LEAST_RUNS, Profile
 from costmodel.calibration.residual import own_key, residual_columns
 from costmodel.errors import InputError
@@ -193,12 +199,20 @@ def _checked(results: Sequence[BenchResult], profile: Profile | None) -> tuple[C
             for name, value, sd, measured in rows
         )
         means_s = {"ttft": float(estimate.ttft_s[i]), "tpot": float(estimate.tpot_s[i])}
-        simulated = tuple(
-            Checked(name=name, predicted=likely.value, p10=likely.low, p90=likely.high, measured=measured)
-            for name, likely, measured in predicted_percentiles(result, profile, means_s)
-        )
-        out.append(CheckedRun(result=result, quantities=(*quantities, *simulated)))
+        simulated = [_likely(row) for row in predicted_latencies(result, profile, means_s)]
+        out.append(CheckedRun(result=result, quantities=_of_one_prediction(quantities, simulated)))
     return tuple(out)
+
+
+def _likely(row: tuple[str, Likely, float]) -> Checked:
+    """A quantity of its name, prediction and measurement."""
+    name, likely, measured = row
+    return Checked(name=name, predicted=likely.value, p10=likely.low, p90=likely.high, measured=measured)
+
+
+def _of_one_prediction(by_formula: Sequence[Checked], simulated: Sequence[Checked]) -> tuple[Checked, ...]:
+    """All quantities, each once: the simulation's, where it says something of one, as percentiles stand beside it."""
+    return tuple(({q.name: q for q in by_formula} | {q.name: q for q in simulated}).values())
 
 
 def _checked_pools(study: Study, results: Sequence[BenchResult]) -> tuple[CheckedRun, ...]:
@@ -214,13 +228,9 @@ def _checked_pools(study: Study, results: Sequence[BenchResult]) -> tuple[Checke
             "total_tokens_per_s": result.total_tokens_per_s,
         }
         means = predicted_means(study, result.pooled, result)
-        rows = [(name, likely, measured[name]) for name, likely in means.items()]
-        rows += predicted_pool_percentiles(study, result.pooled, result)
-        checked = (
-            Checked(name=name, predicted=likely.value, p10=likely.low, p90=likely.high, measured=value)
-            for name, likely, value in rows
-        )
-        out.append(CheckedRun(result=result, quantities=tuple(checked)))
+        by_formula = [_likely((name, likely, measured[name])) for name, likely in means.items()]
+        simulated = [_likely(row) for row in predicted_pool_latencies(study, result.pooled, result)]
+        out.append(CheckedRun(result=result, quantities=_of_one_prediction(by_formula, simulated)))
     return tuple(out)
 
 
@@ -278,8 +288,8 @@ def predicted_means(study: Study, plan: PlanResult, result: BenchResult) -> dict
     return out
 
 
-def predicted_pool_percentiles(study: Study, plan: PlanResult, result: BenchResult) -> list[tuple[str, Likely, float]]:
-    """Name, prediction and measurement of each percentile that the result has, as `predicted_percentiles`."""
+def predicted_pool_latencies(study: Study, plan: PlanResult, result: BenchResult) -> list[tuple[str, Likely, float]]:
+    """Name, prediction and measurement of what is simulated, as `predicted_latencies`."""
     reported = result.reported
     measured = {key: value for key in COMPARED if (value := reported.latencies.get(key, 0.0)) > 0.0}
     if not measured:
@@ -287,7 +297,8 @@ def predicted_pool_percentiles(study: Study, plan: PlanResult, result: BenchResu
     count = int(min(max(reported.completed, 1.0), MOST_REQUESTS))
     own = _as_measured(study, plan, result)
     forecast = simulate_plan(own, plan, study_traffic(own, count=count)).forecast
-    return [(f"{name}_{p}_s", forecast.latency(name, p), value) for (name, p), value in measured.items()]
+    percentiles = [(f"{name}_{p}_s", forecast.latency(name, p), value) for (name, p), value in measured.items()]
+    return [*simulated_means(forecast, result), *percentiles]
 
 
 def _as_measured(study: Study, plan: PlanResult, result: BenchResult) -> Study:

@@ -12,7 +12,7 @@ import yaml
 
 from autotune.study import Study, load_study
 from autotune.validation.bench import BenchResult, read_results
-from autotune.validation.percentiles import predicted_percentiles, run_by_percentiles
+from autotune.validation.percentiles import predicted_latencies, run_by_percentiles
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 
@@ -294,8 +294,9 @@ def test_another_model_is_said(study: Study, tmp_path: Path) -> None:
 def test_percentiles_are_held_against_a_simulation(changes: dict[str, Any], study: Study, tmp_path: Path) -> None:
     """Those that the result has get a prediction with its interval, open loop or closed."""
     (found,) = results(tmp_path, study, CLASSIC | changes)
-    rows = {name: (likely, measured) for name, likely, measured in predicted_percentiles(found, None, {})}
-    assert rows.keys() == {"ttft_p50_s", "ttft_p99_s"}
+    rows = {name: (likely, measured) for name, likely, measured in predicted_latencies(found, None, {})}
+    means = {"ttft_s", "tpot_s"} if found.reported.open_loop else set()
+    assert rows.keys() == {"ttft_p50_s", "ttft_p99_s"} | means
     assert all(0.0 < likely.low < likely.value < likely.high for likely, _ in rows.values())
     assert rows["ttft_p50_s"][1] == pytest.approx(0.9 * TTFT_S)
     assert rows["ttft_p50_s"][0].value <= rows["ttft_p99_s"][0].value
@@ -306,7 +307,7 @@ def test_percentiles_lie_about_the_mean_of_a_closed_loop(study: Study, tmp_path:
     closed, opened = (results(tmp_path, study, CLASSIC | c)[0] for c in ({}, {"request_rate": PER_S}))
 
     def values(run: BenchResult, mean_s: float) -> list[float]:
-        return [likely.value for _, likely, _ in predicted_percentiles(run, None, {"ttft": mean_s})]
+        return [likely.value for _, likely, _ in predicted_latencies(run, None, {"ttft": mean_s})]
 
     assert values(closed, 2.0) == pytest.approx([2.0 * value for value in values(closed, 1.0)])
     assert 0.3 < values(closed, 1.0)[0] < 2.0 < values(closed, 2.0)[1]
@@ -317,7 +318,7 @@ def test_a_median_is_no_mean(study: Study, tmp_path: Path) -> None:
     """A run with percentiles alone has the mean that they say: the further from the simulation's, the further."""
     plain = {name: value for name, value in CLASSIC.items() if "ttft" not in name}
     (given,) = results(tmp_path, study, plain | {"median_ttft_ms": 1000.0, "p90_ttft_ms": 2000.0})
-    simulated = {name: likely.value for name, likely, _ in predicted_percentiles(given, None, {})}
+    simulated = {name: likely.value for name, likely, _ in predicted_latencies(given, None, {})}
     assert math.isnan(given.run.ttft_s)
     means = []
     for factor in (1.0, 1.3):

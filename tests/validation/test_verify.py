@@ -154,6 +154,33 @@ def test_what_arrives_at_a_rate_does_not_begin_all_at_once(tmp_path: Path) -> No
     assert prepare_runs([closed]).evaluate().ttft_s[0] > 1.1 * best.metrics["ttft_s"]
 
 
+def test_means_and_percentiles_are_of_one_prediction(tmp_path: Path) -> None:
+    """At a rate beyond what a plan serves the mean lies within the percentiles, and both grow with the run's length."""
+    study = load_study(STUDY)
+    predicted = []
+    for completed in (3000, 6000):
+        changes = {
+            "completed": completed,
+            "total_input_tokens": completed * 4000,
+            "total_output_tokens": completed * 1000,
+            "request_rate": 50.0,
+            "max_concurrency": None,
+            "duration": completed / 6.0,
+            "mean_ttft_ms": 1e3 * completed / 14.0,
+            "median_ttft_ms": 1e3 * completed / 14.0,
+            "p99_ttft_ms": 1e3 * completed / 7.0,
+        }
+        knobs = BenchKnobs(batched_tokens=16384.0, max_num_seqs=8.0)
+        (result,) = read_results(write(tmp_path / "r.json", **changes), study, None, knobs)
+        (run,) = verify(study, [result]).runs
+        found = {q.name: q.predicted for q in run.quantities}
+        assert len(found) == len(run.quantities)
+        assert found["ttft_s"] == pytest.approx(found["ttft_p50_s"], rel=0.2)
+        assert found["ttft_s"] < found["ttft_p99_s"] < 3.0 * found["ttft_s"]
+        predicted.append(found["ttft_p99_s"])
+    assert predicted[1] == pytest.approx(2.0 * predicted[0], rel=0.2)
+
+
 def test_a_slow_measurement_is_outside_and_changes_the_ranking(tmp_path: Path) -> None:
     """One engine measured three times slower than predicted falls behind the others, and the report says so."""
     study = load_study(STUDY, ["engine=any", "constraints=", "workload.concurrency=2048"])

@@ -98,3 +98,14 @@ def test_a_plan_that_cannot_run_is_refused(tmp_path: Path) -> None:
         read_results(path, _study(), None)
     with pytest.raises(InputError, match="must be what was measured"):
         read_results(_result(tmp_path / "s.json"), _study(), "P4:TP4+D4:TP4")
+
+
+def test_means_at_a_rate_beyond_the_plan_are_those_of_the_percentiles(tmp_path: Path) -> None:
+    """At twice what the pools serve the mean wait is about half of the longest, and no less."""
+    study = _study()
+    lengths = {"completed": 2000, "total_input_tokens": 2000 * 2003, "total_output_tokens": 2000 * 101}
+    changes = {"request_rate": 200.0, "max_concurrency": None, "duration": 50.0}
+    (run,) = verify(study, read_results(_result(tmp_path / "r.json", **lengths, **changes), study, None)).runs
+    found = {q.name: q.predicted for q in run.quantities}
+    assert len(found) == len(run.quantities)
+    assert 0.3 * found["ttft_p99_s"] < found["ttft_s"] < 0.7 * found["ttft_p99_s"]
