@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, inf
+from math import inf
 
 import numpy as np
 
 from autotune.comparison.replicas_in_transition import fleet_of
 from autotune.comparison.switching import load_s
+from autotune.planning.capacities import TIGHT, Capacities
 from autotune.planning.failure_domains import DOMAINS, Place, worst_loss
 from autotune.planning.failures import YEAR_S, FailureRates, YearsOfFailures, years_of_failures
-from autotune.planning.model_tables import ReplicaOffer, offer_capacity_per_s, offer_simulation, replica_offers
+from autotune.planning.model_tables import ReplicaOffer, offer_capacities, offer_simulation, replica_offers
 from autotune.planning.replica_loss import LossEvent, LossRun, run_loss
 from autotune.simulation.draw_requests import study_requests
 from autotune.study import Study
@@ -32,7 +33,6 @@ LOSS_AT = 0.4
 MOST_REQUESTS = 12_000
 AFTER_S = 300.0
 """Requests that come so long after the loss are what its percentiles are of."""
-TIGHT = 1.0 - 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,8 @@ class Way:
     way: str
     """One of `AS_IT_IS`, `MORE`, `SMALLER`, `HEADROOM`."""
     offer: ReplicaOffer
-    degraded_per_s: float
-    """What a replica takes within the limits that hold while something is lost."""
+    degraded: Capacities
+    """What replicas take within the limits that hold while something is lost."""
     replicas_without: int
     """As many as the load needs while nothing fails."""
     replicas: int
@@ -163,11 +163,11 @@ def survivors(study: Study, offers: Sequence[ReplicaOffer], load_per_s: float) -
     stretched = with_degraded_limits(study)
     found = []
     for offer in offers:
-        degraded = offer.capacity_per_s
+        degraded = offer.capacities
         if asked.degraded_latency_factor > 1.0:
-            degraded = max(offer_capacity_per_s(stretched, offer), offer.capacity_per_s)
-        without = max(ceil(load_per_s / offer.capacity_per_s * TIGHT), 1)
-        needed = max(ceil(asked.degraded_load_frac * load_per_s / degraded * TIGHT), 1)
+            degraded = offer_capacities(stretched, offer, most_gpus=study.cluster.gpus).at_least(degraded)
+        without = offer.capacities.fewest(load_per_s)
+        needed = degraded.fewest(asked.degraded_load_frac * load_per_s)
         replicas, lost = without, 0
         while True:
             lost = worst_loss(placed(study, offer, replicas), asked.survive, asked.k)
@@ -180,7 +180,7 @@ def survivors(study: Study, offers: Sequence[ReplicaOffer], load_per_s: float) -
         Way(
             way=_way(offer.gpus, plain_gpus, more=replicas > without),
             offer=offer,
-            degraded_per_s=degraded,
+            degraded=degraded,
             replicas_without=without,
             replicas=replicas,
             lost=lost,
@@ -234,14 +234,13 @@ def _years(study: Study, way: Way, replicas: int, load_per_s: float) -> Years:
     )
     years = years_of_failures(placed(study, way.offer, replicas), rates)
     up = np.arange(replicas + 1)
+    whole, kept = way.offer.capacities.together(up), way.degraded.together(up)
     return Years(
         replicas=replicas,
         years=years,
-        availability=_share(years.up_frac, up * way.offer.capacity_per_s >= load_per_s * TIGHT),
-        availability_degraded=_share(
-            years.up_frac, up * way.degraded_per_s >= asked.degraded_load_frac * load_per_s * TIGHT
-        ),
-        goodput_per_year=float(years.up_frac @ np.minimum(up * way.offer.capacity_per_s, load_per_s)) * YEAR_S,
+        availability=_share(years.up_frac, whole >= load_per_s * TIGHT),
+        availability_degraded=_share(years.up_frac, kept >= asked.degraded_load_frac * load_per_s * TIGHT),
+        goodput_per_year=float(years.up_frac @ np.minimum(whole, load_per_s)) * YEAR_S,
     )
 
 

@@ -19,7 +19,7 @@ from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.open_loop import at_random, knots_around
 from costmodel.estimate.request_mix import Kinds, combined, point_loads, with_shared_cache
 from costmodel.estimate.result import Estimate, at_rate
-from costmodel.plan.columns import Floats, Ints
+from costmodel.plan.columns import Bools, Floats, Ints
 from costmodel.serving.load import Load
 from costmodel.serving.steady_state import SteadyState
 
@@ -61,6 +61,8 @@ class KnobGrid:
     """Of all GPUs of each row, US dollars; NaN where the study gives none. Shape `(num_rows,)`."""
     prefix_hit_frac: Floats
     """Share of prompt tokens that each row's caches find. Shape `(num_rows,)`."""
+    offered_per_s: Floats | None
+    """Requests per second that come to each row, shape `(num_rows,)`; None: a fixed number is in flight."""
 
     @property
     def study(self) -> Study:
@@ -103,6 +105,7 @@ class KnobGrid:
             batch=batch.take(index) if len(batched_tokens) > 1 else batch,
             price_per_hour=price[index],
             prefix_hit_frac=np.full(index.size, study.workload.prefix_cache_hit_frac),
+            offered_per_s=None if (rate := study.workload.request_rate_per_s) is None else np.full(index.size, rate),
         )
         batch = with_backend(grid.batch, entries, index, grid.load(np.ones(1)), grid._bounds())
         return replace(grid, batch=batch, prefix_hit_frac=replace(grid, batch=batch).found_frac())
@@ -125,6 +128,7 @@ class KnobGrid:
             batch=self.batch.take(index),
             price_per_hour=self.price_per_hour[index],
             prefix_hit_frac=self.prefix_hit_frac[index],
+            offered_per_s=None if self.offered_per_s is None else self.offered_per_s[index],
         )
 
     def load(self, concurrency: Floats) -> Load:
@@ -157,13 +161,22 @@ class KnobGrid:
         return self.batch.admitted(load if kinds is None else with_shared_cache(load, kinds), **self._bounds())
 
     def serving(self, concurrency: Floats) -> Estimate:
-        """The same where no more is served than arrives, if the study gives a request rate."""
-        estimate, rate = self.evaluate(concurrency), self.study.workload.request_rate_per_s
+        """The same where no more is served than arrives, if the rows have request rates."""
+        estimate, rate = self.evaluate(concurrency), self.offered_per_s
         return estimate if rate is None else at_rate(self._at_random(estimate, concurrency, rate), rate)
 
-    def _at_random(self, estimate: Estimate, concurrency: Floats, rate_per_s: float) -> Estimate:
+    @property
+    def wanted_per_s(self) -> Floats:
+        """Requests per second with which a row serves all that comes to it, shape `(num_rows,)`; 0 without a rate."""
+        return np.zeros(self.variant.size) if self.offered_per_s is None else self.offered_per_s * CARRIED
+
+    def carries(self, estimate: Estimate) -> Bools:
+        """Which rows serve all that comes to them, shape `(num_rows,)`."""
+        return np.asarray(estimate.requests_per_s >= self.wanted_per_s)
+
+    def _at_random(self, estimate: Estimate, concurrency: Floats, rate_per_s: Floats) -> Estimate:
         """The estimate with latencies of requests that come as the study says, of rows that carry them."""
-        carry = np.flatnonzero(estimate.requests_per_s >= rate_per_s * CARRIED)
+        carry = np.flatnonzero(self.carries(estimate))
         cv2 = self.study.workload.arrival_cv**2
         if not carry.size or cv2 == 0.0:
             return estimate
@@ -172,7 +185,7 @@ class KnobGrid:
             own = replicas[rows]
             knots = knots_around(concurrency[rows] / own)
             found = self.take(np.repeat(rows, knots.shape[1])).evaluate((knots * own[:, None]).ravel())
-            estimate = at_random(estimate, rows, found, knots, offered_per_s=rate_per_s, replicas=own, cv2=cv2)
+            estimate = at_random(estimate, rows, found, knots, offered_per_s=rate_per_s[rows], replicas=own, cv2=cv2)
         return estimate
 
     def steady(self, concurrency: Floats) -> SteadyState:

@@ -49,16 +49,18 @@ class Rivals:
 class Goal:
     """Rates to reach: a row is done with where it serves as many requests, and given up where it never can."""
 
-    def __init__(self, wanted_per_s: float) -> None:
+    def __init__(self, wanted_per_s: Floats) -> None:
+        """`wanted_per_s`: of each row of the search, shape `(num_rows,)`."""
         self.wanted_per_s = wanted_per_s
 
     def most(self, edges: Floats, keys: Floats) -> Floats:
         """Requests per second that rows may serve between the loads next to theirs; arguments as of `Rivals.most`."""
         return np.asarray(-keys[2] * _rise(edges))
 
-    def lost(self, _rows: Ints, edges: Floats, keys: Floats) -> Bools:
+    def lost(self, rows: Ints, edges: Floats, keys: Floats) -> Bools:
         """Of which rows nothing more has to be known, shape `(rows,)`; arguments as of `Rivals.lost`."""
-        return np.asarray((-keys[2] >= self.wanted_per_s) | (self.most(edges, keys) < self.wanted_per_s))
+        wanted = self.wanted_per_s[rows]
+        return np.asarray((-keys[2] >= wanted) | (self.most(edges, keys) < wanted))
 
 
 def _rise(edges: Floats) -> Floats:

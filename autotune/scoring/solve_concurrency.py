@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 
 from autotune.scoring.bisection import MOST_PER_REPLICA, ROWS_AT_ONCE, Question, Test, bisect, grow
-from autotune.scoring.knob_grid import CARRIED, KnobGrid
+from autotune.scoring.knob_grid import KnobGrid
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.load_peaks import CLOSER_KNEE, KNEE, around, other_peaks
 from autotune.scoring.load_rivals import Goal, Rivals
@@ -39,15 +39,15 @@ def solve_concurrency(grid: KnobGrid, owner: Ints | None = None) -> Floats:
     study, rows = grid.study, grid.variant.size
     if study.workload.concurrency is not None:
         return np.full(rows, float(study.workload.concurrency))
-    rate, asked = study.workload.request_rate_per_s, study.search.concurrency
-    if rate is None and asked is not None and not isinstance(asked, IntRange):
+    asked = study.search.concurrency
+    if grid.offered_per_s is None and asked is not None and not isinstance(asked, IntRange):
         table = np.repeat(np.sort(np.array(asked, dtype=np.float64))[:, None], rows, axis=1)
         return table[_Search(grid).best_of(table), np.arange(rows)]
     replicas = grid.batch.layout.replicas
     low, high = bounds(study, replicas)
     room = _room(grid, low, high)
-    if rate is not None:
-        solved = _fewest(grid, low, room, rate)
+    if grid.offered_per_s is not None:
+        solved = _fewest(grid, low, room)
     else:
         solved = _best(_Search(grid), low, room, Rivals(study, owner))[0]
     return in_range(study, solved * replicas)
@@ -112,24 +112,19 @@ def _most(grid: KnobGrid, low: Floats, high: Floats, keeps: Test) -> Floats:
     return bisect(question, low, grow(question, low, high))[0]
 
 
-def _fewest(grid: KnobGrid, low: Floats, room: Floats, rate_per_s: float) -> Floats:
-    """Smallest whole number per replica that serves the rate; where none does, the most with KV room.
+def _fewest(grid: KnobGrid, low: Floats, room: Floats) -> Floats:
+    """Smallest whole number per replica that serves the rate of each row; where none does, the most with KV room.
 
     Where the most serve less than the rate, fewer may serve more: then it is reached below the load that serves most.
     """
-    wanted = rate_per_s * CARRIED
-
-    def served(rows: Ints, values: Floats) -> Floats:
-        taken = grid.take(rows)
-        return taken.evaluate(values * taken.batch.layout.replicas).requests_per_s
-
     reach = room.copy()
-    short = np.flatnonzero(served(np.arange(room.size), room) < wanted)
+    short = np.flatnonzero(~grid.carries(grid.evaluate(room * grid.batch.layout.replicas)))
     if short.size:
+        wanted = grid.wanted_per_s[short]
         peak, keys = _best(_Search(grid.take(short), by_rate=True), low[short], room[short], Goal(wanted))
         enough = -keys[2] >= wanted
         reach[short[enough]] = peak[enough]
-    short_of = Question(grid, lambda g, c: g.evaluate(c).requests_per_s < wanted)
+    short_of = Question(grid, lambda g, c: ~g.carries(g.evaluate(c)))
     # from the least on, so that room for more changes nothing where the rate comes and goes with small steps
     return bisect(short_of, low - 1.0, np.minimum(grow(short_of, low, reach), reach))[1]
 

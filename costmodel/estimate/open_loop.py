@@ -78,7 +78,7 @@ def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows 
     found: Estimate,
     knots: Floats,
     *,
-    offered_per_s: float,
+    offered_per_s: Floats | float,
     replicas: Floats,
     cv2: float,
 ) -> Estimate:
@@ -89,7 +89,7 @@ def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows 
         rows: the plans.
         found: of these at each of `knots`, plan by plan.
         knots: from `knots_around`, of these.
-        offered_per_s: requests per second that come to a plan.
+        offered_per_s: requests per second that come to each of these, or to every one.
         replicas: of each of these.
         cv2: squared coefficient of variation of the gaps between arrivals.
     """

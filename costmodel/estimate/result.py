@@ -113,7 +113,7 @@ MEMORY_KINDS = (
 TTFT_PARTS = ("front_end", "own_prefill", "running_step", "queue", "kv_wait", "kv_transfer")
 
 
-def at_rate(estimate: Estimate, offered_per_s: float) -> Estimate:
+def at_rate(estimate: Estimate, offered_per_s: Floats | float) -> Estimate:
     """The estimate where no more than `offered_per_s` requests arrive: rates and shares of time are theirs.
 
     Latencies stay those of the requests in flight, a whole number per replica that carries at least as much.

@@ -20,9 +20,12 @@ RANKING: tuple[Change, ...] = (
     ),
     *changes_of(
         "autotune/scoring/solve_concurrency.py",
-        ("rate_per_s * CARRIED", "rate_per_s * 0.9"),
         ("(estimate.kv_wait_s <= 0.0) & likely & check.kept()", "(estimate.kv_wait_s <= 0.0) & check.kept()"),
         ("np.ceil(asked.min / replicas)", "np.floor(asked.min / replicas)"),
+    ),
+    *changes_of(
+        "autotune/scoring/knob_grid.py",
+        ("self.offered_per_s * CARRIED", "self.offered_per_s * 0.9"),
     ),
     *changes_of(
         "autotune/scoring/best_knobs.py",

@@ -17,7 +17,8 @@ from autotune.planning.model_tables import offer_simulation, replica_offers
 from autotune.planning.replica_loss import LossEvent, LossRun, run_loss
 from autotune.planning.survive import placed, survive
 from autotune.simulation.draw_requests import study_requests
-from autotune.study import Study, study_from_document
+from autotune.study import Study, on_cluster, study_from_document
+from autotune.tuning import tune
 from costmodel.errors import InputError
 
 HOUR_S = 3600.0
@@ -137,17 +138,34 @@ def test_no_fewer_replicas_survive(resilience: dict[str, Any]) -> None:
 
         def enough(replicas: int, way: Any = way) -> bool:
             left = replicas - worst_loss(placed(study, way.offer, replicas), asked.survive, asked.k)
-            kept = left * way.degraded_per_s >= asked.degraded_load_frac * found.load_per_s * (1 - 1e-9)
-            return kept and replicas * way.offer.capacity_per_s >= found.load_per_s * (1 - 1e-9)
+            kept = way.degraded.together(left) >= asked.degraded_load_frac * found.load_per_s * (1 - 1e-9)
+            return kept and way.offer.capacities.together(replicas) >= found.load_per_s * (1 - 1e-9)
 
         assert enough(way.replicas)
         assert not any(enough(n) for n in range(1, way.replicas))
         assert way.fits == (way.gpus <= 32)
-        assert way.degraded_per_s >= way.offer.capacity_per_s
+        assert (way.degraded.each_per_s >= way.offer.capacities.each_per_s).all()
     fitting = [w.gpus for w in found.ways if w.fits]
     assert (found.best is None) == (not fitting)
     assert found.best is None or found.best.gpus == min(fitting)
     assert found.best is None or found.best.gpus >= found.plain.gpus_without
+
+
+@pytest.mark.parametrize("rate_per_s", [1.4, 1.55, 2.95])
+def test_so_many_replicas_keep_the_limits_in_tune(rate_per_s: float) -> None:
+    """On the GPUs of the replicas that a loss leaves, and of those that are enough without one, `tune` finds a plan."""
+    study = dense(
+        cluster={"gpus": 16, "gpu": "h100_sxm"},
+        workload={"isl": 8000, "osl": 50, "request_rate_per_s": rate_per_s},
+        constraints={"ttft_ms": 700, "tpot_ms": 80},
+        resilience={"survive": "gpu"},
+        search={},
+    )
+    found = survive(study)
+    assert found.best is not None
+    left = (found.best.replicas - found.best.lost) * found.best.offer.gpus
+    for gpus in {left, found.plain.gpus_without}:
+        assert tune(on_cluster(study, replace(study.cluster, gpus=gpus))).ranked
 
 
 def test_asking_for_more_takes_no_fewer_gpus() -> None:
