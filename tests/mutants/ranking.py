@@ -11,7 +11,8 @@ RANKING: tuple[Change, ...] = (
         ("figures[COST] / np.maximum(p_meets, 1e-300)", "figures[COST] * p_meets"),
         ("figures[GPUS] - useful / (1.0 + useful)", "figures[GPUS] + useful / (1.0 + useful)"),
         ("np.lexsort((-gain, worst, owners))", "np.lexsort((gain, worst, owners))"),
-        ("broken = over[own].max(axis=0)", "broken = over[own].min(axis=0)"),
+        ("for limit in limits]].max(axis=0)", "for limit in limits]].min(axis=0)"),
+        ("tier + own, out)", "own, out)"),
     ),
     *changes_of(
         "autotune/scoring/limits.py",
@@ -47,7 +48,7 @@ RANKING: tuple[Change, ...] = (
     ),
     *changes_of(
         "autotune/tuning/sensitivity.py",
-        ("sign * (1.0 - expected / first)", "sign * (expected / first - 1.0)"),
+        ("max(0.0, lost.frac)", "lost.frac"),
     ),
     *changes_of(
         "autotune/scoring/value_and_gain.py",
