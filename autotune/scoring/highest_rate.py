@@ -12,8 +12,8 @@ import numpy as np
 
 from autotune.scoring.best_knobs import KnobGridAtLoad
 from autotune.scoring.knob_grid import KnobGrid
-from autotune.scoring.limits import LOAD_SERVED
 from autotune.scoring.solve_concurrency import solve_concurrency
+from autotune.study import Study
 from costmodel.plan.columns import Bools, Floats, Ints
 
 CLOSE_FRAC = 1.0 / 512.0
@@ -22,6 +22,7 @@ LEAST_FRAC = 1.0 / 64.0
 """Share of the most below which rates are found only as close as there."""
 MOST_BETWEEN = 8
 """Rates of one row that are asked at once, at most."""
+LEAST_RATE_PER_S = 1e-9
 RATES_AT_ONCE = 500
 """Of all rows, kinds of requests counted apart: beyond, a call takes in proportion."""
 
@@ -40,6 +41,7 @@ def highest_rates(
         most_per_s: rates of the rows that are not exceeded, over 0, same shape.
         least_per_s: rates that some row of an owner is known to keep, shape `(owners,)`; None: nothing is known.
     """
+    grid = replace(grid, studies=tuple(_at_no_rate(study) for study in grid.studies))
     found = np.zeros(int(owner[-1]) + 1) if least_per_s is None else least_per_s.copy()
     inside, outside = np.zeros_like(most_per_s), most_per_s.copy()
     largest = np.zeros_like(found)
@@ -85,6 +87,10 @@ def _kept(grid: KnobGrid, rows: Ints, rates_per_s: Floats) -> Bools:
         return kept
     taken = replace(grid.take(rows[asked]), offered_per_s=rates_per_s[asked])
     scored = KnobGridAtLoad(taken, solve_concurrency(taken)).scored
-    others = [i for i, limit in enumerate(scored.limits) if limit.code != LOAD_SERVED]
-    kept[asked] = taken.carries(scored.estimate) & (scored.check.excess[others] <= 0.0).all(axis=0)
+    kept[asked] = taken.carries(scored.estimate) & scored.check.kept()
     return kept
+
+
+def _at_no_rate(study: Study) -> Study:
+    """The study with a rate that everything carries: what binds rows are rates of their own."""
+    return replace(study, workload=replace(study.workload, request_rate_per_s=LEAST_RATE_PER_S))
