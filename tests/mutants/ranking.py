@@ -48,7 +48,7 @@ RANKING: tuple[Change, ...] = (
     ),
     *changes_of(
         "autotune/tuning/sensitivity.py",
-        ("max(0.0, lost.frac)", "lost.frac"),
+        ('lost.metric == "e2e_s"', 'lost.metric != "e2e_s"'),
     ),
     *changes_of(
         "autotune/scoring/value_and_gain.py",
