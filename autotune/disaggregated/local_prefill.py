@@ -48,10 +48,9 @@ def with_local_prefill(study: Study, tokens: int, engine: str) -> Study:
 
 
 def _narrowed(study: Study, tokens: int, split: LocalPrefill | None, engines: list[str]) -> Study:
+    name = study.engine if engines == list(engines_of(study.engine)) else "+".join(engines)
     axes = replace(study.axes, max_local_prefill_tokens=(tokens,), local_prefill=split)
-    return replace(
-        study, engine=study.engine if engines == list(engines_of(study.engine)) else "+".join(engines), axes=axes
-    )
+    return replace(study, engine=name, axes=axes)
 
 
 def pool_engines(study: Study) -> tuple[str, ...]:
@@ -70,7 +69,7 @@ def _takes(engine: str, tokens: int) -> bool:
 
 def refused_setting(engine: str) -> Violation:
     """The rule that pools of an engine break which can be sent prompts in none of the ways that a study asks for."""
-    setting = "max_local_prefill_tokens, in disaggregation and in baseline, must be 0, or have it among its choices"
+    setting = "max_local_prefill_tokens, in disaggregation and in baseline, must be 0 or have 0 among its choices"
     return Violation(rule=LOCAL_PREFILL, message=f"{prefills_no_prompts(ENGINES[engine])}: {setting}")
 
 

@@ -97,10 +97,8 @@ def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows 
     shares, waits_s = arriving_shares(knots, served, offered_per_s / replicas)
 
     def added(name: str) -> Floats:
-        values = getattr(found, name)
-        return (values.reshape(*values.shape[:-1], *knots.shape) * shares).sum(axis=-1) - getattr(estimate, name)[
-            ..., rows
-        ]
+        values, before = getattr(found, name), getattr(estimate, name)[..., rows]
+        return (values.reshape(*values.shape[:-1], *knots.shape) * shares).sum(axis=-1) - before
 
     first, token, whole, parts = (added(name) for name in ("ttft_s", "tpot_s", "e2e_s", "ttft_parts_s"))
     parts[QUEUE] += waits_s
