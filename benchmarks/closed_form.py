@@ -23,7 +23,8 @@ from autotune.space import enumerate_space
 from autotune.study.resolve import SHORT_OUTPUT_TOKENS
 from costmodel.arch import load_model
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.open_loop import arriving_shares, knots_around
+from costmodel.estimate.open_loop import at_random, behind_first_token, knots_around
+from costmodel.estimate.result import Estimate
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.measured.implausible import plausible
 from costmodel.measured.runs import BENCHMARK_WAVES, Run, prepare_runs
@@ -302,11 +303,9 @@ def arriving(count: int, seed: int) -> Iterator[Arriving]:
         if simulated is None:
             continue
         found += 1
-        carrying = np.array([closed.ttft_s[at], closed.tpot_s[at]])
-        own = _at_random(batch, load, rate / replicas, every[at : at + 1])
+        carrying, own = _at_rate(batch, loads.slice(slice(at, at + 1)), rate, every[at : at + 1])
         errors = [
-            (float(ttft / simulated[0] - 1.0), float(tpot / simulated[1] - 1.0))
-            for ttft, tpot in (carrying, carrying + (own - carrying) / replicas)
+            (float(e.ttft_s[0] / simulated[0] - 1.0), float(e.tpot_s[0] / simulated[1] - 1.0)) for e in (carrying, own)
         ]
         one = batch.steady(replace(load, concurrency=loads.concurrency[at : at + 1]), **bounds)
         yield Arriving(
@@ -317,14 +316,18 @@ def arriving(count: int, seed: int) -> Iterator[Arriving]:
         )
 
 
-def _at_random(batch: PlanBatch, load: Load, offered_per_s: float, in_flight: Floats) -> Floats:
-    """TTFT and TPOT of a replica to which requests come at random, by the formulas."""
-    knots, replicas = knots_around(in_flight), batch.layout.replicas
+def _at_rate(batch: PlanBatch, load: Load, rate: float, in_flight: Floats) -> tuple[Estimate, Estimate]:
+    """A plan with so many in flight per replica, and what its requests meet which come at random, by the formulas."""
+    bounds = {"longest_prompt": load.isl, "memory_fraction": FRACTION}
+    knots, layout, rows = knots_around(in_flight), batch.layout, np.zeros(1, dtype=np.int64)
+    carrying = batch.evaluate(load, **bounds)
     table = batch.take(np.zeros(knots.size, dtype=np.int64))
-    loads = replace(load, concurrency=knots[0] * replicas)
-    closed = table.steady(loads, longest_prompt=load.isl, memory_fraction=FRACTION)
-    shares, waits_s = arriving_shares(knots, closed.requests_per_s[None] / replicas, np.array([offered_per_s]))
-    return np.array([shares[0] @ closed.ttft_s + waits_s[0], shares[0] @ closed.tpot_s])
+    found = table.evaluate(replace(load, concurrency=knots[0] * layout.replicas), **bounds)
+    offered, replicas = np.array([rate]), layout.replicas
+    estimate = at_random(carrying, rows, found, knots, offered_per_s=offered, replicas=replicas, cv2=1.0)
+    return carrying, behind_first_token(
+        estimate, rows, offered_per_s=offered, replicas=replicas, stages=layout.pp, cv2=1.0
+    )
 
 
 def _arrived(batch: PlanBatch, load: Load, rate: float, count: int) -> tuple[float, float] | None:

@@ -16,7 +16,7 @@ from autotune.study import Study, cluster_of
 from costmodel.arch import stored_in
 from costmodel.engine import NOTHING_CAPTURED, EngineTraits
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.open_loop import at_random, knots_around
+from costmodel.estimate.open_loop import at_random, behind_first_token, knots_around
 from costmodel.estimate.request_mix import Kinds, combined, point_loads, with_shared_cache
 from costmodel.estimate.result import Estimate, at_rate
 from costmodel.plan.columns import Bools, Floats, Ints
@@ -163,7 +163,7 @@ class KnobGrid:
     def serving(self, concurrency: Floats) -> Estimate:
         """The same where no more is served than arrives, if the rows have request rates."""
         estimate, rate = self.evaluate(concurrency), self.offered_per_s
-        return estimate if rate is None else at_rate(self._at_random(estimate, concurrency, rate), rate)
+        return estimate if rate is None else at_rate(self._arriving(estimate, concurrency, rate), rate)
 
     @property
     def wanted_per_s(self) -> Floats:
@@ -174,19 +174,23 @@ class KnobGrid:
         """Which rows serve all that comes to them, shape `(num_rows,)`."""
         return np.asarray(estimate.requests_per_s >= self.wanted_per_s)
 
-    def _at_random(self, estimate: Estimate, concurrency: Floats, rate_per_s: Floats) -> Estimate:
+    def _arriving(self, estimate: Estimate, concurrency: Floats, rate_per_s: Floats) -> Estimate:
         """The estimate with latencies of requests that come as the study says, of rows that carry them."""
         carry = np.flatnonzero(self.carries(estimate))
-        cv2 = self.study.workload.arrival_cv**2
-        if not carry.size or cv2 == 0.0:
+        if not carry.size:
             return estimate
-        replicas = np.broadcast_to(self.batch.layout.replicas, concurrency.shape)
-        for rows in np.array_split(carry, -(-carry.size // ROWS_AT_RANDOM)):
+        cv2 = self.study.workload.arrival_cv**2
+        replicas, stages = (
+            np.broadcast_to(c, concurrency.shape) for c in (self.batch.layout.replicas, self.batch.layout.pp)
+        )
+        for rows in np.array_split(carry, -(-carry.size // ROWS_AT_RANDOM)) if cv2 > 0.0 else ():
             own = replicas[rows]
             knots = knots_around(concurrency[rows] / own)
             found = self.take(np.repeat(rows, knots.shape[1])).evaluate((knots * own[:, None]).ravel())
             estimate = at_random(estimate, rows, found, knots, offered_per_s=rate_per_s[rows], replicas=own, cv2=cv2)
-        return estimate
+        return behind_first_token(
+            estimate, carry, offered_per_s=rate_per_s[carry], replicas=replicas[carry], stages=stages[carry], cv2=cv2
+        )
 
     def steady(self, concurrency: Floats) -> SteadyState:
         """The same before the calibration's residuals: the steps that every row settles into."""

@@ -13,7 +13,7 @@ IN_A_LOOP = (
     "plans"
 )
 AT_A_RATE = (
-    "at a request rate mean TPOT is off a simulation of the same steps by 6 % at the median and by 40 % in one of ten "
+    "at a request rate mean TPOT is off a simulation of the same steps by 5 % at the median and by 40 % in one of ten "
     "plans, mostly too short"
 )
 

@@ -8,6 +8,8 @@ in flight is better at a rate.
 
 Routers deal requests out to replicas in turn, so that each gets its own more evenly than all come: what random arrivals
 add to the load that just carries the rate is taken in proportion to the variance of the gaps over the replicas.
+
+Prompts that come while a request waits for its first token are run between that and its last: `behind_first_token`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ PIECES = 8
 """States between two knots that stand for all of them."""
 MOST_UTILISED = 0.999
 """Share of the throughput at the last knot that the rate is taken to be at most."""
-QUEUE = TTFT_PARTS.index("queue")
+LEAST_LEFT_FRAC = 0.2
+"""Share of the time that prompts leave to decoding, at least."""
+OWN_PREFILL, RUNNING_STEP, QUEUE = (TTFT_PARTS.index(part) for part in ("own_prefill", "running_step", "queue"))
 
 
 def knots_around(in_flight: Floats) -> Floats:
@@ -115,4 +119,44 @@ def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows 
     out = {name: getattr(estimate, name).copy() for name in more}
     for name, seconds in more.items():
         out[name][..., rows] += cv2 / replicas * seconds
+    return replace(estimate, **out)
+
+
+def came_since(mean: Floats, cv2: Floats) -> Floats:
+    """Requests that come after one, in a time in which `mean` do on average: none are due yet at once if they are even.
+
+    The renewal function of gaps with a squared coefficient of variation: `mean` less `(1 - cv2) / 2` after long (Cox,
+    Renewal Theory, 1962, section 4.2), twice the mean at first where they come in bursts, none where they are even.
+    """
+    short = 0.5 * (1.0 - cv2)
+    return np.asarray(mean + short * np.expm1(-mean / np.maximum(np.abs(short), 1e-9)))
+
+
+def behind_first_token(
+    estimate: Estimate, rows: Ints, *, offered_per_s: Floats, replicas: Floats, stages: Floats, cv2: float
+) -> Estimate:
+    """The estimate with the prompts that came behind a request before it had its first token, of some of its plans.
+
+    They run while it decodes, before any that come then: with `P` seconds for a prompt, `b` of them and `rate` more per
+    second, decoding takes `P b / (1 - rate P)` longer. The closed loop knows those that come in the mean step alone. A
+    pass that takes several prompts takes those with it that waited beside the request, and leaves what comes meanwhile.
+
+    Args:
+        estimate: of plans, with what they meet at the rate.
+        rows: the plans.
+        offered_per_s: requests per second that come to each of these.
+        replicas: of each of these.
+        stages: of the pipeline of each of these.
+        cv2: squared coefficient of variation of the gaps between arrivals.
+    """
+    per_s, passes = offered_per_s / replicas, estimate.prefill_passes_per_request[rows]
+    prompt_s = estimate.prefill_s[:, rows].sum(axis=0) * passes / stages
+    parts = estimate.ttft_parts_s[:, rows]
+    before_s = parts[OWN_PREFILL] + np.minimum(passes, 1.0) * (parts[RUNNING_STEP] + parts[QUEUE])
+    behind = came_since(per_s * before_s, cv2 / replicas)
+    decoding_s = estimate.e2e_s[rows] - estimate.ttft_s[rows]
+    longer_s = prompt_s * behind / np.maximum(1.0 - per_s * prompt_s, LEAST_LEFT_FRAC)
+    out = {name: getattr(estimate, name).copy() for name in ("tpot_s", "e2e_s")}
+    out["tpot_s"][rows] *= 1.0 + longer_s / np.maximum(decoding_s, 1e-300)
+    out["e2e_s"][rows] += np.where(decoding_s > 0.0, longer_s, 0.0)
     return replace(estimate, **out)

@@ -7,9 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autotune.engines import policies_by_name
 from costmodel.estimate.batch import PlanBatch
-from costmodel.estimate.open_loop import KNOTS, arriving_shares, at_random, knots_around
+from costmodel.estimate.open_loop import (
+    KNOTS,
+    OWN_PREFILL,
+    QUEUE,
+    RUNNING_STEP,
+    arriving_shares,
+    at_random,
+    behind_first_token,
+    came_since,
+    knots_around,
+)
 from costmodel.plan.columns import Floats
+from costmodel.simulation.requests import Requests, arrivals
+from costmodel.simulation.server import server_model
+from costmodel.simulation.simulate import simulate
 from tests.costmodel.helpers import entry, load
 
 
@@ -77,3 +91,66 @@ def test_what_is_added_hangs_together() -> None:
     assert twice.tpot_s[0] - before.tpot_s[0] == pytest.approx(2.0 * (once.tpot_s[0] - before.tpot_s[0]))
     assert once.ttft_parts_s.sum() == pytest.approx(once.ttft_s[0])
     assert once.e2e_s[0] == pytest.approx(once.ttft_s[0] + 499.0 * once.tpot_s[0])
+
+
+@pytest.mark.parametrize(("cv2", "off"), [(0.25, 0.1), (0.5, 0.02), (1.0, 0.02), (2.0, 0.12)])
+def test_came_since(cv2: float, off: float) -> None:
+    """As many as gaps of a gamma distribution leave room for: of even ones nobody comes at once, of bursts many do."""
+    random = np.random.default_rng(4)
+    after = np.cumsum(random.gamma(1.0 / cv2, cv2, (20_000, 40)), axis=1)
+    for mean in (0.3, 1.0, 4.0):
+        counted = float((after <= mean).sum(axis=1).mean())
+        assert came_since(np.array([mean]), np.array([cv2]))[0] == pytest.approx(counted, abs=off)
+
+
+def test_behind_first_token_by_hand() -> None:
+    """Prompts of 0.1 s, 4 per second and replica: those that came in 0.35 s run in a time of which 60 % are free."""
+    batch = PlanBatch.of([entry("llama-3.1-8b", "vllm", "h100", replicas=2)])
+    before = batch.evaluate(load(6.0), longest_prompt=np.array([2000.0]), memory_fraction=np.array([0.9]))
+    seconds, parts = np.zeros_like(before.prefill_s), np.zeros_like(before.ttft_parts_s)
+    seconds[0, 0], parts[OWN_PREFILL, 0], parts[RUNNING_STEP, 0], parts[QUEUE, 0] = 0.2, 0.15, 0.1, 0.3
+    made = replace(
+        before,
+        prefill_s=seconds,
+        ttft_parts_s=parts,
+        prefill_passes_per_request=np.array([0.5]),
+        ttft_s=np.array([0.6]),
+        tpot_s=np.array([0.02]),
+        e2e_s=np.array([2.6]),
+    )
+    two = np.array([2.0])
+    after = behind_first_token(
+        made, np.array([0]), offered_per_s=np.array([8.0]), replicas=two, stages=np.ones(1), cv2=2.0
+    )
+    assert after.e2e_s[0] == pytest.approx(2.6 + 0.1 * (4.0 * 0.35) / (1.0 - 4.0 * 0.1))
+    assert after.tpot_s[0] == pytest.approx((after.e2e_s[0] - 0.6) / 100.0)
+    assert after.ttft_s[0] == 0.6
+
+
+@pytest.mark.parametrize(("engine", "osl"), [("vllm", 100.0), ("sglang", 60.0)])
+def test_decoding_with_many_prompts_at_a_rate(engine: str, osl: float) -> None:
+    """Long prompts and short outputs: decoding is told as it is simulated, 0.8 and 0.7 times that without them."""
+    batch = replace(PlanBatch.of([entry("llama-3.1-8b", engine, "h100")]), residual=None)
+    asked = load(2.0, isl=12_000.0, osl=osl)
+    bounds = {"longest_prompt": asked.isl, "memory_fraction": np.array([0.9])}
+    rate, count, random = 1.3, 3000, np.random.default_rng(6)
+    prompt, output = (np.rint(mean * random.uniform(0.5, 1.5, count)).astype(np.int64) for mean in (12_000.0, osl))
+    model = server_model(batch, asked, policy=policies_by_name()[engine], **bounds)
+    requests = Requests(
+        arrival_s=arrivals(count, rate, 1.0, random), prompt=prompt, cached=np.zeros_like(prompt), output=output
+    )
+    served = simulate(model, requests).served
+    simulated = float((served.e2e_s - served.ttft_s).sum() / (output - 1).sum())
+
+    every = np.arange(1.0, 20.0)
+    table = batch.take(np.zeros(every.size, dtype=np.int64)).evaluate(replace(asked, concurrency=every), **bounds)
+    at = every[[int((table.requests_per_s >= rate).argmax())]]
+    knots, rows = knots_around(at), np.array([0])
+    found = batch.take(np.zeros(knots.size, dtype=np.int64)).evaluate(replace(asked, concurrency=knots[0]), **bounds)
+    offered, one = np.array([rate]), np.ones(1)
+    carried = batch.evaluate(replace(asked, concurrency=at), **bounds)
+    random_ones = at_random(carried, rows, found, knots, offered_per_s=offered, replicas=one, cv2=1.0)
+    told = behind_first_token(random_ones, rows, offered_per_s=offered, replicas=one, stages=one, cv2=1.0)
+
+    assert random_ones.tpot_s[0] < 0.9 * simulated
+    assert told.tpot_s[0] == pytest.approx(simulated, rel=0.1)

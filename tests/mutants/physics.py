@@ -114,6 +114,11 @@ PHYSICS: tuple[Change, ...] = (
         ("* ratio / (1.0 - ratio) / served[:, -1]", "* 0.0"),
         ("cv2 / replicas * seconds", "cv2 * seconds"),
         ("- 0.5 * slope * at\n", "\n"),
+        ("short * np.expm1(", "0.0 * np.expm1("),
+        ("parts[OWN_PREFILL] + np.minimum(passes, 1.0) *", "parts[OWN_PREFILL] + 1.0 *"),
+        ("np.maximum(1.0 - per_s * prompt_s, LEAST_LEFT_FRAC)", "1.0"),
+        ("came_since(per_s * before_s, cv2 / replicas)", "came_since(per_s * before_s, cv2)"),
+        ("sum(axis=0) * passes / stages", "sum(axis=0) * passes"),
     ),
     *changes_of(
         "costmodel/disaggregated/prefill_pass.py",
