@@ -134,24 +134,27 @@ def _takes_much(members: Sequence[PlanEntry], found: Estimate) -> Bools:
 
 @given(name=st.sampled_from(MODELS), engine=st.sampled_from(["vllm", "sglang", "trtllm"]), isl=st.integers(64, 9_000))
 @example(name="deepseek-v3", engine="vllm", isl=8129)
+@example(name="deepseek-v3", engine="vllm", isl=8181)
 @example(name="deepseek-v3", engine="sglang", isl=7864)
 @settings(max_examples=20, deadline=None)
 def test_more_load_is_never_faster(name: str, engine: str, isl: int) -> None:
     """In the formulas a request never takes less, and no fewer are served, while every request has KV room.
 
     A first token alone may come sooner by some percent, where decoding grows more; and by more where decode tokens
-    leave a prompt no room in one step: its chunks follow each other through the stages of a pipeline. Where prompts
-    take a third of the time the closed form is known to be off (docs/accuracy-tables.md): with SGLang's attention-DP
-    those of 8,000 tokens seem to wait a sixth less at 64 in flight than at 16, where simulated ones wait longer.
+    leave a prompt no room in one step: its chunks follow each other through the stages of a pipeline, the chunks of the
+    more prompts the nearer they are to the budget. Where prompts take a third of the time the closed form is known to
+    be off (docs/accuracy-tables.md): with SGLang's attention-DP those of 8,000 tokens seem to wait a sixth less at 64
+    in flight than at 16, where simulated ones wait longer.
     """
     members = [m for m in plans(name, engine, 16) if m.layout.replicas == 1]
+    alone, in_one_step_or_two = np.array([m.layout.pp == 1 for m in members]), np.array(8192 - 2 * 256 < isl <= 8192)
     last: Estimate | None = None
     for concurrency in (1.0, 2.0, 5.0, 16.0, 64.0, 256.0):
         now = estimate(members, load(concurrency, float(isl), 300.0), formulas=True)
         if last is not None:
             assert (now.e2e_s >= last.e2e_s * (1 - 1e-6)).all()
             assert (now.tpot_s >= last.tpot_s * (1 - 1e-3)).all()
-            as_whole = now.prefill_chunks <= last.prefill_chunks
+            as_whole = (now.prefill_chunks <= last.prefill_chunks) & (alone | ~in_one_step_or_two)
             assert as_whole.any()
             most = np.where(_takes_much(members, now) | _takes_much(members, last), 0.2, 0.05)
             assert (now.ttft_s >= last.ttft_s * (1.0 - most))[as_whole].all()
