@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.robustness import rescored, rescored_each
+from autotune.comparison.simulated_requests import simulated_requests
 from autotune.scoring.best_knobs import score
+from autotune.scoring.objective import CLOSE_FRAC
 from autotune.scoring.plan_order import rank
 from autotune.scoring.value_and_gain import served_within_limits
 from autotune.study import IntRange, Objective, Study, in_place
 from autotune.tuning import PlanResult, tune
+from costmodel.plan.columns import Floats
 
 SHORTLIST = 24
 """Plans that are evaluated at every kind of request, the first of a ranking at mean lengths."""
 POOLED_SHORTLIST = 6
 """The same of disaggregated plans: pools meet the mean lengths in both rankings, so that their order hardly changes."""
+
+COUNTED = 3
+"""Plans that are held against the requests of a log one by one, where their capacities leave them this close."""
 
 Progress = Callable[[int, int], None]
 
@@ -26,7 +34,8 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
 
     Under recorded traffic (`Workload.points`) with a metric to maximise, the load is what comes, and the best plan is
     the one that can be expected to serve most of it within the limits, over all that the calibration leaves open: what
-    `retune` decides by. Those that serve all of it are ordered by how much of such traffic they could take.
+    `retune` decides by. Those that serve all of it are ordered by how much of such traffic they could take, and where
+    the requests of a log are at hand those that serve as much within a percent by how many of them keep the limits.
     Disaggregated plans are scored at the traffic's mean lengths (`pool_load`).
 
     Args:
@@ -48,8 +57,25 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
     best = next(iter(ranked or others), None)
     served = served_within_limits(study, drawn_capacities(asked, ranked))
     if ranked and served is not None:
-        best = ranked[int(served.mean(axis=1).argmax())]
+        best = _most_served(study, ranked, served.mean(axis=1))
     return None if best is None else rescored(study, best)
+
+
+def _most_served(study: Study, plans: Sequence[PlanResult], served_per_s: Floats) -> PlanResult:
+    """The plan that can be expected to serve most: of those that are close the one that serves most of a log's requests.
+
+    Args:
+        study: under the traffic.
+        plans: that may be it.
+        served_per_s: what each is expected to serve by its capacity.
+    """
+    most = np.argsort(-served_per_s, kind="stable")
+    close = [plans[i] for i in most if served_per_s[i] >= (1.0 - CLOSE_FRAC) * served_per_s[most[0]]][:COUNTED]
+    requests = study.workload.recorded
+    counted = None
+    if requests is not None and len(close) > 1:
+        counted = simulated_requests(study, requests, rescored_each(study, close))
+    return close[0] if counted is None else close[int(counted[1].mean(axis=1).argmax())]
 
 
 def _shortlist(plans: Sequence[PlanResult], also: Sequence[str], first: int) -> list[PlanResult]:

@@ -49,8 +49,10 @@ def retune_paragraph(document: dict[str, Any]) -> str:
         parts.append(f"The log covers {covered:.1%} of the window: its rate is that of the time covered.")
     current, candidate = document["current"], document["candidate"]
     if candidate is not None:
+        gains = current["breaks"] is not None or candidate["value_per_s"] > current["value_per_s"]
         parts.append(
-            f"Today {name_of_key(current['plan'])}{_serves(current)}; the best for this traffic is "
+            f"Today {name_of_key(current['plan'])}{_serves(current)}; "
+            f"{'the best for this traffic is' if gains else 'none serves more of this traffic, and the next best is'} "
             f"{name_of_key(candidate['plan'])}{_settings(current, candidate)}"
             f"{_serves(candidate)}."
         )

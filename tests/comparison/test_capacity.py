@@ -20,6 +20,7 @@ from autotune.traffic.profile import profile_of_arrays
 from autotune.tuning import PlanResult
 from autotune.tuning.answer_study import score_plan
 from costmodel.plan.columns import Floats
+from costmodel.simulation.requests import Requests
 
 
 def dense(**constraints: float) -> Study:
@@ -108,3 +109,34 @@ def test_the_best_plan_under_traffic_serves_most_of_what_comes(
     found = best_plan(study)
     assert found is not None
     assert found.plan == ranked[wanted].plan
+
+
+@pytest.mark.parametrize(("second", "wanted"), [(29.9, 1), (29.0, 0)])
+def test_plans_that_serve_alike_are_held_against_the_log(
+    monkeypatch: pytest.MonkeyPatch, second: float, wanted: int
+) -> None:
+    """Of two that take as much within a percent the one is taken that serves more of the log's requests in time."""
+    times = np.linspace(0.0, 1800.0, 5400)
+    lengths = np.full(times.size, 1000)
+    study = on_traffic(dense(), profile_of_arrays(times, lengths, lengths / 5.0, start_s=0.0, end_s=1800.0))
+    requests = Requests(arrival_s=times, prompt=lengths, cached=0 * lengths, output=lengths // 5)
+    study = replace(study, workload=replace(study.workload, recorded=requests))
+    ranked: list[PlanResult] = []
+    held: list[str] = []
+
+    def drawn(study: Study, plans: Sequence[PlanResult]) -> Floats:  # noqa: ARG001
+        ranked[:] = plans
+        out = np.zeros((len(plans), 2))
+        out[0], out[1] = 3.0, second / 10.0
+        return out
+
+    def counted(study: Study, requests: Requests, plans: Sequence[PlanResult]) -> tuple[tuple[()], Floats]:  # noqa: ARG001
+        held[:] = [plan.plan for plan in plans]
+        return (), np.array([[2.0, 2.0], [1.5, 2.6]])
+
+    monkeypatch.setattr(best, "drawn_capacities", drawn)
+    monkeypatch.setattr(best, "simulated_requests", counted)
+    found = best_plan(study)
+    assert found is not None
+    assert found.plan == ranked[wanted].plan
+    assert held == [plan.plan for plan in ranked[: 2 * wanted]]
