@@ -10,6 +10,8 @@ import click
 from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, READING, SHOWN, VERBOSE, NewFile
 
 if TYPE_CHECKING:
+    from autotune.scoring.plan_result import PlanResult
+    from autotune.study import Study
     from autotune.traffic.options import ReadOptions
 
 USUAL_LOAD_FRAC = 0.8
@@ -67,7 +69,6 @@ def simulate(
     from autotune.simulation.simulate_plan import REQUESTS_OF_ONE, simulate_plan, study_traffic
     from autotune.traffic.load import load_study
     from autotune.traffic.replayed import traffic_of_log
-    from autotune.tuning.answer_study import score_named
     from costmodel.errors import InputError
 
     if traffic is not None and rate is not None:
@@ -75,20 +76,16 @@ def simulate(
     if rate is not None and not (isfinite(rate) and 0.0 < rate <= 1e9):
         raise InputError.single("--rate", f"must be above 0 and at most 1e9 requests per second, got {rate:g}")
     loaded = load_study(Path(study), overrides)
-    missing = "is required where the study has no [baseline]: say which plan with --plan"
-    named = score_named(loaded, plan, path="--plan", missing=missing)
-    if named.result is None:
-        why = "; ".join(v.message for v in named.resolution.violations)
-        raise InputError.single("--plan", f"cannot be simulated: {why}")
-    if traffic is None and rate is None and not (loaded.workload.request_rate_per_s or loaded.workload.concurrency):
-        rate = USUAL_LOAD_FRAC * named.result.metrics["requests_per_s"]
+    if traffic is None:
+        loaded = _at_its_rate(loaded, plan, rate)
+    result = _scored(loaded, plan)
     if traffic is None:
         asked = study_traffic(loaded, rate_per_s=rate, count=REQUESTS_OF_ONE)
     else:
         asked = traffic_of_log(loaded, traffic, reading)
-    found = simulate_plan(loaded, named.result, asked)
-    document = finite(simulation_document(loaded, named.result, asked, found, sweep=traffic is None))
-    document["next"] = next_steps(loaded, named.result)
+    found = simulate_plan(loaded, result, asked)
+    document = finite(simulation_document(loaded, result, asked, found, sweep=traffic is None))
+    document["next"] = next_steps(loaded, result)
     if html is not None:
         options = (("--plan", plan), ("--traffic", traffic), ("--rate", rate))
         words = [str(word) for option in options if option[1] is not None for word in option]
@@ -96,3 +93,36 @@ def simulate(
     form = chosen_form(None, None, as_json=as_json, as_table=as_table)
     publish(document, simulation_report, simulation_page, form=form, out=None, short=None if verbose else BRIEF)
     sys.exit(0 if document["kept"] else EXIT_INFEASIBLE)
+
+
+def _scored(study: Study, plan: str | None) -> PlanResult:
+    """The plan, or the study's baseline; raises `InputError` where it cannot be launched."""
+    from autotune.tuning.answer_study import score_named
+    from costmodel.errors import InputError
+
+    missing = "is required where the study has no [baseline]: say which plan with --plan"
+    named = score_named(study, plan, path="--plan", missing=missing)
+    if named.result is None:
+        why = "; ".join(v.message for v in named.resolution.violations)
+        raise InputError.single("--plan", f"cannot be simulated: {why}")
+    return named.result
+
+
+def _at_its_rate(study: Study, plan: str | None, rate: float | None) -> Study:
+    """The study at the rate that is asked for, so that the plan has the knobs that are best there; as it is at its own.
+
+    A log keeps its lengths, and what it was scored at.
+    """
+    from dataclasses import replace
+
+    work = study.workload
+    if rate is None and not (work.request_rate_per_s or work.concurrency):
+        rate = float(f"{USUAL_LOAD_FRAC * _scored(study, plan).metrics['requests_per_s']:.4g}")
+    if rate is None or work.recorded is not None:
+        return study
+    said = (f"workload.request_rate_per_s={rate:g}",)
+    return replace(
+        study,
+        workload=replace(work, request_rate_per_s=rate, concurrency=None),
+        overrides=(*study.overrides, *(() if work.concurrency is None else ("workload.concurrency=",)), *said),
+    )

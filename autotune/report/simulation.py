@@ -13,6 +13,7 @@ from autotune.report.tune_text import assumed_block
 from autotune.report.vocabulary.plan_names import name_of_key, plan_name
 from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.words import probability
+from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study
 from autotune.text.numbers import number
 from autotune.tuning import PlanResult
@@ -43,9 +44,18 @@ def simulation_report(document: Mapping[str, Any]) -> Report:
         f"{traffic['requests']:,} requests simulated",
         reason=_reason(document),
         tone="good" if document["kept"] else "bad",
-        lines=(document["limited_by"],),
+        lines=(document["limited_by"], _run_with(document)),
         blocks=(*simulation_blocks(document), assumed_block(tuple(document["assumptions"])), *next_blocks(document)),
     )
+
+
+def _run_with(document: Mapping[str, Any]) -> str:
+    """The knobs that the load depends on, in one sentence."""
+    knobs = document["knobs"]
+    budget, seats = f"{knobs['max_num_batched_tokens']:,} tokens a step", f"{knobs['max_num_seqs']:,} seats"
+    if is_pooled(document["plan"]):
+        return f"Run with {budget} in the prefill pool and {seats} for each rank of the decode pool."
+    return f"Run with {budget} and {seats} for each rank."
 
 
 def _reason(document: Mapping[str, Any]) -> str:

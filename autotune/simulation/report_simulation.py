@@ -61,6 +61,7 @@ def simulation_document(
     return {
         "study": study.name,
         "plan": plan.plan,
+        "knobs": _knobs(study, plan),
         "traffic": {
             "requests": len(done.served.requests),
             "rate_per_s": traffic.rate_per_s,
@@ -101,6 +102,18 @@ def simulation_document(
         "cdf": {name: _cdf(found, name) for name in ("ttft", "tpot")},
         "timeline": _timeline(found.traffic.serve(found.model.paced(forecast.errors.pace), timeline=True)),
         "assumptions": list(study.assumptions),
+    }
+
+
+def _knobs(study: Study, plan: PlanResult) -> dict[str, Any]:
+    """What the plan was run with; of pools the token budget of the prefill pool and the seats of the decode pool."""
+    seats = study.engine_options.max_num_seqs if plan.pools is None else plan.pools.decode.max_num_seqs
+    knobs = plan.knobs
+    return {
+        "max_num_batched_tokens": knobs.max_num_batched_tokens,
+        "max_num_seqs": seats,
+        "weight_dtype": knobs.weight_dtype,
+        "kv_dtype": knobs.kv_dtype,
     }
 
 

@@ -42,6 +42,22 @@ def test_json_end_to_end(tmp_path: Path) -> None:
     assert "<svg" in page.read_text(encoding="utf-8")
 
 
+def test_a_rate_is_the_same_wherever_it_is_said() -> None:
+    """With `--rate` a plan has the knobs that it has in a study of that rate: they were those of its closed loop."""
+    shared = ["simulate", STUDY, "--plan", "R2/TP8", "--json"]
+    option, setting, closed = (
+        json.loads(autotune(*shared, *own).stdout)
+        for own in (
+            ["--rate", "0.7"],
+            ["--set", "workload.request_rate_per_s=0.7"],
+            ["--set", "workload.request_rate_per_s=", "--set", "workload.concurrency=300", "--rate", "0.7"],
+        )
+    )
+    assert option["knobs"] == setting["knobs"] == closed["knobs"]
+    assert option["latencies"] == setting["latencies"] == closed["latencies"]
+    assert "workload.concurrency= --set workload.request_rate_per_s=0.7" in closed["next"][0]
+
+
 def test_a_broken_limit_has_its_exit_code() -> None:
     """As of a study without a plan: the answer is there, and says no."""
     limit = ("--set", "constraints.ttft_p99_ms=1")
