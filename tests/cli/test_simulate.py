@@ -55,7 +55,7 @@ def test_a_rate_is_the_same_wherever_it_is_said() -> None:
     )
     assert option["knobs"] == setting["knobs"] == closed["knobs"]
     assert option["latencies"] == setting["latencies"] == closed["latencies"]
-    assert "workload.concurrency= --set workload.request_rate_per_s=0.7" in closed["next"][0]
+    assert closed["next"][0].endswith("--set workload.request_rate_per_s=0.7 --set workload.concurrency=")
 
 
 def test_a_broken_limit_has_its_exit_code() -> None:
