@@ -137,7 +137,7 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
         *_searched(tuned),
         *prompts_fill_caveat(study, result),
         *(STAGE_TIMES if result is not None else ()),
-        "saturation: powers of two in flight per replica, the study's token budgets, KV room for all",
+        "saturation: powers of two in flight per replica and the most that have KV room, the study's token budgets",
     ]
     return Evaluation(
         **{f.name: getattr(found, f.name) for f in fields(Sections)},

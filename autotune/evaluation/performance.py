@@ -9,26 +9,27 @@ import numpy as np
 from autotune.evaluation.plan import EvaluatedPlan
 from autotune.scoring.knob_grid import KnobGrid
 
-MOST_DOUBLINGS = 24
-
 
 def saturation(plan: EvaluatedPlan) -> dict[str, float]:
     """The most a plan can do, latency aside, with KV room for every request, and its latencies there.
 
-    The highest throughput over powers of two in flight per replica and the token budgets that the study tries.
+    The highest throughput over powers of two in flight per replica, the most that the cache and the seats hold, and the
+    token budgets that the study tries.
     """
     own = plan.result.knobs.max_num_batched_tokens
     budgets = sorted({own, *plan.study.search.max_num_batched_tokens})
     grid = KnobGrid.of(plan.study, [plan.grid.variants[0]], budgets)
     replicas = plan.candidate.layout.replicas
     best: dict[str, float] = {}
-    for doubling in range(MOST_DOUBLINGS):
-        in_flight = replicas * 2**doubling
+    held = grid.admitted(np.full(len(budgets), float(replicas)))
+    most = max(int(held.max()), 1)
+    for per_replica in sorted({*(2**n for n in range(most.bit_length())), most}):
+        in_flight = replicas * per_replica
         found = grid.evaluate(np.full(len(budgets), float(in_flight)))
-        open_rows = (found.kv_wait_s <= 0.0) & (found.kv_fits_longest >= 1.0)
-        if doubling and not open_rows.any():
+        open_rows = (per_replica <= held) & (found.kv_fits_longest >= 1.0)
+        if per_replica > 1 and not open_rows.any():
             break
-        rate = np.where(open_rows | (doubling == 0), found.stage_tokens_per_s_per_gpu, -1.0)
+        rate = np.where(open_rows | (per_replica == 1), found.stage_tokens_per_s_per_gpu, -1.0)
         row = int(rate.argmax())
         if not best or rate[row] > best["stage_tokens_per_s_per_gpu"]:
             best = {
@@ -44,7 +45,13 @@ def saturation(plan: EvaluatedPlan) -> dict[str, float]:
 def performance(plan: EvaluatedPlan) -> dict[str, Any]:
     """Figures at the study's load beside those at saturation, and the limits that the study sets."""
     metrics, layout, limits = plan.result.metrics, plan.candidate.layout, plan.study.constraints
-    full = saturation(plan)
+    at_load = {
+        "requests_in_flight": plan.result.knobs.concurrency,
+        "max_num_batched_tokens": plan.result.knobs.max_num_batched_tokens,
+        **{name: metrics[name] for name in ("ttft_longest_s", "tpot_s", "stage_tokens_per_s_per_gpu")},
+    }
+    # some cache stays free where a whole number of requests has room for all: with one that waits a little more is done
+    full = max(saturation(plan), at_load, key=lambda most: most["stage_tokens_per_s_per_gpu"])
     target = limits.min_stage_tokens_per_s_per_gpu
 
     def tokens_per_ms(stage_rate: float) -> dict[str, float]:

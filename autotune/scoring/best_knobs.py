@@ -8,7 +8,7 @@ from itertools import islice, product
 import numpy as np
 
 from autotune.engines.service import Knobs
-from autotune.scoring.knob_grid import KnobGrid, Variant
+from autotune.scoring.knob_grid import UNBOUNDED_SEQS, KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult, ScoredRows, plan_key
 from autotune.scoring.solve_concurrency import solve_concurrency
 from autotune.space import Candidate
@@ -95,7 +95,7 @@ class KnobGridAtLoad:
         knobs = Knobs(
             concurrency=round(concurrency),
             max_num_batched_tokens=round(float(self.grid.batched_tokens[row])),
-            max_num_seqs=int(np.ceil(per_rank)),
+            max_num_seqs=min(int(np.ceil(per_rank)), self.grid.study.engine_options.max_num_seqs or UNBOUNDED_SEQS),
             weight_dtype=variant.weight_dtype,
             kv_dtype=variant.kv_dtype,
         )

@@ -21,7 +21,7 @@ from autotune.report.markdown import markdown_report
 from autotune.scoring.gpu_time import OPERATORS
 from autotune.scoring.prompts_fill import PROMPTS_FILL, prompts_fill_caveat
 from autotune.simulation.simulate_plan import study_traffic
-from autotune.study import load_study
+from autotune.study import load_study, study_from_document
 from autotune.text.numbers import number, room_words
 from autotune.tuning.answer_study import score_plan
 from costmodel.errors import InputError
@@ -41,6 +41,23 @@ FIELDS = {
 def reference() -> Evaluation:
     """The reference plan under its report's claims."""
     return evaluate(load_study(REFERENCE), claims=read_claims(CLAIMS))
+
+
+def test_no_plan_does_more_at_its_load_than_at_saturation() -> None:
+    """A cache that holds eleven requests: powers of two in flight ended at eight, a fifth below the load's figure."""
+    study = study_from_document(
+        {
+            "engine": "vllm",
+            "model": "llama-3.1-70b",
+            "cluster": {"gpus": 2, "gpu": "h100"},
+            "workload": {"isl": 2000, "osl": 1000, "concurrency": 12},
+            "constraints": {"tpot_ms": 100},
+            "baseline": {"plan": "TP2"},
+        },
+        Path("full.toml"),
+    )
+    found = evaluate(study).performance
+    assert found["tokens_per_ms_at_saturation"]["in_all"] >= found["tokens_per_ms"]["in_all"]
 
 
 def command(*arguments: str) -> tuple[int, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import ceil
 
+import pytest
+
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import confidence
 from autotune.tuning import tune
@@ -13,14 +15,15 @@ from tests.tuning.brute import question
 WORK = {"isl": 1009, "osl": 211, "concurrency": 61}
 
 
-def test_sequences_of_a_rank() -> None:
-    """Sixty-one requests over the replicas and their attention-DP ranks, rounded up."""
-    study = question(engine="any", workload=WORK)
+@pytest.mark.parametrize("seats", [1024, 4])
+def test_sequences_of_a_rank(seats: int) -> None:
+    """Sixty-one requests over the replicas and their attention-DP ranks, rounded up, no more than have seats."""
+    study = question(engine="any", workload=WORK, engine_options={"max_num_seqs": seats})
     plans = score(study, study_space(study).candidates)
     assert {plan.layout.attn_dp for plan in plans} > {1, 2}
     for plan in plans:
         assert plan.knobs.concurrency == 61
-        assert plan.knobs.max_num_seqs == ceil(61 / plan.layout.replicas / plan.layout.attn_dp)
+        assert plan.knobs.max_num_seqs == min(ceil(61 / plan.layout.replicas / plan.layout.attn_dp), seats)
 
 
 def test_who_cannot_be_told_apart() -> None:
