@@ -12,6 +12,10 @@ IN_A_LOOP = (
     "in a closed loop mean TTFT is off a simulation of the same steps by 10 % at the median and by 34 % in one of ten "
     "plans"
 )
+ALIKE = (
+    "; that is of lengths that vary: requests that are all alike stay in step, and their first tokens may take several "
+    "times as long"
+)
 AT_A_RATE = (
     "at a request rate mean TPOT is off a simulation of the same steps by 5 % at the median and by 40 % in one of ten "
     "plans, mostly too short"
@@ -31,5 +35,8 @@ def prompts_fill_caveat(study: Study, plan: PlanResult | None) -> tuple[str, ...
     """The sentence on the means of a plan that prompts fill; empty for any other, and where there is no plan."""
     if not prompts_fill(plan):
         return ()
-    off = IN_A_LOOP if study.workload.request_rate_per_s is None else AT_A_RATE
+    work = study.workload
+    off = IN_A_LOOP if work.request_rate_per_s is None else AT_A_RATE
+    if off == IN_A_LOOP and work.isl.min == work.isl.max and work.osl.min == work.osl.max:
+        off += ALIKE
     return (f"{PROMPTS_FILL}: {off}; `autotune simulate` serves a plan by requests",)

@@ -19,7 +19,7 @@ from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_report
 from autotune.report.markdown import markdown_report
 from autotune.scoring.gpu_time import OPERATORS
-from autotune.scoring.prompts_fill import PROMPTS_FILL, prompts_fill_caveat
+from autotune.scoring.prompts_fill import ALIKE, PROMPTS_FILL, prompts_fill_caveat
 from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import load_study, study_from_document
 from autotune.text.numbers import number, room_words
@@ -373,6 +373,9 @@ def test_a_plan_that_prompts_fill_says_how_sure_its_means_are() -> None:
     study = dense(workload={"isl": 8000, "osl": 80, "concurrency": 96})
     found = evaluate(study, "TP1")
     (caveat,) = prompts_fill_caveat(study, found.result)
+    assert caveat.count(ALIKE) == 1
+    (varied,) = prompts_fill_caveat(dense(workload={"isl": {"min": 7000, "max": 9000}, "osl": 80}), found.result)
+    assert ALIKE not in varied
     document = evaluation_document(found)
     assert caveat in document["assumptions"]
     assert any(caveat[1:] in line for line in evaluation_report(document).lines)
