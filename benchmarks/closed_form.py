@@ -23,7 +23,7 @@ from autotune.space import enumerate_space
 from autotune.study.resolve import SHORT_OUTPUT_TOKENS
 from costmodel.arch import load_model
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.open_loop import at_random, behind_first_token, knots_around
+from costmodel.estimate.open_loop import among_prompts, at_random, knots_around
 from costmodel.estimate.result import Estimate
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.measured.implausible import plausible
@@ -280,7 +280,7 @@ class Arriving:
     """With what random arrivals add (`costmodel.estimate.open_loop`)."""
 
 
-def arriving(count: int, seed: int) -> Iterator[Arriving]:
+def arriving(count: int, seed: int, cv: float = 1.0) -> Iterator[Arriving]:
     """Plans of `cases` with outputs that are not short, at 0.3 to 0.9 times what they serve in their closed loop."""
     random = np.random.default_rng(seed)
     found = 0
@@ -299,11 +299,11 @@ def arriving(count: int, seed: int) -> Iterator[Arriving]:
         closed = table.steady(loads, **bounds)
         rate = float(closed.requests_per_s[-1] * random.uniform(0.3, 0.9))
         at = int((closed.requests_per_s >= rate).argmax())
-        simulated = _arrived(batch, load, rate, int(min(max(2500, 20 * every[at] * replicas), 12_000)))
+        simulated = _arrived(batch, load, rate, int(min(max(2500, 20 * every[at] * replicas), 12_000)), cv)
         if simulated is None:
             continue
         found += 1
-        carrying, own = _at_rate(batch, loads.slice(slice(at, at + 1)), rate, every[at : at + 1])
+        carrying, own = _at_rate(batch, loads.slice(slice(at, at + 1)), rate, every[at : at + 1], cv)
         errors = [
             (float(e.ttft_s[0] / simulated[0] - 1.0), float(e.tpot_s[0] / simulated[1] - 1.0)) for e in (carrying, own)
         ]
@@ -316,7 +316,7 @@ def arriving(count: int, seed: int) -> Iterator[Arriving]:
         )
 
 
-def _at_rate(batch: PlanBatch, load: Load, rate: float, in_flight: Floats) -> tuple[Estimate, Estimate]:
+def _at_rate(batch: PlanBatch, load: Load, rate: float, in_flight: Floats, cv: float) -> tuple[Estimate, Estimate]:
     """A plan with so many in flight per replica, and what its requests meet which come at random, by the formulas."""
     bounds = {"longest_prompt": load.isl, "memory_fraction": FRACTION}
     knots, layout, rows = knots_around(in_flight), batch.layout, np.zeros(1, dtype=np.int64)
@@ -324,20 +324,20 @@ def _at_rate(batch: PlanBatch, load: Load, rate: float, in_flight: Floats) -> tu
     table = batch.take(np.zeros(knots.size, dtype=np.int64))
     found = table.evaluate(replace(load, concurrency=knots[0] * layout.replicas), **bounds)
     offered, replicas = np.array([rate]), layout.replicas
-    estimate = at_random(carrying, rows, found, knots, offered_per_s=offered, replicas=replicas, cv2=1.0)
-    return carrying, behind_first_token(
-        estimate, rows, offered_per_s=offered, replicas=replicas, stages=layout.pp, cv2=1.0
+    estimate = at_random(carrying, rows, found, knots, offered_per_s=offered, replicas=replicas, cv2=cv**2)
+    return carrying, among_prompts(
+        estimate, rows, offered_per_s=offered, replicas=replicas, stages=layout.pp, cv2=cv**2
     )
 
 
-def _arrived(batch: PlanBatch, load: Load, rate: float, count: int) -> tuple[float, float] | None:
-    """Mean TTFT and TPOT of simulated Poisson arrivals; None: they queue without end."""
+def _arrived(batch: PlanBatch, load: Load, rate: float, count: int, cv: float) -> tuple[float, float] | None:
+    """Mean TTFT and TPOT of simulated arrivals; None: they queue without end."""
     entry, random = batch.cells[0], np.random.default_rng(5)
     policy = policies_by_name()[entry[2].name]
     model = server_model(batch, load, policy=policy, longest_prompt=load.isl, memory_fraction=FRACTION)
     prompt, output = drawn(float(load.isl[0]), count, random), drawn(float(load.osl[0]), count, random)
     cached = (prompt * load.prefix_hit_frac[0]).astype(np.int64)
-    times = arrivals(count, rate, 1.0, random)
+    times = arrivals(count, rate, cv, random)
     served = simulate(model, Requests(arrival_s=times, prompt=prompt, cached=cached, output=output)).served
     kept = slice(count // 4, count - count // 20)
     ttft, e2e, outputs = served.ttft_s[kept], served.e2e_s[kept], output[kept]
@@ -347,8 +347,8 @@ def _arrived(batch: PlanBatch, load: Load, rate: float, count: int) -> tuple[flo
     return float(ttft.mean()), float((e2e - ttft).sum() / np.maximum(outputs - 1, 0).sum())
 
 
-def _at_rates(count: int, seed: int) -> None:
-    found = list(arriving(count, seed))
+def _at_rates(count: int, seed: int, cv: float) -> None:
+    found = list(arriving(count, seed, cv))
     most = int(MOST_AT_A_RATE) + 1
     regions = {f"{low} to {high - 1} in flight": (low, high) for low, high in ((1, 4), (4, 8), (8, 20), (20, most))}
     groups = {name: [a for a in found if low <= a.in_flight < high] for name, (low, high) in regions.items()}
@@ -371,7 +371,8 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, help="measured closed loops, as `autotune validate` takes them")
-    parser.add_argument("--arrivals", action="store_true", help="Poisson arrivals instead of closed loops")
+    parser.add_argument("--arrivals", action="store_true", help="arrivals at random instead of closed loops")
+    parser.add_argument("--cv", type=float, default=1.0, help="coefficient of variation of the gaps between them")
     parser.add_argument("--models", type=Path, help="folder with config.json files of the runs' models")
     parser.add_argument("--plans", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
@@ -380,7 +381,7 @@ def main() -> None:
         _against_runs(options.runs, options.models)
         return
     if options.arrivals:
-        _at_rates(options.plans, options.seed)
+        _at_rates(options.plans, options.seed, options.cv)
         return
     began = time.process_time()
     found = list(cases(options.plans, options.seed))

@@ -16,7 +16,7 @@ from autotune.study import Study, cluster_of
 from costmodel.arch import stored_in
 from costmodel.engine import NOTHING_CAPTURED, EngineTraits
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.open_loop import at_random, behind_first_token, knots_around
+from costmodel.estimate.open_loop import among_prompts, at_random, knots_around
 from costmodel.estimate.request_mix import Kinds, combined, point_loads, with_shared_cache
 from costmodel.estimate.result import Estimate, at_rate
 from costmodel.plan.columns import Bools, Floats, Ints
@@ -188,7 +188,7 @@ class KnobGrid:
             knots = knots_around(concurrency[rows] / own)
             found = self.take(np.repeat(rows, knots.shape[1])).evaluate((knots * own[:, None]).ravel())
             estimate = at_random(estimate, rows, found, knots, offered_per_s=rate_per_s[rows], replicas=own, cv2=cv2)
-        return behind_first_token(
+        return among_prompts(
             estimate, carry, offered_per_s=rate_per_s[carry], replicas=replicas[carry], stages=stages[carry], cv2=cv2
         )
 

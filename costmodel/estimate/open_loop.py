@@ -7,9 +7,10 @@ Herzog and Woo, IBM J. Res. Dev. 19, 1975; exact where requests share a server e
 in flight is better at a rate.
 
 Routers deal requests out to replicas in turn, so that each gets its own more evenly than all come: what random arrivals
-add to the load that just carries the rate is taken in proportion to the variance of the gaps over the replicas.
+add to the load that just carries the rate is taken in proportion to the variance of the gaps over the replicas, and
+where they come in bursts to its root, as the bursts wait for prefill before they decode together.
 
-Prompts that come while a request waits for its first token are run between that and its last: `behind_first_token`.
+What prompts make each other wait is `among_prompts`.
 """
 
 from __future__ import annotations
@@ -117,8 +118,9 @@ def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows 
         "e2e_s": later * (first + waits_s) + slower * (whole - first),
     }
     out = {name: getattr(estimate, name).copy() for name in more}
+    uneven = cv2 / replicas
     for name, seconds in more.items():
-        out[name][..., rows] += cv2 / replicas * seconds
+        out[name][..., rows] += np.minimum(uneven, np.sqrt(uneven)) * seconds
     return replace(estimate, **out)
 
 
@@ -132,14 +134,18 @@ def came_since(mean: Floats, cv2: Floats) -> Floats:
     return np.asarray(mean + short * np.expm1(-mean / np.maximum(np.abs(short), 1e-9)))
 
 
-def behind_first_token(
+def among_prompts(
     estimate: Estimate, rows: Ints, *, offered_per_s: Floats, replicas: Floats, stages: Floats, cv2: float
 ) -> Estimate:
-    """The estimate with the prompts that came behind a request before it had its first token, of some of its plans.
+    """The estimate with what prompts that come at random make each other wait, of some of its plans.
 
-    They run while it decodes, before any that come then: with `P` seconds for a prompt, `b` of them and `rate` more per
-    second, decoding takes `P b / (1 - rate P)` longer. The closed loop knows those that come in the mean step alone. A
-    pass that takes several prompts takes those with it that waited beside the request, and leaves what comes meanwhile.
+    Behind a first token: prompts that came before a request had its own run while it decodes, before any that come
+    then. With `P` seconds for a prompt, `b` of them and `rate` more per second, decoding takes `P b / (1 - rate P)`
+    longer. The closed loop knows those that come in the mean step alone. A pass that takes several prompts takes those
+    with it that waited beside the request, and leaves what comes meanwhile.
+
+    In front of prefill: where gaps vary more than those of Poisson arrivals, prompts of a burst wait for each other
+    `(cv2 - 1) / 2` times `P rate P / (1 - rate P)` longer (Kingman, Proc. Cambridge Phil. Soc. 57, 1961).
 
     Args:
         estimate: of plans, with what they meet at the rate.
@@ -149,14 +155,19 @@ def behind_first_token(
         stages: of the pipeline of each of these.
         cv2: squared coefficient of variation of the gaps between arrivals.
     """
-    per_s, passes = offered_per_s / replicas, estimate.prefill_passes_per_request[rows]
+    per_s, passes, uneven = offered_per_s / replicas, estimate.prefill_passes_per_request[rows], cv2 / replicas
     prompt_s = estimate.prefill_s[:, rows].sum(axis=0) * passes / stages
+    free_frac = np.maximum(1.0 - per_s * prompt_s, LEAST_LEFT_FRAC)
     parts = estimate.ttft_parts_s[:, rows]
     before_s = parts[OWN_PREFILL] + np.minimum(passes, 1.0) * (parts[RUNNING_STEP] + parts[QUEUE])
-    behind = came_since(per_s * before_s, cv2 / replicas)
     decoding_s = estimate.e2e_s[rows] - estimate.ttft_s[rows]
-    longer_s = prompt_s * behind / np.maximum(1.0 - per_s * prompt_s, LEAST_LEFT_FRAC)
-    out = {name: getattr(estimate, name).copy() for name in ("tpot_s", "e2e_s")}
-    out["tpot_s"][rows] *= 1.0 + longer_s / np.maximum(decoding_s, 1e-300)
-    out["e2e_s"][rows] += np.where(decoding_s > 0.0, longer_s, 0.0)
+    behind_s = np.where(decoding_s > 0.0, prompt_s * came_since(per_s * before_s, uneven) / free_frac, 0.0)
+    burst_s = 0.5 * np.maximum(uneven - 1.0, 0.0) * prompt_s * (1.0 / free_frac - 1.0)
+    names = ("ttft_s", "ttft_longest_s", "ttft_parts_s", "tpot_s", "e2e_s")
+    out = {name: getattr(estimate, name).copy() for name in names}
+    out["ttft_s"][rows] += burst_s
+    out["ttft_longest_s"][rows] += burst_s
+    out["ttft_parts_s"][QUEUE, rows] += burst_s
+    out["tpot_s"][rows] *= 1.0 + behind_s / np.maximum(decoding_s, 1e-300)
+    out["e2e_s"][rows] += burst_s + behind_s
     return replace(estimate, **out)

@@ -14,9 +14,9 @@ from costmodel.estimate.open_loop import (
     OWN_PREFILL,
     QUEUE,
     RUNNING_STEP,
+    among_prompts,
     arriving_shares,
     at_random,
-    behind_first_token,
     came_since,
     knots_around,
 )
@@ -83,12 +83,14 @@ def test_what_is_added_hangs_together() -> None:
     loads = replace(asked, concurrency=2.0 * knots[0])
     found = batch.take(np.zeros(knots.size, dtype=np.int64)).evaluate(loads, **bounds)
     rows, replicas = np.array([0]), np.array([2.0])
-    once, twice, never = (
-        at_random(before, rows, found, knots, offered_per_s=rate, replicas=replicas, cv2=cv2) for cv2 in (1.0, 2.0, 0.0)
+    once, twice, never, bursts = (
+        at_random(before, rows, found, knots, offered_per_s=rate, replicas=replicas, cv2=cv2)
+        for cv2 in (1.0, 2.0, 0.0, 8.0)
     )
     assert never.ttft_s[0] == before.ttft_s[0]
     assert once.tpot_s[0] > 1.01 * before.tpot_s[0]
     assert twice.tpot_s[0] - before.tpot_s[0] == pytest.approx(2.0 * (once.tpot_s[0] - before.tpot_s[0]))
+    assert bursts.tpot_s[0] - before.tpot_s[0] == pytest.approx(4.0 * (once.tpot_s[0] - before.tpot_s[0]))
     assert once.ttft_parts_s.sum() == pytest.approx(once.ttft_s[0])
     assert once.e2e_s[0] == pytest.approx(once.ttft_s[0] + 499.0 * once.tpot_s[0])
 
@@ -103,7 +105,7 @@ def test_came_since(cv2: float, off: float) -> None:
         assert came_since(np.array([mean]), np.array([cv2]))[0] == pytest.approx(counted, abs=off)
 
 
-def test_behind_first_token_by_hand() -> None:
+def test_prompts_behind_a_first_token_by_hand() -> None:
     """Prompts of 0.1 s, 4 per second and replica: those that came in 0.35 s run in a time of which 60 % are free."""
     batch = PlanBatch.of([entry("llama-3.1-8b", "vllm", "h100", replicas=2)])
     before = batch.evaluate(load(6.0), longest_prompt=np.array([2000.0]), memory_fraction=np.array([0.9]))
@@ -119,12 +121,15 @@ def test_behind_first_token_by_hand() -> None:
         e2e_s=np.array([2.6]),
     )
     two = np.array([2.0])
-    after = behind_first_token(
-        made, np.array([0]), offered_per_s=np.array([8.0]), replicas=two, stages=np.ones(1), cv2=2.0
-    )
+    after = among_prompts(made, np.array([0]), offered_per_s=np.array([8.0]), replicas=two, stages=np.ones(1), cv2=2.0)
     assert after.e2e_s[0] == pytest.approx(2.6 + 0.1 * (4.0 * 0.35) / (1.0 - 4.0 * 0.1))
     assert after.tpot_s[0] == pytest.approx((after.e2e_s[0] - 0.6) / 100.0)
     assert after.ttft_s[0] == 0.6
+    # gaps of a variance of six times the squared mean, three for each of two replicas: twice half the wait of M/D/1
+    bursts = among_prompts(made, np.array([0]), offered_per_s=np.array([8.0]), replicas=two, stages=np.ones(1), cv2=6.0)
+    assert bursts.ttft_s[0] == pytest.approx(0.6 + 0.1 * 0.4 / 0.6)
+    assert bursts.ttft_parts_s[QUEUE, 0] - made.ttft_parts_s[QUEUE, 0] == pytest.approx(0.1 * 0.4 / 0.6)
+    assert bursts.e2e_s[0] - bursts.ttft_s[0] == pytest.approx(100.0 * bursts.tpot_s[0])
 
 
 @pytest.mark.parametrize(("engine", "osl"), [("vllm", 100.0), ("sglang", 60.0)])
@@ -150,7 +155,7 @@ def test_decoding_with_many_prompts_at_a_rate(engine: str, osl: float) -> None:
     offered, one = np.array([rate]), np.ones(1)
     carried = batch.evaluate(replace(asked, concurrency=at), **bounds)
     random_ones = at_random(carried, rows, found, knots, offered_per_s=offered, replicas=one, cv2=1.0)
-    told = behind_first_token(random_ones, rows, offered_per_s=offered, replicas=one, stages=one, cv2=1.0)
+    told = among_prompts(random_ones, rows, offered_per_s=offered, replicas=one, stages=one, cv2=1.0)
 
     assert random_ones.tpot_s[0] < 0.9 * simulated
     assert told.tpot_s[0] == pytest.approx(simulated, rel=0.1)

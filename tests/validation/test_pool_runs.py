@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from autotune.engines import traits_by_name
+from costmodel.disaggregated.closed_loop import settle
 from costmodel.errors import InputError
-from costmodel.measured.pool_runs import PoolRun, predict_pool_runs, throughput_per_gpu
+from costmodel.measured.pool_runs import PoolRun, predict_pool_runs, run_pools, throughput_per_gpu
 from costmodel.measured.pool_runs_csv import has_pools, read_pool_runs
+from costmodel.measured.runs import BENCHMARK_WAVES
 from tests.command import autotune
+from tools.fit_calibration.pools import PoolFit
 
 HEADER = (
     "id,gpu,engine,model,precision,gemm_dtype,moe_dtype,kv_dtype,isl,osl,lengths,concurrency,"
@@ -63,6 +66,20 @@ def test_every_load_has_its_own_decode_step(tmp_path: Path) -> None:
     waits = predict_pool_runs(slots).pair.kv_wait_s
     assert waits[0] == pytest.approx(0.0, abs=1e-6)
     assert waits[2] > 2.0 * waits[1] > 2.0
+
+
+def test_pools_are_fitted_on_what_is_read(tmp_path: Path) -> None:
+    """The fit's quick pools are asked as the model asks its own: on three runs it comes nearer to them than without."""
+    runs = read_pool_runs(_file(tmp_path), traits_by_name())
+    measured = [run for run in runs if np.isfinite(run.tpot_s)]
+    assert len(measured) == 3
+    fit = PoolFit(measured)
+    _, tpot_s = fit.predict(fit.fit(np.ones(len(measured), dtype=bool)))
+    off = np.abs(np.log(tpot_s / fit.tpot))
+    pools = run_pools(measured, formulas=True)
+    formulas = settle(*pools, np.array([run.concurrency for run in measured]), waves=BENCHMARK_WAVES)
+    alone = np.abs(np.log(formulas.pair.tpot_s / fit.tpot))
+    assert off.mean() < alone.mean()
 
 
 def test_the_command_prints_slices(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ class _QuickPool:
         """As `PrefillPool.most_per_s`."""
         return replace(self.pool, factors=self.factors).most_per_s  # type: ignore[union-attr]
 
-    def at(self, load: Floats) -> PoolPoint:
+    def at(self, load: Floats, *, held: bool = True) -> PoolPoint:  # noqa: ARG002  # all prompts are handed over here
         """As the pools', of latencies."""
         columns = self.point.columns
         if isinstance(self.pool, PrefillPool):
