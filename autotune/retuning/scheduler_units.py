@@ -21,6 +21,8 @@ from costmodel.errors import InputError
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+IMAGE_USER = 10001
+"""User of the image, by the Dockerfile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,12 @@ def kubernetes_manifest(asked: Job) -> str:
     """A CronJob of batch/v1 that never runs twice at once."""
     pod = {
         "restartPolicy": "Never",
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {
+            "runAsNonRoot": True,
+            # new volumes are root's: without a group of its own the user cannot write the state into one
+            "fsGroup": IMAGE_USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [
             {
                 "name": "autotune",
