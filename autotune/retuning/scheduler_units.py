@@ -6,7 +6,6 @@ Paths and addresses come from a user and are quoted as each of the three wants i
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from types import FrameType
 
 import yaml
 
+from autotune.text.escaping import cron_command
 from costmodel.errors import InputError
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
@@ -76,8 +76,8 @@ def cron_fields(every_s: int) -> str | None:
 
 
 def cron_line(asked: Job) -> str:
-    """A line of a crontab; `%` would end the command there."""
-    return f"{cron_fields(asked.every_s)} {shlex.join(asked.command)}\n".replace("%", "\\%")
+    """A line of a crontab."""
+    return f"{cron_fields(asked.every_s)} {cron_command(asked.command)}\n"
 
 
 def systemd_units(asked: Job) -> str:

@@ -67,11 +67,22 @@ def literal(text: str) -> str:
 
 
 def instance_name(service: Service) -> tuple[str, str]:
-    """Name of the service, and of this plan of it: two plans of one study can run side by side."""
+    """Name of the service, and of this plan of it, the one that was asked for or else one of its own: two plans of one
+    study can run side by side."""
     name = dns_label(service.name)[:40].strip("-")
-    # what is started decides: the same plan exported again is the same object
+    return name, service.instance or f"{name}-{_started_hash(service)}"
+
+
+def files_name(service: Service) -> str:
+    """Name of the ConfigMap of a plan's files, which always tells what is started: other content is another name."""
+    _, instance = instance_name(service)
+    return f"{instance}-files" if service.instance is None else f"{instance}-{_started_hash(service)}-files"
+
+
+def _started_hash(service: Service) -> str:
+    """What is started decides: the same plan exported again is the same object."""
     identity = f"{service.plan}|{service.version}|{service.model}|{service.limits}"
-    return name, f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from autotune.launch.targets.container import (
     container_argv,
     device,
     environment,
+    files_name,
     image_of,
     instance_name,
     mounted_model,
@@ -166,11 +167,10 @@ def model_mount(service: Service, cache: str = CACHE_AT) -> dict[str, Any]:
 
 def _volumes(plan: LaunchPlan) -> list[dict[str, Any]]:
     """Shared memory, the model, and configuration files."""
-    _, instance = instance_name(plan.service)
     shared = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{SHM_GIB}Gi"}}
     out: list[dict[str, Any]] = [shared, model_volume(plan.service)]
     if plan.files:
-        out.append({"name": "files", "configMap": {"name": f"{instance}-files"}})
+        out.append({"name": "files", "configMap": {"name": files_name(plan.service)}})
     return out
 
 
