@@ -39,6 +39,7 @@ from autotune.launch.targets.kubernetes_pod import (
     hf_token,
     model_mount,
     model_volume,
+    placed,
     resources,
     toleration,
     with_device,
@@ -270,7 +271,7 @@ def _worker_pod(role: str, plan: LaunchPlan, image: str, files_at: str) -> dict[
     if plan.files:
         container["volumeMounts"].append({"name": "files", "mountPath": FILES_AT, "readOnly": True})
         volumes.append({"name": "files", "configMap": {"name": files_at}})
-    spec = {"tolerations": [toleration(service)], "containers": [container], "volumes": volumes}
+    spec = {**placed(plan), "tolerations": [toleration(service)], "containers": [container], "volumes": volumes}
     if mounted_model(service) is None:
         spec["initContainers"] = [_cache_owner(service, image)]
     return with_rdma(spec, plan) if needs_rdma(plan) else spec

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autotune.engines.service import Service
+from autotune.launch.gpu_types import node_selector
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.targets.container import (
     CACHE_AT,
@@ -120,11 +121,18 @@ def pod_spec(plan: LaunchPlan, container: dict[str, Any]) -> dict[str, Any]:
     spec = {
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "terminationGracePeriodSeconds": STOP_S,
+        **placed(plan),
         "tolerations": [toleration(plan.service)],
         "containers": [container],
         "volumes": _volumes(plan),
     }
     return with_rdma(spec, plan) if needs_rdma(plan) else spec
+
+
+def placed(plan: LaunchPlan) -> dict[str, Any]:
+    """The field of a pod that says on which nodes it may be; none where any will do."""
+    selector = node_selector(plan)
+    return {"nodeSelector": selector} if selector else {}
 
 
 def with_rdma(spec: dict[str, Any], plan: LaunchPlan) -> dict[str, Any]:
