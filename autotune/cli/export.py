@@ -59,6 +59,11 @@ MOST_REFUSED = 50
 @VARIABLES
 @click.option("--image", help="Container image for compose, k8s and dynamo. Default: the engine's published one.")
 @click.option(
+    "--name",
+    help="Of the objects in a cluster, for k8s, dynamo, llm-d and disaggregatedset: an export of the same name takes "
+    "their place. Default: the study's name and a hash of what is started.",
+)
+@click.option(
     "--hybrid-lb", is_flag=True, help="Every node of a replica answers HTTP for its own ranks, where the engine can."
 )
 @SHOWN
@@ -74,6 +79,7 @@ def export(
     current: str | None,
     variables: tuple[str, ...],
     image: str | None,
+    name: str | None,
     hybrid_lb: bool,
     as_json: bool,
     as_table: bool,
@@ -106,11 +112,13 @@ def export(
     from costmodel.errors import InputError
 
     loaded, chosen = load_study(Path(study), overrides), find_target(target)
-    asked = LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image)
-    own = {name: OutFile(text=text) for name, text in portable_study(loaded).items()}
+    if name is not None and not chosen.names_objects:
+        raise InputError.single("--name", f"is of objects in a cluster, of which {target} writes none")
+    asked = LaunchOptions(version=engine_version, model=model, hybrid_lb=hybrid_lb, image=image, name=name)
+    own = {file: OutFile(text=text) for file, text in portable_study(loaded).items()}
     if top is not None:
-        if plan is not None or current is not None:
-            raise InputError.single("--top", "must not be given with --plan or --from")
+        if plan is not None or current is not None or name is not None:
+            raise InputError.single("--top", "must not be given with --plan, --from or --name")
         document = _export_top(loaded, chosen, asked, own, Path(out), top)
         show(document, exports_report, as_json=as_json, as_table=as_table)
         sys.exit(0 if document["plans"] else EXIT_INFEASIBLE)

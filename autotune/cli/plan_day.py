@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile
+
+if TYPE_CHECKING:
+    from autotune.planning.day_launch import AskedDay
+    from autotune.study import Study
+REPEATED = ("step", "plans", "min_replicas", "min_saving", "risk", "forecast_error")
+"""Parameters that the crontab gives to the plan of the next day as they stand."""
 
 
 @click.command(name="plan-day")
@@ -43,7 +50,8 @@ from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile
     "--out",
     type=click.Path(file_okay=False),
     metavar="DIR",
-    help="Folder for schedule files: KEDA cron triggers, a crontab, bounds for Dynamo's planner, pictures, day.json.",
+    help="Folder for schedule files: a script that starts the plans, KEDA cron triggers, a crontab, bounds for "
+    "Dynamo's planner, pictures, day.json.",
 )
 @SHOWN
 def plan_day(
@@ -112,17 +120,43 @@ def plan_day(
         folder = out or "day"
         steps = [
             *([] if out else [f"{made_by} --out day"]),
+            shlex.join(["bash", f"{folder}/launch.sh"]),
             shlex.join(["kubectl", "apply", "-f", f"{folder}/keda.yaml"]),
         ]
         write_page(html, day_page(document, made_by=made_by, steps=steps))
     if out is not None:
         from autotune.files import write_folder
 
-        content = schedule_files(document, study=study, traffic=traffic, settings=overrides)
+        content = schedule_files(document, _asked(found.study, study, traffic, overrides, out))
         pictures = {name: OutFile(text=text) for name, text in day_pictures(document).items()}
         write_folder(Path(out).absolute(), content | pictures)
     show(document, day_report, as_json=as_json, as_table=as_table)
     sys.exit(0 if document["keeps"] else EXIT_INFEASIBLE)
+
+
+def _asked(loaded: Study, study: str, traffic: str, overrides: tuple[str, ...], out: str) -> AskedDay:
+    """The question in words that hold in any folder; nothing of a log that came in a pipe."""
+    from pathlib import Path
+
+    from autotune.cli.unattended import absolute, program, said, source
+    from autotune.launch.service import loads_by_name
+    from autotune.planning.day_launch import AskedDay
+    from autotune.traffic.load import log_settings
+
+    context = click.get_current_context()
+    own = said(context, ("overrides",), absolute)
+    file = None if traffic == "-" else source(traffic, absolute)
+    return AskedDay(
+        program=program(),
+        study=absolute(study),
+        traffic=file,
+        settings=tuple(own[1::2]),
+        options=tuple(said(context, REPEATED, absolute)),
+        of_log=() if file is None else log_settings(Path(study), overrides, file),
+        out=absolute(out),
+        state=absolute("state"),
+        model_named=loads_by_name(loaded),
+    )
 
 
 def _check_folder(folder: object) -> None:

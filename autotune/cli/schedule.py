@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from autotune.cli.retune import retune, run
+from autotune.cli.unattended import absolute, program, said, source
 
 PASSED = (
     "overrides",
@@ -98,41 +96,20 @@ def schedule(
         raise InputError.single("--traffic", message)
     seconds = duration_s(every, "--every")
     duration_s(window, "--window")
-    place = _absolute if emit in ("systemd", "cron") else str
-    command = ["retune", place(study), "--traffic", traffic if "://" in traffic else place(traffic)]
+    place = absolute if emit in ("systemd", "cron") else str
+    command = ["retune", place(study), "--traffic", source(traffic, place)]
     command += ["--state", place(state), "--window", window]
     command += ["--apply"] if apply else []
-    command += _said(click.get_current_context(), place)
+    command += said(click.get_current_context(), PASSED, place)
     command += ["--metrics", place(metrics)] if metrics is not None else []
     if emit is None:
         _loop(seconds, study, command[1:])
         return
-    found = shutil.which("autotune")
-    program = ("autotune",) if emit == "k8s" else (found,) if found else (sys.executable, "-m", "autotune")
+    starts = ("autotune",) if emit == "k8s" else program()
     made = job(
-        name=name, command=(*program, *command), every_s=seconds, image=image, volume_claim=volume_claim, mount=mount
+        name=name, command=(*starts, *command), every_s=seconds, image=image, volume_claim=volume_claim, mount=mount
     )
     click.echo(EMIT[emit](made), nl=False)
-
-
-def _said(context: click.Context, place: Callable[[str], str]) -> list[str]:
-    """Options of `PASSED` that were given, as words."""
-    words: list[str] = []
-    for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
-        if parameter.name not in PASSED or not given:
-            continue
-        value = context.params[parameter.name]
-        if isinstance(value, bool):
-            words += [parameter.opts[0]] if value else []
-        else:
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [parameter.opts[0], place(str(one)) if Path(str(one)).is_file() else str(one)]
-    return words
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute())
 
 
 def _loop(seconds: float, study: str, arguments: list[str]) -> None:

@@ -124,6 +124,8 @@ class Service:
     """vLLM: every node of a replica answers HTTP for its own attention-DP ranks, instead of the head for all."""
     image: str | None = None
     """Container image; None: the one that the engine's makers publish for the version."""
+    instance: str | None = None
+    """What its objects in a cluster are called; None: by the study and a hash of what is started."""
     assumptions: tuple[str, ...] = ()
     """What was filled in to get here."""
 

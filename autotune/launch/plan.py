@@ -14,6 +14,7 @@ from typing import Any
 from autotune.engines import ENGINES, Engine
 from autotune.engines.command_line import Arg
 from autotune.engines.service import Service
+from costmodel.hardware import Cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +113,8 @@ class LaunchPlan:
     """What was chosen that the plan does not say, in plain sentences."""
     hands_over: bool = False
     """Whether servers hand caches to others: those of pools that prefill and decode."""
+    node_types: tuple[Cluster, ...] = ()
+    """What each node belongs to, where the plan's pools are on GPUs of different types; empty: any node will do."""
 
     @property
     def engine(self) -> Engine:

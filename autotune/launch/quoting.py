@@ -12,6 +12,9 @@ from costmodel.errors import InputError, Problem
 
 MAX_TEXT = 4096
 MAX_IMAGE = 500
+MOST_OF_NAME = 48
+"""Of a label's 63 characters: `-bench`, `-decode` or the hash of a pod come behind it."""
+_NAME = re.compile(rf"[a-z](?:[a-z0-9-]{{0,{MOST_OF_NAME - 2}}}[a-z0-9])?")
 _WORD = re.compile(r"[^A-Za-z0-9]+")
 _IMAGE = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+/[A-Za-z0-9._/-]+)?(:[A-Za-z0-9_][A-Za-z0-9._-]*)?(@sha256:[0-9a-f]{64})?"
@@ -65,6 +68,14 @@ def dns_label(text: str, *, fallback: str = "service") -> str:
     if not label or not label[0].isalpha():
         label = f"{fallback}-{label}".strip("-")
     return label
+
+
+def check_name(text: str) -> str:
+    """The text itself. Raises `InputError` where objects of Kubernetes and what belongs to them cannot be called so."""
+    if not _NAME.fullmatch(text):
+        message = f"must be at most {MOST_OF_NAME} lower-case letters, digits and hyphens, a letter first, got"
+        raise InputError.single("--name", f"{message} {one_line(text)!r:.100}")
+    return text
 
 
 def check_image(text: str) -> str:

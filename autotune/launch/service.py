@@ -12,7 +12,7 @@ from autotune.engines.benchmark import shared_tokens
 from autotune.engines.options import OptionList
 from autotune.engines.service import BenchLoad, Service
 from autotune.launch.limits import plan_rows, scored_exchange, start_limits
-from autotune.launch.quoting import check_image, check_launch_text
+from autotune.launch.quoting import check_image, check_launch_text, check_name
 from autotune.scoring.knob_grid import KnobGrid
 from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
@@ -30,6 +30,8 @@ class LaunchOptions:
     """What to load: a Hugging Face name or a path on the nodes. None: the study's model by its name."""
     hybrid_lb: bool = False
     image: str | None = None
+    name: str | None = None
+    """Of the objects in a cluster; None: the study's and a hash of what is started."""
 
 
 NOTHING_ASKED = LaunchOptions()
@@ -97,6 +99,7 @@ def make_service(study: Study, plan: PlanResult, options: OptionList, asked: Lau
         cuda_graphs=study.engine_options.cuda_graphs,
         hybrid_lb=asked.hybrid_lb,
         image=None if asked.image is None else check_image(asked.image),
+        instance=None if asked.name is None else check_name(asked.name),
         assumptions=(*assumptions, *limits.assumptions, *limits.of_sequences),
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from autotune.planning.day_launch import launched
 from autotune.planning.day_program import Schedule
 from autotune.planning.plan_day import DayPlan, Outcome, ReplayedDay
 from autotune.planning.replica_capacity import ScaledPlan
@@ -77,7 +79,22 @@ def _plan(found: DayPlan, plan: ScaledPlan) -> dict[str, Any]:
         "weight_dtype": plan.result.knobs.weight_dtype,
         "kv_dtype": plan.result.knobs.kv_dtype,
         "steps": int(used.sum()),
+        "launch": _launch(found, plan),
     }
+
+
+def _launch(found: DayPlan, plan: ScaledPlan) -> dict[str, Any]:
+    """What of `autotune export` writes the plan as it was counted, with the replicas of the fullest step."""
+    target, counts = launched(found.study, plan, found.planned_per_s)
+    knobs, of_kinds = plan.result.knobs, zip(counts, plan.kinds, strict=True)
+    said = {
+        "cluster.gpus": sum(n * kind.gpus for n, kind in of_kinds),
+        "search.max_num_batched_tokens": None if plan.result.pools else [knobs.max_num_batched_tokens],
+        "search.weight_dtype": None if knobs.weight_dtype is None else [knobs.weight_dtype],
+        "search.kv_dtype": None if knobs.kv_dtype is None else [knobs.kv_dtype],
+    }
+    settings = [f"{name}={json.dumps(value)}" for name, value in said.items() if value is not None]
+    return {"plan": _full(plan, counts), "target": target, "settings": [*settings, "baseline="]}
 
 
 def _kind(found: DayPlan, plan: ScaledPlan, side: int) -> dict[str, Any]:
@@ -88,6 +105,7 @@ def _kind(found: DayPlan, plan: ScaledPlan, side: int) -> dict[str, Any]:
         "role": plan.roles[side],
         "replica": short_plan(plan.layouts[side], dense=not found.study.arch.is_moe),
         "gpus": kind.gpus,
+        "nodes": max(kind.gpus // found.study.cluster.gpus_per_node, 1),
         "capacity_per_s": {"least": float(kind.capacity_per_s.min()), "most": float(kind.capacity_per_s.max())},
         "start_s": kind.start_s,
         "drain_s": kind.drain_s,

@@ -67,7 +67,7 @@ class ClusterStudy:
 def load_models_study(path: Path | str, overrides: Sequence[str] = ()) -> ClusterStudy:
     """Read a study file with `[[models]]`.
 
-    `overrides`: `a.b.c=VALUE` on what stands in the file for all models.
+    `overrides`: `a.b.c=VALUE` on what stands in the file for all models, `division` included.
 
     Raises:
         InputError: every problem of the file and of each model, with its path.
@@ -75,15 +75,20 @@ def load_models_study(path: Path | str, overrides: Sequence[str] = ()) -> Cluste
     file = Path(path)
     document = read_document(file)
     entries = document.pop("models", None)
-    division = document.pop("division", {})
-    return read_overridden(document, overrides, lambda shared: _cluster_study(shared, entries, division, file))
+    return read_overridden(
+        document,
+        overrides,
+        lambda changed: _cluster_study(changed, entries, file),
+        more={"division": DivisionTable},
+    )
 
 
-def _cluster_study(document: Mapping[str, Any], entries: Any, division: Any, file: Path) -> ClusterStudy:
+def _cluster_study(changed: Mapping[str, Any], entries: Any, file: Path) -> ClusterStudy:
+    document = {key: value for key, value in changed.items() if key != "division"}
     if not isinstance(entries, list) or not entries or not all(isinstance(e, Mapping) for e in entries):
         raise InputError.single("$.models", "must be a list of tables, one [[models]] for each model")
     problems: list[Problem] = []
-    table = _read(DivisionTable, division, "$.division", problems)
+    table = _read(DivisionTable, changed.get("division", {}), "$.division", problems)
     shares = [_read(ModelShare, _own(e), f"$.models[{i}]", problems) for i, e in enumerate(entries)]
     clusters = _clusters(document)
     loaded: list[list[Study]] = []

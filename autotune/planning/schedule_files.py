@@ -8,8 +8,6 @@ a replica takes to start. Names of Dynamo's bounds are those of its planner's de
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -18,11 +16,16 @@ from typing import Any
 import yaml
 
 from autotune.files import OutFile
+from autotune.planning.day_launch import AskedDay, instance_of, launch_script
 from autotune.planning.day_program import REPLICA
 from autotune.planning.loads import DAY_S
+from autotune.text.escaping import cron_command
 from costmodel.errors import InputError
 
 MINUTE_S = 60
+CRON_PATH = "/usr/local/bin:/usr/bin:/bin"
+"""Where kubectl lies, as a rule: cron's own path often leaves out the first."""
+LEADER_WORKER_SET = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +38,17 @@ class Trigger:
     replicas: int
 
 
-def schedule_files(
-    document: Mapping[str, Any], *, study: str, traffic: str, settings: Sequence[str] = ()
-) -> dict[str, OutFile]:
-    """Files by name: `day.json`, `keda.yaml`, `crontab`, `dynamo-planner.yaml`.
+def schedule_files(document: Mapping[str, Any], asked: AskedDay) -> dict[str, OutFile]:
+    """Files by name: `day.json`, `launch.sh`, `keda.yaml`, `crontab`, `dynamo-planner.yaml`.
 
-    `study`, `traffic` and `settings` are for the crontab's line that plans the next day.
+    Raises:
+        InputError: a name holds what no line of a crontab can.
     """
     return {
         "day.json": OutFile(text=json.dumps(document, indent=1, ensure_ascii=False) + "\n"),
         "keda.yaml": OutFile(text=keda_objects(document)),
-        "crontab": OutFile(text=crontab(document, study=study, traffic=traffic, settings=settings)),
+        "launch.sh": OutFile(text=launch_script(document, asked), executable=True),
+        "crontab": OutFile(text=crontab(document, asked)),
         "dynamo-planner.yaml": OutFile(text=dynamo_bounds(document)),
     }
 
@@ -60,12 +63,15 @@ class Deployment:
 
 
 def deployment_name(document: Mapping[str, Any], one: Deployment) -> str:
-    """A DNS label of the study's name, the pool and the replica's shape."""
-    plan = document["plans"][one.plan_index]
-    kind = _kind(document, one)
-    pool = "" if one.role == REPLICA else f"{one.role}-"
-    text = f"{document['study']}-{plan['engine']}-{pool}{kind['replica']}".lower()
-    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[-52:].strip("-")
+    """What holds its replicas, as `launch.sh` has it named: the plan's own name, and the pool's behind it."""
+    instance = instance_of(document, one.plan_index)
+    return instance if one.role == REPLICA else f"{instance}-{one.role}"
+
+
+def _scaled(document: Mapping[str, Any], one: Deployment) -> dict[str, str]:
+    """What is scaled, as KEDA names it: a Deployment, or a LeaderWorkerSet where replicas lie on several nodes."""
+    name = {"name": deployment_name(document, one)}
+    return name if _kind(document, one)["nodes"] == 1 else {**LEADER_WORKER_SET, **name}
 
 
 def deployments(document: Mapping[str, Any]) -> list[Deployment]:
@@ -125,7 +131,7 @@ def keda_objects(document: Mapping[str, Any]) -> str:
                 "kind": "ScaledObject",
                 "metadata": {"name": name},
                 "spec": {
-                    "scaleTargetRef": {"name": name},
+                    "scaleTargetRef": _scaled(document, one),
                     "minReplicaCount": least,
                     "maxReplicaCount": most,
                     "cooldownPeriod": 0,
@@ -137,29 +143,31 @@ def keda_objects(document: Mapping[str, Any]) -> str:
     return yaml.safe_dump_all(objects, sort_keys=False)
 
 
-def crontab(document: Mapping[str, Any], *, study: str, traffic: str, settings: Sequence[str] = ()) -> str:
+def crontab(document: Mapping[str, Any], asked: AskedDay) -> str:
     """Lines that scale with `kubectl` without KEDA, and that look at the traffic of the day once it is over.
 
     Raises:
         InputError: a name holds what no line of a crontab can.
     """
     lines = ["# times are UTC: CRON_TZ is read by cronie, other crons take the machine's zone", "CRON_TZ=UTC"]
+    lines.append(f"PATH={CRON_PATH}")
     for one in deployments(document):
         least, found = triggers(document, one)
-        name = deployment_name(document, one)
+        target = _scaled(document, one)
+        kind = target.get("kind", "Deployment").lower()
         for at, replicas in _moments(least, found):
-            lines.append(f"{_cron(at)} kubectl scale deployment/{name} --replicas={replicas}")
-    if traffic == "-":  # there is nothing to read again
+            lines.append(f"{_cron(at)} kubectl scale {kind}/{target['name']} --replicas={replicas}")
+    if asked.traffic is None:  # there is nothing to read again
         return "\n".join(lines) + "\n"
-    for text in (study, traffic, *settings):
+    log = ("--traffic", asked.traffic)
+    again = asked.words("plan-day", *log, *asked.options, "--out", asked.out)
+    judged = asked.words("retune", *log, "--state", asked.state)
+    for text in (*again, *judged):
         if not text.isprintable():
             raise InputError.single("--out", f"names in a crontab must hold no control characters, got {text!r}")
-    asked = [study, "--traffic", traffic, *(word for setting in settings for word in ("--set", setting))]
-    words = ["autotune", "plan-day", *asked, "--step", f"{int(document['step_s'])}s", "--out", "day"]
     lines.append("# the next day's schedule, and whether the traffic is worth another plan")
-    lines.append(f"55 23 * * * {shlex.join(words)}".replace("%", "\\%"))
-    again = ["autotune", "retune", *asked, "--state", "state"]
-    lines.append(f"50 23 * * * {shlex.join(again)}".replace("%", "\\%"))
+    lines.append(f"55 23 * * * {cron_command(again)}")
+    lines.append(f"50 23 * * * {cron_command(judged)}")
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,7 @@ from autotune.report.document import assumptions, tune_document
 from autotune.report.kinds import kinds_line
 from autotune.report.nearest_table import nearest_table
 from autotune.report.ranked_table import key_words, ranked_plans, ranked_table
-from autotune.report.study_words import command, launch_steps
+from autotune.report.study_words import command, gpu_words, launch_steps
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.verdict import Verdict, sampled, tune_verdict
 from autotune.report.vocabulary.plan_names import subject_name
@@ -53,7 +53,7 @@ def answer_report(result: TuneResult, *, top: int) -> Report:
 
 def _question(study: Study) -> str:
     """What is asked, on one line of 80 columns: the commands below name the study."""
-    work, cluster = study.workload, study.cluster
+    work = study.workload
     tokens = f"{lengths(work.isl, '–')}+{lengths(work.osl, '–')} {token_words(work.isl)}"
     load = "up to the limits"
     if work.request_rate_per_s is not None:
@@ -61,8 +61,7 @@ def _question(study: Study) -> str:
     elif work.concurrency is not None:
         load = f"{work.concurrency:,} in flight"
     model = study.arch.name.rpartition("/")[2]
-    gpus = " and ".join(f"{c.gpus} x {c.gpu.name}" for c in (cluster, *study.axes.other_gpus))
-    return f"{model} on {gpus}, {engine_title(study.engine)}; {tokens}, {load}"
+    return f"{model} on {gpu_words(study)}, {engine_title(study.engine)}; {tokens}, {load}"
 
 
 def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:

@@ -8,7 +8,7 @@ from typing import Any
 from autotune.comparison import ComparedPlan, Comparison, SwitchCost
 from autotune.comparison.values import KEEP, Robustness
 from autotune.report.document import finite, plan_document
-from autotune.report.study_words import command, launch_steps
+from autotune.report.study_words import command, gpu_words, launch_steps
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.reach import KINDS
 from autotune.scoring.value_and_gain import Gain
@@ -27,6 +27,7 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
             "model": study.arch.name,
             "gpus": study.cluster.gpus,
             "gpu": study.cluster.gpu.name,
+            "cluster": gpu_words(study),
             "traffic": found.traffic,
             "objective": asdict(study.objective),
             "verdict": found.verdict.verdict,

@@ -48,7 +48,7 @@ def headline(document: Mapping[str, Any]) -> str:
     name = "" if document["traffic"] is None else f", traffic of {document['traffic']}"
     return (
         f"{document['study']}: {document['current']['name']} (current) against {other} (candidate), "
-        f"{document['model']} on {document['gpus']} x {document['gpu']}{name}"
+        f"{document['model']} on {document['cluster']}{name}"
     )
 
 

@@ -91,7 +91,12 @@ def import_document(imported: Imported) -> dict[str, Any]:
             None
             if imported.pools is None
             else {
-                role: {"gpus": pool.layout.gpus, "layout": layout_values(pool.layout), "knobs": dict(pool.knobs)}
+                role: {
+                    "gpu": pool.gpu,
+                    "gpus": pool.layout.gpus,
+                    "layout": layout_values(pool.layout),
+                    "knobs": dict(pool.knobs),
+                }
                 for role, pool in imported.pools.items()
             }
         ),

@@ -15,10 +15,14 @@ from autotune.study import Study
 from autotune.tuning import PlanResult
 
 
+def gpu_words(study: Study) -> str:
+    """The GPUs of a study, of every type that pools may take: `8 x h100_sxm and 8 x h200_sxm`."""
+    return " and ".join(f"{c.gpus} x {c.gpu.name}" for c in (study.cluster, *study.axes.other_gpus))
+
+
 def study_headline(study: Study, about: str) -> str:
     """What a study is about, on one line."""
-    gpus = f"{study.cluster.gpus} x {study.cluster.gpu.name}"
-    return f"{study.name}: {study.arch.name} on {gpus}, {engine_title(study.engine)}; {about}"
+    return f"{study.name}: {study.arch.name} on {gpu_words(study)}, {engine_title(study.engine)}; {about}"
 
 
 def command(study: Study, name: str, *options: str, settings: Sequence[str] = ()) -> Line:

@@ -6,7 +6,6 @@ Paths and addresses come from a user and are quoted as each of the three wants i
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 import threading
 import time
@@ -16,11 +15,14 @@ from types import FrameType
 
 import yaml
 
+from autotune.text.escaping import cron_command
 from costmodel.errors import InputError
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+IMAGE_USER = 10001
+"""User of the image, by the Dockerfile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +76,8 @@ def cron_fields(every_s: int) -> str | None:
 
 
 def cron_line(asked: Job) -> str:
-    """A line of a crontab; `%` would end the command there."""
-    return f"{cron_fields(asked.every_s)} {shlex.join(asked.command)}\n".replace("%", "\\%")
+    """A line of a crontab."""
+    return f"{cron_fields(asked.every_s)} {cron_command(asked.command)}\n"
 
 
 def systemd_units(asked: Job) -> str:
@@ -116,7 +118,12 @@ def kubernetes_manifest(asked: Job) -> str:
     """A CronJob of batch/v1 that never runs twice at once."""
     pod = {
         "restartPolicy": "Never",
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {
+            "runAsNonRoot": True,
+            # new volumes are root's: without a group of its own the user cannot write the state into one
+            "fsGroup": IMAGE_USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [
             {
                 "name": "autotune",

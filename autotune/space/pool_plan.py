@@ -51,6 +51,11 @@ class Pools:
     local_frac: float = 0.0
     """Share of the requests whose prompts are."""
 
+    @property
+    def servers(self) -> int:
+        """Replicas of both pools, which are driven together: a request takes one of each."""
+        return self.prefill.layout.replicas + self.decode.layout.replicas
+
 
 def pools_from(document: Mapping[str, Any]) -> Pools:
     """The pools that a stored trial holds."""

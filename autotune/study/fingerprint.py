@@ -25,6 +25,7 @@ _NOT_ASKED = (
     "resilience",
     "recorded",
     "traffic",
+    "product",
 )
 """Fields that say nothing about the answer, of a study and of what it holds."""
 

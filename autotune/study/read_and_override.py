@@ -7,8 +7,9 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from autotune.study.references import model_file
@@ -20,6 +21,7 @@ from costmodel.hardware.catalog import GpuTable, PeakTable
 
 _T = TypeVar("_T")
 MAX_STUDY_BYTES = 1_000_000
+NO_TABLES: Mapping[str, type] = MappingProxyType({})
 _DEEP_KEY = re.compile(r"""(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){64}""")
 """A dotted key of 64 parts and more: a study has four, and reading it takes memory by the square of their number."""
 
@@ -75,14 +77,23 @@ def override(document: dict[str, Any], settings: Sequence[str]) -> dict[str, Any
     return read_overridden(document, settings, lambda changed: changed)
 
 
-def read_overridden(document: dict[str, Any], settings: Sequence[str], read: Callable[[dict[str, Any]], _T]) -> _T:
+def read_overridden(
+    document: dict[str, Any],
+    settings: Sequence[str],
+    read: Callable[[dict[str, Any]], _T],
+    *,
+    more: Mapping[str, type] = NO_TABLES,
+) -> _T:
     """What `read` makes of a document with settings applied, as `override` does.
+
+    `more`: tables by name that the document may have beside those of a study.
 
     Raises:
         InputError: every problem of the settings, and every one that `read` finds with the others applied.
     """
     changed = copy.deepcopy(document)
-    problems = [p for setting in settings if (p := _apply(changed, setting)) is not None]
+    known = [*field_paths(), *more, *(path for name, table in more.items() for path in _paths(table, f"{name}."))]
+    problems = [p for setting in settings if (p := _apply(changed, setting, known)) is not None]
     try:
         found = read(changed)
     except InputError as error:
@@ -108,13 +119,12 @@ def _paths(table: type, prefix: str) -> list[str]:
     return found
 
 
-def _apply(document: dict[str, Any], setting: str) -> Problem | None:
+def _apply(document: dict[str, Any], setting: str, known: Sequence[str]) -> Problem | None:
     where, equals, text = setting.partition("=")
     where = where.strip().removeprefix("$.")
     if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", where):
         return Problem(path="--set", message=f"must read path.to.field=VALUE, got {setting!r}")
     parts = where.split(".")
-    known = field_paths()
     free = parts[0] == "model" or where.startswith(("cluster.gpu.sources.", "prices."))
     if where not in known and not free:
         leaf = [path for path in known if path.rpartition(".")[2] == parts[-1]]

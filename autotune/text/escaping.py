@@ -1,10 +1,11 @@
-"""Text from users in CSV and Markdown: names of studies, models, runs and files are nothing but text there."""
+"""Text from users in CSV, Markdown and crontabs: names of studies, models and files are nothing but text there."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -29,6 +30,11 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([csv_cell(cell) for cell in row] for row in rows)
     return out.getvalue()
+
+
+def cron_command(words: Sequence[str]) -> str:
+    """A command for a line of a crontab, where an unescaped `%` would end it."""
+    return shlex.join(words).replace("%", "\\%")
 
 
 def markdown_text(text: str) -> str:

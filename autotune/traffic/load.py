@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.study import Study, study_from_document
-from autotune.study.read_and_override import read_document, read_overridden
+from autotune.study.read_and_override import override, read_document, read_overridden
 from autotune.traffic.options import AS_THEY_SAY, ReadOptions
 from costmodel.errors import InputError, Problem
 
@@ -53,6 +53,15 @@ def load_study(
         return replace(loaded, overrides=(*overrides, *_settings_of(traffic, asked.get("workload"))))
 
     return read_overridden(document, overrides, read)
+
+
+def log_settings(path: Path, overrides: Sequence[str], traffic: str) -> tuple[str, ...]:
+    """What `--set` has to say beside `overrides` for the study of a file to be that of the log `traffic`.
+
+    Raises:
+        InputError: the file cannot be read, or a setting names no field.
+    """
+    return _settings_of(traffic, override(read_document(path), overrides).get("workload"))
 
 
 def _settings_of(traffic: str | None, workload: object) -> tuple[str, ...]:

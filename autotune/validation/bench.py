@@ -56,7 +56,7 @@ class BenchResult:
     failed: int
     """Requests without an answer."""
     replicas: int
-    """That were driven."""
+    """That were driven: of a disaggregated plan those of both pools, always all."""
     reported: Reported
     """As the tool has it, of what was driven."""
     notes: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class BenchResult:
     @property
     def share(self) -> float:
         """Whole plan over what was driven."""
-        return self.run.entry.layout.replicas / self.replicas
+        return 1.0 if self.pooled is not None else self.run.entry.layout.replicas / self.replicas
 
 
 def read_results(
@@ -170,16 +170,16 @@ def _result(  # noqa: PLR0913  # what was measured, of what, and what is wrong
     knobs: BenchKnobs,
     problems: list[Problem],
 ) -> BenchResult | None:
-    driven = facts.get("autotune_replicas", str(candidate.layout.replicas))
-    if not driven.isdigit() or not 1 <= int(driven) <= candidate.layout.replicas:
-        message = f"must drive 1 to {candidate.layout.replicas} replicas, says {driven!r}"
-        problems.append(Problem(path=at, message=message))
+    replicas, least = _replicas(candidate, pooled)
+    driven = facts.get("autotune_replicas", str(replicas))
+    if not driven.isdigit() or not least <= int(driven) <= replicas:
+        wanted = f"{least} to {replicas} replicas" if least < replicas else f"all {replicas} replicas"
+        problems.append(Problem(path=at, message=f"must drive {wanted}, says {driven!r}"))
         return None
     gpus = float(candidate.layout.gpus) if pooled is None else pooled.metrics["gpus"]
-    each = gpus / candidate.layout.replicas
-    if pooled is None and _FACTS[1] not in facts and reported.gpus == each:
+    if pooled is None and _FACTS[1] not in facts and reported.gpus == gpus / replicas:
         driven = "1"
-    share = candidate.layout.replicas / int(driven)
+    share = replicas / int(driven)
     gpus = gpus / share
     if reported.gpus > 0 and reported.gpus != gpus:
         message = (
@@ -211,6 +211,13 @@ def _result(  # noqa: PLR0913  # what was measured, of what, and what is wrong
         reported=reported,
         notes=tuple(notes),
     )
+
+
+def _replicas(candidate: Candidate, pooled: PlanResult | None) -> tuple[int, int]:
+    """Replicas of a plan, and the fewest that a benchmark may drive of them: pools are driven whole."""
+    if pooled is None or pooled.pools is None:
+        return candidate.layout.replicas, 1
+    return pooled.pools.servers, pooled.pools.servers
 
 
 def _throughput(reported: Reported, gpus: float) -> tuple[float, float]:

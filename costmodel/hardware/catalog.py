@@ -38,6 +38,13 @@ class GpuTable(BaseModel):
     name: str = "custom"
     aliases: list[str] = Field(default_factory=list, description="other spellings of the name")
     generation: str | None = Field(None, description=f"whose efficiencies apply: {', '.join(GENERATIONS)}")
+    product: str | None = Field(
+        None,
+        min_length=1,
+        max_length=60,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$",
+        description="as nvidia-smi calls it; no effect on results",
+    )
     peak_tflops: PeakTable
     hbm_gib: float = Field(gt=0, le=1e5, allow_inf_nan=False, description="usable memory, GiB (2^30 bytes)")
     hbm_tb_per_s: float = Field(gt=0, le=1e4, allow_inf_nan=False, description="peak HBM bandwidth, 1e12 bytes/s")
@@ -148,6 +155,7 @@ def _to_gpu(read: GpuTable, path: str, base: str | None) -> Gpu:
         name=read.name,
         base=base,
         generation=generation,
+        product=read.product,
         peak_flops_per_s=peaks,
         hbm_bytes=read.hbm_gib * 2**30,
         hbm_bytes_per_s=read.hbm_tb_per_s * 1e12,

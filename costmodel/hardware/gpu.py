@@ -14,6 +14,8 @@ class Gpu:
     """Catalog GPU of which some figures were changed; None: as in the catalog, or described in full."""
     generation: str
     """ampere, ada, hopper, blackwell, blackwell_ultra, cdna3, cdna4: whose efficiencies apply."""
+    product: str | None = None
+    """What the driver calls it, as `nvidia-smi` prints; None: not known here. No effect on results."""
     peak_flops_per_s: dict[str, float]
     """Dense peak by compute dtype: bf16, fp8, fp4, int8 (absent: not supported in hardware)."""
     hbm_bytes: float

@@ -48,6 +48,27 @@ def test_a_cluster_that_is_large_enough() -> None:
     assert all(p["spare_gpus"]["h100_sxm"] > 0 for p in found["periods"])
 
 
+@pytest.mark.parametrize("section", ['[division]\nunit = "node"\n', ""])
+def test_a_setting_says_what_is_handed_out(tmp_path: Path, section: str) -> None:
+    """`--set division.unit` counts where the file has the table and where it has none; a wrong one is named."""
+    shared = [
+        f'name = "{name}"\nmodel = "llama-3.1-8b"\n[models.workload]\nisl = 1000\nosl = 100\nrequest_rate_per_s = 20\n'
+        for name in ("first", "second")
+    ]
+    models = "".join(f"[[models]]\n{text}" for text in shared)
+    study = tmp_path / "study.toml"
+    study.write_text(f'engine = "vllm"\n{section}[cluster]\ngpus = 8\ngpu = "h100_sxm"\n{models}', encoding="utf-8")
+    for unit in ("node", "gpu"):
+        done = autotune("divide", str(study), "--set", f"division.unit={unit}", "--json")
+        assert done.returncode in (0, EXIT_INFEASIBLE), done.stderr
+        assert json.loads(done.stdout)["unit"] == unit
+    wrong = {"division.unit=rack": "division.unit: must be one of", "division.units=gpu": "division.unit and"}
+    for setting, why in wrong.items():
+        done = autotune("divide", str(study), "--set", setting)
+        assert done.returncode == EXIT_INPUT
+        assert why in done.stderr
+
+
 def test_other_commands_say_where_to_go() -> None:
     """`tune` has no answer to several models and names the command that has."""
     done = autotune("tune", STUDY)

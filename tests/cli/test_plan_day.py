@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,9 +70,30 @@ def test_end_to_end(log: str, tmp_path: Path) -> None:
     assert json.loads((folder / "day.json").read_text(encoding="utf-8")) == found
     scaled = list(yaml.safe_load_all((folder / "keda.yaml").read_text(encoding="utf-8")))
     assert len(scaled) == len({s["plan_index"] for s in steps})
+    commands = _launched(folder)
+    names = [yaml.safe_load((out / "servers.yaml").read_text(encoding="utf-8"))["metadata"]["name"] for out in commands]
+    assert sorted(names) == sorted(o["spec"]["scaleTargetRef"]["name"] for o in scaled)
+    crontab = (folder / "crontab").read_text(encoding="utf-8")
+    assert set(re.findall(r"kubectl scale deployment/(\S+)", crontab)) <= set(names)
+    again = next(shlex.split(line.replace("\\%", "%")) for line in crontab.splitlines() if "plan-day" in line)
+    assert again[again.index("--out") + 1] == str(folder)
+    assert all(Path(again[i]).is_absolute() for i in (5, again.index("plan-day") + 1, again.index("--traffic") + 1))
     bounds = yaml.safe_load((folder / "dynamo-planner.yaml").read_text(encoding="utf-8"))["bounds"]
     assert [b["min_endpoint"] for b in bounds] == [s["replicas"]["replica"] for s in steps]
     assert (folder / "day.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def _launched(folder: Path) -> list[Path]:
+    """The folders of launch files that the day's script writes, without what it then tells the cluster."""
+    out = []
+    for line in (folder / "launch.sh").read_text(encoding="utf-8").splitlines():
+        if " export " in line:
+            words = shlex.split(line)
+            done = autotune(*words[words.index("export") :])
+            assert done.returncode == 0, done.stderr
+            out.append(Path(words[words.index("--out") + 1]))
+            assert out[-1].parent == folder.parent / f"{folder.name}-launch"
+    return out
 
 
 def test_pools(tmp_path: Path) -> None:
@@ -92,7 +115,13 @@ def test_pools(tmp_path: Path) -> None:
         "constraints.tpot_ms=60",
         "constraints.tpot_p95_ms=90",
     )
-    found = planned(str(log), "--plans", "1", *(w for s in ("search.disaggregated=only", *slow) for w in ("--set", s)))
+    asked = [w for s in ("search.disaggregated=only", *slow) for w in ("--set", s)]
+    found = planned(str(log), "--plans", "1", "--out", str(tmp_path / "day"), *asked)
+    (out,) = _launched(tmp_path / "day")
+    prefix = yaml.safe_load((out / "kustomization.yaml").read_text(encoding="utf-8"))["namePrefix"]
+    patches = [yaml.safe_load((out / f"patch-{r}.yaml").read_text(encoding="utf-8")) for r in ("prefill", "decode")]
+    scaled = yaml.safe_load_all((tmp_path / "day" / "keda.yaml").read_text(encoding="utf-8"))
+    assert [o["metadata"]["name"] for o in scaled] == [prefix + p["metadata"]["name"] for p in patches]
     assert all(p["kinds"][0]["role"] == "prefill" for p in found["plans"])
     for step in found["steps"]:
         kinds, workers = found["plans"][step["plan_index"]]["kinds"], step["replicas"]

@@ -64,5 +64,6 @@ def test_the_manifest_names_the_image() -> None:
     assert tag is not None
     assert container["image"] == tag[1]
     assert pod["securityContext"]["runAsNonRoot"]
+    assert [str(pod["securityContext"]["fsGroup"])] == steps("USER")  # who may write the state into the volume
     assert [container["workingDir"]] == steps("WORKDIR")[-1:]
     assert container["command"] == yaml.safe_load(steps("ENTRYPOINT")[0])

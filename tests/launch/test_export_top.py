@@ -53,3 +53,20 @@ def test_one_plan_or_several(tmp_path: Path) -> None:
     done = autotune("export", STUDY, "--top", "2", "--plan", "best", "--target", "vllm", "--out", "out", cwd=tmp_path)
     assert done.returncode == 2
     assert "--top" in done.stderr
+
+
+def test_a_name_is_of_objects_in_a_cluster(tmp_path: Path) -> None:
+    """A name that Kubernetes does not take, one where no objects are, and one for several plans are errors."""
+    out = str(tmp_path / "out")
+    for words, why in (
+        (("--target", "k8s", "--name", "My_servers"), "must be at most 48 lower-case letters"),
+        (("--target", "vllm", "--name", "mine"), "of which vllm writes none"),
+        (("--target", "k8s", "--name", "mine", "--top", "2"), "--plan, --from or --name"),
+    ):
+        done = autotune("export", str(STUDY), *words, "--out", out)
+        assert done.returncode == 2
+        assert why in done.stderr
+    done = autotune("export", str(STUDY), "--target", "k8s", "--name", "mine", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "\n  name: mine\n" in (tmp_path / "out" / "servers.yaml").read_text(encoding="utf-8")
+    assert "an export of the same name takes its place" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from autotune.engines import ENGINES
 from autotune.launch.files import write_export
 from autotune.launch.reading.import_plan import import_plan
 from autotune.launch.targets import compose, dynamo, kubernetes
-from autotune.launch.targets.container import instance_name
+from autotune.launch.targets.container import files_name, instance_name
 from autotune.launch.targets.registry import find_target, target_files, targets
 from costmodel.arch import load_model
 from costmodel.errors import InputError
@@ -155,6 +155,11 @@ def test_one_service_for_every_plan_of_a_study():
         selector = kubernetes.service(plan)["spec"]["selector"].items()
         assert selector <= kubernetes.servers(plan)["spec"]["template"]["metadata"]["labels"].items()
     assert instance_name(first.service)[1] == instance_name(replace(first.service, image="x/y:1"))[1]
+    named = replace(first.service, instance="mine")
+    assert instance_name(named) == (instance_name(first.service)[0], "mine")
+    # a name that stays must not keep pods on files that they no longer have
+    assert files_name(named).startswith("mine-")
+    assert files_name(named) != files_name(replace(named, version="0.1"))
 
 
 def test_the_router_finds_the_servers_and_may():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
+from autotune.launch.quoting import check_name
+from autotune.planning.day_launch import AskedDay, launch_script
 from autotune.planning.day_program import DayRules, ReplicaKind
 from autotune.planning.forecast import Forecast, forecast_day
 from autotune.planning.joined_days import DayShape, joined_days
@@ -160,7 +163,7 @@ def test_a_full_day_is_served_in_its_fullest_stretches() -> None:
     assert day.weight.tolist() == [33_000.0]
 
 
-def document(replicas: list[int], *, decode: list[int] | None = None, start_s: float = 100.0) -> dict[str, object]:
+def document(replicas: list[int], *, decode: list[int] | None = None, start_s: float = 100.0) -> dict[str, Any]:
     """A day of one plan in four steps of six hours; with `decode`, of one with two pools."""
     roles = ["replica"] if decode is None else ["prefill", "decode"]
     steps = [
@@ -172,8 +175,9 @@ def document(replicas: list[int], *, decode: list[int] | None = None, start_s: f
         }
         for i, counts in enumerate(zip(replicas, decode or replicas, strict=True))
     ]
-    kinds = [{"role": role, "replica": "PP2 TP2", "start_s": start_s, "gpus": 4} for role in roles]
-    plan = {"replica": "PP2 TP2", "kinds": kinds, "engine": "vllm"}
+    kinds = [{"role": role, "replica": "PP2 TP2", "start_s": start_s, "gpus": 4, "nodes": 1} for role in roles]
+    launch = {"plan": "vllm:R2/TP2", "target": "k8s", "settings": ["cluster.gpus=4", "baseline="]}
+    plan = {"replica": "PP2 TP2", "kinds": kinds, "engine": "vllm", "launch": launch}
     return {"study": "a Study", "step_s": 21_600, "whole_day": True, "steps": steps, "plans": [plan], "gpus": 16}
 
 
@@ -198,32 +202,77 @@ def test_pools_scale_as_deployments_of_their_own() -> None:
     day = document([1, 2, 2, 1], decode=[3, 3, 3, 3])
     scaled = {o["metadata"]["name"]: o["spec"] for o in yaml.safe_load_all(keda_objects(day))}
     counts = {name: (spec["minReplicaCount"], spec["maxReplicaCount"]) for name, spec in scaled.items()}
-    assert counts == {"a-study-vllm-prefill-pp2-tp2": (1, 2), "a-study-vllm-decode-pp2-tp2": (3, 3)}
+    assert counts == {"a-study-vllm-pp2-tp2-prefill": (1, 2), "a-study-vllm-pp2-tp2-decode": (3, 3)}
     bounds = yaml.safe_load(dynamo_bounds(day))["bounds"]
     assert [(b["min_endpoint"], b["prefill_workers"], b["decode_workers"]) for b in bounds] == [
         (1, 1, 3), (2, 2, 3), (2, 2, 3), (1, 1, 3),
     ]  # fmt: skip
 
 
+ASKED = AskedDay(
+    program=("/bin/autotune",),
+    study="/s/s.toml",
+    traffic="/s/t.csv",
+    settings=("cluster.gpus=8",),
+    options=("--plans", "2"),
+    of_log=("workload.traffic=/s/t.csv",),
+    out="/d/100% day",
+    state="/d/state",
+)
+
+
 def test_a_crontab_of_standard_input_plans_no_next_day() -> None:
     """What came in a pipe cannot be read again, and a name with a line break is refused."""
-    assert "plan-day" not in crontab(document([1, 2, 2, 2]), study="s.toml", traffic="-")
+    assert "plan-day" not in crontab(document([1, 2, 2, 2]), replace(ASKED, traffic=None))
     with pytest.raises(InputError, match="control characters"):
-        crontab(document([1, 2, 2, 2]), study="s\n.toml", traffic="t.csv")
+        crontab(document([1, 2, 2, 2]), replace(ASKED, study="s\n.toml"))
 
 
 def test_a_crontab_asks_what_was_asked() -> None:
-    """The next day is planned, and the traffic judged, with every setting of this one."""
-    found = crontab(document([1, 2, 2, 2]), study="s.toml", traffic="t.csv", settings=("cluster.gpus=8",))
-    assert found.count("s.toml --traffic t.csv --set cluster.gpus=8") == 2
+    """The next day is planned into the same folder with every option of this one, and the traffic judged; `%`, which
+    ends a command of cron, is escaped."""
+    found = crontab(document([1, 2, 2, 2]), ASKED)
+    question = "/s/s.toml --set cluster.gpus=8 --traffic /s/t.csv"
+    assert f"/bin/autotune plan-day {question} --plans 2 --out '/d/100\\% day'" in found
+    assert f"/bin/autotune retune {question} --state /d/state" in found
+
+
+def test_replicas_over_nodes_are_scaled_as_what_they_are() -> None:
+    """A LeaderWorkerSet has another kind for KEDA and for kubectl, and the same name for both and for the export."""
+    day: dict[str, Any] = document([1, 2, 2, 2])
+    day["plans"][0]["kinds"][0]["nodes"] = 2
+    (scaled,) = yaml.safe_load_all(keda_objects(day))
+    target = scaled["spec"]["scaleTargetRef"]
+    assert target["kind"] == "LeaderWorkerSet"
+    assert f"kubectl scale leaderworkerset/{target['name']} --replicas=2" in crontab(day, ASKED)
+    assert f"--name {target['name']} " in launch_script(day, ASKED)
+
+
+def test_what_nobody_can_load_by_its_name_is_asked_for() -> None:
+    """A model of one's own is named when its launch files are written; Dynamo's are a manifest of another name."""
+    day: dict[str, Any] = document([1, 2, 2, 2], decode=[1, 1, 1, 1])
+    day["plans"][0]["launch"]["target"] = "dynamo"
+    script = launch_script(day, replace(ASKED, model_named=False))
+    assert ': "${MODEL:?' in script
+    assert '--model "$MODEL"' in script
+    assert "kubectl apply -f '/d/100% day-launch/a-study-vllm-pp2-tp2'/dynamographdeployment.yaml" in script
+    assert "MODEL" not in launch_script(day, ASKED)
+
+
+def test_names_fit_what_is_behind_them() -> None:
+    """However long the study's name, the shape stays, and all of it is a name that an export takes."""
+    day: dict[str, Any] = document([1, 2, 2, 2], decode=[1, 1, 1, 1])
+    day["study"] = "9 " + "very long " * 12
+    names = [o["metadata"]["name"] for o in yaml.safe_load_all(keda_objects(day))]
+    assert all(name.endswith(("-vllm-pp2-tp2-prefill", "-vllm-pp2-tp2-decode")) for name in names)
+    for name in names:
+        check_name(name.rpartition("-")[0])
 
 
 def test_crontab_replays_the_schedule() -> None:
     """Read line by line, the crontab ends each step with the replicas that it asks for."""
     wanted = [1, 4, 2, 2]
-    lines = [
-        x.split() for x in crontab(document(wanted), study="s.toml", traffic="t.csv").splitlines() if "kubectl" in x
-    ]
+    lines = [x.split() for x in crontab(document(wanted), ASKED).splitlines() if "kubectl" in x]
     moments = sorted((60 * int(x[1]) + int(x[0]), int(x[-1].split("=")[1])) for x in lines)
 
     def running(minute: int) -> int:

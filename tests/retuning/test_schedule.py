@@ -131,3 +131,24 @@ def test_the_loop_stops_on_sigterm(tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert [line.split()[1] for line in out.splitlines() if "decided on before" not in line] == ["keep:"]
     assert len(ledger.read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_a_file_in_a_setting_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cron starts in another folder: a model's config.json is given by its absolute path, a name as it stands."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.json").write_text("{}", encoding="utf-8")
+    for value, wanted in (("own.json", str(tmp_path / "own.json")), ("llama-3.1-8b", "llama-3.1-8b")):
+        command = [
+            "schedule",
+            "s.toml",
+            "--traffic",
+            "t.csv",
+            "--state",
+            "s",
+            "--emit",
+            "cron",
+            "--set",
+            f"model={value}",
+        ]
+        line = CliRunner().invoke(cli, command, catch_exceptions=False).stdout
+        assert f"--set model={wanted}" in line

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from autotune.files import OutFile
 from autotune.launch.document import layout_values, plan_document
 from autotune.launch.files import MARK
+from autotune.launch.gpu_types import TO_FILL_IN, node_ranges, node_selector
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.pools import llm_d
 from autotune.launch.pools.connect import FRONT_FILE, front_config
@@ -101,6 +102,9 @@ def _readme(launch: PoolLaunch, pools: Pools, how: str | None, files: Mapping[st
         "bench": BENCH if BENCH in files else None,
         "where_model": where_model(plan.service),
         "rdma": RDMA,
+        "selectors": {role: node_selector(side) for role, side in launch.pools.items() if side.node_types},
+        "unknown": TO_FILL_IN,
+        "node_ranges": node_ranges(plan),
         "node_network": [role for role in ROLES if needs_rdma(launch.pools[role])],
         **scripts.words(plan),
     }

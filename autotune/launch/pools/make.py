@@ -63,6 +63,8 @@ def make_pool_launch(
     asked = replace(asked, version=version or usual_version)
     sides = {role: _side(study, plan, role, pools, options, asked) for role in ROLES}
     _check_nodes(pools, {role: side.service.cluster for role, side in sides.items()})
+    if pools.prefill.gpu != pools.decode.gpu:
+        sides = {r: replace(s, node_types=(s.service.cluster,) * len(s.nodes)) for r, s in sides.items()}
     joined = _joined(study, plan, sides)
     said = tuple(dict.fromkeys((*assumptions, *assumed, *joined.assumptions)))
     local = as_launched(study, plan).axes.local_prefill
@@ -172,6 +174,7 @@ def _joined(study: Study, plan: PlanResult, sides: Mapping[str, LaunchPlan]) -> 
         service=service,
         nodes=tuple(f"NODE_{i}" for i in range(count)),
         replicas=replicas,
+        node_types=(*first.node_types, *second.node_types),
         router=router,
         files={f"{role}-{name}": content for role in ROLES for name, content in sides[role].files.items()},
         assumptions=tuple(f"{role} pool: {text}" for role in ROLES for text in sides[role].assumptions),

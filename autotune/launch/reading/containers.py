@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autotune.engines import ENGINES
+from autotune.launch.gpu_types import LABEL
 from autotune.launch.reading.charts import expanded, with_autoscaling
 from autotune.launch.reading.parse import find_engine, plain_text, plain_words, starts_something
 from costmodel.errors import InputError
@@ -33,6 +34,8 @@ class Place:
     """`prefill` or `decode`, by a name or a label."""
     gpus: int | None = None
     """That its pod asks for."""
+    product: str | None = None
+    """Label of its nodes' GPUs, where the pod selects them by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,9 @@ def _within(place: Place, node: Mapping[Any, Any], path: str) -> Place:
     gpus = _gpus(node)
     if gpus is not None:
         place = replace(place, gpus=gpus)
+    selector = node.get("nodeSelector")
+    if isinstance(selector, Mapping) and isinstance(selector.get(LABEL), str):
+        place = replace(place, product=selector[LABEL])
     metadata = node.get("metadata")
     labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
     hints = [node.get("autotune-role"), node.get("subComponentType"), node.get("componentType")]

@@ -13,6 +13,7 @@ from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.pair_rules import pair_violations
 from autotune.launch.document import read_plan
 from autotune.launch.files import MARK, is_export
+from autotune.launch.gpu_types import gpu_of_label
 from autotune.launch.reading.containers import ROLES, Place
 from autotune.launch.reading.front import setting_of_front
 from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
@@ -27,7 +28,7 @@ from autotune.traffic.load import load_study
 from costmodel.arch import Arch, load_model, read_config_file
 from costmodel.arch.catalog import find_model
 from costmodel.errors import InputError, Problem
-from costmodel.hardware import Gpu
+from costmodel.hardware import Gpu, gpu_names, load_gpu
 from costmodel.plan.layout import LAYOUT_AXES, Layout
 
 DEFAULT_GPU_GIB = 80.0
@@ -83,6 +84,8 @@ class Imported:
 class ImportedPool:
     """One side of a disaggregated plan as it runs today."""
 
+    gpu: str | None
+    """GPU type; None: not known."""
     layout: Layout
     knobs: Mapping[str, Any]
 
@@ -124,7 +127,8 @@ def import_plan(
         exported = str(document.get("model"))
         arch = load_model(exported) if find_model(exported) is not None else None
         assumptions = []
-    parts = [(role, _part(servers, arch, None if study is None else study.cluster.gpu)) for role, servers in heads]
+    gpus_of = _gpus_of_pools(heads, document, study)
+    parts = [(role, _part(servers, arch, gpus_of[role])) for role, servers in heads]
     problems = [problem for _, part in parts for problem in part.options.problems]
     if problems:
         raise InputError(dict.fromkeys(problems))
@@ -157,8 +161,14 @@ def import_plan(
         ),
     )
     if len(parts) > 1:
-        sides = [(None, _with_stages(part.layout)) for _, part in parts]
-        pools = {str(role): ImportedPool(layout=part.layout, knobs=part.knobs) for role, part in parts}
+        home = None if study is None else study.cluster.gpu.name
+        alike = home is None and len({None if gpu is None else gpu.name for gpu in gpus_of.values()}) == 1
+        names = {role: None if gpu is None or alike or gpu.name == home else gpu.name for role, gpu in gpus_of.items()}
+        sides = [(names[role], _with_stages(part.layout)) for role, part in parts]
+        pools = {
+            str(role): ImportedPool(layout=part.layout, knobs=part.knobs, gpu=names[role] or home)
+            for role, part in parts
+        }
         local = setting_of_front(texts_of(source)) or 0
         plan = format_pooled(command.engine, sides[0], sides[1])
         return replace(read, plan=plan, pools=pools, max_local_prefill_tokens=local)
@@ -170,6 +180,29 @@ class _Part:
     options: OptionReader
     layout: Layout
     knobs: Mapping[str, Any]
+
+
+def _gpus_of_pools(
+    heads: Sequence[tuple[str | None, list[Process]]], document: Mapping[str, Any] | None, study: Study | None
+) -> dict[str | None, Gpu | None]:
+    """The GPU of each kind of server: as an export wrote it down or pods select their nodes, else the study's.
+
+    `document`: of the export; None: there is none.
+    """
+    own = () if study is None else (study.cluster.gpu, *(c.gpu for c in study.axes.other_gpus))
+    known = {gpu.name: gpu for gpu in own}
+    written = document.get("pools") if document is not None else None
+    out: dict[str | None, Gpu | None] = {}
+    for role, servers in heads:
+        side = written.get(role) if isinstance(written, Mapping) else None
+        name = side.get("gpu") if isinstance(side, Mapping) else None
+        selected = servers[0].place.product
+        if role is not None and not isinstance(name, str) and selected is not None:
+            name = gpu_of_label(selected, own)
+        # a name that no catalog has is what the study that was exported called its own
+        catalog = load_gpu(name) if isinstance(name, str) and name in gpu_names() else None
+        out[role] = known.get(str(name), catalog) or (None if study is None else study.cluster.gpu)
+    return out
 
 
 def _part(servers: list[Process], arch: Arch | None, gpu: Gpu | None) -> _Part:

@@ -9,6 +9,7 @@ from typing import Any
 from autotune.engines import ENGINES
 from autotune.engines.command_line import Arg, FilePath, NodeHost, NodeRank
 from autotune.engines.service import Service
+from autotune.launch import gpu_types
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import dns_label
 from costmodel.errors import InputError
@@ -29,7 +30,7 @@ def needs_rdma(plan: LaunchPlan) -> bool:
 
 def amd(service: Service) -> bool:
     """Whether the GPUs are AMD's."""
-    return service.cluster.gpu.generation.startswith("cdna")
+    return gpu_types.amd(service.cluster.gpu)
 
 
 def device(service: Service) -> str:
@@ -67,11 +68,22 @@ def literal(text: str) -> str:
 
 
 def instance_name(service: Service) -> tuple[str, str]:
-    """Name of the service, and of this plan of it: two plans of one study can run side by side."""
+    """Name of the service, and of this plan of it, the one that was asked for or else one of its own: two plans of one
+    study can run side by side."""
     name = dns_label(service.name)[:40].strip("-")
-    # what is started decides: the same plan exported again is the same object
+    return name, service.instance or f"{name}-{_started_hash(service)}"
+
+
+def files_name(service: Service) -> str:
+    """Name of the ConfigMap of a plan's files, which always tells what is started: other content is another name."""
+    _, instance = instance_name(service)
+    return f"{instance}-files" if service.instance is None else f"{instance}-{_started_hash(service)}-files"
+
+
+def _started_hash(service: Service) -> str:
+    """What is started decides: the same plan exported again is the same object."""
     identity = f"{service.plan}|{service.version}|{service.model}|{service.limits}"
-    return name, f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:6]}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from autotune.launch.targets.container import (
     FILES_AT,
     SHM_GIB,
     amd,
+    files_name,
     instance_name,
     mounted_model,
     needs_rdma,
@@ -38,6 +39,7 @@ from autotune.launch.targets.kubernetes_pod import (
     hf_token,
     model_mount,
     model_volume,
+    placed,
     resources,
     toleration,
     with_device,
@@ -191,7 +193,8 @@ def documents(
         "annotations": {"autotune/plan": service.plan, "autotune/study": one_line(service.name)}
         | dict(backend(service).annotations),
     }
-    components = [frontend, *(_component(role, plan, image, instance) for role, plan in workers.items())]
+    files_at = files_name(service)
+    components = [frontend, *(_component(role, plan, image, files_at) for role, plan in workers.items())]
     if local is not None:
         for worker in components[1:]:
             worker["podTemplate"]["spec"]["containers"][0]["args"] += backend(service).event_arguments
@@ -202,7 +205,7 @@ def documents(
         "spec": {"backendFramework": backend(service).framework, "components": components},
     }
     files = {_file(role, name): to_yaml(held) for role, plan in workers.items() for name, held in plan.files.items()}
-    held = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{instance}-files"}, "data": files}
+    held = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": files_at}, "data": files}
     return [plain(d) for d in ([held] if files else []) + [graph]]
 
 
@@ -221,7 +224,7 @@ def _file(role: str, name: str) -> str:
     return name if role == WORKER else f"{role}-{name}"
 
 
-def _component(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[str, Any]:
+def _component(role: str, plan: LaunchPlan, image: str, files_at: str) -> dict[str, Any]:
     replica = plan.replicas[0]
     worker: dict[str, Any] = {
         "name": role,
@@ -229,14 +232,14 @@ def _component(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[s
         "runtimeVersionOverride": runtime_version(image),
         "replicas": len(plan.replicas),
         "sharedMemorySize": f"{SHM_GIB}Gi",
-        "podTemplate": {"spec": _worker_pod(role, plan, image, instance)},
+        "podTemplate": {"spec": _worker_pod(role, plan, image, files_at)},
     }
     if len(replica.nodes) > 1:
         worker["multinode"] = {"nodeCount": len(replica.nodes)}
     return worker
 
 
-def _worker_pod(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[str, Any]:
+def _worker_pod(role: str, plan: LaunchPlan, image: str, files_at: str) -> dict[str, Any]:
     service, process = plan.service, plan.replicas[0].head
     process = replace(
         process, argv=tuple(FilePath(name=_file(role, a.name)) if isinstance(a, FilePath) else a for a in process.argv)
@@ -267,8 +270,8 @@ def _worker_pod(role: str, plan: LaunchPlan, image: str, instance: str) -> dict[
     volumes = [model_volume(service)]
     if plan.files:
         container["volumeMounts"].append({"name": "files", "mountPath": FILES_AT, "readOnly": True})
-        volumes.append({"name": "files", "configMap": {"name": f"{instance}-files"}})
-    spec = {"tolerations": [toleration(service)], "containers": [container], "volumes": volumes}
+        volumes.append({"name": "files", "configMap": {"name": files_at}})
+    spec = {**placed(plan), "tolerations": [toleration(service)], "containers": [container], "volumes": volumes}
     if mounted_model(service) is None:
         spec["initContainers"] = [_cache_owner(service, image)]
     return with_rdma(spec, plan) if needs_rdma(plan) else spec
@@ -312,6 +315,7 @@ def words(plan: LaunchPlan) -> dict[str, Any]:
     """What the README's template asks for."""
     return {
         "instance": instance_name(plan.service)[1],
+        "named": plan.service.instance is not None,
         "release": RELEASE,
         "manifest": FILE,
         "address": frontend_address(plan),

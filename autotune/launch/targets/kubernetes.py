@@ -16,6 +16,7 @@ from autotune.launch.targets.bench_job import FILE as BENCH
 from autotune.launch.targets.bench_job import RESULT_MARK, bench_job
 from autotune.launch.targets.container import (
     bench_image,
+    files_name,
     image_of,
     instance_name,
     mounted_model,
@@ -211,14 +212,13 @@ def service(plan: LaunchPlan) -> dict[str, Any]:
 def kustomization(plan: LaunchPlan, resources: list[str]) -> dict[str, Any]:
     """The base: `kubectl apply -k`."""
     image, _ = image_of(plan.service)
-    _, instance = instance_name(plan.service)
     made: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": resources,
     }
     if plan.files:
-        made["configMapGenerator"] = [{"name": f"{instance}-files", "files": sorted(plan.files)}]
+        made["configMapGenerator"] = [{"name": files_name(plan.service), "files": sorted(plan.files)}]
         made["generatorOptions"] = {"disableNameSuffixHash": True}  # the name holds a hash of what is started
     bare, _, digest = image.partition("@")
     name, colon, tag = bare.rpartition(":")
@@ -239,6 +239,7 @@ def words(plan: LaunchPlan) -> dict[str, Any]:
         "mounted": mounted_model(plan.service) is not None,
         "name": name,
         "instance": instance,
+        "named": plan.service.instance is not None,
         "address": _address(plan),
         "domain": DOMAIN,
         "nvlink_between_nodes": domain_key(plan.service.cluster) == DOMAIN,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autotune.engines.service import Service
+from autotune.launch.gpu_types import node_selector
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.targets.container import (
     CACHE_AT,
@@ -15,6 +16,7 @@ from autotune.launch.targets.container import (
     container_argv,
     device,
     environment,
+    files_name,
     image_of,
     instance_name,
     mounted_model,
@@ -119,11 +121,18 @@ def pod_spec(plan: LaunchPlan, container: dict[str, Any]) -> dict[str, Any]:
     spec = {
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "terminationGracePeriodSeconds": STOP_S,
+        **placed(plan),
         "tolerations": [toleration(plan.service)],
         "containers": [container],
         "volumes": _volumes(plan),
     }
     return with_rdma(spec, plan) if needs_rdma(plan) else spec
+
+
+def placed(plan: LaunchPlan) -> dict[str, Any]:
+    """The field of a pod that says on which nodes it may be; none where any will do."""
+    selector = node_selector(plan)
+    return {"nodeSelector": selector} if selector else {}
 
 
 def with_rdma(spec: dict[str, Any], plan: LaunchPlan) -> dict[str, Any]:
@@ -166,11 +175,10 @@ def model_mount(service: Service, cache: str = CACHE_AT) -> dict[str, Any]:
 
 def _volumes(plan: LaunchPlan) -> list[dict[str, Any]]:
     """Shared memory, the model, and configuration files."""
-    _, instance = instance_name(plan.service)
     shared = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{SHM_GIB}Gi"}}
     out: list[dict[str, Any]] = [shared, model_volume(plan.service)]
     if plan.files:
-        out.append({"name": "files", "configMap": {"name": f"{instance}-files"}})
+        out.append({"name": "files", "configMap": {"name": files_name(plan.service)}})
     return out
 
 

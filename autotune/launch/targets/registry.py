@@ -38,6 +38,8 @@ class Target:
 
     pools_alone: bool = False
     """Whether it is for disaggregated plans and no others."""
+    names_objects: bool = False
+    """Whether it writes objects of a cluster, which have names."""
 
     @property
     def engine(self) -> str | None:
@@ -58,7 +60,12 @@ def targets() -> dict[str, Target]:
     systems = [
         Target(name="compose", files=compose.compose_files, template="compose", words=compose.words, images=_image),
         Target(
-            name="k8s", files=kubernetes.kubernetes_files, template="kubernetes", words=kubernetes.words, images=_image
+            name="k8s",
+            files=kubernetes.kubernetes_files,
+            template="kubernetes",
+            words=kubernetes.words,
+            images=_image,
+            names_objects=True,
         ),
     ]
     versions = {name: engine.dynamo.version for name, engine in ENGINES.items() if engine.dynamo is not None}
@@ -70,6 +77,7 @@ def targets() -> dict[str, Target]:
         words=dynamo.words,
         images=dynamo.image_assumptions,
         versions=versions,
+        names_objects=True,
     )
     llm_d = [
         Target(
@@ -79,6 +87,7 @@ def targets() -> dict[str, Target]:
             words=kubernetes.words,
             images=_image,
             pools_alone=True,
+            names_objects=True,
         )
         for name in ("llm-d", "disaggregatedset")
     ]

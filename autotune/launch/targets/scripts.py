@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +13,7 @@ from autotune.engines.benchmark import BenchCommand, Drive
 from autotune.engines.command_line import HostSlots, NodeHost, Variable
 from autotune.files import OutFile
 from autotune.launch.bench import RATE_S, ROUNDS, bench_command, share_of_load
+from autotune.launch.gpu_types import node_types, types_of
 from autotune.launch.plan import LaunchPlan, NodeProcess
 from autotune.launch.quoting import to_yaml
 from autotune.launch.targets.container import SHM_GIB, STOP_S, amd, needs_rdma
@@ -27,6 +30,10 @@ INTERFACE=
 HF_TOKEN=
 HF_HOME=
 """
+_GPU_NAMES = """\
+# What the driver calls the GPUs of each type; check.sh and slurm.sh hold the nodes against it. Compare it with
+# `nvidia-smi --query-gpu=name --format=csv,noheader` on a node of each.
+"""
 BALANCER_PORT = 8080
 """Where the load balancer over independent servers listens."""
 FOLDER = "/opt/autotune"
@@ -39,8 +46,7 @@ def script_files(plan: LaunchPlan) -> dict[str, OutFile]:
     files |= config_files(plan)
     folders = [p.folder for p in plan.processes if p.folder is not None]
     wanted = "".join(f"# {one.text[0].upper()}{one.text[1:]}.\n{one.variable}=\n" for one in folders)
-    hosts = "".join(f"{name}=\n" for name in plan.nodes)
-    files["nodes.env"] = OutFile(text=_NODES_HEAD + hosts + _NODES_TAIL + wanted)
+    files["nodes.env"] = OutFile(text=_NODES_HEAD + _hosts(plan) + _NODES_TAIL + wanted)
     files["nodes.txt"] = OutFile(text=nodes_list(plan))
     files["ranks.json"] = rank_file(plan)
     files["endpoints.txt"] = OutFile(text="".join(f"{line}\n" for line in endpoints(plan)))
@@ -53,6 +59,19 @@ def script_files(plan: LaunchPlan) -> dict[str, OutFile]:
         files |= {f"{name}.template": OutFile(text=text) for name, text in _load_balancers(plan).items()}
     files["bench.sh"] = OutFile(text=bench_script(plan), executable=True)
     return files
+
+
+def _hosts(plan: LaunchPlan) -> str:
+    """A line for the name of each node, and what its GPUs must be where that differs."""
+    kinds = node_types(plan)
+    if not kinds:
+        return "".join(f"{name}=\n" for name in plan.nodes)
+    lines = [f"# {name}: {kinds[name].gpus} x {kinds[name].gpu}\n{name}=\n" for name in plan.nodes]
+    lines.append(_GPU_NAMES)
+    for kind in types_of(plan):
+        unknown = "" if kind.product else f"# {kind.gpu}: not known here, fill it in\n"
+        lines.append(f"{unknown}{kind.variable}={shlex.quote(kind.product or '')}\n")
+    return "".join(lines)
 
 
 def ports(plan: LaunchPlan) -> dict[str, list[int]]:
@@ -79,6 +98,9 @@ def _operation(plan: LaunchPlan) -> dict[str, str]:
         "shm_mib": SHM_GIB * 1024,
         "stop_s": STOP_S,
         "needs_rdma": needs_rdma(plan),
+        "node_types": node_types(plan),
+        "types": types_of(plan),
+        "counts": Counter(kind.gpu for kind in node_types(plan).values()),
         "list_gpus": "rocm-smi --showid --csv" if amd(plan.service) else "nvidia-smi --list-gpus",
     }
     named = {"check": "check", "start-all": "start_all", "stop-all": "stop_all", "slurm": "slurm"}
@@ -168,14 +190,22 @@ def bench_script(plan: LaunchPlan) -> str:
 
 def nodes_list(plan: LaunchPlan) -> str:
     """Per node what runs there."""
-    lines = ["node\tscript\trole\tgpus\tport"]
+    kinds = node_types(plan)
+
+    def of(node: int) -> str:
+        return f"\t{kinds[f'NODE_{node}'].gpu}" if kinds else ""
+
+    lines = ["node\tscript\trole\tgpus\tport" + ("\ttype" if kinds else "")]
     for process in plan.processes:
         gpus = ",".join(map(str, process.gpus)) or "-"
-        lines.append(f"NODE_{process.node}\t{process.name}.sh\t{process.role}\t{gpus}\t{process.http_port or '-'}")
+        own = f"NODE_{process.node}\t{process.name}.sh\t{process.role}\t{gpus}\t{process.http_port or '-'}"
+        lines.append(own + of(process.node))
     started = {p.node for p in plan.processes}
     for replica in plan.replicas:
         lines += [
-            f"NODE_{n}\t(started by NODE_{replica.nodes[0]})\tworker\tall\t-" for n in replica.nodes if n not in started
+            f"NODE_{n}\t(started by NODE_{replica.nodes[0]})\tworker\tall\t-{of(n)}"
+            for n in replica.nodes
+            if n not in started
         ]
     return "\n".join(lines) + "\n"
 
@@ -189,6 +219,7 @@ def rank_file(plan: LaunchPlan, names: Mapping[int, str] | None = None) -> OutFi
     document = {
         "nodes": [called[n] for n in range(len(plan.nodes))],
         "gpus_per_node": plan.gpus_per_node,
+        **({"node_gpus": [own.gpu.name for own in plan.node_types]} if plan.node_types else {}),
         "replicas": [
             {
                 "replica": replica.index,

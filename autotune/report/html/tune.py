@@ -148,7 +148,7 @@ class _View:
 
 
 def _facts(study: Study) -> tuple[str, ...]:
-    work, cluster = study.workload, study.cluster
+    work = study.workload
 
     load = "load solved for each plan"
     if work.concurrency is not None:
@@ -157,7 +157,7 @@ def _facts(study: Study) -> tuple[str, ...]:
         load = f"{number(work.request_rate_per_s, 6)} requests/s"
     return (
         study.arch.name,
-        f"{cluster.gpus:,} × {cluster.gpu.name}",
+        " and ".join(f"{c.gpus:,} × {c.gpu.name}" for c in (study.cluster, *study.axes.other_gpus)),
         engine_title(study.engine),
         f"prompts of {lengths(work.isl, ' to ')}, outputs of {lengths(work.osl, ' to ')} {token_words(work.isl)}",
         load,
