@@ -62,6 +62,7 @@ def compare(
     autotune compare studies/qwen3-235b-64xh100.toml --candidate TP4/DP2/EP8 --format markdown
     autotune compare STUDY --current TP8 --traffic requests.csv --json
     """
+    from dataclasses import replace
     from pathlib import Path
 
     from autotune.cli.current import with_current
@@ -74,10 +75,9 @@ def compare(
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
     question = load_study(Path(study), overrides)
     profile, requests = (None, None) if traffic is None else _traffic(traffic, reading, question)
-    question, current = with_current(question, current, given_variables(variables))
-    document = comparison_document(
-        compared(question, current, candidate, traffic=profile, source=traffic, requests=requests)
-    )
+    runs = with_current(question, current, given_variables(variables))
+    found = compared(runs.study, runs.plan, candidate, traffic=profile, source=traffic, requests=requests)
+    document = comparison_document(replace(found, not_priced=runs.not_priced))
     short = None if verbose or out is not None else BRIEF
     publish(document, comparison_report, _page, form=form, out=out, short=short)
 

@@ -115,13 +115,13 @@ def run(
     window_s, now_s = duration_s(window, "--window"), None if now is None else time_s(now, "--now")
     timeout_s = duration_s(timeout, "--timeout")
     asked = load_study(Path(study), overrides)
-    loaded, plan = with_current(asked, current, given_variables(variables))
-    told = Baseline(plan=plan) if plan is not None else loaded.baseline if current is not None else None
+    runs = with_current(asked, current, given_variables(variables))
+    told = Baseline(plan=runs.plan) if runs.plan is not None else runs.study.baseline if current is not None else None
     quiet = wants_json(as_json, as_table)
     try:
         with progress_bar(quiet=quiet) as report:
             outcome = decide(
-                replace(loaded, baseline=asked.baseline),
+                replace(runs.study, baseline=asked.baseline),
                 traffic,
                 Path(state),
                 window_s=window_s,
@@ -130,6 +130,7 @@ def run(
                 options=replace(reading, least_cover_frac=min_cover),
                 apply=apply,
                 current=told,
+                not_priced=runs.not_priced,
                 progress=report,
             )
     except BusyError as error:

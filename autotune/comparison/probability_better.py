@@ -18,7 +18,7 @@ def metric_p_better(name: str, current: PlanResult, candidate: PlanResult, draws
     """Probability that the candidate's metric is better; `draws` of (current, candidate)."""
     if not METRICS[name].better:
         return None
-    if _identical(current, candidate):
+    if current.runs_as(candidate):
         return 0.5
     sign, drawn = METRICS[name].sign, draws.metric(name, estimates((current, candidate))(name))
     return p_greater(sign * drawn[1], sign * drawn[0])
@@ -44,7 +44,7 @@ def p_better(
         draws: of both, in this order; None: drawn here.
         served: of both, for an open load (`worth.served_within_limits`), from the same draws.
     """
-    if _identical(current, candidate):
+    if current.runs_as(candidate):
         return 0.5
     plans = (current, candidate)
     worth = Worth.of(study, plans, joint_draws(study, plans) if draws is None else draws)
@@ -66,7 +66,3 @@ def wins(study: Study, current: PlanResult, candidate: PlanResult) -> bool:
 
 def _worst(plan: PlanResult) -> float:
     return max((relative_excess(v) for v in plan.violations if v.code != JOINT_PROBABILITY), default=0.0)
-
-
-def _identical(first: PlanResult, second: PlanResult) -> bool:
-    return first.plan == second.plan and first.knobs == second.knobs

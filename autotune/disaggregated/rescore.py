@@ -15,7 +15,7 @@ from autotune.disaggregated.refine_loads import at_best_loads
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
-from autotune.study import Study
+from autotune.study import Study, started_with
 from costmodel.disaggregated.pairing import PairService
 from costmodel.disaggregated.pools import DecodePool, PrefillPool
 from costmodel.estimate.batch import PlanBatch
@@ -34,7 +34,7 @@ def rescored_pools(study: Study, plan: PlanResult) -> PlanResult:
     own = as_launched(study, plan)
     prefill, decode = (operating_points(rows) for rows in launched_rows(own, plan))
     best = at_best_loads(own, [best_pair(own, prefill, decode)])
-    return pair_results(own, best, home=own.cluster.gpu.name)[0]
+    return replace(pair_results(own, best, home=own.cluster.gpu.name)[0], own_options=plan.own_options)
 
 
 def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
@@ -73,10 +73,11 @@ def both_pools(study: Study, plan: PlanResult) -> tuple[PrefillPool, DecodePool]
 
 
 def as_launched(study: Study, plan: PlanResult) -> Study:
-    """The study with the setting of the plan's front, and its engine."""
+    """The study with the setting of the plan's front, its engine, and what that is started with."""
+    own = started_with(study, plan.own_options)
     if plan.pools is None:
-        return study
-    return with_local_prefill(study, plan.pools.max_local_prefill_tokens, plan.engine)
+        return own
+    return with_local_prefill(own, plan.pools.max_local_prefill_tokens, plan.engine)
 
 
 def launched_rows(study: Study, plan: PlanResult) -> tuple[PoolRows, PoolRows]:

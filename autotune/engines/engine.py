@@ -1,7 +1,6 @@
 """What a serving engine is to this program. One subclass per engine holds everything that is that engine's alone.
 
-Attributes are facts; methods are given values and return values. `ENGINES` (in `registry`) holds one object of each
-subclass, and nothing outside this package names an engine.
+Attributes are facts, methods return values. `ENGINES` (`registry`) holds one object of each; nothing else names one.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from autotune.engines.option_reader import Command, OptionReader
 from autotune.engines.options import DATA, OptionList, choose_version, flat_fields, option_list, versions
 from autotune.engines.pair_rules import PairRule
 from autotune.engines.service import Service
+from autotune.engines.start_options import StartOptions
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from autotune.engines.weight_dtypes import lacking_dtype
 from costmodel.arch import Arch, checkpoint_dtype, stored_in
@@ -97,6 +97,8 @@ class Engine(ABC):
     """Dtype of weights -> the option's value that makes it of a 16-bit checkpoint when it is loaded."""
     speculative_option: ClassVar[str]
     """Where it is told how to draft tokens."""
+    start_options: ClassVar[StartOptions] = StartOptions()
+    """What of a command changes speed and memory beside layout, dtypes and limits."""
     options_data: ClassVar[Path] = DATA
     """Folder with the lists of options of its versions, its benchmark's and its router's."""
 
@@ -127,10 +129,9 @@ class Engine(ABC):
     other_spellings: ClassVar[Mapping[str, str]] = {}
     """Options of other programs that start it (Dynamo's workers) -> ours."""
     programs_own_options: ClassVar[tuple[str, ...]] = (
-        "--is-prefill-worker", "--is-decode-worker", "--disaggregation-mode", "--connector", "--endpoint",
-        "--namespace", "--served-model-name", "--store-kv", "--request-plane", "--event-plane",
-        "--publish-events-and-metrics", "--migration-limit", "--custom-jinja-template", "--modality", "--dyn-",
-        "--router-", "--kv-router",
+        "--is-prefill-worker", "--is-decode-worker", "--disaggregation-mode", "--connector", "--endpoint", "--dyn-",
+        "--namespace", "--served-model-name", "--store-kv", "--request-plane", "--event-plane", "--migration-limit",
+        "--publish-events-and-metrics", "--custom-jinja-template", "--modality", "--router-", "--kv-router",
     )  # fmt: skip
     """Beginnings of options that Dynamo's workers take for themselves."""
     config_tables: ClassVar[tuple[str, ...]] = ()
@@ -150,8 +151,7 @@ class Engine(ABC):
     memory_is_of_everything: ClassVar[bool]
     """Whether that share is of all that the engine fills: weights, activations and cache."""
     shown_options: ClassVar[tuple[str, ...]]
-    """Options that decide about plan, memory and load: two servers that differ in them are no copies of one plan, and
-    their defaults are shown where nothing is said."""
+    """Options that decide about plan, memory and load: copies of one plan are alike in them; defaults are shown."""
 
     # What stands around a server.
     image: ClassVar[str]
@@ -384,8 +384,8 @@ class Engine(ABC):
     def weight_name(self, service: Service) -> str | None:
         """The quantisation to make when loading; None where the checkpoint already is of the plan's dtype.
 
-        Raises `InputError`, `weight_dtype_support`, where the engine cannot make that dtype itself: none makes it of a
-        checkpoint that is quantised otherwise, and the option alone keeps vLLM and SGLang from starting with one.
+        Raises `InputError`, `weight_dtype_support`, where it cannot make that dtype: none makes it of a checkpoint that
+        is quantised otherwise, and the option alone keeps vLLM and SGLang from starting with one.
         """
         dtype, stored = service.knobs.weight_dtype, checkpoint_dtype(service.arch)
         if dtype is None or service.model_given or stored_in(service.arch, dtype) == service.arch:

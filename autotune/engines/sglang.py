@@ -26,6 +26,7 @@ from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, two_batch_overlap_class
 from autotune.engines.pair_rules import SGLANG_CONNECTORS, SGLANG_WHOLE_PROMPTS
 from autotune.engines.service import Service
+from autotune.engines.start_options import SGLANG_START
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
 from costmodel.dtypes import storage
@@ -151,6 +152,7 @@ class Sglang(Engine):
     """Choices of `--kv-cache-dtype`."""
     weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8", "mxfp8": "mxfp8", "mxfp4": "mxfp4"}
     speculative_option = "--speculative-algorithm"
+    start_options = SGLANG_START
 
     programs = (("sglang.launch_server",), ("sglang", "serve"), ("sglang_router.launch_server",), ("dynamo.sglang",))
     model_is_positional = False

@@ -22,6 +22,7 @@ from autotune.engines.option_reader import OptionReader
 from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import NO_TWO_BATCH_OVERLAP
 from autotune.engines.service import Service
+from autotune.engines.start_options import TRTLLM_START
 from autotune.engines.surroundings import ReplicaNodes, ServerMetrics
 from autotune.engines.vllm import VLLM
 from costmodel.arch import Arch
@@ -96,6 +97,7 @@ class Trtllm(Engine):
     """`sync_quant_config_with_kv_cache_config_dtype` of llm_args.py."""
     weight_names: ClassVar[Mapping[str, str]] = {}
     speculative_option = "speculative_config"
+    start_options = TRTLLM_START
 
     programs = (("trtllm-serve",), ("trtllm-serve", "serve"), ("dynamo.trtllm",))
     other_spellings: ClassVar[Mapping[str, str]] = {
@@ -107,7 +109,7 @@ class Trtllm(Engine):
     config_option = "extra_llm_api_options"
     config_tables = (
         "kv_cache_config", "moe_config", "cuda_graph_config", "scheduler_config", "attention_dp_config",
-        "cache_transceiver_config",
+        "cache_transceiver_config", "speculative_config",
     )  # fmt: skip
     length_option = "max_seq_len"
     sequences_option = "max_batch_size"
@@ -234,6 +236,11 @@ class Trtllm(Engine):
             "which Dynamo's operator sets up by itself"
         )
         return (fraction, ssh) if nodes > 1 else (fraction,)
+
+    def config_values(self, table: Mapping[Any, Any], options: OptionList) -> dict[str, Any]:
+        """Of an empty `cuda_graph_config` it is said that it is: no graphs are captured then."""
+        graphs = {"cuda_graph_config": "null"} if table.get("cuda_graph_config", 0) is None else {}
+        return super().config_values(table, options) | graphs
 
     def layout(self, options: OptionReader, arch: Arch | None, servers: int) -> Layout:
         """TP is the width of a stage, attention-DP takes all of it."""

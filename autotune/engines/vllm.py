@@ -26,6 +26,7 @@ from autotune.engines.options import OptionList
 from autotune.engines.overlap_rules import OVERLAP_NEEDS_EXCHANGE, dual_batches
 from autotune.engines.pair_rules import NIXL_ONE_STAGE, VLLM_CONNECTORS
 from autotune.engines.service import Service
+from autotune.engines.start_options import VLLM_START
 from autotune.engines.surroundings import ReplicaNodes, ServerMetrics
 from costmodel.arch import Arch
 from costmodel.arch.attention import GroupedQuery, Latent
@@ -135,6 +136,7 @@ class Vllm(Engine):
     """Choices of `--kv-cache-dtype`."""
     weight_names: ClassVar[Mapping[str, str]] = {"fp8": "fp8"}
     speculative_option = "--speculative-config"
+    start_options = VLLM_START
 
     programs = (
         ("vllm", "serve"),

@@ -48,7 +48,7 @@ class EvaluatedPlan:
         return own.memory(
             self.grid.load(self.concurrency),
             longest_prompt=np.array([float(self.study.workload.longest_prompt)]),
-            memory_fraction=np.array([self.study.engine_options.gpu_memory_utilization]),
+            memory_fraction=self.grid.bounds()["memory_fraction"],
         )
 
     def stage_s(self, step: Pass) -> list[float]:
@@ -60,7 +60,7 @@ class EvaluatedPlan:
         held = self.grid.batch.memory(
             self.grid.load(self.concurrency),
             longest_prompt=np.array([prompt_tokens]),
-            memory_fraction=np.array([self.study.engine_options.gpu_memory_utilization]),
+            memory_fraction=self.grid.bounds()["memory_fraction"],
         )
         return bool(held.kv_room_bytes[0] >= held.kv_bytes_longest[0])
 

@@ -97,6 +97,7 @@ def changes(before: Service, after: Service) -> list[tuple[str, str, str]]:
             | {name: str(getattr(service.layout, name)) for name in (*LAYOUT_AXES, "stage_layers")}
             | {name: str(getattr(service.limits, name)) for name in limits}
             | {name: getattr(service.knobs, name) or "checkpoint" for name in ("weight_dtype", "kv_dtype")}
+            | {"cuda_graphs": str(service.cuda_graphs)}
         )
 
     old, new = rows(before), rows(after)

@@ -158,7 +158,8 @@ def imported_service(study: Study, imported: Imported) -> Service:
     filled = knobs.get("memory_fraction")
     if engine.memory_is_of_everything and isinstance(filled, float):
         limits = replace(limits, gpu_memory_utilization=filled)
-    return replace(service, limits=limits, assumptions=assumptions)
+    graphs = imported.started.cuda_graphs
+    return replace(service, limits=limits, cuda_graphs=graphs, assumptions=assumptions)
 
 
 def all_servers(study: Study, imported: Imported) -> tuple[str, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from autotune.engines.service import StartLimits
 from autotune.scoring.exchange_choice import without_exchange_buffer
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.peaks import KV_MARGIN_FRAC, PEAK_SD, with_peaks
-from autotune.study import Study
+from autotune.study import Study, cluster_of, on_cluster
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
 from costmodel.step.collectives import EXCHANGES
@@ -90,7 +90,7 @@ def _memory(study: Study, rows: KnobGrid, seqs: int, length: int) -> Memory:
     return rows.batch.memory(
         rows.load(np.array([float(seqs) * float(layout.replicas[0]) * float(layout.attn_dp[0])])),
         longest_prompt=np.array([length - study.workload.osl.mean]),
-        memory_fraction=np.array([study.engine_options.gpu_memory_utilization]),
+        memory_fraction=rows.bounds()["memory_fraction"],
     )
 
 
@@ -118,6 +118,41 @@ def _limits(study: Study, plan: PlanResult, memory: Memory, seqs: int, length: i
 def _floor(fraction: float) -> float:
     """Three digits, rounded down: never more memory than is meant."""
     return int(fraction * 1000.0) / 1000.0
+
+
+MOST_SEQS = 1 << 16
+READ_BACK = 0.003
+"""By how much a share of memory may be off that was rounded when it was written: then it is the same."""
+
+
+def filled_by_static(study: Study, plan: PlanResult, static_fraction: float, seqs: int | None) -> float | None:
+    """The share of total memory that a server fills whose weights and KV have `static_fraction`; None: the study's.
+
+    What `_limits` writes, the other way round. `seqs` is what a rank runs at once; None: as many as the load has.
+    """
+    memory, rows = _started_for(study, plan, seqs)
+    total, fixed = float(memory.hbm_bytes[0]), float(memory.fixed_bytes[0])
+    room = static_fraction * (total - CONTEXT_BYTES) - float(memory.weight_bytes[0])
+    filled = min(max((room + fixed) / total, 0.001), 1.0)
+    return None if abs(filled - rows.study.engine_options.gpu_memory_utilization) <= READ_BACK else filled
+
+
+def filled_by_free(study: Study, plan: PlanResult, free_fraction: float, seqs: int | None) -> float | None:
+    """The same of a server whose KV has a share of what weights and activations leave free: as the cost model has it.
+
+    It is the study's also where the KV ends at the study's share of total memory, as exports have it.
+    """
+    memory, rows = _started_for(study, plan, seqs)
+    total, fixed = float(memory.hbm_bytes[0]), float(memory.fixed_bytes[0])
+    usual = rows.study.engine_options.gpu_memory_utilization
+    exported = (usual * total - fixed) / (total - fixed)
+    return None if exported - READ_BACK <= free_fraction <= usual + READ_BACK else free_fraction
+
+
+def _started_for(study: Study, plan: PlanResult, seqs: int | None) -> tuple[Memory, KnobGrid]:
+    rows = plan_rows(on_cluster(study, cluster_of(study, plan.gpu, plan.layout.gpus)), plan)
+    longest = max(study.workload.longest_prompt, study.workload.isl.max) + study.workload.osl.max
+    return _memory(rows.study, rows, min(seqs or MOST_SEQS, with_peaks(plan.knobs.max_num_seqs)), longest), rows
 
 
 def scored_exchange(rows: KnobGrid, plan: PlanResult) -> str:

@@ -14,7 +14,7 @@ from autotune.engines.service import BenchLoad, Service
 from autotune.launch.limits import plan_rows, scored_exchange, start_limits
 from autotune.launch.quoting import check_image, check_launch_text, check_name
 from autotune.scoring.knob_grid import KnobGrid
-from autotune.study import Study, cluster_of, on_cluster
+from autotune.study import Study, cluster_of, on_cluster, started_with
 from autotune.tuning import PlanResult
 from costmodel.arch.catalog import find_model
 from costmodel.errors import InputError
@@ -75,7 +75,7 @@ def make_service(study: Study, plan: PlanResult, options: OptionList, asked: Lau
             f"plan ({plan.plan}): name another, or leave those out with --set search.disaggregated=off",
         )
     study = on_cluster(study, cluster_of(study, plan.gpu, plan.layout.gpus))
-    assumptions = _speculative(study, plan.engine)
+    assumptions = _speculative(started_with(study, plan.own_options), plan.engine)
     if asked.model is None:
         assumptions.append(f"model to load not given: {study.arch.name!r}, the name of the study's model")
     named = check_launch_text("$.model" if asked.model is None else "--model", asked.model or study.arch.name)
@@ -96,7 +96,7 @@ def make_service(study: Study, plan: PlanResult, options: OptionList, asked: Lau
         limits=limits,
         make_load=cache(partial(bench_load, rows, plan)),
         exchange=exchange,
-        cuda_graphs=study.engine_options.cuda_graphs,
+        cuda_graphs=rows.study.engine_options.cuda_graphs,
         hybrid_lb=asked.hybrid_lb,
         image=None if asked.image is None else check_image(asked.image),
         instance=None if asked.name is None else check_name(asked.name),
@@ -143,7 +143,7 @@ def bench_load(rows: KnobGrid, plan: PlanResult) -> BenchLoad:
     from costmodel.measured.runs import BENCHMARK_WAVES  # of what is written alone, not of what may be
 
     study = rows.study
-    scored, workload = scored_load(study, plan), study.workload
+    scored = scored_load(study, plan)
     if scored.request_rate_per_s is not None:
         return scored
     fixed = ENGINES[plan.engine].same_lengths(scored.isl, scored.osl, scored.prefix_hit_frac)
@@ -154,8 +154,7 @@ def bench_load(rows: KnobGrid, plan: PlanResult) -> BenchLoad:
     )
     estimate = rows.batch.evaluate(
         load,
-        longest_prompt=np.array([float(workload.longest_prompt)]),
-        memory_fraction=np.array([study.engine_options.gpu_memory_utilization]),
+        **rows.bounds(),
     )
     return replace(
         scored,

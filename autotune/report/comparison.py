@@ -8,11 +8,11 @@ from typing import Any
 from autotune.comparison import ComparedPlan, Comparison, SwitchCost
 from autotune.comparison.values import KEEP, Robustness
 from autotune.report.document import finite, plan_document
-from autotune.report.study_words import command, gpu_words, launch_steps
+from autotune.report.study_words import baseline_settings, command, gpu_words, launch_steps
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.reach import KINDS
 from autotune.scoring.value_and_gain import Gain
-from autotune.study import Study
+from autotune.study import OwnOptions, Study, own_option_words
 
 SIDES = ("current", "candidate")
 
@@ -36,6 +36,7 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
             "p_better": found.p_better,
             "same_plan": found.same_plan,
             "never_measured": [KINDS[kind] for kind in found.beyond],
+            "not_priced": list(found.not_priced),
             "next": _next(found),
             "command": _command(found),
             "current": side_document(found.current, study),
@@ -72,14 +73,17 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
 
 
 def _command(found: Comparison) -> str:
-    """What is typed to see the comparison again."""
+    """What is typed to see the comparison again; a plan that is started in a way of its own is told as the baseline."""
+    told, runs = found.study.baseline, found.current.result
+    own = told is not None and runs is not None and runs.own_options is not None
+    settings = baseline_settings(told) if told is not None and own else ()
     options = [
         word
         for side, name in ((found.current, "--current"), (found.candidate, "--candidate"))
-        if side is not None
+        if side is not None and not (own and side is found.current)
         for word in (name, side.text)
     ]
-    return command(found.study, "compare", *options).text
+    return command(found.study, "compare", *options, settings=settings).text
 
 
 def _next(found: Comparison) -> list[str]:
@@ -102,15 +106,21 @@ def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:
         "feasible": side.keeps,
         "rules_broken": list(side.rules_broken),
         "assumed": list(side.assumed),
+        **({} if side.result is None else _started_with(study, side.result.own_options)),
         "capacity_requests_per_s": side.capacity_requests_per_s,
         "capacity_keeps_limits": side.capacity_keeps_limits,
         "value_per_s": side.value_per_s,
     }
     if side.result is not None:
         plan = plan_document(side.result, rank=None, baseline=None)
-        kept = ("layout", "knobs", "pools", "violations", "metrics", "confidence", "breakdown")
+        kept = ("layout", "knobs", "engine_options", "pools", "violations", "metrics", "confidence", "breakdown")
         out |= {k: plan[k] for k in kept if k in plan}
     return out
+
+
+def _started_with(study: Study, own: OwnOptions | None) -> dict[str, list[str]]:
+    """What of its engine's options is not as the study has it, in words; nothing where all are."""
+    return {} if own is None else {"started_with": list(own_option_words(study, own))}
 
 
 def switch_document(cost: SwitchCost, gain: Gain | None) -> dict[str, Any]:

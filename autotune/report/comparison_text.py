@@ -30,9 +30,18 @@ def comparison_report(document: Mapping[str, Any]) -> Report:
         verdict=document["verdict"].upper(),
         reason=f": {document['reason']}.",
         tone=TONES[document["verdict"]],
-        lines=(f"Never measured: {', '.join(document['never_measured'])}.",) if document["never_measured"] else (),
+        lines=remarks(document),
         blocks=tuple(comparison_blocks(document)),
     )
+
+
+def remarks(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the verdict rests on: what was never measured, and how the current plan is started."""
+    own, others = document["current"].get("started_with"), document["not_priced"]
+    out = [f"Never measured: {', '.join(document['never_measured'])}."] if document["never_measured"] else []
+    out += [f"The current plan is started with {', '.join(own)}."] if own else []
+    out += [f"The current plan also runs with {', '.join(others)}: not priced."] if others else []
+    return tuple(out)
 
 
 BRIEF = ("simulated", "metrics", "switch", "next")

@@ -16,6 +16,7 @@ from autotune.scoring.joint_uncertainty import Confidence
 from autotune.scoring.prompts_fill import prompts_fill_caveat
 from autotune.space import Candidate, Space, format_plan
 from autotune.space.pool_plan import ROLES, Pools
+from autotune.study import own_option_values
 from autotune.text.escaping import csv_text
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.answer_study import BaselineResult, place
@@ -73,6 +74,7 @@ def plan_document(
         "layout": layout_document(plan.layout),
         "knobs": asdict(plan.knobs),
         **({} if plan.gpu is None else {"gpu": plan.gpu}),
+        **({} if plan.own_options is None else {"engine_options": own_option_values(plan.own_options)}),
         **({} if plan.pools is None else {"pools": pools_document(plan.pools)}),
         "feasible": plan.feasible,
         "violations": [asdict(v) for v in plan.violations],

@@ -9,7 +9,7 @@ from autotune.evaluation.values import PASSED, Evaluation
 from autotune.launch.refusal import export_refusal
 from autotune.report.document import confidence_document, layout_document
 from autotune.report.reach import reach_of_one
-from autotune.report.study_words import command, launch_steps
+from autotune.report.study_words import called, command, launch_steps
 from autotune.report.vocabulary.plan_names import plan_name
 from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.space import format_plan, short_plan
@@ -67,7 +67,7 @@ def next_steps(study: Study, result: PlanResult | None, best: PlanResult | None,
     """The commands that follow: what the best plan is worth beside this one, and the launch files of this one."""
     if result is None:
         return []
-    name, out = plan_name(result, dense=not study.arch.is_moe), []
+    name, out = called(study, result), []
     if best is not None and best.plan != result.plan:
         out.append(command(study, "compare", "--current", name, "--candidate", "best").text)
     if passed and not export_refusal(study, result):

@@ -103,8 +103,11 @@ def import_document(imported: Imported) -> dict[str, Any]:
         "max_local_prefill_tokens": imported.max_local_prefill_tokens,
         "layout": layout_values(imported.layout),
         "knobs": dict(imported.knobs),
+        "cuda_graphs": imported.started.cuda_graphs,
+        "speculative": imported.started.drafts or None,
         "checkpoint_dtype": imported.checkpoint_dtype,
         "unknown": list(imported.unknown),
+        "not_priced": list(imported.started.not_priced),
         "defaults": dict(imported.defaults),
         "rules_broken": list(imported.rules_broken),
         "assumptions": list(imported.assumptions),
@@ -122,9 +125,12 @@ def import_report(document: Mapping[str, Any]) -> Report:
     front = f"prompts with at most {local:,} tokens to compute are prefilled by the decode pool"
     lines: list[str | Line] = [
         *([front] if local else []),
+        *([] if document["cuda_graphs"] else ["decode steps are launched kernel by kernel, without CUDA graphs"]),
+        *([f"decodes speculatively: {document['speculative']}"] if document["speculative"] else []),
         f"defaults of this version: {defaults or 'none'}",
         *(Line(text=f"breaks a rule: {text}", tone="bad") for text in document["rules_broken"]),
         *(Line(text=f"unknown: {text}", tone="open") for text in document["unknown"]),
+        *(Line(text=f"not priced: {text}", tone="open") for text in document["not_priced"]),
     ]
     engine = f"{engine_title(document['engine'])} {document['engine_version']}"
     return Report(

@@ -16,6 +16,7 @@ from autotune.retuning.ledger import Entry, Ledger
 from autotune.retuning.retune_once import Outcome
 from autotune.text.numbers import number
 
+OWN, STUDYS = "engine_options", "as in the study"
 _FIRST = ("decision", "rule", "reason", "drift", "current", "candidate", "switch", "p_better", "figures")
 
 
@@ -67,11 +68,14 @@ def retune_paragraph(document: dict[str, Any]) -> str:
 
 def _settings(current: dict[str, Any], candidate: dict[str, Any]) -> str:
     """What two launches of one plan differ in; nothing of two plans."""
-    before, after = current["knobs"] or {}, candidate["knobs"] or {}
     if current["plan"] != candidate["plan"]:
         return ""
-    differ = [name for name in LAUNCH_KNOBS if before.get(name) != after.get(name)]
+    before, after = (side["knobs"] or {} for side in (current, candidate))
+    differ = [name for name in LAUNCH_KNOBS if name != OWN and before.get(name) != after.get(name)]
     said = [f"{name} {after.get(name)} for {before.get(name)}" for name in differ]
+    own = [knobs.get(OWN) or {} for knobs in (before, after)]
+    names = [name for name in own[0] | own[1] if own[0].get(name) != own[1].get(name)]
+    said += [f"{name} {own[1].get(name, STUDYS)} for {own[0].get(name, STUDYS)}" for name in names]
     return f" with {', '.join(said)}" if said else ""
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from autotune.launch.refusal import export_refusal
 from autotune.report.evaluation_text import next_blocks
-from autotune.report.study_words import command, launch_steps
+from autotune.report.study_words import called, command, launch_steps
 from autotune.report.text_blocks import Block, Cell, Column, Line, Report, Row, Table, text_table
 from autotune.report.tune_text import assumed_block
-from autotune.report.vocabulary.plan_names import name_of_key, plan_name
+from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import LIMITS
 from autotune.report.vocabulary.words import probability
 from autotune.space.pooled_planstring import is_pooled
@@ -71,7 +71,7 @@ def _reason(document: Mapping[str, Any]) -> str:
 
 def next_steps(study: Study, plan: PlanResult) -> list[str]:
     """What holds the plan back, and its launch files."""
-    name = plan_name(plan, dense=not study.arch.is_moe)
+    name = called(study, plan)
     launch = () if export_refusal(study, plan) else launch_steps(study, plan, "--plan", name)
     return [line.text for line in (command(study, "evaluate", "--plan", name), *launch)]
 

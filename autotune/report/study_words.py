@@ -6,12 +6,14 @@ import json
 import shlex
 import tomllib
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from autotune.engines import ENGINES, engine_title
 from autotune.launch.refusal import usual_target
 from autotune.launch.service import loads_by_name
 from autotune.report.text_blocks import Block, Line
-from autotune.study import Study
+from autotune.scoring.plan_name import plan_name
+from autotune.study import Baseline, Study, own_option_values
 from autotune.tuning import PlanResult
 
 
@@ -34,6 +36,19 @@ def asked(name: str, *words: str, settings: Sequence[str]) -> str:
     """A command line with its settings, the last of each field."""
     last = {text.partition("=")[0]: text for text in settings}
     return shlex.join(["autotune", name, *words, *(word for text in last.values() for word in ("--set", text))])
+
+
+def called(study: Study, plan: PlanResult) -> str:
+    """What commands take a plan by: its name, or `baseline` where its engine is started with options of its own."""
+    return "baseline" if plan.own_options is not None else plan_name(plan, dense=not study.arch.is_moe)
+
+
+def baseline_settings(told: Baseline) -> list[str]:
+    """The settings that make a plan a study's baseline, with its knobs and options."""
+    values = {name: value for name, value in asdict(told).items() if value is not None and name != "engine_options"}
+    own = {} if told.engine_options is None else own_option_values(told.engine_options)
+    values |= {f"engine_options.{name}": value for name, value in own.items()}
+    return [f"baseline.{name}={_inline(value)}" for name, value in values.items()]
 
 
 def launch_steps(study: Study, plan: PlanResult, *named: str) -> tuple[Line, ...]:

@@ -53,6 +53,7 @@ def as_baseline(launch: Launch) -> Baseline:
         kv_dtype=launch.kv_dtype,
         decode_max_num_seqs=launch.decode_max_num_seqs,
         max_local_prefill_tokens=launch.max_local_prefill_tokens or (0 if is_pooled(launch.plan) else None),
+        engine_options=launch.engine_options,
     )
 
 

@@ -14,6 +14,7 @@ from autotune.comparison import ComparedPlan, SwitchCost
 from autotune.comparison.verdict import worst_broken
 from autotune.metrics import Use, used
 from autotune.scoring.value_and_gain import Gain
+from autotune.study import own_option_values
 
 SCHEMA = 1
 """Of every entry; entries of a later schema are refused, not guessed at."""
@@ -27,6 +28,7 @@ LAUNCH_KNOBS = (
     "kv_dtype",
     "decode_max_num_seqs",
     "max_local_prefill_tokens",
+    "engine_options",
 )
 """Knobs by which two launches of one plan differ."""
 LINE_HEAD = re.compile(
@@ -63,6 +65,8 @@ def side_entry(side: ComparedPlan) -> dict[str, Any]:
         if side.result.pools is not None:
             out["knobs"]["decode_max_num_seqs"] = side.result.launch.decode_max_num_seqs
             out["knobs"]["max_local_prefill_tokens"] = side.result.launch.max_local_prefill_tokens
+        if side.result.own_options is not None:
+            out["knobs"]["engine_options"] = own_option_values(side.result.own_options)
         out["p_meets"] = side.result.p_meets
         out["metrics"] = {m.name: _finite(side.result.metrics[m.name]) for m in used(Use.LEDGER)}
     return out

@@ -19,7 +19,7 @@ from autotune.retuning.ledger import Entry, Ledger
 from autotune.retuning.state import change_by_hand, launch_of
 from autotune.space import format_plan, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
-from autotune.study import Baseline, Study
+from autotune.study import Baseline, Study, own_option_values
 from costmodel.errors import InputError
 
 
@@ -64,8 +64,14 @@ def _told(study: Study, folder: Path, ledger: Ledger, current: Baseline, last: E
     runs = side if last is None else running_side(ledger, last)
     if last is not None and _same(side, runs):
         return ledger
-    told = change_by_hand(folder, ledger, runs, side, f"{side['plan']} was told to run, not {runs['plan']}")
+    said = f"{side['plan']}{_started_words(side)} was told to run, not {runs['plan']}{_started_words(runs)}"
+    told = change_by_hand(folder, ledger, runs, side, said)
     return told if last is not None else replace(told, noticed=ledger.noticed)
+
+
+def _started_words(side: Mapping[str, Any]) -> str:
+    own = (side["knobs"] or {}).get("engine_options") or {}
+    return f" with {', '.join(f'{name} {value}' for name, value in own.items())}" if own else ""
 
 
 def running_side(ledger: Ledger, last: Entry) -> Entry:
@@ -90,8 +96,9 @@ def current_baseline(study: Study, ledger: Ledger) -> Baseline:
 
 
 def baseline_entry(told: Baseline) -> dict[str, Any]:
-    """The baseline as the study writes it, as JSON content."""
-    return {name: value for name, value in asdict(told).items() if name != "concurrency"}
+    """The baseline as the study writes it, as JSON content; without engine options where it has none of its own."""
+    out = {name: value for name, value in asdict(told).items() if name not in ("concurrency", "engine_options")}
+    return out if told.engine_options is None else out | {"engine_options": own_option_values(told.engine_options)}
 
 
 def still_runs(ledger: Ledger, decision: Entry) -> bool:
@@ -112,8 +119,10 @@ def same_launch(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _same(told: Mapping[str, Any], runs: Mapping[str, Any]) -> bool:
     """Whether what was told of a plan is what runs, as far as that is known."""
     given, known = told["knobs"] or {}, runs["knobs"] or {}
-    alike = (given.get(name) in (None, known.get(name)) or name not in known for name in LAUNCH_KNOBS)
-    return told["plan"] == runs["plan"] and all(alike)
+    alike = all(given.get(name) in (None, known.get(name)) or name not in known for name in LAUNCH_KNOBS)
+    # who tells of no engine options says that they are the study's
+    started_alike = (given.get("engine_options") or None) == (known.get("engine_options") or None)
+    return told["plan"] == runs["plan"] and alike and started_alike
 
 
 def resolved_side(study: Study, told: Baseline, path: str = "$.baseline.plan") -> dict[str, Any]:

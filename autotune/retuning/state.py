@@ -22,6 +22,7 @@ from autotune.retuning.ledger import Entry, Ledger, open_ledger
 from autotune.scoring.plan_result import Launch
 from autotune.space import parse_plan
 from autotune.space.pooled_planstring import is_pooled, parse_pooled
+from autotune.study import OwnOptions
 from autotune.traffic.profile import WorkloadProfile, profile_from_json
 from costmodel.errors import InputError
 from costmodel.files import read_file
@@ -174,7 +175,9 @@ def _profile(ledger: Ledger, decision: str) -> WorkloadProfile | None:
 def launch_of(side: Mapping[str, Any]) -> Launch:
     """What starts a plan of an entry; where it has no knobs, it could not be launched."""
     knobs = side["knobs"] or {}
-    return Launch(plan=side["plan"], **{name: knobs.get(name) for name in LAUNCH_KNOBS})
+    own = knobs.get("engine_options")
+    named = {name: knobs.get(name) for name in LAUNCH_KNOBS} | {"engine_options": own and OwnOptions(**own)}
+    return Launch(plan=side["plan"], **named)
 
 
 def _launch(side: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,5 +100,11 @@ class KnobGridAtLoad:
             kv_dtype=variant.kv_dtype,
         )
         return self.scored.result(
-            row, plan=plan_key(candidate), engine=candidate.engine, layout=layout, knobs=knobs, gpu=candidate.gpu
+            row,
+            plan=plan_key(candidate),
+            engine=candidate.engine,
+            layout=layout,
+            knobs=knobs,
+            gpu=candidate.gpu,
+            own_options=variant.own_options,
         )

@@ -141,7 +141,7 @@ class Worth:
     def p_better(self, one: int, other: int) -> float:
         """Probability that a plan is better than another, by their places; one half of a plan and itself."""
         mine, theirs = self.plans[one], self.plans[other]
-        if mine.plan == theirs.plan and mine.knobs == theirs.knobs:
+        if mine.runs_as(theirs):
             return 0.5
         if self.free and mine.feasible and theirs.feasible:
             return p_greater(self.ranked[one], self.ranked[other])

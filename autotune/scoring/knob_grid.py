@@ -12,7 +12,7 @@ from autotune.engines import ENGINES
 from autotune.scoring.exchange_choice import with_backend
 from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
-from autotune.study import Study, cluster_of
+from autotune.study import OwnOptions, Study, cluster_of, started_with
 from costmodel.arch import stored_in
 from costmodel.engine import NOTHING_CAPTURED, EngineTraits
 from costmodel.estimate.batch import PlanBatch, PlanEntry
@@ -39,11 +39,31 @@ class Variant:
     kv_dtype: str | None
     study: int = 0
     """Index into the studies of a grid."""
+    own_options: OwnOptions | None = None
+    """What its engine is started with where that is not as the study says."""
 
     @classmethod
     def of(cls, plan: PlanResult) -> Variant:
         """A plan as it is launched, its load and token budget left open."""
-        return cls(candidate=plan.candidate, weight_dtype=plan.knobs.weight_dtype, kv_dtype=plan.knobs.kv_dtype)
+        return cls(
+            candidate=plan.candidate,
+            weight_dtype=plan.knobs.weight_dtype,
+            kv_dtype=plan.knobs.kv_dtype,
+            own_options=plan.own_options,
+        )
+
+
+def _as_started(studies: tuple[Study, ...], variants: Sequence[Variant]) -> tuple[tuple[Study, ...], Sequence[Variant]]:
+    """Studies of which each has one way of starting engines, and the variants with their places among them.
+
+    Where none has options of its own, both are as they were.
+    """
+    if all(v.own_options is None for v in variants):
+        return studies, variants
+    asked = sorted(dict.fromkeys((v.study, v.own_options) for v in variants), key=lambda key: key[1] is not None)
+    places = {key: place for place, key in enumerate(asked)}
+    started = tuple(started_with(studies[study], own) for study, own in asked)
+    return started, [replace(v, study=places[v.study, v.own_options]) for v in variants]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +71,8 @@ class KnobGrid:
     """Rows of (variant, token budget), prepared for evaluation."""
 
     studies: tuple[Study, ...]
-    """Of the rows: alike in all but their clusters, their requests' lengths and their prompts' longest."""
+    """Of the rows: alike in all but their clusters, their requests' lengths and their prompts' longest, and in how
+    engines are started."""
     variants: tuple[Variant, ...]
     variant: Ints
     """Index into `variants`, shape `(num_rows,)`."""
@@ -79,6 +100,7 @@ class KnobGrid:
         cls, studies: tuple[Study, ...], variants: Sequence[Variant], batched_tokens: Sequence[int]
     ) -> KnobGrid:
         """Every variant, under a study of its own, with every token budget; see `studies`."""
+        studies, variants = _as_started(studies, variants)
         study = studies[0]
         archs = {d: stored_in(study.arch, d) for d in dict.fromkeys(v.weight_dtype for v in variants)}
         asked = dict.fromkeys((v.study, v.candidate.gpu, v.candidate.layout.gpus) for v in variants)
@@ -87,7 +109,7 @@ class KnobGrid:
             PlanEntry(
                 arch=archs[v.weight_dtype],
                 cluster=clusters[v.study, v.candidate.gpu, v.candidate.layout.gpus],
-                engine=engine_traits(study, v.candidate.engine),
+                engine=engine_traits(studies[v.study], v.candidate.engine),
                 layout=v.candidate.layout,
                 kv_dtype=v.kv_dtype,
                 engine_version=study.engine_version,
@@ -107,7 +129,7 @@ class KnobGrid:
             prefix_hit_frac=np.full(index.size, study.workload.prefix_cache_hit_frac),
             offered_per_s=None if (rate := study.workload.request_rate_per_s) is None else np.full(index.size, rate),
         )
-        batch = with_backend(grid.batch, entries, index, grid.load(np.ones(1)), grid._bounds())
+        batch = with_backend(grid.batch, entries, index, grid.load(np.ones(1)), grid.bounds())
         return replace(grid, batch=batch, prefix_hit_frac=replace(grid, batch=batch).found_frac())
 
     def found_frac(self) -> Floats:
@@ -115,7 +137,7 @@ class KnobGrid:
         recorded = self.study.workload.recorded
         if recorded is None or recorded.blocks is None:
             return self.prefix_hit_frac
-        layout, tokens = self.batch.layout, self.batch.kv_tokens(self.load(np.ones(1)), **self._bounds())
+        layout, tokens = self.batch.layout, self.batch.kv_tokens(self.load(np.ones(1)), **self.bounds())
         caches = (layout.replicas * layout.attn_dp).astype(np.int64)
         return recorded.blocks.hit_frac(caches=caches, tokens=tokens)
 
@@ -133,32 +155,31 @@ class KnobGrid:
 
     def load(self, concurrency: Floats) -> Load:
         """What is asked of every row with so many requests in flight over all replicas."""
-        options = self.study.engine_options
         return Load(
             isl=self.asked(lambda study: study.workload.isl.mean),
             osl=self.asked(lambda study: study.workload.osl.mean),
             prefix_hit_frac=self.prefix_hit_frac,
             concurrency=concurrency,
             batched_tokens=self.batched_tokens,
-            max_num_seqs=np.array([float(options.max_num_seqs or UNBOUNDED_SEQS)]),
-            **speculation(self.study),
+            max_num_seqs=self.asked(lambda study: float(study.engine_options.max_num_seqs or UNBOUNDED_SEQS)),
+            **self._speculation(),
         )
 
     def evaluate(self, concurrency: Floats) -> Estimate:
         """Estimate every row with so many requests in flight over all replicas, whatever the study says arrives."""
         load, kinds = self.load(concurrency), self._kinds()
         if kinds is None:
-            return self.batch.evaluate(load, **self._bounds())
+            return self.batch.evaluate(load, **self.bounds())
         # all kinds in one batch: what an evaluation takes is mostly numpy's overhead per call
         rows, count = len(self.batched_tokens), len(kinds.isl)
         spread = self.batch.take(np.tile(np.arange(rows), count))
-        bounds = {name: np.tile(b, count) if b.size > 1 else b for name, b in self._bounds().items()}
+        bounds = {name: np.tile(b, count) if b.size > 1 else b for name, b in self.bounds().items()}
         return combined(spread.evaluate(point_loads(load, kinds, rows), **bounds), kinds)
 
     def admitted(self, concurrency: Floats) -> Floats:
         """Requests of a replica that have KV cache and a seat with so many in flight over all replicas."""
         load, kinds = self.load(concurrency), self._kinds()
-        return self.batch.admitted(load if kinds is None else with_shared_cache(load, kinds), **self._bounds())
+        return self.batch.admitted(load if kinds is None else with_shared_cache(load, kinds), **self.bounds())
 
     def serving(self, concurrency: Floats) -> Estimate:
         """The same where no more is served than arrives, if the rows have request rates."""
@@ -194,7 +215,7 @@ class KnobGrid:
 
     def steady(self, concurrency: Floats) -> SteadyState:
         """The same before the calibration's residuals: the steps that every row settles into."""
-        return self.batch.steady(self.load(concurrency), **self._bounds())
+        return self.batch.steady(self.load(concurrency), **self.bounds())
 
     def asked(self, figure: Callable[[Study], float]) -> Floats:
         """A figure of every row's study, shape `(num_rows,)`; of a single study `(1,)`."""
@@ -212,22 +233,26 @@ class KnobGrid:
         kinds = Kinds.of([study.workload.points for study in self.studies])
         return kinds if len(self.studies) == 1 else kinds.take(self._places())
 
-    def _bounds(self) -> dict[str, Floats]:
+    def _speculation(self) -> dict[str, Floats]:
+        return {n: v if len(self.studies) == 1 else v[self._places()] for n, v in speculation(*self.studies).items()}
+
+    def bounds(self) -> dict[str, Floats]:
+        """Longest prompt and memory fraction of the rows, as `PlanBatch.evaluate` takes them."""
         return {
             "longest_prompt": self.asked(lambda study: float(study.workload.longest_prompt)),
-            "memory_fraction": np.array([self.study.engine_options.gpu_memory_utilization]),
+            "memory_fraction": self.asked(lambda study: study.engine_options.gpu_memory_utilization),
         }
 
 
-def speculation(study: Study) -> dict[str, Floats]:
-    """The fields of a `Load` that speculative decoding sets, shape `(1,)`; none without it."""
-    given = study.axes.speculative
-    if given is None:
+def speculation(*studies: Study) -> dict[str, Floats]:
+    """The fields of a `Load` that speculative decoding sets, shape `(len(studies),)`; none where no study has it."""
+    given = [study.axes.speculative for study in studies]
+    if all(one is None for one in given):
         return {}
     return {
-        "step_tokens": np.array([given.draft_tokens + 1.0]),
-        "accepted_tokens": np.array([given.accepted_per_step]),
-        "draft_frac": np.array([given.draft_frac]),
+        "step_tokens": np.array([1.0 if one is None else one.draft_tokens + 1.0 for one in given]),
+        "accepted_tokens": np.array([1.0 if one is None else one.accepted_per_step for one in given]),
+        "draft_frac": np.array([0.0 if one is None else one.draft_frac or 0.0 for one in given]),
     }
 
 

@@ -15,7 +15,7 @@ from autotune.scoring.limits import JOINT_PROBABILITY, Limit, LimitCheck, check_
 from autotune.scoring.objective import Standing, usd_per_million
 from autotune.space import Candidate, format_plan
 from autotune.space.pool_plan import Pools
-from autotune.study import Study
+from autotune.study import OwnOptions, Study
 from costmodel.estimate.result import MEMORY_KINDS, RESOURCES, TTFT_PARTS, Estimate
 from costmodel.plan.columns import Floats
 from costmodel.plan.layout import Layout
@@ -39,6 +39,8 @@ class Launch:
     """Slots of a decode pool, per attention-DP rank; None: the plan has no pools, or they are not known."""
     max_local_prefill_tokens: int | None = None
     """Prompts with at most so many tokens to compute are prefilled by the decode pool; None: no prompt is."""
+    engine_options: OwnOptions | None = None
+    """What its engine is started with where that is not as the study says; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,8 @@ class PlanResult:
     pools: Pools | None = None
     """The two sides of a disaggregated plan, whose `layout` and `knobs.max_num_seqs` are the decode pool's and whose
     `knobs.max_num_batched_tokens` is the prefill pool's. None: one kind of replica does both."""
+    own_options: OwnOptions | None = None
+    """What its engine is started with where that is not as the study says: of what runs today. None: nothing."""
 
     @property
     def candidate(self) -> Candidate:
@@ -104,7 +108,14 @@ class PlanResult:
             kv_dtype=knobs.kv_dtype,
             decode_max_num_seqs=None if pools is None else pools.decode.max_num_seqs,
             max_local_prefill_tokens=None if pools is None else pools.max_local_prefill_tokens or None,
+            engine_options=self.own_options,
         )
+
+    def runs_as(self, other: PlanResult) -> bool:
+        """Whether both are one plan with the same knobs, the same front, and engines that are started alike."""
+        fronts = [None if p.pools is None else p.pools.max_local_prefill_tokens for p in (self, other)]
+        one, two = ((p.plan, p.knobs, p.own_options) for p in (self, other))
+        return one == two and fronts[0] == fronts[1]
 
     @property
     def key(self) -> str:
@@ -165,6 +176,7 @@ class ScoredRows:
         knobs: Knobs,
         gpu: str | None = None,
         pools: Pools | None = None,
+        own_options: OwnOptions | None = None,
     ) -> PlanResult:
         """The plan of one row."""
         broken = _broken(self.limits, self.check, row)
@@ -181,6 +193,7 @@ class ScoredRows:
             breakdown=plan_breakdown(self.estimate, row),
             gpu=gpu,
             pools=pools,
+            own_options=own_options,
         )
 
 

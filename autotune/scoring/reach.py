@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from autotune.engines import ENGINES
 from autotune.scoring.plan_result import PlanResult
 from autotune.space.pool_plan import Pools
-from autotune.study import Study
+from autotune.study import Study, started_with
 from costmodel.arch import stored_in
 from costmodel.calibration.residual import measured_apart, not_measured, own_key
 from costmodel.hardware import Cluster
@@ -45,7 +45,8 @@ OF_STUDY = ("engine", "gpu", "model", "speculative", "eager")
 
 def unmeasured(study: Study, plan: PlanResult) -> tuple[str, ...]:
     """What of a plan no run has measured, as keys of `KINDS` in their order; empty: it lies within the measurements."""
-    asked = {"speculative": study.axes.speculative is not None, "eager": not study.engine_options.cuda_graphs}
+    own = started_with(study, plan.own_options)
+    asked = {"speculative": own.axes.speculative is not None, "eager": not own.engine_options.cuda_graphs}
     found = {*(kind for kind, is_asked in asked.items() if is_asked), *_cell(study, plan)}
     if plan.pools is not None:
         found |= {"pools", *_of_pools(study, plan.pools, plan.engine)}

@@ -13,7 +13,7 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.goodput import capacity_per_s, goodput, is_full, served_per_s
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits, request_bounds
 from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
-from autotune.study import Study
+from autotune.study import Study, own_option_sentence
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Likely
 from costmodel.simulation.simulate import Simulated
 
@@ -101,7 +101,10 @@ def simulation_document(
         else [asdict(x) for x in breaking_loads(study, plan, traffic, found, full_per_s=full_per_s)],
         "cdf": {name: _cdf(found, name) for name in ("ttft", "tpot")},
         "timeline": _timeline(found.traffic.serve(found.model.paced(forecast.errors.pace), timeline=True)),
-        "assumptions": list(study.assumptions),
+        "assumptions": [
+            *study.assumptions,
+            *(f"plan: {text}" for text in own_option_sentence(study, plan.own_options)),
+        ],
     }
 
 

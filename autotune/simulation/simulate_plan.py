@@ -224,9 +224,9 @@ def simulate_plan(
     routing: Routing = Routing.ROUND_ROBIN,
     with_range: bool = True,
 ) -> PlanSimulation:
-    """Serve traffic by a plan with its dtypes and token budget, and the study's engine options.
+    """Serve traffic by a plan with its dtypes and token budget, and the engine options of the study or its own.
 
-    Engines let in as many sequences as `engine_options.max_num_seqs` says, whatever concurrency the plan was ranked
+    Engines let in as many sequences as `max_num_seqs` of these says, whatever concurrency the plan was ranked
     for: in a burst there are more of them than on average. Without a range it is simulated once, as it is expected.
     A disaggregated plan has the seats and token budgets of its pools, and its own routing.
     """
@@ -242,13 +242,13 @@ def plan_server(study: Study, plan: PlanResult, *, open_loop: bool) -> tuple[Ser
     """A plan of one kind of replica as it is simulated, and what the calibration says of its steps."""
     grid = KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
     concurrency = np.array([float(plan.knobs.concurrency)])
-    load, longest = grid.load(concurrency), np.array([float(study.workload.longest_prompt)])
+    load, bounds = grid.load(concurrency), grid.bounds()
     model = server_model(
         grid.batch,
         load,
         policy=ENGINES[plan.engine].policy,
-        longest_prompt=longest,
-        memory_fraction=np.array([study.engine_options.gpu_memory_utilization]),
+        longest_prompt=bounds["longest_prompt"],
+        memory_fraction=bounds["memory_fraction"],
     )
     situation = Situation.of(grid.batch.layout, concurrency / model.replicas, load.isl, load.osl)
     return model, StepErrors.of(Correction.of(grid.batch.residual, situation), open_loop=open_loop)

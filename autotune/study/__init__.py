@@ -5,6 +5,13 @@ from autotune.study.field_types import IntRange
 from autotune.study.fingerprint import study_fingerprint
 from autotune.study.load import load_study, study_from_document
 from autotune.study.operation import RetunePolicy, Switch
+from autotune.study.own_options import (
+    own_option_sentence,
+    own_option_values,
+    own_option_words,
+    own_options,
+    started_with,
+)
 from autotune.study.question import Study
 from autotune.study.read_and_override import field_paths
 from autotune.study.sections import (
@@ -12,6 +19,7 @@ from autotune.study.sections import (
     Constraints,
     EngineOptions,
     Objective,
+    OwnOptions,
     Search,
     Sessions,
     Workload,
@@ -23,6 +31,7 @@ __all__ = [
     "EngineOptions",
     "IntRange",
     "Objective",
+    "OwnOptions",
     "RetunePolicy",
     "Search",
     "Sessions",
@@ -36,6 +45,11 @@ __all__ = [
     "load_study",
     "on_cluster",
     "opens_clusters",
+    "own_option_sentence",
+    "own_option_values",
+    "own_option_words",
+    "own_options",
+    "started_with",
     "study_fingerprint",
     "study_from_document",
 ]

@@ -28,6 +28,8 @@ _NOT_ASKED = (
     "product",
 )
 """Fields that say nothing about the answer, of a study and of what it holds."""
+_WHERE_GIVEN = ("engine_options",)
+"""Fields that studies had not always: where they are not given, the question is the one that it was without them."""
 
 
 def study_fingerprint(study: Study) -> str:
@@ -79,7 +81,8 @@ def _digest(content: Any) -> str:
 def _plain(value: Any) -> Any:
     """JSON content of a value, without what is not asked."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init and f.name not in _NOT_ASKED}
+        named = {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.name not in _NOT_ASKED}
+        return {n: _plain(held) for n, held in named.items() if held is not None or n not in _WHERE_GIVEN}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

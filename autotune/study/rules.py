@@ -120,7 +120,10 @@ def _local_prefill(document: Mapping[str, Any]) -> list[Problem]:
 
 
 def _speculative(document: Mapping[str, Any]) -> list[Problem]:
-    given = _table(document, "speculative")
+    given, now = _table(document, "speculative"), _table(_table(document, "baseline"), "engine_options")
+    if not given and now.get("speculative") is True:
+        message = "needs the table speculative, which says how many tokens are drafted and accepted"
+        return [_problem("baseline.engine_options.speculative", message)]
     drafted, accepted = given.get("draft_tokens"), given.get("accepted_per_step")
     if not isinstance(drafted, int) or not isinstance(accepted, (int, float)) or 1 <= accepted <= drafted + 1:
         return []

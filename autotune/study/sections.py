@@ -312,6 +312,28 @@ class SearchTable(Search):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnOptions:
+    """How the engine in production is started where that is not as `[engine_options]` has it for every other plan."""
+
+    __pydantic_config__ = ft.TABLE
+    gpu_memory_utilization: ft.Fraction | None = ft.entry(
+        "share of total GPU memory that it may fill, 0 to 1; default: that of engine_options", None
+    )
+    max_num_seqs: ft.Whole | None = ft.entry(
+        "sequences running at once per attention-DP rank, not of a disaggregated plan; default: that of engine_options",
+        None,
+        ge=1,
+        le=1_000_000,
+    )
+    cuda_graphs: ft.Truth | None = ft.entry(
+        "whether its decode steps are replayed as CUDA graphs; default: that of engine_options", None
+    )
+    speculative: ft.Truth | None = ft.entry(
+        "whether it decodes as the table speculative says; default: true where the study has one", None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
     """The plan in production, that every other is compared with."""
 
@@ -335,6 +357,11 @@ class Baseline:
     max_local_prefill_tokens: ft.LocalTokens | None = ft.entry(
         "of a disaggregated plan: prompts with at most so many tokens to compute are prefilled where they decode; 0: "
         "none; default: the best of the search",
+        None,
+    )
+    engine_options: OwnOptions | None = ft.entry(
+        "how its engine is started where that is not as engine_options says; the candidates are scored with the "
+        "study's own. Default: as they are",
         None,
     )
 

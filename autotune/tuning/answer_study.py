@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from autotune.disaggregated.tune_pools import PoolSearch, disaggregated_plans
 from autotune.scoring.best_knobs import score
 from autotune.scoring.joint_uncertainty import Confidence, confidence
+from autotune.scoring.peaks import KV_MARGIN_FRAC, with_peaks
 from autotune.scoring.plan_order import order, rank
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, plan_key
 from autotune.scoring.trial_record import Recorder, plan_of
@@ -17,7 +18,15 @@ from autotune.simulation.percentile_limits import is_simulated
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
-from autotune.study import Baseline, Study, cluster_of
+from autotune.study import (
+    Baseline,
+    OwnOptions,
+    Study,
+    cluster_of,
+    own_option_sentence,
+    own_options,
+    started_with,
+)
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
 from autotune.tuning.executor import Executor
 from autotune.tuning.study_space import covered, study_space
@@ -277,25 +286,56 @@ def score_named(study: Study, text: str | None, *, path: str, missing: str) -> B
 
 
 def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
-    """A plan with the knobs that it is given, of the others the best."""
-    named = [name for name in OF_POOLS if getattr(given, name) is not None]
-    if named and not is_pooled(given.plan):
-        message = f"must be left out of a plan without a decode pool, got {given.plan[:200]!r}"
-        raise InputError(Problem(path=f"$.baseline.{name}", message=message) for name in named)
-    own = _with_knobs(study, given, pooled=is_pooled(given.plan))
+    """A plan with the knobs that it is given, of the others the best, and started as it says."""
+    pooled = is_pooled(given.plan)
+    _check_slots(given, pooled=pooled)
+    asked, options = _with_knobs(study, given, pooled=pooled), own_options(study, given.engine_options)
     try:
-        if is_pooled(given.plan):
+        if pooled:
             from autotune.disaggregated.plan_results import disaggregated_plan
 
-            slots = given.decode_max_num_seqs
+            own, slots = started_with(asked, options), given.decode_max_num_seqs
             resolution, result = disaggregated_plan(own, given.plan, engine=given.engine, slots=slots)
         else:
             resolution, result = _resolved(study, given.plan, given.engine or study.engine), None
     except InputError as error:
         raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
     if result is None and not resolution.violations:
-        result = score(own, [resolution.candidate])[0]
+        options = _that_bind(asked, resolution.candidate, options)
+        result = score(started_with(asked, options), [resolution.candidate])[0]
+    if options is not None:
+        said = own_option_sentence(study, options)
+        resolution = replace(resolution, assumed=(*resolution.assumed, *said))
+        result = None if result is None else replace(result, own_options=options)
     return BaselineResult(text=given.plan, resolution=resolution, result=result)
+
+
+def _check_slots(given: Baseline, *, pooled: bool) -> None:
+    """Raises `InputError`: what is given of how many run at once is of the other kind of plan."""
+    named = [f"$.baseline.{name}" for name in OF_POOLS if getattr(given, name) is not None and not pooled]
+    message = f"must be left out of a plan without a decode pool, got {given.plan[:200]!r}"
+    if pooled and given.engine_options is not None and given.engine_options.max_num_seqs is not None:
+        named = ["$.baseline.engine_options.max_num_seqs"]
+        message = f"must be left out of a plan of two pools (baseline.decode_max_num_seqs), got {given.plan[:200]!r}"
+    if named:
+        raise InputError(Problem(path=path, message=message) for path in named)
+
+
+def _that_bind(study: Study, candidate: Candidate, options: OwnOptions | None) -> OwnOptions | None:
+    """A plan's own options without a number of sequences that is as good to it as the study's.
+
+    Exports start servers for as many as the load has at its peaks and the cache holds, and not for all that the study
+    allows: a server with that many runs as the study's would.
+    """
+    if options is None or options.max_num_seqs is None:
+        return options
+    others = own_options(study, replace(options, max_num_seqs=None))
+    usual = score(started_with(study, others), [candidate])[0]
+    layout, held = usual.layout, usual.metrics["kv_capacity_sequences"]
+    cached = int(held / layout.attn_dp / (1.0 + KV_MARGIN_FRAC))
+    wanted = max(min(with_peaks(usual.knobs.max_num_seqs), cached), 1)
+    enough = min(options.max_num_seqs, wanted) == min(study.engine_options.max_num_seqs, wanted)
+    return others if enough else options
 
 
 def _with_knobs(study: Study, given: Baseline, *, pooled: bool) -> Study:

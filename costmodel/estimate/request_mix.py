@@ -68,6 +68,10 @@ def with_shared_cache(load: Load, kinds: Kinds) -> Load:
     return replace(load, kv_isl=kinds.mean(kinds.isl, stay), kv_osl=kinds.mean(kinds.osl, stay))
 
 
+_OF_ENGINES = ("max_num_seqs", "step_tokens", "accepted_tokens", "draft_frac")
+"""Fields of a load that are the same for all plans, or each plan's own."""
+
+
 def point_loads(load: Load, kinds: Kinds, rows: int) -> Load:
     """The load of each kind alone, with the cache of the mixture: shape `(kinds * rows,)`, kind after kind."""
     count = len(kinds.isl)
@@ -77,7 +81,7 @@ def point_loads(load: Load, kinds: Kinds, rows: int) -> Load:
 
     shared = with_shared_cache(load, kinds)
     names = ("isl", "osl")
-    tiled = ("kv_isl", "kv_osl", "prefix_hit_frac", "concurrency", "batched_tokens")
+    tiled = ("kv_isl", "kv_osl", "prefix_hit_frac", "concurrency", "batched_tokens", *_OF_ENGINES)
     return replace(
         shared,
         **{name: spread(getattr(kinds, name)) for name in names},

@@ -328,7 +328,8 @@ def test_another_precision_of_the_model_is_taken_over(model: str, served: str, d
     work = {"isl": 1009, "osl": 211}
     document = {"engine": "vllm", "model": model, "cluster": {"gpus": 8, "gpu": "h200"}, "workload": work}
     study = study_from_document(document, Path("study.toml"))
-    found, plan = with_current(study, f"vllm serve {served} -tp 8", {})
+    runs = with_current(study, f"vllm serve {served} -tp 8", {})
+    found, plan = runs.study, runs.plan
     assert plan is None
     assert found.baseline is not None
     assert found.baseline.weight_dtype == dtype

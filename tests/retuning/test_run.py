@@ -18,7 +18,7 @@ from autotune.retuning.ledger import open_ledger, read_ledger
 from autotune.retuning.metrics import metrics_text, write_metrics
 from autotune.retuning.retune_once import Outcome, accept, retune
 from autotune.retuning.window import Drift, Window
-from autotune.study import Baseline, Study, study_from_document
+from autotune.study import Baseline, OwnOptions, Study, study_from_document
 from autotune.traffic.options import ReadOptions
 from costmodel.errors import InputError
 
@@ -408,3 +408,50 @@ def test_a_log_dated_ahead_of_the_clock_is_refused_until_it_is_mended(tmp_path: 
     assert (ahead.entry["decision"], "ahead of the clock" in ahead.entry["reason"]) == ("refuse", True)
     good = retune(question(), log_of(tmp_path / "b.csv", 1.5e9), tmp_path / "s", window_s=90.0, clock_s=1.5e9 + 90.0)
     assert good.entry["decision"] == "switch"
+
+
+@pytest.mark.usefixtures("traffic")
+def test_what_the_engine_is_started_with_is_remembered(tmp_path: Path) -> None:
+    """Told once, it counts in every window until another plan runs, which is started as the study says."""
+    few = Baseline(plan="TP8/PP2", engine_options=OwnOptions(max_num_seqs=2))
+    usual, told = once(tmp_path / "usual").entry, once(tmp_path / "told", current=few, not_priced=["--x 1"]).entry
+    assert told["current"]["knobs"]["engine_options"] == {"max_num_seqs": 2}
+    assert told["current"]["capacity_requests_per_s"] < 0.5 * usual["current"]["capacity_requests_per_s"]
+    assert told["candidate"]["metrics"] == usual["candidate"]["metrics"]
+    assert "engine_options" not in usual["current"]["knobs"]
+    assert any("--x 1" in text for text in told["left_out"])
+    later = once(tmp_path / "told", hour=1.0, study=question(retune={"horizon_h": 1.0}))
+    assert later.entry["current"]["knobs"]["engine_options"] == {"max_num_seqs": 2}
+    accept(tmp_path / "told", None, now_s=1e9 + 2 * HOUR_S)
+    after = once(tmp_path / "told", hour=30.0, study=question(retune={"horizon_h": 2.0}))
+    assert "engine_options" not in (after.entry["current"]["knobs"] or {})
+
+
+@pytest.mark.usefixtures("traffic")
+def test_another_start_of_the_same_plan_is_another_launch(tmp_path: Path) -> None:
+    """Who tells that the plan runs with fewer sequences now is heard; who tells the same again changes nothing."""
+    once(tmp_path, current=Baseline(plan="TP8/PP2"))
+    few = Baseline(plan="TP8/PP2", engine_options=OwnOptions(max_num_seqs=2))
+    found = once(tmp_path, hour=1.0, current=few)
+    assert "max_num_seqs 2" in found.ledger.noticed[0]
+    assert found.entry["current"]["knobs"]["engine_options"] == {"max_num_seqs": 2}
+    assert once(tmp_path, hour=2.0, current=few).ledger.noticed == ()
+
+
+@pytest.mark.usefixtures("traffic")
+def test_a_ledger_without_engine_options_is_gone_on_from(tmp_path: Path) -> None:
+    """A study's baseline that is as it was is not taken for one that was changed by hand."""
+    first = once(tmp_path, apply=True)
+    assert "engine_options" not in first.entry["baseline"]
+    assert once(tmp_path, hour=1.0).ledger.noticed == ()
+
+
+@pytest.mark.usefixtures("traffic")
+def test_settings_of_one_layout_are_named(tmp_path: Path) -> None:
+    """A switch to the same layout says what is started otherwise."""
+    best = once(tmp_path / "usual").entry["candidate"]["plan"]
+    few = Baseline(plan=best, engine_options=OwnOptions(max_num_seqs=1))
+    found = once(tmp_path / "few", current=few)
+    assert found.entry["candidate"]["plan"] == best
+    assert found.entry["decision"] == "switch"
+    assert "max_num_seqs as in the study for 1" in retune_paragraph(retune_document(found))

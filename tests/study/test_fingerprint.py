@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from autotune.study import Study, load_study, study_fingerprint
+from autotune.study.fingerprint import _plain as plain_content
 from autotune.study.fingerprint import model_age, model_stamp, question_digest
 from autotune.tuning import score_plan
 from costmodel.calibration.profile import VALUES, Profile, ProfileCell, profile_text
@@ -73,8 +74,17 @@ def test_it_is_of_the_question(asked: Asked) -> None:
         "search.kv_dtype=['fp8']",
         "engine_options.cuda_graphs=false",
         "baseline.plan=tp8",
+        "baseline={plan='tp8', engine_options={max_num_seqs=4}}",
     ]
     assert len({study_fingerprint(asked(change)) for change in changes} | {plain}) == len(changes) + 1
+
+
+def test_a_baseline_without_options_of_its_own_is_the_question_that_it_was(asked: Asked) -> None:
+    """Nothing of the new key is in what is digested, so that stored trials stay valid."""
+    study = asked("baseline.plan=tp8")
+    assert study.baseline is not None
+    assert "engine_options" not in plain_content(study.baseline)
+    assert "engine_options" in plain_content(study)
 
 
 def test_a_study_holds_its_calibration(asked: Asked, tmp_path: Path) -> None:

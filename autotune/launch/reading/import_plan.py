@@ -20,6 +20,7 @@ from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layou
 from autotune.launch.reading.served_model import ServedModel, served_model
 from autotune.launch.reading.shell import unknown_variables
 from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of, texts_of
+from autotune.launch.reading.started import Started, started_of
 from autotune.space import format_plan, violations
 from autotune.space.pooled_planstring import format_pooled
 from autotune.study import Baseline, Study
@@ -63,9 +64,11 @@ class Imported:
     """By role, of a disaggregated plan."""
     max_local_prefill_tokens: int | None = None
     """Of a disaggregated plan: prompts with at most so many tokens to compute go straight to decode; 0: none does."""
+    started: Started
+    """What is started beside the plan."""
 
     def baseline(self) -> Baseline:
-        """The plan in production as a study has it, with what it says of the knobs."""
+        """The plan in production as a study has it, with what it says of the knobs; not of what is `started`."""
         weights = {value: dtype for dtype, value in ENGINES[self.engine].weight_names.items()}
         first = self.knobs if self.pools is None else self.pools["prefill"].knobs
         kv, tokens = self.knobs["kv_dtype"], first["max_num_batched_tokens"]
@@ -148,6 +151,7 @@ def import_plan(
         unknown=tuple(dict.fromkeys(text for p in processes for text in p.command.unknown)),
         defaults=defaults_of(whole.options),
         rules_broken=tuple(dict.fromkeys(_broken(parts, arch, command.engine))),
+        started=whole.started,
         assumptions=tuple(
             dict.fromkeys(
                 (
@@ -171,7 +175,8 @@ def import_plan(
         }
         local = setting_of_front(texts_of(source)) or 0
         plan = format_pooled(command.engine, sides[0], sides[1])
-        return replace(read, plan=plan, pools=pools, max_local_prefill_tokens=local)
+        started = whole.started.of_pools(parts[0][1].started, ENGINES[command.engine].memory_options[-1])
+        return replace(read, plan=plan, pools=pools, max_local_prefill_tokens=local, started=started)
     return read if folder is None or document is None else _as_exported(read, document, folder)
 
 
@@ -180,6 +185,7 @@ class _Part:
     options: OptionReader
     layout: Layout
     knobs: Mapping[str, Any]
+    started: Started
 
 
 def _gpus_of_pools(
@@ -216,7 +222,8 @@ def _part(servers: list[Process], arch: Arch | None, gpu: Gpu | None) -> _Part:
     )
     one = layout_of(options, arch, 1)
     layout = layout_of(options, arch, sum(servers_of(p, one.gpus) for p in servers))
-    return _Part(options=options, layout=layout, knobs=knobs_of(options, layout))
+    knobs = knobs_of(options, layout)
+    return _Part(options=options, layout=layout, knobs=knobs, started=started_of(options, knobs))
 
 
 def _heads(processes: list[Process]) -> list[tuple[str | None, list[Process]]]:

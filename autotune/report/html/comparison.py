@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.report.comparison_text import comparison_blocks
+from autotune.report.comparison_text import comparison_blocks, remarks
 from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
 from autotune.report.svg.bars import Series, grouped_bars, stacked_bars
 from autotune.report.svg.capacity import capacity_chart
@@ -36,7 +36,7 @@ def comparison_page(document: Mapping[str, Any]) -> str:
         headline = f"Keep {current['name']}."
     elif verdict == "switch" and candidate is not None:
         headline = f"Switch to {other}."
-    never, charts = document["never_measured"], _charts(document)
+    charts = _charts(document)
     legends = {key: LEGEND for key in ("time", "memory") if charts.get(key)}
     return render_page(
         Page(
@@ -48,7 +48,7 @@ def comparison_page(document: Mapping[str, Any]) -> str:
                 badge=badge,
                 headline=headline,
                 lines=(f"{reason[:1].upper()}{reason[1:]}.",),
-                reach=f"Never measured: {', '.join(never)}." if never else "",
+                reach=" ".join(remarks(document)),
             ),
             tiles=_tiles(document),
             sections=[

@@ -39,7 +39,7 @@ def subject_name(result: TuneResult, plan: PlanResult) -> str:
 
 def same_run(one: PlanResult, other: PlanResult) -> bool:
     """Whether two results are of one plan with the same knobs and the same front."""
-    return one.plan == other.plan and one.knobs == other.knobs and _local_tokens(one) == _local_tokens(other)
+    return one.runs_as(other)
 
 
 def local_prefill_words(plan: PlanResult) -> str:

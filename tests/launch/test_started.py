@@ -1,0 +1,236 @@
+"""What servers are started with beside their plan, read from commands of every engine: priced, or said not to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from autotune.cli.current import Current, with_current
+from autotune.cli.main import cli
+from autotune.comparison import compare
+from autotune.launch.reading.import_plan import Imported, import_plan
+from autotune.study import OwnOptions, Study, load_study
+from autotune.tuning.answer_study import score_baseline
+
+NAME = "meta-llama/Llama-3.1-8B-Instruct"
+VLLM = f"vllm serve {NAME} --port 9000 --served-model-name x"
+SGLANG = f"python -m sglang.launch_server --model-path {NAME} --port 9000"
+STUDY = """
+name = "small"
+model = "llama-3.1-8b"
+engine = "vllm"
+[cluster]
+gpus = 8
+gpu = "h100"
+[workload]
+isl = 1000
+osl = 500
+concurrency = 128
+"""
+DRAFTS = ("speculative={draft_tokens=3, accepted_per_step=2.2}",)
+EAGLE = """--speculative-config '{"method":"eagle3","num_speculative_tokens":3}'"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A study's file."""
+    found = tmp_path / "small.toml"
+    found.write_text(STUDY, encoding="utf-8")
+    return found
+
+
+def question(path: Path, *settings: str) -> Study:
+    """Of an 8B model on eight GPUs."""
+    return load_study(path, settings)
+
+
+def current(study: Study, text: str) -> tuple[Current, OwnOptions | None]:
+    """What runs, and what of its engine's options is not as the study has it."""
+    runs = with_current(study, text, {})
+    assert runs.study.baseline is not None
+    return runs, runs.study.baseline.engine_options
+
+
+@pytest.mark.parametrize(
+    ("options", "eager"),
+    [
+        ("", False),
+        ("--enforce-eager", True),
+        ("-O0", True),
+        ("-O2", False),
+        ("""--compilation-config '{"cudagraph_mode": "NONE"}'""", True),
+        ("--compilation-config.cudagraph_mode NONE", True),
+        ("""--compilation-config '{"cudagraph_mode": "FULL"}'""", False),
+    ],
+)
+def test_vllm_without_graphs(options: str, eager: bool) -> None:
+    """Every spelling with which vLLM captures no graphs, and none with which it does."""
+    assert import_plan(f"{VLLM} {options}").started.cuda_graphs is not eager
+
+
+@pytest.mark.parametrize(
+    ("options", "version", "eager"),
+    [
+        ("", None, False),
+        ("--disable-cuda-graph", "0.5.9", True),
+        ("--disable-cuda-graph", None, True),
+        ("--disable-decode-cuda-graph", None, True),
+        ("--cuda-graph-backend-decode disabled", None, True),
+        ("--disable-prefill-cuda-graph", None, False),
+    ],
+)
+def test_sglang_without_graphs(options: str, version: str | None, eager: bool) -> None:
+    """The same of SGLang, whose graphs of prompts are others."""
+    assert import_plan(f"{SGLANG} {options}", version=version).started.cuda_graphs is not eager
+
+
+def trtllm(folder: Path, text: str) -> Imported:
+    """A server of TensorRT-LLM with a file of the LLM API."""
+    (folder / "llm.yaml").write_text(text, encoding="utf-8")
+    return import_plan(f"trtllm-serve {NAME} --extra_llm_api_options {folder / 'llm.yaml'}")
+
+
+def test_trtllm_reads_its_file(tmp_path: Path) -> None:
+    """An empty `cuda_graph_config` captures nothing; drafting and what is not priced stand in tables of their own."""
+    file = """
+cuda_graph_config: null
+max_batch_size: 4
+kv_cache_config: { free_gpu_memory_fraction: 0.4, host_cache_size: 1000, enable_block_reuse: true }
+speculative_config: { decoding_type: MTP, num_nextn_predict_layers: 3 }
+scheduler_config: { capacity_scheduler_policy: MAX_UTILIZATION }
+"""
+    started = trtllm(tmp_path, file).started
+    assert (started.cuda_graphs, started.max_num_seqs, started.memory_fraction) == (False, 4, 0.4)
+    assert "MTP" in started.drafts
+    assert len(started.not_priced) == 2
+    assert trtllm(tmp_path, file).unknown == ()
+    plain = trtllm(tmp_path, "cuda_graph_config: { enable_padding: true }\nkv_cache_config: { host_cache_size: 0 }\n")
+    assert (plain.started.cuda_graphs, plain.started.drafts, plain.started.not_priced) == (True, "", ())
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (f"{VLLM} --cpu-offload-gb 10", ("--cpu-offload-gb 10",)),
+        (f"{VLLM} --cpu-offload-gb 0 --moe-backend auto --performance-mode balanced", ()),
+        (f"{VLLM} --num-gpu-blocks-override 500 --max-model-len 8192", ("--num-gpu-blocks-override 500",)),
+        (f"{VLLM} --enable-chunked-prefill --enable-prefix-caching --trust-remote-code --seed 1", ()),
+        (f"{VLLM} --no-enable-chunked-prefill", ("--disable-chunked-prefill",)),
+        (f"{SGLANG} --cpu-offload-gb 4 --schedule-conservativeness 1", ("--cpu-offload-gb 4",)),
+        (f"{SGLANG} --disable-overlap-schedule --log-level info", ("--disable-overlap-schedule",)),
+        (f"{SGLANG} --max-total-tokens 5000", ("--max-total-tokens 5000",)),
+    ],
+)
+def test_what_no_formula_knows(command: str, said: tuple[str, ...]) -> None:
+    """Options that change speed or memory are named; defaults, and those that change neither, are not."""
+    assert import_plan(command).started.not_priced == said
+
+
+def test_an_object_that_nobody_writes_is_no_harm() -> None:
+    """One as deep as JSON is read is named and not looked into."""
+    for depth in (10, 400, 900, 5000):
+        text = '{"a":' * depth + "1" + "}" * depth
+        assert len(import_plan(f"{VLLM} --compilation-config '{text}'").started.not_priced) == 1
+
+
+def test_an_export_says_that_graphs_are_switched_on(path: Path) -> None:
+    """What differs from a server without graphs is in the README of the plan that replaces it."""
+    words = ["export", str(path), "--target", "vllm", "--out", str(path.parent / "out")]
+    runs = ["--from", f"{VLLM} -dp 8 --enforce-eager"]
+    assert CliRunner().invoke(cli, [*words, *runs], catch_exceptions=False).exit_code == 0
+    assert "cuda_graphs" in (path.parent / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_options_become_the_baseline_s(path: Path) -> None:
+    """What differs from the study's is scored; what is the study's, or nobody said, is not there."""
+    study = question(path)
+    _, own = current(study, f"{VLLM} -dp 8 --max-num-seqs 4 --enforce-eager --gpu-memory-utilization 0.5")
+    assert own == OwnOptions(max_num_seqs=4, cuda_graphs=False, gpu_memory_utilization=0.5)
+    assert current(study, f"{VLLM} -dp 8")[1] is None
+    assert current(study, f"{VLLM} -dp 8 --max-num-seqs 1024 --gpu-memory-utilization 0.9")[1] is None
+    eager = question(path, "engine_options.cuda_graphs=false", "engine_options.max_num_seqs=4")
+    assert current(eager, f"{VLLM} -dp 8 --max-num-seqs 4 --enforce-eager")[1] is None
+    assert current(eager, f"{VLLM} -dp 8 --max-num-seqs 4")[1] == OwnOptions(cuda_graphs=True)
+
+
+def test_speculation_is_scored_as_the_study_describes_it(path: Path) -> None:
+    """With a table speculative a server may draft as it says, or not at all; without one it is said to be left out."""
+    drafting = f"{VLLM} -dp 8 {EAGLE}"
+    runs, own = current(question(path, *DRAFTS), drafting)
+    assert (own, runs.not_priced) == (None, ())
+    assert any("eagle3" in text for text in runs.study.assumptions)
+    assert current(question(path, *DRAFTS), f"{VLLM} -dp 8")[1] == OwnOptions(speculative=False)
+    runs, own = current(question(path), drafting)
+    assert own is None
+    assert len(runs.not_priced) == 1
+    assert "eagle3" in runs.not_priced[0]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.85])
+def test_a_share_for_weights_and_cache_is_one_of_all_memory(path: Path, share: float) -> None:
+    """SGLang's `mem_fraction_static` is what an export of the converted share writes."""
+    budget = "search.max_num_batched_tokens=[8192]"
+    study = question(path, "engine=sglang")
+    _, own = current(study, f"{SGLANG} --dp-size 8 --chunked-prefill-size 8192 --mem-fraction-static {share}")
+    assert own is not None
+    filled = own.gpu_memory_utilization
+    assert filled is not None
+    assert share < filled < share + 0.1
+    folder = path.parent / "out"
+    words = ["--set", f"engine_options.gpu_memory_utilization={filled}", "--set", "engine=sglang", "--set", budget]
+    export = ["export", str(path), "--plan", "R8", "--target", "sglang", "--out", str(folder), *words]
+    assert CliRunner().invoke(cli, export, catch_exceptions=False).exit_code == 0
+    assert import_plan(str(folder)).started.memory_fraction == pytest.approx(share, abs=0.002)
+
+
+def test_a_share_of_what_is_free_is_taken_as_it_is(path: Path) -> None:
+    """The cost model takes TensorRT-LLM's fraction as the engine does."""
+    study = question(path, "engine=trtllm")
+    command = f"trtllm-serve {NAME} --kv_cache_free_gpu_memory_fraction"
+    assert current(study, f"{command} 0.4")[1] == OwnOptions(gpu_memory_utilization=0.4, max_num_seqs=2048)
+    assert current(study, f"{command} 0.9 --max_batch_size 1024")[1] is None
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("workload.concurrency=9000", "engine_options.max_num_seqs=200"),
+        ("engine_options.gpu_memory_utilization=0.4", "workload.concurrency=4000"),
+        ("engine_options.cuda_graphs=false",),
+    ],
+)
+def test_an_export_is_the_plan_that_it_was_exported_for(path: Path, engine: str, settings: tuple[str, ...]) -> None:
+    """Read back as the current plan it is the candidate: fewer sequences and rounded shares are no other launch."""
+    asked = [f"engine={engine}", *settings]
+    folder = path.parent / "out"
+    words = [word for setting in asked for word in ("--set", setting)]
+    export = ["export", str(path), "--target", engine, "--out", str(folder), *words]
+    assert CliRunner().invoke(cli, export, catch_exceptions=False).exit_code == 0
+    runs = with_current(question(path, *asked), str(folder), {})
+    assert compare(runs.study, scenarios=False).same_plan
+
+
+def test_options_of_pools(path: Path) -> None:
+    """Decode's graphs count; sequences are its slots; what the prefill pool has of its own is said."""
+    command = "vllm serve {} -tp 4 --kv-transfer-config '{}' {}"
+    role = '{{"kv_connector":"NixlConnector","kv_role":"{}"}}'
+    parts: list[tuple[str, str]] = [("kv_producer", "--cpu-offload-gb 3"), ("kv_consumer", "--enforce-eager")]
+    script = "\n".join(command.format(NAME, role.format(name), rest) + " &" for name, rest in parts)
+    file = path.parent / "both.sh"
+    file.write_text(script + "\n", encoding="utf-8")
+    runs, own = current(question(path), str(file))
+    assert own == OwnOptions(cuda_graphs=False)
+    assert runs.not_priced == ("--cpu-offload-gb 3 of the prefill pool",)
+    found: Any = score_baseline(runs.study)
+    assert found.result.own_options == own
+    file.write_text(
+        script.replace("--enforce-eager", "").replace("--cpu-offload-gb 3", "--enforce-eager"), encoding="utf-8"
+    )
+    runs, own = current(question(path), str(file))
+    assert own is None
+    assert runs.not_priced == ("no CUDA graphs of the prefill pool",)
