@@ -16,13 +16,13 @@ from autotune.launch.files import MARK, is_export
 from autotune.launch.reading.containers import ROLES, Place
 from autotune.launch.reading.front import setting_of_front
 from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
-from autotune.launch.reading.served_model import ServedModel, served_model
 from autotune.launch.reading.shell import unknown_variables
 from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of, texts_of
 from autotune.space import format_plan, violations
 from autotune.space.pooled_planstring import format_pooled
 from autotune.study import Baseline, Study
 from autotune.study.portable import STUDY_FILE
+from autotune.study.served_model import ServedModel, served_model
 from autotune.traffic.load import load_study
 from costmodel.arch import Arch, load_model, read_config_file
 from costmodel.arch.catalog import find_model
