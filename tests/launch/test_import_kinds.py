@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from autotune.cli.main import cli
 from autotune.engines import ENGINES
 from autotune.launch.reading.import_plan import import_plan
-from autotune.launch.reading.shell import arithmetic, expand, read_script, without_comments
+from autotune.launch.reading.shell import read_script, without_comments
+from autotune.launch.reading.variables import arithmetic, expand
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 

@@ -49,7 +49,7 @@ def test_a_proxy_says_the_roles_of_ports(proxy: str, tmp_path: Path) -> None:
     assert plan(tmp_path, TWO + proxy) == POOLS
 
 
-def test_the_proxy_decides_the_order_of_nothing(tmp_path: Path) -> None:
+def test_the_second_server_may_prefill(tmp_path: Path) -> None:
     """The second server of a file prefills where the proxy says so."""
     proxy = "proxy --prefill localhost:8200 --decode localhost:8100"
     assert plan(tmp_path, TWO + proxy) == (6, "vllm:P4:R1/PP1/ATP4/ADP1/MTP1/EP1+D2:R1/PP1/ATP2/ADP1/MTP1/EP1")

@@ -17,8 +17,8 @@ from autotune.launch.reading.containers import ROLES, Place
 from autotune.launch.reading.front import setting_of_front
 from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
 from autotune.launch.reading.proxied import roles_unknown, with_proxied_roles
-from autotune.launch.reading.shell import unknown_variables
 from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of, texts_of
+from autotune.launch.reading.variables import unknown_variables
 from autotune.space import format_plan, violations
 from autotune.space.pooled_planstring import format_pooled
 from autotune.study import Baseline, Study

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autotune.launch.reading.containers import ROLES
-from autotune.launch.reading.shell import expand, read_script, without_comments
+from autotune.launch.reading.shell import read_script, without_comments
 from autotune.launch.reading.sources import Process, role_of
+from autotune.launch.reading.variables import expand
 
 _FLAG = re.compile(
     r"--(?P<role>prefill|decode)(?:e?r)?(?:[-_](?P<kind>host|port|url|server|instance|address)(?:e?s)?)?(?:=(?P<value>.+))?"

@@ -5,17 +5,16 @@ Only what is known without running anything is expanded; the rest stays as it st
 
 from __future__ import annotations
 
-import ast
-import operator
 import re
 import shlex
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autotune.launch.reading.quotes import after, quote_after
 from autotune.launch.reading.units import JOBS, variables_of_job
+from autotune.launch.reading.variables import NAME, arithmetic, expand, expanded_words, summed
 
-MAX_EXPRESSION = 200
 MAX_LOOP = 100_000
 LONGEST_LOOP = 60
 """Lines of a loop that are looked through for what ends its servers."""
@@ -23,32 +22,18 @@ DEEPEST = 20
 """Conditions within conditions that are told apart."""
 MAX_VALUE = 20_000
 """Characters of a variable's value."""
-_NAME = r"[A-Za-z_]\w*"
-_VARIABLE = re.compile(
-    rf"\$\(\((?P<sum>[^()]{{0,80}}(?:\([^()]{{0,80}}\)[^()]{{0,80}}){{0,4}})\)\)"
-    rf"|\$\{{(?P<braced>{_NAME})(?:\[[@*]\])?(?::?-(?P<default>[^{{}}]*))?\}}|\$\((?P<parenthesised>{_NAME})\)|\$(?P<plain>{_NAME})"
-)
-_BARE = re.compile(rf"(?:(?<=\s)|^)(?:\$\{{?(?P<name>{_NAME})\}}?|\"\$\{{(?P<array>{_NAME})\[@\]\}}\")(?=\s|$)")
 _ASSIGNMENT = re.compile(
-    rf"(?:(?:export|readonly|local|declare)\s+(?:-\w+\s+)?)?(?P<name>{_NAME})(?P<more>\+?)=(?P<value>.*)$",
+    rf"(?:(?:export|readonly|local|declare)\s+(?:-\w+\s+)?)?(?P<name>{NAME})(?P<more>\+?)=(?P<value>.*)$",
     re.DOTALL,
 )
-_ARRAY = re.compile(rf"^\s*(?:\w+\s+)*{_NAME}\+?=\(")
+_ARRAY = re.compile(rf"^\s*(?:\w+\s+)*{NAME}\+?=\(")
 _HEREDOC = re.compile(r"<<-?\s*(?P<quote>['\"]?)(?P<word>\w+)(?P=quote)")
 _WRITTEN = re.compile(r"(?:>\s*|\btee\s+)(?P<file>[^\s<>|&;]+)")
-_FUNCTION = re.compile(rf"^(?:function\s+)?(?P<name>{_NAME})\s*(?:\(\s*\))?\s*\{{$")
-_FUNCTION_LINE = re.compile(rf"^(?:function\s+)?(?P<name>{_NAME})\s*(?:\(\s*\))?\s*\{{\s(?P<body>.*[;&])\s*\}}$")
+_FUNCTION = re.compile(rf"^(?:function\s+)?(?P<name>{NAME})\s*(?:\(\s*\))?\s*\{{$")
+_FUNCTION_LINE = re.compile(rf"^(?:function\s+)?(?P<name>{NAME})\s*(?:\(\s*\))?\s*\{{\s(?P<body>.*[;&])\s*\}}$")
 _ENDS = re.compile(r"^\s*(?:sudo )?(?:kill|pkill|killall|(?:docker|podman) (?:stop|kill|rm))\b")
-_FOR = re.compile(rf"^for\s+(?P<name>{_NAME})\s+in\s+(?P<items>.*?)\s*(?:;\s*do\b.*)?$")
+_FOR = re.compile(rf"^for\s+(?P<name>{NAME})\s+in\s+(?P<items>.*?)\s*(?:;\s*do\b.*)?$")
 _FOR_SUM = re.compile(r"^for\s*\(\(\s*\w+\s*=\s*(?P<low>\d+)\s*;\s*\w+\s*(?P<how><=?)\s*(?P<high>[^;]+);")
-_OPERATORS: Mapping[type, Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.floordiv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-}
 
 
 Branches = Mapping[int, int]
@@ -185,84 +170,9 @@ def without_comments(text: str) -> str:
             skipping = True
             continue
         out.append(c)
-        quote, escaped = _after(c, quote, escaped)
+        quote, escaped = after(c, quote, escaped)
         begins = c.isspace() or c in ";&|("
     return "".join(out)
-
-
-def expand(text: str, env: Mapping[str, str]) -> str:
-    """Text with the variables that are known and the sums of them; others stay as they are."""
-
-    def known(match: re.Match[str]) -> str:
-        if match["sum"] is not None:
-            value = arithmetic(match["sum"], env)
-            return match[0] if value is None else str(value)
-        name = match["braced"] or match["parenthesised"] or match["plain"]
-        fallback = match["default"]
-        if name in env and (env[name] or fallback is None):
-            return env[name]
-        return match[0] if fallback is None else expand(fallback, env) if "$" in fallback else fallback
-
-    return _VARIABLE.sub(known, text)
-
-
-def unknown_variables(text: str) -> list[str]:
-    """Names of the variables that are left in a text."""
-    names = [m["braced"] or m["plain"] for m in _VARIABLE.finditer(text) if m["braced"] or m["plain"]]
-    for sum_ in (m["sum"] for m in _VARIABLE.finditer(text) if m["sum"]):
-        names += re.findall(_NAME, sum_)
-    return list(dict.fromkeys([*names, *(m["parenthesised"] for m in _VARIABLE.finditer(text) if m["parenthesised"])]))
-
-
-def arithmetic(expression: str, env: Mapping[str, str]) -> int | None:
-    """The value of a sum such as `TP * NODES / 2`; None: a variable is not known, or it is something else."""
-    if len(expression) > MAX_EXPRESSION:
-        return None
-    filled = re.sub(rf"\$?\{{?({_NAME})\}}?", lambda m: env.get(m[1], "?"), expression)
-    try:
-        return _value(ast.parse(filled.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
-        return None
-
-
-def _value(node: ast.AST) -> int:
-    if isinstance(node, ast.Constant) and type(node.value) is int and abs(node.value) < 10**12:
-        return node.value
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        found = _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
-        if abs(found) < 10**12:
-            return found
-    raise ValueError("no sum of whole numbers")
-
-
-def expanded_words(line: str, env: Mapping[str, str]) -> str:
-    """A line with its sums, in which variables that stand alone, outside of quotes, are the words that they hold."""
-
-    def words(match: re.Match[str]) -> str:
-        name = match["name"] or match["array"]
-        return env[name] if name in env and _splits(env[name]) else match[0]
-
-    return _BARE.sub(words, _summed(line, env)) if "$" in line else line
-
-
-def _summed(line: str, env: Mapping[str, str]) -> str:
-    """A line with the sums that are known; others without spaces, so that each is one word."""
-
-    def known(match: re.Match[str]) -> str:
-        if match["sum"] is None:
-            return match[0]
-        value = arithmetic(match["sum"], env)
-        return f"$(({''.join(match['sum'].split())}))" if value is None else str(value)
-
-    return _VARIABLE.sub(known, line)
-
-
-def _splits(text: str) -> bool:
-    try:
-        shlex.split(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
@@ -270,7 +180,7 @@ def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
     found = _ASSIGNMENT.match(line)
     if found is None:
         return False
-    value = _summed(found["value"], env)
+    value = summed(found["value"], env)
     name = found["name"]
     if value.startswith("("):
         held = " ".join(expanded_words(value.strip(" \t;")[1:].removesuffix(")"), env).split("\n"))
@@ -279,7 +189,7 @@ def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
         if parts is None:
             return False
         for other in parts[1:]:
-            more = re.fullmatch(rf"({_NAME})=(.*)", other, re.DOTALL)
+            more = re.fullmatch(rf"({NAME})=(.*)", other, re.DOTALL)
             if more is None:
                 return False  # `A=1 command`
             env[more[1]] = given.get(more[1], expand(more[2], env)[:MAX_VALUE])
@@ -316,7 +226,7 @@ def _logical_lines(text: str, script: Script) -> list[str]:
                 body.append(raw)
             continue
         line = pending + raw
-        quote = _quote_after(raw, quote)
+        quote = quote_after(raw, quote)
         if line.endswith("\\"):
             pending = line[:-1] + " "
             continue
@@ -337,25 +247,6 @@ def _logical_lines(text: str, script: Script) -> list[str]:
         if line.strip():
             out.append(line)
     return [*out, pending] if pending.strip() else out
-
-
-def _quote_after(line: str, quote: str) -> str:
-    """The quotation that is open after a line; `quote`: the one that is open before; empty: none."""
-    escaped = False
-    for c in line:
-        quote, escaped = _after(c, quote, escaped)
-    return quote
-
-
-def _after(c: str, quote: str, escaped: bool) -> tuple[str, bool]:
-    """The open quotation behind a character, and whether the next one is escaped."""
-    if escaped:
-        return quote, False
-    if c == "\\" and quote != "'":
-        return quote, True
-    if quote:
-        return ("" if c == quote else quote), False
-    return (c if c in "'\"" else ""), False
 
 
 def _loop(line: str, env: Mapping[str, str]) -> int | None:

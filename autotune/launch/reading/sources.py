@@ -26,7 +26,7 @@ from autotune.launch.reading.parse import (
 )
 from autotune.launch.reading.python_file import read_python
 from autotune.launch.reading.router_file import file_of_router, is_pools, pools
-from autotune.launch.reading.shell import Branches, expand, read_script
+from autotune.launch.reading.shell import Branches, read_script
 from autotune.launch.reading.units import (
     REPEATING,
     container_of_run,
@@ -34,6 +34,7 @@ from autotune.launch.reading.units import (
     script_of_unit,
     tasks_of_srun,
 )
+from autotune.launch.reading.variables import expand
 from autotune.text.safe_yaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
 from costmodel.files import read_file
