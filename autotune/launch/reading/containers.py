@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autotune.engines import ENGINES
-from autotune.launch.reading.charts import expanded, with_autoscaling
+from autotune.launch.reading.charts import expanded, one_by_one, with_autoscaling
 from autotune.launch.reading.parse import find_engine, plain_text, plain_words, starts_something
 from costmodel.errors import InputError
 
@@ -97,7 +97,7 @@ def _keyed(place: Place, key: str, value: Any) -> Place:
 def config_maps(documents: list[Any]) -> dict[str, str]:
     """Files that ConfigMaps among the documents hold: name -> content."""
     out: dict[str, str] = {}
-    for document in documents:
+    for document in one_by_one(documents):
         if isinstance(document, Mapping) and document.get("kind") == "ConfigMap":
             data = document.get("data")
             out.update(

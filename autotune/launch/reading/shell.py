@@ -11,17 +11,16 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autotune.launch.reading.functions import written_out
 from autotune.launch.reading.quotes import after, quote_after
 from autotune.launch.reading.units import JOBS, variables_of_job
-from autotune.launch.reading.variables import NAME, arithmetic, expand, expanded_words, summed
+from autotune.launch.reading.variables import MAX_VALUE, NAME, arithmetic, expand, expanded_words, summed, take_defaults
 
 MAX_LOOP = 100_000
 LONGEST_LOOP = 60
 """Lines of a loop that are looked through for what ends its servers."""
 DEEPEST = 20
 """Conditions within conditions that are told apart."""
-MAX_VALUE = 20_000
-"""Characters of a variable's value."""
 _ASSIGNMENT = re.compile(
     rf"(?:(?:export|readonly|local|declare)\s+(?:-\w+\s+)?)?(?P<name>{NAME})(?P<more>\+?)=(?P<value>.*)$",
     re.DOTALL,
@@ -29,8 +28,6 @@ _ASSIGNMENT = re.compile(
 _ARRAY = re.compile(rf"^\s*(?:\w+\s+)*{NAME}\+?=\(")
 _HEREDOC = re.compile(r"<<-?\s*(?P<quote>['\"]?)(?P<word>\w+)(?P=quote)")
 _WRITTEN = re.compile(r"(?:>\s*|\btee\s+)(?P<file>[^\s<>|&;]+)")
-_FUNCTION = re.compile(rf"^(?:function\s+)?(?P<name>{NAME})\s*(?:\(\s*\))?\s*\{{$")
-_FUNCTION_LINE = re.compile(rf"^(?:function\s+)?(?P<name>{NAME})\s*(?:\(\s*\))?\s*\{{\s(?P<body>.*[;&])\s*\}}$")
 _ENDS = re.compile(r"^\s*(?:sudo )?(?:kill|pkill|killall|(?:docker|podman) (?:stop|kill|rm))\b")
 _FOR = re.compile(rf"^for\s+(?P<name>{NAME})\s+in\s+(?P<items>.*?)\s*(?:;\s*do\b.*)?$")
 _FOR_SUM = re.compile(r"^for\s*\(\(\s*\w+\s*=\s*(?P<low>\d+)\s*;\s*\w+\s*(?P<how><=?)\s*(?P<high>[^;]+);")
@@ -64,27 +61,16 @@ class Script:
 def read_script(text: str, given: Mapping[str, str]) -> Script:
     """Read a script; `given` are variables that hold whatever it sets."""
     script = Script(env={**variables_of_job(text), **given})
-    lines = [part for line in _logical_lines(text, script) for part in _functions_line(line)]
-    functions = [found["name"] for line in lines if (found := _FUNCTION.match(line.strip())) is not None]
-    if not functions:
-        return _read(lines, script, given, {})
-    once = _read(lines, Script(env=dict(script.env)), given, dict.fromkeys(functions, 1))
-    words = [(line.text.split(maxsplit=1)[0].rstrip(";&"), line.times) for line in once.lines if line.text.strip()]
-    calls = {name: sum(times for word, times in words if word == name) for name in functions}
-    return _read(lines, script, given, {name: count or 1 for name, count in calls.items()})
+    return _read(written_out(_logical_lines(text, script)), script, given)
 
 
-def _read(lines: list[str], script: Script, given: Mapping[str, str], calls: Mapping[str, int]) -> Script:
-    """Read logical lines into `script`; `calls`: how often each function that it defines is called."""
+def _read(lines: list[str], script: Script, given: Mapping[str, str]) -> Script:
+    """Read logical lines, without functions, into `script`."""
     times: list[int] = [int(script.env.get(JOBS, "1"))]
     conditions = _Conditions()
     ends = [at for at, line in enumerate(lines) if _ENDS.match(line)]
     for at, line in enumerate(lines):
         stripped = line.strip()
-        function = _FUNCTION.match(stripped)
-        if function is not None and function["name"] in calls:
-            times.append(min(times[-1] * calls[function["name"]], MAX_LOOP))
-            continue
         conditions.meet(stripped)
         loop = _loop(stripped, script.env)
         if loop is not None:
@@ -98,22 +84,17 @@ def _read(lines: list[str], script: Script, given: Mapping[str, str], calls: Map
                 stripped = rest.strip() if do else ""
                 if not stripped:
                     continue
-        if stripped in ("done", "}") or stripped.startswith(("done ", "done;", "done&")):
-            if len(times) > 1 and (stripped != "}" or calls):
+        if stripped == "done" or stripped.startswith(("done ", "done;", "done&")):
+            if len(times) > 1:
                 times.pop()
             continue
+        take_defaults(stripped, script.env)
         if _assigned(stripped, script.env, given):
             continue
         script.lines.append(Line(expanded_words(stripped, script.env), times[-1], conditions.now()))
         if loop is not None and re.search(r";\s*done\b", stripped):
             times.pop()
     return script
-
-
-def _functions_line(line: str) -> list[str]:
-    """A line, or the lines of a function that is defined on one."""
-    found = _FUNCTION_LINE.match(line.strip())
-    return [line] if found is None else [f"{found['name']}() {{", found["body"], "}"]
 
 
 def _ends_its_servers(lines: list[str]) -> bool:
