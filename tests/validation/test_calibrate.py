@@ -85,7 +85,7 @@ def test_too_few_runs(tmp_path: Path) -> None:
 def test_runs_in_seconds_teach_nothing(tmp_path: Path) -> None:
     """A column of milliseconds that holds seconds is refused with what the run must take at least."""
     runs = [replace(r, tpot_s=r.tpot_s / 1e3, ttft_s=r.ttft_s / 1e3) for r in _runs(tmp_path, 6)]
-    with pytest.raises(InputError, match=r"got 0; 6 cannot be(.|\n)*r0: tpot_ms must be at least 7\.3.*in seconds"):
+    with pytest.raises(InputError, match=r"got 0; 6 cannot be(.|\n)*r0: tpot_ms must be at least 3\.78.*in seconds"):
         calibrate(runs)
 
 

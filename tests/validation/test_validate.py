@@ -197,6 +197,20 @@ def test_the_command(tmp_path: Path) -> None:
         assert float(r["tpot_p10_ms"]) < float(r["pred_tpot_ms"]) < float(r["tpot_p90_ms"])
 
 
+@pytest.mark.parametrize(
+    ("precision", "gemm", "dtype"),
+    [("fp8", "", "fp8"), ("fp8", "bf16", "bf16"), ("bf16", "", "bf16"), ("fp16", "", "bf16"), ("fp4", "", "nvfp4")],
+)
+def test_a_quantised_precision_is_that_of_the_weights(precision: str, gemm: str, dtype: str, tmp_path: Path) -> None:
+    """A row whose columns say no dtypes has weights as its precision says; one with columns of their own has those."""
+    text = (
+        "gpu,engine,model,precision,gemm_dtype,isl,osl,concurrency,attn_tp,tpot_ms\n"
+        f"h200_sxm,vllm,meta-llama/Llama-3.1-70B,{precision},{gemm},1024,1024,16,4,12\n"
+    )
+    (run,) = read_runs(_file(tmp_path, text), traits_by_name())
+    assert run.entry.arch.dtypes.dense_ffn == dtype
+
+
 def test_runs_that_cannot_be_are_named(tmp_path: Path) -> None:
     """Their errors stay in the tables, and which runs contradict physics is among what is said."""
     read = read_runs(_file(tmp_path, HEADER + ROWS.replace("120,12,x", "0.12,0.012,x")), traits_by_name())
