@@ -141,8 +141,16 @@ def verify(
 
 
 def _against(result: BenchResult) -> Contradiction | None:
-    """What speaks against a run; of a disaggregated plan, whose run is of its decode pool, against its TPOT alone."""
-    return contradiction(result.run if result.pooled is None else replace(result.run, ttft_s=np.nan))
+    """What speaks against a run; of a disaggregated plan, whose run is of its decode pool, against its TPOT alone.
+
+    Where a result has percentiles of TTFT and no mean, against the mean that they say.
+    """
+    if result.pooled is not None:
+        return contradiction(replace(result.run, ttft_s=np.nan))
+    found = contradiction(result.run)
+    return (
+        found if found is not None or np.isfinite(result.run.ttft_s) else contradiction(run_by_percentiles(result)[0])
+    )
 
 
 def _refuses(study: Study, result: BenchResult, found: Contradiction) -> bool:

@@ -219,6 +219,14 @@ def test_a_result_in_seconds_is_refused(tmp_path: Path) -> None:
         verify(study, results)
 
 
+def test_percentiles_in_seconds_are_refused_too(tmp_path: Path) -> None:
+    """A result without a mean TTFT is held against what its percentiles say of it."""
+    changes = {"mean_ttft_ms": None, "median_ttft_ms": 1.15, "p99_ttft_ms": 2.0}
+    study = load_study(STUDY)
+    with pytest.raises(InputError, match=r"ttft_ms must be at least .*is it in seconds"):
+        verify(study, read_results(write(tmp_path / "r.json", **changes), study, None))
+
+
 def test_a_run_that_cannot_be_is_left_out_of_several(tmp_path: Path) -> None:
     """The others are compared and learnt as if it were not there."""
     study = load_study(STUDY)
