@@ -100,7 +100,8 @@ def given_variables(variables: tuple[str, ...]) -> dict[str, str]:
     from costmodel.errors import InputError
 
     for text in variables:
-        if not text.partition("=")[0].isidentifier() or "=" not in text:
+        name, equals, _ = text.partition("=")
+        if not equals or not (name.isidentifier() or name in tuple("123456789")):  # words that a script is called with
             raise InputError.single("--var", f"must read NAME=VALUE, as in TP=8, got {text!r}")
     return {name: value for name, _, value in (text.partition("=") for text in variables)}
 

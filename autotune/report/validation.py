@@ -183,11 +183,14 @@ def calibration_report(changes: Sequence[CellChange], profile: str, by_percentil
         for c in changes
     ]
     header = ("servers", "runs", "TPOT error", "with profile", "TTFT error", "with profile")
+    left_out = [text for c in changes for text in c.left_out]
+    apart = (Block(title="Left out: cannot be what they say", lines=tuple(left_out)),) if left_out else ()
     return Report(
         headline=f"{count(len(changes), 'cell')} learnt",
         lines=(
             f'Errors are of the runs given. Written to {profile}; in a study: calibration = "{profile}"',
             *([f"TTFT of {count(by_percentiles, 'run')} by percentiles as well."] if by_percentiles else []),
+            *([f"{count(len(left_out), 'run')} left out, below."] if left_out else []),
         ),
-        blocks=(Block(title="Errors", table=text_table(header, rows)),),
+        blocks=(Block(title="Errors", table=text_table(header, rows)), *apart),
     )

@@ -128,7 +128,7 @@ def _verdict(document: Mapping[str, Any]) -> tuple[str, ...]:
         None if plan is None else name_of_key(plan) for plan in (ranking["best_before"], ranking["best_after"])
     )
     if not ranking["learnt"]:
-        second = "The ranking learns nothing from a run of a disaggregated plan."
+        second = "The ranking learns nothing from this: see what is assumed."
     elif not ranking["changes"]:
         second = (
             "With this learnt, no plan keeps every limit." if after is None else "With this learnt, the same leads."

@@ -17,6 +17,7 @@ from autotune.scoring.knob_grid import engine_traits
 from autotune.space import Candidate, format_plan
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study, cluster_of
+from autotune.study.served_model import ServedModel, served_model
 from autotune.text.safe_yaml import read_yaml
 from autotune.traffic.options import same_model
 from autotune.tuning import PlanResult, score_plan
@@ -83,8 +84,8 @@ def read_results(
         fallback: a plan for results that name none.
 
     Raises:
-        InputError: not readable, not such a file, no plan, a plan without meaning on the study's GPUs, or another than
-            the result names.
+        InputError: not readable, not such a file, no plan, a plan without meaning on the study's GPUs, or another plan
+            or model than the result names.
     """
     problems: list[Problem] = []
     results = []
@@ -190,6 +191,13 @@ def _result(  # noqa: PLR0913  # what was measured, of what, and what is wrong
     outputs, total = _throughput(reported, gpus)
     requests_per_s = outputs / reported.osl if reported.osl > 0 else math.nan
     in_flight, said = reported.in_flight(requests_per_s)
+    try:
+        served = ServedModel() if reported.model is None else served_model(reported.model, study.arch)
+    except InputError as error:
+        problems += [Problem(path=f"{at}: {p.path}", message=p.message) for p in error.problems]
+        return None
+    if knobs.weight_dtype is None:
+        knobs = replace(knobs, weight_dtype=served.dtype)
     run = _run(reported, in_flight, at, study, candidate, knobs, problems, pooled=pooled is not None)
     if run is None:
         return None
@@ -198,8 +206,8 @@ def _result(  # noqa: PLR0913  # what was measured, of what, and what is wrong
     if _FACTS[0] in facts:
         run = replace(run, prefix_hit_frac=study.workload.prefix_cache_hit_frac)
     notes = [*reported.notes, *([] if said is None else [said])]
-    if reported.model is not None and not same_model(reported.model, study.arch.name):
-        notes.append(f"the result is of {reported.model}, the study of {study.arch.name}")
+    if served.dtype is not None or not same_model(str(reported.model), study.arch.name):
+        notes += served.said
     return BenchResult(
         run=replace(run, concurrency=in_flight * share),
         plan=_named(candidate, pooled),

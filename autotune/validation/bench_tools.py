@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from autotune.validation.reported import STATISTICS, Reported, mean_of, number, of_requests, statistics
+from autotune.validation.reported import STATISTICS, Reported, mean_of, number, of_requests, says_drafted, statistics
 from autotune.validation.request_records import MAX_REQUESTS, is_request, run_of_requests
 from costmodel.errors import InputError
 
@@ -104,6 +104,7 @@ def _classic(record: Record) -> Reported:
         duration_s=number(record, "duration"),
         asked_in_flight=number(record, "max_concurrency"),
         seen_in_flight=number(record, "concurrency"),
+        drafted=says_drafted(record),
         request_rate_per_s=float(rate) if finite else math.nan,  # type: ignore[arg-type]  # checked
         arrival_cv=1.0 / math.sqrt(burstiness) if burstiness > 0 else 1.0,
         same_lengths=_all_equal(prompts) and _all_equal(outputs),
@@ -151,7 +152,7 @@ def _inferencex(record: Record) -> Reported:
         outputs, total = outputs * (decode if decode > 0 else gpus), total * gpus
     drafts = str(record.get("spec_decoding", record.get("mtp", "none"))).lower()
     notes = ["InferenceX's aggregate has no count of requests: 10 for each in flight, as its client sends"]
-    if drafts not in ("none", "false", "off", ""):
+    if drafted := drafts not in ("none", "false", "off", ""):
         notes.append(f"measured with speculative decoding ({drafts}), which predictions leave out")
     return Reported(
         tool="InferenceX",
@@ -167,6 +168,7 @@ def _inferencex(record: Record) -> Reported:
         per_gpu=not gpus > 0,
         gpus=gpus,
         model=_name(record.get("model")),
+        drafted=drafted,
         notes=tuple(notes),
     )
 

@@ -15,10 +15,13 @@ from autotune.validation.slo import SloRuns, reliability, slo_task
 from costmodel.estimate.normal import Z90
 from costmodel.estimate.result import Estimate, Service
 from costmodel.measured.benchmark_recipes import recipe_source
+from costmodel.measured.implausible import without_contradictions
 from costmodel.measured.pool_runs import PoolRun
 from costmodel.measured.runs import Run, RunBatch
 from costmodel.plan.columns import Floats
 
+MOST_TOLD = 10
+"""Runs that contradict physics which are told one by one."""
 HEADER = (
     "id",
     "pred_ttft_ms",
@@ -43,16 +46,20 @@ def predictions_csv(runs: Sequence[Run | PoolRun], estimate: Service) -> str:
 
 
 def _assumptions(runs: Sequence[Run]) -> list[str]:
-    """What the file leaves open and how it was filled in."""
+    """What the file leaves open and how it was filled in, and which runs cannot be what they say."""
+    _, against = without_contradictions(runs)
+    said = [f"{found.problem!s}; no calibration learns from this run" for found in against[:MOST_TOLD]]
+    if len(against) > MOST_TOLD:
+        said.append(f"{len(against) - MOST_TOLD:,} more runs of {len(runs):,} cannot be what they say")
     taken = sum(r.by_recipe for r in runs)
     if not taken:
-        return []
+        return said
     sentence = (
         f"{taken:,} of {len(runs):,} runs, with lengths drawn from 0.8 to 1.0 of the nominal ones, do not say how "
         f"their server was set: token budget, cache dtype and waits as in the {recipe_source()}; the columns "
         "max_num_batched_tokens, kv_dtype, scheduler_recv_interval and batch_wait_timeout_iters go before it"
     )
-    return [sentence]
+    return [sentence, *said]
 
 
 def validation_document(batch: RunBatch, estimate: Estimate) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class Reported:
     arrival_cv: float = 1.0
     """Coefficient of variation of the gaps between arrivals."""
     same_lengths: bool = False
+    drafted: bool = False
+    """Whether the file says that the server decoded speculatively."""
     model: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -95,6 +97,11 @@ class Reported:
 
 def _of(by: Mapping[str, float]) -> float:
     return by.get("mean", by.get("p50", math.nan))
+
+
+def says_drafted(record: Mapping[str, Any]) -> bool:
+    """Whether vLLM's or SGLang's client counted tokens that a draft had right."""
+    return number(record, "accept_length") > 1.0 or any(name.startswith("spec_decode_") for name in record)
 
 
 def number(record: Any, *names: str) -> float:

@@ -25,6 +25,7 @@ from costmodel.calibration.profile import LEAST_RUNS, Profile
 from costmodel.calibration.residual import own_key, residual_columns
 from costmodel.errors import InputError
 from costmodel.estimate.normal import Z90
+from costmodel.measured.implausible import Contradiction, contradiction
 from costmodel.measured.learn_profile import learn_cell
 from costmodel.measured.runs import prepare_runs
 from costmodel.simulation.forecast import Likely
@@ -82,17 +83,15 @@ class Verification:
     """Than the plan that led before, with the run learnt; None: the same leads, or none or one of them is ranked."""
     told_apart: bool
     """Whether the leaders before and after can be told from each other with the run learnt."""
+    learnt: bool
+    """Whether the ranking learnt from a run: those of disaggregated plans teach it nothing, nor those that cannot be.
+    """
     assumptions: tuple[str, ...]
 
     @property
     def inside(self) -> bool:
         """Whether every measurement lies in its interval."""
         return all(q.inside is not False for run in self.runs for q in run.quantities)
-
-    @property
-    def learnt(self) -> bool:
-        """Whether the ranking learnt from the runs: those of disaggregated plans teach it nothing."""
-        return all(run.result.pooled is None for run in self.runs)
 
     @property
     def changes(self) -> bool:
@@ -105,27 +104,63 @@ def verify(
 ) -> Verification:
     """Hold a benchmark against the prediction, learn it, and rank again.
 
-    `results` are of one plan; `progress` is called with (plans done, plans in all) of both rankings.
+    `results` are of one plan; `progress` is called with (plans done, plans in all) of both rankings. Runs that are
+    faster than physics allows are left out; others that contradict it are held against the prediction and not learnt.
 
     Raises:
-        InputError: the results are of several plans.
+        InputError: the results are of several plans, or none of them can be what it says.
     """
     plans = sorted({r.plan for r in results})
     if len(plans) != 1:
         raise InputError.single("RESULT", f"must hold runs of one plan, got {', '.join(plans) or 'none'}")
+    against = [(r, _against(r)) for r in results]
+    refused = [found for r, found in against if found is not None and _refuses(study, r, found)]
+    results = [r for r, found in against if found is None or not _refuses(study, r, found)]
+    if not results:
+        raise InputError(found.problem for found in refused)
+    odd = [found for r, found in against if found is not None and found not in refused]
+    # a calibration of one's own is of servers that prefill and decode: pools teach it nothing
+    taught = [r for r, found in against if found is None and r.pooled is None]
+    said = (
+        *(f"left out: {found.problem}" for found in refused),
+        *(f"not learnt: {found.problem}" for found in odd),
+        *_said(study, results, len(taught)),
+    )
     profile = study.calibration
-    if results[0].pooled is not None:
-        # a calibration of one's own is of servers that prefill and decode: pools teach it nothing
+    if not taught:
         answer = tune(study, progress=progress)
-        return _verification(study, results, profile, answer, answer)
-    learned = learn(results, profile)
+        return _verification(study, results, answer, answer, learnt=False, said=said)
+    learned = learn(taught, profile)
 
     def part_of_progress(offset: int) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, every: progress(offset * every + done, 2 * every)
 
     before = tune(study, progress=part_of_progress(0))
     after = tune(replace(study, calibration=learned), progress=part_of_progress(1))
-    return _verification(study, results, profile, before, after)
+    return _verification(study, results, before, after, learnt=True, said=said)
+
+
+def _against(result: BenchResult) -> Contradiction | None:
+    """What speaks against a run; of a disaggregated plan, whose run is of its decode pool, against its TPOT alone.
+
+    Where a result has percentiles of TTFT and no mean, against the mean that they say.
+    """
+    if result.pooled is not None:
+        return contradiction(replace(result.run, ttft_s=np.nan))
+    found = contradiction(result.run)
+    return (
+        found if found is not None or np.isfinite(result.run.ttft_s) else contradiction(run_by_percentiles(result)[0])
+    )
+
+
+def _refuses(study: Study, result: BenchResult, found: Contradiction) -> bool:
+    """Whether a run that contradicts physics is not even compared.
+
+    One that waited is, as its user wants to know by how much, and so is one of a server that decodes speculatively:
+    several tokens of a step take less than the weights' read time each.
+    """
+    drafted = result.reported.drafted or study.axes.speculative is not None
+    return found.impossible and (found.other_unit or not (drafted and found.column == "tpot_ms"))
 
 
 def learn(results: Sequence[BenchResult], profile: Profile | None) -> Profile:
@@ -140,12 +175,14 @@ def learn(results: Sequence[BenchResult], profile: Profile | None) -> Profile:
     return Profile(cells=cells | {own_key(first.engine.name, gpu.name, first.arch): cell})
 
 
-def _verification(
+def _verification(  # what was measured, both rankings, and what is to be said of them
     study: Study,
     results: Sequence[BenchResult],
-    profile: Profile | None,
     before: TuneResult,
     after: TuneResult,
+    *,
+    learnt: bool,
+    said: tuple[str, ...],
 ) -> Verification:
     plan = results[0].plan
     first = before.ranked[0] if before.ranked else None
@@ -158,13 +195,14 @@ def _verification(
     return Verification(
         study=study,
         plan=plan,
-        runs=_checked(results, profile) if results[0].pooled is None else _checked_pools(study, results),
+        runs=_checked(results, study.calibration) if results[0].pooled is None else _checked_pools(study, results),
         best_before=None if first is None else first.plan,
         best_after=None if last is None else last.plan,
         places=tuple(places),
         p_best_after_is_better=None if old is None else old.p_best_is_better,
         told_apart=old is not None and not old.among_best,
-        assumptions=_said(study, results),
+        learnt=learnt,
+        assumptions=said,
     )
 
 
@@ -234,7 +272,8 @@ def _checked_pools(study: Study, results: Sequence[BenchResult]) -> tuple[Checke
     return tuple(out)
 
 
-def _said(study: Study, results: Sequence[BenchResult]) -> tuple[str, ...]:
+def _said(study: Study, results: Sequence[BenchResult], learnt: int) -> tuple[str, ...]:
+    """What is assumed of the runs that are compared; `learnt`: how many of them taught the ranking."""
     assumptions = list(dict.fromkeys(note for r in results for note in r.notes))
     if results[0].pooled is not None:
         assumptions.append(
@@ -256,10 +295,9 @@ def _said(study: Study, results: Sequence[BenchResult]) -> tuple[str, ...]:
     hit = results[0].run.prefix_hit_frac
     if hit:
         assumptions.append(f"{hit:.0%} of prompt tokens taken to be in the prefix cache, as the study has it")
-    if len(results) < LEAST_RUNS:
+    if 0 < learnt < LEAST_RUNS:
         assumptions.append(
-            f"learnt from {len(results)} run{'' if len(results) == 1 else 's'}; `autotune calibrate` asks for "
-            f"{LEAST_RUNS}"
+            f"learnt from {learnt} run{'' if learnt == 1 else 's'}; `autotune calibrate` asks for {LEAST_RUNS}"
         )
     wanted = study.workload
     isl, osl = results[0].run.mean_isl, results[0].run.mean_osl

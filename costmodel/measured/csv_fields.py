@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
 from costmodel.arch import Arch, load_model, read_config_file, with_dtypes
@@ -25,6 +26,10 @@ MAX_ROWS = 5_000
 MAX_RUNS_BYTES = 50_000_000
 """Every run is held against every other: memory and time rise with the square of their number."""
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "w4a16_mxfp4": "mxfp4", "int4_wo": "int4"}
+QUANTISED: Mapping[str, str] = MappingProxyType(
+    {"fp8": "fp8", "fp4": "nvfp4", "nvfp4": "nvfp4", "mxfp4": "mxfp4", "int8": "int8", "int4": "int4"}
+)
+"""Precisions that say how weights are stored -> their dtype; 16 bits may be of the checkpoint or of products alone."""
 
 
 def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
@@ -87,11 +92,17 @@ def read_arch(
     cells: dict[tuple[str, str, str], Arch | None],
     problems: list[Problem],
 ) -> Arch | None:
-    """The model of a row with the dtypes that it names; None, and a problem, where it is empty or not known."""
+    """The model of a row with the dtypes that it names; None, and a problem, where it is empty or not known.
+
+    A precision stands for the dtypes of weights where the row has none of its own, and it is a quantised one.
+    """
     if not row["model"]:
         problems.append(Problem(path=at, message="model must not be empty"))
         return None
-    key = (row["model"], row.get("gemm_dtype", ""), row.get("moe_dtype", ""))
+    dtypes = row.get("gemm_dtype", ""), row.get("moe_dtype", "")
+    if not any(dtypes):
+        dtypes = (QUANTISED.get(row.get("precision", ""), ""),) * 2
+    key = (row["model"], *dtypes)
     if key in cells:
         return cells[key]
     cells[key] = None

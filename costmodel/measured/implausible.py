@@ -1,13 +1,15 @@
-"""Measured runs that contradict physics, by rules: they are neither fitted nor scored."""
+"""Measured runs that contradict physics, by rules: they are neither fitted, scored nor learnt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from costmodel.arch import active_params, total_params, weight_bytes
 from costmodel.dtypes import compute_dtype
+from costmodel.errors import Problem
 from costmodel.measured.load_runs import Lengths, LoadRun
 from costmodel.measured.runs import Run
 
@@ -18,6 +20,9 @@ WAITS_PER_PROMPTS = 5.0
 WAITING_IN_FLIGHT = 64.0
 """Up to so many requests in flight a server is not taken to be overloaded."""
 
+OTHER_UNIT = 0.1
+"""Share of the least below which a figure is in another unit: seconds for what is up to 100 times the least."""
+
 COUNTED_SHORT = 1.1
 """Time per output token of the mean request over that of the median one, above which the count of outputs is wrong."""
 FIRST_SHARE = 0.2
@@ -26,7 +31,47 @@ UNDER_WAY = 2.0
 """Requests under way over a server's seats, from which on it is overloaded: as many wait for a seat as have one."""
 
 
-def contradiction(run: Run) -> str | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contradiction:
+    """Why a run cannot be what it says, with the figure that it has and the bound that it breaks."""
+
+    run: str
+    """Its id."""
+    rule: str
+    """What it breaks, in the same words for every run that does."""
+    column: str
+    """Of the figure: `ttft_ms` or `tpot_ms`."""
+    measured_s: float
+    bound_s: float
+    """The least that is possible, or the most where the figure is longer."""
+    because: str
+    """What the bound is."""
+    or_else: str = ""
+    """What such a figure may mean as well, if it is no other unit."""
+
+    @property
+    def impossible(self) -> bool:
+        """Whether the figure is below the least that is possible; else it is beyond what a server at work takes."""
+        return self.measured_s < self.bound_s
+
+    @property
+    def other_unit(self) -> bool:
+        """Whether the figure is so far below that nothing but another unit explains it: seconds for milliseconds."""
+        return self.measured_s < OTHER_UNIT * self.bound_s
+
+    @property
+    def problem(self) -> Problem:
+        """The same of an input: run, column, value, bound, and what is asked back."""
+        value, bound = (f"{seconds * 1e3:.3g}" for seconds in (self.measured_s, self.bound_s))
+        if not self.impossible:
+            message = f"{self.column} must be at most {bound} ms ({self.because}), got {value}: something stood still"
+            return Problem(path=self.run, message=message)
+        asked = "is it in seconds?" if self.other_unit else f"{self.or_else}, or is it in another unit?"
+        message = f"{self.column} must be at least {bound} ms ({self.because}), got {value}: {asked}"
+        return Problem(path=self.run, message=message)
+
+
+def contradiction(run: Run) -> Contradiction | None:
     """Why a run cannot be what it says; None where nothing speaks against it.
 
     - Its TPOT is below the time of reading the active weights once at the peak of HBM: it decodes speculatively.
@@ -40,30 +85,56 @@ def contradiction(run: Run) -> str | None:
     # the mean of all weights, which are mostly experts, and those are not stored wider than the rest
     read_s = active * (weight_bytes(arch) / total_params(arch)) / (gpus * gpu.hbm_bytes_per_s)
     if run.tpot_s < read_s:
-        return "TPOT is below the weights' read time"
+        return Contradiction(
+            run=run.id,
+            rule="TPOT is below the weights' read time",
+            column="tpot_ms",
+            measured_s=run.tpot_s,
+            bound_s=read_s,
+            because="a step reads the weights once, at the peak of HBM",
+            or_else="are weights stored in fewer bits, are tokens drafted",
+        )
     dtype = arch.dtypes.experts if arch.is_moe else arch.dtypes.dense_ffn
     peak = gpus * gpu.peak_flops_per_s[compute_dtype(dtype, gpu.peak_flops_per_s)]
     prompt_s = 2.0 * active * run.mean_isl * (1.0 - run.prefix_hit_frac) / peak
     if np.isfinite(run.ttft_s) and run.ttft_s < prompt_s:
-        return "TTFT is below the prompt's time at the GPUs' peak"
+        return Contradiction(
+            run=run.id,
+            rule="TTFT is below the prompt's time at the GPUs' peak",
+            column="ttft_ms",
+            measured_s=run.ttft_s,
+            bound_s=prompt_s,
+            because="a prompt's products with the weights, at the GPUs' peak",
+            or_else="were prompts in a prefix cache",
+        )
     prompts_s = prompt_s * run.concurrency / run.entry.layout.replicas
     running_s = (run.mean_osl - 1.0) * run.tpot_s
-    waits = run.ttft_s > max(WAITS_PER_RUN * running_s, WAITS_PER_PROMPTS * prompts_s)
-    if waits and run.concurrency <= WAITING_IN_FLIGHT:
-        return "TTFT is a multiple of the time that requests run and of their prompts"
+    longest_s = max(WAITS_PER_RUN * running_s, WAITS_PER_PROMPTS * prompts_s)
+    if run.ttft_s > longest_s and run.concurrency <= WAITING_IN_FLIGHT:
+        return Contradiction(
+            run=run.id,
+            rule="TTFT is a multiple of the time that requests run and of their prompts",
+            column="ttft_ms",
+            measured_s=run.ttft_s,
+            bound_s=longest_s,
+            because=f"{WAITS_PER_RUN:g} times what a request then runs, or {WAITS_PER_PROMPTS:g} times all prompts",
+        )
     return None
+
+
+def without_contradictions(runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[Contradiction, ...]]:
+    """The runs that nothing speaks against, and what speaks against each of the others."""
+    found = [(run, contradiction(run)) for run in runs]
+    return tuple(run for run, why in found if why is None), tuple(why for _, why in found if why is not None)
 
 
 def plausible(runs: Sequence[Run]) -> tuple[tuple[Run, ...], dict[str, tuple[str, ...]]]:
     """The runs that nothing speaks against, and the ids of the others by what does."""
-    kept, left_out = [], dict[str, list[str]]()
-    for run in runs:
-        reason = contradiction(run)
-        if reason is None:
-            kept.append(run)
-        else:
-            left_out.setdefault(reason, []).append(run.id)
-    return tuple(kept), {reason: tuple(ids) for reason, ids in left_out.items()}
+    kept, against = without_contradictions(runs)
+    left_out = dict[str, list[str]]()
+    for found in against:
+        left_out.setdefault(found.rule, []).append(found.run)
+    return kept, {rule: tuple(ids) for rule, ids in left_out.items()}
 
 
 def counted_short(output: Lengths, measured: Mapping[tuple[str, str], float]) -> bool:

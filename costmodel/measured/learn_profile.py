@@ -9,8 +9,9 @@ import numpy as np
 
 from costmodel.calibration.profile import LEAST_RUNS, Profile, ProfileCell, posterior
 from costmodel.calibration.residual import Residual, own_key, residual_columns
-from costmodel.errors import InputError
+from costmodel.errors import InputError, Problem
 from costmodel.estimate.error_model import Situation
+from costmodel.measured.implausible import without_contradictions
 from costmodel.measured.runs import Run, prepare_runs
 from costmodel.plan.columns import Floats, LayoutColumns
 from costmodel.plan.layout import Layout
@@ -30,27 +31,32 @@ class CellChange:
     ttft_after: float
     tpot_log_sd_before: float
     tpot_log_sd_after: float
+    left_out: tuple[str, ...] = ()
+    """Runs that contradict physics, which nothing was learnt from: which, and why."""
 
 
 def calibrate(runs: Sequence[Run]) -> tuple[Profile, tuple[CellChange, ...]]:
-    """Learn a user's cells from their runs.
+    """Learn a user's cells from their runs, without those that contradict physics (`implausible.contradiction`).
 
     Raises:
-        InputError: a cell has fewer than `LEAST_RUNS` runs with a TPOT, named with what it has.
+        InputError: a cell has fewer than `LEAST_RUNS` runs with a TPOT, named with what it has and what was left out.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(own_key(run.engine, run.entry.cluster.gpu.name, run.entry.arch), []).append(run)
-    cells = {}
+    cells, possible, left_out = {}, {}, {}
     for name, members in groups.items():
-        measured = [r for r in members if np.isfinite(r.tpot_s)]
+        possible[name], against = without_contradictions(members)
+        left_out[name] = tuple(str(found.problem) for found in against)
+        measured = [r for r in possible[name] if np.isfinite(r.tpot_s)]
         if len(measured) < LEAST_RUNS:
-            raise InputError.single(
-                "runs", f"{name} must have at least {LEAST_RUNS} runs with a TPOT, got {len(measured)}"
-            )
+            message = f"{name} must have at least {LEAST_RUNS} runs with a TPOT, got {len(measured)}"
+            if against:
+                message += f"; {len(against)} cannot be what they say"
+            raise InputError([Problem(path="runs", message=message), *(found.problem for found in against)])
         cells[name] = learn_cell(measured)
     profile = Profile(cells=cells)
-    return profile, tuple(_change(name, groups[name], profile) for name in cells)
+    return profile, tuple(replace(_change(name, possible[name], profile), left_out=left_out[name]) for name in cells)
 
 
 def learn_cell(runs: Sequence[Run], prior: Residual | None = None) -> ProfileCell:

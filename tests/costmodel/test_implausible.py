@@ -38,7 +38,32 @@ def run(tmp_path: Path) -> Run:
 )
 def test_what_cannot_be_is_found(run: Run, changed: dict[str, float], rule: str) -> None:
     """Each rule finds its own case."""
-    assert rule in (contradiction(replace(run, **changed)) or "")  # type: ignore[arg-type]  # all are floats
+    found = contradiction(replace(run, **changed))  # type: ignore[arg-type]  # all are floats
+    assert found is not None
+    assert rule in found.rule
+
+
+@pytest.mark.parametrize(
+    ("changed", "column", "least_ms", "seconds"),
+    [
+        # 65.5 GB at 6.7 TB/s; 2 x 32.8e9 x 1,024 products at 1,979 TFLOP/s
+        ({"tpot_s": 16e-6}, "tpot_ms", 9.78, True),
+        ({"tpot_s": 0.009}, "tpot_ms", 9.78, False),
+        ({"ttft_s": 400e-6}, "ttft_ms", 33.9, True),
+    ],
+)
+def test_what_is_below_the_least_possible_says_by_how_much(
+    run: Run, changed: dict[str, float], column: str, least_ms: float, seconds: bool
+) -> None:
+    """Run, column, value and bound are told; a thousandth is in seconds, what is near may be of other weights."""
+    found = contradiction(replace(run, **changed))  # type: ignore[arg-type]  # all are floats
+    assert found is not None
+    assert found.impossible
+    assert (found.run, found.column, found.other_unit) == (run.id, column, seconds)
+    assert found.bound_s * 1e3 == pytest.approx(least_ms, rel=0.01)
+    (value,) = changed.values()
+    assert found.measured_s == value
+    assert f"got {value * 1e3:.3g}" in found.problem.message
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from autotune.cli.main import cli
 from autotune.engines import ENGINES
 from autotune.launch.reading.import_plan import import_plan
-from autotune.launch.reading.shell import arithmetic, expand, read_script, without_comments
+from autotune.launch.reading.shell import read_script, without_comments
+from autotune.launch.reading.variables import arithmetic, expand
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 
@@ -199,7 +200,7 @@ def test_sums(text: str, value: int | None) -> None:
     ("script", "lines"),
     [
         ('A=(--a $((N * 2))\n  --b 2\n)\nrun "${A[@]}"\n', [("run --a 6   --b 2", 1)]),
-        ("f() { run; }\nf\nf\n", [("run;", 2), ("f", 1), ("f", 1)]),
+        ("f() { run; }\nf\nf\n", [("run", 1), ("run", 1)]),
         ("for i in 1 2; do\nrun &\nkill $!\ndone\nrest\n", [("run &", 1), ("kill $!", 1), ("rest", 1)]),
         ("#SBATCH --array=0-6:2%2\nrun\n", [("run", 4)]),
         ("A=8\nrun --tp $A # comment\n", [("run --tp 8", 1)]),
@@ -209,7 +210,7 @@ def test_sums(text: str, value: int | None) -> None:
         ("for ((i=0;i<N;i++)); do\nrun\ndone\n", [("run", 3)]),
         ("A=$((N*2)) B=x\nrun $A\n", [("run 6", 1)]),
         ("X='--a 1\n --b 2'\nrun $X\n", [("run --a 1\n --b 2", 1)]),
-        ("f() {\n run\n}\nfor i in 1 2; do\n f\ndone\nf\n", [("run", 3), ("f", 2), ("f", 1)]),
+        ("f() {\n run\n}\nfor i in 1 2; do\n f\ndone\nf\n", [("run", 2), ("run", 1)]),
     ],
 )
 def test_scripts(script: str, lines: list[tuple[str, int]]) -> None:

@@ -13,6 +13,7 @@ import yaml
 from autotune.study import Study, load_study
 from autotune.validation.bench import BenchResult, read_results
 from autotune.validation.percentiles import predicted_latencies, run_by_percentiles
+from costmodel.arch import weight_bytes
 from costmodel.errors import InputError
 from tests.studies import FOLDER
 
@@ -284,10 +285,25 @@ def test_results_one_after_the_other(study: Study, tmp_path: Path) -> None:
     assert [found.run.concurrency for found in read_results(path, study, "TP4")] == [60, 62]
 
 
-def test_another_model_is_said(study: Study, tmp_path: Path) -> None:
-    """A result that names a model which is not the study's."""
-    (found,) = results(tmp_path, study, CLASSIC | {"model_id": "Qwen/Qwen3-8B"})
-    assert any("Qwen/Qwen3-8B" in note for note in found.notes)
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "zai-org/GLM-4.5-Air"])
+def test_another_model_is_refused(name: str, study: Study, tmp_path: Path) -> None:
+    """A result that names a model of the catalog which is not the study's is an error, as a command of one is."""
+    with pytest.raises(InputError, match=rf"result\.json:1: model: must be the study's.*{name}"):
+        results(tmp_path, study, CLASSIC | {"model_id": name})
+
+
+def test_a_name_that_nobody_knows_is_said(study: Study, tmp_path: Path) -> None:
+    """What servers are asked by may be any name: it is taken for the study's model, which is said."""
+    (found,) = results(tmp_path, study, CLASSIC | {"model_id": "house-llm"})
+    assert any("house-llm" in note for note in found.notes)
+
+
+def test_a_checkpoint_in_another_precision_has_its_own_weights(study: Study, tmp_path: Path) -> None:
+    """The study's model in FP8 is predicted with the weights that were served, and is said."""
+    (own,) = results(tmp_path, study, CLASSIC)
+    (found,) = results(tmp_path, study, CLASSIC | {"model_id": "RedHatAI/Meta-Llama-3.1-70B-Instruct-FP8"})
+    assert weight_bytes(found.run.entry.arch) < 0.6 * weight_bytes(own.run.entry.arch)
+    assert any("FP8" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("changes", [{}, {"request_rate": PER_S, "max_concurrency": None}])

@@ -82,6 +82,33 @@ def test_too_few_runs(tmp_path: Path) -> None:
         calibrate(_runs(tmp_path, 4))
 
 
+def test_runs_in_seconds_teach_nothing(tmp_path: Path) -> None:
+    """A column of milliseconds that holds seconds is refused with what the run must take at least."""
+    runs = [replace(r, tpot_s=r.tpot_s / 1e3, ttft_s=r.ttft_s / 1e3) for r in _runs(tmp_path, 6)]
+    with pytest.raises(InputError, match=r"got 0; 6 cannot be(.|\n)*r0: tpot_ms must be at least 3\.78.*in seconds"):
+        calibrate(runs)
+
+
+def test_a_run_that_cannot_be_is_left_out(tmp_path: Path) -> None:
+    """The others teach what they teach alone, and the change says which is not among them."""
+    runs = _runs(tmp_path, 6)
+    odd = replace(runs[0], id="odd", tpot_s=14e-6)
+    profile, (change,) = calibrate([*runs, odd])
+    alone, (of_others,) = calibrate(runs)
+    assert profile == alone
+    assert replace(change, left_out=()) == of_others
+    (said,) = change.left_out
+    assert said.startswith("odd: tpot_ms")
+
+
+def test_too_few_that_can_be(tmp_path: Path) -> None:
+    """Runs that are left out do not count towards the five."""
+    runs = list(_runs(tmp_path, 5))
+    runs[2] = replace(runs[2], ttft_s=150e-6)
+    with pytest.raises(InputError, match=r"got 4; 1 cannot be(.|\n)*r2: ttft_ms must be at least"):
+        calibrate(runs)
+
+
 @pytest.mark.parametrize(
     "text",
     ["x", "schema_version = 1\n", "schema_version = 2\n", "schema_version = 2\n[cells.a]\nruns = 5\ntpot = [1.0]\n"],

@@ -14,6 +14,7 @@ from autotune.engines import traits_by_name
 from autotune.validation import errors_of, kendall_tau, published_points, slo_task
 from autotune.validation.metrics import comparison_reliability
 from autotune.validation.published import published_pools
+from autotune.validation.report import validation_document
 from autotune.validation.slo import SloRuns, reliability
 from costmodel.disaggregated.pool_calibration import DECODE_FEATURES, EngineFit, pool_calibration
 from costmodel.errors import InputError
@@ -194,6 +195,30 @@ def test_the_command(tmp_path: Path) -> None:
     ]  # fmt: skip
     for r in rows:
         assert float(r["tpot_p10_ms"]) < float(r["pred_tpot_ms"]) < float(r["tpot_p90_ms"])
+
+
+@pytest.mark.parametrize(
+    ("precision", "gemm", "dtype"),
+    [("fp8", "", "fp8"), ("fp8", "bf16", "bf16"), ("bf16", "", "bf16"), ("fp16", "", "bf16"), ("fp4", "", "nvfp4")],
+)
+def test_a_quantised_precision_is_that_of_the_weights(precision: str, gemm: str, dtype: str, tmp_path: Path) -> None:
+    """A row whose columns say no dtypes has weights as its precision says; one with columns of their own has those."""
+    text = (
+        "gpu,engine,model,precision,gemm_dtype,isl,osl,concurrency,attn_tp,tpot_ms\n"
+        f"h200_sxm,vllm,meta-llama/Llama-3.1-70B,{precision},{gemm},1024,1024,16,4,12\n"
+    )
+    (run,) = read_runs(_file(tmp_path, text), traits_by_name())
+    assert run.entry.arch.dtypes.dense_ffn == dtype
+
+
+def test_runs_that_cannot_be_are_named(tmp_path: Path) -> None:
+    """Their errors stay in the tables, and which runs contradict physics is among what is said."""
+    read = read_runs(_file(tmp_path, HEADER + ROWS.replace("120,12,x", "0.12,0.012,x")), traits_by_name())
+    batch = prepare_runs(read)
+    document = validation_document(batch, batch.evaluate())
+    assert document["overall"]["tpot"]["runs"] == 2
+    (said,) = [text for text in document["assumptions"] if "at least" in text]
+    assert said.startswith("a: tpot_ms")
 
 
 def test_profiled_steps_of_deepseek() -> None:

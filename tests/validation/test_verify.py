@@ -208,6 +208,61 @@ def test_a_slow_measurement_is_outside_and_changes_the_ranking(tmp_path: Path) -
     assert place.after is None or place.after > 1
 
 
+SECONDS = {"mean_ttft_ms": 1.15, "mean_tpot_ms": 0.0412}
+
+
+def test_a_result_in_seconds_is_refused(tmp_path: Path) -> None:
+    """37B active parameters in FP8 are not read in 0.04 ms: the error says the least, and asks for the unit."""
+    study = load_study(STUDY)
+    results = read_results(write(tmp_path / "r.json", **SECONDS), study, None)
+    with pytest.raises(InputError, match=r"r\.json:1: tpot_ms must be at least .*got 0\.0412: is it in seconds"):
+        verify(study, results)
+
+
+def test_percentiles_in_seconds_are_refused_too(tmp_path: Path) -> None:
+    """A result without a mean TTFT is held against what its percentiles say of it."""
+    changes = {"mean_ttft_ms": None, "median_ttft_ms": 1.15, "p99_ttft_ms": 2.0}
+    study = load_study(STUDY)
+    with pytest.raises(InputError, match=r"ttft_ms must be at least .*is it in seconds"):
+        verify(study, read_results(write(tmp_path / "r.json", **changes), study, None))
+
+
+def test_a_run_that_cannot_be_is_left_out_of_several(tmp_path: Path) -> None:
+    """The others are compared and learnt as if it were not there."""
+    study = load_study(STUDY)
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps([RESULT, RESULT | SECONDS]), encoding="utf-8")
+    found = verify(study, read_results(path, study, None))
+    alone = verify(study, read_results(path, study, None)[:1])
+    assert found.runs == alone.runs
+    assert found.places == alone.places
+    (said,) = set(found.assumptions) - set(alone.assumptions)
+    assert "r.json:2: tpot_ms" in said
+
+
+def test_a_run_that_waited_is_compared_and_not_learnt(tmp_path: Path) -> None:
+    """A TTFT of minutes with eight in flight is what was measured, and says nothing of other plans."""
+    study = load_study(STUDY)
+    changes = {"completed": 80, "total_input_tokens": 80 * 4000, "total_output_tokens": 80 * 1000, "duration": None}
+    path = write(tmp_path / "r.json", max_concurrency=8, mean_ttft_ms=400_000.0, autotune_replicas="8", **changes)
+    found = verify(study, read_results(path, study, None))
+    assert len(found.runs) == 1
+    assert (found.learnt, found.changes) == (False, False)
+
+
+@pytest.mark.parametrize(("tpot_ms", "refused"), [(0.3, False), (0.0412, True)])
+def test_drafted_tokens_take_less_than_a_step(tpot_ms: float, refused: bool, tmp_path: Path) -> None:
+    """With speculative decoding a token may take less than the weights' read time, but not a thousandth of it."""
+    study = load_study(STUDY)
+    changes = {"mean_tpot_ms": tpot_ms, "spec_decode_acceptance_length": 3.1, "duration": None}
+    results = read_results(write(tmp_path / "r.json", **changes), study, None)
+    if refused:
+        with pytest.raises(InputError, match="is it in seconds"):
+            verify(study, results)
+    else:
+        assert not verify(study, results).learnt
+
+
 def test_runs_of_several_plans_are_not_mixed(tmp_path: Path) -> None:
     """Two plans in one file have no one prediction: an error that names both."""
     study = load_study(STUDY)

@@ -27,15 +27,19 @@ _PARALLEL: Mapping[str, str] = {
 Node = Mapping[str, Any]
 
 
-def with_autoscaling(documents: list[Any]) -> list[Any]:
-    """Documents one by one, where lists hold them, with the least replicas that an autoscaler among them keeps."""
-    single = [
+def one_by_one(documents: list[Any]) -> list[Any]:
+    """Documents one by one, where lists hold them: those of YAML, and `kind: List` as `kubectl get` prints it."""
+    return [
         item
         for whole in documents
         for part in (whole if isinstance(whole, list) else [whole])
         for item in (part["items"] if isinstance(part, Mapping) and isinstance(part.get("items"), list) else [part])
     ]
-    single = _with_runtimes(single)
+
+
+def with_autoscaling(documents: list[Any]) -> list[Any]:
+    """Documents one by one, with the least replicas that an autoscaler among them keeps."""
+    single = _with_runtimes(one_by_one(documents))
     least: dict[str, Any] = {}
     for document in single:
         spec = _table(_table(document).get("spec"))

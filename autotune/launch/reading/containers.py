@@ -9,7 +9,7 @@ from typing import Any
 
 from autotune.engines import ENGINES
 from autotune.launch.gpu_types import LABEL
-from autotune.launch.reading.charts import expanded, with_autoscaling
+from autotune.launch.reading.charts import expanded, one_by_one, with_autoscaling
 from autotune.launch.reading.parse import find_engine, plain_text, plain_words, starts_something
 from costmodel.errors import InputError
 
@@ -36,6 +36,10 @@ class Place:
     """That its pod asks for."""
     product: str | None = None
     """Label of its nodes' GPUs, where the pod selects them by it."""
+    names: tuple[str, ...] = ()
+    """By which others may address it: of the Compose service, the container and the workload."""
+    ports: tuple[int, ...] = ()
+    """Of the host, at which its own are published."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +85,22 @@ def containers(documents: list[Any], path: str) -> list[Container]:
             found.append(container)
         inner = [(str(key), value) for key, value in reversed(list(node.items()))]
         # what Compose files keep to be merged into services
-        stack += [(value, named(place, key)) for key, value in inner if not ("services" in node and key[:2] == "x-")]
+        stack += [
+            (value, _keyed(place, key, value)) for key, value in inner if not ("services" in node and key[:2] == "x-")
+        ]
     return found
+
+
+def _keyed(place: Place, key: str, value: Any) -> Place:
+    """Of a value in a mapping: named by its key, as Compose names its services."""
+    is_service = isinstance(value, Mapping) and ("image" in value or "command" in value)
+    return named(replace(place, names=(*place.names, key)) if is_service else place, key)
 
 
 def config_maps(documents: list[Any]) -> dict[str, str]:
     """Files that ConfigMaps among the documents hold: name -> content."""
     out: dict[str, str] = {}
-    for document in documents:
+    for document in one_by_one(documents):
         if isinstance(document, Mapping) and document.get("kind") == "ConfigMap":
             data = document.get("data")
             out.update(
@@ -119,9 +131,30 @@ def _within(place: Place, node: Mapping[Any, Any], path: str) -> Place:
     hints = [node.get("autotune-role"), node.get("subComponentType"), node.get("componentType")]
     hints += [metadata.get("name")] if isinstance(metadata, Mapping) else []
     hints += list(labels.values()) if isinstance(labels, Mapping) else []
+    if isinstance(metadata, Mapping) and isinstance(metadata.get("name"), str):
+        place = replace(place, names=(*place.names, metadata["name"]))
     for hint in hints:
         place = named(place, str(hint))
     return place
+
+
+def _at_container(place: Place, node: Mapping[Any, Any]) -> Place:
+    """What a container's own names and ports say: they lie closest, so that two in a pod may have two roles."""
+    names = [name for key in ("name", "container_name", "hostname") if isinstance(name := node.get(key), str)]
+    for name in names:
+        place = named(place, name)
+    return replace(place, names=(*place.names, *names), ports=_published(node))
+
+
+def _published(node: Mapping[Any, Any]) -> tuple[int, ...]:
+    """Ports of the host that Compose's `ports` or `docker run -p` give a container: `8100:8000`."""
+    given = node.get("ports")
+    found = []
+    for item in given[:MAX_CONTAINERS] if isinstance(given, list) else ():
+        text = str(item.get("published", "")) if isinstance(item, Mapping) else str(item).rpartition(":")[0]
+        port = text.rpartition(":")[2]
+        found += [int(port)] if port.isdecimal() and len(port) < 6 else []
+    return tuple(found)
 
 
 def named(place: Place, name: str) -> Place:
@@ -176,7 +209,7 @@ def container_of(node: Mapping[Any, Any], place: Place) -> Container | None:
         if not program:
             return None
         lines = [*program, *lines]
-    env = _environment(node)
+    env, place = _environment(node), _at_container(place, node)
     if place.grouped:
         env.setdefault("LWS_GROUP_SIZE", str(place.pods))
     return Container(words=tuple(lines), env=env, place=place, version=_tag(image))

@@ -17,14 +17,15 @@ from autotune.launch.gpu_types import gpu_of_label
 from autotune.launch.reading.containers import ROLES, Place
 from autotune.launch.reading.front import setting_of_front
 from autotune.launch.reading.plan_of_command import defaults_of, knobs_of, layout_of, same_servers
-from autotune.launch.reading.served_model import ServedModel, served_model
-from autotune.launch.reading.shell import unknown_variables
+from autotune.launch.reading.proxied import roles_unknown, with_proxied_roles
 from autotune.launch.reading.sources import Process, read_source, read_text, role_of, servers_of, texts_of
 from autotune.launch.reading.started import Started, started_of
+from autotune.launch.reading.variables import unknown_variables
 from autotune.space import format_plan, violations
 from autotune.space.pooled_planstring import format_pooled
 from autotune.study import Baseline, Study
 from autotune.study.portable import STUDY_FILE
+from autotune.study.served_model import ServedModel, served_model
 from autotune.traffic.load import load_study
 from costmodel.arch import Arch, load_model, read_config_file
 from costmodel.arch.catalog import find_model
@@ -121,6 +122,7 @@ def import_plan(
     if folder is not None and study is None and model is None and (folder / STUDY_FILE).is_file():
         study = load_study(folder / STUDY_FILE)
     processes = [p for p in read_source(source, version, given) if servers_of(p)]
+    processes = with_proxied_roles(processes, texts_of(source), given or {})
     _ask_for_variables(processes)
     heads = _heads(processes)
     command = heads[-1][1][0].command
@@ -159,6 +161,7 @@ def import_plan(
                     *assumptions,
                     *(t for _, part in parts for t in part.options.assumptions),
                     *_said(heads, gpus),
+                    *_one_of_two(parts),
                     *_unknown_connector(parts, command.engine),
                 )
             )
@@ -250,7 +253,7 @@ def _heads(processes: list[Process]) -> list[tuple[str | None, list[Process]]]:
                 "FILE", f"prefill and decode must run on one engine, got {', '.join(sorted(engines))}"
             )
         return [(role, by_role[role]) for role in ROLES]
-    same_servers([p.command for p in heads])
+    same_servers([p.command for p in heads], roles_unknown(heads))
     return [(None, heads)]
 
 
@@ -274,10 +277,24 @@ def _unknown_connector(parts: Sequence[tuple[str | None, _Part]], name: str) -> 
     return [f"what {connector} asks of two pools is not known: they are held against no rule for pairs"]
 
 
+def _one_of_two(parts: Sequence[tuple[str | None, _Part]]) -> list[str]:
+    """What is to be said where pools store weights or caches in dtypes of their own: a plan has one, that of decode."""
+    said = []
+    for name, title in (("kv_dtype", "KV cache"), ("weight_dtype", "weights")):
+        kinds = [str(part.knobs[name] or "the checkpoint's dtype") for _, part in parts]
+        if len(set(kinds)) > 1:
+            of_each = " and ".join(
+                f"{role} has its {title} in {kind}" for (role, _), kind in zip(parts, kinds, strict=True)
+            )
+            said.append(f"{of_each}: {kinds[-1]} is taken for both, as a plan has one")
+    return said
+
+
 def _said(heads: list[tuple[str | None, list[Process]]], gpus: int) -> list[str]:
     """What is to be said of how many GPUs there are and of servers that stand alone."""
     processes = [p for _, servers in heads for p in servers]
-    said = []
+    unknown = roles_unknown(processes) if len(heads) == 1 else None
+    said = [] if unknown is None else [f"{unknown}: taken for servers that do both"]
     if len(heads) == 1 and (roles := {role_of(p) for p in processes} - {None}):
         role = sorted(map(str, roles))[0]
         said.append(

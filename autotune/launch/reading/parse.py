@@ -12,7 +12,8 @@ from typing import Any
 from autotune.engines import ENGINES, Engine, listed
 from autotune.engines.option_reader import Command
 from autotune.engines.options import Option, OptionList
-from autotune.launch.reading.shell import expand, without_comments
+from autotune.launch.reading.shell import without_comments
+from autotune.launch.reading.variables import expand
 from costmodel.errors import InputError
 
 MAX_COMMAND = 100_000

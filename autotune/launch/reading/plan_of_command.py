@@ -57,8 +57,11 @@ def defaults_of(options: OptionReader) -> dict[str, Any]:
     }
 
 
-def same_servers(commands: Sequence[Command]) -> None:
-    """Raises `InputError` where the servers differ in anything that decides about their plan."""
+def same_servers(commands: Sequence[Command], unless: str | None = None) -> None:
+    """Raises `InputError` where the servers differ in anything that decides about their plan.
+
+    `unless`: what is to be said of servers that need not be alike; None: nothing.
+    """
     first = commands[0]
     problems = []
     for other in commands[1:]:
@@ -73,6 +76,5 @@ def same_servers(commands: Sequence[Command]) -> None:
             if name in first.values.keys() | other.values.keys() and first.values.get(name) != other.values.get(name)
         ]
     if problems:
-        raise InputError.single(
-            "FILE", "servers must be copies of one plan, they differ in " + "; ".join(dict.fromkeys(problems))
-        )
+        message = "servers must be copies of one plan, they differ in " + "; ".join(dict.fromkeys(problems))
+        raise InputError.single("FILE", message if unless is None else f"{message}; {unless}")

@@ -5,50 +5,32 @@ Only what is known without running anything is expanded; the rest stays as it st
 
 from __future__ import annotations
 
-import ast
-import operator
 import re
 import shlex
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autotune.launch.reading.functions import written_out
+from autotune.launch.reading.quotes import after, quote_after
 from autotune.launch.reading.units import JOBS, variables_of_job
+from autotune.launch.reading.variables import MAX_VALUE, NAME, arithmetic, expand, expanded_words, summed, take_defaults
 
-MAX_EXPRESSION = 200
 MAX_LOOP = 100_000
 LONGEST_LOOP = 60
 """Lines of a loop that are looked through for what ends its servers."""
 DEEPEST = 20
 """Conditions within conditions that are told apart."""
-MAX_VALUE = 20_000
-"""Characters of a variable's value."""
-_NAME = r"[A-Za-z_]\w*"
-_VARIABLE = re.compile(
-    rf"\$\(\((?P<sum>[^()]{{0,80}}(?:\([^()]{{0,80}}\)[^()]{{0,80}}){{0,4}})\)\)"
-    rf"|\$\{{(?P<braced>{_NAME})(?:\[[@*]\])?(?::?-(?P<default>[^{{}}]*))?\}}|\$\((?P<parenthesised>{_NAME})\)|\$(?P<plain>{_NAME})"
-)
-_BARE = re.compile(rf"(?:(?<=\s)|^)(?:\$\{{?(?P<name>{_NAME})\}}?|\"\$\{{(?P<array>{_NAME})\[@\]\}}\")(?=\s|$)")
 _ASSIGNMENT = re.compile(
-    rf"(?:(?:export|readonly|local|declare)\s+(?:-\w+\s+)?)?(?P<name>{_NAME})(?P<more>\+?)=(?P<value>.*)$",
+    rf"(?:(?:export|readonly|local|declare)\s+(?:-\w+\s+)?)?(?P<name>{NAME})(?P<more>\+?)=(?P<value>.*)$",
     re.DOTALL,
 )
-_ARRAY = re.compile(rf"^\s*(?:\w+\s+)*{_NAME}\+?=\(")
+_ARRAY = re.compile(rf"^\s*(?:\w+\s+)*{NAME}\+?=\(")
 _HEREDOC = re.compile(r"<<-?\s*(?P<quote>['\"]?)(?P<word>\w+)(?P=quote)")
 _WRITTEN = re.compile(r"(?:>\s*|\btee\s+)(?P<file>[^\s<>|&;]+)")
-_FUNCTION = re.compile(rf"^(?:function\s+)?(?P<name>{_NAME})\s*(?:\(\s*\))?\s*\{{$")
-_FUNCTION_LINE = re.compile(rf"^(?:function\s+)?(?P<name>{_NAME})\s*(?:\(\s*\))?\s*\{{\s(?P<body>.*[;&])\s*\}}$")
 _ENDS = re.compile(r"^\s*(?:sudo )?(?:kill|pkill|killall|(?:docker|podman) (?:stop|kill|rm))\b")
-_FOR = re.compile(rf"^for\s+(?P<name>{_NAME})\s+in\s+(?P<items>.*?)\s*(?:;\s*do\b.*)?$")
+_FOR = re.compile(rf"^for\s+(?P<name>{NAME})\s+in\s+(?P<items>.*?)\s*(?:;\s*do\b.*)?$")
 _FOR_SUM = re.compile(r"^for\s*\(\(\s*\w+\s*=\s*(?P<low>\d+)\s*;\s*\w+\s*(?P<how><=?)\s*(?P<high>[^;]+);")
-_OPERATORS: Mapping[type, Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.floordiv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-}
 
 
 Branches = Mapping[int, int]
@@ -79,27 +61,16 @@ class Script:
 def read_script(text: str, given: Mapping[str, str]) -> Script:
     """Read a script; `given` are variables that hold whatever it sets."""
     script = Script(env={**variables_of_job(text), **given})
-    lines = [part for line in _logical_lines(text, script) for part in _functions_line(line)]
-    functions = [found["name"] for line in lines if (found := _FUNCTION.match(line.strip())) is not None]
-    if not functions:
-        return _read(lines, script, given, {})
-    once = _read(lines, Script(env=dict(script.env)), given, dict.fromkeys(functions, 1))
-    words = [(line.text.split(maxsplit=1)[0].rstrip(";&"), line.times) for line in once.lines if line.text.strip()]
-    calls = {name: sum(times for word, times in words if word == name) for name in functions}
-    return _read(lines, script, given, {name: count or 1 for name, count in calls.items()})
+    return _read(written_out(_logical_lines(text, script)), script, given)
 
 
-def _read(lines: list[str], script: Script, given: Mapping[str, str], calls: Mapping[str, int]) -> Script:
-    """Read logical lines into `script`; `calls`: how often each function that it defines is called."""
+def _read(lines: list[str], script: Script, given: Mapping[str, str]) -> Script:
+    """Read logical lines, without functions, into `script`."""
     times: list[int] = [int(script.env.get(JOBS, "1"))]
     conditions = _Conditions()
     ends = [at for at, line in enumerate(lines) if _ENDS.match(line)]
     for at, line in enumerate(lines):
         stripped = line.strip()
-        function = _FUNCTION.match(stripped)
-        if function is not None and function["name"] in calls:
-            times.append(min(times[-1] * calls[function["name"]], MAX_LOOP))
-            continue
         conditions.meet(stripped)
         loop = _loop(stripped, script.env)
         if loop is not None:
@@ -113,22 +84,17 @@ def _read(lines: list[str], script: Script, given: Mapping[str, str], calls: Map
                 stripped = rest.strip() if do else ""
                 if not stripped:
                     continue
-        if stripped in ("done", "}") or stripped.startswith(("done ", "done;", "done&")):
-            if len(times) > 1 and (stripped != "}" or calls):
+        if stripped == "done" or stripped.startswith(("done ", "done;", "done&")):
+            if len(times) > 1:
                 times.pop()
             continue
+        take_defaults(stripped, script.env)
         if _assigned(stripped, script.env, given):
             continue
         script.lines.append(Line(expanded_words(stripped, script.env), times[-1], conditions.now()))
         if loop is not None and re.search(r";\s*done\b", stripped):
             times.pop()
     return script
-
-
-def _functions_line(line: str) -> list[str]:
-    """A line, or the lines of a function that is defined on one."""
-    found = _FUNCTION_LINE.match(line.strip())
-    return [line] if found is None else [f"{found['name']}() {{", found["body"], "}"]
 
 
 def _ends_its_servers(lines: list[str]) -> bool:
@@ -185,84 +151,9 @@ def without_comments(text: str) -> str:
             skipping = True
             continue
         out.append(c)
-        quote, escaped = _after(c, quote, escaped)
+        quote, escaped = after(c, quote, escaped)
         begins = c.isspace() or c in ";&|("
     return "".join(out)
-
-
-def expand(text: str, env: Mapping[str, str]) -> str:
-    """Text with the variables that are known and the sums of them; others stay as they are."""
-
-    def known(match: re.Match[str]) -> str:
-        if match["sum"] is not None:
-            value = arithmetic(match["sum"], env)
-            return match[0] if value is None else str(value)
-        name = match["braced"] or match["parenthesised"] or match["plain"]
-        fallback = match["default"]
-        if name in env and (env[name] or fallback is None):
-            return env[name]
-        return match[0] if fallback is None else expand(fallback, env) if "$" in fallback else fallback
-
-    return _VARIABLE.sub(known, text)
-
-
-def unknown_variables(text: str) -> list[str]:
-    """Names of the variables that are left in a text."""
-    names = [m["braced"] or m["plain"] for m in _VARIABLE.finditer(text) if m["braced"] or m["plain"]]
-    for sum_ in (m["sum"] for m in _VARIABLE.finditer(text) if m["sum"]):
-        names += re.findall(_NAME, sum_)
-    return list(dict.fromkeys([*names, *(m["parenthesised"] for m in _VARIABLE.finditer(text) if m["parenthesised"])]))
-
-
-def arithmetic(expression: str, env: Mapping[str, str]) -> int | None:
-    """The value of a sum such as `TP * NODES / 2`; None: a variable is not known, or it is something else."""
-    if len(expression) > MAX_EXPRESSION:
-        return None
-    filled = re.sub(rf"\$?\{{?({_NAME})\}}?", lambda m: env.get(m[1], "?"), expression)
-    try:
-        return _value(ast.parse(filled.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError):
-        return None
-
-
-def _value(node: ast.AST) -> int:
-    if isinstance(node, ast.Constant) and type(node.value) is int and abs(node.value) < 10**12:
-        return node.value
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        found = _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
-        if abs(found) < 10**12:
-            return found
-    raise ValueError("no sum of whole numbers")
-
-
-def expanded_words(line: str, env: Mapping[str, str]) -> str:
-    """A line with its sums, in which variables that stand alone, outside of quotes, are the words that they hold."""
-
-    def words(match: re.Match[str]) -> str:
-        name = match["name"] or match["array"]
-        return env[name] if name in env and _splits(env[name]) else match[0]
-
-    return _BARE.sub(words, _summed(line, env)) if "$" in line else line
-
-
-def _summed(line: str, env: Mapping[str, str]) -> str:
-    """A line with the sums that are known; others without spaces, so that each is one word."""
-
-    def known(match: re.Match[str]) -> str:
-        if match["sum"] is None:
-            return match[0]
-        value = arithmetic(match["sum"], env)
-        return f"$(({''.join(match['sum'].split())}))" if value is None else str(value)
-
-    return _VARIABLE.sub(known, line)
-
-
-def _splits(text: str) -> bool:
-    try:
-        shlex.split(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
@@ -270,7 +161,7 @@ def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
     found = _ASSIGNMENT.match(line)
     if found is None:
         return False
-    value = _summed(found["value"], env)
+    value = summed(found["value"], env)
     name = found["name"]
     if value.startswith("("):
         held = " ".join(expanded_words(value.strip(" \t;")[1:].removesuffix(")"), env).split("\n"))
@@ -279,7 +170,7 @@ def _assigned(line: str, env: dict[str, str], given: Mapping[str, str]) -> bool:
         if parts is None:
             return False
         for other in parts[1:]:
-            more = re.fullmatch(rf"({_NAME})=(.*)", other, re.DOTALL)
+            more = re.fullmatch(rf"({NAME})=(.*)", other, re.DOTALL)
             if more is None:
                 return False  # `A=1 command`
             env[more[1]] = given.get(more[1], expand(more[2], env)[:MAX_VALUE])
@@ -316,7 +207,7 @@ def _logical_lines(text: str, script: Script) -> list[str]:
                 body.append(raw)
             continue
         line = pending + raw
-        quote = _quote_after(raw, quote)
+        quote = quote_after(raw, quote)
         if line.endswith("\\"):
             pending = line[:-1] + " "
             continue
@@ -337,25 +228,6 @@ def _logical_lines(text: str, script: Script) -> list[str]:
         if line.strip():
             out.append(line)
     return [*out, pending] if pending.strip() else out
-
-
-def _quote_after(line: str, quote: str) -> str:
-    """The quotation that is open after a line; `quote`: the one that is open before; empty: none."""
-    escaped = False
-    for c in line:
-        quote, escaped = _after(c, quote, escaped)
-    return quote
-
-
-def _after(c: str, quote: str, escaped: bool) -> tuple[str, bool]:
-    """The open quotation behind a character, and whether the next one is escaped."""
-    if escaped:
-        return quote, False
-    if c == "\\" and quote != "'":
-        return quote, True
-    if quote:
-        return ("" if c == quote else quote), False
-    return (c if c in "'\"" else ""), False
 
 
 def _loop(line: str, env: Mapping[str, str]) -> int | None:

@@ -14,6 +14,7 @@ from autotune.engines import ENGINES
 from autotune.engines.option_reader import Command
 from autotune.engines.options import version_key
 from autotune.launch.files import is_export
+from autotune.launch.reading.compose import DOT_ENV, is_compose, with_variables
 from autotune.launch.reading.containers import ROLES, Container, Place, config_maps, container_of, containers, named
 from autotune.launch.reading.parse import (
     find_engine,
@@ -26,7 +27,7 @@ from autotune.launch.reading.parse import (
 )
 from autotune.launch.reading.python_file import read_python
 from autotune.launch.reading.router_file import file_of_router, is_pools, pools
-from autotune.launch.reading.shell import Branches, expand, read_script
+from autotune.launch.reading.shell import Branches, read_script
 from autotune.launch.reading.units import (
     REPEATING,
     container_of_run,
@@ -34,6 +35,7 @@ from autotune.launch.reading.units import (
     script_of_unit,
     tasks_of_srun,
 )
+from autotune.launch.reading.variables import expand
 from autotune.text.safe_yaml import MAX_BYTES, read_yaml
 from costmodel.errors import InputError
 from costmodel.files import read_file
@@ -128,15 +130,24 @@ def _file(path: Path, version: str | None, env: Mapping[str, str], files: dict[s
             raise InputError.single(
                 str(path), "is a template of a Helm chart: import what `helm template CHART -f VALUES.yaml` makes of it"
             )
-        documents = read_yaml(text, str(path))
+        documents, said = _with_variables(read_yaml(text, str(path)), path, env)
         files.update(config_maps(documents))
         if len(documents) == 1 and is_pools(documents[0]):
             return _pools(documents[0], str(path), version, env, files)
         found = containers(documents, str(path))
         if not found and len(documents) == 1 and (words := command_of_config(documents[0], path)) is not None:
             return [Process(command=parse_command(words, env=env, version=version))]
-        return [p for c in found if c.place.copies for p in _of_container(c, version, env, files)]
+        servers = [p for c in found if c.place.copies for p in _of_container(c, version, env, files)]
+        return [replace(p, command=replace(p.command, assumptions=(*p.command.assumptions, *said))) for p in servers]
     return _script(script_of_unit(text) or text, version, env, files)
+
+
+def _with_variables(documents: list[Any], path: Path, env: Mapping[str, str]) -> tuple[list[Any], list[str]]:
+    """Documents, Compose files among them with their variables, and what is to be said of these."""
+    beside = path.parent / DOT_ENV
+    text = read_text(beside) if any(map(is_compose, documents)) and _kind(beside) == "file" else None
+    filled = [with_variables(document, path, env, text) for document in documents]
+    return [document for document, _ in filled], [said for _, said in filled if said is not None]
 
 
 def _python(text: str, path: str, version: str | None, env: Mapping[str, str], files: dict[str, str]) -> list[Process]:

@@ -26,7 +26,8 @@ def container_of_run(words: list[str]) -> dict[str, object] | None:
         return None
     rest = words[words.index("run", at) + 1 :]
     env: dict[str, str] = {}
-    node: dict[str, object] = {"environment": env}
+    ports: list[str] = []
+    node: dict[str, object] = {"environment": env, "ports": ports}
     while rest and rest[0].startswith("-"):
         option, equals, value = rest.pop(0).partition("=")
         if not equals:
@@ -36,6 +37,10 @@ def container_of_run(words: list[str]) -> dict[str, object] | None:
         if option in ("-e", "--env"):
             name, _, said = value.partition("=")
             env[name] = said
+        elif option == "--name":
+            node["container_name"] = value
+        elif option in ("-p", "--publish"):
+            ports.append(value)
         elif option == "--entrypoint":
             node["entrypoint"] = [value]
         elif option == "--gpus":
