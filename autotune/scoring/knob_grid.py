@@ -141,6 +141,7 @@ class KnobGrid:
             concurrency=concurrency,
             batched_tokens=self.batched_tokens,
             max_num_seqs=np.array([float(options.max_num_seqs or UNBOUNDED_SEQS)]),
+            shared_grows=np.array([float(self.study.workload.sessions is not None)]),
             **speculation(self.study),
         )
 
