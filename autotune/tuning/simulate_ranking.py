@@ -14,8 +14,11 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
+import numpy as np
+
 from autotune.metrics import GOODPUT
-from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED
+from autotune.scoring.kept_together import Kept, merged, p_together
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, means_kept, study_limits
 from autotune.scoring.plan_order import order
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, relative_excess
 from autotune.simulation.goodput import goodput
@@ -130,13 +133,15 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
         return with_percentiles(study, plan, limits, replace(traffic, sample=None))
     figures = {limit.code: limit.figure(simulation.forecast) for limit in limits}
     waived = LOAD_SERVED if may_keep(study, plan) and not plan.feasible else ""
-    p_kept, violations = plan.p_meets, [v for v in plan.violations if v.code != waived]
+    violations = [v for v in plan.violations if v.code not in (waived, JOINT_PROBABILITY)]
     for limit in limits:
-        p_kept *= limit.p_kept(figures[limit.code])
         found = limit.violation(figures[limit.code])
         violations += [] if found is None else [found]
-    least = study.search.min_p_meets
-    if not violations and p_kept < least:
+    p_kept, least = (
+        _p_kept(study, plan, [limit.surely(figures[limit.code]) for limit in limits]),
+        study.search.min_p_meets,
+    )
+    if p_kept < least and (not violations or any(v.code == JOINT_PROBABILITY for v in plan.violations)):
         excess = least - p_kept
         violations.append(
             Violation(code=JOINT_PROBABILITY, value=p_kept, limit=least, excess=excess, unit="probability")
@@ -162,6 +167,15 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
         p_meets=p_kept,
         breakdown={**plan.breakdown, "simulated": shown, PERCENTILES: _percentiles(simulation.forecast)},
     )
+
+
+def _p_kept(study: Study, plan: PlanResult, simulated: Sequence[tuple[str, Kept]]) -> float:
+    """Probability that a plan keeps its limits on means and these together: no more than that of means alone."""
+    waits = plan.breakdown["ttft_parts_s"].get("kv_wait", 0.0)
+    share = (plan.metrics["ttft_s"] - waits) / max(plan.metrics["e2e_s"] - waits, 1e-300)
+    means = means_kept(study_limits(study), lambda name: np.array([plan.metrics[name]]), np.array([share]))
+    together = p_together(merged([*means.items(), *simulated]))
+    return min(float(together[0]), plan.p_meets)
 
 
 def _shown(likely: Likely, factor: float) -> dict[str, float]:

@@ -9,6 +9,7 @@ import pytest
 
 from autotune.cli.stores import study_store
 from autotune.report.tune_text import tune_report
+from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.scoring.objective import ranking_value
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.simulation.simulate_plan import study_traffic
@@ -24,6 +25,7 @@ def few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(study_traffic.__kwdefaults__, "count", 300)
 
 
+Limits = dict[str, float]
 RATE = {"isl": 1009, "osl": 64, "request_rate_per_s": 4.0}
 
 
@@ -103,3 +105,39 @@ def test_pools_are_held_to_percentiles_and_stored_once(tmp_path: Path) -> None:
     pooled = next(p for p in free.ranked if p.pools is not None)
     held = with_percentiles(study, pooled, percentile_limits(study), study_traffic(study))
     assert held.breakdown["simulated"]["ttft_p99_ms"]["value"] > 1e3 * pooled.metrics["ttft_s"]
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "follows"),
+    [
+        ({"tpot_p99_ms": 6.0}, {"tpot_p95_ms": 6.0, "tpot_p90_ms": 6.0, "tpot_p50_ms": 6.0, "tpot_ms": 6.0}),
+        ({"ttft_p99_ms": 120.0}, {"ttft_p95_ms": 120.0, "ttft_p50_ms": 120.0, "ttft_p90_ms": 130.0}),
+        ({"tpot_p99_ms": 6.0, "ttft_p99_ms": 120.0}, {"e2e_p50_ms": 500.0, "itl_p50_ms": 20.0, "ttft_p50_ms": 120.0}),
+    ],
+)
+def test_limits_that_follow_from_others_take_nothing_away(asked_for: Limits, follows: Limits) -> None:
+    """A percentile that is kept whenever a higher one is: the plan is kept as probably, and is not FAILED for it."""
+    fewer, more = asked(asked_for), asked({**asked_for, **follows})
+    traffic = study_traffic(fewer)
+    kept = {plan.plan: plan for plan in by_means(more).ranked}
+    assert len(kept) >= 2
+    for mean, also in ((plan, kept[plan.plan]) for plan in by_means(fewer).ranked if plan.plan in kept):
+        alone, together = (
+            with_percentiles(study, plan, percentile_limits(study), traffic)
+            for study, plan in ((fewer, mean), (more, also))
+        )
+        assert together.p_meets == pytest.approx(alone.p_meets, abs=1e-3)
+        assert together.feasible is alone.feasible
+
+
+def test_the_probability_that_is_broken_is_the_final_one() -> None:
+    """Of a plan that means and percentiles keep too seldom together what is simulated counts, and is said once."""
+    study = asked({"tpot_ms": 5.2, "tpot_p99_ms": 5.3}, search={"min_p_meets": 0.95})
+    plans = by_means(study).infeasible
+    broken = [plan for plan in plans if any(v.code == JOINT_PROBABILITY for v in plan.violations)]
+    assert broken
+    for plan in broken:
+        checked = with_percentiles(study, plan, percentile_limits(study), study_traffic(study))
+        said = [v.value for v in checked.violations if v.code == JOINT_PROBABILITY]
+        assert said == [checked.p_meets]
+        assert checked.margins[JOINT_PROBABILITY] == pytest.approx(0.95 - checked.p_meets)
