@@ -31,7 +31,7 @@ from costmodel.simulation.forecast import LATENCIES, STATISTICS, Forecast, Likel
 LONG_REQUESTS = 0.9
 """Share of the leading plans whose requests take at most what a sample's windows are measured by."""
 WANTED = 10
-"""Plans that are ranked under limits on percentiles."""
+"""Plans that are ranked under limits on percentiles, at least, where so many keep them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +39,13 @@ class SimulatedRanking:
     """A ranking under limits on percentiles."""
 
     ranked: tuple[PlanResult, ...]
-    """Those that keep every limit, best first: the best of all plans, as many as were wanted."""
-    behind: int
-    """Plans that were simulated and keep every limit behind the last of `ranked`: others may come before them."""
+    """Those that keep every limit, best first: the best of all plans, at least as many as were wanted."""
+    behind: tuple[PlanResult, ...]
+    """Those that keep every limit behind the last of `ranked`, best first: plans of `left` may come before them."""
     broken: tuple[PlanResult, ...]
     """Those that were simulated and break one."""
     simulated: int
-    left: int
+    left: tuple[PlanResult, ...]
     """Plans that were not simulated, as what they reach at best is less than what the last of `ranked` does."""
     sampled: str = ""
     """What of a long log was simulated; empty: all of it."""
@@ -68,7 +68,7 @@ def simulate_ranking(
     keep: Callable[[PlanResult], object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulatedRanking:
-    """The best `wanted` of plans that `may_keep` every limit, best first, under what is simulated too.
+    """The best of plans that `may_keep` every limit, at least `wanted`, best first, under what is simulated too.
 
     A plan that was simulated before is taken as it is; `keep` is called with every other as soon as it is simulated.
     """
@@ -76,25 +76,29 @@ def simulate_ranking(
     at_best = {plan.key: _at_best(study, plan, traffic) for plan in plans}
     kept: list[PlanResult] = []
     broken: list[PlanResult] = []
-    for number, plan in enumerate(sorted(plans, key=lambda p: (at_best[p.key], p.plan))):
-        if len(kept) >= wanted and order(study, kept[wanted - 1]) <= at_best[plan.key]:
-            break
+    waiting = sorted(plans, key=lambda p: (at_best[p.key], p.plan))
+    left: list[PlanResult] = []
+    for number, plan in enumerate(waiting):
+        known = PERCENTILES in plan.breakdown
+        if not known and len(kept) >= wanted and order(study, kept[wanted - 1]) <= at_best[plan.key]:
+            left.append(plan)
+            continue
         if progress is not None:
             progress(number, len(plans))
         checked = plan
-        if PERCENTILES not in plan.breakdown:
+        if not known:
             checked = with_percentiles(study, plan, limits, traffic)
             if keep is not None:
                 keep(checked)
         (kept if checked.feasible else broken).append(checked)
         kept.sort(key=lambda p: (order(study, p), p.plan))
-    done = len(kept) + len(broken)
+    first = sum(order(study, plan) <= at_best[left[0].key] for plan in kept) if left else len(kept)
     return SimulatedRanking(
-        ranked=tuple(kept[:wanted]),
-        behind=len(kept[wanted:]),
+        ranked=tuple(kept[:first]),
+        behind=tuple(kept[first:]),
         broken=tuple(broken),
-        simulated=done,
-        left=len(plans) - done,
+        simulated=len(kept) + len(broken),
+        left=tuple(left),
         sampled="" if traffic.sample is None else traffic.sample.words(),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from autotune.cli.stores import study_store
+from autotune.report.document import baseline_place, baseline_rank, tune_document
 from autotune.report.tune_text import tune_report
 from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.scoring.objective import ranking_value
@@ -58,13 +59,16 @@ def test_the_winner_is_the_winner_of_all(limits: dict[str, float], objective: di
     kept = sorted((p for p in every if p.feasible), key=lambda p: (sign * ranking_value(study, p), p.plan))
     for wanted in (1, 2, 10):
         found = simulate_ranking(study, means, wanted=wanted)
-        assert [p.plan for p in found.ranked] == [p.plan for p in kept[:wanted]]
-        assert found.simulated + found.left == len(means)
+        assert [p.plan for p in found.ranked] == [p.plan for p in kept[: len(found.ranked)]]
+        assert len(found.ranked) >= min(wanted, len(kept))
+        assert found.simulated + len(found.left) == len(means)
+        assert len(found.ranked) + len(found.behind) + len(found.broken) == found.simulated
     whole = tune(study)
     assert whole.by_percentile is not None
     said = f"percentiles: {whole.by_percentile.simulated:,} plans simulated"
     assert any(said in str(line) for block in tune_report(whole, top=3).blocks for line in block.lines)
-    assert [p.plan for p in whole.ranked] == [p.plan for p in kept[:10]]
+    assert [p.plan for p in whole.ranked] == [p.plan for p in kept[: len(whole.ranked)]]
+    assert len(whole.ranked) >= min(10, len(kept))
     for plan in whole.ranked:
         for limit in checks:
             assert plan.breakdown["simulated"][limit.code]["value"] <= limit.bound * limit.factor
@@ -141,3 +145,40 @@ def test_the_probability_that_is_broken_is_the_final_one() -> None:
         said = [v.value for v in checked.violations if v.code == JOINT_PROBABILITY]
         assert said == [checked.p_meets]
         assert checked.margins[JOINT_PROBABILITY] == pytest.approx(0.95 - checked.p_meets)
+
+
+@pytest.mark.parametrize("wanted", [1, 10])
+def test_every_plan_is_kept_broken_or_not_simulated(monkeypatch: pytest.MonkeyPatch, wanted: int) -> None:
+    """However many are ranked, and the plan in production has a place among them or is said to be behind them."""
+    monkeypatch.setitem(simulate_ranking.__kwdefaults__, "wanted", wanted)
+    plans = by_means(asked({"tpot_p99_ms": 20.0})).ranked
+    for base in (plans[0], plans[-1]):
+        found = tune(asked({"tpot_p99_ms": 20.0}, baseline={"plan": base.plan, "engine": base.engine}))
+        seen, counts = found.by_percentile, tune_document(found, top=0)["counts"]
+        assert seen is not None
+        assert bool(seen.left) is (wanted == 1)
+        assert counts["valid"] == counts["feasible"] + sum(counts["infeasible"].values()) + counts["not_simulated"]
+        assert counts["feasible"] == found.kept_count == len(found.ranked) + len(seen.behind)
+        assert found.baseline is not None
+        rank, said = baseline_rank(found.baseline, found), baseline_place(found.baseline, found)
+        if rank is None:
+            assert base is plans[-1]
+            assert said == f"behind the first {len(found.ranked)}"
+        else:
+            assert rank <= len(found.ranked)
+            assert said == f"rank {rank} of {len(found.ranked)}"
+
+
+def test_what_had_to_be_simulated_is_ranked() -> None:
+    """A closed loop's goodput is known once it is simulated: all plans that keep the limits have a place."""
+    study = question(
+        "llama-3.1-8b",
+        4,
+        workload={"isl": 1009, "osl": 64, "concurrency": 40},
+        constraints={"ttft_ms": 2000.0, "tpot_ms": 50.0},
+        objective={"maximize": "goodput_requests_per_s_per_gpu"},
+    )
+    checks, found = percentile_limits(study), simulate_ranking(study, by_means(study).ranked, wanted=1)
+    assert not checks
+    assert (found.left, found.behind) == ((), ())
+    assert len(found.ranked) == found.simulated > 1
