@@ -146,6 +146,7 @@ def pool_load(study: Study, budget: Floats, role: str | None) -> Load:
         concurrency=np.ones(1),
         batched_tokens=budget,
         max_num_seqs=np.array([float(pool_seats(study, role or "decode"))]),
+        shared_grows=np.array([float(work.sessions is not None)]),
         **speculation(study),
     )
 

@@ -124,9 +124,24 @@ def baseline_document(baseline: BaselineResult | None, result: TuneResult) -> di
 
 
 def baseline_rank(baseline: BaselineResult, result: TuneResult) -> int | None:
-    """Where the baseline with its own knobs would stand among the ranked plans."""
-    plan = baseline.result
-    return None if plan is None else place(result.study, plan, result.ranked)
+    """Where the baseline with its own knobs would stand among the ranked plans.
+
+    None: it breaks a limit, or plans that were not simulated may come before it.
+    """
+    plan, seen = baseline.result, result.by_percentile
+    found = None if plan is None else place(result.study, plan, result.ranked)
+    open_behind = seen is not None and bool(seen.left)
+    return None if open_behind and found is not None and found > len(result.ranked) else found
+
+
+def baseline_place(baseline: BaselineResult, result: TuneResult) -> str:
+    """`rank 3 of 12`, of a baseline that keeps every limit, itself counted; or that it is behind all of these."""
+    rank, among = baseline_rank(baseline, result), len(result.ranked)
+    if rank is None:
+        return f"behind the first {among:,}"
+    own = baseline.result
+    among += own is not None and all(p.plan != own.plan for p in result.ranked)
+    return f"rank {rank:,} of {among:,}"
 
 
 def counts_document(space: Space, *, feasible: int, infeasible: Mapping[str, int]) -> dict[str, Any]:
@@ -154,9 +169,8 @@ def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
         {
             "study": result.study.name,
             "complete": result.complete,
-            "counts": counts_document(
-                result.space, feasible=result.feasible_count, infeasible=result.infeasible_counts
-            ),
+            "counts": counts_document(result.space, feasible=result.feasible_count, infeasible=result.infeasible_counts)
+            | ({} if result.by_percentile is None else {"not_simulated": result.not_simulated_count}),
             "objective": asdict(result.study.objective),
             "assumptions": list(assumptions(result)),
             "baseline": baseline_document(result.baseline, result),
@@ -173,7 +187,8 @@ def tune_document(result: TuneResult, *, top: int) -> dict[str, Any]:
 
 def _simulated(found: SimulatedRanking) -> dict[str, Any]:
     """How plans were simulated: those that were not cannot be among the ranked ones."""
-    seen = {"plans": found.simulated, "kept": len(found.ranked), "not_needed": found.left}
+    kept = len(found.ranked) + len(found.behind)
+    seen = {"plans": found.simulated, "kept": kept, "ranked": len(found.ranked), "not_needed": len(found.left)}
     # on a sample of the log the first plan is the best on that sample
     return seen | ({"exact": False, "sampled": found.sampled} if found.sampled else {"exact": True})
 

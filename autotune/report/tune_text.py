@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from autotune.engines import rule_texts
 from autotune.report.answer import MOST_TRIED, next_block, refused_lines
 from autotune.report.clusters import clusters_block
-from autotune.report.document import assumptions, baseline_rank
+from autotune.report.document import assumptions, baseline_place
 from autotune.report.kinds import kinds_line
 from autotune.report.nearest_table import nearest_table
 from autotune.report.ranked_table import ranked_plans, ranked_table
@@ -83,7 +83,7 @@ def _baseline(result: TuneResult, baseline: BaselineResult) -> tuple[Line, ...]:
     if known is None:
         said = f"cannot be launched: {'; '.join(f'{v.rule}: {v.message}' for v in resolution.violations)}"
     elif known.feasible:
-        said, tone = f"rank {baseline_rank(baseline, result)} of {len(result.ranked):,}", "base"
+        said, tone = baseline_place(baseline, result), "base"
     else:
         said = f"infeasible: {'; '.join(broken(v) for v in known.violations)}"
     out = [Line(text=f"baseline {baseline.text} = {engine}:{plan.removeprefix(f'{engine}:')}: {said}", tone=tone)]
@@ -109,6 +109,7 @@ def _left_out(result: TuneResult) -> Block:
     lines: list[str | Line] = []
     if result.space.enumerated:
         feasible = f"{result.feasible_count:,} feasible"
+        feasible += f", {result.not_simulated_count:,} not simulated" if result.not_simulated_count else ""
         line = space_line(result.space, feasible, complete=result.complete, elapsed_s=result.elapsed_s)
         lines.append(
             line + ("" if result.storage is None else f" ({result.scored_now:,} now, the rest from the storage)")
@@ -125,9 +126,11 @@ def _left_out(result: TuneResult) -> Block:
         )
     if result.by_percentile is not None:
         seen = result.by_percentile
+        more = (
+            f"; {len(seen.left):,} more could at best come behind the first {len(seen.ranked):,}" if seen.left else ""
+        )
         lines.append(
-            f"percentiles: {seen.simulated:,} plans simulated, {len(seen.ranked):,} of them keep every limit; "
-            f"{seen.left:,} more could at best come behind them"
+            f"percentiles: {seen.simulated:,} plans simulated, {result.kept_count:,} of them keep every limit{more}"
         )
         lines += _sampled(result, seen.sampled)
     binding = sorted(result.infeasible_counts.items(), key=lambda item: -item[1])

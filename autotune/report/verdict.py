@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from autotune.report.document import baseline_rank
+from autotune.report.document import baseline_place, baseline_rank
 from autotune.report.reach import reach_line
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.plan_names import subject_name
@@ -120,7 +120,7 @@ def _against(result: TuneResult, name: str, base: PlanResult) -> Verdict:
     if rank == 1:  # it is none of the ranked plans: of another engine, or outside of what was sampled
         text = f"Keep the plan in production: none of {_plans(result)} is before it."
         return _say(result, "good", "Keep", text, f"The first of them, {name}, {words}.")
-    place = f"The plan in production is rank {rank} of {len(result.ranked):,}." if rank else ""
+    place = "" if result.baseline is None else f"The plan in production is {baseline_place(result.baseline, result)}."
     least = result.study.retune.min_p_better
     sure = "" if p is None else f"better with probability {probability(p)}"
     now, then = (value_per_s(result.study, plan, base) for plan in (base, first))
@@ -222,10 +222,11 @@ def _scope(result: TuneResult) -> str:
     scored = len(result.ranked) + len(result.infeasible)
     found = [f"{len(space.candidates):,} valid of {space.enumerated:,} layouts"] if space.enumerated else []
     found += [] if result.pools is None else [f"{result.pools.plans:,} pairs of pools covered"]
-    kept = f"{len(result.ranked):,} keep every limit"
+    kept = f"{result.kept_count:,} keep every limit"
     if result.by_percentile is not None:
         seen = result.by_percentile
         kept += f"; {seen.simulated:,} simulated"
+        kept += f", {len(seen.left):,} could at best come behind the first {len(seen.ranked):,}" if seen.left else ""
         kept += f", by {seen.sampled}{sampling_errors(result)}" if seen.sampled else ""
     if result.complete:
         return f"{', '.join(found)}, all scored; {kept}."

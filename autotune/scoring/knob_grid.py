@@ -162,6 +162,7 @@ class KnobGrid:
             concurrency=concurrency,
             batched_tokens=self.batched_tokens,
             max_num_seqs=self.asked(lambda study: float(study.engine_options.max_num_seqs or UNBOUNDED_SEQS)),
+            shared_grows=np.array([float(self.study.workload.sessions is not None)]),
             **self._speculation(),
         )
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.metrics import METRICS
+from autotune.metrics import METRICS, TPOT_SD, TTFT_SD
+from autotune.scoring.kept_together import Kept, merged, p_together, share_of_first
 from autotune.study import Study
 from autotune.study.sections import PERCENTILE_FIELDS
-from costmodel.estimate.normal import p_below
+from costmodel.estimate.normal import normal_cdf, z_below
 from costmodel.estimate.result import Service
 from costmodel.plan.columns import Floats
 
@@ -207,12 +208,11 @@ class Limit:
         over = self.limit - values if self.kind.least else values - self.limit
         return np.where(over <= TOLERANCE * abs(self.limit), np.minimum(over, 0.0), over)
 
-    def p_kept(self, service: Service) -> Floats:
-        """Probability that the limit is kept, given how sure the figure is; 1 where the model has no error for it."""
-        value = getattr(service, self.kind.metric)
+    def z_kept(self, value: Floats, log_sd: Floats) -> Floats:
+        """Standard deviations of its log by which a figure keeps the limit, below 0 if it does not, same shape."""
         if self.kind.least:  # at least a bound: the inverse at most the bound's
-            return p_below(1.0 / self.bound, 1.0 / np.maximum(value, 1e-300), getattr(service, self.kind.log_sd))
-        return p_below(self.bound, value, getattr(service, self.kind.log_sd))
+            return z_below(1.0 / self.bound, 1.0 / np.maximum(value, 1e-300), log_sd)
+        return z_below(self.bound, value, log_sd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,17 +256,35 @@ def probable(limits: Sequence[Limit]) -> tuple[Limit, ...]:
 def p_meets(limits: Sequence[Limit], service: Service) -> Floats:
     """Probability that a plan keeps every limit on latency and throughput, shape `(num_plans,)`.
 
-    The limits are taken as independent. Errors of TTFT and TPOT go together, so this errs on the safe side. Under more
-    load than it serves a plan keeps none, unless it serves more than is estimated.
+    Under more load than it serves a plan keeps none, unless it serves more than is estimated.
     """
-    out = np.ones_like(service.tpot_s)
+    waits = service.kv_wait_s
+    first_share = (service.ttft_s - waits) / np.maximum(service.e2e_s - waits, 1e-300)
+    out = p_together(means_kept(limits, lambda name: getattr(service, name), first_share)) * np.ones_like(
+        service.tpot_s
+    )
     for limit in limits:
         if limit.overload:
-            carried = limit.excess(getattr(service, limit.kind.metric) * (1.0 + limit.kind.slack_frac)) <= 0.0
-            out = np.where(carried, out, limit.p_kept(service))
-    for limit in probable(limits):
-        out = out * limit.p_kept(service)
+            served = getattr(service, limit.kind.metric)
+            carried = limit.excess(served * (1.0 + limit.kind.slack_frac)) <= 0.0
+            out = np.where(carried, out, out * normal_cdf(limit.z_kept(served, getattr(service, limit.kind.log_sd))))
     return out
+
+
+def means_kept(limits: Sequence[Limit], figure: Callable[[str], Floats], first_share: Floats) -> dict[str, Kept]:
+    """How surely the limits that are a matter of probability are kept, by latency (`autotune.scoring.kept_together`).
+
+    Args:
+        limits: of a study.
+        figure: an estimate by its name, and its error's standard deviation, shape `(num_plans,)`.
+        first_share: of the time of a request that has KV room, what its first token takes, same shape.
+    """
+    sds = figure(TTFT_SD), figure(TPOT_SD)
+    return merged(
+        (sd, Kept(z=limit.z_kept(figure(limit.kind.metric), figure(sd)), first=share_of_first(sd, first_share, *sds)))
+        for limit in probable(limits)
+        for sd in (limit.kind.log_sd,)
+    )
 
 
 def check_limits(limits: Sequence[Limit], service: Service) -> LimitCheck:

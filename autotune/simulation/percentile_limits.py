@@ -6,10 +6,13 @@ They are not the limits on means (`autotune.scoring.limits`): they are checked b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isnan, log
+from math import inf, isnan, log
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from autotune.metrics import GOODPUT
+from autotune.scoring.kept_together import ALL, BOTH, DECODE, FIRST, Kept
 from autotune.scoring.limits import ATTAINMENT
 from autotune.scoring.plan_result import Violation
 from autotune.study import Study
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from costmodel.simulation.forecast import Forecast, Likely
 
 TITLES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "end to end"}
+_LATENCIES = {"ttft": FIRST, "tpot": DECODE, "itl": DECODE, "e2e": BOTH, "": ALL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +82,29 @@ class PercentileLimit:
 
     def p_kept(self, likely: Likely) -> float:
         """Probability that it is kept, given the figure's likely range."""
-        kept, end = self.kept(likely), likely.high if self.latency else likely.low
+        return float(normal_cdf(np.array([self._z_and_width(likely)[0]]))[0])
+
+    def surely(self, likely: Likely) -> tuple[str, Kept]:
+        """How surely it is kept, and by which latency of `autotune.scoring.kept_together`.
+
+        A share of requests is moved by all errors at once: it is kept together with any other as the less probable.
+        """
+        z, width = self._z_and_width(likely)
+        first = min(likely.first_log / width, 1.0) if width > 0.0 else 0.0
+        return _LATENCIES[self.latency], Kept(z=np.array([z]), first=np.array([first]))
+
+    def _z_and_width(self, likely: Likely) -> tuple[float, float]:
+        """Standard deviations by which it is kept, and of a latency the half width of the likely range's log there."""
+        certain, end = inf if self.kept(likely) else -inf, likely.high if self.latency else likely.low
         if likely.value == end or not likely.value > 0.0:
-            return float(kept)
+            return certain, 0.0
         if not self.latency:
             # a share that is the same at both ends of the likely range is sure; between them it is taken as linear
             spread = max(likely.high - likely.low, 1e-12) / 2.0
-            return _normal((likely.value - self.bound) / spread * Z90)
+            return (likely.value - self.bound) / spread * Z90, 0.0
         ends = (likely.value / likely.low, likely.high / likely.value)
-        spread = log(ends[1] if self.bound >= likely.value else ends[0]) / Z90
-        return _normal(log(self.bound / likely.value) / spread) if spread > 0.0 else float(kept)
+        width = log(ends[1] if self.bound >= likely.value else ends[0])
+        return (log(self.bound / likely.value) / width * Z90, width) if width > 0.0 else (certain, 0.0)
 
     def violation(self, likely: Likely) -> Violation | None:
         """How a plan breaks it; None where it keeps it."""
@@ -101,12 +118,6 @@ class PercentileLimit:
         if isnan(likely.value):
             return 0.0
         return (likely.value - self.bound) * self.factor * (1.0 if self.latency else -1.0)
-
-
-def _normal(z: float) -> float:
-    import numpy as np
-
-    return float(normal_cdf(np.array([z]))[0])
 
 
 def percentile_limits(study: Study) -> tuple[PercentileLimit, ...]:

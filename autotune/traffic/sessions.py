@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 import numpy as np
 
@@ -10,18 +11,13 @@ from autotune.simulation.draw_requests import SEED
 from autotune.study import Sessions, Study
 from autotune.traffic.profile import profile_of_arrays
 from autotune.traffic.workload import with_traffic
-from costmodel.plan.columns import Ints
-from costmodel.simulation.prefix_cache import PromptBlocks
 from costmodel.simulation.requests import Requests, arrivals, uniform_lengths
+from costmodel.simulation.session_prompts import SessionPrompts
 
 REQUESTS = 3000
-"""That are drawn."""
-WARM_UP_SESSIONS = 2.0
-"""Lengths of a session for which requests come before those that count: they fill the caches."""
-MOST_WARM_UP = 20_000
-"""Requests of that time, at most."""
-LEAST_BLOCK, MOST_BLOCKS = 16, 32
-"""Tokens of a block, which are doubled until a mean prompt has no more blocks than that."""
+"""That are drawn, and the rest of the last session."""
+MOST_PERIODS = 20.0
+"""Times that these come at most while the longest session lasts: what is simulated of the caches."""
 UNBOUNDED = 1e18
 """Tokens of a cache that drops nothing."""
 
@@ -54,48 +50,50 @@ def with_sessions(study: Study) -> Study:
 
 
 def session_requests(study: Study, sessions: Sessions, rate_per_s: float) -> Requests:
-    """Requests of sessions that begin at random, in the order of their arrival, the first at 0 s about."""
+    """Requests of sessions that begin at random, in the order of their arrival, the first at 0 s.
+
+    They are a period of traffic that repeats itself: so many sessions begin in it as make the rate, and what of a
+    session lies behind its end comes from one that began as many periods before. So every turn is there as often as
+    every other, and the rate is the one asked for, however long sessions last. The periods before it fill the caches.
+    Of sessions that outlast `MOST_PERIODS` a share is drawn, with pauses that are shorter by as much, which leaves the
+    rate as it is, and each stands for more sessions in what comes between two of its turns.
+    """
     work, random = study.workload, np.random.default_rng(SEED)
-    lasted_s = REQUESTS / rate_per_s
-    warm_up_s = min(WARM_UP_SESSIONS * sessions.turns * sessions.pause_s, MOST_WARM_UP / rate_per_s)
-    count = int(np.ceil((lasted_s + warm_up_s) * rate_per_s / sessions.turns))
-    shape = count, sessions.turns
-    pauses = random.exponential(sessions.pause_s, shape) * (np.arange(sessions.turns) > 0)
-    begins = arrivals(count, rate_per_s / sessions.turns, work.arrival_cv, random) - warm_up_s
-    times = begins[:, None] + np.cumsum(pauses, axis=1)
+    begun = ceil(REQUESTS / sessions.turns)
+    shape = begun, sessions.turns
+    period_s = begun * sessions.turns / rate_per_s
+    since_begin = np.cumsum(random.exponential(sessions.pause_s, shape) * (np.arange(sessions.turns) > 0), axis=1)
+    stands_for = max(float(since_begin.max()) / (MOST_PERIODS * period_s), 1.0)
+    begins = arrivals(begun + 1, rate_per_s / sessions.turns, work.arrival_cv, random)[:-1]
+    times = (begins[:, None] + since_begin / stands_for).ravel()
     asked, answered = (
         uniform_lengths(lengths.min, lengths.max, times.size, random).reshape(shape) for lengths in (work.isl, work.osl)
     )
     after = sessions.system_tokens + np.cumsum(asked + answered, axis=1)
-    prompt = after - answered
-    order = np.argsort(times, axis=None, kind="stable")
-    order = order[times.ravel()[order] < lasted_s]
-    warm_up = int(np.count_nonzero(times.ravel()[order] < 0.0))
-    counted = order[warm_up:]
+    begun_before = np.floor(times / period_s).astype(np.int64)
+    in_period = times - begun_before * period_s
+    order = np.argsort(in_period, kind="stable")
+    prompt, output, after = (lengths.ravel()[order] for lengths in (after - answered, answered, after))
+    # the first one of the next period ends this one
+    before = max(int(begun_before.max()), 1)
+    place = np.arange((before + 1) * order.size + 1)
+    period, within = np.divmod(place, order.size)
+    own = np.repeat(np.arange(begun), sessions.turns)[order]
+    began = period - begun_before[order][within] + before
+    warm_up = before * order.size
+    counted = within[warm_up:]
     requests = Requests(
-        arrival_s=times.ravel()[counted] - times.ravel()[counted[0]],
-        prompt=prompt.ravel()[counted],
+        arrival_s=in_period[order][counted] + (period[warm_up:] - before) * period_s - in_period[order[0]],
+        prompt=prompt[counted],
         cached=np.zeros(counted.size, dtype=np.int64),
-        output=answered.ravel()[counted],
-        blocks=_blocks(order, prompt, after, sessions.system_tokens, warm_up),
+        output=output[counted],
+        blocks=SessionPrompts(
+            session=began * begun + own[within],
+            prompt=prompt[within],
+            after=after[within],
+            system_tokens=sessions.system_tokens,
+            warm_up=warm_up,
+            stands_for=stands_for,
+        ),
     )
     return replace(requests, cached=requests.with_caches(caches=1, tokens=UNBOUNDED).cached)
-
-
-def _blocks(order: Ints, prompt: Ints, after: Ints, system_tokens: int, warm_up: int) -> PromptBlocks:
-    """The blocks of requests, by session and turn, in the order of their arrival, and those of their answers.
-
-    These are not asked for by the request itself, but by the next one of the session.
-    """
-    each = LEAST_BLOCK
-    while prompt.mean() > MOST_BLOCKS * each:
-        each *= 2
-    shared, held = system_tokens // each, after // each
-    # numbers of the system prompt's blocks, then those of each session's own
-    own = held[:, -1] - shared
-    begins = np.repeat(shared + np.cumsum(own) - own, after.shape[1])
-    counts = held.ravel()[order]
-    start = np.concatenate([[0], np.cumsum(counts)])
-    place = np.arange(start[-1]) - np.repeat(start[:-1], counts)
-    number = np.where(place < shared, place, np.repeat(begins[order], counts) + place - shared)
-    return PromptBlocks(ids=number, start=start, prompt=prompt.ravel()[order], tokens_each=each, warm_up=warm_up)

@@ -61,7 +61,7 @@ class TuneResult:
     """Whether every valid plan was scored."""
     space: Space
     ranked: tuple[PlanResult, ...]
-    """Feasible plans, best first."""
+    """Feasible plans, best first; where plans are simulated, those that none can come before that was not."""
     infeasible: tuple[PlanResult, ...]
     """The others, nearest first."""
     baseline: BaselineResult | None
@@ -79,7 +79,21 @@ class TuneResult:
     @property
     def feasible_count(self) -> int:
         """Plans of `space` that keep every limit: disaggregated ones are counted in `pools`."""
-        return sum(p.pools is None for p in self.ranked)
+        return sum(p.pools is None for p in (*self.ranked, *self._behind))
+
+    @property
+    def not_simulated_count(self) -> int:
+        """Plans of `space` that keep every limit on means, and could at best come behind those that are ranked."""
+        return 0 if self.by_percentile is None else sum(p.pools is None for p in self.by_percentile.left)
+
+    @property
+    def kept_count(self) -> int:
+        """Plans that are known to keep every limit, disaggregated ones included."""
+        return len(self.ranked) + len(self._behind)
+
+    @property
+    def _behind(self) -> tuple[PlanResult, ...]:
+        return () if self.by_percentile is None else self.by_percentile.behind
 
     @property
     def infeasible_counts(self) -> dict[str, int]:

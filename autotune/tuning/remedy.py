@@ -29,6 +29,10 @@ MOST_RAISED = 1.2
 """By how much a rate that is taken is raised at once: with the rate open most plans already serve nearly their most."""
 RATE_STEP = 1.001
 """Rates that are no further apart are the same to the three digits that are named."""
+MOST_BELOW = 1.0 / SLACK[-1]
+"""Share of the rate that is taken by means down to which one is looked for that keeps the limits on percentiles too."""
+CLOSE = 1.02
+"""Rates that are simulated are found as close as that."""
 MOST_TIMES = 4
 """The fewest GPUs are looked for up to so many times those that the weights alone fill."""
 
@@ -151,12 +155,31 @@ def _most_carried(study: Study, plans: Sequence[PlanResult]) -> Remedy | None:
         else:
             most = rate
     first = {p.plan: p for p in [*taken, *able]}
-    for slack in SLACK:
-        rate = _rounded(low / slack, up=False)
-        for plan in list(first.values())[:MOST_PLANS]:
-            if _feasible(_at_rate(study, rate), plan):
-                return Remedy(plan=plan, settings=(_rate_setting(rate),))
-    return None
+    return _highest_taken(study, list(first.values())[:MOST_PLANS], low)
+
+
+def _highest_taken(study: Study, plans: Sequence[PlanResult], most: float) -> Remedy | None:
+    """The highest rate up to `most` at which one of some plans keeps every limit, those included that are simulated.
+
+    None: none does down to `MOST_BELOW` of it. Each plan is only asked for more than those before it keep.
+    """
+
+    def takes(plan: PlanResult, rate_per_s: float) -> bool:
+        return _feasible(_at_rate(study, _rounded(rate_per_s, up=False)), plan)
+
+    best, rate = None, 0.0
+    for plan in plans:
+        inside, outside = max(most * MOST_BELOW, rate * CLOSE), most
+        if inside >= most or not takes(plan, inside):
+            continue
+        if takes(plan, most):
+            best, rate = plan, most
+            break
+        while outside > inside * CLOSE:
+            middle = (inside * outside) ** 0.5
+            inside, outside = (middle, outside) if takes(plan, middle) else (inside, middle)
+        best, rate = plan, inside
+    return None if best is None else Remedy(plan=best, settings=(_rate_setting(_rounded(rate, up=False)),))
 
 
 def _at_rate(study: Study, rate_per_s: float | None) -> Study:

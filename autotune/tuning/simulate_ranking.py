@@ -14,8 +14,11 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
+import numpy as np
+
 from autotune.metrics import GOODPUT
-from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED
+from autotune.scoring.kept_together import Kept, merged, p_together
+from autotune.scoring.limits import JOINT_PROBABILITY, LOAD_SERVED, means_kept, study_limits
 from autotune.scoring.plan_order import order
 from autotune.scoring.plan_result import PERCENTILES, PlanResult, Violation, relative_excess
 from autotune.simulation.goodput import goodput
@@ -28,7 +31,7 @@ from costmodel.simulation.forecast import LATENCIES, STATISTICS, Forecast, Likel
 LONG_REQUESTS = 0.9
 """Share of the leading plans whose requests take at most what a sample's windows are measured by."""
 WANTED = 10
-"""Plans that are ranked under limits on percentiles."""
+"""Plans that are ranked under limits on percentiles, at least, where so many keep them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,13 +39,13 @@ class SimulatedRanking:
     """A ranking under limits on percentiles."""
 
     ranked: tuple[PlanResult, ...]
-    """Those that keep every limit, best first: the best of all plans, as many as were wanted."""
-    behind: int
-    """Plans that were simulated and keep every limit behind the last of `ranked`: others may come before them."""
+    """Those that keep every limit, best first: the best of all plans, at least as many as were wanted."""
+    behind: tuple[PlanResult, ...]
+    """Those that keep every limit behind the last of `ranked`, best first: plans of `left` may come before them."""
     broken: tuple[PlanResult, ...]
     """Those that were simulated and break one."""
     simulated: int
-    left: int
+    left: tuple[PlanResult, ...]
     """Plans that were not simulated, as what they reach at best is less than what the last of `ranked` does."""
     sampled: str = ""
     """What of a long log was simulated; empty: all of it."""
@@ -65,7 +68,7 @@ def simulate_ranking(
     keep: Callable[[PlanResult], object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulatedRanking:
-    """The best `wanted` of plans that `may_keep` every limit, best first, under what is simulated too.
+    """The best of plans that `may_keep` every limit, at least `wanted`, best first, under what is simulated too.
 
     A plan that was simulated before is taken as it is; `keep` is called with every other as soon as it is simulated.
     """
@@ -73,25 +76,29 @@ def simulate_ranking(
     at_best = {plan.key: _at_best(study, plan, traffic) for plan in plans}
     kept: list[PlanResult] = []
     broken: list[PlanResult] = []
-    for number, plan in enumerate(sorted(plans, key=lambda p: (at_best[p.key], p.plan))):
-        if len(kept) >= wanted and order(study, kept[wanted - 1]) <= at_best[plan.key]:
-            break
+    waiting = sorted(plans, key=lambda p: (at_best[p.key], p.plan))
+    left: list[PlanResult] = []
+    for number, plan in enumerate(waiting):
+        known = PERCENTILES in plan.breakdown
+        if not known and len(kept) >= wanted and order(study, kept[wanted - 1]) <= at_best[plan.key]:
+            left.append(plan)
+            continue
         if progress is not None:
             progress(number, len(plans))
         checked = plan
-        if PERCENTILES not in plan.breakdown:
+        if not known:
             checked = with_percentiles(study, plan, limits, traffic)
             if keep is not None:
                 keep(checked)
         (kept if checked.feasible else broken).append(checked)
         kept.sort(key=lambda p: (order(study, p), p.plan))
-    done = len(kept) + len(broken)
+    first = sum(order(study, plan) <= at_best[left[0].key] for plan in kept) if left else len(kept)
     return SimulatedRanking(
-        ranked=tuple(kept[:wanted]),
-        behind=len(kept[wanted:]),
+        ranked=tuple(kept[:first]),
+        behind=tuple(kept[first:]),
         broken=tuple(broken),
-        simulated=done,
-        left=len(plans) - done,
+        simulated=len(kept) + len(broken),
+        left=tuple(left),
         sampled="" if traffic.sample is None else traffic.sample.words(),
     )
 
@@ -130,13 +137,15 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
         return with_percentiles(study, plan, limits, replace(traffic, sample=None))
     figures = {limit.code: limit.figure(simulation.forecast) for limit in limits}
     waived = LOAD_SERVED if may_keep(study, plan) and not plan.feasible else ""
-    p_kept, violations = plan.p_meets, [v for v in plan.violations if v.code != waived]
+    violations = [v for v in plan.violations if v.code not in (waived, JOINT_PROBABILITY)]
     for limit in limits:
-        p_kept *= limit.p_kept(figures[limit.code])
         found = limit.violation(figures[limit.code])
         violations += [] if found is None else [found]
-    least = study.search.min_p_meets
-    if not violations and p_kept < least:
+    p_kept, least = (
+        _p_kept(study, plan, [limit.surely(figures[limit.code]) for limit in limits]),
+        study.search.min_p_meets,
+    )
+    if p_kept < least and (not violations or any(v.code == JOINT_PROBABILITY for v in plan.violations)):
         excess = least - p_kept
         violations.append(
             Violation(code=JOINT_PROBABILITY, value=p_kept, limit=least, excess=excess, unit="probability")
@@ -162,6 +171,15 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
         p_meets=p_kept,
         breakdown={**plan.breakdown, "simulated": shown, PERCENTILES: _percentiles(simulation.forecast)},
     )
+
+
+def _p_kept(study: Study, plan: PlanResult, simulated: Sequence[tuple[str, Kept]]) -> float:
+    """Probability that a plan keeps its limits on means and these together: no more than that of means alone."""
+    waits = plan.breakdown["ttft_parts_s"].get("kv_wait", 0.0)
+    share = (plan.metrics["ttft_s"] - waits) / max(plan.metrics["e2e_s"] - waits, 1e-300)
+    means = means_kept(study_limits(study), lambda name: np.array([plan.metrics[name]]), np.array([share]))
+    together = p_together(merged([*means.items(), *simulated]))
+    return min(float(together[0]), plan.p_meets)
 
 
 def _shown(likely: Likely, factor: float) -> dict[str, float]:

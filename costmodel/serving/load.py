@@ -39,6 +39,9 @@ class Load(Columns):
     """Mean output length of the sequences that hold cache, tokens; 0: `osl`."""
     same_lengths: Floats = field(default_factory=_zero)
     """1 where every request has just these lengths, 0 where they vary."""
+    shared_grows: Floats = field(default_factory=_zero)
+    """1 where longer prompts find as much more in the prefix cache, as those of a session do; 0 where all find as much.
+    """
     waves: Floats = field(default_factory=_zero)
     """A benchmark that begins with all its slots at once: requests that each slot sends. 0: requests come as they may.
     """

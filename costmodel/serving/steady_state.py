@@ -291,7 +291,8 @@ def longest_extra_s(
     """What a request with the longest prompt waits beyond a mean one: its own longer prefill."""
     if not np.any(longest > load.isl):
         return np.zeros(1)
-    new = np.maximum(longest - load.isl * load.prefix_hit_frac, 1.0)
+    shared = np.where(load.shared_grows > 0.0, longest, load.isl)
+    new = np.maximum(longest - shared * load.prefix_hit_frac, 1.0)
     chunks = np.ceil(new / load.batched_tokens)
     work = prompt_work(
         prompts=np.ones(1),

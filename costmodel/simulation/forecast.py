@@ -37,6 +37,9 @@ class Likely:
     value: float
     low: float
     high: float
+    first_log: float = 0.0
+    """Of the range's half widths, as logarithms, what first tokens are off by for themselves; the rest of it, as the
+    root of its square, is the steps' pace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,4 +187,4 @@ def _of_requests(run: Simulated, values: Floats) -> Figures:
 def _widened(value: float, ends: tuple[float, float], own: float) -> Likely:
     """Two independent errors of a logarithm: one by both ends that it makes, one by its half width."""
     down, up = (float(np.hypot(end, own)) for end in ends)
-    return Likely(value=value, low=value * float(np.exp(-down)), high=value * float(np.exp(up)))
+    return Likely(value=value, low=value * float(np.exp(-down)), high=value * float(np.exp(up)), first_log=own)

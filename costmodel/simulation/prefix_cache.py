@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.plan.columns import Floats, Ints
 
@@ -47,6 +48,11 @@ class PromptBlocks:
         start = np.concatenate([[0], np.cumsum(counts)])
         places = np.arange(start[-1]) - np.repeat(start[:-1] - self.start[:-1][index], counts)
         return PromptBlocks(ids=self.ids[places], start=start, prompt=self.prompt[index], tokens_each=self.tokens_each)
+
+    @property
+    def has_blocks(self) -> NDArray[np.bool_]:
+        """Which prompts have any, but those of the warm-up."""
+        return np.asarray(np.diff(self.start)[self.warm_up :] > 0)
 
     @property
     def owner(self) -> Ints:
@@ -127,8 +133,10 @@ def _least_room(blocks: PromptBlocks, caches: int) -> Ints:
     return np.where(reached < most, reached, NEVER)
 
 
-def greater_before(values: Ints) -> Ints:
+def greater_before(values: Ints, weights: Ints | None = None) -> Ints:
     """How many of the values before each are greater than it; distinct numbers from 0, shape `(num_values,)`.
+
+    With `weights`, of the same shape, it is the sum of theirs.
 
     From the highest bit to the lowest: of values whose higher bits are equal, those with a 1 are greater than those
     with a 0. Values stay in groups of equal higher bits, each in its first order.
@@ -138,9 +146,8 @@ def greater_before(values: Ints) -> Ints:
     place = np.arange(values.size)
     for bit in reversed(range(int(values.max(initial=0)).bit_length())):
         one = (values[order] >> bit) & 1
-        before = np.concatenate([[0], np.cumsum(one)])
-        ones = before[:-1] - before[begins]
-        count[order] += np.where(one == 0, ones, 0)
+        ones = _sums(one, begins)
+        count[order] += np.where(one == 0, ones if weights is None else _sums(one * weights[order], begins), 0)
         zeros = place - begins - ones
         last = np.flatnonzero(np.append(begins[1:] != begins[:-1], True)) if values.size else place
         sizes = np.diff(np.append(begins[last], values.size))
@@ -150,3 +157,9 @@ def greater_before(values: Ints) -> Ints:
         following[0][moved], following[1][moved] = order, np.where(one == 0, begins, begins + of_group)
         order, begins = following
     return count
+
+
+def _sums(values: Ints, begins: Ints) -> Ints:
+    """The sum of the values before each from where its group begins, same shape."""
+    before = np.concatenate([[0], np.cumsum(values)])
+    return before[:-1] - before[begins]

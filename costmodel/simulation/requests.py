@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.policies.base import BLOCK
 from costmodel.simulation.prefix_cache import PromptBlocks
+from costmodel.simulation.session_prompts import SessionPrompts
 
 Flags = NDArray[np.bool_]
 
@@ -26,8 +27,9 @@ class Requests:
     """Those of them that are found in the prefix cache."""
     output: Ints
     """Tokens, at least 1."""
-    blocks: PromptBlocks | None = None
-    """Of their prompts, where a log has hashes of them: what is `cached` then follows from the size of the cache."""
+    blocks: PromptBlocks | SessionPrompts | None = None
+    """Of their prompts, where a log has hashes of them, or they are of sessions: what is `cached` then follows from the
+    size of the cache."""
 
     def __len__(self) -> int:
         return int(self.arrival_s.size)
@@ -49,12 +51,8 @@ class Requests:
         if self.blocks is None:
             return self
         found = self.blocks.cached(caches=caches, tokens=tokens)
-        has_blocks = np.diff(self.blocks.start)[self.blocks.warm_up :] > 0
-        return replace(
-            self,
-            cached=np.minimum(np.where(has_blocks, found, self.cached), self.prompt - 1),
-            blocks=None,
-        )
+        found = np.where(self.blocks.has_blocks, found, self.cached)
+        return replace(self, cached=np.minimum(found, self.prompt - 1), blocks=None)
 
     def longer(self, *, prompts: float = 1.0, outputs: float = 1.0) -> Requests:
         """The same with prompts, what is cached of them, and outputs so many times as long."""

@@ -16,7 +16,7 @@ RANKING: tuple[Change, ...] = (
     ),
     *changes_of(
         "autotune/scoring/limits.py",
-        ("out = out * limit.p_kept(service)", "out = np.minimum(out, limit.p_kept(service))"),
+        ("np.where(carried, out, out * normal_cdf(", "np.where(carried, out, normal_cdf("),
         ('metric="ttft_longest_s"', 'metric="ttft_s"'),
     ),
     *changes_of(

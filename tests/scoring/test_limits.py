@@ -13,7 +13,8 @@ from autotune.scoring.limits import LIMITS, P_MEETS, LimitKind, check_limits, ha
 from autotune.study import Constraints, Study
 from autotune.study.sections import PERCENTILE_FIELDS
 from autotune.tuning import tune
-from costmodel.estimate.normal import p_below
+from costmodel.estimate.error_model import TARGET_CORRELATION
+from costmodel.estimate.normal import both_below
 from costmodel.estimate.result import Estimate, Service
 from tests.tuning.brute import evaluate, question
 
@@ -50,11 +51,15 @@ def test_a_limit_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert limited.ranked
     assert limited.ranked[0].metrics["total_tokens_per_s"] < free.ranked[0].metrics["total_tokens_per_s"]
     for plan in limited.ranked:
-        by_hand = 1.0
+        figures, z = plan.metrics, []
         for limit, name, sd in ((0.04, "tpot_s", "tpot_log_sd"), (2.3, "e2e_s", "throughput_log_sd")):
-            assert plan.metrics[name] <= limit
-            by_hand *= float(p_below(limit, np.array([plan.metrics[name]]), np.array([plan.metrics[sd]]))[0])
-        assert plan.p_meets == pytest.approx(by_hand, rel=1e-12)
+            assert figures[name] <= limit
+            z.append(np.array([np.log(limit / figures[name]) / figures[sd]]))
+        wait = plan.breakdown["ttft_parts_s"].get("kv_wait", 0.0)
+        first = (figures["ttft_s"] - wait) / (figures["e2e_s"] - wait)
+        common = (1.0 - first) * figures["tpot_log_sd"] + TARGET_CORRELATION * first * figures["ttft_log_sd"]
+        by_hand = float(both_below(*z, np.array([common / figures["throughput_log_sd"]]))[0])
+        assert plan.p_meets == pytest.approx(by_hand, rel=1e-6)
     assert not tight.ranked
     nearest = tight.infeasible[0]
     worst = next(v for v in nearest.violations if v.code == "request_ms")

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autotune.scoring.best_knobs import score
 from autotune.study import Sessions, Study, study_from_document
 from autotune.traffic.load import study_at
 from autotune.traffic.sessions import REQUESTS, session_requests
+from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
+from costmodel.simulation.policies.base import BLOCK
 
 WORKLOAD = {"isl": 200, "osl": 100, "request_rate_per_s": 10.0, "sessions": {"turns": 5, "system_tokens": 1000}}
 
@@ -45,7 +48,7 @@ def test_a_turn_finds_all_that_was_said_before(study: Study) -> None:
     """In a cache that drops nothing; in a small one the system prompt, and in several ones what was said in each."""
     requests = session_requests(study, Sessions(turns=5, system_tokens=1000, pause_s=10.0), 10.0)
     assert requests.blocks is not None
-    each = requests.blocks.tokens_each
+    each = BLOCK
     before = np.where(requests.prompt == 1200, 1000, requests.prompt - 200)
     assert np.array_equal(requests.cached, before // each * each)
     small = requests.with_caches(caches=1, tokens=4000.0)
@@ -53,6 +56,47 @@ def test_a_turn_finds_all_that_was_said_before(study: Study) -> None:
     assert 1000 // each * each <= np.median(small.cached) < np.median(requests.cached)
     dealt = requests.with_caches(caches=4, tokens=1e9)
     assert small.cached.sum() < dealt.cached.sum() < requests.cached.sum()
+
+
+@pytest.mark.parametrize(
+    ("turns", "pause_s", "rate"),
+    [(100, 3.0, 6.0), (200, 5.0, 1.0), (50, 30.0, 6.0), (1000, 100.0, 100.0), (10, 60.0, 100.0), (2, 3600.0, 1000.0)],
+)
+def test_requests_come_at_the_rate_that_is_asked(study: Study, turns: int, pause_s: float, rate: float) -> None:
+    """However long sessions last, with every turn as often as every other."""
+    requests = session_requests(study, Sessions(turns=turns, pause_s=pause_s), rate)
+    assert (len(requests) - 1) / requests.arrival_s[-1] == pytest.approx(rate, rel=1e-9)
+    assert (np.diff(requests.arrival_s) >= 0.0).all()
+    assert requests.prompt.mean() == pytest.approx(300.0 * (turns - 1) / 2 + 200.0, rel=0.01)
+
+
+@pytest.mark.parametrize("system_tokens", [0, 40, 10_300, 200_000])
+def test_long_prompts_are_found_but_for_the_newest_message(study: Study, system_tokens: int) -> None:
+    """To a block of the engines, whatever a prompt's length."""
+    requests = session_requests(study, Sessions(turns=100, system_tokens=system_tokens, pause_s=3.0), 6.0)
+    assert requests.blocks is not None
+    assert (requests.prompt - requests.cached < 200 + BLOCK).all()
+    found = [int(requests.blocks.cached(caches=4, tokens=tokens).sum()) for tokens in (1e5, 1e6, 1e7)]
+    assert found == sorted(found)
+
+
+def test_sessions_that_outlast_what_is_drawn_stand_for_more(study: Study) -> None:
+    """Of ten times as many in flight a cache of ten times the size finds as much, drawn in full or in part."""
+    few, many = (session_requests(study, Sessions(turns=10, pause_s=60.0), rate) for rate in (10.0, 100.0))
+    assert few.blocks is not None
+    assert many.blocks is not None
+    one = np.ones(1, np.int64)
+    for tokens in (5e5, 1e6):
+        found = few.blocks.hit_frac(caches=one, tokens=np.array([tokens]))
+        assert many.blocks.hit_frac(caches=one, tokens=np.array([10.0 * tokens])) == pytest.approx(found, abs=0.05)
+
+
+def test_the_longest_prompt_finds_what_was_said_before_it() -> None:
+    """Its first token takes a little longer than the mean, and not as if all beyond a mean prompt were new."""
+    document = _document(sessions={"turns": 100, "system_tokens": 10_300, "pause_s": 3.0})
+    loaded = study_at(document, Path("study.toml"))
+    plan = next(p for p in score(loaded, study_space(loaded).candidates) if p.layout.replicas == 4)
+    assert plan.metrics["ttft_longest_s"] < 2.0 * plan.metrics["ttft_s"]
 
 
 def test_the_study_has_their_lengths_and_shared_prefixes(study: Study) -> None:

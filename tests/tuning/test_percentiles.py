@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from autotune.cli.stores import study_store
+from autotune.report.document import baseline_place, baseline_rank, tune_document
 from autotune.report.tune_text import tune_report
+from autotune.scoring.limits import JOINT_PROBABILITY
 from autotune.scoring.objective import ranking_value
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.simulation.simulate_plan import study_traffic
@@ -24,6 +26,7 @@ def few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(study_traffic.__kwdefaults__, "count", 300)
 
 
+Limits = dict[str, float]
 RATE = {"isl": 1009, "osl": 64, "request_rate_per_s": 4.0}
 
 
@@ -56,13 +59,16 @@ def test_the_winner_is_the_winner_of_all(limits: dict[str, float], objective: di
     kept = sorted((p for p in every if p.feasible), key=lambda p: (sign * ranking_value(study, p), p.plan))
     for wanted in (1, 2, 10):
         found = simulate_ranking(study, means, wanted=wanted)
-        assert [p.plan for p in found.ranked] == [p.plan for p in kept[:wanted]]
-        assert found.simulated + found.left == len(means)
+        assert [p.plan for p in found.ranked] == [p.plan for p in kept[: len(found.ranked)]]
+        assert len(found.ranked) >= min(wanted, len(kept))
+        assert found.simulated + len(found.left) == len(means)
+        assert len(found.ranked) + len(found.behind) + len(found.broken) == found.simulated
     whole = tune(study)
     assert whole.by_percentile is not None
     said = f"percentiles: {whole.by_percentile.simulated:,} plans simulated"
     assert any(said in str(line) for block in tune_report(whole, top=3).blocks for line in block.lines)
-    assert [p.plan for p in whole.ranked] == [p.plan for p in kept[:10]]
+    assert [p.plan for p in whole.ranked] == [p.plan for p in kept[: len(whole.ranked)]]
+    assert len(whole.ranked) >= min(10, len(kept))
     for plan in whole.ranked:
         for limit in checks:
             assert plan.breakdown["simulated"][limit.code]["value"] <= limit.bound * limit.factor
@@ -103,3 +109,76 @@ def test_pools_are_held_to_percentiles_and_stored_once(tmp_path: Path) -> None:
     pooled = next(p for p in free.ranked if p.pools is not None)
     held = with_percentiles(study, pooled, percentile_limits(study), study_traffic(study))
     assert held.breakdown["simulated"]["ttft_p99_ms"]["value"] > 1e3 * pooled.metrics["ttft_s"]
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "follows"),
+    [
+        ({"tpot_p99_ms": 6.0}, {"tpot_p95_ms": 6.0, "tpot_p90_ms": 6.0, "tpot_p50_ms": 6.0, "tpot_ms": 6.0}),
+        ({"ttft_p99_ms": 120.0}, {"ttft_p95_ms": 120.0, "ttft_p50_ms": 120.0, "ttft_p90_ms": 130.0}),
+        ({"tpot_p99_ms": 6.0, "ttft_p99_ms": 120.0}, {"e2e_p50_ms": 500.0, "itl_p50_ms": 20.0, "ttft_p50_ms": 120.0}),
+    ],
+)
+def test_limits_that_follow_from_others_take_nothing_away(asked_for: Limits, follows: Limits) -> None:
+    """A percentile that is kept whenever a higher one is: the plan is kept as probably, and is not FAILED for it."""
+    fewer, more = asked(asked_for), asked({**asked_for, **follows})
+    traffic = study_traffic(fewer)
+    kept = {plan.plan: plan for plan in by_means(more).ranked}
+    assert len(kept) >= 2
+    for mean, also in ((plan, kept[plan.plan]) for plan in by_means(fewer).ranked if plan.plan in kept):
+        alone, together = (
+            with_percentiles(study, plan, percentile_limits(study), traffic)
+            for study, plan in ((fewer, mean), (more, also))
+        )
+        assert together.p_meets == pytest.approx(alone.p_meets, abs=1e-3)
+        assert together.feasible is alone.feasible
+
+
+def test_the_probability_that_is_broken_is_the_final_one() -> None:
+    """Of a plan that means and percentiles keep too seldom together what is simulated counts, and is said once."""
+    study = asked({"tpot_ms": 5.2, "tpot_p99_ms": 5.3}, search={"min_p_meets": 0.95})
+    plans = by_means(study).infeasible
+    broken = [plan for plan in plans if any(v.code == JOINT_PROBABILITY for v in plan.violations)]
+    assert broken
+    for plan in broken:
+        checked = with_percentiles(study, plan, percentile_limits(study), study_traffic(study))
+        said = [v.value for v in checked.violations if v.code == JOINT_PROBABILITY]
+        assert said == [checked.p_meets]
+        assert checked.margins[JOINT_PROBABILITY] == pytest.approx(0.95 - checked.p_meets)
+
+
+@pytest.mark.parametrize("wanted", [1, 10])
+def test_every_plan_is_kept_broken_or_not_simulated(monkeypatch: pytest.MonkeyPatch, wanted: int) -> None:
+    """However many are ranked, and the plan in production has a place among them or is said to be behind them."""
+    monkeypatch.setitem(simulate_ranking.__kwdefaults__, "wanted", wanted)
+    plans = by_means(asked({"tpot_p99_ms": 20.0})).ranked
+    for base in (plans[0], plans[-1]):
+        found = tune(asked({"tpot_p99_ms": 20.0}, baseline={"plan": base.plan, "engine": base.engine}))
+        seen, counts = found.by_percentile, tune_document(found, top=0)["counts"]
+        assert seen is not None
+        assert bool(seen.left) is (wanted == 1)
+        assert counts["valid"] == counts["feasible"] + sum(counts["infeasible"].values()) + counts["not_simulated"]
+        assert counts["feasible"] == found.kept_count == len(found.ranked) + len(seen.behind)
+        assert found.baseline is not None
+        rank, said = baseline_rank(found.baseline, found), baseline_place(found.baseline, found)
+        if rank is None:
+            assert base is plans[-1]
+            assert said == f"behind the first {len(found.ranked)}"
+        else:
+            assert rank <= len(found.ranked)
+            assert said == f"rank {rank} of {len(found.ranked)}"
+
+
+def test_what_had_to_be_simulated_is_ranked() -> None:
+    """A closed loop's goodput is known once it is simulated: all plans that keep the limits have a place."""
+    study = question(
+        "llama-3.1-8b",
+        4,
+        workload={"isl": 1009, "osl": 64, "concurrency": 40},
+        constraints={"ttft_ms": 2000.0, "tpot_ms": 50.0},
+        objective={"maximize": "goodput_requests_per_s_per_gpu"},
+    )
+    checks, found = percentile_limits(study), simulate_ranking(study, by_means(study).ranked, wanted=1)
+    assert not checks
+    assert (found.left, found.behind) == ((), ())
+    assert len(found.ranked) == found.simulated > 1

@@ -100,6 +100,22 @@ def test_a_rate_that_no_plan_takes_gives_to_the_highest_that_one_does(extra: tup
     assert extra or not takers(1.01 * rates[0])
 
 
+def test_the_rate_that_keeps_percentiles_is_close_to_the_highest() -> None:
+    """It was half of what means allow: some plan keeps the limit at what is named, and none at 5 % more."""
+    base = ["cluster.gpus=4", "baseline=", "constraints.tpot_p99_ms=11", "workload.isl=1000", "workload.osl=300"]
+    base += ["model=llama-3.1-8b", "constraints.ttft_ms=", "constraints.tpot_ms="]
+
+    def answer(rate: float) -> TuneResult:
+        return tune(load_study(FOLDER / "llama-70b-16xh100.toml", [*base, f"workload.request_rate_per_s={rate}"]))
+
+    found = find_remedy(answer(150.0))
+    rate = float(found.settings[0].partition("=")[2])
+    assert rate > 48.0
+    assert found.plan is not None
+    assert found.plan.plan in [plan.plan for plan in answer(rate).ranked]
+    assert not answer(1.05 * rate).ranked
+
+
 def test_a_limit_on_percentiles_gives_too() -> None:
     """A percentile is loosened like a mean, and the simulation agrees."""
     settings = ["constraints.ttft_p95_ms=20", "workload.request_rate_per_s=2", "cluster.gpus=8", "baseline="]
