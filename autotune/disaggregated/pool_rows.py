@@ -200,6 +200,8 @@ class Evaluator:
         back = back.ravel()
         batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration).take(back)
         load = pool_load(study, rows.budget[index], rows.role)
+        if rows.slots is not None:
+            load = replace(load, max_num_seqs=np.minimum(load.max_num_seqs, float(rows.slots)))
         longest = np.array([float(study.workload.longest_prompt)])
         fraction = np.array([study.engine_options.gpu_memory_utilization])
         link = transfer_link(study, rows.cluster.gpu, rows.cluster.gpu)
