@@ -126,6 +126,16 @@ def demand(study: Study) -> Demand:
     )
 
 
+def at_shares(rows: PoolRows, shares: Floats) -> OperatingPoints:
+    """The one row of a table at shares, of shape `(points,)`, of the most that keeps the limits on its latency."""
+    row = np.zeros(shares.size, dtype=np.int64)
+    evaluate = Evaluator(rows, row)
+    most = _most(rows, Evaluator(rows, row[:1]))
+    at = most * shares * (evaluate.replicas if rows.role == "decode" else 1.0)
+    degrees = Degrees.of([c.layout for c in rows.layouts])
+    return OperatingPoints(rows=rows, row=row, at=at, columns=evaluate(at).columns, layout=row, degrees=degrees)
+
+
 def operating_points(rows: PoolRows) -> OperatingPoints:
     """Every row at each share of the most that keeps the limits on its own latency."""
     evaluate = Evaluator(rows, np.arange(rows.budget.size))

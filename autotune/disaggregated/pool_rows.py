@@ -160,7 +160,9 @@ def transfer_link(study: Study, first: Gpu, second: Gpu) -> TransferLink:
         handed_frac=1.0 if local is None else 1.0 - local.frac,
         handed_isl=study.workload.isl.mean if local is None else local.others_isl,
         longest_handed=local is None or not local.longest_new,
-        same_domain=not axes.other_gpus and study.cluster.gpus <= min(first.scaleup_gpus, second.scaleup_gpus),
+        same_domain=axes.one_domain
+        and not axes.other_gpus
+        and study.cluster.gpus <= min(first.scaleup_gpus, second.scaleup_gpus),
     )
 
 
