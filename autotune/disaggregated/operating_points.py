@@ -9,13 +9,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autotune.disaggregated.pool_rows import Evaluator, PoolRows, pool_load, pool_seats, times, transfer_link
+from autotune.disaggregated.pool_rows import Evaluator, PoolRows, pool_load, times, transfer_link
 from autotune.engines.pair_rules import Degrees
 from autotune.study import IntRange, Study
 from costmodel.disaggregated.closed_loop import ClosedLoop, settle
 from costmodel.disaggregated.pairing import Demand, PairService, pair_service
 from costmodel.disaggregated.pool_point import PoolColumns, PoolPoint
-from costmodel.disaggregated.pools import MOST_UTILISED, DecodePool, PrefillPool
+from costmodel.disaggregated.pools import LEAST_DECODING, MOST_UTILISED, DecodePool, PrefillPool
 from costmodel.estimate.normal import p_below
 from costmodel.hardware import Cluster
 from costmodel.plan.columns import Floats, Ints
@@ -46,7 +46,7 @@ class OperatingPoints:
     rows: PoolRows
     row: Ints
     at: Floats
-    """Utilisation of a prefill pool, requests in flight of a decode pool."""
+    """Utilisation of a prefill pool, sequences that decode of a decode pool."""
     columns: PoolColumns
     layout: Ints
     """Index into `rows.layouts`."""
@@ -126,6 +126,16 @@ def demand(study: Study) -> Demand:
     )
 
 
+def at_shares(rows: PoolRows, shares: Floats) -> OperatingPoints:
+    """The one row of a table at shares, of shape `(points,)`, of the most that keeps the limits on its latency."""
+    row = np.zeros(shares.size, dtype=np.int64)
+    evaluate = Evaluator(rows, row)
+    most = _most(rows, Evaluator(rows, row[:1]))
+    at = most * shares * (evaluate.replicas if rows.role == "decode" else 1.0)
+    degrees = Degrees.of([c.layout for c in rows.layouts])
+    return OperatingPoints(rows=rows, row=row, at=at, columns=evaluate(at).columns, layout=row, degrees=degrees)
+
+
 def operating_points(rows: PoolRows) -> OperatingPoints:
     """Every row at each share of the most that keeps the limits on its own latency."""
     evaluate = Evaluator(rows, np.arange(rows.budget.size))
@@ -134,14 +144,14 @@ def operating_points(rows: PoolRows) -> OperatingPoints:
     shares = SHARES if work.request_rate_per_s is None else (1.0,)
     if rows.role == "decode" and work.concurrency is not None:
         tried = [np.ceil(most ** (load / (LOADS - 1)) - 1e-9) * evaluate.replicas for load in range(LOADS)]
+    elif rows.role == "decode" and work.request_rate_per_s is not None:
+        tried = [most * evaluate.replicas]
     elif rows.role == "decode":
-        tried = [np.maximum(np.floor(most * share), 1.0) * evaluate.replicas for share in shares]
-        if rows.study.axes.local_prefill is not None and work.request_rate_per_s is None:
+        tried = [np.maximum(np.floor(most * share), 1.0) * evaluate.replicas for share in SHARES]
+        if rows.study.axes.local_prefill is not None:
             tried += [np.minimum(most, load) * evaluate.replicas for load in WITH_PROMPTS]
     else:
         tried = [np.maximum(most * share, np.minimum(most, LEAST_UTILISED)) for share in shares]
-    if rows.slots is not None:
-        tried = [np.minimum(at, rows.slots * evaluate.ranks * evaluate.replicas) for at in tried]
     columns = [evaluate(at).columns for at in tried]
     # by row, then by share, so that points of a layout lie together
     order = np.arange(count * len(tried)).reshape(len(tried), count).T.ravel()
@@ -163,7 +173,7 @@ def settled(
 ) -> ClosedLoop:
     """Where the layouts of some points settle, entry `i` with entry `i`, with so many requests in flight over both.
 
-    A decode pool admits as many sequences as it decodes at its point; the rest waits in front.
+    No more sequences decode than do at the decode pool's point; the rest waits in front.
     `index` and `copies` are of the prefill pools and of the decode pools: points, and times their replicas.
     """
     admitted = decode.at[index[1]] * copies[1].astype(np.float64)
@@ -171,21 +181,31 @@ def settled(
     return settle(first, decode.pool(index[1], copies[1], DecodePool), load, admitted=admitted)
 
 
-def most_in_time(points: OperatingPoints, index: Ints) -> Floats:
-    """Sequences per attention-DP rank with which decode pools at some points keep their limits, whatever comes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InTime:
+    """The most that pools do within the limits on their own latency, whatever comes. Arrays have shape `(pools,)`."""
 
-    Where the study fixes the requests in flight, the points say how many are admitted.
-    """
-    study, row = points.rows.study, points.row[index]
-    if study.workload.request_rate_per_s is None:
-        in_time = points.most if study.workload.concurrency is None else points.at
-        layouts = [points.rows.layouts[i].layout for i in points.layout[index]]
-        ranks = np.array([layout.replicas * layout.attn_dp for layout in layouts], dtype=np.float64)
-        return in_time[index] / ranks
-    open_study = replace(study, workload=replace(study.workload, request_rate_per_s=None))
-    rows = replace(points.rows, study=open_study)
-    evaluate = Evaluator(rows, row)
-    return _most_decoding(open_study, evaluate) / evaluate.ranks
+    requests_per_s: Floats
+    """Of one time the layout's replicas."""
+    sequences_per_rank: Floats
+    """That hold cache then, per attention-DP rank."""
+
+    @classmethod
+    def of(cls, points: OperatingPoints, index: Ints) -> InTime:
+        """Of the pools at some points."""
+        study, row = points.rows.study, points.row[index]
+        if study.workload.request_rate_per_s is not None:
+            # the points are those at which the rate is met
+            table = points.rows
+            rows = replace(
+                table, study=study.without_load(), row_layout=table.row_layout[row], budget=table.budget[row]
+            )
+            points, row = operating_points(rows), np.arange(row.size)
+        columns, size = points.columns, points.rows.budget.size
+        rate, held = np.zeros(size), np.zeros(size)
+        np.maximum.at(rate, points.row, columns.requests_per_s)
+        np.maximum.at(held, points.row, columns.sequences_per_rank)
+        return cls(requests_per_s=rate[row], sequences_per_rank=held[row])
 
 
 def _most(rows: PoolRows, evaluate: Evaluator) -> Floats:
@@ -200,22 +220,25 @@ def _most(rows: PoolRows, evaluate: Evaluator) -> Floats:
 
 def _most_decoding(study: Study, evaluate: Evaluator) -> Floats:
     """As `_most`, of decode pools."""
-    rate = study.workload.request_rate_per_s
-    low = np.ones(evaluate.replicas.size)
-    high = pool_seats(study, "decode") * evaluate.ranks
+    rate, seats = study.workload.request_rate_per_s, evaluate.pool.load.max_num_seqs
+    low, high = np.ones(evaluate.replicas.size), seats * evaluate.ranks
     while np.any(high > low):
-        middle = (low + high) / 2.0
-        middle = np.floor(middle) if rate is not None else np.ceil(middle)
+        middle = np.ceil((low + high) / 2.0)
         columns = evaluate(middle * evaluate.replicas).columns
-        if rate is None:
-            good = _decodes_in_time(study, columns)
-            low, high = np.where(good, middle, low), np.where(good, high, middle - 1.0)
-            high = np.maximum(high, low)
-        else:
-            enough = columns.requests_per_s >= rate
-            low, high = np.where(enough, low, middle + 1.0), np.where(enough, middle, high)
-            low = np.minimum(low, high)
-    return low if rate is None else high
+        good = _has_room(columns, seats) & (_decodes_in_time(study, columns) if rate is None else True)
+        low, high = np.where(good, middle, low), np.where(good, high, middle - 1.0)
+        high = np.maximum(high, low)
+    if rate is None:
+        return low
+    high, low = low, np.full_like(low, LEAST_DECODING)
+    for _ in range(BISECTIONS):
+        middle = np.sqrt(low * high)
+        enough = evaluate(middle * evaluate.replicas).columns.requests_per_s >= rate
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    # the load that just carries a rate is a whole number of requests in each pool's replica
+    columns = evaluate(high * evaluate.replicas).columns
+    held = columns.requests_per_s * columns.residence_s / evaluate.replicas
+    return np.asarray(high * np.ceil(held) / held)
 
 
 def _most_utilised(study: Study, pool: PrefillPool) -> Floats:
@@ -239,12 +262,18 @@ def _probably_kept(study: Study, limit: float, value: Floats, log_sd: Floats) ->
     return np.asarray((value <= limit) & (p_below(limit, value, log_sd) >= study.search.min_p_meets))
 
 
+def _has_room(columns: PoolColumns, seats: Floats) -> NDArray[np.bool_]:
+    """Whether a decode pool has a slot, of so many per attention-DP rank, and KV room for every sequence."""
+    room = np.minimum(columns.kv_capacity_sequences, seats * columns.ranks)
+    return np.asarray(columns.sequences_per_rank * columns.ranks <= np.maximum(room, columns.ranks))
+
+
 def _decodes_in_time(study: Study, columns: PoolColumns) -> NDArray[np.bool_]:
-    """Whether the pool keeps the limit on TPOT, with the probability asked for, and its memory holds all.
+    """Whether the pool keeps the limit on TPOT, with the probability asked for.
 
     Where its part of TTFT alone is beyond that limit, no prefill pool is quick enough for it.
     """
-    kept = columns.sequences_per_rank * columns.ranks <= np.maximum(columns.kv_capacity_sequences, columns.ranks)
+    kept = np.ones(columns.gpus.shape, dtype=bool)
     first, each = study.constraints.ttft_s, study.constraints.tpot_s
     if first is not None:
         kept = kept & (columns.entry_s + columns.longest_extra_s <= first)

@@ -10,6 +10,7 @@ import numpy as np
 
 from autotune.disaggregated.local_prefill import by_local_prefill, can_be_sent, refused_setting
 from autotune.disaggregated.operating_points import (
+    InTime,
     OperatingPoints,
     operating_points,
     pair_price,
@@ -26,14 +27,14 @@ from autotune.engines.service import Knobs
 from autotune.scoring.plan_order import rank
 from autotune.scoring.plan_result import PlanResult, ScoredRows
 from autotune.space import Resolution, resolve, violations
-from autotune.space.pool_plan import PoolPlan, Pools
+from autotune.space.pool_plan import PoolPlan, Pools, slower_pool
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
 from autotune.study import Study
 from costmodel.disaggregated.pairing import PairService, pair_estimate
 from costmodel.disaggregated.pool_point import PoolPoint
 from costmodel.errors import InputError
 from costmodel.hardware import Cluster
-from costmodel.plan.columns import Ints
+from costmodel.plan.columns import Floats, Ints
 
 
 def pair_results(study: Study, pairs: Sequence[Pair], *, home: str) -> list[PlanResult]:
@@ -57,6 +58,8 @@ class _Side:
     index: Ints
     copies: Ints
     point: PoolPoint
+    in_time_per_s: Floats
+    """Requests per second that it can do within the limits on its own latency."""
     started: Ints
     """Sequences that its servers are started for, per attention-DP rank."""
 
@@ -74,6 +77,7 @@ class _Side:
             max_num_seqs=int(self.started[row]),
             in_flight=float(own.residence_s[row]) * rate,
             requests_per_s=able,
+            in_time_per_s=float(self.in_time_per_s[row]),
             gpu_util_frac=min(float(own.busy_s[row] / own.gpus[row]) * able * share, 1.0),
             memory_util_frac=float(own.memory_util_frac[row]),
         )
@@ -130,7 +134,8 @@ def _served(study: Study, pairs: Sequence[Pair]) -> tuple[tuple[_Side, _Side], P
             index=at,
             copies=times,
             point=point,
-            started=started_sequences(points, at, point.columns, pair.requests_per_s),
+            in_time_per_s=(most := InTime.of(points, at)).requests_per_s * times,
+            started=started_sequences(points, at, point.columns, pair.requests_per_s, most),
         )
         for points, at, times, point in ((first, p_at, copies[0], prefill), (second, d_at, copies[1], decode))
     )
@@ -144,7 +149,7 @@ def _pools(study: Study, prefill: _Side, decode: _Side, together: PairService, r
     return Pools(
         prefill=first,
         decode=second,
-        slower="prefill" if first.requests_per_s <= second.requests_per_s else "decode",
+        slower=slower_pool(first.in_time_per_s, second.in_time_per_s),
         kv_bytes_per_request=float(np.broadcast_to(decode.point.prompt_bytes, together.ttft_s.shape)[row]),
         transfer_s=float(together.transfer_s[row]),
         overlap_frac=study.axes.overlap_frac,

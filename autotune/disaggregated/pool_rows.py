@@ -161,7 +161,9 @@ def transfer_link(study: Study, first: Gpu, second: Gpu) -> TransferLink:
         handed_frac=1.0 if local is None else 1.0 - local.frac,
         handed_isl=study.workload.isl.mean if local is None else local.others_isl,
         longest_handed=local is None or not local.longest_new,
-        same_domain=not axes.other_gpus and study.cluster.gpus <= min(first.scaleup_gpus, second.scaleup_gpus),
+        same_domain=axes.one_domain
+        and not axes.other_gpus
+        and study.cluster.gpus <= min(first.scaleup_gpus, second.scaleup_gpus),
     )
 
 
@@ -201,6 +203,8 @@ class Evaluator:
         back = back.ravel()
         batch = PlanBatch.of(entries, expert_skew=study.workload.expert_skew, profile=study.calibration).take(back)
         load = pool_load(study, rows.budget[index], rows.role)
+        if rows.slots is not None:
+            load = replace(load, max_num_seqs=np.minimum(load.max_num_seqs, float(rows.slots)))
         longest = np.array([float(study.workload.longest_prompt)])
         fraction = np.array([study.engine_options.gpu_memory_utilization])
         link = transfer_link(study, rows.cluster.gpu, rows.cluster.gpu)

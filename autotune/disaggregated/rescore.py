@@ -16,6 +16,7 @@ from autotune.scoring.plan_result import PlanResult
 from autotune.space import Candidate
 from autotune.space.pool_plan import ROLES, PoolPlan
 from autotune.study import Study, started_with
+from costmodel.disaggregated.closed_loop import most_decoding
 from costmodel.disaggregated.pairing import PairService
 from costmodel.disaggregated.pools import DecodePool, PrefillPool
 from costmodel.estimate.batch import PlanBatch
@@ -42,17 +43,32 @@ def pools_at(study: Study, plan: PlanResult, loads: Floats) -> PairService:
 
     The pools admit what keeps the limits on their latencies, the rest waits in front of them.
     """
-    open_study = replace(study, workload=replace(study.workload, concurrency=None, request_rate_per_s=None))
-    prefill, decode = (operating_points(rows) for rows in launched_rows(open_study, plan))
+    prefill, decode = (operating_points(rows) for rows in launched_rows(study.without_load(), plan))
     same, once = np.zeros(loads.size, dtype=np.int64), np.ones(loads.size, dtype=np.int64)
     return settled(prefill, decode, (same, same), (once, once), loads).pair
 
 
 def pool_capacities(study: Study, plan: PlanResult) -> tuple[float, float]:
-    """Requests per second that each pool could do within the limits on its own latency, whatever is asked for."""
-    open_study = replace(study, workload=replace(study.workload, concurrency=None, request_rate_per_s=None))
-    first, second = (operating_points(rows) for rows in launched_rows(open_study, plan))
-    return float(first.columns.requests_per_s.max()), float(second.columns.requests_per_s.max())
+    """Requests per second that each pool does at most, however long they take, with slots as it is launched with.
+
+    No load has the closed loop serve more of the same plan (`costmodel.disaggregated.closed_loop`).
+    """
+    first, second = both_pools(study, plan)
+    rows = launched_rows(study, plan)[1]
+    replicas = float(second.batch.layout.replicas[0])
+    most = float(most_decoding(second)[0])
+    # a few more than what a captured step holds may take so much longer that less is served
+    loads = np.append(np.arange(1.0, most / replicas) * replicas, max(most, 1.0))
+    able = Evaluator(rows, np.zeros(loads.size, dtype=np.int64))(loads).columns.requests_per_s
+    return float(first.able_per_s[0]), float(able.max())
+
+
+def decoding(study: Study, plan: PlanResult) -> float:
+    """Sequences that decode at the load that a plan was ranked for, over all workers of the pool, at least one."""
+    if plan.pools is None:
+        raise ValueError(f"plan must be disaggregated, got {plan.plan}")
+    outputs = max(study.workload.osl.mean - 1.0, 1.0)
+    return max(plan.pools.decode.requests_per_s * outputs * plan.metrics["tpot_s"], 1.0)
 
 
 def pool_weight_bytes(study: Study, plan: PlanResult) -> tuple[float, float]:
@@ -141,12 +157,11 @@ class PoolCosts:
 def pool_costs(study: Study, plan: PlanResult) -> PoolCosts:
     """The steps of both pools of a plan, as its graph and its export need them."""
     first, second = both_pools(study, plan)
-    outputs = max(study.workload.osl.mean - 1.0, 1.0)
-    decoding = np.array([max(plan.metrics["requests_per_s"] * outputs * plan.metrics["tpot_s"], 1.0)])
-    point = second.at(decoding)
+    sequences = decoding(study, plan)
+    point = second.at(np.array([sequences]))
     layouts = [rows.layouts[0].layout for rows in launched_rows(study, plan)]
     clusters = [rows.cluster for rows in launched_rows(study, plan)]
-    running = float(decoding[0]) / min(layouts[1].replicas, max(float(decoding[0]), 1.0))
+    running = sequences / min(layouts[1].replicas, sequences)
     slots = min(float(layouts[1].pp), running)
     step, link = point.passes, transfer_link(study, clusters[0].gpu, clusters[1].gpu)
     drafted = float(1.0 + second.load.draft_frac[0])

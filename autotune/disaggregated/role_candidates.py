@@ -31,8 +31,8 @@ class RoleCandidates:
     def __init__(self, study: Study, points: OperatingPoints, *, feasible: bool) -> None:
         """`feasible` leaves only points that plans within the limits have."""
         self.study, self.points, self.feasible = study, points, feasible
-        self.excess = _memory_excess(study, points)
-        self._coordinates = _coordinates(study, points, self.excess)
+        self.excess = memory_excess(study, points)
+        self._coordinates = coordinates(study, points, self.excess)
         allowed = np.flatnonzero((self.excess <= 0.0) | (not feasible))
         gpus = points.gpus[allowed]
         self._gpus = np.unique(gpus)
@@ -90,7 +90,7 @@ class RoleCandidates:
         return _picked(choice, left[skyband(self._coordinates[choice.index[left]], choice.layout[left], keep)])
 
 
-def _coordinates(study: Study, points: OperatingPoints, excess: Floats) -> Floats:
+def coordinates(study: Study, points: OperatingPoints, excess: Floats) -> Floats:
     """What a plan can be better by, larger is better, shape `(points, coordinates)`; the same for every pool size."""
     c, own = study.constraints, points.columns
     smaller = [own.latency_s, own.longest_extra_s, own.log_sd, own.rate_log_sd, own.wire_s, excess]
@@ -141,7 +141,7 @@ def _picked(choice: Choice, index: Ints) -> Choice:
     return replace(choice, index=choice.index[index], copies=choice.copies[index])
 
 
-def _memory_excess(study: Study, points: OperatingPoints) -> Floats:
+def memory_excess(study: Study, points: OperatingPoints) -> Floats:
     """Worst relative excess over the limits on the pool's own memory, shape `(points,)`."""
     worst = np.zeros(points.row.size)
     for limit in study_limits(study):

@@ -116,7 +116,7 @@ def _pool_evaluation(study: Study, scored: BaselineResult, result: PlanResult, t
         p_better_than_best=_p_better(study, result, best) if passed else None,
         checks=checks,
         transfer=transfer_section(result),
-        rate_match=rate_match(result, capacities, study.workload.request_rate_per_s),
+        rate_match=rate_match(result, study.workload.request_rate_per_s),
         conclusion=conclusion(study, result, best, checks, distance),
         assumptions=tuple(dict.fromkeys(assumed)),
     )

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from autotune.evaluation.values import Check
 from autotune.scoring.gpu_time import gpu_s_per_request
 from autotune.scoring.objective import Behind
-from autotune.space.pool_plan import ROLES, Pools
+from autotune.space.pool_plan import ALIKE_FRAC, ROLES, Pools
 from autotune.study import Study
 from autotune.tuning import PlanResult, TuneResult
 from costmodel.plan.layout import Layout
 
 TRANSFER_PARTS = ("kv_transfer",)
 """Parts of TTFT that the way from one pool to the other takes."""
+
+ROUNDING = 1.0 + 1e-9
+"""By which factor a rate may fall short of one that it carries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +42,11 @@ class PoolSection:
     """Share of the prompts that it prefills."""
     in_flight: float
     requests_per_s: float
-    """What the pool can do within the limits."""
+    """The most that the pool can do, however long its requests take."""
+    in_time_requests_per_s: float
+    """The most within the limits on its own latency."""
     used_frac: float
-    """The plan's rate over that."""
+    """The plan's rate over the most that it can do."""
     gpu_util_frac: float
     memory_util_frac: float
     gpu_s: Mapping[str, float]
@@ -66,11 +71,13 @@ class TransferSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateMatch:
-    """How the pools' rates fit each other."""
+    """How the pools' rates within the limits on their own latencies fit each other."""
 
     prefill_requests_per_s: float
     decode_requests_per_s: float
     slower: str
+    alike: bool
+    """Whether both can do as much."""
     given_requests_per_s: float | None
     """The rate that is given and that both pools carry; None: the slower pool sets the rate."""
     idle_frac: float
@@ -119,7 +126,7 @@ def pools_of(plan: PlanResult) -> Pools:
 
 
 def pool_section(plan: PlanResult, role: str, able: float) -> PoolSection:
-    """One pool of a plan, which could do `able` requests per second."""
+    """One pool of a plan, which can do `able` requests per second at most."""
     pools = pools_of(plan)
     pool = getattr(pools, role)
     rate = plan.metrics["requests_per_s"]
@@ -135,7 +142,8 @@ def pool_section(plan: PlanResult, role: str, able: float) -> PoolSection:
         prompts_frac=pools.local_frac if role == "decode" else 1.0 - pools.local_frac,
         in_flight=pool.in_flight,
         requests_per_s=able,
-        used_frac=min(rate / able, 1.0) if able > 0.0 else 0.0,
+        in_time_requests_per_s=pool.in_time_per_s,
+        used_frac=rate / able,
         gpu_util_frac=pool.gpu_util_frac,
         memory_util_frac=pool.memory_util_frac,
         gpu_s={group: s for (phase, group), s in gpu_s_per_request(plan).items() if phase == role and s},
@@ -155,19 +163,22 @@ def transfer_section(plan: PlanResult) -> TransferSection:
     )
 
 
-def rate_match(plan: PlanResult, capacities: tuple[float, float], given: float | None) -> RateMatch:
-    """How the rates of a plan's pools, which could do `capacities`, fit each other, and the rate where one is given."""
-    pools, (p, d) = pools_of(plan), capacities
+def rate_match(plan: PlanResult, given: float | None) -> RateMatch:
+    """How the rates of a plan's pools fit each other, and the rate where one is given."""
+    pools = pools_of(plan)
+    p, d = pools.prefill.in_time_per_s, pools.decode.in_time_per_s
     a, b = pools.prefill.gpus, pools.decode.gpus
     able, each = min(p, d), (p / a, d / b)
-    carried = given if given is not None and given <= able else None
-    asked = able if carried is None else carried
+    served = plan.metrics["requests_per_s"]
+    carried = given if given is not None and given <= served * ROUNDING else None
+    asked = max(able, served) if carried is None else carried
     return RateMatch(
         prefill_requests_per_s=p,
         decode_requests_per_s=d,
-        slower=ROLES[0] if p <= d else ROLES[1],
+        slower=pools.slower,
+        alike=abs(p - d) <= ALIKE_FRAC * max(p, d),
         given_requests_per_s=carried,
-        idle_frac=1.0 - asked / max(p, d) if max(p, d) > 0.0 else 0.0,
+        idle_frac=max(1.0 - asked / max(p, d), 0.0) if max(p, d) > 0.0 else 0.0,
         balanced_prefill_gpus=(a + b) * each[1] / (each[0] + each[1]) if each[0] + each[1] > 0.0 else 0.0,
         one_more_prefill_gpu_requests_per_s=min(p + each[0], d) - able,
         one_more_decode_gpu_requests_per_s=min(p, d + each[1]) - able,

@@ -2,7 +2,8 @@
 
 Two say how much that is, and the lesser counts: the closed form that `tune` ranks by, for the lengths of each time of
 day, and a simulation of one replica that serves requests of the log, which knows of bursts and of percentiles. Of a
-disaggregated plan each pool has its own figure, and what is simulated is a few workers of both that suit each other.
+disaggregated plan each pool has its own figure (`worker_pairs`), and what is simulated is a few workers of both that
+suit each other.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autotune.comparison.best import POOLED_SHORTLIST, SHORTLIST, at_capacity, capacity_study
+from autotune.comparison.best import SHORTLIST, at_capacity, capacity_study
 from autotune.comparison.capacity import drawn_capacities
 from autotune.comparison.replicas_in_transition import fleet_of
-from autotune.comparison.robustness import rescored_each
 from autotune.comparison.switching import drains_s, load_s
 from autotune.planning.day_program import REPLICA, Kinds, ReplicaKind
+from autotune.planning.forecast import LEAST_PER_S
 from autotune.planning.loads import DayLoads
+from autotune.planning.worker_pairs import WorkerPair, across_nodes, few_that_suit, fewest, worker_pairs, worker_rates
 from autotune.scoring.best_knobs import score
 from autotune.scoring.plan_order import rank
 from autotune.simulation.draw_requests import recorded_requests, study_requests
@@ -41,8 +43,9 @@ HALVINGS = 5
 """Of the rate at which a simulated replica's limits break: to 1 part in 32."""
 SEED = 23
 WARM_UP_FRAC = 0.2
-MOST_WORKERS = 4
-"""Of each pool, in the simulation of a few that suit each other."""
+LEAST_SHARE = 1e-3
+LOOKED_AT = 6
+"""Plans that are simulated before the ones that take turns are chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class ScaledPlan:
     """One plan that may run in a day."""
 
     result: PlanResult
-    """On the whole cluster."""
+    """On the whole cluster; of a disaggregated plan a few workers that take about the same."""
     kinds: Kinds
     """What is scaled of it: its replicas, or the workers of its prefill and of its decode pool."""
     simulated_frac: float
@@ -82,46 +85,56 @@ def scaled_plans(study: Study, loads: DayLoads, *, wanted: int, load_per_s: Floa
     Raises:
         InputError: no plan keeps the limits at any load.
     """
+    study = across_nodes(study)
     profiles, mix = loads.mixes()
     means = on_means(study)
     whole = with_traffic(means, _whole(profiles), load="mean")
     asked = capacity_study(replace(in_place(whole, pools=True), baseline=None))
     found = [plan for plan in _ranked(asked) if plan.metrics["requests_per_s"] > 0.0]
-    if not found:
+    pairs = worker_pairs(asked, load_per_s) if asked.axes.disaggregated != "off" else []
+    if not found and not pairs:
         raise InputError.single("STUDY", "no plan keeps the limits on such traffic at any load")
-    held = np.array(
-        [
-            sum(
-                np.ceil(load_per_s / each - 1e-9) * layout.pp * layout.width
-                for each, layout in zip(_each_per_s(plan), _layouts(plan), strict=True)
-            )
-            for plan in found
-        ]
-    )
-    chosen = _cheapest_together(np.where(held > study.cluster.gpus, held * 1e6, held), wanted)
-    plans = [found[i] for i in chosen]
+    held = [_held(load_per_s, _each_per_s(plan), _gpus(plan)) for plan in found] + [pair.held for pair in pairs]
+    chosen = _cheapest_together(_on_cluster(held, study.cluster.gpus), max(wanted, LOOKED_AT))
+    every: list[PlanResult | WorkerPair] = [*found, *pairs]
+    plans = [one.few() if isinstance(one, WorkerPair) else one for one in (every[i] for i in chosen)]
     drawn = drawn_capacities(asked, plans)
     requests = sampled_requests(loads, whole.workload.prefix_cache_hit_frac, whole.workload.arrival_cv)
-    return tuple(
-        _scaled(means, study, plan, profiles, mix, requests, capacities=drawn[row]) for row, plan in enumerate(plans)
-    )
+    scaled = [
+        _scaled(means, study, plan, profiles, mix, requests, load_per_s, capacities=drawn[row])
+        for row, plan in enumerate(plans)
+    ]
+    held = [_held(load_per_s, [k.capacity_per_s for k in s.kinds], [k.gpus for k in s.kinds]) for s in scaled]
+    return tuple(scaled[i] for i in _cheapest_together(_on_cluster(held, study.cluster.gpus), wanted))
+
+
+def _held(load_per_s: Floats, each_per_s: Sequence[Floats | float], gpus: Sequence[int]) -> Floats:
+    """GPUs that a load takes in each step."""
+    taken = [
+        fewest(load_per_s, np.maximum(each, LEAST_PER_S)) * own for each, own in zip(each_per_s, gpus, strict=True)
+    ]
+    return np.asarray(sum(taken, np.zeros_like(load_per_s)))
+
+
+def _on_cluster(held: Sequence[Floats], most: int) -> Floats:
+    """GPUs of each plan and step, beyond all others where the cluster has not got them, shape `(plans, steps)`."""
+    together = np.array(held)
+    return np.where(together > most, together * 1e6, together)
 
 
 def _ranked(asked: Study) -> tuple[PlanResult, ...]:
-    """The plans that keep the limits at some load, best first, as looked at with every kind of request."""
-    rough = tune(replace(asked, workload=replace(asked.workload, points=()))).ranked
-    whole = [p.candidate for p in rough if p.pools is None][:SHORTLIST]
-    pooled = _shapes([p for p in rough if p.pools is not None])[:POOLED_SHORTLIST]
-    ranked, _ = rank(asked, [*(score(asked, whole) if whole else []), *rescored_each(asked, pooled)])
+    """The plans of one kind of replica that keep the limits at some load, best first, under every kind of request."""
+    if asked.axes.disaggregated == "only":
+        return ()
+    one_kind = replace(asked.axes, disaggregated="off")
+    rough = tune(replace(asked, axes=one_kind, workload=replace(asked.workload, points=()))).ranked
+    ranked, _ = rank(asked, score(asked, [p.candidate for p in rough[:SHORTLIST]]) if rough else [])
     return tuple(ranked)
 
 
-def _shapes(plans: Sequence[PlanResult]) -> list[PlanResult]:
-    """The first plan of each kind of workers: what scales has no split of the GPUs of its own."""
-    first: dict[object, PlanResult] = {}
-    for plan in plans:
-        first.setdefault((plan.engine, *(replace(layout, replicas=1) for layout in _layouts(plan))), plan)
-    return list(first.values())
+def _gpus(plan: PlanResult) -> tuple[int, ...]:
+    """GPUs of one replica, or of one worker of each pool."""
+    return tuple(layout.pp * layout.width for layout in _layouts(plan))
 
 
 def _layouts(plan: PlanResult) -> tuple[Layout, ...]:
@@ -130,10 +143,21 @@ def _layouts(plan: PlanResult) -> tuple[Layout, ...]:
 
 
 def _each_per_s(plan: PlanResult) -> tuple[float, ...]:
-    """Requests per second that one replica, or one worker of each pool, takes within the limits."""
+    """Requests per second that one replica, or one worker of each pool, takes at the plan's load."""
     if plan.pools is None:
         return (plan.metrics["requests_per_s"] / plan.layout.replicas,)
     return tuple(pool.requests_per_s / pool.layout.replicas for pool in (plan.pools.prefill, plan.pools.decode))
+
+
+def _capacities(study: Study, plan: PlanResult, load_per_s: Floats) -> Floats:
+    """What one takes at the most that keeps a study's limits, shape `(kinds, steps)`; 0 where no load does.
+
+    Workers of pools are counted at the loads of both with which the fewest of them take what comes in each step.
+    """
+    if plan.pools is not None:
+        return worker_rates(capacity_study(study), plan, load_per_s)
+    found = at_capacity(study, plan)
+    return np.full((1, load_per_s.size), 0.0 if found is None else _each_per_s(found)[0])
 
 
 def on_means(study: Study) -> Study:
@@ -176,17 +200,22 @@ def _scaled(  # noqa: PLR0913  # what replicas are counted for
     profiles: Sequence[WorkloadProfile],
     mix: Ints,
     requests: Requests,
+    load_per_s: Floats,
     *,
     capacities: Floats,
 ) -> ScaledPlan:
     """One plan with its capacity at every kind of traffic. `study` has limits on means, `limited` those on requests."""
     whole = with_traffic(study, _whole(profiles), load="mean")
     simulation, closed = one_replica(whole, plan), _each_per_s(plan)
-    few = np.array(_few_that_suit(closed))
+    few = np.array(few_that_suit(closed))
     most = float((few * closed).min())
-    share = replica_rate_per_s(_of_workers(simulation, few), limited, requests, most) / most
-    at = [at_capacity(with_traffic(study, profile, load="mean"), plan) for profile in profiles]
-    each = np.array([np.zeros(few.size) if p is None else _each_per_s(p) for p in at])
+    simulated = replica_rate_per_s(_of_workers(simulation, few), limited, requests, most) / most
+    share = min(simulated, 1.0)
+    each = np.zeros((few.size, mix.size))
+    for row, profile in enumerate(profiles):
+        steps = np.flatnonzero(mix == row)
+        own = with_traffic(study, profile, load="mean")
+        each[:, steps] = share * _capacities(own, plan, load_per_s[steps] / max(share, LEAST_SHARE))
     fleet, drain = fleet_of(study, plan), drains_s(whole, plan)
     started_s = study.switch.startup_s[plan.engine] + study.switch.warmup_s
     kinds = []
@@ -197,27 +226,16 @@ def _scaled(  # noqa: PLR0913  # what replicas are counted for
                 gpus=one.gpus,
                 start_s=load_s(study, plan, (one,), peers=True) + started_s,
                 drain_s=drain[role],
-                capacity_per_s=(each[:, side] * min(share, 1.0))[mix],
+                capacity_per_s=each[side],
             )
         )
     positive = capacities[capacities > 0.0]
     return ScaledPlan(
         result=plan,
         kinds=tuple(kinds),
-        simulated_frac=share,
+        simulated_frac=simulated,
         capacity_log_sd=float(np.log(positive).std()) if positive.size else 0.0,
         simulation=simulation,
-    )
-
-
-def _few_that_suit(each_per_s: Sequence[float]) -> tuple[int, ...]:
-    """As few workers of both pools as take about the same; of one kind of replica one."""
-    if len(each_per_s) == 1:
-        return (1,)
-    prefill, decode = each_per_s
-    pairs = [(p, d) for p in range(1, MOST_WORKERS + 1) for d in range(1, MOST_WORKERS + 1)]
-    return min(
-        pairs, key=lambda pair: (round(abs(float(np.log(pair[0] * prefill / (pair[1] * decode)))), 2), sum(pair))
     )
 
 

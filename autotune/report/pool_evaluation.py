@@ -101,8 +101,9 @@ def _pools(pools: Mapping[str, Any], local_tokens: int) -> Block:
         ("token budget, per rank", lambda p: f"{p['max_num_batched_tokens']:,}"),
         *([("prompts prefilled", lambda p: percent(p["prompts_frac"]))] if local_tokens else []),
         ("requests in the pool", lambda p: number(p["in_flight"])),
-        ("can do, requests/s", lambda p: number(p["requests_per_s"])),
+        ("can do at most, requests/s", lambda p: number(p["requests_per_s"])),
         ("of that in use", lambda p: percent(p["used_frac"])),
+        ("within its limits, requests/s", lambda p: number(p["in_time_requests_per_s"])),
         ("GPUs busy", lambda p: percent(p["gpu_util_frac"])),
         ("memory in use", lambda p: percent(p["memory_util_frac"])),
     )
@@ -144,7 +145,7 @@ def _match(match: Mapping[str, Any], pools: Mapping[str, Any]) -> Block:
     return Block(
         key="rate_match",
         title="Rate match",
-        table=text_table(("pool", "can do, requests/s", "one more GPU adds, requests/s"), rows),
+        table=text_table(("pool", "within its limits, requests/s", "one more GPU adds, requests/s"), rows),
         lines=(
             _asked(match, pools),
             f"Both would do as much with {number(match['balanced_prefill_gpus'])} GPUs that prefill.",
@@ -156,6 +157,8 @@ def _asked(match: Mapping[str, Any], pools: Mapping[str, Any]) -> str:
     """What sets the rate, and what is asked of the pools then."""
     if match["given_requests_per_s"] is None:
         faster = next(role for role in ROLES if role != match["slower"])
+        if match["alike"]:
+            return "Both pools can do the same."
         idle = percent(match["idle_frac"])
         return f"The {match['slower']} pool sets the rate; {idle} of what the {faster} pool can do is not asked for."
     shares = " and ".join(f"{percent(pools[role]['used_frac'])} of what the {role} pool can do" for role in ROLES)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from autotune.disaggregated.pool_rows import transfer_link
-from autotune.disaggregated.rescore import both_pools
+from autotune.disaggregated.rescore import both_pools, decoding
 from autotune.engines import ENGINES
 from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult
@@ -290,7 +290,7 @@ def pools_model(study: Study, plan: PlanResult) -> tuple[PoolsModel, StepErrors]
     first = _server(prefill, policy, seats=None, factor=factor)
     # nothing is prefilled here, so that no engine makes decoding wait for a prompt whose cache has come
     mixing = policy if policy.mixes else CHUNKED
-    running = np.array([max(plan.pools.decode.in_flight, 1.0)])
+    running = np.array([decoding(study, plan)])
     per_rank = running / decode.batch.layout.replicas / decode.batch.layout.attn_dp
     factor = decode.factors.decode(decode.batch, per_rank)
     second = _server(decode, mixing, seats=plan.pools.decode.max_num_seqs, factor=factor)

@@ -9,6 +9,8 @@ from typing import Any
 from costmodel.plan.layout import Layout
 
 ROLES = ("prefill", "decode")
+ALIKE_FRAC = 1e-3
+"""By which share the rates of two pools may differ that count as alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,9 @@ class PoolPlan:
     in_flight: float
     """Requests in the pool at the plan's rate."""
     requests_per_s: float
-    """What the pool can do within the limits; the plan's rate is the slower pool's."""
+    """What the pool does at its load in the plan; the lesser of both is the plan's rate."""
+    in_time_per_s: float
+    """Requests per second that it can do within the limits on its own latency, whatever comes."""
     gpu_util_frac: float
     """Share of time in which the pool's busiest stage runs kernels, at the plan's rate."""
     memory_util_frac: float
@@ -39,7 +43,7 @@ class Pools:
     prefill: PoolPlan
     decode: PoolPlan
     slower: str
-    """The pool that sets the plan's rate: one of `ROLES`."""
+    """From `slower_pool`, of what both can do within the limits."""
     kv_bytes_per_request: float
     """Cache of a prompt of mean length on one receiving rank, whole prompt."""
     transfer_s: float
@@ -55,6 +59,11 @@ class Pools:
     def servers(self) -> int:
         """Replicas of both pools, which are driven together: a request takes one of each."""
         return self.prefill.layout.replicas + self.decode.layout.replicas
+
+
+def slower_pool(prefill_per_s: float, decode_per_s: float) -> str:
+    """The role of the pool that can do less, of two that are alike the prefill pool's."""
+    return ROLES[0] if prefill_per_s <= decode_per_s * (1.0 + ALIKE_FRAC) else ROLES[1]
 
 
 def pools_from(document: Mapping[str, Any]) -> Pools:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from autotune.metrics import GOODPUT
 from autotune.study.operation import RetunePolicy, Switch
@@ -52,3 +53,7 @@ class Study:
     def limits_single_requests(self) -> bool:
         """Whether `ttft_ms`, `tpot_ms` and `e2e_ms` are limits that single requests keep or not, and none on means."""
         return self.constraints.attainment_frac is not None or self.objective.metric == GOODPUT
+
+    def without_load(self) -> Self:
+        """The same study with neither a request rate nor requests in flight: as much comes as a plan takes."""
+        return replace(self, workload=replace(self.workload, concurrency=None, request_rate_per_s=None))

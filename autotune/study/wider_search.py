@@ -117,6 +117,8 @@ class WiderSearch(Disaggregation):
     """
     disaggregated: str = "off"
     """`off`, `auto` (disaggregated plans compete with the others) or `only`."""
+    one_domain: bool = True
+    """Whether the links of a scale-up domain carry caches where it holds the whole cluster; else the network does."""
     other_gpus: tuple[Cluster, ...] = ()
     """Of the same cluster, of other types: for pools."""
     gpu_counts: tuple[int, ...] = ()

@@ -14,7 +14,7 @@ from autotune.engines import ENGINES, Engine
 from costmodel.arch import load_model
 from costmodel.disaggregated.kv_transfer import TransferLink
 from costmodel.disaggregated.pool_calibration import PoolCalibration
-from costmodel.disaggregated.pools import MOST_UTILISED, decode_pool, prefill_pool
+from costmodel.disaggregated.pools import decode_pool, prefill_pool
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.plan.layout import Layout
@@ -24,6 +24,8 @@ from costmodel.step.step_work import StepWork, decode_work, mean_context
 PROFILE = "DeepSeek, profile-data (2025-02), github.com/deepseek-ai/profile-data"
 DAY_SIX = "DeepSeek, open-infra-index, day 6 (2025-03), github.com/deepseek-ai/open-infra-index"
 NODE_GPUS = 8
+BUSY_FRAC = 0.95
+"""Share of a production pool's passes that are full: requests that arrive when they like leave it idle now and then."""
 DAY_CONTEXT, DAY_IN, DAY_OUT, DAY_HITS = 4989.0, 608.0, 168.0, 0.563
 """Of the production day: mean tokens of cache per output token, 1e9 tokens in and out, share found in the cache."""
 DAY_PROMPT = DAY_CONTEXT / (1.0 + 0.5 * DAY_OUT / DAY_IN)
@@ -75,9 +77,9 @@ def published_points() -> tuple[PublishedPoint, ...]:
         PublishedPoint(
             name="production prefill EP32, without cache hits",
             source=DAY_SIX,
-            assumed=f"{overlap}; {_day_prompts()}; {MOST_UTILISED:.0%} utilised, as requests arrive when they like",
+            assumed=f"{overlap}; {_day_prompts()}; {BUSY_FRAC:.0%} utilised, as requests arrive when they like",
             published=32200.0,
-            predicted=cached * MOST_UTILISED * NODE_GPUS,
+            predicted=cached * BUSY_FRAC * NODE_GPUS,
             unit="tokens/s per node",
         ),
         PublishedPoint(
@@ -99,9 +101,9 @@ def published_pools(calibration: PoolCalibration | None = None) -> tuple[Publish
     """
     stand_in = f"{_engine().title}'s schedule and calibration"
     alone = f"pool model of search.disaggregated with two_batch_overlap; {stand_in}"
-    full = f"{alone}; {MOST_UTILISED:.0%} utilised"
+    full = f"{alone}; {BUSY_FRAC:.0%} utilised"
     # a profiled step is full, where requests that arrive when they like leave the pool idle now and then
-    prefill = _prefill_pool(calibration, ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.0) / MOST_UTILISED
+    prefill = _prefill_pool(calibration, ranks=32, spare=32, tokens=16384.0, prompt=4096.0, hit=0.0) / BUSY_FRAC
     cached = _prefill_pool(calibration, ranks=32, spare=32, tokens=16384.0, prompt=DAY_PROMPT, hit=DAY_HITS)
     decode = _decode_pool(calibration, ranks=128, sequences=128.0, context=4096.0)
     day, at_speed = _at_speed(lambda n: _decode_pool(calibration, ranks=144, sequences=n, context=DAY_CONTEXT), 21.0)
@@ -170,7 +172,7 @@ def _prefill_pool(
     pool = prefill_pool(
         batch, load, TransferLink(), longest_prompt=longest, memory_fraction=MEMORY_FRACTION, calibration=calibration
     )
-    rate = float(pool.at(np.array([MOST_UTILISED])).columns.requests_per_s[0])
+    rate = float(pool.at(np.array([BUSY_FRAC])).columns.requests_per_s[0])
     return rate * prompt * (1.0 - hit) / ranks
 
 

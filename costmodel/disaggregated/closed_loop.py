@@ -21,13 +21,10 @@ import numpy as np
 from costmodel.disaggregated.kv_transfer import exposed_s
 from costmodel.disaggregated.pairing import PairService, joined_service
 from costmodel.disaggregated.pool_point import PoolPoint
-from costmodel.disaggregated.pools import DecodePool, PrefillPool
+from costmodel.disaggregated.pools import LEAST_DECODING, MOST_UTILISED, DecodePool, PrefillPool
 from costmodel.plan.columns import Floats
 
 BISECTIONS = 32
-LEAST_DECODING = 1e-3
-MOST_UTILISED = 0.999
-"""Highest utilisation of a prefill pool: its queue is bounded by the requests in flight, not by this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +56,18 @@ def settle(
         prefill: the pools that prefill.
         decode: the pools that decode.
         concurrency: requests in flight.
-        admitted: sequences that are let into the decode pool at most; None: as many as it has slots for.
+        admitted: sequences that may decode at most; None: as many as the decode pool has slots for.
         waves: requests that each slot of a benchmark sends, all slots beginning at once; 0 is the steady state.
     """
     layout, load = decode.batch.layout, decode.load
     outputs = np.maximum(load.osl - 1.0, 1.0)
-    slots = decode.slots(concurrency)
-    if admitted is not None:
-        slots = np.minimum(slots, admitted)
+    slots, carried = decode.slots(concurrency), np.minimum(prefill.able_per_s, decode.links_per_s)
     low, high = np.full(concurrency.shape, LEAST_DECODING), np.minimum(concurrency, slots)
+    if admitted is not None:
+        high = np.minimum(high, admitted)
 
     def at(decoding: Floats) -> tuple[PoolPoint, Floats, PoolPoint, Floats]:
-        second = decode.at(decoding, held=False)
+        second = decode.at(decoding)
         rate = decoding / (outputs * second.columns.latency_s)
         first = prefill.at(np.minimum(rate / prefill.most_per_s, MOST_UTILISED))
         sent = exposed_s(prefill.link, first.columns.wire_s, second.columns.wire_s)
@@ -79,8 +76,8 @@ def settle(
     for _ in range(BISECTIONS):
         middle = np.sqrt(low * high)
         second, rate, _, before_s = at(middle)
-        held = middle + rate * (second.columns.entry_s + second.columns.wire_s)
-        over = (middle + rate * before_s > concurrency) | (rate >= MOST_UTILISED * prefill.most_per_s) | (held > slots)
+        held = rate * second.columns.residence_s
+        over = (middle + rate * before_s > concurrency) | (rate >= MOST_UTILISED * carried) | (held > slots)
         low, high = np.where(over, low, middle), np.where(over, middle, high)
     second, rate, first, before_s = at(low)
     inside = before_s + np.maximum(load.osl - 1.0, 0.0) * second.columns.latency_s
@@ -105,6 +102,19 @@ def settle(
         slots=slots + 0.0 * layout.replicas,
         utilisation=rate / prefill.most_per_s,
     )
+
+
+def most_decoding(decode: DecodePool) -> Floats:
+    """Sequences of decode pools that decode where every slot is taken, whatever brings their prompts."""
+    high = decode.slots(np.full(decode.batch.size, np.inf))
+    low = np.full_like(high, LEAST_DECODING)
+    slots = high
+    for _ in range(BISECTIONS):
+        middle = np.sqrt(low * high)
+        taken = decode.at(middle).columns
+        over = middle / (np.maximum(decode.load.osl - 1.0, 1.0) * taken.latency_s) * taken.residence_s > slots
+        low, high = np.where(over, low, middle), np.where(over, middle, high)
+    return low
 
 
 def _opening_s(prefill: PrefillPool, concurrency: Floats, slots: Floats, wait: Floats, waves: float) -> Floats:

@@ -19,7 +19,7 @@ class PoolColumns(Columns):
     requests_per_s: Floats
     """Of all replicas of the pool, at most what its links can carry."""
     residence_s: Floats
-    """Prefill: arrival to the end of the prompt's prefill. Decode: from the transfer on, as long as it holds cache."""
+    """Prefill: arrival to the end of the prompt's prefill. Decode: from the transfer on, as long as it holds a slot."""
     latency_s: Floats
     """Prefill: as `residence_s`. Decode: time per output token."""
     longest_extra_s: Floats

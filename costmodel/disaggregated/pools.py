@@ -9,9 +9,9 @@ u^4 S (1 + cv^2) / (2 (1 - u)) (Pollaczek and Khinchine, with `cv` the coefficie
 stands for how often passes are full). Engines are handed tokens: their own front end is no part of it, and what that
 before the pools takes is part of the measured hand-over.
 
-Decode pool: `c` sequences per replica step together and no prompt comes between, so that TPOT is the round of a decode
-step and, by Little's law, requests/s = c / (transfer + hand-over + (L - 1) TPOT). A sequence takes a slot as soon as
-its cache is on its way.
+Decode pool: `n` sequences per replica step together and no prompt comes between, so that TPOT is the round of a decode
+step and, by Little's law, X = n / ((L - 1) TPOT) requests per second end. A sequence takes a slot as soon as its cache
+is on its way: X (transfer + hand-over) more are held, which take no part in steps.
 
 Where a front sends some prompts straight to the decode pool (conditional disaggregation), the prefill pool serves the
 others alone, and some decode steps carry a prompt. What pools say per request is the mean over all requests.
@@ -44,9 +44,10 @@ from costmodel.step.memory import Memory, plan_memory
 from costmodel.step.pipeline_pass import Pass, step_pass
 from costmodel.step.step_work import decode_work, prompt_work
 
-MOST_UTILISED = 0.95
-"""Highest utilisation of a prefill pool that is considered: beyond it the queue grows without bound."""
-
+MOST_UTILISED = 0.999
+"""Highest utilisation of a prefill pool that is asked of it: its queue grows without bound towards all of it."""
+LEAST_DECODING = 1e-3
+"""Least number of sequences that decode in a pool that is considered: one, a thousandth of the time."""
 FULL_PASSES = 3.0
 """Power of the utilisation that stands for how often a pass leaves prompts behind."""
 
@@ -66,6 +67,12 @@ class Pool:
     """What measured pools say about the formulas."""
     length_cv2: float
     """Squared coefficient of variation of prompt lengths."""
+
+    @property
+    def links_per_s(self) -> Floats:
+        """Requests per second whose caches the links of all replicas can carry, those that bring none included."""
+        layout = self.batch.layout
+        return np.asarray(layout.replicas * layout.attn_dp / np.maximum(self.link.handed_frac * self.wire_s, 1e-12))
 
     def _memory(self, sequences_per_rank: Floats, *, outputs: Floats) -> Memory:
         batch, load = self.batch, self.load
@@ -115,6 +122,11 @@ class PrefillPool(Pool):
         """Requests per second of all replicas with every pass full, those that the pool never sees included."""
         return self.batch.layout.replicas / self.marginal_s / self.link.handed_frac
 
+    @property
+    def able_per_s(self) -> Floats:
+        """The most requests per second, however long they wait: by the passes of the pool, and by its links."""
+        return np.minimum(self.most_per_s, self.links_per_s)
+
     def latency_s(self, utilisation: Floats) -> Floats:
         """From the arrival of a prompt to the end of its prefill."""
         own, queue = self.waits_s(utilisation)
@@ -136,8 +148,7 @@ class PrefillPool(Pool):
         own, queue = self.waits_s(utilisation)
         handed = self.link.handed_frac
         latency, wire = handed * (own + queue), handed * self.wire_s
-        offered = layout.replicas * utilisation / (marginal * handed)
-        rate = np.minimum(offered, layout.replicas * layout.attn_dp / np.maximum(wire, 1e-12))
+        rate = np.minimum(utilisation * self.most_per_s, self.links_per_s)
         holding = rate * (handed * own + wire) / layout.replicas / layout.attn_dp
         memory = self._memory(np.maximum(holding, 1.0), outputs=np.ones(1))
         gpus = layout.replicas * layout.pp * layout.width
@@ -203,26 +214,26 @@ class DecodePool(Pool):
             np.maximum(np.minimum(memory.sequences_per_rank, self.load.max_num_seqs), 1.0) * self.batch.layout.attn_dp
         )
 
-    def _steps(self, alone: Pass, slots: Floats, running: Floats, factor: Floats, *, held: bool) -> DecodeSteps:
+    def _steps(self, alone: Pass, slots: Floats, running: Floats, factor: Floats, *, idle: Floats) -> DecodeSteps:
+        """Steps; `idle`: seconds of a replica for each in which it decodes."""
         if self.local is None:
             return steps_of_decoding(self.load, alone, slots)
-        rounds = self.load.decode_rounds + (self.factors.handover_steps + self.local.share if held else 0.0)
-        return steps_with_prompts(
-            self.batch, self.load, running, rounds, self.local, prefill=self.factors.prefill, decode=factor
-        )
+        # where a replica decodes now and then, the prompts of others seldom meet what it decodes
+        rounds, prefill = self.load.decode_rounds * idle, self.factors.prefill
+        return steps_with_prompts(self.batch, self.load, running, rounds, self.local, prefill=prefill, decode=factor)
 
     def handover_s(self, tpot_s: Floats) -> Floats:
         """From the end of a transfer to the first token: as many decode steps as measured pools take."""
         return self.factors.handover_steps * tpot_s * self.load.accepted_tokens
 
-    def at(self, in_flight: Floats, *, held: bool = True) -> PoolPoint:
-        """The pool with so many sequences over all replicas, shape `(num_plans,)`, at most what its memory holds.
+    def at(self, decoding: Floats) -> PoolPoint:
+        """The pool with so many sequences decoding over all replicas, shape `(num_plans,)`, at most what memory holds.
 
-        Where `held` is false they are those that decode, without those whose tokens are on their way to the client.
+        Those whose cache or first token is on its way are held beside them (`PoolColumns.sequences_per_rank`).
         """
         batch, load, layout = self.batch, self.load, self.batch.layout
-        active = np.minimum(layout.replicas, np.maximum(in_flight, 1.0))
-        wanted = np.maximum(in_flight, 1.0) / active
+        decoding = np.maximum(decoding, LEAST_DECODING)
+        wanted = np.maximum(decoding, 1.0) / np.minimum(layout.replicas, np.maximum(decoding, 1.0))
         memory = self._memory(wanted / layout.attn_dp, outputs=load.osl)
         running = np.minimum(wanted, self._held(memory))
         slots = np.minimum(layout.pp, running)
@@ -230,8 +241,8 @@ class DecodePool(Pool):
         work = decode_work(batch_size, load.isl + load.osl / 2.0, load.step_tokens)
         step = step_pass(batch.machine(), batch.stages, batch.columns.engine, work)
         factor = self.factors.decode(batch, running / layout.attn_dp)
-        own = self._steps(step, slots, running, factor, held=held)
-        outputs = np.maximum(load.osl - 1.0, 0.0)
+        outputs = np.maximum(load.osl - 1.0, 1.0)
+        own = self._steps(step, slots, running, factor, idle=layout.replicas * wanted / decoding)
         tpot = own.round_s * factor / load.accepted_tokens
         handover = self.handover_s(tpot)
         handed = self.link.handed_frac
@@ -239,20 +250,21 @@ class DecodePool(Pool):
         # whoever brings a prompt waits for half of the step that runs, and then for the one that it joins
         local, waits = ((1.0 - handed) * seconds * factor for seconds in (own.local_s, own.running_step_s))
         longest = self.start_s if self.link.longest_handed else (own.running_step_s + own.longest_s) * factor
-        residence = wire + handover + local + np.maximum(outputs, 1.0) * tpot
+        entry, decode_s = start + handover + local + waits, outputs * tpot
+        residence = wire + entry + decode_s
+        held = residence / decode_s
         # what has no KV room waits outside, and takes no cache
-        rate = active * running / residence
-        rate = np.minimum(rate, layout.replicas * layout.attn_dp / np.maximum(wire, 1e-12))
+        rate = np.minimum(decoding * running / wanted / decode_s, self.links_per_s)
         rounds = load.decode_rounds if self.local is None else np.maximum(load.decode_rounds, LEAST_ROUNDS)
         steps = rounds / np.maximum(batch_size * layout.attn_dp, 1e-9)
         gpus = layout.replicas * layout.pp * layout.width
-        kv = memory.kv_bytes(running / layout.attn_dp)
+        kv = memory.kv_bytes(np.minimum(held * wanted, self._held(memory)) / layout.attn_dp)
         columns = PoolColumns.spread(
             requests_per_s=rate,
             residence_s=residence,
             latency_s=tpot,
             longest_extra_s=longest - start - local - waits,
-            entry_s=start + handover + local + waits,
+            entry_s=entry,
             wire_s=wire,
             log_sd=self.factors.tpot_log_sd,
             rate_log_sd=self.factors.throughput_log_sd,
@@ -264,7 +276,7 @@ class DecodePool(Pool):
             memory_util_frac=(memory.fixed_bytes + kv) / memory.hbm_bytes,
             kv_fits_longest=memory.kv_fits_longest,
             kv_capacity_sequences=memory.sequences_per_rank * layout.attn_dp,
-            sequences_per_rank=wanted / layout.attn_dp,
+            sequences_per_rank=held * wanted / layout.attn_dp,
             ranks=layout.attn_dp,
         )
         return PoolPoint(

@@ -133,6 +133,18 @@ def test_pools(tmp_path: Path) -> None:
     assert all(s["attainment_frac"] > 0.8 for s in found["replay"]["strategies"])
 
 
+def test_a_larger_cluster_takes_no_more_gpu_hours_of_pools(log: str) -> None:
+    """Of 6 to 64 GPUs a load that few workers take costs the same, and a worker takes as much."""
+    fixed = ("search.disaggregated=only", "baseline=", "cluster.gpus_per_node=8")
+    words = [(*fixed, f"cluster.gpus={gpus}") for gpus in (6, 10, 64)]
+    found = [planned(log, *(w for setting in own for w in ("--set", setting))) for own in words]
+    hours = [day["total"]["gpu_hours"] for day in found]
+    assert hours == pytest.approx([hours[0]] * 3)
+    steps = [[step["capacity_per_s"] for step in day["steps"]] for day in found]
+    assert steps[1] == pytest.approx(steps[0])
+    assert steps[2] == pytest.approx(steps[0])
+
+
 def test_a_cluster_that_is_too_small(log: str) -> None:
     """Where two GPUs are all there are, the answer is there and says in which steps load finds no room."""
     done = autotune("plan-day", STUDY, "--traffic", log, "--set", "cluster.gpus=2", "--json")

@@ -132,13 +132,37 @@ def test_a_prompt_is_computed_once_however_long_its_sequence_is_held() -> None:
     assert long.hbm_bytes[0] == pytest.approx(short.hbm_bytes[0], rel=0.01)
 
 
-def test_a_pool_counts_those_whose_tokens_are_on_their_way() -> None:
-    """A sequence is held for its 100 steps, those of the hand-over, and, a quarter of them, that of its prompt."""
+def test_a_pool_holds_those_whose_tokens_are_on_their_way() -> None:
+    """Steps are of the 64 that decode for 100 of them; held are also those in transfer, hand-over and own prompt."""
     pool, running = _local_pool(), np.array([64.0])
     factor = pool.factors.decode(pool.batch, running / 8.0)
-    for held, more in ((True, pool.factors.handover_steps[0] + 0.25), (False, 0.0)):
-        steps = _steps(pool.load, rounds=100.0 + more, prefill=pool.factors.prefill[0], decode=factor[0])
-        assert pool.at(running, held=held).columns.latency_s[0] == pytest.approx(steps.round_s[0] * factor[0])
+    columns = pool.at(running).columns
+    steps = _steps(pool.load, rounds=100.0, prefill=pool.factors.prefill[0], decode=factor[0])
+    assert columns.latency_s[0] == pytest.approx(steps.round_s[0] * factor[0])
+    decode_s = 100.0 * columns.latency_s[0]
+    assert columns.requests_per_s[0] == pytest.approx(64.0 / decode_s)
+    other_s = columns.entry_s[0] + columns.wire_s[0]
+    assert other_s > pool.factors.handover_steps[0] * columns.latency_s[0]
+    assert columns.sequences_per_rank[0] * 8.0 == pytest.approx(64.0 * (1.0 + other_s / decode_s))
+
+
+def test_few_that_decode_meet_no_more_prompts_than_come() -> None:
+    """One that decodes a tenth of the time meets a tenth of the prompts that one brings which always does."""
+    pool = _local_pool()
+    one, seldom = (pool.at(np.array([n])).columns for n in (1.0, 0.1))
+    factor = pool.factors.decode(pool.batch, np.array([1.0 / 8.0]))
+    steps = steps_with_prompts(
+        pool.batch,
+        pool.load,
+        np.ones(1),
+        np.array([1000.0]),
+        LOCAL,
+        prefill=pool.factors.prefill,
+        decode=factor,
+    )
+    assert seldom.latency_s[0] == pytest.approx(steps.round_s[0] * factor[0])
+    assert seldom.latency_s[0] < one.latency_s[0]
+    assert seldom.requests_per_s[0] == pytest.approx(0.1 / (100.0 * seldom.latency_s[0]))
 
 
 def test_who_brings_a_prompt_waits_for_its_step_by_hand() -> None:
@@ -170,12 +194,11 @@ def test_the_longest_prompt_may_be_prefilled_where_it_decodes() -> None:
     before, after = first.at(np.array([0.1])).columns, second.at(np.array([64.0])).columns
     assert before.latency_s[0] + before.longest_extra_s[0] == pytest.approx(0.0)
     factor = second.factors.decode(second.batch, np.array([8.0]))[0]
-    rounds = 499.0 + second.factors.handover_steps[0] + local.share
     steps = steps_with_prompts(
         second.batch,
         second.load,
         np.array([64.0]),
-        np.array([rounds]),
+        np.array([499.0]),
         local,
         prefill=second.factors.prefill,
         decode=np.array([factor]),

@@ -6,13 +6,17 @@ import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import numpy as np
 import pytest
 
+from autotune.disaggregated.rescore import pools_at
 from autotune.evaluation import evaluate, read_claims
 from autotune.evaluation.evaluate_pools import PoolEvaluation
 from autotune.report.html.evaluation import pool_evaluation_page
 from autotune.report.markdown import markdown_report
 from autotune.report.pool_evaluation import pool_evaluation_document, pool_evaluation_report
+from autotune.scoring.limits import LOAD_SERVED
+from autotune.space.pool_plan import ALIKE_FRAC, slower_pool
 from autotune.study import Study
 from autotune.tuning import tune
 from costmodel.errors import InputError
@@ -28,7 +32,7 @@ def _study(*, workload: Mapping[str, float] = MappingProxyType({}), **tables: ob
         "llama-3.1-70b",
         cluster={"gpus": 8, "gpu": "h100_sxm", "gpus_per_node": 8},
         workload={"isl": 2003, "osl": 251, **workload},
-        constraints={"ttft_ms": 4000, "tpot_ms": 40},
+        constraints=tables.pop("constraints", {"ttft_ms": 4000, "tpot_ms": 40}),
         search={"max_num_batched_tokens": [8192], "disaggregated": "only"},
         **tables,
     )
@@ -84,6 +88,62 @@ def test_a_given_rate_that_both_pools_carry_is_set_by_neither() -> None:
     assert "sets the rate" not in text
     for pool in (found.prefill, found.decode):
         assert f"{pool.used_frac:.0%} of what the {pool.role} pool can do" in text
+
+
+LOADED = (
+    ("llama-3.1-70b", "vllm", "P8:R4 TP2+D8:TP8", 16, {"isl": 4000, "osl": 500}),
+    ("llama-3.1-70b", "sglang", "P12:R6 TP2+D4:TP4", 16, {"isl": 4000, "osl": 500}),
+    ("llama-3.1-8b", "trtllm", "P6:R6 TP1+D2:R2 TP1", 8, {"isl": 4000, "osl": 200}),
+    ("llama-3.1-8b", "sglang", "P1:TP1+D1:TP1", 2, {"isl": 500, "osl": 20}),
+)
+"""Plans whose prefill pool, or whose decode pool, is the slower one."""
+
+
+@pytest.mark.parametrize("case", LOADED)
+def test_no_load_has_a_pool_serve_more_than_it_can(case: tuple[str, str, str, int, dict[str, float]]) -> None:
+    """In the closed loop: what sets the rate is used up to the last thousandth under enough load, and never beyond."""
+    model, engine, plan, gpus, lengths = case
+    most = []
+    for in_flight in (32, 256, 2048, 8192):
+        study = question(
+            model,
+            engine=engine,
+            cluster={"gpus": gpus, "gpu": "h100_sxm", "gpus_per_node": 8},
+            workload={**lengths, "concurrency": in_flight},
+            constraints={"ttft_ms": 1e6, "tpot_ms": 1e4},
+            search={"max_num_batched_tokens": [16384], "disaggregated": "only"},
+        )
+        found = _found(study, plan)
+        used = [pool.used_frac for pool in (found.prefill, found.decode)]
+        assert max(used) <= 1.0 + 1e-6
+        most.append(max(used))
+    assert max(most) > 0.995
+
+
+def test_a_rate_that_the_closed_loop_serves_is_carried() -> None:
+    """A given rate of 99 % of what the best load serves is served, and more than all of it is not."""
+    study = _study(constraints={"ttft_ms": 60000, "tpot_ms": 400})
+    served = pools_at(study, _found(study).result, np.array([1000.0, 4000.0])).requests_per_s.max()
+    for share, verdict in ((0.99, True), (1.01, False)):
+        found = _found(
+            _study(constraints={"ttft_ms": 60000, "tpot_ms": 400}, workload={"request_rate_per_s": share * served})
+        )
+        check = next(c for c in found.checks if c.name == LOAD_SERVED)
+        assert check.passed == verdict
+        assert (found.rate_match.given_requests_per_s is not None) == verdict
+
+
+def test_both_commands_name_the_same_pool() -> None:
+    """Which pool sets the rate is said alike by `tune` and `evaluate`, at a rate and without."""
+    for workload in ({}, {"request_rate_per_s": 2.0}, {"concurrency": 40}):
+        study = _study(workload=workload)
+        for plan in tune(study).ranked[:4]:
+            assert plan.pools is not None
+            match = _found(study, plan.plan).rate_match
+            assert match.slower == plan.pools.slower
+            able = match.prefill_requests_per_s, match.decode_requests_per_s
+            assert match.slower == slower_pool(*able)
+            assert match.alike == (abs(able[0] - able[1]) <= ALIKE_FRAC * max(able))
 
 
 def test_sections_agree_with_the_plan() -> None:

@@ -99,7 +99,17 @@ class _QuickPool:
         """As `PrefillPool.most_per_s`."""
         return replace(self.pool, factors=self.factors).most_per_s  # type: ignore[union-attr]
 
-    def at(self, load: Floats, *, held: bool = True) -> PoolPoint:  # noqa: ARG002  # all prompts are handed over here
+    @property
+    def able_per_s(self) -> Floats:
+        """As `PrefillPool.able_per_s`."""
+        return np.minimum(self.most_per_s, self.links_per_s)
+
+    @property
+    def links_per_s(self) -> Floats:
+        """As `Pool.links_per_s`."""
+        return self.pool.links_per_s
+
+    def at(self, load: Floats) -> PoolPoint:
         """As the pools', of latencies."""
         columns = self.point.columns
         if isinstance(self.pool, PrefillPool):
@@ -112,7 +122,8 @@ class _QuickPool:
         step = self.steps[below, rows] * (1.0 - place + below) + self.steps[below + 1, rows] * (place - below)
         latency = step * self.factors.decode(self.batch, each / layout.attn_dp)
         entry = self.factors.handover_steps * latency + self.pool.start_s
-        return replace(self.point, columns=replace(columns, latency_s=latency, entry_s=entry))
+        residence = columns.wire_s + entry + np.maximum(self.load.osl - 1.0, 1.0) * latency
+        return replace(self.point, columns=replace(columns, latency_s=latency, entry_s=entry, residence_s=residence))
 
 
 class PoolFit:
