@@ -41,12 +41,18 @@ def simulation_report(document: Mapping[str, Any]) -> Report:
     )
     return Report(
         headline=f"{document['study']}: {name_of_key(document['plan'])} under {load}, "
-        f"{traffic['requests']:,} requests simulated",
+        f"{simulated_words(traffic)}",
         reason=_reason(document),
         tone="good" if document["kept"] else "bad",
         lines=(document["limited_by"], _run_with(document)),
         blocks=(*simulation_blocks(document), assumed_block(tuple(document["assumptions"])), *next_blocks(document)),
     )
+
+
+def simulated_words(traffic: Mapping[str, Any]) -> str:
+    """How many requests were simulated, and on what if not on all of the plan."""
+    on = f" on {traffic['served_by']}" if traffic["served_by"] else ""
+    return f"{traffic['requests']:,} requests simulated{on}"
 
 
 def _run_with(document: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ def test_a_full_plan_has_the_exit_code_of_a_broken_limit(tmp_path: Path) -> None
     study.write_text(
         'model = "llama-3.1-8b"\nengine = "vllm"\n[cluster]\ngpus = 4\ngpu = "h100_sxm"\n'
         "[workload]\nisl = 1000\nosl = 200\nrequest_rate_per_s = 120\n"
-        "[constraints]\nttft_ms = 2000\ntpot_ms = 100\n",
+        "[constraints]\nttft_ms = 20000\ntpot_ms = 100\n",
         encoding="utf-8",
     )
     done = autotune("simulate", str(study), "--plan", "R4 TP1", "--json", "--html", str(page))
