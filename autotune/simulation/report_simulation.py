@@ -11,6 +11,7 @@ import numpy as np
 
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.goodput import capacity_per_s, goodput, is_full, served_per_s
+from autotune.simulation.held_back import held_back
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits, request_bounds
 from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
 from autotune.study import Study
@@ -73,6 +74,8 @@ def simulation_document(
             "arrival_cv": None if traffic.rate_per_s is None or traffic.recorded else study.workload.arrival_cv,
             "recorded": traffic.recorded,
             "served_by": _served_by(found),
+            "mean_prompt": float(done.served.requests.prompt.mean()),
+            "longest_prompt": study.workload.longest_prompt,
             "prefix_cache_hit_frac": float(
                 done.served.requests.cached.sum() / max(done.served.requests.prompt.sum(), 1)
             ),
@@ -100,7 +103,7 @@ def simulation_document(
         "goodput_requests_per_s_per_gpu": good / plan.metrics["gpus"],
         "utilisation": found.utilisation,
         "preemptions": found.preemptions,
-        "limited_by": _limited_by(found, limits, full=full),
+        "limited_by": _limited_by(found, limits, with_times, full=full),
         "breaking_loads": []
         if full_per_s is None
         else [asdict(x) for x in breaking_loads(study, plan, traffic, found, full_per_s=full_per_s)],
@@ -164,13 +167,15 @@ def _scaled(likely: Likely, factor: float) -> dict[str, float]:
     return {"value": likely.value * factor, "likely_low": likely.low * factor, "likely_high": likely.high * factor}
 
 
-def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit], *, full: bool) -> str:
-    """What limits the plan under this traffic, in one sentence."""
+def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit], with_times: Simulated, *, full: bool) -> str:
+    """What limits the plan under this traffic, in one sentence; `with_times` has the timeline of its requests."""
     if full:
         return "The plan is full: more requests come than it serves, and the queue in front of it grows."
     if found.preemptions:
         there = f" on {part}" if (part := _served_by(found)) else ""
         return f"KV cache runs out: {found.preemptions:,} requests were thrown out and computed again{there}."
+    if waiting := held_back(found, with_times):
+        return waiting
     broken = [limit for limit in limits if not limit.kept(limit.figure(found.forecast))]
     if broken:
         return f"{broken[0].title} breaks its limit although the plan serves all that comes."
