@@ -27,6 +27,8 @@ LATENCIES = {
 """Latency -> title, unit, factor from seconds."""
 
 
+NOTHING = "–"
+"""In place of a figure that no request has, as of the tokens after the first where outputs are one token."""
 BRIEF = ("latencies", "limits", "service", "next")
 """Blocks that a terminal shows without --verbose."""
 
@@ -40,13 +42,18 @@ def simulation_report(document: Mapping[str, Any]) -> Report:
         else f"{traffic['concurrency']:,} requests in flight"
     )
     return Report(
-        headline=f"{document['study']}: {name_of_key(document['plan'])} under {load}, "
-        f"{traffic['requests']:,} requests simulated",
+        headline=f"{document['study']}: {name_of_key(document['plan'])} under {load}, {simulated_words(traffic)}",
         reason=_reason(document),
         tone="good" if document["kept"] else "bad",
         lines=(document["limited_by"], _run_with(document)),
         blocks=(*simulation_blocks(document), assumed_block(tuple(document["assumptions"])), *next_blocks(document)),
     )
+
+
+def simulated_words(traffic: Mapping[str, Any]) -> str:
+    """How many requests were simulated, and on what if not on all of the plan."""
+    on = f" on {traffic['served_by']}" if traffic["served_by"] else ""
+    return f"{traffic['requests']:,} requests simulated{on}"
 
 
 def _run_with(document: Mapping[str, Any]) -> str:
@@ -88,6 +95,8 @@ def _latencies(document: Mapping[str, Any]) -> Block:
         factor, figure = LATENCIES[name][2], found[name].get(statistic)
         if figure is None:
             return Cell(text="")
+        if figure["value"] is None:
+            return Cell(text=NOTHING)
         value, low, high = (number(figure[end] * factor) for end in ("value", "low", "high"))
         return Cell(text=value, small=f"{low}–{high}")
 
@@ -116,13 +125,15 @@ def _limits(document: Mapping[str, Any]) -> Block:
     rows = []
     for row in document["limits"]:
         load = loads.get(row["code"])
-        breaks = "–" if load is None else "at any load" if load["rate_per_s"] is None else number(load["rate_per_s"])
-        likely = f"{number(row['likely_low'])}–{number(row['likely_high'])}"
+        breaks = (
+            NOTHING if load is None else "at any load" if load["rate_per_s"] is None else number(load["rate_per_s"])
+        )
+        value, likely = likely_words(row, "–")
         rows.append(
             (
                 limit_title(row["code"]),
                 f"{number(row['limit'])} {row['unit']}",
-                number(row["value"]),
+                value,
                 likely,
                 "yes" if row["kept"] else "no",
                 probability(row["p_kept"]),
@@ -133,8 +144,25 @@ def _limits(document: Mapping[str, Any]) -> Block:
     if not rows:
         return Block(key="limits", title="Limits")
     rising = f"Of the {document['traffic']['requests']:,} requests simulated: the queue grows as long as so many come."
-    lines = (rising,) if document["full"] else ()
+    lines = (*((rising,) if document["full"] else ()), *_of_longest_prompt(document))
     return Block(key="limits", title="Limits", table=text_table(header, rows, texts=(0, 4)), lines=lines)
+
+
+def likely_words(row: Mapping[str, Any], to: str) -> tuple[str, str]:
+    """The figure of a limit and its likely range, `to` between its ends; of what no request has, nothing."""
+    if row["value"] is None:
+        return NOTHING, NOTHING
+    return number(row["value"]), f"{number(row['likely_low'])}{to}{number(row['likely_high'])}"
+
+
+def _of_longest_prompt(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where prompts vary, what other commands hold against the limit on the mean TTFT."""
+    traffic = document["traffic"]
+    longest, mean = traffic["longest_prompt"], traffic["mean_prompt"]
+    if round(mean) == longest or not any(row["code"] == "ttft_ms" for row in document["limits"]):
+        return ()
+    told = f"tune and evaluate hold the mean TTFT of the longest prompt ({longest:,} tokens) against ttft_ms"
+    return (f"{told}: here it is the mean over requests, whose prompts have {mean:,.0f} tokens on average.",)
 
 
 def _service(document: Mapping[str, Any]) -> Block:

@@ -161,8 +161,8 @@ def published_block(points: Sequence[PublishedPoint], title: str) -> Block:
         lines=(
             *(f"{p.name}: {p.assumed}" for p in points),
             "Profiled steps are fully loaded.",
-            "The production day is an average over uneven load and routing, of which ours knows what is named above: its "
-            "prefill nodes did half of what the same source's profile does (62,712 tokens/s per node).",
+            "The production day is an average over uneven load and routing, of which ours knows what is named above.",
+            "Its prefill nodes did half of what the same source's profile does (62,712 tokens/s per node).",
         ),
     )
 

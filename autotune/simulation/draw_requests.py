@@ -13,15 +13,19 @@ SEED = 23
 """Of lengths and arrivals: plans are compared on the same requests."""
 
 
-def study_requests(study: Study, *, count: int, rate_per_s: float) -> Requests:
+def study_requests(study: Study, *, count: int, rate_per_s: float, alike: int = 1) -> Requests:
     """`count` requests with the study's lengths, arriving at a rate as `workload.arrivals` says.
 
-    In each prompt the share `workload.prefix_cache_hit_frac` is found in the cache, whole blocks of it.
+    In each prompt the share `workload.prefix_cache_hit_frac` is found in the cache, whole blocks of it. Of `alike`
+    parts of a plan, to which requests go in turn, they are those that come to one: gaps that are sums of so many gaps,
+    which vary the less (a sum of gamma distributed gaps is gamma distributed too).
     """
     work, random = study.workload, np.random.default_rng(SEED)
     prompt, output = _lengths(work, count, random)
     return Requests(
-        arrival_s=arrivals(count, rate_per_s, work.arrival_cv, np.random.default_rng(SEED + 1)),
+        arrival_s=arrivals(
+            count, rate_per_s / alike, work.arrival_cv / float(np.sqrt(alike)), np.random.default_rng(SEED + 1)
+        ),
         prompt=prompt,
         cached=found_in_blocks(prompt, work.prefix_cache_hit_frac),
         output=output,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from autotune.simulation.percentile_limits import request_bounds
-from autotune.simulation.queue_growth import queue_grows
+from autotune.simulation.queue_growth import queue_grows, takes_ever_longer
+from autotune.simulation.room import most_in_flight
 from autotune.simulation.simulate_plan import PlanSimulation, Traffic
 from autotune.study import Study
 from costmodel.simulation.forecast import Likely
-from costmodel.simulation.pools import PoolsModel
-from costmodel.simulation.requests import Requests
-from costmodel.simulation.simulate import ServerModel, Simulated
+from costmodel.simulation.simulate import Simulated
+
+HELD = (1.0, 0.75, 0.5)
+"""Shares of their outputs that requests hold in a full cache: to their end, with room to spare, on average."""
 
 
 def goodput(study: Study, traffic: Traffic, found: PlanSimulation, *, gpus: int) -> Likely:
@@ -31,8 +31,8 @@ def goodput(study: Study, traffic: Traffic, found: PlanSimulation, *, gpus: int)
 def served_per_s(traffic: Traffic, found: PlanSimulation, *, full_per_s: float | None = None) -> float:
     """Requests per second that end while they come, or wait.
 
-    In an open loop those that come, but no more than the plan serves with all its room taken: how long that lasts, and
-    how requests came before, changes nothing of it. A log is served at its own rate unless its queue grows.
+    In an open loop all that come, unless ever more of them are at the plan: then what it serves at most. A log is
+    served at its own rate unless its queue grows.
 
     Args:
         full_per_s: `capacity_per_s`, where it is known already.
@@ -40,7 +40,7 @@ def served_per_s(traffic: Traffic, found: PlanSimulation, *, full_per_s: float |
     done = found.forecast.expected
     if traffic.rate_per_s is None:
         return _sent_per_s(done)
-    if traffic.recorded and not queue_grows(done):
+    if not (queue_grows(done) if traffic.recorded else takes_ever_longer(done)):
         return traffic.rate_per_s
     return min(traffic.rate_per_s, capacity_per_s(found) if full_per_s is None else full_per_s)
 
@@ -48,20 +48,23 @@ def served_per_s(traffic: Traffic, found: PlanSimulation, *, full_per_s: float |
 def is_full(traffic: Traffic, served_per_s: float) -> bool:
     """Whether more requests come than a plan serves; those of a closed loop come as it serves them.
 
-    A queue that grows while a few thousand requests come does not say so, nor one that does not grow yet: the servers
-    have first to fill, and batches of one length can end in lock step until the queue presses.
+    A queue that grows while a few thousand requests come does not say so: batches of one length can end in lock step
+    until the queue presses. Nor does what a closed loop serves: with other requests in flight it may serve more.
     """
     return traffic.rate_per_s is not None and served_per_s < traffic.rate_per_s
 
 
 def capacity_per_s(found: PlanSimulation) -> float:
-    """Requests per second that a plan serves of such lengths with all its room taken; of two pools the slower one's."""
+    """Requests per second that a plan serves of such lengths at most; of two pools the slower one's.
+
+    The most of what it serves with as many in flight as its seats or its cache have room for. With more than have room
+    to their end some are thrown out and computed again, with fewer the steps have less to share; which is better is
+    tried.
+    """
     model = found.model.paced(found.forecast.errors.pace)
-    alike = 1
-    if isinstance(model, ServerModel):  # its replicas serve alike
-        alike, model = model.replicas, replace(model, replicas=1)
-    loop = found.traffic.in_closed_loop(_room(model, found.traffic.requests))
-    return alike * _sent_per_s(loop.serve(model))
+    part, requests = model.part(model.alike), found.traffic.requests
+    each = {most_in_flight(part, requests, generated_frac=share) for share in HELD}
+    return model.alike * max(_sent_per_s(found.traffic.in_closed_loop(in_flight).serve(part)) for in_flight in each)
 
 
 def _sent_per_s(done: Simulated) -> float:
@@ -69,11 +72,3 @@ def _sent_per_s(done: Simulated) -> float:
     arrival_s = done.served.requests.arrival_s
     lasted_s = float(arrival_s[-1] - arrival_s[0])
     return (arrival_s.size - 1) / lasted_s if lasted_s > 0.0 else 0.0
-
-
-def _room(model: ServerModel | PoolsModel, requests: Requests) -> int:
-    """Requests that take all seats, or all of the cache."""
-    sides = (model.prefill, model.decode) if isinstance(model, PoolsModel) else (model,)
-    of_cache = [side.limits.kv_tokens / float(requests.prompt.mean()) for side in sides]
-    of_rank = [max(int(min(side.limits.max_num_seqs, most)), 1) for side, most in zip(sides, of_cache, strict=True)]
-    return sum(own * side.table.ranks * side.replicas for side, own in zip(sides, of_rank, strict=True))

@@ -1,4 +1,4 @@
-"""Whether a queue grows: first tokens take ever longer as requests come."""
+"""Whether more requests come than a plan serves: first tokens, or whole requests, take ever longer as they come."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ GROWN = 1.5
 """TTFT of the last quarter of the requests over that of the first from which on the queue is said to grow."""
 GROWN_IN_WINDOWS = 2.0
 """The same in the windows of a sample, of which each has few requests."""
+
+LONGER, LONGER_EACH_S = 1.1, 0.01
+"""Time of a request in the last quarter over that in the first, and what it gains in each second, from both of which on
+ever more requests are at the plan. Those that come at random gain so much in a while by chance, but not both."""
+
+
+def takes_ever_longer(done: Simulated) -> bool:
+    """Whether ever more requests are at the plan, in a queue or served ever slower beside each other.
+
+    By Little's law requests take as much longer as more of them are there: where a share more comes than is served, a
+    request that comes a second later takes that share of a second longer.
+    """
+    served = done.served
+    size = max(len(served.requests) // 4, 1)
+    first_s, last_s = float(served.e2e_s[:size].mean()), float(served.e2e_s[-size:].mean())
+    passed_s = float(served.requests.arrival_s[-size:].mean() - served.requests.arrival_s[:size].mean())
+    return last_s > LONGER * first_s and last_s - first_s > LONGER_EACH_S * passed_s
 
 
 def queue_grows(done: Simulated) -> bool:

@@ -11,10 +11,12 @@ import numpy as np
 
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.goodput import capacity_per_s, goodput, is_full, served_per_s
+from autotune.simulation.held_back import held_back
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits, request_bounds
 from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
-from autotune.study import Study, own_option_sentence
+from autotune.study import Study, own_option_sentence, started_with
 from costmodel.simulation.forecast import LATENCIES, STATISTICS, Likely
+from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.simulate import Simulated
 
 TIMELINE_POINTS = 120
@@ -57,6 +59,9 @@ def simulation_document(
     share = forecast.attainment(**request_bounds(study))
     full_per_s = capacity_per_s(found) if sweep else None
     served = served_per_s(traffic, found, full_per_s=full_per_s)
+    # where no queue grows at the rate that comes, that is served, whatever a closed loop does
+    full_per_s = None if full_per_s is None else max(full_per_s, served)
+    with_times = found.traffic.serve(found.part.paced(forecast.errors.pace), timeline=True)
     full, good = is_full(traffic, served), min(goodput(study, traffic, found, gpus=1).value, served)
     return {
         "study": study.name,
@@ -68,6 +73,9 @@ def simulation_document(
             "concurrency": traffic.concurrency if traffic.rate_per_s is None else None,
             "arrival_cv": None if traffic.rate_per_s is None or traffic.recorded else study.workload.arrival_cv,
             "recorded": traffic.recorded,
+            "served_by": _served_by(found),
+            "mean_prompt": float(done.served.requests.prompt.mean()),
+            "longest_prompt": study.workload.longest_prompt,
             "prefix_cache_hit_frac": float(
                 done.served.requests.cached.sum() / max(done.served.requests.prompt.sum(), 1)
             ),
@@ -95,12 +103,12 @@ def simulation_document(
         "goodput_requests_per_s_per_gpu": good / plan.metrics["gpus"],
         "utilisation": found.utilisation,
         "preemptions": found.preemptions,
-        "limited_by": _limited_by(found, limits, full=full),
+        "limited_by": _limited_by(found, limits, with_times, full=full),
         "breaking_loads": []
         if full_per_s is None
         else [asdict(x) for x in breaking_loads(study, plan, traffic, found, full_per_s=full_per_s)],
         "cdf": {name: _cdf(found, name) for name in ("ttft", "tpot")},
-        "timeline": _timeline(found.traffic.serve(found.model.paced(forecast.errors.pace), timeline=True)),
+        "timeline": _timeline(with_times, found.alike),
         "assumptions": [
             *study.assumptions,
             *(f"plan: {text}" for text in own_option_sentence(study, plan.own_options)),
@@ -108,9 +116,17 @@ def simulation_document(
     }
 
 
+def _served_by(found: PlanSimulation) -> str:
+    """Which part of the plan was simulated; empty: all of it."""
+    if found.alike == 1:
+        return ""
+    return f"one of {found.alike} {'parts that are alike' if isinstance(found.model, PoolsModel) else 'replicas'}"
+
+
 def _knobs(study: Study, plan: PlanResult) -> dict[str, Any]:
     """What the plan was run with; of pools the token budget of the prefill pool and the seats of the decode pool."""
-    seats = study.engine_options.max_num_seqs if plan.pools is None else plan.pools.decode.max_num_seqs
+    own = started_with(study, plan.own_options).engine_options
+    seats = own.max_num_seqs if plan.pools is None else plan.pools.decode.max_num_seqs
     knobs = plan.knobs
     return {
         "max_num_batched_tokens": knobs.max_num_batched_tokens,
@@ -155,12 +171,15 @@ def _scaled(likely: Likely, factor: float) -> dict[str, float]:
     return {"value": likely.value * factor, "likely_low": likely.low * factor, "likely_high": likely.high * factor}
 
 
-def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit], *, full: bool) -> str:
-    """What limits the plan under this traffic, in one sentence."""
+def _limited_by(found: PlanSimulation, limits: Sequence[PercentileLimit], with_times: Simulated, *, full: bool) -> str:
+    """What limits the plan under this traffic, in one sentence; `with_times` has the timeline of its requests."""
     if full:
         return "The plan is full: more requests come than it serves, and the queue in front of it grows."
     if found.preemptions:
-        return f"KV cache runs out: {found.preemptions:,} requests were thrown out and computed again."
+        there = f" on {part}" if (part := _served_by(found)) else ""
+        return f"KV cache runs out: {found.preemptions:,} requests were thrown out and computed again{there}."
+    if waiting := held_back(found, with_times):
+        return waiting
     broken = [limit for limit in limits if not limit.kept(limit.figure(found.forecast))]
     if broken:
         return f"{broken[0].title} breaks its limit although the plan serves all that comes."
@@ -177,8 +196,11 @@ def _cdf(found: PlanSimulation, name: str) -> list[list[float]]:
     return [[float(s), float(v)] for s, v in zip(shares, np.quantile(values, shares), strict=True)]
 
 
-def _timeline(done: Simulated) -> list[dict[str, float]]:
-    """Requests that decode and that wait, and cache tokens held, over all replicas, at equal distances in time."""
+def _timeline(done: Simulated, alike: int) -> list[dict[str, float]]:
+    """Requests that decode and that wait, and cache tokens held, over all replicas, at equal distances in time.
+
+    `alike` parts of the plan do as the one that was simulated.
+    """
     if not done.timeline:
         return []
     end = max(float(events[-1, 0]) for events in done.timeline if events.size)
@@ -187,7 +209,7 @@ def _timeline(done: Simulated) -> list[dict[str, float]]:
     for events in done.timeline:
         if events.size:
             at = np.searchsorted(events[:, 0], times, side="right") - 1
-            total += np.where(at[:, None] >= 0, events[np.maximum(at, 0), 1:], 0.0)
+            total += alike * np.where(at[:, None] >= 0, events[np.maximum(at, 0), 1:], 0.0)
     return [
         {"time_s": float(t), "decoding": float(a), "waiting": float(b), "kv_tokens": float(c)}
         for t, (a, b, c) in zip(times, total, strict=True)

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
+from math import ceil, exp
 from typing import TypeVar
 
 import numpy as np
 
-from autotune.disaggregated.pool_rows import transfer_link
-from autotune.disaggregated.rescore import both_pools, decoding
-from autotune.engines import ENGINES
-from autotune.scoring.knob_grid import KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult
-from autotune.simulation.draw_requests import study_requests
+from autotune.simulation.draw_requests import SEED, study_requests
+from autotune.simulation.plan_models import plan_server, pools_model
 from autotune.simulation.queue_growth import queue_grows
+from autotune.simulation.room import most_in_flight
 from autotune.study import Study
-from costmodel.disaggregated.kv_transfer import exposed_s
-from costmodel.disaggregated.pools import Pool
-from costmodel.estimate.error_model import Correction, Situation
-from costmodel.plan.columns import Floats
+from costmodel.estimate.normal import Z90
 from costmodel.simulation.forecast import Forecast, StepErrors, with_ends
-from costmodel.simulation.policies import CHUNKED, Policy
-from costmodel.simulation.pools import OWN_STEPS, PoolsModel, slowed
+from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.requests import Requests
 from costmodel.simulation.sampled_windows import SampledWindows, sample_windows
 from costmodel.simulation.served import percentile
-from costmodel.simulation.server import server_model
 from costmodel.simulation.simulate import Routing, ServerModel, Simulated, simulate, simulate_closed
 
 _Model = TypeVar("_Model", ServerModel, PoolsModel)
-LEAST_BETWEEN_S = 1e-3
-"""From one pool to the other, or from the front to the decode pool, at least."""
 REQUESTS = 2000
-"""Requests that a search simulates for each plan where no log gives them: 16 that count lie beyond p99."""
+"""Requests that a search simulates for each plan where no log gives them, at least: 16 that count lie beyond p99."""
 REQUESTS_OF_ONE = 4000
 """The same of a plan that is looked at alone."""
 LONG_LOG = 20_000
@@ -44,7 +35,13 @@ WARM_UP_REQUESTS = 1.25
 LONG_SHARE = 90.0
 """Percentile of the times that requests take by which the windows of a long log are measured."""
 WARM_UP_FRAC = 0.2
-"""Share of drawn requests that fill the servers first and are not counted."""
+"""Share of drawn requests that fill the servers first and are not counted, at least."""
+WARM_UP_TIMES, COUNTED_TIMES = 3.0, 3.0
+"""Times that a request takes in which drawn requests fill the servers, and in which others come that count, at least.
+After two of them requests take a tenth less time than in the end on a server that is nine tenths full, after three a
+twentieth."""
+MOST_DRAWS, TAKES_LONGER = 3, 1.25
+"""Times that requests are drawn for a plan: more of them where they take so much longer than was thought."""
 WAVES, WARM_UP_WAVES = 9, 3
 """Requests of a closed loop over those in flight, at least, and those that begin together and are not counted; the last
 of them, beside which others are no more sent, are not either."""
@@ -68,6 +65,10 @@ class Traffic:
     """Of a long log, what of it is simulated."""
     warm_up_s: float = 0.0
     """What the length of its windows was chosen by."""
+    behind: int = 0
+    """The last requests, which do not count: fewer and fewer are served beside them, as no others come."""
+    least: int = 0
+    """Requests that are drawn for a plan, at least; 0: no others are than `requests`, which each plan serves whole."""
 
     def sampled(self, request_s: float) -> Traffic:
         """A long log by windows that stand for it; anything else as it is.
@@ -85,6 +86,22 @@ class Traffic:
         if self.sample is None or (own_s := _warm_up_s(request_s)) >= self.warm_up_s:
             return self
         return replace(self, sample=sample_windows(self.requests, self.warm_up_s, own_s))
+
+    def filling(self, study: Study, *, alike: int, in_flight: float) -> Traffic:
+        """What comes to one of the parts of a plan that are alike, until its servers have filled and it has settled.
+
+        Args:
+            study: whose requests are drawn.
+            alike: parts to which requests go in turn.
+            in_flight: requests that such a part has at once.
+        """
+        if self.rate_per_s is None:
+            raise ValueError("must be traffic of a rate")
+        warm_up = max(int(WARM_UP_FRAC * self.least), ceil(WARM_UP_TIMES * in_flight))
+        counted = max(self.least - int(WARM_UP_FRAC * self.least), ceil(COUNTED_TIMES * in_flight))
+        behind = ceil(in_flight)
+        drawn = study_requests(study, count=warm_up + counted + behind, rate_per_s=self.rate_per_s, alike=alike)
+        return replace(self, requests=drawn, rate_per_s=self.rate_per_s / alike, counted_from=warm_up, behind=behind)
 
     def with_caches(self, model: ServerModel | PoolsModel) -> Traffic:
         """The same with what a plan's own caches find of a log's blocks: each attention rank's of what comes to it."""
@@ -105,8 +122,12 @@ class Traffic:
 
     def in_closed_loop(self, in_flight: int) -> Traffic:
         """The same lengths, over and over, of which so many requests are in flight at any time."""
-        count = max(len(self.requests), WAVES * in_flight)
-        return _closed(self.requests.take(np.arange(count) % len(self.requests)), in_flight)
+        count = max(REQUESTS, WAVES * in_flight)
+        requests = self.requests.take(np.arange(count) % len(self.requests))
+        # those that begin together end one after the other, as if they had come so
+        left = np.random.default_rng(SEED).permutation(in_flight) / in_flight
+        requests.output[:in_flight] = np.maximum(requests.output[:in_flight] * left, 1.0).astype(np.int64)
+        return _closed(requests, in_flight)
 
     def serve(self, model: ServerModel | PoolsModel, *, timeline: bool = False) -> Simulated:
         """All requests through a plan; those that count are kept."""
@@ -136,9 +157,8 @@ class Traffic:
         return self._counted(done)
 
     def _counted(self, done: Simulated) -> Simulated:
-        """Without the requests that fill the servers, and those during which a closed loop empties them."""
-        last = 0 if self.rate_per_s is not None else self.concurrency or 1
-        return done.counted(self.counted_from, len(self.requests) - last)
+        """Without the requests that fill the servers, and those during which they empty."""
+        return done.counted(self.counted_from, len(self.requests) - self.behind)
 
 
 def _warm_up_s(request_s: float) -> float:
@@ -155,7 +175,14 @@ class PlanSimulation:
     preemptions: int
     model: ServerModel | PoolsModel
     traffic: Traffic
-    """With what the plan's caches find of it."""
+    """What was served of it, with what the plan's caches find: all of it, or what comes to one part of the plan."""
+    alike: int = 1
+    """Parts of the plan of which one was simulated: the others are as it is, and meet the same."""
+
+    @property
+    def part(self) -> ServerModel | PoolsModel:
+        """The model of what was simulated."""
+        return self.model.part(self.alike)
 
     @property
     def server(self) -> ServerModel:
@@ -169,10 +196,13 @@ class PlanSimulation:
         return self.model
 
 
-def study_traffic(study: Study, *, rate_per_s: float | None = None, count: int = REQUESTS) -> Traffic:
+def study_traffic(
+    study: Study, *, rate_per_s: float | None = None, count: int = REQUESTS, exactly: bool = False
+) -> Traffic:
     """The study's own traffic: that of its log; else drawn at its rate, or in a closed loop of its concurrency.
 
-    At `rate_per_s`, where it is given, requests are drawn whatever the study has.
+    At `rate_per_s`, where it is given, requests are drawn whatever the study has. At a rate `count` are drawn for a
+    plan at least, as many as fill its servers and settle them, and no more where they are to be `exactly` so many.
     """
     if study.workload.recorded is not None and rate_per_s is None:
         return recorded_traffic(study.workload.recorded)
@@ -185,6 +215,7 @@ def study_traffic(study: Study, *, rate_per_s: float | None = None, count: int =
         concurrency=in_flight,
         counted_from=int(WARM_UP_FRAC * count),
         recorded=False,
+        least=0 if exactly else count,
     )
 
 
@@ -201,6 +232,7 @@ def _closed(requests: Requests, in_flight: int) -> Traffic:
         concurrency=in_flight,
         counted_from=max(int(WARM_UP_FRAC * len(requests)), WARM_UP_WAVES * in_flight),
         recorded=False,
+        behind=in_flight,
     )
 
 
@@ -232,103 +264,62 @@ def simulate_plan(
     """
     if plan.pools is not None:
         pools, errors = pools_model(study, plan)
-        return _simulated(pools, errors if with_range else replace(errors, pace_log_sd=0.0), traffic)
+        return _simulated(study, plan, pools, errors if with_range else replace(errors, pace_log_sd=0.0), traffic)
     model, errors = plan_server(study, plan, open_loop=traffic.rate_per_s is not None)
     model = replace(model, routing=routing)
-    return _simulated(model, errors if with_range else replace(errors, pace_log_sd=0.0), traffic)
+    return _simulated(study, plan, model, errors if with_range else replace(errors, pace_log_sd=0.0), traffic)
 
 
-def plan_server(study: Study, plan: PlanResult, *, open_loop: bool) -> tuple[ServerModel, StepErrors]:
-    """A plan of one kind of replica as it is simulated, and what the calibration says of its steps."""
-    grid = KnobGrid.of(study, [Variant.of(plan)], [plan.knobs.max_num_batched_tokens])
-    concurrency = np.array([float(plan.knobs.concurrency)])
-    load, bounds = grid.load(concurrency), grid.bounds()
-    model = server_model(
-        grid.batch,
-        load,
-        policy=ENGINES[plan.engine].policy,
-        longest_prompt=bounds["longest_prompt"],
-        memory_fraction=bounds["memory_fraction"],
-    )
-    situation = Situation.of(grid.batch.layout, concurrency / model.replicas, load.isl, load.osl)
-    return model, StepErrors.of(Correction.of(grid.batch.residual, situation), open_loop=open_loop)
-
-
-def _simulated(model: _Model, errors: StepErrors, traffic: Traffic) -> PlanSimulation:
+def _simulated(study: Study, plan: PlanResult, model: _Model, errors: StepErrors, offered: Traffic) -> PlanSimulation:
     """What a model makes of the traffic, at its expected and its likely paces."""
-    traffic = traffic.with_caches(model)
-    done = traffic.serve(model.paced(errors.pace))
+    alike, part = 1, model
+    if offered.least:
+        alike, part = model.alike, model.part(model.alike)
+        traffic, done = _settled(study, plan, part, errors, offered, alike=alike)
+    else:
+        traffic = offered.with_caches(model)
+        done = traffic.serve(model.paced(errors.pace))
     ends = traffic.of_ends(done) if errors.pace_log_sd else traffic
     base = done
     if traffic.sample is not None:
         base = replace(done, sample=ends.sample)
     elif ends.sample is not None:
-        base = ends.serve(model.paced(errors.pace))
-    found = with_ends(model, errors, ends.serve, expected=done, base=base)
+        base = ends.serve(part.paced(errors.pace))
+    found = with_ends(part, errors, ends.serve, expected=done, base=base)
     begin, end = done.served.requests.arrival_s.min(initial=np.inf), np.nanmax(done.served.finish_s, initial=0.0)
     lasted = max(float(end - min(begin, 0.0)), 1e-9) if traffic.sample is None else traffic.sample.simulated_s
     return PlanSimulation(
         forecast=found,
-        utilisation=min(done.busy_s / lasted / model.replicas, 1.0),
+        utilisation=min(done.busy_s / lasted / part.replicas, 1.0),
         preemptions=done.preemptions,
         model=model,
         traffic=traffic,
+        alike=alike,
     )
 
 
-def pools_model(study: Study, plan: PlanResult) -> tuple[PoolsModel, StepErrors]:
-    """Both pools of a plan with what measured pools say of their steps, and how sure that is.
+def _settled(
+    study: Study, plan: PlanResult, part: _Model, errors: StepErrors, offered: Traffic, *, alike: int
+) -> tuple[Traffic, Simulated]:
+    """Requests that come to one of the parts of a plan that are alike, as many as settle it, and what they meet.
 
-    Steps of the decode pool are so much longer than the formulas' as at the load that the plan was ranked for. What is
-    left of the error of TTFT is its own: the steps of a pool say little about it.
+    How many these are is told by the time that requests take, of the closed form first, and at the slow end of the
+    likely range; where they take far longer in the simulation, by that. No more fill a part than it has room for: what
+    comes beyond waits in front of it.
     """
-    if plan.pools is None:
-        raise ValueError(f"plan must be disaggregated, got {plan.plan}")
-    prefill, decode = both_pools(study, plan)
-    policy = ENGINES[plan.engine].policy
-    factor = prefill.full_stage_s / prefill.full.stage_s
-    first = _server(prefill, policy, seats=None, factor=factor)
-    # nothing is prefilled here, so that no engine makes decoding wait for a prompt whose cache has come
-    mixing = policy if policy.mixes else CHUNKED
-    running = np.array([decoding(study, plan)])
-    per_rank = running / decode.batch.layout.replicas / decode.batch.layout.attn_dp
-    factor = decode.factors.decode(decode.batch, per_rank)
-    second = _server(decode, mixing, seats=plan.pools.decode.max_num_seqs, factor=factor)
-    if second.table.capture_tokens >= 0.0:
-        # who comes with a cache is taken up by a captured step of decoding
-        second = replace(second, table=replace(second.table, capture_tokens=inf))
-    link = transfer_link(study, *(pool.batch.cells[0][1].gpu for pool in (prefill, decode)))
-    sent_s = float((exposed_s(link, prefill.wire_s, decode.wire_s) + decode.start_s)[0])
-    point = decode.at(running)
-    handover_s = float(decode.handover_s(point.columns.latency_s)[0])
-    own_s = OWN_STEPS * float(point.columns.latency_s[0])
-    model = PoolsModel(
-        prefill=first,
-        decode=second,
-        between_s=max(sent_s + handover_s - own_s, LEAST_BETWEEN_S),
-        local_tokens=plan.pools.max_local_prefill_tokens,
-        local_needs_hit=ENGINES[plan.engine].decode_pool_prefills == "cached",
-        local_s=max(handover_s, LEAST_BETWEEN_S),
-    )
-    errors = StepErrors(
-        pace=1.0,
-        pace_log_sd=float(decode.factors.tpot_log_sd[0]),
-        first=1.0,
-        first_log_sd=float(prefill.factors.ttft_log_sd[0]),
-    )
-    return model, errors
+    rate = (offered.rate_per_s or 0.0) / alike
+    most = most_in_flight(part, offered.requests, generated_frac=0.5)
+    spread = exp(Z90 * errors.pace_log_sd)
 
+    def drawn(request_s: float) -> Traffic:
+        own = offered.filling(study, alike=alike, in_flight=min(rate * request_s * spread, most))
+        return own.with_caches(part)
 
-def _server(pool: Pool, policy: Policy, *, seats: int | None, factor: Floats) -> ServerModel:
-    """The replicas of one pool with steps of the length that was measured; `seats` None: the engine's own."""
-    load = pool.load if seats is None else replace(pool.load, max_num_seqs=np.array([float(seats)]))
-    found = server_model(
-        pool.batch,
-        load,
-        policy=policy,
-        longest_prompt=pool.longest_prompt,
-        memory_fraction=pool.memory_fraction,
-    )
-    # what was measured of the hand-over from pool to pool stands in for that of prompts to decoding and for the front
-    table = replace(slowed(found.table, float(factor[0])), handover_steps=0.0, frontend_s=0.0, token_s=0.0)
-    return replace(found, table=table)
+    traffic = drawn(plan.metrics["e2e_s"])
+    done = traffic.serve(part.paced(errors.pace))
+    for _ in range(MOST_DRAWS - 1):
+        longer = drawn(float(done.served.e2e_s.mean()))
+        if len(longer.requests) <= TAKES_LONGER * len(traffic.requests):
+            break
+        traffic, done = longer, longer.serve(part.paced(errors.pace))
+    return traffic, done

@@ -334,7 +334,7 @@ def predicted_pool_latencies(study: Study, plan: PlanResult, result: BenchResult
         return []
     count = int(min(max(reported.completed, 1.0), MOST_REQUESTS))
     own = _as_measured(study, plan, result)
-    forecast = simulate_plan(own, plan, study_traffic(own, count=count)).forecast
+    forecast = simulate_plan(own, plan, study_traffic(own, count=count, exactly=True)).forecast
     percentiles = [(f"{name}_{p}_s", forecast.latency(name, p), value) for (name, p), value in measured.items()]
     return [*simulated_means(forecast, result), *percentiles]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import cycle
+from math import gcd
 from typing import TypeVar
 
 import numpy as np
@@ -59,6 +60,15 @@ class PoolsModel:
             between_s=self.between_s * pace,
             local_s=self.local_s * pace,
         )
+
+    @property
+    def alike(self) -> int:
+        """Parts of the plan, of as many workers of either pool each, that meet the same: all go to them in turn."""
+        return gcd(self.prefill.replicas, self.decode.replicas)
+
+    def part(self, alike: int) -> PoolsModel:
+        """One of so many parts of the plan."""
+        return replace(self, prefill=self.prefill.part(alike), decode=self.decode.part(alike))
 
     def open_loop(self, requests: Requests, *, timeline: bool = False) -> Simulated:
         """Serve requests that arrive whatever the pools do."""

@@ -50,6 +50,15 @@ class ServerModel:
         """The plan with every step of the table so many times as long."""
         return replace(self, pace=pace)
 
+    @property
+    def alike(self) -> int:
+        """Parts of the plan that meet the same: its replicas, where requests go to them in turn."""
+        return self.replicas if self.routing is Routing.ROUND_ROBIN else 1
+
+    def part(self, alike: int) -> ServerModel:
+        """One of so many parts of the plan."""
+        return replace(self, replicas=self.replicas // alike)
+
     def unpaced(self) -> ServerModel:
         """The same in units of `pace` seconds: a step lasts as the table says, and all else is so much shorter."""
         front_s, token_s = self.table.frontend_s / self.pace, self.table.token_s / self.pace

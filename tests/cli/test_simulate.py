@@ -76,7 +76,7 @@ def test_a_full_plan_has_the_exit_code_of_a_broken_limit(tmp_path: Path) -> None
     study.write_text(
         'model = "llama-3.1-8b"\nengine = "vllm"\n[cluster]\ngpus = 4\ngpu = "h100_sxm"\n'
         "[workload]\nisl = 1000\nosl = 200\nrequest_rate_per_s = 120\n"
-        "[constraints]\nttft_ms = 2000\ntpot_ms = 100\n",
+        "[constraints]\nttft_ms = 20000\ntpot_ms = 100\n",
         encoding="utf-8",
     )
     done = autotune("simulate", str(study), "--plan", "R4 TP1", "--json", "--html", str(page))
@@ -87,6 +87,30 @@ def test_a_full_plan_has_the_exit_code_of_a_broken_limit(tmp_path: Path) -> None
     assert ">FULL<" in page.read_text(encoding="utf-8")
     less = autotune("simulate", str(study), "--plan", "R4 TP1", "--rate", "90", "--json")
     assert (less.returncode, json.loads(less.stdout)["full"]) == (0, False)
+
+
+def test_outputs_of_one_token_have_no_time_per_token(tmp_path: Path) -> None:
+    """TTFT is told in text and page, and nothing of the tokens after the first, which no request has."""
+    page = tmp_path / "page.html"
+    lengths = ("--set", "workload.isl=4000", "--set", "workload.osl=1", "--set", "constraints.tpot_ms=")
+    lengths += ("--set", "objective.minimize=", "--set", "objective.maximize=total_tokens_per_s_per_gpu")
+    asked = ("simulate", STUDY, "--plan", "R4/TP4", "--rate", "2", *lengths)
+    done = autotune(*asked, "--table", "--html", str(page))
+    assert done.returncode == 0, done.stderr
+    (mean,) = (line.split() for line in done.stdout.splitlines() if line.startswith("mean "))
+    assert mean[3:5] == ["–", "–"]
+    assert "<svg" in page.read_text(encoding="utf-8")
+    figures = json.loads(autotune(*asked, "--json").stdout)["latencies"]
+    assert figures["tpot"]["p99"]["value"] is None
+    assert figures["ttft"]["p99"]["value"] == pytest.approx(figures["e2e"]["p99"]["value"])
+
+
+def test_where_prompts_vary_it_is_said_which_ones_other_commands_hold_against_ttft() -> None:
+    """Of prompts of one length nothing is said: all commands mean the same."""
+    asked = ("simulate", STUDY, "--plan", "R4/TP4", "--rate", "1", "--table")
+    varied = autotune(*asked, "--set", "workload.isl={min=100,max=8000}", "--set", "workload.longest_prompt=")
+    assert "longest prompt (8,000 tokens)" in varied.stdout
+    assert "longest prompt" not in autotune(*asked, "--set", "workload.isl=4000").stdout
 
 
 def test_a_trace_is_served_at_its_own_times(tmp_path: Path) -> None:

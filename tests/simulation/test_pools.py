@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from autotune.scoring.plan_result import PlanResult
+from autotune.simulation.plan_models import pools_model
 from autotune.simulation.report_simulation import simulation_document
-from autotune.simulation.simulate_plan import PlanSimulation, Traffic, pools_model, simulate_plan, study_traffic
+from autotune.simulation.simulate_plan import PlanSimulation, Traffic, simulate_plan, study_traffic
 from autotune.study import Study
 from autotune.tuning.answer_study import score_plan
 from costmodel.simulation.pools import PoolsModel

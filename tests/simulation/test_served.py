@@ -103,4 +103,33 @@ def test_a_pipeline_in_lock_step_is_not_full() -> None:
     assert _document(free, "PP2 TP8", 4000)["kept"]
     plan = score_plan(study, "PP2 TP8").result
     assert plan is not None
-    assert queue_grows(simulate_plan(study, plan, study_traffic(study, count=4000)).forecast.expected)
+    assert queue_grows(simulate_plan(study, plan, study_traffic(study, count=4000, exactly=True)).forecast.expected)
+
+
+def _near_its_capacity(rate_per_s: float) -> Study:
+    """A cache that holds about 300 such requests: with as many as it holds prompts of, most are thrown out again."""
+    return question(
+        "llama-3.1-8b",
+        cluster={"gpus": 1, "gpu": "h100_sxm", "gpus_per_node": 8},
+        workload={"isl": 500, "osl": 2000, "request_rate_per_s": rate_per_s},
+        constraints={"ttft_ms": 1500, "tpot_ms": 60},
+    )
+
+
+def test_a_plan_without_a_queue_is_not_full() -> None:
+    """Over-filled and in lock step it serves 3.8 requests/s, which was said to be all: at 4.4 no queue grows."""
+    document = _document(_near_its_capacity(4.4), "R1 TP1", 4000)
+    assert (document["full"], document["kept"]) == (False, True)
+    assert document["served_requests_per_s"] == 4.4
+    assert all(load["rate_per_s"] > 4.3 for load in document["breaking_loads"])
+
+
+def test_a_plan_whose_requests_take_ever_longer_is_full() -> None:
+    """No more is served than by as many in flight as are best, within a tenth of the closed form."""
+    study = _near_its_capacity(5.2)
+    document = _document(study, "R1 TP1", 4000)
+    assert (document["full"], document["kept"]) == (True, False)
+    assert 4.2 < document["served_requests_per_s"] < 5.0
+    plan = score_plan(study, "R1 TP1").result
+    assert plan is not None
+    assert document["served_requests_per_s"] == pytest.approx(plan.metrics["requests_per_s"], rel=0.1)

@@ -19,7 +19,8 @@ from autotune.disaggregated.search import search_pools
 from autotune.retuning.decide import as_baseline
 from autotune.scoring.plan_result import PlanResult
 from autotune.scoring.trial_record import study_header
-from autotune.simulation.simulate_plan import pools_model, simulate_plan, study_traffic
+from autotune.simulation.plan_models import pools_model
+from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.storage import open_store
 from autotune.study import Study
 from autotune.tuning import tune

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
-from autotune.report.simulation import limit_title, simulation_blocks, simulation_report
+from autotune.report.simulation import (
+    likely_words,
+    limit_title,
+    simulated_words,
+    simulation_blocks,
+    simulation_report,
+)
 from autotune.report.svg.distribution import cumulative, over_time
 from autotune.report.svg.shapes import Chart
 from autotune.report.text_blocks import Block
@@ -25,7 +31,7 @@ def simulation_page(document: Mapping[str, Any], *, made_by: str = "") -> str:
         Page(
             kind="simulation",
             title=document["study"],
-            facts=[name_of_key(document["plan"]), f"{traffic['requests']:,} requests simulated"],
+            facts=[name_of_key(document["plan"]), simulated_words(traffic)],
             verdict=Verdict(
                 kind="good" if kept else "bad",
                 badge="KEPT" if kept else "FULL" if full else "BROKEN",
@@ -49,10 +55,11 @@ def _tiles(document: Mapping[str, Any]) -> list[Tile]:
     return [
         Tile(
             title=limit_title(row["code"]),
-            value=f"{number(row['value'])} {row['unit']}",
-            small=f"limit {number(row['limit'])}; likely {number(row['likely_low'])} to {number(row['likely_high'])}",
+            value=f"{value} {row['unit']}",
+            small=f"limit {number(row['limit'])}; likely {likely}",
         )
         for row in document["limits"]
+        for value, likely in [likely_words(row, " to ")]
     ]
 
 
