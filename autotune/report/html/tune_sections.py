@@ -169,6 +169,10 @@ def left_out_section(result: TuneResult) -> Section:
     """Layouts that a rule forbids, plans that break a limit, and the nearest of those."""
     space, nearest = result.space, result.infeasible[:NEAREST_ROWS]
     lead = f"{space.enumerated:,} layouts were enumerated and {len(space.candidates):,} are valid."
+    if result.not_simulated_count:
+        lead += (
+            f" {result.not_simulated_count:,} were not simulated: they could at best come behind those that are ranked."
+        )
     found = (
         _counted("Rejected before scoring, by rule", ("Layouts", "Rule"), space.rejected, rule_texts()),
         _counted(
