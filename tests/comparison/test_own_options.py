@@ -12,6 +12,7 @@ from autotune.comparison.best import at_capacity
 from autotune.comparison.robustness import rescored, rescored_each
 from autotune.report.comparison import comparison_document
 from autotune.scoring.reach import unmeasured
+from autotune.simulation.report_simulation import simulation_document
 from autotune.simulation.simulate_plan import simulate_plan, study_traffic
 from autotune.study import Baseline, EngineOptions, OwnOptions, Study, own_option_words
 from autotune.tuning import PlanResult
@@ -154,6 +155,16 @@ def test_a_comparison_says_how_the_current_plan_is_started() -> None:
     assert "servers without CUDA graphs" in document["never_measured"]
     assert "baseline.engine_options.max_num_seqs=3" in document["command"]
     assert "--current" not in document["command"]
+
+
+def test_a_simulation_says_the_sequences_that_it_was_run_with() -> None:
+    """Those of the plan's own options, and how it is started."""
+    asked = study(OWN["seats"])
+    plan, traffic = current(asked), study_traffic(asked, count=300)
+    found = simulate_plan(asked, plan, traffic, with_range=False)
+    document = simulation_document(asked, plan, traffic, found, sweep=False)
+    assert document["knobs"]["max_num_seqs"] == 4
+    assert any("max_num_seqs 4" in text for text in document["assumptions"])
 
 
 def test_sequences_of_two_pools_are_the_decode_pool_s() -> None:
