@@ -258,11 +258,8 @@ def p_meets(limits: Sequence[Limit], service: Service) -> Floats:
 
     Under more load than it serves a plan keeps none, unless it serves more than is estimated.
     """
-    waits = service.kv_wait_s
-    first_share = (service.ttft_s - waits) / np.maximum(service.e2e_s - waits, 1e-300)
-    out = p_together(means_kept(limits, lambda name: getattr(service, name), first_share)) * np.ones_like(
-        service.tpot_s
-    )
+    kept = means_kept(limits, lambda name: getattr(service, name), service.kv_wait_s)
+    out = p_together(kept) * np.ones_like(service.tpot_s)
     for limit in limits:
         if limit.overload:
             served = getattr(service, limit.kind.metric)
@@ -271,18 +268,22 @@ def p_meets(limits: Sequence[Limit], service: Service) -> Floats:
     return out
 
 
-def means_kept(limits: Sequence[Limit], figure: Callable[[str], Floats], first_share: Floats) -> dict[str, Kept]:
+def means_kept(limits: Sequence[Limit], figure: Callable[[str], Floats], kv_wait_s: Floats) -> dict[str, Kept]:
     """How surely the limits that are a matter of probability are kept, by latency (`autotune.scoring.kept_together`).
 
     Args:
         limits: of a study.
         figure: an estimate by its name, and its error's standard deviation, shape `(num_plans,)`.
-        first_share: of the time of a request that has KV room, what its first token takes, same shape.
+        kv_wait_s: the part of TTFT that is a wait for KV room, which has no error of its own, same shape.
     """
+    asked = probable(limits)
+    if not asked:
+        return {}
+    first_share = (figure("ttft_s") - kv_wait_s) / np.maximum(figure("e2e_s") - kv_wait_s, 1e-300)
     sds = figure(TTFT_SD), figure(TPOT_SD)
     return merged(
         (sd, Kept(z=limit.z_kept(figure(limit.kind.metric), figure(sd)), first=share_of_first(sd, first_share, *sds)))
-        for limit in probable(limits)
+        for limit in asked
         for sd in (limit.kind.log_sd,)
     )
 

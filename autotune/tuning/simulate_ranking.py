@@ -141,10 +141,8 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
     for limit in limits:
         found = limit.violation(figures[limit.code])
         violations += [] if found is None else [found]
-    p_kept, least = (
-        _p_kept(study, plan, [limit.surely(figures[limit.code]) for limit in limits]),
-        study.search.min_p_meets,
-    )
+    p_kept = _p_kept(study, plan, [limit.surely(figures[limit.code]) for limit in limits])
+    least = study.search.min_p_meets
     if p_kept < least and (not violations or any(v.code == JOINT_PROBABILITY for v in plan.violations)):
         excess = least - p_kept
         violations.append(
@@ -175,9 +173,8 @@ def with_percentiles(study: Study, plan: PlanResult, limits: Sequence[Percentile
 
 def _p_kept(study: Study, plan: PlanResult, simulated: Sequence[tuple[str, Kept]]) -> float:
     """Probability that a plan keeps its limits on means and these together: no more than that of means alone."""
-    waits = plan.breakdown["ttft_parts_s"].get("kv_wait", 0.0)
-    share = (plan.metrics["ttft_s"] - waits) / max(plan.metrics["e2e_s"] - waits, 1e-300)
-    means = means_kept(study_limits(study), lambda name: np.array([plan.metrics[name]]), np.array([share]))
+    wait = np.array([plan.breakdown["ttft_parts_s"].get("kv_wait", 0.0)])
+    means = means_kept(study_limits(study), lambda name: np.array([plan.metrics[name]]), wait)
     together = p_together(merged([*means.items(), *simulated]))
     return min(float(together[0]), plan.p_meets)
 
