@@ -114,7 +114,9 @@ def test_no_load_has_a_pool_serve_more_than_it_can(case: tuple[str, str, str, in
             search={"max_num_batched_tokens": [16384], "disaggregated": "only"},
         )
         found = _found(study, plan)
-        used = [pool.used_frac for pool in (found.prefill, found.decode)]
+        served = found.result.metrics["requests_per_s"]
+        used = [served / pool.requests_per_s for pool in (found.prefill, found.decode)]
+        assert used == pytest.approx([pool.used_frac for pool in (found.prefill, found.decode)])
         assert max(used) <= 1.0 + 1e-6
         most.append(max(used))
     assert max(most) > 0.995
