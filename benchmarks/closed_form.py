@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from autotune.engines import ENGINES, policies_by_name
-from autotune.scoring.prompts_fill import MUCH_PROMPT_FRAC
+from autotune.scoring.unsure_means import MUCH_PROMPT_FRAC
 from autotune.space import enumerate_space
 from autotune.study.resolve import SHORT_OUTPUT_TOKENS
 from costmodel.arch import load_model

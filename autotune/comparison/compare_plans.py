@@ -18,8 +18,8 @@ from autotune.metrics import COST, MAXIMIZE, MINIMIZE, OUTPUT_COST, Use, used
 from autotune.scoring.joint_uncertainty import joint_draws
 from autotune.scoring.limits import study_limits
 from autotune.scoring.plan_result import plan_key
-from autotune.scoring.prompts_fill import prompts_fill_caveat
 from autotune.scoring.reach import bounded, unmeasured
+from autotune.scoring.unsure_means import unsure_means
 from autotune.scoring.value_and_gain import Gain, gain_over, ratio_of, served_within_limits, value_per_s
 from autotune.simulation.percentile_limits import percentile_limits
 from autotune.space import Resolution
@@ -285,7 +285,7 @@ def _assumptions(
             "are judged by the limits on means"
         )
     for name, side in (("current plan", current), ("candidate", candidate)):
-        assumptions += [f"{name}: {text}" for text in prompts_fill_caveat(study, None if side is None else side.result)]
+        assumptions += [f"{name}: {text}" for text in unsure_means(study, None if side is None else side.result)]
         if side is not None and side.result is not None and not side.capacity_keeps_limits:
             assumptions.append(f"{name}: no load keeps its limits; its capacity is what it serves at its own load")
         if study.workload.points and side is not None and side.result is not None and side.result.pools is not None:

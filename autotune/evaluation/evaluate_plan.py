@@ -26,7 +26,7 @@ from autotune.evaluation.values import Check, Evaluation, Sections
 from autotune.scoring.joint_uncertainty import confidence
 from autotune.scoring.limits import Limit, study_limits
 from autotune.scoring.objective import behind
-from autotune.scoring.prompts_fill import prompts_fill_caveat
+from autotune.scoring.unsure_means import unsure_means
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.space import Candidate
 from autotune.space.pooled_planstring import is_pooled
@@ -135,7 +135,7 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
         *study.arch.assumptions,
         *(f"plan: {text}" for text in scored.resolution.assumed),
         *_searched(tuned),
-        *prompts_fill_caveat(study, result),
+        *unsure_means(study, result),
         *(STAGE_TIMES if result is not None else ()),
         "saturation: powers of two in flight per replica and the most that have KV room, the study's token budgets",
     ]

@@ -13,7 +13,7 @@ from autotune.report.clusters import clusters_document
 from autotune.report.files import table_csv
 from autotune.report.kinds import kinds_document
 from autotune.scoring.joint_uncertainty import Confidence
-from autotune.scoring.prompts_fill import prompts_fill_caveat
+from autotune.scoring.unsure_means import unsure_means
 from autotune.space import Candidate, Space, format_plan
 from autotune.space.pool_plan import ROLES, Pools
 from autotune.study import own_option_values
@@ -208,7 +208,7 @@ def assumptions(result: TuneResult) -> tuple[str, ...]:
             f"disaggregated plans: the best {found.kept} of {found.plans:,} are in the ranking, and no place behind "
             "the last of them counts the others"
         )
-    cut += prompts_fill_caveat(result.study, next(iter(result.ranked), None))
+    cut += unsure_means(result.study, next(iter(result.ranked), None))
     return (*result.study.assumptions, *cut, *(f"baseline.plan: {text}" for text in extra))
 
 

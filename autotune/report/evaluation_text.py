@@ -17,7 +17,7 @@ from autotune.report.text_blocks import Block, Cell, Line, Report, named, text_t
 from autotune.report.vocabulary.metrics import METRICS
 from autotune.report.vocabulary.titles import LIMITS, TONES
 from autotune.report.vocabulary.words import SHARES, asked, measure, probability, short_unit, united
-from autotune.scoring.prompts_fill import PROMPTS_FILL
+from autotune.scoring.unsure_means import UNSURE
 from autotune.text.numbers import number, room_words, within
 
 CHECKS = {**LIMITS, "gpus": "GPUs"}
@@ -51,7 +51,7 @@ def evaluation_headline(document: Mapping[str, Any]) -> str:
 def stands_lines(document: Mapping[str, Any]) -> tuple[str, ...]:
     """What of the plan was never measured, why it cannot be launched, what it is not held against, how sure it is."""
     refused = f"Export refuses it: {document['export_refuses']}." if document["export_refuses"] else ""
-    said = [f"{text[0].upper()}{text[1:]}." for text in document["assumptions"] if text.startswith(PROMPTS_FILL)]
+    said = [f"{text[0].upper()}{text[1:]}." for text in document["assumptions"] if text.startswith(UNSURE)]
     left_out = (f"{text}." for text in document["assumptions"] if " left out here: " in text)
     return tuple(line for line in (document["never_measured"], refused, *left_out, *said) if line)
 

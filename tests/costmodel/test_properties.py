@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from autotune.scoring.prompts_fill import MUCH_PROMPT_FRAC
+from autotune.scoring.unsure_means import MUCH_PROMPT_FRAC
 from costmodel.arch import load_model, total_params, with_dtypes
 from costmodel.arch.attention import GroupedQuery
 from costmodel.estimate.batch import CHUNK_PLANS, PlanBatch, PlanEntry

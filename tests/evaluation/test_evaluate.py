@@ -19,7 +19,7 @@ from autotune.report.evaluation import evaluation_document
 from autotune.report.evaluation_text import evaluation_report
 from autotune.report.markdown import markdown_report
 from autotune.scoring.gpu_time import OPERATORS
-from autotune.scoring.prompts_fill import ALIKE, PROMPTS_FILL, prompts_fill_caveat
+from autotune.scoring.unsure_means import ALIKE, BURSTS, UNSURE, unsure_means
 from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import load_study, study_from_document
 from autotune.text.numbers import number, room_words
@@ -372,14 +372,16 @@ def test_a_plan_that_prompts_fill_says_how_sure_its_means_are() -> None:
     """Long prompts and short outputs: the ranking's caveat stands in the evaluation's answer and the comparison's."""
     study = dense(workload={"isl": 8000, "osl": 80, "concurrency": 96})
     found = evaluate(study, "TP1")
-    (caveat,) = prompts_fill_caveat(study, found.result)
+    (caveat,) = unsure_means(study, found.result)
     assert caveat.count(ALIKE) == 1
-    (varied,) = prompts_fill_caveat(dense(workload={"isl": {"min": 7000, "max": 9000}, "osl": 80}), found.result)
+    (varied,) = unsure_means(dense(workload={"isl": {"min": 7000, "max": 9000}, "osl": 80}), found.result)
     assert ALIKE not in varied
     document = evaluation_document(found)
     assert caveat in document["assumptions"]
     assert any(caveat[1:] in line for line in evaluation_report(document).lines)
     said = compare(study, "TP1", "TP8", scenarios=False)
     assert f"current plan: {caveat}" in said.assumptions
+    bursts = dense(workload={"isl": 800, "osl": 800, "request_rate_per_s": 1.0, "arrivals": {"cv": 3.0}})
+    assert any(text.startswith(BURSTS) for text in evaluate(bursts, "TP1").assumptions)
     roomy = evaluate(dense(workload={"isl": 800, "osl": 800, "concurrency": 16}), "TP1")
-    assert not any(text.startswith(PROMPTS_FILL) for text in roomy.assumptions)
+    assert not any(text.startswith(UNSURE) for text in roomy.assumptions)

@@ -12,8 +12,8 @@ import pytest
 from autotune.report.document import tune_document
 from autotune.scoring.limits import check_limits, study_limits
 from autotune.scoring.objective import plan_expected
-from autotune.scoring.prompts_fill import AT_A_RATE, IN_A_LOOP, prompts_fill
 from autotune.scoring.trial_record import Recorder, study_header
+from autotune.scoring.unsure_means import AT_A_RATE, IN_A_LOOP, prompts_fill
 from autotune.space import format_plan
 from autotune.storage import open_store
 from autotune.study import Study, load_study
