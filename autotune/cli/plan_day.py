@@ -67,8 +67,9 @@ def plan_day(
     closed form and simulation both allow within the study's limits; the study's cluster is the most that may run.
     Of a disaggregated plan the workers of both pools are counted, so that their ratio follows the hours.
     Starting, loading weights and draining hold GPUs that serve nothing ([switch] of the study). The schedule is exact:
-    none of the plans that it chooses from has fewer GPU-hours. The last day of the log is then served by simulation, as it came and with surges of twice
-    the load, beside a fixed number, a threshold scaler, and a schedule that knew the load.
+    none of the plans that are looked at has fewer GPU-hours. The last day of the log is then served by simulation, as
+    it came and with surges of twice the load, beside a fixed number, a threshold scaler, and a schedule that knew the
+    load.
 
     \b
     autotune plan-day studies/day-llama-70b-64xh100.toml --traffic requests.csv --table
