@@ -23,7 +23,7 @@ from autotune.space import enumerate_space
 from autotune.study.resolve import SHORT_OUTPUT_TOKENS
 from costmodel.arch import load_model
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.open_loop import among_prompts, at_random, knots_around
+from costmodel.estimate.open_loop import at_random, knots_around
 from costmodel.estimate.result import Estimate
 from costmodel.hardware import Cluster, load_gpu
 from costmodel.measured.implausible import plausible
@@ -324,9 +324,8 @@ def _at_rate(batch: PlanBatch, load: Load, rate: float, in_flight: Floats, cv: f
     table = batch.take(np.zeros(knots.size, dtype=np.int64))
     found = table.evaluate(replace(load, concurrency=knots[0] * layout.replicas), **bounds)
     offered, replicas = np.array([rate]), layout.replicas
-    estimate = at_random(carrying, rows, found, knots, offered_per_s=offered, replicas=replicas, cv2=cv**2)
-    return carrying, among_prompts(
-        estimate, rows, offered_per_s=offered, replicas=replicas, stages=layout.pp, cv2=cv**2
+    return carrying, at_random(
+        carrying, rows, found, knots, offered_per_s=offered, replicas=replicas, stages=layout.pp, cv2=cv**2
     )
 
 

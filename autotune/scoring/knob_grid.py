@@ -16,7 +16,7 @@ from autotune.study import OwnOptions, Study, cluster_of, started_with
 from costmodel.arch import stored_in
 from costmodel.engine import NOTHING_CAPTURED, EngineTraits
 from costmodel.estimate.batch import PlanBatch, PlanEntry
-from costmodel.estimate.open_loop import among_prompts, at_random, knots_around
+from costmodel.estimate.open_loop import at_random, evenly, knots_around
 from costmodel.estimate.request_mix import Kinds, combined, point_loads, with_shared_cache
 from costmodel.estimate.result import Estimate, at_rate
 from costmodel.plan.columns import Bools, Floats, Ints
@@ -202,17 +202,20 @@ class KnobGrid:
         if not carry.size:
             return estimate
         cv2 = self.study.workload.arrival_cv**2
-        replicas, stages = (
-            np.broadcast_to(c, concurrency.shape) for c in (self.batch.layout.replicas, self.batch.layout.pp)
-        )
-        for rows in np.array_split(carry, -(-carry.size // ROWS_AT_RANDOM)) if cv2 > 0.0 else ():
+        layout = self.batch.layout
+        replicas, stages = (np.broadcast_to(c, concurrency.shape) for c in (layout.replicas, layout.pp))
+
+        def of(rows: Ints) -> dict[str, Floats]:
+            return {"offered_per_s": rate_per_s[rows], "replicas": replicas[rows], "stages": stages[rows]}
+
+        if cv2 == 0.0:
+            return evenly(estimate, carry, **of(carry))
+        for rows in np.array_split(carry, -(-carry.size // ROWS_AT_RANDOM)):
             own = replicas[rows]
             knots = knots_around(concurrency[rows] / own)
             found = self.take(np.repeat(rows, knots.shape[1])).evaluate((knots * own[:, None]).ravel())
-            estimate = at_random(estimate, rows, found, knots, offered_per_s=rate_per_s[rows], replicas=own, cv2=cv2)
-        return among_prompts(
-            estimate, carry, offered_per_s=rate_per_s[carry], replicas=replicas[carry], stages=stages[carry], cv2=cv2
-        )
+            estimate = at_random(estimate, rows, found, knots, cv2=cv2, **of(rows))
+        return estimate
 
     def steady(self, concurrency: Floats) -> SteadyState:
         """The same before the calibration's residuals: the steps that every row settles into."""

@@ -83,19 +83,23 @@ def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows 
     found: Estimate,
     knots: Floats,
     *,
-    offered_per_s: Floats | float,
+    offered_per_s: Floats,
     replicas: Floats,
+    stages: Floats,
     cv2: float,
 ) -> Estimate:
     """The estimate with the latencies that requests meet which come at random, of some of its plans.
+
+    What prompts take that share passes is that of the numbers in flight which requests meet, as they meet them.
 
     Args:
         estimate: of plans where the requests in flight carry what is offered.
         rows: the plans.
         found: of these at each of `knots`, plan by plan.
         knots: from `knots_around`, of these.
-        offered_per_s: requests per second that come to each of these, or to every one.
+        offered_per_s: requests per second that come to each of these.
         replicas: of each of these.
+        stages: of the pipeline of each of these.
         cv2: squared coefficient of variation of the gaps between arrivals.
     """
     served = found.requests_per_s.reshape(knots.shape) / replicas[:, None]
@@ -121,7 +125,24 @@ def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows 
     uneven = cv2 / replicas
     for name, seconds in more.items():
         out[name][..., rows] += np.minimum(uneven, np.sqrt(uneven)) * seconds
-    return replace(estimate, **out)
+    passes = found.prefill_passes_per_request.reshape(knots.shape)
+    taken_s = found.prefill_s.sum(axis=0).reshape(knots.shape) * passes
+    return among_prompts(
+        replace(estimate, **out),
+        rows,
+        prompt_s=(taken_s * shares).sum(axis=1) / stages,
+        passes=(passes * shares).sum(axis=1),
+        per_s=offered_per_s / replicas,
+        uneven=uneven,
+    )
+
+
+def evenly(estimate: Estimate, rows: Ints, *, offered_per_s: Floats, replicas: Floats, stages: Floats) -> Estimate:
+    """The same where requests come at equal distances, so that they meet no others than the load has."""
+    passes = estimate.prefill_passes_per_request[rows]
+    prompt_s = estimate.prefill_s[:, rows].sum(axis=0) * passes / stages
+    per_s = offered_per_s / replicas
+    return among_prompts(estimate, rows, prompt_s=prompt_s, passes=passes, per_s=per_s, uneven=np.zeros_like(per_s))
 
 
 def came_since(mean: Floats, cv2: Floats) -> Floats:
@@ -134,8 +155,8 @@ def came_since(mean: Floats, cv2: Floats) -> Floats:
     return np.asarray(mean + short * np.expm1(-mean / np.maximum(np.abs(short), 1e-9)))
 
 
-def among_prompts(
-    estimate: Estimate, rows: Ints, *, offered_per_s: Floats, replicas: Floats, stages: Floats, cv2: float
+def among_prompts(  # one for each thing that nothing else follows from
+    estimate: Estimate, rows: Ints, *, prompt_s: Floats, passes: Floats, per_s: Floats, uneven: Floats
 ) -> Estimate:
     """The estimate with what prompts that come at random make each other wait, of some of its plans.
 
@@ -150,13 +171,11 @@ def among_prompts(
     Args:
         estimate: of plans, with what they meet at the rate.
         rows: the plans.
-        offered_per_s: requests per second that come to each of these.
-        replicas: of each of these.
-        stages: of the pipeline of each of these.
-        cv2: squared coefficient of variation of the gaps between arrivals.
+        prompt_s: seconds for which a prompt keeps a stage of each of these busy.
+        passes: prefill passes per prompt of each of these: below 1 where several share one.
+        per_s: requests per second that come to a replica of each of these.
+        uneven: squared coefficient of variation of the gaps between them.
     """
-    per_s, passes, uneven = offered_per_s / replicas, estimate.prefill_passes_per_request[rows], cv2 / replicas
-    prompt_s = estimate.prefill_s[:, rows].sum(axis=0) * passes / stages
     free_frac = np.maximum(1.0 - per_s * prompt_s, LEAST_LEFT_FRAC)
     parts = estimate.ttft_parts_s[:, rows]
     before_s = parts[OWN_PREFILL] + np.minimum(passes, 1.0) * (parts[RUNNING_STEP] + parts[QUEUE])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autotune.engines import policies_by_name
+from costmodel.estimate import open_loop
 from costmodel.estimate.batch import PlanBatch
 from costmodel.estimate.open_loop import (
     KNOTS,
@@ -18,9 +19,11 @@ from costmodel.estimate.open_loop import (
     arriving_shares,
     at_random,
     came_since,
+    evenly,
     knots_around,
 )
-from costmodel.plan.columns import Floats
+from costmodel.estimate.result import Estimate
+from costmodel.plan.columns import Floats, Ints
 from costmodel.simulation.requests import Requests, arrivals
 from costmodel.simulation.server import server_model
 from costmodel.simulation.simulate import simulate
@@ -74,17 +77,23 @@ def test_knots_lie_around_the_number_that_carries() -> None:
     assert set(knots.ravel()) <= set(KNOTS)
 
 
-def test_what_is_added_hangs_together() -> None:
+def alone(estimate: Estimate, rows: Ints, **_: object) -> Estimate:  # noqa: ARG001
+    """What requests meet, were no prompts waiting for others (`among_prompts`)."""
+    return estimate
+
+
+def test_what_is_added_hangs_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two replicas get half of what one would: parts of TTFT add up to it, and end to end is both latencies."""
+    monkeypatch.setattr(open_loop, "among_prompts", alone)
     batch = PlanBatch.of([entry("llama-3.1-8b", "vllm", "h100", replicas=2)])
     asked, bounds = load(6.0), {"longest_prompt": np.array([2000.0]), "memory_fraction": np.array([0.9])}
     before = batch.evaluate(asked, **bounds)
-    knots, rate = knots_around(np.array([3.0])), 0.98 * float(before.requests_per_s[0])
+    knots, rate = knots_around(np.array([3.0])), 0.98 * before.requests_per_s
     loads = replace(asked, concurrency=2.0 * knots[0])
     found = batch.take(np.zeros(knots.size, dtype=np.int64)).evaluate(loads, **bounds)
     rows, replicas = np.array([0]), np.array([2.0])
     once, twice, never, bursts = (
-        at_random(before, rows, found, knots, offered_per_s=rate, replicas=replicas, cv2=cv2)
+        at_random(before, rows, found, knots, offered_per_s=rate, replicas=replicas, stages=np.ones(1), cv2=cv2)
         for cv2 in (1.0, 2.0, 0.0, 8.0)
     )
     assert never.ttft_s[0] == before.ttft_s[0]
@@ -110,7 +119,7 @@ def test_prompts_behind_a_first_token_by_hand() -> None:
     batch = PlanBatch.of([entry("llama-3.1-8b", "vllm", "h100", replicas=2)])
     before = batch.evaluate(load(6.0), longest_prompt=np.array([2000.0]), memory_fraction=np.array([0.9]))
     seconds, parts = np.zeros_like(before.prefill_s), np.zeros_like(before.ttft_parts_s)
-    seconds[0, 0], parts[OWN_PREFILL, 0], parts[RUNNING_STEP, 0], parts[QUEUE, 0] = 0.2, 0.15, 0.1, 0.3
+    seconds[0, 0], parts[OWN_PREFILL, 0], parts[RUNNING_STEP, 0], parts[QUEUE, 0] = 0.4, 0.15, 0.1, 0.3
     made = replace(
         before,
         prefill_s=seconds,
@@ -120,20 +129,25 @@ def test_prompts_behind_a_first_token_by_hand() -> None:
         tpot_s=np.array([0.02]),
         e2e_s=np.array([2.6]),
     )
-    two = np.array([2.0])
-    after = among_prompts(made, np.array([0]), offered_per_s=np.array([8.0]), replicas=two, stages=np.ones(1), cv2=2.0)
+    rows, prompts = np.array([0]), {"prompt_s": np.array([0.1]), "passes": np.array([0.5]), "per_s": np.array([4.0])}
+    after = among_prompts(made, rows, uneven=np.ones(1), **prompts)
     assert after.e2e_s[0] == pytest.approx(2.6 + 0.1 * (4.0 * 0.35) / (1.0 - 4.0 * 0.1))
     assert after.tpot_s[0] == pytest.approx((after.e2e_s[0] - 0.6) / 100.0)
     assert after.ttft_s[0] == 0.6
-    # gaps of a variance of six times the squared mean, three for each of two replicas: twice half the wait of M/D/1
-    bursts = among_prompts(made, np.array([0]), offered_per_s=np.array([8.0]), replicas=two, stages=np.ones(1), cv2=6.0)
+    # gaps of a variance of three times the squared mean: twice half the wait of M/D/1
+    bursts = among_prompts(made, rows, uneven=np.array([3.0]), **prompts)
     assert bursts.ttft_s[0] == pytest.approx(0.6 + 0.1 * 0.4 / 0.6)
     assert bursts.ttft_parts_s[QUEUE, 0] - made.ttft_parts_s[QUEUE, 0] == pytest.approx(0.1 * 0.4 / 0.6)
     assert bursts.e2e_s[0] - bursts.ttft_s[0] == pytest.approx(100.0 * bursts.tpot_s[0])
+    # a pass of 0.4 s through two stages, half a pass for each prompt: the same 0.1 s, 4 per second on each replica
+    two = np.array([2.0])
+    even = evenly(made, rows, offered_per_s=np.array([8.0]), replicas=two, stages=two)
+    came = float(came_since(np.array([4.0 * 0.35]), np.zeros(1))[0])
+    assert even.e2e_s[0] == pytest.approx(2.6 + 0.1 * came / (1.0 - 4.0 * 0.1))
 
 
 @pytest.mark.parametrize(("engine", "osl"), [("vllm", 100.0), ("sglang", 60.0)])
-def test_decoding_with_many_prompts_at_a_rate(engine: str, osl: float) -> None:
+def test_decoding_with_many_prompts_at_a_rate(engine: str, osl: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long prompts and short outputs: decoding is told as it is simulated, 0.8 and 0.7 times that without them."""
     batch = replace(PlanBatch.of([entry("llama-3.1-8b", engine, "h100")]), residual=None)
     asked = load(2.0, isl=12_000.0, osl=osl)
@@ -154,8 +168,8 @@ def test_decoding_with_many_prompts_at_a_rate(engine: str, osl: float) -> None:
     found = batch.take(np.zeros(knots.size, dtype=np.int64)).evaluate(replace(asked, concurrency=knots[0]), **bounds)
     offered, one = np.array([rate]), np.ones(1)
     carried = batch.evaluate(replace(asked, concurrency=at), **bounds)
-    random_ones = at_random(carried, rows, found, knots, offered_per_s=offered, replicas=one, cv2=1.0)
-    told = among_prompts(random_ones, rows, offered_per_s=offered, replicas=one, stages=one, cv2=1.0)
-
-    assert random_ones.tpot_s[0] < 0.9 * simulated
+    told = at_random(carried, rows, found, knots, offered_per_s=offered, replicas=one, stages=one, cv2=1.0)
+    monkeypatch.setattr(open_loop, "among_prompts", alone)
+    without = at_random(carried, rows, found, knots, offered_per_s=offered, replicas=one, stages=one, cv2=1.0)
+    assert without.tpot_s[0] < 0.9 * simulated
     assert told.tpot_s[0] == pytest.approx(simulated, rel=0.1)

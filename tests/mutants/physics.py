@@ -124,8 +124,9 @@ PHYSICS: tuple[Change, ...] = (
             "prompt_s * came_since(per_s * before_s, uneven) / free_frac",
             "prompt_s * came_since(per_s * before_s, uneven)",
         ),
-        ("came_since(per_s * before_s, uneven)", "came_since(per_s * before_s, cv2 + 0.0 * uneven)"),
+        ("came_since(per_s * before_s, uneven)", "came_since(per_s * before_s, 0.0 * uneven)"),
         ("sum(axis=0) * passes / stages", "sum(axis=0) * passes"),
+        ("(taken_s * shares).sum(axis=1) / stages", "(taken_s * shares).sum(axis=1)"),
     ),
     *changes_of(
         "costmodel/disaggregated/prefill_pass.py",
