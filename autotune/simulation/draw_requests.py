@@ -13,7 +13,7 @@ SEED = 23
 """Of lengths and arrivals: plans are compared on the same requests."""
 
 
-def study_requests(study: Study, *, count: int, rate_per_s: float, alike: int = 1) -> Requests:
+def study_requests(study: Study, *, count: int, rate_per_s: float, alike: float = 1.0) -> Requests:
     """`count` requests with the study's lengths, arriving at a rate as `workload.arrivals` says.
 
     In each prompt the share `workload.prefix_cache_hit_frac` is found in the cache, whole blocks of it. Of `alike`

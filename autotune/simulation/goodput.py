@@ -62,9 +62,9 @@ def capacity_per_s(found: PlanSimulation) -> float:
     tried.
     """
     model = found.model.paced(found.forecast.errors.pace)
-    part, requests = model.part(model.alike), found.traffic.requests
+    part, requests = model.part, found.traffic.requests
     each = {most_in_flight(part, requests, generated_frac=share) for share in HELD}
-    return model.alike * max(_sent_per_s(found.traffic.in_closed_loop(in_flight).serve(part)) for in_flight in each)
+    return model.parts * max(_sent_per_s(found.traffic.in_closed_loop(in_flight).serve(part)) for in_flight in each)
 
 
 def _sent_per_s(done: Simulated) -> float:

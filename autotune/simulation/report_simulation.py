@@ -118,9 +118,12 @@ def simulation_document(
 
 def _served_by(found: PlanSimulation) -> str:
     """Which part of the plan was simulated; empty: all of it."""
-    if found.alike == 1:
-        return ""
-    return f"one of {found.alike} {'parts that are alike' if isinstance(found.model, PoolsModel) else 'replicas'}"
+    part, model = found.part, found.model
+    if isinstance(part, PoolsModel) and isinstance(model, PoolsModel) and found.alike > 1.0:
+        sides = ((part.prefill, model.prefill), (part.decode, model.decode))
+        prefill, decode = (f"{few.replicas} of {all_of_them.replicas}" for few, all_of_them in sides)
+        return f"{prefill} prefill and {decode} decode workers"
+    return f"{part.replicas} of {model.replicas} replicas" if found.alike > 1.0 else ""
 
 
 def _knobs(study: Study, plan: PlanResult) -> dict[str, Any]:
@@ -196,10 +199,10 @@ def _cdf(found: PlanSimulation, name: str) -> list[list[float]]:
     return [[float(s), float(v)] for s, v in zip(shares, np.quantile(values, shares), strict=True)]
 
 
-def _timeline(done: Simulated, alike: int) -> list[dict[str, float]]:
+def _timeline(done: Simulated, alike: float) -> list[dict[str, float]]:
     """Requests that decode and that wait, and cache tokens held, over all replicas, at equal distances in time.
 
-    `alike` parts of the plan do as the one that was simulated.
+    The plan is `alike` times the part that was simulated.
     """
     if not done.timeline:
         return []

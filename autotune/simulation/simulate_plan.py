@@ -40,8 +40,9 @@ WARM_UP_TIMES, COUNTED_TIMES = 3.0, 3.0
 """Times that a request takes in which drawn requests fill the servers, and in which others come that count, at least.
 After two of them requests take a tenth less time than in the end on a server that is nine tenths full, after three a
 twentieth."""
-MOST_DRAWS, TAKES_LONGER = 3, 1.25
-"""Times that requests are drawn for a plan: more of them where they take so much longer than was thought."""
+TAKES_LONGER = 1.25
+"""Requests that would settle a plan over those that were drawn, from which on they are drawn anew, once: they take
+longer than was thought."""
 WAVES, WARM_UP_WAVES = 9, 3
 """Requests of a closed loop over those in flight, at least, and those that begin together and are not counted; the last
 of them, beside which others are no more sent, are not either."""
@@ -87,13 +88,13 @@ class Traffic:
             return self
         return replace(self, sample=sample_windows(self.requests, self.warm_up_s, own_s))
 
-    def filling(self, study: Study, *, alike: int, in_flight: float) -> Traffic:
-        """What comes to one of the parts of a plan that are alike, until its servers have filled and it has settled.
+    def filling(self, study: Study, *, alike: float, in_flight: float) -> Traffic:
+        """What comes to one part of a plan, until its servers have filled and settled, and then counts.
 
         Args:
             study: whose requests are drawn.
-            alike: parts to which requests go in turn.
-            in_flight: requests that such a part has at once.
+            alike: how many such parts the plan is, to which requests go in turn.
+            in_flight: requests that the part has at once.
         """
         if self.rate_per_s is None:
             raise ValueError("must be traffic of a rate")
@@ -176,13 +177,10 @@ class PlanSimulation:
     model: ServerModel | PoolsModel
     traffic: Traffic
     """What was served of it, with what the plan's caches find: all of it, or what comes to one part of the plan."""
-    alike: int = 1
-    """Parts of the plan of which one was simulated: the others are as it is, and meet the same."""
-
-    @property
-    def part(self) -> ServerModel | PoolsModel:
-        """The model of what was simulated."""
-        return self.model.part(self.alike)
+    part: ServerModel | PoolsModel
+    """The part of the model that was simulated: all of it, or one that the others are like and meet the same as."""
+    alike: float
+    """How many times this part the plan is."""
 
     @property
     def server(self) -> ServerModel:
@@ -272,9 +270,10 @@ def simulate_plan(
 
 def _simulated(study: Study, plan: PlanResult, model: _Model, errors: StepErrors, offered: Traffic) -> PlanSimulation:
     """What a model makes of the traffic, at its expected and its likely paces."""
-    alike, part = 1, model
+    alike, part = 1.0, model
     if offered.least:
-        alike, part = model.alike, model.part(model.alike)
+        part = model.part
+        alike = model.parts
         traffic, done = _settled(study, plan, part, errors, offered, alike=alike)
     else:
         traffic = offered.with_caches(model)
@@ -294,14 +293,15 @@ def _simulated(study: Study, plan: PlanResult, model: _Model, errors: StepErrors
         preemptions=done.preemptions,
         model=model,
         traffic=traffic,
+        part=part,
         alike=alike,
     )
 
 
 def _settled(
-    study: Study, plan: PlanResult, part: _Model, errors: StepErrors, offered: Traffic, *, alike: int
+    study: Study, plan: PlanResult, part: _Model, errors: StepErrors, offered: Traffic, *, alike: float
 ) -> tuple[Traffic, Simulated]:
-    """Requests that come to one of the parts of a plan that are alike, as many as settle it, and what they meet.
+    """Requests that come to one part of a plan, as many as settle it, and what they meet.
 
     How many these are is told by the time that requests take, of the closed form first, and at the slow end of the
     likely range; where they take far longer in the simulation, by that. No more fill a part than it has room for: what
@@ -317,9 +317,7 @@ def _settled(
 
     traffic = drawn(plan.metrics["e2e_s"])
     done = traffic.serve(part.paced(errors.pace))
-    for _ in range(MOST_DRAWS - 1):
-        longer = drawn(float(done.served.e2e_s.mean()))
-        if len(longer.requests) <= TAKES_LONGER * len(traffic.requests):
-            break
-        traffic, done = longer, longer.serve(part.paced(errors.pace))
-    return traffic, done
+    longer = drawn(float(done.served.e2e_s.mean()))
+    if len(longer.requests) <= TAKES_LONGER * len(traffic.requests):
+        return traffic, done
+    return longer, longer.serve(part.paced(errors.pace))

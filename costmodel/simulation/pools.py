@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import cycle
-from math import gcd
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +26,8 @@ from costmodel.simulation.token_gaps import TokenGaps
 OWN_STEPS = 1.5
 """Decode steps of the hand-over that a request waits for in the decode pool anyway: the rest of the one that runs when
 it comes, and its first."""
+OFF_FRAC = 0.01
+"""Share by which the workers of a part of both pools may be out of proportion."""
 _Table = TypeVar("_Table", Line, Plane, ChunkTable, PartTables, StepTable)
 
 
@@ -62,13 +63,29 @@ class PoolsModel:
         )
 
     @property
-    def alike(self) -> int:
-        """Parts of the plan, of as many workers of either pool each, that meet the same: all go to them in turn."""
-        return gcd(self.prefill.replicas, self.decode.replicas)
+    def part(self) -> PoolsModel:
+        """The smallest part of the plan that meets what all of it does: workers of both pools in the same proportion.
 
-    def part(self, alike: int) -> PoolsModel:
-        """One of so many parts of the plan."""
-        return replace(self, prefill=self.prefill.part(alike), decode=self.decode.part(alike))
+        The proportion may be off by `OFF_FRAC`, so that there is a small part of 15 and 49 workers too.
+        """
+        first, second = self.prefill.replicas, self.decode.replicas
+        few = (
+            (count, round(count * second / first))
+            for count in range(1, first + 1)
+            if abs(round(count * second / first) * first / (count * second) - 1.0) <= OFF_FRAC
+        )
+        prefill, decode = next(few)
+        return replace(
+            self,
+            prefill=replace(self.prefill, replicas=prefill),
+            decode=replace(self.decode, replicas=decode),
+        )
+
+    @property
+    def parts(self) -> float:
+        """How many times its `part` the plan is: in the pool of which the part has most."""
+        part = self.part
+        return min(self.prefill.replicas / part.prefill.replicas, self.decode.replicas / part.decode.replicas)
 
     def open_loop(self, requests: Requests, *, timeline: bool = False) -> Simulated:
         """Serve requests that arrive whatever the pools do."""

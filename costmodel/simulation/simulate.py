@@ -51,13 +51,14 @@ class ServerModel:
         return replace(self, pace=pace)
 
     @property
-    def alike(self) -> int:
-        """Parts of the plan that meet the same: its replicas, where requests go to them in turn."""
-        return self.replicas if self.routing is Routing.ROUND_ROBIN else 1
+    def part(self) -> ServerModel:
+        """The smallest part that meets what all of the plan does: a replica, where requests go to them in turn."""
+        return replace(self, replicas=1) if self.routing is Routing.ROUND_ROBIN else self
 
-    def part(self, alike: int) -> ServerModel:
-        """One of so many parts of the plan."""
-        return replace(self, replicas=self.replicas // alike)
+    @property
+    def parts(self) -> float:
+        """How many times its `part` the plan is."""
+        return self.replicas / self.part.replicas
 
     def unpaced(self) -> ServerModel:
         """The same in units of `pace` seconds: a step lasts as the table says, and all else is so much shorter."""

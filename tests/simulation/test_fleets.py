@@ -126,7 +126,7 @@ def test_what_is_said_is_of_the_whole_plan() -> None:
     study = _long_outputs(16)
     plan, traffic = _scored(study, "R16 TP1"), study_traffic(study)
     document = simulation_document(study, plan, traffic, simulate_plan(study, plan, traffic), sweep=False)
-    assert document["traffic"]["served_by"] == "one of 16 replicas"
+    assert document["traffic"]["served_by"] == "1 of 16 replicas"
     assert document["served_requests_per_s"] == pytest.approx(16 * EACH_PER_S)
     assert document["goodput_requests_per_s"] == pytest.approx(16 * EACH_PER_S, rel=0.01)
     in_flight = 16 * EACH_PER_S * document["latencies"]["e2e"]["mean"]["value"]
@@ -147,3 +147,11 @@ def test_requests_that_take_far_longer_than_was_thought_are_drawn_anew() -> None
         for one in (plan, hasty)
     ]
     assert means[1] == pytest.approx(means[0], rel=0.1)
+
+
+def test_pools_out_of_proportion_have_a_part_that_is_nearly_in_it() -> None:
+    """15 and 49 workers are 4 and 13 but for half a percent, of which the pool with fewer has its whole share to do."""
+    found = _simulated(_long_outputs(64, 2.0), "P15:TP1 + D49:TP1")
+    assert isinstance(found.part, PoolsModel)
+    assert (found.part.prefill.replicas, found.part.decode.replicas) == (4, 13)
+    assert found.alike == 15 / 4
