@@ -203,7 +203,10 @@ def study_traffic(
     plan at least, as many as fill its servers and settle them, and no more where they are to be `exactly` so many.
     """
     if study.workload.recorded is not None and rate_per_s is None:
-        return recorded_traffic(study.workload.recorded)
+        found = recorded_traffic(study.workload.recorded)
+        # a log has its own beginning; sessions are drawn from the midst of traffic, which servers are full of
+        filling = 0 if study.workload.sessions is None else int(WARM_UP_FRAC * len(found.requests))
+        return replace(found, counted_from=filling)
     rate, in_flight = rate_per_s or study.workload.request_rate_per_s, study.workload.concurrency
     if rate is None:
         return closed_loop(study, in_flight or 1, count=count)

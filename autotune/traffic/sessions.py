@@ -14,8 +14,10 @@ from autotune.traffic.workload import with_traffic
 from costmodel.simulation.requests import Requests, arrivals, uniform_lengths
 from costmodel.simulation.session_prompts import SessionPrompts
 
-REQUESTS = 3000
-"""That are drawn, and the rest of the last session."""
+REQUESTS, MOST_REQUESTS = 3000, 19_000
+"""That are drawn at least and at most, and the rest of the last session."""
+DRAWN_S = 60.0
+"""For which they come, where that is more of them: several times as long as requests take, so that servers fill up."""
 MOST_PERIODS = 20.0
 """Times that these come at most while the longest session lasts: what is simulated of the caches."""
 UNBOUNDED = 1e18
@@ -59,7 +61,7 @@ def session_requests(study: Study, sessions: Sessions, rate_per_s: float) -> Req
     rate as it is, and each stands for more sessions in what comes between two of its turns.
     """
     work, random = study.workload, np.random.default_rng(SEED)
-    begun = ceil(REQUESTS / sessions.turns)
+    begun = ceil(min(max(REQUESTS, rate_per_s * DRAWN_S), MOST_REQUESTS) / sessions.turns)
     shape = begun, sessions.turns
     period_s = begun * sessions.turns / rate_per_s
     since_begin = np.cumsum(random.exponential(sessions.pause_s, shape) * (np.arange(sessions.turns) > 0), axis=1)

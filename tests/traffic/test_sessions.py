@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autotune.scoring.best_knobs import score
+from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import Sessions, Study, study_from_document
 from autotune.traffic.load import study_at
 from autotune.traffic.sessions import REQUESTS, session_requests
@@ -68,6 +69,14 @@ def test_requests_come_at_the_rate_that_is_asked(study: Study, turns: int, pause
     assert (len(requests) - 1) / requests.arrival_s[-1] == pytest.approx(rate, rel=1e-9)
     assert (np.diff(requests.arrival_s) >= 0.0).all()
     assert requests.prompt.mean() == pytest.approx(300.0 * (turns - 1) / 2 + 200.0, rel=0.01)
+
+
+def test_sessions_are_drawn_until_servers_have_filled() -> None:
+    """A minute of them where that is more than a few thousand requests, of which the first do not count."""
+    busy = study_at(_document(request_rate_per_s=200.0), Path("study.toml"))
+    drawn = study_traffic(busy)
+    assert len(drawn.requests) == pytest.approx(60.0 * 200.0, rel=0.01)
+    assert drawn.counted_from == pytest.approx(0.2 * len(drawn.requests), abs=1.0)
 
 
 @pytest.mark.parametrize("system_tokens", [0, 40, 10_300, 200_000])
