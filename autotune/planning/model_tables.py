@@ -180,7 +180,9 @@ def _capacities(study: Study, own: Study, alone: Sequence[_Alone], *, most_gpus:
     if percentile_limits(study):
         sample = study_sample(study)
         for one, rates in zip(alone, each, strict=True):
-            simulated = replica_rate_per_s(_simulation(own, one.plan), study, sample, one.most_per_s)
+            simulated = replica_rate_per_s(
+                _simulation(own, one.plan), study, sample, one.most_per_s, request_s=one.plan.metrics["e2e_s"]
+            )
             np.minimum(rates, simulated, out=rates)
     return [Capacities.of(number, rates) for number, rates in zip(counts, each, strict=True)]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 
@@ -38,7 +39,9 @@ from costmodel.simulation.forecast import forecast
 from costmodel.simulation.pools import PoolsModel
 from costmodel.simulation.requests import Requests, arrivals
 
-SIMULATED_REQUESTS = 1000
+SIMULATED_REQUESTS, MOST_SIMULATED = 1000, 12_000
+FILLED_TIMES = 3.0
+"""Times that a request takes in which requests fill a replica and do not count, and then in which others come."""
 HALVINGS = 5
 """Of the rate at which a simulated replica's limits break: to 1 part in 32."""
 SEED = 23
@@ -209,7 +212,8 @@ def _scaled(  # noqa: PLR0913  # what replicas are counted for
     simulation, closed = one_replica(whole, plan), _each_per_s(plan)
     few = np.array(few_that_suit(closed))
     most = float((few * closed).min())
-    simulated = replica_rate_per_s(_of_workers(simulation, few), limited, requests, most) / most
+    taken_s = plan.metrics["e2e_s"]
+    simulated = replica_rate_per_s(_of_workers(simulation, few), limited, requests, most, request_s=taken_s) / most
     share = min(simulated, 1.0)
     each = np.zeros((few.size, mix.size))
     for row, profile in enumerate(profiles):
@@ -256,17 +260,22 @@ def _of_workers(simulation: PlanSimulation, counts: Sequence[int] | Ints) -> Pla
     return replace(simulation, model=replace(model, prefill=prefill, decode=decode))
 
 
-def replica_rate_per_s(simulation: PlanSimulation, study: Study, requests: Requests, most_per_s: float) -> float:
+def replica_rate_per_s(
+    simulation: PlanSimulation, study: Study, requests: Requests, most_per_s: float, *, request_s: float
+) -> float:
     """The highest rate up to one at which a simulated replica keeps every limit on requests.
 
     Args:
         simulation: of `one_replica`.
         study: with the limits.
-        requests: arriving at one per second.
+        requests: arriving at one per second, over and over where they are too few to fill it.
         most_per_s: what the closed form says, which is not exceeded.
+        request_s: what a request takes at that rate.
     """
     limits = limits_of_requests(study)
-    count = int(WARM_UP_FRAC * len(requests))
+    filling = min(ceil(FILLED_TIMES * most_per_s * request_s), MOST_SIMULATED // 2)
+    requests = _repeated(requests, 2 * filling)
+    count = max(int(WARM_UP_FRAC * len(requests)), filling)
     errors, model = replace(simulation.forecast.errors, pace_log_sd=0.0), simulation.model
 
     def kept(rate: float) -> bool:
@@ -285,6 +294,12 @@ def replica_rate_per_s(simulation: PlanSimulation, study: Study, requests: Reque
         middle = 0.5 * (low + high)
         low, high = (middle, high) if kept(middle) else (low, middle)
     return low
+
+
+def _repeated(requests: Requests, least: int) -> Requests:
+    """Requests that come at one per second, one time after the other, until there are so many."""
+    times, place = np.divmod(np.arange(max(least, len(requests))), len(requests))
+    return replace(requests.take(place), arrival_s=requests.arrival_s[place] + times * (requests.arrival_s[-1] + 1.0))
 
 
 def study_sample(study: Study) -> Requests:
