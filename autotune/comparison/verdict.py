@@ -115,12 +115,11 @@ def _out_of_limits(
     if p_better < policy.min_p_better:
         reason = (
             f"the current plan breaks {broken} by its estimate, but the candidate is better with a probability of only "
-            f"{p_better:.0%} ({policy.min_p_better:.0%} is asked)"
+            f"{probability(p_better)} ({policy.min_p_better:.0%} is asked)"
         )
         return _say(UNDECIDED, "not_sure", reason)
-    reason = (
-        f"the current plan breaks {broken}, the candidate keeps every limit; better with probability {p_better:.0%}"
-    )
+    sure = probability(p_better)
+    reason = f"the current plan breaks {broken}, the candidate keeps every limit; better with probability {sure}"
     return _say(SWITCH, "limit_broken", reason + _price_of_limits(study, current, candidate))
 
 
@@ -139,14 +138,14 @@ def _by_arithmetic(
     over, words = duration_words(policy.horizon_s), _gain_words(study, current, candidate)
     if p_better <= 1.0 - policy.min_p_better or candidate.value_per_s <= current.value_per_s:
         nothing = "nothing that pays for a switch" if p_better >= policy.min_p_better else "nothing"
-        reason = f"the candidate gains {nothing}: it {words}; better with probability {p_better:.0%}"
+        reason = f"the candidate gains {nothing}: it {words}; better with probability {probability(p_better)}"
         return _say(KEEP, NO_GAIN, reason)
     if gain.net <= 0.0:
         reason = f"the candidate {words}, which does not pay for the switch within {over}"
         return _say(KEEP, "switch_costs_more", reason)
     if p_better < policy.min_p_better:
         reason = (
-            f"measure both: the candidate {words}, and is better with a probability of only {p_better:.0%} "
+            f"measure both: the candidate {words}, and is better with a probability of only {probability(p_better)} "
             f"({policy.min_p_better:.0%} is asked)"
         )
         return _say(UNDECIDED, "not_sure", reason)
@@ -155,7 +154,9 @@ def _by_arithmetic(
         reason = f"over {over} the switch brings {net:+.1%} net, below the {policy.min_gain_frac:.1%} that is asked"
         return _say(KEEP, "gain_too_small", reason)
     paid = "at once" if gain.payback_s is None else f"after {duration_words(gain.payback_s)}"
-    reason = f"the candidate {words}; better with probability {p_better:.0%}; the switch has paid for itself {paid}"
+    reason = (
+        f"the candidate {words}; better with probability {probability(p_better)}; the switch has paid for itself {paid}"
+    )
     return _say(SWITCH, "gain", reason)
 
 

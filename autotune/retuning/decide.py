@@ -14,6 +14,7 @@ from autotune.scoring.plan_result import Launch
 from autotune.scoring.value_and_gain import gain_over
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Baseline, RetunePolicy
+from autotune.text.numbers import probability
 from autotune.traffic.profile import WorkloadProfile
 
 DAY_S = 24 * 3600.0
@@ -142,13 +143,13 @@ def decide(inputs: Inputs, policy: RetunePolicy, history: Sequence[PastSwitch]) 
         return decision(
             KEEP,
             "not_sure",
-            f"the candidate is better with probability {inputs.p_better:.0%}, below {policy.min_p_better:.0%}",
+            f"the candidate is better with probability {probability(inputs.p_better)}, below {policy.min_p_better:.0%}",
         )
     if gain.net < need * gain.reference:
         rule = "hysteresis" if back else "gain_too_small"
         extra = f", and this would be a switch back (x {policy.switch_back_factor:g})" if back else ""
         return decision(KEEP, rule, f"the net gain over {over} is {share}, below the {need:.1%} that is asked{extra}")
-    figures_in_words = f"net gain {share} over {over}, P(better) {inputs.p_better:.0%}{inputs.earlier}"
+    figures_in_words = f"net gain {share} over {over}, P(better) {probability(inputs.p_better)}{inputs.earlier}"
     if not inputs.current_keeps:
         broken = f"the current plan breaks {inputs.current_breaks or 'a limit'}"
         other = "" if inputs.candidate_keeps else ", the candidate does more within the limits, not everything"
