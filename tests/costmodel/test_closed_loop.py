@@ -38,6 +38,7 @@ def test_all_requests_are_accounted_for() -> None:
     in_flight = np.array([1.0, 4.0, 16.0, 64.0])
     found = _settled(in_flight)
     assert found.pair.in_flight == pytest.approx(in_flight, rel=1e-6)
+    assert found.decoding == pytest.approx(found.pair.requests_per_s * 499.0 * found.pair.tpot_s, rel=1e-3)
     assert np.all(np.diff(found.decoding) > 0.0)
     assert np.all(np.diff(found.pair.tpot_s) > 0.0)
     assert np.all(found.decoding < in_flight)
