@@ -99,3 +99,24 @@ def _overloaded(rate_per_s: float, budgets: list[int]) -> float:
     found = score_plan(study, "PP2 TP8").result
     assert found is not None
     return found.metrics["requests_per_s"]
+
+
+def test_a_plan_that_may_serve_more_than_is_estimated_still_has_its_limits() -> None:
+    """Just beyond its capacity a plan may carry the rate, which helps it little where its latencies are too long."""
+
+    def p_kept(tpot_ms: float) -> float:
+        study = question(
+            "llama-3.1-8b",
+            1,
+            engine="vllm",
+            cluster={"gpus": 1, "gpu": "h100_sxm"},
+            workload={"isl": 1000, "osl": 200, "request_rate_per_s": 35.0},
+            constraints={"tpot_ms": tpot_ms},
+        )
+        found = score_plan(study, "TP1").result
+        assert found is not None
+        assert found.metrics["requests_per_s"] < 35.0
+        return found.p_meets
+
+    assert p_kept(5.0) < 0.01
+    assert 0.05 < p_kept(1000.0) < 0.5
