@@ -62,7 +62,7 @@ def best_plan(study: Study, *, also: Sequence[str] = (), progress: Progress | No
 
 
 def _most_served(study: Study, plans: Sequence[PlanResult], served_per_s: Floats) -> PlanResult:
-    """The plan that can be expected to serve most: of close ones the one that serves most of a log's requests.
+    """The plan that is expected to serve most; of those that are close, the one that serves most of a log's requests.
 
     Args:
         study: under the traffic.
