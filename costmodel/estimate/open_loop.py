@@ -31,8 +31,8 @@ PIECES = 8
 MOST_UTILISED = 0.999
 """Share of the throughput at the last knot that the rate is taken to be at most."""
 LEAST_LEFT_FRAC = 0.2
-"""Share of the time that prompts leave to decoding, at least: with any from 0.05 to 0.4 the median error of TPOT over 320
-simulated plans is the same."""
+"""Share of the time that prompts leave to decoding, at least. With any from 0.05 to 0.4 the median error of TPOT is the
+same over 320 simulated plans."""
 OWN_PREFILL, RUNNING_STEP, QUEUE = (TTFT_PARTS.index(part) for part in ("own_prefill", "running_step", "queue"))
 
 
