@@ -50,7 +50,7 @@ def test_a_command_s_options_are_scored(tmp_path: Path) -> None:
 
 
 def test_what_is_not_priced_is_said_and_leaves_nothing_sure(tmp_path: Path) -> None:
-    """In the document, in the assumptions and under the verdict, as it was written; both are measured before a switch."""
+    """In the document, in the assumptions and under the verdict, as it was written; both are to be measured."""
     plain, offloads = asked(tmp_path, "--max-num-seqs 4"), asked(tmp_path, "--max-num-seqs 4 --cpu-offload-gb 10")
     assert (plain["verdict"], plain["never_measured"], plain["p_better"]) == ("switch", [], 1.0)
     assert (offloads["rule"], offloads["p_better"]) == ("not_measured", 0.8)
