@@ -46,7 +46,7 @@ def _within_limits(study: Study, plan: PlanResult, ttft_factor: Floats, tpot_fac
     loads = swept(study, plan, np.maximum(plan.knobs.concurrency * SHARES, 1.0))
     latencies = Latencies(
         first_s=(loads.ttft_s - loads.kv_wait_s)[:, None],
-        kv_wait_s=loads.kv_wait_s[:, None],
+        wait_s=loads.kv_wait_s[:, None],
         longest_extra_s=(loads.ttft_longest_s - loads.ttft_s)[:, None],
         tpot_s=loads.tpot_s[:, None],
         outputs=max(study.workload.osl.mean - 1.0, 0.0),

@@ -78,6 +78,17 @@ def arriving_shares(knots: Floats, served_per_s: Floats, offered_per_s: Floats) 
     return shares / whole[:, None], beyond / whole * ratio / (1.0 - ratio) / served[:, -1]
 
 
+def with_spare(estimate: Estimate, rows: Ints, found: Estimate, knots: Floats, offered_per_s: Floats) -> Estimate:
+    """The estimate with what some of its plans serve at most of what comes: at the best of the knots.
+
+    Arguments as `at_random`'s.
+    """
+    most = found.requests_per_s.reshape(knots.shape).max(axis=1)
+    spare_log = estimate.spare_log.copy()
+    spare_log[rows] = np.log(np.maximum(most / offered_per_s, 1.0))
+    return replace(estimate, spare_log=spare_log)
+
+
 def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows from
     estimate: Estimate,
     rows: Ints,
