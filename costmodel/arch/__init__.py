@@ -2,7 +2,15 @@
 
 from costmodel.arch.arch import Arch, Group, Layer, WeightDtypes
 from costmodel.arch.attention import AttentionKind
-from costmodel.arch.catalog import least_weight_bytes, load_model, model_names, short_names, stored_in, with_dtypes
+from costmodel.arch.catalog import (
+    least_weight_bytes,
+    load_model,
+    model_names,
+    short_names,
+    stored_dtypes,
+    stored_in,
+    with_dtypes,
+)
 from costmodel.arch.config.checkpoint import read_config_file
 from costmodel.arch.config.read import read_config
 from costmodel.arch.ffn import FfnKind
@@ -33,6 +41,7 @@ __all__ = [
     "read_config",
     "read_config_file",
     "short_names",
+    "stored_dtypes",
     "stored_in",
     "total_params",
     "weight_bytes",

@@ -151,6 +151,11 @@ def stored_in(arch: Arch, dtype: str | None) -> Arch:
     return with_dtypes(arch, gemm_dtype=dtype, moe_dtype=dtype)
 
 
+def stored_dtypes(arch: Arch, dtype: str | None) -> set[str]:
+    """Dtypes of the matrices of all layers of `stored_in`, embeddings and output head not counted."""
+    return {own for group in stored_in(arch, dtype).groups for _, own in group.block.dtypes}
+
+
 def least_weight_bytes(arch: Arch, dtypes: Sequence[str | None]) -> float:
     """Bytes of the weights in the one of some dtypes (None: as the checkpoint has them) that takes the least."""
     return min(weight_bytes(stored_in(arch, dtype)) for dtype in dtypes)
