@@ -88,13 +88,17 @@ class Ledger:
         """Switches that were made and changes by hand, oldest first."""
         return tuple(line.entry for line in self.lines if line.kind == APPLIED)
 
+    @cached_property
+    def _applied_ids(self) -> frozenset[str]:
+        return frozenset(line.id for line in self.lines if line.kind == APPLIED)
+
     def decision(self, inputs: str) -> Entry | None:
         """The decision that these inputs led to, if they were decided on."""
         return next((line.entry for line in reversed(self.decisions) if line.id == inputs), None)
 
     def is_applied(self, inputs: str) -> bool:
         """Whether a decision was put into production."""
-        return any(line.kind == APPLIED and line.id == inputs for line in self.lines)
+        return inputs in self._applied_ids
 
     def with_entry(self, entry: Entry) -> Ledger:
         """Append an entry to the file, and the ledger that holds it.
