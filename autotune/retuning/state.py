@@ -16,8 +16,7 @@ from typing import Any
 
 from autotune.files import write_file
 from autotune.retuning.decide import PastSwitch
-from autotune.retuning.entry import APPLIED, LAUNCH_KNOBS, SCHEMA, SUMMARY, digest, iso
-from autotune.retuning.entry_shapes import launch_problem
+from autotune.retuning.entry import APPLIED, LAUNCH_KNOBS, SCHEMA, SUMMARY, digest, iso, launch_problem
 from autotune.retuning.ledger import Entry, Ledger, open_ledger
 from autotune.scoring.plan_result import Launch
 from autotune.space import parse_plan
