@@ -62,7 +62,6 @@ def compare(
     autotune compare studies/qwen3-235b-64xh100.toml --candidate TP4/DP2/EP8 --format markdown
     autotune compare STUDY --current TP8 --traffic requests.csv --json
     """
-    from dataclasses import replace
     from pathlib import Path
 
     from autotune.cli.current import with_current
@@ -77,7 +76,7 @@ def compare(
     profile, requests = (None, None) if traffic is None else _traffic(traffic, reading, question)
     runs = with_current(question, current, given_variables(variables))
     found = compared(runs.study, runs.plan, candidate, traffic=profile, source=traffic, requests=requests)
-    document = comparison_document(replace(found, not_priced=runs.not_priced))
+    document = comparison_document(found)
     short = None if verbose or out is not None else BRIEF
     publish(document, comparison_report, _page, form=form, out=out, short=short)
 

@@ -23,8 +23,6 @@ class Current:
     """With what was read as its baseline, knobs and options of its engine included."""
     plan: str | None
     """A plan string, as it was given; None: there is none, or it is the study's baseline now."""
-    not_priced: tuple[str, ...] = ()
-    """What it also runs with that no formula knows, as it was written."""
 
 
 def imported_current(study: Study, text: str, given: Mapping[str, str]) -> Imported | None:
@@ -54,10 +52,9 @@ def with_current(study: Study, text: str | None, given: Mapping[str, str]) -> Cu
     said = (
         f"{imported.plan} on {imported.gpus} GPUs, as imported",
         *(f"{what} is not known and left out" for what in imported.unknown),
-        *(f"{what} is not priced" for what in found.not_priced),
         *found.said,
         *imported.assumptions,
     )
     taken = (*filled, *(f"current plan: {text}" for text in said))
     own = replace(study, baseline=found.baseline, assumptions=(*study.assumptions, *taken))
-    return Current(study=own, plan=None, not_priced=found.not_priced)
+    return Current(study=own, plan=None)

@@ -130,7 +130,6 @@ def run(
                 options=replace(reading, least_cover_frac=min_cover),
                 apply=apply,
                 current=told,
-                not_priced=runs.not_priced,
                 progress=report,
             )
     except BusyError as error:

@@ -236,6 +236,4 @@ class Comparison:
     verdict: Verdict
     beyond: tuple[str, ...] = ()
     """What of the two plans was never measured: keys of `autotune.scoring.reach.KINDS`."""
-    not_priced: tuple[str, ...] = ()
-    """What the current plan also runs with that no formula knows, as it was written."""
     assumptions: tuple[str, ...]

@@ -21,8 +21,6 @@ class AsStarted:
     baseline: Baseline
     said: tuple[str, ...]
     """How it was read, in plain sentences."""
-    not_priced: tuple[str, ...]
-    """What it also runs with, as it was written: the plan is scored without."""
 
 
 def as_started(study: Study, imported: Imported, plan: str) -> AsStarted:
@@ -57,9 +55,10 @@ def as_started(study: Study, imported: Imported, plan: str) -> AsStarted:
         max_num_seqs=None if pooled else started.max_num_seqs,
         cuda_graphs=started.cuda_graphs,
         speculative=bool(started.drafts) if speculates else None,
+        not_priced=tuple(not_priced),
     )
     baseline = replace(baseline, engine_options=own_options(study, given))
-    return AsStarted(baseline=baseline, said=tuple(said), not_priced=tuple(not_priced))
+    return AsStarted(baseline=baseline, said=tuple(said))
 
 
 def _filled(study: Study, baseline: Baseline, fraction: float, seqs: int | None) -> float | None:

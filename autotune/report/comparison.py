@@ -21,6 +21,7 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
     """The whole comparison. Shares are 0 to 1, `_frac` differences are of the current plan's value."""
     study = found.study
     price = study.cluster.gpu.price_per_hour
+    own = None if found.current.result is None else found.current.result.own_options
     return finite(
         {
             "study": study.name,
@@ -36,7 +37,7 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
             "p_better": found.p_better,
             "same_plan": found.same_plan,
             "never_measured": [KINDS[kind] for kind in found.beyond],
-            "not_priced": list(found.not_priced),
+            "not_priced": [] if own is None else list(own.not_priced),
             "next": _next(found),
             "command": _command(found),
             "current": side_document(found.current, study),

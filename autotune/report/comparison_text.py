@@ -37,10 +37,9 @@ def comparison_report(document: Mapping[str, Any]) -> Report:
 
 def remarks(document: Mapping[str, Any]) -> tuple[str, ...]:
     """What the verdict rests on: what was never measured, and how the current plan is started."""
-    own, others = document["current"].get("started_with"), document["not_priced"]
+    own = document["current"].get("started_with")
     out = [f"Never measured: {', '.join(document['never_measured'])}."] if document["never_measured"] else []
     out += [f"The current plan is started with {', '.join(own)}."] if own else []
-    out += [f"The current plan also runs with {', '.join(others)}: not priced."] if others else []
     return tuple(out)
 
 

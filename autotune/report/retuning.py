@@ -58,6 +58,8 @@ def retune_paragraph(document: dict[str, Any]) -> str:
             f"{_serves(candidate)}."
         )
         parts += _switch_words(document)
+    if not_priced := ((current["knobs"] or {}).get(OWN) or {}).get("not_priced"):
+        parts.append(f"The current plan also runs with {', '.join(not_priced)}: not priced.")
     parts += [f"{text[:1].upper()}{text[1:]}." for text in (*document.get("left_out", ()), *document["noticed"])]
     if document["applied"]:
         parts.append("current.json says the new plan.")

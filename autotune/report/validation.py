@@ -194,6 +194,12 @@ def calibration_report(changes: Sequence[CellChange], profile: str, by_percentil
             f'Errors are of the runs given. Written to {profile}; in a study: calibration = "{profile}"',
             *([f"TTFT of {count(by_percentiles, 'run')} by percentiles as well."] if by_percentiles else []),
             *([f"{count(len(left_out), 'run')} left out, below."] if left_out else []),
+            *(
+                f"{_cell_words(c)}: tokens take {c.tpot_level:.2g} times as long as was known of such servers, more "
+                "than was likely. Predictions follow your runs; look for what differs (options of the server, units)."
+                for c in changes
+                if c.surprises
+            ),
         ),
         blocks=(Block(title="Errors", table=text_table(header, rows)), *apart),
     )

@@ -7,7 +7,7 @@ the window's traffic together are the decision's id.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,6 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
     options: ReadOptions = AS_THEY_SAY,
     apply: bool = False,
     current: Baseline | None = None,
-    not_priced: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Decide on a window of traffic, once.
@@ -80,7 +79,6 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
         options: what the log does not say of itself.
         apply: whether a switch is put into `current.json` at once.
         current: the plan that runs where that is not the study's baseline: told once, the ledger goes on from it.
-        not_priced: what the current plan also runs with that no formula knows, as it was written.
         progress: of the tuning, as in `tune`.
 
     Raises:
@@ -106,7 +104,6 @@ def retune(  # noqa: PLR0913  # one for each thing that may be asked
         if known is None:
             entry: Entry = _decided(study, window, inputs, ledger, clock_s, progress)
             left_out = [text for text in study.assumptions if text not in given.assumptions]
-            left_out += [f"the current plan also runs with {text}, which is not priced" for text in not_priced]
             last = ledger.decisions[-1].entry if ledger.decisions else {}
             told = last.get("told") if current is None else baseline_entry(current)
             extra = {"left_out": left_out, "noticed": list(ledger.noticed), "told": told}

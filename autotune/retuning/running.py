@@ -71,7 +71,8 @@ def _told(study: Study, folder: Path, ledger: Ledger, current: Baseline, last: E
 
 def _started_words(side: Mapping[str, Any]) -> str:
     own = (side["knobs"] or {}).get("engine_options") or {}
-    return f" with {', '.join(f'{name} {value}' for name, value in own.items())}" if own else ""
+    words = [f"{name} {value}" for name, value in own.items() if name != "not_priced"]
+    return f" with {', '.join([*words, *own.get('not_priced', ())])}" if own else ""
 
 
 def running_side(ledger: Ledger, last: Entry) -> Entry:

@@ -21,7 +21,7 @@ from autotune.retuning.ledger import Entry, Ledger, open_ledger
 from autotune.scoring.plan_result import Launch
 from autotune.space import parse_plan
 from autotune.space.pooled_planstring import is_pooled, parse_pooled
-from autotune.study import OwnOptions
+from autotune.study import own_options_from
 from autotune.traffic.profile import WorkloadProfile, profile_from_json
 from costmodel.errors import InputError
 from costmodel.files import read_file
@@ -167,5 +167,5 @@ def launch_of(side: Mapping[str, Any]) -> Launch:
     """What starts a plan of an entry; where it has no knobs, it could not be launched."""
     knobs = side["knobs"] or {}
     own = knobs.get("engine_options")
-    named = {name: knobs.get(name) for name in LAUNCH_KNOBS} | {"engine_options": own and OwnOptions(**own)}
+    named = {name: knobs.get(name) for name in LAUNCH_KNOBS} | {"engine_options": own and own_options_from(own)}
     return Launch(plan=side["plan"], **named)

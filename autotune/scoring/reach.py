@@ -34,6 +34,7 @@ KINDS: Mapping[str, str] = {
     "local": "prompts prefilled by the decode pool",
     "speculative": "speculative decoding",
     "eager": "servers without CUDA graphs",
+    "options": "options that are not priced",
     "engine": "this engine",
     "gpu": "this GPU",
     "model": "this model",
@@ -46,7 +47,11 @@ OF_STUDY = ("engine", "gpu", "model", "speculative", "eager")
 def unmeasured(study: Study, plan: PlanResult) -> tuple[str, ...]:
     """What of a plan no run has measured, as keys of `KINDS` in their order; empty: it lies within the measurements."""
     own = started_with(study, plan.own_options)
-    asked = {"speculative": own.axes.speculative is not None, "eager": not own.engine_options.cuda_graphs}
+    asked = {
+        "speculative": own.axes.speculative is not None,
+        "eager": not own.engine_options.cuda_graphs,
+        "options": plan.own_options is not None and bool(plan.own_options.not_priced),
+    }
     found = {*(kind for kind, is_asked in asked.items() if is_asked), *_cell(study, plan)}
     if plan.pools is not None:
         found |= {"pools", *_of_pools(study, plan.pools, plan.engine)}

@@ -10,6 +10,7 @@ from autotune.study.own_options import (
     own_option_values,
     own_option_words,
     own_options,
+    own_options_from,
     started_with,
 )
 from autotune.study.question import Study
@@ -49,6 +50,7 @@ __all__ = [
     "own_option_values",
     "own_option_words",
     "own_options",
+    "own_options_from",
     "started_with",
     "study_fingerprint",
     "study_from_document",

@@ -92,6 +92,7 @@ StepTokens = Annotated[Whole, Field(ge=16, le=10_000_000)]
 LocalTokens = Annotated[Whole, Field(ge=0, le=MAX_TOKENS)]
 Requests = Annotated[Whole, Field(ge=1, le=MAX_CONCURRENCY)]
 LogFile = Annotated[str, Field(min_length=1, max_length=4096)]
+Option = Annotated[str, Field(min_length=1, max_length=500)]
 GpuName = Annotated[str, Field(min_length=1, max_length=200)]
 Distinct = AfterValidator(lambda values: tuple(sorted(set(values))))
 """Without repetitions, in a fixed order: the order in which a study lists its choices means nothing."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from typing import Any
 
 from autotune.study.question import Study
 from autotune.study.sections import EngineOptions, OwnOptions
@@ -25,14 +27,20 @@ def own_options(study: Study, given: OwnOptions | None) -> OwnOptions | None:
         return None
     usual = {name: getattr(study.engine_options, name) for name in _OPTIONS}
     usual["speculative"] = study.axes.speculative is not None
-    alike = [name for name, value in usual.items() if getattr(given, name) == value]
-    own = replace(given, **dict.fromkeys(alike))
+    alike: dict[str, Any] = {name: None for name, value in usual.items() if getattr(given, name) == value}
+    own = replace(given, **alike)
     return None if own == OwnOptions() else own
 
 
-def own_option_values(own: OwnOptions) -> dict[str, float | int | bool]:
+def own_option_values(own: OwnOptions) -> dict[str, Any]:
     """What of it is not as the study has it, by name: JSON content."""
-    return {name: value for name, value in asdict(own).items() if value is not None}
+    given = asdict(own) | {"not_priced": list(own.not_priced) or None}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def own_options_from(values: Mapping[str, Any]) -> OwnOptions:
+    """The same, read back from `own_option_values`."""
+    return OwnOptions(**{**values, "not_priced": tuple(values.get("not_priced", ()))})
 
 
 def own_option_words(study: Study, own: OwnOptions | None) -> tuple[str, ...]:
@@ -49,7 +57,7 @@ def own_option_words(study: Study, own: OwnOptions | None) -> tuple[str, ...]:
         out.append("CUDA graphs (the study: none)" if own.cuda_graphs else "no CUDA graphs (the study: with them)")
     if own.speculative is not None:
         out.append("no speculative decoding (the study: with it)")
-    return tuple(out)
+    return (*out, *(f"{option} (not priced)" for option in own.not_priced))
 
 
 def own_option_sentence(study: Study, own: OwnOptions | None) -> tuple[str, ...]:

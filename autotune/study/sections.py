@@ -331,6 +331,12 @@ class OwnOptions:
     speculative: ft.Truth | None = ft.entry(
         "whether it decodes as the table speculative says; default: true where the study has one", None
     )
+    not_priced: tuple[ft.Option, ...] = ft.entry(
+        "what else it is started with that changes speed or memory and that no formula knows, as it is written; "
+        "default: nothing",
+        (),
+        max_length=64,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

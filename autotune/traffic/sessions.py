@@ -47,7 +47,9 @@ def with_sessions(study: Study) -> Study:
     return replace(
         drawn,
         assumptions=(*drawn.assumptions, said),
-        workload=replace(drawn.workload, request_rate_per_s=work.request_rate_per_s, recorded=requests),
+        workload=replace(
+            drawn.workload, request_rate_per_s=work.request_rate_per_s, sessions=work.sessions, recorded=requests
+        ),
     )
 
 

@@ -53,6 +53,7 @@ def with_traffic(study: Study, profile: WorkloadProfile, *, load: Load = "peak")
             concurrency=None,
             request_rate_per_s=rate,
             prefix_cache_hit_frac=study.workload.prefix_cache_hit_frac if hit is None else hit,
+            sessions=study.workload.sessions if hit is None else None,
             longest_prompt=longest,
             points=profile.points,
             rate_levels_per_s=profile.rate.levels_per_s if load == "peak" else (),

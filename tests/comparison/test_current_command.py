@@ -49,8 +49,12 @@ def test_a_command_s_options_are_scored(tmp_path: Path) -> None:
     assert eager["tpot_s"]["current"] == pytest.approx(0.0172, rel=0.01)
 
 
-def test_what_is_not_priced_is_said(tmp_path: Path) -> None:
-    """In the document, in the assumptions and under the verdict, as it was written."""
+def test_what_is_not_priced_is_said_and_leaves_nothing_sure(tmp_path: Path) -> None:
+    """In the document, in the assumptions and under the verdict, as it was written; both are to be measured."""
+    plain, offloads = asked(tmp_path, "--max-num-seqs 4"), asked(tmp_path, "--max-num-seqs 4 --cpu-offload-gb 10")
+    assert (plain["verdict"], plain["never_measured"], plain["p_better"]) == ("switch", [], 1.0)
+    assert (offloads["rule"], offloads["p_better"]) == ("not_measured", 0.8)
+    assert offloads["never_measured"] == ["options that are not priced"]
     found = asked(tmp_path, "--cpu-offload-gb 10 --num-gpu-blocks-override 500")
     assert found["not_priced"] == ["--cpu-offload-gb 10", "--num-gpu-blocks-override 500"]
     assert any("--cpu-offload-gb 10" in text for text in found["assumptions"])

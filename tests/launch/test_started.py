@@ -160,13 +160,13 @@ def test_speculation_is_scored_as_the_study_describes_it(path: Path) -> None:
     """With a table speculative a server may draft as it says, or not at all; without one it is said to be left out."""
     drafting = f"{VLLM} -dp 8 {EAGLE}"
     runs, own = current(question(path, *DRAFTS), drafting)
-    assert (own, runs.not_priced) == (None, ())
+    assert own is None
     assert any("eagle3" in text for text in runs.study.assumptions)
     assert current(question(path, *DRAFTS), f"{VLLM} -dp 8")[1] == OwnOptions(speculative=False)
     runs, own = current(question(path), drafting)
-    assert own is None
-    assert len(runs.not_priced) == 1
-    assert "eagle3" in runs.not_priced[0]
+    assert own is not None
+    assert len(own.not_priced) == 1
+    assert "eagle3" in own.not_priced[0]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.85])
@@ -224,13 +224,11 @@ def test_options_of_pools(path: Path) -> None:
     file = path.parent / "both.sh"
     file.write_text(script + "\n", encoding="utf-8")
     runs, own = current(question(path), str(file))
-    assert own == OwnOptions(cuda_graphs=False)
-    assert runs.not_priced == ("--cpu-offload-gb 3 of the prefill pool",)
+    assert own == OwnOptions(cuda_graphs=False, not_priced=("--cpu-offload-gb 3 of the prefill pool",))
     found: Any = score_baseline(runs.study)
     assert found.result.own_options == own
     file.write_text(
         script.replace("--enforce-eager", "").replace("--cpu-offload-gb 3", "--enforce-eager"), encoding="utf-8"
     )
     runs, own = current(question(path), str(file))
-    assert own is None
-    assert runs.not_priced == ("no CUDA graphs of the prefill pool",)
+    assert own == OwnOptions(not_priced=("no CUDA graphs of the prefill pool",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from autotune.scoring.best_knobs import score
 from autotune.simulation.simulate_plan import study_traffic
 from autotune.study import Sessions, Study, study_from_document
 from autotune.traffic.load import study_at
+from autotune.traffic.profile import profile_of_arrays
 from autotune.traffic.sessions import REQUESTS, session_requests
+from autotune.traffic.workload import with_traffic
 from autotune.tuning.study_space import study_space
 from costmodel.errors import InputError
 from costmodel.simulation.policies.base import BLOCK
@@ -138,3 +141,13 @@ def test_what_contradicts_sessions_is_refused(workload: dict[str, object], messa
     document["workload"] = {key: value for key, value in table.items() if value is not None}
     with pytest.raises(InputError, match=message):
         study_at(document, Path("study.toml"))
+
+
+def test_a_log_s_own_shared_prefixes_replace_those_of_sessions() -> None:
+    """What a log's prompts share is known of it; where it says nothing, prompts share as the study's sessions do."""
+    profile = profile_of_arrays(np.arange(100.0), np.full(100, 1500.0), np.full(100, 50.0))
+    told = replace(profile, shared_prefix_frac=0.25)
+    asked = study_at(_document(), Path("study.toml"))
+    assert asked.workload.sessions is not None
+    assert with_traffic(asked, profile).workload.sessions == asked.workload.sessions
+    assert with_traffic(asked, told).workload.sessions is None
