@@ -10,7 +10,7 @@ import click
 from autotune.cli.options import EXIT_INFEASIBLE, QUESTION, SHOWN, NewFile
 
 if TYPE_CHECKING:
-    from autotune.planning.day_launch import AskedDay
+    from autotune.planning.schedule_files import AskedDay
     from autotune.study import Study
 REPEATED = ("step", "plans", "min_replicas", "min_saving", "risk", "forecast_error")
 """Parameters that the crontab gives to the plan of the next day as they stand."""
@@ -141,7 +141,7 @@ def _asked(loaded: Study, study: str, traffic: str, overrides: tuple[str, ...], 
 
     from autotune.cli.unattended import absolute, program, said, source
     from autotune.launch.service import loads_by_name
-    from autotune.planning.day_launch import AskedDay
+    from autotune.planning.schedule_files import AskedDay
     from autotune.traffic.load import log_settings
 
     context = click.get_current_context()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autotune.launch.service import loads_by_name
-from autotune.planning.failure_domains import DOMAINS, Place, worst_loss
+from autotune.planning.failures import DOMAINS, Place, worst_loss
 from autotune.planning.survive import PeakLoss, Survival, Way, Years
 from autotune.report.document import finite
 from autotune.report.evaluation_text import next_blocks
