@@ -145,7 +145,9 @@ def _any_loaded(mix: StepMix) -> Floats:
         after_none = 1.0 - np.exp(-per_s * round_s)
         chance = 0.5 * (chance + after_none / (after_none + np.exp(-per_s * with_one_s)))
     # chunks of one prompt may be on several micro-batches, but any of them is loaded as often as one of them at least
-    chance = np.maximum(np.where(mix.mixes > 0.0, chance, _any_loaded_first(mix)), loaded)
+    if not np.all(mix.mixes > 0.0):
+        chance = np.where(mix.mixes > 0.0, chance, _any_loaded_first(mix))
+    chance = np.maximum(chance, loaded)
     return np.where(many > 1.0, chance, loaded)
 
 
