@@ -171,22 +171,24 @@ class _Answer(NamedTuple):  # no dataclass: --help does without what those impor
 
 
 def _ranking(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
+    from autotune.launch.refusal import refusals
     from autotune.report.answer import answer_document, answer_report
     from autotune.report.tune_text import tune_report
     from autotune.tuning import tune as answer
 
     result = answer(study, store, executor=executor, progress=progress)
+    refusal = refusals(study)
 
     def page(progress: Progress) -> str:
         from autotune.report.html.tune import tune_page  # the template engine is for those who want a page
         from autotune.tuning.sensitivity import sensitivity
 
-        return tune_page(result, sensitivity(result, progress=progress))
+        return tune_page(result, sensitivity(result, progress=progress), refusal)
 
     return _Answer(
-        document=lambda top: answer_document(result, top=top),
-        report=lambda top: tune_report(result, top=top),
-        short=lambda top: answer_report(result, top=top),
+        document=lambda top: answer_document(result, top=top, refusal=refusal),
+        report=lambda top: tune_report(result, top=top, refusal=refusal),
+        short=lambda top: answer_report(result, top=top, refusal=refusal),
         page=page,
         files=("result.json", "plans.csv"),
         feasible=bool(result.ranked),

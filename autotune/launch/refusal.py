@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from autotune.engines import ENGINES
 from autotune.launch.export import make_export
 from autotune.launch.service import NOTHING_ASKED
 from autotune.study import Study
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
+
+Refusal = Callable[[PlanResult], str]
+"""Why launch files of a plan cannot be written; empty: they can."""
 
 
 def usual_target(plan: PlanResult) -> str:
@@ -33,3 +38,15 @@ def export_refusal(study: Study, plan: PlanResult) -> str:
         said = [problem.message for problem in error.problems if problem.path not in ("--model", "$.model")]
         return "; ".join(said)
     return ""
+
+
+def refusals(study: Study) -> Refusal:
+    """`export_refusal` of a study's plans that is worked out once for each: it takes as long as scoring the plan."""
+    known: dict[str, str] = {}
+
+    def refusal(plan: PlanResult) -> str:
+        if plan.key not in known:
+            known[plan.key] = export_refusal(study, plan)
+        return known[plan.key]
+
+    return refusal

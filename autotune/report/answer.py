@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autotune.engines import engine_title
-from autotune.launch.refusal import export_refusal
+from autotune.launch.refusal import Refusal, refusals
 from autotune.report.document import assumptions, tune_document
 from autotune.report.kinds import kinds_line
 from autotune.report.nearest_table import nearest_table
@@ -37,11 +37,15 @@ MOST_TRIED = 15
 """Plans among which the first that export takes is looked for."""
 
 
-def answer_report(result: TuneResult, *, top: int) -> Report:
-    """The verdict, what was never measured, `top` plans (0: all) and the one in production, and the next commands."""
+def answer_report(result: TuneResult, *, top: int, refusal: Refusal | None = None) -> Report:
+    """The verdict, what was never measured, `top` plans (0: all) and the one in production, and the next commands.
+
+    `refusal`: of `refusals`, where it is known already.
+    """
+    refusal = refusal or refusals(result.study)
     subject = next(iter(result.ranked or result.infeasible), None)
     verdict = tune_verdict(result, "" if subject is None else subject_name(result, subject))
-    blocks = [_plans(result, top, verdict), next_block(result, verdict)]
+    blocks = [_plans(result, top, verdict, refusal), next_block(result, verdict, refusal)]
     return Report(
         headline=_question(result.study),
         reason=verdict.headline,
@@ -64,7 +68,7 @@ def _question(study: Study) -> str:
     return f"{model} on {gpu_words(study)}, {engine_title(study.engine)}; {tokens}, {load}"
 
 
-def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:
+def _plans(result: TuneResult, top: int, verdict: Verdict, refusal: Refusal) -> Block:
     notes: list[str] = []
     if not result.ranked:
         table = nearest_table(result, top or None, overflow="dropped")
@@ -75,7 +79,7 @@ def _plans(result: TuneResult, top: int, verdict: Verdict) -> Block:
         title = f"Best of {len(result.ranked):,} {key_words(result.study)}"
         title += "; ≈ may be as good as # 1" if any(row.alike for row in table.rows[1:]) else ""
         notes += [line] if (line := kinds_line(result, short=True)) else []
-        notes += refused_lines(result, [(rank, plan) for rank, plan, _ in shown if rank is not None])
+        notes += refused_lines([(rank, plan) for rank, plan, _ in shown if rank is not None], refusal)
     notes += [verdict.scope] if sampled(result) else []
     notes.append(f"Assumed: {_assumed(result, MOST_ASSUMED - len(notes))}; -v: all.")
     return Block(title=title, table=table, lines=(" ".join(notes),), tight=True)
@@ -91,7 +95,7 @@ def _assumed(result: TuneResult, most: int) -> str:
     return ", ".join(known[: max(most, 1)]) or "nothing that the study leaves open"
 
 
-def next_block(result: TuneResult, verdict: Verdict) -> Block | None:
+def next_block(result: TuneResult, verdict: Verdict, refusal: Refusal) -> Block | None:
     """The commands that follow from the answer, each of which runs as it stands."""
     study = result.study
     if not result.ranked:
@@ -104,7 +108,7 @@ def next_block(result: TuneResult, verdict: Verdict) -> Block | None:
             return Block(title="Next", lines=tuple(steps), tight=True)
     else:
         steps = [command(study, "evaluate", "--plan", "best")]
-    taken = next((plan for plan in result.ranked[:MOST_TRIED] if not export_refusal(study, plan)), None)
+    taken = next((plan for plan in result.ranked[:MOST_TRIED] if not refusal(plan)), None)
     if taken is not None:
         steps += _export(result, taken)
     return Block(title="Next", lines=tuple(steps), tight=True)
@@ -118,33 +122,34 @@ def _export(result: TuneResult, plan: PlanResult) -> tuple[Line, ...]:
     return launch_steps(result.study, plan, *named) or (unnamed,)
 
 
-def refusals(result: TuneResult, shown: Sequence[tuple[int, PlanResult]]) -> list[dict[str, Any]]:
+def _refused(shown: Sequence[tuple[int, PlanResult]], refusal: Refusal) -> list[dict[str, Any]]:
     """The plans that no launch files can be written for: rank, full plan string, and why, beginning with the rule."""
-    found = ((rank, plan, export_refusal(result.study, plan)) for rank, plan in shown)
-    return [{"rank": rank, "plan": plan.plan, "why": why} for rank, plan, why in found if why]
+    return [{"rank": rank, "plan": plan.plan, "why": why} for rank, plan in shown if (why := refusal(plan))]
 
 
-def refused_lines(result: TuneResult, shown: Sequence[tuple[int, PlanResult]]) -> list[str]:
+def refused_lines(shown: Sequence[tuple[int, PlanResult]], refusal: Refusal) -> list[str]:
     """The ranks of plans that no launch files can be written for, by the rule that says so, with the first's reason."""
     found: dict[str, tuple[str, list[str]]] = {}
-    for row in refusals(result, shown):
+    for row in _refused(shown, refusal):
         found.setdefault(row["why"].partition(":")[0], (row["why"], []))[1].append(f"{row['rank']:,}")
     return [f"Export refuses # {', '.join(ranks)}: {why}." for why, ranks in found.values()]
 
 
-def answer_document(result: TuneResult, *, top: int) -> dict[str, Any]:
+def answer_document(result: TuneResult, *, top: int, refusal: Refusal | None = None) -> dict[str, Any]:
     """What `autotune tune --json` writes: the verdict, the plans (`top` of them; 0: all) and the next commands.
 
-    Export is asked about the plans that are shown, at most the first `MOST_TRIED`.
+    Export is asked about the plans that are shown, at most the first `MOST_TRIED`; `refusal` is of
+    `refusals`, where it is known already.
     """
+    refusal = refusal or refusals(result.study)
     subject = next(iter(result.ranked or result.infeasible), None)
     verdict = tune_verdict(result, "" if subject is None else subject_name(result, subject))
-    steps = next_block(result, verdict)
+    steps = next_block(result, verdict, refusal)
     tried = min(top or MOST_TRIED, MOST_TRIED)
     said = {"answer": verdict.badge, "sentence": verdict.headline, "lines": verdict.lines, "reach": verdict.reach}
     said |= {"scope": verdict.scope}
     return tune_document(result, top=top) | {
         "verdict": said,
-        "export_refuses": refusals(result, tuple(enumerate(result.ranked[:tried], start=1))),
+        "export_refuses": _refused(tuple(enumerate(result.ranked[:tried], start=1)), refusal),
         "next": [] if steps is None else [x.text for x in steps.lines if isinstance(x, Line) and x.whole],
     }

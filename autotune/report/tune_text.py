@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autotune.engines import rule_texts
+from autotune.launch.refusal import Refusal, refusals
 from autotune.report.answer import MOST_TRIED, next_block, refused_lines
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_place
@@ -26,21 +27,27 @@ MOST_READINGS = 4
 """Other readings of a baseline's string that are named."""
 
 
-def tune_report(result: TuneResult, *, top: int) -> Report:
+def tune_report(result: TuneResult, *, top: int, refusal: Refusal | None = None) -> Report:
     """What to do, the best plans and the baseline, then what was left out, what was assumed, and what comes next.
 
-    `top` plans, 0 for all.
+    `top` plans, 0 for all; `refusal`: of `refusals`, where it is known already.
     """
+    refusal = refusal or refusals(result.study)
     subject = next(iter(result.ranked or result.infeasible), None)
     verdict, study = tune_verdict(result, "" if subject is None else subject_name(result, subject)), result.study
     metric = METRICS[study.objective.metric]
-    found = [_plans(result, top), clusters_block(result), _left_out(result), assumed_block(assumptions(result))]
+    found = [
+        _plans(result, top, refusal),
+        clusters_block(result),
+        _left_out(result),
+        assumed_block(assumptions(result)),
+    ]
     return Report(
         headline=study_headline(study, f"ranked by {within(metric.label)} ({study.objective.direction})"),
         reason=verdict.headline,
         tone=verdict.kind,
         lines=tuple(line for line in (verdict.reach, *verdict.lines, verdict.place) if line),
-        blocks=tuple(block for block in (*found, next_block(result, verdict)) if block is not None),
+        blocks=tuple(block for block in (*found, next_block(result, verdict, refusal)) if block is not None),
     )
 
 
@@ -55,13 +62,13 @@ def rejected_lines(rejected: Mapping[str, int]) -> tuple[Line, ...]:
     return tuple(Line(text=f"{n:>6,}  {rule}: {rule_texts()[rule]}", tone="dim") for rule, n in found)
 
 
-def _plans(result: TuneResult, top: int) -> Block:
+def _plans(result: TuneResult, top: int, refusal: Refusal) -> Block:
     lines = () if result.baseline is None else _baseline(result, result.baseline)
     if not result.ranked:
         nearest = nearest_table(result, top or None, overflow="continued")
         return Block(title="Plans that break a limit, nearest first", table=nearest, lines=lines)
     table = ranked_table(result, ranked_plans(result, top or None), overflow="continued")
-    refused = refused_lines(result, tuple(enumerate(result.ranked[: min(top or MOST_TRIED, MOST_TRIED)], start=1)))
+    refused = refused_lines(tuple(enumerate(result.ranked[: min(top or MOST_TRIED, MOST_TRIED)], start=1)), refusal)
     kinds = [line] if (line := kinds_line(result)) else []
     said: tuple[str | Line, ...] = (_sure(result), *kinds, *refused, *lines)
     return Block(title="Plans that keep every limit, best first", table=table, lines=said)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
@@ -124,6 +125,7 @@ class Block:
         return replace(self, dtypes=tuple((m.name, choose(m)) for m in self.matrices(1, ONE_RANK)))
 
     @classmethod
+    @lru_cache(maxsize=64)
     def size_fields(cls) -> tuple[str, ...]:
         """Names of the fields that become columns."""
         return tuple(f.name for f in fields(cls) if f.type == "Size")

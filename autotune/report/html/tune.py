@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.engines import engine_title
+from autotune.launch.refusal import Refusal, refusals
 from autotune.report.answer import MOST_TRIED, next_block, refused_lines
 from autotune.report.document import assumptions, plan_string
 from autotune.report.html.flips import sensitivity_section
@@ -52,15 +53,16 @@ FRONT_SAMPLE = (path("M2 16V10H10V4H18", "front"),)
 READING = Section(key="reading", title="How to read it", folded=True, parts=(Prose("reading.html.jinja"),))
 
 
-def tune_page(result: TuneResult, found: Sensitivity | None = None) -> str:
+def tune_page(result: TuneResult, found: Sensitivity | None = None, refusal: Refusal | None = None) -> str:
     """The page of a study's answer.
 
-    Without `found`, of `sensitivity`, that section is left out.
+    Without `found`, of `sensitivity`, that section is left out; `refusal`: of `refusals`, where it is known already.
     """
+    refusal = refusal or refusals(result.study)
     view, study = _View(result), result.study
     verdict = tune_verdict(result, view.name(view.subject) if view.subject else "")
-    steps = next_block(result, verdict)
-    sections = [_limits(view), _tradeoff(view), _plans(view)]
+    steps = next_block(result, verdict, refusal)
+    sections = [_limits(view), _tradeoff(view), _plans(view, refusal)]
     if view.side:
         kinds = ((view.subject_words, "first"), ("in production", "base"))
         names = [(role, f"{view.name(p)}, {words}") for (words, role), (_, _, p) in zip(kinds, view.side, strict=False)]
@@ -245,7 +247,7 @@ def _tradeoff(view: _View) -> Section | None:
     return Section(key="tradeoff", title="Throughput against latency", nav="Trade-off", parts=parts)
 
 
-def _plans(view: _View) -> Section | None:
+def _plans(view: _View, refusal: Refusal) -> Section | None:
     result = view.result
     if not result.ranked:
         return None
@@ -268,7 +270,7 @@ def _plans(view: _View) -> Section | None:
         said[0] += f" The first {len(shown):,} of {len(result.ranked):,} are listed; "
         said += ["result.json", " and ", "plans.csv", " (", "--out", ") hold them all."]
     also = [line] if (line := kinds_line(result)) else []
-    also += refused_lines(result, tuple(enumerate(result.ranked[:MOST_TRIED], start=1)))
+    also += refused_lines(tuple(enumerate(result.ranked[:MOST_TRIED], start=1)), refusal)
     said[-1] += "".join(f" {line}" for line in also)
     rows = [(m, _row_name(m, i, view)) for i, m in enumerate(view.marked(INTERVAL_ROWS), start=1)]
     charts = (
