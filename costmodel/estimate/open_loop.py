@@ -146,6 +146,7 @@ def at_random(  # noqa: PLR0913  # one for each thing that nothing else follows 
         passes=(passes * shares).sum(axis=1),
         per_s=offered_per_s / replicas,
         uneven=uneven,
+        slowest_s=found.tpot_s.reshape(knots.shape).max(axis=1),
     )
 
 
@@ -154,7 +155,16 @@ def evenly(estimate: Estimate, rows: Ints, *, offered_per_s: Floats, replicas: F
     passes = estimate.prefill_passes_per_request[rows]
     prompt_s = estimate.prefill_s[:, rows].sum(axis=0) * passes / stages
     per_s = offered_per_s / replicas
-    return among_prompts(estimate, rows, prompt_s=prompt_s, passes=passes, per_s=per_s, uneven=np.zeros_like(per_s))
+    even = np.zeros_like(per_s)
+    return among_prompts(
+        estimate,
+        rows,
+        prompt_s=prompt_s,
+        passes=passes,
+        per_s=per_s,
+        uneven=even,
+        slowest_s=np.full_like(per_s, np.inf),
+    )
 
 
 def came_since(mean: Floats, cv2: Floats) -> Floats:
@@ -167,8 +177,15 @@ def came_since(mean: Floats, cv2: Floats) -> Floats:
     return np.asarray(mean + short * np.expm1(-mean / np.maximum(np.abs(short), 1e-9)))
 
 
-def among_prompts(  # one for each thing that nothing else follows from
-    estimate: Estimate, rows: Ints, *, prompt_s: Floats, passes: Floats, per_s: Floats, uneven: Floats
+def among_prompts(  # noqa: PLR0913  # one for each thing that nothing else follows from
+    estimate: Estimate,
+    rows: Ints,
+    *,
+    prompt_s: Floats,
+    passes: Floats,
+    per_s: Floats,
+    uneven: Floats,
+    slowest_s: Floats,
 ) -> Estimate:
     """The estimate with what prompts that come at random make each other wait, of some of its plans.
 
@@ -187,12 +204,15 @@ def among_prompts(  # one for each thing that nothing else follows from
         passes: prefill passes per prompt of each of these: below 1 where several share one.
         per_s: requests per second that come to a replica of each of these.
         uneven: squared coefficient of variation of the gaps between them.
+        slowest_s: TPOT of each where it has all in flight that it has room for, which no more prompts can add to.
     """
     free_frac = np.maximum(1.0 - per_s * prompt_s, LEAST_LEFT_FRAC)
     parts = estimate.ttft_parts_s[:, rows]
     before_s = parts[OWN_PREFILL] + np.minimum(passes, 1.0) * (parts[RUNNING_STEP] + parts[QUEUE])
     decoding_s = estimate.e2e_s[rows] - estimate.ttft_s[rows]
     behind_s = np.where(decoding_s > 0.0, prompt_s * came_since(per_s * before_s, uneven) / free_frac, 0.0)
+    most = np.maximum(slowest_s / np.maximum(estimate.tpot_s[rows], 1e-300) - 1.0, 0.0)
+    behind_s = np.minimum(behind_s, most * decoding_s)
     burst_s = 0.5 * np.maximum(uneven - 1.0, 0.0) * prompt_s * (1.0 / free_frac - 1.0)
     names = ("ttft_s", "ttft_longest_s", "ttft_parts_s", "tpot_s", "e2e_s")
     out = {name: getattr(estimate, name).copy() for name in names}
