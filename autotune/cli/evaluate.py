@@ -50,10 +50,8 @@ def evaluate(
     from autotune.cli.output import chosen_form, progress_bar, publish
     from autotune.evaluation import evaluate as evaluated
     from autotune.evaluation import read_claims
-    from autotune.evaluation.evaluate_pools import PoolEvaluation
     from autotune.report.evaluation import evaluation_document
     from autotune.report.evaluation_text import BRIEF, evaluation_report
-    from autotune.report.pool_evaluation import pool_evaluation_document, pool_evaluation_report
     from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
@@ -62,12 +60,8 @@ def evaluate(
     with progress_bar(quiet=as_json) as report:
         found = evaluated(loaded, plan, known, progress=report)
     short = None if verbose or out is not None else BRIEF
-    if isinstance(found, PoolEvaluation):
-        document = pool_evaluation_document(found)
-        publish(document, pool_evaluation_report, _pool_page, form=form, out=out, short=short)
-    else:
-        document = evaluation_document(found)
-        publish(document, evaluation_report, _page, form=form, out=out, short=short)
+    document = evaluation_document(found)
+    publish(document, evaluation_report, _page, form=form, out=out, short=short)
     sys.exit(0 if document["verdict"] == "PASSED" else EXIT_INFEASIBLE)
 
 
@@ -75,9 +69,3 @@ def _page(document: dict[str, Any]) -> str:
     from autotune.report.html.evaluation import evaluation_page  # the template engine is for those who want a page
 
     return evaluation_page(document)
-
-
-def _pool_page(document: dict[str, Any]) -> str:
-    from autotune.report.html.evaluation import pool_evaluation_page
-
-    return pool_evaluation_page(document)

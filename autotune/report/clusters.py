@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autotune.metrics import METRICS, Metric
 from autotune.report.text_blocks import Block, text_table
-from autotune.report.vocabulary.metrics import COST, METRICS, PER_GPU, TPOT, TTFT, Metric
-from autotune.report.vocabulary.plan_names import plan_name
+from autotune.report.vocabulary.metrics import COST, PER_GPU, TPOT, TTFT
+from autotune.scoring.plan_name import plan_name
 from autotune.study import cluster_choices, opens_clusters
 from autotune.tuning import PlanResult, TuneResult
 from costmodel.hardware import Cluster

@@ -9,7 +9,7 @@ from autotune.comparison import ComparedPlan, Comparison, SwitchCost
 from autotune.comparison.values import KEEP, Robustness
 from autotune.report.document import finite, plan_document
 from autotune.report.study_words import baseline_settings, command, gpu_words, launch_steps
-from autotune.report.vocabulary.plan_names import plan_name
+from autotune.scoring.plan_name import plan_name
 from autotune.scoring.reach import KINDS
 from autotune.scoring.value_and_gain import Gain
 from autotune.study import OwnOptions, Study, own_option_words

@@ -9,8 +9,8 @@ from autotune.planning.day_program import REPLICA
 from autotune.planning.schedule_files import clock
 from autotune.report.text_blocks import Block, Line, Report, text_table
 from autotune.report.tune_text import assumed_block
-from autotune.report.vocabulary.words import count, probability
-from autotune.text.numbers import number
+from autotune.report.vocabulary.words import count
+from autotune.text.numbers import number, probability
 
 
 def day_report(document: Mapping[str, Any]) -> Report:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from math import isfinite
 
+from autotune.metrics import Metric
 from autotune.report.text_blocks import Cell, Column, Row, Table
-from autotune.report.vocabulary.metrics import TPOT, TTFT, Metric
-from autotune.report.vocabulary.plan_names import plan_name, same_run
+from autotune.report.vocabulary.metrics import TPOT, TTFT
 from autotune.report.vocabulary.titles import LIMITS, off_by
 from autotune.report.vocabulary.words import asked, measure
+from autotune.scoring.plan_name import plan_name
 from autotune.scoring.plan_result import relative_excess
 from autotune.tuning import PlanResult, TuneResult
 
@@ -20,14 +21,14 @@ def nearest_table(result: TuneResult, most: int | None, *, overflow: str = "name
     """
     base = None if result.baseline is None else result.baseline.result
     plans = list(result.infeasible[:most])
-    if base is not None and not base.feasible and not any(same_run(base, plan) for plan in plans):
+    if base is not None and not base.feasible and not any(base.runs_as(plan) for plan in plans):
         plans.append(base)
     several = len({p.engine for p in plans}) > 1
     rows = []
     for plan in plans:
         worst, *others = plan.violations
         name = plan_name(plan, dense=not result.study.arch.is_moe, several_engines=several)
-        runs = base is not None and same_run(base, plan)
+        runs = base is not None and base.runs_as(plan)
         cells = (
             Cell(text=f"{name} (now)" if runs else name, by=plan.plan),
             Cell(text=LIMITS[worst.code], by=worst.code),

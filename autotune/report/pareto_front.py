@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from autotune.metrics import METRICS
 from autotune.report.document import counts_document, finite, plan_document
 from autotune.report.study_words import command, study_headline
 from autotune.report.text_blocks import Block, Line, Report, text_table
 from autotune.report.tune_text import assumed_block, space_line
-from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words, plan_name
+from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words
 from autotune.report.vocabulary.titles import broken
-from autotune.report.vocabulary.words import percent, probability
+from autotune.report.vocabulary.words import percent
 from autotune.scoring.dominance import nondominated
+from autotune.scoring.plan_name import plan_name
 from autotune.scoring.plan_order import order
 from autotune.scoring.plan_result import PlanResult
-from autotune.text.numbers import number, within
+from autotune.text.numbers import number, probability, within
 from autotune.tuning.pareto_front import Front
 
 

@@ -10,10 +10,10 @@ from autotune.comparison.peer_picks import ExplainedPick, Explanation
 from autotune.report.document import finite
 from autotune.report.study_words import command, study_headline
 from autotune.report.text_blocks import Block, Report, Table, text_table
-from autotune.report.vocabulary.plan_names import plan_name
 from autotune.report.vocabulary.titles import broken
 from autotune.report.vocabulary.words import percent, signed
 from autotune.scoring.gpu_time import gpu_s_per_request, operator_title
+from autotune.scoring.plan_name import plan_name
 from autotune.text.numbers import number
 from autotune.tuning import PlanResult
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import isfinite
 
+from autotune.metrics import METRICS, Metric
 from autotune.report.document import baseline_rank, versus
 from autotune.report.kinds import BestOfKinds
 from autotune.report.reach import short_reach
 from autotune.report.text_blocks import Cell, Column, Row, Table
-from autotune.report.vocabulary.metrics import COST, METRICS, OUT_PER_GPU, PER_GPU, TPOT, TTFT, Metric
-from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words, plan_name, same_run
-from autotune.report.vocabulary.words import percent, probability, signed
+from autotune.report.vocabulary.metrics import COST, OUT_PER_GPU, PER_GPU, TPOT, TTFT
+from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words
+from autotune.report.vocabulary.words import percent, signed
 from autotune.scoring.limits import ATTAINMENT
 from autotune.scoring.objective import plan_expected, time_decides
+from autotune.scoring.plan_name import plan_name
 from autotune.scoring.plan_result import PlanResult
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
 from autotune.study import Study
-from autotune.text.numbers import number
+from autotune.text.numbers import number, probability
 from autotune.tuning import TuneResult
 
 Ranked = tuple[int | None, PlanResult, str]
@@ -42,9 +44,9 @@ def ranked_plans(result: TuneResult, most: int | None) -> list[Ranked]:
         shown = [*shown[: max(most - len(others), 1)], *others]
     out: list[Ranked] = []
     for rank, plan in shown:
-        role = "first" if rank == 1 else "base" if base is not None and same_run(base, plan) else ""
+        role = "first" if rank == 1 else "base" if base is not None and base.runs_as(plan) else ""
         out.append((rank, plan, role))
-    if result.baseline is not None and base is not None and not any(same_run(base, p) for _, p, _ in out):
+    if result.baseline is not None and base is not None and not any(base.runs_as(p) for _, p, _ in out):
         out.append((baseline_rank(result.baseline, result), base, "base"))
     return out
 
@@ -98,7 +100,7 @@ def key_words(study: Study) -> str:
 def _role_words(rank: int | None, plan: PlanResult, base: PlanResult | None) -> str:
     if rank is None:
         return "breaks a limit"
-    return "now" if base is not None and same_run(plan, base) else ""
+    return "now" if base is not None and plan.runs_as(base) else ""
 
 
 def _key(study: Study) -> list[Made]:
@@ -152,7 +154,7 @@ def _versus(study: Study, base: PlanResult) -> Made:
     hint = f"{metric.title}, against the plan in production"
 
     def cell(plan: PlanResult) -> Cell:
-        if same_run(plan, base):
+        if plan.runs_as(base):
             return Cell(text="now", by=0.0)
         if metric.name == "e2e_s":
             change: float | None = plan.metrics["e2e_s"] / base.metrics["e2e_s"] - 1.0
@@ -167,7 +169,7 @@ def _versus(study: Study, base: PlanResult) -> Made:
 def _better(result: TuneResult, base: PlanResult) -> Made:
     def cell(plan: PlanResult) -> Cell:
         known = result.confidence.get(plan.plan)
-        better = None if known is None or same_run(plan, base) else known.p_better_than_baseline
+        better = None if known is None or plan.runs_as(base) else known.p_better_than_baseline
         return Cell(text=probability(better), by=better)
 
     said = "probability to be better than the plan in production"

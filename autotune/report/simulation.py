@@ -12,10 +12,9 @@ from autotune.report.text_blocks import Block, Cell, Column, Line, Report, Row, 
 from autotune.report.tune_text import assumed_block
 from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import LIMITS
-from autotune.report.vocabulary.words import probability
 from autotune.space.pooled_planstring import is_pooled
 from autotune.study import Study
-from autotune.text.numbers import number
+from autotune.text.numbers import number, probability
 from autotune.tuning import PlanResult
 
 LATENCIES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from autotune.engines import rule_texts
+from autotune.metrics import METRICS
 from autotune.report.answer import MOST_TRIED, next_block, refused_lines
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_place
@@ -14,9 +15,9 @@ from autotune.report.ranked_table import ranked_plans, ranked_table
 from autotune.report.study_words import study_headline
 from autotune.report.text_blocks import Block, Line, Report
 from autotune.report.verdict import sampling_errors, tune_verdict
-from autotune.report.vocabulary.metrics import METRICS
-from autotune.report.vocabulary.plan_names import plan_name, subject_name
+from autotune.report.vocabulary.plan_names import subject_name
 from autotune.report.vocabulary.titles import LIMITS, broken
+from autotune.scoring.plan_name import plan_name
 from autotune.space import Space, short_plan
 from autotune.text.numbers import within
 from autotune.tuning import TuneResult
