@@ -21,10 +21,10 @@ def space(study: str, overrides: tuple[str, ...], verbose: bool, as_json: bool, 
 
     from autotune.cli.output import show
     from autotune.engines import engine_title
+    from autotune.report.answer import rejected_lines
     from autotune.report.document import candidate_document, counts_document
     from autotune.report.study_words import command, study_headline
     from autotune.report.text_blocks import Block, Report, text_table
-    from autotune.report.tune_text import rejected_lines
     from autotune.space import conditions, short_plan
     from autotune.traffic.load import load_study
     from autotune.tuning.study_space import study_space

@@ -171,8 +171,7 @@ class _Answer(NamedTuple):  # no dataclass: --help does without what those impor
 
 
 def _ranking(study: Study, store: Store | None, executor: Executor, progress: Progress) -> _Answer:
-    from autotune.report.answer import answer_document, answer_report
-    from autotune.report.tune_text import tune_report
+    from autotune.report.answer import answer_document, answer_report, tune_report
     from autotune.tuning import tune as answer
 
     result = answer(study, store, executor=executor, progress=progress)

@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from autotune.engines import Violation
-from autotune.evaluation.balance import balance
 from autotune.evaluation.compatibility import compatibility
 from autotune.evaluation.conclusion import binding, conclusion
 from autotune.evaluation.evaluate_pools import PoolSections, pool_sections
-from autotune.evaluation.memory import capacity, stage_bytes
-from autotune.evaluation.performance import performance
-from autotune.evaluation.plan import EvaluatedPlan
+from autotune.evaluation.plan import EvaluatedPlan, balance, capacity, performance, stage_bytes
 from autotune.evaluation.quantities import quantities
 from autotune.evaluation.report_claims import Claims, judge
 from autotune.evaluation.strategy import strategy

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotune.graph.costs import PhaseCosts
-from autotune.graph.program import Places, StageProgram, TaskTable
-from autotune.graph.ranks import Groups, ReplicaRanks
+from autotune.graph.program import Groups, Places, ReplicaRanks, StageProgram, TaskTable
 from autotune.graph.values import COMMUNICATION, COMPUTE, Edges, Group, Nodes, Rank, Task
 from costmodel.arch import Arch
 from costmodel.engine import EngineTraits

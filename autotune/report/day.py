@@ -7,8 +7,8 @@ from typing import Any
 
 from autotune.planning.day_program import REPLICA
 from autotune.planning.schedule_files import clock
+from autotune.report.answer import assumed_block
 from autotune.report.text_blocks import Block, Line, Report, text_table
-from autotune.report.tune_text import assumed_block
 from autotune.report.vocabulary.words import count
 from autotune.text.numbers import number, probability
 

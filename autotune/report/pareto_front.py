@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from autotune.metrics import METRICS
+from autotune.report.answer import assumed_block, space_line
 from autotune.report.document import counts_document, finite, plan_document
 from autotune.report.study_words import command, study_headline
 from autotune.report.text_blocks import Block, Line, Report, text_table
-from autotune.report.tune_text import assumed_block, space_line
 from autotune.report.vocabulary.plan_names import has_local_prefill, local_prefill_words
 from autotune.report.vocabulary.titles import broken
 from autotune.report.vocabulary.words import percent

@@ -12,6 +12,7 @@ import pytest
 
 from autotune.engines import ENGINES, engine_title
 from autotune.metrics import METRICS, OBJECTIVES
+from autotune.report.answer import tune_report
 from autotune.report.document import plans_csv, tune_document
 from autotune.report.evaluation_text import evaluation_report
 from autotune.report.html.evaluation import evaluation_page
@@ -19,7 +20,6 @@ from autotune.report.html.tune import tune_page
 from autotune.report.markdown import markdown_report
 from autotune.report.svg.scale import linear
 from autotune.report.terminal import Terminal, print_report
-from autotune.report.tune_text import tune_report
 from autotune.report.vocabulary.plan_names import name_of_key
 from autotune.report.vocabulary.titles import LIMITS, MEMORY, TONES, TTFT_PARTS, memory_parts
 from autotune.report.vocabulary.words import measure, percent, signed
