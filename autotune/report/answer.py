@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autotune.engines import engine_title, rule_texts
-from autotune.launch.refusal import export_refusal
+from autotune.launch.export import export_refusal
 from autotune.metrics import METRICS
 from autotune.report.clusters import clusters_block
 from autotune.report.document import assumptions, baseline_place, tune_document

@@ -7,7 +7,7 @@ from typing import Any
 
 from autotune.evaluation.evaluate_pools import PoolSection, PoolSections, pools_of
 from autotune.evaluation.values import PASSED, Evaluation, Sections
-from autotune.launch.refusal import export_refusal
+from autotune.launch.export import export_refusal
 from autotune.report.document import confidence_document, layout_document
 from autotune.report.reach import reach_of_one
 from autotune.report.study_words import called, command, launch_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotune.launch.refusal import export_refusal
+from autotune.launch.export import export_refusal
 from autotune.report.answer import assumed_block
 from autotune.report.evaluation_text import next_blocks
 from autotune.report.study_words import called, command, launch_steps

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from autotune.comparison import best, capacity
-from autotune.comparison.best import at_capacity, best_plan, capacity_study
-from autotune.comparison.capacity import SHARES, drawn_capacities
+from autotune.comparison.best import SHARES, at_capacity, best_plan, capacity_study, drawn_capacities
 from autotune.comparison.compare_plans import on_traffic
 from autotune.comparison.robustness import swept
 from autotune.scoring.joint_uncertainty import DRAWS, Draws, joint_draws
