@@ -37,7 +37,7 @@ GPU_COLUMNS = (
 
 @click.command()
 @SHOWN
-def catalog(as_json: bool, as_table: bool) -> None:
+def catalog(as_json: bool) -> None:
     """List the models and GPUs known by name."""
     from autotune.cli.output import show
     from costmodel.arch import active_params, load_model, model_names, short_names, total_params
@@ -53,7 +53,7 @@ def catalog(as_json: bool, as_table: bool) -> None:
         },
         "gpus": {n: {field: getattr(gpu, field) for field in GPU_FIELDS} for n, gpu in gpus.items()},
     }
-    show(document, _report, as_json=as_json, as_table=as_table)
+    show(document, _report, as_json=as_json)
 
 
 def _report(document: dict[str, Any]) -> Report:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SHOWN, VERBOSE
+from autotune.cli.options import EXIT_INFEASIBLE, FORMS, QUESTION, Question
 
 
 @click.command()
@@ -18,13 +18,9 @@ from autotune.cli.options import EXIT_INFEASIBLE, FORMAT, OUT_FILE, QUESTION, SH
     type=click.Path(dir_okay=False),
     help="TOML file of claims about the plan, each of which is confirmed, refuted or undecidable.",
 )
-@FORMAT
-@OUT_FILE
-@VERBOSE
-@SHOWN
+@FORMS
 def evaluate(
-    study: str,
-    overrides: tuple[str, ...],
+    question: Question,
     plan: str | None,
     claims: str | None,
     form: str | None,
@@ -52,10 +48,9 @@ def evaluate(
     from autotune.evaluation import read_claims
     from autotune.report.evaluation import evaluation_document
     from autotune.report.evaluation_text import BRIEF, evaluation_report
-    from autotune.traffic.load import load_study
 
     form = chosen_form(form, out, as_json=as_json, as_table=as_table)
-    loaded = load_study(Path(study), overrides)
+    loaded = question.load()
     known = None if claims is None else read_claims(Path(claims))
     with progress_bar(quiet=as_json) as report:
         found = evaluated(loaded, plan, known, progress=report)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="FILE|FOLDER|NAME")
 @APPROXIMATE
 @SHOWN
-def model(name: str, approximate: bool, as_json: bool, as_table: bool) -> None:
+def model(name: str, approximate: bool, as_json: bool) -> None:
     """Show what is understood of a model: a config.json, the folder it lies in, or a name of the catalog."""
     import os  # whose checks take a name of any length
     from pathlib import Path
@@ -28,7 +28,7 @@ def model(name: str, approximate: bool, as_json: bool, as_table: bool) -> None:
     path = Path(name)
     is_path = name.endswith(".json") or os.path.isfile(name) or os.path.isdir(name)
     arch = read_config_file(path, approximate=approximate) if is_path else load_model(name)
-    show(model_document(arch), _report, as_json=as_json, as_table=as_table)
+    show(model_document(arch), _report, as_json=as_json)
 
 
 def _report(document: dict[str, Any]) -> Report:
