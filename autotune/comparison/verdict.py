@@ -55,30 +55,17 @@ def verdict(  # noqa: PLR0913  # one for each thing that decides
 
     `beyond`: what of the two was never measured (`autotune.scoring.reach.KINDS`): it is measured before a switch.
     """
-    found = _estimated(study, current, candidate, same=same, p_better=p_better, gain=gain)
+    found = _plain(current, candidate, same=same)
+    if found is None:
+        if candidate is None or gain is None:
+            found = _say(SWITCH, "current_cannot_run", f"the current plan cannot be launched ({worst_broken(current)})")
+        elif current.keeps:
+            found = _by_arithmetic(study, current, candidate, p_better, gain)
+        else:
+            found = _out_of_limits(study, current, candidate, p_better, gain)
     if found.verdict != SWITCH or not beyond or candidate is None or current.result is None:
         return found
     return _say(UNDECIDED, "not_measured", f"measure both before you switch: {found.reason}")
-
-
-def _estimated(
-    study: Study,
-    current: ComparedPlan,
-    candidate: ComparedPlan | None,
-    *,
-    same: bool,
-    p_better: float,
-    gain: Gain | None,
-) -> Verdict:
-    """The verdict by the estimates."""
-    plain = _plain(current, candidate, same=same)
-    if plain is not None:
-        return plain
-    if candidate is None or gain is None:
-        return _say(SWITCH, "current_cannot_run", f"the current plan cannot be launched ({worst_broken(current)})")
-    if not current.keeps:
-        return _out_of_limits(study, current, candidate, p_better, gain)
-    return _by_arithmetic(study, current, candidate, p_better, gain)
 
 
 def _plain(current: ComparedPlan, candidate: ComparedPlan | None, *, same: bool) -> Verdict | None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from autotune.comparison import ComparedPlan, Comparison, SwitchCost
-from autotune.comparison.values import KEEP, Robustness
+from autotune.comparison.values import KEEP, MetricRow, Robustness
 from autotune.report.document import finite, plan_document
 from autotune.report.study_words import baseline_settings, command, gpu_words, launch_steps
 from autotune.scoring.plan_name import plan_name
@@ -46,9 +46,7 @@ def comparison_document(found: Comparison) -> dict[str, Any]:
                 if not found.simulated
                 else {"simulated": dict(zip(SIDES, map(asdict, found.simulated), strict=True))}
             ),
-            "metrics": [
-                _metric(row.name, row.current, row.candidate, row.better, row.p_better) for row in found.metrics
-            ],
+            "metrics": [_metric(row) for row in found.metrics],
             "margins": [asdict(row) for row in found.margins],
             "memory_bytes": {
                 kind: {"current": old, "candidate": new, "difference": new - old}
@@ -152,16 +150,10 @@ def robustness_document(found: Robustness) -> dict[str, Any]:
     }
 
 
-def _metric(name: str, current: float, candidate: float, better: str | None, p_better: float | None) -> dict[str, Any]:
-    return {
-        "name": name,
-        "current": current,
-        "candidate": candidate,
-        "difference": candidate - current,
-        "difference_frac": _frac(current, candidate),
-        "better": better,
-        "p_better": p_better,
-    }
+def _metric(row: MetricRow) -> dict[str, Any]:
+    change = {"difference": row.candidate - row.current, "difference_frac": _frac(row.current, row.candidate)}
+    both = {"name": row.name, "current": row.current, "candidate": row.candidate}
+    return {**both, **change, "better": row.better, "p_better": row.p_better}
 
 
 def _frac(before: float, after: float) -> float | None:
