@@ -11,7 +11,6 @@ from autotune.scoring.pair_words import against, metric_change
 from autotune.scoring.value_and_gain import Gain
 from autotune.study import Study
 from autotune.text.numbers import number, probability
-from autotune.tuning import Violation
 
 NO_GAIN = "no_gain"
 """The rule of a verdict where nothing is gained, so that nothing pays for a switch."""
@@ -19,18 +18,14 @@ SAME_SERVED_FRAC = 0.0005
 """Requests served within the limits that differ by less are as many: the share would be printed as nothing."""
 
 
-def broken_words(violation: Violation) -> str:
-    """A broken limit in words: `tpot_ms (62.1 against 50 ms)`."""
-    return f"{violation.code} ({number(violation.value, 4)} against {number(violation.limit, 4)} {violation.unit})"
-
-
 def worst_broken(side: ComparedPlan) -> str:
-    """What a plan breaks most, in words; empty where it keeps everything."""
+    """What a plan breaks most, as `tpot_ms (62.1 against 50 ms)`; empty where it keeps everything."""
     if side.rules_broken:
         return side.rules_broken[0]
     if side.result is None or side.result.feasible:
         return ""
-    return broken_words(side.result.violations[0])
+    worst = side.result.violations[0]
+    return f"{worst.code} ({number(worst.value, 4)} against {number(worst.limit, 4)} {worst.unit})"
 
 
 def duration_words(seconds: float) -> str:

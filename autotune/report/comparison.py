@@ -9,10 +9,10 @@ from autotune.comparison import ComparedPlan, Comparison, SwitchCost
 from autotune.comparison.values import KEEP, MetricRow, Robustness
 from autotune.report.document import finite, plan_document
 from autotune.report.study_words import baseline_settings, command, gpu_words, launch_steps
-from autotune.scoring.plan_name import plan_name
+from autotune.scoring.plan_name import full_name, plan_name
 from autotune.scoring.reach import KINDS
 from autotune.scoring.value_and_gain import Gain
-from autotune.study import OwnOptions, Study, own_option_words
+from autotune.study import Study, own_option_words
 
 SIDES = ("current", "candidate")
 
@@ -95,7 +95,8 @@ def _next(found: Comparison) -> list[str]:
 
 def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:
     """One plan of the two."""
-    named = None if side.result is None else plan_name(side.result, dense=not study.arch.is_moe, several_engines=True)
+    named = None if side.result is None else full_name(study, side.result)
+    own = None if side.result is None else side.result.own_options
     out: dict[str, Any] = {
         "name": named or side.plan,
         "text": side.text,
@@ -104,7 +105,7 @@ def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:
         "feasible": side.keeps,
         "rules_broken": list(side.rules_broken),
         "assumed": list(side.assumed),
-        **({} if side.result is None else _started_with(study, side.result.own_options)),
+        **({} if own is None else {"started_with": list(own_option_words(study, own))}),
         "capacity_requests_per_s": side.capacity_requests_per_s,
         "capacity_keeps_limits": side.capacity_keeps_limits,
         "value_per_s": side.value_per_s,
@@ -114,11 +115,6 @@ def side_document(side: ComparedPlan, study: Study) -> dict[str, Any]:
         kept = ("layout", "knobs", "engine_options", "pools", "violations", "metrics", "confidence", "breakdown")
         out |= {k: plan[k] for k in kept if k in plan}
     return out
-
-
-def _started_with(study: Study, own: OwnOptions | None) -> dict[str, list[str]]:
-    """What of its engine's options is not as the study has it, in words; nothing where all are."""
-    return {} if own is None else {"started_with": list(own_option_words(study, own))}
 
 
 def switch_document(cost: SwitchCost, gain: Gain | None) -> dict[str, Any]:

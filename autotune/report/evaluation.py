@@ -12,7 +12,7 @@ from autotune.report.document import confidence_document, layout_document
 from autotune.report.reach import reach_of_one
 from autotune.report.study_words import called, command, launch_steps
 from autotune.scoring.gpu_time import gpu_s_per_request
-from autotune.scoring.plan_name import plan_name
+from autotune.scoring.plan_name import full_name
 from autotune.space import format_plan, short_plan
 from autotune.space.pool_plan import ROLES
 from autotune.study import Study
@@ -31,7 +31,7 @@ def evaluation_document(found: Evaluation) -> dict[str, Any]:
         "summary": {
             "binding": found.binding,
             "best_plan": None if best is None else best.plan,
-            "best_name": None if best is None else _name(found.study, best),
+            "best_name": None if best is None else full_name(found.study, best),
             "metric": metric,
             "value": None if result is None else result.metrics[metric],
             "best_value": None if best is None else best.metrics[metric],
@@ -55,7 +55,7 @@ def _plan(found: Evaluation) -> dict[str, Any]:
     study, result, parts = found.study, found.result, found.sections
     out: dict[str, Any] = {
         "plan_text": found.text,
-        "name": "" if result is None else _name(study, result),
+        "name": "" if result is None else full_name(study, result),
         "command": command(study, "evaluate", "--plan", found.text).text,
         "next": _next_steps(study, result, found.best, passed=found.verdict == PASSED),
         "never_measured": "" if result is None else reach_of_one(study, result),
@@ -68,11 +68,6 @@ def _plan(found: Evaluation) -> dict[str, Any]:
         plan = format_plan(own.layout, own.engine, own.gpu)
         return {"plan": plan, **out, "engine": own.engine, "layout": layout_document(own.layout)}
     return {"plan": parts.plan.plan, **out, "engine": parts.plan.engine}
-
-
-def _name(study: Study, plan: PlanResult) -> str:
-    """A plan as people write it, and as every command takes it back."""
-    return plan_name(plan, dense=not study.arch.is_moe, several_engines=True)
 
 
 def _best_aggregated(parts: PoolSections, metric: str) -> dict[str, Any]:

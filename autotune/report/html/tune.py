@@ -253,12 +253,8 @@ def _plans(view: _View) -> Section | None:
         return None
     shown = ranked_plans(result, TABLE_ROWS)
     engines = tuple(sorted({(p.engine, engine_title(p.engine)) for _, p, _ in shown}))
-    how = (
-        "less is better"
-        if result.study.objective.direction == "minimize"
-        else "times the probability to keep every limit"
-    )
-    how = f", {how}" if how.startswith("less") else f" {how}"
+    less = result.study.objective.direction == "minimize"
+    how = ", less is better" if less else " times the probability to keep every limit"
     said = [f"Ranked by {within(view.objective.title)}{how}."]
     alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
     if alike > 0:
