@@ -14,8 +14,7 @@ from math import ceil
 
 import numpy as np
 
-from autotune.comparison.best import SHORTLIST, at_capacity, capacity_study
-from autotune.comparison.capacity import drawn_capacities
+from autotune.comparison.best import SHORTLIST, at_capacity, capacity_study, drawn_capacities
 from autotune.comparison.replicas_in_transition import fleet_of
 from autotune.comparison.switching import drains_s, load_s
 from autotune.planning.day_program import REPLICA, Kinds, ReplicaKind

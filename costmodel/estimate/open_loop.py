@@ -33,6 +33,8 @@ MOST_UTILISED = 0.999
 LEAST_LEFT_FRAC = 0.2
 """Share of the time that prompts leave to decoding, at least. With any from 0.05 to 0.4 the median error of TPOT is the
 same over 320 simulated plans."""
+BURSTS_LOG_SD = 0.25
+"""Of the log of TTFT, where requests come in bursts: nine of ten of 60 simulated plans lie within 34 % (`--cv 4`)."""
 OWN_PREFILL, RUNNING_STEP, QUEUE = (TTFT_PARTS.index(part) for part in ("own_prefill", "running_step", "queue"))
 
 
@@ -195,7 +197,10 @@ def among_prompts(  # noqa: PLR0913  # one for each thing that nothing else foll
     with it that waited beside the request, and leaves what comes meanwhile.
 
     In front of prefill: where gaps vary more than those of Poisson arrivals, prompts of a burst wait for each other
-    `(cv2 - 1) / 2` times `P rate P / (1 - rate P)` longer (Kingman, Proc. Cambridge Phil. Soc. 57, 1961).
+    `(cv2 - 1) / 2` times `P / (1 - rate P)` longer, times `rate P` where bursts run into each other (Kingman, Proc.
+    Cambridge Phil. Soc. 57, 1961) and times 1 where each comes as one (batches of a geometric number of requests;
+    Gross and Harris, Queueing Theory, section 3.1). The geometric mean of both is taken; it is off by more than what
+    is not known without bursts, which adds `BURSTS_LOG_SD`.
 
     Args:
         estimate: of plans, with what they meet at the rate.
@@ -213,12 +218,14 @@ def among_prompts(  # noqa: PLR0913  # one for each thing that nothing else foll
     behind_s = np.where(decoding_s > 0.0, prompt_s * came_since(per_s * before_s, uneven) / free_frac, 0.0)
     most = np.maximum(slowest_s / np.maximum(estimate.tpot_s[rows], 1e-300) - 1.0, 0.0)
     behind_s = np.minimum(behind_s, most * decoding_s)
-    burst_s = 0.5 * np.maximum(uneven - 1.0, 0.0) * prompt_s * (1.0 / free_frac - 1.0)
-    names = ("ttft_s", "ttft_longest_s", "ttft_parts_s", "tpot_s", "e2e_s")
+    burst_s = 0.5 * np.maximum(uneven - 1.0, 0.0) * prompt_s * np.sqrt(1.0 - free_frac) / free_frac
+    names = ("ttft_s", "ttft_longest_s", "ttft_parts_s", "tpot_s", "e2e_s", "ttft_log_sd")
     out = {name: getattr(estimate, name).copy() for name in names}
     out["ttft_s"][rows] += burst_s
     out["ttft_longest_s"][rows] += burst_s
     out["ttft_parts_s"][QUEUE, rows] += burst_s
     out["tpot_s"][rows] *= 1.0 + behind_s / np.maximum(decoding_s, 1e-300)
     out["e2e_s"][rows] += burst_s + behind_s
+    bursts_log_sd = BURSTS_LOG_SD * (1.0 - 1.0 / np.maximum(uneven, 1.0))
+    out["ttft_log_sd"][rows] = np.hypot(out["ttft_log_sd"][rows], bursts_log_sd)
     return replace(estimate, **out)

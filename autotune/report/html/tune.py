@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotune.engines import engine_title
-from autotune.launch.refusal import Refusal, refusals
+from autotune.launch.export import Refusal, refusals
+from autotune.metrics import METRICS, Metric
 from autotune.report.answer import MOST_TRIED, next_block, refused_lines
 from autotune.report.document import assumptions, plan_string
 from autotune.report.html.flips import sensitivity_section
@@ -33,11 +34,12 @@ from autotune.report.svg.scatter import Marked, Scatter, ScatterLimit, scatter
 from autotune.report.svg.shapes import Shape, circle, path, plan_mark, rect
 from autotune.report.text_blocks import Line, Table
 from autotune.report.verdict import tune_verdict
-from autotune.report.vocabulary.metrics import METRICS, PER_GPU, TPOT, TTFT, Metric
-from autotune.report.vocabulary.plan_names import plan_name, same_run, subject_name
-from autotune.report.vocabulary.words import GIB, count, lengths, percent, probability, signed, token_words
+from autotune.report.vocabulary.metrics import PER_GPU, TPOT, TTFT
+from autotune.report.vocabulary.plan_names import subject_name
+from autotune.report.vocabulary.words import GIB, count, lengths, percent, signed, token_words
+from autotune.scoring.plan_name import plan_name
 from autotune.study import Study
-from autotune.text.numbers import number, within
+from autotune.text.numbers import number, probability, within
 from autotune.tuning import PlanResult, TuneResult
 from autotune.tuning.sensitivity import Sensitivity
 
@@ -117,7 +119,7 @@ class _View:
         if self.subject is None:
             return ()
         out = [(f"{self.name(self.subject)} ({self.subject_words.split()[0]})", "first", self.subject)]
-        if self.base is not None and not same_run(self.base, self.subject):
+        if self.base is not None and not self.base.runs_as(self.subject):
             out.append((f"{self.name(self.base)} (production)", "base", self.base))
         return tuple(out)
 
@@ -126,10 +128,10 @@ class _View:
         plans = (self.result.ranked or self.result.infeasible)[:most]
         out = []
         for i, plan in enumerate(plans, start=1):
-            if i == 1 or self.base is None or not same_run(self.base, plan):
+            if i == 1 or self.base is None or not self.base.runs_as(plan):
                 name = f"{'rank' if plan.feasible else 'nearest'} {i}: {self.name(plan)}"
                 out.append(Marked(plan=plan, name=name, role="first" if i == 1 else "plan"))
-        if self.base is not None and not (plans and same_run(self.base, plans[0])):
+        if self.base is not None and not (plans and self.base.runs_as(plans[0])):
             out.append(Marked(plan=self.base, name=f"production: {self.name(self.base)}", role="base"))
         return out
 
@@ -170,7 +172,7 @@ def _tiles(view: _View) -> list[Tile]:
     plan, base = view.subject, view.base
     if plan is None:
         return []
-    other = None if base is None or same_run(plan, base) else base
+    other = None if base is None or plan.runs_as(base) else base
     tiles = [
         Tile(
             title=m.title,
@@ -253,12 +255,8 @@ def _plans(view: _View, refusal: Refusal) -> Section | None:
         return None
     shown = ranked_plans(result, TABLE_ROWS)
     engines = tuple(sorted({(p.engine, engine_title(p.engine)) for _, p, _ in shown}))
-    how = (
-        "less is better"
-        if result.study.objective.direction == "minimize"
-        else "times the probability to keep every limit"
-    )
-    how = f", {how}" if how.startswith("less") else f" {how}"
+    less = result.study.objective.direction == "minimize"
+    how = ", less is better" if less else " times the probability to keep every limit"
     said = [f"Ranked by {within(view.objective.title)}{how}."]
     alike = sum(result.confidence[p.plan].among_best for p in result.ranked) - 1
     if alike > 0:

@@ -6,13 +6,8 @@ from collections.abc import Mapping
 
 from autotune.report.vocabulary.words import asked, measure, short_unit, united
 from autotune.scoring import limits
-from autotune.scoring.gpu_time import OPERATORS
 from autotune.scoring.plan_result import relative_excess
 from autotune.tuning import Violation
-
-__all__ = [
-    "LIMITS", "MEMORY", "MEMORY_PARTS", "OPERATORS", "TONES", "TTFT_PARTS", "memory_parts"
-]  # fmt: skip
 
 LIMITS = limits.TITLES
 TTFT_PARTS = {
