@@ -133,3 +133,13 @@ class Evaluation:
     def verdict(self) -> str:
         """`PASSED` or `FAILED`."""
         return PASSED if self.passed else FAILED
+
+    @property
+    def strategy(self) -> tuple[AxisVerdict, ...]:
+        """What each axis of the plan does for it; of a disaggregated plan nothing."""
+        return self.sections.strategy if isinstance(self.sections, Sections) else ()
+
+    @property
+    def claims(self) -> tuple[ClaimVerdict, ...]:
+        """Whether what was claimed of the plan holds; of a disaggregated plan nothing."""
+        return self.sections.claims if isinstance(self.sections, Sections) else ()

@@ -58,13 +58,15 @@ def test_the_roofline_lies_between_its_bounds(
 def test_nothing_beats_the_hardware(
     name: str, engine: str, gpu: str, isl: int, osl: int, concurrency: int, budget: float
 ) -> None:
-    """Every figure is finite and positive; no utilisation exceeds 1; memory's parts are its sum."""
+    """Every figure is finite and positive but what a closed loop has to spare; no utilisation exceeds 1; memory's parts
+    are its sum.
+    """
     machines = cluster(gpu, 16)
     members = [replace(m, cluster=machines) for m in plans(name, engine, 16)]
     e = estimate(members, load(float(concurrency), float(isl), float(osl), budget))
     for f in fields(Estimate):
         values = np.asarray(getattr(e, f.name), dtype=float)
-        assert np.isfinite(values).all(), f.name
+        assert np.isfinite(values).all() or f.name == "spare_log", f.name
         assert (values >= 0.0).all() or f.name == "kv_fits_longest", f.name
     for values in (e.ttft_s, e.requests_per_s, e.memory_util_frac):
         assert (values > 0.0).all()

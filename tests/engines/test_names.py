@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("autotune/engines/", "costmodel/engine.py")
 WRITTEN_BY_OTHERS = (
     "autotune/launch/reading/charts.py",
-    "autotune/launch/reading/router_file.py",
+    "autotune/launch/reading/front.py",
     "autotune/launch/reading/sources.py",
     "autotune/traffic/metric_names.py",
     "autotune/validation/bench_tools.py",

@@ -8,10 +8,8 @@ PHYSICS: tuple[Change, ...] = (
     *changes_of(
         "costmodel/step/operators.py",
         ("passed = 8.0 * stream", "passed = 4.0 * stream"),
-        ("np.exp(-group_tokens * experts.routed / experts.experts)", "np.exp(-group_tokens / experts.experts)"),
-        ("(rows + rate.pad_rows * hit) * (2.0 * weights)", "rows * (2.0 * weights)"),
-        ("rate.row_passes * width", "2.0 * width"),
-        ("mean=1.0 / load\n", "mean=load\n"),
+        ("(rows + gemms.rate.pad_rows * hit) * gemms.flops_per_row", "rows * gemms.flops_per_row"),
+        ("mean=1.0 / load,\n", "mean=load,\n"),
         ("out.send_s * (layout.pp - 1.0)", "out.send_s * layout.pp"),
     ),
     *changes_of(
@@ -31,6 +29,8 @@ PHYSICS: tuple[Change, ...] = (
     *changes_of(
         "costmodel/step/step_inputs.py",
         ("np.where(stored < 1.5, 0.5, 1.0)", "np.where(stored < 1.5, 1.0, 1.0)"),
+        ("rate.row_passes * width", "2.0 * width"),
+        ("picked_frac=np.asarray(experts.routed / experts.experts)", "picked_frac=np.asarray(1.0 / experts.experts)"),
     ),
     *changes_of(
         "costmodel/step/kernel_laws.py",

@@ -34,9 +34,12 @@ SERVING: tuple[Change, ...] = (
     *changes_of(
         "costmodel/serving/step_mix.py",
         ("(self.chunks - 1.0) * self.with_prompts_s", "self.chunks * self.with_prompts_s"),
-        ("    apart = -np.expm1(-needed)\n", "    apart = 0.5 * needed\n"),
-        ("passes / (1.0 / apart + steps)", "passes / (1.0 / apart)"),
         ("needed / np.maximum(waits, 1e-9)", "needed / 1e-9"),
+    ),
+    *changes_of(
+        "costmodel/serving/loaded_steps.py",
+        ("apart, engine, base_s = -np.expm1(-needed),", "apart, engine, base_s = 0.5 * needed,"),
+        ("passes / (1.0 / steps.apart + alone)", "passes / (1.0 / steps.apart)"),
     ),
     *changes_of(
         "costmodel/serving/benchmark_waves.py",

@@ -58,8 +58,8 @@ def by_hand(study: Study, plan: PlanResult, bounds_s: dict[str, float]) -> float
     good = np.all([figures[name] <= bound for name, bound in bounds_s.items()], axis=0)
     rate = traffic.rate_per_s
     if rate is None:
-        # each is sent as another ends
-        rate = (len(served.requests) - 1) / float(np.ptp(served.requests.arrival_s))
+        # each is sent as another ends (Little's law)
+        rate = (traffic.concurrency or 0) / float((first + rest).mean())
     return rate * float(good.mean()) / plan.layout.gpus
 
 
