@@ -16,6 +16,7 @@ import numpy as np
 from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, drawn_lengths, facts, middle, shared_prefix
+from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
@@ -29,10 +30,8 @@ from autotune.engines.service import Service
 from autotune.engines.start_options import SGLANG_START
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
 from costmodel.arch import Arch
-from costmodel.dtypes import storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError
-from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
 
 DIST_PORT = 20000
@@ -100,6 +99,7 @@ class Sglang(Engine):
     )
     title = "SGLang"
     rules = (
+        model_class("sglang"),
         shared.STAGES_HAVE_LAYERS,
         shared.pipeline_model_class("sglang"),
         shared.DENSE_HAS_NO_EXPERTS,
@@ -195,10 +195,6 @@ class Sglang(Engine):
     def longer_stages(self, pp: int, remainder: int) -> range:
         """The last."""
         return range(pp - remainder, pp)
-
-    def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
-        """NVFP4 on AMD's GPUs (0.5.23, modelopt_quant.py); NVIDIA's without FP4 read it by weight-only kernels."""
-        return gpu.generation.startswith("cdna") and storage(dtype).base == "nvfp4"
 
     def check_nodes(self, service: Service, nodes: int) -> None:
         """Raises `InputError`: `stages_per_node`."""

@@ -17,6 +17,7 @@ from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
+from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
@@ -30,10 +31,8 @@ from autotune.engines.start_options import VLLM_START
 from autotune.engines.surroundings import ReplicaNodes, ServerMetrics
 from costmodel.arch import Arch
 from costmodel.arch.attention import GroupedQuery, Latent
-from costmodel.dtypes import storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.errors import InputError, Problem
-from costmodel.hardware import Gpu
 from costmodel.plan.layout import Layout
 
 RPC_PORT = 29550
@@ -75,6 +74,7 @@ class Vllm(Engine):
     )
     title = "vLLM"
     rules = (
+        model_class("vllm"),
         shared.STAGES_HAVE_LAYERS,
         shared.pipeline_model_class("vllm"),
         shared.DENSE_HAS_NO_EXPERTS,
@@ -189,12 +189,6 @@ class Vllm(Engine):
     def longer_stages(self, pp: int, remainder: int) -> range:
         """Those before the last (`get_pp_indices`)."""
         return range(pp - remainder - 1, pp - 1)
-
-    def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
-        """NVFP4 on AMD's GPUs: `_POSSIBLE_NVFP4_KERNELS` of 0.33 (vllm/model_executor/kernels/linear) has an emulation
-        there. NVIDIA's GPUs without FP4 read NVFP4 by Marlin's weight-only kernels.
-        """
-        return gpu.generation.startswith("cdna") and storage(dtype).base == "nvfp4"
 
     def command(
         self, service: Service, options: OptionList, place: ReplicaNodes, node_rank: int, port: int

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from costmodel.arch import Arch, WeightDtypes, stored_in
 
 
@@ -15,12 +13,3 @@ def weight_dtypes(arch: Arch, choice: str | None) -> WeightDtypes:
 def stored_dtypes(arch: Arch, choice: str | None) -> set[str]:
     """Dtypes of the matrices of all layers, embeddings and output head not counted."""
     return {dtype for group in stored_in(arch, choice).groups for _, dtype in group.block.dtypes}
-
-
-def lacking_dtype(arch: Arch, choices: Sequence[str | None], lacks: Callable[[str], bool]) -> str | None:
-    """A storage dtype that keeps an engine from serving the model; None where one of the choices has none such.
-
-    `choices`: as `weight_dtypes` takes them; `lacks`: whether the engine has no kernels for weights in a dtype.
-    """
-    found = [min((d for d in stored_dtypes(arch, choice) if lacks(d)), default=None) for choice in choices]
-    return None if None in found else found[0]

@@ -25,6 +25,7 @@ from autotune.study import (
     cluster_of,
     own_option_sentence,
     own_options,
+    refused_dtypes,
     started_with,
 )
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
@@ -314,6 +315,10 @@ def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
             resolution, result = _resolved(study, given.plan, given.engine or study.engine), None
     except InputError as error:
         raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
+    if result is None and not resolution.violations:
+        chosen = resolution.candidate
+        refusal = refused_dtypes(asked, chosen.engine, cluster_of(asked, chosen.gpu, chosen.layout.gpus).gpu)
+        resolution = resolution if refusal is None else replace(resolution, violations=(refusal,))
     if result is None and not resolution.violations:
         options = _that_bind(asked, resolution.candidate, options)
         result = score(started_with(asked, options), [resolution.candidate])[0]
