@@ -65,11 +65,12 @@ def has(engine: str, feature: str, arch: Arch, version: str | None) -> bool:
 def lacks_class(engine: str, arch: Arch, version: str | None) -> bool:
     """Whether an engine is known to have no class for a model in a version; None: the newest whose options are known.
 
-    An engine of which the table lists what it has (`class`) has no other.
+    An engine of which the table lists what it has (`class`) has no other. Of a model that says no `model_type` nothing
+    is known.
     """
     listed, version = _of(engine, "class"), modelled(engine, version)
     family = _family(arch)
-    if listed and not any(fact.holds(family, version) for fact in listed):
+    if family and listed and not any(fact.holds(family, version) for fact in listed):
         return True
     return any(fact.holds(family, version) for fact in _of(engine, "no_class"))
 

@@ -160,12 +160,15 @@ class Trtllm(Engine):
         """Integers are read as ModelOpt packs them: llmapi/llm_utils.py of 1.1 raises "Unsupported quantization_config"
         for all but FP8 blocks and MXFP4, and 1.2.1 does so for compressed-tensors.
         """
-        if not any(dtype.startswith("int") for dtype in stored_dtypes(arch, weight)):
-            return ()
-        said = (
-            "TensorRT-LLM reads integer weights as ModelOpt packs them (hf_quant_config.json): whether this checkpoint"
-        )
-        return (f"{said} is packed so is not checked; the quantization_config of GPTQ, AWQ or others may be refused",)
+        said = []
+        if not arch.model_type:
+            said.append("model: it says no model_type, so that whether TensorRT-LLM has a class for it is not checked")
+        if any(dtype.startswith("int") for dtype in stored_dtypes(arch, weight)):
+            said.append(
+                "TensorRT-LLM reads integer weights as ModelOpt packs them (hf_quant_config.json): whether this one "
+                "is packed so is not checked; the quantization_config of GPTQ, AWQ or others may be refused"
+            )
+        return tuple(said)
 
     def cannot_run(
         self,

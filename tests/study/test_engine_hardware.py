@@ -188,6 +188,8 @@ def test_a_model_that_the_version_has_no_class_for_is_an_error() -> None:
     """Said before anything is ranked, as `export` says it."""
     with pytest.raises(InputError, match=r"\$\.engine: .*vLLM 0\.9\.0 has no class for models of gpt_oss"):
         load_study(DEEPSEEK, [*SMALL, "model=gpt-oss-120b", "engine=vllm", "engine_version=0.9.0"])
+    reference = load_study(FOLDER / "reference-128.toml", ["engine=trtllm", "baseline.plan=TP16"])
+    assert any("has a class for it is not checked" in a for a in reference.assumptions)
     study = load_study(DEEPSEEK, [*SMALL, "model=jamba-large", "engine=any"])
     assert any("TensorRT-LLM 1.2.1 has no class for models of jamba" in a for a in study.assumptions)
 
