@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, product
+from itertools import chain
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from autotune.scoring.plan_result import PlanResult, ScoredRows
 from autotune.space import Resolution, resolve, violations
 from autotune.space.pool_plan import PoolPlan, Pools, slower_pool
 from autotune.space.pooled_planstring import PooledSpec, PoolSpec, format_pooled, parse_pooled
-from autotune.study import Study
+from autotune.study import Study, dtype_choices, refused_dtypes
 from costmodel.disaggregated.pairing import PairService, pair_estimate
 from costmodel.disaggregated.pool_point import PoolPoint
 from costmodel.errors import InputError
@@ -180,10 +180,13 @@ def disaggregated_plan(
     name = first.candidate.engine
     if not can_be_sent(study, name):
         return replace(resolution, violations=(refused_setting(name),)), None
+    gpus = [pool_cluster(study, side.gpu).gpu for side in (spec.prefill, spec.decode)]
+    if (refusal := refused_dtypes(study, name, *gpus)) is not None:
+        return replace(resolution, violations=(refusal,)), None
     found: list[PlanResult] = []
     for own in by_local_prefill(replace(study, engine=name)):
         pairs = []
-        for weight, kv in product(own.search.weight_dtype, own.search.kv_dtype):
+        for weight, kv in dtype_choices(study, name, *gpus):
             dtypes = Dtypes(weight=weight, kv=kv)
             prefill, decode = (
                 operating_points(

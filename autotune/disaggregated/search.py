@@ -49,7 +49,7 @@ from autotune.disaggregated.pool_rows import Dtypes, pool_layouts, pool_rows, re
 from autotune.disaggregated.role_candidates import RoleCandidates, bounds
 from autotune.disaggregated.splits import count_plans, pool_sizes, pool_splits
 from autotune.space.pool_plan import ROLES
-from autotune.study import Study
+from autotune.study import Study, dtype_choices
 from costmodel.disaggregated.pool_point import PoolColumns
 from costmodel.plan.columns import Floats
 
@@ -221,6 +221,8 @@ def pool_sides(study: Study) -> Iterator[PoolSides]:
             dtypes = Dtypes(weight=weight, kv=kv)
             known: dict[tuple[str, str], OperatingPoints] = {}
             for first, second, splits in pool_splits(study):
+                if (weight, kv) not in dtype_choices(study, engine, first.gpu, second.gpu):
+                    continue
                 layouts = [
                     layouts_of(study, engine, role, pool_sizes(study, cluster))
                     for role, cluster in zip(ROLES, (first, second), strict=True)

@@ -5,8 +5,8 @@ Attributes are facts, methods return values. `ENGINES` (`registry`) holds one ob
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -21,28 +21,19 @@ from autotune.engines.options import DATA, OptionList, choose_version, flat_fiel
 from autotune.engines.pair_rules import PairRule
 from autotune.engines.service import Service
 from autotune.engines.start_options import StartOptions
+from autotune.engines.supported import Supported
 from autotune.engines.surroundings import ReplicaNodes, Router, ServerMetrics
-from costmodel.arch import Arch, checkpoint_dtype, stored_dtypes, stored_in
-from costmodel.dtypes import is_quantised, storage
-from costmodel.engine import EngineTraits
-from costmodel.errors import InputError
-from costmodel.hardware import Gpu
+from costmodel.arch import Arch
 from costmodel.plan.layout import Layout
 
 if TYPE_CHECKING:
     from costmodel.simulation.policies import Policy
 
 ANY_HOST = "0.0.0.0"  # noqa: S104  # servers are for other machines
-_ALSO_SAID = {"fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "bfloat16": "bf16", "float16": "fp16", "half": "fp16"}
-"""What cache options take beside the names that commands are written with -> ours."""
 
 
-class Engine(ABC):
+class Engine(Supported):
     """One serving engine: its layouts, its hardware, the commands it is started with and how they are read back."""
-
-    traits: ClassVar[EngineTraits]
-    title: ClassVar[str]
-    """As its makers write it."""
 
     # Which plans it takes.
     rules: ClassVar[tuple[Rule, ...]]
@@ -90,10 +81,6 @@ class Engine(ABC):
     """Answers 200 when the server is ready."""
     every_node_may_answer: ClassVar[bool] = False
     """Whether `Service.hybrid_lb` means something to it."""
-    kv_names: ClassVar[Mapping[str, tuple[str, ...]]]
-    """Dtype of the cache -> what the option takes for it; several where versions differ, newest first."""
-    weight_names: ClassVar[Mapping[str, str]]
-    """Dtype of weights -> the option's value that makes it of a 16-bit checkpoint when it is loaded."""
     speculative_option: ClassVar[str]
     """Where it is told how to draft tokens."""
     start_options: ClassVar[StartOptions] = StartOptions()
@@ -137,8 +124,6 @@ class Engine(ABC):
     """Whether the usual number of sequences is no larger than the tokens of a step."""
     limits_over_ranks: ClassVar[bool] = False
     """Whether the two count all attention-DP ranks together, not one."""
-    cache_option: ClassVar[str]
-    """Dtype of the cache."""
     memory_options: ClassVar[tuple[str, ...]]
     """Share of memory, by any of the names."""
     memory_is_of_everything: ClassVar[bool]
@@ -163,11 +148,6 @@ class Engine(ABC):
     """None: replicas are independent servers, for any load balancer."""
     metrics: ClassVar[ServerMetrics | None] = None
     dynamo: ClassVar[DynamoBackend | None] = None
-
-    @property
-    def name(self) -> str:
-        """By which studies, plan strings and files name it."""
-        return self.traits.name
 
     @property
     def policy(self) -> Policy:
@@ -197,21 +177,6 @@ class Engine(ABC):
         base, remainder = divmod(num_hidden_layers, pp)
         longer = self.longer_stages(pp, remainder)
         return tuple(base + (stage in longer) for stage in range(pp))
-
-    def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
-        """Whether it has no native kernels on the GPU for weights that are stored in a dtype.
-
-        NVFP4 on AMD's GPUs: vLLM 0.33 has an emulation there (`_POSSIBLE_NVFP4_KERNELS`), SGLang 0.5.23 nothing
-        (modelopt_quant.py). NVIDIA's GPUs without FP4 read it by weight-only kernels.
-        """
-        return gpu.generation.startswith("cdna") and storage(dtype).base == "nvfp4"
-
-    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
-        """Why it cannot serve the model on this GPU in any of the weight dtypes (None: the checkpoint's)."""
-        lacking = [sorted(d for d in stored_dtypes(arch, w) if self.lacks_kernels(d, gpu)) for w in weights]
-        if not all(lacking):
-            return None
-        return f"{self.title} has no native kernels for {lacking[0][0]} weights on {gpu.generation} GPUs"
 
     def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:
         """Expert-parallel group and shard within it of a place in a stage: an expert's shards are neighbours."""
@@ -264,7 +229,7 @@ class Engine(ABC):
         if has(self.name, "code_with_the_model", service.arch, service.version):
             line.flag("trust_remote_code")
 
-    def check_nodes(self, service: Service, nodes: int) -> None:  # noqa: B027  # most take any
+    def check_nodes(self, service: Service, nodes: int) -> None:  # most take any
         """Raises `InputError`, by a rule's name, where replicas cannot lie on so many nodes each."""
 
     def files(self, service: Service, options: OptionList) -> Mapping[str, Mapping[str, Any]]:
@@ -350,48 +315,3 @@ class Engine(ABC):
     def choose_version(self, asked: str | None) -> tuple[OptionList, tuple[str, ...]]:
         """As `options.choose_version`."""
         return choose_version(self.name, asked, self.options_data)
-
-    def kv_name(self, dtype: str, choices: tuple[str, ...] = ()) -> str:
-        """What the cache option calls a dtype; `choices` are those of its version, empty where it lists none.
-
-        Raises `InputError`, `kv_dtype_support`, where the engine has no such cache.
-        """
-        for name in self.kv_names.get(dtype, ()):
-            if not choices or name in choices:
-                return name
-        known = ", ".join(k for k, v in self.kv_names.items() if not choices or set(v) & set(choices))
-        raise InputError.single("plan", f"kv_dtype_support: {self.name} keeps a KV cache in {known}, got {dtype}")
-
-    def write_dtypes(self, line: CommandLine, service: Service) -> None:
-        """The cache's dtype and the quantisation to make when loading, where the plan has others than the checkpoint.
-
-        Raises `InputError` as `kv_name` and `weight_name` do.
-        """
-        if service.knobs.kv_dtype is not None:
-            choices = line.options.require(self.cache_option).choices
-            line.value(self.cache_option, self.kv_name(service.knobs.kv_dtype, choices))
-        if (quantization := self.weight_name(service)) is not None:
-            line.value("quantization", quantization)
-
-    def kv_dtype(self, name: str) -> str | None:
-        """Ours for what the option says; None for `auto`, the checkpoint's. The name itself where it is not ours."""
-        ours = (dtype for dtype, names in self.kv_names.items() if name in names)
-        return None if name == "auto" else next(ours, _ALSO_SAID.get(name, name))
-
-    def weight_name(self, service: Service) -> str | None:
-        """The quantisation to make when loading; None where the checkpoint already is of the plan's dtype.
-
-        Raises `InputError`, `weight_dtype_support`, where it cannot make that dtype: none makes it of a checkpoint that
-        is quantised otherwise, and the option alone keeps vLLM and SGLang from starting with one.
-        """
-        dtype, stored = service.knobs.weight_dtype, checkpoint_dtype(service.arch)
-        if dtype is None or service.model_given or stored_in(service.arch, dtype) == service.arch:
-            return None
-        made = {} if is_quantised(stored) else self.weight_names
-        if dtype not in made:
-            raise InputError.single(
-                "plan",
-                f"weight_dtype_support: {self.name} makes {', '.join(made) or 'no dtype'} of a checkpoint in {stored} "
-                f"when it loads it, the plan has weights in {dtype}: name a checkpoint that is stored so with --model",
-            )
-        return made[dtype]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from autotune.engines.options import version_key
+from autotune.engines.facts import holds_in, modelled
 from costmodel.arch import Arch
 
 TABLE = Path(__file__).with_name("model_classes.toml")
@@ -25,12 +25,14 @@ class Fact:
     """Values of `model_type`; `*` stands for every one."""
     since: str | None
     """First version that has it; None: every known one."""
+    until: str | None
+    """Last version that is known to have it; None: the newest."""
     source: str
 
     def holds(self, model_type: str, version: str | None) -> bool:
         """Whether it is true of a family in a version; None is the newest."""
         known = EVERY in self.families or model_type in self.families
-        return known and (version is None or self.since is None or version_key(version) >= version_key(self.since))
+        return known and holds_in(version, self.since, self.until)
 
 
 @lru_cache(maxsize=1)
@@ -41,12 +43,13 @@ def facts() -> tuple[Fact, ...]:
 
 
 def _fact(row: Mapping[str, str | list[str]]) -> Fact:
-    since = row.get("since")
+    since, until = row.get("since"), row.get("until")
     return Fact(
         feature=str(row["feature"]),
         engine=str(row["engine"]),
         families=frozenset(row["families"]),
         since=None if since is None else str(since),
+        until=None if until is None else str(until),
         source=str(row["source"]),
     )
 
@@ -56,5 +59,26 @@ def has(engine: str, feature: str, arch: Arch, version: str | None) -> bool:
 
     The text model within a model of several modalities counts as that model's family.
     """
-    model_type = arch.model_type.removesuffix("_text")
-    return any(f.engine == engine and f.feature == feature and f.holds(model_type, version) for f in facts())
+    return any(f.holds(_family(arch), version) for f in _of(engine, feature))
+
+
+def lacks_class(engine: str, arch: Arch, version: str | None) -> bool:
+    """Whether an engine is known to have no class for a model in a version; None: the newest whose options are known.
+
+    An engine of which the table lists what it has (`class`) has no other. Of a model that says no `model_type` nothing
+    is known.
+    """
+    listed, version = _of(engine, "class"), modelled(engine, version)
+    family = _family(arch)
+    if family and listed and not any(fact.holds(family, version) for fact in listed):
+        return True
+    return any(fact.holds(family, version) for fact in _of(engine, "no_class"))
+
+
+def _family(arch: Arch) -> str:
+    return arch.model_type.removesuffix("_text")
+
+
+@lru_cache(maxsize=128)
+def _of(engine: str, feature: str) -> tuple[Fact, ...]:
+    return tuple(fact for fact in facts() if fact.engine == engine and fact.feature == feature)

@@ -16,6 +16,7 @@ import numpy as np
 from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.benchmark import READY_S, BenchCommand, Drive, after, drawn_lengths, facts, middle, shared_prefix
+from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
@@ -97,6 +98,7 @@ class Sglang(Engine):
     )
     title = "SGLang"
     rules = (
+        model_class("sglang"),
         shared.STAGES_HAVE_LAYERS,
         shared.PIPELINE_MODEL_CLASS,
         shared.DENSE_HAS_NO_EXPERTS,

@@ -15,7 +15,9 @@ from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
+from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, FilePath, HostSlots
+from autotune.engines.dtype_facts import Place
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Rule
 from autotune.engines.option_reader import OptionReader
@@ -24,7 +26,7 @@ from autotune.engines.service import Service
 from autotune.engines.start_options import TRTLLM_START
 from autotune.engines.surroundings import ReplicaNodes, ServerMetrics
 from autotune.engines.vllm import VLLM
-from costmodel.arch import Arch
+from costmodel.arch import Arch, stored_dtypes
 from costmodel.dtypes import hardware_dtype, storage
 from costmodel.engine import CacheDtype, EngineTraits
 from costmodel.hardware import Gpu
@@ -51,6 +53,7 @@ class Trtllm(Engine):
     )
     title = "TensorRT-LLM"
     rules = (
+        model_class("trtllm"),
         shared.STAGES_HAVE_LAYERS,  # tensorrt_llm/_torch/models/modeling_utils.py cuts any `DecoderModel` into stages
         shared.DENSE_HAS_NO_EXPERTS,
         shared.ATTENTION_HEADS,
@@ -142,16 +145,39 @@ class Trtllm(Engine):
         """The first."""
         return range(remainder)
 
-    def lacks_kernels(self, dtype: str, gpu: Gpu) -> bool:
-        """Weights of a dtype that the GPU does not multiply in, where there is no kernel that widens them."""
+    def reads_no(self, dtype: str, place: Place, version: str | None) -> str | None:
+        """Also weights of a dtype that the GPU does not multiply in, where there is no kernel that widens them."""
         base = storage(dtype).base
-        return base in NATIVE_ONLY and hardware_dtype(base) not in gpu.peak_flops_per_s
+        if base in NATIVE_ONLY and hardware_dtype(base) not in place.gpu.peak_flops_per_s:
+            return f"{self.title} has no native kernels for {dtype} weights on {place.gpu.generation} GPUs"
+        return super().reads_no(dtype, place, version)
 
-    def cannot_run(self, arch: Arch, gpu: Gpu, weights: Sequence[str | None]) -> str | None:
+    def unchecked(self, arch: Arch, weight: str | None) -> tuple[str, ...]:
+        """Integers are read as ModelOpt packs them: llmapi/llm_utils.py of 1.1 raises "Unsupported quantization_config"
+        for all but FP8 blocks and MXFP4, and 1.2.1 does so for compressed-tensors.
+        """
+        said = []
+        if not arch.model_type:
+            said.append("model: it says no model_type, so that whether TensorRT-LLM has a class for it is not checked")
+        if any(dtype.startswith("int") for dtype in stored_dtypes(arch, weight)):
+            said.append(
+                "TensorRT-LLM reads integer weights as ModelOpt packs them (hf_quant_config.json): whether this one "
+                "is packed so is not checked; the quantization_config of GPTQ, AWQ or others may be refused"
+            )
+        return tuple(said)
+
+    def cannot_run(
+        self,
+        arch: Arch,
+        gpu: Gpu,
+        weights: Sequence[str | None],
+        caches: Sequence[str | None] = (None,),
+        version: str | None = None,
+    ) -> str | None:
         """Also on other GPUs than NVIDIA's."""
         if gpu.generation.startswith("cdna"):
             return "TensorRT-LLM runs on NVIDIA GPUs only"
-        return super().cannot_run(arch, gpu, weights)
+        return super().cannot_run(arch, gpu, weights, caches, version)
 
     def expert_shard(self, layout: Layout, place: int) -> tuple[int, int]:
         """The experts of one shard are neighbours (`mapping.py`)."""
@@ -201,8 +227,8 @@ class Trtllm(Engine):
         out[field("max_seq_len")] = limits.max_model_len
         out[field("enable_chunked_prefill")] = True
         kv: dict[str, Any] = {field("kv_cache_config.free_gpu_memory_fraction", "of_free"): limits.kv_free_fraction}
-        if service.knobs.kv_dtype is not None:
-            kv[field("kv_cache_config.dtype")] = self.kv_name(service.knobs.kv_dtype)
+        if (cache := self.cache_value(service)) is not None:
+            kv[field("kv_cache_config.dtype")] = cache
         out[field("kv_cache_config")] = kv
         self.weight_name(service)  # refused where the checkpoint does not have them: none are made when it is loaded
         graphs = {
@@ -227,7 +253,8 @@ class Trtllm(Engine):
             "MPI starts the ranks of other nodes: scripts need ssh without a password from each replica's first node, "
             "which Dynamo's operator sets up by itself"
         )
-        return (fraction, ssh) if nodes > 1 else (fraction,)
+        packed = self.unchecked(service.arch, service.knobs.weight_dtype)
+        return (fraction, ssh, *packed) if nodes > 1 else (fraction, *packed)
 
     def config_values(self, table: Mapping[Any, Any], options: OptionList) -> dict[str, Any]:
         """Of an empty `cuda_graph_config` it is said that it is: no graphs are captured then."""

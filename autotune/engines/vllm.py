@@ -17,6 +17,7 @@ from autotune.engines import dynamo as on_dynamo
 from autotune.engines import layout_rules as shared
 from autotune.engines.bench_serve import bench_serve
 from autotune.engines.benchmark import BenchCommand, Drive
+from autotune.engines.class_rules import model_class
 from autotune.engines.command_line import Arg, CommandLine, NodeHost, NodeRank
 from autotune.engines.engine import ANY_HOST, Engine
 from autotune.engines.layout_rules import Bools, Candidates, Rule
@@ -72,6 +73,7 @@ class Vllm(Engine):
     )
     title = "vLLM"
     rules = (
+        model_class("vllm"),
         shared.STAGES_HAVE_LAYERS,
         shared.PIPELINE_MODEL_CLASS,
         shared.DENSE_HAS_NO_EXPERTS,

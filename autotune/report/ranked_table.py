@@ -230,6 +230,7 @@ def _further(study: Study, plans: list[PlanResult]) -> list[Made]:
             ),
             lambda p: Cell(text=short_reach(study, p), by=short_reach(study, p)),
         ),
+        *_dtypes(study),
         *([_LOCAL_PREFILL] if has_local_prefill(plans) else []),
         (
             Column(title="Per user", unit="tok/s", heading="tok/s\nper user", first="descending", minor=True),
@@ -249,6 +250,22 @@ def _further(study: Study, plans: list[PlanResult]) -> list[Made]:
             lambda p: Cell(text=percent(p.metrics["memory_util_frac"]), by=p.metrics["memory_util_frac"]),
         ),
     ]
+
+
+def _dtypes(study: Study) -> list[Made]:
+    """What the weights and the KV cache are stored in, where a study searches over several."""
+    search, made = study.search, list[Made]()
+    if len(search.weight_dtype) > 1:
+        column = Column(title="Weights", heading="weights", numeric=False, hint="what they are stored in")
+        made.append((column, lambda p: _dtype_cell(p.knobs.weight_dtype)))
+    if len(search.kv_dtype) > 1:
+        column = Column(title="KV cache", heading="KV\ncache", numeric=False, hint="what it is stored in")
+        made.append((column, lambda p: _dtype_cell(p.knobs.kv_dtype)))
+    return made
+
+
+def _dtype_cell(dtype: str | None) -> Cell:
+    return Cell(text=dtype or "checkpoint's", by=dtype or "")
 
 
 def _local_prefill(plan: PlanResult) -> Cell:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice, product
+from itertools import islice
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from autotune.scoring.knob_grid import UNBOUNDED_SEQS, KnobGrid, Variant
 from autotune.scoring.plan_result import PlanResult, ScoredRows, plan_key
 from autotune.scoring.solve_concurrency import solve_concurrency
 from autotune.space import Candidate
-from autotune.study import Study
+from autotune.study import Study, cluster_of, dtype_choices
 from costmodel.plan.columns import Floats, Ints
 
 
@@ -46,17 +46,18 @@ def candidate_grid(study: Study, candidates: Sequence[Candidate]) -> tuple[KnobG
 
 
 def _grid(asked: Sequence[tuple[Study, Sequence[Candidate]]]) -> tuple[KnobGrid, Ints]:
-    search = asked[0][0].search
-    choices = list(product(search.weight_dtype, search.kv_dtype))
-    variants = [
-        Variant(candidate=c, weight_dtype=w, kv_dtype=kv, study=place)
-        for place, (_, candidates) in enumerate(asked)
-        for c in candidates
-        for w, kv in choices
-    ]
-    grid = KnobGrid.of_studies(tuple(study for study, _ in asked), variants, search.max_num_batched_tokens)
-    per_candidate = len(choices) * len(search.max_num_batched_tokens)
-    return grid, np.repeat(np.arange(len(variants) // len(choices)), per_candidate)
+    budgets = asked[0][0].search.max_num_batched_tokens
+    variants, rows = list[Variant](), list[int]()
+    for place, (study, candidates) in enumerate(asked):
+        known: dict[tuple[str, str | None], list[tuple[str | None, str | None]]] = {}
+        for c in candidates:
+            if (c.engine, c.gpu) not in known:
+                known[c.engine, c.gpu] = dtype_choices(study, c.engine, cluster_of(study, c.gpu, c.layout.gpus).gpu)
+            choices = known[c.engine, c.gpu]
+            variants += [Variant(candidate=c, weight_dtype=w, kv_dtype=kv, study=place) for w, kv in choices]
+            rows.append(len(choices) * len(budgets))
+    grid = KnobGrid.of_studies(tuple(study for study, _ in asked), variants, budgets)
+    return grid, np.repeat(np.arange(len(rows)), rows)
 
 
 def _best(grid: KnobGrid, owner: Ints) -> list[PlanResult]:

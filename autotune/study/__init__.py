@@ -1,6 +1,7 @@
 """The question: study files, read, checked and resolved."""
 
 from autotune.study.clusters import cluster_choices, cluster_of, in_place, on_cluster, opens_clusters
+from autotune.study.engine_hardware import dtype_choices, refused_dtypes
 from autotune.study.field_types import IntRange
 from autotune.study.fingerprint import study_fingerprint
 from autotune.study.load import load_study, study_from_document
@@ -41,6 +42,7 @@ __all__ = [
     "Workload",
     "cluster_choices",
     "cluster_of",
+    "dtype_choices",
     "field_paths",
     "in_place",
     "load_study",
@@ -51,6 +53,7 @@ __all__ = [
     "own_option_words",
     "own_options",
     "own_options_from",
+    "refused_dtypes",
     "started_with",
     "study_fingerprint",
     "study_from_document",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
-from autotune.engines import ANY, ENGINES, listed
+from autotune.engines import ENGINES, Violation, engines_of, listed
+from autotune.engines.options import version_key
+from autotune.study.question import Study
 from autotune.study.sections import Search
 from costmodel.arch import Arch, stored_dtypes, stored_in
 from costmodel.dtypes import compute_dtype, hardware_dtype
@@ -13,36 +16,94 @@ from costmodel.hardware import Cluster, Gpu
 
 
 def engine_problems(
-    engines: Mapping[str, str | None], arch: Arch, gpu: Gpu, weights: Sequence[str | None]
+    engines: Mapping[str, str | None], arch: Arch, gpu: Gpu, search: Search, version: str | None
 ) -> list[Problem]:
     """Why engines, by the path of the field that names them, cannot serve the model on this GPU."""
+    named = engines["$.engine"]  # whose version is given
+
+    def reason(name: str) -> str | None:
+        own = version if name == named else None
+        return ENGINES[name].cannot_run(arch, gpu, search.weight_dtype, search.kv_dtype, own)
+
     return [
         Problem(path=path, message=f"must run on {gpu.name}: {why}, got {name!r}")
         for path, name in engines.items()
-        if name in ENGINES and (why := ENGINES[name].cannot_run(arch, gpu, weights)) is not None
+        if name in ENGINES and (why := reason(name)) is not None
     ]
 
 
-def engines_that_run(engine: str, arch: Arch, clusters: Sequence[Cluster], search: Search, said: list[str]) -> str:
+def engines_that_run(
+    engine: str, version: str | None, arch: Arch, clusters: Sequence[Cluster], search: Search, said: list[str]
+) -> str:
     """The study's engine; where it is any, those that run on all of the clusters, others being named with the reason.
 
+    Dtypes that are searched over and that an engine does not run with are said.
+
     Raises:
-        InputError: it is any, and none does.
+        InputError: it is any, and none does, or it is one that does not run on all of them.
     """
-    if engine != ANY:
-        return engine
     lacking = {
         name: why
-        for name, one in ENGINES.items()
+        for name in engines_of(engine)
         for c in reversed(clusters)  # the reason that stays is the first cluster's
-        if (why := one.cannot_run(arch, c.gpu, search.weight_dtype)) is not None
+        if (why := ENGINES[name].cannot_run(arch, c.gpu, search.weight_dtype, search.kv_dtype, version)) is not None
     }
-    left = [name for name in ENGINES if name not in lacking]
+    left = [name for name in engines_of(engine) if name not in lacking]
     if not left:
         raise InputError.single("$.engine", f"must be able to serve the model here: {'; '.join(lacking.values())}")
     if lacking:
         said.append(f"engine any: {listed([ENGINES[n].title for n in left])}; {'; '.join(lacking.values())}")
+    refused = [
+        refusal.message
+        for name in left
+        for c in clusters
+        for pair in _pairs(search)
+        if (refusal := ENGINES[name].dtype_refusal(arch, c.gpu, *pair, version)) is not None
+    ]
+    said += [f"search: {message}: left out" for message in dict.fromkeys(refused)]
+    unchecked = (text for name in left for w in search.weight_dtype for text in ENGINES[name].unchecked(arch, w))
+    said += dict.fromkeys(unchecked)
     return "+".join(left) if lacking else engine
+
+
+def version_assumptions(name: str, version: str | None) -> list[str]:
+    """What is taken of an engine's version where none is given, or it is none of those whose rules are known."""
+    if version is None:
+        return ["engine_version not given: the version whose rules are modelled"]
+    known, title = ENGINES[name].versions(), ENGINES[name].title
+    number = version_key(version)
+    if not number:
+        return [f"engine_version {version}: names no release, so that {title} has the rules of {known[0]} or newer"]
+    if number < version_key(known[-1]):
+        said = f"engine_version {version}: older than {title} {known[-1]}, the oldest whose options are known: "
+        return [f"{said}layouts by the rules that are modelled, which `autotune export` writes no commands for"]
+    if number > version_key(known[0]):
+        return [f"engine_version {version}: newer than {title} {known[0]}, the newest whose rules are known"]
+    return []
+
+
+def dtype_choices(study: Study, engine: str, *gpus: Gpu) -> list[tuple[str | None, str | None]]:
+    """Weight and cache dtypes of a study's search that an engine runs with on a GPU, or on those of two pools.
+
+    None is the checkpoint's.
+    """
+    return [pair for pair in _pairs(study.search) if _refusal(study, engine, gpus, pair) is None]
+
+
+def refused_dtypes(study: Study, engine: str, *gpus: Gpu) -> Violation | None:
+    """Why an engine runs with none of the dtypes of a study's search there; None: it does with some."""
+    found = [_refusal(study, engine, gpus, pair) for pair in _pairs(study.search)]
+    return None if None in found else found[0]
+
+
+def _pairs(search: Search) -> list[tuple[str | None, str | None]]:
+    return list(product(search.weight_dtype, search.kv_dtype))
+
+
+def _refusal(study: Study, engine: str, gpus: Sequence[Gpu], pair: tuple[str | None, str | None]) -> Violation | None:
+    version, pools = study.engine_version if engine == study.engine else None, len(gpus) > 1
+    found = (ENGINES[engine].dtype_refusal(study.arch, gpu, *pair, version, pools=pools) for gpu in gpus)
+    return next((refusal for refusal in found if refusal is not None), None)
 
 
 def multiplied_in(arch: Arch, clusters: Sequence[Cluster], search: Search) -> list[str]:

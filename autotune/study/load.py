@@ -62,7 +62,7 @@ def study_from_document(document: Mapping[str, Any], path: Path) -> Study:
         problems += fits_model(arch, resolve.longest_prompt(table.workload) + table.workload.osl.max)
     if table is not None and arch is not None and gpu is not None:
         named = {"$.engine": table.engine, "$.baseline.engine": table.baseline.engine if table.baseline else None}
-        problems += engine_problems(named, arch, gpu, table.search.weight_dtype)
+        problems += engine_problems(named, arch, gpu, table.search, table.engine_version)
     if table is None or arch is None or gpu is None or prices is None or problems:
         raise InputError(problems)
     price = table.cluster.price_per_gpu_hour or prices.get(gpu.name, gpu.price_per_hour)

@@ -8,8 +8,9 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, TypeVar
 
 from autotune.study.references import model_file
@@ -144,7 +145,7 @@ def _apply(document: dict[str, Any], setting: str, known: Sequence[str]) -> Prob
             return Problem(path=f"--set {where}", message=f"{path} is not a table, got {shown(below)}")
         table = below
     if text.strip():
-        table[parts[-1]] = _from_here(where, _value(text.strip()))
+        table[parts[-1]] = _from_here(where, _text(text.strip()) if where in _texts() else _value(text.strip()))
     else:
         table.pop(parts[-1], None)
     return None
@@ -158,6 +159,24 @@ def _from_here(where: str, value: Any) -> Any:
         return os.path.abspath(value)
     file = model_file(value, Path()) if where == "model" else None
     return value if file is None else os.path.abspath(file)
+
+
+@lru_cache(maxsize=1)
+def _texts() -> frozenset[str]:
+    """Fields of a study that hold text and nothing else."""
+    found = (name for name, annotation in file_fields(StudyTable).items() if _is_text(annotation))
+    return frozenset(found)
+
+
+def _is_text(annotation: Any) -> bool:
+    arms = getattr(annotation, "__args__", ())
+    return annotation is str or (bool(arms) and all(arm is NoneType or _is_text(arm) for arm in arms))
+
+
+def _text(text: str) -> str:
+    """A text that may stand in quotes: a version of two numbers is no number, and 0.10 not 0.1."""
+    read = _value(text)
+    return read if isinstance(read, str) else text
 
 
 def _value(text: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from autotune.engines import ANY, ENGINES, engines_of, listed
 from autotune.metrics import GOODPUT, GPUS, OBJECTIVES
-from autotune.study.engine_hardware import engines_that_run, multiplied_in
+from autotune.study.engine_hardware import engines_that_run, multiplied_in, version_assumptions
 from autotune.study.field_types import IntRange, assumptions
 from autotune.study.operation import Switch
 from autotune.study.question import Study
@@ -75,8 +75,8 @@ def study(  # noqa: PLR0913  # one for each part that is read apart
     objective = _objective(table, said)
     if "engine" not in document:
         said.append(f"engine not given: any of {listed([engine.title for engine in ENGINES.values()])}")
-    elif table.engine != ANY and table.engine_version is None:
-        said.append("engine_version not given: the version whose rules are modelled")
+    elif table.engine != ANY:
+        said += version_assumptions(table.engine, table.engine_version)
     if table.cluster.gpus_per_node is None:
         size, servers = cluster.gpu.gpus_per_node, f"{cluster.gpu.name} servers"
         whose = f"as in {servers}" if cluster.gpus_per_node == size else f"all on one node, as {servers} have {size}"
@@ -84,7 +84,7 @@ def study(  # noqa: PLR0913  # one for each part that is read apart
     asked = replace(table, search=replace(table.search, disaggregated=_pools_looked_at(table, arch, cluster)))
     opened = _wider_search(asked, _given(document, "disaggregation"), cluster, arch, prices, said)
     clusters = (cluster, *opened.gpu_types, *opened.other_gpus)
-    engine = engines_that_run(table.engine, arch, clusters, search, said)
+    engine = engines_that_run(table.engine, table.engine_version, arch, clusters, search, said)
     said += multiplied_in(arch, clusters, search)
     gpu = cluster.gpu
     unknown = [text for name in engines_of(engine) for text in not_measured(arch, gpu, ENGINES[name].traits)]

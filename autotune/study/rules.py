@@ -7,8 +7,10 @@ from math import prod
 from typing import Any
 
 from autotune.engines import ENGINES, prefills_no_prompts
+from autotune.engines.facts import is_version
 from autotune.metrics import GOODPUT
 from autotune.study.sections import PERCENTILE_FIELDS, REQUEST_LATENCIES
+from autotune.study.validation_messages import shown
 from costmodel.arch import Arch
 from costmodel.errors import Problem
 
@@ -142,9 +144,15 @@ def _knobs(search: Mapping[str, Any]) -> list[Problem]:
 
 
 def _engines(document: Mapping[str, Any]) -> list[Problem]:
-    if document.get("engine", "any") == "any" and "engine_version" in document:
+    if "engine_version" not in document:
+        return []
+    if document.get("engine", "any") == "any":
         return [_problem("engine_version", 'must be left out with engine = "any", which is several engines')]
-    return []
+    version = document["engine_version"]
+    if not isinstance(version, str) or not version or is_version(version):
+        return []
+    message = "must be the number of a release, as 0.33.0 or 1.2.0rc6.post2, or the name of a build, as nightly-5b8c30d"
+    return [_problem("engine_version", f"{message}, got {shown(version)}")]
 
 
 def fits_model(arch: Arch, longest_tokens: int) -> list[Problem]:

@@ -88,6 +88,7 @@ def _message(found: Mapping[str, Any], parts: list[Any], table: type) -> str:
     if kind in _KINDS:
         also = ", or {min = …, max = …} for a range" if parts[-1:] in (["isl"], ["osl"]) else ""
         also = ALSO_GPUS if parts == ["cluster", "gpu"] and isinstance(found["input"], list) else also
+        also = f': write engine_version = "{got}"' if parts == ["engine_version"] else also
         also = f", as [{got}]" if kind == "tuple_type" and isinstance(found["input"], (int, float, str)) else also
         return f"must be {_KINDS[kind]}{also}, got {got}"
     if kind in _LIMITS:

@@ -18,7 +18,16 @@ from autotune.simulation.percentile_limits import is_simulated
 from autotune.space import Candidate, Resolution, Space, parse_plan, resolve
 from autotune.space.pooled_planstring import is_pooled
 from autotune.storage import Store
-from autotune.study import Baseline, OwnOptions, Study, cluster_of, own_option_sentence, own_options, started_with
+from autotune.study import (
+    Baseline,
+    OwnOptions,
+    Study,
+    cluster_of,
+    own_option_sentence,
+    own_options,
+    refused_dtypes,
+    started_with,
+)
 from autotune.tuning.batches import Keep, Scored, keeper, sample_missing, score_missing
 from autotune.tuning.executor import Executor
 from autotune.tuning.study_space import covered, study_space
@@ -306,6 +315,10 @@ def _scored(study: Study, given: Baseline, *, path: str) -> BaselineResult:
             resolution, result = _resolved(study, given.plan, given.engine or study.engine), None
     except InputError as error:
         raise InputError(Problem(path=path, message=p.message) for p in error.problems) from error
+    if result is None and not resolution.violations:
+        chosen = resolution.candidate
+        refusal = refused_dtypes(asked, chosen.engine, cluster_of(asked, chosen.gpu, chosen.layout.gpus).gpu)
+        resolution = resolution if refusal is None else replace(resolution, violations=(refusal,))
     if result is None and not resolution.violations:
         options = _that_bind(asked, resolution.candidate, options)
         result = score(started_with(asked, options), [resolution.candidate])[0]

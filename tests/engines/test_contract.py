@@ -19,10 +19,10 @@ from autotune.launch.targets import compose, kubernetes
 from autotune.launch.targets.registry import find_target, target_files, targets
 from autotune.launch.targets.scripts import script_command
 from autotune.space import enumerate_space, format_plan, parse_plan, resolve, violations
-from costmodel.arch import load_model
+from costmodel.arch import load_model, stored_in
 from costmodel.calibration.load import load_calibration
 from costmodel.errors import InputError
-from costmodel.hardware import load_gpu
+from costmodel.hardware import Cluster, load_gpu
 from costmodel.plan.columns import ClusterColumns, LayoutColumns
 from costmodel.plan.layout import Layout
 from costmodel.plan.placement import Placement
@@ -250,8 +250,8 @@ def test_a_split_of_the_users_own_is_launched(engine: Engine, tmp_path: Path) ->
 
 def test_cache_dtypes_come_back(engine: Engine, tmp_path: Path) -> None:
     """Every dtype that the engine can keep its cache in stands in its commands, and is read back as ours."""
-    candidate, arch = plans("llama-3.1-70b", engine.name, 8)[0], load_model("llama-3.1-70b")
-    made = service(candidate, arch)
+    candidate, arch = plans("llama-3.1-70b", engine.name, 8)[0], stored_in(load_model("llama-3.1-70b"), "fp8")
+    made = service(candidate, arch, cluster=Cluster(gpus=8, gpu=load_gpu("b200"), gpus_per_node=8))
     assert engine.kv_names
     assert engine.kv_dtype("auto") is None
     for ours in engine.kv_names:

@@ -8,9 +8,10 @@ import pytest
 
 from autotune.engines import ENGINES
 from autotune.engines.low_latency import GIB, MOST_TOKENS, buffer_bytes, padded_hidden, refusal
-from autotune.engines.model_classes import facts, has
+from autotune.engines.model_classes import facts, has, lacks_class
 from autotune.engines.options import version_key
 from autotune.engines.service import Service
+from autotune.space import enumerate_space
 from costmodel.arch import load_model
 from tests.launch.helpers import LIMITS, launched, plans, service
 
@@ -38,7 +39,7 @@ def test_each_fact_says_where_it_was_read() -> None:
     for fact in facts():
         assert fact.engine in ENGINES
         assert len(fact.source) > 40
-        assert fact.since is None or version_key(fact.since)
+        assert all(bound is None or version_key(bound) for bound in (fact.since, fact.until))
         keys = {(fact.engine, fact.feature, family) for family in fact.families}
         assert not keys & seen
         seen |= keys
@@ -51,6 +52,32 @@ def test_a_fact_begins_with_a_version() -> None:
     assert [has("vllm", feature, arch, v) for v in (None, "0.29.0", "0.30.0", "0.33.0")] == [True, False, True, True]
     assert not has("sglang", feature, arch, None)
     assert has("vllm", "attention_tp_within_experts", load_model("Qwen/Qwen3.5-397B-A17B"), None)
+
+
+@pytest.mark.parametrize(
+    ("engine", "model", "served", "refused"),
+    [
+        ("trtllm", "jamba-mini", (), (None, "1.0.0", "1.2.1", "1.4.0")),
+        ("trtllm", "kimi-linear", ("1.3.0rc20",), (None, "1.2.1")),
+        ("trtllm", "deepseek-v3.2", (None, "1.2.1", "1.2.0rc6.post2", "nightly-dev"), ("1.0.0", "1.1.0")),
+        ("trtllm", "qwen3.5-397b", ("1.3.0",), (None, "1.0.0", "1.2.1")),
+        ("trtllm", "gpt-oss-120b", (None, "1.1.0rc2", "gpt-oss-dev"), ("1.0.0rc3",)),
+        ("trtllm", "llama-3.1-70b", (None, "1.0.0"), ()),
+        ("vllm", "gpt-oss-120b", (None, "0.10.2", "0.12.0"), ("0.9.0", "0.3.0")),
+        ("vllm", "qwen3.5-397b", (None, "0.19.0"), ("0.6.0", "0.16.0")),
+        ("vllm", "jamba-mini", (None, "0.6.0"), ()),
+        ("sglang", "qwen3.5-397b", (None, "0.5.9", "nightly-dev-20260216-d3bae71e"), ("0.5.5.post2",)),
+    ],
+)
+def test_what_versions_have_a_class_for(
+    engine: str, model: str, served: tuple[str | None, ...], refused: tuple[str | None, ...]
+) -> None:
+    """Without a version the newest counts whose options are known, a build without a number as newer than all."""
+    arch = load_model(model)
+    assert [version for version in (*served, *refused) if lacks_class(engine, arch, version)] == list(refused)
+    layouts = enumerate_space(arch, gpus=8, engine=engine, version=(*refused, *served)[0])
+    assert ("model_class" in layouts.rejected) is bool(refused)
+    assert bool(layouts.candidates) is not bool(refused)
 
 
 @pytest.mark.parametrize(("model", "gib"), [("deepseek-v3", 227.5), ("kimi-k2", 341.25)])

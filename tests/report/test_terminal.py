@@ -38,6 +38,18 @@ def test_equal_service_is_told_apart_by_time() -> None:
     assert "time for a request at the same load" in shown.splitlines()[3]
 
 
+def test_dtypes_that_are_searched_over_have_a_column() -> None:
+    """Which one a plan has stands in its row; of a single choice there is nothing to tell."""
+    name = "llama-70b-16xh100.toml"
+    several, one = (
+        _printed(name, *asked).splitlines()
+        for asked in (('search.kv_dtype=["fp8", "bf16"]', 'search.weight_dtype=["bf16", "fp8"]'), ())
+    )
+    headings = [next(line for line in lines if line.lstrip().startswith("# plan")).split() for lines in (several, one)]
+    assert [{"cache", "weights"} & set(words) for words in headings] == [{"cache", "weights"}, set()]
+    assert "fp8" in next(line for line in several if line.lstrip().startswith("1 ")).split()
+
+
 def test_other_readings_name_their_engine() -> None:
     """With several engines the same short plan means different things."""
     shown = _printed("deepseek-v3-128xh200.toml", "engine=any", "baseline.plan=ADP8+EP8+R16")

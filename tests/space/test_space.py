@@ -245,6 +245,7 @@ def test_a_dense_model_has_no_experts_to_spread(text: str) -> None:
 
 
 BREAKING: dict[str, tuple[str, str, dict[str, int]]] = {
+    "model_class": ("jamba-large", "trtllm", {}),
     "pp_exceeds_layers": ("mixtral-8x7b", "vllm", {"pp": 33}),
     "pipeline_model_class": ("gemma-2-27b", "sglang", {"pp": 2}),
     "dense_has_no_experts": ("llama-3.1-8b", "vllm", {"attn_dp": 2}),
