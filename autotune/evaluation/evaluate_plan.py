@@ -24,7 +24,7 @@ from autotune.evaluation.report_claims import Claims, judge
 from autotune.evaluation.strategy import strategy
 from autotune.evaluation.values import Check, Evaluation, Sections
 from autotune.scoring.joint_uncertainty import confidence
-from autotune.scoring.limits import Limit, study_limits
+from autotune.scoring.limits import KV_ROOM, Limit, study_limits
 from autotune.scoring.objective import behind
 from autotune.scoring.unsure_means import unsure_means
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
@@ -38,7 +38,7 @@ from autotune.tuning.answer_study import BaselineResult, score_plan, with_fittin
 from autotune.tuning.simulate_ranking import simulated_plans
 from costmodel.errors import InputError
 
-NO_ROOM = "kv_capacity"
+NOT_SIMULATED = ("limits on percentiles are not looked at: without KV room for a request nothing can be simulated",)
 STAGE_TIMES = (
     "time per stage: formulas alone, of a chunk of one prompt and of a decode step; calibration adds to TTFT and TPOT",
 )
@@ -100,6 +100,7 @@ def _pool_evaluation(study: Study, scored: BaselineResult, result: PlanResult, t
         *study.arch.assumptions,
         *(f"plan: {text}" for text in scored.resolution.assumed),
         *_searched(tuned),
+        *_left_open(study, result),
         "what a GPU more brings: at its pool's rate per GPU, though workers come whole",
     )
     return PoolEvaluation(
@@ -135,6 +136,7 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
         *study.arch.assumptions,
         *(f"plan: {text}" for text in scored.resolution.assumed),
         *_searched(tuned),
+        *_left_open(study, result),
         *unsure_means(study, result),
         *(STAGE_TIMES if result is not None else ()),
         "saturation: powers of two in flight per replica and the most that have KV room, the study's token budgets",
@@ -202,12 +204,18 @@ def _checks(study: Study, result: PlanResult | None, broken: tuple[Violation, ..
         rests_on="replicas x stages x GPUs of a stage",
     )
     of_means = (_check(study, result, limit) for limit in study_limits(study) if limit.code in result.margins)
-    return (gpus, *of_means, *(_simulated_check(result, limit) for limit in percentile_limits(study)))
+    of_requests = (limit for limit in percentile_limits(study) if limit.code in result.margins)
+    return (gpus, *of_means, *(_simulated_check(result, limit) for limit in of_requests))
+
+
+def _left_open(study: Study, result: PlanResult | None) -> tuple[str, ...]:
+    """What of the study a plan was not held against."""
+    return NOT_SIMULATED if result is not None and not result.has_room and percentile_limits(study) else ()
 
 
 def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
     excess = result.margins[limit.code]
-    if limit.code == NO_ROOM:
+    if limit.code == KV_ROOM:
         # weights beyond the memory leave less than no room: how much that is, the memory's own limit says
         excess = min(excess, limit.limit)
     words = limit.kind.rests_on.format(

@@ -13,6 +13,7 @@ from math import isfinite
 import numpy as np
 
 from costmodel.calibration.profile import Profile
+from costmodel.errors import InputError
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.estimate.error_model import Correction, Situation
 from costmodel.measured.runs import MEMORY_FRACTION, TIGHT_MEMORY_FRACTION
@@ -23,7 +24,7 @@ from costmodel.simulation.policies import Policy
 from costmodel.simulation.policies.base import BLOCK
 from costmodel.simulation.requests import Requests, arrivals, quantile_lengths
 from costmodel.simulation.server import server_model
-from costmodel.simulation.simulate import ServerModel, Simulated, simulate, simulate_closed
+from costmodel.simulation.simulate import NoRoomError, ServerModel, Simulated, simulate, simulate_closed
 
 REPORTED = (
     *((name, statistic) for name in ("ttft", "e2e") for statistic in ("mean", "p50", "p90", "p95", "p99")),
@@ -99,7 +100,11 @@ class LoadRun:
 
 
 def predict_run(run: LoadRun, policy: Policy, profile: Profile | None = None) -> Forecast:
-    """Simulate one run; `profile` is a user's own calibration."""
+    """Simulate one run; `profile` is a user's own calibration.
+
+    Raises:
+        InputError: by the memory model none of its requests fits beside the weights, so that it cannot have run so.
+    """
     batch = PlanBatch.of([run.entry], profile=profile)
     load = _load(run, 1.0)
     fraction = np.array([MEMORY_FRACTION])
@@ -108,9 +113,11 @@ def predict_run(run: LoadRun, policy: Policy, profile: Profile | None = None) ->
     model = server_model(batch, load, policy=policy, longest_prompt=load.isl, memory_fraction=fraction)
     in_flight = _in_flight(run, model)
     situation = Situation.of(batch.layout, np.array([in_flight / model.replicas]), load.isl, load.osl)
-    return forecast(
-        model, StepErrors.of(Correction.of(batch.residual, situation), open_loop=run.rate_per_s is not None), run.serve
-    )
+    errors = StepErrors.of(Correction.of(batch.residual, situation), open_loop=run.rate_per_s is not None)
+    try:
+        return forecast(model, errors, run.serve)
+    except NoRoomError as error:
+        raise InputError.single(run.id, f"cannot have run on these GPUs: {error}") from error
 
 
 def _load(run: LoadRun, concurrency: float) -> Load:
