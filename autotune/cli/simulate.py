@@ -10,9 +10,11 @@ import click
 from autotune.cli.options import EXIT_INFEASIBLE, FLAGS, QUESTION, READING, VERBOSE, NewFile, Question
 
 if TYPE_CHECKING:
-    from autotune.scoring.plan_result import PlanResult
+    from typing import Any
+
     from autotune.study import Study
     from autotune.traffic.options import ReadOptions
+    from autotune.tuning import BaselineResult
 
 USUAL_LOAD_FRAC = 0.8
 """Share of what a plan serves in a closed loop that comes where nothing says how much does: at all of it requests that
@@ -54,17 +56,14 @@ def simulate(
     autotune simulate studies/llama-70b-16xh100.toml --rate 10 --table
     autotune simulate studies/llama-70b-16xh100.toml --plan R4/TP4 --traffic requests.csv
 
-    Exit code 0: every limit is kept; 3: one is broken, or more comes than the plan serves; 2: the input is wrong.
+    Exit code 0: every limit is kept; 3: one is broken, more comes than the plan serves, or it cannot run: it does not
+    fit in memory or breaks a rule of the engine, and nothing is simulated; 2: the input is wrong.
     """
     from math import isfinite
 
     from autotune.cli.output import chosen_form, publish, write_page
-    from autotune.report.document import finite
     from autotune.report.html.simulation import simulation_page
-    from autotune.report.simulation import BRIEF, next_steps, simulation_report
-    from autotune.simulation.report_simulation import simulation_document
-    from autotune.simulation.simulate_plan import REQUESTS_OF_ONE, simulate_plan, study_traffic
-    from autotune.traffic.replayed import traffic_of_log
+    from autotune.report.simulation import BRIEF, simulation_report
     from costmodel.errors import InputError
 
     if traffic is not None and rate is not None:
@@ -74,14 +73,7 @@ def simulate(
     loaded = question.load()
     if traffic is None:
         loaded = _at_its_rate(loaded, plan, rate)
-    result = _scored(loaded, plan)
-    if traffic is None:
-        asked = study_traffic(loaded, rate_per_s=rate, count=REQUESTS_OF_ONE)
-    else:
-        asked = traffic_of_log(loaded, traffic, reading)
-    found = simulate_plan(loaded, result, asked)
-    document = finite(simulation_document(loaded, result, asked, found, sweep=traffic is None))
-    document["next"] = next_steps(loaded, result)
+    document = _simulated(loaded, _scored(loaded, plan), traffic, reading, rate)
     if html is not None:
         options = (("--plan", plan), ("--traffic", traffic), ("--rate", rate))
         words = [str(word) for option in options if option[1] is not None for word in option]
@@ -91,17 +83,40 @@ def simulate(
     sys.exit(0 if document["kept"] else EXIT_INFEASIBLE)
 
 
-def _scored(study: Study, plan: str | None) -> PlanResult:
-    """The plan, or the study's baseline; raises `InputError` where it cannot be launched."""
+def _simulated(
+    study: Study, named: BaselineResult, traffic: str | None, reading: ReadOptions, rate: float | None
+) -> dict[str, Any]:
+    """The document of a plan: what its requests meet, or why it cannot run, with the commands that follow."""
+    from autotune.report.document import finite
+    from autotune.report.simulation import infeasible_document, next_steps
+    from autotune.scoring.value_and_gain import hard_limits_kept
+    from autotune.simulation.report_simulation import simulation_document
+    from autotune.simulation.simulate_plan import REQUESTS_OF_ONE, simulate_plan, study_traffic
+    from autotune.traffic.replayed import traffic_of_log
+    from costmodel.simulation.simulate import NoRoomError
+
+    result = named.result
+    if traffic is None:
+        asked = study_traffic(study, rate_per_s=rate, count=REQUESTS_OF_ONE)
+    else:
+        asked = traffic_of_log(study, traffic, reading)
+    if result is None or not hard_limits_kept(result):
+        document = infeasible_document(study, named)
+    else:
+        try:
+            found = simulate_plan(study, result, asked)
+            document = simulation_document(study, result, asked, found, sweep=traffic is None)
+        except NoRoomError as error:
+            document = infeasible_document(study, named, no_room=str(error))
+    return {**finite(document), "next": next_steps(study, named)}
+
+
+def _scored(study: Study, plan: str | None) -> BaselineResult:
+    """The plan, or the study's baseline."""
     from autotune.tuning.answer_study import score_named
-    from costmodel.errors import InputError
 
     missing = "is required where the study has no [baseline]: say which plan with --plan"
-    named = score_named(study, plan, path="--plan", missing=missing)
-    if named.result is None:
-        why = "; ".join(v.message for v in named.resolution.violations)
-        raise InputError.single("--plan", f"cannot be simulated: {why}")
-    return named.result
+    return score_named(study, plan, path="--plan", missing=missing)
 
 
 def _at_its_rate(study: Study, plan: str | None, rate: float | None) -> Study:
@@ -113,7 +128,10 @@ def _at_its_rate(study: Study, plan: str | None, rate: float | None) -> Study:
 
     work = study.workload
     if rate is None and not (work.request_rate_per_s or work.concurrency):
-        rate = float(f"{USUAL_LOAD_FRAC * _scored(study, plan).metrics['requests_per_s']:.4g}")
+        result = _scored(study, plan).result
+        if result is None:
+            return study
+        rate = float(f"{USUAL_LOAD_FRAC * result.metrics['requests_per_s']:.4g}")
     if rate is None or work.recorded is not None:
         return study
     said = (f"workload.request_rate_per_s={rate:g}",)

@@ -190,7 +190,8 @@ def _counted(
 ) -> tuple[tuple[SimulatedRequests, ...], Floats] | None:
     """What the log's requests meet at both plans; None where one of them serves none, or no limit says what counts."""
     plans = [side.result for side in (current, candidate) if side is not None and side.result is not None]
-    return simulated_requests(study, requests, plans) if len(plans) == 2 else None
+    able = len(plans) == 2 and all(plan.has_room for plan in plans)
+    return simulated_requests(study, requests, plans) if able else None
 
 
 def _paid_back(gain: Gain | None, found: Verdict) -> Gain | None:

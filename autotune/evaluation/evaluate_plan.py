@@ -15,7 +15,7 @@ from autotune.evaluation.report_claims import Claims, judge
 from autotune.evaluation.strategy import strategy
 from autotune.evaluation.values import Check, Evaluation, Sections
 from autotune.scoring.joint_uncertainty import confidence
-from autotune.scoring.limits import Limit, study_limits
+from autotune.scoring.limits import KV_ROOM, Limit, study_limits
 from autotune.scoring.objective import behind
 from autotune.scoring.unsure_means import unsure_means
 from autotune.simulation.percentile_limits import PercentileLimit, percentile_limits
@@ -29,7 +29,7 @@ from autotune.tuning.answer_study import BaselineResult, score_plan, with_fittin
 from autotune.tuning.simulate_ranking import simulated_plans
 from costmodel.errors import InputError
 
-NO_ROOM = "kv_capacity"
+NOT_SIMULATED = ("limits on percentiles are not looked at: without KV room for a request nothing can be simulated",)
 STAGE_TIMES = (
     "time per stage: formulas alone, of a chunk of one prompt and of a decode step; calibration adds to TTFT and TPOT",
 )
@@ -97,7 +97,14 @@ def _evaluation(study: Study, scored: BaselineResult, tuned: TuneResult, claims:
         )
         taken = (*unsure_means(study, result), *(STAGE_TIMES if result is not None else ()), SATURATION)
     plan = (f"plan: {text}" for text in resolution.assumed)
-    assumed = (*study.assumptions, *study.arch.assumptions, *plan, *_searched(tuned), *taken)
+    assumed = (
+        *study.assumptions,
+        *study.arch.assumptions,
+        *plan,
+        *_searched(tuned),
+        *_left_open(study, result),
+        *taken,
+    )
     return Evaluation(
         study=study,
         text=scored.text,
@@ -156,12 +163,18 @@ def _checks(study: Study, result: PlanResult | None, broken: tuple[Violation, ..
         rests_on="replicas x stages x GPUs of a stage",
     )
     of_means = (_check(study, result, limit) for limit in study_limits(study) if limit.code in result.margins)
-    return (gpus, *of_means, *(_simulated_check(result, limit) for limit in percentile_limits(study)))
+    of_requests = (limit for limit in percentile_limits(study) if limit.code in result.margins)
+    return (gpus, *of_means, *(_simulated_check(result, limit) for limit in of_requests))
+
+
+def _left_open(study: Study, result: PlanResult | None) -> tuple[str, ...]:
+    """What of the study a plan was not held against."""
+    return NOT_SIMULATED if result is not None and not result.has_room and percentile_limits(study) else ()
 
 
 def _check(study: Study, result: PlanResult, limit: Limit) -> Check:
     excess = result.margins[limit.code]
-    if limit.code == NO_ROOM:
+    if limit.code == KV_ROOM:
         # weights beyond the memory leave less than no room: how much that is, the memory's own limit says
         excess = min(excess, limit.limit)
     words = limit.kind.rests_on.format(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from autotune.launch.export import export_refusal
@@ -11,11 +12,14 @@ from autotune.report.evaluation_text import next_blocks
 from autotune.report.study_words import called, command, launch_steps
 from autotune.report.text_blocks import Block, Cell, Column, Line, Report, Row, Table, text_table
 from autotune.report.vocabulary.plan_names import name_of_key
-from autotune.report.vocabulary.titles import LIMITS
+from autotune.report.vocabulary.titles import LIMITS, broken
+from autotune.scoring.limits import KV_ROOM, hard_limit
+from autotune.scoring.plan_result import plan_key
+from autotune.simulation.report_simulation import IN_STEP
 from autotune.space.pooled_planstring import is_pooled
-from autotune.study import Study
+from autotune.study import Study, own_option_sentence
 from autotune.text.numbers import number, probability
-from autotune.tuning import PlanResult
+from autotune.tuning import BaselineResult
 
 LATENCIES = {
     "ttft": ("TTFT", "ms", 1e3),
@@ -32,8 +36,45 @@ BRIEF = ("latencies", "limits", "service", "next")
 """Blocks that a terminal shows without --verbose."""
 
 
+def infeasible_document(study: Study, named: BaselineResult, *, no_room: str = "") -> dict[str, Any]:
+    """What `autotune simulate` says of a plan that cannot run: what it breaks, in place of what requests meet.
+
+    Args:
+        study: from `load_study`.
+        named: the plan, which breaks a rule of its engine or a limit that is no matter of load.
+        no_room: why none of the requests fits in its KV cache, where the study's own longest one would.
+    """
+    result, found = named.result, named.resolution
+    hard = [] if result is None else [v for v in result.violations if hard_limit(v.code)]
+    rules = [asdict(v) for v in found.violations] + ([{"rule": KV_ROOM, "message": no_room}] if no_room else [])
+    as_read = named.text if is_pooled(named.text) else plan_key(found.candidate)
+    return {
+        "study": study.name,
+        "plan": as_read if result is None else result.plan,
+        "feasible": False,
+        "kept": False,
+        "reason": "; ".join((*(f"{r['rule']}: {r['message']}" for r in rules), *(broken(v) for v in hard))),
+        "violations": [asdict(v) for v in hard],
+        "rules_broken": rules,
+        "export_refuses": "" if result is None else export_refusal(study, result),
+        "assumptions": [
+            *study.assumptions,
+            *(f"plan: {text}" for text in found.assumed),
+            *(f"plan: {text}" for text in own_option_sentence(study, None if result is None else result.own_options)),
+        ],
+    }
+
+
 def simulation_report(document: Mapping[str, Any]) -> Report:
-    """Percentiles with their likely ranges, the limits, and the loads at which they break."""
+    """Percentiles with their likely ranges, the limits, and the loads at which they break; or why there are none."""
+    if not document["feasible"]:
+        return Report(
+            headline=f"{document['study']}: {name_of_key(document['plan'])}, not simulated",
+            reason=_reason(document),
+            tone="bad",
+            lines=refusal_lines(document),
+            blocks=(assumed_block(tuple(document["assumptions"])), *next_blocks(document)),
+        )
     traffic = document["traffic"]
     load = (
         f"{number(traffic['rate_per_s'])} requests/s"
@@ -44,9 +85,14 @@ def simulation_report(document: Mapping[str, Any]) -> Report:
         headline=f"{document['study']}: {name_of_key(document['plan'])} under {load}, {simulated_words(traffic)}",
         reason=_reason(document),
         tone="good" if document["kept"] else "bad",
-        lines=(document["limited_by"], _run_with(document)),
+        lines=(document["limited_by"], *in_step_lines(document), _run_with(document)),
         blocks=(*simulation_blocks(document), assumed_block(tuple(document["assumptions"])), *next_blocks(document)),
     )
+
+
+def in_step_lines(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """That requests of one length go through the plan together, where they do."""
+    return (f"{IN_STEP[0].upper()}{IN_STEP[1:]}.",) if IN_STEP in document["assumptions"] else ()
 
 
 def simulated_words(traffic: Mapping[str, Any]) -> str:
@@ -64,9 +110,16 @@ def _run_with(document: Mapping[str, Any]) -> str:
     return f"Run with {budget} and {seats} for each rank."
 
 
+def refusal_lines(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `export` says against a plan that cannot run."""
+    return (f"Export refuses it: {document['export_refuses']}.",) if document["export_refuses"] else ()
+
+
 def _reason(document: Mapping[str, Any]) -> str:
-    broken = [limit_title(row["code"]) for row in document["limits"] if not row["kept"]]
-    said = [f"breaks {', '.join(broken)}"] if broken else []
+    if not document["feasible"]:
+        return f"The plan is infeasible: {document['reason']}."
+    over = [limit_title(row["code"]) for row in document["limits"] if not row["kept"]]
+    said = [f"breaks {', '.join(over)}"] if over else []
     if document["full"]:
         offered, served = document["traffic"]["rate_per_s"], document["served_requests_per_s"]
         said.append(f"serves {number(served)} of the {number(offered)} requests/s that come")
@@ -75,10 +128,11 @@ def _reason(document: Mapping[str, Any]) -> str:
     return "The plan keeps every limit." if document["limits"] else "The study has no limit on latencies."
 
 
-def next_steps(study: Study, plan: PlanResult) -> list[str]:
+def next_steps(study: Study, named: BaselineResult) -> list[str]:
     """What holds the plan back, and its launch files."""
-    name = called(study, plan)
-    launch = () if export_refusal(study, plan) else launch_steps(study, plan, "--plan", name)
+    plan = named.result
+    name = named.text if plan is None else called(study, plan)
+    launch = () if plan is None or export_refusal(study, plan) else launch_steps(study, plan, "--plan", name)
     return [line.text for line in (command(study, "evaluate", "--plan", name), *launch)]
 
 

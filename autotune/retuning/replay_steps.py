@@ -27,6 +27,7 @@ from autotune.traffic.workload import with_traffic
 from autotune.tuning import PlanResult
 from costmodel.errors import InputError
 from costmodel.simulation.requests import Requests
+from costmodel.simulation.simulate import NoRoomError
 
 FILL_S = 60.0
 """Of the trace before a step, which fills the servers and is not counted."""
@@ -119,7 +120,11 @@ class Player:
             return None
         before = int(np.diff(np.searchsorted(self.trace.times_s, (max(start - FILL_S, 0.0), start)))[0])
         traffic = replace(recorded_traffic(requests), rate_per_s=self.offered_per_s(k), counted_from=before)
-        return goodput(own, traffic, simulate_plan(own, plan, traffic, with_range=False), gpus=1).value
+        try:
+            simulation = simulate_plan(own, plan, traffic, with_range=False)
+        except NoRoomError:
+            return 0.0
+        return goodput(own, traffic, simulation, gpus=1).value
 
     def requests(self, start_s: float, end_s: float) -> Requests | None:
         """The trace's requests of a stretch; None where it is scaled, or holds too few."""

@@ -23,6 +23,8 @@ from costmodel.plan.columns import Floats
 TOLERANCE = 1e-9
 JOINT_PROBABILITY = "min_p_meets"
 """The limit that follows from the others: it binds only where each of them is kept."""
+KV_ROOM = "kv_capacity"
+"""The limit without which no request is served: the cache holds the longest one."""
 LOAD_SERVED = "request_rate_per_s"
 """The limit that the load itself sets: the requests in flight are solved to reach it, so that it never has room."""
 P_MEETS = "p_meets"
@@ -92,7 +94,7 @@ def _floor(field: str, title: str, unit: str) -> LimitKind:
 
 LIMITS: tuple[LimitKind, ...] = (
     LimitKind(
-        code="kv_capacity",
+        code=KV_ROOM,
         title="KV room for the longest request",
         metric="kv_fits_longest",
         unit="longest requests",

@@ -11,7 +11,7 @@ import numpy as np
 
 from autotune.engines.service import Knobs
 from autotune.metrics import COST, ESTIMATED, LOG_SDS, OUTPUT_COST
-from autotune.scoring.limits import JOINT_PROBABILITY, Limit, LimitCheck, check_limits, study_limits
+from autotune.scoring.limits import JOINT_PROBABILITY, KV_ROOM, Limit, LimitCheck, check_limits, study_limits
 from autotune.scoring.objective import Standing, usd_per_million
 from autotune.space import Candidate, format_plan
 from autotune.space.pool_plan import Pools
@@ -116,6 +116,11 @@ class PlanResult:
         fronts = [None if p.pools is None else p.pools.max_local_prefill_tokens for p in (self, other)]
         one, two = ((p.plan, p.knobs, p.own_options) for p in (self, other))
         return one == two and fronts[0] == fronts[1]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its KV cache holds the longest request: without that nothing can be simulated."""
+        return all(v.code != KV_ROOM for v in self.violations)
 
     @property
     def key(self) -> str:

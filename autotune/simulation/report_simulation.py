@@ -21,6 +21,11 @@ from costmodel.simulation.simulate import Simulated
 
 TIMELINE_POINTS = 120
 CDF_POINTS = 101
+IN_STEP = (
+    "all requests are of one length and stay in step, which moves TTFT and throughput: give isl and osl as ranges "
+    "where yours vary"
+)
+"""Of a closed loop whose requests begin and end together from the first to the last."""
 SWEEP_HALVINGS = 6
 """Of the interval in which a limit breaks: to 1 part in 64 of what a plan serves."""
 
@@ -66,6 +71,7 @@ def simulation_document(
     return {
         "study": study.name,
         "plan": plan.plan,
+        "feasible": True,
         "knobs": _knobs(study, plan),
         "traffic": {
             "requests": len(done.served.requests),
@@ -110,10 +116,20 @@ def simulation_document(
         "cdf": {name: _cdf(found, name) for name in ("ttft", "tpot")},
         "timeline": _timeline(with_times, found.alike),
         "assumptions": [
+            *([IN_STEP] if _stays_in_step(traffic, found) else []),
             *study.assumptions,
             *(f"plan: {text}" for text in own_option_sentence(study, plan.own_options)),
         ],
     }
+
+
+def _stays_in_step(traffic: Traffic, found: PlanSimulation) -> bool:
+    """Whether each request of a closed loop takes as long as those beside it, so that they go on as they began."""
+    if traffic.rate_per_s is not None or traffic.recorded:
+        return False
+    servers = 1 if isinstance(found.model, PoolsModel) else found.model.replicas
+    lengths = traffic.requests.prompt, traffic.requests.output
+    return (traffic.concurrency or 1) > servers and all(int(each.min()) == int(each.max()) for each in lengths)
 
 
 def _served_by(found: PlanSimulation) -> str:

@@ -105,12 +105,17 @@ def simulate_ranking(
 def simulated_plans(study: Study, plans: Sequence[PlanResult], *, like: Sequence[PlanResult] = ()) -> list[PlanResult]:
     """Plans held against what is simulated, where the study asks for that; those that were simulated as they are.
 
+    A plan whose KV cache does not hold a request stays as it is too: it breaks that limit, and serves nothing.
+
     `like`: those by whose requests the windows of a long log are chosen; none: the plans themselves.
     """
     if not is_simulated(study):
         return list(plans)
     limits, traffic = percentile_limits(study), search_traffic(study, like or plans)
-    return [p if PERCENTILES in p.breakdown else with_percentiles(study, p, limits, traffic) for p in plans]
+    return [
+        with_percentiles(study, p, limits, traffic) if p.has_room and PERCENTILES not in p.breakdown else p
+        for p in plans
+    ]
 
 
 def search_traffic(study: Study, plans: Sequence[PlanResult]) -> Traffic:

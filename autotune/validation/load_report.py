@@ -10,6 +10,7 @@ import numpy as np
 from autotune.engines import policies_by_name
 from autotune.text.escaping import csv_text
 from costmodel.calibration.profile import Profile
+from costmodel.errors import InputError, Problem
 from costmodel.measured.implausible import overloaded
 from costmodel.measured.load_runs import REPORTED, LoadRun, predict_run
 from costmodel.simulation.forecast import Forecast, Likely
@@ -18,12 +19,22 @@ from costmodel.simulation.forecast import Forecast, Likely
 def predict_load_runs(
     runs: Sequence[LoadRun], profile: Profile | None = None, *, progress: Callable[[int, int], None] | None = None
 ) -> list[Forecast]:
-    """Simulate every run by its engine's scheduler; `progress` is called with (runs done, runs in all)."""
+    """Simulate every run by its engine's scheduler; `progress` is called with (runs done, runs in all).
+
+    Raises:
+        InputError: runs of which no request fits beside the weights, all of them.
+    """
     policies, found = policies_by_name(), []
+    problems: list[Problem] = []
     for number, run in enumerate(runs):
         if progress is not None:
             progress(number, len(runs))
-        found.append(predict_run(run, policies[run.entry.engine.name], profile))
+        try:
+            found.append(predict_run(run, policies[run.entry.engine.name], profile))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
     return found
 
 

@@ -29,6 +29,7 @@ from costmodel.measured.implausible import Contradiction, contradiction
 from costmodel.measured.learn_profile import learn_cell
 from costmodel.measured.runs import prepare_runs
 from costmodel.simulation.forecast import Likely
+from costmodel.simulation.simulate import NoRoomError
 
 SHOWN = 5
 """Plans of the ranking that are shown."""
@@ -314,14 +315,21 @@ def predicted_means(study: Study, plan: PlanResult, result: BenchResult) -> dict
 
 
 def predicted_pool_latencies(study: Study, plan: PlanResult, result: BenchResult) -> list[tuple[str, Likely, float]]:
-    """Name, prediction and measurement of what is simulated, as `predicted_latencies`."""
+    """Name, prediction and measurement of what is simulated, as `predicted_latencies`.
+
+    Raises:
+        InputError: by the memory model a pool has no room for any of the run's requests.
+    """
     reported = result.reported
     measured = measured_percentiles(result)
     if not measured:
         return []
     count = int(min(max(reported.completed, 1.0), MOST_REQUESTS))
     own = _as_measured(study, plan, result)
-    forecast = simulate_plan(own, plan, study_traffic(own, count=count, exactly=True)).forecast
+    try:
+        forecast = simulate_plan(own, plan, study_traffic(own, count=count, exactly=True)).forecast
+    except NoRoomError as error:
+        raise InputError.single("--plan", f"cannot have run on these GPUs: {error}") from error
     percentiles = [(f"{name}_{p}_s", forecast.latency(name, p), value) for (name, p), value in measured.items()]
     return [*simulated_means(forecast, result), *percentiles]
 

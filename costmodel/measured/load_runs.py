@@ -13,6 +13,7 @@ from math import isfinite
 import numpy as np
 
 from costmodel.calibration.profile import Profile
+from costmodel.errors import InputError
 from costmodel.estimate.batch import PlanBatch, PlanEntry
 from costmodel.measured.runs import MEMORY_FRACTION, TIGHT_MEMORY_FRACTION
 from costmodel.plan.columns import Ints
@@ -22,7 +23,7 @@ from costmodel.simulation.policies import Policy
 from costmodel.simulation.policies.base import BLOCK
 from costmodel.simulation.requests import Requests, arrivals, quantile_lengths
 from costmodel.simulation.server import server_model
-from costmodel.simulation.simulate import ServerModel, Simulated, simulate, simulate_closed
+from costmodel.simulation.simulate import NoRoomError, ServerModel, Simulated, simulate, simulate_closed
 
 REPORTED = (
     *((name, statistic) for name in ("ttft", "e2e") for statistic in ("mean", "p50", "p90", "p95", "p99")),
@@ -98,16 +99,23 @@ class LoadRun:
 
 
 def predict_run(run: LoadRun, policy: Policy, profile: Profile | None = None) -> Forecast:
-    """Simulate one run; `profile` is a user's own calibration."""
+    """Simulate one run; `profile` is a user's own calibration.
+
+    Raises:
+        InputError: by the memory model none of its requests fits beside the weights, so that it cannot have run so.
+    """
     batch = PlanBatch.of([run.entry], profile=profile)
     load = _load(run, 1.0)
     fraction = np.array([MEMORY_FRACTION])
     if batch.memory(load, longest_prompt=load.isl, memory_fraction=fraction).kv_fits_longest[0] < 1.0:
         fraction = np.array([TIGHT_MEMORY_FRACTION])
     model = server_model(batch, load, policy=policy, longest_prompt=load.isl, memory_fraction=fraction)
-    open_loop, load = run.rate_per_s is not None, _load(run, _in_flight(run, model))
-    errors = StepErrors.of(batch, load, open_loop=open_loop, longest_prompt=load.isl, memory_fraction=fraction)
-    return forecast(model, errors, run.serve)
+    try:
+        open_loop, load = run.rate_per_s is not None, _load(run, _in_flight(run, model))
+        errors = StepErrors.of(batch, load, open_loop=open_loop, longest_prompt=load.isl, memory_fraction=fraction)
+        return forecast(model, errors, run.serve)
+    except NoRoomError as error:
+        raise InputError.single(run.id, f"cannot have run on these GPUs: {error}") from error
 
 
 def _load(run: LoadRun, concurrency: float) -> Load:

@@ -88,7 +88,11 @@ class PoolsModel:
         return min(self.prefill.replicas / part.prefill.replicas, self.decode.replicas / part.decode.replicas)
 
     def open_loop(self, requests: Requests, *, timeline: bool = False) -> Simulated:
-        """Serve requests that arrive whatever the pools do."""
+        """Serve requests that arrive whatever the pools do.
+
+        Raises:
+            NoRoomError: a pool can never admit any of the requests that come to it.
+        """
         return self.in_series(
             lambda prompts: simulate(self.prefill, prompts, timeline=timeline),
             lambda handed: simulate(self.decode, handed, timeline=timeline),
@@ -130,7 +134,13 @@ class PoolsModel:
 
         Both pools go forward in turns as long as the way between them, within which nothing that the one does reaches
         the other: the decode pool first, whose ends send the prompts.
+
+        Raises:
+            NoRoomError: a pool can never admit any of the requests that come to it.
         """
+        local, nothing = self.is_local(prompt, cached), np.ones_like(output)
+        self.prefill.check_room(prompt[~local], cached[~local], nothing[~local])
+        self.decode.check_room(prompt, np.where(local, cached, prompt), output)
         loop = _ClosedLoop(self, prompt, cached, output, timeline=timeline)
         for _ in range(min(concurrency, prompt.size)):
             loop.send(0.0)

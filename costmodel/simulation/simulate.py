@@ -34,6 +34,17 @@ AFFINITY_MOST = 1.25
 """Outstanding requests of the replica that a prefix belongs to, over those of the one that has least, at most."""
 
 
+class NoRoomError(ValueError):
+    """No request of the traffic can ever be admitted: the smallest takes more cache than a rank has."""
+
+    def __init__(self, needed_tokens: float, room_tokens: float) -> None:
+        self.needed_tokens, self.room_tokens = needed_tokens, room_tokens
+        super().__init__(
+            f"the smallest request takes {needed_tokens:,.0f} tokens of KV cache, a rank has room for "
+            f"{room_tokens:,.0f}"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerModel:
     """One plan as it is simulated."""
@@ -59,6 +70,20 @@ class ServerModel:
     def parts(self) -> float:
         """How many times its `part` the plan is."""
         return self.replicas / self.part.replicas
+
+    def check_room(self, prompt: Ints, cached: Ints, output: Ints) -> None:
+        """Whether a rank's cache holds any of these requests. Arrays of shape `(num_requests,)`.
+
+        A request that is too large where others fit starts once nothing else runs.
+
+        Raises:
+            NoRoomError: the smallest does not fit, so that none is ever admitted.
+        """
+        if prompt.size == 0:
+            return
+        least = self.policy.least_reserved(prompt, cached, output)
+        if least > self.limits.kv_tokens:
+            raise NoRoomError(least, self.limits.kv_tokens)
 
     def unpaced(self) -> ServerModel:
         """The same in units of `pace` seconds: a step lasts as the table says, and all else is so much shorter."""
@@ -149,7 +174,11 @@ def simulate(
 
     `groups` says which requests share a prefix, for `Routing.PREFIX_AFFINITY`. Where `counted` says which requests
     count (shape `(num_requests,)`), the others may be left unfinished: their ends are infinite.
+
+    Raises:
+        NoRoomError: no request can ever be admitted.
     """
+    model.check_room(requests.prompt, requests.cached, requests.output)
     if model.pace != 1.0:
         sooner = replace(requests, arrival_s=requests.arrival_s / model.pace)
         return simulate(model.unpaced(), sooner, groups=groups, counted=counted, timeline=timeline).slowed(model.pace)
@@ -178,7 +207,11 @@ def simulate_closed(
     """Requests of which `concurrency` are in flight, each sent as another ends (closed loop); all slots begin at once.
 
     Slots and requests are dealt out to the replicas, and stay there as the connections of a benchmark's client do.
+
+    Raises:
+        NoRoomError: no request can ever be admitted.
     """
+    model.check_room(prompt, cached, output)
     if model.pace != 1.0:
         quick = simulate_closed(model.unpaced(), prompt, cached, output, concurrency=concurrency, timeline=timeline)
         return quick.slowed(model.pace)

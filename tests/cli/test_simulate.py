@@ -89,6 +89,35 @@ def test_a_full_plan_has_the_exit_code_of_a_broken_limit(tmp_path: Path) -> None
     assert (less.returncode, json.loads(less.stdout)["full"]) == (0, False)
 
 
+def test_a_plan_that_cannot_run_is_infeasible(tmp_path: Path) -> None:
+    """What does not fit in memory, of one kind of replica or in a pool, and what a rule forbids: no latency is said."""
+    page = tmp_path / "page.html"
+    asked = [(STUDY, plan, "kv_capacity memory_util_frac") for plan in ("R16 TP1", "P8:R8 TP1 + D8:TP8")]
+    asked += [(str(FOLDER / "reference-128.toml"), "EP16/PP2/TP4/DP4", "attention_dp_all_or_nothing")]
+    for study, plan, broken in asked:
+        engine = ("--set", "engine=trtllm") if study != STUDY else ()
+        done = autotune("simulate", study, "--plan", plan, "--rate", "2", *engine, "--json", "--html", str(page))
+        assert (done.returncode, page.read_text(encoding="utf-8").count(">INFEASIBLE<")) == (EXIT_INFEASIBLE, 1)
+        found = json.loads(done.stdout)
+        assert (found["feasible"], found["kept"], "latencies" in found) == (False, False, False)
+        assert [v["code"] for v in found["violations"]] + [r["rule"] for r in found["rules_broken"]] == broken.split()
+        assert all(v["excess"] > 0.0 for v in found["violations"])
+    shown = autotune("simulate", STUDY, "--plan", "R16 TP1", "--table").stdout
+    assert "167.1% against 99.9%, over by 67%" in shown
+    assert "keeps every limit" not in shown
+
+
+def test_a_log_of_requests_none_of_which_fits_is_infeasible(tmp_path: Path) -> None:
+    """The study's own requests do: the answer says how large the smallest of the log is, and what room there is."""
+    log = tmp_path / "log.csv"
+    rows = "\n".join(f"2023-11-16 18:15:{i:02d}.000,3000000,50" for i in range(3))
+    log.write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}\n", encoding="utf-8")
+    done = autotune("simulate", STUDY, "--plan", "R4/TP4", "--traffic", str(log), "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["feasible"]) == (EXIT_INFEASIBLE, False)
+    assert "3,000,000 tokens" in found["rules_broken"][0]["message"]
+
+
 def test_outputs_of_one_token_have_no_time_per_token(tmp_path: Path) -> None:
     """TTFT is told in text and page, and nothing of the tokens after the first, which no request has."""
     page = tmp_path / "page.html"
@@ -111,6 +140,27 @@ def test_where_prompts_vary_it_is_said_which_ones_other_commands_hold_against_tt
     varied = autotune(*asked, "--set", "workload.isl={min=100,max=8000}", "--set", "workload.longest_prompt=")
     assert "longest prompt (8,000 tokens)" in varied.stdout
     assert "longest prompt" not in autotune(*asked, "--set", "workload.isl=4000").stdout
+
+
+def test_a_closed_loop_of_one_length_says_that_it_stays_in_step(tmp_path: Path) -> None:
+    """On terminal, page and in the JSON; not at a rate, where lengths vary, or where each replica has one request."""
+    page = tmp_path / "page.html"
+    closed = ("--set", "workload.request_rate_per_s=", "--set", "workload.isl=500", "--set", "workload.osl=50")
+    closed += ("--set", "objective.minimize=", "--set", "constraints.ttft_ms=", "--set", "constraints.tpot_ms=")
+    asked = ("simulate", STUDY, "--plan", "R2/TP8", "--set", "workload.concurrency={}", *closed)
+
+    def said(*more: str, in_flight: int = 8) -> bool:
+        shown = [word.format(in_flight) for word in asked]
+        found = json.loads(autotune(*shown, *more, "--json").stdout)
+        return any("stay in step" in text for text in found["assumptions"])
+
+    table = autotune(*(word.format(8) for word in asked), "--table", "--html", str(page)).stdout
+    assert "stay in step" in " ".join(table.split("Latencies")[0].split())
+    assert "stay in step" in page.read_text(encoding="utf-8").split("Latencies")[0]
+    assert said()
+    assert not said(in_flight=2)
+    assert not said("--rate", "2")
+    assert not said("--set", "workload.osl={min=25,max=75}")
 
 
 def test_a_trace_is_served_at_its_own_times(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 from autotune.report.html.page_layout import Legend, Page, Tile, assumed_section, block_section, render_page
 from autotune.report.simulation import (
+    in_step_lines,
     likely_words,
     limit_title,
+    refusal_lines,
     simulated_words,
     simulation_blocks,
     simulation_report,
@@ -24,8 +26,24 @@ WAITING = Legend((("first", "decoding"), ("best", "waiting or prefilled")))
 
 
 def simulation_page(document: Mapping[str, Any], *, made_by: str = "") -> str:
-    """The page of a document of `simulation_document` with the commands that follow; `made_by`: the one before."""
-    report, traffic = simulation_report(document), document["traffic"]
+    """The page of a document of `simulation_document` or `infeasible_document` with the commands that follow;
+    `made_by`: the one before."""
+    report = simulation_report(document)
+    if not document["feasible"]:
+        lines = refusal_lines(document)
+        return render_page(
+            Page(
+                kind="simulation",
+                title=document["study"],
+                facts=[name_of_key(document["plan"])],
+                verdict=Verdict(kind="bad", badge="INFEASIBLE", headline=report.reason, lines=lines),
+                tiles=[],
+                sections=[assumed_section(document["assumptions"])],
+                steps=document["next"],
+                made_by=made_by,
+            )
+        )
+    traffic = document["traffic"]
     kept, full = document["kept"], document["full"]
     return render_page(
         Page(
@@ -36,7 +54,7 @@ def simulation_page(document: Mapping[str, Any], *, made_by: str = "") -> str:
                 kind="good" if kept else "bad",
                 badge="KEPT" if kept else "FULL" if full else "BROKEN",
                 headline=report.reason,
-                lines=(document["limited_by"],),
+                lines=(document["limited_by"], *in_step_lines(document)),
             ),
             tiles=_tiles(document),
             sections=[

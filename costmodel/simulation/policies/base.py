@@ -5,6 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import numpy as np
+
+from costmodel.plan.columns import Ints
 from costmodel.simulation.state import Cell, Rank, RankLimits, Request
 
 BLOCK = 16
@@ -25,8 +28,12 @@ class Policy(ABC):
 
     def reserved(self, request: Request) -> float:
         """Cache tokens that a request takes when it is admitted."""
-        tokens = request.to_compute + request.cached + (request.output if self.reserves_whole else 0)
-        return float(-(-tokens // BLOCK) * BLOCK)
+        return _in_blocks(request.to_compute + request.cached + (request.output if self.reserves_whole else 0))
+
+    def least_reserved(self, prompt: Ints, cached: Ints, output: Ints) -> float:
+        """Cache tokens that the smallest of some requests takes when it is admitted. Arrays of `(num_requests,)`."""
+        tokens = np.maximum(prompt, cached + 1) + (output if self.reserves_whole else 0)
+        return _in_blocks(int(tokens.min()))
 
     def blocked(self, rank: Rank, limits: RankLimits) -> bool:
         """Whether whoever comes now has to wait until a request ends."""
@@ -50,3 +57,8 @@ class Policy(ABC):
     def budget(self, cell: Cell, limits: RankLimits, step_tokens: float) -> int:
         """Prompt tokens that a step has room for."""
         return limits.batched_tokens - (int(cell.decoding * step_tokens) if self.mixes else 0)
+
+
+def _in_blocks(tokens: int) -> float:
+    """Tokens of the blocks of cache that so many tokens take."""
+    return float(-(-tokens // BLOCK) * BLOCK)
