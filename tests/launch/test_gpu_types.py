@@ -28,8 +28,8 @@ from autotune.tuning import PlanResult, score_plan
 from autotune.tuning.answer_study import score_named
 from costmodel.hardware import gpu_names, load_gpu
 from tests.command import autotune
+from tests.launch.helpers import FORMS, pools_of
 from tests.launch.manifests import check, documents
-from tests.launch.test_pools import FORMS, pools_of
 from tests.studies import FOLDER
 
 STUDY = FOLDER / "llama-70b-16xh100.toml"
