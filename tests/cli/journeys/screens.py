@@ -205,7 +205,6 @@ JOBS = (
     Job(name="help", words=("--help",), sees=("autotune init", "tune")),
     Job(name="version", words=("--version",), sees=("autotune, version",)),
     Job(name="study-help", words=("study", "--help"), sees=("export", "delete")),
-    Job(name="page", words=(*_tune(*QUICK, "--rate", "3"), "--html", "page.html"), sees=("Next",)),
 )
 
 MISTAKES = (
