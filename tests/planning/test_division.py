@@ -22,7 +22,7 @@ from autotune.study import in_place, on_cluster, study_from_document
 from autotune.tuning import tune
 from costmodel.errors import InputError
 from costmodel.plan.layout import Layout
-from tests.remembered import remembered
+from tests.remembered import asked_once
 
 FILE = """
 engine = "vllm"
@@ -50,9 +50,8 @@ workload = {{ isl = 2000, osl = 200, request_rate_per_s = 120 }}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where all divisions have their file: what the same model takes on the same GPUs is found once for all of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        # the package's function of that name hides the module
-        patch.setattr(import_module("autotune.planning.divide_cluster"), "model_table", remembered(model_table))
+    # the package's function of that name hides the module
+    with asked_once((import_module("autotune.planning.divide_cluster"), "model_table")):
         yield tmp_path_factory.mktemp("divisions")
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
@@ -15,47 +14,29 @@ from autotune.cli.main import main
 from autotune.comparison import best, peer_picks
 from autotune.evaluation import evaluate_plan
 from autotune.launch import export
-from autotune.storage import Store
 from autotune.tuning import pareto_front
 from tests.cli.journeys.screens import JOBS, MISTAKES, ROOT, SCREENS, WIDTHS, Job, Mistake, Screen, screen
-from tests.remembered import remembered
+from tests.remembered import asked_once
 
-T = TypeVar("T")
 ANSWERS = ("first-answer", "quick", "no-plan-fits", "too-large", "fewest-gpus", "pools")
 ANSWER_LINES = 20
-WAITING = ("executor", "progress")
-"""What an answer is found by, which changes nothing in it."""
-
-
-def once(answer: Callable[..., T]) -> Callable[..., T]:
-    """The function, asked once for each question of which it keeps nothing in a storage."""
-    found = remembered(answer)
-
-    def asked(*question: Any, **options: Any) -> T:
-        if any(isinstance(value, Store) for value in question):
-            return answer(*question, **options)
-        return found(*question, **{name: value for name, value in options.items() if name not in WAITING})
-
-    return asked
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _answered_once() -> Iterator[None]:
     """Many screens are of one answer, which is found once."""
-    tuned = once(tuning.tune)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (tuning, best, evaluate_plan, export, peer_picks):
-            patch.setattr(module, "tune", tuned)
-        for module, name in (
-            (comparison, "compare"),
-            (evaluation, "evaluate"),
-            (pareto_front, "pareto"),
-            (peer_picks, "explain_picks"),
-        ):
-            patch.setattr(module, name, once(getattr(module, name)))
+    tunes = [(module, "tune") for module in (tuning, best, evaluate_plan, export, peer_picks)]
+    others = (
+        (comparison, "compare"),
+        (evaluation, "evaluate"),
+        (pareto_front, "pareto"),
+        (peer_picks, "explain_picks"),
+    )
+    with asked_once(*tunes, *others):
         yield
 
 
+@pytest.mark.usefixtures("few_requests")
 @pytest.mark.parametrize("job", [job for job in JOBS if not job.recorded], ids=lambda job: job.name)
 def test_a_job_is_done(job: Job) -> None:
     """A person sees what the job is about, with the exit code that the manual names."""
